@@ -232,9 +232,9 @@ def test_unusable_folders_and_stores(
     assert "must be a folder, or a file" in said
     for words in (("query", TEXT), ("info",)):
         said = fails(*words, "--store", new)
-        assert "Make it first, by `index`" in said and str(new) in said
+        assert "Make one first, with `index`" in said and str(new) in said
         said = fails(*words, "--store", photos)
-        assert "holds something else" in said
+        assert "contains something else" in said
     assert not new.exists()
     # Another model, whose images are as large and vectors as long.
     other = ("--preset", "bridgetower_tiny_easy_pretrain")
@@ -262,8 +262,8 @@ def test_interrupted_index(fails, indexed, tmp_path):
     said = json.loads(header.read_text())
     header.write_text(json.dumps({**said, "whole": False}))
     said = fails("query", TEXT, "--store", copy)
-    assert "Run `index` of its pictures again" in said
-    assert "holds 10 pictures so far" in said
+    assert "Run `index` with its pictures again" in said
+    assert "has 10 pictures so far" in said
     header.write_text("{")
     for words in (("query", TEXT), ("info",)):
         assert "whose file is damaged" in fails(*words, "--store", copy)

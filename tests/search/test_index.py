@@ -313,7 +313,7 @@ def test_pictures_folders_and_tables_are_removed(matching, photos, store_name):
     assert remove(search.store, photos)
     assert search.index(photos).embedded == 5
     for wrong in (kbt.search.prune, lambda store: remove(store, photos)):
-        with pytest.raises(ValueError, match="Make it first, by `index`"):
+        with pytest.raises(ValueError, match="Make one first, with `index`"):
             wrong(f"{store_name}.other")
 
 

@@ -52,7 +52,7 @@ def test_the_collection_of_a_server(matching, three_way, photos):
     pytest.importorskip("qdrant_client", reason="the extra `search`")
     store = QdrantServer(":memory:", collection="mine")
     search = PictureSearch(store, matching)
-    with pytest.raises(ValueError, match="Make it first"):
+    with pytest.raises(ValueError, match="Make one first"):
         search.query(TEXT)
     assert search.index(photos).embedded == 10
     assert search.index(photos).unchanged == 10

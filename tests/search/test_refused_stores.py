@@ -82,7 +82,7 @@ def test_an_index_that_is_not_whole_is_refused_and_goes_on(
         search.index(photos, batch_size=2, save_every=2, progress=stop)
     so_far = search.store.count()
     assert 0 < so_far < 10
-    with pytest.raises(ValueError, match=f"holds {so_far} pictures so far"):
+    with pytest.raises(ValueError, match=f"has {so_far} pictures so far"):
         search.query("a circle")
     assert info(search.store)["whole"] is False
     report = search.index(photos)
@@ -93,14 +93,14 @@ def test_an_index_that_is_not_whole_is_refused_and_goes_on(
 
 def test_what_is_no_index_is_refused(matching, photos, lance_name, tmp_path):
     nothing = PictureSearch(tmp_path / "new", matching)
-    with pytest.raises(ValueError, match="Make it first, by `index`"):
+    with pytest.raises(ValueError, match="Make one first, with `index`"):
         nothing.query("a circle")
-    with pytest.raises(ValueError, match="Make it first, by `index`"):
+    with pytest.raises(ValueError, match="Make one first, with `index`"):
         info(tmp_path / "new")
-    with pytest.raises(ValueError, match="Make it first, by `index`"):
+    with pytest.raises(ValueError, match="Make one first, with `index`"):
         PictureSearch(tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    with pytest.raises(ValueError, match="which holds something else"):
+    with pytest.raises(ValueError, match="contains something else"):
         PictureSearch(photos, matching)
     with pytest.raises(ValueError, match="`store` must be the path"):
         open_store(3)
@@ -119,7 +119,7 @@ def test_damaged_headers_are_refused(matching, photos, lance_name):
         ("[]", "whose file is damaged"),
         (_changed(whole, format=9), "of format 9"),
         (_changed(whole, store="qdrant"), "opened as lancedb"),
-        (_changed(whole, preset=None), "`preset` must be given"),
+        (_changed(whole, preset=None), "`preset` is required"),
         (_changed(whole, sum="0"), "an index of the same model"),
         (_changed(whole, whole="yes"), "has no valid whole"),
         (_changed(whole, width=None), "has no valid width"),
@@ -184,7 +184,7 @@ def test_damaged_files_are_one_error(
         with pytest.raises(ValueError) as error:
             call()
         assert str(error.value).startswith(
-            "`store` must hold a table that can be read and written. It is "
+            "`store` must have a table that can be read and written. It is "
         )
         assert f"store={str(folder)!r}, which failed with" in str(error.value)
         assert ".rs" not in str(error.value)

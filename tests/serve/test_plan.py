@@ -39,7 +39,7 @@ def test_configurations_of_clusters(name):
     module, _, function = application["import_path"].partition(":")
     assert (module, function) == (deployments.__name__, "build")
     built = deployments.build(application["args"])
-    names = {"http", *Plan.of(**application["args"]).names()}
+    names = {"http", *Plan.from_values(**application["args"]).names()}
     assert {x["name"] for x in application["deployments"]} == names
     assert built is not None
 
@@ -54,7 +54,7 @@ def test_the_compose_file_names_its_services():
 
 def test_a_plan_from_a_file():
     limits = {"queue": 3, "picture_hosts": ["example.org"]}
-    plan = Plan.of(
+    plan = Plan.from_values(
         [FUSED, f"/models/{MATCHING}/"],
         limits,
         tokens=20,
@@ -94,7 +94,7 @@ def test_an_index_of_a_preset_that_is_not_served(index, photos):
         (["serve", FUSED, "--queue", "0"], "'--queue'"),
         (["serve", FUSED, "--seconds", "-1"], "`seconds` must be"),
         (["serve", FUSED, "--picture-host", "http://a/"], "`picture_hosts`"),
-        (["serve", FUSED, "--store", "no/index"], "`store` must hold"),
+        (["serve", FUSED, "--store", "no/index"], "`store` must have"),
         (["serve", FUSED, "--allowed-host", "http://a"], "`allowed_hosts`"),
         (["serve", FUSED, "--host", "0.0.0.0"], "need an API key"),
         (["serve", FUSED, "--host", "::"], "`--without-key`"),

@@ -1,9 +1,9 @@
-"""What an index says of itself: its model, its store, whether it is whole."""
+"""Write, read and check the header of an index: model, store, completeness."""
 
 from keras_bridgetower.apps.search.stores.opened import opened
 
 FORMAT = 1
-# What the code reads of a header, and the types that it may have.
+# Fields of a header that are read, and their types.
 _FIELDS = {
     "preset": (str, type(None)),
     "vectors": str,
@@ -14,7 +14,7 @@ _FIELDS = {
 
 
 def new_header(store, models, vectors):
-    """The header of an index that holds nothing yet.
+    """Build the header of an empty index.
 
     Args:
         store: `Store`.
@@ -30,13 +30,13 @@ def new_header(store, models, vectors):
         "preset": models.preset,
         "dtype": models.dtype,
         **models.identity(vectors),
-        # Whether a run of `index` has ever ended.
+        # True once a run of `index` has finished.
         "whole": False,
     }
 
 
 def needed_header(store):
-    """The header of an index that must be there.
+    """Read the header of an index that must exist.
 
     Args:
         store: `Store`.
@@ -45,13 +45,13 @@ def needed_header(store):
         dict.
 
     Raises:
-        ValueError: there is no index, or as `read_header`.
+        ValueError: there is no index, or `read_header` fails.
     """
     header = read_header(store)
     if header is None:
         raise ValueError(
-            "`store` must hold an index. Make it first, by `index` of a folder "
-            f"of pictures. Received: {_named(store)}, which holds none"
+            "`store` must have an index. Make one first, with `index` and a "
+            f"folder of pictures. Received: {_named(store)}, without an index"
         )
     return header
 
@@ -63,17 +63,17 @@ def read_header(store):
         store: `Store`.
 
     Returns:
-        dict, or None where there is no index yet.
+        dict, or None if there is no index yet.
 
     Raises:
-        ValueError: an index of another format, or a damaged header.
+        ValueError: the index has another format, or a damaged header.
     """
     header = store.header()
     if header is None:
         return None
     if header.get("format") != FORMAT:
         raise ValueError(
-            f"`store` must hold an index of format {FORMAT}. Index the "
+            f"`store` must have an index of format {FORMAT}. Index the "
             f"pictures again into another store. Received: {_named(store)} of "
             f"format {header.get('format')!r}"
         )
@@ -92,7 +92,7 @@ def read_header(store):
 
 
 def check_model(store, header, models):
-    """Refuse an index whose vectors another model has made.
+    """Check that an index was made by the same models.
 
     Args:
         store: `Store`.
@@ -100,10 +100,10 @@ def check_model(store, header, models):
         models: `SearchModels`.
 
     Raises:
-        ValueError: it differs in weights, or in how pictures are read.
+        ValueError: the weights or the preprocessing of pictures differ.
     """
     now = models.identity(header["vectors"])
-    # Older indexes say less of how pictures were read.
+    # Older indexes have fewer fields about preprocessing.
     other = {k: (header[k], v) for k, v in now.items() if header.get(k, v) != v}
     if other:
         opened = f"the preset {header['preset']!r}"
@@ -112,18 +112,18 @@ def check_model(store, header, models):
         raise ValueError(
             "`store` must be an index of the same model: vectors of two "
             f"models cannot be compared. Open it with {opened}, or index the "
-            f"pictures again into another store. Received: {_named(store)}, in "
-            f"which differ (index, now): {other}"
+            f"pictures again into another store. Received: {_named(store)}, "
+            f"differing in (index, now): {other}"
         )
 
 
 def check_whole(store, header):
-    """Refuse to search an index whose first run has not ended."""
+    """Check that the first run of an index has finished."""
     if not header["whole"]:
         raise ValueError(
-            "`store` must be a whole index. Run `index` of its pictures "
-            "again: it goes on where it was interrupted. Received: "
-            f"{_named(store)}, which holds {store.count()} pictures so far"
+            "`store` must be a complete index. Run `index` with its pictures "
+            "again: it resumes where it was interrupted. Received: "
+            f"{_named(store)}, which has {store.count()} pictures so far"
         )
 
 
@@ -132,18 +132,17 @@ def _named(store):
 
 
 def info(store):
-    """What an index holds; no model is opened.
+    """Describe an index, without opening its models.
 
     Args:
-        store: as `PictureSearch`.
+        store: as in `PictureSearch`.
 
     Returns:
         dict: `"store"`, `"preset"`, `"dtype"`, `"sum"` of the model's weights,
-        `"image_mode"`, `"image_size"` and others on how pictures and texts
-        were read, `"vectors"` (`"image"` or `"fused"`),
-        `"width"` of a vector, `"whole"` (whether a run of `index` has ended),
-        `"pictures"`, their number, and `"ann"`, whether there is an ANN
-        structure.
+        `"image_mode"`, `"image_size"` and other preprocessing of pictures and
+        texts, `"vectors"` (`"image"` or `"fused"`), `"width"` of a vector,
+        `"whole"` (True once a run of `index` has finished), `"pictures"`,
+        their number, and `"ann"`, True if there is an ANN structure.
 
     Raises:
         ValueError: there is no index.

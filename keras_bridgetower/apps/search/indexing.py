@@ -1,4 +1,4 @@
-"""Writes an index: embeds what is new, keeps the rest, goes on after a kill."""
+"""Write an index: embed new pictures, keep the others, resume after a kill."""
 
 import dataclasses
 import time
@@ -9,10 +9,10 @@ from keras_bridgetower.apps.predict.rows import UNREADABLE_FOLDER
 from keras_bridgetower.apps.search.reading import KnownPictures
 from keras_bridgetower.apps.search.reading import PictureReader
 from keras_bridgetower.apps.search.reading import full_path
-from keras_bridgetower.apps.search.removing import of_source
+from keras_bridgetower.apps.search.removing import belongs_to
 from keras_bridgetower.files import file_is_gone
 
-# Seconds after which embedded pictures are written, be they few.
+# Seconds after which embedded pictures are written, even if few.
 _WAIT = 30
 
 
@@ -21,8 +21,8 @@ class UnreadablePicture:
     """A picture that could not be indexed.
 
     Args:
-        path: str, as the folder or table names it.
-        error: str, why.
+        path: str, relative to the folder, or as in the table.
+        error: str, the reason.
     """
 
     path: str
@@ -31,15 +31,15 @@ class UnreadablePicture:
 
 @dataclasses.dataclass(frozen=True)
 class IndexProgress:
-    """How far a run of `index` is.
+    """Progress of a run of `index`.
 
     Args:
-        done: int, pictures that are dealt with.
+        done: int, pictures that are finished.
         total: int, pictures of the source.
-        embedded: int, those that were embedded.
-        unchanged: int, those that are in the index already.
-        unreadable: int, those that cannot be read.
-        copied: int, those whose vector was copied from an equal picture.
+        embedded: int, pictures that were embedded.
+        unchanged: int, pictures that were in the index already.
+        unreadable: int, pictures that cannot be read.
+        copied: int, pictures whose vector was copied from an equal picture.
     """
 
     done: int
@@ -52,24 +52,23 @@ class IndexProgress:
 
 @dataclasses.dataclass(frozen=True)
 class IndexReport:
-    """What a run of `index` did.
+    """Result of a run of `index`.
 
     Args:
         total: int, pictures of the source.
-        embedded: int, those that are new or were changed.
-        unchanged: int, those that were in the index already.
-        removed: int, those that were in it and are gone from the source, or
-            cannot be read any more, with the old paths of files that were
-            moved into the source. If a folder of the source cannot be read,
-            pictures are removed only if their files are known to be gone or
-            cannot be read.
+        embedded: int, pictures that are new or have changed.
+        unchanged: int, pictures that were in the index already.
+        removed: int, pictures that were deleted from the index: those that
+            are gone from the source or have become unreadable, and old paths
+            of files that were moved into the source. If a folder of the
+            source cannot be read, pictures are deleted only if their files
+            are known to be gone or cannot be read.
         unreadable: tuple of `UnreadablePicture`.
-        passed_over: dict from what is no picture, such as `".txt"`, to how
-            many of it there were.
-        ann: bool, whether queries use an ANN structure now.
-        copied: int, those that are new in the index, such as renamed files,
-            and have the content of a picture that it held: their vector was
-            copied.
+        passed_over: dict from kinds of other files, such as `".txt"`, to
+            their number.
+        ann: bool, True if queries now use an ANN structure.
+        copied: int, new pictures, such as renamed files, whose vector was
+            copied from an indexed picture with the same content.
     """
 
     total: int
@@ -85,7 +84,7 @@ class IndexReport:
 def write_index(
     store, models, rows, source, vectors, batch_size, save_every, ann_from, tell
 ):
-    """Make a store hold the pictures of a source, and no others of it.
+    """Synchronize a store with the pictures of a source.
 
     Args:
         store: `Store` with a header of these models.
@@ -93,10 +92,10 @@ def write_index(
         rows: `Rows` of the source.
         source: path of the source.
         vectors: `"image"` or `"fused"`.
-        batch_size: int, pictures of a forward pass.
+        batch_size: int, pictures per batch.
         save_every: int, pictures that are written together.
-        ann_from: as `Store.tidy`.
-        tell: callable of an `IndexProgress`, or None.
+        ann_from: as in `Store.tidy`.
+        tell: callable that takes an `IndexProgress`, or None.
 
     Returns:
         `IndexReport`.
@@ -136,7 +135,7 @@ def write_index(
 
 
 def _gone(known, run, source, unseen):
-    """The pictures that leave the index after a run.
+    """Find the pictures to delete from the index after a run.
 
     Args:
         known: `KnownPictures`.
@@ -147,15 +146,15 @@ def _gone(known, run, source, unseen):
     Returns:
         list of their ids.
     """
-    is_own = of_source(full_path(source))
-    # Files that were moved here, also by a run that was interrupted.
+    is_own = belongs_to(full_path(source))
+    # Files that were moved here, even by an interrupted run.
     kept = {known.content(known[id]) for id in run.kept}
     gone = []
     for id, picture in known.items():
-        if id in run.held:
+        if id in run.present:
             continue
         own = is_own(picture)
-        # A folder that could not be read may hold its pictures as before.
+        # An unreadable folder may still contain its pictures.
         leaves = id in run.refused or (own and not unseen)
         if not leaves and (own or known.content(picture) in kept):
             leaves = file_is_gone(picture.file)
@@ -172,9 +171,9 @@ class _Run:
         reader: `PictureReader`.
 
     Attributes:
-        held: set of the ids of the pictures that the index holds or will.
-        refused: set of the ids of those that cannot be read.
-        kept: set of the ids of those whose vectors are unchanged, or were
+        present: set of ids of pictures that are or will be in the index.
+        refused: set of ids of pictures that cannot be read.
+        kept: set of ids of pictures whose vectors are unchanged, or were
             copied to others.
     """
 
@@ -182,35 +181,35 @@ class _Run:
         self._store, self._models, self._reader = store, models, reader
         self._fused = vectors == "fused"
         self._batch_size, self._save_every = batch_size, save_every
-        self._read, self._copies, self._made = [], [], []
+        self._read, self._copies, self._unsaved = [], [], []
         self._saved = time.monotonic()
-        self.held, self.refused, self.kept = set(), set(), set()
+        self.present, self.refused, self.kept = set(), set(), set()
         self.unreadable = []
         self.embedded = self.unchanged = self.copied = 0
 
     def take(self, read):
-        """Take the next `ReadPicture`."""
+        """Process the next `ReadPicture`."""
         if read.error is not None:
             self._refuse(read, read.error)
-        elif read.stored.id in self.held:
-            self._refuse(read, "the same row stands in the source before")
+        elif read.stored.id in self.present:
+            self._refuse(read, "the source has the same row before")
         elif read.equal is not None:
-            self.held.add(read.stored.id)
+            self.present.add(read.stored.id)
             self._copies.append(read)
             if len(self._copies) == self._save_every:
                 self._copy()
         elif read.image is None:
-            self.held.add(read.stored.id)
+            self.present.add(read.stored.id)
             self.kept.add(read.stored.id)
             self.unchanged += 1
         else:
-            self.held.add(read.stored.id)
+            self.present.add(read.stored.id)
             self._read.append(read)
             if len(self._read) == self._batch_size:
                 self._embed()
 
     def finish(self):
-        """Embed and write what is left."""
+        """Embed and write the remaining pictures."""
         self._copy()
         if self._read:
             self._embed()
@@ -223,30 +222,30 @@ class _Run:
     def _copy(self):
         some, self._copies = self._copies, []
         found = self._store.vectors([read.equal for read in some])
-        made = []
+        copies = []
         for read in some:
             sum_now, vector = found.get(read.equal, (None, None))
             if sum_now == read.stored.sum:
                 self.kept.add(read.equal)
-                made.append((read.stored, vector))
+                copies.append((read.stored, vector))
             else:
-                # This run has given the equal picture another content.
-                self.held.remove(read.stored.id)
+                # This run has changed the content of the equal picture.
+                self.present.remove(read.stored.id)
                 self.take(self._reader.decode(read))
-        self.copied += len(made)
-        self._add(made)
+        self.copied += len(copies)
+        self._add(copies)
 
-    def _add(self, made):
-        self._made += made
+    def _add(self, pairs):
+        self._unsaved += pairs
         waited = time.monotonic() - self._saved > _WAIT
-        if len(self._made) >= self._save_every or waited:
+        if len(self._unsaved) >= self._save_every or waited:
             self._save()
 
     def _save(self):
-        if self._made:
-            pictures, vectors = zip(*self._made, strict=True)
+        if self._unsaved:
+            pictures, vectors = zip(*self._unsaved, strict=True)
             self._store.put(list(pictures), np.stack(vectors))
-        self._made = []
+        self._unsaved = []
         self._saved = time.monotonic()
 
     def progress(self, done, total):
@@ -260,19 +259,19 @@ class _Run:
         )
 
     def _embedded(self, some):
-        """`(StoredPicture, vector)` of those that the model takes."""
-        given = {"images": [read.image for read in some]}
+        """Return `(StoredPicture, vector)` of the pictures without errors."""
+        inputs = {"images": [read.image for read in some]}
         if self._fused:
-            given["texts"] = [read.stored.text for read in some]
+            inputs["texts"] = [read.stored.text for read in some]
         try:
-            vectors = self._models.embed(self._batch_size, **given)
+            vectors = self._models.embed(self._batch_size, **inputs)
         except ValueError as error:
             if len(some) == 1:
-                self.held.discard(some[0].stored.id)
+                self.present.discard(some[0].stored.id)
                 self._refuse(some[0], str(error))
                 return []
-            # One picture spoils a batch: each on its own tells which.
-            return [made for read in some for made in self._embedded([read])]
+            # Finds the pictures at fault one by one.
+            return [pair for read in some for pair in self._embedded([read])]
         self.embedded += len(some)
         stored = [read.stored for read in some]
         return list(zip(stored, vectors, strict=True))

@@ -1,4 +1,7 @@
-"""`PictureSearch`: indexes a user's pictures, and finds them."""
+"""`PictureSearch`: index pictures and find them by text or picture.
+
+A query takes the nearest vectors, which the matching head then reranks.
+"""
 
 import dataclasses
 import os
@@ -15,35 +18,34 @@ from keras_bridgetower.apps.search.indexing import write_index
 from keras_bridgetower.apps.search.models import SearchModels
 from keras_bridgetower.apps.search.models import preset_name
 from keras_bridgetower.apps.search.reading import full_path
-from keras_bridgetower.apps.search.removing import of_source
+from keras_bridgetower.apps.search.removing import belongs_to
 from keras_bridgetower.apps.search.stores.opened import open_store
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.files import file_is_gone
 
-# What a header says of the arguments of `SearchModels.from_preset`.
+# Fields of a header that are arguments of `SearchModels.from_preset`.
 _READING = ("image_mode", "image_size", "sequence_length", "dtype")
 
 
 class PictureSearch:
-    """An index of pictures, and the models that search it.
+    """An index of pictures and the models that search it.
 
-    Pictures are found by the vectors of the contrastive head. The matching
-    head then orders the nearest ones exactly, where the preset has one. With
-    LanceDB or a Qdrant server any number of threads may query.
+    The vectors of the contrastive head find pictures. If the preset has a
+    matching head, it then reranks the nearest ones. With LanceDB or a Qdrant
+    server, any number of threads may query.
 
     Args:
         store: path of a folder for LanceDB, which need not exist yet;
             `"qdrant:FOLDER"` or `"qdrant:http://HOST:6333"`; or a store such
             as `QdrantServer(...)`.
-        preset: what `SearchModels.from_preset` takes, or `SearchModels`. None
-            for the preset that the index was made with. It is opened when it
-            is first needed.
+        preset: as for `SearchModels.from_preset`, or `SearchModels`. None for
+            the preset that made the index. It is opened on first use.
 
     Raises:
         ImportError: the package of the store is not installed.
-        ValueError: the folder holds something else, or no index where
-            `preset` is None.
+        ValueError: the folder contains something else, or `preset` is None
+            and there is no index.
 
     Example:
 
@@ -61,8 +63,8 @@ class PictureSearch:
             preset = needed_header(self.store)["preset"]
             if preset is None:
                 raise ValueError(
-                    "`preset` must be given: this index was made by models "
-                    "without the name of a preset. Received: preset=None"
+                    "`preset` is required: this index was made by models "
+                    "without a preset name. Received: preset=None"
                 )
         self._preset = preset
         self._models = None
@@ -82,7 +84,7 @@ class PictureSearch:
             return self._preset
         values = {}
         header = read_header(self.store)
-        # As it was indexed, where the name is the same.
+        # Uses the preprocessing of the index if the preset is the same.
         if header and header["preset"] == preset_name(self._preset):
             values = {n: header[n] for n in _READING if n in header}
         return SearchModels.from_preset(self._preset, **values)
@@ -97,44 +99,44 @@ class PictureSearch:
         outside=False,
         progress=None,
     ):
-        """Make the index hold the pictures of a folder or table.
+        """Add the pictures of a folder or table to the index, or update them.
 
-        A picture whose content is in the index, under this path or another
-        one, is not embedded again. Pictures that are gone from this source are
-        removed; those of other sources stay, apart from files that were moved
-        into this source. Folders that overlap share their pictures. After an
-        interruption the same call goes on where it was.
+        A picture whose content is in the index, under any path, is not
+        embedded again. Pictures that are gone from this source are deleted
+        from the index; those of other sources stay, except files that were
+        moved into this source. Overlapping folders share their pictures.
+        After an interruption, the same call resumes.
 
-        A source that is missing or has no pictures is refused, since it may
-        be a disk that is not mounted. Use `prune` if its pictures are gone
-        for good.
+        A source that is missing or has no pictures is rejected, since its
+        disk may not be mounted. Use `prune` if its pictures are gone for good.
 
         Args:
             source: path of a folder, with its subfolders, or of a table
                 `.csv` or `.jsonl` with the column `image`, paths below the
                 table's folder, and perhaps `id` and `text`.
-            vectors: what is embedded: `"image"`, or `"fused"`, each picture
-                with its text, which needs a three-way head and a table with
-                the column `text`. All sources of an index have the same.
-            batch_size: int, pictures of a forward pass. About three times as
-                many are in memory.
+            vectors: str, `"image"` to embed pictures alone, or `"fused"` to
+                embed each picture with its text, which needs a three-way head
+                and a table with the column `text`. It is the same for all
+                sources of an index.
+            batch_size: int, pictures per batch. About three times as many are
+                in memory.
             save_every: int, pictures that are written at once. They are also
                 written after half a minute.
             ann_from: int, number of pictures from which the store builds an
-                approximate (ANN) structure. Below it each query compares with
-                all vectors.
-            outside: bool, whether a table may name pictures that do not lie
-                below its folder.
-            progress: callable of an `IndexProgress`, called after each batch;
-                or None.
+                approximate nearest neighbor (ANN) structure. With fewer, each
+                query compares all vectors.
+            outside: bool, whether a table may list pictures outside its
+                folder.
+            progress: callable that takes an `IndexProgress`, called after
+                each batch; or None.
 
         Returns:
-            `IndexReport`. It names the pictures that could not be read.
+            `IndexReport`, which lists the pictures that could not be read.
 
         Raises:
-            ValueError: no such folder or table, one without pictures, an
-                unknown preset, an index of another model, or another process
-                writes the index.
+            ValueError: the source does not exist or has no pictures, the
+                preset is unknown, the index is of another model, or another
+                process is writing to it.
         """
         check_count("batch_size", batch_size)
         check_count("save_every", save_every)
@@ -170,25 +172,25 @@ class PictureSearch:
         )
 
     def query(self, text=None, image=None, top_k=10, rerank=128, batch_size=32):
-        """The pictures that fit a text, a picture, or both.
+        """Find pictures by a text, a picture, or both.
 
         Args:
             text: str, or None.
             image: a picture in any form that `load_image` takes, or None.
-            top_k: int, how many pictures are wanted.
-            rerank: int, how many of the nearest pictures the matching head
-                orders, by their files and the text; 0 for none. Without a
-                text, or a matching head, the order is that of the vectors.
-            batch_size: int, pairs of a forward pass.
+            top_k: int, number of pictures.
+            rerank: int, number of nearest pictures that the matching head
+                reranks by their files and the text; 0 for none. Without a
+                text or a matching head, similarity decides the order.
+            batch_size: int, pairs per batch.
 
         Returns:
-            list of `Hit`, the best first; fewer where the index has no more.
-            Pictures whose files are gone are left out, with a warning.
+            list of `Hit`, best first; fewer if the index has no more. Pictures
+            whose files are gone are left out, with a warning.
 
         Raises:
-            ValueError: nothing given, a text that is empty or too long, an
-                unreadable picture, no index, one that is not whole, or one of
-                another model.
+            ValueError: there is neither text nor picture, the text is empty
+                or too long, the picture is unreadable, or the index is
+                missing, incomplete or of another model.
         """
         header = needed_header(self.store)
         check_whole(self.store, header)
@@ -198,10 +200,10 @@ class PictureSearch:
         )
 
     def _left_of(self, source):
-        """What an error about a source says of its pictures in the index."""
+        """Return a hint about the indexed pictures of a missing source."""
         if self.store.header() is None:
             return ""
-        left = sum(map(of_source(full_path(source)), self.store.pictures()))
+        left = sum(map(belongs_to(full_path(source)), self.store.pictures()))
         if not left:
             return ""
         return (
@@ -211,33 +213,33 @@ class PictureSearch:
         )
 
     def close(self):
-        """Let go of the store's files and connections."""
+        """Close the files and connections of the store."""
         self.store.close()
 
     def _check(self, header):
-        """Refuse an index of another model; its sum is compared once."""
+        """Check the model of the index, once."""
         if not self._sum_checked:
             check_model(self.store, header, self.models)
             self._sum_checked = True
 
 
-# Pictures that a query looks at while it searches for those that are not gone.
+# Pictures that a query examines at most to find some whose files exist.
 _MOST = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Hit:
-    """A picture that a query found.
+    """A result of a query.
 
     Args:
         path: str, full path of its file.
-        similarity: float, cosine of its vector and the query's.
-        match: float, the logit of "match" of the picture and the query's
-            text; None where nothing was re-ranked.
+        similarity: float, cosine of its vector and that of the query.
+        match: float, the logit of "match" of the picture and the text of the
+            query; None if it was not reranked.
         name: str, the `id` of its row in the table, or `""`.
         text: str, the text of its row, or `""`.
-        problem: str, why the matching head could not read the file, or None.
-        folder: str, the folder or table's folder below which it was indexed.
+        problem: str, the error if the file could not be read, or None.
+        folder: str, the indexed folder, or that of the table.
     """
 
     path: str
@@ -250,17 +252,13 @@ class Hit:
 
 
 def answer(store, models, text, image, top_k, rerank, batch_size):
-    """As `PictureSearch.query`, for a store and models that fit.
-
-    Returns:
-        list of `Hit`, the best first.
-    """
+    """Return the hits of `PictureSearch.query`, best first."""
     check_count("top_k", top_k)
     check_count("batch_size", batch_size)
     if not is_integer(rerank) or rerank < 0:
         raise ValueError(
-            "`rerank` must be an integer from 0, the number of pictures that "
-            f"the matching head orders. Received: rerank={rerank!r}"
+            "`rerank` must be an integer of at least 0, the number of pictures "
+            f"that the matching head reranks. Received: rerank={rerank!r}"
         )
     vector = models.embed_query(text, image)
     if text is None or models.retrieval is None:
@@ -271,7 +269,7 @@ def answer(store, models, text, image, top_k, rerank, batch_size):
 
 
 def _nearest(store, vector, count):
-    """The nearest pictures whose files exist, as `Hit`s, each once."""
+    """Find the nearest distinct pictures whose files exist, as `Hit`s."""
     asked = count
     while True:
         found = store.nearest(vector, asked)
@@ -297,14 +295,14 @@ def _nearest(store, vector, count):
         warnings.warn(
             "Pictures were left out because their files are gone: "
             f"{len(gone)}, such as {gone[0]!r}. Index their folder again, or "
-            "remove them by `prune`.",
+            "remove them with `prune`.",
             stacklevel=4,
         )
     return list(hits.values())
 
 
 def _reranked(models, hits, text, batch_size):
-    """Hits in the order of the matching head; unreadable ones come last."""
+    """Rerank hits with the matching head; unreadable files come last."""
     found = models.matches([hit.path for hit in hits], text, batch_size)
     scored, lost = [], []
     for hit, match in zip(hits, found, strict=True):
@@ -312,5 +310,5 @@ def _reranked(models, hits, text, batch_size):
             lost.append(dataclasses.replace(hit, problem=str(match)))
         else:
             scored.append(dataclasses.replace(hit, match=float(match)))
-    # Equal ones stay in the order of their vectors.
+    # Ties keep the order of similarity.
     return [*sorted(scored, key=lambda hit: -hit.match), *lost]

@@ -1,4 +1,4 @@
-"""The pictures of a folder or table, read by threads while a model runs."""
+"""Read the pictures of a folder or table in threads while a model runs."""
 
 import collections
 import concurrent.futures
@@ -16,21 +16,21 @@ from keras_bridgetower.files import open_regular
 from keras_bridgetower.preprocessing.geometry import as_square
 from keras_bridgetower.preprocessing.images import open_file
 
-# Bytes of a file that is held in memory whole. A larger one is read twice.
-_HELD = 64 * 2**20
+# Maximum bytes of a file that is read once. Larger files are read twice.
+_READ_ONCE = 64 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReadPicture:
-    """A row of a source, once its file was read.
+    """A row of a source whose file was read.
 
     Args:
         stored: `StoredPicture`.
-        image: what `embed` takes; None where the index holds its vector
-            already, or where it cannot be read.
-        error: str, why it cannot be read, or None.
-        equal: str, the id of a picture of the index that has the same
-            content, if the index does not hold this one; or None.
+        image: input for `embed`; None if the index already has its vector, or
+            it cannot be read.
+        error: str, the reason why it cannot be read, or None.
+        equal: str, the id of an indexed picture with the same content, if the
+            index does not have this one; or None.
     """
 
     stored: StoredPicture
@@ -40,11 +40,11 @@ class ReadPicture:
 
 
 class KnownPictures(dict):
-    """The pictures of an index when a run began: dict from id to picture.
+    """Pictures of an index at the start of a run: dict from id to picture.
 
     Args:
         pictures: list of `StoredPicture`.
-        fused: bool, whether vectors depend on the text as well.
+        fused: bool, whether vectors also depend on the text.
     """
 
     def __init__(self, pictures, fused):
@@ -53,7 +53,7 @@ class KnownPictures(dict):
         self._equal = {self.content(p): p.id for p in pictures}
 
     def content(self, picture):
-        """Return what the vector of a picture depends on."""
+        """Return the content that determines the vector of a picture."""
         return picture.sum, picture.text if self._fused else ""
 
     def holds(self, picture):
@@ -66,7 +66,7 @@ class KnownPictures(dict):
 
 
 class PictureReader:
-    """Reads the rows of a source in order, some rows ahead.
+    """Read the rows of a source in order, some rows ahead.
 
     Args:
         source: path of the folder or table.
@@ -76,13 +76,13 @@ class PictureReader:
 
     def __init__(self, source, converter, known):
         self._source = full_path(source)
-        # A folder that is reached by a link is the same folder.
+        # A link to a folder is the same folder.
         self._real = os.path.realpath(source)
         self._converter = converter
         self._known = known
 
     def read(self, rows, ahead):
-        """Iterate over rows, `ahead` of which are read at a time.
+        """Iterate over rows and read up to `ahead` of them at a time.
 
         Args:
             rows: iterable of `Row`.
@@ -115,7 +115,7 @@ class PictureReader:
         """Read a picture again, with its pixels.
 
         Args:
-            read: `ReadPicture` with an `equal` that the index no longer has.
+            read: `ReadPicture` whose `equal` is no longer in the index.
 
         Returns:
             `ReadPicture`.
@@ -127,9 +127,9 @@ class PictureReader:
             check_utf8(stored.path)
             path = pathlib.Path(stored.file)
             with open_regular(path) as file:
-                # Read from the disk once, for the sum and for the pixels.
+                # Reads the disk once for both the sum and the pixels.
                 size = os.fstat(file.fileno()).st_size
-                whole = io.BytesIO(file.read()) if size <= _HELD else file
+                whole = io.BytesIO(file.read()) if size <= _READ_ONCE else file
                 digest = hashlib.file_digest(whole, "sha256").hexdigest()
                 stored = dataclasses.replace(stored, sum=digest)
                 if not always:
@@ -149,12 +149,12 @@ class PictureReader:
         path, name, text = (x if isinstance(x, str) else "" for x in named)
         folder = full_path(row.folder)
         if folder == self._source:
-            # Folders that overlap share their pictures.
+            # Overlapping folders share their pictures.
             named = [os.path.join(self._real, path)]
         else:
             named = [self._source, path, name, text]
         return StoredPicture(
-            id=_id_of(*named),
+            id=_uuid(*named),
             sum="",
             source=self._source,
             folder=folder,
@@ -165,23 +165,23 @@ class PictureReader:
 
 
 def full_path(path):
-    """A path in full, with `/`."""
+    """Return the absolute path, with `/`."""
     return check_utf8(pathlib.Path(os.path.abspath(path)).as_posix())
 
 
 def check_utf8(name):
-    """Refuse a name of a file or folder that no store can hold."""
+    """Check that a name of a file or folder can be stored."""
     try:
         name.encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            "The names of files and folders must be UTF-8. Rename it. "
+            "Names of files and folders must be UTF-8. Rename this one. "
             f"Received: {name!r}"
         ) from error
     return name
 
 
-def _id_of(*parts):
-    """A UUID of some texts."""
+def _uuid(*parts):
+    """Return a UUID computed from texts."""
     digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape"))
     return str(uuid.UUID(bytes=digest.digest()[:16]))

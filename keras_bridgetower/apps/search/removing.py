@@ -1,4 +1,4 @@
-"""Removes pictures from an index. No model is opened."""
+"""Remove pictures from an index, without opening its models."""
 
 import functools
 import os
@@ -12,20 +12,20 @@ from keras_bridgetower.files import file_is_gone
 def remove(store, path):
     """Remove a picture, or those of a folder or table, from an index.
 
-    The files themselves stay. A picture that is still in a folder returns to
+    The files are not deleted. A picture that is still in a folder returns to
     the index when that folder is indexed again.
 
     Args:
-        store: as `PictureSearch`.
-        path: path of a picture, of a folder, with its subfolders, or of a
-            table that was indexed. It need not exist any more.
+        store: as in `PictureSearch`.
+        path: path of a picture, of a folder, with its subfolders, or of an
+            indexed table. It need not exist any more.
 
     Returns:
-        list of str, the full paths of the pictures that were removed.
+        list of str, full paths of the removed pictures.
 
     Raises:
-        ValueError: the index holds no picture of this path, there is no
-            index, or another process writes it.
+        ValueError: the index has no picture of this path, there is no index,
+            or another process is writing to it.
 
     Example:
 
@@ -42,7 +42,7 @@ def remove(store, path):
             sources = sorted({picture.source for picture in pictures})
             raise ValueError(
                 "`path` must be a picture, a folder or a table of the index. "
-                f"Received: path={path!r}, of an index of {sources[:5]}"
+                f"Received: path={path!r}; the index has {sources[:5]}"
             )
         return found
 
@@ -50,20 +50,20 @@ def remove(store, path):
 
 
 def prune(store, folder=None):
-    """Remove the pictures whose files are gone from an index.
+    """Remove pictures whose files no longer exist from an index.
 
-    Mount all disks first: the pictures of a disk that is not mounted are
-    gone, too, and would have to be embedded again.
+    Mount all disks first: the pictures of an unmounted disk are removed too,
+    and would have to be embedded again.
 
     Args:
-        store: as `PictureSearch`.
-        folder: path of a folder, to look at pictures below it only, or None.
+        store: as in `PictureSearch`.
+        folder: path of a folder, to check only pictures below it, or None.
 
     Returns:
-        list of str, the full paths of the pictures that were removed.
+        list of str, full paths of the removed pictures.
 
     Raises:
-        ValueError: there is no index, or another process writes it.
+        ValueError: there is no index, or another process is writing to it.
 
     Example:
 
@@ -81,9 +81,9 @@ def prune(store, folder=None):
 
 
 def below(path):
-    """Return a function that tells whether a picture is a path or below it.
+    """Return a function that checks if a picture is a path or below it.
 
-    Links to folders are followed, so that a folder has one name.
+    It follows links, so that each folder has one path.
 
     Args:
         path: str, full path.
@@ -108,16 +108,16 @@ def below(path):
     return is_below
 
 
-def of_source(source):
-    """Return a function that tells whether a source decides over a picture.
+def belongs_to(source):
+    """Return a function that checks if a picture belongs to a source.
 
     Args:
-        source: str, full path of a folder or table, which may be gone.
+        source: str, full path of a folder or table, which need not exist.
 
     Returns:
-        Callable of a `StoredPicture` that returns a bool: True for those that
-        a run of `index` over the source added, and for those below the source
-        that runs over other folders added.
+        Callable that takes a `StoredPicture` and returns a bool: True if it
+        was added by `index` with this source, or by `index` with another
+        folder and is below this source.
     """
     is_below = below(source)
 

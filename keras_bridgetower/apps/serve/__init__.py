@@ -1,1 +1,1 @@
-"""A server of presets over HTTP, which batches the requests of many clients."""
+"""An HTTP server of presets that batches the requests of many clients."""

@@ -1,4 +1,4 @@
-"""Checks before a route: host, key, size, queue and time."""
+"""Admit requests: host, key, size, queue, time. Stop work for gone clients."""
 
 import asyncio
 import contextlib
@@ -8,21 +8,22 @@ import time
 
 from keras_bridgetower.apps.serve.errors import RequestError
 from keras_bridgetower.apps.serve.errors import error_body
-from keras_bridgetower.apps.serve.errors import unexpected
+from keras_bridgetower.apps.serve.errors import unexpected_error
 from keras_bridgetower.checks import is_known_host
 
-# Answered at once, and without a key.
+# Answered at once and without a key.
 READY = "/ready"
 OPEN = ("/health", READY, "/v1/health_check")
 
 
 class Admission:
-    """An ASGI application that lets requests through to another.
+    """ASGI middleware that limits the requests to an application.
 
     The body is received first. Then requests beyond `concurrency` wait, those
     beyond `queue` get 429, and those that take too long get 504. A slow body
-    takes no turn: it gets 408 after `body_seconds`. Where too many bodies are
-    received at once, the one that has taken longest gets 429.
+    does not occupy a place: it gets 408 after `body_seconds`. If too many
+    bodies are received at once, the oldest gets 429. Once `draining` is set
+    (on SIGTERM), new requests get 503.
 
     Args:
         app: the ASGI application with the routes.
@@ -30,8 +31,8 @@ class Admission:
         metrics: `Metrics`.
         key: str, the API key, or None.
         routes: set of str, the paths that metrics name.
-        hosts: tuple of str, names by which clients may call the server. Empty
-            means any name if there is a key, and else none: IP addresses and
+        hosts: tuple of str, host names that requests may use. If empty, any
+            name is allowed with a key and none without. IP addresses and
             `localhost` are always allowed.
     """
 
@@ -43,9 +44,9 @@ class Admission:
         self._routes = routes
         self._hosts = hosts
         self._turns = asyncio.Semaphore(limits.concurrency)
-        # The timeouts of the bodies that are being received, oldest first.
+        # Timeouts of the bodies that are being received, oldest first.
         self._receiving = {}
-        # Requests whose whole body is here, and the bytes of all bodies.
+        # Number of fully received requests; bytes of all bodies in memory.
         self._received = 0
         self._held = 0
         self.present = 0
@@ -62,7 +63,7 @@ class Admission:
         except RequestError as error:
             await answer.refuse(error)
         except Exception as error:
-            await answer.refuse(unexpected(error))
+            await answer.refuse(unexpected_error(error))
         finally:
             path = scope["path"]
             route = path if path in self._routes else "other"
@@ -75,7 +76,7 @@ class Admission:
         path = scope["path"]
         self._check_hosts(scope["headers"])
         if self.draining and path == READY:
-            raise RequestError(503, "The server is about to stop.")
+            raise RequestError(503, "The server is stopping.")
         if path in OPEN:
             await self._app(scope, receive, answer.send)
             return
@@ -83,7 +84,7 @@ class Admission:
         self._check_key(headers)
         self._check_size(headers.get(b"content-length", b"0"))
         if self.draining:
-            raise RequestError(503, "The server is about to stop.")
+            raise RequestError(503, "The server is stopping.")
         self._check_queue()
         self.present += 1
         self._metrics.present.set(self.present)
@@ -99,7 +100,7 @@ class Admission:
                 asyncio.timeout(self._limits.seconds),
                 self._body(receive) as body,
             ):
-                # None if the client has gone.
+                # None if the client disconnected.
                 if body is not None:
                     await self._in_turn(scope, body, receive, answer)
         except TimeoutError:
@@ -124,7 +125,7 @@ class Admission:
 
     @contextlib.asynccontextmanager
     async def _body(self, receive):
-        """Receive a whole body; its bytes count until the context ends."""
+        """Receive a body, whose bytes are counted until the context ends."""
         body = bytearray()
         try:
             whole = await self._receive_into(body, receive)
@@ -133,7 +134,7 @@ class Admission:
             self._held -= len(body)
 
     async def _receive_into(self, body, receive):
-        """Receive a body in time. Return False if the client has gone."""
+        """Receive a body in time. Return False if the client disconnected."""
         limits, more = self._limits, True
         timeout = asyncio.timeout(limits.body_seconds)
         self._receiving[timeout] = None
@@ -165,7 +166,7 @@ class Admission:
         return True
 
     def _make_room(self):
-        """End what is received for longest, if too many or too much is."""
+        """Stop receiving the oldest body if there are too many or too large."""
         limits = self._limits
         if (
             len(self._receiving) > limits.concurrency + limits.queue
@@ -181,8 +182,8 @@ class Admission:
             raise _too_many()
 
     def _check_hosts(self, headers):
-        """Refuse hosts by which a web page may reach us (DNS rebinding)."""
-        # No page of another site knows the key.
+        """Reject unknown hosts, against DNS rebinding by web pages."""
+        # Pages of other sites do not know the key.
         if self._key is not None and not self._hosts:
             return
         for name, value in headers:
@@ -190,17 +191,17 @@ class Admission:
             if name == b"host" and not is_known_host(host, self._hosts):
                 raise RequestError(
                     403,
-                    "The server does not know the host that the request "
-                    "names. Start it with `--allowed-host NAME` to allow one. "
+                    "The request names an unknown host. Start the server with "
+                    "`--allowed-host NAME` to allow one. "
                     f"Received: {host}",
                 )
 
     def _check_key(self, headers):
         if self._key is None:
             return
-        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-        known = hmac.compare_digest(given.strip(), self._key)
-        if scheme.lower() != b"bearer" or not known:
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        valid = hmac.compare_digest(key.strip(), self._key)
+        if scheme.lower() != b"bearer" or not valid:
             raise RequestError(
                 401,
                 "The API key is missing or wrong. Send it in the header "
@@ -215,22 +216,22 @@ class Admission:
         return RequestError(
             413,
             f"The body must have at most {self._limits.body_bytes} bytes. "
-            "Divide it into several requests.",
+            "Split it into several requests.",
         )
 
 
 def _too_many():
     return RequestError(
-        429, "Too many requests wait here. Try again in a second."
+        429, "Too many requests are waiting. Try again in a second."
     )
 
 
 class _Answer:
-    """An answer that is refused in the one shape, if it has not begun."""
+    """A response that can be replaced by an error until it has started."""
 
     def __init__(self, send):
         self._send = send
-        # Where the client has gone before.
+        # Kept if the client disconnects first.
         self.status = 499
         self._begun = False
 
@@ -265,12 +266,12 @@ class _Answer:
 
 
 class EndsWithClient:
-    """An ASGI application that ends another when its client disconnects.
+    """ASGI middleware that cancels an application when its client disconnects.
 
-    A server only tells who asks. So this asks while the application works.
+    Polls for disconnects, which ASGI reports only on receive.
 
     Args:
-        app: an ASGI application that reads the body before it works.
+        app: an ASGI application that reads the body before it computes.
     """
 
     def __init__(self, app):
@@ -292,7 +293,7 @@ class EndsWithClient:
 
 
 class _Client:
-    """A client that is watched from the end of its body to its answer."""
+    """A client, watched from the end of its body to the end of the response."""
 
     def __init__(self, receive, send):
         self._receive = receive

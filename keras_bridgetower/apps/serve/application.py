@@ -22,17 +22,17 @@ ROUTES = (embeddings, rerank, tasks, search, state)
 
 
 def application(service, key=None, hosts=()):
-    """Return the application of a service.
+    """Build the ASGI application of a service.
 
     Args:
-        service: `Service`. Its `waiting` is set here.
+        service: `Service`. This sets its `waiting`.
         key: str, the API key that clients must send, or None.
         hosts: tuple of str, as `Admission`.
 
     Returns:
         `Admission`, an ASGI application.
     """
-    # Serves the files of /docs itself. ReDoc would still fetch its logo.
+    # Serves the files of /docs locally. ReDoc would still fetch its logo.
     app = FastAPIOffline(
         redoc_url=None, title="keras-bridgetower", version=__version__
     )
@@ -66,7 +66,7 @@ async def _refused(request, error):
 
 
 async def _invalid(request, error):
-    # FastAPI leaves a body of another content type unread.
+    # FastAPI does not parse bodies of other content types.
     if isinstance(error.body, bytes):
         received = request.headers.get("content-type") or "none"
         return _answer(
@@ -76,11 +76,11 @@ async def _invalid(request, error):
                 f"`Content-Type: application/json`. Received: {received}",
             )
         )
-    return _answer(errors.of_validation(error.errors()))
+    return _answer(errors.validation_error(error.errors()))
 
 
 async def _http(request, error):
-    # FastAPI turns whatever goes wrong while a body is read into status 400.
+    # FastAPI turns any error while a body is read into status 400.
     cause = error.__cause__
     if isinstance(cause, RequestError):
         return _answer(cause)
@@ -88,8 +88,8 @@ async def _http(request, error):
         return _answer(
             RequestError(400, "The body must be JSON, encoded in UTF-8.")
         )
-    return _answer(errors.of_status(error.status_code))
+    return _answer(errors.status_error(error.status_code))
 
 
 async def _failed(request, error):
-    return _answer(errors.unexpected(error))
+    return _answer(errors.unexpected_error(error))

@@ -1,4 +1,4 @@
-"""Puts the inputs of many requests together, for one forward pass."""
+"""Batch the inputs of many requests into one forward pass."""
 
 import asyncio
 import concurrent.futures
@@ -9,20 +9,20 @@ from keras_bridgetower.apps.serve.errors import Refused
 from keras_bridgetower.apps.serve.inputs import ToMatch
 from keras_bridgetower.apps.serve.inputs import input_images
 
-# Searches at a time. Each waits in a thread for its batches.
+# Concurrent searches. Each waits in a thread for its batches.
 _SEARCHES = 16
 
 
 class BatchedPreset:
-    """A preset that answers many requests by few forward passes.
+    """A preset that answers many requests with few forward passes.
 
-    Pictures are decoded first, by other processes. Then inputs wait for the
-    thread of the models. Whenever it is free, it takes the kind that has
-    waited longest, and whatever waits and fits in the same batch. So batches
-    grow with the load, and nothing waits for an idle model. Where more wait
+    Pictures are decoded first, in other processes. Inputs then wait for the
+    thread of the models. Whenever it is free, it takes the kind of input that
+    has waited longest, and as many of that kind as fit in a batch. So batches
+    grow with the load, and an idle model starts at once. If more inputs wait
     than fit, the first inputs of all requests come before the second ones: a
-    request with few inputs does not wait for those with many. An input whose
-    request has ended is dropped.
+    request with few inputs does not wait for those with many. Inputs of
+    requests that have ended are dropped.
 
     Args:
         served: `ServedPreset`.
@@ -40,30 +40,30 @@ class BatchedPreset:
         self._decoders = decoders
         self._index = index
         self._searching = concurrent.futures.ThreadPoolExecutor(_SEARCHES)
-        # Lists of `(place in its request, input, future)`, by what may be in
-        # a batch together. What is first here has waited longest.
+        # Lists of `(place in its request, input, future)`, by the key that
+        # inputs of one batch share. The first key has waited longest.
         self._waiting = {}
         self._working = None
 
     @property
     def has_index(self):
-        """Whether it can be searched."""
+        """bool, True if this preset searches an index."""
         return self._index is not None
 
     def facts(self):
-        """What `ServedPreset.facts` returns."""
+        """Return `ServedPreset.facts()`."""
         return self._served.facts()
 
     async def ask(self, verb, asked):
-        """The results of a verb.
+        """Run a verb.
 
         Args:
             verb: str.
             asked: list of inputs.
 
         Returns:
-            list, of which some may be `Refused`. Where a picture is, inputs
-            without a result have None.
+            list of results, some of which may be `Refused`. If a picture is
+            refused, inputs without a result have None.
         """
         parts = list(_parts(asked, self._limits.batch_size))
         pixels, refused = await self._pixels(parts)
@@ -71,7 +71,7 @@ class BatchedPreset:
             return [_refused(one, refused) for one in asked]
         results, squares = [], {}
         for part in parts:
-            # Few squares are in memory, and one of the part before is kept.
+            # Keeps few squares in memory; reuses those of the part before.
             known = {x: squares[x] for x in _images(part) if x in squares}
             new = [x for x in _images(part) if x not in known]
             squares = known | await self._squares(verb, new, pixels)
@@ -82,7 +82,7 @@ class BatchedPreset:
         return results + [None] * (len(asked) - len(results))
 
     async def find(self, asked):
-        """The hits for an `inputs.ToFind`, or `Refused`."""
+        """Search for an `inputs.ToFind`. Return the hits, or `Refused`."""
         image = asked.image
         if image is not None:
             pixels, refused = await self._pixels([[asked]])
@@ -103,7 +103,7 @@ class BatchedPreset:
             calls.end()
 
     async def _match(self, paths, text):
-        """The logit of each picture file with a text, or `Refused`."""
+        """Return the logit of each picture file with a text, or `Refused`."""
         found = []
         most = self._limits.batch_size
         for start in range(0, len(paths), most):
@@ -113,7 +113,7 @@ class BatchedPreset:
         return found
 
     async def _pixels(self, parts):
-        """How many pixels a request decodes, and a dict of refused images."""
+        """Return the pixels that a request decodes, and its refused images."""
         images = _images(itertools.chain(*parts))
         if not images:
             return 0, {}
@@ -130,27 +130,27 @@ class BatchedPreset:
         if total > most:
             message = (
                 f"the pictures of a request must have at most {most} pixels "
-                f"together. Divide it, or send smaller ones. Received: {total}"
+                f"together. Split it, or send smaller ones. Received: {total}"
             )
             refused[images[0]] = Refused(message, "image", "picture_too_large")
         return total, refused
 
     async def _squares(self, verb, images, *pixels):
-        """Decoded images by their bytes or paths; some may be `Refused`."""
+        """Decode images. Return a dict by bytes or path; some are `Refused`."""
         if not images:
             return {}
         square = self._served.square(verb)
         return await self._decoders.squares(images, square, *pixels)
 
     async def _answered(self, verb, asked, squares):
-        """The results of inputs, and `Refused` for those whose image is."""
+        """Return results, with `Refused` for inputs whose image is refused."""
         ready = [_with_square(one, squares) for one in asked]
         good = [one for one in ready if not isinstance(one, Refused)]
         found = iter(await self._batched(verb, good))
         return [x if isinstance(x, Refused) else next(found) for x in ready]
 
     async def _batched(self, verb, asked):
-        """The results of inputs whose images are decoded."""
+        """Return the results of inputs whose images are decoded."""
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in asked]
         pairs = zip(asked, futures, strict=True)
@@ -159,25 +159,25 @@ class BatchedPreset:
             waiting.append((place, one, future))
         if self._working is None or self._working.done():
             self._working = loop.create_task(self._work())
-        # Where the request ends, the futures are cancelled too.
+        # If the request ends, the futures are cancelled too.
         return await asyncio.gather(*futures)
 
     async def _work(self):
-        """Run batches until nothing waits."""
+        """Run batches until no input waits."""
         while self._waiting:
             verb, batch = self._next()
             if batch:
                 await self._run(verb, batch)
 
     def _next(self):
-        """The verb and the inputs of the next batch, which wait no more."""
+        """Take the verb and the inputs of the next batch from the queue."""
         key = next(iter(self._waiting))
         waiting = self._waiting.pop(key)
         waiting = [one for one in waiting if not one[2].done()]
         most = self._limits.batch_size
         if len(waiting) > most:
             waiting.sort(key=lambda one: one[0])
-            # Behind all others, which have their turn first.
+            # At the end of the queue, behind all other keys.
             self._waiting[key] = waiting[most:]
         return key[0], [(one, future) for _, one, future in waiting[:most]]
 
@@ -199,7 +199,7 @@ class BatchedPreset:
 
 
 class _CallsOfThread:
-    """Runs coroutines for a thread, until the request of the thread ends."""
+    """Run coroutines for a thread until its request ends."""
 
     def __init__(self):
         self._loop = asyncio.get_running_loop()
@@ -207,7 +207,7 @@ class _CallsOfThread:
         self._ended = False
 
     def wait(self, coroutine):
-        """Return the result of a coroutine; a thread calls this."""
+        """Return the result of a coroutine; called from a thread."""
         if self._ended:
             coroutine.close()
             raise concurrent.futures.CancelledError
@@ -216,14 +216,14 @@ class _CallsOfThread:
         return running.result()
 
     def end(self):
-        """Cancel what runs, and all that comes."""
+        """Cancel the running coroutine and all later ones."""
         self._ended = True
         if self._running is not None:
             self._running.cancel()
 
 
 def _parts(asked, most):
-    """Divide inputs into lists that have at most so many with an image."""
+    """Split inputs into lists with at most `most` images each."""
     part, count = [], 0
     for one in asked:
         has_image = bool(input_images(one))
@@ -244,14 +244,14 @@ def _refused(one, refused):
 
 
 def _images(asked):
-    """The images of inputs, each once."""
+    """Return the distinct images of inputs."""
     return list(
         dict.fromkeys(x for one in asked for x in input_images(one).values())
     )
 
 
 def _with_square(one, squares):
-    """An input with its image decoded, or the `Refused` of its image."""
+    """Return an input with decoded images, or the `Refused` of an image."""
     decoded = {name: squares[x] for name, x in input_images(one).items()}
     for name, square in decoded.items():
         if isinstance(square, Refused):

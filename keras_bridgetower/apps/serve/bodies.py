@@ -1,7 +1,4 @@
-"""The bodies of requests: strict JSON, their fields, and nothing else.
-
-A field that is not named here is refused by its name.
-"""
+"""Schemas of request bodies, in strict JSON. Unknown fields are rejected."""
 
 from typing import Annotated
 from typing import Literal
@@ -39,10 +36,7 @@ class JSONRoute(fastapi.routing.APIRoute):
 
 
 class Body(pydantic.BaseModel):
-    """A JSON object whose fields are all known.
-
-    Numbers are no strings here, and strings no numbers.
-    """
+    """A JSON object without unknown fields or conversions of types."""
 
     model_config = pydantic.ConfigDict(extra="forbid", strict=True)
 
@@ -64,12 +58,12 @@ class Input(Body):
 
 
 def _as_input(value):
-    """A plain string is a text."""
+    """Read a plain string as a text."""
     return {"text": value} if isinstance(value, str) else value
 
 
 def _as_list(value):
-    """One input alone is a list of one."""
+    """Wrap a single input in a list."""
     return [value] if isinstance(value, str | dict) else value
 
 
@@ -84,8 +78,8 @@ TopK = Annotated[int, pydantic.Field(ge=1)]
 class EmbeddingsBody(Body):
     """Inputs to embed, as clients of OpenAI and the hosted service send them.
 
-    With `truncate`, texts that are too long lose their end (`"Right"`) or
-    their start (`"Left"`). Without it they are refused.
+    With `truncate`, long texts are cut at the end (`"Right"`) or at the start
+    (`"Left"`). Otherwise they are rejected.
     """
 
     input: Annotated[Inputs, pydantic.BeforeValidator(_as_list)]
@@ -117,7 +111,7 @@ class ImagePart(Body):
 
 
 class DocumentBody(Body):
-    """A text, a picture or a pair, as OPEA's micro-service takes it."""
+    """A text, a picture or a pair, in the format of OPEA's micro-service."""
 
     text: str | TextPart | None = None
     image: ImagePart | None = None
@@ -130,8 +124,8 @@ class DocumentBody(Body):
         return self
 
 
-def _shape_of(value):
-    """Which of the two shapes of a body to embed this is."""
+def _shape(value):
+    """Return the shape of an embeddings body: "document" or "input"."""
     if isinstance(value, DocumentBody):
         return "document"
     document = isinstance(value, dict) and {"text", "image"} & set(value)
@@ -141,12 +135,12 @@ def _shape_of(value):
 EitherBody = Annotated[
     Annotated[EmbeddingsBody, pydantic.Tag("shape:input")]
     | Annotated[DocumentBody, pydantic.Tag("shape:document")],
-    pydantic.Discriminator(lambda value: f"shape:{_shape_of(value)}"),
+    pydantic.Discriminator(lambda value: f"shape:{_shape(value)}"),
 ]
 
 
 class EncodeBody(Body):
-    """A text, or a pair with a picture in base64, as OPEA's model server."""
+    """A text or a text-picture pair, in the format of OPEA's model server."""
 
     text: str
     img_b64_str: str | None = None
@@ -154,7 +148,7 @@ class EncodeBody(Body):
 
 
 class RerankBody(Body):
-    """Documents, all texts or all pictures, to order by a query."""
+    """A query, and the documents to rank: all texts or all pictures."""
 
     query: Annotated[Input, pydantic.BeforeValidator(_as_input)]
     documents: Inputs
@@ -171,7 +165,7 @@ class Pair(Body):
 
 
 class ScoreBody(Body):
-    """Pairs whose match is asked for."""
+    """Pairs to score."""
 
     pairs: Annotated[list[Pair], pydantic.Field(min_length=1)]
     model: str | None = None
@@ -187,7 +181,7 @@ class AnswerBody(Body):
 
 
 class FillBody(Body):
-    """A text about a picture, with `<mask>` in it."""
+    """A picture and a text about it that contains `<mask>`."""
 
     image: str
     text: str
@@ -196,7 +190,7 @@ class FillBody(Body):
 
 
 class Row(Body):
-    """The inputs of a task. Pictures are as in `Input`."""
+    """The inputs of a task. Pictures have the format of `Input`."""
 
     image: str | None = None
     second_image: str | None = None
@@ -214,7 +208,7 @@ class PredictBody(Body):
 
 
 class SearchBody(Body):
-    """What to look for in the index: a text, a picture, or both."""
+    """A query to the index: a text, a picture, or both."""
 
     text: str | None = None
     image: str | None = None

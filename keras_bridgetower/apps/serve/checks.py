@@ -1,4 +1,4 @@
-"""Checks of what a client asks: its texts, its pictures, how many answers."""
+"""Check the inputs of clients: texts, pictures, number of answers."""
 
 import itertools
 
@@ -13,19 +13,19 @@ def _whole(text):
 
 
 def token_counts(tokenizer, texts, parts_of=_whole):
-    """How many tokens texts have, with those at start and end.
+    """Count the tokens of texts, special tokens included.
 
     Args:
         tokenizer: a `PackedTokenizer`.
         texts: list of str.
-        parts_of: callable from a text to its parts, between which a token
-            each stands.
+        parts_of: callable that splits a text into parts, which one token
+            each separates.
 
     Returns:
         list of int.
 
     Raises:
-        ValueError: a text that no tokenizer takes, such as an empty one.
+        ValueError: a text that cannot be tokenized, such as an empty one.
     """
     parts = [parts_of(text) for text in checked_texts(texts)[0]]
     found = tokenizer.token_lists(itertools.chain.from_iterable(parts))
@@ -37,12 +37,12 @@ def token_counts(tokenizer, texts, parts_of=_whole):
 
 
 def check_lengths(counts, most, mend="Send a shorter text."):
-    """Refuse texts of which a model would read only a part.
+    """Reject texts that are longer than the model reads.
 
     Args:
-        counts: list of int, what `token_counts` returns.
-        most: int, the tokens that are read.
-        mend: str, what else a client can do.
+        counts: list of int, from `token_counts`.
+        most: int, number of tokens that are read.
+        mend: str, the fix, for the error.
 
     Raises:
         InputError: a text has more tokens.
@@ -51,20 +51,20 @@ def check_lengths(counts, most, mend="Send a shorter text."):
         if count > most:
             raise InputError(
                 "text",
-                f"a text must not be longer than what is read, {most} tokens "
-                f"with those at start and end. {mend} Received: {count} tokens",
+                f"a text must have at most {most} tokens, special tokens "
+                f"included. {mend} Received: {count} tokens",
             )
 
 
 def check_top_k(task, asked):
-    """Refuse more answers than there are.
+    """Reject a `top_k` that exceeds the number of answers.
 
     Args:
         task: a task.
         asked: list of `inputs.ToAsk` or `inputs.ToPredict`.
 
     Raises:
-        InputError: one of them asks for more.
+        InputError: `top_k` is too large.
     """
     try:
         for one in asked:
@@ -74,7 +74,7 @@ def check_top_k(task, asked):
 
 
 def opened_pictures(task, images, name="image"):
-    """Pictures as small as the task takes them.
+    """Open pictures, resized for a task.
 
     Args:
         task: a task with a preprocessor.

@@ -1,7 +1,7 @@
-"""The process that decodes pictures for a server, run by `python -m`.
+"""Decode pictures for a server, in a process run by `python -m`.
 
-It does one job after another, until the other side closes the socket. A job
-and its answer are the lengths of JSON and of bytes, and then both.
+It runs one job after another until the other side closes the socket. Jobs and
+answers are sent as the lengths of JSON and of bytes, followed by both.
 """
 
 import contextlib
@@ -21,15 +21,15 @@ from keras_bridgetower.preprocessing.geometry import as_square
 from keras_bridgetower.preprocessing.images import FORMATS
 from keras_bridgetower.preprocessing.images import open_image
 
-# Models and HTTP have the processor first.
+# Models and HTTP get the processor first.
 _NICE = 5
 LENGTHS = struct.Struct("!II")
-# Characters of an error.
+# Characters of an error message.
 _LONGEST = 4000
 
 
 class Square(typing.NamedTuple):
-    """What `as_square` reads of an image converter."""
+    """The fields of an image converter that `as_square` reads."""
 
     image_size: int
     mode: str
@@ -37,19 +37,19 @@ class Square(typing.NamedTuple):
 
 
 def main(descriptor):
-    """Do jobs until the socket is closed.
+    """Run jobs until the socket is closed.
 
     Args:
         descriptor: int, file descriptor of a connected socket.
     """
-    # It ends with the server, which answers what it has before.
+    # It ends with the server, which first answers its last requests.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     os.nice(_NICE)
     with (
         socket.socket(fileno=descriptor) as connection,
         connection.makefile("rwb") as file,
-        # The server has gone.
+        # The server has ended.
         contextlib.suppress(OSError),
     ):
         while head := file.read(LENGTHS.size):
@@ -60,7 +60,7 @@ def main(descriptor):
 
 
 def framed(values, data):
-    """The bytes of a job or of an answer.
+    """Encode a job or an answer.
 
     Args:
         values: dict.
@@ -71,8 +71,8 @@ def framed(values, data):
 
 
 def _done(job, data):
-    """The answer to a job, a dict, and its pixels."""
-    # The signal ends this process, even within a decoder.
+    """Run a job. Return the answer, a dict, and the pixels."""
+    # The signal ends this process, even inside a decoder.
     signal.setitimer(signal.ITIMER_PROF, job["seconds"])
     try:
         if job["square"] is None:
@@ -84,7 +84,7 @@ def _done(job, data):
         return {"size": pixels.shape[1::-1]}, pixels.tobytes()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return {"too_large": True}, b""
-    # Damaged files make Pillow raise nearly anything.
+    # Pillow raises nearly any error for damaged files.
     except Exception as error:
         return {"error": str(error)[:_LONGEST]}, b""
     finally:

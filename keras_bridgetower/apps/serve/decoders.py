@@ -1,4 +1,4 @@
-"""Decodes pictures in processes of their own, so that any job can be ended."""
+"""Decode pictures in separate processes, so that any job can be killed."""
 
 import asyncio
 import heapq
@@ -19,27 +19,26 @@ from keras_bridgetower.apps.serve.errors import Refused
 from keras_bridgetower.apps.serve.starting import IMPORTS_LATE
 from keras_bridgetower.preprocessing.images import FORMATS
 
-# What a byte costs where the head of a file is read, in decoded pixels.
+# Cost of a byte when a file header is read, in decoded pixels.
 _BYTE = 10
-# Jobs that cost more than these pixels, about 0.1 s, leave one process free.
+# Jobs above this cost, about 0.1 s, leave one process free.
 _COSTLY = 4_000_000
-# What a file of the server costs, whose size is not known.
+# Cost of a local file, whose size is unknown.
 _FILE = 2_000_000
 _MODULE = "keras_bridgetower.apps.serve.decoder"
 
 
 def decoders_for(workers):
-    """Return how many processes decode for one of some workers."""
+    """Return the number of decoding processes for each worker."""
     return min(4, max(2, (os.cpu_count() or 1) // workers))
 
 
 class Decoders:
-    """Processes that read and decode pictures, one picture at a time each.
+    """Processes that each read and decode one picture at a time.
 
-    A job that is cancelled, or takes more processor time than
-    `picture_seconds`, ends with its process, and another process is started.
-    The jobs of requests that cost least come first, so that a request with few
-    pixels does not wait for those with many.
+    If a job is cancelled, or takes more processor time than `picture_seconds`,
+    its process is killed and replaced. Jobs of the cheapest requests come
+    first, so that a request with few pixels does not wait for those with many.
 
     Args:
         limits: `Limits`.
@@ -55,18 +54,18 @@ class Decoders:
         self._numbers = itertools.count()
 
     def close(self):
-        """End all processes."""
+        """Kill all processes."""
         for process in self._idle:
             process.end()
 
     async def sizes(self, images):
-        """Read the heads of pictures.
+        """Read the sizes of pictures.
 
         Args:
             images: list of bytes of image files.
 
         Returns:
-            dict from each of them to its pixels, an int, or to `Refused`.
+            dict from each image to its number of pixels, or to `Refused`.
         """
         cost = _BYTE * sum(map(len, images))
         found = await asyncio.gather(*(self._size(x, cost) for x in images))
@@ -90,16 +89,16 @@ class Decoders:
         return answer.get("refused") or width * height
 
     async def squares(self, images, square, pixels=_FILE):
-        """Decode pictures, to the size that a model takes.
+        """Decode pictures, resized for a model.
 
         Args:
             images: collection of bytes of image files, or of str, paths of
-                files of this machine.
-            square: tuple, the values of `decoder.Square`.
-            pixels: int, those of all pictures of the request.
+                local files.
+            square: tuple, the fields of `decoder.Square`.
+            pixels: int, number of pixels in all pictures of the request.
 
         Returns:
-            dict from each of them to an RGB `PIL.Image.Image`, or `Refused`.
+            dict from each image to an RGB `PIL.Image.Image`, or `Refused`.
         """
         found = await asyncio.gather(
             *(self._square(x, square, pixels) for x in images)
@@ -107,15 +106,15 @@ class Decoders:
         return dict(zip(images, found, strict=True))
 
     async def _square(self, image, square, pixels):
-        answer, made = await self._answer(pixels, image, square)
+        answer, data = await self._answer(pixels, image, square)
         if "size" in answer:
-            return Image.frombytes("RGB", tuple(answer["size"]), made)
+            return Image.frombytes("RGB", tuple(answer["size"]), data)
         return answer.get("refused") or _refused(
             answer.get("error", "a picture has too many pixels")
         )
 
     async def _answer(self, cost, image, square=None):
-        """The answer to a job and its pixels; `"refused"` if it took long."""
+        """Run a job. Return its answer, `"refused"` if too slow, and pixels."""
         path = image if isinstance(image, str) else None
         data = b"" if path else image
         seconds = self._limits.picture_seconds
@@ -151,7 +150,7 @@ class Decoders:
             raise
 
     def _start(self):
-        """Give the idle processes to the cheapest jobs."""
+        """Assign idle processes to the cheapest jobs."""
         while self._idle and self._waiting:
             cost, _, turn = self._waiting[0]
             if not turn.done():
@@ -162,10 +161,10 @@ class Decoders:
 
 
 class _Process:
-    """A process that decodes, and the connection to it.
+    """A decoding process and the connection to it.
 
-    It is started anew, by Python's own program: a fork of a process with
-    threads and a device is not safe. It imports Pillow and NumPy, no Keras.
+    It is spawned, since it is not safe to fork a process with threads and a
+    device. It imports Pillow and NumPy, but not Keras.
     """
 
     def __init__(self):
@@ -187,12 +186,12 @@ class _Process:
                     "OMP_NUM_THREADS": "1",
                     "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                 },
-                # What ends the server by its terminal does not end this.
+                # Signals of the server's terminal do not reach it.
                 start_new_session=True,
             )
 
     async def answer(self, job, data):
-        """The answer to a job, a dict, and its pixels.
+        """Run a job. Return its answer, a dict, and its pixels.
 
         Raises:
             EOFError: the process has ended.
@@ -209,7 +208,7 @@ class _Process:
         return json.loads(answer), pixels
 
     async def _read(self, length):
-        # No transport, which would have to be closed before the loop is.
+        # A transport would have to be closed before the loop.
         loop = asyncio.get_running_loop()
         data = bytearray(length)
         view = memoryview(data)
@@ -221,16 +220,16 @@ class _Process:
         return bytes(data)
 
     def restart(self):
-        """End the process, whatever it does, and start another."""
+        """Kill the process and start another."""
         self.end()
         self._begin()
 
     def end(self):
-        """End the process, whatever it does."""
+        """Kill the process."""
         self._process.kill()
         code = self._process.wait()
         if code not in (-signal.SIGKILL, -signal.SIGPROF):
-            LOG.error("A process that decodes ended with code %s", code)
+            LOG.error("A decoding process ended with code %s", code)
         self._ours.close()
 
 

@@ -1,7 +1,7 @@
 """The server as deployments of Ray Serve, on one machine or many.
 
-One deployment answers HTTP, and each preset is one more. Ray Serve starts
-their processes again when they die, and divides requests among several.
+One deployment answers HTTP, and each preset is another. Ray Serve restarts
+processes that die, and balances requests between replicas.
 """
 
 import asyncio
@@ -21,16 +21,16 @@ from keras_bridgetower.apps.serve.decoders import Decoders
 from keras_bridgetower.apps.serve.errors import RequestError
 from keras_bridgetower.apps.serve.plan import KEY
 from keras_bridgetower.apps.serve.plan import Plan
-from keras_bridgetower.apps.serve.service import service_of
+from keras_bridgetower.apps.serve.service import build_service
 from keras_bridgetower.apps.serve.starting import IMPORTS_LATE
 from keras_bridgetower.apps.serve.starting import import_package
 from keras_bridgetower.apps.serve.starting import opened_preset
 
-# How often a question is asked whose process has died.
+# Attempts of a call whose process dies.
 _TRIES = 3
-# Seconds in which a preset must say that it can answer.
+# Seconds within which a ready preset responds.
 _READY = 2.0
-# Seconds between two looks at whether a stopping process is idle.
+# Seconds between two checks of whether a stopping process is idle.
 _LOOK = 0.1
 
 
@@ -41,7 +41,7 @@ class PresetReplica(BatchedPreset):
         preset: str.
         limits: `Limits`.
         tokens: int or None, as `ServedPreset`.
-        store: str, the index that is searched by these models, or None.
+        store: str, the index that these models search, or None.
     """
 
     def __init__(self, preset, limits, tokens=None, store=None):
@@ -54,12 +54,12 @@ class PresetReplica(BatchedPreset):
         )
 
     async def facts(self):
-        """What `ServedPreset.facts` returns; it answers when all is warm."""
+        """Return `ServedPreset.facts()`, once the models are warm."""
         return super().facts()
 
 
 class HttpReplica:
-    """One process that answers HTTP and asks the presets.
+    """One process that answers HTTP and calls the presets.
 
     Args:
         plan: `Plan`.
@@ -75,7 +75,7 @@ class HttpReplica:
             find = functools.partial(
                 _asked, self._handles[plan.searched()].find
             )
-        service = service_of(plan, facts, self._ask, self._missing, find)
+        service = build_service(plan, facts, self._ask, self._missing, find)
         self._application = application(
             service, os.environ.get(KEY), plan.allowed_hosts
         )
@@ -84,7 +84,7 @@ class HttpReplica:
         return self._application
 
     async def drain(self):
-        """Take no more requests, and return when those present are answered."""
+        """Reject new requests and return once the present ones are answered."""
         self._application.draining = True
         while self._application.present:
             await asyncio.sleep(_LOOK)
@@ -93,23 +93,23 @@ class HttpReplica:
         return await _asked(self._handles[name].ask, verb, asked)
 
     async def _missing(self):
-        """The names of presets that cannot answer now."""
+        """Return the names of presets that cannot answer now."""
         names = list(self._handles)
         answers = await asyncio.gather(
             *(_answers(handle) for handle in self._handles.values())
         )
         return [
             name
-            for name, there in zip(names, answers, strict=True)
-            if not there
+            for name, ready in zip(names, answers, strict=True)
+            if not ready
         ]
 
 
 async def _asked(method, *arguments):
-    """What a deployment answers.
+    """Call a deployment.
 
-    A question whose process died is asked again: it changes nothing. A
-    question whose client has gone is cancelled there too.
+    A call whose process dies is repeated, since calls have no side effects. A
+    call whose client disconnects is cancelled there too.
     """
     for _ in range(_TRIES):
         response = method.remote(*arguments)
@@ -122,10 +122,10 @@ async def _asked(method, *arguments):
             continue
         except BackPressureError:
             raise RequestError(
-                429, "Too many requests wait here. Try again in a second."
+                429, "Too many requests are waiting. Try again in a second."
             ) from None
         except (TaskCancelledError, RayServeException):
-            # The process of the model was told to stop, or is not there yet.
+            # The process of the model is stopping, or has not started yet.
             break
     raise RequestError(503, "The model cannot answer now. Try again.")
 
@@ -140,23 +140,23 @@ async def _answers(handle):
 
 
 def build(arguments):
-    """The application that Ray Serve runs.
+    """Build the application that Ray Serve runs.
 
-    A configuration file of Ray Serve names this function, as
+    Configuration files of Ray Serve import this function as
     `keras_bridgetower.apps.serve.deployments:build`.
 
     Args:
-        arguments: `Plan`, or a dict of its values, `limits` a dict too.
+        arguments: `Plan`, or a dict of its fields, with `limits` a dict too.
 
     Returns:
         An application of Ray Serve.
 
     Raises:
-        ValueError: values that a `Plan` refuses.
+        ValueError: invalid values of a `Plan`.
     """
     plan = arguments
     if not isinstance(plan, Plan):
-        plan = Plan.of(**arguments)
+        plan = Plan.from_values(**arguments)
     searched = plan.searched()
     stopping = {
         "graceful_shutdown_wait_loop_s": _LOOK,
@@ -179,9 +179,9 @@ def build(arguments):
     http = serve.deployment(
         serve.ingress()(HttpReplica),
         name="http",
-        # More than are let in, which are then refused by one shape.
+        # More than are admitted, so that `Admission` rejects the others.
         max_ongoing_requests=2 * most,
-        # On a cluster nothing else sets the variable before the process.
+        # On a cluster nothing else sets the variable before it starts.
         ray_actor_options={
             "num_cpus": 0,
             "runtime_env": {"env_vars": IMPORTS_LATE},

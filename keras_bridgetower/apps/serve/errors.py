@@ -1,4 +1,4 @@
-"""What a request is told when it fails: one shape for every route."""
+"""Error responses, in one shape for every route."""
 
 import dataclasses
 import http
@@ -8,9 +8,9 @@ from keras_bridgetower.presets.errors import printable
 from keras_bridgetower.presets.errors import short_text
 
 LOG = logging.getLogger("keras_bridgetower.apps.serve")
-# Characters of a message, which may repeat what a client has sent.
+# Characters of a message, which may quote the input of a client.
 LONGEST = 1000
-# What a status means, in a word that programs read.
+# Machine-readable codes of statuses.
 CODES = {
     400: "invalid_request",
     401: "invalid_api_key",
@@ -28,13 +28,13 @@ CODES = {
 
 
 class RequestError(Exception):
-    """A request that is refused.
+    """A rejected request.
 
     Args:
         status: int, the HTTP status.
-        message: str, what is wrong, what is allowed and how to mend it.
-        param: str, the field of the body that it is about, or None.
-        code: str, a word that programs read. By default that of the status.
+        message: str, the problem, the allowed values and the fix.
+        param: str, the field of the body at fault, or None.
+        code: str, the machine-readable code. Defaults to that of the status.
     """
 
     def __init__(self, status, message, param=None, code=None):
@@ -46,11 +46,11 @@ class RequestError(Exception):
 
 
 class InputError(ValueError):
-    """An input that is refused, and which of its values is at fault.
+    """An invalid input of a request.
 
     Args:
-        about: str, `"text"`, `"image"` or `"top_k"`.
-        message: str, what is wrong, what is allowed and how to mend it.
+        about: str, the value at fault: `"text"`, `"image"` or `"top_k"`.
+        message: str, the problem, the allowed values and the fix.
     """
 
     def __init__(self, about, message):
@@ -60,11 +60,11 @@ class InputError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Refused:
-    """What stands in place of a result where an input is at fault.
+    """An error in place of the result of one input.
 
     Args:
-        message: str, what the verb said.
-        about: str, which value of the input, as in `InputError`.
+        message: str, the error of the verb.
+        about: str, the value at fault, as in `InputError`.
         code: str, as in `RequestError`.
     """
 
@@ -74,12 +74,12 @@ class Refused:
 
     @classmethod
     def of(cls, error):
-        """What an error of a verb says of its input."""
+        """Convert the error that a verb raised."""
         return cls(str(error), getattr(error, "about", cls.about))
 
 
 def error_body(error):
-    """The body of an answer to a refused request.
+    """Build the body of an error response.
 
     Args:
         error: `RequestError`.
@@ -101,30 +101,32 @@ def error_body(error):
     }
 
 
-def of_validation(errors):
-    """The `RequestError` for what pydantic says of a body.
+def validation_error(errors):
+    """Convert errors of pydantic to a `RequestError`.
 
     Args:
-        errors: list of dict, as `ValidationError.errors` returns it.
+        errors: list of dict, from `ValidationError.errors()`.
     """
     first = errors[0]
     kind, where = first["type"], _path(first)
-    more = f" ({len(errors) - 1} more like this)" if len(errors) > 1 else ""
+    more = _count_more(len(errors) - 1)
     if kind == "json_invalid":
         return RequestError(400, "The body must be JSON, encoded in UTF-8.")
     if kind == "extra_forbidden":
-        said = f"The field {short_text(where)} is unknown here. Leave it out."
+        message = f"The field {short_text(where)} is unknown. Leave it out."
     elif kind == "missing":
-        said = f"The field {short_text(where)} must be given."
+        message = f"The field {short_text(where)} is required."
     else:
         problem = first["msg"].removeprefix("Value error, ")
         received = first.get("input")
-        said = f"{where or 'The body'}: {problem}. Received: {_kind(received)}"
-    return RequestError(400, f"{said}{more}", where or None)
+        message = (
+            f"{where or 'The body'}: {problem}. Received: {_kind(received)}"
+        )
+    return RequestError(400, f"{message}{more}", where or None)
 
 
-def of_status(status):
-    """The `RequestError` for an HTTP status without words of its own."""
+def status_error(status):
+    """Build the `RequestError` of an HTTP status, with its standard phrase."""
     try:
         phrase = http.HTTPStatus(status).phrase
     except ValueError:
@@ -132,17 +134,21 @@ def of_status(status):
     return RequestError(status, f"{phrase}.")
 
 
-def unexpected(error):
-    """The `RequestError` for a fault of the server, which is logged."""
+def unexpected_error(error):
+    """Log an unexpected error and convert it to a `RequestError`."""
     LOG.error("A request failed", exc_info=error)
-    return RequestError(
-        500, "The server failed on this request; its log says why."
-    )
+    return RequestError(500, "The server failed on this request; see its log.")
+
+
+def _count_more(count):
+    if count < 1:
+        return ""
+    return f" ({count} more error{'s' if count > 1 else ''})"
 
 
 def _path(error):
-    """The field that an error of pydantic is about, such as `input.3.image`."""
-    # FastAPI says first that it was the body, and the name of a shape.
+    """Return the field of an error of pydantic, such as `input.3.image`."""
+    # FastAPI adds "body" and the name of a shape.
     parts = [
         str(part)
         for part in error["loc"]
@@ -152,7 +158,7 @@ def _path(error):
 
 
 def _kind(value):
-    """A received value, in few characters."""
+    """Describe a received value in few characters."""
     if isinstance(value, str | bytes | list | dict) and len(value) > 40:
         return f"a {type(value).__name__} of {len(value)}"
     return short_text(value)

@@ -1,4 +1,4 @@
-"""The index of a server, searched by the models of one of its presets."""
+"""Search the index of a server with the models of one of its presets."""
 
 import contextlib
 import pathlib
@@ -14,44 +14,44 @@ from keras_bridgetower.apps.serve.errors import InputError
 from keras_bridgetower.apps.serve.errors import Refused
 from keras_bridgetower.apps.serve.inputs import ToEmbed
 
-_UNREADABLE = "The file cannot be read now."
+_UNREADABLE = "The file cannot be read."
 
 
 class ServedIndex:
-    """An index and the models that search it.
+    """An index of pictures and the models that search it.
 
     Args:
-        store: str, as `PictureSearch` takes it.
+        store: str, as for `PictureSearch`.
         served: `ServedPreset`, whose models made the index.
 
     Raises:
-        ValueError: no index, or one of other models.
+        ValueError: there is no index, or its models differ.
     """
 
     def __init__(self, store, served):
         self._served = served
         search = PictureSearch(store, _Models(served))
-        # Refuses an index of other models before anything is served.
+        # Rejects an index of other models before serving.
         search.query(text="a", top_k=1, rerank=1)
         self._store = search.store
-        # The other stores take queries of any number of threads.
+        # The other stores allow concurrent queries.
         one_by_one = isinstance(self._store, QdrantFolder)
         self._turn = (
             threading.Lock() if one_by_one else contextlib.nullcontext()
         )
 
     def find(self, asked, embed, match):
-        """The hits of a search.
+        """Search the index.
 
         Args:
-            asked: `inputs.ToFind`, its image decoded.
-            embed: callable of an `inputs.ToEmbed` that returns a list with
-                the result of the verb.
-            match: callable of a list of paths and a text that returns the
-                logit of each pair, or `Refused`.
+            asked: `inputs.ToFind` with a decoded image.
+            embed: callable that takes an `inputs.ToEmbed` and returns a list
+                with the result of the verb.
+            match: callable that takes a list of paths and a text, and returns
+                the logit of each pair, or `Refused`.
 
         Returns:
-            list of dict, the best first; or `Refused`.
+            list of dict, best first; or `Refused`.
         """
         models = _Models(self._served, embed, match)
         try:
@@ -60,20 +60,21 @@ class ServedIndex:
                     asked.text, asked.image, asked.top_k, asked.rerank
                 )
         except ValueError as error:
-            # Messages about the index hold paths of this machine.
+            # Errors about the index contain paths of this machine.
             if "`store`" in str(error):
                 LOG.error("The index cannot be searched", exc_info=error)
-                return Refused("The index cannot be searched now.")
+                return Refused("The index cannot be searched.")
             return Refused.of(error)
-        return [_told(hit) for hit in hits]
+        return [_public(hit) for hit in hits]
 
 
 class _Models(SearchModels):
-    """Models of a preset that a search asks in the batches of the server.
+    """Models of a preset, called in the batches of the server.
 
     Args:
         served: `ServedPreset`.
-        embed, match: as `ServedIndex.find`; None to ask the models at once.
+        embed, match: as in `ServedIndex.find`; None to call the models
+            directly.
     """
 
     def __init__(self, served, embed=None, match=None):
@@ -83,17 +84,17 @@ class _Models(SearchModels):
         self._embed, self._match = embed, match
 
     def identity(self, vectors):
-        """As `SearchModels.identity`; the weights do not change meanwhile."""
+        """Return `SearchModels.identity`, computed once."""
         known = self._served.identities
         if vectors not in known:
             known[vectors] = super().identity(vectors)
         return known[vectors]
 
     def embed(self, texts=None, images=None, **options):
-        """As `SearchModels.embed`, for one input."""
+        """Embed one input; see `SearchModels.embed`."""
         if self._embed is None:
             return super().embed(texts=texts, images=images, **options)
-        # As many tokens as the index was made with, whatever is served.
+        # The token count of the index, whatever the server uses.
         tokens = None
         if self._served.tokens is not None:
             tokenizer = self.contrastive.needed_preprocessor().tokenizer
@@ -105,7 +106,7 @@ class _Models(SearchModels):
         return np.array(result[0], "float32")
 
     def matches(self, paths, text, batch_size):
-        """As `SearchModels.matches`."""
+        """Score picture files; see `SearchModels.matches`."""
         if self._match is None:
             return super().matches(paths, text, batch_size)
         return [
@@ -114,8 +115,8 @@ class _Models(SearchModels):
         ]
 
 
-def _told(hit):
-    """Return a hit for clients, without folders of the server."""
+def _public(hit):
+    """Describe a hit to clients, without folders of the server."""
     path = pathlib.PurePath(hit.path)
     below = path.is_relative_to(hit.folder)
     return {

@@ -1,15 +1,15 @@
-"""What is asked of a model: plain values that travel between processes."""
+"""Inputs of models, as plain values that are sent between processes."""
 
 import dataclasses
 import io
 
 from PIL import Image
 
-# The rule by which no text is cut, as in `BridgeTowerContrastive.embed`.
+# Rejects long texts; see `BridgeTowerContrastive.embed`.
 REFUSE = "refuse"
-# The inputs that are pictures.
+# Inputs that are pictures.
 IMAGES = {"image", "second_image"}
-# The side of the picture that models are warmed up with.
+# Side of the warm-up picture, in pixels.
 _SIDE = 32
 
 
@@ -19,11 +19,9 @@ class ToEmbed:
 
     Args:
         text: str, or None.
-        image: bytes of an image file, or `PIL.Image.Image` when it is
-            decoded; or None.
-        long_texts: what becomes of a text that is too long, as in
-            `BridgeTowerContrastive.embed`.
-        tokens: int, tokens of the text that are read, or None.
+        image: bytes of an image file, `PIL.Image.Image` once decoded, or None.
+        long_texts: str, as in `BridgeTowerContrastive.embed`.
+        tokens: int, number of tokens that are read, or None.
     """
 
     text: str | None = None
@@ -40,16 +38,16 @@ class ToEmbed:
 
     @property
     def batch(self):
-        """What inputs of one batch have in common."""
+        """Tuple that all inputs of a batch share."""
         return self.kind, self.long_texts, self.tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class ToMatch:
-    """A picture and a text that may match.
+    """A picture and a text to match.
 
     Args:
-        image: bytes of an image file, or `PIL.Image.Image` when it is decoded.
+        image: bytes of an image file, or `PIL.Image.Image` once decoded.
         text: str.
     """
 
@@ -61,12 +59,12 @@ class ToMatch:
 
 @dataclasses.dataclass(frozen=True)
 class ToAsk:
-    """A question about a picture, or a text with blanks.
+    """A question about a picture, or a text with masks.
 
     Args:
-        image: bytes of an image file, or `PIL.Image.Image` when it is decoded.
+        image: bytes of an image file, or `PIL.Image.Image` once decoded.
         text: str.
-        top_k: int, how many answers are wanted.
+        top_k: int, number of answers.
     """
 
     image: bytes
@@ -81,10 +79,10 @@ class ToPredict:
     """The inputs of a `Verb` without a route of its own.
 
     Args:
-        image, second_image: bytes of an image file, or `PIL.Image.Image` when
-            it is decoded; or None.
+        image, second_image: bytes of an image file, `PIL.Image.Image` once
+            decoded, or None.
         text, second_text: str, or None.
-        top_k: int, results that are wanted.
+        top_k: int, number of results.
     """
 
     image: bytes | None = None
@@ -101,20 +99,19 @@ class ToPredict:
 
     @property
     def batch(self):
-        """What inputs of one batch have in common."""
+        """Tuple that all inputs of a batch share."""
         return self.columns, self.top_k
 
 
 @dataclasses.dataclass(frozen=True)
 class ToFind:
-    """What to look for in an index.
+    """A query to an index.
 
     Args:
         text: str, or None.
-        image: bytes of an image file, or `PIL.Image.Image` when it is
-            decoded; or None.
-        top_k: int, how many pictures are wanted.
-        rerank: int, how many the matching head orders.
+        image: bytes of an image file, `PIL.Image.Image` once decoded, or None.
+        top_k: int, number of pictures.
+        rerank: int, number of pictures that the matching head reranks.
     """
 
     text: str | None
@@ -124,18 +121,18 @@ class ToFind:
 
 
 def input_images(one):
-    """Return the images of an input by the names of its fields."""
+    """Return a dict of the images of an input, by field."""
     found = {name: getattr(one, name, None) for name in sorted(IMAGES)}
     return {name: image for name, image in found.items() if image is not None}
 
 
 def examples(verb, kinds, columns=()):
-    """An input of each kind that a verb takes, to warm a model up.
+    """Build an input of each kind that a verb takes, for warm-up.
 
     Args:
         verb: str, `"embed"`, `"score"`, `"answer"`, `"fill"`, or the name of
             a `Verb` without a route of its own.
-        kinds: tuple of str, what can be embedded.
+        kinds: tuple of str, the kinds that can be embedded.
         columns: tuple of str, the inputs of that `Verb`.
 
     Returns:
@@ -143,8 +140,8 @@ def examples(verb, kinds, columns=()):
     """
     image = _picture()
     if columns:
-        given = {name: image if name in IMAGES else "a" for name in columns}
-        return [ToPredict(**given)]
+        values = {name: image if name in IMAGES else "a" for name in columns}
+        return [ToPredict(**values)]
     if verb == "embed":
         text = {"text": "a", "image": None, "fused": "a"}
         return [
@@ -157,7 +154,7 @@ def examples(verb, kinds, columns=()):
 
 
 def _picture():
-    """The bytes of a small grey picture."""
+    """Return the bytes of a small gray picture."""
     file = io.BytesIO()
     Image.new("RGB", (_SIDE, _SIDE), "grey").save(file, "PNG")
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Runs the server on this machine by Ray Serve, until it is told to stop."""
+"""Run the server on this machine with Ray Serve, until SIGTERM or SIGINT."""
 
 import asyncio
 import contextlib
@@ -18,40 +18,40 @@ from keras_bridgetower.apps.serve.starting import listening
 _NAME = "keras-bridgetower"
 # The last line of a traceback.
 _ERROR = re.compile(r"^(?:[\w.]+(?:Error|Exception)): (.+)$", re.M)
-# Of Ray itself, for messages between processes: pictures are small.
+# Bytes for Ray's own messages between processes: pictures are small.
 _SHARED_MEMORY = 200 * 2**20
-# Set before Ray is imported. Nothing is reported to its makers.
+# Set before Ray is imported. No usage statistics are sent.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray's own ports answer only who has the token in this user's home.
+    # Ray's own ports require the token in this user's home folder.
     "RAY_AUTH_MODE": "token",
     **IMPORTS_LATE,
-    # A busy machine takes longer than the 5 seconds that Ray waits.
+    # A busy machine needs more than the default 5 seconds.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
-    # What fails to load once fails again.
+    # A preset that fails to load once would fail again.
     "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "1",
-    # One event loop in each process, and messages without a store between:
-    # models run in a thread, and no route computes for long.
+    # One event loop in each process, and direct messages: models run in a
+    # thread, and no route computes for long.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
-    # Ray would let all other programs go first.
+    # By default Ray gives all other programs priority.
     "RAY_worker_niceness": "0",
-    # Ray would give each process one thread.
+    # By default Ray gives each process one thread.
     "OMP_NUM_THREADS": str(os.cpu_count()),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """What this process prints of what Ray and its processes say.
+    """The output of Ray and its processes that this process prints.
 
     Args:
-        level: str, the least level of the log lines of Ray and Ray Serve.
-        processes: bool, whether what the processes print is shown too, with
-            the tracebacks and lines of their frameworks. Else it is only in
-            the files of Ray's session.
+        level: str, the minimum level of log lines of Ray and Ray Serve.
+        processes: bool, whether to print the output of the processes too,
+            with tracebacks and lines of their frameworks. Otherwise it is
+            only in the files of Ray's session.
     """
 
     level: str
@@ -63,11 +63,11 @@ EVERYTHING = Shown("INFO", processes=True)
 
 
 def run(plan, host, port, ready=None, shown=ERRORS):
-    """Serve until SIGTERM or SIGINT, then answer what has come, and return.
+    """Serve until SIGTERM or SIGINT, answer the requests present, and return.
 
     Args:
         plan: `Plan`.
-        host: str, the address that is listened on.
+        host: str, the address to listen on.
         port: int.
         ready: callable without arguments, called when all models are warm.
         shown: `Shown`.
@@ -78,17 +78,17 @@ def run(plan, host, port, ready=None, shown=ERRORS):
         ValueError: a preset that cannot be served.
     """
     check_installed(HTTP, RAY)
-    # Ray itself opens the port later.
+    # Only checks the port, which Ray opens later.
     with listening(host, port):
         pass
-    # Refuses an index that does not fit before anything is started.
+    # Rejects an unsuitable index before any process starts.
     plan.searched()
     stop = threading.Event()
     with contextlib.ExitStack() as stack:
         stack.enter_context(environment(_environment(shown)))
         stack.enter_context(_ray(plan, shown))
-        # After Ray, which would print where each signal was received.
-        stack.enter_context(_told_to_stop(stop))
+        # After Ray, which would print a trace for each signal.
+        stack.enter_context(_stopped_by_signals(stop))
         handle = _served(plan, host, port, shown)
         if ready is not None and not stop.is_set():
             ready()
@@ -97,22 +97,22 @@ def run(plan, host, port, ready=None, shown=ERRORS):
 
 
 def _environment(shown):
-    """Variables of Ray and its processes, where the user has set none."""
-    # Ray Serve's own lines, beside those that its processes print.
+    """Return environment variables for Ray and its processes."""
+    # Ray Serve's own lines, besides those of its processes.
     own_lines = "1" if shown.processes else "0"
     return _ENVIRONMENT | {"RAY_SERVE_LOG_TO_STDERR": own_lines}
 
 
 async def _drained(handle, seconds):
-    """Wait until all requests that have come are answered."""
+    """Wait until all received requests are answered."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await handle.drain.remote()
 
 
 @contextlib.contextmanager
-def _told_to_stop(stop):
-    """Signals set an event, in place of ending this process."""
+def _stopped_by_signals(stop):
+    """Make SIGTERM and SIGINT set an event instead of ending this process."""
     handlers = {
         number: signal.signal(number, lambda *_: stop.set())
         for number in (signal.SIGTERM, signal.SIGINT)
@@ -126,7 +126,7 @@ def _told_to_stop(stop):
 
 @contextlib.contextmanager
 def _ray(plan, shown):
-    """A Ray of our own on this machine, ended with us."""
+    """Run an own Ray on this machine; it ends with this process."""
     import ray
 
     processes = plan.replicas * len(plan.presets)
@@ -145,7 +145,7 @@ def _ray(plan, shown):
 
 
 def _served(plan, host, port, shown):
-    """The handle of the application, which runs until Ray ends."""
+    """Start the application, which runs until Ray ends. Return its handle."""
     from ray import serve
     from ray.serve.schema import LoggingConfig
 
@@ -161,7 +161,7 @@ def _served(plan, host, port, shown):
 
 
 def _deployed(application):
-    """The handle of an application, or what a preset said when it failed."""
+    """Deploy an application. Raise the error of a preset that fails."""
     from ray import serve
 
     try:
@@ -169,8 +169,8 @@ def _deployed(application):
     except RuntimeError as error:
         # Ray keeps the traceback of the process that failed.
         deployments = serve.status().applications[_NAME].deployments
-        told = [one.message for one in deployments.values()]
-        found = _ERROR.findall("\n".join(told))
+        messages = [one.message for one in deployments.values()]
+        found = _ERROR.findall("\n".join(messages))
         if not found:
             raise
         raise ValueError(found[-1]) from error

@@ -1,7 +1,9 @@
-"""Runs the server on this machine by uvicorn, until it is told to stop.
+"""Run the server on this machine with uvicorn, until SIGTERM or SIGINT.
 
-Each worker is a process with the application and the models of all presets.
-A supervisor starts another where one dies.
+Each worker is a process with the application and the models of all presets. A
+supervisor replaces workers that die. On SIGTERM it closes the port and stops
+the workers, which first answer the requests that they have, for at most
+`Limits.seconds`.
 """
 
 import contextlib
@@ -18,20 +20,20 @@ from keras_bridgetower.apps.serve.starting import environment
 from keras_bridgetower.apps.serve.starting import import_package
 from keras_bridgetower.apps.serve.starting import listening
 
-# Seconds without a sign of life until a worker counts as dead.
+# Seconds without a response after which a worker counts as dead.
 _SILENT = 60
 
 
 def run(plan, host, port, ready=None, load=import_package):
-    """Serve until SIGTERM or SIGINT, then answer what has come, and return.
+    """Serve until SIGTERM or SIGINT, answer the requests present, and return.
 
     Args:
         plan: `Plan`. Each of its `replicas` is a worker.
-        host: str, the address that is listened on.
+        host: str, the address to listen on.
         port: int.
         ready: callable without arguments, called when all models are warm.
-        load: callable without arguments that each worker calls first, which
-            imports the package. It can be pickled.
+        load: picklable callable without arguments that imports the package.
+            Each worker calls it first.
 
     Raises:
         ImportError: the extra `serve` is not installed.
@@ -39,7 +41,7 @@ def run(plan, host, port, ready=None, load=import_package):
         ValueError: a preset that cannot be served.
     """
     check_installed(HTTP)
-    # Refuses an index that does not fit before anything is started.
+    # Rejects an unsuitable index before any process starts.
     plan.searched()
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(listening(host, port))
@@ -50,17 +52,17 @@ def run(plan, host, port, ready=None, load=import_package):
 
 
 def _environment(workers, counts):
-    """Variables of the workers, where the user has set none."""
+    """Return environment variables for the workers."""
     values = IMPORTS_LATE | {COUNTS: counts}
     if workers > 1:
-        # Together as many threads as cores.
+        # As many threads in all as cores.
         threads = max(1, os.cpu_count() // workers)
         values["OMP_NUM_THREADS"] = str(threads)
     return values
 
 
 def _supervise(plan, opened, ready, load):
-    """Run the workers until told to stop, or until one cannot load."""
+    """Run the workers until a signal, or until one fails to load."""
     import uvicorn
     from uvicorn.config import STARTUP_FAILURE
 
@@ -84,7 +86,7 @@ def _supervise(plan, opened, ready, load):
 
 @contextlib.contextmanager
 def _same_signals():
-    """Signals are handled afterwards as before."""
+    """Restore all signal handlers at the end."""
     numbers = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
     before = {number: signal.getsignal(number) for number in numbers}
     try:

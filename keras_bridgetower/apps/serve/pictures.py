@@ -1,4 +1,7 @@
-"""Pictures of a request: base64 or an allowed URL to bytes."""
+"""Read the pictures of requests: base64, or a URL of an allowed host.
+
+URLs are fetched at public addresses only.
+"""
 
 import asyncio
 import ipaddress
@@ -12,34 +15,34 @@ from keras_bridgetower.preprocessing.images import URL
 from keras_bridgetower.preprocessing.images import check_signature
 from keras_bridgetower.preprocessing.images import decode_base64
 
-# Longer base64 is decoded by another thread, while other requests go on.
+# Longer base64 is decoded in another thread.
 _QUICK = 100_000
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _PORTS = {"http": 80, "https": 443}
 
 
 class PictureReader:
-    """Makes bytes of image files out of what clients send.
+    """Read pictures as bytes of image files.
 
-    Only their signature is checked here. `Decoders` read the rest, since a
-    head alone may take seconds.
+    Checks only their signature. `Decoders` read the rest, since even a header
+    may take seconds.
 
     Args:
-        fetcher: `PictureFetcher`, or None where URLs are refused.
+        fetcher: `PictureFetcher`, or None to reject URLs.
     """
 
     def __init__(self, fetcher=None):
         self._fetcher = fetcher
 
     async def read(self, text, param):
-        """The bytes of a picture.
+        """Return the bytes of a picture.
 
         Args:
-            text: str, base64, a `data:` URL with it, or another URL.
-            param: str, the field that held it.
+            text: str, base64, a `data:` URL, or another URL.
+            param: str, the field that contains it.
 
         Raises:
-            RequestError: no picture, or a URL that may not be fetched.
+            RequestError: not a picture, or a URL that is not allowed.
         """
         if URL.match(text[:64]):
             return _checked(await self._fetched(text, param), param)
@@ -51,7 +54,7 @@ class PictureReader:
         if self._fetcher is None:
             raise RequestError(
                 400,
-                f"{param}: pictures are not fetched by URL here. Send base64.",
+                f"{param}: this server does not fetch URLs. Send base64.",
                 param,
             )
         return await self._fetcher.fetch(url, param)
@@ -62,13 +65,13 @@ def _decoded(text, param):
         data = decode_base64(text, "image")
     except ValueError as error:
         raise RequestError(
-            400, f"{param}: a picture must be whole base64.", param
+            400, f"{param}: a picture must be complete base64 data.", param
         ) from error
     return _checked(data, param)
 
 
 def _checked(data, param):
-    """Refuse what does not begin as a picture."""
+    """Reject bytes without the signature of a picture."""
     try:
         check_signature(data, "image")
     except ValueError as error:
@@ -82,7 +85,7 @@ def _checked(data, param):
 
 
 def is_public(address):
-    """Whether an IP address, a str, belongs to the public network."""
+    """Return True if an IP address, a str, is on the public network."""
     address = ipaddress.ip_address(address)
     return all(
         one.is_global and not one.is_multicast
@@ -91,7 +94,7 @@ def is_public(address):
 
 
 def _inner(address):
-    """The IPv4 addresses that an IPv6 address leads to, by its form."""
+    """Return the IPv4 addresses embedded in an IPv6 address."""
     if address.version == 4:
         return []
     found = [address.ipv4_mapped, address.sixtofour]
@@ -102,16 +105,16 @@ def _inner(address):
 
 
 class PictureFetcher:
-    """Fetches pictures with limits of hosts, addresses, size and time.
+    """Fetch pictures, with limits on hosts, addresses, size and time.
 
-    Redirects are not followed. The address that was checked is the one that
-    is connected to, so that a name cannot change its address in between.
+    Redirects are not followed. It connects to the very address that it has
+    checked, so that a name cannot change its address in between.
 
     Args:
         limits: `Limits`.
-        is_allowed: callable of an IP address that says whether it may be
-            connected to.
-        ports: dict from scheme to the one port that may be asked.
+        is_allowed: callable that takes an IP address and returns True if
+            connections to it are allowed.
+        ports: dict from scheme to the allowed port.
     """
 
     def __init__(self, limits, is_allowed=is_public, ports=None):
@@ -120,15 +123,15 @@ class PictureFetcher:
         self._ports = ports or _PORTS
 
     async def fetch(self, url, param):
-        """The bytes at a URL.
+        """Return the bytes at a URL.
 
         Args:
             url: str.
-            param: str, the field that held it.
+            param: str, the field that contains it.
 
         Raises:
-            RequestError: a host that is not allowed, a private address, a
-                redirect, too many bytes, or no answer in time.
+            RequestError: a disallowed host, a private address, a redirect,
+                too many bytes, or no answer in time.
         """
         self._check(url, param)
         try:
@@ -143,7 +146,7 @@ class PictureFetcher:
                 f"{self._limits.picture_seconds} seconds.",
                 param,
             ) from error
-        # Clients raise many kinds, and their words may hold addresses.
+        # Clients raise many types, and messages may contain addresses.
         except Exception as error:
             LOG.info("A picture could not be fetched", exc_info=error)
             raise RequestError(
@@ -151,13 +154,13 @@ class PictureFetcher:
             ) from error
 
     def _check(self, url, param):
-        """Refuse a URL by what is written in it."""
+        """Reject a URL by its scheme, host, port or user name."""
         try:
             parts = urllib.parse.urlsplit(url)
             port = parts.port or self._ports.get(parts.scheme)
         except ValueError:
             raise RequestError(
-                400, f"{param}: this is no valid URL.", param
+                400, f"{param}: this is not a valid URL.", param
             ) from None
         if port is None or port != self._ports.get(parts.scheme):
             raise RequestError(
@@ -179,7 +182,7 @@ class PictureFetcher:
     async def _read(self, url, param):
         import aiohttp
 
-        # The connector asks no resolver for an address written as numbers.
+        # The connector does not resolve numeric addresses.
         host = urllib.parse.urlsplit(url).hostname
         connector = aiohttp.TCPConnector(
             resolver=_resolver(self._is_allowed), use_dns_cache=False
@@ -219,11 +222,11 @@ def _is_address(host):
 
 
 def _resolver(is_allowed):
-    """A resolver of names that keeps public addresses alone."""
+    """Build a resolver of names that rejects addresses that are not public."""
     from aiohttp.abc import AbstractResolver
 
     class PublicAddresses(AbstractResolver):
-        """Resolves a name, and refuses it if any address is private."""
+        """Resolve names; reject those with any private address."""
 
         async def resolve(self, host, port=0, family=socket.AF_UNSPEC):
             loop = asyncio.get_running_loop()
@@ -245,6 +248,6 @@ def _resolver(is_allowed):
             ]
 
         async def close(self):
-            """Nothing is held."""
+            """Do nothing: there is nothing to close."""
 
     return PublicAddresses()

@@ -8,7 +8,7 @@ from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import check_hosts
 from keras_bridgetower.presets.table import PRESETS
 
-# The environment variable that holds the API key.
+# Environment variable of the API key.
 KEY = "KERAS_BRIDGETOWER_API_KEY"
 _COUNTS = (
     "body_bytes",
@@ -25,30 +25,28 @@ _SECONDS = ("seconds", "body_seconds", "picture_seconds")
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a server accepts, as plain values.
+    """Limits of the requests that a server accepts.
 
     Args:
-        body_bytes: int, bytes of the body of a request.
-        picture_bytes: int, bytes of a picture that is fetched by its URL.
+        body_bytes: int, bytes of a request body.
+        picture_bytes: int, bytes of a picture that is fetched by URL.
         picture_pixels: int, width times height of a picture.
-        request_pixels: int, pixels of all pictures of a request together.
-        inputs: int, texts, pictures, pairs or documents of a request.
-        concurrency: int, requests that are worked on at a time.
-        queue: int, further requests that wait. All others are refused with
-            status 429.
-        seconds: number, time of a request from its arrival to its answer.
-            After it the status is 504.
-        body_seconds: number, time to receive the body of a request. After it
-            the status is 408.
-        batch_size: int, inputs of a forward pass.
+        request_pixels: int, total pixels of the pictures of a request.
+        inputs: int, texts, pictures, pairs or documents per request.
+        concurrency: int, requests processed at a time.
+        queue: int, requests that may wait. More get status 429.
+        seconds: number, time to answer a request. After it the status is 504.
+        body_seconds: number, time to receive a body. After it the status is
+            408.
+        batch_size: int, inputs per forward pass.
         picture_hosts: tuple of str, hosts from which pictures are fetched by
-            URL. Without any, URLs are refused.
+            URL. If empty, URLs are rejected.
         picture_seconds: number, time to fetch a picture, and processor time
             to decode one.
 
     Raises:
-        ValueError: a number that is not positive, or hosts that are no tuple
-            of names.
+        ValueError: a number is not positive, or hosts are not a tuple of
+            names.
 
     Example:
 
@@ -85,22 +83,21 @@ class Plan:
     """The presets of a server, its limits, and its index of pictures.
 
     Args:
-        presets: tuple of str, as `from_preset` takes them. The first that can
-            do what is asked answers requests that name none.
+        presets: tuple of str, as for `from_preset`. Requests without a model
+            name go to the first preset that supports them.
         limits: `Limits`.
         tokens: int, tokens of a text that `/v1/embeddings` reads, or None for
-            each preset's own number.
-        store: str, an index of `PictureSearch`, made by one of the presets;
-            or None.
-        replicas: int, processes for each preset.
-        allowed_hosts: tuple of str, host names by which clients may call the
-            server, such as that of a proxy. Empty means any name if there is
-            a key, and else none. IP addresses and `localhost` are always
-            allowed.
+            the default of each preset.
+        store: str, an index of `PictureSearch` made by one of the presets, or
+            None.
+        replicas: int, processes per preset.
+        allowed_hosts: tuple of str, host names that requests may use, such as
+            that of a proxy. If empty, any name is allowed with a key and none
+            without. IP addresses and `localhost` are always allowed.
 
     Raises:
-        ValueError: no preset, two of one name, no positive numbers, or hosts
-            that are not a tuple of names.
+        ValueError: there are no presets or two of one name, a number is not
+            positive, or hosts are not a tuple of names.
     """
 
     presets: tuple
@@ -118,18 +115,18 @@ class Plan:
         names = self.names()
         if not names or len(set(names)) < len(names):
             raise ValueError(
-                "`presets` must be at least one, each with a name of its own. "
+                "`presets` must have at least one preset, with distinct names. "
                 f"Received: presets={list(self.presets)}"
             )
 
     @classmethod
-    def of(cls, presets, limits=None, **values):
-        """A plan from what a file of JSON or YAML can hold.
+    def from_values(cls, presets, limits=None, **values):
+        """Build a plan from values of a JSON or YAML file.
 
         Args:
             presets: list of str.
-            limits: dict of the values of `Limits`, or None.
-            **values: the other values of the class.
+            limits: dict of the fields of `Limits`, or None.
+            **values: the other arguments of the class.
         """
         limits = dict(limits or {})
         if "picture_hosts" in limits:
@@ -140,15 +137,15 @@ class Plan:
         return cls(presets, Limits(**limits), **values)
 
     def names(self):
-        """The names by which clients call the presets, a list of str."""
+        """Return the names of the presets for clients, a list of str."""
         return [served_name(preset) for preset in self.presets]
 
     def searched(self):
-        """The name of the preset that made the index, or None without one.
+        """Return the name of the preset that made the index, or None.
 
         Raises:
-            ValueError: the index is of a preset that is not served, or there
-                is none.
+            ValueError: there is no index in the store, or its preset is not
+                served.
         """
         if self.store is None:
             return None
@@ -162,7 +159,7 @@ class Plan:
         store.close()
         if header["preset"] not in self.presets:
             raise ValueError(
-                "`store` must be an index of a preset that is served. Serve "
+                "`store` must be an index of a served preset. Serve "
                 f"{header['preset']!r} too. Received: store={self.store!r}, "
                 f"presets={list(self.presets)}"
             )
@@ -170,12 +167,12 @@ class Plan:
 
 
 def whole_name(preset):
-    """A preset as other processes find it: paths are made absolute."""
+    """Return a preset for other processes: paths are made absolute."""
     if preset in PRESETS or not os.path.exists(preset):
         return preset
     return os.path.abspath(preset)
 
 
 def served_name(preset):
-    """The name by which clients call a preset: the last part of a path."""
+    """Return the name of a preset for clients: the last part of a path."""
     return preset.rstrip("/").rpartition("/")[2]

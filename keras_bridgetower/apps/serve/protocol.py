@@ -1,18 +1,18 @@
-"""HTTP/1.1 by uvicorn, with bounds for the head and trailers of a request.
+"""HTTP/1.1 of uvicorn, with limits for the head and trailers of a request.
 
-Uvicorn itself reads both without end, at any pace. Body and answer have the
-bounds of `Limits`.
+Uvicorn limits neither their size nor their time. `Limits` applies to the body
+and the response.
 """
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-# Seconds that a connection stays open between two requests: longer than
-# usual proxies keep theirs, which would else meet a closed one.
+# Seconds that a connection stays open between two requests: longer than in
+# usual proxies, which would otherwise use a closed connection.
 _KEEP_ALIVE = 75
 
 
 def http_settings(limits):
-    """Arguments of `uvicorn.Config`, about connections.
+    """Return the arguments of `uvicorn.Config` about connections.
 
     Args:
         limits: `Limits`.
@@ -21,7 +21,7 @@ def http_settings(limits):
         "http": BoundedHead,
         "ws": "none",
         "lifespan": "off",
-        # What fails is logged by the application.
+        # The application logs its errors.
         "log_config": None,
         "log_level": "critical",
         "access_log": False,
@@ -33,24 +33,24 @@ def http_settings(limits):
 
 
 class BoundedHead(HttpToolsProtocol):
-    """Close connections whose heads, trailers or late bodies have no end.
+    """Close connections with endless heads, trailers or late bodies.
 
-    Trailers are read and dropped: uvicorn would add them to the headers, after
-    those were checked.
+    Trailers are read and dropped: uvicorn would add them to the headers after
+    these were checked.
 
     Attributes:
         head_bytes: int, bytes of a first line and headers, of trailers, or of
             the extensions of a chunk.
         head_seconds: number, time from the connection, or from the first byte
             of a later request, to the end of the head; time for trailers; and
-            for the rest of a body that was answered before its end.
+            time for the rest of a body after an early response.
     """
 
     head_bytes = 65_536
     head_seconds = 20
     _late = None
     _in_body = False
-    # Bytes received since the last part of a body or the last end of a head.
+    # Bytes received since the last part of a body or end of a head.
     _unparsed = 0
 
     def connection_made(self, transport):

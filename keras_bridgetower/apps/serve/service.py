@@ -16,9 +16,9 @@ from keras_bridgetower.apps.serve.plan import Limits
 from keras_bridgetower.apps.serve.plan import served_name
 from keras_bridgetower.apps.serve.starting import COUNTS
 
-# Seconds of a request that the histogram divides.
+# Bounds of the histogram, in seconds.
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
-# The head that each verb with a route of its own needs.
+# Heads required by the verbs with routes of their own.
 _NEEDS = {
     "embed": "a contrastive head",
     "score": "a matching head",
@@ -28,14 +28,14 @@ _NEEDS = {
 
 
 class AskedPreset:
-    """One preset of a server, asked through its engine.
+    """One preset of a server, called through its engine.
 
     Args:
-        name: str, by which clients call it.
-        facts: dict, what `ServedPreset.facts` returns.
-        ask: coroutine function of a verb and a list of inputs that returns a
-            list of results, of which some may be `Refused`.
-        count: callable of a verb and a number, for metrics.
+        name: str, its name for clients.
+        facts: dict, from `ServedPreset.facts`.
+        ask: coroutine function that takes a verb and a list of inputs, and
+            returns a list of results, some of which may be `Refused`.
+        count: callable that takes a verb and a number, for metrics.
     """
 
     def __init__(self, name, facts, ask, count):
@@ -43,22 +43,25 @@ class AskedPreset:
         self.verbs = facts["verbs"]
         self.kinds = facts["kinds"]
         self.width = facts["width"]
-        # Needed and optional inputs of the verbs of /v1/predict.
+        # Required and optional inputs of the verbs of /v1/predict.
         self.inputs = facts["inputs"]
         self._ask = ask
         self._count = count
 
     async def ask(self, verb, asked, params):
-        """The results of a verb.
+        """Run a verb.
 
         Args:
             verb: str.
             asked: list of inputs.
-            params: list of dict, for each the fields of the body by what a
-                `Refused` can be about.
+            params: list of dict, for each input the field of the body for
+                each value of `Refused.about`.
+
+        Returns:
+            list of results.
 
         Raises:
-            RequestError: an input that the verb refuses.
+            RequestError: the verb rejects an input.
         """
         found = await self._ask(verb, asked)
         for result, fields in zip(found, params, strict=True):
@@ -71,12 +74,12 @@ class AskedPreset:
         return found
 
     def check_kind(self, kind, param):
-        """Refuse to embed what the contrastive head has no part for."""
+        """Reject a kind of input that the contrastive head cannot embed."""
         if kind not in self.kinds:
             raise RequestError(
                 400,
-                f"{param}: the preset {self.name} embeds texts and pictures "
-                "alone, and no pairs: its contrastive head is two-way. Send "
+                f"{param}: the preset {self.name} embeds texts and pictures, "
+                "but not pairs: its contrastive head is two-way. Send "
                 "`text` or `image`.",
                 param,
             )
@@ -86,8 +89,8 @@ class Presets:
     """All presets of a server.
 
     Args:
-        presets: list of `AskedPreset`, of which the first that can do what is
-            asked answers where a request names none.
+        presets: list of `AskedPreset`. Requests without a model name go to
+            the first that supports them.
     """
 
     def __init__(self, presets):
@@ -97,15 +100,15 @@ class Presets:
         return iter(self._presets.values())
 
     def find(self, name, verb):
-        """The preset that answers.
+        """Return the preset for a request.
 
         Args:
-            name: str, as the request says, or None. Hyphens and underscores
-                are the same, and a handle's user may stand before it.
-            verb: str, what it must be able to do.
+            name: str, the model of the request, or None. Hyphens and
+                underscores are equal, and the user of a handle may precede it.
+            verb: str, which the preset must support.
 
         Raises:
-            RequestError: no such preset, or one that cannot do it.
+            RequestError: no such preset, or one without the verb.
         """
         if name is None:
             return self._first(verb)
@@ -113,7 +116,7 @@ class Presets:
         if preset is None:
             raise RequestError(
                 404,
-                f"There is no model {name[:100]!r} here. Served are: "
+                f"There is no model {name[:100]!r} here. Available models: "
                 f"{', '.join(p.name for p in self)}.",
                 "model",
                 "model_not_found",
@@ -145,7 +148,7 @@ def _same(name):
 
 
 class Metrics:
-    """What `/metrics` shows: counts of this process, or of all workers."""
+    """Prometheus metrics of this process, or of all workers."""
 
     def __init__(self):
         registry = prometheus_client.CollectorRegistry()
@@ -161,33 +164,33 @@ class Metrics:
         )
         self.seconds = prometheus_client.Histogram(
             "bridgetower_request_seconds",
-            "Time of a request from its arrival to its answer.",
+            "Time to answer a request, in seconds.",
             ("route",),
             buckets=_SECONDS,
             registry=registry,
         )
         self.inputs = prometheus_client.Counter(
             "bridgetower_inputs",
-            "Inputs that models have answered, by preset and verb.",
+            "Inputs processed by models, by preset and verb.",
             ("preset", "verb"),
             registry=registry,
         )
         self.present = prometheus_client.Gauge(
             "bridgetower_requests_present",
-            "Requests that are worked on or wait.",
+            "Requests in progress or waiting.",
             multiprocess_mode="livesum",
             registry=registry,
         )
 
     def page(self):
-        """The text of the page, as bytes, and its content type."""
+        """Return the text of the page, as bytes, and its content type."""
         text = prometheus_client.generate_latest(self._shown)
         return text, prometheus_client.CONTENT_TYPE_LATEST
 
 
 @dataclasses.dataclass
 class Service:
-    """What the routes need.
+    """The objects that the routes use.
 
     Args:
         presets: `Presets`.
@@ -196,9 +199,10 @@ class Service:
         metrics: `Metrics`.
         missing: coroutine function without arguments that returns the names
             of presets that cannot answer now.
-        find: coroutine function of an `inputs.ToFind` that returns a list of
-            hits as dicts, or `Refused`; None without an index.
-        waiting: callable without arguments, how many requests are present.
+        find: coroutine function that takes an `inputs.ToFind` and returns a
+            list of hits as dicts, or `Refused`; None without an index.
+        waiting: callable without arguments that returns the number of
+            requests present.
     """
 
     presets: Presets
@@ -210,15 +214,15 @@ class Service:
     waiting: Callable = int
 
 
-def service_of(plan, facts, ask, missing, find=None):
-    """The service of a plan whose presets an engine asks.
+def build_service(plan, facts, ask, missing, find=None):
+    """Build the service of a plan.
 
     Args:
         plan: `Plan`.
-        facts: list of dict, what `ServedPreset.facts` returns for each preset.
-        ask: coroutine function of a preset's name, a verb and a list of
-            inputs that returns a list of results.
-        missing, find: as `Service`.
+        facts: list of dict, `ServedPreset.facts` of each preset.
+        ask: coroutine function of the engine that takes the name of a preset,
+            a verb and a list of inputs, and returns a list of results.
+        missing, find: as in `Service`.
     """
     metrics = Metrics()
 
@@ -240,11 +244,11 @@ def service_of(plan, facts, ask, missing, find=None):
 
 
 def check_count(limits, values, param):
-    """Refuse more inputs than a request may hold."""
+    """Reject more inputs than a request may have."""
     if len(values) > limits.inputs:
         raise RequestError(
             400,
-            f"{param}: a request may hold at most {limits.inputs}. Divide it. "
+            f"{param}: a request may have at most {limits.inputs}. Split it. "
             f"Received: {len(values)}",
             param,
             "too_many_inputs",
@@ -252,17 +256,17 @@ def check_count(limits, values, param):
 
 
 async def read_inputs(service, preset, values, param):
-    """Inputs to embed, with their pictures as bytes.
+    """Read the texts and pictures of inputs.
 
     Args:
         service: `Service`.
         preset: `AskedPreset`.
         values: list of `bodies.Input`.
-        param: str, the field that held them.
+        param: str, the field that contains them.
 
     Returns:
-        Pair of lists: `(text, image)` of each, either may be None; and the
-        fields of each, as `AskedPreset.ask` takes them.
+        Pair of lists: `(text, image)` of each, either of which may be None,
+        with images as bytes; and the fields of each, for `AskedPreset.ask`.
     """
     names = [f"{param}.{index}" for index in range(len(values))]
     read = []

@@ -11,13 +11,13 @@ import socket
 
 from keras_bridgetower import startup
 
-# Names a folder in which several processes add up their counts.
-# `prometheus_client` reads it when it is imported.
+# Folder in which processes share metrics. `prometheus_client` reads the
+# variable when it is imported.
 COUNTS = "PROMETHEUS_MULTIPROC_DIR"
-# Processes with it import Keras when they need it, see `startup`: those
-# that load presets do, and one that only answers HTTP never does.
+# Makes processes import Keras only when they load presets, see `startup`; a
+# process that only answers HTTP never does.
 IMPORTS_LATE = {"KERAS_BRIDGETOWER_SERVER": "1"}
-# An extra, and modules of its packages.
+# Extras and the modules of their packages.
 HTTP = (
     "serve",
     (
@@ -34,7 +34,7 @@ RAY = ("ray", ("ray",))
 
 @contextlib.contextmanager
 def environment(values):
-    """A context with variables, where the user has set none.
+    """Set environment variables in a context, unless the user has set them.
 
     Args:
         values: dict of str to str.
@@ -50,15 +50,14 @@ def environment(values):
 
 @contextlib.contextmanager
 def listening(host, port):
-    """A socket at a port that no other program listens on.
+    """Open a listening socket.
 
     Args:
-        host: str, the address that is listened on.
+        host: str, the address to listen on.
         port: int.
 
     Raises:
-        OSError: another program listens there, or the machine has no such
-            address.
+        OSError: the port is in use, or the machine has no such address.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -73,13 +72,13 @@ def listening(host, port):
 
 
 def check_installed(*extras):
-    """Refuse to serve without them.
+    """Check that the packages of extras are installed.
 
     Args:
         *extras: pairs of the name of an extra and a tuple of its modules.
 
     Raises:
-        ImportError: one is not installed; names the extras.
+        ImportError: a package is missing. The error names the extras.
     """
     missing = [
         name
@@ -96,7 +95,7 @@ def check_installed(*extras):
 
 
 def import_package():
-    """Import what registers presets and checkpoints, see `startup`."""
+    """Import the modules that register tasks, presets and checkpoints."""
     from keras_bridgetower import convert  # noqa: F401
     from keras_bridgetower import tasks  # noqa: F401
 
@@ -104,18 +103,18 @@ def import_package():
 
 
 def opened_preset(preset, limits, tokens=None, store=None):
-    """A preset that is loaded and warm.
+    """Load a preset and warm it up.
 
     Args:
-        preset, tokens: as `ServedPreset`.
+        preset, tokens: as in `ServedPreset`.
         limits: `Limits`.
-        store: str, the index that is searched by these models, or None.
+        store: str, the index that these models search, or None.
 
     Returns:
         Pair of `ServedPreset`, and `ServedIndex` or None.
 
     Raises:
-        ValueError: a preset or an index that cannot be served.
+        ValueError: the preset or the index cannot be served.
     """
     from keras_bridgetower.apps.serve.index import ServedIndex
     from keras_bridgetower.apps.serve.models import ServedPreset

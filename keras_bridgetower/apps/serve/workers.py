@@ -1,4 +1,7 @@
-"""One process that answers HTTP with the models of all presets."""
+"""Worker processes of uvicorn: start them, replace those that die, stop them.
+
+Each worker answers HTTP with the models of all presets.
+"""
 
 import asyncio
 import concurrent.futures
@@ -27,24 +30,24 @@ from keras_bridgetower.apps.serve.errors import RequestError
 from keras_bridgetower.apps.serve.errors import error_body
 from keras_bridgetower.apps.serve.plan import KEY
 from keras_bridgetower.apps.serve.plan import Plan
-from keras_bridgetower.apps.serve.service import service_of
+from keras_bridgetower.apps.serve.service import build_service
 from keras_bridgetower.apps.serve.starting import COUNTS
 from keras_bridgetower.apps.serve.starting import opened_preset
 
-# Seconds to read the body of a request that is refused while workers load.
+# Seconds to read the body of a request that is rejected while workers load.
 _BODY_SECONDS = 2
 
 
 @dataclasses.dataclass
 class Worker:
-    """Makes the application in the process of a worker.
+    """Factory of the application in a worker process.
 
     Args:
         plan: `Plan`.
         load: callable without arguments that imports the package.
-        failed: queue of processes, which gets the words of an error that
-            loading ended with.
-        failure: int, the exit code of a process that could not load.
+        failed: queue between processes that receives the message of an error
+            while loading.
+        failure: int, the exit code of a process that fails to load.
     """
 
     plan: Plan
@@ -54,7 +57,7 @@ class Worker:
 
     def __call__(self):
         threading.Thread(target=_end_with_parent, daemon=True).start()
-        # Until it can answer, it ends at once when it is told to stop.
+        # SIGTERM ends it at once while it loads.
         before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
         try:
             self.load()
@@ -63,14 +66,14 @@ class Worker:
             self.failed.put(str(error))
             sys.exit(self.failure)
         signal.signal(signal.SIGTERM, before)
-        # What is loaded stays: collecting garbage need not look at it again.
+        # Excludes the loaded models from garbage collection.
         gc.freeze()
         return local_application(self.plan, presets, os.environ.get(KEY))
 
     def _presets(self):
         plan, searched = self.plan, self.plan.searched()
         thread = concurrent.futures.ThreadPoolExecutor(1)
-        # They import what they need while the presets are loaded.
+        # They start while the presets are loaded.
         decoders = Decoders(plan.limits, decoders_for(plan.replicas))
         presets = {}
         for preset, name in zip(plan.presets, plan.names(), strict=True):
@@ -85,7 +88,7 @@ class Worker:
 
 
 def local_application(plan, presets, key=None):
-    """The application around models in the same process.
+    """Build the application for models in the same process.
 
     Args:
         plan: `Plan`.
@@ -100,39 +103,41 @@ def local_application(plan, presets, key=None):
         return await presets[name].ask(verb, asked)
 
     async def missing():
-        # They are loaded before anything is answered.
+        # All presets are loaded before the first request.
         return []
 
     facts = [preset.facts() for preset in presets.values()]
     searching = [x.find for x in presets.values() if x.has_index]
     find = searching[0] if searching else None
-    service = service_of(plan, facts, ask, missing, find)
+    service = build_service(plan, facts, ask, missing, find)
     return application(service, key, plan.allowed_hosts)
 
 
 def _end_with_parent():
-    """Stop as if told to, where the supervisor is killed."""
+    """Send this process SIGTERM if the supervisor is killed."""
     multiprocessing.parent_process().join()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Supervisor(Multiprocess):
-    """Uvicorn's supervisor, which says when all workers are ready.
+    """Uvicorn's supervisor, which also reports when all workers are ready.
 
-    While no worker is ready, this process answers with status 503. Requests
-    would else wait for as long as a worker takes to load its presets.
+    While no worker is ready, this process answers with status 503. Otherwise
+    requests would wait until a worker has loaded its presets. SIGTERM closes
+    the port and stops the workers (`terminate_all`); each first answers the
+    requests that it has.
 
     Args:
         config: `uvicorn.Config`.
-        listening: socket that the workers accept connections from.
+        listening: socket from which the workers accept connections.
         ready: callable without arguments, called once.
-        settings: dict, arguments of the `uvicorn.Config` of this process.
+        settings: dict, arguments of `uvicorn.Config` for this process.
     """
 
     def __init__(self, config, listening, ready, settings):
         super().__init__(config, [listening])
         self._ready = ready
-        self._told = False
+        self._reported = False
         self._settings = settings
         self._loading = self._thread = None
 
@@ -143,7 +148,7 @@ class Supervisor(Multiprocess):
         self._answer_meanwhile()
 
     def keep_subprocess_alive(self):
-        """Look after the workers; uvicorn calls this twice a second."""
+        """Replace dead workers; uvicorn calls this twice a second."""
         before = {process.pid for process in self.processes}
         super().keep_subprocess_alive()
         if self.should_exit.is_set():
@@ -152,7 +157,7 @@ class Supervisor(Multiprocess):
         kept = [x for x in self.processes if x.pid in before]
         for gone in before - {process.pid for process in kept}:
             LOG.error("A process of the server died. Another is starting.")
-            # What it worked on is no more present.
+            # Its requests no longer count as present.
             multiprocess.mark_process_dead(gone, os.environ[COUNTS])
         if self._loading is not None:
             if any(process.is_ready() for process in kept):
@@ -160,12 +165,12 @@ class Supervisor(Multiprocess):
                 self._loading = None
         elif len(kept) < len(before) and not any(x.is_ready() for x in kept):
             self._answer_meanwhile()
-        if not self._told and all(x.is_ready() for x in self.processes):
-            self._told = True
+        if not self._reported and all(x.is_ready() for x in self.processes):
+            self._reported = True
             self._ready()
 
     def terminate_all(self):
-        """Take no more connections, and tell the workers to stop."""
+        """Close the port and stop the workers."""
         for listening in self.sockets:
             listening.close()
         super().terminate_all()
@@ -176,7 +181,7 @@ class Supervisor(Multiprocess):
     def _answer_meanwhile(self):
         config = uvicorn.Config(_refuse_while_loading, **self._settings)
         self._loading = uvicorn.Server(config)
-        # The server closes its sockets when it ends.
+        # This server closes its sockets when it ends.
         sockets = [listening.dup() for listening in self.sockets]
         self._thread = threading.Thread(
             target=self._loading.run, args=(sockets,), daemon=True
@@ -184,23 +189,23 @@ class Supervisor(Multiprocess):
         self._thread.start()
 
     def _leave_their_ends(self):
-        """Close the workers' ends of the pipes, which they have themselves.
+        """Close this process' copies of the workers' ends of the pipes.
 
-        While one was open here, a worker that died as it was asked for a sign
-        of life was waited for.
+        With an open copy, a health check of a worker that has died would wait
+        until its timeout.
         """
         for process in self.processes:
             process.child_conn.close()
 
 
 async def _refuse_while_loading(scope, receive, send):
-    # A connection that is closed before its body was read may lose the answer.
+    # Closing a connection before its body is read may lose the response.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_BODY_SECONDS):
             while (await receive()).get("more_body"):
                 pass
     error = RequestError(503, "The presets are loading. Try again later.")
-    # The next request shall reach a worker.
+    # The next request should reach a worker.
     headers = {"retry-after": "1", "connection": "close"}
     answer = JSONResponse(error_body(error), error.status, headers)
     await answer(scope, receive, send)

@@ -1,1 +1,1 @@
-"""Embeddings as the classes of LangChain, LlamaIndex, LanceDB and Chroma."""
+"""Embedding classes for LangChain, LlamaIndex, LanceDB and Chroma."""

@@ -11,12 +11,12 @@ from keras_bridgetower import BridgeTowerEmbedder
 class BridgeTowerChromaFunction(EmbeddingFunction):
     """Chroma's `EmbeddingFunction` of texts (`str`) and pictures (arrays).
 
-    A collection remembers it by its name and values: import this module
-    before you open one. Needs `chromadb`.
+    A collection saves its name and arguments: import this module before you
+    open one. Needs `chromadb`.
 
     Args:
-        preset: str, as `BridgeTowerEmbedder.from_preset`.
-        batch_size, sequence_length, long_texts: as there.
+        preset: str, as for `BridgeTowerEmbedder.from_preset`.
+        batch_size, sequence_length, long_texts: as for the same.
 
     Example:
 
@@ -52,22 +52,22 @@ class BridgeTowerChromaFunction(EmbeddingFunction):
 
     @staticmethod
     def name():
-        """str, by which collections remember it."""
+        """Return the name that collections save, a str."""
         return "bridgetower"
 
     def default_space(self):
-        """str, how vectors are compared."""
+        """Return the default distance, a str."""
         return "cosine"
 
     def supported_spaces(self):
-        """list of str, how vectors may be compared."""
+        """Return the supported distances, a list of str."""
         return ["cosine", "l2", "ip"]
 
     @staticmethod
     def build_from_config(config):
-        """The function of a collection that was saved with `get_config`."""
+        """Rebuild the function of a collection from its config."""
         return BridgeTowerChromaFunction(**config)
 
     def get_config(self):
-        """dict of the values that it was made with."""
+        """Return the constructor arguments, a dict."""
         return dict(self._config)

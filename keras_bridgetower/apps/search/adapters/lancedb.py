@@ -14,12 +14,12 @@ from keras_bridgetower import BridgeTowerEmbedder
 class BridgeTowerFunction(EmbeddingFunction):
     """LanceDB's `EmbeddingFunction`: pictures in a table, texts as queries.
 
-    A table remembers the function by its name and values: import this module
+    A table saves the name and arguments of the function: import this module
     before you open one. Needs `lancedb`.
 
     Args:
-        preset: str, as `BridgeTowerEmbedder.from_preset`.
-        batch_size, sequence_length, long_texts: as there.
+        preset: str, as for `BridgeTowerEmbedder.from_preset`.
+        batch_size, sequence_length, long_texts: as for the same.
 
     Example:
 
@@ -46,14 +46,14 @@ class BridgeTowerFunction(EmbeddingFunction):
         )
 
     def ndims(self):
-        """int, numbers of a vector."""
+        """Return the width of a vector, an int."""
         return self._embedder.task.projection_dim
 
     def compute_query_embeddings(self, query, *args, **kwargs):
-        """A list with the vector of a text, or of a picture that is no `str`.
+        """Return a list with the vector of a text or picture.
 
         Args:
-            query: str, or a PIL image, bytes or array.
+            query: str for a text; PIL image, bytes or array for a picture.
             *args, **kwargs: not used.
         """
         if isinstance(query, str):
@@ -61,7 +61,7 @@ class BridgeTowerFunction(EmbeddingFunction):
         return self.compute_source_embeddings([query])
 
     def compute_source_embeddings(self, images, *args, **kwargs):
-        """A list of the vectors of pictures.
+        """Return a list of the vectors of pictures.
 
         Args:
             images: list or Arrow array of paths, bytes or base64.

@@ -6,13 +6,13 @@ from keras_bridgetower import BridgeTowerEmbedder
 
 
 class BridgeTowerEmbeddings(BridgeTowerEmbedder, Embeddings):
-    """LangChain's `Embeddings` by a `BridgeTowerContrastive`.
+    """LangChain's `Embeddings` with a `BridgeTowerContrastive`.
 
-    The async methods (`aembed_documents`, `aembed_query`) are LangChain's own,
-    which run these in a thread. Needs `langchain-core`.
+    LangChain's async methods (`aembed_documents`, `aembed_query`) run the
+    others in a thread. Needs `langchain-core`.
 
     Args:
-        task, batch_size, sequence_length, long_texts: as
+        task, batch_size, sequence_length, long_texts: as in
             `BridgeTowerEmbedder`; or use `from_preset`.
 
     Example:

@@ -10,14 +10,14 @@ from keras_bridgetower import BridgeTowerEmbedder
 
 
 class BridgeTowerMultiModalEmbedding(MultiModalEmbedding):
-    """LlamaIndex's `MultiModalEmbedding` by a preset.
+    """LlamaIndex's `MultiModalEmbedding` with a preset.
 
     Needs `llama-index-core`. The async methods run in a thread.
 
     Args:
-        preset: str, as `BridgeTowerEmbedder.from_preset`.
-        sequence_length, long_texts: as there.
-        embed_batch_size: int, texts or pictures of a forward pass.
+        preset: str, as for `BridgeTowerEmbedder.from_preset`.
+        sequence_length, long_texts: as for the same.
+        embed_batch_size: int, texts or pictures per batch.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Vectors in LanceDB: a folder that is read where it lies, without a server."""
+"""`LanceStore`: vectors in a folder of LanceDB, without a server."""
 
 import datetime
 
@@ -12,29 +12,29 @@ from keras_bridgetower.apps.search.stores.store import imported
 from keras_bridgetower.apps.search.stores.store import raises_store_error
 
 _TABLE = "pictures"
-# Readers of an older version of the table have finished by then.
+# By then, readers of an older version of the table have finished.
 _KEPT = datetime.timedelta(hours=1)
-# Vectors of a part of the ANN structure, and the parts that a query reads: up
-# to 260,000 vectors these are all, and beyond that 260,000.
+# Vectors per partition of the ANN structure, and partitions that a query reads:
+# all of them up to 260,000 vectors.
 _PART, _PROBES = 4096, 64
-# Pictures that one line of SQL names.
-_NAMED = 1000
+# Ids per SQL condition.
+_IDS = 1000
 
 
 class LanceStore(FolderStore):
     """A folder of LanceDB. Many processes may read it while one writes.
 
-    Each call that writes is one version of the table, so a reader sees all of
-    it or nothing. The ANN structure divides the vectors into parts of about
-    4,096 by their nearness (IVF) and keeps them as they are. A query reads the
-    64 nearest parts, and vectors that were added since.
+    Each write creates one version of the table, so readers see all of it or
+    nothing. The ANN structure clusters the vectors into partitions of about
+    4,096 (IVF) and does not compress them. A query reads the 64 nearest
+    partitions and vectors that were added since.
 
     Args:
         folder: path of the folder, which may not exist yet.
 
     Raises:
         ImportError: LanceDB is not installed.
-        ValueError: the path holds something else.
+        ValueError: the path contains something else.
     """
 
     kind = "lancedb"
@@ -54,7 +54,7 @@ class LanceStore(FolderStore):
         if self._opened is None:
             path = self.folder / self.kind
             self._opened = self._lancedb.connect(path).open_table(_TABLE)
-        # What another process has written since counts too.
+        # Includes later writes of other processes.
         self._opened.checkout_latest()
         return self._opened
 
@@ -66,19 +66,19 @@ class LanceStore(FolderStore):
 
     @raises_store_error
     def vectors(self, ids):
-        made = {}
-        for named in _named(ids):
+        result = {}
+        for condition in _id_conditions(ids):
             found = (
                 self._table.search()
-                .where(named)
+                .where(condition)
                 .select(["id", "sum", "vector"])
                 .to_arrow()
             )
-            made |= {
+            result |= {
                 row["id"]: (row["sum"], np.array(row["vector"], "float32"))
                 for row in found.to_pylist()
             }
-        return made
+        return result
 
     @raises_store_error
     def put(self, pictures, vectors):
@@ -98,8 +98,8 @@ class LanceStore(FolderStore):
 
     @raises_store_error
     def remove(self, ids):
-        for named in _named(ids):
-            self._table.delete(named)
+        for condition in _id_conditions(ids):
+            self._table.delete(condition)
 
     @raises_store_error
     def count(self):
@@ -128,7 +128,7 @@ class LanceStore(FolderStore):
                 "vector",
                 config=IvfFlat(distance_type="dot", num_partitions=parts),
             )
-        # Joins small files, and takes new rows into the ANN structure.
+        # Merges small files and adds new rows to the ANN structure.
         table.optimize(cleanup_older_than=_KEPT)
 
     @raises_store_error
@@ -147,8 +147,8 @@ def _schema(width):
     return pyarrow.schema([*texts, pyarrow.field("vector", vector)])
 
 
-def _named(ids):
-    """Conditions in SQL that each name some of the pictures."""
-    for start in range(0, len(ids), _NAMED):
-        some = (i.replace("'", "''") for i in ids[start : start + _NAMED])
+def _id_conditions(ids):
+    """Yield SQL conditions that each select some of the pictures."""
+    for start in range(0, len(ids), _IDS):
+        some = (i.replace("'", "''") for i in ids[start : start + _IDS])
         yield "id IN ('" + "', '".join(some) + "')"

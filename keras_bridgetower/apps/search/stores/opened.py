@@ -1,4 +1,4 @@
-"""A store by what a user calls it."""
+"""Open a store by its path or address."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ _ADDRESS = re.compile(r"https?://")
 
 
 def open_store(store):
-    """A store from its path or address.
+    """Open a store by its path or address.
 
     Args:
         store: path of a folder for LanceDB; `"qdrant:FOLDER"` for Qdrant's
@@ -38,8 +38,8 @@ def open_store(store):
         return store
     if not isinstance(store, (str, os.PathLike)) or not os.fspath(store):
         raise ValueError(
-            "`store` must be the path of a folder, 'qdrant:' and a path or an "
-            f"address, or a store. Received: store={store!r}"
+            "`store` must be the path of a folder, 'qdrant:' with a path or "
+            f"an address, or a store. Received: store={store!r}"
         )
     name = os.fspath(store)
     place = name.removeprefix(_QDRANT)
@@ -58,9 +58,9 @@ def opened(store):
     Yields:
         `Store`.
     """
-    given, store = store, open_store(store)
+    result = open_store(store)
     try:
-        yield store
+        yield result
     finally:
-        if given is not store:
-            store.close()
+        if result is not store:
+            result.close()

@@ -1,4 +1,4 @@
-"""Vectors in Qdrant: its local mode in a folder, or a server by its address."""
+"""Vectors in Qdrant: `QdrantFolder` (local mode) and `QdrantServer`."""
 
 import contextlib
 import weakref
@@ -15,14 +15,14 @@ from keras_bridgetower.apps.search.stores.store import imported
 from keras_bridgetower.apps.search.stores.store import raises_store_error
 
 COLLECTION = "keras_bridgetower_pictures"
-# Points of one request; a vector takes about 10 kB of JSON.
+# Points per request; a vector takes about 10 kB of JSON.
 _AT_ONCE = 256
-# Neighbours that a server's ANN structure looks at in a query.
-_LOOKED_AT = 512
+# Neighbors that the ANN structure of a server examines per query (`hnsw_ef`).
+_EXAMINED = 512
 
 
 class _QdrantStore(Store):
-    """Abstract: a collection of Qdrant, by `_client()`."""
+    """Abstract: a collection of Qdrant, accessed through `_client()`."""
 
     collection = COLLECTION
 
@@ -30,7 +30,7 @@ class _QdrantStore(Store):
         raise NotImplementedError
 
     def _search_params(self, exact):
-        """How the ANN structure is read, or None where there is none."""
+        """Return the parameters for the ANN structure, or None without one."""
         raise NotImplementedError
 
     @raises_store_error
@@ -40,7 +40,7 @@ class _QdrantStore(Store):
             points, offset = self._client().scroll(
                 self.collection, limit=10_000, offset=offset, with_payload=True
             )
-            found += [_picture_of(point) for point in points]
+            found += [_picture(point) for point in points]
             if offset is None:
                 return found
 
@@ -89,7 +89,7 @@ class _QdrantStore(Store):
             with_payload=True,
         )
         return [
-            (_picture_of(point), float(point.score)) for point in points.points
+            (_picture(point), float(point.score)) for point in points.points
         ]
 
     def _create_collection(self, client, width, **more):
@@ -99,23 +99,23 @@ class _QdrantStore(Store):
         client.create_collection(self.collection, vectors_config=size, **more)
 
 
-def _picture_of(point):
+def _picture(point):
     return StoredPicture(id=str(point.id), **point.payload)
 
 
 class QdrantFolder(FolderStore, _QdrantStore):
-    """Qdrant's local mode, in a folder; one process at a time opens it.
+    """Qdrant's local mode, in a folder that one process at a time can open.
 
-    It has no ANN structure, holds all vectors in memory, and reads its files
-    by Python's pickle: open only folders that you made yourself.
+    It has no ANN structure, keeps all vectors in memory, and reads its files
+    with Python's pickle: open only folders that you made yourself.
 
     Args:
         folder: path of the folder, which may not exist yet.
 
     Raises:
         ImportError: `qdrant-client` is not installed.
-        ValueError: the path holds something else, or another process has it
-            open.
+        ValueError: the path contains something else, or another process has
+            it open.
     """
 
     kind = "qdrant"
@@ -142,7 +142,7 @@ class QdrantFolder(FolderStore, _QdrantStore):
     def _client(self):
         if self._opened is None:
             self._opened = self._open(self.folder)
-            # At the end of the process the client's own way comes too late.
+            # The client's own cleanup comes too late at the end of the process.
             weakref.finalize(self, self._opened.close)
         return self._opened
 
@@ -150,7 +150,7 @@ class QdrantFolder(FolderStore, _QdrantStore):
         return None
 
     def tidy(self, ann_from):
-        """Nothing: the local mode always compares with all vectors."""
+        """Do nothing: the local mode always compares all vectors."""
 
     def has_ann(self):
         return False
@@ -167,8 +167,8 @@ class QdrantServer(_QdrantStore):
     Any number of processes may read and write it.
 
     Args:
-        address: str, such as `"http://localhost:6333"`; or `":memory:"`, which
-            lasts as long as this object.
+        address: str, such as `"http://localhost:6333"`; or `":memory:"` for a
+            store in memory.
         collection: str, name of the collection.
         api_key: str, or None.
 
@@ -177,8 +177,8 @@ class QdrantServer(_QdrantStore):
     """
 
     kind = "qdrant server"
-    needed = "`store` must be the address of a Qdrant server that runs"
-    # Where the header stands among the metadata of the collection.
+    needed = "`store` must be the address of a running Qdrant server"
+    # Key of the header in the metadata of the collection.
     _HEADER = "keras_bridgetower"
 
     def __init__(self, address, collection=COLLECTION, api_key=None):
@@ -193,7 +193,7 @@ class QdrantServer(_QdrantStore):
 
     def _search_params(self, exact):
         models = imported("qdrant_client.models")
-        return models.SearchParams(hnsw_ef=_LOOKED_AT, exact=exact)
+        return models.SearchParams(hnsw_ef=_EXAMINED, exact=exact)
 
     @raises_store_error
     def header(self):
@@ -203,7 +203,7 @@ class QdrantServer(_QdrantStore):
         header = (info.config.metadata or {}).get(self._HEADER)
         if not header:
             raise StoreError(
-                "`collection` must be new, or one that `index` made. Use "
+                "`collection` must be new or made by `index`. Use "
                 f"another name. Received: collection={self.collection!r} of "
                 f"{self.address}"
             )
@@ -227,11 +227,11 @@ class QdrantServer(_QdrantStore):
 
     @raises_store_error
     def tidy(self, ann_from):
-        """Say from how many vectors the server builds its ANN structure."""
+        """Set the number of vectors from which the server builds its ANN."""
         models = imported("qdrant_client.models")
         info = self._server.get_collection(self.collection)
         width = info.config.params.vectors.size
-        # In kB of float32; 0 would mean never.
+        # In kB of float32; 0 would disable it.
         size = max(1, ann_from * width * 4 // 1024)
         self._server.update_collection(
             self.collection,

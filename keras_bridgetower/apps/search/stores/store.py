@@ -28,14 +28,14 @@ class StoredPicture:
     """A picture of an index, without its vector.
 
     Args:
-        id: str, a UUID made of the path of the file, or of the table and the
-            values of its row.
+        id: str, a UUID computed from the path of the file, or from the table
+            and the values of its row.
         sum: str, SHA-256 of the picture's file.
-        source: str, full path of the folder or table that it came from.
-        folder: str, full path below which `path` lies.
+        source: str, full path of the folder or table that was indexed.
+        folder: str, full path of the folder that contains `path`.
         path: str, path of the file, with `/`.
-        name: str, the `id` of the table's row, or `""`.
-        text: str, the text of the table's row, or `""`.
+        name: str, the `id` of the row in the table, or `""`.
+        text: str, the text of the row in the table, or `""`.
     """
 
     id: str
@@ -60,7 +60,7 @@ class StoreError(ValueError):
 
 
 def raises_store_error(method):
-    """Make a method of a store raise `StoreError` where its library fails."""
+    """Make a method of a store raise `StoreError` for errors of its library."""
 
     @functools.wraps(method)
     def call(self, *args, **kwargs):
@@ -69,7 +69,7 @@ def raises_store_error(method):
         except (StoreError, ImportError, MemoryError):
             raise
         except Exception as error:
-            # Messages of these libraries hold paths of their own source code.
+            # Messages of these libraries contain paths of their source code.
             raise StoreError(
                 f"{self.needed}. Received: store={self.place!r}, which failed "
                 f"with {type(error).__name__}"
@@ -79,30 +79,30 @@ def raises_store_error(method):
 
 
 class Store(abc.ABC):
-    """Abstract: vectors with their pictures, and a header that says of what.
+    """Abstract: pictures with their vectors, and a header.
 
-    A picture stands in it with its vector or not at all, also when the process
-    is killed while it writes.
+    A picture is stored with its vector or not at all, even if the process is
+    killed while writing.
     """
 
-    # How headers and messages call it.
+    # Name in headers and messages.
     kind = ""
-    # What `StoreError` says must hold, and how to fix it.
+    # Requirement and fix in the message of `StoreError`.
     needed = ""
     # str, path or address of the store, for messages.
     place = ""
 
     @abc.abstractmethod
     def header(self):
-        """The header as a dict, or None where nothing was created yet."""
+        """Return the header, a dict, or None before `create`."""
 
     @abc.abstractmethod
     def create(self, header):
-        """Make an empty store.
+        """Create an empty store.
 
         Args:
-            header: dict of plain values; `header["width"]` is the number of
-                numbers of a vector.
+            header: dict of plain values; `header["width"]` is the width of a
+                vector.
         """
 
     @abc.abstractmethod
@@ -111,11 +111,11 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def writing(self):
-        """A context in which this process alone writes."""
+        """Return a context in which only this process writes."""
 
     @abc.abstractmethod
     def pictures(self):
-        """list of all `StoredPicture`."""
+        """Return a list of all `StoredPicture`."""
 
     @abc.abstractmethod
     def vectors(self, ids):
@@ -125,13 +125,12 @@ class Store(abc.ABC):
             ids: list of str.
 
         Returns:
-            dict from id to `(sum, vector)`, without ids that are not in the
-            store.
+            dict from id to `(sum, vector)`, without unknown ids.
         """
 
     @abc.abstractmethod
     def put(self, pictures, vectors):
-        """Add pictures; those of the same id are replaced.
+        """Add pictures, or replace those of the same id.
 
         Args:
             pictures: list of `StoredPicture`.
@@ -144,42 +143,42 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def count(self):
-        """int, the number of pictures."""
+        """Return the number of pictures."""
 
     @abc.abstractmethod
     def nearest(self, vector, count, exact=False):
-        """The pictures with the largest product with a vector.
+        """Find the pictures whose vectors have the largest dot products.
 
         Args:
             vector: float32 array `(width,)`.
-            count: int, how many.
-            exact: bool, whether to pass the ANN structure by.
+            count: int, number of pictures.
+            exact: bool, whether to skip the ANN structure.
 
         Returns:
-            list of `(StoredPicture, float)`, the best first.
+            list of `(StoredPicture, float)`, best first.
         """
 
     @abc.abstractmethod
     def tidy(self, ann_from):
-        """Make the store fast after it was written to.
+        """Optimize the store after writing.
 
         Args:
             ann_from: int, number of pictures from which an approximate
-                (ANN) structure is built, or kept up to date; below it,
-                queries compare with all vectors.
+                nearest neighbor (ANN) structure is built or updated; with
+                fewer, queries compare all vectors.
         """
 
     @abc.abstractmethod
     def has_ann(self):
-        """bool, whether there is an ANN structure."""
+        """Return True if there is an ANN structure."""
 
     @abc.abstractmethod
     def close(self):
-        """Let go of files and connections."""
+        """Close files and connections."""
 
 
 def checked_vectors(pictures, vectors):
-    """Vectors as a float32 array with a row for each picture."""
+    """Return vectors as a float32 array with a row for each picture."""
     vectors = np.ascontiguousarray(vectors, "float32")
     if vectors.ndim != 2 or len(vectors) != len(pictures):
         raise ValueError(
@@ -190,7 +189,7 @@ def checked_vectors(pictures, vectors):
 
 
 def imported(package):
-    """Import a package that only some users need.
+    """Import an optional package.
 
     Args:
         package: str, name of the module.
@@ -199,7 +198,7 @@ def imported(package):
         The module.
 
     Raises:
-        ImportError: it is not installed; names the extra.
+        ImportError: it is not installed. The error names the extra.
     """
     try:
         return importlib.import_module(package)
@@ -213,18 +212,17 @@ def imported(package):
 class FolderStore(Store):
     """Abstract: a store in a folder of its own.
 
-    The folder appears with an empty store and its header at once, so that
-    there is none without either.
+    The folder is created atomically, with an empty store and its header.
 
     Args:
         folder: path of the folder, which may not exist yet.
 
     Raises:
-        ValueError: it is a file, or a folder that holds something else.
+        ValueError: it is a file, or a folder that contains something else.
     """
 
     needed = (
-        "`store` must hold a table that can be read and written. It is "
+        "`store` must have a table that can be read and written. It is "
         "damaged, or the disk is full: make room, or delete the folder and "
         "index again"
     )
@@ -241,7 +239,7 @@ class FolderStore(Store):
             raise ValueError(
                 "`store` must be a new or empty folder, or one that `index` "
                 f"made, with a {HEADER}. Received: "
-                f"store={str(self.folder)!r}, which holds something else"
+                f"store={str(self.folder)!r}, which contains something else"
             )
 
     def header(self):
@@ -253,13 +251,13 @@ class FolderStore(Store):
             kind = header["store"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"`store` must hold a readable {HEADER}. Remove the folder and "
+                f"`store` must have a readable {HEADER}. Delete the folder and "
                 "index again. Received: "
                 f"store={str(self.folder)!r}, whose file is damaged: {error}"
             ) from error
         if kind != self.kind:
             raise ValueError(
-                f"`store` must be of the kind it was made as, {kind}. "
+                f"`store` must be opened as what it was made as, {kind}. "
                 f"Received: store={str(self.folder)!r}, opened as {self.kind}"
             )
         return header
@@ -270,14 +268,14 @@ class FolderStore(Store):
             _write(pathlib.Path(folder), header)
 
         if self.folder.exists():
-            # An empty one; anything else stays, and is told.
+            # Removes only an empty folder.
             self._check_folder()
             with contextlib.suppress(OSError):
                 self.folder.rmdir()
         try:
             write_folder(self.folder, save)
         except FolderExists:
-            # Another process was faster, and made the same.
+            # Another process has just created the same.
             self._check_folder()
 
     def write_header(self, header):
@@ -288,12 +286,12 @@ class FolderStore(Store):
         return one_writer(
             self.folder / _LOCK,
             "`store` must be written by one process at a time. Wait for the "
-            "other one, or use another folder. "
+            "other process, or use another folder. "
             f"Received: store={str(self.folder)!r}",
         )
 
     def _make(self, folder, width):
-        """Make an empty store, for vectors of a width, in a new folder."""
+        """Create an empty store for vectors of a width in a new folder."""
         raise NotImplementedError
 
 

@@ -1,1 +1,1 @@
-"""The routes of the server, by what they ask."""
+"""Routes of the server."""

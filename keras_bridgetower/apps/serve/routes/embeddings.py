@@ -1,4 +1,7 @@
-"""Embeddings: the shapes of OpenAI, of the hosted service, and of OPEA."""
+"""Routes `/v1/embeddings` and `/v1/encode`.
+
+They follow the shapes of OpenAI, of the hosted service, and of OPEA.
+"""
 
 import base64
 
@@ -21,7 +24,7 @@ _RULES = {"Right": "cut_end", "Left": "cut_start"}
 
 
 def router(service):
-    """The routes that embed.
+    """Build the routes that embed.
 
     Args:
         service: `Service`.
@@ -49,14 +52,14 @@ def router(service):
 
 
 async def _embed_list(service, body):
-    """The answer to the shape of OpenAI and the hosted service."""
+    """Answer in the shape of OpenAI and the hosted service."""
     preset = service.presets.find(body.model, "embed")
     check_count(service.limits, body.input, "input")
     if body.dimensions not in (None, preset.width):
         raise RequestError(
             400,
             f"dimensions: vectors of {preset.name} have {preset.width} "
-            "numbers. Leave the field out.",
+            "dimensions. Leave the field out.",
             "dimensions",
         )
     rule = _RULES[body.truncation_direction] if body.truncate else REFUSE
@@ -70,7 +73,7 @@ async def _embed_list(service, body):
             {
                 "object": "embedding",
                 "index": index,
-                "embedding": _written(vector, body.encoding_format),
+                "embedding": _encode(vector, body.encoding_format),
             }
             for index, (vector, _) in enumerate(found)
         ],
@@ -80,7 +83,7 @@ async def _embed_list(service, body):
 
 
 async def _embed_document(service, body):
-    """The answer to the shape of OPEA's micro-service."""
+    """Answer in the shape of OPEA's micro-service."""
     text = body.text if isinstance(body.text, str | None) else body.text.text
     image, param = None, "image"
     if body.image is not None:
@@ -107,8 +110,8 @@ async def _embed_one(service, model, text, image, param):
     return vector
 
 
-def _written(vector, encoding):
-    """A vector as a list, or as base64 of its 32-bit floats."""
+def _encode(vector, encoding):
+    """Encode a vector as a list, or as base64 of its 32-bit floats."""
     if encoding == "float":
         return vector
     return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()

@@ -1,4 +1,17 @@
-"""How well pictures and texts match: pair by pair, or in an order."""
+"""Routes `/v1/rerank` and `/v1/score`.
+
+`/v1/rerank` returns the best documents first; `document` is present only with
+`return_documents`:
+
+```json
+{
+  "results": [
+    {"index": 1, "relevance_score": 7.3, "document": {"text": "a red circle"}}
+  ],
+  "model": "bridgetower_tiny_easy_pretrain"
+}
+```
+"""
 
 import fastapi
 import numpy as np
@@ -14,7 +27,7 @@ from keras_bridgetower.apps.serve.service import read_inputs
 
 
 def router(service):
-    """The routes that match.
+    """Build the routes that score and rerank.
 
     Args:
         service: `Service`.
@@ -23,7 +36,7 @@ def router(service):
 
     @routes.post("/v1/score")
     async def score(body: ScoreBody) -> dict:
-        """The logit of "match" of each pair; higher is better."""
+        """Return the logit of "match" of each pair; higher is better."""
         preset = service.presets.find(body.model, "score")
         check_count(service.limits, body.pairs, "pairs")
         asked, params = [], []
@@ -45,10 +58,10 @@ def router(service):
 
     @routes.post("/v1/rerank")
     async def rerank(body: RerankBody) -> dict:
-        """Documents in the order in which they fit a query, best first.
+        """Sort documents by relevance to a query, best first.
 
-        A text and a picture are compared by the matching head, two texts or
-        two pictures by the cosine of their vectors.
+        The matching head scores a text with a picture; two texts or two
+        pictures get the cosine of their vectors.
         """
         check_count(service.limits, body.documents, "documents")
         query = _kind(body.query, "query")
@@ -59,8 +72,8 @@ def router(service):
         if len(kinds) > 1:
             raise RequestError(
                 400,
-                "documents: all must be texts, or all pictures: their scores "
-                "could not be compared.",
+                "documents: must be all texts or all pictures, since scores of "
+                "both are not comparable.",
                 "documents",
             )
         compare = _cosines if kinds == {query} else _matches
@@ -78,7 +91,7 @@ def router(service):
 
 
 def _kind(value, param):
-    """Whether an input is a text or a picture; a pair is refused."""
+    """Return "text" or "image"; reject pairs."""
     if value.text is not None and value.image is not None:
         raise RequestError(
             400, f"{param}: give `text` or `image`, not both.", param
@@ -95,7 +108,7 @@ def _result(body, index, score):
 
 
 async def _matches(service, body):
-    """Scores of the matching head, of a text with pictures or the reverse."""
+    """Score a text with pictures, or a picture with texts."""
     preset = service.presets.find(body.model, "score")
     [(text, image)], _ = await read_inputs(
         service, preset, [body.query], "query"
@@ -107,14 +120,14 @@ async def _matches(service, body):
         ToMatch(own_image or image, text if own_text is None else own_text)
         for own_text, own_image in documents
     ]
-    # Each pair holds a document and the query.
+    # Each pair has a document and the query.
     of_query = {"image" if text is None else "text": "query"}
     params = [fields | of_query for fields in params]
     return preset, await preset.ask("score", asked, params)
 
 
 async def _cosines(service, body):
-    """Cosines of the vectors of a query and of documents of its kind."""
+    """Return the cosines between a query and documents of the same kind."""
     preset = service.presets.find(body.model, "embed")
     query, _ = await read_inputs(service, preset, [body.query], "query")
     documents, params = await read_inputs(

@@ -1,4 +1,4 @@
-"""Search in an index of pictures."""
+"""Route `/v1/search`, which searches an index of pictures."""
 
 import fastapi
 
@@ -10,7 +10,7 @@ from keras_bridgetower.apps.serve.inputs import ToFind
 
 
 def router(service):
-    """The route that searches.
+    """Build the route that searches.
 
     Args:
         service: `Service`.
@@ -19,12 +19,13 @@ def router(service):
 
     @routes.post("/v1/search")
     async def search(body: SearchBody) -> dict:
-        """Pictures of the index that fit a text, a picture or both."""
+        """Find pictures of the index by a text, a picture or both."""
         if service.find is None:
             raise RequestError(
                 404,
-                "This server has no index. Start it with `--store`, made by "
-                "`keras-bridgetower search index`.",
+                "This server has no index. Make one with "
+                "`keras-bridgetower search index` and start the server with "
+                "`--store`.",
             )
         image = None
         if body.image is not None:

@@ -1,4 +1,4 @@
-"""What the server says of itself: health, models, metrics."""
+"""Routes about the server: health, readiness, models, metrics."""
 
 import fastapi
 from fastapi import responses
@@ -7,7 +7,7 @@ from keras_bridgetower.apps.serve.errors import RequestError
 
 
 def router(service):
-    """The routes about the server.
+    """Build the routes about the server.
 
     Args:
         service: `Service`.
@@ -16,12 +16,12 @@ def router(service):
 
     @routes.get("/health")
     async def health() -> dict:
-        """Whether the server can answer at all."""
+        """Return ok while the server runs."""
         return {"status": "ok"}
 
     @routes.get("/ready")
     async def ready() -> dict:
-        """Whether all models are loaded and warm."""
+        """Return ready once all models are loaded and warm."""
         missing = await service.missing()
         if missing:
             raise RequestError(503, f"Not ready: {', '.join(missing)}.")
@@ -29,13 +29,13 @@ def router(service):
 
     @routes.get("/metrics")
     async def metrics():
-        """Counts for Prometheus."""
+        """Return metrics for Prometheus."""
         text, kind = service.metrics.page()
         return responses.Response(text, media_type=kind)
 
     @routes.get("/v1/models")
     async def models() -> dict:
-        """The presets that are served."""
+        """List the served presets."""
         return {
             "object": "list",
             "data": [
@@ -51,12 +51,12 @@ def router(service):
 
     @routes.get("/v1/health_check")
     async def health_check() -> dict:
-        """As OPEA's model server."""
+        """Check health, in the shape of OPEA's model server."""
         return {"message": "The server is running."}
 
     @routes.post("/v1/worker_get_status")
     async def worker_get_status() -> dict:
-        """As OPEA's model server: the models, and how many requests wait."""
+        """Return models and queue length, in the shape of OPEA's server."""
         return {
             "model_names": [preset.name for preset in service.presets],
             "speed": 1,
