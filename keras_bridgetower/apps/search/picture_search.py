@@ -73,7 +73,7 @@ class PictureSearch:
 
     @property
     def models(self):
-        """The `SearchModels`, opened once."""
+        """`SearchModels`, opened on first use."""
         with self._lock:
             if self._models is None:
                 self._models = self._opened()
@@ -270,9 +270,9 @@ def answer(store, models, text, image, top_k, rerank, batch_size):
 
 def _nearest(store, vector, count):
     """Find the nearest distinct pictures whose files exist, as `Hit`s."""
-    asked = count
+    limit = count
     while True:
-        found = store.nearest(vector, asked)
+        found = store.nearest(vector, limit)
         hits, gone = {}, []
         for stored, similarity in found:
             key = (os.path.normpath(stored.file), stored.name, stored.text)
@@ -288,9 +288,9 @@ def _nearest(store, vector, count):
                 text=stored.text,
                 folder=stored.folder,
             )
-        if len(hits) == count or len(found) < asked or asked >= _MOST:
+        if len(hits) == count or len(found) < limit or limit >= _MOST:
             break
-        asked = min(4 * asked, max(_MOST, count))
+        limit = min(4 * limit, max(_MOST, count))
     if gone:
         warnings.warn(
             "Pictures were left out because their files are gone: "

@@ -54,21 +54,21 @@ class BatchedPreset:
         """Return `ServedPreset.facts()`."""
         return self._served.facts()
 
-    async def ask(self, verb, asked):
+    async def ask(self, verb, inputs):
         """Run a verb.
 
         Args:
             verb: str.
-            asked: list of inputs.
+            inputs: list of inputs.
 
         Returns:
             list of results, some of which may be `Refused`. If a picture is
             refused, inputs without a result have None.
         """
-        parts = list(_parts(asked, self._limits.batch_size))
+        parts = list(_parts(inputs, self._limits.batch_size))
         pixels, refused = await self._pixels(parts)
         if refused:
-            return [_refused(one, refused) for one in asked]
+            return [_refused(one, refused) for one in inputs]
         results, squares = [], {}
         for part in parts:
             # Keeps few squares in memory; reuses those of the part before.
@@ -79,13 +79,13 @@ class BatchedPreset:
             results += found
             if any(isinstance(result, Refused) for result in found):
                 break
-        return results + [None] * (len(asked) - len(results))
+        return results + [None] * (len(inputs) - len(results))
 
-    async def find(self, asked):
+    async def find(self, query):
         """Search for an `inputs.ToFind`. Return the hits, or `Refused`."""
-        image = asked.image
+        image = query.image
         if image is not None:
-            pixels, refused = await self._pixels([[asked]])
+            pixels, refused = await self._pixels([[query]])
             squares = refused or await self._squares("embed", [image], pixels)
             image = squares[image]
             if isinstance(image, Refused):
@@ -95,7 +95,7 @@ class BatchedPreset:
             return await asyncio.get_running_loop().run_in_executor(
                 self._searching,
                 self._index.find,
-                dataclasses.replace(asked, image=image),
+                dataclasses.replace(query, image=image),
                 lambda one: calls.wait(self._batched("embed", [one])),
                 lambda paths, text: calls.wait(self._match(paths, text)),
             )
@@ -142,18 +142,18 @@ class BatchedPreset:
         square = self._served.square(verb)
         return await self._decoders.squares(images, square, *pixels)
 
-    async def _answered(self, verb, asked, squares):
+    async def _answered(self, verb, inputs, squares):
         """Return results, with `Refused` for inputs whose image is refused."""
-        ready = [_with_square(one, squares) for one in asked]
+        ready = [_with_square(one, squares) for one in inputs]
         good = [one for one in ready if not isinstance(one, Refused)]
         found = iter(await self._batched(verb, good))
         return [x if isinstance(x, Refused) else next(found) for x in ready]
 
-    async def _batched(self, verb, asked):
+    async def _batched(self, verb, inputs):
         """Return the results of inputs whose images are decoded."""
         loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in asked]
-        pairs = zip(asked, futures, strict=True)
+        futures = [loop.create_future() for _ in inputs]
+        pairs = zip(inputs, futures, strict=True)
         for place, (one, future) in enumerate(pairs):
             waiting = self._waiting.setdefault((verb, *one.batch), [])
             waiting.append((place, one, future))
@@ -222,10 +222,10 @@ class _CallsOfThread:
             self._running.cancel()
 
 
-def _parts(asked, most):
+def _parts(inputs, most):
     """Split inputs into lists with at most `most` images each."""
     part, count = [], 0
-    for one in asked:
+    for one in inputs:
         has_image = bool(input_images(one))
         if count == most and has_image:
             yield part
@@ -243,10 +243,10 @@ def _refused(one, refused):
     return None
 
 
-def _images(asked):
+def _images(inputs):
     """Return the distinct images of inputs."""
     return list(
-        dict.fromkeys(x for one in asked for x in input_images(one).values())
+        dict.fromkeys(x for one in inputs for x in input_images(one).values())
     )
 
 

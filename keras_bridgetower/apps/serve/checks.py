@@ -56,18 +56,18 @@ def check_lengths(counts, most, mend="Send a shorter text."):
             )
 
 
-def check_top_k(task, asked):
+def check_top_k(task, inputs):
     """Reject a `top_k` that exceeds the number of answers.
 
     Args:
         task: a task.
-        asked: list of `inputs.ToAsk` or `inputs.ToPredict`.
+        inputs: list of `inputs.ToAsk` or `inputs.ToPredict`.
 
     Raises:
         InputError: `top_k` is too large.
     """
     try:
-        for one in asked:
+        for one in inputs:
             task.check_request(top_k=one.top_k)
     except ValueError as error:
         raise InputError("top_k", str(error)) from error

@@ -72,9 +72,7 @@ class HttpReplica:
         facts = await asyncio.gather(*(x.facts.remote() for x in handles))
         find = None
         if plan.store is not None:
-            find = functools.partial(
-                _asked, self._handles[plan.searched()].find
-            )
+            find = functools.partial(_call, self._handles[plan.searched()].find)
         service = build_service(plan, facts, self._ask, self._missing, find)
         self._application = application(
             service, os.environ.get(KEY), plan.allowed_hosts
@@ -89,14 +87,14 @@ class HttpReplica:
         while self._application.present:
             await asyncio.sleep(_LOOK)
 
-    async def _ask(self, name, verb, asked):
-        return await _asked(self._handles[name].ask, verb, asked)
+    async def _ask(self, name, verb, inputs):
+        return await _call(self._handles[name].ask, verb, inputs)
 
     async def _missing(self):
         """Return the names of presets that cannot answer now."""
         names = list(self._handles)
         answers = await asyncio.gather(
-            *(_answers(handle) for handle in self._handles.values())
+            *(_is_ready(handle) for handle in self._handles.values())
         )
         return [
             name
@@ -105,7 +103,7 @@ class HttpReplica:
         ]
 
 
-async def _asked(method, *arguments):
+async def _call(method, *arguments):
     """Call a deployment.
 
     A call whose process dies is repeated, since calls have no side effects. A
@@ -130,10 +128,10 @@ async def _asked(method, *arguments):
     raise RequestError(503, "The model cannot answer now. Try again.")
 
 
-async def _answers(handle):
+async def _is_ready(handle):
     try:
         async with asyncio.timeout(_READY):
-            await _asked(handle.facts)
+            await _call(handle.facts)
     except (TimeoutError, RequestError):
         return False
     return True

@@ -40,11 +40,11 @@ class ServedIndex:
             threading.Lock() if one_by_one else contextlib.nullcontext()
         )
 
-    def find(self, asked, embed, match):
+    def find(self, query, embed, match):
         """Search the index.
 
         Args:
-            asked: `inputs.ToFind` with a decoded image.
+            query: `inputs.ToFind` with a decoded image.
             embed: callable that takes an `inputs.ToEmbed` and returns a list
                 with the result of the verb.
             match: callable that takes a list of paths and a text, and returns
@@ -57,7 +57,7 @@ class ServedIndex:
         try:
             with self._turn:
                 hits = PictureSearch(self._store, models).query(
-                    asked.text, asked.image, asked.top_k, asked.rerank
+                    query.text, query.image, query.top_k, query.rerank
                 )
         except ValueError as error:
             # Errors about the index contain paths of this machine.
@@ -99,8 +99,8 @@ class _Models(SearchModels):
         if self._served.tokens is not None:
             tokenizer = self.contrastive.needed_preprocessor().tokenizer
             tokens = tokenizer.sequence_length
-        asked = ToEmbed(texts, images, self.long_texts, tokens)
-        [result] = self._embed(asked)
+        query = ToEmbed(texts, images, self.long_texts, tokens)
+        [result] = self._embed(query)
         if isinstance(result, Refused):
             raise InputError(result.about, result.message)
         return np.array(result[0], "float32")

@@ -27,7 +27,7 @@ _NEEDS = {
 }
 
 
-class AskedPreset:
+class PresetClient:
     """One preset of a server, called through its engine.
 
     Args:
@@ -48,12 +48,12 @@ class AskedPreset:
         self._ask = ask
         self._count = count
 
-    async def ask(self, verb, asked, params):
+    async def ask(self, verb, inputs, params):
         """Run a verb.
 
         Args:
             verb: str.
-            asked: list of inputs.
+            inputs: list of inputs.
             params: list of dict, for each input the field of the body for
                 each value of `Refused.about`.
 
@@ -63,14 +63,14 @@ class AskedPreset:
         Raises:
             RequestError: the verb rejects an input.
         """
-        found = await self._ask(verb, asked)
+        found = await self._ask(verb, inputs)
         for result, fields in zip(found, params, strict=True):
             if isinstance(result, Refused):
                 param = fields[result.about]
                 raise RequestError(
                     400, f"{param}: {result.message}", param, result.code
                 )
-        self._count(verb, len(asked))
+        self._count(verb, len(inputs))
         return found
 
     def check_kind(self, kind, param):
@@ -89,7 +89,7 @@ class Presets:
     """All presets of a server.
 
     Args:
-        presets: list of `AskedPreset`. Requests without a model name go to
+        presets: list of `PresetClient`. Requests without a model name go to
             the first that supports them.
     """
 
@@ -226,15 +226,15 @@ def build_service(plan, facts, ask, missing, find=None):
     """
     metrics = Metrics()
 
-    def asked_preset(name, known):
+    def preset_client(name, known):
         def count(verb, number):
             metrics.inputs.labels(name, verb).inc(number)
 
-        return AskedPreset(name, known, functools.partial(ask, name), count)
+        return PresetClient(name, known, functools.partial(ask, name), count)
 
     fetcher = PictureFetcher(plan.limits) if plan.limits.picture_hosts else None
     return Service(
-        Presets(list(map(asked_preset, plan.names(), facts))),
+        Presets(list(map(preset_client, plan.names(), facts))),
         plan.limits,
         PictureReader(fetcher),
         metrics,
@@ -260,13 +260,13 @@ async def read_inputs(service, preset, values, param):
 
     Args:
         service: `Service`.
-        preset: `AskedPreset`.
+        preset: `PresetClient`.
         values: list of `bodies.Input`.
         param: str, the field that contains them.
 
     Returns:
         Pair of lists: `(text, image)` of each, either of which may be None,
-        with images as bytes; and the fields of each, for `AskedPreset.ask`.
+        with images as bytes; and the fields of each, for `PresetClient.ask`.
     """
     names = [f"{param}.{index}" for index in range(len(values))]
     read = []

@@ -99,8 +99,8 @@ def local_application(plan, presets, key=None):
         `Admission`, an ASGI application.
     """
 
-    async def ask(name, verb, asked):
-        return await presets[name].ask(verb, asked)
+    async def ask(name, verb, inputs):
+        return await presets[name].ask(verb, inputs)
 
     async def missing():
         # All presets are loaded before the first request.

@@ -1,1 +1,1 @@
-"""Where the vectors of a search lie: LanceDB or Qdrant."""
+"""Stores of vectors: LanceDB and Qdrant."""

@@ -63,9 +63,9 @@ async def _embed_list(service, body):
             "dimensions",
         )
     rule = _RULES[body.truncation_direction] if body.truncate else REFUSE
-    asked, params = await read_inputs(service, preset, body.input, "input")
-    asked = [ToEmbed(text, image, rule) for text, image in asked]
-    found = await preset.ask("embed", asked, params)
+    inputs, params = await read_inputs(service, preset, body.input, "input")
+    inputs = [ToEmbed(text, image, rule) for text, image in inputs]
+    found = await preset.ask("embed", inputs, params)
     tokens = sum(count for _, count in found)
     return {
         "object": "list",
@@ -103,10 +103,10 @@ async def _embed_one(service, model, text, image, param):
     data = None
     if image is not None:
         data = await service.pictures.read(image, param)
-    asked = ToEmbed(text, data, "cut_end", OPEA_TOKENS)
-    preset.check_kind(asked.kind, param)
+    one = ToEmbed(text, data, "cut_end", OPEA_TOKENS)
+    preset.check_kind(one.kind, param)
     fields = {"text": "text", "image": param}
-    [(vector, _)] = await preset.ask("embed", [asked], [fields])
+    [(vector, _)] = await preset.ask("embed", [one], [fields])
     return vector
 
 

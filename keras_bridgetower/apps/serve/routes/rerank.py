@@ -39,14 +39,14 @@ def router(service):
         """Return the logit of "match" of each pair; higher is better."""
         preset = service.presets.find(body.model, "score")
         check_count(service.limits, body.pairs, "pairs")
-        asked, params = [], []
+        inputs, params = [], []
         for index, pair in enumerate(body.pairs):
             name = f"pairs.{index}"
             fields = {"text": f"{name}.text", "image": f"{name}.image"}
             image = await service.pictures.read(pair.image, fields["image"])
-            asked.append(ToMatch(image, pair.text))
+            inputs.append(ToMatch(image, pair.text))
             params.append(fields)
-        scores = await preset.ask("score", asked, params)
+        scores = await preset.ask("score", inputs, params)
         return {
             "object": "list",
             "data": [
@@ -116,14 +116,14 @@ async def _matches(service, body):
     documents, params = await read_inputs(
         service, preset, body.documents, "documents"
     )
-    asked = [
+    inputs = [
         ToMatch(own_image or image, text if own_text is None else own_text)
         for own_text, own_image in documents
     ]
     # Each pair has a document and the query.
     of_query = {"image" if text is None else "text": "query"}
     params = [fields | of_query for fields in params]
-    return preset, await preset.ask("score", asked, params)
+    return preset, await preset.ask("score", inputs, params)
 
 
 async def _cosines(service, body):
@@ -133,8 +133,8 @@ async def _cosines(service, body):
     documents, params = await read_inputs(
         service, preset, body.documents, "documents"
     )
-    asked = [ToEmbed(text, image) for text, image in [*query, *documents]]
+    inputs = [ToEmbed(text, image) for text, image in [*query, *documents]]
     of_query = dict.fromkeys(("text", "image"), "query")
-    found = await preset.ask("embed", asked, [of_query, *params])
+    found = await preset.ask("embed", inputs, [of_query, *params])
     vectors = np.array([vector for vector, _ in found], "float32")
     return preset, (vectors[1:] @ vectors[0]).tolist()

@@ -26,9 +26,9 @@ def router(service):
         """Return the best answers to a question about a picture."""
         preset = service.presets.find(body.model, "answer")
         image = await service.pictures.read(body.image, "image")
-        asked = ToAsk(image, body.question, body.top_k)
+        question = ToAsk(image, body.question, body.top_k)
         fields = {"text": "question", "image": "image", "top_k": "top_k"}
-        [found] = await preset.ask("answer", [asked], [fields])
+        [found] = await preset.ask("answer", [question], [fields])
         return {
             "answers": [{"answer": text, "score": x} for text, x in found],
             "model": body.model or preset.name,
@@ -39,9 +39,9 @@ def router(service):
         """Return the best tokens for each `<mask>` of a text on a picture."""
         preset = service.presets.find(body.model, "fill")
         image = await service.pictures.read(body.image, "image")
-        asked = ToAsk(image, body.text, body.top_k)
+        masked = ToAsk(image, body.text, body.top_k)
         fields = {name: name for name in ("text", "image", "top_k")}
-        [(masks, filled)] = await preset.ask("fill", [asked], [fields])
+        [(masks, filled)] = await preset.ask("fill", [masked], [fields])
         return {
             "masks": [
                 [{"token": token, "probability": p} for token, p in tokens]
@@ -65,7 +65,7 @@ def router(service):
                 "task",
             )
         check_count(service.limits, body.inputs, "inputs")
-        asked, params = [], []
+        inputs, params = [], []
         for index, row in enumerate(body.inputs):
             param = f"inputs.{index}"
             values = row.model_dump(exclude_none=True)
@@ -75,10 +75,10 @@ def router(service):
                 values[name] = await service.pictures.read(
                     values[name], fields[name]
                 )
-            asked.append(ToPredict(**values, top_k=body.top_k))
+            inputs.append(ToPredict(**values, top_k=body.top_k))
             # An error may also be about the row as a whole.
             params.append({"text": param, "top_k": "top_k", **fields})
-        found = await preset.ask(body.task, asked, params)
+        found = await preset.ask(body.task, inputs, params)
         return {
             "object": "list",
             "data": [
