@@ -1,4 +1,4 @@
-"""The adapters inside the installed packages that they are for."""
+"""Test the adapters within the installed packages."""
 
 import asyncio
 import base64

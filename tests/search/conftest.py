@@ -1,4 +1,4 @@
-"""Pictures on the disk, models that are opened once, and both stores."""
+"""Fixtures: pictures on disk, models opened once, and both stores."""
 
 import pytest
 from drawn_photos import PACKAGES

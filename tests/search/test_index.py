@@ -1,4 +1,4 @@
-"""What `index` writes, keeps, removes and names."""
+"""Test what `index` writes, keeps, removes and reports."""
 
 import collections
 import dataclasses
@@ -63,7 +63,7 @@ def test_every_picture_is_indexed_and_the_unreadable_are_named(
     assert said["image_mode"] == "squash" and len(said["sum"]) == 64
 
 
-def test_what_is_unchanged_is_not_embedded_again(matching, photos, lance_name):
+def test_unchanged_pictures_are_not_embedded(matching, photos, lance_name):
     search = PictureSearch(lance_name, matching)
     search.index(photos)
     data = pathlib.Path(lance_name).rglob("*.lance")
@@ -100,7 +100,7 @@ def test_a_picture_is_read_once(matching, photos, lance_name, monkeypatch):
     assert pieces.store.nearest(vector, 100) == found
 
 
-def test_the_index_follows_its_source(matching, photos, store_name):
+def test_index_is_synchronized_with_its_source(matching, photos, store_name):
     search = PictureSearch(store_name, matching)
     search.index(photos)
     changed = photos / "ellipse" / "red_0.png"
@@ -123,7 +123,7 @@ def test_the_index_follows_its_source(matching, photos, store_name):
     assert "ellipse/red_0.png" not in paths_in(search)
 
 
-def test_a_folder_that_cannot_be_read_stays_in_the_index(
+def test_pictures_of_unreadable_folders_are_kept(
     matching, photos, lance_name, monkeypatch
 ):
     search = PictureSearch(lance_name, matching)
@@ -151,7 +151,7 @@ def test_a_name_that_is_not_utf8_is_named(matching, photos, lance_name):
     assert any("must be UTF-8" in bad.error for bad in report.unreadable)
 
 
-def test_sources_stand_beside_each_other(matching, photos, lance_name):
+def test_index_with_several_sources(matching, photos, lance_name):
     search = PictureSearch(lance_name, matching)
     search.index(photos / "ellipse")
     report = search.index(photos / "rectangle")
@@ -236,7 +236,7 @@ def test_a_new_picture_under_the_old_name_of_another(
         assert found[str(file)] == wanted
 
 
-def test_folders_that_overlap_give_a_picture_once(matching, photos, store_name):
+def test_overlapping_folders_share_pictures(matching, photos, store_name):
     search = PictureSearch(store_name, matching)
     (photos.parent / "link").symlink_to(photos)
     search.index(photos / "ellipse")
@@ -373,9 +373,7 @@ def test_a_table_with_texts_is_embedded_as_pairs(three_way, photos, lance_name):
         search.index(photos)
 
 
-def test_what_cannot_be_indexed_is_refused_at_once(
-    matching, photos, lance_name, tmp_path
-):
+def test_invalid_sources_are_rejected(matching, photos, lance_name, tmp_path):
     search = PictureSearch(lance_name, matching)
     empty = tmp_path / "empty"
     empty.mkdir()

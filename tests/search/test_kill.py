@@ -1,4 +1,4 @@
-"""`index` under kill -9: the next run makes what an undisturbed one makes."""
+"""Test that `index` after kill -9 gives the same as an undisturbed run."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Queries beside brute force in NumPy, and the order of the matching head."""
+"""Compare queries with brute force in NumPy and with the matching head."""
 
 import concurrent.futures
 import dataclasses
@@ -69,7 +69,7 @@ def test_the_collection_of_a_server(matching, three_way, photos):
     store.close()
 
 
-def test_a_two_way_head_takes_the_mean_of_both(matching, photos, lance_name):
+def test_two_way_head_uses_the_mean_vector(matching, photos, lance_name):
     search = PictureSearch(lance_name, matching)
     search.index(photos)
     files = files_of(photos)
@@ -144,7 +144,7 @@ def test_pictures_that_are_gone_are_left_out(
         assert len(search.query(image=others[0].path, top_k=10)) == 8
 
 
-def test_a_picture_that_cannot_be_read_comes_last(matching, photos, lance_name):
+def test_unreadable_pictures_rank_last(matching, photos, lance_name):
     search = PictureSearch(lance_name, matching)
     search.index(photos)
     first, *others = search.query(TEXT, top_k=10)

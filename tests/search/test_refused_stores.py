@@ -1,4 +1,4 @@
-"""Refused stores: of another model, half-written, or no index at all."""
+"""Test that foreign, incomplete and missing indexes are rejected."""
 
 import json
 import pathlib
@@ -70,9 +70,7 @@ def test_an_index_of_pairs_remembers_how_texts_were_read(
         PictureSearch(lance_name, three_way).index(table, vectors="fused")
 
 
-def test_an_index_that_is_not_whole_is_refused_and_goes_on(
-    matching, photos, store_name
-):
+def test_incomplete_index_is_rejected_and_resumes(matching, photos, store_name):
     def stop(progress):
         if progress.done >= 8:
             raise KeyboardInterrupt
@@ -91,7 +89,7 @@ def test_an_index_that_is_not_whole_is_refused_and_goes_on(
     search.close()
 
 
-def test_what_is_no_index_is_refused(matching, photos, lance_name, tmp_path):
+def test_missing_and_foreign_stores(matching, photos, lance_name, tmp_path):
     nothing = PictureSearch(tmp_path / "new", matching)
     with pytest.raises(ValueError, match="Make one first, with `index`"):
         nothing.query("a circle")
@@ -225,13 +223,13 @@ def test_a_folder_of_qdrant_is_open_once(matching, photos, tmp_path):
         ("qdrant_client", "http://a"),
     ],
 )
-def test_a_package_that_is_absent_is_named(package, name, monkeypatch):
+def test_missing_packages_are_named(package, name, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=r"keras-bridgetower\[search\]"):
         PictureSearch(name)
 
 
-def test_a_server_that_is_not_there_is_named(matching):
+def test_unreachable_servers_are_named(matching):
     pytest.importorskip("qdrant_client", reason="the extra `search`")
     address = "http://127.0.0.1:9"
     with pytest.raises(ValueError, match=f"Received: store='{address}'"):

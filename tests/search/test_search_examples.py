@@ -1,4 +1,4 @@
-"""The docstring examples of search, in a folder with pictures."""
+"""Run the docstring examples of search in a folder with pictures."""
 
 import base64
 import inspect

@@ -1,4 +1,4 @@
-"""One server for all tests of this folder, and the tasks to compare with."""
+"""Fixtures: one server for this folder, and the same tasks offline."""
 
 import pytest
 from drawn_photos import draw

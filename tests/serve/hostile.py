@@ -1,4 +1,4 @@
-"""Some 200 hostile requests, and the statuses that may answer each.
+"""About 200 hostile requests and the allowed statuses of each.
 
 Run by itself against a server: `python hostile.py http://127.0.0.1:8000`,
 with the key in the environment variable KERAS_BRIDGETOWER_API_KEY.

@@ -1,4 +1,4 @@
-"""The application of a worker over HTTP, in a thread of this process."""
+"""Run the application of a worker over HTTP in a thread of this process."""
 
 import concurrent.futures
 import contextlib

@@ -1,4 +1,4 @@
-"""What the workers of tests run, which needs no Keras."""
+"""Applications for workers of the tests, without Keras."""
 
 import asyncio
 import os

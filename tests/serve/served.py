@@ -1,4 +1,4 @@
-"""The presets of the tests' server, its key, and pictures to send it."""
+"""Presets and key of the server of the tests, and pictures to send."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Key, size, queue and time, before a request reaches its route."""
+"""Test admission: key, size, queue and time."""
 
 import asyncio
 import json
@@ -103,7 +103,7 @@ def test_the_queue_is_bounded():
     run(check)
 
 
-def test_a_late_answer_is_refused_and_its_work_ends():
+def test_late_answers_get_504_and_are_cancelled():
     async def check():
         app = App()
         admit = admission(app, seconds=0.05)
@@ -114,7 +114,7 @@ def test_a_late_answer_is_refused_and_its_work_ends():
     run(check)
 
 
-def test_waiting_counts_as_time():
+def test_time_in_the_queue_counts():
     async def check():
         admit = admission(App(), seconds=0.05, concurrency=1)
         both = await asyncio.gather(asked(admit), asked(admit))
@@ -123,7 +123,7 @@ def test_waiting_counts_as_time():
     run(check)
 
 
-def test_a_client_that_goes_ends_its_work():
+def test_work_of_a_disconnected_client_is_cancelled():
     async def check():
         app = App()
         admit = admission(app)
@@ -160,7 +160,7 @@ def slow_clients(admit, count):
     return requests, tasks
 
 
-def test_slow_bodies_hold_no_turn():
+def test_slow_bodies_occupy_no_place():
     async def check():
         app = App()
         app.go.set()
@@ -179,7 +179,7 @@ def test_slow_bodies_hold_no_turn():
     run(check)
 
 
-def test_a_body_has_a_time():
+def test_slow_bodies_get_408():
     async def check():
         admit = admission(App(), body_seconds=0.05)
         [slow], [task] = slow_clients(admit, 1)
@@ -225,7 +225,7 @@ def test_the_memory_of_bodies_is_bounded():
     run(check)
 
 
-def test_a_client_that_leaves_before_its_body_ends():
+def test_client_disconnects_before_its_body_ends():
     async def check():
         app = App()
         admit = admission(app)
@@ -243,7 +243,7 @@ def test_a_client_that_leaves_before_its_body_ends():
     run(check)
 
 
-def test_bodies_are_bounded_told_or_not():
+def test_body_size_is_limited_with_and_without_length():
     async def check():
         admit = admission(App(), body_bytes=10)
         told = await asked(admit, headers=[(b"content-length", b"11")])
@@ -341,7 +341,7 @@ def test_each_of_two_host_headers_is_checked():
     run(check)
 
 
-def test_draining_lets_nothing_in():
+def test_draining_rejects_requests():
     async def check():
         app = App()
         admit = admission(app)
@@ -356,7 +356,7 @@ def test_draining_lets_nothing_in():
     run(check)
 
 
-def test_a_fault_is_told_in_one_shape_and_without_its_words(caplog):
+def test_unexpected_errors_hide_their_message(caplog):
     async def check():
         async def app(scope, receive, send):
             raise KeyError("/home/secret")
@@ -382,6 +382,6 @@ def test_a_fault_is_told_in_one_shape_and_without_its_words(caplog):
         ({"picture_hosts": ("https://example.org",)}, "picture_hosts"),
     ],
 )
-def test_limits_refuse_what_is_none(values, named):
+def test_invalid_limits_are_rejected(values, named):
     with pytest.raises(ValueError, match=f"`{named}`.*Received: {named}="):
         Limits(**values)

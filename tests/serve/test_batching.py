@@ -1,4 +1,4 @@
-"""How inputs of many requests come into one forward pass."""
+"""Test batching of the inputs of many requests."""
 
 import asyncio
 import concurrent.futures
@@ -80,7 +80,7 @@ def given(*values, kind="a"):
     return [Given(value, kind) for value in values]
 
 
-def test_what_waits_comes_into_one_batch():
+def test_waiting_inputs_share_a_batch():
     async def check(preset, slow):
         tasks = await waiting(preset, given(1), given(2, 3), given(4))
         slow.go.set()
@@ -89,7 +89,7 @@ def test_what_waits_comes_into_one_batch():
     assert run(check) == [[100], [1, 2, 3, 4]]
 
 
-def test_kinds_have_batches_of_their_own_and_turns():
+def test_kinds_are_batched_apart_in_turns():
     async def check(preset, slow):
         mixed = [Given(1), Given(10, "b"), Given(2), Given(3)]
         tasks = await waiting(preset, mixed, given(11, kind="b"))
@@ -112,7 +112,7 @@ def test_a_small_request_does_not_wait_for_a_large_one():
     assert [len(batch) for batch in batches] == [1, 4, 4, 3]
 
 
-def test_verbs_have_batches_of_their_own():
+def test_verbs_are_batched_apart():
     async def check(preset, slow):
         [one] = await waiting(preset, given(1))
         other = asyncio.create_task(preset.ask("score", given(2)))
@@ -123,7 +123,7 @@ def test_verbs_have_batches_of_their_own():
     assert run(check) == [[100], [1], [2]]
 
 
-def test_the_work_of_a_request_that_ended_is_dropped():
+def test_inputs_of_ended_requests_are_dropped():
     async def check(preset, slow):
         gone, stays = await waiting(preset, given(1, 2), given(3))
         gone.cancel()
@@ -136,7 +136,7 @@ def test_the_work_of_a_request_that_ended_is_dropped():
     assert run(check) == [[100], [3]]
 
 
-def test_a_request_that_ends_in_its_batch_does_no_harm_to_others():
+def test_ending_a_request_does_not_affect_its_batch():
     async def check(preset, slow):
         both = await waiting(preset, given(1), given(2))
         slow.go.set()
@@ -148,7 +148,7 @@ def test_a_request_that_ends_in_its_batch_does_no_harm_to_others():
     assert run(check) == [[100], [1, 2]]
 
 
-def test_a_fault_of_the_model_is_told_to_its_batch_alone():
+def test_model_errors_reach_their_batch_only():
     async def check(preset, slow):
         tasks = await waiting(preset, given(-1), given(2))
         other = asyncio.create_task(preset.ask("embed", given(3, kind="b")))
@@ -241,7 +241,7 @@ def test_a_search_runs_in_the_batches_of_others():
     run_search(check)
 
 
-def test_a_search_whose_request_ended_ends():
+def test_search_of_an_ended_request_ends():
     async def check(preset, scores, index):
         search = await search_runs(preset, scores)
         search.cancel()

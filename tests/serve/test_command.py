@@ -1,4 +1,4 @@
-"""The command itself: right answers under load, a kill, a stop."""
+"""Test the command: correct answers under load, after a kill, at a stop."""
 
 import asyncio
 import json
@@ -98,7 +98,7 @@ def test_64_clients_get_their_own_answers(running, asked, expected):
     assert counted(url) == before + 256
 
 
-def test_more_than_the_queue_is_refused(running, asked, expected):
+def test_requests_beyond_the_queue_get_429(running, asked, expected):
     # Of 16 inputs each, so that the model is slower than what brings them.
     found = loaded(
         running[0], asked, expected, 400 * WORKERS, 400 * WORKERS, inputs=16
@@ -107,7 +107,7 @@ def test_more_than_the_queue_is_refused(running, asked, expected):
     assert found["wrong"] == 0
 
 
-def test_a_killed_process_comes_back(running, asked, expected):
+def test_killed_processes_are_replaced(running, asked, expected):
     url, process = running
     before = load_server.processes(process.pid)
     found = loaded(
@@ -135,7 +135,7 @@ def test_a_killed_process_comes_back(running, asked, expected):
     assert found["wrong"] == 0
 
 
-def test_debug_shows_what_the_processes_of_ray_say(tmp_path):
+def test_debug_shows_output_of_ray_processes(tmp_path):
     pytest.importorskip("ray", reason="the extra `ray`")
     log = tmp_path / "log"
     options = ["--engine", "ray", "--debug"]

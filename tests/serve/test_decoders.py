@@ -1,4 +1,4 @@
-"""Processes that decode pictures: right pixels, bounds, and an end."""
+"""Test the decoding processes: pixels, limits, and their end."""
 
 import asyncio
 import contextlib
@@ -92,7 +92,7 @@ def test_squares_equal_those_of_this_process(mode, tmp_path):
     assert found[2].getpixel((0, 0)) == (255, 0, 0)
 
 
-def test_what_is_refused():
+def test_rejected_pictures():
     bad = {
         png_of(32768, 32768): ("at most 1000000 pixels", "picture_too_large"),
         png_of(1001, 1000): ("at most 1000000 pixels", "picture_too_large"),
@@ -117,7 +117,7 @@ def test_what_is_refused():
     run(check, picture_pixels=1_000_000)
 
 
-def test_a_picture_that_takes_too_long_ends_its_process(children):
+def test_slow_pictures_kill_their_process(children):
     async def check(decoders):
         before = children()
         slow = slow_picture()
@@ -145,7 +145,7 @@ def test_the_end_of_a_request_ends_its_work(children):
     run(check, picture_seconds=LONG)
 
 
-def test_costly_pictures_delay_no_cheap_one():
+def test_costly_pictures_do_not_delay_cheap_ones():
     async def check(decoders):
         good = encoded()
         # Both processes have started.

@@ -1,4 +1,4 @@
-"""A client that goes before its answer: its work ends."""
+"""Test that work ends when its client disconnects."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from keras_bridgetower.apps.serve.admission import EndsWithClient
 pytestmark = FASTEST
 
 
-def test_a_client_that_goes(server, client):
+def test_requests_of_disconnected_clients_end(server, client):
     before = gone(client)
     body = {"input": ["a red circle"] * 64, "model": FUSED}
     for _ in range(3):
@@ -106,7 +106,7 @@ def run(check):
     asyncio.run(checked())
 
 
-def test_a_client_that_stays_is_answered():
+def test_connected_clients_are_answered():
     async def check(app, client, task):
         app.go.set()
         await task
@@ -116,7 +116,7 @@ def test_a_client_that_stays_is_answered():
     run(check)
 
 
-def test_the_work_of_a_client_that_went_is_cancelled():
+def test_work_of_a_disconnected_client_is_cancelled():
     async def check(app, client, task):
         client.goes.set()
         # It ends as if it had answered: who waits for it goes on.
@@ -127,7 +127,7 @@ def test_the_work_of_a_client_that_went_is_cancelled():
     run(check)
 
 
-def test_who_cancels_the_work_is_told():
+def test_cancellation_from_outside_propagates():
     async def check(app, client, task):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""The files of `deploy/`: all that they name is there, and fits together."""
+"""Test the files of `deploy/`: their references exist and agree."""
 
 import json
 import pathlib
@@ -152,7 +152,7 @@ def test_the_user_of_the_image_is_a_number_and_owns_the_cache(user):
     assert f"KERAS_HOME={CACHE}/" in instruction("ENV")
 
 
-def test_the_health_check_tells_ready_from_stopping(server):
+def test_health_check_distinguishes_ready_from_stopping(server):
     _, command = instruction("HEALTHCHECK").split("CMD")
     program, *words = json.loads(command)
     assert program == "python"
@@ -187,7 +187,7 @@ def test_the_commands_of_compose(compose, entry):
     assert port == instruction("EXPOSE")
 
 
-def test_services_of_compose_wait_for_what_can_be_waited_for(compose):
+def test_compose_services_wait_for_health_checks(compose):
     services = compose["services"]
     for service in services.values():
         for name, how in service.get("depends_on", {}).items():
@@ -198,7 +198,7 @@ def test_services_of_compose_wait_for_what_can_be_waited_for(compose):
     assert int(grace.removesuffix("s")) > Limits().seconds
 
 
-def test_what_the_server_writes_is_mounted(compose, pod):
+def test_written_folders_are_mounted(compose, pod):
     for name in ("index", "server"):
         service = compose["services"][name]
         assert service["read_only"] and service["tmpfs"] == ["/tmp"]

@@ -1,4 +1,4 @@
-"""Pictures by URL: allowed hosts, public addresses, size, time, redirects."""
+"""Test pictures by URL: hosts, addresses, size, time, redirects."""
 
 import asyncio
 import contextlib
@@ -82,7 +82,7 @@ def test_an_allowed_picture(port):
         ("/slow", "within 0.3 seconds"),
     ],
 )
-def test_what_is_fetched_is_bounded(port, path, words):
+def test_fetching_is_limited(port, path, words):
     with pytest.raises(RequestError, match=words) as caught:
         fetch(f"http://localhost:{port}{path}", port, is_allowed=anywhere)
     assert caught.value.status == 400
@@ -106,7 +106,7 @@ def test_what_is_fetched_is_bounded(port, path, words):
         "http://2130706433:{}/good",
     ],
 )
-def test_nothing_private_is_asked(port, url):
+def test_private_hosts_are_not_contacted(port, url):
     """Also where the hosts of private addresses are in the list."""
     hosts = ("localhost", "127.0.0.1", "0x7f000001", "2130706433")
     with pytest.raises(RequestError) as caught:

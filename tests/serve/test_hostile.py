@@ -1,4 +1,4 @@
-"""Hostile requests: each is refused, nothing is fetched, nothing is written."""
+"""Test that hostile requests are rejected, without fetching or writing."""
 
 import concurrent.futures
 import contextlib

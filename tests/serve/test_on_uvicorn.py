@@ -1,4 +1,4 @@
-"""The supervisor of the workers, without any model."""
+"""Test the supervisor of the workers, without models."""
 
 import os
 import signal
@@ -26,9 +26,7 @@ from keras_bridgetower.apps.serve.workers import Supervisor
 pytestmark = FASTEST
 
 
-def test_a_worker_killed_while_it_is_asked_is_replaced_at_once(
-    tmp_path, monkeypatch
-):
+def test_worker_killed_during_health_check_is_replaced(tmp_path, monkeypatch):
     # Asked for a sign of life it is given a minute, as it may be at work.
     monkeypatch.setenv(COUNTS, str(tmp_path))
     config = uvicorn.Config(

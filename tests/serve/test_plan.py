@@ -1,4 +1,4 @@
-"""What is served: plans, the files of `deploy/`, and the command."""
+"""Test plans, the files of `deploy/`, and the command."""
 
 import pathlib
 import socket
@@ -76,12 +76,12 @@ def test_a_plan_from_a_file():
         ({"presets": (FUSED,), "allowed_hosts": "a"}, "allowed_hosts"),
     ],
 )
-def test_plans_refuse_what_cannot_be_served(values, named):
+def test_invalid_plans_are_rejected(values, named):
     with pytest.raises(ValueError, match=f"`{named}`.*Received: {named}="):
         Plan(**values)
 
 
-def test_an_index_of_a_preset_that_is_not_served(index, photos):
+def test_index_of_an_unserved_preset_is_rejected(index, photos):
     with pytest.raises(ValueError, match=f"Serve '{MATCHING}' too"):
         Plan((FUSED,), store=str(photos.parent / "index")).searched()
 
@@ -100,7 +100,7 @@ def test_an_index_of_a_preset_that_is_not_served(index, photos):
         (["serve", FUSED, "--host", "::"], "`--without-key`"),
     ],
 )
-def test_the_command_refuses(capfd, monkeypatch, words, said):
+def test_command_rejects_wrong_options(capfd, monkeypatch, words, said):
     pytest.importorskip("uvicorn", reason="the extra `serve`")
     monkeypatch.delenv(KEY, raising=False)
     assert main.main(words) != 0
@@ -130,7 +130,7 @@ def test_hosts_of_the_command(monkeypatch, key, words, hosts):
     assert plans[0].allowed_hosts == hosts
 
 
-def test_no_key_and_a_key_contradict(monkeypatch, capfd):
+def test_key_with_without_key_is_rejected(monkeypatch, capfd):
     monkeypatch.setenv(KEY, "key")
     assert main.main(["serve", FUSED, "--without-key"]) == 2
     assert "`--without-key` needs" in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""Heads of requests that have no end, or take too long."""
+"""Test endless and slow heads and trailers of requests."""
 
 import contextlib
 import socket
@@ -73,7 +73,7 @@ def everything(connection):
         (b"GET /", b"a"),
     ],
 )
-def test_a_head_without_end(connect, start, part):
+def test_endless_heads_are_rejected(connect, start, part):
     connection = connect()
     connection.sendall(start)
     sent = 0
@@ -86,7 +86,7 @@ def test_a_head_without_end(connect, start, part):
 
 
 @pytest.mark.parametrize("start", [b"", b"GET / HT", b"GET / HTTP/1.1\r\na: b"])
-def test_a_head_that_does_not_come(connect, start):
+def test_missing_heads_time_out(connect, start):
     connection = connect()
     started = time.monotonic()
     connection.sendall(start)
@@ -94,7 +94,7 @@ def test_a_head_that_does_not_come(connect, start):
     assert 0.2 < time.monotonic() - started < 5
 
 
-def test_a_second_head_that_does_not_come(connect):
+def test_missing_second_head_times_out(connect):
     connection = connect()
     connection.sendall(POST % (1, b"x") + b"POST / HTTP/1.1\r\na: b")
     first, _, second = everything(connection).partition(b"\r\n\r\n1")
@@ -102,7 +102,7 @@ def test_a_second_head_that_does_not_come(connect):
     assert second.startswith(b"HTTP/1.1 400")
 
 
-def test_long_bodies_and_late_requests_are_none_of_it(connect):
+def test_long_bodies_and_idle_connections_are_allowed(connect):
     connection = connect()
     for _ in range(2):
         connection.sendall(POST % (len(BODY), BODY))
@@ -113,7 +113,7 @@ def test_long_bodies_and_late_requests_are_none_of_it(connect):
         time.sleep(0.5)
 
 
-def test_a_body_may_take_its_time(connect):
+def test_slow_bodies_are_allowed(connect):
     connection = connect()
     connection.sendall(POST % (2, b"x"))
     time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""What is refused of texts, pictures and numbers, and the field it names."""
+"""Test that rejected texts, pictures and numbers name their field."""
 
 import pytest
 from builders import FASTEST
@@ -86,7 +86,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_bodies_that_can_be_read_in_two_ways_are_rejected(client, name):
+def test_ambiguous_json_is_rejected(client, name):
     body, told = BODIES[name]
     kind = {"content-type": "application/json"}
     answer = client.post("/v1/embeddings", content=body, headers=kind)
@@ -103,7 +103,7 @@ def test_every_route_rejects_a_key_twice(client, path):
 
 
 @pytest.mark.parametrize("name", LONG_TEXTS)
-def test_no_route_cuts_a_text_in_silence(client, name):
+def test_long_texts_are_rejected_by_every_route(client, name):
     path, body, param = LONG_TEXTS[name]
     error = refused(client, path, body)
     assert error["param"] == param
@@ -114,7 +114,7 @@ def test_no_route_cuts_a_text_in_silence(client, name):
         assert word not in error["message"]
 
 
-def test_the_route_that_cuts_says_how(client):
+def test_embeddings_route_suggests_truncate(client):
     path, body, _ = LONG_TEXTS["input"]
     assert '"truncate": true' in refused(client, path, body)["message"]
     answer = client.post(path, json=body | {"truncate": True})
@@ -142,7 +142,7 @@ def test_the_field_at_fault_is_named(client, name):
     assert refused(client, path, body)["param"] == param
 
 
-def test_texts_that_just_fit_are_read(client, offline):
+def test_texts_of_maximal_length_are_read(client, offline):
     """As many tokens as the model reads, a mask counted as one."""
     tokenizer = offline["fill"].preprocessor.tokenizer
     most = tokenizer.sequence_length

@@ -1,4 +1,4 @@
-"""The shapes that clients call, word for word, and answers as offline."""
+"""Test the shapes of all routes, and compare answers with offline tasks."""
 
 import base64
 import json
@@ -242,7 +242,7 @@ def test_search(client, photos):
     assert str(photos) not in json.dumps(answer)
 
 
-def test_a_bad_input_does_no_harm_to_its_neighbours(presets):
+def test_bad_inputs_do_not_affect_their_batch(presets):
     from keras_bridgetower.apps.serve.errors import Refused
     from keras_bridgetower.apps.serve.inputs import ToEmbed
 
