@@ -57,10 +57,10 @@ def test_every_picture_is_indexed_and_the_unreadable_are_named(
     last = seen[-1]
     assert (last.done, last.total, last.embedded) == (11, 11, 10)
     assert last.unreadable == 1
-    said = kbt.search.info(search.store)
-    assert said["pictures"] == 10 and said["whole"] is True
-    assert said["preset"] == matching.preset and said["width"] == 64
-    assert said["image_mode"] == "squash" and len(said["sum"]) == 64
+    facts = kbt.search.info(search.store)
+    assert facts["pictures"] == 10 and facts["whole"] is True
+    assert facts["preset"] == matching.preset and facts["width"] == 64
+    assert facts["image_mode"] == "squash" and len(facts["sum"]) == 64
 
 
 def test_unchanged_pictures_are_not_embedded(matching, photos, lance_name):

@@ -30,15 +30,15 @@ def check_equal(hits, files, similarities):
     )
 
 
-@pytest.mark.parametrize("given", ["text", "image", "both"])
-def test_a_query_equals_brute_force(three_way, photos, store_name, given):
+@pytest.mark.parametrize("kind", ["text", "image", "both"])
+def test_a_query_equals_brute_force(three_way, photos, store_name, kind):
     search = PictureSearch(store_name, three_way)
     search.index(photos, batch_size=4)
     files = files_of(photos)
     task = three_way.contrastive
     vectors = task.embed(images=files, batch_size=4)
     query = {"text": TEXT, "image": files[3]}
-    query = query if given == "both" else {given: query[given]}
+    query = query if kind == "both" else {kind: query[kind]}
     wanted = task.embed(images=query.get("image"), texts=query.get("text"))
     hits = search.query(**query, top_k=4)
     check_equal(hits, files, vectors @ wanted)
@@ -60,8 +60,8 @@ def test_the_collection_of_a_server(matching, three_way, photos):
     vectors = matching.contrastive.embed(images=files)
     wanted = matching.contrastive.embed(texts=TEXT)
     check_equal(search.query(TEXT, rerank=0), files, vectors @ wanted)
-    said = info(store)
-    assert said["whole"] is True and said["pictures"] == 10
+    facts = info(store)
+    assert facts["whole"] is True and facts["pictures"] == 10
     (photos / "ellipse" / "red_0.png").unlink()
     assert search.index(photos).removed == 1
     with pytest.raises(ValueError, match="an index of the same model"):

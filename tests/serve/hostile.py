@@ -284,10 +284,10 @@ def main(url):
     wrong = 0
     with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
         for hostile in everything:
-            told = problem(hostile, send(client, hostile))
-            if told:
+            problem_found = problem(hostile, send(client, hostile))
+            if problem_found:
                 wrong += 1
-                print(f"{hostile.name}: {told}")
+                print(f"{hostile.name}: {problem_found}")
     print(f"{len(everything)} requests, {wrong} wrong answers")
     return 1 if wrong else 0
 

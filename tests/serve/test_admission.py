@@ -246,17 +246,17 @@ def test_client_disconnects_before_its_body_ends():
 def test_body_size_is_limited_with_and_without_length():
     async def check():
         admit = admission(App(), body_bytes=10)
-        told = await asked(admit, headers=[(b"content-length", b"11")])
-        untold = await asked(admit, parts=[b"12345", b"67890", b"1"])
+        declared = await asked(admit, headers=[(b"content-length", b"11")])
+        undeclared = await asked(admit, parts=[b"12345", b"67890", b"1"])
         wrong = await asked(admit, headers=[(b"content-length", b"-1")])
-        for request in (told, untold, wrong):
+        for request in (declared, undeclared, wrong):
             assert (request.status, request.code) == (413, "too_large")
 
     run(check)
 
 
 @pytest.mark.parametrize(
-    ("given", "status"),
+    ("header", "status"),
     [
         (b"Bearer key", 200),
         (b"bearer key", 200),
@@ -271,12 +271,12 @@ def test_body_size_is_limited_with_and_without_length():
         (b"\xff", 401),
     ],
 )
-def test_the_key_needs_the_bearer_scheme(given, status):
+def test_the_key_needs_the_bearer_scheme(header, status):
     async def check():
         app = App()
         app.go.set()
         admit = admission(app)
-        headers = [(b"authorization", given)]
+        headers = [(b"authorization", header)]
         request = await asked(admit, headers=headers)
         assert request.status == status
         if status == 401:
@@ -304,7 +304,7 @@ REBOUND = (
 
 @pytest.mark.parametrize("path", ["/v1/answer", "/health"])
 @pytest.mark.parametrize(
-    ("key", "hosts", "given", "status"),
+    ("key", "hosts", "host", "status"),
     [
         *((None, (), host, 200) for host in KNOWN),
         *((None, (), host, 403) for host in REBOUND),
@@ -318,12 +318,12 @@ REBOUND = (
         ("key", ("api.example.org",), "api.example.org", 200),
     ],
 )
-def test_hosts_that_are_answered(path, key, hosts, given, status):
+def test_hosts_that_are_answered(path, key, hosts, host, status):
     async def check():
         app = App()
         app.go.set()
         admit = admission(app, key, hosts)
-        request = await asked(admit, path, [(b"host", given.encode())])
+        request = await asked(admit, path, [(b"host", host.encode())])
         assert request.status == status
         if status == 403:
             assert request.code == "unknown_host"

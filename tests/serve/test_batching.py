@@ -76,13 +76,13 @@ async def waiting(preset, *requests):
     return tasks
 
 
-def given(*values, kind="a"):
+def inputs(*values, kind="a"):
     return [Given(value, kind) for value in values]
 
 
 def test_waiting_inputs_share_a_batch():
     async def check(preset, slow):
-        tasks = await waiting(preset, given(1), given(2, 3), given(4))
+        tasks = await waiting(preset, inputs(1), inputs(2, 3), inputs(4))
         slow.go.set()
         assert await asyncio.gather(*tasks) == [[2], [4, 6], [8]]
 
@@ -92,7 +92,7 @@ def test_waiting_inputs_share_a_batch():
 def test_kinds_are_batched_apart_in_turns():
     async def check(preset, slow):
         mixed = [Given(1), Given(10, "b"), Given(2), Given(3)]
-        tasks = await waiting(preset, mixed, given(11, kind="b"))
+        tasks = await waiting(preset, mixed, inputs(11, kind="b"))
         slow.go.set()
         assert await asyncio.gather(*tasks) == [[2, 20, 4, 6], [22]]
 
@@ -102,7 +102,9 @@ def test_kinds_are_batched_apart_in_turns():
 
 def test_a_small_request_does_not_wait_for_a_large_one():
     async def check(preset, slow):
-        [large, small] = await waiting(preset, given(*range(1, 11)), given(20))
+        [large, small] = await waiting(
+            preset, inputs(*range(1, 11)), inputs(20)
+        )
         slow.go.set()
         assert await small == [40]
         assert await large == [2 * value for value in range(1, 11)]
@@ -114,8 +116,8 @@ def test_a_small_request_does_not_wait_for_a_large_one():
 
 def test_verbs_are_batched_apart():
     async def check(preset, slow):
-        [one] = await waiting(preset, given(1))
-        other = asyncio.create_task(preset.ask("score", given(2)))
+        [one] = await waiting(preset, inputs(1))
+        other = asyncio.create_task(preset.ask("score", inputs(2)))
         await asyncio.sleep(0.01)
         slow.go.set()
         assert (await one, await other) == ([2], [4])
@@ -125,7 +127,7 @@ def test_verbs_are_batched_apart():
 
 def test_inputs_of_ended_requests_are_dropped():
     async def check(preset, slow):
-        gone, stays = await waiting(preset, given(1, 2), given(3))
+        gone, stays = await waiting(preset, inputs(1, 2), inputs(3))
         gone.cancel()
         await asyncio.sleep(0.01)
         slow.go.set()
@@ -138,7 +140,7 @@ def test_inputs_of_ended_requests_are_dropped():
 
 def test_ending_a_request_does_not_affect_its_batch():
     async def check(preset, slow):
-        both = await waiting(preset, given(1), given(2))
+        both = await waiting(preset, inputs(1), inputs(2))
         slow.go.set()
         while len(slow.batches) < 2:
             await asyncio.sleep(0)
@@ -150,15 +152,15 @@ def test_ending_a_request_does_not_affect_its_batch():
 
 def test_model_errors_reach_their_batch_only():
     async def check(preset, slow):
-        tasks = await waiting(preset, given(-1), given(2))
-        other = asyncio.create_task(preset.ask("embed", given(3, kind="b")))
+        tasks = await waiting(preset, inputs(-1), inputs(2))
+        other = asyncio.create_task(preset.ask("embed", inputs(3, kind="b")))
         await asyncio.sleep(0.01)
         slow.go.set()
         for task in tasks:
             with pytest.raises(RuntimeError, match="out of memory"):
                 await task
         assert await other == [6]
-        assert await preset.ask("embed", given(5)) == [10]
+        assert await preset.ask("embed", inputs(5)) == [10]
 
     assert run(check) == [[100], [-1, 2], [3], [5]]
 

@@ -55,7 +55,7 @@ def running(engine, tmp_path_factory):
     assert process.returncode == 0
     words = log.read_text()
     assert "Traceback" not in words
-    # Nothing but our own two lines, and what the kill made it say.
+    # Only our own two lines, and the message about the kill.
     assert len(words.splitlines()) <= 3, words
 
 
@@ -141,5 +141,5 @@ def test_debug_shows_output_of_ray_processes(tmp_path):
     options = ["--engine", "ray", "--debug"]
     with open(log, "w") as file, load_server.server(file, *options):
         pass
-    said = f"ServeReplica:keras-bridgetower:{load_server.PRESET}"
-    assert said in log.read_text()
+    name = f"ServeReplica:keras-bridgetower:{load_server.PRESET}"
+    assert name in log.read_text()

@@ -87,8 +87,8 @@ def test_squares_equal_those_of_this_process(mode, tmp_path):
     found = run(check)
     whole = Image.fromarray(load_image(file.getvalue()))
     expected = np.asarray(place(whole, 32, mode, 32))
-    for made in found[:2]:
-        np.testing.assert_array_equal(np.asarray(made), expected)
+    for square in found[:2]:
+        np.testing.assert_array_equal(np.asarray(square), expected)
     assert found[2].getpixel((0, 0)) == (255, 0, 0)
 
 

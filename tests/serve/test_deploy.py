@@ -112,8 +112,10 @@ def test_the_image_installs_extras_that_exist():
     assert extras | {"ray"} <= set(PROJECT["optional-dependencies"])
     # Those of the other files that are built from it.
     for name in ("Dockerfile", "kuberay.yaml"):
-        told = re.findall(r"EXTRAS=([\w,]+)", (DEPLOY / name).read_text())
-        assert extras | {"ray"} in [set(one.split(",")) for one in told]
+        extra_lists = re.findall(
+            r"EXTRAS=([\w,]+)", (DEPLOY / name).read_text()
+        )
+        assert extras | {"ray"} in [set(one.split(",")) for one in extra_lists]
 
 
 def test_the_image_copies_what_its_build_needs():

@@ -50,9 +50,9 @@ def test_hostile_requests(client, server, tmp_path, monkeypatch):
     assert len(every) >= 200
     wrong = {}
     for one in every:
-        told = hostile.problem(one, hostile.send(client, one))
-        if told:
-            wrong[one.name] = told
+        problem_found = hostile.problem(one, hostile.send(client, one))
+        if problem_found:
+            wrong[one.name] = problem_found
     trap.close()
     assert not wrong
     assert trap.connections == 0

@@ -87,7 +87,7 @@ def test_index_of_an_unserved_preset_is_rejected(index, photos):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["serve", "no_such_preset"], "There is no preset 'no_such_preset'"),
         (["serve", "bridgetower_tiny_easy_nlvr2"], "this command needs"),
@@ -100,11 +100,11 @@ def test_index_of_an_unserved_preset_is_rejected(index, photos):
         (["serve", FUSED, "--host", "::"], "`--without-key`"),
     ],
 )
-def test_command_rejects_wrong_options(capfd, monkeypatch, words, said):
+def test_command_rejects_wrong_options(capfd, monkeypatch, words, message):
     pytest.importorskip("uvicorn", reason="the extra `serve`")
     monkeypatch.delenv(KEY, raising=False)
     assert main.main(words) != 0
-    assert said in capfd.readouterr().err
+    assert message in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -87,11 +87,11 @@ BODIES = {
 
 @pytest.mark.parametrize("name", BODIES)
 def test_ambiguous_json_is_rejected(client, name):
-    body, told = BODIES[name]
+    body, message = BODIES[name]
     kind = {"content-type": "application/json"}
     answer = client.post("/v1/embeddings", content=body, headers=kind)
     assert answer.status_code == 400, answer.text
-    assert told in answer.json()["error"]["message"]
+    assert message in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("path", ROUTES)
@@ -124,16 +124,18 @@ def test_embeddings_route_suggests_truncate(client):
     )
 
 
-@pytest.mark.parametrize("given", [None, "text/plain", "application/xml", ""])
+@pytest.mark.parametrize(
+    "content_type", [None, "text/plain", "application/xml", ""]
+)
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/answer"])
-def test_a_wrong_content_type_names_the_header(client, path, given):
-    headers = {} if given is None else {"content-type": given}
+def test_a_wrong_content_type_names_the_header(client, path, content_type):
+    headers = {} if content_type is None else {"content-type": content_type}
     answer = client.post(path, content=b'{"input": "a"}', headers=headers)
     assert answer.status_code == 415
     error = answer.json()["error"]
     assert error["code"] == "unsupported_media_type"
     assert "header `Content-Type: application/json`" in error["message"]
-    assert error["message"].endswith(f"Received: {given or 'none'}")
+    assert error["message"].endswith(f"Received: {content_type or 'none'}")
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -238,7 +238,7 @@ def test_search(client, photos):
         close(
             [found["similarity"], found["match"]], [hit.similarity, hit.match]
         )
-    # No folder of this machine is told.
+    # No folder of this machine is disclosed.
     assert str(photos) not in json.dumps(answer)
 
 
@@ -287,10 +287,10 @@ def test_the_docs_page_loads_nothing_from_the_network(client):
 
 
 def test_hits_name_no_folder_of_the_server():
-    for path, shown in (
+    for path, expected in (
         ("/photos/cats/1.png", "cats/1.png"),
         # Of a table that was indexed with `outside=True`.
         ("/elsewhere/1.png", "1.png"),
     ):
         hit = Hit(path, 0.5, name="a", text=None, folder="/photos")
-        assert index._told(hit)["picture"] == shown
+        assert index._public(hit)["picture"] == expected
