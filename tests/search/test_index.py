@@ -94,7 +94,7 @@ def test_a_picture_is_read_once(matching, photos, lance_name, monkeypatch):
     vector = matching.embed_query(image=photos / "ellipse/red_0.png")
     found = search.store.nearest(vector, 100)
     assert found[0][0].path == "ellipse/red_0.png" and found[0][1] > 1 - 1e-5
-    monkeypatch.setattr(reading, "_HELD", 10)
+    monkeypatch.setattr(reading, "_READ_ONCE", 10)
     pieces = PictureSearch(f"{lance_name}.pieces", matching)
     pieces.index(photos)
     assert pieces.store.nearest(vector, 100) == found
