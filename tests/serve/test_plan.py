@@ -90,7 +90,6 @@ def test_index_of_an_unserved_preset_is_rejected(index, photos):
     ("words", "message"),
     [
         (["serve", "no_such_preset"], "There is no preset 'no_such_preset'"),
-        (["serve", "bridgetower_tiny_easy_nlvr2"], "this command needs"),
         (["serve", FUSED, "--queue", "0"], "'--queue'"),
         (["serve", FUSED, "--seconds", "-1"], "`seconds` must be"),
         (["serve", FUSED, "--picture-host", "http://a/"], "`picture_hosts`"),
