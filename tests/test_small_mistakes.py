@@ -22,8 +22,7 @@ from streams import write
 import keras_bridgetower as kbt
 from keras_bridgetower import analysis
 from keras_bridgetower.analysis import figures
-from keras_bridgetower.apps.filtering.folder import FilterFolder
-from keras_bridgetower.apps.predict import on_beam
+from keras_bridgetower.apps.predict import output
 from keras_bridgetower.apps.predict.output import PredictionFile
 from keras_bridgetower.data import look
 from keras_bridgetower.data.augment.transforms import transform
@@ -442,10 +441,9 @@ def _index(path, store):
 # Each writes to a path.
 OUTPUTS = {
     "predict": lambda path: _context(PredictionFile(path, {})),
-    "predict on many machines": lambda path: _context(
-        on_beam._alone(str(path))
+    "predict on many machines, filter": lambda path: _context(
+        output.locked(path)
     ),
-    "filter": lambda path: _context(FilterFolder(path).writing()),
     "build": lambda path: write(path, [record("vqa", 0)], num_shards=1),
     "part of a shard": lambda path: write_shard(
         ShardJob(str(path).removesuffix(".part"), (record("vqa", 0),), "")
