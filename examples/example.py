@@ -7,8 +7,9 @@ the help of its command line and the page docs/examples.md are made.
 import argparse
 import pathlib
 import re
+import textwrap
 
-GREEN, GRAY = "#00704f", "#bbbbbb"
+GREEN, RED, GRAY = "#00704f", "#c04000", "#bbbbbb"
 FIELDS = ("Title", "Author", "Date", "Description", "Accelerator")
 
 
@@ -49,6 +50,44 @@ def save(figure, folder, name, caption):
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / name, dpi=100)
     print(f"{folder / name}: {caption}")
+
+
+def contact_sheet(cells, columns, title):
+    """Draw pictures in cells, with a text below each; wrong ones are red.
+
+    Args:
+        cells: list of `(pictures, text, right)`: arrays `(H, W, 3)` of uint8
+            side by side, a str of one or more lines, and a bool.
+        columns: int, cells in a row.
+        title: str.
+    """
+    rows = -(-len(cells) // columns)
+    across = max(len(pictures) for pictures, *_ in cells)
+    width = max(across, 1.4)
+    texts = [_wrap(text, int(23 * width)) for _, text, _ in cells]
+    # As many lines for each, so that the pictures have one size.
+    lines = max(map(len, texts))
+    figure = new_figure(2.1 * columns * width, rows * (2.1 + 0.2 * lines) + 0.4)
+    figure.suptitle(title, fontsize=13)
+    grid = figure.subfigures(rows, columns, squeeze=False)
+    for part, (pictures, _, right), text in zip(
+        grid.flat, cells, texts, strict=False
+    ):
+        places = part.subplots(1, across, squeeze=False)[0]
+        for axes, picture in zip(places, pictures, strict=True):
+            _show(axes, picture)
+        text += [" "] * (lines - len(text))
+        color = "black" if right else RED
+        part.supxlabel("\n".join(text), fontsize=11, color=color)
+    return figure
+
+
+def _wrap(text, width):
+    return [
+        piece
+        for line in text.split("\n")
+        for piece in textwrap.wrap(line, width)
+    ]
 
 
 def rows_of_hits(rows, title):

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -44,6 +45,21 @@ def run_python(*arguments, cwd):
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+@pytest.fixture
+def run_here(tmp_path, monkeypatch, capsys):
+    """Run a script in this process and return what it prints."""
+
+    def called(script, *arguments):
+        monkeypatch.chdir(tmp_path)
+        path = str(ROOT / "examples" / script)
+        monkeypatch.setattr(sys, "argv", [path, *arguments])
+        monkeypatch.syspath_prepend(ROOT / "examples")
+        runpy.run_path(path, run_name="__main__")
+        return capsys.readouterr().out
+
+    return called
 
 
 @FASTEST
@@ -112,6 +128,39 @@ def test_match_and_rank(tmp_path):
     with Image.open(tmp_path / "out/match_and_rank/ranked.png") as picture:
         assert picture.size == (5 * 175, 3 * 215 + 40)
         assert len(picture.convert("L").getcolors()) > 20
+
+
+@FASTEST
+@pytest.mark.parametrize(
+    "script, arguments, picture",
+    [
+        ("fill_mask.py", ("--pictures", "25"), "filled.png"),
+        pytest.param(
+            "entail.py",
+            ("--rows", "90"),
+            "entailed.png",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "compare.py",
+            ("--rows", "84"),
+            "compared.png",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_task_beats_the_blind_score(
+    script, arguments, picture, tmp_path, run_here
+):
+    pytest.importorskip("easy_vqa")
+    printed = run_here(script, *arguments)
+    # The last such line is that of all together.
+    found = re.findall(r"([\d.]+) % right \(.*?([\d.]+) %\)", printed)
+    score, blind = map(float, found[-1])
+    assert score > blind + 5
+    folder = tmp_path / "out" / script.removesuffix(".py")
+    with Image.open(folder / picture) as sheet:
+        assert len(sheet.convert("L").getcolors()) > 20
 
 
 @FASTEST

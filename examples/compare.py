@@ -1,0 +1,82 @@
+"""Title: Is a statement about two pictures true?
+Author: the keras_bridgetower maintainers
+Date: 2026-11-25
+Description: Judges statements about pairs of pictures, with accuracy and
+    consistency as NLVR2 counts them, beside what is right with one picture
+    unseen.
+Accelerator: none; half a minute on one CPU core
+
+    python examples/compare.py
+    python examples/compare.py --left a.png --right b.png \\
+        --statement "both shapes are red."
+
+Runs offline; needs `pip install easy-vqa matplotlib`.
+"""
+
+import pathlib
+import time
+
+import example
+import keras
+from easy_world.pairs import BLIND_PAIRS
+from easy_world.pairs import pairs
+from easy_world.scenes import load_scenes
+from example import contact_sheet
+
+import keras_bridgetower as kbt
+from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
+
+
+def main():
+    parser = example.parser(__file__, __doc__)
+    parser.add_argument("--left", type=pathlib.Path)
+    parser.add_argument("--right", type=pathlib.Path)
+    parser.add_argument("--statement", default="both shapes are red.")
+    parser.add_argument("--preset", default="bridgetower_tiny_easy_nlvr2")
+    parser.add_argument("--rows", type=int, default=600)
+    arguments = parser.parse_args()
+    if (arguments.left is None) != (arguments.right is None):
+        parser.error("--left and --right belong together")
+    started = time.time()
+
+    model = kbt.BridgeTowerNLVR2.from_preset(arguments.preset)
+    if arguments.left:
+        true, share = model.compare(
+            arguments.left, arguments.right, arguments.statement
+        )
+        print(f"{arguments.statement}  ->  {true} {share:.3f}")
+        return
+
+    scenes = load_scenes("test")
+    rows = pairs(scenes)
+    count = arguments.rows
+    left, right = scenes.data.images[rows.image_index[:count].T]
+    judged = model.compare(left, right, rows.sentences[:count], batch_size=64)
+    report = evaluate_nlvr2(
+        rows.identifiers[:count],
+        rows.labels[:count],
+        [true for true, _ in judged],
+    )
+    print(report)
+    blind = max(BLIND_PAIRS.values())
+    print(
+        f"all: {report.accuracy:.1f} % right (one picture unseen: "
+        f"{blind:.1f} %)"
+    )
+
+    # Four pairs stand with each sentence: another pair of each.
+    cells = []
+    for i in range(0, min(count, 45), 5):
+        true, share = judged[i]
+        truth = bool(rows.labels[i])
+        text = f"{rows.sentences[i]}\n{true} {share:.2f}, is: {truth}"
+        cells.append(([left[i], right[i]], text, true == truth))
+    sheet = contact_sheet(cells, 3, "Statements about two pictures")
+    caption = "pairs, statements and answers"
+    example.save(sheet, arguments.output, "compared.png", caption)
+    seconds = time.time() - started
+    print(f"{seconds:.1f} seconds on {keras.config.backend()}")
+
+
+if __name__ == "__main__":
+    main()
