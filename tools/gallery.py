@@ -28,7 +28,8 @@ PAGE = ROOT / "docs" / "examples.md"
 PICTURES = ROOT / "docs" / "pictures" / "examples"
 # In the order of the page.
 NAMES = (
-    *("ask", "match_and_rank", "embed_search", "finetune_vqa"),
+    *("ask", "fill_mask", "entail", "compare"),
+    *("match_and_rank", "embed_search", "finetune_vqa"),
     *("custom_loop", "pretrain", "finetune", "ablations"),
 )
 WIDEST = 1000  # pixels
