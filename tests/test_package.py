@@ -176,7 +176,6 @@ DOCUMENTED = [
     kbt.register_head,
     *(kbt.BridgeTowerVQA.answer, kbt.BridgeTowerBackbone.attention_maps),
     *(kbt.BridgeTowerRetrieval.score, kbt.BridgeTowerRetrieval.rank),
-    *(pictures.load, pictures.attributes),
     *(kbt.distribute, remat.remat),
 ]
 
