@@ -1,4 +1,4 @@
-"""Whether this process is one of ours, which imports Keras late or never.
+"""Detects command-line and server processes, which import Keras late or never.
 
 `--help` needs no Keras, and environment variables that quiet a framework must
 be set before it is imported. The package asks this while it is imported.
@@ -19,12 +19,12 @@ OWN_MODULES = "KERAS_BRIDGETOWER_MODULES"
 
 
 def imports_late():
-    """Whether this process imports Keras itself, if it needs it."""
+    """Return True if importing the package must not import Keras."""
     return SERVER in os.environ or is_command_line()
 
 
 def is_command_line():
-    """Whether `keras-bridgetower` or `python -m keras_bridgetower` runs."""
+    """Return True in `keras-bridgetower` and `python -m keras_bridgetower`."""
     program = sys.argv[0] if sys.argv else ""
     if program == "-m":
         # While Python looks for the module, only this list has its name.

@@ -87,7 +87,7 @@ class SearchModels:
         return compute_dtype(self.contrastive)
 
     def identity(self, vectors):
-        """What vectors of these models depend on, as plain values.
+        """Return the plain values that determine vectors of these models.
 
         Args:
             vectors: `"image"` or `"fused"`, what is embedded.
@@ -190,7 +190,7 @@ def _opened(path):
 
 
 def preset_name(preset):
-    """How an index names a preset: folders and files by their full path."""
+    """Return the name of a preset in an index: full paths of local ones."""
     name = os.fspath(getattr(preset, "root", preset))
     if name in PRESETS or not os.path.exists(name):
         return name

@@ -75,12 +75,12 @@ class ServedPreset:
         self.identities = {}
 
     def kinds(self):
-        """What can be embedded: `"text"`, `"image"`, perhaps `"fused"`."""
+        """Return the kinds of embeddings, such as `("text", "image")`."""
         embed = self.tasks.get("embed")
         return tuple(embedding_kinds(embed.ways)) if embed else ()
 
     def facts(self):
-        """What a client may be told of it, a dict of plain values."""
+        """Return a dict of plain values that clients may see."""
         embed = self.tasks.get("embed")
         return {
             "verbs": tuple(self.tasks),
