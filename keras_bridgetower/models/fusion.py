@@ -396,7 +396,7 @@ def _check_states(taps, text_states, image_states):
 
 
 def _check_mask(padding_mask, states):
-    """Raise if a mask would be broadcast to the tokens of the text."""
+    """Raise unless the mask has the shape of the text's tokens."""
     if padding_mask is None:
         return
     mask, text = tuple(padding_mask.shape), tuple(states[0].shape)[:2]
@@ -439,8 +439,8 @@ class WithWeight(keras.Operation):
 
     def get_config(self):
         raise NotImplementedError(
-            "A functional model over a task shares weights among its parts, "
-            "which its configuration cannot express. Save and copy the task, "
-            "or save the weights alone by `save_weights`. "
+            "A functional model built on a task cannot be serialized, "
+            "because its parts share weights. Save and copy the task, or save "
+            "only the weights by `save_weights`. "
             f"Received: a graph that reads the weight {self.weight.path}"
         )

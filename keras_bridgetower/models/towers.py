@@ -227,8 +227,8 @@ class Tower(PatchedModel, keras.Model):
         ]
         if not blocks:
             raise ValueError(
-                "No layer of the encoder holds a `MultiHeadAttention`, so its "
-                f"blocks are not known. Received: encoder={self.encoder.name}"
+                "No layer of the encoder has a `MultiHeadAttention`, so its "
+                f"blocks cannot be found. Received: encoder={self.encoder.name}"
             )
         return blocks
 
@@ -274,7 +274,7 @@ def _as_list(outputs):
 
 
 def _with_own_norm(state, index):
-    """Return a state with its final norm replaced by a copy of the norm."""
+    """Return a state with its own copy of the final norm."""
     shared, sources = source_layer(state)
     if not isinstance(shared, keras.layers.LayerNormalization):
         raise ValueError(

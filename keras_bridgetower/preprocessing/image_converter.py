@@ -1,4 +1,4 @@
-"""Normalizes pictures to squares, with the pixels of the authors' code."""
+"""Resizes and normalizes pictures exactly as the authors' code does."""
 
 import keras
 import keras_hub
@@ -22,7 +22,7 @@ from keras_bridgetower.preprocessing.verb_inputs import pictures_in
 from keras_bridgetower.preprocessing.verb_inputs import pictures_of
 from keras_bridgetower.presets import registry
 
-# As KerasHub names what a preset holds of a converter.
+# KerasHub's name for the configuration of an image converter.
 CONFIG = "image_converter.json"
 
 
@@ -44,9 +44,9 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
             processor of `transformers` 4, as the published presets do: sides
             are floored to multiples of `size_divisor`, long pictures shrink,
             black fills what is missing. With 294 pixels and 32 the picture
-            is thus 288 wide with a black edge of 3; vectors made before by
-            `transformers` 4 had it. `"crop"` fills all 294 instead, as the
-            authors trained.
+            is thus 288 wide with a black edge of 3, as are the vectors that
+            `transformers` 4 computes. `"crop"` fills all 294 pixels, as in
+            the authors' training.
         size_divisor: int. Read by the mode `"hf"` only.
         mean, std: three numbers each, of red, green and blue. CLIP's by
             default; encoders of ImageNet and ViT were trained with others.
@@ -65,8 +65,8 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
 
     Raises:
         ValueError: An unknown mode, a size that is not a positive integer,
-            other than three channels, or a picture that cannot be read, named
-            as in `images[2]`.
+            `mean` or `std` without three entries, or a picture that cannot
+            be read, named as in `images[2]`.
 
     Example:
 
@@ -133,8 +133,8 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
             data_format="channels_last",
             **kwargs,
         )
-        # Never run. Of a layer that is not built Keras reads a batch more
-        # before it predicts, and then those of several workers in disorder.
+        # Never run. If a layer is not built, Keras reads one more batch before
+        # it predicts, and batches of several workers come out of order.
         self.resizing.built = True
         self.image_size = image_size
         self.mode = mode
@@ -177,7 +177,7 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         return outputs
 
     def block(self, images, start, stop):
-        """Convert a part of many pictures, which errors name by their place.
+        """Convert `images[start:stop]`; errors name pictures by their index.
 
         Args:
             images: list of pictures, as `pictures_of` returns it.
@@ -190,9 +190,9 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         return self._convert(images[start:stop], number=start)
 
     def _convert(self, images, name="images", place=None, number=0):
-        """Convert pictures, a single one to `place` where it has its shape.
+        """Convert pictures; write a single one to `place` if the shape fits.
 
-        Errors call the first of several `number`.
+        Errors count several pictures from `number`.
         """
         images, single = pictures_of(images)
         if single:
@@ -239,7 +239,7 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
             and image.dtype == np.uint8
             and image.shape == (side, side, 3)
         )
-        # What a transform made: the way through Pillow would only copy it.
+        # From a transform: Pillow would only copy it.
         if not made:
             image = open_image(image, name)
             image = place(image, side, self.mode, self.size_divisor, name)

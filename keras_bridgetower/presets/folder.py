@@ -106,7 +106,7 @@ class PresetFolder:
         path = self.path(name)
         if path.stat().st_size > LARGEST_ASSET:
             raise PresetError(
-                f"A tokenizer's file may have {LARGEST_ASSET:,} bytes.",
+                f"A tokenizer file may have at most {LARGEST_ASSET:,} bytes.",
                 self.root,
                 [name],
             )
@@ -120,7 +120,7 @@ class PresetFolder:
         return sum(path.stat().st_size for path in paths)
 
     def room_for_heads(self):
-        """Return the most weights of the heads and their file, or None.
+        """Return an upper bound on the number of weights of the heads.
 
         Returns:
             `(count, file)`, or None if there is no such file.
@@ -250,8 +250,8 @@ class PresetFolder:
             raise
         except Exception as error:
             raise PresetError(
-                f"{name} describes nothing that can be built, with the values "
-                f"that were passed: {type(error).__name__}: {error!s:.600}",
+                f"{name} cannot be loaded with the given arguments: "
+                f"{type(error).__name__}: {error!s:.600}",
                 self.root,
             ) from error
 

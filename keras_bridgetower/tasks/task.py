@@ -30,7 +30,7 @@ from keras_bridgetower.tasks.trainable import TrainableTask
 
 
 # Keras replaces `Model` by `Functional` among the bases of all these classes.
-# `Exported` is last, so that it comes after KerasHub's, which undo that.
+# `Exported` is last because KerasHub's classes undo this replacement.
 class BridgeTowerTask(
     PatchedModel, AdaptedTask, PresetTask, TrainableTask, Exported
 ):
@@ -38,7 +38,7 @@ class BridgeTowerTask(
 
     A subclass names its `preprocessor_cls` and its heads, calls them in
     `outputs_of`, and defines `head_arguments`, `default_loss`,
-    `default_metrics` and one verb. `docs/own_work.md` has an example.
+    `default_metrics` and its verbs. `docs/own_work.md` has an example.
 
     Args:
         backbone: a `BridgeTowerBackbone`.
@@ -55,9 +55,9 @@ class BridgeTowerTask(
     label_arguments = ()
     # Constructor arguments that `get_config` adds: attributes of these names.
     config_arguments = ()
-    # By which commands call the task, such as "vqa"; None for base classes.
+    # Name of the task in commands, such as "vqa"; None for base classes.
     task_name = None
-    # The `Verb`s by which applications ask the task.
+    # `Verb`s: the methods that applications may call.
     verbs = ()
     # Constructor values of a task that a `Recipe` trains, and the fields that
     # hold them; "labels" are those of the data.
@@ -69,8 +69,8 @@ class BridgeTowerTask(
         if preprocessor is not None:
             check_preprocessor(backbone, preprocessor, inputs)
         # === Layers ===
-        # Not tracked as a layer, on torch KerasHub does not either: a task
-        # has the weights of its graph, and no tower that it never runs.
+        # Not tracked as a layer (KerasHub does not either on torch), so that
+        # a task has only the weights that its graph uses.
         object.__setattr__(self, "_backbone", backbone)
         object.__setattr__(self, "inference", Inference(self))
         self.preprocessor = preprocessor
@@ -82,13 +82,13 @@ class BridgeTowerTask(
         super().__init__(
             inputs=inputs, outputs=self.outputs_of(inputs), **kwargs
         )
-        # Among them may be one that the symbolic graph does not reach.
+        # The symbolic graph may not reach all heads.
         self.heads = self.heads
         # === Config ===
         self.head_values = heads
 
     def inputs_of(self, backbone):
-        """Return symbolic features of the task, as of its preprocessor."""
+        """Return symbolic inputs that match the preprocessor's features."""
         return backbone.input
 
     def outputs_of(self, inputs):
@@ -134,8 +134,8 @@ class BridgeTowerTask(
         return self.outputs_of(inputs)
 
     def compute_output_spec(self, inputs, training=None, mask=None):
-        # As its graph was made: Keras' own tries a text of 83 tokens, for
-        # which an encoder may have no positions.
+        # The shapes of the graph. Keras would probe with 83 tokens, for which
+        # an encoder may have no positions.
         return keras.tree.map_structure(
             lambda x: keras.KerasTensor(x.shape, x.dtype),
             self.outputs_of(inputs),
@@ -157,7 +157,7 @@ class BridgeTowerTask(
         return self.preprocessor
 
     def check_request(self, texts=(), top_k=1):
-        """Raise a ValueError if the verb accepts no such texts or `top_k`.
+        """Raise a ValueError unless the verb accepts the texts and `top_k`.
 
         Args:
             texts: list of str, or empty.
@@ -216,7 +216,7 @@ class BridgeTowerTask(
         if not sources[0].count:
             shapes = {name: given[name].shape for name in self.input}
             return data_path.no_predictions(self, shapes)
-        # What an objective drew refers to other rows of the batch: add none.
+        # Drawn features refer to other rows of the batch: add no rows.
         drawn = set(features) - set(self.input)
         values = {"answers": False, "fill": not drawn}
         return inference.joined(
@@ -278,7 +278,7 @@ class BridgeTowerTask(
             line_length, positions, print_fn, **kwargs: as
                 `keras.Model.summary`.
         """
-        # KerasHub's own reads pairs where an image converter has one side.
+        # KerasHub expects (height, width); our converter has one integer.
         if self.preprocessor is not None:
             (print_fn or print)(_described(self.preprocessor))
         keras.Model.summary(

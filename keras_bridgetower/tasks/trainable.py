@@ -30,9 +30,9 @@ _WITHOUT_SLOTS = "optimizer_without_slots"
 class TrainableTask(keras_hub.models.Task):
     """Abstract: a task that is trained on raw inputs or features.
 
-    `fit/data_path.py` lists the steps that data go through. Keras' own
-    methods are called by name (`Replicas.run`), past those of KerasHub, which
-    would preprocess once more.
+    `fit/data_path.py` lists the steps that data go through. `Replicas.run`
+    calls the methods of `keras.Model`, because KerasHub's would preprocess a
+    second time.
     """
 
     # --- The loss and the metrics of a task. ---
@@ -72,7 +72,7 @@ class TrainableTask(keras_hub.models.Task):
 
     @property
     def trainable_weights(self):
-        # Keras warns of weights without a gradient, or decays them.
+        # Keras would warn about weights without gradients, or decay them.
         return self._without_unread(super().trainable_weights)
 
     @property
@@ -98,8 +98,8 @@ class TrainableTask(keras_hub.models.Task):
         Args:
             optimizer: a Keras optimizer or its identifier. The default is
                 Keras' AdamW with the learning rate, decay and betas of the
-                authors' VQA fine-tuning, but with one constant rate, and
-                decay of biases and norms too. For the authors' optimizer use
+                authors' VQA fine-tuning, but with a constant rate, and weight
+                decay also on biases and norms. For the authors' optimizer use
                 `keras_bridgetower.training.AdamW` with rows, or a recipe.
                 With `gradient_accumulation_steps` schedules count updates.
             loss: a Keras loss of logits. The default is the task's loss. `fit`
@@ -250,8 +250,8 @@ class TrainableTask(keras_hub.models.Task):
         Returns: `keras.callbacks.History`.
 
         Raises:
-            ValueError: data that do not fit the task or each other, or other
-                trainable weights than at the last `compile`.
+            ValueError: data that do not fit the task or each other, or the
+                trainable weights changed since the last `compile`.
         """
         self._check_place()
         check_trained(self)
@@ -377,7 +377,7 @@ class TrainableTask(keras_hub.models.Task):
             return devices.current().run("predict_on_batch", self, features)
 
     def _prepared(self, *batch):
-        # KerasHub's own fail at labels of several objectives.
+        # KerasHub's version fails with labels of several objectives.
         return keras.utils.unpack_x_y_sample_weight(
             data_path.prepared_batch(self, *batch)
         )
@@ -394,7 +394,7 @@ class TrainableTask(keras_hub.models.Task):
         return devices.current().readable_outputs(super().predict_step(*args))
 
     def _check_place(self):
-        # Keras itself rejects to train a task that was never compiled.
+        # Keras itself refuses to train a task that was never compiled.
         place = getattr(self, "_place", devices.current().place)
         devices.check_compiled(self, place)
 
@@ -444,7 +444,7 @@ def _check_reads_logits(loss):
 
 
 def _check_targets(loss, y, y_pred):
-    """Raise if a loss of class ids gets scores, or one of scores gets ids."""
+    """Raise if a sparse loss gets scores, or another loss gets class ids."""
     one_hot = isinstance(loss, keras.losses.CategoricalCrossentropy)
     if isinstance(loss, keras.losses.SparseCategoricalCrossentropy) or one_hot:
         ids = len(y.shape) < len(y_pred.shape) or y.shape[-1] == 1
@@ -477,7 +477,7 @@ def _share_without_padding(weights):
 
 
 def unread_of(fusion, outputs):
-    """Return the layers of a fusion that lead to none of some outputs.
+    """Return the layers of a fusion on which none of `outputs` depends.
 
     Args:
         fusion: a `CrossModalEncoder`.

@@ -1,4 +1,4 @@
-"""Visual question answering: a choice among known answers."""
+"""Visual question answering, as classification over a list of answers."""
 
 import keras
 import numpy as np
@@ -17,15 +17,15 @@ from keras_bridgetower.tasks.task import BridgeTowerTask
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerVQA(BridgeTowerTask):
-    """Answers questions about pictures, as a choice among known answers.
+    """Answers questions about pictures by choosing from a list of answers.
 
     Args:
         backbone: a `BridgeTowerBackbone`.
         preprocessor: a `BridgeTowerVQAPreprocessor`, or None.
         answers: list of str, the classes in the order of the logits; by
             default those of the preprocessor.
-        head_hidden_scale: number, width of the head's hidden layer over that
-            of the pooled representation.
+        head_hidden_scale: number, width of the head's hidden layer, as a
+            multiple of the pooled width.
         **kwargs: `name`, `compile`.
 
     Call arguments:
@@ -125,7 +125,7 @@ class BridgeTowerVQA(BridgeTowerTask):
 
         Returns:
             list of `(answer, score)` with the best first, the score a
-            sigmoid in 0..1; a list of such lists where lists came in.
+            sigmoid in 0..1; a list of such lists if the inputs were lists.
 
         Raises:
             ValueError: no preprocessor, unequal counts, unreadable pictures,

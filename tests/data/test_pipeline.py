@@ -145,7 +145,7 @@ def test_more_hosts_than_shards_or_rows(reader):
         texts += [streams.ids(stream.batch(n)[0])[0] for n in range(3)]
     assert len(set(texts)) == 39
     # 39 rows leave 7 for the last batch of 16.
-    with pytest.raises(ValueError, match="make as many steps as each other"):
+    with pytest.raises(ValueError, match="the same number of steps"):
         Stream(reader, 16, PLAIN, num_hosts=16)
     last = [
         Stream(reader, 16, PLAIN, num_hosts=16, host=h, remainder="pad").batch(
@@ -290,8 +290,8 @@ def test_sided_texts_and_answers_are_not_mirrored(tmp_path):
         (dict(weights=[1, 2]), "`weights` must be 1 finite numbers above 0"),
         (dict(weights=[0]), "`weights` must be 1 finite numbers above 0"),
         (dict(weights=[0.001]), "`weights` must leave a row of each source"),
-        (dict(batch_size=64, remainder="drop"), "not one whole batch"),
-        (dict(target="none", remainder="pad"), "weighs labels"),
+        (dict(batch_size=64, remainder="drop"), "fewer rows than one batch"),
+        (dict(target="none", remainder="pad"), "needs labels"),
         (dict(max_bad_share=1.5), "`max_bad_share` must be from 0"),
         (
             dict(transform=transform("blip", 48), preprocessor=preprocessor()),

@@ -23,7 +23,7 @@ class Admission:
     beyond `queue` get 429, and those that take too long get 504. A slow body
     does not occupy a place: it gets 408 after `body_seconds`. If too many
     bodies are received at once, the oldest gets 429. Once `draining` is set
-    (on SIGTERM), new requests get 503.
+    (by Ray Serve, when a replica stops), new requests get 503.
 
     Args:
         app: the ASGI application with the routes.

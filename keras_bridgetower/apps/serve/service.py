@@ -54,8 +54,8 @@ class PresetClient:
         Args:
             verb: str.
             inputs: list of inputs.
-            params: list of dict, for each input the field of the body for
-                each value of `Refused.about`.
+            params: list of dict, one for each input, from `Refused.about` to
+                the field of the request to blame.
 
         Returns:
             list of results.
@@ -103,8 +103,8 @@ class Presets:
         """Return the preset for a request.
 
         Args:
-            name: str, the model of the request, or None. Hyphens and
-                underscores are equal, and the user of a handle may precede it.
+            name: str, the model of the request, or None. Hyphens match
+                underscores; a prefix such as `user/` is ignored.
             verb: str, which the preset must support.
 
         Raises:

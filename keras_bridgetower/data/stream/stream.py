@@ -19,7 +19,7 @@ from keras_bridgetower.preprocessing.tf_graph import until_exit
 
 
 class Stream:
-    """Endless batches of records, each a function of `seed` and its number.
+    """Endless batches of records, each determined by `seed` and its number.
 
     Pass `dataset()` to a task's `fit`, which preprocesses raw batches itself.
     Pictures are decoded, transformed and left as 8-bit values; texts are
@@ -305,7 +305,7 @@ class Stream:
         return samples.stack_columns(rows, self._specs)
 
     def _position(self, number):
-        """Return a batch's epoch, start and end of the host's rows, and end."""
+        """Return the epoch, the host's range of rows, and the batch's end."""
         epoch, step = divmod(int(number), self.steps_per_epoch)
         start = step * self.batch_size
         count = min(self.batch_size, self._order.rows - start)
@@ -346,7 +346,7 @@ class _Keep:
         if 0 < rows % batch_size < num_hosts:
             return (
                 "the last batch of an epoch has too few rows for each host to "
-                "get one, and hosts must make as many steps as each other. "
+                "get one, and all hosts must make the same number of steps. "
                 "Use 'pad' or 'drop'"
             )
         return ""
@@ -384,7 +384,7 @@ class _Drop(_Keep):
 
     def problem(self, rows, batch_size, num_hosts, labelled):
         if rows < batch_size:
-            return "an epoch has not one whole batch. Use 'keep' or 'pad'"
+            return "an epoch has fewer rows than one batch. Use 'keep' or 'pad'"
         return ""
 
     def steps(self, batches):
@@ -402,7 +402,7 @@ class _Drop(_Keep):
 class _Pad(_Keep):
     """Pad batches with copies of a row, of sample weight -0.0.
 
-    By the sign tasks recognize padding (see `losses.is_padding`).
+    Tasks recognize padding by the minus sign (see `losses.is_padding`).
     """
 
     columns = [("float32", ())]
@@ -411,7 +411,7 @@ class _Pad(_Keep):
         if rows < 1:
             return "an epoch has no row"
         if not labelled:
-            return "it weighs labels, and there are none. Use 'drop'"
+            return "it needs labels to carry weights. Use 'drop'"
         return ""
 
     def fixed_rows(self, share):

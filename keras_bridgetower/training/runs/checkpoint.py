@@ -26,7 +26,7 @@ from keras_bridgetower.training.runs.folders import CheckpointError
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves a training run and continues it as if it was never interrupted.
+    """Saves a training run and continues it exactly after an interruption.
 
     A checkpoint has all variables of model, optimizer and metrics, the seeds
     of all layers, and the position in the data. The continued run gives the
@@ -115,8 +115,8 @@ class Checkpoint(keras.callbacks.Callback):
                 whole epochs.
             callbacks: list of further callbacks.
             force: bool or `"hosts"`, as in `resume`.
-            **kwargs: as in `keras.Model.fit`, such as `validation_data`, but
-                without those that `stream` and `steps` set, such as `epochs`.
+            **kwargs: as in `keras.Model.fit`, such as `validation_data`,
+                except those set by `stream` and `steps`, such as `epochs`.
 
         Returns:
             `keras.callbacks.History` of the epochs that this call trained.
@@ -402,7 +402,7 @@ class _Watch:
         self.is_finite = True
 
     def failure(self, loss):
-        """Describe the failure of the last step by its mean loss, or `""`."""
+        """Return why the last step failed, or `""`."""
         before, was_finite = self._skipped, self.is_finite
         self._skipped = _skipped(self._model)
         self.is_finite = math.isfinite(loss)
@@ -421,7 +421,7 @@ _REPORTS = {"stop": _stop, "skip": warnings.warn}
 
 
 def _skipped(model):
-    """Return a number that grows with each update skipped for its gradients."""
+    """Return how many updates had gradients that were not finite."""
     optimizer = model.optimizer
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     count = 0
