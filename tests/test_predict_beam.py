@@ -16,6 +16,7 @@ from drawn_photos import COLOURS
 from drawn_photos import draw
 
 from keras_bridgetower.apps.predict import on_beam
+from keras_bridgetower.apps.predict import output
 from keras_bridgetower.apps.predict import rows as prediction_rows
 from keras_bridgetower.apps.predict import run as predicting
 from keras_bridgetower.apps.predict import shards
@@ -151,7 +152,8 @@ def test_in_this_process(tmp_path):
     # Other settings and other rows are another run.
     for change in ({"top_k": 1}, {"shard_rows": 20}):
         values = {"top_k": 2, "shard_rows": 16} | change
-        with pytest.raises(ValueError, match=f"differ: {list(change)[0]}"):
+        [name] = change
+        with pytest.raises(ValueError, match=f"differing in: {name}"):
             on_beam.run(VQA, "vqa", table, out, **values)
 
 
@@ -269,7 +271,7 @@ def test_wrong_input(tmp_path, changes, message):
 
 def test_two_runs_at_once(tmp_path):
     table, out = table_of(tmp_path / "photos", 4, 10), tmp_path / "out"
-    with on_beam._alone(str(out)):
+    with output.locked(out):
         with pytest.raises(ValueError, match="one process at a time"):
             on_beam.run(VQA, "vqa", table, out)
 
