@@ -16,6 +16,7 @@ from builders import features
 from builders import one_layer_each
 from builders import raw
 from builders import run
+from builders import slow_on
 from builders import some_everywhere
 from builders import vqa
 
@@ -34,6 +35,7 @@ def assert_close(found, name):
         np.testing.assert_allclose(found, EXPECTED[name], atol=2e-5)
 
 
+@slow_on("jax")
 @pytest.mark.parametrize(
     "name", some_everywhere(["backbone", "vqa", "contrastive"], "vqa")
 )
@@ -42,6 +44,7 @@ def test_a_saved_model_gives_the_same_outputs(name):
     assert_close(run(model, features()), name)
 
 
+@slow_on("jax")
 def test_a_saved_retrieval_task_gives_the_same_scores():
     task = keras.saving.load_model(SAVED / "retrieval.keras")
     x, _ = raw()
