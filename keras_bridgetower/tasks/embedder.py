@@ -137,13 +137,13 @@ def _pictures(images):
     return [decoded(image, f"images[{i}]") for i, image in enumerate(images)]
 
 
-def _listed(name, values, axes, mend):
+def _listed(name, values, axes, fix):
     """Return a list, tuple or array as a list, or raise an error."""
     several = isinstance(values, abc.Sequence) and not isinstance(
         values, (str, bytes)
     )
     if not several and getattr(values, "ndim", None) not in axes:
         raise ValueError(
-            f"`{name}` must be a list; {mend}. Received: {name}={values!r:.200}"
+            f"`{name}` must be a list; {fix}. Received: {name}={values!r:.200}"
         )
     return list(values)

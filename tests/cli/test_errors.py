@@ -1,4 +1,4 @@
-"""What commands say of wrong input: one line, a mend, and an exit code."""
+"""What commands say of wrong input: one line, a fix, and an exit code."""
 
 import pathlib
 import socket

@@ -5,12 +5,11 @@ import os
 import pathlib
 import shutil
 import signal
-import struct
 import subprocess
 import sys
-import zlib
 
 import pytest
+from shape_drawings import write_grey
 
 # Debian's names of the browser; Playwright's own is larger than the package.
 BROWSERS = (
@@ -111,22 +110,3 @@ def files(tmp_path_factory):
     text.write_text("no picture at all")
     write_grey(large, 20_000)
     return {"text": text, "large": large}
-
-
-def write_grey(path, side):
-    """A whole PNG of one colour, at one bit a pixel: of little size."""
-
-    def chunk(name, data):
-        check = struct.pack(">I", zlib.crc32(name + data))
-        return struct.pack(">I", len(data)) + name + data + check
-
-    packed = zlib.compressobj(1)
-    row = bytes(1 + side // 8)
-    data = b"".join(packed.compress(row) for _ in range(side))
-    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", head)
-        + chunk(b"IDAT", data + packed.flush())
-        + chunk(b"IEND", b"")
-    )

@@ -1,5 +1,9 @@
-"""Draws pictures of one colored shape, like those of easy-VQA but larger."""
+"""Draws pictures of one colored shape, and writes large gray ones."""
 
+import struct
+import zlib
+
+from easy_world.pictures import COLOURS
 from PIL import Image
 from PIL import ImageDraw
 
@@ -7,16 +11,6 @@ SIDE = 256
 # Drawn at this scale and shrunk, for smooth edges.
 _SCALE = 4
 _BACKGROUND = (241, 245, 240)
-_COLORS = {
-    "black": (0, 0, 0),
-    "gray": (128, 128, 128),
-    "red": (255, 0, 0),
-    "green": (0, 255, 0),
-    "blue": (0, 0, 255),
-    "yellow": (255, 255, 0),
-    "teal": (0, 128, 128),
-    "brown": (165, 42, 42),
-}
 # Name, shape, color, and in sixty-fourths of the side: center and width.
 _DRAWN = (
     ("blue_circle", "circle", "blue", 20, 20, 20),
@@ -68,7 +62,7 @@ def drawn(shape, color, x, y, width, side=SIDE):
     pen = ImageDraw.Draw(picture)
     x, y, half = x * unit, y * unit, width * unit / 2
     box = (x - half, y - half, x + half, y + half)
-    fill = _COLORS[color]
+    fill = COLOURS[color]
     if shape == "circle":
         pen.ellipse(box, fill=fill)
     elif shape == "rectangle":
@@ -78,3 +72,22 @@ def drawn(shape, color, x, y, width, side=SIDE):
     else:
         pen.polygon([(x, y - half), (x - half, y + half), box[2:]], fill=fill)
     return picture.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def write_grey(path, side):
+    """A whole PNG of one colour, at one bit a pixel: of little size."""
+
+    def chunk(name, data):
+        check = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + check
+
+    packed = zlib.compressobj(1)
+    row = bytes(1 + side // 8)
+    data = b"".join(packed.compress(row) for _ in range(side))
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", data + packed.flush())
+        + chunk(b"IEND", b"")
+    )

@@ -8,11 +8,11 @@ import keras
 import numpy as np
 import pytest
 from builders import FASTEST
-from conftest import write_grey
 from drawn_photos import jpeg_of_scans
 from PIL import Image
 from shape_drawings import draw_all
 from shape_drawings import drawn
+from shape_drawings import write_grey
 
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.demo import fragments

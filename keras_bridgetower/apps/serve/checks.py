@@ -36,13 +36,13 @@ def token_counts(tokenizer, texts, parts_of=_whole):
     ]
 
 
-def check_lengths(counts, most, mend="Send a shorter text."):
+def check_lengths(counts, most, fix="Send a shorter text."):
     """Reject texts that are longer than the model reads.
 
     Args:
         counts: list of int, from `token_counts`.
         most: int, number of tokens that are read.
-        mend: str, the fix, for the error.
+        fix: str, what to do instead, for the error.
 
     Raises:
         InputError: a text has more tokens.
@@ -52,7 +52,7 @@ def check_lengths(counts, most, mend="Send a shorter text."):
             raise InputError(
                 "text",
                 f"a text must have at most {most} tokens, special tokens "
-                f"included. {mend} Received: {count} tokens",
+                f"included. {fix} Received: {count} tokens",
             )
 
 

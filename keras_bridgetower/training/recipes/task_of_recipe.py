@@ -1,6 +1,5 @@
 """Builds the task that a recipe trains, from a preset or from two encoders."""
 
-import re
 import warnings
 
 from keras_bridgetower.convert import unimodal
@@ -13,8 +12,8 @@ from keras_bridgetower.preprocessing.image_converter import (
 from keras_bridgetower.presets import registry
 from keras_bridgetower.tasks.by_name import task_classes
 
-# Parts of the warning of `from_preset` about a new head.
-_HEAD_IS_NEW = re.compile("New and random|newly initialized")
+# Start of the warning of `from_preset` about a new head.
+_HEAD_IS_NEW = "New and random"
 # Width and number of heads of the cross-modal layers, and the number of layers.
 SIZES = {"base": (768, 12), "large": (1024, 16)}
 LAYERS = 6
@@ -47,7 +46,7 @@ def from_preset(recipe, preset, labels, load_weights=True):
             image_mode=_placing(recipe)["mode"],
             **values,
         )
-    others = [w for w in caught if not _HEAD_IS_NEW.search(str(w.message))]
+    others = [w for w in caught if _HEAD_IS_NEW not in str(w.message)]
     for warning in others:
         warnings.warn(warning.message, stacklevel=2)
     if recipe.new_poolers and len(others) < len(caught):
