@@ -250,7 +250,7 @@ class PresetFolder:
             raise
         except Exception as error:
             raise PresetError(
-                f"{name} cannot be loaded with the given arguments: "
+                f"{name} has values that cannot be used: "
                 f"{type(error).__name__}: {error!s:.600}",
                 self.root,
             ) from error
