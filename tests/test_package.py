@@ -106,7 +106,7 @@ def test_the_documents_show_the_floors():
 
 
 @FASTEST
-def test_the_documents_name_every_module():
+def test_the_documents_name_every_folder():
     text = (ROOT / "docs/architecture.md").read_text()
     assert module_table.table() in text, "run tools/module_table.py"
 

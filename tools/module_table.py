@@ -1,4 +1,4 @@
-"""Write the table of modules in docs/architecture.md, from their first lines.
+"""Write the table of folders in docs/architecture.md, from their docstrings.
 
 python tools/module_table.py
 """
@@ -19,15 +19,16 @@ def main():
 
 
 def table():
-    """Return the table: each module of the package, and its first line."""
+    """Return the table: each folder and top module, and its first line."""
     package = ROOT / "keras_bridgetower"
+    modules = [*package.glob("*.py"), *package.glob("*/**/__init__.py")]
     lines = ["| module | what it holds |", "|---|---|"]
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted(set(modules) - {package / "__init__.py"}):
         name = path.relative_to(package).as_posix()
-        said = ast.get_docstring(ast.parse(path.read_text()))
-        first = said.partition("\n")[0].replace("|", "\\|")
+        docstring = ast.get_docstring(ast.parse(path.read_text()))
+        first = docstring.partition("\n")[0].replace("|", "\\|")
         lines.append(f"| `{name.removesuffix('__init__.py')}` | {first} |")
-    return "\n".join(line for line in lines if "| `` |" not in line) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
