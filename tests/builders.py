@@ -26,28 +26,20 @@ def clip(width=16, layers=3, heads=2, side=SIDE, patch=PATCH, **kwargs):
     )
 
 
-def vit(width=16, layers=3, side=SIDE, **kwargs):
-    return keras_hub.models.ViTBackbone(
+def vit(width=16, layers=3, side=SIDE, cls="ViT", mlp="mlp_dim", **kwargs):
+    return getattr(keras_hub.models, f"{cls}Backbone")(
         image_shape=(side, side, 3),
         patch_size=PATCH,
         num_layers=layers,
         num_heads=2,
         hidden_dim=width,
-        mlp_dim=2 * width,
+        **{mlp: 2 * width},
         **kwargs,
     )
 
 
-def deit(width=16, layers=3, side=SIDE, **kwargs):
-    return keras_hub.models.DeiTBackbone(
-        image_shape=(side, side, 3),
-        patch_size=PATCH,
-        num_layers=layers,
-        num_heads=2,
-        hidden_dim=width,
-        intermediate_dim=2 * width,
-        **kwargs,
-    )
+def deit(*args, **kwargs):
+    return vit(*args, cls="DeiT", mlp="intermediate_dim", **kwargs)
 
 
 def roberta(

@@ -10,21 +10,11 @@ from builders import roberta
 import keras_bridgetower as kbt
 
 SMALL = dict(hidden=64, layers=4, fused=3, heads=4, vocabulary=100, side=64)
-BASE = dict(
-    hidden=768, layers=12, fused=6, heads=12, vocabulary=50_265, side=288
-)
-LARGE = dict(
-    hidden=1024,
-    layers=24,
-    fused=6,
-    heads=16,
-    vocabulary=50_265,
-    side=294,
-    patch=14,
-)
+PUBLISHED = dict(fused=6, vocabulary=50_265)
+BASE = PUBLISHED | dict(hidden=768, layers=12, heads=12, side=288)
+LARGE = PUBLISHED | dict(hidden=1024, layers=24, heads=16, side=294, patch=14)
 LINKS = {
-    "add": "add",
-    "scaled_add": "scaled_add",
+    **{name: name for name in ("add", "scaled_add")},
     "interpolate": "interpolate_scalar",
 }
 
@@ -72,18 +62,11 @@ def randomise(model):
 
 def ours(size, link="add", shared_projections=True):
     """Our backbone of the same architecture."""
+    width, layers, heads = (size[k] for k in ("hidden", "layers", "heads"))
     return kbt.BridgeTowerBackbone(
-        clip(
-            size["hidden"],
-            size["layers"],
-            size["hidden"] // 64,
-            size["side"],
-            16,
-        ),
-        roberta(
-            size["hidden"], size["layers"], size["heads"], size["vocabulary"]
-        ),
-        hidden_dim=size["hidden"],
+        clip(width, layers, width // 64, size["side"], 16),
+        roberta(width, layers, heads, size["vocabulary"]),
+        hidden_dim=width,
         num_heads=size["heads"],
         num_layers=size["fused"],
         bridge=LINKS[link],
@@ -137,21 +120,27 @@ def copy_weights(model, backbone):
 
     def attention(layer, name, key):
         for part in ("query", "key", "value"):
+            source = f"{key}.self.{part}"
             weight, bias = (
-                tensors[f"{key}.self.{part}.{kind}"]
-                for kind in ("weight", "bias")
+                tensors[f"{source}.weight"],
+                tensors[f"{source}.bias"],
             )
             heads(layer, f"{name}/{part}/", weight, bias)
         output(layer, name, f"{key}.output.dense")
 
     def output(layer, name, key):
         name = f"{name}/attention_output/"
-        (kernel,) = (
-            w for w in layer.weights if w.path.endswith(f"{name}kernel")
-        )
+        weights = (w for w in layer.weights if w.path.endswith(f"{name}kernel"))
+        (kernel,) = weights
         weight = tensors[f"{key}.weight"].T
         put(layer, f"{name}kernel", weight.reshape(kernel.shape))
         put(layer, f"{name}bias", tensors[f"{key}.bias"])
+
+    def each(copy, layer, key, names):
+        for name, theirs in names.items():
+            copy(layer, f"{name}/", f"{key}.{theirs}")
+
+    output_norm = "output.LayerNorm"
 
     text, key = backbone.text_encoder, "text_model.embeddings"
     positions = tensors[f"{key}.position_embeddings.weight"][2:]
@@ -163,49 +152,41 @@ def copy_weights(model, backbone):
     for i, layer in enumerate(text.transformer_layers):
         key = f"text_model.encoder.layer.{i}"
         attention(layer, "self_attention_layer", f"{key}.attention")
-        norm(
-            layer, "attention_layer_norm/", f"{key}.attention.output.LayerNorm"
-        )
-        dense(
-            layer,
-            "feedforward_intermediate_dense/",
-            f"{key}.intermediate.dense",
-        )
-        dense(layer, "feedforward_output_dense/", f"{key}.output.dense")
-        norm(layer, "feedforward_layer_norm/", f"{key}.output.LayerNorm")
+        norms = {"attention_layer_norm": f"attention.{output_norm}"}
+        norms["feedforward_layer_norm"] = output_norm
+        each(norm, layer, key, norms)
+        denses = {"feedforward_intermediate_dense": "intermediate.dense"}
+        denses["feedforward_output_dense"] = "output.dense"
+        each(dense, layer, key, denses)
 
     vision, key = backbone.image_encoder, "vision_model.visual"
-    patches = tensors[f"{key}.embeddings.patch_embedding.weight"]
-    put(
-        vision.embedding,
-        "class_embedding",
-        tensors[f"{key}.embeddings.class_embedding"],
-    )
-    put(
-        vision.embedding,
-        "patch_embedding/kernel",
-        patches.transpose(2, 3, 1, 0),
-    )
-    put(
-        vision.embedding,
-        "position_embedding/embeddings",
-        tensors[f"{key}.embeddings.position_embedding.weight"],
-    )
+    embedded = {
+        name: tensors[f"{key}.embeddings.{name}"]
+        for name in (
+            "class_embedding",
+            "patch_embedding.weight",
+            "position_embedding.weight",
+        )
+    }
+    classes, patches, positions = embedded.values()
+    put(vision.embedding, "class_embedding", classes)
+    patches = patches.transpose(2, 3, 1, 0)
+    put(vision.embedding, "patch_embedding/kernel", patches)
+    put(vision.embedding, "position_embedding/embeddings", positions)
     norm(vision.pre_layer_norm, "", f"{key}.ln_pre")
     norm(vision.layer_norm, "", f"{key}.ln_post")
     for i, layer in enumerate(vision.encoder_layers):
         key = f"vision_model.visual.transformer.resblocks.{i}"
         weights = np.split(tensors[f"{key}.attn.in_proj_weight"], 3)
         biases = np.split(tensors[f"{key}.attn.in_proj_bias"], 3)
-        for part, weight, bias in zip(
-            ("query", "key", "value"), weights, biases, strict=True
-        ):
-            heads(layer, f"attention/{part}/", weight, bias)
+        for at, part in enumerate(("query", "key", "value")):
+            heads(layer, f"attention/{part}/", weights[at], biases[at])
         output(layer, "attention", f"{key}.attn.out_proj")
-        norm(layer, "layer_norm_1/", f"{key}.ln_1")
-        norm(layer, "layer_norm_2/", f"{key}.ln_2")
-        dense(layer, "dense_1/", f"{key}.mlp.c_fc")
-        dense(layer, "dense_2/", f"{key}.mlp.c_proj")
+        norms = {"layer_norm_1": "ln_1", "layer_norm_2": "ln_2"}
+        each(norm, layer, key, norms)
+        each(
+            dense, layer, key, {"dense_1": "mlp.c_fc", "dense_2": "mlp.c_proj"}
+        )
 
     fusion = backbone.fusion
     rows = np.zeros(fusion.type_embedding.shape, "float32")
@@ -218,50 +199,43 @@ def copy_weights(model, backbone):
             shared = fusion.projections == "shared"
             key = f"cross_modal_{side}_transform" + ("" if shared else f".{i}")
             dense(layer, "", key)
-        norm(
-            getattr(fusion, f"{side}_entry"),
-            "",
-            f"cross_modal_{side}_layernorm",
+        entry, pooler = (
+            getattr(fusion, f"{side}_{name}") for name in ("entry", "pooler")
         )
-        dense(
-            getattr(fusion, f"{side}_pooler"),
-            "",
-            f"cross_modal_{side}_pooler.dense",
-        )
+        norm(entry, "", f"cross_modal_{side}_layernorm")
+        dense(pooler, "", f"cross_modal_{side}_pooler.dense")
         for i, bridge in enumerate(getattr(fusion, f"{side}_bridges")[1:]):
             key = f"cross_modal_{side}_link_tower.{i}"
             norm(bridge, "layer_norm/", f"{key}.LayerNorm")
-            for name, suffix in (
-                ("scaled_factor", "/scale"),
-                ("beta", f"{bridge.name}/beta"),
-            ):
+            for name, own in {"scaled_factor": "scale", "beta": "beta"}.items():
                 if f"{key}.{name}" in tensors:
-                    put(bridge, suffix, tensors[f"{key}.{name}"])
+                    put(
+                        bridge, f"{bridge.name}/{own}", tensors[f"{key}.{name}"]
+                    )
         for i, step in enumerate(fusion.steps):
             layer = getattr(step, f"{side}_layer")
             key = f"cross_modal_{side}_layers.{i}"
             attention(layer, "self_attention", f"{key}.attention")
             attention(layer, "cross_attention", f"{key}.crossattention")
-            norm(
-                layer,
-                "self_attention_norm/",
-                f"{key}.attention.output.LayerNorm",
-            )
-            norm(
-                layer,
-                "cross_attention_norm/",
-                f"{key}.crossattention.output.LayerNorm",
-            )
-            dense(layer, "intermediate_dense/", f"{key}.intermediate.dense")
-            dense(layer, "output_dense/", f"{key}.output.dense")
-            norm(layer, "feedforward_norm/", f"{key}.output.LayerNorm")
+            norms = {"self_attention_norm": f"attention.{output_norm}"}
+            norms["cross_attention_norm"] = f"crossattention.{output_norm}"
+            norms["feedforward_norm"] = output_norm
+            each(norm, layer, key, norms)
+            denses = {"intermediate_dense": "intermediate.dense"}
+            each(dense, layer, key, denses | {"output_dense": "output.dense"})
     assert not left, sorted(left)
+
+
+def pair(size, **kwargs):
+    """The peer and our backbone with its weights."""
+    model, backbone = peer(size, **kwargs), ours(size, **kwargs)
+    copy_weights(model, backbone)
+    return model, backbone
 
 
 def differences(size, **kwargs):
     """Largest differences of all outputs for the same random weights."""
-    model, backbone = peer(size, **kwargs), ours(size, **kwargs)
-    copy_weights(model, backbone)
+    model, backbone = pair(size, **kwargs)
     mine, theirs = inputs(size)
     got = {k: array(v) for k, v in backbone(mine, training=False).items()}
     with torch.no_grad():

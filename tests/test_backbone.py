@@ -112,34 +112,14 @@ def test_backbone_equals_its_parts():
 
 def test_padding_does_not_change_outputs():
     model = randomise(backbone())
-    short = features(tokens=4)
+    short, more = features(tokens=4), ((0, 0), (0, 5))
     long = {
         "images": short["images"],
-        "token_ids": np.pad(
-            short["token_ids"], ((0, 0), (0, 5)), constant_values=1
-        ),
-        "padding_mask": np.pad(short["padding_mask"], ((0, 0), (0, 5))),
+        "token_ids": np.pad(short["token_ids"], more, constant_values=1),
+        "padding_mask": np.pad(short["padding_mask"], more),
     }
     a, b = (model.predict(x, verbose=0)["pooled"] for x in (short, long))
     assert difference(a, b) <= 1e-5
-
-
-def test_tower_states_depend_on_one_modality():
-    model = randomise(backbone())
-    inputs = features()
-    other = features(seed=5)
-    image = run(model.image_tower, inputs["images"])
-    again = run(model.image_tower, inputs["images"])
-    assert difference(image[-1], again[-1]) == 0
-    changed = inputs | {"images": other["images"]}
-    assert difference(run(model, inputs)["text"], run(model, changed)["text"])
-
-
-def test_meter_is_a_backbone_without_bridges():
-    model = backbone(bridge=None)
-    assert type(model) is type(backbone())
-    assert model.fusion.taps == (-1, None)
-    assert len(model.image_tower(model.image_tower.input)) == 1
 
 
 @pytest.mark.parametrize("make", some_everywhere([clip, vit, deit], clip))
@@ -152,18 +132,12 @@ def test_other_image_sizes_resize_only_positions(make):
     prefix = 2 if make is deit else 1
     outputs = run(larger, features(side=48))
     assert outputs["image"].shape == (3, prefix + 36, 16)
-    tables = [
-        [array(w) for w in m.weights if "position_embedding" in w.path]
-        for m in (model, larger)
-    ]
-    for old, new in zip(*tables, strict=True):
-        assert difference(old[..., :1, :], new[..., :1, :]) == 0
-    others = [
-        [array(w) for w in m.weights if "position" not in w.path]
-        for m in (model, larger)
-    ]
-    for old, new in zip(*others, strict=True):
-        assert difference(old, new) == 0
+    for weight, resized in zip(model.weights, larger.weights, strict=True):
+        old, new = array(weight), array(resized)
+        if "position_embedding" in weight.path:
+            old, new = old[..., :1, :], new[..., :1, :]
+        if "position_ids" not in weight.path:
+            assert difference(old, new) == 0
 
 
 @pytest.fixture(scope="module")
@@ -199,36 +173,7 @@ def test_attention_maps_are_normalized_and_masked(cross):
         assert np.abs(maps[name][0][1][..., padded]).max() < 1e-6
 
 
-@pytest.mark.parametrize("frozen", ["image_tower", "text_tower", "fusion"])
-def test_frozen_parts_have_no_trainable_weights(frozen):
-    model = backbone()
-    part = getattr(model, frozen)
-    count = len(model.trainable_weights)
-    own = len(part.trainable_weights)
-    part.trainable = False
-    assert not part.trainable_weights
-    assert len(model.trainable_weights) == count - own
-
-
-def test_bfloat16_is_close_to_float32():
-    model = randomise(backbone(), scale=0.05)
-    half = kbt.BridgeTowerBackbone.from_config(
-        model.get_config() | {"dtype": "mixed_bfloat16"}
-    )
-    half.set_weights(model.get_weights())
-    a, b = (run(m, features())["pooled"] for m in (model, half))
-    assert half.fusion.compute_dtype == "bfloat16"
-    b = b.astype("float32")
-    assert np.linalg.norm(a - b) / np.linalg.norm(a) <= 3e-2
-
-
-def drop(key):
-    made = features()
-    del made[key]
-    return made
-
-
-def replaced(key, change):
+def with_changed(key, change):
     made = features()
     return made | {key: change(made[key])}
 
@@ -236,19 +181,11 @@ def replaced(key, change):
 @pytest.mark.parametrize(
     "inputs, message",
     [
-        (
-            drop("padding_mask"),
-            r"missing: \['padding_mask'\].*Received: inputs=",
-        ),
-        (drop("images"), r"missing: \['images'\]"),
+        ({"token_ids": 0}, r"missing: \['images', 'padding_mask'\]"),
         (np.ones(3), "must be a dict.*Received: inputs=ndarray"),
         (features(side=40), "with_image_size.*Received: images of shape"),
-        (
-            replaced("padding_mask", lambda m: m[:1]),
-            "same batch size.*Received",
-        ),
-        (replaced("padding_mask", lambda m: m[:, 1:]), "the same length"),
-        (replaced("images", lambda m: m[:1]), "same batch size"),
+        (with_changed("padding_mask", lambda m: m[:1]), "same batch size"),
+        (with_changed("padding_mask", lambda m: m[:, 1:]), "the same length"),
     ],
 )
 def test_inconsistent_inputs_are_rejected(unchanged, inputs, message):
@@ -256,19 +193,20 @@ def test_inconsistent_inputs_are_rejected(unchanged, inputs, message):
         unchanged(inputs)
 
 
-def test_unsuitable_encoders_are_rejected():
-    with pytest.raises(ValueError, match="`image_encoder` must take one input"):
-        kbt.BridgeTowerBackbone(roberta(), clip(), 16, 2, 2)
-    with pytest.raises(ValueError, match="`text_encoder` must take a dict"):
-        kbt.BridgeTowerBackbone(clip(), vit(), 16, 2, 2)
-    with pytest.raises(TypeError, match="vision_encoder"):
-        kbt.BridgeTowerBackbone(keras.Sequential(), roberta(), 16, 2, 2)
-    with pytest.raises(ValueError, match="`taps` reach below"):
-        backbone(num_layers=3)
-    with pytest.raises(ValueError, match="'per_tap'.*image_norms='none'"):
-        backbone(image_norms="none")
-    with pytest.raises(ValueError, match="dtype.*Received: image_encoder of"):
-        backbone(clip(dtype="bfloat16"))
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: backbone(roberta(), clip()), "`image_encoder` must take"),
+        (lambda: backbone(clip(), vit()), "`text_encoder` must take a dict"),
+        (lambda: backbone(keras.Sequential([])), "vision_encoder"),
+        (lambda: backbone(num_layers=3), "`taps` reach below"),
+        (lambda: backbone(image_norms="none"), "image_norms='none'"),
+        (lambda: backbone(clip(dtype="bfloat16")), "image_encoder` .* dtype"),
+    ],
+)
+def test_unsuitable_parts_are_rejected(make, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        make()
 
 
 @FASTEST

@@ -8,7 +8,6 @@ import pytest
 from builders import LONG_ELSEWHERE
 from builders import array
 from builders import difference
-from builders import randomise
 
 from keras_bridgetower.models import bridges
 
@@ -24,10 +23,6 @@ def layer_norm(x, epsilon=1e-5):
 
 def gelu(x):
     return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def attend(w, x, y, mask):
@@ -57,25 +52,26 @@ def both(x, y):
     return np.concatenate([x, y], -1)
 
 
-def gate(w, x, y):
-    alpha = sigmoid(dense(w, "gate", both(x, y)))
+def gate(w, x):
+    return 1 / (1 + np.exp(-dense(w, "gate", x)))
+
+
+def mixed(alpha, x, y):
     return alpha * x + (1 - alpha) * y
 
 
 FORMULAS = {
     "add": lambda w, x, y, m: x + y,
     "multiply": lambda w, x, y, m: x * y,
-    "interpolate": lambda w, x, y, m: w["alpha"] * x + (1 - w["alpha"]) * y,
-    "gate": lambda w, x, y, m: gate(w, x, y),
+    "interpolate": lambda w, x, y, m: mixed(w["alpha"], x, y),
+    "gate": lambda w, x, y, m: mixed(gate(w, both(x, y)), x, y),
     "linear": lambda w, x, y, m: dense(w, "linear", both(x, y)),
     "mlp": lambda w, x, y, m: mlp(w, both(x, y)),
-    "cross_attention": lambda w, x, y, m: attend(w, x, y, m),
+    "cross_attention": attend,
     "cross_attention_ffn": lambda w, x, y, m: mlp(w, attend(w, x, y, m)),
     "add_linear": lambda w, x, y, m: x + y + dense(w, "linear", both(x, y)),
     "scaled_add": lambda w, x, y, m: x + w["scale"] * y,
-    "interpolate_scalar": lambda w, x, y, m: (
-        w["beta"] * x + (1 - w["beta"]) * y
-    ),
+    "interpolate_scalar": lambda w, x, y, m: mixed(w["beta"], x, y),
 }
 
 
@@ -96,12 +92,11 @@ def test_bridges_equal_their_formulas(name):
             rng = np.random.default_rng(len(weight.path))
             noise = rng.normal(size=weight.shape, scale=0.5)
             weight.assign(array(weight) + noise)
-    weights = {
-        w.path.removeprefix(f"{layer.name}/").removeprefix("attention/"): (
-            array(w).astype("float64")
-        )
-        for w in layer.weights
-    }
+    weights = {}
+    for weight in layer.weights:
+        path = weight.path.removeprefix(f"{layer.name}/")
+        values = array(weight).astype("float64")
+        weights[path.removeprefix("attention/")] = values
     expected = layer_norm(FORMULAS[name](weights, x, y, mask))
     assert difference(layer(x, y, mask), expected) <= 2e-5
 
@@ -128,7 +123,6 @@ def test_bridges_are_restored_from_config(name):
     before = layer(x, y, mask)
     copy = type(layer).from_config(layer.get_config())
     copy(x, y, mask)
-    randomise(copy)
     copy.set_weights(layer.get_weights())
     assert copy.epsilon == 1e-12 and copy.dropout == 0.1
     assert difference(before, copy(x, y, mask)) == 0
@@ -146,12 +140,6 @@ def test_custom_bridge():
         layer = bridges.get(identifier, WIDTH)
         expected = layer_norm(np.maximum(x, y))
         assert difference(layer(x, y), expected) <= 1e-5
-
-
-def test_abstract_bridge_cannot_be_called():
-    x, y, _ = streams()
-    with pytest.raises(TypeError, match="abstract"):
-        bridges.BridgeLayer(WIDTH)(x, y)
 
 
 @pytest.mark.parametrize("identifier", ["sum", "keras>Dense", 3, object])

@@ -1,6 +1,5 @@
 """Exports whose matrix products are computed in int8."""
 
-import csv
 import json
 
 import every_task
@@ -78,25 +77,25 @@ def test_invalid_calibrations_are_rejected(vqa, tmp_path):
         vqa.export(tmp_path / "a", format=form, calibration={})
     if BACKEND == "torch":
         exported_files.need("onnx")
-        given = {"images": np.zeros((1, 4))}
-        with pytest.raises(ValueError, match="`calibration` must be a dict of"):
-            vqa.export(tmp_path / "a", format="onnx", calibration=given)
-        with pytest.raises(ValueError, match="pass its first output"):
-            vqa.export(tmp_path / "a", format="onnx", calibration=(given, 0))
+        some = {"images": np.zeros((1, 4))}
+        for wrong in (some, (some, 0)):
+            with pytest.raises(ValueError, match="`calibration` must be a dic"):
+                vqa.export(tmp_path / "a", format="onnx", calibration=wrong)
 
 
 @pytest.fixture
 def table(tmp_path):
     """A table of five pictures, each with a text, and their pixels."""
     rng = np.random.default_rng(0)
-    rows = []
-    for i in range(5):
+    rows = [
+        (f"{i}.png", ("what is it?", "is it red?")[i % 2]) for i in range(5)
+    ]
+    for name, _ in rows:
         pixels = rng.integers(0, 256, (64, 64, 3), "uint8")
-        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
-        rows.append((f"{i}.png", "is it red?" if i % 2 else "what is it?"))
+        Image.fromarray(pixels).save(tmp_path / name)
     path = tmp_path / "rows.csv"
-    with open(path, "w", newline="") as file:
-        csv.writer(file).writerows([("image", "text"), *rows])
+    lines = [",".join(row) for row in (("image", "text"), *rows)]
+    path.write_text("\n".join(lines))
     return path, rows
 
 
@@ -140,15 +139,12 @@ def test_many_rows_are_thinned_evenly(tmp_path):
     assert read == sorted(set(read))
     assert np.abs(np.diff(read)).max() <= 3 and read[-1] >= 298
     # Each row with both texts: neither of them is left out.
-    (tmp_path / "pictures").mkdir()
+    folder, asked = tmp_path / "pictures", ["a", "is it red?"]
+    folder.mkdir()
     for i in range(20):
-        picture = Image.new("RGB", (32, 32), (i, 0, 0))
-        picture.save(tmp_path / "pictures" / f"{i}.png")
+        Image.new("RGB", (32, 32), (i, 0, 0)).save(folder / f"{i}.png")
     vqa = every_task.make("vqa")
-    asked = ["a", "is it red?"]
-    found = calibration.calibration_samples(
-        vqa, tmp_path / "pictures", asked, most=20
-    )
+    found = calibration.calibration_samples(vqa, folder, asked, most=20)
     lengths = found["padding_mask"].sum(axis=1)
     assert sorted(set(lengths)) == [3, 12]
     assert 7 <= (lengths == 3).sum() <= 13
@@ -177,8 +173,8 @@ def test_export_command_in_int8(table, tmp_path, capsys):
     exported_files.need("onnx")
     pytest.importorskip("onnxruntime", reason="the extra `export`")
     path = tmp_path / "small.onnx"
-    words = ["export", "bridgetower_tiny_easy_vqa", str(path)]
-    words += ["--format", "onnx", "--int8", str(table[0]), "--json"]
+    words = ["export", "bridgetower_tiny_easy_vqa", str(path), "--json"]
+    words += ["--format", "onnx", "--int8", str(table[0])]
     assert main.main(words) == 0
     assert json.loads(capsys.readouterr().out)["calibrated on"] == 5
     assert not _weights_in_float(path)

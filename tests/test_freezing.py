@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from builders import ANSWERS
 from builders import backbone
+from builders import difference
 from builders import eager
 from builders import fast
 from builders import features
@@ -36,12 +37,10 @@ def saved_and_loaded(task, folder):
 
 
 COPIES = {
-    "copy.deepcopy": lambda task, folder: copy.deepcopy(task),
+    "copy.deepcopy": lambda task, _: copy.deepcopy(task),
     "save": saved_and_loaded,
-    "pickle": lambda task, folder: pickle.loads(pickle.dumps(task)),
-    "from_config": lambda task, folder: type(task).from_config(
-        task.get_config()
-    ),
+    "pickle": lambda task, _: pickle.loads(pickle.dumps(task)),
+    "from_config": lambda task, _: type(task).from_config(task.get_config()),
 }
 
 
@@ -84,12 +83,8 @@ def test_loaded_models_keep_weights_frozen_in_training(task, tmp_path):
     task.fit(x, y, verbose=0)
     # A warning that the optimizer's variables do not fit would be an error.
     loaded = saved_and_loaded(task, tmp_path)
-    before = [keras.ops.convert_to_numpy(w) for w in loaded.backbone.weights]
-    head = keras.ops.convert_to_numpy(loaded.heads["vqa"].weights[0])
-    loaded.fit(x, y, verbose=0)
-    for was, weight in zip(before, loaded.backbone.weights, strict=True):
-        np.testing.assert_array_equal(was, weight)
-    assert (head != loaded.heads["vqa"].weights[0]).any()
+    changed = moved(loaded, lambda: loaded.fit(x, y, verbose=0))
+    assert changed == {w.path for w in loaded.heads.weights}
 
 
 @pytest.mark.parametrize("trainable", [False, True])
@@ -147,14 +142,8 @@ def test_saving_merges_adapters_with_a_warning(task, tmp_path, caplog):
     (told,) = caplog.records
     assert "were merged into its weights" in told.getMessage()
     assert frozen_in(copied) == never
-    features = task.preprocessor(raw()[0])
-    np.testing.assert_allclose(
-        *(
-            keras.ops.convert_to_numpy(each(features))
-            for each in (task, copied)
-        ),
-        atol=1e-5,
-    )
+    inputs = task.preprocessor(raw()[0])
+    assert difference(task(inputs), copied(inputs)) <= 1e-5
 
 
 def test_unknown_frozen_weights_are_rejected(task):
@@ -165,13 +154,11 @@ def test_unknown_frozen_weights_are_rejected(task):
 
 def test_frozen_parts_of_a_custom_model_are_saved(tmp_path):
     model = backbone()
-    model.text_tower.trainable = False
-    model.fusion.steps[0].trainable = False
-    for layer in model.image_tower.blocks[:1]:
-        layer.trainable = False
-    own = keras.Model(
-        model.input, keras.layers.Dense(3)(model.output["pooled"])
-    )
+    parts = model.text_tower, model.fusion.steps[0], model.image_tower.blocks[0]
+    for part in parts:
+        part.trainable = False
+    outputs = keras.layers.Dense(3)(model.output["pooled"])
+    own = keras.Model(model.input, outputs)
     copied = saved_and_loaded(own, tmp_path)
     assert frozen_in(copied) == frozen_in(own)
     assert len(copied.trainable_variables) == len(own.trainable_variables)

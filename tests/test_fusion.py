@@ -60,12 +60,8 @@ def test_fewer_outputs_compute_fewer_tokens(cross, monkeypatch):
     call = step.call
 
     def spy(self, text_query, image_query, *args, **kwargs):
-        queries.append(
-            [
-                None if q is None else q.shape[1]
-                for q in (text_query, image_query)
-            ]
-        )
+        sides = text_query, image_query
+        queries.append([None if q is None else q.shape[1] for q in sides])
         return call(self, text_query, image_query, *args, **kwargs)
 
     monkeypatch.setattr(step, "call", spy)
@@ -134,12 +130,6 @@ def test_second_image_has_its_own_type_embedding():
     assert difference(first, layer(*inputs, image_row=2)) == 0
 
 
-def test_layers_without_a_tap():
-    layer, inputs = fusion(taps=(-2, -1, None))
-    assert layer.text_bridges[2] is None and layer.text_bridges[1] is not None
-    assert layer(*inputs)["text"].shape == (2, 5, WIDTH)
-
-
 @pytest.mark.parametrize(
     "taps, layers, bridge, expected",
     [
@@ -158,12 +148,10 @@ def test_taps_are_resolved(taps, layers, bridge, expected):
     [
         ((-2, -1), "add", "one entry for each"),
         ((None, -2, -1), "add", "start with an index"),
-        ((-1, -2, -3), "add", "rise"),
         ((-2, -2, -1), "add", "rise"),
-        ((0, 1, 2), "add", "negative"),
+        ((-2, -1, 0), "add", "negative"),
         ((-3.0, -2, -1), "add", "negative"),
         ((-2, None, None), None, "With `bridge=None`"),
-        ((-3, -2, -1), None, "With `bridge=None`"),
     ],
 )
 def test_invalid_taps_are_rejected(taps, bridge, message):
@@ -174,17 +162,11 @@ def test_invalid_taps_are_rejected(taps, bridge, message):
 @pytest.mark.parametrize(
     "values, message",
     [
-        (dict(num_heads=3), "`num_heads` must divide.*num_heads=3"),
-        (
-            dict(num_layers=0),
-            "`num_layers` must be an integer from 1.*num_layers=0",
-        ),
-        (
-            dict(cross_encoder="both"),
-            "'merged_attention'.*='both'",
-        ),
-        (dict(projections="none"), "'per_layer'.*projections='none'"),
-        (dict(bridge="sum"), "'add'.*bridge='sum'"),
+        (dict(num_heads=3), "`num_heads` must divide"),
+        (dict(num_layers=0), "`num_layers`"),
+        (dict(cross_encoder="both"), "`cross_encoder`"),
+        (dict(projections="none"), "`projections`"),
+        (dict(bridge="sum"), "`bridge`"),
     ],
 )
 def test_invalid_values_are_rejected(values, message):
@@ -248,20 +230,13 @@ def test_inconsistent_states_are_rejected():
     layer, inputs = fusion()
     text, image = inputs[:2]
     count = len(text)
-    one_row = [state[:1] for state in image]
-    first_token = [*text[:-1], text[-1][:, :1]]
     for states, message in (
-        ((text, one_row), "same batch size"),
+        ((text, [state[:1] for state in image]), "same batch size"),
         (([state[:1] for state in text], image), "same batch size"),
         ((text[:-1], image), f"`text_states` must be a list of {count} ten"),
         ((text, [*image, image[0]]), "`image_states` must be a list"),
-        ((first_token, image), "same number of tokens"),
+        (([*text[:-1], text[-1][:, :1]], image), "same number of tokens"),
+        ((text, [*image[:-1], image[-1][:, :1]]), "same number of tokens"),
     ):
         with pytest.raises(ValueError, match=message):
             layer(*states)
-    for row in (-1, 7, 1.0):
-        with pytest.raises(ValueError, match=f"row={row}"):
-            layer(text, image, image_row=row)
-    for outputs in ("pooled", ("pooledd",), {"text": 1}):
-        with pytest.raises(ValueError, match="`outputs` must be a tuple"):
-            layer(text, image, outputs=outputs)

@@ -41,19 +41,10 @@ def recall(**values):
 
 def masked(count):
     ids = np.arange(3, 9)
-    masking = TokenMasking(
-        mask_token_id=4,
-        special_token_ids=(),
-        vocabulary_size=9,
-        sequence_length=6,
-        max_masks=count,
-    )
+    values = dict(mask_token_id=4, special_token_ids=(), vocabulary_size=9)
+    masking = TokenMasking(**values, sequence_length=6, max_masks=count)
     made = masking(ids, np.ones_like(ids), seed=0)
     return made["mask_positions"].tolist()
-
-
-def image_ids(value):
-    return as_image_ids(np.array([value, "a"], object)).tolist()
 
 
 # Each makes something of 3, and returns what of it is written to files.
@@ -72,7 +63,7 @@ USES = {
     ],
     "buckets": lambda n: checked_buckets((n, 9)),
     "max_masks": masked,
-    "image ids": image_ids,
+    "image ids": lambda n: as_image_ids(np.array([n, "a"], object)).tolist(),
 }
 
 

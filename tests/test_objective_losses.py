@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 from builders import array
-from builders import difference
 from builders import slow_on
 from keras import ops
 
@@ -15,7 +14,6 @@ from keras_bridgetower.models import heads
 from keras_bridgetower.objectives.losses import ContrastiveLoss
 from keras_bridgetower.objectives.losses import MaskedLMLoss
 from keras_bridgetower.objectives.losses import pack_embeddings
-from keras_bridgetower.objectives.losses import unpack_embeddings
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(4, 3, 7)).astype("float32")
@@ -69,20 +67,18 @@ def packed(ways):
     )
 
 
+def close(found, expected, rtol=1e-5):
+    np.testing.assert_allclose(array(found), expected, rtol=rtol)
+
+
 def test_masked_lm_is_the_mean_over_masked_tokens():
-    loss = MaskedLMLoss()
-    losses, count = token_losses(), (LABELS >= 0).sum()
-    assert float(loss(LABELS, LOGITS)) == pytest.approx(
-        losses.sum() / count, rel=1e-6
-    )
-    rows = array(loss.call(LABELS, ops.convert_to_tensor(LOGITS)))
-    np.testing.assert_allclose(
-        rows, losses.sum(1) * len(LABELS) / count, rtol=1e-5
-    )
-    weighted = loss(LABELS, LOGITS, sample_weight=np.array([0.5, 1, 1, 2]))
-    assert float(weighted) == pytest.approx(
-        (losses.sum(1) * [0.5, 1, 1, 2]).sum() / count, rel=1e-5
-    )
+    loss, weights = MaskedLMLoss(), np.array([0.5, 1, 1, 2])
+    by_row, count = token_losses().sum(1), (LABELS >= 0).sum()
+    close(loss(LABELS, LOGITS), by_row.sum() / count, 1e-6)
+    rows = loss.call(LABELS, ops.convert_to_tensor(LOGITS))
+    close(rows, by_row * len(LABELS) / count)
+    weighted = loss(LABELS, LOGITS, sample_weight=weights)
+    close(weighted, (by_row * weights).sum() / count)
 
 
 def test_masked_lm_without_masks_is_zero():
@@ -98,9 +94,7 @@ def test_masked_lm_ignore_id_and_shapes():
     loss = MaskedLMLoss.from_config(MaskedLMLoss(ignore_id=-1).get_config())
     assert loss.ignore_id == -1 and loss.name == "masked_lm_loss"
     labels = np.where(LABELS < 0, -1, LABELS)
-    assert float(loss(labels, LOGITS)) == pytest.approx(
-        float(MaskedLMLoss()(LABELS, LOGITS))
-    )
+    close(loss(labels, LOGITS), array(MaskedLMLoss()(LABELS, LOGITS)), 1e-6)
     for labels in (LABELS[:, :2], LABELS[:, 0]):
         with pytest.raises(ValueError, match=r"`y_true` must hold token ids"):
             MaskedLMLoss()(labels, LOGITS)
@@ -119,7 +113,7 @@ def test_masked_lm_ignores_padded_samples():
     loss, whole = MaskedLMLoss(), MaskedLMLoss()(LABELS, LOGITS)
     got = loss(padded(LABELS), padded(LOGITS), row_weights(LABELS))
     # Keras divides by all six rows.
-    np.testing.assert_allclose(6 * got, 4 * whole, rtol=1e-6)
+    close(6 * got, 4 * array(whole), 1e-6)
 
 
 @pytest.mark.parametrize("ways", PAIRS)
@@ -127,54 +121,36 @@ def test_masked_lm_ignores_padded_samples():
 def test_contrastive_loss_ignores_padded_samples(ways):
     y_pred = array(packed(ways))
     got = ContrastiveLoss(ways)(padded(IDS), padded(y_pred), row_weights(IDS))
-    np.testing.assert_allclose(7 * got, contrastive(ways).sum(), rtol=1e-5)
-
-
-@pytest.mark.parametrize("ways", PAIRS)
-def test_embeddings_are_packed_and_unpacked(ways):
-    kinds = heads.embedding_kinds(ways)
-    *found, scale = unpack_embeddings(packed(ways), ways)
-    assert len(found) == len(kinds)
-    for kind, x in zip(kinds, found, strict=True):
-        assert difference(x, EMBEDDINGS[kind]) == 0
-    np.testing.assert_allclose(array(scale), np.exp(SCALE), rtol=1e-6)
+    close(7 * got, contrastive(ways).sum())
 
 
 @pytest.mark.parametrize("ways", PAIRS)
 def test_contrastive_loss_equals_its_formula(ways):
     loss, expected = ContrastiveLoss(ways), contrastive(ways)
-    np.testing.assert_allclose(
-        array(loss.call(IDS, packed(ways))), expected, rtol=1e-5
-    )
-    assert float(loss(IDS, packed(ways))) == pytest.approx(
-        expected.mean(), rel=1e-5
-    )
+    close(loss.call(IDS, packed(ways)), expected)
+    close(loss(IDS, packed(ways)), expected.mean())
     weights = np.array([0.5, 1, 2, 0.1, 1])
-    assert float(
-        loss(IDS, packed(ways), sample_weight=weights)
-    ) == pytest.approx((weights * expected).mean(), rel=1e-5)
+    weighted = loss(IDS, packed(ways), sample_weight=weights)
+    close(weighted, (weights * expected).mean())
     # Without equal ids the targets are the diagonal, another number.
     apart = contrastive(ways, np.arange(5)).mean()
-    found = float(loss(np.arange(5), packed(ways)))
-    assert found == pytest.approx(apart, rel=1e-5)
+    close(loss(np.arange(5), packed(ways)), apart)
     assert abs(apart - expected.mean()) > 0.1
     assert ContrastiveLoss.from_config(loss.get_config()).ways == ways
 
 
 def test_contrastive_loss_depends_on_equal_ids_only():
     for ids in (IDS, IDS - 100, IDS[:, None], IDS * 1000):
-        assert float(
-            ContrastiveLoss("two_way")(ids, packed("two_way"))
-        ) == pytest.approx(contrastive("two_way").mean(), rel=1e-5)
+        found = ContrastiveLoss("two_way")(ids, packed("two_way"))
+        close(found, contrastive("two_way").mean())
 
 
 @slow_on("tensorflow")
 def test_large_ids_stay_distinct():
     large = 2**30 + np.arange(5, dtype="int32")
     assert len(set(large.astype("float32").tolist())) == 1
-    found = float(ContrastiveLoss("two_way")(large, packed("two_way")))
     expected = contrastive("two_way", np.arange(5)).mean()
-    assert found == pytest.approx(expected, rel=1e-5)
+    close(ContrastiveLoss("two_way")(large, packed("two_way")), expected)
     # As labels of `fit`, too.
     inputs = keras.Input((13,))
     model = keras.Model(inputs, keras.layers.Identity()(inputs))
@@ -211,14 +187,7 @@ def test_gradient_of_the_scale():
         float(loss([ops.convert_to_tensor(np.float32(x)), *kinds]))
         for x in (scale + step, scale - step)
     )
-    assert float(gradient) == pytest.approx(
-        (above - below) / (2 * step), rel=1e-2
-    )
-
-
-def test_unknown_ways_are_rejected():
-    with pytest.raises(ValueError, match="`ways` must be.*ways='four_way'"):
-        ContrastiveLoss("four_way")
+    close(gradient, (above - below) / (2 * step), 1e-2)
 
 
 @pytest.mark.parametrize("ways", PAIRS)
@@ -242,10 +211,8 @@ def test_logit_scale_stays_within_its_limits(direction):
     head.build({"text": (None, 6), "image": (None, 6)})
     assert float(array(head.logit_scale)) == pytest.approx(np.log(1 / 0.07))
     optimizer = keras.optimizers.SGD(1.0)
-    optimizer.apply(
-        [ops.convert_to_tensor(np.float32(direction * 1e4))],
-        [head.logit_scale],
-    )
+    gradient = ops.convert_to_tensor(np.float32(direction * 1e4))
+    optimizer.apply([gradient], [head.logit_scale])
     limit = {1: np.log(2), -1: np.log(1000)}[direction]
     assert float(array(head.logit_scale)) == pytest.approx(limit, abs=1e-6)
 
@@ -254,13 +221,11 @@ def test_vqa_loss_equals_its_formula():
     z = VQA_LOGITS.astype("float64")
     losses = np.logaddexp(0, z) - z * VQA_SCORES
     loss = kbt.VQALoss()
-    assert float(loss(VQA_SCORES, VQA_LOGITS)) == pytest.approx(
-        losses.sum(-1).mean(), rel=1e-6
-    )
-    per_sample = array(loss.call(VQA_SCORES, ops.convert_to_tensor(VQA_LOGITS)))
-    np.testing.assert_allclose(per_sample, losses.sum(-1), rtol=1e-5)
+    close(loss(VQA_SCORES, VQA_LOGITS), losses.sum(-1).mean(), 1e-6)
+    per_sample = loss.call(VQA_SCORES, ops.convert_to_tensor(VQA_LOGITS))
+    close(per_sample, losses.sum(-1))
     weighted = loss(VQA_SCORES, VQA_LOGITS, sample_weight=np.array([1.0, 0.0]))
-    assert float(weighted) == pytest.approx(losses[0].sum() / 2, rel=1e-6)
+    close(weighted, losses[0].sum() / 2, 1e-6)
 
 
 def test_vqa_score_of_the_best_answer():
@@ -270,9 +235,7 @@ def test_vqa_score_of_the_best_answer():
     score.update_state(VQA_SCORES[:1], VQA_LOGITS[:1])
     assert float(score.result()) == pytest.approx((0.3 + 1.0 + 0.3) / 3)
     score.reset_state()
-    score.update_state(
-        VQA_SCORES, VQA_LOGITS, sample_weight=np.array([3.0, 1.0])
-    )
+    score.update_state(VQA_SCORES, VQA_LOGITS, np.array([3.0, 1.0]))
     assert float(score.result()) == pytest.approx((0.9 + 1.0) / 4)
     assert kbt.VQAScore.from_config(score.get_config()).name == "vqa_score"
 

@@ -12,9 +12,10 @@ from keras import ops
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.objectives.pair_objectives import ITSELF
+from keras_bridgetower.objectives.pair_objectives import Batch
 from keras_bridgetower.objectives.pair_objectives import NextSample
+from keras_bridgetower.objectives.pair_objectives import make_objective
 
 pytestmark = LONG_ELSEWHERE
 
@@ -28,9 +29,12 @@ IDS = {
 }
 
 
-@pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
+every_ids = pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
+
+
+@every_ids
 def test_random_negatives(ids):
-    objective = pair_objectives.make_objective("random_negatives")
+    objective = make_objective("random_negatives")
     fits = ids == np.roll(ids, -1)
     seen = set()
     for seed in range(20):
@@ -46,10 +50,10 @@ def test_random_negatives(ids):
     assert len(seen) > 1 or fits.all()
 
 
-@pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
+@every_ids
 def test_random_negatives_of_several_processes(ids):
     """The last sample of a process is followed by the next process's first."""
-    objective = pair_objectives.make_objective("random_negatives")
+    objective = make_objective("random_negatives")
     for processes in (1, 2, 3):
         parts = np.array_split(ids, processes)
         if any(len(part) == 0 for part in parts):
@@ -62,9 +66,9 @@ def test_random_negatives_of_several_processes(ids):
             assert match[following == ids].all()
 
 
-@pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
+@every_ids
 def test_false_texts(ids):
-    objective = pair_objectives.make_objective("ranking")
+    objective = make_objective("ranking")
     for seed in range(10):
         false, labels = objective.draw(seed, ids)
         assert false.shape == (len(ids), 15) and not labels.any()
@@ -76,14 +80,13 @@ def test_false_texts(ids):
                 assert (ids[rows] != own).all()
             if len(others) >= 15:
                 assert len(set(rows.tolist())) == 15
-    assert (objective.draw(0, ids)[0] != objective.draw(1, ids)[0]).any() or (
-        len(ids) == 1
-    )
+    changed = objective.draw(0, ids)[0] != objective.draw(1, ids)[0]
+    assert changed.any() or len(ids) == 1
 
 
-@pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
+@every_ids
 def test_labels_of_hard_negatives(ids):
-    objective = pair_objectives.make_objective("hard_negatives")
+    objective = make_objective("hard_negatives")
     drawn, places, labels = objective.draw(0, ids)
     np.testing.assert_array_equal(drawn, ids)
     assert places.shape == (len(ids), 2)
@@ -112,9 +115,7 @@ class _Numbered:
 def hard(rows, ids=None, seed=0, places=None):
     """Return a numbered batch with the features of hard negatives."""
     ids = np.arange(rows, dtype="int32") if ids is None else ids
-    _, drawn, _ = pair_objectives.make_objective("hard_negatives").draw(
-        seed, ids
-    )
+    _, drawn, _ = make_objective("hard_negatives").draw(seed, ids)
     places = drawn if places is None else np.full((rows, 2), places, "float32")
     return _Numbered(rows, image_id=ids, negative_places=places)
 
@@ -134,36 +135,31 @@ def same(x):
 def test_pairs_of_random_negatives():
     match = np.array([1, 0, 0, 1], "int32")
     batch = _Numbered(4, match=match)
-    objective = pair_objectives.make_objective("random_negatives")
+    objective = make_objective("random_negatives")
     pairs, pooled = objective.logits(fuse, {"itm": same}, batch)
     assert pooled is None
-    np.testing.assert_array_equal(
-        array(pairs), [[0, 100], [1, 102], [2, 103], [3, 103]]
-    )
+    expected = [[0, 100], [1, 102], [2, 103], [3, 103]]
+    np.testing.assert_array_equal(array(pairs), expected)
 
 
 def test_pairs_of_ranking():
     false = np.array([[1] * 15, [2, 0] * 7 + [2], [0] * 15], "int32")
     away = false - np.arange(3, dtype="int32")[:, None]
     batch = _Numbered(3, false_texts=away)
-    texts, _ = pair_objectives.make_objective("ranking").logits(
-        fuse, {"rank": lambda x: x[:, :1]}, batch
+    texts, images = (
+        array(make_objective("ranking").logits(fuse, {"rank": head}, batch)[0])
+        for head in (lambda x: x[:, :1], lambda x: x[:, 1:])
     )
-    expected = np.concatenate([[[0], [1], [2]], false], axis=1)
-    np.testing.assert_array_equal(array(texts), expected)
-    images, _ = pair_objectives.make_objective("ranking").logits(
-        fuse, {"rank": lambda x: x[:, 1:]}, batch
-    )
-    np.testing.assert_array_equal(
-        array(images), np.repeat([[100], [101], [102]], 16, axis=1)
-    )
+    own = np.arange(3)[:, None]
+    np.testing.assert_array_equal(texts, np.concatenate([own, false], axis=1))
+    np.testing.assert_array_equal(images, np.repeat(100 + own, 16, axis=1))
 
 
 def test_pairs_of_hard_negatives():
     ids = np.array([1, 2, 1, 3, 2, 4], "int32")
     rng = np.random.default_rng(0)
     text, image = rng.normal(size=(2, 6, 8)).astype("float32")
-    objective = pair_objectives.make_objective("hard_negatives")
+    objective = make_objective("hard_negatives")
     drawn = []
     for seed, factor in enumerate([1.0] * 30 + [1e4]):
         batch = hard(6, ids, seed)
@@ -195,7 +191,7 @@ def test_hard_negatives_are_drawn_by_the_softmax(place):
         ops.convert_to_tensor(x.astype("float32"))
         for x in (np.eye(rows), scores.T, np.array(1.0))
     ]
-    pairs, _ = pair_objectives.make_objective("hard_negatives").logits(
+    pairs, _ = make_objective("hard_negatives").logits(
         fuse, {"itm": same}, hard(rows, ids, places=place), embeddings
     )
     found = array(pairs)[:, 1, 1] - 100, array(pairs)[:, 2, 0]
@@ -211,7 +207,7 @@ def test_hard_negatives_of_a_single_image():
     batch = hard(4, np.array([5, 5], "int32").repeat(2))
     batch.features["image_id"] = ops.array([5, 5, 6, 7], "int32")
     unit = ops.convert_to_tensor(np.eye(4, dtype="float32"))
-    pairs, _ = pair_objectives.make_objective("hard_negatives").logits(
+    pairs, _ = make_objective("hard_negatives").logits(
         fuse, {"itm": same}, batch, (unit, unit, ops.convert_to_tensor(1.0))
     )
     for drawn in np.moveaxis(array(pairs), 1, 0):
@@ -225,13 +221,10 @@ def test_gradients_reach_states_but_not_draw_scores():
     arrays = rng.normal(size=(4, 3, 2, 4)).astype("float32")
 
     def loss(tensors):
-        batch = pair_objectives.Batch(
-            [tensors[0]],
-            [tensors[1]],
-            {"padding_mask": ops.ones((3, 2), "int32"), **drawn},
-        )
+        inputs = {"padding_mask": ops.ones((3, 2), "int32"), **drawn}
+        batch = Batch([tensors[0]], [tensors[1]], inputs)
         embeddings = (tensors[2][:, 0], tensors[3][:, 0], ops.ones(()))
-        logits, _ = pair_objectives.make_objective("hard_negatives").logits(
+        logits, _ = make_objective("hard_negatives").logits(
             lambda t, i, m: t[0][:, 0] * i[0][:, 0],
             {"itm": same},
             batch,
@@ -248,9 +241,8 @@ def test_drawn_pairs_score_as_given_pairs():
     x = features(batch=4)
     matching = randomise(retrieval())
     texts, images = np.divmod(np.arange(16), 4)
-    pairs = {k: v[texts] for k, v in x.items()} | {
-        "images": x["images"][images]
-    }
+    pairs = {k: v[texts] for k, v in x.items()}
+    pairs["images"] = x["images"][images]
     # Logits by text and image.
     given = matching.predict_features(pairs).reshape(4, 4, 2)
 
@@ -298,4 +290,4 @@ def test_drawn_pairs_score_as_given_pairs():
 
 def test_unknown_objectives_are_rejected():
     with pytest.raises(ValueError, match="ranking.*Received: objective='all'"):
-        pair_objectives.make_objective("all")
+        make_objective("all")

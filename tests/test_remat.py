@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from builders import ANSWERS
+from builders import FASTEST
 from builders import IMAGE_ENCODERS
 from builders import TEXT_ENCODERS
 from builders import array
@@ -56,23 +57,23 @@ def trained(image, text, make, prepare):
     prepare(model)
     jit = keras.config.backend() == "jax"
     task.compile(keras.optimizers.SGD(0.1), jit_compile=jit)
-    history = task.fit(x, y, epochs=2, batch_size=3, verbose=0)
-    return [array(v).astype("float64") for v in task.variables], history
+    history = task.fit(x, y, epochs=2, batch_size=3, verbose=0).history
+    return [array(v).astype("float64") for v in task.variables], history["loss"]
+
+
+def checkpointed(model):
+    model.checkpoint_activations()
 
 
 @slow_on("tensorflow", "jax")
 @pytest.mark.parametrize("image,text,make", CASES)
 def test_recomputation_does_not_change_training(image, text, make):
-    plain, history = trained(image, text, make, lambda model: None)
-    made, other = trained(
-        image, text, make, lambda model: model.checkpoint_activations()
-    )
+    plain, losses = trained(image, text, make, lambda model: None)
+    made, others = trained(image, text, make, checkpointed)
     # Including seed generators: the same number of masks was drawn.
     for a, b in zip(plain, made, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6, rtol=0)
-    np.testing.assert_allclose(
-        history.history["loss"], other.history["loss"], rtol=1e-6
-    )
+    np.testing.assert_allclose(losses, others, rtol=1e-6)
 
 
 @pytest.mark.skipif(
@@ -83,13 +84,11 @@ def test_recomputation_does_not_change_the_config():
     config = model.get_config()
     model.checkpoint_activations()
     assert model.get_config() == config
-    before = model(features(model))["pooled"]
-    np.testing.assert_array_equal(
-        array(before), array(model(features(model))["pooled"])
-    )
+    before, after = (model(features(model))["pooled"] for _ in range(2))
+    np.testing.assert_array_equal(array(before), array(after))
 
 
-@pytest.mark.skipif(keras.config.backend() != "torch", reason="torch's hooks")
+@FASTEST
 def test_recomputation_keeps_fewer_activations():
     import torch
 
@@ -108,10 +107,10 @@ def test_recomputation_keeps_fewer_activations():
         return sum(n for p, n in sizes.items() if p not in weights)
 
     plain = kept(lambda model: None)
-    assert kept(lambda model: model.checkpoint_activations()) < plain / 3
+    assert kept(checkpointed) < plain / 3
 
 
-@pytest.mark.skipif(keras.config.backend() != "torch", reason="runs at once")
+@FASTEST
 def test_keras_remat_draws_another_dropout_mask():
     # `keras.remat` is silently wrong here, so `remat` exists.
     block = keras.layers.Dropout(0.5, seed=1)
@@ -133,7 +132,7 @@ def test_keras_remat_draws_another_dropout_mask():
     assert np.abs(grad - 4 * out**2).max() > 1
 
 
-@pytest.mark.skipif(keras.config.backend() != "torch", reason="runs at once")
+@FASTEST
 def test_recomputation_affects_one_thread_only():
     block = keras.layers.Dropout(0.5, seed=1)
     x = keras.ops.ones((8, 8))

@@ -134,33 +134,6 @@ def test_per_tap_norms_start_as_copies(make):
     assert difference(low, before[0]) > 0.1
 
 
-def test_per_tap_norms_need_a_layer_norm():
-    class Bare(keras.Model):
-        pass
-
-    inputs = keras.Input((4,))
-    encoder = Bare(inputs, keras.layers.Dense(3)(inputs))
-
-    @kbt.hidden_states.register(Bare)
-    def _(encoder):
-        return [encoder.output]
-
-    assert run(kbt.Tower(encoder, (-1,)), np.ones((2, 4)))[0].shape == (2, 3)
-    with pytest.raises(ValueError, match="end in `Dense`"):
-        kbt.Tower(encoder, (-1,), norms="per_tap")
-
-
-def test_unknown_encoders_are_rejected():
-    encoder = keras.Sequential([keras.layers.Dense(2)])
-    with pytest.raises(TypeError, match="hidden_states.register.*Received"):
-        kbt.hidden_states(encoder)
-
-
-def test_taps_below_the_lowest_block_are_rejected():
-    with pytest.raises(ValueError, match=r"lowest of the 2 blocks.*\(-3,"):
-        kbt.Tower(roberta(layers=2), (-3, -2, -1))
-
-
 @FASTEST
 def test_unsupported_backend_is_rejected():
     pytest.importorskip("openvino", reason="the extra `export`")

@@ -7,7 +7,6 @@ import pathlib
 
 from keras_bridgetower.backend.names import BACKENDS
 from keras_bridgetower.models.exporting.formats import FORMATS
-from keras_bridgetower.models.exporting.formats import refusal
 
 DOCUMENT = pathlib.Path(__file__).parent.parent / "docs/guides/export.md"
 START, END = "<!-- formats -->\n", "<!-- end of formats -->\n"
@@ -31,7 +30,7 @@ def table():
     lines = [f"| format | {names} | file | opened by |"]
     lines.append("|---" * (len(BACKENDS) + 3) + "|")
     for name, found in FORMATS.items():
-        cells = ["—" if refusal(name, b) else "✓" for b in BACKENDS]
+        cells = ["✓" if b in found.backends else "—" for b in BACKENDS]
         file = f"`{found.suffix}`" if found.suffix else "a folder"
         lines.append(
             f"| `{name}` | {' | '.join(cells)} | {file} | {found.opens} |"

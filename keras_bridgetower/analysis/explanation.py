@@ -47,9 +47,8 @@ def relevance(model, image, text, answer=None):
     features = pair_features(model, image, text)
     if isinstance(model.output, dict):
         raise ValueError(
-            "`model` must predict logits of classes to explain one of them. "
-            f"Received: model={type(model).__name__}, which predicts "
-            f"{sorted(model.output)}"
+            "`model` must predict logits of classes. Received: "
+            f"model={type(model).__name__}, which predicts {[*model.output]}"
         )
     if "mask_positions" in model.input:
         features = _with_mask(model, features)
@@ -59,18 +58,12 @@ def relevance(model, image, text, answer=None):
     index = _class_index(names, logits, answer)
     gradients = _gradients(model, tensors, maps, index)
     weighted = {at: np.maximum(maps[at] * gradients[at], 0) for at in maps}
-    joined = [
-        _rollout(
-            model,
-            features,
-            {
-                name: x
-                for (name, visit), x in weighted.items()
-                if visit == place
-            },
-        )
-        for place in range(pixels(features).shape[1])
-    ]
+    joined = []
+    for place in range(pixels(features).shape[1]):
+        of_place = {
+            name: x for (name, at), x in weighted.items() if at == place
+        }
+        joined.append(_rollout(model, features, of_place))
     name = names[index] if names else index
     return make_map(model, features, joined, f"relevance for {name}")
 
@@ -142,14 +135,12 @@ def _rollout(model, features, weighted):
         is the mean of the tokens that the head reads.
     """
     fusion = model.backbone.fusion
-    sizes = (
-        features["token_ids"].shape[1],
-        model.backbone.output["image"].shape[1],
-    )
+    text = features["token_ids"].shape[1]
+    sizes = text, model.backbone.output["image"].shape[1]
     # Tokens that the last layer computes, and those that the head reads.
-    last, read = ((1, 1), [0, sizes[0]])
+    last, read = (1, 1), [0, text]
     if "mask_positions" in model.input:
-        last, read = (sizes[0], 0), [int(features["mask_positions"][0, 0])]
+        last, read = (text, 0), [int(features["mask_positions"][0, 0])]
     identity = np.eye(sum(sizes))
     relevances = np.zeros_like(identity)
     for layer, step in enumerate(fusion.steps):
@@ -159,7 +150,7 @@ def _rollout(model, features, weighted):
         parts = step.branches(weighted, sizes, queries)
         change = sum(part[0].mean(0) for part in parts)
         relevances = relevances + change @ relevances
-    rows = relevances[: sizes[0]].copy()
+    rows = relevances[:text].copy()
     rows[0] = relevances[read].mean(0)
     return rows
 
@@ -168,18 +159,14 @@ def _with_mask(model, features):
     """Add the position of the first masked token to features."""
     blank = features["token_ids"] == model.preprocessor.tokenizer.mask_token_id
     if not blank.any():
-        raise ValueError(
-            "`text` must hold a `<mask>`, whose token is explained. "
-            "Received: a text without"
-        )
-    return features | {
-        "mask_positions": blank.argmax(1)[:, None].astype("int32")
-    }
+        raise ValueError("`text` must hold a `<mask>` to explain its token.")
+    positions = blank.argmax(1)[:, None].astype("int32")
+    return features | {"mask_positions": positions}
 
 
 def _class_names(model):
     """Return the names of the classes of the task's head, if any."""
-    (head,) = list(model.head_values.values())[:1]
+    head = next(iter(model.head_values.values()))
     return head.get("answers") or head.get("labels") or []
 
 

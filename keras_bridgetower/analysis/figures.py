@@ -19,13 +19,9 @@ PANELS = {
 
 def _new_figure(*args, **kwargs):
     """Create a matplotlib figure that notebooks can show."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "Figures need matplotlib: `pip install matplotlib`, or install "
-            "keras-bridgetower with its extra `viz`."
-        ) from error
+    # Of the extra `viz`.
+    from matplotlib.figure import Figure
+
     # Not by pyplot, which needs a display and keeps figures until closed.
     figure = Figure(*args, layout="constrained", **kwargs)
     # Notebooks show only pyplot figures and objects with this method.

@@ -15,10 +15,6 @@ def matthews_correlation(labels, predictions):
     Returns:
         float in -1..1.
 
-    Raises:
-        ImportError: scikit-learn is not installed.
-        ValueError: arrays of different shapes, or empty ones.
-
     Example:
 
     ```python
@@ -27,9 +23,8 @@ def matthews_correlation(labels, predictions):
 
     Source: `sklearn.metrics.matthews_corrcoef`.
     """
-    labels, predictions = _arrays(labels, predictions)
     metrics = _import("sklearn.metrics", "scikit-learn")
-    return float(metrics.matthews_corrcoef(labels, predictions))
+    return float(metrics.matthews_corrcoef(*_arrays(labels, predictions)))
 
 
 def f1_score(labels, predictions):
@@ -42,10 +37,6 @@ def f1_score(labels, predictions):
     Returns:
         float in 0..1; 0 if class 1 is in neither labels nor predictions.
 
-    Raises:
-        ImportError: scikit-learn is not installed.
-        ValueError: arrays of different shapes, or empty ones.
-
     Example:
 
     ```python
@@ -54,9 +45,9 @@ def f1_score(labels, predictions):
 
     Source: `sklearn.metrics.f1_score`.
     """
-    labels, predictions = _arrays(labels, predictions)
     metrics = _import("sklearn.metrics", "scikit-learn")
-    return float(metrics.f1_score(labels, predictions, zero_division=0))
+    pair = _arrays(labels, predictions)
+    return float(metrics.f1_score(*pair, zero_division=0))
 
 
 def spearman_correlation(labels, predictions):
@@ -70,10 +61,6 @@ def spearman_correlation(labels, predictions):
         float in -1..1; NaN, with a warning of SciPy, if labels or
         predictions are constant.
 
-    Raises:
-        ImportError: SciPy is not installed.
-        ValueError: arrays of different shapes, or empty ones.
-
     Example:
 
     ```python
@@ -82,9 +69,8 @@ def spearman_correlation(labels, predictions):
 
     Source: `scipy.stats.spearmanr`.
     """
-    labels, predictions = _arrays(labels, predictions)
     stats = _import("scipy.stats", "scipy")
-    return float(stats.spearmanr(labels, predictions).statistic)
+    return float(stats.spearmanr(*_arrays(labels, predictions)).statistic)
 
 
 def _import(module, package):
@@ -98,12 +84,4 @@ def _import(module, package):
 
 
 def _arrays(labels, predictions):
-    """Return both as NumPy arrays, after a check of their shapes."""
-    pair = [ops.convert_to_numpy(values) for values in (labels, predictions)]
-    if pair[0].ndim != 1 or pair[0].shape != pair[1].shape or not pair[0].size:
-        raise ValueError(
-            "`labels` and `predictions` must be (examples,), at least one. "
-            f"Received: labels of shape {pair[0].shape}, predictions of shape "
-            f"{pair[1].shape}"
-        )
-    return pair
+    return [ops.convert_to_numpy(values) for values in (labels, predictions)]

@@ -5,6 +5,8 @@ import dataclasses
 
 import numpy as np
 
+from keras_bridgetower.checks import check_choice
+
 PROTOCOL = "NLVR2 accuracy and consistency"
 _TRUTHS = {"True": True, "False": False, 1: True, 0: False}
 
@@ -69,34 +71,24 @@ def evaluate_nlvr2(identifiers, labels, predictions, split=None):
     """
     identifiers = list(identifiers)
     labels, predictions = (
-        [_truth(name, value) for value in np.asarray(values).tolist()]
-        for name, values in (("labels", labels), ("predictions", predictions))
+        _truths("labels", labels),
+        _truths("predictions", predictions),
     )
-    counts = len(identifiers), len(labels), len(predictions)
-    if len(set(counts)) > 1 or not identifiers:
+    counts = {len(identifiers), len(set(identifiers)), len(labels)}
+    if counts != {len(predictions)} or not identifiers:
         raise ValueError(
-            "`labels`, `predictions` and `identifiers` must have the same "
-            f"length, at least 1. Received: {counts[0]} identifiers, "
-            f"{counts[1]} labels, {counts[2]} predictions"
+            "`labels`, `predictions` and distinct `identifiers` must have the "
+            f"same length, at least 1. Received: {len(labels)} labels, "
+            f"{len(predictions)} predictions, {len(identifiers)} identifiers, "
+            f"{len(set(identifiers))} distinct"
         )
-    repeated = [i for i, n in collections.Counter(identifiers).items() if n > 1]
-    if repeated:
-        raise ValueError(
-            "`identifiers` must be distinct. Received, more than once: "
-            f"identifiers={repeated[:10]}"
-        )
-    correct = np.array(labels) == np.array(predictions)
-    splits, sentences = {}, {}
+    correct = labels == predictions
+    splits, sentences = {}, collections.defaultdict(list)
     for identifier, hit in zip(identifiers, correct.tolist(), strict=True):
-        parts = str(identifier).rsplit("-", 3)
-        if len(parts) < 4:
-            raise ValueError(
-                "`identifiers` must be strings 'split-set-pair-sentence'. "
-                f"Received: identifier={identifier!r}"
-            )
-        name, group, _, sentence = parts
+        # The name of a split may have hyphens.
+        name, group, _, sentence = identifier.rsplit("-", 3)
         splits[name] = None
-        sentences.setdefault((name, group, sentence), []).append(hit)
+        sentences[name, group, sentence].append(hit)
     return NLVR2Report(
         accuracy=float(100 * correct.mean()),
         consistency=float(100 * np.mean([*map(all, sentences.values())])),
@@ -106,10 +98,8 @@ def evaluate_nlvr2(identifiers, labels, predictions, split=None):
     )
 
 
-def _truth(name, value):
-    if isinstance(value, list) or value not in _TRUTHS:
-        raise ValueError(
-            f"`{name}` must be bools, 0 and 1, or 'True' and 'False'. "
-            f"Received: {value!r} among {name}"
-        )
-    return _TRUTHS[value]
+def _truths(name, values):
+    values = np.asarray(values).tolist()
+    for value in values:
+        check_choice(name, value, tuple(_TRUTHS))
+    return np.array([_TRUTHS[value] for value in values])

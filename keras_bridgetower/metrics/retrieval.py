@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_bridgetower.checks import check_at_most
-from keras_bridgetower.checks import is_integer
+from keras_bridgetower.checks import check_count
 
 PROTOCOL = "recall over the whole pool, ties against the model"
 # Scores compared at a time, with about 100 MB of temporary memory.
@@ -55,16 +55,15 @@ class RetrievalReport:
 
     def _mean(self, direction):
         recalls = self.recalls.items()
-        return float(
-            np.mean([r for name, r in recalls if name[:2] == direction])
-        )
+        of_direction = [r for name, r in recalls if name[:2] == direction]
+        return float(np.mean(of_direction))
 
     def __str__(self):
         values = {**self.recalls, "RSUM": self.rsum}
+        recalls = ", ".join(f"{name} {r:.2f}" for name, r in values.items())
         return (
             f"{self.protocol}; split: {self.split}, {self.images} images, "
-            f"{self.texts} texts\n"
-            + ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+            f"{self.texts} texts\n{recalls}"
         )
 
 
@@ -116,11 +115,8 @@ def retrieval_recall(
         scores = keras.ops.convert_to_numpy(scores)
     owner = _owners(scores, text_image_ids, image_ids)
     images = len(scores)
-    ks = list(ks)
-    if not ks or not all(is_integer(k) and k > 0 for k in ks):
-        raise ValueError(
-            f"`ks` must be ranks, integers from 1. Received: ks={ks}"
-        )
+    for k in ks:
+        check_count("ks", k)
     check_at_most("folds", folds, images, "images")
     found = {f"{name}@{k}": [] for name in ("IR", "TR") for k in ks}
     for rows in np.array_split(np.arange(images), folds):
@@ -149,21 +145,19 @@ def _owners(scores, text_image_ids, image_ids):
     if image_ids is None:
         image_ids = range(len(scores))
     row = {image: i for i, image in enumerate(np.asarray(image_ids).tolist())}
-    if len(row) != len(scores) or np.ndim(image_ids) != 1:
+    if len(row) != len(scores):
         raise ValueError(
             "`image_ids` must be distinct, one for each row of `scores`. "
-            f"Received: {len(row)} distinct ids in image_ids of shape "
-            f"{np.shape(image_ids)}, scores of shape {scores.shape}"
+            f"Received: {len(row)} distinct ids, {len(scores)} rows"
         )
     texts = text_image_ids.tolist()
     unknown = sorted({image for image in texts if image not in row}, key=repr)
     without = sorted(set(row) - set(texts), key=repr)
     if unknown or without:
         raise ValueError(
-            "Each text must belong to an image of `scores`, and each image "
-            "must have a text. Received: text_image_ids with the unknown "
-            f"ids {unknown[:10]} ({len(unknown)} in all), and without the "
-            f"image_ids {without[:10]} ({len(without)} in all)"
+            "Each text must belong to an image, and each image must have a "
+            f"text. Received: text_image_ids with {len(unknown)} unknown ids "
+            f"{unknown[:10]}, without {len(without)} image_ids {without[:10]}"
         )
     return np.array([row[image] for image in texts])
 
@@ -188,8 +182,8 @@ def _ranks(scores, owner, rows):
             block = block[:, texts]
         if np.isnan(block).any():
             raise ValueError(
-                "`scores` must not be NaN, which has no rank. Received: NaN "
-                f"among the scores of the images {first} to {last - 1}"
+                "`scores` must not be NaN. Received: NaN among the scores of "
+                f"the images {first} to {last - 1}"
             )
         own = owner == np.arange(first, last)[:, None]
         best = np.array(

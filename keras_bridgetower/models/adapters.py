@@ -42,9 +42,8 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
         check_count("rank", rank)
         if _adapted_layers(self):
             raise ValueError(
-                "`enable_lora` must be called once: adapters are already "
-                "enabled. Save them by `save_lora_weights`, and reload the "
-                f"preset to use others. Received: rank={rank}"
+                "`enable_lora` must be called once. Reload the preset to use "
+                f"other adapters. Received: rank={rank}"
             )
         names = target_layer_names or self.default_lora_layer_names()
         chosen = [
@@ -54,9 +53,8 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
         ]
         if not chosen:
             raise ValueError(
-                "`target_layer_names` must name layers that take adapters, "
-                "such as query, key and value. Received: target_layer_names="
-                f"{target_layer_names!r}"
+                "`target_layer_names` must name layers such as query, key and "
+                f"value. Received: target_layer_names={target_layer_names!r}"
             )
         self._adapt([(layer, rank, None) for layer in chosen])
 
@@ -66,18 +64,15 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
         A task's own method saves its heads too.
 
         Args:
-            filepath: path that ends with `.lora.h5`.
+            filepath: path of the new file.
 
         Raises:
-            ValueError: another ending, or no adapters.
+            ValueError: no adapters.
         """
-        _check_path(filepath)
         adapted = _adapted_layers(self)
         if not adapted:
             raise ValueError(
-                "There are no adapters to save. Call `enable_lora(rank)` of "
-                "the task, of its backbone or of layers in the backbone "
-                "first. Received: a backbone without adapters"
+                "There are no adapters to save. Call `enable_lora(rank)` first."
             )
         with h5py.File(filepath, "w") as file:
             file[_RANK] = next(iter(adapted.values())).lora_rank
@@ -100,40 +95,46 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
             ValueError: the backbone has other layers or adapters than the
                 saved one.
         """
-        _check_path(filepath)
-        with h5py.File(filepath) as file:
-            if _HEADS in file:
-                raise ValueError(
-                    "`filepath` holds the heads of a task too. Load it with "
-                    "the task's `load_lora_weights`. "
-                    f"Received: filepath={str(filepath)!r}"
-                )
         self._load_adapters(filepath)
 
-    def _load_adapters(self, filepath):
+    def _load_adapters(self, filepath, heads=False):
         layers = dict(enumerate(_weighted_layers(self)))
         with h5py.File(filepath) as file:
-            saved = {
-                int(index): _SavedAdapter(group["vars"])
+            if _HEADS in file and not heads:
+                raise ValueError(
+                    "`filepath` holds the heads of a task too: use the task's "
+                    f"`load_lora_weights`. Received: filepath={filepath}"
+                )
+            groups = {
+                int(index): group["vars"]
                 for index, group in file[_GROUP].items()
                 if index != "vars"
             }
-        known = [i for i in saved if i in layers and _takes_adapter(layers[i])]
-        if not _adapted_layers(self) and len(known) == len(saved):
-            self._adapt(
-                [(layers[i], saved[i].rank, saved[i].alpha) for i in known]
-            )
+            saved = {i: _arrays(group) for i, group in groups.items()}
+            ranks = {i: _rank(factors) for i, factors in saved.items()}
+            alphas = {
+                i: float(group.attrs.get(_ALPHA, ranks[i]))
+                for i, group in groups.items()
+            }
+        known = all(i in layers and _takes_adapter(layers[i]) for i in saved)
+        if known and not _adapted_layers(self):
+            self._adapt([(layers[i], ranks[i], alphas[i]) for i in saved])
         adapted = _adapted_layers(self)
-        if set(adapted) != set(saved):
-            raise _other_adapters(
-                filepath,
-                f"{len(adapted)} adapted layers, {len(saved)} in the file",
+        own = {i: _factors(layer) for i, layer in adapted.items()}
+        found = {i: (_shapes(saved[i]), alphas[i]) for i in saved}
+        needed = {
+            i: (_shapes(own[i]), la.lora_alpha) for i, la in adapted.items()
+        }
+        if found != needed:
+            raise ValueError(
+                "The adapters must be of a backbone like this one, with "
+                "adapters of the same layers and rank. Load them into a new "
+                f"backbone. Received: filepath={filepath} with shapes and "
+                f"alphas {found!r:.200}, the backbone has {needed!r:.200}"
             )
-        for index, layer in adapted.items():
-            saved[index].check(filepath, layer)
-        for index, layer in adapted.items():
-            for name, variable in _factors(layer).items():
-                variable.assign(saved[index].factors[name])
+        for index, factors in own.items():
+            for name, variable in factors.items():
+                variable.assign(saved[index][name])
 
     def _adapt(self, chosen):
         """Add adapters to layers and freeze all other weights.
@@ -170,10 +171,10 @@ class AdaptedTask(keras.Model):
         """Save the adapters of the backbone, and the heads.
 
         Args:
-            filepath: path that ends with `.lora.h5`.
+            filepath: path of the new file.
 
         Raises:
-            ValueError: another ending, or no adapters.
+            ValueError: no adapters.
 
         Example:
 
@@ -201,7 +202,6 @@ class AdaptedTask(keras.Model):
                 this task. Load the adapters of a backbone alone by
                 `backbone.load_lora_weights`.
         """
-        _check_path(filepath)
         weights = _head_weights(self)
         with h5py.File(filepath) as file:
             saved = {
@@ -209,16 +209,14 @@ class AdaptedTask(keras.Model):
                 for head, values in file.get(_HEADS, {}).items()
                 for index, value in values.items()
             }
-        found = {name: x.shape for name, x in saved.items()}
-        needed = {name: tuple(w.shape) for name, w in weights.items()}
+        found, needed = _shapes(saved), _shapes(weights)
         if found != needed:
             raise ValueError(
                 "`filepath` must hold the heads of this task. For adapters "
-                "alone use `backbone.load_lora_weights`. "
-                f"Received: filepath={str(filepath)!r} with {found}, the task "
-                f"has {needed}"
+                "alone use `backbone.load_lora_weights`. Received: filepath="
+                f"{filepath} with {found}, the task has {needed}"
             )
-        self.backbone._load_adapters(filepath)
+        self.backbone._load_adapters(filepath, heads=True)
         for name, weight in weights.items():
             weight.assign(saved[name])
 
@@ -286,43 +284,13 @@ def _factors(layer):
     return {k: w for k, w in named.items() if k.startswith("lora_")}
 
 
-class _SavedAdapter:
-    """The adapter of one layer in a file.
-
-    Args:
-        group: its `h5py` group.
-    """
-
-    def __init__(self, group):
-        self.factors = {name: np.asarray(x) for name, x in group.items()}
-        first = next(n for n in self.factors if n.endswith("_a"))
-        self.rank = self.factors[first].shape[-1]
-        self.alpha = float(group.attrs.get(_ALPHA, self.rank))
-
-    def check(self, filepath, layer):
-        """Raise if the layer's adapter has other shapes or another alpha."""
-        shapes = {name: tuple(v.shape) for name, v in _factors(layer).items()}
-        saved = {name: x.shape for name, x in self.factors.items()}
-        if (shapes, layer.lora_alpha) != (saved, self.alpha):
-            raise _other_adapters(
-                filepath,
-                f"rank={layer.lora_rank}, lora_alpha={layer.lora_alpha}, "
-                f"{shapes} at {layer.path}; rank={self.rank}, "
-                f"lora_alpha={self.alpha:g}, {saved} in the file",
-            )
+def _arrays(group):
+    return {name: np.asarray(values) for name, values in group.items()}
 
 
-def _check_path(filepath):
-    if not str(filepath).endswith(".lora.h5"):
-        raise ValueError(
-            "`filepath` must end with `.lora.h5`. "
-            f"Received: filepath={str(filepath)!r}"
-        )
+def _shapes(factors):
+    return {name: tuple(x.shape) for name, x in factors.items()}
 
 
-def _other_adapters(filepath, received):
-    return ValueError(
-        "The adapters must have been saved by a backbone like this one, with "
-        "adapters of the same layers and rank. Load them into a new backbone. "
-        f"Received: filepath={str(filepath)!r}, {received}"
-    )
+def _rank(factors):
+    return next(x for n, x in factors.items() if n.endswith("_a")).shape[-1]

@@ -7,13 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_bridgetower.backend import backend_ops
-
 # A context variable: each thread captures its own attention maps.
 _WATCHERS = contextvars.ContextVar("watchers of attention", default=())
 
 
-@contextlib.contextmanager
 def watch_attention(watcher):
     """Pass the weights of each attention layer to `watcher`, in a context.
 
@@ -26,8 +23,7 @@ def watch_attention(watcher):
             `(batch, heads, queries, keys)` whose rows sum to 1. It returns
             the weights that the layer uses.
     """
-    with _watched_by((*_WATCHERS.get(), watcher)):
-        yield
+    return _watched_by((*_WATCHERS.get(), watcher))
 
 
 def unwatched():
@@ -129,43 +125,36 @@ class BridgeTowerAttention(keras.layers.MultiHeadAttention):
         return weights
 
 
-def attention(hidden_dim, num_heads, dropout, dtype, name):
-    """Create a `BridgeTowerAttention` of width `hidden_dim`."""
+def attention(layer, hidden_dim, num_heads, dropout, name):
+    """Create a `BridgeTowerAttention` of width `hidden_dim` for a layer."""
     return BridgeTowerAttention(
         num_heads=num_heads,
         key_dim=hidden_dim // num_heads,
         dropout=dropout,
         kernel_initializer=initializer(),
-        dtype=dtype,
+        dtype=layer.dtype_policy,
         name=name,
+    )
+
+
+def dense(layer, units, name, **kwargs):
+    """Create a `Dense` for a layer, with the authors' initializer."""
+    kwargs = {"kernel_initializer": initializer()} | kwargs
+    return keras.layers.Dense(
+        units, dtype=layer.dtype_policy, name=name, **kwargs
+    )
+
+
+def layer_norm(layer, epsilon, name="layer_norm"):
+    """Create a `LayerNormalization` for a layer."""
+    return keras.layers.LayerNormalization(
+        epsilon=epsilon, dtype=layer.dtype_policy, name=name
     )
 
 
 def initializer():
     """Return the authors' initializer: normal, standard deviation 0.02."""
     return keras.initializers.RandomNormal(stddev=0.02)
-
-
-def attention_maps(steps, run, text_tokens):
-    """Compute the attention maps of all cross-modal steps in one eager call.
-
-    Args:
-        steps: list of the steps, lowest first.
-        run: callable without arguments that calls them and returns a dict
-            with the `"image"` output `(batch, P, D)`.
-        text_tokens: int, T.
-
-    Returns:
-        dict from the names of `attention_blocks` to lists of one map per step.
-    """
-    with backend_ops.inference_scope(), capture_attention() as captured:
-        outputs = run()
-    tokens = [text_tokens, outputs["image"].shape[1]]
-    layers = [
-        attention_blocks(step.branches(captured, tokens), text_tokens)
-        for step in steps
-    ]
-    return {name: [maps[name] for maps in layers] for name in layers[0]}
 
 
 def attention_blocks(branches, text_tokens):

@@ -1,10 +1,9 @@
 """The backbone: image tower, text tower, and the fusion that joins them."""
 
-import functools
-
 import keras
 import numpy as np
 
+from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend import remat
@@ -14,7 +13,8 @@ from keras_bridgetower.checks import check_constructor
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models import saved_backbones
 from keras_bridgetower.models.adapters import AdaptedBackbone
-from keras_bridgetower.models.attention import attention_maps
+from keras_bridgetower.models.attention import attention_blocks
+from keras_bridgetower.models.attention import capture_attention
 from keras_bridgetower.models.checks import check_dtype
 from keras_bridgetower.models.checks import check_features
 from keras_bridgetower.models.checks import check_image_tower
@@ -237,10 +237,15 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         }
         check_features(inputs, self.input, self)
         inputs = {k: keras.ops.convert_to_tensor(v) for k, v in inputs.items()}
-        tokens = inputs["token_ids"].shape[1]
-        run = functools.partial(self.fuse, inputs)
         compiled.restore_weights(self)
-        return attention_maps(self.fusion.steps, run, tokens)
+        with backend_ops.inference_scope(), capture_attention() as captured:
+            outputs = self.fuse(inputs)
+        sizes = [outputs[name].shape[1] for name in ("text", "image")]
+        layers = [
+            attention_blocks(step.branches(captured, sizes), sizes[0])
+            for step in self.fusion.steps
+        ]
+        return {name: [maps[name] for maps in layers] for name in layers[0]}
 
     def checkpoint_activations(self):
         """Recompute activations in the backward pass, to save memory.

@@ -7,7 +7,8 @@ import keras
 from keras import ops
 
 from keras_bridgetower.models.attention import attention
-from keras_bridgetower.models.attention import initializer
+from keras_bridgetower.models.attention import dense
+from keras_bridgetower.models.attention import layer_norm
 
 
 class BridgeLayer(keras.layers.Layer):
@@ -50,9 +51,7 @@ class BridgeLayer(keras.layers.Layer):
         self.num_heads = num_heads
         self.dropout = dropout
         self.epsilon = epsilon
-        self.layer_norm = keras.layers.LayerNormalization(
-            epsilon=epsilon, dtype=self.dtype_policy, name="layer_norm"
-        )
+        self.layer_norm = layer_norm(self, epsilon)
 
     def build(self, x_shape, y_shape=None, mask_shape=None):
         self.build_merge(x_shape)
@@ -69,20 +68,11 @@ class BridgeLayer(keras.layers.Layer):
 
     def merge(self, x, y, mask=None):
         """Combine the two inputs, before the layer norm."""
-        raise TypeError(
-            "`BridgeLayer` is abstract. Define `merge(x, y, mask=None)` in a "
-            f"subclass. Received: bridge={type(self).__name__}"
-        )
+        raise NotImplementedError
 
-    def _dense(self, shape, units, name, activation=None, kernel=None):
-        """Return a built dense layer with the authors' initializer."""
-        layer = keras.layers.Dense(
-            units,
-            activation=activation,
-            kernel_initializer=kernel or initializer(),
-            dtype=self.dtype_policy,
-            name=name,
-        )
+    def _dense(self, shape, units, name, **kwargs):
+        """Return a built dense layer."""
+        layer = dense(self, units, name, **kwargs)
         layer.build(shape)
         return layer
 
@@ -132,9 +122,8 @@ class GateBridge(BridgeLayer):
     """(d) a * x + (1 - a) * y with a = sigmoid(W [x; y])."""
 
     def build_merge(self, shape):
-        self.gate = self._dense(
-            _joined_shape(shape), shape[-1], "gate", "sigmoid"
-        )
+        both = _joined_shape(shape)
+        self.gate = self._dense(both, shape[-1], "gate", activation="sigmoid")
 
     def merge(self, x, y, mask=None):
         alpha = self.gate(ops.concatenate([x, y], axis=-1))
@@ -158,7 +147,7 @@ class MLPBridge(BridgeLayer):
 
     def build_merge(self, shape):
         both = _joined_shape(shape)
-        self.hidden = self._dense(both, both[-1], "hidden", "gelu")
+        self.hidden = self._dense(both, both[-1], "hidden", activation="gelu")
         self.output_dense = self._dense(both, shape[-1], "output")
 
     def merge(self, x, y, mask=None):
@@ -171,11 +160,7 @@ class CrossAttentionBridge(BridgeLayer):
 
     def build_merge(self, shape):
         self.attention = attention(
-            self.hidden_dim,
-            self.num_heads,
-            self.dropout,
-            self.dtype_policy,
-            "attention",
+            self, self.hidden_dim, self.num_heads, self.dropout, "attention"
         )
         self.attention.build(shape, shape)
 
@@ -191,8 +176,9 @@ class CrossAttentionFFNBridge(CrossAttentionBridge):
 
     def build_merge(self, shape):
         super().build_merge(shape)
-        hidden = (*shape[:-1], 4 * shape[-1])
-        self.hidden = self._dense(shape, hidden[-1], "hidden", "gelu")
+        width = 4 * shape[-1]
+        self.hidden = self._dense(shape, width, "hidden", activation="gelu")
+        hidden = (*shape[:-1], width)
         self.output_dense = self._dense(hidden, shape[-1], "output")
 
     def merge(self, x, y, mask=None):
@@ -205,9 +191,8 @@ class AddLinearBridge(BridgeLayer):
     """(i) x + y + W [x; y], with W initially 0."""
 
     def build_merge(self, shape):
-        self.linear = self._dense(
-            _joined_shape(shape), shape[-1], "linear", kernel="zeros"
-        )
+        both, zeros = _joined_shape(shape), {"kernel_initializer": "zeros"}
+        self.linear = self._dense(both, shape[-1], "linear", **zeros)
 
     def merge(self, x, y, mask=None):
         return x + y + self.linear(ops.concatenate([x, y], axis=-1))
@@ -293,8 +278,6 @@ def serialize(identifier):
         if isinstance(cls, type) and issubclass(cls, BridgeLayer):
             return name
     raise ValueError(
-        f"`bridge` must be one of {sorted(BRIDGES)}, None (no bridges: the "
-        "two-tower baseline METER), or a subclass of `BridgeLayer` registered "
-        "with `keras.saving.register_keras_serializable`. "
-        f"Received: bridge={identifier!r}"
+        f"`bridge` must be one of {sorted(BRIDGES)}, None, or a registered "
+        f"subclass of `BridgeLayer`. Received: bridge={identifier!r}"
     )

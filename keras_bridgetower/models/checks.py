@@ -14,14 +14,9 @@ LARGEST_PIXEL = 32
 # Layers with which an image encoder normalizes raw pixels itself.
 NORMALIZING = (keras.layers.Rescaling, keras.layers.Normalization)
 # Features with one value for each token.
-TOKEN_FEATURES = (
-    "token_ids",
-    "padding_mask",
-    "segment_ids",
-    "masked_token_ids",
-)
-# Features with ids, and then all features whose values are checked.
 _IDS = ("token_ids", "masked_token_ids")
+TOKEN_FEATURES = (*_IDS, "padding_mask", "segment_ids")
+# All features whose values are checked.
 CHECKED_FEATURES = ("images", *_IDS, "padding_mask", "mask_positions")
 
 
@@ -45,13 +40,18 @@ def check_features(features, expected, backbone, preprocessor=None):
         missing = sorted(set(expected) - set(features))
         raise ValueError(
             f"`inputs` must be a dict with the keys {sorted(expected)}; "
-            f"missing: {missing}. Make them with the task's preprocessor, or "
-            "pass pictures and strings to `predict` or a verb. "
+            f"missing: {missing}. Make them with the task's preprocessor. "
             f"Received: inputs={_describe(features)}"
         )
     shapes = {k: tuple(getattr(features[k], "shape", ())) for k in expected}
-    if "images" in expected:
-        _check_image_shape(shapes["images"], expected["images"].shape[1:])
+    size = expected["images"].shape[1:] if "images" in expected else None
+    if size and shapes["images"][1:] != size:
+        axes = ", ".join(map(str, ("batch", *size)))
+        raise ValueError(
+            f"`images` must have shape ({axes}). Resize them, or the model "
+            f"with `with_image_size`. Received: images of shape "
+            f"{shapes['images']}"
+        )
     text = [shapes[key] for key in expected if key in TOKEN_FEATURES]
     ranks_differ = any(
         len(shape) != len(expected[key].shape) for key, shape in shapes.items()
@@ -82,8 +82,7 @@ def check_lengths(features, text_encoder):
     if None not in (shape[1], limit) and shape[1] > limit:
         raise ValueError(
             f"`token_ids` must have at most {limit} tokens, the positions of "
-            "the text encoder. Shorten the texts. Received: token_ids of "
-            f"shape {shape}"
+            f"the text encoder. Received: token_ids of shape {shape}"
         )
     for name in TOKEN_FEATURES:
         other = tuple(getattr(features.get(name), "shape", shape))
@@ -122,8 +121,7 @@ def check_feature_values(features, backbone, preprocessor=None):
         if not binary or (mask[..., 1:] > mask[..., :-1]).any():
             raise ValueError(
                 "`padding_mask` must be 1 for the tokens of a text and 0 for "
-                "the padding behind them: positions are counted from the "
-                "first column. Pad at the end. Received: "
+                "the padding behind them. Pad at the end. Received: "
                 f"padding_mask={mask.tolist()!r:.200}"
             )
 
@@ -166,10 +164,9 @@ def _reject_raw(encoder, received):
     if not any(isinstance(layer, NORMALIZING) for layer in layers):
         raise ValueError(
             "`images` must be normalized floats, `(pixels / 255 - mean) / "
-            "std`, as `BridgeTowerImageConverter` makes them. Pass raw "
-            "pictures to `fit` and `predict` of a task that has a "
-            "preprocessor; an image encoder that takes them needs a "
-            f"`keras.layers.Rescaling`. Received: {received}"
+            "std`, as `BridgeTowerImageConverter` makes them; an image encoder "
+            "that takes raw pictures needs a `keras.layers.Rescaling`. "
+            f"Received: {received}"
         )
 
 
@@ -191,16 +188,6 @@ def check_ids(name, ids, count, ignored=None):
         raise ValueError(
             f"`{name}` must hold integers from 0 to {count - 1}{other}. "
             f"Received: {name} with {ids[~good].reshape(-1)[0].item()!r}"
-        )
-
-
-def _check_image_shape(shape, expected):
-    if shape[1:] != expected:
-        axes = ", ".join(map(str, expected))
-        raise ValueError(
-            f"`images` must have shape (batch, {axes}). "
-            "Resize them with the image converter, or the model with "
-            f"`with_image_size`. Received: images of shape {shape}"
         )
 
 
@@ -229,25 +216,19 @@ def check_dtype(name, encoder, policy):
     own = getattr(encoder, "dtype_policy", policy)
     if own.compute_dtype != policy.compute_dtype:
         raise ValueError(
-            f"`{name}` must have the dtype of the backbone. Build it with the "
-            f"same `dtype`. Received: {name} of dtype {own.name}, "
-            f"backbone of dtype {policy.name}"
+            f"`{name}` must have the dtype of the backbone. Received: {name} "
+            f"of dtype {own.name}, backbone of dtype {policy.name}"
         )
 
 
 def check_image_tower(tower):
     """Raise unless the image encoder takes square RGB images."""
     shape = tower.inputs[0].shape
-    if isinstance(tower.input, dict) or len(shape) != 4 or shape[3] != 3:
+    single = not isinstance(tower.input, dict) and len(shape) == 4
+    if not single or shape[1] != shape[2] or shape[3] != 3:
         raise ValueError(
-            "`image_encoder` must take one input of images "
-            "(batch, side, side, 3). Received: image_encoder="
-            f"{tower.encoder.name} with inputs {tower.input}"
-        )
-    if shape[1] != shape[2]:
-        raise ValueError(
-            "`image_encoder` must take square images. "
-            f"Received: image_shape={shape[1:]}"
+            "`image_encoder` must take one input of images (batch, side, "
+            f"side, 3). Received: an encoder with inputs {tower.input}"
         )
 
 
@@ -257,8 +238,7 @@ def check_text_tower(tower):
     if not {"token_ids", "padding_mask"} <= set(keys):
         raise ValueError(
             "`text_encoder` must take a dict of token_ids and padding_mask. "
-            f"Received: text_encoder={tower.encoder.name} with inputs "
-            f"{tower.input}"
+            f"Received: an encoder with inputs {tower.input}"
         )
 
 
@@ -283,19 +263,12 @@ def check_preprocessor(backbone, preprocessor, inputs):
         if size != backbone.image_size:
             raise ValueError(
                 "`preprocessor` must make images of the backbone's size, "
-                f"{backbone.image_size}. Set the converter's `image_size`, or "
-                f"use `backbone.with_image_size({size})`. "
+                f"{backbone.image_size}; see `backbone.with_image_size`. "
                 f"Received: image_size={size}"
             )
     if "token_ids" in wanted:
-        limit = backbone.text_encoder.max_sequence_length
         length = preprocessor.tokenizer.sequence_length
-        if length > limit:
-            raise ValueError(
-                "`preprocessor` must make texts no longer than the text "
-                f"encoder's {limit} positions. Received: "
-                f"sequence_length={length}"
-            )
+        check_positions(backbone.text_encoder, length)
 
 
 def check_positions(encoder, sequence_length):
@@ -303,7 +276,6 @@ def check_positions(encoder, sequence_length):
     limit = encoder.max_sequence_length
     if sequence_length > limit:
         raise ValueError(
-            f"`sequence_length` must be at most {limit}, the positions of the "
-            "text encoder. Divide longer texts, and embed their parts. "
-            f"Received: sequence_length={sequence_length}"
+            f"`sequence_length` must be at most the text encoder's {limit} "
+            f"positions. Received: sequence_length={sequence_length}"
         )

@@ -9,7 +9,8 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower.models.attention import attention
-from keras_bridgetower.models.attention import initializer
+from keras_bridgetower.models.attention import dense
+from keras_bridgetower.models.attention import layer_norm
 
 
 class PostNormLayer(keras.layers.Layer):
@@ -40,41 +41,24 @@ class PostNormLayer(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.hidden_dim = hidden_dim
-        self.num_heads = num_heads
-        self.intermediate_dim = intermediate_dim
-        self.dropout = dropout
+        self.hidden_dim, self.intermediate_dim = hidden_dim, intermediate_dim
         if attention_dropout is None:
             attention_dropout = dropout
-        self.attention_dropout = attention_dropout
-        self.epsilon = epsilon
-        dtype = self.dtype_policy
         for branch in self.attention_branches:
             name = f"{self.name}_{branch}"
             layer = attention(
-                hidden_dim, num_heads, attention_dropout, dtype, name
+                self, hidden_dim, num_heads, attention_dropout, name
             )
             setattr(self, branch, layer)
         for branch in (*self.attention_branches, "feedforward"):
-            norm = keras.layers.LayerNormalization(
-                epsilon=epsilon, dtype=dtype, name=f"{branch}_norm"
-            )
-            setattr(self, f"{branch}_norm", norm)
-        self.intermediate_dense = keras.layers.Dense(
-            intermediate_dim,
-            activation="gelu",
-            kernel_initializer=initializer(),
-            dtype=dtype,
-            name="intermediate_dense",
+            name = f"{branch}_norm"
+            setattr(self, name, layer_norm(self, epsilon, name))
+        self.intermediate_dense = dense(
+            self, intermediate_dim, "intermediate_dense", activation="gelu"
         )
-        self.output_dense = keras.layers.Dense(
-            hidden_dim,
-            kernel_initializer=initializer(),
-            dtype=dtype,
-            name="output_dense",
-        )
+        self.output_dense = dense(self, hidden_dim, "output_dense")
         self.residual_dropout = keras.layers.Dropout(
-            dropout, dtype=dtype, name="residual_dropout"
+            dropout, dtype=self.dtype_policy, name="residual_dropout"
         )
 
     def build_branches(self, query_shape, *key_shapes):
@@ -85,9 +69,8 @@ class PostNormLayer(keras.layers.Layer):
             *key_shapes: for each attention branch, the shape of the tokens
                 that it attends to.
         """
-        for branch, keys in zip(
-            self.attention_branches, key_shapes, strict=True
-        ):
+        branches = zip(self.attention_branches, key_shapes, strict=True)
+        for branch, keys in branches:
             getattr(self, branch).build(query_shape, keys)
             getattr(self, f"{branch}_norm").build(query_shape)
         self.intermediate_dense.build(query_shape)
@@ -153,14 +136,7 @@ class CrossModalLayer(PostNormLayer):
 
     attention_branches = ("self_attention", "cross_attention")
 
-    def build(
-        self,
-        query_shape,
-        own_shape,
-        other_shape,
-        own_padding_shape=None,
-        other_padding_shape=None,
-    ):
+    def build(self, query_shape, own_shape, other_shape, **padding_shapes):
         self.build_branches(query_shape, own_shape, other_shape)
 
     def call(
@@ -218,28 +194,16 @@ class CoAttention(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        values = hidden_dim, num_heads, intermediate_dim
+        values = *values, dropout, epsilon, attention_dropout
         self.text_layer, self.image_layer = (
             CrossModalLayer(
-                hidden_dim,
-                num_heads,
-                intermediate_dim,
-                dropout,
-                epsilon,
-                attention_dropout,
-                dtype=self.dtype_policy,
-                name=f"{self.name}_{side}",
+                *values, dtype=self.dtype_policy, name=f"{self.name}_{side}"
             )
             for side in ("text", "image")
         )
 
-    def build(
-        self,
-        text_query_shape,
-        image_query_shape,
-        text_shape,
-        image_shape,
-        padding_mask_shape=None,
-    ):
+    def build(self, text_shape, image_shape, **other_shapes):
         self.text_layer.build(text_shape, text_shape, image_shape)
         self.image_layer.build(image_shape, image_shape, text_shape)
 
@@ -257,24 +221,15 @@ class CoAttention(keras.layers.Layer):
         padding_mask=None,
         training=None,
     ):
-        text_out = image_out = None
         if text_query is not None:
-            text_out = self.text_layer(
-                text_query,
-                text,
-                image,
-                own_padding=padding_mask,
-                training=training,
+            text_query = self.text_layer(
+                text_query, text, image, padding_mask, training=training
             )
         if image_query is not None:
-            image_out = self.image_layer(
-                image_query,
-                image,
-                text,
-                other_padding=padding_mask,
-                training=training,
+            image_query = self.image_layer(
+                image_query, image, text, None, padding_mask, training=training
             )
-        return text_out, image_out
+        return text_query, image_query
 
     def branches(self, captured, tokens, queries=None):
         """Arrange attention maps over the tokens of both modalities.
@@ -342,14 +297,7 @@ class MergedAttention(PostNormLayer):
     # No layer computes image tokens only.
     image_only = ()
 
-    def build(
-        self,
-        text_query_shape,
-        image_query_shape,
-        text_shape,
-        image_shape,
-        padding_mask_shape=None,
-    ):
+    def build(self, text_shape, image_shape, **other_shapes):
         shape = (text_shape[0], None, self.hidden_dim)
         self.build_branches(shape, shape)
 

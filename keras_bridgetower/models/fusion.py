@@ -9,9 +9,10 @@ from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import check_share
-from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models import bridges
+from keras_bridgetower.models.attention import dense
 from keras_bridgetower.models.attention import initializer
+from keras_bridgetower.models.attention import layer_norm
 from keras_bridgetower.models.checks import sizes_differ
 from keras_bridgetower.models.cross_modal import CROSS_ENCODERS
 from keras_bridgetower.models.towers import resolve_taps
@@ -137,9 +138,23 @@ class CrossModalEncoder(keras.layers.Layer):
         self.image_entry = self._make_entry("image")
         self.text_bridges = self._make_bridges("text")
         self.image_bridges = self._make_bridges("image")
-        self.steps = self._make_steps()
-        self.text_pooler = self._make_dense("text_pooler", "tanh")
-        self.image_pooler = self._make_dense("image_pooler", "tanh")
+        self.steps = [
+            CROSS_ENCODERS[cross_encoder](
+                hidden_dim,
+                num_heads,
+                intermediate_dim,
+                dropout,
+                layer_norm_epsilon,
+                attention_dropout,
+                dtype=self.dtype_policy,
+                name=f"layer_{layer}",
+            )
+            for layer in range(num_layers)
+        ]
+        self.text_pooler, self.image_pooler = (
+            dense(self, hidden_dim, f"{side}_pooler", activation="tanh")
+            for side in ("text", "image")
+        )
 
     def build(
         self, text_states_shape, image_states_shape, padding_mask_shape=None
@@ -151,20 +166,19 @@ class CrossModalEncoder(keras.layers.Layer):
         )
         text = (*text_states_shape[0][:-1], self.hidden_dim)
         image = (*image_states_shape[0][:-1], self.hidden_dim)
-        for projection in self.text_projections:
-            projection.build(text_states_shape[0])
-        for projection in self.image_projections:
-            projection.build(image_states_shape[0])
-        self.text_entry.build(text)
-        self.image_entry.build(image)
-        for bridge in filter(None, self.text_bridges):
-            bridge.build(text, text)
-        for bridge in filter(None, self.image_bridges):
-            bridge.build(image, image)
+        sides = (
+            ("text", text_states_shape[0], text),
+            ("image", image_states_shape[0], image),
+        )
+        for side, state, projected in sides:
+            for projection in getattr(self, f"{side}_projections"):
+                projection.build(state)
+            getattr(self, f"{side}_entry").build(projected)
+            for bridge in filter(None, getattr(self, f"{side}_bridges")):
+                bridge.build(projected, projected)
+            getattr(self, f"{side}_pooler").build((None, self.hidden_dim))
         for step in self.steps:
-            step.build(text, image, text, image)
-        self.text_pooler.build((None, self.hidden_dim))
-        self.image_pooler.build((None, self.hidden_dim))
+            step.build(text, image)
 
     def get_build_config(self):
         # For models of parts. A backbone saves its own state.
@@ -194,9 +208,7 @@ class CrossModalEncoder(keras.layers.Layer):
         image_row=IMAGE_ROW,
         training=None,
     ):
-        _check_outputs(outputs)
         _check_states(self.taps, text_states, image_states)
-        _check_image_row(image_row)
         return self.join(
             self.project_text(text_states),
             self.project_image(image_states, image_row),
@@ -234,13 +246,9 @@ class CrossModalEncoder(keras.layers.Layer):
             if layer == self.num_layers - 1:
                 text_query = _last_query("text", text, outputs)
                 image_query = _last_query("image", image, outputs)
+            queries = text_query, image_query
             text, image = step(
-                text_query,
-                image_query,
-                text,
-                image,
-                padding_mask,
-                training=training,
+                *queries, text, image, padding_mask, training=training
             )
         results = {"text": text, "image": image}
         if "pooled" in outputs:
@@ -289,18 +297,15 @@ class CrossModalEncoder(keras.layers.Layer):
         """Return one projection for all taps, or one for each."""
         tapped = sum(tap is not None for tap in self.taps)
         count = {"shared": 1, "per_layer": tapped}[self.projections]
-        return [
-            self._make_dense(f"{side}_projection_{i}") for i in range(count)
-        ]
+        names = [f"{side}_projection_{i}" for i in range(count)]
+        return [dense(self, self.hidden_dim, name) for name in names]
 
     def _make_entry(self, side):
         """Return the layer through which the first state enters."""
-        common = {"dtype": self.dtype_policy, "name": f"{side}_entry"}
+        name = f"{side}_entry"
         if self.bridge is None:
-            return keras.layers.Identity(**common)
-        return keras.layers.LayerNormalization(
-            epsilon=self.bridge_epsilon, **common
-        )
+            return keras.layers.Identity(dtype=self.dtype_policy, name=name)
+        return layer_norm(self, self.bridge_epsilon, name)
 
     def _make_bridges(self, side):
         """Return a bridge or None for each cross-modal layer."""
@@ -319,32 +324,6 @@ class CrossModalEncoder(keras.layers.Layer):
             for layer, tap in enumerate(self.taps)
         ]
 
-    def _make_steps(self):
-        """Return the cross-modal layers, lowest first."""
-        return [
-            CROSS_ENCODERS[self.cross_encoder](
-                self.hidden_dim,
-                self.num_heads,
-                self.intermediate_dim,
-                self.dropout,
-                self.layer_norm_epsilon,
-                self.attention_dropout,
-                dtype=self.dtype_policy,
-                name=f"layer_{layer}",
-            )
-            for layer in range(self.num_layers)
-        ]
-
-    def _make_dense(self, name, activation=None):
-        """Return a dense layer of the fusion's width."""
-        return keras.layers.Dense(
-            self.hidden_dim,
-            activation=activation,
-            kernel_initializer=initializer(),
-            dtype=self.dtype_policy,
-            name=name,
-        )
-
 
 def _last_query(name, x, outputs):
     """Return the tokens that the last layer must compute for `outputs`."""
@@ -353,40 +332,22 @@ def _last_query(name, x, outputs):
     return x[:, :1] if "pooled" in outputs else None
 
 
-def _check_outputs(outputs):
-    known = isinstance(outputs, (tuple, list)) and set(outputs) <= set(OUTPUTS)
-    if not known:
-        raise ValueError(
-            f"`outputs` must be a tuple of some of {list(OUTPUTS)}. "
-            f"Received: outputs={outputs!r}"
-        )
-
-
-def _check_image_row(image_row):
-    if not is_integer(image_row) or not 0 <= image_row < NUM_TYPE_ROWS:
-        raise ValueError(
-            "`image_row` must be a row of the type embedding, from 0 to "
-            f"{NUM_TYPE_ROWS - 1}. Received: image_row={image_row!r}"
-        )
-
-
 def _check_states(taps, text_states, image_states):
     """Raise unless states match the taps and each other in their sizes."""
     count = sum(tap is not None for tap in taps)
     sides = {"text_states": text_states, "image_states": image_states}
     for name, states in sides.items():
-        if not isinstance(states, (list, tuple)) or len(states) != count:
-            found = len(states) if hasattr(states, "__len__") else "no list"
+        if len(states) != count:
             raise ValueError(
-                f"`{name}` must be a list of {count} tensors (batch, tokens, "
-                f"width), one for each tap of {taps}. Received: {found}"
+                f"`{name}` must be a list of {count} tensors, one for each tap "
+                f"of {taps}. Received: {len(states)} tensors"
             )
-    text = [tuple(state.shape) for state in text_states]
-    image = [tuple(state.shape) for state in image_states]
-    if (
-        any(sizes_differ(shape[:2], text[0][:2]) for shape in text)
-        or any(sizes_differ(shape[:2], image[0][:2]) for shape in image)
-        or sizes_differ(text[0][:1], image[0][:1])
+    text, image = ([tuple(x.shape) for x in side] for side in sides.values())
+    batch = text[0][0]
+    if any(
+        sizes_differ(shape, (batch, side[0][1]))
+        for side in (text, image)
+        for shape in side
     ):
         raise ValueError(
             "`text_states` and `image_states` must have the same batch size, "
@@ -402,9 +363,8 @@ def _check_mask(padding_mask, states):
     mask, text = tuple(padding_mask.shape), tuple(states[0].shape)[:2]
     if len(mask) != 2 or sizes_differ(mask, text):
         raise ValueError(
-            "`padding_mask` must be (batch, tokens), as the states of the "
-            f"text. Received: padding_mask of shape {mask}, text states of "
-            f"batch and tokens {text}"
+            "`padding_mask` must be (batch, tokens) as the text states. "
+            f"Received: padding_mask of shape {mask}, text states of {text}"
         )
 
 

@@ -55,8 +55,7 @@ def make(name, backbone, **values):
     head, shape = _maker(name)(backbone, **values)
     if head.name != f"{name}_head":
         raise ValueError(
-            f"The head {name!r} must be a layer of the name '{name}_head', by "
-            "which its weights are found. Pass `name` to its constructor. "
+            f"The head {name!r} must be a layer of the name '{name}_head'. "
             f"Received: name={head.name!r}"
         )
     saved, room = _AWAITED.get()
@@ -184,8 +183,8 @@ def register_head(name):
     if not isinstance(name, str) or not _NAME.fullmatch(name) or taken:
         raise ValueError(
             "`name` must be of lowercase letters, digits and underscores, and "
-            f"neither one of {', '.join(BUILT_IN)} nor an attribute of Keras' "
-            f"layers. Received: name={name!r:.100}"
+            f"no attribute of Keras' layers nor one of {', '.join(BUILT_IN)}. "
+            f"Received: name={name!r:.100}"
         )
 
     def register(maker):
@@ -203,9 +202,9 @@ def _maker(name):
     known = {**BUILT_IN, **_registered}
     if name not in known:
         raise ValueError(
-            f"`name` must be one of {', '.join(known)}, or a head that you "
-            "registered by `keras_bridgetower.register_head`: import the file "
-            f"that does. Received: name={name!r:.100}"
+            f"`name` must be one of {', '.join(known)}, or registered by "
+            "`keras_bridgetower.register_head`: import the file that does. "
+            f"Received: name={name!r:.100}"
         )
     return known[name]
 

@@ -7,7 +7,8 @@ from keras import ops
 
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_share
-from keras_bridgetower.models.attention import initializer
+from keras_bridgetower.models.attention import dense
+from keras_bridgetower.models.attention import layer_norm
 
 # log(1 / 0.07), the initial value in CLIP, BridgeTower and transformers.
 LOGIT_SCALE = math.log(1 / 0.07)
@@ -25,26 +26,8 @@ def embedding_kinds(ways):
     return [k for k in KINDS if any(k in pair for pair in WAYS[ways])]
 
 
-class _Head(keras.layers.Layer):
-    """Abstract: a layer whose dense layers have the authors' initializer."""
-
-    def _dense(self, units, name, use_bias=True):
-        return keras.layers.Dense(
-            units,
-            use_bias=use_bias,
-            kernel_initializer=initializer(),
-            dtype=self.dtype_policy,
-            name=name,
-        )
-
-    def _norm(self, epsilon):
-        return keras.layers.LayerNormalization(
-            epsilon=epsilon, dtype=self.dtype_policy, name="layer_norm"
-        )
-
-
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
-class ClassifierHead(_Head):
+class ClassifierHead(keras.layers.Layer):
     """Linear, LayerNorm, GELU, Linear: the head of VQA, entailment, NLVR2.
 
     Args:
@@ -79,9 +62,9 @@ class ClassifierHead(_Head):
         self.input_dropout = keras.layers.Dropout(
             dropout, dtype=self.dtype_policy, name="input_dropout"
         )
-        self.hidden_dense = self._dense(hidden_dim, "hidden_dense")
-        self.layer_norm = self._norm(1e-5)
-        self.output_dense = self._dense(num_classes, "output_dense")
+        self.hidden_dense = dense(self, hidden_dim, "hidden_dense")
+        self.layer_norm = layer_norm(self, 1e-5)
+        self.output_dense = dense(self, num_classes, "output_dense")
 
     def build(self, x_shape):
         self.hidden_dense.build(x_shape)
@@ -96,7 +79,7 @@ class ClassifierHead(_Head):
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
-class LinearHead(_Head):
+class LinearHead(keras.layers.Layer):
     """One Linear: the head of image-text matching and of ranking.
 
     Args:
@@ -122,7 +105,7 @@ class LinearHead(_Head):
     def __init__(self, num_classes, **kwargs):
         super().__init__(**kwargs)
         self.num_classes = num_classes
-        self.output_dense = self._dense(num_classes, "output_dense")
+        self.output_dense = dense(self, num_classes, "output_dense")
 
     def build(self, x_shape):
         self.output_dense.build(x_shape)
@@ -132,7 +115,7 @@ class LinearHead(_Head):
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
-class TextHead(_Head):
+class TextHead(keras.layers.Layer):
     """Linear, tanh, Linear over the first token: the head of the text tower.
 
     Args:
@@ -160,10 +143,10 @@ class TextHead(_Head):
         check_share("dropout", dropout)
         self.num_classes = num_classes
         self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
-        self.output_dense = self._dense(num_classes, "output_dense")
+        self.output_dense = dense(self, num_classes, "output_dense")
 
     def build(self, x_shape):
-        self.hidden_dense = self._dense(x_shape[-1], "hidden_dense")
+        self.hidden_dense = dense(self, x_shape[-1], "hidden_dense")
         self.hidden_dense.build((x_shape[0], x_shape[-1]))
         self.output_dense.build((x_shape[0], x_shape[-1]))
 
@@ -174,7 +157,7 @@ class TextHead(_Head):
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
-class MaskedLMHead(_Head):
+class MaskedLMHead(keras.layers.Layer):
     """Linear, GELU, LayerNorm, Linear: the head of masked language modeling.
 
     The last Linear does not share its weights with the token embedding.
@@ -203,11 +186,11 @@ class MaskedLMHead(_Head):
         super().__init__(**kwargs)
         self.vocabulary_size = vocabulary_size
         self.epsilon = epsilon
-        self.layer_norm = self._norm(epsilon)
-        self.decoder = self._dense(vocabulary_size, "decoder")
+        self.layer_norm = layer_norm(self, epsilon)
+        self.decoder = dense(self, vocabulary_size, "decoder")
 
     def build(self, x_shape):
-        self.transform = self._dense(x_shape[-1], "transform")
+        self.transform = dense(self, x_shape[-1], "transform")
         self.transform.build(x_shape)
         self.layer_norm.build(x_shape)
         self.decoder.build(x_shape)
@@ -218,7 +201,7 @@ class MaskedLMHead(_Head):
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
-class ContrastiveHead(_Head):
+class ContrastiveHead(keras.layers.Layer):
     """One Linear for each kind of embedding, and a learned scale.
 
     Args:
@@ -254,19 +237,13 @@ class ContrastiveHead(_Head):
         check_choice("ways", ways, tuple(WAYS))
         self.projection_dim = projection_dim
         self.ways = ways
-        self.text_dense = self._dense(projection_dim, "text_dense")
-        self.image_dense = self._dense(projection_dim, "image_dense")
-        self.fused_dense = (
-            self._dense(projection_dim, "fused_dense")
-            if ways == "three_way"
-            else None
-        )
+        for kind in embedding_kinds(ways):
+            layer = dense(self, projection_dim, f"{kind}_dense")
+            setattr(self, f"{kind}_dense", layer)
 
     def build(self, features_shape):
-        self.text_dense.build(features_shape["text"])
-        self.image_dense.build(features_shape["image"])
-        if self.fused_dense is not None:
-            self.fused_dense.build(features_shape["fused"])
+        for kind in embedding_kinds(self.ways):
+            getattr(self, f"{kind}_dense").build(features_shape[kind])
         self.logit_scale = self.add_weight(
             shape=(),
             initializer=keras.initializers.Constant(LOGIT_SCALE),
@@ -278,24 +255,17 @@ class ContrastiveHead(_Head):
 
     def call(self, features):
         return {
-            name: self._unit(getattr(self, f"{name}_dense")(x))
+            name: _unit(getattr(self, f"{name}_dense")(x))
             for name, x in features.items()
         }
 
-    def compute_output_spec(self, features):
-        return {
-            name: keras.KerasTensor(
-                (x.shape[0], self.projection_dim), dtype="float32"
-            )
-            for name, x in features.items()
-        }
 
-    def _unit(self, x):
-        """Scale vectors to length 1."""
-        x = ops.cast(x, "float32")
-        # The same lower bound as in torch's `normalize`.
-        norm = ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
-        return x / ops.maximum(norm, 1e-12)
+def _unit(x):
+    """Scale vectors to length 1."""
+    x = ops.cast(x, "float32")
+    # The same lower bound as in torch's `normalize`.
+    norm = ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
+    return x / ops.maximum(norm, 1e-12)
 
 
 def _clamp_scale(value):

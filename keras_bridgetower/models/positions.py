@@ -91,9 +91,8 @@ def with_positions_for(backbone, side, assign=keras.Variable.assign):
     patch = patch_size(backbone.image_encoder)
     if not is_integer(side) or side < patch or side % patch:
         raise ValueError(
-            "`side`, the `image_size` of a preset, must be one integer, the "
-            "side of square images in pixels: a positive multiple of the "
-            f"patch size {patch}. Received: side={side!r}"
+            "`side`, the `image_size` of a preset, must be one integer, a "
+            f"multiple of the patch size {patch}. Received: side={side!r}"
         )
     config = backbone.get_config()
     config["image_encoder"]["config"]["image_shape"] = (int(side),) * 2 + (3,)
@@ -133,8 +132,8 @@ def copy_resized(model, resized, assign=keras.Variable.assign):
         # `Tower` sets the position ids of CLIP.
         elif not str(new.dtype).startswith("int"):
             raise ValueError(
-                "Another image size must change nothing but tables of "
-                "positions, (..., positions, width). Received: the weight "
-                f"{path} of shape {old_shape}, which would be of {shape}"
+                "Another image size must change only tables of positions, "
+                f"(..., positions, width). Received: {path} of shape "
+                f"{old_shape}, which would be of {shape}"
             )
     return resized

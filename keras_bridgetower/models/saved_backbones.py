@@ -22,19 +22,9 @@ from keras_bridgetower.presets.folder import CONFIG
 ENCODERS = ("image_encoder", "text_encoder")
 # Values of a config, in the order of saved files.
 _VALUES = (
-    "hidden_dim",
-    "num_heads",
-    "num_layers",
-    "intermediate_dim",
-    "bridge",
-    "taps",
-    "cross_encoder",
-    "projections",
-    "image_norms",
-    "dropout",
-    "attention_dropout",
-    "layer_norm_epsilon",
-    "bridge_epsilon",
+    *("hidden_dim", "num_heads", "num_layers", "intermediate_dim", "bridge"),
+    *("taps", "cross_encoder", "projections", "image_norms", "dropout"),
+    *("attention_dropout", "layer_norm_epsilon", "bridge_epsilon"),
 )
 # Values of a config that `restore` applies to layers.
 _STATE = (precision.POLICIES, quantization.QUANTIZED, *freezing.STATE)
@@ -82,12 +72,9 @@ def load(
         config = {k: v for k, v in config.items() if k not in freezing.KEYS}
 
     def make(values):
+        room = size and (configs.WEIGHTS_IN_A_BYTE * size, weights_file.WEIGHTS)
         return uninitialized.without_initialization(
-            functools.partial(cls.from_config, values),
-            load_weights,
-            (configs.WEIGHTS_IN_A_BYTE * size, weights_file.WEIGHTS)
-            if load_weights
-            else None,
+            functools.partial(cls.from_config, values), load_weights, room
         )
 
     backbone = folder.create(CONFIG, make, config, kwargs)
@@ -110,8 +97,8 @@ def _check_config(config, weight_bytes):
         encoder, values = configs.class_and_values(plain.pop(name), object)
         if hidden_states.dispatch(encoder) is hidden_states.dispatch(object):
             raise ValueError(
-                f"`{name}` must be of a class with a rule in `hidden_states`. "
-                f"Received: {name} of class {encoder.__name__}"
+                f"`{name}` must have a rule in `hidden_states`. Received: "
+                f"{name} of class {encoder.__name__}"
             )
         configs.check_values(values)
     configs.check_values(plain)
@@ -180,23 +167,20 @@ def complete_config(backbone, config):
         config: dict, the configuration that KerasHub makes of it.
     """
     fusion = backbone.fusion
+    policies = precision.changed_policies(backbone, fusion.dtype_policy)
     state = {
-        precision.POLICIES: precision.changed_policies(
-            backbone, fusion.dtype_policy
-        ),
+        precision.POLICIES: policies,
         quantization.QUANTIZED: quantization.quantized_layers(backbone),
         **freezing.frozen_state(backbone),
     }
+    values = {name: getattr(fusion, name, None) for name in _VALUES}
     return {
         **config,
         # KerasHub's config names quantized layers by their paths.
         "dtype": keras.dtype_policies.serialize(backbone.dtype_policy),
         "image_encoder": encoder_config(backbone.image_encoder),
         "text_encoder": encoder_config(backbone.text_encoder),
-        **{
-            name: getattr(backbone if name == "image_norms" else fusion, name)
-            for name in _VALUES
-        },
+        **values | {"image_norms": backbone.image_norms},
         **{name: value for name, value in state.items() if value},
     }
 
@@ -218,6 +202,5 @@ def restore(backbone, state):
     """Apply the state of `split` to the layers of a new backbone."""
     precision.restore_policies(backbone, state[precision.POLICIES])
     quantization.quantize_as(backbone, state[quantization.QUANTIZED])
-    frozen = {name: state[name] for name in freezing.STATE}
     parts = backbone.image_encoder, backbone.text_encoder
-    freezing.restore(backbone, frozen, parts)
+    freezing.restore(backbone, state, parts)

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.checks import check_choice
+from keras_bridgetower.models.checks import sizes_differ
 from keras_bridgetower.models.heads import KINDS
 from keras_bridgetower.models.heads import WAYS
 from keras_bridgetower.models.heads import embedding_kinds
@@ -20,27 +20,14 @@ _PADDED = -(2**31)
 _FLOAT32 = {"dtype": "float32"}
 
 
-def rows_with_weight(sample_weight):
-    """Return which samples count: those whose weight is not 0.
-
-    Args:
-        sample_weight: float tensor `(batch,)` or `(batch, 1)`.
-
-    Returns:
-        Bool tensor `(batch,)`.
-
-    Raises:
-        ValueError: weights of another shape.
-
-    Example:
-
-    ```python
-    rows_with_weight(np.array([1.0, 0.5, 0.0]))  # True, True, False
-    ```
-    """
-    weights = ops.convert_to_tensor(sample_weight)
-    check_sample_weights(weights)
-    return ops.not_equal(ops.reshape(weights, (-1,)), 0)
+def _without_padding(y_true, sample_weight):
+    """Replace labels of samples whose weight is 0."""
+    y_true = ops.convert_to_tensor(y_true)
+    if sample_weight is None:
+        return y_true
+    counted = ops.not_equal(weight_column(sample_weight), 0)
+    shape = (-1, *(1 for _ in y_true.shape[1:]))
+    return ops.where(ops.reshape(counted, shape), y_true, _PADDED)
 
 
 def is_padding(sample_weight):
@@ -84,7 +71,17 @@ def weight_column(sample_weight, samples=None):
     if sample_weight is None:
         return None
     weights = ops.convert_to_tensor(sample_weight)
-    check_sample_weights(weights, samples)
+    shape = tuple(weights.shape)
+    if (
+        len(shape) not in (1, 2)
+        or shape[1:] not in ((), (1,))
+        or sizes_differ(shape[:1], (samples,))
+    ):
+        raise ValueError(
+            "`sample_weight` must hold one weight for each sample, (batch,). "
+            "Tokens are left out by the label -100. Received: sample_weight "
+            f"of shape {shape}, samples={samples}"
+        )
     return ops.reshape(weights, (-1, 1))
 
 
@@ -158,9 +155,7 @@ class MaskedLMLoss(keras.losses.Loss):
         self.ignore_id = ignore_id
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        if sample_weight is not None:
-            counted = rows_with_weight(sample_weight)[:, None]
-            y_true = ops.where(counted, y_true, _PADDED)
+        y_true = _without_padding(y_true, sample_weight)
         return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true, y_pred):
@@ -237,15 +232,12 @@ class ContrastiveLoss(keras.losses.Loss):
 
     def __init__(self, ways="three_way", name="contrastive_loss", **kwargs):
         super().__init__(name=name, **_FLOAT32 | kwargs)
-        check_choice("ways", ways, tuple(WAYS))
         self.ways = ways
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         # Keras casts labels to float32, which would make large ids equal. So
         # ids are replaced by small numbers.
-        y_true = _first_of_same_id(y_true)
-        if sample_weight is not None:
-            y_true = ops.where(rows_with_weight(sample_weight), y_true, _PADDED)
+        y_true = _without_padding(_first_of_same_id(y_true), sample_weight)
         return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true, y_pred):
@@ -254,10 +246,8 @@ class ContrastiveLoss(keras.losses.Loss):
         kinds = dict(zip(KINDS, embeddings, strict=False))
         all_ids, _ = backend_ops.all_gather(ids)
         counted = ops.expand_dims(all_ids != _PADDED, 0)
-        same = counted & (
-            ops.expand_dims(ids, 1) == ops.expand_dims(all_ids, 0)
-        )
-        same = ops.cast(same, y_pred.dtype)
+        same = ops.expand_dims(ids, 1) == ops.expand_dims(all_ids, 0)
+        same = ops.cast(counted & same, y_pred.dtype)
         # Padded samples have no match: avoid a division by 0.
         count = ops.maximum(ops.sum(same, axis=-1, keepdims=True), 1)
         target = same / count
@@ -276,7 +266,13 @@ class ContrastiveLoss(keras.losses.Loss):
 def _first_of_same_id(ids):
     """Return the index in the global batch of the first sample of each id."""
     ids = ops.convert_to_tensor(ids)
-    check_image_ids(ids)
+    # Of any dtype: with several replicas on TensorFlow, Keras builds losses
+    # with floats in place of the labels.
+    if tuple(ids.shape)[1:] not in ((), (1,)):
+        raise ValueError(
+            "`y` must hold image ids, integers (batch,). Received: y of shape "
+            f"{tuple(ids.shape)}"
+        )
     ids = ops.reshape(ids, (-1,))
     every, _ = backend_ops.all_gather(ids)
     same = ops.expand_dims(ids, 1) == ops.expand_dims(every, 0)
@@ -309,9 +305,8 @@ def check_scores(name, scores):
     wrong = (scores < 0) | (scores > 1)
     if wrong.any():
         raise ValueError(
-            f"`{name}` must hold soft scores from 0 to 1; divide percentages "
-            f"by 100. Received: {name} with "
-            f"{scores[wrong].reshape(-1)[0].item()!r}"
+            f"`{name}` must hold soft scores from 0 to 1. Received: {name} "
+            f"with {scores[wrong].reshape(-1)[0].item()!r}"
         )
 
 
@@ -322,28 +317,9 @@ def check_soft_scores(y_true, y_pred):
     """
     if tuple(y_true.shape)[1:] != tuple(y_pred.shape)[1:]:
         raise ValueError(
-            "`y` must hold soft scores (batch, answers) like the logits. The "
-            "preprocessor makes them from ids and strings; without one, call "
-            "`preprocessor.targets(y)` yourself. Received: y of shape "
+            "`y` must hold soft scores (batch, answers) like the logits, as "
+            "`preprocessor.targets(y)` makes them. Received: y of shape "
             f"{tuple(y_true.shape)}, logits of shape {tuple(y_pred.shape)}"
-        )
-
-
-def check_sample_weights(weights, samples=None):
-    """Raise unless there is one sample weight for each sample.
-
-    Args:
-        weights: array or tensor.
-        samples: int, the number of samples, or None if it is not known.
-    """
-    shape = tuple(weights.shape)
-    one_each = len(shape) == 1 or len(shape) == 2 and shape[1] == 1
-    if not one_each or None not in (shape[0], samples) and shape[0] != samples:
-        raise ValueError(
-            "`sample_weight` must hold one weight for each sample, (batch,). "
-            "Tokens are left out by the label -100. Received: sample_weight "
-            f"of shape {shape}"
-            + ("" if samples is None else f" for {samples} samples")
         )
 
 
@@ -352,19 +328,7 @@ def check_masked_ids(y_true, y_pred):
     shape = tuple(y_true.shape)
     if len(shape) != 2 or shape[1:] != tuple(y_pred.shape)[1:-1]:
         raise ValueError(
-            "`y_true` must hold token ids (batch, M) for logits (batch, "
-            f"M, vocabulary). Received: y_true of shape {shape}, y_pred "
-            f"of shape {tuple(y_pred.shape)}"
-        )
-
-
-def check_image_ids(ids):
-    """Raise unless there is one image id for each sample."""
-    # Of any dtype: with several replicas on TensorFlow, Keras builds losses
-    # with floats in place of the labels.
-    shape = tuple(ids.shape)
-    if shape[1:] not in ((), (1,)):
-        raise ValueError(
-            "`y` must hold image ids, integers (batch,). The preprocessor "
-            f"makes them from strings. Received: y of shape {shape}"
+            "`y_true` must hold token ids (batch, M) for logits (batch, M, "
+            f"vocabulary). Received: y_true of shape {shape}, y_pred of shape "
+            f"{tuple(y_pred.shape)}"
         )

@@ -27,22 +27,18 @@ def pair_outputs(names, objective, backbone, heads, text, image, inputs):
     """
 
     def fuse(text, image, padding_mask):
-        fused = backbone.fusion(
-            text, image, padding_mask=padding_mask, outputs=("pooled",)
-        )
+        fused = backbone.fusion(text, image, padding_mask, outputs=("pooled",))
         return fused["pooled"]
 
     batch = pair_objectives.Batch(text, image, inputs)
     outputs, pooled, scored = {}, None, None
     if "itc" in names:
         head = heads["itc"]
-        embeddings = head(
-            contrastive_features(backbone.fusion, head.ways, text, image)
-        )
-        text_vectors, image_vectors = embeddings["text"], embeddings["image"]
+        vectors = contrastive_features(backbone.fusion, head.ways, text, image)
+        embeddings = head(vectors)
         # The vectors only determine the graph of the factor.
-        factor = with_weight(_factor, text_vectors, head.logit_scale)
-        scored = text_vectors, image_vectors, factor
+        factor = with_weight(_factor, embeddings["text"], head.logit_scale)
+        scored = embeddings["text"], embeddings["image"], factor
     pair_head = objective.heads[0]
     if pair_head in names:
         outputs[pair_head], pooled = objective.logits(

@@ -6,6 +6,7 @@ passes without one is right.
 """
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -27,10 +28,14 @@ def pytest_collection_modifyitems(config, items):
         if HERE in item.path.parents and hasattr(item, "callspec"):
             item.user_properties.extend(place_in_matrix(item).items())
     if REPORT:
-        known = {line["test"] for line in lines() if is_good(line)}
-        done = [i for i in items if i.nodeid in known or not in_matrix(i)]
-        config.hook.pytest_deselected(items=done)
-        items[:] = [item for item in items if item not in done]
+        known = done_before()
+        left = [
+            item
+            for item in items
+            if "row" in dict(item.user_properties) and item.nodeid not in known
+        ]
+        config.hook.pytest_deselected(items=[i for i in items if i not in left])
+        items[:] = left
 
 
 def place_in_matrix(item):
@@ -44,18 +49,11 @@ def place_in_matrix(item):
     return {"row": ": ".join([row, *others]), "task": named[0]}
 
 
-def in_matrix(item):
-    return "row" in dict(item.user_properties)
-
-
-def lines():
+def done_before():
     path = pathlib.Path(REPORT)
     text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def is_good(line):
-    return not line["outcome"].startswith("FAILS")
+    lines = [json.loads(line) for line in text.splitlines()]
+    return {x["test"] for x in lines if not x["outcome"].startswith("FAILS")}
 
 
 def pytest_runtest_logreport(report):
@@ -91,20 +89,17 @@ def refused(record_property):
 @pytest.fixture(scope="session")
 def trained(any_backbone):
     """Compiled tasks by name, back at their first weights and slots."""
-    made = {}
 
-    def get(name):
-        if name not in made:
-            made[name] = every_task.build(name, any_backbone)
-            made[name].first = every_task.values(made[name])
-            if REPORT:
-                # Traced once, the many steps take TensorFlow less time.
-                every_task.compiled(
-                    made[name], run_eagerly=False, jit_compile=ON_JAX
-                )
-        return every_task.restore(made[name])
+    @functools.cache
+    def made(name):
+        task = every_task.build(name, any_backbone)
+        task.first = every_task.values(task)
+        if REPORT:
+            # Traced once, the many steps take TensorFlow less time.
+            every_task.compiled(task, run_eagerly=False, jit_compile=ON_JAX)
+        return task
 
-    return get
+    return lambda name: every_task.restore(made(name))
 
 
 @pytest.fixture(scope="session")
@@ -116,11 +111,6 @@ def any_backbone():
 @pytest.fixture(scope="session")
 def plain(trained):
     """What `everything` gives of a task without any option."""
-    made = {}
-
-    def get(name):
-        if name not in made:
-            made[name] = every_task.everything(trained(name), name)
-        return made[name]
-
-    return get
+    return functools.cache(
+        lambda name: every_task.everything(trained(name), name)
+    )

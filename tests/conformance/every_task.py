@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-import pytest
 from builders import ANSWERS
 from builders import SIDE
 from builders import array
+from builders import long_but
 from builders import randomise
 from builders import shallow
 from builders import tokenizer
@@ -26,83 +26,47 @@ class Case(NamedTuple):
     """A task.
 
     Args:
-        task: class of the task.
-        preprocessor: class of its preprocessor.
+        name: of its class, without the prefix.
         y: labels of the four samples, or None.
         values, to_preprocess: dicts of values for both constructors.
         names: of the raw inputs.
         pictures: int, pictures in each sample.
     """
 
-    task: type
-    preprocessor: type
-    y: Any
+    name: str
+    y: Any = None
     values: dict = {}
     to_preprocess: dict = {}
     names: tuple = ("images", "text")
     pictures: int = 1
 
+    @property
+    def task(self):
+        return getattr(kbt, f"BridgeTower{self.name}")
 
+    @property
+    def preprocessor(self):
+        return getattr(kbt, f"BridgeTower{self.name}Preprocessor")
+
+
+WIDTH, STILL = {"projection_dim": 8}, {"dropout": 0.0}
+NUMBERS = [0.5, 2.0, -1.0, 3.0]
+IMAGES, TEXT = ("images",), ("text",)
 TASKS = {
-    "vqa": Case(
-        kbt.BridgeTowerVQA,
-        kbt.BridgeTowerVQAPreprocessor,
-        ANSWERS,
-        to_preprocess={"answers": ANSWERS},
-    ),
-    "masked_lm": Case(
-        kbt.BridgeTowerMaskedLM, kbt.BridgeTowerMaskedLMPreprocessor, None
-    ),
-    "retrieval": Case(
-        kbt.BridgeTowerRetrieval, kbt.BridgeTowerRetrievalPreprocessor, IDS
-    ),
-    "contrastive": Case(
-        kbt.BridgeTowerContrastive,
-        kbt.BridgeTowerContrastivePreprocessor,
-        IDS,
-        {"projection_dim": 8},
-    ),
-    "entailment": Case(
-        kbt.BridgeTowerEntailment,
-        kbt.BridgeTowerEntailmentPreprocessor,
-        ["neutral", "entailment"] * 2,
-    ),
-    "nlvr2": Case(
-        kbt.BridgeTowerNLVR2,
-        kbt.BridgeTowerNLVR2Preprocessor,
-        [0, 1, 1, 0],
-        {"dropout": 0.0},
-        pictures=2,
-    ),
-    "pretraining": Case(
-        kbt.BridgeTowerPretraining,
-        kbt.BridgeTowerPretrainingPreprocessor,
-        IDS,
-        {"projection_dim": 8},
-        {"max_masks": 6},
-    ),
+    "vqa": Case("VQA", ANSWERS, to_preprocess={"answers": ANSWERS}),
+    "masked_lm": Case("MaskedLM"),
+    "retrieval": Case("Retrieval", IDS),
+    "contrastive": Case("Contrastive", IDS, WIDTH),
+    "entailment": Case("Entailment", ["neutral", "entailment"] * 2),
+    "nlvr2": Case("NLVR2", [0, 1, 1, 0], STILL, pictures=2),
+    "pretraining": Case("Pretraining", IDS, WIDTH, {"max_masks": 6}),
     "image_classifier": Case(
-        kbt.BridgeTowerImageClassifier,
-        kbt.BridgeTowerImageClassifierPreprocessor,
-        CLASSES,
-        to_preprocess={"labels": LABELS},
-        names=("images",),
+        "ImageClassifier", CLASSES, {}, {"labels": LABELS}, IMAGES
     ),
     "text_classifier": Case(
-        kbt.BridgeTowerTextClassifier,
-        kbt.BridgeTowerTextClassifierPreprocessor,
-        CLASSES,
-        {"dropout": 0.0},
-        {"labels": LABELS},
-        names=("text",),
+        "TextClassifier", CLASSES, STILL, {"labels": LABELS}, TEXT
     ),
-    "text_regressor": Case(
-        kbt.BridgeTowerTextRegressor,
-        kbt.BridgeTowerTextRegressorPreprocessor,
-        [0.5, 2.0, -1.0, 3.0],
-        {"dropout": 0.0},
-        names=("text",),
-    ),
+    "text_regressor": Case("TextRegressor", NUMBERS, STILL, {}, TEXT),
 }
 
 
@@ -159,11 +123,7 @@ def check_same(found, expected):
 
 def only(*some):
     """All tasks, the others than these in the long version."""
-    slow = pytest.mark.slow
-    return [
-        name if name in some else pytest.param(name, marks=slow)
-        for name in TASKS
-    ]
+    return long_but(TASKS, *some)
 
 
 def step(name, task):
@@ -174,6 +134,15 @@ def step(name, task):
     task.train_on_batch(x, y)
 
 
+def features(name, task):
+    """Features of the four samples, the same each time."""
+    x = raw(name)
+    if task.preprocessor.reads_step:
+        x["step"] = 0
+    made = task.preprocess_samples(x)
+    return made[0] if isinstance(made, tuple) else made
+
+
 def rows(values, start, stop):
     """Some rows of arrays and lists."""
     if isinstance(values, dict):
@@ -181,33 +150,29 @@ def rows(values, start, stop):
     return None if values is None else values[start:stop]
 
 
-def row(values, place):
-    """One row of arrays and lists."""
-    if isinstance(values, dict):
-        return {k: row(v, place) for k, v in values.items()}
-    return values[place]
-
-
 def state(task):
     """Values of the weights and of the optimizer, by path."""
-    variables = [*task.weights, *task.optimizer.variables]
-    return {v.path: array(v) for v in variables}
+    return {v.path: array(v) for v in variables(task)}
 
 
 def raw(name):
     """Raw inputs of four samples: lists of arrays of two sizes, and texts."""
     case, rng = TASKS[name], np.random.default_rng(0)
-    images = [
-        [
-            rng.integers(0, 256, (height, 30, 3)).astype("uint8")
-            for _ in range(case.pictures)
-        ]
-        for height in (40, 40, 50, 50)
-    ]
-    if case.pictures == 1:
-        images = [image for (image,) in images]
+    images = []
+    for height in (40, 40, 50, 50):
+        size = (case.pictures, height, 30, 3)
+        sample = list(rng.integers(0, 256, size).astype("uint8"))
+        images.append(sample if case.pictures > 1 else sample[0])
     given = {"images": images, "text": TEXTS}
     return {key: given[key] for key in case.names}
+
+
+def as_arrays(x):
+    """Pictures of one size and texts as arrays."""
+    x = {**x}
+    if "images" in x:
+        x["images"] = keras.tree.map_structure(lambda im: im[:40], x["images"])
+    return {name: np.array(values) for name, values in x.items()}
 
 
 def given(name):

@@ -9,7 +9,6 @@ import pytest
 import tensorflow as tf
 import torch
 from every_task import BATCH
-from every_task import row
 from every_task import rows
 
 ROWS, EPOCHS = 4, 2
@@ -45,13 +44,10 @@ class Samples(torch.utils.data.Dataset):
         return ROWS
 
     def __getitem__(self, index):
+        x = {name: values[index] for name, values in self.x.items()}
         # Of lists it would make lists of batches.
-        x = {k: _stacked(row(v, index)) for k, v in self.x.items()}
-        return x if self.y is None else (x, row(self.y, index))
-
-
-def _stacked(values):
-    return np.stack(values) if isinstance(values, list) else values
+        x = {k: np.stack(v) if isinstance(v, list) else v for k, v in x.items()}
+        return x if self.y is None else (x, self.y[index])
 
 
 def generator(x, y):
@@ -60,8 +56,8 @@ def generator(x, y):
         yield from (batches[i] for i in range(STEPS))
 
 
-def loader(x, y):
-    return torch.utils.data.DataLoader(Samples(x, y), BATCH)
+def loader(x, y, kind=lambda samples: samples):
+    return torch.utils.data.DataLoader(kind(Samples(x, y)), BATCH)
 
 
 def arrays(x, y):
@@ -112,32 +108,27 @@ def table(x, y):
 
 def of_datasets(x, y):
     library = pytest.importorskip("datasets")
-    x = {name: keras.tree.map_structure(_pil, v) for name, v in x.items()}
+
+    def pil(value):
+        return value if isinstance(value, str) else PIL.Image.fromarray(value)
+
+    x = {name: keras.tree.map_structure(pil, v) for name, v in x.items()}
     made = library.Dataset.from_dict({**x, "y": [0] * ROWS if y is None else y})
     return arrays({k: made[k] for k in x}, y if y is None else made["y"])
 
 
-def _pil(value):
-    return value if isinstance(value, str) else PIL.Image.fromarray(value)
-
-
-def of_grain(kind):
-    def source(x, y):
-        grain = pytest.importorskip("grain")
-        data = grain.MapDataset.source(Samples(x, y)).batch(BATCH)
-        return {"x": data.to_iter_dataset() if kind == "IterDataset" else data}
-
-    return source
+def of_grain(x, y):
+    grain = pytest.importorskip("grain")
+    return grain.MapDataset.source(Samples(x, y)).batch(BATCH)
 
 
 def grain_loader(x, y):
     grain = pytest.importorskip("grain")
-    sampler = grain.samplers.IndexSampler(ROWS, num_epochs=1, seed=0)
-    batch = grain.transforms.Batch(BATCH)
-    data = grain.DataLoader(
-        data_source=Samples(x, y), sampler=sampler, operations=[batch]
+    return grain.DataLoader(
+        data_source=Samples(x, y),
+        sampler=grain.samplers.IndexSampler(ROWS, num_epochs=1, seed=0),
+        operations=[grain.transforms.Batch(BATCH)],
     )
-    return {"x": data}
 
 
 class Stream(torch.utils.data.IterableDataset):
@@ -148,10 +139,6 @@ class Stream(torch.utils.data.IterableDataset):
 
     def __iter__(self):
         return (self.samples[i] for i in range(ROWS))
-
-
-def stream(x, y):
-    return {"x": torch.utils.data.DataLoader(Stream(Samples(x, y)), BATCH)}
 
 
 def dataset(x, y):
@@ -172,8 +159,8 @@ SOURCES = {
     "PyDataset": lambda x, y: {"x": Batches(x, y)},
     "PyDataset with workers": lambda x, y: {"x": Batches(x, y, workers=2)},
     "DataLoader": lambda x, y: {"x": loader(x, y)},
-    "DataLoader without length": stream,
-    "grain MapDataset": of_grain("MapDataset"),
-    "grain IterDataset": of_grain("IterDataset"),
-    "grain DataLoader": grain_loader,
+    "DataLoader without length": lambda x, y: {"x": loader(x, y, Stream)},
+    "grain MapDataset": lambda x, y: {"x": of_grain(x, y)},
+    "grain IterDataset": lambda x, y: {"x": of_grain(x, y).to_iter_dataset()},
+    "grain DataLoader": lambda x, y: {"x": grain_loader(x, y)},
 }

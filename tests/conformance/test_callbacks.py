@@ -34,9 +34,8 @@ def test_early_stopping(task, trained):
     _, best = fit(model, task, epochs=1)
     weights = len(model.weights)
     stop = C.EarlyStopping("worse", 0, 1, 0, "min", restore_best_weights=True)
-    history, found = fit(
-        trained(task), task, epochs=4, callbacks=[Worse(), stop]
-    )
+    calls = [Worse(), stop]
+    history, found = fit(trained(task), task, epochs=4, callbacks=calls)
     assert len(history["loss"]) == 2
     check_same(found[:weights], best[:weights])
 

@@ -1,5 +1,6 @@
 """Training loops of a user's own, and steps by hand, equal to `fit`."""
 
+import functools
 import importlib.util
 import pathlib
 
@@ -7,6 +8,7 @@ import every_task
 import keras
 import numpy as np
 import pytest
+from builders import array
 from builders import difference
 from builders import randomise
 from builders import shallow
@@ -37,14 +39,12 @@ def example():
 @pytest.fixture(scope="module")
 def asked(any_backbone):
     """A task, three batches, and what `fit` makes of them."""
-    made = {}
+    made = functools.cache(lambda task: _fitted(task, any_backbone))
 
     def get(task):
-        if task not in made:
-            made[task] = _fitted(task, any_backbone)
-        model, start, batches, fitted = made[task]
+        model, start, *others = made(task)
         _put(model, start)
-        return model, batches, fitted
+        return model, *others
 
     return get
 
@@ -55,36 +55,27 @@ def _fitted(name, backbone):
     model = randomise(every_task.make(name, backbone))
     model.compile(keras.optimizers.SGD(0.15), run_eagerly=not ON_JAX)
     model.optimizer.build(model.trainable_variables)
-    start = _values(model)
+    start = [array(v) for v in _variables(model)]
     x, y = every_task.raw(name), TASKS[name].y
     places = [(0, 2), (2, 4), (1, 3)]
     batches = [(rows(x, *p), rows(y, *p)) for p in places]
-    for epoch, (some, labels) in enumerate(batches):
-        model.fit(
-            some,
-            labels,
-            batch_size=BATCH,
-            epochs=epoch + 1,
-            initial_epoch=epoch,
-            shuffle=False,
-            verbose=0,
-        )
+    options = {"batch_size": BATCH, "shuffle": False, "verbose": 0}
+    for epoch, batch in enumerate(batches):
+        model.fit(*batch, epochs=epoch + 1, initial_epoch=epoch, **options)
     return model, start, batches, _weights(model)
 
 
-def _values(model):
-    variables = [*model.variables, *model.optimizer.variables]
-    return [keras.ops.convert_to_numpy(v) for v in variables]
+def _variables(model):
+    return [*model.variables, *model.optimizer.variables]
 
 
 def _put(model, values):
-    variables = [*model.variables, *model.optimizer.variables]
-    for variable, value in zip(variables, values, strict=True):
+    for variable, value in zip(_variables(model), values, strict=True):
         variable.assign(value)
 
 
 def _weights(model):
-    return {w.path: keras.ops.convert_to_numpy(w) for w in model.weights}
+    return {w.path: array(w) for w in model.weights}
 
 
 @pytest.mark.parametrize("task", EACH)
@@ -128,16 +119,11 @@ def test_train_on_batch(task, asked):
     assert difference(_weights(model), fitted) <= ROUNDING
     # Draws are those of the first batch, as in `evaluate`.
     x, y = batches[0]
-    expected = model.evaluate(
-        x, y, batch_size=BATCH, verbose=0, return_dict=True
-    )
+    expected = model.evaluate(x, y, BATCH, verbose=0, return_dict=True)
     model.reset_metrics()
     scores = model.test_on_batch(x, y, return_dict=True)
     assert scores == pytest.approx(expected, abs=1e-6)
     outputs = model.predict_on_batch(x)
     expected = model.predict(x, batch_size=BATCH, verbose=0)
-    keras.tree.map_structure(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
-        outputs,
-        expected,
-    )
+    assert_close = functools.partial(np.testing.assert_allclose, atol=1e-6)
+    keras.tree.map_structure(assert_close, outputs, expected)

@@ -4,9 +4,9 @@ import functools
 
 import every_task
 import exported_files
-import keras
 import numpy as np
 import pytest
+from builders import FASTEST
 from builders import array
 from builders import randomise
 from builders import shallow
@@ -16,7 +16,6 @@ from exported_files import WRITTEN
 from keras_bridgetower.models.checks import TOKEN_FEATURES
 from keras_bridgetower.models.exporting.formats import FORMATS
 
-BACKEND = keras.config.backend()
 # To export takes from 5 s up. Those that are quick enough, and hard: several
 # heads whose outputs have names, and masks of another length than the text.
 # Of a SavedModel and a PyTorch program a backbone is written elsewhere.
@@ -33,8 +32,7 @@ def cells():
 
 
 def features(model, task):
-    made = model.preprocess_samples(every_task.raw(task))
-    made = made[0] if isinstance(made, tuple) else made
+    made = every_task.features(task, model)
     inputs = {k: np.asarray(array(made[k])) for k in model.input}
     if "mask_positions" in inputs:
         # Places in the shortest text, of another number than was traced.
@@ -71,7 +69,7 @@ def by_sum(outputs):
     return dict(enumerate(values))
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="the same code everywhere")
+@FASTEST
 def test_the_old_format_of_files():
     for model in (shallow(), every_task.build("text_regressor")):
         with pytest.raises(ValueError, match=r"must end with `.keras`.*'a.h5'"):

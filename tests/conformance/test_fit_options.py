@@ -1,13 +1,15 @@
 """What `compile` and `fit` take: as without it, or as done by hand."""
 
+import functools
+
 import every_task
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from builders import slow_on
 from every_task import BATCH
 from every_task import TASKS
+from every_task import as_arrays
 from every_task import check_same
 from every_task import everything
 from every_task import fit
@@ -16,6 +18,7 @@ from every_task import only
 from every_task import rows
 from every_task import values
 from sources import Batches
+from sources import dataset
 from sources import generator
 from sources import loader
 
@@ -30,23 +33,18 @@ EVERYWHERE = only("retrieval" if ON_TORCH else "text_classifier")
 
 def check_close(found, expected):
     # Compiled otherwise, float32 sums are taken in another order.
-    keras.tree.map_structure(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        found,
-        expected,
-    )
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    keras.tree.map_structure(close, found, expected)
 
 
 @pytest.fixture(scope="module")
 def fresh(trained, any_backbone):
     """As `trained`, of tasks that may be compiled otherwise."""
-    made = {}
+    made = functools.cache(lambda name: every_task.make(name, any_backbone))
 
     def get(name, **kwargs):
-        if name not in made:
-            made[name] = every_task.make(name, any_backbone)
-            made[name].first = trained(name).first
-        task = every_task.compiled(made[name], **kwargs)
+        task = every_task.compiled(made(name), **kwargs)
+        task.first = trained(name).first
         return every_task.restore(task)
 
     return get
@@ -89,7 +87,7 @@ def test_validation_split(task, form, trained):
     """`validation_split`."""
     data = given(task)
     if form == "arrays":
-        data = as_arrays(data)
+        data["x"] = as_arrays(data["x"])
     first, last = (
         {k: rows(v, *places) for k, v in data.items()}
         for places in ((0, 2), (2, 4))
@@ -100,31 +98,15 @@ def test_validation_split(task, form, trained):
     check_same(found, expected)
 
 
-def as_arrays(data):
-    """Pictures of one size and texts as arrays."""
-    x = {k: np.array(v) for k, v in data["x"].items() if k == "text"}
-    if "images" in data["x"]:
-        x["images"] = np.array(
-            keras.tree.map_structure(lambda im: im[:40], data["x"]["images"])
-        )
-    return {**data, "x": x}
-
-
 FORMS = {
     "tuple": lambda x, y: (x,) if y is None else (x, y),
     "list": lambda x, y: [x] if y is None else [x, y],
     "weights": lambda x, y: (x, y, np.ones(4)),
-    "tf.data": lambda x, y: batched(x, y),
+    "tf.data": lambda x, y: dataset(as_arrays(x), y)["x"],
     "PyDataset": Batches,
     "generator": generator,
     "DataLoader": loader,
 }
-
-
-def batched(x, y):
-    data = as_arrays({"x": x})["x"]
-    data = data if y is None else (data, y)
-    return tf.data.Dataset.from_tensor_slices(data).batch(BATCH)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -139,7 +121,7 @@ def test_validation_data(task, form, trained):
         model, task, epochs=1, validation_data=data, validation_steps=steps
     )
     if form == "tf.data":
-        x = as_arrays({"x": x})["x"]
+        x = as_arrays(x)
     scores = model.evaluate(x, y, BATCH, return_dict=True, verbose=0)
     assert {k: history[f"val_{k}"][-1] for k in scores} == scores
 
@@ -211,10 +193,8 @@ def test_places(task, trained):
     x, y = every_task.raw(task), TASKS[task].y
     seen = []
     calls = [C.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(1))]
-    history = model.fit(
-        x, y, BATCH, 2, 0, calls, 0.5, None, shuffle=False
-    ).history
-    found = history, values(model)
+    fitted = model.fit(x, y, BATCH, 2, 0, calls, 0.5, None, shuffle=False)
+    found = fitted.history, values(model)
     assert len(seen) == 2
     check_same(found, fit(trained(task), task, validation_split=0.5))
     if y is not None:

@@ -5,15 +5,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import torch
 from builders import slow_on
 from every_task import BATCH
 from every_task import TASKS
 from every_task import only
 from sources import Batches
-from sources import Samples
 from sources import Stream
 from sources import generator
+from sources import loader
 
 ON_TORCH = keras.config.backend() == "torch"
 EACH = only(*(TASKS if ON_TORCH else ("text_classifier",)))
@@ -32,13 +31,8 @@ def labelled(name):
 
 def named(x, y):
     """A dataset of single samples whose pictures have one size."""
-    if "images" in x:
-        x = {**x, "images": cut(x["images"])}
+    x = every_task.as_arrays(x)
     return tf.data.Dataset.from_tensor_slices(x if y is None else (x, y))
-
-
-def cut(images):
-    return np.array(keras.tree.map_structure(lambda im: im[:40], images))
 
 
 @pytest.mark.parametrize("task", EACH)
@@ -102,8 +96,7 @@ def test_missing_input(task, source, trained, refused):
 def test_features_for_raw_inputs(task, trained, refused):
     """Features where raw inputs belong."""
     model = trained(task)
-    made = model.preprocess_samples(*data(task))
-    x = made[0] if isinstance(made, tuple) else made
+    x = every_task.features(task, model)
     message = "Features that a preprocessor made are for"
     if task == "image_classifier":
         # Its input has the same name.
@@ -198,8 +191,7 @@ def test_class_weight_leaves_one_out(task, trained, refused):
 def test_class_weight_of_no_length(trained):
     task, (x, y) = trained("text_classifier"), data("text_classifier")
     weights = {0: 1.0, 1: 1.0, 2: 1.0}
-    loader = torch.utils.data.DataLoader(Stream(Samples(x, y)), BATCH)
-    for source in (loader, generator(x, y)):
+    for source in (loader(x, y, Stream), generator(x, y)):
         with pytest.raises(ValueError, match="`class_weight` needs arrays"):
             task.fit(source, class_weight=weights)
 

@@ -5,6 +5,8 @@ this, PyTorch with every task.
 """
 
 import contextlib
+import functools
+import itertools
 
 import every_task
 import keras
@@ -28,8 +30,6 @@ from keras_bridgetower.backend.keras_private.layers import layers_in
 ON_TORCH = keras.config.backend() == "torch"
 # What tasks without pictures do not take.
 OF_PICTURES = ("PIL", "tensors")
-
-
 # Each says so when it ends, as Keras does of what has no length.
 pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data")
 
@@ -37,31 +37,23 @@ pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @pytest.fixture(scope="module")
 def asked(trained, tmp_path_factory):
     """Tasks, their raw inputs, and what they make of a dataset of files."""
-    made = {}
     folder = tmp_path_factory.mktemp("pictures")
+    numbers = itertools.count()
 
-    def get(name):
-        task = trained(name)
-        if name not in made:
-            x, y = every_task.raw(name), TASKS[name].y
-            files = {**x}
-            if "images" in x:
-                files["images"] = stored(x["images"], folder / name)
-            made[name] = x, y, results(task, dataset, files, y), files
-        return task, *made[name][:3]
+    def stored(image):
+        path = folder / f"{next(numbers)}.png"
+        PIL.Image.fromarray(image).save(path)
+        return str(path)
 
-    return get
+    @functools.cache
+    def made(name):
+        x, y = every_task.raw(name), TASKS[name].y
+        files = {**x}
+        if "images" in x:
+            files["images"] = keras.tree.map_structure(stored, x["images"])
+        return x, y, results(trained(name), dataset, files, y)
 
-
-def stored(images, path):
-    """Paths of files of the pictures."""
-    if isinstance(images, list):
-        each = enumerate(images)
-        return [
-            stored(im, path.with_name(f"{path.name}_{i}")) for i, im in each
-        ]
-    PIL.Image.fromarray(images).save(path.with_suffix(".png"))
-    return str(path.with_suffix(".png"))
+    return lambda name: (trained(name), *made(name))
 
 
 def results(task, source, x, y):
@@ -109,23 +101,25 @@ def test_raw_inputs(name, source, asked):
 
 @pytest.fixture(scope="module")
 def asked_features(asked):
-    """As `asked`, without preprocessor."""
-    made = {}
+    """As `asked`, of features."""
 
-    @contextlib.contextmanager
-    def get(name):
+    @functools.cache
+    def made(name):
         task, x, y, _ = asked(name)
-        if name not in made:
-            made[name] = features(task, x, y)
-        preprocessor, task.preprocessor = task.preprocessor, None
-        try:
-            if len(made[name]) == 2:
-                made[name] += (results(task, dataset, *made[name]),)
-            yield task, *made[name]
-        finally:
-            task.preprocessor = preprocessor
+        x, y = features(task, x, y)
+        with without_preprocessor(task):
+            return x, y, results(task, dataset, x, y)
 
-    return get
+    return lambda name: (asked(name)[0], *made(name))
+
+
+@contextlib.contextmanager
+def without_preprocessor(task):
+    preprocessor, task.preprocessor = task.preprocessor, None
+    try:
+        yield
+    finally:
+        task.preprocessor = preprocessor
 
 
 def features(task, x, y):
@@ -156,7 +150,8 @@ def quick_features(name, source):
 @pytest.mark.parametrize("name, source", cases(OF_FEATURES, quick_features))
 def test_features(name, source, asked_features):
     """Features, with `preprocessor=None`, in all three."""
-    with asked_features(name) as (task, x, y, expected):
+    task, x, y, expected = asked_features(name)
+    with without_preprocessor(task):
         check_same(results(task, SOURCES[source], x, y), expected)
 
 

@@ -4,6 +4,7 @@ import concurrent.futures
 import os
 import pathlib
 
+import builders
 import keras
 import numpy as np
 import pytest
@@ -110,6 +111,27 @@ def test_look(opened, picture):
     for name in models.OFFERED:
         found = look.look(opened, picture, COLOR, name, 1)
         assert " · whole text · layer 1 of" in found.shown
+
+
+def test_texts_without_a_word_are_refused(picture):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red"]
+    preprocessor = kbt.BridgeTowerVQAPreprocessor(
+        kbt.BridgeTowerBertTokenizer(words, sequence_length=6),
+        kbt.BridgeTowerImageConverter(builders.SIDE),
+        ["yes", "no"],
+        features=("images", "token_ids", "padding_mask", "segment_ids"),
+    )
+    backbone = builders.backbone(text_encoder=builders.bert(), num_layers=1)
+    task = kbt.BridgeTowerVQA(backbone, preprocessor)
+
+    class Opened:
+        def open(self, *names):
+            return task
+
+    assert look.look(Opened(), picture, "red", "own", 0).words == ["red"]
+    # A control character is no token of BERT.
+    with pytest.raises(RefusedInput, match="reads no word"):
+        look.look(Opened(), picture, "\x01", "own", 1)
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,9 @@ def slow_recall(scores, owner, k):
         order = sorted(range(len(values)), key=lambda i: (-values[i], right[i]))
         return any(right[i] for i in order[:k])
 
-    owner = np.asarray(owner)
-    rows = range(len(scores))
-    ir = [
-        found(scores[:, t], [i == owner[t] for i in rows])
-        for t in range(len(owner))
-    ]
-    tr = [found(scores[i], (owner == i).tolist()) for i in rows]
+    right = owner == np.arange(len(scores))[:, None]
+    ir = [found(*column) for column in zip(scores.T, right.T, strict=True)]
+    tr = [found(*row) for row in zip(scores, right, strict=True)]
     return 100 * np.mean(ir), 100 * np.mean(tr)
 
 
@@ -58,10 +54,9 @@ def test_recall_of_known_scores():
         "recall over the whole pool, ties against the model; split: toy, 20 "
         "images, 100 texts\nIR@1 100.00, "
     )
-    # A constant model finds nothing.
-    assert retrieval_recall(perfect * 0, owner).rsum == 0
-    # Nor do scores of -infinity.
-    assert retrieval_recall(np.full((20, 100), -np.inf), owner).rsum == 0
+    # A constant model finds nothing, not even by scores of -infinity.
+    for constant in (0, -np.inf):
+        assert retrieval_recall(np.full((20, 100), constant), owner).rsum == 0
     # Each text prefers the next image: found second by texts; each image has
     # five false texts before its own.
     shifted = perfect + 2 * np.roll(perfect, 1, axis=0)
@@ -84,9 +79,7 @@ def test_recall_of_ids_tensors_and_integers():
     scores = np.array([[3, 1, 2], [0, 5, 4]])
     expected = {"IR@1": 200 / 3, "TR@1": 100.0}
     for given in (scores, ops.convert_to_tensor(scores), scores.tolist()):
-        report = retrieval_recall(
-            given, ["b", "a", "b"], image_ids=["b", "a"], ks=(1,)
-        )
+        report = retrieval_recall(given, ["b", "a", "b"], ["b", "a"], ks=(1,))
         assert report.recalls == pytest.approx(expected)
 
 
@@ -95,12 +88,8 @@ def test_recall_by_folds():
     owner = np.repeat(np.arange(12), 3)
     scores = rng.random((12, 36))
     whole = retrieval_recall(scores, owner, ks=(1, 2), folds=3)
-    parts = [
-        retrieval_recall(
-            scores[i : i + 4, 3 * i : 3 * i + 12], owner[:12], ks=(1, 2)
-        )
-        for i in (0, 4, 8)
-    ]
+    folds = [scores[i : i + 4, 3 * i : 3 * i + 12] for i in (0, 4, 8)]
+    parts = [retrieval_recall(fold, owner[:12], ks=(1, 2)) for fold in folds]
     for name, value in whole.recalls.items():
         assert value == pytest.approx(np.mean([p.recalls[name] for p in parts]))
     assert whole.protocol.endswith("mean of 3 folds")
@@ -124,12 +113,11 @@ def test_recall_reads_scores_in_blocks(tmp_path):
     [
         ({"scores": np.zeros(3)}, r"scores of shape \(3,\)"),
         ({"text_image_ids": [0, 1]}, r"text_image_ids of shape \(2,\)"),
-        ({"text_image_ids": [0, 1, 7]}, r"unknown ids \[7\] \(1 in all\)"),
-        ({"text_image_ids": [0, 0, 0]}, r"without the image_ids \[1\]"),
+        ({"text_image_ids": [0, 1, 7]}, r"1 unknown ids \[7\]"),
+        ({"text_image_ids": [0, 0, 0]}, r"without 1 image_ids \[1\]"),
         ({"image_ids": [0, 0]}, "Received: 1 distinct ids"),
-        ({"image_ids": [0]}, "Received: 1 distinct ids"),
         ({"scores": np.full((2, 3), np.nan)}, "Received: NaN among.* 0 to 1"),
-        ({"ks": (0,)}, r"Received: ks=\[0\]"),
+        ({"ks": (0,)}, "Received: ks=0"),
         ({"folds": 3}, "Received: folds=3"),
     ],
 )  # fmt: skip
@@ -208,10 +196,7 @@ def test_equals_eccv_caption_at_full_size(coco):
         retrieved["t2i"] |= ranked(scores[:, rows].T, texts[rows], images)
     for k in (1, 5, 10):
         theirs = metrics.coco_5k_recalls(retrieved, "all", k)
-        assert recalls[f"IR@{k}"] == pytest.approx(
-            100 * theirs["t2i"], abs=1e-9
-        )
-        assert recalls[f"TR@{k}"] == pytest.approx(
-            100 * theirs["i2t"], abs=1e-9
-        )
+        for name, key in (("IR", "t2i"), ("TR", "i2t")):
+            expected = pytest.approx(100 * theirs[key], abs=1e-9)
+            assert recalls[f"{name}@{k}"] == expected
         assert 1 < recalls[f"IR@{k}"] < 99.9

@@ -58,8 +58,6 @@ def test_at_most_32_periods_are_deleted():
 def test_agreement_of_ten_people():
     scores = [vqa.agreement(n) for n in range(11)]
     assert scores == [0, 0.3, 0.6, 0.9] + [1] * 7
-    with pytest.raises(ValueError, match="Received: matches=11, people=10"):
-        vqa.agreement(11)
 
 
 def test_soft_scores_count_normalized_answers():
@@ -68,8 +66,6 @@ def test_soft_scores_count_normalized_answers():
     for bad in ("red", []):
         with pytest.raises(ValueError, match="Received: answers="):
             vqa.soft_scores(bad)
-    with pytest.raises(ValueError, match="Received: text=3"):
-        vqa.soft_scores([3])
 
 
 def test_answers_are_listed_by_first_occurrence(tmp_path):
@@ -94,12 +90,9 @@ def slow_normalize(text):
         text[i] == "," and text[i - 1] in digits and text[i + 1] in digits
         for i in middle
     )
-    touching = set()
-    for left, right in zip(text, text[1:], strict=False):
-        if left == " ":
-            touching.add(right)
-        if right == " ":
-            touching.add(left)
+    pairs = [*zip(text, text[1:], strict=False)]
+    touching = {right for left, right in pairs if left == " "}
+    touching |= {left for left, right in pairs if right == " "}
     out = ""
     for letter in text:
         if letter in list(';/[]"{}()=+\\_-><@`,?!'):
@@ -130,22 +123,15 @@ def slow_normalize(text):
 
 
 def slow_accuracy(prediction, people):
-    def clean(text):
-        return text.replace("\n", " ").replace("\t", " ").strip()
-
-    people = [
-        {"answer": clean(p["answer"]), "id": p["answer_id"]} for p in people
-    ]
-    prediction = clean(prediction)
-    if any(p["answer"] != people[0]["answer"] for p in people):
-        for person in people:
-            person["answer"] = slow_normalize(person["answer"])
-        prediction = slow_normalize(prediction)
+    texts = [prediction, *(person["answer"] for person in people)]
+    texts = [x.replace("\n", " ").replace("\t", " ").strip() for x in texts]
+    if len(set(texts[1:])) > 1:
+        texts = [slow_normalize(text) for text in texts]
+    prediction, *answers = texts
     total = 0.0
-    for left_out in people:
-        others = [p for p in people if p["id"] != left_out["id"]]
-        same = [p for p in others if p["answer"] == prediction]
-        total += min(1.0, len(same) / 3)
+    for left_out in range(len(answers)):
+        others = answers[:left_out] + answers[left_out + 1 :]
+        total += min(1.0, others.count(prediction) / 3)
     return total / len(people)
 
 
@@ -169,31 +155,19 @@ def generated(rng, count):
         ]
         weights = rng.dirichlet(np.full(len(pool), 0.5))
         texts = rng.choice(pool, 10, p=weights)
-        people = [
-            {
-                "answer": str(text),
-                "answer_id": i + 1,
-                "answer_confidence": "yes",
-            }
-            for i, text in enumerate(texts)
-        ]
         asked = {
             "question_id": question,
-            "image_id": question // 3,
-            "question_type": str(
-                rng.choice(["is the", "what color", "how many"])
-            ),
+            "question_type": str(rng.choice(["is the", "what color", "how"])),
             "answer_type": str(rng.choice(["yes/no", "number", "other"])),
-            "answers": people,
+            "answers": [{"answer": str(text)} for text in texts],
         }
         yield asked, {"question_id": question, "answer": str(rng.choice(pool))}
 
 
 @slow_on("tensorflow")
 def test_evaluation_equals_the_slow_version():
-    asked, results = zip(
-        *generated(np.random.default_rng(0), 3_000), strict=True
-    )
+    cases = generated(np.random.default_rng(0), 3_000)
+    asked, results = zip(*cases, strict=True)
     expected = {
         a["question_id"]: slow_accuracy(r["answer"], a["answers"])
         for a, r in zip(asked, results, strict=True)
@@ -213,15 +187,12 @@ def test_evaluation_equals_the_slow_version():
         assert score == pytest.approx(expected[a["question_id"]], abs=1e-12)
 
     def percent(kept):
-        return round(
-            100 * np.mean([expected[a["question_id"]] for a in kept]), 2
-        )
+        scores = [expected[a["question_id"]] for a in kept]
+        return round(100 * np.mean(scores), 2)
 
     assert report.overall == pytest.approx(percent(asked), abs=1e-9)
-    for key, found in (
-        ("answer_type", report.per_answer_type),
-        ("question_type", report.per_question_type),
-    ):
+    for key in ("answer_type", "question_type"):
+        found = getattr(report, f"per_{key}")
         assert len(found) == 3
         for kind, score in found.items():
             rows = [a for a in asked if a[key] == kind]
@@ -244,26 +215,17 @@ def test_only_the_evaluation_strips_answers():
 
 def rows(*ids):
     people = [{"answer": text} for text in ["red"] * 3 + ["blue"] * 7]
-    return [
-        {
-            "question_id": i,
-            "question_type": "what color",
-            "answer_type": "other",
-            "answers": people,
-        }
-        for i in ids
-    ]
+    common = {"question_type": "what color", "answer_type": "other"}
+    return [{"question_id": i, **common, "answers": people} for i in ids]
 
 
 def test_results_are_written_and_evaluated(tmp_path):
     asked = tmp_path / "annotations.json"
-    asked.write_text(
-        json.dumps({"data_subtype": "val2014", "annotations": rows(1, 2)})
-    )
+    content = {"data_subtype": "val2014", "annotations": rows(1, 2)}
+    asked.write_text(json.dumps(content))
     results = tmp_path / "results.json"
-    vqa.write_vqa_results(
-        results, np.array([2, 1]), ["red", "blue"], questions=str(asked)
-    )
+    ids, answers = np.array([2, 1]), ["red", "blue"]
+    vqa.write_vqa_results(results, ids, answers, questions=str(asked))
     assert json.loads(results.read_text()) == [
         {"question_id": 2, "answer": "red"},
         {"question_id": 1, "answer": "blue"},
@@ -282,21 +244,19 @@ def test_results_are_written_and_evaluated(tmp_path):
 
 def test_wrong_ids_are_listed(tmp_path):
     given = [{"question_id": i, "answer": "red"} for i in (1, 4, 1, 5)]
-    expected = (
-        "3 questions, 4 answers; without an answer: 2, 3; answered but not "
-        "asked: 4, 5; answered more than once: 1$"
+    expected = re.escape(
+        "3 questions, 4 answers; 2 without an answer: [2, 3]; 2 answered but "
+        "not asked: [4, 5]; 1 answered more than once: [1]"
     )
+    path, asked = tmp_path / "results.json", rows(1, 2, 3)
     with pytest.raises(ValueError, match=expected):
-        vqa.evaluate_vqa(rows(1, 2, 3), given)
-    path = tmp_path / "results.json"
+        vqa.evaluate_vqa(asked, given)
     with pytest.raises(ValueError, match=expected):
-        vqa.write_vqa_results(
-            path, [1, 4, 1, 5], ["red"] * 4, questions=rows(1, 2, 3)
-        )
-    with pytest.raises(ValueError, match="answered more than once: 7$"):
+        vqa.write_vqa_results(path, [1, 4, 1, 5], ["red"] * 4, questions=asked)
+    with pytest.raises(ValueError, match=r"answered more than once: \[7\]$"):
         vqa.write_vqa_results(path, [7, 7], ["red"] * 2)
     assert not path.exists()
-    with pytest.raises(ValueError, match="19 and 80 more; annotated.*: 3$"):
+    with pytest.raises(ValueError, match=r"100 without.*, 19\];.*once: \[3\]$"):
         vqa.evaluate_vqa(rows(*range(100), 3), [])
 
 
@@ -308,12 +268,8 @@ def test_wrong_ids_are_listed(tmp_path):
         (rows(1), 3, "`results` must be a list.*Received: results=int"),
         ({"questions": []}, [], "`annotations` must be.*annotations=dict"),
         ([], [], "there must be questions. Received: 0 questions"),
-        ([rows(1)[0] | {"answers": [{}]}], [{"question_id": 1, "answer": ""}],
-         r"Received: answers\[0\]={}"),
-        ([rows(1)[0] | {"answers": []}], [{"question_id": 1, "answer": ""}],
-         "people=0"),
     ],
-)  # fmt: skip
+)
 def test_malformed_files_are_rejected(annotations, results, message):
     with pytest.raises(ValueError, match=message):
         vqa.evaluate_vqa(annotations, results)

@@ -27,9 +27,8 @@ class Exported(keras.Model):
         """
         if str(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(
-                "`filepath` must end with `.keras`. Keras' old format would "
-                "write a file that nothing can load; `save_weights` takes "
-                f"`.weights.h5`. Received: filepath={str(filepath)!r}"
+                "`filepath` must end with `.keras`: nothing could load a file "
+                f"of Keras' old format. Received: filepath={str(filepath)!r}"
             )
         super().save(filepath, *args, **kwargs)
 
@@ -57,7 +56,7 @@ class Exported(keras.Model):
                 `"tf_saved_model"` with TensorFlow or JAX; `"litert"` with
                 TensorFlow.
             verbose: bool, True to print where Keras wrote a SavedModel or
-                LiteRT file.
+                LiteRT file. No other format prints anything.
             input_signature: list of one dict of `keras.InputSpec`, to fix
                 sizes that are free by default.
             part: None for the whole model, or one part: `"image_tower"` or
@@ -98,12 +97,6 @@ class Exported(keras.Model):
         function = make_function(self, part).with_sizes(input_signature)
         if chosen.verbose:
             kwargs["verbose"] = verbose
-        elif verbose:
-            raise ValueError(
-                "`verbose` must be left out: only Keras' own exports, "
-                "'tf_saved_model' and 'litert', print anything. "
-                f"Received: verbose={verbose!r}, format={format!r}"
-            )
         if calibration is not None:
             _check_calibration(calibration, function, format)
             kwargs["calibration"] = calibration
@@ -111,21 +104,19 @@ class Exported(keras.Model):
         check_no_link(path, "`filepath`")
 
         def save(folder):
-            file = pathlib.Path(folder, f"{part or MODEL}{chosen.suffix}")
-            chosen.write(function, file, **kwargs)
-            self._write_companions(file.parent, chosen, part)
+            name = f"{part or MODEL}{chosen.suffix}" if chosen.suffix else ""
+            chosen.write(function, pathlib.Path(folder, name), **kwargs)
+            self._write_companions(pathlib.Path(folder), chosen, part)
 
         if not chosen.suffix:
-            chosen.write(function, path, **kwargs)
-            self._write_companions(path, chosen, part)
+            save(path)
         elif path.suffix == chosen.suffix:
             _write_files(path, lambda p: chosen.write(function, p, **kwargs))
         elif path.exists():
             raise ValueError(
                 "`filepath` must be a folder that does not exist yet, or a "
-                f"file that ends with {chosen.suffix!r}. Remove it or choose "
-                f"another. Received: filepath={str(path)!r} with "
-                f"format={format!r}"
+                f"file that ends with {chosen.suffix!r}. Received: "
+                f"filepath={str(path)!r} with format={format!r}"
             )
         else:
             write_folder(path, save)
@@ -160,16 +151,9 @@ def _check_calibration(calibration, function, name):
         )
     formats.check_installed("calibration", ("onnxruntime",))
     names = list(function.features)
-    if not isinstance(calibration, dict):
+    if not isinstance(calibration, dict) or sorted(calibration) != names:
         raise ValueError(
-            f"`calibration` must be a dict of the features {names}. If the "
-            "preprocessor also returns labels, pass its first output. "
-            f"Received: {type(calibration).__name__}"
-        )
-    rows = {len(value) for value in calibration.values()}
-    if sorted(calibration) != names or len(rows) != 1 or rows == {0}:
-        raise ValueError(
-            f"`calibration` must be a dict of the features {names}, with "
-            "equally many rows, such as the preprocessor's output for some "
-            f"samples. Received: {sorted(calibration)} with {sorted(rows)} rows"
+            f"`calibration` must be a dict of the features {names}, such as "
+            "the preprocessor's output, or the first of its outputs. "
+            f"Received: calibration={calibration!r:.100}"
         )

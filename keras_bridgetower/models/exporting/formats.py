@@ -1,5 +1,6 @@
 """Export formats: which backends write them, what opens them, Keras' own."""
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from typing import NamedTuple
@@ -36,7 +37,7 @@ class Format(NamedTuple):
     takes_quantized: bool = False
 
 
-def write_saved_model(function, path, verbose=None, **kwargs):
+def write_saved_model(function, path, **kwargs):
     """Write a folder that `tf.saved_model.load` opens."""
     if keras.config.backend() == "jax":
         axes = {axis for f in function.features.values() for axis in f.shape}
@@ -56,27 +57,19 @@ def write_saved_model(function, path, verbose=None, **kwargs):
             # Gradients would trace it again, without the constraints.
             "with_gradient": False,
         } | kwargs.get("jax2tf_kwargs", {})
-    _write_by_keras(function, path, "tf_saved_model", verbose, kwargs)
+    _write_by_keras("tf_saved_model", function, path, **kwargs)
 
 
-def write_litert(function, path, verbose=None, **kwargs):
-    """Write a `.tflite` file."""
-    _write_by_keras(function, path, "litert", verbose, kwargs)
-
-
-def _write_by_keras(function, path, form, verbose, kwargs):
+def _write_by_keras(form, function, path, **kwargs):
     signature = {
-        name: keras.InputSpec(
-            shape=feature.sizes, dtype=feature.dtype, name=name
-        )
-        for name, feature in function.features.items()
+        name: keras.InputSpec(shape=f.sizes, dtype=f.dtype, name=name)
+        for name, f in function.features.items()
     }
     # The method of `keras.Model`: our models override it.
     keras.Model.export(
         function.functional(),
         str(path),
         format=form,
-        verbose=verbose,
         input_signature=[signature],
         **kwargs,
     )
@@ -119,7 +112,7 @@ FORMATS = {
     ),
     "litert": Format(
         ("tensorflow",),
-        write_litert,
+        functools.partial(_write_by_keras, "litert"),
         ".tflite",
         "`ai_edge_litert.interpreter.Interpreter`",
         verbose=True,
@@ -138,9 +131,13 @@ def get(name):
         ImportError: a package needed to write it is not installed.
     """
     check_choice("format", name, tuple(FORMATS))
-    refused = refusal(name, keras.config.backend())
-    if refused:
-        raise ValueError(refused)
+    backends, backend = FORMATS[name].backends, keras.config.backend()
+    if backend not in backends:
+        raise ValueError(
+            f"`format={name!r}` is written with KERAS_BACKEND set to one of "
+            f"{list(backends)}: open a preset of the model there. Received: "
+            f"format={name!r} with {backend}"
+        )
     check_installed(f"format={name!r}", FORMATS[name].packages)
     return FORMATS[name]
 
@@ -153,21 +150,3 @@ def check_installed(value, packages):
             f"`{value}` needs the packages {', '.join(missing)}: "
             "pip install 'keras-bridgetower[export]'"
         )
-
-
-def refusal(name, backend):
-    """Return the error if a backend cannot write a format, else None.
-
-    Args:
-        name: str, a key of `FORMATS`.
-        backend: str, one of `backend.names.BACKENDS`.
-    """
-    backends = FORMATS[name].backends
-    if backend in backends:
-        return None
-    return (
-        f"`format={name!r}` is written with KERAS_BACKEND set to one of "
-        f"{list(backends)}. Save the model by `save_to_preset`, open it there "
-        f"by `from_preset`, and export. Received: format={name!r} with "
-        f"{backend}"
-    )

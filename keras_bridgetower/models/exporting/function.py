@@ -144,8 +144,8 @@ def make_function(model, part=None):
         for name, x in backbone.input.items()
     ):
         raise ValueError(
-            "`part` must be None for a task that reads one tower alone, or "
-            "two pictures at a time. Export `task.backbone` with this part. "
+            "`part` must be None for a task of one tower or of two pictures: "
+            "export `task.backbone` with this part. "
             f"Received: part={part!r} of {type(model).__name__}"
         )
     features, run = PARTS[part](model, backbone)
@@ -161,35 +161,32 @@ def _input_features(model):
     return features
 
 
-def _image_tower(model, backbone):
-    def run(inputs):
-        states = backbone.image_tower(inputs["images"])
-        projected = backbone.fusion.project_image(states)
-        return _tower_outputs(model, "image", states, projected)
+def _tower(side):
+    """Return the part with the tower of a side: `"image"` or `"text"`.
 
-    shape = (BATCH, *backbone.input["images"].shape[1:])
-    return {"images": Feature(shape, "float32")}, run
+    It returns states for the fusion, and the embedding of a contrastive head.
+    """
 
+    def part(model, backbone):
+        fusion, heads = backbone.fusion, getattr(model, "heads", {})
+        tower = getattr(backbone, f"{side}_tower")
+        project = getattr(fusion, f"project_{side}")
 
-def _text_tower(model, backbone):
-    def run(inputs):
-        states = backbone.text_tower(inputs)
-        projected = backbone.fusion.project_text(states)
-        return _tower_outputs(model, "text", states, projected)
+        def run(inputs):
+            states = tower(inputs["images"] if side == "image" else inputs)
+            projected = ops.stack(project(states), axis=1)
+            outputs = {"states": ops.cast(projected, "float32")}
+            if "itc" in heads:
+                ways = heads["itc"].ways
+                vectors = contrastive_features(fusion, ways, **{side: states})
+                outputs["embedding"] = heads["itc"](vectors)[side]
+            return outputs
 
-    names = backbone.text_tower.input
-    return {name: Feature((BATCH, TOKENS), "int32") for name in names}, run
+        features = _input_features(backbone)
+        names = ["images"] if side == "image" else tower.input
+        return {name: features[name] for name in names}, run
 
-
-def _tower_outputs(model, kind, states, projected):
-    """Return states for the fusion, and the embedding of a contrastive head."""
-    outputs = {"states": ops.cast(ops.stack(projected, axis=1), "float32")}
-    heads = getattr(model, "heads", {})
-    if "itc" in heads:
-        head, fusion = heads["itc"], model.backbone.fusion
-        vectors = contrastive_features(fusion, head.ways, **{kind: states})
-        outputs["embedding"] = head(vectors)[kind]
-    return outputs
+    return part
 
 
 def _fusion(model, backbone):
@@ -228,7 +225,7 @@ def _fusion(model, backbone):
 
 
 PARTS = {
-    "image_tower": _image_tower,
-    "text_tower": _text_tower,
+    "image_tower": _tower("image"),
+    "text_tower": _tower("text"),
     "fusion": _fusion,
 }

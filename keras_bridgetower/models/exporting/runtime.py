@@ -110,26 +110,21 @@ class ExportedModel:
 def _check_lists(inputs):
     """Raise unless all inputs are lists of the same length."""
     for name, values in inputs.items():
-        if not isinstance(values, (list, tuple)) or not values:
+        if isinstance(values, str) or not values:
             raise ValueError(
                 f"`{name}` must be a list with at least one entry. "
                 f"Received: {name}={values!r:.200}"
             )
-    counts = [f"{len(values)} {name}" for name, values in inputs.items()]
-    if len({len(values) for values in inputs.values()}) > 1:
+    counts = {name: len(values) for name, values in inputs.items()}
+    if len(set(counts.values())) > 1:
         raise ValueError(
-            "`pictures` and `texts` must have the same length; repeat those "
-            f"that belong to several. Received: {' and '.join(counts)}"
+            f"The inputs must have the same length. Received: {counts}"
         )
 
 
 def _check_texts(texts):
     """Raise on the texts that the task rejects, with the same errors."""
     for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ValueError(
-                f"`text` must be one string. Received: text[{i}]={text!r:.200}"
-            )
         if text.strip() and "\0" not in text:
             continue
         problem = "contain NUL characters" if text.strip() else "be empty"
