@@ -10,21 +10,15 @@ import keras
 
 from keras_bridgetower.backend.keras_private.updates import count_updates
 
-KERAS_DISTRIBUTION = (
-    "`keras.distribution` must not be set with the {backend} backend, which "
-    "would ignore it and train on one device. Use "
-    "`keras_bridgetower.distribute` or the JAX backend, and reset it: "
-    "`keras.distribution.set_distribution(None)`. Received: distribution={d}"
-)
-
-BUILT_INSIDE = (
-    "A task must be built and compiled inside of `strategy.scope()`, after "
-    "`distribute`. Received: {}"
-)
-
 
 class BuiltElsewhere(ValueError):
     """A task was built or compiled for other devices than the current ones."""
+
+    def __init__(self, received):
+        super().__init__(
+            "A task must be built and compiled inside of `strategy.scope()`, "
+            f"after `distribute`. Received: {received}"
+        )
 
 
 class Replicas:
@@ -61,9 +55,10 @@ class Replicas:
         distribution = keras.distribution.distribution()
         if keras.config.backend() != "jax" and distribution is not None:
             raise ValueError(
-                KERAS_DISTRIBUTION.format(
-                    backend=keras.config.backend(), d=distribution
-                )
+                "`keras.distribution` must not be set except on JAX; the other "
+                "backends ignore it. Use `keras_bridgetower.distribute`, and "
+                "reset it: `keras.distribution.set_distribution(None)`. "
+                f"Received: distribution={distribution}"
             )
         if task.optimizer is not None:
             count_updates(task.optimizer)
@@ -186,9 +181,7 @@ def check_compiled(task, place):
     now = current().place
     if place != now:
         raise BuiltElsewhere(
-            BUILT_INSIDE.format(
-                f"{task.name!r}, compiled for {place}, to run on {now}"
-            )
+            f"{task.name!r}, compiled for {place}, to run on {now}"
         )
 
 

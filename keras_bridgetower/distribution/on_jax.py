@@ -18,9 +18,9 @@ from keras_bridgetower.backend.keras_private import trainers
 from keras_bridgetower.backend.keras_private.trainers import share_seed
 from keras_bridgetower.backend.keras_private.variables import temporary_values
 from keras_bridgetower.backend.keras_private.versions import is_known
-from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution.strategy import Several
+from keras_bridgetower.distribution.strategy import first_devices
 
 BATCH, MODEL = "batch", "model"
 # Seconds without a heartbeat until a process counts as failed. The others wait
@@ -74,8 +74,8 @@ class _BatchLayout:
         if self.num_processes > 1:
             raise ValueError(
                 f"A batch must be divisible by the {local} devices of a "
-                "process. Pass data through `strategy.dataset`, or predict in "
-                f"one process. Received: {data_shape[0]} samples"
+                "process. Pass data through `strategy.dataset`. "
+                f"Received: {data_shape[0]} samples"
             )
         return TensorLayout([None] * len(data_shape), self.device_mesh)
 
@@ -105,15 +105,15 @@ class _SplitLayers(_BatchLayout, keras.distribution.ModelParallel):
         for axis, size in zip(layout.axes, variable.shape, strict=True):
             if axis == MODEL and size % devices:
                 raise ValueError(
-                    "`model_devices` must divide the attention heads and the "
-                    f"widths of the model. Received: model_devices={devices}, "
-                    f"{variable.path} of shape {tuple(variable.shape)}"
+                    "`model_devices` must divide heads and widths of the model. "
+                    f"Received: model_devices={devices}, {variable.path} of "
+                    f"shape {tuple(variable.shape)}"
                 )
         return layout
 
 
-class JaxReplicas(Several):
-    """Abstract: base of the strategies for JAX.
+class DataParallel(Several):
+    """Each device has the whole model and gets a part of every batch.
 
     A task is the same program on one device and on many. Losses are computed
     from the global batch, and the compiler adds the communication.
@@ -125,7 +125,8 @@ class JaxReplicas(Several):
     def __init__(self, devices=None):
         super().__init__()
         self._entered = False
-        self.devices = _chosen(devices)
+        known = keras.distribution.list_devices()
+        self.devices = first_devices(devices, known)
         self.layout = self.make_layout()
         self.count = self.layout.num_model_replicas
         self.processes = self.layout.num_processes
@@ -193,28 +194,18 @@ class JaxReplicas(Several):
         with temporary_values(task.variables, values):
             yield
 
-    def any(self, flag):
-        return any(self.gather_text("x" if flag else ""))
-
     def gather_text(self, text):
         return _gather_text(text) if self.processes > 1 else [text]
 
-    def wait(self):
-        self.gather_text("")
 
-
-class DataParallel(JaxReplicas):
-    """Each device has the whole model and gets a part of every batch."""
-
-
-class FSDP(JaxReplicas):
+class FSDP(DataParallel):
     """Data parallel with weights and optimizer split over the devices."""
 
     def make_layout(self):
         return _Sharded(devices=self.devices, auto_shard_dataset=False)
 
 
-class ModelParallel(JaxReplicas):
+class ModelParallel(DataParallel):
     """Groups of devices, within which the layers of a model are split.
 
     Args:
@@ -248,18 +239,12 @@ class ModelParallel(JaxReplicas):
 
     def prepare(self, task):
         super().prepare(task)
-        paths = [w.path for w in task.weights]
-        patterns = [*dict(MODEL_ROWS), *WHOLE]
-        unknown = [
-            path
-            for path in paths
-            if not any(re.fullmatch(pattern, path) for pattern in patterns)
-        ]
+        rows = re.compile("|".join([*dict(MODEL_ROWS), *WHOLE]))
+        unknown = [w.path for w in task.weights if not rows.fullmatch(w.path)]
         if unknown:
             raise ValueError(
-                "`MODEL_ROWS` and `WHOLE` must name every weight of the task. "
-                "Use 'fsdp', which needs no rows, for an encoder that they do "
-                f"not know. Received: weights without a row {unknown[:20]}"
+                "'model_parallel' knows no layout of some weights; use 'fsdp'. "
+                f"Received: weights without a row {unknown[:20]}"
             )
 
 
@@ -271,36 +256,18 @@ class MultiWorker(DataParallel):
     `..._PROCESS_ID`; on a TPU slice from the machine.
     """
 
-    instead = "On one machine use 'data_parallel'"
-
     def __init__(self, devices=None):
-        _initialize(self.instead)
+        try:
+            initialize()
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                "The processes must find each other: set "
+                "KERAS_DISTRIBUTION_JOB_ADDRESSES, ..._NUM_PROCESSES and "
+                "..._PROCESS_ID, and call `distribute` before anything runs on "
+                "a device. On one machine use 'data_parallel'. "
+                f"Received: {error}"
+            ) from error
         super().__init__(devices)
-
-
-class TPU(MultiWorker):
-    """Data parallel over a TPU, or a slice of several hosts."""
-
-    instead = "'tpu' needs a TPU. On other devices use 'data_parallel'"
-
-
-def _initialize(instead):
-    try:
-        initialize()
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(
-            "The processes must find each other, before anything runs on a "
-            "device: set KERAS_DISTRIBUTION_JOB_ADDRESSES, ..._NUM_PROCESSES "
-            "and ..._PROCESS_ID, "
-            f"and call `distribute` first. {instead}. Received: {error}"
-        ) from error
-
-
-def _chosen(devices):
-    known = keras.distribution.list_devices()
-    devices = len(known) if devices is None else devices
-    check_at_most("devices", devices, len(known), "devices that JAX sees")
-    return known[:devices]
 
 
 def initialize():
@@ -371,9 +338,8 @@ def check_seeds():
     if len(set(states)) > 1:
         raise ValueError(
             "All processes must begin with the same weights: call "
-            "`keras.utils.set_random_seed` with one seed in each of them, "
-            "before `strategy.scope()`. Each ends here. Received: random "
-            f"states {states}, in the order of the processes"
+            "`keras.utils.set_random_seed` with one seed in each, before "
+            f"`strategy.scope()`. Received: random states {states}"
         )
 
 

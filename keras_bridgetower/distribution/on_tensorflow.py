@@ -8,10 +8,10 @@ import os
 import numpy as np
 
 from keras_bridgetower.backend.keras_private import trainers
-from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution.strategy import Several
+from keras_bridgetower.distribution.strategy import first_devices
 from keras_bridgetower.distribution.strategy import reduce_first
 
 
@@ -164,10 +164,9 @@ def _check_parts(optimizer):
     steps = [part.gradient_accumulation_steps for part in parts]
     if any(steps):
         raise ValueError(
-            "With several optimizers, `gradient_accumulation_steps` must be "
-            "None under 'data_parallel' and 'multi_worker' of TensorFlow. Use "
-            "one optimizer, such as `AdamW` with `rows`, or larger batches. "
-            f"Received: gradient_accumulation_steps={steps}"
+            "`gradient_accumulation_steps` of several optimizers must be None "
+            "on several devices of TensorFlow. Use one optimizer, such as "
+            f"`AdamW` with `rows`. Received: gradient_accumulation_steps={steps}"
         )
 
 
@@ -175,12 +174,8 @@ class Mirrored(TensorFlowReplicas):
     """One replica on each GPU of this machine, or on each logical CPU."""
 
     def __init__(self, devices=None):
-        known = usable_devices()
-        devices = len(known) if devices is None else devices
-        check_at_most(
-            "devices", devices, len(known), "devices that TensorFlow sees"
-        )
-        super().__init__(_mirrored(tuple(d.name for d in known[:devices])))
+        chosen = first_devices(devices, usable_devices())
+        super().__init__(_mirrored(tuple(d.name for d in chosen)))
 
 
 def usable_devices():
@@ -214,20 +209,15 @@ class MultiWorkerMirrored(TensorFlowReplicas):
         cluster = json.loads(os.environ.get("TF_CONFIG", "{}"))
         if "cluster" not in cluster:
             raise ValueError(
-                "'multi_worker' needs the addresses of all processes and this "
-                "one's number in the environment variable TF_CONFIG, such as "
-                '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
+                "'multi_worker' needs the environment variable TF_CONFIG, such "
+                'as {"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
                 '"task": {"type": "worker", "index": 0}}. '
                 f"Received: TF_CONFIG={os.environ.get('TF_CONFIG')}"
             )
         super().__init__(tf.distribute.MultiWorkerMirroredStrategy())
         self.processes = len(cluster["cluster"]["worker"])
         self.index = cluster["task"]["index"]
-        if devices not in (None, self.count):
-            raise ValueError(
-                f"`devices` must be {self.count}, those of all processes. "
-                f"Received: devices={devices}"
-            )
+        self.check_devices(devices)
 
     def prepare(self, task):
         super().prepare(task)
@@ -260,19 +250,6 @@ class MultiWorkerMirrored(TensorFlowReplicas):
         # All replicas of a process sent the same text.
         return each[:: self.count // self.processes]
 
-    def any(self, flag):
-        import tensorflow as tf
-
-        def total():
-            context = tf.distribute.get_replica_context()
-            return context.all_reduce("SUM", tf.cast(flag, "float32"))
-
-        sums = self.engine.experimental_local_results(self.engine.run(total))
-        return bool(sums[0] > 0)
-
-    def wait(self):
-        self.any(False)
-
 
 class TPU(TensorFlowReplicas):
     """One replica on each core of a TPU. Not tested on a TPU so far."""
@@ -280,16 +257,9 @@ class TPU(TensorFlowReplicas):
     def __init__(self, devices=None):
         import tensorflow as tf
 
-        try:
-            resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
-            tf.config.experimental_connect_to_cluster(resolver)
-            tf.tpu.experimental.initialize_tpu_system(resolver)
-        except (ValueError, tf.errors.NotFoundError) as error:
-            raise ValueError(
-                "'tpu' needs a TPU that TensorFlow finds. On a machine without "
-                "one use 'data_parallel'; the JAX backend is the better choice "
-                f"for TPUs. Received: {error}"
-            ) from error
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
         super().__init__(tf.distribute.TPUStrategy(resolver))
 
 

@@ -35,10 +35,9 @@ class TorchDataParallel(Several):
         absent = [name for name in NEEDED if name not in os.environ]
         if absent and not dist.is_initialized():
             raise ValueError(
-                "Training on several devices with PyTorch needs a process for "
-                "each. Start it with `torchrun --nproc-per-node=N script.py`, "
-                "which sets the environment. Received: without "
-                f"{', '.join(absent)}"
+                "PyTorch needs a process for each device. Start it with "
+                "`torchrun --nproc-per-node=N script.py`. Received: an "
+                f"environment without {', '.join(absent)}"
             )
         has_gpu = torch.cuda.is_available()
         if has_gpu:
@@ -47,12 +46,7 @@ class TorchDataParallel(Several):
             dist.init_process_group("nccl" if has_gpu else "gloo")
         self.count = self.processes = dist.get_world_size()
         self.index = dist.get_rank()
-        if devices not in (None, self.count):
-            raise ValueError(
-                "`devices` must be the number of processes that `torchrun` "
-                f"started. Received: devices={devices}, and {self.count} "
-                "processes"
-            )
+        self.check_devices(devices)
         if self.processes > 1:
             host = os.environ.get("MASTER_ADDR")
             self._watch = lost_process.Watch(self, host)
@@ -84,7 +78,9 @@ class TorchDataParallel(Several):
 
     def prepare(self, task):
         super().prepare(task)
-        _broadcast([w.value for w in task.weights])
+        weights = [w.value for w in task.weights]
+        for weight, value in zip(weights, _from_first(weights), strict=True):
+            weight.data.copy_(value)
         _draw_apart(task, self.index)
         if task.optimizer is not None:
             reduce_first(task.optimizer, _mean)
@@ -106,21 +102,12 @@ class TorchDataParallel(Several):
             for variable in metrics:
                 variable.assign(variable * 0)
 
-    def any(self, flag):
-        (count,) = _sum([keras.ops.convert_to_tensor(float(flag))])
-        return bool(count > 0)
-
     def gather_text(self, text):
         import torch.distributed as dist
 
         texts = [None] * self.processes
         dist.all_gather_object(texts, text)
         return texts
-
-    def wait(self):
-        import torch.distributed as dist
-
-        dist.barrier()
 
 
 def _draw_apart(task, index):
@@ -151,15 +138,6 @@ def _sum(tensors):
     import torch.distributed as dist
 
     return _in_one_message(tensors, dist.all_reduce)
-
-
-def _broadcast(tensors):
-    """Copy the values of process 0 to every process."""
-    import torch
-
-    with torch.no_grad():
-        for tensor, value in zip(tensors, _from_first(tensors), strict=True):
-            tensor.copy_(value)
 
 
 def _from_first(tensors):

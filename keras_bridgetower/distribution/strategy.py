@@ -3,9 +3,9 @@
 import contextlib
 import json
 
-from keras_bridgetower.backend.devices import BUILT_INSIDE
 from keras_bridgetower.backend.devices import BuiltElsewhere
 from keras_bridgetower.backend.devices import Replicas
+from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution.same_order import SameOrder
 
@@ -139,7 +139,7 @@ class Strategy(Replicas):
         Returns:
             bool, the same in every process.
         """
-        return flag
+        return any(self.gather_text("yes" if flag else ""))
 
     def is_whole(self, variable):
         """Return True if this process has all values of a variable."""
@@ -147,6 +147,7 @@ class Strategy(Replicas):
 
     def wait(self):
         """Wait until every process has called this."""
+        self.gather_text("")
 
     def lost(self):
         """Return an error message if another process has died, else ""."""
@@ -254,6 +255,14 @@ class Several(Strategy):
         self._order = SameOrder(self)
         self._watch = None
 
+    def check_devices(self, devices):
+        """Raise if `devices` is not the number of devices of all processes."""
+        if devices not in (None, self.count):
+            raise ValueError(
+                f"`devices` must be {self.count}, those of all processes. "
+                f"Received: devices={devices}"
+            )
+
     def lost(self):
         return self._watch.lost() if self._watch else ""
 
@@ -312,16 +321,27 @@ class Several(Strategy):
         outside = [w.path for w in task.weights if not self.holds(w)]
         if not self._inside or outside:
             raise BuiltElsewhere(
-                BUILT_INSIDE.format(
-                    f"{outside[0]!r}, built before or outside"
-                    if self._inside
-                    else f"{task.name!r} outside"
-                )
+                f"{outside[0]!r}, built before or outside"
+                if self._inside
+                else f"{task.name!r} outside"
             )
 
     def holds(self, variable):
         """Return True if a variable was created on these devices."""
         return True
+
+
+def first_devices(devices, known):
+    """Return the first devices of those that the backend sees.
+
+    Args:
+        devices: int, or None for all.
+        known: list of the backend's devices.
+    """
+    if devices is None:
+        return known
+    check_at_most("devices", devices, len(known), "devices of this machine")
+    return known[:devices]
 
 
 def reduce_first(optimizer, reduce):

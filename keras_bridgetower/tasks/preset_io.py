@@ -299,6 +299,7 @@ def load_heads(model, folder, saved, random_heads, changed=False):
             f"{', '.join(saved) or 'no head'}"
             f"{' with other values' if set(new) & set(saved) else ''}. "
             "Train it before use.",
+            NewHeadWarning,
             stacklevel=4,
         )
 
@@ -308,6 +309,10 @@ _LOOKED_AT = 1_000
 _DIGITS = 16
 # In configurations, where there are such heads alone.
 NEW_HEADS = "new_heads"
+
+
+class NewHeadWarning(UserWarning):
+    """A preset lacks a head of the task, which is newly initialized."""
 
 
 class NewHeads:

@@ -53,8 +53,7 @@ def run(preset, folder, splits=None, recipe=None, batch_size=32):
     splits = splits or [name for name in SCORED if name in known]
     if not splits or not set(splits) <= set(known):
         raise ValueError(
-            "`splits` must be some of those of the data set: "
-            f"{', '.join(known)}. Received: splits={list(splits)}"
+            f"`splits` must be some of {known}. Received: splits={splits}"
         )
     chosen = _recipe(recipe, index["task"])
     cls = task_of_recipe.task_class(chosen)
@@ -71,34 +70,23 @@ def run(preset, folder, splits=None, recipe=None, batch_size=32):
         batch_size=batch_size,
         accumulation=1,
     )
+    readers = {split: open_records(folder, split) for split in splits}
     return {
-        split: score_split(
-            *(task, chosen, open_records(folder, split), strategy), verbose=0
-        )
-        for split in splits
+        split: score_split(task, chosen, reader, strategy, verbose=0)
+        for split, reader in readers.items()
     }
 
 
 def _recipe(name, task_of_records):
     """Return the recipe of a name, or the first scored one of a task."""
-    tasks = task_of_recipe.RECORD_TASKS
-    if name is not None:
-        recipe = paper.get(name)
-        if tasks.get(recipe.task) != task_of_records:
-            raise ValueError(
-                f"`recipe` must be of the records' task, {task_of_records!r}. "
-                f"Received: recipe={name!r}, of {recipe.task}"
-            )
-        return recipe
-    for recipe in paper.RECIPES.values():
-        # Captions are scored by retrieval.
-        scored = recipe.task != "Pretraining"
-        if scored and tasks.get(recipe.task) == task_of_records:
+    # Captions are scored by retrieval.
+    scored = [r for r in paper.RECIPES.values() if r.task != "Pretraining"]
+    for recipe in [paper.get(name)] if name else scored:
+        if task_of_recipe.RECORD_TASKS.get(recipe.task) == task_of_records:
             return recipe
     raise ValueError(
-        "The records must be of a task that a recipe trains: "
-        f"{', '.join(sorted(set(tasks.values())))}. "
-        f"Received: {task_of_records!r}"
+        f"`recipe` must be of the records' task, {task_of_records!r}. "
+        f"Received: recipe={name!r}"
     )
 
 
@@ -223,14 +211,11 @@ def _recalls(task, reader, recipe, most, verbose):
         images.setdefault(item.key, item.images[0])
         texts.append(item.sample.text)
         owner.append(len(images) - 1)
-    scores = task.rank(
-        list(images.values()),
-        texts,
-        shortlist=recipe.shortlist,
-        verbose=verbose,
-    )
+    pictures = list(images.values())
+    shortlist = recipe.shortlist
+    scores = task.rank(pictures, texts, shortlist=shortlist, verbose=verbose)
     report = retrieval_recall(scores, np.array(owner), split=reader.split)
     pool = f"RSUM of {report.images} pictures, {report.texts} texts"
-    if recipe.shortlist is not None:
-        pool += f" by a shortlist of {recipe.shortlist}"
+    if shortlist is not None:
+        pool += f" by a shortlist of {shortlist}"
     return {**report.recalls, pool: report.rsum}

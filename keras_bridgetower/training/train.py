@@ -4,11 +4,9 @@
 """
 
 import ast
-import contextlib
 import dataclasses
-import importlib.metadata
+import importlib.util
 import shutil
-import sys
 
 import keras
 
@@ -178,8 +176,7 @@ def save(task, preset, strategy):
 
 def _logger(folder):
     """Return a logger for TensorBoard if it is installed, else for a table."""
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        importlib.metadata.version("tensorboard")
+    if importlib.util.find_spec("tensorboard"):
         return keras.callbacks.TensorBoard(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     return keras.callbacks.CSVLogger(folder.with_suffix(".csv"), append=True)
@@ -189,7 +186,3 @@ def _plain(recipe):
     """Return a recipe as plain values, which a checkpoint keeps."""
     values = dataclasses.asdict(dataclasses.replace(recipe, original=None))
     return {k: repr(v) for k, v in values.items()}
-
-
-if __name__ == "__main__":
-    sys.exit("This command is `python -m keras_bridgetower train` now.")

@@ -25,219 +25,142 @@ def get(name):
 
 
 # Settings that several recipes share.
-_LARGE_VQA = dict(size="large", image_size=574)
-_PRETRAIN = dict(
+_LARGE = dict(size="large", image_size=574)
+_BLIP = dict(transform="blip_randaug_wohf")
+_CLIP = dict(transform="clip_randaug", eval_transform="clip")
+_PLAIN = dict(transform="clip", eval_transform="clip")
+# The scripts mirror all pictures, even if the text mentions left or right.
+# `_recipe` changes this.
+_MIRRORED = dict(transform="blip_randaug_wc_official")
+_METER = _CLIP | dict(source="METER's repository", bridge=None)
+_PRETRAINING = _PLAIN | dict(
     task="Pretraining",
     dataset="coco+vg+cc3m+sbu",
-    transform="clip",
-    eval_transform="clip",
-    epochs=None,
     steps=100_000,
-    batch_size=4096,
     objective=("mlm", "itm"),
 )
-_VQA = dict(task="VQA", dataset="vqav2", image_size=576, head_factor=50.0)
-_PRETRAINED_VQA = _VQA | dict(
-    transform="blip_randaug_wohf",
-    weight_decay=0.05,
-    warmup=0.06,
-    head_scale=2.0,
+_VQA = dict(task="VQA", dataset="vqav2", image_size=576)
+_SNLI_VE = dict(task="Entailment", dataset="snli_ve")
+_NLVR2 = dict(task="NLVR2", dataset="nlvr2")
+_RETRIEVAL = dict(task="Retrieval", text_length=40)
+_RANKING = _RETRIEVAL | dict(
+    dataset="flickr30k", objective="ranking_and_matching"
 )
-_NEW_VQA = _VQA | dict(
-    transform="clip_randaug", eval_transform="clip", head_scale=1.0
+_ITC = _RETRIEVAL | dict(objective="hard_negatives", projection_dim=256)
+# The columns are the rate, its factor for heads, weight decay, warm-up, epochs,
+# samples of an update, micro-batches, and the relative width of the head.
+_NUMBERS = {
+    "pretrain_base": (1e-5, 5.0, 0.01, 0.1, None, 4096, 2, None),
+    "pretrain_large": (1e-5, 5.0, 0.01, 0.1, None, 4096, 4, None),
+    "meter_pretrain": (1e-5, 5.0, 0.01, 0.1, None, 4096, 1, None),
+    "vqa_base": (1e-5, 50.0, 0.05, 0.06, 10, 512, 1, 2.0),
+    "vqa_large": (4e-6, 50.0, 0.05, 0.06, 10, 512, 1, 2.0),
+    "vqa_base_without_pretraining": (2e-5, 50.0, 0.01, 0.1, 10, 512, 1, 1.0),
+    "vqa_large_without_pretraining": (1e-5, 50.0, 0.01, 0.1, 10, 512, 1, 1.0),
+    "snli_ve_base": (3e-6, 10.0, 0.01, 0.06, 5, 64, 1, 2.0),
+    "nlvr2_base": (5e-6, 10.0, 0.008, 0.1, 10, 64, 1, 1.5),
+    "flickr30k_ranking_base": (1.1e-5, 5.0, 0.01, 0.1, 20, 2048, 1, None),
+    "flickr30k_base": (5e-6, 5.0, 0.01, 0.05, 20, 512, 8, None),
+    "coco_base": (4.5e-6, 5.0, 0.01, 0.1, 30, 256, 2, None),
+    "meter_vqa": (5e-6, 50.0, 0.01, 0.1, 10, 512, 1, 1.0),
+    "meter_nlvr2": (1e-5, 10.0, 0.01, 0.1, 10, 256, 1, 1.0),
+    "meter_snli_ve": (2e-6, 10.0, 0.01, 0.1, 5, 64, 1, 1.0),
+    "meter_retrieval": (5e-6, 5.0, 0.01, 0.1, 10, 512, 1, None),
+    "cifar": (1e-5, 1.0, 0.01, 0.06, 10, 512, 1, None),
+    "glue": (1e-5, 1.0, 0.1, 0.06, 10, 16, 1, None),
+}
+_COLUMNS = (
+    *("learning_rate", "head_factor", "weight_decay", "warmup", "epochs"),
+    *("batch_size", "accumulation", "head_scale"),
 )
-_METER = dict(
-    source="METER's repository",
-    transform="clip_randaug",
-    eval_transform="clip",
-    bridge=None,
-)
-# The scripts mirror all pictures, even if the text mentions left or right.
-# `_with_sides` changes this.
-_MIRRORED = dict(transform="blip_randaug_wc_official")
-_ITC = _MIRRORED | dict(
-    task="Retrieval",
-    objective="hard_negatives",
-    text_length=40,
-    projection_dim=256,
-)
-_ROWS = (
-    Recipe(
-        "pretrain_base",
+_OTHERS = {
+    "pretrain_base": _PRETRAINING
+    | dict(
         source="pre_train.sh",
         image_size=288,
-        accumulation=2,
-        **_PRETRAIN,
         note="64 GPUs x 32 rows x 2 micro-batches",
     ),
-    Recipe(
-        "pretrain_large",
+    "pretrain_large": _PRETRAINING
+    | dict(
         source="pre_train_large.sh",
         size="large",
         image_size=294,
-        accumulation=4,
-        **_PRETRAIN,
         note="64 GPUs x 16 rows x 4 micro-batches",
     ),
-    Recipe(
-        "meter_pretrain",
-        source="METER's repository",
-        image_size=288,
-        **_PRETRAIN,
-        bridge=None,
-        note="as BridgeTower's pre-training",
-    ),
-    Recipe("vqa_base", source="ftfpt_base_vqa.sh", **_PRETRAINED_VQA),
-    Recipe(
-        "vqa_large",
-        source="ftfpt_large_vqa.sh",
-        learning_rate=4e-6,
-        **(_PRETRAINED_VQA | _LARGE_VQA),
-    ),
-    Recipe(
-        "vqa_base_without_pretraining",
-        source="ftfs_base_vqa.sh",
-        learning_rate=2e-5,
-        **_NEW_VQA,
-    ),
-    Recipe(
-        "vqa_large_without_pretraining",
-        source="ftfs_large_vqa.sh",
-        **(_NEW_VQA | _LARGE_VQA),
-    ),
-    Recipe(
-        "snli_ve_base",
-        "Entailment",
-        "ftfpt_base_snlive.sh",
-        "snli_ve",
-        learning_rate=3e-6,
-        head_factor=10.0,
-        warmup=0.06,
-        epochs=5,
-        batch_size=64,
-        head_scale=2.0,
-        **_MIRRORED,
-    ),
-    Recipe(
-        "nlvr2_base",
-        "NLVR2",
-        "ftfpt_base_nlvr2.sh",
-        "nlvr2",
-        learning_rate=5e-6,
-        head_factor=10.0,
-        weight_decay=0.008,
-        batch_size=64,
-        head_scale=1.5,
-        head_dropout=0.1,
-        **_MIRRORED,
-    ),
-    Recipe(
-        "flickr30k_ranking_base",
-        "Retrieval",
-        "ftfpt_base_irtr_flickr.sh",
-        "flickr30k",
-        learning_rate=1.1e-5,
-        epochs=20,
-        batch_size=2048,
-        text_length=40,
-        objective="ranking_and_matching",
-        **_MIRRORED,
+    "meter_pretrain": _METER
+    | _PRETRAINING
+    | dict(image_size=288, note="as BridgeTower's pre-training"),
+    "vqa_base": _VQA | _BLIP | dict(source="ftfpt_base_vqa.sh"),
+    "vqa_large": _VQA | _LARGE | _BLIP | dict(source="ftfpt_large_vqa.sh"),
+    "vqa_base_without_pretraining": _VQA
+    | _CLIP
+    | dict(source="ftfs_base_vqa.sh"),
+    "vqa_large_without_pretraining": _VQA
+    | _LARGE
+    | _CLIP
+    | dict(source="ftfs_large_vqa.sh"),
+    "snli_ve_base": _SNLI_VE | _MIRRORED | dict(source="ftfpt_base_snlive.sh"),
+    "nlvr2_base": _NLVR2
+    | _MIRRORED
+    | dict(source="ftfpt_base_nlvr2.sh", head_dropout=0.1),
+    "flickr30k_ranking_base": _RANKING
+    | _MIRRORED
+    | dict(
+        source="ftfpt_base_irtr_flickr.sh",
         note="15 false texts, and matching beside them, of equal weight; the "
         "authors' code of it fails (docs/paper.md). 8 GPUs x 4 rows x 64 "
         "micro-batches",
     ),
-    Recipe(
-        "flickr30k_base",
+    "flickr30k_base": _ITC
+    | _MIRRORED
+    | dict(
         dataset="flickr30k",
         source="ftfpt_base_irtr_itm_itc_flickr.sh",
-        learning_rate=5e-6,
-        warmup=0.05,
-        epochs=20,
-        accumulation=8,
         shortlist=128,
-        **_ITC,
         note="8 GPUs x 8 rows x 8 micro-batches: contrast over 64 rows; the "
         "scripts draw hard negatives from the 8 rows of a GPU, this from 64",
     ),
-    Recipe(
-        "coco_base",
+    "coco_base": _ITC
+    | _MIRRORED
+    | dict(
         dataset="coco",
         source="ftfpt_base_irtr_itm_itc_coco.sh",
-        learning_rate=4.5e-6,
-        epochs=30,
-        batch_size=256,
-        accumulation=2,
         shortlist=256,
-        **_ITC,
         note="8 GPUs x 16 rows x 2 micro-batches: contrast over 128 rows; the "
         "scripts draw hard negatives from the 16 rows of a GPU, this from 128",
     ),
-    Recipe("meter_vqa", learning_rate=5e-6, head_scale=1.0, **_VQA, **_METER),
-    Recipe(
-        "meter_nlvr2",
-        task="NLVR2",
-        dataset="nlvr2",
-        image_size=288,
-        head_factor=10.0,
-        batch_size=256,
-        head_scale=1.0,
-        **_METER,
-    ),
-    Recipe(
-        "meter_snli_ve",
-        task="Entailment",
-        dataset="snli_ve",
-        learning_rate=2e-6,
-        head_factor=10.0,
-        epochs=5,
-        batch_size=64,
-        head_scale=1.0,
-        **_METER,
-    ),
-    Recipe(
-        "meter_retrieval",
-        task="Retrieval",
-        dataset="flickr30k",
-        learning_rate=5e-6,
-        text_length=40,
-        objective="ranking_and_matching",
-        **_METER,
-    ),
-    Recipe(
-        "cifar",
-        "ImageClassifier",
-        "run_cifar.py",
-        "cifar10 or cifar100",
+    "meter_vqa": _VQA | _METER,
+    "meter_nlvr2": _NLVR2 | _METER | dict(image_size=288),
+    "meter_snli_ve": _SNLI_VE | _METER,
+    "meter_retrieval": _RANKING | _METER,
+    "cifar": _PLAIN
+    | dict(
+        task="ImageClassifier",
+        source="run_cifar.py",
+        dataset="cifar10 or cifar100",
         image_size=224,
-        transform="clip",
-        eval_transform="clip",
-        head_factor=1.0,
-        warmup=0.06,
         note="rate 1e-5 or 2e-5, 10 or 100 epochs; the authors chose the best "
         "epoch on test",
     ),
-    Recipe(
-        "glue",
-        "TextClassifier",
-        "run_glue.py",
-        "glue",
-        head_factor=1.0,
-        weight_decay=0.1,
+    "glue": dict(
+        task="TextClassifier",
+        source="run_glue.py",
+        dataset="glue",
         epsilon=1e-6,
-        warmup=0.06,
-        batch_size=16,
         text_length=512,
         note="rate 1e-5 or 2e-5, batch 16 or 32, patience of 3 epochs",
     ),
-)
+}
 
 
-def _with_sides(recipe):
+def _recipe(name, numbers):
     """Return a recipe that does not mirror pictures whose text names a side."""
+    numbers = dict(zip(_COLUMNS, numbers, strict=True))
+    recipe = Recipe(name, **numbers, **_OTHERS[name])
     transform = recipe.transform.removesuffix("_official")
     if transform == recipe.transform:
         return recipe
     return recipe.replace(transform=transform)
 
 
-RECIPES = {recipe.name: _with_sides(recipe) for recipe in _ROWS}
+RECIPES = {name: _recipe(name, numbers) for name, numbers in _NUMBERS.items()}

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 
 from keras_bridgetower.checks import check_choice
-from keras_bridgetower.checks import is_integer
+from keras_bridgetower.checks import check_count
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.optim.adamw import rows
 from keras_bridgetower.training.optim.schedules import WarmupPolynomial
@@ -52,7 +52,7 @@ class Recipe:
         note: str, a remark.
 
     Raises:
-        ValueError: sizes, lengths or shares that are not allowed, or an
+        ValueError: sizes or lengths that are not positive integers, or an
             `accumulation` that does not divide `batch_size`.
 
     Example:
@@ -104,26 +104,12 @@ class Recipe:
         sizes = ("image_size", "batch_size", "accumulation", "text_length")
         for name in (*sizes, length):
             value = getattr(self, name)
-            if not is_integer(value) or value < 1:
-                raise ValueError(
-                    f"`{name}` of a recipe must be a positive integer, and "
-                    "one of `epochs` and `steps` must be set. Received: "
-                    f"{name}={value!r}"
-                )
+            check_count(name, value)
             object.__setattr__(self, name, int(value))
         if self.batch_size % self.accumulation:
             raise ValueError(
-                "`accumulation` of a recipe must divide its `batch_size`; 1 "
-                "always does. Received: "
-                f"accumulation={self.accumulation}, "
-                f"batch_size={self.batch_size}"
-            )
-        share = isinstance(self.warmup, float) and self.warmup < 1
-        if not (share or is_integer(self.warmup)) or self.warmup < 0:
-            raise ValueError(
-                "`warmup` of a recipe must be a share of the steps, a float "
-                "from 0 to below 1, or a number of steps, an int from 0. "
-                f"Received: warmup={self.warmup!r}"
+                "`accumulation` of a recipe must divide its `batch_size`, "
+                f"{self.batch_size}. Received: accumulation={self.accumulation}"
             )
 
     @property
@@ -182,9 +168,8 @@ class Recipe:
             return self.steps
         if samples < self.batch_size:
             raise ValueError(
-                "`samples` must be one batch at least. Replace the recipe's "
-                f"`batch_size`. Received: samples={samples}, "
-                f"batch_size={self.batch_size}"
+                f"`samples` must be at least `batch_size`, {self.batch_size}; "
+                f"replace that of the recipe. Received: samples={samples}"
             )
         batches = -(-samples // self.micro_batch_size)
         return self.epochs * batches // self.accumulation
@@ -204,8 +189,7 @@ class Recipe:
         accumulation = kwargs.setdefault("gradient_accumulation_steps", own)
         if accumulation != own:
             raise ValueError(
-                "`gradient_accumulation_steps` must be the recipe's "
-                f"`accumulation`, {self.accumulation}. Change the recipe: "
+                "`gradient_accumulation_steps` must be the recipe's; use "
                 f"`recipe.replace(accumulation={accumulation})`. Received: "
                 f"gradient_accumulation_steps={accumulation!r}"
             )
@@ -224,11 +208,11 @@ class Recipe:
             dict from field to `(value, original value)`.
         """
         original = self.original or self
-        pairs = {
+        return {
             name: (getattr(self, name), getattr(original, name))
             for name in _FIELDS
+            if getattr(self, name) != getattr(original, name)
         }
-        return {name: two for name, two in pairs.items() if two[0] != two[1]}
 
     def __str__(self):
         lines = [f"{self.name} ({self.source})"]

@@ -11,9 +11,8 @@ from keras_bridgetower.preprocessing.image_converter import (
 )
 from keras_bridgetower.presets import registry
 from keras_bridgetower.tasks.by_name import task_classes
+from keras_bridgetower.tasks.preset_io import NewHeadWarning
 
-# Start of the warning of `from_preset` about a new head.
-_HEAD_IS_NEW = "New and random"
 # Width and number of heads of the cross-modal layers, and the number of layers.
 SIZES = {"base": (768, 12), "large": (1024, 16)}
 LAYERS = 6
@@ -36,8 +35,8 @@ def from_preset(recipe, preset, labels, load_weights=True):
     if "itc" in saved_heads(preset):
         # Keep the trained head, whatever its width.
         values.pop("projection_dim", None)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NewHeadWarning)
         task = cls.from_preset(
             preset,
             load_weights,
@@ -46,10 +45,7 @@ def from_preset(recipe, preset, labels, load_weights=True):
             image_mode=_placing(recipe)["mode"],
             **values,
         )
-    others = [w for w in caught if _HEAD_IS_NEW not in str(w.message)]
-    for warning in others:
-        warnings.warn(warning.message, stacklevel=2)
-    if recipe.new_poolers and len(others) < len(caught):
+    if recipe.new_poolers and task.new_heads.still_random(task.heads):
         # The preset's own head was trained with its poolers.
         task.backbone.fusion.reset_poolers()
     return task
@@ -130,9 +126,8 @@ def set_text_length(task, length):
     most = task.backbone.text_encoder.max_sequence_length
     if length > most:
         raise ValueError(
-            f"The recipe's texts have {length} tokens, but the text encoder "
-            f"has positions for {most}: add `--set text_length={most}`, or "
-            "start from another encoder. "
+            f"`text_length` must be at most {most}, the positions of the text "
+            f"encoder: add `--set text_length={most}`. "
             f"Received: text_length={length}"
         )
     task.preprocessor.tokenizer.sequence_length = length
