@@ -7,7 +7,7 @@ from typing import NamedTuple
 import keras
 import safetensors.numpy
 
-from keras_bridgetower.backend import quantization
+from keras_bridgetower.backend import layer_records
 from keras_bridgetower.convert import config_table
 from keras_bridgetower.convert import processors
 from keras_bridgetower.convert.architecture import HEAD_WIDTH
@@ -116,7 +116,7 @@ def write(parts, path):
 def _write(parts, folder):
     backbone, values = parts.backbone, parts.values
     for model in (backbone, *(parts.heads[name] for name in values)):
-        quantization.check_not_quantized(model, "An export to transformers")
+        layer_records.check_not_quantized(model, "An export to transformers")
     architecture = _architecture(backbone)
     known = {k: v for k, v in values.items() if k in CLASSES}
     _check(backbone, architecture, known)

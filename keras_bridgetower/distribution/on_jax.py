@@ -105,7 +105,7 @@ class _SplitLayers(_BatchLayout, keras.distribution.ModelParallel):
         for axis, size in zip(layout.axes, variable.shape, strict=True):
             if axis == MODEL and size % devices:
                 raise ValueError(
-                    "`model_devices` must divide heads and widths of the model. "
+                    "`model_devices` must divide heads and widths of a model. "
                     f"Received: model_devices={devices}, {variable.path} of "
                     f"shape {tuple(variable.shape)}"
                 )

@@ -165,8 +165,8 @@ def _check_parts(optimizer):
     if any(steps):
         raise ValueError(
             "`gradient_accumulation_steps` of several optimizers must be None "
-            "on several devices of TensorFlow. Use one optimizer, such as "
-            f"`AdamW` with `rows`. Received: gradient_accumulation_steps={steps}"
+            "on several devices of TensorFlow. Use one, such as `AdamW` with "
+            f"`rows`. Received: gradient_accumulation_steps={steps}"
         )
 
 

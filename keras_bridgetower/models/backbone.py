@@ -5,7 +5,7 @@ import numpy as np
 
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import compiled
-from keras_bridgetower.backend import precision
+from keras_bridgetower.backend import layer_records
 from keras_bridgetower.backend import remat
 from keras_bridgetower.backend.keras_private.models import PatchedModel
 from keras_bridgetower.checks import check_choice
@@ -278,7 +278,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Save the backbone and a manifest to a new preset folder."""
-        precision.check_one_policy(self)
+        layer_records.check_one_policy(self)
         save = super().save_to_preset
         registry.write_backbone(self, save, preset_dir, max_shard_size)
 

@@ -3,8 +3,7 @@
 import keras
 from keras import ops
 
-from keras_bridgetower.backend import freezing
-from keras_bridgetower.backend import quantization
+from keras_bridgetower.backend import layer_records
 from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
@@ -182,14 +181,16 @@ class CrossModalEncoder(keras.layers.Layer):
 
     def get_build_config(self):
         # For models of parts. A backbone saves its own state.
-        quantization.check_not_quantized(self, "A copy of the fusion alone")
+        layer_records.check_not_quantized(self, "A copy of the fusion alone")
         config = super().get_build_config()
-        return config and {**config, **freezing.frozen_state(self)}
+        return config and {**config, **layer_records.frozen_state(self)}
 
     def build_from_config(self, config):
-        shapes = {k: v for k, v in config.items() if k not in freezing.STATE}
+        shapes = {
+            k: v for k, v in config.items() if k not in layer_records.STATE
+        }
         super().build_from_config(shapes)
-        freezing.restore(self, config)
+        layer_records.restore_frozen(self, config)
 
     def project_text(self, states):
         """Project text states and add the type embedding, for `join`."""

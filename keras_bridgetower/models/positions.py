@@ -6,7 +6,7 @@ import math
 import keras
 import numpy as np
 
-from keras_bridgetower.backend import quantization
+from keras_bridgetower.backend import layer_records
 from keras_bridgetower.backend import uninitialized
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.adapters import merged_weights
@@ -87,7 +87,7 @@ def with_positions_for(backbone, side, assign=keras.Variable.assign):
         ValueError: the side is not a multiple of the patch size, or the
             backbone is quantized.
     """
-    quantization.check_not_quantized(backbone, "Another image size")
+    layer_records.check_not_quantized(backbone, "Another image size")
     patch = patch_size(backbone.image_encoder)
     if not is_integer(side) or side < patch or side % patch:
         raise ValueError(

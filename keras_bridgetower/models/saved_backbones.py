@@ -6,9 +6,7 @@ import re
 
 import keras
 
-from keras_bridgetower.backend import freezing
-from keras_bridgetower.backend import precision
-from keras_bridgetower.backend import quantization
+from keras_bridgetower.backend import layer_records
 from keras_bridgetower.backend import uninitialized
 from keras_bridgetower.checks import OF_PRESETS
 from keras_bridgetower.checks import check_keywords
@@ -27,7 +25,7 @@ _VALUES = (
     *("attention_dropout", "layer_norm_epsilon", "bridge_epsilon"),
 )
 # Values of a config that `restore` applies to layers.
-_STATE = (precision.POLICIES, quantization.QUANTIZED, *freezing.STATE)
+_STATE = (layer_records.POLICIES, layer_records.QUANTIZED, *layer_records.STATE)
 # Minimum size of a block in a weight file: the names and offsets of its arrays.
 _BYTES_OF_LAYER = 4_000
 
@@ -69,7 +67,9 @@ def load(
         _check_config(config, size)
         if dtype is not None:
             kwargs["dtype"] = dtype
-        config = {k: v for k, v in config.items() if k not in freezing.KEYS}
+        config = {
+            k: v for k, v in config.items() if k not in layer_records.KEYS
+        }
 
     def make(values):
         room = size and (configs.WEIGHTS_IN_A_BYTE * size, weights_file.WEIGHTS)
@@ -125,7 +125,7 @@ def encoder_config(encoder):
     spec["config"].pop("trainable", None)
     if isinstance(spec["config"].get("dtype"), dict):
         # KerasHub's config names quantized layers by their paths.
-        policy = precision.float_policy(encoder)
+        policy = layer_records.float_policy(encoder)
         spec["config"]["dtype"] = keras.dtype_policies.serialize(policy)
     plain = re.sub(r"[_\d]", "", encoder.name)
     generated = plain == re.sub(r"[_\d]", "", type(encoder).__name__).lower()
@@ -167,11 +167,11 @@ def complete_config(backbone, config):
         config: dict, the configuration that KerasHub makes of it.
     """
     fusion = backbone.fusion
-    policies = precision.changed_policies(backbone, fusion.dtype_policy)
+    policies = layer_records.changed_policies(backbone, fusion.dtype_policy)
     state = {
-        precision.POLICIES: policies,
-        quantization.QUANTIZED: quantization.quantized_layers(backbone),
-        **freezing.frozen_state(backbone),
+        layer_records.POLICIES: policies,
+        layer_records.QUANTIZED: layer_records.quantized_layers(backbone),
+        **layer_records.frozen_state(backbone),
     }
     values = {name: getattr(fusion, name, None) for name in _VALUES}
     return {
@@ -200,7 +200,7 @@ def split(config):
 
 def restore(backbone, state):
     """Apply the state of `split` to the layers of a new backbone."""
-    precision.restore_policies(backbone, state[precision.POLICIES])
-    quantization.quantize_as(backbone, state[quantization.QUANTIZED])
+    layer_records.restore_policies(backbone, state[layer_records.POLICIES])
+    layer_records.quantize_as(backbone, state[layer_records.QUANTIZED])
     parts = backbone.image_encoder, backbone.text_encoder
-    freezing.restore(backbone, state, parts)
+    layer_records.restore_frozen(backbone, state, parts)

@@ -13,8 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.backend import freezing
-from keras_bridgetower.backend import quantization
+from keras_bridgetower.backend import layer_records
 from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.backend.keras_private.layers import source_layer
 from keras_bridgetower.backend.keras_private.models import PatchedModel
@@ -218,14 +217,14 @@ class Tower(PatchedModel, keras.Model):
 
     def get_config(self):
         # For models of parts and their clones. A backbone saves its own state.
-        quantization.check_not_quantized(self, "A copy of a tower alone")
+        layer_records.check_not_quantized(self, "A copy of a tower alone")
         return {
             "name": self.name,
             "encoder": keras.layers.serialize(self.encoder),
             "taps": self.taps,
             "norms": self.norms,
             "trainable": self.trainable,
-            **freezing.frozen_state(self),
+            **layer_records.frozen_state(self),
         }
 
     @classmethod
@@ -233,9 +232,11 @@ class Tower(PatchedModel, keras.Model):
         encoder = keras.layers.deserialize(
             config["encoder"], custom_objects=custom_objects
         )
-        values = {k: v for k, v in config.items() if k not in freezing.STATE}
+        values = {
+            k: v for k, v in config.items() if k not in layer_records.STATE
+        }
         tower = cls(**{**values, "encoder": encoder})
-        freezing.restore(tower, config, (encoder,))
+        layer_records.restore_frozen(tower, config, (encoder,))
         return tower
 
     def __call__(self, inputs, *args, **kwargs):

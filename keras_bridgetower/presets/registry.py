@@ -7,7 +7,7 @@ import warnings
 
 import safetensors.numpy
 
-from keras_bridgetower.backend import freezing
+from keras_bridgetower.backend import layer_records
 from keras_bridgetower.files import write_folder
 from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import manifest
@@ -171,7 +171,7 @@ def drop_frozen_state(folder):
 
     def without(values):
         if isinstance(values, dict):
-            kept = (k for k in values if k not in freezing.STATE)
+            kept = (k for k in values if k not in layer_records.STATE)
             return {k: without(values[k]) for k in kept}
         return values
 

@@ -14,7 +14,7 @@ import keras
 import ml_dtypes
 import numpy as np
 
-from keras_bridgetower.backend import quantization
+from keras_bridgetower.backend import layer_records
 from keras_bridgetower.backend import uninitialized
 from keras_bridgetower.presets.errors import PresetError
 
@@ -270,9 +270,9 @@ def load_heads(heads, names, folder):
     path = folder.path(TASK_WEIGHTS)
     with folder.reading(TASK):
         saved = folder.json(TASK, {}).get("config", {})
-        quantized = saved.get(quantization.QUANTIZED, {})
+        quantized = saved.get(layer_records.QUANTIZED, {})
         for name in names:
-            quantization.quantize_as(heads[name], quantized.get(name))
+            layer_records.quantize_as(heads[name], quantized.get(name))
     stored = array_places(path, folder.root).items()
     places = [place for k, place in stored if k.partition("/")[0] in names]
     with folder.reading(TASK_WEIGHTS), Received() as received:

@@ -13,9 +13,7 @@ import keras
 import numpy as np
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.backend import freezing
-from keras_bridgetower.backend import precision
-from keras_bridgetower.backend import quantization
+from keras_bridgetower.backend import layer_records
 from keras_bridgetower.checks import OF_CLASSES
 from keras_bridgetower.checks import OF_PRESETS
 from keras_bridgetower.checks import check_keywords
@@ -92,7 +90,7 @@ class PresetTask(keras.Model):
         Raises:
             ValueError: the folder exists.
         """
-        precision.check_one_policy(self, self.backbone)
+        layer_records.check_one_policy(self, self.backbone)
 
         def save(folder):
             write_task(folder, max_shard_size)
@@ -182,7 +180,7 @@ def _saved_values(cls, folder, saved):
     # Which heads are new, `heads.json` tells; which layers are quantized is
     # read with the weights.
     left_out = {"backbone", "preprocessor", "trainable", "dtype"}
-    left_out |= {NEW_HEADS, quantization.QUANTIZED, freezing.FROZEN}
+    left_out |= {NEW_HEADS, layer_records.QUANTIZED, layer_records.FROZEN}
     with folder.reading(TASK):
         values = {k: v for k, v in task["config"].items() if k not in left_out}
         configs.check_values(values)

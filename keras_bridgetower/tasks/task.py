@@ -3,9 +3,7 @@
 import keras
 import keras_hub
 
-from keras_bridgetower.backend import freezing
-from keras_bridgetower.backend import precision
-from keras_bridgetower.backend import quantization
+from keras_bridgetower.backend import layer_records
 from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.backend.keras_private.models import PatchedModel
 from keras_bridgetower.checks import MissingMethod
@@ -286,22 +284,24 @@ class BridgeTowerTask(
         )
 
     def get_config(self):
-        changed = precision.changed_policies(
+        changed = layer_records.changed_policies(
             self.heads, self.backbone.fusion.dtype_policy
         )
         quantized = {
-            name: quantization.quantized_layers(self.heads[name])
+            name: layer_records.quantized_layers(self.heads[name])
             for name in self.heads
         }
         frozen = {
-            name: freezing.frozen_state(self.heads[name]).get(freezing.FROZEN)
+            name: layer_records.frozen_state(self.heads[name]).get(
+                layer_records.FROZEN
+            )
             for name in self.heads
         }
         kept = {
-            precision.POLICIES: changed,
-            quantization.QUANTIZED: {k: v for k, v in quantized.items() if v},
+            layer_records.POLICIES: changed,
+            layer_records.QUANTIZED: {k: v for k, v in quantized.items() if v},
             NEW_HEADS: self.new_heads.saved(),
-            freezing.FROZEN: {k: v for k, v in frozen.items() if v},
+            layer_records.FROZEN: {k: v for k, v in frozen.items() if v},
         }
         config = super().get_config()
         if not self.trainable:
@@ -313,16 +313,18 @@ class BridgeTowerTask(
     @classmethod
     def from_config(cls, config):
         config = dict(config)
-        changed = config.pop(precision.POLICIES, None)
-        quantized = config.pop(quantization.QUANTIZED, {})
+        changed = config.pop(layer_records.POLICIES, None)
+        quantized = config.pop(layer_records.QUANTIZED, {})
         new = config.pop(NEW_HEADS, {})
-        frozen = config.pop(freezing.FROZEN, {})
+        frozen = config.pop(layer_records.FROZEN, {})
         task = super().from_config(config)
-        precision.restore_policies(task.heads, changed)
+        layer_records.restore_policies(task.heads, changed)
         for name in task.heads:
             head = task.heads[name]
-            quantization.quantize_as(head, quantized.get(name))
-            freezing.restore(head, {freezing.FROZEN: frozen.get(name)}, (head,))
+            layer_records.quantize_as(head, quantized.get(name))
+            layer_records.restore_frozen(
+                head, {layer_records.FROZEN: frozen.get(name)}, (head,)
+            )
         task.new_heads.restore(new)
         return task
 

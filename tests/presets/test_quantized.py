@@ -29,7 +29,7 @@ from every_task import make
 
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.cli import main
-from keras_bridgetower.backend import precision
+from keras_bridgetower.backend import layer_records
 from keras_bridgetower.models.exporting.formats import FORMATS
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import weights_file
@@ -119,7 +119,7 @@ def test_saved_and_opened(way, tmp_path):
 
 def test_layers_have_the_same_numbers_on_every_backend():
     """They name the quantized layers of a preset."""
-    numbered = precision.numbered_layers(shallow())
+    numbered = layer_records.numbered_layers(shallow())
     names = [f"{place} {layer.name}" for place, layer in numbered]
     assert len(names) == len(set(names)) > 50
     assert NAMES_OF_LAYERS == zlib.crc32("\n".join(names).encode()), names

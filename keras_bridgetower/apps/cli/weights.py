@@ -258,7 +258,7 @@ def quantize(
         raise FolderExists(destination)
     with output.status("Quantizing"):
         frameworks.load(context.obj)
-        from keras_bridgetower.backend.quantization import check_not_quantized
+        from keras_bridgetower.backend.layer_records import check_not_quantized
         from keras_bridgetower.tasks import by_name
 
         opened = by_name.open_task(preset, task, "quantize")

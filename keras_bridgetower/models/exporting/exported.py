@@ -6,7 +6,7 @@ import tempfile
 
 import keras
 
-from keras_bridgetower.backend.quantization import check_not_quantized
+from keras_bridgetower.backend.layer_records import check_not_quantized
 from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import write_folder
 from keras_bridgetower.models.exporting import formats

@@ -1,0 +1,310 @@
+"""Records how layers differ from new ones, and restores it in a new model.
+
+A configuration has up to three records. `POLICIES` are the dtype policies that
+differ from the model's, by number and class of a layer. `QUANTIZED` are the
+layers that Keras' `quantize` has turned into integers with scales, by method,
+such as `{"int8": ["0 Embedding", "3 Dense"]}`. `FROZEN` are the frozen weights
+by number and name, such as `["3 kernel"]`. Presets have no frozen weights.
+"""
+
+import logging
+import re
+
+import keras
+
+from keras_bridgetower.backend.keras_private.layers import layers_in
+from keras_bridgetower.backend.keras_private.layers import weights_to_train
+from keras_bridgetower.backend.keras_private.models import (
+    quantize_without_values,
+)
+
+_LOG = logging.getLogger(__name__)
+# Keys of a configuration, which are absent if they do not apply. The name of
+# the first changed with the order of the numbers, so older ones are rejected.
+POLICIES = "policies_of_layers"
+QUANTIZED = "quantized_layers"
+FROZEN = "frozen_weights"
+MERGED = "adapters_merged"
+STATE = (FROZEN, MERGED)
+# Keys that are not saved in a preset.
+KEYS = (*STATE, "trainable")
+INT8 = "int8"
+# `int8` weights with float activations.
+INT8_WEIGHTS = "int8_weights"
+# With the rows of a block, such as `int4/128`; `int4/-1` has no blocks.
+_INT4 = re.compile(r"int4/(-1|[1-9]\d{0,8})")
+ALLOWED = (
+    '`quantize("int8")`, with or without quantized activations, or '
+    '`quantize("int4")`'
+)
+
+
+def numbered_layers(model):
+    """Return the innermost layers with weights, by number and class.
+
+    Paths are not used, because they may differ in the loaded model.
+
+    Args:
+        model: a built layer or model, which may itself be innermost.
+
+    Returns:
+        dict from places, such as `"3 Dense"`, to layers.
+    """
+    own = [
+        layer
+        for layer in (model, *layers_in(model))
+        if layer.weights and not layers_in(layer)
+    ]
+    # Sort by path, because the order of layers differs by backend.
+    own.sort(key=lambda la: _natural(la.weights[0].path.rpartition("/")[0]))
+    return {f"{i} {type(la).__name__}": la for i, la in enumerate(own)}
+
+
+def _numbered_weights(model):
+    """Return the weights that can be trained, by number and name."""
+    weights = sorted(_weights_in(model), key=lambda w: _natural(w.path))
+    return {f"{i} {w.name}": w for i, w in enumerate(weights)}
+
+
+def _weights_in(layer):
+    """Return the weights in a layer, at any depth, that can be trained."""
+    layers = [layer, *layers_in(layer)]
+    return list(
+        {id(w): w for x in layers for w in weights_to_train(x)}.values()
+    )
+
+
+def _natural(path):
+    """Return a sort key that puts `dense_10` after `dense_9`."""
+    parts = re.split(r"(\d+)", path)
+    return [int(part) if part.isdecimal() else part for part in parts]
+
+
+def _at(places, place):
+    """Return the layer or weight at a saved place."""
+    if place not in places:
+        raise ValueError(
+            "The layers must be those that were saved. Received: "
+            f"{place!r:.100}, which is not there"
+        )
+    return places[place]
+
+
+def changed_policies(model, usual):
+    """Return the dtype policies of layers that differ from the model's.
+
+    Args:
+        model: a built model.
+        usual: `keras.DTypePolicy` that the model was built with.
+
+    Returns:
+        dict from the number and class of a layer to its serialized policy. A
+        quantized layer has its policy from before quantization.
+    """
+    layers = numbered_layers(model).items()
+    policies = {place: float_policy(layer) for place, layer in layers}
+    return {
+        place: keras.dtype_policies.serialize(policy)
+        for place, policy in policies.items()
+        if policy.name != usual.name
+    }
+
+
+def restore_policies(model, changed):
+    """Set the policies that `changed_policies` returned, or None."""
+    layers = numbered_layers(model)
+    for place, policy in (changed or {}).items():
+        policy = keras.dtype_policies.deserialize(policy)
+        _at(layers, place).dtype_policy = policy
+
+
+def float_policy(layer):
+    """Return the dtype policy of a layer, or that before quantization."""
+    policy = _policy(layer)
+    if policy.quantization_mode is None:
+        return policy
+    # Names of quantized policies are lost when Keras saves a map of them.
+    name = policy.compute_dtype
+    if policy.variable_dtype != name:
+        name = f"mixed_{name}"
+    return keras.dtype_policies.get(name)
+
+
+def _policy(layer):
+    """Return the dtype policy of a layer, which may have a map of policies."""
+    policy = layer.dtype_policy
+    is_map = isinstance(policy, keras.dtype_policies.DTypePolicyMap)
+    return policy[layer.path] if is_map else policy
+
+
+def check_one_policy(*models):
+    """Raise if a model to save as a preset has several dtype policies."""
+    for model in models:
+        policies = model.get_config().get(POLICIES)
+        if policies:
+            raise ValueError(
+                "A preset has one dtype policy for all layers. Save the model "
+                'by `model.save("name.keras")`, or give all layers the same. '
+                f"Received: {sorted(policies)!r:.200} with others"
+            )
+
+
+def quantized_layers(model):
+    """Return the quantized layers of a model for its configuration.
+
+    Args:
+        model: a built layer or model.
+
+    Returns:
+        dict from the method, such as `"int8"`, to a list of layers by number
+        and class; `{}` for a float model.
+
+    Raises:
+        ValueError: a layer was quantized by a method that cannot be saved.
+    """
+    found = {}
+    for place, layer in numbered_layers(model).items():
+        if layer.quantization_mode is not None:
+            found.setdefault(_method(layer), []).append(place)
+    return found
+
+
+def _method(layer):
+    """Return the key of a layer in `quantized_layers`."""
+    mode, config = layer.quantization_mode, layer.quantization_config
+    method = mode
+    if mode == "int4":
+        method = f"int4/{_policy(layer).block_size}"
+    elif mode == INT8 and config and config.activation_quantizer is None:
+        method = INT8_WEIGHTS
+    known = _config(method)
+    if known is None or (config and _inputs(config) != _inputs(known)):
+        raise ValueError(
+            f"A model can be saved and copied that was quantized by {ALLOWED}, "
+            "with Keras' own quantizer of activations. Save it before "
+            f"`quantize`. Received: {layer.path} quantized to {mode}"
+        )
+    return method
+
+
+def _inputs(config):
+    """Return the settings for activations in comparable form."""
+    quantizer = config.activation_quantizer
+    return quantizer and (type(quantizer), quantizer.get_config())
+
+
+def _config(method):
+    """Return the `QuantizationConfig` of a method, or None."""
+    quantizers = keras.quantizers
+    if method == INT8:
+        return quantizers.Int8QuantizationConfig()
+    if method == INT8_WEIGHTS:
+        return quantizers.Int8QuantizationConfig(activation_quantizer=None)
+    if match := _INT4.fullmatch(method):
+        return quantizers.Int4QuantizationConfig(block_size=int(match[1]))
+    return None
+
+
+def quantize_as(model, saved):
+    """Quantize the layers that `quantized_layers` returned.
+
+    Their integers are zeros, so all weights must be loaded afterwards.
+
+    Args:
+        model: a built layer or model of the same structure.
+        saved: dict, as returned by `quantized_layers`, or None.
+
+    Raises:
+        ValueError: the model lacks a saved layer, or the method is unknown.
+    """
+    layers = numbered_layers(model)
+    for method, places in dict(saved or {}).items():
+        config = _config(method)
+        if config is None:
+            raise ValueError(
+                f"`{QUANTIZED}` must name layers quantized by {ALLOWED}. "
+                f"Received: {method!r:.100}"
+            )
+        for place in places:
+            layer = _at(layers, place)
+            before = float_policy(layer).name
+            if layer.compute_dtype == "float16" and config.mode == INT8:
+                raise ValueError(
+                    "`dtype` must compute in float32 or bfloat16 where layers "
+                    f"are quantized to int8. Received: dtype={before!r}"
+                )
+            name = INT8 if config.mode == INT8 else method
+            quantize_without_values(layer, config, f"{name}_from_{before}")
+
+
+def check_not_quantized(model, doing, then="quantize the result"):
+    """Raise if a model that must have float weights is quantized.
+
+    Args:
+        model: a layer or model.
+        doing: str, the operation that needs floats; it begins the error.
+        then: str, the next step with the float model, for the error.
+
+    Raises:
+        ValueError: a layer is quantized.
+    """
+    for layer in numbered_layers(model).values():
+        if layer.quantization_mode is not None:
+            raise ValueError(
+                f"{doing} needs weights that are not quantized. Take the "
+                f"model as it was before `quantize`, and {then}. Received: "
+                f"{layer.path} quantized to {layer.quantization_mode}"
+            )
+
+
+def frozen_state(model):
+    """Return the frozen weights of a layer or model for its configuration.
+
+    Args:
+        model: a built layer or model.
+
+    Returns:
+        dict: `FROZEN`, a list of weights by number and name; or `MERGED`, True
+        if LoRA adapters were enabled. They are saved merged, and freezing the
+        same weights again would leave nothing to train. Empty if no weight is
+        frozen.
+    """
+    layers = [model, *layers_in(model)]
+    if any(getattr(layer, "lora_enabled", False) for layer in layers):
+        return {MERGED: True}
+    weights = _numbered_weights(model).items()
+    frozen = [place for place, weight in weights if not weight.trainable]
+    return {FROZEN: frozen} if frozen else {}
+
+
+def restore_frozen(model, saved, parts=()):
+    """Freeze the weights that `frozen_state` returned; warn of merged adapters.
+
+    Args:
+        model: a built layer or model of the same structure.
+        saved: dict, as returned by `frozen_state`.
+        parts: tuple of layers that have weights of the model but are not
+            tracked by it.
+
+    Raises:
+        ValueError: the model has no weight of that number and name.
+    """
+    if saved.get(MERGED):
+        _LOG.warning(
+            "LoRA adapters of this model were merged into its weights when it "
+            "was saved or copied. All weights are trainable now. Call "
+            "`enable_lora(rank)` again, or freeze layers yourself."
+        )
+    weights = _numbered_weights(model)
+    frozen = {id(_at(weights, place)) for place in saved.get(FROZEN) or ()}
+    if not frozen:
+        return
+    # Outer layers first, because freezing a layer freezes its inner layers.
+    layers = [(la, _weights_in(la)) for la in (*layers_in(model), *parts)]
+    for layer, own in sorted(layers, key=lambda pair: -len(pair[1])):
+        trained = not own or any(id(w) not in frozen for w in own)
+        if layer.trainable != trained:
+            layer.trainable = trained
+    for weight in weights.values():
+        if weight.trainable != (id(weight) not in frozen):
+            weight.trainable = id(weight) not in frozen
