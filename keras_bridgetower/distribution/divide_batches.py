@@ -123,10 +123,9 @@ def check_size(dataset, count):
     if rows is None:
         raise ValueError(
             "`dataset` must have batches of one known size to train on "
-            f"{count} replicas. Use `Stream(remainder='drop')` or 'pad', or "
-            "`batch(size, drop_remainder=True)` after `repeat()`, so that no "
-            "sample is lost, or with arrays a `batch_size` that divides the "
-            f"rows. Received: element_spec={spec}"
+            f"{count} replicas: by `Stream(remainder='drop')` or 'pad', by "
+            "`batch(size, drop_remainder=True)`, or for arrays by a "
+            f"`batch_size` that divides the rows. Received: element_spec={spec}"
         )
     if rows % count:
         fit = sorted({rows // count * count, -(-rows // count) * count} - {0})
@@ -153,9 +152,8 @@ def only_divisible(dataset, count):
         check = tf.debugging.assert_equal(
             number % count,
             0,
-            "Several processes on JAX need batches that all their devices "
-            f"divide, here {count}. Evaluate in batches of such a size, or in "
-            "one process.",
+            f"Several processes on JAX need batches that {count} devices "
+            "divide. Evaluate in such batches, or in one process.",
         )
         with tf.control_dependencies([check]):
             batch = _map_rows(tf.identity, batch)
@@ -186,8 +184,7 @@ def without_short_end(dataset, count):
     if first < count:
         raise ValueError(
             f"`dataset` must have at least a row for each of {count} "
-            "replicas in its first batch. Batch it in larger ones, or "
-            f"evaluate on one device. Received: a batch of {first} rows"
+            f"replicas in its batches. Received: a batch of {first} rows"
         )
 
     def batches():
@@ -319,8 +316,7 @@ def check_whole(dataset):
             "`dataset` must hold global batches, but is divided among "
             "processes already: samples would be lost. Pass the `Stream` "
             "itself to `strategy.batches(stream)`, and omit its `num_hosts`. "
-            "Received: a dataset whose auto_shard_policy is OFF, as that of "
-            "`Stream(num_hosts=...)` and of `strategy.dataset`"
+            "Received: a dataset whose auto_shard_policy is OFF"
         )
 
 
@@ -344,9 +340,8 @@ def share(stream, processes, index):
         return stream
     if hosts[0] != 1:
         raise ValueError(
-            "`stream` must not be divided in another way than among the "
-            f"processes: this one is {index} of {processes}. Leave "
-            "`num_hosts` and `host` out; each process gets its share. "
+            "`stream` must be divided among the processes alone, and this "
+            f"one is {index} of {processes}. Omit `num_hosts` and `host`. "
             f"Received: num_hosts={hosts[0]}, host={hosts[1]}"
         )
     of_host = getattr(stream, "of_host", None)

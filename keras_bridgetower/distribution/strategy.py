@@ -293,11 +293,9 @@ class Several(Strategy):
             return source
         if not divide_batches.is_dataset(source):
             raise ValueError(
-                f"With {self.processes} processes `x` must be a dict of arrays "
-                "or a `tf.data.Dataset`, which are divided among them; each "
-                "would read all batches of another source. Use "
-                "`tf.data.Dataset.from_generator`, or a `Stream`. "
-                f"Received: x of type {type(source).__name__}"
+                f"With {self.processes} processes `x` must be arrays or a "
+                "`tf.data.Dataset`, which can be divided. Use `from_generator` "
+                f"or a `Stream`. Received: x of type {type(source).__name__}"
             )
         return self.dataset(source, training)
 
@@ -307,9 +305,7 @@ class Several(Strategy):
         if differing:
             raise ValueError(
                 "All processes must read the same stream, because each reads "
-                "its share of it: rows would be lost and others read twice. "
-                "Make it of the same arguments in each. "
-                f"Received:\n{differing}"
+                f"its share of it. Received:\n{differing}"
             )
         return super().batches(share, start, epochs, training)
 

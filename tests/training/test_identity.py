@@ -21,8 +21,8 @@ from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.optim.schedules import WarmupPolynomial
+from keras_bridgetower.training.runs import checks
 from keras_bridgetower.training.runs import folders
-from keras_bridgetower.training.runs import identity
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 from keras_bridgetower.training.runs.folders import CheckpointError
 
@@ -99,11 +99,11 @@ def of_records(tmp_path_factory):
 
 def test_identity_of_models(of_records):
     stream, built = of_records
-    then = identity.of_run(built, stream)
+    then = checks.of_run(built, stream)
     assert then == json.loads(json.dumps(then))
     assert "0x" not in str(then)
     # Equal in a second model, which has other names.
-    assert identity.of_model(resume_run.task()) == identity.of_model(
+    assert checks.of_model(resume_run.task()) == checks.of_model(
         resume_run.task()
     )
     converter = built.preprocessor.image_converter
@@ -120,7 +120,7 @@ def test_identity_of_models(of_records):
     for name, (owner, attribute, value) in changes.items():
         before = getattr(owner, attribute)
         setattr(owner, attribute, value)
-        assert lines(then, identity.of_run(built, stream)) == {name}
+        assert lines(then, checks.of_run(built, stream)) == {name}
         setattr(owner, attribute, before)
     dropout = next(
         x
@@ -128,11 +128,11 @@ def test_identity_of_models(of_records):
         if isinstance(x, keras.layers.Dropout)
     )
     before, dropout.rate = dropout.rate, 0.3
-    assert lines(then, identity.of_run(built, stream)) == {"dropout"}
+    assert lines(then, checks.of_run(built, stream)) == {"dropout"}
     dropout.rate = before
     # Weights in half precision, as in quantized or converted layers.
     dropout.dtype_policy = keras.DTypePolicy("mixed_bfloat16")
-    assert lines(then, identity.of_run(built, stream)) == {"dtype"}
+    assert lines(then, checks.of_run(built, stream)) == {"dtype"}
     dropout.dtype_policy = keras.DTypePolicy("float32")
 
 
@@ -143,7 +143,7 @@ def test_identity_of_an_earlier_version(of_records):
     saved = json.loads(path.read_text())
     assert json.loads(json.dumps(stream.identity)) == saved["stream"]
     # Keras may add values to a configuration.
-    found = identity.of_run(built, stream)
+    found = checks.of_run(built, stream)
     assert saved["training"].items() <= found.items()
 
 
@@ -152,16 +152,16 @@ def test_identity_of_custom_transforms():
         return lambda image, side, rng, texts: image.resize((side, number))
 
     library = transform("blip", 32)
-    assert identity.source_sum(library) is None
-    assert not any(map(identity.source_sum, library.steps))
+    assert checks.source_sum(library) is None
+    assert not any(map(checks.source_sum, library.steps))
 
     class Stream:
         def __init__(self, step):
             self.transform = dataclasses.replace(library, steps=(step,))
 
-    one, other = (identity.of_stream(Stream(steps(n))) for n in (32, 33))
+    one, other = (checks.of_stream(Stream(steps(n))) for n in (32, 33))
     assert one and one != other
-    assert one == identity.of_stream(Stream(steps(32)))
+    assert one == checks.of_stream(Stream(steps(32)))
 
 
 def older(folder):

@@ -22,8 +22,8 @@ from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.stream.epoch_order import Sequential
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.training.optim.adamw import AdamW
+from keras_bridgetower.training.runs import checks
 from keras_bridgetower.training.runs import folders
-from keras_bridgetower.training.runs import identity
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 from keras_bridgetower.training.runs.checkpoint import _Watch
 from keras_bridgetower.training.runs.folders import CheckpointError
@@ -152,7 +152,7 @@ def test_force_hosts_allows_other_hosts_only(tmp_path):
             num_hosts=hosts,
             seed=seed,
         )
-        return identity.origin({}, stream)
+        return checks.origin({}, stream)
 
     for force, then, now, differs in (
         ("hosts", origin(1), origin(2), None),
@@ -164,7 +164,7 @@ def test_force_hosts_allows_other_hosts_only(tmp_path):
         if differs:
             expected = pytest.raises(CheckpointError, match=f"\n{differs}$")
         with expected:
-            identity.check_origin(tmp_path, then, now, force)
+            checks.check_origin(tmp_path, then, now, force)
     with pytest.raises(ValueError, match="`force` must be False, True or"):
         Checkpoint(tmp_path, resume_run.Rows()).resume(None, force="host")
 
@@ -198,7 +198,7 @@ def test_identity_of_streams(tmp_path):
 
     def origin(reader=reader, name="blip_randaug_wohf", batch_size=2, **kwargs):
         stream = Stream(reader, batch_size, transform(name, SIDE), **kwargs)
-        return identity.origin({"rates": (1, 2)}, stream)
+        return checks.origin({"rates": (1, 2)}, stream)
 
     then = origin()
     assert then == origin(moved)
@@ -216,12 +216,12 @@ def test_identity_of_streams(tmp_path):
         "source 1": origin([reader, moved]),
     }
     for name, now in changes.items():
-        lines = identity.differences(then, now)
+        lines = checks.differences(then, now)
         assert any(line.startswith(f"stream.{name}: ") for line in lines), name
 
 
 def test_versions_name_the_framework():
-    found = identity.versions()
+    found = checks.versions()
     assert found["numpy"] == np.__version__
     assert found[found["backend"]]
 
@@ -322,7 +322,7 @@ def test_failures_with_another_optimizer():
     task = resume_run.task(keras.optimizers.SGD(0.1))
     watch = _Watch(task)
     assert [bool(watch.failure(x)) for x in (1.0, np.nan, np.nan)] == [0, 1, 0]
-    watch.begin_epoch()
+    watch.is_finite = True
     assert watch.failure(np.inf) == "the loss is not finite"
 
 

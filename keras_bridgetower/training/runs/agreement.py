@@ -44,8 +44,7 @@ def other_processes_named(strategy):
             error.add_note(
                 f"This is process {strategy.index} of {strategy.processes}. "
                 "If the error is one of communication, another process ended "
-                "first: read its output. If restarted, all of them continue "
-                "from the newest checkpoint."
+                "first: read its output."
             )
         raise
 
@@ -63,9 +62,8 @@ def check(strategy, facts):
     differing = differences(strategy, facts)
     if differing:
         raise CheckpointError(
-            "All processes of a run must agree: start them with the same "
-            "command and the same data, and let all see one directory of "
-            f"checkpoints. Each ends here. Received:\n{differing}"
+            "All processes of a run must have the same command, data and "
+            f"directory of checkpoints. Received:\n{differing}"
         )
 
 
@@ -116,10 +114,8 @@ def _newest_facts(directory):
         return {"checkpoint": "none"}
     manifest = folders[-1] / checkpoints.MANIFEST
     content = manifest.read_bytes() if manifest.exists() else b""
-    return {
-        "checkpoint": f"step {int(folders[-1].name.rpartition('-')[2])}",
-        "sum": hashlib.sha256(content).hexdigest()[:16],
-    }
+    step = folders[-1].name.rpartition("-")[2]
+    return {"checkpoint": f"step {int(step)}", "sum": _short_sum(content)}
 
 
 def _checkpoint_facts(facts):
@@ -127,10 +123,11 @@ def _checkpoint_facts(facts):
     if facts is None:
         return {"checkpoint": "none"}
     sums = json.dumps(facts["sha256"], sort_keys=True).encode()
-    return {
-        "checkpoint": f"step {facts['step']}",
-        "sum": hashlib.sha256(sums).hexdigest()[:16],
-    }
+    return {"checkpoint": f"step {facts['step']}", "sum": _short_sum(sums)}
+
+
+def _short_sum(content):
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _model_facts(strategy, model):

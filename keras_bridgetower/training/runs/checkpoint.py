@@ -18,8 +18,6 @@ from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.training.runs import agreement
 from keras_bridgetower.training.runs import checks
 from keras_bridgetower.training.runs import folders
-from keras_bridgetower.training.runs import identity
-from keras_bridgetower.training.runs import other_callbacks
 from keras_bridgetower.training.runs import state
 from keras_bridgetower.training.runs.checks import Position
 from keras_bridgetower.training.runs.folders import CheckpointError
@@ -82,7 +80,7 @@ class Checkpoint(keras.callbacks.Callback):
     ):
         super().__init__()
         check_choice("mode", mode, tuple(_BEST))
-        check_choice("on_nonfinite", on_nonfinite, tuple(_REPORTS))
+        check_choice("on_nonfinite", on_nonfinite, ("stop", "skip"))
         check_count("every", every)
         check_count("keep", keep)
         self.directory = directory
@@ -99,7 +97,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._restored = {}
         self._loss_is_finite = True
         self._last = None
-        self._sigterm = Sigterm()
+        self._sigterm = False
         self._beside, self._callback_states = (), {}
 
     def fit(self, model, steps, callbacks=(), force=False, **kwargs):
@@ -141,9 +139,7 @@ class Checkpoint(keras.callbacks.Callback):
     def _fit(self, model, callbacks, force, kwargs):
         position = self.resume(model, force)
         self._beside = callbacks
-        last = other_callbacks.AfterOthers(
-            self, callbacks, self._callback_states
-        )
+        last = state.AfterOthers(self, callbacks, self._callback_states)
         self._watch = _Watch(model, self._loss_is_finite)
         self._may_lack_validation = "validation_freq" in kwargs
         length = self.stream.steps_per_epoch
@@ -164,10 +160,8 @@ class Checkpoint(keras.callbacks.Callback):
                 history.history.setdefault(name, []).extend(values)
             return model.stop_training
 
-        with self._sigterm, _plain_weights(model.optimizer):
-            stopped = other_callbacks.have_stopped(
-                callbacks, self._callback_states
-            )
+        with self._noting_sigterm(), _averages_at_the_end(model):
+            stopped = state.have_stopped(callbacks, self._callback_states)
             unfinished = self._batches() < self._last
             if not stopped and position.step and unfinished:
                 # The rest of an epoch needs its own `fit`, since Keras assumes
@@ -177,8 +171,33 @@ class Checkpoint(keras.callbacks.Callback):
             if self._batches() < self._last and not stopped:
                 start, end = (self.position.epoch, 0), -(-self._last // length)
                 train(start, end, steps_per_epoch=length)
-        _take_averages(model)
         return history
+
+    @contextlib.contextmanager
+    def _noting_sigterm(self):
+        """Note a SIGTERM in the context, without ending the process.
+
+        Python receives signals in the main thread only.
+        """
+        self._sigterm = False
+        if threading.current_thread() is not threading.main_thread():
+            warnings.warn(
+                "`Checkpoint.fit` runs outside the main thread, where Python "
+                "receives no signals: a SIGTERM ends the process without a "
+                "checkpoint of its last steps.",
+                stacklevel=5,
+            )
+            yield
+            return
+
+        def note(*_):
+            self._sigterm = True
+
+        before = signal.signal(signal.SIGTERM, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def resume(self, model, force=False):
         """Restore the newest checkpoint of the run into a compiled model.
@@ -198,19 +217,19 @@ class Checkpoint(keras.callbacks.Callback):
                 differ. The error lists the differences.
             ProcessError: another process cannot continue.
         """
-        checks.check_force(force)
-        now = identity.origin(self.settings, self.stream)
+        check_choice("force", force, (False, True, checks.HOSTS))
+        now = checks.origin(self.settings, self.stream)
         # Described before the restore, which may change the learning rate.
-        now["training"] = identity.of_run(model, self.stream)
+        now["training"] = checks.of_run(model, self.stream)
         self._training = now["training"]
         moment = {"every": self.every, "steps": self._last}
         found = agreement.newest(self.strategy, self.directory, now | moment)
         if found is not None:
             arrays, facts = found
-            now["training"] = identity.with_lowered_rate(
+            now["training"] = checks.with_lowered_rate(
                 arrays, facts.get("training", {}), now["training"]
             )
-            identity.check_origin(self.directory, facts, now, force)
+            checks.check_origin(self.directory, facts, now, force)
             length = self.stream.steps_per_epoch
             self.position = checks.saved_position(facts, length)
             self._callback_states = facts.get("callbacks", {})
@@ -231,7 +250,8 @@ class Checkpoint(keras.callbacks.Callback):
             state.restore_metrics(self.model, self._restored)
             self.strategy.keep_sums(self.model.metrics_variables)
         else:
-            self._watch.begin_epoch()
+            # Keras resets the mean loss.
+            self._watch.is_finite = True
 
     def on_train_batch_begin(self, batch, logs=None):
         if self._restored:
@@ -252,7 +272,7 @@ class Checkpoint(keras.callbacks.Callback):
             self.model.stop_training = True
             return
         # A signal may reach the processes at different steps.
-        stop = self.strategy.any(self._sigterm.requested)
+        stop = self.strategy.any(self._sigterm)
         every = self.every * self._of_update
         if stop or self._batches() % every == 0:
             self._save(position, {}, self._random)
@@ -268,7 +288,7 @@ class Checkpoint(keras.callbacks.Callback):
         checks.check_monitor(
             self.monitor, logs or {}, self._may_lack_validation
         )
-        if self.strategy.any(self._sigterm.requested):
+        if self.strategy.any(self._sigterm):
             raise SystemExit(STOPPED)
 
     def _batches(self):
@@ -287,9 +307,9 @@ class Checkpoint(keras.callbacks.Callback):
             "position": dataclasses.asdict(position),
             "logs": {k: float(v) for k, v in logs.items()},
             "loss_is_finite": self._watch.is_finite,
-            **identity.origin(self.settings, self.stream),
+            **checks.origin(self.settings, self.stream),
             "training": self._training,
-            "callbacks": other_callbacks.states(self._beside),
+            "callbacks": state.callback_states(self._beside),
         }
         step, rest = divmod(self._batches(), self._of_update)
         folders.write(self.directory, step, arrays, facts, strategy, rest)
@@ -300,84 +320,44 @@ class Checkpoint(keras.callbacks.Callback):
     def _check_finite(self, logs):
         loss = logs.get("loss", 0.0)
         failure = self._watch.failure(loss)
-        if failure:
-            ids = self._all_hosts.ids(self._batches())
-            _REPORTS[self.on_nonfinite](
-                "The loss and its gradients must be finite. Earlier "
-                f"checkpoints are unchanged. Received: loss={loss} at step "
-                f"{self.position.step} of epoch {self.position.epoch}, with "
-                f"the samples {list(ids)}: {failure}"
-            )
+        if not failure:
+            return
+        ids = self._all_hosts.ids(self._batches())
+        message = (
+            "The loss and its gradients must be finite. Earlier checkpoints "
+            f"are unchanged. Received: loss={loss} at step "
+            f"{self.position.step} of epoch {self.position.epoch}, with the "
+            f"samples {list(ids)}: {failure}"
+        )
+        if self.on_nonfinite == "stop":
+            raise CheckpointError(message)
+        warnings.warn(message, stacklevel=2)
 
 
 _BEST = {"max": max, "min": min}
-
-
-@contextlib.contextmanager
-def _plain_weights(optimizer):
-    """Keep the weights at the end of a `fit` in the context.
-
-    Keras replaces the weights by their averages at the end of each `fit`, but
-    a run may continue after it. On JAX Keras would do so after an error too,
-    fail, and hide the first error.
-    """
-    before = optimizer.finalize_variable_values
-    optimizer.finalize_variable_values = lambda variables: None
-    try:
-        yield
-    finally:
-        optimizer.finalize_variable_values = before
-
-
-def _take_averages(model):
-    """Replace the weights of a trained model by their averages, if any."""
-    optimizer = model.optimizer
-    # Before the first update the averages are zeros.
-    if optimizer.built and int(
-        keras.ops.convert_to_numpy(optimizer.iterations)
-    ):
-        optimizer.finalize_variable_values(model.trainable_weights)
-
-
 # The usual exit code after a SIGTERM, 143.
 STOPPED = 128 + signal.SIGTERM
 
 
-class Sigterm:
-    """Records a SIGTERM in the context, without ending the process.
+@contextlib.contextmanager
+def _averages_at_the_end(model):
+    """Replace weights by their averages, if any, at the end of the context.
 
-    Python receives signals in the main thread only. In another thread the
-    context warns, and a SIGTERM ends the process.
-
-    Attributes:
-        requested: bool, True after a SIGTERM.
+    Keras does so at the end of each `fit`, but a run may continue after it. On
+    JAX Keras would do so after an error too, fail, and hide the first error.
     """
-
-    def __init__(self):
-        self.requested = False
-        self._is_main = True
-
-    def __enter__(self):
-        self.requested = False
-        main = threading.main_thread()
-        self._is_main = threading.current_thread() is main
-        if self._is_main:
-            self._before = signal.signal(signal.SIGTERM, self._note)
-        else:
-            warnings.warn(
-                "`Checkpoint.fit` runs outside the main thread, where Python "
-                "receives no signals: a SIGTERM ends the process without a "
-                "checkpoint of its last steps.",
-                stacklevel=4,
-            )
-        return self
-
-    def __exit__(self, *_):
-        if self._is_main:
-            signal.signal(signal.SIGTERM, self._before)
-
-    def _note(self, *_):
-        self.requested = True
+    optimizer = model.optimizer
+    take = optimizer.finalize_variable_values
+    optimizer.finalize_variable_values = lambda variables: None
+    try:
+        yield
+    finally:
+        optimizer.finalize_variable_values = take
+    # Before the first update the averages are zeros.
+    if optimizer.built and int(
+        keras.ops.convert_to_numpy(optimizer.iterations)
+    ):
+        take(model.trainable_weights)
 
 
 class _Watch:
@@ -397,10 +377,6 @@ class _Watch:
         self._skipped = _skipped(model)
         self.is_finite = is_finite
 
-    def begin_epoch(self):
-        """Reset at the start of an epoch, as Keras resets the mean loss."""
-        self.is_finite = True
-
     def failure(self, loss):
         """Return why the last step failed, or `""`."""
         before, was_finite = self._skipped, self.is_finite
@@ -411,13 +387,6 @@ class _Watch:
         if was_finite and not self.is_finite:
             return "the loss is not finite"
         return ""
-
-
-def _stop(message):
-    raise CheckpointError(message)
-
-
-_REPORTS = {"stop": _stop, "skip": warnings.warn}
 
 
 def _skipped(model):

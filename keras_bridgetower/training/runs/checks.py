@@ -1,14 +1,30 @@
-"""Checks the arguments of a run, and its position."""
+"""Checks that a run may begin, or continue as it began."""
 
 import dataclasses
+import hashlib
+import importlib
+import importlib.metadata
+import inspect
+import json
 import warnings
 
 import keras
 
+from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.checks import is_integer
+from keras_bridgetower.data.written import written_without_places
 from keras_bridgetower.preprocessing.geometry import check_transform
-from keras_bridgetower.training.runs import identity
 from keras_bridgetower.training.runs.folders import CheckpointError
+
+# Keys of Keras' configurations that are not compared: names with a counter of
+# the process, places of classes, and built shapes.
+_IGNORED = ("name", "module", "registered_name", "build_config")
+# Maximum number of characters of a value. Longer values, such as thousands of
+# answers, are replaced by their SHA-256.
+_LONGEST = 200
+_PACKAGES = ("keras", "keras-hub", "keras-bridgetower", "numpy")
+# The value of `force` that allows another number of processes only.
+HOSTS = "hosts"
 
 
 @dataclasses.dataclass
@@ -19,13 +35,8 @@ class Position:
     step: int = 0
 
 
-def check_force(force):
-    """Raise if `force` is not one of its three values."""
-    if force not in (False, True, identity.HOSTS):
-        raise ValueError(
-            f"`force` must be False, True or {identity.HOSTS!r}. "
-            f"Received: force={force!r}"
-        )
+# Arguments of `keras.Model.fit`.
+_OF_THE_RUN = ("x", "y", "epochs", "initial_epoch", "steps_per_epoch")
 
 
 def check_fit(model, callbacks, arguments):
@@ -40,13 +51,13 @@ def check_fit(model, callbacks, arguments):
         ValueError: `steps_per_execution` above 1, a callback that sets weights
             which are in no checkpoint, or arguments that the run sets.
     """
-    own = sorted(_OF_THE_RUN & set(arguments))
-    if own:
-        raise ValueError(
-            f"`{own[0]}` must be left out: a run reads its stream from its "
-            "position to the end of `steps`. "
-            f"Received: {own[0]}={arguments[own[0]]!r:.100}"
-        )
+    for name in _OF_THE_RUN:
+        if name in arguments:
+            raise ValueError(
+                f"`{name}` must be left out: a run reads its stream from its "
+                "position to the end of `steps`. "
+                f"Received: {name}={arguments[name]!r:.100}"
+            )
     if model.steps_per_execution != 1:
         raise ValueError(
             "`steps_per_execution` must be 1: a run is saved, and continues, "
@@ -54,31 +65,26 @@ def check_fit(model, callbacks, arguments):
             f"steps_per_execution={model.steps_per_execution}"
         )
     for callback in callbacks:
+        rejected = ""
         if getattr(callback, "swap_on_epoch", False):
-            raise ValueError(
-                "`callbacks` must have no `SwapEMAWeights` that swaps on "
-                "epochs: it discards the weights at the end of each `fit` of "
-                "Keras, of which a continued run has two. Omit "
-                "`swap_on_epoch`; validation uses the averages all the same. "
-                "Received: swap_on_epoch=True"
+            rejected = (
+                "`SwapEMAWeights` that swaps on epochs: it discards the "
+                "weights at the end of each `fit`, of which a continued run "
+                "has two. Omit `swap_on_epoch`"
             )
-        if isinstance(callback, keras.callbacks.BackupAndRestore):
-            raise ValueError(
-                "`callbacks` must have no `BackupAndRestore`: it would replace "
-                "the weights of the checkpoint, which continues the run by "
-                f"itself. Omit it. Received: {type(callback).__name__}"
+        elif isinstance(callback, keras.callbacks.BackupAndRestore):
+            rejected = "`BackupAndRestore`: a run continues by itself. Omit it"
+        elif getattr(callback, "restore_best_weights", False):
+            rejected = (
+                "`EarlyStopping` that restores the best weights: they are in "
+                "no checkpoint. Omit `restore_best_weights`; with `monitor=` "
+                "the `Checkpoint` keeps the best one"
             )
-        if getattr(callback, "restore_best_weights", False):
+        if rejected:
             raise ValueError(
-                "`callbacks` must have no `EarlyStopping` that restores the "
-                "best weights: they are in no checkpoint. Omit "
-                "`restore_best_weights`; with `monitor=` the `Checkpoint` "
-                "keeps the best one. Received: restore_best_weights=True"
+                f"`callbacks` must have no {rejected}. "
+                f"Received: {type(callback).__name__}"
             )
-
-
-# Arguments of `keras.Model.fit`.
-_OF_THE_RUN = {"x", "y", "epochs", "initial_epoch", "steps_per_epoch"}
 
 
 def check_pictures(model, stream):
@@ -112,17 +118,12 @@ def saved_position(facts, length):
         CheckpointError: the checkpoint has no valid position.
     """
     position = facts.get("position", {})
-    if set(position) != {"epoch", "step"}:
-        raise CheckpointError(
-            "A checkpoint must have the position of its run, in steps of an "
-            f"epoch. Received: position={position!r:.100}"
-        )
     before = facts.get("stream", {}).get("steps_per_epoch", length)
-    if not is_integer(before) or before <= position["step"]:
+    complete = set(position) == {"epoch", "step"} and is_integer(before)
+    if not complete or position["step"] >= before:
         raise CheckpointError(
-            "The steps of an epoch must be more than those that a run has "
-            f"done of it. Received: steps_per_epoch={before!r:.100}, "
-            f"position={position}"
+            "A checkpoint must have the position of its run within an epoch. "
+            f"Received: position={position!r:.100}, steps_per_epoch={before}"
         )
     if before == length or not position["step"]:
         return Position(**position)
@@ -132,7 +133,7 @@ def saved_position(facts, length):
     warnings.warn(
         f"An epoch had {before} steps and has {length} now. The run was at "
         f"step {position['step']} of epoch {position['epoch']} and continues "
-        f"at step {step}: the samples of this epoch differ from those before.",
+        f"at step {step}, with other samples.",
         stacklevel=5,
     )
     return Position(position["epoch"], step)
@@ -157,3 +158,227 @@ def check_monitor(monitor, logs, may_lack_validation):
             f"and the run continues with one of {sorted(logs)}. "
             f"Received: monitor={monitor!r}"
         )
+
+
+def versions():
+    """Return the versions of the packages that determine the results."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    backend = keras.config.backend()
+    # The version of the module, since the distribution may have another name,
+    # such as tensorflow-cpu.
+    found[backend] = str(importlib.import_module(backend).__version__)
+    return {**found, "backend": backend}
+
+
+def origin(settings, stream):
+    """Return the settings, versions and data of a run, as plain values.
+
+    A run must continue with the same ones.
+
+    Args:
+        settings: dict of plain values.
+        stream: the training data, with `steps_per_epoch` and usually an
+            `identity`.
+
+    Returns:
+        dict of dicts, as JSON returns it.
+    """
+    values = {
+        "settings": settings,
+        "versions": versions(),
+        "stream": {
+            "steps_per_epoch": stream.steps_per_epoch,
+            **getattr(stream, "identity", {}),
+        },
+    }
+    return json.loads(json.dumps(values))
+
+
+def differences(then, now):
+    """Return a line for each difference in common parts of two `origin`s."""
+    return [
+        f"{part}.{name}: {before.get(name)!r} then, {value.get(name)!r} now"
+        for part, value in now.items()
+        # An older checkpoint may lack a part.
+        if (before := then.get(part)) is not None
+        for name in sorted({*before, *value})
+        if before.get(name) != value.get(name)
+    ]
+
+
+def check_origin(directory, then, now, force):
+    """Raise if a checkpoint has other settings, versions or data.
+
+    Args:
+        directory: path of the run's folder.
+        then: dict, the facts of the checkpoint.
+        now: dict, as `origin` returns it.
+        force: as in `Checkpoint.resume`.
+
+    Raises:
+        CheckpointError: it lists the differences.
+    """
+    lacking = [name for part in now if part not in then for name in now[part]]
+    if lacking:
+        warnings.warn(
+            "The checkpoint is of an older version, which did not save all "
+            "that determines a run. These could not be compared: "
+            f"{', '.join(sorted(lacking))}.",
+            stacklevel=4,
+        )
+    lines = differences(then, now)
+    allowed = {True: "", False: None, HOSTS: "stream.num_hosts: "}[force]
+    if allowed is not None:
+        lines = [line for line in lines if not line.startswith(allowed)]
+    if lines:
+        raise CheckpointError(
+            "A run must continue with the settings, versions and data that it "
+            f"began with; pass `force={HOSTS!r}` to allow another number of "
+            "processes alone, `force=True` to allow every difference. "
+            f"Received: directory={str(directory)!r}, where these "
+            "differ:\n" + "\n".join(lines)
+        )
+
+
+def of_run(model, stream):
+    """Describe the model, the optimizer, the loss and the user's functions.
+
+    Args:
+        model: a compiled `keras.Model`, before a checkpoint is restored.
+        stream: the training data.
+
+    Returns:
+        dict, the union of `of_model` and `of_stream`.
+    """
+    return {**of_model(model), **of_stream(stream)}
+
+
+def with_lowered_rate(arrays, then, now):
+    """Accept a learning rate that a callback has lowered during the run.
+
+    Args:
+        arrays: dict, the arrays of the checkpoint.
+        then: dict from `of_run`, that of the checkpoint.
+        now: dict from `of_run`, that of the current model.
+
+    Returns:
+        `now`, or a copy with the learning rate of `then`, if the learning
+        rate of `now` is the one in the arrays of the checkpoint.
+    """
+    name = "optimizer.learning_rate"
+    reached = [
+        float(array)
+        for path, array in arrays.items()
+        if path.startswith("optimizer/") and path.endswith("/learning_rate")
+    ]
+    if name in then and now.get(name) in reached:
+        return {**now, name: then[name]}
+    return now
+
+
+def of_model(model):
+    """Describe a compiled model and its optimizer by flat plain values.
+
+    Args:
+        model: a compiled `keras.Model`, before a checkpoint is restored.
+
+    Returns:
+        dict from names, such as `"optimizer.learning_rate.peak"`, to numbers,
+        strings, None and lists of them. Values of more than 200 characters
+        are replaced by their SHA-256.
+    """
+    layers = [model, *layers_in(model)]
+    dropouts = [x for x in layers if isinstance(x, keras.layers.Dropout)]
+    preprocessor = getattr(model, "preprocessor", None)
+    tokenizer = getattr(preprocessor, "tokenizer", None)
+    vocabulary = getattr(tokenizer, "get_vocabulary", None)
+    values = {
+        "optimizer": _config(model.optimizer),
+        "loss": _config(model.loss),
+        "dtype": sorted({layer.dtype_policy.name for layer in layers}),
+        "dropout": sorted({float(layer.rate) for layer in dropouts}),
+        "preprocessor": _config(preprocessor),
+        "vocabulary": vocabulary() if vocabulary else None,
+    }
+    return dict(_flat("", values))
+
+
+def of_stream(stream):
+    """Describe the user's functions, which a stream's `identity` lacks.
+
+    Args:
+        stream: the training data.
+
+    Returns:
+        dict with the SHA-256 of the source code of `stream.transform` and its
+        steps, unless their `repr` describes them.
+    """
+    transform = getattr(stream, "transform", None)
+    parts = [transform, *getattr(transform, "steps", ())]
+    return {
+        f"transform.source {place}": source
+        for place, source in enumerate(map(source_sum, parts))
+        if source
+    }
+
+
+def source_sum(value):
+    """Return the SHA-256 of the source code of a function or object's class.
+
+    Returns:
+        str in hexadecimal. None if the `repr` describes the value, like that
+        of a dataclass, or if there is no source code.
+    """
+    kind = value if inspect.isroutine(value) else type(value)
+    described = kind is not value and kind.__repr__ is not object.__repr__
+    if value is None or described:
+        return None
+    try:
+        text = inspect.getsource(kind)
+    except (OSError, TypeError):
+        return None
+    if kind is value:
+        variables = inspect.getclosurevars(value).nonlocals
+    else:
+        variables = getattr(value, "__dict__", {})
+    return _sum(text + _plain_text(variables))
+
+
+def _config(value):
+    """Return the Keras configuration of an object, or else its `repr`."""
+    try:
+        return keras.saving.serialize_keras_object(value)
+    except (TypeError, ValueError, NotImplementedError, AttributeError):
+        return written_without_places(value)
+
+
+def _flat(name, value):
+    """Yield the leaves of a nested configuration as pairs of path and value."""
+    if isinstance(value, dict) and "class_name" in value:
+        yield name, value["class_name"]
+        value = value.get("config")
+        # The config of a function is its name.
+        if not isinstance(value, dict):
+            yield f"{name}.config", _short(value)
+            return
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if key not in _IGNORED:
+                yield from _flat(f"{name}.{key}" if name else str(key), part)
+    else:
+        yield name, _short(value)
+
+
+def _short(value):
+    text = _plain_text(value)
+    if len(text) > _LONGEST:
+        return f"sha256 {_sum(text)}"
+    return json.loads(text)
+
+
+def _plain_text(value):
+    return json.dumps(value, default=written_without_places, sort_keys=True)
+
+
+def _sum(text):
+    return hashlib.sha256(text.encode()).hexdigest()

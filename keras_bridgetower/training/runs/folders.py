@@ -83,9 +83,11 @@ def write(directory, step, arrays, facts, strategy=None, batches=0):
         if final.exists():
             _remove(final)
         temporary.rename(final)
-        _set_aside(
-            newer for newer in checkpoints_in(directory) if newer > final
-        )
+        for newer in checkpoints_in(directory):
+            if newer > final:
+                aside = newer.with_name(f"damaged-{newer.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                newer.rename(aside)
         synchronize(directory)
 
     try:
@@ -185,11 +187,10 @@ def newest(directory):
     for folder in reversed(checkpoints_in(directory)):
         try:
             return read(folder)
-        except CheckpointError as found:
-            error = found
-            warnings.warn(
-                f"{found} The checkpoint before it is tried.", stacklevel=2
-            )
+        except CheckpointError as raised:
+            error = raised
+            text = f"{raised} The checkpoint before it is tried."
+            warnings.warn(text, stacklevel=2)
     if error is not None:
         raise error
     return None
@@ -226,14 +227,6 @@ def prune(directory, keep, monitor, better):
     for left in pathlib.Path(directory).glob(f".{_PREFIX}*"):
         # Left by a process that was killed while writing or removing.
         shutil.rmtree(left, ignore_errors=True)
-
-
-def _set_aside(folders):
-    """Rename checkpoints to `damaged-...`."""
-    for folder in folders:
-        aside = folder.with_name(f"damaged-{folder.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        folder.rename(aside)
 
 
 def _remove(folder):
@@ -405,9 +398,8 @@ def exclusive(directory, strategy):
     if strategy.any(refused):
         raise CheckpointError(
             "A run's folder must have one run at a time. Wait for the other "
-            "one, end it, or choose another folder. Received: "
-            f"directory={str(directory)!r}, in which this process trains: "
-            f"{_holder(directory)}"
+            "one, end it, or choose another folder. Received: directory="
+            f"{str(directory)!r}, in which {_holder(directory)} trains"
         )
     try:
         yield
@@ -427,8 +419,7 @@ def _check_writable(directory, index):
         probe.unlink()
     except OSError as error:
         raise CheckpointError(
-            "A run's folder must be writable, for its checkpoints. Change its "
-            "permissions, make room on its disk, or choose another folder. "
+            "A run's folder must be writable, with room for checkpoints. "
             f"Received: directory={str(directory)!r} ({error})"
         ) from error
 
@@ -458,4 +449,4 @@ def _holder(directory):
         holder = read_json(directory / HOLDER, _LARGEST)
         return f"pid {holder['pid']} on {holder['host']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "unknown"
+        return "another process"
