@@ -1,7 +1,6 @@
 """Recomputes activations in the backward pass to save memory."""
 
-import contextlib
-import threading
+import contextvars
 
 import keras
 
@@ -10,7 +9,8 @@ from keras_bridgetower.backend.keras_private.layers import (
 )
 from keras_bridgetower.backend.keras_private.layers import training_argument
 
-_RUNNING = threading.local()
+# Layers that run inside `remat`.
+_RUNNING = contextvars.ContextVar("running", default=())
 
 
 def remat(layer, function, *args):
@@ -54,7 +54,9 @@ def remat(layer, function, *args):
         lambda none: None if none else next(tensors), absent[0]
     )
     for state, seed in zip(states, seeds, strict=True):
-        state.assign(_after(seed, draws[0][id(state)]))
+        # The counter of a seed generator counts its draws.
+        count = [0, draws[0][id(state)]]
+        state.assign(seed + keras.ops.cast(count, seed.dtype))
     return outputs
 
 
@@ -98,11 +100,6 @@ class _Replay(keras.StatelessScope):
                 self.__enter__()
 
 
-def _after(seed, draws):
-    """Return the state of a seed generator after a number of draws."""
-    return seed + keras.ops.cast([0, draws], seed.dtype)
-
-
 def checkpoint(layer):
     """Let a layer recompute its activations in the backward pass.
 
@@ -120,7 +117,7 @@ def checkpoint(layer):
         training = training_argument(layer)
         leaves = keras.tree.flatten((args, kwargs))
         symbolic = any(isinstance(x, keras.KerasTensor) for x in leaves)
-        if not training or symbolic or layer in _running():
+        if not training or symbolic or layer in _RUNNING.get():
             return call(layer, *args, **kwargs)
         # Only float tensors have gradients; pass the others unchanged.
         floats = [i for i, x in enumerate(leaves) if _is_float(x)]
@@ -130,10 +127,13 @@ def checkpoint(layer):
             for i, x in zip(floats, tensors, strict=True):
                 filled[i] = x
             again = keras.tree.pack_sequence_as((args, kwargs), filled)
-            with _without(layer):
+            token = _RUNNING.set((*_RUNNING.get(), layer))
+            try:
                 # `layer(...)`, not `call`: the backward pass runs outside of
                 # Keras' call context.
                 return layer(*again[0], **{**again[1], "training": training})
+            finally:
+                _RUNNING.reset(token)
 
         return remat(layer, run, *(leaves[i] for i in floats))
 
@@ -148,20 +148,3 @@ def _is_float(x):
     return keras.ops.is_tensor(x) and keras.backend.is_float_dtype(
         keras.backend.standardize_dtype(x.dtype)
     )
-
-
-def _running():
-    """Return the layers that this thread is running inside `remat`."""
-    if not hasattr(_RUNNING, "layers"):
-        _RUNNING.layers = []
-    return _RUNNING.layers
-
-
-@contextlib.contextmanager
-def _without(layer):
-    """Run a layer without `remat` inside the `with` block."""
-    _running().append(layer)
-    try:
-        yield
-    finally:
-        _running().remove(layer)

@@ -54,7 +54,7 @@ def pieces_in_turn(dataset, first, number, count):
     import tensorflow as tf
 
     def pieces(*batch):
-        batch = batch if len(batch) > 1 else batch[0]
+        batch = _element(batch)
         indices = tf.data.Dataset.range(first, first + number)
         return indices.map(lambda i: piece(batch, tf.cast(i, tf.int32), count))
 
@@ -70,11 +70,7 @@ def pieces_in_turn(dataset, first, number, count):
     def with_shape(x):
         return tf.ensure_shape(x, (rows // count, *x.shape[1:]))
 
-    return divided.map(
-        lambda *batch: _map_rows(
-            with_shape, batch if len(batch) > 1 else batch[0]
-        )
-    )
+    return divided.map(lambda *batch: _map_rows(with_shape, _element(batch)))
 
 
 def own_pieces(dataset, index, count):
@@ -96,7 +92,7 @@ def own_pieces(dataset, index, count):
         x = batch[0]
         if isinstance(x, dict) and "step" in x:
             x = {**x, "step": x["step"] * count + index}
-        return (x, *batch[1:]) if len(batch) > 1 else x
+        return _element((x, *batch[1:]))
 
     divided = pieces_in_turn(dataset, index, 1, count)
     return marked(divided.map(numbered))
@@ -156,8 +152,7 @@ def only_divisible(dataset, count):
             "divide. Evaluate in such batches, or in one process.",
         )
         with tf.control_dependencies([check]):
-            batch = _map_rows(tf.identity, batch)
-        return batch if len(batch) > 1 else batch[0]
+            return _element(_map_rows(tf.identity, batch))
 
     return dataset.map(checked)
 
@@ -191,7 +186,9 @@ def without_short_end(dataset, count):
         last = None
         for batch in dataset:
             if last is not None and _batch_size(batch) < count:
-                batch = _joined(last, batch)
+                batch = _map_rows(
+                    lambda a, b: tf.concat([a, b], axis=0), last, batch
+                )
                 # Leave one sample for each replica in the last batch, if the
                 # first part keeps enough.
                 cut = max(0, _batch_size(batch) - count)
@@ -220,6 +217,11 @@ def without_short_end(dataset, count):
         if 0 < end < count and first + end < 2 * count:
             known -= 1
     return _with_length(rebatched, known)
+
+
+def _element(arguments):
+    """Return the element of a dataset, whose `map` unpacks tuples."""
+    return arguments if len(arguments) > 1 else arguments[0]
 
 
 def _with_length(dataset, number):
@@ -253,12 +255,6 @@ def _batch_size(batch):
 
 def _slice_rows(batch, start, stop):
     return _map_rows(lambda x: x[start:stop], batch)
-
-
-def _joined(first, second):
-    import tensorflow as tf
-
-    return _map_rows(lambda a, b: tf.concat([a, b], axis=0), first, second)
 
 
 def marked(dataset):

@@ -148,7 +148,13 @@ def _connected(strategy, host):
     """
     listener, offer = None, None
     if strategy.is_chief:
-        listener = _listener(strategy.processes)
+        both = socket.has_dualstack_ipv6()
+        listener = socket.create_server(
+            ("", 0),
+            family=socket.AF_INET6 if both else socket.AF_INET,
+            backlog=strategy.processes,
+            dualstack_ipv6=both,
+        )
         port = listener.getsockname()[1]
         offer = [socket.gethostname(), port, secrets.token_hex(16)]
     offers = strategy.gather_text(json.dumps(offer))
@@ -180,17 +186,6 @@ def _connected(strategy, host):
                 number = getattr(socket, option)
                 peer.setsockopt(socket.IPPROTO_TCP, number, value)
     return peers
-
-
-def _listener(count):
-    if not socket.has_dualstack_ipv6():
-        return socket.create_server(("", 0), backlog=count)
-    return socket.create_server(
-        ("", 0),
-        family=socket.AF_INET6,
-        backlog=count,
-        dualstack_ipv6=True,
-    )
 
 
 def _called(host, port, token, index):

@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend.keras_private.updates import count_updates
+from keras_bridgetower.checks import check_choice
 
 # The authors' three groups. Their code searches for substrings of names, which
 # the type embedding, the contrastive scale and the ranking head lack, so these
@@ -121,12 +122,9 @@ class AdamW(keras.optimizers.Optimizer):
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
         self.rows = tuple((pattern, factor) for pattern, factor in rows)
         self.row_decay = weight_decay
+        if isinstance(decay, str):
+            check_choice("decay", decay, DECAYS)
         self.decay = decay if isinstance(decay, str) else tuple(decay)
-        if isinstance(decay, str) and decay not in DECAYS:
-            raise ValueError(
-                f"`decay` must be one of {', '.join(DECAYS)}, or a tuple of "
-                f"patterns. Received: decay={decay!r}"
-            )
 
     def build(self, variables):
         if self.built:
@@ -143,17 +141,15 @@ class AdamW(keras.optimizers.Optimizer):
         self.skipped = self.add_variable((), dtype="int32", name="skipped")
         self._factors = match_rows(variables, self.rows)
         no_decay = DECAYS.get(self.decay, self.decay)
-        kept = [
-            any(re.search(pattern, v.path) for pattern in no_decay)
+        self._decays = [
+            0.0
+            if any(re.search(p, v.path) for p in no_decay)
+            else self.row_decay
             for v in variables
         ]
-        self._decays = [0.0 if k else self.row_decay for k in kept]
 
     def apply(self, grads, trainable_variables=None):
-        variables = trainable_variables
-        if variables is None:
-            variables = self._built_for
-        variables = list(variables)
+        variables = list(trainable_variables or self._built_for)
         with keras.name_scope(self.name, caller=self):
             self.build(variables)
         grads, variables, finite = self.finite_or_zero(grads, variables)
@@ -304,9 +300,10 @@ def match_rows(variables, rows):
         v.path: [p for p, _ in rows if re.search(p, v.path)] for v in variables
     }
     used = {pattern for patterns in found.values() for pattern in patterns}
-    problems = [f"{path}: no row" for path, ps in found.items() if not ps]
-    problems += [
-        f"{path}: {len(ps)} rows" for path, ps in found.items() if len(ps) > 1
+    problems = [
+        f"{path}: {len(patterns) or 'no'} row{'s' if patterns else ''}"
+        for path, patterns in found.items()
+        if len(patterns) != 1
     ]
     needed = [pattern for pattern, _ in rows if pattern not in _GROUPS]
     problems += [f"row {p!r}: no variable" for p in needed if p not in used]
