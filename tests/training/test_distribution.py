@@ -41,7 +41,6 @@ WRONG = {
     "tensorflow": ["unreduced"],
     "torch": ["unreduced", "local_negatives"],
 }[BACKEND]
-QUICK_WRONG = WRONG if BACKEND == "torch" else []
 ONE_PROCESS = {
     "jax": {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
     "tensorflow": {"DEVICES": "2"},
@@ -57,13 +56,14 @@ TOLERANCE = {
 def run(folder, environments, kinds, optimizers):
     """Return the arrays that each process saved, by kind and name."""
     command = [RUN, ",".join(kinds), optimizers, folder / "{}.npz"]
-    processes = forks.started([command] * len(environments), environments)
-    launch.codes(processes)
-    found = [{} for _ in environments]
-    for ways, rank in zip(found, range(len(found)), strict=True):
+    launch.codes(forks.started([command] * len(environments), environments))
+    found = []
+    for rank in range(len(environments)):
+        ways = {}
         for key, value in np.load(folder / f"{rank}.npz").items():
             way, name = key.split("/", 1)
             ways.setdefault(way, {})[name] = value
+        found.append(ways)
     return found
 
 
@@ -90,64 +90,48 @@ def differences(one, other):
     return worst
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("several")
-    return launched(folder, "sgd", QUICK_WRONG, kinds=SOME_KINDS)
-
-
-def check(found, kinds, optimizer):
+def check(found, kinds, optimizer, wrong=()):
     for process in found:
         for kind in kinds:
             worst = differences(process["one"], process[kind])
             print(BACKEND, kind, optimizer, worst)
             assert worst["weight"] <= TOLERANCE[optimizer], kind
             assert worst["fit"] <= 1e-5 and worst["test"] <= 1e-5, kind
+        for kind in wrong:
+            other = process[f"data_parallel-{kind}"]
+            assert differences(process["one"], other)["weight"] > 1e-3
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    wrong = WRONG if BACKEND == "torch" else []
+    folder = tmp_path_factory.mktemp("several")
+    found = launched(folder, "sgd", wrong, kinds=SOME_KINDS)
+    return found, wrong
 
 
 # On TensorFlow it compiles for half a minute, and `tests/test_replicas.py`
 # trains on two devices there too.
 @slow_on("tensorflow")
 def test_ten_steps_equal_one_device(found):
-    check(found, SOME_KINDS, "sgd")
-
-
-@pytest.mark.parametrize("wrong", QUICK_WRONG)
-def test_missing_reduction_changes_weights(found, wrong):
-    check_seen(found, wrong)
+    found, wrong = found
+    check(found, SOME_KINDS, "sgd", wrong)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    BACKEND != "tensorflow", reason="tested above, or does not apply"
+@pytest.mark.parametrize(
+    "optimizer, task, wrong",
+    [
+        *((optimizer, "both", ()) for optimizer in TOLERANCE),
+        ("sgd", "both", WRONG),
+        ("sgd", "matching", [w for w in WRONG if w == "local_negatives"]),
+    ],
 )
-def test_missing_reduction_changes_weights_on_tensorflow(tmp_path):
-    found = launched(tmp_path, "sgd", WRONG, kinds=())
-    for wrong in WRONG:
-        check_seen(found, wrong)
-
-
-def check_seen(found, wrong):
-    for process in found:
-        other = process[f"data_parallel-{wrong}"]
-        assert differences(process["one"], other)["weight"] > 1e-3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("optimizer", TOLERANCE)
-def test_ten_steps_of_each_kind_equal_one_device(tmp_path, optimizer):
-    check(launched(tmp_path, optimizer), KINDS, optimizer)
-
-
-@pytest.mark.slow
-def test_hard_negatives_equal_those_of_one_device(tmp_path):
-    wrong = [kind for kind in WRONG if kind == "local_negatives"]
-    found = launched(tmp_path, "sgd", wrong, "matching")
-    check(found, KINDS, "sgd")
-    for process in found:
-        for kind in wrong:
-            other = process[f"data_parallel-{kind}"]
-            assert differences(process["one"], other)["weight"] > 1e-3
+def test_ten_steps_of_each_kind_equal_one_device(
+    tmp_path, optimizer, task, wrong
+):
+    found = launched(tmp_path, optimizer, wrong, task)
+    check(found, KINDS, optimizer, wrong)
 
 
 @pytest.mark.slow
@@ -160,47 +144,62 @@ def test_two_processes(tmp_path, optimizer, task):
     # JAX needs as many rows as all devices divide.
     given = {"TESTED": "16", "TASK": task}
     (tmp_path / "one").mkdir()
-    one = run(tmp_path / "one", [given], ["one"], optimizer)[0]["one"]
+    one = run(tmp_path / "one", [given], ["one"], optimizer)[0]
     environments = [one | given for one in launch.two_processes()]
     found = run(tmp_path, environments, ["multi_worker"], optimizer)
-    for process in found:
-        process["one"] = one
-    check(found, ["multi_worker"], optimizer)
+    check([process | one for process in found], ["multi_worker"], optimizer)
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="only JAX splits weights")
 def test_split_weights_are_saved_whole(found):
-    assert found[0]["fsdp"]["saved"] == 0
+    split = found[0][0]["fsdp"]
     # Eight devices cannot divide a few small weights.
-    assert found[0]["fsdp"]["share"] < 0.2
+    assert split["saved"] == 0 and split["share"] < 0.2
 
 
 @pytest.fixture
-def reset():
+def reset(monkeypatch):
+    for name in ("WORLD_SIZE", "TF_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
     yield
     keras.distribution.set_distribution(None)
     kbt.distribute("none")
 
 
-def refused(message, *args, **kwargs):
+ABSENT = {"torch": "Start it with `torchrun"}.get(
+    BACKEND, "`devices` must be from 1 to 1.*devices=9"
+)
+REFUSED = [
+    ("kind='dp'", "dp", {}),
+    ("`devices` must be 1 or left out.*devices=9", "none", {"devices": 9}),
+    (ABSENT, "data_parallel", {"devices": 9}),
+    (ABSENT, "auto", {"devices": 9}),
+    *{
+        "tensorflow": [("TF_CONFIG, such as", "multi_worker", {})],
+        "jax": [
+            ("divide the 1 devices", "model_parallel", {"model_devices": 3})
+        ],
+    }.get(BACKEND, ()),
+    *(
+        (f"or the backend jax. Received: kind='{kind}'", kind, {})
+        for kind in ("fsdp", "model_parallel")
+        if BACKEND != "jax"
+    ),
+]
+
+
+@pytest.mark.parametrize("message, kind, values", REFUSED)
+def test_kinds_and_devices_that_are_absent_are_rejected(
+    reset, message, kind, values
+):
     with pytest.raises(ValueError, match=message):
-        kbt.distribute(*args, **kwargs)
+        kbt.distribute(kind, **values)
 
 
-def test_unknown_kinds_are_rejected(reset):
-    refused("`kind` must be 'auto' or one of.*Received: kind='dp'", "dp")
-    if BACKEND != "jax":
-        for kind in ("fsdp", "model_parallel"):
-            refused("needs the backend jax. Received: kind=", kind)
-
-
-def test_wrong_arguments_are_rejected(reset):
-    message = "the kind {} takes devices alone. Received: model_devices=2"
-    for kind in ("none", "data_parallel"):
-        refused(message.format(repr(kind)), kind, model_devices=2)
-    refused("`device` must be left out", "none", device=1)
-    for value in (0, "2", 1.5):
-        refused("must be an integer from 1. Received: d", devices=value)
+def test_one_device_is_the_default_of_one_device(reset):
+    alone = kbt.distribute("none")
+    for values in ({}, {"devices": 1}):
+        assert type(kbt.distribute(**values)) is type(alone)
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="JAX uses it")
@@ -208,27 +207,8 @@ def test_keras_distribution_is_rejected(reset):
     mesh = keras.distribution.DeviceMesh((1,), ("batch",), ["cpu:0"])
     layout = keras.distribution.DataParallel(device_mesh=mesh)
     keras.distribution.set_distribution(layout)
-    message = "`keras.distribution` must not be set"
-    refused(message)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="`keras.distribution` must not be"):
         kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
-
-
-def test_absent_devices_are_rejected(reset, monkeypatch):
-    for name in ("WORLD_SIZE", "TF_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
-    message = {"torch": "Start it with `torchrun"}.get(
-        BACKEND, "`devices` must be from 1 to 1.*devices=9"
-    )
-    refused(message, "data_parallel", devices=9)
-    refused(message, devices=9)
-    refused(
-        f"`devices` must be 1 or left out.*{BACKEND} sees 1.*devices=9",
-        "none",
-        devices=9,
-    )
-    assert type(kbt.distribute(devices=1)) is type(kbt.distribute("none"))
-    assert type(kbt.distribute()) is type(kbt.distribute("none"))
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="needs a launcher")
@@ -253,11 +233,13 @@ def test_tasks_compiled_for_other_devices_are_rejected(reset):
     x, y = features(batch=2), np.eye(4, dtype="float32")[:2]
     devices.set_current(Several())
     message = "compiled for one device, to run on Several of 1 replicas"
-    for run in (task.fit, task.evaluate, task.train_on_batch):
+    for run, data in (
+        *((run, (x, y)) for run in (task.fit, task.evaluate)),
+        (task.train_on_batch, (x, y)),
+        (task.predict, (x,)),
+    ):
         with pytest.raises(ValueError, match=message):
-            run(x, y)
-    with pytest.raises(ValueError, match=message):
-        task.predict(x)
+            run(*data)
     # Weights and optimizer are unchanged.
     kbt.distribute("none")
     task.fit(x, y, verbose=0)
@@ -297,15 +279,8 @@ def test_accumulation_equals_that_of_keras(reset):
         np.testing.assert_allclose(a, b, atol=1e-6, rtol=0)
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's launcher")
-def test_workers_without_addresses_are_rejected(reset, monkeypatch):
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    refused("TF_CONFIG, such as", "multi_worker")
-
-
 @pytest.mark.skipif(BACKEND != "jax", reason="only JAX splits layers")
 def test_layout_rows_name_every_weight(reset, monkeypatch):
-    refused("must divide the 1 devices", "model_parallel", model_devices=3)
     monkeypatch.setattr(on_jax, "WHOLE", on_jax.WHOLE[1:])
     strategy = kbt.distribute("model_parallel", model_devices=1)
     with strategy.scope(), pytest.raises(ValueError, match="layer_norm/beta"):
@@ -348,50 +323,36 @@ class Broken(keras.callbacks.Callback):
         super().__init__()
         self.left = batches
 
-    def on_train_batch_end(self, batch, logs=None):
-        self._count()
-
-    def on_test_batch_begin(self, batch, logs=None):
-        self._count()
-
-    def on_predict_batch_begin(self, batch, logs=None):
-        self._count()
-
-    def _count(self):
+    def count(self, batch, logs=None):
         self.left -= 1
         if self.left < 0:
             raise OSError("no such picture")
 
-
-@pytest.mark.skipif(BACKEND != "jax", reason="the others never lose them")
-@slow_on("jax")
-def test_weights_are_kept_after_an_error_in_evaluate_and_predict():
-    task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
-    task.compile("sgd", jit_compile=True)
-    before = [array(v) for v in task.variables]
-    x, y = features(task.backbone, batch=4), np.eye(4, dtype="float32")
-    for run, data in ((task.evaluate, (x, y)), (task.predict, (x,))):
-        for batches in (2, 0):
-            broken = {"callbacks": [Broken(batches)], "verbose": 0}
-            with pytest.raises(OSError, match="no such picture"):
-                run(*data, batch_size=1, **broken)
-            for variable, value in zip(task.variables, before, strict=True):
-                np.testing.assert_array_equal(array(variable), value)
+    on_train_batch_end = on_test_batch_begin = on_predict_batch_begin = count
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="the others never lose them")
 @slow_on("jax")
-def test_weights_are_kept_after_an_error_in_fit():
+def test_weights_are_kept_after_an_error():
     task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
     task.compile(keras.optimizers.SGD(0.1, momentum=0.9), jit_compile=True)
     x, y = features(task.backbone, batch=4), np.eye(4, dtype="float32")
     task.fit(x, y, verbose=0)
     kept = [*task.variables, *task.optimizer.variables]
     before = [array(v) for v in kept]
-    with pytest.raises(ValueError):
-        task.fit(x, y[:, :3], verbose=0)
-    for variable, value in zip(kept, before, strict=True):
-        np.testing.assert_array_equal(array(variable), value)
+    runs = [
+        (OSError, run, data, {"batch_size": 1, "callbacks": [Broken(batches)]})
+        for run, data in ((task.evaluate, (x, y)), (task.predict, (x,)))
+        for batches in (2, 0)
+    ]
+    for error, run, data, values in (
+        *runs,
+        (ValueError, task.fit, (x, y[:, :3]), {}),
+    ):
+        with pytest.raises(error):
+            run(*data, verbose=0, **values)
+        for variable, value in zip(kept, before, strict=True):
+            np.testing.assert_array_equal(array(variable), value)
     # Steps that were done stay done.
     with pytest.raises(OSError, match="no such picture"):
         task.fit(x, y, verbose=0, callbacks=[Broken(0)])
