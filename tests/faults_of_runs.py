@@ -122,8 +122,8 @@ ROWS = {
             SURVIVAL + "survivors_of",
             "the others end within 10 s",
         ),
-        "one of them fails": (RANKS + "what_fails_in", TYPED),
-        "one row for each, to be paired": (RANKS + "one_row", TYPED),
+        "one of them fails": (RANKS + "an_error_in_one", TYPED),
+        "one row for each, to be paired": (RANKS + "matching_needs", TYPED),
         "a stream that is divided already": (RANKS + "a_stream_is", TYPED),
     },
     "pictures": {
@@ -142,9 +142,9 @@ ROWS = {
     },
     "`predict`": {
         "two at once": (SOURCES + "one_process", TYPED),
-        "lock of a killed process": (SOURCES + "the_lock", "goes on"),
+        "lock of a killed process": (SOURCES + "lock_of", "goes on"),
         "changed pictures": (SOURCES + "changed", TYPED),
-        "path or link out of the folder": (SOURCES + "a_table", LINE),
+        "path or link out of the folder": (SOURCES + "table_pictures", LINE),
     },
 }
 

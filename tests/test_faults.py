@@ -2,6 +2,7 @@
 
 import re
 
+import faults_of_runs
 import faults_run
 import pytest
 from builders import ONE_BACKEND
@@ -32,6 +33,13 @@ def test_each_promise_names_a_test_that_exists():
         for file, test in named:
             code = (faults_run.PACKAGE.parent / file).read_text()
             assert re.search(rf"^def {test}\(", code, re.M), (file, test)
+
+
+def test_each_fault_of_a_run_is_injected_by_a_test():
+    for start in faults_of_runs.starts():
+        file, _, name = start.partition("::")
+        code = (faults_run.PACKAGE.parent / "tests" / file).read_text()
+        assert f"\ndef {name.partition('[')[0]}" in code, start
 
 
 @pytest.mark.slow

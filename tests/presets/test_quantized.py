@@ -120,7 +120,7 @@ def test_saved_and_opened(way, tmp_path):
 def test_layers_have_the_same_numbers_on_every_backend():
     """They name the quantized layers of a preset."""
     numbered = layer_records.numbered_layers(shallow())
-    names = [f"{place} {layer.name}" for place, layer in numbered]
+    names = [f"{place} {layer.name}" for place, layer in numbered.items()]
     assert len(names) == len(set(names)) > 50
     assert NAMES_OF_LAYERS == zlib.crc32("\n".join(names).encode()), names
 

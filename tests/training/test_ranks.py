@@ -35,7 +35,6 @@ from keras_bridgetower.distribution.divide_batches import is_divided
 from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import Strategy
-from keras_bridgetower.distribution.strategy import by_process
 from keras_bridgetower.tasks.fit.batch_checks import check_partners
 from keras_bridgetower.training.runs import agreement
 from keras_bridgetower.training.runs import state
@@ -100,27 +99,27 @@ def check_trained(found, batch=8):
     check_read(found, batch)
     check_faults(found, weights="process 0.*weights=.*process 1: weights=")
     arrays, _ = zip(*found, strict=True)
+    whole = {k: v for k, v in arrays[0].items() if k.startswith("whole/")}
+    assert whole
     for one in arrays:
-        names = [name for name in one if name.startswith("whole/")]
-        assert names
-        for name in names:
+        for name, weight in whole.items():
             # Continued, as in one go; and the same in every process.
-            part = one[name.replace("whole", "part")]
-            np.testing.assert_array_equal(one[name], part)
-            np.testing.assert_array_equal(one[name], arrays[0][name])
+            for other in (name, name.replace("whole", "part")):
+                np.testing.assert_array_equal(one[other], weight)
     check_draws(arrays)
 
 
 def check_draws(arrays):
     """Check that draws of two processes are independent."""
     for kind in ("mask/", "match/"):
+        names = [[n for n in one if n.startswith(kind)] for one in arrays]
         drawn = [
-            np.stack([one[n] for n in sorted(one) if n.startswith(kind)])
-            for one in arrays
+            np.stack([one[name] for name in sorted(own)])
+            for one, own in zip(arrays, names, strict=True)
         ]
         for one, other in itertools.combinations(drawn, 2):
             assert (one != other).any()
-        numbers = [n for one in arrays for n in one if n.startswith(kind)]
+        numbers = sum(names, [])
         assert len(numbers) == len(set(numbers))
     if BACKEND == "jax":
         return
@@ -258,49 +257,49 @@ def failing():
 
 
 @fastest
-def test_an_error_in_one_process_ends_all():
+@pytest.mark.parametrize(
+    "strategy, function, error, message",
+    [
+        (Pair(""), failing, ProcessError, "process 0: no .*process 1: nothing"),
+        (Pair("no such file"), int, ProcessError, "process 1: no such file"),
+        # With one process, or equal errors, the original error is raised.
+        (Pair("no space left"), failing, OSError, "no space left"),
+        (Strategy(), failing, OSError, "no space left"),
+    ],
+)
+def test_an_error_in_one_process_ends_all(strategy, function, error, message):
+    with pytest.raises(error, match=f"(?s){message}"):
+        strategy.together(function)
+
+
+@fastest
+def test_processes_without_an_error_go_on():
     assert Pair("").together(lambda: 3) == 3
-    message = "(?s)process 0: no space left.*process 1: nothing failed"
-    with pytest.raises(ProcessError, match=message):
-        Pair("").together(failing)
-    with pytest.raises(ProcessError, match="process 1: no such file"):
-        Pair("no such file").together(lambda: 3)
-    # With one process, or equal errors, the original error is raised.
-    with pytest.raises(OSError, match="no space left"):
-        Pair("no space left").together(failing)
-    with pytest.raises(OSError, match="no space left"):
-        Strategy().together(failing)
     # Waiting for process 0 raises nothing.
     assert Pair("", index=1).by_chief(failing) is None
 
 
 @fastest
-def test_errors_mention_other_processes():
+@pytest.mark.parametrize(
+    "strategy, error, note",
+    [
+        (Strategy(), RuntimeError(), None),
+        (
+            Pair("", index=1),
+            RuntimeError(),
+            "This is process 1 of 2",
+        ),
+        (Pair(""), ProcessError(), None),
+    ],
+)
+def test_errors_mention_other_processes(strategy, error, note):
     with (
-        pytest.raises(RuntimeError) as alone,
-        agreement.other_processes_named(Strategy()),
+        pytest.raises(type(error)) as raised,
+        agreement.other_processes_named(strategy),
     ):
-        raise RuntimeError("connection closed")
-    assert not hasattr(alone.value, "__notes__")
-    with (
-        pytest.raises(RuntimeError) as second,
-        agreement.other_processes_named(Pair("", index=1)),
-    ):
-        raise RuntimeError("connection closed")
-    (note,) = second.value.__notes__
-    assert re.match("This is process 1 of 2. .*another process ended", note)
-    with (
-        pytest.raises(ProcessError) as typed,
-        agreement.other_processes_named(Pair("no space left")),
-    ):
-        Pair("no space left").together(lambda: 3)
-    assert not hasattr(typed.value, "__notes__")
-
-
-@fastest
-def test_equal_texts_of_processes_share_a_line():
-    lines = by_process(["a", "b", "a"]).splitlines()
-    assert lines == ["process 0, 2: a", "process 1: b"]
+        raise error
+    notes = getattr(raised.value, "__notes__", [""])
+    assert re.match(note or "$", *notes)
 
 
 class Apart(Pair):
@@ -359,8 +358,7 @@ def stream(records, batch_size=4, **kwargs):
 
 @fastest
 def test_a_stream_is_shared_by_the_strategy(records):
-    whole = streams.ids(stream(records).batch(0)[0])
-    shares = []
+    whole, shares = streams.ids(stream(records).batch(0)[0]), []
     for index in range(2):
         strategy = Pair("", index)
         own = strategy.share(stream(records))
@@ -380,8 +378,7 @@ def test_a_stream_is_shared_by_the_strategy(records):
             with pytest.raises(ValueError, match="divided among processes"):
                 Several().dataset(batches)
     assert shares == whole
-    message = "this one is 0 of 2.*num_hosts=4, host=3"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="num_hosts=4, host=3"):
         Pair("").share(stream(records, num_hosts=4, host=3))
     with pytest.raises(ValueError, match="batches of one known size"):
         Pair("").batches(stream(records, remainder="keep"))
@@ -455,9 +452,9 @@ def test_uneven_batches_are_rejected(monkeypatch):
 
 @fastest
 def test_parallel_batches_are_limited_by_memory():
-    few = batches_at_once([("uint8", (288, 288, 3)), ("object", ())], 8)
-    assert few == os.cpu_count()
-    assert batches_at_once([("uint8", (2**20,))], 1024) == min(
-        2, os.cpu_count()
-    )
-    assert batches_at_once([("uint8", (2**20,))], 8192) == 1
+    for spec, batch, most in (
+        ([("uint8", (288, 288, 3)), ("object", ())], 8, os.cpu_count()),
+        ([("uint8", (2**20,))], 1024, min(2, os.cpu_count())),
+        ([("uint8", (2**20,))], 8192, 1),
+    ):
+        assert batches_at_once(spec, batch) == most
