@@ -8,7 +8,7 @@ from launch import BACKEND
 
 RUN = pathlib.Path(__file__).parent / "unchanged_run.py"
 ENVIRONMENT = {
-    "jax": {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+    "jax": {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
     "tensorflow": {},
     "torch": launch.several_processes(1)[0],
 }[BACKEND]

@@ -6,14 +6,12 @@ A kind is one of `distribution_run.WAYS`, or `whole`: one device, on which a
 batch is an update. All read the same rows for each update.
 """
 
-import os
 import sys
 
 import distribution_run
 import keras
 import numpy as np
-from distribution_run import SIDE
-from distribution_run import TOKENS
+import tensorflow as tf
 from distribution_run import WAYS
 
 import keras_bridgetower as kbt
@@ -23,7 +21,7 @@ from keras_bridgetower.training.optim.schedules import WarmupPolynomial
 
 # Three batches make an update, and five an epoch: some epochs end within one.
 UPDATES, PARTS, ROWS, BATCHES = 10, 3, 8, 5
-PEAK, WARMUP, POWER, ANSWERS = 0.1, 3, 2.0, 4
+PEAK, WARMUP, POWER = 0.1, 3, 2.0
 
 
 def schedule(peak):
@@ -56,32 +54,13 @@ class Rates(keras.callbacks.Callback):
         self.found.append(float(keras.ops.convert_to_numpy(rate)))
 
 
-def rows():
-    import tensorflow as tf
-
-    rng = np.random.default_rng(0)
-    count = BATCHES * ROWS
-    mask = np.ones((count, TOKENS), "int32")
-    mask[::3, 2:] = 0
-    x = {
-        "images": rng.normal(size=(count, SIDE, SIDE, 3)).astype("float32"),
-        "token_ids": rng.integers(5, 60, (count, TOKENS)).astype("int32"),
-        "padding_mask": mask,
-    }
-    y = rng.uniform(size=(count, ANSWERS)).astype("float32")
-    return tf.data.Dataset.from_tensor_slices((x, y))
-
-
 def made(name, **kwargs):
-    """The task, with the same weights on every device and backend."""
-    task = kbt.BridgeTowerVQA(distribution_run.small(), answers=list("abcd"))
-    rng = np.random.default_rng(3)
-    for weight in sorted(task.trainable_weights, key=lambda w: w.path):
-        noise = rng.normal(size=weight.shape, scale=0.2)
-        weight.assign(noise + weight.path.endswith("gamma"))
-    jitted = keras.config.backend() == "jax"
-    task.compile(OPTIMIZERS[name](**kwargs), jit_compile=jitted)
-    return task
+    return distribution_run.built(
+        lambda: OPTIMIZERS[name](**kwargs),
+        lambda: kbt.BridgeTowerVQA(
+            distribution_run.small(), answers=list("abcd")
+        ),
+    )
 
 
 def trained(strategy, kind, name):
@@ -89,7 +68,10 @@ def trained(strategy, kind, name):
     accumulated = {"gradient_accumulation_steps": PARTS} if parts > 1 else {}
     with strategy.scope():
         task = made(name, **accumulated)
-    data = rows()
+    rng, count = np.random.default_rng(0), BATCHES * ROWS
+    x = distribution_run.features_of(count, rng)
+    y = rng.uniform(size=(count, 4)).astype("float32")
+    data = tf.data.Dataset.from_tensor_slices((x, y))
     epochs = UPDATES * PARTS // BATCHES
     if kind == "whole":
         # The rows of all epochs, divided into updates.
@@ -125,12 +107,5 @@ def main(kinds, optimizers, destination):
 
 
 if __name__ == "__main__":
-    if keras.config.backend() == "tensorflow":
-        import tensorflow as tf
-
-        devices = int(os.environ.get("DEVICES", "1"))
-        tf.config.set_logical_device_configuration(
-            tf.config.list_physical_devices("CPU")[0],
-            [tf.config.LogicalDeviceConfiguration()] * devices,
-        )
+    distribution_run.make_devices()
     main(*sys.argv[1:])

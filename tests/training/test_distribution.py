@@ -32,8 +32,7 @@ KINDS = {
     "tensorflow": ["data_parallel"],
     "torch": ["data_parallel"],
 }[BACKEND]
-# Each must be compiled. Slow tests run all of them, `tests/test_replicas.py`
-# the data parallel kind of JAX.
+# Each must be compiled. Slow tests run all of them.
 SOME_KINDS = ["fsdp"] if BACKEND == "jax" else KINDS
 # Parts that are left out on purpose, to prove that the test notices it.
 WRONG = {
@@ -45,12 +44,8 @@ ONE_PROCESS = {
     "jax": {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
     "tensorflow": {"DEVICES": "2"},
 }
-TOLERANCE = {
-    "sgd": 1e-6,
-    "adamw": 5e-5,
-    "accumulated": 1e-6,
-    "accumulated_adamw": 5e-5,
-}
+# `tests/training/test_updates.py` tests accumulation.
+TOLERANCE = {"sgd": 1e-6, "adamw": 5e-5}
 
 
 def run(folder, environments, kinds, optimizers):
@@ -110,9 +105,6 @@ def found(tmp_path_factory):
     return found, wrong
 
 
-# On TensorFlow it compiles for half a minute, and `tests/test_replicas.py`
-# trains on two devices there too.
-@slow_on("tensorflow")
 def test_ten_steps_equal_one_device(found):
     found, wrong = found
     check(found, SOME_KINDS, "sgd", wrong)

@@ -25,7 +25,6 @@ from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.runs import checks
 from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
-from keras_bridgetower.training.runs.checkpoint import _Watch
 from keras_bridgetower.training.runs.folders import CheckpointError
 
 pytestmark = LONG_ELSEWHERE
@@ -48,11 +47,30 @@ class Calls(keras.callbacks.Callback):
             self.function()
 
 
-@pytest.mark.parametrize("name", ["every", "keep"])
-@pytest.mark.parametrize("value", [0, -1, 2.0, True])
-def test_every_and_keep_are_checked(tmp_path, name, value):
-    with pytest.raises(ValueError, match=f"`{name}` must be an integer from 1"):
+WRONG = [("every", 0), ("keep", 2.0), ("mode", "best"), ("on_nonfinite", "go")]
+
+
+@pytest.mark.parametrize("name, value", WRONG)
+def test_wrong_arguments_are_rejected(tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be"):
         Checkpoint(tmp_path, resume_run.Rows(), **{name: value})
+
+
+SAVED = [
+    ({}, 6),
+    ({"epoch": 0}, 6),
+    ({"epoch": 0, "step": 1, "batch": 2}, 6),
+    ({"epoch": 0, "step": 6}, 6),
+    ({"epoch": 0, "step": 1}, "6"),
+]
+
+
+@FASTEST
+@pytest.mark.parametrize("position, length", SAVED)
+def test_wrong_positions_are_rejected(position, length):
+    facts = {"position": position, "stream": {"steps_per_epoch": length}}
+    with pytest.raises(CheckpointError, match="position of its run"):
+        checks.saved_position(facts, 6)
 
 
 @FASTEST
@@ -66,40 +84,28 @@ def test_monitors_must_be_logged(tmp_path):
     assert saved.name == "step-000000006"
     # Every second epoch is evaluated, and the first is not.
     checkpoint = Checkpoint(tmp_path / "freq", stream, monitor="val_loss")
-    checkpoint.fit(
-        resume_run.task(),
-        12,
-        verbose=0,
-        validation_data=stream.batch(0),
-        validation_freq=2,
-    )
+    evaluated = {"validation_data": stream.batch(0), "validation_freq": 2}
+    checkpoint.fit(resume_run.task(), 12, verbose=0, **evaluated)
     _, facts = folders.newest(tmp_path / "freq")
     assert "val_loss" in facts["logs"]
 
 
 REJECTED = {
-    "epochs": (dict(epochs=1), "`epochs` must be left out.*=1$"),
-    "steps": (dict(steps_per_epoch=1), "`steps_per_epoch` must be left out"),
-    "swapped averages": (
-        dict(callbacks=[keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]),
-        "`callbacks` must have no `SwapEMAWeights`",
-    ),
-    "backup": (
-        dict(callbacks=[keras.callbacks.BackupAndRestore("backup")]),
-        "`callbacks` must have no `BackupAndRestore`",
-    ),
-    "best weights": (
-        dict(
-            callbacks=[keras.callbacks.EarlyStopping(restore_best_weights=True)]
-        ),
-        "`callbacks` must have no `EarlyStopping`.*best_weights=True",
-    ),
+    "epochs": ({"epochs": 1}, "`epochs` must be left out.*=1$"),
+    "steps": ({"steps_per_epoch": 1}, "`steps_per_epoch` must be left out"),
+    "swapped averages": keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
+    "backup": keras.callbacks.BackupAndRestore("backup"),
+    "best weights": keras.callbacks.EarlyStopping(restore_best_weights=True),
 }
 
 
 @FASTEST
-@pytest.mark.parametrize("arguments, message", REJECTED.values(), ids=REJECTED)
-def test_arguments_of_fit_are_rejected(tmp_path, arguments, message):
+@pytest.mark.parametrize("rejected", REJECTED.values(), ids=REJECTED)
+def test_arguments_of_fit_are_rejected(tmp_path, rejected):
+    if isinstance(rejected, keras.callbacks.Callback):
+        message = f"`callbacks` must have no `{type(rejected).__name__}`"
+        rejected = {"callbacks": [rejected]}, message
+    arguments, message = rejected
     checkpoint = Checkpoint(tmp_path, resume_run.Rows())
     with pytest.raises(ValueError, match=message):
         checkpoint.fit(compiled(), 6, **arguments)
@@ -145,13 +151,8 @@ def test_force_hosts_allows_other_hosts_only(tmp_path):
     reader = streams.write(tmp_path / "rows", rows)
 
     def origin(hosts, seed=0):
-        stream = Stream(
-            reader,
-            4,
-            transform("blip", SIDE),
-            num_hosts=hosts,
-            seed=seed,
-        )
+        values = {"num_hosts": hosts, "seed": seed}
+        stream = Stream(reader, 4, transform("blip", SIDE), **values)
         return checks.origin({}, stream)
 
     for force, then, now, differs in (
@@ -318,18 +319,10 @@ def test_loss_scaling(tmp_path):
     assert int(array(task.optimizer.iterations)) == 5
 
 
-def test_failures_with_another_optimizer():
-    task = resume_run.task(keras.optimizers.SGD(0.1))
-    watch = _Watch(task)
-    assert [bool(watch.failure(x)) for x in (1.0, np.nan, np.nan)] == [0, 1, 0]
-    watch.is_finite = True
-    assert watch.failure(np.inf) == "the loss is not finite"
-
-
 @FASTEST
 def test_stop_training_by_another_callback(tmp_path):
     def fit(steps, callback):
-        task = resume_run.task()
+        task = resume_run.task(keras.optimizers.SGD(0.1))
         callback.set_model(task)
         checkpoint = Checkpoint(tmp_path, resume_run.Rows(), every=2)
         checkpoint.fit(task, steps, [callback], verbose=0)
@@ -339,28 +332,24 @@ def test_stop_training_by_another_callback(tmp_path):
         call.model.stop_training = True
 
     # In the middle of an epoch, and at its end after the run continued.
-    call = Calls(stop, steps=3)
-    position = fit(18, call)
-    assert (position.epoch, position.step) == (0, 3)
-    call = Calls(stop)
-    position = fit(18, call)
-    assert (position.epoch, position.step) == (1, 0)
+    for call, position in (
+        (Calls(stop, steps=3), checks.Position(0, 3)),
+        (Calls(stop), checks.Position(1, 0)),
+    ):
+        assert fit(18, call) == position
 
 
 @FASTEST
 def test_the_sigterm_handler_is_restored(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
 
-    def fit(name, call):
-        Checkpoint(tmp_path / name, resume_run.Rows(), every=6).fit(
-            resume_run.task(), 6, [call], verbose=0
-        )
-
-    with pytest.raises(KeyboardInterrupt):
-        fit("error", resume_run.Ends(3))
-    assert signal.getsignal(signal.SIGTERM) is before
-    asks = resume_run.Ends(3, signal.SIGTERM)
-    with pytest.raises(SystemExit) as ended:
-        fit("asked", asks)
+    for kind, error in (
+        (None, KeyboardInterrupt),
+        (signal.SIGTERM, SystemExit),
+    ):
+        call = resume_run.Ends(3, kind)
+        checkpoint = Checkpoint(tmp_path / error.__name__, resume_run.Rows())
+        with pytest.raises(error) as ended:
+            checkpoint.fit(resume_run.task(), 6, [call], verbose=0)
+        assert signal.getsignal(signal.SIGTERM) is before
     assert ended.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) is before
