@@ -4,17 +4,20 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import subprocess
-import sys
 import threading
 
 import keras
+import launch
 import numpy as np
 import pytest
 import resume_run
+import streams
 from builders import FASTEST
 from builders import array
 from builders import long_but
+from keras import callbacks
 
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.distribution.strategy import Strategy
@@ -30,56 +33,43 @@ pytestmark = FASTEST
 
 
 def task(**kwargs):
-    built = resume_run.task(AdamW(**{"learning_rate": 1e-2} | kwargs))
-    return built
+    return resume_run.task(AdamW(**{"learning_rate": 1e-2} | kwargs))
+
+
+def decaying(peak=1e-2, steps=12):
+    return {"learning_rate": WarmupPolynomial(peak, total_steps=steps)}
 
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
     """Return the folder of a run of two steps."""
     folder = tmp_path_factory.mktemp("begun")
-    schedule = WarmupPolynomial(1e-2, total_steps=12)
-    Checkpoint(folder, resume_run.Rows(), every=2).fit(
-        task(learning_rate=schedule), 2, verbose=0
-    )
+    checkpoint = Checkpoint(folder, resume_run.Rows(), every=2)
+    checkpoint.fit(task(**decaying()), 2, verbose=0)
     return folder
 
 
-def converted(built, **kwargs):
-    converter = built.preprocessor.image_converter
-    for name, value in kwargs.items():
-        setattr(converter, name, value)
-
-
 OPTIMIZERS = {
-    "rate": (
-        {"learning_rate": WarmupPolynomial(2e-2, total_steps=12)},
-        "training.optimizer.learning_rate.peak: 0.01 then, 0.02 now",
-    ),
+    "rate": (decaying(2e-2), "learning_rate.peak: 0.01 then, 0.02 now"),
     "steps": (
-        {"learning_rate": WarmupPolynomial(1e-2, total_steps=13)},
-        "training.optimizer.learning_rate.total_steps: 12 then, 13 now",
+        decaying(steps=13),
+        "learning_rate.total_steps: 12 then, 13 now",
     ),
-    "decay": (
-        {"weight_decay": 0.1},
-        "training.optimizer.weight_decay: 0.01 then, 0.1 now",
-    ),
+    "decay": ({"weight_decay": 0.1}, "weight_decay: 0.01 then, 0.1 now"),
     "clipping": (
         {"global_clipnorm": 1.0},
-        "training.optimizer.global_clipnorm: None then, 1.0 now",
+        "global_clipnorm: None then, 1.0 now",
     ),
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_changed_optimizers_are_rejected(begun, name):
-    change, expected = OPTIMIZERS[name]
-    schedule = {"learning_rate": WarmupPolynomial(1e-2, total_steps=12)}
+@pytest.mark.parametrize("change, found", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_changed_optimizers_are_rejected(begun, change, found):
     checkpoint = Checkpoint(begun, resume_run.Rows())
-    with pytest.raises(CheckpointError) as refused:
-        checkpoint.resume(task(**schedule | change))
-    assert expected in str(refused.value)
-    assert checkpoint.resume(task(**schedule)).step == 2
+    message = re.escape(f"training.optimizer.{found}")
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.resume(task(**decaying() | change))
+    assert checkpoint.resume(task(**decaying())).step == 2
 
 
 def lines(one, other):
@@ -89,8 +79,6 @@ def lines(one, other):
 @pytest.fixture(scope="module")
 def of_records(tmp_path_factory):
     """Return a stream and a task with a preprocessor."""
-    import streams
-
     folder = tmp_path_factory.mktemp("records")
     rows = [streams.record("captions", i, samples=1) for i in range(8)]
     streams.write(folder, rows, "captions")
@@ -106,34 +94,26 @@ def test_identity_of_models(of_records):
     assert checks.of_model(resume_run.task()) == checks.of_model(
         resume_run.task()
     )
-    converter = built.preprocessor.image_converter
-    changes = {
-        "preprocessor.image_converter.mean": (converter, "mean", MEAN[::-1]),
-        "preprocessor.image_converter.mode": (converter, "mode", "crop"),
-        "preprocessor.rate": (built.preprocessor, "rate", 0.5),
-        "preprocessor.tokenizer.sequence_length": (
-            built.preprocessor.tokenizer,
-            "sequence_length",
-            20,
-        ),
-    }
-    for name, (owner, attribute, value) in changes.items():
+    preprocessor = built.preprocessor
+    converter, tokens = preprocessor.image_converter, preprocessor.tokenizer
+    fusion = built.backbone.fusion._flatten_layers()
+    dropout = next(x for x in fusion if isinstance(x, keras.layers.Dropout))
+    half = keras.DTypePolicy("mixed_bfloat16")
+    start = "preprocessor.image_converter"
+    for name, owner, attribute, value in (
+        (f"{start}.mean", converter, "mean", MEAN[::-1]),
+        (f"{start}.mode", converter, "mode", "crop"),
+        ("preprocessor.rate", preprocessor, "rate", 0.5),
+        ("preprocessor.tokenizer.sequence_length", tokens, None, 20),
+        ("dropout", dropout, "rate", 0.3),
+        # As in quantized or converted layers.
+        ("dtype", dropout, "dtype_policy", half),
+    ):
+        attribute = attribute or name.rpartition(".")[2]
         before = getattr(owner, attribute)
         setattr(owner, attribute, value)
         assert lines(then, checks.of_run(built, stream)) == {name}
         setattr(owner, attribute, before)
-    dropout = next(
-        x
-        for x in built.backbone.fusion._flatten_layers()
-        if isinstance(x, keras.layers.Dropout)
-    )
-    before, dropout.rate = dropout.rate, 0.3
-    assert lines(then, checks.of_run(built, stream)) == {"dropout"}
-    dropout.rate = before
-    # Weights in half precision, as in quantized or converted layers.
-    dropout.dtype_policy = keras.DTypePolicy("mixed_bfloat16")
-    assert lines(then, checks.of_run(built, stream)) == {"dtype"}
-    dropout.dtype_policy = keras.DTypePolicy("float32")
 
 
 def test_identity_of_an_earlier_version(of_records):
@@ -178,12 +158,11 @@ def test_older_checkpoints_continue(tmp_path):
     stream = resume_run.Rows()
     Checkpoint(tmp_path, stream, every=2).fit(task(), 2, verbose=0)
     older(tmp_path)
-    with pytest.warns(UserWarning, match="could not be compared") as warned:
+    message = "could not be compared.*optimizer.weight_decay"
+    with pytest.warns(UserWarning, match=message):
         history = Checkpoint(tmp_path, stream).fit(
             task(weight_decay=0.5), 6, verbose=0
         )
-    expected = [str(w.message) for w in warned if "compared" in str(w.message)]
-    assert len(expected) == 1 and "optimizer.weight_decay" in expected[0]
     assert history.epoch == [0]
 
 
@@ -199,19 +178,14 @@ with folders.exclusive(sys.argv[1], Strategy()):
 
 def test_one_run_in_a_folder(tmp_path):
     """Lock a folder until the process ends in any way."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDS, tmp_path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    command = ["-c", HOLDS, tmp_path]
+    (process,) = launch.started([command], [{}], **pipes)
     with process:
-        assert process.stdout.readline() == b"held\n"
+        assert process.stdout.readline() == "held\n"
         checkpoint = Checkpoint(tmp_path, resume_run.Rows())
-        with pytest.raises(
-            CheckpointError, match=f"one run at a time.*pid {process.pid} on"
-        ):
+        message = f"one run at a time.*pid {process.pid} on"
+        with pytest.raises(CheckpointError, match=message):
             checkpoint.fit(task(), 2, verbose=0)
         process.kill()
     checkpoint.fit(task(), 2, verbose=0)
@@ -236,12 +210,10 @@ def test_all_processes_of_a_run_share_its_lock(tmp_path):
     with (
         folders.exclusive(tmp_path, Strategy()),
         folders.exclusive(tmp_path, Rank(False)),
+        pytest.raises(CheckpointError, match=f"pid {os.getpid()} on"),
+        folders.exclusive(tmp_path, Rank(True)),
     ):
-        with (
-            pytest.raises(CheckpointError, match=f"pid {os.getpid()} on"),
-            folders.exclusive(tmp_path, Rank(True)),
-        ):
-            pass
+        pass
 
 
 def test_outside_the_main_thread(tmp_path):
@@ -275,26 +247,19 @@ def test_states_of_keras_callbacks_continue(tmp_path, steps):
     def run(name, *ends):
         keras.utils.set_random_seed(0)
         built = task()
+        score = {"monitor": "score", "mode": "min"}
+        best = {"save_best_only": True, "save_weights_only": True}
         counted = [
-            keras.callbacks.ReduceLROnPlateau(
-                "score", 0.5, patience=2, mode="min"
+            callbacks.ReduceLROnPlateau(factor=0.5, patience=2, **score),
+            callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.9),
+            callbacks.ModelCheckpoint(
+                tmp_path / f"{name}.weights.h5", **score, **best
             ),
-            keras.callbacks.LearningRateScheduler(
-                lambda epoch, rate: rate * 0.9
-            ),
-            keras.callbacks.ModelCheckpoint(
-                tmp_path / f"{name}.weights.h5",
-                "score",
-                save_best_only=True,
-                save_weights_only=True,
-                mode="min",
-            ),
-            keras.callbacks.EarlyStopping("score", patience=4, mode="min"),
+            callbacks.EarlyStopping(patience=4, **score),
         ]
-        history = Checkpoint(tmp_path / name, resume_run.Rows(), every=1).fit(
-            built, 60, [Rises(), *counted, *ends], verbose=0
-        )
-        return built, history, counted
+        checkpoint = Checkpoint(tmp_path / name, resume_run.Rows(), every=1)
+        added = [Rises(), *counted, *ends]
+        return built, checkpoint.fit(built, 60, added, verbose=0), counted
 
     whole, history, counted = run("whole")
     assert history.epoch == [0, 1, 2, 3, 4]

@@ -25,17 +25,10 @@ from keras_bridgetower.training.runs.folders import CheckpointError
 
 def run(directory, out, moment=None, environment=None):
     """Return the exit code of a run in a process of its own."""
-    expected = {"seconds": (-9, 0), "save": (-9, 0), "term": (143,)}
-    kind = (moment or ":").split(":")[0]
-    command = [
-        resume_run.__file__,
-        directory,
-        out,
-        *([moment] if moment else []),
-    ]
-    (code,) = launch.codes(
-        forks.started([command], [environment or {}]), expected.get(kind, (0,))
-    )
+    command = [resume_run.__file__, directory, out]
+    command += [moment] if moment else []
+    started = forks.started([command], [environment or {}])
+    (code,) = launch.codes(started, (-9, 0, 143))
     return code
 
 
@@ -57,6 +50,13 @@ def whole(tmp_path_factory):
     return folder / "out.npz"
 
 
+def written(folder):
+    """Write captions; return the environment of runs that train on them."""
+    rows = [streams.record("captions", i, samples=1) for i in range(24)]
+    streams.write(folder, rows, "captions")
+    return {"RECORDS": str(folder)}
+
+
 @slow_on("tensorflow", "jax")
 def test_a_run_continues_after_a_kill_and_a_sigterm(whole, tmp_path):
     out = tmp_path / "out.npz"
@@ -69,29 +69,22 @@ def test_a_run_continues_after_a_kill_and_a_sigterm(whole, tmp_path):
 @pytest.mark.slow
 def test_a_run_continues_after_twenty_kills(tmp_path):
     """Train with shuffling, augmentation, masking and dropout."""
-    rows = [streams.record("captions", i, samples=1) for i in range(24)]
-    streams.write(tmp_path / "records", rows, "captions")
-    environment = {"RECORDS": str(tmp_path / "records")}
+    environment = written(tmp_path / "records")
     whole, out = tmp_path / "whole.npz", tmp_path / "out.npz"
     assert run(tmp_path / "whole", whole, None, environment) == 0
-    rng = np.random.default_rng(0)
-    kills = 0
+    rng, kills, runs = np.random.default_rng(0), 0, 0
     while kills < 20:
+        moment = f"seconds:{rng.uniform(0, 0.4):.3f}"
+        if rng.random() < 0.5:
+            moment = f"save:{rng.integers(1, 9)}"
+        if run(tmp_path / str(runs), out, moment, environment):
+            kills += 1
+            continue
         # A finished run starts again in another folder.
-        folder = tmp_path / str(kills)
-        finished = False
-        while not finished and kills < 20:
-            inside = rng.random() < 0.5
-            moment = (
-                f"save:{rng.integers(1, 9)}"
-                if inside
-                else f"seconds:{rng.uniform(0, 0.4):.3f}"
-            )
-            finished = run(folder, out, moment, environment) == 0
-            kills += not finished
-        if not finished:
-            run(folder, out, None, environment)
         check_same(whole, out)
+        runs += 1
+    assert run(tmp_path / str(runs), out, None, environment) == 0
+    check_same(whole, out)
 
 
 DEVICES = {
@@ -114,28 +107,19 @@ DEVICES = {
 @pytest.mark.parametrize("kind", DEVICES)
 def test_runs_on_several_devices_continue(tmp_path, kind, records):
     """Kill in a save, then send SIGTERM to one process in an epoch."""
-    data = {}
-    if records:
-        rows = [streams.record("captions", i, samples=1) for i in range(24)]
-        streams.write(tmp_path / "records", rows, "captions")
-        data = {"RECORDS": str(tmp_path / "records")}
+    data = written(tmp_path / "records") if records else {}
 
     def run(name, moment, allowed):
         environments = [one | {"KIND": kind} | data for one in DEVICES[kind]()]
-        command = [
-            resume_run.__file__,
-            tmp_path / name,
-            tmp_path / f"{name}{{}}",
-        ]
+        out = tmp_path / f"{name}{{}}"
+        command = [resume_run.__file__, tmp_path / name, out]
         commands = [command for _ in environments]
         commands[0] = [*command, moment]
-        processes = forks.started(commands, environments)
-        return len(processes), launch.codes(processes, allowed)
+        return launch.codes(forks.started(commands, environments), allowed)
 
-    count, _ = run("whole", "never:0", [0])
+    count = len(run("whole", "never:0", [0]))
     run("part", "save:7", [-9])
-    _, codes = run("part", "term:10", [143])
-    assert codes == [143] * count
+    assert run("part", "term:10", [143]) == [143] * count
     run("part", "never:0", [0])
     is_orbax = launch.BACKEND == "jax" and count > 1
     _, facts = folders.newest(tmp_path / "part")
@@ -269,12 +253,6 @@ def finished(tmp_path_factory):
     return folder, fitted(folder, keep=2)
 
 
-@slow_on("tensorflow", "jax")
-def test_only_the_newest_checkpoints_are_kept(finished):
-    names = [path.name for path in folders.checkpoints_in(finished[0])]
-    assert names == ["step-000000004", "step-000000006"]
-
-
 def test_the_best_checkpoint_is_kept(tmp_path):
     # NaN and infinity are never best.
     for step, score in enumerate([np.nan, 0.9, np.inf, 0.5]):
@@ -307,34 +285,26 @@ def test_pruning_continues_after_a_kill(tmp_path, monkeypatch):
 
 
 @slow_on("tensorflow", "jax")
-def test_damaged_checkpoints_are_skipped(finished, tmp_path):
-    folder = tmp_path / "run"
-    shutil.copytree(finished[0], folder)
-    path = folder / "step-000000006" / folders.STATE
-    content = bytearray(path.read_bytes())
+def test_damaged_checkpoints_are_skipped_and_set_aside(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    # Only the newest two were kept.
+    older, newer = folders.checkpoints_in(tmp_path)
+    assert (older.name, newer.name) == ("step-000000004", "step-000000006")
+    content = bytearray((newer / folders.STATE).read_bytes())
     content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    (newer / folders.STATE).write_bytes(content)
+    checkpoint = Checkpoint(tmp_path, resume_run.Rows(), every=1, keep=1)
     with pytest.warns(UserWarning, match="The checkpoint before it is tried"):
-        arrays, facts = folders.newest(folder)
-    assert facts["position"] == {"epoch": 0, "step": 4}
-    (folder / "step-000000004" / folders.MANIFEST).unlink()
+        history = checkpoint.fit(resume_run.task(), 5, verbose=0)
+    assert history.epoch == [0]
+    names = sorted(path.name for path in tmp_path.glob("[!.]*"))
+    assert names == ["damaged-step-000000006", "step-000000005"]
+    (tmp_path / "step-000000005" / folders.MANIFEST).unlink()
     with (
         pytest.warns(UserWarning, match="is tried"),
         pytest.raises(CheckpointError, match="as it was written"),
     ):
-        folders.newest(folder)
-
-
-@slow_on("tensorflow", "jax")
-def test_damaged_checkpoints_are_set_aside(finished, tmp_path):
-    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
-    (tmp_path / "step-000000006" / folders.MANIFEST).unlink()
-    checkpoint = Checkpoint(tmp_path, resume_run.Rows(), every=1, keep=1)
-    with pytest.warns(UserWarning, match="is tried"):
-        checkpoint.fit(resume_run.task(), 5, verbose=0)
-    names = sorted(path.name for path in tmp_path.glob("[!.]*"))
-    assert names == ["damaged-step-000000006", "step-000000005"]
-    assert folders.newest(tmp_path)[1]["step"] == 5
+        folders.newest(tmp_path)
 
 
 @slow_on("tensorflow", "jax")
@@ -353,10 +323,8 @@ def test_averages_replace_weights_at_the_end(tmp_path):
         run(tmp_path / "part", resume_run.Ends(9))
     goes_on = run(tmp_path / "part")
     finished = run(tmp_path / "whole")
-    (averages,) = (
-        [v for v in whole.optimizer.variables if v.name.endswith("_average")],
-    )
-    assert len(averages) == len(whole.trainable_weights)
+    variables = whole.optimizer.variables
+    averages = [v for v in variables if v.name.endswith("_average")]
     for weight, average in zip(whole.trainable_weights, averages, strict=True):
         np.testing.assert_array_equal(array(weight), array(average))
     for other in (goes_on, finished):
@@ -415,9 +383,8 @@ def test_nonfinite_losses_stop_or_warn(tmp_path):
     stream = resume_run.Rows()
     row = stream.rows(3)[0]
     stream.y[row] = np.nan
-    with pytest.raises(
-        CheckpointError, match=f"loss=nan at step 3 of epoch 0.*'row {row}'"
-    ):
+    message = f"loss=nan at step 3 of epoch 0.*'row {row}'"
+    with pytest.raises(CheckpointError, match=message):
         fitted(tmp_path / "stop", stream)
     _, facts = folders.newest(tmp_path / "stop")
     assert facts["position"] == {"epoch": 0, "step": 2}
