@@ -23,34 +23,20 @@ BACKEND = keras.config.backend()
 LONG = pytest.mark.slow if BACKEND == "jax" else lambda test: test
 
 
-def use_version(monkeypatch, version):
-    monkeypatch.setattr(keras, "__version__", version)
+KNOWN = ("3.15.1", "3.15.2.dev2026112600", "3.15.2rc1")
+UNKNOWN = ("3.15", "3.15.0", "3.16rc1", "3.16.0.dev2026112600", "3.16.0", "4.0")
 
 
 @FASTEST
-@pytest.mark.parametrize(
-    "version, known",
-    [
-        ("3.15.1", True),
-        ("3.15.2.dev2026112600", True),
-        ("3.15.2rc1", True),
-        ("3.15", False),
-        ("3.15.0", False),
-        ("3.16rc1", False),
-        ("3.16.0.dev2026112600", False),
-        ("3.16.0rc1", False),
-        ("3.16.0", False),
-        ("4.0", False),
-    ],
-)
-def test_versions_whose_private_names_are_known(monkeypatch, version, known):
-    use_version(monkeypatch, version)
-    assert is_known() == known
+@pytest.mark.parametrize("version", KNOWN + UNKNOWN)
+def test_versions_whose_private_names_are_known(monkeypatch, version):
+    monkeypatch.setattr(keras, "__version__", version)
+    assert is_known() == (version in KNOWN)
 
 
 @pytest.fixture
 def unknown(monkeypatch):
-    use_version(monkeypatch, "3.16.0rc1")
+    monkeypatch.setattr(keras, "__version__", "3.16.0rc1")
 
 
 @LONG
@@ -86,12 +72,12 @@ def test_unknown_keras_answers_and_adapts(unknown):
 @FASTEST
 def test_unknown_keras_errors_name_the_feature(unknown):
     received = "keras>=3.15.1,<3.16.0.*Received: keras==3.16.0rc1"
-    with pytest.raises(
-        RuntimeError, match=f"`checkpoint_activations`.*{received}"
+    for feature, use in (
+        ("checkpoint_act", lambda: backbone().checkpoint_activations()),
+        ("image_norms='per_tap'", lambda: backbone(image_norms="per_tap")),
     ):
-        backbone().checkpoint_activations()
-    with pytest.raises(RuntimeError, match=f"`image_norms='per.*{received}"):
-        backbone(image_norms="per_tap")
+        with pytest.raises(RuntimeError, match=f"`{feature}.*{received}"):
+            use()
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="uses no private names")
@@ -104,33 +90,29 @@ def test_unknown_keras_rejects_several_devices(unknown):
 def test_unknown_keras_finds_all_layers(monkeypatch):
     task = vqa()
     known = {id(layer) for layer in layers_in(task)}
-    use_version(monkeypatch, "3.16.0")
+    monkeypatch.setattr(keras, "__version__", "3.16.0")
     assert known <= {id(layer) for layer in layers_in(task)}
 
 
-def test_unknown_keras_initializes_weights(unknown):
-    def make():
-        layer = keras.layers.Dense(2, kernel_initializer="ones")
-        layer.build((None, 3))
-        return layer
+def dense():
+    layer = keras.layers.Dense(2, kernel_initializer="ones")
+    layer.build((None, 3))
+    return layer
 
-    layer = uninitialized.without_initialization(make)
+
+class Table(keras.layers.Layer):
+    """Keras cannot create its variable before the scope has ended."""
+
+    def build(self, shape=None):
+        self.table = keras.Variable(np.arange(3.0), trainable=False)
+
+
+def test_weights_that_need_their_values(unknown, monkeypatch):
+    layer = uninitialized.without_initialization(dense)
     np.testing.assert_array_equal(array(layer.kernel), np.ones((3, 2)))
-
-
-def test_variables_from_arrays_keep_their_values():
-    """Keras cannot create one from an array before its scope has ended."""
-
-    class Table(keras.layers.Layer):
-        def build(self, shape):
-            self.table = keras.Variable(np.arange(3.0), trainable=False)
-
-    def make():
-        layer = Table()
-        layer.build(None)
-        return layer
-
-    layer = uninitialized.without_initialization(make)
+    monkeypatch.undo()
+    layer = Table()
+    uninitialized.without_initialization(layer.build)
     np.testing.assert_array_equal(array(layer.table), np.arange(3))
 
 
@@ -158,11 +140,9 @@ def test_parameter_names_on_pytorch():
 
 def test_shapes_only_keeps_variables_of_outer_scopes():
     with keras.StatelessScope():
-        waits = keras.layers.Dense(2, kernel_initializer="ones")
-        waits.build((None, 3))
+        waits = dense()
         with uninitialized.shapes_only():
-            empty = keras.layers.Dense(2)
-            empty.build((None, 3))
+            empty = dense()
     np.testing.assert_array_equal(array(waits.kernel), np.ones((3, 2)))
     with keras.StatelessScope():
         pass
