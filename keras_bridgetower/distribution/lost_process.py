@@ -11,7 +11,6 @@ import json
 import multiprocessing.util
 import os
 import secrets
-import selectors
 import socket
 import struct
 import sys
@@ -39,8 +38,8 @@ _LOST = (
 class Watch:
     """Watches connections to the other processes, which close when one dies.
 
-    Process 0 is connected to all others and reports a lost one to them. A
-    thread waits for this, so steps cost nothing. Once a process is lost, this
+    Process 0 is connected to all others and reports a lost one to them.
+    Threads wait for this, so steps cost nothing. Once a process is lost, this
     one has a few seconds to end by its own error. Then it prints the error and
     exits with code 1, whatever it is doing. A process that finishes sends a
     message first.
@@ -53,10 +52,10 @@ class Watch:
     def __init__(self, strategy, host=None):
         self._count = strategy.processes
         self._peers = _connected(strategy, host)
-        self._wake, self._waker = socket.socketpair()
         self._known = threading.Event()
         self._lost, self._has_left = None, False
-        threading.Thread(target=self._wait, daemon=True).start()
+        for peer in self._peers.items():
+            threading.Thread(target=self._wait, args=peer, daemon=True).start()
         # Runs at the end of this process, and when the strategy is deleted.
         # `atexit` would not run in processes of `multiprocessing`.
         multiprocessing.util.Finalize(strategy, self._leave, exitpriority=-1)
@@ -72,24 +71,12 @@ class Watch:
             return ""
         return _LOST.format(lost=self._lost, count=self._count)
 
-    def _wait(self):
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._wake, selectors.EVENT_READ)
-            for peer in self._peers:
-                selector.register(peer, selectors.EVENT_READ)
-            while True:
-                for key, _ in selector.select():
-                    peer = key.fileobj
-                    if peer is self._wake:
-                        return
-                    lost = _received(peer, self._peers[peer])
-                    if self._has_left:
-                        return  # This process has closed the connection.
-                    if lost != _DONE:
-                        self._end(lost)
-                    selector.unregister(peer)
-
-    def _end(self, lost):
+    def _wait(self, peer, index):
+        lost = _received(peer, index)
+        # This process may have closed the connection. Other processes end
+        # because the first one was lost.
+        if lost == _DONE or self._has_left or self._known.is_set():
+            return
         self._lost = lost
         self._send(lost)
         self._known.set()
@@ -118,8 +105,10 @@ class Watch:
         self._has_left = True
         if not failed:
             self._send(_DONE)
-        self._waker.close()
         for peer in self._peers:
+            with contextlib.suppress(OSError):
+                # Unlike `close`, this ends the thread that reads.
+                peer.shutdown(socket.SHUT_RDWR)
             peer.close()
 
 

@@ -50,32 +50,31 @@ ROWS = 32
 LOCK, DECODED, DRAWN = threading.Lock(), [], {"mask": {}, "match": {}}
 
 
-def watched(cls, name, keep):
-    """Let a method of a class tell what it was given and what it gave."""
+def watched(cls, name, note):
+    """Let a method of a class tell what it gave, and what it was given."""
     own = getattr(cls, name)
 
     def told(self, *args):
         made = own(self, *args)
         with LOCK:
-            return keep(made, *args)
+            note(made, *args)
+        return made
 
     setattr(cls, name, told)
 
 
-def keep_row(made, item, source, seed):
-    # The seed ends with how often the sample was seen, and its number.
-    DECODED.append(seed[1:])
-    return made
+def watch():
+    # A seed ends with how often the sample was seen, and its number.
+    watched(RowMaker, "_row", lambda _, *args: DECODED.append(args[-1][1:]))
 
+    def note_masks(made, token_ids, padding_mask, seed):
+        DRAWN["mask"][int(seed[1])] = made["mask_positions"]
 
-def keep_masks(made, token_ids, padding_mask, seed):
-    DRAWN["mask"][int(seed[1])] = made["mask_positions"]
-    return made
+    def note_matches(made, seed, ids):
+        DRAWN["match"][int(seed[1])] = made[0]
 
-
-def keep_matches(made, seed, ids):
-    DRAWN["match"][int(seed[1])] = made[0]
-    return made
+    watched(TokenMasking, "__call__", note_masks)
+    watched(pair_objectives.RandomNegatives, "draw", note_matches)
 
 
 def stream(folder, seed=3):
@@ -110,12 +109,9 @@ def made(strategy, seed):
 def dropped(task):
     """Whether units are kept, by layers of ours and of KerasHub."""
     ones = np.ones((1, 64, 16), "float32")
-    layers = [
-        layer
-        for layer in task._flatten_layers()
-        if isinstance(layer, keras.layers.Dropout) and layer.rate
-    ]
-    found = [array(layer(ones, training=True)) for layer in layers]
+    layers = task._flatten_layers()
+    dropouts = [x for x in layers if isinstance(x, keras.layers.Dropout)]
+    found = [array(x(ones, training=True)) for x in dropouts if x.rate]
     return np.stack(found) != 0
 
 
@@ -131,14 +127,7 @@ def caught(function):
 
 
 def found(strategy, folder, steps, resume):
-    """How a process ends that finds other checkpoints, or another seed.
-
-    Args:
-        strategy: a `Strategy`.
-        folder: path of this process alone.
-        steps: list of paths of checkpoints, oldest first.
-        resume: function of a folder and a seed.
-    """
+    """How a process ends that finds other checkpoints, or another seed."""
     first = strategy.index == 0
     seen = {
         "absent": steps if first else [],
@@ -229,9 +218,8 @@ def trained(strategy, records, folder):
         saved["dropped"] = dropped(task)
 
     def resume(folder, seed):
-        Checkpoint(folder, stream(records, seed), 2, strategy=strategy).resume(
-            task
-        )
+        own = stream(records, seed)
+        Checkpoint(folder, own, 2, strategy=strategy).resume(task)
 
     own = folder / f"own {strategy.index}"
     faults = found(strategy, own, steps, resume)
@@ -242,12 +230,7 @@ def trained(strategy, records, folder):
 
 
 def orders(strategy):
-    """What this process reads of datasets in equal and in other orders.
-
-    Returns:
-        dict from a name to an error, or to the ids of the rows that this
-        process read in each of two passes.
-    """
+    """What this process reads of datasets in equal and in other orders."""
     import tensorflow as tf
 
     index = strategy.index
@@ -258,6 +241,8 @@ def orders(strategy):
 
     given = {
         "in order": rows,
+        # Keras gives labels of None beside weights.
+        "no labels": rows.map(lambda row: (row, None, row["id"])),
         "seed": rows.shuffle(32, seed=7),
         "seed, two passes alike": rows.shuffle(32, 7, False),
         "augmented": rows.shuffle(32, seed=7).map(noisy, 2),
@@ -265,9 +250,7 @@ def orders(strategy):
         "noise alone": rows.map(lambda row: {"noise": noisy(row)["noise"]}),
         "other length": rows.take(32 - 4 * index),
         "other rows": rows.map(lambda row: {"id": row["id"] + index}),
-        "later": rows.take(20).concatenate(
-            rows.skip(20).shuffle(12, seed=index)
-        ),
+        "later": rows.take(20).concatenate(rows.skip(20).shuffle(12, index)),
     }
     # Keras gives all processes of JAX one seed.
     tf.random.set_seed(index)
@@ -290,13 +273,14 @@ def read_twice(strategy, rows):
 
 def ids_of(strategy, dataset):
     """The ids of the rows that the replicas of this process get."""
+    dataset = dataset.map(lambda *batch: batch[0]["id"])
     if keras.config.backend() != "tensorflow":
-        return [int(i) for batch in dataset for i in batch["id"]]
+        return [int(i) for ids in dataset for i in ids]
     engine = strategy.engine
     return [
         int(i)
-        for batch in on_tensorflow._divided(engine, dataset)
-        for part in engine.experimental_local_results(batch["id"])
+        for ids in on_tensorflow._divided(engine, dataset)
+        for part in engine.experimental_local_results(ids)
         for i in part
     ]
 
@@ -318,11 +302,7 @@ class Seen(keras.metrics.Metric):
 
 
 def plain(strategy):
-    """What `fit`, `evaluate` and `predict` make of data that are not divided.
-
-    Returns:
-        dict from a name to an error, or to what `Seen` gave.
-    """
+    """What `fit` and other methods make of data that are not divided."""
     import tensorflow as tf
 
     # On JAX, `faults` has left another random state in each process.
@@ -392,9 +372,7 @@ def main(what, records, folder):
     kbt.distribute(os.environ["KIND"])
     # Processes that are connected may call it again.
     strategy = kbt.distribute(os.environ["KIND"])
-    watched(RowMaker, "_row", keep_row)
-    watched(TokenMasking, "__call__", keep_masks)
-    watched(pair_objectives.RandomNegatives, "draw", keep_matches)
+    watch()
     run = {"read": read, "trained": trained}[what]
     saved, faults = run(strategy, records, folder)
     other = stream(records, seed=3 + (strategy.index == 1))
