@@ -176,7 +176,7 @@ class DataParallel(Several):
     @contextlib.contextmanager
     def scope(self):
         if self.processes > 1 and not self._entered:
-            check_seeds()
+            self.check_seeds()
         self._entered = True
         with super().scope():
             yield
@@ -190,12 +190,33 @@ class DataParallel(Several):
             # One process can read the shards of all its devices.
             yield
             return
-        values = [_all_gather(v.value, tiled=True) for v in task.variables]
+        from jax.experimental.multihost_utils import process_allgather
+
+        values = [process_allgather(v.value, True) for v in task.variables]
         with temporary_values(task.variables, values):
             yield
 
-    def gather_text(self, text):
-        return _gather_text(text) if self.processes > 1 else [text]
+    def all_gather(self, array):
+        from jax.experimental.multihost_utils import process_allgather
+
+        return np.asarray(process_allgather(array))
+
+    def check_seeds(self):
+        """Raise in every process unless all will draw the same initial weights.
+
+        Raises:
+            ValueError: the random states differ. JAX itself would raise in one
+                process only.
+        """
+        # Keras draws default seeds from Python's random generator.
+        state = hashlib.sha256(repr(random.getstate()).encode()).hexdigest()[:8]
+        states = self.gather_text(state)
+        if len(set(states)) > 1:
+            raise ValueError(
+                "All processes must begin with the same weights: call "
+                "`keras.utils.set_random_seed` with one seed in each, before "
+                f"`strategy.scope()`. Received: random states {states}"
+            )
 
 
 class FSDP(DataParallel):
@@ -299,52 +320,3 @@ def initialize():
         heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
     )
     share_seed()
-
-
-def _gather_text(text):
-    """Gather a text of each process. Every process must call it.
-
-    Args:
-        text: str, of this process.
-
-    Returns:
-        list of str, in the order of the processes.
-    """
-    content = np.frombuffer(text.encode(), "uint8")
-    counts = np.asarray(_all_gather(np.array(len(content), "int32"))).tolist()
-    if not any(counts):
-        return [""] * len(counts)
-    # All processes must send arrays of one size, so pad with zeros.
-    sent = np.zeros(max(counts), "uint8")
-    sent[: len(content)] = content
-    return [
-        bytes(row[:count].tolist()).decode()
-        for row, count in zip(
-            np.asarray(_all_gather(sent)), counts, strict=True
-        )
-    ]
-
-
-def check_seeds():
-    """Raise in every process unless all will draw the same initial weights.
-
-    Raises:
-        ValueError: the random states differ. JAX itself would raise in one
-            process only.
-    """
-    # Keras draws default seeds from Python's random generator.
-    state = hashlib.sha256(repr(random.getstate()).encode()).hexdigest()[:8]
-    states = _gather_text(state)
-    if len(set(states)) > 1:
-        raise ValueError(
-            "All processes must begin with the same weights: call "
-            "`keras.utils.set_random_seed` with one seed in each, before "
-            f"`strategy.scope()`. Received: random states {states}"
-        )
-
-
-def _all_gather(array, **kwargs):
-    """Gather an array of all processes in each of them."""
-    from jax.experimental import multihost_utils
-
-    return multihost_utils.process_allgather(array, **kwargs)

@@ -5,8 +5,6 @@ import functools
 import json
 import os
 
-import numpy as np
-
 from keras_bridgetower.backend.keras_private import trainers
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import process_seeds
@@ -227,28 +225,18 @@ class MultiWorkerMirrored(TensorFlowReplicas):
         trainers.make_worker_functions(model)
         return super().run(method, model, x, *args, **kwargs)
 
-    def gather_text(self, text):
+    def all_gather(self, array):
         import tensorflow as tf
-
-        # The leading 0 avoids an empty array, which cannot be sent.
-        content = tf.constant([0, *text.encode()], tf.int32)
 
         def gather():
             context = tf.distribute.get_replica_context()
-            count = context.all_gather(tf.shape(content), axis=0)
-            return count, context.all_gather(content, axis=0)
+            return context.all_gather(tf.constant(array)[None], axis=0)
 
-        counts, sent = (
-            self.engine.experimental_local_results(values)[0].numpy()
-            for values in self.engine.run(gather)
+        (gathered, *_) = self.engine.experimental_local_results(
+            self.engine.run(gather)
         )
-        ends = np.cumsum(counts)
-        each = [
-            bytes(sent[end - count + 1 : end].tolist()).decode()
-            for end, count in zip(ends, counts, strict=True)
-        ]
-        # All replicas of a process sent the same text.
-        return each[:: self.count // self.processes]
+        # All replicas of a process sent the same array.
+        return gathered.numpy()[:: self.count // self.processes]
 
 
 class TPU(TensorFlowReplicas):

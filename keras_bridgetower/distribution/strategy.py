@@ -3,6 +3,8 @@
 import contextlib
 import json
 
+import numpy as np
+
 from keras_bridgetower.backend.devices import BuiltElsewhere
 from keras_bridgetower.backend.devices import Replicas
 from keras_bridgetower.checks import check_at_most
@@ -311,6 +313,22 @@ class Several(Strategy):
 
     def check_order(self):
         self._order.check()
+
+    def all_gather(self, array):
+        """Stack the arrays of all processes, which have one shape."""
+        raise NotImplementedError
+
+    def gather_text(self, text):
+        if self.processes == 1:
+            return [text]
+        content = np.frombuffer(text.encode(), "uint8")
+        counts = self.all_gather(np.array(len(content), "int32"))
+        sent = np.zeros(max(1, counts.max()), "int32")
+        sent[: len(content)] = content
+        return [
+            bytes(row[:count].tolist()).decode()
+            for row, count in zip(self.all_gather(sent), counts, strict=True)
+        ]
 
     def prepare(self, task):
         super().prepare(task)

@@ -36,7 +36,6 @@ from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.data.stream.samples import RowMaker
 from keras_bridgetower.data.stream.stream import Stream
-from keras_bridgetower.distribution import on_jax
 from keras_bridgetower.distribution import on_tensorflow
 from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.preprocessing.masking import TokenMasking
@@ -145,7 +144,7 @@ def found(strategy, folder, steps, resume):
     faults["seed"] = caught(lambda: resume(folder / "none", seed))
     if keras.config.backend() == "jax":
         random.seed(strategy.index)
-        faults["start"] = caught(on_jax.check_seeds)
+        faults["start"] = caught(strategy.check_seeds)
     return faults
 
 
