@@ -19,20 +19,6 @@ import resume_run
 
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 
-
-class Moment(keras.callbacks.Callback):
-    """Calls a function after a number of steps."""
-
-    def __init__(self, kind, step):
-        super().__init__()
-        self.kind, self.left = kind, step
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if not self.left:
-            happen(self.kind)
-
-
 # Objects that the script still has at its end.
 HELD = []
 
@@ -62,9 +48,8 @@ def run(records, directory, moment):
         return
     if kind == "loss":
         built.compile("sgd", {name: FailingLoss() for name in built.output})
-    Checkpoint(directory, stream).fit(
-        built, 100, callbacks=[Moment(kind, int(step))], verbose=0
-    )
+    call = resume_run.After(int(step), lambda: happen(kind))
+    Checkpoint(directory, stream).fit(built, 100, callbacks=[call], verbose=0)
 
 
 if __name__ == "__main__":

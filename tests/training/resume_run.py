@@ -75,19 +75,25 @@ class Rows:
         return x, tf.gather(self.y, rows)
 
 
-class Ends(keras.callbacks.Callback):
-    """Ends a run after some batches by an error or a signal."""
+def interrupt():
+    raise KeyboardInterrupt
 
-    def __init__(self, batches, signal=None):
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class After(keras.callbacks.Callback):
+    """Calls a function after some batches."""
+
+    def __init__(self, batches, function=interrupt):
         super().__init__()
-        self.left, self.signal = batches, signal
+        self.left, self.function = batches, function
 
     def on_train_batch_end(self, batch, logs=None):
         self.left -= 1
-        if not self.left and self.signal:
-            os.kill(os.getpid(), self.signal)
-        elif not self.left:
-            raise KeyboardInterrupt
+        if not self.left:
+            self.function()
 
 
 class Moment(keras.callbacks.Callback):
@@ -111,7 +117,7 @@ def end():
 
 
 AT_STEP = {
-    "term": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "term": terminate,
     "kill": end,
     "kill_later": lambda: threading.Timer(1, end).start(),
     "hang": lambda: time.sleep(3600),
@@ -191,13 +197,11 @@ def run(directory, out, moment=None):
     )
     # A run that was killed after its last save has no history left.
     assert bool(history.history) == (f"step-{STEPS:09d}" not in saved)
+    owners = {"model": built, "optimizer": built.optimizer}
     with strategy.gathered(built):
         found = {
             f"{part}/{i}": array(v)
-            for part, owner in (
-                ("model", built),
-                ("optimizer", built.optimizer),
-            )
+            for part, owner in owners.items()
             for i, v in enumerate(owner.variables)
         }
     # The metrics of the last epoch, which continued as well.

@@ -30,29 +30,21 @@ MOMENTS = {
 
 
 def write(folder, count, size):
-    streams.write(
-        folder,
-        [
-            streams.Record(
-                f"k{i}",
-                (streams.picture(i, size, "JPEG"),),
-                streams.record("captions", i, samples=1).samples,
-                "s",
-            )
-            for i in range(count)
-        ],
-        "captions",
-    )
+    records = [streams.record("captions", i, samples=1) for i in range(count)]
+    records = [
+        streams.Record(
+            r.key, (streams.picture(i, size, "JPEG"),), r.samples, "s"
+        )
+        for i, r in enumerate(records)
+    ]
+    streams.write(folder, records, "captions")
     return folder
 
 
 def iterators():
     """Return the iterators of datasets that are still open."""
-    return [
-        x
-        for x in gc.get_objects()
-        if type(x).__name__ == "OwnedIterator" and vars(x)
-    ]
+    found = [x for x in gc.get_objects() if type(x).__name__ == "OwnedIterator"]
+    return [x for x in found if vars(x)]
 
 
 def test_errors_close_all_readers(tmp_path):
@@ -61,27 +53,24 @@ def test_errors_close_all_readers(tmp_path):
     stream, built = resume_run.of_records(folder)
     gc.collect()
     before = len(iterators())
-    call = ending_run.Moment("error", 2)
-    for arguments in ({}, {"validation_data": stream.dataset(epochs=1)}):
+    validation = {"validation_data": stream.dataset(epochs=1)}
+    for steps, in_validation, more in (
+        (3, False, {}),
+        (3, False, validation),
+        (1, True, validation),
+    ):
+        call = resume_run.After(2, lambda: ending_run.happen("error"))
+        if in_validation:
+            call.on_test_batch_end = call.on_train_batch_end
         with pytest.raises(RuntimeError, match="the step failed") as kept:
             built.fit(
                 stream.dataset(),
-                steps_per_epoch=3,
-                callbacks=[ending_run.Moment("error", 2)],
+                steps_per_epoch=steps,
+                callbacks=[call],
                 verbose=0,
-                **arguments,
+                **more,
             )
         assert len(iterators()) == before, kept
-    with pytest.raises(RuntimeError, match="the step failed") as kept:
-        call.on_test_batch_end = call.on_train_batch_end
-        built.fit(
-            stream.dataset(),
-            steps_per_epoch=1,
-            validation_data=stream.dataset(epochs=1),
-            callbacks=[call],
-            verbose=0,
-        )
-    assert len(iterators()) == before, kept
 
 
 @pytest.mark.slow

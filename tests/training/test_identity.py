@@ -264,7 +264,7 @@ def test_states_of_keras_callbacks_continue(tmp_path, steps):
     whole, history, counted = run("whole")
     assert history.epoch == [0, 1, 2, 3, 4]
     with pytest.raises(KeyboardInterrupt):
-        run("part", resume_run.Ends(steps))
+        run("part", resume_run.After(steps))
     goes_on, history, also = run("part")
     assert history.epoch == [2, 3, 4]
     for one, two in zip(counted, also, strict=True):

@@ -30,23 +30,6 @@ from keras_bridgetower.training.runs.folders import CheckpointError
 pytestmark = LONG_ELSEWHERE
 
 
-class Calls(keras.callbacks.Callback):
-    """Calls a function after a number of steps, or at the end of each epoch."""
-
-    def __init__(self, function, steps=None):
-        super().__init__()
-        self.function, self.steps, self.done = function, steps, 0
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.done += 1
-        if self.done == self.steps:
-            self.function()
-
-    def on_epoch_end(self, epoch, logs=None):
-        if self.steps is None:
-            self.function()
-
-
 WRONG = [("every", 0), ("keep", 2.0), ("mode", "best"), ("on_nonfinite", "go")]
 
 
@@ -285,7 +268,7 @@ def test_a_restart_reports_no_old_failure(tmp_path):
         pytest.raises(KeyboardInterrupt),
     ):
         Checkpoint(tmp_path / "a", with_nan(), **kwargs).fit(
-            resume_run.task(), 6, [resume_run.Ends(5)], verbose=0
+            resume_run.task(), 6, [resume_run.After(5)], verbose=0
         )
     for policy in ("skip", "stop"):
         shutil.copytree(tmp_path / "a", tmp_path / policy)
@@ -321,33 +304,32 @@ def test_loss_scaling(tmp_path):
 
 @FASTEST
 def test_stop_training_by_another_callback(tmp_path):
-    def fit(steps, callback):
+    def fit(callback):
         task = resume_run.task(keras.optimizers.SGD(0.1))
         callback.set_model(task)
         checkpoint = Checkpoint(tmp_path, resume_run.Rows(), every=2)
-        checkpoint.fit(task, steps, [callback], verbose=0)
+        checkpoint.fit(task, 18, [callback], verbose=0)
         return checkpoint.position
 
-    def stop():
+    def stop(*_):
         call.model.stop_training = True
 
     # In the middle of an epoch, and at its end after the run continued.
-    for call, position in (
-        (Calls(stop, steps=3), checks.Position(0, 3)),
-        (Calls(stop), checks.Position(1, 0)),
-    ):
-        assert fit(18, call) == position
+    call = resume_run.After(3, stop)
+    assert fit(call) == checks.Position(0, 3)
+    call = keras.callbacks.LambdaCallback(on_epoch_end=stop)
+    assert fit(call) == checks.Position(1, 0)
 
 
 @FASTEST
 def test_the_sigterm_handler_is_restored(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
 
-    for kind, error in (
-        (None, KeyboardInterrupt),
-        (signal.SIGTERM, SystemExit),
+    for end, error in (
+        (resume_run.interrupt, KeyboardInterrupt),
+        (resume_run.terminate, SystemExit),
     ):
-        call = resume_run.Ends(3, kind)
+        call = resume_run.After(3, end)
         checkpoint = Checkpoint(tmp_path / error.__name__, resume_run.Rows())
         with pytest.raises(error) as ended:
             checkpoint.fit(resume_run.task(), 6, [call], verbose=0)

@@ -320,7 +320,7 @@ def test_averages_replace_weights_at_the_end(tmp_path):
 
     whole = run(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "part", resume_run.Ends(9))
+        run(tmp_path / "part", resume_run.After(9))
     goes_on = run(tmp_path / "part")
     finished = run(tmp_path / "whole")
     variables = whole.optimizer.variables

@@ -1,7 +1,6 @@
 """Schedules, averages and runs count updates, not accumulated batches."""
 
 import pathlib
-import signal
 
 import forks
 import keras
@@ -353,13 +352,15 @@ def test_a_run_counts_updates(finished):
         # It continues from the end of the first epoch, within an update.
         ((7,), KeyboardInterrupt),
         # After a SIGTERM it saves its position in both.
-        pytest.param((10, signal.SIGTERM), SystemExit, marks=pytest.mark.slow),
+        pytest.param(
+            (10, resume_run.terminate), SystemExit, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_run_continues_within_an_update(finished, tmp_path, ends, error):
     whole = finished[1]
     with pytest.raises(error):
-        run(tmp_path, resume_run.Ends(*ends))
+        run(tmp_path, resume_run.After(*ends))
     assert folders.checkpoints_in(tmp_path)[-1].name[-5] == "-"
     part = run(tmp_path)
     for one, other in zip(
