@@ -114,9 +114,7 @@ def test_other_data_are_rejected(tmp_path):
     Checkpoint(tmp_path, stream, every=2).fit(task, 2, verbose=0)
     stream.identity = {"batch_size": 8}
     checkpoint = Checkpoint(tmp_path, stream)
-    with pytest.raises(
-        CheckpointError, match=r"stream\.batch_size: None then, 8 now"
-    ):
+    with pytest.raises(CheckpointError, match="batch_size: None then, 8 now"):
         checkpoint.fit(task, 6)
     stream = resume_run.Rows()
     stream.steps_per_epoch = 3
@@ -217,7 +215,11 @@ class Broken(keras.losses.Loss):
         return keras.ops.sqrt(keras.ops.sum(y_pred * 0.0, axis=-1))
 
 
-def messages(warned):
+def warnings_of(run):
+    """Return the warnings of a run about values that are not finite."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        run()
     texts = [str(w.message) for w in warned]
     return [text for text in texts if "must be finite" in text]
 
@@ -237,22 +239,18 @@ def scaled(scale):
 def test_nonfinite_gradients_stop(tmp_path, make, step):
     task = resume_run.task(make(), loss=Broken())
     checkpoint = Checkpoint(tmp_path, resume_run.Rows())
-    with pytest.raises(
-        CheckpointError,
-        match=f"loss=0.0 at step {step} of.*the gradients are not finite",
-    ):
+    message = f"loss=0.0 at step {step} of.*the gradients are not finite"
+    with pytest.raises(CheckpointError, match=message):
         checkpoint.fit(task, 6, verbose=0)
 
 
 @FASTEST
 def test_each_skipped_step_warns(tmp_path):
     task = resume_run.task(loss=Broken())
-    checkpoint = Checkpoint(
-        tmp_path, resume_run.Rows(), on_nonfinite="skip", every=2
-    )
-    with pytest.warns(UserWarning) as warned:
-        checkpoint.fit(task, 4, verbose=0)
-    assert len(messages(warned)) == int(array(task.optimizer.skipped)) == 4
+    rows = resume_run.Rows()
+    checkpoint = Checkpoint(tmp_path, rows, on_nonfinite="skip", every=2)
+    found = warnings_of(lambda: checkpoint.fit(task, 4, verbose=0))
+    assert len(found) == int(array(task.optimizer.skipped)) == 4
 
 
 def with_nan():
@@ -262,41 +260,30 @@ def with_nan():
 
 
 def test_a_restart_reports_no_old_failure(tmp_path):
-    kwargs = {"every": 1, "on_nonfinite": "skip"}
-    with (
-        pytest.warns(UserWarning, match="step 3 of epoch 0"),
-        pytest.raises(KeyboardInterrupt),
-    ):
-        Checkpoint(tmp_path / "a", with_nan(), **kwargs).fit(
-            resume_run.task(), 6, [resume_run.After(5)], verbose=0
-        )
+    def fit(name, policy, *callbacks):
+        run = Checkpoint(tmp_path / name, with_nan(), 1, on_nonfinite=policy)
+        task = resume_run.task()
+        found = warnings_of(lambda: run.fit(task, 6, callbacks, verbose=0))
+        assert run.position.epoch == 1
+        return found
+
+    with pytest.raises(KeyboardInterrupt):
+        fit("a", "skip", resume_run.After(5))
     for policy in ("skip", "stop"):
         shutil.copytree(tmp_path / "a", tmp_path / policy)
-        checkpoint = Checkpoint(
-            tmp_path / policy, with_nan(), every=1, on_nonfinite=policy
-        )
-        with warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")
-            checkpoint.fit(resume_run.task(), 6, verbose=0)
-        assert messages(warned) == []
-        assert checkpoint.position.epoch == 1
+        assert fit(policy, policy) == []
 
 
 def test_loss_scaling(tmp_path):
     """Accept overflow, and warn once of a loss that is not finite."""
     task = resume_run.task(scaled(2.0**127))
-    checkpoint = Checkpoint(tmp_path / "a", resume_run.Rows())
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        checkpoint.fit(task, 12, verbose=0)
-    assert messages(warned) == []
+    run = Checkpoint(tmp_path / "a", resume_run.Rows())
+    assert warnings_of(lambda: run.fit(task, 12, verbose=0)) == []
     assert array(task.optimizer.dynamic_scale) < 2.0**127
     assert 0 < int(array(task.optimizer.iterations)) < 12
     task = resume_run.task(scaled(8.0))
-    checkpoint = Checkpoint(tmp_path / "b", with_nan(), on_nonfinite="skip")
-    with pytest.warns(UserWarning) as warned:
-        checkpoint.fit(task, 6, verbose=0)
-    (message,) = messages(warned)
+    run = Checkpoint(tmp_path / "b", with_nan(), on_nonfinite="skip")
+    (message,) = warnings_of(lambda: run.fit(task, 6, verbose=0))
     assert "step 3 of epoch 0" in message
     assert message.endswith("the loss is not finite")
     assert int(array(task.optimizer.iterations)) == 5
