@@ -48,12 +48,10 @@ class SameOrder:
         number, passes = next(self._numbers), itertools.count()
         facts = f"{int(dataset.cardinality())} {dataset.element_spec}"
 
-        def begin():
-            place = next(passes)
-            self._passes[f"{number} {place}"] = _Pass(facts)
-            return np.int64(place)
-
-        def add(place, *parts):
+        def add(place, count, *parts):
+            if count == 0:
+                place = np.int64(next(passes))
+                self._passes[f"{number} {place}"] = _Pass(facts)
             found = self._passes.get(f"{number} {place}")
             if found is not None:
                 found.add(parts)
@@ -61,14 +59,9 @@ class SameOrder:
 
         def record(place, element):
             count, batch = element
-            place = tf.cond(
-                tf.equal(count, 0),
-                lambda: tf.numpy_function(begin, [], tf.int64),
-                lambda: place,
-            )
             parts = tf.nest.flatten(batch, expand_composites=True)
             parts = [_fingerprints(part) for part in parts if part is not None]
-            place = tf.numpy_function(add, [place, *parts], tf.int64)
+            place = tf.numpy_function(add, [place, count, *parts], tf.int64)
             place.set_shape(())
             return place, batch
 
@@ -95,7 +88,7 @@ class SameOrder:
             if all(name in one for one in counts)
         }
         found = self._gathered(
-            {name: passes[name].sums(count) for name, count in common.items()}
+            {name: passes[name].sums.get(n) for name, n in common.items()}
         )
         errors = {
             name: _error([one[name] for one in found], count)
@@ -119,26 +112,27 @@ class _Pass:
 
     Args:
         facts: str that must be the same in all processes.
+
+    Attributes:
+        count: int, number of batches that were read.
+        sums: dict from a number of first batches to a digest and `_bits` for
+            each array.
     """
 
     def __init__(self, facts):
-        self.count = 0
-        self._facts = facts
-        self._sums = {}
+        self.count, self.sums, self._facts = 0, {}, facts
 
     def add(self, parts):
         """Add the fingerprints of the rows of each array of a batch."""
-        before = self._sums.get(self.count, [[self._facts, 0.0]] * len(parts))
-        self._sums[self.count + 1] = [
+        before = self.sums.get(self.count, [[self._facts, 0.0]] * len(parts))
+        count = self.count + 1
+        self.sums[count] = [
             [_digest(text, part), bits + _bits(part)]
             for (text, bits), part in zip(before, parts, strict=True)
         ]
-        self._sums.pop(self.count + 1 - KEPT, None)
-        self.count += 1
-
-    def sums(self, count):
-        """Return a digest and `_bits` for each array of the first batches."""
-        return self._sums.get(count)
+        self.sums.pop(count - KEPT, None)
+        # Last, because another thread may read the sums of this count.
+        self.count = count
 
 
 def _error(found, count):
