@@ -1,3 +1,3 @@
 from .paper import RECIPES as RECIPES
+from .paper import Recipe as Recipe
 from .paper import get as get
-from .recipe import Recipe as Recipe
