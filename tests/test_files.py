@@ -119,7 +119,7 @@ OWN_TEXTS = {
     "models/exporting/runtime.py": "copied into exports, where it stands alone",
     "apps/serve/decoder.py": "messages between processes",
     "apps/serve/decoders.py": "messages between processes",
-    "training/runs/identity.py": "values made plain",
+    "training/runs/checks.py": "values made plain",
     "training/evaluate.py": "messages between processes",
     "files.py": "the one reader",
 }
