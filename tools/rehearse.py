@@ -17,7 +17,6 @@ import json
 import pathlib
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -38,6 +37,10 @@ SAMPLES = {"captions": 5, "vqa": 10}
 # A warm-up of fewer updates shows no slope.
 WARM_UPDATES, LEAST_UPDATES = 2, 12
 EVERY = 3
+# Seconds in which all hosts must have ended after one of them, and for a run.
+SOON, LONG = 60, 1800
+# Seconds in which the others must have ended after one was killed.
+LOST = 10 if launch.BACKEND == "torch" else SOON
 # The last line of a traceback, without its module and what PyTorch puts first.
 ERROR = re.compile(
     r"^(?:\[\w+\]: )?(?:\w+\.)*(\w*(?:Error|Exception)\b.*)", re.M
@@ -56,18 +59,11 @@ def main():
         "--folder", type=pathlib.Path, help="keeps data and what the runs write"
     )
     settings = parser.parse_args()
-    (server,) = launch.started(
-        [[rehearse_run.__file__]],
-        [{}],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=None,
-    )
     reports = []
-    with server, tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as made:
         folder = (settings.folder or pathlib.Path(made)).absolute()
         for name in settings.recipes:
-            plan = Plan(paper.get(name), settings.hosts, folder, server)
+            plan = Plan(paper.get(name), settings.hosts, folder)
             reports.append(rehearsed(plan))
             print(rehearsal_table.table(reports[-1:]), flush=True)
             if settings.json:
@@ -97,9 +93,7 @@ def rehearsed(plan):
         "hosts": hosts,
         "seconds": time.monotonic() - began,
         **plan.facts(),
-        "rows": rehearsal_table.rows(
-            runs, plan.facts(), rehearse_run.SOON, rehearse_run.LOST
-        ),
+        "rows": rehearsal_table.rows(runs, plan.facts(), SOON, LOST),
         "losses": [story["loss"] for story in runs["whole"][0]["batches"]],
         "rates": [story["rate"] for story in runs["whole"][0]["batches"]],
     }
@@ -112,7 +106,6 @@ class Plan:
         recipe: a `Recipe`.
         hosts: int.
         folder: path of what the runs write and, for later ones, of the data.
-        server: process of `rehearse_run.py`, which makes the hosts.
 
     Attributes:
         updates: int, of the whole run.
@@ -121,8 +114,8 @@ class Plan:
         length: int, batches of an epoch; there are about four epochs.
     """
 
-    def __init__(self, recipe, hosts, folder, server):
-        self.recipe, self.hosts, self._server = recipe, hosts, server
+    def __init__(self, recipe, hosts, folder):
+        self.recipe, self.hosts = recipe, hosts
         self.folder = folder / f"{recipe.name}-{launch.BACKEND}"
         # Of an earlier rehearsal.
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -158,38 +151,55 @@ class Plan:
     def run(self, name, dies=None, others=None, soon=False):
         """Start or resume a run on all hosts, and return their outcomes."""
         dies, others = dies or {}, others or {}
-        hosts = []
-        environments = launch.several_processes(self.hosts)
         number = len(list(self.folder.glob("*.jsonl")))
-        for host, environment in enumerate(environments):
+        paths, commands = [], []
+        for host in range(self.hosts):
             output = self.folder / others.get(host, name)
             output.mkdir(exist_ok=True)
             if not (output / "easy_vqa").exists():
                 (output / "easy_vqa").symlink_to(self._data)
-            path = self.folder / f"story-{number + host:02d}.jsonl"
-            path.touch()
-            given = [
-                *(self.recipe.name, "--output", output),
-                *("--records", self._records, "--every", EVERY, "--set"),
-                f"accumulation={self.accumulation}",
-                f"batch_size={self._rows * self.accumulation}",
-                f"steps={self.updates}",
-            ]
-            hosts.append(
-                {
-                    "path": str(path),
-                    "environment": environment,
-                    "dies_at": dies.get(host, -1),
-                    "given": [str(word) for word in given],
-                }
+            paths.append(self.folder / f"story-{number + host:02d}.jsonl")
+            paths[-1].touch()
+            commands.append(
+                [
+                    *(rehearse_run.__file__, paths[-1], dies.get(host, -1)),
+                    *(self.recipe.name, "--output", output),
+                    *("--records", self._records, "--every", EVERY, "--set"),
+                    f"accumulation={self.accumulation}",
+                    f"batch_size={self._rows * self.accumulation}",
+                    f"steps={self.updates}",
+                ]
             )
-        order = {"hosts": hosts, "soon": bool(dies) or soon}
-        print(json.dumps(order), file=self._server.stdin, flush=True)
-        ends = json.loads(self._server.stdout.readline())
+        environments = launch.several_processes(self.hosts)
+        processes = launch.started(commands, environments, stderr=None)
+        ends = ended(processes, bool(dies) or soon)
         return [
-            outcome_of(host["path"], *end)
-            for host, end in zip(hosts, ends, strict=True)
+            outcome_of(path, *end)
+            for path, end in zip(paths, ends, strict=True)
         ]
+
+
+def ended(processes, soon):
+    """Wait for hosts, and kill those that do not end; return code and delay."""
+    began, ends = time.monotonic(), {}
+    while len(ends) < len(processes):
+        time.sleep(0.05)
+        now = time.monotonic()
+        for process in set(processes) - set(ends):
+            if process.poll() is not None:
+                ends[process] = now
+        first = min(ends.values(), default=now)
+        waits = soon or any(process.returncode for process in ends)
+        if now > began + LONG or (waits and now > first + SOON):
+            for process in set(processes) - set(ends):
+                process.kill()
+                process.wait()
+            break
+    first = min(ends.values(), default=began)
+    return [
+        (one.returncode, ends[one] - first) if one in ends else (None, None)
+        for one in processes
+    ]
 
 
 def updates_of(warmup):

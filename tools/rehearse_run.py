@@ -1,18 +1,12 @@
-"""Run the hosts of a rehearsal as processes, and record their batches.
+"""Run one host of a rehearsal, and record its batches.
 
-`rehearse.py` starts it. On PyTorch it imports everything once and forks a
-process for each host of each run, as imports would take most of the time.
-Nothing may run on a device before. TensorFlow and JAX do not support forks (on
-a busy machine TensorFlow's products overwrote other memory), so each host
-imports them itself.
+`rehearse.py` starts `rehearse_run.py STORY DIES_AT ARGUMENT ...`.
 """
 
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
 import zlib
 
 import keras
@@ -99,80 +93,21 @@ def followed(rows):
     RowMaker.readable_rows = noted
 
 
-FORKS = keras.config.backend() == "torch"
-# Seconds in which all hosts must have ended after one of them, and for a run.
-SOON, LONG = 60, 1800
-# Seconds in which the others must have ended after one was killed.
-LOST = 10 if FORKS else SOON
-
-
-def run(path, dies_at, given):
-    """Run one host."""
+def run(path, dies_at, *given):
+    """Run the host; `path.out` and `path.err` get what it prints."""
+    for name, handle in (("out", 1), ("err", 2)):
+        with open(f"{path}.{name}", "w") as file:
+            os.dup2(file.fileno(), handle)
     read, stories = [], []
     followed(read)
 
     def beside(checkpoint):
-        stories.append(Story(path, checkpoint, dies_at))
+        stories.append(Story(path, checkpoint, int(dies_at)))
         return stories
 
     miniature_run.main(__doc__, train.recipe_names(), given, beside)
     stories[0].read(read)
 
 
-def host_of(orders):
-    """Start the hosts of each order, and print how each ended."""
-    # Kept, as they would take the exit code of their process with them.
-    processes = []
-    for line in orders:
-        order, pids = json.loads(line), []
-        for host in order["hosts"]:
-            if FORKS:
-                pids.append(os.fork())
-                if not pids[-1]:
-                    return host
-            else:
-                command = [sys.executable, __file__, json.dumps(host)]
-                processes.append(subprocess.Popen(command))
-                pids.append(processes[-1].pid)
-        print(json.dumps(ended(pids, order["soon"])), flush=True)
-    return None
-
-
-def ended(pids, soon):
-    """Wait for hosts, and kill those that do not end; return code and delay."""
-    began, codes, ends = time.monotonic(), {}, {}
-    while len(ends) < len(pids):
-        time.sleep(0.05)
-        now = time.monotonic()
-        for pid in set(pids) - set(ends):
-            found, status = os.waitpid(pid, os.WNOHANG)
-            if found:
-                codes[pid] = os.waitstatus_to_exitcode(status)
-                ends[pid] = now
-        first = min(ends.values(), default=now)
-        waits = soon or any(codes.values())
-        if now > began + LONG or (waits and now > first + SOON):
-            for pid in set(pids) - set(ends):
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-            break
-    first = min(ends.values(), default=began)
-    return [
-        (codes[pid], ends[pid] - first) if pid in ends else (None, None)
-        for pid in pids
-    ]
-
-
-def become(host):
-    """Redirect the output and set the environment of a host."""
-    for name, handle in (("out", 1), ("err", 2)):
-        with open(f"{host['path']}.{name}", "w") as file:
-            os.dup2(file.fileno(), handle)
-    os.environ.update(host["environment"])
-
-
 if __name__ == "__main__":
-    host = json.loads(sys.argv[1]) if sys.argv[1:] else host_of(sys.stdin)
-    if host is not None:
-        become(host)
-        run(host["path"], host["dies_at"], host["given"])
+    run(*sys.argv[1:])
