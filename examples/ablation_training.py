@@ -18,7 +18,6 @@ from ablation_variants import build
 from ablation_variants import weights_of
 from easy_world import captions as easy_vqa_captions
 from easy_world import pictures
-from easy_world.scenes import ATTRIBUTES
 from easy_world.scenes import load_scenes
 from easy_world.training.tiny_family import PROJECTION_DIM
 from easy_world.training.tiny_family import SEQUENCE_LENGTH
@@ -62,7 +61,6 @@ def image_encoder(name, size, scenes, settings):
     found = train_image_tower(
         types.SimpleNamespace(backbone=backbone, preprocessor=preprocessor),
         scenes,
-        list(ATTRIBUTES),
         settings.tower_epochs,
         settings,
     )

@@ -30,6 +30,7 @@ from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.training import train
 from keras_bridgetower.training.optim.schedules import count_steps
 from keras_bridgetower.training.recipes import paper
+from keras_bridgetower.training.recipes import task_of_recipe
 
 # Rows of a batch on each host, and samples of a picture of easy-VQA, about.
 ROWS = 4
@@ -124,7 +125,7 @@ class Plan:
         self.updates = updates_of(recipe.warmup)
         self.every = EVERY * self.accumulation
         self._rows = ROWS * hosts
-        task = train.RECORD_TASKS[recipe.task]
+        task = task_of_recipe.RECORD_TASKS[recipe.task]
         batches = self.updates * self.accumulation // 4
         if batches % self.accumulation == 0:
             # Let epochs end within an update.

@@ -3,7 +3,7 @@
 Derived from easy-VQA as `scenes.py` says.
 """
 
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,54 +33,32 @@ RETRIEVAL_LADDER = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Captions:
-    """Pictures and several captions of each.
+class Captions(NamedTuple):
+    """Pictures and several captions of each."""
 
-    Args:
-        pictures: int array, rows of `data.images`.
-        texts: list of str, those of one picture together.
-        owner: int array `(texts,)`, position in `pictures`.
-        groups: int array like `pictures`. Pictures of one group fit each
-            other's captions: the image id of contrastive training.
-    """
-
-    pictures: np.ndarray
-    texts: list
-    owner: np.ndarray
+    pictures: np.ndarray  # Rows of `data.images`.
+    texts: list  # Those of one picture together.
+    owner: np.ndarray  # `(texts,)`, position in `pictures`.
+    # Like `pictures`. Pictures of one group fit each other's captions: the
+    # image id of contrastive training.
     groups: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class Matches:
-    """Captions that are true of their picture or wrong in one attribute.
+class Matches(NamedTuple):
+    """Captions that are true of their picture or wrong in one attribute."""
 
-    Args:
-        image_index: int array `(rows,)`, rows of `data.images`.
-        texts: list of str.
-        labels: int array `(rows,)`, 1 for true.
-    """
-
-    image_index: np.ndarray
+    image_index: np.ndarray  # `(rows,)`, rows of `data.images`.
     texts: list
-    labels: np.ndarray
+    labels: np.ndarray  # `(rows,)`, 1 for true.
 
 
-@dataclasses.dataclass(frozen=True)
-class Blanks:
-    """Captions in which one attribute is masked.
+class Blanks(NamedTuple):
+    """Captions in which one attribute is masked."""
 
-    Args:
-        image_index: int array `(rows,)`, rows of `data.images`.
-        texts: list of str, each with one `<mask>`.
-        answers: list of str, the word that was there.
-        kinds: list of str, its attribute.
-    """
-
-    image_index: np.ndarray
-    texts: list
-    answers: list
-    kinds: list
+    image_index: np.ndarray  # `(rows,)`, rows of `data.images`.
+    texts: list  # Each with one `<mask>`.
+    answers: list  # The word that was there.
+    kinds: list  # Its attribute.
 
 
 def captions(scenes):
@@ -117,17 +95,13 @@ def matches(scenes, seed=0):
         attribute = rng.choice(differ)
         false[pair, attribute] = scenes.values[pair[::-1], attribute]
     templates = rng.integers(len(TEMPLATES), size=count)
-    return Matches(
-        image_index=np.repeat(np.arange(count), 2),
-        texts=[
-            TEMPLATES[template].format(**words_of(values))
-            for template, pair in zip(
-                templates, zip(scenes.values, false, strict=True), strict=True
-            )
-            for values in pair
-        ],
-        labels=np.tile([1, 0], count),
-    )
+    texts = [
+        TEMPLATES[template].format(**words_of(values))
+        for template, *pair in zip(templates, scenes.values, false, strict=True)
+        for values in pair
+    ]
+    rows = np.repeat(np.arange(count), 2)
+    return Matches(rows, texts, np.tile([1, 0], count))
 
 
 def blanks(scenes, seed=0):
@@ -138,7 +112,7 @@ def blanks(scenes, seed=0):
         template = TEMPLATES[rng.integers(len(TEMPLATES))]
         words = scenes.words(picture)
         for kind, word in words.items():
-            text = template.format(**{**words, kind: MASK})
+            text = template.format(**words | {kind: MASK})
             rows.append((picture, text, word, kind))
     pictures, texts, answers, kinds = zip(*rows, strict=True)
     return Blanks(np.array(pictures), list(texts), list(answers), list(kinds))
@@ -162,13 +136,10 @@ def varied_captions(scenes, seed=0):
 
 
 def _captions(scenes, pictures):
-    return Captions(
-        pictures=pictures,
-        texts=[
-            template.format(**scenes.words(picture))
-            for picture in pictures
-            for template in TEMPLATES
-        ],
-        owner=np.repeat(np.arange(len(pictures)), len(TEMPLATES)),
-        groups=scenes.groups[pictures],
-    )
+    texts = [
+        template.format(**scenes.words(picture))
+        for picture in pictures
+        for template in TEMPLATES
+    ]
+    owner = np.repeat(np.arange(len(pictures)), len(TEMPLATES))
+    return Captions(pictures, texts, owner, scenes.groups[pictures])

@@ -4,6 +4,7 @@ Derived from easy-VQA as `scenes.py` says.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,23 +28,14 @@ HYPOTHESES = {"train": 4000, "validation": 500, "test": 1000}
 BLIND_ENTAILMENT = {"text": 33.33, "view": 49.93, "text and view": 66.20}
 
 
-@dataclasses.dataclass(frozen=True)
-class Entailment:
-    """Hypotheses about veiled pictures.
+class Entailment(NamedTuple):
+    """Hypotheses about veiled pictures."""
 
-    Args:
-        image_index: int array `(rows,)`, rows of `data.images`.
-        views: list of str, what is seen of each picture, as `veil`.
-        hypotheses: list of str.
-        labels: int array `(rows,)`: contradiction 0, neutral 1, entailment 2.
-        seed: int, draws the noise of the veils.
-    """
-
-    image_index: np.ndarray
-    views: list
+    image_index: np.ndarray  # `(rows,)`, rows of `data.images`.
+    views: list  # What is seen of each picture, as in `veil`.
     hypotheses: list
-    labels: np.ndarray
-    seed: int
+    labels: np.ndarray  # `(rows,)`: contradiction 0, neutral 1, entailment 2.
+    seed: int  # Draws the noise of the veils.
 
     def images(self, scenes):
         """Return the veiled pictures, uint8 `(rows, 64, 64, 3)`."""
@@ -59,17 +51,9 @@ class Entailment:
 def veil(image, view, seed):
     """Hide one attribute of a picture.
 
-    Args:
-        image: uint8 array `(64, 64, 3)` of easy-VQA.
-        view: `"full"` to hide nothing; `"no_colour"` to color every pixel of
-            the shape at random, with sharp edges; `"no_shape"` to fill the
-            picture with the shape's color.
-        seed: int or `np.random.Generator`.
+    `"no_colour"` colors every pixel of the shape at random, with sharp edges;
+    `"no_shape"` fills the picture with the shape's color.
     """
-    if view not in VIEWS:
-        raise ValueError(
-            f"`view` must be one of {VIEWS}. Received: view={view!r}"
-        )
     if view == "full":
         return image
     if view == "no_colour":

@@ -29,15 +29,12 @@ HIDDEN = {
 class Claim:
     """The claim of a phrase about one attribute.
 
-    Args:
-        attribute: str, a key of `ATTRIBUTES`.
-        true: frozenset of words of `ATTRIBUTES`, of which the claim is true.
-        false: frozenset of those of which it is false. Of values in neither
-            set, such as "north" for a shape at the top left, it is undecided.
+    Of values that are neither true nor false, such as "north" for a shape at
+    the top left, it is undecided.
     """
 
     attribute: str
-    true: frozenset
+    true: frozenset  # Words of `ATTRIBUTES`.
     false: frozenset
 
     def denied(self):
@@ -54,18 +51,14 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Statement:
-    """A sentence and its claims.
+    """A sentence and its claims, all of which must be true.
 
-    Args:
-        text: str.
-        claims: tuple of `Claim`; all of them must be true. None of them: the
-            sentence is about what no picture tells, and neutral.
-        denied: bool, whether the sentence says "not" of all of them together.
+    Without a claim it is about what no picture tells, and neutral.
     """
 
     text: str
     claims: tuple
-    denied: bool = False
+    denied: bool = False  # The sentence says "not" of all of them together.
 
 
 def claim(attribute, *true, undecided=()):

@@ -3,7 +3,7 @@
 Derived from easy-VQA as `scenes.py` says.
 """
 
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,87 +19,56 @@ BLIND_PAIRS = {"text": 50.0, "text and left": 68.15, "text and right": 68.75}
 LARGER_BY = 4  # pixels
 
 
-@dataclasses.dataclass(frozen=True)
-class Pairs:
-    """Sentences about two pictures.
+class Pairs(NamedTuple):
+    """Sentences about two pictures."""
 
-    Args:
-        image_index: int array `(rows, 2)`, left and right, rows of
-            `data.images`; so `data.images[image_index]` are the pictures.
-        sentences: list of str.
-        labels: int array `(rows,)`, 1 for true.
-        identifiers: list of str, as `evaluate_nlvr2` takes them.
-        kinds: list of str, keys of `KINDS`.
-    """
-
+    # `(rows, 2)`, left and right, rows of `data.images`.
     image_index: np.ndarray
     sentences: list
-    labels: np.ndarray
-    identifiers: list
-    kinds: list
+    labels: np.ndarray  # `(rows,)`, 1 for true.
+    identifiers: list  # As `evaluate_nlvr2` takes them.
+    kinds: list  # Keys of `KINDS`.
 
 
-def _both_contain(rng):
-    value, word = _draw(rng, SHAPES)
-    return (
-        f"both images contain a {word}.",
-        lambda a, b: (a["shape"] == value) & (b["shape"] == value),
-    )
-
-
-def _both_show(rng):
-    value, word = _draw(rng, tuple(COLOURS))
-    return (
-        f"both shapes are {word}.",
-        lambda a, b: (a["colour"] == value) & (b["colour"] == value),
-    )
-
-
-def _exactly_one(rng):
-    value, word = _draw(rng, SHAPES)
-    return (
-        f"exactly one image contains a {word}.",
-        lambda a, b: (a["shape"] == value) != (b["shape"] == value),
-    )
-
-
-def _left_and_right(rng):
-    (left, word), (right, other) = _draw(rng, SHAPES), _draw(rng, SHAPES)
-    sentence = f"the left image shows a {word} and the right one a {other}."
-    return sentence, lambda a, b: (a["shape"] == left) & (b["shape"] == right)
-
-
-def _same_colour(rng):
-    return (
-        "both shapes have the same colour.",
-        lambda a, b: a["colour"] == b["colour"],
-    )
-
-
-def _left_larger(rng):
-    return (
-        "the left shape is larger than the right one.",
-        lambda a, b: a["side"] > b["side"],
-    )
-
-
-def _at_least_one(rng):
-    value, word = _draw(rng, tuple(COLOURS))
-    return (
-        f"at least one shape is {word}.",
-        lambda a, b: (a["colour"] == value) | (b["colour"] == value),
-    )
-
-
-# Each draws a sentence and says whether it is true of two scenes.
+_COLOURS = tuple(COLOURS)
+# By kind: a sentence, what its words are drawn from, and whether it is true of
+# two scenes `a` and `b` for the numbers of these words.
 KINDS = {
-    "both contain": _both_contain,
-    "both show": _both_show,
-    "exactly one": _exactly_one,
-    "left and right": _left_and_right,
-    "same colour": _same_colour,
-    "left larger": _left_larger,
-    "at least one": _at_least_one,
+    "both contain": (
+        "both images contain a {}.",
+        (SHAPES,),
+        lambda a, b, x: (a["shape"] == x) & (b["shape"] == x),
+    ),
+    "both show": (
+        "both shapes are {}.",
+        (_COLOURS,),
+        lambda a, b, x: (a["colour"] == x) & (b["colour"] == x),
+    ),
+    "exactly one": (
+        "exactly one image contains a {}.",
+        (SHAPES,),
+        lambda a, b, x: (a["shape"] == x) != (b["shape"] == x),
+    ),
+    "left and right": (
+        "the left image shows a {} and the right one a {}.",
+        (SHAPES, SHAPES),
+        lambda a, b, x, y: (a["shape"] == x) & (b["shape"] == y),
+    ),
+    "same colour": (
+        "both shapes have the same colour.",
+        (),
+        lambda a, b: a["colour"] == b["colour"],
+    ),
+    "left larger": (
+        "the left shape is larger than the right one.",
+        (),
+        lambda a, b: a["side"] > b["side"],
+    ),
+    "at least one": (
+        "at least one shape is {}.",
+        (_COLOURS,),
+        lambda a, b, x: (a["colour"] == x) | (b["colour"] == x),
+    ),
 }
 
 
@@ -119,7 +88,7 @@ def pairs(scenes, seed=0):
     index, sentences, labels, identifiers, kinds = [], [], [], [], []
     for number in range(SENTENCES[scenes.split]):
         kind = list(KINDS)[number % len(KINDS)]
-        sentence, judge = KINDS[kind](rng)
+        sentence, judge = _drawn(kind, rng)
         for shared in (0, 1):
             one, yes, no = _share(shown, judge, shared, kind, rng)
             for other, label in ((yes, 1), (no, 0)):
@@ -156,6 +125,9 @@ def _share(shown, judge, shared, kind, rng):
             return one, int(rng.choice(yes)), int(rng.choice(no))
 
 
-def _draw(rng, words):
-    value = int(rng.integers(len(words)))
-    return value, words[value]
+def _drawn(kind, rng):
+    """Draw a sentence, and return it with its judge of two scenes."""
+    sentence, tables, judge = KINDS[kind]
+    drawn = [int(rng.integers(len(words))) for words in tables]
+    words = [table[i] for table, i in zip(tables, drawn, strict=True)]
+    return sentence.format(*words), lambda a, b: judge(a, b, *drawn)

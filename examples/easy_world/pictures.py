@@ -9,6 +9,7 @@ Source: Victor Zhou, easy-VQA, version 1.0 (MIT).
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -34,56 +35,38 @@ COLOURS = {
 
 @dataclasses.dataclass(frozen=True)
 class EasyVQA:
-    """A split.
+    """A split."""
 
-    Args:
-        images: uint8 array `(pictures, 64, 64, 3)`.
-        image_index: int array `(questions,)`, the row of `images` that each
-            question is about.
-        questions: list of str.
-        answers: list of str.
-    """
-
-    images: np.ndarray
-    image_index: np.ndarray
+    images: np.ndarray  # uint8 `(pictures, 64, 64, 3)`.
+    image_index: np.ndarray  # `(questions,)`, the picture of each question.
     questions: list
     answers: list
 
 
-@dataclasses.dataclass(frozen=True)
-class Attributes:
-    """The shape of a picture.
-
-    Args:
-        shape: str, one of `SHAPES`.
-        colour: str, a key of `COLOURS`.
-        box: `(top, left, bottom, right)`, ints in pixels, ends excluded.
-    """
+class Attributes(NamedTuple):
+    """The shape of a picture."""
 
     shape: str
     colour: str
-    box: tuple
+    box: tuple  # Top, left, bottom, right, in pixels, ends excluded.
 
 
 def load(split):
     """Read a split of easy-VQA."""
-    if split not in ("train", "validation", "test"):
-        raise ValueError(
-            "`split` must be 'train', 'validation' or 'test'. "
-            f"Received: split={split!r}"
-        )
     package = _package()
+    start, end = {
+        "train": (0, VALIDATION_FROM),
+        "validation": (VALIDATION_FROM, None),
+        "test": (0, None),
+    }[split]
     if split == "test":
         paths = package.get_test_image_paths()
-        rows = zip(*package.get_test_questions(), strict=True)
-        kept = sorted(paths)
+        questions = package.get_test_questions()
     else:
         paths = package.get_train_image_paths()
-        rows = zip(*package.get_train_questions(), strict=True)
-        validation = split == "validation"
-        kept = [
-            i for i in sorted(paths) if (i >= VALIDATION_FROM) == validation
-        ]
+        questions = package.get_train_questions()
+    rows = zip(*questions, strict=True)
+    kept = sorted(paths)[start:end]
     position = {image: row for row, image in enumerate(kept)}
     rows = [row for row in rows if row[2] in position]
     return EasyVQA(

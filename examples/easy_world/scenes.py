@@ -40,24 +40,15 @@ ATTRIBUTES = {
 
 @dataclasses.dataclass(frozen=True)
 class Scenes:
-    """The pictures of a split and their attributes.
-
-    Args:
-        split: str.
-        data: `EasyVQA`.
-        values: int array `(pictures, 4)`: for shape, colour, size and
-            position the index into `ATTRIBUTES`.
-        sides: int array `(pictures,)`, the longer side of each shape in
-            pixels, to the middle of its soft edges.
-        boxes: int array `(pictures, 4)`: top, left, bottom, right of each
-            shape, soft edges included.
-        pure_boxes: int array `(pictures, 4)`: likewise, without them.
-    """
+    """The pictures of a split and their attributes, int arrays."""
 
     split: str
     data: EasyVQA
+    # `(pictures, 4)`: indices into `ATTRIBUTES`.
     values: np.ndarray
+    # `(pictures,)`, the longer side in pixels, to the middle of soft edges.
     sides: np.ndarray
+    # `(pictures, 4)`: top, left, bottom, right, with and without soft edges.
     boxes: np.ndarray
     pure_boxes: np.ndarray
 
@@ -136,11 +127,7 @@ def _measure(image):
     values = (
         SHAPES.index(shown.shape),
         ATTRIBUTES["colour"].index(shown.colour),
-        int(
-            np.searchsorted(
-                SIZES_FROM, max(bottom - top, right - left), side="right"
-            )
-        ),
+        int(np.digitize(max(bottom - top, right - left), SIZES_FROM)),
         _position(pure),
     )
     top, left, bottom, right = _box(shape_mask(image))

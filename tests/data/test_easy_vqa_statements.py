@@ -40,8 +40,6 @@ def test_veils(scenes):
             collections.Counter(names).most_common(1)[0][0] == words["colour"]
         )
     assert np.mean(guessed) < 0.25  # by chance 1/8
-    with pytest.raises(ValueError, match="'no_shape'.*Received: view='dark'"):
-        entailment.veil(image, "dark", rng)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from easy_world import captions
 from easy_world import entailment
 from easy_world import meaning
 from easy_world import plain
-from easy_world import wordings
 from easy_world.meaning import Statement
 from easy_world.meaning import claim
 from easy_world.meaning import judge
@@ -204,13 +203,6 @@ def test_what_is_undecided_has_no_label():
     assert judge(supposed, np.eye(4, dtype=int)[:2], "full").tolist() == [2, -1]
     untold = Statement("it is heavy.", ())
     assert judge(untold, values, "full").tolist() == 9 * [1]
-
-
-def test_a_value_that_no_word_names():
-    with pytest.raises(ValueError, match="'black'.*Received: value='pink'"):
-        wordings.draw(
-            wordings.ADJECTIVES["colour"], np.random.default_rng(0), "pink"
-        )
 
 
 # Plain sentences that say more than this reader understands.

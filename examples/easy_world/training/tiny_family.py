@@ -1,8 +1,8 @@
 """The stages of `train_tiny_family.py`: the model, data and score of each."""
 
-import dataclasses
 from collections.abc import Callable
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from easy_world import captions
 from easy_world import entailment
 from easy_world import pairs
 from easy_world import pictures
+from easy_world.scenes import ATTRIBUTES
 from easy_world.scenes import load_scenes
 from easy_world.training.tiny_training import SIDE
 from easy_world.training.tiny_training import build_backbone
@@ -44,14 +45,14 @@ def caption_rows(scenes, seed):
 
 def varied_captions(scenes, seed):
     """Return each picture with one true sentence."""
-    texts = captions.varied_captions(scenes, seed)
+    texts = np.array(captions.varied_captions(scenes, seed))
     return {"images": scenes.data.images, "text": texts}
 
 
 def hypotheses(scenes, seed):
     """Return the rows of the entailment benchmark."""
     made = entailment.entailment(scenes, seed)
-    x = {"images": made.images(scenes), "text": made.hypotheses}
+    x = {"images": made.images(scenes), "text": np.array(made.hypotheses)}
     return x, made.labels.astype("int32")
 
 
@@ -63,7 +64,7 @@ def varied_hypotheses(scenes, seed):
     images = [*islice(plain.each_image(scenes), count)]
     x = {
         "images": np.stack(images + [*varied.each_image(scenes)]),
-        "text": plain.hypotheses[:count] + varied.hypotheses,
+        "text": np.array(plain.hypotheses[:count] + varied.hypotheses),
     }
     labels = np.concatenate([plain.labels[:count], varied.labels])
     return x, labels.astype("int32")
@@ -73,9 +74,8 @@ def statements(scenes, seed):
     """Return the rows of the benchmark of two pictures."""
     made = pairs.pairs(scenes, seed)
     images = scenes.data.images[made.image_index]
-    return {"images": images, "text": made.sentences}, made.labels.astype(
-        "int32"
-    )
+    x = {"images": images, "text": np.array(made.sentences)}
+    return x, made.labels.astype("int32")
 
 
 # Scores: dicts of percentages, from a task and scenes.
@@ -98,14 +98,10 @@ def score_blanks(task, scenes):
     filled = task.fill_mask(
         list(scenes.data.images[made.image_index]), made.texts, batch_size=256
     )
-    right = np.array(
-        [
-            masks[0][0][0].strip() == answer
-            for (masks, _), answer in zip(filled, made.answers, strict=True)
-        ]
-    )
+    words = [masks[0][0][0].strip() for masks, _ in filled]
+    right = np.array(words) == made.answers
     kinds = np.array(made.kinds)
-    scores = {k: _percent(right[kinds == k].mean()) for k in BLIND_BLANKS}
+    scores = {k: _percent(right[kinds == k].mean()) for k in ATTRIBUTES}
     return scores | {"mean": round(float(np.mean([*scores.values()])), 2)}
 
 
@@ -162,33 +158,19 @@ def score_statements(task, scenes):
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """One preset of the family.
+class Stage(NamedTuple):
+    """One preset of the family."""
 
-    Args:
-        build: callable from the folder of the preset to start from to the task.
-        rows: callable from scenes and seed to raw `(x, y)` of one epoch.
-        score: callable from task and scenes to a dict of percentages.
-        blind: dict, scores on test of a predictor that sees no picture.
-        measure: str, a description of the scores.
-        epochs: int.
-        batch_size: int.
-        learning_rate: float, a factor of the command line's.
-        texts: str, a description of special training texts.
-        start: str, the stage whose preset it starts from.
-    """
-
-    build: Callable
-    rows: Callable
-    score: Callable
-    blind: dict
-    measure: str
+    build: Callable  # From the folder of the preset to start from to the task.
+    rows: Callable  # From scenes and seed to raw `(x, y)` of one epoch.
+    score: Callable  # From task and scenes to a dict of percentages.
+    blind: dict  # Scores on test of a predictor that sees no picture.
+    measure: str  # A description of the scores.
     epochs: int
     batch_size: int = 128
-    learning_rate: float = 0.5
-    texts: str = ""
-    start: str = START
+    learning_rate: float = 0.5  # A factor of the command line's.
+    texts: str = ""  # A description of special training texts.
+    start: str = START  # The stage whose preset it starts from.
 
 
 def _pretraining(folder):
@@ -220,7 +202,7 @@ def _start(cls, **values):
 
 
 def _start_with_more_words(cls, **values):
-    """Return the same builder, with the words of varied texts as tokens."""
+    """Return a builder with the words of varied texts as tokens."""
 
     def build(folder):
         scenes = load_scenes("train")
@@ -243,7 +225,6 @@ def _fill_start(folder):
     return task
 
 
-BLIND_BLANKS = captions.BLIND_BLANKS
 # Expected scores of guesses on the test gallery.
 CHANCE = {"IR@1": 0.22, "IR@5": 1.09, "IR@10": 2.18} | {
     "TR@1": 0.22,
@@ -272,7 +253,7 @@ STAGES = {
         _fill_start,
         varied_captions,
         score_blanks,
-        BLIND_BLANKS | {"mean": 27.68},
+        captions.BLIND_BLANKS | {"mean": 27.68},
         "Share of captions whose one masked word is found, for each attribute. "
         "Blind: the attribute's most frequent word.",
         epochs=24,

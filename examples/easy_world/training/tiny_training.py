@@ -77,16 +77,15 @@ def build_backbone(
     )
 
 
-def train_image_tower(task, scenes, names, epochs, settings):
+def train_image_tower(task, scenes, epochs, settings):
     """Let the image tower name attributes of moved training pictures."""
-    columns = {n: list(ATTRIBUTES).index(n) for n in names}
+    sizes = {name: len(words) for name, words in ATTRIBUTES.items()}
 
     def rows(scenes, seed):
-        labels = {n: scenes.values[:, i] for n, i in columns.items()}
+        labels = dict(zip(ATTRIBUTES, scenes.values.T, strict=True))
         return scenes.data.images, labels
 
     data, steps = stream(scenes, rows, epochs, settings.tower_batch_size, 0)
-    sizes = {name: len(ATTRIBUTES[name]) for name in names}
     rate = settings.learning_rate
     return fit_image_tower(task, sizes, data, epochs, steps, rate)
 
@@ -126,9 +125,8 @@ def stream(scenes, rows, epochs, batch_size, seed):
     """Return raw batches of epochs, each of moved pictures and new texts."""
 
     def epoch(number):
-        seed_of_epoch = 1000 * seed + number
-        shown = moved(scenes, seed_of_epoch)
-        return _arrays(rows(shown, seed_of_epoch))
+        of_epoch = 1000 * seed + number
+        return rows(moved(scenes, of_epoch), of_epoch)
 
     def generate():
         rng = np.random.default_rng(seed)
@@ -153,15 +151,6 @@ def stream(scenes, rows, epochs, batch_size, seed):
     return dataset, len(keras.tree.flatten(one)[0]) // batch_size
 
 
-def _arrays(nest):
-    """Return lists of strings as arrays; keep tuples and dicts."""
-    if isinstance(nest, tuple):
-        return tuple(_arrays(part) for part in nest)
-    if isinstance(nest, dict):
-        return {key: _arrays(part) for key, part in nest.items()}
-    return np.asarray(nest)
-
-
 def compile_for(model, steps, learning_rate, **kwargs):
     """Compile with AdamW: warm-up over a tenth of the steps, cosine to zero."""
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -176,6 +165,18 @@ def compile_for(model, steps, learning_rate, **kwargs):
         ),
         **kwargs,
     )
+
+
+def page(script, name, model, record, **values):
+    """Fill in the page beside a script, with the scores and blind ones."""
+    blind = record["blind_test_scores"]
+    rows = "\n".join(
+        f"| {kind} | {score:.2f} | {blind.get(kind, '')} |"
+        for kind, score in record["test_scores"].items()
+    )
+    values |= {"parameters": f"{model.count_params():,}", "rows": rows}
+    text = pathlib.Path(script).with_suffix(".md").read_text()
+    return text.format(**record | values | {"name": name})
 
 
 def save(task, folder, record, page):

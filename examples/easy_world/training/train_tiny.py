@@ -25,6 +25,7 @@ from easy_world.training.tiny_training import build_backbone
 from easy_world.training.tiny_training import compile_for
 from easy_world.training.tiny_training import fit_image_tower
 from easy_world.training.tiny_training import learn_vocabulary
+from easy_world.training.tiny_training import page
 from easy_world.training.tiny_training import save
 
 NAME = "bridgetower_tiny_easy_vqa"
@@ -60,7 +61,8 @@ def main():
         "blind_test_scores": pictures.BLIND_TEST_SCORES,
         "note": "",
     }
-    save(vqa, settings.output, record, readme(record, vqa))
+    text = page(__file__, NAME, vqa, record, settings=json.dumps(values))
+    save(vqa, settings.output, record, text)
     print(json.dumps(record, indent=2))
 
 
@@ -80,9 +82,10 @@ def build(questions):
 
 def train_image_tower(vqa, images, boxes, shown, settings):
     """Let the image tower name shape and color; return the accuracies."""
+    words = {"shape": pictures.SHAPES, "colour": tuple(pictures.COLOURS)}
     labels = {
-        "shape": [pictures.SHAPES.index(a.shape) for a in shown],
-        "colour": [list(pictures.COLOURS).index(a.colour) for a in shown],
+        name: [known.index(getattr(one, name)) for one in shown]
+        for name, known in words.items()
     }
 
     def batch(rows):
@@ -94,7 +97,7 @@ def train_image_tower(vqa, images, boxes, shown, settings):
     data = rows_dataset(len(images), settings.tower_batch_size, settings.seed)
     return fit_image_tower(
         vqa,
-        {name: max(ids) + 1 for name, ids in labels.items()},
+        {name: len(known) for name, known in words.items()},
         data.map(batch, num_parallel_calls=2),
         settings.tower_epochs,
         len(data),
@@ -166,20 +169,6 @@ def scores(vqa, split):
     for kind in ("yes/no", "shape", "colour"):
         result[kind] = right[kinds == kind].mean()
     return {name: round(100 * float(v), 2) for name, v in result.items()}
-
-
-def readme(record, vqa):
-    """Fill in `train_tiny.md`."""
-    blind = record["blind_test_scores"]
-    rows = "\n".join(
-        f"| {kind} | {score:.2f} | {blind.get(kind, '')} |"
-        for kind, score in record["test_scores"].items()
-    )
-    parameters = f"{vqa.count_params():,}"
-    values = {"name": NAME, "parameters": parameters, "rows": rows}
-    settings = json.dumps(record["settings"])
-    page = pathlib.Path(__file__).with_suffix(".md").read_text()
-    return page.format(**record | values | {"settings": settings})
 
 
 if __name__ == "__main__":

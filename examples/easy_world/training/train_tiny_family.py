@@ -20,11 +20,11 @@ import warnings
 
 import keras
 
-from easy_world.scenes import ATTRIBUTES
 from easy_world.scenes import load_scenes
 from easy_world.training.tiny_family import STAGES
 from easy_world.training.tiny_family import START
 from easy_world.training.tiny_training import compile_for
+from easy_world.training.tiny_training import page
 from easy_world.training.tiny_training import save
 from easy_world.training.tiny_training import stream
 from easy_world.training.tiny_training import train_image_tower
@@ -55,11 +55,7 @@ def train(name, settings):
     if name == START:
         task = stage.build(None)
         record["image_tower_accuracy"] = train_image_tower(
-            task,
-            scenes["train"],
-            list(ATTRIBUTES),
-            settings.tower_epochs,
-            settings,
+            task, scenes["train"], settings.tower_epochs, settings
         )
     else:
         with warnings.catch_warnings():
@@ -91,31 +87,18 @@ def train(name, settings):
     }
     # What rested may be trained by others.
     task.trainable = True
-    page = _page(name, stage, task, record)
-    save(task, settings.folder / f"{PREFIX}{name}", record, page)
+    text = page(
+        *(__file__, f"{PREFIX}{name}", task, record),
+        task=type(task).__name__,
+        measure=stage.measure,
+        texts=stage.texts,
+        validation=json.dumps(record["validation_scores"]),
+    )
+    # Some stages have no texts of their own.
+    text = text.replace("\n\n\n", "\n")
+    save(task, settings.folder / f"{PREFIX}{name}", record, text)
     shown = {k: v for k, v in record.items() if k != "training"}
     print(json.dumps(shown, indent=2))
-
-
-def _page(name, stage, task, record):
-    """Fill in `train_tiny_family.md`."""
-    blind = record["blind_test_scores"]
-    rows = "\n".join(
-        f"| {kind} | {score:.2f} | {blind.get(kind, '')} |"
-        for kind, score in record["test_scores"].items()
-    )
-    values = {
-        "name": f"{PREFIX}{name}",
-        "parameters": f"{task.count_params():,}",
-        "task": type(task).__name__,
-        "rows": rows,
-        "measure": stage.measure,
-        "texts": stage.texts,
-        "validation": json.dumps(record["validation_scores"]),
-    }
-    page = pathlib.Path(__file__).with_suffix(".md").read_text()
-    # Some stages have no texts of their own.
-    return page.format(**record | values).replace("\n\n\n", "\n")
 
 
 if __name__ == "__main__":
