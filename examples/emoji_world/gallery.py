@@ -27,16 +27,11 @@ class Gallery:
     def recalls(self, scores, wanted, kept=KEPT):
         """Return the share of texts with a right look among the first."""
         order = np.argsort(-scores, axis=1, kind="stable")[:, : max(kept)]
-        hit = np.array(
-            [
-                [look in looks for look in self.looks[row]]
-                for row, looks in zip(order, wanted, strict=True)
-            ]
-        )
-        return {
-            f"IR@{k}": round(100 * float(hit[:, :k].any(1).mean()), 2)
-            for k in kept
-        }
+        hit = [
+            np.isin(self.looks[row], list(looks))
+            for row, looks in zip(order, wanted, strict=True)
+        ]
+        return _percent("IR", np.array(hit), kept)
 
     def chance(self, wanted, kept=KEPT):
         """Return the expected recalls of guesses."""
@@ -59,6 +54,12 @@ def text_recalls(scores, looks_of_texts, looks, kept=KEPT):
     """Return the share of pictures with one of their texts among the first."""
     order = np.argsort(-scores.T, axis=1, kind="stable")[:, : max(kept)]
     hit = np.asarray(looks_of_texts)[order] == np.asarray(looks)[:, None]
+    return _percent("TR", hit, kept)
+
+
+def _percent(name, hit, kept):
+    """Return the share of rows with a hit among the first."""
     return {
-        f"TR@{k}": round(100 * float(hit[:, :k].any(1).mean()), 2) for k in kept
+        f"{name}@{k}": round(100 * float(hit[:, :k].any(1).mean()), 2)
+        for k in kept
     }

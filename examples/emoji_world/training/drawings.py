@@ -92,10 +92,7 @@ _SIDED = re.compile(r"\b(left|right|facing|clockwise|o'clock|thirty)\b")
 class TrainingDrawings:
     """Drawings of all training emoji by all training artists.
 
-    Args:
-        run: `Run`.
-        mixed: float, share of drawings whose colors are mixed.
-        artists: tuple of names.
+    `mixed` is the share of drawings whose colors are mixed.
     """
 
     def __init__(self, run, mixed=0.1, artists=world.TRAINING_ARTISTS):
@@ -107,7 +104,6 @@ class TrainingDrawings:
             for artist in artists
             if (drawing := world.drawing(emoji, artist)) is not None
         ]
-
         self._of_number = collections.defaultdict(list)
         for number, drawing in self.rows:
             self._of_number[number].append(drawing)

@@ -94,12 +94,7 @@ def learn(both, run, epochs, learning_rate, folder, easy_epochs=0):
 
 
 class Fusion(keras.Model):
-    """Questions, matching, masked words and the space, from kept states.
-
-    Args:
-        pairs: `BridgeTowerPretraining`.
-        vqa: `BridgeTowerVQA` over its backbone.
-    """
+    """Questions, matching, masked words and the space, from kept states."""
 
     def __init__(self, pairs, vqa):
         super().__init__()

@@ -4,7 +4,7 @@ A fusion that learns from kept states needs no tower, so a step takes a fraction
 of the time.
 """
 
-import dataclasses
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -22,32 +22,19 @@ MASKINGS = 2  # Of each caption.
 BATCH = 128
 
 
-@dataclasses.dataclass(frozen=True)
-class Texts:
-    """Texts as the fusion reads them.
+class Texts(NamedTuple):
+    """Texts as the fusion reads them."""
 
-    Args:
-        states: float16 `(texts, layers, tokens, width)`.
-        padding_mask: int32 `(texts, tokens)`.
-    """
-
-    states: np.ndarray
-    padding_mask: np.ndarray
+    states: np.ndarray  # float16 `(texts, layers, tokens, width)`.
+    padding_mask: np.ndarray  # int32 `(texts, tokens)`.
 
 
-@dataclasses.dataclass(frozen=True)
-class Masked:
-    """Texts with hidden words, and what was hidden.
-
-    Args:
-        texts: `Texts`.
-        places: int32 `(texts, MOST_HIDDEN)`, 0 where no more is hidden.
-        tokens: int32 `(texts, MOST_HIDDEN)`, -100 there.
-    """
+class Masked(NamedTuple):
+    """Texts with hidden words, and what was hidden."""
 
     texts: Texts
-    places: np.ndarray
-    tokens: np.ndarray
+    places: np.ndarray  # int32 `(texts, MOST_HIDDEN)`, 0 if no more is hidden.
+    tokens: np.ndarray  # int32 `(texts, MOST_HIDDEN)`, -100 there.
 
 
 class KeptStates:
@@ -87,7 +74,6 @@ class KeptStates:
             len(drawings.rows) * VARIED,
             lambda images: convert(np.stack([*map(shown, images)])),
         )
-
         numbers = sorted({number for number, _ in drawings.rows})
         self.emoji_of = np.repeat(numbers, CAPTIONS)
         self.captions = [run.caption(number, rng) for number in self.emoji_of]
@@ -96,16 +82,13 @@ class KeptStates:
         common = np.unique(self._ids(_plain_words()))
         self.masked = [self._masked(ids, common, rng) for _ in range(MASKINGS)]
 
-        self.asked = sorted(
-            {
-                way
-                for (number, _), color in zip(
-                    drawings.rows, drawings.colors, strict=True
-                )
-                for _, ways, _ in questions.facts(run.world[number], color)
-                for way in ways
-            }
-        )
+        asked = set()
+        for (number, _), color in zip(
+            drawings.rows, drawings.colors, strict=True
+        ):
+            for _, ways, _ in questions.facts(run.world[number], color):
+                asked.update(ways)
+        self.asked = sorted(asked)
         self.questions = self._texts(self._ids(self.asked))
 
     def _ids(self, said):

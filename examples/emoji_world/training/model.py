@@ -53,14 +53,8 @@ def new_tokenizer(texts):
 class Batches(keras.utils.PyDataset):
     """Batches that depend on seed, epoch and number alone, so runs resume.
 
-    Args:
-        make: callable from row numbers and a `numpy.random.Generator` to a
-            batch.
-        count: int, rows of an epoch.
-        batch_size: int; what is left of an epoch is dropped.
-        seed: int.
-        order: callable from a `numpy.random.Generator` to the rows of an
-            epoch in their order, or None for all in random order.
+    `make` maps row numbers and a `numpy.random.Generator` to a batch, `order`
+    a generator to the rows of an epoch, by default all in random order.
     """
 
     def __init__(self, make, count, batch_size, seed, order=None):
@@ -92,7 +86,6 @@ def train(model, data, epochs, learning_rate, folder, **compiled):
     compile_for(model, epochs * len(data), learning_rate, **compiled)
     history = pathlib.Path(folder) / "history.jsonl"
     history.parent.mkdir(parents=True, exist_ok=True)
-
     started = {}
 
     def begin(epoch, logs=None):
@@ -123,11 +116,7 @@ def train(model, data, epochs, learning_rate, folder, **compiled):
 
 
 class Together:
-    """Tasks that share a backbone.
-
-    Args:
-        *tasks: the first is what the preset opens as by itself.
-    """
+    """Tasks that share a backbone; a preset opens as the first by itself."""
 
     def __init__(self, *tasks):
         self.tasks = tasks

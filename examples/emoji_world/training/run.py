@@ -16,12 +16,7 @@ WHOLE = "spelling"
 
 
 class Run:
-    """The world, its split, and where the stages of a run are written.
-
-    Args:
-        folder: path.
-        seed: int.
-    """
+    """The world, its split, and the folder in which the stages write."""
 
     def __init__(self, folder, seed):
         self.folder, self.seed = pathlib.Path(folder), seed

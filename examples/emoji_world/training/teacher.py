@@ -49,12 +49,7 @@ def vectors(texts, folder, batch_size=256):
 
 
 class KeptVectors:
-    """Compute `vectors`, and keep them in a folder.
-
-    Args:
-        folder: path of the unpacked package.
-        cache: path of the folder.
-    """
+    """Compute `vectors` by an unpacked package, and keep them in `cache`."""
 
     def __init__(self, folder, cache):
         self._folder, cache = folder, pathlib.Path(cache)
@@ -168,12 +163,8 @@ def meanings(world, splits, wordnet, teacher):
     """
     known = senses(wordnet)
     said = [
-        [
-            sense
-            for sense in known.get(emoji.name, ())
-            if not splits.keeps_back(sense)
-        ]
-        for emoji in world
+        [x for x in known.get(one.name, ()) if not splits.keeps_back(x)]
+        for one in world
     ]
     words = [
         ", ".join([emoji.name, *texts.words_of(emoji, splits)])

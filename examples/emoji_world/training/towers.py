@@ -67,11 +67,7 @@ def learn_english(task, texts, vectors, epochs, folder, seed):
         _rows_of_like_length(lengths),
     )
     return train(
-        student,
-        data,
-        epochs,
-        2e-3,
-        folder,
+        *(student, data, epochs, 2e-3, folder),
         loss={"vector": like_the_teacher, "tokens": _named_tokens},
         loss_weights={"vector": 1.0, "tokens": 0.1},
     )
@@ -172,14 +168,7 @@ def learn_captions(task, run, space, places, same, epochs, folder):
 
 
 class Reminders:
-    """Sentences, and the emoji that MiniLM associates with them.
-
-    No sentence contains a held-out word.
-
-    Args:
-        run: `Run`.
-        space: `Space`.
-    """
+    """Sentences without held-out words, and the emoji they remind MiniLM of."""
 
     def __init__(self, run, space):
         self._space, self._teacher = space, run.teacher
@@ -233,16 +222,10 @@ def learn_places(task, drawings, space, read, epochs, learning_rate, folder):
 
     run = drawings.run
     data = Batches(batch, len(drawings.rows), DRAWINGS_BATCH, run.seed)
+    losses = find_its_place(places, same), find_its_name(same)
     return train(
-        _looker(task, len(numbers)),
-        data,
-        epochs,
-        learning_rate,
-        folder,
-        loss={
-            "place": find_its_place(places, same),
-            "name": find_its_name(same),
-        },
+        *(_looker(task, len(numbers)), data, epochs, learning_rate, folder),
+        loss=dict(zip(("place", "name"), losses, strict=True)),
         loss_weights={"place": 1.0, "name": 0.5},
     )
 
