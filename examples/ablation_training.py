@@ -58,18 +58,16 @@ def image_encoder(name, size, scenes, settings):
     preprocessor = types.SimpleNamespace(
         image_converter=converter(backbone.image_size)
     )
-    found = train_image_tower(
-        types.SimpleNamespace(backbone=backbone, preprocessor=preprocessor),
-        scenes,
-        settings.tower_epochs,
-        settings,
-    )
+    task = types.SimpleNamespace(backbone=backbone, preprocessor=preprocessor)
+    epochs = settings.tower_epochs
+    found = train_image_tower(task, scenes, epochs, settings)
     print(f"{name}: accuracies {found}", flush=True)
     return backbone.image_encoder
 
 
-def text_encoder(name, size, tokenizer, questions, settings):
-    """Train a text encoder to fill in hidden tokens."""
+def text_encoder(name, tokenizer, size, scenes, settings):
+    """Train a text encoder to fill in hidden tokens of questions."""
+    questions = scenes.data.questions
     backbone = build(Variant("", {"num_layers": 1}, text=name), size)
     tower = backbone.text_tower
     model = keras.Model(
@@ -113,10 +111,6 @@ class Questions:
     """The questions of easy-VQA, as one tokenizer and converter read them.
 
     Texts and pictures are converted once and not again in every run.
-
-    Args:
-        tokenizer: a tokenizer of the library.
-        converter: a `BridgeTowerImageConverter`.
     """
 
     def __init__(self, tokenizer, converter):
@@ -196,13 +190,7 @@ GALLERY = 50
 
 
 class Bench:
-    """Everything that the runs of a table share.
-
-    Args:
-        settings: values of the command line.
-        folder: path; pre-trained encoders are kept there.
-        size: `Size` of the models.
-    """
+    """What the runs of a table share; `folder` keeps pre-trained encoders."""
 
     def __init__(self, settings, folder, size):
         self.settings, self.folder, self.size = settings, folder, size
@@ -223,25 +211,14 @@ class Bench:
     def backbone(self, variant, seed):
         """Return a new backbone over its pre-trained encoders."""
         image, text = variant.image, variant.text
+        given = self.size, self.scenes["train"], self.settings
+
+        def train_text():
+            return text_encoder(text, self.tokenizer, *given)
+
         files = [
-            once(
-                self.folder,
-                image,
-                lambda: image_encoder(
-                    image, self.size, self.scenes["train"], self.settings
-                ),
-            ),
-            once(
-                self.folder,
-                text,
-                lambda: text_encoder(
-                    text,
-                    self.size,
-                    self.tokenizer,
-                    pictures.load("train").questions,
-                    self.settings,
-                ),
-            ),
+            once(self.folder, image, lambda: image_encoder(image, *given)),
+            once(self.folder, text, train_text),
         ]
         keras.utils.set_random_seed(seed)
         backbone = build(variant, self.size)
@@ -263,22 +240,15 @@ class Bench:
         questions = self._questions_at(backbone.image_size)
         task = kbt.BridgeTowerVQA(backbone, answers=questions.answers)
         settings = self.settings
-        questions.train(
-            task,
-            settings.steps,
-            settings.batch_size,
-            settings.learning_rate,
-            seed,
-        )
+        rate = settings.learning_rate
+        questions.train(task, settings.steps, settings.batch_size, rate, seed)
         return questions.scores(task)
 
     def rsum(self, variant, seed):
         """Train matching on captions; the sum of recalls on the gallery."""
         settings, scenes = self.settings, self.scenes["train"]
-        steps, batch_size = (
-            settings.retrieval_steps,
-            settings.retrieval_batch_size,
-        )
+        steps = settings.retrieval_steps
+        batch_size = settings.retrieval_batch_size
         if not steps:
             return None
         backbone = self.backbone(variant, seed)
@@ -315,13 +285,8 @@ class Bench:
         # Features come from `questions`.
         task.preprocessor = None
         if settings.preset_steps:
-            questions.train(
-                task,
-                settings.preset_steps,
-                settings.batch_size,
-                settings.preset_learning_rate,
-                0,
-            )
+            steps, rate = settings.preset_steps, settings.preset_learning_rate
+            questions.train(task, steps, settings.batch_size, rate, 0)
         return weights_of(task), questions.scores(task)
 
     def _questions_at(self, side):

@@ -6,21 +6,19 @@ pre-training.
 """
 
 import dataclasses
-import types
 from collections.abc import Callable
+from typing import NamedTuple
 
 import keras_hub
 import numpy as np
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend.uninitialized import shapes_only
-from keras_bridgetower.checks import check_choice
 
 CLIP, ROBERTA, BERT = "CLIP-ViT-B/16", "RoBERTa", "BERT"
 
 
-@dataclasses.dataclass(frozen=True)
-class Paper:
+class Paper(NamedTuple):
     """The numbers of the paper for a variant, or None."""
 
     parameters: str | None = None
@@ -28,48 +26,28 @@ class Paper:
     rsum: float | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """One row of a table.
+class Variant(NamedTuple):
+    """One row of a table."""
 
-    Args:
-        name: str, as the paper calls it.
-        values: dict of constructor values of `BridgeTowerBackbone`.
-        image: str, a key of `IMAGE_ENCODERS`.
-        text: str, a key of `TEXT_ENCODERS`.
-        paper: `Paper`.
-    """
-
-    name: str
-    values: dict
-    image: str = CLIP
-    text: str = ROBERTA
+    name: str  # As the paper calls it.
+    values: dict  # Constructor values of `BridgeTowerBackbone`.
+    image: str = CLIP  # A key of `IMAGE_ENCODERS`.
+    text: str = ROBERTA  # A key of `TEXT_ENCODERS`.
     paper: Paper = Paper()
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Sizes that all variants of a table share.
+    """Sizes that all variants of a table share."""
 
-    Args:
-        width: int, of encoders and cross-modal layers.
-        heads: int, attention heads, likewise.
-        blocks: int, of each encoder: the most layers that can be bridged.
-        layers: int, cross-modal layers where a variant does not say.
-        side: int, pixels of the usual picture.
-        vocabularies: dict from a key of `TEXT_ENCODERS` to its tokens.
-        positions: int, longest text.
-        dropout: float, of the cross-modal layers.
-    """
-
-    width: int
-    heads: int
-    blocks: int
-    layers: int
-    side: int
-    vocabularies: dict
-    positions: int
-    dropout: float
+    width: int  # Of encoders and cross-modal layers.
+    heads: int  # Attention heads, likewise.
+    blocks: int  # Of each encoder: the most layers that can be bridged.
+    layers: int  # Cross-modal layers where a variant does not say.
+    side: int  # Pixels of the usual picture.
+    vocabularies: dict  # From a key of `TEXT_ENCODERS` to its tokens.
+    positions: int  # Longest text.
+    dropout: float  # Of the cross-modal layers.
 
 
 # The tiny text encoders share one vocabulary.
@@ -234,39 +212,24 @@ def cross_encoder(size):
     ]
 
 
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """One table of the paper.
+class Study(NamedTuple):
+    """One table of the paper."""
 
-    Args:
-        variants: callable from a `Size` to the rows.
-        counted: str, what the column of parameters counts: a key of
-            `COUNTS`.
-    """
-
-    variants: Callable
-    counted: str
+    variants: Callable  # From a `Size` to the rows.
+    counted: str  # What the column of parameters counts: a key of `COUNTS`.
 
 
-STUDIES = types.MappingProxyType(
-    {
-        "definition": Study(definition, "bridges"),
-        "layers": Study(layers, "cross-modal layers"),
-        "bridges": Study(bridges, "model"),
-        "encoders": Study(encoders, "model"),
-        "cross_encoder": Study(cross_encoder, "cross-modal layers"),
-    }
-)
+STUDIES = {
+    "definition": Study(definition, "bridges"),
+    "layers": Study(layers, "cross-modal layers"),
+    "bridges": Study(bridges, "model"),
+    "encoders": Study(encoders, "model"),
+    "cross_encoder": Study(cross_encoder, "cross-modal layers"),
+}
 
 
 def build(variant, size):
-    """Build the untrained backbone of a variant.
-
-    Raises:
-        ValueError: the variant cannot be built.
-    """
-    check_choice("image encoder", variant.image, IMAGE_ENCODERS)
-    check_choice("text encoder", variant.text, TEXT_ENCODERS)
+    """Build the untrained backbone of a variant."""
     return kbt.BridgeTowerBackbone(
         IMAGE_ENCODERS[variant.image](size),
         TEXT_ENCODERS[variant.text](size),
@@ -319,11 +282,7 @@ def _model(variant, size):
         return weights_of(build(variant, size))
 
 
-COUNTS = {
-    "bridges": _bridges,
-    "cross-modal layers": _layers,
-    "model": _model,
-}
+COUNTS = {"bridges": _bridges, "cross-modal layers": _layers, "model": _model}
 
 
 def count_text(count):

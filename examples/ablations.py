@@ -45,17 +45,15 @@ from keras_bridgetower.analysis import figures
 
 ROOT = pathlib.Path(__file__).parent.parent
 
+# Options that are numbers, and their defaults.
+NUMBERS = {
+    **{"steps": 300, "batch_size": 64, "learning_rate": 5e-4},
+    **{"tower_epochs": 30, "text_steps": 300, "tower_batch_size": 64},
+    **{"retrieval_batch_size": 32},
+    **{"preset_steps": 0, "preset_learning_rate": 1e-5},
+}
 # What the numbers of a run depend on, beside its variant and seed.
-KEYS = (
-    *("study", "steps", "batch_size", "learning_rate", "tower_epochs"),
-    *(
-        "text_steps",
-        "tower_batch_size",
-        "retrieval_steps",
-        "retrieval_batch_size",
-    ),
-    *("preset_steps", "preset_learning_rate", "tokenizer"),
-)
+KEYS = ("study", *NUMBERS, "retrieval_steps", "tokenizer")
 
 
 def main():
@@ -65,10 +63,9 @@ def main():
     parser.add_argument("study", choices=STUDIES, nargs="?")
     parser.add_argument("--output", type=pathlib.Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=5e-4)
-    parser.add_argument("--tower-epochs", type=int, default=30)
+    for name, default in NUMBERS.items():
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=type(default), default=default)
     parser.add_argument(
         "--frozen",
         nargs="*",
@@ -82,15 +79,12 @@ def main():
         default=TINY.layers,
         help="cross-modal layers where a variant does not say",
     )
-    parser.add_argument("--text-steps", type=int, default=300)
-    parser.add_argument("--tower-batch-size", type=int, default=64)
     parser.add_argument(
         "--retrieval-steps",
         type=int,
         default=0,
         help="of matching, for the column RSUM; by default it stays empty",
     )
-    parser.add_argument("--retrieval-batch-size", type=int, default=32)
     parser.add_argument("--count-only", action="store_true")
     parser.add_argument(
         "--preset",
@@ -98,8 +92,6 @@ def main():
         default=[],
         help="presets or checkpoints that are scored as rows of their own",
     )
-    parser.add_argument("--preset-steps", type=int, default=0)
-    parser.add_argument("--preset-learning-rate", type=float, default=1e-5)
     parser.add_argument(
         "--tokenizer", help="preset of the tokenizer of a --preset without one"
     )
@@ -107,18 +99,20 @@ def main():
     if settings.study is None:
         settings.study, settings.count_only = "definition", True
     study = STUDIES[settings.study]
-    size = BASE if settings.count_only else tiny(settings)
+    tiny = dataclasses.replace(TINY, layers=settings.layers)
+    size = BASE if settings.count_only else tiny
     variants = study.variants(size)
     # Whatever cannot be built is refused before anything is trained.
     check(variants, size)
+    counts = [COUNTS[study.counted](v, size) for v in variants]
     parameters = {
-        v.name: count_text(COUNTS[study.counted](v, size)) for v in variants
+        v.name: count_text(count)
+        for v, count in zip(variants, counts, strict=True)
     }
     if settings.count_only:
         rows = [row_of(v, parameters[v.name], [], None) for v in variants]
         print(f"Parameters of the {study.counted}, base size:\n")
         print(markdown(rows))
-        counts = [COUNTS[study.counted](v, size) for v in variants]
         example.save(
             counted(settings.study, study.counted, variants, counts),
             settings.output or pathlib.Path("out", "ablations"),
@@ -127,7 +121,7 @@ def main():
         )
         return
     output = settings.output or ROOT / "runs" / f"ablation-{settings.study}"
-    train(settings, output, variants, parameters)
+    train(settings, output, size, variants, parameters)
 
 
 def counted(name, part, variants, counts):
@@ -152,12 +146,7 @@ def counted(name, part, variants, counts):
     return figure
 
 
-def tiny(settings):
-    """Return the small size, with the layers of the command line."""
-    return dataclasses.replace(TINY, layers=settings.layers)
-
-
-def train(settings, output, variants, parameters):
+def train(settings, output, size, variants, parameters):
     """Run what is not there yet, and write the table anew."""
     # Reading easy-VQA takes TensorFlow, counting does not.
     from ablation_training import Bench
@@ -166,7 +155,7 @@ def train(settings, output, variants, parameters):
     kept = {key: getattr(settings, key) for key in KEYS}
     kept |= {"backend": keras.config.backend(), "size": repr(TINY)}
     runs = RunDirectory(output, kept)
-    bench = Bench(settings, runs.path, tiny(settings))
+    bench = Bench(settings, runs.path, size)
     results = {}
     for seed in settings.seeds:
         for variant in variants:
@@ -190,24 +179,17 @@ def train(settings, output, variants, parameters):
         name: [run["vqa"]["overall"] for run in found]
         for name, found in results.items()
     }
-    write(
-        output,
-        f"Ablation: {settings.study}",
-        rows,
-        scores,
-        note_of(settings, results),
-    )
+    title = f"Ablation: {settings.study}"
+    write(output, title, rows, scores, note_of(settings, results))
     print(markdown(rows))
 
 
 def run(bench, variant, seed):
     """Train and score one variant."""
     started = time.time()
-    found = {
-        "vqa": bench.vqa(variant, seed),
-        "rsum": bench.rsum(variant, seed),
-    }
-    return found | {"seconds": round(time.time() - started, 1)}
+    vqa, rsum = bench.vqa(variant, seed), bench.rsum(variant, seed)
+    seconds = round(time.time() - started, 1)
+    return {"vqa": vqa, "rsum": rsum, "seconds": seconds}
 
 
 def run_preset(bench, path):
@@ -218,12 +200,8 @@ def run_preset(bench, path):
 
 def note_of(settings, results):
     """Describe how the numbers of a table were measured."""
-    seconds = [
-        run["seconds"]
-        for runs in results.values()
-        for run in runs[:1]
-        if "seconds" in run
-    ]
+    first = [runs[0] for runs in results.values()]
+    seconds = [run["seconds"] for run in first if "seconds" in run]
     values = ", ".join(f"{key} {getattr(settings, key)}" for key in KEYS[1:])
     return (
         "VQA: % of the 9,673 questions of easy-VQA's official test split; "
@@ -247,38 +225,26 @@ COLUMNS = (
 
 
 class RunDirectory:
-    """Results of finished runs, keyed by the settings that they depend on.
-
-    Args:
-        path: the folder; made where it does not exist.
-        settings: dict of plain values. The folder of others is refused.
-
-    Raises:
-        ValueError: the folder holds runs of other settings.
-    """
+    """Results of finished runs; the folder of other settings is refused."""
 
     def __init__(self, path, settings):
         self.path = pathlib.Path(path)
-        self.settings = json.loads(json.dumps(settings))
+        settings = json.loads(json.dumps(settings))
         self.path.mkdir(parents=True, exist_ok=True)
         file = self.path / SETTINGS
         if not file.exists():
-            _write(file, self.settings)
+            _write(file, settings)
         kept = json.loads(file.read_text())
-        unlike = {
-            name: (kept.get(name), self.settings.get(name))
-            for name in sorted({*kept, *self.settings})
-            if kept.get(name) != self.settings.get(name)
-        }
+        unlike = [
+            f"{name}={settings.get(name)!r}, there {kept.get(name)!r}"
+            for name in sorted({*kept, *settings})
+            if kept.get(name) != settings.get(name)
+        ]
         if unlike:
-            shown = ", ".join(
-                f"{name}={new!r}, there {old!r}"
-                for name, (old, new) in unlike.items()
-            )
             raise ValueError(
                 f"`--output` must be a new folder, or one of the same "
                 f"settings. Received: --output {self.path}, which holds runs "
-                f"of others: {shown}"
+                f"of others: {', '.join(unlike)}"
             )
 
     def once(self, name, run):

@@ -12,10 +12,8 @@ Without arguments it asks about drawings of emoji. Runs offline.
 """
 
 import pathlib
-import time
 
 import example
-import keras
 
 import keras_bridgetower as kbt
 
@@ -35,7 +33,6 @@ def main():
     parser.add_argument("--preset", default="bridgetower_tiny_emoji_vqa")
     parser.add_argument("--top-k", type=int, default=3)
     arguments = parser.parse_args()
-    started = time.time()
 
     vqa = kbt.BridgeTowerVQA.from_preset(arguments.preset)
     shown = [PICTURES / name for name in DRAWINGS]
@@ -64,9 +61,7 @@ def main():
         "attention.png",
         f"where the answer to '{question}' looked in {image.name}",
     )
-    seconds = time.time() - started
-    print(f"{seconds:.1f} seconds on {keras.config.backend()}")
 
 
 if __name__ == "__main__":
-    main()
+    example.timed(main)

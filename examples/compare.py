@@ -14,14 +14,11 @@ Runs offline; needs `pip install easy-vqa matplotlib`.
 """
 
 import pathlib
-import time
 
 import example
-import keras
 from easy_world.pairs import BLIND_PAIRS
 from easy_world.pairs import pairs
 from easy_world.scenes import load_scenes
-from example import contact_sheet
 
 import keras_bridgetower as kbt
 from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
@@ -37,7 +34,6 @@ def main():
     arguments = parser.parse_args()
     if (arguments.left is None) != (arguments.right is None):
         parser.error("--left and --right belong together")
-    started = time.time()
 
     model = kbt.BridgeTowerNLVR2.from_preset(arguments.preset)
     if arguments.left:
@@ -71,12 +67,10 @@ def main():
         truth = bool(rows.labels[i])
         text = f"{rows.sentences[i]}\n{true} {share:.2f}, is: {truth}"
         cells.append(([left[i], right[i]], text, true == truth))
-    sheet = contact_sheet(cells, 3, "Statements about two pictures")
+    sheet = example.contact_sheet(cells, 3, "Statements about two pictures")
     caption = "pairs, statements and answers"
     example.save(sheet, arguments.output, "compared.png", caption)
-    seconds = time.time() - started
-    print(f"{seconds:.1f} seconds on {keras.config.backend()}")
 
 
 if __name__ == "__main__":
-    main()
+    example.timed(main)

@@ -13,10 +13,8 @@ Runs offline; needs `pip install easy-vqa matplotlib`.
 """
 
 import itertools
-import time
 
 import example
-import keras
 import numpy as np
 from easy_world import captions as easy_vqa_captions
 from easy_world.scenes import ATTRIBUTES
@@ -34,7 +32,6 @@ def main():
     parser.add_argument("--preset", default="bridgetower_tiny_easy_contrastive")
     parser.add_argument("--pictures", type=int, default=1000)
     arguments = parser.parse_args()
-    started = time.time()
 
     model = kbt.BridgeTowerContrastive.from_preset(arguments.preset)
     scenes = load_scenes("test")
@@ -64,8 +61,6 @@ def main():
 
     for attribute in ("shape", "colour"):
         classify(model, index, scenes, attribute)
-    seconds = time.time() - started
-    print(f"{seconds:.1f} seconds on {keras.config.backend()}")
 
 
 def nearest(index, queries, count):
@@ -123,4 +118,4 @@ def hits_of(query, cosines, images, fits):
 
 
 if __name__ == "__main__":
-    main()
+    example.timed(main)

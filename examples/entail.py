@@ -13,15 +13,12 @@ Runs offline; needs `pip install easy-vqa matplotlib`.
 """
 
 import pathlib
-import time
 
 import example
-import keras
 import numpy as np
 from easy_world.entailment import BLIND_ENTAILMENT
 from easy_world.entailment import entailment
 from easy_world.scenes import load_scenes
-from example import contact_sheet
 
 import keras_bridgetower as kbt
 
@@ -35,7 +32,6 @@ def main():
     parser.add_argument("--preset", default="bridgetower_tiny_easy_entailment")
     parser.add_argument("--rows", type=int, default=600)
     arguments = parser.parse_args()
-    started = time.time()
 
     model = kbt.BridgeTowerEntailment.from_preset(arguments.preset)
     if arguments.image:
@@ -68,12 +64,12 @@ def main():
         )
         for i, (label, shares) in enumerate(judged[:12])
     ]
-    sheet = contact_sheet(cells, 3, "Hypotheses, judgements, and the truth")
+    sheet = example.contact_sheet(
+        cells, 3, "Hypotheses, judgements, and the truth"
+    )
     caption = "hypotheses and judgements, three pictures each"
     example.save(sheet, arguments.output, "entailed.png", caption)
-    seconds = time.time() - started
-    print(f"{seconds:.1f} seconds on {keras.config.backend()}")
 
 
 if __name__ == "__main__":
-    main()
+    example.timed(main)

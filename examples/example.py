@@ -8,6 +8,9 @@ import argparse
 import pathlib
 import re
 import textwrap
+import time
+
+import keras
 
 GREEN, RED, GRAY = "#00704f", "#c04000", "#bbbbbb"
 FIELDS = ("Title", "Author", "Date", "Description", "Accelerator")
@@ -33,15 +36,18 @@ def parser(script, doc):
     return made
 
 
+def timed(main):
+    """Run an example, and print how long it took."""
+    started = time.time()
+    main()
+    seconds = time.time() - started
+    print(f"{seconds:.1f} seconds on {keras.config.backend()}")
+
+
 def new_figure(width, height):
     """Return an empty matplotlib `Figure`, its size in inches."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "The examples draw with matplotlib: `pip install matplotlib`, or "
-            "install keras-bridgetower with its extra `viz`."
-        ) from error
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -93,10 +99,7 @@ def _wrap(text, width):
 def rows_of_hits(rows, title):
     """Draw the hits of queries, a row for each query; right ones are framed.
 
-    Args:
-        rows: list of `(query, hits)`: a str, and a list of
-            `(picture, label, right)`, the best first.
-        title: str.
+    `rows` is a list of `(query, hits)`, and a hit is `(picture, label, right)`.
     """
     count = max(len(hits) for _, hits in rows)
     figure = new_figure(1.75 * count, 2.15 * len(rows) + 0.4)

@@ -13,15 +13,12 @@ Runs offline; needs `pip install easy-vqa matplotlib`.
 """
 
 import pathlib
-import time
 
 import example
-import keras
 import numpy as np
 from easy_world.captions import BLIND_BLANKS
 from easy_world.captions import blanks
 from easy_world.scenes import load_scenes
-from example import contact_sheet
 
 import keras_bridgetower as kbt
 
@@ -34,7 +31,6 @@ def main():
     parser.add_argument("--top-k", type=int, default=3)
     parser.add_argument("--pictures", type=int, default=150)
     arguments = parser.parse_args()
-    started = time.time()
 
     model = kbt.BridgeTowerMaskedLM.from_preset(arguments.preset)
     if arguments.image:
@@ -57,12 +53,8 @@ def main():
     for text, (masks, _) in zip(asked.texts[:4], filled, strict=False):
         print(f"{text}  ->  {tokens_text(masks[0])}")
 
-    right = np.array(
-        [
-            masks[0][0][0].strip() == answer
-            for (masks, _), answer in zip(filled, asked.answers, strict=False)
-        ]
-    )
+    words = [masks[0][0][0].strip() for masks, _ in filled]
+    right = np.array(words) == asked.answers[:count]
     kinds = np.array(asked.kinds[:count])
     for kind, blind in BLIND_BLANKS.items():
         score = 100 * right[kinds == kind].mean()
@@ -79,13 +71,11 @@ def main():
         ([images[i]], f"{asked.texts[i]}\n→ {filled[i][1]}", right[i])
         for i in rows
     ]
-    sheet = contact_sheet(
+    sheet = example.contact_sheet(
         cells, 4, "Captions with a blank, and how it is filled"
     )
     caption = "captions and how they were filled"
     example.save(sheet, arguments.output, "filled.png", caption)
-    seconds = time.time() - started
-    print(f"{seconds:.1f} seconds on {keras.config.backend()}")
 
 
 def tokens_text(tokens):
@@ -93,4 +83,4 @@ def tokens_text(tokens):
 
 
 if __name__ == "__main__":
-    main()
+    example.timed(main)

@@ -12,8 +12,6 @@ Accelerator: none; one minute on one CPU core
 Runs offline; needs `pip install easy-vqa matplotlib`.
 """
 
-import time
-
 import example
 import keras
 import numpy as np
@@ -32,7 +30,6 @@ def main():
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--shortlist", type=int)
     arguments = parser.parse_args()
-    started = time.time()
 
     task = kbt.BridgeTowerRetrieval.from_preset(arguments.preset)
     scenes = load_scenes("test")
@@ -62,8 +59,6 @@ def main():
         f"the best five for three captions; the picture of '{captions[0]}' "
         f"has rank {best.index(owner[0]) + 1} of {len(images)}",
     )
-    seconds = time.time() - started
-    print(f"{seconds:.1f} seconds on {keras.config.backend()}")
 
 
 def match(task, scenes, count, shown=4):
@@ -119,4 +114,4 @@ def best_five(caption, scores, images, captions, owner):
 
 
 if __name__ == "__main__":
-    main()
+    example.timed(main)
