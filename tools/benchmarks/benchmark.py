@@ -90,11 +90,7 @@ def parsed():
 
 
 class Report:
-    """The measurements of a run so far; files are written after each work.
-
-    Args:
-        settings: of the command.
-    """
+    """The measurements of a run so far; files are written after each work."""
 
     def __init__(self, settings):
         self.settings = settings
@@ -116,11 +112,7 @@ class Report:
         )
 
     def run(self, models):
-        """Measure all works and write the files.
-
-        Args:
-            models: path of the folder of saved models.
-        """
+        """Measure all works and write the files."""
         print(self.parts[0], flush=True)
         for name in self.settings.works:
             part = self.data if name == DATA else self.work

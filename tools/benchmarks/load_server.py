@@ -70,11 +70,7 @@ def picture(colour, number):
 
 
 class Connection:
-    """A persistent connection; it costs less time than a client's library.
-
-    Args:
-        url: str, the address of the server.
-    """
+    """A persistent connection; it costs less time than a client's library."""
 
     def __init__(self, url):
         self._address = urllib.parse.urlsplit(url)
@@ -121,9 +117,6 @@ async def load(url, asked, expected, clients, numbers, inputs=1, also=None):
         numbers: iterable of int, one for each request.
         inputs: int.
         also: coroutine function without arguments, run beside the load.
-
-    Returns:
-        dict of seconds, times of each, statuses, and wrong answers.
     """
     numbers = iter(numbers)
     sent = [
@@ -180,12 +173,7 @@ def until(seconds):
 
 
 class Offline:
-    """The same requests to `embed` in this process.
-
-    Args:
-        asked: as `questions` returns them.
-        requests: int, rows of a loop.
-    """
+    """The same requests to `embed` in this process."""
 
     def __init__(self, asked, requests):
         self._task = kbt.BridgeTowerContrastive.from_preset(PRESET)

@@ -85,17 +85,7 @@ def make_task(recipe, dtype="float32"):
 
 
 def weights_of(task, devices, kind):
-    """Return bytes on each device.
-
-    Args:
-        task: a task.
-        devices: int.
-        kind: `"data_parallel"` or `"fsdp"`.
-
-    Returns:
-        dict of `"weights"`, `"gradients"`, `"optimizer"` (two slots, as
-        AdamW has them).
-    """
+    """Return bytes on each device; the optimizer has two slots, as AdamW."""
 
     def share(weight):
         size = weight.value.numel() * weight.value.element_size()
@@ -113,14 +103,7 @@ def weights_of(task, devices, kind):
 def kept_by(task, batch, tokens, device="meta"):
     """Return bytes that autograd keeps of a training step's forward pass.
 
-    Args:
-        task: a task; its weights are not counted.
-        batch: int, rows on this device.
-        tokens: int, text tokens of a row.
-        device: str, where the task is.
-
-    Returns:
-        int.
+    Weights are not counted. `batch` are the rows on this device.
     """
     # What was seen is held, so that no memory is found twice under one name.
     seen = {_memory(w.value): w.value for w in task.weights}

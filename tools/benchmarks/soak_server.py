@@ -18,7 +18,6 @@ import dataclasses
 import io
 import json
 import os
-import subprocess
 import sys
 import time
 import urllib.parse
@@ -26,6 +25,7 @@ import urllib.parse
 import numpy as np
 from load_server import TOLERANCE
 from load_server import Connection
+from load_server import processes
 from load_server import questions
 from load_server import server
 from PIL import Image
@@ -49,11 +49,7 @@ class Second:
 
 
 class Clients:
-    """Honest clients, whose answers are compared with those of a quiet server.
-
-    Args:
-        url: str, the address of the server.
-    """
+    """Honest clients; answers must equal those of the quiet server."""
 
     def __init__(self, url):
         self._url = url
@@ -96,11 +92,7 @@ def _vector(answer):
 
 
 class Attackers:
-    """Attackers of four kinds.
-
-    Args:
-        url: str, the address of the server.
-    """
+    """Attackers of four kinds."""
 
     def __init__(self, url):
         self._url = url
@@ -204,26 +196,11 @@ def _body(images):
 
 def memory(parent):
     """Resident MB of a process and all below it."""
-    rows = subprocess.run(
-        ["ps", "-e", "-o", "pid=,ppid=,rss="],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    rows = [tuple(map(int, row.split())) for row in rows]
-    below, found = {parent}, -1
-    while len(below) > found:
-        found = len(below)
-        below |= {pid for pid, above, _ in rows if above in below}
-    return sum(size for pid, _, size in rows if pid in below) / 1000
+    return sum(size for size, _ in processes(parent).values())
 
 
 async def soak(url, process, options):
-    """Attack for some time, and print each second.
-
-    Returns:
-        The `Clients` and the memory of each second.
-    """
+    """Attack for some time; return the `Clients` and the memory by second."""
     clients, attackers = Clients(url), Attackers(url)
     await clients.learn()
     quiet = memory(process)

@@ -10,14 +10,7 @@ FLASH_ATTENTION = {None: "where it can", True: "on", False: "off"}
 
 
 def run_on(contender):
-    """Return the device, and if Keras uses flash attention.
-
-    Args:
-        contender: `Contender` of this process.
-
-    Returns:
-        dict: `device`, and for this package `flash attention`.
-    """
+    """Return the device, and for this package if it uses flash attention."""
     if contender.library == "keras_bridgetower":
         import keras
 
@@ -76,11 +69,7 @@ def resident_bytes():
 
 
 class Peak(threading.Thread):
-    """Samples the memory every five milliseconds.
-
-    Args:
-        before: int, bytes that do not count.
-    """
+    """Samples the memory above `before` every five milliseconds."""
 
     def __init__(self, before):
         super().__init__(daemon=True)

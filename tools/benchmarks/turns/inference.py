@@ -95,12 +95,7 @@ def ranking(saved, contender, cached=True):
     """Match one text with pictures, as a search does.
 
     This package encodes the text and fuses all pairs; transformers runs each
-    pair whole, all in one batch.
-
-    Args:
-        saved: `Saved`.
-        contender: `Contender`.
-        cached: bool, encode the pictures before the turns.
+    pair whole, all in one batch. If `cached`, pictures are encoded before.
     """
     if contender.library == "transformers":
         return _peer_ranking(saved, contender)
@@ -168,12 +163,7 @@ def _pictures_and_text(batch, side, tokens):
 
 
 def vqa_task(saved, **values):
-    """Return `BridgeTowerVQA` with the saved head.
-
-    Args:
-        saved: `Saved`.
-        **values: of `from_preset`.
-    """
+    """Return `BridgeTowerVQA` with the saved head."""
     import keras_bridgetower as kbt
 
     task = kbt.BridgeTowerVQA.from_preset(

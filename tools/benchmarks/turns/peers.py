@@ -6,13 +6,7 @@ from turns.samples import load_weights
 
 
 class Peer:
-    """A model of transformers.
-
-    Args:
-        saved: `Saved`.
-        contender: `Contender`.
-        cls: class of transformers.
-    """
+    """A model of transformers."""
 
     def __init__(self, saved, contender, cls):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -43,10 +37,6 @@ class QuestionAnswering(torch.nn.Module):
     """The head of `BridgeTowerVQA` on `BridgeTowerModel` of transformers.
 
     transformers has no model that answers questions.
-
-    Args:
-        saved: `Saved`.
-        peer: `Peer` of `BridgeTowerModel`.
     """
 
     def __init__(self, saved, peer):

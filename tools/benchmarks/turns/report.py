@@ -79,10 +79,7 @@ def versions():
 def markdown(rows, work):
     """Return a table of one work, and a line with what its rows share.
 
-    Args:
-        rows: list of dict, as `Rounds.rows` yields them, with `size` and
-            `side`.
-        work: `Work`.
+    `rows` are those of `Rounds.rows`, with `size` and `side`.
     """
     varied, shared = _varied_and_shared(rows)
     columns = {"name": ("", "{}")}
@@ -135,18 +132,11 @@ def write_csv(path, rows):
 
 
 def draw(path, rows):
-    """Draw the ratios of one work as bars, with their quartiles.
+    """Draw the ratios of one work as bars, with their quartiles."""
+    from matplotlib.figure import Figure
 
-    Args:
-        path: path of the new picture.
-        rows: list of dict.
-    """
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 0.3 * len(rows) + 1.2))
+    figure = Figure(figsize=(8, 0.3 * len(rows) + 1.2), layout="tight")
+    axes = figure.subplots()
     places = range(len(rows))
     ratios = [row["ratio"] for row in rows]
     spread = [
@@ -166,6 +156,4 @@ def draw(path, rows):
     beside = {row["beside"] for row in rows}
     name = beside.pop() if len(beside) == 1 else "its reference"
     axes.set_xlabel(f"times as fast as {name}")
-    figure.tight_layout()
     figure.savefig(path, dpi=110)
-    plt.close(figure)

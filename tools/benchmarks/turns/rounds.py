@@ -27,12 +27,7 @@ class ContenderFailed(RuntimeError):
 
 
 def environment(backend, home):
-    """Return the environment variables of a process.
-
-    Args:
-        backend: str, the value of KERAS_BACKEND.
-        home: path of the folder of converted checkpoints.
-    """
+    """Return the environment of a process; `home` keeps converted weights."""
     paths = [str(BENCHMARKS), str(TESTS), os.environ.get("PYTHONPATH", "")]
     return os.environ | {
         "KERAS_BACKEND": backend,
@@ -46,13 +41,7 @@ def environment(backend, home):
 
 
 class Resident:
-    """A process that loads the model once and then takes many turns.
-
-    Args:
-        work: `Work`.
-        contender: `Contender`.
-        saved: `Saved`.
-    """
+    """A process that loads the model once and then takes many turns."""
 
     def __init__(self, work, contender, saved):
         self.log = tempfile.TemporaryFile("w+")
@@ -101,11 +90,6 @@ class Fresh:
     """A new process for each turn, timed from its start to its last line.
 
     If the last line has `seconds`, these count instead.
-
-    Args:
-        work: `Work`.
-        contender: `Contender`.
-        saved: `Saved`.
     """
 
     about = {}
@@ -190,14 +174,7 @@ class Saved:
         return self.folder / name
 
     def need(self, name):
-        """Write a file, in a process that then returns its memory.
-
-        Args:
-            name: str, a key of `save.WRITERS`.
-
-        Raises:
-            ContenderFailed: it cannot be written.
-        """
+        """Write a file, in a process that then returns its memory."""
         if self.path(name).exists():
             return
         if name != "checkpoint":
@@ -219,11 +196,6 @@ class Rounds:
     The process of a contender and that of its reference take turns, so that a
     machine that slows down slows both. The process of a reference is kept for
     the next contender.
-
-    Args:
-        work: `Work`.
-        saved: `Saved`.
-        repeats: int, turns of each.
     """
 
     def __init__(self, work, saved, repeats):
@@ -237,18 +209,12 @@ class Rounds:
         self._close_reference()
 
     def rows(self, contender, batches, tokens):
-        """Time one contender.
+        """Time one contender, and yield a dict for each batch.
 
-        Args:
-            contender: `Contender`.
-            batches: list of int.
-            tokens: int, length of the texts.
-
-        Yields:
-            dict: `summary`, `name`, `beside`, `batch`, `distance` of the
-            outputs, and medians of further measurements of both. A `Resident`
-            adds `first` and `loading` seconds, `device`, and for this package
-            `flash attention`.
+        It has the `summary`, `name`, `beside`, `batch`, `distance` of the
+        outputs, and medians of further measurements of both. A `Resident`
+        adds `first` and `loading` seconds, `device`, and for this package
+        `flash attention`.
         """
         beside = self._beside(contender.beside)
         runner = self._opened(contender)
@@ -306,19 +272,11 @@ class Rounds:
 
 
 def summary(pairs):
-    """Summarize turns of a contender and its reference.
+    """Summarize turns: pairs of the contender's and the reference's seconds.
 
     Each ratio compares two consecutive turns, so that other load on the
-    machine slows both.
-
-    Args:
-        pairs: list of `(contender's seconds, reference's seconds)`, two or
-            more.
-
-    Returns:
-        dict: median `seconds` and `reference` seconds; the median `ratio` of
-        the reference's seconds to the contender's (above 1 is faster); its
-        quartiles `low` and `high`, interpolated between turns.
+    machine slows both. Above 1 the contender is faster. `low` and `high` are
+    its quartiles, interpolated between turns.
     """
     ratios = [reference / seconds for seconds, reference in pairs]
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
@@ -332,11 +290,7 @@ def summary(pairs):
 
 
 def distance(outputs, expected):
-    """Return the largest difference, relative to the largest expected output.
-
-    Args:
-        outputs, expected: lists of rows of floats.
-    """
+    """Return the largest difference over the largest expected output."""
     difference = max(
         abs(a - b)
         for ours, theirs in zip(outputs, expected, strict=True)

@@ -30,15 +30,10 @@ def write_picture(path):
 
 
 def answer_weights(width):
-    """Return random weights of a VQA head.
+    """Return random weights of a VQA head, for a model of some width.
 
-    Args:
-        width: int, of the model; its pooled output is twice as wide, the
-            hidden layer four times.
-
-    Returns:
-        list of float32 arrays: kernel and bias of the hidden layer, scale and
-        shift of its norm, kernel and bias of the last layer.
+    Kernel and bias of the hidden layer, scale and shift of its norm, kernel
+    and bias of the last layer.
     """
     rng = np.random.default_rng(7)
     hidden = 4 * width

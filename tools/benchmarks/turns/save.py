@@ -64,14 +64,7 @@ def pytorch(path, saved):
 
 
 def onnx(path, saved, calibrated=0):
-    """Write the matching task in ONNX.
-
-    Args:
-        path: path of the new folder.
-        saved: `Saved`.
-        calibrated: int, rows that the ranges of int8 are measured on, or 0
-            for float32.
-    """
+    """Write the matching task in ONNX, in int8 if rows are `calibrated` on."""
     task = kbt.BridgeTowerRetrieval.from_preset(
         str(saved.path("checkpoint")), preprocessor=None
     )

@@ -68,15 +68,9 @@ def loading(saved, contender, converted=True):
 def measure(open_model, weights):
     """Load a model and run it once.
 
-    Args:
-        open_model: callable that returns a callable from `features` to
-            outputs, and the side of the pictures.
-        weights: callable that returns the path of the file of the weights.
-
-    Returns:
-        dict: `seconds` of all, `processor` seconds, and `gigabytes`, the peak
-        above the memory before; `loaded / weights`, the peak before the first
-        output over the size of the file.
+    `open_model` returns a callable from `features` to outputs, and the side of
+    the pictures; `weights` the path of the weights. Gigabytes are the peak
+    above the memory before; `loaded` is the peak before the first output.
     """
     from turns.devices import peak_above
     from turns.devices import resident_bytes

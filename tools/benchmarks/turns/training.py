@@ -22,27 +22,52 @@ OBJECTIVES = ("mlm", "itm")
 def pretraining(saved, contender, attention_dropout=None, passes=1):
     """Take a step of masked language and matching.
 
-    Args:
-        saved: `Saved`.
-        contender: `Contender`.
-        attention_dropout: float, or None for that of the checkpoint.
-        passes: int, 2 to encode the pictures once for each objective, as the
-            authors do.
+    Two passes encode the pictures once for each objective, as the authors do.
     """
     if contender.library == "transformers":
         return _peer_pretraining(saved, contender)
     import keras_bridgetower as kbt
     from keras_bridgetower.training import AdamW
-    from turns.two_passes import TwoPasses
 
     values = {}
     if attention_dropout is not None:
         values["attention_dropout"] = attention_dropout
     backbone = _backbone(saved, contender, **values)
-    cls = {1: kbt.BridgeTowerPretraining, 2: TwoPasses}[passes]
+    cls = kbt.BridgeTowerPretraining if passes == 1 else _two_passes()
     # It decays all weights, as PyTorch's does.
     optimizer = AdamW(RATE, decay=())
     return _keras_steps(cls(backbone, objectives=OBJECTIVES), optimizer)
+
+
+def _two_passes():
+    """Return pre-training with a forward pass for each objective.
+
+    The authors run it so: matching encodes its pictures again, although masked
+    language has encoded them.
+    """
+    from keras import ops
+
+    import keras_bridgetower as kbt
+
+    class TwoPasses(kbt.BridgeTowerPretraining):
+        def outputs_of(self, inputs):
+            own = ops.reshape(inputs["match"], (-1, 1, 1, 1)) == 1
+            images = inputs["images"]
+            paired = ops.where(own, images, ops.roll(images, -1, axis=0))
+            masked = self.backbone.fuse(
+                {**inputs, "token_ids": inputs["masked_token_ids"]}, ("text",)
+            )
+            positions = ops.expand_dims(inputs["mask_positions"], -1)
+            states = ops.take_along_axis(masked["text"], positions, axis=1)
+            pooled = self.backbone.fuse(
+                {**inputs, "images": paired}, ("pooled",)
+            )
+            return {
+                "mlm": self.heads["mlm"](states),
+                "itm": self.heads["itm"](pooled["pooled"]),
+            }
+
+    return TwoPasses
 
 
 def memory(saved, contender, recomputed=False):
@@ -50,11 +75,6 @@ def memory(saved, contender, recomputed=False):
 
     Gigabytes are those above the memory before the first step. On a GPU they
     are the peak of the process, weights included.
-
-    Args:
-        saved: `Saved`.
-        contender: `Contender`.
-        recomputed: bool, compute activations again for the gradients.
     """
     import keras
 
@@ -125,9 +145,7 @@ def _keras_step(task, x, y):
 def _rows(batch, side, tokens):
     """Return a batch of both objectives: half of the pairs match.
 
-    Returns:
-        `(images, ids, masked ids, positions of the masks, match)`. A pair that
-        does not match has the next row's picture.
+    A pair that does not match has the next row's picture.
     """
     x = features(batch, side, tokens)
     images, ids = x["images"], x["token_ids"]

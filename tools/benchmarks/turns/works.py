@@ -11,27 +11,17 @@ REFERENCE = "transformers float32"
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """One way to do a work.
+    """One way to do a work."""
 
-    Args:
-        name: str, as in the table.
-        library: str, the package that runs the model.
-        beside: str, name of the contender that it is compared with.
-        backend: str, the value of KERAS_BACKEND.
-        dtype: str, `"float32"`, `"bfloat16"`, `"mixed_bfloat16"` or `"int8"`.
-        compiled: bool or `"auto"`, the `jit_compile` of Keras; with
-            transformers, True runs `torch.compile`.
-        file: str, the file that it opens: a key of `save.WRITERS`.
-        settings: dict of further arguments of the function that does the work.
-    """
-
-    name: str
-    library: str
-    beside: str = REFERENCE
+    name: str  # As in the table.
+    library: str  # The package that runs the model.
+    beside: str = REFERENCE  # Name of the contender that it is compared with.
     backend: str = "torch"
     dtype: str = "float32"
+    # The `jit_compile` of Keras; of transformers, True runs `torch.compile`.
     compiled: bool | str = "auto"
-    file: str = "checkpoint"
+    file: str = "checkpoint"  # The file that it opens, a key of `save.WRITERS`.
+    # Further arguments of the function that does the work.
     settings: dict = dataclasses.field(default_factory=dict)
 
     def is_reference_only(self):
@@ -39,11 +29,7 @@ class Contender:
         return self.beside == self.name
 
     def left_out_because(self, gpu):
-        """Return why it cannot run on this machine, or None.
-
-        Args:
-            gpu: str, name of the GPU, or None.
-        """
+        """Return why it cannot run on this machine, or None."""
         packages = {self.library, self.backend}
         missing = [p for p in packages if importlib.util.find_spec(p) is None]
         if missing:
@@ -55,27 +41,18 @@ class Contender:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """One thing to do, by several contenders.
+    """One thing to do, by several contenders."""
 
-    Args:
-        title: str, a heading of the report.
-        function: str, `module.name` below `turns`: `(saved, contender,
-            **settings)` to a function from batch and tokens to a turn. If
-            each turn is a new process: to the command of that process.
-        contenders: list of `Contender`.
-        batches: tuple of int, rows of a turn; `--batches` replaces them.
-        fresh: bool, start a new process for each turn.
-        per_row: str, the name of one row if the table has its time, or "".
-        also: tuple of str, further measurements that the table shows.
-    """
-
-    title: str
+    title: str  # A heading of the report.
+    # `module.name` below `turns`: `(saved, contender, **settings)` to a
+    # function from batch and tokens to a turn. If each turn is a new process:
+    # to the command of that process.
     function: str
     contenders: list
-    batches: tuple = (1,)
-    fresh: bool = False
-    per_row: str = ""
-    also: tuple = ()
+    batches: tuple = (1,)  # Rows of a turn; `--batches` replaces them.
+    fresh: bool = False  # Start a new process for each turn.
+    per_row: str = ""  # The name of one row, if the table has its time.
+    also: tuple = ()  # Further measurements that the table shows.
 
     def named(self):
         """Return the contenders by name."""
