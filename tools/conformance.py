@@ -22,17 +22,11 @@ EXPORTS = "tests/conformance/test_export.py"
 
 
 class Page(NamedTuple):
-    """A table of the documentation.
+    """A table of the documentation."""
 
-    Args:
-        document: str, path in the repository.
-        tests: tuple of str, arguments of pytest.
-        opening: str, what stands before the table.
-    """
-
-    document: str
-    tests: tuple
-    opening: str
+    document: str  # Path in the repository.
+    tests: tuple  # Arguments of pytest.
+    opening: str  # What stands before the table.
 
 
 PAGES = {
@@ -127,25 +121,19 @@ def table(found):
     cells = [cell for of_backend in found.values() for cell in of_backend]
     names = dict.fromkeys(row for row, _ in cells)
     tasks = dict.fromkeys(task for _, task in cells)
-    notes, written = {}, [f"| | {' | '.join(map(heading, tasks))} |"]
+    headings = [task.replace("_", " ") for task in tasks]
+    notes, written = {}, [f"| | {' | '.join(headings)} |"]
     written.append("|---" * (len(tasks) + 1) + "|")
     for name in names:
-        told = [cell_of(found, name, task, notes) for task in tasks]
-        written.append(f"| {name} | {' | '.join(told)} |")
+        row = []
+        for task in tasks:
+            told = [found[b].get((name, task)) for b in BACKENDS]
+            signs = [sign(outcome, notes) for outcome in told]
+            row.append(signs[0] if len(set(signs)) == 1 else " ".join(signs))
+        written.append(f"| {name} | {' | '.join(row)} |")
     written.append("")
     written += [f"{number}. {text}" for text, number in notes.items()]
     return "\n".join(written) + "\n"
-
-
-def heading(task):
-    return task.replace("_", " ")
-
-
-def cell_of(found, row, task, notes):
-    """Return one cell."""
-    told = [found[b].get((row, task)) for b in BACKENDS]
-    signs = [sign(outcome, notes) for outcome in told]
-    return signs[0] if len(set(signs)) == 1 else " ".join(signs)
 
 
 def sign(outcome, notes):

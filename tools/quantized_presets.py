@@ -17,8 +17,6 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
-from typing import NamedTuple
 
 # Before a framework is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -37,18 +35,6 @@ BATCH, CALIBRATED, TIMED = 128, 256, 50
 MEGABYTE = 2**20
 
 
-class Measured(NamedTuple):
-    """A preset and its test.
-
-    Args:
-        task: class of the task, whose output is one array of logits.
-        rows: callable of `Scenes` and returns `(raw, labels)`.
-    """
-
-    task: type
-    rows: Callable
-
-
 def questions(scenes):
     """Return the questions of easy-VQA and their answers."""
     data = scenes.data
@@ -63,14 +49,18 @@ def matches(scenes):
     return raw, np.array(made.labels)
 
 
+# The task, whose output is one array of logits, and a function from scenes to
+# raw inputs and labels.
 PRESETS = {
-    "vqa": Measured(kbt.BridgeTowerVQA, questions),
-    "retrieval": Measured(kbt.BridgeTowerRetrieval, matches),
-    "entailment": Measured(
-        kbt.BridgeTowerEntailment, lambda s: tiny_family.hypotheses(s, 0)
+    "vqa": (kbt.BridgeTowerVQA, questions),
+    "retrieval": (kbt.BridgeTowerRetrieval, matches),
+    "entailment": (
+        kbt.BridgeTowerEntailment,
+        lambda scenes: tiny_family.hypotheses(scenes, 0),
     ),
-    "nlvr2": Measured(
-        kbt.BridgeTowerNLVR2, lambda s: tiny_family.statements(s, 0)
+    "nlvr2": (
+        kbt.BridgeTowerNLVR2,
+        lambda scenes: tiny_family.statements(scenes, 0),
     ),
 }
 
@@ -96,13 +86,15 @@ def main():
 
 def measured(name, test, train, count, folder):
     """Score, megabytes and milliseconds of each kind of a preset."""
-    task = PRESETS[name].task.from_preset(PREFIX + name)
-    raw, labels = _first(PRESETS[name].rows(test), count)
+    cls, rows = PRESETS[name]
+    task = cls.from_preset(PREFIX + name)
+    raw, labels = rows(test)
+    raw, labels = {k: v[:count] for k, v in raw.items()}, labels[:count]
     answers = getattr(task, "answers", None)
     if name == "vqa":
         labels = np.array([answers.index(a) for a in labels])
     x = _features(task, raw)
-    samples = _features(task, _drawn(PRESETS[name].rows(train)[0], CALIBRATED))
+    samples = _features(task, _drawn(rows(train)[0], CALIBRATED))
     task.save_to_preset(folder / "float32")
     yield "float32", *_numbers(_of_keras(task), x, labels, folder / "float32")
     if keras.config.backend() == "torch":
@@ -113,19 +105,14 @@ def measured(name, test, train, count, folder):
     # Keras searches for garbage after each layer.
     gc.freeze()
     for mode in ("int8", "int4"):
-        task = PRESETS[name].task.from_preset(PREFIX + name)
+        task = cls.from_preset(PREFIX + name)
         task.quantize(mode)
         task.save_to_preset(folder / mode)
-        task = PRESETS[name].task.from_preset(folder / mode)
+        task = cls.from_preset(folder / mode)
         yield (
             f"Keras {mode}",
             *_numbers(_of_keras(task), x, labels, folder / mode),
         )
-
-
-def _first(rows, count):
-    raw, labels = rows
-    return {k: v[:count] for k, v in raw.items()}, labels[:count]
 
 
 def _drawn(raw, count):
