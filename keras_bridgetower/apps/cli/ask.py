@@ -20,10 +20,37 @@ from keras_bridgetower.presets.verbs import EMBED_IMAGES
 from keras_bridgetower.presets.verbs import ENTAIL
 from keras_bridgetower.presets.verbs import FILL
 from keras_bridgetower.presets.verbs import SCORE
+from keras_bridgetower.presets.verbs import named
 
 TopK = Annotated[int, typer.Option(min=1, help="How many to print.")]
 # Numbers of a vector that a terminal shows.
 SHOWN = 4
+
+
+def _asked(context, verb, preset, given, top_k=1):
+    """Ask a task about one row.
+
+    Args:
+        context: `typer.Context`.
+        verb: `Verb`.
+        preset: str.
+        given: dict from the command's name of each input of the verb to a
+            path of a picture or a text, pictures first.
+        top_k: int.
+
+    Returns:
+        The start of what `--json` prints, and the results of `Verb.run`.
+    """
+    paths = [x for x in given.values() if isinstance(x, pathlib.Path)]
+    texts = [x for x in given.values() if x not in paths]
+    inputs = [*models.open_pictures(*paths), *texts]
+    task = models.open_task(verb, preset, context)
+    columns = {
+        name: [one] for name, one in zip(verb.inputs, inputs, strict=True)
+    }
+    [found] = verb.run(task, columns, top_k)
+    value = {name: str(one) for name, one in given.items()}
+    return {**value, "preset": preset}, found
 
 
 def ask(
@@ -40,14 +67,11 @@ def ask(
 
     Prints the best answers and their scores, from 0 to 1.
     """
-    (image,) = models.open_pictures(picture)
-    task = models.open_task(ANSWER, preset, context)
-    found = task.answer(image, question, top_k=top_k)
-    answers = [{"answer": answer, "score": score} for answer, score in found]
-    value = {"picture": str(picture), "question": question, "preset": preset}
-    output.show(
-        as_json, {**value, "answers": answers}, ("answer", "score"), found
-    )
+    given = {"picture": picture, "question": question}
+    value, found = _asked(context, ANSWER, preset, given, top_k)
+    rows = found["answers"]
+    value["answers"] = named(ANSWER.results["answers"], rows)
+    output.show(as_json, value, ("answer", "score"), rows)
 
 
 def fill(
@@ -65,25 +89,16 @@ def fill(
     Prints the best tokens of each <mask> and their probabilities, then the
     text with the best ones.
     """
-    (image,) = models.open_pictures(picture)
-    task = models.open_task(FILL, preset, context)
-    masks, filled = task.fill_mask(image, text, top_k=top_k)
-    value = {
-        "picture": str(picture),
-        "text": text,
-        "preset": preset,
-        "masks": [
-            [{"token": token, "probability": share} for token, share in tokens]
-            for tokens in masks
-        ],
-        "filled": filled,
-    }
+    given = {"picture": picture, "text": text}
+    value, found = _asked(context, FILL, preset, given, top_k)
+    masks = named(FILL.results["masks"], found["masks"])
+    value |= {"masks": masks, "filled": found["filled"]}
     rows = [
         (f"mask {number}", token.strip(), share)
-        for number, tokens in enumerate(masks, 1)
+        for number, tokens in enumerate(found["masks"], 1)
         for token, share in tokens
     ]
-    rows.append(("text", filled, None))
+    rows.append(("text", found["filled"], None))
     output.show(as_json, value, ("where", "token", "probability"), rows)
 
 
@@ -101,18 +116,11 @@ def entail(
     Prints the label and the probabilities of all labels. The default preset
     was trained on pictures of one colored shape.
     """
-    (image,) = models.open_pictures(picture)
-    task = models.open_task(ENTAIL, preset, context)
-    label, probabilities = task.entail(image, hypothesis)
-    value = {
-        "picture": str(picture),
-        "hypothesis": hypothesis,
-        "preset": preset,
-        "label": label,
-        "probabilities": probabilities,
-    }
-    rows = sorted(probabilities.items(), key=lambda pair: -pair[1])
-    output.show(as_json, value, ("label", "probability"), rows)
+    given = {"picture": picture, "hypothesis": hypothesis}
+    value, found = _asked(context, ENTAIL, preset, given)
+    shares = found["probabilities"].items()
+    rows = sorted(shares, key=lambda pair: -pair[1])
+    output.show(as_json, value | found, ("label", "probability"), rows)
 
 
 def compare(
@@ -130,19 +138,11 @@ def compare(
     Prints the judgment and its probability. The default preset was trained on
     pictures of one colored shape.
     """
-    images = models.open_pictures(left, right)
-    task = models.open_task(COMPARE, preset, context)
-    true, probability = task.compare(*images, statement)
-    value = {
-        "left": str(left),
-        "right": str(right),
-        "statement": statement,
-        "preset": preset,
-        "true": true,
-        "probability": probability,
-    }
-    rows = [("true" if true else "false", probability)]
-    output.show(as_json, value, ("statement is", "probability"), rows)
+    given = {"left": left, "right": right, "statement": statement}
+    value, found = _asked(context, COMPARE, preset, given)
+    rows = [("true" if found["true"] else "false", found["probability"])]
+    columns = ("statement is", "probability")
+    output.show(as_json, value | found, columns, rows)
 
 
 def match(

@@ -1,6 +1,5 @@
 """The command that serves a page to try models in the browser."""
 
-import contextlib
 import json
 import signal
 import threading
@@ -64,28 +63,17 @@ def demo(
         frameworks.load(context.obj)
         from keras_bridgetower.apps.demo import page
 
-        chosen = {"presets": tuple(presets)} if presets else {}
         server = page.Page(
-            **chosen,
-            host=host,
-            port=port,
+            presets or page.OFFERED,
+            host,
+            port,
             allowed_hosts=tuple(allowed_hosts or ()),
         )
         address = server.open()
     line = json.dumps({"address": address}) if as_json else address
-    with server, _ended_by_signals() as ended:
+    ended = threading.Event()
+    with server:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: ended.set())
         print(line, flush=True)
         ended.wait()
-
-
-@contextlib.contextmanager
-def _ended_by_signals():
-    """Yield an event that Ctrl+C and SIGTERM set."""
-    ended = threading.Event()
-    numbers = signal.SIGINT, signal.SIGTERM
-    before = [signal.signal(n, lambda *_: ended.set()) for n in numbers]
-    try:
-        yield ended
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

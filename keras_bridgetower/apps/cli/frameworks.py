@@ -68,10 +68,10 @@ def check_backend():
             f"The backend of Keras must be one of {', '.join(BACKENDS)}. "
             f"Set {others or 'KERAS_BACKEND'}. Received: {name!r} ({reason})"
         )
+    install = f'`pip install "keras-bridgetower[{name}]"`'
     raise BackendMissing(
-        f"The backend {name} is not installed ({reason}). Install it with "
-        f'`pip install "keras-bridgetower[{name}]"`'
-        + (f", or set {others}." if others else ".")
+        f"The backend {name} is not installed ({reason}): {install}, or set "
+        f"{others or 'KERAS_BACKEND'}."
     )
 
 
@@ -135,37 +135,20 @@ def quiet(warn, debug=False):
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = _only_ours(warn)
+        warnings.showwarning = lambda message, *args, **kwargs: (
+            warn(str(message)) if _warned_here() else None
+        )
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)
+        keras = sys.modules.get("keras")
+        bars = keras is None or keras.config.is_interactive_logging_enabled()
         try:
-            with _restored_bars():
-                yield
+            yield
         finally:
             logging.disable(before)
-
-
-@contextlib.contextmanager
-def _restored_bars():
-    """Restore the setting of Keras' progress bars at the end."""
-    keras = sys.modules.get("keras")
-    enabled = keras is None or keras.config.is_interactive_logging_enabled()
-    try:
-        yield
-    finally:
-        keras = sys.modules.get("keras")
-        if keras and enabled:
-            keras.config.enable_interactive_logging()
-
-
-def _only_ours(warn):
-    """Return a `warnings.showwarning` that passes our warnings to `warn`."""
-
-    def show(message, category, filename, lineno, file=None, line=None):
-        if _warned_here():
-            warn(str(message))
-
-    return show
+            keras = sys.modules.get("keras")
+            if keras and bars:
+                keras.config.enable_interactive_logging()
 
 
 def _warned_here():

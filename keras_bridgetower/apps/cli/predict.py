@@ -87,11 +87,7 @@ def predict(
     Writes a line of JSON for each row. If it is interrupted, the same command
     continues. A row that cannot be read gets a line with its error.
     """
-    values = {
-        "options": options,
-        "pictures": pictures,
-        "shard_rows": shard_rows,
-    }
+    values = dict(options=options, pictures=pictures, shard_rows=shard_rows)
     values = {name: value for name, value in values.items() if value}
     if values and not runner:
         raise UsageError(
