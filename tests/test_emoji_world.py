@@ -43,16 +43,9 @@ def small_world(tmp_path):
             artist: drawn(tmp_path / f"{artist}{i}.png", color)
             for artist in world.ARTISTS
         }
-        found.append(
-            world.Emoji(
-                f"1F{600 + i}",
-                f"thing number {i}",
-                (f"word{'abcdefghijkl'[i]}", f"plain {i}"),
-                "objects",
-                "tool",
-                files,
-            )
-        )
+        words = (f"word{'abcdefghijkl'[i]}", f"plain {i}")
+        told = (f"1F{600 + i}", f"thing number {i}", words, "objects", "tool")
+        found.append(world.Emoji(*told, files))
     return found
 
 
@@ -175,9 +168,8 @@ def test_archive_with_another_sum_is_rejected(tmp_path, monkeypatch):
         file.add(inside, "package")
     known = hashlib.sha256(archive.read_bytes()).hexdigest()
     for sha256, right in ((known, True), ("0" * 64, False)):
-        package = packages.Package(
-            "npm", "some-data", "1.0.0", sha256, "MIT", "nobody"
-        )
+        named = ("npm", "some-data", "1.0.0")
+        package = packages.Package(*named, sha256, "MIT", "nobody")
         monkeypatch.setattr(packages, "PACKAGES", {"some": package})
         if right:
             folder = packages.fetch(tmp_path)["some"]

@@ -32,12 +32,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def run(script, *arguments, cwd):
-    return run_python(str(ROOT / "examples" / script), *arguments, cwd=cwd)
-
-
-def run_python(*arguments, cwd):
     result = subprocess.run(
-        [sys.executable, *arguments],
+        [sys.executable, str(ROOT / "examples" / script), *arguments],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

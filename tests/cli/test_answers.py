@@ -69,6 +69,7 @@ def task(name, preset):
 
 
 def test_ask(run, run_json):
+    bars = keras.config.is_interactive_logging_enabled()
     wanted = task("VQA", "vqa").answer(BLUE, QUESTION, top_k=3)
     found = run_json("ask", BLUE, QUESTION, "--top-k", 3)
     assert found["picture"] == BLUE and found["question"] == QUESTION
@@ -80,6 +81,8 @@ def test_ask(run, run_json):
     assert run("ask", BLUE, QUESTION, "--top-k", 3).splitlines() == lines
     assert run("ask", BLUE, QUESTION).splitlines() == lines[:1]
     assert wanted[0][0] == "blue"
+    # The command hides the bars of Keras while it runs.
+    assert keras.config.is_interactive_logging_enabled() is bars
 
 
 def test_match_and_rank(run, run_json):
@@ -110,39 +113,27 @@ def test_match_and_rank(run, run_json):
         assert first.split("\t")[0] == best and first.count("\n") == 1
 
 
-def test_rank_skips_files_that_are_not_pictures(tmp_path, capsys):
-    (tmp_path / "a.png").write_bytes(b"no picture")
-    (tmp_path / "notes.txt").write_text("no picture")
-    words = ("--preset", "bridgetower_tiny_easy_retrieval")
-    code = main.main(["rank", "a blue circle.", str(tmp_path), BLUE, *words])
-    out, err = capsys.readouterr()
-    assert code == 0 and out.startswith(BLUE) and out.count("\n") == 1
-    assert err.startswith(f"warning: {tmp_path / 'a.png'} is left out: ")
-    assert err.count("\n") == 1
-
-
 def test_rank_skips_damaged_pictures(tmp_path, capsys):
-    """Files whose head is that of a picture."""
+    """Files that are no picture, or whose head alone is that of one."""
     whole = pathlib.Path(BLUE).read_bytes()
     Image.fromarray(np.full((8, 8), 0.5, "float32")).save(tmp_path / "f.tif")
-    for damaged in (("a.png", "f.tif"), ("f.tif",)):
-        for name in damaged[:-1]:
-            (tmp_path / name).write_bytes(whole[: len(whole) // 2])
-        words = ["rank", "a blue circle.", str(tmp_path)]
-        words += ["--preset", "bridgetower_tiny_easy_retrieval"]
-        assert main.main([*words, BLUE, RED, "--json"]) == 0
-        out, err = capsys.readouterr()
-        found = json.loads(out)
-        assert found["searched"] == 2
-        assert [row["picture"] for row in found["pictures"]] == [BLUE, RED]
-        for name, line in zip(damaged, err.splitlines(), strict=True):
-            start = f"warning: {tmp_path / name} is left out: "
-            assert line.startswith(start) and "images[" not in line
-        (tmp_path / "a.png").unlink(missing_ok=True)
-        # Nothing else is there.
-        assert main.main(words) == 2
-        err = capsys.readouterr().err
-        assert "none in" in err.splitlines()[-1]
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "notes.txt").write_text("no picture")
+    words = ["rank", "a blue circle.", str(tmp_path)]
+    words += ["--preset", "bridgetower_tiny_easy_retrieval"]
+    assert main.main([*words, BLUE, RED, "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert found["searched"] == 2
+    assert [row["picture"] for row in found["pictures"]] == [BLUE, RED]
+    lines = sorted(err.splitlines())
+    for name, line in zip(("a.png", "f.tif", "half.png"), lines, strict=True):
+        start = f"warning: {tmp_path / name} is left out: "
+        assert line.startswith(start) and "images[" not in line
+    # Nothing else is there.
+    assert main.main(words) == 2
+    assert "none in" in capsys.readouterr().err.splitlines()[-1]
     # The text is not what is wrong with a picture.
     assert main.main(["rank", "", BLUE]) == 1
     err = capsys.readouterr().err
@@ -231,13 +222,6 @@ def test_predict_counts_errors_of_the_whole_file(run, tmp_path):
         assert json.loads(run(*words, "--json"))["unreadable_rows"] == 2
 
 
-def test_progress_bars_of_keras_are_restored(run):
-    before = keras.config.is_interactive_logging_enabled()
-    run("presets")
-    run("ask", BLUE, QUESTION)
-    assert keras.config.is_interactive_logging_enabled() is before
-
-
 def test_default_presets_are_of_one_family(monkeypatch):
     functions = [
         function
@@ -285,25 +269,21 @@ def test_default_of_another_family_prints_its_training_data(capsys):
 def test_default_presets_know_emoji(capsys):
     drawings = PICTURES.parent / "drawings"
     duck = str(drawings / "duck.png")
-    assert main.main(["ask", duck, "is this a bird?"]) == 0
-    assert capsys.readouterr().out.startswith("yes\t")
+
+    def printed(*words):
+        assert main.main(list(words)) == 0
+        return capsys.readouterr().out
+
+    assert printed("ask", duck, "is this a bird?").startswith("yes\t")
     some = [str(path) for path in sorted(drawings.glob("*.png"))[::8]]
-    assert main.main(["rank", "a duck", *some, duck, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["pictures"]
-    assert found[0]["picture"] == duck
-    assert main.main(["match", duck, "a duck", "a dog", "--json"]) == 0
-    right, wrong = json.loads(capsys.readouterr().out)["matches"]
+    assert printed("rank", "a duck", *some, duck).startswith(f"{duck}\t")
+    found = json.loads(printed("match", duck, "a duck", "a dog", "--json"))
+    right, wrong = found["matches"]
     assert right["score"] > 0 > wrong["score"]
     apple = str(drawings / "red_apple.png")
-    assert main.main(["fill", apple, "a <mask> apple"]) == 0
-    assert capsys.readouterr().out.startswith("mask 1\tred\t")
-    vectors = []
-    for words in (
-        ("--text", "a duck", "--text", "a guitar"),
-        ("--image", duck),
-    ):
-        assert main.main(["embed", *words, "--json"]) == 0
-        rows = json.loads(capsys.readouterr().out)["embeddings"]
-        vectors.append(np.array([row["embedding"] for row in rows]))
-    near, far = vectors[0] @ vectors[1][0]
+    filled = printed("fill", apple, "a <mask> apple")
+    assert filled.startswith("mask 1\tred\t")
+    texts = printed("embed", "--text", "a duck", "--text", "a guitar")
+    image = printed("embed", "--image", duck)
+    near, far = np.loadtxt(texts.splitlines()) @ np.loadtxt([image])
     assert near > far + 0.2

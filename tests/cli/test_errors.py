@@ -51,125 +51,75 @@ def bomb(path):
     return path
 
 
-def test_presets(fails):
-    code, said = fails("ask", PICTURE, "what?", "--preset", "tiny_easy_vqa")
-    assert code == WRONG_USAGE
-    assert "no preset 'tiny_easy_vqa'" in said
-    assert "Did you mean bridgetower_tiny_easy_vqa" in said
+VQA, MLM = (f"bridgetower_tiny_easy_{name}" for name in ("vqa", "mlm"))
+ASK = ("ask", PICTURE, "what?")
+PREDICT = ("predict", VQA, "vqa")
+TRAIN = ("train", "vqa_base", "--data", "TMP", "--init", VQA)
+ONE_LINE = [
+    (WRONG_USAGE, "no preset 'easy_vqa'", *ASK, "--preset", "easy_vqa"),
+    (WRONG_USAGE, "Did you mean bridget", *ASK, "--preset", "tiny_easy_vqa"),
+    (WRONG_USAGE, "the heads mlm, and this command", *ASK, "--preset", MLM),
+    (WRONG_USAGE, "Take one of: bridgetower_tiny_e", *ASK, "--preset", MLM),
+    (FAILED, "with a config.json", *ASK, "--preset", PICTURES),
+    (FAILED, "There is no file or folder", "ask", "TMP/none.png", "what?"),
+    (WRONG_USAGE, "A picture must be a file", "ask", "TMP", "what?"),
+    (FAILED, "must be a readable image file", "ask", "TMP/a.png", "what?"),
+    (FAILED, "at most 89478485 pixels", "ask", "TMP/bomb.png", "what?"),
+    (WRONG_USAGE, "none in", "rank", "a circle", "TMP/empty"),
+    (FAILED, "at least one row", *PREDICT, "TMP/empty", "TMP/new")
+    + ("--text", "what?"),
+    (WRONG_USAGE, "No such command 'frobnicate'", "frobnicate"),
+    (WRONG_USAGE, "Missing argument", "ask", PICTURE),
+    (WRONG_USAGE, "No such option", *ASK, "--frob"),
+    (WRONG_USAGE, "--top-k", *ASK, "--top-k", "0"),
+    (WRONG_USAGE, "Give `--text` or `--image`", "embed"),
+    (WRONG_USAGE, "2 texts", "embed", "--text", "a", "--text", "b")
+    + ("--image", PICTURE),
+    (WRONG_USAGE, "TASK must", "predict", VQA, "vqb", "a", "b"),
+    (WRONG_USAGE, "need `--runner`", *PREDICT, "a", "b", "--shard-rows", "5"),
+    (WRONG_USAGE, "`--init` and `--encoders", "train", "x", "--data", "x"),
+    (WRONG_USAGE, "--data", "train", "vqa_base", "--init", "x"),
+    (FAILED, "'192.0.2.1'", "demo", "--host", "192.0.2.1"),
+    (WRONG_USAGE, "no preset 'tiny_easy_vqa'", "demo", "tiny_easy_vqa"),
+    (WRONG_USAGE, "--port", "demo", "--port", 65536),
+    # Errors of the library.
+    (FAILED, "`top_k` must be from 1 to 47", *ASK, "--top-k", 99),
+    (FAILED, "is a folder with an index", "data", "stats", "TMP"),
+    (FAILED, "vqav2", "data", "check", "frob", "TMP"),
+    (FAILED, "`source` must exist", "convert", "TMP/none", "TMP/new"),
+    (FAILED, "transformers cannot run this", "export", MLM, "TMP/new"),
+    (FAILED, "the nearest is 'vqa_base'", "train", "vqa_bas", *TRAIN[2:]),
+    (WRONG_USAGE, "nearest is 'batch_size'", *TRAIN, "--set", "batchsize=3"),
+    (WRONG_USAGE, "must be FIELD=VALUE", *TRAIN, "--set", "batch_size"),
+    # Of settings, before the first row.
+    (WRONG_USAGE, "`top_k` must be from 1 to 13", *PREDICT, PICTURES)
+    + ("TMP/new", "--text", "what?", "--top-k", 99),
+    (WRONG_USAGE, "`text` must not be empty", *PREDICT, PICTURES, "TMP/new")
+    + ("--text", ""),
+    (FAILED, "OUT must be a plain file", *PREDICT, PICTURES, "TMP/empty")
+    + ("--text", "what?"),
+]
 
-    words = ("--preset", "bridgetower_tiny_easy_mlm")
-    code, said = fails("ask", PICTURE, "what?", *words)
-    assert code == WRONG_USAGE
-    assert "has the heads mlm, and this command needs vqa" in said
-    assert "Take one of: bridgetower_tiny_emoji_vqa, " in said
 
-    words = ("--preset", PICTURES)
-    code, said = fails("ask", PICTURE, "what?", *words)
-    assert code == FAILED and "with a config.json" in said
-
-
-def test_pictures(fails, tmp_path):
-    code, said = fails("ask", tmp_path / "none.png", "what?")
-    assert code == FAILED and "There is no file or folder" in said
-
-    code, said = fails("ask", tmp_path, "what?")
-    assert code == WRONG_USAGE and "A picture must be a file" in said
-
+@pytest.mark.parametrize("row", ONE_LINE)
+def test_errors_are_one_line(row, fails, tmp_path):
+    code, told, *words = row
     (tmp_path / "a.png").write_text("no picture")
-    code, said = fails("ask", tmp_path / "a.png", "what?")
-    assert code == FAILED and "must be a readable image file" in said
-
-    code, said = fails("ask", bomb(tmp_path / "bomb.png"), "what?")
-    assert code == FAILED and "must hold at most 89478485 pixels" in said
-
     (tmp_path / "empty").mkdir()
-    code, said = fails("rank", "a circle", tmp_path / "empty")
-    assert code == WRONG_USAGE and "none in" in said
-
-    out = tmp_path / "out.jsonl"
-    words = ("predict", "bridgetower_tiny_easy_vqa", "vqa")
-    code, said = fails(*words, tmp_path / "empty", out, "--text", "what?")
-    assert code == FAILED and "at least one row" in said
-    assert not out.exists()
-
-
-@pytest.mark.parametrize(
-    "words, told",
-    [
-        (["frobnicate"], "No such command 'frobnicate'"),
-        (["ask", PICTURE], "Missing argument"),
-        (["ask", PICTURE, "what?", "--frob"], "No such option"),
-        (["ask", PICTURE, "what?", "--top-k", "0"], "--top-k"),
-        (["embed"], "Give `--text` or `--image`"),
-        (
-            ["embed", "--text", "a", "--text", "b", "--image", PICTURE],
-            "2 texts",
-        ),
-        (
-            ["predict", "bridgetower_tiny_easy_vqa", "vqb", "a", "b"],
-            "TASK must",
-        ),
-        (
-            ["predict", "bridgetower_tiny_easy_vqa", "vqa", "a", "b"]
-            + ["--shard-rows", "5"],
-            "need `--runner`",
-        ),
-        (["train", "vqa_base", "--data", "x"], "`--init` and `--encoders"),
-        (["train", "vqa_base", "--init", "x"], "--data"),
-    ],
-)
-def test_wrong_usage(words, told, fails):
-    code, said = fails(*words)
-    assert code == WRONG_USAGE and told in said
-
-
-def test_errors_of_the_library_are_one_line(fails, tmp_path):
-    code, said = fails("ask", PICTURE, "what?", "--top-k", 99)
-    assert code == FAILED and "`top_k` must be from 1 to 47" in said
-    code, said = fails("data", "stats", tmp_path)
-    assert code == FAILED and "A data set is a folder with an index" in said
-    code, said = fails("data", "check", "frob", tmp_path)
-    assert code == FAILED and "vqav2" in said
-    code, said = fails("convert", tmp_path / "none", tmp_path / "new")
-    assert code == FAILED and "`source` must exist" in said
-    code, said = fails(
-        *("export", "bridgetower_tiny_easy_mlm", tmp_path / "new")
-    )
-    assert code == FAILED and "transformers cannot run this" in said
+    bomb(tmp_path / "bomb.png")
+    words = [str(word).replace("TMP", str(tmp_path)) for word in words]
+    found, said = fails(*words)
+    assert found == code and told in said
     assert not (tmp_path / "new").exists()
-    data = ("--data", tmp_path, "--init", "bridgetower_tiny_easy_vqa")
-    code, said = fails("train", "vqa_bas", *data)
-    assert code == FAILED and "the nearest is 'vqa_base'" in said
-    code, said = fails("train", "vqa_base", *data, "--set", "batchsize=3")
-    assert code == WRONG_USAGE and "the nearest is 'batch_size'" in said
-    code, said = fails("train", "vqa_base", *data, "--set", "batch_size")
-    assert code == WRONG_USAGE and "--set must be FIELD=VALUE" in said
+    assert not any((tmp_path / "empty").iterdir())
 
 
-def test_predict_checks_settings_before_the_first_row(fails, tmp_path):
-    words = ("predict", "bridgetower_tiny_easy_vqa", "vqa", PICTURES)
-    out = tmp_path / "out.jsonl"
-    code, said = fails(*words, out, "--text", "what?", "--top-k", 99)
-    assert code == WRONG_USAGE and "`top_k` must be from 1 to 13" in said
-    code, said = fails(*words, out, "--text", "")
-    assert code == WRONG_USAGE and "`text` must not be empty" in said
-    code, said = fails(*words, tmp_path, "--text", "what?")
-    assert code == FAILED and "OUT must be a plain file" in said
-    assert not any(tmp_path.iterdir())
-
-
-def test_demo_errors(fails):
+def test_demo_on_a_port_that_is_taken(fails):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         code, said = fails("demo", "--port", port)
     assert code == FAILED and f"port {port} of '127.0.0.1'" in said
     assert "`--port 0` takes any free port" in said
-    code, said = fails("demo", "--host", "192.0.2.1")
-    assert code == FAILED and "'192.0.2.1'" in said
-    code, said = fails("demo", "tiny_easy_vqa")
-    assert code == WRONG_USAGE and "no preset 'tiny_easy_vqa'" in said
-    code, said = fails("demo", "--port", 65536)
-    assert code == WRONG_USAGE and "--port" in said
 
 
 def test_demo_without_gradio(fails, monkeypatch):

@@ -1,10 +1,13 @@
 """The commands that index pictures and find them."""
 
+import io
 import json
 import pathlib
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr
+from contextlib import redirect_stdout
 
 import pytest
 from builders import FASTEST
@@ -57,25 +60,10 @@ def indexed(photos, tmp_path_factory):
     store = tmp_path_factory.mktemp("stores") / "photos.index"
     words = ["search", "index", str(photos), "--store", str(store)]
     words += ["--preset", KNOWN]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stdout", printed := _Printed())
-        patch.setattr(sys, "stderr", warned := _Printed())
+    printed, warned = io.StringIO(), io.StringIO()
+    with redirect_stdout(printed), redirect_stderr(warned):
         assert main.main(words) == 0
-    return store, "".join(printed.parts), "".join(warned.parts)
-
-
-class _Printed:
-    def __init__(self):
-        self.parts = []
-
-    def write(self, text):
-        self.parts.append(text)
-
-    def flush(self):
-        pass
-
-    def isatty(self):
-        return False
+    return store, printed.getvalue(), warned.getvalue()
 
 
 def test_index_reports_skipped_files(indexed, photos, run):
@@ -198,60 +186,52 @@ sys.exit(repr(heavy) if heavy else code)
     assert found["whole"] is True and found["vectors"] == "image"
 
 
-def test_wrong_usage(fails, indexed, photos, tmp_path):
-    store, _, _ = indexed
-    new = tmp_path / "new"
-    said = fails("query", "--store", store, code=WRONG_USAGE)
-    assert "Give TEXT or `--image`" in said
-    said = fails("query", TEXT, code=WRONG_USAGE)
-    assert "Missing option '--store'" in said
-    words = ("index", photos, "--store", new, "--preset")
-    said = fails(*words, "tiny_easy_retrieval", code=WRONG_USAGE)
-    assert "Did you mean bridgetower_tiny_easy_retrieval" in said
-    said = fails(*words, "bridgetower_tiny_easy_vqa", code=WRONG_USAGE)
-    assert "this command needs itc" in said
-    words = ("query", TEXT, "--store", store)
-    said = fails(*words, "--preset", "bridgetower", code=WRONG_USAGE)
-    assert "There is no preset 'bridgetower'" in said
-    said = fails(*words, "--rerank", -1, code=WRONG_USAGE)
-    assert "--rerank" in said
-    said = fails(*words, "--image", photos, code=WRONG_USAGE)
-    assert "A picture must be a file" in said
-    assert not new.exists()
+QUERY = ("query", TEXT, "--store", "STORE")
+NEW = ("--store", "TMP/new")
+# Another model, whose images are as large and vectors as long.
+OTHER = ("--preset", "bridgetower_tiny_easy_pretrain")
+REFUSED = [
+    (WRONG_USAGE, "Give TEXT or `--image`", "query", "--store", "STORE"),
+    (WRONG_USAGE, "Missing option '--store'", "query", TEXT),
+    (WRONG_USAGE, "Did you mean bridgetower_tiny_easy_retrieval", "index")
+    + ("PHOTOS", *NEW, "--preset", "tiny_easy_retrieval"),
+    (WRONG_USAGE, "this command needs itc", "index", "PHOTOS", *NEW)
+    + ("--preset", "bridgetower_tiny_easy_vqa"),
+    (WRONG_USAGE, "no preset 'bridgetower'", *QUERY, "--preset", "bridgetower"),
+    (WRONG_USAGE, "--rerank", *QUERY, "--rerank", -1),
+    (WRONG_USAGE, "A picture must be a file", *QUERY, "--image", "PHOTOS"),
+    (FAILED, "at least one row", "index", "TMP/empty", *NEW),
+    (FAILED, "must be a folder, or a file", "index", "TMP/nowhere", *NEW),
+    (FAILED, "Make one first, with `index`", "query", TEXT, *NEW),
+    (FAILED, "Make one first, with `index`", "info", *NEW),
+    (FAILED, "contains something else", "query", TEXT, "--store", "PHOTOS"),
+    (FAILED, "contains something else", "info", "--store", "PHOTOS"),
+    (FAILED, f"Open it with the preset {KNOWN!r}", *QUERY, *OTHER),
+    (FAILED, "an index of the same model", "index", "PHOTOS")
+    + ("--store", "STORE", *OTHER),
+    (FAILED, "`text` must not be empty", "query", " ", *QUERY[2:]),
+    (FAILED, "sequence_length=16", "query", TEXT * 20, *QUERY[2:]),
+    (FAILED, "column", "index", "PHOTOS", "--store", "STORE", "--fused"),
+]
 
 
-def test_unusable_folders_and_stores(
-    fails, indexed, photos, tmp_path, monkeypatch
-):
-    store, _, _ = indexed
-    new, empty = tmp_path / "new", tmp_path / "empty"
-    empty.mkdir()
-    said = fails("index", empty, "--store", new)
-    assert "at least one row" in said and str(empty) in said
-    said = fails("index", tmp_path / "nowhere", "--store", new)
-    assert "must be a folder, or a file" in said
-    for words in (("query", TEXT), ("info",)):
-        said = fails(*words, "--store", new)
-        assert "Make one first, with `index`" in said and str(new) in said
-        said = fails(*words, "--store", photos)
-        assert "contains something else" in said
-    assert not new.exists()
-    # Another model, whose images are as large and vectors as long.
-    other = ("--preset", "bridgetower_tiny_easy_pretrain")
-    said = fails("query", TEXT, "--store", store, *other)
-    assert f"Open it with the preset {KNOWN!r}" in said
-    said = fails("index", photos, "--store", store, *other)
-    assert "an index of the same model" in said
-    said = fails("query", " ", "--store", store)
-    assert "`text` must not be empty" in said
-    said = fails("query", TEXT * 20, "--store", store)
-    assert "sequence_length=16" in said
-    said = fails("index", photos, "--store", store, "--fused")
-    assert "column" in said
+@pytest.mark.parametrize("row", REFUSED)
+def test_refusals(row, fails, indexed, photos, tmp_path):
+    code, told, *words = row
+    (tmp_path / "empty").mkdir()
+    places = {"STORE": indexed[0], "PHOTOS": photos, "TMP": tmp_path}
+    words = list(map(str, words))
+    for name, path in places.items():
+        words = [word.replace(name, str(path)) for word in words]
+    assert told in fails(*words, code=code)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("words", [("query", TEXT), ("info",), ("index", ".")])
+def test_without_lancedb(words, fails, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lancedb", None)
-    for words in (("query", TEXT), ("info",), ("index", photos)):
-        said = fails(*words, "--store", new)
-        assert "pip install 'keras-bridgetower[search]'" in said
+    said = fails(*words, "--store", tmp_path / "new")
+    assert "pip install 'keras-bridgetower[search]'" in said
 
 
 def test_interrupted_index(fails, indexed, tmp_path):
