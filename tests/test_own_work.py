@@ -155,7 +155,7 @@ def test_own_task_in_the_applications(
     shown = {"path": str(tmp_path / "a.png")}
     opened = DemoModels((preset,), others=False)
     (tab,) = other_tabs(opened)
-    parts = Parts(None, opened, None, {})
+    parts = Parts(None, opened, None)
     assert tab.TITLE == "Count things"
     found = tab.ask(parts, preset, [shown, "how many?"])
     assert found["count"] == expected

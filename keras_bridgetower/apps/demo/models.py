@@ -92,34 +92,28 @@ class DemoModels:
 
     def _open(self, preset, cls):
         key = preset, cls
-        model = self._found(key)
-        if model is not None:
-            return model
-        # One at a time: two at once need memory for both.
-        with self._opening:
-            model = self._found(key)
-            if model is None:
-                model = cls.from_preset(preset)
-                self._keep(key, model)
-            return model
+        model = self._used(key)
+        if model is None:
+            # One at a time: two at once need memory for both.
+            with self._opening:
+                model = self._used(key) or cls.from_preset(preset)
+                self._used(key, model)
+        return model
 
-    def _found(self, key):
+    def _used(self, key, new=None):
+        """Return a model, or None, and note that it was used last."""
         with self._lock:
-            model = self._opened.pop(key, None)
+            model = self._opened.pop(key, new)
             if model is not None:
-                # The most recently used is the last.
                 self._opened[key] = model
-            return model
-
-    def _keep(self, key, model):
-        with self._lock:
-            self._opened[key] = model
             while len(self._opened) > self.limits.models:
                 del self._opened[next(iter(self._opened))]
+            return model
 
     def _verbs(self, preset, verbs):
-        known = self._heads.get(preset)
-        heads = _heads_of(preset) if known is None else known
+        heads = self._heads.get(preset)
+        if heads is None:
+            heads = _heads_of(preset)
         return [verb for verb in verbs if set(verb.heads) & set(heads)]
 
 

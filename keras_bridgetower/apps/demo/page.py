@@ -1,7 +1,6 @@
 """The page: its tabs, and the server that shows it."""
 
 from keras_bridgetower.apps.demo import style
-from keras_bridgetower.apps.demo.drawings import pictures
 from keras_bridgetower.apps.demo.guard import LOG
 from keras_bridgetower.apps.demo.guard import Guard
 from keras_bridgetower.apps.demo.models import OFFERED
@@ -133,7 +132,7 @@ class Page:
 
     def _built(self):
         gr = self._gradio
-        parts = Parts(gr, self.opened, self.shelf, pictures())
+        parts = Parts(gr, self.opened, self.shelf)
         with gr.Blocks(
             title="BridgeTower",
             analytics_enabled=False,

@@ -41,11 +41,7 @@ def ask(opened, image, question, preset):
 
 
 def add(parts):
-    """Add the tab's content to the page.
-
-    Args:
-        parts: `Parts`.
-    """
+    """Add the tab's content to the page."""
     gr = parts.gr
     parts.intro(
         "Ask a question about a picture",

@@ -42,11 +42,7 @@ def fill(opened, image, text, preset):
 
 
 def add(parts):
-    """Add the tab's content to the page.
-
-    Args:
-        parts: `Parts`.
-    """
+    """Add the tab's content to the page."""
     gr = parts.gr
     parts.intro(
         "Fill the blank in a sentence",

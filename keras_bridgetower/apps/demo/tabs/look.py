@@ -119,11 +119,7 @@ def _whole_words(task, image, text):
 
 
 def add(parts):
-    """Add the tab's content to the page.
-
-    Args:
-        parts: `Parts`.
-    """
+    """Add the tab's content to the page."""
     gr = parts.gr
     parts.intro(
         "See what the model pays attention to",

@@ -31,11 +31,7 @@ _RANKED = (
 
 
 def add(parts):
-    """Add the tab's content to the page.
-
-    Args:
-        parts: `Parts`.
-    """
+    """Add the tab's content to the page."""
     gr, limits = parts.gr, parts.limits
     parts.intro(
         "Which text belongs to which picture?",

@@ -3,6 +3,7 @@
 import functools
 import html
 import json
+import pathlib
 import typing
 
 from keras_bridgetower.apps.demo import fragments
@@ -12,6 +13,7 @@ from keras_bridgetower.apps.demo.inputs import opened_picture
 from keras_bridgetower.apps.demo.inputs import uploaded_path
 from keras_bridgetower.presets.table import shipped_with
 
+_PICTURES = pathlib.Path(__file__).parents[1] / "pictures"
 # Errors about the input of a visitor, or about a preset.
 _EXPECTED = (ValueError, OSError, ImportError)
 _FAULT = "This is a bug of the page ({}). See its terminal."
@@ -58,16 +60,16 @@ class Parts:
         gr: the module `gradio`.
         opened: `DemoModels`.
         shelf: `IndexShelf`.
-        drawn: dict from the name of an example picture to its path.
 
     Attributes:
+        drawn: dict from the name of an example picture, an emoji, to its path.
         local: bool, True if visitors are on this machine and may name presets
             and folders.
     """
 
-    def __init__(self, gr, opened, shelf, drawn):
+    def __init__(self, gr, opened, shelf):
         self.gr, self.opened, self.shelf = gr, opened, shelf
-        self.drawn = drawn
+        self.drawn = {p.stem: str(p) for p in sorted(_PICTURES.glob("*.png"))}
         self.local, self.limits = opened.others, opened.limits
 
     def intro(self, heading, sentence):
@@ -88,10 +90,7 @@ class Parts:
             height=260,
             buttons=[],
         )
-        box.upload(
-            self._without_bad, box, box, show_progress="hidden", **self._event()
-        )
-        return box
+        return self._checked(box, self._without_bad)
 
     def pictures(self, label, drawn):
         """Add a box for several pictures, with some of the examples."""
@@ -109,13 +108,11 @@ class Parts:
             object_fit="contain",
             buttons=[],
         )
-        box.upload(
-            self._without_bad_ones,
-            box,
-            box,
-            show_progress="hidden",
-            **self._event(),
-        )
+        return self._checked(box, self._without_bad_ones)
+
+    def _checked(self, box, check):
+        """Let a function replace what a visitor uploaded into a box."""
+        box.upload(check, box, box, show_progress="hidden", **self._event())
         return box
 
     def result(self, sentence):
@@ -223,9 +220,20 @@ class Parts:
             outputs=shown,
             api_visibility="private",
         )
+        # An example fills in its values, then runs the function.
+        filled = [
+            button.click(
+                functools.partial(_unwrapped, values),
+                None,
+                boxes,
+                api_visibility="private",
+                show_progress="hidden",
+            ).then
+            for button, values in examples
+        ]
         started = [
             functools.partial(gr.on, triggers, trigger_mode="always_last"),
-            *self._filled(examples, boxes),
+            *filled,
         ]
         key, skip = shown[0]._id, json.dumps([gr.skip()] * len(shown))
         for start in started:
@@ -241,19 +249,6 @@ class Parts:
                 outputs=shown,
                 js=_ANSWERED % (key, empty, skip),
             )
-
-    def _filled(self, examples, boxes):
-        """Let examples fill in components; return the triggers after each."""
-        return [
-            button.click(
-                functools.partial(_unwrapped, values),
-                None,
-                boxes,
-                api_visibility="private",
-                show_progress="hidden",
-            ).then
-            for button, values in examples
-        ]
 
     def picture_and_text(self, label, placeholder, action, verbs):
         """Add a column with a picture and a text.

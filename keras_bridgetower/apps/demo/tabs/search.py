@@ -12,7 +12,6 @@ from PIL import Image
 
 from keras_bridgetower.apps.demo import fragments
 from keras_bridgetower.apps.demo import models
-from keras_bridgetower.apps.demo.drawings import pictures
 from keras_bridgetower.apps.demo.inputs import RefusedInput
 from keras_bridgetower.apps.demo.inputs import checked_text
 from keras_bridgetower.apps.demo.inputs import uploaded_paths
@@ -178,11 +177,7 @@ def _thumbnail(path):
 
 
 def add(parts):
-    """Add the tab's content to the page.
-
-    Args:
-        parts: `Parts`.
-    """
+    """Add the tab's content to the page."""
     gr, limits = parts.gr, parts.limits
     parts.intro(
         "Find pictures by a text",
@@ -195,7 +190,7 @@ def add(parts):
                 label="What do you look for?", placeholder=_EXAMPLES[0]
             )
             button = gr.Button("Search", variant="primary")
-            boxes = parts.pictures("Pictures to search", tuple(pictures()))
+            boxes = parts.pictures("Pictures to search", parts.drawn)
             folder = gr.Textbox(
                 label="Or a folder of pictures on this computer",
                 placeholder="/home/me/pictures",
