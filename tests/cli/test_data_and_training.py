@@ -11,8 +11,8 @@ from miniatures import miniature
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower.apps.cli import doctor
 from keras_bridgetower.apps.cli import main
+from keras_bridgetower.apps.cli import weights
 from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.data.records.write import write_shards
 
@@ -183,8 +183,8 @@ def test_doctor_reads_markers_and_versions(tmp_path, monkeypatch):
         "Requires-Dist: numpy>=999; extra == 'y'\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(doctor, "DISTRIBUTION", "wanted")
-    assert doctor.extras() == {
+    monkeypatch.setattr(weights, "DISTRIBUTION", "wanted")
+    assert weights.extras() == {
         "x": ["nowhere-to-be-had"],
         "y": [f"numpy>=999 (found {np.__version__})"],
     }

@@ -10,15 +10,11 @@ import typer
 
 from keras_bridgetower.apps.cli import ask
 from keras_bridgetower.apps.cli import data
-from keras_bridgetower.apps.cli import demo
-from keras_bridgetower.apps.cli import doctor
 from keras_bridgetower.apps.cli import errors
 from keras_bridgetower.apps.cli import frameworks
 from keras_bridgetower.apps.cli import output
-from keras_bridgetower.apps.cli import predict
 from keras_bridgetower.apps.cli import search
 from keras_bridgetower.apps.cli import serve
-from keras_bridgetower.apps.cli import train
 from keras_bridgetower.apps.cli import weights
 from keras_bridgetower.startup import COMMAND
 from keras_bridgetower.version import __version__
@@ -35,8 +31,8 @@ COMMANDS = {
         ask.embed,
         ask.entail,
         ask.compare,
-        predict.predict,
-        demo.demo,
+        ask.predict,
+        serve.demo,
         serve.serve,
     ),
     "Search your pictures": (
@@ -54,15 +50,15 @@ COMMANDS = {
                 data.filter,
             )
         },
-        train.train,
-        train.evaluate,
+        data.train,
+        data.evaluate,
     ),
     "Presets and weights": (
-        doctor.presets,
+        weights.presets,
         weights.convert,
         weights.export,
         weights.quantize,
-        doctor.doctor,
+        weights.doctor,
     ),
 }
 GROUPS = {
