@@ -2,6 +2,8 @@
 
 import io
 import itertools
+import struct
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -48,3 +50,19 @@ def jpeg_of_scans(count, side=16, segment=b"", behind=b""):
     length = (2 + len(segment)).to_bytes(2, "big")
     comment = b"\xff\xfe" + length + segment
     return data[:2] + comment + data[2:-2] + more + data[-2:] + behind
+
+
+def bomb(path):
+    """A PNG of 70 bytes that says that it has 10^10 pixels."""
+
+    def chunk(name, data):
+        check = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + check
+
+    head = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(b"\0"))
+    )
+    return path

@@ -1,6 +1,5 @@
 """The table of a rehearsal, and on request a whole rehearsal."""
 
-import copy
 import os
 import pathlib
 import subprocess
@@ -89,32 +88,29 @@ SPOILT = {
 }
 
 
-@FASTEST
-@pytest.mark.parametrize("seconds, right", [(9.9, True), (10.1, False)])
-def test_survivors_must_end_in_time(seconds, right):
+def rows(spoil=lambda made: None):
+    """Return the rows of the table, by their check."""
     made = runs()
-    made["one killed"][0]["waited"] = seconds
+    spoil(made)
     found = rehearsal_table.rows(made, FACTS, 60, 10)
-    assert all(row["right"] for row in found) is right
+    return {row["check"]: row for row in found}
 
 
 @FASTEST
 def test_each_fault_is_told_in_its_row():
-    found = rehearsal_table.rows(runs(), FACTS, 60, 10)
-    assert [row["check"] for row in found if not row["right"]] == []
+    assert all(row["right"] for row in rows().values())
     for check, spoil in SPOILT.items():
-        made = copy.deepcopy(runs())
-        spoil(made)
-        found = rehearsal_table.rows(made, FACTS, 60, 10)
-        wrong = {row["check"] for row in found if not row["right"]}
+        found = rows(spoil)
+        wrong = {name for name, row in found.items() if not row["right"]}
         assert check in wrong and len(wrong) <= 2, (check, wrong)
-    made = runs()
-    made["whole"][0]["batches"][4]["weights"] = "8"
-    (row,) = (
-        row
-        for row in rehearsal_table.rows(made, FACTS, 60, 10)
-        if row["check"] == "updates"
-    )
+    for seconds, right in ((9.9, True), (10.1, False)):
+        found = rows(change("one killed", 0, "waited", seconds))
+        assert found["host 1 killed"]["right"] is right
+
+    def other(made):
+        made["whole"][0]["batches"][4]["weights"] = "8"
+
+    row = rows(other)["updates"]
     assert row["found"].endswith("3 of 3 updates, and after 1 other batches")
     report = {"recipe": "x", "backend": "jax", "hosts": 2, "seconds": 3.0}
     table = rehearsal_table.table([{**report, **FACTS, "rows": [row]}])

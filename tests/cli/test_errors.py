@@ -2,12 +2,11 @@
 
 import pathlib
 import socket
-import struct
 import sys
-import zlib
 
 import pytest
 from builders import FASTEST
+from drawn_photos import bomb
 from PIL import Image
 
 from keras_bridgetower.apps.cli import errors
@@ -33,22 +32,6 @@ def fails(capsys):
         return code, err
 
     return fails
-
-
-def bomb(path):
-    """A PNG of 70 bytes that says that it has 10^10 pixels."""
-
-    def chunk(name, data):
-        check = struct.pack(">I", zlib.crc32(name + data))
-        return struct.pack(">I", len(data)) + name + data + check
-
-    head = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", head)
-        + chunk(b"IDAT", zlib.compress(b"\0"))
-    )
-    return path
 
 
 VQA, MLM = (f"bridgetower_tiny_easy_{name}" for name in ("vqa", "mlm"))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from shape_drawings import write_grey
+from drawn_photos import bomb
 
 # Debian's names of the browser; Playwright's own is larger than the package.
 BROWSERS = (
@@ -108,5 +108,5 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     text, large = folder / "notes.png", folder / "large.png"
     text.write_text("no picture at all")
-    write_grey(large, 20_000)
+    bomb(large)
     return {"text": text, "large": large}

@@ -1,7 +1,4 @@
-"""Draws pictures of one colored shape, and writes large gray ones."""
-
-import struct
-import zlib
+"""Draws pictures of one colored shape."""
 
 from easy_world.pictures import COLOURS
 from PIL import Image
@@ -72,22 +69,3 @@ def drawn(shape, color, x, y, width, side=SIDE):
     else:
         pen.polygon([(x, y - half), (x - half, y + half), box[2:]], fill=fill)
     return picture.resize((side, side), Image.Resampling.LANCZOS)
-
-
-def write_grey(path, side):
-    """A whole PNG of one colour, at one bit a pixel: of little size."""
-
-    def chunk(name, data):
-        check = struct.pack(">I", zlib.crc32(name + data))
-        return struct.pack(">I", len(data)) + name + data + check
-
-    packed = zlib.compressobj(1)
-    row = bytes(1 + side // 8)
-    data = b"".join(packed.compress(row) for _ in range(side))
-    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", head)
-        + chunk(b"IDAT", data + packed.flush())
-        + chunk(b"IEND", b"")
-    )

@@ -171,7 +171,7 @@ def test_bad_files_and_texts(visit, files):
     question.fill("what is it?")
     ask.click()
     assert "Choose a picture first" in message(window)
-    # A file with the name of a picture, and 1.2 GB of pixels in 200 KB.
+    # Files with the names of pictures; one says it has 10^10 pixels.
     for name, told in (
         ("text", "is not a picture that can be read"),
         ("large", "is too large"),

@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import pytest
 from builders import FASTEST
+from drawn_photos import bomb
 from drawn_photos import jpeg_of_scans
 from PIL import Image
 from shape_drawings import draw_all
 from shape_drawings import drawn
-from shape_drawings import write_grey
 
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.demo import fragments
@@ -300,7 +300,7 @@ def test_files(tmp_path):
     Image.new("L", (1001, 1000)).save(large)
     with pytest.raises(RefusedInput, match="1,001 × 1,000 pixels"):
         inputs.check_picture(str(large), limits)
-    write_grey(large, 20_000)
+    bomb(large)
     with pytest.raises(RefusedInput, match="too many pixels"):
         inputs.opened_picture(str(large), limits)
     scans = tmp_path / "scans.png"
