@@ -268,19 +268,8 @@ def _vector_rows(embeddings):
 
 
 def _picture_paths(sources):
-    """List the pictures of files and folders, each folder in order.
-
-    Those that cannot be read are left out with a warning.
-
-    Args:
-        sources: list of `pathlib.Path`.
-
-    Raises:
-        FileNotFoundError: no such file or folder.
-        UsageError: there is no picture.
-    """
+    """List the pictures of files and folders, each folder in order."""
     from keras_bridgetower.apps.predict.rows import picture_files
-    from keras_bridgetower.data.datasets.tables import FilePicture
 
     paths = []
     for source in sources:
@@ -290,14 +279,9 @@ def _picture_paths(sources):
         else:
             models.check_is_file(source)
             paths.append(source)
-    problems = {path: FilePicture(str(path)).problem() for path in paths}
-    good = [path for path in paths if not problems[path]]
-    for path, problem in problems.items():
-        if problem:
-            output.warn(f"{path} is left out: {problem}")
-    if not good:
+    if not paths:
         raise _none_readable(sources)
-    return good
+    return paths
 
 
 def _scored(task, text, paths, batch_size):

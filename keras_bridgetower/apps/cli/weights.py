@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import stat
 import sys
 import warnings
 from typing import Annotated
@@ -198,8 +199,7 @@ def export(
             raise UsageError("`--verify` needs `--format transformers`.")
         # Unless the user chose one, take a backend that can write the format.
         if "KERAS_BACKEND" not in os.environ:
-            _check_installed(format)
-            os.environ["KERAS_BACKEND"] = FORMATS[format]
+            _take_backend(format)
         with output.status("Exporting"):
             frameworks.load(context.obj, first=BEFORE_KERAS)
             from keras_bridgetower.apps.predict.calibration import (
@@ -233,8 +233,8 @@ def _show(as_json, found):
     output.show(as_json, found, ("what", "found"), list(found.items()))
 
 
-def _check_installed(format):
-    """Raise if the only backend that can write a format is not installed."""
+def _take_backend(format):
+    """Choose the backend that can write a format."""
     backend = FORMATS[format]
     if backend not in frameworks.installed_backends():
         raise frameworks.BackendMissing(
@@ -242,6 +242,7 @@ def _check_installed(format):
             "is not installed: `pip install "
             f'"keras-bridgetower[{backend},export]"`.'
         )
+    os.environ["KERAS_BACKEND"] = backend
 
 
 def quantize(
@@ -377,15 +378,12 @@ def caches():
     Returns:
         list of dicts of `holds`, `path` and `bytes`.
     """
-    home = pathlib.Path.home()
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    hub = os.environ.get("HF_HUB_CACHE") or (
-        pathlib.Path(os.environ.get("HF_HOME") or cache / "huggingface") / "hub"
-    )
-    kaggle = os.environ.get("KAGGLEHUB_CACHE") or home / ".cache" / "kagglehub"
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from kagglehub.config import get_cache_folder
+
     places = {
-        "presets from Hugging Face": hub,
-        "presets from Kaggle": kaggle,
+        "presets from Hugging Face": HF_HUB_CACHE,
+        "presets from Kaggle": get_cache_folder(),
         "converted weights": keras_home() / "keras_bridgetower",
         "programs that JAX compiled": frameworks.compiled_folder(),
     }
@@ -397,13 +395,8 @@ def caches():
 
 def _size(folder):
     """Count the bytes of the files below a folder, without links."""
-    total = 0
-    for parent, _, files in os.walk(folder):
-        for name in files:
-            path = os.path.join(parent, name)
-            if not os.path.islink(path):
-                total += os.path.getsize(path)
-    return total
+    files = [path.lstat() for path in pathlib.Path(folder).rglob("*")]
+    return sum(file.st_size for file in files if stat.S_ISREG(file.st_mode))
 
 
 def _rows(value):
