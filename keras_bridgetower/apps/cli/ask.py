@@ -4,7 +4,6 @@ import collections
 import os
 import pathlib
 import sys
-from typing import Annotated
 
 import typer
 
@@ -15,6 +14,8 @@ from keras_bridgetower.apps.cli.errors import UsageError
 from keras_bridgetower.apps.cli.models import DEFAULTS
 from keras_bridgetower.apps.cli.models import AsJson
 from keras_bridgetower.apps.cli.models import Picture
+from keras_bridgetower.apps.cli.models import argument
+from keras_bridgetower.apps.cli.models import option
 from keras_bridgetower.apps.cli.models import preset_option
 from keras_bridgetower.presets.verbs import ANSWER
 from keras_bridgetower.presets.verbs import BUILT_IN
@@ -26,7 +27,7 @@ from keras_bridgetower.presets.verbs import SCORE
 from keras_bridgetower.presets.verbs import named
 from keras_bridgetower.startup import OWN_MODULES
 
-TopK = Annotated[int, typer.Option(min=1, help="How many to print.")]
+TopK = option(int, "How many to print.", min=1)
 # Numbers of a vector that a terminal shows.
 SHOWN = 4
 
@@ -60,9 +61,7 @@ def _asked(context, verb, preset, given, top_k=1):
 def ask(
     context: typer.Context,
     picture: Picture,
-    question: Annotated[
-        str, typer.Argument(help="Question about the picture.")
-    ],
+    question: argument(str, "Question about the picture."),
     preset: preset_option() = DEFAULTS[ANSWER.name],
     top_k: TopK = 1,
     as_json: AsJson = False,
@@ -81,9 +80,7 @@ def ask(
 def fill(
     context: typer.Context,
     picture: Picture,
-    text: Annotated[
-        str, typer.Argument(help="Text about the picture, with <mask> in it.")
-    ],
+    text: argument(str, "Text about the picture, with <mask> in it."),
     preset: preset_option() = DEFAULTS[FILL.name],
     top_k: TopK = 3,
     as_json: AsJson = False,
@@ -109,9 +106,7 @@ def fill(
 def entail(
     context: typer.Context,
     picture: Picture,
-    hypothesis: Annotated[
-        str, typer.Argument(help="Sentence that may be true of the picture.")
-    ],
+    hypothesis: argument(str, "Sentence that may be true of the picture."),
     preset: preset_option() = DEFAULTS[ENTAIL.name],
     as_json: AsJson = False,
 ):
@@ -131,9 +126,7 @@ def compare(
     context: typer.Context,
     left: Picture,
     right: Picture,
-    statement: Annotated[
-        str, typer.Argument(help="Statement about the two pictures.")
-    ],
+    statement: argument(str, "Statement about the two pictures."),
     preset: preset_option() = DEFAULTS[COMPARE.name],
     as_json: AsJson = False,
 ):
@@ -152,9 +145,7 @@ def compare(
 def match(
     context: typer.Context,
     picture: Picture,
-    texts: Annotated[
-        list[str], typer.Argument(help="Texts that may fit the picture.")
-    ],
+    texts: argument(list[str], "Texts that may fit the picture."),
     preset: preset_option() = DEFAULTS[SCORE.name],
     as_json: AsJson = False,
 ):
@@ -173,15 +164,12 @@ def match(
 
 def rank(
     context: typer.Context,
-    text: Annotated[str, typer.Argument(help="Text to look for.")],
-    pictures: Annotated[
-        list[pathlib.Path],
-        typer.Argument(help="Picture files, and folders of them."),
-    ],
+    text: argument(str, "Text to look for."),
+    pictures: argument(
+        list[pathlib.Path], "Picture files, and folders of them."
+    ),
     preset: preset_option() = DEFAULTS[SCORE.name],
-    top_k: Annotated[
-        int, typer.Option(min=1, help="How many pictures to print.")
-    ] = 10,
+    top_k: option(int, "How many pictures to print.", min=1) = 10,
     batch_size: models.batch_option("Pictures") = 32,
     as_json: AsJson = False,
 ):
@@ -213,14 +201,14 @@ def rank(
 
 def embed(
     context: typer.Context,
-    texts: Annotated[
-        list[str] | None,
-        typer.Option("--text", help="Text to embed. May be given again."),
-    ] = None,
-    images: Annotated[
+    texts: option(
+        list[str] | None, "Text to embed. May be given again.", "--text"
+    ) = None,
+    images: option(
         list[pathlib.Path] | None,
-        typer.Option("--image", help="Picture to embed. May be given again."),
-    ] = None,
+        "Picture to embed. May be given again.",
+        "--image",
+    ) = None,
     preset: preset_option() = DEFAULTS[EMBED_IMAGES.name],
     as_json: AsJson = False,
 ):
@@ -318,65 +306,44 @@ MANY = "Many machines"
 def predict(
     context: typer.Context,
     preset: models.preset_argument("Preset of the task."),
-    task: Annotated[
+    task: argument(
         str,
-        typer.Argument(
-            help=f"One of {', '.join(BUILT_IN)}; or one of your own.",
-            autocompletion=lambda: tuple(BUILT_IN),
-        ),
-    ],
-    source: Annotated[
-        pathlib.Path,
-        typer.Argument(help="Folder of pictures, or table (.csv, .jsonl)."),
-    ],
-    out: Annotated[
-        str,
-        typer.Argument(
-            help="JSONL file, new or begun; with `--runner` a folder."
-        ),
-    ],
-    text: Annotated[
-        list[str] | None,
-        typer.Option(help="Text for every picture. May be given again."),
-    ] = None,
-    top_k: Annotated[
-        int, typer.Option(min=1, help="Answers of a row, best first.")
-    ] = 1,
+        f"One of {', '.join(BUILT_IN)}; or one of your own.",
+        autocompletion=lambda: tuple(BUILT_IN),
+    ),
+    source: argument(
+        pathlib.Path, "Folder of pictures, or table (.csv, .jsonl)."
+    ),
+    out: argument(str, "JSONL file, new or begun; with `--runner` a folder."),
+    text: option(
+        list[str] | None, "Text for every picture. May be given again."
+    ) = None,
+    top_k: option(int, "Answers of a row, best first.", min=1) = 1,
     batch_size: models.batch_option("Rows") = 32,
-    outside: Annotated[
-        bool, typer.Option(help="Let a table name pictures anywhere.")
-    ] = False,
-    runner: Annotated[
+    outside: option(bool, "Let a table name pictures anywhere.") = False,
+    runner: option(
         str | None,
-        typer.Option(
-            help="Run on many machines, by this runner of Apache Beam.",
-            rich_help_panel=MANY,
-        ),
-    ] = None,
-    options: Annotated[
+        "Run on many machines, by this runner of Apache Beam.",
+        rich_help_panel=MANY,
+    ) = None,
+    options: option(
         list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Option of the pipeline. May be given again.",
-            rich_help_panel=MANY,
-        ),
-    ] = None,
-    pictures: Annotated[
+        "Option of the pipeline. May be given again.",
+        "--set",
+        metavar="KEY=VALUE",
+        rich_help_panel=MANY,
+    ) = None,
+    pictures: option(
         str | None,
-        typer.Option(
-            help="Folder of the pictures as the workers see it.",
-            rich_help_panel=MANY,
-        ),
-    ] = None,
-    shard_rows: Annotated[
+        "Folder of the pictures as the workers see it.",
+        rich_help_panel=MANY,
+    ) = None,
+    shard_rows: option(
         int | None,
-        typer.Option(
-            min=1,
-            help="Rows of a file of results. [default: 2000]",
-            rich_help_panel=MANY,
-        ),
-    ] = None,
+        "Rows of a file of results. [default: 2000]",
+        min=1,
+        rich_help_panel=MANY,
+    ) = None,
     as_json: AsJson = False,
 ):
     """Run a task over a folder of pictures or a table.

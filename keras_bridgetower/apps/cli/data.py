@@ -6,7 +6,6 @@ import os
 import pathlib
 import sys
 import types
-from typing import Annotated
 
 import typer
 
@@ -17,6 +16,8 @@ from keras_bridgetower.apps.cli import output
 from keras_bridgetower.apps.cli.errors import UsageError
 from keras_bridgetower.apps.cli.models import DEFAULTS
 from keras_bridgetower.apps.cli.models import AsJson
+from keras_bridgetower.apps.cli.models import argument
+from keras_bridgetower.apps.cli.models import option
 from keras_bridgetower.apps.cli.models import preset_option
 from keras_bridgetower.presets.verbs import EMBED_IMAGES
 from keras_bridgetower.presets.verbs import SCORE
@@ -25,29 +26,21 @@ from keras_bridgetower.presets.verbs import SCORE
 SCORE_HEADS = {"itm": SCORE.heads, "itc": EMBED_IMAGES.heads}
 # Bad samples that `filter` names one by one.
 NAMED = 10
-Name = Annotated[
-    str,
-    typer.Argument(
-        help="Data set, such as vqav2, coco, nlvr2, or own for your table."
-    ),
-]
-Root = Annotated[
-    pathlib.Path, typer.Argument(help="Folder of the original files.")
-]
-Folder = Annotated[pathlib.Path, typer.Argument(help="Folder of the records.")]
-Protocol = Annotated[str, typer.Option(help="Which files form which splits.")]
-Splits = Annotated[
+Name = argument(
+    str, "Data set, such as vqav2, coco, nlvr2, or own for your table."
+)
+Root = argument(pathlib.Path, "Folder of the original files.")
+Folder = argument(pathlib.Path, "Folder of the records.")
+Protocol = option(str, "Which files form which splits.")
+Splits = option(
+    list[str] | None, "Only this split. May be given again.", "--splits"
+)
+Values = option(
     list[str] | None,
-    typer.Option("--splits", help="Only this split. May be given again."),
-]
-Values = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Further option of the data set. May be given again.",
-    ),
-]
+    "Further option of the data set. May be given again.",
+    "--set",
+    metavar="KEY=VALUE",
+)
 
 
 def check(
@@ -93,22 +86,13 @@ def build(
     protocol: Protocol = "honest",
     splits: Splits = None,
     values: Values = None,
-    shards: Annotated[
-        int | None, typer.Option(min=1, help="Files of a split.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the order.")] = 0,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes. By default, cores.")
-    ] = None,
-    max_bad_share: Annotated[
-        float,
-        typer.Option(
-            min=0, max=1, help="Share of records that may be left out."
-        ),
-    ] = 0.0,
-    runner: Annotated[
-        str | None, typer.Option(help="Write by this runner of Apache Beam.")
-    ] = None,
+    shards: option(int | None, "Files of a split.", min=1) = None,
+    seed: option(int, "Seed of the order.") = 0,
+    workers: option(int | None, "Processes. By default, cores.", min=1) = None,
+    max_bad_share: option(
+        float, "Share of records that may be left out.", min=0, max=1
+    ) = 0.0,
+    runner: option(str | None, "Write by this runner of Apache Beam.") = None,
     as_json: AsJson = False,
 ):
     """Write the splits of a data set as records.
@@ -148,9 +132,7 @@ def build(
 def stats(
     context: typer.Context,
     folder: Folder,
-    verify: Annotated[
-        bool, typer.Option(help="Read all records and check their sums.")
-    ] = False,
+    verify: option(bool, "Read all records and check their sums.") = False,
     as_json: AsJson = False,
 ):
     """Print the splits and sizes of a data set."""
@@ -169,12 +151,10 @@ def stats(
 def show(
     context: typer.Context,
     folder: Folder,
-    split: Annotated[str, typer.Argument(help="Split, such as train.")],
-    picture: Annotated[
-        pathlib.Path, typer.Argument(help="Picture file to write.")
-    ],
-    count: Annotated[int, typer.Option(min=1, help="Samples to draw.")] = 12,
-    seed: Annotated[int, typer.Option(help="Seed of the choice.")] = 0,
+    split: argument(str, "Split, such as train."),
+    picture: argument(pathlib.Path, "Picture file to write."),
+    count: option(int, "Samples to draw.", min=1) = 12,
+    seed: option(int, "Seed of the choice.") = 0,
     as_json: AsJson = False,
 ):
     """Draw some samples of a split into one picture."""
@@ -209,35 +189,21 @@ def _counted(update):
 
 def filter(
     context: typer.Context,
-    source: Annotated[
-        pathlib.Path,
-        typer.Argument(
-            help="Tar of WebDataset, or folder of tars or of img2dataset."
-        ),
-    ],
-    out: Annotated[
-        pathlib.Path, typer.Argument(help="Folder to write, new or begun.")
-    ],
-    keep: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, help="Share of the samples to keep, such as 0.3."
-        ),
-    ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="Lowest score to keep.")
-    ] = None,
-    scores: Annotated[
+    source: argument(
+        pathlib.Path, "Tar of WebDataset, or folder of tars or of img2dataset."
+    ),
+    out: argument(pathlib.Path, "Folder to write, new or begun."),
+    keep: option(
+        float | None, "Share of the samples to keep, such as 0.3.", min=0, max=1
+    ) = None,
+    threshold: option(float | None, "Lowest score to keep.") = None,
+    scores: option(
         list[str] | None,
-        typer.Option(
-            "--score",
-            help="itm (matching head) or itc (contrastive head). May be given "
-            "again; the first one decides. [default: itm, itc]",
-        ),
-    ] = None,
-    tars: Annotated[
-        bool, typer.Option("--tars", help="Write the kept samples as tars too.")
-    ] = False,
+        "itm (matching head) or itc (contrastive head). May be given again; "
+        "the first one decides. [default: itm, itc]",
+        "--score",
+    ) = None,
+    tars: option(bool, "Write the kept samples as tars too.", "--tars") = False,
     batch_size: models.batch_option("Pairs") = 32,
     preset: preset_option() = DEFAULTS[SCORE.name],
     as_json: AsJson = False,
@@ -290,62 +256,44 @@ def filter(
     output.show(as_json, value, ("what", "value"), list(found.items()))
 
 
-Changes = Annotated[
+Changes = option(
     list[str] | None,
-    typer.Option(
-        *("--set", "-s"),
-        metavar="FIELD=VALUE",
-        help="Override a recipe field, such as batch_size=64. May be given "
-        "again.",
-    ),
-]
+    "Override a recipe field, such as batch_size=64. May be given again.",
+    *("--set", "-s"),
+    metavar="FIELD=VALUE",
+)
 
 
 def train(
     context: typer.Context,
-    recipe: Annotated[
-        str, typer.Argument(help="Recipe of the paper, such as vqa_base.")
-    ],
-    data: Annotated[
-        list[pathlib.Path],
-        typer.Option(help="Folder of records. May be given again."),
-    ],
-    init: Annotated[
+    recipe: argument(str, "Recipe of the paper, such as vqa_base."),
+    data: option(list[pathlib.Path], "Folder of records. May be given again."),
+    init: option(
         str | None,
-        typer.Option(
-            help="Preset to start from.", autocompletion=models.names_starting
-        ),
-    ] = None,
-    encoders: Annotated[
+        "Preset to start from.",
+        autocompletion=models.names_starting,
+    ) = None,
+    encoders: option(
         tuple[str, str] | None,
-        typer.Option(
-            metavar="IMAGE TEXT", help="Uni-modal encoders to start from."
-        ),
-    ] = None,
-    out: Annotated[
-        pathlib.Path,
-        typer.Option("--output", help="Folder of checkpoints and presets."),
-    ] = pathlib.Path("runs"),
-    seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
-    every: Annotated[
-        int, typer.Option(min=1, help="Updates between checkpoints.")
-    ] = 1000,
-    force_resume: Annotated[
+        "Uni-modal encoders to start from.",
+        metavar="IMAGE TEXT",
+    ) = None,
+    out: option(
+        pathlib.Path, "Folder of checkpoints and presets.", "--output"
+    ) = pathlib.Path("runs"),
+    seed: option(int, "Seed of the run.") = 0,
+    every: option(int, "Updates between checkpoints.", min=1) = 1000,
+    force_resume: option(
         bool,
-        typer.Option(
-            "--force-resume",
-            help="Resume although settings, versions or data changed.",
-        ),
-    ] = False,
-    other_hosts: Annotated[
-        bool,
-        typer.Option(
-            "--other-hosts", help="Resume with another number of processes."
-        ),
-    ] = False,
-    distribute: Annotated[
-        str, typer.Option(help="Devices, as `kbt.distribute` takes them.")
-    ] = "auto",
+        "Resume although settings, versions or data changed.",
+        "--force-resume",
+    ) = False,
+    other_hosts: option(
+        bool, "Resume with another number of processes.", "--other-hosts"
+    ) = False,
+    distribute: option(
+        str, "Devices, as `kbt.distribute` takes them."
+    ) = "auto",
     changes: Changes = None,
     as_json: AsJson = False,
 ):
@@ -389,22 +337,18 @@ def train(
 def evaluate(
     context: typer.Context,
     preset: models.preset_argument("Preset to score."),
-    folder: Annotated[pathlib.Path, typer.Argument(help="Folder of records.")],
-    splits: Annotated[
+    folder: argument(pathlib.Path, "Folder of records."),
+    splits: option(
         list[str] | None,
-        typer.Option(
-            "--split",
-            help="Split to score. May be given again. By default validation "
-            "and test, if they exist.",
-        ),
-    ] = None,
-    recipe: Annotated[
+        "Split to score. May be given again. By default validation and test, "
+        "if they exist.",
+        "--split",
+    ) = None,
+    recipe: option(
         str | None,
-        typer.Option(
-            help="Recipe whose evaluation is used. By default the first of "
-            "the data's task, with the image size of the preset."
-        ),
-    ] = None,
+        "Recipe whose evaluation is used. By default the first of the data's "
+        "task, with the image size of the preset.",
+    ) = None,
     batch_size: models.batch_option("Samples") = 32,
     as_json: AsJson = False,
 ):

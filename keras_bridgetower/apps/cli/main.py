@@ -4,7 +4,6 @@ import contextlib
 import os
 import sys
 import traceback
-from typing import Annotated
 
 import typer
 
@@ -16,6 +15,7 @@ from keras_bridgetower.apps.cli import output
 from keras_bridgetower.apps.cli import search
 from keras_bridgetower.apps.cli import serve
 from keras_bridgetower.apps.cli import weights
+from keras_bridgetower.apps.cli.models import option
 from keras_bridgetower.startup import COMMAND
 from keras_bridgetower.version import __version__
 
@@ -136,21 +136,16 @@ def _print_version(asked: bool):
 
 
 def options(
-    version: Annotated[
+    version: option(
         bool,
-        typer.Option(
-            "--version",
-            help="Print the version and exit.",
-            callback=_print_version,
-            is_eager=True,
-        ),
-    ] = False,
-    debug: Annotated[
-        bool,
-        typer.Option(
-            DEBUG, help="Show tracebacks and the output of frameworks."
-        ),
-    ] = False,
+        "Print the version and exit.",
+        "--version",
+        callback=_print_version,
+        is_eager=True,
+    ) = False,
+    debug: option(
+        bool, "Show tracebacks and the output of frameworks.", DEBUG
+    ) = False,
 ):
     """BridgeTower vision-language models: ask, match, train, convert.
 

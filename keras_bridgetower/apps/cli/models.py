@@ -33,6 +33,16 @@ def names_starting(incomplete):
     return [name for name in PRESETS if name.startswith(incomplete)]
 
 
+def option(kind, help, *names, **values):
+    """Return the type of an option, as Typer reads it."""
+    return Annotated[kind, typer.Option(*names, help=help, **values)]
+
+
+def argument(kind, help, **values):
+    """Return the type of an argument, as Typer reads it."""
+    return Annotated[kind, typer.Argument(help=help, **values)]
+
+
 def preset_option(default=True):
     """Return the type of the option `--preset`; `default` is for its help."""
     return Annotated[

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-from typing import Annotated
 
 import typer
 
@@ -12,45 +11,39 @@ from keras_bridgetower.apps.cli import output
 from keras_bridgetower.apps.cli.errors import UsageError
 from keras_bridgetower.apps.cli.models import DEFAULTS
 from keras_bridgetower.apps.cli.models import AsJson
+from keras_bridgetower.apps.cli.models import argument
+from keras_bridgetower.apps.cli.models import option
 from keras_bridgetower.apps.cli.models import preset_option
 from keras_bridgetower.presets.verbs import EMBED_IMAGES
 
 HEADS = EMBED_IMAGES.heads
 DEFAULT = DEFAULTS[EMBED_IMAGES.name]
-StoreName = Annotated[
+StoreName = option(
     str,
-    typer.Option(
-        "--store",
-        metavar="DIR",
-        help="Folder of the index (LanceDB), or qdrant:FOLDER, or the address "
-        "of a Qdrant server.",
-        show_default=False,
-    ),
-]
+    "Folder of the index (LanceDB), or qdrant:FOLDER, or the address of a "
+    "Qdrant server.",
+    "--store",
+    metavar="DIR",
+    show_default=False,
+)
 
 
 def index(
     context: typer.Context,
-    source: Annotated[
+    source: argument(
         pathlib.Path,
-        typer.Argument(
-            metavar="FOLDER",
-            help="Folder of pictures, or table (.csv, .jsonl) with the column "
-            "image, and perhaps id and text.",
-            show_default=False,
-        ),
-    ],
+        "Folder of pictures, or table (.csv, .jsonl) with the column image, "
+        "and perhaps id and text.",
+        metavar="FOLDER",
+        show_default=False,
+    ),
     store: StoreName,
     preset: preset_option(
         f"that of the index, and {DEFAULT} for a new one"
     ) = None,
-    fused: Annotated[
-        bool, typer.Option(help="Embed each picture with its text.")
-    ] = False,
+    fused: option(bool, "Embed each picture with its text.") = False,
     batch_size: models.batch_option("Pictures") = 32,
-    outside: Annotated[
-        bool, typer.Option(help="Let a table name pictures anywhere.")
-    ] = False,
+    outside: option(bool, "Let a table name pictures anywhere.") = False,
     as_json: AsJson = False,
 ):
     """Index the pictures of a folder for `search query`.
@@ -93,24 +86,14 @@ def index(
 def query(
     context: typer.Context,
     store: StoreName,
-    text: Annotated[
-        str | None,
-        typer.Argument(help="What to look for.", show_default=False),
-    ] = None,
-    image: Annotated[
-        pathlib.Path | None,
-        typer.Option(help="Picture to look for, alone or with the text."),
-    ] = None,
-    top_k: Annotated[
-        int, typer.Option(min=1, help="How many pictures to print.")
-    ] = 10,
-    rerank: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="How many of the nearest pictures the matching head orders.",
-        ),
-    ] = 128,
+    text: argument(str | None, "What to look for.", show_default=False) = None,
+    image: option(
+        pathlib.Path | None, "Picture to look for, alone or with the text."
+    ) = None,
+    top_k: option(int, "How many pictures to print.", min=1) = 10,
+    rerank: option(
+        int, "How many of the nearest pictures the matching head orders.", min=0
+    ) = 128,
     preset: preset_option("that of the index") = None,
     as_json: AsJson = False,
 ):
@@ -158,14 +141,12 @@ def info(store: StoreName, as_json: AsJson = False):
 
 
 def remove(
-    path: Annotated[
+    path: argument(
         pathlib.Path,
-        typer.Argument(
-            metavar="PATH",
-            help="Picture, folder with its subfolders, or table.",
-            show_default=False,
-        ),
-    ],
+        "Picture, folder with its subfolders, or table.",
+        metavar="PATH",
+        show_default=False,
+    ),
     store: StoreName,
     as_json: AsJson = False,
 ):
@@ -181,14 +162,12 @@ def remove(
 
 def prune(
     store: StoreName,
-    folder: Annotated[
+    folder: argument(
         pathlib.Path | None,
-        typer.Argument(
-            metavar="[FOLDER]",
-            help="Look at pictures below this folder only.",
-            show_default=False,
-        ),
-    ] = None,
+        "Look at pictures below this folder only.",
+        metavar="[FOLDER]",
+        show_default=False,
+    ) = None,
     as_json: AsJson = False,
 ):
     """Remove pictures from an index whose files were deleted.

@@ -17,6 +17,8 @@ from keras_bridgetower.apps.cli import models
 from keras_bridgetower.apps.cli import output
 from keras_bridgetower.apps.cli.errors import UsageError
 from keras_bridgetower.apps.cli.models import AsJson
+from keras_bridgetower.apps.cli.models import argument
+from keras_bridgetower.apps.cli.models import option
 from keras_bridgetower.apps.serve.plan import KEY
 from keras_bridgetower.apps.serve.plan import Limits
 from keras_bridgetower.apps.serve.plan import Plan
@@ -60,13 +62,11 @@ ENGINES = {Engine.uvicorn: _by_uvicorn, Engine.ray: _by_ray}
 
 
 def _limit(help, minimum=1):
-    return Annotated[
-        int, typer.Option(min=minimum, help=help, rich_help_panel="Limits")
-    ]
+    return option(int, help, min=minimum, rich_help_panel="Limits")
 
 
 def _seconds(help):
-    return Annotated[float, typer.Option(help=help, rich_help_panel="Limits")]
+    return option(float, help, rich_help_panel="Limits")
 
 
 def _check_key(host, key, without_key):
@@ -86,61 +86,42 @@ def _check_key(host, key, without_key):
 
 def serve(
     context: typer.Context,
-    presets: Annotated[
+    presets: argument(
         list[str],
-        typer.Argument(
-            help="Presets: names, folders or handles. The first that can "
-            "answer is used for requests that name none.",
-            autocompletion=models.names_starting,
-        ),
-    ],
-    host: Annotated[
+        "Presets: names, folders or handles. The first that can answer is used "
+        "for requests that name none.",
+        autocompletion=models.names_starting,
+    ),
+    host: option(
         str,
-        typer.Option(
-            help="Address to listen on; 0.0.0.0 for all. Other machines need "
-            "an API key."
-        ),
-    ] = "127.0.0.1",
+        "Address to listen on; 0.0.0.0 for all. Other machines need an API "
+        "key.",
+    ) = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    allowed_hosts: Annotated[
+    allowed_hosts: option(
         list[str] | None,
-        typer.Option(
-            "--allowed-host",
-            help="Host name by which clients may call the server, such as "
-            "that of a proxy. May be given again. By default any name with an "
-            "API key, and without one only localhost and IP addresses.",
-        ),
-    ] = None,
-    without_key: Annotated[
-        bool,
-        typer.Option(
-            "--without-key",
-            help="Answer other machines without an API key.",
-        ),
-    ] = False,
-    store: Annotated[
-        str | None,
-        typer.Option(help="Index of `search index`, for /v1/search."),
-    ] = None,
-    tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=3, help="Tokens of an embedded text; else the preset's own."
-        ),
-    ] = None,
-    engine: Annotated[
+        "Host name by which clients may call the server, such as that of a "
+        "proxy. May be given again. By default any name with an API key, and "
+        "without one only localhost and IP addresses.",
+        "--allowed-host",
+    ) = None,
+    without_key: option(
+        bool, "Answer other machines without an API key.", "--without-key"
+    ) = False,
+    store: option(
+        str | None, "Index of `search index`, for /v1/search."
+    ) = None,
+    tokens: option(
+        int | None, "Tokens of an embedded text; else the preset's own.", min=3
+    ) = None,
+    engine: option(
         Engine,
-        typer.Option(
-            help="Program that runs the processes: uvicorn, with all presets "
-            "in each; or Ray Serve, with one preset in each."
-        ),
-    ] = Engine.uvicorn,
-    replicas: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Processes; each holds its presets in memory."
-        ),
-    ] = 1,
+        "Program that runs the processes: uvicorn, with all presets in each; "
+        "or Ray Serve, with one preset in each.",
+    ) = Engine.uvicorn,
+    replicas: option(
+        int, "Processes; each holds its presets in memory.", min=1
+    ) = 1,
     body_bytes: _limit("Bytes of a request.") = DEFAULT.body_bytes,
     picture_pixels: _limit("Pixels of a picture.") = DEFAULT.picture_pixels,
     request_pixels: _limit(
@@ -154,15 +135,13 @@ def serve(
         "Time to receive a body; then 408."
     ) = DEFAULT.body_seconds,
     batch_size: _limit("Inputs of a forward pass.") = DEFAULT.batch_size,
-    picture_hosts: Annotated[
+    picture_hosts: option(
         list[str] | None,
-        typer.Option(
-            "--picture-host",
-            help="Host from which pictures are fetched by URL. May be given "
-            "again; without it URLs are refused.",
-            rich_help_panel="Limits",
-        ),
-    ] = None,
+        "Host from which pictures are fetched by URL. May be given again; "
+        "without it URLs are refused.",
+        "--picture-host",
+        rich_help_panel="Limits",
+    ) = None,
     picture_seconds: _seconds(
         "Time to fetch a picture, and processor time to decode one."
     ) = DEFAULT.picture_seconds,
@@ -217,34 +196,26 @@ HOST, PORT = "127.0.0.1", 7860
 
 def demo(
     context: typer.Context,
-    presets: Annotated[
+    presets: argument(
         list[str] | None,
-        typer.Argument(
-            help="Presets that the page offers. Without any, the small ones "
-            "of the package.",
-            autocompletion=models.names_starting,
-            show_default=False,
-        ),
-    ] = None,
-    host: Annotated[
+        "Presets that the page offers. Without any, the small ones of the "
+        "package.",
+        autocompletion=models.names_starting,
+        show_default=False,
+    ) = None,
+    host: option(
         str,
-        typer.Option(
-            help="Address to listen on. With 0.0.0.0 other machines can use "
-            "the page, but cannot open other presets or folders."
-        ),
-    ] = HOST,
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")
-    ] = PORT,
-    allowed_hosts: Annotated[
+        "Address to listen on. With 0.0.0.0 other machines can use the page, "
+        "but cannot open other presets or folders.",
+    ) = HOST,
+    port: option(int, "Port; 0 for any free one.", min=0, max=65535) = PORT,
+    allowed_hosts: option(
         list[str] | None,
-        typer.Option(
-            "--allowed-host",
-            help="Further host name by which the page may be opened, such as "
-            "that of a proxy, whose visitors then cannot open other presets "
-            "or folders. May be given again.",
-        ),
-    ] = None,
+        "Further host name by which the page may be opened, such as that of a "
+        "proxy, whose visitors then cannot open other presets or folders. May "
+        "be given again.",
+        "--allowed-host",
+    ) = None,
     as_json: AsJson = False,
 ):
     """Show a page in the browser to ask, match, search and look inside.

@@ -9,7 +9,6 @@ import platform
 import stat
 import sys
 import warnings
-from typing import Annotated
 
 import typer
 from packaging.requirements import Requirement
@@ -20,6 +19,8 @@ from keras_bridgetower.apps.cli import models
 from keras_bridgetower.apps.cli import output
 from keras_bridgetower.apps.cli.errors import UsageError
 from keras_bridgetower.apps.cli.models import AsJson
+from keras_bridgetower.apps.cli.models import argument
+from keras_bridgetower.apps.cli.models import option
 from keras_bridgetower.files import FolderExists
 from keras_bridgetower.files import keras_home
 from keras_bridgetower.presets.table import PRESETS
@@ -40,55 +41,39 @@ FORMATS = {
 }
 # Formats with int8.
 QUANTIZED = ("onnx", "openvino")
-Destination = Annotated[
-    pathlib.Path, typer.Argument(help="Folder to write, which must be new.")
-]
+Destination = argument(pathlib.Path, "Folder to write, which must be new.")
 
 
 def convert(
     context: typer.Context,
-    source: Annotated[
+    source: argument(
         pathlib.Path,
-        typer.Argument(
-            help="`transformers` folder, or checkpoint file of the authors."
-        ),
-    ],
+        "`transformers` folder, or checkpoint file of the authors.",
+    ),
     destination: Destination,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            help="Refuse a source without this head, such as itm or vqa."
-        ),
-    ] = None,
-    answers: Annotated[
+    task: option(
+        str | None, "Refuse a source without this head, such as itm or vqa."
+    ) = None,
+    answers: option(
         list[pathlib.Path] | None,
-        typer.Option(
-            help="File of the answers of a VQA head. May be given again."
-        ),
-    ] = None,
-    text_heads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Attention heads of the text encoder."),
-    ] = None,
-    ignore: Annotated[
+        "File of the answers of a VQA head. May be given again.",
+    ) = None,
+    text_heads: option(
+        int | None, "Attention heads of the text encoder.", min=1
+    ) = None,
+    ignore: option(
         list[str] | None,
-        typer.Option(
-            metavar="PATTERN",
-            help="Tensors that may be left out. May be given again.",
-        ),
-    ] = None,
-    allow_nonfinite: Annotated[
+        "Tensors that may be left out. May be given again.",
+        metavar="PATTERN",
+    ) = None,
+    allow_nonfinite: option(
+        bool, "Allow NaN and infinity.", "--allow-nonfinite"
+    ) = False,
+    verify: option(
         bool,
-        typer.Option("--allow-nonfinite", help="Allow NaN and infinity."),
-    ] = False,
-    verify: Annotated[
-        bool,
-        typer.Option(
-            "--verify",
-            help="Open the new preset and compare every tensor with the "
-            "source.",
-        ),
-    ] = False,
+        "Open the new preset and compare every tensor with the source.",
+        "--verify",
+    ) = False,
     as_json: AsJson = False,
 ):
     """Convert weights of another library to a preset folder.
@@ -116,52 +101,39 @@ def convert(
 def export(
     context: typer.Context,
     preset: models.preset_argument("Preset to export."),
-    destination: Annotated[
+    destination: argument(
         pathlib.Path,
-        typer.Argument(
-            help="New folder, or a file with the suffix of the format, such "
-            "as vqa.onnx."
-        ),
-    ],
-    format: Annotated[
+        "New folder, or a file with the suffix of the format, such as "
+        "vqa.onnx.",
+    ),
+    format: option(
         str,
-        typer.Option(
-            help=f"One of {', '.join(FORMATS)}.",
-            autocompletion=lambda: tuple(FORMATS),
-        ),
-    ] = TRANSFORMERS,
-    task: Annotated[
+        f"One of {', '.join(FORMATS)}.",
+        autocompletion=lambda: tuple(FORMATS),
+    ) = TRANSFORMERS,
+    task: option(
         str | None,
-        typer.Option(
-            help="Task to export, such as vqa. By default the one of the "
-            "preset's name, or that it was saved as."
-        ),
-    ] = None,
-    part: Annotated[
+        "Task to export, such as vqa. By default the one of the preset's name, "
+        "or that it was saved as.",
+    ) = None,
+    part: option(
         str | None,
-        typer.Option(
-            help="Only image_tower, text_tower or fusion, for programs that "
-            "keep what the towers return."
-        ),
-    ] = None,
-    int8: Annotated[
+        "Only image_tower, text_tower or fusion, for programs that keep what "
+        "the towers return.",
+    ) = None,
+    int8: option(
         pathlib.Path | None,
-        typer.Option(
-            metavar="SAMPLES",
-            help="Compute in int8, with the ranges of these samples: a folder "
-            "of pictures, or a table (.csv, .jsonl) as `predict` reads it.",
-        ),
-    ] = None,
-    text: Annotated[
+        "Compute in int8, with the ranges of these samples: a folder of "
+        "pictures, or a table (.csv, .jsonl) as `predict` reads it.",
+        metavar="SAMPLES",
+    ) = None,
+    text: option(
         list[str] | None,
-        typer.Option(
-            help="Text for every picture of --int8. May be given again."
-        ),
-    ] = None,
-    verify: Annotated[
-        bool,
-        typer.Option("--verify", help="Run both on the same random input."),
-    ] = False,
+        "Text for every picture of --int8. May be given again.",
+    ) = None,
+    verify: option(
+        bool, "Run both on the same random input.", "--verify"
+    ) = False,
     as_json: AsJson = False,
 ):
     """Export a preset for programs without Keras, or for transformers.
@@ -249,13 +221,11 @@ def quantize(
     context: typer.Context,
     preset: models.preset_argument("Preset to quantize."),
     destination: Destination,
-    task: Annotated[
+    task: option(
         str | None,
-        typer.Option(
-            help="Task whose heads are kept, such as vqa. By default the one "
-            "of the preset's name, or that it was saved as."
-        ),
-    ] = None,
+        "Task whose heads are kept, such as vqa. By default the one of the "
+        "preset's name, or that it was saved as.",
+    ) = None,
     as_json: AsJson = False,
 ):
     """Write a preset whose matrices are 8-bit integers.
