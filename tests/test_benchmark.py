@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from builders import FASTEST
 from PIL import Image
@@ -25,38 +26,21 @@ COMMAND = (
 pytestmark = FASTEST
 
 
-def row(**values):
-    """Return a row of a run."""
-    return {
-        "name": "torch float32",
-        "beside": "transformers float32",
-        "size": "small",
-        "side": 64,
-        "batch": 1,
-        "seconds": 0.5,
-        "reference": 1.0,
-        "ratio": 2.0,
-        "low": 1.5,
-        "high": 2.5,
-        **values,
-    }
-
-
-def test_ratios_and_quartiles():
-    # Ratios 1, 2, 3, 4, 5, in another order.
-    pairs = [(2.0, 6.0), (1.0, 1.0), (1.0, 5.0), (4.0, 8.0), (0.5, 2.0)]
-    assert summary(pairs) == {
-        "seconds": 1.0,
-        "reference": 5.0,
-        "ratio": 3.0,
-        "low": 2.0,
-        "high": 4.0,
-    }
+ROW = {
+    **{"name": "torch float32", "beside": "transformers float32"},
+    **{"size": "small", "side": 64, "batch": 1, "seconds": 0.5},
+    **{"reference": 1.0, "ratio": 2.0, "low": 1.5, "high": 2.5},
+}
 
 
 @pytest.mark.parametrize(
     "pairs, ratios",
     [
+        # Ratios 1, 2, 3, 4, 5, in another order.
+        (
+            [(2.0, 6.0), (1.0, 1.0), (1.0, 5.0), (4.0, 8.0), (0.5, 2.0)],
+            [2.0, 3.0, 4.0],
+        ),
         ([(1.0, 1.0), (1.0, 2.0)], [1.25, 1.5, 1.75]),
         # A machine that becomes ten times slower changes no ratio.
         ([(1.0, 2.0), (1.0, 2.0), (10.0, 20.0), (10.0, 20.0)], [2.0] * 3),
@@ -65,6 +49,8 @@ def test_ratios_and_quartiles():
 def test_ratios_compare_consecutive_turns(pairs, ratios):
     found = summary(pairs)
     assert [found[k] for k in ("low", "ratio", "high")] == ratios
+    medians = np.median(pairs, axis=0).tolist()
+    assert [found["seconds"], found["reference"]] == medians
 
 
 def test_distance_is_relative_to_the_largest_output():
@@ -74,7 +60,7 @@ def test_distance_is_relative_to_the_largest_output():
 
 
 def test_shared_sizes_are_below_the_table():
-    table = report.markdown([row(), row(batch=4)], WORKS["forward"])
+    table = report.markdown([ROW, ROW | {"batch": 4}], WORKS["forward"])
     assert table.splitlines() == [
         "|  | batch | seconds | reference's seconds | ratio | quartiles |",
         "|---|---|---|---|---|---|",
@@ -86,7 +72,8 @@ def test_shared_sizes_are_below_the_table():
 
 
 def test_further_measurements_are_columns():
-    rows = [row(gigabytes=2.5, **{"gigabytes loaded": 1.0}), row(name="other")]
+    measured = {"gigabytes": 2.5, "gigabytes loaded": 1.0}
+    rows = [ROW | measured, ROW | {"name": "other"}]
     lines = report.markdown(rows, WORKS["memory"]).splitlines()
     assert "| gigabytes |" in lines[0] and "loaded" not in lines[0]
     assert lines[2].endswith("| 2.5 |") and lines[3].endswith("|  |")
@@ -140,16 +127,9 @@ def test_rounds_compare_outputs_and_seconds(saved):
         ours = programs.contenders[1]
         (found,) = rounds.rows(ours, batches=[1], tokens=8)
     assert found == {
-        "name": "ours",
-        "beside": "reference",
-        "batch": 1,
-        "distance": 0.25,
-        "seconds": 2,
-        "reference": 3,
-        "ratio": 1.5,
-        "low": 1.5,
-        "high": 1.5,
-        "x": 7,
+        **{"name": "ours", "beside": "reference", "batch": 1},
+        **{"distance": 0.25, "seconds": 2, "reference": 3, "x": 7},
+        **dict.fromkeys(("ratio", "low", "high"), 1.5),
     }
 
 

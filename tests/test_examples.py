@@ -43,21 +43,6 @@ def run(script, *arguments, cwd):
     return result.stdout
 
 
-@pytest.fixture
-def run_here(tmp_path, monkeypatch, capsys):
-    """Run a script in this process and return what it prints."""
-
-    def called(script, *arguments):
-        monkeypatch.chdir(tmp_path)
-        path = str(ROOT / "examples" / script)
-        monkeypatch.setattr(sys, "argv", [path, *arguments])
-        monkeypatch.syspath_prepend(ROOT / "examples")
-        runpy.run_path(path, run_name="__main__")
-        return capsys.readouterr().out
-
-    return called
-
-
 @FASTEST
 def test_gallery_page_has_all_examples():
     """Every script that runs has a header, and its figure is there."""
@@ -146,10 +131,14 @@ def test_match_and_rank(tmp_path):
     ],
 )
 def test_task_beats_the_blind_score(
-    script, arguments, picture, tmp_path, run_here
+    script, arguments, picture, tmp_path, monkeypatch, capsys
 ):
     pytest.importorskip("easy_vqa")
-    printed = run_here(script, *arguments)
+    monkeypatch.chdir(tmp_path)
+    path = str(ROOT / "examples" / script)
+    monkeypatch.setattr(sys, "argv", [path, *arguments])
+    runpy.run_path(path, run_name="__main__")
+    printed = capsys.readouterr().out
     # The last such line is that of all together.
     found = re.findall(r"([\d.]+) % right \(.*?([\d.]+) %\)", printed)
     score, blind = map(float, found[-1])
