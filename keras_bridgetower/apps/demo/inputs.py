@@ -6,6 +6,7 @@ which Gradio has checked to be an uploaded one.
 
 import dataclasses
 import os
+import re
 
 from PIL import Image
 
@@ -186,9 +187,7 @@ def with_blanks(text, limits):
         RefusedInput: it has no blank, is empty or is too long.
     """
     text = checked_text(text, "sentence", limits)
-    while UNDERSCORES + "_" in text:
-        text = text.replace(UNDERSCORES + "_", UNDERSCORES)
-    text = text.replace(UNDERSCORES, BLANK)
+    text = re.sub(f"{UNDERSCORES}_*", BLANK, text)
     if BLANK not in text:
         raise RefusedInput(
             f"Mark the missing word of the sentence by {UNDERSCORES} (three "
