@@ -200,8 +200,8 @@ def test_same_seed_same_rows(scenes):
         easy_vqa_pairs.pairs,
     ):
         first, same, other = make(found), make(found, 0), make(found, seed=1)
-        for name, values in vars(first).items():
-            np.testing.assert_array_equal(values, vars(same)[name])
+        for one, again in zip(first, same, strict=True):
+            np.testing.assert_array_equal(one, again)
         texts = getattr(first, "texts", None) or first.image_index.tolist()
         others = getattr(other, "texts", None) or other.image_index.tolist()
         assert texts != others
