@@ -11,23 +11,12 @@ from miniatures import miniature
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.cli import weights
 from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.data.records.write import write_shards
 
 pytestmark = FASTEST
 PRESET = "bridgetower_tiny_easy_vqa"
-
-
-@pytest.fixture
-def run(capsys):
-    def run(*words, code=0):
-        capsys.readouterr()
-        assert main.main([str(word) for word in words]) == code
-        return capsys.readouterr()
-
-    return run
 
 
 def test_check_build_stats_show(run, tmp_path):

@@ -28,16 +28,6 @@ def store_package():
 
 
 @pytest.fixture
-def run(capsys):
-    def run(*words, code=0):
-        capsys.readouterr()
-        assert main.main([str(word) for word in words]) == code
-        return capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
 def fails(run):
     """The one line that a command says when it fails."""
 
