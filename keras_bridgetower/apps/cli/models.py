@@ -45,34 +45,28 @@ def argument(kind, help, **values):
 
 def preset_option(default=True):
     """Return the type of the option `--preset`; `default` is for its help."""
-    return Annotated[
+    return option(
         str,
-        typer.Option(
-            "--preset",
-            help="Name of a preset (`presets` lists them), folder of one, "
-            "checkpoint, or handle such as hf://user/model.",
-            autocompletion=names_starting,
-            show_default=default,
-        ),
-    ]
+        "Name of a preset (`presets` lists them), folder of one, checkpoint, "
+        "or handle such as hf://user/model.",
+        "--preset",
+        autocompletion=names_starting,
+        show_default=default,
+    )
 
 
 def preset_argument(help):
     """Return the type of an argument that names a preset."""
-    return Annotated[
-        str, typer.Argument(help=help, autocompletion=names_starting)
-    ]
+    return argument(str, help, autocompletion=names_starting)
 
 
 def batch_option(items):
     """Return the type of an option `--batch-size`."""
-    return Annotated[int, typer.Option(min=1, help=f"{items} per batch.")]
+    return option(int, f"{items} per batch.", min=1)
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Picture = Annotated[
-    pathlib.Path, typer.Argument(help="Picture file.", show_default=False)
-]
+AsJson = option(bool, "Print JSON.", "--json")
+Picture = argument(pathlib.Path, "Picture file.", show_default=False)
 
 
 def open_task(verb, preset, context, inputs=1):
