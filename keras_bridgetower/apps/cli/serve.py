@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-from typing import Annotated
 
 import typer
 
@@ -61,8 +60,8 @@ def _by_ray(plan, host, port, ready, debug):
 ENGINES = {Engine.uvicorn: _by_uvicorn, Engine.ray: _by_ray}
 
 
-def _limit(help, minimum=1):
-    return option(int, help, min=minimum, rich_help_panel="Limits")
+def _limit(help):
+    return option(int, help, min=1, rich_help_panel="Limits")
 
 
 def _seconds(help):
@@ -97,7 +96,7 @@ def serve(
         "Address to listen on; 0.0.0.0 for all. Other machines need an API "
         "key.",
     ) = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    port: option(int, None, min=1, max=65535) = 8000,
     allowed_hosts: option(
         list[str] | None,
         "Host name by which clients may call the server, such as that of a "
