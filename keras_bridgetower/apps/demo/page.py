@@ -3,6 +3,9 @@
 import logging
 import os
 
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+
 from keras_bridgetower.apps.demo import fragments
 from keras_bridgetower.apps.demo.inputs import RefusedInput
 from keras_bridgetower.apps.demo.inputs import check_picture
@@ -160,8 +163,6 @@ class Page:
         return blocks
 
     def _guard(self):
-        from starlette.middleware import Middleware
-
         folder = self._gradio.utils.get_upload_folder()
         return Middleware(
             Guard,
@@ -246,17 +247,18 @@ class Guard:
             await send(message)
 
         try:
+            app = self._app
             if not self._knows(scope["headers"]):
-                await _answer(send, _UNKNOWN_HOST, "unknown host")
+                app = PlainTextResponse("unknown host", _UNKNOWN_HOST)
             elif not self._may_be_shown(scope["path"]):
-                await _answer(send, _TOO_LARGE, "too large")
-            else:
-                await self._app(scope, receive, send_response)
+                app = PlainTextResponse("too large", _TOO_LARGE)
+            await app(scope, receive, send_response)
         except Exception as error:
             # Of Gradio itself: functions of the page handle their errors.
             LOG.info("A request failed: %s %r", scope["path"], error)
             if not started:
-                await _answer(send, _FAILED, "bad request")
+                failed = PlainTextResponse("bad request", _FAILED)
+                await failed(scope, receive, send)
 
     def _knows(self, headers):
         return all(
@@ -278,10 +280,3 @@ class Guard:
         except RefusedInput:
             return False
         return True
-
-
-async def _answer(send, status, text):
-    headers = [(b"content-type", b"text/plain")]
-    start = {"type": "http.response.start", "status": status}
-    await send(start | {"headers": headers})
-    await send({"type": "http.response.body", "body": text.encode()})
