@@ -237,7 +237,10 @@ class Bench:
     def vqa(self, variant, seed):
         """Train on questions; the scores on the test split, in percent."""
         backbone = self.backbone(variant, seed)
-        questions = self._questions_at(backbone.image_size)
+        side = backbone.image_size
+        if side not in self._questions:
+            self._questions[side] = Questions(self.tokenizer, converter(side))
+        questions = self._questions[side]
         task = kbt.BridgeTowerVQA(backbone, answers=questions.answers)
         settings = self.settings
         rate = settings.learning_rate
@@ -288,11 +291,6 @@ class Bench:
             steps, rate = settings.preset_steps, settings.preset_learning_rate
             questions.train(task, steps, settings.batch_size, rate, 0)
         return weights_of(task), questions.scores(task)
-
-    def _questions_at(self, side):
-        if side not in self._questions:
-            self._questions[side] = Questions(self.tokenizer, converter(side))
-        return self._questions[side]
 
     def _questions_of(self, task):
         """Return the questions, read by a preset's own preprocessor."""

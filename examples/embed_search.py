@@ -51,10 +51,12 @@ def main():
     queries = arguments.query or texts[: 5 * SHOWN : SHOWN]
     cosines = model.embed(texts=queries) @ index.T
     whole = {text: groups[i] for i, text in enumerate(texts)}
-    rows = [
-        hits_of(text, cosine, images, groups == whole.get(text))
-        for text, cosine in zip(queries, cosines, strict=True)
-    ]
+    rows = []
+    for text, cosine in zip(queries, cosines, strict=True):
+        fits = groups == whole.get(text)
+        best = np.argsort(-cosine)[:SHOWN]
+        hits = [(images[i], f"cosine {cosine[i]:.2f}", fits[i]) for i in best]
+        rows.append((text, hits))
     figure = example.rows_of_hits(rows, "Nearest pictures; green: it fits")
     caption = f"the first {SHOWN} hits of {len(queries)} texts"
     example.save(figure, arguments.output, "hits.png", caption)
@@ -107,14 +109,6 @@ def classify(model, index, scenes, attribute):
         f"{100 / len(names):.1f} %, always the most frequent: "
         f"{100 * majority:.1f} %"
     )
-
-
-def hits_of(query, cosines, images, fits):
-    """Return a query and its nearest pictures, for `rows_of_hits`."""
-    best = np.argsort(-cosines)[:SHOWN]
-    return query, [
-        (images[i], f"cosine {cosines[i]:.2f}", fits[i]) for i in best
-    ]
 
 
 if __name__ == "__main__":

@@ -49,7 +49,14 @@ def main():
     print(f"RSUM {report.rsum:5.1f}  {arguments.preset}")
 
     shown = np.linspace(0, len(captions) - 1, 3).astype(int).tolist()
-    rows = [best_five(i, scores[:, i], images, captions, owner) for i in shown]
+    rows = []
+    for caption in shown:
+        found = scores[:, caption]
+        hits = [
+            (images[i], f"match {found[i]:.1f}", i == owner[caption])
+            for i in np.argsort(-found, kind="stable")[:5]
+        ]
+        rows.append((captions[caption], hits))
     figure = example.rows_of_hits(rows, "Best five pictures; green: it fits")
     best = np.argsort(-scores[:, 0], kind="stable").tolist()
     example.save(
@@ -76,11 +83,9 @@ def match(task, scenes, count, shown=4):
 
 
 def gallery(scenes, count):
-    """`count` pictures of different kinds, and the captions of each.
+    """Return rows of pictures of different kinds, and all their captions.
 
-    Returns:
-        Rows of the pictures, for each caption the place of its picture, and
-        the captions.
+    Between them is, for each caption, the place of its picture.
     """
     whole = easy_vqa_captions.gallery(scenes)
     count = min(count, len(whole.pictures))
@@ -102,15 +107,6 @@ def ladder(values, owner, draws=10):
         reports = [retrieval_recall(scores, owner) for scores in guesses]
         found[known] = np.mean([report.rsum for report in reports])
     return found
-
-
-def best_five(caption, scores, images, captions, owner):
-    """Return a caption and its best pictures, for `rows_of_hits`."""
-    best = np.argsort(-scores, kind="stable")[:5]
-    hits = [
-        (images[i], f"match {scores[i]:.1f}", i == owner[caption]) for i in best
-    ]
-    return captions[caption], hits
 
 
 if __name__ == "__main__":

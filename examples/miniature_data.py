@@ -23,8 +23,12 @@ def build(task, folder, limit=None):
     """Write all splits of a task's data, where they are not there yet."""
     labels, records = RECORDS[task]
     for split in SPLITS:
-        if _stands(folder, split):
+        try:
+            open_records(folder, split)
             continue
+        except ValueError:
+            # None, or a part of one: `write_shards` writes the rest.
+            pass
         write_shards(
             folder,
             split,
@@ -33,15 +37,6 @@ def build(task, folder, limit=None):
             labels=labels(),
             definition=f"easy-VQA, {split} pictures; texts made by templates.",
         )
-
-
-def _stands(folder, split):
-    try:
-        open_records(folder, split)
-    except ValueError:
-        # None, or a part of one: `write_shards` writes the rest.
-        return False
-    return True
 
 
 def _captions(scenes):
