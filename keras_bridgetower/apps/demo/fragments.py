@@ -116,7 +116,11 @@ def heat_map(texts, pictures, shares, note):
     )
     rows = ""
     for text, row in zip(texts, shares, strict=True):
-        cells = "".join(_cell(share) for share in row)
+        cells = "".join(
+            f'<td class="kb-cell" style="--kb-share:{100 * share:.0f}%">'
+            f"{100 * share:.0f} %</td>"
+            for share in row
+        )
         rows += f'<tr><th scope="row">{html.escape(text)}</th>{cells}</tr>'
     return (
         '<div class="kb-scroll" tabindex="0" role="region" '
@@ -164,13 +168,6 @@ def percent(share):
 
 def _note(text):
     return f'<p class="kb-note">{html.escape(text)}</p>'
-
-
-def _cell(share):
-    return (
-        f'<td class="kb-cell" style="--kb-share:{100 * share:.0f}%">'
-        f"{100 * share:.0f} %</td>"
-    )
 
 
 def _inline(picture):

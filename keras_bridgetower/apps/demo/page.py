@@ -103,6 +103,10 @@ class Page:
         """
         limits = self.opened.limits
         port = free_port(self.host, self.port)
+        folder = self._gradio.utils.get_upload_folder()
+        guard = Middleware(
+            Guard, folder=folder, limits=limits, hosts=self._hosts
+        )
         self._blocks.queue(
             max_size=limits.waiting, default_concurrency_limit=limits.at_once
         )
@@ -113,7 +117,7 @@ class Page:
             css=fragments.CSS,
             max_file_size=limits.file_bytes,
             footer_links=[],
-            app_kwargs={"middleware": [self._guard()]},
+            app_kwargs={"middleware": [guard]},
             prevent_thread_lock=True,
             quiet=True,
             # Send nothing to other machines.
@@ -161,15 +165,6 @@ class Page:
                         _fill_tab(parts, tab)
         _refuse_malformed_calls(gr, blocks)
         return blocks
-
-    def _guard(self):
-        folder = self._gradio.utils.get_upload_folder()
-        return Middleware(
-            Guard,
-            folder=folder,
-            limits=self.opened.limits,
-            hosts=self._hosts,
-        )
 
 
 def _refuse_malformed_calls(gr, blocks):
