@@ -30,50 +30,38 @@ from emoji_world.world import SIDE
 from emoji_world.world import on_white
 
 
-def language_stage(run, epochs=3):
+def language_stage(run, folder, epochs=3):
     """Train the text tower to give MiniLM's vectors."""
     space = Space(run)
     task = new_task(_tokenizer(space))
     towers.know_words(task, space)
-    history = towers.learn_english(
-        task,
-        space.texts,
-        space.of(space.texts),
-        epochs,
-        run.folder / "language_run",
-        run.seed,
+    vectors = space.of(space.texts)
+    return task, towers.learn_english(
+        task, space.texts, vectors, epochs, folder, run.seed
     )
-    return task, history
 
 
-def captions_stage(run, epochs=100):
+def captions_stage(run, folder, epochs=100):
     """Train the text tower to find emoji, and keep its English."""
     task = _read(run, "language")
     space = Space(run)
     _, places, same = towers.places_of(space, run, space.of)
-    folder = run.folder / "captions_run"
     return task, towers.learn_captions(
         task, run, space, places, same, epochs, folder
     )
 
 
-def glances_stage(run, epochs=150):
+def glances_stage(run, folder, epochs=150):
     """Train the image tower on drawings of half the size, fast."""
     space = Space(run)
     task = new_task(_tokenizer(space), SIDE // 2)
-    history = towers.learn_places(
-        task,
-        TrainingDrawings(run),
-        space,
-        space.of,
-        epochs,
-        1.5e-3,
-        run.folder / "glances_run",
+    drawings = TrainingDrawings(run)
+    return task, towers.learn_places(
+        task, drawings, space, space.of, epochs, 1.5e-3, folder
     )
-    return task, history
 
 
-def pictures_stage(run, epochs=18):
+def pictures_stage(run, folder, epochs=18):
     """Continue with drawings of full size, more of them recolored.
 
     The targets are now the vectors of our own text tower.
@@ -82,19 +70,17 @@ def pictures_stage(run, epochs=18):
     task = kbt.BridgeTowerContrastive.from_preset(
         run.folder / "glances", image_size=SIDE
     )
-    history = towers.learn_places(
-        task,
-        TrainingDrawings(run, mixed=0.3),
-        Space(run),
-        lambda texts: reader.embed(texts=texts, batch_size=512),
-        epochs,
-        5e-4,
-        run.folder / "pictures_run",
+    drawings = TrainingDrawings(run, mixed=0.3)
+
+    def read(texts):
+        return reader.embed(texts=texts, batch_size=512)
+
+    return task, towers.learn_places(
+        task, drawings, Space(run), read, epochs, 5e-4, folder
     )
-    return task, history
 
 
-def meeting_stage(run, epochs=90):
+def meeting_stage(run, folder, epochs=90):
     """Train the text tower to find the vectors of the drawings."""
     task, eyes = _read(run, "captions"), _read(run, "pictures")
     space, drawings = Space(run), TrainingDrawings(run)
@@ -104,21 +90,18 @@ def meeting_stage(run, epochs=90):
         looks[list(space.captions)], looks[[n for n, _ in drawings.rows]]
     )
     places = eyes.embed(images=shown, batch_size=128)
-    folder = run.folder / "meeting_run"
     return task, towers.learn_captions(
         task, run, space, places, same, epochs, folder
     )
 
 
-def fusion_stage(run, epochs=30):
+def fusion_stage(run, folder, epochs=30):
     """Train the fusion and the heads over frozen towers."""
     both = fusing.new_tasks(_read(run, "meeting"), _read(run, "pictures"))
-    return both, fusing.learn(
-        both, run, epochs, 1e-3, run.folder / "fusion_run", epochs / 2
-    )
+    return both, fusing.learn(both, run, epochs, 1e-3, folder, epochs / 2)
 
 
-def spelling_stage(run, epochs=3):
+def spelling_stage(run, folder, epochs=3):
     """Give British spellings the embeddings of the American ones.
 
     The fusion continues with texts in both.
@@ -129,9 +112,7 @@ def spelling_stage(run, epochs=3):
         run.folder / "fusion",
         [*asked, *said, *(text.capitalize() for text in said)],
     )
-    return both, fusing.learn(
-        both, run, epochs, 2e-4, run.folder / "spelling_run"
-    )
+    return both, fusing.learn(both, run, epochs, 2e-4, folder)
 
 
 def _read(run, stage):
@@ -168,7 +149,7 @@ def main():
             continue
         keras.utils.set_random_seed(settings.seed)
         started = time.time()
-        task, history = STAGES[name](run)
+        task, history = STAGES[name](run, run.folder / f"{name}_run")
         task.save_to_preset(target)
         # Of a run that was stopped, the epochs alone.
         seconds = max(time.time() - started, sum(history["seconds"]))
