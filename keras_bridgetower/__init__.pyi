@@ -32,11 +32,11 @@ from .preprocessing.classification import (
 from .preprocessing.image_converter import (
     BridgeTowerImageConverter as BridgeTowerImageConverter,
 )
-from .preprocessing.masked_lm import (
-    BridgeTowerMaskedLMPreprocessor as BridgeTowerMaskedLMPreprocessor,
-)
 from .preprocessing.preprocessor import (
     BridgeTowerPreprocessor as BridgeTowerPreprocessor,
+)
+from .preprocessing.pretraining import (
+    BridgeTowerMaskedLMPreprocessor as BridgeTowerMaskedLMPreprocessor,
 )
 from .preprocessing.pretraining import (
     BridgeTowerPretrainingPreprocessor as BridgeTowerPretrainingPreprocessor,
@@ -57,11 +57,12 @@ from .preprocessing.vqa import (
     BridgeTowerVQAPreprocessor as BridgeTowerVQAPreprocessor,
 )
 from .presets.verbs import Verb as Verb
+from .tasks.classification import BridgeTowerEntailment as BridgeTowerEntailment
+from .tasks.classification import BridgeTowerNLVR2 as BridgeTowerNLVR2
+from .tasks.classification import BridgeTowerVQA as BridgeTowerVQA
 from .tasks.contrastive import BridgeTowerContrastive as BridgeTowerContrastive
-from .tasks.embedder import BridgeTowerEmbedder as BridgeTowerEmbedder
-from .tasks.entailment import BridgeTowerEntailment as BridgeTowerEntailment
-from .tasks.masked_lm import BridgeTowerMaskedLM as BridgeTowerMaskedLM
-from .tasks.nlvr2 import BridgeTowerNLVR2 as BridgeTowerNLVR2
+from .tasks.contrastive import BridgeTowerEmbedder as BridgeTowerEmbedder
+from .tasks.pretraining import BridgeTowerMaskedLM as BridgeTowerMaskedLM
 from .tasks.pretraining import BridgeTowerPretraining as BridgeTowerPretraining
 from .tasks.retrieval import BridgeTowerRetrieval as BridgeTowerRetrieval
 from .tasks.task import BridgeTowerTask as BridgeTowerTask
@@ -72,5 +73,4 @@ from .tasks.unimodal import (
     BridgeTowerTextClassifier as BridgeTowerTextClassifier,
 )
 from .tasks.unimodal import BridgeTowerTextRegressor as BridgeTowerTextRegressor
-from .tasks.vqa import BridgeTowerVQA as BridgeTowerVQA
 from .training.runs.checkpoint import Checkpoint as Checkpoint

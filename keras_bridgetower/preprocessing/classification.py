@@ -34,35 +34,25 @@ def checked_answers(answers, name="answers"):
     """
     if isinstance(answers, (Mapping, Set)):
         raise ValueError(
-            f"`{name}` must be a list, in the order of the logits, which a "
-            f"{type(answers).__name__} leaves open. Of a dict to ids make one "
-            "by `sorted(ids, key=ids.get)`. Received: "
+            f"`{name}` must be a list, in the order of the logits; of a dict "
+            "to ids make one by `sorted(ids, key=ids.get)`. Received: "
             f"{name}={answers!r:.200}"
         )
-    if not isinstance(answers, Iterable):
-        raise ValueError(
-            f"`{name}` must be a list of distinct strings. "
-            f"Received: {name}={answers!r:.200}"
-        )
-    if not isinstance(answers, str):
+    if isinstance(answers, Iterable) and not isinstance(answers, str):
         answers = list(itertools.islice(answers, MOST_ANSWERS + 1))
-    if len(answers) > MOST_ANSWERS:
-        raise ValueError(
-            f"`{name}` must be at most {MOST_ANSWERS:,}. Keep those that are "
-            f"frequent. Received: {name}={answers[:5]!r:.200} and more"
-        )
-    if (
-        not answers
-        or isinstance(answers, str)
-        or not all(isinstance(a, str) for a in answers)
-        or len(set(answers)) < len(answers)
-    ):
-        raise ValueError(
-            f"`{name}` must be a list of distinct strings, at least one. "
-            f"Received: {name}={answers!r:.200}"
-        )
-    # JSON does not save NumPy's strings.
-    return [str(answer) for answer in answers]
+        if len(answers) > MOST_ANSWERS:
+            raise ValueError(
+                f"`{name}` must be at most {MOST_ANSWERS:,}. Keep those that "
+                f"are frequent. Received: {name}={answers[:5]!r:.200}, ..."
+            )
+        strings = all(isinstance(answer, str) for answer in answers)
+        if answers and strings and len(set(answers)) == len(answers):
+            # JSON does not save NumPy's strings.
+            return [str(answer) for answer in answers]
+    raise ValueError(
+        f"`{name}` must be a list of distinct strings, at least one. "
+        f"Received: {name}={answers!r:.200}"
+    )
 
 
 class ClassIds:
@@ -72,7 +62,7 @@ class ClassIds:
         names: list of str, the classes in the order of their ids.
         kinds: str, NumPy's letters of the dtypes that are ids: `"iu"` for
             integers, `"biu"` if bools are ids too.
-        fix: str, a sentence that is added to errors about unknown classes.
+        fix: str, what is added to errors about unknown classes.
 
     Attributes:
         ids: dict from names to ids.
@@ -111,8 +101,7 @@ class ClassIds:
         y = np.asarray(y)
         if y.ndim != int(batched) or y.dtype.kind not in self.kinds + "USO":
             raise ValueError(
-                f"`y` must be ids from 0 to {len(self.names) - 1} or names, "
-                f"one for each sample, of {self._shown()}. "
+                "`y` must be ids or names, one for each sample. "
                 f"Received: y of shape {y.shape} and dtype {y.dtype}"
             )
         ids = [self.id_of(value) for value in y.reshape(-1).tolist()]
@@ -124,16 +113,12 @@ class ClassIds:
         if isinstance(value, int) and 0 <= value < len(self.names):
             return int(value)
         if value not in self.ids:
-            fix = f" {self.fix}" if self.fix else ""
+            some = ", ".join(map(repr, self.names[:5]))
             raise ValueError(
                 f"`y` must hold ids from 0 to {len(self.names) - 1} or names "
-                f"of {self._shown()}.{fix} Received: y={value!r}"
+                f"of {some}, ...{self.fix} Received: y={value!r}"
             )
         return self.ids[value]
-
-    def _shown(self):
-        more = ", ..." if len(self.names) > 5 else ""
-        return ", ".join(map(repr, self.names[:5])) + more
 
 
 class _ClassPreprocessor(BridgeTowerPreprocessor):
@@ -177,9 +162,7 @@ class BridgeTowerEntailmentPreprocessor(_ClassPreprocessor):
     Source: SNLI-VE (Xie et al., 2019); BridgeTower's `snli` data set.
     """
 
-    def __init__(self, tokenizer, image_converter, **kwargs):
-        super().__init__(tokenizer, image_converter, **kwargs)
-        self._class_ids = ClassIds(ENTAILMENT_LABELS)
+    _class_ids = ClassIds(ENTAILMENT_LABELS)
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -219,10 +202,7 @@ class BridgeTowerNLVR2Preprocessor(_ClassPreprocessor):
     """
 
     pictures = (2,)
-
-    def __init__(self, tokenizer, image_converter, **kwargs):
-        super().__init__(tokenizer, image_converter, **kwargs)
-        self._class_ids = ClassIds(TRUTH_VALUES, kinds="biu")
+    _class_ids = ClassIds(TRUTH_VALUES, kinds="biu")
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -374,19 +354,15 @@ class BridgeTowerTextRegressorPreprocessor(_TextPreprocessor):
         super().__init__(tokenizer, None, features, **kwargs)
 
     def targets(self, y, batched=True):
+        def numbers(y):
+            y = np.asarray(y)
+            right = y.ndim == int(batched) and y.dtype.kind in "iuf"
+            if not right or not np.isfinite(y).all():
+                raise ValueError(
+                    "`y` must be one finite number for each sample. "
+                    f"Received: y={y!r:.200}"
+                )
+            return y.astype("float32")[..., None]
+
         batch = shape_of(y)[:1] if batched else ()
-        return apply_numpy(
-            lambda y: _numbers(y, batched), [y], ("float32", (*batch, 1))
-        )
-
-
-def _numbers(y, batched):
-    y = np.asarray(y)
-    if y.ndim != int(batched) or y.dtype.kind not in "iuf":
-        raise ValueError(
-            "`y` must be one number for each sample. Received: y of shape "
-            f"{y.shape} and dtype {y.dtype}"
-        )
-    if not np.isfinite(y).all():
-        raise ValueError(f"`y` must be finite. Received: y={y!r:.200}")
-    return y.astype("float32")[..., None]
+        return apply_numpy(numbers, [y], ("float32", (*batch, 1)))

@@ -87,21 +87,18 @@ def check_transform(transform, converter):
     ):
         raise ValueError(
             "`transform` must make pictures that the preprocessor's image "
-            f"converter leaves as they are: {converter.image_size} px, mode "
-            f"{converter.mode!r}. In mode 'hf' a side that is no multiple of "
-            f"size_divisor={converter.size_divisor} shrinks into a black "
-            "frame; open the task with image_mode='squash' or 'crop', as the "
-            f"transform does. Received: transform.image_size={side}"
+            "converter leaves as they are. In mode 'hf' some shrink into a "
+            "black frame; open the task with image_mode='squash' or 'crop'. "
+            f"Received: transform.image_size={side}, and a converter with "
+            f"{converter.image_size}, mode={converter.mode!r}, "
+            f"size_divisor={converter.size_divisor}"
         )
     ours = transform.mean, transform.std
     theirs = converter.mean, converter.std
     if ours != theirs:
         raise ValueError(
-            "`transform` and the preprocessor's image converter must have one "
-            "mean and one standard deviation, or evaluation would see other "
-            "values than training. Pass `mean` and `std` to "
-            "`BridgeTowerImageConverter`. Received: transform with "
-            f"{ours}, converter with {theirs}"
+            "`transform` and the preprocessor's image converter must have the "
+            f"same `mean` and `std`. Received: {ours} and {theirs}"
         )
 
 
@@ -126,10 +123,9 @@ def place(image, side, mode, size_divisor=32, name="images", resizer="pillow"):
     limit = Image.MAX_IMAGE_PIXELS or float("inf")
     if not 0 < size[0] * size[1] <= limit:
         raise UnfitPicture(
-            f"`{name}` must not be so long and thin: the mode {mode!r} would "
-            f"resize it to {size[0]} x {size[1]} pixels. Received: {name} of "
-            f"{image.width} x {image.height} pixels (width x height). Cut it, "
-            "or use mode='squash'."
+            f"`{name}` must not be so long and thin. Cut it, or use "
+            f"mode='squash'. Received: {name} of {image.width} x "
+            f"{image.height} pixels, mode={mode!r}"
         )
     # Pillow would copy a picture that is right already.
     if image.size != size:
@@ -192,6 +188,6 @@ def check_resizer(resizer):
     module = MODULES[resizer]
     if importlib.util.find_spec(module) is None:
         raise ImportError(
-            f"resizer={resizer!r} needs {module}: `pip install {module}`, or "
-            f"use resizer='pillow'. Received: resizer={resizer!r}"
+            f"`resizer` must be 'pillow', or do `pip install {module}`. "
+            f"Received: resizer={resizer!r}"
         )

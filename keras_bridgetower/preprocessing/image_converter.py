@@ -5,8 +5,10 @@ import keras_hub
 import numpy as np
 
 from keras_bridgetower.checks import OF_PRESETS
+from keras_bridgetower.checks import check_at_most
+from keras_bridgetower.checks import check_choice
+from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import check_keywords
-from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.preprocessing.geometry import MODES
 from keras_bridgetower.preprocessing.geometry import leaves_as_is
@@ -94,27 +96,12 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         std=STD,
         **kwargs,
     ):
-        for name, value in (
-            ("image_size", image_size),
-            ("size_divisor", size_divisor),
-        ):
-            if not is_integer(value) or value < 1:
-                raise ValueError(
-                    f"`{name}` must be a positive integer, one side in "
-                    f"pixels. Received: {name}={value!r}"
-                )
+        check_count("image_size", image_size)
+        check_count("size_divisor", size_divisor)
+        if mode == "hf":
+            check_at_most("size_divisor", size_divisor, image_size, "pixels")
         image_size, size_divisor = int(image_size), int(size_divisor)
-        if mode not in MODES:
-            raise ValueError(
-                f"`mode` must be one of {', '.join(map(repr, MODES))}. "
-                f"Received: mode={mode!r}"
-            )
-        if mode == "hf" and size_divisor > image_size:
-            raise ValueError(
-                "`size_divisor` must not exceed `image_size`, or every side "
-                f"is floored to 0. Received: size_divisor={size_divisor}, "
-                f"image_size={image_size}"
-            )
+        check_choice("mode", mode, tuple(MODES))
         if not len(mean) == len(std) == 3 or min(std) <= 0:
             raise ValueError(
                 "`mean` and `std` must be three numbers each, those of `std` "
@@ -160,13 +147,13 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         images = tf.convert_to_tensor(images)
         if images.shape.rank is None:
             raise ValueError(
-                "`images` must have a known rank in a TensorFlow graph. "
-                f"Received: images={images}. Use `tf.io.decode_image(..., "
-                "expand_animations=False)` or `tf.ensure_shape`."
+                "`images` must have a known rank in a graph: use "
+                "`tf.io.decode_image(..., expand_animations=False)`. "
+                f"Received: images={images}"
             )
         # Strings have no axes of their own, a gray or color array has 2 or 3.
-        batch = images.shape if images.dtype == tf.string else images.shape[:-3]
         strings = images.dtype == tf.string
+        batch = images.shape if strings else images.shape[:-3]
         (outputs,) = numpy_function(
             lambda x: self._convert(pictures_in(x) if strings else x),
             [images],
@@ -199,8 +186,7 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
             return self._normalized(images[0], name, place)
         if len(images) == 0:
             raise ValueError(
-                f"`{name}` must hold at least one picture. Received: "
-                f"{name}={images!r}"
+                f"`{name}` must hold at least one picture. Received: {name}=[]"
             )
         first = self._convert(images[0], f"{name}[{number}]")
         made = np.empty((len(images), *first.shape), "float32")
@@ -212,9 +198,8 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
             part = self._convert(images[i], named, made[i])
             if part.shape != first.shape:
                 raise ValueError(
-                    f"`{name}` must hold lists of the same number of "
-                    f"pictures. Received: {name}[{number}] of batch shape "
-                    f"{first.shape[:-3]}, {named} of {part.shape[:-3]}"
+                    f"`{name}` must hold lists of as many pictures each. "
+                    f"Received: {named} of batch shape {part.shape[:-3]}"
                 )
             if not np.may_share_memory(part, made):
                 made[i] = part
@@ -262,12 +247,6 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
 
     def get_config(self):
         # What the base class would add is fixed in the constructor.
+        names = ("image_size", "mode", "size_divisor", "mean", "std")
         config = keras.layers.Layer.get_config(self)
-        config.update(
-            image_size=self.image_size,
-            mode=self.mode,
-            size_divisor=self.size_divisor,
-            mean=self.mean,
-            std=self.std,
-        )
-        return config
+        return config | {name: getattr(self, name) for name in names}

@@ -173,8 +173,8 @@ def check_head(file, name="images"):
 def _check_scans(file, name, shown):
     if _scans(file) > SCANS:
         raise TooManyScans(
-            f"`{name}` must be a JPEG of at most {SCANS} scans. Save it again, "
-            f"as by `PIL.Image.open(path).save(path)`. Received: {name}={shown}"
+            f"`{name}` must be a JPEG of at most {SCANS} scans. Save it again. "
+            f"Received: {name}={shown}"
         )
 
 
@@ -221,8 +221,7 @@ def _open_path(path, name):
     if URL.match(text):
         raise ValueError(
             f"`{name}` must be a path or a picture; an URL is not fetched. "
-            "Download it, and pass the bytes or the path of the file. "
-            f"Received: {name}={shown}"
+            f"Download it. Received: {name}={shown}"
         )
     if text.startswith("data:"):
         raise ValueError(_in_base64(name, shown, "url.partition(',')[2]"))
@@ -244,9 +243,8 @@ def _open_file(file, name):
         usable = file.readable() and file.seekable()
     if isinstance(file, io.TextIOBase) or not usable:
         raise ValueError(
-            f"`{name}` must be open for reading bytes, and able to go back to "
-            'its start. Open it with mode "rb", or pass what `read()` gives. '
-            f"Received: {name}={shown}"
+            f"`{name}` must be open for reading bytes, with mode "
+            f'"rb", and seekable. Received: {name}={shown}'
         )
     with _reading(name, shown):
         file.seek(0)
@@ -264,9 +262,9 @@ def check_signature(data, name, shown=None):
     if is_base64(data[:64]) or data.startswith(b"data:"):
         raise ValueError(_in_base64(name, shown, "text"))
     raise ValueError(
-        f"`{name}` must be an encoded image, one of {', '.join(FORMATS)}. "
-        f"Received: {name}={shown}, which begin with {data[:8]!r}. Bytes are "
-        "never a path: pass a path as a string, as `os.fsdecode` makes one."
+        f"`{name}` must be an encoded image, one of {', '.join(FORMATS)}; "
+        "bytes are never a path. "
+        f"Received: {name}={shown}, which begin with {data[:8]!r}"
     )
 
 
@@ -282,9 +280,8 @@ def is_base64(start):
 
 def _in_base64(name, shown, what):
     return (
-        f"`{name}` must be a path, a picture or the bytes of its file, and no "
-        f"base64. Decode it by `base64.b64decode({what})`. "
-        f"Received: {name}={shown}"
+        f"`{name}` must not be base64. Decode it by "
+        f"`base64.b64decode({what})`. Received: {name}={shown}"
     )
 
 
@@ -294,8 +291,7 @@ def _unreadable(name, shown, error):
     return (
         f"`{name}` must be a readable image file, one of "
         f"{', '.join(FORMATS)}. Received: {name}={shown}, which fails with "
-        f"{type(error).__name__}: {told:.500}. Check the path, or leave the "
-        "file out."
+        f"{type(error).__name__}: {told:.500}"
     )
 
 

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_bridgetower.checks import is_integer
+from keras_bridgetower.checks import check_at_most
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,34 +63,17 @@ class Masking(abc.ABC):
     def __post_init__(self):
         ids = tuple(int(i) for i in self.special_token_ids)
         object.__setattr__(self, "special_token_ids", ids)
-        for name in ("rate", "mask_share", "random_share"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ValueError(
-                    f"`{name}` must be from 0 to 1. Received: {name}={value}"
-                )
-        if self.mask_share + self.random_share > 1 + 1e-9:
+        shares = self.rate, self.mask_share, self.random_share
+        if min(shares) < 0 or max(shares) > 1 or sum(shares[1:]) > 1 + 1e-9:
             raise ValueError(
-                "`mask_share` and `random_share` must be at most 1 together. "
-                f"Received: mask_share={self.mask_share}, "
-                f"random_share={self.random_share}"
-            )
-        if not 0 <= self.mask_token_id < self.vocabulary_size:
-            raise ValueError(
-                "`mask_token_id` must be below `vocabulary_size`. Received: "
-                f"mask_token_id={self.mask_token_id}, "
-                f"vocabulary_size={self.vocabulary_size}"
+                "`rate`, `mask_share` and `random_share` must be from 0 to 1, "
+                "the latter two also together. Received: rate, mask_share, "
+                f"random_share={shares}"
             )
         if self.max_masks is None:
             object.__setattr__(self, "max_masks", self.most_chosen)
-        elif not (
-            is_integer(self.max_masks)
-            and 1 <= self.max_masks <= self.sequence_length
-        ):
-            raise ValueError(
-                "`max_masks` must be from 1 to `sequence_length`, "
-                f"{self.sequence_length}. Received: max_masks={self.max_masks}"
-            )
+        length = self.sequence_length
+        check_at_most("max_masks", self.max_masks, length, "tokens")
 
     @property
     @abc.abstractmethod
@@ -111,24 +94,14 @@ class Masking(abc.ABC):
         """
 
     def __call__(self, token_ids, padding_mask, seed):
-        token_ids, padding_mask = (
-            np.asarray(token_ids),
-            np.asarray(padding_mask),
-        )
-        shape = token_ids.shape
-        if (
-            padding_mask.shape != shape
-            or token_ids.ndim not in (1, 2)
-            or shape[-1] != self.sequence_length
-        ):
+        single = np.ndim(token_ids) == 1
+        ids = np.atleast_2d(token_ids).astype("int32")
+        if ids.shape[1] != self.sequence_length:
             raise ValueError(
-                "`token_ids` and `padding_mask` must be (batch, T) or (T,) "
-                f"with T = {self.sequence_length}, the `sequence_length`. "
-                f"Received: token_ids of shape {shape}, padding_mask of shape "
-                f"{padding_mask.shape}"
+                f"`token_ids` must be (batch, {self.sequence_length}), the "
+                f"`sequence_length`. Received: token_ids of shape {ids.shape}"
             )
         rng = np.random.default_rng(seed)
-        ids = np.atleast_2d(token_ids).astype("int32")
         allowed = np.atleast_2d(padding_mask).astype(bool)
         allowed &= ~np.isin(ids, self.special_token_ids)
         chosen = self.choose(ids, allowed, rng)
@@ -152,7 +125,7 @@ class Masking(abc.ABC):
             ).astype("int32"),
             "mask_weights": weights.astype("float32"),
         }
-        if token_ids.ndim == 1:
+        if single:
             made = {name: values[0] for name, values in made.items()}
         return made
 

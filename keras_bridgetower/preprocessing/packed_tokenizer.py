@@ -7,6 +7,7 @@ import keras_hub
 import numpy as np
 
 from keras_bridgetower.checks import OF_PRESETS
+from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
@@ -55,11 +56,9 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
     def __init__(self, sequence_length, **kwargs):
         super().__init__(**kwargs)
         if not is_integer(sequence_length) or sequence_length < 3:
-            start, _, end, *_ = self.special_tokens
             raise ValueError(
-                "`sequence_length` must be an integer of at least 3, room "
-                f"for `{start}`, one token and `{end}`. Received: "
-                f"sequence_length={sequence_length!r}"
+                "`sequence_length` must be an integer of at least 3. "
+                f"Received: sequence_length={sequence_length!r}"
             )
         self.sequence_length = int(sequence_length)
         self._loaded_engine = None
@@ -103,10 +102,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         Returns:
             A `Masking`.
         """
-        raise TypeError(
-            "`PackedTokenizer` is abstract. Use `BridgeTowerTokenizer` or "
-            f"`BridgeTowerBertTokenizer`. Received: {type(self).__name__}"
-        )
+        raise MissingMethod(type(self).__name__, "masking")
 
     def masking_values(self):
         """Return the values of a tokenizer that every rule needs."""
@@ -130,8 +126,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         if self._loaded_engine is None:
             raise ValueError(
                 "`vocabulary` must be set before the tokenizer is used. "
-                "Received: vocabulary=None. Pass it to the constructor, or "
-                "call `load_assets(path)`."
+                "Received: vocabulary=None"
             )
         return self._loaded_engine
 
@@ -207,9 +202,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
             warnings.warn(
                 f"{too_long} of {len(texts)} texts cut: the longest has "
                 f"{longest} tokens with those at start and end, but "
-                f"sequence_length={size}. Pass another `sequence_length` to "
-                "`from_preset` or to the tokenizer. Further texts are cut "
-                "without a warning.",
+                f"sequence_length={size}. Others are cut without a warning.",
                 stacklevel=2,
             )
         ids = ids[0] if single else ids
@@ -244,11 +237,6 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         ids = keras.ops.convert_to_numpy(ids)
         if ids.ndim == 2:
             return [self.detokenize(row) for row in ids]
-        if ids.ndim != 1 or ids.dtype.kind not in "iu":
-            raise ValueError(
-                "`ids` must be integers of shape (T,) or (B, T). Received: "
-                f"ids of shape {ids.shape} and dtype {ids.dtype}"
-            )
         for i in (ids.min(), ids.max()) if ids.size else ():
             self.id_to_token(i)
         special = self.special_token_ids
@@ -265,8 +253,9 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
     def id_to_token(self, id):
         size = self.vocabulary_size()
         if not 0 <= id < size:
-            rule = f"`id` must be from 0 to {size - 1}"
-            raise ValueError(f"{rule}. Received: id={id}")
+            raise ValueError(
+                f"`id` must be from 0 to {size - 1}. Received: id={id}"
+            )
         return self._engine.id_to_token(int(id))
 
     def token_to_id(self, token):

@@ -28,11 +28,8 @@ def from_array(image, name, file=None):
             shown = f"{image!r:.200}"
         raise ValueError(
             f"`{name}` must be a path, encoded bytes, a PIL image, or an "
-            f"array of integers or floats from 0 to 255. Received: "
-            f"{name}={shown}"
+            f"array of integers or floats. Received: {name}={shown}"
         )
-    if array.size == 0:
-        raise ValueError(f"`{name}` must have pixels. Received: {name}={shown}")
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or channels not in (1, 3, 4):
         fix = ""
@@ -55,8 +52,7 @@ def as_array(image, name):
         return np.asarray(image)
     except KeyboardInterrupt:
         raise
-    # Tensors that are on a GPU or carry gradients raise their own errors, and
-    # another's `__array__` may raise anything, SystemExit included.
+    # `__array__` may raise anything, SystemExit included.
     except BaseException as error:
         raise ValueError(
             f"`{name}` must be convertible to a NumPy array. Received: "
@@ -82,9 +78,8 @@ def check_size(size, name, shown):
 
 def too_many_pixels(name, shown):
     return (
-        f"`{name}` must hold at most {Image.MAX_IMAGE_PIXELS} pixels. "
-        f"Received: {name}={shown}. Raise `PIL.Image.MAX_IMAGE_PIXELS` if "
-        "the file is trusted, or shrink the picture."
+        f"`{name}` must hold at most {Image.MAX_IMAGE_PIXELS} pixels, "
+        f"`PIL.Image.MAX_IMAGE_PIXELS`. Received: {name}={shown}"
     )
 
 
@@ -108,11 +103,9 @@ def from_16_bit(array, name, shown, scale_known=False):
         white = next(white for white in WHITES if high <= white)
         scaled = "image" if white == 255 else f"(image / {white} * 255)"
         message = (
-            f"`{name}` must use the range 0 to 65535 where its dtype is "
-            "uint16 or its mode I. Use `np.asarray(image)`, and of that "
-            f"`{scaled}.astype('uint8')` if its range is from 0 to {white}, "
-            "or `(image // 257).astype('uint8')` if it is that dark. Received: "
-            f"{name}"
+            f"`{name}` must use the range 0 to 65535 in uint16 or mode I. Use "
+            f"`{scaled}.astype('uint8')` if white is {white}, or "
+            f"`(image // 257).astype('uint8')` if it is dark. Received: {name}"
         )
         if not scale_known:
             raise ValueError(f"{message}={shown} with maximum {high}")
@@ -157,16 +150,15 @@ def _to_eight_bit(array, name, shown):
     if not (low >= 0 and high <= 255):
         raise ValueError(
             f"`{name}` must hold finite values from 0 to 255. Received: "
-            f"{name}={shown} with values from {low} to {high}. Rescale or "
-            "clip it."
+            f"{name}={shown} with values from {low} to {high}"
         )
     # Floats from 0 to 1 exceed 1 after resizing or augmentation.
     floats = array.dtype.kind == "f"
     if 0 < high <= (2 if floats else 1):
         raise ValueError(
-            f"`{name}` must be on the scale from 0 to 255. Received: "
-            f"{name}={shown} with maximum {high}, as on the scale from 0 to "
-            "1. Use `np.clip(image, 0, 1) * 255`."
+            f"`{name}` must be on the scale from 0 to 255. Use "
+            f"`np.clip(image, 0, 1) * 255`. Received: {name}={shown} with "
+            f"maximum {high}"
         )
     return _by_strips(np.rint, array) if floats else array.astype("uint8")
 

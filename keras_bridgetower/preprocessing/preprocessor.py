@@ -8,6 +8,7 @@ import keras_hub
 import numpy as np
 
 from keras_bridgetower.checks import OF_PRESETS
+from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
@@ -24,6 +25,7 @@ from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import PresetsOf
 
+CONFIG = "preprocessor.json"
 FEATURES = ("images", "token_ids", "padding_mask")
 # Features with one column for each token.
 OF_TOKENS = ("token_ids", "padding_mask", "segment_ids", "masked_token_ids")
@@ -131,10 +133,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         Returns:
             Array of targets.
         """
-        raise TypeError(
-            "`BridgeTowerPreprocessor` is abstract. Use the preprocessor of a "
-            f"task. Received: preprocessor={type(self).__name__}"
-        )
+        raise MissingMethod(type(self).__name__, "targets")
 
     def numpy_targets(self, function, y, batched=True, dtype="float32"):
         """Compute targets by a NumPy function, also inside `tf.data` graphs.
@@ -182,7 +181,9 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         images = self.image_converter(x["images"])
         batch = tuple(text["token_ids"].shape)[:-1]
         image_batch = tuple(images.shape)[:-3]
-        pictures, image_batch = self._split_pictures(image_batch)
+        # Split off the axes of the pictures that belong to one text.
+        cut = len(image_batch) - len(self.pictures)
+        pictures, image_batch = image_batch[cut:], image_batch[:cut]
         # In a graph a size may be unknown: None.
         known = None not in batch + image_batch
         if (
@@ -194,9 +195,8 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
             several = "".join(f", {n} pictures each" for n in self.pictures)
             raise ValueError(
                 "`images` and `text` must be of the same number, both single "
-                f"or both in lists{several}; repeat what belongs to several. "
-                f"Received: images of batch shape {image_batch + pictures}, "
-                f"text of {batch}"
+                f"or both in lists{several}. Received: images of batch shape "
+                f"{image_batch + pictures}, text of {batch}"
             )
         made = {"images": images, **text}
         return {name: made[name] for name in self.features}, bool(batch)
@@ -214,11 +214,6 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         made = (encode or self.tokenizer.encode)(text)
         made["segment_ids"] = made["token_ids"] * 0
         return {k: v for k, v in made.items() if k in self.features}
-
-    def _split_pictures(self, shape):
-        """Split off the axes of the pictures that belong to one text."""
-        cut = len(shape) - len(self.pictures)
-        return shape[cut:], shape[:cut]
 
     def get_config(self):
         names = ("features", "buckets", *self.config_arguments)
@@ -254,30 +249,66 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         check_keywords(cls, kwargs, (*OF_PREPROCESSORS, *OF_PRESETS))
         pictures = {"image_size": image_size, "mode": image_mode}
         texts = {"sequence_length": sequence_length}
-        check_parts(cls, pictures, texts, kwargs)
+        given = {"image_converter": pictures, "tokenizer": texts}
+        for part, values in given.items():
+            given[part] = {k: v for k, v in values.items() if v is not None}
+            missing = getattr(cls, f"{part}_cls") is None
+            if given[part] and (missing or part in kwargs):
+                raise ValueError(
+                    f"`{part}` must be read from the preset to set values of "
+                    f"it. Received: {given[part]} for {cls.__name__}"
+                )
         folder = registry.open_preset(preset, revision)
-        # One of another task brings no more than its parts.
-        base = BridgeTowerPreprocessor
-        return load_saved(cls, base, folder, pictures, texts, kwargs)
+        config, parts = {}, {}
+        if folder.has(CONFIG):
+            saved, config = folder.spec(CONFIG, BridgeTowerPreprocessor)
+            parts = {part: config.pop(part, None) for part in given}
+            if issubclass(saved, cls):
+                cls = saved
+            else:
+                # That of another task brings no more than its parts.
+                config = {}
+        made = {}
+        if cls.tokenizer_cls is not None and "tokenizer" not in kwargs:
+            made["tokenizer"] = cls.tokenizer_cls.from_folder(
+                folder, parts.get("tokenizer"), **given["tokenizer"]
+            )
+        converter_cls = cls.image_converter_cls
+        if converter_cls is not None and "image_converter" not in kwargs:
+            made["image_converter"] = folder.build(
+                image_converter.CONFIG,
+                converter_cls,
+                parts.get("image_converter"),
+                **given["image_converter"],
+            )
+        with folder.reading(CONFIG):
+            configs.check_values(config)
+            configs.check_own_file(config, CONFIG, ())
+        return folder.create(
+            CONFIG, lambda values: cls(**values), {**config, **made}, kwargs
+        )
 
 
 def check_keys(x, keys):
     """Reject raw inputs that are not a dict with these keys."""
-    if not isinstance(x, dict) or not set(keys) <= set(x):
-        word = "key" if len(keys) == 1 else "keys"
-        given = list(x) if isinstance(x, dict) else []
-        hints = [
-            f"Rename {name!r} to {_RENAMED[name]!r}. "
-            for name in given
-            if _RENAMED.get(name) in set(keys) - set(given)
-        ]
-        if set(OF_TOKENS) & set(given):
-            hints.append(_OF_FEATURES)
-        raise ValueError(
-            f"`x` must be a dict with the {word} "
-            f"{' and '.join(map(repr, keys))}. {''.join(hints)}"
-            f"Received: x={given if isinstance(x, dict) else type(x)}"
+    if isinstance(x, dict) and set(keys) <= set(x):
+        return
+    given = list(x) if isinstance(x, dict) else []
+    hints = [
+        f"Rename {name!r} to {_RENAMED[name]!r}. "
+        for name in given
+        if _RENAMED.get(name) in set(keys) - set(given)
+    ]
+    if set(OF_TOKENS) & set(given):
+        hints.append(
+            "Features that a preprocessor made are for `predict_features`, or "
+            "for a task with `preprocessor=None`. "
         )
+    raise ValueError(
+        f"`x` must be a dict with the key{'s' * (len(keys) > 1)} "
+        f"{' and '.join(map(repr, keys))}. {''.join(hints)}"
+        f"Received: x={given if isinstance(x, dict) else type(x)}"
+    )
 
 
 # Usual keys of other libraries and data sets.
@@ -290,12 +321,6 @@ _RENAMED = {
 }
 
 
-_OF_FEATURES = (
-    "Features that a preprocessor made are for `predict_features`, or for a "
-    "task with `preprocessor=None`. "
-)
-
-
 def checked_buckets(buckets):
     """Return lengths of texts as a tuple, or None."""
     if buckets is None:
@@ -304,8 +329,8 @@ def checked_buckets(buckets):
     whole = all(is_integer(n) and n > 0 for n in buckets)
     if not whole or list(buckets) != sorted(set(buckets)):
         raise ValueError(
-            "`buckets` must be rising integers from 1, numbers of tokens, or "
-            f"None. Received: buckets={buckets!r}"
+            "`buckets` must be rising integers from 1. "
+            f"Received: buckets={buckets!r}"
         )
     return tuple(map(int, buckets))
 
@@ -331,87 +356,6 @@ def shortened(features, buckets):
         name: value[..., :stop] if name in OF_TOKENS else value
         for name, value in features.items()
     }
-
-
-CONFIG = "preprocessor.json"
-
-
-def check_parts(cls, pictures, texts, keywords):
-    """Reject values of a part that is missing, or that the caller passes.
-
-    Args:
-        cls: the preprocessor's class.
-        pictures: dict of constructor values of its image converter, None
-            where they are left as saved.
-        texts: the same of its tokenizer.
-        keywords: dict, its own constructor values that the caller passes.
-
-    Raises:
-        ValueError: values that nothing would read.
-    """
-    for part, values in (("image_converter", pictures), ("tokenizer", texts)):
-        given = _without_nones(values)
-        if given and getattr(cls, f"{part}_cls") is None:
-            wrong = f"{cls.__name__} has no {part}"
-        elif given and part in keywords:
-            wrong = f"set it in the `{part}` that you pass"
-        else:
-            continue
-        name, value = next(iter(given.items()))
-        name = "image_mode" if name == "mode" else name
-        raise ValueError(
-            f"`{name}` must be left out: {wrong}. Received: {name}={value!r}"
-        )
-
-
-def load_saved(cls, base, folder, pictures, texts, keywords):
-    """Load the preprocessor of an opened preset.
-
-    Args:
-        cls: class of the preprocessor.
-        base: class that every saved preprocessor has. Of one that is no `cls`
-            only its parts are taken.
-        folder: `PresetFolder`.
-        pictures, texts, keywords: as `check_parts`.
-
-    Returns:
-        A `cls`.
-    """
-    config = {}
-    if folder.has(CONFIG):
-        saved, config = folder.spec(CONFIG, base)
-        parts = {key: config.pop(key, None) for key in _PARTS}
-        cls, config = (saved, config) if issubclass(saved, cls) else (cls, {})
-    else:
-        parts = dict.fromkeys(_PARTS)
-    made = {}
-    if cls.tokenizer_cls is not None and "tokenizer" not in keywords:
-        made["tokenizer"] = cls.tokenizer_cls.from_folder(
-            folder, parts["tokenizer"], **_without_nones(texts)
-        )
-    if (
-        cls.image_converter_cls is not None
-        and "image_converter" not in keywords
-    ):
-        made["image_converter"] = folder.build(
-            image_converter.CONFIG,
-            cls.image_converter_cls,
-            parts["image_converter"],
-            **_without_nones(pictures),
-        )
-    with folder.reading(CONFIG):
-        configs.check_values(config)
-        configs.check_own_file(config, CONFIG, ())
-    return folder.create(
-        CONFIG, lambda values: cls(**values), {**config, **made}, keywords
-    )
-
-
-_PARTS = ("tokenizer", "image_converter")
-
-
-def _without_nones(values):
-    return {key: value for key, value in values.items() if value is not None}
 
 
 class Draws:
@@ -460,9 +404,8 @@ class Draws:
 
         if step is not None and shape_of(step):
             raise ValueError(
-                "`x['step']` must be a scalar, the number of the batch. Add "
-                "it after batching. Received: step of shape "
-                f"{shape_of(step)}"
+                "`x['step']` must be a scalar: add it after batching. "
+                f"Received: step of shape {shape_of(step)}"
             )
         # -1 means a batch without a number.
         step = -1 if step is None else step

@@ -42,26 +42,23 @@ def as_image_ids(ids):
 
 def _image_ids(ids):
     array = np.asarray(ids)
-    if array.ndim != 1 or array.dtype.kind not in "iuUSO":
-        raise _bad_ids(f"shape {array.shape} and dtype {array.dtype}")
-    return np.array([_image_id(value) for value in array.tolist()], "int32")
+    values = array.reshape(-1).tolist()
+    kinds = all(isinstance(v, (str, bytes)) or is_integer(v) for v in values)
+    if array.ndim != 1 or not kinds:
+        raise ValueError(
+            "Image ids must be integers or strings (batch,), equal for "
+            "pictures that fit the same texts. Received: ids of shape "
+            f"{array.shape} and dtype {array.dtype}"
+        )
+    return np.array([_image_id(value) for value in values], "int32")
 
 
 def _image_id(value):
     if is_integer(value) and -(2**31) <= value < 2**31:
         return value
-    if not is_integer(value) and not isinstance(value, (str, bytes)):
-        raise _bad_ids(f"the value {value!r:.100}")
     text = value if isinstance(value, bytes) else str(value).encode()
     # CRC-32 is unsigned, int32 is not.
     return zlib.crc32(text) - 2**31
-
-
-def _bad_ids(received):
-    return ValueError(
-        "Image ids must be integers or strings (batch,), equal for pictures "
-        f"that fit the same texts. Received: ids of {received}"
-    )
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -146,10 +143,9 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
     def targets(self, y, batched=True):
         if not self._pair_objective.takes_labels:
             raise ValueError(
-                "`y` must hold image ids: the objective "
-                f"{self.objective!r} makes its own pairs. Train on labelled "
-                "pairs with objective='random_negatives'. Received: y with "
-                "the key 'match'"
+                "`y` must hold image ids. Train on labelled pairs with "
+                "objective='random_negatives'. Received: y with the key "
+                f"'match', objective={self.objective!r}"
             )
         return apply_numpy(_checked_match, [y], ("int32", shape_of(y)))
 
@@ -201,9 +197,8 @@ def _check_number(y, batch):
     # In a graph a size may be unknown: None.
     if None not in (*shape, *batch) and shape != batch:
         raise ValueError(
-            "`y` must hold one image id, or one label, for each text; of a "
-            "single sample only `{'match': ...}`. Received: y of shape "
-            f"{shape}, texts of shape {batch}"
+            "`y` must hold one image id, or one label, for each text. "
+            f"Received: y of shape {shape}, texts of shape {batch}"
         )
 
 

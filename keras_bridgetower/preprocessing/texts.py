@@ -81,8 +81,11 @@ def kept_lengths(lengths, room):
 def _check_text(text, name):
     problem = _problem(text)
     if problem:
-        received = f"Received: {name}={_start(text)!r:.200}"
-        raise ValueError(f"`text` must {problem}. {received}")
+        # The `repr` of a whole text may be as long as it is.
+        start = text[:200] if isinstance(text, (str, bytes)) else text
+        raise ValueError(
+            f"`text` must {problem}. Received: {name}={start!r:.200}"
+        )
     return text.decode("utf-8") if isinstance(text, bytes) else text
 
 
@@ -96,20 +99,14 @@ def _problem(text):
         return "be UTF-8 bytes, or a string without lone surrogates"
     if len(text) > MOST_CHARACTERS:
         return (
-            f"have at most {MOST_CHARACTERS:,} characters, of which a model "
-            f"reads the first; cut it, as `text[:{MOST_CHARACTERS}]`. It has "
-            f"{len(text):,}"
+            f"have at most {MOST_CHARACTERS:,} characters: cut it, as "
+            f"`text[:{MOST_CHARACTERS}]`. It has {len(text):,}"
         )
     if not text.strip():
         return "not be empty"
     if "\0" in text:
         return "not contain NUL characters"
     return None
-
-
-def _start(text):
-    # The `repr` of a whole one may be as long as it is.
-    return text[:200] if isinstance(text, (str, bytes)) else text
 
 
 # Which of the tokens of a text that is too long are read.
@@ -184,6 +181,6 @@ class LongTexts:
             return
         raise ValueError(
             "`texts` must not be longer than what is read. Pass a larger "
-            "`sequence_length`, or long_texts='cut_end' to read the start of "
-            f"each, or 'cut_start' to read its end. Received: {told}"
+            "`sequence_length`, or long_texts='cut_end' or 'cut_start'. "
+            f"Received: {told}"
         )

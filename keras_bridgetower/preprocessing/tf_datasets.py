@@ -208,10 +208,9 @@ def batches_of(x, y, sample_weight, batch_size, order=None, least=1):
     rows = {name: len(value) for name, value in _leaves("", given)}
     count = min(rows.values())
     if count != max(rows.values()) or count < least:
-        some = ", and at least one sample" if least else ""
         raise ValueError(
-            "`x`, `y` and `sample_weight` must have one row for each sample"
-            f"{some}. Received: rows={rows}"
+            "`x`, `y` and `sample_weight` must have one row for each sample, "
+            f"at least one sample. Received: rows={rows}"
         )
     # Where the last batch is whole, all are known to be of one size.
     whole = {"drop_remainder": count % batch_size == 0}
@@ -305,8 +304,7 @@ def _tensors(name, values):
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"`{name}` must hold arrays, or lists whose rows have one shape "
-            "and type, such as paths and strings. Received: "
-            f"{name} with {type(values).__name__} {values!r:.100}"
+            f"and type. Received: {name} with {values!r:.100}"
         ) from error
     if not made.shape.rank:
         raise _not_several(name, values)

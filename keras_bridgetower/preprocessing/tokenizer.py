@@ -84,11 +84,6 @@ class BridgeTowerTokenizer(PackedTokenizer):
         self, vocabulary=None, merges=None, sequence_length=50, **kwargs
     ):
         super().__init__(sequence_length, **kwargs)
-        if (vocabulary is None) != (merges is None):
-            raise ValueError(
-                "`vocabulary` and `merges` must be given together. Received: "
-                f"vocabulary={vocabulary!r:.200}, merges={merges!r:.200}"
-            )
         self.file_assets = [VOCABULARY_FILE, MERGES_FILE]
         if vocabulary is not None:
             self._set_vocabulary(vocabulary, merges)
@@ -138,18 +133,14 @@ def read_vocabulary(vocabulary):
                 f"one in JSON. Received: vocabulary={vocabulary!r:.200} "
                 f"({error!s:.200})"
             ) from error
-    missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
-    if missing:
-        raise ValueError(
-            f"`vocabulary` must contain {', '.join(SPECIAL_TOKENS)}. "
-            f"Received: a vocabulary without {', '.join(missing)}"
-        )
+    missing = set(SPECIAL_TOKENS) - set(vocabulary)
     # A gap or a second use of an id would leave the embedding's rows.
     ids = set(vocabulary.values())
-    if ids != set(range(len(vocabulary))):
+    if missing or ids != set(range(len(vocabulary))):
         raise ValueError(
-            f"`vocabulary` must use each id from 0 to {len(vocabulary) - 1} "
-            f"once. Received: {len(vocabulary)} tokens, {len(ids)} ids"
+            f"`vocabulary` must contain {', '.join(SPECIAL_TOKENS)}, and each "
+            f"id from 0 to {len(vocabulary) - 1} once. Received: "
+            f"{len(vocabulary)} tokens, {len(ids)} ids, without {missing}"
         )
     return vocabulary
 
@@ -163,9 +154,8 @@ def read_merges(merges):
         # A merge into a special token would let a text spell it.
         if len(pair) != 2 or "".join(pair) in SPECIAL_TOKENS:
             raise ValueError(
-                "`merges` must be pairs of tokens with one space between, "
-                "none of which makes a special token. Received: "
-                f"merges[{i}]={merges[i]!r}"
+                "`merges` must be pairs of tokens, none a special token. "
+                f"Received: merges[{i}]={merges[i]!r}"
             )
     return pairs
 
@@ -174,13 +164,12 @@ def read_words(vocabulary):
     if isinstance(vocabulary, (str, os.PathLike)):
         vocabulary = _lines(vocabulary)
     words = list(vocabulary)
-    missing = [token for token in BERT_SPECIAL_TOKENS if token not in words]
+    missing = set(BERT_SPECIAL_TOKENS) - set(words)
     if missing or len(set(words)) < len(words):
-        problem = f"without {', '.join(missing)}" if missing else "with repeats"
         raise ValueError(
-            "`vocabulary` must list each token once, with "
-            f"{', '.join(BERT_SPECIAL_TOKENS)} among them. Received: "
-            f"{len(words)} tokens {problem}"
+            "`vocabulary` must list each token once, also "
+            f"{', '.join(BERT_SPECIAL_TOKENS)}. Received: {len(words)} tokens, "
+            f"{len(set(words))} different ones, without {missing}"
         )
     return words
 

@@ -1,8 +1,8 @@
 """Converts the pictures and texts that a caller passes to a verb to features.
 
 Every verb makes its inputs a list of sources (`Pictures`, `Texts` and their
-kin), checks by one of the functions here that they belong together, and
-returns what `one_or_all` makes of its results.
+kin), checks by `check_numbers` that they belong together, and returns what
+`one_or_all` makes of its results.
 """
 
 import os
@@ -130,7 +130,7 @@ class MaskedTexts(Features):
     def __init__(self, preprocessor, texts):
         texts, single = checked_texts(texts)
         features = {"mask_positions": np.empty((0, 0), "int32")}
-        # An empty list is left to `check_some`.
+        # An empty list is left to `check_numbers`.
         if texts:
             features, _ = preprocessor.text_with_blanks(
                 texts[0] if single else texts
@@ -210,7 +210,7 @@ class PicturePairs(Pictures):
             Pictures(preprocessor, left, "left"),
             Pictures(preprocessor, right, "right"),
         ]
-        check_same_or_single([*sides, statements])
+        check_numbers([*sides, statements])
         count = max(side.count for side in sides)
         pairs = zip(
             *(side.images * (count if side.single else 1) for side in sides),
@@ -223,12 +223,7 @@ class PicturePairs(Pictures):
 def check_order(images, texts, name):
     """Raise if pictures and texts were passed in each other's place.
 
-    Args:
-        images, texts: what a verb was given.
-        name: str, what the verb calls the texts.
-
-    Raises:
-        ValueError: `images` begin with words and `texts` with a picture.
+    `name` is what the verb calls the texts.
     """
     if _are_words(images) and _are_pictures(texts):
         raise ValueError(
@@ -266,11 +261,12 @@ def _are_pictures(values):
     return isinstance(first, SINGLE) or np.ndim(first) >= 2
 
 
-def check_some(sources):
-    """Reject empty sources.
+def check_numbers(sources, repeat=True):
+    """Reject empty sources, and sources of different numbers of items.
 
     Args:
         sources: list of `Features` and `Pictures`.
+        repeat: bool, whether a single item is used with all others.
     """
     for source in sources:
         if source.count == 0:
@@ -278,45 +274,17 @@ def check_some(sources):
                 f"`{source.name}` must hold at least one {source.kind}. "
                 f"Received: {source.name}=[]"
             )
-
-
-def check_same_number(sources):
-    """Reject sources of different numbers, or empty ones.
-
-    Args:
-        sources: list of `Features` and `Pictures`.
-
-    Raises:
-        ValueError: not both single or both of the same number, or none.
-    """
-    check_some(sources)
-    if len({(source.single, source.count) for source in sources}) > 1:
-        raise ValueError(
-            f"{_named(sources)} must be of the same number, both single or "
-            "both in lists; repeat what belongs to several. "
-            f"Received: {_counted(sources)}"
+    counted = [s for s in sources if not (repeat and s.single)]
+    if len({(s.single, s.count) for s in counted}) > 1:
+        names = " and ".join(f"`{source.name}`" for source in sources)
+        counts = ", ".join(
+            f"{s.name}: {'a single one' if s.single else s.count}"
+            for s in sources
         )
-
-
-def check_same_or_single(sources):
-    """Reject other numbers of items; a single one is paired with all others."""
-    check_some(sources)
-    if _differ(sources):
+        rule = "or single, not in" if repeat else "both single or both in"
         raise ValueError(
-            f"{_named(sources)} must be of the same number, or single, not in "
-            f"a list. Received: {_counted(sources)}"
-        )
-
-
-def check_pairs(sources):
-    """Reject other numbers of pictures than texts, unless one is single."""
-    check_some(sources)
-    if _differ(sources):
-        images, texts = sources
-        raise ValueError(
-            "`images` and `texts` must be of the same number, or one of them "
-            "single, not in a list. For all pictures with all texts use "
-            f"`rank`. Received: {images.count} images, {texts.count} texts"
+            f"{names} must be of the same number, {rule} a list. "
+            f"Received: {counts}"
         )
 
 
@@ -331,21 +299,6 @@ def one_or_all(results, sources):
         The only result if every source is single, else `results`.
     """
     return results[0] if all(x.single for x in sources) else results
-
-
-def _differ(sources):
-    """Return True if sources that are not single have different numbers."""
-    return len({x.count for x in sources if not x.single}) > 1
-
-
-def _named(sources):
-    return " and ".join(f"`{source.name}`" for source in sources)
-
-
-def _counted(sources):
-    return ", ".join(
-        f"{s.name}: {'a single one' if s.single else s.count}" for s in sources
-    )
 
 
 def _few_widths(places):

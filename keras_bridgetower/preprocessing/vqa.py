@@ -57,7 +57,7 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
     def __init__(self, tokenizer, image_converter, answers, **kwargs):
         super().__init__(tokenizer, image_converter, **kwargs)
         self.answers = checked_answers(answers)
-        fix = "Clean the data or extend `answers`."
+        fix = " Clean the data or extend `answers`."
         self._class_ids = ClassIds(self.answers, fix=fix)
         ids = self._class_ids.ids
         # The id of each normalized answer. If several answers are the same
@@ -77,7 +77,6 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
         )
 
     def _soft_scores(self, y, batched):
-        y = y if isinstance(y, (str, list, tuple)) else np.asarray(y)
         y = np.asarray(y)
         rows = y if batched else y[None]
         width = len(self.answers)

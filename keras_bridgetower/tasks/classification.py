@@ -1,10 +1,35 @@
-"""Base class of the tasks that choose one class for each sample."""
+"""Tasks that choose among classes: VQA, visual entailment, NLVR2."""
 
 import keras
 import numpy as np
+from keras import ops
 
-from keras_bridgetower.tasks.inference import joined
+from keras_bridgetower.checks import check_at_most
+from keras_bridgetower.metrics.keras_metrics import VQAScore
+from keras_bridgetower.models.fusion import IMAGE_ROW
+from keras_bridgetower.models.fusion import SECOND_IMAGE_ROW
+from keras_bridgetower.objectives.losses import VQALoss
+from keras_bridgetower.preprocessing.classification import ENTAILMENT_LABELS
+from keras_bridgetower.preprocessing.classification import TRUTH_VALUES
+from keras_bridgetower.preprocessing.classification import (
+    BridgeTowerEntailmentPreprocessor,
+)
+from keras_bridgetower.preprocessing.classification import (
+    BridgeTowerNLVR2Preprocessor,
+)
+from keras_bridgetower.preprocessing.classification import checked_answers
+from keras_bridgetower.preprocessing.verb_inputs import PicturePairs
+from keras_bridgetower.preprocessing.verb_inputs import Texts
+from keras_bridgetower.preprocessing.verb_inputs import check_order
+from keras_bridgetower.preprocessing.verb_inputs import one_or_all
+from keras_bridgetower.preprocessing.vqa import BridgeTowerVQAPreprocessor
+from keras_bridgetower.presets import verbs
+from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
+from keras_bridgetower.tasks.task import saved_values
+
+# The type row of each picture, left first.
+ROWS = (IMAGE_ROW, SECOND_IMAGE_ROW)
 
 
 def class_loss():
@@ -44,9 +69,7 @@ class ClassificationTask(BridgeTowerTask):
         Returns:
             float64 array `(batch, classes)`.
         """
-        logits = joined(
-            self.batches(name, sources, batch_size, buckets=self.buckets)
-        ).astype("float64")
+        logits = self.run(name, sources, batch_size).astype("float64")
         weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
         return weights / weights.sum(axis=-1, keepdims=True)
 
@@ -65,3 +88,363 @@ def labelled(names, probabilities):
         (names[row.argmax()], dict(zip(names, row.tolist(), strict=True)))
         for row in probabilities
     ]
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerEntailment(ClassificationTask):
+    """Decides whether a picture entails a hypothesis or contradicts it.
+
+    Args:
+        backbone: a `BridgeTowerBackbone`.
+        preprocessor: a `BridgeTowerEntailmentPreprocessor`, or None.
+        head_hidden_scale: number, width of the head's hidden layer over that
+            of the pooled representation.
+        **kwargs: `name`, `compile`.
+
+    Call arguments:
+        inputs: dict of features, as the backbone's.
+
+    Returns:
+        float32 tensor `(batch, 3)`: logits of contradiction, neutral and
+        entailment. In `fit` and `evaluate` `x` is a dict of `"images"` and
+        `"text"`, and `y` ids or names (see
+        `BridgeTowerEntailmentPreprocessor`).
+
+    Raises:
+        ValueError: a preprocessor that does not fit the backbone.
+
+    Example:
+
+    ```python
+    model = BridgeTowerEntailment.from_preset(
+        "bridgetower_tiny_easy_entailment")
+    image = np.full((64, 64, 3), 255, "uint8")
+    label, probabilities = model.entail(image, "the shape is red.")
+    ```
+
+    Source: BridgeTower (AAAI 2023), SNLI-VE fine-tuning.
+    """
+
+    preprocessor_cls = BridgeTowerEntailmentPreprocessor
+    task_name = "entailment"
+    verbs = (verbs.ENTAIL,)
+    recipe_arguments = {"head_hidden_scale": "head_scale"}
+    config_arguments = ("head_hidden_scale",)
+
+    def __init__(
+        self, backbone, preprocessor=None, head_hidden_scale=2, **kwargs
+    ):
+        head = {
+            "num_classes": len(ENTAILMENT_LABELS),
+            "head_hidden_scale": head_hidden_scale,
+        }
+        super().__init__(backbone, preprocessor, {"entailment": head}, **kwargs)
+        self.head_hidden_scale = head_hidden_scale
+
+    def outputs_of(self, inputs):
+        pooled = self.backbone.fuse(inputs, outputs=("pooled",))["pooled"]
+        return self.heads["entailment"](pooled)
+
+    @property
+    def class_names(self):
+        return list(ENTAILMENT_LABELS)
+
+    @classmethod
+    def head_arguments(cls, heads):
+        return saved_values(heads, "entailment", "head_hidden_scale")
+
+    def entail(self, images, hypotheses, batch_size=32):
+        """Judge hypotheses by pictures.
+
+        Args:
+            images: one picture or a list: paths, encoded bytes, PIL images
+                or arrays (see `load_image`).
+            hypotheses: one text or a list, as many as pictures. One picture
+                or one text that is not in a list is used with every other.
+            batch_size: int, hypotheses per forward pass.
+
+        Returns:
+            `(label, probabilities)`: the best of "contradiction", "neutral"
+            and "entailment", and a dict from each of them to its probability;
+            a list of such pairs where lists came in.
+
+        Raises:
+            ValueError: no preprocessor, unequal counts, unreadable pictures
+                or empty texts.
+
+        Example:
+
+        ```python
+        model.entail("photo.png", "the shape is a circle.")
+        ```
+        """
+        sources = self.sources(images, hypotheses, "hypotheses")
+        found = self.probabilities("entail", sources, batch_size)
+        return one_or_all(labelled(ENTAILMENT_LABELS, found), sources)
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerNLVR2(ClassificationTask):
+    """Decides whether a statement about two pictures is true.
+
+    The text is joined with each picture, the second one marked by a type
+    embedding of its own; the head reads both results. The text tower runs
+    once.
+
+    Args:
+        backbone: a `BridgeTowerBackbone`.
+        preprocessor: a `BridgeTowerNLVR2Preprocessor`, or None.
+        head_hidden_scale: number, width of the head's hidden layer over that
+            of one pooled representation.
+        dropout: float, dropout of what the head reads.
+        **kwargs: `name`, `compile`.
+
+    Call arguments:
+        inputs: dict of features, as the backbone's, but `"images"` float
+            `(batch, 2, S, S, 3)`.
+
+    Returns:
+        float32 tensor `(batch, 2)`: logits of false and true. In `fit` and
+        `evaluate` `x` is a dict of `"images"`, pairs of pictures, and
+        `"text"`, and `y` are truth values (see
+        `BridgeTowerNLVR2Preprocessor`).
+
+    Raises:
+        ValueError: a preprocessor that does not fit the backbone.
+
+    Example:
+
+    ```python
+    model = BridgeTowerNLVR2.from_preset("bridgetower_tiny_easy_nlvr2")
+    image = np.full((64, 64, 3), 255, "uint8")
+    true, probability = model.compare(image, image, "both shapes are red.")
+    ```
+
+    Source: BridgeTower (AAAI 2023), NLVR2 fine-tuning of the base model.
+    """
+
+    preprocessor_cls = BridgeTowerNLVR2Preprocessor
+    task_name = "nlvr2"
+    verbs = (verbs.COMPARE,)
+    config_arguments = ("head_hidden_scale", "dropout")
+    recipe_arguments = {
+        "head_hidden_scale": "head_scale",
+        "dropout": "head_dropout",
+    }
+
+    def __init__(
+        self,
+        backbone,
+        preprocessor=None,
+        head_hidden_scale=1.5,
+        dropout=0.1,
+        **kwargs,
+    ):
+        head = {
+            "num_classes": len(TRUTH_VALUES),
+            "head_hidden_scale": head_hidden_scale,
+            "dropout": dropout,
+        }
+        super().__init__(backbone, preprocessor, {"nlvr2": head}, **kwargs)
+        self.head_hidden_scale = head_hidden_scale
+        self.dropout = dropout
+
+    def inputs_of(self, backbone):
+        side = backbone.image_size
+        pictures = keras.Input((len(ROWS), side, side, 3), name="images")
+        return {**backbone.input, "images": pictures}
+
+    def outputs_of(self, inputs):
+        backbone, images = self.backbone, inputs["images"]
+        text = text_states(backbone, inputs)
+        states = backbone.image_tower(
+            ops.reshape(images, (-1, *images.shape[2:]))
+        )
+        states = [ops.reshape(x, (-1, 2, *x.shape[1:])) for x in states]
+        pooled = [
+            backbone.fusion(
+                text,
+                [x[:, place] for x in states],
+                padding_mask=inputs["padding_mask"],
+                outputs=("pooled",),
+                image_row=row,
+            )["pooled"]
+            for place, row in enumerate(ROWS)
+        ]
+        return self.heads["nlvr2"](ops.concatenate(pooled, axis=-1))
+
+    @classmethod
+    def head_arguments(cls, heads):
+        return saved_values(heads, "nlvr2", "head_hidden_scale", "dropout")
+
+    def compare(self, left, right, statements, batch_size=32):
+        """Say whether statements about two pictures are true.
+
+        Args:
+            left: one picture or a list: paths, encoded bytes, PIL images or
+                arrays (see `load_image`).
+            right: likewise.
+            statements: one text or a list, as many as pairs of pictures. What
+                is not in a list is used with every other.
+            batch_size: int, statements per forward pass.
+
+        Returns:
+            `(true, probability)`: a bool, and how probable this answer is; a
+            list of such pairs where lists came in.
+
+        Raises:
+            ValueError: no preprocessor, unequal counts, unreadable pictures
+                or empty texts.
+
+        Example:
+
+        ```python
+        model.compare("photo.png", "photo.png", "both shapes are red.")
+        ```
+        """
+        preprocessor = self.needed_preprocessor()
+        check_order(left, statements, "statements")
+        texts = Texts(preprocessor, statements, "statements")
+        sources = [PicturePairs(preprocessor, left, right, texts), texts]
+        probabilities = self.probabilities("compare", sources, batch_size)
+        results = [
+            (bool(row.argmax()), float(row.max())) for row in probabilities
+        ]
+        return one_or_all(results, sources)
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerVQA(BridgeTowerTask):
+    """Answers questions about pictures by choosing from a list of answers.
+
+    Args:
+        backbone: a `BridgeTowerBackbone`.
+        preprocessor: a `BridgeTowerVQAPreprocessor`, or None.
+        answers: list of str, the classes in the order of the logits; by
+            default those of the preprocessor.
+        head_hidden_scale: number, width of the head's hidden layer, as a
+            multiple of the pooled width.
+        **kwargs: `name`, `compile`.
+
+    Call arguments:
+        inputs: dict of features, as the backbone's.
+
+    Returns:
+        float32 tensor `(batch, answers)`: logits. In `fit` and `evaluate`
+        `x` is a dict of `"images"` and `"text"`, and `y` soft scores, class
+        ids or answer strings (see `BridgeTowerVQAPreprocessor`).
+
+    Raises:
+        ValueError: no answers, or answers that differ from the
+            preprocessor's.
+
+    Example:
+
+    ```python
+    vqa = BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
+    image = np.full((64, 64, 3), 255, "uint8")
+    image[20:40, 20:40] = (255, 0, 0)
+    vqa.answer(image, "what color is the shape?", top_k=2)
+    ```
+
+    Source: BridgeTower (AAAI 2023), VQAv2 fine-tuning.
+    """
+
+    preprocessor_cls = BridgeTowerVQAPreprocessor
+    label_arguments = ("answers",)
+    task_name = "vqa"
+    verbs = (verbs.ANSWER,)
+    recipe_arguments = {"answers": "labels", "head_hidden_scale": "head_scale"}
+    config_arguments = ("answers", "head_hidden_scale")
+
+    def __init__(
+        self,
+        backbone,
+        preprocessor=None,
+        answers=None,
+        head_hidden_scale=2,
+        **kwargs,
+    ):
+        known = getattr(preprocessor, "answers", None)
+        if answers is None and known is None:
+            raise ValueError(
+                "`answers` must list the classes, here or in the "
+                "preprocessor. Received: answers=None"
+            )
+        answers = checked_answers(known if answers is None else answers)
+        if known is not None and known != answers:
+            raise ValueError(
+                "`answers` must be those of the preprocessor, in their order. "
+                f"Received: {len(answers)} answers, and {len(known)} in the "
+                "preprocessor"
+            )
+        head = {
+            "answers": answers,
+            "num_classes": len(answers),
+            "head_hidden_scale": head_hidden_scale,
+        }
+        super().__init__(backbone, preprocessor, {"vqa": head}, **kwargs)
+        self.answers = answers
+        self.head_hidden_scale = head_hidden_scale
+
+    def outputs_of(self, inputs):
+        pooled = self.backbone.fuse(inputs, outputs=("pooled",))["pooled"]
+        return self.heads["vqa"](pooled)
+
+    @property
+    def class_names(self):
+        return self.answers
+
+    def label_words(self):
+        return "soft scores (batch, answers), class ids or answers (batch,)"
+
+    @classmethod
+    def head_arguments(cls, heads):
+        return saved_values(heads, "vqa", "answers", "head_hidden_scale")
+
+    def check_request(self, texts=(), top_k=1):
+        super().check_request(texts)
+        check_at_most("top_k", top_k, len(self.answers), "answers")
+
+    def answer(self, images, questions, top_k=1, batch_size=32):
+        """Answer questions about pictures.
+
+        Args:
+            images: one picture or a list: paths, encoded bytes, PIL images
+                or arrays (see `load_image`).
+            questions: one question or a list, as many as pictures. One
+                picture that is not in a list is asked every question, one
+                question that is not in a list is asked of every picture.
+            top_k: int, number of answers for each question.
+            batch_size: int, questions per forward pass.
+
+        Returns:
+            list of `(answer, score)` with the best first, the score a
+            sigmoid in 0..1; a list of such lists if the inputs were lists.
+
+        Raises:
+            ValueError: no preprocessor, unequal counts, unreadable pictures,
+                empty questions, or `top_k` out of range.
+
+        Example:
+
+        ```python
+        vqa.answer("photo.png", "what color is the shape?", top_k=3)
+        ```
+        """
+        check_at_most("top_k", top_k, len(self.answers), "answers")
+        sources = self.sources(images, questions, "questions")
+        logits = self.run("answer", sources, batch_size)
+        scores = 1 / (1 + np.exp(-logits.astype("float64")))
+        best = np.argsort(-logits, axis=-1, kind="stable")[:, :top_k]
+        results = [
+            [(self.answers[i], float(row[i])) for i in order]
+            for row, order in zip(scores, best, strict=True)
+        ]
+        return one_or_all(results, sources)
+
+    def default_loss(self):
+        return VQALoss()
+
+    def default_metrics(self):
+        return [VQAScore()]

@@ -1,6 +1,7 @@
 """Runs forward passes in several threads, and refuses uses that conflict."""
 
 import contextlib
+import dataclasses
 import sys
 import threading
 
@@ -12,17 +13,10 @@ from keras_bridgetower.backend import precision
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.models.attention import unwatched
 from keras_bridgetower.preprocessing.preprocessor import shortened
-from keras_bridgetower.preprocessing.verb_inputs import check_some
 
 # Seconds of compilation after which a line is printed.
 _LONG = 10.0
 _WEIGHTS, _METRICS = "weights", "metrics"
-_BUSY = (
-    "`{name}` must wait until `{other}`, which {does} this model's {what} in "
-    "another thread, has returned. Or use a second model, such as "
-    "`copy.deepcopy(model)` made before. "
-    "Received: `{name}` while `{other}` is running"
-)
 
 
 class Inference:
@@ -57,27 +51,20 @@ class Inference:
     @contextlib.contextmanager
     def training(self, name):
         """A context in which Keras trains the task: no other thread uses it."""
-        with self._using(name, set(), {_WEIGHTS, _METRICS}):
-            self._renew("train_function")
+        writes = {_WEIGHTS, _METRICS}
+        with self._using(name, set(), writes, "train_function"):
             # Once for each optimizer.
             self.cached("precision", self._check_precision)
             yield
 
-    @contextlib.contextmanager
     def testing(self, name):
         """A context in which Keras evaluates: the metrics are its own."""
-        takes = {_WEIGHTS} if compiled.takes_weights() else set()
-        with self._using(name, {_WEIGHTS}, {_METRICS} | takes):
-            self._renew("test_function")
-            yield
+        writes = {_METRICS, *self._taken()}
+        return self._using(name, {_WEIGHTS}, writes, "test_function")
 
-    @contextlib.contextmanager
     def predicting(self, name):
         """A context in which Keras predicts."""
-        takes = {_WEIGHTS} if compiled.takes_weights() else set()
-        with self._using(name, {_WEIGHTS}, takes):
-            self._renew("predict_function")
-            yield
+        return self._using(name, {_WEIGHTS}, self._taken(), "predict_function")
 
     def cached(self, name, make):
         """Return an object made of the task's layers, until they change.
@@ -109,10 +96,8 @@ class Inference:
         with self._lock:
             return any(use.name == name for use in self._running)
 
-    def _renew(self, function):
-        """Drop a function that Keras compiled for layers that have changed."""
-        # Keras makes it again where it is missing.
-        self.cached(function, lambda: setattr(self._task, function, None))
+    def _taken(self):
+        return {_WEIGHTS} if compiled.takes_weights() else set()
 
     def _check_precision(self):
         if getattr(self._task, "optimizer", None) is not None:
@@ -121,31 +106,32 @@ class Inference:
             )
 
     @contextlib.contextmanager
-    def _using(self, name, reads, writes):
+    def _using(self, name, reads, writes, function=None):
         use = _Use(name, threading.get_ident(), reads, writes)
         with self._lock:
             for other in self._running:
                 use.check(other)
             self._running.append(use)
         try:
+            if function:
+                # Keras compiles it again if it is missing.
+                self.cached(
+                    function, lambda: setattr(self._task, function, None)
+                )
             yield
         finally:
             with self._lock:
                 self._running.remove(use)
 
 
+@dataclasses.dataclass(eq=False)
 class _Use:
-    """Use of a task by one thread.
+    """Use of a task by one thread: sets out of weights and metrics."""
 
-    Args:
-        name: str, of the method that it called.
-        thread: int.
-        reads, writes: sets out of weights and metrics.
-    """
-
-    def __init__(self, name, thread, reads, writes):
-        self.name, self.thread = name, thread
-        self.reads, self.writes = reads, writes
+    name: str
+    thread: int
+    reads: set
+    writes: set
 
     def check(self, other):
         """Raise an error if another use that has started conflicts."""
@@ -156,12 +142,10 @@ class _Use:
         if shared and self.thread != other.thread:
             does = "changes" if other.writes & shared else "reads"
             raise RuntimeError(
-                _BUSY.format(
-                    name=self.name,
-                    other=other.name,
-                    does=does,
-                    what=" and ".join(sorted(shared)),
-                )
+                f"`{self.name}` must wait until `{other.name}`, which {does} "
+                f"this model's {' and '.join(sorted(shared))} in another "
+                "thread, has returned; or use a `copy.deepcopy(model)` made "
+                f"before. Received: `{self.name}` while `{other.name}` runs"
             )
 
 
@@ -300,13 +284,12 @@ def in_batches(function, sources, batch_size, buckets=None, fill=True):
         arrays as the function returns them.
 
     Raises:
-        ValueError: nothing is there, or `batch_size` is no integer from 1.
+        ValueError: `batch_size` is no integer from 1.
     """
     check_count("batch_size", batch_size)
     batch_size = int(batch_size)
-    check_some(sources)
     count = max(source.count for source in sources)
-    waiting = []
+    waiting = None
     for start in range(0, count, batch_size):
         rows = min(batch_size, count - start)
         size = min(batch_size, 1 << (rows - 1).bit_length()) if fill else rows
@@ -316,9 +299,10 @@ def in_batches(function, sources, batch_size, buckets=None, fill=True):
         if buckets is not None and "padding_mask" in features:
             features = shortened(features, buckets)
         made = function({k: filled(x, size) for k, x in features.items()})
-        yield from _finished(waiting)
-        waiting = [(features, made, rows)]
-    yield from _finished(waiting)
+        if waiting:
+            yield _finished(*waiting)
+        waiting = features, made, rows
+    yield _finished(*waiting)
 
 
 def filled(x, size):
@@ -335,12 +319,7 @@ def joined(batches):
     return keras.tree.map_structure(lambda *x: np.concatenate(x), *outputs)
 
 
-def _finished(waiting):
-    for features, made, rows in waiting:
-        yield features, _arrays(made, rows)
-
-
-def _arrays(made, rows):
-    return keras.tree.map_structure(
+def _finished(features, made, rows):
+    return features, keras.tree.map_structure(
         lambda x: keras.ops.convert_to_numpy(x)[:rows], made
     )

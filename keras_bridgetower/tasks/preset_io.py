@@ -192,8 +192,8 @@ def _check_not_made(**values):
     for name, value in values.items():
         if value is not None:
             raise ValueError(
-                f"`{name}` must be left out where `preprocessor` is passed: "
-                f"set it there. Received: {name}={value!r}"
+                f"`{name}` must be left out: set it in the `preprocessor` that "
+                f"you pass. Received: {name}={value!r}"
             )
 
 
@@ -273,9 +273,8 @@ def load_heads(model, folder, saved, random_heads, changed=False):
         name = unfit[0]
         raise PresetError(
             f"{registry.HEADS} must hold the values of the preset's heads, and "
-            f"the head {name} of this {type(model).__name__} has others. Fetch "
-            "the preset again, or save the model anew with `save_to_preset`. "
-            "To train a new head, pass its values to `from_preset`.",
+            f"the head {name} of this {type(model).__name__} has others. Save "
+            "the model anew, or pass the values to `from_preset`.",
             folder.root,
             [
                 f"{key}={short_text(value)}, not "
@@ -373,10 +372,9 @@ class NewHeads:
         if left:
             raise ValueError(
                 f"`{verb}` reads the head {', '.join(left)}, which the preset "
-                "does not hold: it is new and random. Train it, by `fit`, or "
-                "load its weights. To see what a random head says, pass "
-                "`random_heads=True` to `from_preset`. Received: a task with "
-                f"the untrained head {', '.join(left)}"
+                "does not hold: it is new and random. Train it by `fit`, or "
+                "pass `random_heads=True` to `from_preset`. Received: a task "
+                f"with the untrained head {', '.join(left)}"
             )
 
     def _digests(self, name):

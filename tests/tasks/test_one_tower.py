@@ -1,24 +1,19 @@
 """Tasks of one tower alone."""
 
-import keras
+import every_task
 import numpy as np
 import pytest
 import tensorflow as tf
 import torch
 import transformers
-from builders import FASTEST
-from builders import SIDE
 from builders import array
 from builders import backbone
 from builders import difference
 from builders import fast
 from builders import features
-from builders import moved
 from builders import randomise
 from builders import raw
-from builders import shallow
 from builders import slow_on
-from builders import tokenizer
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
@@ -27,49 +22,13 @@ IMAGE = np.zeros((20, 30, 3), "uint8")
 LABELS = ["cat", "dog", "owl"]
 
 
-def image_classifier(made=None):
-    preprocessor = kbt.BridgeTowerImageClassifierPreprocessor(
-        kbt.BridgeTowerImageConverter(SIDE), LABELS
-    )
-    return kbt.BridgeTowerImageClassifier(made or shallow(), preprocessor)
-
-
-def text_classifier(made=None):
-    preprocessor = kbt.BridgeTowerTextClassifierPreprocessor(
-        tokenizer(24), LABELS
-    )
-    return kbt.BridgeTowerTextClassifier(made or shallow(), preprocessor)
-
-
-def text_regressor(made=None):
-    preprocessor = kbt.BridgeTowerTextRegressorPreprocessor(tokenizer(24))
-    return kbt.BridgeTowerTextRegressor(made or shallow(), preprocessor)
-
-
 @pytest.fixture(scope="module")
 def models():
     """Tasks that are asked but not changed, on one backbone."""
     made = randomise(backbone())
-    return {
-        "image": randomise(image_classifier(made)),
-        "text": randomise(text_classifier(made)),
-        "number": randomise(text_regressor(made)),
-    }
-
-
-def of_images():
-    x, _ = raw(8)
-    return {"images": x["images"]}
-
-
-def of_texts():
-    x, _ = raw(8)
-    return {"text": x["text"]}
-
-
-def of_pairs():
-    x, _ = raw(8)
-    return {"text": [t[:9] for t in x["text"]], "second_text": ["blue?"] * 8}
+    names = {"image": "image_classifier", "text": "text_classifier"}
+    names["number"] = "text_regressor"
+    return {k: randomise(every_task.make(v, made)) for k, v in names.items()}
 
 
 def text_features():
@@ -172,61 +131,13 @@ def test_pairs_are_packed_as_roberta_s(models):
     assert mapped["token_ids"].numpy()[0].tolist() == ids.tolist()
 
 
-@pytest.mark.parametrize(
-    "task, data, y",
-    [
-        (image_classifier, of_images, ["cat", "dog", "owl", "cat"] * 2),
-        (text_classifier, of_pairs, np.array([0, 1, 2, 0] * 2)),
-        (text_regressor, of_texts, [0.5, 2.0, -1.0, 3.0] * 2),
-    ],
-)
-@slow_on("tensorflow", "jax")
-def test_fit(task, data, y):
-    x, model = data(), fast(task())
-    rows = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
-    changed = moved(model, lambda: model.fit(rows, verbose=0))
-    assert changed == {w.path for w in model.trainable_weights}
-    first = model.evaluate(x, y, batch_size=4, verbose=0, return_dict=True)
-    model.fit(x, y, batch_size=4, epochs=5, verbose=0)
-    last = model.evaluate(x, y, batch_size=4, verbose=0, return_dict=True)
-    assert last["loss"] < first["loss"]
-
-
 def test_the_regression_s_loss_is_the_mean_squared_error():
-    model = fast(text_regressor())
-    x, y = of_texts(), np.array([0.5, 2.0, -1.0, 3.0] * 2)
-    found = model.evaluate(x, y, batch_size=4, verbose=0, return_dict=True)
+    model = fast(every_task.make("text_regressor"))
+    x, y = {"text": raw(8)[0]["text"]}, np.array([0.5, 2.0, -1.0, 3.0] * 2)
+    found = model.evaluate(x, y, batch_size=4, verbose=0)
     error = model.predict(x, batch_size=4, verbose=0)[:, 0] - y
-    assert found["loss"] == pytest.approx((error**2).mean(), rel=1e-5)
-    assert found["mean_absolute_error"] == pytest.approx(
-        np.abs(error).mean(), rel=1e-5
-    )
-
-
-@FASTEST
-def test_save_to_preset(models, tmp_path):
-    inputs = {"image": {"images": features()["images"]}}
-    inputs["text"] = inputs["number"] = text_features()
-    for name, model in models.items():
-        folder = str(tmp_path / name)
-        model.save_to_preset(folder)
-        copy = type(model).from_preset(folder)
-        found = copy(inputs[name], training=False)
-        assert difference(found, model(inputs[name], training=False)) == 0
-        assert getattr(copy, "labels", LABELS) == LABELS
-        # The whole backbone is kept, not the one tower alone.
-        whole = features()
-        assert difference(copy.backbone(whole), model.backbone(whole)) == 0
-
-
-def test_save_as_a_file(tmp_path):
-    model = fast(image_classifier())
-    model.save(tmp_path / "a.keras")
-    copy = keras.saving.load_model(tmp_path / "a.keras")
-    whole = features()
-    images = {"images": whole["images"]}
-    assert difference(copy(images), model(images)) == 0
-    assert difference(copy.backbone(whole), model.backbone(whole)) == 0
+    expected = (error**2).mean(), np.abs(error).mean()
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:New and random in this BridgeTowerImage")
@@ -247,59 +158,31 @@ def test_what_another_task_finds_in_the_preset(models, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "call, message",
+    "name, values, message",
     [
-        (lambda m: m["image"].classify([]), "at least one picture"),
-        (lambda m: m["text"].classify(["a", " "]), r"empty.*text\[1\]"),
-        (lambda m: m["text"].classify(["a", "b"], ["c"]), "2 and 1 texts"),
-        (lambda m: m["text"].classify("a", ["c"]), "same number"),
-        (lambda m: m["image"].preprocessor(IMAGE), "the key 'images'"),
-        (lambda m: m["text"].preprocessor(["a"]), "the key 'text'"),
+        ("Image", lambda m: {}, "`labels` must be given.*labels=None"),
         (
-            lambda m: m["image"].preprocessor({"images": [IMAGE]}, y=[3]),
-            "ids from 0 to 2.*Received: y=3",
-        ),
-        (
-            lambda m: m["text"].preprocessor({"text": ["a"]}, y=["cow"]),
-            "Received: y='cow'",
-        ),
-        (
-            lambda m: m["number"].preprocessor({"text": ["a"]}, y=["1.5"]),
-            "one number for each sample",
-        ),
-        (
-            lambda m: m["number"].preprocessor({"text": ["a"]}, y=[np.nan]),
-            "must be finite",
-        ),
-        (lambda m: m["text"]({"token_ids": np.ones((1, 3))}), "padding_mask"),
-        (
-            lambda m: m["image"]({"images": np.ones((1, 16, 16, 3))}),
-            r"shape \(batch, 32, 32, 3\)",
-        ),
-        (
-            lambda m: kbt.BridgeTowerImageClassifier(m["image"].backbone),
-            "`labels` must list.*Received: labels=None",
-        ),
-        (
-            lambda m: kbt.BridgeTowerTextClassifier(
-                m["text"].backbone, m["text"].preprocessor, ["a", "b"]
-            ),
+            "Text",
+            lambda m: {
+                "preprocessor": m["text"].preprocessor,
+                "labels": ["a", "b"],
+            },
             "the same in both",
         ),
         (
-            lambda m: kbt.BridgeTowerTextClassifier(
-                m["text"].backbone, m["image"].preprocessor
-            ),
+            "Text",
+            lambda m: {"preprocessor": m["image"].preprocessor},
             "must make the features",
-        ),
-        (
-            lambda m: kbt.BridgeTowerTextClassifierPreprocessor(
-                tokenizer(), ["a", "a"]
-            ),
-            "`labels` must be a list of distinct strings",
         ),
     ],
 )
-def test_bad_input(call, message, models):
+def test_values_that_do_not_fit_each_other(name, values, message, models):
+    cls = getattr(kbt, f"BridgeTower{name}Classifier")
     with pytest.raises(ValueError, match=message):
-        call(models)
+        cls(models["text"].backbone, **values(models))
+
+
+def test_inputs_of_preprocessors_are_dicts(models):
+    for name, x in (("image", IMAGE), ("text", ["a"])):
+        with pytest.raises(ValueError, match=f"the key '{name}"):
+            models[name].preprocessor(x)

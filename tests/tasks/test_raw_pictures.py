@@ -1,8 +1,6 @@
 """Pictures of every form in verbs, `predict` and `fit`, and their errors."""
 
 import io
-import sys
-import traceback
 
 import every_task
 import keras
@@ -88,33 +86,6 @@ def test_every_form_predicts_the_same(vqa, forms):
         assert vqa.answer(tensor[0], text) == single
 
 
-def wrong(path):
-    """Raw inputs of two rows, and what must be told of them."""
-    good = np.zeros((2, 40, 30, 3), "uint8")
-    asked = [ASKED] * 2
-    return [
-        (
-            ["/no/a.png"] * 2,
-            asked,
-            ANSWERS,
-            r"`images\[0\]` must be a readable",
-        ),
-        (
-            [bytes(path)] * 2,
-            asked,
-            ANSWERS,
-            r"`images\[0\]` must be an encoded",
-        ),
-        (good, [ASKED, " "], ANSWERS, r"`text` must not be empty.*text\[1\]"),
-        (good, asked, ["blue", "blau"], r"`y` must hold ids.*y='blau'$"),
-    ]
-
-
-def last_line():
-    lines = traceback.format_exception(*sys.exc_info())
-    return "".join(lines).strip().splitlines()[-1]
-
-
 @slow_on("tensorflow")
 @pytest.mark.parametrize("as_column", [list, np.array])
 def test_a_missing_file_is_named_by_its_row_in_the_data(vqa, forms, as_column):
@@ -132,59 +103,54 @@ def test_a_missing_file_is_named_by_its_row_in_the_data(vqa, forms, as_column):
             call()
 
 
-def test_an_error_in_predict_has_our_type(vqa, tmp_path):
-    (tmp_path / "a.png").write_bytes(b"no picture")
-    x = {"images": [tmp_path / "a.png"], "text": [ASKED]}
-    with pytest.raises(ValueError, match=r"^`images\[0\]` must be a readable"):
-        vqa.predict(x, verbose=0)
+GOOD = np.zeros((2, 40, 30, 3), "uint8")
+TWICE = [ASKED] * 2
 
 
 @FASTEST
-@pytest.mark.parametrize("case", range(4))
-def test_the_last_line_is_the_sentence_and_the_type_ours(case, vqa, tmp_path):
-    path = tmp_path / "secret.png"
-    Image.new("RGB", (9, 9)).save(path)
-    images, texts, y, told = wrong(path)[case]
+@pytest.mark.parametrize(
+    "images, texts, y, told",
+    [
+        (["/no/a.png"] * 2, TWICE, None, r"`images\[0\]` must be a readable"),
+        ([b"/no/a.png"] * 2, TWICE, None, r"`images\[0\]` must be an encoded"),
+        (GOOD, [ASKED, " "], None, r"`text` must not be empty.*text\[1\]"),
+        (GOOD, TWICE, ["blue", "blau"], r"`y` must hold ids.*y='blau'$"),
+    ],
+)
+def test_errors_are_those_of_the_preprocessor(images, texts, y, told, vqa):
     x = {"images": images, "text": texts}
-    calls = [lambda: vqa.evaluate(x, y, verbose=0), lambda: vqa.fit(x, y)]
-    if case < 3:
-        calls = [
+    calls = [
+        lambda: vqa.fit(x, y or ANSWERS, verbose=0),
+        lambda: vqa.evaluate(x, y or ANSWERS, verbose=0),
+        lambda: vqa.fit(
+            {"images": GOOD, "text": TWICE},
+            ANSWERS,
+            validation_data=(x, y or ANSWERS),
+            verbose=0,
+        ),
+    ]
+    if y is None:
+        calls += [
             lambda: vqa.answer(images, texts),
             lambda: vqa.predict(x, verbose=0),
-            lambda: vqa.fit(
-                {
-                    "images": np.zeros((2, 9, 9, 3), "uint8"),
-                    "text": [ASKED] * 2,
-                },
-                ANSWERS,
-                validation_data=(x, y),
-                verbose=0,
-            ),
-        ][: 3 if case < 2 else 2]
+        ]
     for call in calls:
         with pytest.raises(ValueError, match=told) as caught:
             call()
         assert type(caught.value) is ValueError
         assert len(str(caught.value)) < 600
-        try:
-            raise caught.value
-        except ValueError:
-            assert last_line() == f"ValueError: {caught.value}"
 
 
 @FASTEST
 def test_layers_alone_raise_plainly(vqa):
-    preprocessor = vqa.preprocessor
-    picture = np.zeros((300, 300, 3), "uint8")
+    made, picture = vqa.preprocessor, np.zeros((300, 300, 3), "uint8")
     for call, told in (
         (lambda: BridgeTowerImageConverter(32)(picture[..., :2]), "must have"),
-        (lambda: preprocessor({"images": picture, "text": ""}), "not be empty"),
-        (lambda: preprocessor.tokenizer(""), "not be empty"),
-        (lambda: preprocessor({"images": picture}), "dict with the keys"),
+        (lambda: made({"images": picture, "text": ""}), "not be empty"),
+        (lambda: made.tokenizer(""), "not be empty"),
     ):
         with pytest.raises(ValueError, match=told) as caught:
             call()
-        assert len(str(caught.value)) < 400
         assert "Exception encountered" not in str(caught.value)
 
 

@@ -1,6 +1,7 @@
 """The matching task: pairs, labels, training, presets, bad input."""
 
 import checkpoints
+import every_task
 import keras
 import numpy as np
 import peer
@@ -9,7 +10,6 @@ import tensorflow as tf
 import torch
 from builders import SIDE
 from builders import array
-from builders import backbone
 from builders import difference
 from builders import fast
 from builders import features
@@ -18,6 +18,7 @@ from builders import preprocessor
 from builders import randomise
 from builders import raw
 from builders import retrieval
+from builders import shallow
 from builders import slow_on
 from builders import some_everywhere
 from builders import tokenizer
@@ -36,6 +37,10 @@ def drawing(objective="random_negatives"):
     return kbt.BridgeTowerRetrievalPreprocessor(
         tokenizer(), kbt.BridgeTowerImageConverter(SIDE), objective
     )
+
+
+def contrastive_preprocessor():
+    return every_task.preprocessor("contrastive")
 
 
 @pytest.fixture(scope="module")
@@ -57,30 +62,11 @@ def test_score_is_the_match_logit_of_predict(scored):
     assert isinstance(one, float) and one == pytest.approx(scores[1], abs=1e-5)
     # One that is not in a list goes with each of the others.
     many = scored.score(images[0], np.array(x["text"]))
-    values = dict(enumerate(x["text"])).values()
-    assert (scored.score(images[0], values) == many).all()
     assert many[0] == pytest.approx(scores[0], abs=1e-5)
     assert many.shape == (5,) and many[1] != pytest.approx(scores[1])
     many = scored.score(x["images"], x["text"][0])
     assert many[0] == pytest.approx(scores[0], abs=1e-5)
     assert scored.score([IMAGE], ["a"]).shape == (1,)
-
-
-@pytest.mark.parametrize(
-    "images, texts, message",
-    [
-        ([IMAGE], ["a", "b"], "or one of them single.*1 images, 2 texts"),
-        ([IMAGE, IMAGE, IMAGE], ["a"], "Received: 3 images, 1 texts"),
-        ([], ["a"], r"`images` must hold at least one.*Received: images=\[\]"),
-        (IMAGE, [], r"`texts` must hold at least one"),
-        (np.zeros((0, 9, 9, 3)), "a", "`images` must hold at least one"),
-        ([IMAGE, IMAGE], ["a", " "], r"not be empty.*text\[1\]=' '"),
-        ("/no/such.png", "a", "/no/such.png"),
-    ],
-)
-def test_pairs_that_are_refused(scored, images, texts, message):
-    with pytest.raises(ValueError, match=message):
-        scored.score(images, texts)
 
 
 SPECS = {
@@ -127,16 +113,11 @@ def test_labelled_pairs():
 @pytest.mark.parametrize(
     "objective, y, message",
     [
-        (
-            "random_negatives",
-            {"match": [0, 2, 1]},
-            r"match\).*\[0, 2, 1\]",
-        ),
+        ("random_negatives", {"match": [0, 2, 1]}, r"\[0, 2, 1\]"),
         ("random_negatives", {"match": [0.0, 1, 1]}, "integers. Received"),
         ("random_negatives", {"match": [0, 1]}, r"y of shape \(2,\), texts of"),
         ("random_negatives", {"id": [0, 1, 2]}, r"the keys \['id'\]"),
         ("random_negatives", [0, 1], r"one image id.*y of shape \(2,\)"),
-        ("random_negatives", [0.5, 1, 2], "integers or strings.*dtype float"),
         ("hard_negatives", [[0], [1], [2]], r"ids of shape \(3, 1\)"),
         ("ranking", {"match": [0, 1, 1]}, "must hold image ids.*'ranking'"),
     ],
@@ -155,12 +136,6 @@ def test_image_ids():
     assert strings.dtype == np.int32 and strings[0] == strings[2] != strings[1]
     (mapped,) = tf.data.Dataset.from_tensors(["a", "é", "a"]).map(as_image_ids)
     np.testing.assert_array_equal(mapped, strings)
-
-
-def test_a_batch_of_one_is_warned_about():
-    x, _ = raw(1)
-    with pytest.warns(UserWarning, match="no negatives"):
-        drawing()(x, y=[1])
 
 
 @slow_on("jax", "tensorflow")
@@ -194,9 +169,7 @@ def test_fit(objective, tmp_path):
     model.save_to_preset(tmp_path / "preset")
     copy = kbt.BridgeTowerRetrieval.from_preset(tmp_path / "preset")
     assert copy.preprocessor.objective == objective
-    names = ("objective", "projection_dim", "ways")
-    for name in names:
-        assert getattr(copy, name) == getattr(model, name)
+    assert copy.get_config()["ways"] == "three_way"
     for weight, other in zip(copy.weights, model.weights, strict=True):
         assert difference(weight, other) == 0
 
@@ -228,12 +201,6 @@ def test_evaluate():
         for s in (scores, scores.T)
     ]
     assert found["itc_loss"] == pytest.approx(-np.mean(both), abs=1e-5)
-
-
-def test_training_needs_ids():
-    x, _ = raw(4)
-    with pytest.raises(ValueError, match="`y` must hold image ids.*y=None"):
-        fast(retrieval()).fit(x, batch_size=4, verbose=0)
 
 
 def test_every_backend_tracks_the_same_weights():
@@ -304,22 +271,22 @@ def test_new_heads_are_named(tmp_path):
         )
 
 
-@slow_on("jax")
-def test_values_that_do_not_fit_each_other():
-    with pytest.raises(ValueError, match="a width.*projection_dim=None"):
-        kbt.BridgeTowerRetrieval(backbone(), objective="hard_negatives")
-    with pytest.raises(ValueError, match="objective='ranking'. Received"):
-        kbt.BridgeTowerRetrieval(backbone(), drawing(), objective="ranking")
-    with pytest.raises(ValueError, match="Received: objective='other'"):
-        kbt.BridgeTowerRetrieval(backbone(), objective="other")
-    with pytest.raises(ValueError, match="Received: ways='one_way'"):
-        kbt.BridgeTowerRetrieval(backbone(), projection_dim=8, ways="one_way")
-    with pytest.raises(ValueError, match="draw for the task's objective"):
-        kbt.BridgeTowerRetrieval(backbone(), preprocessor())
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"objective": "hard_negatives"}, "a width.*projection_dim=None"),
+        ({"objective": "other"}, "Received: objective='other'"),
+        ({"projection_dim": 8, "ways": "one_way"}, "ways='one_way'"),
+        ({"preprocessor": drawing(), "objective": "ranking"}, "ve='ranking'"),
+        ({"preprocessor": preprocessor()}, "`preprocessor` must have objecti"),
+    ],
+)
+def test_values_that_do_not_fit_each_other(values, message):
+    with pytest.raises(ValueError, match=message):
+        kbt.BridgeTowerRetrieval(shallow(), **values)
 
 
-def test_features_that_lack_a_key_are_named(scored):
-    x = {**features(), "match": np.ones(3, "int32")}
-    del x["padding_mask"]
-    with pytest.raises(ValueError, match="missing: .'padding_mask'"):
-        scored(x)
+@pytest.mark.parametrize("make", [drawing, contrastive_preprocessor])
+def test_a_batch_of_one_is_warned_about(make):
+    with pytest.warns(UserWarning, match="no negatives"):
+        make()(raw(1)[0], y=[1])

@@ -215,7 +215,7 @@ def test_who_may_use_a_task_beside_whom(first, second, refused):
             assert enter() == "entered"
             waiting = pool.submit(enter)
             if refused:
-                with pytest.raises(RuntimeError, match="`first` is running"):
+                with pytest.raises(RuntimeError, match="while `first` runs"):
                     waiting.result()
             else:
                 assert waiting.result() == "entered"

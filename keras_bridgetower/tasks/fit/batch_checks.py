@@ -65,12 +65,10 @@ def check_classes(task, labels):
         )
         raise ValueError(
             "The records must have the classes of the task, in the same "
-            "order: their ids and scores would mean others. Build the records "
-            "with those of the task (for your own tables `--set labels=A,B`), "
-            "or make the task with the labels of the stream, "
-            f"`stream.labels`. Received: {len(labels)} labels, for "
-            f"{len(names)} classes; number {place} is {label!r} for the "
-            f"records and {name!r} for the task"
+            "order. Build them with those (for your own tables `--set "
+            "labels=A,B`), or make the task with `stream.labels`. Received: "
+            f"{len(labels)} labels, for {len(names)} classes; number {place} "
+            f"is {label!r} for the records and {name!r} for the task"
         )
 
 
@@ -90,10 +88,9 @@ def _check_frame(task, shapes):
     ):
         raise ValueError(
             "The stream's `transform` makes squares of the model's size, and "
-            f"the preprocessor's image converter would shrink them into a "
-            f"black frame: {side} px are no multiple of its size_divisor. "
-            "Open the task with image_mode='squash' or 'crop', as the "
-            f"transform does. Received: mode={converter.mode!r}, "
+            "the preprocessor's image converter would shrink them into a "
+            "black frame. Open the task with image_mode='squash' or 'crop'. "
+            f"Received: mode={converter.mode!r}, image_size={side}, "
             f"size_divisor={converter.size_divisor}"
         )
 
@@ -120,31 +117,8 @@ def check_partners(task, x):
     if sizes == {1}:
         raise ValueError(
             "A batch must have at least two rows for each process: the "
-            "preprocessor pairs the rows that it sees. Use a larger batch, or "
-            f"fewer processes. Received: one row in each of {processes} "
-            "processes"
-        )
-
-
-def check_place_of(name, value, kinds):
-    """Reject a value that was meant for another argument.
-
-    The fourth positional argument is `sample_weight` in KerasHub's tasks, but
-    not in Keras' models.
-
-    Args:
-        name: str, the argument.
-        value: its value.
-        kinds: type or types that it must have.
-
-    Raises:
-        ValueError: another type.
-    """
-    if not isinstance(value, kinds):
-        raise ValueError(
-            f"`{name}` must be as `keras.Model` takes it, and arguments come "
-            "in that order: pass those that follow `batch_size` by their "
-            f"names. Received: {name} of type {type(value).__name__}"
+            "preprocessor pairs the rows that it sees. Use a larger batch. "
+            f"Received: one row in each of {processes} processes"
         )
 
 
@@ -170,9 +144,8 @@ def check_lists_of_pictures(task, x):
     if alike and not all(isinstance(row, list) for row in images):
         raise ValueError(
             "`images` of a batch must be an array, or a list of a list for "
-            "each sample. A torch `DataLoader` and grain make other batches of "
-            "lists, so let a sample hold its pictures as one array. Received: "
-            f"images with rows of type {type(images[0]).__name__}"
+            "each sample; let a sample hold its pictures as one array. "
+            f"Received: images with rows of type {type(images[0]).__name__}"
         )
 
 
@@ -191,13 +164,12 @@ def check_batch(task, shapes, unlabelled, labelled=True, class_weight=None):
         ValueError: missing inputs or labels, or wrong class weights.
     """
     if task.preprocessor is None and shapes:
-        _check_names(task, shapes)
+        check_names(task, shapes)
     for name, shape in shapes.items():
         if shape is not None and _is_single(task, name, len(shape), shapes):
             raise ValueError(
-                "`x` must hold batches. Batch it, as by `dataset.batch(32)`, "
-                "or put the sample into lists of one. Received: "
-                f"{name} of shape {shape}"
+                "`x` must hold batches. Batch it, as by `dataset.batch(32)`. "
+                f"Received: {name} of shape {shape}"
             )
     if labelled and unlabelled and task.label_words() is not None:
         raise ValueError(
@@ -225,7 +197,7 @@ def _check_class_weight(task, class_weight):
     if not isinstance(width, int) or len(task.output.shape) != 2 or width < 2:
         raise ValueError(
             "`class_weight` needs labels that are classes, which this task "
-            "has not. Weigh rows by `sample_weight`. Received: "
+            "has not; use `sample_weight`. Received: "
             f"class_weight={class_weight!r:.200}"
         )
     if set(class_weight) != set(range(width)):
@@ -258,17 +230,11 @@ def weights_of(sample_weight):
     return weights
 
 
-def check_features(task, x, y):
-    """Reject inputs that are not features, or have values out of range."""
-    _check_names(task, x)
-    check_values(task, x, y)
-
-
-def _check_names(task, x):
+def check_names(task, x):
     if not set(task.input) <= set(x):
         raise ValueError(
-            "`x` must be features, as a preprocessor makes them, where the "
-            f"task has `preprocessor=None`: {sorted(task.input)}. "
+            "`x` must be features, as a preprocessor makes them, with "
+            f"`preprocessor=None`: {sorted(task.input)}. "
             f"Received: x with the keys {sorted(x)}"
         )
 

@@ -13,7 +13,7 @@
    number of steps so far, otherwise its position (`Steps`).
 6. The preprocessor computes features and targets. A `tf.data.Dataset` is
    mapped, several batches at a time; other sources are prepared as they are
-   read (`prepared_source`).
+   read (`_prepared_source`).
 7. Training data must be divisible among the devices (`check_training`).
 8. Keras reads the batches, without TensorFlow's tuning (`untuned`). Errors
    arrive as they were raised, and then all reading ends (`reading`).
@@ -25,6 +25,7 @@ and `reading` the last one.
 
 import collections.abc
 import contextlib
+import functools
 import math
 
 import keras
@@ -49,21 +50,6 @@ from keras_bridgetower.tasks.fit.steps import Shuffled
 
 # The default of Keras.
 BATCH_SIZE = 32
-_KINDS = (
-    "`x` must be a dict of arrays or lists, one row for each sample, such as "
-    "`{'images': [...], 'text': [...]}`, or batches of these: a "
-    "`tf.data.Dataset`, a `keras.utils.PyDataset`, a torch `DataLoader` or a "
-    "Python generator."
-)
-_ROWS = (
-    " Of rows make columns, such as "
-    "`{'images': [row['image'] for row in rows], 'text': [...]}`."
-)
-_TABLE = (
-    " Of a table take columns, such as "
-    "`{'images': table['path'], 'text': table['question']}`."
-)
-_SWAPPED = " `x` and `y` are swapped."
 
 
 @contextlib.contextmanager
@@ -84,33 +70,35 @@ def for_training(task, steps, data, validation, batch_size, shuffle, given):
     Raises:
         ValueError: data that do not fit the task or each other.
     """
-    if shuffle is None:
-        shuffle = isinstance(data[0], dict)
-    _check_shuffle(shuffle, data[0])
+    arrays = isinstance(data[0], dict)
+    if shuffle and not arrays:
+        raise ValueError(
+            "`shuffle=True` needs `x` as a dict of arrays or lists; shuffle a "
+            "dataset before it is batched. "
+            f"Received: x of type {type(data[0]).__name__}"
+        )
     validation_data, share = validation
     _check_validation(validation_data, share, given)
     if share and validation_data is None:
         # Errors name the rows of all data.
         data = (sliceable(data[0]), *data[1:])
         data, validation_data = split(data, share)
-    order = Shuffled(rows_of(data[0]), steps) if shuffle else None
+    order = None
+    if shuffle or shuffle is None and arrays:
+        order = Shuffled(rows_of(data[0]), steps)
     _check_epochs(data[0], "steps_per_epoch", given)
     class_weight = given.get("class_weight")
     x = prepared(
-        task,
-        *data,
-        batch_size,
-        lambda: steps.first,
-        order,
-        training=True,
-        class_weight=class_weight,
+        task, *data, batch_size, steps, order, class_weight=class_weight
     )
     devices.current().check_training(x)
     steps.weighted = bool(class_weight) or _has_weights(x)
     if validation_data is not None:
         _check_epochs(validation_data, "validation_steps", given)
         size = given.get("validation_batch_size") or batch_size
-        validation_data = _for_validation(task, validation_data, size)
+        data = keras.utils.unpack_x_y_sample_weight(validation_data)
+        size = size if isinstance(data[0], dict) else None
+        validation_data = prepared(task, *data, size)
     with (
         reading(task, x, class_weight) as x,
         reading(task, validation_data) as validation_data,
@@ -141,32 +129,20 @@ def _check_validation(validation_data, share, given):
     """Reject arguments about validation that Keras would not read."""
     if share and validation_data is not None:
         raise ValueError(
-            "`validation_split` must be left out if there is "
-            "`validation_data`, which is what is validated on. Received: "
-            f"validation_split={share} and validation_data"
+            "`validation_split` must be left out with `validation_data`. "
+            f"Received: validation_split={share} and validation_data"
         )
-    if validation_data is None:
-        arrays = share
-    elif isinstance(validation_data, (tuple, list)):
-        arrays = isinstance(validation_data[0], dict)
-    else:
-        arrays = isinstance(validation_data, dict)
+    data, arrays = validation_data, share
+    if data is not None:
+        x = data[0] if isinstance(data, (tuple, list)) else data
+        arrays = isinstance(x, dict)
     size = given.get("validation_batch_size")
     if size is not None and not arrays:
         raise ValueError(
             "`validation_batch_size` must be left out unless arrays are "
-            "validated on: a source of batches has its own. Received: "
-            f"validation_batch_size={size} with validation_data of type "
-            f"{type(validation_data).__name__}"
+            f"validated on. Received: validation_batch_size={size} with "
+            f"validation_data of type {type(data).__name__}"
         )
-
-
-def _for_validation(task, data, batch_size):
-    if not isinstance(data, (tuple, list)):
-        data = (data,)
-    x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
-    size = batch_size if isinstance(x, dict) else None
-    return prepared(task, x, y, weights, size)
 
 
 def prepared(
@@ -175,9 +151,8 @@ def prepared(
     y=None,
     sample_weight=None,
     batch_size=None,
-    first=lambda: 0,
+    steps=None,
     order=None,
-    training=False,
     **checked,
 ):
     """Return raw inputs as Keras reads them, preprocessed batch by batch.
@@ -185,12 +160,12 @@ def prepared(
     Args:
         task: the task.
         x: dict of arrays and lists, a dataset, or another source of batches
-            that `prepared_source` takes.
+            such as a `PyDataset`, an iterator, or an iterable that can be
+            read again.
         y, sample_weight: as in `keras.Model.fit`.
         batch_size: int or None.
-        first: callable that returns the number of a pass's first batch.
+        steps: `Steps`, which number the batches if they are trained on.
         order: as in `batches_of`.
-        training: bool, whether the batches are trained on.
         **checked: as in `check_batch`.
 
     Returns:
@@ -207,42 +182,77 @@ def prepared(
         least = int(checked.get("labelled", True))
         batches = batches_of(sliceable(x), y, weights, int(size), order, least)
         if task.preprocessor is None:
-            batch_checks.check_features(task, x, y)
+            batch_checks.check_names(task, x)
+            batch_checks.check_values(task, x, y)
         x = batches
     else:
         _check_source(x, y)
-        _check_alone(x, y=y, sample_weight=sample_weight, batch_size=batch_size)
+        given = {"y": y, "sample_weight": sample_weight}
+        for name, value in {**given, "batch_size": batch_size}.items():
+            if value is not None:
+                raise ValueError(
+                    f"`{name}` must be None unless `x` is a dict of arrays or "
+                    f"lists: batches have their own. Received: {name} besides "
+                    f"x of type {type(x).__name__}"
+                )
     if is_dataset(x):
         batch_checks.check_batches(task, x, **checked)
-    x = devices.current().divided(x, training)
+    x = devices.current().divided(x, steps is not None)
     if not is_dataset(x):
-        return _prepared_source(task, x, first, checked)
-    if training:
+        return _prepared_source(task, x, steps, checked)
+    if steps is not None:
         batch_checks.check_partners(task, x)
     if _reads_step(task):
+        first = functools.partial(_first, steps)
         x = numbered(x, first, devices.current().draw_number)
     return untuned(mapped(x, task.preprocess_samples))
 
 
-def _prepared_source(task, source, first, checked):
-    """Prepare batches that are not a `tf.data.Dataset`."""
+def _first(steps):
+    """Return the number of a pass's first batch."""
+    return steps.first if steps else 0
 
-    def prepare(x, y, sample_weight, number):
+
+def _prepared_source(task, source, steps, checked):
+    """Return batches that are prepared when they are read.
+
+    A `PyDataset` keeps its length, its workers and its epochs; a generator is
+    read once.
+    """
+
+    def prepare(batch, number):
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
         if isinstance(x, dict):
             batch_checks.check_arrays(task, x, y, **checked)
             batch_checks.check_lists_of_pictures(task, x)
-        return prepared_batch(task, x, y, sample_weight, number)
+        made = prepared_batch(task, x, y, weights, number)
+        # Keras rejects tensors of another library than the backend's.
+        made = keras.tree.map_structure(
+            lambda x: None if x is None else np.asarray(x), made
+        )
+        return made if isinstance(made, tuple) else (made,)
 
-    batches = prepared_source(source, prepare, first)
-    class_weight = checked.get("class_weight")
-    if class_weight and not isinstance(batches, keras.utils.PyDataset):
+    def each():
+        for number, batch in enumerate(source, _first(steps)):
+            yield prepare(batch, number)
+
+    def of_epoch(batch, place):
+        return prepare(batch, _first(steps) + place)
+
+    if isinstance(source, keras.utils.PyDataset):
+        return _Prepared(source, of_epoch)
+    # A torch `DataLoader` raises an error if its length is unknown.
+    with contextlib.suppress(TypeError):
+        return _Prepared(_InOrder(source), of_epoch)
+    if checked.get("class_weight"):
         raise ValueError(
             "`class_weight` needs arrays, a dataset or batches of a known "
-            "number. Let the source give `(x, y, sample_weight)`. Received: "
-            f"class_weight={class_weight!r:.200} with x of type "
-            f"{type(source).__name__}"
+            "number; or let batches be `(x, y, sample_weight)`. Received: x "
+            f"of type {type(source).__name__}"
         )
-    return batches
+    if isinstance(source, collections.abc.Iterator):
+        return each()
+    return read_again(each)
 
 
 def prepared_batch(task, x, y=None, sample_weight=None, number=0):
@@ -320,32 +330,18 @@ def split(data, share):
     """
     if not isinstance(data[0], dict):
         raise ValueError(
-            "`validation_split` needs `x` as a dict of arrays or lists. Pass "
-            "`validation_data` besides a dataset. Received: x of type "
-            f"{type(data[0]).__name__}"
+            "`validation_split` needs `x` as a dict of arrays; else pass "
+            f"`validation_data`. Received: x of type {type(data[0]).__name__}"
         )
     rows = rows_of(data[0])
     count = math.floor(rows * (1 - share))
     if not 0 < count < rows:
         raise ValueError(
-            "`validation_split` must leave rows to train on and rows to "
-            f"validate. Received: validation_split={share}, {rows} rows"
+            "`validation_split` must leave rows for both parts. Received: "
+            f"validation_split={share}, {rows} rows"
         )
     parts = [parts_of(part, count) for part in data]
     return tuple(zip(*parts, strict=True))
-
-
-def _check_shuffle(shuffle, x):
-    if shuffle not in (False, True):
-        raise ValueError(
-            f"`shuffle` must be True or False. Received: shuffle={shuffle!r}"
-        )
-    if shuffle and not isinstance(x, dict):
-        raise ValueError(
-            "`shuffle=True` needs `x` as a dict of arrays or lists. Shuffle a "
-            "dataset yourself, as by `dataset.shuffle(1000)` before it is "
-            f"batched. Received: x of type {type(x).__name__}"
-        )
 
 
 def _check_epochs(x, steps, given):
@@ -362,22 +358,9 @@ def _check_epochs(x, steps, given):
     once = isinstance(x, collections.abc.Iterator)
     if epochs > 1 and once and given.get(steps) is None:
         raise ValueError(
-            f"`{steps}` must be set for several epochs of a generator, which "
-            "is read once. Or pass a `keras.utils.PyDataset`. "
+            f"`{steps}` must be set for several epochs of a generator. "
             f"Received: {steps}=None, epochs={given['epochs']}"
         )
-
-
-def _check_alone(x, **given):
-    """Reject arguments that the batches already contain."""
-    for name, value in given.items():
-        if value is not None:
-            raise ValueError(
-                f"`{name}` must be None unless `x` is a dict of arrays or "
-                "lists; a source of batches, `(x, y)` or "
-                "`(x, y, sample_weight)`, has its own. Received: "
-                f"{name} besides x of type {type(x).__name__}"
-            )
 
 
 def _check_source(source, y):
@@ -389,66 +372,33 @@ def _check_source(source, y):
         and not hasattr(source, "__array__")
     ):
         return
-    rows = isinstance(source, (list, tuple)) and source
+    hint = ""
     if isinstance(y, dict):
-        hint = _SWAPPED
-    elif rows and isinstance(source[0], dict):
-        hint = _ROWS
-    else:
-        table = hasattr(source, "columns") or hasattr(source, "column_names")
-        hint = _TABLE if table else ""
-    kind = type(source).__name__
-    raise ValueError(f"{_KINDS}{hint} Received: x of type {kind}")
-
-
-def prepared_source(source, prepare, first):
-    """Return a source whose batches are prepared when they are read.
-
-    A `PyDataset` keeps its length, its workers and its epochs; a generator is
-    read once.
-
-    Args:
-        source: a `keras.utils.PyDataset`, an iterator, or an iterable that
-            can be read again, such as a torch `DataLoader`; of batches `x`,
-            `(x, y)` or `(x, y, sample_weight)`.
-        prepare: callable that takes `x`, `y`, `sample_weight` and the number
-            of the batch, and returns a batch for Keras.
-        first: callable that returns the number of the first batch.
-
-    Returns:
-        A `keras.utils.PyDataset`, or a source of unknown length for Keras.
-    """
-    if isinstance(source, keras.utils.PyDataset):
-        return _Prepared(source, prepare, first)
-    if isinstance(source, collections.abc.Sized):
-        try:
-            return _Prepared(_InOrder(source), prepare, first)
-        except TypeError:
-            # A torch `DataLoader` raises it if its length is unknown.
-            pass
-    if isinstance(source, collections.abc.Iterator):
-        return _each(source, prepare, first)
-    return read_again(lambda: _each(source, prepare, first))
+        hint = " `x` and `y` are swapped."
+    raise ValueError(
+        "`x` must be a dict of arrays or lists, one row for each sample, such "
+        "as `{'images': [...], 'text': [...]}`, or an iterable of batches of "
+        f"these.{hint} Received: x of type {type(source).__name__}"
+    )
 
 
 class _Prepared(keras.utils.PyDataset):
     """Batches of another `PyDataset`, prepared when they are read."""
 
-    def __init__(self, source, prepare, first):
+    def __init__(self, source, prepare):
         super().__init__(
             workers=source.workers,
             use_multiprocessing=source.use_multiprocessing,
             max_queue_size=source.max_queue_size,
         )
-        self._source, self._prepare, self._first = source, prepare, first
+        self._source, self._prepare = source, prepare
 
     @property
     def num_batches(self):
         return self._source.num_batches
 
     def __getitem__(self, index):
-        batch = self._source[index]
-        return _prepare_batch(self._prepare, batch, self._first() + index)
+        return self._prepare(self._source[index], index)
 
     def on_epoch_begin(self):
         self._source.on_epoch_begin()
@@ -476,17 +426,3 @@ class _InOrder(keras.utils.PyDataset):
         if index == 0:
             self._batches = iter(self._source)
         return next(self._batches)
-
-
-def _each(source, prepare, first):
-    for number, batch in enumerate(source, first()):
-        yield _prepare_batch(prepare, batch, number)
-
-
-def _prepare_batch(prepare, batch, number):
-    parts = keras.utils.unpack_x_y_sample_weight(batch)
-    # Keras rejects tensors of another library than the backend's.
-    prepared = keras.tree.map_structure(
-        lambda x: None if x is None else np.asarray(x), prepare(*parts, number)
-    )
-    return prepared if isinstance(prepared, tuple) else (prepared,)

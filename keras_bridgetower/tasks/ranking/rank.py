@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower.models.heads import contrastive_features
+from keras_bridgetower.preprocessing.verb_inputs import check_numbers
 from keras_bridgetower.tasks.inference import filled
 from keras_bridgetower.tasks.ranking.storage import BlockCache
 from keras_bridgetower.tasks.ranking.storage import NoCache
@@ -54,6 +55,8 @@ def rank(
     Returns:
         float32 array `(images, texts)`.
     """
+    check_numbers([images])
+    check_numbers([texts])
     task.new_heads.check("rank", task.answering_heads)
     if shortlist is not None:
         shortlist = checked_shortlist(
@@ -352,10 +355,9 @@ def checked_shortlist(task, k, images, texts):
     """
     if task.projection_dim is None:
         raise ValueError(
-            "`shortlist` must be None without contrastive heads: they say "
-            "which pairs are near. Use a task or preset with "
-            "`projection_dim`, trained with objective='hard_negatives' or by "
-            f"pre-training. Received: shortlist={k}, projection_dim=None"
+            "`shortlist` must be None without contrastive heads; use a task "
+            "with `projection_dim`. "
+            f"Received: shortlist={k}, projection_dim=None"
         )
     task.new_heads.check("rank", ("itc",))
     if k > min(images, texts):

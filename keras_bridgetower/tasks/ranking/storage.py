@@ -126,8 +126,7 @@ class Sizes:
         if free < text + image:
             raise ValueError(
                 f"`max_memory` must be at least {self.work + text + image} "
-                f"bytes with batch_size={self.batch_size}. Lower "
-                "`batch_size`, or allow more. "
+                f"bytes, or `batch_size` lower than {self.batch_size}. "
                 f"Received: max_memory={self.max_memory}"
             )
         share = min(free // 2, free - image)
@@ -189,11 +188,6 @@ class BlockCache:
 
     def __init__(self, folder, key):
         self._folder = pathlib.Path(folder)
-        if self._folder.exists() and not self._folder.is_dir():
-            raise ValueError(
-                "`cache_dir` must be a folder, or the path of a new one. "
-                f"Received: cache_dir={str(folder)!r}"
-            )
         check_no_link(self._folder, "`cache_dir`")
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / _KEY
@@ -203,13 +197,10 @@ class BlockCache:
         saved = _read(path)
         other = sorted(k for k in key if saved.get(k) != key[k])
         if other:
-            shown = {k: (saved.get(k), key[k]) for k in other}
             raise ValueError(
-                "`cache_dir` must be empty or hold the blocks of this very "
-                f"ranking; it holds one that differs in {', '.join(other)}. "
-                "Pass the same model, pictures, texts and settings as then, "
-                "or another folder. Received: "
-                f"cache_dir={str(folder)!r} with (saved, now): {shown}"
+                "`cache_dir` must be empty or hold blocks of the same model, "
+                f"pictures, texts and settings. Received: {str(folder)!r}, "
+                f"which differs in {', '.join(other)}"
             )
 
     def load(self, block):
@@ -221,8 +212,8 @@ class BlockCache:
             return np.load(path, allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise ValueError(
-                "`cache_dir` holds a damaged file. Remove it, and its block "
-                f"is ranked anew. Received: {str(path)!r}"
+                "`cache_dir` must have no damaged file. Remove it. Received: "
+                f"{str(path)!r}"
             ) from error
 
     def save(self, block, scores):
@@ -272,6 +263,6 @@ def _read(path):
         return dict(read_json(path))
     except (ValueError, TypeError) as error:
         raise ValueError(
-            "`cache_dir` must hold the blocks of a ranking. Use another "
-            f"folder. Received: an unreadable {str(path)!r}"
+            "`cache_dir` must hold the blocks of a ranking. Received: an "
+            f"unreadable {str(path)!r}"
         ) from error

@@ -1,0 +1,262 @@
+"""What holds for each of the ten tasks: it trains, and comes back from disk."""
+
+import every_task
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from builders import ANSWERS
+from builders import MANY_STEPS
+from builders import difference
+from builders import fast
+from builders import features
+from builders import moved
+from builders import randomise
+from builders import raw
+from builders import run
+from builders import shallow
+from builders import slow_on
+
+import keras_bridgetower as kbt
+
+# Values of constructors that are not the defaults.
+VALUES = {
+    "vqa": {"head_hidden_scale": 3},
+    "masked_lm": {"head_epsilon": 1e-12},
+    "contrastive": {"ways": "two_way"},
+    "entailment": {"head_hidden_scale": 1},
+    "nlvr2": {"head_hidden_scale": 1},
+    "pretraining": {"ways": "three_way", "head_epsilon": 1e-12},
+}
+
+
+@pytest.mark.parametrize("name", every_task.TASKS)
+@slow_on("tensorflow", "jax")
+def test_fit_moves_what_is_trainable_and_lowers_the_loss(name):
+    optimizer = keras.optimizers.AdamW(1e-2)
+    task = every_task.make(name)
+    # A part that is frozen stays.
+    if name == "vqa":
+        task.backbone.text_tower.trainable = False
+    fast(task, optimizer, MANY_STEPS)
+    given = {**every_task.given(name), "batch_size": 4, "verbose": 0}
+    changed = moved(task, lambda: task.fit(**given))
+    assert changed == {w.path for w in task.trainable_weights}
+    losses = task.fit(**given, epochs=6).history["loss"]
+    assert min(losses) < losses[0]
+
+
+@pytest.mark.parametrize("name", every_task.TASKS)
+@slow_on("tensorflow", "jax")
+def test_a_preset_gives_the_task_back(name, tmp_path):
+    task = randomise(every_task.make(name, **VALUES.get(name, {})))
+    task.save_to_preset(tmp_path / "preset")
+    copy = type(task).from_preset(str(tmp_path / "preset"))
+    for value in task.config_arguments:
+        assert getattr(copy, value) == getattr(task, value)
+    x = every_task.raw(name) | {"step": 1}
+    made, again = (one.preprocessor(x) for one in (task, copy))
+    keras.tree.map_structure(np.testing.assert_array_equal, again, made)
+    made = made[0] if isinstance(made, tuple) else made
+    outputs = [keras.tree.flatten(run(one, made)) for one in (task, copy)]
+    for found, expected in zip(*outputs, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    # The whole backbone is kept, also of a task of one tower.
+    whole = features()
+    assert difference(run(copy.backbone, whole), run(task.backbone, whole)) == 0
+    with pytest.raises(ValueError, match="must not exist yet"):
+        task.save_to_preset(tmp_path / "preset")
+
+
+X = {"images": np.stack(raw(1)[0]["images"].repeat(3, 0)), "text": ["a"] * 3}
+PAIRS = {"images": np.stack([X["images"]] * 2, 1), "text": X["text"]}
+EYE = np.eye(4, dtype="float32")
+SOFT = EYE[:3] * np.float32(0.3)
+TEN = [["no"] * 10, ["yes"] + ["no"] * 2 + ["red"] * 3 + ["pink"] * 4]
+LABELS = [
+    ("vqa", SOFT, SOFT),
+    ("vqa", np.array([2, 0, 1]), EYE[[2, 0, 1]]),
+    ("vqa", ["red", "yes", "no"], EYE[[2, 0, 1]]),
+    ("vqa", [*TEN, TEN[0]], [EYE[1], [0.3, 0.6, 0.9, 0], EYE[1]]),
+    ("entailment", [2, 0, 1], [2, 0, 1]),
+    ("entailment", ["entailment", "contradiction", "neutral"], [2, 0, 1]),
+    ("nlvr2", [1, 0, 1], [1, 0, 1]),
+    ("nlvr2", [True, False, True], [1, 0, 1]),
+    ("nlvr2", ["True", "False", "True"], [1, 0, 1]),
+    ("image_classifier", ["dog", "cat", "owl"], [1, 0, 2]),
+    ("text_classifier", np.array([1, 0, 2]), [1, 0, 2]),
+    ("text_regressor", [0.5, -1.0, 3.0], [[0.5], [-1.0], [3.0]]),
+    ("contrastive", [3, 8, -3], [3, 8, -3]),
+]
+
+
+def raw_of(name):
+    x = PAIRS if name == "nlvr2" else X
+    return {key: x[key] for key in every_task.TASKS[name].names}
+
+
+@pytest.mark.parametrize("name, y, expected", LABELS)
+def test_forms_of_labels(name, y, expected):
+    made, x = every_task.preprocessor(name), raw_of(name)
+    dtype = np.asarray(expected).dtype.kind.replace("f", "float32")
+    dtype = dtype.replace("i", "int32")
+    for given in (y, np.array(y)):
+        _, eager = made(x, y=given)
+        np.testing.assert_allclose(eager, expected, atol=1e-7)
+        assert eager.dtype == dtype
+    # The same inside tf.data, batched and one by one.
+    rows = tf.data.Dataset.from_tensor_slices((x, tf.constant(y)))
+    ((_, mapped),) = rows.batch(3).map(made)
+    np.testing.assert_allclose(mapped, expected, atol=1e-7)
+    for (_, single), row in zip(rows.map(made), expected, strict=True):
+        np.testing.assert_allclose(single, row, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "name, y, message",
+    [
+        ("vqa", ["red", "pink", "red"], "extend `answers`. Received: y='pink'"),
+        ("vqa", np.array([0, 4, 0]), "ids from 0 to 3.*Received: y=4"),
+        ("vqa", np.array([0, -1, 0]), "Received: y=-1"),
+        ("vqa", np.ones((3, 5), "float32"), r"\(batch, 4\).*\(3, 5\)"),
+        ("vqa", np.ones(3, "float32"), "Received: y of shape"),
+        ("vqa", EYE[:3] * 30, "soft scores from 0 to 1.*30.0"),
+        ("entailment", [0, 3, 0], "ids from 0 to 2.*'entailment'.*y=3"),
+        ("entailment", ["neutral", "maybe", "neutral"], "y='maybe'"),
+        ("entailment", np.array([True, False, True]), "dtype bool"),
+        ("entailment", np.array([[0], [1], [2]]), r"shape \(3, 1\)"),
+        ("entailment", np.int64(1), r"y of shape \(\)"),
+        ("nlvr2", ["True", "true", "True"], "Received: y='true'"),
+        ("nlvr2", [0.0, 1.0, 0.0], "dtype float64"),
+        ("image_classifier", [3, 0, 0], "ids from 0 to 2.*Received: y=3"),
+        ("text_regressor", ["1.5"] * 3, "one finite number for each sample"),
+        ("text_regressor", [np.nan] * 3, "one finite number for each sample"),
+        ("contrastive", np.ones(3), "integers or strings.*Received"),
+        ("contrastive", np.ones((3, 3), int), "integers or strings.*Received"),
+        ("contrastive", np.array(["a", None, "b"]), "integers or strings"),
+    ],
+)
+def test_labels_that_are_refused(name, y, message):
+    with pytest.raises(ValueError, match=message):
+        every_task.preprocessor(name)(raw_of(name), y=y)
+
+
+IMAGE = np.zeros((20, 30, 3), "uint8")
+# Each verb with the parts of its arguments, and the pictures that it takes.
+VERBS = {
+    "vqa": (lambda task: task.answer, "questions"),
+    "entailment": (lambda task: task.entail, "hypotheses"),
+    "retrieval": (lambda task: task.score, "texts"),
+    "contrastive": (lambda task: task.embed, "texts"),
+    "masked_lm": (lambda task: task.fill_mask, "texts"),
+}
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    """Tasks that are asked but not changed, on one backbone."""
+    made = shallow()
+    return {name: every_task.make(name, made) for name in every_task.TASKS}
+
+
+@pytest.mark.parametrize("name", VERBS)
+@pytest.mark.parametrize(
+    "images, texts, message",
+    [
+        ([IMAGE], ["a", "b"], "same number.*images: 1, {}: 2"),
+        ([IMAGE] * 3, ["a", "b"], "same number.*images: 3, {}: 2"),
+        ([], ["a"], r"`images` must hold at least one picture.*images=\[\]"),
+        (IMAGE, [], r"`{}` must hold at least one text.*{}=\[\]"),
+        ([IMAGE] * 2, ["a", " "], r"not be empty.*text\[1\]=' '"),
+        ("/no/such.png", "a", "/no/such.png"),
+        # By the place among all, not in the batch.
+        ([IMAGE] * 3 + ["/no.png"], ["a"] * 4, r"images\[3\]='/no.png'"),
+    ],
+)
+def test_pictures_and_texts_that_are_refused(
+    name, images, texts, message, tasks
+):
+    verb, word = VERBS[name]
+    if name == "masked_lm":
+        hidden = [f"{text}<mask>" if text.strip() else text for text in texts]
+        texts = hidden if isinstance(texts, list) else hidden[0]
+    with pytest.raises(ValueError, match=message.format(word, word)):
+        verb(tasks[name])(images, texts, batch_size=2)
+
+
+@pytest.mark.parametrize(
+    "name, call, message",
+    [
+        ("vqa", lambda t: t.answer(IMAGE, "a", top_k=5), "from 1 to 4.*=5"),
+        ("vqa", lambda t: t.answer(IMAGE, "a", top_k=0), "top_k=0"),
+        ("contrastive", lambda t: t.embed(), "`images` or `texts` must be"),
+        ("contrastive", lambda t: t.embed(texts="a", batch_size=0), "batch_si"),
+        ("contrastive", lambda t: t.embed(IMAGE, ["a", "b"]), "a single one"),
+        ("contrastive", lambda t: t.embed([IMAGE], "a"), "a single one"),
+        ("masked_lm", lambda t: t.fill_mask(IMAGE, "a"), "hold <mask>.*='a'"),
+        ("masked_lm", lambda t: t.fill_mask([IMAGE], "<mask>"), "same number"),
+        ("masked_lm", lambda t: t.fill_mask(IMAGE, "<mask>", 262), "top_k=262"),
+        (
+            "masked_lm",
+            lambda t: t.fill_mask([IMAGE] * 2, ["<mask>", "a" * 30 + "<mask>"]),
+            r"within the 24 tokens.*text\[1\]",
+        ),
+        (
+            "nlvr2",
+            lambda t: t.compare([IMAGE] * 2, [IMAGE] * 2, ["a"]),
+            "left: 2, right: 2, statements: 1",
+        ),
+        (
+            "nlvr2",
+            lambda t: t.compare(IMAGE, [IMAGE] * 2, ["a"] * 3),
+            "left: a single one, right: 2",
+        ),
+        ("nlvr2", lambda t: t.compare([], [], []), "at least one picture"),
+        (
+            "nlvr2",
+            lambda t: t.compare(IMAGE, "/no/such.png", "a"),
+            r"images\[1\].*/no/such.png",
+        ),
+        ("image_classifier", lambda t: t.classify([]), "at least one picture"),
+        ("text_classifier", lambda t: t.classify("a", ["c"]), "same number"),
+        (
+            "text_classifier",
+            lambda t: t.classify(["a", "b"], ["c"]),
+            "2 and 1 texts",
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*texts cut")
+def test_requests_that_are_refused(name, call, message, tasks):
+    with pytest.raises(ValueError, match=message):
+        call(tasks[name])
+
+
+def test_without_a_preprocessor(tasks):
+    made = tasks["vqa"].backbone
+    for verb in (
+        lambda: kbt.BridgeTowerVQA(made, answers=ANSWERS).answer(IMAGE, "a"),
+        lambda: kbt.BridgeTowerContrastive(made).embed(texts="a"),
+        lambda: kbt.BridgeTowerMaskedLM(made).fill_mask(IMAGE, "<mask>"),
+        lambda: kbt.BridgeTowerRetrieval(made).rank([IMAGE], ["a"]),
+    ):
+        with pytest.raises(ValueError, match="`preprocessor` must be set"):
+            verb()
+
+
+@pytest.mark.parametrize("name", every_task.TASKS)
+def test_features_that_do_not_fit_a_call(name, tasks):
+    task = tasks[name]
+    made = task.preprocessor(every_task.raw(name) | {"step": 0})
+    made = made[0] if isinstance(made, tuple) else made
+    for key in task.input:
+        with pytest.raises(ValueError, match=f"missing: .'{key}'"):
+            task({k: v for k, v in made.items() if k != key})
+        if len(task.input) > 1:
+            with pytest.raises(ValueError, match="same batch size"):
+                task({**made, key: made[key][:1]})
+    if "images" in task.input:
+        shape = ", ".join(map(str, task.input["images"].shape[1:]))
+        for images in (made["images"][..., :16, :], made["images"][:, 0]):
+            with pytest.raises(ValueError, match=rf"\(batch, {shape}\)"):
+                task({**made, "images": images})

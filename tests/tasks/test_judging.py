@@ -1,0 +1,198 @@
+"""Visual entailment, and statements about two pictures."""
+
+import warnings
+
+import every_task
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from builders import SIDE
+from builders import array
+from builders import backbone
+from builders import classifier_head
+from builders import difference
+from builders import features
+from builders import randomise
+from builders import raw
+from builders import shallow
+from builders import slow_on
+from convert import official
+from PIL import Image
+
+import keras_bridgetower as kbt
+
+BLACK = np.zeros((20, 30, 3), "uint8")
+WHITE = np.full((30, 20, 3), 255, "uint8")
+
+
+def pairs(batch=4):
+    x, _ = raw(2 * batch)
+    images = x["images"].reshape(batch, 2, *x["images"].shape[1:])
+    return {"images": images, "text": x["text"][:batch]}
+
+
+def inputs(batch=3):
+    """Features, the pictures of each pair different."""
+    left, right = features(batch=batch), features(batch=batch, seed=1)
+    images = np.stack([left["images"], right["images"]], axis=1)
+    return {**left, "images": images}
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    """Tasks that are asked but not changed."""
+    made = shallow()
+    names = ("entailment", "nlvr2")
+    return {name: randomise(every_task.make(name, made)) for name in names}
+
+
+def test_entailment_in_closed_form():
+    judge, x = randomise(kbt.BridgeTowerEntailment(backbone())), features()
+    pooled = judge.backbone(x, training=False)["pooled"]
+    expected = classifier_head(pooled, judge.heads["entailment"].weights)
+    assert difference(judge(x, training=False), expected) <= 1e-5
+
+
+@slow_on("jax")
+def test_nlvr2_in_closed_form():
+    judge = randomise(kbt.BridgeTowerNLVR2(backbone()))
+    made, parts = inputs(), judge.backbone
+    text = parts.text_tower({k: made[k] for k in parts.text_tower.input})
+    pooled = [
+        array(
+            parts.fusion(
+                text,
+                parts.image_tower(made["images"][:, place]),
+                made["padding_mask"],
+                image_row=place + 1,
+            )["pooled"]
+        )
+        for place in (0, 1)
+    ]
+    head = judge.heads["nlvr2"]
+    expected = classifier_head(np.concatenate(pooled, -1), head.weights)
+    found = array(judge(made, training=False))
+    assert difference(found, expected) <= 1e-5
+    # 4D in, 1.5 x 2D hidden, two logits.
+    assert head.weights[0].shape == (64, 48) and found.shape == (3, 2)
+    # The order of the pictures counts.
+    swapped = {**made, "images": made["images"][:, ::-1].copy()}
+    assert difference(judge(swapped, training=False), expected) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "name, key, head, width",
+    [
+        ("Entailment", "snli", "entailment", 128),
+        ("NLVR2", "nlvr2", "nlvr2", 256),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*takes features only")
+@slow_on("tensorflow")
+def test_the_authors_heads_open(name, key, head, width, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    state = official.save(tmp_path / "a.ckpt", key)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "New and random")
+        cls = getattr(kbt, f"BridgeTower{name}")
+        model = cls.from_preset(tmp_path / "a.ckpt")
+    weights = [
+        state[f"{key}_classifier.{i}.{kind}"].numpy().T
+        for i in (0, 1, 3)
+        for kind in ("weight", "bias")
+    ]
+    x = np.random.default_rng(0).normal(size=(3, width)).astype("float32")
+    found = model.heads[head](x, training=False)
+    assert difference(found, classifier_head(x, weights)) <= 1e-5
+    rows = array(model.backbone.fusion.type_embedding)
+    table = state["token_type_embeddings.weight"].numpy()
+    np.testing.assert_array_equal(rows[: len(table)], table)
+
+
+def test_each_tower_runs_once(tasks, monkeypatch):
+    runs = []
+    call = kbt.Tower.call
+
+    def counted(tower, *args, **kwargs):
+        runs.append(tower.name)
+        return call(tower, *args, **kwargs)
+
+    monkeypatch.setattr(kbt.Tower, "call", counted)
+    tasks["nlvr2"](inputs(), training=False)
+    assert sorted(runs) == ["image_tower", "text_tower"]
+
+
+def test_dropout_of_the_head():
+    model = kbt.BridgeTowerNLVR2(shallow(), dropout=0.5)
+    made = {k: keras.ops.convert_to_tensor(v) for k, v in inputs().items()}
+    still = array(model(made, training=False))
+    assert difference(model(made, training=True), still) > 0
+
+
+@slow_on("tensorflow", "jax")
+def test_forms_of_entail(tasks):
+    judge = tasks["entailment"]
+    label, shares = judge.entail(BLACK, "is it red?")
+    assert tuple(shares) == ("contradiction", "neutral", "entailment")
+    assert label == max(shares, key=shares.get)
+    many = judge.entail([BLACK, BLACK], ["is it red?", "why?"], batch_size=2)
+    assert many[0][1] == pytest.approx(shares, abs=1e-6)
+    x, _ = raw(2)
+    weights = np.exp(judge.predict(x, verbose=0).astype("float64"))
+    found = judge.entail(list(x["images"]), x["text"])
+    np.testing.assert_allclose(
+        [list(shares.values()) for _, shares in found],
+        weights / weights.sum(-1, keepdims=True),
+        atol=1e-6,
+    )
+
+
+@slow_on("tensorflow", "jax")
+def test_forms_of_compare(tasks, tmp_path):
+    judge = tasks["nlvr2"]
+    Image.fromarray(BLACK).save(tmp_path / "a.png")
+    true, share = judge.compare(tmp_path / "a.png", WHITE, "is it red?")
+    assert isinstance(true, bool) and 0.5 <= share < 1
+    # Bytes of a file are one picture, of whichever type they are.
+    encoded = bytearray((tmp_path / "a.png").read_bytes())
+    assert judge.compare(encoded, WHITE, "is it red?") == (true, share)
+    x = pairs(2)
+    logits = judge.predict(x, verbose=0).astype("float64")
+    found = judge.compare(x["images"][:, 0], x["images"][:, 1], x["text"])
+    assert [t for t, _ in found] == (logits[:, 1] > logits[:, 0]).tolist()
+    margin = np.abs(logits[:, 1] - logits[:, 0])
+    np.testing.assert_allclose(
+        [s for _, s in found], 1 / (1 + np.exp(-margin)), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "images, text",
+    [
+        (BLACK, "a"),
+        ([BLACK], ["a"]),
+        ([[BLACK] * 3], ["a"]),
+        ([[BLACK, WHITE]], ["a", "b"]),
+        ([[BLACK, WHITE]], "a"),
+    ],
+)
+def test_pictures_that_are_no_pairs(images, text):
+    with pytest.raises(ValueError, match="2 pictures each.*Received: images"):
+        every_task.preprocessor("nlvr2")({"images": images, "text": text})
+
+
+def test_pairs_in_every_place():
+    made = every_task.preprocessor("nlvr2")
+    x = pairs(3)
+    eager = made(x)
+    assert eager["images"].shape == (3, 2, SIDE, SIDE, 3)
+    lists = made({**x, "images": [list(pair) for pair in x["images"]]})
+    assert difference(lists, eager) == 0
+    converter = made.image_converter
+    assert difference(eager["images"][1, 1], converter(x["images"][1, 1])) == 0
+    rows = tf.data.Dataset.from_tensor_slices(x)
+    ((mapped),) = rows.batch(3).map(made)
+    assert difference({k: v.numpy() for k, v in mapped.items()}, eager) == 0
+    for i, single in enumerate(rows.map(made)):
+        assert difference(single["images"].numpy(), eager["images"][i]) == 0
