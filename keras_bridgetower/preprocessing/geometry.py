@@ -188,6 +188,5 @@ def check_resizer(resizer):
     module = MODULES[resizer]
     if importlib.util.find_spec(module) is None:
         raise ImportError(
-            f"`resizer` must be 'pillow', or do `pip install {module}`. "
-            f"Received: resizer={resizer!r}"
+            f"resizer={resizer!r} needs {module}: `pip install {module}`"
         )

@@ -11,11 +11,7 @@ from PIL import Image
 from PIL import ImageOps
 
 from keras_bridgetower.files import open_regular
-from keras_bridgetower.preprocessing.picture_arrays import check_size
-from keras_bridgetower.preprocessing.picture_arrays import from_16_bit
-from keras_bridgetower.preprocessing.picture_arrays import from_array
-from keras_bridgetower.preprocessing.picture_arrays import over_white
-from keras_bridgetower.preprocessing.picture_arrays import too_many_pixels
+from keras_bridgetower.preprocessing import picture_arrays
 
 # Mean and standard deviation of the color channels of CLIP's training
 # pictures, for values from 0 to 1.
@@ -34,7 +30,6 @@ URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 # What is one picture, whatever its content.
 SINGLE = (str, bytes, bytearray, memoryview, os.PathLike, io.IOBase)
 SINGLE += (Image.Image,)
-EIGHT_BIT_MODES = ("1", "L", "P", "RGB", "YCbCr", "CMYK", "HSV")
 ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 # Formats whose mode I says that 65535 is white.
 SCALED_FORMATS = ("PNG", "PPM")
@@ -109,7 +104,7 @@ def open_image(image, name="images"):
         return decode_image(bytes(image), name)
     if isinstance(image, io.IOBase):
         return _open_file(image, name)
-    return Image.fromarray(from_array(image, name))
+    return Image.fromarray(picture_arrays.from_array(image, name))
 
 
 def decode_image(data, name="images"):
@@ -163,7 +158,7 @@ def check_head(file, name="images"):
     """
     with Image.open(file, formats=FORMATS) as image:
         shown = f"{image.format} of {image.width} x {image.height}"
-        check_size(image.size, name, shown)
+        picture_arrays.check_size(image.size, name, shown)
         # Others are searched when they are decoded: the whole file is read.
         if image.info.get("progressive"):
             _check_scans(file, name, shown)
@@ -301,7 +296,7 @@ def _reading(name, shown):
         yield
     # Opening looks at the size too, and errs where warnings are errors.
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
-        raise ValueError(too_many_pixels(name, shown)) from e
+        raise ValueError(picture_arrays.too_many_pixels(name, shown)) from e
     # Damaged files make Pillow raise nearly anything, struct.error included.
     except Exception as error:
         raise ValueError(_unreadable(name, shown, error)) from error
@@ -311,7 +306,7 @@ def _open(file, name, shown):
     with _reading(name, shown):
         image = Image.open(file, formats=FORMATS)
     with image:
-        check_size(image.size, name, shown)
+        picture_arrays.check_size(image.size, name, shown)
         if image.format in ("JPEG", "MPO"):
             _check_scans(file, name, shown)
         # In place: it is ours, and a copy costs a third of decoding.
@@ -321,7 +316,7 @@ def _open(file, name, shown):
 
 def _decode(image, name, shown):
     """Convert a user's Pillow image, which is not changed."""
-    check_size(image.size, name, shown)
+    picture_arrays.check_size(image.size, name, shown)
     turned = _turn(image, name, shown, in_place=False) or image
     return _to_rgb(turned, name, shown, image.format)
 
@@ -339,22 +334,18 @@ def _turn(image, name, shown, in_place):
 
 def _to_rgb(image, name, shown, file_format):
     if image.mode in ALPHA_MODES or image.has_transparency_data:
-        return over_white(image)
+        return picture_arrays.over_white(image)
     if image.mode == "RGB":
         return image
-    if image.mode in EIGHT_BIT_MODES:
-        return image.convert("RGB")
     if image.mode.startswith("I"):
         # Pillow's own conversion clips 16-bit values at 255.
         known = file_format in SCALED_FORMATS
-        gray = from_16_bit(np.asarray(image), name, shown, known)
+        gray = picture_arrays.from_16_bit(np.asarray(image), name, shown, known)
         return Image.fromarray(gray).convert("RGB")
     if image.mode == "F":
-        return Image.fromarray(from_array(image, name, shown))
-    raise ValueError(
-        f"`{name}` must be in a mode that converts to RGB. Received: "
-        f"{name}={shown} with mode {image.mode}"
-    )
+        return Image.fromarray(picture_arrays.from_array(image, name, shown))
+    with _reading(name, shown):
+        return image.convert("RGB")
 
 
 _URL_SAFE = str.maketrans("-_", "+/")

@@ -96,11 +96,6 @@ class Masking(abc.ABC):
     def __call__(self, token_ids, padding_mask, seed):
         single = np.ndim(token_ids) == 1
         ids = np.atleast_2d(token_ids).astype("int32")
-        if ids.shape[1] != self.sequence_length:
-            raise ValueError(
-                f"`token_ids` must be (batch, {self.sequence_length}), the "
-                f"`sequence_length`. Received: token_ids of shape {ids.shape}"
-            )
         rng = np.random.default_rng(seed)
         allowed = np.atleast_2d(padding_mask).astype(bool)
         allowed &= ~np.isin(ids, self.special_token_ids)

@@ -150,11 +150,6 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
         return apply_numpy(_checked_match, [y], ("int32", shape_of(y)))
 
     def _draw(self, y, step, batch):
-        if isinstance(y, dict) and "image_id" not in y:
-            raise ValueError(
-                "`y` must be image ids, or a dict of 'image_id' or 'match'. "
-                f"Received: y with the keys {sorted(y)}"
-            )
         ids = as_image_ids(y["image_id"] if isinstance(y, dict) else y)
         _check_number(ids, batch)
         *drawn, labels = self.draws(

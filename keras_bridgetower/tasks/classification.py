@@ -9,15 +9,7 @@ from keras_bridgetower.metrics.keras_metrics import VQAScore
 from keras_bridgetower.models.fusion import IMAGE_ROW
 from keras_bridgetower.models.fusion import SECOND_IMAGE_ROW
 from keras_bridgetower.objectives.losses import VQALoss
-from keras_bridgetower.preprocessing.classification import ENTAILMENT_LABELS
-from keras_bridgetower.preprocessing.classification import TRUTH_VALUES
-from keras_bridgetower.preprocessing.classification import (
-    BridgeTowerEntailmentPreprocessor,
-)
-from keras_bridgetower.preprocessing.classification import (
-    BridgeTowerNLVR2Preprocessor,
-)
-from keras_bridgetower.preprocessing.classification import checked_answers
+from keras_bridgetower.preprocessing import classification as preprocessing
 from keras_bridgetower.preprocessing.verb_inputs import PicturePairs
 from keras_bridgetower.preprocessing.verb_inputs import Texts
 from keras_bridgetower.preprocessing.verb_inputs import check_order
@@ -125,7 +117,7 @@ class BridgeTowerEntailment(ClassificationTask):
     Source: BridgeTower (AAAI 2023), SNLI-VE fine-tuning.
     """
 
-    preprocessor_cls = BridgeTowerEntailmentPreprocessor
+    preprocessor_cls = preprocessing.BridgeTowerEntailmentPreprocessor
     task_name = "entailment"
     verbs = (verbs.ENTAIL,)
     recipe_arguments = {"head_hidden_scale": "head_scale"}
@@ -135,7 +127,7 @@ class BridgeTowerEntailment(ClassificationTask):
         self, backbone, preprocessor=None, head_hidden_scale=2, **kwargs
     ):
         head = {
-            "num_classes": len(ENTAILMENT_LABELS),
+            "num_classes": len(preprocessing.ENTAILMENT_LABELS),
             "head_hidden_scale": head_hidden_scale,
         }
         super().__init__(backbone, preprocessor, {"entailment": head}, **kwargs)
@@ -147,7 +139,7 @@ class BridgeTowerEntailment(ClassificationTask):
 
     @property
     def class_names(self):
-        return list(ENTAILMENT_LABELS)
+        return list(preprocessing.ENTAILMENT_LABELS)
 
     @classmethod
     def head_arguments(cls, heads):
@@ -180,7 +172,9 @@ class BridgeTowerEntailment(ClassificationTask):
         """
         sources = self.sources(images, hypotheses, "hypotheses")
         found = self.probabilities("entail", sources, batch_size)
-        return one_or_all(labelled(ENTAILMENT_LABELS, found), sources)
+        return one_or_all(
+            labelled(preprocessing.ENTAILMENT_LABELS, found), sources
+        )
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -223,7 +217,7 @@ class BridgeTowerNLVR2(ClassificationTask):
     Source: BridgeTower (AAAI 2023), NLVR2 fine-tuning of the base model.
     """
 
-    preprocessor_cls = BridgeTowerNLVR2Preprocessor
+    preprocessor_cls = preprocessing.BridgeTowerNLVR2Preprocessor
     task_name = "nlvr2"
     verbs = (verbs.COMPARE,)
     config_arguments = ("head_hidden_scale", "dropout")
@@ -241,7 +235,7 @@ class BridgeTowerNLVR2(ClassificationTask):
         **kwargs,
     ):
         head = {
-            "num_classes": len(TRUTH_VALUES),
+            "num_classes": len(preprocessing.TRUTH_VALUES),
             "head_hidden_scale": head_hidden_scale,
             "dropout": dropout,
         }
@@ -371,7 +365,9 @@ class BridgeTowerVQA(BridgeTowerTask):
                 "`answers` must list the classes, here or in the "
                 "preprocessor. Received: answers=None"
             )
-        answers = checked_answers(known if answers is None else answers)
+        answers = preprocessing.checked_answers(
+            known if answers is None else answers
+        )
         if known is not None and known != answers:
             raise ValueError(
                 "`answers` must be those of the preprocessor, in their order. "

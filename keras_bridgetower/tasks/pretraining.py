@@ -12,14 +12,7 @@ from keras_bridgetower.objectives.losses import ContrastiveLoss
 from keras_bridgetower.objectives.losses import MaskedLMLoss
 from keras_bridgetower.objectives.pair_outputs import pair_outputs
 from keras_bridgetower.objectives.pair_outputs import with_packed
-from keras_bridgetower.preprocessing.pretraining import OBJECTIVES
-from keras_bridgetower.preprocessing.pretraining import (
-    BridgeTowerMaskedLMPreprocessor,
-)
-from keras_bridgetower.preprocessing.pretraining import (
-    BridgeTowerPretrainingPreprocessor,
-)
-from keras_bridgetower.preprocessing.pretraining import checked_objectives
+from keras_bridgetower.preprocessing import pretraining as preprocessing
 from keras_bridgetower.preprocessing.verb_inputs import MaskedTexts
 from keras_bridgetower.preprocessing.verb_inputs import Pictures
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
@@ -77,7 +70,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
     Source: BridgeTower (AAAI 2023); ALBEF for the hard negatives.
     """
 
-    preprocessor_cls = BridgeTowerPretrainingPreprocessor
+    preprocessor_cls = preprocessing.BridgeTowerPretrainingPreprocessor
     label_arguments = ("objectives", "negatives")
     task_name = "pretraining"
     recipe_arguments = {"objectives": "objective"}
@@ -93,14 +86,16 @@ class BridgeTowerPretraining(BridgeTowerTask):
         self,
         backbone,
         preprocessor=None,
-        objectives=OBJECTIVES,
+        objectives=preprocessing.OBJECTIVES,
         negatives="random_negatives",
         projection_dim=256,
         ways="two_way",
         head_epsilon=1e-5,
         **kwargs,
     ):
-        self.objectives = checked_objectives(objectives, negatives)
+        self.objectives = preprocessing.checked_objectives(
+            objectives, negatives
+        )
         self.negatives = negatives
         if preprocessor is not None:
             made = (preprocessor.objectives, preprocessor.negatives)
@@ -123,7 +118,10 @@ class BridgeTowerPretraining(BridgeTowerTask):
 
     @classmethod
     def head_arguments(cls, heads):
-        defaults = {"objectives": OBJECTIVES, "negatives": "random_negatives"}
+        defaults = {
+            "objectives": preprocessing.OBJECTIVES,
+            "negatives": "random_negatives",
+        }
         if heads.get("mlm"):
             defaults["head_epsilon"] = heads["mlm"]["epsilon"]
         return {**defaults, **heads.get("itc", {})}
@@ -241,7 +239,7 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
     Source: BridgeTower (AAAI 2023), masked language modeling.
     """
 
-    preprocessor_cls = BridgeTowerMaskedLMPreprocessor
+    preprocessor_cls = preprocessing.BridgeTowerMaskedLMPreprocessor
     task_name = "masked_lm"
     verbs = (verbs.FILL,)
     config_arguments = ("head_epsilon",)

@@ -2,16 +2,7 @@
 
 import keras
 
-from keras_bridgetower.preprocessing.classification import (
-    BridgeTowerImageClassifierPreprocessor,
-)
-from keras_bridgetower.preprocessing.classification import (
-    BridgeTowerTextClassifierPreprocessor,
-)
-from keras_bridgetower.preprocessing.classification import (
-    BridgeTowerTextRegressorPreprocessor,
-)
-from keras_bridgetower.preprocessing.classification import checked_answers
+from keras_bridgetower.preprocessing import classification as preprocessing
 from keras_bridgetower.preprocessing.verb_inputs import Pictures
 from keras_bridgetower.preprocessing.verb_inputs import TextPairs
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
@@ -33,7 +24,7 @@ class _Labelled(ClassificationTask):
     def __init__(self, backbone, preprocessor, labels, head, **kwargs):
         known = getattr(preprocessor, "labels", None)
         if labels is not None:
-            labels = checked_answers(labels, "labels")
+            labels = preprocessing.checked_answers(labels, "labels")
         labels = known if labels is None else labels
         if not labels or known not in (None, labels):
             raise ValueError(
@@ -96,7 +87,7 @@ class BridgeTowerImageClassifier(_Labelled):
     never trained the new Linear, here it is trained.
     """
 
-    preprocessor_cls = BridgeTowerImageClassifierPreprocessor
+    preprocessor_cls = preprocessing.BridgeTowerImageClassifierPreprocessor
     task_name = "image_classifier"
     verbs = (verbs.CLASSIFY_IMAGE,)
     head_name = "image_class"
@@ -170,7 +161,7 @@ class BridgeTowerTextClassifier(_Labelled):
     RoBERTa's sequence classifiers.
     """
 
-    preprocessor_cls = BridgeTowerTextClassifierPreprocessor
+    preprocessor_cls = preprocessing.BridgeTowerTextClassifierPreprocessor
     task_name = "text_classifier"
     verbs = (verbs.CLASSIFY_TEXT,)
     head_name = "text_class"
@@ -239,7 +230,7 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
     Source: STS-B of the GLUE experiments of BridgeTower (AAAI 2023).
     """
 
-    preprocessor_cls = BridgeTowerTextRegressorPreprocessor
+    preprocessor_cls = preprocessing.BridgeTowerTextRegressorPreprocessor
     task_name = "text_regressor"
     verbs = (verbs.RATE,)
     config_arguments = ("dropout",)

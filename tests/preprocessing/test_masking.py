@@ -252,9 +252,3 @@ def test_bad_values(values):
     (name,) = values
     with pytest.raises(ValueError, match=f"`{name}`"):
         tokens(**values)
-
-
-def test_bad_shapes():
-    ids, mask = batch(2)
-    with pytest.raises(ValueError, match="`token_ids` must be .batch, 20"):
-        tokens()(ids[:, :9], mask[:, :9], seed=0)

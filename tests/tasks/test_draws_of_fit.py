@@ -193,7 +193,7 @@ def test_parts_of_lists(task):
     # Six rows to train on, then the last two.
     assert sorted(made.steps[-1][1]) == ["g", "h"]
     assert sorted(made.taken()) == [0, 1, 2]
-    with pytest.raises(ValueError, match="rows for both parts.*8 rows"):
+    with pytest.raises(ValueError, match="at least one sample"):
         task.fit(data(), validation_split=1.0, **values)
     with pytest.raises(ValueError, match="needs `x` as a dict"):
         task.fit(dataset(), validation_split=0.5)

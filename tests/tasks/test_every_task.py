@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from builders import ANSWERS
 from builders import MANY_STEPS
+from builders import SIDE
 from builders import difference
 from builders import fast
 from builders import features
@@ -16,6 +17,7 @@ from builders import raw
 from builders import run
 from builders import shallow
 from builders import slow_on
+from builders import tokenizer
 
 import keras_bridgetower as kbt
 
@@ -56,11 +58,9 @@ def test_a_preset_gives_the_task_back(name, tmp_path):
         assert getattr(copy, value) == getattr(task, value)
     x = every_task.raw(name) | {"step": 1}
     made, again = (one.preprocessor(x) for one in (task, copy))
-    keras.tree.map_structure(np.testing.assert_array_equal, again, made)
+    check_equal(again, made)
     made = made[0] if isinstance(made, tuple) else made
-    outputs = [keras.tree.flatten(run(one, made)) for one in (task, copy)]
-    for found, expected in zip(*outputs, strict=True):
-        np.testing.assert_array_equal(found, expected)
+    check_equal(run(copy, made), run(task, made))
     # The whole backbone is kept, also of a task of one tower.
     whole = features()
     assert difference(run(copy.backbone, whole), run(task.backbone, whole)) == 0
@@ -139,6 +139,50 @@ def test_forms_of_labels(name, y, expected):
 def test_labels_that_are_refused(name, y, message):
     with pytest.raises(ValueError, match=message):
         every_task.preprocessor(name)(raw_of(name), y=y)
+
+
+# Preprocessors that draw; the name and the shape of what they draw.
+DRAWS = {
+    "masked_lm": ("mask_positions", (22,)),
+    "pretraining": ("masked_token_ids", (24,)),
+    "random_negatives": ("match", ()),
+    "hard_negatives": ("image_id", ()),
+    "ranking": ("false_texts", (15,)),
+    "ranking_and_matching": ("match", ()),
+}
+
+
+@pytest.mark.parametrize("kind", DRAWS)
+def test_draws_depend_on_the_number_of_the_batch(kind):
+    def make():
+        if kind in every_task.TASKS:
+            return every_task.preprocessor(kind)
+        converter = kbt.BridgeTowerImageConverter(SIDE)
+        cls = kbt.BridgeTowerRetrievalPreprocessor
+        return cls(tokenizer(), converter, kind)
+
+    made, (x, _), (name, shape) = make(), raw(4), DRAWS[kind]
+    y = None if kind == "masked_lm" else every_task.IDS
+    # Without a number they are counted, in tf.data too.
+    counted = [made(x, y=y) for _ in range(3)]
+    rows = tf.data.Dataset.from_tensor_slices(x if y is None else (x, y))
+    batches = rows.repeat(3).batch(4, drop_remainder=True)
+    assert counted[0][0][name].shape == (4, *shape)
+    assert counted[0][0][name].dtype == np.int32
+    for found, expected in zip(batches.map(make()), counted, strict=True):
+        check_equal(found, expected)
+    numbered = [make()({**x, "step": step}, y=y) for step in (7, np.int64(7))]
+    check_equal(*numbered)
+    check_equal(made({**x, "step": 7}, y=y), numbered[0])
+    with pytest.raises(AssertionError):
+        check_equal(made({**x, "step": 8}, y=y), numbered[0])
+    with pytest.raises(ValueError, match=r"must be a scalar.*shape \(2,\)"):
+        made({**x, "step": np.arange(2)}, y=y)
+
+
+def check_equal(a, b):
+    for x, y in zip(keras.tree.flatten(a), keras.tree.flatten(b), strict=True):
+        np.testing.assert_array_equal(x, y)
 
 
 IMAGE = np.zeros((20, 30, 3), "uint8")

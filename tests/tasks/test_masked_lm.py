@@ -150,48 +150,6 @@ def test_positions_and_labels_give_the_text_back():
     assert 0.05 < unchanged / hidden < 0.2
 
 
-def test_a_step_gives_the_same_masks_everywhere():
-    x, _ = raw(4)
-    made = preprocessor()
-    eager, labels = made({**x, "step": 3})
-    again, _ = preprocessor()({**x, "step": np.int64(3)})
-    assert difference(again, eager) == 0
-    other, _ = made({**x, "step": 4})
-    assert difference(other["token_ids"], eager["token_ids"]) > 0
-    seeded, _ = preprocessor(seed=1)({**x, "step": 3})
-    assert difference(seeded["token_ids"], eager["token_ids"]) > 0
-    # Batches without a number are counted.
-    counted = [made(x)[0]["token_ids"] for _ in range(2)]
-    assert difference(*counted) > 0
-
-    rows = tf.data.Dataset.from_tensor_slices(x).batch(4).enumerate()
-    numbered = rows.map(lambda i, x: {**x, "step": i + 3})
-    ((mapped, targets),) = numbered.map(preprocessor())
-    assert {k: v.dtype for k, v in mapped.items() if k != "images"} == {
-        k: tf.int32 for k in ("token_ids", "padding_mask", "mask_positions")
-    }
-    assert difference({k: v.numpy() for k, v in mapped.items()}, eager) == 0
-    np.testing.assert_array_equal(targets, labels)
-
-    single = {"images": x["images"][0], "text": x["text"][0], "step": 3}
-    features, labels = made(single)
-    assert features["token_ids"].shape == (LENGTH,)
-    assert features["mask_positions"].shape == labels.shape == (MASKS,)
-
-
-@pytest.mark.parametrize(
-    "x, y, message",
-    [
-        ({}, [1], "`y` must not be given.*Received: y="),
-        ({"step": np.arange(2)}, None, r"must be a scalar.*shape \(2,\)"),
-    ],
-)
-def test_bad_training_input(x, y, message):
-    raw_x = {"images": [IMAGE, IMAGE], "text": ["a", "b"], **x}
-    with pytest.raises(ValueError, match=message):
-        preprocessor()(raw_x, y=y)
-
-
 @pytest.mark.parametrize(
     "values", [dict(rate=1.5), dict(max_masks=0), dict(max_masks=LENGTH + 1)]
 )

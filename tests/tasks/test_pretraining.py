@@ -68,25 +68,6 @@ def test_half_of_the_rows_match():
     assert len({tuple(labels) for labels in drawn}) > 10
 
 
-def test_a_numbered_batch_has_its_own_draws():
-    x, _ = raw(4)
-    made = preprocessor(seed=3)
-    made(x, y=IDS)
-    seventh = made({**x, "step": 7}, y=IDS)
-    eighth = made({**x, "step": 8}, y=IDS)
-    again = preprocessor(seed=3)({**x, "step": 7}, y=IDS)
-    assert difference(again[0], seventh[0]) == 0
-    assert difference(eighth[1], seventh[1]) > 0
-    data = tf.data.Dataset.from_tensors(({**x, "step": 7}, IDS)).map(made)
-    ((features, labels),) = data
-    assert (
-        difference({k: v.numpy() for k, v in features.items()}, seventh[0]) == 0
-    )
-    assert (
-        difference({k: v.numpy() for k, v in labels.items()}, seventh[1]) == 0
-    )
-
-
 def test_equal_pictures_have_equal_ids():
     x, _ = raw(4)
     x["images"][2] = x["images"][0]

@@ -35,15 +35,8 @@ from keras_bridgetower.backend import devices
 from keras_bridgetower.backend.keras_private.training import closed_after
 from keras_bridgetower.backend.keras_private.training import read_again
 from keras_bridgetower.checks import check_count
+from keras_bridgetower.preprocessing import tf_datasets
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
-from keras_bridgetower.preprocessing.tf_datasets import batches_of
-from keras_bridgetower.preprocessing.tf_datasets import is_dataset
-from keras_bridgetower.preprocessing.tf_datasets import mapped
-from keras_bridgetower.preprocessing.tf_datasets import numbered
-from keras_bridgetower.preprocessing.tf_datasets import parts_of
-from keras_bridgetower.preprocessing.tf_datasets import rows_of
-from keras_bridgetower.preprocessing.tf_datasets import sliceable
-from keras_bridgetower.preprocessing.tf_datasets import untuned
 from keras_bridgetower.preprocessing.tf_graph import typed_errors
 from keras_bridgetower.tasks.fit import batch_checks
 from keras_bridgetower.tasks.fit.steps import Shuffled
@@ -81,11 +74,11 @@ def for_training(task, steps, data, validation, batch_size, shuffle, given):
     _check_validation(validation_data, share, given)
     if share and validation_data is None:
         # Errors name the rows of all data.
-        data = (sliceable(data[0]), *data[1:])
+        data = (tf_datasets.sliceable(data[0]), *data[1:])
         data, validation_data = split(data, share)
     order = None
     if shuffle or shuffle is None and arrays:
-        order = Shuffled(rows_of(data[0]), steps)
+        order = Shuffled(tf_datasets.rows_of(data[0]), steps)
     _check_epochs(data[0], "steps_per_epoch", given)
     class_weight = given.get("class_weight")
     x = prepared(
@@ -180,7 +173,9 @@ def prepared(
         weights = batch_checks.weights_of(sample_weight)
         # Data without rows have no loss, but have predictions.
         least = int(checked.get("labelled", True))
-        batches = batches_of(sliceable(x), y, weights, int(size), order, least)
+        batches = tf_datasets.batches_of(
+            tf_datasets.sliceable(x), y, weights, int(size), order, least
+        )
         if task.preprocessor is None:
             batch_checks.check_names(task, x)
             batch_checks.check_values(task, x, y)
@@ -195,17 +190,17 @@ def prepared(
                     f"lists: batches have their own. Received: {name} besides "
                     f"x of type {type(x).__name__}"
                 )
-    if is_dataset(x):
+    if tf_datasets.is_dataset(x):
         batch_checks.check_batches(task, x, **checked)
     x = devices.current().divided(x, steps is not None)
-    if not is_dataset(x):
+    if not tf_datasets.is_dataset(x):
         return _prepared_source(task, x, steps, checked)
     if steps is not None:
         batch_checks.check_partners(task, x)
     if _reads_step(task):
         first = functools.partial(_first, steps)
-        x = numbered(x, first, devices.current().draw_number)
-    return untuned(mapped(x, task.preprocess_samples))
+        x = tf_datasets.numbered(x, first, devices.current().draw_number)
+    return tf_datasets.untuned(tf_datasets.mapped(x, task.preprocess_samples))
 
 
 def _first(steps):
@@ -280,7 +275,7 @@ def without_rows(task, data):
     Returns:
         NumPy arrays `(0, ...)`, as the task's `predict` returns them.
     """
-    if not is_dataset(data) or int(data.cardinality()) != 0:
+    if not tf_datasets.is_dataset(data) or int(data.cardinality()) != 0:
         return None
     x, _, _ = keras.utils.unpack_x_y_sample_weight(data.element_spec)
     shapes = {name: tuple(x[name].shape) for name in task.input}
@@ -305,7 +300,7 @@ def no_predictions(task, shapes):
 
 
 def _has_weights(x):
-    return is_dataset(x) and (
+    return tf_datasets.is_dataset(x) and (
         keras.utils.unpack_x_y_sample_weight(x.element_spec)[2] is not None
     )
 
@@ -333,14 +328,9 @@ def split(data, share):
             "`validation_split` needs `x` as a dict of arrays; else pass "
             f"`validation_data`. Received: x of type {type(data[0]).__name__}"
         )
-    rows = rows_of(data[0])
+    rows = tf_datasets.rows_of(data[0])
     count = math.floor(rows * (1 - share))
-    if not 0 < count < rows:
-        raise ValueError(
-            "`validation_split` must leave rows for both parts. Received: "
-            f"validation_split={share}, {rows} rows"
-        )
-    parts = [parts_of(part, count) for part in data]
+    parts = [tf_datasets.parts_of(part, count) for part in data]
     return tuple(zip(*parts, strict=True))
 
 

@@ -12,7 +12,6 @@ from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.preprocessing.verb_inputs import check_numbers
 from keras_bridgetower.tasks.inference import filled
 from keras_bridgetower.tasks.ranking.storage import BlockCache
-from keras_bridgetower.tasks.ranking.storage import NoCache
 from keras_bridgetower.tasks.ranking.storage import key_of
 
 
@@ -63,7 +62,7 @@ def rank(
             task, shortlist, images.count, texts.count
         )
     plan = sizes.plan(images.count, texts.count, again=shortlist is not None)
-    cache = NoCache()
+    cache = None
     if cache_dir is not None:
         key = key_of(
             task,
@@ -78,7 +77,7 @@ def rank(
     left = []
     for number, first in enumerate(range(0, images.count, plan.pictures)):
         rows = slice(first, min(first + plan.pictures, images.count))
-        found = cache.load(number)
+        found = cache and cache.load(number)
         if found is None:
             left.append((number, rows))
         else:
@@ -89,7 +88,8 @@ def rank(
             blocks.expect([rows for _, rows in left], verbose)
             for number, rows in left:
                 scores[rows] = blocks.scores(rows)
-                cache.save(number, scores[rows])
+                if cache:
+                    cache.save(number, scores[rows])
     return scores
 
 

@@ -165,16 +165,6 @@ def _work(tokens, width, heads):
 _KEY = "ranking.json"
 
 
-class NoCache:
-    """Stores nothing."""
-
-    def load(self, block):
-        return None
-
-    def save(self, block, scores):
-        pass
-
-
 class BlockCache:
     """Stores each block's scores in a file, for one model and one pool.
 
