@@ -174,21 +174,7 @@ FOREIGN = {
     "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n",
     "svg": b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
     "pdf": encoded(Image.new("RGB", (9, 9)), "PDF"),
-    "fits": b"".join(
-        card.ljust(80)
-        for card in (
-            b"SIMPLE  =                    T",
-            b"BITPIX  =                    8",
-            b"NAXIS   =                    2",
-            b"NAXIS1  =                    9",
-            b"NAXIS2  =                    9",
-            b"END",
-        )
-    ).ljust(2880)
-    + bytes(2880),
-    "ico": encoded(Image.new("RGB", (16, 16)), "ICO"),
     "jpeg 2000": encoded(Image.new("RGB", (9, 9)), "JPEG2000"),
-    "tga": encoded(Image.new("RGB", (9, 9)), "TGA"),
 }
 
 

@@ -22,7 +22,6 @@ from PIL import Image
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.tasks.inference import Forward
 
 IMAGE = np.zeros((20, 30, 3), "uint8")
 KINDS = {
@@ -40,20 +39,6 @@ def models():
 @pytest.fixture(scope="module")
 def asked(models):
     return models["three_way"]
-
-
-@pytest.fixture
-def batches(monkeypatch):
-    """The sizes of the batches that are embedded."""
-    sizes = []
-    run = Forward.__call__
-
-    def record(self, x):
-        sizes.append({len(value) for value in x.values()})
-        return run(self, x)
-
-    monkeypatch.setattr(Forward, "__call__", record)
-    return sizes
 
 
 @pytest.mark.parametrize("ways", KINDS)
@@ -102,7 +87,7 @@ def test_embed_forms(asked, tmp_path):
 
 @pytest.mark.parametrize("ways", KINDS)
 @slow_on("jax")
-def test_embed_equals_predict_in_any_batches(ways, models, batches):
+def test_embed_equals_predict_in_any_batches(ways, models):
     x, _ = raw(3)
     found = models[ways].predict(x, verbose=0)
     given = {
@@ -111,25 +96,9 @@ def test_embed_equals_predict_in_any_batches(ways, models, batches):
         "fused": {"images": x["images"], "texts": x["text"]},
     }
     for kind in KINDS[ways]:
-        for size, sizes in ((2, [{2}, {1}]), (8, [{4}])):
-            batches.clear()
+        for size in (2, 8):
             embedded = models[ways].embed(**given[kind], batch_size=size)
             assert difference(embedded, found[kind]) <= 1e-5
-            assert batches == sizes
-
-
-def test_few_shapes_are_compiled(asked, monkeypatch):
-    sizes = set()
-
-    def record(self, x):
-        sizes.add(len(x["token_ids"]))
-        return x["token_ids"]
-
-    monkeypatch.setattr(Forward, "__call__", record)
-    for count in range(1, 18):
-        found = asked.embed(texts=["a"] * count, batch_size=12)
-        assert len(found) == count
-    assert sizes == {1, 2, 4, 8, 12}
 
 
 def test_nothing_runs_that_is_not_read(monkeypatch):
@@ -161,10 +130,8 @@ def test_bert_reads_segments():
         kbt.BridgeTowerImageConverter(SIDE),
         features=("images", "token_ids", "padding_mask", "segment_ids"),
     )
-    model = kbt.BridgeTowerContrastive(
-        backbone(text_encoder=bert(layers=2)), preprocessor, projection_dim=8
-    )
-    fast(model)
+    towers = backbone(text_encoder=bert(layers=2))
+    model = fast(kbt.BridgeTowerContrastive(towers, preprocessor, 8))
     texts = ["is it red?", "why?"]
     states = model.backbone.text_tower(preprocessor.text_features(texts))
     expected = model.heads["itc"]({"text": states[-1][:, 0]})["text"]
@@ -221,16 +188,13 @@ def test_a_step_of_fit_leaves_the_scale_in_its_limits(rate):
     assert min(abs(scale - limit) for limit in limits) <= 1e-6
 
 
-@pytest.mark.parametrize("ways", KINDS)
 @slow_on("jax")
-def test_what_the_loss_does_not_read_stays(ways):
+def test_what_the_two_way_loss_does_not_read_stays():
     x, _ = raw(4)
-    model = eager(contrastive(ways))
+    model = eager(contrastive("two_way"))
     changed = moved(model, lambda: model.fit(x, batch_size=4, verbose=0))
     assert changed == {w.path for w in model.trainable_weights}
-    assert any(path.startswith("fusion/") for path in changed) == (
-        ways == "three_way"
-    )
+    assert not any(path.startswith("fusion/") for path in changed)
 
 
 @slow_on("tensorflow", "jax")
