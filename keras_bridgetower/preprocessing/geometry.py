@@ -87,8 +87,9 @@ def check_transform(transform, converter):
     ):
         raise ValueError(
             "`transform` must make pictures that the preprocessor's image "
-            "converter leaves as they are. In mode 'hf' some shrink into a "
-            "black frame; open the task with image_mode='squash' or 'crop'. "
+            "converter leaves as they are. In mode 'hf' a side that "
+            "size_divisor does not divide shrinks into a black frame; open the "
+            "task with image_mode='squash' or 'crop'. "
             f"Received: transform.image_size={side}, and a converter with "
             f"{converter.image_size}, mode={converter.mode!r}, "
             f"size_divisor={converter.size_divisor}"
@@ -97,8 +98,8 @@ def check_transform(transform, converter):
     theirs = converter.mean, converter.std
     if ours != theirs:
         raise ValueError(
-            "`transform` and the preprocessor's image converter must have the "
-            f"same `mean` and `std`. Received: {ours} and {theirs}"
+            "`transform` and the preprocessor's image converter must have one "
+            f"mean and one standard deviation. Received: {ours} and {theirs}"
         )
 
 

@@ -78,8 +78,8 @@ def check_size(size, name, shown):
 
 def too_many_pixels(name, shown):
     return (
-        f"`{name}` must hold at most {Image.MAX_IMAGE_PIXELS} pixels, "
-        f"`PIL.Image.MAX_IMAGE_PIXELS`. Received: {name}={shown}"
+        f"`{name}` must hold at most {Image.MAX_IMAGE_PIXELS} pixels. Shrink "
+        f"it, or raise `PIL.Image.MAX_IMAGE_PIXELS`. Received: {name}={shown}"
     )
 
 

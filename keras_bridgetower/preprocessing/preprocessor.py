@@ -255,8 +255,8 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
             missing = getattr(cls, f"{part}_cls") is None
             if given[part] and (missing or part in kwargs):
                 raise ValueError(
-                    f"`{part}` must be read from the preset to set values of "
-                    f"it. Received: {given[part]} for {cls.__name__}"
+                    f"{sorted(given[part])} must be left out, or be set in the "
+                    f"`{part}` that you pass. Received: {given[part]}"
                 )
         folder = registry.open_preset(preset, revision)
         config, parts = {}, {}

@@ -192,8 +192,8 @@ def _check_not_made(**values):
     for name, value in values.items():
         if value is not None:
             raise ValueError(
-                f"`{name}` must be left out: set it in the `preprocessor` that "
-                f"you pass. Received: {name}={value!r}"
+                f"`{name}` must be left out where `preprocessor` is passed. "
+                f"Received: {name}={value!r}"
             )
 
 

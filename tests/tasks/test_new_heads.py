@@ -21,7 +21,7 @@ from keras_bridgetower import analysis
 NEW = "New and random"
 pytestmark = [LONG_ELSEWHERE, pytest.mark.filterwarnings(f"ignore:{NEW}")]
 PICTURE = raw(1)[0]["images"][0]
-REFUSED = r"`{}` reads the head {}, .* `fit`, or load .* `random_heads=True`"
+REFUSED = r"`{}` reads the head {}, .* `fit`, or pass `random_heads=True`"
 
 
 @pytest.fixture(scope="module")

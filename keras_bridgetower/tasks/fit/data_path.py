@@ -362,13 +362,12 @@ def _check_source(source, y):
         and not hasattr(source, "__array__")
     ):
         return
-    hint = ""
-    if isinstance(y, dict):
-        hint = " `x` and `y` are swapped."
+    swapped = " `x` and `y` are swapped." if isinstance(y, dict) else ""
     raise ValueError(
-        "`x` must be a dict of arrays or lists, one row for each sample, such "
-        "as `{'images': [...], 'text': [...]}`, or an iterable of batches of "
-        f"these.{hint} Received: x of type {type(source).__name__}"
+        "`x` must be a dict of arrays or lists, one row for each sample, or an "
+        "iterable of batches of these; of rows make columns, such as "
+        f"`{{'text': [row['text'] for row in rows]}}`.{swapped} "
+        f"Received: x of type {type(source).__name__}"
     )
 
 
