@@ -61,7 +61,7 @@ class ClassificationTask(BridgeTowerTask):
         Returns:
             float64 array `(batch, classes)`.
         """
-        logits = self.run(name, sources, batch_size).astype("float64")
+        logits = self._run(name, sources, batch_size).astype("float64")
         weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
         return weights / weights.sum(axis=-1, keepdims=True)
 
@@ -430,7 +430,7 @@ class BridgeTowerVQA(BridgeTowerTask):
         """
         check_at_most("top_k", top_k, len(self.answers), "answers")
         sources = self.sources(images, questions, "questions")
-        logits = self.run("answer", sources, batch_size)
+        logits = self._run("answer", sources, batch_size)
         scores = 1 / (1 + np.exp(-logits.astype("float64")))
         best = np.argsort(-logits, axis=-1, kind="stable")[:, :top_k]
         results = [

@@ -209,8 +209,8 @@ class BridgeTowerContrastive(BridgeTowerTask):
             encode = self._encode(preprocessor, sequence_length, long_texts)
             sources.append(Texts(preprocessor, texts, encode=encode))
         forward = self.inference.cached(kind, lambda: self._embedding(kind))
-        found = self.run(
-            "embed", sources, batch_size, forward=forward, repeat=False
+        found = self._run(
+            "embed", sources, batch_size, repeat=False, forward=forward
         )
         return one_or_all(found, sources)
 

@@ -15,6 +15,7 @@ from keras_bridgetower.objectives.pair_outputs import with_packed
 from keras_bridgetower.preprocessing import pretraining as preprocessing
 from keras_bridgetower.preprocessing.verb_inputs import MaskedTexts
 from keras_bridgetower.preprocessing.verb_inputs import Pictures
+from keras_bridgetower.preprocessing.verb_inputs import check_numbers
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.classification import class_accuracy
@@ -317,9 +318,10 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
             Pictures(preprocessor, images),
             MaskedTexts(preprocessor, texts),
         ]
+        check_numbers(sources, repeat=False)
         results = []
         for features, logits in self.batches(
-            "fill_mask", sources, batch_size, repeat=False
+            "fill_mask", sources, batch_size, buckets=self.buckets
         ):
             rows = zip(
                 features["token_ids"],

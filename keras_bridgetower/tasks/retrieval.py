@@ -203,7 +203,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         ```
         """
         sources = self.sources(images, texts, "texts")
-        logits = self.run("score", sources, batch_size)[:, -1]
+        logits = self._run("score", sources, batch_size)[:, -1]
         found = one_or_all(logits, sources)
         return found if found is logits else float(found)
 

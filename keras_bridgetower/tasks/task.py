@@ -184,7 +184,7 @@ class BridgeTowerTask(
                 of pictures and texts, or unreadable ones.
         """
         sources = self.sources(images, texts, texts_name)
-        found = self.run(verb, sources, batch_size)
+        found = self._run(verb, sources, batch_size)
         if all(source.single for source in sources):
             return keras.tree.map_structure(lambda x: x[0], found)
         return found
@@ -212,12 +212,10 @@ class BridgeTowerTask(
             return data_path.no_predictions(self, shapes)
         # Drawn features refer to other rows of the batch: add no rows.
         fill = not set(features) - set(self.input)
-        with self.inference.reading("predict_features"):
-            return inference.joined(
-                inference.in_batches(
-                    self._forward(), [source], batch_size, fill=fill
-                )
-            )
+        batches = self.batches(
+            "predict_features", [source], batch_size, answers=False, fill=fill
+        )
+        return inference.joined(batches)
 
     def sources(self, images, texts, name):
         """Return the sources of a verb's pictures and texts.
@@ -236,39 +234,49 @@ class BridgeTowerTask(
             verb_inputs.Texts(preprocessor, texts, name),
         ]
 
-    def run(self, verb, sources, batch_size, **kwargs):
-        """Return all outputs of `batches`, concatenated."""
-        return inference.joined(
-            self.batches(verb, sources, batch_size, **kwargs)
-        )
-
-    def batches(self, verb, sources, batch_size, forward=None, repeat=True):
-        """Run the task on the sources of a verb, batch by batch.
+    def batches(
+        self,
+        name,
+        sources,
+        batch_size,
+        answers=True,
+        forward=None,
+        **kwargs,
+    ):
+        """Run the task on sources, batch by batch.
 
         Args:
-            verb: str, the method that is called.
-            sources: list of `Features` and `Pictures`.
-            batch_size: int, rows per forward pass.
+            name: str, the verb that is called.
+            sources, batch_size, **kwargs: as `in_batches`.
+            answers: bool, whether the heads that it reads must be trained.
             forward: `Forward` of what is run, by default of the whole task.
-            repeat: bool, whether a single item is used with all others.
 
         Yields:
             `(features, outputs)`, dict of arrays and NumPy arrays.
         """
-        verb_inputs.check_numbers(sources, repeat)
-        with self.inference.reading(verb):
-            self.new_heads.check(verb, self.answering_heads)
+        if forward is None:
+            forward = self.inference.cached(
+                "forward", lambda: self.inference.forward(name, self)
+            )
+        with self.inference.reading(name):
+            if answers:
+                self.new_heads.check(name, self.answering_heads)
             yield from inference.in_batches(
-                forward or self._forward(verb),
-                sources,
-                batch_size,
-                self.needed_preprocessor().buckets,
+                forward, sources, batch_size, **kwargs
             )
 
-    def _forward(self, verb="predict_features"):
-        return self.inference.cached(
-            "forward", lambda: self.inference.forward(verb, self)
+    def _run(self, verb, sources, batch_size, repeat=True, forward=None):
+        """Return all outputs of a verb; a single item is used with others."""
+        verb_inputs.check_numbers(sources, repeat)
+        values = {"buckets": self.buckets, "forward": forward}
+        return inference.joined(
+            self.batches(verb, sources, batch_size, **values)
         )
+
+    @property
+    def buckets(self):
+        """Return the lengths of texts that the preprocessor allows."""
+        return self.needed_preprocessor().buckets
 
     def _write_companions(self, folder, chosen, part):
         preset_io.write_companions(self, folder, chosen, part)

@@ -270,7 +270,7 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
             ValueError: no preprocessor, unequal counts or empty texts.
         """
         sources = [TextPairs(self.needed_preprocessor(), texts, second_texts)]
-        numbers = self.run("rate", sources, batch_size)[:, 0]
+        numbers = self._run("rate", sources, batch_size)[:, 0]
         return one_or_all(numbers.tolist(), sources)
 
     def default_loss(self):

@@ -87,7 +87,7 @@ def test_texts_are_shortened_to_buckets():
     model.preprocessor.buckets = (8, 16, 24)
     widths = []
     sources = model.sources(images, texts, "questions")
-    for x, _ in model.batches("answer", sources, 2):
+    for x, _ in model.batches("answer", sources, 2, buckets=model.buckets):
         widths.append(x["token_ids"].shape[1])
     assert widths == [8, 16]
     short = model.answer(images, texts, top_k=4, batch_size=2)
