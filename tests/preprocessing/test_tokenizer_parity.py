@@ -7,15 +7,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from builders import backbone
-from builders import clip
-from builders import roberta as text_encoder
 from roberta_peer import packed
 from roberta_peer import published_peer
 from roberta_peer import random_strings
 from roberta_peer import shared_data
 
-import keras_bridgetower as kbt
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
 
 pytestmark = pytest.mark.skipif(
@@ -101,37 +97,6 @@ def test_detokenize_undoes_tokenize(roberta):
 
 
 @pytest.mark.filterwarnings("ignore:.*texts cut")
-def test_the_same_ids_reach_the_model_in_fit(roberta):
-    texts = random_strings(3000)
-    seen = {}
-
-    def note(texts, ids):
-        texts = [text.decode() for text in texts.tolist()]
-        seen.update(zip(texts, ids, strict=True))
-        return ids
-
-    class Spy(kbt.BridgeTowerVQA):
-        def preprocess_samples(self, x, y=None, sample_weight=None):
-            made = super().preprocess_samples(x, y, sample_weight)
-            ids = made[0]["token_ids"]
-            noted = tf.numpy_function(note, [x["text"], ids], tf.int32)
-            made[0]["token_ids"] = tf.ensure_shape(noted, ids.shape)
-            return made
-
-    preprocessor = kbt.BridgeTowerVQAPreprocessor(
-        roberta, kbt.BridgeTowerImageConverter(32), ["a"]
-    )
-    # The ids are what counts here, so the model is as shallow as can be.
-    text = text_encoder(vocabulary=50_265, layers=1)
-    spy = Spy(backbone(clip(layers=1), text, num_layers=1), preprocessor)
-    spy.compile(jit_compile=False)
-    x = {"images": np.zeros((len(texts), 1, 1, 3), "uint8"), "text": texts}
-    spy.fit(x, ["a"] * len(texts), batch_size=1000, verbose=0)
-    assert set(seen) == set(texts)
-    np.testing.assert_array_equal([seen[t] for t in texts], roberta(texts))
-
-
-@pytest.mark.filterwarnings("ignore:.*texts cut")
 def test_masks_in_a_text_equal_transformers(roberta):
     rng = random.Random(3)
     spaces = ("", " ", "  ", "\t", "\u00a0", "\u3000 ", "\x1c", "\u200b", "\n")
@@ -165,10 +130,3 @@ def test_pairs_equal_transformers(length, roberta):
     np.testing.assert_array_equal(found["token_ids"], expected["input_ids"])
     full = found["padding_mask"].sum(-1) == length
     assert 50 < full.sum() < 950
-
-
-def test_pairs_that_are_refused(roberta):
-    with pytest.raises(ValueError, match="same number.*2 and 1 texts"):
-        roberta.encode_pairs(["a", "b"], ["c"])
-    with pytest.raises(ValueError, match=r"empty.*second_text\[0\]=' '"):
-        roberta.encode_pairs(["a"], [" "])

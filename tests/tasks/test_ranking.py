@@ -306,18 +306,6 @@ def test_a_shortlist_needs_contrastive_heads():
         ranked(retrieval(), shortlist=2)
 
 
-@pytest.mark.parametrize("cls", [InMemory, InFile])
-def test_states_come_back_as_they_were(cls):
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(10, 3, 4)).astype("float32")
-    store = cls(10, (3, 4))
-    for first in (0, 4, 8):
-        store.write(first, rows[first : first + 4])
-    np.testing.assert_array_equal(store.read(slice(2, 7)), rows[2:7])
-    np.testing.assert_array_equal(store.read(slice(0, 10)), rows)
-    store.close()
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(
     not pathlib.Path("/proc/self/status").exists(), reason="needs Linux"
