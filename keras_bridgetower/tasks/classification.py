@@ -18,7 +18,6 @@ from keras_bridgetower.preprocessing.vqa import BridgeTowerVQAPreprocessor
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
-from keras_bridgetower.tasks.task import saved_values
 
 # The type row of each picture, left first.
 ROWS = (IMAGE_ROW, SECOND_IMAGE_ROW)
@@ -50,36 +49,20 @@ class ClassificationTask(BridgeTowerTask):
     def label_words(self):
         return "class ids or their names (batch,)"
 
-    def probabilities(self, name, sources, batch_size):
-        """Compute the probabilities of the classes for a verb.
-
-        Args:
-            name: str, the verb.
-            sources: list of `Features` and `Pictures`.
-            batch_size: int, samples per forward pass.
-
-        Returns:
-            float64 array `(batch, classes)`.
-        """
-        logits = self._run(name, sources, batch_size).astype("float64")
+    def _probabilities(self, verb, sources, batch_size):
+        """Compute the probabilities of the classes for a verb."""
+        logits = self._run(verb, sources, batch_size).astype("float64")
         weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
         return weights / weights.sum(axis=-1, keepdims=True)
 
-
-def labelled(names, probabilities):
-    """Return the best class and all probabilities by name of each sample.
-
-    Args:
-        names: list of str, the classes.
-        probabilities: float array `(batch, classes)`.
-
-    Returns:
-        list of `(label, dict from label to probability)`.
-    """
-    return [
-        (names[row.argmax()], dict(zip(names, row.tolist(), strict=True)))
-        for row in probabilities
-    ]
+    def _classified(self, verb, sources, batch_size):
+        """Return the best class and all probabilities by name of each row."""
+        names = self.class_names
+        found = [
+            (names[row.argmax()], dict(zip(names, row.tolist(), strict=True)))
+            for row in self._probabilities(verb, sources, batch_size)
+        ]
+        return one_or_all(found, sources)
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -118,7 +101,7 @@ class BridgeTowerEntailment(ClassificationTask):
     """
 
     preprocessor_cls = preprocessing.BridgeTowerEntailmentPreprocessor
-    task_name = "entailment"
+    task_name = head_name = "entailment"
     verbs = (verbs.ENTAIL,)
     recipe_arguments = {"head_hidden_scale": "head_scale"}
     config_arguments = ("head_hidden_scale",)
@@ -140,10 +123,6 @@ class BridgeTowerEntailment(ClassificationTask):
     @property
     def class_names(self):
         return list(preprocessing.ENTAILMENT_LABELS)
-
-    @classmethod
-    def head_arguments(cls, heads):
-        return saved_values(heads, "entailment", "head_hidden_scale")
 
     def entail(self, images, hypotheses, batch_size=32):
         """Judge hypotheses by pictures.
@@ -171,10 +150,7 @@ class BridgeTowerEntailment(ClassificationTask):
         ```
         """
         sources = self.sources(images, hypotheses, "hypotheses")
-        found = self.probabilities("entail", sources, batch_size)
-        return one_or_all(
-            labelled(preprocessing.ENTAILMENT_LABELS, found), sources
-        )
+        return self._classified("entail", sources, batch_size)
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -218,7 +194,7 @@ class BridgeTowerNLVR2(ClassificationTask):
     """
 
     preprocessor_cls = preprocessing.BridgeTowerNLVR2Preprocessor
-    task_name = "nlvr2"
+    task_name = head_name = "nlvr2"
     verbs = (verbs.COMPARE,)
     config_arguments = ("head_hidden_scale", "dropout")
     recipe_arguments = {
@@ -267,10 +243,6 @@ class BridgeTowerNLVR2(ClassificationTask):
         ]
         return self.heads["nlvr2"](ops.concatenate(pooled, axis=-1))
 
-    @classmethod
-    def head_arguments(cls, heads):
-        return saved_values(heads, "nlvr2", "head_hidden_scale", "dropout")
-
     def compare(self, left, right, statements, batch_size=32):
         """Say whether statements about two pictures are true.
 
@@ -300,7 +272,7 @@ class BridgeTowerNLVR2(ClassificationTask):
         check_order(left, statements, "statements")
         texts = Texts(preprocessor, statements, "statements")
         sources = [PicturePairs(preprocessor, left, right, texts), texts]
-        probabilities = self.probabilities("compare", sources, batch_size)
+        probabilities = self._probabilities("compare", sources, batch_size)
         results = [
             (bool(row.argmax()), float(row.max())) for row in probabilities
         ]
@@ -346,7 +318,7 @@ class BridgeTowerVQA(BridgeTowerTask):
 
     preprocessor_cls = BridgeTowerVQAPreprocessor
     label_arguments = ("answers",)
-    task_name = "vqa"
+    task_name = head_name = "vqa"
     verbs = (verbs.ANSWER,)
     recipe_arguments = {"answers": "labels", "head_hidden_scale": "head_scale"}
     config_arguments = ("answers", "head_hidden_scale")
@@ -393,10 +365,6 @@ class BridgeTowerVQA(BridgeTowerTask):
 
     def label_words(self):
         return "soft scores (batch, answers), class ids or answers (batch,)"
-
-    @classmethod
-    def head_arguments(cls, heads):
-        return saved_values(heads, "vqa", "answers", "head_hidden_scale")
 
     def check_request(self, texts=(), top_k=1):
         super().check_request(texts)

@@ -81,6 +81,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
 
     preprocessor_cls = BridgeTowerContrastivePreprocessor
     task_name = "contrastive"
+    head_name = "itc"
     verbs = (verbs.EMBED_IMAGES, verbs.EMBED_TEXTS)
     config_arguments = ("projection_dim", "ways")
 
@@ -121,10 +122,6 @@ class BridgeTowerContrastive(BridgeTowerTask):
     def unread_layers(self):
         fused = "fused" in embedding_kinds(self.ways)
         return unread_of(self.backbone.fusion, ("pooled",) if fused else ())
-
-    @classmethod
-    def head_arguments(cls, heads):
-        return dict(heads.get("itc", {}))
 
     def loss_inputs(self, y, y_pred):
         scale = self.heads["itc"].logit_scale

@@ -53,6 +53,8 @@ class BridgeTowerTask(
     label_arguments = ()
     # Constructor arguments that `get_config` adds: attributes of these names.
     config_arguments = ()
+    # The head whose values are the constructor's, if there is one.
+    head_name = None
     # Name of the task in commands, such as "vqa"; None for base classes.
     task_name = None
     # `Verb`s: the methods that applications may call.
@@ -124,7 +126,14 @@ class BridgeTowerTask(
         Returns:
             dict of keyword arguments.
         """
-        raise MissingMethod(cls.__name__, "head_arguments")
+        if cls.head_name is None:
+            raise MissingMethod(cls.__name__, "head_arguments")
+        saved = heads.get(cls.head_name, {})
+        return {
+            name: saved[name]
+            for name in cls.config_arguments
+            if saved.get(name) is not None
+        }
 
     def call(self, inputs, training=None, mask=None):
         # Keras would replay the symbolic graph, in which a weight that is
@@ -341,18 +350,6 @@ class BridgeTowerTask(
             )
         task.new_heads.restore(new)
         return task
-
-
-def saved_values(heads, name, *keys):
-    """Return those values of a saved head that are known.
-
-    Args:
-        heads: dict, as `heads.json` holds it.
-        name: str, the head.
-        *keys: str, the values' names.
-    """
-    saved = heads.get(name, {})
-    return {key: saved[key] for key in keys if saved.get(key) is not None}
 
 
 def _described(preprocessor):

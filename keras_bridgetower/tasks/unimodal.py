@@ -8,9 +8,7 @@ from keras_bridgetower.preprocessing.verb_inputs import TextPairs
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.classification import ClassificationTask
-from keras_bridgetower.tasks.classification import labelled
 from keras_bridgetower.tasks.task import BridgeTowerTask
-from keras_bridgetower.tasks.task import saved_values
 
 
 class _Labelled(ClassificationTask):
@@ -18,7 +16,6 @@ class _Labelled(ClassificationTask):
 
     label_arguments = ("labels",)
     recipe_arguments = {"labels": "labels"}
-    head_name = None
     config_arguments = ("labels",)
 
     def __init__(self, backbone, preprocessor, labels, head, **kwargs):
@@ -40,10 +37,6 @@ class _Labelled(ClassificationTask):
     @property
     def class_names(self):
         return self.labels
-
-    @classmethod
-    def head_arguments(cls, heads):
-        return saved_values(heads, cls.head_name, "labels", "dropout")
 
 
 def _text_inputs(backbone):
@@ -118,8 +111,7 @@ class BridgeTowerImageClassifier(_Labelled):
             ValueError: no preprocessor, or unreadable pictures.
         """
         sources = [Pictures(self.needed_preprocessor(), images)]
-        found = self.probabilities("classify", sources, batch_size)
-        return one_or_all(labelled(self.labels, found), sources)
+        return self._classified("classify", sources, batch_size)
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -196,8 +188,7 @@ class BridgeTowerTextClassifier(_Labelled):
             ValueError: no preprocessor, unequal counts or empty texts.
         """
         sources = [TextPairs(self.needed_preprocessor(), texts, second_texts)]
-        found = self.probabilities("classify", sources, batch_size)
-        return one_or_all(labelled(self.labels, found), sources)
+        return self._classified("classify", sources, batch_size)
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -232,6 +223,7 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
 
     preprocessor_cls = preprocessing.BridgeTowerTextRegressorPreprocessor
     task_name = "text_regressor"
+    head_name = "text_number"
     verbs = (verbs.RATE,)
     config_arguments = ("dropout",)
 
@@ -250,10 +242,6 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
 
     def label_words(self):
         return "numbers (batch,)"
-
-    @classmethod
-    def head_arguments(cls, heads):
-        return saved_values(heads, "text_number", "dropout")
 
     def rate(self, texts, second_texts=None, batch_size=32):
         """Rate texts, or pairs of texts, with a number.
