@@ -49,9 +49,18 @@ class ClassificationTask(BridgeTowerTask):
     def label_words(self):
         return "class ids or their names (batch,)"
 
-    def _probabilities(self, verb, sources, batch_size):
-        """Compute the probabilities of the classes for a verb."""
-        logits = self._run(verb, sources, batch_size).astype("float64")
+    def probabilities(self, name, sources, batch_size):
+        """Compute the probabilities of the classes for a verb.
+
+        Args:
+            name: str, the verb.
+            sources: list of `Features` and `Pictures`.
+            batch_size: int, samples per forward pass.
+
+        Returns:
+            float64 array `(batch, classes)`.
+        """
+        logits = self._run(name, sources, batch_size).astype("float64")
         weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
         return weights / weights.sum(axis=-1, keepdims=True)
 
@@ -60,7 +69,7 @@ class ClassificationTask(BridgeTowerTask):
         names = self.class_names
         found = [
             (names[row.argmax()], dict(zip(names, row.tolist(), strict=True)))
-            for row in self._probabilities(verb, sources, batch_size)
+            for row in self.probabilities(verb, sources, batch_size)
         ]
         return one_or_all(found, sources)
 
@@ -272,7 +281,7 @@ class BridgeTowerNLVR2(ClassificationTask):
         check_order(left, statements, "statements")
         texts = Texts(preprocessor, statements, "statements")
         sources = [PicturePairs(preprocessor, left, right, texts), texts]
-        probabilities = self._probabilities("compare", sources, batch_size)
+        probabilities = self.probabilities("compare", sources, batch_size)
         results = [
             (bool(row.argmax()), float(row.max())) for row in probabilities
         ]
