@@ -202,7 +202,8 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
             warnings.warn(
                 f"{too_long} of {len(texts)} texts cut: the longest has "
                 f"{longest} tokens with those at start and end, but "
-                f"sequence_length={size}. Others are cut without a warning.",
+                f"sequence_length={size}. Pass another `sequence_length`. "
+                "Others are cut without a warning.",
                 stacklevel=2,
             )
         ids = ids[0] if single else ids

@@ -122,8 +122,8 @@ BAD_ARRAYS = [
     (NAN, "finite values from 0 to 255.*from nan"),
     (np.full((2, 2, 3), 256), "finite values.*to 256"),
     (np.full((2, 2, 3), 0.5), r"scale from 0 to 255.*0, 1\) \* 255"),
-    (np.full((2, 2), 1.2), r"scale from 0 to 255.*maximum 1.2.*clip\(image, 0"),
-    (np.eye(4, dtype="int64"), "scale from 0 to 255.*int64 with maximum 1,"),
+    (np.full((2, 2), 1.2), r"scale from 0 to 255.*clip\(image, 0.*maximum 1.2"),
+    (np.eye(4, dtype="int64"), "scale from 0 to 255.*int64 with maximum 1"),
     (
         np.full((2, 2, 3), 255, "uint16"),
         r"`image.astype\(.uint8.*maximum 255",

@@ -175,14 +175,14 @@ REFUSED = {
     ),
     "mode": (
         lambda p: kbt.BridgeTowerVQA.from_preset(p, False, image_mode="x"),
-        "`mode` must be one of 'squash'",
+        r"`mode` must be one of \['squash'",
     ),
     # One is wrong, and the other is needed.
     "rate": (
         lambda p: kbt.BridgeTowerMaskedLMPreprocessor.from_preset(
             p, rate=15, max_masks=4
         ),
-        "`rate` must be from 0 to 1. Received: rate=15",
+        "`rate`, .* must be from 0 to 1",
     ),
 }
 
