@@ -18,11 +18,11 @@ from keras_bridgetower.apps.cli.errors import UsageError
 from keras_bridgetower.apps.cli.models import AsJson
 from keras_bridgetower.apps.cli.models import argument
 from keras_bridgetower.apps.cli.models import option
+from keras_bridgetower.apps.hosts import is_loopback
 from keras_bridgetower.apps.serve.plan import KEY
 from keras_bridgetower.apps.serve.plan import Limits
 from keras_bridgetower.apps.serve.plan import Plan
 from keras_bridgetower.apps.serve.plan import whole_name
-from keras_bridgetower.checks import is_loopback
 from keras_bridgetower.presets.verbs import BUILT_IN
 
 DEFAULT = Limits()

@@ -22,9 +22,9 @@ from keras_bridgetower.apps.demo.tabs.other import other_tabs
 from keras_bridgetower.apps.demo.tabs.parts import Parts
 from keras_bridgetower.apps.demo.tabs.parts import lacking
 from keras_bridgetower.apps.demo.tabs.search import IndexShelf
-from keras_bridgetower.checks import check_hosts
-from keras_bridgetower.checks import is_known_host
-from keras_bridgetower.checks import is_loopback
+from keras_bridgetower.apps.hosts import check_hosts
+from keras_bridgetower.apps.hosts import is_known_host
+from keras_bridgetower.apps.hosts import is_loopback
 from keras_bridgetower.presets.table import EMOJI
 from keras_bridgetower.presets.table import PHOTOGRAPHS
 from keras_bridgetower.presets.table import PRESETS

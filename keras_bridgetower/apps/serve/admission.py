@@ -6,10 +6,10 @@ import hmac
 import json
 import time
 
+from keras_bridgetower.apps.hosts import is_known_host
 from keras_bridgetower.apps.serve.errors import RequestError
 from keras_bridgetower.apps.serve.errors import error_body
 from keras_bridgetower.apps.serve.errors import unexpected_error
-from keras_bridgetower.checks import is_known_host
 
 # Answered at once and without a key.
 READY = "/ready"

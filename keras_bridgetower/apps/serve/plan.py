@@ -3,9 +3,9 @@
 import dataclasses
 import os
 
+from keras_bridgetower.apps.hosts import check_hosts
 from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import check_count
-from keras_bridgetower.checks import check_hosts
 from keras_bridgetower.presets.table import PRESETS
 
 # Environment variable of the API key.

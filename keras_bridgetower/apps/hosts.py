@@ -1,0 +1,51 @@
+"""Host names and addresses: which are given, local, or allowed."""
+
+import ipaddress
+import re
+
+# A name or an address, and perhaps a port.
+_HOST = re.compile(r"(?:\[([\da-f:.]+)\]|([^\[\]:@/]+?)\.?)(?::\d*)?")
+
+
+def check_hosts(name, value):
+    """Raise an error if a value is not a tuple of host names."""
+    named = isinstance(value, tuple) and all(
+        isinstance(host, str) and host and not set("/:@") & set(host)
+        for host in value
+    )
+    if not named:
+        raise ValueError(
+            f"`{name}` must be a tuple of host names, such as "
+            "('example.org',), without scheme, port or path. "
+            f"Received: {name}={value!r}"
+        )
+
+
+def is_loopback(host):
+    """Return True if only programs on this machine can reach an address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_known_host(header, names):
+    """Return True if a `Host` header names an allowed host.
+
+    DNS rebinding points a name of the attacker to this machine. So a request
+    must name an IP address, `localhost`, or one of the allowed names.
+
+    Args:
+        header: str, the value of the header.
+        names: iterable of str, the allowed host names.
+    """
+    found = _HOST.fullmatch(header.lower())
+    if found is None:
+        return False
+    address, name = found.groups()
+    if name in ("localhost", *(known.lower() for known in names)):
+        return True
+    try:
+        return ipaddress.ip_address(address or name) is not None
+    except ValueError:
+        return False
