@@ -7,12 +7,14 @@ configuration can ask for more memory than the weights themselves take.
 import dataclasses
 import math
 import re
+from typing import NamedTuple
 
 import keras_hub
 
 from keras_bridgetower.backend import uninitialized
 from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
+from keras_bridgetower.models.positions import patch_size
 from keras_bridgetower.models.towers import resolve_taps
 from keras_bridgetower.presets.errors import ConversionError
 
@@ -39,8 +41,33 @@ LAYERS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Names:
+# Fields of an `Architecture`, and the arguments of KerasHub's encoders and of
+# the backbone that take them.
+TEXT = {
+    "vocabulary_size": "vocabulary_size",
+    "positions": "max_sequence_length",
+    "text_width": "hidden_dim",
+    "text_layers": "num_layers",
+    "text_heads": "num_heads",
+    "text_intermediate": "intermediate_dim",
+    "text_dropout": "dropout",
+}
+IMAGE = {
+    "image_width": "hidden_dim",
+    "image_layers": "num_layers",
+    "image_intermediate": "intermediate_dim",
+}
+FUSION = {
+    name: name
+    for name in (
+        *("hidden_dim", "num_heads", "num_layers", "intermediate_dim"),
+        *("bridge", "projections", "dropout", "attention_dropout"),
+        *("layer_norm_epsilon", "bridge_epsilon"),
+    )
+}
+
+
+class Names(NamedTuple):
     """Names of the encoders' tensors in a kind of checkpoint.
 
     Args:
@@ -218,13 +245,6 @@ def _check(architecture, path, found):
         wrong.append(f"{grid} image positions, not a class token and a square")
     if a.type_rows not in (2, 3):
         wrong.append(f"{a.type_rows} rows of types, not 2 or 3")
-    if found["colors"] != 3:
-        wrong.append(f"{found['colors']} colors, not 3")
-    if a.num_layers > min(a.text_layers, a.image_layers) and a.bridge:
-        wrong.append(
-            f"{a.num_layers} bridged layers over {a.text_layers} text and "
-            f"{a.image_layers} image blocks"
-        )
     if wrong:
         raise ConversionError(
             "The shapes must be those of one BridgeTower.", path, wrong
@@ -242,62 +262,62 @@ def build(architecture, path):
         A `BridgeTowerBackbone`, built without drawing random numbers.
 
     Raises:
-        ConversionError: a number of heads does not divide its width.
+        ConversionError: sizes do not fit together.
     """
     a = architecture
-    wrong = [
-        f"{name}={heads} for width {width}"
-        for name, heads, width in (
-            ("text_heads", a.text_heads, a.text_width),
-            ("num_heads", a.num_heads, a.hidden_dim),
-            ("image heads", a.image_heads, a.image_width),
-        )
-        if heads < 1 or width % heads
-    ]
-    if wrong:
-        raise ConversionError(
-            "The number of attention heads must divide the width; pass "
-            "`text_heads` if a checkpoint does not name it.",
-            path,
-            wrong,
-        )
-    shared = dict(
-        vocabulary_size=a.vocabulary_size,
-        num_layers=a.text_layers,
-        num_heads=a.text_heads,
-        hidden_dim=a.text_width,
-        intermediate_dim=a.text_intermediate,
-        dropout=a.text_dropout,
-        max_sequence_length=a.positions,
-    )
+
+    def values(fields):
+        return {name: getattr(a, field) for field, name in fields.items()}
 
     def make():
         text = {
             "roberta": keras_hub.models.RobertaBackbone,
             "bert": keras_hub.models.BertBackbone,
-        }[a.text_encoder](**shared)
+        }[a.text_encoder](**values(TEXT))
         image = keras_hub.models.CLIPVisionEncoder(
             patch_size=a.patch_size,
-            hidden_dim=a.image_width,
-            num_layers=a.image_layers,
             num_heads=a.image_heads,
-            intermediate_dim=a.image_intermediate,
             image_shape=(a.image_size, a.image_size, 3),
+            **values(IMAGE),
         )
         return BridgeTowerBackbone(
-            image,
-            text,
-            hidden_dim=a.hidden_dim,
-            num_heads=a.num_heads,
-            num_layers=a.num_layers,
-            intermediate_dim=a.intermediate_dim,
-            bridge=a.bridge,
-            projections=a.projections,
-            image_norms=a.image_norms,
-            dropout=a.dropout,
-            attention_dropout=a.attention_dropout,
-            layer_norm_epsilon=a.layer_norm_epsilon,
-            bridge_epsilon=a.bridge_epsilon,
+            image, text, image_norms=a.image_norms, **values(FUSION)
         )
 
-    return uninitialized.without_initialization(make)
+    return built(make, path)
+
+
+def built(make, path):
+    """Return the model of a function, with uninitialized weights.
+
+    Raises:
+        ConversionError: its sizes do not fit together.
+    """
+    try:
+        return uninitialized.without_initialization(make)
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise ConversionError(
+            "The sizes of a configuration must fit together, and the numbers "
+            "of heads divide the widths; pass `text_heads` if a checkpoint "
+            f"does not name it: {error!s:.300}",
+            path,
+        ) from error
+
+
+def of_backbone(backbone):
+    """Return the architecture of a backbone of RoBERTa and CLIP."""
+    fusion = backbone.fusion
+    text, image = backbone.text_encoder, backbone.image_encoder
+    values = {
+        field: getattr(part, name)
+        for part, fields in ((text, TEXT), (image, IMAGE), (fusion, FUSION))
+        for field, name in fields.items()
+    }
+    return Architecture(
+        text_encoder="roberta",
+        patch_size=patch_size(image),
+        image_size=backbone.image_size,
+        type_rows=2,
+        image_norms=backbone.image_norms,
+        **values,
+    )

@@ -8,9 +8,9 @@ executed.
 import dataclasses
 import pathlib
 
-from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert import architecture
 from keras_bridgetower.convert import processors
+from keras_bridgetower.convert import torch_files
 from keras_bridgetower.convert.checkpoint import Checkpoint
 from keras_bridgetower.convert.checkpoint import unread_keys
 from keras_bridgetower.convert.rules import bridgetower
@@ -18,7 +18,6 @@ from keras_bridgetower.convert.rules import encoders
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import reject_code
 from keras_bridgetower.convert.tensors import state_dict_tensors
-from keras_bridgetower.convert.torch_files import pickled
 from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.presets.errors import short_plain
 
@@ -58,7 +57,7 @@ def read(path, text_heads=None, answers=None, ignore=()):
     """
     path = pathlib.Path(path)
     check_links(path)
-    content, names = pickled.load(path)
+    content, names = torch_files.load(path)
     if not isinstance(content, dict) or "state_dict" not in content:
         # The file is only a state dict. Objects that Lightning stores beside a
         # state dict are not read and need no check.
@@ -68,8 +67,7 @@ def read(path, text_heads=None, answers=None, ignore=()):
     measured = architecture.measure(tensors, NAMES)
     saved = _hyper_parameters(content, path)
     num_heads = architecture.heads_for_width(measured.hidden_dim)
-    settings = _settings(saved, {"num_heads": num_heads, **SETTINGS}, path)
-    _check_sizes(saved, measured, path)
+    settings = {"num_heads": num_heads, **SETTINGS, **saved}
     num_heads = settings["num_heads"]
     if text_heads is None:
         same_width = measured.text_width == measured.hidden_dim
@@ -119,7 +117,7 @@ def _hyper_parameters(content, path):
     values = content.get("hyper_parameters", {})
     if isinstance(values, dict):
         values = values.get("config", values)
-    if isinstance(values, pickled.Foreign):
+    if isinstance(values, torch_files.Foreign):
         reject_code(path, [values.name])
     if not isinstance(values, dict):
         raise ConversionError(
@@ -128,54 +126,6 @@ def _hyper_parameters(content, path):
             [f"hyper_parameters={short_plain(values)}"],
         )
     return values
-
-
-def _settings(saved, defaults, path):
-    """Return the hyper-parameters in `defaults`, checked and completed."""
-    settings = {key: saved.get(key, defaults[key]) for key in defaults}
-    wrong = []
-    for key, value in settings.items():
-        whole = isinstance(defaults[key], int)
-        kinds = (int,) if whole else (int, float)
-        least = 3 if key == "max_text_len" else 0
-        if type(value) not in kinds or not (
-            least <= value and (whole or value < 1)
-        ):
-            wrong.append(f"{key}={short_plain(value)}")
-    if wrong:
-        raise ConversionError(
-            "Hyper-parameters must be plain values of the authors' types.",
-            path,
-            wrong,
-        )
-    return settings
-
-
-def _check_sizes(saved, a, path):
-    """Reject hyper-parameters that contradict the shapes of the tensors."""
-    sizes = {"vocab_size": a.vocabulary_size, "hidden_size": a.hidden_dim}
-    if "num_top_layer" not in saved:  # METER's name for it.
-        sizes["num_layers"] = a.num_layers
-    wrong = [
-        f"{key}={short_plain(saved[key])}, but {size} in its tensors"
-        for key, size in sizes.items()
-        if key in saved and saved[key] != size
-    ]
-    side = saved.get("image_size", a.image_size)
-    # Patches need not fill the side: the convolution ignores the rest.
-    if not is_integer(side) or (
-        side // a.patch_size != a.image_size // a.patch_size
-    ):
-        wrong.append(
-            f"image_size={short_plain(side)}, but {a.image_size} in its tensors"
-        )
-    if wrong:
-        raise ConversionError(
-            "Hyper-parameters must be those with which the weights were "
-            "trained. Correct them, or save the state dict alone.",
-            path,
-            wrong,
-        )
 
 
 def _heads(shapes, a, settings, answers, path):
@@ -202,7 +152,7 @@ def _heads(shapes, a, settings, answers, path):
                 "head_hidden_scale": hidden[0] / (2 * a.hidden_dim),
             }
     if "nlvr2" in heads:
-        heads["nlvr2"]["dropout"] = float(settings["nlvr2_drop_rate"])
+        heads["nlvr2"]["dropout"] = settings["nlvr2_drop_rate"]
     if "vqa" in heads:
         count = heads["vqa"]["num_classes"]
         if answers is not None and len(answers) != count:

@@ -200,10 +200,7 @@ def load_weights(
     for done, rule in enumerate(rules, 1):
         # Cast before layouts add tensors: in half precision a sum would be
         # rounded, or overflow.
-        read = [
-            cast(_read_numbers(tensors, key), "float32", [key])
-            for key in rule.keys
-        ]
+        read = [cast(tensors.read(key), "float32", [key]) for key in rule.keys]
         targets = [variables[path] for path in rule.variables]
         try:
             with np.errstate(over="ignore"):
@@ -215,17 +212,6 @@ def load_weights(
         for variable, value in zip(targets, values, strict=True):
             variable.assign(cast(value, variable.dtype, rule.keys))
         progress(done)
-
-
-def _read_numbers(tensors, key):
-    tensor = tensors.read(key)
-    if tensor.dtype.kind not in "fiu":
-        raise ConversionError(
-            f"A weight must be of numbers, not {tensor.dtype}.",
-            tensors.path,
-            [key],
-        )
-    return tensor
 
 
 def _read_extra(rules, tensors, unread):

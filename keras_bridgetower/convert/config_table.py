@@ -29,38 +29,37 @@ class Value:
     Args:
         key: str, its key in `config.json`.
         default: the value that transformers uses if the key is absent.
-        ours: function of an `Architecture` that returns the value to write.
-            If None, the default is written.
+        ours: the value to write: the name of a field of an `Architecture`, or
+            a function of it. If None, the default is written.
         check: `MEASURED`, `FIXED`, `SHARE`, or None.
         sets: names of the `Architecture` fields that get the value when a
             folder is read.
         claimed: function of all values of the level that returns the value to
             compare with the weights. If None, the value itself is compared.
-        measured: function of a measured `Architecture` that returns the value
-            of the weights. If None, `ours`.
+        measured: as `ours`, the value of the weights. If None, `ours`.
     """
 
     key: str
     default: object
-    ours: Callable | None = None
+    ours: str | Callable | None = None
     check: str | None = None
     sets: tuple = ()
     claimed: Callable | None = None
-    measured: Callable | None = None
+    measured: str | Callable | None = None
 
 
 TABLE = {
     "top": (
-        Value("hidden_size", 768, lambda a: a.hidden_dim, MEASURED),
-        Value("num_hidden_layers", 6, lambda a: a.num_layers, MEASURED),
-        Value("num_attention_heads", 12, lambda a: a.num_heads),
+        Value("hidden_size", 768, "hidden_dim", MEASURED),
+        Value("num_hidden_layers", 6, "num_layers", MEASURED),
+        Value("num_attention_heads", 12, "num_heads"),
         Value(
             "link_tower_type",
             "add",
             lambda a: TRANSFORMERS_LINKS[a.bridge],
             MEASURED,
             claimed=lambda values: LINKS.get(values["link_tower_type"]),
-            measured=lambda a: a.bridge,
+            measured="bridge",
         ),
         Value("share_link_tower_layers", False, check=FIXED),
         Value(
@@ -73,42 +72,40 @@ TABLE = {
         Value(
             "layer_norm_eps",
             1e-5,
-            lambda a: a.bridge_epsilon,
+            "bridge_epsilon",
             SHARE,
             ("bridge_epsilon",),
         ),
         Value("hidden_act", "gelu"),
     ),
     "text": (
-        Value("vocab_size", 50_265, lambda a: a.vocabulary_size, MEASURED),
-        Value("hidden_size", 768, lambda a: a.text_width, MEASURED),
-        Value("num_hidden_layers", 12, lambda a: a.text_layers, MEASURED),
+        Value("vocab_size", 50_265, "vocabulary_size", MEASURED),
+        Value("hidden_size", 768, "text_width", MEASURED),
+        Value("num_hidden_layers", 12, "text_layers", MEASURED),
         # transformers builds its cross-modal layers from the text values.
         Value(
             "num_attention_heads",
             12,
-            lambda a: a.text_heads,
-            sets=("text_heads", "num_heads"),
+            "text_heads",
+            None,
+            ("text_heads", "num_heads"),
         ),
-        Value(
-            "intermediate_size", 3072, lambda a: a.intermediate_dim, MEASURED
-        ),
-        Value(
-            "intermediate_size", 3072, lambda a: a.text_intermediate, MEASURED
-        ),
+        Value("intermediate_size", 3072, "intermediate_dim", MEASURED),
+        Value("intermediate_size", 3072, "text_intermediate", MEASURED),
         Value("hidden_act", "gelu", check=FIXED),
         Value(
             "hidden_dropout_prob",
             0.1,
-            lambda a: a.dropout,
+            "dropout",
             SHARE,
             ("text_dropout", "dropout"),
         ),
         Value(
             "attention_probs_dropout_prob",
             0.1,
-            lambda a: a.attention_dropout,
-            sets=("attention_dropout",),
+            "attention_dropout",
+            None,
+            ("attention_dropout",),
         ),
         Value(
             "max_position_embeddings",
@@ -123,23 +120,23 @@ TABLE = {
         Value("pad_token_id", 1, check=FIXED),
     ),
     "vision": (
-        Value("hidden_size", 768, lambda a: a.image_width, MEASURED),
+        Value("hidden_size", 768, "image_width", MEASURED),
         Value(
             "num_hidden_layers",
             12,
-            lambda a: a.image_layers,
+            "image_layers",
             MEASURED,
             claimed=lambda values: (
                 values["num_hidden_layers"] - values["remove_last_layer"]
             ),
         ),
         Value("num_channels", 3),
-        Value("patch_size", 16, lambda a: a.patch_size, MEASURED),
+        Value("patch_size", 16, "patch_size", MEASURED),
         # transformers ignores pixels beyond the last whole patch.
         Value(
             "image_size",
             288,
-            lambda a: a.image_size,
+            "image_size",
             MEASURED,
             claimed=lambda values: (
                 values["image_size"] // max(values["patch_size"], 1)
@@ -161,7 +158,7 @@ def defaults(level):
 def values_for(level, architecture):
     """Return the values of a level for an `Architecture`, in file order."""
     return {
-        value.key: value.ours(architecture) if value.ours else value.default
+        value.key: _of(architecture, value.ours, value.default)
         for value in TABLE[level]
     }
 
@@ -193,34 +190,46 @@ def contradictions(levels, measured):
     Returns:
         list of str, one sentence part for each value.
     """
-    found = {check: [] for check in _CHECKS}
-    for level, table in TABLE.items():
-        for value in table:
-            if value.check:
-                check = _CHECKS[value.check]
-                found[value.check] += check(value, level, levels, measured)
-    return [text for texts in found.values() for text in texts]
+    values = [
+        (value, levels[level], _name(value, level))
+        for level, table in TABLE.items()
+        for value in table
+    ]
+    return [
+        text
+        for kind, check in _CHECKS.items()
+        for value, given, name in values
+        if value.check == kind
+        for text in check(value, given, name, measured)
+    ]
 
 
-def _check_measured(value, level, levels, measured):
-    values = levels[level]
-    claimed = value.claimed(values) if value.claimed else values[value.key]
-    found = (value.measured or value.ours)(measured)
+def _of(architecture, place, default=None):
+    """Return the field or the result of a function of an `Architecture`."""
+    if place is None:
+        return default
+    if callable(place):
+        return place(architecture)
+    return getattr(architecture, place)
+
+
+def _check_measured(value, given, name, measured):
+    claimed = value.claimed(given) if value.claimed else given[value.key]
+    found = _of(measured, value.measured or value.ours)
     if claimed != found:
-        yield f"{_name(value, level)}: {claimed}, but {found} in the weights"
+        yield f"{name}: {claimed}, but {found} in the weights"
 
 
-def _check_fixed(value, level, levels, measured):
-    claimed = levels[level][value.key]
+def _check_fixed(value, given, name, measured):
+    claimed = given[value.key]
     if claimed != value.default:
-        name = _name(value, level)
         yield f"{name}={claimed!r}, only {value.default} can be built"
 
 
-def _check_share(value, level, levels, measured):
-    claimed = levels[level][value.key]
+def _check_share(value, given, name, measured):
+    claimed = given[value.key]
     if not 0 <= claimed < 1:
-        yield f"{value.key}={claimed}, not between 0 and 1"
+        yield f"{name}={claimed}, not between 0 and 1"
 
 
 _CHECKS = {MEASURED: _check_measured, FIXED: _check_fixed, SHARE: _check_share}

@@ -140,8 +140,7 @@ def read_levels(config, path):
         `VISION`.
 
     Raises:
-        ConversionError: a value has a wrong type, or an old and a new name of
-            a value contradict each other.
+        ConversionError: a value has a wrong type.
     """
     levels = [
         (config, TOP, "the top level"),
@@ -152,8 +151,10 @@ def read_levels(config, path):
     for given, defaults, level in levels:
         if not isinstance(given, dict):
             given, wrong = {}, [*wrong, f"{level} is no object"]
-        given, twice = _with_new_names(given)
-        wrong += [f"{pair} in {level}" for pair in twice]
+        older = {
+            name: given[old] for name, old in OLD_NAMES.items() if old in given
+        }
+        given = older | given
         values = {key: given.get(key, defaults[key]) for key in defaults}
         wrong += [
             f"{key}={value!r:.50} in {level}"
@@ -173,17 +174,6 @@ def read_levels(config, path):
 def nested_values(config, name):
     """Return a nested part, whose name may end in `_dict`; {} if absent."""
     return config.get(name) or config.get(f"{name}_dict") or {}
-
-
-def _with_new_names(given):
-    """Return the values by current names, and contradictions among them."""
-    renamed, twice = dict(given), []
-    for name, older in OLD_NAMES.items():
-        if older in given:
-            value = renamed.setdefault(name, given[older])
-            if value != given[older]:
-                twice.append(f"{name}={value!r:.50}, but {older} differs")
-    return renamed, twice
 
 
 def _has_type(value, default):

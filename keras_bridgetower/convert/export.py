@@ -10,28 +10,19 @@ import safetensors.numpy
 from keras_bridgetower.backend import layer_records
 from keras_bridgetower.convert import config_table
 from keras_bridgetower.convert import processors
+from keras_bridgetower.convert import transformers_folder as theirs
 from keras_bridgetower.convert.architecture import HEAD_WIDTH
-from keras_bridgetower.convert.architecture import Architecture
+from keras_bridgetower.convert.architecture import of_backbone
 from keras_bridgetower.convert.checkpoint import to_tensors
 from keras_bridgetower.convert.checkpoint import variables_by_path
 from keras_bridgetower.convert.rules import bridgetower
 from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
-from keras_bridgetower.convert.transformers_folder import CLASSES
-from keras_bridgetower.convert.transformers_folder import MODEL
-from keras_bridgetower.convert.transformers_folder import NAMES
-from keras_bridgetower.convert.transformers_folder import PREFIX
-from keras_bridgetower.convert.transformers_folder import rules
 from keras_bridgetower.files import write_folder
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.heads import LOGIT_SCALE
-from keras_bridgetower.models.positions import patch_size
 from keras_bridgetower.preprocessing import image_converter
 from keras_bridgetower.preprocessing import packed_tokenizer
-from keras_bridgetower.preprocessing.image_converter import (
-    BridgeTowerImageConverter,
-)
-from keras_bridgetower.preprocessing.packed_tokenizer import PackedTokenizer
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets.errors import ConversionError
@@ -92,8 +83,8 @@ def parts_of_preset(preset):
     tokenizer, converter = (
         cls.from_preset(folder) if folder.has(file) else None
         for cls, file in (
-            (PackedTokenizer, packed_tokenizer.CONFIG),
-            (BridgeTowerImageConverter, image_converter.CONFIG),
+            (packed_tokenizer.PackedTokenizer, packed_tokenizer.CONFIG),
+            (image_converter.BridgeTowerImageConverter, image_converter.CONFIG),
         )
     )
     return Parts(backbone, heads, values, tokenizer, converter)
@@ -117,12 +108,22 @@ def _write(parts, folder):
     backbone, values = parts.backbone, parts.values
     for model in (backbone, *(parts.heads[name] for name in values)):
         layer_records.check_not_quantized(model, "An export to transformers")
-    architecture = _architecture(backbone)
-    known = {k: v for k, v in values.items() if k in CLASSES}
+    kinds = [
+        type(encoder).__name__
+        for encoder in (backbone.text_encoder, backbone.image_encoder)
+    ]
+    if kinds != ["RobertaBackbone", "CLIPVisionEncoder"]:
+        raise ConversionError(
+            "transformers runs RoBERTa and CLIP's vision encoder only.",
+            "the model",
+            kinds,
+        )
+    architecture = of_backbone(backbone)
+    known = {k: v for k, v in values.items() if k in theirs.CLASSES}
     _check(backbone, architecture, known)
     layers = [backbone] + [parts.heads[name] for name in known]
     tensors = to_tensors(
-        rules(architecture, known),
+        theirs.rules(architecture, known),
         variables_by_path(*layers, encoder=backbone.image_encoder),
         _exported_extra(backbone.extra),
     )
@@ -130,7 +131,7 @@ def _write(parts, folder):
         rule.keys[0].partition(".")[0]
         for rule in bridgetower.heads(bridgetower.TRANSFORMERS_HEADS, known)
     )
-    prefix = PREFIX if known else ""
+    prefix = theirs.PREFIX if known else ""
     tensors = {
         key if key.startswith(heads) else f"{prefix}{key}": value
         for key, value in tensors.items()
@@ -141,45 +142,6 @@ def _write(parts, folder):
     registry.write_json(folder, "config.json", _config(architecture, known))
     processors.write(folder, parts.tokenizer, parts.image_converter)
     _write_other_heads(parts, values.keys() - known.keys(), folder)
-
-
-def _architecture(backbone):
-    fusion = backbone.fusion
-    text, image = backbone.text_encoder, backbone.image_encoder
-    kind = type(text).__name__
-    if kind != "RobertaBackbone" or type(image).__name__ != "CLIPVisionEncoder":
-        raise ConversionError(
-            "transformers runs RoBERTa and CLIP's vision encoder only.",
-            "the model",
-            [kind, type(image).__name__],
-        )
-    return Architecture(
-        text_encoder="roberta",
-        vocabulary_size=text.vocabulary_size,
-        positions=text.max_sequence_length,
-        text_width=text.hidden_dim,
-        text_layers=text.num_layers,
-        text_intermediate=text.intermediate_dim,
-        image_width=image.hidden_dim,
-        image_layers=image.num_layers,
-        image_intermediate=image.intermediate_dim,
-        patch_size=patch_size(image),
-        image_size=backbone.image_size,
-        hidden_dim=fusion.hidden_dim,
-        num_layers=fusion.num_layers,
-        intermediate_dim=fusion.intermediate_dim,
-        type_rows=2,
-        bridge=fusion.bridge,
-        projections=fusion.projections,
-        image_norms=backbone.image_norms,
-        text_heads=text.num_heads,
-        num_heads=fusion.num_heads,
-        text_dropout=text.dropout,
-        dropout=fusion.dropout,
-        attention_dropout=fusion.attention_dropout,
-        layer_norm_epsilon=fusion.layer_norm_epsilon,
-        bridge_epsilon=fusion.bridge_epsilon,
-    )
 
 
 def _check(backbone, a, heads):
@@ -228,15 +190,17 @@ def _exported_extra(extra):
     """Return the unused tensors for which transformers has a place."""
     kept = {}
     for name, value in extra.items():
-        name = name.replace("text_transformer.", NAMES.text, 1)
-        known = name.startswith(NAMES.text) and "position_ids" not in name
+        name = name.replace("text_transformer.", theirs.NAMES.text, 1)
+        known = (
+            name.startswith(theirs.NAMES.text) and "position_ids" not in name
+        )
         if known or f"[:{PADDING_ROWS}]" in name:
             kept[name] = value
     return kept
 
 
 def _config(a, heads):
-    classes = [CLASSES[name] for name in heads] or [MODEL]
+    classes = [theirs.CLASSES[name] for name in heads] or [theirs.MODEL]
     epsilon = heads.get("mlm", {}).get("epsilon", a.bridge_epsilon)
     if epsilon != a.bridge_epsilon:
         warnings.warn(
@@ -285,6 +249,6 @@ def _write_other_heads(parts, names, folder):
     safetensors.numpy.save_file(tensors, folder / HEAD)
     warnings.warn(
         f"transformers has no class for the head {', '.join(sorted(names))}: "
-        f"the folder holds a {MODEL}, and the head in {HEAD}.",
+        f"the folder holds a {theirs.MODEL}, and the head in {HEAD}.",
         stacklevel=4,
     )

@@ -1,9 +1,11 @@
 """Reads and writes `transformers` files of tokenizers and image processors."""
 
+import math
 import pathlib
 import warnings
 
-from keras_bridgetower.checks import is_integer
+import numpy as np
+
 from keras_bridgetower.convert import tokenizers
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tokenizers import TEXT_LENGTH
@@ -27,12 +29,6 @@ DEFAULTS = dict(
     image_mean=MEAN,
     image_std=STD,
 )
-# Numbers may differ by so much: float32 and text round them.
-BELOW, ABOVE = 1 - 1e-6, 1 + 1e-6
-# Limits of statistics on the scale from 0 to 1.
-SMALLEST_STD, LARGEST = 1e-6, 1e6
-# Tokens of the shortest text: start, one token, end.
-SHORTEST_TEXT = 3
 
 
 def read(folder, architecture, mode="hf", sequence_length=None):
@@ -57,27 +53,27 @@ def read(folder, architecture, mode="hf", sequence_length=None):
     folder = pathlib.Path(folder)
     side = architecture.image_size
     path, saved = _image_processor(folder)
-    config = DEFAULTS | (saved if isinstance(saved, dict) else {})
-    wrong = _unsupported(config, side)
-    if path is None:
-        converter = BridgeTowerImageConverter(side, mode=mode)
-    elif wrong or not isinstance(saved, dict):
+    try:
+        config = DEFAULTS | saved
+        wrong = _unsupported(config, side)
+        if path is None:
+            converter = BridgeTowerImageConverter(side, mode=mode)
+        else:
+            mean, std = _statistics(config)
+            converter = BridgeTowerImageConverter(
+                side, "hf", config["size_divisor"], mean, std
+            )
+        length = sequence_length or config["max_text_len"]
+        length = min(length, architecture.positions)
+    except (TypeError, ValueError, OverflowError) as error:
+        wrong = [f"{error!s:.300}"]
+    if wrong:
         raise ConversionError(
             "An image processor must be transformers' for BridgeTower, with "
             f"the model's image size {side}.",
-            path,
-            wrong or ["no settings"],
+            path or folder,
+            wrong,
         )
-    else:
-        mean, std = (
-            tuple(map(float, values)) for values in _statistics(config).values()
-        )
-        converter = BridgeTowerImageConverter(
-            side, "hf", config["size_divisor"], mean, std
-        )
-    length = min(
-        sequence_length or config["max_text_len"], architecture.positions
-    )
     tokenizer = tokenizers.read(folder, architecture.text_encoder, length)
     rows = architecture.vocabulary_size
     if tokenizer is not None and tokenizer.vocabulary_size() > rows:
@@ -95,61 +91,37 @@ def _image_processor(folder):
     if path.is_file():
         return path, read_json(path)
     path = folder / "processor_config.json"
-    if path.is_file():
-        return path, read_json(path).get("image_processor")
-    return None, {}
+    values = path.is_file() and read_json(path).get("image_processor")
+    return (path, values) if values else (None, {})
 
 
 def _unsupported(config, side):
     """List the settings of an image processor that are not supported."""
     kind = config["image_processor_type"] or "BridgeTower"
-    divisor, length = config["size_divisor"], config["max_text_len"]
     fits = {
         # Published files of the base size have `image_size`, the authors' name.
         name: config.get(name) is None or _side(config[name]) == side
         for name in ("size", "crop_size", "image_size")
     }
     fits |= {name: config[name] == value for name, value in FIXED.items()}
-    fits |= {
-        "size_divisor": is_integer(divisor) and 1 <= divisor <= side,
-        "max_text_len": is_integer(length) and length >= SHORTEST_TEXT,
-        "image_processor_type": str(kind).startswith("BridgeTower"),
-        "rescale_factor": _is_between(
-            config["rescale_factor"], BELOW / 255, ABOVE / 255
-        ),
-    }
-    for name, values in _statistics(config).items():
-        least = SMALLEST_STD if name == "image_std" else -LARGEST
-        fits[name] = len(values) == 3 and all(
-            _is_between(value, least, LARGEST) for value in values
-        )
+    fits["image_processor_type"] = str(kind).startswith("BridgeTower")
+    # Float32 and text round it.
+    factor = config["rescale_factor"]
+    fits["rescale_factor"] = math.isclose(factor, 1 / 255, rel_tol=1e-6)
     return [f"{name}={config[name]!r:.60}" for name in fits if not fits[name]]
 
 
-def _is_between(value, least, most):
-    # Only compared: an int of the file may be too large for floats.
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and least <= value <= most
-
-
 def _statistics(config):
-    """Return mean and standard deviation of pixels from 0 to 1.
+    """Return mean and standard deviation of pixels from 0 to 1, as tuples.
 
-    Args:
-        config: dict, values of an image processor's file. As in
-            transformers, a single number is that of all channels.
-
-    Returns:
-        dict of tuples, each of three numbers if the file is valid.
+    As in transformers, a single number is that of all channels.
     """
     if config.get("do_normalize") is False:
-        return {"image_mean": (0.0,) * 3, "image_std": (1.0,) * 3}
-    return {
-        name: tuple(config[name])
-        if isinstance(config[name], (list, tuple))
-        else (config[name],) * 3
-        for name in ("image_mean", "image_std")
-    }
+        return (0.0,) * 3, (1.0,) * 3
+    return tuple(
+        tuple(np.broadcast_to(np.asarray_chkfinite(value, float), 3).tolist())
+        for value in (config["image_mean"], config["image_std"])
+    )
 
 
 def _side(size):

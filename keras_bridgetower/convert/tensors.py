@@ -6,7 +6,7 @@ import ml_dtypes  # A dependency of Keras; adds bfloat16 to NumPy.
 import safetensors
 
 from keras_bridgetower import files
-from keras_bridgetower.convert.torch_files import pickled
+from keras_bridgetower.convert import torch_files
 from keras_bridgetower.presets import needed_files
 from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.presets.errors import short_plain
@@ -52,13 +52,6 @@ class Tensors:
     def without_prefix(self, prefix):
         """Remove a prefix from the names that have it."""
         names = {name.removeprefix(prefix): name for name in self.shapes}
-        if len(names) < len(self.shapes):
-            raise ConversionError(
-                f"Tensors occur twice, with and without {prefix!r}. Remove "
-                "one of each.",
-                self.path,
-                sorted(set(self.shapes) - set(names.values())),
-            )
         return Tensors(
             self.path,
             {short: self.shapes[name] for short, name in names.items()},
@@ -124,7 +117,7 @@ def open_tensors(path):
         return _open_shards(path)
     if path.suffix == ".safetensors":
         return _open_safetensors(path)
-    state, names = pickled.load(path)
+    state, names = torch_files.load(path)
     reject_code(path, names)
     return state_dict_tensors(path, state)
 
@@ -137,8 +130,6 @@ def read_json(path):
             hold an object.
     """
     try:
-        if not path.is_file():  # Reading a pipe would block.
-            raise OSError("it is no regular file")
         values = files.read_json(path, LARGEST_ASSET)
     except (OSError, ValueError) as error:
         raise ConversionError(
@@ -197,22 +188,15 @@ def _open_shards(path):
             path,
             sorted(set(map(repr, bad))),
         )
-    shards = {
-        name: open_tensors(path.parent / name)
-        for name in set(files_by_key.values())
-    }
-    stored = {(k, name) for name, shard in shards.items() for k in shard.shapes}
-    if stored != set(files_by_key.items()):
-        odd = stored ^ set(files_by_key.items())
-        raise ConversionError(
-            "An index and its files must name the same tensors.",
-            path,
-            sorted({key for key, _ in odd}),
-        )
+    # Tensors that the index names and the files lack are missed later.
+    places = {}
+    for name in sorted(set(files_by_key.values())):
+        shard = open_tensors(path.parent / name)
+        places |= dict.fromkeys(shard.shapes, shard)
     return Tensors(
         path,
-        {key: shards[name].shapes[key] for key, name in files_by_key.items()},
-        lambda key: shards[files_by_key[key]].read(key),
+        {key: shard.shapes[key] for key, shard in places.items()},
+        lambda key: places[key].read(key),
     )
 
 
@@ -233,7 +217,7 @@ def reject_code(path, names):
 
 
 def state_dict_tensors(path, state):
-    """Return the `Tensors` of a state dict that `pickled.load` read.
+    """Return the `Tensors` of a state dict that `torch_files.load` read.
 
     Raises:
         ConversionError: it holds other objects than tensors, or tensors whose
@@ -242,7 +226,9 @@ def state_dict_tensors(path, state):
     if not isinstance(state, dict):
         raise ConversionError("The file must hold a state dict.", path)
     parts = (*state.keys(), *state.values())
-    reject_code(path, [x.name for x in parts if isinstance(x, pickled.Foreign)])
+    reject_code(
+        path, [x.name for x in parts if isinstance(x, torch_files.Foreign)]
+    )
     bad = [
         f"{name}: {type(value).__name__} {problem}".rstrip()
         for name, value in state.items()
@@ -273,6 +259,6 @@ def state_dict_tensors(path, state):
 
 def _problem(name, value):
     """Return the reason why a state dict may not have this entry, or None."""
-    if isinstance(name, str) and isinstance(value, pickled.Tensor):
+    if isinstance(name, str) and isinstance(value, torch_files.Tensor):
         return value.problem()
     return ""

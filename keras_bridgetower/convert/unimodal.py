@@ -6,13 +6,15 @@ Pre-training of a BridgeTower starts from such encoders.
 import functools
 import math
 import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 import keras_hub
 import numpy as np
 
-from keras_bridgetower.backend import uninitialized
 from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import tokenizers
+from keras_bridgetower.convert.architecture import built
 from keras_bridgetower.convert.architecture import heads_for_width
 from keras_bridgetower.convert.checkpoint import load_weights
 from keras_bridgetower.convert.checkpoint import unread_keys
@@ -30,12 +32,43 @@ from keras_bridgetower.models.positions import resize_positions
 from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.presets.needed_files import is_keras
 
-SIZES = (
-    "num_hidden_layers",
-    "num_attention_heads",
-    "hidden_size",
-    "intermediate_size",
-)
+# Arguments of KerasHub's encoders, and the keys of a `config.json` for them.
+SIZES = {
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "hidden_dim": "hidden_size",
+    "intermediate_dim": "intermediate_size",
+}
+TEXT_SIZES = SIZES | {
+    "vocabulary_size": "vocab_size",
+    "max_sequence_length": "max_position_embeddings",
+}
+IMAGE_SIZES = SIZES | {"patch_size": "patch_size", "image_size": "image_size"}
+
+
+class Model(NamedTuple):
+    """How the encoder of a model type of transformers is read.
+
+    Args:
+        cls: class of KerasHub's encoder.
+        rules: function of a prefix and a number of layers.
+        prefix: str, which the names of tensors may have.
+        before: int, rows of the table of positions that come before those of
+            tokens or patches.
+        keys: names of the tensors of the words or the patch kernel, of the
+            first feed-forward kernel and of the positions.
+        epsilon: float, the only epsilon of KerasHub's norms; None if a
+            configuration gives it.
+        default: float, the epsilon of transformers if a file names none.
+    """
+
+    cls: type
+    rules: Callable
+    prefix: str
+    before: int
+    keys: tuple
+    epsilon: float | None = None
+    default: float = 1e-12
 
 
 def image_encoder(source, image_size=None):
@@ -65,7 +98,7 @@ def image_encoder(source, image_size=None):
     if path.is_file():
         return _read_openai_clip(path, image_size)
     if _is_transformers(path):
-        return _read_folder(path, IMAGE_MODELS, image_size)
+        return _read_folder(path, IMAGE_MODELS, _read_image, image_size)
     encoder = _from_keras_hub(source, path)
     encoder = getattr(encoder, "vision_encoder", encoder)
     if image_size in (None, encoder.image_shape[0]):
@@ -96,7 +129,7 @@ def text_encoder(source):
     """
     path = pathlib.Path(source)
     if _is_transformers(path):
-        return _read_folder(path, TEXT_MODELS)
+        return _read_folder(path, TEXT_MODELS, _read_text)
     return _from_keras_hub(source, path)
 
 
@@ -151,8 +184,8 @@ def _from_keras_hub(source, path):
     )
 
 
-def _read_folder(folder, models, image_size=None):
-    """Read the encoder in a folder; `models` maps model types to readers."""
+def _read_folder(folder, models, read, image_size=None):
+    """Read the encoder in a folder; `models` has the allowed model types."""
     check_links(folder)
     path = folder / "config.json"
     config = read_json(path)
@@ -160,135 +193,76 @@ def _read_folder(folder, models, image_size=None):
     tensors = open_tensors(weight_file(folder))
     if not configurations.model_names(config):
         kind = configurations.model_type(config, tensors.shapes)
-    return models[kind](config, tensors, path, image_size)
-
-
-def _read_sizes(kind, names, config, tensors, path):
-    """Read `SIZES` and other sizes from the configuration."""
-    values = configurations.sizes(config, path, kind, *SIZES, *names)
-    if values[0] > len(tensors.shapes):
+    if kind == "clip":
+        config = configurations.nested_values(config, "vision_config") or config
+    model = models[kind]
+    if model.epsilon is not None:
+        configurations.require_epsilon(
+            config, path, model.epsilon, model.default
+        )
+    names = IMAGE_SIZES if read is _read_image else TEXT_SIZES
+    values = configurations.sizes(config, path, kind, *names.values())
+    sizes = dict(zip(names, values, strict=True))
+    if sizes["num_layers"] > len(tensors.shapes):
         # Reject early: rules for an absurd number of layers would take long.
         raise ConversionError(
             "A configuration must have the sizes of its weights.",
             path,
             [
-                f"{SIZES[0]}={values[0]}, {len(tensors.shapes)} tensors in "
-                "the weights"
+                f"num_hidden_layers={sizes['num_layers']}, "
+                f"{len(tensors.shapes)} tensors in the weights"
             ],
         )
-    return values
+    tensors = tensors.without_prefix(f"{model.prefix}.")
+    return read(model, sizes, config, tensors, path, image_size)
 
 
-def _require_activation(config, path, allowed, problem):
-    """Check `hidden_act`, which is the first of `allowed` by default."""
+def _require_activation(config, path, allowed):
+    """Return `hidden_act`, which is the first of `allowed` by default."""
     found = config.get("hidden_act", allowed[0])
     if found not in allowed:
-        raise ConversionError(problem, path, [f"hidden_act={found!r}"])
+        raise ConversionError(
+            f"The encoder must use one of {', '.join(allowed)}.",
+            path,
+            [f"hidden_act={found!r}"],
+        )
     return found
 
 
-def _read_text(
-    kind, rules, cls, padding, epsilon, config, tensors, path, image_size
-):
-    configurations.require_epsilon(config, path, epsilon, 1e-12)
-    layers, heads, width, hidden, rows, positions = _read_sizes(
-        kind, ("vocab_size", "max_position_embeddings"), config, tensors, path
-    )
-    _require_activation(
-        config, path, ["gelu"], "A text encoder must use the exact GELU."
-    )
-    sizes = dict(
-        vocabulary_size=rows,
-        num_layers=layers,
-        num_heads=heads,
-        hidden_dim=width,
-        intermediate_dim=hidden,
-        max_sequence_length=positions - padding,
-    )
+def _read_text(model, sizes, config, tensors, path, image_size):
+    _require_activation(config, path, ["gelu"])
+    width, positions = sizes["hidden_dim"], sizes["max_sequence_length"]
+    rows, dense, table = model.keys
     expected = {
-        "embeddings.word_embeddings.weight": (rows, width),
-        "embeddings.position_embeddings.weight": (positions, width),
-        "encoder.layer.0.intermediate.dense.weight": (hidden, width),
+        rows: (sizes["vocabulary_size"], width),
+        dense: (sizes["intermediate_dim"], width),
+        table: (positions, width),
     }
-    tensors = tensors.without_prefix(f"{kind}.")
-    return _build(cls, sizes, rules("", layers), expected, tensors, path)
+    sizes["max_sequence_length"] -= model.before
+    rules = model.rules("", sizes["num_layers"])
+    return _build(model.cls, sizes, rules, expected, tensors, path)
 
 
-def _read_clip(config, tensors, path, image_size):
-    config = configurations.nested_values(config, "vision_config") or config
-    configurations.require_epsilon(config, path, 1e-5, 1e-5)
-    activation = _require_activation(
-        config,
-        path,
-        ["quick_gelu", "gelu"],
-        "CLIP must use GELU, exact or quick.",
-    )
-    layers, heads, width, hidden, patch, side = _read_sizes(
-        "clip", ("patch_size", "image_size"), config, tensors, path
-    )
-    sizes = dict(
-        patch_size=patch,
-        hidden_dim=width,
-        num_layers=layers,
-        num_heads=heads,
-        intermediate_dim=hidden,
-        intermediate_activation=activation,
-    )
+def _read_image(model, sizes, config, tensors, path, image_size):
+    side = sizes.pop("image_size")
+    if model.prefix == "vision_model":
+        sizes["intermediate_activation"] = _require_activation(
+            config, path, ["quick_gelu", "gelu"]
+        )
+    else:
+        epsilon = configurations.epsilon(config, path, model.default)
+        sizes["layer_norm_epsilon"] = epsilon
+    rules = model.rules("", sizes["num_layers"])
     return _build_image_encoder(
-        keras_hub.models.CLIPVisionEncoder,
-        sizes,
-        encoders.clip("", layers),
-        (
-            "embeddings.patch_embedding.weight",
-            "encoder.layers.0.mlp.fc1.weight",
-            "embeddings.position_embedding.weight",
-        ),
-        (image_size, side),
-        tensors.without_prefix("vision_model."),
-        path,
-    )
-
-
-def _read_vit(
-    kind, rules, cls, hidden_name, prefix, config, tensors, path, image_size
-):
-    layers, heads, width, hidden, patch, side = _read_sizes(
-        kind, ("patch_size", "image_size"), config, tensors, path
-    )
-    sizes = dict(
-        patch_size=patch,
-        num_layers=layers,
-        num_heads=heads,
-        hidden_dim=width,
-        layer_norm_epsilon=configurations.epsilon(config, path, 1e-12),
-        **{hidden_name: hidden},
-    )
-    return _build_image_encoder(
-        cls,
-        sizes,
-        rules("", layers),
-        (
-            "embeddings.patch_embeddings.projection.weight",
-            "encoder.layer.0.intermediate.dense.weight",
-            "embeddings.position_embeddings",
-        ),
-        (image_size, side),
-        tensors.without_prefix(f"{kind}."),
-        path,
-        prefix,
+        model, sizes, rules, (image_size, side), tensors, path
     )
 
 
 def _read_openai_clip(path, image_size=None):
     tensors = open_tensors(path)
-    keys = (
-        "visual.conv1.weight",
-        "visual.transformer.resblocks.0.mlp.c_fc.weight",
-        "visual.positional_embedding",
-    )
     try:
         (width, *_, patch), (hidden, *_), (positions, *_) = (
-            tensors.shapes[key] for key in keys
+            tensors.shapes[key] for key in OPENAI.keys
         )
     except (KeyError, ValueError) as error:
         raise ConversionError(
@@ -308,39 +282,31 @@ def _read_openai_clip(path, image_size=None):
         num_heads=heads_for_width(width),
         intermediate_dim=hidden,
     )
+    rules = OPENAI.rules("visual.", layers) + encoders.final_norm("visual.")
+    side = math.isqrt(max(positions - 1, 0)) * patch
     return _build_image_encoder(
-        keras_hub.models.CLIPVisionEncoder,
-        sizes,
-        encoders.openai_clip("visual.", layers)
-        + encoders.final_norm("visual."),
-        keys,
-        (image_size, math.isqrt(max(positions - 1, 0)) * patch),
-        tensors,
-        path,
+        OPENAI, sizes, rules, (image_size, side), tensors, path
     )
 
 
-def _build_image_encoder(
-    cls, sizes, rules, keys, sides, tensors, path, prefix=1
-):
+def _build_image_encoder(model, sizes, rules, sides, tensors, path):
     """Build an image encoder and resize its positions if needed.
 
     Args:
-        cls: class of the encoder.
+        model: `Model`.
         sizes: dict of its constructor arguments, without the image size.
         rules: list of `Rule`.
-        keys: names of the tensors of the patch kernel, of the first
-            feed-forward kernel and of the positions.
         sides: the image size that the caller wants (or None), and that of the
             weights.
         tensors: `Tensors`.
         path: path of the configuration, for errors.
-        prefix: int, number of tokens before the patches.
     """
     width, patch = sizes["hidden_dim"], sizes["patch_size"]
-    hidden = sizes.get("mlp_dim") or sizes["intermediate_dim"]
-    kernel, dense, positions = keys
-    expected = {kernel: (width, 3, patch, patch), dense: (hidden, width)}
+    kernel, dense, positions = model.keys
+    expected = {
+        kernel: (width, 3, patch, patch),
+        dense: (sizes["intermediate_dim"], width),
+    }
     side = sides[0] or sides[1]
     if side % patch:
         raise ConversionError(
@@ -348,7 +314,7 @@ def _build_image_encoder(
             path,
             [f"image_size={side}, patch_size={patch}"],
         )
-    count = (side // patch) ** 2 + prefix
+    count = (side // patch) ** 2 + model.before
     shape = tensors.shapes.get(positions)
     if shape is not None and len(shape) > 1:
         resized = (*shape[:-2], count, shape[-1])
@@ -361,8 +327,10 @@ def _build_image_encoder(
                 resized,
                 lambda: resize_positions(read(positions), count),
             )
-    sizes = {**sizes, "image_shape": (side, side, 3)}
-    return _build(cls, sizes, rules, expected, tensors, path)
+    if model.cls is keras_hub.models.ViTBackbone:
+        sizes["mlp_dim"] = sizes.pop("intermediate_dim")
+    sizes["image_shape"] = (side, side, 3)
+    return _build(model.cls, sizes, rules, expected, tensors, path)
 
 
 def _build(cls, sizes, rules, expected, tensors, path):
@@ -381,15 +349,7 @@ def _build(cls, sizes, rules, expected, tensors, path):
         raise ConversionError(
             "A configuration must have the sizes of its weights.", path, wrong
         )
-    try:
-        encoder = uninitialized.without_initialization(
-            functools.partial(cls, **sizes)
-        )
-    except ValueError as error:
-        raise ConversionError(
-            f"The sizes of a configuration must fit together: {error!s:.300}",
-            path,
-        ) from error
+    encoder = built(functools.partial(cls, **sizes), path)
     variables = variables_by_path(encoder, encoder=encoder)
     ruled = {path for rule in rules for path in rule.variables}
     for name in set(variables) - ruled:
@@ -401,41 +361,62 @@ def _build(cls, sizes, rules, expected, tensors, path):
     return encoder
 
 
+_TEXT_KEYS = (
+    "embeddings.word_embeddings.weight",
+    "encoder.layer.0.intermediate.dense.weight",
+    "embeddings.position_embeddings.weight",
+)
+_IMAGE_KEYS = (
+    "embeddings.patch_embeddings.projection.weight",
+    "encoder.layer.0.intermediate.dense.weight",
+    "embeddings.position_embeddings",
+)
 TEXT_MODELS = {
-    "roberta": functools.partial(
-        _read_text,
-        "roberta",
-        encoders.roberta,
+    "roberta": Model(
         keras_hub.models.RobertaBackbone,
+        encoders.roberta,
+        "roberta",
         PADDING_ROWS,
-        1e-5,
+        _TEXT_KEYS,
+        epsilon=1e-5,
     ),
-    "bert": functools.partial(
-        _read_text,
-        "bert",
-        encoders.bert,
+    "bert": Model(
         keras_hub.models.BertBackbone,
+        encoders.bert,
+        "bert",
         0,
-        1e-12,
+        _TEXT_KEYS,
+        epsilon=1e-12,
     ),
 }
-IMAGE_MODELS = {
-    "clip": _read_clip,
-    "clip_vision_model": _read_clip,
-    "vit": functools.partial(
-        _read_vit,
-        "vit",
-        encoders.vit,
-        keras_hub.models.ViTBackbone,
-        "mlp_dim",
-        1,
+CLIP = Model(
+    keras_hub.models.CLIPVisionEncoder,
+    encoders.clip,
+    "vision_model",
+    1,
+    (
+        "embeddings.patch_embedding.weight",
+        "encoder.layers.0.mlp.fc1.weight",
+        "embeddings.position_embedding.weight",
     ),
-    "deit": functools.partial(
-        _read_vit,
-        "deit",
-        encoders.deit,
-        keras_hub.models.DeiTBackbone,
-        "intermediate_dim",
-        2,
+    epsilon=1e-5,
+    default=1e-5,
+)
+OPENAI = CLIP._replace(
+    rules=encoders.openai_clip,
+    keys=(
+        "visual.conv1.weight",
+        "visual.transformer.resblocks.0.mlp.c_fc.weight",
+        "visual.positional_embedding",
+    ),
+)
+IMAGE_MODELS = {
+    "clip": CLIP,
+    "clip_vision_model": CLIP,
+    "vit": Model(
+        keras_hub.models.ViTBackbone, encoders.vit, "vit", 1, _IMAGE_KEYS
+    ),
+    "deit": Model(
+        keras_hub.models.DeiTBackbone, encoders.deit, "deit", 2, _IMAGE_KEYS
     ),
 }

@@ -30,7 +30,7 @@ from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.errors import ConversionError
 
-pytestmark = [FASTEST, pytest.mark.usefixtures("loopback_only")]
+pytestmark = [FASTEST, pytest.mark.usefixtures("loopback_only", "home")]
 
 
 CONVERSION = 0.01  # Seconds of a stand-in.
@@ -38,12 +38,6 @@ CONVERSION = 0.01  # Seconds of a stand-in.
 
 def converted(source, published=None):
     return cache.open_converted(source, published).root
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 @pytest.fixture
@@ -76,13 +70,8 @@ def source(tmp_path):
 
 
 SIDES = (
-    "config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
+    *("config.json", "preprocessor_config.json", "processor_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"),
     "vocab.txt",
 )
 
@@ -91,16 +80,14 @@ SIDES = (
 def test_cache_key_covers_all_files(kind, converting, tmp_path):
     folder = tmp_path / "theirs"
     folder.mkdir()
-    where = {name: "one.weights" for name in "ab"} | {"c": "two"}
+    where = {"a": "one.weights", "b": "one.weights", "c": "two"}
+    index = json.dumps({"weight_map": where}).encode()
     weights = {
         "file": {"model.weights": b"w"},
         "folder": {"model.safetensors": b"w"},
         "shards": {
-            "pytorch_model.bin.index.json": json.dumps(
-                {"weight_map": where}
-            ).encode(),
-            "one.weights": b"1",
-            "two": b"2",
+            "pytorch_model.bin.index.json": index,
+            **{"one.weights": b"1", "two": b"2"},
         },
     }[kind]
     for name, data in weights.items():
@@ -116,9 +103,8 @@ def test_cache_key_covers_all_files(kind, converting, tmp_path):
             (folder / name).write_bytes(before + b" ")
             seen.append(converted(path))
     assert len(set(seen)) == len(seen)
-    (folder / "trainer_state.json").write_text("{}")
-    (folder / "model.weights.h5").write_text("")
-    (folder / "README.md").write_text("")
+    for name in ("trainer_state.json", "model.weights.h5", "README.md"):
+        (folder / name).write_text("{}")
     assert converted(path) == seen[-1]
 
 
@@ -177,17 +163,7 @@ def test_cache_key_covers_every_opened_file(tokenizer, tmp_path):
 @pytest.mark.parametrize(
     "damage",
     [
-        *(
-            b"",
-            b"{",
-            b"[]",
-            b"3",
-            b"null",
-            b"true",
-            b'"x"',
-            b"NaN",
-            b"\xff\xfe",
-        ),
+        *(b"", b"{", b"[]", b"null", b'"x"', b"NaN", b"\xff\xfe"),
         *(b"[" * 100_000, b'{"a": 1}', b'{"a": ["b"]}', b'{"a": null}'),
     ],
     ids=repr,
@@ -212,12 +188,12 @@ def test_digests_of_recent_files_are_not_stored(
     monkeypatch.setattr(
         files, "sha256", lambda path: read.append(path) or sha256(path)
     )
-    cache._digests(cache._file_states(source))
-    cache._digests(cache._file_states(source))
+    for _ in range(2):
+        cache._digests(cache._file_states(source))
     assert len(read) == 4
     monkeypatch.setattr(cache, "CLOCK_TICK", -1)
-    cache._digests(cache._file_states(source))
-    cache._digests(cache._file_states(source))
+    for _ in range(2):
+        cache._digests(cache._file_states(source))
     assert len(read) == 6
 
 
@@ -258,15 +234,15 @@ def test_unwritable_cache_is_an_error(source, home):
 
 def test_threads_and_processes_convert_once(source, converting, monkeypatch):
     monkeypatch.setitem(globals(), "CONVERSION", 0.5)
-    context = multiprocessing.get_context("fork")
-    together = context.Barrier(8)
+    fork = multiprocessing.get_context("fork")
+    together = fork.Barrier(8)
     found = []
 
     def job():
         together.wait(60)
         found.append(converted(source))
 
-    processes = [context.Process(target=job) for _ in range(4)]
+    processes = [fork.Process(target=job) for _ in range(4)]
     threads = [threading.Thread(target=job) for _ in range(4)]
     for one in (*processes, *threads):
         one.start()
@@ -277,18 +253,15 @@ def test_threads_and_processes_convert_once(source, converting, monkeypatch):
     assert converting() == 1
 
 
-def _die_converting(source):
+def test_killed_conversion_is_repeated(source, converting):
     def die(source):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    cache.open_checkpoint = die
-    converted(source)
+    def job():
+        cache.open_checkpoint = die
+        converted(source)
 
-
-def test_killed_conversion_is_repeated(source, converting):
-    process = multiprocessing.get_context("fork").Process(
-        target=_die_converting, args=(source,)
-    )
+    process = multiprocessing.get_context("fork").Process(target=job)
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL and converting() == 0
@@ -297,23 +270,24 @@ def test_killed_conversion_is_repeated(source, converting):
 
 def test_damaged_conversion_is_repeated(source, converting, monkeypatch):
     folder = converted(source)
-    whole = (folder / "config.json").read_bytes()
+    config, seal = folder / "config.json", folder / "manifest.json"
+    whole = config.read_bytes()
     for count, damage in enumerate(
         (
-            lambda: (folder / "config.json").write_bytes(whole[:-1] + b"]"),
-            lambda: (folder / "config.json").unlink(),
-            lambda: (folder / "manifest.json").unlink(),
-            lambda: (folder / "manifest.json").write_text("{"),
+            lambda: config.write_bytes(whole[:-1] + b"]"),
+            config.unlink,
+            seal.unlink,
+            lambda: seal.write_text("{"),
         ),
         2,
     ):
         damage()
         assert converted(source) == folder
-        assert (folder / "config.json").read_bytes() == whole
+        assert config.read_bytes() == whole
         assert converting() == count
     # The sum of a large file is known only later.
     monkeypatch.setattr(manifest, "LARGE", 10)
-    (folder / "config.json").write_bytes(whole + b" ")
+    config.write_bytes(whole + b" ")
     with pytest.raises(ValueError, match="config.json was changed.*removed"):
         cache.open_converted(source).finish_check()
     shutil.rmtree(folder)
@@ -339,17 +313,23 @@ def test_published_sums(source, converting, tmp_path):
     assert hub.published("hf://someone/model") == {}
 
 
-def test_known_name_warns_of_other_weights(converting, tmp_path, monkeypatch):
-    files = {"config.json": b"{}", "tokenizer.json": b"{}"}
-    files["pytorch_model.bin"] = b"other weights" * 100
+CONFIGS = {"config.json": b"{}", "tokenizer.json": b"{}"}
+
+
+@pytest.fixture
+def filled(tmp_path, monkeypatch):
+    """Put weights into a cache of the hub; their folder there."""
     use(monkeypatch, tmp_path / "cache", "http://127.0.0.1:1")
-    fill(
-        tmp_path / "cache",
-        "BridgeTower/bridgetower-base",
-        COMMIT,
-        files,
-        ["main"],
-    )
+
+    def fill_with(repository, weights):
+        files = CONFIGS | {"pytorch_model.bin": weights}
+        return fill(tmp_path / "cache", repository, COMMIT, files, ["main"])
+
+    return fill_with
+
+
+def test_known_name_warns_of_other_weights(converting, filled):
+    filled("BridgeTower/bridgetower-base", b"other weights" * 100)
     for name in ("bridgetower_base", "hf://BridgeTower/bridgetower-base"):
         with pytest.warns(UserWarning, match="expected 02b01b0a80fab961"):
             registry.resolve(name)
@@ -357,12 +337,9 @@ def test_known_name_warns_of_other_weights(converting, tmp_path, monkeypatch):
 
 
 def test_a_damaged_file_of_the_hubs_cache_is_named(
-    converting, tmp_path, monkeypatch
+    converting, filled, tmp_path
 ):
-    files = {"config.json": b"{}", "tokenizer.json": b"{}"}
-    files["pytorch_model.bin"] = bytes(2000)
-    use(monkeypatch, tmp_path / "cache", "http://127.0.0.1:1")
-    folder = fill(tmp_path / "cache", "a/b", COMMIT, files, ["main"])
+    folder = filled("a/b", bytes(2000))
     registry.resolve("hf://a/b")
     path = (folder / "pytorch_model.bin").resolve()
     # Newer caches keep some files elsewhere, under sums of another kind.
@@ -378,16 +355,13 @@ def test_a_folder_may_be_named_like_a_preset_of_kerashub(tmp_path, monkeypatch):
     inside = registry.resolve("bridgetower_tiny_easy_mlm")
     shutil.copytree(inside, tmp_path / "roberta_base_en")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(kagglehub, "model_download", no_download)
+    # A download would fail.
+    monkeypatch.setattr(kagglehub, "model_download", None)
     own, opened = (
         kbt.BridgeTowerTokenizer.from_preset(name)
         for name in (inside, "roberta_base_en")
     )
     assert opened.get_vocabulary() == own.get_vocabulary()
-
-
-def no_download(*arguments, **kwargs):
-    raise AssertionError(f"{arguments} was asked for")
 
 
 def test_a_handle_is_fetched_and_converted_once(

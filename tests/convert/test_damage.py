@@ -3,14 +3,18 @@
 The seeds make every case repeatable; the whole thousand runs with -m slow.
 """
 
-import json
+import functools
+import itertools
+import pickletools
 import shutil
 
+import archives
 import checkpoints
+import copies
 import numpy as np
 import official
 import pytest
-import safetensors.numpy
+import safetensors.torch
 import torch
 from builders import LONG_ELSEWHERE
 from builders import array
@@ -52,43 +56,60 @@ def change_tensor(path, rng):
     """Rename, re-shape, drop or add a tensor."""
     if path.suffix == ".ckpt":
         file = torch.load(path, weights_only=True)
-        state = file["state_dict"]
+        state, write = file["state_dict"], lambda: torch.save(file, path)
     else:
-        state = safetensors.numpy.load_file(path)
+        state = safetensors.torch.load_file(path)
+        write = functools.partial(safetensors.torch.save_file, state, path)
     name = sorted(state)[rng.integers(len(state))]
     value = state.pop(name)
     kind = rng.integers(4)
     if kind == 0:
         state[f"{name}.renamed"] = value
     elif kind == 1:
-        state[name] = (
-            value.reshape(-1)[: max(value.size // 2, 1)]
-            if (path.suffix != ".ckpt")
-            else value.reshape(-1)[: max(value.numel() // 2, 1)].clone()
-        )
+        state[name] = value.reshape(-1)[: max(value.numel() // 2, 1)].clone()
     elif kind == 2:
-        state[name] = value
-        state["another.tensor"] = value
-    if path.suffix == ".ckpt":
-        torch.save(file, path)
-    else:
-        state = {k: np.ascontiguousarray(v) for k, v in state.items()}
-        safetensors.numpy.save_file(state, path)
+        state[name], state["another.tensor"] = value, value.clone()
+    write()
+
+
+def change_opcodes(path, rng):
+    """Opcodes of the pickle, whose checksum is right again."""
+
+    def change(data):
+        starts = [at for *_, at in pickletools.genops(data)] + [len(data)]
+        steps = [data[a:b] for a, b in itertools.pairwise(starts)]
+        for _ in range(rng.integers(1, 4)):
+            i, j = rng.integers(len(steps), size=2)
+            kind = rng.integers(4)
+            if kind == 0:
+                del steps[i]
+            elif kind == 1:
+                steps.insert(i, steps[j])
+            elif kind == 2:
+                steps[i], steps[j] = steps[j], steps[i]
+            else:
+                step = bytearray(steps[i])
+                step[rng.integers(len(step))] = rng.integers(256)
+                steps[i] = bytes(step)
+        return b"".join(steps)
+
+    archives.with_pickle(path, change)
 
 
 ODD = (None, -1, 0, 10**12, 0.5, "64", [], {}, True, float("inf"), "gelu")
 
 
 def edit_json(path, rng):
-    config = json.loads(path.read_text())
-    levels = [config, *(v for v in config.values() if isinstance(v, dict))]
-    level = levels[rng.integers(len(levels))]
-    key = sorted(level)[rng.integers(len(level))]
-    if rng.integers(5) == 0:
-        del level[key]
-    else:
-        level[key] = ODD[rng.integers(len(ODD))]
-    path.write_text(json.dumps(config))
+    def change(config):
+        levels = [config, *(v for v in config.values() if type(v) is dict)]
+        level = levels[rng.integers(len(levels))]
+        key = sorted(level)[rng.integers(len(level))]
+        if rng.integers(5) == 0:
+            del level[key]
+        else:
+            level[key] = ODD[rng.integers(len(ODD))]
+
+    copies.edit(path, change)
 
 
 def mutate(source, target, seed):
@@ -98,14 +119,15 @@ def mutate(source, target, seed):
         target.mkdir()
         path = target / "model.ckpt"
         shutil.copy(source / "official" / "model.ckpt", path)
-        how = (flip_bits, truncate, change_tensor)[rng.integers(3)]
-        how(path, rng)
+        kinds = (flip_bits, truncate, change_tensor, change_opcodes)
+        kinds[rng.integers(4)](path, rng)
         return path
     shutil.copytree(source / "theirs", target)
-    kinds = ((0, "model.safetensors"), (1, "config.json"))
-    kind, name = kinds[rng.integers(2)]
-    how = (flip_bits, truncate, (change_tensor, edit_json)[kind])
-    how[rng.integers(3)](target / name, rng)
+    name, how = (
+        ("model.safetensors", change_tensor),
+        ("config.json", edit_json),
+    )[rng.integers(2)]
+    (flip_bits, truncate, how)[rng.integers(3)](target / name, rng)
     return target
 
 
@@ -114,8 +136,8 @@ def held(path):
     if path.is_file():
         state = torch.load(path, weights_only=True)["state_dict"]
         return {k: v.numpy() for k, v in state.items()}
-    state = safetensors.numpy.load_file(path / "model.safetensors")
-    return {k.removeprefix("bridgetower."): v for k, v in state.items()}
+    state = copies.tensors(path)
+    return {k.removeprefix("bridgetower."): v.numpy() for k, v in state.items()}
 
 
 def check(source, folder, seed):

@@ -7,6 +7,7 @@ import shutil
 import warnings
 
 import checkpoints
+import copies
 import numpy as np
 import peer
 import pytest
@@ -18,7 +19,6 @@ from builders import LONG_ELSEWHERE
 from builders import backbone
 from builders import clip
 from builders import difference
-from builders import long_but
 
 import keras_bridgetower as kbt
 from keras_bridgetower import files
@@ -28,56 +28,33 @@ from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.errors import ConversionError
 
-pytestmark = LONG_ELSEWHERE
+pytestmark = [LONG_ELSEWHERE, pytest.mark.usefixtures("home")]
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+@pytest.fixture
+def copied(three_heads, tmp_path):
+    return shutil.copytree(three_heads[0], tmp_path / "model")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with three heads, and the models it came from."""
-    path = tmp_path_factory.mktemp("theirs") / "model"
-    models = checkpoints.with_all_heads(path)
-    return path, models
+def assert_near(ours, theirs, most=1e-5):
+    found = checkpoints.differences(ours, theirs)
+    assert max(found.values()) <= most, found
 
 
-def changed(folder, target, change):
-    """A copy of a folder whose tensors `change` edits in place."""
-    shutil.copytree(folder, target)
-    state = state_of(target)
-    change(state)
-    safetensors.torch.save_file(state, target / "model.safetensors")
-    return target
+def outputs(model, inputs, **kwargs):
+    with torch.no_grad():
+        return model(**inputs, **kwargs)
 
 
-def state_of(folder):
-    return safetensors.torch.load_file(folder / "model.safetensors")
-
-
-def edited(source, target, level=None, **values):
-    """A copy of a folder with other values in its configuration."""
-    shutil.copytree(source, target)
-    config = json.loads((target / "config.json").read_text())
-    (config[level] if level else config).update(values)
-    (target / "config.json").write_text(json.dumps(config))
-    return target
-
-
-def test_all_heads_and_back(folder, tmp_path):
-    path, models = folder
-    preset = registry.resolve(path)
-    parts = checkpoints.preset_parts(preset)
-    expected = checkpoints.run_theirs(models)
+def test_all_heads_and_back(three_heads, tmp_path):
+    path, models = three_heads
+    parts = checkpoints.preset_parts(registry.resolve(path))
     got = checkpoints.run_ours(parts.backbone, parts.heads)
-    found = checkpoints.differences(got, expected)
-    assert max(found.values()) <= 1e-5, found
+    assert_near(got, checkpoints.run_theirs(models))
 
     back = tmp_path / "back"
     export.write(parts, back)
-    before, after = state_of(path), state_of(back)
+    before, after = copies.tensors(path), copies.tensors(back)
     assert set(before) == set(after)
     key = "bridgetower.text_model.embeddings.{}_embeddings.weight"
     folded = [key.format("position"), key.format("token_type")]
@@ -88,10 +65,7 @@ def test_all_heads_and_back(folder, tmp_path):
     assert torch.equal(*sums)
 
     again = checkpoints.preset_parts(registry.resolve(back))
-    found = checkpoints.differences(
-        checkpoints.run_ours(again.backbone, again.heads), got
-    )
-    assert max(found.values()) <= 1e-6, found
+    assert_near(checkpoints.run_ours(again.backbone, again.heads), got, 1e-6)
 
 
 @FASTEST
@@ -111,13 +85,9 @@ def test_images_too_narrow_for_transformers(tmp_path):
 def test_links_and_projections(link, shared, tmp_path):
     model = checkpoints.theirs(link=link, shared_projections=shared)
     model.save_pretrained(tmp_path / "model")
-    checkpoint = cache.open_checkpoint(tmp_path / "model")
-    backbone, heads = checkpoint.build()
-    found = checkpoints.differences(
-        checkpoints.run_ours(backbone, heads),
-        checkpoints.run_theirs({"itm": model}),
-    )
-    assert max(found.values()) <= 1e-5, found
+    backbone, heads = cache.open_checkpoint(tmp_path / "model").build()
+    ours = checkpoints.run_ours(backbone, heads)
+    assert_near(ours, checkpoints.run_theirs({"itm": model}))
 
     backbone.export_to_transformers(tmp_path / "back")
     with warnings.catch_warnings():
@@ -127,56 +97,44 @@ def test_links_and_projections(link, shared, tmp_path):
         )
     assert not any(report.values()), report
     _, inputs = peer.inputs(checkpoints.SIZE)
-    with torch.no_grad():
-        a = model.bridgetower(**inputs).pooler_output
-        b = back.eval()(**inputs).pooler_output
+    a = outputs(model.bridgetower, inputs).pooler_output
+    b = outputs(back.eval(), inputs).pooler_output
     assert float((a - b).abs().max()) <= 1e-6
 
 
 @pytest.mark.parametrize("form", ["sharded", "pickled", "pickled shards"])
-def test_forms_of_weight_files(form, folder, tmp_path):
-    path, models = folder
+def test_forms_of_weight_files(form, three_heads, tmp_path):
+    path, models = three_heads
     target = tmp_path / "model"
+    target.mkdir()
+    state = models["itm"].state_dict()
     if form == "sharded":
         models["itm"].save_pretrained(target, max_shard_size="1MB")
         assert len(list(target.glob("*.safetensors"))) > 1
     else:
-        target.mkdir()
         shutil.copy(path / "config.json", target)
-        state = models["itm"].state_dict()
         names = list(state)
-        halves = [names] if form == "pickled" else [names[:99], names[99:]]
-        files = ["pytorch_model.bin", "pytorch_model-2.bin"][: len(halves)]
-        for file, half in zip(files, halves, strict=True):
-            torch.save({k: state[k] for k in half}, target / file)
-        if len(files) > 1:
-            where = {
-                k: file
-                for file, half in zip(files, halves, strict=True)
-                for k in half
-            }
-            (target / files[0]).rename(target / "pytorch_model-1.bin")
-            where = {
-                k: f.replace("model.bin", "model-1.bin")
-                for k, f in where.items()
-            }
+        shards = {"pytorch_model.bin": names}
+        if form == "pickled shards":
+            shards = {"one.bin": names[:99], "two.bin": names[99:]}
+            where = {k: file for file, part in shards.items() for k in part}
             index = target / "pytorch_model.bin.index.json"
             index.write_text(json.dumps({"weight_map": where}))
+        for file, part in shards.items():
+            torch.save({k: state[k] for k in part}, target / file)
     tensors = cache.open_checkpoint(target).tensors
-    for name, tensor in models["itm"].state_dict().items():
+    for name, tensor in state.items():
         short = name.removeprefix("bridgetower.")
         np.testing.assert_array_equal(tensors.read(short), tensor.numpy())
 
 
-def test_half_precision_files(folder, tmp_path):
-    path, models = folder
-    model = models["itm"]
-    target = tmp_path / "model"
-    target.mkdir()
-    shutil.copy(path / "config.json", target)
-    state = {k: v.to(torch.bfloat16) for k, v in model.state_dict().items()}
-    safetensors.torch.save_file(state, target / "model.safetensors")
-    backbone, _ = cache.open_checkpoint(target).build()
+def test_half_precision_files(three_heads, tmp_path):
+    path, models = three_heads
+    shutil.copy(path / "config.json", tmp_path)
+    state = models["itm"].state_dict()
+    state = {k: v.to(torch.bfloat16) for k, v in state.items()}
+    safetensors.torch.save_file(state, tmp_path / "model.safetensors")
+    backbone, _ = cache.open_checkpoint(tmp_path).build()
     expected = state["bridgetower.cross_modal_text_pooler.dense.weight"]
     np.testing.assert_array_equal(
         backbone.fusion.text_pooler.kernel, expected.float().numpy().T
@@ -184,103 +142,78 @@ def test_half_precision_files(folder, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:The preset .* has no manifest")
-def test_second_load_reads_no_foreign_file(folder, tmp_path, monkeypatch):
-    path = tmp_path / "model"
-    shutil.copytree(folder[0], path)
+def test_second_load_reads_no_foreign_file(copied, monkeypatch):
     # Sums of files as young as these would be made anew.
     monkeypatch.setattr(cache, "CLOCK_TICK", -1)
-    first = registry.resolve(path)
+    first = registry.resolve(copied)
     sha256 = files.sha256
 
     def refuse(*args):
         raise AssertionError("a foreign file was read again")
 
     def refuse_foreign(file):
-        return refuse() if path in pathlib.Path(file).parents else sha256(file)
+        foreign = copied in pathlib.Path(file).parents
+        return refuse() if foreign else sha256(file)
 
     monkeypatch.setattr(cache, "open_checkpoint", refuse)
     for module in (files, manifest):
         monkeypatch.setattr(module, "sha256", refuse_foreign)
-    assert registry.resolve(path) == first
+    assert registry.resolve(copied) == first
 
 
 @FASTEST
-def test_changed_file_is_converted_anew(folder, tmp_path):
-    path = tmp_path / "model"
-    shutil.copytree(folder[0], path)
-    first = registry.resolve(path)
-    state = state_of(path)
-    state["itm_score.fc.bias"] += 1
-    safetensors.torch.save_file(state, path / "model.safetensors")
-    assert registry.resolve(path) != first
+def test_changed_file_is_converted_anew(copied):
+    first = registry.resolve(copied)
+    copies.edit_tensors(copied, lambda s: s["itm_score.fc.bias"].add_(1))
+    assert registry.resolve(copied) != first
 
 
-def test_bfloat16_loads_directly(folder):
-    backbone = kbt.BridgeTowerBackbone.from_preset(folder[0], dtype="bfloat16")
+def test_bfloat16_loads_directly(three_heads):
+    backbone = kbt.BridgeTowerBackbone.from_preset(
+        three_heads[0], dtype="bfloat16"
+    )
     assert {w.dtype for w in backbone.trainable_weights} == {"bfloat16"}
 
 
-@FASTEST
-@pytest.mark.parametrize("side", long_but([32, 96], 96))
-def test_other_image_size(side, folder):
-    path, models = folder
-    backbone = kbt.BridgeTowerBackbone.from_preset(path, image_size=side)
-    features, inputs = peer.inputs(checkpoints.SIZE)
-    images = np.random.default_rng(0).normal(size=(2, side, side, 3))
-    features["images"] = images.astype("float32")
-    inputs["pixel_values"] = torch.tensor(
-        features["images"].transpose(0, 3, 1, 2)
-    )
-    with torch.no_grad():
-        expected = models["itm"].bridgetower(
-            **inputs, interpolate_pos_encoding=True
-        )
-    got = backbone(features, training=False)["pooled"]
-    np.testing.assert_allclose(
-        np.asarray(checkpoints.array(got)), expected.pooler_output, atol=2e-5
-    )
+# From 294 to 574 pixels in patches of 14, as the authors fine-tuned it.
+LARGE = peer.SMALL | dict(layers=2, fused=1, side=294, patch=14)
 
 
 @FASTEST
-def test_the_authors_large_fine_tuning_size(tmp_path):
-    """From 294 to 574 pixels in patches of 14, as they fine-tuned it."""
-    size = peer.SMALL | dict(layers=2, fused=1, side=294, patch=14)
+@pytest.mark.parametrize(
+    "size, side",
+    [(LARGE, 574), pytest.param(peer.SMALL, 32, marks=pytest.mark.slow)],
+)
+def test_other_image_size(size, side, tmp_path):
     theirs = peer.peer(size)
-    theirs.save_pretrained(tmp_path / "model")
-    backbone = kbt.BridgeTowerBackbone.from_preset(
-        tmp_path / "model", image_size=574
+    theirs.save_pretrained(tmp_path)
+    backbone = kbt.BridgeTowerBackbone.from_preset(tmp_path, image_size=side)
+    features, inputs = peer.inputs(size | {"side": side}, batch=1)
+    expected = outputs(
+        theirs.bridgetower, inputs, interpolate_pos_encoding=True
     )
-    features, inputs = peer.inputs(size | {"side": 574}, batch=1)
-    with torch.no_grad():
-        expected = theirs.bridgetower(**inputs, interpolate_pos_encoding=True)
     got = backbone(features, training=False)
-    assert got["image"].shape[1] == 41**2 + 1
+    count = (side // size.get("patch", 16)) ** 2 + 1
+    assert got["image"].shape[1] == count
     assert difference(got["image"], expected.image_features) <= 2e-5
     assert difference(got["pooled"], expected.pooler_output) <= 1e-5
 
 
 @FASTEST
 def test_cross_modal_layers_follow_the_text_configuration(tmp_path):
-    model = peer.peer(peer.SMALL | {"heads": 2})
-    model.save_pretrained(tmp_path / "model")
+    path = tmp_path / "model"
+    peer.peer(peer.SMALL | {"heads": 2}).save_pretrained(path)
     # What stands at the top is read by nothing in transformers.
-    path = edited(
-        tmp_path / "model",
-        tmp_path / "edited",
-        num_attention_heads=4,
-        intermediate_size=7,
-        layer_norm_eps=0.5,
-    )
+    unread = dict(num_attention_heads=4, intermediate_size=7)
+    copies.update(path / "config.json", **unread, layer_norm_eps=0.5)
     rates = {"hidden_dropout_prob": 0.25, "attention_probs_dropout_prob": 0.3}
-    path = edited(path, tmp_path / "final", "text_config", **rates)
+    copies.update(path / "config.json", "text_config", **rates)
     theirs = transformers.BridgeTowerModel.from_pretrained(path).eval()
     features, inputs = peer.inputs(peer.SMALL)
-    with torch.no_grad():
-        expected = theirs(**inputs).pooler_output
     with pytest.warns(UserWarning, match="used in the fusion alone"):
         backbone = kbt.BridgeTowerBackbone.from_preset(path)
     got = backbone(features, training=False)["pooled"]
-    assert difference(got, expected) <= 1e-5
+    assert difference(got, outputs(theirs, inputs).pooler_output) <= 1e-5
     fusion = backbone.fusion
     assert (fusion.num_heads, fusion.dropout) == (2, 0.25)
     assert fusion.attention_dropout == 0.3
@@ -305,72 +238,63 @@ def test_tied_decoder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "level, values, found",
+    "level, key, value",
     [
-        (None, {"model_type": "clip"}, "model_type='clip'"),
-        (None, {"share_link_tower_layers": True}, "share_link_tower_layers"),
-        (None, {"link_tower_type": "gate"}, "link_tower_type"),
-        (None, {"link_tower_type": "scaled_add"}, "link_tower_type"),
-        (None, {"num_hidden_layers": 10**9}, "num_hidden_layers: 1000000000"),
-        (None, {"hidden_size": "64"}, "hidden_size='64'"),
-        ("text_config", {"vocab_size": 10**12}, "vocab_size: 1000000000000"),
-        ("text_config", {"num_attention_heads": 7}, "text_heads=7"),
-        ("text_config", {"layer_norm_eps": 1e-12}, "layer_norm_eps=1e-12"),
-        ("text_config", {"hidden_act": "relu"}, "hidden_act='relu'"),
-        ("text_config", {"hidden_dropout_prob": 7.0}, "hidden_dropout_prob=7"),
-        ("vision_config", {"remove_last_layer": True}, "vision num_hidden"),
-        ("vision_config", {"image_size": 10**6}, "vision image_size"),
-        ("vision_config", {"hidden_size": None}, "hidden_size=None"),
+        (None, "model_type", "clip"),
+        (None, "share_link_tower_layers", True),
+        (None, "link_tower_type", "gate"),
+        (None, "link_tower_type", "scaled_add"),
+        (None, "num_hidden_layers", 10**9),
+        (None, "hidden_size", "64"),
+        (None, "layer_norm_eps", 1.5),
+        ("text_config", "vocab_size", 10**12),
+        ("text_config", "num_attention_heads", 7),
+        ("text_config", "layer_norm_eps", 1e-12),
+        ("text_config", "hidden_act", "relu"),
+        ("text_config", "hidden_dropout_prob", 7.0),
+        ("vision_config", "remove_last_layer", True),
+        ("vision_config", "image_size", 10**6),
+        ("vision_config", "hidden_size", None),
     ],
 )
-def test_bad_configurations(level, values, found, folder, tmp_path):
-    path = edited(folder[0], tmp_path / "model", level, **values)
-    with pytest.raises(ConversionError) as error:
-        registry.resolve(path)
-    assert found in str(error.value)
-    assert not (tmp_path / "home" / "keras_bridgetower").exists() or not list(
-        (tmp_path / "home" / "keras_bridgetower" / "presets").glob("*/")
-    )
-
-
-def test_unequal_depths_are_refused(folder, tmp_path):
-    path = edited(
-        folder[0], tmp_path / "model", "text_config", num_hidden_layers=3
-    )
-    state = {
-        k: v for k, v in state_of(path).items() if "encoder.layer.3." not in k
+def test_bad_configurations(level, key, value, copied, home):
+    copies.update(copied / "config.json", level, **{key: value})
+    names = {
+        "num_attention_heads": "must fit together",
+        "remove_last_layer": "vision num_hidden",
     }
-    safetensors.torch.save_file(state, path / "model.safetensors")
+    with pytest.raises(ConversionError, match=names.get(key, key)):
+        registry.resolve(copied)
+    assert not list(home.glob("keras_bridgetower/presets/*/"))
+
+
+def test_unequal_depths_are_refused(copied):
+    copies.update(copied / "config.json", "text_config", num_hidden_layers=3)
+    copies.edit_tensors(
+        copied,
+        lambda s: [s.pop(k) for k in list(s) if "encoder.layer.3." in k],
+    )
     with pytest.raises(ConversionError, match="counts from the bottom"):
-        registry.resolve(path)
+        registry.resolve(copied)
 
 
-def test_unused_norms_are_kept(folder, tmp_path):
-    path = edited(
-        folder[0], tmp_path / "model", "vision_config", share_layernorm=False
+UNUSED = {
+    "vision_model.visual.ln_separate.0.weight": torch.ones(64),
+    # As in older revisions of the published base size.
+    "vision_model.token_embedding.weight": torch.ones(9, 5),
+    "vision_model.positional_embedding": torch.ones(7, 5),
+    "vision_model.ln_final.weight": torch.ones(5),
+    "vision_model.ln_final.bias": torch.ones(5),
+}
+
+
+def test_unused_tensors_are_kept(copied):
+    copies.update(
+        copied / "config.json", "vision_config", share_layernorm=False
     )
-    state = state_of(path)
-    key = "bridgetower.vision_model.visual.ln_separate.0.weight"
-    state[key] = torch.ones(64)
-    safetensors.torch.save_file(state, path / "model.safetensors")
-    checkpoint = cache.open_checkpoint(path)
-    assert key.removeprefix("bridgetower.") in checkpoint.unread
-
-
-def test_unused_clip_tensors_are_kept(folder, tmp_path):
-    """As in older revisions of the published base size."""
-    unused = {
-        "vision_model.token_embedding.weight": torch.ones(9, 5),
-        "vision_model.positional_embedding": torch.ones(7, 5),
-        "vision_model.ln_final.weight": torch.ones(5),
-        "vision_model.ln_final.bias": torch.ones(5),
-    }
-    path = changed(
-        folder[0],
-        tmp_path / "model",
-        lambda s: s.update({f"bridgetower.{k}": v for k, v in unused.items()}),
-    )
-    assert set(unused) <= set(cache.open_checkpoint(path).unread)
+    new = {f"bridgetower.{k}": v for k, v in UNUSED.items()}
+    copies.edit_tensors(copied, lambda s: s.update(new))
+    assert set(UNUSED) <= set(cache.open_checkpoint(copied).unread)
 
 
 @pytest.mark.parametrize(
@@ -393,35 +317,32 @@ def test_unused_clip_tensors_are_kept(folder, tmp_path):
         (lambda s: [s.pop(k) for k in list(s)[:30]], "30 in all|is missing"),
     ],
 )
-def test_bad_tensors(change, found, folder, tmp_path):
-    path = changed(folder[0], tmp_path / "model", change)
+def test_bad_tensors(change, found, copied):
+    copies.edit_tensors(copied, change)
     with pytest.raises(ConversionError, match=found):
-        registry.resolve(path)
+        registry.resolve(copied)
 
 
-def test_nonfinite_weights_load_if_allowed(folder, tmp_path):
-    def change(state):
-        state["itm_score.fc.bias"][0] = float("inf")
-
-    path = changed(folder[0], tmp_path / "model", change)
-    _, heads = cache.open_checkpoint(path).build(allow_nonfinite=True)
+def test_nonfinite_weights_load_if_allowed(copied):
+    copies.edit_tensors(
+        copied, lambda s: s["itm_score.fc.bias"][:1].fill_(float("inf"))
+    )
+    _, heads = cache.open_checkpoint(copied).build(allow_nonfinite=True)
     bias = checkpoints.array(heads["itm"].output_dense.bias)
     assert np.isinf(bias[0]) and np.isfinite(bias[1])
 
 
 @pytest.mark.parametrize("where", ["../model.safetensors", "absent", 3])
-def test_bad_index(where, folder, tmp_path):
-    path = tmp_path / "model"
-    shutil.copytree(folder[0], path)
-    (path / "model.safetensors").rename(tmp_path / "model.safetensors")
-    index = path / "model.safetensors.index.json"
+def test_bad_index(where, copied):
+    (copied / "model.safetensors").rename(copied.parent / "model.safetensors")
+    index = copied / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": where}}))
     with pytest.raises(ConversionError, match="files beside it"):
-        registry.resolve(path)
+        registry.resolve(copied)
 
 
 @FASTEST
-def test_two_processes_convert_at_once(folder, monkeypatch):
+def test_two_processes_convert_at_once(copied, monkeypatch):
     """The second finds what the first wrote while it was at work itself.
 
     On a file system without locks; with them the second one waits.
@@ -434,17 +355,17 @@ def test_two_processes_convert_at_once(folder, monkeypatch):
         write(path)
         if not whole:
             whole.append(path)
-            written.append(registry.resolve(folder[0]))
+            written.append(registry.resolve(copied))
 
     monkeypatch.setattr(manifest, "write", write_and_be_overtaken)
-    assert registry.resolve(folder[0]) == written[0]
-    presets = pathlib.Path(written[0]).parent
-    assert [p for p in presets.iterdir() if p.is_dir()] == [
-        pathlib.Path(written[0])
-    ]
+    assert registry.resolve(copied) == written[0]
+    folder = pathlib.Path(written[0])
+    assert [p for p in folder.parent.iterdir() if p.is_dir()] == [folder]
 
 
-def test_destination_created_meanwhile_is_kept(folder, tmp_path, monkeypatch):
+def test_destination_created_meanwhile_is_kept(
+    three_heads, tmp_path, monkeypatch
+):
     target = tmp_path / "preset"
 
     def write(path):
@@ -453,7 +374,7 @@ def test_destination_created_meanwhile_is_kept(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(manifest, "write", write)
     with pytest.raises(files.FolderExists, match="must not exist yet"):
-        cache.open_checkpoint(folder[0]).save_to_preset(target)
+        cache.open_checkpoint(three_heads[0]).save_to_preset(target)
     assert [p.name for p in tmp_path.iterdir()] == ["preset"]
     assert [p.name for p in target.iterdir()] == ["mine"]
 
@@ -462,17 +383,15 @@ def full(*args, **kwargs):
     raise OSError(28, "No space left on device")
 
 
-def test_full_disk_leaves_nothing(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras.Model.save_weights", full)
-    with pytest.raises(OSError, match="No space"):
-        registry.resolve(folder[0])
-    presets = tmp_path / "home" / "keras_bridgetower" / "presets"
+def test_full_disk_leaves_nothing(three_heads, home, tmp_path, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr("keras.Model.save_weights", full)
+        with pytest.raises(OSError, match="No space"):
+            registry.resolve(three_heads[0])
+    presets = home / "keras_bridgetower" / "presets"
     left = [p.name for p in presets.iterdir() if p.suffix != ".lock"]
     assert left == ["digests.json"]
-
-
-def test_full_disk_leaves_no_export(folder, tmp_path, monkeypatch):
-    parts = checkpoints.preset_parts(registry.resolve(folder[0]))
+    parts = checkpoints.preset_parts(registry.resolve(three_heads[0]))
     monkeypatch.setattr("safetensors.numpy.save_file", full)
     with pytest.raises(OSError, match="No space"):
         parts.backbone.export_to_transformers(tmp_path / "back")

@@ -30,20 +30,6 @@ def test_errors_are_found_at_their_former_place():
     assert ConversionError is errors.ConversionError
 
 
-def offline(handle):
-    raise ConnectionError("no route to host")
-
-
-@pytest.mark.parametrize("name", ["bridgetower_base", "hf://someone/model"])
-def test_offline_error_names_the_repository(name, monkeypatch):
-    monkeypatch.setitem(hub.DOWNLOADS, "hf", offline)
-    known = registry.PRESETS.get(name)
-    repository = (known.handle if known else name).removeprefix("hf://")
-    with pytest.raises(ValueError, match="pass the path of its folder") as e:
-        kbt.BridgeTowerVQA.from_preset(name, answers=["a"])
-    assert repository in str(e.value) and "no route to host" in str(e.value)
-
-
 @FASTEST
 def test_handles_open_foreign_and_own_folders(tmp_path, monkeypatch):
     model = checkpoints.theirs()

@@ -5,18 +5,15 @@ import struct
 import time
 
 import archives
-import keras
 import pytest
 import torch
+from builders import FASTEST
 
 from keras_bridgetower.convert.tensors import open_tensors
-from keras_bridgetower.convert.torch_files.pickled import load
+from keras_bridgetower.convert.torch_files import load
 from keras_bridgetower.presets.errors import ConversionError
 
-pytestmark = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
+pytestmark = FASTEST
 
 
 def text(value):

@@ -3,26 +3,20 @@
 import collections
 import os
 import tarfile
-import types
 import zipfile
-import zlib
 
 import archives
-import keras
 import numpy as np
 import pytest
 import torch
+from builders import FASTEST
 
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
-from keras_bridgetower.convert.torch_files import archive as torch_zip
-from keras_bridgetower.convert.torch_files.pickled import load
+from keras_bridgetower.convert.torch_files import load
 from keras_bridgetower.presets.errors import ConversionError
 
-pytestmark = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
+pytestmark = FASTEST
 MODULE = "keras_bridgetower.convert.tensors"
 DTYPES = "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 bool"
 
@@ -51,30 +45,31 @@ def thirds():
     return dict(zip("qkv", numbers(9, 4).chunk(3), strict=True))
 
 
+# Tensors, or functions that make a state dict of them.
 FORMS = {
     "dtypes": of_dtypes,
     "a_module": of_a_module,
-    "parameters": lambda: {"a": torch.nn.Parameter(numbers(3, 2))},
-    "gradients": lambda: {"a": numbers(3, 2).requires_grad_()},
-    "ordered": lambda: collections.OrderedDict(b=numbers(2), a=numbers(3)),
     "tied": tied,
     "thirds": thirds,
-    "transposed": lambda: {"a": numbers(3, 4).T},
-    "permuted": lambda: {"a": numbers(2, 3, 4, 5).permute(2, 0, 3, 1)},
-    "steps": lambda: {"a": numbers(6, 8)[1::2, ::3]},
-    "a_column": lambda: {"a": numbers(6, 8)[:, 5]},
-    "an_offset": lambda: {"a": numbers(6, 8)[4:]},
-    "one_row": lambda: {"a": numbers(6, 8)[2:3].T},
-    "expanded_by_one": lambda: {"a": numbers(6)[:, None].expand(6, 1)},
-    "channels_last": lambda: {
-        "a": numbers(2, 3, 4, 5).to(memory_format=torch.channels_last)
-    },
-    "scalars": lambda: {"a": torch.tensor(2.5), "b": torch.tensor(3)},
-    "empty": lambda: {"a": numbers(0, 3), "b": numbers(3)[3:]},
-    "negative_zero": lambda: {"a": torch.tensor([-0.0, float("inf")])},
+    "ordered": lambda: collections.OrderedDict(b=numbers(2), a=numbers(3)),
     "many_blocks": lambda: {"a": numbers(700, 999), "b": numbers(1 << 18)},
-    "a_part_of_blocks": lambda: {"a": numbers(700, 999)[300:, :7]},
     "odd_names": lambda: {"a b/c": numbers(1), "é": numbers(2), "": numbers(3)},
+    "parameter": torch.nn.Parameter(numbers(3, 2)),
+    "gradient": numbers(3, 2).requires_grad_(),
+    "transposed": numbers(3, 4).T,
+    "permuted": numbers(2, 3, 4, 5).permute(2, 0, 3, 1),
+    "steps": numbers(6, 8)[1::2, ::3],
+    "a_column": numbers(6, 8)[:, 5],
+    "an_offset": numbers(6, 8)[4:],
+    "one_row": numbers(6, 8)[2:3].T,
+    "expanded_by_one": numbers(6)[:, None].expand(6, 1),
+    "channels_last": numbers(2, 3, 4, 5).to(memory_format=torch.channels_last),
+    "scalar": torch.tensor(2.5),
+    "whole_scalar": torch.tensor(3),
+    "empty": numbers(0, 3),
+    "empty_end": numbers(3)[3:],
+    "negative_zero": torch.tensor([-0.0, float("inf")]),
+    "a_part_of_blocks": numbers(700, 999)[300:, :7],
 }
 
 
@@ -83,31 +78,32 @@ def path(tmp_path):
     return tmp_path / "pytorch_model.bin"
 
 
+def assert_read_as_by_torch(path):
+    expected = torch.load(path, weights_only=True, map_location="cpu")
+    archives.assert_same(open_tensors(path), expected)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_forms_are_read_as_by_torch(form, path):
-    torch.save(FORMS[form](), path)
-    archives.assert_same(
-        open_tensors(path), torch.load(path, weights_only=True)
-    )
+    made = FORMS[form]
+    torch.save(made() if callable(made) else {"a": made}, path)
+    assert_read_as_by_torch(path)
 
 
 @pytest.mark.parametrize("zip64", [False, True])
 def test_archives_of_other_zip_writers_are_read(zip64, path):
     torch.save(of_dtypes(), path)
-    expected = torch.load(path, weights_only=True)
     archives.write(path, archives.entries_of(path), zip64=zip64)
     assert zipfile.ZipFile(path).testzip() is None
-    archives.assert_same(open_tensors(path), expected)
+    assert_read_as_by_torch(path)
 
 
 def test_the_device_of_a_tensor_does_not_matter(path):
     torch.save(thirds(), path)
     archives.with_pickle(
-        path,
-        lambda data: data.replace(b"\3\0\0\0cpu", b"\6\0\0\0cuda:0"),
+        path, lambda data: data.replace(b"\3\0\0\0cpu", b"\6\0\0\0cuda:0")
     )
-    expected = torch.load(path, weights_only=True, map_location="cpu")
-    archives.assert_same(open_tensors(path), expected)
+    assert_read_as_by_torch(path)
 
 
 class Callback:
@@ -122,10 +118,11 @@ def test_objects_beside_a_state_dict_become_foreign(path):
     optimizer = torch.optim.AdamW(layer.parameters())
     layer(torch.ones(1, 3)).sum().backward()
     optimizer.step()
+    config = {"config": {"a": [1, -(2**40), 0.5, None]}}
     torch.save(
         {
             "state_dict": layer.state_dict(),
-            "hyper_parameters": {"config": {"a": [1, -(2**40), 0.5, None]}},
+            "hyper_parameters": config,
             "callbacks": {Callback: Callback(), "other": {Callback()}},
             "optimizer_states": [optimizer.state_dict()],
             "lr_schedulers": [collections.Counter([3, 3])],
@@ -136,9 +133,7 @@ def test_objects_beside_a_state_dict_become_foreign(path):
     )
     content, names = load(path)
     assert f"{__name__}.Callback" in names
-    assert content["hyper_parameters"] == {
-        "config": {"a": [1, -(2**40), 0.5, None]}
-    }
+    assert content["hyper_parameters"] == config
     step = content["optimizer_states"][0]["state"][0]["exp_avg"].read()
     moments = optimizer.state_dict()["state"][0]["exp_avg"]
     np.testing.assert_array_equal(step, moments.numpy())
@@ -194,6 +189,16 @@ def test_more_than_two_tensors_of_one_storage_are_rejected(path):
         open_tensors(path)
 
 
+def saves(make):
+    """Makes a file of `torch.save` and then changes it."""
+
+    def saved(path):
+        torch.save({"a": numbers(4), "b": numbers(5)}, path)
+        make(path)
+
+    return saved
+
+
 def before_zip(path):
     options = {"_use_new_zipfile_serialization": False}
     torch.save(thirds(), path, **options)
@@ -208,53 +213,41 @@ def program(path):
     torch.jit.script(torch.nn.Linear(2, 2)).save(path)
 
 
-def other(**changes):
-    """Saves, and then changes entries: None removes one."""
+def other(name, content):
+    """Another entry of a name; None removes it."""
 
-    def make(path):
-        torch.save(thirds(), path)
+    def change(path):
         entries = archives.entries_of(path)
         folder = next(iter(entries)).split("/")[0]
-        for name, content in changes.items():
-            name = f"{folder}/{name.replace('__', '/')}"
-            entries.pop(name) if content is None else entries.update(
-                {name: content}
-            )
-        archives.write(path, entries)
+        entries[f"{folder}/{name}"] = content
+        kept = {k: v for k, v in entries.items() if v is not None}
+        archives.write(path, kept)
 
-    return make
+    return saves(change)
 
 
 def patched(name, field, value):
-    def make(path):
-        torch.save({"a": numbers(4), "b": numbers(5)}, path)
-        archives.patch(path, f"pytorch_model/{name}", field, value)
-
-    return make
+    return saves(
+        lambda path: archives.patch(path, f"pytorch_model/{name}", field, value)
+    )
 
 
 def edited(change):
-    def make(path):
-        torch.save({"a": numbers(4)}, path)
-        path.write_bytes(change(path.read_bytes()))
-
-    return make
+    return saves(lambda path: path.write_bytes(change(path.read_bytes())))
 
 
+@saves
 def compressed(path):
-    torch.save(thirds(), path)
-    entries = archives.entries_of(path)
-    archives.write(path, entries, zipfile.ZIP_DEFLATED)
+    archives.write(path, archives.entries_of(path), zipfile.ZIP_DEFLATED)
 
 
+@saves
 def in_two_folders(path):
-    torch.save(thirds(), path)
     archives.write(path, {**archives.entries_of(path), "more/x": b""})
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate name")
+@saves
 def twice(path):
-    torch.save(thirds(), path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("pytorch_model/data/0", b"other")
 
@@ -270,11 +263,10 @@ def without_checksums(path):
 def flipped(path):
     """One bit of a storage."""
     torch.save({"a": torch.tensor([1.0, 2.0])}, path)
+    held, others = (np.float32(pair).tobytes() for pair in ([1, 2], [1, 3]))
     data = path.read_bytes()
-    stored_bytes = np.float32([1, 2]).tobytes()
-    assert data.count(stored_bytes) == 1
-    other_bytes = np.float32([1, 3]).tobytes()
-    path.write_bytes(data.replace(stored_bytes, other_bytes))
+    assert data.count(held) == 1
+    path.write_bytes(data.replace(held, others))
 
 
 DAMAGED = {
@@ -282,23 +274,26 @@ DAMAGED = {
     "tar": (tar, "before version 1.6"),
     "program": (program, "TorchScript program.*state_dict"),
     "compressed": (compressed, "data.pkl' is compressed.*save it again"),
-    "flipped": (flipped, "checksum of 'data/0' is wrong"),
-    "big_endian": (other(byteorder=b"big"), "byte order is b'big'"),
-    "version": (other(version=b"99\n"), "version is b'99"),
-    "no_version": (other(version=None), "no entry 'version'"),
-    "no_pickle": (other(**{"data.pkl": None}), "no entry 'data.pkl'"),
-    "no_storage": (other(data__0=None), "stored in None bytes, not 144"),
-    "short_storage": (other(data__0=b"1234"), "stored in 4 bytes, not 144"),
-    "long_storage": (other(data__0=b"1" * 145), "in 145 bytes, not 144"),
+    "flipped": (flipped, "CRC-32.*data/0"),
+    "big_endian": (other("byteorder", b"big"), "byte order is b'big'"),
+    "version": (other("version", b"99\n"), "version is b'99"),
+    "no_version": (other("version", None), "no entry 'version'"),
+    "no_pickle": (other("data.pkl", None), "no entry 'data.pkl'"),
+    "no_storage": (other("data/0", None), "stored in None bytes, not 16"),
+    "short_storage": (other("data/0", b"1234"), "stored in 4 bytes, not 16"),
+    "long_storage": (other("data/0", b"1" * 17), "in 17 bytes, not 16"),
     "two_folders": (in_two_folders, "one folder"),
     "twice": (twice, "each once"),
     "no_crc": (without_checksums, "without checksums.*Save it again"),
-    "crc": (patched("data/0", "crc", 1), "checksum of 'data/0' is wrong"),
-    "pickle_crc": (patched("data.pkl", "crc", 1), "of 'data.pkl' is wrong"),
-    "encrypted": (patched("data/0", "flags", 0x809), "headers of"),
-    "one_size": (patched("data/0", "compressed", 8), "headers of"),
-    "an_offset": (patched("data/1", "start", 0), "overlap"),
-    "prefixed": (edited(lambda data: b"MZ" + data), "begin the file"),
+    "crc": (
+        patched("data/0", "crc", 1),
+        "CRC-32.*data/0",
+    ),
+    "pickle_crc": (patched("data.pkl", "crc", 1), "CRC-32 for file"),
+    "encrypted": (patched("data/0", "flags", 0x809), "is encrypted"),
+    "one_size": (patched("data/0", "compressed", 8), "CRC-32|EOF"),
+    "an_offset": (patched("data/1", "start", 0), "File name in directory"),
+    "large_size": (patched("data/1", "size", 1 << 30), "than its entries"),
     "cut": (edited(lambda data: data[:-30]), "BadZipFile"),
     "empty": (edited(lambda data: b""), "BadZipFile"),
     "no_archive": (edited(lambda data: b"weights"), "BadZipFile"),
@@ -321,7 +316,7 @@ def test_only_regular_files_are_opened(tmp_path):
     for path in (tmp_path / "fifo.bin", tmp_path, tmp_path / "absent.bin"):
         with pytest.raises(ConversionError, match="regular file"):
             load(path)
-        with pytest.raises(ConversionError, match="regular file"):
+        with pytest.raises(ConversionError, match="must be readable JSON"):
             read_json(path)
 
 
@@ -336,25 +331,24 @@ def test_json_of_any_size_is_not_read(tmp_path, monkeypatch):
 
 
 def test_file_replaced_after_opening_is_rejected(path):
-    torch.save({"a": numbers(3)}, path)
+    torch.save({"a": numbers(99_999)}, path)
     tensors = open_tensors(path)
-    torch.save({"a": numbers(3) + 1, "b": numbers(5)}, path)
-    with pytest.raises(ConversionError, match="changed while"):
+    torch.save({"a": numbers(99_999) + 1, "b": numbers(5)}, path)
+    with pytest.raises(ConversionError, match="Fetch it again"):
         tensors.read("a")
 
 
-def test_time_is_linear_in_the_file(path, monkeypatch):
-    # 200 parts of one storage, which is checked once and not 200 times.
+def test_parts_of_a_storage_are_read_at_once(path, monkeypatch):
     parts = numbers(200, 64).unbind()
     torch.save({f"{i}": part for i, part in enumerate(parts)}, path)
-    tensors = open_tensors(path)
-    sums = []
+    tensors, opened = open_tensors(path), []
 
-    def crc32(block, start):
-        sums.append(len(block))
-        return zlib.crc32(block, start)
+    def note(self, name):
+        opened.append(name)
+        return open_entry(self, name)
 
-    monkeypatch.setattr(torch_zip, "zlib", types.SimpleNamespace(crc32=crc32))
+    open_entry = zipfile.ZipFile.open
+    monkeypatch.setattr(zipfile.ZipFile, "open", note)
     for name in tensors.shapes:
         tensors.read(name)
-    assert sum(sums) == 2 * 200 * 64 * 4
+    assert len(opened) == 1

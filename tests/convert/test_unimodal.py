@@ -1,7 +1,8 @@
 """Encoders of transformers and OpenAI: the same states."""
 
-import json
+import time
 
+import copies
 import numpy as np
 import pytest
 import torch
@@ -122,37 +123,40 @@ def test_text_encoders(make, tmp_path):
         assert difference(x[mask == 1], expected[mask == 1]) <= 1e-5
 
 
+def test_a_file_of_another_model_is_no_clip(tmp_path):
+    torch.save({"visual.conv1.weight": torch.ones(8, 3, 4, 4)}, tmp_path / "a")
+    with pytest.raises(ConversionError, match="OpenAI's CLIP.*c_fc.weight"):
+        unimodal.image_encoder(tmp_path / "a")
+
+
+# Names of OpenAI's CLIP, by those of transformers.
+OPENAI = {
+    "embeddings.class_embedding": "class_embedding",
+    "embeddings.patch_embedding.weight": "conv1.weight",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "pre_layrnorm": "ln_pre",
+    "post_layernorm": "ln_post",
+    "encoder.layers": "transformer.resblocks",
+    "self_attn.out_proj": "attn.out_proj",
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+}
+
+
 def test_openai_state_dict(tmp_path):
     model, encoder, _ = clip()
-    state = {}
-    names = {
-        "embeddings.class_embedding": "class_embedding",
-        "embeddings.patch_embedding.weight": "conv1.weight",
-        "embeddings.position_embedding.weight": "positional_embedding",
-    }
-    source = encoder.state_dict()
-    for theirs, openai in names.items():
-        state[f"visual.{openai}"] = source[theirs]
-    for kind in ("weight", "bias"):
-        for theirs, openai in (
-            ("pre_layrnorm", "pre"),
-            ("post_layernorm", "post"),
-        ):
-            state[f"visual.ln_{openai}.{kind}"] = source[f"{theirs}.{kind}"]
-        for i in range(2):
-            key = f"encoder.layers.{i}"
-            block = f"visual.transformer.resblocks.{i}"
-            parts = [source[f"{key}.self_attn.{p}_proj.{kind}"] for p in "qkv"]
-            state[f"{block}.attn.in_proj_{kind}"] = torch.cat(parts)
-            for theirs, openai in (
-                ("self_attn.out_proj", "attn.out_proj"),
-                ("layer_norm1", "ln_1"),
-                ("layer_norm2", "ln_2"),
-                ("mlp.fc1", "mlp.c_fc"),
-                ("mlp.fc2", "mlp.c_proj"),
-            ):
-                value = source[f"{key}.{theirs}.{kind}"]
-                state[f"{block}.{openai}.{kind}"] = value
+    state, source = {}, encoder.state_dict()
+    for name, value in source.items():
+        if "q_proj" in name:
+            parts = [source[name.replace("q_proj", f"{p}_proj")] for p in "qkv"]
+            value = torch.cat(parts)
+            name = name.replace("self_attn.q_proj.", "attn.in_proj_")
+        for theirs, openai in OPENAI.items():
+            name = name.replace(theirs, openai)
+        if "self_attn" not in name and "position_ids" not in name:
+            state[f"visual.{name}"] = value
     state |= {
         "visual.proj": torch.ones(32, 8),
         "logit_scale": torch.ones(()),
@@ -193,44 +197,38 @@ def test_kerashub_preset_is_resized(tmp_path):
         ({"hidden_size": 10**9}, "has shape"),
         ({"num_hidden_layers": -1}, "num_hidden_layers=-1"),
         ({"num_hidden_layers": 3}, "encoder.layer.2.* is missing"),
+        ({"num_hidden_layers": 100_000}, "num_hidden_layers=100000, "),
         ({"num_attention_heads": 5}, "query.weight has shape"),
+        ({"num_attention_heads": 10**9}, "must fit together"),
         ({"image_size": 33}, "multiple of the patch size"),
+        ({"image_size": 64}, r"has shape \(1, 17, 32\)"),
+        ({"image_size": 10**6}, r"has shape \(1, 17, 32\)"),
+        ({"layer_norm_eps": 10**400}, "layer_norm_eps=1000"),
+        ({"layer_norm_eps": "small"}, "layer_norm_eps='small'"),
     ],
 )
 def test_bad_configurations(values, found, tmp_path):
     model, _, _ = vit()
-    model.save_pretrained(tmp_path / "model")
-    path = tmp_path / "model" / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    model.save_pretrained(tmp_path)
+    copies.update(tmp_path / "config.json", **values)
+    started = time.process_time()
     with pytest.raises(ConversionError, match=found):
-        unimodal.image_encoder(tmp_path / "model")
+        unimodal.image_encoder(tmp_path)
+    assert time.process_time() - started < 20  # before any layer is made
 
 
 @pytest.mark.parametrize(
-    "model, read",
+    "name, sizes, epsilon",
     [
-        (
-            lambda: transformers.RobertaModel(
-                transformers.RobertaConfig(**TEXT, layer_norm_eps=1e-12)
-            ),
-            unimodal.text_encoder,
-        ),
-        (
-            lambda: transformers.BertModel(
-                transformers.BertConfig(**TEXT, layer_norm_eps=1e-5)
-            ),
-            unimodal.text_encoder,
-        ),
-        (
-            lambda: transformers.CLIPVisionModel(
-                transformers.CLIPVisionConfig(**IMAGE, layer_norm_eps=1e-6)
-            ),
-            unimodal.image_encoder,
-        ),
+        ("Roberta", TEXT, 1e-12),
+        ("Bert", TEXT, 1e-5),
+        ("CLIPVision", IMAGE, 1e-6),
     ],
-    ids=["roberta", "bert", "clip"],
 )
-def test_unsupported_epsilons_are_rejected(model, read, tmp_path):
-    model().save_pretrained(tmp_path / "model")
+def test_unsupported_epsilons_are_rejected(name, sizes, epsilon, tmp_path):
+    config = getattr(transformers, f"{name}Config")
+    model = getattr(transformers, f"{name}Model")
+    model(config(**sizes, layer_norm_eps=epsilon)).save_pretrained(tmp_path)
+    read = unimodal.text_encoder if sizes is TEXT else unimodal.image_encoder
     with pytest.raises(ConversionError, match="the epsilon 1e-.*KerasHub"):
-        read(tmp_path / "model")
+        read(tmp_path)

@@ -8,11 +8,6 @@ function returns the rules of a part; `encoders.py` has those of the encoders.
 from typing import NamedTuple
 
 from keras_bridgetower.convert.rules import layouts
-from keras_bridgetower.convert.rules.layouts import BIAS
-from keras_bridgetower.convert.rules.layouts import DENSE
-from keras_bridgetower.convert.rules.layouts import HEADS_DENSE
-from keras_bridgetower.convert.rules.layouts import SAME
-from keras_bridgetower.convert.rules.layouts import SCALAR
 
 
 class Rule(NamedTuple):
@@ -92,19 +87,39 @@ UNIMODAL_UNREAD = (
 )
 
 
+def same(path, key, layout=layouts.SAME):
+    """Return the rule of one variable and one tensor, in a list."""
+    return [Rule((path,), (key,), layout)]
+
+
 def norm(path, key):
     """Return the rules of a layer normalization."""
+    return same(f"{path}/gamma", f"{key}.weight") + same(
+        f"{path}/beta", f"{key}.bias"
+    )
+
+
+def dense(path, key, layout=layouts.DENSE):
+    """Return the rules of a dense layer with a bias."""
     return [
-        Rule((f"{path}/gamma",), (f"{key}.weight",), SAME),
-        Rule((f"{path}/beta",), (f"{key}.bias",), SAME),
+        *same(f"{path}/kernel", f"{key}.weight", layout),
+        *same(f"{path}/bias", f"{key}.bias", layouts.BIAS),
     ]
 
 
-def dense(path, key, layout=DENSE):
-    """Return the rules of a dense layer with a bias."""
+def joined(path, key, *parts):
+    """Return the rules of the parts of a layer.
+
+    Args:
+        path: str, the start of the paths of all variables.
+        key: str, the start of the names of all tensors.
+        *parts: tuples of a function such as `dense` and the ends of the path
+            and the key that it gets.
+    """
     return [
-        Rule((f"{path}/kernel",), (f"{key}.weight",), layout),
-        Rule((f"{path}/bias",), (f"{key}.bias",), BIAS),
+        rule
+        for make, path_end, key_end in parts
+        for rule in make(f"{path}{path_end}", f"{key}{key_end}")
     ]
 
 
@@ -115,7 +130,9 @@ def attention(
     output="output.dense",
 ):
     """Return the rules of attention with separate query, key and value."""
-    rules = dense(f"{path}/attention_output", f"{key}.{output}", HEADS_DENSE)
+    rules = dense(
+        f"{path}/attention_output", f"{key}.{output}", layouts.HEADS_DENSE
+    )
     for name, part in zip(("query", "key", "value"), parts, strict=True):
         rules += dense(f"{path}/{name}", f"{key}.{part}")
     return rules
@@ -130,39 +147,29 @@ def fusion(architecture):
     Returns:
         list of `Rule`.
     """
-    types = {2: layouts.TWO_TYPES, 3: layouts.THREE_TYPES}
-    rules = [
-        Rule(
-            ("fusion/type_embedding",),
-            ("token_type_embeddings.weight",),
-            types[architecture.type_rows],
-        )
-    ]
+    a = architecture
+    types = {2: layouts.TWO_TYPES, 3: layouts.THREE_TYPES}[a.type_rows]
+    rules = same("fusion/type_embedding", "token_type_embeddings.weight", types)
     for side in ("text", "image"):
-        rules += _projections(architecture, side)
-        rules += dense(
-            f"fusion/{side}_pooler", f"cross_modal_{side}_pooler.dense"
-        )
-        if architecture.bridge is not None:
-            rules += norm(
-                f"fusion/{side}_entry", f"cross_modal_{side}_layernorm"
-            )
-            for layer in range(1, architecture.num_layers):
-                rules += _bridge(architecture.bridge, side, layer)
-        for layer in range(architecture.num_layers):
+        path, key = f"fusion/{side}_", f"cross_modal_{side}_"
+        rules += dense(f"{path}pooler", f"{key}pooler.dense")
+        if a.projections == "shared":
+            rules += dense(f"{path}projection_0", f"{key}transform")
+        for layer in range(a.num_layers):
             rules += _cross_modal_layer(side, layer)
+            if a.projections != "shared":
+                rules += dense(
+                    f"{path}projection_{layer}", f"{key}transform.{layer}"
+                )
+        if a.bridge is not None:
+            rules += norm(f"{path}entry", f"{key}layernorm")
+            for layer in range(1, a.num_layers):
+                rules += _bridge(
+                    a.bridge,
+                    f"{path}bridge_{layer}",
+                    f"{key}link_tower.{layer - 1}",
+                )
     return rules
-
-
-def _projections(architecture, side):
-    key = f"cross_modal_{side}_transform"
-    if architecture.projections == "shared":
-        return dense(f"fusion/{side}_projection_0", key)
-    return [
-        rule
-        for layer in range(architecture.num_layers)
-        for rule in dense(f"fusion/{side}_projection_{layer}", f"{key}.{layer}")
-    ]
 
 
 # Variables and tensors of the bridges that both sources have.
@@ -173,53 +180,59 @@ BRIDGE_SCALARS = {
 }
 
 
-def _bridge(bridge, side, layer):
-    path = f"fusion/{side}_bridge_{layer}"
-    key = f"cross_modal_{side}_link_tower.{layer - 1}"
-    return norm(f"{path}/layer_norm", f"{key}.LayerNorm") + [
-        Rule((f"{path}/{name}",), (f"{key}.{tensor}",), SCALAR)
-        for name, tensor in BRIDGE_SCALARS[bridge]
-    ]
-
-
-def _cross_modal_layer(side, layer):
-    path = f"fusion/layer_{layer}/layer_{layer}_{side}"
-    key = f"cross_modal_{side}_layers.{layer}"
-    rules = []
-    for kind, name in (("self", "attention"), ("cross", "crossattention")):
-        own = f"{path}/layer_{layer}_{side}_{kind}_attention"
-        rules += attention(own, f"{key}.{name}")
-        rules += norm(
-            f"{path}/{kind}_attention_norm", f"{key}.{name}.output.LayerNorm"
-        )
-    rules += dense(f"{path}/intermediate_dense", f"{key}.intermediate.dense")
-    rules += dense(f"{path}/output_dense", f"{key}.output.dense")
-    rules += norm(f"{path}/feedforward_norm", f"{key}.output.LayerNorm")
+def _bridge(bridge, path, key):
+    rules = norm(f"{path}/layer_norm", f"{key}.LayerNorm")
+    for name, tensor in BRIDGE_SCALARS[bridge]:
+        rules += same(f"{path}/{name}", f"{key}.{tensor}", layouts.SCALAR)
     return rules
 
 
+def _cross_modal_layer(side, layer):
+    own = f"layer_{layer}_{side}"
+    return joined(
+        f"fusion/layer_{layer}/{own}/",
+        f"cross_modal_{side}_layers.{layer}.",
+        (attention, f"{own}_self_attention", "attention"),
+        (norm, "self_attention_norm", "attention.output.LayerNorm"),
+        (attention, f"{own}_cross_attention", "crossattention"),
+        (norm, "cross_attention_norm", "crossattention.output.LayerNorm"),
+        (dense, "intermediate_dense", "intermediate.dense"),
+        (dense, "output_dense", "output.dense"),
+        (norm, "feedforward_norm", "output.LayerNorm"),
+    )
+
+
 def _classifier(path, key):
-    return (
-        dense(f"{path}/hidden_dense", f"{key}.0")
-        + norm(f"{path}/layer_norm", f"{key}.1")
-        + dense(f"{path}/output_dense", f"{key}.3")
+    return lambda values: joined(
+        path,
+        key,
+        (dense, "/hidden_dense", ".0"),
+        (norm, "/layer_norm", ".1"),
+        (dense, "/output_dense", ".3"),
     )
 
 
 def _text(path):
     # The authors fine-tuned transformers' class of RoBERTa.
-    return dense(f"{path}/hidden_dense", "classifier.dense") + dense(
-        f"{path}/output_dense", "classifier.out_proj"
+    return lambda values: joined(
+        path,
+        "classifier",
+        (dense, "/hidden_dense", ".dense"),
+        (dense, "/output_dense", ".out_proj"),
     )
 
 
-def _itc(scale):
+def _output(path, key):
+    return lambda values: dense(f"{path}/output_dense", key)
+
+
+def _itc(scale, layout):
     def rules(values):
-        kinds = [("text", "text"), ("image", "image")]
+        kinds = {"text": "text", "image": "image"}
         if values["ways"] == "three_way":
-            kinds.append(("fused", "cross_modal"))
-        table = [Rule(("itc_head/logit_scale",), *scale)]
-        for kind, name in kinds:
+            kinds["fused"] = "cross_modal"
+        table = same("itc_head/logit_scale", scale, layout)
+        for kind, name in kinds.items():
             table += dense(f"itc_head/{kind}_dense", f"itc_{name}_head.fc")
         return table
 
@@ -228,38 +241,35 @@ def _itc(scale):
 
 def _mlm(values):
     return [
-        *dense("mlm_head/transform", "mlm_score.transform.dense"),
-        *norm("mlm_head/layer_norm", "mlm_score.transform.LayerNorm"),
-        Rule(
-            ("mlm_head/decoder/kernel",), ("mlm_score.decoder.weight",), DENSE
+        *joined(
+            "mlm_head",
+            "mlm_score",
+            (dense, "/transform", ".transform.dense"),
+            (norm, "/layer_norm", ".transform.LayerNorm"),
         ),
-        Rule(("mlm_head/decoder/bias",), ("mlm_score.bias",), BIAS),
+        *same(
+            "mlm_head/decoder/kernel", "mlm_score.decoder.weight", layouts.DENSE
+        ),
+        *same("mlm_head/decoder/bias", "mlm_score.bias", layouts.BIAS),
     ]
 
 
-_SHARED_HEADS = {
-    "itm": lambda values: dense("itm_head/output_dense", "itm_score.fc"),
-    "mlm": _mlm,
-}
+_SHARED_HEADS = {"itm": _output("itm_head", "itm_score.fc"), "mlm": _mlm}
 # Functions of a head's constructor values that return its rules.
 TRANSFORMERS_HEADS = {
     **_SHARED_HEADS,
-    "itc": _itc((("logit_scale",), SCALAR)),
+    "itc": _itc("logit_scale", layouts.SCALAR),
 }
 LIGHTNING_HEADS = {
     **_SHARED_HEADS,
-    "itc": _itc((("temperature",), layouts.TEMPERATURE)),
-    "rank": lambda values: dense("rank_head/output_dense", "rank_output"),
-    "vqa": lambda values: _classifier("vqa_head", "vqa_classifier"),
-    "entailment": lambda values: _classifier(
-        "entailment_head", "snli_classifier"
-    ),
-    "nlvr2": lambda values: _classifier("nlvr2_head", "nlvr2_classifier"),
-    "image_class": lambda values: dense(
-        "image_class_head/output_dense", "classifier"
-    ),
-    "text_class": lambda values: _text("text_class_head"),
-    "text_number": lambda values: _text("text_number_head"),
+    "itc": _itc("temperature", layouts.TEMPERATURE),
+    "rank": _output("rank_head", "rank_output"),
+    "vqa": _classifier("vqa_head", "vqa_classifier"),
+    "entailment": _classifier("entailment_head", "snli_classifier"),
+    "nlvr2": _classifier("nlvr2_head", "nlvr2_classifier"),
+    "image_class": _output("image_class_head", "classifier"),
+    "text_class": _text("text_class_head"),
+    "text_number": _text("text_number_head"),
 }
 
 

@@ -4,28 +4,27 @@ from keras_bridgetower.convert.rules import layouts
 from keras_bridgetower.convert.rules.bridgetower import Rule
 from keras_bridgetower.convert.rules.bridgetower import attention
 from keras_bridgetower.convert.rules.bridgetower import dense
+from keras_bridgetower.convert.rules.bridgetower import joined
 from keras_bridgetower.convert.rules.bridgetower import norm
-from keras_bridgetower.convert.rules.layouts import CONV
-from keras_bridgetower.convert.rules.layouts import HEADS_DENSE
-from keras_bridgetower.convert.rules.layouts import LEADING_AXIS
-from keras_bridgetower.convert.rules.layouts import SAME
-from keras_bridgetower.convert.rules.layouts import SPLIT_BIAS
-from keras_bridgetower.convert.rules.layouts import SPLIT_DENSE
+from keras_bridgetower.convert.rules.bridgetower import same
 
 
 def roberta(prefix, num_layers):
     """Return the rules of KerasHub's RoBERTa, with transformers' names."""
     key = f"{prefix}embeddings"
-    table = "embeddings/token_embedding/embeddings"
+    positions = Rule(
+        ("embeddings/position_embedding/embeddings",),
+        (
+            f"{key}.position_embeddings.weight",
+            f"{key}.token_type_embeddings.weight",
+        ),
+        layouts.POSITIONS,
+    )
     return [
-        Rule((table,), (f"{key}.word_embeddings.weight",), SAME),
-        Rule(
-            ("embeddings/position_embedding/embeddings",),
-            (
-                f"{key}.position_embeddings.weight",
-                f"{key}.token_type_embeddings.weight",
-            ),
-            layouts.POSITIONS,
+        positions,
+        *same(
+            "embeddings/token_embedding/embeddings",
+            f"{key}.word_embeddings.weight",
         ),
         *norm("embeddings_layer_norm", f"{key}.LayerNorm"),
         *_post_norm_blocks(prefix, num_layers),
@@ -34,45 +33,45 @@ def roberta(prefix, num_layers):
 
 def bert(prefix, num_layers):
     """Return the rules of KerasHub's BERT without its pooler."""
-    key = f"{prefix}embeddings"
-    tables = {"token": "word", "position": "position", "segment": "token_type"}
     return [
-        *(
-            Rule(
-                (f"{ours}_embedding/embeddings",),
-                (f"{key}.{theirs}_embeddings.weight",),
-                SAME,
-            )
-            for ours, theirs in tables.items()
+        *joined(
+            "",
+            f"{prefix}embeddings.",
+            (same, "token_embedding/embeddings", "word_embeddings.weight"),
+            (
+                same,
+                "position_embedding/embeddings",
+                "position_embeddings.weight",
+            ),
+            (
+                same,
+                "segment_embedding/embeddings",
+                "token_type_embeddings.weight",
+            ),
+            (norm, "embeddings_layer_norm", "LayerNorm"),
         ),
-        *norm("embeddings_layer_norm", f"{key}.LayerNorm"),
         *_post_norm_blocks(prefix, num_layers),
     ]
 
 
 def _post_norm_blocks(prefix, num_layers):
-    rules = []
-    for layer in range(num_layers):
-        path = f"transformer_layer_{layer}"
-        key = f"{prefix}encoder.layer.{layer}"
-        own = f"{path}/self_attention_layer"
-        rules += attention(own, f"{key}.attention")
-        rules += norm(f"{own}_norm", f"{key}.attention.output.LayerNorm")
-        rules += dense(
-            f"{path}/feedforward_intermediate_dense",
-            f"{key}.intermediate.dense",
+    return [
+        rule
+        for layer in range(num_layers)
+        for rule in joined(
+            f"transformer_layer_{layer}/",
+            f"{prefix}encoder.layer.{layer}.",
+            (attention, "self_attention_layer", "attention"),
+            (norm, "self_attention_layer_norm", "attention.output.LayerNorm"),
+            (dense, "feedforward_intermediate_dense", "intermediate.dense"),
+            (dense, "feedforward_output_dense", "output.dense"),
+            (norm, "feedforward_layer_norm", "output.LayerNorm"),
         )
-        rules += dense(
-            f"{path}/feedforward_output_dense", f"{key}.output.dense"
-        )
-        rules += norm(
-            f"{path}/feedforward_layer_norm", f"{key}.output.LayerNorm"
-        )
-    return rules
+    ]
 
 
 # Names of the embeddings of CLIP's image encoder, in OpenAI's files and in
-# those of transformers' BridgeTower.
+# those of transformers' BridgeTower and CLIP.
 OPENAI_EMBEDDINGS = ("class_embedding", "conv1.weight", "positional_embedding")
 BRIDGETOWER_EMBEDDINGS = (
     "embeddings.class_embedding",
@@ -81,35 +80,45 @@ BRIDGETOWER_EMBEDDINGS = (
 )
 
 
+def _clip_embeddings(prefix, keys):
+    token, patches, positions = (f"{prefix}{key}" for key in keys)
+    return [
+        *same("embedding/class_embedding", token),
+        *same("embedding/patch_embedding/kernel", patches, layouts.CONV),
+        *same("embedding/position_embedding/embeddings", positions),
+    ]
+
+
 def openai_clip(prefix, num_layers, embeddings=OPENAI_EMBEDDINGS):
     """Return the rules of CLIP's vision encoder, with OpenAI's names."""
-    rules = _clip_embeddings([f"{prefix}{name}" for name in embeddings])
+    rules = _clip_embeddings(prefix, embeddings)
     rules += norm("pre_layer_norm", f"{prefix}ln_pre")
     for layer in range(num_layers):
-        path = f"encoder_block_{layer}"
-        key = f"{prefix}transformer.resblocks.{layer}"
-        own = [f"{path}/attention/{part}" for part in ("query", "key", "value")]
-        for kind, name, layout in (
-            ("kernel", "weight", SPLIT_DENSE),
-            ("bias", "bias", SPLIT_BIAS),
-        ):
-            rules.append(
-                Rule(
-                    tuple(f"{part}/{kind}" for part in own),
-                    (f"{key}.attn.in_proj_{name}",),
-                    layout,
-                )
-            )
-        rules += dense(
-            f"{path}/attention/attention_output",
-            f"{key}.attn.out_proj",
-            HEADS_DENSE,
+        rules += joined(
+            f"encoder_block_{layer}/",
+            f"{prefix}transformer.resblocks.{layer}.",
+            (_joint_attention, "attention/", "attn."),
+            (norm, "layer_norm_1", "ln_1"),
+            (norm, "layer_norm_2", "ln_2"),
+            (dense, "dense_1", "mlp.c_fc"),
+            (dense, "dense_2", "mlp.c_proj"),
         )
-        rules += norm(f"{path}/layer_norm_1", f"{key}.ln_1")
-        rules += norm(f"{path}/layer_norm_2", f"{key}.ln_2")
-        rules += dense(f"{path}/dense_1", f"{key}.mlp.c_fc")
-        rules += dense(f"{path}/dense_2", f"{key}.mlp.c_proj")
     return rules
+
+
+def _joint_attention(path, key):
+    """Return the rules of attention with query, key and value in one tensor."""
+    parts = [f"{path}{part}" for part in ("query", "key", "value")]
+    kernels, biases = (
+        tuple(f"{part}/{kind}" for part in parts) for kind in ("kernel", "bias")
+    )
+    return [
+        Rule(kernels, (f"{key}in_proj_weight",), layouts.SPLIT_DENSE),
+        Rule(biases, (f"{key}in_proj_bias",), layouts.SPLIT_BIAS),
+        *dense(
+            f"{path}attention_output", f"{key}out_proj", layouts.HEADS_DENSE
+        ),
+    ]
 
 
 def final_norm(prefix):
@@ -128,95 +137,79 @@ def tap_norms(prefix, num_layers, taps):
     ]
 
 
-def _clip_embeddings(keys):
-    token, patches, positions = keys
-    path = "embedding"
-    return [
-        Rule((f"{path}/class_embedding",), (token,), SAME),
-        Rule((f"{path}/patch_embedding/kernel",), (patches,), CONV),
-        Rule((f"{path}/position_embedding/embeddings",), (positions,), SAME),
-    ]
-
-
 def clip(prefix, num_layers):
     """Return the rules of CLIP's vision encoder, with transformers' names."""
-    names = ("class_embedding", "patch_embedding.weight")
-    rules = _clip_embeddings(
-        [
-            f"{prefix}embeddings.{name}"
-            for name in (*names, "position_embedding.weight")
-        ]
-    )
+    rules = _clip_embeddings(prefix, BRIDGETOWER_EMBEDDINGS)
     # transformers misspells `pre_layrnorm`.
     rules += norm("pre_layer_norm", f"{prefix}pre_layrnorm")
     rules += norm("layer_norm", f"{prefix}post_layernorm")
+
+    def projections(path, key):
+        parts = ("q_proj", "k_proj", "v_proj")
+        return attention(path, key, parts, "out_proj")
+
     for layer in range(num_layers):
-        path = f"encoder_block_{layer}"
-        key = f"{prefix}encoder.layers.{layer}"
-        rules += attention(
-            f"{path}/attention",
-            f"{key}.self_attn",
-            ("q_proj", "k_proj", "v_proj"),
-            "out_proj",
+        rules += joined(
+            f"encoder_block_{layer}/",
+            f"{prefix}encoder.layers.{layer}.",
+            (projections, "attention", "self_attn"),
+            (norm, "layer_norm_1", "layer_norm1"),
+            (norm, "layer_norm_2", "layer_norm2"),
+            (dense, "dense_1", "mlp.fc1"),
+            (dense, "dense_2", "mlp.fc2"),
         )
-        rules += norm(f"{path}/layer_norm_1", f"{key}.layer_norm1")
-        rules += norm(f"{path}/layer_norm_2", f"{key}.layer_norm2")
-        rules += dense(f"{path}/dense_1", f"{key}.mlp.fc1")
-        rules += dense(f"{path}/dense_2", f"{key}.mlp.fc2")
     return rules
 
 
 def vit(prefix, num_layers):
     """Return the rules of KerasHub's ViT, with transformers' names."""
-    path = "vit_patching_and_embedding"
-    key = f"{prefix}embeddings"
+    path, key = "vit_patching_and_embedding", f"{prefix}embeddings"
     return [
-        Rule((f"{path}/class_token",), (f"{key}.cls_token",), SAME),
-        Rule(
-            (f"{path}/position_embedding/embeddings",),
-            (f"{key}.position_embeddings",),
-            LEADING_AXIS,
+        *same(f"{path}/class_token", f"{key}.cls_token"),
+        *same(
+            f"{path}/position_embedding/embeddings",
+            f"{key}.position_embeddings",
+            layouts.LEADING_AXIS,
         ),
-        *_image_blocks(
-            "vit", prefix, num_layers, ("mlp/dense_1", "mlp/dense_2")
-        ),
+        *_image_blocks("vit", prefix, num_layers, "mlp/dense_1", "mlp/dense_2"),
     ]
 
 
 def deit(prefix, num_layers):
     """Return the rules of KerasHub's DeiT, with transformers' names."""
-    path = "deit_patching_and_embedding"
-    key = f"{prefix}embeddings"
-    names = {
-        "class_token": "cls_token",
-        "distillation_token": "distillation_token",
-        "position_embedding": "position_embeddings",
-    }
     return [
-        *(
-            Rule((f"{path}/{ours}",), (f"{key}.{theirs}",), SAME)
-            for ours, theirs in names.items()
+        *joined(
+            "deit_patching_and_embedding/",
+            f"{prefix}embeddings.",
+            (same, "class_token", "cls_token"),
+            (same, "distillation_token", "distillation_token"),
+            (same, "position_embedding", "position_embeddings"),
         ),
         *_image_blocks(
-            "deit", prefix, num_layers, ("mlp/dense", "output_layer/output")
+            "deit", prefix, num_layers, "mlp/dense", "output_layer/output"
         ),
     ]
 
 
-def _image_blocks(kind, prefix, num_layers, feedforward):
-    patches = f"{kind}_patching_and_embedding/patch_embedding"
+def _image_blocks(kind, prefix, num_layers, hidden, output):
     rules = dense(
-        patches, f"{prefix}embeddings.patch_embeddings.projection", CONV
+        f"{kind}_patching_and_embedding/patch_embedding",
+        f"{prefix}embeddings.patch_embeddings.projection",
+        layouts.CONV,
     )
-    for layer in range(num_layers):
-        path = f"{kind}_encoder/transformer_block_{layer + 1}"
-        key = f"{prefix}encoder.layer.{layer}"
+
+    def projections(path, key):
         parts = ("attention.query", "attention.key", "attention.value")
-        rules += attention(f"{path}/mha", f"{key}.attention", parts)
-        rules += norm(f"{path}/ln_1", f"{key}.layernorm_before")
-        rules += norm(f"{path}/ln_2", f"{key}.layernorm_after")
-        hidden, output = feedforward
-        rules += dense(f"{path}/{hidden}", f"{key}.intermediate.dense")
-        rules += dense(f"{path}/{output}", f"{key}.output.dense")
-    rules += norm(f"{kind}_encoder/ln", f"{prefix}layernorm")
-    return rules
+        return attention(path, key, parts)
+
+    for layer in range(num_layers):
+        rules += joined(
+            f"{kind}_encoder/transformer_block_{layer + 1}/",
+            f"{prefix}encoder.layer.{layer}.",
+            (projections, "mha", "attention"),
+            (norm, "ln_1", "layernorm_before"),
+            (norm, "ln_2", "layernorm_after"),
+            (dense, hidden, "intermediate.dense"),
+            (dense, output, "output.dense"),
+        )
+    return rules + norm(f"{kind}_encoder/ln", f"{prefix}layernorm")

@@ -1,20 +1,147 @@
-"""Reads the pickle in a `torch.save` file without running code from it.
+"""Reads files of `torch.save` without PyTorch and without running their code.
 
-Python's own unpickler calls any function that a file names. This one supports
-only the opcodes that `torch.save` writes, plain values and tensors. Any other
-class or function that a file names becomes a `Foreign`, which does nothing.
-Values of tensors are read on demand.
+Such a file is a zip file with a pickle and the numbers of tensors. Python's own
+unpickler calls any function that a file names. This one supports only the
+opcodes that `torch.save` writes, plain values and tensors. Any other class or
+function that a file names becomes a `Foreign`, which does nothing. Values of
+tensors are read on demand.
 """
 
 import math
 import pickletools
+import zipfile
 from typing import NamedTuple
 
 import ml_dtypes  # A dependency of Keras; adds bfloat16 to NumPy.
 import numpy as np
 
-from keras_bridgetower.convert.torch_files.archive import Archive
 from keras_bridgetower.presets.errors import ConversionError
+
+# The first bytes of files that PyTorch wrote before version 1.6, and the place
+# of those of a tar file, which was older.
+BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+TAR, TAR_START = b"ustar", 257
+VERSIONS = range(1, 11)
+# Bytes that are read at a time, so that they are still in the processor's
+# cache when their checksum is computed.
+BLOCK = 1 << 20
+
+
+class Archive:
+    """The entries of a `torch.save` file, by their names in its one folder.
+
+    The file is read and never mapped into memory: if it is truncated in the
+    meantime, an error is raised, where with a mapped file the process would
+    crash. Each entry has a checksum.
+
+    Args:
+        path: `pathlib.Path` of the file.
+
+    Raises:
+        ConversionError: the file is not an intact file of `torch.save`.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        if not path.is_file():
+            raise self._error("It must be a regular file")
+        with path.open("rb") as file:
+            start = file.read(TAR_START + len(TAR))
+        if start.startswith(BEFORE_ZIP) or start.endswith(TAR):
+            raise ConversionError(
+                "The file has the format of PyTorch before version 1.6, which "
+                "is no zip file. Open it with PyTorch and save it again: "
+                "torch.save(torch.load(path, weights_only=True), path).",
+                path,
+            )
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except Exception as error:  # A damaged directory raises any error.
+            raise self._damaged(error) from error
+        entries = self._zip.infolist()
+        self._entries = {e.filename.partition("/")[2]: e for e in entries}
+        self._last = (None, None)
+        self._check(entries)
+
+    def _check(self, entries):
+        names = [entry.filename for entry in entries]
+        if any(name.endswith("/constants.pkl") for name in names):
+            raise ConversionError(
+                "The file is a TorchScript program, which is not run. Save "
+                "its weights alone: torch.save(torch.jit.load(path)"
+                ".state_dict(), path).",
+                self.path,
+            )
+        folders = {name.partition("/")[0] for name in names}
+        if len(folders) != 1 or len(self._entries) != len(names):
+            raise self._error("Its entries must be of one folder, each once")
+        for entry in entries:
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise ConversionError(
+                    f"The entry {entry.filename!r:.80} is compressed, which "
+                    "`torch.save` never does. Open the file with PyTorch and "
+                    "save it again.",
+                    self.path,
+                )
+        if sum(e.file_size for e in entries) > self.path.stat().st_size:
+            raise self._error("It is smaller than its entries")
+        version = self.read("version").tobytes().strip()
+        if version not in {b"%d" % v for v in VERSIONS}:
+            raise self._error(f"Its version is {version!r:.80}")
+        if "byteorder" in self._entries:
+            order = self.read("byteorder").tobytes()
+            if order != b"little":
+                raise self._error(f"Its byte order is {order!r:.80}")
+
+    def size(self, name):
+        """Return the size of an entry in bytes, or None if it is absent."""
+        entry = self._entries.get(name)
+        return entry and entry.file_size
+
+    def read(self, name):
+        """Read an entry, whose checksum must be right.
+
+        Args:
+            name: str, name of the entry without its folder.
+
+        Returns:
+            NumPy array of bytes. The last one is kept, since tensors may be
+            parts of one entry.
+
+        Raises:
+            ConversionError: the entry is absent or damaged.
+        """
+        if self._last[0] == name:
+            return self._last[1]
+        if name not in self._entries:
+            raise self._error(f"It has no entry {name!r:.80}")
+        entry = self._entries[name]
+        content = np.empty(entry.file_size, "uint8")
+        try:
+            with self._zip.open(entry) as file:
+                for start in range(0, len(content), BLOCK):
+                    file.readinto(content[start : start + BLOCK])
+        except Exception as error:
+            if not entry.CRC:
+                raise ConversionError(
+                    "The file was saved without checksums. Save it again after "
+                    "torch.serialization.set_crc32_options(True).",
+                    self.path,
+                ) from error
+            raise self._damaged(error) from error
+        self._last = (name, content)
+        return content
+
+    def _damaged(self, error):
+        return self._error(f"{type(error).__name__}: {error!s:.100}")
+
+    def _error(self, reason):
+        return ConversionError(
+            f"The file must be an intact file of `torch.save`: {reason}. Fetch "
+            "it again.",
+            self.path,
+        )
+
 
 MOST_AXES = 8
 # PyTorch counts elements in signed 64-bit integers.
@@ -125,41 +252,25 @@ class Tensor(NamedTuple):
         """Read the values; bfloat16 becomes float32.
 
         Returns:
-            NumPy array that owns its memory.
+            NumPy array.
 
         Raises:
             ConversionError: the file is damaged.
         """
         storage = self.storage
-        width = storage.dtype.itemsize
-        memory = np.empty(self.span * width, "uint8")
-        storage.archive.read_into(storage.entry, memory, self.offset * width)
-        values = memory.view(storage.dtype)
-        if self.span == math.prod(self.shape) and self._in_order():
-            values = values.reshape(self.shape)
-        else:
-            # An axis of one element may have any stride.
-            strides = [
-                stride * width if size > 1 else 0
-                for size, stride in zip(self.shape, self.strides, strict=True)
-            ]
-            values = np.array(
-                np.lib.stride_tricks.as_strided(values, self.shape, strides),
-                order="C",
-            )
+        stored = storage.archive.read(storage.entry).view(storage.dtype)
+        # An axis of one element may have any stride.
+        strides = [
+            stride * stored.itemsize if size > 1 else 0
+            for size, stride in zip(self.shape, self.strides, strict=True)
+        ]
+        values = np.lib.stride_tricks.as_strided(
+            stored[self.offset :], self.shape, strides
+        )
+        values = np.asarray(values, order="C")
         if values.dtype == ml_dtypes.bfloat16:
             values = values.astype("float32")
         return values
-
-    def _in_order(self):
-        expected = 1
-        for size, stride in zip(
-            reversed(self.shape), reversed(self.strides), strict=True
-        ):
-            if size > 1 and stride != expected:
-                return False
-            expected *= size
-        return True
 
 
 # The largest pickle in bytes and in opcodes. That of a large model with the
@@ -230,18 +341,17 @@ def load(path):
         ConversionError: the file is damaged, too long, or of another format.
     """
     archive = Archive(path)
-    size = archive.size("data.pkl")
+    size = archive.size("data.pkl") or 0
     if size > MOST_BYTES:
         raise ConversionError(
             f"The names and shapes of a file must take at most {MOST_BYTES} "
             f"bytes, not {size}. Save its state dict alone.",
             path,
         )
-    data = bytearray(size)
-    archive.read_into("data.pkl", data)
+    data = archive.read("data.pkl").tobytes()
     machine = _Machine(archive)
     try:
-        value = machine.run(bytes(data))
+        value = machine.run(data)
     except Exception as error:  # A damaged pickle raises any error.
         reason = str(error) if isinstance(error, Damaged) else "damaged pickle"
         raise ConversionError(
