@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import contextvars
-import errno
 import functools
 import hashlib
 import io
@@ -58,19 +57,16 @@ def open_regular(path):
         data = file.read()
     ```
     """
-    _check(path, os.stat(path))
-    flags = os.O_RDONLY
-    # Windows lacks O_NONBLOCK, and needs O_BINARY.
-    for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
-        flags |= getattr(os, name, 0)
-    handle = os.open(path, flags)
-    try:
-        # The file may have been replaced meanwhile.
-        _check(path, os.fstat(handle))
-    except BaseException:
-        os.close(handle)
-        raise
-    return os.fdopen(handle, "rb")
+    name, found = os.fsdecode(path), os.stat(path)
+    kind = KINDS.get(stat.S_IFMT(found.st_mode))
+    if os.path.realpath(name).split(os.sep)[1:2] in [[k] for k in KERNEL]:
+        kind = "a file of the kernel"
+    if kind and not stat.S_ISDIR(found.st_mode):
+        raise ValueError(
+            f"{name} must be a plain file on a disk. Received: {kind}. Copy "
+            "its content into a file."
+        )
+    return open(path, "rb")
 
 
 def open_bytes_of_text(path):
@@ -431,20 +427,6 @@ class Below:
 
 def _begins(path, folder):
     return os.path.normcase(path).startswith(os.path.normcase(folder))
-
-
-def _check(path, found):
-    path = os.fsdecode(path)
-    if stat.S_ISDIR(found.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    kind = KINDS.get(stat.S_IFMT(found.st_mode))
-    if os.path.realpath(path).split(os.sep)[1:2] in [[k] for k in KERNEL]:
-        kind = "a file of the kernel"
-    if kind:
-        raise ValueError(
-            f"{path} must be a plain file on a disk. Received: {kind}. Copy "
-            "its content into a file."
-        )
 
 
 @contextlib.contextmanager

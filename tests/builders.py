@@ -189,6 +189,13 @@ def difference(a, b):
     return float(np.abs(a - b).max())
 
 
+def assert_same_weights(model, other):
+    """Equal to the bit, and of the same types."""
+    for a, b in zip(model.weights, other.weights, strict=True):
+        assert a.dtype == b.dtype, a.path
+        np.testing.assert_array_equal(array(a), array(b), a.path)
+
+
 def run(model, inputs):
     """Eager outputs of a model in inference mode."""
     return keras.tree.map_structure(array, model(inputs, training=False))

@@ -13,7 +13,6 @@ from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets.errors import PresetError
 from keras_bridgetower.presets.errors import printable
 from keras_bridgetower.presets.errors import short_text
-from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 from keras_bridgetower.presets.safe_files import check_regular
 from keras_bridgetower.presets.safe_files import plain_name
 from keras_bridgetower.presets.safe_files import read_json
@@ -91,25 +90,12 @@ class PresetFolder:
                 [name],
             )
         path = self.root / name
-        if not self.has(name):
-            raise PresetError(
-                "A file of the preset is missing. Fetch the preset again, or "
-                "save the model anew with `save_to_preset`.",
-                self.root,
-                [name],
-            )
         check_regular(path, self.root)
         return path
 
     def asset(self, name):
-        """Return the `path` of a file of limited size, verified."""
+        """Return the `path` of a file once it is verified."""
         path = self.path(name)
-        if path.stat().st_size > LARGEST_ASSET:
-            raise PresetError(
-                f"A tokenizer file may have at most {LARGEST_ASSET:,} bytes.",
-                self.root,
-                [name],
-            )
         self.finish_check(name)
         return path
 

@@ -1,16 +1,14 @@
 """Handles such as `hf://user/model`: downloads, and the local cache."""
 
-import hashlib
 import os
 import pathlib
 import re
 
-from keras_bridgetower.files import locked
+from keras_bridgetower import files
 from keras_bridgetower.presets import needed_files
 from keras_bridgetower.presets.table import PRESETS
 
 MAIN = "main"
-BLOCK = 1 << 20
 # The weight file of the published repositories.
 WEIGHTS = "pytorch_model.bin"
 # Names that the hub allows for users and models, and git for revisions.
@@ -222,18 +220,31 @@ def _fetch_blob(folder, url, name, sha256, size):
     After an interruption `hf_hub_download` would start again from the first
     byte. Here it only links the finished file to its name.
     """
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
     repository = folder.parents[1]
     whole = repository / "blobs" / sha256
     part = whole.with_name(f"{sha256}.part.incomplete")
     locks = repository.parent / ".locks" / repository.name
     # The same lock that `hf_hub_download` uses in other processes.
-    with locked(locks / f"{sha256}.lock"):
+    with files.locked(locks / f"{sha256}.lock"):
         if whole.is_file():
             return
         whole.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "a+b") as file:
-            digest = _receive(file, url, name, size)
+        # Compressed content could not be continued at a byte.
+        headers = build_hf_headers() | {"Accept-Encoding": "identity"}
+        with open(part, "ab", buffering=0) as file:
+            http_get(
+                url,
+                file,
+                resume_size=file.tell(),
+                headers=headers,
+                expected_size=size,
+                displayed_filename=name,
+            )
             os.fsync(file.fileno())
+        digest = files.sha256(part)
         if digest != sha256:
             part.unlink()
             raise OSError(
@@ -241,57 +252,3 @@ def _fetch_blob(folder, url, name, sha256, size):
                 f"instead of {sha256:.16}..., and was removed."
             )
         part.replace(whole)
-
-
-def _receive(file, url, name, size):
-    """Download the missing end of a file, and return its SHA-256."""
-    from huggingface_hub import constants
-    from huggingface_hub import get_session
-    from huggingface_hub.utils import build_hf_headers
-    from huggingface_hub.utils import hf_raise_for_status
-    from huggingface_hub.utils import tqdm
-
-    file.seek(0)
-    digest = hashlib.sha256()
-    while block := file.read(BLOCK):
-        digest.update(block)
-    # `disable=None` shows the bar on terminals only, as the hub does.
-    with tqdm(
-        desc=name,
-        total=size,
-        initial=file.tell(),
-        unit="B",
-        unit_scale=True,
-        disable=None,
-    ) as bar:
-        while (before := file.tell()) < size:
-            error = OSError(f"The connection ended after {before} bytes.")
-            # Compressed content could not be continued at a byte.
-            headers = build_hf_headers() | {"Accept-Encoding": "identity"}
-            if before:
-                headers["Range"] = f"bytes={before}-"
-            try:
-                with get_session().stream(
-                    "GET",
-                    url,
-                    headers=headers,
-                    timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
-                    follow_redirects=True,
-                ) as response:
-                    hf_raise_for_status(response)
-                    if before and response.status_code != 206:
-                        # The server ignores `Range` and sends the whole file.
-                        file.seek(0)
-                        file.truncate()
-                        digest = hashlib.sha256()
-                        bar.reset(size)
-                    for block in response.iter_bytes(BLOCK):
-                        file.write(block)
-                        file.flush()
-                        digest.update(block)
-                        bar.update(len(block))
-            except Exception as lost:  # Its type depends on the client.
-                error = lost
-            if file.tell() <= before:
-                raise error
-    return digest.hexdigest()

@@ -25,8 +25,6 @@ MANIFEST = "manifest.json"
 LARGE = 16_000_000
 _DIGESTS = {}
 _LOCK = threading.Lock()
-# Largest number of files in a preset.
-_MOST_FILES = 10_000
 
 
 class Seal:
@@ -122,33 +120,18 @@ def _mismatch(folder, wrong):
 
 
 def _unlisted(folder, names):
-    """List files that are not in the manifest, at most 21."""
-    found = []
-    for name in _file_names(folder):
-        if name not in names and name != MANIFEST:
-            found.append(short_text(name))
-        if len(found) > 20:
-            break
-    return found
-
-
-def _file_names(folder):
-    """Yield the names of all files below a folder, links not followed."""
-    count, waiting = 0, [""]
-    while waiting:
-        below = waiting.pop()
-        with os.scandir(folder / below) as entries:
-            for entry in entries:
-                # Files of git, file managers or download tools, never opened.
-                if not below and entry.name.startswith("."):
-                    continue
-                count += 1
-                if count > _MOST_FILES:
-                    raise _mismatch(folder, ["it has too many files"])
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(f"{below}{entry.name}/")
-                else:
-                    yield f"{below}{entry.name}"
+    """List files that are not in the manifest, links not followed."""
+    found = (
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    )
+    # Files of git, file managers or download tools are never opened.
+    return sorted(
+        short_text(name)
+        for name in found
+        if name not in names and name != MANIFEST and name[0] != "."
+    )
 
 
 def write(folder):

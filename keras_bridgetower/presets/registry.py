@@ -17,7 +17,6 @@ from keras_bridgetower.presets import written_weights
 from keras_bridgetower.presets.errors import PresetError
 from keras_bridgetower.presets.folder import CONFIG
 from keras_bridgetower.presets.folder import PresetFolder
-from keras_bridgetower.presets.safe_files import LARGEST_JSON
 from keras_bridgetower.presets.safe_files import SHIPPED
 from keras_bridgetower.presets.safe_files import check_safetensors
 from keras_bridgetower.presets.table import PRESETS
@@ -140,14 +139,9 @@ def open_preset(preset, revision=None):
 
 
 def _is_keras(folder):
-    path = folder / CONFIG
-    # Reading a pipe would block.
-    if not path.is_file() or path.stat().st_size > LARGEST_JSON:
+    if not (folder / CONFIG).is_file():
         raise PresetError(
-            "A preset's configuration must be a regular file of no more than "
-            f"{LARGEST_JSON:,} bytes.",
-            folder,
-            [CONFIG],
+            "A preset's configuration must be a regular file.", folder, [CONFIG]
         )
     # The conversion reports what is wrong with a damaged configuration.
     return needed_files.is_keras(folder)

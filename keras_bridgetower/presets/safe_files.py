@@ -107,12 +107,6 @@ def read_json(path, folder):
     """
     check_regular(path, folder)
     name = os.path.relpath(path, folder)
-    if os.path.getsize(path) > LARGEST_JSON:
-        raise PresetError(
-            f"A JSON file of a preset may have {LARGEST_JSON:,} bytes.",
-            folder,
-            [name],
-        )
     try:
         values = files.read_json(path, LARGEST_JSON, nan=False)
     except ValueError as error:

@@ -90,11 +90,6 @@ def _tiny(
     )
 
 
-def _emoji(kind, parameters, description):
-    family = "bridgetower_tiny_emoji_"
-    return _tiny(kind, parameters, description, EMOJI, family, f"{family}vqa")
-
-
 def _published(name, sha256, parameters, description):
     size, *words = name.split("-")
     heads = tuple(word for word in words if word in HEADS)
@@ -111,90 +106,78 @@ def _published(name, sha256, parameters, description):
     )
 
 
-# Numbers of parameters of published presets are those of transformers'
-# classes, without tensors that no layer uses.
+# Numbers of parameters and descriptions, by the end of the name.
+_EMOJI = {
+    "vqa": (3_126_928, "Answers simple questions about emoji; runs offline."),
+    "contrastive": (
+        3_087_586,
+        "Finds emoji by texts: embeds both in one space; runs offline.",
+    ),
+    "retrieval": (
+        3_087_972,
+        "Says whether a text fits an emoji; runs offline.",
+    ),
+    "mlm": (
+        3_625_651,
+        "Fills blanks in short texts about emoji; runs offline.",
+    ),
+    "pretrain": (
+        3_679_670,
+        "Pre-trained on emoji by three objectives; runs offline.",
+    ),
+}
+_SHAPES = {
+    "vqa": (846_414, "Trained from scratch on easy-VQA; runs offline."),
+    "pretrain": (
+        673_021,
+        "Pre-trained on captions derived from easy-VQA; runs offline.",
+    ),
+    "mlm": (698_756, "Fills blanks in captions of easy-VQA's pictures."),
+    "retrieval": (
+        640_068,
+        "Matches and ranks captions and pictures of easy-VQA.",
+    ),
+    "contrastive": (
+        648_066,
+        "Embeds captions and pictures of easy-VQA in one space.",
+    ),
+    "entailment": (682_820, "Judges statements about easy-VQA's pictures."),
+    "nlvr2": (681_539, "Compares two of easy-VQA's pictures."),
+}
+# Those of published presets are of transformers' classes, without tensors that
+# no layer uses; before them the digits of the weights' SHA-256.
+_PUBLISHED = {
+    "base": ("02b01b0a80fab961", 325_754_880, "Base size; no head."),
+    "base-itm-mlm": (
+        "5754f311cc052519",
+        365_003_867,
+        "Base size, pre-trained by matching and masked language.",
+    ),
+    "large-itm-mlm": (
+        "1975358bb83638d2",
+        916_039_771,
+        "Large size, pre-trained by matching and masked language.",
+    ),
+    "large-itm-mlm-itc": (
+        "deecb9697e35f9f7",
+        918_138_460,
+        "Large size, with a shared space of text, image and both.",
+    ),
+    "large-itm-mlm-gaudi": (
+        "71db1ed29917be01",
+        916_039_771,
+        "Large size, pre-trained on Gaudi accelerators.",
+    ),
+}
 PRESETS = {
     preset.name: preset
     for preset in (
-        _emoji(
-            "vqa",
-            3_126_928,
-            "Answers simple questions about emoji; runs offline.",
+        *(
+            _tiny(kind, *facts, EMOJI, DEFAULT_FAMILY, f"{DEFAULT_FAMILY}vqa")
+            for kind, facts in _EMOJI.items()
         ),
-        _emoji(
-            "contrastive",
-            3_087_586,
-            "Finds emoji by texts: embeds both in one space; runs offline.",
-        ),
-        _emoji(
-            "retrieval",
-            3_087_972,
-            "Says whether a text fits an emoji; runs offline.",
-        ),
-        _emoji(
-            "mlm",
-            3_625_651,
-            "Fills blanks in short texts about emoji; runs offline.",
-        ),
-        _emoji(
-            "pretrain",
-            3_679_670,
-            "Pre-trained on emoji by three objectives; runs offline.",
-        ),
-        _tiny(
-            "vqa", 846_414, "Trained from scratch on easy-VQA; runs offline."
-        ),
-        _tiny(
-            "pretrain",
-            673_021,
-            "Pre-trained on captions derived from easy-VQA; runs offline.",
-        ),
-        _tiny(
-            "mlm", 698_756, "Fills blanks in captions of easy-VQA's pictures."
-        ),
-        _tiny(
-            "retrieval",
-            640_068,
-            "Matches and ranks captions and pictures of easy-VQA.",
-        ),
-        _tiny(
-            "contrastive",
-            648_066,
-            "Embeds captions and pictures of easy-VQA in one space.",
-        ),
-        _tiny(
-            "entailment",
-            682_820,
-            "Judges statements about easy-VQA's pictures.",
-        ),
-        _tiny("nlvr2", 681_539, "Compares two of easy-VQA's pictures."),
-        _published(
-            "base", "02b01b0a80fab961", 325_754_880, "Base size; no head."
-        ),
-        _published(
-            "base-itm-mlm",
-            "5754f311cc052519",
-            365_003_867,
-            "Base size, pre-trained by matching and masked language.",
-        ),
-        _published(
-            "large-itm-mlm",
-            "1975358bb83638d2",
-            916_039_771,
-            "Large size, pre-trained by matching and masked language.",
-        ),
-        _published(
-            "large-itm-mlm-itc",
-            "deecb9697e35f9f7",
-            918_138_460,
-            "Large size, with a shared space of text, image and both.",
-        ),
-        _published(
-            "large-itm-mlm-gaudi",
-            "71db1ed29917be01",
-            916_039_771,
-            "Large size, pre-trained on Gaudi accelerators.",
-        ),
+        *(_tiny(kind, *facts) for kind, facts in _SHAPES.items()),
+        *(_published(name, *facts) for name, facts in _PUBLISHED.items()),
     )
 }
 

@@ -149,8 +149,7 @@ def _load_by_index(backbone, folder):
     with folder.reading(INDEX):
         checked = _checked_index(index, variables, path, folder)
     blocks = uninitialized.Blocks()
-    # A buffer would only copy.
-    with open(path, "rb", buffering=0) as file, folder.reading(WEIGHTS):
+    with open(path, "rb") as file, folder.reading(WEIGHTS):
         for name, (offset, shape, dtype) in checked.items():
             value = blocks.empty(shape, dtype)
             file.seek(offset)
@@ -208,12 +207,7 @@ def _fill(file, value):
     finite = True
     for start in range(0, content.size, step):
         part = content[start : start + step]
-        read = memoryview(part).cast("B")
-        while read.nbytes:
-            count = file.readinto(read)
-            if not count:
-                raise EOFError("the file ends before the weight does")
-            read = read[count:]
+        file.readinto(part.view("uint8"))
         finite = finite and is_finite(part)
     return finite
 

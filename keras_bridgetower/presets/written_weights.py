@@ -7,12 +7,7 @@ import h5py
 import keras
 import numpy as np
 
-from keras_bridgetower.presets.weights_file import INDEX
-from keras_bridgetower.presets.weights_file import WEIGHTS
-from keras_bridgetower.presets.weights_file import Received
-from keras_bridgetower.presets.weights_file import array_places
-from keras_bridgetower.presets.weights_file import by_path
-from keras_bridgetower.presets.weights_file import is_int8
+from keras_bridgetower.presets import weights_file
 
 
 def make_dense(path, folder):
@@ -28,8 +23,8 @@ def make_dense(path, folder):
     path = pathlib.Path(path)
     if not path.is_file():
         return
-    places = array_places(path, folder).values()
-    if any(is_int8(dtype) for _, _, dtype in places):
+    places = weights_file.array_places(path, folder).values()
+    if any(weights_file.is_int8(dtype) for _, _, dtype in places):
         dense = path.with_suffix(".dense.h5")
         rewrite(path, dense)
         dense.replace(path)
@@ -77,13 +72,13 @@ def write_index(backbone, folder):
         folder: path of the preset folder. Nothing is written if the weights
             are in several files or not plainly stored.
     """
-    path = pathlib.Path(folder) / WEIGHTS
+    path = pathlib.Path(folder) / weights_file.WEIGHTS
     if not path.is_file():
         return
-    places = list(array_places(path, folder).values())
+    places = list(weights_file.array_places(path, folder).values())
     if None in [offset for offset, _, _ in places]:
         return
-    variables = by_path(backbone.weights, backbone.image_encoder)
+    variables = weights_file.by_path(backbone.weights, backbone.image_encoder)
     numbers = _array_numbers(backbone, variables.values(), path, places)
     if len(set(numbers) - {None}) < len(variables):
         return
@@ -95,7 +90,7 @@ def write_index(backbone, folder):
         place[1] == list(variables[name].shape) for name, place in index.items()
     ):
         text = json.dumps(index, indent=0)
-        (path.parent / INDEX).write_text(text + "\n")
+        (path.parent / weights_file.INDEX).write_text(text + "\n")
 
 
 def _array_numbers(backbone, variables, path, places):
@@ -126,7 +121,7 @@ def _array_numbers(backbone, variables, path, places):
             path, numbered, [k // unit % base for k in range(len(places))]
         )
         try:
-            with Received(_first_number) as received:
+            with weights_file.Received(_first_number) as received:
                 backbone.load_weights(str(numbered))
         finally:
             numbered.unlink()

@@ -7,20 +7,12 @@ import numpy as np
 import pytest
 from builders import FASTEST
 from builders import array
-from builders import randomise
+from builders import shallow
 from builders import slow_on
-from builders import vqa
 
 import keras_bridgetower as kbt
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import weights_file
-
-
-@pytest.fixture
-def saved(tmp_path):
-    task = randomise(vqa())
-    task.save_to_preset(tmp_path / "preset")
-    return task, tmp_path / "preset"
 
 
 def stored_types(folder, file):
@@ -31,8 +23,8 @@ def stored_types(folder, file):
 
 @pytest.mark.parametrize("index", [True, False])
 @slow_on("tensorflow", "jax")
-def test_loaded_weights_equal_stored_half_precision(index, saved):
-    task, folder = saved
+def test_loaded_weights_equal_stored_half_precision(index, saved, copied):
+    task, folder = saved[0], copied
     assert stored_types(folder, weights_file.WEIGHTS) == {"<f4"}
     half_precision.store_in_half(folder)
     for file in (weights_file.WEIGHTS, weights_file.TASK_WEIGHTS):
@@ -51,8 +43,8 @@ def test_loaded_weights_equal_stored_half_precision(index, saved):
 
 
 @FASTEST
-def test_the_folder_keeps_its_index_and_its_sums(saved):
-    _, folder = saved
+def test_the_folder_keeps_its_index_and_its_sums(copied):
+    folder = copied
     before = json.loads((folder / weights_file.INDEX).read_text())
     half_precision.store_in_half(folder)
     after = json.loads((folder / weights_file.INDEX).read_text())
@@ -65,12 +57,11 @@ def test_the_folder_keeps_its_index_and_its_sums(saved):
 
 
 @FASTEST
-def test_a_weight_beyond_half_precision_is_refused(saved):
-    task, folder = saved
-    first = task.backbone.weights[0]
-    first.assign(array(first) + 1e5)
-    task.save_to_preset(folder.parent / "large")
+def test_a_weight_beyond_half_precision_is_refused(tmp_path):
+    task = shallow()
+    task.weights[0].assign(array(task.weights[0]) + 1e5)
+    task.save_to_preset(tmp_path / "large")
     with pytest.raises(ValueError, match="within ±65504.*float32"):
-        half_precision.store_in_half(folder.parent / "large")
+        half_precision.store_in_half(tmp_path / "large")
     # The folder stays as it was.
-    manifest.verify(folder.parent / "large").finish()
+    manifest.verify(tmp_path / "large").finish()

@@ -6,22 +6,16 @@ import shutil
 import time
 import warnings
 
-import keras
 import numpy as np
 import pytest
+from builders import FASTEST
 from builders import array
-from builders import one_layer_each
-from builders import randomise
-from builders import vqa
 
 import keras_bridgetower as kbt
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets.errors import PresetError
 
-pytestmark = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
+pytestmark = FASTEST
 # What a reader may come across in place of a value.
 ODD = [None, True, -1, 0, 7, 2.5, 1e300, 10**40, "", "a\x1b[2J", "../a", [], {}]
 # What opens a file, where no backbone must be built for it.
@@ -32,16 +26,6 @@ READERS = {
     "image_converter.json": kbt.BridgeTowerImageConverter,
     "preprocessor.json": kbt.BridgeTowerVQAPreprocessor,
 }
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("presets") / "vqa"
-    model = randomise(vqa(**one_layer_each()))
-    model.backbone.extra = {"unread": np.ones(3, "float32")}
-    model.save_to_preset(folder)
-    (folder / manifest.MANIFEST).unlink()
-    return model, folder
 
 
 def places(values, path=()):
@@ -111,6 +95,7 @@ def test_mutants_raise_the_typed_error_or_give_the_same(count, saved, tmp_path):
         rng = np.random.default_rng(seed)
         folder = tmp_path / f"{seed}"
         shutil.copytree(source, folder)
+        (folder / manifest.MANIFEST).unlink()
         name = mutate(folder, rng)
         started = time.process_time()
         try:
