@@ -3,11 +3,11 @@
 Pre-training of a BridgeTower starts from such encoders.
 """
 
+import dataclasses
 import functools
 import math
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
 
 import keras_hub
 import numpy as np
@@ -46,7 +46,8 @@ TEXT_SIZES = SIZES | {
 IMAGE_SIZES = SIZES | {"patch_size": "patch_size", "image_size": "image_size"}
 
 
-class Model(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Model:
     """How the encoder of a model type of transformers is read.
 
     Args:
@@ -402,7 +403,8 @@ CLIP = Model(
     epsilon=1e-5,
     default=1e-5,
 )
-OPENAI = CLIP._replace(
+OPENAI = dataclasses.replace(
+    CLIP,
     rules=encoders.openai_clip,
     keys=(
         "visual.conv1.weight",
