@@ -27,6 +27,7 @@ LISTED = "is found, and listed by its name"
 GONE = "the process is gone"
 ALL = "typed, in every process within 60 s"
 REST = "all others are read, once"
+LOGGED = "is reported"
 LINE = "an error in the line of the picture"
 
 IDENTITY, ENDS, RANKS, SURVIVAL, CHECKS = (
@@ -130,7 +131,10 @@ ROWS = {
         "shrunken into a black frame": (PICTURES + "a_black", TYPED),
         "transform and converter differ": (PICTURES + "a_run_com", TYPED),
         "too many pixels, in a build": (PICTURES + "a_build", TYPED),
-        "too many pixels, in a stream": (DAMAGE + "a_bomb", "is reported"),
+        "too many pixels, in a stream": (
+            DAMAGE + "a_bomb_is_one_bad_sample[pixels",
+            "is reported",
+        ),
     },
     "records": {
         "shard with no sample left": (DAMAGE + "a_shard_all", REST),

@@ -246,7 +246,7 @@ def test_shards_hold_all_rows_once(tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"runner": "FlinkRuner"}, "runner must be one of .*FlinkRunner"),
+        ({"runner": "FlinkRuner"}, "runner: FlinkRuner.*FlinkRunner"),
         ({"options": ["direct_num_worker=2"]}, "direct_num_workers"),
         ({"options": ["direct_num_workers"]}, "KEY=VALUE"),
         ({"options": ["direct_num_workers=two"]}, "a value that Apache Beam"),

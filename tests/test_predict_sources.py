@@ -77,11 +77,18 @@ def test_pictures_are_detected_by_content(folder):
     (folder / "more.txt").write_text("")
     (folder / "damaged.jpg").write_text("")
     os.symlink("c", folder / "linked")
+    # In a fixed order, whatever the order on the disk.
+    for name in ("n2", "n0", "n3", "n1"):
+        (folder / name).mkdir()
+        Image.new("RGB", (8, 8)).save(folder / name / "e.png")
     (folder.parent / "elsewhere").mkdir()
     os.symlink(folder.parent / "elsewhere", folder / "other")
     rows = rows_of(folder)
     found = [row.values["image"] for row in rows]
-    assert found == ["a.png", "b.jfif", "c", "damaged.jpg", "linked"]
+    assert found == [
+        *("a.png", "b.jfif", "c", "damaged.jpg", "linked"),
+        *(f"n{i}/e.png" for i in range(4)),
+    ]
     wanted = {".avif": 1, ".txt": 2, "file without suffix": 1}
     assert dict(+rows.passed_over) == wanted | {"linked folder": 1}
 

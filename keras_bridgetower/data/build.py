@@ -31,11 +31,7 @@ def open_original(name, root, options=(), protocol="honest"):
     check_choice("name", name, sorted(by_name.DATASETS))
     values = _parse_options(by_name.DATASETS[name], options)
     data = by_name.open_dataset(name, root, **values)
-    if protocol not in data.protocols:
-        raise ValueError(
-            f"--protocol must be one of {sorted(data.protocols)}. Received: "
-            f"{protocol}"
-        )
+    check_choice("protocol", protocol, sorted(data.protocols))
     return data
 
 

@@ -67,7 +67,7 @@ ONE_LINE = [
     (WRONG_USAGE, "--port", "demo", "--port", 65536),
     # Errors of the library.
     (FAILED, "`top_k` must be from 1 to 47", *ASK, "--top-k", 99),
-    (FAILED, "is a folder with an index", "data", "stats", "TMP"),
+    (FAILED, "must be the index of a data", "data", "stats", "TMP"),
     (FAILED, "vqav2", "data", "check", "frob", "TMP"),
     (FAILED, "`source` must exist", "convert", "TMP/none", "TMP/new"),
     (FAILED, "transformers cannot run this", "export", MLM, "TMP/new"),

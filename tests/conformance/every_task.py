@@ -70,13 +70,13 @@ TASKS = {
 }
 
 
-def preprocessor(name):
+def preprocessor(name, **values):
     case, parts = TASKS[name], {}
     if "text" in case.names:
         parts["tokenizer"] = tokenizer(24)
     if "images" in case.names:
         parts["image_converter"] = kbt.BridgeTowerImageConverter(SIDE)
-    return case.preprocessor(**parts, **case.to_preprocess)
+    return case.preprocessor(**parts, **case.to_preprocess | values)
 
 
 def make(name, backbone=None, **kwargs):

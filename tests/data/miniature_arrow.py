@@ -1,6 +1,7 @@
 """Small Arrow tables with the columns of ViLT, METER and BridgeTower."""
 
 import miniature_captions
+from miniature_pictures import PARTS
 from miniature_pictures import pictures
 
 from keras_bridgetower.data.datasets import statements
@@ -21,61 +22,61 @@ def write(folder, name, rows, types=None):
             writer.write_table(table)
 
 
-def _captions(number, image_id, split):
-    return {
-        "image": pictures()[number].encoded(),
-        "caption": miniature_captions.sentences(number),
-        "image_id": image_id,
-        "split": split,
-    }
+def write_all(folder, tables):
+    for name, rows in tables.items():
+        write(folder, name, rows)
+    return folder, {}
+
+
+def _captions(numbers, image_id="{}.jpg", split="train"):
+    return [
+        {
+            "image": pictures()[number].encoded(),
+            "caption": miniature_captions.sentences(number),
+            "image_id": image_id.format(number),
+            "split": split,
+        }
+        for number in numbers
+    ]
 
 
 def coco(folder):
-    splits = list(enumerate(miniature_captions.KARPATHY))
-    for split in ("train", "restval", "val", "test"):
-        rows = [
-            _captions(n, miniature_captions.coco_name(n, s), s)
-            for n, s in splits
-            if s == split
-        ]
-        write(folder, f"coco_caption_karpathy_{split}", rows)
-    return folder, {}
+    tables = {}
+    for n, split in enumerate(miniature_captions.KARPATHY):
+        rows = tables.setdefault(f"coco_caption_karpathy_{split}", [])
+        rows += _captions([n], miniature_captions.coco_name(n, split), split)
+    return write_all(folder, tables)
 
 
 def flickr30k(folder):
     parts = {"train": range(14), "val": range(14, 18), "test": range(18, 24)}
-    for split, numbers in parts.items():
-        rows = [_captions(n, f"{n}.jpg", split) for n in numbers]
-        write(folder, f"f30k_caption_karpathy_{split}", rows)
-    return folder, {}
+    tables = {
+        f"f30k_caption_karpathy_{split}": _captions(numbers, split=split)
+        for split, numbers in parts.items()
+    }
+    return write_all(folder, tables)
 
 
 def visual_genome(folder):
     boxes = {key: [1] * 6 for key in ("width", "height", "x", "y")}
-    rows = []
-    for n in range(24):
-        row = _captions(n, str(n), "")
-        del row["split"]
-        rows.append(row | boxes)
-    write(folder, "vg", rows)
-    return folder, {}
+    rows = [row | boxes for row in _captions(range(24), "{}")]
+    return write_all(folder, {"vg": rows})
 
 
 def cc3m(folder):
     """Several files; the column `split` has the name of a folder."""
-    for shard, numbers in enumerate((range(10), range(10, 18))):
-        rows = [_captions(n, f"{n}", "train_image") for n in numbers]
-        write(folder, f"conceptual_caption_train_{shard}", rows)
-    rows = [_captions(n, f"{n}", "val_image") for n in range(18, 24)]
-    write(folder, "conceptual_caption_val_0", rows)
-    return folder, {}
+    name = "conceptual_caption"
+    tables = {
+        f"{name}_train_0": _captions(range(10), "{}", "train_image"),
+        f"{name}_train_1": _captions(range(10, 18), "{}", "train_image"),
+        f"{name}_val_0": _captions(range(18, 24), "{}", "val_image"),
+    }
+    return write_all(folder, tables)
 
 
 def sbu(folder):
-    for shard, numbers in enumerate((range(12), range(12, 24))):
-        rows = [_captions(n, f"{n}.jpg", "train") for n in numbers]
-        write(folder, f"sbu_{shard}", rows)
-    return folder, {}
+    parts = {"sbu_0": range(12), "sbu_1": range(12, 24)}
+    return write_all(folder, {k: _captions(of) for k, of in parts.items()})
 
 
 ANSWERS = ("no", "yes", "circle", "red")
@@ -106,51 +107,55 @@ def vqav2(folder):
         "vqav2_val_fix": range(12, 18),
         "vqav2_test": range(18, 24),
     }
-    for name, numbers in parts.items():
-        rows = [questions(n, name != "vqav2_test") for n in numbers]
-        write(folder, name, rows)
-    return folder, {}
+    tables = {
+        name: [questions(n, name != "vqav2_test") for n in numbers]
+        for name, numbers in parts.items()
+    }
+    return write_all(folder, tables)
 
 
 def vgqa(folder):
+    tables = {}
     for name, numbers in {"train": range(18), "val": range(18, 24)}.items():
         rows = [questions(n, True) for n in numbers]
-        write(folder, f"vgqa_{name}", rows)
-        write(folder, f"vgqa_coco_{name}", rows[:3])
-    return folder, {}
+        tables |= {f"vgqa_{name}": rows, f"vgqa_coco_{name}": rows[:3]}
+    return write_all(folder, tables)
 
 
 def snli_ve_tables(folder):
-    parts = {"train": range(12), "dev": range(12, 18), "test": range(18, 24)}
-    for name, numbers in parts.items():
-        rows = []
-        for n in numbers:
-            item = pictures()[n]
-            pair = [item.caption, f"The shape is {item.colour}. "]
-            label = statements.ENTAILMENT_LABELS.index("entailment")
-            row = {"sentences": [pair, [pair[0], "It is old."]]}
-            rows.append({"image": item.encoded(), **row, "labels": [label, 1]})
-        write(folder, f"snli_{name}", rows)
-    return folder, {}
+    label = statements.ENTAILMENT_LABELS.index("entailment")
+
+    def row(item):
+        pair = [item.caption, f"The shape is {item.colour}. "]
+        sentences = [pair, [pair[0], "It is old."]]
+        return {
+            "image": item.encoded(),
+            "sentences": sentences,
+            "labels": [label, 1],
+        }
+
+    tables = {
+        f"snli_{name}": [row(pictures()[n]) for n in numbers]
+        for name, numbers in PARTS.items()
+    }
+    return write_all(folder, tables)
 
 
 def nlvr2(folder):
-    parts = {"train": range(12), "dev": range(12, 18), "test1": range(18, 24)}
-    for part, numbers in parts.items():
-        rows = []
-        for pair in range(0, len(numbers), 2):
-            left, right = (pictures()[numbers[pair + i]] for i in (0, 1))
-            rows.append(
-                {
-                    "image_0": left.encoded("JPEG"),
-                    "image_1": right.encoded("PNG"),
-                    "questions": ["one is left.", "there are three."],
-                    "answers": ["True", "False"],
-                    "identifier": f"{part}-{pair}-0",
-                }
-            )
-        write(folder, f"nlvr2_{part}", rows)
+    tables = {}
+    for part, numbers in PARTS.items():
+        part = {"test": "test1"}.get(part, part)
+        rows = [
+            {
+                "image_0": pictures()[number].encoded("JPEG"),
+                "image_1": pictures()[number + 1].encoded("PNG"),
+                "questions": ["one is left.", "there are three."],
+                "answers": ["True", "False"],
+                "identifier": f"{part}-{number - numbers[0]}-0",
+            }
+            for number in numbers[::2]
+        ]
+        tables[f"nlvr2_{part}"] = rows
         for balance in ("balanced", "unbalanced"):
-            if part != "train":
-                write(folder, f"nlvr2_{balance}_{part}", rows[:2])
-    return folder, {}
+            tables[f"nlvr2_{balance}_{part}"] = rows[:2]
+    return write_all(folder, tables)

@@ -21,28 +21,18 @@ def sentences(number):
 
 
 def _karpathy(name_of, splits):
-    images = []
-    for number, split in enumerate(splits):
-        ids = [100 * number + i for i in range(len(sentences(number)))]
-        texts = zip(sentences(number), ids, strict=True)
-        images.append(
-            {
-                "filename": name_of(number, split),
-                "imgid": number,
-                "sentids": ids,
-                "split": split,
-                "sentences": [
-                    {
-                        "raw": text,
-                        "tokens": text.strip(".").split(),
-                        "imgid": number,
-                        "sentid": sentid,
-                    }
-                    for text, sentid in texts
-                ],
-            }
-        )
-    return images
+    return [
+        {
+            "filename": name_of(number, split),
+            "imgid": number,
+            "split": split,
+            "sentences": [
+                {"raw": text, "imgid": number, "sentid": 100 * number + i}
+                for i, text in enumerate(sentences(number))
+            ],
+        }
+        for number, split in enumerate(splits)
+    ]
 
 
 def coco_name(number, split):
@@ -75,13 +65,9 @@ def visual_genome(folder):
     for number, item in enumerate(pictures()):
         side = "VG_100K" if number % 2 else "VG_100K_2"
         item.save(folder / "images" / side / f"{number}.jpg")
-        box = {"x": 1, "y": 2, "width": 30, "height": 20}
+        box = {"image_id": number, "x": 1, "y": 2, "width": 30, "height": 20}
         texts = [item.caption, f"{item.colour} shape", item.caption]
-        regions = [
-            {"region_id": 10 * number + i, "image_id": number, "phrase": text}
-            | box
-            for i, text in enumerate(texts)
-        ]
+        regions = [box | {"phrase": text} for text in texts]
         rows.append({"id": number, "regions": regions})
     # A picture without a description.
     rows.append({"id": 999, "regions": []})

@@ -10,6 +10,8 @@ from easy_world import pictures as easy_vqa
 from PIL import Image
 
 COUNT = 24
+# Numbers of the pictures of each split.
+PARTS = {"train": range(12), "dev": range(12, 18), "test": range(18, 24)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,21 +48,21 @@ def pictures():
     ):
         pairs.setdefault(image, []).append((question, answer))
     paths = package.get_test_image_paths()
-    item = []
+    shown = []
     for number in sorted(paths)[:COUNT]:
         with Image.open(paths[number]) as opened:
             image = opened.convert("RGB")
         seen = easy_vqa.attributes(np.asarray(image))
-        item.append(Shown(image, seen.shape, seen.colour, tuple(pairs[number])))
-    return tuple(item)
+        of_image = tuple(pairs[number])
+        shown.append(Shown(image, seen.shape, seen.colour, of_image))
+    return tuple(shown)
 
 
 def write_json(path, value):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value), encoding="utf-8")
+    path.write_text(json.dumps(value))
 
 
 def write_lines(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    path.write_text(lines, encoding="utf-8")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))

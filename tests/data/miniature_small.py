@@ -59,66 +59,66 @@ def cifar100(folder):
     return folder, {}
 
 
-# Header of a file with labels (None for CoLA), a row, the header of test.
+SENTENCES = ("sentence1", "sentence2")
+SHOWN = ("It is red.", "Red it is.")
+# By folder: the header of a file with labels, a row, and the columns of test.
 GLUE = {
-    "CoLA": (None, ["gj04", "1", "", 'It is "red.'], ["index", "sentence"]),
-    "SST-2": (["sentence", "label"], ["it is red", "1"], ["index", "sentence"]),
+    "CoLA": (None, ("gj04", "1", "", 'It is "red.'), ("sentence",)),
+    "SST-2": (("sentence", "label"), ("it is red", "1"), ("sentence",)),
     "MRPC": (
-        ["Quality", "#1 ID", "#2 ID", "#1 String", "#2 String"],
-        ["1", "7", "8", "It is red.", "Red it is."],
-        ["index", "#1 ID", "#2 ID", "#1 String", "#2 String"],
+        ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String"),
+        ("1", "7", "8", *SHOWN),
+        ("#1 ID", "#2 ID", "#1 String", "#2 String"),
     ),
     "QQP": (
-        ["id", "qid1", "qid2", "question1", "question2", "is_duplicate"],
-        ["0", "1", "2", "It is red.", "Red it is.", "0"],
-        ["id", "question1", "question2"],
+        ("id", "qid1", "qid2", "question1", "question2", "is_duplicate"),
+        ("0", "1", "2", *SHOWN, "0"),
+        ("question1", "question2"),
     ),
     "STS-B": (
-        ["index", "genre", "sentence1", "sentence2", "score"],
-        ["0", "news", "It is red.", "Red it is.", "3.8"],
-        ["index", "genre", "sentence1", "sentence2"],
+        ("index", "genre", *SENTENCES, "score"),
+        ("0", "news", *SHOWN, "3.8"),
+        ("genre", *SENTENCES),
     ),
     "MNLI": (
-        ["index", "genre", "sentence1", "sentence2", "label1", "gold_label"],
-        ["0", "x", "It is red.", "Red it is.", "neutral", "contradiction"],
-        ["index", "genre", "sentence1", "sentence2"],
+        ("index", "genre", *SENTENCES, "label1", "gold_label"),
+        ("0", "x", *SHOWN, "neutral", "contradiction"),
+        ("genre", *SENTENCES),
     ),
     "QNLI": (
-        ["index", "question", "sentence", "label"],
-        ["0", "It is red.", "Red it is.", "not_entailment"],
-        ["index", "question", "sentence"],
+        ("index", "question", "sentence", "label"),
+        ("0", *SHOWN, "not_entailment"),
+        ("question", "sentence"),
     ),
-    "RTE": (
-        ["index", "sentence1", "sentence2", "label"],
-        ["0", "It is red.", "Red it is.", "entailment"],
-        ["index", "sentence1", "sentence2"],
-    ),
-    "WNLI": (
-        ["index", "sentence1", "sentence2", "label"],
-        ["0", "It is red.", "Red it is.", "1"],
-        ["index", "sentence1", "sentence2"],
-    ),
+    **{
+        name: (
+            ("index", *SENTENCES, "label"),
+            ("0", *SHOWN, label),
+            SENTENCES,
+        )
+        for name, label in (("RTE", "entailment"), ("WNLI", "1"))
+    },
 }
 
 
 def glue(folder):
-    for name, (header, row, test_header) in GLUE.items():
-        inner = folder / name
-        inner.mkdir(parents=True)
+    for name, (header, row, columns) in GLUE.items():
+        (folder / name).mkdir(parents=True)
         head = [header] if header else []
-        known = dict(zip(header or [], row, strict=bool(header)))
-        test = [test_header, [known.get(c, row[-1]) for c in test_header]]
-        tables = {"train": head + [row] * 12, "dev": head + [row] * 4}
-        tables["test"] = test
+        known = dict(zip(header or (), row, strict=bool(header)))
+        test = [known.get(column, row[-1]) for column in columns]
+        tables = {
+            "train": [*head, *[row] * 12],
+            "dev": [*head, *[row] * 4],
+            "test": [("index", *columns), ("0", *test)],
+        }
         if name == "MNLI":
-            tables |= {
-                f"{part}_{kind}": tables[part]
-                for part in ("dev", "test")
-                for kind in ("matched", "mismatched")
-            }
+            for part in ("dev", "test"):
+                tables[f"{part}_matched"] = tables[part]
+                tables[f"{part}_mismatched"] = tables[part]
         for part, rows in tables.items():
             text = "".join("\t".join(cells) + "\n" for cells in rows)
-            (inner / f"{part}.tsv").write_text(text, encoding="utf-8")
+            (folder / name / f"{part}.tsv").write_text(text)
     return folder, {"task_name": "rte"}
 
 

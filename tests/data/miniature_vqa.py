@@ -9,16 +9,12 @@ PARTS = {
     "val2014": range(12, 18),
     "test2015": range(18, 24),
 }
-HEAD = {"info": {}, "data_type": "mscoco", "license": {}}
 
 
 def people(answer):
     """Return ten answers: six expected, two spelled differently, two others."""
     answers = [answer] * 6 + [f"{answer.title()}."] * 2 + ["dont know"] * 2
-    return [
-        {"answer": text, "answer_confidence": "yes", "answer_id": i}
-        for i, text in enumerate(answers, 1)
-    ]
+    return [{"answer": text} for text in answers]
 
 
 def vqav2(folder):
@@ -30,33 +26,20 @@ def vqav2(folder):
             for i, (question, answer) in enumerate(item.questions):
                 ids = {"question_id": 1000 * number + i, "image_id": number}
                 questions.append(ids | {"question": question})
-                annotations.append(
-                    ids
-                    | {
-                        "question_type": " ".join(question.split()[:2]),
-                        "answer_type": "other",
-                        "multiple_choice_answer": answer,
-                        "answers": people(answer),
-                    }
-                )
-        _questions(folder, year, questions)
+                answers = {
+                    "multiple_choice_answer": answer,
+                    "answers": people(answer),
+                }
+                annotations.append(ids | answers)
+        files = {f"OpenEnded_mscoco_{year}_questions": questions}
         if year == "test2015":
-            _questions(folder, "test-dev2015", questions[::2])
-            continue
-        content = HEAD | {"data_subtype": year, "annotations": annotations}
-        name = f"v2_mscoco_{year}_annotations.json"
-        write_json(folder / "vqav2" / name, content)
+            files["OpenEnded_mscoco_test-dev2015_questions"] = questions[::2]
+        else:
+            files[f"mscoco_{year}_annotations"] = annotations
+        for name, rows in files.items():
+            content = {"info": {}, name.rpartition("_")[2]: rows}
+            write_json(folder / f"vqav2/v2_{name}.json", content)
     return folder, {}
-
-
-def _questions(folder, year, questions):
-    content = HEAD | {
-        "task_type": "Open-Ended",
-        "data_subtype": year,
-        "questions": questions,
-    }
-    name = f"v2_OpenEnded_mscoco_{year}_questions.json"
-    write_json(folder / "vqav2" / name, content)
 
 
 def vgqa(folder):
@@ -80,27 +63,12 @@ def vgqa(folder):
             ("What is it made of?", "Chalk."),
         ]
         pairs = [
-            {
-                "qa_id": 1000 * number + i,
-                "image_id": number,
-                "question": question,
-                "answer": answer,
-                "a_objects": [],
-                "q_objects": [],
-            }
-            for i, (question, answer) in enumerate(mentioned)
+            {"qa_id": 1000 * number + i, "question": q, "answer": a}
+            for i, (q, a) in enumerate(mentioned)
         ]
         rows.append({"id": number, "qas": pairs})
-        data.append(
-            {
-                "image_id": number,
-                "url": "http://x",
-                "coco_id": None if number % 2 else number,
-                "flickr_id": None,
-                "width": 64,
-                "height": 64,
-            }
-        )
+        coco_id = None if number % 2 else number
+        data.append({"image_id": number, "url": "", "coco_id": coco_id})
     write_json(genome / "annotations/question_answers.json", rows)
     write_json(genome / "image_data.json", data)
     return genome, {"coco": str(coco)}

@@ -42,15 +42,7 @@ WRITERS = {
 
 
 def miniature(name, folder):
-    """Write a data set.
-
-    Args:
-        name: str, a key of `DATASETS`.
-        folder: path, made if absent.
-
-    Returns:
-        `(root, options)` for `open_dataset(name, root, **options)`.
-    """
+    """Write a data set; return the `(root, options)` of `open_dataset`."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return WRITERS[name](folder)

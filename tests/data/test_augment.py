@@ -1,6 +1,5 @@
 """The authors' transforms, against Pillow, NumPy formulas and closed forms."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 from builders import ONE_BACKEND
 from PIL import Image
 from PIL import ImageEnhance
-from PIL import ImageOps
 
 from keras_bridgetower.data.augment import ops
 from keras_bridgetower.data.augment import transforms
@@ -37,25 +35,25 @@ def values(name, level):
     }
 
 
+# The value of each operation at the levels 9/30 and 7/30, by the paper.
+RAND_AUGMENT = {
+    ops.rotate: (9, 7),
+    **dict.fromkeys((ops.shear_x, ops.shear_y), (0.09, 0.07)),
+    **dict.fromkeys((ops.translate_x, ops.translate_y), (30, 23.3)),
+    ops.solarize: (76.8, 59.7),
+    ops.solarize_add: (33, 25.7),
+    ops.posterize: (1.2, 0.9333),
+    **dict.fromkeys(
+        (ops.colour, ops.contrast, ops.brightness, ops.sharpness), (0.64, 0.52)
+    ),
+    **dict.fromkeys((ops.auto_contrast, ops.equalize), (0.3, 0.233)),
+}
+
+
 def test_values_at_the_authors_levels():
     nine, seven = values("RAND_AUGMENT", 9 / 30), values("RAND_AUGMENT", 7 / 30)
-    table = {
-        ops.rotate: (9, 7),
-        ops.shear_x: (0.09, 0.07),
-        ops.shear_y: (0.09, 0.07),
-        ops.translate_x: (30, 23.3),
-        ops.translate_y: (30, 23.3),
-        ops.solarize: (76.8, 59.7),
-        ops.solarize_add: (33, 25.7),
-        ops.posterize: (1.2, 0.9333),
-        **dict.fromkeys(
-            (ops.colour, ops.contrast, ops.brightness, ops.sharpness),
-            (0.64, 0.52),
-        ),
-        **dict.fromkeys((ops.auto_contrast, ops.equalize), (0.3, 0.233)),
-    }
-    assert set(table) == set(nine) and len(ops.RAND_AUGMENT) == 14
-    for function, wanted in table.items():
+    assert set(RAND_AUGMENT) == set(nine) and len(ops.RAND_AUGMENT) == 14
+    for function, wanted in RAND_AUGMENT.items():
         got = nine[function], seven[function]
         np.testing.assert_allclose(got, wanted, rtol=3e-3)
     five = values("RANDOM_AUGMENT", 0.5)
@@ -66,18 +64,19 @@ def test_values_at_the_authors_levels():
     assert five[ops.smooth_translate_y] == 5
     # Only movements have two signs.
     for op in ops.RAND_AUGMENT + ops.RANDOM_AUGMENT:
-        moves = any(
-            w in op.function.__name__ for w in ("rotate", "shear", "translate")
-        )
+        moves = {"rotate", "shear", "translate"} & {
+            *op.function.__name__.split("_")
+        }
         assert op.signs == ((1, -1) if moves else (1,))
 
 
-@pytest.mark.parametrize("bits", [1.2, 0.93])
-def test_posterize_leaves_one_bit(picture, bits):
-    got = pixels(ops.posterize(picture, bits))
-    np.testing.assert_array_equal(got, pixels(picture) & 0b10000000)
+def test_posterize_leaves_one_bit(picture):
+    for bits in (1.2, 0.93):
+        got = pixels(ops.posterize(picture, bits))
+        np.testing.assert_array_equal(got, pixels(picture) & 0b10000000)
 
 
+@pytest.mark.parametrize("factor", [0.64, 1.0, 1.9])
 @pytest.mark.parametrize(
     "ours, theirs",
     [
@@ -87,39 +86,10 @@ def test_posterize_leaves_one_bit(picture, bits):
         (ops.sharpness, ImageEnhance.Sharpness),
     ],
 )
-def test_enhancements_are_pillows(picture, ours, theirs):
-    wanted = pixels(theirs(picture).enhance(0.64))
-    np.testing.assert_array_equal(pixels(ours(picture, 0.64)), wanted)
-    assert (wanted != pixels(picture)).any()
-    if ours in values("RANDOM_AUGMENT", 0.5):
-        np.testing.assert_array_equal(
-            pixels(ours(picture, values("RANDOM_AUGMENT", 0.5)[ours])),
-            pixels(picture),
-        )
-
-
-@pytest.mark.parametrize(
-    "size", [(1, 1), (2, 5), (3, 3), (4, 2), (5, 66), (5, 67), (9, 200)]
-)
-def test_sharpness_at_edges(size):
-    picture = Image.effect_noise(size, 90).convert("RGB")
-    wanted = ImageEnhance.Sharpness(picture).enhance(1.9)
-    np.testing.assert_array_equal(
-        pixels(ops.sharpness(picture, 1.9)), pixels(wanted)
-    )
-
-
-def test_brightness_and_contrast_formulas(picture):
-    x = pixels(picture)
-    np.testing.assert_allclose(
-        pixels(ops.brightness(picture, 0.52)), 0.52 * x, atol=1
-    )
-    mean = int(pixels(ImageOps.grayscale(picture)).mean() + 0.5)
-    np.testing.assert_allclose(
-        pixels(ops.contrast(picture, 0.52)),
-        mean + 0.52 * (x - mean),
-        atol=1,
-    )
+def test_enhancements_are_pillows(picture, ours, theirs, factor):
+    wanted = pixels(theirs(picture).enhance(factor))
+    np.testing.assert_array_equal(pixels(ours(picture, factor)), wanted)
+    assert (wanted != pixels(picture)).any() == (factor != 1)
 
 
 def test_solarize_formulas(picture):
@@ -152,21 +122,17 @@ def test_histogram_formulas(picture):
         )
 
 
-def taken(x, to_x, to_y, fill):
+def taken(x, to_x, to_y):
     """Take each pixel from the nearest place, in Pillow's coordinates."""
     height, width, _ = x.shape
     rows, columns = np.mgrid[:height, :width] + 0.5
     at_x, at_y = to_x(columns, rows), to_y(columns, rows)
     inside = (at_x >= 0) & (at_x < width) & (at_y >= 0) & (at_y < height)
-    found = np.full_like(x, fill)
+    found = np.zeros_like(x)
     found[inside] = x[
         np.floor(at_y[inside]).astype(int), np.floor(at_x[inside]).astype(int)
     ]
     return found
-
-
-def share_unequal(a, b):
-    return (a != b).any(-1).mean()
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -191,7 +157,8 @@ def test_nearest_geometry(picture, sign):
     for function, value, to_x, to_y in forms:
         got = pixels(function(picture, value))
         # Pillow's fixed point may round the other way at a boundary.
-        assert share_unequal(got, taken(x, to_x, to_y, 0)) < 0.005
+        wanted = taken(x, to_x, to_y)
+        assert (got != wanted).any(-1).mean() < 0.005
         assert (got == 0).all(-1).mean() > 0.01
     exact = pixels(ops.translate_x(picture, 30))
     np.testing.assert_array_equal(exact[:, :-30], x[:, 30:])
@@ -254,16 +221,13 @@ def test_random_resized_crop_draws_as_torchvision():
     assert abs((boxes[:, 0] / free).mean() - 0.5) < 0.02
 
 
-@pytest.mark.parametrize(
-    "size, box",
-    [
+def test_long_pictures_get_a_central_crop():
+    crop = transforms.RandomResizedCrop((0.9, 1.0))
+    for size, box in (
         ((1000, 100), (433, 0, 133, 100)),
         ((100, 1000), (0, 433, 100, 133)),
-    ],
-)
-def test_long_pictures_get_a_central_crop(size, box):
-    crop = transforms.RandomResizedCrop((0.9, 1.0))
-    assert crop.box(size, np.random.default_rng(0)) == box
+    ):
+        assert crop.box(size, np.random.default_rng(0)) == box
 
 
 def test_crop_is_pillows_crop_then_resize(picture):
@@ -293,8 +257,6 @@ def test_flip_keeps_sided_texts(picture):
         assert 0.4 < mirrored("always", text) < 0.6
     for text in PLAIN:
         assert 0.4 < mirrored("unless_sided", text) < 0.6
-    with pytest.raises(ValueError, match="`when` must be one of"):
-        transforms.Flip("sometimes")
 
 
 def test_table_of_transforms():
@@ -361,25 +323,20 @@ MEANS = (65.74, 124.00, 126.32)
 
 
 @pytest.mark.parametrize(
-    "call, message",
+    "name, call",
     [
-        (lambda: transforms.transform("clipp"), "`name` must be one of"),
+        ("name", lambda: transforms.transform("clipp")),
+        ("image_size", lambda: transforms.transform("clip", 0)),
+        ("resizer", lambda: transforms.transform("hf", 8, "tf")),
+        ("when", lambda: transforms.Flip("sometimes")),
         (
-            lambda: transforms.transform("clip", 0),
-            "`image_size` must be an int",
-        ),
-        (
-            lambda: transforms.transform("hf", 8, "tf"),
-            "`resizer` must be one of",
-        ),
-        (
+            "steps",
             lambda: transforms.Transform(8, ())(np.zeros((9, 9, 3), "uint8")),
-            "`steps` must leave pictures of `image_size`",
         ),
     ],
 )
-def test_wrong_arguments_are_rejected(call, message):
-    with pytest.raises(ValueError, match=message):
+def test_wrong_arguments_are_rejected(name, call):
+    with pytest.raises(ValueError, match=f"`{name}` must"):
         call()
 
 
@@ -391,8 +348,3 @@ def test_missing_torch_is_reported(monkeypatch):
     with pytest.raises(ImportError, match="resizer='torch' needs torch"):
         transforms.transform("clip", resizer="torch")
     assert transforms.transform("clip") == transforms.transform("clip", 288)
-
-
-def test_transforms_are_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        transforms.transform("clip").image_size = 3

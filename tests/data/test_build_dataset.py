@@ -5,9 +5,9 @@ import sys
 
 import numpy as np
 import pytest
+import record_rows
 import streams
 from builders import FASTEST
-from miniature_pictures import pictures
 from miniatures import miniature
 from PIL import Image
 
@@ -81,7 +81,7 @@ def test_bad_pictures_and_arguments_are_reported(run, tmp_path):
     assert "left out COCO_train2014_000000000002: a picture has 0" in printed
     assert "train: 11 records" in printed
     printed = run(*build, "--protocol", "theirs", code=1)
-    assert "--protocol must be one of" in printed
+    assert "`protocol` must be one of" in printed
     printed = run("check", "coco", tmp_path / "absent", code=1)
     assert "folder of the data set must exist" in printed
 
@@ -116,21 +116,11 @@ def test_options_of_a_data_set(run, tmp_path):
 
 def test_beam_writes_the_same(tmp_path):
     pytest.importorskip("apache_beam")
-    rows = [
-        form.Record(
-            str(i), (item.encoded(),), (form.Sample(str(i), "x"),), "own"
-        )
-        for i, item in enumerate(pictures())
-    ]
-    options = dict(task="captions", definition="All of it.", num_shards=4)
-    entries = [
-        write.write_shards(folder, "train", rows, run=run, **options)
-        for folder, run in (
-            (tmp_path / "beam", write.on_beam("DirectRunner")),
-            (tmp_path / "here", None),
-        )
-    ]
-    assert entries[0] == entries[1]
+    beam, here = (
+        record_rows.write(tmp_path / name, run=run)
+        for name, run in (("beam", write.on_beam("DirectRunner")), ("a", None))
+    )
+    assert beam == here
     names = [sorted(p.name for p in f.iterdir()) for f in tmp_path.iterdir()]
     assert names[0] == names[1]
 

@@ -205,13 +205,3 @@ def test_same_seed_same_rows(scenes):
         texts = getattr(first, "texts", None) or first.image_index.tolist()
         others = getattr(other, "texts", None) or other.image_index.tolist()
         assert texts != others
-
-
-def test_words_are_few(scenes, entailments, pairs):
-    """All texts together: what a tiny tokenizer has to know."""
-    texts = [
-        *captions.captions(scenes["train"]).texts,
-        *entailments["train"].hypotheses,
-        *pairs["train"].sentences,
-    ]
-    assert len({word for text in set(texts) for word in tokens(text)}) == 57

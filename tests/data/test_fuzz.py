@@ -17,7 +17,12 @@ pytestmark = [
 ]
 
 
-def check(seed, count):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "seed, count", [(0, 60), *((seed, 1000) for seed in range(1, 6))]
+)
+def test_mutants_are_read_or_refused(seed, count):
+    """Each seed ends alone, so that a signal names it."""
     pytest.importorskip("pyarrow")
     done = subprocess.run(
         [sys.executable, RUN, str(seed), str(count)],
@@ -32,15 +37,3 @@ def check(seed, count):
     for kind in ("arrow", "cifar"):
         read, refused = map(int, message[kind].split())
         assert read + refused == count and min(read, refused) > count // 20
-
-
-@pytest.mark.slow
-def test_mutants_are_read_or_refused():
-    check(seed=0, count=60)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 6))
-def test_many_mutants_are_read_or_refused(seed):
-    """10,000 in all; each seed ends alone, so that a signal names it."""
-    check(seed, count=1000)

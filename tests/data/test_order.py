@@ -96,18 +96,16 @@ def test_weights_repeat_and_subsample_evenly(mixing):
         assert shard.max() - shard.min() <= 1
 
 
-def test_irrational_weights():
-    built = order(weights=(1 / 3, 1.7), sizes=[[6, 6, 6], [10]])
-    seen = np.zeros(28, int)
-    for e in range(30):
-        seen += np.bincount(epoch(built, e)[0], minlength=28)
-    assert built.rows == 6 + 17
-    assert (seen[:18] == 10).all() and (seen[18:] == 51).all()
-
-
 @pytest.mark.parametrize(
     "sizes, weight, epochs",
-    [([3] * 40, 0.1, 20), ([1] * 40 + [60], 0.05, 20), ([3, 0, 5, 1], 0.4, 9)],
+    [
+        ([3] * 40, 0.1, 20),
+        ([1] * 40 + [60], 0.05, 20),
+        ([3, 0, 5, 1], 0.4, 9),
+        # Not a whole number of rows: 10 / 3 and 17 / 10 of a pass.
+        ([6, 6, 6], 1 / 3, 30),
+        ([10], 1.7, 30),
+    ],
 )
 def test_weights_of_small_shards(sizes, weight, epochs):
     built = order((weight,), Shuffled(16), sizes=[sizes])
@@ -124,5 +122,5 @@ def test_weights_of_small_shards(sizes, weight, epochs):
 
 
 def test_window_must_be_positive():
-    with pytest.raises(ValueError, match="`window` must be an integer from 1"):
+    with pytest.raises(ValueError, match="`window`"):
         Shuffled(0)

@@ -1,6 +1,5 @@
 """Own tables: misspelled columns, ids, paths of pictures, memory."""
 
-import json
 import os
 import pathlib
 import tracemalloc
@@ -28,14 +27,9 @@ def test_misspelled_columns_are_rejected(column, kind, tmp_path):
         rows = f"image,text,{column}\n0.jpg,what?,red\n"
     data = own(tmp_path, {f"train.{kind}": rows})
     wanted = "id" if column == "ID" else column.strip().lower()[:4]
-    message = (
-        f"train.{kind} must spell the column '{wanted[:2]}.*'{column}' is "
-    )
-    message += "similar"
+    message = f"train.{kind} must spell the column '{wanted[:2]}.*'{column}'"
     with pytest.raises(ValueError, match=message):
         data.split("train")
-    (report,) = data.check()
-    assert not report.ok and repr(column) in report.error
 
 
 def test_unread_columns_are_listed(tmp_path):
@@ -52,19 +46,6 @@ def test_ids(tmp_path):
     (draft,) = data.split("train")
     ids = [sample.id for sample in draft.samples]
     assert ids == ["0", "0a", "1.5", "train-4", "train-5"]
-    data = own(tmp_path, {"train.jsonl": [ROW | {"id": [1]}]})
-    with pytest.raises(ValueError, match=r"'id' with a value of type.*\[1\]"):
-        data.split("train")
-
-
-@pytest.mark.parametrize("key", ["text", "image", "notes"])
-def test_duplicate_json_keys_are_rejected(key, tmp_path):
-    twice = f'{{"{key}": "a", "image": "0.jpg", "text": "b", "{key}": "a"}}'
-    rows = f"{json.dumps(ROW)}\n\n{twice}\n"
-    data = own(tmp_path, {"train.jsonl": rows})
-    message = f"train.jsonl must hold one.*the key '{key}' occurs twice"
-    with pytest.raises(ValueError, match=f"{message}.*line 3"):
-        data.split("train")
 
 
 def linked(folder):

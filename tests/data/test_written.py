@@ -3,9 +3,8 @@
 import hashlib
 
 import pytest
+import streams
 from builders import FASTEST
-from streams import record
-from streams import write
 
 from keras_bridgetower.data.augment.transforms import TRANSFORMS
 from keras_bridgetower.data.augment.transforms import Place
@@ -14,11 +13,10 @@ from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.datasets.arrow import ArrowPicture
 from keras_bridgetower.data.datasets.cifar import PickledPicture
 from keras_bridgetower.data.datasets.tables import FilePicture
+from keras_bridgetower.data.records import write
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Record
 from keras_bridgetower.data.records.format import Sample
-from keras_bridgetower.data.records.write import ShardJob
-from keras_bridgetower.data.records.write import write_shards
 from keras_bridgetower.data.stream.epoch_order import Sequential
 from keras_bridgetower.data.stream.epoch_order import Shuffled
 from keras_bridgetower.data.written import written
@@ -78,47 +76,38 @@ def names(request):
         kind.__qualname__ = name
 
 
-def plan(tmp_path, rows):
-    """Return the plan of a shard without writing it."""
-    jobs = []
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    """Return a function that plans a shard without writing it."""
+    # The writer rejects lone surrogates, but old folders may have them.
+    monkeypatch.setattr(write, "check_records", lambda *_: None)
 
-    def run(requested):
-        jobs.extend(requested)
-        raise KeyboardInterrupt
+    def plan(row):
+        jobs = []
 
-    with pytest.raises(KeyboardInterrupt):
-        write_shards(
-            tmp_path / "set",
-            "train",
-            rows,
-            task="vqa",
-            labels=["no", "yes"],
-            definition="All.",
-            run=run,
-        )
-    (job,) = jobs
-    assert isinstance(job, ShardJob)
-    return job.plan
+        def run(requested):
+            jobs.extend(requested)
+            raise KeyboardInterrupt
+
+        values = dict(task="vqa", labels=["no", "yes"], definition="All.")
+        with pytest.raises(KeyboardInterrupt):
+            write.write_shards(tmp_path, "train", [row], run=run, **values)
+        (job,) = jobs
+        return job.plan
+
+    return plan
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_stored_plans_of_drafts(tmp_path, monkeypatch, name):
-    # The writer rejects lone surrogates, but old folders may have them.
-    monkeypatch.setattr(
-        "keras_bridgetower.data.records.write.check_records", lambda *_: None
-    )
+def test_stored_plans_of_drafts(plan, name):
     picture, known = PICTURES[name]
-    draft = Draft("k", (picture, picture), SAMPLES, "own")
-    assert plan(tmp_path, [draft]) == known
+    assert plan(Draft("k", (picture, picture), SAMPLES, "own")) == known
 
 
-def test_stored_plans_of_records(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "keras_bridgetower.data.records.write.check_records", lambda *_: None
-    )
-    assert plan(tmp_path, [RECORD]) == OF_RECORD
-    rows = [record("captions", i, samples=1) for i in range(8)]
-    shards = write(tmp_path / "captions", rows, "captions").shards
+def test_stored_plans_of_records(plan, tmp_path):
+    assert plan(RECORD) == OF_RECORD
+    rows = [streams.record("captions", i, samples=1) for i in range(8)]
+    shards = streams.write(tmp_path / "captions", rows, "captions").shards
     assert [shard["plan"] for shard in shards] == OF_FOLDER
 
 

@@ -238,8 +238,8 @@ def test_thresholds_are_exact(share):
     scores[5], scores[6], scores[8] = 0.0, -0.0, np.float32(1e-42)
     parts = [scores[:400], np.full(3, np.nan, "float32"), scores[400:]]
     wanted = np.sort(scores)[::-1][max(1, int(share * 1003 + 0.5)) - 1]
-    assert share_threshold(lambda: iter(parts), share) == wanted
-    assert share_threshold(lambda: iter(parts[1:2]), share) is None
+    assert share_threshold(parts, share) == wanted
+    assert share_threshold(parts[1:2], share) is None
 
 
 def test_the_command(data, tmp_path, capsys):

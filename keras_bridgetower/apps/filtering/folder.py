@@ -92,11 +92,8 @@ class FilterFolder:
         self._remove_others(shards)
         count = 0
         for shard in shards:
-            path, tar, state = (
-                self._kept(shard),
-                self._tar(shard),
-                shard.state(),
-            )
+            path, tar = self._kept(shard), self._tar(shard)
+            state = shard.state()
             if not tables.is_current(path, state):
                 tar.unlink(missing_ok=True)
                 tables.write_kept(
@@ -128,16 +125,13 @@ class FilterFolder:
         if not path.is_file():
             return None
         try:
-            found = read_json(path, _LARGEST)
-            if not isinstance(found, dict):
-                raise ValueError("it must be a JSON object")
+            return read_json(path, _LARGEST)
         except ValueError as error:
             raise ValueError(
                 f"OUT must hold a readable {name}. Remove the folder, and "
                 f"filter again. Received: {self}, where it is damaged: "
                 f"{error}"
             ) from error
-        return found
 
     def _write(self, name, value):
         text = json.dumps(value, indent=2) + "\n"

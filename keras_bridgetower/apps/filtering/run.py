@@ -10,6 +10,7 @@ from keras_bridgetower.apps.filtering.samples import find_shards
 from keras_bridgetower.apps.filtering.scoring import SCORES
 from keras_bridgetower.apps.filtering.scoring import PairScorer
 from keras_bridgetower.apps.predict import output
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 
 # Number of bad samples that a report names.
@@ -107,7 +108,7 @@ def run(
         before = _score(folder, shards, scorer, on_shards)
         if keep_share is not None:
             threshold = tables.share_threshold(
-                lambda: _column(folder, shards, by), keep_share
+                _column(folder, shards, by), keep_share
             )
         kept = folder.keep(shards, names, by, threshold, write_tars)
         samples, bad, named = _bad(folder, shards)
@@ -162,18 +163,10 @@ def _bad(folder, shards):
 
 def checked_rule(scores, by, keep_share, threshold):
     """Check the arguments, and return the score that decides."""
-    scores = tuple(scores)
-    if not scores or len(set(scores)) < len(scores) or set(scores) - {*SCORES}:
-        raise ValueError(
-            f"`scores` must be one or both of {', '.join(SCORES)}. "
-            f"Received: scores={scores!r}"
-        )
+    for score in scores:
+        check_choice("scores", score, SCORES)
     by = scores[0] if by is None else by
-    if by not in scores:
-        raise ValueError(
-            f"`by` must be one of the computed scores, "
-            f"{', '.join(scores)}. Received: by={by!r}"
-        )
+    check_choice("by", by, scores)
     if (keep_share is None) == (threshold is None):
         raise ValueError(
             "Either `keep_share` or `threshold` must be given. Received: "

@@ -58,22 +58,33 @@ def write_scores(path, scored, names, state):
         names: tuple of str, the scores.
         state: str, see `Shard.state`.
     """
+    with _writer(path, ("key", "uid", "error"), names, state) as writer:
+        rows = []
+        for sample, found in scored:
+            row = {"key": sample.key, "uid": sample.uid, "error": sample.error}
+            rows.append({**row, **found})
+            if len(rows) == _ROWS:
+                _write_rows(writer, rows)
+                rows = []
+        _write_rows(writer, rows)
+
+
+def _write_rows(writer, rows):
+    pyarrow, _ = parquet()
+    writer.write_table(pyarrow.Table.from_pylist(rows, writer.schema))
+
+
+@contextlib.contextmanager
+def _writer(path, texts, names, state):
+    """Open a table with columns of texts and of scores for writing."""
     pyarrow, files = parquet()
-    texts = ("key", "uid", "error")
     schema = pyarrow.schema(
         [(name, pyarrow.string()) for name in texts]
         + [(name, pyarrow.float32()) for name in names],
         metadata={_STATE: state.encode()},
     )
     with whole_file(path) as part, files.ParquetWriter(part, schema) as writer:
-        rows = []
-        for sample, found in scored:
-            row = {"key": sample.key, "uid": sample.uid, "error": sample.error}
-            rows.append({**row, **found})
-            if len(rows) == _ROWS:
-                writer.write_table(pyarrow.Table.from_pylist(rows, schema))
-                rows = []
-        writer.write_table(pyarrow.Table.from_pylist(rows, schema))
+        yield writer
 
 
 def is_current(path, state):
@@ -111,35 +122,23 @@ def write_kept(path, shard, scores_path, names, by, threshold, state):
         threshold: float; None to keep nothing.
         state: str, see `Shard.state`.
     """
-    pyarrow, files = parquet()
-    texts = ("key", "uid", "shard")
-    schema = pyarrow.schema(
-        [(name, pyarrow.string()) for name in texts]
-        + [(name, pyarrow.float32()) for name in names],
-        metadata={_STATE: state.encode()},
-    )
+    pyarrow, _ = parquet()
     limit = math.inf if threshold is None else threshold
-    with whole_file(path) as part, files.ParquetWriter(part, schema) as writer:
+    with _writer(path, ("key", "uid", "shard"), names, state) as writer:
         for some in batches(scores_path, ("key", "uid", *names)):
             # The NaN of a sample with an error is never above.
             chosen = some[by] >= limit
             columns = {name: values[chosen] for name, values in some.items()}
             columns["shard"] = [shard] * int(chosen.sum())
-            writer.write_table(pyarrow.table(columns, schema))
-
-
-_HALF = 16
+            writer.write_table(pyarrow.table(columns, writer.schema))
 
 
 def share_threshold(scores, share):
     """Find the lowest score of the best share of all scores, exactly.
 
-    Reads all scores twice and keeps none in memory: the first pass finds the
-    upper half of the bits of the score, the second pass the lower half.
-
     Args:
-        scores: callable that returns an iterator of float32 arrays; NaN is
-            ignored.
+        scores: iterable of float32 arrays; NaN is ignored. All are in memory,
+            4 GB for a billion.
         share: float above 0 and up to 1. The number of scores is rounded, and
             at least 1.
 
@@ -147,44 +146,10 @@ def share_threshold(scores, share):
         float, or None if there is no score. With ties, more scores than the
         share may reach it.
     """
-    upper = _counts(ordered >> _HALF for ordered in _all(scores))
-    total = int(upper.sum())
-    if not total:
+    found = [some[~np.isnan(some)] for some in scores]
+    found = np.concatenate(found or [np.empty(0, "float32")])
+    if not len(found):
         return None
-    wanted = max(1, math.floor(share * total + 0.5))
-    first, wanted = _place(upper, wanted)
-    lower = _counts(
-        ordered[ordered >> _HALF == first] & (2**_HALF - 1)
-        for ordered in _all(scores)
-    )
-    last, _ = _place(lower, wanted)
-    return float(_to_score(np.uint32(first << _HALF | last)))
-
-
-def _all(scores):
-    """Yield scores as integers of the same order."""
-    for some in scores():
-        some = np.asarray(some, "float32")
-        # -0.0 equals 0.0.
-        bits = (some[~np.isnan(some)] + np.float32(0)).view("uint32")
-        yield np.where(bits >> 31, ~bits, bits | np.uint32(2**31))
-
-
-def _to_score(ordered):
-    bits = ordered ^ np.uint32(2**31) if ordered >> 31 else ~ordered
-    return np.uint32(bits).view("float32")
-
-
-def _counts(halves):
-    counts = np.zeros(2**_HALF, "int64")
-    for half in halves:
-        counts += np.bincount(half, minlength=2**_HALF)
-    return counts
-
-
-def _place(counts, wanted):
-    """Return the value at a rank from the top, and its rank among equals."""
-    above = np.cumsum(counts[::-1])
-    step = int(np.searchsorted(above, wanted))
-    before = int(above[step - 1]) if step else 0
-    return len(counts) - 1 - step, wanted - before
+    rank = len(found) - max(1, math.floor(share * len(found) + 0.5))
+    found.partition(rank)
+    return float(found[rank])

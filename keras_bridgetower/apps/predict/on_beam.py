@@ -193,15 +193,8 @@ def _settings(runner, options):
     """
     try:
         from apache_beam.options.pipeline_options import PipelineOptions
-        from apache_beam.options.pipeline_options import StandardOptions
     except ImportError as error:
         raise ImportError(shards.INSTALL) from error
-    runners = StandardOptions.KNOWN_RUNNER_NAMES
-    if runner not in runners and "." not in runner:
-        raise ValueError(
-            f"The runner must be one of {', '.join(runners)}, or the full name "
-            f"of a class. Received: {runner!r}"
-        )
     known = PipelineOptions([]).get_all_options()
     for option in options:
         key, equals, _ = option.partition("=")

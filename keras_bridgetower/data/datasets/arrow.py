@@ -10,6 +10,7 @@ from keras_bridgetower.data.datasets import statements
 from keras_bridgetower.data.datasets import vqa
 from keras_bridgetower.data.datasets.base import DataSet
 from keras_bridgetower.data.datasets.tables import Picture
+from keras_bridgetower.data.datasets.tables import label_id
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.files import open_regular
@@ -80,14 +81,17 @@ def read_rows(path, columns, kinds):
                 f"The column {column!r} of {path} must be of type {wanted}. "
                 f"Received: {found}"
             )
-    number = 0
     batches = table.select(list(columns)).to_batches(max_chunksize=_ROWS)
-    for batch in batches:
-        rows = batch.to_pylist()
-        if any(_has_null(column) for column in batch.columns):
-            _raise_null(path, number, rows)
-        yield from rows
-        number += len(rows)
+    for number, row in enumerate(
+        row for batch in batches for row in batch.to_pylist()
+    ):
+        for column, value in row.items():
+            if _has_none(value):
+                raise ValueError(
+                    f"The column {column!r} of {path} must hold no null. "
+                    f"Received: {value!r:.100} in row {number}"
+                )
+        yield row
 
 
 def _advice(path):
@@ -125,21 +129,6 @@ def _fits(found, wanted):
         return _fits(*inner)
     # The type of a column is null if its lists are empty in all rows.
     return found == "null" or found in wanted.split(" or ")
-
-
-def _has_null(values):
-    inner = _in_words(values.type).startswith("list<")
-    return bool(values.null_count) or (inner and _has_null(values.flatten()))
-
-
-def _raise_null(path, first, rows):
-    for number, row in enumerate(rows, first):
-        for column, value in row.items():
-            if _has_none(value):
-                raise ValueError(
-                    f"The column {column!r} of {path} must hold no null. "
-                    f"Received: {value!r:.100} in row {number}"
-                )
 
 
 def _has_none(value):
@@ -415,7 +404,7 @@ class ArrowNLVR2(ArrowTables):
     def samples(self, key, row):
         pairs = zip(row["questions"], row["answers"], strict=True)
         for sentence, answer in pairs:
-            label = statements.label_id(self.root, key, answer, self.labels)
+            label = label_id(self.root, key, answer, self.labels)
             yield Sample(row["identifier"], sentence, (label,))
 
 

@@ -6,6 +6,7 @@ import functools
 import itertools
 import pathlib
 
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.datasets.tables import FilePicture
 from keras_bridgetower.data.records.write import check_records
 from keras_bridgetower.files import Below
@@ -154,11 +155,7 @@ class DataSet(abc.ABC):
                 "The folder of the data set must exist. Received: "
                 f"root={str(root)!r}"
             )
-        if outside not in _OUTSIDE:
-            raise ValueError(
-                "`outside` must be True or False (`--set outside=1` on the "
-                f"command line). Received: outside={outside!r:.100}"
-            )
+        check_choice("outside", outside, list(_OUTSIDE))
         self.outside = _OUTSIDE[outside]
 
     @abc.abstractmethod
@@ -200,18 +197,9 @@ class DataSet(abc.ABC):
 
     def definition(self, name, protocol="honest"):
         """Look up a `Split` by the names of split and protocol."""
-        if protocol not in self.protocols:
-            raise ValueError(
-                f"`protocol` must be one of {sorted(self.protocols)}. "
-                f"Received: protocol={protocol!r}"
-            )
-        splits = self.protocols[protocol]
-        if name not in splits:
-            raise ValueError(
-                f"`name` must be one of {list(splits)}, the splits of "
-                f"protocol {protocol!r}. Received: name={name!r}"
-            )
-        return splits[name]
+        check_choice("protocol", protocol, sorted(self.protocols))
+        check_choice("name", name, list(self.protocols[protocol]))
+        return self.protocols[protocol][name]
 
     def check(self, protocol="honest", splits=None, progress=iter):
         """Check the files that a build would read, except pixels.

@@ -69,8 +69,7 @@ def open_dataset(name, root, **options):
         inspect.signature(cls).bind(root, **options)
     except TypeError as error:
         raise ValueError(
-            f"The options of {name!r} must be those of "
-            f"{cls.__name__} ({error}). Received: "
-            f"options={options}"
+            f"The options of {name!r} must be those of {cls.__name__} (`--set "
+            f"KEY=VALUE` on the command line): {error}. Received: {options}"
         ) from error
     return cls(root, **options)

@@ -66,6 +66,17 @@ def read_pickle(path):
     }
 
 
+def _checked(opcode, keys):
+    """Return a loader of dict items that rejects keys that are slow to hash."""
+
+    def load(unpickler):
+        if not all(type(key) in KEYS for key in unpickler.stack[keys]):
+            raise pickle.UnpicklingError("keys must be texts or numbers")
+        pickle._Unpickler.dispatch[opcode[0]](unpickler)
+
+    return load
+
+
 # Python's unpickler in Python, since the one in C allocates any length that a
 # damaged file names.
 class _Unpickler(pickle._Unpickler):
@@ -97,19 +108,6 @@ class _Unpickler(pickle._Unpickler):
             raise pickle.UnpicklingError("it has more bytes than the file")
         return text.encode("latin1")
 
-    def _set_items(self):
-        # The objects since the last mark: key, value, key, value, ...
-        _check_keys(self.stack[::2])
-        super().dispatch[pickle.SETITEMS[0]](self)
-
-    def _set_item(self):
-        _check_keys(self.stack[-2:-1])
-        super().dispatch[pickle.SETITEM[0]](self)
-
-    def _dict(self):
-        _check_keys(self.stack[::2])
-        super().dispatch[pickle.DICT[0]](self)
-
     def _bytearray(self):
         # Python's own allocates the length that the file names.
         (size,) = struct.unpack("<Q", self.read(8))
@@ -121,17 +119,12 @@ class _Unpickler(pickle._Unpickler):
         for opcode, load in pickle._Unpickler.dispatch.items()
         if opcode not in pickle.EMPTY_SET + pickle.ADDITEMS + pickle.FROZENSET
     } | {
-        pickle.SETITEMS[0]: _set_items,
-        pickle.SETITEM[0]: _set_item,
-        pickle.DICT[0]: _dict,
+        # On the stack are keys and values in turn.
+        pickle.SETITEMS[0]: _checked(pickle.SETITEMS, slice(None, None, 2)),
+        pickle.SETITEM[0]: _checked(pickle.SETITEM, slice(-2, -1)),
+        pickle.DICT[0]: _checked(pickle.DICT, slice(None, None, 2)),
         pickle.BYTEARRAY8[0]: _bytearray,
     }
-
-
-def _check_keys(keys):
-    """Reject keys such as nested tuples, which may take forever to hash."""
-    if not all(type(key) in KEYS for key in keys):
-        raise pickle.UnpicklingError("keys must be texts or numbers")
 
 
 class _Bytes:

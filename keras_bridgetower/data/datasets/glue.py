@@ -5,11 +5,13 @@ import math
 import warnings
 from collections.abc import Callable
 
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.datasets.base import DataSet
 from keras_bridgetower.data.datasets.base import Split
 from keras_bridgetower.data.datasets.tables import TAB_SEPARATED
 from keras_bridgetower.data.datasets.tables import check_row
 from keras_bridgetower.data.datasets.tables import json_lines
+from keras_bridgetower.data.datasets.tables import label_id
 from keras_bridgetower.data.datasets.tables import table_rows
 from keras_bridgetower.data.records.format import SECOND_TEXT
 from keras_bridgetower.data.records.format import Draft
@@ -122,20 +124,15 @@ class GLUE(DataSet):
     Args:
         root: path of the folder.
         task_name: str, one of cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte,
-            wnli. There is no default.
+            wnli.
         outside: bool, as in `DataSet`.
     """
 
     task = "text_classification"
 
-    def __init__(self, root, task_name=None, outside=False):
+    def __init__(self, root, task_name, outside=False):
         super().__init__(root, outside)
-        if task_name not in GLUE_TASKS:
-            raise ValueError(
-                f"`task_name` must be one of {sorted(GLUE_TASKS)} (such as "
-                "`--set task_name=rte` on the command line). Received: "
-                f"task_name={task_name!r}"
-            )
+        check_choice("task_name", task_name, sorted(GLUE_TASKS))
         self.glue = GLUE_TASKS[task_name]
         self.labels = list(self.glue.names)
         splits = {"train": Split(("train",), "The training texts.")}
@@ -183,14 +180,9 @@ class GLUE(DataSet):
     def _target(self, path, number, key, label):
         if len(self.labels) == 1:
             return (0,), (_grade(path, number, key, label),)
-        known = {str(i): i for i in range(len(self.labels))}
-        known |= {name: i for i, name in enumerate(self.labels)}
-        if str(label) not in known:
-            raise ValueError(
-                f"Each {key!r} of {path} must be one of {list(known)}. "
-                f"Received: {label!r} in row {number}"
-            )
-        return ((known[str(label)],),)
+        known = [*map(str, range(len(self.labels))), *self.labels]
+        place = label_id(path, number, str(label), known, repr(key))
+        return ((place % len(self.labels),),)
 
 
 def _grade(path, number, key, label):

@@ -2,7 +2,9 @@
 
 from keras_bridgetower.data.datasets.base import DataSet
 from keras_bridgetower.data.datasets.base import Split
+from keras_bridgetower.data.datasets.tables import check_row
 from keras_bridgetower.data.datasets.tables import json_lines
+from keras_bridgetower.data.datasets.tables import label_id
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
 
@@ -58,10 +60,11 @@ class SNLIVE(DataSet):
             label = label_id(
                 path, number, row["gold_label"], self.labels, "gold_label"
             )
-            sample = Sample(
-                f"{part}-{number}", row["sentence2"].strip(), (label,)
-            )
-            image = _image(path, number, row)
+            text = row["sentence2"].strip()
+            sample = Sample(f"{part}-{number}", text, (label,))
+            key = next((k for k in _IMAGE_KEYS if k in row), _IMAGE_KEYS[0])
+            check_row(path, number, row, {key: str})
+            image = row[key].removesuffix(".jpg")
             samples.setdefault(image, []).append(sample)
         for image, of_picture in samples.items():
             picture = self.picture_in(folder, f"{image}.jpg")
@@ -110,23 +113,3 @@ class NLVR2(DataSet):
             pictures[pair] = tuple(self.picture_in(inner, n) for n in names)
         for pair, of_pair in samples.items():
             yield Draft(pair, pictures[pair], tuple(of_pair), part)
-
-
-def label_id(path, row, label, labels, key="label"):
-    """Return the position of a label in `labels`, or raise an error."""
-    if label not in labels:
-        raise ValueError(
-            f"Each {key} of {path} must be one of {list(labels)}. Received: "
-            f"{label!r} in row {row}"
-        )
-    return labels.index(label)
-
-
-def _image(path, number, row):
-    for key in _IMAGE_KEYS:
-        if key in row:
-            return str(row[key]).removesuffix(".jpg")
-    raise ValueError(
-        f"Each row of {path} must have one of the keys {list(_IMAGE_KEYS)}. "
-        f"Received: row {number}: {row!r:.100}"
-    )

@@ -5,11 +5,11 @@ import csv
 import dataclasses
 import io
 import itertools
-import os
 
 from keras_bridgetower.files import open_bytes_of_text
 from keras_bridgetower.files import open_regular
 from keras_bridgetower.files import parse_json
+from keras_bridgetower.files import read_most
 from keras_bridgetower.preprocessing.images import check_head
 
 # Maximum size in bytes. The largest picture that Pillow decodes is smaller,
@@ -18,11 +18,7 @@ LARGEST_PICTURE = 1 << 30
 
 
 class Picture:
-    """Abstract: a stored picture, not read yet."""
-
-    def read(self):
-        """Return the bytes of the picture's file."""
-        raise NotImplementedError
+    """Abstract: a stored picture whose `read` returns the bytes of its file."""
 
     def open(self):
         """Open the picture as a binary file object."""
@@ -54,18 +50,10 @@ class FilePicture(Picture):
 
     def read(self):
         with self.open() as file:
-            return file.read()
+            return bytes(read_most(file, LARGEST_PICTURE))
 
     def open(self):
-        file = open_regular(self.path)
-        size = os.fstat(file.fileno()).st_size
-        if size > LARGEST_PICTURE:
-            file.close()
-            raise ValueError(
-                f"A picture may have {LARGEST_PICTURE:,} bytes. Received: "
-                f"{self.path} with {size:,} bytes"
-            )
-        return file
+        return open_regular(self.path)
 
 
 def load_json(path):
@@ -120,7 +108,6 @@ def _first_bad(path):
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
                 return number, line[error.start]
-    raise ValueError(f"{path} has changed while it was read. Read it again.")
 
 
 def json_rows(path, keys, under=None):
@@ -147,8 +134,7 @@ def json_rows(path, keys, under=None):
         raise ValueError(
             f"{path} must hold a list {place}. Received: {type(rows).__name__}"
         )
-    for number, row in enumerate(rows):
-        check_row(path, number, row, keys)
+    check_rows(path, rows, keys)
     return rows
 
 
@@ -248,6 +234,12 @@ def _cells(path, **dialect):
 TAB_SEPARATED = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
 
 
+def check_rows(path, rows, keys):
+    """Check rows that are numbered from 0, as in `check_row`."""
+    for number, row in enumerate(rows):
+        check_row(path, number, row, keys)
+
+
 def check_row(path, number, row, keys):
     """Raise if a row lacks a key or has a value of a wrong type."""
     cells = row if isinstance(row, dict) else {}
@@ -262,3 +254,13 @@ def check_row(path, number, row, keys):
                 f"of type {names}. Received: {found} in row {number}: "
                 f"{row!r:.100}"
             )
+
+
+def label_id(path, row, label, labels, key="label"):
+    """Return the position of a label in `labels`, or raise an error."""
+    if label not in labels:
+        raise ValueError(
+            f"Each {key} of {path} must be one of {list(labels)}. Received: "
+            f"{label!r} in row {row}"
+        )
+    return labels.index(label)

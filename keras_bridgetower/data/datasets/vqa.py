@@ -10,7 +10,7 @@ from keras_bridgetower.data.datasets.base import Split
 from keras_bridgetower.data.datasets.captions import GENOME_FOLDERS
 from keras_bridgetower.data.datasets.captions import COCOCaptions
 from keras_bridgetower.data.datasets.captions import genome_pictures
-from keras_bridgetower.data.datasets.tables import check_row
+from keras_bridgetower.data.datasets.tables import check_rows
 from keras_bridgetower.data.datasets.tables import json_rows
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
@@ -254,9 +254,8 @@ class VQAv2(DataSet):
         ids = {label: i for i, label in enumerate(self.labels)}
         targets = {}
         for number, row in enumerate(self._annotations[name]):
-            for i, answer in enumerate(row["answers"]):
-                place = f"the answers of annotation {number} in {path}"
-                check_row(place, i, answer, {"answer": str})
+            place = f"the answers of annotation {number} in {path}"
+            check_rows(place, row["answers"], {"answer": str})
             scores = score([answer["answer"] for answer in row["answers"]])
             known = {ids[a]: s for a, s in scores.items() if a in ids}
             targets[row["question_id"]] = tuple(known), tuple(known.values())
@@ -325,7 +324,7 @@ class VGQA(DataSet):
     Args:
         root: path of the folder of Visual Genome.
         coco: path of the folder with VQAv2's annotations and Karpathy's
-            `dataset_coco.json`. There is no default.
+            `dataset_coco.json`.
         min_count: int, as in `VQAv2`.
         outside: bool, as in `DataSet`.
     """
@@ -340,14 +339,8 @@ class VGQA(DataSet):
     }
     questions = ("annotations/question_answers.json", "question_answers.json")
 
-    def __init__(self, root, coco=None, min_count=9, outside=False):
+    def __init__(self, root, coco, min_count=9, outside=False):
         super().__init__(root, outside)
-        if coco is None:
-            raise ValueError(
-                "`coco` must be the folder with VQAv2's annotations and "
-                "Karpathy's dataset_coco.json (`--set coco=FOLDER` on the "
-                "command line). Received: coco=None"
-            )
         self._vqa = VQAv2(coco, min_count, outside)
         self._captions = COCOCaptions(coco, outside)
         self._folders.append(Below(coco))
@@ -379,9 +372,8 @@ class VGQA(DataSet):
         for row in json_rows(path, {"id": int, "qas": list}):
             if row["id"] not in wanted:
                 continue
-            for number, pair in enumerate(row["qas"]):
-                place = f"the qas of picture {row['id']} in {path}"
-                check_row(place, number, pair, pairs)
+            place = f"the qas of picture {row['id']} in {path}"
+            check_rows(place, row["qas"], pairs)
             name = f"{row['id']}.jpg"
             samples = tuple(_genome_samples(row["qas"], ids))
             if samples:

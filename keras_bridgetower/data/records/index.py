@@ -16,6 +16,8 @@ _LARGEST_INDEX = 500_000_000
 _MOST_RECORDS = 10**7
 _LARGEST = 10**15
 _SEAL = "seal"
+# Errors of reading values that are missing or of another type.
+_OF_OTHER_CONTENT = (ValueError, KeyError, TypeError, AttributeError)
 
 
 def read_index(folder):
@@ -32,35 +34,16 @@ def read_index(folder):
             damaged or has another schema version.
     """
     path = pathlib.Path(folder) / INDEX
-    if not path.is_file():
-        raise ValueError(
-            "A data set is a folder with an index.json, as "
-            "`keras-bridgetower data build` writes it; there is none "
-            f"here. Received: folder={str(folder)!r}"
-        )
     try:
         index = read_json(path, _LARGEST_INDEX)
-        shards = [
-            s for split in index["splits"].values() for s in split["shards"]
-        ]
-        versions = {part["schema_version"] for part in (index, *shards)}
         problem = _problem(index)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is not the index of a data set ({error!r}). Build the "
-            f"data set again. Received: folder={str(folder)!r}"
-        ) from error
-    if versions != {SCHEMA_VERSION}:
-        raise ValueError(
-            f"All of a data set must be of schema version {SCHEMA_VERSION}; "
-            "build it again with this version of the library. Received: "
-            f"schema versions {sorted(versions, key=str)!s:.100} in {path}"
-        )
+    except (OSError, *_OF_OTHER_CONTENT) as error:
+        problem = repr(error)
     if problem:
         raise ValueError(
-            f"{path} is not as it was written: {problem}. Fetch it again, or "
-            "remove it and build the data set again. Received: "
-            f"folder={str(folder)!r}"
+            f"{path} must be the index of a data set, unchanged, as "
+            "`keras-bridgetower data build` of this version writes it. Fetch "
+            f"it again, or build the data set again. Received: {problem:.500}"
         )
     return index
 
@@ -77,53 +60,43 @@ def _problem(index):
 
     An index of an earlier version has no seal, but its values are checked.
     """
-    if type(index["task"]) is not str:
-        return "its task is no name"
+    shards = [s for of in index["splits"].values() for s in of["shards"]]
+    versions = {part["schema_version"] for part in (index, *shards)}
+    if versions != {SCHEMA_VERSION}:
+        return f"schema versions {sorted(versions, key=str)}"
     labels = index["labels"]
-    if type(labels) is not list or not all(type(x) is str for x in labels):
-        return "its labels are no list of names"
+    if type(labels) is not list or not _are_texts(index["task"], *labels):
+        return "its task and labels are no names"
     for split, entry in index["splits"].items():
-        found = _split_problem(entry)
-        if found:
-            return f"split {split!r:.100}: {found}"
+        if not _are_texts(entry["definition"]) or not _is_count(
+            entry["num_shards"], _MOST_RECORDS
+        ):
+            return f"split {split!r:.100} has a wrong definition or num_shards"
+    for shard in shards:
+        if not _is_shard(shard):
+            return f"the shard {shard}"
     if _SEAL in index and sealed(index) != index:
         return "its content has another sum than its seal"
     return ""
 
 
-def _split_problem(entry):
-    if type(entry["definition"]) is not str:
-        return "its definition is no text"
-    if not _is_count(entry["num_shards"], _MOST_RECORDS):
-        return f"num_shards={entry['num_shards']!r:.100}"
-    for place, shard in enumerate(entry["shards"]):
-        found = _shard_problem(shard)
-        if found:
-            return f"shard {place} has {found}"
-    return ""
-
-
-def _shard_problem(shard):
-    file, counts = shard["file"], shard["sources"].values()
+def _is_shard(shard):
     records, samples, size = (shard[k] for k in ("records", "samples", "bytes"))
-    if type(file) is not str or not file.isprintable() or {*file} & {*"/\\"}:
-        return f"the file {file!r:.100}"
-    if not (
-        _is_count(records, _MOST_RECORDS)
+    file = shard["file"]
+    return (
+        _are_texts(file, shard["sha256"], shard["offsets_sha256"])
+        and file.isprintable()
+        and not {*file} & {*"/\\"}
+        and _is_count(records, _MOST_RECORDS)
         and _is_count(samples, _LARGEST)
         and _is_count(size, _LARGEST)
         and records <= samples <= max(records, size)
-    ):
-        return (
-            f"records={records!r:.100}, samples={samples!r:.100}, "
-            f"bytes={size!r:.100}"
-        )
-    if not all(_is_count(n, samples) for n in counts):
-        return f"sources={shard['sources']!r:.100}"
-    for name in ("sha256", "offsets_sha256"):
-        if type(shard[name]) is not str:
-            return f"{name}={shard[name]!r:.100}"
-    return ""
+        and all(_is_count(n, samples) for n in shard["sources"].values())
+    )
+
+
+def _are_texts(*values):
+    return all(type(value) is str for value in values)
 
 
 def _is_count(value, most):

@@ -12,6 +12,7 @@ import zlib
 
 import numpy as np
 
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.data.records.index import read_index
@@ -104,11 +105,7 @@ def open_records(folder, split, max_bad_share=0.0):
     ```
     """
     index = read_index(folder)
-    if split not in index["splits"]:
-        raise ValueError(
-            f"`split` must be one of {sorted(index['splits'])}, the splits of "
-            f"{folder}. Received: split={split!r}"
-        )
+    check_choice("split", split, sorted(index["splits"]))
     entry = index["splits"][split]
     if len(entry["shards"]) != entry["num_shards"]:
         raise ValueError(
@@ -180,12 +177,7 @@ class RecordReader:
 
     def record_of(self, i):
         """Return the number of the record that has the i-th sample."""
-        if not 0 <= i < self.num_samples:
-            raise IndexError(
-                f"Samples are numbered 0 to {self.num_samples - 1}. "
-                f"Received: i={i}"
-            )
-        return int(np.searchsorted(self._first_sample, i, "right")) - 1
+        return _part_with(self._first_sample, i, "Samples")
 
     def locate(self, i):
         """Return the i-th sample's shard and its record's number in it."""
@@ -233,12 +225,7 @@ class RecordReader:
         return {name: why for name, why in found.items() if why}
 
     def _locate_record(self, number):
-        if not 0 <= number < self.num_records:
-            raise IndexError(
-                f"Records are numbered 0 to {self.num_records - 1}. "
-                f"Received: number={number}"
-            )
-        shard = int(np.searchsorted(self._first_record, number, "right")) - 1
+        shard = _part_with(self._first_record, number, "Records")
         return shard, number - int(self._first_record[shard])
 
     def _load_offsets(self, shard):
@@ -317,6 +304,15 @@ def _unreadable(records, samples):
 
 def _starts(counts):
     return np.concatenate([[0], np.cumsum(counts, dtype="int64")])
+
+
+def _part_with(starts, number, what):
+    """Return the part that has a number, of parts that begin at `starts`."""
+    if not 0 <= number < starts[-1]:
+        raise IndexError(
+            f"{what} are numbered 0 to {starts[-1] - 1}. Received: {number}"
+        )
+    return int(np.searchsorted(starts, number, "right")) - 1
 
 
 def _key_of_bytes(data):

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -22,6 +23,7 @@ from PIL import UnidentifiedImageError
 
 from keras_bridgetower import files
 from keras_bridgetower.checks import check_at_most
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import index as indexes
 from keras_bridgetower.data.records.read import describe_damage
@@ -152,7 +154,7 @@ def write_shards(
     save()
     saved = len(done)
     left = [job for name, job in jobs.items() if name not in done]
-    for shard in (run or one_by_one)(left):
+    for shard in (run or functools.partial(map, write_shard))(left):
         done[shard["file"]] = shard
         _check_left_out(split, done.values(), len(records), max_bad_share)
         if len(done) * (1 - UNSAVED_SHARE) >= saved:
@@ -211,18 +213,13 @@ def write_shard(job):
     }
 
 
-def one_by_one(jobs):
-    """Write shards in this process."""
-    return map(write_shard, jobs)
-
-
 def in_processes(workers):
     """Return a function that writes shards in several processes."""
 
     def run(jobs):
         count = min(workers, len(jobs))
         if count <= 1:
-            yield from one_by_one(jobs)
+            yield from map(write_shard, jobs)
             return
         # TensorFlow's threads do not survive a fork.
         context = multiprocessing.get_context("spawn")
@@ -295,10 +292,7 @@ def on_beam(runner="DirectRunner", **options):
 
 def check_records(split, records, task, labels):
     """Raise if records cannot form a split: repeated ids, wrong labels, ..."""
-    if task not in form.TASKS:
-        raise ValueError(
-            f"`task` must be one of {list(form.TASKS)}. Received: task={task!r}"
-        )
+    check_choice("task", task, form.TASKS)
     if not records:
         raise ValueError(f"The split is empty. Received: split={split!r}")
     seen = {"key": set(), "id": set()}
@@ -462,9 +456,3 @@ def _end_with_parent():
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-_INSTALL = (
-    "Writing on a cluster needs Apache Beam: `pip install apache-beam`, or "
-    "install keras-bridgetower with its extra `beam`."
-)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_bridgetower.checks import check_choice
+from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.preprocessing.geometry import check_transform
 
@@ -44,13 +46,8 @@ def check_weights(weights, readers):
 
 def check_hosts(batch_size, num_hosts, host):
     """Raise if the hosts cannot divide the batch size evenly."""
-    if not is_integer(num_hosts) or not (
-        num_hosts >= 1 and host in range(num_hosts)
-    ):
-        raise ValueError(
-            "`num_hosts` must be an integer from 1, and `host` one below it. "
-            f"Received: num_hosts={num_hosts!r}, host={host!r}"
-        )
+    check_count("num_hosts", num_hosts)
+    check_choice("host", host, range(num_hosts))
     if not is_integer(batch_size) or batch_size < 1 or batch_size % num_hosts:
         raise ValueError(
             "`batch_size` must be a positive multiple of `num_hosts`; it "

@@ -215,11 +215,14 @@ def _soft_scores(labels, item, origin):
     return scores
 
 
+def _only(name, values):
+    if len(values) != 1:
+        raise ValueError(f"it must have one of {name}. Received: {values}")
+    return values[0]
+
+
 def _class_id(labels, item, origin):
-    ids = _checked_ids(labels, item)
-    if len(ids) != 1:
-        raise ValueError(f"it must have one label. Received: labels={ids}")
-    return ids[0]
+    return _only("labels", _checked_ids(labels, item))
 
 
 def _image_id(labels, item, origin):
@@ -228,12 +231,7 @@ def _image_id(labels, item, origin):
 
 
 def _number(labels, item, origin):
-    if len(item.sample.scores) != 1:
-        raise ValueError(
-            "it must have one score, a number. "
-            f"Received: scores={item.sample.scores}"
-        )
-    return item.sample.scores[0]
+    return _only("scores", item.sample.scores)
 
 
 TARGETS = {
