@@ -12,9 +12,9 @@ from builders import FASTEST
 
 from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.filtering import run as filtering
+from keras_bridgetower.apps.filtering.folder import share_threshold
+from keras_bridgetower.apps.filtering.run import PairScorer
 from keras_bridgetower.apps.filtering.samples import find_shards
-from keras_bridgetower.apps.filtering.scoring import PairScorer
-from keras_bridgetower.apps.filtering.tables import share_threshold
 from keras_bridgetower.apps.search.models import SearchModels
 from keras_bridgetower.preprocessing.images import load_image
 
@@ -257,38 +257,38 @@ def test_the_command(data, tmp_path, capsys):
     assert "kept\t8\n" in capsys.readouterr().out
 
 
+PRESETS = "--preset bridgetower_"
+
+
 @pytest.mark.parametrize(
     "words, code, told",
     [
-        (["DATA", "OUT"], 2, "Give `--keep` or `--threshold`"),
-        (["DATA", "OUT", "--keep", "0.5", "--threshold", "0"], 2, "not both"),
-        (["DATA", "OUT", "--keep", "2"], 2, "--keep"),
-        (["DATA", "OUT", "--keep", "0"], 1, "`keep_share` must be above 0"),
-        (["DATA", "OUT", "--keep", "1", "--score", "clip"], 2, "itm, itc"),
-        (["EMPTY", "OUT", "--keep", "1"], 1, "SOURCE must be a tar"),
-        (["NONE", "OUT", "--keep", "1"], 1, "SOURCE must be a tar"),
-        (["DATA", "DATA/out", "--keep", "1"], 1, "must not be inside SOURCE"),
-        (["DATA", "NONE/out", "--keep", "1"], 1, "an existing folder"),
-        (["DATA", "EMPTY/..", "--keep", "1"], 1, "which holds other files"),
+        ("DATA OUT", 2, "Give `--keep` or `--threshold`"),
+        ("DATA OUT --keep 0.5 --threshold 0", 2, "not both"),
+        ("DATA OUT --keep 2", 2, "--keep"),
+        ("DATA OUT --keep 0", 1, "`keep_share` must be above 0"),
+        ("DATA OUT --keep 1 --score clip", 2, "itm, itc"),
+        ("EMPTY OUT --keep 1", 1, "SOURCE must be a tar"),
+        ("NONE OUT --keep 1", 1, "SOURCE must be a tar"),
+        ("DATA DATA/out --keep 1", 1, "must not be inside SOURCE"),
+        ("DATA NONE/out --keep 1", 1, "an existing folder"),
+        ("DATA EMPTY/.. --keep 1", 1, "which holds other files"),
+        (f"DATA OUT --keep 1 {PRESETS}nobody", 2, "There is no preset"),
         (
-            ["DATA", "OUT", "--keep", "1", "--preset", "bridgetower_nobody"],
-            *(2, "There is no preset"),
-        ),
-        (
-            ["DATA", "OUT", "--keep", "1"]
-            + ["--preset", "bridgetower_tiny_easy_contrastive"],
+            f"DATA OUT --keep 1 {PRESETS}tiny_easy_contrastive",
             *(2, "this command needs itm or rank"),
         ),
     ],
 )
 def test_wrong_input(words, code, told, data, tmp_path, capsys):
-    places = {"OUT": "out", "EMPTY": "empty", "NONE": "none"}
     (tmp_path / "empty").mkdir()
     (tmp_path / "a file").touch()
-    for name, place in places.items():
-        words = [w.replace(name, str(tmp_path / place)) for w in words]
-    words = [w.replace("DATA", str(data["tars"])) for w in words]
-    assert main.main(["data", "filter", *words]) == code
+    for name, place in (
+        ("DATA", data["tars"]),
+        *((name, tmp_path / name.lower()) for name in ("OUT", "EMPTY", "NONE")),
+    ):
+        words = words.replace(name, str(place))
+    assert main.main(["data", "filter", *words.split()]) == code
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and told in said.err
     assert not (tmp_path / "out").exists()
@@ -296,22 +296,21 @@ def test_wrong_input(words, code, told, data, tmp_path, capsys):
 
 def test_output_of_another_model_is_rejected(data, tmp_path):
     out = tmp_path / "out"
-    folder = data["tars"]
-    filtering.run(folder, out, PRESET, ("itc",), keep_share=1.0)
+
+    def run(preset, score, out=out, **kwargs):
+        words = (data["tars"], out, preset, (score,))
+        return filtering.run(*words, keep_share=1.0, **kwargs)
+
+    run(PRESET, "itc")
     with pytest.raises(ValueError, match="differing in: scores, sums"):
-        filtering.run(folder, out, PRESET, ("itm",), keep_share=1.0)
-    other = "bridgetower_tiny_easy_contrastive"
+        run(PRESET, "itm")
     with pytest.raises(ValueError, match="differing in: preset, sums"):
-        filtering.run(folder, out, other, ("itc",), keep_share=1.0)
+        run("bridgetower_tiny_easy_contrastive", "itc")
     (out / "filter.json").write_text("{")
     with pytest.raises(ValueError, match="a readable filter.json"):
-        filtering.run(folder, out, PRESET, ("itc",), keep_share=1.0)
+        run(PRESET, "itc")
     with pytest.raises(ValueError, match="`by` must be one of"):
-        filtering.run(
-            *(folder, tmp_path / "new", PRESET, ("itc",)),
-            by="itm",
-            keep_share=1.0,
-        )
+        run(PRESET, "itc", tmp_path / "new", by="itm")
 
 
 def test_shards_of_a_data_set(tmp_path):

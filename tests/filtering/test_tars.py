@@ -8,8 +8,8 @@ import pytest
 import web_data
 from builders import FASTEST
 
-from keras_bridgetower.apps.filtering import tables
 from keras_bridgetower.apps.filtering.folder import FilterFolder
+from keras_bridgetower.apps.filtering.folder import write_scores
 from keras_bridgetower.apps.filtering.samples import find_shards
 
 pytestmark = FASTEST
@@ -103,23 +103,32 @@ SECOND = [("a.txt", b"second"), ("a.png", b"2")]
 BETWEEN = [("b.txt", b"between"), ("b.png", b"3")]
 
 
+def kept(path, folder, itm):
+    """The names and bytes of the kept files of a tar, by scores of keys."""
+    pytest.importorskip("pyarrow", reason="the extra `data`")
+    [shard] = find_shards(path)
+    folder = FilterFolder(folder)
+    folder.begin({})
+    scores = [
+        (sample, {} if sample.error else {"itm": itm.get(sample.key, 1.0)})
+        for sample in shard.samples()
+    ]
+    write_scores(folder.scores(shard), scores, ("itm",), shard.state())
+    count = folder.keep([shard], ("itm",), "itm", 0.0, write_tars=True)
+    with tarfile.open(folder.path / "tars/a.tar") as tar:
+        found = [(m.name, tar.extractfile(m).read()) for m in tar]
+    return count, found
+
+
 def test_kept_samples_are_those_that_were_scored(tmp_path):
     """Of a key that occurs twice the first one; the second one is named."""
-    pytest.importorskip("pyarrow", reason="the extra `data`")
     path = tmp_path / "a.tar"
     write(path, [*FIRST, *BETWEEN, *SECOND])
     [shard] = find_shards(path)
     first, between, second = shard.samples()
     assert (first.text, between.text) == ("first", "between")
     assert second.key == "a" and "must be in the shard once" in second.error
-    folder = FilterFolder(tmp_path / "out")
-    folder.begin({})
-    scores = [(first, {"itm": 9.0}), (between, {"itm": -9.0}), (second, {})]
-    tables.write_scores(folder.scores(shard), scores, ("itm",), shard.state())
-    assert folder.keep([shard], ("itm",), "itm", 0.0, write_tars=True) == 1
-    with tarfile.open(tmp_path / "out/tars/a.tar") as tar:
-        found = [(m.name, tar.extractfile(m).read()) for m in tar]
-    assert found == FIRST
+    assert kept(path, tmp_path / "out", {"b": -9.0}) == (1, FIRST)
 
 
 def test_a_sample_with_two_texts(tmp_path):
@@ -131,18 +140,7 @@ def test_a_sample_with_two_texts(tmp_path):
 
 
 def test_kept_samples_before_a_break_are_written(whole, tmp_path):
-    pytest.importorskip("pyarrow", reason="the extra `data`")
     data, headers = whole
-    path = tmp_path / "a.tar"
-    path.write_bytes(data[: headers[9]])
-    [shard] = find_shards(path)
-    folder = FilterFolder(tmp_path / "out")
-    folder.begin({})
-    scores = [
-        (sample, {} if sample.error else {"itm": 1.0})
-        for sample in shard.samples()
-    ]
-    tables.write_scores(folder.scores(shard), scores, ("itm",), shard.state())
-    assert folder.keep([shard], ("itm",), "itm", 0.0, write_tars=True) == 3
-    with tarfile.open(tmp_path / "out/tars/a.tar") as tar:
-        assert len(tar.getnames()) == 9
+    (tmp_path / "a.tar").write_bytes(data[: headers[9]])
+    count, found = kept(tmp_path / "a.tar", tmp_path / "out", {})
+    assert count == 3 and len(found) == 9
