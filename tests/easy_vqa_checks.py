@@ -30,3 +30,8 @@ def blind(train, test):
         for key, label in zip(*test, strict=True)
     ]
     return 100 * np.mean(hits)
+
+
+def each(rows, *columns):
+    """The values of some columns, row by row."""
+    return zip(*(getattr(rows, name) for name in columns), strict=True)

@@ -15,7 +15,6 @@ from keras_bridgetower.apps.predict import batches
 from keras_bridgetower.apps.predict import on_beam
 from keras_bridgetower.apps.predict import rows as prediction_rows
 from keras_bridgetower.apps.predict import run as predicting
-from keras_bridgetower.apps.predict.identity import model_checksum
 from keras_bridgetower.presets.verbs import BUILT_IN
 from keras_bridgetower.tasks import by_name
 
@@ -271,16 +270,12 @@ def test_at_most_three_batches_are_in_memory(folder):
     assert len(held) == 6
 
 
-def test_another_task_and_its_sum(folder, tmp_path):
+def test_another_task(folder, tmp_path):
     task, out = eager(retrieval()), tmp_path / "out.jsonl"
     run(task, rows_of(folder, ["a cat"]), out, "retrieval")
     score = lines(out)[1]["score"]
     wanted = task.score(folder / "0.PNG", "a cat")
     np.testing.assert_allclose(score, wanted, atol=1e-5)
-    first = model_checksum(task)
-    assert first == model_checksum(task)
-    task.weights[0].assign(task.weights[0] + 1)
-    assert first != model_checksum(task)
 
 
 def test_beam_is_required(folder, tmp_path, monkeypatch):

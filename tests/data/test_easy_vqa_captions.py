@@ -10,6 +10,7 @@ from builders import ONE_BACKEND
 from builders import slow_on
 from easy_vqa_checks import WORDS
 from easy_vqa_checks import blind
+from easy_vqa_checks import each
 from easy_vqa_checks import tokens
 from easy_world import captions
 from easy_world import pictures as easy_vqa
@@ -33,21 +34,18 @@ def test_scenes(scenes):
         for picture in range(0, len(found.values), 10):
             words = found.words(picture)
             item = easy_vqa.attributes(found.data.images[picture])
-            assert (words["shape"], words["colour"]) == (
+            assert [words["shape"], words["colour"]] == [
                 item.shape,
                 item.colour,
-            )
+            ]
             assert WORDS.keys() >= set(words.values())
             # North is up, west is left; sizes follow the pixels.
             top, left, bottom, right = item.box
-            if "north" in words["position"]:
-                assert top < 22
-            if "west" in words["position"]:
-                assert left < 22
-            if "south" in words["position"]:
-                assert bottom > 42
-            if words["position"].endswith("east"):
-                assert right > 42
+            position = words["position"]
+            assert "north" not in position or top < 22
+            assert "west" not in position or left < 22
+            assert "south" not in position or bottom > 42
+            assert not position.endswith("east") or right > 42
             # Soft edges reach furthest at the tip of a triangle.
             side = max(bottom - top, right - left)
             assert 0 <= side - found.sides[picture] <= 4
@@ -111,23 +109,19 @@ def test_blanks(scenes):
     built = {s: captions.blanks(found) for s, found in scenes.items()}
     for split, rows in built.items():
         assert len(rows.texts) == 4 * len(scenes[split].values)
-        for picture, text, answer, kind in zip(
-            rows.image_index, rows.texts, rows.answers, rows.kinds, strict=True
+        for picture, text, answer, kind in each(
+            rows, "image_index", "texts", "answers", "kinds"
         ):
             words = scenes[split].words(picture)
             assert text.count(captions.MASK) == 1
             assert words[kind] == answer and answer not in tokens(text)
     for kind, expected in captions.BLIND_BLANKS.items():
-        answers = [
-            [
-                answer
-                for answer, of in zip(rows.answers, rows.kinds, strict=True)
-                if of == kind
-            ]
-            for rows in (built["train"], built["test"])
-        ]
-        score = blind(*(([kind] * len(a), a) for a in answers))
-        assert score == pytest.approx(expected, abs=0.051)
+        pairs = []
+        for split in ("train", "test"):
+            rows = each(built[split], "answers", "kinds")
+            answers = [answer for answer, of in rows if of == kind]
+            pairs.append(([kind] * len(answers), answers))
+        assert blind(*pairs) == pytest.approx(expected, abs=0.051)
 
 
 def test_matches(scenes):
@@ -140,11 +134,8 @@ def test_matches(scenes):
             assert rows.image_index[i] == rows.image_index[i + 1] == i // 2
             words = set(found.words(i // 2).values())
             true, false = map(tokens, rows.texts[i : i + 2])
-            differ = [
-                (a, b) for a, b in zip(true, false, strict=True) if a != b
-            ]
-            assert len(differ) == 1
-            ((right, wrong),) = differ
+            both = zip(true, false, strict=True)
+            [(right, wrong)] = [(a, b) for a, b in both if a != b]
             assert right in words and WORDS[right] == WORDS[wrong]
             assert words <= set(true)
             counts[1].update(true)
@@ -163,7 +154,7 @@ def test_vqa_files_and_the_official_evaluator(scenes, tmp_path):
     rows = [
         {
             "question_id": row,
-            "image_id": image,
+            "image_id": int(image),
             "question": question,
             "question_type": " ".join(question.split()[:2]),
             "answer_type": "yes/no" if answer in ("yes", "no") else "other",
@@ -171,18 +162,16 @@ def test_vqa_files_and_the_official_evaluator(scenes, tmp_path):
             "answers": [{"answer": answer, "answer_id": i} for i in range(10)],
         }
         for row, (image, question, answer) in enumerate(
-            zip(
-                *(test.image_index.tolist(), test.questions, test.answers),
-                strict=True,
-            )
+            each(test, "image_index", "questions", "answers")
         )
     ]
     for name in ("questions", "annotations"):
         (tmp_path / f"{name}.json").write_text(json.dumps({name: rows}))
     votes = collections.defaultdict(collections.Counter)
     for split in ("train", "validation"):
-        data = scenes[split].data
-        for question, answer in zip(data.questions, data.answers, strict=True):
+        for question, answer in each(
+            scenes[split].data, "questions", "answers"
+        ):
             votes[question][answer] += 1
     results = tmp_path / "results.json"
     write_vqa_results(

@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytest
 from builders import FASTEST
+from easy_vqa_checks import each
 from easy_world import captions
 from easy_world import entailment
 from easy_world import meaning
@@ -130,12 +131,8 @@ def test_a_second_reader_gives_the_same_labels(scenes, split):
     found = scenes[split]
     built = entailment.varied_entailment(found, seed=3, sentences=1500)
     unread = 0
-    for picture, view, text, label in zip(
-        built.image_index,
-        built.views,
-        built.hypotheses,
-        built.labels,
-        strict=True,
+    for picture, view, text, label in each(
+        built, "image_index", "views", "hypotheses", "labels"
     ):
         again = read(text.rstrip(".!"), found.words(picture), view)
         unread += again is None
@@ -156,40 +153,35 @@ def test_true_sentences_are_true(scenes):
             assert read(text.rstrip(".!"), words, "full") == 2, (text, words)
 
 
-def test_both_labels_of_a_sentence_and_all_views_occur(scenes):
+def test_all_labels_and_views_occur(scenes):
     built = entailment.varied_entailment(scenes["validation"], 1, 600)
-    labels, counts = np.unique(built.labels, return_counts=True)
-    assert labels.tolist() == [0, 1, 2] and counts.min() > 500
-    for view in entailment.VIEWS:
-        of_view = [v == view for v in built.views]
-        assert len(set(built.labels[of_view])) == 3
+    assert np.bincount(built.labels).min() > 500
+    pairs = {*each(built, "views", "labels")}
+    assert len(pairs) == 3 * len(entailment.VIEWS)
     assert len(set(built.hypotheses)) > 500
 
 
 def test_truth_tables():
     """Kleene's tables of "and" and "not", written out."""
-    # A red circle.
+    # A red circle, whose color the veil hides: false, hidden and true claims.
     values = np.array([[1, 2, 0, 4]])
-    says = {
-        2: claim("shape", "circle"),
-        1: claim("colour", "red"),  # which the veil hides
-        0: claim("size", "large"),
-    }
-    both = {
-        **{(2, 2): 2, (2, 1): 1, (2, 0): 0, (1, 1): 1, (1, 0): 0, (0, 0): 0},
-        **{(1, 2): 1, (0, 2): 0, (0, 1): 0},
-    }
-    for (left, right), expected in both.items():
-        pair = (says[left], says[right])
-        assert judge(Statement("", pair), values, "no_colour") == expected
-        opposite = {0: 2, 1: 1, 2: 0}[expected]
-        denied = Statement("", pair, True)
-        assert judge(denied, values, "no_colour") == opposite
-    for truth, one in says.items():
-        statement = Statement("", (one.denied(),))
-        assert (
-            judge(statement, values, "no_colour") == {0: 2, 1: 1, 2: 0}[truth]
-        )
+    says = [
+        claim("size", "large"),
+        claim("colour", "red"),
+        claim("shape", "circle"),
+    ]
+
+    def truth(*claims, denied=False):
+        statement = Statement("", claims, denied)
+        return judge(statement, values, "no_colour")
+
+    both = [[0, 0, 0], [0, 1, 1], [0, 1, 2]]
+    for left in range(3):
+        assert truth(says[left].denied()) == 2 - left
+        for right in range(3):
+            pair = says[left], says[right]
+            assert truth(*pair) == both[left][right]
+            assert truth(*pair, denied=True) == 2 - both[left][right]
 
 
 def test_what_is_undecided_has_no_label():

@@ -48,6 +48,9 @@ class Sample:
 class Shard:
     """Abstract: some files of a data set.
 
+    A class defines `state()`, a str that changes with the files, and `files()`,
+    which iterates over `(name, size, open)` of the files, samples in order.
+
     Args:
         path: `pathlib.Path` of a tar or folder.
         name: str, its path below the data set, without suffix.
@@ -55,14 +58,6 @@ class Shard:
 
     def __init__(self, path, name):
         self.path, self.name = path, name
-
-    def state(self):
-        """Return a str that changes with the files."""
-        raise NotImplementedError
-
-    def files(self):
-        """Iterate over `(name, size, open)` of the files, samples in order."""
-        raise NotImplementedError
 
     def grouped(self):
         """Iterate over `(key, iterator of the files of a sample)`.

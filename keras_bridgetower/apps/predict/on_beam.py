@@ -202,9 +202,7 @@ def _settings(runner, options):
             near = difflib.get_close_matches(key, known, 3)
             raise ValueError(
                 "An option of the pipeline must be KEY=VALUE, with a KEY that "
-                "Apache Beam knows"
-                + (f", such as {' or '.join(near)}" if near else "")
-                + f". Received: {option!r}"
+                f"Apache Beam knows, such as {near}. Received: {option!r}"
             )
     runner = _DIRECT if runner == "DirectRunner" else runner
     flags = [f"--{option}" for option in options]

@@ -55,7 +55,8 @@ class PredictionFile:
         # Check before a lock is created.
         self._read_whole_lines()
         with contextlib.ExitStack() as opened:
-            opened.enter_context(self._lock())
+            text = _ONE_WRITER.format("file", self._path)
+            opened.enter_context(one_writer(f"{self._path}.lock", text))
             whole = self._read_whole_lines()
             self._file = opened.enter_context(open(self._path, "ab"))
             self._file.truncate(whole)
@@ -66,10 +67,6 @@ class PredictionFile:
 
     def __exit__(self, *error):
         self._open.close()
-
-    def _lock(self):
-        text = _ONE_WRITER.format("file", self._path)
-        return one_writer(f"{self._path}.lock", text)
 
     def write(self, results):
         """Append a line for each dict."""
@@ -94,24 +91,19 @@ class PredictionFile:
                     rest = line
                     break
                 if number == 0:
-                    self._check(line)
+                    check_header(line, self._header, self._path)
                 whole, last, self.rows_written = whole + len(line), line, number
         # No whole line: our first one, cut off, or another kind of file.
         if not whole and not START.startswith(rest[: len(START)]):
-            self._check(rest)
-        if (
-            self.rows_written
-            and parse_json(last)["row"] != self.rows_written - 1
-        ):
+            check_header(rest, self._header, self._path)
+        row = parse_json(last)["row"] if self.rows_written else -1
+        if row != self.rows_written - 1:
             raise ValueError(
                 f"{self._path} must hold the rows in their order. Received: "
-                f"{self.rows_written} lines, the last of which is row "
-                f"{parse_json(last)['row']}. Write to another file."
+                f"row {row} at the end of {self.rows_written} lines. Write to "
+                "another file."
             )
         return whole
-
-    def _check(self, line):
-        check_header(line, self._header, self._path)
 
 
 def check_header(text, header, path):

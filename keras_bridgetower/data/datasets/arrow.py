@@ -160,6 +160,8 @@ class ArrowPicture(Picture):
 class ArrowTables(DataSet):
     """Abstract: tables with one row for each picture or pair of pictures.
 
+    A class defines `samples(key, row)`, an iterable of the samples of a row.
+
     A part is the file `<part>.arrow`, or the files `<part>_<number>.arrow`.
     Each file is read separately, since types may differ: test tables have no
     answers, and their empty lists have another type.
@@ -201,10 +203,6 @@ class ArrowTables(DataSet):
     def key(self, number, row):
         """Return the key of a row, which is unique in its table."""
         return row["image_id"]
-
-    def samples(self, key, row):
-        """Return the samples of a row, as an iterable."""
-        raise NotImplementedError
 
     def _tables(self, part):
         name = re.compile(rf"{re.escape(part)}(?:_(\d+))?\.arrow")

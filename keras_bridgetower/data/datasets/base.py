@@ -15,11 +15,6 @@ from keras_bridgetower.files import Below
 _OUTSIDE = {False: False, True: True, "0": False, "1": True}
 
 
-def every_sample(samples):
-    """Keep all samples of a record."""
-    return samples
-
-
 def distinct_texts(samples):
     """Keep the first sample with each text."""
     first = {}
@@ -48,7 +43,7 @@ class Split:
     parts: tuple[str, ...]
     words: str
     leak: str = ""
-    keep: object = every_sample
+    keep: object = tuple
 
     @property
     def definition(self):
@@ -186,14 +181,11 @@ class DataSet(abc.ABC):
                 have unexpected content.
         """
         split = self.definition(name, protocol)
-        drafts = []
-        for part in split.parts:
-            for draft in self.drafts(part):
-                kept = split.keep(draft.samples)
-                if kept is not draft.samples:
-                    draft = dataclasses.replace(draft, samples=kept)
-                drafts.append(draft)
-        return drafts
+        return [
+            dataclasses.replace(draft, samples=split.keep(draft.samples))
+            for part in split.parts
+            for draft in self.drafts(part)
+        ]
 
     def definition(self, name, protocol="honest"):
         """Look up a `Split` by the names of split and protocol."""
@@ -268,10 +260,8 @@ class DataSet(abc.ABC):
         ):
             raise ValueError(
                 f"{what} must be a path below its folder, and no link that "
-                "leaves it. Copy the file there; or, if you trust the data "
-                "set, read files anywhere by `outside=True` (`--set "
-                "outside=1` on the command line). Received: "
-                f"{str(path)!r:.200}{where}, not below {str(self.root)!r}"
+                "leaves it. Copy the file there, or pass `outside=True` (`--set "
+                f"outside=1`). Received: {str(path)!r:.200}{where}"
             )
 
     @functools.cached_property

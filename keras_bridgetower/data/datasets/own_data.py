@@ -166,9 +166,7 @@ class OwnData(DataSet):
             raise ValueError(
                 f"{self._file(empty[0])} has too few pictures, or texts, for a "
                 "tenth each in validation and test. Give the tables train, "
-                "validation and test instead. Received: "
-                f"{sum(map(len, parts.values()))} of them, none for "
-                f"{' and '.join(empty)}"
+                f"validation and test. Received: none for {', '.join(empty)}"
             )
         return parts
 

@@ -119,13 +119,12 @@ def read_tables(tables):
             _check_cells(known[names], path, number, cells)
             target = _target(cells)
             target = shared.setdefault(target, target)
-            rows.append(
-                Row(cells.get("image"), cells.get("text"), target, _id(cells))
-            )
+            # An empty cell of CSV is no id, but the number 0 is one.
+            id = None if cells.get(ID) == "" else cells.get(ID)
+            rows.append(Row(cells.get("image"), cells.get("text"), target, id))
         if not rows:
             raise ValueError(
-                f"{path} must hold at least one row, below the header if it "
-                "is .csv. Received: none"
+                f"{path} must hold at least one row (below a header in .csv)"
             )
     unread = sorted(
         {name for names in known for name in names} - {*COLUMNS, ID}
@@ -151,11 +150,6 @@ def _target(cells):
     return None if target is None else str(target)
 
 
-def _id(cells):
-    # An empty cell of CSV is no id, but the number 0 is one.
-    return None if cells.get(ID) == "" else cells.get(ID)
-
-
 def _check_names(names, path, number, row):
     """Raise if a column is misspelled, and so would not be read."""
     for name in names:
@@ -165,8 +159,7 @@ def _check_names(names, path, number, row):
         if alike and name not in (*COLUMNS, ID):
             raise ValueError(
                 f"{path} must spell the column {alike[0]!r} exactly: {name!r} "
-                "is similar and would not be read. Rename it; if it is "
-                "something else, to a more distinct name. Received: the "
+                "is similar and would not be read. Rename it. Received: the "
                 f"columns {list(names)} in row {number}: {row!r:.200}"
             )
 

@@ -202,10 +202,9 @@ def comma_rows(path):
     for number, (line, cells) in enumerate(table, 1):
         if len(cells) != len(columns):
             raise ValueError(
-                f"Each row of {path} must have a cell for each column of its "
-                f"header, {columns}; put a text with a comma in quotes. "
-                f"Received: {len(cells)} cells in row {number} (line {line}): "
-                f"{cells!r:.200}"
+                f"Each row of {path} must have a cell for each column, "
+                f"{columns}; put a text with a comma in quotes. Received: "
+                f"{len(cells)} in row {number} (line {line}): {cells!r:.200}"
             )
         yield dict(zip(columns, cells, strict=True))
 

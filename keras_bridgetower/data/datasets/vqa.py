@@ -210,7 +210,7 @@ class VQAv2(DataSet):
             if targets is not None and question not in targets:
                 raise ValueError(
                     f"Each question of {path} must be annotated. Received: "
-                    f"question_id={question}, without annotation"
+                    f"question_id={question}"
                 )
             target = targets[question] if targets else ()
             sample = Sample(str(question), row["question"], *target)

@@ -111,17 +111,15 @@ def open_records(folder, split, max_bad_share=0.0):
         raise ValueError(
             f"Split {split!r} of {folder} has {len(entry['shards'])} of "
             f"{entry['num_shards']} shards. The same call of "
-            f"`keras-bridgetower data build` continues. Received: "
-            f"split={split!r}"
+            "`keras-bridgetower data build` continues."
         )
     reader = RecordReader(folder, split, index)
     if len(reader.bad_shards) > max_bad_share * entry["num_shards"]:
         name, reason = next(iter(reader.bad_shards.items()))
         raise ValueError(
             f"{len(reader.bad_shards)} of {entry['num_shards']} shards of "
-            f"{folder} are damaged, more than max_bad_share allows. "
-            "`keras-bridgetower data build` writes them again. Received: "
-            f"max_bad_share={max_bad_share}; the first is {name}: {reason}"
+            f"{folder} are damaged, more than {max_bad_share=} allows. Build "
+            f"them again. The first is {name}: {reason}"
         )
     return reader
 

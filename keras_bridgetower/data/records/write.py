@@ -340,9 +340,8 @@ def _check_left_out(split, shards, total, max_bad_share):
         key, reason = left_out[0]
         raise ValueError(
             f"Pictures of {len(left_out)} of {total} records of split "
-            f"{split!r} could not be read, more than max_bad_share allows. "
-            f"Received: max_bad_share={max_bad_share}; the first is "
-            f"key={key!r}: {reason}"
+            f"{split!r} could not be read, more than {max_bad_share=} allows. "
+            f"The first is {key=}: {reason}"
         )
 
 
@@ -360,8 +359,7 @@ def _open_index(folder, task, labels):
         raise ValueError(
             "All splits of a data set have one task and one list of labels; "
             f"this folder has task {index['task']!r} with "
-            f"{len(index['labels'])} labels. Choose another folder. Received: "
-            f"task={task!r} with {len(labels)} labels"
+            f"{len(index['labels'])} labels. Received: {task=}, {labels=!s:.99}"
         )
     return index
 

@@ -15,9 +15,7 @@ def check_readers(readers):
     if len(kinds) != 1:
         raise ValueError(
             "`readers` must be at least one, of one task and one list of "
-            "labels. Received: tasks "
-            f"{sorted({reader.task for reader in readers})}, "
-            f"{len(kinds)} combinations of task and labels"
+            f"labels. Received: {readers}"
         )
     return readers
 
@@ -37,9 +35,8 @@ def check_weights(weights, readers):
         if round(weight * reader.num_samples) < 1:
             raise ValueError(
                 "`weights` must leave a row of each source in an epoch, of "
-                "`round(weight * samples)`; leave out a source that you do "
-                f"not want. Received: weights={weights!r}, of which {weight} "
-                f"is for {reader.num_samples} samples of {reader.folder}"
+                f"`round(weight * samples)`. Received: {weight} for "
+                f"{reader.num_samples} samples of {reader.folder}"
             )
     return weights
 
@@ -73,9 +70,8 @@ def check_records_fit(row_maker, num_hosts, preprocessor):
     if images != (row_maker.transform is not None):
         raise ValueError(
             "`transform` must be given where records have pictures, and only "
-            "there. Take one from `augment.transform`. Received: "
-            f"transform={row_maker.transform!r}, records of the task "
-            f"{row_maker.readers[0].task!r}"
+            f"there. Received: transform={row_maker.transform!r}, records of "
+            f"the task {row_maker.readers[0].task!r}"
         )
     if preprocessor is None:
         return
@@ -83,8 +79,7 @@ def check_records_fit(row_maker, num_hosts, preprocessor):
         raise ValueError(
             "`buckets` would pad the hosts' parts of a batch to different "
             "lengths, and they would wait for each other. Leave them out. "
-            f"Received: num_hosts={num_hosts}, "
-            f"buckets={preprocessor.buckets}"
+            f"Received: {num_hosts=}, buckets={preprocessor.buckets}"
         )
     if images:
         check_transform(row_maker.transform, preprocessor.image_converter)

@@ -389,9 +389,8 @@ class DamageReport:
         if count > self.max_bad_share * self.samples:
             raise ValueError(
                 f"{count} of {self.samples} samples are bad, more than "
-                f"`max_bad_share` allows. The last one is {bad.id!r} of "
-                f"{bad.source}: {bad.reason}. Fix the data, or allow more. "
-                f"Received: max_bad_share={self.max_bad_share}"
+                f"`max_bad_share` allows, {self.max_bad_share}. The last one "
+                f"is {bad.id!r} of {bad.source}: {bad.reason}"
             )
 
     def __str__(self):
