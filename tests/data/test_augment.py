@@ -7,6 +7,7 @@ import pytest
 from builders import ONE_BACKEND
 from PIL import Image
 from PIL import ImageEnhance
+from PIL import ImageOps
 
 from keras_bridgetower.data.augment import ops
 from keras_bridgetower.data.augment import transforms
@@ -76,20 +77,21 @@ def test_posterize_leaves_one_bit(picture):
         np.testing.assert_array_equal(got, pixels(picture) & 0b10000000)
 
 
-@pytest.mark.parametrize("factor", [0.64, 1.0, 1.9])
 @pytest.mark.parametrize(
     "ours, theirs",
     [
-        (ops.colour, ImageEnhance.Color),
-        (ops.contrast, ImageEnhance.Contrast),
-        (ops.brightness, ImageEnhance.Brightness),
-        (ops.sharpness, ImageEnhance.Sharpness),
+        (ops.colour, lambda x: ImageEnhance.Color(x).enhance(0.64)),
+        (ops.contrast, lambda x: ImageEnhance.Contrast(x).enhance(0.64)),
+        (ops.brightness, lambda x: ImageEnhance.Brightness(x).enhance(0.64)),
+        (ops.sharpness, lambda x: ImageEnhance.Sharpness(x).enhance(0.64)),
+        (ops.auto_contrast, ImageOps.autocontrast),
+        (ops.equalize, ImageOps.equalize),
     ],
 )
-def test_enhancements_are_pillows(picture, ours, theirs, factor):
-    wanted = pixels(theirs(picture).enhance(factor))
-    np.testing.assert_array_equal(pixels(ours(picture, factor)), wanted)
-    assert (wanted != pixels(picture)).any() == (factor != 1)
+def test_values_are_pillows(picture, ours, theirs):
+    wanted = pixels(theirs(picture))
+    np.testing.assert_array_equal(pixels(ours(picture, 0.64)), wanted)
+    assert (wanted != pixels(picture)).any()
 
 
 def test_solarize_formulas(picture):
@@ -102,23 +104,6 @@ def test_solarize_formulas(picture):
         np.testing.assert_array_equal(
             pixels(ops.solarize_add(picture, addition)),
             np.where(more < 128, more, 255 - more),
-        )
-
-
-def test_histogram_formulas(picture):
-    x = pixels(picture)
-    stretched = pixels(ops.auto_contrast(picture, 0.3))
-    flat = pixels(ops.equalize(picture, 0.3))
-    for c in range(3):
-        low, high = x[..., c].min(), x[..., c].max()
-        wanted = (x[..., c] - low) * 255 / (high - low)
-        assert np.abs(stretched[..., c] - wanted).max() <= 1
-        histogram = np.bincount(x[..., c].ravel(), minlength=256)
-        used = histogram[histogram > 0]
-        step = (used.sum() - used[-1]) // 255
-        table = (step // 2 + np.cumsum(histogram) - histogram) // step
-        np.testing.assert_array_equal(
-            flat[..., c], np.minimum(table, 255)[x[..., c]]
         )
 
 

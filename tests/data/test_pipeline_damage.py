@@ -17,8 +17,6 @@ from PIL import Image
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.data.stream.epoch_order import Sequential
-from keras_bridgetower.data.stream.samples import BadSample
-from keras_bridgetower.data.stream.samples import DamageReport
 from keras_bridgetower.data.stream.stream import Stream
 
 pytestmark = ONE_BACKEND
@@ -242,12 +240,3 @@ def test_errors_of_transforms_are_raised(tmp_path):
         with pytest.raises(ValueError, match=message):
             stream.batch(0)
         assert not stream.report.bad
-
-
-def test_report_counts_each_sample_once():
-    report = DamageReport(samples=1000, max_bad_share=0.002)
-    for number in (5, 3, 5, 3):
-        report.add(number, BadSample(f"q{number}", "f:train", "why"))
-    assert [b.id for b in report.bad] == ["q3", "q5"]
-    with pytest.raises(ValueError, match="3 of 1000 samples are bad"):
-        report.add(7, BadSample("q7", "f:train", "why"))

@@ -260,7 +260,7 @@ class DataSet(abc.ABC):
         ):
             raise ValueError(
                 f"{what} must be a path below its folder, and no link that "
-                "leaves it. Copy the file there, or pass `outside=True` (`--set "
+                "leaves it. Copy the file, or pass `outside=True` (`--set "
                 f"outside=1`). Received: {str(path)!r:.200}{where}"
             )
 
