@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import tempfile
+from unittest import mock
 
 import every_task
 import keras
@@ -16,7 +16,6 @@ from keras_bridgetower.apps.predict import output
 from keras_bridgetower.apps.predict.batches import run_rows
 from keras_bridgetower.apps.predict.identity import model_checksum
 from keras_bridgetower.apps.predict.rows import Row
-from keras_bridgetower.apps.predict.rows import open_rows
 from keras_bridgetower.presets.verbs import BUILT_IN
 from keras_bridgetower.tasks import inference as verb_batches
 
@@ -74,48 +73,33 @@ def test_checksum_covers_int8_weights():
 @pytest.mark.parametrize(
     "other, differs",
     [
-        ({"image_mode": "hf"}, "image_mode"),
-        ({"image_size": 32}, "image_size"),
-        ({"sequence_length": 12}, "sequence_length"),
-        ({"dtype": "mixed_bfloat16"}, "dtype"),
-        ("mean", "image_mean"),
-        ("vocabulary", "tokenizer"),
+        ({"image_mode": "hf"}, {"image_mode"}),
+        # The size of pictures also changes the positions of the model.
+        ({"image_size": 32}, {"image_size", "model"}),
+        ({"sequence_length": 12}, {"sequence_length"}),
+        ({"dtype": "mixed_bfloat16"}, {"dtype"}),
+        ("mean", {"image_mean"}),
+        ("vocabulary", {"tokenizer"}),
     ],
 )
-def test_output_of_another_preprocessor_is_rejected(other, differs, tmp_path):
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    keras.utils.save_img(photos / "a.png", np.zeros((8, 8, 3)))
-    rows = open_rows(photos, ("image", "text"), (), ["what?"])
+def test_headers_differ_in_what_was_changed(other, differs, monkeypatch):
+    rows = mock.Mock(sum="", pictures="")
+
+    def header(task):
+        return output.make_header(task, BUILT_IN["vqa"], rows, 1)
+
     task = opened()
-    out = tmp_path / "out.jsonl"
-    with output.PredictionFile(
-        out, output.make_header(task, BUILT_IN["vqa"], rows, 1)
-    ):
-        pass
-    preprocessor = task.preprocessor
+    before = header(task)
     if other == "mean":
-        preprocessor.image_converter.mean = (0.5, 0.5, 0.5)
+        task.preprocessor.image_converter.mean = (0.5, 0.5, 0.5)
     elif other == "vocabulary":
-        tokenizer = preprocessor.tokenizer
-        with tempfile.TemporaryDirectory() as folder:
-            tokenizer.save_assets(folder)
-            merges = f"{folder}/{tokenizer.file_assets[1]}"
-            words = tokenizer.get_vocabulary()
-            words[-1], words[-2] = words[-2], words[-1]
-            preprocessor.tokenizer = kbt.BridgeTowerTokenizer(
-                {word: i for i, word in enumerate(words)},
-                merges,
-                tokenizer.sequence_length,
-            )
+        tokenizer = task.preprocessor.tokenizer
+        words = tokenizer.get_vocabulary()[::-1]
+        monkeypatch.setattr(tokenizer, "get_vocabulary", lambda: words)
     else:
         task = opened(**other)
-    header = output.make_header(task, BUILT_IN["vqa"], rows, 1)
-    # The size of pictures also changes the positions of the model.
-    more = "model, " if differs == "image_size" else ""
-    with pytest.raises(ValueError, match=f"differing in: {more}{differs}$"):
-        with output.PredictionFile(out, header):
-            pass
+    after = header(task)
+    assert {name for name in before if before[name] != after[name]} == differs
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

@@ -107,39 +107,31 @@ def test_ids_as_deep_as_python_reads(folder):
 
 
 def test_settings_that_fail_for_every_row(folder, tmp_path, opened):
-    out = tmp_path / "out.jsonl"
-    most = len(opened.answers)
-    for top_k in (0, most + 1):
-        with pytest.raises(
-            predicting.UnfitSetting, match=f"from 1 to {most}, the"
-        ):
-            run(folder, out, text=["what?"], top_k=top_k)
-    for text in ("", "  ", "a\0b"):
-        with pytest.raises(predicting.UnfitSetting, match="`text` must not"):
-            run(folder, out, text=["what?", text])
-    assert os.listdir(tmp_path) == ["photos"]
     mlm = kbt.BridgeTowerMaskedLM.from_preset("bridgetower_tiny_easy_mlm")
-    most = mlm.preprocessor.tokenizer.vocabulary_size()
-    predicting.check_request(mlm, (), most)
-    with pytest.raises(
-        predicting.UnfitSetting, match="tokens of the vocabulary"
+    tokens = mlm.preprocessor.tokenizer.vocabulary_size()
+    answers, blank = len(opened.answers), "what <mask> is it?"
+    for task, texts, top_k, message in (
+        (opened, (), 0, f"from 1 to {answers}, the"),
+        (opened, (), answers + 1, f"from 1 to {answers}, the"),
+        *(
+            (opened, ["what?", text], 1, "`text` must not")
+            for text in ("", "  ", "a\0b")
+        ),
+        (mlm, (), tokens + 1, "tokens of the vocabulary"),
+        (mlm, [blank, "no blank here"], 1, r"`text` .*text\[1\]='no b"),
     ):
-        predicting.check_request(mlm, (), most + 1)
-    blank = "what <mask> is it?"
-    predicting.check_request(mlm, [blank])
-    with pytest.raises(
-        predicting.UnfitSetting, match=r"`text` .*text\[1\]='no"
-    ):
-        predicting.check_request(mlm, [blank, "no blank here"])
+        with pytest.raises(predicting.UnfitSetting, match=message):
+            predicting.check_request(task, texts, top_k)
     with (
         pytest.warns(UserWarning, match="1 of 1 texts cut"),
-        pytest.raises(
-            predicting.UnfitSetting, match="hold every <mask> within"
-        ),
+        pytest.raises(predicting.UnfitSetting, match="every <mask> within"),
     ):
         predicting.check_request(mlm, ["so " * 200 + blank])
-    # Of a table nobody knows the texts yet.
+    predicting.check_request(mlm, [blank], tokens)
     predicting.check_request(opened, ["no blank here"])
+    with pytest.raises(predicting.UnfitSetting):
+        run(folder, tmp_path / "out.jsonl", text=[""])
+    assert os.listdir(tmp_path) == ["photos"]
 
 
 def test_out_must_be_a_plain_file(folder, tmp_path, monkeypatch):

@@ -6,7 +6,6 @@ data sets used `repr`, and the texts still have its form. Classes of this
 library fix their text in `WRITTEN_AS`, so that class and fields can be renamed.
 """
 
-import functools
 import re
 
 from keras_bridgetower.checks import is_integer
@@ -42,20 +41,12 @@ def written(value):
     form = vars(kind).get("WRITTEN_AS")
     if form is None:
         return repr(value)
-    texts, names = _parts(form)
-    fields = [written(getattr(value, name)) for name in names]
-    return "".join(
-        part for pair in zip(texts, [*fields, ""], strict=True) for part in pair
+    names = _FIELD.findall(form)
+    return form.format(
+        **{name: written(getattr(value, name)) for name in names}
     )
 
 
 def written_without_places(value):
     """Return `written(value)` without memory addresses, for all processes."""
     return re.sub(r" at 0x[0-9a-f]+", "", written(value))
-
-
-@functools.lru_cache(100)
-def _parts(form):
-    """Split a `WRITTEN_AS` into its texts and the names between them."""
-    parts = _FIELD.split(form)
-    return parts[::2], parts[1::2]

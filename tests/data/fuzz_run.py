@@ -5,16 +5,17 @@ folder, reads each and prints how many were read and how many were refused. Any
 other error is raised; a signal ends the process.
 """
 
+import contextlib
 import pathlib
-import pickle
 import resource
 import sys
 import tempfile
 
+import miniature_arrow
+import miniature_small
 import numpy as np
-import pyarrow as pa
 
-from keras_bridgetower.data.datasets import arrow as tables
+from keras_bridgetower.data.datasets import arrow
 from keras_bridgetower.data.datasets import cifar
 from keras_bridgetower.data.datasets.by_name import open_dataset
 
@@ -47,105 +48,58 @@ def mutant(data, rng):
     return bytes(data)
 
 
-def write(path, columns):
-    table = pa.table(columns)
-    with pa.OSFile(str(path), "wb") as sink:
-        with pa.RecordBatchFileWriter(sink, table.schema) as writer:
-            writer.write_table(table, max_chunksize=3)
+def write_tables(folder):
+    miniature_arrow.visual_genome(folder)
+    miniature_arrow.vqav2(folder)
 
 
-class Arrow:
-    """Tables of captions and of nested lists of answers."""
-
-    head = None
-
-    def __init__(self, folder):
-        count = 6
-        picture = {"image": [b"\x89PNG" * 9] * count}
-        ids = {"image_id": [f"{n}.jpg" for n in range(count)]}
-        captions = [[f"a cat {n}", "zwei H\u00fcte"] for n in range(count)]
-        self.files = {
-            "vg.arrow": {**picture, **ids, "caption": captions},
-            "vqav2_train_fix.arrow": {
-                **picture,
-                **ids,
-                "questions": [["what?", "who?"]] * count,
-                "answers": [[["a", "b"], ["a"]]] * count,
-                "answer_labels": [[[0, 1], [0]]] * count,
-                "answer_scores": [[[1.0, 0.3], [0.6]]] * count,
-                "question_id": [[2 * n, 2 * n + 1] for n in range(count)],
-            },
-        }
-        for name, columns in self.files.items():
-            write(folder / name, columns)
-
-    def read(self, folder):
-        tables.open_table.cache_clear()
-        for name in ("arrow_visual_genome", "arrow_vqav2"):
-            for draft in open_dataset(name, folder).split("train"):
-                for picture in draft.pictures:
-                    picture.read()
+# What writes the files; the data sets; how many bytes at the start of a file
+# to damage mostly, since most bytes of a pickle are pixels, which may be
+# anything; and a cache of opened files.
+KINDS = {
+    "arrow": (
+        *(write_tables, ("arrow_visual_genome", "arrow_vqav2")),
+        *(None, arrow.open_table),
+    ),
+    "cifar": (miniature_small.cifar100, ("cifar100",), 300, cifar._pixels),
+}
 
 
-class Cifar:
-    """Pickles as Python 2 and its NumPy wrote them."""
-
-    head = 300
-
-    def __init__(self, folder):
-        self.files = dict.fromkeys(
-            f"cifar-100-python/{name}" for name in ("train", "test", "meta")
-        )
-        (folder / "cifar-100-python").mkdir()
-        pixels = np.arange(4 * 3072).reshape(4, 3072).astype("uint8")
-        content = {b"data": pixels, b"fine_labels": [0, 1, 1, 0]}
-        for name in self.files:
-            meta = {b"fine_label_names": [b"apple", b"bear"]}
-            (folder / name).write_bytes(
-                pickle.dumps(meta if name.endswith("meta") else content, 2)
-            )
-
-    def read(self, folder):
-        cifar._pixels.cache_clear()
-        for draft in open_dataset("cifar100", folder).split("train"):
+def read(names, folder, cache):
+    cache.cache_clear()
+    for name in names:
+        for draft in open_dataset(name, folder).split("train"):
             for picture in draft.pictures:
                 picture.read()
 
 
-KINDS = {"arrow": Arrow, "cifar": Cifar}
-
-
 def main(seed, count):
-    for kind, of in KINDS.items():
+    for kind, values in KINDS.items():
         with tempfile.TemporaryDirectory() as folder:
-            message = run(of, pathlib.Path(folder), int(seed), int(count))
+            message = run(pathlib.Path(folder), int(seed), int(count), *values)
         print(kind, *message)
 
 
-def run(of, folder, seed, count):
+def run(folder, seed, count, write, names, start, cache):
     """Return the numbers of mutants that were read and rejected."""
     rng = np.random.default_rng(seed)
-    built = of(folder)
-    whole = {path: (folder / path).read_bytes() for path in built.files}
-    built.read(folder)
+    write(folder)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    read(names, folder, cache)
     used = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
     limit = used * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-    read = 0
+    good = 0
     for _ in range(count):
-        path = str(rng.choice([*whole]))
-        data = whole[path]
-        # Most bytes of a pickle are pixels, which may be anything.
-        head = built.head if rng.random() < 0.7 else None
-        damaged = mutant(data[:head], rng) + data[len(data[:head]) :]
-        (folder / path).write_bytes(damaged)
-        try:
-            built.read(folder)
-            read += 1
-        except ValueError:
-            pass
-        (folder / path).write_bytes(data)
-    return read, count - read
+        path = paths[rng.integers(len(paths))]
+        data = path.read_bytes()
+        head = data[: start if rng.random() < 0.7 else None]
+        path.write_bytes(mutant(head, rng) + data[len(head) :])
+        with contextlib.suppress(ValueError):
+            read(names, folder, cache)
+            good += 1
+        path.write_bytes(data)
+    return good, count - good
 
 
 if __name__ == "__main__":

@@ -167,30 +167,36 @@ def test_filter_continues_after_an_interruption(data, tmp_path, monkeypatch):
     assert report.scored_before == 1
     assert report.kept == whole.kept and report.threshold == whole.threshold
     assert rows(out / "kept") == rows(tmp_path / "whole/kept")
-    # Another share: no model reads a sample again.
-    with monkeypatch.context() as patch:
-        patch.setattr(PairScorer, "score", None)
-        less = filtering.run(*words, keep_share=0.1, write_tars=True)
-        assert less.scored_before == 3 and less.kept == 3
+
+
+def test_other_shares_and_scores_read_no_sample_again(
+    data, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    words = (data["tars"], out, PRESET)
+    filtering.run(*words, keep_share=0.5)
+    monkeypatch.setattr(PairScorer, "score", None)
+    # What a process that was killed has left.
+    left = out / "scores" / f"_{uuid.uuid4().hex}.part-00001.parquet"
+    left.touch()
+    other = filtering.run(*words, ("itc", "itm"), keep_share=0.1)
+    assert (other.by, other.scored_before) == ("itc", 3) and not left.exists()
+
+    def again():
+        report = filtering.run(*words, keep_share=0.1, write_tars=True)
+        assert report.scored_before == report.kept == 3
         assert len(rows(out / "kept")) == 3
-        # By the other score, and back.
-        other = filtering.run(*words, ("itc", "itm"), keep_share=0.1)
-        assert (other.by, other.scored_before) == ("itc", 3)
-        # What a process that was killed has left.
-        left = out / "scores" / f"_{uuid.uuid4().hex}.part-00001.parquet"
-        left.touch()
-        filtering.run(*words, keep_share=0.1, write_tars=True)
-        assert not left.exists()
-        tars = {p: p.stat().st_mtime_ns for p in (out / "tars").iterdir()}
-        assert 0 < len(tars) <= 3
-        # The same again: what stands is not written again.
-        filtering.run(*words, keep_share=0.1, write_tars=True)
-        assert tars == {p: p.stat().st_mtime_ns for p in tars}
-        lost = next(iter(tars))
-        content = lost.read_bytes()
-        lost.unlink()
-        filtering.run(*words, keep_share=0.1, write_tars=True)
-        assert lost.read_bytes() == content
+
+    again()
+    tars = {p: p.stat().st_mtime_ns for p in (out / "tars").iterdir()}
+    assert 0 < len(tars) <= 3
+    again()
+    assert tars == {p: p.stat().st_mtime_ns for p in tars}
+    lost = next(iter(tars))
+    content = lost.read_bytes()
+    lost.unlink()
+    again()
+    assert lost.read_bytes() == content
 
 
 def test_changed_and_damaged_shards(tmp_path):

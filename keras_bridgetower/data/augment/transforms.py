@@ -128,13 +128,6 @@ class RandomResizedCrop(Resizing):
         )
 
 
-# Functions of the texts that return True if a picture may be mirrored.
-FLIPS = {
-    "unless_sided": lambda texts: not is_sided(texts),
-    "always": lambda texts: True,
-}
-
-
 @dataclasses.dataclass(frozen=True)
 class Flip:
     """Mirror left and right with probability 0.5.
@@ -149,12 +142,12 @@ class Flip:
     when: str = "unless_sided"
 
     def __post_init__(self):
-        check_choice("when", self.when, tuple(FLIPS))
+        check_choice("when", self.when, ("unless_sided", "always"))
 
     def __call__(self, image, side, rng, texts):
         # Always draw, so that later draws do not depend on the text.
         mirrored = rng.random() < 0.5
-        if mirrored and FLIPS[self.when](texts):
+        if mirrored and (self.when == "always" or not is_sided(texts)):
             return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return image
 

@@ -80,12 +80,6 @@ class PartReport:
         wrong = self.missing or self.error or self.bad
         return self.records > 0 and not wrong
 
-    @property
-    def complete(self):
-        """Return True if the numbers are those of the complete data set."""
-        counts = zip((self.records, self.samples), self.known, strict=True)
-        return all(known in (None, found) for found, known in counts)
-
     def __str__(self):
         lines = [f"{self.part}: {'good' if self.ok else 'NOT GOOD'}"]
         lines += [f"  found    {path}" for path in self.found]
@@ -110,7 +104,8 @@ class PartReport:
         """Compare the numbers with the known ones, in words."""
         if self.known == (None, None):
             return "no expected count"
-        if self.complete:
+        found = zip((self.records, self.samples), self.known, strict=True)
+        if all(known in (None, count) for count, known in found):
             return "as known"
         known = ("-" if n is None else f"{n:,}" for n in self.known)
         return f"DIFFERS from the known {' and '.join(known)}"

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_bridgetower.data.records.format import SECOND_TEXT
 from keras_bridgetower.preprocessing.geometry import UnfitPicture
+from keras_bridgetower.preprocessing.geometry import check_transform
 from keras_bridgetower.preprocessing.images import decode_image
 from keras_bridgetower.preprocessing.texts import checked_texts
 
@@ -146,6 +147,56 @@ class RowMaker:
             return self.transform.of_picture(picture, seed, texts)
         except UnfitPicture as error:
             raise BadRecord(str(error)) from error
+
+
+def check_fit(row_maker, num_hosts, preprocessor):
+    """Raise if transform or preprocessor do not match the records.
+
+    Args:
+        row_maker: `RowMaker`.
+        num_hosts: int.
+        preprocessor: a task's preprocessor, or None.
+
+    Raises:
+        ValueError: the preprocessor expects another size or scale of
+            pictures or other classes, or would pad texts to different lengths
+            on different hosts.
+    """
+    images = "images" in row_maker.inputs.names
+    if images != (row_maker.transform is not None):
+        raise ValueError(
+            "`transform` must be given where records have pictures, and only "
+            f"there. Received: transform={row_maker.transform!r}, records of "
+            f"the task {row_maker.readers[0].task!r}"
+        )
+    if preprocessor is None:
+        return
+    if num_hosts > 1 and preprocessor.buckets is not None:
+        raise ValueError(
+            "`buckets` would pad the hosts' parts of a batch to different "
+            "lengths, and they would wait for each other. Leave them out. "
+            f"Received: {num_hosts=}, buckets={preprocessor.buckets}"
+        )
+    if images:
+        check_transform(row_maker.transform, preprocessor.image_converter)
+    if any(target.names_classes for target in row_maker.targets):
+        _check_classes(row_maker.labels, preprocessor)
+
+
+def _check_classes(labels, preprocessor):
+    # A label's name and its position must be the same class. The preprocessor
+    # raises an error for unknown names.
+    named = preprocessor.targets(np.array(labels))
+    placed = preprocessor.targets(np.arange(len(labels)))
+    if not np.array_equal(named, placed) or np.shape(named)[1:] not in (
+        (),
+        (len(labels),),
+    ):
+        raise ValueError(
+            "The records' labels must be the preprocessor's classes, in their "
+            "order: make the task with `stream.labels`. Received: "
+            f"{len(labels)} labels, the first {labels[:5]}"
+        )
 
 
 def batches_at_once(specs, rows):

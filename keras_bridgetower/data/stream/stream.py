@@ -8,7 +8,8 @@ import math
 import numpy as np
 
 from keras_bridgetower.checks import check_choice
-from keras_bridgetower.data.stream import checks
+from keras_bridgetower.checks import check_count
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.data.stream import samples
 from keras_bridgetower.data.stream.epoch_order import EpochOrder
 from keras_bridgetower.data.stream.epoch_order import Shuffled
@@ -104,15 +105,15 @@ class Stream:
         workers=None,
     ):
         self._arguments = {k: v for k, v in locals().items() if k != "self"}
-        readers = checks.check_readers(readers)
+        readers = _check_readers(readers)
         check_choice("target", target, ("auto", "none", *samples.TARGETS))
         check_choice("remainder", remainder, tuple(_REMAINDERS))
-        checks.check_hosts(batch_size, num_hosts, host)
+        _check_hosts(batch_size, num_hosts, host)
         self.batch_size, self.num_hosts = int(batch_size), int(num_hosts)
         self.host = host
         self.preprocessor, self.transform = preprocessor, transform
         self.labels = list(readers[0].labels)
-        weights = checks.check_weights(weights, readers)
+        weights = _check_weights(weights, readers)
         order = Shuffled() if order is None else order
         total = sum(reader.num_samples for reader in readers)
         # Each host counts only the bad samples of its own part.
@@ -146,7 +147,7 @@ class Stream:
                 f"remainder={remainder!r}, {self._order.rows} rows in an "
                 f"epoch, batch_size={batch_size}, num_hosts={num_hosts}"
             )
-        checks.check_records_fit(self._row_maker, self.num_hosts, preprocessor)
+        samples.check_fit(self._row_maker, self.num_hosts, preprocessor)
         self.workers = workers or samples.batches_at_once(
             self._specs, self._host_batch_size
         )
@@ -318,6 +319,51 @@ class Stream:
     def _readable_rows(self, epoch, places):
         return self._row_maker.readable_rows(
             *self._order(epoch, np.array(places, int))
+        )
+
+
+def _check_readers(readers):
+    """Return the readers as a list. They must share task and labels."""
+    readers = list(readers) if isinstance(readers, (list, tuple)) else [readers]
+    kinds = {(reader.task, tuple(reader.labels)) for reader in readers}
+    if len(kinds) != 1:
+        raise ValueError(
+            "`readers` must be at least one, of one task and one list of "
+            f"labels. Received: {readers}"
+        )
+    return readers
+
+
+def _check_weights(weights, readers):
+    """Return the weights as a list, one per reader."""
+    weights = [1] * len(readers) if weights is None else list(weights)
+    if len(weights) != len(readers) or not all(
+        w > 0 and np.isfinite(w) for w in weights
+    ):
+        raise ValueError(
+            f"`weights` must be {len(readers)} finite numbers above 0, one "
+            "for each reader; leave out a source that you do not want. "
+            f"Received: weights={weights!r}"
+        )
+    for weight, reader in zip(weights, readers, strict=True):
+        if round(weight * reader.num_samples) < 1:
+            raise ValueError(
+                "`weights` must leave a row of each source in an epoch, of "
+                f"`round(weight * samples)`. Received: {weight} for "
+                f"{reader.num_samples} samples of {reader.folder}"
+            )
+    return weights
+
+
+def _check_hosts(batch_size, num_hosts, host):
+    """Raise if the hosts cannot divide the batch size evenly."""
+    check_count("num_hosts", num_hosts)
+    check_choice("host", host, range(num_hosts))
+    if not is_integer(batch_size) or batch_size < 1 or batch_size % num_hosts:
+        raise ValueError(
+            "`batch_size` must be a positive multiple of `num_hosts`; it "
+            "counts the rows of all hosts. Received: "
+            f"batch_size={batch_size!r}, num_hosts={num_hosts}"
         )
 
 
