@@ -1,5 +1,6 @@
 """Checks of arguments: choices, numbers, keywords."""
 
+import importlib
 import inspect
 import numbers
 
@@ -61,6 +62,21 @@ def _is_number(value):
 def is_integer(value):
     """Return True for an integer, also of NumPy, and False for a bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def load_extra(name, extra):
+    """Import a module that comes with an extra of this package.
+
+    Raises:
+        ImportError: it is not installed; the error says how to install it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"`{name}` is needed and not installed: "
+            f"`pip install 'keras-bridgetower[{extra}]'`"
+        ) from error
 
 
 class MissingMethod(TypeError):

@@ -226,7 +226,7 @@ def test_every_result_has_a_column(tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"runner": "FlinkRuner"}, "runner: FlinkRuner.*FlinkRunner"),
+        ({"runner": "FlinkRuner"}, "runner must be one of .*FlinkRunner"),
         ({"options": ["direct_num_worker=2"]}, "direct_num_workers"),
         ({"options": ["direct_num_workers"]}, "KEY=VALUE"),
         ({"options": ["direct_num_workers=two"]}, "a value that Apache Beam"),

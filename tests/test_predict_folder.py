@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from builders import FASTEST
+from builders import eager
 from builders import retrieval
 from builders import vqa
 from PIL import Image
@@ -26,12 +27,6 @@ TEXTS = ["is it red?", "what is it?"]
 def task():
     keras.utils.set_random_seed(0)
     return eager(vqa())
-
-
-def eager(task):
-    """Few batches of many sizes: tracing would take longer than running."""
-    task.compile(run_eagerly=True)
-    return task
 
 
 @pytest.fixture

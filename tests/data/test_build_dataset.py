@@ -127,5 +127,5 @@ def test_beam_writes_the_same(tmp_path):
 
 def test_beam_that_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    with pytest.raises(ImportError, match="extra `beam`"):
+    with pytest.raises(ImportError, match=r"keras-bridgetower\[beam\]"):
         write.on_beam()

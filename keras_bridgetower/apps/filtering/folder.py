@@ -12,6 +12,7 @@ import uuid
 
 import numpy as np
 
+from keras_bridgetower.checks import load_extra
 from keras_bridgetower.files import move_into_place
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
@@ -170,15 +171,8 @@ def _write_tar(path, shard, keys):
 
 def parquet():
     """Import `pyarrow` and `pyarrow.parquet`, or raise ImportError."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(
-            "Tables of Parquet need the package 'pyarrow': "
-            "pip install 'keras-bridgetower[data]'"
-        ) from error
-    return pyarrow, pyarrow.parquet
+    files = load_extra("pyarrow.parquet", "data")
+    return load_extra("pyarrow", "data"), files
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from keras_bridgetower.apps.predict.rows import open_rows
 from keras_bridgetower.apps.predict.run import check_request
 from keras_bridgetower.apps.predict.run import verb_named
 from keras_bridgetower.checks import check_count
+from keras_bridgetower.checks import load_extra
 from keras_bridgetower.tasks import by_name
 
 # `DirectRunner` ends up with it, but would first try to download another
@@ -191,11 +192,14 @@ def _settings(runner, options):
         ImportError: Apache Beam is not installed.
         ValueError: an unknown runner or option.
     """
-    try:
-        from apache_beam.options.pipeline_options import PipelineOptions
-    except ImportError as error:
-        raise ImportError(shards.INSTALL) from error
-    known = PipelineOptions([]).get_all_options()
+    beam = load_extra("apache_beam.options.pipeline_options", "beam")
+    runners = beam.StandardOptions.KNOWN_RUNNER_NAMES
+    if runner not in runners and "." not in runner:
+        raise ValueError(
+            f"The runner must be one of {', '.join(runners)}, or the full name "
+            f"of a class. Received: {runner!r}"
+        )
+    known = beam.PipelineOptions([]).get_all_options()
     for option in options:
         key, equals, _ = option.partition("=")
         if not equals or key not in known:
@@ -206,7 +210,7 @@ def _settings(runner, options):
             )
     runner = _DIRECT if runner == "DirectRunner" else runner
     flags = [f"--{option}" for option in options]
-    settings = PipelineOptions([f"--runner={runner}", *flags])
+    settings = beam.PipelineOptions([f"--runner={runner}", *flags])
     try:
         # Reads the values; argparse would print its usage.
         with contextlib.redirect_stderr(io.StringIO()):

@@ -11,6 +11,7 @@ import uuid
 from keras_bridgetower.apps.predict import output
 from keras_bridgetower.apps.predict.rows import ID
 from keras_bridgetower.apps.predict.rows import Row
+from keras_bridgetower.checks import load_extra
 from keras_bridgetower.files import move_into_place
 from keras_bridgetower.files import parse_json
 from keras_bridgetower.preprocessing.images import open_file
@@ -19,10 +20,6 @@ from keras_bridgetower.presets.verbs import named
 
 HEADER = "predictions.json"
 ROWS, RESULTS, ERRORS = "rows", "predictions", "errors"
-INSTALL = (
-    "Running on many machines needs Apache Beam: "
-    "pip install 'keras-bridgetower[beam]'"
-)
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -271,8 +268,4 @@ def _lines(values):
 
 
 def _files():
-    try:
-        from apache_beam.io.filesystems import FileSystems
-    except ImportError as error:
-        raise ImportError(INSTALL) from error
-    return FileSystems
+    return load_extra("apache_beam.io.filesystems", "beam").FileSystems

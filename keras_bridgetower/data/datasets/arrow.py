@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import re
 
+from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.datasets import captions
 from keras_bridgetower.data.datasets import statements
 from keras_bridgetower.data.datasets import vqa
@@ -15,10 +16,6 @@ from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.files import open_regular
 
-_INSTALL = (
-    "Arrow tables need pyarrow: `pip install pyarrow`, or install "
-    "keras-bridgetower with its extra `data`."
-)
 _ROWS = 1000  # at a time
 
 
@@ -33,10 +30,7 @@ def open_table(path):
         ImportError: pyarrow is not installed.
         ValueError: the file is cut or of another format.
     """
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise ImportError(_INSTALL) from error
+    pyarrow = load_extra("pyarrow", "data")
     open_regular(path).close()
     try:
         table = pyarrow.ipc.open_file(pyarrow.memory_map(path)).read_all()

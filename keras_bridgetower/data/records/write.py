@@ -24,6 +24,7 @@ from PIL import UnidentifiedImageError
 from keras_bridgetower import files
 from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.checks import check_choice
+from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import index as indexes
 from keras_bridgetower.data.records.read import describe_damage
@@ -36,10 +37,6 @@ RECORDS_PER_SHARD = 1000
 # loses at most that share. Saving it after each of thousands of shards would
 # take most of the time.
 UNSAVED_SHARE = 0.02
-_INSTALL = (
-    "Writing on a cluster needs Apache Beam: `pip install apache-beam`, or "
-    "install keras-bridgetower with its extra `beam`."
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,11 +257,8 @@ def on_beam(runner="DirectRunner", **options):
 
     Source: Apache Beam, programming guide.
     """
-    try:
-        import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions
-    except ImportError as error:
-        raise ImportError(_INSTALL) from error
+    beam = load_extra("apache_beam", "beam")
+    settings = load_extra("apache_beam.options.pipeline_options", "beam")
 
     def run(jobs):
         if not jobs:
@@ -272,8 +266,8 @@ def on_beam(runner="DirectRunner", **options):
         # Workers return their parts of the index through files.
         folder = pathlib.Path(jobs[0].path).parent
         with tempfile.TemporaryDirectory(prefix=".beam-", dir=folder) as rows:
-            settings = PipelineOptions(runner=runner, **options)
-            with beam.Pipeline(options=settings) as pipeline:
+            flags = settings.PipelineOptions(runner=runner, **options)
+            with beam.Pipeline(options=flags) as pipeline:
                 (
                     pipeline
                     | beam.Create(jobs)
