@@ -188,7 +188,7 @@ class Interrupts:
 @pytest.mark.parametrize(
     "number, run, error, message",
     [
-        (signal.SIGINT, None, KeyboardInterrupt, ""),
+        (signal.SIGINT, None, KeyboardInterrupt, None),
         pytest.param(
             *(signal.SIGKILL, in_processes(2), RuntimeError),
             "was killed.*call continues",
