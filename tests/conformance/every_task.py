@@ -76,7 +76,7 @@ def preprocessor(name, **values):
         parts["tokenizer"] = tokenizer(24)
     if "images" in case.names:
         parts["image_converter"] = kbt.BridgeTowerImageConverter(SIDE)
-    return case.preprocessor(**parts, **case.to_preprocess | values)
+    return case.preprocessor(**parts | case.to_preprocess | values)
 
 
 def make(name, backbone=None, **kwargs):

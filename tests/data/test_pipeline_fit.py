@@ -14,6 +14,7 @@ from builders import preprocessor
 from builders import shallow
 from builders import slow_on
 from builders import some_everywhere
+from builders import tokenizer
 from miniatures import WRITERS
 from miniatures import built
 from miniatures import opened
@@ -45,7 +46,10 @@ def task_of(name, labels):
     """Return a small task with the labels of some records."""
     case = every_task.TASKS[name]
     named = {"answers", "labels"} & set(case.to_preprocess)
-    built = every_task.preprocessor(name, **dict.fromkeys(named, labels))
+    values = dict.fromkeys(named, labels)
+    if "text" in case.names:
+        values["tokenizer"] = tokenizer()
+    built = every_task.preprocessor(name, **values)
     return case.task(shallow(), built, **case.values)
 
 
