@@ -42,7 +42,7 @@ IDENTITY, ENDS, RANKS, SURVIVAL, CHECKS = (
 )
 DAMAGE, PICTURES, TABLES = (
     f"data/test_{name}.py::test_"
-    for name in ("pipeline_damage", "pictures_of_runs", "own_tables")
+    for name in ("pipeline_damage", "pictures_of_runs", "own_data")
 )
 SOURCES = "test_predict_sources.py::test_"
 TRAIN = RANKS + "two_processes_train"

@@ -48,27 +48,23 @@ def samples(shard, count=12, faults=False):
             "txt": text.encode(),
         }
         if faults:
-            _spoil(files, number)
-        yield key, files
+            files |= _spoilt(files, number)
+        yield key, {k: data for k, data in files.items() if data is not None}
 
 
-def _spoil(files, number):
-    if number == 3:
-        files["jpg"] = files["jpg"][:30]
-    elif number == 4:
-        files["txt"] = b" "
-    elif number == 5:
-        # As good as a .txt.
-        del files["txt"]
-    elif number == 6:
-        del files["jpg"]
-    elif number == 7:
-        files["json"] = b"{"
-    elif number == 8:
+def _spoilt(files, number):
+    """The files that a number changes."""
+    return {
+        3: {"jpg": files["jpg"][:30]},
+        4: {"txt": b" "},
+        # The JSON has it too.
+        5: {"txt": None},
+        6: {"jpg": None},
+        7: {"json": b"{"},
         # Longer than the model reads.
-        files["txt"] *= 20
-    elif number == 9:
-        files["txt"] = b"\xff"
+        8: {"txt": files["txt"] * 20},
+        9: {"txt": b"\xff"},
+    }.get(number, {})
 
 
 def write_tar(path, some):
