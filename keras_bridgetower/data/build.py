@@ -3,11 +3,9 @@
 The command line `keras-bridgetower data` calls these functions.
 """
 
-import inspect
 import sys
 
 from keras_bridgetower.checks import check_choice
-from keras_bridgetower.checks import is_integer
 from keras_bridgetower.data.datasets import by_name
 from keras_bridgetower.data.records import write
 
@@ -28,9 +26,7 @@ def open_original(name, root, options=(), protocol="honest"):
     Raises:
         ValueError: an unknown name, option or protocol, or a wrong value.
     """
-    check_choice("name", name, sorted(by_name.DATASETS))
-    values = _parse_options(by_name.DATASETS[name], options)
-    data = by_name.open_dataset(name, root, **values)
+    data = by_name.open_dataset(name, root, **_parse_options(options))
     check_choice("protocol", protocol, sorted(data.protocols))
     return data
 
@@ -65,22 +61,12 @@ def build_splits(data, folder, protocol, splits, on_left_out, **options):
                 on_left_out(key, reason)
 
 
-def _parse_options(kind, options):
-    """Parse `KEY=VALUE`s, to ints where the default of the argument is one."""
-    known = inspect.signature(kind).parameters
-    values = {}
+def _parse_options(options):
+    """Parse `KEY=VALUE`s, to a dict."""
     for option in options:
-        key, equals, value = option.partition("=")
-        if not equals:
+        if "=" not in option:
             raise ValueError(f"--set must be KEY=VALUE. Received: {option!r}")
-        try:
-            number = key in known and is_integer(known[key].default)
-            values[key] = int(value) if number else value
-        except ValueError as error:
-            raise ValueError(
-                f"--set {key} must be a whole number. Received: {option!r}"
-            ) from error
-    return values
+    return dict(option.split("=", 1) for option in options)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def test_options_of_a_data_set(run, tmp_path):
     printed = run("build", "vgqa", root, *split, *options, folder)
     assert "validation: " in printed and "train: " not in printed
     for changes, message in (
-        ((*options[:2], "--set", "min_count=two"), "--set min_count must be"),
+        ((*options[:2], "--set", "min_count=two"), "int() with base 10: 'two'"),
         (("--set", "coco"), "--set must be KEY=VALUE. Received: 'coco'"),
         ((*options[:2], "--set", "mincount=2"), "options of 'vgqa' must be"),
     ):
