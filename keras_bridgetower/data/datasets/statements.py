@@ -63,8 +63,8 @@ class SNLIVE(DataSet):
             text = row["sentence2"].strip()
             sample = Sample(f"{part}-{number}", text, (label,))
             key = next((k for k in _IMAGE_KEYS if k in row), _IMAGE_KEYS[0])
-            check_row(path, number, row, {key: str})
-            image = row[key].removesuffix(".jpg")
+            check_row(path, number, row, {key: (str, int)})
+            image = str(row[key]).removesuffix(".jpg")
             samples.setdefault(image, []).append(sample)
         for image, of_picture in samples.items():
             picture = self.picture_in(folder, f"{image}.jpg")
