@@ -90,7 +90,7 @@ def _is_shard(shard):
         and _is_count(records, _MOST_RECORDS)
         and _is_count(samples, _LARGEST)
         and _is_count(size, _LARGEST)
-        and records <= samples <= max(records, size)
+        and records <= samples
         and all(_is_count(n, samples) for n in shard["sources"].values())
     )
 
