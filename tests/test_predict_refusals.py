@@ -124,7 +124,7 @@ def test_settings_that_fail_for_every_row(folder, tmp_path, opened):
             predicting.check_request(task, texts, top_k)
     with (
         pytest.warns(UserWarning, match="1 of 1 texts cut"),
-        pytest.raises(predicting.UnfitSetting, match="every <mask> within"),
+        pytest.raises(predicting.UnfitSetting, match="<mask> .* within"),
     ):
         predicting.check_request(mlm, ["so " * 200 + blank])
     predicting.check_request(mlm, [blank], tokens)
