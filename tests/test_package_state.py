@@ -24,6 +24,8 @@ FOREIGN = {
     *(("torch", "_foreach_"), ("os", "_exit")),
     # TensorFlow; without it the labels of a stream are unknown.
     ("dataset", "_input_dataset"),
+    # Gradio, of one version; by it the page tells its components apart.
+    ("shown[0]", "_id"),
 }
 # Private names of Keras that our subclasses override or set, and why.
 OVERRIDDEN = {
