@@ -64,8 +64,8 @@ def test_gallery_page_has_all_examples():
 @pytest.mark.slow
 def test_ask(tmp_path):
     printed = run("ask.py", cwd=tmp_path)
-    assert "what color is the shape?  ->  blue" in printed
-    assert "what color is the shape?  ->  red" in printed
+    assert "duck.png: what kind of thing is it?  ->  bird" in printed
+    assert "grapes.png: what color is it mostly?  ->  purple" in printed
     with Image.open(tmp_path / "out/ask/attention.png") as picture:
         assert picture.size == (1100, 350)
         assert len(picture.convert("L").getcolors()) > 20
