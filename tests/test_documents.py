@@ -74,17 +74,12 @@ def test_few_blocks_are_not_run():
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_of_a_page_exist(page):
-    for _, code in blocks(page, "sh"):
-        for path in re.findall(r"python ((?:examples|tools)/\S+\.py)", code):
-            assert (ROOT / path).is_file(), path
-        for module in re.findall(r"python -m (keras_bridgetower\S+)", code):
-            assert importlib.util.find_spec(module), module
-
-
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_words_of_the_command_line_exist(page):
-    """Each command in a block of a page, and its options."""
+    """Each script and command in a block of a page, and its options."""
     shell = "".join(code for _, code in blocks(page, "sh"))
+    for path in re.findall(r"python ((?:examples|tools)/\S+\.py)", shell):
+        assert (ROOT / path).is_file(), path
+    for module in re.findall(r"python -m (keras_bridgetower\S+)", shell):
+        assert importlib.util.find_spec(module), module
     shell = shell.replace("\\\n", " ")
     for line in re.findall(r"keras-bridgetower ([^|\n]+)", shell):
         command = typer.main.get_command(main.application())

@@ -135,19 +135,19 @@ def test_texts_without_a_word_are_refused(picture):
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["what colour is it mostly?", "un café, don't 🐙 strawberries", "a"],
+    "preset, words",
+    [
+        ("vqa", "what colour is it mostly?"),
+        ("vqa", "un café, don't 🐙 strawberries"),
+        ("vqa", "a"),
+        ("mlm", "a <mask> . circle <mask>"),
+    ],
 )
-def test_words_are_whole(opened, picture, text):
-    found = look.look(opened, picture, text, f"{EMOJI}_vqa", 1)
-    assert found.words == text.split()
+def test_words_are_whole(opened, picture, preset, words):
+    text = words.replace(" .", ".").replace("circle <", "circle<")
+    found = look.look(opened, picture, text, f"{EMOJI}_{preset}", 1)
+    assert found.words == words.split()
     assert len(found.weights) == len(found.words)
-
-
-def test_a_mask_is_a_word(opened, picture):
-    text = "a <mask>. circle<mask>"
-    found = look.look(opened, picture, text, f"{EMOJI}_mlm", 1)
-    assert found.words == ["a", "<mask>", ".", "circle", "<mask>"]
 
 
 def test_overlay_colors_large_weights():
