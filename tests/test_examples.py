@@ -205,39 +205,26 @@ def test_recipe_on_own_data(tmp_path, monkeypatch, capsys):
     """Of two folders, one for training alone, the other's test unlabelled."""
     rows = [streams.record("vqa", number) for number in range(4)]
     streams.write(tmp_path / "more", rows, num_shards=1)
-    for split in ("train", "validation", "test"):
-        made = [
-            dataclasses.replace(
-                row,
-                samples=tuple(
-                    dataclasses.replace(sample, labels=(), scores=())
-                    if split == "test"
-                    else sample
-                    for sample in row.samples
-                ),
-            )
-            for row in rows
-        ]
-        write_shards(
-            tmp_path / "own",
-            split,
-            made,
-            task="vqa",
-            labels=ANSWERS,
-            definition="made by a test",
+    bare = [
+        dataclasses.replace(
+            row,
+            samples=tuple(
+                dataclasses.replace(sample, labels=(), scores=())
+                for sample in row.samples
+            ),
         )
+        for row in rows
+    ]
+    told = {"task": "vqa", "labels": ANSWERS, "definition": "made by a test"}
+    for split, made in (("train", rows), ("validation", rows), ("test", bare)):
+        write_shards(tmp_path / "own", split, made, **told)
     # Outside the clone, and nothing of it is imported but the package.
     monkeypatch.chdir(tmp_path)
     changes = "steps=6", "batch_size=4", "image_size=64", "text_length=32"
     code = cli.main(
         [
             *("train", "vqa_base", "--init", "bridgetower_tiny_easy_vqa"),
-            *(
-                "--data",
-                str(tmp_path / "own"),
-                "--data",
-                str(tmp_path / "more"),
-            ),
+            *(f"--data={tmp_path / name}" for name in ("own", "more")),
             *(word for change in changes for word in ("--set", change)),
         ]
     )
