@@ -101,7 +101,7 @@ def test_evaluate(run, records):
     plain = run(*words, "--split", "train").out
     assert plain == f"train\tvqa_score\t{wanted:.5f}\n"
     said = run(*words, "--split", "test", code=1)
-    assert "those of the data set: train, validation" in said.err
+    assert "`splits`" in said.err and "'train', 'validation'" in said.err
     said = run(*words, "--recipe", "nlvr2_base", code=1)
     assert "must be of the records' task, 'vqa'" in said.err
 
