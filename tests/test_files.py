@@ -206,3 +206,9 @@ def test_links_to_the_blobs_of_a_hub_cache_stay_inside(tmp_path):
         below = files.Below(folder)
         assert not below.leads_out(snapshot / "a.jpg")
         assert below.leads_out(snapshot / "b.jpg")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self"), reason="no such kernel")
+def test_files_of_the_kernel_are_rejected():
+    with pytest.raises(ValueError, match="a file of the kernel"):
+        files.open_regular("/proc/self/status")

@@ -81,6 +81,8 @@ def test_every_task_loads_and_agrees(task, path):
     state = official.save(path, task)
     checkpoint = authors.read(path)
     assert tuple(checkpoint.heads) == TASKS[task]
+    mode = "crop" if task == "pretrain" else "squash"
+    assert checkpoint.processors[1].mode == mode
     backbone, heads = checkpoint.build()
     mine, theirs = peer.inputs(peer.SMALL)
     out = {k: array(v) for k, v in backbone(mine, training=False).items()}
@@ -330,7 +332,7 @@ def test_bad_state_dicts(change, found, path):
         ({"drop_rate": float("nan")}, "`dropout`"),
         ({"drop_rate": [[[1]]]}, "`dropout`"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:30],
 )
 def test_bad_hyper_parameters(config, shown, path):
     with pytest.raises(ConversionError, match=shown) as error:

@@ -72,6 +72,11 @@ def test_the_opcodes_written_here_make_a_tensor(path):
     )
 
 
+def test_an_axis_of_one_element_may_have_any_stride(path):
+    write(path, state(tensor(shape=(2, 1), strides=(1, 2**62))))
+    archives.assert_same(open_tensors(path), {"odd": torch.zeros(2, 1)})
+
+
 SHAPES = {
     "negative": tensor(shape=(-2,)),
     "negative_offset": tensor(offset=-1),
