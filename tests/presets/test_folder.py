@@ -177,7 +177,6 @@ SIZES = {
     "pictures": sizes("image_encoder", image_shape=LARGE_IMAGE),
     "patches": sizes("image_encoder", image_shape=LARGE_IMAGE, patch_size=4096),
     "image": sizes("image_encoder", intermediate_dim=1_000_000),
-    "text": sizes("text_encoder", intermediate_dim=1_000_000),
     "positions": sizes("text_encoder", max_sequence_length=100_000),
     "tokens": sizes("text_encoder", vocabulary_size=1_000_000),
     "inner width": sizes(intermediate_dim=1_000_000),
@@ -190,11 +189,9 @@ SIZES = {
 # Others are refused before anything is built.
 ABSURD = [
     sizes("text_encoder", num_layers=100_000),
-    sizes("image_encoder", num_layers=999),
     sizes("text_encoder", hidden_dim=65_536),
     sizes("text_encoder", vocabulary_size=10**300),
     sizes(hidden_dim=99_999),
-    sizes(num_layers=100_000),
     sizes("image_encoder", image_shape=[10**9, 10**9, 3]),
 ]
 
