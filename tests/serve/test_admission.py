@@ -25,9 +25,13 @@ class Asked:
             "headers": [(b"authorization", b"Bearer key"), *headers],
         }
         self._parts = list(parts)
+        self.leaves = asyncio.Event()
         self.sent = []
 
     async def receive(self):
+        if not self._parts:
+            await self.leaves.wait()
+            return {"type": "http.disconnect"}
         part = self._parts.pop(0)
         return {
             "type": "http.request",
@@ -123,16 +127,24 @@ def test_time_in_the_queue_counts():
     run(check)
 
 
-def test_work_of_a_disconnected_client_is_cancelled():
+@pytest.mark.parametrize("by", ["its client", "the server"])
+def test_ended_work_is_cancelled(by):
     async def check():
-        app = App()
+        app, request = App(), Asked()
         admit = admission(app)
-        task = asyncio.create_task(asked(admit))
+        task = asyncio.create_task(
+            admit(request.scope, request.receive, request.send)
+        )
         await asyncio.sleep(0.01)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        if by == "its client":
+            request.leaves.set()
             await task
-        assert (app.cancelled, admit.present) == (1, 0)
+        else:
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert (app.cancelled, app.running, admit.present) == (1, 0, 0)
+        assert request.sent == []
 
     run(check)
 

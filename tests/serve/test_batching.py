@@ -11,7 +11,7 @@ from builders import FASTEST
 from keras_bridgetower.apps.serve.batching import BatchedPreset
 from keras_bridgetower.apps.serve.errors import Refused
 from keras_bridgetower.apps.serve.inputs import ToFind
-from keras_bridgetower.apps.serve.inputs import ToMatch
+from keras_bridgetower.apps.serve.inputs import ToPredict
 from keras_bridgetower.apps.serve.plan import Limits
 
 pytestmark = FASTEST
@@ -231,7 +231,9 @@ async def search_runs(preset, scores):
 def test_a_search_runs_in_the_batches_of_others():
     async def check(preset, scores, index):
         search = await search_runs(preset, scores)
-        other = asyncio.create_task(preset.ask("score", [ToMatch("99", "b")]))
+        other = asyncio.create_task(
+            preset.ask("score", [ToPredict(image="99", text="b")])
+        )
         await asyncio.sleep(0.01)
         scores.go.set()
         assert await other == [99.0]
@@ -251,7 +253,9 @@ def test_search_of_an_ended_request_ends():
             await asyncio.sleep(0.001)
         assert isinstance(index.ended, concurrent.futures.CancelledError)
         scores.go.set()
-        assert await preset.ask("score", [ToMatch("99", "b")]) == [99.0]
+        assert await preset.ask("score", [ToPredict(image="99", text="b")]) == [
+            99.0
+        ]
         assert scores.batches == [["0", "1", "2", "3"], ["99"]]
 
     run_search(check)
@@ -264,7 +268,7 @@ def test_search_of_an_ended_request_ends():
 def test_the_pixels_of_a_request_are_bounded(images, refused):
     async def check(preset, scores, index):
         scores.go.set()
-        asked = [ToMatch(image, "a") for image in images.split()]
+        asked = [ToPredict(image=image, text="a") for image in images.split()]
         found = await preset.ask("score", asked)
         assert isinstance(found[0], Refused) == refused
         if refused:

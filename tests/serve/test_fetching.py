@@ -12,7 +12,7 @@ from builders import FASTEST
 pytest.importorskip("aiohttp", reason="the extra `serve`")
 
 from keras_bridgetower.apps.serve.errors import RequestError
-from keras_bridgetower.apps.serve.pictures import PictureFetcher
+from keras_bridgetower.apps.serve.pictures import PictureReader
 from keras_bridgetower.apps.serve.pictures import is_public
 from keras_bridgetower.apps.serve.plan import Limits
 
@@ -57,7 +57,7 @@ def fetch(url, port, hosts=("localhost",), is_allowed=None):
     limits = Limits(
         picture_hosts=hosts, picture_bytes=1000, picture_seconds=0.3
     )
-    fetcher = PictureFetcher(
+    fetcher = PictureReader(
         limits, is_allowed or is_public, {"http": port, "https": 443}
     )
     Host.asked.clear()

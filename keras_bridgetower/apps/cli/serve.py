@@ -53,8 +53,7 @@ def _load_in_worker(debug):
 def _by_ray(plan, host, port, ready, debug):
     from keras_bridgetower.apps.serve import on_ray
 
-    shown = on_ray.EVERYTHING if debug else on_ray.ERRORS
-    on_ray.run(plan, host, port, ready, shown)
+    on_ray.run(plan, host, port, ready, debug)
 
 
 ENGINES = {Engine.uvicorn: _by_uvicorn, Engine.ray: _by_ray}

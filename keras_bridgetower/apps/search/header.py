@@ -13,28 +13,6 @@ _FIELDS = {
 }
 
 
-def new_header(store, models, vectors):
-    """Build the header of an empty index.
-
-    Args:
-        store: `Store`.
-        models: `SearchModels`.
-        vectors: str, see `SearchModels.identity`.
-
-    Returns:
-        dict of plain values.
-    """
-    return {
-        "format": FORMAT,
-        "store": store.kind,
-        "preset": models.preset,
-        "dtype": models.dtype,
-        **models.identity(vectors),
-        # True once a run of `index` has finished.
-        "whole": False,
-    }
-
-
 def needed_header(store):
     """Read the header of an index that must exist.
 
@@ -50,8 +28,8 @@ def needed_header(store):
     header = read_header(store)
     if header is None:
         raise ValueError(
-            "`store` must have an index. Make one first, with `index` and a "
-            f"folder of pictures. Received: {_named(store)}, without an index"
+            "`store` must have an index. Make one first, with `index`. "
+            f"Received: store={store.place!r}, without an index"
         )
     return header
 
@@ -73,9 +51,9 @@ def read_header(store):
         return None
     if header.get("format") != FORMAT:
         raise ValueError(
-            f"`store` must have an index of format {FORMAT}. Index the "
-            f"pictures again into another store. Received: {_named(store)} of "
-            f"format {header.get('format')!r}"
+            f"`store` must have an index of format {FORMAT}. Index again into "
+            f"another store. Received: store={store.place!r} of format "
+            f"{header.get('format')!r}"
         )
     wrong = [
         name
@@ -84,9 +62,8 @@ def read_header(store):
     ]
     if wrong:
         raise ValueError(
-            "`store` must have a complete header. It is damaged: delete the "
-            f"store and index again. Received: {_named(store)}, whose header "
-            f"has no valid {', '.join(wrong)}"
+            "`store` must have a complete header. Delete it and index again. "
+            f"Received: store={store.place!r} without valid {', '.join(wrong)}"
         )
     return header
 
@@ -110,10 +87,9 @@ def check_model(store, header, models):
         if "dtype" in header:
             opened += f" and dtype={header['dtype']!r}"
         raise ValueError(
-            "`store` must be an index of the same model: vectors of two "
-            f"models cannot be compared. Open it with {opened}, or index the "
-            f"pictures again into another store. Received: {_named(store)}, "
-            f"differing in (index, now): {other}"
+            "`store` must be an index of the same model. Open it with "
+            f"{opened}, or index again into another store. Received: "
+            f"store={store.place!r}, differing in (index, now): {other}"
         )
 
 
@@ -123,12 +99,8 @@ def check_whole(store, header):
         raise ValueError(
             "`store` must be a complete index. Run `index` with its pictures "
             "again: it resumes where it was interrupted. Received: "
-            f"{_named(store)}, which has {store.count()} pictures so far"
+            f"store={store.place!r}, which has {store.count()} pictures so far"
         )
-
-
-def _named(store):
-    return f"store={store.place!r}"
 
 
 def info(store):
@@ -154,10 +126,6 @@ def info(store):
     ```
     """
     with opened(store) as store:
-        header = dict(needed_header(store))
-        del header["format"]
-        return {
-            **header,
-            "pictures": store.count(),
-            "ann": store.has_ann(),
-        }
+        header = needed_header(store)
+        facts = {"pictures": store.count(), "ann": store.has_ann()}
+        return {k: v for k, v in header.items() if k != "format"} | facts

@@ -5,6 +5,8 @@ import time
 
 import numpy as np
 
+from keras_bridgetower.apps.predict.batches import each_or_refused
+from keras_bridgetower.apps.predict.batches import read_ahead
 from keras_bridgetower.apps.predict.rows import UNREADABLE_FOLDER
 from keras_bridgetower.apps.search.reading import KnownPictures
 from keras_bridgetower.apps.search.reading import PictureReader
@@ -108,10 +110,12 @@ def write_index(
         converter = models.contrastive.needed_preprocessor().image_converter
         reader = PictureReader(source, converter, known)
         run = _Run(store, models, reader, vectors, batch_size, save_every)
-        reading = reader.read(rows, ahead=2 * batch_size)
-        for done, read in enumerate(reading, 1):
-            run.take(read)
-            if tell and done % batch_size == 0 and done < rows.count:
+        done = 0
+        for batch in read_ahead(rows, batch_size, reader.read):
+            for read in batch:
+                run.take(read)
+            done += len(batch)
+            if tell and done < rows.count:
                 tell(run.progress(done, rows.count))
         run.finish()
         if tell:
@@ -149,18 +153,18 @@ def _gone(known, run, source, unseen):
     is_own = belongs_to(full_path(source))
     # Files that were moved here, even by an interrupted run.
     kept = {known.content(known[id]) for id in run.kept}
-    gone = []
-    for id, picture in known.items():
-        if id in run.present:
-            continue
+
+    def leaves(picture):
         own = is_own(picture)
         # An unreadable folder may still contain its pictures.
-        leaves = id in run.refused or (own and not unseen)
-        if not leaves and (own or known.content(picture) in kept):
-            leaves = file_is_gone(picture.file)
-        if leaves:
-            gone.append(id)
-    return gone
+        if picture.id in run.refused or (own and not unseen):
+            return True
+        moved = known.content(picture) in kept
+        return (own or moved) and file_is_gone(picture.file)
+
+    return [
+        p.id for p in known.values() if p.id not in run.present and leaves(p)
+    ]
 
 
 class _Run:
@@ -189,21 +193,21 @@ class _Run:
 
     def take(self, read):
         """Process the next `ReadPicture`."""
-        if read.error is not None:
-            self._refuse(read, read.error)
-        elif read.stored.id in self.present:
-            self._refuse(read, "the source has the same row before")
-        elif read.equal is not None:
-            self.present.add(read.stored.id)
+        id, error = read.stored.id, read.error
+        if error is None and id in self.present:
+            error = "the source has the same row before"
+        if error is not None:
+            self._refuse(read, error)
+            return
+        self.present.add(id)
+        if read.equal is not None:
             self._copies.append(read)
             if len(self._copies) == self._save_every:
                 self._copy()
         elif read.image is None:
-            self.present.add(read.stored.id)
-            self.kept.add(read.stored.id)
+            self.kept.add(id)
             self.unchanged += 1
         else:
-            self.present.add(read.stored.id)
             self._read.append(read)
             if len(self._read) == self._batch_size:
                 self._embed()
@@ -211,8 +215,7 @@ class _Run:
     def finish(self):
         """Embed and write the remaining pictures."""
         self._copy()
-        if self._read:
-            self._embed()
+        self._embed()
         self._save()
 
     def _embed(self):
@@ -260,21 +263,22 @@ class _Run:
 
     def _embedded(self, some):
         """Return `(StoredPicture, vector)` of the pictures without errors."""
+        pairs = []
+        found = each_or_refused(self._vectors, some, lambda error: error)
+        for read, vector in zip(some, found, strict=True):
+            if isinstance(vector, ValueError):
+                self.present.discard(read.stored.id)
+                self._refuse(read, str(vector))
+            else:
+                pairs.append((read.stored, vector))
+        self.embedded += len(pairs)
+        return pairs
+
+    def _vectors(self, some):
         inputs = {"images": [read.image for read in some]}
         if self._fused:
             inputs["texts"] = [read.stored.text for read in some]
-        try:
-            vectors = self._models.embed(self._batch_size, **inputs)
-        except ValueError as error:
-            if len(some) == 1:
-                self.present.discard(some[0].stored.id)
-                self._refuse(some[0], str(error))
-                return []
-            # Finds the pictures at fault one by one.
-            return [pair for read in some for pair in self._embedded([read])]
-        self.embedded += len(some)
-        stored = [read.stored for read in some]
-        return list(zip(stored, vectors, strict=True))
+        return list(self._models.embed(self._batch_size, **inputs))
 
     def _refuse(self, read, error):
         self.refused.add(read.stored.id)

@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_bridgetower import BridgeTowerContrastive
 from keras_bridgetower import BridgeTowerRetrieval
+from keras_bridgetower.apps.predict.batches import each_or_refused
 from keras_bridgetower.apps.predict.identity import compute_dtype
 from keras_bridgetower.apps.predict.identity import model_checksum
 from keras_bridgetower.apps.predict.identity import picture_reading
@@ -78,7 +79,15 @@ class SearchModels:
         contrastive = BridgeTowerContrastive.from_preset(folder, **kwargs)
         retrieval = None
         if {"itm", "rank"} & set(named_heads(preset, saved)):
-            retrieval = _matching(folder, saved, contrastive, kwargs)
+            objective = "ranking" if "rank" in saved else "random_negatives"
+            retrieval = task_around(
+                contrastive.backbone,
+                BridgeTowerRetrieval,
+                folder,
+                saved,
+                {"objective": objective},
+                kwargs,
+            )
         return cls(contrastive, retrieval, preset_name(preset), long_texts)
 
     @property
@@ -168,25 +177,16 @@ class SearchModels:
             list, for each file the logit of "match", a float, or the
             ValueError for which it cannot be read.
         """
+
+        def score(paths):
+            pictures = [open_image(path, "image") for path in paths]
+            return self.retrieval.score(pictures, text, batch_size).tolist()
+
         found = []
         for start in range(0, len(paths), batch_size):
-            part = [_opened(x) for x in paths[start : start + batch_size]]
-            good = [x for x in part if not isinstance(x, ValueError)]
-            logits = iter(())
-            if good:
-                logits = iter(self.retrieval.score(good, text, batch_size))
-            found += [
-                x if isinstance(x, ValueError) else float(next(logits))
-                for x in part
-            ]
+            part = paths[start : start + batch_size]
+            found += each_or_refused(score, part, lambda error: error)
         return found
-
-
-def _opened(path):
-    try:
-        return open_image(path, "image")
-    except ValueError as error:
-        return error
 
 
 def preset_name(preset):
@@ -206,21 +206,24 @@ def _no_head(preset):
     )
 
 
-def _matching(folder, saved, contrastive, reading):
-    """The matching task of a preset, around the backbone of another task."""
-    objective = "ranking" if "rank" in saved else "random_negatives"
-    backbone = contrastive.backbone
-    reading = {
-        name: reading.get(name)
-        for name in ("image_size", "image_mode", "sequence_length")
-    }
+def task_around(backbone, cls, folder, saved, values, reading=None):
+    """Open a task of a preset around the backbone of another task.
+
+    Args:
+        backbone: the backbone.
+        cls: the task class.
+        folder: `PresetFolder`.
+        saved: dict, the heads of the preset.
+        values: dict, constructor values of the task.
+        reading: dict of `image_size`, `image_mode` and `sequence_length`; the
+            preset's own where it has none.
+    """
+    names = ("image_size", "image_mode", "sequence_length")
+    reading = {name: (reading or {}).get(name) for name in names}
     preprocessor = preset_io.preprocessor_of(
-        BridgeTowerRetrieval,
-        folder,
-        reading,
-        {"objective": objective},
-        backbone,
+        cls, folder, reading, values, backbone
     )
-    task = BridgeTowerRetrieval(backbone, preprocessor, objective)
+    with head_table.awaiting(saved, folder.room_for_heads()):
+        task = cls(backbone, preprocessor, **values)
     preset_io.load_heads(task, folder, saved, random_heads=False)
     return task

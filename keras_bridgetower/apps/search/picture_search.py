@@ -9,10 +9,10 @@ import threading
 import warnings
 
 from keras_bridgetower.apps.predict.rows import open_rows
+from keras_bridgetower.apps.search.header import FORMAT
 from keras_bridgetower.apps.search.header import check_model
 from keras_bridgetower.apps.search.header import check_whole
 from keras_bridgetower.apps.search.header import needed_header
-from keras_bridgetower.apps.search.header import new_header
 from keras_bridgetower.apps.search.header import read_header
 from keras_bridgetower.apps.search.indexing import write_index
 from keras_bridgetower.apps.search.models import SearchModels
@@ -150,7 +150,16 @@ class PictureSearch:
         models = self.models
         models.check_kind(vectors)
         if read_header(self.store) is None:
-            self.store.create(new_header(self.store, models, vectors))
+            header = {
+                "format": FORMAT,
+                "store": self.store.kind,
+                "preset": models.preset,
+                "dtype": models.dtype,
+                **models.identity(vectors),
+                # True once a run of `index` has finished.
+                "whole": False,
+            }
+            self.store.create(header)
         header = needed_header(self.store)
         if header["vectors"] != vectors:
             raise ValueError(
@@ -195,15 +204,23 @@ class PictureSearch:
         header = needed_header(self.store)
         check_whole(self.store, header)
         self._check(header)
-        return answer(
-            self.store, self.models, text, image, top_k, rerank, batch_size
-        )
+        check_count("top_k", top_k)
+        check_count("batch_size", batch_size)
+        if not is_integer(rerank) or rerank < 0:
+            raise ValueError(
+                f"`rerank` must be an integer from 0. Received: {rerank=}"
+            )
+        vector = self.models.embed_query(text, image)
+        if text is None or self.models.retrieval is None:
+            rerank = 0
+        hits = _nearest(self.store, vector, max(top_k, rerank))
+        first = _reranked(self.models, hits[:rerank], text, batch_size)
+        return [*first, *hits[rerank:]][:top_k]
 
     def _left_of(self, source):
         """Return a hint about the indexed pictures of a missing source."""
-        if self.store.header() is None:
-            return ""
-        left = sum(map(belongs_to(full_path(source)), self.store.pictures()))
+        pictures = self.store.pictures() if self.store.header() else ()
+        left = sum(map(belongs_to(full_path(source)), pictures))
         if not left:
             return ""
         return (
@@ -251,23 +268,6 @@ class Hit:
     folder: str = ""
 
 
-def answer(store, models, text, image, top_k, rerank, batch_size):
-    """Return the hits of `PictureSearch.query`, best first."""
-    check_count("top_k", top_k)
-    check_count("batch_size", batch_size)
-    if not is_integer(rerank) or rerank < 0:
-        raise ValueError(
-            "`rerank` must be an integer of at least 0, the number of pictures "
-            f"that the matching head reranks. Received: rerank={rerank!r}"
-        )
-    vector = models.embed_query(text, image)
-    if text is None or models.retrieval is None:
-        rerank = 0
-    hits = _nearest(store, vector, max(top_k, rerank))
-    first, rest = hits[:rerank], hits[rerank:]
-    return [*_reranked(models, first, text, batch_size), *rest][:top_k]
-
-
 def _nearest(store, vector, count):
     """Find the nearest distinct pictures whose files exist, as `Hit`s."""
     limit = count
@@ -296,7 +296,7 @@ def _nearest(store, vector, count):
             "Pictures were left out because their files are gone: "
             f"{len(gone)}, such as {gone[0]!r}. Index their folder again, or "
             "remove them with `prune`.",
-            stacklevel=4,
+            stacklevel=3,
         )
     return list(hits.values())
 

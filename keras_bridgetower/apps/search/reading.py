@@ -1,11 +1,8 @@
-"""Read the pictures of a folder or table in threads while a model runs."""
+"""Read the pictures of a folder or table, and compare them with an index."""
 
-import collections
-import concurrent.futures
 import dataclasses
 import hashlib
 import io
-import itertools
 import os
 import pathlib
 import uuid
@@ -66,7 +63,7 @@ class KnownPictures(dict):
 
 
 class PictureReader:
-    """Read the rows of a source in order, some rows ahead.
+    """Read the pictures of the rows of a source.
 
     Args:
         source: path of the folder or table.
@@ -81,31 +78,8 @@ class PictureReader:
         self._converter = converter
         self._known = known
 
-    def read(self, rows, ahead):
-        """Iterate over rows and read up to `ahead` of them at a time.
-
-        Args:
-            rows: iterable of `Row`.
-            ahead: int.
-
-        Yields:
-            `ReadPicture`.
-        """
-        rows = iter(rows)
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            waiting = collections.deque(
-                pool.submit(self._read, row)
-                for row in itertools.islice(rows, ahead)
-            )
-            while waiting:
-                found = waiting.popleft().result()
-                waiting.extend(
-                    pool.submit(self._read, row)
-                    for row in itertools.islice(rows, 1)
-                )
-                yield found
-
-    def _read(self, row):
+    def read(self, row):
+        """Read a `Row`. Return a `ReadPicture`."""
         stored = self._stored(row)
         if row.error:
             return ReadPicture(stored, error=row.error)

@@ -1,19 +1,28 @@
 """Admit requests: host, key, size, queue, time. Stop work for gone clients."""
 
 import asyncio
-import contextlib
 import hmac
-import json
-import time
+
+from starlette.responses import JSONResponse
 
 from keras_bridgetower.apps.hosts import is_known_host
 from keras_bridgetower.apps.serve.errors import RequestError
+from keras_bridgetower.apps.serve.errors import TooManyRequests
 from keras_bridgetower.apps.serve.errors import error_body
 from keras_bridgetower.apps.serve.errors import unexpected_error
 
 # Answered at once and without a key.
 READY = "/ready"
-OPEN = ("/health", READY, "/v1/health_check")
+ALIVE = ("/health", "/v1/health_check")
+OPEN = (*ALIVE, READY)
+_RETRY = {"retry-after": "1"}
+# Headers of errors, by their status.
+_HEADERS = {
+    401: {"www-authenticate": "Bearer"},
+    408: {"connection": "close"},
+    429: _RETRY,
+    503: _RETRY,
+}
 
 
 class Admission:
@@ -56,58 +65,49 @@ class Admission:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
-        answer = _Answer(send)
-        try:
-            await self._admitted(scope, receive, answer)
-        except RequestError as error:
-            await answer.refuse(error)
-        except Exception as error:
-            await answer.refuse(unexpected_error(error))
-        finally:
-            path = scope["path"]
-            route = path if path in self._routes else "other"
-            self._metrics.requests.labels(route, answer.status).inc()
-            self._metrics.seconds.labels(route).observe(
-                time.perf_counter() - started
-            )
+        path, answer = scope["path"], _Answer(send)
+        route = path if path in self._routes else "other"
+        with self._metrics.seconds.labels(route).time():
+            try:
+                await self._admitted(scope, receive, answer)
+            except RequestError as error:
+                await answer.refuse(scope, receive, error)
+            except Exception as error:
+                error = unexpected_error(error)
+                await answer.refuse(scope, receive, error)
+            finally:
+                self._metrics.requests.labels(route, answer.status).inc()
 
     async def _admitted(self, scope, receive, answer):
         path = scope["path"]
         self._check_hosts(scope["headers"])
-        if self.draining and path == READY:
+        if self.draining and path not in ALIVE:
             raise RequestError(503, "The server is stopping.")
         if path in OPEN:
             await self._app(scope, receive, answer.send)
             return
         headers = dict(scope["headers"])
         self._check_key(headers)
-        self._check_size(headers.get(b"content-length", b"0"))
-        if self.draining:
-            raise RequestError(503, "The server is stopping.")
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > self._limits.body_bytes:
+            raise self._too_large()
         self._check_queue()
         self.present += 1
-        self._metrics.present.set(self.present)
+        self._metrics.present.inc()
+        body = bytearray()
         try:
-            await self._in_time(scope, receive, answer)
-        finally:
-            self.present -= 1
-            self._metrics.present.set(self.present)
-
-    async def _in_time(self, scope, receive, answer):
-        try:
-            async with (
-                asyncio.timeout(self._limits.seconds),
-                self._body(receive) as body,
-            ):
-                # None if the client disconnected.
-                if body is not None:
-                    await self._in_turn(scope, body, receive, answer)
+            async with asyncio.timeout(self._limits.seconds):
+                if await self._receive_into(body, receive):
+                    await self._in_turn(scope, bytes(body), receive, answer)
         except TimeoutError:
             raise RequestError(
                 504,
                 f"There was no answer within {self._limits.seconds} seconds.",
             ) from None
+        finally:
+            self._held -= len(body)
+            self.present -= 1
+            self._metrics.present.dec()
 
     async def _in_turn(self, scope, body, receive, answer):
         self._check_queue()
@@ -119,19 +119,11 @@ class Admission:
 
         try:
             async with self._turns:
-                await self._app(scope, receive_again, answer.send)
+                await _while_connected(
+                    self._app(scope, receive_again, answer.send), receive
+                )
         finally:
             self._received -= 1
-
-    @contextlib.asynccontextmanager
-    async def _body(self, receive):
-        """Receive a body, whose bytes are counted until the context ends."""
-        body = bytearray()
-        try:
-            whole = await self._receive_into(body, receive)
-            yield bytes(body) if whole else None
-        finally:
-            self._held -= len(body)
 
     async def _receive_into(self, body, receive):
         """Receive a body in time. Return False if the client disconnected."""
@@ -154,13 +146,13 @@ class Admission:
                         raise self._too_large()
                     more = message.get("more_body")
         except TimeoutError:
-            if timeout in self._receiving:
-                raise RequestError(
-                    408,
-                    "The body must be sent within "
-                    f"{limits.body_seconds} seconds. Send a smaller one.",
-                ) from None
-            raise _too_many() from None
+            if timeout not in self._receiving:
+                raise TooManyRequests from None
+            raise RequestError(
+                408,
+                f"The body must be sent within {limits.body_seconds} seconds. "
+                "Send a smaller one.",
+            ) from None
         finally:
             self._receiving.pop(timeout, None)
         return True
@@ -179,7 +171,7 @@ class Admission:
 
     def _check_queue(self):
         if self._received >= self._limits.concurrency + self._limits.queue:
-            raise _too_many()
+            raise TooManyRequests
 
     def _check_hosts(self, headers):
         """Reject unknown hosts, against DNS rebinding by web pages."""
@@ -208,22 +200,12 @@ class Admission:
                 "`Authorization: Bearer KEY`.",
             )
 
-    def _check_size(self, length):
-        if not length.isdigit() or int(length) > self._limits.body_bytes:
-            raise self._too_large()
-
     def _too_large(self):
         return RequestError(
             413,
             f"The body must have at most {self._limits.body_bytes} bytes. "
             "Split it into several requests.",
         )
-
-
-def _too_many():
-    return RequestError(
-        429, "Too many requests are waiting. Try again in a second."
-    )
 
 
 class _Answer:
@@ -241,89 +223,29 @@ class _Answer:
             self.status = message["status"]
         await self._send(message)
 
-    async def refuse(self, error):
-        if self._begun:
-            return
-        body = json.dumps(error_body(error)).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-        ]
-        if error.status in (429, 503):
-            headers.append((b"retry-after", b"1"))
-        if error.status == 408:
-            headers.append((b"connection", b"close"))
-        if error.status == 401:
-            headers.append((b"www-authenticate", b"Bearer"))
-        await self.send(
-            {
-                "type": "http.response.start",
-                "status": error.status,
-                "headers": headers,
-            }
-        )
-        await self.send({"type": "http.response.body", "body": body})
+    async def refuse(self, scope, receive, error):
+        if not self._begun:
+            await error_response(error)(scope, receive, self.send)
 
 
-class EndsWithClient:
-    """ASGI middleware that cancels an application when its client disconnects.
+def error_response(error):
+    """Build the response of a `RequestError`."""
+    headers = _HEADERS.get(error.status)
+    return JSONResponse(error_body(error), error.status, headers)
 
-    Polls for disconnects, which ASGI reports only on receive.
 
-    Args:
-        app: an ASGI application that reads the body before it computes.
+async def _while_connected(work, receive):
+    """Run a coroutine; cancel it if the client disconnects first.
+
+    ASGI reports a disconnect on receive only, once the body was received.
     """
-
-    def __init__(self, app):
-        self._app = app
-
-    async def __call__(self, scope, receive, send):
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        client = _Client(receive, send)
-        try:
-            await self._app(scope, client.receive, client.send)
-        except asyncio.CancelledError:
-            if not client.gone:
-                raise
-            asyncio.current_task().uncancel()
-        finally:
-            client.forget()
-
-
-class _Client:
-    """A client, watched from the end of its body to the end of the response."""
-
-    def __init__(self, receive, send):
-        self._receive = receive
-        self._send = send
-        self._work = asyncio.current_task()
-        self._watch = None
-        self._answered = False
-        self.gone = False
-
-    async def receive(self):
-        if self._watch is not None:
-            return await asyncio.shield(self._watch)
-        message = await self._receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            self._watch = asyncio.create_task(self._until_gone())
-        return message
-
-    async def send(self, message):
-        if message["type"] == "http.response.body":
-            self._answered = not message.get("more_body")
-        await self._send(message)
-
-    async def _until_gone(self):
-        message = await self._receive()
-        if not self._answered:
-            self.gone = True
-            self._work.cancel()
-        return message
-
-    def forget(self):
-        self._answered = True
-        if self._watch is not None:
-            self._watch.cancel()
+    work = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(receive())
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            await work
+    finally:
+        work.cancel()
+        gone.cancel()
+        await asyncio.gather(work, gone, return_exceptions=True)

@@ -7,27 +7,24 @@ from starlette.exceptions import HTTPException
 
 from keras_bridgetower.apps.serve import errors
 from keras_bridgetower.apps.serve.admission import Admission
-from keras_bridgetower.apps.serve.admission import EndsWithClient
+from keras_bridgetower.apps.serve.admission import error_response
 from keras_bridgetower.apps.serve.errors import RequestError
 from keras_bridgetower.apps.serve.routes import embeddings
 from keras_bridgetower.apps.serve.routes import rerank
-from keras_bridgetower.apps.serve.routes import search
-from keras_bridgetower.apps.serve.routes import state
 from keras_bridgetower.apps.serve.routes import tasks
 from keras_bridgetower.version import __version__
 
 # The routes are annotated as returning dict, so that pydantic writes the JSON,
 # which is many times faster for vectors.
-ROUTES = (embeddings, rerank, tasks, search, state)
+ROUTES = (embeddings, rerank, tasks)
 
 
-def application(service, key=None, hosts=()):
+def application(service, key=None):
     """Build the ASGI application of a service.
 
     Args:
-        service: `Service`. This sets its `waiting`.
+        service: `Service`. This sets its `admission`.
         key: str, the API key that clients must send, or None.
-        hosts: tuple of str, as `Admission`.
 
     Returns:
         `Admission`, an ASGI application.
@@ -36,60 +33,105 @@ def application(service, key=None, hosts=()):
     app = FastAPIOffline(
         redoc_url=None, title="keras-bridgetower", version=__version__
     )
+    app.include_router(_state(service))
     for module in ROUTES:
         app.include_router(module.router(service))
-    app.add_exception_handler(RequestError, _refused)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _failed)
-    paths = set(app.openapi()["paths"])
-    admission = Admission(
-        EndsWithClient(app),
+    for kind in (
+        RequestError,
+        RequestValidationError,
+        HTTPException,
+        Exception,
+    ):
+        app.add_exception_handler(kind, _answer)
+    service.admission = Admission(
+        app,
         service.limits,
         service.metrics,
         key,
-        paths,
-        hosts,
+        set(app.openapi()["paths"]),
+        service.plan.allowed_hosts,
     )
-    service.waiting = lambda: admission.present
-    return admission
+    return service.admission
 
 
-def _answer(error):
-    return fastapi.responses.JSONResponse(
-        errors.error_body(error), error.status
-    )
+def _state(service):
+    """Build the routes about the server."""
+    routes = fastapi.APIRouter(tags=["server"])
+    presets = service.presets.values()
+
+    @routes.get("/health")
+    async def health() -> dict:
+        """Return ok while the server runs."""
+        return {"status": "ok"}
+
+    @routes.get("/ready")
+    async def ready() -> dict:
+        """Return ready once all models are loaded and warm."""
+        missing = await service.missing()
+        if missing:
+            raise RequestError(503, f"Not ready: {', '.join(missing)}.")
+        return {"status": "ready"}
+
+    @routes.get("/metrics")
+    async def metrics():
+        """Return metrics for Prometheus."""
+        text, kind = service.metrics.page()
+        return fastapi.Response(text, media_type=kind)
+
+    @routes.get("/v1/models")
+    async def models() -> dict:
+        """List the served presets."""
+        return {
+            "object": "list",
+            "data": [
+                {
+                    "id": preset.name,
+                    "object": "model",
+                    "owned_by": "keras-bridgetower",
+                    "verbs": preset.verbs,
+                }
+                for preset in presets
+            ],
+        }
+
+    @routes.get("/v1/health_check")
+    async def health_check() -> dict:
+        """Check health, in the shape of OPEA's model server."""
+        return {"message": "The server is running."}
+
+    @routes.post("/v1/worker_get_status")
+    async def worker_get_status() -> dict:
+        """Return models and queue length, in the shape of OPEA's server."""
+        return {
+            "model_names": [preset.name for preset in presets],
+            "speed": 1,
+            "queue_length": service.admission.present,
+        }
+
+    return routes
 
 
-async def _refused(request, error):
-    return _answer(error)
-
-
-async def _invalid(request, error):
-    # FastAPI does not parse bodies of other content types.
-    if isinstance(error.body, bytes):
-        received = request.headers.get("content-type") or "none"
-        return _answer(
-            RequestError(
-                415,
-                "The body must be JSON, sent with the header "
-                f"`Content-Type: application/json`. Received: {received}",
-            )
-        )
-    return _answer(errors.validation_error(error.errors()))
-
-
-async def _http(request, error):
+async def _answer(request, error):
+    """Answer with the error of a route, of FastAPI or of Starlette."""
     # FastAPI turns any error while a body is read into status 400.
-    cause = error.__cause__
-    if isinstance(cause, RequestError):
-        return _answer(cause)
-    if error.status_code == 400:
-        return _answer(
-            RequestError(400, "The body must be JSON, encoded in UTF-8.")
-        )
-    return _answer(errors.status_error(error.status_code))
+    if isinstance(error.__cause__, RequestError):
+        error = error.__cause__
+    elif isinstance(error, RequestValidationError):
+        error = _invalid(request, error)
+    elif isinstance(error, HTTPException):
+        error = RequestError(error.status_code, f"{error.detail}.")
+    elif not isinstance(error, RequestError):
+        error = errors.unexpected_error(error)
+    return error_response(error)
 
 
-async def _failed(request, error):
-    return _answer(errors.unexpected_error(error))
+def _invalid(request, error):
+    # FastAPI does not parse bodies of other content types.
+    if not isinstance(error.body, bytes):
+        return errors.validation_error(error.errors())
+    received = request.headers.get("content-type") or "none"
+    return RequestError(
+        415,
+        "The body must be JSON, sent with the header "
+        f"`Content-Type: application/json`. Received: {received}",
+    )

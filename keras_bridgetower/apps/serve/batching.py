@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 
 from keras_bridgetower.apps.serve.errors import Refused
-from keras_bridgetower.apps.serve.inputs import ToMatch
+from keras_bridgetower.apps.serve.inputs import ToPredict
 from keras_bridgetower.apps.serve.inputs import input_images
 
 # Concurrent searches. Each waits in a thread for its batches.
@@ -38,17 +38,12 @@ class BatchedPreset:
         self._limits = limits
         self._thread = thread
         self._decoders = decoders
-        self._index = index
+        self.index = index
         self._searching = concurrent.futures.ThreadPoolExecutor(_SEARCHES)
         # Lists of `(place in its request, input, future)`, by the key that
         # inputs of one batch share. The first key has waited longest.
         self._waiting = {}
         self._working = None
-
-    @property
-    def has_index(self):
-        """bool, True if this preset searches an index."""
-        return self._index is not None
 
     def facts(self):
         """Return `ServedPreset.facts()`."""
@@ -94,7 +89,7 @@ class BatchedPreset:
         try:
             return await asyncio.get_running_loop().run_in_executor(
                 self._searching,
-                self._index.find,
+                self.index.find,
                 dataclasses.replace(query, image=image),
                 lambda one: calls.wait(self._batched("embed", [one])),
                 lambda paths, text: calls.wait(self._match(paths, text)),
@@ -107,7 +102,10 @@ class BatchedPreset:
         found = []
         most = self._limits.batch_size
         for start in range(0, len(paths), most):
-            part = [ToMatch(path, text) for path in paths[start : start + most]]
+            part = [
+                ToPredict(image=path, text=text)
+                for path in paths[start : start + most]
+            ]
             squares = await self._squares("score", _images(part))
             found += await self._answered("score", part, squares)
         return found
@@ -144,7 +142,10 @@ class BatchedPreset:
 
     async def _answered(self, verb, inputs, squares):
         """Return results, with `Refused` for inputs whose image is refused."""
-        ready = [_with_square(one, squares) for one in inputs]
+        ready = [
+            _refused(one, squares) or _with_squares(one, squares)
+            for one in inputs
+        ]
         good = [one for one in ready if not isinstance(one, Refused)]
         found = iter(await self._batched(verb, good))
         return [x if isinstance(x, Refused) else next(found) for x in ready]
@@ -235,11 +236,11 @@ def _parts(inputs, most):
     yield part
 
 
-def _refused(one, refused):
+def _refused(one, images):
     """Return the `Refused` of an input's images, or None."""
     for name, image in input_images(one).items():
-        if image in refused:
-            return dataclasses.replace(refused[image], about=name)
+        if isinstance(images.get(image), Refused):
+            return dataclasses.replace(images[image], about=name)
     return None
 
 
@@ -250,10 +251,7 @@ def _images(inputs):
     )
 
 
-def _with_square(one, squares):
-    """Return an input with decoded images, or the `Refused` of an image."""
+def _with_squares(one, squares):
+    """Return an input with decoded images."""
     decoded = {name: squares[x] for name, x in input_images(one).items()}
-    for name, square in decoded.items():
-        if isinstance(square, Refused):
-            return dataclasses.replace(square, about=name)
-    return dataclasses.replace(one, **decoded) if decoded else one
+    return dataclasses.replace(one, **decoded)

@@ -13,14 +13,12 @@ from keras_bridgetower.files import parse_json
 
 class _Request(fastapi.Request):
     async def json(self):
-        body = await self.body()
         try:
-            return parse_json(body, nan=False)
+            return parse_json(await self.body(), nan=False)
         except ValueError as error:
-            problem = str(error)
-        raise RequestError(
-            400, f"The body must be JSON, encoded in UTF-8: {problem}."
-        )
+            raise RequestError(
+                400, f"The body must be JSON, encoded in UTF-8: {error}."
+            ) from error
 
 
 class JSONRoute(fastapi.routing.APIRoute):
@@ -42,7 +40,7 @@ class Body(pydantic.BaseModel):
 
 
 class Input(Body):
-    """A text, a picture, or a pair of both.
+    """A text, a picture, or both.
 
     A picture is base64, a `data:` URL, or the URL of an allowed host.
     """
@@ -110,32 +108,25 @@ class ImagePart(Body):
         return self
 
 
-class DocumentBody(Body):
+class DocumentBody(Input):
     """A text, a picture or a pair, in the format of OPEA's micro-service."""
 
     text: str | TextPart | None = None
     image: ImagePart | None = None
     model: str | None = None
 
-    @pydantic.model_validator(mode="after")
-    def _holds_something(self):
-        if self.text is None and self.image is None:
-            raise ValueError("`text` or `image` must be given, or both")
-        return self
-
 
 def _shape(value):
-    """Return the shape of an embeddings body: "document" or "input"."""
-    if isinstance(value, DocumentBody):
-        return "document"
-    document = isinstance(value, dict) and {"text", "image"} & set(value)
-    return "document" if document and "input" not in value else "input"
+    """Return the tag of the shape of an embeddings body."""
+    names = set(value) if isinstance(value, dict) else set()
+    document = {"text", "image"} & names and "input" not in names
+    return "shape:document" if document else "shape:input"
 
 
 EitherBody = Annotated[
     Annotated[EmbeddingsBody, pydantic.Tag("shape:input")]
     | Annotated[DocumentBody, pydantic.Tag("shape:document")],
-    pydantic.Discriminator(lambda value: f"shape:{_shape(value)}"),
+    pydantic.Discriminator(_shape),
 ]
 
 
@@ -207,16 +198,8 @@ class PredictBody(Body):
     top_k: TopK = 1
 
 
-class SearchBody(Body):
+class SearchBody(Input):
     """A query to the index: a text, a picture, or both."""
 
-    text: str | None = None
-    image: str | None = None
     top_k: Annotated[int, pydantic.Field(ge=1, le=1000)] = 10
     rerank: Annotated[int, pydantic.Field(ge=0, le=1000)] = 128
-
-    @pydantic.model_validator(mode="after")
-    def _holds_something(self):
-        if self.text is None and self.image is None:
-            raise ValueError("`text` or `image` must be given, or both")
-        return self

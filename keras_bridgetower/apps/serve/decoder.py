@@ -1,7 +1,7 @@
 """Decode pictures for a server, in a process run by `python -m`.
 
-It runs one job after another until the other side closes the socket. Jobs and
-answers are sent as the lengths of JSON and of bytes, followed by both.
+It runs one job after another until the other side closes the connection. Jobs
+and answers are a message of JSON and one of bytes.
 """
 
 import contextlib
@@ -9,10 +9,9 @@ import io
 import json
 import os
 import signal
-import socket
-import struct
 import sys
 import typing
+from multiprocessing.connection import Connection
 
 import numpy as np
 from PIL import Image
@@ -23,7 +22,6 @@ from keras_bridgetower.preprocessing.images import open_image
 
 # Models and HTTP get the processor first.
 _NICE = 5
-LENGTHS = struct.Struct("!II")
 # Characters of an error message.
 _LONGEST = 4000
 
@@ -37,37 +35,32 @@ class Square(typing.NamedTuple):
 
 
 def main(descriptor):
-    """Run jobs until the socket is closed.
+    """Run jobs until the connection is closed.
 
     Args:
-        descriptor: int, file descriptor of a connected socket.
+        descriptor: int, file descriptor of a connection.
     """
     # It ends with the server, which first answers its last requests.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     os.nice(_NICE)
-    with (
-        socket.socket(fileno=descriptor) as connection,
-        connection.makefile("rwb") as file,
-        # The server has ended.
-        contextlib.suppress(OSError),
-    ):
-        while head := file.read(LENGTHS.size):
-            job, data = map(file.read, LENGTHS.unpack(head))
-            answer, pixels = _done(json.loads(job), data)
-            file.write(framed(answer, pixels))
-            file.flush()
+    # The server has ended.
+    with contextlib.suppress(EOFError, OSError):
+        connection = Connection(descriptor)
+        while True:
+            job, data = receive(connection)
+            send(connection, *_done(job, data))
 
 
-def framed(values, data):
-    """Encode a job or an answer.
+def send(connection, values, data):
+    """Send a job or an answer: a dict and bytes."""
+    connection.send_bytes(json.dumps(values).encode())
+    connection.send_bytes(data)
 
-    Args:
-        values: dict.
-        data: bytes.
-    """
-    text = json.dumps(values).encode()
-    return b"".join((LENGTHS.pack(len(text), len(data)), text, data))
+
+def receive(connection):
+    """Receive a job or an answer, a dict and bytes."""
+    return json.loads(connection.recv_bytes()), connection.recv_bytes()
 
 
 def _done(job, data):

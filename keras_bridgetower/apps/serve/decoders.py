@@ -3,17 +3,16 @@
 import asyncio
 import heapq
 import itertools
-import json
+import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 
 from PIL import Image
 
-from keras_bridgetower.apps.serve.decoder import LENGTHS
-from keras_bridgetower.apps.serve.decoder import framed
+from keras_bridgetower.apps.serve.decoder import receive
+from keras_bridgetower.apps.serve.decoder import send
 from keras_bridgetower.apps.serve.errors import LOG
 from keras_bridgetower.apps.serve.errors import Refused
 from keras_bridgetower.apps.serve.starting import IMPORTS_LATE
@@ -171,8 +170,7 @@ class _Process:
         self._begin()
 
     def _begin(self):
-        self._ours, theirs = socket.socketpair()
-        self._ours.setblocking(False)
+        self._ours, theirs = multiprocessing.Pipe()
         number = theirs.fileno()
         with theirs:
             self._process = subprocess.Popen(
@@ -198,26 +196,8 @@ class _Process:
         """
         if self._process.poll() is not None:
             self.restart()
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.sock_sendall(self._ours, framed(job, data))
-            lengths = LENGTHS.unpack(await self._read(LENGTHS.size))
-            answer, pixels = [await self._read(length) for length in lengths]
-        except OSError as error:
-            raise EOFError from error
-        return json.loads(answer), pixels
-
-    async def _read(self, length):
-        # A transport would have to be closed before the loop.
-        loop = asyncio.get_running_loop()
-        data = bytearray(length)
-        view = memoryview(data)
-        while view:
-            count = await loop.sock_recv_into(self._ours, view)
-            if not count:
-                raise EOFError
-            view = view[count:]
-        return bytes(data)
+        # If the request ends first, so does the process, and then the thread.
+        return await asyncio.to_thread(_exchange, self._ours, job, data)
 
     def restart(self):
         """Kill the process and start another."""
@@ -230,7 +210,14 @@ class _Process:
         code = self._process.wait()
         if code not in (-signal.SIGKILL, -signal.SIGPROF):
             LOG.error("A decoding process ended with code %s", code)
-        self._ours.close()
+
+
+def _exchange(connection, job, data):
+    try:
+        send(connection, job, data)
+        return receive(connection)
+    except OSError as error:
+        raise EOFError from error
 
 
 def _refused(message, code=None):

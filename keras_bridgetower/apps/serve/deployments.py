@@ -19,9 +19,10 @@ from keras_bridgetower.apps.serve.application import application
 from keras_bridgetower.apps.serve.batching import BatchedPreset
 from keras_bridgetower.apps.serve.decoders import Decoders
 from keras_bridgetower.apps.serve.errors import RequestError
+from keras_bridgetower.apps.serve.errors import TooManyRequests
 from keras_bridgetower.apps.serve.plan import KEY
 from keras_bridgetower.apps.serve.plan import Plan
-from keras_bridgetower.apps.serve.service import build_service
+from keras_bridgetower.apps.serve.service import Service
 from keras_bridgetower.apps.serve.starting import IMPORTS_LATE
 from keras_bridgetower.apps.serve.starting import import_package
 from keras_bridgetower.apps.serve.starting import opened_preset
@@ -71,12 +72,10 @@ class HttpReplica:
         self._handles = dict(zip(plan.names(), handles, strict=True))
         facts = await asyncio.gather(*(x.facts.remote() for x in handles))
         find = None
-        if plan.store is not None:
-            find = functools.partial(_call, self._handles[plan.searched()].find)
-        service = build_service(plan, facts, self._ask, self._missing, find)
-        self._application = application(
-            service, os.environ.get(KEY), plan.allowed_hosts
-        )
+        if searched is not None:
+            find = functools.partial(_call, self._handles[searched].find)
+        service = Service(plan, facts, self._ask, self._missing, find)
+        self._application = application(service, os.environ.get(KEY))
 
     def __serve_build_asgi_app__(self):
         return self._application
@@ -92,15 +91,9 @@ class HttpReplica:
 
     async def _missing(self):
         """Return the names of presets that cannot answer now."""
-        names = list(self._handles)
-        answers = await asyncio.gather(
-            *(_is_ready(handle) for handle in self._handles.values())
-        )
-        return [
-            name
-            for name, ready in zip(names, answers, strict=True)
-            if not ready
-        ]
+        ready = await asyncio.gather(*map(_is_ready, self._handles.values()))
+        pairs = zip(self._handles, ready, strict=True)
+        return [name for name, is_ready in pairs if not is_ready]
 
 
 async def _call(method, *arguments):
@@ -119,9 +112,7 @@ async def _call(method, *arguments):
         except RayActorError:
             continue
         except BackPressureError:
-            raise RequestError(
-                429, "Too many requests are waiting. Try again in a second."
-            ) from None
+            raise TooManyRequests from None
         except (TaskCancelledError, RayServeException):
             # The process of the model is stopping, or has not started yet.
             break

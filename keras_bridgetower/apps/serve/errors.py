@@ -1,7 +1,6 @@
 """Error responses, in one shape for every route."""
 
 import dataclasses
-import http
 import logging
 
 from keras_bridgetower.presets.errors import printable
@@ -43,6 +42,28 @@ class RequestError(Exception):
         self.message = message
         self.param = param
         self.code = code or CODES.get(status, "error")
+
+
+class FieldError(RequestError):
+    """A request that is rejected with status 400 for one of its fields.
+
+    Args:
+        param: str, the field of the body at fault.
+        message: str, the problem, the allowed values and the fix.
+        code: str, as in `RequestError`.
+    """
+
+    def __init__(self, param, message, code=None):
+        super().__init__(400, f"{param}: {message}", param, code)
+
+
+class TooManyRequests(RequestError):
+    """A request beyond those that may wait."""
+
+    def __init__(self):
+        super().__init__(
+            429, "Too many requests are waiting. Try again in a second."
+        )
 
 
 class InputError(ValueError):
@@ -107,54 +128,29 @@ def validation_error(errors):
     Args:
         errors: list of dict, from `ValidationError.errors()`.
     """
-    first = errors[0]
-    kind, where = first["type"], _path(first)
-    more = _count_more(len(errors) - 1)
-    if kind == "json_invalid":
-        return RequestError(400, "The body must be JSON, encoded in UTF-8.")
-    if kind == "extra_forbidden":
+    first, more = errors[0], len(errors) - 1
+    # FastAPI adds "body" and the name of a shape.
+    parts = map(str, first["loc"])
+    where = ".".join(
+        x for x in parts if x != "body" and not x.startswith("shape:")
+    )
+    if first["type"] == "extra_forbidden":
         message = f"The field {short_text(where)} is unknown. Leave it out."
-    elif kind == "missing":
+    elif first["type"] == "missing":
         message = f"The field {short_text(where)} is required."
     else:
         problem = first["msg"].removeprefix("Value error, ")
-        received = first.get("input")
-        message = (
-            f"{where or 'The body'}: {problem}. Received: {_kind(received)}"
-        )
-    return RequestError(400, f"{message}{more}", where or None)
-
-
-def status_error(status):
-    """Build the `RequestError` of an HTTP status, with its standard phrase."""
-    try:
-        phrase = http.HTTPStatus(status).phrase
-    except ValueError:
-        phrase = "Error"
-    return RequestError(status, f"{phrase}.")
+        received = _kind(first.get("input"))
+        message = f"{where or 'The body'}: {problem}. Received: {received}"
+    if more:
+        message += f" ({more} more error{'s' if more > 1 else ''})"
+    return RequestError(400, message, where or None)
 
 
 def unexpected_error(error):
     """Log an unexpected error and convert it to a `RequestError`."""
     LOG.error("A request failed", exc_info=error)
     return RequestError(500, "The server failed on this request; see its log.")
-
-
-def _count_more(count):
-    if count < 1:
-        return ""
-    return f" ({count} more error{'s' if count > 1 else ''})"
-
-
-def _path(error):
-    """Return the field of an error of pydantic, such as `input.3.image`."""
-    # FastAPI adds "body" and the name of a shape.
-    parts = [
-        str(part)
-        for part in error["loc"]
-        if part != "body" and not str(part).startswith("shape:")
-    ]
-    return ".".join(parts)
 
 
 def _kind(value):

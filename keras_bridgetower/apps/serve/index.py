@@ -110,7 +110,7 @@ class _Models(SearchModels):
         if self._match is None:
             return super().matches(paths, text, batch_size)
         return [
-            ValueError(x.message) if isinstance(x, Refused) else x
+            ValueError(x.message) if isinstance(x, Refused) else x["score"]
             for x in self._match(paths, text)
         ]
 

@@ -43,40 +43,8 @@ class ToEmbed:
 
 
 @dataclasses.dataclass(frozen=True)
-class ToMatch:
-    """A picture and a text to match.
-
-    Args:
-        image: bytes of an image file, or `PIL.Image.Image` once decoded.
-        text: str.
-    """
-
-    image: bytes
-    text: str
-
-    batch = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class ToAsk:
-    """A question about a picture, or a text with masks.
-
-    Args:
-        image: bytes of an image file, or `PIL.Image.Image` once decoded.
-        text: str.
-        top_k: int, number of answers.
-    """
-
-    image: bytes
-    text: str
-    top_k: int = 1
-
-    batch = ()
-
-
-@dataclasses.dataclass(frozen=True)
 class ToPredict:
-    """The inputs of a `Verb` without a route of its own.
+    """The inputs of a `Verb`.
 
     Args:
         image, second_image: bytes of an image file, `PIL.Image.Image` once
@@ -126,35 +94,8 @@ def input_images(one):
     return {name: image for name, image in found.items() if image is not None}
 
 
-def examples(verb, kinds, columns=()):
-    """Build an input of each kind that a verb takes, for warm-up.
-
-    Args:
-        verb: str, `"embed"`, `"score"`, `"answer"`, `"fill"`, or the name of
-            a `Verb` without a route of its own.
-        kinds: tuple of str, the kinds that can be embedded.
-        columns: tuple of str, the inputs of that `Verb`.
-
-    Returns:
-        list of the classes above.
-    """
-    image = _picture()
-    if columns:
-        values = {name: image if name in IMAGES else "a" for name in columns}
-        return [ToPredict(**values)]
-    if verb == "embed":
-        text = {"text": "a", "image": None, "fused": "a"}
-        return [
-            ToEmbed(text[kind], None if kind == "text" else image)
-            for kind in kinds
-        ]
-    if verb == "score":
-        return [ToMatch(image, "a")]
-    return [ToAsk(image, "<mask>" if verb == "fill" else "a")]
-
-
-def _picture():
-    """Return the bytes of a small gray picture."""
+def picture():
+    """Return the bytes of a small gray picture, for warm-up."""
     file = io.BytesIO()
     Image.new("RGB", (_SIDE, _SIDE), "grey").save(file, "PNG")
     return file.getvalue()

@@ -1,27 +1,30 @@
 """The tasks of one preset around one backbone, asked in batches of inputs."""
 
 import functools
+import itertools
 
 from keras_bridgetower.apps.predict import batches
-from keras_bridgetower.apps.serve import inputs
-from keras_bridgetower.apps.serve.checks import check_lengths
-from keras_bridgetower.apps.serve.checks import check_top_k
-from keras_bridgetower.apps.serve.checks import opened_pictures
-from keras_bridgetower.apps.serve.checks import token_counts
+from keras_bridgetower.apps.search.models import task_around
+from keras_bridgetower.apps.serve.errors import InputError
 from keras_bridgetower.apps.serve.errors import Refused
 from keras_bridgetower.apps.serve.inputs import IMAGES
 from keras_bridgetower.apps.serve.inputs import REFUSE
+from keras_bridgetower.apps.serve.inputs import ToEmbed
+from keras_bridgetower.apps.serve.inputs import ToPredict
+from keras_bridgetower.apps.serve.inputs import picture
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.heads import embedding_kinds
+from keras_bridgetower.preprocessing.geometry import as_square
+from keras_bridgetower.preprocessing.images import open_image
+from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.preprocessing.texts import split_at_masks
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.presets.table import named_heads
 from keras_bridgetower.tasks import by_name
-from keras_bridgetower.tasks import preset_io
 
-# Verbs with routes of their own, by the name of their method below. Both
+# Operations with routes of their own, by the name of their verb. Both
 # verbs that embed share one. The route /v1/predict runs all others.
 OWN_ROUTES = {
     verbs.EMBED_IMAGES.name: "embed",
@@ -51,18 +54,22 @@ class ServedPreset:
         known = by_name.verbs()
         folder = registry.open_preset(preset)
         saved = named_heads(preset, head_table.saved_heads(folder))
-        # Tasks and, for /v1/predict, `Verb`s by the names of operations.
-        self.tasks, self._others = {}, {}
+        # Tasks and `Verb`s by the names of operations.
+        self.tasks, self._verbs = {}, {}
         opened = {}
         for verb_name, (cls, verb) in known.items():
             if not set(verb.heads) & set(saved):
                 continue
-            if cls not in opened:
-                opened[cls] = _task(cls, folder, saved, opened)
+            if not opened:
+                opened[cls] = cls.from_preset(folder)
+                backbone = opened[cls].backbone
+            elif cls not in opened:
+                opened[cls] = task_around(
+                    backbone, cls, folder, saved, cls.head_arguments(saved)
+                )
             operation = OWN_ROUTES.get(verb_name, verb_name)
             self.tasks[operation] = opened[cls]
-            if verb_name not in OWN_ROUTES:
-                self._others[verb_name] = verb
+            self._verbs[operation] = verb
         if not self.tasks:
             heads = dict.fromkeys(h for _, v in known.values() for h in v.heads)
             raise ValueError(
@@ -88,7 +95,8 @@ class ServedPreset:
             "width": embed.projection_dim if embed else None,
             "inputs": {
                 name: (tuple(verb.inputs), tuple(verb.optional))
-                for name, verb in self._others.items()
+                for name, verb in self._verbs.items()
+                if name not in OWN_ROUTES.values()
             },
         }
 
@@ -98,36 +106,38 @@ class ServedPreset:
         return converter.image_size, converter.mode, converter.size_divisor
 
     def ask(self, verb, asked):
-        """The results of a verb, with `Refused` for what it cannot read.
+        """Return the results of a verb, with `Refused` for unreadable inputs.
 
         Args:
-            verb: str, the name of one of the methods below.
-            asked: list of inputs.
+            verb: str, one of `facts()["verbs"]`.
+            asked: list of inputs with the same `batch`.
 
         Returns:
             list, a result for each. One bad input does no harm to the others.
         """
-        return batches.each_or_refused(self._run(verb), asked, Refused.of)
+        run = functools.partial(self._run, verb)
+        return batches.each_or_refused(run, asked, Refused.of)
 
-    def _run(self, verb):
-        if verb in self._others:
-            return functools.partial(self._predict, verb)
-        return getattr(self, verb)
-
-    def _predict(self, name, asked):
-        """Run a verb without a route of its own on some `inputs.ToPredict`."""
-        task, verb, first = self.tasks[name], self._others[name], asked[0]
+    def _run(self, name, asked):
+        """Run a verb on inputs. Return a dict with its results for each."""
+        if name == "embed":
+            return self.embed(asked)
+        task, verb, first = self.tasks[name], self._verbs[name], asked[0]
         columns = {
             column: [getattr(one, column) for one in asked]
             for column in first.columns
         }
         if "text" in columns and "second_text" not in columns:
             tokenizer = task.needed_preprocessor().tokenizer
-            counts = token_counts(tokenizer, columns["text"])
-            check_lengths(counts, tokenizer.sequence_length)
+            split = split_at_masks if verb is verbs.FILL else _whole
+            counts = _token_counts(tokenizer, columns["text"], split)
+            _check_lengths(counts, tokenizer.sequence_length)
         for column in IMAGES & set(columns):
-            columns[column] = opened_pictures(task, columns[column], column)
-        check_top_k(task, asked)
+            columns[column] = _opened(task, columns[column], column)
+        try:
+            task.check_request(top_k=first.top_k)
+        except ValueError as error:
+            raise InputError("top_k", str(error)) from error
         found = verb.run(task, columns, first.top_k, len(asked))
         return [
             {k: verbs.named(kind, row[k]) for k, kind in verb.results.items()}
@@ -151,11 +161,11 @@ class ServedPreset:
         given, counts = {}, [0] * len(asked)
         if first.text is not None:
             given["texts"] = [one.text for one in asked]
-            counts = token_counts(tokenizer, given["texts"])
+            counts = _token_counts(tokenizer, given["texts"])
             if first.long_texts == REFUSE:
-                check_lengths(counts, most, _MEND)
+                _check_lengths(counts, most, _MEND)
         if first.image is not None:
-            given["images"] = opened_pictures(task, [x.image for x in asked])
+            given["images"] = _opened(task, [x.image for x in asked])
         vectors = task.embed(
             **given,
             batch_size=len(asked),
@@ -164,40 +174,6 @@ class ServedPreset:
         )
         read = [min(count, most) for count in counts]
         return list(zip(vectors.tolist(), read, strict=True))
-
-    def score(self, asked):
-        """The logit of "match" of each `inputs.ToMatch`, a list of float."""
-        task = self.tasks["score"]
-        scores = task.score(*_pairs(task, asked), batch_size=len(asked))
-        return scores.tolist()
-
-    def answer(self, asked):
-        """The best `(answer, score)` of each `inputs.ToAsk`, in lists."""
-        task = self.tasks["answer"]
-        check_top_k(task, asked)
-        found = task.answer(
-            *_pairs(task, asked),
-            top_k=max(one.top_k for one in asked),
-            batch_size=len(asked),
-        )
-        return [
-            answers[: one.top_k]
-            for answers, one in zip(found, asked, strict=True)
-        ]
-
-    def fill(self, asked):
-        """The tokens of each mask and the filled text of each `ToAsk`."""
-        task = self.tasks["fill"]
-        check_top_k(task, asked)
-        found = task.fill_mask(
-            *_pairs(task, asked, parts_of=split_at_masks),
-            top_k=max(one.top_k for one in asked),
-            batch_size=len(asked),
-        )
-        return [
-            ([tokens[: one.top_k] for tokens in masks], text)
-            for (masks, text), one in zip(found, asked, strict=True)
-        ]
 
     def warm_up(self, batch_size):
         """Run each verb once for every shape of a batch that it will get.
@@ -213,10 +189,28 @@ class ServedPreset:
             sizes = [1]
             if not compiled.is_eager(task):
                 sizes = _powers_of_two(batch_size)
-            columns = self._others[verb].inputs if verb in self._others else ()
-            for one in inputs.examples(verb, self.kinds(), tuple(columns)):
+            for one in self._examples(verb):
                 for size in sizes:
-                    self._run(verb)([one] * size)
+                    self._run(verb, [one] * size)
+
+    def _examples(self, name):
+        """Return an input of each kind that a verb takes."""
+        image = picture()
+        if name == "embed":
+            texts = {"text": "a", "image": None, "fused": "a"}
+            return [
+                ToEmbed(texts[kind], None if kind == "text" else image)
+                for kind in self.kinds()
+            ]
+        text = "<mask>" if name == "fill" else "a"
+        return [
+            ToPredict(
+                **{
+                    column: image if column in IMAGES else text
+                    for column in self._verbs[name].inputs
+                }
+            )
+        ]
 
     def _length(self, task, tokens):
         """Tokens of each text, at most the positions of the text encoder."""
@@ -226,35 +220,55 @@ class ServedPreset:
         return min(tokens, task.backbone.text_encoder.max_sequence_length)
 
 
-def _task(cls, folder, saved, others):
-    """A task of a preset, around the backbone of those that are open."""
-    if not others:
-        return cls.from_preset(folder)
-    backbone = next(iter(others.values())).backbone
-    values = cls.head_arguments(saved)
-    reading = dict.fromkeys(("image_size", "image_mode", "sequence_length"))
-    preprocessor = preset_io.preprocessor_of(
-        cls, folder, reading, values, backbone
-    )
-    with head_table.awaiting(saved, folder.room_for_heads()):
-        task = cls(backbone, preprocessor, **values)
-    preset_io.load_heads(task, folder, saved, random_heads=False)
-    return task
+def _whole(text):
+    return [text]
 
 
-def _pairs(task, asked, **kwargs):
-    """Pictures and texts of inputs, of which the model reads all.
+def _token_counts(tokenizer, texts, split=_whole):
+    """Count the tokens of texts, special tokens included.
 
     Args:
-        task: a task.
-        asked: list of `inputs.ToMatch` or `inputs.ToAsk`.
-        **kwargs: as `token_counts`.
+        tokenizer: a `PackedTokenizer`.
+        texts: list of str.
+        split: callable that splits a text into parts, which one token each
+            separates.
+
+    Returns:
+        list of int.
+
+    Raises:
+        ValueError: a text that cannot be tokenized, such as an empty one.
     """
-    tokenizer = task.needed_preprocessor().tokenizer
-    texts = [one.text for one in asked]
-    counts = token_counts(tokenizer, texts, **kwargs)
-    check_lengths(counts, tokenizer.sequence_length)
-    return opened_pictures(task, [one.image for one in asked]), texts
+    parts = [split(text) for text in checked_texts(texts)[0]]
+    found = tokenizer.token_lists(itertools.chain.from_iterable(parts))
+    lengths = map(len, found)
+    return [
+        1 + len(some) + sum(itertools.islice(lengths, len(some)))
+        for some in parts
+    ]
+
+
+def _check_lengths(counts, most, fix="Send a shorter text."):
+    """Reject texts that are longer than the model reads."""
+    for count in counts:
+        if count > most:
+            raise InputError(
+                "text",
+                f"a text must have at most {most} tokens, special tokens "
+                f"included. {fix} Received: {count} tokens",
+            )
+
+
+def _opened(task, images, name="image"):
+    """Open pictures, resized for a task; an error names the input."""
+    converter = task.needed_preprocessor().image_converter
+    try:
+        return [
+            as_square(open_image(image, name), converter, name)
+            for image in images
+        ]
+    except ValueError as error:
+        raise InputError(name, str(error)) from error
 
 
 def _powers_of_two(most):

@@ -2,18 +2,16 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import os
 import re
 import signal
 import threading
 
-from keras_bridgetower.apps.serve.starting import HTTP
 from keras_bridgetower.apps.serve.starting import IMPORTS_LATE
-from keras_bridgetower.apps.serve.starting import RAY
 from keras_bridgetower.apps.serve.starting import check_installed
 from keras_bridgetower.apps.serve.starting import environment
 from keras_bridgetower.apps.serve.starting import listening
+from keras_bridgetower.apps.serve.starting import same_signals
 
 _NAME = "keras-bridgetower"
 # The last line of a traceback.
@@ -43,26 +41,7 @@ _ENVIRONMENT = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Shown:
-    """The output of Ray and its processes that this process prints.
-
-    Args:
-        level: str, the minimum level of log lines of Ray and Ray Serve.
-        processes: bool, whether to print the output of the processes too,
-            with tracebacks and lines of their frameworks. Otherwise it is
-            only in the files of Ray's session.
-    """
-
-    level: str
-    processes: bool
-
-
-ERRORS = Shown("ERROR", processes=False)
-EVERYTHING = Shown("INFO", processes=True)
-
-
-def run(plan, host, port, ready=None, shown=ERRORS):
+def run(plan, host, port, ready=lambda: None, debug=False):
     """Serve until SIGTERM or SIGINT, answer the requests present, and return.
 
     Args:
@@ -70,37 +49,32 @@ def run(plan, host, port, ready=None, shown=ERRORS):
         host: str, the address to listen on.
         port: int.
         ready: callable without arguments, called when all models are warm.
-        shown: `Shown`.
+        debug: bool, whether to print the output of Ray and its processes,
+            which is otherwise only in the files of Ray's session, but for
+            errors.
 
     Raises:
         ImportError: the extra `serve` or `ray` is not installed.
         OSError: the port is in use.
         ValueError: a preset that cannot be served.
     """
-    check_installed(HTTP, RAY)
+    check_installed("serve", "ray")
     # Only checks the port, which Ray opens later.
-    with listening(host, port):
-        pass
+    listening(host, port).close()
     # Rejects an unsuitable index before any process starts.
     plan.searched()
     stop = threading.Event()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(environment(_environment(shown)))
-        stack.enter_context(_ray(plan, shown))
+    # Ray Serve's own lines, besides those of its processes.
+    lines = {"RAY_SERVE_LOG_TO_STDERR": "1" if debug else "0"}
+    with environment(_ENVIRONMENT | lines), _ray(plan, debug), same_signals():
         # After Ray, which would print a trace for each signal.
-        stack.enter_context(_stopped_by_signals(stop))
-        handle = _served(plan, host, port, shown)
-        if ready is not None and not stop.is_set():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        handle = _served(plan, host, port, debug)
+        if not stop.is_set():
             ready()
         stop.wait()
         asyncio.run(_drained(handle, plan.limits.seconds))
-
-
-def _environment(shown):
-    """Return environment variables for Ray and its processes."""
-    # Ray Serve's own lines, besides those of its processes.
-    own_lines = "1" if shown.processes else "0"
-    return _ENVIRONMENT | {"RAY_SERVE_LOG_TO_STDERR": own_lines}
 
 
 async def _drained(handle, seconds):
@@ -111,21 +85,7 @@ async def _drained(handle, seconds):
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(stop):
-    """Make SIGTERM and SIGINT set an event instead of ending this process."""
-    handlers = {
-        number: signal.signal(number, lambda *_: stop.set())
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _ray(plan, shown):
+def _ray(plan, debug):
     """Run an own Ray on this machine; it ends with this process."""
     import ray
 
@@ -134,9 +94,9 @@ def _ray(plan, shown):
         address="local",
         num_cpus=max(processes, os.cpu_count()),
         include_dashboard=False,
-        log_to_driver=shown.processes,
+        log_to_driver=debug,
         object_store_memory=_SHARED_MEMORY,
-        logging_level=shown.level.lower(),
+        logging_level="info" if debug else "error",
     )
     try:
         yield
@@ -144,28 +104,24 @@ def _ray(plan, shown):
         ray.shutdown()
 
 
-def _served(plan, host, port, shown):
-    """Start the application, which runs until Ray ends. Return its handle."""
+def _served(plan, host, port, debug):
+    """Start the application, which runs until Ray ends. Return its handle.
+
+    Raises the error of a preset that fails.
+    """
     from ray import serve
     from ray.serve.schema import LoggingConfig
 
     from keras_bridgetower.apps.serve.deployments import build
 
-    logs = LoggingConfig(log_level=shown.level, enable_access_log=False)
+    level = "INFO" if debug else "ERROR"
     serve.start(
         proxy_location="HeadOnly",
         http_options={"host": host, "port": port},
-        logging_config=logs,
+        logging_config=LoggingConfig(log_level=level, enable_access_log=False),
     )
-    return _deployed(build(plan))
-
-
-def _deployed(application):
-    """Deploy an application. Raise the error of a preset that fails."""
-    from ray import serve
-
     try:
-        return serve.run(application, name=_NAME)
+        return serve.run(build(plan), name=_NAME)
     except RuntimeError as error:
         # Ray keeps the traceback of the process that failed.
         deployments = serve.status().applications[_NAME].deployments

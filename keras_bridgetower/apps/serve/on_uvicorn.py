@@ -9,22 +9,21 @@ the workers, which first answer the requests that they have, for at most
 import contextlib
 import multiprocessing
 import os
-import signal
 import tempfile
 
 from keras_bridgetower.apps.serve.starting import COUNTS
-from keras_bridgetower.apps.serve.starting import HTTP
 from keras_bridgetower.apps.serve.starting import IMPORTS_LATE
 from keras_bridgetower.apps.serve.starting import check_installed
 from keras_bridgetower.apps.serve.starting import environment
 from keras_bridgetower.apps.serve.starting import import_package
 from keras_bridgetower.apps.serve.starting import listening
+from keras_bridgetower.apps.serve.starting import same_signals
 
 # Seconds without a response after which a worker counts as dead.
 _SILENT = 60
 
 
-def run(plan, host, port, ready=None, load=import_package):
+def run(plan, host, port, ready=lambda: None, load=import_package):
     """Serve until SIGTERM or SIGINT, answer the requests present, and return.
 
     Args:
@@ -40,15 +39,15 @@ def run(plan, host, port, ready=None, load=import_package):
         OSError: the port is in use.
         ValueError: a preset that cannot be served.
     """
-    check_installed(HTTP)
+    check_installed("serve")
     # Rejects an unsuitable index before any process starts.
     plan.searched()
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(listening(host, port))
         counts = stack.enter_context(tempfile.TemporaryDirectory())
         stack.enter_context(environment(_environment(plan.replicas, counts)))
-        stack.enter_context(_same_signals())
-        _supervise(plan, opened, ready or (lambda: None), load)
+        stack.enter_context(same_signals())
+        _supervise(plan, opened, ready, load)
 
 
 def _environment(workers, counts):
@@ -82,16 +81,3 @@ def _supervise(plan, opened, ready, load):
     Supervisor(config, opened, ready, settings).run()
     if not failed.empty():
         raise ValueError(failed.get())
-
-
-@contextlib.contextmanager
-def _same_signals():
-    """Restore all signal handlers at the end."""
-    numbers = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
-    before = {number: signal.getsignal(number) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if handler is not signal.getsignal(number):
-                signal.signal(number, handler)

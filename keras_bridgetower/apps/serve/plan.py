@@ -10,17 +10,6 @@ from keras_bridgetower.presets.table import PRESETS
 
 # Environment variable of the API key.
 KEY = "KERAS_BRIDGETOWER_API_KEY"
-_COUNTS = (
-    "body_bytes",
-    "picture_bytes",
-    "picture_pixels",
-    "request_pixels",
-    "inputs",
-    "concurrency",
-    "queue",
-    "batch_size",
-)
-_SECONDS = ("seconds", "body_seconds", "picture_seconds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +60,12 @@ class Limits:
     picture_seconds: float = 5.0
 
     def __post_init__(self):
-        for name in _COUNTS:
-            check_count(name, getattr(self, name))
-        for name in _SECONDS:
-            check_above_zero(name, getattr(self, name))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is int:
+                check_count(field.name, value)
+            elif field.type is float:
+                check_above_zero(field.name, value)
         check_hosts("picture_hosts", self.picture_hosts)
 
 

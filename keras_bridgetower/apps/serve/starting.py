@@ -7,6 +7,7 @@ started, and load presets in them.
 import contextlib
 import importlib.util
 import os
+import signal
 import socket
 
 from keras_bridgetower import startup
@@ -17,19 +18,14 @@ COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 # Makes processes import Keras only when they load presets, see `startup`; a
 # process that only answers HTTP never does.
 IMPORTS_LATE = {"KERAS_BRIDGETOWER_SERVER": "1"}
-# Extras and the modules of their packages.
-HTTP = (
-    "serve",
-    (
-        "uvicorn",
-        "fastapi",
-        "fastapi_offline",
-        "aiohttp",
-        "prometheus_client",
-        "pydantic",
+# Modules of the packages of each extra.
+_EXTRAS = {
+    "serve": (
+        *("uvicorn", "fastapi", "fastapi_offline", "aiohttp"),
+        *("prometheus_client", "pydantic"),
     ),
-)
-RAY = ("ray", ("ray",))
+    "ray": ("ray",),
+}
 
 
 @contextlib.contextmanager
@@ -48,7 +44,6 @@ def environment(values):
             os.environ.pop(name, None)
 
 
-@contextlib.contextmanager
 def listening(host, port):
     """Open a listening socket.
 
@@ -61,36 +56,39 @@ def listening(host, port):
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        opened = socket.create_server((host, port), family=family)
+        return socket.create_server((host, port), family=family)
     except OSError as error:
         raise OSError(
             f"The server cannot listen on {host} port {port} "
             f"({error.strerror}). Choose another with `--port`."
         ) from error
-    with opened:
-        yield opened
+
+
+@contextlib.contextmanager
+def same_signals():
+    """Restore all signal handlers at the end."""
+    numbers = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not signal.getsignal(number):
+                signal.signal(number, handler)
 
 
 def check_installed(*extras):
-    """Check that the packages of extras are installed.
-
-    Args:
-        *extras: pairs of the name of an extra and a tuple of its modules.
-
-    Raises:
-        ImportError: a package is missing. The error names the extras.
-    """
+    """Raise an ImportError that names extras whose packages are missing."""
     missing = [
         name
-        for _, names in extras
-        for name in names
+        for extra in extras
+        for name in _EXTRAS[extra]
         if importlib.util.find_spec(name) is None
     ]
     if missing:
-        named = ",".join(extra for extra, _ in extras)
         raise ImportError(
             f"The server needs the packages {', '.join(missing)}: "
-            f"pip install 'keras-bridgetower[{named}]'"
+            f"pip install 'keras-bridgetower[{','.join(extras)}]'"
         )
 
 

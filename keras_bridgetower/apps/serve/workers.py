@@ -18,19 +18,18 @@ from typing import Any
 
 import uvicorn
 from prometheus_client import multiprocess
-from starlette.responses import JSONResponse
 from uvicorn.supervisors import Multiprocess
 
+from keras_bridgetower.apps.serve.admission import error_response
 from keras_bridgetower.apps.serve.application import application
 from keras_bridgetower.apps.serve.batching import BatchedPreset
 from keras_bridgetower.apps.serve.decoders import Decoders
 from keras_bridgetower.apps.serve.decoders import decoders_for
 from keras_bridgetower.apps.serve.errors import LOG
 from keras_bridgetower.apps.serve.errors import RequestError
-from keras_bridgetower.apps.serve.errors import error_body
 from keras_bridgetower.apps.serve.plan import KEY
 from keras_bridgetower.apps.serve.plan import Plan
-from keras_bridgetower.apps.serve.service import build_service
+from keras_bridgetower.apps.serve.service import Service
 from keras_bridgetower.apps.serve.starting import COUNTS
 from keras_bridgetower.apps.serve.starting import opened_preset
 
@@ -107,10 +106,9 @@ def local_application(plan, presets, key=None):
         return []
 
     facts = [preset.facts() for preset in presets.values()]
-    searching = [x.find for x in presets.values() if x.has_index]
-    find = searching[0] if searching else None
-    service = build_service(plan, facts, ask, missing, find)
-    return application(service, key, plan.allowed_hosts)
+    searching = (x.find for x in presets.values() if x.index is not None)
+    find = next(searching, None)
+    return application(Service(plan, facts, ask, missing, find), key)
 
 
 def _end_with_parent():
@@ -205,7 +203,7 @@ async def _refuse_while_loading(scope, receive, send):
             while (await receive()).get("more_body"):
                 pass
     error = RequestError(503, "The presets are loading. Try again later.")
+    answer = error_response(error)
     # The next request should reach a worker.
-    headers = {"retry-after": "1", "connection": "close"}
-    answer = JSONResponse(error_body(error), error.status, headers)
+    answer.headers["connection"] = "close"
     await answer(scope, receive, send)

@@ -7,9 +7,7 @@ import numpy as np
 from keras_bridgetower.apps.search.stores.store import FIELDS
 from keras_bridgetower.apps.search.stores.store import FolderStore
 from keras_bridgetower.apps.search.stores.store import StoredPicture
-from keras_bridgetower.apps.search.stores.store import checked_vectors
 from keras_bridgetower.apps.search.stores.store import imported
-from keras_bridgetower.apps.search.stores.store import raises_store_error
 
 _TABLE = "pictures"
 # By then, readers of an older version of the table have finished.
@@ -58,13 +56,11 @@ class LanceStore(FolderStore):
         self._opened.checkout_latest()
         return self._opened
 
-    @raises_store_error
     def pictures(self):
         found = self._table.search().select(list(FIELDS)).to_arrow()
         columns = [found[name].to_pylist() for name in FIELDS]
         return [StoredPicture(*row) for row in zip(*columns, strict=True)]
 
-    @raises_store_error
     def vectors(self, ids):
         result = {}
         for condition in _id_conditions(ids):
@@ -80,11 +76,10 @@ class LanceStore(FolderStore):
             }
         return result
 
-    @raises_store_error
     def put(self, pictures, vectors):
         import pyarrow
 
-        vectors = checked_vectors(pictures, vectors)
+        vectors = np.ascontiguousarray(vectors, "float32")
         columns = [[getattr(p, name) for p in pictures] for name in FIELDS]
         flat = pyarrow.array(vectors.ravel())
         width = vectors.shape[1]
@@ -96,16 +91,13 @@ class LanceStore(FolderStore):
         merge = table.merge_insert("id").when_matched_update_all()
         merge.when_not_matched_insert_all().execute(rows)
 
-    @raises_store_error
     def remove(self, ids):
         for condition in _id_conditions(ids):
             self._table.delete(condition)
 
-    @raises_store_error
     def count(self):
         return self._table.count_rows()
 
-    @raises_store_error
     def nearest(self, vector, count, exact=False):
         query = self._table.search(np.asarray(vector, "float32"))
         query = query.distance_type("dot").limit(count)
@@ -117,7 +109,6 @@ class LanceStore(FolderStore):
             for row in found
         ]
 
-    @raises_store_error
     def tidy(self, ann_from):
         table = self._table
         if table.count_rows() >= ann_from and not self.has_ann():
@@ -131,7 +122,6 @@ class LanceStore(FolderStore):
         # Merges small files and adds new rows to the ANN structure.
         table.optimize(cleanup_older_than=_KEPT)
 
-    @raises_store_error
     def has_ann(self):
         return any("vector" in i.columns for i in self._table.list_indices())
 

@@ -10,7 +10,6 @@ from keras_bridgetower.apps.search.stores.store import FolderStore
 from keras_bridgetower.apps.search.stores.store import Store
 from keras_bridgetower.apps.search.stores.store import StoredPicture
 from keras_bridgetower.apps.search.stores.store import StoreError
-from keras_bridgetower.apps.search.stores.store import checked_vectors
 from keras_bridgetower.apps.search.stores.store import imported
 from keras_bridgetower.apps.search.stores.store import raises_store_error
 
@@ -22,18 +21,14 @@ _EXAMINED = 512
 
 
 class _QdrantStore(Store):
-    """Abstract: a collection of Qdrant, accessed through `_client()`."""
+    """Abstract: a collection of Qdrant, accessed through `_client()`.
+
+    `_search_params(exact)` returns the parameters for the ANN structure, or
+    None without one.
+    """
 
     collection = COLLECTION
 
-    def _client(self):
-        raise NotImplementedError
-
-    def _search_params(self, exact):
-        """Return the parameters for the ANN structure, or None without one."""
-        raise NotImplementedError
-
-    @raises_store_error
     def pictures(self):
         found, offset = [], None
         while True:
@@ -44,7 +39,6 @@ class _QdrantStore(Store):
             if offset is None:
                 return found
 
-    @raises_store_error
     def vectors(self, ids):
         points = self._client().retrieve(
             self.collection, ids, with_payload=["sum"], with_vectors=True
@@ -54,10 +48,8 @@ class _QdrantStore(Store):
             for p in points
         }
 
-    @raises_store_error
     def put(self, pictures, vectors):
         models = imported("qdrant_client.models")
-        vectors = checked_vectors(pictures, vectors)
         points = [
             models.PointStruct(
                 id=picture.id,
@@ -70,16 +62,13 @@ class _QdrantStore(Store):
             some = points[start : start + _AT_ONCE]
             self._client().upsert(self.collection, some, wait=True)
 
-    @raises_store_error
     def remove(self, ids):
         if ids:
             self._client().delete(self.collection, list(ids), wait=True)
 
-    @raises_store_error
     def count(self):
         return self._client().count(self.collection, exact=True).count
 
-    @raises_store_error
     def nearest(self, vector, count, exact=False):
         points = self._client().query_points(
             self.collection,
@@ -225,7 +214,6 @@ class QdrantServer(_QdrantStore):
     def writing(self):
         yield
 
-    @raises_store_error
     def tidy(self, ann_from):
         """Set the number of vectors from which the server builds its ANN."""
         models = imported("qdrant_client.models")
@@ -240,7 +228,6 @@ class QdrantServer(_QdrantStore):
             ),
         )
 
-    @raises_store_error
     def has_ann(self):
         info = self._server.get_collection(self.collection)
         return bool(info.indexed_vectors_count)

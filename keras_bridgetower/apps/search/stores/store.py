@@ -1,6 +1,5 @@
 """`Store`: the interface of all stores; and `FolderStore`, one in a folder."""
 
-import abc
 import contextlib
 import dataclasses
 import functools
@@ -8,8 +7,6 @@ import importlib
 import json
 import os
 import pathlib
-
-import numpy as np
 
 from keras_bridgetower.files import FolderExists
 from keras_bridgetower.files import check_no_link
@@ -59,6 +56,13 @@ class StoreError(ValueError):
     """A store that cannot be opened, read or written."""
 
 
+# Methods that call the library of every store.
+_OF_LIBRARY = (
+    *("pictures", "vectors", "put", "remove"),
+    *("count", "nearest", "tidy", "has_ann"),
+)
+
+
 def raises_store_error(method):
     """Make a method of a store raise `StoreError` for errors of its library."""
 
@@ -78,12 +82,16 @@ def raises_store_error(method):
     return call
 
 
-class Store(abc.ABC):
+class Store:
     """Abstract: pictures with their vectors, and a header.
 
     A picture is stored with its vector or not at all, even if the process is
     killed while writing.
     """
+
+    def __init_subclass__(cls):
+        for name in set(_OF_LIBRARY) & set(vars(cls)):
+            setattr(cls, name, raises_store_error(vars(cls)[name]))
 
     # Name in headers and messages.
     kind = ""
@@ -92,11 +100,9 @@ class Store(abc.ABC):
     # str, path or address of the store, for messages.
     place = ""
 
-    @abc.abstractmethod
     def header(self):
         """Return the header, a dict, or None before `create`."""
 
-    @abc.abstractmethod
     def create(self, header):
         """Create an empty store.
 
@@ -105,19 +111,15 @@ class Store(abc.ABC):
                 vector.
         """
 
-    @abc.abstractmethod
     def write_header(self, header):
         """Replace the header."""
 
-    @abc.abstractmethod
     def writing(self):
         """Return a context in which only this process writes."""
 
-    @abc.abstractmethod
     def pictures(self):
         """Return a list of all `StoredPicture`."""
 
-    @abc.abstractmethod
     def vectors(self, ids):
         """Return the vectors of pictures, and the sums of their files.
 
@@ -128,7 +130,6 @@ class Store(abc.ABC):
             dict from id to `(sum, vector)`, without unknown ids.
         """
 
-    @abc.abstractmethod
     def put(self, pictures, vectors):
         """Add pictures, or replace those of the same id.
 
@@ -137,15 +138,12 @@ class Store(abc.ABC):
             vectors: float32 array `(pictures, width)`.
         """
 
-    @abc.abstractmethod
     def remove(self, ids):
         """Remove pictures by their ids."""
 
-    @abc.abstractmethod
     def count(self):
         """Return the number of pictures."""
 
-    @abc.abstractmethod
     def nearest(self, vector, count, exact=False):
         """Find the pictures whose vectors have the largest dot products.
 
@@ -158,7 +156,6 @@ class Store(abc.ABC):
             list of `(StoredPicture, float)`, best first.
         """
 
-    @abc.abstractmethod
     def tidy(self, ann_from):
         """Optimize the store after writing.
 
@@ -168,24 +165,11 @@ class Store(abc.ABC):
                 fewer, queries compare all vectors.
         """
 
-    @abc.abstractmethod
     def has_ann(self):
         """Return True if there is an ANN structure."""
 
-    @abc.abstractmethod
     def close(self):
         """Close files and connections."""
-
-
-def checked_vectors(pictures, vectors):
-    """Return vectors as a float32 array with a row for each picture."""
-    vectors = np.ascontiguousarray(vectors, "float32")
-    if vectors.ndim != 2 or len(vectors) != len(pictures):
-        raise ValueError(
-            "`vectors` must have a row for each picture. Received: "
-            f"{vectors.shape} for {len(pictures)} pictures"
-        )
-    return vectors
 
 
 def imported(package):
@@ -212,7 +196,8 @@ def imported(package):
 class FolderStore(Store):
     """Abstract: a store in a folder of its own.
 
-    The folder is created atomically, with an empty store and its header.
+    The folder is created atomically, with an empty store, by `_make(folder,
+    width)`, and its header.
 
     Args:
         folder: path of the folder, which may not exist yet.
@@ -289,10 +274,6 @@ class FolderStore(Store):
             "other process, or use another folder. "
             f"Received: store={str(self.folder)!r}",
         )
-
-    def _make(self, folder, width):
-        """Create an empty store for vectors of a width in a new folder."""
-        raise NotImplementedError
 
 
 def _write(folder, header):

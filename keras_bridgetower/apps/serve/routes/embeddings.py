@@ -12,11 +12,9 @@ from keras_bridgetower.apps.serve.bodies import EitherBody
 from keras_bridgetower.apps.serve.bodies import EmbeddingsBody
 from keras_bridgetower.apps.serve.bodies import EncodeBody
 from keras_bridgetower.apps.serve.bodies import JSONRoute
-from keras_bridgetower.apps.serve.errors import RequestError
+from keras_bridgetower.apps.serve.errors import FieldError
 from keras_bridgetower.apps.serve.inputs import REFUSE
 from keras_bridgetower.apps.serve.inputs import ToEmbed
-from keras_bridgetower.apps.serve.service import check_count
-from keras_bridgetower.apps.serve.service import read_inputs
 
 # Tokens of a text that OPEA's services read.
 OPEA_TOKENS = 200
@@ -53,17 +51,16 @@ def router(service):
 
 async def _embed_list(service, body):
     """Answer in the shape of OpenAI and the hosted service."""
-    preset = service.presets.find(body.model, "embed")
-    check_count(service.limits, body.input, "input")
+    preset = service.preset(body.model, "embed")
+    service.check_count(body.input, "input")
     if body.dimensions not in (None, preset.width):
-        raise RequestError(
-            400,
-            f"dimensions: vectors of {preset.name} have {preset.width} "
-            "dimensions. Leave the field out.",
+        raise FieldError(
             "dimensions",
+            f"vectors of {preset.name} have {preset.width} dimensions. Leave "
+            "the field out.",
         )
     rule = _RULES[body.truncation_direction] if body.truncate else REFUSE
-    inputs, params = await read_inputs(service, preset, body.input, "input")
+    inputs, params = await service.read_inputs(preset, body.input, "input")
     inputs = [ToEmbed(text, image, rule) for text, image in inputs]
     found = await preset.ask("embed", inputs, params)
     tokens = sum(count for _, count in found)
@@ -99,10 +96,8 @@ async def _embed_document(service, body):
 
 
 async def _embed_one(service, model, text, image, param):
-    preset = service.presets.find(model, "embed")
-    data = None
-    if image is not None:
-        data = await service.pictures.read(image, param)
+    preset = service.preset(model, "embed")
+    data = await service.pictures.read(image, param)
     one = ToEmbed(text, data, "cut_end", OPEA_TOKENS)
     preset.check_kind(one.kind, param)
     fields = {"text": "text", "image": param}
