@@ -4,7 +4,8 @@ import pytest
 from drawn_photos import PACKAGES
 from drawn_photos import draw
 
-from keras_bridgetower.apps.search.models import SearchModels
+from keras_bridgetower.apps.search import PictureSearch
+from keras_bridgetower.apps.search import SearchModels
 
 # Two-way with a matching head, and three-way without.
 MATCHING = "bridgetower_tiny_easy_pretrain"
@@ -38,3 +39,22 @@ def lance_name(tmp_path):
 @pytest.fixture
 def photos(tmp_path):
     return draw(tmp_path / "photos")
+
+
+def _indexed(name, models, photos):
+    search = PictureSearch(name, models)
+    search.index(photos)
+    yield search
+    search.close()
+
+
+@pytest.fixture
+def search(store_name, matching, photos):
+    """An index of the pictures, in a store of either kind."""
+    yield from _indexed(store_name, matching, photos)
+
+
+@pytest.fixture
+def lance(lance_name, matching, photos):
+    """An index of the pictures in LanceDB."""
+    yield from _indexed(lance_name, matching, photos)

@@ -63,16 +63,14 @@ def test_every_picture_is_indexed_and_the_unreadable_are_named(
     assert facts["image_mode"] == "squash" and len(facts["sum"]) == 64
 
 
-def test_unchanged_pictures_are_not_embedded(matching, photos, lance_name):
-    search = PictureSearch(lance_name, matching)
-    search.index(photos)
+def test_unchanged_pictures_are_not_embedded(photos, lance_name, lance):
     data = pathlib.Path(lance_name).rglob("*.lance")
     before = {path: path.stat().st_mtime_ns for path in data}
     assert before
     # Other times, the same content.
     for path in photos.rglob("*.png"):
         os.utime(path)
-    report = search.index(photos)
+    report = lance.index(photos)
     assert (report.embedded, report.unchanged) == (0, 10)
     data = pathlib.Path(lance_name).rglob("*.lance")
     assert {path: path.stat().st_mtime_ns for path in data} == before
@@ -88,11 +86,11 @@ def test_a_picture_is_read_once(matching, photos, lance_name, monkeypatch):
             return open_regular(path)
 
         monkeypatch.setattr(module, "open_regular", counted)
-    search = PictureSearch(lance_name, matching)
-    search.index(photos)
+    lance = PictureSearch(lance_name, matching)
+    lance.index(photos)
     assert set(opened.values()) == {1} and len(opened) == 11
     vector = matching.embed_query(image=photos / "ellipse/red_0.png")
-    found = search.store.nearest(vector, 100)
+    found = lance.store.nearest(vector, 100)
     assert found[0][0].path == "ellipse/red_0.png" and found[0][1] > 1 - 1e-5
     monkeypatch.setattr(reading, "_READ_ONCE", 10)
     pieces = PictureSearch(f"{lance_name}.pieces", matching)
@@ -100,9 +98,7 @@ def test_a_picture_is_read_once(matching, photos, lance_name, monkeypatch):
     assert pieces.store.nearest(vector, 100) == found
 
 
-def test_index_is_synchronized_with_its_source(matching, photos, store_name):
-    search = PictureSearch(store_name, matching)
-    search.index(photos)
+def test_index_is_synchronized_with_its_source(matching, photos, search):
     changed = photos / "ellipse" / "red_0.png"
     Image.new("RGB", (64, 64), "blue").save(changed)
     (photos / "ellipse" / "blue_0.png").unlink()
@@ -123,11 +119,7 @@ def test_index_is_synchronized_with_its_source(matching, photos, store_name):
     assert "ellipse/red_0.png" not in paths_in(search)
 
 
-def test_pictures_of_unreadable_folders_are_kept(
-    matching, photos, lance_name, monkeypatch
-):
-    search = PictureSearch(lance_name, matching)
-    search.index(photos)
+def test_pictures_of_unreadable_folders_are_kept(photos, lance, monkeypatch):
     (photos / "rectangle/red_0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     scandir = os.scandir
 
@@ -137,10 +129,10 @@ def test_pictures_of_unreadable_folders_are_kept(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refused)
-    report = search.index(photos)
+    report = lance.index(photos)
     assert report.passed_over["folder that cannot be read"] == 1
     assert (report.unchanged, report.removed) == (4, 1)
-    assert search.store.count() == 9
+    assert lance.store.count() == 9
 
 
 def test_a_name_that_is_not_utf8_is_named(matching, photos, lance_name):
@@ -151,20 +143,14 @@ def test_a_name_that_is_not_utf8_is_named(matching, photos, lance_name):
     assert any("must be UTF-8" in bad.error for bad in report.unreadable)
 
 
-def test_index_with_several_sources(matching, photos, lance_name):
-    search = PictureSearch(lance_name, matching)
-    search.index(photos / "ellipse")
-    report = search.index(photos / "rectangle")
-    assert (report.embedded, report.removed) == (5, 0)
-    assert search.store.count() == 10
+def check_moved(search, source, before):
+    after = found_by(search)
+    assert set(after) == {str(p) for p in source.rglob("*_0.png")}
+    assert sorted(after.values()) == pytest.approx(sorted(before.values()))
 
 
 @pytest.mark.parametrize("where", ["another folder", "the same folder"])
-def test_moved_files_are_not_embedded_again(
-    matching, photos, store_name, where
-):
-    search = PictureSearch(store_name, matching)
-    search.index(photos)
+def test_moved_files_are_not_embedded_again(photos, search, where):
     before = found_by(search)
     if where == "another folder":
         source = photos.rename(photos.parent / "moved")
@@ -176,19 +162,15 @@ def test_moved_files_are_not_embedded_again(
     report = search.index(source)
     assert (report.embedded, report.copied, report.removed) == (0, moved, moved)
     assert report.unchanged == 10 - moved
-    after = found_by(search)
-    assert set(after) == {str(p) for p in source.rglob("*_0.png")}
-    assert sorted(after.values()) == pytest.approx(sorted(before.values()))
+    check_moved(search, source, before)
     assert search.index(source).unchanged == 10
 
 
-def test_an_interrupted_move_goes_on(matching, photos, store_name):
+def test_an_interrupted_move_goes_on(photos, search):
     def stop(progress):
         if progress.done >= 6:
             raise KeyboardInterrupt
 
-    search = PictureSearch(store_name, matching)
-    search.index(photos)
     before = found_by(search)
     moved = photos.rename(photos.parent / "moved")
     with pytest.raises(KeyboardInterrupt):
@@ -197,27 +179,14 @@ def test_an_interrupted_move_goes_on(matching, photos, store_name):
     report = search.index(moved)
     assert report.embedded == 0 and 0 < report.unchanged < 10
     assert report.copied == 10 - report.unchanged and report.removed == 10
-    after = found_by(search)
-    assert set(after) == {str(p) for p in moved.rglob("*_0.png")}
-    assert sorted(after.values()) == pytest.approx(sorted(before.values()))
-
-
-def test_a_copy_of_a_file_is_found_beside_it(matching, photos, store_name):
-    search = PictureSearch(store_name, matching)
-    search.index(photos)
-    shutil.copytree(photos / "ellipse", photos.parent / "copies")
-    report = search.index(photos.parent / "copies")
-    assert (report.embedded, report.copied, report.removed) == (0, 5, 0)
-    assert search.store.count() == 15
+    check_moved(search, moved, before)
 
 
 @pytest.mark.parametrize("save_every", [1, 512])
 def test_a_new_picture_under_the_old_name_of_another(
-    matching, photos, store_name, save_every
+    matching, photos, search, save_every
 ):
     """Vectors are copied before the picture they belong to is replaced."""
-    search = PictureSearch(store_name, matching)
-    search.index(photos)
     first, last = photos / "ellipse/black_0.png", photos / "z_0.png"
     first.rename(last)
     Image.new("RGB", (40, 40), "orange").save(first)
@@ -260,12 +229,8 @@ def test_overlapping_folders_share_pictures(matching, photos, store_name):
 
 
 @pytest.mark.parametrize("how", ["emptied", "missing"])
-def test_a_source_without_pictures_keeps_its_vectors(
-    matching, photos, store_name, how
-):
+def test_a_source_without_pictures_keeps_its_vectors(photos, search, how):
     """It may be a disk that is not mounted; `prune` is for the rest."""
-    search = PictureSearch(store_name, matching)
-    search.index(photos)
     other = draw(photos.parent / "other", SHAPES[:1])
     search.index(other)
     mounted = photos.rename(photos.parent / "mounted")
@@ -291,9 +256,7 @@ def test_a_source_without_pictures_keeps_its_vectors(
     assert "prune" not in str(error.value)
 
 
-def test_pictures_folders_and_tables_are_removed(matching, photos, store_name):
-    search = PictureSearch(store_name, matching)
-    search.index(photos)
+def test_pictures_folders_and_tables_are_removed(photos, store_name, search):
     search.index(_table(photos))
     assert search.store.count() == 11
     remove = kbt.search.remove
@@ -312,15 +275,10 @@ def test_pictures_folders_and_tables_are_removed(matching, photos, store_name):
     # Files that were not deleted come back.
     assert remove(search.store, photos)
     assert search.index(photos).embedded == 5
-    for wrong in (kbt.search.prune, lambda store: remove(store, photos)):
-        with pytest.raises(ValueError, match="Make one first, with `index`"):
-            wrong(f"{store_name}.other")
 
 
-def test_an_index_of_an_earlier_version_is_read(matching, photos, store_name):
+def test_an_index_of_an_earlier_version_is_read(photos, search):
     """Ids were made of the folder that was indexed as well as of the file."""
-    search = PictureSearch(store_name, matching)
-    search.index(photos)
     before = found_by(search)
     pictures = search.store.pictures()
     found = search.store.vectors([picture.id for picture in pictures])
@@ -377,22 +335,21 @@ def test_invalid_sources_are_rejected(matching, photos, lance_name, tmp_path):
     search = PictureSearch(lance_name, matching)
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(ValueError, match="at least one row"):
-        search.index(empty)
-    with pytest.raises(ValueError, match="must be a folder, or a file"):
-        search.index(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="contrastive head is two_way"):
-        search.index(_table(photos), vectors="fused")
-    assert not pathlib.Path(lance_name).exists()
-    for name in ("batch_size", "save_every", "ann_from"):
-        with pytest.raises(ValueError, match=f"`{name}` must be an integer"):
-            search.index(photos, **{name: 0})
     unknown = PictureSearch(tmp_path / "other", "bridgetower_nobody")
-    with pytest.raises(ValueError, match="`preset` must be one of the names"):
-        unknown.index(photos)
     headless = PictureSearch(tmp_path / "other", "bridgetower_tiny_easy_mlm")
-    with pytest.raises(ValueError, match="a trained contrastive head"):
-        headless.index(photos)
+    for index, source, arguments, message in (
+        (search, empty, {}, "at least one row"),
+        (search, tmp_path / "nowhere", {}, "must be a folder, or a file"),
+        (search, _table(photos), {"vectors": "fused"}, "two_way"),
+        (search, photos, {"batch_size": 0}, "`batch_size`"),
+        (search, photos, {"save_every": 0}, "`save_every`"),
+        (search, photos, {"ann_from": 0}, "`ann_from`"),
+        (unknown, photos, {}, "`preset` must be one of the names"),
+        (headless, photos, {}, "a trained contrastive head"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            index.index(source, **arguments)
+    assert not pathlib.Path(lance_name).exists()
     assert not (tmp_path / "other").exists()
 
 

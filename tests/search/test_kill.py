@@ -6,7 +6,6 @@ import pathlib
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from builders import FASTEST
 from drawn_photos import PACKAGES
@@ -16,10 +15,12 @@ pytestmark = FASTEST
 HERE = pathlib.Path(__file__).parent
 
 
-def killed_runs(tmp_path, kind, kills, seed=0):
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", PACKAGES)
+def test_ten_kills_at_random_moments(tmp_path, kind):
     pytest.importorskip(PACKAGES[kind], reason="the extra `search`")
     photos = draw(tmp_path / "photos", copies=4)
-    arguments = [photos, tmp_path, kind, kills, seed]
+    arguments = [photos, tmp_path, kind, 10, 1]
     done = subprocess.run(
         [sys.executable, HERE / "kill_run.py", *map(str, arguments)],
         capture_output=True,
@@ -27,34 +28,15 @@ def killed_runs(tmp_path, kind, kills, seed=0):
         env=os.environ,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def check(results):
-    whole = results["whole"]
+    results = json.loads(done.stdout.splitlines()[-1])
+    whole, killed = results["whole"], results["killed"]
     assert whole["embedded"] == 40 and len(whole["rows"]) == 40
-    for found in results["killed"]:
+    for found in killed:
         assert found["embedded"] + found["unchanged"] == 40
-        named = [row[:2] for row in found["rows"]]
-        assert named == [row[:2] for row in whole["rows"]]
-        np.testing.assert_allclose(
-            [row[2] for row in found["rows"]],
-            [row[2] for row in whole["rows"]],
-            atol=1e-6,
-        )
-    assert any(found["was_killed"] for found in results["killed"])
-
-
-@pytest.mark.slow
-def test_two_kills(tmp_path):
-    check(killed_runs(tmp_path, "lancedb", 2))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", PACKAGES)
-def test_ten_kills_at_random_moments(tmp_path, kind):
-    results = killed_runs(tmp_path, kind, 10, seed=1)
-    check(results)
+        for row, wanted in zip(found["rows"], whole["rows"], strict=True):
+            assert row[:2] == wanted[:2]
+            assert row[2] == pytest.approx(wanted[2], abs=1e-6)
+    assert any(found["was_killed"] for found in killed)
     # Some had written a part, which the next run kept.
-    kept = [found["unchanged"] for found in results["killed"]]
+    kept = [found["unchanged"] for found in killed]
     assert any(0 < n < 40 for n in kept), kept

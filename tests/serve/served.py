@@ -1,6 +1,8 @@
 """Presets and key of the server of the tests, and pictures to send."""
 
+import asyncio
 import base64
+import functools
 import io
 
 from PIL import Image
@@ -19,3 +21,13 @@ def picture(colour="red", side=64):
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue(), base64.b64encode(file.getvalue()).decode()
+
+
+def in_loop(check):
+    """Run an asynchronous test in a loop of its own, for at most a minute."""
+
+    @functools.wraps(check)
+    def test(*args, **kwargs):
+        asyncio.run(asyncio.wait_for(check(*args, **kwargs), 60))
+
+    return test

@@ -15,6 +15,7 @@ from builders import FASTEST
 from drawn_photos import jpeg_of_scans
 from hostile import png_of
 from PIL import Image
+from served import in_loop
 
 pytest.importorskip("prometheus_client", reason="the extra `serve`")
 
@@ -41,14 +42,10 @@ def slow_picture(side=2500):
     return b"P3 %d %d 255\n" % (side, side) + b"1 " * (3 * side * side)
 
 
-def run(check, processes=2, **limits):
-    async def checked():
-        limited = Limits(**limits)
-        with contextlib.closing(Decoders(limited, processes)) as decoders:
-            async with asyncio.timeout(LONG):
-                return await check(decoders)
-
-    return asyncio.run(checked())
+@contextlib.asynccontextmanager
+async def decoding(**limits):
+    with contextlib.closing(Decoders(Limits(**limits))) as decoders:
+        yield decoders
 
 
 @pytest.fixture
@@ -73,18 +70,18 @@ def running():
 
 
 @pytest.mark.parametrize("mode", ["squash", "crop", "hf"])
-def test_squares_equal_those_of_this_process(mode, tmp_path):
+@in_loop
+async def test_squares_equal_those_of_this_process(mode, tmp_path):
     rng = np.random.default_rng(0)
     file = io.BytesIO()
     pixels = rng.integers(0, 256, (70, 90, 3), "uint8")
     Image.fromarray(pixels).save(file, "JPEG")
     (tmp_path / "a").write_bytes(file.getvalue())
 
-    async def check(decoders):
+    async with decoding() as decoders:
         images = [file.getvalue(), str(tmp_path / "a"), encoded()]
-        return list((await decoders.squares(images, (32, mode, 32))).values())
+        found = list((await decoders.squares(images, (32, mode, 32))).values())
 
-    found = run(check)
     whole = Image.fromarray(load_image(file.getvalue()))
     expected = np.asarray(place(whole, 32, mode, 32))
     for square in found[:2]:
@@ -92,14 +89,15 @@ def test_squares_equal_those_of_this_process(mode, tmp_path):
     assert found[2].getpixel((0, 0)) == (255, 0, 0)
 
 
-def test_rejected_pictures():
+@in_loop
+async def test_rejected_pictures():
     bad = {
         png_of(32768, 32768): ("at most 1000000 pixels", "picture_too_large"),
         png_of(1001, 1000): ("at most 1000000 pixels", "picture_too_large"),
         encoded()[:20]: ("readable file", None),
     }
 
-    async def check(decoders):
+    async with decoding(picture_pixels=1_000_000) as decoders:
         good = encoded()
         sizes = await decoders.sizes([*bad, good])
         assert sizes.pop(good) == 64 * 72
@@ -114,11 +112,10 @@ def test_rejected_pictures():
         found = await decoders.squares([thin.getvalue()], (512, "crop", 32))
         assert "long and thin" in found[thin.getvalue()].message
 
-    run(check, picture_pixels=1_000_000)
 
-
-def test_slow_pictures_kill_their_process(children):
-    async def check(decoders):
+@in_loop
+async def test_slow_pictures_kill_their_process(children):
+    async with decoding(picture_seconds=0.2) as decoders:
         before = children()
         slow = slow_picture()
         refused = (await decoders.squares([slow], SQUARE, 10**8))[slow]
@@ -129,11 +126,10 @@ def test_slow_pictures_kill_their_process(children):
         assert len(children()) == 2
         assert len(children() & before) == 1
 
-    run(check, picture_seconds=0.2)
 
-
-def test_the_end_of_a_request_ends_its_work(children):
-    async def check(decoders):
+@in_loop
+async def test_the_end_of_a_request_ends_its_work(children):
+    async with decoding(picture_seconds=LONG) as decoders:
         before = children()
         work = decoders.squares([slow_picture()], SQUARE, 10**8)
         with pytest.raises(TimeoutError):
@@ -142,11 +138,10 @@ def test_the_end_of_a_request_ends_its_work(children):
         assert len(children() & before) == 1
         assert len(children()) == 2
 
-    run(check, picture_seconds=LONG)
 
-
-def test_costly_pictures_do_not_delay_cheap_ones():
-    async def check(decoders):
+@in_loop
+async def test_costly_pictures_do_not_delay_cheap_ones():
+    async with decoding(picture_seconds=LONG) as decoders:
         good = encoded()
         # Both processes have started.
         await decoders.squares([good, encoded(65)], SQUARE)
@@ -165,11 +160,10 @@ def test_costly_pictures_do_not_delay_cheap_ones():
         await asyncio.gather(*work, return_exceptions=True)
         assert (await decoders.squares([good], SQUARE))[good].size == (32, 32)
 
-    run(check, picture_seconds=LONG)
 
-
-def test_a_process_that_was_killed_is_replaced(children):
-    async def check(decoders):
+@in_loop
+async def test_a_process_that_was_killed_is_replaced(children):
+    async with decoding() as decoders:
         good = encoded()
         for pid in children():
             os.kill(pid, signal.SIGKILL)
@@ -178,8 +172,6 @@ def test_a_process_that_was_killed_is_replaced(children):
         for _ in range(3):
             found = await decoders.squares([good], SQUARE)
             assert found[good].size == (32, 32)
-
-    run(check)
 
 
 def test_processes_ignore_sigterm_and_end_with_their_parent():

@@ -11,6 +11,9 @@ import tomllib
 import pytest
 import typer
 from builders import FASTEST
+from packaging.requirements import Requirement
+
+pytest.importorskip("uvicorn", reason="the extra `serve`")
 
 from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.cli import serve as command
@@ -57,40 +60,13 @@ def parsed(words):
     return command.make_context(command.name, list(words)).params
 
 
-@pytest.fixture(scope="module")
-def entry():
-    return json.loads(instruction("ENTRYPOINT"))
-
-
-@pytest.fixture(scope="module")
-def user():
-    return int(instruction("USER"))
-
-
-@pytest.fixture(scope="module")
-def compose():
-    [found] = documents("compose.yaml")
-    return found
-
-
-@pytest.fixture(scope="module")
-def kubernetes():
-    return {found["kind"]: found for found in documents("kubernetes.yaml")}
-
-
-@pytest.fixture(scope="module")
-def pod(kubernetes):
-    return kubernetes["Deployment"]["spec"]["template"]["spec"]
-
-
-@pytest.fixture(scope="module")
-def ray_cluster():
-    return {found["kind"]: found for found in documents("kuberay.yaml")}
-
-
-@pytest.fixture(scope="module")
-def kuberay(ray_cluster):
-    return ray_cluster["RayService"]["spec"]["rayClusterConfig"]
+ENTRY = json.loads(instruction("ENTRYPOINT"))
+USER = int(instruction("USER"))
+[COMPOSE] = documents("compose.yaml")
+KUBERNETES = {found["kind"]: found for found in documents("kubernetes.yaml")}
+POD = KUBERNETES["Deployment"]["spec"]["template"]["spec"]
+RAY = {found["kind"]: found for found in documents("kuberay.yaml")}
+CLUSTER = RAY["RayService"]["spec"]["rayClusterConfig"]
 
 
 def check_secret(variables):
@@ -99,9 +75,9 @@ def check_secret(variables):
     assert secret == {"name": "keras-bridgetower", "key": "key"}
 
 
-def check_user(context, user):
+def check_user(context):
     assert context["runAsNonRoot"]
-    assert {context["runAsUser"], context["fsGroup"]} == {user}
+    assert {context["runAsUser"], context["fsGroup"]} == {USER}
 
 
 def test_the_image_installs_extras_that_exist():
@@ -112,10 +88,8 @@ def test_the_image_installs_extras_that_exist():
     assert extras | {"ray"} <= set(PROJECT["optional-dependencies"])
     # Those of the other files that are built from it.
     for name in ("Dockerfile", "kuberay.yaml"):
-        extra_lists = re.findall(
-            r"EXTRAS=([\w,]+)", (DEPLOY / name).read_text()
-        )
-        assert extras | {"ray"} in [set(one.split(",")) for one in extra_lists]
+        lists = re.findall(r"EXTRAS=([\w,]+)", (DEPLOY / name).read_text())
+        assert extras | {"ray"} in [set(one.split(",")) for one in lists]
 
 
 def test_the_image_copies_what_its_build_needs():
@@ -127,26 +101,23 @@ def test_the_image_copies_what_its_build_needs():
                 assert f"!{source.split('/')[0]}" in ignored
 
 
-def test_the_image_serves_at_its_port(entry):
-    values = parsed(entry + json.loads(instruction("CMD")))
+def test_the_image_asks_for_a_key(monkeypatch, capfd):
+    words = ENTRY + json.loads(instruction("CMD"))
+    values = parsed(words)
     assert values["host"] == "0.0.0.0"
     assert str(values["port"]) == instruction("EXPOSE")
     assert set(values["presets"]) <= set(PRESETS)
-
-
-def test_the_image_asks_for_a_key(entry, monkeypatch, capfd):
-    _, _, _, *words = entry + json.loads(instruction("CMD"))
     monkeypatch.setitem(command.ENGINES, command.Engine.uvicorn, lambda *_: 0)
     monkeypatch.delenv(KEY, raising=False)
-    assert main.main(words) == 2
+    assert main.main(words[3:]) == 2
     assert KEY in capfd.readouterr().err
 
 
-def test_the_user_of_the_image_is_a_number_and_owns_the_cache(user):
-    assert user > 0
+def test_the_user_of_the_image_is_a_number_and_owns_the_cache():
+    assert USER > 0
     runs = [rest for word, rest in instructions() if word == "RUN"]
     [added] = [shlex.split(run) for run in runs if run.startswith("useradd")]
-    assert added[added.index("--uid") + 1] == str(user)
+    assert added[added.index("--uid") + 1] == str(USER)
     words = [word for word, _ in instructions()]
     # Made by that user: a volume takes its owner from the folder.
     after = instructions()[words.index("USER") :]
@@ -154,7 +125,7 @@ def test_the_user_of_the_image_is_a_number_and_owns_the_cache(user):
     assert f"KERAS_HOME={CACHE}/" in instruction("ENV")
 
 
-def test_health_check_distinguishes_ready_from_stopping(server):
+def test_health_check_distinguishes_ready_from_stopping(server, monkeypatch):
     _, command = instruction("HEALTHCHECK").split("CMD")
     program, *words = json.loads(command)
     assert program == "python"
@@ -162,21 +133,15 @@ def test_health_check_distinguishes_ready_from_stopping(server):
     words = [x.replace(f"http://127.0.0.1:{port}", server.url) for x in words]
     assert server.url in words[-1] and admission.READY in words[-1]
 
-    def code():
+    for draining, code in ((False, 0), (True, 1)):
+        monkeypatch.setattr(server.admission, "draining", draining)
         ran = subprocess.run([sys.executable, *words], capture_output=True)
-        return ran.returncode
-
-    assert code() == 0
-    server.admission.draining = True
-    try:
-        assert code() == 1
-    finally:
-        server.admission.draining = False
+        assert ran.returncode == code
 
 
-def test_the_commands_of_compose(compose, entry):
-    services = compose["services"]
-    served = parsed(entry + services["server"]["command"])
+def test_the_commands_of_compose():
+    services = COMPOSE["services"]
+    served = parsed(ENTRY + services["server"]["command"])
     index = services["index"]
     indexed = parsed(index["entrypoint"] + index["command"])
     # The same index of the same preset, in a service that is there.
@@ -189,8 +154,8 @@ def test_the_commands_of_compose(compose, entry):
     assert port == instruction("EXPOSE")
 
 
-def test_compose_services_wait_for_health_checks(compose):
-    services = compose["services"]
+def test_compose_services_wait_for_health_checks():
+    services = COMPOSE["services"]
     for service in services.values():
         for name, how in service.get("depends_on", {}).items():
             if how["condition"] == "service_healthy":
@@ -200,25 +165,25 @@ def test_compose_services_wait_for_health_checks(compose):
     assert int(grace.removesuffix("s")) > Limits().seconds
 
 
-def test_written_folders_are_mounted(compose, pod):
+def test_written_folders_are_mounted():
     for name in ("index", "server"):
-        service = compose["services"][name]
+        service = COMPOSE["services"][name]
         assert service["read_only"] and service["tmpfs"] == ["/tmp"]
         mounted = [x.rsplit(":", 1) for x in service["volumes"]]
         assert ["models", CACHE] in mounted
-    assert set(compose["volumes"]) == {"models", "vectors"}
-    [container] = pod["containers"]
+    assert set(COMPOSE["volumes"]) == {"models", "vectors"}
+    [container] = POD["containers"]
     assert container["securityContext"]["readOnlyRootFilesystem"]
     mounts = {x["mountPath"]: x["name"] for x in container["volumeMounts"]}
     assert set(mounts) == {CACHE, "/tmp"}
-    assert {x["name"] for x in pod["volumes"]} == set(mounts.values())
+    assert {x["name"] for x in POD["volumes"]} == set(mounts.values())
 
 
-def test_the_pods_of_kubernetes(pod, entry, user):
-    [container] = pod["containers"]
-    values = parsed(entry + container["args"])
+def test_the_pods_of_kubernetes():
+    [container] = POD["containers"]
+    values = parsed(ENTRY + container["args"])
     assert set(values["presets"]) <= set(PRESETS)
-    check_user(pod["securityContext"], user)
+    check_user(POD["securityContext"])
     check_secret(container["env"])
     [port] = container["ports"]
     assert str(port["containerPort"]) == instruction("EXPOSE")
@@ -230,23 +195,23 @@ def test_the_pods_of_kubernetes(pod, entry, user):
     # Another path would end pods whose models are loaded again.
     assert container["livenessProbe"]["httpGet"]["path"] != admission.READY
     before = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert pod["terminationGracePeriodSeconds"] > before + values["seconds"]
+    assert POD["terminationGracePeriodSeconds"] > before + values["seconds"]
 
 
-def test_the_objects_of_kubernetes_choose_the_pods(kubernetes):
-    deployment = kubernetes["Deployment"]["spec"]
+def test_the_objects_of_kubernetes_choose_the_pods():
+    deployment = KUBERNETES["Deployment"]["spec"]
     labels = deployment["template"]["metadata"]["labels"]
-    budget = kubernetes["PodDisruptionBudget"]["spec"]
+    budget = KUBERNETES["PodDisruptionBudget"]["spec"]
     assert deployment["selector"]["matchLabels"] == labels
-    assert kubernetes["Service"]["spec"]["selector"] == labels
+    assert KUBERNETES["Service"]["spec"]["selector"] == labels
     assert budget["selector"]["matchLabels"] == labels
     # Else no machine could ever be emptied.
     assert budget["minAvailable"] < deployment["replicas"]
 
 
-def test_the_network_policy_of_kubernetes(kubernetes):
-    labels = kubernetes["Deployment"]["spec"]["template"]["metadata"]["labels"]
-    policy = kubernetes["NetworkPolicy"]["spec"]
+def test_the_network_policy_of_kubernetes():
+    labels = KUBERNETES["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    policy = KUBERNETES["NetworkPolicy"]["spec"]
     assert policy["podSelector"]["matchLabels"] == labels
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
     # The port of the pods, from pods with a label, and nothing else.
@@ -265,13 +230,13 @@ def test_the_network_policy_of_kubernetes(kubernetes):
     assert {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"} < inner
 
 
-def test_the_network_policy_of_kuberay(ray_cluster, kuberay):
+def test_the_network_policy_of_kuberay():
     # The pods of Ray reach each other, the operator also reaches the port by
     # which it deploys, and clients the routes alone.
-    policy = ray_cluster["NetworkPolicy"]["spec"]
+    policy = RAY["NetworkPolicy"]["spec"]
     own, operator, clients = policy["ingress"]
     ours = policy["podSelector"]
-    for group in (kuberay["headGroupSpec"], *kuberay["workerGroupSpecs"]):
+    for group in (CLUSTER["headGroupSpec"], *CLUSTER["workerGroupSpecs"]):
         labels = group["template"]["metadata"]["labels"]
         assert labels == ours["matchLabels"]
     assert own == {"from": [{"podSelector": ours}]}
@@ -280,22 +245,18 @@ def test_the_network_policy_of_kuberay(ray_cluster, kuberay):
     assert all("podSelector" in source for source in clients["from"])
 
 
-def test_the_pods_of_kuberay(kuberay, user):
-    [group] = kuberay["workerGroupSpecs"]
-    pods = [
-        one["template"]["spec"] for one in (group, kuberay["headGroupSpec"])
-    ]
+def test_the_pods_of_kuberay():
+    [group] = CLUSTER["workerGroupSpecs"]
+    pods = [x["template"]["spec"] for x in (group, CLUSTER["headGroupSpec"])]
     for pod in pods:
         [container] = pod["containers"]
-        check_user(pod["securityContext"], user)
+        check_user(pod["securityContext"])
         check_secret(container["env"])
     # KubeRay's own probe needs a program that the image lacks.
     asked = pods[0]["containers"][0]["readinessProbe"]["httpGet"]
     assert asked == {"path": "/-/healthz", "port": 8000}
     assert pods[0]["terminationGracePeriodSeconds"] > Limits().seconds
     # Without it `maxReplicas` means nothing.
-    assert kuberay["enableInTreeAutoscaling"]
+    assert CLUSTER["enableInTreeAutoscaling"]
     [needed] = PROJECT["optional-dependencies"]["ray"]
-    least = needed.partition(">=")[2]
-    version = [int(part) for part in kuberay["rayVersion"].split(".")]
-    assert version >= [int(part) for part in least.split(".")]
+    assert Requirement(needed).specifier.contains(CLUSTER["rayVersion"])

@@ -26,12 +26,8 @@ class Host(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.asked.append(self.path)
-        if self.path == "/moved":
-            self.send_response(302)
-            self.send_header("Location", "/good")
-            self.end_headers()
-            return
-        self.send_response(404 if self.path == "/gone" else 200)
+        self.send_response({"/moved": 302, "/gone": 404}.get(self.path, 200))
+        self.send_header("Location", "/good")
         self.end_headers()
         with contextlib.suppress(OSError):
             if self.path == "/slow":
@@ -44,24 +40,19 @@ class Host(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def port():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Host)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server.server_port
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Host) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield server.server_port
+        server.shutdown()
 
 
-def fetch(url, port, hosts=("localhost",), is_allowed=None):
+def fetch(url, port, hosts=("localhost",), is_allowed=is_public):
     limits = Limits(
         picture_hosts=hosts, picture_bytes=1000, picture_seconds=0.3
     )
-    fetcher = PictureReader(
-        limits, is_allowed or is_public, {"http": port, "https": 443}
-    )
+    reader = PictureReader(limits, is_allowed, {"http": port, "https": 443})
     Host.asked.clear()
-    return asyncio.run(fetcher.fetch(url, "image"))
+    return asyncio.run(reader.read(url, "image"))
 
 
 def anywhere(address):
@@ -71,6 +62,8 @@ def anywhere(address):
 def test_an_allowed_picture(port):
     url = f"http://localhost:{port}/good"
     assert fetch(url, port, is_allowed=anywhere) == b"x" * 100
+    with pytest.raises(RequestError, match="does not fetch URLs"):
+        fetch(url, port, hosts=())
 
 
 @pytest.mark.parametrize(
@@ -129,6 +122,9 @@ def test_private_addresses(address):
     assert not is_public(address)
 
 
-def test_public_addresses():
-    assert is_public("93.184.216.34")
-    assert is_public("2606:2800:220:1::1")
+@pytest.mark.parametrize(
+    "address",
+    ["93.184.216.34", "2606:2800:220:1::1", "64:ff9b::5db8:d822"],
+)
+def test_public_addresses(address):
+    assert is_public(address)

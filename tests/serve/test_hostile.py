@@ -2,12 +2,16 @@
 
 import concurrent.futures
 import contextlib
+import json
 import socket
+import socketserver
 import threading
 import time
 import urllib.parse
 
 import hostile
+import pytest
+import served
 from builders import FASTEST
 from served import FUSED
 from served import KEY
@@ -15,47 +19,39 @@ from served import KEY
 pytestmark = FASTEST
 
 
-class Trap:
-    """A port of this machine that counts who connects."""
+@pytest.fixture
+def connections():
+    """The addresses that connect to a port of this machine, and the port."""
+    found = []
 
-    def __init__(self):
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listening.getsockname()[1]
-        self.connections = 0
-        threading.Thread(target=self._count, daemon=True).start()
+    class Trap(socketserver.BaseRequestHandler):
+        def handle(self):
+            found.append(self.client_address)
 
-    def _count(self):
-        while True:
-            try:
-                connection, _ = self._listening.accept()
-            except OSError:
-                return
-            self.connections += 1
-            connection.close()
-
-    def close(self):
-        self._listening.close()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Trap) as trap:
+        threading.Thread(target=trap.serve_forever, daemon=True).start()
+        yield found, trap.server_address[1]
+        trap.shutdown()
 
 
 def files_in(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def test_hostile_requests(client, server, tmp_path, monkeypatch):
+def test_hostile_requests(client, server, connections, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pyproject.toml").write_text("a file that exists")
     before = files_in(tmp_path)
-    trap = Trap()
-    every = hostile.requests(trap.port)
+    connected, port = connections
+    every = hostile.requests(port)
     assert len(every) >= 200
     wrong = {}
     for one in every:
         problem_found = hostile.problem(one, hostile.send(client, one))
         if problem_found:
             wrong[one.name] = problem_found
-    trap.close()
     assert not wrong
-    assert trap.connections == 0
+    assert not connected
     assert files_in(tmp_path) == before
     # It answers as before, and nothing is left of the refused ones.
     good = client.post("/v1/embeddings", json={"input": "a", "model": FUSED})
@@ -63,32 +59,57 @@ def test_hostile_requests(client, server, tmp_path, monkeypatch):
     assert server.admission.present == 0
 
 
-def test_slow_bodies_delay_no_other_request(server, client):
-    """More connections than turns each send the start of a body."""
+def connect(stack, server, body, length):
+    """Send a request for embeddings, or the start of one."""
     parts = urllib.parse.urlsplit(server.url)
     address = (parts.hostname, parts.port)
-    head = (
+    connection = stack.enter_context(socket.create_connection(address))
+    connection.sendall(
         b"POST /v1/embeddings HTTP/1.1\r\nhost: here\r\n"
         b"content-type: application/json\r\nauthorization: Bearer %s\r\n"
-        b"content-length: 100\r\n\r\n{"
-    ) % KEY.encode()
+        b"content-length: %d\r\n\r\n%s" % (KEY.encode(), length, body)
+    )
+
+
+def wait_until(is_true):
+    until = time.monotonic() + 20
+    while not is_true():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_slow_bodies_delay_no_other_request(server, client):
+    """More connections than turns each send the start of a body."""
     before = server.admission.present
     with contextlib.ExitStack() as stack:
         for _ in range(200):
-            slow = stack.enter_context(socket.create_connection(address))
-            slow.sendall(head)
-        while server.admission.present < before + 200:
-            time.sleep(0.01)
+            connect(stack, server, b"{", 100)
+        wait_until(lambda: server.admission.present >= before + 200)
         started = time.monotonic()
         body = {"input": "a", "model": FUSED}
         answer = client.post("/v1/embeddings", json=body)
         assert answer.status_code == 200
         # Less than the time of a body: it has waited for none of them.
         assert time.monotonic() - started < 5
-    until = time.monotonic() + 20
-    while server.admission.present:
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    wait_until(lambda: not server.admission.present)
+
+
+def test_requests_of_disconnected_clients_end(server, client):
+    def gone():
+        """How many requests ended without an answer."""
+        lines = client.get("/metrics").text.splitlines()
+        lines = [x for x in lines if 'status="499"' in x]
+        return sum(float(x.split()[-1]) for x in lines if "_total{" in x)
+
+    before = gone()
+    body = {"input": ["a red circle"] * 64, "model": FUSED}
+    sent = json.dumps(body).encode()
+    for _ in range(3):
+        with contextlib.ExitStack() as stack:
+            connect(stack, server, sent, len(sent))
+    wait_until(lambda: gone() >= before + 3 and not server.admission.present)
+    # Its connection, its turn and its place in the queue are free.
+    assert client.post("/v1/embeddings", json=body).status_code == 200
 
 
 def test_slow_pictures_delay_no_other_request(server, client):
@@ -97,7 +118,7 @@ def test_slow_pictures_delay_no_other_request(server, client):
         b"P3 %d 900 255\n" % side + b"9 " * (3 * side * 900)
         for side in range(900, 906)
     ]
-    good = hostile.in_base64(hostile.good_picture())
+    good = served.picture()[1]
     with concurrent.futures.ThreadPoolExecutor() as pool:
         waiting = [
             pool.submit(embed, client, hostile.in_base64(image))
