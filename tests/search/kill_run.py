@@ -65,14 +65,10 @@ def main():
 
 
 def in_process(function, kill_after=None):
-    """What a function returns in a forked process, if it is not killed.
+    """What a function returns in a forked process; None if it was killed.
 
-    Args:
-        function: callable of a function, which it calls when it begins.
-        kill_after: seconds since then, or None.
-
-    Returns:
-        What it returned; None where it was killed before.
+    The process may be killed so many seconds after the function calls its
+    argument, which says that it begins.
     """
     read, write = os.pipe()
     process = os.fork()

@@ -1,5 +1,6 @@
 """Test the supervisor of the workers, without models."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -26,19 +27,26 @@ from keras_bridgetower.apps.serve.workers import Supervisor
 pytestmark = FASTEST
 
 
-def test_worker_killed_during_health_check_is_replaced(tmp_path, monkeypatch):
-    # Asked for a sign of life it is given a minute, as it may be at work.
-    monkeypatch.setenv(COUNTS, str(tmp_path))
+@contextlib.contextmanager
+def supervised(app, folder, monkeypatch, ready=lambda: None):
+    """A supervisor of one worker, and the address of its port."""
+    monkeypatch.setenv(COUNTS, str(folder))
     config = uvicorn.Config(
-        "refusing:answer",
-        workers=1,
-        log_level="error",
-        timeout_worker_healthcheck=60,
+        app, workers=1, log_level="error", timeout_worker_healthcheck=60
     )
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        ready = threading.Event()
         settings = http_settings(Limits())
-        workers = Supervisor(config, listening, ready.set, settings)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1/models"
+        yield Supervisor(config, listening, ready, settings), url
+
+
+def test_worker_killed_during_health_check_is_replaced(tmp_path, monkeypatch):
+    # Asked for a sign of life it is given a minute, as it may be at work.
+    ready = threading.Event()
+    with supervised("refusing:answer", tmp_path, monkeypatch, ready.set) as (
+        workers,
+        _,
+    ):
         workers.init_processes()
         try:
             while not ready.is_set():
@@ -69,32 +77,26 @@ def test_worker_killed_during_health_check_is_replaced(tmp_path, monkeypatch):
 
 def test_requests_are_refused_while_no_worker_is_loaded(tmp_path, monkeypatch):
     loaded = tmp_path / "loaded"
-    monkeypatch.setenv(COUNTS, str(tmp_path))
     monkeypatch.setenv("LOADED", str(loaded))
-    config = uvicorn.Config(
-        "refusing:answer_once_loaded", workers=1, log_level="error"
-    )
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1/models"
-        workers = Supervisor(
-            config, listening, lambda: None, http_settings(Limits())
-        )
+    with supervised("refusing:answer_once_loaded", tmp_path, monkeypatch) as (
+        workers,
+        url,
+    ):
+
+        def asked_until(status):
+            # Each request is answered at once, also by a busy machine.
+            until = time.monotonic() + 120
+            body = b"x" * 1_000_000
+            while True:
+                answer = httpx.post(url, content=body, timeout=20)
+                if answer.status_code == status:
+                    return answer
+                assert time.monotonic() < until
+                time.sleep(0.1)
+
         supervising = threading.Thread(target=workers.run)
         supervising.start()
         try:
-
-            def asked_until(status):
-                # Each request is answered, at once also by a busy machine:
-                # without an answer within 20 s `httpx` raises.
-                until = time.monotonic() + 120
-                body = b"x" * 1_000_000
-                answer = httpx.post(url, content=body, timeout=20)
-                while answer.status_code != status:
-                    assert time.monotonic() < until
-                    time.sleep(0.1)
-                    answer = httpx.post(url, content=body, timeout=20)
-                return answer
-
             for _ in range(2):
                 answer = asked_until(503)
                 assert answer.headers["retry-after"] == "1"

@@ -128,13 +128,11 @@ def write_index(
         store.write_header({**store.header(), "whole": True})
         return IndexReport(
             total=rows.count,
-            embedded=run.embedded,
-            unchanged=run.unchanged,
             removed=len(gone),
             unreadable=tuple(run.unreadable),
             passed_over=dict(sorted((+rows.passed_over).items())),
             ann=store.has_ann(),
-            copied=run.copied,
+            **run.counts,
         )
 
 
@@ -177,6 +175,7 @@ class _Run:
     Attributes:
         present: set of ids of pictures that are or will be in the index.
         refused: set of ids of pictures that cannot be read.
+        counts: dict, pictures that were embedded, unchanged and copied.
         kept: set of ids of pictures whose vectors are unchanged, or were
             copied to others.
     """
@@ -189,7 +188,7 @@ class _Run:
         self._saved = time.monotonic()
         self.present, self.refused, self.kept = set(), set(), set()
         self.unreadable = []
-        self.embedded = self.unchanged = self.copied = 0
+        self.counts = {"embedded": 0, "unchanged": 0, "copied": 0}
 
     def take(self, read):
         """Process the next `ReadPicture`."""
@@ -206,7 +205,7 @@ class _Run:
                 self._copy()
         elif read.image is None:
             self.kept.add(id)
-            self.unchanged += 1
+            self.counts["unchanged"] += 1
         else:
             self._read.append(read)
             if len(self._read) == self._batch_size:
@@ -235,7 +234,7 @@ class _Run:
                 # This run has changed the content of the equal picture.
                 self.present.remove(read.stored.id)
                 self.take(self._reader.decode(read))
-        self.copied += len(copies)
+        self.counts["copied"] += len(copies)
         self._add(copies)
 
     def _add(self, pairs):
@@ -252,14 +251,8 @@ class _Run:
         self._saved = time.monotonic()
 
     def progress(self, done, total):
-        return IndexProgress(
-            done,
-            total,
-            self.embedded,
-            self.unchanged,
-            len(self.unreadable),
-            self.copied,
-        )
+        unreadable = len(self.unreadable)
+        return IndexProgress(done, total, unreadable=unreadable, **self.counts)
 
     def _embedded(self, some):
         """Return `(StoredPicture, vector)` of the pictures without errors."""
@@ -271,7 +264,7 @@ class _Run:
                 self._refuse(read, str(vector))
             else:
                 pairs.append((read.stored, vector))
-        self.embedded += len(pairs)
+        self.counts["embedded"] += len(pairs)
         return pairs
 
     def _vectors(self, some):

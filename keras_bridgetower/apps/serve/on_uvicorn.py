@@ -63,7 +63,6 @@ def _environment(workers, counts):
 def _supervise(plan, opened, ready, load):
     """Run the workers until a signal, or until one fails to load."""
     import uvicorn
-    from uvicorn.config import STARTUP_FAILURE
 
     from keras_bridgetower.apps.serve.protocol import http_settings
     from keras_bridgetower.apps.serve.workers import Supervisor
@@ -72,7 +71,7 @@ def _supervise(plan, opened, ready, load):
     settings = http_settings(plan.limits)
     failed = multiprocessing.get_context("spawn").SimpleQueue()
     config = uvicorn.Config(
-        Worker(plan, load, failed, STARTUP_FAILURE),
+        Worker(plan, load, failed),
         factory=True,
         workers=plan.replicas,
         timeout_worker_healthcheck=_SILENT,

@@ -61,79 +61,65 @@ class PictureReader:
             bytes, or None for None.
 
         Raises:
-            FieldError: damaged base64, or a URL that is not allowed.
+            FieldError: damaged base64, a URL that is not allowed, a private
+                address, a redirect, too many bytes, or no answer in time.
         """
         if text is None:
             return None
-        if URL.match(text[:64]):
-            return await self.fetch(text, param)
         try:
+            if URL.match(text[:64]):
+                return await self._fetched(text)
             if len(text) < _QUICK:
                 return decode_base64(text, "image")
             return await asyncio.to_thread(decode_base64, text, "image")
+        except _FetchError as error:
+            raise FieldError(param, str(error)) from error
         except ValueError as error:
-            raise FieldError(
-                param, "a picture must be complete base64 data."
-            ) from error
+            message = "a picture must be complete base64 data."
+            raise FieldError(param, message) from error
 
-    async def fetch(self, url, param):
-        """Return the bytes at a URL.
-
-        Args:
-            url: str.
-            param: str, the field that contains it.
-
-        Raises:
-            FieldError: a disallowed host, a private address, a redirect, too
-                many bytes, or no answer in time.
-        """
-        self._check(url, param)
+    async def _fetched(self, url):
+        """Return the bytes at a URL."""
+        self._check(url)
+        seconds = self._limits.picture_seconds
         try:
-            async with asyncio.timeout(self._limits.picture_seconds):
-                return await self._fetched(url, param)
-        except FieldError:
+            async with asyncio.timeout(seconds):
+                return await self._answer(url)
+        except _FetchError:
             raise
         except TimeoutError as error:
-            raise FieldError(
-                param,
-                "the picture's host did not send it within "
-                f"{self._limits.picture_seconds} seconds.",
+            raise _FetchError(
+                f"the picture's host did not send it within {seconds} seconds."
             ) from error
         # Clients raise many types, and messages may contain addresses.
         except Exception as error:
             LOG.info("A picture could not be fetched", exc_info=error)
-            raise FieldError(
-                param, "the picture could not be fetched."
-            ) from error
+            raise _FetchError("the picture could not be fetched.") from error
 
-    def _check(self, url, param):
+    def _check(self, url):
         """Reject a URL by its scheme, host, port or user name."""
         hosts = self._limits.picture_hosts
         if not hosts:
-            raise FieldError(
-                param, "this server does not fetch URLs. Send base64."
-            )
+            raise _FetchError("this server does not fetch URLs. Send base64.")
         try:
             parts = urllib.parse.urlsplit(url)
             port = parts.port or self._ports.get(parts.scheme)
         except ValueError:
-            raise FieldError(param, "this is not a valid URL.") from None
+            raise _FetchError("this is not a valid URL.") from None
         if port is None or port != self._ports.get(parts.scheme):
-            raise FieldError(
-                param,
+            raise _FetchError(
                 "a picture's URL must begin with https:// or http://, without "
-                "a port of its own.",
+                "a port of its own."
             )
         # `hostname` is in lower case.
         known = parts.hostname in map(str.lower, hosts)
         if not known or parts.username is not None:
-            raise FieldError(
-                param,
+            raise _FetchError(
                 "pictures are fetched from these hosts only: "
-                f"{', '.join(hosts)}. Send base64.",
+                f"{', '.join(hosts)}. Send base64."
             )
 
-    async def _fetched(self, url, param):
+    async def _answer(self, url):
         import aiohttp
 
         is_allowed = self._is_allowed
@@ -159,21 +145,22 @@ class PictureReader:
             session.get(url, allow_redirects=False) as answer,
         ):
             if answer.status != 200:
-                raise FieldError(
-                    param,
-                    "the picture's host answered with status "
-                    f"{answer.status}. Redirects are not followed.",
+                raise _FetchError(
+                    f"the picture's host answered with status {answer.status}. "
+                    "Redirects are not followed."
                 )
-            data = bytearray()
+            most, data = self._limits.picture_bytes, bytearray()
             async for part in answer.content.iter_chunked(65536):
                 data += part
-                if len(data) > self._limits.picture_bytes:
-                    raise FieldError(
-                        param,
-                        "a fetched picture must have at most "
-                        f"{self._limits.picture_bytes} bytes.",
+                if len(data) > most:
+                    raise _FetchError(
+                        f"a fetched picture must have at most {most} bytes."
                     )
             return bytes(data)
+
+
+class _FetchError(ValueError):
+    """A picture that cannot be fetched, with a message for clients."""
 
 
 def _is_address(host):

@@ -18,6 +18,7 @@ from typing import Any
 
 import uvicorn
 from prometheus_client import multiprocess
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from keras_bridgetower.apps.serve.admission import error_response
@@ -46,13 +47,11 @@ class Worker:
         load: callable without arguments that imports the package.
         failed: queue between processes that receives the message of an error
             while loading.
-        failure: int, the exit code of a process that fails to load.
     """
 
     plan: Plan
     load: Callable
     failed: Any
-    failure: int
 
     def __call__(self):
         threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -63,7 +62,7 @@ class Worker:
             presets = self._presets()
         except Exception as error:
             self.failed.put(str(error))
-            sys.exit(self.failure)
+            sys.exit(STARTUP_FAILURE)
         signal.signal(signal.SIGTERM, before)
         # Excludes the loaded models from garbage collection.
         gc.freeze()

@@ -1,5 +1,6 @@
 """`LanceStore`: vectors in a folder of LanceDB, without a server."""
 
+import dataclasses
 import datetime
 
 import numpy as np
@@ -43,9 +44,13 @@ class LanceStore(FolderStore):
         self._opened = None
 
     def _make(self, folder, width):
-        self._lancedb.connect(folder / self.kind).create_table(
-            _TABLE, schema=_schema(width)
-        )
+        import pyarrow
+
+        texts = [pyarrow.field(name, pyarrow.string()) for name in FIELDS]
+        vector = pyarrow.list_(pyarrow.float32(), width)
+        schema = pyarrow.schema([*texts, pyarrow.field("vector", vector)])
+        database = self._lancedb.connect(folder / self.kind)
+        database.create_table(_TABLE, schema=schema)
 
     @property
     def _table(self):
@@ -58,8 +63,7 @@ class LanceStore(FolderStore):
 
     def pictures(self):
         found = self._table.search().select(list(FIELDS)).to_arrow()
-        columns = [found[name].to_pylist() for name in FIELDS]
-        return [StoredPicture(*row) for row in zip(*columns, strict=True)]
+        return [StoredPicture(**row) for row in found.to_pylist()]
 
     def vectors(self, ids):
         result = {}
@@ -79,17 +83,15 @@ class LanceStore(FolderStore):
     def put(self, pictures, vectors):
         import pyarrow
 
-        vectors = np.ascontiguousarray(vectors, "float32")
-        columns = [[getattr(p, name) for p in pictures] for name in FIELDS]
-        flat = pyarrow.array(vectors.ravel())
-        width = vectors.shape[1]
-        rows = pyarrow.table(
-            [*columns, pyarrow.FixedSizeListArray.from_arrays(flat, width)],
-            schema=_schema(width),
-        )
         table = self._table
+        rows = [
+            dataclasses.asdict(picture) | {"vector": vector}
+            for picture, vector in zip(pictures, vectors, strict=True)
+        ]
         merge = table.merge_insert("id").when_matched_update_all()
-        merge.when_not_matched_insert_all().execute(rows)
+        merge.when_not_matched_insert_all().execute(
+            pyarrow.Table.from_pylist(rows, schema=table.schema)
+        )
 
     def remove(self, ids):
         for condition in _id_conditions(ids):
@@ -127,14 +129,6 @@ class LanceStore(FolderStore):
 
     def close(self):
         self._opened = None
-
-
-def _schema(width):
-    import pyarrow
-
-    texts = [pyarrow.field(name, pyarrow.string()) for name in FIELDS]
-    vector = pyarrow.list_(pyarrow.float32(), width)
-    return pyarrow.schema([*texts, pyarrow.field("vector", vector)])
 
 
 def _id_conditions(ids):

@@ -58,9 +58,9 @@ class _QdrantStore(Store):
             )
             for picture, vector in zip(pictures, vectors, strict=True)
         ]
-        for start in range(0, len(points), _AT_ONCE):
-            some = points[start : start + _AT_ONCE]
-            self._client().upsert(self.collection, some, wait=True)
+        self._client().upload_points(
+            self.collection, points, batch_size=_AT_ONCE, wait=True
+        )
 
     def remove(self, ids):
         if ids:
