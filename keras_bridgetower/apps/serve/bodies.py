@@ -39,6 +39,12 @@ class Body(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", strict=True)
 
 
+class ModelBody(Body):
+    """The body of a request that may name a preset."""
+
+    model: str | None = None
+
+
 class Input(Body):
     """A text, a picture, or both.
 
@@ -73,7 +79,7 @@ Direction = Literal["Right", "Left"]
 TopK = Annotated[int, pydantic.Field(ge=1)]
 
 
-class EmbeddingsBody(Body):
+class EmbeddingsBody(ModelBody):
     """Inputs to embed, as clients of OpenAI and the hosted service send them.
 
     With `truncate`, long texts are cut at the end (`"Right"`) or at the start
@@ -81,7 +87,6 @@ class EmbeddingsBody(Body):
     """
 
     input: Annotated[Inputs, pydantic.BeforeValidator(_as_list)]
-    model: str | None = None
     truncate: bool = False
     truncation_direction: Direction = "Right"
     encoding_format: Literal["float", "base64"] = "float"
@@ -130,20 +135,18 @@ EitherBody = Annotated[
 ]
 
 
-class EncodeBody(Body):
+class EncodeBody(ModelBody):
     """A text or a text-picture pair, in the format of OPEA's model server."""
 
     text: str
     img_b64_str: str | None = None
-    model: str | None = None
 
 
-class RerankBody(Body):
+class RerankBody(ModelBody):
     """A query, and the documents to rank: all texts or all pictures."""
 
     query: Annotated[Input, pydantic.BeforeValidator(_as_input)]
     documents: Inputs
-    model: str | None = None
     top_n: TopK | None = None
     return_documents: bool = False
 
@@ -155,28 +158,25 @@ class Pair(Body):
     text: str
 
 
-class ScoreBody(Body):
+class ScoreBody(ModelBody):
     """Pairs to score."""
 
     pairs: Annotated[list[Pair], pydantic.Field(min_length=1)]
-    model: str | None = None
 
 
-class AnswerBody(Body):
+class AnswerBody(ModelBody):
     """A question about a picture."""
 
     image: str
     question: str
-    model: str | None = None
     top_k: TopK = 1
 
 
-class FillBody(Body):
+class FillBody(ModelBody):
     """A picture and a text about it that contains `<mask>`."""
 
     image: str
     text: str
-    model: str | None = None
     top_k: TopK = 1
 
 
@@ -189,12 +189,11 @@ class Row(Body):
     second_text: str | None = None
 
 
-class PredictBody(Body):
+class PredictBody(ModelBody):
     """Rows for a task without a route of its own."""
 
     task: str
     inputs: Annotated[list[Row], pydantic.Field(min_length=1)]
-    model: str | None = None
     top_k: TopK = 1
 
 

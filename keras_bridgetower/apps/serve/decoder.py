@@ -22,6 +22,8 @@ from keras_bridgetower.preprocessing.images import open_image
 
 # Models and HTTP get the processor first.
 _NICE = 5
+# Code of errors about too many pixels.
+_CODE = "picture_too_large"
 # Characters of an error message.
 _LONGEST = 4000
 
@@ -67,19 +69,30 @@ def _done(job, data):
     """Run a job. Return the answer, a dict, and the pixels."""
     # The signal ends this process, even inside a decoder.
     signal.setitimer(signal.ITIMER_PROF, job["seconds"])
+    most = job["pixels"]
     try:
         if job["square"] is None:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return {"size": image.size}, b""
+                size = image.size
+            if size[0] * size[1] > most:
+                raise Image.DecompressionBombError
+            return {"size": size}, b""
         picture = open_image(job["path"] or data, "image")
         square = as_square(picture, Square(*job["square"]), "image")
         pixels = np.asarray(square)
         return {"size": pixels.shape[1::-1]}, pixels.tobytes()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return {"too_large": True}, b""
+        problem = f"a picture must have at most {most} pixels"
+        return {"error": f"{problem}. Send a smaller one.", "code": _CODE}, b""
     # Pillow raises nearly any error for damaged files.
     except Exception as error:
-        return {"error": str(error)[:_LONGEST]}, b""
+        message = str(error)[:_LONGEST]
+        if job["square"] is None:
+            message = (
+                "a picture must be a readable file, one of "
+                f"{', '.join(FORMATS)}. Received: {len(data)} bytes"
+            )
+        return {"error": message}, b""
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 

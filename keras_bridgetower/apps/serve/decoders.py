@@ -16,7 +16,6 @@ from keras_bridgetower.apps.serve.decoder import send
 from keras_bridgetower.apps.serve.errors import LOG
 from keras_bridgetower.apps.serve.errors import Refused
 from keras_bridgetower.apps.serve.starting import IMPORTS_LATE
-from keras_bridgetower.preprocessing.images import FORMATS
 
 # Cost of a byte when a file header is read, in decoded pixels.
 _BYTE = 10
@@ -72,20 +71,7 @@ class Decoders:
 
     async def _size(self, image, cost):
         answer, _ = await self._answer(cost, image)
-        if "error" in answer:
-            return _refused(
-                "a picture must be a readable file, one of "
-                f"{', '.join(FORMATS)}. Received: {len(image)} bytes"
-            )
-        width, height = answer.get("size", (0, 0))
-        most = self._limits.picture_pixels
-        if "too_large" in answer or width * height > most:
-            return _refused(
-                f"a picture must have at most {most} pixels. Send a smaller "
-                "one.",
-                "picture_too_large",
-            )
-        return answer.get("refused") or width * height
+        return _refused(answer) or answer["size"][0] * answer["size"][1]
 
     async def squares(self, images, square, pixels=_FILE):
         """Decode pictures, resized for a model.
@@ -106,28 +92,24 @@ class Decoders:
 
     async def _square(self, image, square, pixels):
         answer, data = await self._answer(pixels, image, square)
-        if "size" in answer:
-            return Image.frombytes("RGB", tuple(answer["size"]), data)
-        return answer.get("refused") or _refused(
-            answer.get("error", "a picture has too many pixels")
+        return _refused(answer) or Image.frombytes(
+            "RGB", tuple(answer["size"]), data
         )
 
     async def _answer(self, cost, image, square=None):
-        """Run a job. Return its answer, `"refused"` if too slow, and pixels."""
+        """Run a job. Return its answer, with `"error"` if refused; pixels."""
         path = image if isinstance(image, str) else None
         data = b"" if path else image
         seconds = self._limits.picture_seconds
         job = {"square": square, "path": path, "seconds": seconds}
+        job["pixels"] = self._limits.picture_pixels
         process = await self._turn(cost)
         try:
             return await process.answer(job, data)
         except EOFError:
             process.restart()
-            refused = _refused(
-                f"a picture could not be decoded within {seconds} seconds. "
-                "Save it in a simpler form."
-            )
-            return {"refused": refused}, b""
+            problem = f"a picture could not be decoded within {seconds} seconds"
+            return {"error": f"{problem}. Save it in a simpler form."}, b""
         except BaseException:
             process.restart()
             raise
@@ -220,5 +202,8 @@ def _exchange(connection, job, data):
         raise EOFError from error
 
 
-def _refused(message, code=None):
-    return Refused(message, "image", code)
+def _refused(answer):
+    """Return the `Refused` of an answer, or None."""
+    if "error" in answer:
+        return Refused(answer["error"], "image", answer.get("code"))
+    return None
