@@ -42,7 +42,7 @@ def photos(tmp_path_factory):
 def index(presets, photos):
     """An index of the pictures, as the server searches it."""
     pytest.importorskip("lancedb", reason="the extra `search`")
-    from keras_bridgetower.apps.serve.index import ServedIndex
+    from keras_bridgetower.apps.serve.models import ServedIndex
 
     store = str(photos.parent / "index")
     kbt.search.PictureSearch(store, MATCHING).index(photos)

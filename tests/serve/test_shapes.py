@@ -17,7 +17,7 @@ from served import picture
 
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.search.picture_search import Hit
-from keras_bridgetower.apps.serve import index
+from keras_bridgetower.apps.serve import models
 from keras_bridgetower.apps.serve.errors import Refused
 from keras_bridgetower.apps.serve.inputs import ToEmbed
 
@@ -266,7 +266,7 @@ def test_the_docs_page_loads_nothing_from_the_network(client):
 
 def test_hits_name_no_folder_of_the_server():
     hit = Hit("/photos/cats/1.png", 0.5, folder="/photos")
-    assert index._public(hit)["picture"] == "cats/1.png"
+    assert models._public(hit)["picture"] == "cats/1.png"
     # Of a table that was indexed with `outside=True`.
     hit = Hit("/elsewhere/1.png", 0.5, folder="/photos")
-    assert index._public(hit)["picture"] == "1.png"
+    assert models._public(hit)["picture"] == "1.png"

@@ -114,7 +114,7 @@ def opened_preset(preset, limits, tokens=None, store=None):
     Raises:
         ValueError: the preset or the index cannot be served.
     """
-    from keras_bridgetower.apps.serve.index import ServedIndex
+    from keras_bridgetower.apps.serve.models import ServedIndex
     from keras_bridgetower.apps.serve.models import ServedPreset
 
     served = ServedPreset(preset, tokens)
