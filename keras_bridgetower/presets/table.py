@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,6 +215,18 @@ def did_you_mean(name):
     """Return a question that names the presets nearest to a typo, or ""."""
     near = difflib.get_close_matches(name, PRESETS, 3, 0.6)
     return f"Did you mean {' or '.join(near)}? " if near else ""
+
+
+def preset_name(preset):
+    """Return the name of a preset that holds in every folder and process.
+
+    Args:
+        preset: as in `from_preset`, or a `PresetFolder`.
+    """
+    name = os.fspath(getattr(preset, "root", preset))
+    if name in PRESETS or not os.path.exists(name):
+        return name
+    return os.path.abspath(name)
 
 
 def sharing(preset):

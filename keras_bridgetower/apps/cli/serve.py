@@ -22,7 +22,7 @@ from keras_bridgetower.apps.hosts import is_loopback
 from keras_bridgetower.apps.serve.plan import KEY
 from keras_bridgetower.apps.serve.plan import Limits
 from keras_bridgetower.apps.serve.plan import Plan
-from keras_bridgetower.apps.serve.plan import whole_name
+from keras_bridgetower.presets.table import preset_name
 from keras_bridgetower.presets.verbs import BUILT_IN
 
 DEFAULT = Limits()
@@ -176,7 +176,7 @@ def serve(
     # Without a key, the name that it listens at is allowed too.
     own = () if key or ":" in host else (host,)
     hosts = (*(allowed_hosts or ()), *own)
-    names = tuple(whole_name(preset) for preset in presets)
+    names = tuple(preset_name(preset) for preset in presets)
     plan = Plan(names, limits, tokens, store, replicas, hosts)
     value = {"address": f"http://{host}:{port}", "presets": plan.names()}
 

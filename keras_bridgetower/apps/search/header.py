@@ -58,7 +58,7 @@ def read_header(store):
     wrong = [
         name
         for name, types in _FIELDS.items()
-        if name not in header or not isinstance(header[name], types)
+        if not isinstance(header.get(name, ...), types)
     ]
     if wrong:
         raise ValueError(

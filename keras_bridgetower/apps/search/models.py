@@ -1,7 +1,5 @@
 """The models of a search: one that embeds, and one that matches exactly."""
 
-import os
-
 import numpy as np
 
 from keras_bridgetower import BridgeTowerContrastive
@@ -16,8 +14,8 @@ from keras_bridgetower.models import head_table
 from keras_bridgetower.models.heads import embedding_kinds
 from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.presets import registry
-from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.presets.table import named_heads
+from keras_bridgetower.presets.table import preset_name
 from keras_bridgetower.tasks import preset_io
 
 # How a query may be cut: the matching head reads the start of a text.
@@ -187,14 +185,6 @@ class SearchModels:
             part = paths[start : start + batch_size]
             found += each_or_refused(score, part, lambda error: error)
         return found
-
-
-def preset_name(preset):
-    """Return the name of a preset in an index: full paths of local ones."""
-    name = os.fspath(getattr(preset, "root", preset))
-    if name in PRESETS or not os.path.exists(name):
-        return name
-    return os.path.abspath(name)
 
 
 def _no_head(preset):

@@ -16,13 +16,13 @@ from keras_bridgetower.apps.search.header import needed_header
 from keras_bridgetower.apps.search.header import read_header
 from keras_bridgetower.apps.search.indexing import write_index
 from keras_bridgetower.apps.search.models import SearchModels
-from keras_bridgetower.apps.search.models import preset_name
 from keras_bridgetower.apps.search.reading import full_path
 from keras_bridgetower.apps.search.removing import belongs_to
 from keras_bridgetower.apps.search.stores.opened import open_store
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.files import file_is_gone
+from keras_bridgetower.presets.table import preset_name
 
 # Fields of a header that are arguments of `SearchModels.from_preset`.
 _READING = ("image_mode", "image_size", "sequence_length", "dtype")

@@ -1,12 +1,11 @@
 """`Plan` and `Limits`: what a server serves and accepts, as plain values."""
 
 import dataclasses
-import os
 
 from keras_bridgetower.apps.hosts import check_hosts
 from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import check_count
-from keras_bridgetower.presets.table import PRESETS
+from keras_bridgetower.presets.table import preset_name
 
 # Environment variable of the API key.
 KEY = "KERAS_BRIDGETOWER_API_KEY"
@@ -119,13 +118,9 @@ class Plan:
             limits: dict of the fields of `Limits`, or None.
             **values: the other arguments of the class.
         """
-        limits = dict(limits or {})
-        if "picture_hosts" in limits:
-            limits["picture_hosts"] = tuple(limits["picture_hosts"])
-        if "allowed_hosts" in values:
-            values["allowed_hosts"] = tuple(values["allowed_hosts"])
-        presets = tuple(whole_name(preset) for preset in presets)
-        return cls(presets, Limits(**limits), **values)
+        presets = tuple(preset_name(preset) for preset in presets)
+        limits = Limits(**_with_tuples(limits or {}))
+        return cls(presets, limits, **_with_tuples(values))
 
     def names(self):
         """Return the names of the presets for clients, a list of str."""
@@ -157,13 +152,12 @@ class Plan:
         return served_name(header["preset"])
 
 
-def whole_name(preset):
-    """Return a preset for other processes: paths are made absolute."""
-    if preset in PRESETS or not os.path.exists(preset):
-        return preset
-    return os.path.abspath(preset)
-
-
 def served_name(preset):
     """Return the name of a preset for clients: the last part of a path."""
     return preset.rstrip("/").rpartition("/")[2]
+
+
+def _with_tuples(values):
+    return {
+        k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+    }
