@@ -1,5 +1,7 @@
 """Fixtures: pictures on disk, models opened once, and both stores."""
 
+import contextlib
+
 import pytest
 from drawn_photos import PACKAGES
 from drawn_photos import draw
@@ -41,20 +43,17 @@ def photos(tmp_path):
     return draw(tmp_path / "photos")
 
 
-def _indexed(name, models, photos):
-    search = PictureSearch(name, models)
-    search.index(photos)
-    yield search
-    search.close()
-
-
 @pytest.fixture
 def search(store_name, matching, photos):
     """An index of the pictures, in a store of either kind."""
-    yield from _indexed(store_name, matching, photos)
+    with contextlib.closing(PictureSearch(store_name, matching)) as search:
+        search.index(photos)
+        yield search
 
 
 @pytest.fixture
 def lance(lance_name, matching, photos):
     """An index of the pictures in LanceDB."""
-    yield from _indexed(lance_name, matching, photos)
+    search = PictureSearch(lance_name, matching)
+    search.index(photos)
+    return search

@@ -158,17 +158,6 @@ def test_the_approximate_structure_finds_the_same(matching, photos, lance_name):
     assert [s.id for s, _ in exact] == [s.id for s, _ in near]
 
 
-def test_an_index_opens_its_own_preset(matching, lance_name, lance):
-    hits = lance.query(TEXT, top_k=3)
-    lance.close()
-    again = PictureSearch(lance_name)
-    assert [hit.path for hit in again.query(TEXT, top_k=3)] == [
-        hit.path for hit in hits
-    ]
-    assert again.models.contrastive is not matching.contrastive
-    again.close()
-
-
 def test_threads_query_while_another_indexes(
     matching, photos, lance_name, lance
 ):
