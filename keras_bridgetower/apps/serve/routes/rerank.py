@@ -96,7 +96,7 @@ async def _matches(service, body):
     )
     inputs = [
         ToPredict(
-            image=own_image or image,
+            image=image if own_image is None else own_image,
             text=text if own_text is None else own_text,
         )
         for own_text, own_image in documents
