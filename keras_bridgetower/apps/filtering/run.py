@@ -21,10 +21,10 @@ from keras_bridgetower.apps.predict.identity import compute_dtype
 from keras_bridgetower.apps.predict.identity import model_checksum
 from keras_bridgetower.apps.predict.identity import reading_values
 from keras_bridgetower.apps.search.models import SearchModels
-from keras_bridgetower.apps.search.models import preset_name
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.preprocessing.images import decode_image
+from keras_bridgetower.presets.table import preset_name
 
 # Names of scores, each a column.
 SCORES = ("itm", "itc")
