@@ -118,7 +118,6 @@ OWN_TEXTS = {
     "presets/registry.py": "what Keras has just written",
     "models/exporting/runtime.py": "copied into exports, where it stands alone",
     "apps/serve/decoder.py": "messages between processes",
-    "apps/serve/decoders.py": "messages between processes",
     "training/runs/checks.py": "values made plain",
     "training/evaluate.py": "messages between processes",
     "files.py": "the one reader",
