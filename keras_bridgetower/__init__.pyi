@@ -29,6 +29,9 @@ from .preprocessing.classification import (
 from .preprocessing.classification import (
     BridgeTowerTextRegressorPreprocessor as BridgeTowerTextRegressorPreprocessor,
 )
+from .preprocessing.classification import (
+    BridgeTowerVQAPreprocessor as BridgeTowerVQAPreprocessor,
+)
 from .preprocessing.image_converter import (
     BridgeTowerImageConverter as BridgeTowerImageConverter,
 )
@@ -52,9 +55,6 @@ from .preprocessing.tokenizer import (
 )
 from .preprocessing.tokenizer import (
     BridgeTowerTokenizer as BridgeTowerTokenizer,
-)
-from .preprocessing.vqa import (
-    BridgeTowerVQAPreprocessor as BridgeTowerVQAPreprocessor,
 )
 from .presets.verbs import Verb as Verb
 from .tasks.classification import BridgeTowerEntailment as BridgeTowerEntailment

@@ -14,7 +14,6 @@ from keras_bridgetower.preprocessing.verb_inputs import PicturePairs
 from keras_bridgetower.preprocessing.verb_inputs import Texts
 from keras_bridgetower.preprocessing.verb_inputs import check_order
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
-from keras_bridgetower.preprocessing.vqa import BridgeTowerVQAPreprocessor
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
@@ -325,7 +324,7 @@ class BridgeTowerVQA(BridgeTowerTask):
     Source: BridgeTower (AAAI 2023), VQAv2 fine-tuning.
     """
 
-    preprocessor_cls = BridgeTowerVQAPreprocessor
+    preprocessor_cls = preprocessing.BridgeTowerVQAPreprocessor
     label_arguments = ("answers",)
     task_name = head_name = "vqa"
     verbs = (verbs.ANSWER,)

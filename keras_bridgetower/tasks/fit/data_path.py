@@ -85,7 +85,10 @@ def for_training(task, steps, data, validation, batch_size, shuffle, given):
         task, *data, batch_size, steps, order, class_weight=class_weight
     )
     devices.current().check_training(x)
-    steps.weighted = bool(class_weight) or _has_weights(x)
+    weighted = tf_datasets.is_dataset(x) and (
+        keras.utils.unpack_x_y_sample_weight(x.element_spec)[2] is not None
+    )
+    steps.weighted = bool(class_weight) or weighted
     if validation_data is not None:
         _check_epochs(validation_data, "validation_steps", given)
         size = given.get("validation_batch_size") or batch_size
@@ -296,12 +299,6 @@ def no_predictions(task, shapes):
     return keras.tree.map_structure(
         lambda x: np.zeros((0, *(size or 0 for size in x.shape[1:])), x.dtype),
         task.compute_output_spec(inputs),
-    )
-
-
-def _has_weights(x):
-    return tf_datasets.is_dataset(x) and (
-        keras.utils.unpack_x_y_sample_weight(x.element_spec)[2] is not None
     )
 
 
