@@ -154,12 +154,12 @@ DRAWS = {
 
 @pytest.mark.parametrize("kind", DRAWS)
 def test_draws_depend_on_the_number_of_the_batch(kind):
-    def make():
-        if kind in every_task.TASKS:
-            return every_task.preprocessor(kind)
-        converter = kbt.BridgeTowerImageConverter(SIDE)
-        cls = kbt.BridgeTowerRetrievalPreprocessor
-        return cls(tokenizer(), converter, kind)
+    def make(seed=0):
+        case = every_task.TASKS.get(kind, every_task.TASKS["retrieval"])
+        drawn = {} if kind in every_task.TASKS else {"objective": kind}
+        parts = tokenizer(24), kbt.BridgeTowerImageConverter(SIDE)
+        values = {"seed": seed, **case.to_preprocess, **drawn}
+        return case.preprocessor(*parts, **values)
 
     made, (x, _), (name, shape) = make(), raw(4), DRAWS[kind]
     y = None if kind == "masked_lm" else every_task.IDS
@@ -174,8 +174,9 @@ def test_draws_depend_on_the_number_of_the_batch(kind):
     numbered = [make()({**x, "step": step}, y=y) for step in (7, np.int64(7))]
     check_equal(*numbered)
     check_equal(made({**x, "step": 7}, y=y), numbered[0])
-    with pytest.raises(AssertionError):
-        check_equal(made({**x, "step": 8}, y=y), numbered[0])
+    for preprocessor, step in ((made, 8), (make(seed=1), 7)):
+        with pytest.raises(AssertionError):
+            check_equal(preprocessor({**x, "step": step}, y=y), numbered[0])
     with pytest.raises(ValueError, match=r"must be a scalar.*shape \(2,\)"):
         made({**x, "step": np.arange(2)}, y=y)
 
