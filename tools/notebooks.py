@@ -102,11 +102,12 @@ def tidy(outputs):
 
 
 def _environment():
-    """Return the environment of the kernel, with this clone."""
+    """Return the environment of the kernel: this clone, and one CPU core."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "TF_CPP_MIN_LOG_LEVEL": "3",
+        "OMP_NUM_THREADS": "1",
     }
 
 
