@@ -24,7 +24,7 @@ SMALL = {
     "search_your_pictures": {"PICTURES": 40, "QUERIES": 2},
     "finetune_vqa_on_your_table": {"HELD_OUT": 28, "EPOCHS": 1},
     "pretrain_and_compare_bridges": {
-        **{"PICTURES": 32, "HELD_OUT": 32, "ROUNDS": 2, "STEPS": 1},
+        **{"HELD_OUT": 32, "ROUNDS": 2, "STEPS": 1},
         **{"SEEDS": (0,), "BRIDGES": (None, "add")},
     },
     "multimodal_rag": {"SECONDS": 48, "ABSENT": 2},
@@ -130,12 +130,11 @@ def test_what_is_stored(name):
     assert given == set(SMALL[name])
 
 
-def test_notebooks_read_the_drawings_in_the_same_cell():
+def test_all_notebooks_read_the_drawings_in_the_same_cell():
     cells = [
         cell.source
         for name in SMALL
         for cell in read(name).cells
         if "drawings" in cell.metadata.get("tags", [])
     ]
-    # All but the one on bridges, which draws shapes.
-    assert len(cells) == len(SMALL) - 1 and len(set(cells)) == 1
+    assert len(cells) == len(SMALL) and len(set(cells)) == 1
