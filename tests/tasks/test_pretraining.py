@@ -22,7 +22,7 @@ from builders import slow_on
 from builders import tokenizer
 from convert import checkpoints
 from turns.training import OBJECTIVES
-from turns.two_passes import TwoPasses
+from turns.training import _two_passes
 
 import keras_bridgetower as kbt
 from keras_bridgetower.objectives.losses import MaskedLMLoss
@@ -142,7 +142,7 @@ def test_a_step_equals_two_passes():
     shared = randomise(
         kbt.BridgeTowerPretraining(both, objectives=names), scale=0.1
     )
-    apart = TwoPasses(both, objectives=names)
+    apart = _two_passes()(both, objectives=names)
     start = [array(w) for w in variables(shared)]
     losses, moved = [], []
     for task in (shared, apart):
