@@ -8,7 +8,6 @@ import sys
 import checkpoints
 import keras
 import numpy as np
-import official
 import peer
 import published
 import published_run
@@ -23,8 +22,6 @@ from huggingface_hub import constants
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower.convert import authors
-from keras_bridgetower.convert import by_hand
 
 pytestmark = LONG_ELSEWHERE
 
@@ -221,22 +218,6 @@ def test_published_presets_open_without_torch(hub, tmp_path):
         ("Contrastive", NAMES[3], names_of(NAMES[3])[0]),
     ]
     check_without_torch(cases, hub, tmp_path)
-
-
-@WITHOUT_TORCH
-def test_a_file_of_the_authors_opens_without_torch(hub, tmp_path):
-    path = tmp_path / "model.ckpt"
-    state = official.save(path, "vqa")
-    model = peer.peer(peer.SMALL).bridgetower
-    model.load_state_dict(official.as_transformers(state))
-    by_hand.set_cross_modal_epsilon(model, authors.LAYER_NORM_EPSILON)
-    features, inputs = peer.inputs(peer.SMALL)
-    cases = [("Backbone", path, True, features)]
-    (found,) = run_without_torch(cases, hub, tmp_path)
-    with torch.no_grad():
-        expected = model(**inputs)
-    assert difference(found["image"], expected.image_features) <= 1e-5
-    assert difference(found["pooled"], expected.pooler_output) <= 1e-5
 
 
 @WITHOUT_TORCH
