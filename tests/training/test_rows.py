@@ -49,14 +49,6 @@ def test_pieces_differ_by_one_row():
     assert numbers(data) == [[0, 1], [2, 3], [4, 5, 6]]
 
 
-def test_static_shapes_stay():
-    data = divide_batches.pieces_in_turn(
-        dataset(8, 4, drop_remainder=True), 1, 1, 2
-    )
-    assert data.element_spec[1].shape == (2,)
-    assert int(data.cardinality()) == 2
-
-
 def numbered(number, batch, **kwargs):
     """Return batches with their number, a scalar, as the first entry."""
 
@@ -70,23 +62,23 @@ def numbered(number, batch, **kwargs):
 def test_scalars_go_to_every_replica(number, batch, count):
     data = divide_batches.without_short_end(numbered(number, batch), count)
     parts = divide_batches.pieces_in_turn(data, 0, count, count)
-    found = [(int(x["step"]), *x["text"].numpy()) for x, _ in parts]
-    assert sorted(sum([list(row) for _, *row in found], [])) == list(
-        range(number)
-    )
-    steps = [step for step, *_ in found]
+    found = [(int(x["step"]), list(x["text"].numpy())) for x, _ in parts]
+    assert sorted(sum([rows for _, rows in found], [])) == [*range(number)]
+    steps = [step for step, _ in found]
     assert steps == sorted(steps) and set(steps) <= set(range(3))
     assert len(found) == int(data.cardinality()) * count
     data = divide_batches.only_divisible(numbered(8, 4), 4)
     assert [int(x["step"]) for x, _ in data] == [0, 1]
 
 
-def test_shapes_beside_a_scalar():
+def test_static_shapes_stay():
     data = numbered(8, 4, drop_remainder=True)
     assert divide_batches.static_rows(data) == 4
     divide_batches.check_size(data, 2)
-    x, y = divide_batches.pieces_in_turn(data, 1, 1, 2).element_spec
+    pieces = divide_batches.pieces_in_turn(data, 1, 1, 2)
+    x, y = pieces.element_spec
     assert x["text"].shape == y.shape == (2,) and x["step"].shape == ()
+    assert int(pieces.cardinality()) == 2
 
 
 def test_weights_without_labels():
@@ -102,12 +94,14 @@ def test_weights_without_labels():
 
 
 def test_batches_that_do_not_fit():
-    with pytest.raises(ValueError, match=r"Stream\(remainder=.*drop_remainder"):
-        divide_batches.check_size(dataset(8, 4), 2)
-    with pytest.raises(ValueError, match="such as of 4 or 8 rows.*of 6 rows"):
-        divide_batches.check_size(dataset(6, 6, drop_remainder=True), 4)
-    with pytest.raises(ValueError, match="at least a row for each of 4"):
-        divide_batches.without_short_end(dataset(3, 8), 4)
+    six = dataset(6, 6, drop_remainder=True)
+    for check, data, count, message in (
+        (divide_batches.check_size, dataset(8, 4), 2, "drop_remainder=True"),
+        (divide_batches.check_size, six, 4, "of 4 or 8 rows.*of 6 rows"),
+        (divide_batches.without_short_end, dataset(3, 8), 4, "each of 4"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check(data, count)
 
 
 def test_processes_stop_at_the_same_batch():
