@@ -140,7 +140,8 @@ class Checkpoint(keras.callbacks.Callback):
         position = self.resume(model, force)
         self._beside = callbacks
         last = state.AfterOthers(self, callbacks, self._callback_states)
-        self._watch = _Watch(model, self._loss_is_finite)
+        # Not `self.model`, which on JAX updates the model's variables.
+        self._trained, self._skipped = model, _skipped(model)
         self._may_lack_validation = "validation_freq" in kwargs
         length = self.stream.steps_per_epoch
         history = keras.callbacks.History()
@@ -250,8 +251,8 @@ class Checkpoint(keras.callbacks.Callback):
             state.restore_metrics(self.model, self._restored)
             self.strategy.keep_sums(self.model.metrics_variables)
         else:
-            # Keras resets the mean loss.
-            self._watch.is_finite = True
+            # Keras resets the mean loss, which is not finite until then.
+            self._loss_is_finite = True
 
     def on_train_batch_begin(self, batch, logs=None):
         if self._restored:
@@ -306,7 +307,7 @@ class Checkpoint(keras.callbacks.Callback):
         facts = {
             "position": dataclasses.asdict(position),
             "logs": {k: float(v) for k, v in logs.items()},
-            "loss_is_finite": self._watch.is_finite,
+            "loss_is_finite": self._loss_is_finite,
             **checks.origin(self.settings, self.stream),
             "training": self._training,
             "callbacks": state.callback_states(self._beside),
@@ -318,8 +319,14 @@ class Checkpoint(keras.callbacks.Callback):
         strategy.wait()
 
     def _check_finite(self, logs):
-        loss = logs.get("loss", 0.0)
-        failure = self._watch.failure(loss)
+        loss, failure = logs.get("loss", 0.0), ""
+        was_finite, before = self._loss_is_finite, self._skipped
+        self._loss_is_finite = math.isfinite(loss)
+        self._skipped = _skipped(self._trained)
+        if self._skipped > before:
+            failure = "the gradients are not finite"
+        elif was_finite and not self._loss_is_finite:
+            failure = "the loss is not finite"
         if not failure:
             return
         ids = self._all_hosts.ids(self._batches())
@@ -358,35 +365,6 @@ def _averages_at_the_end(model):
         keras.ops.convert_to_numpy(optimizer.iterations)
     ):
         take(model.trainable_weights)
-
-
-class _Watch:
-    """Finds the steps of a run that failed, and reports each once.
-
-    Args:
-        model: the compiled model, before the first step.
-        is_finite: bool, False if the logged loss is not finite already.
-
-    Attributes:
-        is_finite: bool, False if the logged loss is not finite. The loss is a
-            mean over the epoch, so it stays so until the next epoch.
-    """
-
-    def __init__(self, model, is_finite=True):
-        self._model = model
-        self._skipped = _skipped(model)
-        self.is_finite = is_finite
-
-    def failure(self, loss):
-        """Return why the last step failed, or `""`."""
-        before, was_finite = self._skipped, self.is_finite
-        self._skipped = _skipped(self._model)
-        self.is_finite = math.isfinite(loss)
-        if self._skipped > before:
-            return "the gradients are not finite"
-        if was_finite and not self.is_finite:
-            return "the loss is not finite"
-        return ""
 
 
 def _skipped(model):
