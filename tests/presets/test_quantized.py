@@ -119,6 +119,12 @@ def test_saved_and_opened(way, tmp_path):
     same(copy.deepcopy(model), model)
 
 
+def test_layers_are_numbered_in_their_natural_order():
+    layers = [keras.layers.Dense(1, name=f"dense_{i}") for i in range(11)]
+    model = keras.Sequential([keras.Input((1,)), *layers])
+    assert [*layer_records.numbered_layers(model).values()] == layers
+
+
 def test_layers_have_the_same_numbers_on_every_backend():
     """They name the quantized layers of a preset."""
     numbered = layer_records.numbered_layers(shallow())
