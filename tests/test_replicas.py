@@ -26,7 +26,7 @@ def seen(tmp_path):
     files = [tmp_path / f"{rank}.npz" for rank in range(PROCESSES)]
     commands = [[RUN, file, rank] for rank, file in enumerate(files)]
     processes = forks.started(commands, [environment] * PROCESSES)
-    launch.codes(processes, timeout=120)
+    launch.codes(processes)
     seen = {"0": {}, "1": {}}
     for file in files:
         for key, value in np.load(file).items():
