@@ -68,6 +68,7 @@ def read(path, text_heads=None, answers=None, ignore=()):
     saved = _hyper_parameters(content, path)
     num_heads = architecture.heads_for_width(measured.hidden_dim)
     settings = {"num_heads": num_heads, **SETTINGS, **saved}
+    _check_sizes(saved, measured, path)
     num_heads = settings["num_heads"]
     if text_heads is None:
         same_width = measured.text_width == measured.hidden_dim
@@ -126,6 +127,25 @@ def _hyper_parameters(content, path):
             [f"hyper_parameters={short_plain(values)}"],
         )
     return values
+
+
+def _check_sizes(saved, a, path):
+    """Reject sizes that contradict the tensors, as where a layer is missing."""
+    sizes = {"vocab_size": a.vocabulary_size, "hidden_size": a.hidden_dim}
+    if "num_top_layer" not in saved:  # METER's name for it.
+        sizes["num_layers"] = a.num_layers
+    wrong = [
+        f"{key}={short_plain(saved[key])}, but {size} in its tensors"
+        for key, size in sizes.items()
+        if saved.get(key, size) != size
+    ]
+    if wrong:
+        raise ConversionError(
+            "Hyper-parameters must be those with which the weights were "
+            "trained. Correct them, or save the state dict alone.",
+            path,
+            wrong,
+        )
 
 
 def _heads(shapes, a, settings, answers, path):

@@ -340,6 +340,21 @@ def test_bad_hyper_parameters(config, shown, path):
     assert len(str(error.value)) < 900 and str(error.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    "key, size",
+    [
+        ("vocab_size", official.ROWS),
+        ("hidden_size", official.WIDTH),
+        ("num_layers", official.FUSED),
+    ],
+)
+def test_sizes_that_contradict_tensors_are_rejected(key, size, path):
+    assert configured(path, **{key: size})
+    for value in (size * 2, str(size)):
+        with pytest.raises(ConversionError, match=f"{key}=.*in its tensors"):
+            configured(path, **{key: value})
+
+
 def test_half_precision_is_added_in_float32(path):
     state = official.state_dict("vqa")
     state[ROWS], state[FOLDED] = state[ROWS].half(), state[FOLDED].half()
