@@ -277,7 +277,7 @@ class Bench:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             task = kbt.BridgeTowerVQA.from_preset(path, answers=answers)
-        new = any("New and random" in str(w.message) for w in caught)
+        new = any("Newly initialized" in str(w.message) for w in caught)
         if new and not settings.preset_steps:
             raise ValueError(
                 "`--preset` must have a head for easy-VQA's 13 answers, or be "

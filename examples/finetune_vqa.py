@@ -39,7 +39,7 @@ def main():
     test, sizes = dataset("test"), labels(pictures.load("test").images)
 
     with warnings.catch_warnings():
-        # "The head is new and random": that is the point here.
+        # The head is newly initialized, which is intended here.
         warnings.simplefilter("ignore", UserWarning)
         vqa = kbt.BridgeTowerVQA.from_preset(
             "bridgetower_tiny_easy_vqa", answers=ANSWERS

@@ -169,8 +169,10 @@ def test_exported_part_reads_only_its_inputs(vqa, picture, tmp_path):
 def test_exported_parts_equal_the_model(tmp_path):
     import torch
 
+    # Two states of each tower, whose order matters.
+    body = backbone(clip(layers=2), num_layers=2)
     task = randomise(
-        kbt.BridgeTowerRetrieval(shallow(), projection_dim=8, ways="three_way")
+        kbt.BridgeTowerRetrieval(body, projection_dim=8, ways="three_way")
     )
     x, made = features(batch=4, tokens=9), {}
     paths = {p: tmp_path / f"{p}.pt2" for p in ("image_tower", "text_tower")}

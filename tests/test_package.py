@@ -192,7 +192,7 @@ def models():
 
 # Some examples start a task from the preset of another one.
 @FASTEST
-@pytest.mark.filterwarnings("ignore:New and random in this")
+@pytest.mark.filterwarnings("ignore:Newly initialized in this")
 @pytest.mark.parametrize("documented", DOCUMENTED, ids=lambda d: d.__qualname__)
 def test_docstring_example_runs(documented, models, tmp_path, monkeypatch):
     if documented is kbt.BridgeTowerPretraining and BACKEND == "tensorflow":

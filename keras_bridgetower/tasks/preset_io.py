@@ -291,8 +291,8 @@ def load_heads(model, folder, saved, random_heads, changed=False):
     if new and not random_heads:
         model.new_heads.note(new)
         warnings.warn(
-            f"New and random in this {type(model).__name__}: the head "
-            f"{', '.join(new)}. The preset holds "
+            f"Newly initialized in this {type(model).__name__}: head "
+            f"{', '.join(f'`{name}`' for name in new)}. The preset has "
             f"{', '.join(saved) or 'no head'}"
             f"{' with other values' if set(new) & set(saved) else ''}. "
             "Train it before use.",
@@ -372,7 +372,7 @@ class NewHeads:
         if left:
             raise ValueError(
                 f"`{verb}` reads the head {', '.join(left)}, which the preset "
-                "does not hold: it is new and random. Train it by `fit`, or "
+                "lacks, so it is newly initialized. Train it by `fit`, or "
                 "pass `random_heads=True` to `from_preset`. Received: a task "
                 f"with the untrained head {', '.join(left)}"
             )

@@ -120,7 +120,7 @@ def check(task, name, preset, hub):
     hub.folder(name)
     model, told = published_run.opened(task, preset)
     new = is_new(task, name)
-    random = any("New and random" in text for text in told)
+    random = any("Newly initialized" in text for text in told)
     assert random == (new and task != "Backbone")
     found = published_run.outputs(model, features_of(task, name), new)
     compare(found, task, name, hub)

@@ -98,7 +98,9 @@ def test_preset_name_selects_task_and_heads():
 def test_pretraining_goes_on_from_a_saved_head_for_blanks(tmp_path):
     blanks = kbt.BridgeTowerMaskedLM.from_preset(PREFIX + "mlm")
     blanks.save_to_preset(tmp_path / "mlm")
-    with pytest.warns(UserWarning, match="New and random.*: the head itm, itc"):
+    with pytest.warns(
+        UserWarning, match="Newly initialized.*: head `itm`, `itc`"
+    ):
         pairs = kbt.BridgeTowerPretraining.from_preset(tmp_path / "mlm")
     assert_same_weights(pairs.heads["mlm"], blanks.heads["mlm"])
 

@@ -191,7 +191,7 @@ def test_another_backbone_and_another_task(int8):
     made.set_weights(body.get_weights())
     x = features(body)
     assert difference(run(made, x), run(body, x)) == 0
-    with pytest.warns(UserWarning, match="New and random"):
+    with pytest.warns(UserWarning, match="Newly initialized"):
         other = kbt.BridgeTowerEntailment.from_preset(folder)
     # A head that the preset lacks is new, so it can be trained.
     assert all(w.dtype == "float32" for w in other.heads.weights)

@@ -94,7 +94,7 @@ def test_the_authors_heads_open(name, key, head, width, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
     state = official.save(tmp_path / "a.ckpt", key)
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", "New and random")
+        warnings.filterwarnings("error", "Newly initialized")
         cls = getattr(kbt, f"BridgeTower{name}")
         model = cls.from_preset(tmp_path / "a.ckpt")
     weights = [

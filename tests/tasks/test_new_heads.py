@@ -18,7 +18,7 @@ from builders import vqa
 import keras_bridgetower as kbt
 from keras_bridgetower import analysis
 
-NEW = "New and random"
+NEW = "Newly initialized"
 pytestmark = [LONG_ELSEWHERE, pytest.mark.filterwarnings(f"ignore:{NEW}")]
 PICTURE = raw(1)[0]["images"][0]
 REFUSED = r"`{}` reads the head {}, .* `fit`, or pass `random_heads=True`"
@@ -104,7 +104,7 @@ def test_what_was_asked_for_answers(presets):
 def test_a_random_head_is_not_saved_as_one_of_a_preset(presets, tmp_path):
     task = masked_lm(presets)
     task.save_to_preset(tmp_path / "unaware")
-    with pytest.warns(UserWarning, match=f"{NEW}.* the head mlm"):
+    with pytest.warns(UserWarning, match=f"{NEW}.* head `mlm`"):
         again = kbt.BridgeTowerMaskedLM.from_preset(tmp_path / "unaware")
     with refused("fill_mask", "mlm"):
         fill(again)

@@ -140,7 +140,7 @@ def test_the_regression_s_loss_is_the_mean_squared_error():
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:New and random in this BridgeTowerImage")
+@pytest.mark.filterwarnings("ignore:Newly initialized in this BridgeTowerImage")
 def test_what_another_task_finds_in_the_preset(models, tmp_path):
     models["text"].save_to_preset(tmp_path / "text")
     with pytest.warns(UserWarning, match="there are no image_converter files"):
