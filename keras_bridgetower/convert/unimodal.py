@@ -48,7 +48,7 @@ IMAGE_SIZES = SIZES | {"patch_size": "patch_size", "image_size": "image_size"}
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """How the encoder of a model type of transformers is read.
+    """The way to read the encoder of one model type of transformers.
 
     Args:
         cls: class of KerasHub's encoder.
