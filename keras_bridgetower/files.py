@@ -251,7 +251,7 @@ def sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def state_of(path):
+def file_state(path):
     """Return a tuple that changes when a file is written to or replaced.
 
     Args:

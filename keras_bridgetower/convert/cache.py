@@ -149,7 +149,7 @@ def _file_states(source):
     """Return for each file a text that changes with it, and its latest time."""
     states = {}
     for path in needed_files.of_checkpoint(source):
-        state = files.state_of(path)
+        state = files.file_state(path)
         states[path] = " ".join(map(str, state)), max(state[-2:])
     return states
 

@@ -158,7 +158,7 @@ def defaults(level):
 def values_for(level, architecture):
     """Return the values of a level for an `Architecture`, in file order."""
     return {
-        value.key: _of(architecture, value.ours, value.default)
+        value.key: _value(architecture, value.ours, value.default)
         for value in TABLE[level]
     }
 
@@ -204,7 +204,7 @@ def contradictions(levels, measured):
     ]
 
 
-def _of(architecture, place, default=None):
+def _value(architecture, place, default=None):
     """Return the field or the result of a function of an `Architecture`."""
     if place is None:
         return default
@@ -215,7 +215,7 @@ def _of(architecture, place, default=None):
 
 def _check_measured(value, given, name, measured):
     claimed = value.claimed(given) if value.claimed else given[value.key]
-    found = _of(measured, value.measured or value.ours)
+    found = _value(measured, value.measured or value.ours)
     if claimed != found:
         yield f"{name}: {claimed}, but {found} in the weights"
 

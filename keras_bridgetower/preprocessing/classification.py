@@ -14,7 +14,7 @@ from keras_bridgetower.objectives.losses import check_scores
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.preprocessor import check_keys
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
-from keras_bridgetower.preprocessing.tf_graph import shape_of
+from keras_bridgetower.preprocessing.tf_graph import static_shape
 
 # The most classes of a head. Each adds a row to it.
 MOST_ANSWERS = 1_000_000
@@ -95,7 +95,7 @@ class ClassIds:
         self.ids = {name: i for i, name in enumerate(self.names)}
 
     def __call__(self, y, batched=True):
-        batch = shape_of(y)[:1] if batched else ()
+        batch = static_shape(y)[:1] if batched else ()
         return apply_numpy(
             lambda y: self._find(y, batched), [y], ("int32", batch)
         )
@@ -107,10 +107,10 @@ class ClassIds:
                 "`y` must be ids or names, one for each sample. "
                 f"Received: y of shape {y.shape} and dtype {y.dtype}"
             )
-        ids = [self.id_of(value) for value in y.reshape(-1).tolist()]
+        ids = [self.label_id(value) for value in y.reshape(-1).tolist()]
         return np.array(ids, "int32").reshape(y.shape)
 
-    def id_of(self, value):
+    def label_id(self, value):
         """Return the id of a class, given by its id or its name."""
         value = value.decode() if isinstance(value, bytes) else value
         if isinstance(value, int) and 0 <= value < len(self.names):
@@ -367,7 +367,7 @@ class BridgeTowerTextRegressorPreprocessor(_TextPreprocessor):
                 )
             return y.astype("float32")[..., None]
 
-        batch = shape_of(y)[:1] if batched else ()
+        batch = static_shape(y)[:1] if batched else ()
         return apply_numpy(numbers, [y], ("float32", (*batch, 1)))
 
 
@@ -427,7 +427,7 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
         }
 
     def targets(self, y, batched=True):
-        batch = shape_of(y)[:1] if batched else ()
+        batch = static_shape(y)[:1] if batched else ()
         return apply_numpy(
             lambda y: self._soft_scores(y, batched),
             [y],
@@ -446,7 +446,7 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
             scores = np.stack([self._agreement(row) for row in rows])
         elif rows.ndim == 1 and (text or rows.dtype.kind in "iu"):
             scores = np.eye(width, dtype="float32")[
-                [self._class_ids.id_of(value) for value in rows.tolist()]
+                [self._class_ids.label_id(value) for value in rows.tolist()]
             ]
         else:
             raise ValueError(

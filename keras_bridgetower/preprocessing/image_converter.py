@@ -20,8 +20,8 @@ from keras_bridgetower.preprocessing.picture_arrays import warn_of_mask
 from keras_bridgetower.preprocessing.tf_graph import DirectLayer
 from keras_bridgetower.preprocessing.tf_graph import in_tf_graph
 from keras_bridgetower.preprocessing.tf_graph import numpy_function
+from keras_bridgetower.preprocessing.verb_inputs import list_pictures
 from keras_bridgetower.preprocessing.verb_inputs import pictures_in
-from keras_bridgetower.preprocessing.verb_inputs import pictures_of
 from keras_bridgetower.presets import registry
 
 # KerasHub's name for the configuration of an image converter.
@@ -167,7 +167,7 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         """Convert `images[start:stop]`; errors name pictures by their index.
 
         Args:
-            images: list of pictures, as `pictures_of` returns it.
+            images: list of pictures, as `list_pictures` returns it.
             start: int, the first of the part.
             stop: int, the one after the last.
 
@@ -181,7 +181,7 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
 
         Errors count several pictures from `number`.
         """
-        images, single = pictures_of(images)
+        images, single = list_pictures(images)
         if single:
             return self._normalized(images[0], name, place)
         if len(images) == 0:

@@ -16,7 +16,7 @@ from keras_bridgetower.preprocessing.texts import kept_lengths
 from keras_bridgetower.preprocessing.texts import split_at_masks
 from keras_bridgetower.preprocessing.tf_graph import DirectLayer
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
-from keras_bridgetower.preprocessing.tf_graph import shape_of
+from keras_bridgetower.preprocessing.tf_graph import static_shape
 from keras_bridgetower.presets import registry
 
 # As KerasHub names what a preset holds of a tokenizer.
@@ -139,7 +139,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
 
     def encode(self, texts):
         """Return token ids and padding mask, as described in the class."""
-        return self._encode(self._ids_of, texts)
+        return self._encode(self._to_ids, texts)
 
     def encode_with_masks(self, texts):
         """Encode texts in which `<mask>` is the mask token.
@@ -155,10 +155,10 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         BERT's are `[CLS] a [SEP] b [SEP]`. Where they are too long together,
         the longer one is cut first.
         """
-        return self._encode(self._ids_of, texts, second_texts)
+        return self._encode(self._to_ids, texts, second_texts)
 
     def _encode(self, ids_of, *parts):
-        spec = ("int32", (*shape_of(parts[0]), self.sequence_length))
+        spec = ("int32", (*static_shape(parts[0]), self.sequence_length))
         ids, mask = apply_numpy(
             lambda *parts: self._pack(ids_of, parts), list(parts), spec, spec
         )
@@ -186,7 +186,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         _, pad, *_ = self.special_token_ids
         ids = np.full((len(texts), size), pad, "int32")
         longest = too_long = 0
-        pieces_of = _tokens_of(ids_of, [texts for texts, _ in checked])
+        pieces_of = _encode_rows(ids_of, [texts for texts, _ in checked])
         for row, pieces in zip(ids, pieces_of, strict=True):
             lengths = [len(piece) for piece in pieces]
             kept = kept_lengths(lengths, room)
@@ -211,9 +211,9 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
 
     def token_lists(self, texts):
         """Return all ids of some texts, a list each, without special tokens."""
-        return [ids for (ids,) in _tokens_of(self._ids_of, [list(texts)])]
+        return [ids for (ids,) in _encode_rows(self._to_ids, [list(texts)])]
 
-    def _ids_of(self, texts):
+    def _to_ids(self, texts):
         """Return lists of ids, without special tokens."""
         # Without the positions of tokens in the text, which nothing reads.
         encodings = self._engine.encode_batch_fast(
@@ -223,7 +223,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
 
     def _ids_around_masks(self, texts):
         parts = [split_at_masks(text) for text in texts]
-        encoded = iter(self._ids_of([p for row in parts for p in row]))
+        encoded = iter(self._to_ids([p for row in parts for p in row]))
         rows = []
         for row in parts:
             ids = list(next(encoded))
@@ -276,7 +276,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         return {**config, "sequence_length": self.sequence_length}
 
 
-def _tokens_of(ids_of, columns):
+def _encode_rows(ids_of, columns):
     """Iterate over the ids of rows of texts, few characters at a time.
 
     Args:

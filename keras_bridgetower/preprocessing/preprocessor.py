@@ -20,7 +20,7 @@ from keras_bridgetower.preprocessing.image_converter import (
 from keras_bridgetower.preprocessing.packed_tokenizer import PackedTokenizer
 from keras_bridgetower.preprocessing.tf_graph import DirectLayer
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
-from keras_bridgetower.preprocessing.tf_graph import shape_of
+from keras_bridgetower.preprocessing.tf_graph import static_shape
 from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import PresetsOf
@@ -155,7 +155,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
             return self.numpy_targets(np.log1p, y, batched)
         ```
         """
-        shape = tf_graph.shape_of(y)[:1] if batched else ()
+        shape = tf_graph.static_shape(y)[:1] if batched else ()
         return apply_numpy(function, [y], (dtype, shape))
 
     def call(self, x, y=None, sample_weight=None):
@@ -402,10 +402,10 @@ class Draws:
                     step = next(self._count)
             return function([self.seed, int(step)], *arrays)
 
-        if step is not None and shape_of(step):
+        if step is not None and static_shape(step):
             raise ValueError(
                 "`x['step']` must be a scalar: add it after batching. "
-                f"Received: step of shape {shape_of(step)}"
+                f"Received: step of shape {static_shape(step)}"
             )
         # -1 means a batch without a number.
         step = -1 if step is None else step

@@ -14,7 +14,7 @@ from keras_bridgetower.preprocessing.retrieval import as_image_ids
 from keras_bridgetower.preprocessing.texts import MASK_TOKEN
 from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
-from keras_bridgetower.preprocessing.tf_graph import shape_of
+from keras_bridgetower.preprocessing.tf_graph import static_shape
 
 OBJECTIVES = ("mlm", "itm", "itc")
 NEGATIVES = ("random_negatives", "hard_negatives")
@@ -134,7 +134,7 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
                 self.pair_objective.draw,
                 step,
                 [ids],
-                *self.pair_objective.specs(shape_of(ids)),
+                *self.pair_objective.specs(static_shape(ids)),
             )
             features |= dict(zip(self.pair_objective.drawn, drawn, strict=True))
         labels = {name: labels[name] for name in self.objectives}

@@ -11,7 +11,7 @@ from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.preprocessor import Draws
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
-from keras_bridgetower.preprocessing.tf_graph import shape_of
+from keras_bridgetower.preprocessing.tf_graph import static_shape
 
 
 def as_image_ids(ids):
@@ -37,7 +37,7 @@ def as_image_ids(ids):
     as_image_ids(["a.jpg", "b.jpg", "a.jpg"])  # First and last are equal.
     ```
     """
-    return apply_numpy(_image_ids, [ids], ("int32", shape_of(ids)))
+    return apply_numpy(_image_ids, [ids], ("int32", static_shape(ids)))
 
 
 def _image_ids(ids):
@@ -147,7 +147,7 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
                 "objective='random_negatives'. Received: y with the key "
                 f"'match', objective={self.objective!r}"
             )
-        return apply_numpy(_checked_match, [y], ("int32", shape_of(y)))
+        return apply_numpy(_checked_match, [y], ("int32", static_shape(y)))
 
     def _draw(self, y, step, batch):
         ids = as_image_ids(y["image_id"] if isinstance(y, dict) else y)
@@ -188,7 +188,7 @@ def _checked_match(match):
 
 def _check_number(y, batch):
     """Reject ids or labels that are not one for each text."""
-    shape = shape_of(y)
+    shape = static_shape(y)
     # In a graph a size may be unknown: None.
     if None not in (*shape, *batch) and shape != batch:
         raise ValueError(

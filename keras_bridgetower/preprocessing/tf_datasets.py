@@ -13,7 +13,7 @@ from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.preprocessing.picture_arrays import as_array
 from keras_bridgetower.preprocessing.tf_graph import as_raised
 from keras_bridgetower.preprocessing.tf_graph import is_string_tensor
-from keras_bridgetower.preprocessing.tf_graph import shape_of
+from keras_bridgetower.preprocessing.tf_graph import static_shape
 
 
 def is_dataset(x):
@@ -57,7 +57,7 @@ def labelled(dataset, names):
     return dataset
 
 
-def labels_of(dataset):
+def label_names(dataset):
     """Return the names that `labelled` has set, or None if they are unknown.
 
     Args:
@@ -68,7 +68,7 @@ def labels_of(dataset):
 
     ```python
     data = labelled(tf.data.Dataset.range(2), ["no", "yes"])
-    labels_of(data.take(1))  # ["no", "yes"]
+    label_names(data.take(1))  # ["no", "yes"]
     ```
     """
     while not hasattr(dataset, "keras_bridgetower_labels"):
@@ -182,7 +182,7 @@ def mapped(dataset, function):
     return made.prefetch(2)
 
 
-def batches_of(x, y, sample_weight, batch_size, order=None, least=1):
+def make_batches(x, y, sample_weight, batch_size, order=None, least=1):
     """Return arrays and lists as a dataset of batches.
 
     Args:
@@ -235,7 +235,7 @@ def batches_of(x, y, sample_weight, batch_size, order=None, least=1):
     return data.map(lambda given: tuple(given.get(name) for name in names))
 
 
-def parts_of(values, count):
+def split_rows(values, count):
     """Split arrays and lists into their first rows and the others.
 
     Args:
@@ -251,7 +251,7 @@ def parts_of(values, count):
     return first, _mapped(lambda rows: rows[count:], values)
 
 
-def rows_of(x):
+def count_rows(x):
     """Return the number of rows of the first array or list."""
     name, first = next(_leaves("x", x))
     if not hasattr(first, "__len__"):
@@ -343,7 +343,7 @@ def sliceable(x):
         return x
     pictures = [*_flat(images)]
     arrays = not any(isinstance(picture, SINGLE) for picture in pictures)
-    if arrays and len({shape_of(picture) for picture in pictures}) == 1:
+    if arrays and len({static_shape(picture) for picture in pictures}) == 1:
         # A tuple would be taken for several inputs.
         return {**x, "images": _nested(images, _pixels)}
     return {**x, "images": _nested(images, _stored)}
@@ -365,7 +365,7 @@ def _column(images):
 
 def _several(images):
     """Return True for several pictures; a pair may be one array."""
-    return isinstance(images, (list, tuple)) or len(shape_of(images)) == 4
+    return isinstance(images, (list, tuple)) or len(static_shape(images)) == 4
 
 
 def _flat(images):

@@ -105,7 +105,7 @@ def is_string_tensor(x):
     return tf is not None and tf.is_tensor(x) and x.dtype == tf.string
 
 
-def shape_of(x):
+def static_shape(x):
     """Return the shape of an array, tensor or nested list as a tuple."""
     return tuple(x.shape if hasattr(x, "shape") else np.shape(x))
 
@@ -113,7 +113,7 @@ def shape_of(x):
 def shape_of_rows(x):
     """Return the shape of an array, or of a list judged by its first row."""
     if not isinstance(x, (list, tuple)):
-        return shape_of(x)
+        return static_shape(x)
     return (len(x), *(shape_of_rows(x[0]) if x else ()))
 
 

@@ -18,7 +18,7 @@ from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.preprocessing.tf_graph import is_string_tensor
 
 
-def pictures_of(images):
+def list_pictures(images):
     """Return the caller's pictures as a list.
 
     Args:
@@ -175,7 +175,7 @@ class Pictures:
     def __init__(self, preprocessor, images, name="images"):
         self.name = name
         self._converter = preprocessor.image_converter
-        self.images, self.single = pictures_of(images)
+        self.images, self.single = list_pictures(images)
         self.count = len(self.images)
         self._single_features = None
 

@@ -11,8 +11,8 @@ import threading
 import keras
 import keras_hub
 
+from keras_bridgetower.files import file_state
 from keras_bridgetower.files import sha256
-from keras_bridgetower.files import state_of
 from keras_bridgetower.presets.errors import PresetError
 from keras_bridgetower.presets.errors import short_text
 from keras_bridgetower.presets.safe_files import check_regular
@@ -142,10 +142,10 @@ def write(folder):
         "keras": keras.__version__,
         "keras_hub": keras_hub.__version__,
     }
-    (folder / MANIFEST).write_text(_text(versions, sums_of(folder)))
+    (folder / MANIFEST).write_text(_text(versions, folder_sums(folder)))
 
 
-def sums_of(folder):
+def folder_sums(folder):
     """Return the SHA-256 of each file but the manifest, by its path."""
     return {
         path.relative_to(folder).as_posix(): sha256(path)
@@ -164,7 +164,7 @@ def _text(versions, sums):
 def _digest_of_large(file):
     """Return the future checksum of a file, one for each state of the file."""
     process = os.getpid()
-    key = (process, *state_of(file))
+    key = (process, *file_state(file))
     with _LOCK:
         future = _DIGESTS.get(key)
         # A file that could not be read may be readable now.

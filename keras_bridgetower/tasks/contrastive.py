@@ -25,7 +25,7 @@ from keras_bridgetower.preprocessing.verb_inputs import check_order
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.task import BridgeTowerTask
-from keras_bridgetower.tasks.trainable import unread_of
+from keras_bridgetower.tasks.trainable import layers_not_read
 
 # What is embedded, by what is given.
 KIND_OF = {
@@ -121,7 +121,9 @@ class BridgeTowerContrastive(BridgeTowerTask):
 
     def unread_layers(self):
         fused = "fused" in embedding_kinds(self.ways)
-        return unread_of(self.backbone.fusion, ("pooled",) if fused else ())
+        return layers_not_read(
+            self.backbone.fusion, ("pooled",) if fused else ()
+        )
 
     def loss_inputs(self, y, y_pred):
         scale = self.heads["itc"].logit_scale

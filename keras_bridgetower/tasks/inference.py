@@ -174,7 +174,7 @@ class Forward:
             self._runs[()] = compiled.forward(model, settings)
 
     def __call__(self, inputs):
-        shapes = () if self._eager else _shapes_of(inputs)
+        shapes = () if self._eager else _input_shapes(inputs)
         if shapes not in self._runs:
             with self._lock:
                 # Another thread may have been faster.
@@ -191,7 +191,7 @@ class Forward:
         return made
 
 
-def _shapes_of(inputs):
+def _input_shapes(inputs):
     return tuple(
         (name, tuple(x.shape), str(x.dtype))
         for name, x in sorted(inputs.items())

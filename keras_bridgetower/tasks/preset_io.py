@@ -154,7 +154,7 @@ def load(
         folder, load_weights, image_size=image_size, dtype=dtype
     )
     if "preprocessor" not in kwargs:
-        own["preprocessor"] = preprocessor_of(
+        own["preprocessor"] = build_preprocessor(
             cls, folder, reading, values, backbone
         )
 
@@ -197,7 +197,7 @@ def _check_not_made(**values):
             )
 
 
-def preprocessor_of(cls, folder, reading, values, backbone):
+def build_preprocessor(cls, folder, reading, values, backbone):
     """Return the preprocessor of a preset for a task class.
 
     Args:

@@ -22,7 +22,7 @@ from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
-from keras_bridgetower.tasks.trainable import unread_of
+from keras_bridgetower.tasks.trainable import layers_not_read
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -166,7 +166,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
         text = ("text",) if "mlm" in names else ()
         three_way = "itc" in names and self.ways == "three_way"
         pooled = ("pooled",) if "itm" in names or three_way else ()
-        return unread_of(self.backbone.fusion, text + pooled)
+        return layers_not_read(self.backbone.fusion, text + pooled)
 
     def _masked_tokens(self, inputs, image):
         text = text_states(
@@ -268,7 +268,7 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
         return None if made else "what is hidden, token ids (batch, M)"
 
     def unread_layers(self):
-        return unread_of(self.backbone.fusion, ("text",))
+        return layers_not_read(self.backbone.fusion, ("text",))
 
     @classmethod
     def head_arguments(cls, heads):

@@ -470,7 +470,7 @@ def _share_without_padding(weights):
     return 1 - ops.mean(everywhere)
 
 
-def unread_of(fusion, outputs):
+def layers_not_read(fusion, outputs):
     """Return the layers of a fusion on which none of `outputs` depends.
 
     Args:

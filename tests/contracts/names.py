@@ -123,7 +123,7 @@ def preset_sums():
     return [
         f"{folder.name} {name} {digest}"
         for folder in sorted((PACKAGE / "presets").glob("bridgetower_*"))
-        for name, digest in manifest.sums_of(folder).items()
+        for name, digest in manifest.folder_sums(folder).items()
         if name != "README.md"
     ]
 

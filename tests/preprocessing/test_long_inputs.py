@@ -59,7 +59,7 @@ def test_a_text_has_a_longest_length(tokenizers):
 
 def test_many_masks_take_linear_time(tokenizers, monkeypatch):
     for tokenizer in tokenizers:
-        monkeypatch.setattr(tokenizer, "_ids_of", lambda texts: [[1]] * 80_001)
+        monkeypatch.setattr(tokenizer, "_to_ids", lambda texts: [[1]] * 80_001)
         start = time.process_time()
         (ids,) = tokenizer._ids_around_masks(["<mask>" * 80_000])
         assert ids == [1, tokenizer.mask_token_id] * 80_000 + [1]
@@ -73,14 +73,14 @@ def test_little_is_tokenised_at_once(tokenizers, monkeypatch):
     for tokenizer in tokenizers:
         once = tokenizer.encode(texts), tokenizer.encode_pairs(texts, texts)
         sizes = []
-        real = tokenizer._ids_of
+        real = tokenizer._to_ids
 
         def counted(part, real=real, sizes=sizes):
             sizes.append(sum(map(len, part)))
             return real(part)
 
         monkeypatch.setattr(packed_tokenizer, "AT_ONCE", 100)
-        monkeypatch.setattr(tokenizer, "_ids_of", counted)
+        monkeypatch.setattr(tokenizer, "_to_ids", counted)
         again = tokenizer.encode(texts), tokenizer.encode_pairs(texts, texts)
         monkeypatch.undo()
         assert len(sizes) > 30 and max(sizes) <= 100 + 80

@@ -17,7 +17,7 @@ from builders import tokenizer
 from keras import ops
 
 import keras_bridgetower as kbt
-from keras_bridgetower.preprocessing.tf_datasets import batches_of
+from keras_bridgetower.preprocessing.tf_datasets import make_batches
 from keras_bridgetower.preprocessing.tf_datasets import numbered
 from keras_bridgetower.tasks.fit import steps as training_steps
 
@@ -223,7 +223,7 @@ def test_validation_arguments_without_effect_are_rejected(task, given, message):
 @FASTEST
 def test_weights_without_labels():
     weights = np.arange(ROWS, dtype="float32")
-    given = batches_of(data(), None, weights, BATCH)
+    given = make_batches(data(), None, weights, BATCH)
     (x, y, found), *_ = numbered(given)
     assert set(x) == {"images", "text", "step"} and y is None
     assert found.numpy().tolist() == [0, 1]

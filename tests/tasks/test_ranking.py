@@ -25,7 +25,7 @@ from keras_bridgetower.models.towers import Tower
 from keras_bridgetower.tasks.inference import Forward
 from keras_bridgetower.tasks.ranking import rank as ranking
 from keras_bridgetower.tasks.ranking import storage as block_cache
-from keras_bridgetower.tasks.ranking.rank import parts_of
+from keras_bridgetower.tasks.ranking.rank import ranking_parts
 from keras_bridgetower.tasks.ranking.rank import shortlisted
 from keras_bridgetower.tasks.ranking.storage import InFile
 from keras_bridgetower.tasks.ranking.storage import InMemory
@@ -177,7 +177,7 @@ def test_shortlisted_in_pieces(monkeypatch):
 
 @pytest.mark.parametrize("shortlist", [None, 2])
 def test_towers_run_once_for_each_item(shortlist, task, monkeypatch):
-    parts = parts_of(task)
+    parts = ranking_parts(task)
     names = {getattr(parts, n): n for n in ("text", "image", "pairs")}
     passes = {name: 0 for name in names.values()}
     run, tower = Forward.__call__, Tower.call

@@ -26,7 +26,7 @@ from builders import vqa
 
 import keras_bridgetower as kbt
 from keras_bridgetower.preprocessing.retrieval import as_image_ids
-from keras_bridgetower.tasks.ranking.rank import parts_of
+from keras_bridgetower.tasks.ranking.rank import ranking_parts
 
 IMAGE = np.full((20, 30, 3), 200, "uint8")
 IDS = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
@@ -167,7 +167,7 @@ def test_evaluate():
     assert set(found) == names
     # The contrastive loss draws nothing, and is the mean of both directions.
     made, _ = model.preprocessor(x, y=IDS)
-    parts = parts_of(model)
+    parts = ranking_parts(model)
     text, image = (
         array(part({k: made[k] for k in names})["embeddings"])
         for part, names in (

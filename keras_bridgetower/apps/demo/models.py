@@ -43,7 +43,7 @@ class DemoModels:
         self.limits = limits or Limits()
         self.presets = tuple(presets)
         self.others = others
-        self._heads = {name: _heads_of(name) for name in self.presets}
+        self._heads = {name: _preset_heads(name) for name in self.presets}
         self._opened = {}
         self._lock, self._opening = threading.Lock(), threading.Lock()
 
@@ -113,7 +113,7 @@ class DemoModels:
     def _verbs(self, preset, verbs):
         heads = self._heads.get(preset)
         if heads is None:
-            heads = _heads_of(preset)
+            heads = _preset_heads(preset)
         return [verb for verb in verbs if set(verb.heads) & set(heads)]
 
 
@@ -123,7 +123,7 @@ def other_model(verbs):
     return f"Choose another one, such as {shipped[0]}." if shipped else ""
 
 
-def _heads_of(preset):
+def _preset_heads(preset):
     """Return the names of the heads of a preset."""
     known = PRESETS.get(preset)
     if known:

@@ -210,7 +210,7 @@ def task_around(backbone, cls, folder, saved, values, reading=None):
     """
     names = ("image_size", "image_mode", "sequence_length")
     reading = {name: (reading or {}).get(name) for name in names}
-    preprocessor = preset_io.preprocessor_of(
+    preprocessor = preset_io.build_preprocessor(
         cls, folder, reading, values, backbone
     )
     with head_table.awaiting(saved, folder.room_for_heads()):

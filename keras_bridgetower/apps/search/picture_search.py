@@ -146,7 +146,7 @@ class PictureSearch:
         try:
             rows = open_rows(source, needed, optional, outside=outside)
         except ValueError as error:
-            raise ValueError(f"{error}{self._left_of(source)}") from error
+            raise ValueError(f"{error}{self._remaining(source)}") from error
         models = self.models
         models.check_kind(vectors)
         if read_header(self.store) is None:
@@ -217,7 +217,7 @@ class PictureSearch:
         first = _reranked(self.models, hits[:rerank], text, batch_size)
         return [*first, *hits[rerank:]][:top_k]
 
-    def _left_of(self, source):
+    def _remaining(self, source):
         """Return a hint about the indexed pictures of a missing source."""
         pictures = self.store.pictures() if self.store.header() else ()
         left = sum(map(belongs_to(full_path(source)), pictures))

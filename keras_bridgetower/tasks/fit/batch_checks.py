@@ -15,7 +15,7 @@ from keras_bridgetower.objectives.losses import MaskedLMLoss
 from keras_bridgetower.objectives.losses import VQALoss
 from keras_bridgetower.objectives.losses import check_scores
 from keras_bridgetower.preprocessing.geometry import leaves_as_is
-from keras_bridgetower.preprocessing.tf_datasets import labels_of
+from keras_bridgetower.preprocessing.tf_datasets import label_names
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
 from keras_bridgetower.preprocessing.tf_graph import in_tf_graph
 from keras_bridgetower.preprocessing.tf_graph import is_string_tensor
@@ -41,7 +41,7 @@ def check_batches(task, data, **checked):
     }
     check_batch(task, shapes, y is None, **checked)
     _check_frame(task, shapes)
-    names = labels_of(data)
+    names = label_names(data)
     if names is not None and checked.get("labelled", True):
         check_classes(task, names)
 
@@ -208,7 +208,7 @@ def _check_class_weight(task, class_weight):
         )
 
 
-def weights_of(sample_weight):
+def check_weights(sample_weight):
     """Return weights of rows as an array, tensors unchanged.
 
     Args:
@@ -218,7 +218,7 @@ def weights_of(sample_weight):
         ValueError: weights that are not finite numbers.
     """
     if isinstance(sample_weight, dict):
-        return {name: weights_of(w) for name, w in sample_weight.items()}
+        return {name: check_weights(w) for name, w in sample_weight.items()}
     if sample_weight is None or in_tf_graph() or ops.is_tensor(sample_weight):
         return sample_weight
     weights = np.asarray(sample_weight)

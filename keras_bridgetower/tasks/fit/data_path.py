@@ -1,7 +1,7 @@
 """All steps from a user's data to batches in `fit`, `evaluate` and `predict`.
 
 1. `validation_split` separates the last rows of arrays (`split`).
-2. Arrays, lists and columns of tables become batches (`batches_of`), with
+2. Arrays, lists and columns of tables become batches (`make_batches`), with
    `shuffle` in a new order in each epoch (`Shuffled`). All other data must
    be batches already (`check_source`).
 3. Batches are checked: their axis of samples, the inputs and the labels of
@@ -78,7 +78,7 @@ def for_training(task, steps, data, validation, batch_size, shuffle, given):
         data, validation_data = split(data, share)
     order = None
     if shuffle or shuffle is None and arrays:
-        order = Shuffled(tf_datasets.rows_of(data[0]), steps)
+        order = Shuffled(tf_datasets.count_rows(data[0]), steps)
     _check_epochs(data[0], "steps_per_epoch", given)
     class_weight = given.get("class_weight")
     x = prepared(
@@ -161,7 +161,7 @@ def prepared(
         y, sample_weight: as in `keras.Model.fit`.
         batch_size: int or None.
         steps: `Steps`, which number the batches if they are trained on.
-        order: as in `batches_of`.
+        order: as in `make_batches`.
         **checked: as in `check_batch`.
 
     Returns:
@@ -173,10 +173,10 @@ def prepared(
     if isinstance(x, dict):
         size = BATCH_SIZE if batch_size is None else batch_size
         check_count("batch_size", size)
-        weights = batch_checks.weights_of(sample_weight)
+        weights = batch_checks.check_weights(sample_weight)
         # Data without rows have no loss, but have predictions.
         least = int(checked.get("labelled", True))
-        batches = tf_datasets.batches_of(
+        batches = tf_datasets.make_batches(
             tf_datasets.sliceable(x), y, weights, int(size), order, least
         )
         if task.preprocessor is None:
@@ -262,7 +262,7 @@ def prepared_batch(task, x, y=None, sample_weight=None, number=0):
         number: int that determines the preprocessor's random draws, unless
             `x` contains its own.
     """
-    sample_weight = batch_checks.weights_of(sample_weight)
+    sample_weight = batch_checks.check_weights(sample_weight)
     if isinstance(x, dict) and _reads_step(task):
         x = {"step": devices.current().draw_number(number), **x}
     return task.preprocess_samples(x, y, sample_weight)
@@ -325,9 +325,9 @@ def split(data, share):
             "`validation_split` needs `x` as a dict of arrays; else pass "
             f"`validation_data`. Received: x of type {type(data[0]).__name__}"
         )
-    rows = tf_datasets.rows_of(data[0])
+    rows = tf_datasets.count_rows(data[0])
     count = math.floor(rows * (1 - share))
-    parts = [tf_datasets.parts_of(part, count) for part in data]
+    parts = [tf_datasets.split_rows(part, count) for part in data]
     return tuple(zip(*parts, strict=True))
 
 

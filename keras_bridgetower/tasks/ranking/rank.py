@@ -12,7 +12,7 @@ from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.preprocessing.verb_inputs import check_numbers
 from keras_bridgetower.tasks.inference import filled
 from keras_bridgetower.tasks.ranking.storage import BlockCache
-from keras_bridgetower.tasks.ranking.storage import key_of
+from keras_bridgetower.tasks.ranking.storage import storage_key
 
 
 def _batches(source, first, last, batch_size):
@@ -64,7 +64,7 @@ def rank(
     plan = sizes.plan(images.count, texts.count, again=shortlist is not None)
     cache = None
     if cache_dir is not None:
-        key = key_of(
+        key = storage_key(
             task,
             _batches(images, 0, images.count, sizes.batch_size),
             _batches(texts, 0, texts.count, sizes.batch_size),
@@ -102,7 +102,7 @@ class _Blocks:
     """
 
     def __init__(self, task, images, texts, sizes, plan, shortlist, score):
-        self.parts, self.score = parts_of(task), score
+        self.parts, self.score = ranking_parts(task), score
         self.images, self.texts = images, texts
         self.sizes, self.plan = sizes, plan
         self.text_block = {}
@@ -166,7 +166,7 @@ class _Blocks:
             float32 array `(pictures, texts)`.
         """
         image = ops.convert_to_tensor(
-            filled(self._states_of(rows), self.plan.pictures)
+            filled(self._load_states(rows), self.plan.pictures)
         )
         scores = np.full(
             (rows.stop - rows.start, self.texts.count), NOT_SCORED, "float32"
@@ -179,7 +179,7 @@ class _Blocks:
             places = np.flatnonzero(chosen)
             if not len(places):
                 continue
-            inputs = {"image": image, **self._texts_of(columns)}
+            inputs = {"image": image, **self._load_texts(columns)}
             for start in range(0, len(places), self.sizes.batch_size):
                 batch = places[start : start + self.sizes.batch_size]
                 row, column = np.divmod(batch, chosen.shape[1])
@@ -192,7 +192,7 @@ class _Blocks:
                 self.bar.add(len(batch))
         return scores
 
-    def _states_of(self, rows):
+    def _load_states(self, rows):
         if self.image_states is not None:
             return self.image_states.read(rows)
         states = np.empty(
@@ -205,7 +205,7 @@ class _Blocks:
             states[first : first + len(made["states"])] = made["states"]
         return states
 
-    def _texts_of(self, columns):
+    def _load_texts(self, columns):
         """Return tensors of a block of texts; the last block is kept."""
         if columns.start not in self.text_block:
             # Let go of the other block before this one is read.
@@ -292,7 +292,7 @@ class Parts:
         )
 
 
-def parts_of(task):
+def ranking_parts(task):
     """Return the parts of a task, compiled once until its layers change."""
     return task.inference.cached("rank", lambda: Parts(task))
 

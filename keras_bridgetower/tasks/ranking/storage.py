@@ -214,7 +214,7 @@ class BlockCache:
         return self._folder / f"block_{block:06}.npy"
 
 
-def key_of(task, pictures, texts, **settings):
+def storage_key(task, pictures, texts, **settings):
     """Return values that identify a ranking.
 
     Args:

@@ -26,7 +26,7 @@ from keras_bridgetower.files import read_text
 from keras_bridgetower.files import synchronize
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.presets.manifest import MANIFEST
-from keras_bridgetower.presets.manifest import sums_of
+from keras_bridgetower.presets.manifest import folder_sums
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
 _PREFIX = "step-"
@@ -121,7 +121,7 @@ def read(folder):
     folder = pathlib.Path(folder)
     try:
         facts = read_facts(folder)
-        sums = sums_of(folder)
+        sums = folder_sums(folder)
         saved = facts["sha256"]
         changed = {n for n in {*sums, *saved} if sums.get(n) != saved.get(n)}
         if changed:
@@ -242,7 +242,7 @@ def _remove(folder):
 
 def _seal(folder, facts):
     """Flush all files of a folder to disk, and write its manifest."""
-    sums = sums_of(folder)
+    sums = folder_sums(folder)
     for name in sums:
         synchronize(folder / name)
     (folder / MANIFEST).write_text(_text({**facts, "sha256": sums}))

@@ -102,12 +102,12 @@ def ranking(saved, contender, cached=True):
     from keras import ops
 
     import keras_bridgetower as kbt
-    from keras_bridgetower.tasks.ranking.rank import parts_of
+    from keras_bridgetower.tasks.ranking.rank import ranking_parts
 
     task = kbt.BridgeTowerRetrieval.from_preset(
         str(saved.path("checkpoint")), dtype=contender.dtype
     )
-    parts = parts_of(task)
+    parts = ranking_parts(task)
 
     def prepare(batch, tokens):
         side = task.input["images"].shape[1]
