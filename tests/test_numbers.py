@@ -51,7 +51,6 @@ def masked(count):
 USES = {
     "batch_size of a recipe": lambda n: recipe("batch_size", n),
     "steps of a recipe": lambda n: recipe("steps", n),
-    "warmup of a recipe": lambda n: int(recipe("warmup", n)),
     "folds": lambda n: recall(folds=n, ks=(1,)),
     "ks": lambda n: recall(ks=(n,)),
     "window": lambda n: written(Shuffled(n)),

@@ -259,6 +259,14 @@ class ContrastiveHead(keras.layers.Layer):
             for name, x in features.items()
         }
 
+    def compute_output_spec(self, features):
+        # Keras would trace `call` otherwise, and a graph of a task would keep
+        # the weights of that moment.
+        return {
+            name: keras.KerasTensor((x.shape[0], self.projection_dim))
+            for name, x in features.items()
+        }
+
 
 def _unit(x):
     """Scale vectors to length 1."""
