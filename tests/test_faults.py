@@ -32,7 +32,10 @@ def test_each_promise_names_a_test_that_exists():
         assert named, row
         for file, test in named:
             code = (faults_run.PACKAGE.parent / file).read_text()
-            assert re.search(rf"^def {test}\(", code, re.M), (file, test)
+            assert re.search(rf"^(async )?def {test}\(", code, re.M), (
+                file,
+                test,
+            )
 
 
 def test_each_fault_of_a_run_is_injected_by_a_test():

@@ -99,9 +99,7 @@ def test_own_work_trains(mine, task):
 
 @FASTEST
 def test_own_head_on_the_preset_of_another_task(mine):
-    with pytest.warns(
-        UserWarning, match="the head count. The preset holds vqa"
-    ):
+    with pytest.warns(UserWarning, match="head `count`. The preset has vqa"):
         task = mine.Counter.from_preset("bridgetower_tiny_easy_vqa")
     paths = [weight.path for weight in task.trainable_weights]
     assert "count_head/kernel" in paths

@@ -148,7 +148,7 @@ def test_what_another_task_finds_in_the_preset(models, tmp_path):
             tmp_path / "text", labels=["a", "b"]
         )
     assert task.preprocessor is None
-    with pytest.warns(UserWarning, match="head text_class.*with other values"):
+    with pytest.warns(UserWarning, match="`text_class`.*with other values"):
         other = kbt.BridgeTowerTextClassifier.from_preset(
             tmp_path / "text", labels=["a", "b"]
         )

@@ -240,12 +240,12 @@ def test_equals_transformers(theirs, home):
 @slow_on("tensorflow")
 def test_new_heads_are_named(tmp_path):
     vqa().save_to_preset(tmp_path / "preset")
-    with pytest.warns(UserWarning, match="the head itm, rank"):
+    with pytest.warns(UserWarning, match="head `itm`, `rank`"):
         task = kbt.BridgeTowerRetrieval.from_preset(
             tmp_path / "preset", objective="ranking"
         )
     assert task.preprocessor.objective == "ranking"
-    with pytest.warns(UserWarning, match="the head itm, itc"):
+    with pytest.warns(UserWarning, match="head `itm`, `itc`"):
         kbt.BridgeTowerRetrieval.from_preset(
             tmp_path / "preset", objective="hard_negatives", projection_dim=8
         )

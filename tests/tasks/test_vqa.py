@@ -156,7 +156,7 @@ def saved(tmp_path):
 @slow_on("tensorflow", "jax")
 def test_other_answers_give_a_new_head_and_say_so(tmp_path):
     model, folder = saved(tmp_path)
-    with pytest.warns(UserWarning, match="the head vqa.*with other values"):
+    with pytest.warns(UserWarning, match="head `vqa`.*with other values"):
         copy = kbt.BridgeTowerVQA.from_preset(folder, answers=["a", "b"])
     assert copy.answers == copy.preprocessor.answers == ["a", "b"]
     pooled = [m.backbone(features())["pooled"] for m in (model, copy)]
@@ -167,7 +167,7 @@ def test_other_answers_give_a_new_head_and_say_so(tmp_path):
 def test_a_backbone_preset_gives_a_new_head(tmp_path):
     model = randomise(backbone())
     model.save_to_preset(tmp_path / "bare")
-    with pytest.warns(UserWarning, match="holds no head"):
+    with pytest.warns(UserWarning, match="has no head"):
         task = kbt.BridgeTowerVQA.from_preset(
             tmp_path / "bare", answers=ANSWERS, preprocessor=None
         )

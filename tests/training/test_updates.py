@@ -294,16 +294,16 @@ def test_wrapped_optimizers():
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="others leave it to Keras")
-def test_several_optimizers_do_not_accumulate_on_replicas():
+def test_several_optimizers_do_not_accumulate_on_replicas(request):
     strategy = kbt.distribute("data_parallel", devices=1)
+    request.addfinalizer(lambda: kbt.distribute("none"))
     head = keras.optimizers.SGD(gradient_accumulation_steps=2)
     several = keras.optimizers.OptimizerMap(keras.optimizers.SGD())
     several["vqa_head.*"] = head
     with strategy.scope():
         task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
-        with pytest.raises(ValueError, match=r"one optimizer.*=\[2, None\]"):
+        with pytest.raises(ValueError, match="of several optimizers must be"):
             task.compile(keras.optimizers.MultiOptimizer(several))
-    kbt.distribute("none")
 
 
 @FASTEST
