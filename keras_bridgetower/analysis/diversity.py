@@ -46,6 +46,9 @@ def head_divergence(maps, queries=None):
     Returns:
         float64 array `(batch,)`, in nats.
 
+    Raises:
+        ValueError: fewer than two heads.
+
     Example:
 
     ```python
@@ -54,6 +57,10 @@ def head_divergence(maps, queries=None):
     ```
     """
     heads = maps.shape[1]
+    if heads < 2:
+        raise ValueError(
+            f"`maps` must have two heads or more. Received: {heads} heads"
+        )
     p = maps.astype("float64")
     log = np.log(np.maximum(p, FLOOR))
     # Row h, column g: sum_j p_h log p_g.
@@ -84,7 +91,8 @@ def head_diversity(model, dataset):
         `HeadDiversity`. Each picture of a pair counts as a sample.
 
     Raises:
-        ValueError: a task of one tower, or no batch.
+        ValueError: a task of one tower, layers with a single head, or no
+            batch.
 
     Example:
 

@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models.attention import attention_blocks
 from keras_bridgetower.models.attention import capture_attention
 from keras_bridgetower.models.fusion import IMAGE_ROW
@@ -62,8 +63,8 @@ def attention_map(model, image, text, layer=-1, head=None):
         the self-attention of the first token.
 
     Raises:
-        ValueError: a task of one tower or without preprocessor.
-        IndexError: an index out of range.
+        ValueError: a task of one tower or without preprocessor, or an index
+            out of range.
 
     Example:
 
@@ -73,6 +74,11 @@ def attention_map(model, image, text, layer=-1, head=None):
     ```
     """
     features = pair_features(model, image, text)
+    fusion = model.backbone.fusion
+    indices = range(-fusion.num_layers, fusion.num_layers)
+    check_choice("layer", layer, indices)
+    heads = range(-fusion.num_heads, fusion.num_heads)
+    check_choice("head", head, (None, *heads))
     tokens = features["token_ids"].shape[1]
     joined = []
     for layers in attention_branches(model, features):

@@ -97,6 +97,8 @@ def test_head_diversity_of_all_dataset_forms(task):
 def test_equal_heads_have_no_divergence():
     maps = np.tile(np.random.default_rng(0).dirichlet([1] * 5, 3), (2, 4, 1, 1))
     assert np.abs(diversity.head_divergence(maps)).max() <= 1e-12
+    with pytest.raises(ValueError, match="`maps` must have two heads"):
+        diversity.head_divergence(maps[:, :1])
 
 
 def test_attention_maps_equal_transformers():
@@ -251,9 +253,9 @@ def test_relevance_of_different_answers(task):
 
 
 def test_invalid_analyses_are_rejected(task):
-    for values in (dict(layer=2), dict(head=2)):
-        with pytest.raises(IndexError):
-            analysis.attention_map(task, picture(), TEXT, **values)
+    for name in ("layer", "head"):
+        with pytest.raises(ValueError, match=f"`{name}` must be one of"):
+            analysis.attention_map(task, picture(), TEXT, **{name: 2})
     for answer in ("green", 4, -1, True):
         with pytest.raises(ValueError, match=f"0 to 3.*answer={answer!r}"):
             analysis.relevance(task, picture(), TEXT, answer=answer)

@@ -174,6 +174,8 @@ def test_shuffle(task, trained, monkeypatch):
             return orders[-1]
 
     monkeypatch.setattr(data_path, "Shuffled", Spied)
+    with pytest.raises(ValueError, match="`shuffle` must be"):
+        fit(trained(task), task, epochs=1, shuffle="batch")
     found = fit(trained(task), task, epochs=1, shuffle=True)
     order = orders[-1]
     assert sorted(order) == [0, 1, 2, 3]
