@@ -219,7 +219,7 @@ def test_vqa_task_needs_the_answers(path, home):
     weight = state["vqa_classifier.3.weight"].numpy()
     np.testing.assert_array_equal(kernel, weight.T)
     with (
-        pytest.warns(UserWarning, match="head vqa.*with other values"),
+        pytest.warns(UserWarning, match="head `vqa`.*with other values"),
         pytest.warns(UserWarning, match="no tokenizer files"),
     ):
         kbt.BridgeTowerVQA.from_preset(path, answers=["yes", "no"])

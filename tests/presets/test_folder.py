@@ -140,7 +140,7 @@ def test_a_hub_cache_of_links_opens(saved, tmp_path):
 # Files that a preset may lack, with what is warned of.
 OPTIONAL = {
     **dict.fromkeys(("task.json", "preprocessor.json", "extra.safetensors")),
-    "heads.json": "holds no head",
+    "heads.json": "has no head",
     "tokenizer.json": "takes features only",
     "image_converter.json": "takes features only",
 }
@@ -235,7 +235,7 @@ def test_a_listed_head_is_new_only_where_the_caller_asks(bare):
     copies.update(bare / "heads.json", "vqa", answers="")
     # Heads of other tasks do not matter to this one.
     kbt.BridgeTowerEntailment.from_preset(bare, random_heads=True)
-    with pytest.warns(UserWarning, match="head vqa.*with other values"):
+    with pytest.warns(UserWarning, match="head `vqa`.*with other values"):
         kbt.BridgeTowerVQA.from_preset(bare, answers=ANSWERS[1:])
     copies.update(bare / "heads.json", "vqa", answers=None)
     copy = kbt.BridgeTowerVQA.from_preset(bare)
