@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import concurrent.futures
 import io
 import pathlib
 
@@ -34,6 +35,12 @@ def importorskip(name):
     return pytest.importorskip(name, reason="the extra `integrations`")
 
 
+def run(coroutine):
+    """Run in a thread of its own: other tests may leave a loop running here."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
 def check(found, wanted):
     np.testing.assert_allclose(np.array(found), wanted, atol=1e-6)
 
@@ -49,8 +56,8 @@ def test_langchain(task):
     wanted = task.embed(texts=TEXTS)
     check(embeddings.embed_documents(TEXTS), wanted)
     check(embeddings.embed_query(TEXTS[0]), wanted[0])
-    check(asyncio.run(embeddings.aembed_documents(TEXTS)), wanted)
-    check(asyncio.run(embeddings.aembed_query(TEXTS[1])), wanted[1])
+    check(run(embeddings.aembed_documents(TEXTS)), wanted)
+    check(run(embeddings.aembed_query(TEXTS[1])), wanted[1])
     store = stores.InMemoryVectorStore(embeddings)
     store.add_texts(TEXTS)
     (found,) = store.similarity_search(TEXTS[1], k=1)
@@ -73,9 +80,9 @@ def test_llama_index(task, photos):
     check(model.get_image_embedding_batch(photos), images)
     with open(photos[1], "rb") as file:
         check(model.get_image_embedding(io.BytesIO(file.read())), images[1])
-    check(asyncio.run(model.aget_query_embedding(TEXTS[0])), texts[0])
-    check(asyncio.run(model.aget_text_embedding(TEXTS[1])), texts[1])
-    check(asyncio.run(model.aget_image_embedding(photos[0])), images[0])
+    check(run(model.aget_query_embedding(TEXTS[0])), texts[0])
+    check(run(model.aget_text_embedding(TEXTS[1])), texts[1])
+    check(run(model.aget_image_embedding(photos[0])), images[0])
 
 
 def test_lancedb(task, photos, tmp_path):

@@ -253,6 +253,8 @@ def test_the_logged_loss_is_the_minimized_one(name):
     )
 
 
+# Compiles for 20 seconds there.
+@slow_on("jax")
 def test_short_and_padded_batches_weigh_the_losses_of_heads(shared):
     objectives = ("mlm", "itc")
     made = kbt.BridgeTowerPretrainingPreprocessor(
