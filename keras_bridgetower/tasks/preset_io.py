@@ -185,6 +185,10 @@ def _saved_values(cls, folder, saved):
         values = {k: v for k, v in task["config"].items() if k not in left_out}
         configs.check_values(values)
         check_keywords(cls, values, without=left_out)
+        # The preprocessor would blame the caller for them.
+        for name in ("answers", "labels"):
+            if values.get(name) is not None:
+                checked_answers(values[name], name)
     return values
 
 

@@ -67,7 +67,7 @@ def test_jax_reuses_compiled_programs(tmp_path):
     # The second start compiles nothing anew, and nothing is printed of it.
     assert kept[0] and kept[0] == kept[1]
     [(out, err)] = said
-    assert out.startswith(b"blue") and err == b""
+    assert out.startswith(b"gray") and err == b""
 
 
 def test_help_and_presets_import_no_keras():
