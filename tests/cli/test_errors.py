@@ -1,4 +1,4 @@
-"""What commands say of wrong input: one line, a fix, and an exit code."""
+"""Test the errors of commands: one line, a fix, and an exit code."""
 
 import pathlib
 import socket

@@ -264,7 +264,7 @@ class Malicious:
 
 
 class Callback:
-    """What Lightning keeps of a class that is not there."""
+    """A class that Lightning pickles and that cannot be imported here."""
 
 
 def test_code_in_checkpoints_is_rejected_and_not_run(

@@ -65,7 +65,7 @@ def main():
 
 
 def in_process(function, kill_after=None):
-    """What a function returns in a forked process; None if it was killed.
+    """Return the result of a function in a forked process; None if killed.
 
     The process may be killed so many seconds after the function calls its
     argument, which says that it begins.

@@ -199,7 +199,7 @@ def in_json(name, path, body, statuses=REFUSED):
 
 
 def problem(hostile, answer):
-    """What is wrong with an answer of httpx, or None."""
+    """Return the problem of an httpx response, or None."""
     text = answer.text
     if answer.status_code not in hostile.statuses:
         return f"status {answer.status_code}: {text[:300]}"

@@ -100,7 +100,7 @@ def test_slow_bodies_delay_no_other_request(server, client):
 
 def test_requests_of_disconnected_clients_end(server, client):
     def gone():
-        """How many requests ended without an answer."""
+        """Return the number of requests without an answer."""
         lines = client.get("/metrics").text.splitlines()
         lines = [x for x in lines if 'status="499"' in x]
         return sum(float(x.split()[-1]) for x in lines if "_total{" in x)
