@@ -190,7 +190,7 @@ GALLERY = 50
 
 
 class Bench:
-    """Shared settings of the runs of a table; `folder` keeps pre-trained encoders."""
+    """Shared settings of the runs of a table, with encoders in `folder`."""
 
     def __init__(self, settings, folder, size):
         self.settings, self.folder, self.size = settings, folder, size
