@@ -17,6 +17,7 @@ import safetensors
 import safetensors.numpy
 
 from keras_bridgetower.checks import is_integer
+from keras_bridgetower.checks import load_extra
 from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.files import check_no_link
@@ -354,14 +355,7 @@ class Orbax:
 
 
 def _orbax():
-    try:
-        import orbax.checkpoint
-    except ImportError as error:
-        raise ImportError(
-            "Checkpoints of JAX on several hosts are written by Orbax: "
-            "`pip install keras-bridgetower[orbax]`."
-        ) from error
-    return orbax.checkpoint.PyTreeCheckpointer()
+    return load_extra("orbax.checkpoint", "orbax").PyTreeCheckpointer()
 
 
 STORES = {store.name: store() for store in (OneFile, Orbax)}

@@ -8,7 +8,7 @@ import numpy as np
 from keras_bridgetower.apps.search.stores.store import FIELDS
 from keras_bridgetower.apps.search.stores.store import FolderStore
 from keras_bridgetower.apps.search.stores.store import StoredPicture
-from keras_bridgetower.apps.search.stores.store import imported
+from keras_bridgetower.checks import load_extra
 
 _TABLE = "pictures"
 # By then, readers of an older version of the table have finished.
@@ -39,7 +39,7 @@ class LanceStore(FolderStore):
     kind = "lancedb"
 
     def __init__(self, folder):
-        self._lancedb = imported("lancedb")
+        self._lancedb = load_extra("lancedb", "search")
         super().__init__(folder)
         self._opened = None
 

@@ -10,8 +10,8 @@ from keras_bridgetower.apps.search.stores.store import FolderStore
 from keras_bridgetower.apps.search.stores.store import Store
 from keras_bridgetower.apps.search.stores.store import StoredPicture
 from keras_bridgetower.apps.search.stores.store import StoreError
-from keras_bridgetower.apps.search.stores.store import imported
 from keras_bridgetower.apps.search.stores.store import raises_store_error
+from keras_bridgetower.checks import load_extra
 
 COLLECTION = "keras_bridgetower_pictures"
 # Points per request; a vector takes about 10 kB of JSON.
@@ -49,7 +49,7 @@ class _QdrantStore(Store):
         }
 
     def put(self, pictures, vectors):
-        models = imported("qdrant_client.models")
+        models = load_extra("qdrant_client.models", "search")
         points = [
             models.PointStruct(
                 id=picture.id,
@@ -82,7 +82,7 @@ class _QdrantStore(Store):
         ]
 
     def _create_collection(self, client, width, **more):
-        models = imported("qdrant_client.models")
+        models = load_extra("qdrant_client.models", "search")
         # Vectors have length 1: their product is their cosine.
         size = models.VectorParams(size=width, distance=models.Distance.DOT)
         client.create_collection(self.collection, vectors_config=size, **more)
@@ -110,7 +110,7 @@ class QdrantFolder(FolderStore, _QdrantStore):
     kind = "qdrant"
 
     def __init__(self, folder):
-        self._package = imported("qdrant_client")
+        self._package = load_extra("qdrant_client", "search")
         super().__init__(folder)
         self._opened = None
 
@@ -173,7 +173,7 @@ class QdrantServer(_QdrantStore):
     def __init__(self, address, collection=COLLECTION, api_key=None):
         self.address = self.place = address
         self.collection = collection
-        self._server = imported("qdrant_client").QdrantClient(
+        self._server = load_extra("qdrant_client", "search").QdrantClient(
             location=address, api_key=api_key, check_compatibility=False
         )
 
@@ -181,7 +181,7 @@ class QdrantServer(_QdrantStore):
         return self._server
 
     def _search_params(self, exact):
-        models = imported("qdrant_client.models")
+        models = load_extra("qdrant_client.models", "search")
         return models.SearchParams(hnsw_ef=_EXAMINED, exact=exact)
 
     @raises_store_error
@@ -216,7 +216,7 @@ class QdrantServer(_QdrantStore):
 
     def tidy(self, ann_from):
         """Set the number of vectors from which the server builds its ANN."""
-        models = imported("qdrant_client.models")
+        models = load_extra("qdrant_client.models", "search")
         info = self._server.get_collection(self.collection)
         width = info.config.params.vectors.size
         # In kB of float32; 0 would disable it.

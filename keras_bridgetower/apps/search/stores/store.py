@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import importlib
 import json
 import os
 import pathlib
@@ -170,27 +169,6 @@ class Store:
 
     def close(self):
         """Close files and connections."""
-
-
-def imported(package):
-    """Import an optional package.
-
-    Args:
-        package: str, name of the module.
-
-    Returns:
-        The module.
-
-    Raises:
-        ImportError: it is not installed. The error names the extra.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ImportError(
-            f"This store needs the package {package!r}: "
-            "pip install 'keras-bridgetower[search]'"
-        ) from error
 
 
 class FolderStore(Store):
