@@ -117,7 +117,6 @@ OWN_TEXTS = {
     "distribution/strategy.py": "messages between processes",
     "presets/registry.py": "what Keras has just written",
     "models/exporting/runtime.py": "copied into exports, where it stands alone",
-    "apps/serve/decoder.py": "messages between processes",
     "training/runs/checks.py": "values made plain",
     "training/evaluate.py": "messages between processes",
     "files.py": "the one reader",

@@ -1,22 +1,23 @@
-"""Host names and addresses: which are given, local, or allowed."""
+"""Host names and addresses: which are given, local, allowed or free."""
 
 import ipaddress
 import re
+import socket
 
 # A name or an address, and perhaps a port.
 _HOST = re.compile(r"(?:\[([\da-f:.]+)\]|([^\[\]:@/]+?)\.?)(?::\d*)?")
 
 
 def check_hosts(name, value):
-    """Raise an error if a value is not a tuple of host names."""
-    named = isinstance(value, tuple) and all(
+    """Raise an error if a value is not a list of host names."""
+    named = isinstance(value, list | tuple) and all(
         isinstance(host, str) and host and not set("/:@") & set(host)
         for host in value
     )
     if not named:
         raise ValueError(
-            f"`{name}` must be a tuple of host names, such as "
-            "('example.org',), without scheme, port or path. "
+            f"`{name}` must be a list of host names, such as "
+            "['example.org'], without scheme, port or path. "
             f"Received: {name}={value!r}"
         )
 
@@ -49,3 +50,17 @@ def is_known_host(header, names):
         return ipaddress.ip_address(address or name) is not None
     except ValueError:
         return False
+
+
+def listening(host, port):
+    """Open a listening socket.
+
+    Args:
+        host: str, the address to listen on.
+        port: int, 0 for any free one.
+
+    Raises:
+        OSError: the port is in use, or the machine has no such address.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)

@@ -222,7 +222,7 @@ async def test_search_of_an_ended_request_ends():
 
 @pytest.mark.parametrize(
     ("images", "refused"),
-    [((1, 2, 3), False), ((1,) * 16, False), ((1, 2, 3, 4), True)],
+    [((1, 2, 3), False), ((1,) * 12, False), ((1, 2, 3, 4), True)],
 )
 @in_loop
 async def test_the_pixels_of_a_request_are_bounded(images, refused):

@@ -19,6 +19,7 @@ from served import in_loop
 
 pytest.importorskip("prometheus_client", reason="the extra `serve`")
 
+from keras_bridgetower.apps.serve.decoder import Square
 from keras_bridgetower.apps.serve.decoders import Decoders
 from keras_bridgetower.apps.serve.errors import Refused
 from keras_bridgetower.apps.serve.plan import Limits
@@ -26,7 +27,7 @@ from keras_bridgetower.preprocessing.geometry import place
 from keras_bridgetower.preprocessing.images import load_image
 
 pytestmark = FASTEST
-SQUARE = (32, "crop", 32)
+SQUARE = Square(32, "crop", 32)
 # Seconds of a busy machine.
 LONG = 60
 
@@ -80,7 +81,9 @@ async def test_squares_equal_those_of_this_process(mode, tmp_path):
 
     async with decoding() as decoders:
         images = [file.getvalue(), str(tmp_path / "a"), encoded()]
-        found = list((await decoders.squares(images, (32, mode, 32))).values())
+        found = list(
+            (await decoders.squares(images, Square(32, mode, 32))).values()
+        )
 
     whole = Image.fromarray(load_image(file.getvalue()))
     expected = np.asarray(place(whole, 32, mode, 32))
@@ -109,7 +112,9 @@ async def test_rejected_pictures():
         assert "at most 100 scans" in refused.message
         thin = io.BytesIO()
         Image.new("RGB", (100_000, 1)).save(thin, "PNG")
-        found = await decoders.squares([thin.getvalue()], (512, "crop", 32))
+        found = await decoders.squares(
+            [thin.getvalue()], Square(512, "crop", 32)
+        )
         assert "long and thin" in found[thin.getvalue()].message
 
 

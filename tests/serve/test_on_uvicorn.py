@@ -16,15 +16,26 @@ pytest.importorskip("uvicorn", reason="the extra `serve`")
 
 import httpx
 import uvicorn
+from uvicorn.supervisors.multiprocess import SIGNALS
 
-from keras_bridgetower.apps.serve import on_uvicorn
+from keras_bridgetower import startup
 from keras_bridgetower.apps.serve.plan import Limits
 from keras_bridgetower.apps.serve.plan import Plan
 from keras_bridgetower.apps.serve.protocol import http_settings
-from keras_bridgetower.apps.serve.starting import COUNTS
+from keras_bridgetower.apps.serve.service import COUNTS
 from keras_bridgetower.apps.serve.workers import Supervisor
+from keras_bridgetower.apps.serve.workers import run
 
 pytestmark = FASTEST
+
+
+@pytest.fixture(autouse=True)
+def same_signals():
+    """Restore the signal handlers that uvicorn replaces."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -112,13 +123,12 @@ def test_requests_are_refused_while_no_worker_is_loaded(tmp_path, monkeypatch):
         assert not supervising.is_alive()
 
 
-def test_a_preset_that_cannot_be_loaded_ends_the_server():
+def test_a_preset_that_cannot_be_loaded_ends_the_server(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    handler, variables = signal.getsignal(signal.SIGTERM), dict(os.environ)
+    for name in (COUNTS, startup.SERVER):
+        monkeypatch.setenv(name, "1")
     with pytest.raises(ValueError, match="must be whole. Received: half of it"):
-        on_uvicorn.run(Plan((FUSED,)), "127.0.0.1", port, load=refuse)
-    # Nothing is left of it: signals, variables, the port.
-    assert signal.getsignal(signal.SIGTERM) is handler
-    assert dict(os.environ) == variables
+        run(Plan((FUSED,)), "127.0.0.1", port, print, refuse)
+    # The port is free again.
     socket.create_server(("127.0.0.1", port)).close()

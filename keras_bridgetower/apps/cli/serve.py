@@ -37,10 +37,10 @@ class Engine(enum.StrEnum):
 
 
 def _by_uvicorn(plan, host, port, ready, debug):
-    from keras_bridgetower.apps.serve import on_uvicorn
+    from keras_bridgetower.apps.serve import workers
 
     load = functools.partial(_load_in_worker, debug)
-    on_uvicorn.run(plan, host, port, ready, load)
+    workers.run(plan, host, port, ready, load)
 
 
 def _load_in_worker(debug):

@@ -65,18 +65,25 @@ class Admission:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path, answer = scope["path"], _Answer(send)
-        route = path if path in self._routes else "other"
+        route = scope["path"] if scope["path"] in self._routes else "other"
+        # Kept if the client disconnects first.
+        status = 499
+
+        async def answer(message):
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
         with self._metrics.seconds.labels(route).time():
             try:
                 await self._admitted(scope, receive, answer)
-            except RequestError as error:
-                await answer.refuse(scope, receive, error)
             except Exception as error:
-                error = unexpected_error(error)
-                await answer.refuse(scope, receive, error)
+                response = error_response(error)
+                if status == 499:
+                    await response(scope, receive, answer)
             finally:
-                self._metrics.requests.labels(route, answer.status).inc()
+                self._metrics.requests.labels(route, status).inc()
 
     async def _admitted(self, scope, receive, answer):
         path = scope["path"]
@@ -84,7 +91,7 @@ class Admission:
         if self.draining and path not in ALIVE:
             raise RequestError(503, "The server is stopping.")
         if path in OPEN:
-            await self._app(scope, receive, answer.send)
+            await self._app(scope, receive, answer)
             return
         headers = dict(scope["headers"])
         self._check_key(headers)
@@ -120,7 +127,7 @@ class Admission:
         try:
             async with self._turns:
                 await _while_connected(
-                    self._app(scope, receive_again, answer.send), receive
+                    self._app(scope, receive_again, answer), receive
                 )
         finally:
             self._received -= 1
@@ -208,28 +215,10 @@ class Admission:
         )
 
 
-class _Answer:
-    """A response that can be replaced by an error until it has started."""
-
-    def __init__(self, send):
-        self._send = send
-        # Kept if the client disconnects first.
-        self.status = 499
-        self._begun = False
-
-    async def send(self, message):
-        if message["type"] == "http.response.start":
-            self._begun = True
-            self.status = message["status"]
-        await self._send(message)
-
-    async def refuse(self, scope, receive, error):
-        if not self._begun:
-            await error_response(error)(scope, receive, self.send)
-
-
 def error_response(error):
-    """Build the response of a `RequestError`."""
+    """Build the response of a `RequestError`, or of an unexpected error."""
+    if not isinstance(error, RequestError):
+        error = unexpected_error(error)
     headers = _HEADERS.get(error.status)
     return JSONResponse(error_body(error), error.status, headers)
 

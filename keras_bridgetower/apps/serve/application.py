@@ -6,17 +6,13 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from keras_bridgetower.apps.serve import errors
+from keras_bridgetower.apps.serve import routes
 from keras_bridgetower.apps.serve.admission import Admission
 from keras_bridgetower.apps.serve.admission import error_response
 from keras_bridgetower.apps.serve.errors import RequestError
-from keras_bridgetower.apps.serve.routes import embeddings
-from keras_bridgetower.apps.serve.routes import rerank
-from keras_bridgetower.apps.serve.routes import tasks
 from keras_bridgetower.version import __version__
 
-# The routes are annotated as returning dict, so that pydantic writes the JSON,
-# which is many times faster for vectors.
-ROUTES = (embeddings, rerank, tasks)
+_ERRORS = (RequestError, RequestValidationError, HTTPException, Exception)
 
 
 def application(service, key=None):
@@ -34,14 +30,10 @@ def application(service, key=None):
         redoc_url=None, title="keras-bridgetower", version=__version__
     )
     app.include_router(_state(service))
-    for module in ROUTES:
-        app.include_router(module.router(service))
-    for kind in (
-        RequestError,
-        RequestValidationError,
-        HTTPException,
-        Exception,
-    ):
+    # Its routes are annotated as returning dict, so that pydantic writes the
+    # JSON, which is many times faster for vectors.
+    app.include_router(routes.router(service))
+    for kind in _ERRORS:
         app.add_exception_handler(kind, _answer)
     service.admission = Admission(
         app,
@@ -75,24 +67,14 @@ def _state(service):
     @routes.get("/metrics")
     async def metrics():
         """Return metrics for Prometheus."""
-        text, kind = service.metrics.page()
-        return fastapi.Response(text, media_type=kind)
+        return service.metrics.page()
 
     @routes.get("/v1/models")
     async def models() -> dict:
         """List the served presets."""
-        return {
-            "object": "list",
-            "data": [
-                {
-                    "id": preset.name,
-                    "object": "model",
-                    "owned_by": "keras-bridgetower",
-                    "verbs": preset.verbs,
-                }
-                for preset in presets
-            ],
-        }
+        shared = {"object": "model", "owned_by": "keras-bridgetower"}
+        data = [{"id": x.name, "verbs": x.verbs, **shared} for x in presets]
+        return {"object": "list", "data": data}
 
     @routes.get("/v1/health_check")
     async def health_check() -> dict:
@@ -120,8 +102,6 @@ async def _answer(request, error):
         error = _invalid(request, error)
     elif isinstance(error, HTTPException):
         error = RequestError(error.status_code, f"{error.detail}.")
-    elif not isinstance(error, RequestError):
-        error = errors.unexpected_error(error)
     return error_response(error)
 
 

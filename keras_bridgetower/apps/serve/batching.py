@@ -8,9 +8,32 @@ import itertools
 from keras_bridgetower.apps.serve.errors import Refused
 from keras_bridgetower.apps.serve.inputs import ToPredict
 from keras_bridgetower.apps.serve.inputs import input_images
+from keras_bridgetower.apps.serve.plan import served_name
 
 # Concurrent searches. Each waits in a thread for its batches.
 _SEARCHES = 16
+
+
+def opened_preset(plan, preset, thread, decoders):
+    """Load a preset of a plan, and warm it up.
+
+    Args:
+        plan: `Plan`.
+        preset: str.
+        thread, decoders: as in `BatchedPreset`.
+
+    Raises:
+        ValueError: the preset or its index cannot be served.
+    """
+    # Processes that answer HTTP alone import no Keras.
+    from keras_bridgetower.apps.serve.models import ServedIndex
+    from keras_bridgetower.apps.serve.models import ServedPreset
+
+    served, index = ServedPreset(preset, plan.tokens), None
+    served.warm_up(plan.limits.batch_size)
+    if served_name(preset) == plan.searched():
+        index = ServedIndex(plan.store, served)
+    return BatchedPreset(served, index, plan.limits, thread, decoders)
 
 
 class BatchedPreset:
@@ -64,12 +87,10 @@ class BatchedPreset:
         pixels, refused = await self._pixels(parts)
         if refused:
             return [_refused(one, refused) for one in inputs]
-        results, squares = [], {}
+        results = []
+        # Few squares are in memory.
         for part in parts:
-            # Keeps few squares in memory; reuses those of the part before.
-            known = {x: squares[x] for x in _images(part) if x in squares}
-            new = [x for x in _images(part) if x not in known]
-            squares = known | await self._squares(verb, new, pixels)
+            squares = await self._squares(verb, _images(part), pixels)
             found = await self._answered(verb, part, squares)
             results += found
             if any(isinstance(result, Refused) for result in found):
@@ -119,11 +140,7 @@ class BatchedPreset:
         refused = {k: v for k, v in sizes.items() if isinstance(v, Refused)}
         if refused:
             return 0, refused
-        total, before = 0, set()
-        for part in parts:
-            now = set(_images(part))
-            total += sum(sizes[image] for image in now - before)
-            before = now
+        total = sum(sizes[image] for part in parts for image in _images(part))
         most = self._limits.request_pixels
         if total > most:
             message = (

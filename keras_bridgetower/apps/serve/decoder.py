@@ -1,12 +1,10 @@
 """Decode pictures for a server, in a process run by `python -m`.
 
-It runs one job after another until the other side closes the connection. Jobs
-and answers are a message of JSON and one of bytes.
+It runs one job after another until the other side closes the connection.
 """
 
 import contextlib
 import io
-import json
 import os
 import signal
 import sys
@@ -16,14 +14,13 @@ from multiprocessing.connection import Connection
 import numpy as np
 from PIL import Image
 
+from keras_bridgetower.apps.serve.errors import Refused
 from keras_bridgetower.preprocessing.geometry import as_square
 from keras_bridgetower.preprocessing.images import FORMATS
 from keras_bridgetower.preprocessing.images import open_image
 
 # Models and HTTP get the processor first.
 _NICE = 5
-# Code of errors about too many pixels.
-_CODE = "picture_too_large"
 # Characters of an error message.
 _LONGEST = 4000
 
@@ -50,49 +47,47 @@ def main(descriptor):
     with contextlib.suppress(EOFError, OSError):
         connection = Connection(descriptor)
         while True:
-            job, data = receive(connection)
-            send(connection, *_done(job, data))
+            connection.send(done(*connection.recv()))
 
 
-def send(connection, values, data):
-    """Send a job or an answer: a dict and bytes."""
-    connection.send_bytes(json.dumps(values).encode())
-    connection.send_bytes(data)
+def done(image, square, seconds, pixels):
+    """Read the size of a picture, or decode it.
 
+    Args:
+        image: bytes of an image file, or str, the path of a local one.
+        square: `Square` to decode it for, or None for its size.
+        seconds: number, processor time after which this process ends.
+        pixels: int, the most pixels of a picture.
 
-def receive(connection):
-    """Receive a job or an answer, a dict and bytes."""
-    return json.loads(connection.recv_bytes()), connection.recv_bytes()
-
-
-def _done(job, data):
-    """Run a job. Return the answer, a dict, and the pixels."""
+    Returns:
+        int, its number of pixels; or an RGB `PIL.Image.Image`; or `Refused`.
+    """
     # The signal ends this process, even inside a decoder.
-    signal.setitimer(signal.ITIMER_PROF, job["seconds"])
-    most = job["pixels"]
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
-        if job["square"] is None:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                size = image.size
-            if size[0] * size[1] > most:
-                raise Image.DecompressionBombError
-            return {"size": size}, b""
-        picture = open_image(job["path"] or data, "image")
-        square = as_square(picture, Square(*job["square"]), "image")
-        pixels = np.asarray(square)
-        return {"size": pixels.shape[1::-1]}, pixels.tobytes()
+        if square is not None:
+            picture = open_image(image, "image")
+            # Without its profiles and comments.
+            return Image.fromarray(
+                np.array(as_square(picture, square, "image"))
+            )
+        with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
+            count = opened.width * opened.height
+        if count > pixels:
+            raise Image.DecompressionBombError
+        return count
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        problem = f"a picture must have at most {most} pixels"
-        return {"error": f"{problem}. Send a smaller one.", "code": _CODE}, b""
+        message = f"a picture must have at most {pixels} pixels. Shrink it."
+        return Refused(message, "image", "picture_too_large")
     # Pillow raises nearly any error for damaged files.
     except Exception as error:
         message = str(error)[:_LONGEST]
-        if job["square"] is None:
+        if square is None:
             message = (
                 "a picture must be a readable file, one of "
-                f"{', '.join(FORMATS)}. Received: {len(data)} bytes"
+                f"{', '.join(FORMATS)}. Received: {len(image)} bytes"
             )
-        return {"error": message}, b""
+        return Refused(message, "image")
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 

@@ -9,13 +9,9 @@ import signal
 import subprocess
 import sys
 
-from PIL import Image
-
-from keras_bridgetower.apps.serve.decoder import receive
-from keras_bridgetower.apps.serve.decoder import send
+from keras_bridgetower import startup
 from keras_bridgetower.apps.serve.errors import LOG
 from keras_bridgetower.apps.serve.errors import Refused
-from keras_bridgetower.apps.serve.starting import IMPORTS_LATE
 
 # Cost of a byte when a file header is read, in decoded pixels.
 _BYTE = 10
@@ -65,13 +61,7 @@ class Decoders:
         Returns:
             dict from each image to its number of pixels, or to `Refused`.
         """
-        cost = _BYTE * sum(map(len, images))
-        found = await asyncio.gather(*(self._size(x, cost) for x in images))
-        return dict(zip(images, found, strict=True))
-
-    async def _size(self, image, cost):
-        answer, _ = await self._answer(cost, image)
-        return _refused(answer) or answer["size"][0] * answer["size"][1]
+        return await self._answers(images, None, _BYTE * sum(map(len, images)))
 
     async def squares(self, images, square, pixels=_FILE):
         """Decode pictures, resized for a model.
@@ -79,37 +69,33 @@ class Decoders:
         Args:
             images: collection of bytes of image files, or of str, paths of
                 local files.
-            square: tuple, the fields of `decoder.Square`.
+            square: `decoder.Square`.
             pixels: int, number of pixels in all pictures of the request.
 
         Returns:
             dict from each image to an RGB `PIL.Image.Image`, or `Refused`.
         """
-        found = await asyncio.gather(
-            *(self._square(x, square, pixels) for x in images)
-        )
+        return await self._answers(images, square, pixels)
+
+    async def _answers(self, images, square, cost):
+        jobs = (self._answer(image, square, cost) for image in images)
+        found = await asyncio.gather(*jobs)
         return dict(zip(images, found, strict=True))
 
-    async def _square(self, image, square, pixels):
-        answer, data = await self._answer(pixels, image, square)
-        return _refused(answer) or Image.frombytes(
-            "RGB", tuple(answer["size"]), data
-        )
-
-    async def _answer(self, cost, image, square=None):
-        """Run a job. Return its answer, with `"error"` if refused; pixels."""
-        path = image if isinstance(image, str) else None
-        data = b"" if path else image
+    async def _answer(self, image, square, cost):
+        """Return what `decoder.done` returns."""
         seconds = self._limits.picture_seconds
-        job = {"square": square, "path": path, "seconds": seconds}
-        job["pixels"] = self._limits.picture_pixels
+        job = (image, square, seconds, self._limits.picture_pixels)
         process = await self._turn(cost)
         try:
-            return await process.answer(job, data)
+            return await process.answer(job)
         except EOFError:
             process.restart()
-            problem = f"a picture could not be decoded within {seconds} seconds"
-            return {"error": f"{problem}. Save it in a simpler form."}, b""
+            message = (
+                f"a picture could not be decoded within {seconds} seconds. "
+                "Save it in a simpler form."
+            )
+            return Refused(message, "image")
         except BaseException:
             process.restart()
             raise
@@ -149,9 +135,6 @@ class _Process:
     """
 
     def __init__(self):
-        self._begin()
-
-    def _begin(self):
         self._ours, theirs = multiprocessing.Pipe()
         number = theirs.fileno()
         with theirs:
@@ -162,7 +145,7 @@ class _Process:
                 stdout=subprocess.DEVNULL,
                 env={
                     **os.environ,
-                    **IMPORTS_LATE,
+                    startup.SERVER: "1",
                     "OMP_NUM_THREADS": "1",
                     "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                 },
@@ -170,8 +153,8 @@ class _Process:
                 start_new_session=True,
             )
 
-    async def answer(self, job, data):
-        """Run a job. Return its answer, a dict, and its pixels.
+    async def answer(self, job):
+        """Return what `decoder.done` returns for a job, its arguments.
 
         Raises:
             EOFError: the process has ended.
@@ -179,12 +162,12 @@ class _Process:
         if self._process.poll() is not None:
             self.restart()
         # If the request ends first, so does the process, and then the thread.
-        return await asyncio.to_thread(_exchange, self._ours, job, data)
+        return await asyncio.to_thread(_exchange, self._ours, job)
 
     def restart(self):
         """Kill the process and start another."""
         self.end()
-        self._begin()
+        self.__init__()
 
     def end(self):
         """Kill the process."""
@@ -194,16 +177,9 @@ class _Process:
             LOG.error("A decoding process ended with code %s", code)
 
 
-def _exchange(connection, job, data):
+def _exchange(connection, job):
     try:
-        send(connection, job, data)
-        return receive(connection)
+        connection.send(job)
+        return connection.recv()
     except OSError as error:
         raise EOFError from error
-
-
-def _refused(answer):
-    """Return the `Refused` of an answer, or None."""
-    if "error" in answer:
-        return Refused(answer["error"], "image", answer.get("code"))
-    return None

@@ -15,17 +15,15 @@ from ray.exceptions import TaskCancelledError
 from ray.serve.exceptions import BackPressureError
 from ray.serve.exceptions import RayServeException
 
+from keras_bridgetower import startup
 from keras_bridgetower.apps.serve.application import application
-from keras_bridgetower.apps.serve.batching import BatchedPreset
+from keras_bridgetower.apps.serve.batching import opened_preset
 from keras_bridgetower.apps.serve.decoders import Decoders
 from keras_bridgetower.apps.serve.errors import RequestError
 from keras_bridgetower.apps.serve.errors import TooManyRequests
 from keras_bridgetower.apps.serve.plan import KEY
 from keras_bridgetower.apps.serve.plan import Plan
 from keras_bridgetower.apps.serve.service import Service
-from keras_bridgetower.apps.serve.starting import IMPORTS_LATE
-from keras_bridgetower.apps.serve.starting import import_package
-from keras_bridgetower.apps.serve.starting import opened_preset
 
 # Attempts of a call whose process dies.
 _TRIES = 3
@@ -35,28 +33,31 @@ _READY = 2.0
 _LOOK = 0.1
 
 
-class PresetReplica(BatchedPreset):
+class PresetReplica:
     """One process with the models of one preset.
 
     Args:
-        preset: str.
-        limits: `Limits`.
-        tokens: int or None, as `ServedPreset`.
-        store: str, the index that these models search, or None.
+        plan: `Plan`.
+        preset: str, one of its presets.
     """
 
-    def __init__(self, preset, limits, tokens=None, store=None):
-        import_package()
-        super().__init__(
-            *opened_preset(preset, limits, tokens, store),
-            limits,
-            concurrent.futures.ThreadPoolExecutor(1),
-            Decoders(limits),
+    def __init__(self, plan, preset):
+        thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._preset = opened_preset(
+            plan, preset, thread, Decoders(plan.limits)
         )
 
     async def facts(self):
         """Return `ServedPreset.facts()`, once the models are warm."""
-        return super().facts()
+        return self._preset.facts()
+
+    async def ask(self, verb, inputs):
+        """As `BatchedPreset.ask`."""
+        return await self._preset.ask(verb, inputs)
+
+    async def find(self, query):
+        """As `BatchedPreset.find`."""
+        return await self._preset.find(query)
 
 
 class HttpReplica:
@@ -92,8 +93,7 @@ class HttpReplica:
     async def _missing(self):
         """Return the names of presets that cannot answer now."""
         ready = await asyncio.gather(*map(_is_ready, self._handles.values()))
-        pairs = zip(self._handles, ready, strict=True)
-        return [name for name, is_ready in pairs if not is_ready]
+        return [x for x, ok in zip(self._handles, ready, strict=True) if not ok]
 
 
 async def _call(method, *arguments):
@@ -162,18 +162,16 @@ def build(arguments):
             ray_actor_options={"num_cpus": 1},
             **stopping,
         )
-        store = plan.store if name == searched else None
-        handles.append(deployment.bind(preset, plan.limits, plan.tokens, store))
-    most = plan.limits.concurrency + plan.limits.queue
+        handles.append(deployment.bind(plan, preset))
     http = serve.deployment(
         serve.ingress()(HttpReplica),
         name="http",
         # More than are admitted, so that `Admission` rejects the others.
-        max_ongoing_requests=2 * most,
+        max_ongoing_requests=2 * (plan.limits.concurrency + plan.limits.queue),
         # On a cluster nothing else sets the variable before it starts.
         ray_actor_options={
             "num_cpus": 0,
-            "runtime_env": {"env_vars": IMPORTS_LATE},
+            "runtime_env": {"env_vars": {startup.SERVER: "1"}},
         },
         **stopping,
     )

@@ -4,7 +4,6 @@ import dataclasses
 import logging
 
 from keras_bridgetower.presets.errors import printable
-from keras_bridgetower.presets.errors import short_text
 
 LOG = logging.getLogger("keras_bridgetower.apps.serve")
 # Characters of a message, which may quote the input of a client.
@@ -61,9 +60,7 @@ class TooManyRequests(RequestError):
     """A request beyond those that may wait."""
 
     def __init__(self):
-        super().__init__(
-            429, "Too many requests are waiting. Try again in a second."
-        )
+        super().__init__(429, "Too many requests are waiting. Try again later.")
 
 
 class InputError(ValueError):
@@ -96,7 +93,7 @@ class Refused:
     @classmethod
     def of(cls, error):
         """Convert the error that a verb raised."""
-        return cls(str(error), getattr(error, "about", cls.about))
+        return cls(str(error), getattr(error, "about", "text"))
 
 
 def error_body(error):
@@ -128,22 +125,14 @@ def validation_error(errors):
     Args:
         errors: list of dict, from `ValidationError.errors()`.
     """
-    first, more = errors[0], len(errors) - 1
+    first = errors[0]
     # FastAPI adds "body" and the name of a shape.
     parts = map(str, first["loc"])
     where = ".".join(
         x for x in parts if x != "body" and not x.startswith("shape:")
     )
-    if first["type"] == "extra_forbidden":
-        message = f"The field {short_text(where)} is unknown. Leave it out."
-    elif first["type"] == "missing":
-        message = f"The field {short_text(where)} is required."
-    else:
-        problem = first["msg"].removeprefix("Value error, ")
-        received = _kind(first.get("input"))
-        message = f"{where or 'The body'}: {problem}. Received: {received}"
-    if more:
-        message += f" ({more} more error{'s' if more > 1 else ''})"
+    problem = first["msg"].removeprefix("Value error, ")
+    message = f"{where or 'The body'}: {problem}."
     return RequestError(400, message, where or None)
 
 
@@ -151,10 +140,3 @@ def unexpected_error(error):
     """Log an unexpected error and convert it to a `RequestError`."""
     LOG.error("A request failed", exc_info=error)
     return RequestError(500, "The server failed on this request; see its log.")
-
-
-def _kind(value):
-    """Describe a received value in few characters."""
-    if isinstance(value, str | bytes | list | dict) and len(value) > 40:
-        return f"a {type(value).__name__} of {len(value)}"
-    return short_text(value)

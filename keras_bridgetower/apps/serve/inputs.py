@@ -9,8 +9,6 @@ from PIL import Image
 REFUSE = "refuse"
 # Inputs that are pictures.
 IMAGES = {"image", "second_image"}
-# Side of the warm-up picture, in pixels.
-_SIDE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,5 +95,5 @@ def input_images(one):
 def picture():
     """Return the bytes of a small gray picture, for warm-up."""
     file = io.BytesIO()
-    Image.new("RGB", (_SIDE, _SIDE), "grey").save(file, "PNG")
+    Image.new("RGB", (32, 32), "grey").save(file, "PNG")
     return file.getvalue()

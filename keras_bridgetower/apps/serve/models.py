@@ -1,18 +1,22 @@
 """The tasks of a preset around one backbone, and the index that they search."""
 
 import contextlib
+import copy
 import functools
-import itertools
 import pathlib
 import threading
 
 import numpy as np
 
+# Both register classes with Keras.
+from keras_bridgetower import convert  # noqa: F401
+from keras_bridgetower import tasks  # noqa: F401
 from keras_bridgetower.apps.predict import batches
 from keras_bridgetower.apps.search.models import SearchModels
 from keras_bridgetower.apps.search.models import task_around
 from keras_bridgetower.apps.search.picture_search import PictureSearch
 from keras_bridgetower.apps.search.stores.qdrant import QdrantFolder
+from keras_bridgetower.apps.serve.decoder import Square
 from keras_bridgetower.apps.serve.errors import LOG
 from keras_bridgetower.apps.serve.errors import InputError
 from keras_bridgetower.apps.serve.errors import Refused
@@ -24,8 +28,6 @@ from keras_bridgetower.apps.serve.inputs import picture
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.heads import embedding_kinds
-from keras_bridgetower.preprocessing.geometry import as_square
-from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.preprocessing.texts import split_at_masks
 from keras_bridgetower.presets import registry
@@ -87,8 +89,6 @@ class ServedPreset:
                 f"{', '.join(saved) or 'none'}"
             )
         self.tokens = tokens
-        # What `SearchModels.identity` says of it, by kind of vectors.
-        self.identities = {}
 
     def kinds(self):
         """Return the kinds of embeddings, such as `("text", "image")`."""
@@ -110,9 +110,10 @@ class ServedPreset:
         }
 
     def square(self, verb):
-        """The values of `decoder.Square`, to which a verb's pictures go."""
+        """Return the `Square` to which a verb's pictures are resized."""
         converter = self.tasks[verb].needed_preprocessor().image_converter
-        return converter.image_size, converter.mode, converter.size_divisor
+        size, divisor = converter.image_size, converter.size_divisor
+        return Square(size, converter.mode, divisor)
 
     def ask(self, verb, asked):
         """Return the results of a verb, with `Refused` for unreadable inputs.
@@ -138,11 +139,10 @@ class ServedPreset:
         }
         if "text" in columns and "second_text" not in columns:
             tokenizer = task.needed_preprocessor().tokenizer
-            split = split_at_masks if verb is verbs.FILL else _whole
-            counts = _token_counts(tokenizer, columns["text"], split)
+            counts = _token_counts(
+                tokenizer, columns["text"], masks=verb is verbs.FILL
+            )
             _check_lengths(counts, tokenizer.sequence_length)
-        for column in IMAGES & set(columns):
-            columns[column] = _opened(task, columns[column], column)
         try:
             task.check_request(top_k=first.top_k)
         except ValueError as error:
@@ -165,8 +165,10 @@ class ServedPreset:
         """
         task, first = self.tasks["embed"], asked[0]
         tokenizer = task.needed_preprocessor().tokenizer
-        length = self._length(task, first.tokens)
-        most = length or tokenizer.sequence_length
+        most = min(
+            first.tokens or self.tokens or tokenizer.sequence_length,
+            task.backbone.text_encoder.max_sequence_length,
+        )
         given, counts = {}, [0] * len(asked)
         if first.text is not None:
             given["texts"] = [one.text for one in asked]
@@ -174,11 +176,11 @@ class ServedPreset:
             if first.long_texts == REFUSE:
                 _check_lengths(counts, most, _MEND)
         if first.image is not None:
-            given["images"] = _opened(task, [x.image for x in asked])
+            given["images"] = [one.image for one in asked]
         vectors = task.embed(
             **given,
             batch_size=len(asked),
-            sequence_length=length,
+            sequence_length=most,
             long_texts=first.long_texts,
         )
         read = [min(count, most) for count in counts]
@@ -194,10 +196,9 @@ class ServedPreset:
         Args:
             batch_size: int, the largest batch.
         """
+        powers = [2**n for n in range((batch_size - 1).bit_length())]
         for verb, task in self.tasks.items():
-            sizes = [1]
-            if not compiled.is_eager(task):
-                sizes = _powers_of_two(batch_size)
+            sizes = [1] if compiled.is_eager(task) else [*powers, batch_size]
             for one in self._examples(verb):
                 for size in sizes:
                     self._run(verb, [one] * size)
@@ -212,49 +213,24 @@ class ServedPreset:
                 for kind in self.kinds()
             ]
         text = "<mask>" if name == "fill" else "a"
-        return [
-            ToPredict(
-                **{
-                    column: image if column in IMAGES else text
-                    for column in self._verbs[name].inputs
-                }
-            )
-        ]
-
-    def _length(self, task, tokens):
-        """Tokens of each text, at most the positions of the text encoder."""
-        tokens = tokens or self.tokens
-        if tokens is None:
-            return None
-        return min(tokens, task.backbone.text_encoder.max_sequence_length)
+        columns = self._verbs[name].inputs
+        values = {x: image if x in IMAGES else text for x in columns}
+        return [ToPredict(**values)]
 
 
-def _whole(text):
-    return [text]
-
-
-def _token_counts(tokenizer, texts, split=_whole):
+def _token_counts(tokenizer, texts, masks=False):
     """Count the tokens of texts, special tokens included.
-
-    Args:
-        tokenizer: a `PackedTokenizer`.
-        texts: list of str.
-        split: callable that splits a text into parts, which one token each
-            separates.
-
-    Returns:
-        list of int.
 
     Raises:
         ValueError: a text that cannot be tokenized, such as an empty one.
     """
-    parts = [split(text) for text in checked_texts(texts)[0]]
-    found = tokenizer.token_lists(itertools.chain.from_iterable(parts))
-    lengths = map(len, found)
-    return [
-        1 + len(some) + sum(itertools.islice(lengths, len(some)))
-        for some in parts
-    ]
+    counts = []
+    for text in checked_texts(texts)[0]:
+        parts = split_at_masks(text) if masks else [text]
+        tokens = map(len, tokenizer.token_lists(parts))
+        # One token between two parts, and one at each end.
+        counts.append(sum(tokens) + len(parts) + 1)
+    return counts
 
 
 def _check_lengths(counts, most, fix="Send a shorter text."):
@@ -266,28 +242,6 @@ def _check_lengths(counts, most, fix="Send a shorter text."):
                 f"a text must have at most {most} tokens, special tokens "
                 f"included. {fix} Received: {count} tokens",
             )
-
-
-def _opened(task, images, name="image"):
-    """Open pictures, resized for a task; an error names the input."""
-    converter = task.needed_preprocessor().image_converter
-    try:
-        return [
-            as_square(open_image(image, name), converter, name)
-            for image in images
-        ]
-    except ValueError as error:
-        raise InputError(name, str(error)) from error
-
-
-def _powers_of_two(most):
-    sizes = [1]
-    while sizes[-1] < most:
-        sizes.append(min(2 * sizes[-1], most))
-    return sizes
-
-
-_UNREADABLE = "The file cannot be read."
 
 
 class ServedIndex:
@@ -302,16 +256,15 @@ class ServedIndex:
     """
 
     def __init__(self, store, served):
-        self._served = served
-        search = PictureSearch(store, _Models(served))
+        self._models = _Models(served)
+        search = PictureSearch(store, self._models)
         # Rejects an index of other models before serving.
         search.query(text="a", top_k=1, rerank=1)
         self._store = search.store
+        self._turn = contextlib.nullcontext()
         # The other stores allow concurrent queries.
-        one_by_one = isinstance(self._store, QdrantFolder)
-        self._turn = (
-            threading.Lock() if one_by_one else contextlib.nullcontext()
-        )
+        if isinstance(self._store, QdrantFolder):
+            self._turn = threading.Lock()
 
     def find(self, query, embed, match):
         """Search the index.
@@ -326,7 +279,8 @@ class ServedIndex:
         Returns:
             list of dict, best first; or `Refused`.
         """
-        models = _Models(self._served, embed, match)
+        models = copy.copy(self._models)
+        models.ask_embed, models.ask_match = embed, match
         try:
             with self._turn:
                 hits = PictureSearch(self._store, models).query(
@@ -342,49 +296,41 @@ class ServedIndex:
 
 
 class _Models(SearchModels):
-    """Models of a preset, called in the batches of the server.
+    """Models of a preset, called in the batches of the server if set so.
 
     Args:
         served: `ServedPreset`.
-        embed, match: as in `ServedIndex.find`; None to call the models
-            directly.
     """
 
-    def __init__(self, served, embed=None, match=None):
-        tasks = served.tasks
-        super().__init__(tasks["embed"], tasks.get("score"))
-        self._served = served
-        self._embed, self._match = embed, match
+    # As in `ServedIndex.find`; None to call the models directly.
+    ask_embed = ask_match = None
 
-    def identity(self, vectors):
-        """Return `SearchModels.identity`, computed once."""
-        known = self._served.identities
-        if vectors not in known:
-            known[vectors] = super().identity(vectors)
-        return known[vectors]
+    def __init__(self, served):
+        super().__init__(served.tasks["embed"], served.tasks.get("score"))
+        # The weights are summed up once.
+        self.identity = functools.cache(super().identity)
 
     def embed(self, texts=None, images=None, **options):
         """Embed one input; see `SearchModels.embed`."""
-        if self._embed is None:
+        if self.ask_embed is None:
             return super().embed(texts=texts, images=images, **options)
         # The token count of the index, whatever the server uses.
-        tokens = None
-        if self._served.tokens is not None:
-            tokenizer = self.contrastive.needed_preprocessor().tokenizer
-            tokens = tokenizer.sequence_length
-        query = ToEmbed(texts, images, self.long_texts, tokens)
-        [result] = self._embed(query)
+        tokenizer = self.contrastive.needed_preprocessor().tokenizer
+        tokens = tokenizer.sequence_length
+        [result] = self.ask_embed(
+            ToEmbed(texts, images, self.long_texts, tokens)
+        )
         if isinstance(result, Refused):
             raise InputError(result.about, result.message)
         return np.array(result[0], "float32")
 
     def matches(self, paths, text, batch_size):
         """Score picture files; see `SearchModels.matches`."""
-        if self._match is None:
+        if self.ask_match is None:
             return super().matches(paths, text, batch_size)
         return [
             ValueError(x.message) if isinstance(x, Refused) else x["score"]
-            for x in self._match(paths, text)
+            for x in self.ask_match(paths, text)
         ]
 
 
@@ -399,5 +345,5 @@ def _public(hit):
         "text": hit.text,
         "similarity": hit.similarity,
         "match": hit.match,
-        "problem": _UNREADABLE if hit.problem else None,
+        "problem": "The file cannot be read." if hit.problem else None,
     }

@@ -3,19 +3,12 @@
 import asyncio
 import contextlib
 import os
-import re
 import signal
 import threading
 
-from keras_bridgetower.apps.serve.starting import IMPORTS_LATE
-from keras_bridgetower.apps.serve.starting import check_installed
-from keras_bridgetower.apps.serve.starting import environment
-from keras_bridgetower.apps.serve.starting import listening
-from keras_bridgetower.apps.serve.starting import same_signals
+from keras_bridgetower import startup
+from keras_bridgetower.apps.hosts import listening
 
-_NAME = "keras-bridgetower"
-# The last line of a traceback.
-_ERROR = re.compile(r"^(?:[\w.]+(?:Error|Exception)): (.+)$", re.M)
 # Bytes for Ray's own messages between processes: pictures are small.
 _SHARED_MEMORY = 200 * 2**20
 # Set before Ray is imported. No usage statistics are sent.
@@ -23,7 +16,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray's own ports require the token in this user's home folder.
     "RAY_AUTH_MODE": "token",
-    **IMPORTS_LATE,
+    startup.SERVER: "1",
     # A busy machine needs more than the default 5 seconds.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
@@ -41,7 +34,7 @@ _ENVIRONMENT = {
 }
 
 
-def run(plan, host, port, ready=lambda: None, debug=False):
+def run(plan, host, port, ready, debug):
     """Serve until SIGTERM or SIGINT, answer the requests present, and return.
 
     Args:
@@ -54,19 +47,29 @@ def run(plan, host, port, ready=lambda: None, debug=False):
             errors.
 
     Raises:
-        ImportError: the extra `serve` or `ray` is not installed.
         OSError: the port is in use.
-        ValueError: a preset that cannot be served.
+        ValueError: an unsuitable index.
     """
-    check_installed("serve", "ray")
     # Only checks the port, which Ray opens later.
     listening(host, port).close()
     # Rejects an unsuitable index before any process starts.
     plan.searched()
-    stop = threading.Event()
     # Ray Serve's own lines, besides those of its processes.
     lines = {"RAY_SERVE_LOG_TO_STDERR": "1" if debug else "0"}
-    with environment(_ENVIRONMENT | lines), _ray(plan, debug), same_signals():
+    for name, value in (_ENVIRONMENT | lines).items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=max(plan.replicas * len(plan.presets), os.cpu_count()),
+        include_dashboard=False,
+        log_to_driver=debug,
+        object_store_memory=_SHARED_MEMORY,
+        logging_level="info" if debug else "error",
+    )
+    stop = threading.Event()
+    try:
         # After Ray, which would print a trace for each signal.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
@@ -75,6 +78,8 @@ def run(plan, host, port, ready=lambda: None, debug=False):
             ready()
         stop.wait()
         asyncio.run(_drained(handle, plan.limits.seconds))
+    finally:
+        ray.shutdown()
 
 
 async def _drained(handle, seconds):
@@ -84,31 +89,8 @@ async def _drained(handle, seconds):
             await handle.drain.remote()
 
 
-@contextlib.contextmanager
-def _ray(plan, debug):
-    """Run an own Ray on this machine; it ends with this process."""
-    import ray
-
-    processes = plan.replicas * len(plan.presets)
-    ray.init(
-        address="local",
-        num_cpus=max(processes, os.cpu_count()),
-        include_dashboard=False,
-        log_to_driver=debug,
-        object_store_memory=_SHARED_MEMORY,
-        logging_level="info" if debug else "error",
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
 def _served(plan, host, port, debug):
-    """Start the application, which runs until Ray ends. Return its handle.
-
-    Raises the error of a preset that fails.
-    """
+    """Start the application, which runs until Ray ends. Return its handle."""
     from ray import serve
     from ray.serve.schema import LoggingConfig
 
@@ -120,13 +102,4 @@ def _served(plan, host, port, debug):
         http_options={"host": host, "port": port},
         logging_config=LoggingConfig(log_level=level, enable_access_log=False),
     )
-    try:
-        return serve.run(build(plan), name=_NAME)
-    except RuntimeError as error:
-        # Ray keeps the traceback of the process that failed.
-        deployments = serve.status().applications[_NAME].deployments
-        messages = [one.message for one in deployments.values()]
-        found = _ERROR.findall("\n".join(messages))
-        if not found:
-            raise
-        raise ValueError(found[-1]) from error
+    return serve.run(build(plan), name="keras-bridgetower")

@@ -5,6 +5,7 @@ URLs are fetched at public addresses only.
 
 import asyncio
 import ipaddress
+import socket
 import urllib.parse
 
 from keras_bridgetower.apps.serve.errors import LOG
@@ -14,20 +15,18 @@ from keras_bridgetower.preprocessing.images import decode_base64
 
 # Longer base64 is decoded in another thread.
 _QUICK = 100_000
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# IPv6 networks whose addresses lead to addresses of IPv4: NAT64 and 6to4.
+_EMBEDDING = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "2002::/16")))
 _PORTS = {"http": 80, "https": 443}
 
 
 def is_public(address):
     """Return True if an IP address, a str, is on the public network."""
     address = ipaddress.ip_address(address)
-    inner = None
-    if address.version == 6:
-        inner = address.ipv4_mapped or address.sixtofour
-        if address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    public = address.is_global and not address.is_multicast
-    return public and (inner is None or is_public(inner))
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address.is_multicast or any(address in net for net in _EMBEDDING):
+        return False
+    return address.is_global
 
 
 class PictureReader:
@@ -35,8 +34,8 @@ class PictureReader:
 
     `Decoders` check them, since even a header may take seconds. URLs are
     fetched with limits on hosts, addresses, size and time. Redirects are not
-    followed. It connects to the very address that it has checked, so that a
-    name cannot change its address in between.
+    followed. The address is checked when its socket is opened, so that a name
+    cannot change its address in between.
 
     Args:
         limits: `Limits`. Without `picture_hosts`, URLs are rejected.
@@ -103,45 +102,35 @@ class PictureReader:
             raise _FetchError("this server does not fetch URLs. Send base64.")
         try:
             parts = urllib.parse.urlsplit(url)
-            port = parts.port or self._ports.get(parts.scheme)
-        except ValueError:
-            raise _FetchError("this is not a valid URL.") from None
-        if port is None or port != self._ports.get(parts.scheme):
-            raise _FetchError(
-                "a picture's URL must begin with https:// or http://, without "
-                "a port of its own."
+            usual = self._ports.get(parts.scheme)
+            # `hostname` is in lower case.
+            allowed = (
+                usual is not None
+                and parts.port in (None, usual)
+                and parts.username is None
+                and parts.hostname in map(str.lower, hosts)
             )
-        # `hostname` is in lower case.
-        known = parts.hostname in map(str.lower, hosts)
-        if not known or parts.username is not None:
+        except ValueError:
+            allowed = False
+        if not allowed:
             raise _FetchError(
-                "pictures are fetched from these hosts only: "
-                f"{', '.join(hosts)}. Send base64."
+                "pictures are fetched by https:// or http://, at the usual "
+                f"port, from these hosts only: {', '.join(hosts)}."
             )
 
     async def _answer(self, url):
         import aiohttp
 
-        is_allowed = self._is_allowed
+        def opened(found):
+            family, kind, protocol, _, address = found
+            if not self._is_allowed(address[0]):
+                raise OSError("an address that is not public")
+            return socket.socket(family, kind, protocol)
 
-        class PublicAddresses(aiohttp.ThreadedResolver):
-            """Resolve names; reject those with any private address."""
-
-            async def resolve(self, *args, **kwargs):
-                found = await super().resolve(*args, **kwargs)
-                if not all(is_allowed(one["host"]) for one in found):
-                    raise OSError("an address that is not public")
-                return found
-
-        # The connector does not resolve numeric addresses.
-        host = urllib.parse.urlsplit(url).hostname
-        if _is_address(host) and not is_allowed(host):
-            raise OSError("an address that is not public")
-        connector = aiohttp.TCPConnector(
-            resolver=PublicAddresses(), use_dns_cache=False
-        )
         async with (
-            aiohttp.ClientSession(connector=connector) as session,
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(socket_factory=opened)
+            ) as session,
             session.get(url, allow_redirects=False) as answer,
         ):
             if answer.status != 200:
@@ -161,11 +150,3 @@ class PictureReader:
 
 class _FetchError(ValueError):
     """A picture that cannot be fetched, with a message for clients."""
-
-
-def _is_address(host):
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -33,7 +33,7 @@ class Limits:
             to decode one.
 
     Raises:
-        ValueError: a number is not positive, or hosts are not a tuple of
+        ValueError: a number is not positive, or hosts are not a list of
             names.
 
     Example:
@@ -87,7 +87,7 @@ class Plan:
 
     Raises:
         ValueError: there are no presets or two of one name, a number is not
-            positive, or hosts are not a tuple of names.
+            positive, or hosts are not a list of names.
     """
 
     presets: tuple
@@ -119,8 +119,7 @@ class Plan:
             **values: the other arguments of the class.
         """
         presets = tuple(preset_name(preset) for preset in presets)
-        limits = Limits(**_with_tuples(limits or {}))
-        return cls(presets, limits, **_with_tuples(values))
+        return cls(presets, Limits(**limits or {}), **values)
 
     def names(self):
         """Return the names of the presets for clients, a list of str."""
@@ -155,9 +154,3 @@ class Plan:
 def served_name(preset):
     """Return the name of a preset for clients: the last part of a path."""
     return preset.rstrip("/").rpartition("/")[2]
-
-
-def _with_tuples(values):
-    return {
-        k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-    }

@@ -2,6 +2,7 @@
 
 import os
 
+import fastapi
 import prometheus_client
 from prometheus_client import multiprocess
 
@@ -10,8 +11,10 @@ from keras_bridgetower.apps.serve.errors import Refused
 from keras_bridgetower.apps.serve.errors import RequestError
 from keras_bridgetower.apps.serve.pictures import PictureReader
 from keras_bridgetower.apps.serve.plan import served_name
-from keras_bridgetower.apps.serve.starting import COUNTS
 
+# Folder in which processes share metrics. `prometheus_client` reads the
+# variable when it is imported.
+COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 # Bounds of the histogram, in seconds.
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
 # Heads required by the verbs with routes of their own.
@@ -59,9 +62,11 @@ class Metrics:
         )
 
     def page(self):
-        """Return the text of the page, as bytes, and its content type."""
+        """Return the response with all metrics."""
         text = prometheus_client.generate_latest(self._shown)
-        return text, prometheus_client.CONTENT_TYPE_LATEST
+        return fastapi.Response(
+            text, media_type=prometheus_client.CONTENT_TYPE_LATEST
+        )
 
 
 class PresetClient:
@@ -161,28 +166,23 @@ class Service:
         """
         needs = _NEEDS.get(verb, f"a head for the task {verb[:100]!r}")
         if name is None:
-            for preset in self.presets.values():
-                if verb in preset.verbs:
-                    return preset
-            raise RequestError(
-                404, f"No model here has {needs}, which this route needs."
-            )
+            able = [x for x in self.presets.values() if verb in x.verbs]
+            if not able:
+                message = f"No model here has {needs}, which this route needs."
+                raise RequestError(404, message)
+            return able[0]
         preset = self.presets.get(_same(name))
         if preset is None:
+            known = ", ".join(self.plan.names())
             raise RequestError(
                 404,
-                f"There is no model {name[:100]!r} here. Available models: "
-                f"{', '.join(self.plan.names())}.",
+                f"There is no model {name[:100]!r}. Available models: {known}.",
                 "model",
                 "model_not_found",
             )
         if verb not in preset.verbs:
-            raise RequestError(
-                400,
-                f"The model {preset.name} lacks {needs}, which this route "
-                "needs.",
-                "model",
-            )
+            message = f"{preset.name} lacks {needs}, which this route needs."
+            raise FieldError("model", message)
         return preset
 
     def check_count(self, values, param):

@@ -1,88 +1,114 @@
-"""Worker processes of uvicorn: start them, replace those that die, stop them.
+"""Run the server on this machine with uvicorn, until SIGTERM or SIGINT.
 
-Each worker answers HTTP with the models of all presets.
+Each worker is a process with the application and the models of all presets. A
+supervisor replaces workers that die. On SIGTERM it closes the port and stops
+the workers, which first answer the requests that they have, for at most
+`Limits.seconds`.
 """
 
 import asyncio
 import concurrent.futures
 import contextlib
-import dataclasses
+import functools
 import gc
 import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
-from collections.abc import Callable
-from typing import Any
 
 import uvicorn
 from prometheus_client import multiprocess
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from keras_bridgetower import startup
+from keras_bridgetower.apps.hosts import listening
 from keras_bridgetower.apps.serve.admission import error_response
 from keras_bridgetower.apps.serve.application import application
-from keras_bridgetower.apps.serve.batching import BatchedPreset
+from keras_bridgetower.apps.serve.batching import opened_preset
 from keras_bridgetower.apps.serve.decoders import Decoders
 from keras_bridgetower.apps.serve.decoders import decoders_for
 from keras_bridgetower.apps.serve.errors import LOG
 from keras_bridgetower.apps.serve.errors import RequestError
 from keras_bridgetower.apps.serve.plan import KEY
-from keras_bridgetower.apps.serve.plan import Plan
+from keras_bridgetower.apps.serve.protocol import http_settings
+from keras_bridgetower.apps.serve.service import COUNTS
 from keras_bridgetower.apps.serve.service import Service
-from keras_bridgetower.apps.serve.starting import COUNTS
-from keras_bridgetower.apps.serve.starting import opened_preset
 
+# Seconds without a response after which a worker counts as dead.
+_SILENT = 60
 # Seconds to read the body of a request that is rejected while workers load.
 _BODY_SECONDS = 2
 
 
-@dataclasses.dataclass
-class Worker:
-    """Factory of the application in a worker process.
+def run(plan, host, port, ready, load):
+    """Serve until SIGTERM or SIGINT, answer the requests present, and return.
 
     Args:
-        plan: `Plan`.
-        load: callable without arguments that imports the package.
-        failed: queue between processes that receives the message of an error
-            while loading.
+        plan: `Plan`. Each of its `replicas` is a worker.
+        host: str, the address to listen on.
+        port: int.
+        ready: callable without arguments, called when all models are warm.
+        load: picklable callable without arguments that imports the package.
+            Each worker calls it first.
+
+    Raises:
+        OSError: the port is in use.
+        ValueError: a preset that cannot be served.
     """
+    # Rejects an unsuitable index before any process starts.
+    plan.searched()
+    os.environ[startup.SERVER] = "1"
+    if plan.replicas > 1:
+        # As many threads in all as cores.
+        threads = max(1, os.cpu_count() // plan.replicas)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    settings = http_settings(plan.limits)
+    failed = multiprocessing.get_context("spawn").SimpleQueue()
+    with (
+        listening(host, port) as opened,
+        tempfile.TemporaryDirectory() as counts,
+    ):
+        os.environ[COUNTS] = counts
+        config = uvicorn.Config(
+            functools.partial(_loaded, plan, load, failed),
+            factory=True,
+            workers=plan.replicas,
+            timeout_worker_healthcheck=_SILENT,
+            **settings,
+        )
+        Supervisor(config, opened, ready, settings).run()
+    if not failed.empty():
+        raise ValueError(failed.get())
 
-    plan: Plan
-    load: Callable
-    failed: Any
 
-    def __call__(self):
-        threading.Thread(target=_end_with_parent, daemon=True).start()
-        # SIGTERM ends it at once while it loads.
-        before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        try:
-            self.load()
-            presets = self._presets()
-        except Exception as error:
-            self.failed.put(str(error))
-            sys.exit(STARTUP_FAILURE)
-        signal.signal(signal.SIGTERM, before)
-        # Excludes the loaded models from garbage collection.
-        gc.freeze()
-        return local_application(self.plan, presets, os.environ.get(KEY))
+def _loaded(plan, load, failed):
+    """Build the application in a worker process.
 
-    def _presets(self):
-        plan, searched = self.plan, self.plan.searched()
+    Args:
+        plan, load: as in `run`.
+        failed: queue between processes that receives the message of an error.
+    """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # SIGTERM ends it at once while it loads.
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        load()
         thread = concurrent.futures.ThreadPoolExecutor(1)
-        # They start while the presets are loaded.
         decoders = Decoders(plan.limits, decoders_for(plan.replicas))
-        presets = {}
-        for preset, name in zip(plan.presets, plan.names(), strict=True):
-            store = plan.store if name == searched else None
-            presets[name] = BatchedPreset(
-                *opened_preset(preset, plan.limits, plan.tokens, store),
-                plan.limits,
-                thread,
-                decoders,
-            )
-        return presets
+        presets = {
+            name: opened_preset(plan, preset, thread, decoders)
+            for preset, name in zip(plan.presets, plan.names(), strict=True)
+        }
+    except Exception as error:
+        failed.put(str(error))
+        sys.exit(STARTUP_FAILURE)
+    signal.signal(signal.SIGTERM, before)
+    # Excludes the loaded models from garbage collection.
+    gc.freeze()
+    return local_application(plan, presets, os.environ.get(KEY))
 
 
 def local_application(plan, presets, key=None):
@@ -126,13 +152,13 @@ class Supervisor(Multiprocess):
 
     Args:
         config: `uvicorn.Config`.
-        listening: socket from which the workers accept connections.
+        port: socket from which the workers accept connections.
         ready: callable without arguments, called once.
         settings: dict, arguments of `uvicorn.Config` for this process.
     """
 
-    def __init__(self, config, listening, ready, settings):
-        super().__init__(config, [listening])
+    def __init__(self, config, port, ready, settings):
+        super().__init__(config, [port])
         self._ready = ready
         self._reported = False
         self._settings = settings
@@ -168,8 +194,8 @@ class Supervisor(Multiprocess):
 
     def terminate_all(self):
         """Close the port and stop the workers."""
-        for listening in self.sockets:
-            listening.close()
+        for port in self.sockets:
+            port.close()
         super().terminate_all()
         if self._loading is not None:
             self._loading.should_exit = True
@@ -179,7 +205,7 @@ class Supervisor(Multiprocess):
         config = uvicorn.Config(_refuse_while_loading, **self._settings)
         self._loading = uvicorn.Server(config)
         # This server closes its sockets when it ends.
-        sockets = [listening.dup() for listening in self.sockets]
+        sockets = [port.dup() for port in self.sockets]
         self._thread = threading.Thread(
             target=self._loading.run, args=(sockets,), daemon=True
         )
