@@ -1,6 +1,7 @@
 """Set up before anything is imported: quiet frameworks, few threads."""
 
 import os
+import sys
 import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -10,14 +11,16 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # XLA compiles far more here than it computes. Unoptimised it does so in half
 # the time on JAX, as in JAX's own tests, and in four fifths on TensorFlow; the
-# first line holds for tests that set XLA_FLAGS for several devices too. JAX
-# keeps what it compiled for the processes that the tests start.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true",
-)
+# second one holds for tests that set XLA_FLAGS for several devices too. With
+# `-m slow` it optimises, as for users. JAX keeps what it compiled for the
+# processes that the tests start.
+if not any(argument.startswith("slow") for argument in sys.argv):
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    os.environ.setdefault(
+        "XLA_FLAGS",
+        "--xla_backend_optimization_level=0 "
+        "--xla_llvm_disable_expensive_passes=true",
+    )
 COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", COMPILED.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
