@@ -17,10 +17,11 @@ from keras_bridgetower.apps.search.stores.store import FolderStore
 from keras_bridgetower.convert import by_hand as answers
 from keras_bridgetower.convert import tensors
 from keras_bridgetower.data.records.index import read_index
+from keras_bridgetower.files import read_json
 from keras_bridgetower.metrics import vqa
 from keras_bridgetower.preprocessing import tokenizer as tokenizer_files
 from keras_bridgetower.presets import safe_files
-from keras_bridgetower.tasks.ranking import storage as block_cache
+from keras_bridgetower.tasks import ranking
 from keras_bridgetower.training.runs import folders
 
 pytestmark = FASTEST
@@ -54,7 +55,7 @@ READERS = {
     "transformers": tensors.read_json,
     "answers": answers.read_answers,
     "annotations of VQA": vqa.load_json,
-    "ranking": block_cache._read,
+    "ranking": lambda path: ranking._read(path, read_json),
     "records": _records,
     "run": _run,
     "search": _search,

@@ -23,7 +23,7 @@ MODULES = [
         data.stream.samples data.stream.stream metrics.glue
         metrics.keras_metrics metrics.nlvr2 metrics.retrieval metrics.vqa
         preprocessing.classification preprocessing.masking
-        preprocessing.retrieval tasks.ranking.rank
+        preprocessing.retrieval tasks.ranking
     """.split()
 ]
 NAMES = {

@@ -1,7 +1,6 @@
 """Small mistakes of users: one clear error each, and objects in one line."""
 
 import pathlib
-import time
 
 import keras
 import numpy as np
@@ -32,9 +31,8 @@ from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.files import one_writer
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.metrics.vqa import write_vqa_results
-from keras_bridgetower.tasks import inference
-from keras_bridgetower.tasks.fit.steps import warn_if_worse_than_untrained
-from keras_bridgetower.tasks.ranking.storage import BlockCache
+from keras_bridgetower.tasks.fit.data_path import warn_if_worse_than_untrained
+from keras_bridgetower.tasks.ranking import BlockCache
 from keras_bridgetower.training.runs.folders import exclusive
 
 pytestmark = pytest.mark.skipif(
@@ -164,13 +162,6 @@ PARTS = [tokenizer(), kbt.BridgeTowerImageConverter(SIDE)]
 def test_values_of_the_wrong_kind(make, message, model):
     with pytest.raises(ValueError, match=message):
         make(model)
-
-
-def test_preprocessor_and_head_read_one_iterator():
-    opened = kbt.BridgeTowerVQA.from_preset(
-        EASY + "vqa", answers=iter(ANSWERS), random_heads=True
-    )
-    assert opened.answers == opened.preprocessor.answers == ANSWERS
 
 
 def test_a_single_picture_or_text_is_used_with_every_other():
@@ -340,39 +331,6 @@ def test_weights_of_rows(model):
             task.evaluate(x, y, sample_weight=wrong, verbose=0)
         with pytest.raises(ValueError, match="`sample_weight` must hold fin"):
             task.test_on_batch(x, y, sample_weight=wrong)
-
-
-def test_a_long_first_step_says_what_it_is(model, monkeypatch, capsys):
-    monkeypatch.setattr(inference, "_LONG", 0.01)
-    task = kbt.BridgeTowerVQA(model, answers=ANSWERS)
-    first = inference.FirstStep()
-    first.set_model(task)
-
-    def waited(jit_compile=True, verbose=1, ends=False, fails=False):
-        task.compile(jit_compile=jit_compile)
-        first.set_params({"verbose": verbose})
-        with task.inference.training("fit"):
-            first.on_train_begin()
-            if ends:
-                first.on_train_batch_end(0)
-            if not fails:
-                time.sleep(0.1)
-        time.sleep(0.1 if fails else 0)
-        return capsys.readouterr().err
-
-    assert waited().startswith("`fit` is at its first step, which is compiled")
-    # On JAX, a thread that asks a callback for it changes what is trained.
-    first.set_model(None)
-    with task.inference.training("fit"):
-        assert first._words().startswith("`fit` is at its first step")
-    first.set_model(task)
-    for silent in (
-        {"jit_compile": False},
-        {"verbose": 0},
-        {"ends": True},
-        {"fails": True},
-    ):
-        assert waited(**silent) == ""
 
 
 def _context(context):

@@ -110,13 +110,6 @@ def static_shape(x):
     return tuple(x.shape if hasattr(x, "shape") else np.shape(x))
 
 
-def shape_of_rows(x):
-    """Return the shape of an array, or of a list judged by its first row."""
-    if not isinstance(x, (list, tuple)):
-        return static_shape(x)
-    return (len(x), *(shape_of_rows(x[0]) if x else ()))
-
-
 def apply_numpy(function, inputs, *specs):
     """Run a NumPy function, inside a graph through `tf.numpy_function`.
 

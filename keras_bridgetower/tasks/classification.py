@@ -10,10 +10,7 @@ from keras_bridgetower.models.fusion import IMAGE_ROW
 from keras_bridgetower.models.fusion import SECOND_IMAGE_ROW
 from keras_bridgetower.objectives.losses import VQALoss
 from keras_bridgetower.preprocessing import classification as preprocessing
-from keras_bridgetower.preprocessing.verb_inputs import PicturePairs
-from keras_bridgetower.preprocessing.verb_inputs import Texts
-from keras_bridgetower.preprocessing.verb_inputs import check_order
-from keras_bridgetower.preprocessing.verb_inputs import one_or_all
+from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
@@ -36,6 +33,30 @@ def class_accuracy():
     )
 
 
+def chosen_labels(name, labels, preprocessor):
+    """Return the names of a task's classes, by default its preprocessor's.
+
+    Args:
+        name: str, what task and preprocessor call them.
+        labels: list of str, or None.
+        preprocessor: a preprocessor, or None.
+
+    Raises:
+        ValueError: no names, or others than the preprocessor's.
+    """
+    known = getattr(preprocessor, name, None)
+    if labels is not None:
+        labels = preprocessing.checked_answers(labels, name)
+    labels = known if labels is None else labels
+    if not labels or known not in (None, labels):
+        raise ValueError(
+            f"`{name}` must be given, in the task or its preprocessor, and be "
+            f"the same in both. Received: {name}={labels!r:.200}, and "
+            f"{known!r:.200} in the preprocessor"
+        )
+    return labels
+
+
 class ClassificationTask(BridgeTowerTask):
     """Abstract: softmax cross-entropy of class ids, and their accuracy."""
 
@@ -44,9 +65,6 @@ class ClassificationTask(BridgeTowerTask):
 
     def default_metrics(self):
         return [class_accuracy()]
-
-    def label_words(self):
-        return "class ids or their names (batch,)"
 
     def probabilities(self, name, sources, batch_size):
         """Compute the probabilities of the classes for a verb.
@@ -70,7 +88,7 @@ class ClassificationTask(BridgeTowerTask):
             (names[row.argmax()], dict(zip(names, row.tolist(), strict=True)))
             for row in self.probabilities(verb, sources, batch_size)
         ]
-        return one_or_all(found, sources)
+        return verb_inputs.one_or_all(found, sources)
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -110,6 +128,7 @@ class BridgeTowerEntailment(ClassificationTask):
 
     preprocessor_cls = preprocessing.BridgeTowerEntailmentPreprocessor
     task_name = head_name = "entailment"
+    class_names = preprocessing.ENTAILMENT_LABELS
     verbs = (verbs.ENTAIL,)
     recipe_arguments = {"head_hidden_scale": "head_scale"}
     config_arguments = ("head_hidden_scale",)
@@ -117,20 +136,8 @@ class BridgeTowerEntailment(ClassificationTask):
     def __init__(
         self, backbone, preprocessor=None, head_hidden_scale=2, **kwargs
     ):
-        head = {
-            "num_classes": len(preprocessing.ENTAILMENT_LABELS),
-            "head_hidden_scale": head_hidden_scale,
-        }
+        head = dict(num_classes=3, head_hidden_scale=head_hidden_scale)
         super().__init__(backbone, preprocessor, {"entailment": head}, **kwargs)
-        self.head_hidden_scale = head_hidden_scale
-
-    def outputs_of(self, inputs):
-        pooled = self.backbone.fuse(inputs, outputs=("pooled",))["pooled"]
-        return self.heads["entailment"](pooled)
-
-    @property
-    def class_names(self):
-        return list(preprocessing.ENTAILMENT_LABELS)
 
     def entail(self, images, hypotheses, batch_size=32):
         """Judge hypotheses by pictures.
@@ -218,14 +225,10 @@ class BridgeTowerNLVR2(ClassificationTask):
         dropout=0.1,
         **kwargs,
     ):
-        head = {
-            "num_classes": len(preprocessing.TRUTH_VALUES),
-            "head_hidden_scale": head_hidden_scale,
-            "dropout": dropout,
-        }
+        head = dict(
+            num_classes=2, head_hidden_scale=head_hidden_scale, dropout=dropout
+        )
         super().__init__(backbone, preprocessor, {"nlvr2": head}, **kwargs)
-        self.head_hidden_scale = head_hidden_scale
-        self.dropout = dropout
 
     def inputs_of(self, backbone):
         side = backbone.image_size
@@ -277,14 +280,15 @@ class BridgeTowerNLVR2(ClassificationTask):
         ```
         """
         preprocessor = self.needed_preprocessor()
-        check_order(left, statements, "statements")
-        texts = Texts(preprocessor, statements, "statements")
-        sources = [PicturePairs(preprocessor, left, right, texts), texts]
-        probabilities = self.probabilities("compare", sources, batch_size)
-        results = [
-            (bool(row.argmax()), float(row.max())) for row in probabilities
+        verb_inputs.check_order(left, statements, "statements")
+        texts = verb_inputs.Texts(preprocessor, statements, "statements")
+        sources = [
+            verb_inputs.PicturePairs(preprocessor, left, right, texts),
+            texts,
         ]
-        return one_or_all(results, sources)
+        rows = self.probabilities("compare", sources, batch_size)
+        results = [(bool(row.argmax()), float(row.max())) for row in rows]
+        return verb_inputs.one_or_all(results, sources)
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -339,40 +343,14 @@ class BridgeTowerVQA(BridgeTowerTask):
         head_hidden_scale=2,
         **kwargs,
     ):
-        known = getattr(preprocessor, "answers", None)
-        if answers is None and known is None:
-            raise ValueError(
-                "`answers` must list the classes, here or in the "
-                "preprocessor. Received: answers=None"
-            )
-        answers = preprocessing.checked_answers(
-            known if answers is None else answers
-        )
-        if known is not None and known != answers:
-            raise ValueError(
-                "`answers` must be those of the preprocessor, in their order. "
-                f"Received: {len(answers)} answers, and {len(known)} in the "
-                "preprocessor"
-            )
+        answers = chosen_labels("answers", answers, preprocessor)
         head = {
             "answers": answers,
             "num_classes": len(answers),
             "head_hidden_scale": head_hidden_scale,
         }
         super().__init__(backbone, preprocessor, {"vqa": head}, **kwargs)
-        self.answers = answers
-        self.head_hidden_scale = head_hidden_scale
-
-    def outputs_of(self, inputs):
-        pooled = self.backbone.fuse(inputs, outputs=("pooled",))["pooled"]
-        return self.heads["vqa"](pooled)
-
-    @property
-    def class_names(self):
-        return self.answers
-
-    def label_words(self):
-        return "soft scores (batch, answers), class ids or answers (batch,)"
+        self.class_names = answers
 
     def check_request(self, texts=(), top_k=1):
         super().check_request(texts)
@@ -413,7 +391,7 @@ class BridgeTowerVQA(BridgeTowerTask):
             [(self.answers[i], float(row[i])) for i in order]
             for row, order in zip(scores, best, strict=True)
         ]
-        return one_or_all(results, sources)
+        return verb_inputs.one_or_all(results, sources)
 
     def default_loss(self):
         return VQALoss()

@@ -1,6 +1,6 @@
 """Embeddings of texts, pictures and pairs in one space, for search."""
 
-from collections import abc
+import dataclasses
 
 import keras
 from keras import ops
@@ -11,28 +11,16 @@ from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.models.checks import check_positions
 from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.models.heads import embedding_kinds
-from keras_bridgetower.objectives.losses import ContrastiveLoss
-from keras_bridgetower.objectives.losses import pack_embeddings
+from keras_bridgetower.objectives import losses
+from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.preprocessing.images import decoded
 from keras_bridgetower.preprocessing.retrieval import (
     BridgeTowerContrastivePreprocessor,
 )
 from keras_bridgetower.preprocessing.texts import LongTexts
-from keras_bridgetower.preprocessing.verb_inputs import Pictures
-from keras_bridgetower.preprocessing.verb_inputs import Texts
-from keras_bridgetower.preprocessing.verb_inputs import check_not_words
-from keras_bridgetower.preprocessing.verb_inputs import check_order
-from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.tasks.trainable import layers_not_read
-
-# What is embedded, by what is given.
-KIND_OF = {
-    ("images",): "image",
-    ("texts",): "text",
-    ("images", "texts"): "fused",
-}
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -81,6 +69,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
 
     preprocessor_cls = BridgeTowerContrastivePreprocessor
     task_name = "contrastive"
+    needs_labels = False
     head_name = "itc"
     verbs = (verbs.EMBED_IMAGES, verbs.EMBED_TEXTS)
     config_arguments = ("projection_dim", "ways")
@@ -94,8 +83,6 @@ class BridgeTowerContrastive(BridgeTowerTask):
         **kwargs,
     ):
         head = {"projection_dim": projection_dim, "ways": ways}
-        self.projection_dim = projection_dim
-        self.ways = ways
         super().__init__(backbone, preprocessor, {"itc": head}, **kwargs)
 
     def outputs_of(self, inputs):
@@ -116,9 +103,6 @@ class BridgeTowerContrastive(BridgeTowerTask):
             )
         )
 
-    def label_words(self):
-        return None
-
     def unread_layers(self):
         fused = "fused" in embedding_kinds(self.ways)
         return layers_not_read(
@@ -127,10 +111,10 @@ class BridgeTowerContrastive(BridgeTowerTask):
 
     def loss_inputs(self, y, y_pred):
         scale = self.heads["itc"].logit_scale
-        return self._ids(y, y_pred), pack_embeddings(y_pred, scale)
+        return self._ids(y, y_pred), losses.pack_embeddings(y_pred, scale)
 
     def metric_inputs(self, y, y_pred):
-        return self._ids(y, y_pred), pack_embeddings(y_pred)
+        return self._ids(y, y_pred), losses.pack_embeddings(y_pred)
 
     def _ids(self, y, y_pred):
         """Return image ids, by default one for each row of the global batch."""
@@ -144,7 +128,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
         return rows + offset
 
     def default_loss(self):
-        return ContrastiveLoss(self.ways)
+        return losses.ContrastiveLoss(self.ways)
 
     def default_metrics(self):
         return [ContrastiveAccuracy(self.ways)]
@@ -192,26 +176,42 @@ class BridgeTowerContrastive(BridgeTowerTask):
         contrastive.embed("a.png", "a red circle")     # (512,), of both
         ```
         """
-        given = {"images": images, "texts": texts}
-        kind = self._kind(
-            tuple(name for name, x in given.items() if x is not None)
-        )
+        if images is None and texts is None:
+            raise ValueError(
+                "`images` or `texts` must be given, or both. "
+                "Received: images=None, texts=None"
+            )
         preprocessor = self.needed_preprocessor()
-        sources = []
+        kind, sources = "fused", []
         if texts is None:
-            check_not_words(images)
+            kind = "image"
+            verb_inputs.check_not_words(images)
         else:
-            check_order(images, texts, "texts")
-        if images is not None:
-            sources.append(Pictures(preprocessor, images))
+            verb_inputs.check_order(images, texts, "texts")
+        if images is None:
+            kind = "text"
+        else:
+            sources.append(verb_inputs.Pictures(preprocessor, images))
+        if kind not in embedding_kinds(self.ways):
+            raise ValueError(
+                "`images` and `texts` together need ways='three_way'; embed "
+                f"them one by one. Received: ways={self.ways!r}"
+            )
         if texts is not None:
             encode = self._encode(preprocessor, sequence_length, long_texts)
-            sources.append(Texts(preprocessor, texts, encode=encode))
-        forward = self.inference.cached(kind, lambda: self._embedding(kind))
+            sources.append(
+                verb_inputs.Texts(preprocessor, texts, encode=encode)
+            )
+        forward = self.inference.cached(
+            kind,
+            lambda: self.inference.forward(
+                "embed", lambda inputs: self._embedded(kind, inputs)
+            ),
+        )
         found = self._run(
             "embed", sources, batch_size, repeat=False, forward=forward
         )
-        return one_or_all(found, sources)
+        return verb_inputs.one_or_all(found, sources)
 
     def _encode(self, preprocessor, sequence_length, long_texts):
         """Return the function that encodes texts, or None for the default."""
@@ -225,51 +225,11 @@ class BridgeTowerContrastive(BridgeTowerTask):
         check_positions(self.backbone.text_encoder, length)
         return lambda texts: limits.encode(tokenizer, texts)
 
-    def _kind(self, given):
-        if given not in KIND_OF:
-            raise ValueError(
-                "`images` or `texts` must be given, or both. "
-                "Received: images=None, texts=None"
-            )
-        kind = KIND_OF[given]
-        if kind not in embedding_kinds(self.ways):
-            raise ValueError(
-                "`images` and `texts` together need ways='three_way'; embed "
-                f"them one by one. Received: ways={self.ways!r}"
-            )
-        return kind
-
-    def _embedding(self, kind):
-        model = Embedding(self.backbone, self.heads["itc"], kind)
-        return self.inference.forward("embed", model)
-
-
-class Embedding(keras.Model):
-    """One kind of embedding, without running what it does not read.
-
-    Args:
-        backbone: a `BridgeTowerBackbone`.
-        head: `ContrastiveHead`.
-        kind: `"text"`, `"image"` or `"fused"`.
-
-    Call arguments:
-        inputs: dict of the features that the kind reads.
-
-    Returns:
-        float32 tensor `(batch, projection_dim)`, rows of length 1.
-    """
-
-    def __init__(self, backbone, head, kind):
-        super().__init__(name=f"{kind}_embedding", dtype=backbone.dtype_policy)
-        self.backbone, self.head, self.kind = backbone, head, kind
-
-    def call(self, inputs, training=None):
-        features = contrastive_features(
-            self.backbone.fusion,
-            self.head.ways,
-            **_READ[self.kind](self.backbone, inputs),
-        )
-        return self.head(features)[self.kind]
+    def _embedded(self, kind, inputs):
+        """Compute one kind of embedding, and nothing that it does not read."""
+        states = _READ[kind](self.backbone, inputs)
+        fusion, head = self.backbone.fusion, self.heads["itc"]
+        return head(contrastive_features(fusion, self.ways, **states))[kind]
 
 
 def text_states(backbone, features, **others):
@@ -291,6 +251,7 @@ _READ = {
 }
 
 
+@dataclasses.dataclass(eq=False)
 class BridgeTowerEmbedder:
     """Embeddings as lists of numbers, by the names that stores call.
 
@@ -322,13 +283,10 @@ class BridgeTowerEmbedder:
     ```
     """
 
-    def __init__(
-        self, task, batch_size=32, sequence_length=None, long_texts="refuse"
-    ):
-        self.task = task
-        self.batch_size = batch_size
-        self.sequence_length = sequence_length
-        self.long_texts = long_texts
+    task: BridgeTowerContrastive
+    batch_size: int = 32
+    sequence_length: int | None = None
+    long_texts: str = "refuse"
 
     @classmethod
     def from_preset(
@@ -411,23 +369,20 @@ class BridgeTowerEmbedder:
 
 
 def _texts(texts):
-    return _listed("texts", texts, (1,), "use `embed_query` for one")
+    return _listed("texts", texts, 1)
 
 
 def _pictures(images):
     # An array holds whole pictures, or the names of some.
-    put = "put a single one into a list"
-    images = _listed("images", images, (1, 4), put)
+    images = _listed("images", images, 1, 4)
     return [decoded(image, f"images[{i}]") for i, image in enumerate(images)]
 
 
-def _listed(name, values, axes, fix):
+def _listed(name, values, *axes):
     """Return a list, tuple or array as a list, or raise an error."""
-    several = isinstance(values, abc.Sequence) and not isinstance(
-        values, (str, bytes)
-    )
-    if not several and getattr(values, "ndim", None) not in axes:
+    listed = isinstance(values, (list, tuple))
+    if not listed and getattr(values, "ndim", None) not in axes:
         raise ValueError(
-            f"`{name}` must be a list; {fix}. Received: {name}={values!r:.200}"
+            f"`{name}` must be a list. Received: {name}={values!r:.200}"
         )
     return list(values)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import sys
 import threading
 
 import keras
@@ -14,8 +13,6 @@ from keras_bridgetower.checks import check_count
 from keras_bridgetower.models.attention import unwatched
 from keras_bridgetower.preprocessing.preprocessor import shortened
 
-# Seconds of compilation after which a line is printed.
-_LONG = 10.0
 _WEIGHTS, _METRICS = "weights", "metrics"
 
 
@@ -87,14 +84,12 @@ class Inference:
 
         Args:
             name: str, the verb.
-            model: a `keras.Model` of layers of the task.
+            model: a `keras.Model` of layers of the task, or a callable from a
+                dict of tensors to tensors that uses the task's layers.
         """
+        if not isinstance(model, keras.Model):
+            model = _Part(self._task, model)
         return Forward(name, model, self._task, self._compiling)
-
-    def is_running(self, name):
-        """Return True if any thread is in a method of this name."""
-        with self._lock:
-            return any(use.name == name for use in self._running)
 
     def _taken(self):
         return {_WEIGHTS} if compiled.takes_weights() else set()
@@ -185,7 +180,7 @@ class Forward:
     def _compiled(self, shapes, inputs):
         # One function for each: of several shapes for one, TensorFlow warns.
         run = compiled.forward(self.model, self._settings)
-        with _announced(self.name, inputs), unwatched():
+        with unwatched():
             made = run(inputs)
         self._runs[shapes] = run
         return made
@@ -198,70 +193,16 @@ def _input_shapes(inputs):
     )
 
 
-@contextlib.contextmanager
-def _announced(name, inputs):
-    """Print a line if a compilation takes long."""
-    rows = len(next(iter(inputs.values())))
+class _Part(keras.Model):
+    """A model that runs a function of a task's layers."""
 
-    timer = _timer(
-        lambda: (
-            f"`{name}` is being compiled for batches of {rows}; each size "
-            "is compiled once."
-        )
-    )
-    try:
-        yield
-    finally:
-        timer.cancel()
+    def __init__(self, task, function):
+        super().__init__(dtype=task.dtype_policy)
+        self.backbone, self.heads = task.backbone, task.heads
+        self.function = function
 
-
-def _timer(words):
-    """Start a timer that prints a line, unless it is cancelled before.
-
-    Args:
-        words: callable that returns a line, or None.
-    """
-    # Each thread has its own setting, and the timer runs in another one.
-    shown = keras.config.is_interactive_logging_enabled()
-
-    def say():
-        line = words()
-        if line and shown:
-            print(line, file=sys.stderr, flush=True)
-
-    timer = threading.Timer(_LONG, say)
-    timer.daemon = True
-    timer.start()
-    return timer
-
-
-class FirstStep(keras.callbacks.Callback):
-    """Prints a line if the first step of training takes long to compile."""
-
-    # It reads no logs, which Keras would else wait for in each step.
-    async_safe = True
-    _waiting = None
-
-    def on_train_begin(self, logs=None):
-        # Asked for later, by the timer's thread, the model would on JAX get
-        # the weights of a step that is not over.
-        if self.params.get("verbose") and not compiled.is_eager(self.model):
-            self._runs = self.model.inference.is_running
-            self._waiting = _timer(self._words)
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self._waiting:
-            self._waiting.cancel()
-            self._waiting = None
-
-    def _words(self):
-        # Where the step has failed, no batch has ended either.
-        if not self._runs("fit"):
-            return None
-        return (
-            "`fit` is at its first step, which is compiled for its size of "
-            "batches; each size is compiled once."
-        )
+    def call(self, inputs, training=None):
+        return self.function(inputs)
 
 
 def in_batches(function, sources, batch_size, buckets=None, fill=True):

@@ -2,12 +2,10 @@
 
 import hashlib
 import json
-import operator
 import os
 import pathlib
 import shutil
 import warnings
-from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -24,12 +22,10 @@ from keras_bridgetower.preprocessing import packed_tokenizer
 from keras_bridgetower.preprocessing.classification import checked_answers
 from keras_bridgetower.preprocessing.preprocessor import OF_PREPROCESSORS
 from keras_bridgetower.presets import configs
+from keras_bridgetower.presets import errors
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets import written_weights
-from keras_bridgetower.presets.errors import PresetError
-from keras_bridgetower.presets.errors import short_text
-from keras_bridgetower.presets.weights_file import TASK
 
 # What a preprocessor is made of, and the file that a preset holds of it.
 PARTS = {
@@ -40,6 +36,11 @@ PARTS = {
 OF_BASES = ("backbone", *OF_CLASSES)
 # Keras' own, which no task's constructor names.
 OF_MODELS = ("compile", "trainable")
+
+
+# Beside an exported model: what the task is, and a program that runs it.
+DESCRIPTION = "export.json"
+RUNNER = "run.py"
 
 
 class PresetTask(keras.Model):
@@ -97,7 +98,10 @@ class PresetTask(keras.Model):
             registry.drop_frozen_state(folder)
             heads = os.path.join(folder, weights_file.TASK_WEIGHTS)
             written_weights.make_dense(heads, folder)
-            held = self.new_heads.without_random(self.head_values)
+            random = self.new_heads.still_random(self.head_values)
+            held = {
+                k: v for k, v in self.head_values.items() if k not in random
+            }
             registry.write_json(folder, registry.HEADS, held)
 
         write_task = super().save_to_preset
@@ -117,6 +121,21 @@ class PresetTask(keras.Model):
         """
         registry.export(self, path)
 
+    def _write_companions(self, folder, chosen, part):
+        described = {
+            "task": type(self).__name__,
+            "part": part,
+            # Of a part the outputs are no logits.
+            "class_names": None if part else self.class_names,
+        }
+        text = json.dumps(described, indent=2)
+        pathlib.Path(folder, DESCRIPTION).write_text(text + "\n")
+        if self.preprocessor is None:
+            return
+        self.preprocessor.save_to_preset(str(folder))
+        if chosen.runs:
+            shutil.copyfile(runtime.__file__, pathlib.Path(folder, RUNNER))
+
 
 def load(
     cls,
@@ -132,20 +151,16 @@ def load(
 ):
     """Open a task of a preset, see `BridgeTowerTask.from_preset`."""
     given = {k: v for k, v in kwargs.items() if k not in OF_MODELS}
-    others = (*OF_PREPROCESSORS, *OF_PRESETS, *OF_MODELS)
-    others += ("dtype", "random_heads")
-    check_keywords(cls, given, others, without=OF_BASES)
-    reading = {
-        "image_size": image_size,
-        "image_mode": image_mode,
-        "sequence_length": sequence_length,
-    }
-    for name in cls.label_arguments:
-        if isinstance(kwargs.get(name), Iterator):
-            # Preprocessor and head both read it.
-            kwargs[name] = checked_answers(kwargs[name], name)
-    if "preprocessor" in kwargs:
-        _check_not_made(image_mode=image_mode, sequence_length=sequence_length)
+    others = (*OF_PREPROCESSORS, *OF_PRESETS, "dtype", "random_heads")
+    check_keywords(cls, given, others + OF_MODELS, without=OF_BASES)
+    reading = {"image_mode": image_mode, "sequence_length": sequence_length}
+    passed = "preprocessor" in kwargs
+    unread = {k: v for k, v in reading.items() if v}
+    if passed and unread:
+        raise ValueError(
+            f"{sorted(unread)} must be left out where `preprocessor` is "
+            f"passed. Received: {unread}"
+        )
     folder = registry.open_preset(preset, revision)
     saved = head_table.saved_heads(folder)
     own = _saved_values(cls, folder, saved)
@@ -153,7 +168,8 @@ def load(
     backbone = cls.backbone_cls.from_preset(
         folder, load_weights, image_size=image_size, dtype=dtype
     )
-    if "preprocessor" not in kwargs:
+    if not passed:
+        reading["image_size"] = image_size
         own["preprocessor"] = build_preprocessor(
             cls, folder, reading, values, backbone
         )
@@ -163,17 +179,17 @@ def load(
         with head_table.awaiting(awaited, folder.room_for_heads()):
             return cls(backbone=backbone, **values)
 
-    model = folder.create(TASK, make, own, kwargs)
+    model = folder.create(weights_file.TASK, make, own, kwargs)
     if load_weights:
         # Other answers or sizes than the preset's make a new head.
-        changed = bool(set(given) - {"name"}) or "preprocessor" in kwargs
+        changed = bool(set(given) - {"name"}) or passed
         load_heads(model, folder, saved, random_heads, changed)
     return model
 
 
 def _saved_values(cls, folder, saved):
     """Constructor values of a task that a preset holds."""
-    task = folder.json(TASK, {})
+    task = folder.json(weights_file.TASK, {})
     if task.get("class_name") != cls.__name__:
         with folder.reading(registry.HEADS):
             return cls.head_arguments(saved)
@@ -181,7 +197,7 @@ def _saved_values(cls, folder, saved):
     # read with the weights.
     left_out = {"backbone", "preprocessor", "trainable", "dtype"}
     left_out |= {NEW_HEADS, layer_records.QUANTIZED, layer_records.FROZEN}
-    with folder.reading(TASK):
+    with folder.reading(weights_file.TASK):
         values = {k: v for k, v in task["config"].items() if k not in left_out}
         configs.check_values(values)
         check_keywords(cls, values, without=left_out)
@@ -190,15 +206,6 @@ def _saved_values(cls, folder, saved):
             if values.get(name) is not None:
                 checked_answers(values[name], name)
     return values
-
-
-def _check_not_made(**values):
-    for name, value in values.items():
-        if value is not None:
-            raise ValueError(
-                f"`{name}` must be left out where `preprocessor` is passed. "
-                f"Received: {name}={value!r}"
-            )
 
 
 def build_preprocessor(cls, folder, reading, values, backbone):
@@ -233,23 +240,16 @@ def build_preprocessor(cls, folder, reading, values, backbone):
             f"Received: preset={str(folder.root)!r}, {missing[0]}=None"
         )
     chosen = {k: values[k] for k in cls.label_arguments}
+    images = cls.preprocessor_cls.image_converter_cls is not None
+    text = cls.preprocessor_cls.tokenizer_cls is not None
     if "segment_ids" in backbone.input:
-        chosen["features"] = _features_with_segments(cls, backbone)
-    if cls.preprocessor_cls.image_converter_cls is None:
+        # BERT's text encoder.
+        read = {name: text for name in backbone.input} | {"images": images}
+        chosen["features"] = tuple(n for n in backbone.input if read[n])
+    if not images:
         # The size is that of the backbone alone.
         reading = {**reading, "image_size": None}
     return cls.preprocessor_cls.from_preset(folder, **reading, **chosen)
-
-
-def _features_with_segments(cls, backbone):
-    """Return the features of a task with BERT's text encoder."""
-    reads_images = cls.preprocessor_cls.image_converter_cls is not None
-    reads_text = cls.preprocessor_cls.tokenizer_cls is not None
-    return tuple(
-        name
-        for name in backbone.input
-        if (reads_images if name == "images" else reads_text)
-    )
 
 
 def load_heads(model, folder, saved, random_heads, changed=False):
@@ -265,7 +265,7 @@ def load_heads(model, folder, saved, random_heads, changed=False):
             each head of the task that the preset lists must fit.
 
     Raises:
-        PresetError: a head that the preset lists does not fit the task.
+        errors.PresetError: a head that the preset lists does not fit the task.
     """
     held = [
         name
@@ -275,17 +275,12 @@ def load_heads(model, folder, saved, random_heads, changed=False):
     unfit = [n for n in model.head_values if n in saved and n not in held]
     if unfit and not changed:
         name = unfit[0]
-        raise PresetError(
+        raise errors.PresetError(
             f"{registry.HEADS} must hold the values of the preset's heads, and "
             f"the head {name} of this {type(model).__name__} has others. Save "
             "the model anew, or pass the values to `from_preset`.",
             folder.root,
-            [
-                f"{key}={short_text(value)}, not "
-                f"{short_text(model.head_values[name].get(key))}"
-                for key, value in saved[name].items()
-                if value != model.head_values[name].get(key)
-            ],
+            [f"{name} with {errors.short_text(saved[name])}"],
         )
     if held:
         weights_file.load_heads(model.heads, held, folder)
@@ -350,14 +345,9 @@ class NewHeads:
         for name in names:
             start = self._starts.get(name)
             # Of more weights where adapters came in, which change nothing yet.
-            if start and all(map(operator.eq, start, self._digests(name))):
+            if start and start == self._digests(name)[: len(start)]:
                 left.append(name)
         return left
-
-    def without_random(self, values):
-        """Return the entries of trained heads of a dict by heads."""
-        left = self.still_random(values)
-        return {name: v for name, v in values.items() if name not in left}
 
     def check(self, verb, names):
         """Raise an error if an untrained head is read.
@@ -375,10 +365,8 @@ class NewHeads:
             self._starts.pop(name, None)
         if left:
             raise ValueError(
-                f"`{verb}` reads the head {', '.join(left)}, which the preset "
-                "lacks, so it is newly initialized. Train it by `fit`, or "
-                "pass `random_heads=True` to `from_preset`. Received: a task "
-                f"with the untrained head {', '.join(left)}"
+                f"`{verb}` reads the head {', '.join(left)}, which is newly "
+                "initialized. Train it by `fit`, or pass `random_heads=True`"
             )
 
     def _digests(self, name):
@@ -389,33 +377,3 @@ class NewHeads:
             some = flat[:: max(flat.size // _LOOKED_AT, 1)]
             made.append(hashlib.sha256(some.tobytes()).hexdigest()[:_DIGITS])
         return made
-
-
-# What the task is, and the names of its classes.
-DESCRIPTION = "export.json"
-RUNNER = "run.py"
-
-
-def write_companions(task, folder, chosen, part):
-    """Write the preprocessor's files, and a program that runs the model.
-
-    Args:
-        task: the task. Without a preprocessor nothing but its description is
-            written.
-        folder: `pathlib.Path` of the folder with the exported model.
-        chosen: `Format`.
-        part: str, what was exported of the task, or None for all of it.
-    """
-    described = {
-        "task": type(task).__name__,
-        "part": part,
-        # Of a part the outputs are no logits.
-        "class_names": None if part else task.class_names,
-    }
-    text = json.dumps(described, indent=2)
-    pathlib.Path(folder, DESCRIPTION).write_text(text + "\n")
-    if task.preprocessor is None:
-        return
-    task.preprocessor.save_to_preset(str(folder))
-    if chosen.runs:
-        shutil.copyfile(runtime.__file__, pathlib.Path(folder, RUNNER))

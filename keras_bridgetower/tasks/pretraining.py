@@ -5,21 +5,14 @@ import numpy as np
 
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.checks import check_at_most
-from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
-from keras_bridgetower.metrics.keras_metrics import MaskedTokenAccuracy
+from keras_bridgetower.metrics import keras_metrics
+from keras_bridgetower.objectives import losses
 from keras_bridgetower.objectives import pair_objectives
-from keras_bridgetower.objectives.losses import ContrastiveLoss
-from keras_bridgetower.objectives.losses import MaskedLMLoss
 from keras_bridgetower.objectives.pair_outputs import pair_outputs
-from keras_bridgetower.objectives.pair_outputs import with_packed
 from keras_bridgetower.preprocessing import pretraining as preprocessing
-from keras_bridgetower.preprocessing.verb_inputs import MaskedTexts
-from keras_bridgetower.preprocessing.verb_inputs import Pictures
-from keras_bridgetower.preprocessing.verb_inputs import check_numbers
-from keras_bridgetower.preprocessing.verb_inputs import one_or_all
+from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.presets import verbs
-from keras_bridgetower.tasks.classification import class_accuracy
-from keras_bridgetower.tasks.classification import class_loss
+from keras_bridgetower.tasks import classification
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.tasks.trainable import layers_not_read
@@ -74,6 +67,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
     preprocessor_cls = preprocessing.BridgeTowerPretrainingPreprocessor
     label_arguments = ("objectives", "negatives")
     task_name = "pretraining"
+    needs_labels = False
     recipe_arguments = {"objectives": "objective"}
     config_arguments = (
         "objectives",
@@ -98,13 +92,13 @@ class BridgeTowerPretraining(BridgeTowerTask):
             objectives, negatives
         )
         self.negatives = negatives
-        if preprocessor is not None:
-            made = (preprocessor.objectives, preprocessor.negatives)
-            if made != (self.objectives, negatives):
-                raise ValueError(
-                    "`preprocessor` must have the objectives and negatives of "
-                    f"the task. Received: {made} in the preprocessor"
-                )
+        names = ("objectives", "negatives")
+        made = [getattr(preprocessor, name, None) for name in names]
+        if preprocessor and made != [self.objectives, negatives]:
+            raise ValueError(
+                "`preprocessor` must have the objectives and negatives of the "
+                f"task. Received: {made} in the preprocessor"
+            )
         self.pair_objective = pair_objectives.make_objective(negatives)
         self.ways = ways
         self.projection_dim = projection_dim
@@ -119,13 +113,11 @@ class BridgeTowerPretraining(BridgeTowerTask):
 
     @classmethod
     def head_arguments(cls, heads):
-        defaults = {
-            "objectives": preprocessing.OBJECTIVES,
-            "negatives": "random_negatives",
-        }
-        if heads.get("mlm"):
-            defaults["head_epsilon"] = heads["mlm"]["epsilon"]
-        return {**defaults, **heads.get("itc", {})}
+        # The preprocessor asks for both, which no head names.
+        asked = dict(
+            objectives=preprocessing.OBJECTIVES, negatives="random_negatives"
+        )
+        return asked | _epsilon(heads) | heads.get("itc", {})
 
     def inputs_of(self, backbone):
         inputs = dict(backbone.input)
@@ -142,24 +134,16 @@ class BridgeTowerPretraining(BridgeTowerTask):
         image = backbone.image_tower(inputs["images"])
         outputs = {}
         if "mlm" in names:
-            outputs["mlm"] = self._masked_tokens(inputs, image)
+            hidden = inputs["masked_token_ids"]
+            text = text_states(backbone, inputs, token_ids=hidden)
+            mask = inputs["padding_mask"]
+            fused = backbone.fusion(text, image, mask, outputs=("text",))
+            outputs["mlm"] = _hidden_tokens(self, fused, inputs)
         if names != ("mlm",):
             text = text_states(backbone, inputs)
-            outputs |= pair_outputs(
-                names,
-                self.pair_objective,
-                backbone,
-                self.heads,
-                text,
-                image,
-                inputs,
-            )
+            parts = self.pair_objective, backbone, self.heads
+            outputs |= pair_outputs(names, *parts, text, image, inputs)
         return outputs
-
-    def label_words(self):
-        # The preprocessor makes its own.
-        made = self.preprocessor is not None
-        return None if made else f"a dict of labels for {self.objectives}"
 
     def unread_layers(self):
         names = self.objectives
@@ -168,41 +152,21 @@ class BridgeTowerPretraining(BridgeTowerTask):
         pooled = ("pooled",) if "itm" in names or three_way else ()
         return layers_not_read(self.backbone.fusion, text + pooled)
 
-    def _masked_tokens(self, inputs, image):
-        text = text_states(
-            self.backbone, inputs, token_ids=inputs["masked_token_ids"]
-        )
-        fused = self.backbone.fusion(
-            text,
-            image,
-            padding_mask=inputs["padding_mask"],
-            outputs=("text",),
-        )
-        return self.heads["mlm"](
-            backend_ops.take_tokens(fused["text"], inputs["mask_positions"])
-        )
-
-    def loss_inputs(self, y, y_pred):
-        if "itc" not in y_pred:
-            return y, y_pred
-        return y, with_packed(y_pred, self.heads["itc"].logit_scale)
-
-    def metric_inputs(self, y, y_pred):
-        return y, with_packed(y_pred)
-
     def default_loss(self):
-        losses = {
-            "mlm": MaskedLMLoss(),
-            "itm": class_loss(),
-            "itc": ContrastiveLoss(self.ways),
+        made = {
+            "mlm": losses.MaskedLMLoss(),
+            "itm": classification.class_loss(),
+            "itc": losses.ContrastiveLoss(self.ways),
         }
-        return {name: losses[name] for name in self.objectives}
+        return {name: made[name] for name in self.objectives}
 
     def default_metrics(self):
         metrics = {
-            "mlm": [MaskedTokenAccuracy(name="accuracy")],
-            "itm": [class_accuracy()],
-            "itc": [ContrastiveAccuracy(self.ways, name="accuracy")],
+            "mlm": [keras_metrics.MaskedTokenAccuracy(name="accuracy")],
+            "itm": [classification.class_accuracy()],
+            "itc": [
+                keras_metrics.ContrastiveAccuracy(self.ways, name="accuracy")
+            ],
         }
         return {name: metrics[name] for name in self.objectives}
 
@@ -242,6 +206,7 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
 
     preprocessor_cls = preprocessing.BridgeTowerMaskedLMPreprocessor
     task_name = "masked_lm"
+    needs_labels = False
     verbs = (verbs.FILL,)
     config_arguments = ("head_epsilon",)
 
@@ -257,23 +222,15 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
         return {**backbone.input, "mask_positions": positions}
 
     def outputs_of(self, inputs):
-        text = self.backbone.fuse(inputs, outputs=("text",))["text"]
-        return self.heads["mlm"](
-            backend_ops.take_tokens(text, inputs["mask_positions"])
-        )
-
-    def label_words(self):
-        # The preprocessor makes its own.
-        made = self.preprocessor is not None
-        return None if made else "what is hidden, token ids (batch, M)"
+        fused = self.backbone.fuse(inputs, outputs=("text",))
+        return _hidden_tokens(self, fused, inputs)
 
     def unread_layers(self):
         return layers_not_read(self.backbone.fusion, ("text",))
 
     @classmethod
     def head_arguments(cls, heads):
-        saved = heads.get("mlm", {})
-        return {"head_epsilon": saved["epsilon"]} if saved else {}
+        return _epsilon(heads)
 
     def check_request(self, texts=(), top_k=1):
         preprocessor = self.needed_preprocessor()
@@ -311,14 +268,13 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
         ```
         """
         self.check_request(top_k=top_k)
-        preprocessor = self.preprocessor
-        tokenizer = preprocessor.tokenizer
+        tokenizer = self.preprocessor.tokenizer
         size = tokenizer.vocabulary_size()
         sources = [
-            Pictures(preprocessor, images),
-            MaskedTexts(preprocessor, texts),
+            verb_inputs.Pictures(self.preprocessor, images),
+            verb_inputs.MaskedTexts(self.preprocessor, texts),
         ]
-        check_numbers(sources, repeat=False)
+        verb_inputs.check_numbers(sources, repeat=False)
         results = []
         for features, logits in self.batches(
             "fill_mask", sources, batch_size, buckets=self.buckets
@@ -331,13 +287,24 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
                 strict=True,
             )
             results += [_filled(tokenizer, top_k, *row) for row in rows]
-        return one_or_all(results, sources)
+        return verb_inputs.one_or_all(results, sources)
 
     def default_loss(self):
-        return MaskedLMLoss()
+        return losses.MaskedLMLoss()
 
     def default_metrics(self):
-        return [MaskedTokenAccuracy()]
+        return [keras_metrics.MaskedTokenAccuracy()]
+
+
+def _epsilon(heads):
+    saved = heads.get("mlm", {})
+    return {"head_epsilon": saved["epsilon"]} if saved else {}
+
+
+def _hidden_tokens(task, fused, inputs):
+    """Compute the logits of the hidden tokens."""
+    places = inputs["mask_positions"]
+    return task.heads["mlm"](backend_ops.take_tokens(fused["text"], places))
 
 
 def _filled(tokenizer, top_k, ids, positions, logits):

@@ -1,5 +1,7 @@
 """Retrieval: how well pictures and texts match, and which match best."""
 
+import dataclasses
+
 import keras
 import numpy as np
 
@@ -9,7 +11,6 @@ from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.objectives.losses import ContrastiveLoss
 from keras_bridgetower.objectives.pair_objectives import MATCH
 from keras_bridgetower.objectives.pair_outputs import pair_outputs
-from keras_bridgetower.objectives.pair_outputs import with_packed
 from keras_bridgetower.preprocessing.retrieval import (
     BridgeTowerRetrievalPreprocessor,
 )
@@ -18,14 +19,58 @@ from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.contrastive import text_states
-from keras_bridgetower.tasks.ranking.rank import match_odds
-from keras_bridgetower.tasks.ranking.rank import rank
-from keras_bridgetower.tasks.ranking.rank import top_matches
-from keras_bridgetower.tasks.ranking.storage import Sizes
+from keras_bridgetower.tasks.ranking import NOT_SCORED
+from keras_bridgetower.tasks.ranking import match_odds
+from keras_bridgetower.tasks.ranking import rank
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
 # Bytes that a ranking uses by default.
 MEMORY = 4 * 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class TopMatches:
+    """The best matches, in both directions.
+
+    Args:
+        images: list with one entry for each text: a list of
+            `(index of an image, match logit)`, the best first.
+        texts: list with one entry for each image: a list of
+            `(index of a text, match logit)`, the best first. Pairs that a
+            shortlist left out are in neither.
+    """
+
+    images: list
+    texts: list
+
+
+def top_matches(scores, top_k):
+    """Return the best matches of a matrix of scores.
+
+    Args:
+        scores: float array `(images, texts)`.
+        top_k: int, how many of each row and column; fewer where there are
+            no more.
+
+    Returns:
+        `TopMatches`.
+
+    Example:
+
+    ```python
+    scores = np.array([[0.9, 0.1], [0.3, 0.8], [0.7, 0.2]])
+    top_matches(scores, top_k=1).images  # [[(0, 0.9)], [(1, 0.8)]]
+    ```
+    """
+
+    def best(row):
+        order = np.argsort(-row, kind="stable")[:top_k].tolist()
+        return [(i, float(row[i])) for i in order if row[i] > NOT_SCORED]
+
+    return TopMatches(
+        images=[best(column) for column in scores.T],
+        texts=[best(row) for row in scores],
+    )
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -80,10 +125,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
     task_name = "retrieval"
     verbs = (verbs.SCORE,)
     config_arguments = ("objective", "projection_dim", "ways")
-    recipe_arguments = {
-        "objective": "objective",
-        "projection_dim": "projection_dim",
-    }
+    recipe_arguments = {n: n for n in ("objective", "projection_dim")}
 
     def __init__(
         self,
@@ -106,7 +148,8 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         heads = {"itm": {}}
         if projection_dim is not None:
             heads["itc"] = {"projection_dim": projection_dim, "ways": ways}
-        heads.update({n: {} for n in self.pair_objective.heads if n == "rank"})
+        if "rank" in self.pair_objective.heads:
+            heads["rank"] = {}
         if not set(self.pair_objective.heads) <= set(heads):
             raise ValueError(
                 f"`projection_dim` must be a width, such as 256, for the "
@@ -125,35 +168,15 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         return self.pair_objective.heads[:1]
 
     def outputs_of(self, inputs):
-        if set(self.pair_objective.drawn) <= set(inputs):
-            return self._outputs_of_drawn(inputs)
-        fused = self.backbone.fuse(inputs, outputs=("pooled",))
-        return self.heads[self.answering_heads[0]](fused["pooled"])
-
-    def _outputs_of_drawn(self, inputs):
-        outputs = pair_outputs(
-            self.pair_objective.heads,
-            self.pair_objective,
-            self.backbone,
-            self.heads,
-            text_states(self.backbone, inputs),
-            self.backbone.image_tower(inputs["images"]),
-            inputs,
-        )
+        if not set(self.pair_objective.drawn) <= set(inputs):
+            fused = self.backbone.fuse(inputs, outputs=("pooled",))
+            return self.heads[self.answering_heads[0]](fused["pooled"])
+        parts = self.pair_objective, self.backbone, self.heads
+        text = text_states(self.backbone, inputs)
+        image = self.backbone.image_tower(inputs["images"])
+        names = self.pair_objective.heads
+        outputs = pair_outputs(names, *parts, text, image, inputs)
         return pair_objectives.only_or_all(outputs)
-
-    def loss_inputs(self, y, y_pred):
-        if "itc" in self.pair_objective.heads:
-            y_pred = with_packed(y_pred, self.heads["itc"].logit_scale)
-        return _required_labels(y), y_pred
-
-    def metric_inputs(self, y, y_pred):
-        if "itc" in self.pair_objective.heads:
-            y_pred = with_packed(y_pred)
-        return _required_labels(y), y_pred
-
-    def label_words(self):
-        return "image ids (batch,), or a dict of 'match' for labelled pairs"
 
     def label_widths(self):
         return self._by_head(self.pair_objective.widths)
@@ -261,15 +284,14 @@ class BridgeTowerRetrieval(BridgeTowerTask):
 
         Source: `compute_irtr_itm_itc_recall` of BridgeTower.
         """
-        counts = {"top_k": top_k, "shortlist": shortlist}
-        counts |= {"batch_size": batch_size, "max_memory": max_memory}
-        for name, value in counts.items():
+        for name, value in (("top_k", top_k), ("shortlist", shortlist)):
             if value is not None:
                 check_count(name, value)
+        check_count("batch_size", batch_size)
         sources = self.sources(images, texts, "texts")
-        sizes = Sizes(self, batch_size, max_memory)
+        chosen = batch_size, max_memory, shortlist, cache_dir, verbose
         with self.inference.reading("rank"):
-            scores = rank(self, *sources, sizes, shortlist, cache_dir, verbose)
+            scores = rank(self, *sources, *chosen)
         return scores if top_k is None else top_matches(scores, top_k)
 
     def match_probabilities(self, images, texts, batch_size=32):
@@ -298,8 +320,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         """
         sources = self.sources(images, texts, "texts")
         with self.inference.reading("match_probabilities"):
-            sizes = Sizes(self, batch_size, MEMORY)
-            odds = rank(self, *sources, sizes, score=match_odds)
+            odds = rank(self, *sources, batch_size, MEMORY, score=match_odds)
         if "rank" in self.answering_heads:
             weights = np.exp(odds - odds.max(axis=1, keepdims=True))
             return weights / weights.sum(axis=1, keepdims=True)
@@ -318,13 +339,3 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         """Return the value of the only head, or a dict for several."""
         asked = {name: values[name] for name in self.pair_objective.heads}
         return pair_objectives.only_or_all(asked)
-
-
-def _required_labels(y):
-    """Return the labels of training, or raise an error without any."""
-    if y is None:
-        raise ValueError(
-            "`y` must hold image ids (batch,), or a dict of 'match' for "
-            "labelled pairs. Received: y=None"
-        )
-    return y

@@ -1,10 +1,8 @@
 """The base class of all tasks: a backbone, a preprocessor and heads."""
 
 import keras
-import keras_hub
 
 from keras_bridgetower.backend import layer_records
-from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.backend.keras_private.models import PatchedModel
 from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.checks import check_constructor
@@ -20,17 +18,13 @@ from keras_bridgetower.presets.table import PresetsOf
 from keras_bridgetower.tasks import inference
 from keras_bridgetower.tasks import preset_io
 from keras_bridgetower.tasks.fit import data_path
-from keras_bridgetower.tasks.inference import Inference
-from keras_bridgetower.tasks.preset_io import NEW_HEADS
-from keras_bridgetower.tasks.preset_io import NewHeads
-from keras_bridgetower.tasks.preset_io import PresetTask
 from keras_bridgetower.tasks.trainable import TrainableTask
 
 
 # Keras replaces `Model` by `Functional` among the bases of all these classes.
 # `Exported` is last because KerasHub's classes undo this replacement.
 class BridgeTowerTask(
-    PatchedModel, AdaptedTask, PresetTask, TrainableTask, Exported
+    PatchedModel, AdaptedTask, preset_io.PresetTask, TrainableTask, Exported
 ):
     """Abstract: a backbone, a preprocessor and a head, ready to train.
 
@@ -55,6 +49,8 @@ class BridgeTowerTask(
     config_arguments = ()
     # The head whose values are the constructor's, if there is one.
     head_name = None
+    # The classes' names in the order of the logits, if they have names.
+    class_names = None
     # Name of the task in commands, such as "vqa"; None for base classes.
     task_name = None
     # `Verb`s: the methods that applications may call.
@@ -72,12 +68,15 @@ class BridgeTowerTask(
         # Not tracked as a layer (KerasHub does not either on torch), so that
         # a task has only the weights that its graph uses.
         object.__setattr__(self, "_backbone", backbone)
-        object.__setattr__(self, "inference", Inference(self))
+        object.__setattr__(self, "inference", inference.Inference(self))
         self.preprocessor = preprocessor
         # Tracked below, after the layers of the graph, on every backend:
         # optimizers number their slots in this order.
         object.__setattr__(self, "heads", head_table.make_all(heads, backbone))
-        object.__setattr__(self, "new_heads", NewHeads(self.heads))
+        object.__setattr__(self, "new_heads", preset_io.NewHeads(self.heads))
+        values = heads.get(self.head_name, {})
+        for name in set(values) & set(self.config_arguments):
+            setattr(self, name, values[name])
         # === Functional graph ===
         super().__init__(
             inputs=inputs, outputs=self.outputs_of(inputs), **kwargs
@@ -92,13 +91,14 @@ class BridgeTowerTask(
         return backbone.input
 
     def outputs_of(self, inputs):
-        """Compute the outputs of the task for a dict of features."""
-        raise MissingMethod(type(self).__name__, "outputs_of")
+        """Compute the outputs of the task for a dict of features.
 
-    @property
-    def class_names(self):
-        """Return the classes' names in the order of the logits, or None."""
-        return None
+        By default those of the head `head_name`, of the pooled representation.
+        """
+        if self.head_name is None:
+            raise MissingMethod(type(self).__name__, "outputs_of")
+        pooled = self.backbone.fuse(inputs, outputs=("pooled",))["pooled"]
+        return self.heads[self.head_name](pooled)
 
     @property
     def answering_heads(self):
@@ -193,10 +193,10 @@ class BridgeTowerTask(
                 of pictures and texts, or unreadable ones.
         """
         sources = self.sources(images, texts, texts_name)
-        found = self._run(verb, sources, batch_size)
-        if all(source.single for source in sources):
-            return keras.tree.map_structure(lambda x: x[0], found)
-        return found
+        return keras.tree.map_structure(
+            lambda x: verb_inputs.one_or_all(x, sources),
+            self._run(verb, sources, batch_size),
+        )
 
     def predict_features(self, features, batch_size=32):
         """Compute the outputs for features of a preprocessor.
@@ -244,13 +244,7 @@ class BridgeTowerTask(
         ]
 
     def batches(
-        self,
-        name,
-        sources,
-        batch_size,
-        answers=True,
-        forward=None,
-        **kwargs,
+        self, name, sources, batch_size, answers=True, forward=None, **kwargs
     ):
         """Run the task on sources, batch by batch.
 
@@ -287,58 +281,38 @@ class BridgeTowerTask(
         """Return the lengths of texts that the preprocessor allows."""
         return self.needed_preprocessor().buckets
 
-    def _write_companions(self, folder, chosen, part):
-        preset_io.write_companions(self, folder, chosen, part)
-
-    def summary(
-        self, line_length=None, positions=None, print_fn=None, **kwargs
-    ):
-        """Print what the preprocessor is made of, and the layers.
-
-        Args:
-            line_length, positions, print_fn, **kwargs: as
-                `keras.Model.summary`.
-        """
+    def summary(self, *args, **kwargs):
+        """Print the layers, as `keras.Model.summary`."""
         # KerasHub expects (height, width); our converter has one integer.
-        if self.preprocessor is not None:
-            (print_fn or print)(_described(self.preprocessor))
-        keras.Model.summary(
-            self, line_length or 108, positions, print_fn, **kwargs
-        )
+        keras.Model.summary(self, *args, **kwargs)
 
     def get_config(self):
-        changed = layer_records.changed_policies(
-            self.heads, self.backbone.fusion.dtype_policy
+        heads = {name: self.heads[name] for name in self.heads}
+        policy = self.backbone.fusion.dtype_policy
+        quantized, frozen = (
+            {name: read(head) for name, head in heads.items() if read(head)}
+            for read in (layer_records.quantized_layers, _frozen)
         )
-        quantized = {
-            name: layer_records.quantized_layers(self.heads[name])
-            for name in self.heads
-        }
-        frozen = {
-            name: layer_records.frozen_state(self.heads[name]).get(
-                layer_records.FROZEN
-            )
-            for name in self.heads
-        }
         kept = {
-            layer_records.POLICIES: changed,
-            layer_records.QUANTIZED: {k: v for k, v in quantized.items() if v},
-            NEW_HEADS: self.new_heads.saved(),
-            layer_records.FROZEN: {k: v for k, v in frozen.items() if v},
+            layer_records.POLICIES: layer_records.changed_policies(
+                self.heads, policy
+            ),
+            layer_records.QUANTIZED: quantized,
+            preset_io.NEW_HEADS: self.new_heads.saved(),
+            layer_records.FROZEN: frozen,
         }
         config = super().get_config()
         if not self.trainable:
             config["trainable"] = False
         config |= {k: values for k, values in kept.items() if values}
-        own = {name: getattr(self, name) for name in self.config_arguments}
-        return config | own
+        return config | {n: getattr(self, n) for n in self.config_arguments}
 
     @classmethod
     def from_config(cls, config):
         config = dict(config)
         changed = config.pop(layer_records.POLICIES, None)
         quantized = config.pop(layer_records.QUANTIZED, {})
-        new = config.pop(NEW_HEADS, {})
+        new = config.pop(preset_io.NEW_HEADS, {})
         frozen = config.pop(layer_records.FROZEN, {})
         task = super().from_config(config)
         layer_records.restore_policies(task.heads, changed)
@@ -352,22 +326,5 @@ class BridgeTowerTask(
         return task
 
 
-def _described(preprocessor):
-    """Describe a preprocessor for the summary of a task.
-
-    Args:
-        preprocessor: a `keras_hub.models.Preprocessor`.
-
-    Returns:
-        str, its name and a line for each tokenizer and image converter.
-    """
-    lines = [f'Preprocessor: "{preprocessor.name}"']
-    for layer in layers_in(preprocessor):
-        if isinstance(layer, keras_hub.tokenizers.Tokenizer):
-            told = f"vocabulary size {layer.vocabulary_size():,}"
-        elif isinstance(layer, keras_hub.layers.ImageConverter):
-            told = f"image size {layer.image_size}"
-        else:
-            continue
-        lines.append(f"  {layer.name} ({type(layer).__name__}): {told}")
-    return "\n".join(lines)
+def _frozen(head):
+    return layer_records.frozen_state(head).get(layer_records.FROZEN)

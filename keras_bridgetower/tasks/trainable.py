@@ -9,19 +9,14 @@ from keras import ops
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import devices
 from keras_bridgetower.backend import precision
-from keras_bridgetower.backend.keras_private.training import forget_continued
-from keras_bridgetower.backend.keras_private.training import loss_means
-from keras_bridgetower.backend.keras_private.training import (
-    with_public_optimizers,
-)
+from keras_bridgetower.backend.keras_private import training as keras_training
 from keras_bridgetower.backend.keras_private.updates import check_trained
 from keras_bridgetower.checks import MissingMethod
-from keras_bridgetower.objectives.losses import is_padding
-from keras_bridgetower.objectives.losses import weight_column
+from keras_bridgetower.objectives import losses
+from keras_bridgetower.objectives.pair_outputs import with_packed
 from keras_bridgetower.tasks.fit import batch_checks
 from keras_bridgetower.tasks.fit import data_path
-from keras_bridgetower.tasks.fit.steps import Steps
-from keras_bridgetower.tasks.inference import FirstStep
+from keras_bridgetower.tasks.fit.data_path import Steps
 
 _WITHOUT_SLOTS = "optimizer_without_slots"
 
@@ -33,6 +28,9 @@ class TrainableTask(keras_hub.models.Task):
     calls the methods of `keras.Model`, because KerasHub's would preprocess a
     second time.
     """
+
+    # Whether `fit` needs `y`.
+    needs_labels = True
 
     # --- The loss and the metrics of a task. ---
 
@@ -46,16 +44,14 @@ class TrainableTask(keras_hub.models.Task):
 
     def loss_inputs(self, y, y_pred):
         """Return labels and outputs in the form that the loss takes."""
+        if _has_embeddings(y_pred):
+            y_pred = with_packed(y_pred, self.heads["itc"].logit_scale)
         return y, y_pred
 
     def metric_inputs(self, y, y_pred):
         """Return labels and outputs in the form that the metrics take."""
         # On JAX no weight can be read while metrics are updated.
-        return y, y_pred
-
-    def label_words(self):
-        """Describe `y` for errors, or return None if `y` is optional."""
-        return "one label for each sample, as the class describes"
+        return y, with_packed(y_pred) if _has_embeddings(y_pred) else y_pred
 
     def label_widths(self):
         """Return the number of logits; for several outputs a dict."""
@@ -139,7 +135,7 @@ class TrainableTask(keras_hub.models.Task):
     ):
         first = keras.tree.flatten(y_pred)[0]
         weights = keras.tree.map_structure(
-            lambda weights: weight_column(weights, first.shape[0]),
+            lambda weights: losses.weight_column(weights, first.shape[0]),
             sample_weight,
         )
         share = _share_without_padding(weights)
@@ -158,11 +154,11 @@ class TrainableTask(keras_hub.models.Task):
         share = 1.0 if share is None else share
         rows = ops.cast(ops.shape(first)[0], "float32")
         before = {}
-        for mean in loss_means(self)[1]:
+        for mean in keras_training.loss_means(self)[1]:
             before[id(mean)] = [ops.add(v, 0) for v in mean.variables]
             mean.reset_state()
         loss = super().compute_loss(x, y, y_pred, weights, training)
-        total, heads = loss_means(self)
+        total, heads = keras_training.loss_means(self)
         for mean in heads:
             of_batch = mean.result()
             old = before.get(id(mean), (0, 0))
@@ -187,7 +183,7 @@ class TrainableTask(keras_hub.models.Task):
         return config
 
     def compile_from_config(self, config):
-        config = with_public_optimizers(config)
+        config = keras_training.with_public_optimizers(config)
         without_slots = config.pop(_WITHOUT_SLOTS, False)
         self.compile(**keras.saving.deserialize_keras_object(config))
         if not without_slots:
@@ -254,8 +250,9 @@ class TrainableTask(keras_hub.models.Task):
         """
         self._check_place()
         check_trained(self)
-        kwargs |= {"epochs": epochs, "verbose": verbose}
-        kwargs["class_weight"] = class_weight
+        kwargs |= dict(
+            epochs=epochs, verbose=verbose, class_weight=class_weight
+        )
         steps = Steps(getattr(self, "optimizer", None))
         data = x, y, sample_weight
         validation = validation_data, validation_split
@@ -268,15 +265,9 @@ class TrainableTask(keras_hub.models.Task):
             if self.jit_compile and not self.run_eagerly:
                 kept = backend_ops.kept_weights(self, trains=True)
             with self.inference.training("fit"), kept:
-                forget_continued(self)
-                callbacks = _with_callback(callbacks, steps)
-                return devices.current().run(
-                    "fit",
-                    self,
-                    **sources,
-                    callbacks=_with_callback(callbacks, FirstStep()),
-                    **kwargs,
-                )
+                keras_training.forget_continued(self)
+                kwargs["callbacks"] = _with_callback(callbacks, steps)
+                return devices.current().run("fit", self, **sources, **kwargs)
 
     def evaluate(
         self,
@@ -346,21 +337,17 @@ class TrainableTask(keras_hub.models.Task):
         """
         self._check_place()
         check_trained(self)
-        batch_checks.check_arrays(self, x, y, class_weight=class_weight)
+        batch_checks.check_batch(self, y, class_weight=class_weight)
         first = Steps(getattr(self, "optimizer", None)).first
         batch = self._prepared(x, y, sample_weight, first)
         with self.inference.training("train_on_batch"):
+            kwargs["class_weight"] = class_weight
             return devices.current().run(
-                "train_on_batch",
-                self,
-                *batch,
-                class_weight=class_weight,
-                **kwargs,
+                "train_on_batch", self, *batch, **kwargs
             )
 
     def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         """Compute loss and metrics of one batch, as the first of `evaluate`."""
-        batch_checks.check_arrays(self, x, y)
         batch = self._prepared(x, y, sample_weight)
         with self.inference.testing("test_on_batch"):
             return devices.current().run(
@@ -424,6 +411,10 @@ def _with_callback(callbacks, own):
     return [own, *(c for c in keras.tree.flatten(callbacks) if c is not None)]
 
 
+def _has_embeddings(outputs):
+    return isinstance(outputs, dict) and "itc" in outputs
+
+
 def _check_reads_logits(loss):
     """Raise for a cross-entropy that would take logits for probabilities."""
     for one in keras.tree.flatten(loss):
@@ -465,7 +456,7 @@ def _share_without_padding(weights):
     given = [w for w in keras.tree.flatten(weights) if w is not None]
     if not given:
         return None
-    padding = ops.all(ops.stack([is_padding(w) for w in given]), axis=0)
+    padding = ops.all(ops.stack([losses.is_padding(w) for w in given]), axis=0)
     everywhere, _ = backend_ops.all_gather(ops.cast(padding, "float32"))
     return 1 - ops.mean(everywhere)
 

@@ -3,11 +3,11 @@
 import keras
 
 from keras_bridgetower.preprocessing import classification as preprocessing
-from keras_bridgetower.preprocessing.verb_inputs import Pictures
+from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.preprocessing.verb_inputs import TextPairs
-from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.classification import ClassificationTask
+from keras_bridgetower.tasks.classification import chosen_labels
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
 
@@ -19,28 +19,19 @@ class _Labelled(ClassificationTask):
     config_arguments = ("labels",)
 
     def __init__(self, backbone, preprocessor, labels, head, **kwargs):
-        known = getattr(preprocessor, "labels", None)
-        if labels is not None:
-            labels = preprocessing.checked_answers(labels, "labels")
-        labels = known if labels is None else labels
-        if not labels or known not in (None, labels):
-            raise ValueError(
-                "`labels` must be given, in the task or its preprocessor, and "
-                f"be the same in both. Received: labels={labels!r:.200}, and "
-                f"{known!r:.200} in the preprocessor"
-            )
+        labels = chosen_labels("labels", labels, preprocessor)
         head = {"labels": labels, "num_classes": len(labels), **head}
         heads = {self.head_name: head}
         super().__init__(backbone, preprocessor, heads, **kwargs)
-        self.labels = labels
-
-    @property
-    def class_names(self):
-        return self.labels
+        self.class_names = labels
 
 
-def _text_inputs(backbone):
+def _text_inputs(self, backbone):
     return {key: backbone.input[key] for key in backbone.text_tower.input}
+
+
+def _text_outputs(self, inputs):
+    return self.heads[self.head_name](self.backbone.text_tower(inputs)[-1])
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -110,7 +101,7 @@ class BridgeTowerImageClassifier(_Labelled):
         Raises:
             ValueError: no preprocessor, or unreadable pictures.
         """
-        sources = [Pictures(self.needed_preprocessor(), images)]
+        sources = [verb_inputs.Pictures(self.needed_preprocessor(), images)]
         return self._classified("classify", sources, batch_size)
 
 
@@ -158,19 +149,13 @@ class BridgeTowerTextClassifier(_Labelled):
     verbs = (verbs.CLASSIFY_TEXT,)
     head_name = "text_class"
     config_arguments = ("labels", "dropout")
+    inputs_of, outputs_of = _text_inputs, _text_outputs
 
     def __init__(
         self, backbone, preprocessor=None, labels=None, dropout=0.1, **kwargs
     ):
         head = {"dropout": dropout}
         super().__init__(backbone, preprocessor, labels, head, **kwargs)
-        self.dropout = dropout
-
-    def inputs_of(self, backbone):
-        return _text_inputs(backbone)
-
-    def outputs_of(self, inputs):
-        return self.heads[self.head_name](self.backbone.text_tower(inputs)[-1])
 
     def classify(self, texts, second_texts=None, batch_size=32):
         """Classify texts, or pairs of texts.
@@ -226,22 +211,13 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
     head_name = "text_number"
     verbs = (verbs.RATE,)
     config_arguments = ("dropout",)
+    inputs_of, outputs_of = _text_inputs, _text_outputs
 
     def __init__(self, backbone, preprocessor=None, dropout=0.1, **kwargs):
         head = {"num_classes": 1, "dropout": dropout}
         super().__init__(
             backbone, preprocessor, {"text_number": head}, **kwargs
         )
-        self.dropout = dropout
-
-    def inputs_of(self, backbone):
-        return _text_inputs(backbone)
-
-    def outputs_of(self, inputs):
-        return self.heads["text_number"](self.backbone.text_tower(inputs)[-1])
-
-    def label_words(self):
-        return "numbers (batch,)"
 
     def rate(self, texts, second_texts=None, batch_size=32):
         """Rate texts, or pairs of texts, with a number.
@@ -259,7 +235,7 @@ class BridgeTowerTextRegressor(BridgeTowerTask):
         """
         sources = [TextPairs(self.needed_preprocessor(), texts, second_texts)]
         numbers = self._run("rate", sources, batch_size)[:, 0]
-        return one_or_all(numbers.tolist(), sources)
+        return verb_inputs.one_or_all(numbers.tolist(), sources)
 
     def default_loss(self):
         return keras.losses.MeanSquaredError(dtype="float32")

@@ -74,9 +74,6 @@ def test_summary(name, tasks):
     lines, task = [], tasks(name)
     task.summary(print_fn=lines.append)
     told = "\n".join(lines)
-    assert f'Preprocessor: "{task.preprocessor.name}"' in told
-    assert ("image size 32" in told) == ("images" in TASKS[name].names)
-    assert ("vocabulary size 261" in told) == ("text" in TASKS[name].names)
     trained = sum(np.prod(w.shape, dtype=int) for w in task.trainable_weights)
     assert f"Trainable params: {trained:,}" in told
     task.summary(print_fn=lines.append, expand_nested=True)

@@ -19,7 +19,7 @@ from keras import ops
 import keras_bridgetower as kbt
 from keras_bridgetower.preprocessing.tf_datasets import make_batches
 from keras_bridgetower.preprocessing.tf_datasets import numbered
-from keras_bridgetower.tasks.fit import steps as training_steps
+from keras_bridgetower.tasks.fit import data_path as training_steps
 
 ROWS, BATCH = 8, 2
 STEPS = ROWS // BATCH

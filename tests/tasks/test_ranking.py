@@ -1,6 +1,7 @@
 """Rankings: the scores of all pairs, cheaply, within bounds, and resumed."""
 
 import gc
+import math
 import pathlib
 import re
 import threading
@@ -22,18 +23,13 @@ from builders import tokenizer
 
 import keras_bridgetower as kbt
 from keras_bridgetower.models.towers import Tower
+from keras_bridgetower.tasks import ranking
 from keras_bridgetower.tasks.inference import Forward
-from keras_bridgetower.tasks.ranking import rank as ranking
-from keras_bridgetower.tasks.ranking import storage as block_cache
-from keras_bridgetower.tasks.ranking.rank import ranking_parts
-from keras_bridgetower.tasks.ranking.rank import shortlisted
-from keras_bridgetower.tasks.ranking.storage import InFile
-from keras_bridgetower.tasks.ranking.storage import InMemory
-from keras_bridgetower.tasks.ranking.storage import Sizes
 
 pytestmark = LONG_ELSEWHERE
 
 TEXTS = ["a red one", "blue", "is it?", "x y z", "q", "hello there", "w"]
+KEY = "ranking.json"
 IMAGES = list(
     np.random.default_rng(0).integers(0, 256, (5, 40, 30, 3)).astype("uint8")
 )
@@ -56,10 +52,18 @@ def ranked(model, images=IMAGES, texts=TEXTS, **kwargs):
     return model.rank(images, texts, batch_size=4, verbose=0, **kwargs)
 
 
+def memory(model, rows, batch_size=4):
+    """Bytes for so many rows of text at a time, and for their work."""
+    with pytest.raises(ValueError, match="at least") as error:
+        ranking.Plan(model, 1, 1, batch_size, 0, again=False)
+    least = int(re.search(r"at least (\d+)", str(error.value))[1])
+    # Two states of float32 for each row: 2 taps of 20 tokens or 17 patches.
+    return least + 8 * 2 * 16 * (20 * (rows - 1) - 17)
+
+
 def small(model):
     """Memory for two pictures and two texts at a time."""
-    sizes = Sizes(model, 4, 0)
-    return sizes.work + 2 * 4 * sizes.text
+    return memory(model, rows=4)
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +79,8 @@ def test_rank_is_the_score_of_every_pair(task, scores):
     assert found.shape == (5, 7) and found.dtype == np.float32
     assert difference(found, scores) <= 1e-5
     # The same where blocks are small and texts wait in a file.
-    plan = Sizes(task, 4, small(task)).plan(5, 7, again=False)
-    assert (plan.pictures, plan.texts, plan.texts_in) == (2, 2, InFile)
+    plan = ranking.Plan(task, 5, 7, 4, small(task), again=False)
+    assert (plan.pictures, plan.texts, plan.all_texts) == (2, 2, False)
     found = ranked(task, max_memory=small(task))
     assert difference(found, scores) <= 1e-5
     assert ranked(task, IMAGES[0], TEXTS[1]).shape == (1, 1)
@@ -85,19 +89,14 @@ def test_rank_is_the_score_of_every_pair(task, scores):
 @FASTEST
 def test_few_sizes_are_compiled(task):
     """However many texts and pictures the calls of a server have."""
-    ample = Sizes(task, 4, 2**30)
     plans = [
-        ample.plan(pictures, texts, again=False)
+        ranking.Plan(task, pictures, texts, 4, 2**30, again=False)
         for pictures in range(1, 41)
         for texts in range(1, 101)
     ]
     assert len({plan.pictures for plan in plans}) <= 6
     assert len({plan.texts for plan in plans}) <= 8
-    assert {plan.texts_in for plan in plans} == {InMemory}
-    # Where memory is short, its limit is the one size there is.
-    sizes = Sizes(task, 4, small(task))
-    plans = [sizes.plan(9, texts, again=False) for texts in range(3, 99)]
-    assert {plan.texts for plan in plans} == {2}
+    assert all(plan.all_texts for plan in plans)
 
 
 def test_top_matches(task, scores):
@@ -131,7 +130,9 @@ def protocol(scores, images, texts, k):
 
 
 @pytest.mark.parametrize("memory", ["ample", "small"])
-def test_shortlist(task, scores, memory):
+def test_shortlist(task, scores, memory, monkeypatch):
+    # As where similarities are sorted in pieces.
+    monkeypatch.setattr(ranking, "_SORTED", 14)
     x = task.preprocessor({"images": IMAGES + IMAGES[:2], "text": TEXTS})
     text = {k: x[k] for k in task.backbone.text_tower.input}
     # By the layers, not by what the ranking compiles.
@@ -142,7 +143,7 @@ def test_shortlist(task, scores, memory):
         {"text": array(text[-1])[:, 0], "image": projected[-1][:, 0]}
     )
     unit = {name: array(value) for name, value in unit.items()}
-    values = {"ample": {}, "small": {"max_memory": small(task)}}[memory]
+    values = {} if memory == "ample" else {"max_memory": small(task)}
     for k in (1, 3):
         expected = protocol(scores, unit["image"], unit["text"], k)
         found = ranked(task, shortlist=k, **values)
@@ -166,18 +167,9 @@ def test_match_probabilities(objective):
     np.testing.assert_allclose(found, shares[..., -1].T, atol=1e-5)
 
 
-def test_shortlisted_in_pieces(monkeypatch):
-    rng = np.random.default_rng(0)
-    images, texts = rng.normal(size=(20, 4)), rng.normal(size=(30, 4))
-    whole = shortlisted(images, texts, 3)
-    assert (whole.sum(1) >= 3).all() and (whole.sum(0) >= 3).all()
-    monkeypatch.setattr("keras_bridgetower.tasks.ranking.rank._SORTED", 50)
-    assert (shortlisted(images, texts, 3) == whole).all()
-
-
 @pytest.mark.parametrize("shortlist", [None, 2])
 def test_towers_run_once_for_each_item(shortlist, task, monkeypatch):
-    parts = ranking_parts(task)
+    parts = ranking.ranking_parts(task)
     names = {getattr(parts, n): n for n in ("text", "image", "pairs")}
     passes = {name: 0 for name in names.values()}
     run, tower = Forward.__call__, Tower.call
@@ -195,32 +187,14 @@ def test_towers_run_once_for_each_item(shortlist, task, monkeypatch):
     monkeypatch.setattr(Forward, "__call__", counted)
     monkeypatch.setattr(Tower, "call", watched)
     # A batch of one, so that a call is a pass.
-    sizes = Sizes(task, 1, 0)
     task.rank(
-        IMAGES[:3],
-        TEXTS[:4],
+        *(IMAGES[:3], TEXTS[:4], None, shortlist),
         batch_size=1,
-        shortlist=shortlist,
-        max_memory=sizes.work + 2 * (sizes.image + sizes.text),
+        max_memory=memory(task, 3, 1),
         verbose=0,
     )
     assert passes["text"] == 4 and passes["image"] == 3
     assert (passes["pairs"] == 12) == (shortlist is None)
-
-
-def interrupted(model, folder, after, monkeypatch, **kwargs):
-    """Stop a ranking in the middle of its block number `after`."""
-    save = block_cache.BlockCache.save
-
-    def stop(self, block, scores):
-        if block == after:
-            raise KeyboardInterrupt
-        save(self, block, scores)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(block_cache.BlockCache, "save", stop)
-        with pytest.raises(KeyboardInterrupt):
-            ranked(model, cache_dir=folder, **kwargs)
 
 
 @pytest.mark.parametrize("shortlist", [None, 2])
@@ -228,20 +202,26 @@ def test_an_interrupted_ranking_goes_on(shortlist, task, tmp_path, monkeypatch):
     values = dict(shortlist=shortlist, max_memory=small(task))
     whole = ranked(task, cache_dir=tmp_path / "whole", **values)
     np.testing.assert_array_equal(ranked(task, **values), whole)
-    folder = tmp_path / "part"
-    interrupted(task, folder, 1, monkeypatch, **values)
-    assert [p.name for p in sorted(folder.iterdir())] == [
-        "block_000000.npy",
-        "ranking.json",
-    ]
+    folder, save = tmp_path / "part", ranking.BlockCache.save
+
+    def stop(self, block, scores):
+        if block == 1:
+            raise KeyboardInterrupt
+        save(self, block, scores)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ranking.BlockCache, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            ranked(task, cache_dir=folder, **values)
+    files = sorted(path.name for path in folder.iterdir())
+    assert files == ["block_000000.npy", "ranking.json"]
     # What a kill in the middle of writing would leave is not read.
     (folder / "block_000001.part").write_bytes(b"half")
-    blocks = []
-    scored = ranking._Blocks.scores
+    blocks, scored = [], ranking._Blocks.scores
 
-    def watched(self, rows):
+    def watched(self, rows, bar):
         blocks.append(rows.start)
-        return scored(self, rows)
+        return scored(self, rows, bar)
 
     monkeypatch.setattr(ranking._Blocks, "scores", watched)
     again = ranked(task, cache_dir=folder, **values)
@@ -257,42 +237,33 @@ def test_a_cache_of_something_else_is_refused(task, tmp_path):
     folder = tmp_path / "cache"
     ranked(task, cache_dir=folder)
     for images, texts, values, name in (
-        (IMAGES[1:] + IMAGES[:1], TEXTS, {}, "differs in pictures"),
-        (IMAGES, TEXTS[::-1], {}, "differs in texts"),
-        (IMAGES, TEXTS, {"shortlist": 2}, "differs in shortlist"),
-        (IMAGES, TEXTS, {"max_memory": small(task)}, "differs in block"),
+        (IMAGES[1:] + IMAGES[:1], TEXTS, {}, "pictures"),
+        (IMAGES, TEXTS[::-1], {}, "texts"),
+        (IMAGES, TEXTS, {"shortlist": 2}, "shortlist"),
+        (IMAGES, TEXTS, {"max_memory": small(task)}, "block"),
     ):
         with pytest.raises(ValueError, match=f"`cache_dir` must be.*{name}"):
             ranked(task, images, texts, cache_dir=folder, **values)
     bias = task.heads["itm"].output_dense.bias
     saved = array(bias)
     bias.assign(saved + 1)
-    with pytest.raises(ValueError, match="differs in weights"):
+    with pytest.raises(ValueError, match="weights"):
         ranked(task, cache_dir=folder)
     bias.assign(saved)
-    ranked(task, cache_dir=folder)
-    (folder / "ranking.json").write_text("{")
-    with pytest.raises(ValueError, match="unreadable"):
-        ranked(task, cache_dir=folder)
-
-
-def test_a_damaged_block_is_refused(task, tmp_path):
-    ranked(task, cache_dir=tmp_path)
-    (block,) = tmp_path.glob("*.npy")
-    block.write_bytes(block.read_bytes()[:-4])
-    with pytest.raises(ValueError, match="damaged.*block_000000.npy"):
-        ranked(task, cache_dir=tmp_path)
+    for file, content in (("block_000000.npy", b"\x93NUM"), (KEY, b"[1]")):
+        (folder / file).write_bytes(content)
+        with pytest.raises(ValueError, match=f"damaged.*{file}"):
+            ranked(task, cache_dir=folder)
 
 
 @pytest.mark.parametrize(
     "values, message",
     [
-        (dict(images=[]), "`images` must hold at least one"),
-        (dict(texts=[]), "`texts` must hold at least one"),
-        (dict(top_k=0), "`top_k` must be an integer from 1.*top_k=0"),
-        (dict(shortlist=0), "Received: shortlist=0"),
-        (dict(shortlist=1.5), "Received: shortlist=1.5"),
-        (dict(max_memory=1000), "`max_memory` must be at least.*=1000"),
+        (dict(images=[]), "`images`"),
+        (dict(texts=[]), "`texts`"),
+        (dict(top_k=0), "`top_k`"),
+        (dict(shortlist=0), "`shortlist`"),
+        (dict(max_memory=1000), "`max_memory`"),
         (dict(images=["/no/such.png"]), "/no/such.png"),
     ],
 )
@@ -302,7 +273,7 @@ def test_rankings_that_are_refused(values, message, task):
 
 
 def test_a_shortlist_needs_contrastive_heads():
-    with pytest.raises(ValueError, match="without contrastive.*shortlist=2"):
+    with pytest.raises(ValueError, match="`shortlist`"):
         ranked(retrieval(), shortlist=2)
 
 
@@ -324,11 +295,12 @@ def rank_and_watch_memory():
         ),
     )
     images = [np.full((8, 8, 3), i, "uint8") for i in range(240)] * 2
-    sizes = Sizes(model, 16, 0)
-    bound = sizes.work + 24 * sizes.image
-    plan = Sizes(model, 16, bound).plan(len(images), 1, again=False)
+    # Of one text, and 12 pictures of 2 taps and 65 patches of 256.
+    bound = memory(model, 1, 16) + 8 * 2 * 16 * 17
+    bound += 8 * 2 * 256 * (11 * 65 - 8)
+    plan = ranking.Plan(model, len(images), 1, 16, bound, again=False)
     assert 1 < plan.pictures <= 16
-    assert len(images) * sizes.image > 2 * bound
+    assert len(images) * 4 * math.prod(plan.image_shape) > 2 * bound
 
     def rank(count):
         return model.rank(

@@ -26,7 +26,7 @@ from builders import vqa
 
 import keras_bridgetower as kbt
 from keras_bridgetower.preprocessing.retrieval import as_image_ids
-from keras_bridgetower.tasks.ranking.rank import ranking_parts
+from keras_bridgetower.tasks.ranking import ranking_parts
 
 IMAGE = np.full((20, 30, 3), 200, "uint8")
 IDS = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]

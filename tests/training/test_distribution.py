@@ -23,7 +23,7 @@ from keras_bridgetower.backend import devices
 from keras_bridgetower.distribution import on_jax
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.models.bridges import BRIDGES
-from keras_bridgetower.tasks.fit.steps import Steps
+from keras_bridgetower.tasks.fit.data_path import Steps
 from keras_bridgetower.training.optim.schedules import WarmupPolynomial
 
 RUN = pathlib.Path(__file__).parent.parent / "distribution_run.py"

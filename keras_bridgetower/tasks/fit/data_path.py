@@ -3,9 +3,9 @@
 1. `validation_split` separates the last rows of arrays (`split`).
 2. Arrays, lists and columns of tables become batches (`make_batches`), with
    `shuffle` in a new order in each epoch (`Shuffled`). All other data must
-   be batches already (`check_source`).
-3. Batches are checked: their axis of samples, the inputs and the labels of
-   the task and, without a preprocessor, their values (`batch_checks`).
+   be batches already (`prepared`).
+3. Batches are checked: their labels and, without a preprocessor, their values
+   (`batch_checks`).
 4. If several processes train together, each takes its rows of every batch
    (`Replicas.divided`). In training it must be able to pair them
    (`check_partners`).
@@ -25,22 +25,22 @@ and `reading` the last one.
 
 import collections.abc
 import contextlib
-import functools
+import logging
 import math
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_bridgetower.backend import devices
 from keras_bridgetower.backend.keras_private.training import closed_after
 from keras_bridgetower.backend.keras_private.training import read_again
-from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
+from keras_bridgetower.objectives.losses import VQALoss
 from keras_bridgetower.preprocessing import tf_datasets
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.tf_graph import typed_errors
 from keras_bridgetower.tasks.fit import batch_checks
-from keras_bridgetower.tasks.fit.steps import Shuffled
 
 # The default of Keras.
 BATCH_SIZE = 32
@@ -65,12 +65,10 @@ def for_training(task, steps, data, validation, batch_size, shuffle, given):
         ValueError: data that do not fit the task or each other.
     """
     arrays = isinstance(data[0], dict)
-    check_choice("shuffle", shuffle, (None, True, False))
     if shuffle and not arrays:
         raise ValueError(
-            "`shuffle=True` needs `x` as a dict of arrays or lists; shuffle a "
-            "dataset before it is batched. "
-            f"Received: x of type {type(data[0]).__name__}"
+            "`shuffle=True` needs `x` as a dict of arrays; shuffle a dataset "
+            f"before it is batched. Received: x of type {type(data[0])}"
         )
     validation_data, share = validation
     _check_validation(validation_data, share, given)
@@ -116,10 +114,7 @@ def reading(task, source, class_weight=None):
     Yields:
         The source as Keras takes it.
     """
-    with (
-        typed_errors(),
-        closed_after(task, source, class_weight) as source,
-    ):
+    with typed_errors(), closed_after(task, source, class_weight) as source:
         yield source
 
 
@@ -130,16 +125,16 @@ def _check_validation(validation_data, share, given):
             "`validation_split` must be left out with `validation_data`. "
             f"Received: validation_split={share} and validation_data"
         )
-    data, arrays = validation_data, share
-    if data is not None:
-        x = data[0] if isinstance(data, (tuple, list)) else data
+    arrays = share
+    if validation_data is not None:
+        x, *_ = keras.utils.unpack_x_y_sample_weight(validation_data)
         arrays = isinstance(x, dict)
     size = given.get("validation_batch_size")
     if size is not None and not arrays:
         raise ValueError(
             "`validation_batch_size` must be left out unless arrays are "
             f"validated on. Received: validation_batch_size={size} with "
-            f"validation_data of type {type(data).__name__}"
+            f"validation_data of type {type(validation_data).__name__}"
         )
 
 
@@ -182,19 +177,14 @@ def prepared(
             tf_datasets.sliceable(x), y, weights, int(size), order, least
         )
         if task.preprocessor is None:
-            batch_checks.check_names(task, x)
             batch_checks.check_values(task, x, y)
         x = batches
-    else:
-        _check_source(x, y)
-        given = {"y": y, "sample_weight": sample_weight}
-        for name, value in {**given, "batch_size": batch_size}.items():
-            if value is not None:
-                raise ValueError(
-                    f"`{name}` must be None unless `x` is a dict of arrays or "
-                    f"lists: batches have their own. Received: {name} besides "
-                    f"x of type {type(x).__name__}"
-                )
+    elif any(v is not None for v in (y, sample_weight, batch_size)):
+        raise ValueError(
+            "`y`, `sample_weight` and `batch_size` must be None unless `x` is "
+            "a dict of arrays; batches are `(x, y, sample_weight)`. "
+            f"Received: x of type {type(x).__name__}"
+        )
     if tf_datasets.is_dataset(x):
         batch_checks.check_batches(task, x, **checked)
     x = devices.current().divided(x, steps is not None)
@@ -203,8 +193,9 @@ def prepared(
     if steps is not None:
         batch_checks.check_partners(task, x)
     if _reads_step(task):
-        first = functools.partial(_first, steps)
-        x = tf_datasets.numbered(x, first, devices.current().draw_number)
+        x = tf_datasets.numbered(
+            x, lambda: _first(steps), devices.current().draw_number
+        )
     return tf_datasets.untuned(tf_datasets.mapped(x, task.preprocess_samples))
 
 
@@ -223,7 +214,7 @@ def _prepared_source(task, source, steps, checked):
     def prepare(batch, number):
         x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
         if isinstance(x, dict):
-            batch_checks.check_arrays(task, x, y, **checked)
+            batch_checks.check_batch(task, y, **checked)
             batch_checks.check_lists_of_pictures(task, x)
         made = prepared_batch(task, x, y, weights, number)
         # Keras rejects tensors of another library than the backend's.
@@ -241,18 +232,13 @@ def _prepared_source(task, source, steps, checked):
 
     if isinstance(source, keras.utils.PyDataset):
         return _Prepared(source, of_epoch)
-    # A torch `DataLoader` raises an error if its length is unknown.
-    with contextlib.suppress(TypeError):
-        return _Prepared(_InOrder(source), of_epoch)
     if checked.get("class_weight"):
         raise ValueError(
-            "`class_weight` needs arrays, a dataset or batches of a known "
-            "number; or let batches be `(x, y, sample_weight)`. Received: x "
-            f"of type {type(source).__name__}"
+            "`class_weight` needs arrays or a dataset; or let batches be "
+            f"`(x, y, sample_weight)`. Received: x of type {type(source)}"
         )
-    if isinstance(source, collections.abc.Iterator):
-        return each()
-    return read_again(each)
+    once = isinstance(source, collections.abc.Iterator)
+    return each() if once else read_again(each)
 
 
 def prepared_batch(task, x, y=None, sample_weight=None, number=0):
@@ -352,24 +338,6 @@ def _check_epochs(x, steps, given):
         )
 
 
-def _check_source(source, y):
-    """Reject rows, arrays and tables, which are not batches."""
-    values = (str, bytes, list, tuple, collections.abc.Mapping)
-    if (
-        isinstance(source, collections.abc.Iterable)
-        and not isinstance(source, values)
-        and not hasattr(source, "__array__")
-    ):
-        return
-    swapped = " `x` and `y` are swapped." if isinstance(y, dict) else ""
-    raise ValueError(
-        "`x` must be a dict of arrays or lists, one row for each sample, or an "
-        "iterable of batches of these; of rows make columns, such as "
-        f"`{{'text': [row['text'] for row in rows]}}`.{swapped} "
-        f"Received: x of type {type(source).__name__}"
-    )
-
-
 class _Prepared(keras.utils.PyDataset):
     """Batches of another `PyDataset`, prepared when they are read."""
 
@@ -395,22 +363,104 @@ class _Prepared(keras.utils.PyDataset):
         self._source.on_epoch_end()
 
 
-class _InOrder(keras.utils.PyDataset):
-    """Batches of an iterable that can be read again from its start.
+_LOG = logging.getLogger(__name__)
+# The loss of an untrained head, which gives every answer the logit 0.
+_UNTRAINED = {
+    VQALoss: lambda answers: answers * math.log(2),
+    keras.losses.SparseCategoricalCrossentropy: math.log,
+}
 
-    Keras requests one batch after the other; the first one starts it anew.
+
+class Steps(keras.callbacks.Callback):
+    """Tracks the number of training steps at the start of an epoch.
+
+    Random draws for a step then depend on a seed and the step alone, so that
+    a continued run draws as one that was never interrupted.
+
+    Args:
+        optimizer: the model's optimizer, which counts its steps; or None.
+
+    Attributes:
+        weighted: bool, whether rows have weights, and so the loss.
     """
 
-    def __init__(self, source):
+    def __init__(self, optimizer):
         super().__init__()
-        self._source, self._count = source, len(source)
-        self._batches = None
+        self.weighted = False
+        self._optimizer = optimizer
+        self._epochs = 0
+        self.first = self._steps_taken()
 
-    @property
-    def num_batches(self):
-        return self._count
+    def on_epoch_end(self, epoch, logs=None):
+        devices.current().check_order()
+        self._epochs += 1
+        if self._epochs == 1 and not self.weighted:
+            warn_if_worse_than_untrained(self.model, (logs or {}))
 
-    def __getitem__(self, index):
-        if index == 0:
-            self._batches = iter(self._source)
-        return next(self._batches)
+    def on_epoch_begin(self, epoch, logs=None):
+        # Not counted from batch to batch: a callback may have restored a run,
+        # and the last of several steps in one execution may be missing.
+        self.first = self._steps_taken()
+
+    def _steps_taken(self):
+        if self._optimizer is None:
+            return 0
+        # `iterations` are updates, each perhaps of several steps, and one may
+        # have begun: "batches" counts those where `tf.distribute` accumulates.
+        # An optimizer may hold another, with a count of its own.
+        counts = [
+            v
+            for v in self._optimizer.variables
+            if v.name in ("iteration", "batches")
+        ]
+        return max(int(ops.convert_to_numpy(count)) for count in counts)
+
+
+class Shuffled:
+    """Draws a new order of the rows in each epoch.
+
+    Args:
+        count: int, of the rows.
+        steps: `Steps`.
+    """
+
+    def __init__(self, count, steps):
+        self.count = count
+        self.steps = steps
+        # `keras.utils.set_random_seed` decides it, as all that Keras draws.
+        seed = np.random.randint(2**31)
+        # All processes of a run need one order, so they use that of the first.
+        self.seed = int(devices.current().gather_text(str(seed))[0])
+
+    def __call__(self):
+        rng = np.random.default_rng([self.seed, self.steps.first])
+        return rng.permutation(self.count).astype("int64")
+
+
+def warn_if_worse_than_untrained(task, logs):
+    """Warn if the first epoch's loss is far worse than that of no training.
+
+    Soft scores and ids do not name their class. If they were made for another
+    list than the task's, and came without names, only the loss shows it.
+
+    Args:
+        task: the task.
+        logs: dict, what Keras logged of its first epoch.
+    """
+    kind = type(getattr(task, "loss", None))
+    penalized = any(
+        getattr(w, "regularizer", None) for w in task.trainable_variables
+    )
+    if kind not in _UNTRAINED or not task.class_names or penalized:
+        return
+    found = float(logs.get("loss", 0))
+    start = _UNTRAINED[kind](len(task.class_names))
+    if found > 1.5 * start:
+        _LOG.warning(
+            "The loss of the first epoch, %.1f, is far above the %.1f of a "
+            "head that knows nothing. Either the learning rate is too high, or "
+            "the ids or the columns of scores in `y` are not in the order of "
+            "`task.class_names`. Strings in `y` are found by their names.",
+            found,
+            start,
+        )

@@ -102,7 +102,7 @@ def ranking(saved, contender, cached=True):
     from keras import ops
 
     import keras_bridgetower as kbt
-    from keras_bridgetower.tasks.ranking.rank import ranking_parts
+    from keras_bridgetower.tasks.ranking import ranking_parts
 
     task = kbt.BridgeTowerRetrieval.from_preset(
         str(saved.path("checkpoint")), dtype=contender.dtype

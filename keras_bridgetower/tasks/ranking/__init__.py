@@ -1,1 +1,0 @@
-"""Ranks all images for all texts with little memory."""
