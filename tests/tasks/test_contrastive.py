@@ -4,20 +4,15 @@ import keras
 import numpy as np
 import pytest
 from builders import FASTEST
-from builders import SIDE
 from builders import array
-from builders import backbone
-from builders import bert
 from builders import contrastive
 from builders import difference
 from builders import eager
 from builders import fast
 from builders import features
-from builders import moved
 from builders import randomise
 from builders import raw
 from builders import slow_on
-from builders import tokenizer
 from PIL import Image
 
 import keras_bridgetower as kbt
@@ -119,23 +114,8 @@ def test_nothing_runs_that_is_not_read(monkeypatch):
 
 
 def test_two_way_knows_no_pairs(models):
-    with pytest.raises(ValueError, match="one by one.*ways='two_way'"):
+    with pytest.raises(ValueError, match="`images` and `texts` together"):
         models["two_way"].embed(IMAGE, "a")
-
-
-@slow_on("jax")
-def test_bert_reads_segments():
-    preprocessor = kbt.BridgeTowerContrastivePreprocessor(
-        tokenizer(),
-        kbt.BridgeTowerImageConverter(SIDE),
-        features=("images", "token_ids", "padding_mask", "segment_ids"),
-    )
-    towers = backbone(text_encoder=bert(layers=2))
-    model = fast(kbt.BridgeTowerContrastive(towers, preprocessor, 8))
-    texts = ["is it red?", "why?"]
-    states = model.backbone.text_tower(preprocessor.text_features(texts))
-    expected = model.heads["itc"]({"text": states[-1][:, 0]})["text"]
-    assert difference(model.embed(texts=texts), expected) <= 1e-5
 
 
 @pytest.mark.parametrize("ways", KINDS)
@@ -188,15 +168,6 @@ def test_a_step_of_fit_leaves_the_scale_in_its_limits(rate):
     assert min(abs(scale - limit) for limit in limits) <= 1e-6
 
 
-@slow_on("jax")
-def test_what_the_two_way_loss_does_not_read_stays():
-    x, _ = raw(4)
-    model = eager(contrastive("two_way"))
-    changed = moved(model, lambda: model.fit(x, batch_size=4, verbose=0))
-    assert changed == {w.path for w in model.trainable_weights}
-    assert not any(path.startswith("fusion/") for path in changed)
-
-
 @slow_on("tensorflow", "jax")
 def test_as_a_vector_store_calls_it(asked):
     embedder = kbt.BridgeTowerEmbedder(asked, batch_size=2)
@@ -217,17 +188,13 @@ def test_as_a_vector_store_calls_it(asked):
 
 
 @FASTEST
-@pytest.mark.parametrize(
-    "wrong", ["abc", b"abc", 3, None, iter("abc"), {"a": 1}]
-)
+@pytest.mark.parametrize("wrong", ["abc", b"abc", 3, None, {"a": 1}])
 def test_an_embedder_takes_lists(wrong, asked):
     embedder = kbt.BridgeTowerEmbedder(asked)
     pairs = embedder.embed_image_text_pairs
     for call in (embedder.embed_documents, lambda x: pairs(x, [IMAGE])):
-        with pytest.raises(ValueError, match="`texts` must be a list; use `em"):
+        with pytest.raises(ValueError, match="`texts` must be a list"):
             call(wrong)
     for call in (embedder.embed_images, lambda x: pairs(["a"], x)):
-        with pytest.raises(ValueError, match="`images` must be a list; put a"):
+        with pytest.raises(ValueError, match="`images` must be a list"):
             call(wrong)
-    with pytest.raises(ValueError, match="`images` must be a list; put a"):
-        embedder.embed_images(IMAGE)

@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-import PIL.Image
 import pytest
 import tensorflow as tf
 from builders import FASTEST
@@ -17,9 +16,7 @@ from builders import tokenizer
 from keras import ops
 
 import keras_bridgetower as kbt
-from keras_bridgetower.preprocessing.tf_datasets import make_batches
-from keras_bridgetower.preprocessing.tf_datasets import numbered
-from keras_bridgetower.tasks.fit import data_path as training_steps
+from keras_bridgetower.tasks.fit.data_path import Steps
 
 ROWS, BATCH = 8, 2
 STEPS = ROWS // BATCH
@@ -76,26 +73,20 @@ def dataset(rows=ROWS):
     return tf.data.Dataset.from_tensor_slices(data(rows)).batch(BATCH)
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.slow)])
 @slow_on("tensorflow")
-def test_equal_fits_are_equal_to_the_bit(task, times):
-    losses, weights = [], []
-    for x in times * (data(), dataset()):
-        sizes = {"batch_size": BATCH, "shuffle": False}
-        if not isinstance(x, dict):
-            sizes = {}
-        history = (
-            fresh(task)
-            .fit(x, epochs=2, validation_data=dataset(4), verbose=0, **sizes)
-            .history
-        )
-        losses.append(history)
-        weights.append(task.get_weights())
-    for other in losses[1:]:
-        assert other == losses[0]
-    for other in weights[1:]:
-        for a, b in zip(other, weights[0], strict=True):
-            np.testing.assert_array_equal(a, b)
+def test_equal_fits_are_equal_to_the_bit(task):
+    found = []
+    for x, sizes in (
+        (data(), {"batch_size": BATCH, "shuffle": False}),
+        (dataset(), {}),
+    ):
+        given = dict(epochs=2, validation_data=dataset(4), verbose=0, **sizes)
+        history = fresh(task).fit(x, **given).history
+        found.append((history, task.get_weights()))
+    (losses, weights), (other_losses, other_weights) = found
+    assert losses == other_losses
+    for a, b in zip(weights, other_weights, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @slow_on("tensorflow")
@@ -176,16 +167,6 @@ def test_shuffled_arrays(task):
 
 
 @FASTEST
-def test_what_cannot_be_shuffled(task):
-    with pytest.raises(ValueError, match="needs `x` as a dict.*Received: x"):
-        fresh(task).fit(dataset(), shuffle=True)
-    one = {"images": PIL.Image.new("RGB", (8, 8)), "text": "a?"}
-    for values in ({"shuffle": True}, {"validation_split": 0.5}):
-        with pytest.raises(ValueError, match="several samples.*Image"):
-            task.fit(one, **values)
-
-
-@FASTEST
 def test_parts_of_lists(task):
     made = fresh(task).preprocessor
     values = dict(batch_size=BATCH, verbose=0)
@@ -195,22 +176,20 @@ def test_parts_of_lists(task):
     assert sorted(made.taken()) == [0, 1, 2]
     with pytest.raises(ValueError, match="at least one sample"):
         task.fit(data(), validation_split=1.0, **values)
-    with pytest.raises(ValueError, match="needs `x` as a dict"):
-        task.fit(dataset(), validation_split=0.5)
+    for refused in ({"validation_split": 0.5}, {"shuffle": True}):
+        with pytest.raises(ValueError, match="needs `x` as a dict"):
+            task.fit(dataset(), **refused)
 
 
 @FASTEST
 @pytest.mark.parametrize(
     "given, message",
     [
-        (
-            {"validation_split": 0.5, "validation_data": dataset},
-            "`validation_split` must be left out.*=0.5 and validation_data",
-        ),
-        ({"validation_batch_size": 4}, "_batch_size=4 with .* type NoneType"),
+        ({"validation_split": 0.5, "validation_data": dataset}, "_split` must"),
+        ({"validation_batch_size": 4}, "_batch_size` must"),
         (
             {"validation_batch_size": 4, "validation_data": dataset},
-            "_batch_size=4 with validation_data of type _BatchDataset",
+            "_batch_size` must",
         ),
     ],
 )
@@ -220,27 +199,18 @@ def test_validation_arguments_without_effect_are_rejected(task, given, message):
         task.fit(data(), verbose=0, **given)
 
 
-@FASTEST
-def test_weights_without_labels():
-    weights = np.arange(ROWS, dtype="float32")
-    given = make_batches(data(), None, weights, BATCH)
-    (x, y, found), *_ = numbered(given)
-    assert set(x) == {"images", "text", "step"} and y is None
-    assert found.numpy().tolist() == [0, 1]
-
-
 def test_accumulated_steps_count_singly():
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=3)
     weight = keras.Variable(np.zeros(2, "float32"))
-    steps = training_steps.Steps(optimizer)
+    steps = Steps(optimizer)
     for _ in range(7):
         optimizer.apply([ops.ones(2)], [weight])
     assert int(array(optimizer.iterations)) == 2
-    assert training_steps.Steps(optimizer).first == 7
+    assert Steps(optimizer).first == 7
     # As of a run that a callback restored, or whose epoch ended within
     # `steps_per_execution`.
     assert steps.first == 0
     steps.on_epoch_begin(1)
     assert steps.first == 7
     scaled = keras.optimizers.LossScaleOptimizer(optimizer)
-    assert training_steps.Steps(scaled).first == 7
+    assert Steps(scaled).first == 7

@@ -3,7 +3,6 @@
 import warnings
 
 import every_task
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -123,13 +122,6 @@ def test_each_tower_runs_once(tasks, monkeypatch):
     assert sorted(runs) == ["image_tower", "text_tower"]
 
 
-def test_dropout_of_the_head():
-    model = kbt.BridgeTowerNLVR2(shallow(), dropout=0.5)
-    made = {k: keras.ops.convert_to_tensor(v) for k, v in inputs().items()}
-    still = array(model(made, training=False))
-    assert difference(model(made, training=True), still) > 0
-
-
 @slow_on("tensorflow", "jax")
 def test_forms_of_entail(tasks):
     judge = tasks["entailment"]
@@ -171,14 +163,13 @@ def test_forms_of_compare(tasks, tmp_path):
     "images, text",
     [
         (BLACK, "a"),
-        ([BLACK], ["a"]),
         ([[BLACK] * 3], ["a"]),
         ([[BLACK, WHITE]], ["a", "b"]),
         ([[BLACK, WHITE]], "a"),
     ],
 )
 def test_pictures_that_are_no_pairs(images, text):
-    with pytest.raises(ValueError, match="2 pictures each.*Received: images"):
+    with pytest.raises(ValueError, match="2 pictures each"):
         every_task.preprocessor("nlvr2")({"images": images, "text": text})
 
 

@@ -9,10 +9,8 @@ import transformers
 from builders import array
 from builders import backbone
 from builders import difference
-from builders import fast
 from builders import features
 from builders import randomise
-from builders import raw
 from builders import slow_on
 
 import keras_bridgetower as kbt
@@ -88,15 +86,6 @@ def test_text_logits_equal_transformers(classes, tmp_path):
     assert difference(ours(inputs, training=False), expected.numpy()) <= 1e-5
 
 
-@pytest.mark.parametrize("name, tower", [("image", "image"), ("text", "text")])
-def test_only_one_tower_is_held_and_trained(name, tower, models):
-    model = models[name]
-    tower = getattr(model.backbone, f"{tower}_tower")
-    (head,) = (model.heads[key] for key in model.heads)
-    expected = {id(w) for w in (*tower.weights, *head.weights)}
-    assert {id(w) for w in model.weights} == expected
-
-
 @slow_on("jax")
 def test_forms_of_classify(models):
     label, shares = models["image"].classify(IMAGE)
@@ -131,15 +120,6 @@ def test_pairs_are_packed_as_roberta_s(models):
     assert mapped["token_ids"].numpy()[0].tolist() == ids.tolist()
 
 
-def test_the_regression_s_loss_is_the_mean_squared_error():
-    model = fast(every_task.make("text_regressor"))
-    x, y = {"text": raw(8)[0]["text"]}, np.array([0.5, 2.0, -1.0, 3.0] * 2)
-    found = model.evaluate(x, y, batch_size=4, verbose=0)
-    error = model.predict(x, batch_size=4, verbose=0)[:, 0] - y
-    expected = (error**2).mean(), np.abs(error).mean()
-    assert found == pytest.approx(expected, rel=1e-5)
-
-
 @pytest.mark.filterwarnings("ignore:Newly initialized in this BridgeTowerImage")
 def test_what_another_task_finds_in_the_preset(models, tmp_path):
     models["text"].save_to_preset(tmp_path / "text")
@@ -157,32 +137,10 @@ def test_what_another_task_finds_in_the_preset(models, tmp_path):
         kbt.BridgeTowerTextClassifier.from_preset("bridgetower_tiny_easy_vqa")
 
 
-@pytest.mark.parametrize(
-    "name, values, message",
-    [
-        ("Image", lambda m: {}, "`labels` must be given.*labels=None"),
-        (
-            "Text",
-            lambda m: {
-                "preprocessor": m["text"].preprocessor,
-                "labels": ["a", "b"],
-            },
-            "the same in both",
-        ),
-        (
-            "Text",
-            lambda m: {"preprocessor": m["image"].preprocessor},
-            "must make the features",
-        ),
-    ],
-)
-def test_values_that_do_not_fit_each_other(name, values, message, models):
-    cls = getattr(kbt, f"BridgeTower{name}Classifier")
-    with pytest.raises(ValueError, match=message):
-        cls(models["text"].backbone, **values(models))
-
-
-def test_inputs_of_preprocessors_are_dicts(models):
-    for name, x in (("image", IMAGE), ("text", ["a"])):
-        with pytest.raises(ValueError, match=f"the key '{name}"):
-            models[name].preprocessor(x)
+def test_values_that_do_not_fit_each_other(models):
+    backbone, cls = models["text"].backbone, kbt.BridgeTowerTextClassifier
+    for name, labels in (("text", ["a", "b"]), ("number", None)):
+        with pytest.raises(ValueError, match="`labels` must be given"):
+            cls(backbone, models[name].preprocessor, labels)
+    with pytest.raises(ValueError, match="must make the features"):
+        cls(backbone, models["image"].preprocessor)

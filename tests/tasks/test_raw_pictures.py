@@ -43,19 +43,11 @@ def forms(tmp_path_factory):
     for i, array in enumerate(arrays):
         paths.append(tmp_path_factory.mktemp("pictures") / f"{i}.png")
         Image.fromarray(array).save(paths[-1])
-    data = [path.read_bytes() for path in paths]
-    names = [str(path) for path in paths]
     return {
+        "strings": [str(path) for path in paths],
         "arrays of two sizes": arrays,
-        "a tuple of arrays": tuple(arrays),
-        "paths": paths,
-        "strings": names,
-        "NumPy strings": [np.str_(name) for name in names],
-        "an array of strings": np.array(names),
         "an array of objects": np.array(paths, object),
-        "PIL": [Image.fromarray(array) for array in arrays],
-        "bytes": data,
-        "BytesIO": [io.BytesIO(of) for of in data],
+        "BytesIO": [io.BytesIO(path.read_bytes()) for path in paths],
         "mixed": [arrays[0], paths[1], Image.fromarray(arrays[2])],
         "tensors": [keras.ops.convert_to_tensor(array) for array in arrays],
     }
@@ -72,18 +64,13 @@ def test_every_form_predicts_the_same(vqa, forms):
         x = {"images": images, "text": texts}
         predicted = vqa.predict(x, verbose=0)
         np.testing.assert_array_equal(predicted, expected, form)
-    for images in (forms["tensors"], forms["PIL"], forms["BytesIO"]):
+    for images in (forms["tensors"], forms["mixed"], forms["BytesIO"]):
         assert vqa.answer(images, texts) == answers
-    tensor = keras.ops.convert_to_tensor(
-        np.stack(forms["a tuple of arrays"][:2])
-    )
     # As many rows: a batch of another size may differ in the last digit.
+    tensor = keras.ops.convert_to_tensor(np.stack(forms["tensors"][:2]))
     assert vqa.answer(tensor, texts[:2]) == vqa.answer(
         forms["strings"][:2], texts[:2]
     )
-    single = vqa.answer(tensor[0], ASKED)
-    for text in (np.array(ASKED), np.str_(ASKED)):
-        assert vqa.answer(tensor[0], text) == single
 
 
 @slow_on("tensorflow")
@@ -103,55 +90,29 @@ def test_a_missing_file_is_named_by_its_row_in_the_data(vqa, forms, as_column):
             call()
 
 
-GOOD = np.zeros((2, 40, 30, 3), "uint8")
-TWICE = [ASKED] * 2
+GOOD = {"images": np.zeros((2, 40, 30, 3), "uint8"), "text": [ASKED] * 2}
 
 
 @FASTEST
 @pytest.mark.parametrize(
-    "images, texts, y, told",
+    "x, y, told",
     [
-        (["/no/a.png"] * 2, TWICE, None, r"`images\[0\]` must be a readable"),
-        ([b"/no/a.png"] * 2, TWICE, None, r"`images\[0\]` must be an encoded"),
-        (GOOD, [ASKED, " "], None, r"`text` must not be empty.*text\[1\]"),
-        (GOOD, TWICE, ["blue", "blau"], r"`y` must hold ids.*y='blau'$"),
+        ({"images": ["/no/a.png"] * 2}, ANSWERS, r"`images\[0\]`"),
+        ({"text": [ASKED, " "]}, ANSWERS, r"text\[1\]"),
+        ({}, ["blue", "blau"], "y='blau'$"),
     ],
 )
-def test_errors_are_those_of_the_preprocessor(images, texts, y, told, vqa):
-    x = {"images": images, "text": texts}
-    calls = [
-        lambda: vqa.fit(x, y or ANSWERS, verbose=0),
-        lambda: vqa.evaluate(x, y or ANSWERS, verbose=0),
-        lambda: vqa.fit(
-            {"images": GOOD, "text": TWICE},
-            ANSWERS,
-            validation_data=(x, y or ANSWERS),
-            verbose=0,
-        ),
-    ]
-    if y is None:
-        calls += [
-            lambda: vqa.answer(images, texts),
-            lambda: vqa.predict(x, verbose=0),
-        ]
-    for call in calls:
+def test_errors_are_those_of_the_preprocessor(x, y, told, vqa):
+    x = GOOD | x
+    for call in (
+        lambda: vqa.fit(x, y, verbose=0),
+        lambda: vqa.evaluate(x, y, verbose=0),
+        lambda: vqa.fit(GOOD, ANSWERS, validation_data=(x, y), verbose=0),
+    ):
         with pytest.raises(ValueError, match=told) as caught:
             call()
         assert type(caught.value) is ValueError
         assert len(str(caught.value)) < 600
-
-
-@FASTEST
-def test_layers_alone_raise_plainly(vqa):
-    made, picture = vqa.preprocessor, np.zeros((300, 300, 3), "uint8")
-    for call, told in (
-        (lambda: BridgeTowerImageConverter(32)(picture[..., :2]), "must have"),
-        (lambda: made({"images": picture, "text": ""}), "not be empty"),
-        (lambda: made.tokenizer(""), "not be empty"),
-    ):
-        with pytest.raises(ValueError, match=told) as caught:
-            call()
-        assert "Exception encountered" not in str(caught.value)
 
 
 @FASTEST
@@ -161,13 +122,11 @@ def test_errors_of_others_stay_as_they_are(vqa):
     def fail(x):
         raise ValueError("not ours")
 
-    dataset = tf.data.Dataset.from_tensors(
-        {"images": np.zeros((1, 9, 9, 3), "uint8"), "text": [ASKED]}
-    ).map(
+    dataset = tf.data.Dataset.from_tensors(GOOD).map(
         lambda x: {
             **x,
             "text": tf.ensure_shape(
-                tf.numpy_function(fail, [x["text"]], tf.string), [1]
+                tf.numpy_function(fail, [x["text"]], tf.string), [2]
             ),
         }
     )
@@ -321,25 +280,10 @@ def shapes(outputs):
 
 
 def test_no_rows_of_every_source(by_features):
-    task = kbt.BridgeTowerVQA(
-        by_features.backbone,
-        kbt.BridgeTowerVQAPreprocessor(
-            tokenizer(), BridgeTowerImageConverter(32), UNITS
-        ),
-    )
-    x = every_task.rows(features(batch=2), 0, 0)
-    for model, empty in (
-        (by_features, x),
-        (by_features, dataset(features(batch=2)).take(0)),
-        (task, {"images": [], "text": []}),
-        (task, {"images": np.zeros((0, 40, 30, 3), "uint8"), "text": []}),
-    ):
-        made = model.predict(empty, verbose=0)
+    x = features(batch=2)
+    for empty in (every_task.rows(x, 0, 0), dataset(x).take(0)):
+        made = by_features.predict(empty, verbose=0)
         assert (made.shape, made.dtype) == ((0, 4), "float32")
-    with pytest.raises(ValueError, match="one row for each.*0.*1"):
-        task.predict({"images": [], "text": ["a"]}, verbose=0)
-    with pytest.raises(ValueError, match="must be a dict with the keys"):
-        task.predict({"image": [], "text": []}, verbose=0)
-    for verb in (task.fit, task.evaluate):
+    for verb in (by_features.fit, by_features.evaluate):
         with pytest.raises(ValueError, match="at least one sample"):
-            verb({"images": [], "text": []}, [])
+            verb(every_task.rows(x, 0, 0), LABELS[:0])

@@ -13,8 +13,8 @@ from builders import array
 from builders import difference
 from builders import fast
 from builders import features
+from builders import moved
 from builders import one_layer_each
-from builders import preprocessor
 from builders import randomise
 from builders import raw
 from builders import retrieval
@@ -22,11 +22,9 @@ from builders import shallow
 from builders import slow_on
 from builders import some_everywhere
 from builders import tokenizer
-from builders import vqa
 
 import keras_bridgetower as kbt
 from keras_bridgetower.preprocessing.retrieval import as_image_ids
-from keras_bridgetower.tasks.ranking import ranking_parts
 
 IMAGE = np.full((20, 30, 3), 200, "uint8")
 IDS = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
@@ -37,10 +35,6 @@ def drawing(objective="random_negatives"):
     return kbt.BridgeTowerRetrievalPreprocessor(
         tokenizer(), kbt.BridgeTowerImageConverter(SIDE), objective
     )
-
-
-def contrastive_preprocessor():
-    return every_task.preprocessor("contrastive")
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +87,11 @@ def test_labelled_pairs():
     "objective, y, message",
     [
         ("random_negatives", {"match": [0, 2, 1]}, r"\[0, 2, 1\]"),
-        ("random_negatives", {"match": [0.0, 1, 1]}, "integers. Received"),
-        ("random_negatives", {"match": [0, 1]}, r"y of shape \(2,\), texts of"),
-        ("random_negatives", [0, 1], r"one image id.*y of shape \(2,\)"),
+        ("random_negatives", {"match": [0.0, 1, 1]}, "integers"),
+        ("random_negatives", {"match": [0, 1]}, r"y of shape \(2,\)"),
+        ("random_negatives", [0, 1], r"y of shape \(2,\)"),
         ("hard_negatives", [[0], [1], [2]], r"ids of shape \(3, 1\)"),
-        ("ranking", {"match": [0, 1, 1]}, "must hold image ids.*'ranking'"),
+        ("ranking", {"match": [0, 1, 1]}, "must hold image ids"),
     ],
 )
 def test_labels_that_are_refused(objective, y, message):
@@ -124,26 +118,27 @@ def test_fit(objective, tmp_path):
     x, _ = raw(4)
     values = {"ways": "three_way", **one_layer_each()}
     model = fast(retrieval(objective, 8, **values))
-    before = {w.path: array(w) for w in model.weights}
-    history = model.fit(x, IDS, batch_size=4, verbose=0).history
-    moved = {w.path for w in model.weights if difference(w, before[w.path])}
-    assert moved == {w.path for w in model.trainable_weights}
+    fitted = {}
+
+    def fit():
+        fitted.update(model.fit(x, IDS, batch_size=4, verbose=0).history)
+
+    changed = moved(model, fit)
+    assert changed == {w.path for w in model.trainable_weights}
     ranks = objective.startswith("ranking")
     learning = {"random_negatives": {"itm"}, "hard_negatives": {"itm", "itc"}}
     learning = learning.get(objective, {"rank"})
-    heads = {p.split("_head")[0] for p in moved if "_head/" in p}
+    heads = {p.split("_head")[0] for p in changed if "_head/" in p}
     assert heads == learning
-    assert any("patch_embedding" in p for p in moved)
-    assert any("token_embedding" in p for p in moved)
     names = {"loss", "accuracy"}
     if objective in ("hard_negatives", "ranking_and_matching"):
         other = "rank" if ranks else "itc"
         names = {f"{h}_{m}" for h in ("itm", other) for m in names} | {"loss"}
         # Of equal weight.
-        total = np.add(history["itm_loss"], history[f"{other}_loss"])
-        np.testing.assert_allclose(history["loss"], total, rtol=1e-5)
-    assert set(history) == names
-    assert np.isfinite(list(history.values())).all()
+        total = np.add(fitted["itm_loss"], fitted[f"{other}_loss"])
+        np.testing.assert_allclose(fitted["loss"], total, rtol=1e-5)
+    assert set(fitted) == names
+    assert np.isfinite(list(fitted.values())).all()
     assert model.output.shape == (None, 1 if ranks else 2)
 
     model.save_to_preset(tmp_path / "preset")
@@ -152,47 +147,6 @@ def test_fit(objective, tmp_path):
     assert copy.get_config()["ways"] == "three_way"
     for weight, other in zip(copy.weights, model.weights, strict=True):
         assert difference(weight, other) == 0
-
-
-@slow_on("tensorflow", "jax")
-def test_evaluate():
-    x, _ = raw(4)
-    model = fast(randomise(retrieval("hard_negatives", 8)))
-    names = {"loss"} | {
-        f"{head}_{name}"
-        for head in ("itm", "itc")
-        for name in ("loss", "accuracy")
-    }
-    found = model.evaluate(x, IDS, batch_size=4, verbose=0, return_dict=True)
-    assert set(found) == names
-    # The contrastive loss draws nothing, and is the mean of both directions.
-    made, _ = model.preprocessor(x, y=IDS)
-    parts = ranking_parts(model)
-    text, image = (
-        array(part({k: made[k] for k in names})["embeddings"])
-        for part, names in (
-            (parts.text, ("token_ids", "padding_mask")),
-            (parts.image, ("images",)),
-        )
-    )
-    scores = np.exp(array(model.heads["itc"].logit_scale)) * text @ image.T
-    both = [
-        np.diag(s - np.log(np.exp(s).sum(1, keepdims=True)))
-        for s in (scores, scores.T)
-    ]
-    assert found["itc_loss"] == pytest.approx(-np.mean(both), abs=1e-5)
-
-
-def test_every_backend_tracks_the_same_weights():
-    for objective in OBJECTIVES:
-        model = retrieval(objective, 8)
-        heads = {w.path for w in model.heads.weights}
-        paths = [w.path for w in model.weights]
-        assert heads <= set(paths) and len(paths) == len(set(paths))
-        tower = {w.path for w in model.backbone.weights}
-        assert set(paths) == heads | tower
-        # What is drawn comes from the preprocessor, so there is no state.
-        assert not [v.path for v in model.variables if "seed_gen" in v.path]
 
 
 @pytest.fixture(scope="module")
@@ -237,28 +191,13 @@ def test_equals_transformers(theirs, home):
         assert difference(own, matching[..., 1:]) == 0
 
 
-@slow_on("tensorflow")
-def test_new_heads_are_named(tmp_path):
-    vqa().save_to_preset(tmp_path / "preset")
-    with pytest.warns(UserWarning, match="head `itm`, `rank`"):
-        task = kbt.BridgeTowerRetrieval.from_preset(
-            tmp_path / "preset", objective="ranking"
-        )
-    assert task.preprocessor.objective == "ranking"
-    with pytest.warns(UserWarning, match="head `itm`, `itc`"):
-        kbt.BridgeTowerRetrieval.from_preset(
-            tmp_path / "preset", objective="hard_negatives", projection_dim=8
-        )
-
-
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"objective": "hard_negatives"}, "a width.*projection_dim=None"),
-        ({"objective": "other"}, "Received: objective='other'"),
+        ({"objective": "hard_negatives"}, "`projection_dim`"),
+        ({"objective": "other"}, "objective='other'"),
         ({"projection_dim": 8, "ways": "one_way"}, "ways='one_way'"),
-        ({"preprocessor": drawing(), "objective": "ranking"}, "ve='ranking'"),
-        ({"preprocessor": preprocessor()}, "`preprocessor` must have objecti"),
+        ({"preprocessor": drawing(), "objective": "ranking"}, "`preprocessor`"),
     ],
 )
 def test_values_that_do_not_fit_each_other(values, message):
@@ -266,7 +205,7 @@ def test_values_that_do_not_fit_each_other(values, message):
         kbt.BridgeTowerRetrieval(shallow(), **values)
 
 
-@pytest.mark.parametrize("make", [drawing, contrastive_preprocessor])
-def test_a_batch_of_one_is_warned_about(make):
-    with pytest.warns(UserWarning, match="no negatives"):
-        make()(raw(1)[0], y=[1])
+def test_a_batch_of_one_is_warned_about():
+    for made in (drawing(), every_task.preprocessor("contrastive")):
+        with pytest.warns(UserWarning, match="no negatives"):
+            made(raw(1)[0], y=[1])

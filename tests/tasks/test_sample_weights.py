@@ -191,16 +191,7 @@ def test_metrics_leave_out_rows_of_weight_0(name, shared):
             assert filled[metric] == pytest.approx(whole[metric], abs=1e-6)
 
 
-def test_metrics_of_ones_own_keep_their_counts(shared):
-    task = kbt.BridgeTowerVQA(shared, answers=ANSWERS)
-    task.seen = keras.metrics.Mean("own_loss")
-    task.seen.update_state([1.0, 2.0])
-    weights = np.array([1, 1, 0, 0], "float32")
-    task.compute_metrics(None, SCORES, LOGITS[3], weights)
-    assert float(array(task.seen.count)) == 2
-
-
-@pytest.mark.parametrize("name", ["masked_lm", "hard_negatives", "vqa"])
+@pytest.mark.parametrize("name", ["hard_negatives", "vqa"])
 def test_weights_of_other_shapes_are_refused(name, shared):
     make, y, y_pred, _ = CASES[name]
     task = make(shared)
