@@ -12,6 +12,7 @@ from keras_bridgetower.objectives.losses import VQALoss
 from keras_bridgetower.preprocessing import classification as preprocessing
 from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.presets import verbs
+from keras_bridgetower.tasks.contrastive import pooled
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
@@ -31,6 +32,12 @@ def class_accuracy():
     return keras.metrics.SparseCategoricalAccuracy(
         name="accuracy", dtype="float32"
     )
+
+
+def softmax(logits):
+    """Return the shares of the last axis, as NumPy."""
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
 
 
 def chosen_labels(name, labels, preprocessor):
@@ -77,9 +84,7 @@ class ClassificationTask(BridgeTowerTask):
         Returns:
             float64 array `(batch, classes)`.
         """
-        logits = self._run(name, sources, batch_size).astype("float64")
-        weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        return weights / weights.sum(axis=-1, keepdims=True)
+        return softmax(self._run(name, sources, batch_size).astype("float64"))
 
     def _classified(self, verb, sources, batch_size):
         """Return the best class and all probabilities by name of each row."""
@@ -238,21 +243,14 @@ class BridgeTowerNLVR2(ClassificationTask):
     def outputs_of(self, inputs):
         backbone, images = self.backbone, inputs["images"]
         text = text_states(backbone, inputs)
-        states = backbone.image_tower(
-            ops.reshape(images, (-1, *images.shape[2:]))
-        )
+        images = ops.reshape(images, (-1, *images.shape[2:]))
+        states = backbone.image_tower(images)
         states = [ops.reshape(x, (-1, 2, *x.shape[1:])) for x in states]
-        pooled = [
-            backbone.fusion(
-                text,
-                [x[:, place] for x in states],
-                padding_mask=inputs["padding_mask"],
-                outputs=("pooled",),
-                image_row=row,
-            )["pooled"]
-            for place, row in enumerate(ROWS)
-        ]
-        return self.heads["nlvr2"](ops.concatenate(pooled, axis=-1))
+        both = []
+        for place, row in enumerate(ROWS):
+            image = [x[:, place] for x in states]
+            both.append(pooled(backbone, text, image, inputs, image_row=row))
+        return self.heads["nlvr2"](ops.concatenate(both, axis=-1))
 
     def compare(self, left, right, statements, batch_size=32):
         """Say whether statements about two pictures are true.

@@ -6,7 +6,6 @@ import keras
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.checks import check_count
 from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.models.checks import check_positions
 from keras_bridgetower.models.heads import contrastive_features
@@ -89,25 +88,16 @@ class BridgeTowerContrastive(BridgeTowerTask):
         backbone = self.backbone
         text = text_states(backbone, inputs)
         image = backbone.image_tower(inputs["images"])
-        pooled = None
+        states = [text, image]
         if "fused" in embedding_kinds(self.ways):
-            pooled = backbone.fusion(
-                text,
-                image,
-                padding_mask=inputs["padding_mask"],
-                outputs=("pooled",),
-            )["pooled"]
+            states.append(pooled(backbone, *states, inputs))
         return self.heads["itc"](
-            contrastive_features(
-                backbone.fusion, self.ways, text, image, pooled
-            )
+            contrastive_features(backbone.fusion, self.ways, *states)
         )
 
     def unread_layers(self):
-        fused = "fused" in embedding_kinds(self.ways)
-        return layers_not_read(
-            self.backbone.fusion, ("pooled",) if fused else ()
-        )
+        fused = ("pooled",) if "fused" in embedding_kinds(self.ways) else ()
+        return layers_not_read(self.backbone.fusion, fused)
 
     def loss_inputs(self, y, y_pred):
         scale = self.heads["itc"].logit_scale
@@ -203,10 +193,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
                 verb_inputs.Texts(preprocessor, texts, encode=encode)
             )
         forward = self.inference.cached(
-            kind,
-            lambda: self.inference.forward(
-                "embed", lambda inputs: self._embedded(kind, inputs)
-            ),
+            kind, lambda: self.inference.forward(self._embedded(kind))
         )
         found = self._run(
             "embed", sources, batch_size, repeat=False, forward=forward
@@ -215,21 +202,24 @@ class BridgeTowerContrastive(BridgeTowerTask):
 
     def _encode(self, preprocessor, sequence_length, long_texts):
         """Return the function that encodes texts, or None for the default."""
-        tokenizer = preprocessor.tokenizer
-        if sequence_length is None and long_texts == "warn":
-            return None
-        length = sequence_length
+        tokenizer, length = preprocessor.tokenizer, sequence_length
         if length is None:
+            if long_texts == "warn":
+                return None
             length = tokenizer.sequence_length
         limits = LongTexts(length, long_texts)
         check_positions(self.backbone.text_encoder, length)
         return lambda texts: limits.encode(tokenizer, texts)
 
-    def _embedded(self, kind, inputs):
-        """Compute one kind of embedding, and nothing that it does not read."""
-        states = _READ[kind](self.backbone, inputs)
-        fusion, head = self.backbone.fusion, self.heads["itc"]
-        return head(contrastive_features(fusion, self.ways, **states))[kind]
+    def _embedded(self, kind):
+        """Return a function for one kind that runs nothing it does not read."""
+
+        def embedded(inputs):
+            states = _READ[kind](self.backbone, inputs)
+            fusion, head = self.backbone.fusion, self.heads["itc"]
+            return head(contrastive_features(fusion, self.ways, **states))[kind]
+
+        return embedded
 
 
 def text_states(backbone, features, **others):
@@ -242,6 +232,14 @@ def text_states(backbone, features, **others):
     """
     features, tower = {**features, **others}, backbone.text_tower
     return tower({name: features[name] for name in tower.input})
+
+
+def pooled(backbone, text, image, features, **kwargs):
+    """Compute the pooled representation of states of both towers."""
+    mask = features["padding_mask"]
+    return backbone.fusion(text, image, mask, outputs=("pooled",), **kwargs)[
+        "pooled"
+    ]
 
 
 _READ = {
@@ -314,11 +312,7 @@ class BridgeTowerEmbedder:
 
     def embed_documents(self, texts):
         """Embed several texts as lists of float."""
-        texts = _texts(texts)
-        # Stores pass empty lists, which a task rejects.
-        if not texts:
-            return []
-        return self._embed(texts=texts).tolist()
+        return self._embed(texts=_listed("texts", texts, 1))
 
     def embed_images(self, images):
         """Embed pictures.
@@ -333,10 +327,7 @@ class BridgeTowerEmbedder:
         Raises:
             ValueError: a single picture, or one that cannot be read.
         """
-        images = _pictures(images)
-        if not images:
-            return []
-        return self._embed(images=images).tolist()
+        return self._embed(images=_pictures(images))
 
     def embed_image_text_pairs(self, texts, images, batch_size=2):
         """Embed pictures with a text each, such as its caption.
@@ -353,23 +344,16 @@ class BridgeTowerEmbedder:
             ValueError: no lists, lists of different lengths, a text or a
                 picture that cannot be read, or a wrong `batch_size`.
         """
-        texts, images = _texts(texts), _pictures(images)
-        check_count("batch_size", batch_size)
+        texts, images = _listed("texts", texts, 1), _pictures(images)
+        return self._embed(texts=texts, images=images, batch_size=batch_size)
+
+    def _embed(self, texts=None, images=None, batch_size=None):
+        # Stores pass empty lists, which a task rejects.
         if not texts and not images:
             return []
-        return self._embed(batch_size, texts=texts, images=images).tolist()
-
-    def _embed(self, batch_size=None, **given):
-        return self.task.embed(
-            batch_size=self.batch_size if batch_size is None else batch_size,
-            sequence_length=self.sequence_length,
-            long_texts=self.long_texts,
-            **given,
-        )
-
-
-def _texts(texts):
-    return _listed("texts", texts, 1)
+        size = self.batch_size if batch_size is None else batch_size
+        chosen = size, self.sequence_length, self.long_texts
+        return self.task.embed(images, texts, *chosen).tolist()
 
 
 def _pictures(images):

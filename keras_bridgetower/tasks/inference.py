@@ -79,17 +79,16 @@ class Inference:
                 self._cached[name] = make()
             return self._cached[name]
 
-    def forward(self, name, model):
+    def forward(self, model):
         """Return a `Forward` of this task.
 
         Args:
-            name: str, the verb.
             model: a `keras.Model` of layers of the task, or a callable from a
                 dict of tensors to tensors that uses the task's layers.
         """
         if not isinstance(model, keras.Model):
             model = _Part(self._task, model)
-        return Forward(name, model, self._task, self._compiling)
+        return Forward(model, self._task, self._compiling)
 
     def _taken(self):
         return {_WEIGHTS} if compiled.takes_weights() else set()
@@ -130,17 +129,16 @@ class _Use:
 
     def check(self, other):
         """Raise an error if another use that has started conflicts."""
-        shared = (self.writes & (other.reads | other.writes)) | (
-            self.reads & other.writes
-        )
+        shared = self.writes & (other.reads | other.writes)
+        shared |= self.reads & other.writes
         # What a callback does in its own thread is part of the training.
         if shared and self.thread != other.thread:
             does = "changes" if other.writes & shared else "reads"
             raise RuntimeError(
                 f"`{self.name}` must wait until `{other.name}`, which {does} "
                 f"this model's {' and '.join(sorted(shared))} in another "
-                "thread, has returned; or use a `copy.deepcopy(model)` made "
-                f"before. Received: `{self.name}` while `{other.name}` runs"
+                f"thread, has returned. Received: `{self.name}` while "
+                f"`{other.name}` runs"
             )
 
 
@@ -148,7 +146,6 @@ class Forward:
     """A forward pass that is compiled once for each shape.
 
     Args:
-        name: str, as messages call it.
         model: a `keras.Model`.
         settings: the task, whose way of running it has.
         lock: held while something is compiled, so that threads that ask for
@@ -161,36 +158,23 @@ class Forward:
         What the model returns; on accelerators perhaps not computed yet.
     """
 
-    def __init__(self, name, model, settings, lock):
-        self.name, self.model, self._settings = name, model, settings
+    def __init__(self, model, settings, lock):
+        self.model, self._settings = model, settings
         self._lock, self._runs = lock, {}
-        self._eager = compiled.is_eager(settings)
-        if self._eager:
-            self._runs[()] = compiled.forward(model, settings)
 
     def __call__(self, inputs):
-        shapes = () if self._eager else _input_shapes(inputs)
-        if shapes not in self._runs:
-            with self._lock:
-                # Another thread may have been faster.
-                if shapes not in self._runs:
-                    return self._compiled(shapes, inputs)
-        return self._runs[shapes](inputs)
-
-    def _compiled(self, shapes, inputs):
         # One function for each: of several shapes for one, TensorFlow warns.
-        run = compiled.forward(self.model, self._settings)
-        with unwatched():
-            made = run(inputs)
-        self._runs[shapes] = run
-        return made
-
-
-def _input_shapes(inputs):
-    return tuple(
-        (name, tuple(x.shape), str(x.dtype))
-        for name, x in sorted(inputs.items())
-    )
+        shapes = [(k, tuple(x.shape), str(x.dtype)) for k, x in inputs.items()]
+        shapes = () if compiled.is_eager(self._settings) else (*sorted(shapes),)
+        if shapes not in self._runs:
+            # Another thread may be faster.
+            with self._lock, unwatched():
+                if shapes not in self._runs:
+                    run = compiled.forward(self.model, self._settings)
+                    made = run(inputs)
+                    self._runs[shapes] = run
+                    return made
+        return self._runs[shapes](inputs)
 
 
 class _Part(keras.Model):

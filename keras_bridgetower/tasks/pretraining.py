@@ -311,12 +311,10 @@ def _filled(tokenizer, top_k, ids, positions, logits):
     """Return the best tokens of each mask of one text, and the filled text."""
     places = positions[: (ids == tokenizer.mask_token_id).sum()]
     logits = logits[: len(places)].astype("float64")
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    shares = weights / weights.sum(axis=-1, keepdims=True)
     best = np.argsort(-logits, axis=-1, kind="stable")[:, :top_k]
     masks = [
         [(_token_text(tokenizer, i), float(row[i])) for i in order]
-        for row, order in zip(shares, best, strict=True)
+        for row, order in zip(classification.softmax(logits), best, strict=True)
     ]
     ids = ids.copy()
     ids[places] = best[:, 0]

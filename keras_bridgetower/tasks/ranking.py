@@ -27,16 +27,6 @@ _SORTED = 1_000_000
 _KEY = "ranking.json"
 
 
-def match_logit(logits):
-    """Return the logits of "match", the last class."""
-    return logits[:, -1]
-
-
-def match_odds(logits):
-    """Return the log-odds of "match", or of a ranking head its logits."""
-    return match_logit(logits) - (logits[:, 0] if logits.shape[1] > 1 else 0)
-
-
 def rank(
     task,
     images,
@@ -46,7 +36,7 @@ def rank(
     shortlist=None,
     cache_dir=None,
     verbose=0,
-    score=match_logit,
+    odds=False,
 ):
     """Compute all scores, or those of a shortlist.
 
@@ -56,7 +46,7 @@ def rank(
         texts: `Texts`.
         batch_size, max_memory, shortlist, cache_dir, verbose: as
             `BridgeTowerRetrieval.rank`.
-        score: callable from logits `(pairs, classes)` to scores `(pairs,)`.
+        odds: bool, whether scores are the log-odds of "match"; else its logits.
 
     Returns:
         float32 array `(images, texts)`.
@@ -98,7 +88,7 @@ def rank(
         else:
             scores[rows] = found
     if left:
-        blocks = _Blocks(task, images, texts, plan, shortlist, score)
+        blocks = _Blocks(task, images, texts, plan, shortlist, odds)
         pairs = sum(int(blocks.chosen[rows].sum()) for _, rows in left)
         bar = keras.utils.Progbar(pairs, verbose=verbose, unit_name="pair")
         for number, rows in left:
@@ -112,12 +102,12 @@ class _Blocks:
     """Computes scores by blocks of pictures.
 
     Args:
-        task, images, texts, shortlist, score: as `rank`.
+        task, images, texts, shortlist, odds: as `rank`.
         plan: `Plan`.
     """
 
-    def __init__(self, task, images, texts, plan, shortlist, score):
-        self.parts, self.score = ranking_parts(task), score
+    def __init__(self, task, images, texts, plan, shortlist, odds):
+        self.parts, self.odds = ranking_parts(task), odds
         self.images, self.texts, self.plan = images, texts, plan
         self.image_states = None
         self.chosen = np.broadcast_to(True, (images.count, texts.count))
@@ -186,7 +176,10 @@ class _Blocks:
                 for name, x in (("image_rows", row), ("text_rows", column)):
                     inputs[name] = filled(x.astype("int32"), size)
                 logits = ops.convert_to_numpy(self.parts.pairs(inputs))
-                scores[row, first + column] = self.score(logits[: len(batch)])
+                found = logits[: len(batch), -1]
+                if self.odds and logits.shape[1] > 1:
+                    found = found - logits[: len(batch), 0]
+                scores[row, first + column] = found
                 bar.add(len(batch))
         return scores
 
@@ -258,7 +251,7 @@ class Parts:
             return task.heads[head](pooled)
 
         self.text, self.image, self.pairs = (
-            task.inference.forward("rank", function)
+            task.inference.forward(function)
             for function in (text, image, pairs)
         )
 

@@ -18,9 +18,9 @@ from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
+from keras_bridgetower.tasks.classification import softmax
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.ranking import NOT_SCORED
-from keras_bridgetower.tasks.ranking import match_odds
 from keras_bridgetower.tasks.ranking import rank
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
@@ -320,10 +320,9 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         """
         sources = self.sources(images, texts, "texts")
         with self.inference.reading("match_probabilities"):
-            odds = rank(self, *sources, batch_size, MEMORY, score=match_odds)
+            odds = rank(self, *sources, batch_size, MEMORY, odds=True)
         if "rank" in self.answering_heads:
-            weights = np.exp(odds - odds.max(axis=1, keepdims=True))
-            return weights / weights.sum(axis=1, keepdims=True)
+            return softmax(odds)
         return 1 / (1 + np.exp(-odds))
 
     def default_loss(self):

@@ -259,7 +259,7 @@ class BridgeTowerTask(
         """
         if forward is None:
             forward = self.inference.cached(
-                "forward", lambda: self.inference.forward(name, self)
+                "forward", lambda: self.inference.forward(self)
             )
         with self.inference.reading(name):
             if answers:

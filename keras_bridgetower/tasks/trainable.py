@@ -135,8 +135,7 @@ class TrainableTask(keras_hub.models.Task):
     ):
         first = keras.tree.flatten(y_pred)[0]
         weights = keras.tree.map_structure(
-            lambda weights: losses.weight_column(weights, first.shape[0]),
-            sample_weight,
+            lambda w: losses.weight_column(w, first.shape[0]), sample_weight
         )
         share = _share_without_padding(weights)
         if share is not None:
@@ -267,7 +266,7 @@ class TrainableTask(keras_hub.models.Task):
             with self.inference.training("fit"), kept:
                 keras_training.forget_continued(self)
                 kwargs["callbacks"] = _with_callback(callbacks, steps)
-                return devices.current().run("fit", self, **sources, **kwargs)
+                return self._keras("fit", **sources, **kwargs)
 
     def evaluate(
         self,
@@ -296,9 +295,7 @@ class TrainableTask(keras_hub.models.Task):
             backend_ops.kept_weights(self),
             data_path.reading(self, x) as source,
         ):
-            found = devices.current().run(
-                "evaluate", self, source, verbose=verbose, **kwargs
-            )
+            found = self._keras("evaluate", source, verbose=verbose, **kwargs)
         devices.current().check_order()
         return found
 
@@ -316,14 +313,9 @@ class TrainableTask(keras_hub.models.Task):
             backend_ops.kept_weights(self),
         ):
             with data_path.reading(self, x) as source:
-                outputs = devices.current().run(
-                    "predict",
-                    self,
-                    source,
-                    verbose=verbose,
-                    steps=steps,
-                    callbacks=_with_callback(callbacks, sizes),
-                )
+                callbacks = _with_callback(callbacks, sizes)
+                given = dict(verbose=verbose, steps=steps, callbacks=callbacks)
+                outputs = self._keras("predict", source, **given)
             devices.current().check_order()
             return devices.current().gather_predictions(x, outputs, sizes.rows)
 
@@ -340,25 +332,24 @@ class TrainableTask(keras_hub.models.Task):
         batch_checks.check_batch(self, y, class_weight=class_weight)
         first = Steps(getattr(self, "optimizer", None)).first
         batch = self._prepared(x, y, sample_weight, first)
+        kwargs["class_weight"] = class_weight
         with self.inference.training("train_on_batch"):
-            kwargs["class_weight"] = class_weight
-            return devices.current().run(
-                "train_on_batch", self, *batch, **kwargs
-            )
+            return self._keras("train_on_batch", *batch, **kwargs)
 
     def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         """Compute loss and metrics of one batch, as the first of `evaluate`."""
         batch = self._prepared(x, y, sample_weight)
         with self.inference.testing("test_on_batch"):
-            return devices.current().run(
-                "test_on_batch", self, *batch, **kwargs
-            )
+            return self._keras("test_on_batch", *batch, **kwargs)
 
     def predict_on_batch(self, x):
         """Return the outputs for one batch, as the first of `predict`."""
         features, _, _ = self._prepared(x)
         with self.inference.predicting("predict_on_batch"):
-            return devices.current().run("predict_on_batch", self, features)
+            return self._keras("predict_on_batch", features)
+
+    def _keras(self, method, *args, **kwargs):
+        return devices.current().run(method, self, *args, **kwargs)
 
     def _prepared(self, *batch):
         # KerasHub's version fails with labels of several objectives.
@@ -418,10 +409,9 @@ def _has_embeddings(outputs):
 def _check_reads_logits(loss):
     """Raise for a cross-entropy that would take logits for probabilities."""
     for one in keras.tree.flatten(loss):
-        name = type(one).__name__
-        if isinstance(one, str):
-            name = one.title().replace("_", "")
-        named = isinstance(one, str) and name.endswith("Crossentropy")
+        named = isinstance(one, str)
+        name = one.title().replace("_", "") if named else type(one).__name__
+        named = named and name.endswith("Crossentropy")
         if named or getattr(one, "from_logits", None) is False:
             raise ValueError(
                 "`loss` must read logits. Leave it out, or pass "
@@ -468,12 +458,7 @@ def layers_not_read(fusion, outputs):
         fusion: a `CrossModalEncoder`.
         outputs: tuple of the names of its outputs that are read, if any.
     """
-    unread = {
-        (): [fusion],
-        ("text",): [
-            fusion.text_pooler,
-            fusion.image_pooler,
-            *fusion.steps[-1].image_only,
-        ],
-    }
-    return unread.get(outputs, [])
+    if outputs == ("text",):
+        poolers = [fusion.text_pooler, fusion.image_pooler]
+        return poolers + list(fusion.steps[-1].image_only)
+    return [] if outputs else [fusion]

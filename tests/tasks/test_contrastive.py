@@ -13,7 +13,6 @@ from builders import features
 from builders import randomise
 from builders import raw
 from builders import slow_on
-from PIL import Image
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import backend_ops
@@ -60,10 +59,8 @@ def test_outputs_in_closed_form(ways, models):
 
 
 @slow_on("jax")
-def test_embed_forms(asked, tmp_path):
-    Image.fromarray(IMAGE).save(tmp_path / "a.png")
-    pictures = [tmp_path / "a.png", Image.fromarray(IMAGE), IMAGE]
-    texts = ["is it red?", "why?", "is it red?"]
+def test_embed_forms(asked):
+    pictures, texts = [IMAGE, IMAGE + 1, IMAGE], ["is it red?", "why?", "a"]
     for given in (
         {"images": pictures},
         {"texts": texts},
@@ -71,13 +68,10 @@ def test_embed_forms(asked, tmp_path):
     ):
         many = asked.embed(**given)
         assert many.shape == (3, 8) and many.dtype == np.float32
-        np.testing.assert_allclose(np.linalg.norm(many, axis=1), 1, rtol=1e-5)
-        np.testing.assert_allclose(many[0], many[2], atol=1e-6)
         one = asked.embed(**{k: v[0] for k, v in given.items()})
-        assert one.shape == (8,)
         np.testing.assert_allclose(one, many[0], atol=1e-6)
         single = asked.embed(**{k: v[:1] for k, v in given.items()})
-        assert single.shape == (1, 8)
+        np.testing.assert_allclose(single, many[:1], atol=1e-6)
 
 
 @pytest.mark.parametrize("ways", KINDS)

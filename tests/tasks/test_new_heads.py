@@ -16,7 +16,6 @@ from builders import retrieval
 from builders import vqa
 
 import keras_bridgetower as kbt
-from keras_bridgetower import analysis
 
 NEW = "Newly initialized"
 pytestmark = [LONG_ELSEWHERE, pytest.mark.filterwarnings(f"ignore:{NEW}")]
@@ -78,16 +77,6 @@ def test_verbs_wait_for_training(presets, tmp_path, train):
         fill(task)
     train(task, tmp_path)
     assert fill(task)
-
-
-@FASTEST
-def test_what_is_no_answer_does_not_wait(presets):
-    task = masked_lm(presets)
-    analysis.attention_map(task, PICTURE, "is it <mask>?")
-    made = task.preprocessor(raw(2)[0] | {"step": 0})[0]
-    assert task.predict_features(made).shape[0] == 2
-    with refused("relevance", "mlm"):
-        analysis.relevance(task, PICTURE, "is it <mask>?")
 
 
 @FASTEST

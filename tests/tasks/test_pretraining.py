@@ -100,7 +100,6 @@ def test_fit_shows_every_objective():
     "values, unread",
     [
         (dict(objectives=("mlm",)), True),
-        (dict(objectives=("itc",)), True),
         (dict(objectives=("mlm", "itc")), True),
         (dict(objectives=("itc",), ways="three_way"), False),
         (dict(objectives=("mlm", "itm")), False),
@@ -108,17 +107,15 @@ def test_fit_shows_every_objective():
 )
 @slow_on("tensorflow", "jax")
 def test_what_no_objective_reads_stays(values, unread):
-    x, _ = raw(4)
     made = preprocessor(objectives=values["objectives"])
     model = kbt.BridgeTowerPretraining(
         shallow(), made, projection_dim=8, **values
     )
     # One step: to trace a graph would take longer.
     model.compile(AdamW(1e-2), run_eagerly=True)
-    changed = moved(model, lambda: model.fit(x, batch_size=4, verbose=0))
+    changed = moved(model, lambda: model.fit(raw(4)[0], verbose=0))
     assert changed == {w.path for w in model.trainable_weights}
-    every = variables(model)
-    assert (len(changed) < len(every)) == unread
+    assert (len(changed) < len(variables(model))) == unread
 
 
 @slow_on("tensorflow", "jax")

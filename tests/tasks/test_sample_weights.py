@@ -94,10 +94,8 @@ CASES = {
             LOGITS[3], soft),
     "masked_lm": (kbt.BridgeTowerMaskedLM, TOKENS, TOKEN_LOGITS, tokens),
     "entailment": (kbt.BridgeTowerEntailment, MATCH, LOGITS[3], classes),
-    "nlvr2": (kbt.BridgeTowerNLVR2, MATCH, LOGITS[2], classes),
     "number": (kbt.BridgeTowerTextRegressor, NUMBERS, LOGITS[3][:, :1],
                squares),
-    "random_negatives": (kbt.BridgeTowerRetrieval, MATCH, LOGITS[2], classes),
     "ranking": (
         lambda b: kbt.BridgeTowerRetrieval(b, objective="ranking"),
         0 * MATCH, LOGITS[16], classes,

@@ -164,7 +164,7 @@ def test_few_sizes_are_compiled(tasks, monkeypatch):
     model, sizes = tasks["vqa"], set()
     monkeypatch.setattr(compiled, "is_eager", lambda _: False)
     monkeypatch.setattr(compiled, "forward", lambda *_: run)
-    forward = model.inference.forward("answer", model)
+    forward = model.inference.forward(model)
 
     def run(inputs):
         sizes.add(len(inputs["images"]))
