@@ -27,11 +27,6 @@ from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets import written_weights
 
-# What a preprocessor is made of, and the file that a preset holds of it.
-PARTS = {
-    "tokenizer": packed_tokenizer.CONFIG,
-    "image_converter": image_converter.CONFIG,
-}
 # Constructor values that no caller of `from_preset` gives.
 OF_BASES = ("backbone", *OF_CLASSES)
 # Keras' own, which no task's constructor names.
@@ -224,7 +219,10 @@ def build_preprocessor(cls, folder, reading, values, backbone):
     Raises:
         ValueError: labels that neither the preset nor the caller names.
     """
-    for part, file in PARTS.items():
+    for part, file in (
+        ("tokenizer", packed_tokenizer.CONFIG),
+        ("image_converter", image_converter.CONFIG),
+    ):
         needed = getattr(cls.preprocessor_cls, f"{part}_cls") is not None
         if needed and not folder.has(file):
             warnings.warn(
@@ -267,24 +265,20 @@ def load_heads(model, folder, saved, random_heads, changed=False):
     Raises:
         errors.PresetError: a head that the preset lists does not fit the task.
     """
-    held = [
-        name
-        for name, values in model.head_values.items()
-        if head_table.agrees_with_saved(name, saved.get(name), values)
-    ]
-    unfit = [n for n in model.head_values if n in saved and n not in held]
+    agrees, values = head_table.agrees_with_saved, model.head_values
+    held = [n for n in values if agrees(n, saved.get(n), values[n])]
+    new = [n for n in values if n not in held]
+    unfit = [n for n in new if n in saved]
     if unfit and not changed:
         name = unfit[0]
         raise errors.PresetError(
             f"{registry.HEADS} must hold the values of the preset's heads, and "
-            f"the head {name} of this {type(model).__name__} has others. Save "
-            "the model anew, or pass the values to `from_preset`.",
+            f"the head {name} of this {type(model).__name__} has others.",
             folder.root,
             [f"{name} with {errors.short_text(saved[name])}"],
         )
     if held:
         weights_file.load_heads(model.heads, held, folder)
-    new = [name for name in model.head_values if name not in held]
     random = model.start_heads(set(new))
     new = [name for name in new if name in random]
     if new and not random_heads:

@@ -277,7 +277,8 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
         verb_inputs.check_numbers(sources, repeat=False)
         results = []
         for features, logits in self.batches(
-            "fill_mask", sources, batch_size, buckets=self.buckets
+            *("fill_mask", sources, batch_size),
+            buckets=self.preprocessor.buckets,
         ):
             rows = zip(
                 features["token_ids"],

@@ -67,10 +67,7 @@ def top_matches(scores, top_k):
         order = np.argsort(-row, kind="stable")[:top_k].tolist()
         return [(i, float(row[i])) for i in order if row[i] > NOT_SCORED]
 
-    return TopMatches(
-        images=[best(column) for column in scores.T],
-        texts=[best(row) for row in scores],
-    )
+    return TopMatches([best(x) for x in scores.T], [best(x) for x in scores])
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")

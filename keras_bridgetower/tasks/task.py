@@ -271,15 +271,11 @@ class BridgeTowerTask(
     def _run(self, verb, sources, batch_size, repeat=True, forward=None):
         """Return all outputs of a verb; a single item is used with others."""
         verb_inputs.check_numbers(sources, repeat)
-        values = {"buckets": self.buckets, "forward": forward}
+        buckets = self.needed_preprocessor().buckets
+        values = {"buckets": buckets, "forward": forward}
         return inference.joined(
             self.batches(verb, sources, batch_size, **values)
         )
-
-    @property
-    def buckets(self):
-        """Return the lengths of texts that the preprocessor allows."""
-        return self.needed_preprocessor().buckets
 
     def summary(self, *args, **kwargs):
         """Print the layers, as `keras.Model.summary`."""

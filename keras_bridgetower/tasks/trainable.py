@@ -303,7 +303,7 @@ class TrainableTask(keras_hub.models.Task):
         self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
     ):
         self._check_place()
-        x = data_path.prepared(self, x, batch_size=batch_size, labelled=False)
+        x = data_path.prepared(self, x, size=batch_size, labelled=False)
         nothing = data_path.without_rows(self, x)
         if nothing is not None:
             return nothing

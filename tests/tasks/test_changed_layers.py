@@ -104,7 +104,7 @@ def test_every_change_counts(change, changing, tmp_path):
         assert np.abs(found - earlier).max() > 1e-4
 
 
-def test_evaluation_sees_a_change(changing, tmp_path):
+def test_evaluation_sees_a_change(changing):
     evaluate(changing)
     dense(changing).activation = keras.activations.tanh
     difference = np.array(rate(changing)) - 1

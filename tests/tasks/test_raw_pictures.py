@@ -204,13 +204,6 @@ def test_raw_pictures_are_no_features(entry, form, by_features):
     assert entry == "tf.data" or type(caught.value) is ValueError
 
 
-@FASTEST
-def test_a_tower_refuses_integers(by_features):
-    for images in (RAW, keras.ops.convert_to_tensor(RAW)):
-        with pytest.raises(ValueError, match="images of dtype .*uint8"):
-            by_features.backbone.image_tower(images)
-
-
 @pytest.mark.parametrize("entry", some_everywhere(ENTRIES, "tf.data"))
 def test_normalized_pictures_of_any_statistics_are_features(entry, by_features):
     pixels = RAW / 255

@@ -54,7 +54,8 @@ def test_texts_are_shortened_to_buckets():
     model.preprocessor.buckets = (8, 16, 24)
     widths = []
     sources = model.sources(images, texts, "questions")
-    for x, _ in model.batches("answer", sources, 2, buckets=model.buckets):
+    buckets = model.preprocessor.buckets
+    for x, _ in model.batches("answer", sources, 2, buckets=buckets):
         widths.append(x["token_ids"].shape[1])
     assert widths == [8, 16]
     short = model.answer(images, texts, top_k=4, batch_size=2)

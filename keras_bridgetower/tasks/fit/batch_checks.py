@@ -14,6 +14,13 @@ from keras_bridgetower.preprocessing.tf_datasets import label_names
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
 from keras_bridgetower.preprocessing.tf_graph import in_tf_graph
 
+# Losses whose labels are checked; others take any labels.
+_WITH_RULE = (
+    losses.VQALoss,
+    losses.MaskedLMLoss,
+    keras.losses.SparseCategoricalCrossentropy,
+)
+
 
 def check_batches(task, data, **checked):
     """Reject a dataset without the task's labels, or with those of another.
@@ -209,7 +216,13 @@ def _check(backbone, names, rules, *values):
     features = dict(zip(names, values, strict=False))
     checks.check_feature_values(features, backbone)
     for (loss, width), y in zip(rules, values[len(names) :], strict=True):
-        _RULES[type(loss)](loss, y, width)
+        if not isinstance(loss, losses.VQALoss):
+            ignored = getattr(loss, "ignore_class", None)
+            ignored = getattr(loss, "ignore_id", ignored)
+            checks.check_ids("y", y, width, ignored)
+        elif y.shape[1:] == (width,):
+            # The loss itself rejects labels of another form.
+            losses.check_scores("y", y)
     return np.int32(0)
 
 
@@ -222,27 +235,5 @@ def _rules(task, y):
     return [
         (loss[name], widths[name], labels[name])
         for name in set(loss) & set(labels) & set(widths)
-        if type(loss[name]) in _RULES
+        if isinstance(loss[name], _WITH_RULE)
     ]
-
-
-def _check_soft(loss, y, width):
-    # The loss itself rejects labels of another form.
-    if y.shape[1:] == (width,):
-        losses.check_scores("y", y)
-
-
-def _check_tokens(loss, y, width):
-    checks.check_ids("y", y, width, loss.ignore_id)
-
-
-def _check_classes(loss, y, width):
-    checks.check_ids("y", y, width, loss.ignore_class)
-
-
-# Checks of labels by loss; other losses take any labels.
-_RULES = {
-    losses.VQALoss: _check_soft,
-    losses.MaskedLMLoss: _check_tokens,
-    keras.losses.SparseCategoricalCrossentropy: _check_classes,
-}

@@ -139,14 +139,7 @@ def _check_validation(validation_data, share, given):
 
 
 def prepared(
-    task,
-    x,
-    y=None,
-    sample_weight=None,
-    batch_size=None,
-    steps=None,
-    order=None,
-    **checked,
+    task, x, y=None, weights=None, size=None, steps=None, order=None, **checked
 ):
     """Return raw inputs as Keras reads them, preprocessed batch by batch.
 
@@ -155,8 +148,8 @@ def prepared(
         x: dict of arrays and lists, a dataset, or another source of batches
             such as a `PyDataset`, an iterator, or an iterable that can be
             read again.
-        y, sample_weight: as in `keras.Model.fit`.
-        batch_size: int or None.
+        y, weights: labels and weights of rows, as in `keras.Model.fit`.
+        size: int, rows of a batch, or None.
         steps: `Steps`, which number the batches if they are trained on.
         order: as in `make_batches`.
         **checked: as in `check_batch`.
@@ -168,9 +161,9 @@ def prepared(
         ValueError: another type of data, or data that do not fit the task.
     """
     if isinstance(x, dict):
-        size = BATCH_SIZE if batch_size is None else batch_size
+        size = BATCH_SIZE if size is None else size
         check_count("batch_size", size)
-        weights = batch_checks.check_weights(sample_weight)
+        weights = batch_checks.check_weights(weights)
         # Data without rows have no loss, but have predictions.
         least = int(checked.get("labelled", True))
         batches = tf_datasets.make_batches(
@@ -179,7 +172,7 @@ def prepared(
         if task.preprocessor is None:
             batch_checks.check_values(task, x, y)
         x = batches
-    elif any(v is not None for v in (y, sample_weight, batch_size)):
+    elif any(value is not None for value in (y, weights, size)):
         raise ValueError(
             "`y`, `sample_weight` and `batch_size` must be None unless `x` is "
             "a dict of arrays; batches are `(x, y, sample_weight)`. "
