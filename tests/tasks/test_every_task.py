@@ -64,8 +64,6 @@ def test_a_preset_gives_the_task_back(name, tmp_path):
     # The whole backbone is kept, also of a task of one tower.
     whole = features()
     assert difference(run(copy.backbone, whole), run(task.backbone, whole)) == 0
-    with pytest.raises(ValueError, match="must not exist yet"):
-        task.save_to_preset(tmp_path / "preset")
 
 
 X = {"images": np.stack(raw(1)[0]["images"].repeat(3, 0)), "text": ["a"] * 3}
@@ -171,8 +169,6 @@ def test_draws_depend_on_the_number_of_the_batch(kind):
     for preprocessor, step in ((made, 8), (make(seed=1), 7)):
         with pytest.raises(AssertionError):
             check_equal(preprocessor({**x, "step": step}, y=y), numbered[0])
-    with pytest.raises(ValueError, match=r"must be a scalar.*shape \(2,\)"):
-        made({**x, "step": np.arange(2)}, y=y)
 
 
 def check_equal(a, b):

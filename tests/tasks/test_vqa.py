@@ -121,28 +121,19 @@ def test_lora_weights_of_a_task_include_its_head(tmp_path):
 
 
 @slow_on("tensorflow", "jax")
-def test_other_answers_give_a_new_head_and_say_so(tmp_path):
-    model, folder = randomise(vqa()), tmp_path / "preset"
-    model.save_to_preset(folder)
-    with pytest.warns(UserWarning, match="head `vqa`.*with other values"):
-        copy = kbt.BridgeTowerVQA.from_preset(folder, answers=["a", "b"])
-    assert copy.answers == copy.preprocessor.answers == ["a", "b"]
+@pytest.mark.parametrize("bare", [False, True])
+def test_what_gives_a_new_head(bare, tmp_path):
+    model = randomise(vqa())
+    (model.backbone if bare else model).save_to_preset(tmp_path / "preset")
+    told = "has no head" if bare else "head `vqa`.*with other values"
+    given = {"preprocessor": None} if bare else {}
+    with pytest.warns(UserWarning, match=told):
+        copy = kbt.BridgeTowerVQA.from_preset(
+            tmp_path / "preset", answers=["a", "b"], **given
+        )
+    assert copy.answers == ["a", "b"]
     pooled = [m.backbone(features())["pooled"] for m in (model, copy)]
     assert difference(*pooled) <= 1e-6
-
-
-@slow_on("tensorflow", "jax")
-def test_a_backbone_preset_gives_a_new_head(tmp_path):
-    model = randomise(backbone())
-    model.save_to_preset(tmp_path / "bare")
-    with pytest.warns(UserWarning, match="has no head"):
-        task = kbt.BridgeTowerVQA.from_preset(
-            tmp_path / "bare", answers=ANSWERS, preprocessor=None
-        )
-    inputs = features()
-    assert difference(task.backbone(inputs), model(inputs)) <= 1e-6
-    with pytest.raises(ValueError, match="`answers` must be given"):
-        kbt.BridgeTowerVQA.from_preset(tmp_path / "bare", preprocessor=None)
 
 
 def test_values_that_do_not_fit_each_other():
