@@ -79,22 +79,21 @@ def rank(
         }
         cache = BlockCache(cache_dir, key)
     scores = np.empty((images.count, texts.count), "float32")
-    left = []
+    bar = keras.utils.Progbar(
+        images.count, verbose=verbose, unit_name="picture"
+    )
+    blocks = None
     for number, first in enumerate(range(0, images.count, plan.pictures)):
         rows = slice(first, min(first + plan.pictures, images.count))
         found = cache and cache.load(number)
         if found is None:
-            left.append((number, rows))
-        else:
-            scores[rows] = found
-    if left:
-        blocks = _Blocks(task, images, texts, plan, shortlist, odds)
-        pairs = sum(int(blocks.chosen[rows].sum()) for _, rows in left)
-        bar = keras.utils.Progbar(pairs, verbose=verbose, unit_name="pair")
-        for number, rows in left:
-            scores[rows] = blocks.scores(rows, bar)
+            if blocks is None:
+                blocks = _Blocks(task, images, texts, plan, shortlist, odds)
+            found = blocks.scores(rows)
             if cache:
-                cache.save(number, scores[rows])
+                cache.save(number, found)
+        scores[rows] = found
+        bar.update(rows.stop)
     return scores
 
 
@@ -112,25 +111,21 @@ class _Blocks:
         self.image_states = None
         self.chosen = np.broadcast_to(True, (images.count, texts.count))
         self.text_states = _states(texts.count, plan.text_shape, plan.all_texts)
-        embeddings = self._encode(
-            self.parts.text, texts, slice(0, texts.count), self.text_states
-        )
+        embeddings = self._encode(self.parts.text, texts, self.text_states)
         if shortlist is not None:
             self.image_states = _states(
                 images.count, plan.image_shape, plan.all_pictures
             )
-            near = self._encode(
-                *(self.parts.image, images, slice(0, images.count)),
-                self.image_states,
-            )
+            near = self._encode(self.parts.image, images, self.image_states)
             self.chosen = shortlisted(
                 np.concatenate(near), np.concatenate(embeddings), shortlist
             )
 
-    def _encode(self, part, source, rows, states):
-        """Write the states of some items, and return their embeddings."""
+    def _encode(self, part, source, states, first=0):
+        """Write the states of items from `first` on; return embeddings."""
         embeddings, size = [], self.plan.batch_size
-        for features in _batches(source, size, rows):
+        last = first + len(states)
+        for features in _batches(source, size, first, last):
             count = len(next(iter(features.values())))
             made = part({k: filled(x, size) for k, x in features.items()})
             made = {k: ops.convert_to_numpy(x)[:count] for k, x in made.items()}
@@ -139,12 +134,11 @@ class _Blocks:
             embeddings.append(made.get("embeddings"))
         return embeddings
 
-    def scores(self, rows, bar):
+    def scores(self, rows):
         """Compute the scores of a block.
 
         Args:
             rows: slice, the pictures.
-            bar: `keras.utils.Progbar` of all pairs.
 
         Returns:
             float32 array `(pictures, texts)`.
@@ -152,9 +146,9 @@ class _Blocks:
         count, size = rows.stop - rows.start, self.plan.batch_size
         if self.image_states is None:
             states = np.empty((count, *self.plan.image_shape), "float32")
-            self._encode(self.parts.image, self.images, rows, states)
+            self._encode(self.parts.image, self.images, states, rows.start)
         else:
-            states = self.image_states[rows]
+            states = np.asarray(self.image_states[rows])
         image = ops.convert_to_tensor(filled(states, self.plan.pictures))
         scores = np.full((count, self.texts.count), NOT_SCORED, "float32")
         for first in range(0, self.texts.count, self.plan.texts):
@@ -180,15 +174,14 @@ class _Blocks:
                 if self.odds and logits.shape[1] > 1:
                     found = found - logits[: len(batch), 0]
                 scores[row, first + column] = found
-                bar.add(len(batch))
         return scores
 
 
-def _batches(source, size, rows=None):
-    """Yield features of items, by default all, batch by batch."""
-    rows = rows or slice(0, source.count)
-    for start in range(rows.start, rows.stop, size):
-        yield source.features(start, min(start + size, rows.stop))
+def _batches(source, size, first=0, last=None):
+    """Yield features of the items `first` to `last - 1`, batch by batch."""
+    last = source.count if last is None else last
+    for start in range(first, last, size):
+        yield source.features(start, min(start + size, last))
 
 
 def _states(rows, shape, in_memory):

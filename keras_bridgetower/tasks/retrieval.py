@@ -261,7 +261,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
                 blocks. The same call after an interruption goes on with the
                 next block and gives the same numbers, to the bit.
             batch_size: int, pairs, pictures or texts per forward pass.
-            verbose: int, 0 for no progress bar of the pairs.
+            verbose: int, 0 for no progress bar of the pictures.
 
         Returns:
             float32 array `(N, M)` of match logits, as `score` gives them, -100

@@ -207,9 +207,9 @@ def test_an_interrupted_ranking_goes_on(shortlist, task, tmp_path, monkeypatch):
     (folder / "block_000001.part").write_bytes(b"half")
     blocks, scored = [], ranking._Blocks.scores
 
-    def watched(self, rows, bar):
+    def watched(self, rows):
         blocks.append(rows.start)
-        return scored(self, rows, bar)
+        return scored(self, rows)
 
     monkeypatch.setattr(ranking._Blocks, "scores", watched)
     again = ranked(task, cache_dir=folder, **values)
