@@ -280,14 +280,11 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
             *("fill_mask", sources, batch_size),
             buckets=self.preprocessor.buckets,
         ):
-            rows = zip(
-                features["token_ids"],
-                features["mask_positions"],
-                # An encoder may have more rows than tokens there are.
-                logits[..., :size],
-                strict=True,
-            )
-            results += [_filled(tokenizer, top_k, *row) for row in rows]
+            # An encoder may have more rows than tokens there are.
+            some = logits[..., :size]
+            ids, places = features["token_ids"], features["mask_positions"]
+            for row in zip(ids, places, some, strict=True):
+                results.append(_filled(tokenizer, top_k, *row))
         return verb_inputs.one_or_all(results, sources)
 
     def default_loss(self):
