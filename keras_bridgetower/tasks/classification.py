@@ -133,7 +133,7 @@ class BridgeTowerEntailment(ClassificationTask):
 
     preprocessor_cls = preprocessing.BridgeTowerEntailmentPreprocessor
     task_name = head_name = "entailment"
-    class_names = preprocessing.ENTAILMENT_LABELS
+    class_names = list(preprocessing.ENTAILMENT_LABELS)
     verbs = (verbs.ENTAIL,)
     recipe_arguments = {"head_hidden_scale": "head_scale"}
     config_arguments = ("head_hidden_scale",)
