@@ -83,7 +83,7 @@ def test_verbs_while_the_task_is_trained():
     fast(randomise(model), keras.optimizers.SGD(0.1), MANY_STEPS)
     before, found, errors = model.rate(TEXTS), [], []
 
-    def ask(*_):
+    def ask(batch, logs):
         # Twice: the second time is what the next step starts from.
         found.extend([model.rate(TEXTS), model.rate(TEXTS)])
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
