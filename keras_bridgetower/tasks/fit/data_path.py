@@ -35,6 +35,7 @@ from keras import ops
 from keras_bridgetower.backend import devices
 from keras_bridgetower.backend.keras_private.training import closed_after
 from keras_bridgetower.backend.keras_private.training import read_again
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.objectives.losses import VQALoss
 from keras_bridgetower.preprocessing import tf_datasets
@@ -65,6 +66,7 @@ def for_training(task, steps, data, validation, batch_size, shuffle, given):
         ValueError: data that do not fit the task or each other.
     """
     arrays = isinstance(data[0], dict)
+    check_choice("shuffle", shuffle, (None, True, False))
     if shuffle and not arrays:
         raise ValueError(
             "`shuffle=True` needs `x` as a dict of arrays; shuffle a dataset "
