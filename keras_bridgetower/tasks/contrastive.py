@@ -68,7 +68,6 @@ class BridgeTowerContrastive(BridgeTowerTask):
 
     preprocessor_cls = BridgeTowerContrastivePreprocessor
     task_name = "contrastive"
-    needs_labels = False
     head_name = "itc"
     verbs = (verbs.EMBED_IMAGES, verbs.EMBED_TEXTS)
     config_arguments = ("projection_dim", "ways")
@@ -94,6 +93,9 @@ class BridgeTowerContrastive(BridgeTowerTask):
         return self.heads["itc"](
             contrastive_features(backbone.fusion, self.ways, *states)
         )
+
+    def label_words(self):
+        return None
 
     def unread_layers(self):
         fused = ("pooled",) if "fused" in embedding_kinds(self.ways) else ()

@@ -67,7 +67,6 @@ class BridgeTowerPretraining(BridgeTowerTask):
     preprocessor_cls = preprocessing.BridgeTowerPretrainingPreprocessor
     label_arguments = ("objectives", "negatives")
     task_name = "pretraining"
-    needs_labels = False
     recipe_arguments = {"objectives": "objective"}
     config_arguments = (
         "objectives",
@@ -145,6 +144,9 @@ class BridgeTowerPretraining(BridgeTowerTask):
             outputs |= pair_outputs(names, *parts, text, image, inputs)
         return outputs
 
+    def label_words(self):
+        return None
+
     def unread_layers(self):
         names = self.objectives
         text = ("text",) if "mlm" in names else ()
@@ -206,7 +208,6 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
 
     preprocessor_cls = preprocessing.BridgeTowerMaskedLMPreprocessor
     task_name = "masked_lm"
-    needs_labels = False
     verbs = (verbs.FILL,)
     config_arguments = ("head_epsilon",)
 
@@ -224,6 +225,9 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
     def outputs_of(self, inputs):
         fused = self.backbone.fuse(inputs, outputs=("text",))
         return _hidden_tokens(self, fused, inputs)
+
+    def label_words(self):
+        return None
 
     def unread_layers(self):
         return layers_not_read(self.backbone.fusion, ("text",))

@@ -29,9 +29,6 @@ class TrainableTask(keras_hub.models.Task):
     second time.
     """
 
-    # Whether `fit` needs `y`.
-    needs_labels = True
-
     # --- The loss and the metrics of a task. ---
 
     def default_loss(self):
@@ -52,6 +49,10 @@ class TrainableTask(keras_hub.models.Task):
         """Return labels and outputs in the form that the metrics take."""
         # On JAX no weight can be read while metrics are updated.
         return y, with_packed(y_pred) if _has_embeddings(y_pred) else y_pred
+
+    def label_words(self):
+        """Describe `y` for errors, or return None if `y` is optional."""
+        return "labels, as the class describes them"
 
     def label_widths(self):
         """Return the number of logits; for several outputs a dict."""

@@ -27,10 +27,12 @@ class _Labelled(ClassificationTask):
 
 
 def _text_inputs(self, backbone):
+    """Return the symbolic inputs of the text tower."""
     return {key: backbone.input[key] for key in backbone.text_tower.input}
 
 
 def _text_outputs(self, inputs):
+    """Compute the outputs of the head for the text tower."""
     return self.heads[self.head_name](self.backbone.text_tower(inputs)[-1])
 
 

@@ -140,9 +140,10 @@ def check_batch(task, y, labelled=True, class_weight=None):
     Raises:
         ValueError: missing labels, or wrong class weights.
     """
-    if labelled and y is None and task.needs_labels:
+    words = task.label_words()
+    if labelled and y is None and words:
         raise ValueError(
-            "`y` must hold labels; batches are `(x, y)`. Received: y=None"
+            f"`y` must hold {words}; batches are `(x, y)`. Received: y=None"
         )
     if class_weight is None:
         return
