@@ -1,10 +1,8 @@
-"""Faults in the files of data sets and runs, and in what is done with them.
+"""Faults in the files of data sets and runs.
 
     KERAS_BACKEND=torch python tests/faults_run.py
 
-writes `docs/faults.md`. Each fault ends in one of four ways: as an error of
-ours ("typed"), with all as it was written ("as written"), with other values
-and no word ("silent"), or as an error of something else ("raw").
+writes `docs/faults.md`, which tells how a fault may end.
 """
 
 import collections
@@ -16,7 +14,6 @@ import tempfile
 import traceback
 import warnings
 
-import faults_of_runs
 import numpy as np
 import streams
 
@@ -51,7 +48,6 @@ def cut(path, rng):
 
 
 def change_a_letter(path, rng):
-    """Of a label, which leaves the JSON one."""
     text = path.read_text()
     places = [i for i, c in enumerate(text) if c.isalpha()]
     place = places[rng.integers(len(places))]
@@ -68,8 +64,6 @@ def _places(value, found=()):
 
 
 def edit(change):
-    """A fault that changes one value somewhere in a JSON file."""
-
     def fault(path, rng):
         content = json.loads(path.read_text())
         places = list(_places(content))
@@ -89,8 +83,6 @@ def make_huge(owner, key, rng):
 
 
 def without_seal(fault):
-    """The same in a file of an earlier version."""
-
     def made(path, rng):
         content = json.loads(path.read_text())
         content.pop("seal", None)
@@ -191,7 +183,6 @@ KINDS = {
 
 
 def outcome(read, folder, want):
-    """How a fault ends, and the error where there is one."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -203,17 +194,9 @@ def outcome(read, folder, want):
     return "as written" if found == want else "silent", None
 
 
-def inject(kind, fault, count, seed=0):
+def inject(kind, fault, count):
     """Inject a fault some times, each time into whole files.
-
-    Args:
-        kind: str, of which files.
-        fault: function of the path of a file and a generator.
-        count: int.
-        seed: int.
-
-    Returns:
-        `collections.Counter` of outcomes, and a list of what went wrong.
+    Returns `collections.Counter` of outcomes, and a list of what went wrong.
     """
     make, read, name = KINDS[kind]
     counts, wrong = collections.Counter(), []
@@ -226,7 +209,7 @@ def inject(kind, fault, count, seed=0):
                 shutil.rmtree(copy)
             shutil.copytree(whole, copy)
             before = (copy / name).read_bytes()
-            fault(copy / name, np.random.default_rng([seed, number]))
+            fault(copy / name, np.random.default_rng([0, number]))
             how, error = outcome(read, copy, want)
             changed = before != (copy / name).read_bytes()
             counts[how] += changed
@@ -236,7 +219,6 @@ def inject(kind, fault, count, seed=0):
 
 
 def table(rows):
-    """The Markdown table of rows of kind, fault and outcomes."""
     lines = [
         "| file | fault | injected | typed | as written | silent | raw |",
         "|---|---|---|---|---|---|---|",
@@ -271,15 +253,7 @@ another number in a setting, is not noticed there; so "silent" cannot be 0.
 
 
 def write(path, count):
-    """Inject every fault, and write the document.
-
-    Args:
-        path: of the document.
-        count: int, times of each fault.
-
-    Returns:
-        list of what went wrong.
-    """
+    """Inject every fault, write the document; return what went wrong."""
     made, wrong = [], []
     for faults in (FAULTS, UNSEALED):
         rows = {}
@@ -291,11 +265,9 @@ def write(path, count):
                 if faults is FAULTS or one[1] == "raw"
             ]
         made.append(table(rows))
-    runs = faults_of_runs.made()
     text = INTRODUCTION + EARLIER.join(made)
-    text += faults_of_runs.section(runs)
     path.write_text(text + "\n" + PROMISES.read_text())
-    return wrong + [row for row in runs if not row[-1]]
+    return wrong
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 import keras
 import numpy as np
+import pytest
 from builders import array
 from builders import difference
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.backend.keras_private.variables import temporary_values
 
 
 def test_gradients():
@@ -59,3 +61,12 @@ def test_inference_scope_records_nothing():
     with backend_ops.inference_scope():
         out = layer(np.ones((1, 3)))
     assert not getattr(out, "requires_grad", False)
+
+
+@pytest.mark.skipif(keras.config.backend() != "jax", reason="its values only")
+def test_gathered_weights_can_be_read():
+    """As `save_to_preset` does, which asks whether new heads have learnt."""
+    variable = keras.Variable(np.zeros(3, "float32"))
+    assert backend_ops.local_part(variable).tolist() == [0, 0, 0]
+    with temporary_values([variable], [np.arange(3, dtype="float32")]):
+        assert backend_ops.local_part(variable).tolist() == [0, 1, 2]

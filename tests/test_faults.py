@@ -2,7 +2,6 @@
 
 import re
 
-import faults_of_runs
 import faults_run
 import pytest
 from builders import ONE_BACKEND
@@ -36,13 +35,6 @@ def test_each_promise_names_a_test_that_exists():
                 file,
                 test,
             )
-
-
-def test_each_fault_of_a_run_is_injected_by_a_test():
-    for start in faults_of_runs.starts():
-        file, _, name = start.partition("::")
-        code = (faults_run.PACKAGE.parent / "tests" / file).read_text()
-        assert f"\ndef {name.partition('[')[0]}" in code, start
 
 
 @pytest.mark.slow

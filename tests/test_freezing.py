@@ -148,7 +148,7 @@ def test_saving_merges_adapters_with_a_warning(task, tmp_path, caplog):
 
 def test_unknown_frozen_weights_are_rejected(task):
     config = task.backbone.get_config() | {"frozen_weights": ["9999 kernel"]}
-    with pytest.raises(ValueError, match="'9999 kernel', which is not there"):
+    with pytest.raises(ValueError, match="'9999 kernel'"):
         kbt.BridgeTowerBackbone.from_config(config)
 
 

@@ -97,9 +97,8 @@ def restore_weights(model):
     missing = paths_without_value(model.variables)
     if missing:
         raise RuntimeError(
-            "The weights of this model are in use by the `fit`, `evaluate` "
-            "or `predict` of a model that shares them. Wait until it has "
-            f"returned. Received: {missing[0]!r} without a value"
+            "The weights of this model are in use by `fit`, `evaluate` or "
+            f"`predict` of another. Received: {missing[0]!r} without a value"
         )
 
 

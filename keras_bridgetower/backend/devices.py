@@ -55,10 +55,8 @@ class Replicas:
         distribution = keras.distribution.distribution()
         if keras.config.backend() != "jax" and distribution is not None:
             raise ValueError(
-                "`keras.distribution` must not be set except on JAX; the other "
-                "backends ignore it. Use `keras_bridgetower.distribute`, and "
-                "reset it: `keras.distribution.set_distribution(None)`. "
-                f"Received: distribution={distribution}"
+                "`keras.distribution` must not be set except on JAX. Use "
+                f"`keras_bridgetower.distribute`. Received: {distribution}"
             )
         if task.optimizer is not None:
             count_updates(task.optimizer)

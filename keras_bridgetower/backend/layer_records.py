@@ -84,8 +84,7 @@ def _at(places, place):
     """Return the layer or weight at a saved place."""
     if place not in places:
         raise ValueError(
-            "The layers must be those that were saved. Received: "
-            f"{place!r:.100}, which is not there"
+            f"Layers must be those that were saved. Received: {place!r:.100}"
         )
     return places[place]
 
@@ -143,9 +142,8 @@ def check_one_policy(*models):
         policies = model.get_config().get(POLICIES)
         if policies:
             raise ValueError(
-                "A preset has one dtype policy for all layers. Save the model "
-                'by `model.save("name.keras")`, or give all layers the same. '
-                f"Received: {sorted(policies)!r:.200} with others"
+                "A preset has one dtype policy for all layers. Use "
+                f"`model.save`. Received: {sorted(policies)!r:.200} with others"
             )
 
 
@@ -180,9 +178,8 @@ def _method(layer):
     known = _config(method)
     if known is None or (config and _inputs(config) != _inputs(known)):
         raise ValueError(
-            f"A model can be saved and copied that was quantized by {ALLOWED}, "
-            "with Keras' own quantizer of activations. Save it before "
-            f"`quantize`. Received: {layer.path} quantized to {mode}"
+            f"A model can be saved and copied that was quantized by {ALLOWED}. "
+            f"Received: {layer.path} quantized to {mode}"
         )
     return method
 
@@ -230,8 +227,8 @@ def quantize_as(model, saved):
             before = float_policy(layer).name
             if layer.compute_dtype == "float16" and config.mode == INT8:
                 raise ValueError(
-                    "`dtype` must compute in float32 or bfloat16 where layers "
-                    f"are quantized to int8. Received: dtype={before!r}"
+                    "`dtype` must not be float16 where layers are quantized "
+                    f"to int8. Received: dtype={before!r}"
                 )
             name = INT8 if config.mode == INT8 else method
             quantize_without_values(layer, config, f"{name}_from_{before}")
@@ -251,9 +248,8 @@ def check_not_quantized(model, doing, then="quantize the result"):
     for layer in numbered_layers(model).values():
         if layer.quantization_mode is not None:
             raise ValueError(
-                f"{doing} needs weights that are not quantized. Take the "
-                f"model as it was before `quantize`, and {then}. Received: "
-                f"{layer.path} quantized to {layer.quantization_mode}"
+                f"{doing} needs weights that are not quantized: {then}. "
+                f"Received: {layer.path} quantized to {layer.quantization_mode}"
             )
 
 
@@ -291,9 +287,8 @@ def restore_frozen(model, saved, parts=()):
     """
     if saved.get(MERGED):
         _LOG.warning(
-            "LoRA adapters of this model were merged into its weights when it "
-            "was saved or copied. All weights are trainable now. Call "
-            "`enable_lora(rank)` again, or freeze layers yourself."
+            "LoRA adapters were merged into its weights when this model was "
+            "saved or copied. Call `enable_lora` again, or freeze layers."
         )
     weights = _numbered_weights(model)
     frozen = {id(_at(weights, place)) for place in saved.get(FROZEN) or ()}

@@ -16,8 +16,6 @@ def check_backend():
     backend = keras.config.backend()
     if backend not in BACKENDS:
         raise ValueError(
-            f"KERAS_BACKEND must be one of {list(BACKENDS)}, which run every "
-            "layer of the encoders. For OpenVINO write the model by "
-            '`export(path, format="openvino")` with KERAS_BACKEND=torch. '
-            f"Received: {backend!r}"
+            f"KERAS_BACKEND must be one of {list(BACKENDS)}. For OpenVINO use "
+            f'`export(path, format="openvino")`. Received: {backend!r}'
         )

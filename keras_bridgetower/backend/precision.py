@@ -28,8 +28,7 @@ def warn_where_slow(policy):
     if jax.default_backend() == "cpu":
         warnings.warn(
             "On a CPU JAX computes bfloat16 more slowly than float32. "
-            "KERAS_BACKEND=torch is faster in bfloat16. Received: "
-            f"dtype={policy.name!r}",
+            f"KERAS_BACKEND=torch does not. Received: dtype={policy.name!r}",
             stacklevel=5,
         )
 

@@ -4,9 +4,6 @@ import contextvars
 
 import keras
 
-from keras_bridgetower.backend.keras_private.layers import (
-    check_training_argument,
-)
 from keras_bridgetower.backend.keras_private.layers import training_argument
 
 # Layers that run inside `remat`.
@@ -110,7 +107,6 @@ def checkpoint(layer):
         layer: a layer whose outputs are tensors. The `call` of this object is
             replaced, not that of its class.
     """
-    check_training_argument()
     call = type(layer).call
 
     def checkpointed(*args, **kwargs):

@@ -15,8 +15,7 @@ def _one_device(devices=1):
     """Return the strategy of kind "none"."""
     if devices not in (None, 1):
         raise ValueError(
-            f"`devices` must be 1 or left out with the kind 'none', of "
-            f"{_device_count()}; use 'data_parallel' for several. "
+            "`devices` must be 1 or left out with the kind 'none'. "
             f"Received: devices={devices!r}"
         )
     if keras.config.backend() == "jax":

@@ -118,17 +118,14 @@ def check_size(dataset, count):
     rows = None if isinstance(spec, str) else static_rows(dataset)
     if rows is None:
         raise ValueError(
-            "`dataset` must have batches of one known size to train on "
-            f"{count} replicas: by `Stream(remainder='drop')` or 'pad', by "
-            "`batch(size, drop_remainder=True)`, or for arrays by a "
-            f"`batch_size` that divides the rows. Received: element_spec={spec}"
+            "`dataset` must have batches of one known size: use "
+            "`drop_remainder=True`, or for arrays a `batch_size` that divides "
+            f"the rows. Received: element_spec={spec}"
         )
     if rows % count:
-        fit = sorted({rows // count * count, -(-rows // count) * count} - {0})
         raise ValueError(
             f"`dataset` must have batches that {count} replicas divide "
-            f"evenly, such as of {' or '.join(map(str, fit))} rows. "
-            f"Received: batches of {rows} rows"
+            f"evenly. Received: batches of {rows} rows"
         )
 
 
@@ -148,8 +145,7 @@ def only_divisible(dataset, count):
         check = tf.debugging.assert_equal(
             number % count,
             0,
-            f"Several processes on JAX need batches that {count} devices "
-            "divide. Evaluate in such batches, or in one process.",
+            f"Processes of JAX need batches that {count} devices divide.",
         )
         with tf.control_dependencies([check]):
             return _element(_map_rows(tf.identity, batch))
@@ -178,8 +174,8 @@ def without_short_end(dataset, count):
     first = _batch_size(next(iter(dataset)))
     if first < count:
         raise ValueError(
-            f"`dataset` must have at least a row for each of {count} "
-            f"replicas in its batches. Received: a batch of {first} rows"
+            f"`dataset` must have {count} rows in its batches, one for each "
+            f"replica. Received: a batch of {first} rows"
         )
 
     def batches():
@@ -209,13 +205,9 @@ def without_short_end(dataset, count):
         batches, output_signature=signature
     )
     known = int(dataset.cardinality())
-    if known == tf.data.UNKNOWN_CARDINALITY:
+    if known == tf.data.UNKNOWN_CARDINALITY or first < 2 * count - 1:
+        # The last two batches may have become one.
         return rebatched
-    if first < 2 * count - 1:
-        # The last two batches may have become one. To know, count the samples.
-        end = sum(map(_batch_size, dataset)) % first
-        if 0 < end < count and first + end < 2 * count:
-            known -= 1
     return _with_length(rebatched, known)
 
 
@@ -310,9 +302,7 @@ def check_whole(dataset):
     if is_divided(dataset):
         raise ValueError(
             "`dataset` must hold global batches, but is divided among "
-            "processes already: samples would be lost. Pass the `Stream` "
-            "itself to `strategy.batches(stream)`, and omit its `num_hosts`. "
-            "Received: a dataset whose auto_shard_policy is OFF"
+            "processes already. Pass a `Stream` to `strategy.batches`."
         )
 
 
@@ -336,8 +326,7 @@ def share(stream, processes, index):
         return stream
     if hosts[0] != 1:
         raise ValueError(
-            "`stream` must be divided among the processes alone, and this "
-            f"one is {index} of {processes}. Omit `num_hosts` and `host`. "
+            "`stream` must not be divided: omit `num_hosts` and `host`. "
             f"Received: num_hosts={hosts[0]}, host={hosts[1]}"
         )
     of_host = getattr(stream, "of_host", None)

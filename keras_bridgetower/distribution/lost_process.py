@@ -29,9 +29,8 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 6}
 # A message is the index of a lost process, or `_DONE` from a finished sender.
 _MESSAGE, _DONE = struct.Struct("!i"), -1
 _LOST = (
-    "Process {lost} of {count} has ended before the others, so this one ends "
-    "too. Read the output of process {lost}: it was killed, or an error ended "
-    "it. Started again, all processes continue from the newest checkpoint."
+    "ProcessError: Process {lost} of {count} has ended before the others, so "
+    "this one ends too. Read the output of process {lost}."
 )
 
 
@@ -60,17 +59,6 @@ class Watch:
         # `atexit` would not run in processes of `multiprocessing`.
         multiprocessing.util.Finalize(strategy, self._leave, exitpriority=-1)
 
-    def lost(self, seconds=1):
-        """Return a text about a lost process, or "" if there is none.
-
-        Args:
-            seconds: float, maximum time to wait for one, because a framework
-                may notice a closed connection first.
-        """
-        if not self._known.wait(seconds):
-            return ""
-        return _LOST.format(lost=self._lost, count=self._count)
-
     def _wait(self, peer, index):
         lost = _received(peer, index)
         # This process may have closed the connection. Other processes end
@@ -81,12 +69,13 @@ class Watch:
         self._send(lost)
         self._known.set()
         time.sleep(_GRACE)
-        # Imported here because `strategy` imports this module.
-        from keras_bridgetower.distribution.strategy import ProcessError
+        self._end()
 
-        name = f"{ProcessError.__module__}.{ProcessError.__name__}"
-        print(f"{name}: {self.lost()}", file=sys.stderr)
-        _exit()
+    def _end(self):
+        text = _LOST.format(lost=self._lost, count=self._count)
+        print(text, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(1)
 
     def _send(self, message):
         for peer in self._peers:
@@ -101,7 +90,7 @@ class Watch:
             if sys.exc_info()[1]:
                 # `multiprocessing` has not printed it yet.
                 traceback.print_exc()
-            _exit()
+            self._end()
         self._has_left = True
         if not failed:
             self._send(_DONE)
@@ -112,19 +101,11 @@ class Watch:
             peer.close()
 
 
-def _exit():
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
-    os._exit(1)
-
-
 def _received(peer, index):
     """Return the message of a peer, or its index if it has disconnected."""
-    try:
-        message = _read(peer, _MESSAGE.size)
-    except OSError:
-        message = b""
+    message = b""
+    with contextlib.suppress(OSError):
+        message = peer.recv(_MESSAGE.size, socket.MSG_WAITALL)
     complete = len(message) == _MESSAGE.size
     return _MESSAGE.unpack(message)[0] if complete else index
 
@@ -135,36 +116,27 @@ def _connected(strategy, host):
     Returns:
         dict from sockets to the indices of the connected processes.
     """
-    listener, offer = None, None
+    listener, offer, expected = None, None, 1
     if strategy.is_chief:
-        both = socket.has_dualstack_ipv6()
-        listener = socket.create_server(
-            ("", 0),
-            family=socket.AF_INET6 if both else socket.AF_INET,
-            backlog=strategy.processes,
-            dualstack_ipv6=both,
-        )
+        expected = strategy.processes - 1
+        listener = socket.create_server(("", 0), backlog=expected)
         port = listener.getsockname()[1]
         offer = [socket.gethostname(), port, secrets.token_hex(16)]
-    offers = strategy.gather_text(json.dumps(offer))
-    name, port, token = json.loads(offers[0])
-    token = token.encode()
-    own = None
-    if not strategy.is_chief:
-        own = _called(host or name, port, token, strategy.index)
-    answers = strategy.gather_text("" if own is None else "connected")
-    if strategy.is_chief:
-        with listener:
-            peers = _accepted(listener, token, answers.count("connected"))
-    else:
-        peers = {own: 0} if own and _has_sent(own, token) else {}
-    missing = set(range(1, strategy.processes)) - set(peers.values())
-    if missing if strategy.is_chief else not peers:
+    name, port, token = json.loads(strategy.gather_text(json.dumps(offer))[0])
+    peers, address = {}, (host or name, port)
+    with contextlib.suppress(OSError):
+        if listener is None:
+            own = socket.create_connection(address, _CONNECT)
+            own.sendall(token.encode() + _MESSAGE.pack(strategy.index))
+            peers[own] = 0
+        else:
+            with listener:
+                _accept(listener, token.encode(), expected, peers)
+    if len(peers) < expected:
         warnings.warn(
-            f"Process {strategy.index} could not be connected with "
-            f"{sorted(missing) if strategy.is_chief else 'process 0'} at "
-            f"{host or name}, port {port}. If one of them dies, the other "
-            "ends only when the framework notices it.",
+            f"Process {strategy.index} has {len(peers)} of {expected} "
+            f"connections by {address}. If a process dies, the others end only "
+            "when the framework notices it.",
             stacklevel=2,
         )
     for peer in peers:
@@ -177,42 +149,15 @@ def _connected(strategy, host):
     return peers
 
 
-def _called(host, port, token, index):
-    try:
-        own = socket.create_connection((host, port), timeout=_CONNECT)
-        own.sendall(token + _MESSAGE.pack(index))
-    except OSError:
-        return None
-    return own
-
-
-def _accepted(listener, token, count):
-    """Accept connections of processes that know the token."""
-    peers = {}
-    listener.settimeout(_CONNECT)
+def _accept(listener, token, count, peers):
+    """Add `count` connections of processes that know the token to `peers`."""
+    # Longer than the others try to connect.
+    listener.settimeout(2 * _CONNECT)
     while len(peers) < count:
-        try:
-            peer, _ = listener.accept()
-        except TimeoutError:
-            break
-        peer.settimeout(_CONNECT)
-        if _has_sent(peer, token):
-            peers[peer] = _received(peer, None)
-            peer.sendall(token)
-    return peers
-
-
-def _has_sent(peer, token):
-    """Return True if a peer sends the token; close the connection if not."""
-    with contextlib.suppress(OSError):
-        if hmac.compare_digest(_read(peer, len(token)), token):
-            return True
-    peer.close()
-    return False
-
-
-def _read(peer, size):
-    found = b""
-    while len(found) < size and (more := peer.recv(size - len(found))):
-        found += more
-    return found
+        peer, _ = listener.accept()
+        peer.settimeout(None)
+        said = peer.recv(len(token) + _MESSAGE.size, socket.MSG_WAITALL)
+        if hmac.compare_digest(said[: len(token)], token):
+            (peers[peer],) = _MESSAGE.unpack(said[len(token) :])
+        else:
+            peer.close()

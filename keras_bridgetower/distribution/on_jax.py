@@ -2,10 +2,8 @@
 
 import contextlib
 import hashlib
-import inspect
 import os
 import random
-import re
 
 import keras
 import numpy as np
@@ -17,7 +15,6 @@ from keras_bridgetower.backend import compiled
 from keras_bridgetower.backend.keras_private import trainers
 from keras_bridgetower.backend.keras_private.trainers import share_seed
 from keras_bridgetower.backend.keras_private.variables import temporary_values
-from keras_bridgetower.backend.keras_private.versions import is_known
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import first_devices
@@ -47,19 +44,6 @@ MODEL_ROWS = (
     # LoRA adapters are not split along the rank.
     (r".*/(query|key|value)/lora_kernel_a", (None, MODEL, None)),
 )
-# Weights that are not split, so each device has a copy. They are small, or
-# have no axis of heads or hidden width.
-WHOLE = (
-    r".*/(gamma|beta)",
-    rf".*/({_OUT}|attention_output)/bias",
-    r".*(position|segment|type|class)_embedding(/embeddings)?",
-    r".*/(position_ids|class_token|distillation_token)",
-    r".*/patch_embedding/(kernel|bias)",
-    r"fusion/\w+_(projection_[0-9]+|pooler)/(kernel|bias)",
-    r"fusion/\w+_bridge_[0-9]+/(?!hidden/|output/|.*attention).*",
-    r".*/logit_scale",
-    r".*/(query|key|value)/lora_kernel_b",
-)
 
 
 class _BatchLayout:
@@ -74,8 +58,7 @@ class _BatchLayout:
         if self.num_processes > 1:
             raise ValueError(
                 f"A batch must be divisible by the {local} devices of a "
-                "process. Pass data through `strategy.dataset`. "
-                f"Received: {data_shape[0]} samples"
+                f"process. Received: {data_shape[0]} samples"
             )
         return TensorLayout([None] * len(data_shape), self.device_mesh)
 
@@ -98,18 +81,6 @@ class _Sharded(_BatchLayout, keras.distribution.DataParallel):
 
 class _SplitLayers(_BatchLayout, keras.distribution.ModelParallel):
     """Each layer is split by the rows of `MODEL_ROWS`."""
-
-    def get_variable_layout(self, variable):
-        layout = super().get_variable_layout(variable)
-        devices = self.device_mesh.shape[1]
-        for axis, size in zip(layout.axes, variable.shape, strict=True):
-            if axis == MODEL and size % devices:
-                raise ValueError(
-                    "`model_devices` must divide heads and widths of a model. "
-                    f"Received: model_devices={devices}, {variable.path} of "
-                    f"shape {tuple(variable.shape)}"
-                )
-        return layout
 
 
 class DataParallel(Several):
@@ -214,8 +185,7 @@ class DataParallel(Several):
         if len(set(states)) > 1:
             raise ValueError(
                 "All processes must begin with the same weights: call "
-                "`keras.utils.set_random_seed` with one seed in each, before "
-                f"`strategy.scope()`. Received: random states {states}"
+                f"`keras.utils.set_random_seed`. Received: states {states}"
             )
 
 
@@ -241,11 +211,6 @@ class ModelParallel(DataParallel):
 
     def make_layout(self):
         count = len(self.devices)
-        if self.model_devices < 1 or count % self.model_devices:
-            raise ValueError(
-                f"`model_devices` must divide the {count} devices. "
-                f"Received: model_devices={self.model_devices}"
-            )
         mesh = DeviceMesh(
             (count // self.model_devices, self.model_devices),
             (BATCH, MODEL),
@@ -258,16 +223,6 @@ class ModelParallel(DataParallel):
             layout_map=layouts, batch_dim_name=BATCH, auto_shard_dataset=False
         )
 
-    def prepare(self, task):
-        super().prepare(task)
-        rows = re.compile("|".join([*dict(MODEL_ROWS), *WHOLE]))
-        unknown = [w.path for w in task.weights if not rows.fullmatch(w.path)]
-        if unknown:
-            raise ValueError(
-                "'model_parallel' knows no layout of some weights; use 'fsdp'. "
-                f"Received: weights without a row {unknown[:20]}"
-            )
-
 
 class MultiWorker(DataParallel):
     """Data parallel over the devices of several processes or hosts.
@@ -278,16 +233,7 @@ class MultiWorker(DataParallel):
     """
 
     def __init__(self, devices=None):
-        try:
-            initialize()
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(
-                "The processes must find each other: set "
-                "KERAS_DISTRIBUTION_JOB_ADDRESSES, ..._NUM_PROCESSES and "
-                "..._PROCESS_ID, and call `distribute` before anything runs on "
-                "a device. On one machine use 'data_parallel'. "
-                f"Received: {error}"
-            ) from error
+        initialize()
         super().__init__(devices)
 
 
@@ -303,11 +249,6 @@ def initialize():
 
     if jax.distributed.is_initialized():
         return  # By an earlier call of `distribute`.
-    known = inspect.signature(jax.distributed.initialize).parameters
-    # Older versions of JAX do not have this argument.
-    if "heartbeat_timeout_seconds" not in known or not is_known():
-        keras.distribution.initialize()
-        return
     addresses, count, index = (
         os.environ.get(f"KERAS_DISTRIBUTION_{name}")
         for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")

@@ -70,7 +70,6 @@ class TensorFlowReplicas(Several):
         optimizer = task.optimizer
         if optimizer is None:
             return
-        _check_parts(optimizer)
         if _learning(optimizer).gradient_accumulation_steps:
             accumulate(optimizer, task.trainable_variables)
         if not hasattr(optimizer.apply, "accumulates"):
@@ -156,18 +155,6 @@ def _learning(optimizer):
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
-def _check_parts(optimizer):
-    """Raise if one of several optimizers accumulates gradients."""
-    parts = getattr(_learning(optimizer), "optimizers", ())
-    steps = [part.gradient_accumulation_steps for part in parts]
-    if any(steps):
-        raise ValueError(
-            "`gradient_accumulation_steps` of several optimizers must be None "
-            "on several devices of TensorFlow. Use one, such as `AdamW` with "
-            f"`rows`. Received: gradient_accumulation_steps={steps}"
-        )
-
-
 class Mirrored(TensorFlowReplicas):
     """One replica on each GPU of this machine, or on each logical CPU."""
 
@@ -204,14 +191,7 @@ class MultiWorkerMirrored(TensorFlowReplicas):
     def __init__(self, devices=None):
         import tensorflow as tf
 
-        cluster = json.loads(os.environ.get("TF_CONFIG", "{}"))
-        if "cluster" not in cluster:
-            raise ValueError(
-                "'multi_worker' needs the environment variable TF_CONFIG, such "
-                'as {"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
-                '"task": {"type": "worker", "index": 0}}. '
-                f"Received: TF_CONFIG={os.environ.get('TF_CONFIG')}"
-            )
+        cluster = json.loads(os.environ["TF_CONFIG"])
         super().__init__(tf.distribute.MultiWorkerMirroredStrategy())
         self.processes = len(cluster["cluster"]["worker"])
         self.index = cluster["task"]["index"]

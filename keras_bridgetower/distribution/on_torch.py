@@ -14,8 +14,6 @@ from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import reduce_first
 
-NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
 
 class TorchDataParallel(Several):
     """Data parallel: gradients are averaged over all processes.
@@ -32,13 +30,6 @@ class TorchDataParallel(Several):
         import torch
         import torch.distributed as dist
 
-        absent = [name for name in NEEDED if name not in os.environ]
-        if absent and not dist.is_initialized():
-            raise ValueError(
-                "PyTorch needs a process for each device. Start it with "
-                "`torchrun --nproc-per-node=N script.py`. Received: an "
-                f"environment without {', '.join(absent)}"
-            )
         has_gpu = torch.cuda.is_available()
         if has_gpu:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
@@ -48,8 +39,7 @@ class TorchDataParallel(Several):
         self.index = dist.get_rank()
         self.check_devices(devices)
         if self.processes > 1:
-            host = os.environ.get("MASTER_ADDR")
-            self._watch = lost_process.Watch(self, host)
+            lost_process.Watch(self, os.environ.get("MASTER_ADDR"))
 
     def dataset(self, dataset, training=True):
         dataset = super().dataset(dataset, training)

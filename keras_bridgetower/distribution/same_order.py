@@ -146,11 +146,8 @@ def _error(found, count):
     if ordered or len(equal) == len(arrays):
         return None
     return (
-        "All processes must read the rows of a dataset in the same order, or "
-        "rows are lost and others read twice. Give `shuffle` a seed, such as "
-        "`dataset.shuffle(1000, seed=7)`, and each process the same data. If "
-        "you have divided the data yourself, set their "
-        "`options.experimental_distribute.auto_shard_policy` to OFF. "
+        "All processes must read the rows of a dataset in the same order, as "
+        "by `dataset.shuffle(1000, seed=7)`. "
         f"Received: {count} batches that differ between the processes in "
         f"{len(arrays) - len(equal)} of {len(arrays)} arrays"
     )

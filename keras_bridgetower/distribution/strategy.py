@@ -147,14 +147,6 @@ class Strategy(Replicas):
         """Return True if this process has all values of a variable."""
         return True
 
-    def wait(self):
-        """Wait until every process has called this."""
-        self.gather_text("")
-
-    def lost(self):
-        """Return an error message if another process has died, else ""."""
-        return ""
-
     def together(self, function):
         """Call a function in every process, and raise in all if one fails.
 
@@ -181,8 +173,8 @@ class Strategy(Replicas):
         if error is not None and len(set(errors)) == 1:
             raise error
         raise ProcessError(
-            "All processes of a run must be able to continue; this one ends "
-            f"because another has failed. Received:\n{by_process(errors)}"
+            "All processes end because one has failed. Received:\n"
+            f"{by_process(errors)}"
         ) from error
 
     def by_chief(self, function):
@@ -255,7 +247,6 @@ class Several(Strategy):
     def __init__(self):
         self._inside = False
         self._order = SameOrder(self)
-        self._watch = None
 
     def check_devices(self, devices):
         """Raise if `devices` is not the number of devices of all processes."""
@@ -264,9 +255,6 @@ class Several(Strategy):
                 f"`devices` must be {self.count}, those of all processes. "
                 f"Received: devices={devices}"
             )
-
-    def lost(self):
-        return self._watch.lost() if self._watch else ""
 
     @property
     def place(self):
@@ -296,8 +284,7 @@ class Several(Strategy):
         if not divide_batches.is_dataset(source):
             raise ValueError(
                 f"With {self.processes} processes `x` must be arrays or a "
-                "`tf.data.Dataset`, which can be divided. Use `from_generator` "
-                f"or a `Stream`. Received: x of type {type(source).__name__}"
+                f"`tf.data.Dataset`. Received: a {type(source).__name__}"
             )
         return self.dataset(source, training)
 
@@ -306,8 +293,8 @@ class Several(Strategy):
         differing = differences(self, getattr(share, "identity", {}))
         if differing:
             raise ValueError(
-                "All processes must read the same stream, because each reads "
-                f"its share of it. Received:\n{differing}"
+                "All processes must read the same stream. Received:\n"
+                f"{differing}"
             )
         return super().batches(share, start, epochs, training)
 

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import pathlib
 import re
 import subprocess
@@ -27,7 +26,6 @@ from keras_bridgetower.backend import devices
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.stream.epoch_order import Sequential
 from keras_bridgetower.data.stream.samples import RowMaker
-from keras_bridgetower.data.stream.samples import batches_at_once
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution import divide_batches as rows
 from keras_bridgetower.distribution import process_seeds
@@ -36,7 +34,6 @@ from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.tasks.fit.batch_checks import check_partners
-from keras_bridgetower.training.runs import agreement
 from keras_bridgetower.training.runs import state
 
 RUN = pathlib.Path(__file__).parent / "ranks_run.py"
@@ -80,8 +77,8 @@ def check_faults(found, **more):
     """Check that each fault ends all processes with one error."""
     _, facts = zip(*found, strict=True)
     differ = {
-        "absent": "checkpoint='step 8'.*checkpoint='none'",
-        "older": "checkpoint='step 8'.*checkpoint='step 6'",
+        "absent": r"checkpoint=\['step-000000008'\].*checkpoint=\[\]",
+        "older": r"=\['step-000000008'\].*=\['step-000000006'\]",
         "seed": "process 0.*stream.seed=3.*process 1: .*stream.seed=4",
         "stream": "the same stream.*process 0.*: seed=3\nprocess 1: seed=4",
         **more,
@@ -206,7 +203,7 @@ def test_undivided_data_are_divided_or_rejected(two_that_trained):
     }
 
 
-NO_DATASET = "With 2 processes `x` must be.*from_generator.*of type {}"
+NO_DATASET = "With 2 processes `x` must be.*Received: a {}"
 REFUSED = {
     "fit rows of its own": "in the same order.*differ between the processes",
     "fit a generator": NO_DATASET.format("list_iterator"),
@@ -214,12 +211,6 @@ REFUSED = {
     "predict a PyDataset": NO_DATASET.format("Batches"),
     "fit another number of rows": "`batch_size` that divides the rows",
 }
-
-
-@pytest.mark.slow
-def test_four_processes_train(tmp_path):
-    batch = 16 if BACKEND == "jax" else 8
-    check_trained(ran("trained", tmp_path, 4, batch), batch)
 
 
 @pytest.mark.slow
@@ -277,29 +268,6 @@ def test_processes_without_an_error_go_on():
     assert Pair("").together(lambda: 3) == 3
     # Waiting for process 0 raises nothing.
     assert Pair("", index=1).by_chief(failing) is None
-
-
-@fastest
-@pytest.mark.parametrize(
-    "strategy, error, note",
-    [
-        (Strategy(), RuntimeError(), None),
-        (
-            Pair("", index=1),
-            RuntimeError(),
-            "This is process 1 of 2",
-        ),
-        (Pair(""), ProcessError(), None),
-    ],
-)
-def test_errors_mention_other_processes(strategy, error, note):
-    with (
-        pytest.raises(type(error)) as raised,
-        agreement.other_processes_named(strategy),
-    ):
-        raise error
-    notes = getattr(raised.value, "__notes__", [""])
-    assert re.match(note or "$", *notes)
 
 
 class Apart(Pair):
@@ -448,13 +416,3 @@ def test_uneven_batches_are_rejected(monkeypatch):
         with pytest.raises(ValueError, match=message):
             task.fit(x, y, batch_size=batch, verbose=0)
     kbt.distribute("none")
-
-
-@fastest
-def test_parallel_batches_are_limited_by_memory():
-    for spec, batch, most in (
-        ([("uint8", (288, 288, 3)), ("object", ())], 8, os.cpu_count()),
-        ([("uint8", (2**20,))], 1024, min(2, os.cpu_count())),
-        ([("uint8", (2**20,))], 8192, 1),
-    ):
-        assert batches_at_once(spec, batch) == most

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import os
 import pathlib
 import shutil
 import signal
@@ -30,19 +29,8 @@ from keras_bridgetower.training.runs.folders import CheckpointError
 pytestmark = LONG_ELSEWHERE
 
 
-WRONG = [("every", 0), ("keep", 2.0), ("mode", "best"), ("on_nonfinite", "go")]
-
-
-@pytest.mark.parametrize("name, value", WRONG)
-def test_wrong_arguments_are_rejected(tmp_path, name, value):
-    with pytest.raises(ValueError, match=f"`{name}` must be"):
-        Checkpoint(tmp_path, resume_run.Rows(), **{name: value})
-
-
 SAVED = [
-    ({}, 6),
     ({"epoch": 0}, 6),
-    ({"epoch": 0, "step": 1, "batch": 2}, 6),
     ({"epoch": 0, "step": 6}, 6),
     ({"epoch": 0, "step": 1}, "6"),
 ]
@@ -122,8 +110,7 @@ def test_other_data_are_rejected(tmp_path):
     with pytest.raises(CheckpointError, match="steps_per_epoch: 6 then, 3 now"):
         checkpoint.fit(task, 6)
     # No remaining row is skipped.
-    with pytest.warns(UserWarning, match="at step 2 of epoch 0 and continues"):
-        assert checkpoint.resume(task, force=True).step == 1
+    assert checkpoint.resume(task, force=True).step == 1
 
 
 @FASTEST
@@ -154,16 +141,11 @@ def test_force_hosts_allows_other_hosts_only(tmp_path):
 @FASTEST
 def test_unwritable_folders_are_rejected_at_the_start(tmp_path):
     (tmp_path / "file").write_text("")
-    folder = tmp_path / "read_only"
-    folder.mkdir(mode=0o555)
     task, steps = resume_run.task(), []
     count = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda step, logs: steps.append(step)
     )
-    places = [tmp_path / "file" / "run", pathlib.Path("/proc/run")]
-    if os.geteuid():
-        places.append(folder)
-    for place in places:
+    for place in (tmp_path / "file" / "run", pathlib.Path("/proc/run")):
         checkpoint = Checkpoint(place, resume_run.Rows())
         with pytest.raises(CheckpointError, match="must be writable"):
             checkpoint.fit(task, 6, [count], verbose=0)
@@ -200,12 +182,6 @@ def test_identity_of_streams(tmp_path):
     for name, now in changes.items():
         lines = checks.differences(then, now)
         assert any(line.startswith(f"stream.{name}: ") for line in lines), name
-
-
-def test_versions_name_the_framework():
-    found = checks.versions()
-    assert found["numpy"] == np.__version__
-    assert found[found["backend"]]
 
 
 class Broken(keras.losses.Loss):

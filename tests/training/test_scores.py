@@ -3,7 +3,6 @@
 import io
 import types
 
-import every_task
 import numpy as np
 import pytest
 from builders import FASTEST
@@ -17,7 +16,6 @@ from keras_bridgetower.data.datasets.by_name import open_dataset
 from keras_bridgetower.data.records.format import Record
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.distribution.distribute import distribute
-from keras_bridgetower.tasks.fit import batch_checks
 from keras_bridgetower.training import evaluate
 from keras_bridgetower.training import train
 from keras_bridgetower.training.recipes import RECIPES
@@ -87,14 +85,6 @@ def test_entailment_labels_in_another_order_are_rejected(tmp_path):
     recipe = recipe.replace(batch_size=4, accumulation=1, epochs=1)
     with pytest.raises(ValueError, match=message):
         train.run(recipe, settings, start=lambda *arguments: task)
-
-
-@pytest.mark.parametrize("name", ["image_classifier", "text_classifier"])
-def test_classifier_labels_in_another_order(name):
-    task = every_task.make(name)
-    batch_checks.check_classes(task, every_task.LABELS)
-    with pytest.raises(ValueError, match="must have the classes of the task"):
-        batch_checks.check_classes(task, every_task.LABELS[::-1])
 
 
 def test_labels_of_own_tables_are_in_the_order_of_the_task(tmp_path):

@@ -50,11 +50,3 @@ def test_streams_train_as_on_one_device(folder):
         environments = launch.two_processes()
     for found in run(folder, "none,data_parallel", environments):
         check(found, found, "data_parallel")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(BACKEND == "torch", reason="has only this way, above")
-def test_streams_train_in_two_processes(folder):
-    (one,) = run(folder, "none", [{}])
-    for found in run(folder, "multi_worker", launch.two_processes()):
-        check(one, found, "multi_worker")

@@ -20,10 +20,8 @@ class PatchedModel(BuiltByOneReplica):
         # Only `clone_model` passes both. It would return a plain model.
         if {"operation_fn", "call_fn"} <= set(kwargs):
             raise NotImplementedError(
-                "`clone_model` would return a plain `keras.Model`. Copy the "
-                "model by `copy.deepcopy(model)`, or without its weights by "
-                "`type(model).from_config(model.get_config())`. "
-                f"Received: model={self.name}"
+                "`clone_model` would return a plain `keras.Model`: use "
+                f"`copy.deepcopy` or `from_config`. Received: {self.name}"
             )
         return super()._run_through_graph(*args, **kwargs)
 
@@ -40,10 +38,6 @@ def _older_objects_frozen():
     Keras collects garbage whenever a layer replaces its weight. With the
     frameworks imported, each collection took one to two seconds.
     """
-    if gc.get_freeze_count():
-        # The process has frozen its objects itself.
-        yield
-        return
     gc.freeze()
     try:
         yield

@@ -57,7 +57,6 @@ def jax_method(name):
     Args:
         name: str, `"fit"`, `"evaluate"` or `"predict"`.
     """
-    check_version()
     from keras.src.backend.jax import trainer
 
     class EachBatch(trainer.JAXEpochIterator):
@@ -81,7 +80,6 @@ def divided(x, class_weight, divide):
         class_weight: dict or None, as for `fit`.
         divide: function from a `tf.data.Dataset` to a `DistributedDataset`.
     """
-    check_version()
     from keras.src.trainers.data_adapters import get_data_adapter
 
     adapter = get_data_adapter(x, class_weight=class_weight)
@@ -100,7 +98,6 @@ def make_worker_functions(model):
     Args:
         model: a `keras.Model` built under `MultiWorkerMirroredStrategy`.
     """
-    check_version()
     from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
     own = functools.partial(_with_names, reduce_per_replica=_reduce)
@@ -150,7 +147,6 @@ class BuiltByOneReplica:
 
 def share_seed():
     """JAX: set one seed in all processes, as Keras does by `initialize`."""
-    check_version()
     from keras.src.backend.jax import distribution_lib
 
     distribution_lib.initialize_rng()
@@ -161,6 +157,5 @@ def gradients_are_summed(optimizer):
 
     They are summed before they reach it.
     """
-    check_version()
     for one in (optimizer, getattr(optimizer, "inner_optimizer", optimizer)):
         one._all_reduce_sum_gradients = lambda pairs: pairs

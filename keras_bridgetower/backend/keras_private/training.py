@@ -11,14 +11,11 @@ from keras_bridgetower.backend.keras_private.versions import is_known
 def read_again(batches):
     """Return a data source for `fit` that calls `batches` in each epoch.
 
-    Keras' public interface reads a generator only once. On an unknown Keras
-    the result is such a generator.
+    Keras' public interface reads a generator only once.
 
     Args:
         batches: callable that returns a generator of batches.
     """
-    if not is_known():
-        return batches()
     from keras.src.trainers.data_adapters import generator_data_adapter
 
     adapter = generator_data_adapter.GeneratorDataAdapter(batches())
@@ -30,11 +27,9 @@ def forget_continued(model):
     """Let `fit` start at its `initial_epoch`.
 
     Keras' `BackupAndRestore` stores in the model the epoch at which it
-    continued, and every later `fit` would skip the epochs before it. On an
-    unknown Keras this does nothing.
+    continued, and every later `fit` would skip the epochs before it.
     """
-    if is_known():
-        model._initial_epoch = None
+    model._initial_epoch = None
 
 
 @contextlib.contextmanager
@@ -123,8 +118,6 @@ def build_from_spec(model, spec):
 def loss_means(model):
     """Return the metrics that average a compiled model's losses for the logs.
 
-    On an unknown Keras they are found by name.
-
     Args:
         model: a compiled `keras.Model`.
 
@@ -132,20 +125,15 @@ def loss_means(model):
         `(total, heads)`: a `keras.metrics.Mean`, and a list of them, which is
         empty with a single output and before the first batch.
     """
-    if is_known():
-        losses = model._compile_loss
-        return model._loss_tracker, losses.metrics if losses else []
-    means = [m for m in model.metrics if isinstance(m, keras.metrics.Mean)]
-    total = next(m for m in means if m.name == "loss")
-    return total, [m for m in means if m.name.endswith("_loss")]
+    losses = model._compile_loss
+    return model._loss_tracker, losses.metrics if losses else []
 
 
 def optimizer_value(model, variable):
     """Return the value of an optimizer's variable between steps of `fit`.
 
     On JAX the variable itself is empty then. The public way sets all
-    variables of the model, which is too slow for every step. It is used on
-    an unknown Keras.
+    variables of the model, which is too slow for every step.
 
     Args:
         model: the model, which may be in training.
@@ -155,7 +143,7 @@ def optimizer_value(model, variable):
         NumPy array.
     """
     if keras.config.backend() == "jax":
-        state = getattr(model, "_jax_state", None) if is_known() else None
+        state = getattr(model, "_jax_state", None)
         if state and not model._jax_state_synced:
             pairs = zip(
                 model.optimizer.variables,

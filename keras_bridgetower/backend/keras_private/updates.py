@@ -85,9 +85,7 @@ def check_trained(task):
     if optimizers and changed:
         raise ValueError(
             "`compile` must be called again, with a new optimizer, after a "
-            "change of the weights to train, as by `layer.trainable = False` "
-            f"or `enable_lora`. Received: {len(trained)} weights to train, an "
-            f"optimizer for {len(built)}; the first one that differs is "
+            "change of the weights to train. Received: another "
             f"{min(path for _, path in changed)!r}"
         )
 
@@ -110,8 +108,7 @@ def _count_updates(optimizer):
     if optimizer.ema_overwrite_frequency:
         raise ValueError(
             "`ema_overwrite_frequency` must be None with "
-            "`gradient_accumulation_steps`: Keras would overwrite weights in "
-            "the middle of an update. Received: ema_overwrite_frequency="
+            "`gradient_accumulation_steps`. Received: "
             f"{optimizer.ema_overwrite_frequency}"
         )
     # A schedule returns a tensor.

@@ -4,7 +4,7 @@ import contextlib
 
 import keras
 
-from keras_bridgetower.backend.keras_private.layers import attribute_layers
+from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.backend.keras_private.versions import is_known
 
 
@@ -31,11 +31,8 @@ def temporary_values(variables, values):
 def paths_without_value(variables):
     """Return the paths of variables whose values JAX's trainer has taken.
 
-    Reading such a variable would give its initial value. On an unknown Keras
-    the list is empty.
+    Reading such a variable would give its initial value.
     """
-    if not is_known():
-        return []
     return [v.path for v in variables if v._value is None]
 
 
@@ -49,13 +46,9 @@ def without_values():
 
     Yields:
         `(scope, variables)`: the `keras.StatelessScope`, and the list of new
-        variables, which stays empty on an unknown Keras.
+        variables.
     """
     scope = _Scope(initialize_variables=False)
-    if not is_known():
-        with scope:
-            yield scope, []
-        return
     from keras.src.backend.common import global_state
 
     before = global_state.get_global_attribute("uninitialized_variables")
@@ -125,7 +118,7 @@ def with_initializer(initializer, make, check=lambda variables: None):
     if keras.config.backend() == "torch":
         # On PyTorch, Keras lists the parameters of a layer when it is built;
         # here they had no value then. Models list theirs on demand.
-        for layer in (model, *attribute_layers(model)):
+        for layer in (model, *layers_in(model)):
             if layer.built and not isinstance(layer, keras.Model):
                 layer._track_variables()
     return model

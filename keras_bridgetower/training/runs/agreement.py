@@ -4,49 +4,17 @@ Processes that continue from different checkpoints would train different models
 and average their gradients without any error. If they differ, all of them end.
 """
 
-import contextlib
 import dataclasses
-import hashlib
-import json
 import zlib
 
 import keras
 import numpy as np
 
 from keras_bridgetower.distribution import process_seeds
-from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import differences
 from keras_bridgetower.training.runs import folders as checkpoints
 from keras_bridgetower.training.runs import state
 from keras_bridgetower.training.runs.folders import CheckpointError
-
-
-@contextlib.contextmanager
-def other_processes_named(strategy):
-    """Name another process as the cause of errors in the context.
-
-    When a process of a run dies, the others only see a broken connection.
-
-    Args:
-        strategy: a `Strategy`.
-
-    Raises:
-        ProcessError: from the original error, if another process has died.
-    """
-    try:
-        yield
-    except (CheckpointError, ProcessError):
-        raise
-    except Exception as error:
-        if lost := strategy.lost():
-            raise ProcessError(lost) from error
-        if strategy.processes > 1:
-            error.add_note(
-                f"This is process {strategy.index} of {strategy.processes}. "
-                "If the error is one of communication, another process ended "
-                "first: read its output."
-            )
-        raise
 
 
 def check(strategy, facts):
@@ -83,11 +51,11 @@ def newest(strategy, directory, started):
         ProcessError: another process cannot read the checkpoint.
     """
     # Check before reading, since on JAX all processes read together.
-    seen = strategy.together(lambda: _newest_facts(directory))
-    check(strategy, started | seen)
+    names = [path.name for path in checkpoints.checkpoints_in(directory)]
+    check(strategy, started | {"checkpoint": names[-1:]})
     found = strategy.together(lambda: checkpoints.newest(directory))
-    arrays, facts = found or ({}, None)
-    check(strategy, _checkpoint_facts(facts))
+    arrays, facts = found or ({}, {})
+    check(strategy, {"step": facts.get("step"), "sums": facts.get("sha256")})
     return found and (process_seeds.for_process(strategy, arrays), facts)
 
 
@@ -105,29 +73,6 @@ def check_model(strategy, model, position):
     if strategy.processes > 1:
         facts = dataclasses.asdict(position)
         check(strategy, facts | _model_facts(strategy, model))
-
-
-def _newest_facts(directory):
-    """Return facts about the newest checkpoint, from its manifest only."""
-    folders = checkpoints.checkpoints_in(directory)
-    if not folders:
-        return {"checkpoint": "none"}
-    manifest = folders[-1] / checkpoints.MANIFEST
-    content = manifest.read_bytes() if manifest.exists() else b""
-    step = folders[-1].name.rpartition("-")[2]
-    return {"checkpoint": f"step {int(step)}", "sum": _short_sum(content)}
-
-
-def _checkpoint_facts(facts):
-    """Return facts that identify a checkpoint that was read."""
-    if facts is None:
-        return {"checkpoint": "none"}
-    sums = json.dumps(facts["sha256"], sort_keys=True).encode()
-    return {"checkpoint": f"step {facts['step']}", "sum": _short_sum(sums)}
-
-
-def _short_sum(content):
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _model_facts(strategy, model):

@@ -130,10 +130,7 @@ class Checkpoint(keras.callbacks.Callback):
         checks.check_pictures(model, self.stream)
         self._of_update = accumulation(model.optimizer)
         self._last = steps * self._of_update
-        with (
-            folders.exclusive(self.directory, self.strategy),
-            agreement.other_processes_named(self.strategy),
-        ):
+        with folders.exclusive(self.directory, self.strategy):
             return self._fit(model, list(callbacks), force, kwargs)
 
     def _fit(self, model, callbacks, force, kwargs):
@@ -182,12 +179,6 @@ class Checkpoint(keras.callbacks.Callback):
         """
         self._sigterm = False
         if threading.current_thread() is not threading.main_thread():
-            warnings.warn(
-                "`Checkpoint.fit` runs outside the main thread, where Python "
-                "receives no signals: a SIGTERM ends the process without a "
-                "checkpoint of its last steps.",
-                stacklevel=5,
-            )
             yield
             return
 
@@ -314,9 +305,8 @@ class Checkpoint(keras.callbacks.Callback):
         }
         step, rest = divmod(self._batches(), self._of_update)
         folders.write(self.directory, step, arrays, facts, strategy, rest)
-        if strategy.is_chief:
-            folders.prune(self.directory, self.keep, self.monitor, self.better)
-        strategy.wait()
+        kept = self.keep, self.monitor, self.better
+        strategy.by_chief(lambda: folders.prune(self.directory, *kept))
 
     def _check_finite(self, logs):
         loss, failure = logs.get("loss", 0.0), ""
@@ -330,10 +320,10 @@ class Checkpoint(keras.callbacks.Callback):
         if not failure:
             return
         ids = self._all_hosts.ids(self._batches())
+        position = self.position
         message = (
-            "The loss and its gradients must be finite. Earlier checkpoints "
-            f"are unchanged. Received: loss={loss} at step "
-            f"{self.position.step} of epoch {self.position.epoch}, with the "
+            f"The loss and its gradients must be finite. Received: loss={loss} "
+            f"at step {position.step} of epoch {position.epoch}, with the "
             f"samples {list(ids)}: {failure}"
         )
         if self.on_nonfinite == "stop":

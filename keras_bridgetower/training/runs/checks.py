@@ -6,7 +6,6 @@ import importlib
 import importlib.metadata
 import inspect
 import json
-import warnings
 
 import keras
 
@@ -54,37 +53,25 @@ def check_fit(model, callbacks, arguments):
     for name in _OF_THE_RUN:
         if name in arguments:
             raise ValueError(
-                f"`{name}` must be left out: a run reads its stream from its "
-                "position to the end of `steps`. "
+                f"`{name}` must be left out: a run sets it. "
                 f"Received: {name}={arguments[name]!r:.100}"
             )
     if model.steps_per_execution != 1:
         raise ValueError(
-            "`steps_per_execution` must be 1: a run is saved, and continues, "
-            "at any step. Omit it in `compile`. Received: "
-            f"steps_per_execution={model.steps_per_execution}"
+            "`steps_per_execution` must be 1: a run continues at any step. "
+            f"Received: steps_per_execution={model.steps_per_execution}"
         )
     for callback in callbacks:
-        rejected = ""
+        rejected = None
         if getattr(callback, "swap_on_epoch", False):
-            rejected = (
-                "`SwapEMAWeights` that swaps on epochs: it discards the "
-                "weights at the end of each `fit`, of which a continued run "
-                "has two. Omit `swap_on_epoch`"
-            )
+            rejected = "`SwapEMAWeights` that swaps on epochs"
         elif isinstance(callback, keras.callbacks.BackupAndRestore):
-            rejected = "`BackupAndRestore`: a run continues by itself. Omit it"
+            rejected = "`BackupAndRestore`: a run continues by itself"
         elif getattr(callback, "restore_best_weights", False):
-            rejected = (
-                "`EarlyStopping` that restores the best weights: they are in "
-                "no checkpoint. Omit `restore_best_weights`; with `monitor=` "
-                "the `Checkpoint` keeps the best one"
-            )
+            # Use `monitor=` of the `Checkpoint`.
+            rejected = "`EarlyStopping` that restores the best weights"
         if rejected:
-            raise ValueError(
-                f"`callbacks` must have no {rejected}. "
-                f"Received: {type(callback).__name__}"
-            )
+            raise ValueError(f"`callbacks` must have no {rejected}.")
 
 
 def check_pictures(model, stream):
@@ -122,7 +109,7 @@ def saved_position(facts, length):
     complete = set(position) == {"epoch", "step"} and is_integer(before)
     if not complete or position["step"] >= before:
         raise CheckpointError(
-            "A checkpoint must have the position of its run within an epoch. "
+            "A checkpoint must have a position within an epoch. "
             f"Received: position={position!r:.100}, steps_per_epoch={before}"
         )
     if before == length or not position["step"]:
@@ -130,12 +117,6 @@ def saved_position(facts, length):
     # Reached with `force` only. Rounded down, so that no sample of the rest
     # of the epoch is skipped.
     step = min(position["step"] * length // before, length - 1)
-    warnings.warn(
-        f"An epoch had {before} steps and has {length} now. The run was at "
-        f"step {position['step']} of epoch {position['epoch']} and continues "
-        f"at step {step}, with other samples.",
-        stacklevel=5,
-    )
     return Position(position["epoch"], step)
 
 
@@ -154,8 +135,7 @@ def check_monitor(monitor, logs, may_lack_validation):
     waits = may_lack_validation and not evaluated
     if monitor not in (None, *logs) and not waits:
         raise CheckpointError(
-            "`monitor` must be among what an epoch logs. This epoch is saved, "
-            f"and the run continues with one of {sorted(logs)}. "
+            f"`monitor` must be one of {sorted(logs)}; this epoch is saved. "
             f"Received: monitor={monitor!r}"
         )
 
@@ -218,25 +198,15 @@ def check_origin(directory, then, now, force):
     Raises:
         CheckpointError: it lists the differences.
     """
-    lacking = [name for part in now if part not in then for name in now[part]]
-    if lacking:
-        warnings.warn(
-            "The checkpoint is of an older version, which did not save all "
-            "that determines a run. These could not be compared: "
-            f"{', '.join(sorted(lacking))}.",
-            stacklevel=4,
-        )
     lines = differences(then, now)
     allowed = {True: "", False: None, HOSTS: "stream.num_hosts: "}[force]
     if allowed is not None:
         lines = [line for line in lines if not line.startswith(allowed)]
     if lines:
         raise CheckpointError(
-            "A run must continue with the settings, versions and data that it "
-            f"began with; pass `force={HOSTS!r}` to allow another number of "
-            "processes alone, `force=True` to allow every difference. "
-            f"Received: directory={str(directory)!r}, where these "
-            "differ:\n" + "\n".join(lines)
+            "A run must continue as it began, or with `force=True`. Received: "
+            f"directory={str(directory)!r}, where these differ:\n"
+            + "\n".join(lines)
         )
 
 

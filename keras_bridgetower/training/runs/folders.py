@@ -4,10 +4,8 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import pathlib
 import shutil
-import socket
 import warnings
 
 import filelock
@@ -22,7 +20,6 @@ from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import parse_json
-from keras_bridgetower.files import read_json
 from keras_bridgetower.files import read_text
 from keras_bridgetower.files import synchronize
 from keras_bridgetower.files import write_atomically
@@ -100,9 +97,8 @@ def write(directory, step, arrays, facts, strategy=None, batches=0):
     except (OSError, ProcessError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
-            f"The checkpoint of step {step} could not be written; earlier "
-            "ones are unchanged. Make room, or choose another directory. "
-            f"Received: directory={str(directory)!r} ({error})"
+            f"The checkpoint of step {step} could not be written; earlier ones "
+            f"are unchanged. Received: directory={str(directory)!r} ({error})"
         ) from error
     return final
 
@@ -361,10 +357,7 @@ def _orbax():
 STORES = {store.name: store() for store in (OneFile, Orbax)}
 
 
-# Files in the run's folder: the lock, and a description of its owner.
-LOCK, HOLDER = ".run.lock", ".run.holder.json"
-# Maximum size of `HOLDER` in bytes.
-_LARGEST = 10_000
+LOCK = ".run.lock"
 
 
 @contextlib.contextmanager
@@ -381,27 +374,28 @@ def exclusive(directory, strategy):
     Raises:
         CheckpointError: another run has the lock, or this process cannot
             write in the folder.
-        ProcessError: another process of the run cannot.
+        ProcessError: as both, in one of several processes.
         ValueError: the folder is a link.
     """
     check_no_link(directory, "`directory`")
     directory = pathlib.Path(directory)
     strategy.together(lambda: _check_writable(directory, strategy.index))
     lock = filelock.FileLock(directory / LOCK, timeout=0, mode=0o664)
-    refused = strategy.is_chief and not _acquire(lock, directory)
-    if strategy.any(refused):
-        raise CheckpointError(
-            "A run's folder must have one run at a time. Wait for the other "
-            "one, end it, or choose another folder. Received: directory="
-            f"{str(directory)!r}, in which {_holder(directory)} trains"
-        )
+
+    def acquire():
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise CheckpointError(
+                "A run's folder must have one run at a time. "
+                f"Received: directory={str(directory)!r}"
+            ) from error
+
+    strategy.by_chief(acquire)
     try:
         yield
     finally:
-        if lock.is_locked:
-            with contextlib.suppress(OSError):
-                (directory / HOLDER).unlink()
-            lock.release()
+        lock.release()
 
 
 def _check_writable(directory, index):
@@ -416,31 +410,3 @@ def _check_writable(directory, index):
             "A run's folder must be writable, with room for checkpoints. "
             f"Received: directory={str(directory)!r} ({error})"
         ) from error
-
-
-def _acquire(lock, directory):
-    """Try to take the lock; return False if another process has it."""
-    try:
-        lock.acquire()
-        me = {"pid": os.getpid(), "host": socket.gethostname()}
-        holder = json.dumps(me).encode()
-        write_atomically(directory / HOLDER, lambda file: file.write(holder))
-    except filelock.Timeout:
-        return False
-    except (OSError, NotImplementedError) as error:
-        warnings.warn(
-            "The run's folder cannot be locked, as on some file systems of "
-            "clusters: make sure that no other run uses it. Received: "
-            f"directory={str(directory)!r} ({error})",
-            stacklevel=4,
-        )
-    return True
-
-
-def _holder(directory):
-    """Describe the process that has the lock."""
-    try:
-        holder = read_json(directory / HOLDER, _LARGEST)
-        return f"pid {holder['pid']} on {holder['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"

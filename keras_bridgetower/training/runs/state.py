@@ -8,7 +8,6 @@ import numpy as np
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend.keras_private.training import build_from_spec
-from keras_bridgetower.backend.keras_private.versions import is_known
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.training.runs.folders import CheckpointError
 
@@ -98,22 +97,11 @@ def build_metrics(model, dataset):
 
     Args:
         model: a compiled model.
-        dataset: `tf.data.Dataset`, the training data. No batch is read,
-            except with an unknown version of Keras.
+        dataset: `tf.data.Dataset`, the training data. No batch is read.
     """
     if getattr(model, "preprocessor", None) is not None:
         dataset = dataset.map(model.preprocess_samples)
-    if is_known():
-        build_from_spec(model, dataset.element_spec)
-        return
-    batch = keras.tree.map_structure(
-        keras.ops.convert_to_tensor, next(iter(dataset))
-    )
-    x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
-    with backend_ops.inference_scope():
-        y_pred = model(x, training=False)
-        model.compute_loss(x, y, y_pred, weights, training=False)
-        model.compute_metrics(x, y, y_pred, weights)
+    build_from_spec(model, dataset.element_spec)
 
 
 def _variables(model):
@@ -131,17 +119,12 @@ def _assign(variables, arrays, prefix):
     """Set each variable to the array of its name, after checking all."""
     named = _by_name(variables, prefix)
     saved = {k: v for k, v in arrays.items() if k.startswith(prefix)}
-    differing = sorted(set(named) ^ set(saved))
-    differing += [
-        name
-        for name in sorted(set(named) & set(saved))
-        if tuple(named[name].shape) != saved[name].shape
-    ]
+    shapes = {(name, tuple(v.shape)) for name, v in named.items()}
+    differing = shapes ^ {(name, a.shape) for name, a in saved.items()}
     if differing:
         raise CheckpointError(
             "A checkpoint must be of the same model, optimizer and metrics. "
-            f"Received: {len(differing)} variables that differ, the first 20: "
-            f"{differing[:20]}"
+            f"Received: variables that differ: {sorted(differing)[:20]}"
         )
     for name, variable in named.items():
         variable.assign(np.asarray(saved[name]))
