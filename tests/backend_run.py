@@ -13,18 +13,10 @@ import torch  # noqa: F401, I001
 import keras
 import every_task
 import numpy as np
-from builders import ANSWERS
 from builders import array
-from builders import backbone
-from builders import clip
-from builders import roberta
 
 import keras_bridgetower as kbt
 from keras_bridgetower import analysis
-from keras_bridgetower.training.optim.adamw import AdamW
-from keras_bridgetower.training.optim.adamw import rows
-
-STEPS, BATCH, TOKENS = 100, 8, 12
 
 
 def main(destination, *parts):
@@ -64,60 +56,6 @@ def a_step_of_each_task():
     return found
 
 
-def a_hundred_steps():
-    found = {}
-    for name, (optimizer, rate) in RUNS.items():
-        losses, weights = steps_of(optimizer(rate, global_clipnorm=1.0))
-        found[f"{name}/losses"] = losses
-        found |= {f"{name}/weight/{path}": w for path, w in weights.items()}
-    return found
-
-
-def stock(rate, **kwargs):
-    return keras.optimizers.AdamW(rate, weight_decay=0.01, **kwargs)
-
-
-def in_rows(rate, **kwargs):
-    return AdamW(rate, rows(fusion=5, head=50), epsilon=1e-6, **kwargs)
-
-
-# Optimizer and rate. Rows multiply the rate, that of the recipes' miniature,
-# by up to 50.
-RUNS = {"stock": (stock, 1e-3), "rows": (in_rows, 2e-4)}
-
-
-def steps_of(optimizer):
-    """The losses of the steps, and the weights after the last."""
-    # One layer of each kind is soon compiled.
-    model = kbt.BridgeTowerVQA(
-        backbone(
-            clip(layers=1), roberta(layers=1, vocabulary=20), num_layers=1
-        ),
-        answers=ANSWERS,
-    )
-    same_start(model)
-    model.compile(
-        optimizer,
-        # Uncompiled, JAX would take minutes; XLA on TensorFlow too.
-        jit_compile=keras.config.backend() == "jax",
-    )
-    # Otherwise TensorFlow traces the first step twice, once to create these.
-    model.optimizer.build(model.trainable_variables)
-    rng = np.random.default_rng(0)
-    losses = []
-    for _ in range(STEPS):
-        # Few distinct tokens, so every batch repeats them many times.
-        x = {
-            "images": rng.normal(size=(BATCH, 32, 32, 3)).astype("float32"),
-            "token_ids": rng.integers(2, 8, (BATCH, TOKENS)).astype("int32"),
-            "padding_mask": np.ones((BATCH, TOKENS), "int32"),
-        }
-        y = rng.integers(0, 2, (BATCH, len(ANSWERS))).astype("float32")
-        losses.append(float(model.train_on_batch(x, y)[0]))
-    weights = {w.path: array(w) for w in model.trainable_weights}
-    return np.array(losses), weights
-
-
 def same_start(model):
     """Weights that no backend's own random numbers have a part in."""
     rng = np.random.default_rng(1)
@@ -142,7 +80,6 @@ def tiny_preset():
 PARTS = {
     "tasks": a_step_of_each_task,
     "preset": tiny_preset,
-    "steps": a_hundred_steps,
 }
 
 if __name__ == "__main__":

@@ -60,23 +60,6 @@ def run(backend, part, folder):
 
 @ONCE
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["stock", "rows"])
-@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
-def test_a_hundred_steps_of_adamw(results, backend, optimizer):
-    found = results("steps")
-    a, b = found["jax"], found[backend]
-    losses = f"{optimizer}/losses"
-    assert a[losses].shape == (100,)
-    assert np.ptp(a[losses]) > 0.1
-    assert np.abs(a[losses] - b[losses]).max() <= 1e-4
-    assert set(a) == set(b)
-    weights = [key for key in a if key.startswith(f"{optimizer}/weight/")]
-    worst = max(np.abs(a[key] - b[key]).max() for key in weights)
-    assert worst <= 5e-5
-
-
-@ONCE
-@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
 def test_a_step_of_each_task(results, backend, name):

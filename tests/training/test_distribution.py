@@ -10,8 +10,6 @@ import pytest
 from builders import ANSWERS
 from builders import MANY_STEPS
 from builders import array
-from builders import backbone
-from builders import contrastive
 from builders import fast
 from builders import features
 from builders import shallow
@@ -20,11 +18,7 @@ from launch import BACKEND
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import devices
-from keras_bridgetower.distribution import on_jax
 from keras_bridgetower.distribution.strategy import Several
-from keras_bridgetower.models.bridges import BRIDGES
-from keras_bridgetower.tasks.fit.data_path import Steps
-from keras_bridgetower.training.optim.schedules import WarmupPolynomial
 
 RUN = pathlib.Path(__file__).parent.parent / "distribution_run.py"
 KINDS = {
@@ -34,18 +28,11 @@ KINDS = {
 }[BACKEND]
 # Each must be compiled. Slow tests run all of them.
 SOME_KINDS = ["fsdp"] if BACKEND == "jax" else KINDS
-# Parts that are left out on purpose, to prove that the test notices it.
-WRONG = {
-    "jax": [],
-    "tensorflow": ["unreduced"],
-    "torch": ["unreduced", "local_negatives"],
-}[BACKEND]
 ONE_PROCESS = {
     "jax": {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
     "tensorflow": {"DEVICES": "2"},
 }
-# `tests/training/test_updates.py` tests accumulation.
-TOLERANCE = {"sgd": 1e-6, "adamw": 5e-5}
+TOLERANCE = {"sgd": 1e-6, "accumulated": 1e-6, "adamw": 5e-5}
 
 
 def run(folder, environments, kinds, optimizers):
@@ -62,8 +49,8 @@ def run(folder, environments, kinds, optimizers):
     return found
 
 
-def launched(folder, optimizers, wrong=(), task="both", kinds=KINDS):
-    kinds = ["one", *kinds, *(f"data_parallel-{w}" for w in wrong)]
+def launched(folder, optimizers, task="both", kinds=KINDS):
+    kinds = ["one", *kinds]
     environments = (
         launch.two_processes() if BACKEND == "torch" else [ONE_PROCESS[BACKEND]]
     )
@@ -85,53 +72,36 @@ def differences(one, other):
     return worst
 
 
-def check(found, kinds, optimizer, wrong=()):
+def check(found, kinds, optimizer):
     for process in found:
         for kind in kinds:
             worst = differences(process["one"], process[kind])
-            print(BACKEND, kind, optimizer, worst)
             assert worst["weight"] <= TOLERANCE[optimizer], kind
             assert worst["fit"] <= 1e-5 and worst["test"] <= 1e-5, kind
-        for kind in wrong:
-            other = process[f"data_parallel-{kind}"]
-            assert differences(process["one"], other)["weight"] > 1e-3
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    wrong = WRONG if BACKEND == "torch" else []
     folder = tmp_path_factory.mktemp("several")
-    found = launched(folder, "sgd", wrong, kinds=SOME_KINDS)
-    return found, wrong
+    return launched(folder, "sgd", kinds=SOME_KINDS)
 
 
 def test_ten_steps_equal_one_device(found):
-    found, wrong = found
-    check(found, SOME_KINDS, "sgd", wrong)
+    check(found, SOME_KINDS, "sgd")
+
+
+TASKS = [*((name, "both") for name in TOLERANCE), ("sgd", "matching")]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "optimizer, task, wrong",
-    [
-        *((optimizer, "both", ()) for optimizer in TOLERANCE),
-        ("sgd", "both", WRONG),
-        ("sgd", "matching", [w for w in WRONG if w == "local_negatives"]),
-    ],
-)
-def test_ten_steps_of_each_kind_equal_one_device(
-    tmp_path, optimizer, task, wrong
-):
-    found = launched(tmp_path, optimizer, wrong, task)
-    check(found, KINDS, optimizer, wrong)
+@pytest.mark.parametrize("optimizer, task", TASKS)
+def test_ten_steps_of_each_kind_equal_one_device(tmp_path, optimizer, task):
+    check(launched(tmp_path, optimizer, task), KINDS, optimizer)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(BACKEND == "torch", reason="its only kind, tested above")
-@pytest.mark.parametrize(
-    "optimizer, task",
-    [*((optimizer, "both") for optimizer in TOLERANCE), ("sgd", "matching")],
-)
+@pytest.mark.parametrize("optimizer, task", TASKS)
 def test_two_processes(tmp_path, optimizer, task):
     # JAX needs as many rows as all devices divide.
     given = {"TESTED": "16", "TASK": task}
@@ -144,7 +114,7 @@ def test_two_processes(tmp_path, optimizer, task):
 
 @pytest.mark.skipif(BACKEND != "jax", reason="only JAX splits weights")
 def test_split_weights_are_saved_whole(found):
-    split = found[0][0]["fsdp"]
+    split = found[0]["fsdp"]
     # Eight devices cannot divide a few small weights.
     assert split["saved"] == 0 and split["share"] < 0.2
 
@@ -158,24 +128,18 @@ def reset(monkeypatch):
     kbt.distribute("none")
 
 
-ABSENT = {"torch": "Start it with `torchrun"}.get(
-    BACKEND, "`devices` must be from 1 to 1.*devices=9"
-)
 REFUSED = [
     ("kind='dp'", "dp", {}),
     ("`devices` must be 1 or left out.*devices=9", "none", {"devices": 9}),
-    (ABSENT, "data_parallel", {"devices": 9}),
-    (ABSENT, "auto", {"devices": 9}),
-    *{
-        "tensorflow": [("TF_CONFIG, such as", "multi_worker", {})],
-        "jax": [
-            ("divide the 1 devices", "model_parallel", {"model_devices": 3})
-        ],
-    }.get(BACKEND, ()),
     *(
         (f"or the backend jax. Received: kind='{kind}'", kind, {})
         for kind in ("fsdp", "model_parallel")
         if BACKEND != "jax"
+    ),
+    *(
+        ("`devices` must be from 1 to 1.*devices=9", kind, {"devices": 9})
+        for kind in ("data_parallel", "auto")
+        if BACKEND != "torch"
     ),
 ]
 
@@ -235,77 +199,6 @@ def test_tasks_compiled_for_other_devices_are_rejected(reset):
     # Weights and optimizer are unchanged.
     kbt.distribute("none")
     task.fit(x, y, verbose=0)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="the others use Keras'")
-def test_accumulation_equals_that_of_keras(reset):
-    import tensorflow as tf
-
-    def trained(*kind, **values):
-        keras.utils.set_random_seed(7)
-        strategy = kbt.distribute(*kind, **values)
-        with strategy.scope():
-            task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
-            optimizer = keras.optimizers.SGD(
-                WarmupPolynomial(0.2, 4, 1),
-                global_clipnorm=0.5,
-                gradient_accumulation_steps=2,
-            )
-            task.compile(optimizer, jit_compile=False)
-            # A second `compile` must keep accumulating.
-            task.compile(optimizer, jit_compile=False)
-        x, y = features(task.backbone, batch=10), np.eye(4)[np.arange(10) % 4]
-        batches = tf.data.Dataset.from_tensor_slices((x, y.astype("float32")))
-        batches = batches.batch(2, drop_remainder=True)
-        task.fit(strategy.dataset(batches), verbose=0)
-        return [array(w) for w in task.trainable_weights], optimizer
-
-    expected, _ = trained("none")
-    found, optimizer = trained("data_parallel", devices=1)
-    assert array(optimizer.iterations) == 2  # The fifth batch waits.
-    # Draws are numbered by batches, and the configuration keeps the number.
-    assert Steps(optimizer).first == 5
-    assert optimizer.get_config()["gradient_accumulation_steps"] == 2
-    for a, b in zip(expected, found, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6, rtol=0)
-
-
-@pytest.mark.skipif(BACKEND != "jax", reason="only JAX splits layers")
-def test_layout_rows_name_every_weight(reset, monkeypatch):
-    monkeypatch.setattr(on_jax, "WHOLE", on_jax.WHOLE[1:])
-    strategy = kbt.distribute("model_parallel", model_devices=1)
-    with strategy.scope(), pytest.raises(ValueError, match="layer_norm/beta"):
-        kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
-
-
-def adapted():
-    task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
-    task.enable_lora(2)
-    return task
-
-
-# Of two layers: the bridges of the first one have no weights.
-LAID_OUT = {
-    name: lambda bridge=name: kbt.BridgeTowerVQA(
-        backbone(bridge=bridge), answers=ANSWERS
-    )
-    for name in BRIDGES
-} | {
-    "adapters": adapted,
-    "image": lambda: kbt.BridgeTowerImageClassifier(shallow(), labels=["a"]),
-    "embeddings": contrastive,
-    "pretraining": lambda: kbt.BridgeTowerPretraining(shallow()),
-}
-
-
-@pytest.mark.skipif(BACKEND != "jax", reason="only JAX splits layers")
-@pytest.mark.parametrize("name", LAID_OUT)
-@slow_on("jax")
-def test_layout_rows_name_weights_of_every_part(reset, name):
-    strategy = kbt.distribute("model_parallel", model_devices=1)
-    with strategy.scope():
-        LAID_OUT[name]().compile("sgd")
 
 
 class Broken(keras.callbacks.Callback):

@@ -1,6 +1,5 @@
 """Processes of one run read each row once, draw apart, and stop together."""
 
-import itertools
 import json
 import pathlib
 import re
@@ -13,9 +12,7 @@ import numpy as np
 import pytest
 import ranks_run
 import streams
-from builders import ANSWERS
 from builders import SIDE
-from builders import features
 from builders import shallow
 from builders import slow_on
 from builders import tokenizer
@@ -45,31 +42,28 @@ fastest = pytest.mark.skipif(
 )
 
 
-def ran(what, folder, count=2, batch=8):
-    """Run processes; return the arrays and facts that each has saved."""
+def ran(what, folder):
+    """Run two processes; return the arrays and facts that each has saved."""
     rows = [streams.record("captions", i, samples=1) for i in range(ROWS)]
     streams.write(folder / "records", rows, "captions")
     run = [RUN, what, folder / "records", folder]
-    environments = [
-        one | {"KIND": KIND, "BATCH": str(batch)}
-        for one in launch.several_processes(count)
-    ]
+    environments = [one | {"KIND": KIND} for one in launch.two_processes()]
     # Each may trace a model, and all share the cores.
-    launch.codes(forks.started([run] * count, environments), timeout=1800)
+    launch.codes(forks.started([run] * 2, environments), timeout=1800)
     return [
         (
             np.load(folder / f"{index}.npz"),
             json.loads((folder / f"{index}.json").read_text()),
         )
-        for index in range(count)
+        for index in range(2)
     ]
 
 
-def check_read(found, batch=8):
+def check_read(found):
     """Check that in an epoch every row is decoded once, by one process."""
     _, facts = zip(*found, strict=True)
     decoded = [tuple(row) for one in facts for row in one["decoded"]]
-    assert len(decoded) == len(set(decoded)) == STEPS * batch
+    assert len(decoded) == len(set(decoded)) == STEPS * 8
     assert len({len(one["decoded"]) for one in facts}) == 1
 
 
@@ -92,8 +86,8 @@ def check_faults(found, **more):
     assert {one["faults"]["same"][0] for one in facts} == {""}
 
 
-def check_trained(found, batch=8):
-    check_read(found, batch)
+def check_trained(found):
+    check_read(found)
     check_faults(found, weights="process 0.*weights=.*process 1: weights=")
     arrays, _ = zip(*found, strict=True)
     whole = {k: v for k, v in arrays[0].items() if k.startswith("whole/")}
@@ -110,21 +104,17 @@ def check_draws(arrays):
     """Check that draws of two processes are independent."""
     for kind in ("mask/", "match/"):
         names = [[n for n in one if n.startswith(kind)] for one in arrays]
-        drawn = [
+        one, other = (
             np.stack([one[name] for name in sorted(own)])
             for one, own in zip(arrays, names, strict=True)
-        ]
-        for one, other in itertools.combinations(drawn, 2):
-            assert (one != other).any()
-        numbers = sum(names, [])
-        assert len(numbers) == len(set(numbers))
-    if BACKEND == "jax":
-        return
-    dropped = [one["dropped"] for one in arrays]
-    kept = np.mean(dropped)
-    for one, other in itertools.combinations(dropped, 2):
-        agree = (one == other).mean()
-        assert agree == pytest.approx(kept**2 + (1 - kept) ** 2, abs=0.02)
+        )
+        assert (one != other).any()
+        assert not set(names[0]) & set(names[1])
+    if BACKEND != "jax":
+        one, other = (one["dropped"] for one in arrays)
+        kept = np.mean([one, other])
+        expected = kept**2 + (1 - kept) ** 2
+        assert (one == other).mean() == pytest.approx(expected, abs=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +197,6 @@ NO_DATASET = "With 2 processes `x` must be.*Received: a {}"
 REFUSED = {
     "fit rows of its own": "in the same order.*differ between the processes",
     "fit a generator": NO_DATASET.format("list_iterator"),
-    "fit a PyDataset": NO_DATASET.format("Batches"),
     "predict a PyDataset": NO_DATASET.format("Batches"),
     "fit another number of rows": "`batch_size` that divides the rows",
 }
@@ -248,23 +237,16 @@ def failing():
 
 
 @fastest
-@pytest.mark.parametrize(
-    "strategy, function, error, message",
-    [
-        (Pair(""), failing, ProcessError, "process 0: no .*process 1: nothing"),
-        (Pair("no such file"), int, ProcessError, "process 1: no such file"),
+def test_an_error_in_one_process_ends_all():
+    other = "process 0: nothing.*process 1: no such file"
+    for strategy, function, error, message in (
+        (Pair("no such file"), int, ProcessError, f"(?s){other}"),
         # With one process, or equal errors, the original error is raised.
         (Pair("no space left"), failing, OSError, "no space left"),
         (Strategy(), failing, OSError, "no space left"),
-    ],
-)
-def test_an_error_in_one_process_ends_all(strategy, function, error, message):
-    with pytest.raises(error, match=f"(?s){message}"):
-        strategy.together(function)
-
-
-@fastest
-def test_processes_without_an_error_go_on():
+    ):
+        with pytest.raises(error, match=message):
+            strategy.together(function)
     assert Pair("").together(lambda: 3) == 3
     # Waiting for process 0 raises nothing.
     assert Pair("", index=1).by_chief(failing) is None
@@ -354,7 +336,6 @@ def test_a_stream_is_shared_by_the_strategy(records):
 
 @fastest
 def test_replacements_for_bad_rows_differ_by_host(tmp_path):
-    """Replacements on one host are not rows of the other."""
     rows = [streams.record("captions", i, samples=1) for i in range(12)]
     rows[0] = streams.Record("k0", (b"",), rows[0].samples, "s")
     rows[2] = streams.Record("k2", (b"",), rows[2].samples, "s")
@@ -398,21 +379,3 @@ def test_metrics_are_built_from_shapes(records, monkeypatch):
     built = [v.path for v in task.metrics_variables]
     task.fit(dataset, verbose=0)
     assert [v.path for v in task.metrics_variables] == built
-
-
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="the others weigh rows")
-def test_uneven_batches_are_rejected(monkeypatch):
-    strategy = kbt.distribute("data_parallel", devices=1)
-    with strategy.scope():
-        task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
-        task.compile("sgd")
-    monkeypatch.setattr(strategy, "count", 2)
-    monkeypatch.setattr(task, "_place", strategy.place)
-    for count, batch, message in (
-        (11, 8, "batches of one known size"),
-        (9, 3, "divide evenly"),
-    ):
-        x, y = features(task.backbone, batch=count), np.ones((count, 4))
-        with pytest.raises(ValueError, match=message):
-            task.fit(x, y, batch_size=batch, verbose=0)
-    kbt.distribute("none")

@@ -1,15 +1,10 @@
 """Schedules, averages and runs count updates, not accumulated batches."""
 
-import pathlib
-
-import forks
 import keras
-import launch
 import numpy as np
 import pytest
 import resume_run
 import tensorflow as tf
-import updates_run
 from builders import ANSWERS
 from builders import FASTEST
 from builders import MANY_STEPS
@@ -28,25 +23,19 @@ from keras_bridgetower.training.optim.schedules import WarmupPolynomial
 from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 
-RUN = pathlib.Path(__file__).parent.parent / "updates_run.py"
-TOLERANCE = {"sgd": 1e-6, "scaled": 1e-6, "averaged": 1e-6, "adamw": 5e-5}
-ONE_PROCESS = {
-    "jax": {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
-    "tensorflow": {"DEVICES": "2"},
-    "torch": {},
-}[BACKEND]
-# Data and optimizers of each call of processes.
-ALL, ONE = [*TOLERANCE], ["sgd"]
-CALLS = {
-    "jax": [
-        (["one"], ALL),
-        (["data_parallel", "fsdp", "model_parallel"], ONE),
-        (["multi_worker"], ONE),
-    ],
-    "tensorflow": [(["one", "data_parallel"], ALL), (["multi_worker"], ONE)],
-    "torch": [(["one"], ALL), (["data_parallel"], ALL)],
-}[BACKEND]
-SEVERAL = {"torch": "data_parallel"}.get(BACKEND, "multi_worker")
+POWER = 2.0
+
+
+class Rates(keras.callbacks.Callback):
+    """Keeps the rate of each batch, as it is before it."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        rate = self.model.optimizer.learning_rate
+        self.found.append(float(keras.ops.convert_to_numpy(rate)))
 
 
 def expected(update, peak, total, warmup):
@@ -54,48 +43,7 @@ def expected(update, peak, total, warmup):
     if update < warmup:
         return peak * update / warmup
     done = (update - warmup) / (total - warmup)
-    return peak * (1 - done) ** updates_run.POWER
-
-
-def launched(folder, kinds, optimizers, environments):
-    command = [RUN, ",".join(kinds), ",".join(optimizers), folder / "{}.npz"]
-    folder.mkdir()
-    processes = forks.started([command] * len(environments), environments)
-    launch.codes(processes, timeout=3600)
-    return [dict(np.load(path)) for path in sorted(folder.iterdir())]
-
-
-@pytest.mark.slow
-def test_every_strategy_counts_updates(tmp_path):
-    (whole,) = launched(tmp_path / "whole", ["whole"], ALL, [ONE_PROCESS])
-    for number, (kinds, optimizers) in enumerate(CALLS):
-        environments = [ONE_PROCESS]
-        if kinds == [SEVERAL]:
-            environments = launch.two_processes()
-        folder = tmp_path / str(number)
-        processes = launched(folder, kinds, optimizers, environments)
-        assert len(processes) == len(environments)
-        for found in processes:
-            for kind in kinds:
-                for name in optimizers:
-                    check(whole, found, kind, name)
-
-
-def check(whole, found, kind, name):
-    start = f"{kind}/{name}"
-    parts, updates = updates_run.PARTS, updates_run.UPDATES
-    peak = 1e-3 if name == "adamw" else updates_run.PEAK
-    warmup = updates_run.WARMUP
-    rates = [expected(u, peak, updates, warmup) for u in range(updates)]
-    rates = np.repeat(rates, parts)
-    np.testing.assert_allclose(found[f"{start}/rates"], rates, 1e-5, 1e-9)
-    assert found[f"{start}/updates"] == updates
-    assert found[f"{start}/parts"] == parts
-    names = [k for k in found if k.startswith(f"{start}/weight")]
-    pairs = [(found[k], whole[k.replace(kind, "whole", 1)]) for k in names]
-    worst = max(np.abs(a - b).max() for a, b in pairs)
-    print(BACKEND, kind, name, len(pairs), worst)
-    assert pairs and worst <= TOLERANCE[name], start
+    return peak * (1 - done) ** POWER
 
 
 def tiny():
@@ -117,7 +65,7 @@ def test_accumulation_with_a_schedule_equals_larger_batches():
     for batch, parts in ((8, None), (4, 2)):
         model = tiny()
         optimizer = keras.optimizers.SGD(
-            WarmupPolynomial(0.1, 5, 2, updates_run.POWER),
+            WarmupPolynomial(0.1, 5, 2, POWER),
             use_ema=True,
             gradient_accumulation_steps=parts,
         )
@@ -125,7 +73,7 @@ def test_accumulation_with_a_schedule_equals_larger_batches():
         data = tf.data.Dataset.from_tensor_slices((x, y))
         # The rows of both epochs; a larger batch would span them.
         data, epochs = (data, 2) if parts else (data.repeat(2), 1)
-        noted = updates_run.Rates()
+        noted = Rates()
         model.fit(
             data.batch(batch), epochs=epochs, callbacks=[noted], verbose=0
         )
@@ -203,7 +151,7 @@ def test_a_model_of_keras_counts_updates_with_ours():
     model = keras.Sequential([keras.layers.Dense(1)])
     schedule = WarmupPolynomial(1.0, 4, 2)
     model.compile(AdamW(schedule, gradient_accumulation_steps=3), "mse")
-    rates = updates_run.Rates()
+    rates = Rates()
     x = np.ones((12, 2), "float32")
     model.fit(x, x[:, :1], batch_size=1, callbacks=[rates], verbose=0)
     assert rates.found == pytest.approx(np.repeat([0.0, 0.5, 1.0, 0.5], 3))
@@ -291,19 +239,6 @@ def test_wrapped_optimizers():
     several.build(task.trainable_variables)
     with pytest.raises(ValueError, match=r"same in all parts.*\[2, 3\]"):
         accumulation(several)
-
-
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="others leave it to Keras")
-def test_several_optimizers_do_not_accumulate_on_replicas(request):
-    strategy = kbt.distribute("data_parallel", devices=1)
-    request.addfinalizer(lambda: kbt.distribute("none"))
-    head = keras.optimizers.SGD(gradient_accumulation_steps=2)
-    several = keras.optimizers.OptimizerMap(keras.optimizers.SGD())
-    several["vqa_head.*"] = head
-    with strategy.scope():
-        task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
-        with pytest.raises(ValueError, match="of several optimizers must be"):
-            task.compile(keras.optimizers.MultiOptimizer(several))
 
 
 @FASTEST
