@@ -1,14 +1,15 @@
-"""Faults in the files of data sets and runs.
+"""Injects faults in the files of data sets and runs.
 
-    KERAS_BACKEND=torch python tests/faults_run.py
+KERAS_BACKEND=torch python tests/faults_run.py
 
-writes `docs/faults.md`, which tells how a fault may end.
+writes the tables of `docs/faults.md`, which tells how a fault may end.
 """
 
 import collections
 import contextlib
 import json
 import pathlib
+import re
 import shutil
 import tempfile
 import traceback
@@ -31,9 +32,8 @@ OUTCOMES = ("typed", "as written", "silent", "raw")
 HUGE = (2**31, 2**63, 10**30, -1, 1e308, None, "x", [], {}, True)
 
 
-INDEX, OFFSETS, MANIFEST, STATE = (
-    *("`index.json`", "offsets", "`manifest.json`", "`state.safetensors`"),
-)
+INDEX, OFFSETS = "`index.json`", "offsets"
+MANIFEST, STATE = "`manifest.json`", "`state.safetensors`"
 
 
 def flip_a_bit(path, rng):
@@ -195,9 +195,7 @@ def outcome(read, folder, want):
 
 
 def inject(kind, fault, count):
-    """Inject a fault some times, each time into whole files.
-    Returns `collections.Counter` of outcomes, and a list of what went wrong.
-    """
+    """Return counted outcomes of a fault, and a list of what went wrong."""
     make, read, name = KINDS[kind]
     counts, wrong = collections.Counter(), []
     with tempfile.TemporaryDirectory() as folder:
@@ -230,32 +228,10 @@ def table(rows):
     return "\n".join(lines) + "\n"
 
 
-INTRODUCTION = """# Faults
-
-What happens when a run, its files or its data are not as they should be.
-Made by `KERAS_BACKEND=torch python tests/faults_run.py`; `pytest -m slow
-tests/test_faults.py` injects the same.
-
-## Files that are not as they were written
-
-The last two columns must be 0. *Typed*: one error of this library tells what is
-wrong (or a damaged checkpoint is skipped with a warning, if an older one can be
-read). *As written*: every sample, array and setting was read as it was written.
-*Silent*: other values were read, without an error. *Raw*: an error that this
-library did not make.
-
-"""
-EARLIER = """
-Files of earlier versions have no seal. A value of the right form, such as
-another number in a setting, is not noticed there; so "silent" cannot be 0.
-
-"""
-
-
-def write(path, count):
-    """Inject every fault, write the document; return what went wrong."""
-    made, wrong = [], []
-    for faults in (FAULTS, UNSEALED):
+def written(text, count):
+    """Return the document with new tables, and what went wrong."""
+    parts, wrong = re.split(r"(?m)((?:^\|.*\n)+)", text), []
+    for place, faults in ((1, FAULTS), (3, UNSEALED)):
         rows = {}
         for (kind, name), fault in faults.items():
             rows[kind, name], found = inject(kind, fault, count)
@@ -264,12 +240,11 @@ def write(path, count):
                 for one in found
                 if faults is FAULTS or one[1] == "raw"
             ]
-        made.append(table(rows))
-    text = INTRODUCTION + EARLIER.join(made)
-    path.write_text(text + "\n" + PROMISES.read_text())
-    return wrong
+        parts[place] = table(rows)
+    return "".join(parts), wrong
 
 
 if __name__ == "__main__":
-    for row in write(TABLE, 150):
-        print(*row)
+    text, wrong = written(TABLE.read_text(), 150)
+    TABLE.write_text(text)
+    print(*wrong, sep="\n")

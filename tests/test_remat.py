@@ -37,8 +37,7 @@ CASES = {
     "torch": [
         ("clip", "roberta", answering),
         ("clip", "roberta", filling),
-        pytest.param("vit", "bert", answering, marks=pytest.mark.slow),
-        pytest.param("deit", "roberta", answering, marks=pytest.mark.slow),
+        ("vit", "bert", answering),
     ],
 }[keras.config.backend()]
 

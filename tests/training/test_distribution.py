@@ -152,12 +152,6 @@ def test_kinds_and_devices_that_are_absent_are_rejected(
         kbt.distribute(kind, **values)
 
 
-def test_one_device_is_the_default_of_one_device(reset):
-    alone = kbt.distribute("none")
-    for values in ({}, {"devices": 1}):
-        assert type(kbt.distribute(**values)) is type(alone)
-
-
 @pytest.mark.skipif(BACKEND == "jax", reason="JAX uses it")
 def test_keras_distribution_is_rejected(reset):
     mesh = keras.distribution.DeviceMesh((1,), ("batch",), ["cpu:0"])

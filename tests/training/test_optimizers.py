@@ -79,10 +79,7 @@ class OneByOne(AdamW):
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="the others take one at a time")
-@pytest.mark.parametrize(
-    "limit, numbers",
-    [("CHUNK", 1), ("CHUNK", 1000), ("PIECE", 1000), ("PIECE", 2**17)],
-)
+@pytest.mark.parametrize("limit, numbers", [("CHUNK", 1000), ("PIECE", 1000)])
 def test_grouped_updates_equal_single_updates(limit, numbers, monkeypatch):
     from keras_bridgetower.training.optim import adamw_torch
 
@@ -107,8 +104,9 @@ def test_grouped_updates_equal_single_updates(limit, numbers, monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("image_encoder", [clip, vit, deit])
-@pytest.mark.parametrize("text_encoder", [roberta, bert])
+@pytest.mark.parametrize(
+    "image_encoder, text_encoder", [(clip, roberta), (vit, bert), (deit, bert)]
+)
 def test_sane_decay_applies_to_matrices_only(image_encoder, text_encoder):
     encoders = image_encoder(width=16), text_encoder(width=16)
     task = kbt.BridgeTowerVQA(backbone(*encoders), answers=["a", "b"])
@@ -167,10 +165,7 @@ REJECTED = {
     "no row": (built(("fusion", 2)), "embeddings: no row"),
     "unused row": (built(*rows(), ("heads/", 2)), "'heads/': no variable"),
     "decay": (lambda: AdamW(decay="none"), "`decay` must be"),
-    **{
-        f"warm-up {n}": (lambda n=n: WarmupPolynomial(1, 200, n), "`warmup`")
-        for n in (1.5, 200, -1)
-    },
+    "warm-up": (lambda: WarmupPolynomial(1, 200, 200), "`warmup`"),
 }
 
 
