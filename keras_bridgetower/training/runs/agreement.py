@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_bridgetower.distribution import process_seeds
-from keras_bridgetower.distribution.strategy import differences
+from keras_bridgetower.distribution.strategy import differences as of_processes
 from keras_bridgetower.training.runs import folders as checkpoints
 from keras_bridgetower.training.runs import state
 from keras_bridgetower.training.runs.folders import CheckpointError
@@ -27,7 +27,7 @@ def check(strategy, facts):
     Raises:
         CheckpointError: in every process; it lists the facts that differ.
     """
-    differing = differences(strategy, facts)
+    differing = of_processes(strategy, facts)
     if differing:
         raise CheckpointError(
             "All processes of a run must have the same command, data and "
