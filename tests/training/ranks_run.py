@@ -39,7 +39,7 @@ from keras_bridgetower.distribution import on_tensorflow
 from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.training.optim.adamw import AdamW
-from keras_bridgetower.training.runs import agreement
+from keras_bridgetower.training.runs import checks
 from keras_bridgetower.training.runs import folders as checkpoints
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 
@@ -173,7 +173,7 @@ def read(strategy, records, folder):
 
     def resume(folder, seed):
         started = {"stream": stream(records, seed).identity}
-        agreement.newest(strategy, folder, started)
+        checks.newest(strategy, folder, started)
 
     # The other engines compute it in each process alone.
     saved = asked(strategy) if keras.config.backend() == "jax" else {}

@@ -15,7 +15,6 @@ from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution.strategy import Strategy
-from keras_bridgetower.training.runs import agreement
 from keras_bridgetower.training.runs import checks
 from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs import state
@@ -215,7 +214,7 @@ class Checkpoint(keras.callbacks.Callback):
         now["training"] = checks.of_run(model, self.stream)
         self._training = now["training"]
         moment = {"every": self.every, "steps": self._last}
-        found = agreement.newest(self.strategy, self.directory, now | moment)
+        found = checks.newest(self.strategy, self.directory, now | moment)
         if found is not None:
             arrays, facts = found
             now["training"] = checks.with_lowered_rate(
@@ -234,7 +233,7 @@ class Checkpoint(keras.callbacks.Callback):
         with self.strategy.scope():
             # Otherwise Keras would read the first batch twice.
             state.build_metrics(model, self.strategy.batches(self.stream))
-        agreement.check_model(self.strategy, model, self.position)
+        checks.check_model(self.strategy, model, self.position)
         return self.position
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -291,7 +290,7 @@ class Checkpoint(keras.callbacks.Callback):
         # On JAX, reading `self.model` updates the model's variables.
         model = self.model
         strategy = self.strategy
-        agreement.check_model(strategy, model, position)
+        checks.check_model(strategy, model, position)
         with folders.STORES[strategy.store].values(strategy, model) as value:
             arrays = {**state.arrays(model, value), **random}
             arrays = process_seeds.with_all_processes(strategy, arrays)
