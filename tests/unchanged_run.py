@@ -30,11 +30,7 @@ def is_of(value, roots):
 
 
 def attributes():
-    """Return the attributes of loaded modules and their classes.
-
-    Returns:
-        dict from `(owner, name)` to the value, which stays alive.
-    """
+    """Return attributes of loaded modules and their classes by owner."""
     found = {}
     for module_name, module in list(sys.modules.items()):
         if module_name.split(".")[0] not in LIBRARIES or module is None:

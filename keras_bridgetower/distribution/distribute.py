@@ -126,17 +126,8 @@ def _device_count():
 
 def device_names():
     """Return the names of the backend's devices, GPUs before the CPU."""
-    backend = keras.config.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        kinds = ("TPU", "GPU", "CPU")
-        devices = [d for k in kinds for d in tf.config.list_logical_devices(k)]
-        return [device.name.removeprefix("/device:") for device in devices]
-    if backend == "jax":
-        import jax
-
-        return [f"{device} ({device.device_kind})" for device in jax.devices()]
+    if keras.config.backend() != "torch":
+        return keras.distribution.list_devices()
     import torch
 
     gpus = range(torch.cuda.device_count())

@@ -2,13 +2,12 @@
 
 KERAS_BACKEND=jax python tests/training/resume_run.py DIRECTORY OUT.npz [MOMENT]
 
-MOMENT says when the process kills itself: `seconds:0.4` after the first step,
-`save:3` at the third time that a file is synchronised, which is inside a
-save, `kill:5` before step 5, `kill_later:5` a second after step 5 began;
-`term:5` sends SIGTERM at step 5, and `hang:5` hangs there; `linger:5` waits 5
-seconds after the end. The environment's KIND is one of `kbt.distribute`; BATCH
-is the batch size; RECORDS, a folder of captions, is trained on by all
-objectives, augmented and masked, in place of features in memory.
+MOMENT says when the process kills itself: `save:3` at the third time that a
+file is synchronised, which is inside a save, `kill:5` before step 5,
+`kill_later:5` a second after step 5 began; `term:5` sends SIGTERM at step 5,
+and `hang:5` hangs there; `linger:5` waits 5 seconds after the end. The
+environment's KIND is one of `kbt.distribute`; BATCH is the batch size; RECORDS,
+a folder of captions, is trained on in place of features in memory.
 """
 
 import os
@@ -106,8 +105,6 @@ class Moment(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         self.steps += 1
-        if self.kind == "seconds" and self.steps == 2:
-            threading.Timer(float(self.value), end).start()
         if self.kind in AT_STEP and self.steps == int(self.value):
             AT_STEP[self.kind]()
 

@@ -75,11 +75,6 @@ def count_steps(number, total_steps):
         number: int, a number of steps, or float, a share.
         total_steps: int.
 
-    Example:
-
-    ```python
-    count_steps(0.1, 500)  # 50
-    ```
     """
     is_share = isinstance(number, float)
     return int(number * total_steps) if is_share else number
