@@ -40,7 +40,7 @@ SAVED = [
 @pytest.mark.parametrize("position, length", SAVED)
 def test_wrong_positions_are_rejected(position, length):
     facts = {"position": position, "stream": {"steps_per_epoch": length}}
-    with pytest.raises(CheckpointError, match="position of its run"):
+    with pytest.raises(CheckpointError, match="a position within"):
         checks.saved_position(facts, 6)
 
 
