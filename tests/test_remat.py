@@ -1,7 +1,5 @@
 """Recomputed activations give the same training."""
 
-import threading
-
 import keras
 import numpy as np
 import pytest
@@ -129,24 +127,3 @@ def test_keras_remat_draws_another_dropout_mask():
     np.testing.assert_allclose(grad, 4 * out**2, rtol=1e-6)
     out, grad = gradient(keras.remat(call))
     assert np.abs(grad - 4 * out**2).max() > 1
-
-
-@FASTEST
-def test_recomputation_affects_one_thread_only():
-    block = keras.layers.Dropout(0.5, seed=1)
-    x = keras.ops.ones((8, 8))
-    expected = keras.layers.Dropout(0.5, seed=1)(x, training=True)
-    drawn = []
-
-    def call(x):
-        thread = threading.Thread(
-            target=lambda: drawn.append(array(block.seed_generator.next()))
-        )
-        thread.start()
-        thread.join()
-        return block(x, training=True)
-
-    out = remat.remat(block, call, x)
-    np.testing.assert_array_equal(array(out), array(expected))
-    np.testing.assert_array_equal(drawn, [[1, 0]])
-    np.testing.assert_array_equal(array(block.seed_generator.state), [1, 1])

@@ -18,7 +18,6 @@ from builders import long_but
 from keras import callbacks
 
 from keras_bridgetower.data.augment.transforms import transform
-from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.optim.schedules import WarmupPolynomial
@@ -139,19 +138,17 @@ def test_identity_of_custom_transforms():
 
 
 HOLDS = """
-import sys
-from keras_bridgetower.training.runs import folders
-from keras_bridgetower.distribution.strategy import Strategy
-with folders.exclusive(sys.argv[1], Strategy()):
-    print("held", flush=True)
-    sys.stdin.read()
+import filelock, sys
+filelock.FileLock(sys.argv[1]).acquire()
+print("held", flush=True)
+sys.stdin.read()
 """
 
 
 def test_one_run_in_a_folder(tmp_path):
     """Lock a folder until the process ends in any way."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    command = ["-c", HOLDS, tmp_path]
+    command = ["-c", HOLDS, tmp_path / folders.LOCK]
     (process,) = launch.started([command], [{}], **pipes)
     with process:
         assert process.stdout.readline() == "held\n"
@@ -160,8 +157,6 @@ def test_one_run_in_a_folder(tmp_path):
             checkpoint.fit(task(), 2, verbose=0)
         process.kill()
     checkpoint.fit(task(), 2, verbose=0)
-    with folders.exclusive(tmp_path, Strategy()):
-        pass
 
 
 class Rises(keras.callbacks.Callback):

@@ -216,23 +216,3 @@ def test_nonfinite_gradients_are_not_applied():
     optimizer.apply(good, variables)
     assert np.any(array(variables[-1]) != before[len(variables) - 1])
     assert int(optimizer.skipped) == 1
-
-
-@pytest.mark.skipif(BACKEND != "jax", reason="XLA's program")
-@slow_on("jax")
-def test_program_size_is_linear_in_variables():
-    """Compare with Keras' own optimizer, which clips by a norm."""
-    import jax
-
-    def lines(optimizer):
-        variables = [keras.Variable(np.ones(4, "float32")) for _ in range(60)]
-        optimizer.build(variables)
-        trained = [v.value for v in variables]
-        state = [v.value for v in optimizer.variables]
-        step = jax.jit(optimizer.stateless_apply)
-        compiled = step.lower(state, trained, trained).compile()
-        return compiled.as_text().count("\n")
-
-    own = lines(AdamW(1e-3, decay=()))
-    stock = lines(keras.optimizers.AdamW(1e-3, global_clipnorm=1.0))
-    assert own < 1.5 * stock

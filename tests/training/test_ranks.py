@@ -3,7 +3,6 @@
 import json
 import pathlib
 import re
-import subprocess
 
 import forks
 import keras
@@ -200,23 +199,6 @@ REFUSED = {
     "predict a PyDataset": NO_DATASET.format("Batches"),
     "fit another number of rows": "`batch_size` that divides the rows",
 }
-
-
-@pytest.mark.slow
-@fastest
-def test_an_example_scores_in_two_processes(tmp_path):
-    pytest.importorskip("easy_vqa")
-    few = ("--records", "16", "--set", "steps=2", "batch_size=8")
-    script = RUN.parents[2] / "examples" / "finetune.py"
-    run = [script, "nlvr2_base", "--output", tmp_path, *few]
-    started = launch.started(
-        [run] * 2, launch.two_processes(), stdout=subprocess.PIPE
-    )
-    printed = [process.communicate(timeout=600) for process in started]
-    for out, errors in printed:
-        assert re.search(r"test: accuracy [\d.]+, consistency", out), errors
-    # Both score all rows, and so the same.
-    assert len({out[out.index("validation: ") :] for out, _ in printed}) == 1
 
 
 class Pair(Strategy):

@@ -125,7 +125,6 @@ def several_runs(folder, moments):
 
 @pytest.mark.slow
 def test_a_finished_process_is_not_lost(tmp_path):
-    """Check that others continue without an error."""
     processes = several_runs(tmp_path, ["linger:8", "never:0"])
     assert launch.codes(processes.values()) == [0, 0]
 
