@@ -28,11 +28,12 @@ from keras_bridgetower.presets.manifest import folder_sums
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
 _PREFIX = "step-"
-# Entries of a manifest that must be dicts if they exist.
-_TABLES = (
-    *("sha256", "logs", "settings", "versions", "stream", "training"),
-    "callbacks",
-)
+# Kinds of a manifest's values, if they exist.
+_KINDS = dict.fromkeys(
+    ("sha256", "logs", "settings", "versions", "stream", "training"), dict
+) | {"callbacks": dict, "store": str}
+# What reading a damaged manifest may raise.
+_OF_DAMAGE = (ValueError, KeyError, AttributeError, TypeError)
 # Maximum number of steps or epochs.
 _MOST = 10**12
 
@@ -124,7 +125,7 @@ def read(folder):
         if changed:
             raise ValueError(f"the sums of {sorted(changed)} are others")
         arrays = STORES[facts["store"]].read(folder)
-    except (OSError, ValueError, KeyError) as e:
+    except (OSError, *_OF_DAMAGE) as e:
         raise CheckpointError(
             "A checkpoint must be as it was written. Received: "
             f"folder={str(folder)!r} ({e})"
@@ -145,24 +146,16 @@ def read_facts(folder):
         OSError, ValueError: the manifest is missing or was changed.
     """
     text = read_text(folder / MANIFEST, LARGEST_ASSET)
-    try:
-        facts = parse_json(text)
-        known = {name: facts.get(name, {}) for name in _TABLES}
-        known["sha256"], store = facts["sha256"], facts["store"]
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{MANIFEST} lacks values: {error!r}") from error
+    facts = parse_json(text)
     # Manifests of earlier versions have no seal and end with `sha256`.
-    if list(facts)[-1] != "sha256" and text != _text(
+    if list(facts)[-1:] != ["sha256"] and text != _text(
         {k: v for k, v in facts.items() if k != "seal"}
     ):
         raise ValueError(f"{MANIFEST} was changed")
-    wrong = [name for name, x in known.items() if not isinstance(x, dict)]
-    if not _is_position(facts.get("position", {})):
-        wrong.append("position")
-    if type(store) is not str:
-        wrong.append("store")
-    if wrong:
-        raise ValueError(f"{MANIFEST} has other values at {wrong}")
+    kinds = {k: isinstance(facts.get(k, v()), v) for k, v in _KINDS.items()}
+    kinds["position"] = _is_position(facts.get("position", {}))
+    if not all(kinds.values()):
+        raise ValueError(f"{MANIFEST} has other values: {kinds}")
     return facts
 
 
@@ -211,7 +204,7 @@ def prune(directory, keep, monitor, better):
     kept = set(folders[-keep:])
     scores = {}
     for folder in folders:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, *_OF_DAMAGE):
             # A damaged checkpoint has no score.
             score = read_facts(folder)["logs"][monitor]
             if math.isfinite(score):
