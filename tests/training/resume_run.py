@@ -6,8 +6,7 @@ MOMENT says when the process kills itself: `save:3` at the third time that a
 file is synchronised, which is inside a save, `kill:5` before step 5,
 `kill_later:5` a second after step 5 began; `term:5` sends SIGTERM at step 5,
 and `hang:5` hangs there; `linger:5` waits 5 seconds after the end. The
-environment's KIND is one of `kbt.distribute`; BATCH is the batch size; RECORDS,
-a folder of captions, is trained on in place of features in memory.
+environment's KIND is one of `kbt.distribute`; BATCH is the batch size.
 """
 
 import os
@@ -178,8 +177,7 @@ def compiled(built, optimizer=None, **kwargs):
 def run(directory, out, moment=None):
     strategy = kbt.distribute(os.environ.get("KIND", "none"))
     with strategy.scope():
-        folder = os.environ.get("RECORDS")
-        stream, built = of_records(folder) if folder else (Rows(), task())
+        stream, built = Rows(), task()
     checkpoint = Checkpoint(
         directory, stream, EVERY, settings={"rows": ROWS}, strategy=strategy
     )

@@ -11,7 +11,6 @@ import launch
 import numpy as np
 import pytest
 import resume_run
-import streams
 from builders import array
 from builders import slow_on
 
@@ -27,13 +26,6 @@ def run(directory, out, moment):
     command = [resume_run.__file__, directory, out, moment]
     (code,) = launch.codes(forks.started([command], [{}]), (-9, 143))
     return code
-
-
-def written(folder):
-    """Write captions; return the environment of runs that train on them."""
-    rows = [streams.record("captions", i, samples=1) for i in range(24)]
-    streams.write(folder, rows, "captions")
-    return {"RECORDS": str(folder)}
 
 
 @slow_on("tensorflow", "jax")
@@ -65,14 +57,12 @@ DEVICES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("records", [False, True], ids=["features", "records"])
 @pytest.mark.parametrize("kind", DEVICES)
-def test_runs_on_several_devices_continue(tmp_path, kind, records):
+def test_runs_on_several_devices_continue(tmp_path, kind):
     """Kill in a save, then send SIGTERM to one process in an epoch."""
-    data = written(tmp_path / "records") if records else {}
 
     def run(name, moment, allowed):
-        environments = [one | {"KIND": kind} | data for one in DEVICES[kind]()]
+        environments = [one | {"KIND": kind} for one in DEVICES[kind]()]
         out = tmp_path / f"{name}{{}}"
         command = [resume_run.__file__, tmp_path / name, out]
         commands = [command for _ in environments]
