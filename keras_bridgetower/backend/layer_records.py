@@ -178,8 +178,8 @@ def _method(layer):
     known = _config(method)
     if known is None or (config and _inputs(config) != _inputs(known)):
         raise ValueError(
-            f"A model can be saved and copied that was quantized by {ALLOWED}. "
-            f"Received: {layer.path} quantized to {mode}"
+            f"A model can be saved that was quantized by {ALLOWED}, with "
+            f"Keras' own quantizer. Received: {layer.path} quantized to {mode}"
         )
     return method
 

@@ -307,16 +307,6 @@ def test_quantizing_searches_for_garbage_once(part):
 
 
 @FASTEST
-def test_quantizing_leaves_frozen_objects_frozen():
-    model = task()
-    gc.freeze()
-    frozen = gc.get_freeze_count()
-    model.quantize("int8")
-    # Some of them are replaced.
-    assert gc.get_freeze_count() > frozen / 2
-
-
-@FASTEST
 def test_operations_that_need_floats_reject_quantized_models(int8, tmp_path):
     model, folder, _ = int8
     for wrong in (
