@@ -205,9 +205,12 @@ def without_short_end(dataset, count):
         batches, output_signature=signature
     )
     known = int(dataset.cardinality())
-    if known == tf.data.UNKNOWN_CARDINALITY or first < 2 * count - 1:
-        # The last two batches may have become one.
+    if known == tf.data.UNKNOWN_CARDINALITY:
         return rebatched
+    if first < 2 * count - 1:
+        # The last two batches may have become one. To know, count the samples.
+        end = sum(map(_batch_size, dataset)) % first
+        known -= 0 < end < count and first + end < 2 * count
     return _with_length(rebatched, known)
 
 

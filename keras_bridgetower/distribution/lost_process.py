@@ -73,8 +73,9 @@ class Watch:
 
     def _end(self):
         text = _LOST.format(lost=self._lost, count=self._count)
-        print(text, file=sys.stderr, flush=True)
-        sys.stdout.flush()
+        with contextlib.suppress(OSError, ValueError):
+            print(text, file=sys.stderr, flush=True)
+            sys.stdout.flush()
         os._exit(1)
 
     def _send(self, message):
@@ -155,7 +156,7 @@ def _accept(listener, token, count, peers):
     listener.settimeout(2 * _CONNECT)
     while len(peers) < count:
         peer, _ = listener.accept()
-        peer.settimeout(None)
+        peer.settimeout(_CONNECT)
         said = peer.recv(len(token) + _MESSAGE.size, socket.MSG_WAITALL)
         if hmac.compare_digest(said[: len(token)], token):
             (peers[peer],) = _MESSAGE.unpack(said[len(token) :])
