@@ -223,6 +223,7 @@ def test_an_error_in_one_process_ends_all():
     other = "process 0: nothing.*process 1: no such file"
     for strategy, function, error, message in (
         (Pair("no such file"), int, ProcessError, f"(?s){other}"),
+        (Pair(""), failing, ProcessError, "process 0: no space left"),
         # With one process, or equal errors, the original error is raised.
         (Pair("no space left"), failing, OSError, "no space left"),
         (Strategy(), failing, OSError, "no space left"),
