@@ -56,13 +56,6 @@ def test_an_adam_step_sees_the_sum_of_repeated_rows():
     np.testing.assert_allclose(velocity, 0.001 * gradient**2, rtol=1e-5)
 
 
-def test_inference_scope_records_nothing():
-    layer = keras.layers.Dense(2)
-    with backend_ops.inference_scope():
-        out = layer(np.ones((1, 3)))
-    assert not getattr(out, "requires_grad", False)
-
-
 @pytest.mark.skipif(keras.config.backend() != "jax", reason="its values only")
 def test_gathered_weights_can_be_read():
     """As `save_to_preset` does, which asks whether new heads have learnt."""

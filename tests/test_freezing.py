@@ -75,17 +75,6 @@ def test_copies_of_a_frozen_part(case, task, tmp_path):
         assert mine.trainable_variables or not its.trainable_variables
 
 
-def test_loaded_models_keep_weights_frozen_in_training(task, tmp_path):
-    task.backbone.trainable = False
-    task.compile(keras.optimizers.AdamW(1e-2), run_eagerly=True)
-    x, y = raw()
-    task.fit(x, y, verbose=0)
-    # A warning that the optimizer's variables do not fit would be an error.
-    loaded = saved_and_loaded(task, tmp_path)
-    changed = moved(loaded, lambda: loaded.fit(x, y, verbose=0))
-    assert changed == {w.path for w in loaded.heads.weights}
-
-
 @pytest.mark.parametrize("trainable", [False, True])
 def test_another_choice_of_weights_needs_another_compile(trainable):
     task = kbt.BridgeTowerImageClassifier(shallow(), labels=ANSWERS)

@@ -21,7 +21,6 @@ import keras_bridgetower as kbt
 from keras_bridgetower.backend import devices
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.stream.epoch_order import Sequential
-from keras_bridgetower.data.stream.samples import RowMaker
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution import divide_batches as rows
 from keras_bridgetower.distribution import process_seeds
@@ -30,7 +29,6 @@ from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.tasks.fit.batch_checks import check_partners
-from keras_bridgetower.training.runs import state
 
 RUN = pathlib.Path(__file__).parent / "ranks_run.py"
 ROWS, STEPS = 32, 8
@@ -350,15 +348,3 @@ def test_matching_needs_two_rows_in_each_process(records, monkeypatch):
     # Masked tokens need no other row.
     task.preprocessor.objectives = ("mlm",)
     check_partners(task, alone)
-
-
-@fastest
-def test_metrics_are_built_from_shapes(records, monkeypatch):
-    task = pretraining()
-    dataset = stream(records).dataset(epochs=1)
-    with monkeypatch.context() as patched:
-        patched.setattr(RowMaker, "readable_rows", None)
-        state.build_metrics(task, dataset)
-    built = [v.path for v in task.metrics_variables]
-    task.fit(dataset, verbose=0)
-    assert [v.path for v in task.metrics_variables] == built
