@@ -139,7 +139,8 @@ def test_identity_of_custom_transforms():
 
 HOLDS = """
 import filelock, sys
-filelock.FileLock(sys.argv[1]).acquire()
+lock = filelock.FileLock(sys.argv[1])
+lock.acquire()
 print("held", flush=True)
 sys.stdin.read()
 """
