@@ -21,7 +21,7 @@ from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.objectives.losses import ContrastiveLoss
 from keras_bridgetower.objectives.losses import VQALoss
-from keras_bridgetower.objectives.pair_outputs import with_packed
+from keras_bridgetower.objectives.pair_objectives import with_packed
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.optim.schedules import WarmupPolynomial

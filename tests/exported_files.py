@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from keras_bridgetower.models.exporting import runtime
-from keras_bridgetower.models.exporting.formats import FORMATS
+from keras_bridgetower.models.exporting.exported import FORMATS
 
 BACKEND = keras.config.backend()
 ON_TORCH = pytest.mark.skipif(BACKEND != "torch", reason="written on PyTorch")
@@ -42,7 +42,8 @@ def by_name(outputs):
 
 
 def _by_runtime(path, inputs):
-    return runtime.load(path)(inputs)
+    run, _ = runtime.load(path)
+    return run(inputs)
 
 
 def _program(path, inputs):

@@ -72,8 +72,7 @@ def test_meter_differs_by_one_value():
     "variant, error, message",
     [
         (Variant("x", {"bridge": "sum"}), ValueError, "'add'.*bridge='sum'"),
-        (Variant("x", {"taps": (-1,)}), ValueError, "one entry for each"),
-        (Variant("x", {"num_layers": 7}), ValueError, "`taps` reach below"),
+        (Variant("x", {"taps": (-1,)}), ValueError, "`taps`"),
     ],
 )
 def test_invalid_variants_are_rejected(variant, error, message):

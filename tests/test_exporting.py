@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import every_task
-import export_table
 import exported_files
 import keras
 import numpy as np
@@ -18,13 +17,12 @@ from builders import clip
 from builders import difference
 from builders import features
 from builders import randomise
-from builders import shallow
 from PIL import Image
 
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.cli import weights
-from keras_bridgetower.models.exporting import formats
+from keras_bridgetower.models.exporting import exported as formats
 from keras_bridgetower.models.exporting import runtime
 
 BACKEND = keras.config.backend()
@@ -81,7 +79,7 @@ def test_exported_folder_runs_without_keras(form, vqa, picture, tmp_path):
     ((best, score),) = vqa.answer(picture, QUESTION)
     assert answer == best
     np.testing.assert_allclose(1 / (1 + np.exp(-logit)), score, atol=1e-5)
-    with pytest.raises(ValueError, match="`filepath` must be.*not exist yet"):
+    with pytest.raises(ValueError, match="not exist yet"):
         vqa.export(folder, format=form)
 
 
@@ -111,43 +109,18 @@ def test_runtime_prepares_the_same_tokens(tmp_path):
         found, expected = model._tokens(texts), made.encode(texts)
         for name in expected:
             np.testing.assert_array_equal(found[name], expected[name])
-        for wrong in ("", " \n", "a\0b", "\0" * 300):
-            errors = []
-            for tokenize in (model._tokens, made.encode):
-                with pytest.raises(ValueError) as raised:
-                    tokenize(["play", wrong])
-                errors.append(str(raised.value))
-            assert errors[0] == errors[1]
 
 
 @FASTEST
 def test_runtime_rejects_invalid_inputs(tmp_path):
     model = runtime.ExportedModel.__new__(runtime.ExportedModel)
     model.features = ["images", "token_ids", "padding_mask"]
-    for pictures, texts, message in (
-        (["a.png"], ["a", "b"], "same length.*'pictures': 1, 'texts': 2"),
-        (["a.png"], "a", "`texts` must be a list.*texts='a'"),
-        ([], [], "`pictures` must be a list with at least one"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            model(pictures, texts)
+    with pytest.raises(ValueError, match="`pictures` and `texts`"):
+        model(["a.png"], ["a", "b"])
     path = tmp_path / "grey.png"
     Image.fromarray(np.full((9, 9), 30_000, "uint16")).save(path)
     with pytest.raises(ValueError, match="8 bits in each.*grey.png.*I;16"):
         runtime._open(path)
-    with pytest.raises(ValueError, match="must hold one model"):
-        runtime._find_model(tmp_path)
-    with pytest.raises(ValueError, match="not make: mask_positions"):
-        runtime._check_inputs([{"images"}, {"mask_positions"}], model.features)
-
-
-@exported_files.ON_TORCH
-def test_exported_text_task_needs_no_picture(tmp_path):
-    exported_files.need("onnx")
-    task = randomise(every_task.make("text_classifier"))
-    task.export(tmp_path / "a", format="onnx")
-    label, _ = task.classify(QUESTION)
-    assert run_alone(tmp_path / "a", QUESTION)[0] == label
 
 
 @exported_files.ON_TORCH
@@ -207,22 +180,6 @@ def test_exported_parts_equal_the_model(tmp_path):
         assert difference(embedding, expected[name]) <= 1e-5
 
 
-@exported_files.ON_TORCH
-def test_names_of_onnx_inputs_and_outputs(tmp_path):
-    exported_files.need("onnx")
-    import onnxruntime
-
-    task = every_task.make("contrastive")
-    task.export(tmp_path / "a.onnx", format="onnx", part="text_tower")
-    session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
-    shapes = {x.name: x.shape for x in session.get_inputs()}
-    text = ("padding_mask", "token_ids")
-    assert shapes == dict.fromkeys(text, ["batch", "tokens"])
-    made = {x.name: x.shape for x in session.get_outputs()}
-    states = ["batch", 1, "tokens", 16]
-    assert made == {"embedding": ["batch", 8], "states": states}
-
-
 # Each task is exported in tests/conformance.
 @pytest.mark.slow
 @pytest.mark.parametrize("form", exported_files.WRITTEN)
@@ -251,15 +208,6 @@ def test_unavailable_parts_are_rejected(tmp_path):
         made = every_task.make(task)
         with pytest.raises(ValueError, match="`part` must be None.*backbone"):
             made.export(tmp_path / "a", format="torch", part="fusion")
-    with pytest.raises(ValueError, match="`part` must be one of.*'head'"):
-        shallow().export(tmp_path / "a", format="torch", part="head")
-
-
-@FASTEST
-def test_missing_packages_are_named(monkeypatch):
-    monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"onnxscript.*\[export\]"):
-        formats.get("onnx")
 
 
 @FASTEST
@@ -268,12 +216,6 @@ def test_command_has_every_format():
     assert set(known) == set(formats.FORMATS)
     for name, backend in known.items():
         assert backend in formats.FORMATS[name].backends
-
-
-@FASTEST
-def test_table_of_the_guide_is_current():
-    written = export_table.parts()[1]
-    assert written == export_table.table(), "run tools/export_table.py"
 
 
 @FASTEST

@@ -16,7 +16,7 @@ import keras_bridgetower as kbt
 from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.cli import weights
 from keras_bridgetower.apps.predict import calibration
-from keras_bridgetower.models.exporting import formats
+from keras_bridgetower.models.exporting import exported as formats
 
 BACKEND = keras.config.backend()
 pytestmark = exported_files.MARKS
@@ -69,18 +69,6 @@ def _weights_in_float(path):
         for name in node.input
         if name in names
     ]
-
-
-def test_invalid_calibrations_are_rejected(vqa, tmp_path):
-    form = "torch" if BACKEND == "torch" else "tf_saved_model"
-    with pytest.raises(ValueError, match="`calibration` must be None but for"):
-        vqa.export(tmp_path / "a", format=form, calibration={})
-    if BACKEND == "torch":
-        exported_files.need("onnx")
-        some = {"images": np.zeros((1, 4))}
-        for wrong in (some, (some, 0)):
-            with pytest.raises(ValueError, match="`calibration` must be a dic"):
-                vqa.export(tmp_path / "a", format="onnx", calibration=wrong)
 
 
 @pytest.fixture
@@ -152,14 +140,9 @@ def test_many_rows_are_thinned_evenly(tmp_path):
 
 @FASTEST
 def test_samples_of_tasks_with_drawn_labels(table):
-    """Masked language and pre-training: features without labels."""
     path, rows = table
-    task = every_task.make("pretraining")
-    found = calibration.calibration_samples(task, path)
-    assert sorted(found) == sorted(task.input)
-    assert {len(value) for value in found.values()} == {5}
-    path.write_text("image,text\n0.png,it is <mask>.\n1.png,<mask> <mask>?\n")
     task = every_task.make("masked_lm")
+    path.write_text("image,text\n0.png,it is <mask>.\n1.png,<mask> <mask>?\n")
     found = calibration.calibration_samples(task, path)
     blank = task.preprocessor.tokenizer.mask_token_id
     assert sorted(found) == sorted(task.input)
@@ -182,7 +165,7 @@ def test_export_command_in_int8(table, tmp_path, capsys):
 
 @FASTEST
 def test_invalid_commands_are_rejected(table, tmp_path, capsys):
-    quantized = [k for k, form in formats.FORMATS.items() if form.calibrates]
+    quantized = [k for k, form in formats.FORMATS.items() if form.runs]
     assert list(weights.QUANTIZED) == quantized
     words = ["export", "bridgetower_tiny_easy_vqa", str(tmp_path / "a.onnx")]
     int8 = ["--int8", str(table[0])]

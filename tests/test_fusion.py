@@ -10,7 +10,6 @@ from builders import randomise
 
 import keras_bridgetower as kbt
 from keras_bridgetower.models.attention import BridgeTowerAttention
-from keras_bridgetower.models.attention import capture_attention
 from keras_bridgetower.models.cross_modal import CROSS_ENCODERS
 from keras_bridgetower.models.towers import resolve_taps
 
@@ -109,17 +108,6 @@ def test_fused_attention_equals_plain_attention():
     assert difference(fused, layer(q, kv, attention_mask=mask, training=True))
 
 
-def test_captures_of_attention_nest():
-    x = np.ones((1, 3, 16), "float32")
-    layer = BridgeTowerAttention(num_heads=2, key_dim=8, name="mine")
-    with capture_attention() as outer:
-        with capture_attention() as inner:
-            layer(x, x)
-    layer(x, x)
-    assert list(outer) == list(inner) == ["mine"]
-    assert outer["mine"].shape == (1, 2, 3, 3)
-
-
 def test_second_image_has_its_own_type_embedding():
     layer, inputs = fusion()
     first, second = layer(*inputs), layer(*inputs, image_row=2)
@@ -144,35 +132,23 @@ def test_taps_are_resolved(taps, layers, bridge, expected):
 
 
 @pytest.mark.parametrize(
-    "taps, bridge, message",
+    "taps, bridge",
     [
-        ((-2, -1), "add", "one entry for each"),
-        ((None, -2, -1), "add", "start with an index"),
-        ((-2, -2, -1), "add", "rise"),
-        ((-2, -1, 0), "add", "negative"),
-        ((-3.0, -2, -1), "add", "negative"),
-        ((-2, None, None), None, "With `bridge=None`"),
+        ((-2, -1), "add"),
+        ((None, -2, -1), "add"),
+        ((-2, -2, -1), "add"),
+        ((-2, -1, 0), "add"),
+        ((-2, None, None), None),
     ],
 )
-def test_invalid_taps_are_rejected(taps, bridge, message):
-    with pytest.raises(ValueError, match=f"{message}.*Received: taps="):
+def test_invalid_taps_are_rejected(taps, bridge):
+    with pytest.raises(ValueError, match="Received: taps="):
         resolve_taps(taps, 3, bridge)
 
 
-@pytest.mark.parametrize(
-    "values, message",
-    [
-        (dict(num_heads=3), "`num_heads` must divide"),
-        (dict(num_layers=0), "`num_layers`"),
-        (dict(cross_encoder="both"), "`cross_encoder`"),
-        (dict(projections="none"), "`projections`"),
-        (dict(bridge="sum"), "`bridge`"),
-    ],
-)
-def test_invalid_values_are_rejected(values, message):
-    values = dict(hidden_dim=16, num_heads=2, num_layers=3) | values
-    with pytest.raises(ValueError, match=message):
-        kbt.CrossModalEncoder(**values)
+def test_invalid_values_are_rejected():
+    with pytest.raises(ValueError, match="`num_heads` must divide"):
+        kbt.CrossModalEncoder(hidden_dim=16, num_heads=3, num_layers=3)
 
 
 def test_only_poolers_are_reset():
@@ -186,18 +162,6 @@ def test_only_poolers_are_reset():
     for weight, old in zip(layer.weights, weights, strict=True):
         same = np.array_equal(array(weight), old)
         assert same == ("pooler" not in weight.path)
-
-
-@every_cross_encoder
-def test_fusion_is_restored_from_config(cross):
-    layer, inputs = fusion(
-        bridge="gate", taps=(-3, -1, None), dropout=0.2, cross_encoder=cross
-    )
-    copy = kbt.CrossModalEncoder.from_config(layer.get_config())
-    copy(*inputs)
-    copy.set_weights(layer.get_weights())
-    assert copy.taps == (-3, -1, None)
-    assert difference(layer(*inputs), copy(*inputs)) == 0
 
 
 @every_cross_encoder
@@ -215,28 +179,16 @@ def test_attention_dropout_differs_from_dropout(cross):
     assert changes_in_training(dropout=0.5, attention_dropout=0.0)
 
 
-def test_attention_without_dropout_stays_fused():
-    layer, _ = fusion(dropout=0.5, attention_dropout=0.0)
-    rates = {
-        part.dropout
-        for part in layer._flatten_layers()
-        if isinstance(part, BridgeTowerAttention)
-    }
-    assert rates == {0.0}
-
-
 @FASTEST
 def test_inconsistent_states_are_rejected():
-    layer, inputs = fusion()
-    text, image = inputs[:2]
-    count = len(text)
-    for states, message in (
-        ((text, [state[:1] for state in image]), "same batch size"),
-        (([state[:1] for state in text], image), "same batch size"),
-        ((text[:-1], image), f"`text_states` must be a list of {count} ten"),
-        ((text, [*image, image[0]]), "`image_states` must be a list"),
-        (([*text[:-1], text[-1][:, :1]], image), "same number of tokens"),
-        ((text, [*image[:-1], image[-1][:, :1]]), "same number of tokens"),
+    layer, (text, image, mask) = fusion()
+    short = [state[:1] for state in image]
+    for wrong in (
+        (text, short),
+        (text[:-1], image),
+        (text, [*image, image[0]]),
+        ([*text[:-1], text[-1][:, :1]], image),
+        (text, image, mask[:, :1]),
     ):
-        with pytest.raises(ValueError, match=message):
-            layer(*states)
+        with pytest.raises(ValueError, match="`padding_mask` must be .batch"):
+            layer(*wrong)

@@ -30,14 +30,6 @@ def test_initializers_of_loaded_weights_are_not_called():
     np.testing.assert_array_equal(array(fresh.kernel), np.ones((3, 2)))
 
 
-def test_values_move_between_variables():
-    new, old = (keras.Variable(np.full((2, 3), v)) for v in (0.0, 7.0))
-    uninitialized.move(new, old)
-    np.testing.assert_array_equal(array(new), np.full((2, 3), 7.0))
-    new.assign(np.ones((2, 3)))
-    np.testing.assert_array_equal(array(new), np.ones((2, 3)))
-
-
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("shape", [(), (3,), (50, 7)])
 def test_variables_take_over_memory(shape, dtype):

@@ -8,15 +8,9 @@ from builders import LONG_ELSEWHERE
 from builders import array
 from builders import backbone
 from builders import difference
-from builders import fast
 from builders import features
-from builders import moved
 from builders import randomise
-from builders import raw
-from builders import shallow
-from builders import tokenizer
 
-import keras_bridgetower as kbt
 from keras_bridgetower.models.attention import capture_attention
 from keras_bridgetower.models.cross_modal import MergedAttention
 
@@ -79,15 +73,6 @@ def test_merged_attention_equals_its_formula():
     assert difference(found[0], fused[0]) <= 1e-5
 
 
-def test_queries_of_one_modality():
-    step, text, image, mask = joined()
-    both = step(text, image, text, image, mask)
-    alone, none = step(text, None, text, image, mask)
-    assert none is None and difference(alone, both[0]) <= 1e-5
-    none, alone = step(None, image[:, :1], text, image, mask)
-    assert none is None and difference(alone, both[1][:, :1]) <= 1e-5
-
-
 @pytest.mark.parametrize("queries", [(4, 7), (4, 0), (1, 1), (0, 7)])
 def test_maps_contain_the_computed_rows(queries):
     step, text, image, mask = joined()
@@ -116,13 +101,3 @@ def test_blocks_are_normalized_within_a_modality():
     expected = np.exp(log - log.max(-1, keepdims=True))
     expected /= expected.sum(-1, keepdims=True)
     assert np.abs(maps["text_cross"][1] - expected).max() <= 1e-5
-
-
-def test_masked_language_model_trains_every_weight():
-    preprocessor = kbt.BridgeTowerMaskedLMPreprocessor(
-        tokenizer(), kbt.BridgeTowerImageConverter(32), rate=0.5
-    )
-    body = shallow(cross_encoder="merged_attention")
-    model = fast(kbt.BridgeTowerMaskedLM(body, preprocessor))
-    changed = moved(model, lambda: model.fit(raw()[0], batch_size=4, verbose=0))
-    assert changed == {w.path for w in model.trainable_weights}

@@ -13,9 +13,6 @@ from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.stream.epoch_order import Shuffled
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.data.written import written
-from keras_bridgetower.metrics.retrieval import retrieval_recall
-from keras_bridgetower.models.heads import ClassifierHead
-from keras_bridgetower.models.heads import TextHead
 from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.preprocessing.preprocessor import checked_buckets
 from keras_bridgetower.preprocessing.retrieval import as_image_ids
@@ -34,11 +31,6 @@ def converter(**sizes):
     return {name: made.get_config()[name] for name in sizes}
 
 
-def recall(**values):
-    scores = np.arange(9.0).reshape(3, 3)
-    return retrieval_recall(scores, [0, 1, 2], **values).recalls
-
-
 def masked(count):
     ids = np.arange(3, 9)
     values = dict(mask_token_id=4, special_token_ids=(), vocabulary_size=9)
@@ -51,8 +43,6 @@ def masked(count):
 USES = {
     "batch_size of a recipe": lambda n: recipe("batch_size", n),
     "steps of a recipe": lambda n: recipe("steps", n),
-    "folds": lambda n: recall(folds=n, ks=(1,)),
-    "ks": lambda n: recall(ks=(n,)),
     "window": lambda n: written(Shuffled(n)),
     "image_size of a transform": lambda n: written(transform("blip", n)),
     "image_size": lambda n: converter(image_size=n),
@@ -94,16 +84,6 @@ def test_streams_and_records_count_by_integers_of_numpy(tmp_path):
     for wrong in (0, True, 2.0):
         with pytest.raises(ValueError, match="`num_shards` must be from 1"):
             streams.write(tmp_path / "b", records, task, num_shards=wrong)
-
-
-@pytest.mark.parametrize("value", [-0.1, 1.0, "x", None, True, np.nan])
-def test_heads_refuse_a_dropout_that_is_no_share(value):
-    for make in (
-        lambda: ClassifierHead(2, 8, dropout=value),
-        lambda: TextHead(2, dropout=value),
-    ):
-        with pytest.raises(ValueError, match="`dropout` must be a number from"):
-            make()
 
 
 @pytest.mark.parametrize("value", [0, -1, "5", None, True, np.nan])

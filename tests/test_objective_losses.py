@@ -8,7 +8,6 @@ from builders import slow_on
 from keras import ops
 
 import keras_bridgetower as kbt
-from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.models import heads
 from keras_bridgetower.objectives.losses import ContrastiveLoss
@@ -84,20 +83,13 @@ def test_masked_lm_is_the_mean_over_masked_tokens():
 def test_masked_lm_without_masks_is_zero():
     nothing = np.full_like(LABELS, -100)
     assert float(MaskedLMLoss()(nothing, LOGITS)) == 0
-    (gradient,) = backend_ops.gradients(
-        lambda xs: ops.sum(MaskedLMLoss().call(nothing, xs[0])), [LOGITS]
-    )
-    assert np.abs(gradient).max() == 0
 
 
-def test_masked_lm_ignore_id_and_shapes():
+def test_masked_lm_ignore_id():
     loss = MaskedLMLoss.from_config(MaskedLMLoss(ignore_id=-1).get_config())
     assert loss.ignore_id == -1 and loss.name == "masked_lm_loss"
     labels = np.where(LABELS < 0, -1, LABELS)
     close(loss(labels, LOGITS), array(MaskedLMLoss()(LABELS, LOGITS)), 1e-6)
-    for labels in (LABELS[:, :2], LABELS[:, 0]):
-        with pytest.raises(ValueError, match=r"`y_true` must hold token ids"):
-            MaskedLMLoss()(labels, LOGITS)
 
 
 def padded(values):
@@ -139,12 +131,6 @@ def test_contrastive_loss_equals_its_formula(ways):
     assert ContrastiveLoss.from_config(loss.get_config()).ways == ways
 
 
-def test_contrastive_loss_depends_on_equal_ids_only():
-    for ids in (IDS, IDS - 100, IDS[:, None], IDS * 1000):
-        found = ContrastiveLoss("two_way")(ids, packed("two_way"))
-        close(found, contrastive("two_way").mean())
-
-
 @slow_on("tensorflow")
 def test_large_ids_stay_distinct():
     large = 2**30 + np.arange(5, dtype="int32")
@@ -163,31 +149,6 @@ def test_large_ids_stay_distinct():
     assert loss == pytest.approx(expected, rel=1e-5)
     best = (EMBEDDINGS["text"] @ EMBEDDINGS["image"].T).argmax(1)
     assert accuracy == pytest.approx(np.mean(best == np.arange(5)))
-
-
-def test_labels_must_be_image_ids():
-    with pytest.raises(ValueError, match=r"image ids.*Received: y.*\(5, 5\)"):
-        ContrastiveLoss("two_way")(np.eye(5, dtype=int), packed("two_way"))
-
-
-def test_gradient_of_the_scale():
-    """By finite differences of the closed form."""
-    kinds = [EMBEDDINGS[k] for k in heads.embedding_kinds("two_way")]
-
-    def loss(xs):
-        made = dict(zip(("text", "image"), xs[1:], strict=True))
-        rows = ContrastiveLoss("two_way").call(
-            ops.convert_to_tensor(IDS), pack_embeddings(made, xs[0])
-        )
-        return ops.mean(rows)
-
-    scale, step = np.float32(SCALE), 1e-3
-    (gradient, *_) = backend_ops.gradients(loss, [scale, *kinds])
-    above, below = (
-        float(loss([ops.convert_to_tensor(np.float32(x)), *kinds]))
-        for x in (scale + step, scale - step)
-    )
-    close(gradient, (above - below) / (2 * step), 1e-2)
 
 
 @pytest.mark.parametrize("ways", PAIRS)

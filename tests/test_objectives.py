@@ -132,29 +132,6 @@ def same(x):
     return x
 
 
-def test_pairs_of_random_negatives():
-    match = np.array([1, 0, 0, 1], "int32")
-    batch = _Numbered(4, match=match)
-    objective = make_objective("random_negatives")
-    pairs, pooled = objective.logits(fuse, {"itm": same}, batch)
-    assert pooled is None
-    expected = [[0, 100], [1, 102], [2, 103], [3, 103]]
-    np.testing.assert_array_equal(array(pairs), expected)
-
-
-def test_pairs_of_ranking():
-    false = np.array([[1] * 15, [2, 0] * 7 + [2], [0] * 15], "int32")
-    away = false - np.arange(3, dtype="int32")[:, None]
-    batch = _Numbered(3, false_texts=away)
-    texts, images = (
-        array(make_objective("ranking").logits(fuse, {"rank": head}, batch)[0])
-        for head in (lambda x: x[:, :1], lambda x: x[:, 1:])
-    )
-    own = np.arange(3)[:, None]
-    np.testing.assert_array_equal(texts, np.concatenate([own, false], axis=1))
-    np.testing.assert_array_equal(images, np.repeat(100 + own, 16, axis=1))
-
-
 def test_pairs_of_hard_negatives():
     ids = np.array([1, 2, 1, 3, 2, 4], "int32")
     rng = np.random.default_rng(0)
@@ -286,8 +263,3 @@ def test_drawn_pairs_score_as_given_pairs():
     found = likened.predict_features({**x, **drawn})["itm"]
     expected = given[[[0, 0, 1], [1, 1, 0]], [[0, 1, 0], [1, 0, 1]]]
     assert difference(found, expected) <= 1e-5
-
-
-def test_unknown_objectives_are_rejected():
-    with pytest.raises(ValueError, match="ranking.*Received: objective='all'"):
-        make_objective("all")

@@ -198,7 +198,7 @@ def test_a_rule_by_names_after_a_reload(tmp_path):
 
 @FASTEST
 def test_names_of_heads():
-    for name in ("vqa", "Count", "my head", "1st", "weights", 3):
+    for name in ("vqa", "Count", "my head", "1st", "weights"):
         with pytest.raises(ValueError, match="`name` must be of"):
             kbt.register_head(name)
 
@@ -212,7 +212,5 @@ def test_names_of_heads():
     kbt.register_head("other")(own)
     with pytest.raises(ValueError, match="of the name 'other_head'"):
         head_table.make("other", model)
-    with pytest.raises(ValueError, match="'own' has the values"):
-        head_table.check_values("own", {"least": 5})
     with pytest.raises(ValueError, match="import the file that does.*'third'"):
-        head_table.check_values("third", {})
+        head_table.make("third", model)

@@ -30,19 +30,6 @@ def test_grid_is_resized_as_by_pytorch(side, new, prefix):
     assert np.abs(resized[prefix:] - expected).max() <= 1e-12
 
 
-def test_leading_axes_and_dtype_are_kept():
-    table = np.random.default_rng(0).normal(size=(1, 11, 4)).astype("float32")
-    resized = resize_positions(table, 2 + 16)
-    assert resized.dtype == np.float32
-    np.testing.assert_array_equal(resized[0], resize_positions(table[0], 18))
-
-
-@pytest.mark.parametrize("count", [1, 11, 0])
-def test_counts_without_a_square_grid_are_rejected(count):
-    with pytest.raises(ValueError, match=f"1 prefix.*Received: count={count}"):
-        resize_positions(np.zeros((1 + 16, 4)), count)
-
-
 @keras.saving.register_keras_serializable(package="test_positions")
 class Places(keras.layers.Layer):
     """Add a row to each token; with `wide`, the weight is not a table."""

@@ -89,21 +89,17 @@ def test_blocks_above_the_highest_tap_are_excluded():
     assert len(whole.weights) - len(lower.weights) == block
 
 
-def test_reading_states_does_not_change_the_encoder():
+def test_towers_alone_correct_the_defaults_of_their_encoders():
     image, text = clip(), TEXT_ENCODERS["bert"]()
-    activations = [gelu_layers(text)[0].activation]
     kbt.hidden_states(image)
     kbt.hidden_states(text)
     assert not array(image.embedding.position_ids).any()
-    assert [gelu_layers(text)[0].activation] == activations
-
-
-def test_towers_correct_the_defaults_of_their_encoders():
-    image, text = clip(), TEXT_ENCODERS["bert"]()
+    before = gelu_layers(text)[0].activation
     kbt.Tower(image, (-1,))
     kbt.Tower(text, (-1,))
     positions = array(image.embedding.position_ids)
     np.testing.assert_array_equal(positions, [np.arange(17)])
+    assert before is not keras.activations.gelu
     for layer in gelu_layers(text):
         assert layer.activation is keras.activations.gelu
 
@@ -149,8 +145,6 @@ def test_unsupported_backend_is_rejected():
 
 def test_masks_of_other_shapes_are_rejected():
     tower = kbt.Tower(roberta(), taps=(-2, -1))
-    ids = np.ones((3, 4), "int32")
-    for shape in ((1, 4), (3, 1)):
-        features = {"token_ids": ids, "padding_mask": np.ones(shape, "int32")}
-        with pytest.raises(ValueError, match="`padding_mask` must have the sh"):
-            tower(features)
+    ids, mask = np.ones((3, 4), "int32"), np.ones((3, 1), "int32")
+    with pytest.raises(ValueError, match="`padding_mask`"):
+        tower({"token_ids": ids, "padding_mask": mask})

@@ -155,7 +155,7 @@ def _of_keras(task):
 
 
 def _of_file(path):
-    run = runtime.load(path, threads=1)
+    run, _ = runtime.load(path, threads=1)
     return lambda x: next(iter(run(x).values()))
 
 

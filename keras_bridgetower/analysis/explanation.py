@@ -5,9 +5,7 @@ import collections
 import numpy as np
 from keras import ops
 
-from keras_bridgetower.analysis.maps import make_map
-from keras_bridgetower.analysis.maps import pair_features
-from keras_bridgetower.analysis.maps import pixels
+from keras_bridgetower.analysis import maps
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.attention import watch_attention
@@ -31,8 +29,7 @@ def relevance(model, image, text, answer=None):
         `AttentionMap`.
 
     Raises:
-        ValueError: as `attention_map`; a task that predicts no logits, or an
-            unknown answer.
+        ValueError: a task without preprocessor, or an unknown answer.
 
     Example:
 
@@ -44,28 +41,24 @@ def relevance(model, image, text, answer=None):
     Source: generic attention explainability (Chefer et al., 2021), over both
     modalities joined.
     """
-    features = pair_features(model, image, text)
-    if isinstance(model.output, dict):
-        raise ValueError(
-            "`model` must predict logits of classes. Received: "
-            f"model={type(model).__name__}, which predicts {[*model.output]}"
-        )
+    features = maps.pair_features(model, image, text)
     if "mask_positions" in model.input:
         features = _with_mask(model, features)
     tensors = {k: ops.convert_to_tensor(v) for k, v in features.items()}
-    maps, logits = _captured(model, tensors)
-    names = _class_names(model)
+    found, logits = _captured(model, tensors)
+    head = next(iter(model.head_values.values()))
+    names = head.get("answers") or head.get("labels") or []
     index = _class_index(names, logits, answer)
-    gradients = _gradients(model, tensors, maps, index)
-    weighted = {at: np.maximum(maps[at] * gradients[at], 0) for at in maps}
+    gradients = _gradients(model, tensors, found, index)
+    weighted = {at: np.maximum(found[at] * gradients[at], 0) for at in found}
     joined = []
-    for place in range(pixels(features).shape[1]):
+    for place in range(maps.pixels(features).shape[1]):
         of_place = {
             name: x for (name, at), x in weighted.items() if at == place
         }
         joined.append(_rollout(model, features, of_place))
     name = names[index] if names else index
-    return make_map(model, features, joined, f"relevance for {name}")
+    return maps.make_map(model, features, joined, f"relevance for {name}")
 
 
 def _captured(model, tensors):
@@ -164,12 +157,6 @@ def _with_mask(model, features):
     return features | {"mask_positions": positions}
 
 
-def _class_names(model):
-    """Return the names of the classes of the task's head, if any."""
-    head = next(iter(model.head_values.values()))
-    return head.get("answers") or head.get("labels") or []
-
-
 def _class_index(names, logits, answer):
     """Return the class of an answer; by default the most likely."""
     count = logits.shape[-1]
@@ -179,9 +166,8 @@ def _class_index(names, logits, answer):
     if answer in names:
         return names.index(answer)
     # NLVR2's own verb answers True and False.
-    if isinstance(answer, (bool, np.bool_)) and count == 2:
-        return int(answer)
-    if is_integer(answer) and 0 <= answer < count:
+    is_bool = isinstance(answer, (bool, np.bool_)) and count == 2
+    if is_bool or (is_integer(answer) and 0 <= answer < count):
         return int(answer)
     allowed = f" or one of {names[:20]}" if names else ""
     raise ValueError(

@@ -6,7 +6,6 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models.attention import attention_blocks
 from keras_bridgetower.models.attention import capture_attention
 from keras_bridgetower.models.fusion import IMAGE_ROW
@@ -63,8 +62,8 @@ def attention_map(model, image, text, layer=-1, head=None):
         the self-attention of the first token.
 
     Raises:
-        ValueError: a task of one tower or without preprocessor, or an index
-            out of range.
+        ValueError: a task without preprocessor.
+        IndexError: an index out of range.
 
     Example:
 
@@ -74,11 +73,6 @@ def attention_map(model, image, text, layer=-1, head=None):
     ```
     """
     features = pair_features(model, image, text)
-    fusion = model.backbone.fusion
-    indices = range(-fusion.num_layers, fusion.num_layers)
-    check_choice("layer", layer, indices)
-    heads = range(-fusion.num_heads, fusion.num_heads)
-    check_choice("head", head, (None, *heads))
     tokens = features["token_ids"].shape[1]
     joined = []
     for layers in attention_branches(model, features):
@@ -139,7 +133,6 @@ def attention_rollout(model, image, text):
 
 def pair_features(model, image, text):
     """Return the features of a text and its picture or pair, as arrays."""
-    check_cross_modal(model)
     model.needed_preprocessor()
     features = inference_features(model, {"images": [image], "text": [text]})
     return {name: np.asarray(x) for name, x in features.items()}
@@ -251,13 +244,3 @@ def _normalize(rows):
     # A text may have no word.
     even = np.full_like(rows, 1 / max(1, rows.shape[-1]))
     return np.where(total > 0, rows / np.where(total > 0, total, 1), even)
-
-
-def check_cross_modal(model):
-    """Raise unless a task reads both pictures and texts."""
-    read = [name for name in ("images", "token_ids") if name in model.input]
-    if len(read) < 2:
-        raise ValueError(
-            "`model` must be a task that reads pictures and texts: others have "
-            f"no cross-modal attention. Received: {type(model).__name__}"
-        )

@@ -179,23 +179,3 @@ def _shared_zeros():
         return keras.ops.convert_to_tensor(memory.reshape(shape))
 
     return zeros
-
-
-def move(new, old):
-    """Move the value of a variable to another one.
-
-    Args:
-        new: variable of a layer.
-        old: variable of the same shape and dtype, which must not be used
-            afterwards. On PyTorch both share the same memory.
-
-    Example:
-
-    ```python
-    move(new_layer.kernel, old_layer.kernel)
-    ```
-    """
-    if keras.config.backend() == "torch":
-        new.value.data = old.value.data
-    else:
-        new.assign(old)

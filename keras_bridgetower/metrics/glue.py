@@ -1,8 +1,8 @@
 """Metrics of the GLUE tasks, computed by scikit-learn and SciPy."""
 
-import importlib
-
 from keras import ops
+
+from keras_bridgetower.checks import load_extra
 
 
 def matthews_correlation(labels, predictions):
@@ -23,7 +23,7 @@ def matthews_correlation(labels, predictions):
 
     Source: `sklearn.metrics.matthews_corrcoef`.
     """
-    metrics = _import("sklearn.metrics", "scikit-learn")
+    metrics = load_extra("sklearn.metrics", "metrics")
     return float(metrics.matthews_corrcoef(*_arrays(labels, predictions)))
 
 
@@ -45,7 +45,7 @@ def f1_score(labels, predictions):
 
     Source: `sklearn.metrics.f1_score`.
     """
-    metrics = _import("sklearn.metrics", "scikit-learn")
+    metrics = load_extra("sklearn.metrics", "metrics")
     pair = _arrays(labels, predictions)
     return float(metrics.f1_score(*pair, zero_division=0))
 
@@ -69,18 +69,8 @@ def spearman_correlation(labels, predictions):
 
     Source: `scipy.stats.spearmanr`.
     """
-    stats = _import("scipy.stats", "scipy")
+    stats = load_extra("scipy.stats", "metrics")
     return float(stats.spearmanr(*_arrays(labels, predictions)).statistic)
-
-
-def _import(module, package):
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"This metric needs {package}: `pip install {package}`, or "
-            "install keras-bridgetower with its extra `metrics`."
-        ) from error
 
 
 def _arrays(labels, predictions):

@@ -4,7 +4,6 @@ import keras
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.objectives.losses import check_masked_ids
 from keras_bridgetower.objectives.losses import check_soft_scores
 from keras_bridgetower.objectives.losses import unpack_embeddings
 
@@ -72,9 +71,6 @@ class MaskedTokenAccuracy(keras.metrics.Mean):
         y_pred: float tensor `(batch, M, vocabulary)`, logits.
         sample_weight: float tensor `(batch, M)` or `(batch,)`, or None.
 
-    Raises:
-        ValueError: inconsistent shapes of labels and logits.
-
     Example:
 
     ```python
@@ -95,7 +91,6 @@ class MaskedTokenAccuracy(keras.metrics.Mean):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true, y_pred = (ops.convert_to_tensor(y) for y in (y_true, y_pred))
-        check_masked_ids(y_true, y_pred)
         y_true = ops.cast(y_true, "int32")
         best = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
         weight = ops.cast(y_true != self.ignore_id, self.dtype)
@@ -108,11 +103,7 @@ class MaskedTokenAccuracy(keras.metrics.Mean):
         return super().update_state(correct, weight)
 
     def get_config(self):
-        return {
-            "ignore_id": self.ignore_id,
-            "name": self.name,
-            "dtype": self.dtype,
-        }
+        return {**super().get_config(), "ignore_id": self.ignore_id}
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")

@@ -2,10 +2,9 @@
 
 import collections
 import dataclasses
+import itertools
 
 import numpy as np
-
-from keras_bridgetower.checks import check_choice
 
 PROTOCOL = "NLVR2 accuracy and consistency"
 _TRUTHS = {"True": True, "False": False, 1: True, 0: False}
@@ -56,8 +55,9 @@ def evaluate_nlvr2(identifiers, labels, predictions, split=None):
         `NLVR2Report`.
 
     Raises:
-        ValueError: different numbers of values, no examples, identifiers
-            that are repeated or malformed, or other labels.
+        ValueError: different numbers of values, no examples, or identifiers
+            that are repeated or malformed.
+        KeyError: other labels.
 
     Example:
 
@@ -70,27 +70,21 @@ def evaluate_nlvr2(identifiers, labels, predictions, split=None):
     Source: `metrics.py` of NLVR2 (Suhr et al., 2019).
     """
     identifiers = list(identifiers)
-    labels, predictions = (
-        _truths("labels", labels),
-        _truths("predictions", predictions),
-    )
-    counts = {len(identifiers), len(set(identifiers)), len(labels)}
-    if counts != {len(predictions)} or not identifiers:
+    if not identifiers or len(set(identifiers)) < len(identifiers):
         raise ValueError(
-            "`labels`, `predictions` and distinct `identifiers` must have the "
-            f"same length, at least 1. Received: {len(labels)} labels, "
-            f"{len(predictions)} predictions, {len(identifiers)} identifiers, "
-            f"{len(set(identifiers))} distinct"
+            "`identifiers` must be distinct, and at least one. Received: "
+            f"{len(identifiers)}, {len(set(identifiers))} distinct"
         )
-    correct = labels == predictions
+    rows = zip(identifiers, _truths(labels), _truths(predictions), strict=True)
     splits, sentences = {}, collections.defaultdict(list)
-    for identifier, hit in zip(identifiers, correct.tolist(), strict=True):
+    for identifier, label, prediction in rows:
         # The name of a split may have hyphens.
         name, group, _, sentence = identifier.rsplit("-", 3)
         splits[name] = None
-        sentences[name, group, sentence].append(hit)
+        sentences[name, group, sentence].append(label == prediction)
+    correct = [*itertools.chain(*sentences.values())]
     return NLVR2Report(
-        accuracy=float(100 * correct.mean()),
+        accuracy=float(100 * np.mean(correct)),
         consistency=float(100 * np.mean([*map(all, sentences.values())])),
         examples=len(identifiers),
         sentences=len(sentences),
@@ -98,8 +92,5 @@ def evaluate_nlvr2(identifiers, labels, predictions, split=None):
     )
 
 
-def _truths(name, values):
-    values = np.asarray(values).tolist()
-    for value in values:
-        check_choice(name, value, tuple(_TRUTHS))
-    return np.array([_TRUTHS[value] for value in values])
+def _truths(values):
+    return [_TRUTHS[value] for value in np.asarray(values).tolist()]

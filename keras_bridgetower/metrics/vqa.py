@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import json
 import os
+import pathlib
 import re
 
 from keras_bridgetower.files import check_no_link
@@ -20,41 +21,11 @@ NUMBERS = {
     )
 } | {"none": "0"}
 
-# Each of these words replaces its spelling without apostrophes.
-_REGULAR = """
-    ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't
-    haven't he'd he's how'd how'll how's I'm I've isn't it'd it'll ma'am
-    mightn't might've mustn't must've needn't not've o'clock oughtn't shan't
-    should've shouldn't somebody'll somebody's someone'd someone'll someone's
-    something'd something'll that's there'd there're there's they'd they'll
-    they're they've 'twas wasn't we've weren't what'll what're what's what've
-    when's where'd where's where've who'd who'll who's who've why'll why're
-    why's won't would've wouldn't y'all you'd you'll you're you've
-"""
-# The other entries of the official table, errors included: one is misspelt,
-# two map to themselves, and those with capitals never match a lower-case word.
-_IRREGULAR = """
-    couldn't've: couldn'tve couldnt've | hadn't've: hadnt've hadn'tve |
-    he'd've: hed've he'dve | I'd've: Id've I'dve | it'd've: itd've it'dve |
-    let's: let's | mightn't've: mightnt've mightn'tve |
-    'ow's'at: ow's'at 'ows'at 'ow'sat | she'd've: shed've she'dve |
-    she's: she's | shouldn't've: shouldnt've shouldn'tve |
-    somebodyd: somebody'd | somebody'd've: somebodyd've somebody'dve |
-    someone'd've: someoned've someone'dve |
-    something'd've: somethingd've something'dve |
-    there'd've: thered've there'dve | they'd've: theyd've they'dve |
-    we'd've: wed've we'dve | who'd've: whod've who'dve |
-    wouldn't've: wouldnt've wouldn'tve | y'all'll: yall'll y'allll |
-    y'all'd've: yall'd've y'alld've y'all'dve | you'd've: youd've you'dve
-"""
-CONTRACTIONS = {word.replace("'", ""): word for word in _REGULAR.split()} | {
-    key: value.strip()
-    for value, keys in (row.split(":") for row in _IRREGULAR.split("|"))
-    for key in keys.split()
-}
+# From spellings without some apostrophe.
+CONTRACTIONS = read_json(pathlib.Path(__file__).with_name("contractions.json"))
 
 PROTOCOL = "official VQAv2 accuracy, leave one of the people out"
-# Ids of each kind that an error lists. A split may have 447,793.
+# Ids that an error lists. A split may have 447,793.
 MOST_LISTED = 20
 # Not \d: in the original, which is Python 2, it matches only these digits.
 _COMMA_IN_NUMBER = re.compile(r"[0-9],[0-9]")
@@ -160,8 +131,7 @@ def soft_scores(answers):
     """
     if isinstance(answers, str) or not len(answers):
         raise ValueError(
-            "`answers` must be a list of strings, at least one. "
-            f"Received: answers={answers!r}"
+            f"`answers` must be a list of strings. Received: {answers!r}"
         )
     counts = collections.Counter(map(normalize_answer, answers))
     return {text: agreement(n, len(answers)) for text, n in counts.items()}
@@ -276,13 +246,13 @@ def evaluate_vqa(annotations, results, split=None):
     Source: `vqaEval.py` of the VQA challenge (GT-Vision-Lab/VQA).
     """
     annotations = load_json(annotations)
-    if split is None and isinstance(annotations, dict):
-        split = annotations.get("data_subtype")
+    if isinstance(annotations, dict):
+        split = split or annotations.get("data_subtype")
     keys = ("question_id", "question_type", "answer_type", "answers")
     questions = read_rows("annotations", annotations, keys)
     predictions = read_rows("results", results, ("question_id", "answer"))
-    for question, answer in predictions:
-        _check_answer("results", question, answer)
+    for prediction in predictions:
+        _check_answer("results", *prediction)
     check_ids(
         [question for question, *_ in questions],
         [question for question, _ in predictions],
@@ -358,15 +328,10 @@ def write_vqa_results(path, question_ids, answers, questions=None):
     """
     check_no_link(path, "`path`")
     question_ids = [int(question) for question in question_ids]
-    if isinstance(answers, str) or len(question_ids) != len(answers):
-        raise ValueError(
-            "`answers` must be a list with one string for each question id. "
-            f"Received: {len(question_ids)} ids, answers={answers!r:.200}"
-        )
     rows = []
     for question, answer in zip(question_ids, answers, strict=True):
         _check_answer("answers", question, answer)
-        rows.append({"question_id": question, "answer": str(answer)})
+        rows.append({"question_id": question, "answer": answer})
     expected = set(question_ids)
     if questions is not None:
         questions = load_json(questions)
@@ -381,14 +346,8 @@ def write_vqa_results(path, question_ids, answers, questions=None):
 
 def load_json(source):
     """Read a JSON file; return anything but a path unchanged."""
-    if not _is_path(source):
-        return source
-    try:
-        return read_json(source)
-    except ValueError as error:
-        raise ValueError(
-            f"{os.fsdecode(source)} must be JSON: {error}. Fetch it again."
-        ) from error
+    is_path = isinstance(source, (str, os.PathLike))
+    return read_json(source) if is_path else source
 
 
 def read_rows(name, source, keys):
@@ -406,21 +365,15 @@ def read_rows(name, source, keys):
     Raises:
         ValueError: the file has other content.
     """
-    origin = repr(source) if _is_path(source) else type(source).__name__
-    source = load_json(source)
-    rows = source.get(name) if isinstance(source, dict) else source
-    expected = f"`{name}` must be a list of dicts with the keys {list(keys)}"
-    if not isinstance(rows, (list, tuple)):
+    content = load_json(source)
+    try:
+        rows = content[name] if isinstance(content, dict) else content
+        return [tuple(row[key] for key in keys) for row in rows]
+    except (KeyError, TypeError, IndexError) as error:
         raise ValueError(
-            f"{expected}, or a dict that holds it as {name!r}, or the path of "
-            f"such a JSON file. Received: {name}={origin}"
-        )
-    for i, row in enumerate(rows):
-        if not isinstance(row, dict) or not set(keys) <= set(row):
-            raise ValueError(
-                f"{expected}. Received: {name}[{i}]={row!r:.200} of {origin}"
-            )
-    return [tuple(row[key] for key in keys) for row in rows]
+            f"`{name}` must be a list of dicts with the keys {list(keys)}, or "
+            f"the path of such a JSON file. Received: {source!r:.200}"
+        ) from error
 
 
 def check_ids(questions, answered):
@@ -433,29 +386,14 @@ def check_ids(questions, answered):
     Raises:
         ValueError: ids are missing, unknown or repeated; it lists them.
     """
-    answers = collections.Counter(answered)
-    known = collections.Counter(questions)
-    wrong = {
-        "without an answer": [q for q in known if q not in answers],
-        "answered but not asked": [q for q in answers if q not in known],
-        "answered more than once": [q for q, n in answers.items() if n > 1],
-        "annotated more than once": [q for q, n in known.items() if n > 1],
-    }
-    parts = [
-        f"{len(ids)} {kind}: {ids[:MOST_LISTED]}"
-        for kind, ids in wrong.items()
-        if ids
-    ]
-    if parts or not questions:
+    asked, given = map(collections.Counter, (questions, answered))
+    wrong = [q for q in asked | given if (asked[q], given[q]) != (1, 1)]
+    if wrong or not questions:
         raise ValueError(
-            "`results` must answer every question id of the split exactly "
-            f"once, and there must be questions. Received: {len(questions)} "
-            f"questions, {len(answered)} answers; {'; '.join(parts)}"
+            f"`results` must answer each of {len(questions)} questions once. "
+            f"Received: {len(wrong)} ids missing, unknown or repeated, "
+            f"{wrong[:MOST_LISTED]}"
         )
-
-
-def _is_path(source):
-    return isinstance(source, (str, os.PathLike))
 
 
 def _one_line(text):

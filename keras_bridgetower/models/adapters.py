@@ -56,7 +56,7 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
                 "`target_layer_names` must name layers such as query, key and "
                 f"value. Received: target_layer_names={target_layer_names!r}"
             )
-        self._adapt([(layer, rank, None) for layer in chosen])
+        self._adapt((layer, rank, None) for layer in chosen)
 
     def save_lora_weights(self, filepath):
         """Save all adapters, whether enabled here or on single layers.
@@ -71,9 +71,7 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
         """
         adapted = _adapted_layers(self)
         if not adapted:
-            raise ValueError(
-                "There are no adapters to save. Call `enable_lora(rank)` first."
-            )
+            raise ValueError("There are no adapters to save.")
         with h5py.File(filepath, "w") as file:
             file[_RANK] = next(iter(adapted.values())).lora_rank
             for index, layer in adapted.items():
@@ -98,49 +96,42 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
         self._load_adapters(filepath)
 
     def _load_adapters(self, filepath, heads=False):
-        layers = dict(enumerate(_weighted_layers(self)))
+        layers = _weighted_layers(self)
+        saved = {}
         with h5py.File(filepath) as file:
             if _HEADS in file and not heads:
                 raise ValueError(
                     "`filepath` holds the heads of a task too: use the task's "
                     f"`load_lora_weights`. Received: filepath={filepath}"
                 )
-            groups = {
-                int(index): group["vars"]
-                for index, group in file[_GROUP].items()
-                if index != "vars"
-            }
-            saved = {i: _arrays(group) for i, group in groups.items()}
-            ranks = {i: _rank(factors) for i, factors in saved.items()}
-            alphas = {
-                i: float(group.attrs.get(_ALPHA, ranks[i]))
-                for i, group in groups.items()
-            }
-        known = all(i in layers and _takes_adapter(layers[i]) for i in saved)
+            for index, group in file[_GROUP].items():
+                if index != "vars":
+                    factors = {
+                        k: np.asarray(x) for k, x in group["vars"].items()
+                    }
+                    alpha = group["vars"].attrs.get(_ALPHA, _rank(factors))
+                    saved[int(index)] = factors, float(alpha)
+        known = all(
+            i < len(layers) and _takes_adapter(layers[i]) for i in saved
+        )
         if known and not _adapted_layers(self):
-            self._adapt([(layers[i], ranks[i], alphas[i]) for i in saved])
+            self._adapt((layers[i], _rank(x), a) for i, (x, a) in saved.items())
         adapted = _adapted_layers(self)
-        own = {i: _factors(layer) for i, layer in adapted.items()}
-        found = {i: (_shapes(saved[i]), alphas[i]) for i in saved}
-        needed = {
-            i: (_shapes(own[i]), la.lora_alpha) for i, la in adapted.items()
-        }
-        if found != needed:
+        if adapted.keys() != saved.keys():
             raise ValueError(
-                "The adapters must be of a backbone like this one, with "
-                "adapters of the same layers and rank. Load them into a new "
-                f"backbone. Received: filepath={filepath} with shapes and "
-                f"alphas {found!r:.200}, the backbone has {needed!r:.200}"
+                "`filepath` must hold adapters of the same layers. Received: "
+                f"filepath={filepath}"
             )
-        for index, factors in own.items():
-            for name, variable in factors.items():
-                variable.assign(saved[index][name])
+        for index, layer in adapted.items():
+            factors, layer.lora_alpha = saved[index]
+            for name, variable in _factors(layer).items():
+                variable.assign(factors[name])
 
     def _adapt(self, chosen):
         """Add adapters to layers and freeze all other weights.
 
         Args:
-            chosen: list of `(layer, rank, alpha)`; alpha None means the rank.
+            chosen: iterable of `(layer, rank, alpha)`; None means the rank.
         """
         self.trainable = True
         for layer in layers_in(self):
@@ -209,12 +200,10 @@ class AdaptedTask(keras.Model):
                 for head, values in file.get(_HEADS, {}).items()
                 for index, value in values.items()
             }
-        found, needed = _shapes(saved), _shapes(weights)
-        if found != needed:
+        if saved.keys() != weights.keys():
             raise ValueError(
-                "`filepath` must hold the heads of this task. For adapters "
-                "alone use `backbone.load_lora_weights`. Received: filepath="
-                f"{filepath} with {found}, the task has {needed}"
+                f"`filepath` must hold the heads {[*self.heads]}. Received: "
+                f"filepath={filepath} with {sorted(saved)}"
             )
         self.backbone._load_adapters(filepath, heads=True)
         for name, weight in weights.items():
@@ -282,14 +271,6 @@ def _factors(layer):
     """Return a dict from name to variable: the matrices of an adapter."""
     named = {w.path.split("/")[-1]: w for w in layer.weights}
     return {k: w for k, w in named.items() if k.startswith("lora_")}
-
-
-def _arrays(group):
-    return {name: np.asarray(values) for name, values in group.items()}
-
-
-def _shapes(factors):
-    return {name: tuple(x.shape) for name, x in factors.items()}
 
 
 def _rank(factors):

@@ -1,32 +1,50 @@
 """The backbone: image tower, text tower, and the fusion that joins them."""
 
+import copy
+import functools
+import re
+
 import keras
-import numpy as np
 
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.backend import layer_records
 from keras_bridgetower.backend import remat
+from keras_bridgetower.backend import uninitialized
 from keras_bridgetower.backend.keras_private.models import PatchedModel
+from keras_bridgetower.checks import OF_PRESETS
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_constructor
+from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.models import bridges
-from keras_bridgetower.models import saved_backbones
 from keras_bridgetower.models.adapters import AdaptedBackbone
 from keras_bridgetower.models.attention import attention_blocks
 from keras_bridgetower.models.attention import capture_attention
 from keras_bridgetower.models.checks import check_dtype
 from keras_bridgetower.models.checks import check_features
-from keras_bridgetower.models.checks import check_image_tower
-from keras_bridgetower.models.checks import check_text_tower
 from keras_bridgetower.models.fusion import CrossModalEncoder
 from keras_bridgetower.models.positions import with_positions_for
 from keras_bridgetower.models.towers import Tower
+from keras_bridgetower.models.towers import hidden_states
 from keras_bridgetower.models.towers import resolve_taps
+from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets import weights_file
+from keras_bridgetower.presets.folder import CONFIG
 from keras_bridgetower.presets.table import PresetsOf
 
 IMAGE_NORMS = ("shared", "per_tap")
+ENCODERS = ("image_encoder", "text_encoder")
+# Values of a config, in the order of saved files.
+_VALUES = (
+    *("hidden_dim", "num_heads", "num_layers", "intermediate_dim", "bridge"),
+    *("taps", "cross_encoder", "projections", "image_norms", "dropout"),
+    *("attention_dropout", "layer_norm_epsilon", "bridge_epsilon"),
+)
+# Values of a config that `restore` applies to layers.
+_STATE = (layer_records.POLICIES, layer_records.QUANTIZED, *layer_records.STATE)
+# Minimum size of a block in a weight file: the names and offsets of its arrays.
+_BYTES_OF_LAYER = 4_000
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -131,8 +149,6 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             image_encoder, taps, image_norms, name="image_tower"
         )
         self.text_tower = Tower(text_encoder, taps, name="text_tower")
-        check_image_tower(self.image_tower)
-        check_text_tower(self.text_tower)
         self.fusion = CrossModalEncoder(
             hidden_dim,
             num_heads,
@@ -231,12 +247,8 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         backbone.attention_maps(features)["text_cross"][-1][0].mean(axis=0)
         ```
         """
-        inputs = {
-            k: v if hasattr(v, "shape") else np.asarray(v)
-            for k, v in inputs.items()
-        }
-        check_features(inputs, self.input, self)
         inputs = {k: keras.ops.convert_to_tensor(v) for k, v in inputs.items()}
+        check_features(inputs, self.input, self)
         compiled.restore_weights(self)
         with backend_ops.inference_scope(), capture_attention() as captured:
             outputs = self.fuse(inputs)
@@ -274,7 +286,23 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         return resized
 
     def get_config(self):
-        return saved_backbones.complete_config(self, super().get_config())
+        usual = self.fusion.dtype_policy
+        policies = layer_records.changed_policies(self, usual)
+        state = {
+            layer_records.POLICIES: policies,
+            layer_records.QUANTIZED: layer_records.quantized_layers(self),
+            **layer_records.frozen_state(self),
+        }
+        values = {name: getattr(self.fusion, name, None) for name in _VALUES}
+        return {
+            **super().get_config(),
+            # KerasHub's config names quantized layers by their paths.
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "image_encoder": _encoder_config(self.image_encoder),
+            "text_encoder": _encoder_config(self.text_encoder),
+            **values | {"image_norms": self.image_norms},
+            **{name: value for name, value in state.items() if value},
+        }
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Save the backbone and a manifest to a new preset folder."""
@@ -295,12 +323,104 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             **kwargs: `image_size`, `dtype` and `revision`, as there, and
                 constructor arguments that replace the saved ones.
         """
-        return saved_backbones.load(cls, preset, load_weights, **kwargs)
+        own = ("image_size", "dtype", *OF_PRESETS)
+        image_size, dtype, revision = (kwargs.pop(name, None) for name in own)
+        check_keywords(cls, kwargs, own, ENCODERS)
+        folder = registry.open_preset(preset, revision)
+        cls, config = folder.spec(CONFIG, cls)
+        with folder.reading(CONFIG):
+            has_weights = load_weights or folder.has(weights_file.WEIGHTS)
+            size = folder.weight_bytes() if has_weights else None
+            _check_config(config, size)
+            if dtype is not None:
+                kwargs["dtype"] = dtype
+            config = {
+                k: v for k, v in config.items() if k not in layer_records.KEYS
+            }
+
+        def make(values):
+            room = size and (
+                configs.WEIGHTS_IN_A_BYTE * size,
+                weights_file.WEIGHTS,
+            )
+            return uninitialized.without_initialization(
+                functools.partial(cls.from_config, values), load_weights, room
+            )
+
+        backbone = folder.create(CONFIG, make, config, kwargs)
+        if load_weights:
+            registry.load_backbone(backbone, folder)
+        if image_size not in (None, backbone.image_size):
+            backbone = with_positions_for(backbone, image_size)
+        backbone.extra = registry.read_extra(folder)
+        return backbone
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        config = saved_backbones.with_encoders(config, custom_objects)
-        config, state = saved_backbones.split(config)
+        config = copy.deepcopy(config)
+        state = {name: config.pop(name, None) for name in _STATE}
+        dtype = config.get("dtype")
+        for key in ENCODERS:
+            if isinstance(config[key], dict):
+                # A caller may load the backbone with another dtype.
+                if dtype is not None:
+                    config[key]["config"]["dtype"] = dtype
+                config[key] = keras.layers.deserialize(
+                    config[key], custom_objects=custom_objects
+                )
         backbone = super().from_config(config)
-        saved_backbones.restore(backbone, state)
+        layer_records.restore_policies(backbone, state[layer_records.POLICIES])
+        layer_records.quantize_as(backbone, state[layer_records.QUANTIZED])
+        parts = backbone.image_encoder, backbone.text_encoder
+        layer_records.restore_frozen(backbone, state, parts)
         return backbone
+
+
+def _check_config(config, weight_bytes):
+    """Raise on encoders without a rule, and on more weights than the file has.
+
+    The size of the weight file limits the model, so that a damaged or hostile
+    configuration cannot request any amount of memory.
+    """
+    plain = dict(config)
+    for name in ENCODERS:
+        encoder, values = configs.class_and_values(plain.pop(name), object)
+        if hidden_states.dispatch(encoder) is hidden_states.dispatch(object):
+            raise ValueError(
+                f"`{name}` must have a rule in `hidden_states`. Received: "
+                f"{name} of class {encoder.__name__}"
+            )
+        configs.check_values(values)
+    configs.check_values(plain)
+    weights, layers = configs.fewest_weights(config)
+    if weight_bytes is not None and (
+        weights > configs.WEIGHTS_IN_A_BYTE * weight_bytes
+        or layers * _BYTES_OF_LAYER > weight_bytes
+    ):
+        raise ValueError(
+            f"It describes at least {weights:,} weights in {layers:,} layers, "
+            f"more than the {weight_bytes:,} bytes of model.weights.h5 hold."
+        )
+
+
+def _encoder_config(encoder):
+    """Return the configuration of an encoder, without a generated name.
+
+    KerasHub's CLIP prefixes the names of its layers with its own name. With a
+    generated name in the config, a loaded encoder would have other layer
+    names, and a rule might not find its layers.
+    """
+    spec = keras.layers.serialize(encoder)
+    # The backbone saves which layers are frozen.
+    spec["config"].pop("trainable", None)
+    if isinstance(spec["config"].get("dtype"), dict):
+        # KerasHub's config names quantized layers by their paths.
+        policy = layer_records.float_policy(encoder)
+        spec["config"]["dtype"] = keras.dtype_policies.serialize(policy)
+    plain = re.sub(r"[_\d]", "", encoder.name)
+    generated = plain == re.sub(r"[_\d]", "", type(encoder).__name__).lower()
+    prefix = any(x.name.startswith(f"{encoder.name}_") for x in encoder.layers)
+    # A plain functional model lists the names of all its layers.
+    if generated and not prefix and "layers" not in spec["config"]:
+        del spec["config"]["name"]
+    return spec

@@ -39,30 +39,20 @@ def check_features(features, expected, backbone, preprocessor=None):
     if not isinstance(features, dict) or not set(expected) <= set(features):
         missing = sorted(set(expected) - set(features))
         raise ValueError(
-            f"`inputs` must be a dict with the keys {sorted(expected)}; "
-            f"missing: {missing}. Make them with the task's preprocessor. "
-            f"Received: inputs={_describe(features)}"
+            f"`inputs` must be a dict with the keys {sorted(expected)}; missing"
+            f": {missing}. Received: inputs={_describe(features)}"
         )
     shapes = {k: tuple(getattr(features[k], "shape", ())) for k in expected}
-    size = expected["images"].shape[1:] if "images" in expected else None
-    if size and shapes["images"][1:] != size:
-        axes = ", ".join(map(str, ("batch", *size)))
-        raise ValueError(
-            f"`images` must have shape ({axes}). Resize them, or the model "
-            f"with `with_image_size`. Received: images of shape "
-            f"{shapes['images']}"
-        )
-    text = [shapes[key] for key in expected if key in TOKEN_FEATURES]
     ranks_differ = any(
         len(shape) != len(expected[key].shape) for key, shape in shapes.items()
     )
-    batches = [shape[:1] for shape in shapes.values()]
-    if ranks_differ or not _all_equal(text) or not _all_equal(batches):
+    first = next(iter(shapes.values()))
+    # Not by a set: symbolic sizes of a PyTorch export cannot be hashed.
+    if ranks_differ or any(x[:1] != first[:1] for x in shapes.values()):
         raise ValueError(
-            "All inputs must have the same batch size, and those of the text "
-            f"the same length. Received: shapes={shapes}"
+            "All inputs must have as many axes as the model's, and the same "
+            f"batch size. Received: shapes={shapes}"
         )
-    check_lengths(features, backbone.text_encoder)
     features = {k: features[k] for k in features if k in CHECKED_FEATURES}
     check_feature_values(features, backbone, preprocessor)
 
@@ -120,21 +110,15 @@ def check_feature_values(features, backbone, preprocessor=None):
         binary = np.isin(mask, (0, 1)).all() and (mask[..., :1] == 1).all()
         if not binary or (mask[..., 1:] > mask[..., :-1]).any():
             raise ValueError(
-                "`padding_mask` must be 1 for the tokens of a text and 0 for "
-                "the padding behind them. Pad at the end. Received: "
-                f"padding_mask={mask.tolist()!r:.200}"
+                "`padding_mask` must be 1 at tokens and 0 behind them. Pad at "
+                f"the end. Received: padding_mask={mask.tolist()!r:.200}"
             )
 
 
-def _check_pixels(images, encoder, converter=None):
+def _check_pixels(images, encoder, converter):
     """Raise on images that were not normalized.
 
-    Args:
-        images: array or tensor.
-        encoder: the image encoder that receives them. If it normalizes raw
-            pixels itself, any images are accepted.
-        converter: the image converter that may have made them, or None. All
-            values that its `mean` and `std` can give are accepted.
+    All values that `mean` and `std` of `converter` can give are accepted.
     """
     check_pixel_dtype(images, encoder)
     values = host_array(images)
@@ -142,10 +126,8 @@ def _check_pixels(images, encoder, converter=None):
         return
     limit = LARGEST_PIXEL
     if converter is not None:
-        largest = max(
-            max(abs(mean), abs(1 - mean)) / std
-            for mean, std in zip(converter.mean, converter.std, strict=True)
-        )
+        mean, std = np.array([converter.mean, converter.std])
+        largest = (np.maximum(abs(mean), abs(1 - mean)) / std).max()
         # With a margin for rounding to float32.
         limit = max(limit, 1.001 * largest)
     low, high = float(values.min()), float(values.max())
@@ -163,10 +145,8 @@ def _reject_raw(encoder, received):
     layers = layers_in(encoder)
     if not any(isinstance(layer, NORMALIZING) for layer in layers):
         raise ValueError(
-            "`images` must be normalized floats, `(pixels / 255 - mean) / "
-            "std`, as `BridgeTowerImageConverter` makes them; an image encoder "
-            "that takes raw pictures needs a `keras.layers.Rescaling`. "
-            f"Received: {received}"
+            "`images` must be normalized floats, as "
+            f"`BridgeTowerImageConverter` makes them. Received: {received}"
         )
 
 
@@ -197,18 +177,12 @@ def sizes_differ(a, b):
     return any(x != y for x, y in pairs if x is not None and y is not None)
 
 
-def _all_equal(values):
-    # Not by a set: symbolic sizes of a PyTorch export cannot be hashed.
-    return all(value == values[0] for value in values)
-
-
 def _describe(features):
-    if isinstance(features, dict):
-        return {
-            k: tuple(v.shape) if hasattr(v, "shape") else type(v).__name__
-            for k, v in features.items()
-        }
-    return type(features).__name__
+    if not isinstance(features, dict):
+        return type(features).__name__
+    return {
+        k: getattr(v, "shape", type(v).__name__) for k, v in features.items()
+    }
 
 
 def check_dtype(name, encoder, policy):
@@ -218,27 +192,6 @@ def check_dtype(name, encoder, policy):
         raise ValueError(
             f"`{name}` must have the dtype of the backbone. Received: {name} "
             f"of dtype {own.name}, backbone of dtype {policy.name}"
-        )
-
-
-def check_image_tower(tower):
-    """Raise unless the image encoder takes square RGB images."""
-    shape = tower.inputs[0].shape
-    single = not isinstance(tower.input, dict) and len(shape) == 4
-    if not single or shape[1] != shape[2] or shape[3] != 3:
-        raise ValueError(
-            "`image_encoder` must take one input of images (batch, side, "
-            f"side, 3). Received: an encoder with inputs {tower.input}"
-        )
-
-
-def check_text_tower(tower):
-    """Raise unless the text encoder takes token ids and a padding mask."""
-    keys = tower.input if isinstance(tower.input, dict) else ()
-    if not {"token_ids", "padding_mask"} <= set(keys):
-        raise ValueError(
-            "`text_encoder` must take a dict of token_ids and padding_mask. "
-            f"Received: an encoder with inputs {tower.input}"
         )
 
 
@@ -263,19 +216,5 @@ def check_preprocessor(backbone, preprocessor, inputs):
         if size != backbone.image_size:
             raise ValueError(
                 "`preprocessor` must make images of the backbone's size, "
-                f"{backbone.image_size}; see `backbone.with_image_size`. "
-                f"Received: image_size={size}"
+                f"{backbone.image_size}. Received: image_size={size}"
             )
-    if "token_ids" in wanted:
-        length = preprocessor.tokenizer.sequence_length
-        check_positions(backbone.text_encoder, length)
-
-
-def check_positions(encoder, sequence_length):
-    """Raise if texts have more tokens than the encoder has positions."""
-    limit = encoder.max_sequence_length
-    if sequence_length > limit:
-        raise ValueError(
-            f"`sequence_length` must be at most the text encoder's {limit} "
-            f"positions. Received: sequence_length={sequence_length}"
-        )

@@ -177,28 +177,17 @@ class CoAttention(keras.layers.Layer):
     Example:
 
     ```python
-    step = CoAttention(16, num_heads=2, intermediate_dim=32)
+    step = CoAttention(hidden_dim=16, num_heads=2, intermediate_dim=32)
     text, image = np.ones((1, 4, 16)), np.ones((1, 9, 16))
     text, image = step(text, image, text, image)
     ```
     """
 
-    def __init__(
-        self,
-        hidden_dim,
-        num_heads,
-        intermediate_dim,
-        dropout=0.1,
-        epsilon=1e-5,
-        attention_dropout=None,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        values = hidden_dim, num_heads, intermediate_dim
-        values = *values, dropout, epsilon, attention_dropout
+    def __init__(self, name=None, dtype=None, **values):
+        super().__init__(name=name, dtype=dtype)
         self.text_layer, self.image_layer = (
             CrossModalLayer(
-                *values, dtype=self.dtype_policy, name=f"{self.name}_{side}"
+                **values, dtype=self.dtype_policy, name=f"{self.name}_{side}"
             )
             for side in ("text", "image")
         )

@@ -4,10 +4,6 @@ import keras
 from keras import ops
 
 from keras_bridgetower.backend import layer_records
-from keras_bridgetower.checks import check_above_zero
-from keras_bridgetower.checks import check_choice
-from keras_bridgetower.checks import check_count
-from keras_bridgetower.checks import check_share
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models.attention import dense
 from keras_bridgetower.models.attention import initializer
@@ -16,7 +12,6 @@ from keras_bridgetower.models.checks import sizes_differ
 from keras_bridgetower.models.cross_modal import CROSS_ENCODERS
 from keras_bridgetower.models.towers import resolve_taps
 
-PROJECTIONS = ("shared", "per_layer")
 OUTPUTS = ("text", "image", "pooled")
 # Rows of the type embedding.
 TEXT_ROW, IMAGE_ROW, SECOND_IMAGE_ROW, NUM_TYPE_ROWS = 0, 1, 2, 3
@@ -100,19 +95,9 @@ class CrossModalEncoder(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_choice("cross_encoder", cross_encoder, tuple(CROSS_ENCODERS))
-        check_choice("projections", projections, PROJECTIONS)
-        if intermediate_dim is None:
-            intermediate_dim = 4 * hidden_dim
+        intermediate_dim = intermediate_dim or 4 * hidden_dim
         if attention_dropout is None:
             attention_dropout = dropout
-        check_count("hidden_dim", hidden_dim)
-        check_count("num_heads", num_heads)
-        check_count("intermediate_dim", intermediate_dim)
-        check_share("dropout", dropout)
-        check_share("attention_dropout", attention_dropout)
-        check_above_zero("layer_norm_epsilon", layer_norm_epsilon)
-        check_above_zero("bridge_epsilon", bridge_epsilon)
         if hidden_dim % num_heads:
             raise ValueError(
                 "`num_heads` must divide `hidden_dim`. Received: "
@@ -139,12 +124,12 @@ class CrossModalEncoder(keras.layers.Layer):
         self.image_bridges = self._make_bridges("image")
         self.steps = [
             CROSS_ENCODERS[cross_encoder](
-                hidden_dim,
-                num_heads,
-                intermediate_dim,
-                dropout,
-                layer_norm_epsilon,
-                attention_dropout,
+                hidden_dim=hidden_dim,
+                num_heads=num_heads,
+                intermediate_dim=intermediate_dim,
+                dropout=dropout,
+                epsilon=layer_norm_epsilon,
+                attention_dropout=attention_dropout,
                 dtype=self.dtype_policy,
                 name=f"layer_{layer}",
             )
@@ -163,21 +148,17 @@ class CrossModalEncoder(keras.layers.Layer):
             initializer=initializer(),
             name="type_embedding",
         )
-        text = (*text_states_shape[0][:-1], self.hidden_dim)
-        image = (*image_states_shape[0][:-1], self.hidden_dim)
-        sides = (
-            ("text", text_states_shape[0], text),
-            ("image", image_states_shape[0], image),
-        )
-        for side, state, projected in sides:
+        shapes = {"text": text_states_shape, "image": image_states_shape}
+        projected = (None, None, self.hidden_dim)
+        for side, (state, *_) in shapes.items():
             for projection in getattr(self, f"{side}_projections"):
                 projection.build(state)
             getattr(self, f"{side}_entry").build(projected)
             for bridge in filter(None, getattr(self, f"{side}_bridges")):
                 bridge.build(projected, projected)
-            getattr(self, f"{side}_pooler").build((None, self.hidden_dim))
+            getattr(self, f"{side}_pooler").build(projected[1:])
         for step in self.steps:
-            step.build(text, image)
+            step.build(projected, projected)
 
     def get_build_config(self):
         # For models of parts. A backbone saves its own state.
@@ -209,7 +190,6 @@ class CrossModalEncoder(keras.layers.Layer):
         image_row=IMAGE_ROW,
         training=None,
     ):
-        _check_states(self.taps, text_states, image_states)
         return self.join(
             self.project_text(text_states),
             self.project_image(image_states, image_row),
@@ -231,7 +211,7 @@ class CrossModalEncoder(keras.layers.Layer):
         Projected states can be joined several times: ranking pairs each text
         with many images.
         """
-        _check_mask(padding_mask, text_states)
+        self._check_shapes(text_states, image_states, padding_mask)
         text_states, image_states = iter(text_states), iter(image_states)
         text = self.text_entry(next(text_states))
         image = self.image_entry(next(image_states))
@@ -283,6 +263,24 @@ class CrossModalEncoder(keras.layers.Layer):
             pooler.kernel.assign(initializer()(pooler.kernel.shape))
             pooler.bias.assign(ops.zeros(pooler.bias.shape))
 
+    def _check_shapes(self, text_states, image_states, padding_mask):
+        """Raise unless sizes agree: attention would broadcast them."""
+        count = sum(tap is not None for tap in self.taps)
+        text, image = (
+            [tuple(x.shape[:2]) for x in side]
+            for side in (text_states, image_states)
+        )
+        mask = [] if padding_mask is None else [tuple(padding_mask.shape)]
+        if (len(text), len(image)) != (count, count) or any(
+            sizes_differ(shape, (text[0][0], side[0][1]))
+            for side in (text + mask, image)
+            for shape in side
+        ):
+            raise ValueError(
+                f"States must be lists of {count} tensors, `padding_mask` must "
+                f"be (batch, tokens). Received: {text}, {image} and {mask}"
+            )
+
     def _project(self, states, projections, row):
         def add_type(x, types):
             return x + ops.cast(types[row], x.dtype)
@@ -333,42 +331,6 @@ def _last_query(name, x, outputs):
     return x[:, :1] if "pooled" in outputs else None
 
 
-def _check_states(taps, text_states, image_states):
-    """Raise unless states match the taps and each other in their sizes."""
-    count = sum(tap is not None for tap in taps)
-    sides = {"text_states": text_states, "image_states": image_states}
-    for name, states in sides.items():
-        if len(states) != count:
-            raise ValueError(
-                f"`{name}` must be a list of {count} tensors, one for each tap "
-                f"of {taps}. Received: {len(states)} tensors"
-            )
-    text, image = ([tuple(x.shape) for x in side] for side in sides.values())
-    batch = text[0][0]
-    if any(
-        sizes_differ(shape, (batch, side[0][1]))
-        for side in (text, image)
-        for shape in side
-    ):
-        raise ValueError(
-            "`text_states` and `image_states` must have the same batch size, "
-            "and the states of a tower the same number of tokens. Received: "
-            f"shapes {[*text, *image]}"
-        )
-
-
-def _check_mask(padding_mask, states):
-    """Raise unless the mask has the shape of the text's tokens."""
-    if padding_mask is None:
-        return
-    mask, text = tuple(padding_mask.shape), tuple(states[0].shape)[:2]
-    if len(mask) != 2 or sizes_differ(mask, text):
-        raise ValueError(
-            "`padding_mask` must be (batch, tokens) as the text states. "
-            f"Received: padding_mask of shape {mask}, text states of {text}"
-        )
-
-
 def with_weight(function, x, weight):
     """Apply a function to a tensor and a weight that some layer owns.
 
@@ -400,8 +362,6 @@ class WithWeight(keras.Operation):
 
     def get_config(self):
         raise NotImplementedError(
-            "A functional model built on a task cannot be serialized, "
-            "because its parts share weights. Save and copy the task, or save "
-            "only the weights by `save_weights`. "
-            f"Received: a graph that reads the weight {self.weight.path}"
+            "A functional model built on a task cannot be serialized. Save "
+            f"the task, or weights alone. Received: {self.weight.path}"
         )

@@ -7,16 +7,11 @@ import contextlib
 import contextvars
 import inspect
 import re
-import threading
 
 import keras
 
 from keras_bridgetower.backend import uninitialized
-from keras_bridgetower.models.heads import ClassifierHead
-from keras_bridgetower.models.heads import ContrastiveHead
-from keras_bridgetower.models.heads import LinearHead
-from keras_bridgetower.models.heads import MaskedLMHead
-from keras_bridgetower.models.heads import TextHead
+from keras_bridgetower.models import heads
 from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import registry
 
@@ -84,7 +79,7 @@ def _classifier(name, pairs=1):
     ):
         width = 2 * backbone.fusion.hidden_dim
         hidden = int(width * head_hidden_scale)
-        head = ClassifierHead(
+        head = heads.ClassifierHead(
             num_classes, hidden, dropout, **_common(backbone, name)
         )
         return head, (None, pairs * width)
@@ -94,7 +89,7 @@ def _classifier(name, pairs=1):
 
 def _linear(name, num_classes):
     def maker(backbone):
-        head = LinearHead(num_classes, **_common(backbone, name))
+        head = heads.LinearHead(num_classes, **_common(backbone, name))
         return head, (None, 2 * backbone.fusion.hidden_dim)
 
     return maker
@@ -102,12 +97,14 @@ def _linear(name, num_classes):
 
 def _mlm(backbone, epsilon=1e-5):
     size = backbone.text_encoder.vocabulary_size
-    head = MaskedLMHead(size, epsilon, **_common(backbone, "mlm"))
+    head = heads.MaskedLMHead(size, epsilon, **_common(backbone, "mlm"))
     return head, (None, None, backbone.fusion.hidden_dim)
 
 
 def _itc(backbone, projection_dim=512, ways="three_way"):
-    head = ContrastiveHead(projection_dim, ways, **_common(backbone, "itc"))
+    head = heads.ContrastiveHead(
+        projection_dim, ways, **_common(backbone, "itc")
+    )
     width = backbone.fusion.hidden_dim
     # The authors embed the tower's image state, transformers the state after
     # the fusion's projection.
@@ -120,13 +117,13 @@ def _itc(backbone, projection_dim=512, ways="three_way"):
 
 
 def _image_class(backbone, num_classes, labels=None):
-    head = LinearHead(num_classes, **_common(backbone, "image_class"))
+    head = heads.LinearHead(num_classes, **_common(backbone, "image_class"))
     return head, (None, _width(backbone.image_tower))
 
 
 def _text(name):
     def maker(backbone, num_classes, dropout=0.1, labels=None):
-        head = TextHead(num_classes, dropout, **_common(backbone, name))
+        head = heads.TextHead(num_classes, dropout, **_common(backbone, name))
         return head, (None, None, _width(backbone.text_tower))
 
     return maker
@@ -145,7 +142,6 @@ BUILT_IN = {
     "text_number": _text("text_number"),
 }
 _registered = {}
-_LOCK = threading.Lock()
 # A head's name begins the paths of its weights and is the name of a Python
 # attribute.
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -179,19 +175,15 @@ def register_head(name):
         return head, (None, 2 * backbone.fusion.hidden_dim)
     ```
     """
-    taken = name in BUILT_IN or hasattr(HeadSet({}), str(name))
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or taken:
+    taken = name in BUILT_IN or hasattr(HeadSet({}), name)
+    if taken or not _NAME.fullmatch(name):
         raise ValueError(
             "`name` must be of lowercase letters, digits and underscores, and "
-            f"no attribute of Keras' layers nor one of {', '.join(BUILT_IN)}. "
-            f"Received: name={name!r:.100}"
+            f"new to a Keras layer. Received: name={name!r:.100}"
         )
 
     def register(maker):
-        global _registered
-        with _LOCK:
-            # Replaced as a whole: another thread sees the old or the new one.
-            _registered = {**_registered, name: maker}
+        _registered[name] = maker
         return maker
 
     return register
@@ -209,25 +201,6 @@ def _maker(name):
     return known[name]
 
 
-def check_values(name, values):
-    """Raise on stored values that a head does not have.
-
-    Args:
-        name: str, the name of a head.
-        values: dict of its plain values; those with defaults may be absent.
-
-    Raises:
-        ValueError: an unknown name or unknown values.
-    """
-    # The first parameter is the backbone.
-    known = set(list(inspect.signature(_maker(name)).parameters)[1:])
-    if not isinstance(values, dict) or not set(values) <= known:
-        raise ValueError(
-            f"The head {name!r} has the values {sorted(known)}. Received: "
-            f"{name}={values!r:.200}"
-        )
-
-
 def saved_heads(folder):
     """Read the heads of a preset.
 
@@ -241,7 +214,8 @@ def saved_heads(folder):
     with folder.reading(registry.HEADS):
         configs.check_values(saved)
         for name, values in saved.items():
-            check_values(name, values)
+            # The first parameter is the backbone.
+            inspect.signature(_maker(name)).bind(None, **values)
     return saved
 
 
@@ -261,10 +235,10 @@ def agrees_with_saved(name, saved, values):
     )
 
 
-def make_all(heads, backbone):
+def make_all(values, backbone):
     """Build a `HeadSet` from a dict of heads' names and plain values."""
     return HeadSet(
-        {name: make(name, backbone, **v) for name, v in heads.items()}
+        {name: make(name, backbone, **v) for name, v in values.items()}
     )
 
 
@@ -272,15 +246,15 @@ class HeadSet(keras.layers.Layer):
     """The heads of a task, stored by name.
 
     Args:
-        heads: dict from name to layer.
+        layers: dict from name to layer.
     """
 
-    def __init__(self, heads):
-        policies = [head.dtype_policy for head in heads.values()]
+    def __init__(self, layers):
+        policies = [head.dtype_policy for head in layers.values()]
         super().__init__(name="heads", dtype=policies[0] if policies else None)
-        for name, head in heads.items():
+        for name, head in layers.items():
             setattr(self, name, head)
-        self._names = tuple(heads)
+        self._names = tuple(layers)
         self.built = True
 
     def __getitem__(self, name):

@@ -5,8 +5,6 @@ import math
 import keras
 from keras import ops
 
-from keras_bridgetower.checks import check_choice
-from keras_bridgetower.checks import check_share
 from keras_bridgetower.models.attention import dense
 from keras_bridgetower.models.attention import layer_norm
 
@@ -55,10 +53,7 @@ class ClassifierHead(keras.layers.Layer):
 
     def __init__(self, num_classes, hidden_dim, dropout=0.0, **kwargs):
         super().__init__(**kwargs)
-        check_share("dropout", dropout)
-        self.num_classes = num_classes
         self.hidden_dim = hidden_dim
-        self.dropout = dropout
         self.input_dropout = keras.layers.Dropout(
             dropout, dtype=self.dtype_policy, name="input_dropout"
         )
@@ -140,8 +135,6 @@ class TextHead(keras.layers.Layer):
 
     def __init__(self, num_classes, dropout=0.1, **kwargs):
         super().__init__(**kwargs)
-        check_share("dropout", dropout)
-        self.num_classes = num_classes
         self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
         self.output_dense = dense(self, num_classes, "output_dense")
 
@@ -184,8 +177,6 @@ class MaskedLMHead(keras.layers.Layer):
 
     def __init__(self, vocabulary_size, epsilon=1e-5, **kwargs):
         super().__init__(**kwargs)
-        self.vocabulary_size = vocabulary_size
-        self.epsilon = epsilon
         self.layer_norm = layer_norm(self, epsilon)
         self.decoder = dense(self, vocabulary_size, "decoder")
 
@@ -234,7 +225,6 @@ class ContrastiveHead(keras.layers.Layer):
 
     def __init__(self, projection_dim=512, ways="three_way", **kwargs):
         super().__init__(**kwargs)
-        check_choice("ways", ways, tuple(WAYS))
         self.projection_dim = projection_dim
         self.ways = ways
         for kind in embedding_kinds(ways):

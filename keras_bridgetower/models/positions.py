@@ -22,13 +22,11 @@ def resize_positions(table, count):
 
     Args:
         table: float array `(..., positions, width)`, prefix tokens first.
-        count: int, new number of positions, prefix tokens included.
+        count: int, new number of positions, prefix tokens included, which
+            leave a square number.
 
     Returns:
         Float array `(..., count, width)`.
-
-    Raises:
-        ValueError: `count` is not a square grid plus the same prefix.
 
     Example:
 
@@ -40,12 +38,7 @@ def resize_positions(table, count):
     """
     side = math.isqrt(table.shape[-2])
     prefix = table.shape[-2] - side**2
-    new_side = math.isqrt(max(count - prefix, 0))
-    if new_side < 1 or new_side**2 + prefix != count:
-        raise ValueError(
-            f"`count` must be a square number plus {prefix} prefix tokens. "
-            f"Received: count={count}"
-        )
+    new_side = math.isqrt(count - prefix)
     grid = table[..., prefix:, :].astype("float64")
     grid = grid.reshape(*grid.shape[:-2], side, side, grid.shape[-1])
     weights = _bicubic(side, new_side)
@@ -70,15 +63,12 @@ def _bicubic(size, new_size, a=-0.75):
     return matrix
 
 
-def with_positions_for(backbone, side, assign=keras.Variable.assign):
+def with_positions_for(backbone, side):
     """Return a new backbone for another image size, with resized positions.
 
     Args:
         backbone: a `BridgeTowerBackbone`.
         side: int, side of the new images in pixels.
-        assign: callable of a new variable and the old one of the same shape,
-            such as `uninitialized.move` if the old backbone is no longer
-            needed.
 
     Returns:
         A new backbone of the same class with the same weights.
@@ -99,7 +89,7 @@ def with_positions_for(backbone, side, assign=keras.Variable.assign):
     resized = uninitialized.without_initialization(
         functools.partial(type(backbone).from_config, config)
     )
-    return copy_resized(backbone, resized, assign)
+    return copy_resized(backbone, resized)
 
 
 def patch_size(encoder):
@@ -108,14 +98,13 @@ def patch_size(encoder):
     return size if isinstance(size, int) else size[0]
 
 
-def copy_resized(model, resized, assign=keras.Variable.assign):
+def copy_resized(model, resized):
     """Copy the weights of a model to one for images of another size.
 
     Args:
         model: the model with the weights.
         resized: a model of the same architecture; only the number of image
             positions may differ.
-        assign: callable, as in `with_positions_for`.
 
     Returns:
         `resized`.
@@ -125,15 +114,14 @@ def copy_resized(model, resized, assign=keras.Variable.assign):
         shape, old_shape = tuple(new.shape), tuple(old.shape)
         same_rank = len(shape) == len(old_shape) >= 2
         if shape == old_shape:
-            assign(new, old)
+            new.assign(old)
         elif same_rank and (*old_shape[:-2], shape[-2], old_shape[-1]) == shape:
             table = keras.ops.convert_to_numpy(old)
             new.assign(resize_positions(table, shape[-2]))
         # `Tower` sets the position ids of CLIP.
         elif not str(new.dtype).startswith("int"):
             raise ValueError(
-                "Another image size must change only tables of positions, "
-                f"(..., positions, width). Received: {path} of shape "
-                f"{old_shape}, which would be of {shape}"
+                "Another image size must change only tables of positions. "
+                f"Received: {path} of {old_shape}, which would be of {shape}"
             )
     return resized

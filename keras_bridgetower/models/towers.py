@@ -5,7 +5,7 @@ picks those that the bridges need.
 """
 
 import functools
-from collections.abc import Iterable
+import operator
 
 import keras
 import keras_hub
@@ -18,8 +18,6 @@ from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.backend.keras_private.layers import source_layer
 from keras_bridgetower.backend.keras_private.models import PatchedModel
 from keras_bridgetower.backend.names import check_backend
-from keras_bridgetower.checks import check_count
-from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.checks import check_lengths
 from keras_bridgetower.models.checks import check_pixel_dtype
 
@@ -58,9 +56,8 @@ def hidden_states(encoder):
     """
     known = sorted({c.__name__ for c in hidden_states.registry} - {"object"})
     raise TypeError(
-        f"The encoder must be one of {known} (of a CLIPBackbone its "
-        "`vision_encoder`), or have a rule of its own: see "
-        f"`keras_bridgetower.hidden_states.register`. Received: {encoder!r}"
+        f"The encoder must be one of {known} (of a CLIPBackbone its `vision_"
+        f"encoder`), or have a rule of `hidden_states`. Received: {encoder!r}"
     )
 
 
@@ -166,7 +163,8 @@ class Tower(PatchedModel, keras.Model):
 
     Raises:
         TypeError: no rule for the encoder.
-        ValueError: a tap below the lowest block, or an unsupported backend.
+        ValueError: an unsupported backend.
+        IndexError: a tap below the lowest block.
 
     Example:
 
@@ -182,13 +180,7 @@ class Tower(PatchedModel, keras.Model):
         check_backend()
         correct_defaults(encoder)
         states = hidden_states(encoder)
-        indices = [tap for tap in taps if tap is not None]
-        if indices and -min(indices) > len(states):
-            raise ValueError(
-                f"`taps` reach below the lowest of the {len(states)} blocks "
-                f"of `{encoder.name}`. Received: taps={tuple(taps)}"
-            )
-        tapped = [states[i] for i in indices]
+        tapped = [states[tap] for tap in taps if tap is not None]
         if norms == "per_tap":
             tapped = [_with_own_norm(x, i) for i, x in enumerate(tapped)]
         single = len(encoder.inputs) == 1
@@ -229,14 +221,14 @@ class Tower(PatchedModel, keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        encoder = keras.layers.deserialize(
-            config["encoder"], custom_objects=custom_objects
-        )
         values = {
             k: v for k, v in config.items() if k not in layer_records.STATE
         }
-        tower = cls(**{**values, "encoder": encoder})
-        layer_records.restore_frozen(tower, config, (encoder,))
+        values["encoder"] = keras.layers.deserialize(
+            config["encoder"], custom_objects=custom_objects
+        )
+        tower = cls(**values)
+        layer_records.restore_frozen(tower, config, (values["encoder"],))
         return tower
 
     def __call__(self, inputs, *args, **kwargs):
@@ -372,29 +364,21 @@ def resolve_taps(taps, num_layers, bridge):
     Raises:
         ValueError: invalid taps.
     """
-    check_count("num_layers", num_layers)
     two_tower = (-1,) + (None,) * (num_layers - 1)
     if taps is None:
         taps = two_tower if bridge is None else range(-num_layers, 0)
-    if isinstance(taps, Iterable):
-        taps = tuple(taps)
-    received = f"Received: taps={taps}, num_layers={num_layers}"
-    if not isinstance(taps, tuple) or len(taps) != num_layers:
-        raise ValueError(
-            f"`taps` must hold one entry for each cross-modal layer. {received}"
-        )
     # NumPy integers cannot be saved in a configuration.
-    taps = tuple(int(tap) if is_integer(tap) else tap for tap in taps)
+    taps = tuple(None if tap is None else operator.index(tap) for tap in taps)
+    indices = [tap for tap in taps if tap is not None]
+    rising = indices == sorted(set(indices)) and max(indices, default=0) < 0
+    if len(taps) != num_layers or taps[0] is None or not rising:
+        raise ValueError(
+            f"`taps` must be {num_layers} negative indices that rise, and None "
+            f"behind the first, as (-2, -1, None). Received: taps={taps}"
+        )
     if bridge is None and taps != two_tower:
         raise ValueError(
             f"With `bridge=None` `taps` must be {two_tower}. Name a bridge to "
-            f"tap more. {received}"
-        )
-    indices = [tap for tap in taps if tap is not None]
-    negative = all(is_integer(i) and i < 0 for i in indices)
-    if taps[0] is None or not negative or indices != sorted(set(indices)):
-        raise ValueError(
-            "`taps` must start with an index, and its indices be negative and "
-            f"rise, such as (-3, -2, -1) or (-2, -1, None). {received}"
+            f"tap more. Received: taps={taps}"
         )
     return taps

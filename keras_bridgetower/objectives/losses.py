@@ -9,10 +9,8 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.models import heads
 from keras_bridgetower.models.checks import sizes_differ
-from keras_bridgetower.models.heads import KINDS
-from keras_bridgetower.models.heads import WAYS
-from keras_bridgetower.models.heads import embedding_kinds
 
 # The label of padded samples. No `ignore_id` or image id has this value.
 _PADDED = -(2**31)
@@ -72,15 +70,11 @@ def weight_column(sample_weight, samples=None):
         return None
     weights = ops.convert_to_tensor(sample_weight)
     shape = tuple(weights.shape)
-    if (
-        len(shape) not in (1, 2)
-        or shape[1:] not in ((), (1,))
-        or sizes_differ(shape[:1], (samples,))
-    ):
+    one_each = len(shape) == 1 or shape[1:] == (1,)
+    if not one_each or sizes_differ(shape, (samples,)):
         raise ValueError(
             "`sample_weight` must hold one weight for each sample, (batch,). "
-            "Tokens are left out by the label -100. Received: sample_weight "
-            f"of shape {shape}, samples={samples}"
+            f"Received: sample_weight of shape {shape}, samples={samples}"
         )
     return ops.reshape(weights, (-1, 1))
 
@@ -137,9 +131,6 @@ class MaskedLMLoss(keras.losses.Loss):
     Returns:
         Scalar: the mean over the masked tokens, 0 if there are none.
 
-    Raises:
-        ValueError: inconsistent shapes.
-
     Example:
 
     ```python
@@ -159,7 +150,6 @@ class MaskedLMLoss(keras.losses.Loss):
         return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true, y_pred):
-        check_masked_ids(y_true, y_pred)
         y_true = ops.cast(y_true, "int32")
         counted = y_true != _PADDED
         weights = counted & (y_true != self.ignore_id)
@@ -191,7 +181,7 @@ def pack_embeddings(embeddings, logit_scale=0.0):
     Returns:
         Float tensor `(batch, kinds * width + 1)`.
     """
-    kinds = [embeddings[k] for k in KINDS if k in embeddings]
+    kinds = [embeddings[k] for k in heads.KINDS if k in embeddings]
     scale = ops.ones_like(kinds[0][:, :1]) * ops.exp(logit_scale)
     return ops.concatenate([*kinds, scale], axis=-1)
 
@@ -214,9 +204,6 @@ class ContrastiveLoss(keras.losses.Loss):
 
     Returns:
         Scalar: the mean over batch and directions.
-
-    Raises:
-        ValueError: labels that are not image ids.
 
     Example:
 
@@ -243,7 +230,7 @@ class ContrastiveLoss(keras.losses.Loss):
     def call(self, y_true, y_pred):
         ids = ops.reshape(ops.cast(y_true, "int32"), (-1,))
         *embeddings, scale = unpack_embeddings(y_pred, self.ways)
-        kinds = dict(zip(KINDS, embeddings, strict=False))
+        kinds = dict(zip(heads.KINDS, embeddings, strict=False))
         all_ids, _ = backend_ops.all_gather(ids)
         counted = ops.expand_dims(all_ids != _PADDED, 0)
         same = ops.expand_dims(ids, 1) == ops.expand_dims(all_ids, 0)
@@ -252,7 +239,7 @@ class ContrastiveLoss(keras.losses.Loss):
         count = ops.maximum(ops.sum(same, axis=-1, keepdims=True), 1)
         target = same / count
         losses = []
-        for own, other in WAYS[self.ways]:
+        for own, other in heads.WAYS[self.ways]:
             others, _ = backend_ops.all_gather(kinds[other])
             logits = scale * ops.matmul(kinds[own], ops.transpose(others))
             logits = ops.where(counted, logits, -1e9)
@@ -265,14 +252,6 @@ class ContrastiveLoss(keras.losses.Loss):
 
 def _first_of_same_id(ids):
     """Return the index in the global batch of the first sample of each id."""
-    ids = ops.convert_to_tensor(ids)
-    # Of any dtype: with several replicas on TensorFlow, Keras builds losses
-    # with floats in place of the labels.
-    if tuple(ids.shape)[1:] not in ((), (1,)):
-        raise ValueError(
-            "`y` must hold image ids, integers (batch,). Received: y of shape "
-            f"{tuple(ids.shape)}"
-        )
     ids = ops.reshape(ids, (-1,))
     every, _ = backend_ops.all_gather(ids)
     same = ops.expand_dims(ids, 1) == ops.expand_dims(every, 0)
@@ -293,7 +272,7 @@ def unpack_embeddings(packed, ways):
         last the factor `(batch, 1)`.
     """
     return [
-        *ops.split(packed[:, :-1], len(embedding_kinds(ways)), axis=-1),
+        *ops.split(packed[:, :-1], len(heads.embedding_kinds(ways)), axis=-1),
         packed[:, -1:],
     ]
 
@@ -317,18 +296,6 @@ def check_soft_scores(y_true, y_pred):
     """
     if tuple(y_true.shape)[1:] != tuple(y_pred.shape)[1:]:
         raise ValueError(
-            "`y` must hold soft scores (batch, answers) like the logits, as "
-            "`preprocessor.targets(y)` makes them. Received: y of shape "
+            "`y` must hold soft scores (batch, answers). Received: y of shape "
             f"{tuple(y_true.shape)}, logits of shape {tuple(y_pred.shape)}"
-        )
-
-
-def check_masked_ids(y_true, y_pred):
-    """Raise unless there is one token id for each vector of logits."""
-    shape = tuple(y_true.shape)
-    if len(shape) != 2 or shape[1:] != tuple(y_pred.shape)[1:-1]:
-        raise ValueError(
-            "`y_true` must hold token ids (batch, M) for logits (batch, M, "
-            f"vocabulary). Received: y_true of shape {shape}, y_pred of shape "
-            f"{tuple(y_pred.shape)}"
         )

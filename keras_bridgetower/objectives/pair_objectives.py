@@ -5,6 +5,7 @@ The layers below take the pairs from the global batch of all replicas.
 """
 
 import abc
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -12,6 +13,10 @@ from keras import ops
 
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.checks import check_choice
+from keras_bridgetower.models.fusion import with_weight
+from keras_bridgetower.models.heads import contrastive_features
+from keras_bridgetower.models.heads import embedding_kinds
+from keras_bridgetower.objectives.losses import pack_embeddings
 
 # Labels of a matching head.
 NO_MATCH, MATCH = 0, 1
@@ -117,7 +122,7 @@ class Objective(abc.ABC):
         return {}
 
 
-class Batch:
+class Batch(NamedTuple):
     """Tower states and features of a batch.
 
     Args:
@@ -126,10 +131,13 @@ class Batch:
         features: dict of tensors: `"padding_mask"` and the drawn features.
     """
 
-    def __init__(self, text, image, features):
-        self.text, self.image = text, image
-        self.padding_mask = features["padding_mask"]
-        self.features = features
+    text: list
+    image: list
+    features: dict
+
+    @property
+    def padding_mask(self):
+        return self.features["padding_mask"]
 
 
 class RandomNegatives(Objective):
@@ -424,3 +432,66 @@ class DrawSamples(GlobalBatchLayer):
 
     def compute_output_spec(self, own, others, ids, places):
         return keras.KerasTensor((own.shape[0], 1), dtype="int32")
+
+
+def pair_outputs(names, objective, backbone, heads, text, image, inputs):
+    """Compute the outputs of the matching and the contrastive head.
+
+    Args:
+        names: names of the heads to run, all in `objective.heads`.
+        objective: `Objective`.
+        backbone: a `BridgeTowerBackbone`.
+        heads: mapping from name to head.
+        text: list of float tensors, states of the text tower.
+        image: list of float tensors, states of the image tower.
+        inputs: dict of features, including those of `objective.drawn`.
+
+    Returns:
+        dict from the names of heads to logits of the drawn pairs, and from
+        `"itc"` to a dict of embeddings of the true pairs.
+    """
+
+    def fuse(text, image, padding_mask):
+        fused = backbone.fusion(text, image, padding_mask, outputs=("pooled",))
+        return fused["pooled"]
+
+    batch = Batch(text, image, inputs)
+    outputs, pooled, scored = {}, None, None
+    if "itc" in names:
+        head = heads["itc"]
+        vectors = contrastive_features(backbone.fusion, head.ways, text, image)
+        embeddings = head(vectors)
+        # The vectors only determine the graph of the factor.
+        factor = with_weight(_factor, embeddings["text"], head.logit_scale)
+        scored = embeddings["text"], embeddings["image"], factor
+    pair_head = objective.heads[0]
+    if pair_head in names:
+        outputs[pair_head], pooled = objective.logits(
+            fuse, heads, batch, scored
+        )
+        outputs |= objective.other_logits(fuse, heads, batch)
+    if "itc" in names:
+        if "fused" in embedding_kinds(head.ways):
+            if pooled is None:
+                pooled = fuse(text, image, batch.padding_mask)
+            embeddings |= head({"fused": pooled})
+        outputs["itc"] = embeddings
+    return outputs
+
+
+def _factor(vectors, logit_scale):
+    # Keras reads weights in half precision if the policy is.
+    return ops.cast(ops.exp(logit_scale), "float32")
+
+
+def with_packed(outputs, *logit_scale):
+    """Return outputs with the embeddings packed into one tensor, for losses.
+
+    Args:
+        outputs: dict of outputs.
+        *logit_scale: the scale of the contrastive head; omitted for metrics.
+    """
+    if "itc" not in outputs:
+        return outputs
+    packed = pack_embeddings(outputs["itc"], *logit_scale)
+    return {**outputs, "itc": packed}

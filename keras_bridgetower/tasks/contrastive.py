@@ -7,7 +7,6 @@ from keras import ops
 
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
-from keras_bridgetower.models.checks import check_positions
 from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.models.heads import embedding_kinds
 from keras_bridgetower.objectives import losses
@@ -210,7 +209,6 @@ class BridgeTowerContrastive(BridgeTowerTask):
                 return None
             length = tokenizer.sequence_length
         limits = LongTexts(length, long_texts)
-        check_positions(self.backbone.text_encoder, length)
         return lambda texts: limits.encode(tokenizer, texts)
 
     def _embedded(self, kind):

@@ -8,7 +8,7 @@ from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.metrics import keras_metrics
 from keras_bridgetower.objectives import losses
 from keras_bridgetower.objectives import pair_objectives
-from keras_bridgetower.objectives.pair_outputs import pair_outputs
+from keras_bridgetower.objectives.pair_objectives import pair_outputs
 from keras_bridgetower.preprocessing import pretraining as preprocessing
 from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.presets import verbs

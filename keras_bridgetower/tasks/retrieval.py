@@ -10,7 +10,7 @@ from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.objectives.losses import ContrastiveLoss
 from keras_bridgetower.objectives.pair_objectives import MATCH
-from keras_bridgetower.objectives.pair_outputs import pair_outputs
+from keras_bridgetower.objectives.pair_objectives import pair_outputs
 from keras_bridgetower.preprocessing.retrieval import (
     BridgeTowerRetrievalPreprocessor,
 )

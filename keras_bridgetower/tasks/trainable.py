@@ -13,7 +13,7 @@ from keras_bridgetower.backend.keras_private import training as keras_training
 from keras_bridgetower.backend.keras_private.updates import check_trained
 from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.objectives import losses
-from keras_bridgetower.objectives.pair_outputs import with_packed
+from keras_bridgetower.objectives.pair_objectives import with_packed
 from keras_bridgetower.tasks.fit import batch_checks
 from keras_bridgetower.tasks.fit import data_path
 from keras_bridgetower.tasks.fit.data_path import Steps

@@ -148,7 +148,6 @@ def dataset(x, y):
 
 SOURCES = {
     "lists": arrays,
-    "tuples": columns(tuple),
     "PIL": with_pictures(PIL.Image.fromarray),
     "tensors": with_pictures(keras.ops.convert_to_tensor),
     "objects": columns(objects),
@@ -157,7 +156,6 @@ SOURCES = {
     "datasets": of_datasets,
     "generator": lambda x, y: {"x": generator(x, y), "steps": STEPS},
     "PyDataset": lambda x, y: {"x": Batches(x, y)},
-    "PyDataset with workers": lambda x, y: {"x": Batches(x, y, workers=2)},
     "DataLoader": lambda x, y: {"x": loader(x, y)},
     "DataLoader without length": lambda x, y: {"x": loader(x, y, Stream)},
     "grain MapDataset": lambda x, y: {"x": of_grain(x, y)},

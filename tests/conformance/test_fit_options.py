@@ -16,13 +16,9 @@ from every_task import fit
 from every_task import given
 from every_task import only
 from every_task import rows
-from every_task import values
 from sources import Batches
 from sources import dataset
 from sources import generator
-from sources import loader
-
-from keras_bridgetower.tasks.fit import data_path
 
 ON_TORCH = keras.config.backend() == "torch"
 # One whose preprocessor draws; the others differ in how they run a step.
@@ -61,33 +57,30 @@ def test_steps_per_execution(task, fresh, plain, refused):
     check_close(found, plain(task))
 
 
-@pytest.mark.parametrize("task", LONG)
-def test_run_eagerly(task, fresh, plain):
-    """`run_eagerly=True`."""
-    found = everything(fresh(task, run_eagerly=True), task)
-    check_close(found, plain(task))
+OPTIONS = {
+    "run_eagerly=True": {"run_eagerly": True},
+    "jit_compile=False": {"jit_compile": False},
+    "jit_compile=True": {"jit_compile": True},
+}
 
 
 # Where torch.compile parts a graph.
 @pytest.mark.filterwarnings("ignore:Dynamo", "ignore:The .grad attribute")
 @pytest.mark.parametrize("task", LONG)
-@pytest.mark.parametrize("jit", ["auto", "False", "True"])
-def test_jit_compile(task, jit, fresh, plain):
-    """`jit_compile`."""
-    if ON_TORCH and jit == "True" and task != "text_classifier":
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option(task, option, fresh, plain):
+    """Option of `compile`."""
+    slow = ON_TORCH and option == "jit_compile=True"
+    if slow and task != "text_classifier":
         pytest.skip("torch.compile takes minutes for each task")
-    jit = {"False": False, "True": True}.get(jit, jit)
-    found = everything(fresh(task, jit_compile=jit), task)
+    found = everything(fresh(task, **OPTIONS[option]), task)
     check_close(found, plain(task))
 
 
-@pytest.mark.parametrize("form", ["lists", "arrays"])
 @pytest.mark.parametrize("task", LONG)
-def test_validation_split(task, form, trained):
+def test_validation_split(task, trained):
     """`validation_split`."""
     data = given(task)
-    if form == "arrays":
-        data["x"] = as_arrays(data["x"])
     first, last = (
         {k: rows(v, *places) for k, v in data.items()}
         for places in ((0, 2), (2, 4))
@@ -100,12 +93,10 @@ def test_validation_split(task, form, trained):
 
 FORMS = {
     "tuple": lambda x, y: (x,) if y is None else (x, y),
-    "list": lambda x, y: [x] if y is None else [x, y],
     "weights": lambda x, y: (x, y, np.ones(4)),
     "tf.data": lambda x, y: dataset(as_arrays(x), y)["x"],
     "PyDataset": Batches,
     "generator": generator,
-    "DataLoader": loader,
 }
 
 
@@ -160,49 +151,4 @@ def test_class_weight(task, trained, refused):
     found = fit(model, task, epochs=1, class_weight=weights)
     by_row = np.array([weights[int(i)] for i in ids])
     expected = fit(trained(task), task, epochs=1, sample_weight=by_row)
-    check_same(found, expected)
-
-
-@pytest.mark.parametrize("task", EVERYWHERE)
-def test_shuffle(task, trained, monkeypatch):
-    """`shuffle=True`."""
-    orders = []
-
-    class Spied(data_path.Shuffled):
-        def __call__(self):
-            orders.append(super().__call__())
-            return orders[-1]
-
-    monkeypatch.setattr(data_path, "Shuffled", Spied)
-    with pytest.raises(ValueError, match="`shuffle` must be"):
-        fit(trained(task), task, epochs=1, shuffle="batch")
-    found = fit(trained(task), task, epochs=1, shuffle=True)
-    order = orders[-1]
-    assert sorted(order) == [0, 1, 2, 3]
-    data = given(task)
-    moved = keras.tree.map_structure_up_to(
-        {"x": dict.fromkeys(data["x"], 0)} | ({"y": 0} if "y" in data else {}),
-        lambda values: [values[i] for i in order],
-        data,
-    )
-    check_same(found, fit(trained(task), task, epochs=1, **moved))
-
-
-@pytest.mark.parametrize("task", EVERYWHERE)
-def test_places(task, trained):
-    """Arguments by their place."""
-    model, weights = trained(task), np.array([1.0, 2.0, 0.5, 1.0])
-    x, y = every_task.raw(task), TASKS[task].y
-    seen = []
-    calls = [C.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(1))]
-    fitted = model.fit(x, y, BATCH, 2, 0, calls, 0.5, None, shuffle=False)
-    found = fitted.history, values(model)
-    assert len(seen) == 2
-    check_same(found, fit(trained(task), task, validation_split=0.5))
-    if y is not None:
-        found = trained(task).evaluate(x, y, BATCH, 0, weights)
-        named = {"batch_size": BATCH, "sample_weight": weights, "verbose": 0}
-        check_same(found, trained(task).evaluate(x, y, **named))
-    found = trained(task).predict(x, BATCH, 0, 1)
-    expected = trained(task).predict(x, batch_size=BATCH, steps=1, verbose=0)
     check_same(found, expected)

@@ -9,24 +9,16 @@ from builders import slow_on
 from every_task import BATCH
 from every_task import TASKS
 from every_task import only
-from sources import Batches
 from sources import Stream
 from sources import generator
 from sources import loader
 
 ON_TORCH = keras.config.backend() == "torch"
 EACH = only(*(TASKS if ON_TORCH else ("text_classifier",)))
-METHODS = ("fit", "evaluate", "predict")
 
 
 def data(name):
     return every_task.raw(name), TASKS[name].y
-
-
-def labelled(name):
-    if TASKS[name].y is None:
-        pytest.skip("the preprocessor makes the labels")
-    return data(name)
 
 
 def named(x, y):
@@ -35,74 +27,60 @@ def named(x, y):
     return tf.data.Dataset.from_tensor_slices(x if y is None else (x, y))
 
 
-@pytest.mark.parametrize("task", EACH)
-def test_no_labels(task, trained, refused):
-    """No labels."""
-    x, _ = labelled(task)
-    model = trained(task)
-    if model.label_words() is None:
-        pytest.skip("labels may be left out")
-    for method in (model.fit, model.evaluate, model.train_on_batch):
-        with pytest.raises(ValueError, match="`y` must hold.*y=None"):
-            method(x)
-    with refused("`y` must hold .*y=None"):
-        model.fit(named(x, None).batch(BATCH))
+def missing_input(model, x, y):
+    """All but the last input, from a generator."""
+    *kept, _ = x
+    model.fit(generator({k: x[k] for k in kept}, y))
+
+
+UNBATCHED = "Received: "
+# What is done with a model, raw inputs and labels, and what is refused.
+MISTAKES = {
+    "fewer labels": (lambda m, x, y: m.fit(x, y[:3]), "'y': 3"),
+    "no labels": (
+        lambda m, x, y: m.fit(named(x, None).batch(BATCH)),
+        "`y` must hold .*y=None",
+    ),
+    "swapped": (lambda m, x, y: m.fit(y, x), "unless `x` is a dict of arrays"),
+    "fit, not batched": (lambda m, x, y: m.fit(named(x, y)), UNBATCHED),
+    "predict, not batched": (
+        lambda m, x, y: m.predict(named(x, None)),
+        UNBATCHED,
+    ),
+    "a missing input": (missing_input, "must be a dict with the key"),
+    "a generator for several epochs": (
+        lambda m, x, y: m.fit(generator(x, y), epochs=2),
+        "`steps_per_epoch` must be set for several epochs",
+    ),
+}
+WITH_LABELS = ("fewer labels", "no labels", "swapped")
 
 
 @pytest.mark.parametrize("task", EACH)
-def test_fewer_labels(task, trained, refused):
-    """Fewer labels than samples."""
-    x, y = labelled(task)
-    with refused("one row for each sample.*'y': 3"):
-        trained(task).fit(x, y[:3])
-
-
-@pytest.mark.parametrize("task", EACH)
-@pytest.mark.parametrize("method", METHODS)
-def test_unbatched(task, method, trained, refused):
-    """A dataset that is not batched."""
-    with refused("Received: "):
-        getattr(trained(task), method)(named(*data(task)))
-
-
-@pytest.mark.parametrize("task", EACH)
-def test_swapped(task, trained, refused):
-    """`x` and `y` swapped."""
-    x, y = labelled(task)
-    with refused("must be None unless `x` is a dict of arrays"):
-        trained(task).fit(y, x)
-
-
-@pytest.mark.parametrize("task", EACH)
-@pytest.mark.parametrize("source", ["dict", "tf.data", "generator"])
-def test_missing_input(task, source, trained, refused):
-    """An input that is missing."""
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake(task, mistake, trained, refused):
+    """Mistake."""
     x, y = data(task)
-    *kept, missing = x
-    x = {k: v for k, v in x.items() if k != missing} | {"other": x[missing]}
-    if source == "tf.data":
-        x = named({"other": np.zeros(4), **{k: x[k] for k in kept}}, y)
-        given = {"x": x.batch(BATCH)}
-    elif source == "generator":
-        given = {"x": generator(x, y)}
-    else:
-        x["other"] = [1, 2, 3, 4]
-        given = {"x": x} if y is None else {"x": x, "y": y}
-    with refused(f"must be a dict with the keys? .*{missing!r}.*Received"):
-        trained(task).fit(**given)
+    model = trained(task)
+    if mistake in WITH_LABELS and y is None:
+        pytest.skip("the preprocessor makes the labels")
+    if mistake == "no labels" and model.label_words() is None:
+        pytest.skip("labels may be left out")
+    call, message = MISTAKES[mistake]
+    with refused(message):
+        call(model, x, y)
 
 
 @pytest.mark.parametrize("task", EACH)
 def test_features_for_raw_inputs(task, trained, refused):
     """Features where raw inputs belong."""
     model = trained(task)
-    x = every_task.features(task, model)
     message = "Features that a preprocessor made are for"
     if task == "image_classifier":
         # Its input has the same name.
         message = "must hold finite values from 0 to 255"
     with refused(message):
-        model.predict(x)
+        model.predict(every_task.features(task, model))
 
 
 @pytest.mark.parametrize("task", EACH)
@@ -117,33 +95,10 @@ def test_a_bad_value_in_a_graph(task, trained, refused):
     else:
         x["images"] = ["none.png"] * 4
         message = "`images.[01].` must be a readable image file"
-    for call in (
-        lambda: model.predict(named(x, None).batch(BATCH)),
-        lambda: model.fit(*data(task), validation_data=named(x, y).batch(2)),
-    ):
-        with pytest.raises(ValueError, match=message.replace("[01]", "[0-9]")):
-            call()
+    with pytest.raises(ValueError, match=message.replace("[01]", "[0-9]")):
+        model.predict(named(x, None).batch(BATCH))
     with refused(message):
         model.fit(named(x, y).skip(2).batch(BATCH))
-
-
-@pytest.mark.parametrize("task", EACH)
-def test_several_epochs_of_a_generator(task, trained, refused):
-    """A generator for several epochs, without `steps_per_epoch`."""
-    x, y = data(task)
-    once = generator(x, y)
-    with pytest.raises(ValueError, match="`validation_steps` must be set"):
-        trained(task).fit(Batches(x, y), validation_data=once, epochs=2)
-    with refused("`steps_per_epoch` must be set for several epochs"):
-        trained(task).fit(once, epochs=2)
-
-
-@pytest.mark.parametrize("task", only(*(("vqa",) if ON_TORCH else ())))
-def test_never_compiled(task, any_backbone, refused):
-    """`fit` without `compile`."""
-    model = every_task.make(task, any_backbone, compile=False)
-    with refused("You must call `compile"):
-        model.fit(*data(task))
 
 
 CLASSES = {

@@ -7,7 +7,6 @@ itself differs.
 
 import copy
 import functools
-import importlib.util
 import os
 import pathlib
 import pickle
@@ -23,7 +22,6 @@ from builders import array
 from builders import difference
 from builders import run
 from builders import shallow
-from builders import slow_on
 from every_task import TASKS
 from every_task import only
 from every_task import state
@@ -76,18 +74,6 @@ def test_summary(name, tasks):
     told = "\n".join(lines)
     trained = sum(np.prod(w.shape, dtype=int) for w in task.trainable_weights)
     assert f"Trainable params: {trained:,}" in told
-    task.summary(print_fn=lines.append, expand_nested=True)
-
-
-@pytest.mark.parametrize("name", EACH)
-@slow_on("jax")
-def test_config(name, tasks):
-    """`get_config` and `from_config`."""
-    task = tasks(name)
-    copied = type(task).from_config(task.get_config())
-    assert copied.get_config() == task.get_config()
-    copied.set_weights(task.get_weights())
-    same_outputs(name, task, copied)
 
 
 @pytest.mark.parametrize("name", on_torch(*TASKS))
@@ -140,17 +126,6 @@ def test_copies(name, make, tasks):
     # It has weights of its own.
     copied.weights[0].assign(array(copied.weights[0]) + 1)
     assert difference(copied.weights[0], task.weights[0]) > 0.5
-
-
-@pytest.mark.parametrize("name", on_torch("pretraining"))
-def test_plot_model(name, tasks, tmp_path, refused):
-    """`keras.utils.plot_model`."""
-    if importlib.util.find_spec("pydot") is None:
-        with refused("You must install pydot", ImportError):
-            keras.utils.plot_model(tasks(name), tmp_path / "a.dot")
-        return
-    keras.utils.plot_model(tasks(name), tmp_path / "a.dot")
-    assert "tower" in (tmp_path / "a.dot").read_text()
 
 
 @pytest.fixture(scope="module")

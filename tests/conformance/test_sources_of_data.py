@@ -13,7 +13,6 @@ import keras
 import numpy as np
 import PIL.Image
 import pytest
-import torch
 from builders import FASTEST
 from every_task import BATCH
 from every_task import TASKS
@@ -24,8 +23,6 @@ from sources import ROWS
 from sources import SOURCES
 from sources import Batches
 from sources import dataset
-
-from keras_bridgetower.backend.keras_private.layers import layers_in
 
 ON_TORCH = keras.config.backend() == "torch"
 # What tasks without pictures do not take.
@@ -155,15 +152,6 @@ def test_features(name, source, asked_features):
         check_same(results(task, SOURCES[source], x, y), expected)
 
 
-@pytest.mark.parametrize("name", TASKS)
-@FASTEST
-def test_all_layers_are_built(name, asked):
-    # Or Keras would read a batch before it predicts, and lose its place.
-    task, *_ = asked(name)
-    layers = layers_in(task.preprocessor)
-    assert [layer for layer in layers if not layer.built] == []
-
-
 @FASTEST
 def test_a_py_dataset_stays_one(asked):
     task, x, y, _ = asked("text_classifier")
@@ -175,12 +163,6 @@ def test_a_py_dataset_stays_one(asked):
     # As Keras weighs classes of a `PyDataset`.
     weights = {0: 1.0, 1: 2.0, 2: 0.5}
     assert task.fit(data, class_weight=weights, verbose=0)
-
-
-class Endless(torch.utils.data.IterableDataset):
-    def __iter__(self):
-        while True:
-            yield {"text": "is it red?"}, 1
 
 
 ROW = {"image": np.zeros((8, 8, 3), "uint8"), "question": "is it red?"}
@@ -197,17 +179,15 @@ ROW = {"image": np.zeros((8, 8, 3), "uint8"), "question": "is it red?"}
         ("fit", {"x": iter([({"text": ["a"]},)])}, "`y` must hold.*y=None"),
         ("predict", {"x": iter([{"text": "a"}])}, "same batch size"),
         ("predict", {"x": iter([{"text": [" "]}])}, r"not be empty.*text\[0\]"),
+        (
+            "fit",
+            {"x": {"text": ["a"] * 2}, "y": ["cat", "dog"], "epochs": 2}
+            | {"validation_data": iter([])},
+            "`validation_steps` must be set",
+        ),
     ],
 )
 def test_one_error(verb, given, message, asked):
     task, *_ = asked("text_classifier")
     with pytest.raises(ValueError, match=message):
         getattr(task, verb)(**given)
-
-
-def test_a_loader_without_length(asked):
-    task, *_ = asked("text_classifier")
-    data = torch.utils.data.DataLoader(Endless(), BATCH)
-    assert len(task.fit(data, steps_per_epoch=3, verbose=0).history["loss"])
-    outputs = task.predict(data, steps=3, verbose=0)
-    assert len(outputs) == 3 * BATCH

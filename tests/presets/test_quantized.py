@@ -32,7 +32,7 @@ from every_task import make
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.cli import main
 from keras_bridgetower.backend import layer_records
-from keras_bridgetower.models.exporting.formats import FORMATS
+from keras_bridgetower.models.exporting.exported import FORMATS
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets import written_weights

@@ -251,5 +251,5 @@ def test_features_that_do_not_fit_a_call(name, tasks):
             with pytest.raises(ValueError, match="same batch size"):
                 task({**made, key: made[key][:1]})
     if "images" in task.input:
-        with pytest.raises(ValueError, match="`images` must have shape"):
+        with pytest.raises(ValueError, match="shape"):
             task({**made, "images": made["images"][..., :16, :]})

@@ -188,7 +188,6 @@ def test_equals_transformers(theirs, home):
     [
         ({"objective": "hard_negatives"}, "`projection_dim`"),
         ({"objective": "other"}, "objective='other'"),
-        ({"projection_dim": 8, "ways": "one_way"}, "ways='one_way'"),
         ({"preprocessor": drawing(), "objective": "ranking"}, "`preprocessor`"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import pathlib
 import tempfile
+import types
 import warnings
 
 import keras
@@ -47,7 +48,6 @@ def write_onnx(function, path, calibration=None, **kwargs):
             verbose=False,
             **kwargs,
         )
-    _name_axes(program.model.graph, function.features)
     program.save(path)
     if calibration is not None:
         _quantize(path, calibration)
@@ -148,29 +148,6 @@ def _without_einsum(program):
     return program.run_decompositions({einsum: product})
 
 
-def _name_axes(graph, features):
-    """Give the free axes of an ONNX graph the names of `Feature`."""
-    names = {
-        str(size): axis
-        for value in graph.inputs
-        for size, axis in zip(
-            value.shape, features[value.name].shape, strict=True
-        )
-        if type(axis) is str
-    }
-    outputs = {value.name: value for value in graph.outputs}
-    inner = [value for node in graph for value in node.outputs]
-    for value in inner:
-        # The converter names inner values after operations, which may be the
-        # name of an output.
-        if value is not outputs.get(value.name, value):
-            value.name = f"{value.name}_inside"
-    for value in (*graph.inputs, *inner):
-        for axis, size in enumerate(value.shape or ()):
-            if str(size) in names:
-                value.shape[axis] = names[str(size)]
-
-
 def _quantize(path, calibration):
     """Quantize the matrix products of an ONNX file to int8, in place.
 
@@ -184,9 +161,7 @@ def _quantize(path, calibration):
         calibration: dict of arrays, one for each input, with equally many
             rows. They determine the ranges of activations.
     """
-    from onnxruntime.quantization import QuantFormat
-    from onnxruntime.quantization import QuantType
-    from onnxruntime.quantization import quantize_static
+    from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     path = pathlib.Path(path)
@@ -202,16 +177,16 @@ def _quantize(path, calibration):
         )
         for file in files:
             file.unlink(missing_ok=True)
-        quantize_static(
+        quantization.quantize_static(
             simplified,
             path,
             _samples(calibration),
-            quant_format=QuantFormat.QDQ,
+            quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=list(_PRODUCTS),
             nodes_to_exclude=_products_of_activations(simplified),
             per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
             use_external_data_format=large,
         )
 
@@ -231,19 +206,10 @@ def _products_of_activations(path):
 
 def _samples(calibration):
     """Return ONNX Runtime's reader of samples."""
-    from onnxruntime.quantization import CalibrationDataReader
-
     arrays = {name: np.asarray(value) for name, value in calibration.items()}
     count = len(next(iter(arrays.values())))
-
-    class Samples(CalibrationDataReader):
-        def __init__(self):
-            self.batches = iter(
-                {name: a[i : i + _BATCH] for name, a in arrays.items()}
-                for i in range(0, count, _BATCH)
-            )
-
-        def get_next(self):
-            return next(self.batches, None)
-
-    return Samples()
+    batches = (
+        {name: a[i : i + _BATCH] for name, a in arrays.items()}
+        for i in range(0, count, _BATCH)
+    )
+    return types.SimpleNamespace(get_next=lambda: next(batches, None))

@@ -1,16 +1,20 @@
 """The method `export` of backbones and tasks."""
 
+import functools
 import os
 import pathlib
-import tempfile
+from collections.abc import Callable
+from typing import NamedTuple
 
 import keras
+from keras import ops
 
 from keras_bridgetower.backend.layer_records import check_not_quantized
 from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import write_folder
-from keras_bridgetower.models.exporting import formats
-from keras_bridgetower.models.exporting.function import make_function
+from keras_bridgetower.models.checks import TOKEN_FEATURES
+from keras_bridgetower.models.exporting import by_torch
+from keras_bridgetower.models.heads import contrastive_features
 
 # Name of the model in a folder, before the suffix of its format.
 MODEL = "model"
@@ -73,10 +77,10 @@ class Exported(keras.Model):
 
         Raises:
             ValueError: a format that this backend cannot write, a part that
-                the model does not have, a folder that exists, a link,
-                `calibration` with other features or for another format, or a
+                the model does not have, a folder that exists, a link, or a
                 quantized model in another format than torch and
                 tf_saved_model.
+            TypeError: `calibration` for a format without int8.
             ImportError: a package needed to write the format is missing.
 
         Example:
@@ -89,16 +93,20 @@ class Exported(keras.Model):
         vqa.export("int8", format="openvino", calibration=samples)
         ```
         """
-        chosen = formats.get(format)
+        chosen, backend = FORMATS[format], keras.config.backend()
+        if backend not in chosen.backends:
+            raise ValueError(
+                f"`format={format!r}` is written with KERAS_BACKEND set to one "
+                f"of {list(chosen.backends)}. Received: {backend}"
+            )
         if not chosen.takes_quantized:
             # It would be written without an error, and nothing could run it.
-            then = "pass `calibration`" if chosen.calibrates else "export that"
+            then = "pass `calibration`" if chosen.runs else "export that"
             check_not_quantized(self, f"`format={format!r}`", then)
         function = make_function(self, part).with_sizes(input_signature)
-        if chosen.verbose:
+        if "torch" not in chosen.backends:
             kwargs["verbose"] = verbose
         if calibration is not None:
-            _check_calibration(calibration, function, format)
             kwargs["calibration"] = calibration
         path = pathlib.Path(os.fspath(filepath))
         check_no_link(path, "`filepath`")
@@ -111,13 +119,8 @@ class Exported(keras.Model):
         if not chosen.suffix:
             save(path)
         elif path.suffix == chosen.suffix:
-            _write_files(path, lambda p: chosen.write(function, p, **kwargs))
-        elif path.exists():
-            raise ValueError(
-                "`filepath` must be a folder that does not exist yet, or a "
-                f"file that ends with {chosen.suffix!r}. Received: "
-                f"filepath={str(path)!r} with format={format!r}"
-            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            chosen.write(function, path, **kwargs)
         else:
             write_folder(path, save)
 
@@ -131,29 +134,281 @@ class Exported(keras.Model):
         """
 
 
-def _write_files(path, write):
-    """Write a file and its companions, all or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{path.name}.", dir=path.parent
-    ) as folder:
-        write(pathlib.Path(folder, path.name))
-        for file in sorted(pathlib.Path(folder).iterdir()):
-            os.replace(file, path.parent / file.name)
+class Format(NamedTuple):
+    """An export format.
+
+    Args:
+        backends: tuple of the backends that write it.
+        write: callable of a `Function` and the path of the new file.
+        suffix: str, suffix of its file; "" if it is a folder.
+        runs: bool, True if `runtime.py` runs it, and `write` takes
+            `calibration`.
+        takes_quantized: bool, True if it can hold a model quantized by Keras.
+    """
+
+    backends: tuple
+    write: Callable
+    suffix: str
+    runs: bool = False
+    takes_quantized: bool = False
 
 
-def _check_calibration(calibration, function, name):
-    able = [form for form, f in formats.FORMATS.items() if f.calibrates]
-    if name not in able:
-        raise ValueError(
-            f"`calibration` must be None but for `format` in {able}. "
-            f"Received: calibration with format={name!r}"
+def write_saved_model(function, path, **kwargs):
+    """Write a folder that `tf.saved_model.load` opens."""
+    if keras.config.backend() == "jax":
+        axes = {axis for f in function.features.values() for axis in f.shape}
+        kwargs["jax2tf_kwargs"] = {
+            # Shapes as JAX writes them, such as "(batch, tokens,)".
+            "polymorphic_shapes": [
+                {
+                    name: f"({', '.join(map(str, feature.shape))},)"
+                    for name, feature in function.features.items()
+                }
+            ],
+            "polymorphic_constraints": [
+                f"{axis} <= {size}"
+                for axis, size in function.limits.items()
+                if axis in axes
+            ],
+            # Gradients would trace it again, without the constraints.
+            "with_gradient": False,
+        } | kwargs.get("jax2tf_kwargs", {})
+    _write_by_keras("tf_saved_model", function, path, **kwargs)
+
+
+def _write_by_keras(form, function, path, **kwargs):
+    signature = {
+        name: keras.InputSpec(shape=f.sizes, dtype=f.dtype, name=name)
+        for name, f in function.features.items()
+    }
+    # The method of `keras.Model`: our models override it.
+    keras.Model.export(
+        function.functional(),
+        str(path),
+        format=form,
+        input_signature=[signature],
+        **kwargs,
+    )
+
+
+FORMATS = {
+    "onnx": Format(("torch",), by_torch.write_onnx, ".onnx", runs=True),
+    "openvino": Format(("torch",), by_torch.write_openvino, ".xml", runs=True),
+    "torch": Format(
+        ("torch",), by_torch.write_program, ".pt2", takes_quantized=True
+    ),
+    "tf_saved_model": Format(
+        ("tensorflow", "jax"), write_saved_model, "", takes_quantized=True
+    ),
+    "litert": Format(
+        ("tensorflow",), functools.partial(_write_by_keras, "litert"), ".tflite"
+    ),
+}
+
+
+# Axes of a feature whose sizes stay free in an exported file.
+BATCH, TOKENS, MASKS = "batch", "tokens", "masks"
+# Name of the output of a task with one head, which has none.
+OUTPUT = "output"
+# Heads that read the pooled representation of one picture and one text.
+POOLED_HEADS = ("vqa", "entailment", "itm", "rank")
+
+
+class Feature(NamedTuple):
+    """One input of an exported function.
+
+    Args:
+        shape: tuple of ints and, for axes of any size, of their names.
+        dtype: str.
+    """
+
+    shape: tuple
+    dtype: str
+
+    @property
+    def sizes(self):
+        """The shape as Keras writes it, with None for free axes."""
+        return tuple(None if type(n) is str else n for n in self.shape)
+
+
+class Function(keras.Model):
+    """A function of the layers of a model, as it is exported.
+
+    Args:
+        model: the backbone or task whose layers it uses.
+        run: callable from a dict of tensors to a tensor or a dict.
+        features: dict from names to `Feature`.
+
+    Call arguments:
+        inputs: dict of tensors, one for each feature.
+
+    Returns:
+        The result of `run`. A dict of dicts becomes one dict, with names such
+        as `"itc.text"`.
+    """
+
+    def __init__(self, model, run, features):
+        super().__init__(dtype=model.dtype_policy, name="exported")
+        self.model, self.run = model, run
+        # Sorted by name: exports number the inputs in this order.
+        self.features = dict(sorted(features.items()))
+        # The largest sizes of free axes.
+        encoder = getattr(model, "backbone", model).text_encoder
+        self.limits = {TOKENS: encoder.max_sequence_length}
+        self.built = True
+
+    def call(self, inputs, training=None):
+        return _flat(self.run(inputs))
+
+    def compute_output_spec(self, inputs, training=None):
+        # Keras' own tries a text of 83 tokens, which may be too long.
+        return keras.tree.map_structure(
+            lambda x: keras.KerasTensor(x.shape, x.dtype), self.call(inputs)
         )
-    formats.check_installed("calibration", ("onnxruntime",))
-    names = list(function.features)
-    if not isinstance(calibration, dict) or sorted(calibration) != names:
+
+    def values(self, inputs):
+        """Return the outputs as a tuple, in the order of `output_names`."""
+        return tuple(keras.tree.flatten(self.call(inputs)))
+
+    def functional(self):
+        """Return it as a functional model, for Keras' own exports."""
+        inputs = {
+            name: keras.Input(feature.sizes[1:], dtype=feature.dtype, name=name)
+            for name, feature in self.features.items()
+        }
+        return keras.Model(inputs, self(inputs))
+
+    def output_names(self):
+        """Return the sorted names of the outputs."""
+        outputs = self.functional().output
+        return sorted(outputs) if isinstance(outputs, dict) else [OUTPUT]
+
+    def with_sizes(self, signature):
+        """Return the same function, with sizes that a user fixed.
+
+        Args:
+            signature: list of one dict of `keras.InputSpec`, or None.
+        """
+        if signature is None:
+            return self
+        (specs,) = signature
+        features = {}
+        for name, feature in self.features.items():
+            shape = zip(feature.shape, specs[name].shape, strict=True)
+            shape = tuple(size or axis for axis, size in shape)
+            features[name] = Feature(shape, feature.dtype)
+        return Function(self.model, self.run, features)
+
+
+def _flat(outputs):
+    """Return a dict of dicts as one dict; anything else unchanged."""
+    if not isinstance(outputs, dict):
+        return outputs
+    named = keras.tree.flatten_with_path(outputs)
+    return {".".join(path): value for path, value in named}
+
+
+def make_function(model, part=None):
+    """Make the exported function of a model or of a part of it.
+
+    Args:
+        model: `BridgeTowerBackbone` or `BridgeTowerTask`.
+        part: None for the whole model, or a key of `PARTS`.
+
+    Raises:
+        ValueError: a model that does not consist of parts.
+        KeyError: an unknown part.
+    """
+    if part is None:
+        return Function(model, model.call, _input_features(model))
+    backbone = getattr(model, "backbone", model)
+    inputs = model.input
+    if any(
+        name not in inputs or len(inputs[name].shape) != len(x.shape)
+        for name, x in backbone.input.items()
+    ):
         raise ValueError(
-            f"`calibration` must be a dict of the features {names}, such as "
-            "the preprocessor's output, or the first of its outputs. "
-            f"Received: calibration={calibration!r:.100}"
+            f"`part` must be None for {type(model).__name__}: export "
+            f"`task.backbone` with this part. Received: part={part!r}"
         )
+    features, run = PARTS[part](model, backbone)
+    return Function(model, run, features)
+
+
+def _input_features(model):
+    features = {}
+    for name, x in model.input.items():
+        free = TOKENS if name in TOKEN_FEATURES else MASKS
+        sizes = (free if size is None else size for size in x.shape[1:])
+        features[name] = Feature((BATCH, *sizes), x.dtype)
+    return features
+
+
+def _tower(side):
+    """Return the part with the tower of a side: `"image"` or `"text"`.
+
+    It returns states for the fusion, and the embedding of a contrastive head.
+    """
+
+    def part(model, backbone):
+        fusion, heads = backbone.fusion, getattr(model, "heads", {})
+        tower = getattr(backbone, f"{side}_tower")
+        project = getattr(fusion, f"project_{side}")
+
+        def run(inputs):
+            states = tower(inputs["images"] if side == "image" else inputs)
+            projected = ops.stack(project(states), axis=1)
+            outputs = {"states": ops.cast(projected, "float32")}
+            if "itc" in heads:
+                ways = heads["itc"].ways
+                vectors = contrastive_features(fusion, ways, **{side: states})
+                outputs["embedding"] = heads["itc"](vectors)[side]
+            return outputs
+
+        features = _input_features(backbone)
+        names = ["images"] if side == "image" else tower.input
+        return {name: features[name] for name in names}, run
+
+    return part
+
+
+def _fusion(model, backbone):
+    fusion = backbone.fusion
+    heads = getattr(model, "heads", {})
+    wanted = ("pooled",) if heads else ("text", "image", "pooled")
+    if "mlm" in heads:
+        wanted = ("text", "pooled")
+    taps = sum(tap is not None for tap in fusion.taps)
+    patches = backbone.image_tower.outputs[-1].shape[1]
+
+    def states(x):
+        return ops.unstack(ops.cast(x, fusion.compute_dtype), taps, axis=1)
+
+    def run(inputs):
+        outputs = fusion.join(
+            states(inputs["text_states"]),
+            states(inputs["image_states"]),
+            inputs["padding_mask"],
+            wanted,
+        )
+        pooled = outputs["pooled"]
+        for name in POOLED_HEADS:
+            if name in heads:
+                outputs[f"{name}_logits"] = heads[name](pooled)
+        if "itc" in heads and heads["itc"].ways == "three_way":
+            outputs["embedding"] = heads["itc"]({"fused": pooled})["fused"]
+        return {k: ops.cast(x, "float32") for k, x in outputs.items()}
+
+    width = fusion.hidden_dim
+    return {
+        "text_states": Feature((BATCH, taps, TOKENS, width), "float32"),
+        "image_states": Feature((BATCH, taps, patches, width), "float32"),
+        "padding_mask": Feature((BATCH, TOKENS), "int32"),
+    }, run
+
+
+PARTS = {
+    "image_tower": _tower("image"),
+    "text_tower": _tower("text"),
+    "fusion": _fusion,
+}

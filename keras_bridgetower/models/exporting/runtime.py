@@ -10,8 +10,6 @@ tokenizers, and onnxruntime or openvino:
 import argparse
 import json
 import pathlib
-from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import tokenizers
@@ -36,9 +34,8 @@ class ExportedModel:
         dict of arrays: the outputs by name.
 
     Raises:
-        ValueError: a folder without a model, or with a model of unsupported
-            inputs; no lists, lists of different lengths, or an invalid
-            picture or text.
+        ValueError: a folder without one model, lists of different lengths,
+            or a picture that has not 8 bits in each channel.
     """
 
     def __init__(self, folder):
@@ -53,15 +50,14 @@ class ExportedModel:
             self.engine, self.special = _tokenizer(
                 folder / "assets" / "tokenizer", self.text
             )
-        self.run = load(_find_model(folder))
-        _check_inputs(self.run.inputs, self.features)
+        (file,) = [*folder.glob("*.onnx"), *folder.glob("*.xml")]
+        self.run, read = load(file)
         # A part of a model reads some of them.
-        read = set().union(*self.run.inputs)
         self.features = [name for name in self.features if name in read]
 
     def __call__(self, pictures=(), texts=()):
-        inputs = {"pictures": pictures, "texts": texts}
-        _check_lists({name: inputs[name] for name in self.reads})
+        if len(self.reads) == 2 and len(pictures) != len(texts):
+            raise ValueError("`pictures` and `texts` must have one length.")
         features = {}
         if "images" in self.features:
             images = [self._pixels(picture) for picture in pictures]
@@ -92,7 +88,6 @@ class ExportedModel:
         return (values - mean) / std
 
     def _tokens(self, texts):
-        _check_texts(texts)
         start, pad, end = self.special
         ids = np.full((len(texts), self.text["sequence_length"]), pad, "int32")
         for row, text in zip(ids, texts, strict=True):
@@ -107,69 +102,6 @@ class ExportedModel:
         }
 
 
-def _check_lists(inputs):
-    """Raise unless all inputs are lists of the same length."""
-    for name, values in inputs.items():
-        if isinstance(values, str) or not values:
-            raise ValueError(
-                f"`{name}` must be a list with at least one entry. "
-                f"Received: {name}={values!r:.200}"
-            )
-    counts = {name: len(values) for name, values in inputs.items()}
-    if len(set(counts.values())) > 1:
-        raise ValueError(
-            f"The inputs must have the same length. Received: {counts}"
-        )
-
-
-def _check_texts(texts):
-    """Raise on the texts that the task rejects, with the same errors."""
-    for i, text in enumerate(texts):
-        if text.strip() and "\0" not in text:
-            continue
-        problem = "contain NUL characters" if text.strip() else "be empty"
-        raise ValueError(
-            f"`text` must not {problem}. Received: text[{i}]={text!r:.200}"
-        )
-
-
-def _find_model(folder):
-    """Return the path of the one model in a folder."""
-    files = sorted([*folder.glob("*.onnx"), *folder.glob("*.xml")])
-    if len(files) != 1:
-        raise ValueError(
-            "`folder` must hold one model, .onnx or .xml. "
-            f"Received: {str(folder)!r} with {[file.name for file in files]}"
-        )
-    return files[0]
-
-
-def _check_inputs(inputs, features):
-    """Raise if a model has inputs, sets of names, that are not features."""
-    others = sorted(min(names) for names in inputs if not names & set(features))
-    if others:
-        raise ValueError(
-            "The model reads features that this program does not make: "
-            f"{', '.join(others)}. Make them by the task's preprocessor, and "
-            "run the file by its own runtime."
-        )
-
-
-class Loaded(NamedTuple):
-    """A loaded model, which is called with a dict of arrays.
-
-    Args:
-        compute: callable from a dict of arrays to the dict of the outputs.
-        inputs: list of sets, the names of each input.
-    """
-
-    compute: Callable
-    inputs: list
-
-    def __call__(self, arrays):
-        return self.compute(arrays)
-
-
 def load(file, threads=0):
     """Load `.onnx` by ONNX Runtime, `.xml` by OpenVINO.
 
@@ -178,23 +110,20 @@ def load(file, threads=0):
         threads: int, number of threads; with 0 the runtime chooses.
 
     Returns:
-        `Loaded`.
+        `(run, inputs)`: a callable from a dict of arrays to the dict of the
+        outputs, and the set of the inputs' names.
     """
-    if pathlib.Path(file).suffix == ".onnx":
-        return _by_onnxruntime(file, threads)
-    return by_openvino(file, threads)
-
-
-def _by_onnxruntime(file, threads):
+    if pathlib.Path(file).suffix != ".onnx":
+        return by_openvino(file, threads)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(file, options)
     names = [output.name for output in session.get_outputs()]
-    return Loaded(
+    return (
         lambda x: dict(zip(names, session.run(None, x), strict=True)),
-        [{value.name} for value in session.get_inputs()],
+        {value.name for value in session.get_inputs()},
     )
 
 
@@ -213,11 +142,11 @@ def by_openvino(file, threads=0, precision="f32"):
         "INFERENCE_NUM_THREADS": threads,
     }
     model = openvino.Core().compile_model(file, "CPU", values)
-    return Loaded(
+    return (
         lambda x: {
             output.any_name: value for output, value in model(x).items()
         },
-        [value.names for value in model.inputs],
+        set().union(*(value.names for value in model.inputs)),
     )
 
 

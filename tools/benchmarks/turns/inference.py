@@ -80,9 +80,9 @@ def _exported_forward(saved, contender):
     path = saved.path(contender.file) / "model.onnx"
     if contender.library == "openvino":
         precision = "bf16" if contender.dtype == "bfloat16" else "f32"
-        model = run["by_openvino"](path, precision=precision)
+        model, _ = run["by_openvino"](path, precision=precision)
     else:
-        model = run["load"](path)
+        model, _ = run["load"](path)
 
     def prepare(batch, tokens):
         x = features(batch, saved.pixels(), tokens)
