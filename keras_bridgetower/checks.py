@@ -38,6 +38,15 @@ def check_at_most(name, value, most, of):
         )
 
 
+def check_share(name, value):
+    """Reject a value that is not a number from 0 to below 1."""
+    if not _is_number(value) or not 0 <= value < 1:
+        raise ValueError(
+            f"`{name}` must be a number from 0 to below 1. "
+            f"Received: {name}={value!r}"
+        )
+
+
 def check_above_zero(name, value):
     """Reject a value that is not a number above 0."""
     if not _is_number(value) or not value > 0:

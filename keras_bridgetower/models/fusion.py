@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_bridgetower.backend import layer_records
+from keras_bridgetower.checks import check_share
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models.attention import dense
 from keras_bridgetower.models.attention import initializer
@@ -98,6 +99,8 @@ class CrossModalEncoder(keras.layers.Layer):
         intermediate_dim = intermediate_dim or 4 * hidden_dim
         if attention_dropout is None:
             attention_dropout = dropout
+        check_share("dropout", dropout)
+        check_share("attention_dropout", attention_dropout)
         if hidden_dim % num_heads:
             raise ValueError(
                 "`num_heads` must divide `hidden_dim`. Received: "

@@ -163,7 +163,7 @@ def test_a_task_reads_more_tokens_than_its_preprocessor(task):
 
 def test_beyond_the_positions_of_the_encoder_is_refused(task):
     most = task.backbone.text_encoder.max_sequence_length
-    with pytest.raises(ValueError, match=f"encoder's {most} positions"):
+    with pytest.raises(ValueError, match=f"at most {most} tokens"):
         task.embed(texts=SHORT, sequence_length=most + 1)
     task.embed(texts=SHORT, sequence_length=most)
     embedder = kbt.BridgeTowerEmbedder(task, sequence_length=most)
