@@ -295,7 +295,12 @@ def built(make, path):
     """
     try:
         return uninitialized.without_initialization(make)
-    except (ValueError, TypeError, ZeroDivisionError) as error:
+    except (
+        IndexError,
+        TypeError,
+        ValueError,
+        ZeroDivisionError,
+    ) as error:
         raise ConversionError(
             "The sizes of a configuration must fit together, and the numbers "
             "of heads divide the widths; pass `text_heads` if a checkpoint "

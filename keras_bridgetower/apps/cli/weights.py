@@ -29,7 +29,7 @@ from keras_bridgetower.version import __version__
 # Both use transformers, which runs on PyTorch.
 BEFORE_KERAS = ("torch",)
 TRANSFORMERS = "transformers"
-# The keys of `models.exporting.formats.FORMATS`, which imports Keras, and the
+# The keys of `models.exporting.exported.FORMATS`, which imports Keras, and the
 # backend that writes each.
 FORMATS = {
     TRANSFORMERS: "torch",

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from keras_bridgetower.backend.layer_records import check_not_quantized
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import write_folder
 from keras_bridgetower.models.checks import TOKEN_FEATURES
@@ -93,6 +94,7 @@ class Exported(keras.Model):
         vqa.export("int8", format="openvino", calibration=samples)
         ```
         """
+        check_choice("format", format, tuple(FORMATS))
         chosen, backend = FORMATS[format], keras.config.backend()
         if backend not in chosen.backends:
             raise ValueError(
@@ -316,11 +318,11 @@ def make_function(model, part=None):
         part: None for the whole model, or a key of `PARTS`.
 
     Raises:
-        ValueError: a model that does not consist of parts.
-        KeyError: an unknown part.
+        ValueError: an unknown part, or a model that does not consist of them.
     """
     if part is None:
         return Function(model, model.call, _input_features(model))
+    check_choice("part", part, tuple(PARTS))
     backbone = getattr(model, "backbone", model)
     inputs = model.input
     if any(
