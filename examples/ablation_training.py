@@ -7,7 +7,6 @@ training pictures, a text encoder fills in hidden tokens of training questions.
 
 import functools
 import types
-import warnings
 
 import keras
 import numpy as np
@@ -15,7 +14,6 @@ import tensorflow as tf
 from ablation_variants import BASE
 from ablation_variants import Variant
 from ablation_variants import build
-from ablation_variants import weights_of
 from easy_world import captions as easy_vqa_captions
 from easy_world import pictures
 from easy_world.scenes import load_scenes
@@ -230,8 +228,7 @@ class Bench:
         for weight in backbone.fusion.trainable_weights:
             if "kernel" in weight.path:
                 weight.assign(weight * scale)
-        for part in self.settings.frozen:
-            getattr(backbone, part).trainable = False
+        backbone.image_tower.trainable = False
         return backbone
 
     def vqa(self, variant, seed):
@@ -270,42 +267,6 @@ class Bench:
         data, _ = stream(scenes, caption_rows, epochs, batch_size, seed)
         fit(task, data.take(steps), steps, settings.learning_rate)
         return _rsum(task, self.scenes["test"])
-
-    def preset(self, path):
-        """Fine-tune a preset, and return its parameters and scores."""
-        settings, answers = self.settings, pictures.answer_list()
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            task = kbt.BridgeTowerVQA.from_preset(path, answers=answers)
-        new = any("Newly initialized" in str(w.message) for w in caught)
-        if new and not settings.preset_steps:
-            raise ValueError(
-                "`--preset` must have a head for easy-VQA's 13 answers, or be "
-                "fine-tuned first: give `--preset-steps`. "
-                f"Received: --preset {path}"
-            )
-        questions = self._questions_of(task)
-        # Features come from `questions`.
-        task.preprocessor = None
-        if settings.preset_steps:
-            steps, rate = settings.preset_steps, settings.preset_learning_rate
-            questions.train(task, steps, settings.batch_size, rate, 0)
-        return weights_of(task), questions.scores(task)
-
-    def _questions_of(self, task):
-        """Return the questions, read by a preset's own preprocessor."""
-        if task.preprocessor is not None:
-            own = task.preprocessor
-            return Questions(own.tokenizer, own.image_converter)
-        if self.settings.tokenizer is None:
-            raise ValueError(
-                "`--tokenizer` must name a preset whose tokenizer fits: there "
-                "is none with the weights. Received: --tokenizer None"
-            )
-        return Questions(
-            kbt.BridgeTowerTokenizer.from_preset(self.settings.tokenizer),
-            converter(task.backbone.image_size),
-        )
 
 
 def _rsum(task, scenes):

@@ -11,7 +11,6 @@ Accelerator: none; half a minute on one CPU core to count, two to four minutes
     KERAS_BACKEND=torch python examples/ablations.py definition
     python examples/ablations.py layers --count-only
     python examples/ablations.py bridges --seeds 0 1 2 --retrieval-steps 200
-    python examples/ablations.py definition --preset meter.ckpt --tokenizer ...
 
 The table stands beside the paper's own numbers, as Markdown and CSV, with a
 plot. A run that was interrupted goes on where it stopped, more `--seeds` are
@@ -22,7 +21,6 @@ name of a study.
 
 import argparse
 import csv
-import dataclasses
 import json
 import os
 import pathlib
@@ -36,9 +34,6 @@ from ablation_variants import BASE
 from ablation_variants import COUNTS
 from ablation_variants import STUDIES
 from ablation_variants import TINY
-from ablation_variants import Paper
-from ablation_variants import Variant
-from ablation_variants import check
 from ablation_variants import count_text
 
 from keras_bridgetower.analysis import figures
@@ -49,11 +44,11 @@ ROOT = pathlib.Path(__file__).parent.parent
 NUMBERS = {
     **{"steps": 300, "batch_size": 64, "learning_rate": 5e-4},
     **{"tower_epochs": 30, "text_steps": 300, "tower_batch_size": 64},
-    **{"retrieval_batch_size": 32},
-    **{"preset_steps": 0, "preset_learning_rate": 1e-5},
+    # Of matching, for the column RSUM; without them it stays empty.
+    **{"retrieval_steps": 0, "retrieval_batch_size": 32},
 }
 # What the numbers of a run depend on, beside its variant and seed.
-KEYS = ("study", *NUMBERS, "retrieval_steps", "tokenizer")
+KEYS = ("study", *NUMBERS)
 
 
 def main():
@@ -66,44 +61,13 @@ def main():
     for name, default in NUMBERS.items():
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=type(default), default=default)
-    parser.add_argument(
-        "--frozen",
-        nargs="*",
-        choices=("image_tower", "text_tower"),
-        default=["image_tower"],
-        help="pre-trained parts that stay as they are",
-    )
-    parser.add_argument(
-        "--layers",
-        type=int,
-        default=TINY.layers,
-        help="cross-modal layers where a variant does not say",
-    )
-    parser.add_argument(
-        "--retrieval-steps",
-        type=int,
-        default=0,
-        help="of matching, for the column RSUM; by default it stays empty",
-    )
     parser.add_argument("--count-only", action="store_true")
-    parser.add_argument(
-        "--preset",
-        nargs="+",
-        default=[],
-        help="presets or checkpoints that are scored as rows of their own",
-    )
-    parser.add_argument(
-        "--tokenizer", help="preset of the tokenizer of a --preset without one"
-    )
     settings = parser.parse_args()
     if settings.study is None:
         settings.study, settings.count_only = "definition", True
     study = STUDIES[settings.study]
-    tiny = dataclasses.replace(TINY, layers=settings.layers)
-    size = BASE if settings.count_only else tiny
+    size = BASE if settings.count_only else TINY
     variants = study.variants(size)
-    # Whatever cannot be built is refused before anything is trained.
-    check(variants, size)
     counts = [COUNTS[study.counted](v, size) for v in variants]
     parameters = {
         v.name: count_text(count)
@@ -165,12 +129,6 @@ def train(settings, output, size, variants, parameters):
             )
             results.setdefault(variant.name, []).append(found)
             print(f"{variant.name}, seed {seed}: {found}", flush=True)
-    for path in settings.preset:
-        name = f"preset {pathlib.Path(path).name}"
-        found = runs.once(name, lambda path=path: run_preset(bench, path))
-        results[name] = [found]
-        parameters[name] = count_text(found["parameters"])
-        variants = [*variants, Variant(name, {}, paper=Paper())]
     blind = pictures.BLIND_TEST_SCORES["overall"]
     rows = [
         row_of(v, parameters[v.name], results[v.name], blind) for v in variants
@@ -190,12 +148,6 @@ def run(bench, variant, seed):
     vqa, rsum = bench.vqa(variant, seed), bench.rsum(variant, seed)
     seconds = round(time.time() - started, 1)
     return {"vqa": vqa, "rsum": rsum, "seconds": seconds}
-
-
-def run_preset(bench, path):
-    """Score a preset, fine-tuned where that was asked for."""
-    parameters, scores = bench.preset(path)
-    return {"vqa": scores, "rsum": None, "parameters": parameters}
 
 
 def note_of(settings, results):

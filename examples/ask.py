@@ -6,19 +6,14 @@ Description: A trained model answers three questions about two drawings. The
 Accelerator: none; half a minute on one CPU core
 
     python examples/ask.py
-    python examples/ask.py --image photo.png --question "is it a bird?"
 
-Without arguments it asks about drawings of emoji. Runs offline.
+Runs offline. `keras-bridgetower ask` asks about a picture of yours.
 """
-
-import pathlib
 
 import example
 
 import keras_bridgetower as kbt
 
-PICTURES = pathlib.Path(__file__).parent / "drawings"
-DRAWINGS = ("duck.png", "grapes.png")
 QUESTIONS = (
     "what kind of thing is it?",
     "what color is it mostly?",
@@ -27,22 +22,15 @@ QUESTIONS = (
 
 
 def main():
-    parser = example.parser(__file__, __doc__)
-    parser.add_argument("--image", type=pathlib.Path)
-    parser.add_argument("--question")
-    parser.add_argument("--preset", default="bridgetower_tiny_emoji_vqa")
-    parser.add_argument("--top-k", type=int, default=3)
-    arguments = parser.parse_args()
-
-    vqa = kbt.BridgeTowerVQA.from_preset(arguments.preset)
-    shown = [PICTURES / name for name in DRAWINGS]
-    images = [arguments.image] if arguments.image else shown
-    questions = [arguments.question] if arguments.question else QUESTIONS
-    pairs = [(image, question) for image in images for question in questions]
+    arguments = example.parser(__file__, __doc__).parse_args()
+    vqa = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_emoji_vqa")
+    drawings = example.drawings()
+    images = [drawings[name] for name in ("duck", "grapes")]
+    pairs = [(image, question) for image in images for question in QUESTIONS]
     answers = vqa.answer(
         [image for image, _ in pairs],
         [question for _, question in pairs],
-        top_k=arguments.top_k,
+        top_k=3,
     )
     for (image, question), ranked in zip(pairs, answers, strict=True):
         scores = ", ".join(f"{answer} {score:.3f}" for answer, score in ranked)

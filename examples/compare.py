@@ -7,13 +7,9 @@ Description: Judges statements about pairs of pictures, with accuracy and
 Accelerator: none; half a minute on one CPU core
 
     python examples/compare.py
-    python examples/compare.py --left a.png --right b.png \\
-        --statement "both shapes are red."
 
 Runs offline; needs `pip install easy-vqa matplotlib`.
 """
-
-import pathlib
 
 import example
 from easy_world.pairs import BLIND_PAIRS
@@ -26,23 +22,9 @@ from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
 
 def main():
     parser = example.parser(__file__, __doc__)
-    parser.add_argument("--left", type=pathlib.Path)
-    parser.add_argument("--right", type=pathlib.Path)
-    parser.add_argument("--statement", default="both shapes are red.")
-    parser.add_argument("--preset", default="bridgetower_tiny_easy_nlvr2")
     parser.add_argument("--rows", type=int, default=600)
     arguments = parser.parse_args()
-    if (arguments.left is None) != (arguments.right is None):
-        parser.error("--left and --right belong together")
-
-    model = kbt.BridgeTowerNLVR2.from_preset(arguments.preset)
-    if arguments.left:
-        true, share = model.compare(
-            arguments.left, arguments.right, arguments.statement
-        )
-        print(f"{arguments.statement}  ->  {true} {share:.3f}")
-        return
-
+    model = kbt.BridgeTowerNLVR2.from_preset("bridgetower_tiny_easy_nlvr2")
     scenes = load_scenes("test")
     rows = pairs(scenes)
     count = arguments.rows

@@ -7,12 +7,10 @@ Description: Judges hypotheses about pictures, some of them veiled, as
 Accelerator: none; half a minute on one CPU core
 
     python examples/entail.py
-    python examples/entail.py --image photo.png --hypothesis "the shape is red."
 
 Runs offline; needs `pip install easy-vqa matplotlib`.
+`keras-bridgetower entail` judges one hypothesis.
 """
-
-import pathlib
 
 import example
 import numpy as np
@@ -27,18 +25,12 @@ LABELS = ("contradiction", "neutral", "entailment")
 
 def main():
     parser = example.parser(__file__, __doc__)
-    parser.add_argument("--image", type=pathlib.Path)
-    parser.add_argument("--hypothesis", default="the shape is red.")
-    parser.add_argument("--preset", default="bridgetower_tiny_easy_entailment")
     parser.add_argument("--rows", type=int, default=600)
     arguments = parser.parse_args()
 
-    model = kbt.BridgeTowerEntailment.from_preset(arguments.preset)
-    if arguments.image:
-        label, shares = model.entail(arguments.image, arguments.hypothesis)
-        print(f"{arguments.hypothesis}  ->  {label}, {shares}")
-        return
-
+    model = kbt.BridgeTowerEntailment.from_preset(
+        "bridgetower_tiny_easy_entailment"
+    )
     scenes = load_scenes("test")
     rows = entailment(scenes)
     images = rows.images(scenes)[: arguments.rows]

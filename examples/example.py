@@ -11,6 +11,8 @@ import textwrap
 import time
 
 import keras
+import numpy as np
+from PIL import Image
 
 GREEN, RED, GRAY = "#00704f", "#c04000", "#bbbbbb"
 FIELDS = ("Title", "Author", "Date", "Description", "Accelerator")
@@ -34,6 +36,19 @@ def parser(script, doc):
         help="folder of what the example writes (default: %(default)s)",
     )
     return made
+
+
+def drawings():
+    """Return the drawings of emoji: dict from name to path."""
+    folder = pathlib.Path(__file__).parent / "drawings"
+    paths = sorted(folder.glob("*.png"))
+    return {path.stem.replace("_", " "): path for path in paths}
+
+
+def pixels(path):
+    """Return a picture, uint8 `(H, W, 3)`."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def timed(main):

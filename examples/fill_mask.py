@@ -7,12 +7,10 @@ Description: One word of a caption is hidden, and the model finds it in the
 Accelerator: none; half a minute on one CPU core
 
     python examples/fill_mask.py
-    python examples/fill_mask.py --image photo.png --text "a <mask> circle."
 
-Runs offline; needs `pip install easy-vqa matplotlib`.
+Runs offline; needs `pip install easy-vqa matplotlib`. `keras-bridgetower fill`
+fills the blanks of one caption.
 """
-
-import pathlib
 
 import example
 import numpy as np
@@ -25,30 +23,17 @@ import keras_bridgetower as kbt
 
 def main():
     parser = example.parser(__file__, __doc__)
-    parser.add_argument("--image", type=pathlib.Path)
-    parser.add_argument("--text", default="a <mask> circle.")
-    parser.add_argument("--preset", default="bridgetower_tiny_easy_mlm")
-    parser.add_argument("--top-k", type=int, default=3)
     parser.add_argument("--pictures", type=int, default=150)
     arguments = parser.parse_args()
 
-    model = kbt.BridgeTowerMaskedLM.from_preset(arguments.preset)
-    if arguments.image:
-        masks, text = model.fill_mask(
-            arguments.image, arguments.text, top_k=arguments.top_k
-        )
-        for tokens in masks:
-            print(tokens_text(tokens))
-        print(text)
-        return
-
+    model = kbt.BridgeTowerMaskedLM.from_preset("bridgetower_tiny_easy_mlm")
     scenes = load_scenes("test")
     asked = blanks(scenes)
     # Four blanks of each picture follow each other.
     count = 4 * arguments.pictures
     images = scenes.data.images[asked.image_index[:count]]
     filled = model.fill_mask(
-        list(images), asked.texts[:count], top_k=arguments.top_k, batch_size=64
+        list(images), asked.texts[:count], top_k=3, batch_size=64
     )
     for text, (masks, _) in zip(asked.texts[:4], filled, strict=False):
         print(f"{text}  ->  {tokens_text(masks[0])}")

@@ -1,25 +1,18 @@
-r"""Title: Fine-tune by a recipe: the paper's run, or its miniature
+"""Title: Fine-tune by a recipe, in miniature
 Author: the keras_bridgetower maintainers
 Date: 2026-11-25
 Description: Prints the recipe and where it differs from the paper's, trains,
     saves a preset and ends with the scores beside the blind one.
-Accelerator: none for the miniature, three minutes on one CPU core; GPUs or
-    TPUs for the paper's runs
+    `keras-bridgetower train` is the same with data of your own.
+Accelerator: none; three minutes on one CPU core
 
     python examples/finetune.py
     python examples/finetune.py vqa_base --init runs/pretrain_base-tiny/preset
-    python examples/finetune.py vqa_base --data datasets/vqav2 \
-        --init bridgetower_base_itm_mlm --set batch_size=64
+    torchrun --nproc-per-node=2 examples/finetune.py vqa_base
 
-It trains on all devices that are there (`--distribute none`: on one). With
-PyTorch they need a process each; docs/guides/devices.md has the lines for
-several hosts and for a TPU slice:
-
-    torchrun --nproc-per-node=8 examples/finetune.py vqa_base ...
-
-A run that was interrupted goes on when it is called again. Without `--data` it
-is the miniature, on easy-VQA; without `--init` the model above the encoders
-starts at random. Needs `pip install easy-vqa matplotlib`.
+A run that was interrupted goes on when it is called again. Without `--init` the
+model above the encoders starts at random. Needs
+`pip install easy-vqa matplotlib`.
 """
 
 import miniature_run

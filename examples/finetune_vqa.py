@@ -52,8 +52,8 @@ def main():
     score = vqa.evaluate(test, verbose=0, return_dict=True)["vqa_score"]
     majority = collections.Counter(sizes).most_common(1)[0][1] / len(sizes)
     print(
-        f"test (1,000 pictures): {100 * score:.1f} % right; blind, always the "
-        f"most frequent size: {100 * majority:.1f} % (seed {arguments.seed})"
+        f"test: {100 * score:.1f} % right (always the most frequent size: "
+        f"{100 * majority:.1f} %), 1,000 pictures, seed {arguments.seed}"
     )
     images = pictures.load("test").images[:6]
     print("one picture:", vqa.answer(images[0], QUESTIONS[0], top_k=3))

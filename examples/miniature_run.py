@@ -24,7 +24,7 @@ RANKED = 60
 # What the test split gives without a look at its pictures.
 BLIND = {
     "Pretraining": "matching 50",
-    "Retrieval": f"RSUM of all test pictures {captions.RETRIEVAL_LADDER[()]}",
+    "Retrieval": f"RSUM of all test pictures {captions.BLIND_RSUM}",
     "VQA": pictures.BLIND_TEST_SCORES["overall"],
     "Entailment": entailment.BLIND_ENTAILMENT["text and view"],
     "NLVR2": pairs.BLIND_PAIRS["text and right"],
@@ -32,15 +32,23 @@ BLIND = {
 
 
 def main(description, names, given=None, callbacks=lambda checkpoint: []):
-    """Run the command line of an example: a miniature without `--data`."""
-    commands = parser(description, names)
+    """Run the command line of an example."""
+    commands = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    add = commands.add_argument
+    add("recipe", choices=names, nargs="?", default=names[0])
+    add("--init", help="preset to start from")
+    add("--output", default="runs", type=pathlib.Path)
+    add("--seed", type=int, default=0)
+    add("--every", type=int, default=1000, help="updates between checkpoints")
+    add("--distribute", default="auto", help="kind of `kbt.distribute`")
+    add("--set", "-s", nargs="+", default=[], metavar="FIELD=VALUE")
+    add("--records", type=int, help="of each split, not all")
+    commands.set_defaults(encoders=None, force_resume=False, other_hosts=False)
     settings = commands.parse_args(given)
     recipe = paper.get(settings.recipe)
-    if settings.data:
-        if not (settings.init or settings.encoders):
-            commands.error("--data needs --init, or --encoders IMAGE TEXT.")
-        recipe = train.with_changes(recipe, settings.set)
-        return train.run(recipe, settings, callbacks=callbacks)
     return train.run(
         train.with_changes(recipe.tiny(), settings.set),
         settings,
@@ -51,34 +59,11 @@ def main(description, names, given=None, callbacks=lambda checkpoint: []):
     )
 
 
-def parser(description, names):
-    """Return a parser of the options of `keras-bridgetower train`."""
-    commands = argparse.ArgumentParser(
-        description=description,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    add = commands.add_argument
-    add("recipe", choices=names, nargs="?", default=names[0])
-    add("--data", nargs="+", metavar="FOLDER", help="folders of records")
-    start = commands.add_mutually_exclusive_group()
-    start.add_argument("--init", help="preset to start from")
-    start.add_argument("--encoders", nargs=2, metavar=("IMAGE", "TEXT"))
-    add("--output", default="runs", type=pathlib.Path)
-    add("--seed", type=int, default=0)
-    add("--every", type=int, default=1000, help="updates between checkpoints")
-    add("--force-resume", action="store_true")
-    add("--other-hosts", action="store_true")
-    add("--distribute", default="auto", help="kind of `kbt.distribute`")
-    add("--set", "-s", nargs="+", default=[], metavar="FIELD=VALUE")
-    add("--records", type=int, help="of each split of the miniature, not all")
-    return commands
-
-
 def main_with_figure(description, names):
     """Run `main`, and save a figure of losses and scores if it trained."""
     losses = Losses()
     preset, found = main(description, names, callbacks=losses.of_run)
-    if losses.of_steps and losses.is_chief:
+    if losses.of_steps:
         name = preset.parent.name
         example.save(
             figure_of(name, losses.of_steps, found),
@@ -89,22 +74,15 @@ def main_with_figure(description, names):
 
 
 class Losses(keras.callbacks.Callback):
-    """Notes the loss of each step.
-
-    Attributes:
-        of_steps: list of float.
-        is_chief: bool, whether this process writes files.
-    """
+    """Notes the loss of each step, in the process that writes files."""
 
     def __init__(self):
         super().__init__()
         self.of_steps = []
-        self.is_chief = True
 
     def of_run(self, checkpoint):
         """Return the callbacks for `train.run`."""
-        self.is_chief = checkpoint.strategy.is_chief
-        return [self]
+        return [self] if checkpoint.strategy.is_chief else []
 
     def on_epoch_begin(self, epoch, logs=None):
         self._sum, self._count = 0.0, 0
@@ -130,8 +108,7 @@ def figure_of(name, losses, found):
     left.set(ylabel="loss", title=f"{name}: training")
     left.set_xlabel(f"step; dark: mean of {width}")
     left.grid(alpha=0.3)
-    shown = {split: values for split, values in found.items() if values}
-    for row, (split, values) in enumerate(shown.items()):
+    for row, (split, values) in enumerate(found.items()):
         places = np.arange(len(values)) + 0.38 * (row - 0.5)
         bars = right.barh(places, values.values(), 0.36, label=split)
         right.bar_label(bars, fmt="%.1f", padding=3)
@@ -156,7 +133,7 @@ def records_folder(recipe, settings, strategy):
 
 def build_task(recipe, settings, labels):
     """Build the task; by default with pre-trained encoders, the rest new."""
-    if settings.init or settings.encoders:
+    if settings.init:
         return train.build_task(recipe, settings, labels)
     task = task_of_recipe.from_preset(recipe, ENCODERS, labels)
     fresh = task_of_recipe.from_preset(

@@ -1,18 +1,14 @@
-r"""Title: Pre-train by a recipe: the paper's run, or its miniature
+"""Title: Pre-train by a recipe, in miniature
 Author: the keras_bridgetower maintainers
 Date: 2026-11-25
 Description: Prints the recipe and where it differs from the paper's, trains,
-    and saves a preset that opens in every task.
-Accelerator: none for the miniature, three minutes on one CPU core; GPUs or
-    TPUs for the paper's run
+    and saves a preset that opens in every task. `keras-bridgetower train` is
+    the same with data of your own.
+Accelerator: none; three minutes on one CPU core
 
     python examples/pretrain.py
-    python examples/pretrain.py pretrain_base \
-        --data datasets/coco datasets/visual_genome datasets/sbu datasets/cc3m \
-        --encoders clip_vit_base_patch16 roberta-base
 
-A run that was interrupted goes on when it is called again. Without `--data` it
-is the miniature, on captions of easy-VQA. Needs
+A run that was interrupted goes on when it is called again. Needs
 `pip install easy-vqa matplotlib`.
 """
 

@@ -41,7 +41,6 @@ ROW = {
             [(2.0, 6.0), (1.0, 1.0), (1.0, 5.0), (4.0, 8.0), (0.5, 2.0)],
             [2.0, 3.0, 4.0],
         ),
-        ([(1.0, 1.0), (1.0, 2.0)], [1.25, 1.5, 1.75]),
         # A machine that becomes ten times slower changes no ratio.
         ([(1.0, 2.0), (1.0, 2.0), (10.0, 20.0), (10.0, 20.0)], [2.0] * 3),
     ],
@@ -71,28 +70,12 @@ def test_shared_sizes_are_below_the_table():
     ]
 
 
-def test_further_measurements_are_columns():
-    measured = {"gigabytes": 2.5, "gigabytes loaded": 1.0}
-    rows = [ROW | measured, ROW | {"name": "other"}]
-    lines = report.markdown(rows, WORKS["memory"]).splitlines()
-    assert "| gigabytes |" in lines[0] and "loaded" not in lines[0]
-    assert lines[2].endswith("| 2.5 |") and lines[3].endswith("|  |")
-
-
 def test_every_reference_is_a_contender_of_its_work():
     for work in WORKS.values():
         named = work.named()
         assert len(named) == len(work.contenders)
         assert {c.beside for c in work.contenders} <= named.keys()
         assert not all(c.is_reference_only() for c in work.contenders)
-
-
-def test_contenders_are_left_out():
-    named = WORKS["forward"].named()
-    ours, runtime = named["torch float32"], named["openvino int8"]
-    assert ours.left_out_because(None) is None
-    assert ours.left_out_because("a GPU") is None
-    assert runtime.left_out_because("a GPU") is not None
 
 
 @pytest.fixture
@@ -115,7 +98,7 @@ def work(**programs):
 def turn(code, saved):
     """Take a turn of a contender that runs code."""
     one = work(one=code)
-    return Fresh(one, one.contenders[0], saved).ask({})
+    return Fresh(one, one.contenders[0], saved).ask()
 
 
 def test_rounds_compare_outputs_and_seconds(saved):
@@ -142,11 +125,7 @@ def test_a_process_is_timed_until_its_last_line(saved):
     "code, error",
     [
         ("raise ValueError('no such model')", "^ValueError: no such model$"),
-        ("print('x\\nno error'); exit(1)", "it ended without a word"),
-        (
-            "import os, sys; sys.stderr.write('a'); os.kill(os.getpid(), 9)",
-            "killed.*memory",
-        ),
+        ("import os; os.kill(os.getpid(), 9)", "killed.*memory"),
     ],
 )
 def test_a_failed_process_gives_its_error(code, error, saved):
@@ -154,19 +133,17 @@ def test_a_failed_process_gives_its_error(code, error, saved):
         turn(code, saved)
 
 
-def test_unknown_names_are_rejected():
-    process = run("forward", "--only", "torch float8")
-    assert process.returncode == 2
-    assert "--only must be some of" in process.stderr
-    assert "'torch float8'" in process.stderr
-
-
 @pytest.mark.slow
 def test_a_run_writes_table_csv_and_plot(tmp_path):
     names = ["torch float32", "transformers bfloat16"]
-    process = run(
-        *("forward", "--size", "small", "--batches", "1", "2"),
-        *("--repeats", "2", "--output", tmp_path, "--only", *names),
+    process = subprocess.run(
+        [
+            *(sys.executable, COMMAND, "forward", "--size", "small"),
+            *("--batches", "1", "2", "--repeats", "2"),
+            *("--output", tmp_path, "--only", *names),
+        ],
+        capture_output=True,
+        text=True,
     )
     assert process.returncode == 0, process.stderr
     with open(tmp_path / "results.csv", newline="") as file:
@@ -187,12 +164,3 @@ def test_a_run_writes_table_csv_and_plot(tmp_path):
     assert "torch" in text and "--size small" in text
     with Image.open(tmp_path / "forward.png") as picture:
         assert picture.size[0] == 880
-
-
-def run(*arguments):
-    """Run the command in its own process."""
-    return subprocess.run(
-        [sys.executable, str(COMMAND), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-    )

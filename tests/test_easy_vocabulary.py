@@ -50,20 +50,6 @@ def test_old_ids_stay_and_new_words_are_one_token(folder, grown):
     np.testing.assert_array_equal(before(OLD), new(OLD))
 
 
-def test_old_texts_are_understood_as_before(folder, grown):
-    old = kbt.BridgeTowerMaskedLM.from_preset(folder)
-    image = np.full((64, 64, 3), 240, "uint8")
-    image[20:40, 20:40] = 0, 0, 255
-    text = OLD.replace("blue", "<mask>")
-    logits = []
-    for task in (old, grown):
-        features, _ = task.preprocessor.text_with_blanks([text])
-        features["images"] = task.preprocessor.image_converter(image[None])
-        logits.append(task.predict_features(features)[0, 0])
-    count = old.preprocessor.tokenizer.vocabulary_size()
-    np.testing.assert_allclose(logits[1][:count], logits[0], atol=1e-5)
-
-
 def test_the_rarer_spelling_becomes_a_token_like_the_other(folder):
     old, old_merges = vocabulary.read(folder)
     for texts, wanted in (

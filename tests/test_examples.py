@@ -12,19 +12,16 @@ from types import SimpleNamespace
 
 import example
 import gallery
-import miniature_run
 import pytest
 import streams
 from builders import ANSWERS
 from builders import FASTEST
 from builders import difference
-from builders import retrieval
 from PIL import Image
 
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.cli import main as cli
 from keras_bridgetower.data.records.write import write_shards
-from keras_bridgetower.training import train
 from keras_bridgetower.training.recipes import paper
 from keras_bridgetower.training.recipes import task_of_recipe
 
@@ -80,53 +77,23 @@ def test_custom_loop(tmp_path):
 
 
 @FASTEST
-@pytest.mark.slow
-def test_finetune(tmp_path):
-    printed = run(
-        "finetune_vqa.py", "--epochs", "3", "--pictures", "400", cwd=tmp_path
-    )
-    score, blind = map(
-        float, re.search(r"([\d.]+) % right.*: ([\d.]+) %", printed).groups()
-    )
-    assert score > blind
-
-
-@FASTEST
-@pytest.mark.slow
-def test_match_and_rank(tmp_path):
-    pytest.importorskip("easy_vqa")
-    # Any weights will do for the way; the shipped preset has its own test.
-    retrieval().save_to_preset(tmp_path / "preset")
-    printed = run(
-        "match_and_rank.py",
-        *("--preset", str(tmp_path / "preset")),
-        *("--pictures", "6", "--pairs", "8"),
-        cwd=tmp_path,
-    )
-    assert "% of 8 captions judged rightly; chance 50.0 %" in printed
-    assert "6 images, 30 texts" in printed
-    assert "RSUM 600.0  knowing shape, colour, size, position" in printed
-    with Image.open(tmp_path / "out/match_and_rank/ranked.png") as picture:
-        assert picture.size == (5 * 175, 3 * 215 + 40)
-        assert len(picture.convert("L").getcolors()) > 20
-
-
-@FASTEST
 @pytest.mark.parametrize(
     "script, arguments, picture",
     [
-        ("fill_mask.py", ("--pictures", "25"), "filled.png"),
-        pytest.param(
-            "entail.py",
-            ("--rows", "90"),
-            "entailed.png",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            "compare.py",
-            ("--rows", "84"),
-            "compared.png",
-            marks=pytest.mark.slow,
+        ("fill_mask", ("--pictures", "25"), "filled.png"),
+        ("embed_search", (), "hits.png"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("entail", ("--rows", "90"), "entailed.png"),
+                ("compare", ("--rows", "84"), "compared.png"),
+                ("match_and_rank", ("--pictures", "6"), "ranked.png"),
+                (
+                    "finetune_vqa",
+                    ("--epochs", "3", "--pictures", "400"),
+                    "learned.png",
+                ),
+            )
         ),
     ],
 )
@@ -135,7 +102,7 @@ def test_task_beats_the_blind_score(
 ):
     pytest.importorskip("easy_vqa")
     monkeypatch.chdir(tmp_path)
-    path = str(ROOT / "examples" / script)
+    path = str(ROOT / "examples" / f"{script}.py")
     monkeypatch.setattr(sys, "argv", [path, *arguments])
     runpy.run_path(path, run_name="__main__")
     printed = capsys.readouterr().out
@@ -143,8 +110,7 @@ def test_task_beats_the_blind_score(
     found = re.findall(r"([\d.]+) % right \(.*?([\d.]+) %\)", printed)
     score, blind = map(float, found[-1])
     assert score > blind + 5
-    folder = tmp_path / "out" / script.removesuffix(".py")
-    with Image.open(folder / picture) as sheet:
+    with Image.open(tmp_path / "out" / script / picture) as sheet:
         assert len(sheet.convert("L").getcolors()) > 20
 
 
@@ -233,17 +199,6 @@ def test_recipe_on_own_data(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "runs/vqa_base-base/checkpoints/step-000000006").exists()
     assert "own validation: vqa_score" in printed and "blind" not in printed
     assert "own test: its samples have no labels" in printed
-
-
-@FASTEST
-def test_data_without_a_start_are_rejected(capsys):
-    with pytest.raises(SystemExit) as ended:
-        miniature_run.main(
-            "", train.recipe_names(), ["vqa_base", "--data", "x"]
-        )
-    assert ended.value.code == 2
-    message = "--data needs --init, or --encoders IMAGE TEXT"
-    assert message in capsys.readouterr().err
 
 
 @FASTEST

@@ -8,7 +8,6 @@ import sys
 import pytest
 import rehearsal_table
 from builders import FASTEST
-from transformers import get_polynomial_decay_schedule_with_warmup
 
 TOOL = pathlib.Path(rehearsal_table.__file__).with_name("rehearse.py")
 FACTS = {
@@ -115,22 +114,6 @@ def test_each_fault_is_told_in_its_row():
     report = {"recipe": "x", "backend": "jax", "hosts": 2, "seconds": 3.0}
     table = rehearsal_table.table([{**report, **FACTS, "rows": [row]}])
     assert "| updates | ✗ weights moved" in table and "| JAX |" in table
-
-
-@FASTEST
-def test_closed_form_of_the_rate():
-    import torch
-
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
-    schedule = get_polynomial_decay_schedule_with_warmup(
-        optimizer, 3, 20, lr_end=0.0
-    )
-    for update in range(20):
-        (rate,) = schedule.get_last_lr()
-        expected = rehearsal_table.rate_of(update, 0.3, 3, 20)
-        assert abs(rate - expected) < 1e-15
-        optimizer.step()
-        schedule.step()
 
 
 @pytest.mark.slow

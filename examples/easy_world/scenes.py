@@ -10,14 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from easy_world.pictures import COLOURS
-from easy_world.pictures import SHAPES
-from easy_world.pictures import SIDE
-from easy_world.pictures import EasyVQA
-from easy_world.pictures import attributes
-from easy_world.pictures import load
-from easy_world.pictures import pure_colour
-from easy_world.pictures import shape_mask
+from easy_world import pictures
 
 SPLITS = ("train", "validation", "test")
 # By the longer side of what has the pure colour, which leaves out the soft
@@ -31,8 +24,8 @@ POSITIONS = (
     *("southwest", "south", "southeast"),
 )
 ATTRIBUTES = {
-    "shape": SHAPES,
-    "colour": tuple(COLOURS),
+    "shape": pictures.SHAPES,
+    "colour": tuple(pictures.COLOURS),
     "size": SIZES,
     "position": POSITIONS,
 }
@@ -43,7 +36,7 @@ class Scenes:
     """The pictures of a split and their attributes, int arrays."""
 
     split: str
-    data: EasyVQA
+    data: pictures.EasyVQA
     # `(pictures, 4)`: indices into `ATTRIBUTES`.
     values: np.ndarray
     # `(pictures,)`, the longer side in pixels, to the middle of soft edges.
@@ -69,7 +62,7 @@ class Scenes:
 
 def load_scenes(split):
     """Read a split and measure the attributes of its pictures."""
-    data = load(split)
+    data = pictures.load(split)
     measured = zip(*map(_measure, data.images), strict=True)
     return Scenes(split, data, *map(np.array, measured))
 
@@ -82,7 +75,9 @@ def moved(scenes, seed):
     rng = scenes.generator(seed)
     boxes = scenes.boxes
     # Steps down and to the right, so that no shape leaves its picture.
-    steps = rng.integers(-boxes[:, :2], SIDE - boxes[:, 2:], endpoint=True)
+    steps = rng.integers(
+        -boxes[:, :2], pictures.SIDE - boxes[:, 2:], endpoint=True
+    )
     mirrored = rng.random(len(boxes)) < 0.5
     images = np.stack(
         [
@@ -96,7 +91,7 @@ def moved(scenes, seed):
     def follow(boxes):
         boxes = boxes + np.tile(steps, 2)
         flipped = boxes.copy()
-        flipped[:, [1, 3]] = SIDE - boxes[:, [3, 1]]
+        flipped[:, [1, 3]] = pictures.SIDE - boxes[:, [3, 1]]
         return np.where(mirrored[:, None], flipped, boxes)
 
     pure_boxes = follow(scenes.pure_boxes)
@@ -121,16 +116,16 @@ def words_of(values):
 
 def _measure(image):
     """Values, longer side, and both boxes of a picture."""
-    shown = attributes(image)
-    pure = _box(pure_colour(image)[1])
+    shown = pictures.attributes(image)
+    pure = _box(pictures.pure_colour(image)[1])
     top, left, bottom, right = pure
     values = (
-        SHAPES.index(shown.shape),
+        pictures.SHAPES.index(shown.shape),
         ATTRIBUTES["colour"].index(shown.colour),
         int(np.digitize(max(bottom - top, right - left), SIZES_FROM)),
         _position(pure),
     )
-    top, left, bottom, right = _box(shape_mask(image))
+    top, left, bottom, right = _box(pictures.shape_mask(image))
     return values, max(bottom - top, right - left), shown.box, pure
 
 
@@ -138,7 +133,7 @@ def _position(box):
     """Index into `POSITIONS`, by the thirds of twice the box's centre."""
     top, left, bottom, right = box
     row, column = (
-        (low + high) * 3 // (2 * SIDE)
+        (low + high) * 3 // (2 * pictures.SIDE)
         for low, high in ((top, bottom), (left, right))
     )
     return int(3 * row + column)

@@ -86,16 +86,6 @@ def test_entailment_blind_scores(entailments):
         assert score == pytest.approx(planned, abs=1.5)
 
 
-def test_entailment_images(scenes, entailments):
-    rows = entailments["validation"]
-    found = scenes["validation"]
-    images = rows.images(found)
-    assert images.shape == (1500, 64, 64, 3) and images.dtype == np.uint8
-    np.testing.assert_array_equal(images, rows.images(found))
-    same = (images == found.data.images[rows.image_index]).all((1, 2, 3))
-    assert same.tolist() == [view == "full" for view in rows.views]
-
-
 @pytest.fixture(scope="module")
 def pairs(scenes):
     return {s: easy_vqa_pairs.pairs(found) for s, found in scenes.items()}

@@ -14,6 +14,7 @@ processor time beside it, which other programs on the machine hardly change.
 import argparse
 import asyncio
 import base64
+import collections
 import contextlib
 import io
 import itertools
@@ -106,17 +107,11 @@ class Connection:
                 await writer.wait_closed()
 
 
-async def load(url, asked, expected, clients, numbers, inputs=1, also=None):
-    """Send requests of some inputs each, and count what comes back.
+async def load(url, asked, expected, clients, numbers, inputs=1, also=()):
+    """Send requests, count what comes back, and await what runs beside it.
 
-    Args:
-        url: str, the address of the server.
-        asked: as `questions` returns them.
-        expected: list of vectors.
-        clients: int, how many send at a time.
-        numbers: iterable of int, one for each request.
-        inputs: int.
-        also: coroutine function without arguments, run beside the load.
+    `asked` is what `questions` returns, `expected` the vectors, `clients` how
+    many send at a time, and `numbers` has an int for each request.
     """
     numbers = iter(numbers)
     sent = [
@@ -128,7 +123,7 @@ async def load(url, asked, expected, clients, numbers, inputs=1, also=None):
         ).encode()
         for places in sent
     ]
-    times, statuses, found = [], {}, []
+    times, statuses, found = [], collections.Counter(), []
 
     async def client():
         connection = Connection(url)
@@ -136,14 +131,13 @@ async def load(url, asked, expected, clients, numbers, inputs=1, also=None):
             started = time.perf_counter()
             status, body = await connection.post(bodies[number % KINDS])
             times.append(time.perf_counter() - started)
-            statuses[status] = statuses.get(status, 0) + 1
+            statuses[status] += 1
             if status == 200:
                 found.append((number % KINDS, body))
         await connection.close()
 
     started = time.perf_counter()
-    work = [client() for _ in range(clients)]
-    await asyncio.gather(*work, *([also()] if also else []))
+    await asyncio.gather(*(client() for _ in range(clients)), *also)
     seconds = time.perf_counter() - started
     # Compared after the load, whose time it would take.
     wrong = sum(
@@ -153,7 +147,7 @@ async def load(url, asked, expected, clients, numbers, inputs=1, also=None):
     return {
         "seconds": seconds,
         "times": np.array(times),
-        "statuses": statuses,
+        "statuses": dict(statuses),
         "wrong": wrong,
     }
 
@@ -298,72 +292,56 @@ def main():
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 64])
     parser.add_argument("--log", default="load_server.log")
     parser.add_argument("--engine", default="uvicorn")
-    parser.add_argument("--url", help="a server that runs, instead of our own")
-    parser.add_argument("--process", type=int, help="its id")
     options = parser.parse_args()
     asked = questions()
     offline = Offline(asked, options.requests)
 
-    def run(url, clients, numbers, **more):
-        work = load(url, asked, offline.vectors, clients, numbers, **more)
-        return asyncio.run(work)
-
-    def by_turns(url, process, clients, requests, inputs=1):
-        before = offline.speed()
-        used = processor_seconds(process)
-        found = run(url, clients, range(requests), inputs=inputs)
-        used = processor_seconds(process) - used
-        after = offline.speed()
-        rows = requests * inputs
-        speed, row = (before + after) / 2
-        say(
-            f"{clients} clients, {inputs} inputs",
-            found,
-            f"{rows / found['seconds'] / speed:.2f} of embed, which made "
-            f"{before[0]:.0f} and {after[0]:.0f} rows a second",
-            f"{1000 * used / rows:.2f} ms of the processor for a row, "
-            f"{1000 * row:.2f} ms in embed",
-        )
-
-    def alone(url, process):
-        for clients in options.clients:
-            by_turns(url, process, clients, options.requests)
-        by_turns(url, process, 64, options.requests // 16, inputs=16)
-
-    if options.url:
-        alone(options.url, options.process)
-        return
     with (
         open(options.log, "w") as log,
         server(log, "--engine", options.engine) as (url, process),
     ):
-        alone(url, process.pid)
-        say("400 clients", run(url, 400, range(options.requests)))
 
-        def size():
-            return processes(process.pid)[worker(process.pid)][0]
+        def run(clients, numbers, **more):
+            work = load(url, asked, offline.vectors, clients, numbers, **more)
+            return asyncio.run(work)
 
+        def by_turns(clients, requests, inputs=1):
+            before = offline.speed()
+            used = processor_seconds(process.pid)
+            found = run(clients, range(requests), inputs=inputs)
+            used = processor_seconds(process.pid) - used
+            after = offline.speed()
+            rows = requests * inputs
+            speed, row = (before + after) / 2
+            say(
+                f"{clients} clients, {inputs} inputs",
+                found,
+                f"{rows / found['seconds'] / speed:.2f} of embed, which made "
+                f"{before[0]:.0f} and {after[0]:.0f} rows a second",
+                f"{1000 * used / rows:.2f} ms of the processor for a row, "
+                f"{1000 * row:.2f} ms in embed",
+            )
+
+        def steady(name, numbers):
+            say(name, run(32, numbers))
+            size, _ = processes(process.pid)[worker(process.pid)]
+            print(f"the process with the models: {size:.0f} MB", flush=True)
+
+        for clients in options.clients:
+            by_turns(clients, options.requests)
+        by_turns(64, options.requests // 16, inputs=16)
+        say("400 clients", run(400, range(options.requests)))
         for _ in range(2 if options.long else 0):
-            before = size()
-            say("long", run(url, 32, range(options.long)))
-            print(f"the process with the models: {before:.0f}, {size():.0f} MB")
+            steady("long", range(options.long))
         for minute in range(options.minutes):
-            say(f"minute {minute + 1}", run(url, 32, until(60)))
-            print(f"the process with the models: {size():.0f} MB", flush=True)
-        say(
-            "kill -9",
-            run(
-                url,
-                16,
-                range(options.requests),
-                also=lambda: killed(process.pid),
-            ),
-        )
+            steady(f"minute {minute + 1}", until(60))
+        numbers = range(options.requests)
+        say("kill -9", run(16, numbers, also=[killed(process.pid)]))
         started = time.perf_counter()
         while not answers(url):
             time.sleep(0.5)
         print(f"back {time.perf_counter() - started:.0f} s after the load")
-        say("afterwards", run(url, 8, range(200)))
+        say("afterwards", run(8, range(200)))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,10 @@
 r"""Predict the memory that training needs on each device, from shapes.
 
-    python tools/benchmarks/predict_memory.py pretrain_base --devices 64 \
-        --micro-batches 2
+    python tools/benchmarks/predict_memory.py pretrain_base --devices 64
     python tools/benchmarks/predict_memory.py vqa_large --kind fsdp --devices 8
-    python tools/benchmarks/predict_memory.py vqa_base --batch 64 \
+    python tools/benchmarks/predict_memory.py vqa_base --set batch_size=64 \
         --dtype mixed_bfloat16
 
-A recipe gives the task, its size, the side of the pictures, the global batch
-and the length of the texts; options put others in their place.
 Nothing is computed and no memory is taken: the model is built and run on
 PyTorch's "meta" device, where tensors are shapes. Activations are what
 PyTorch's autograd keeps for the backward pass; what JAX and TensorFlow keep
@@ -24,6 +21,7 @@ import keras_hub  # noqa: E402
 import torch  # noqa: E402
 
 import keras_bridgetower as kbt  # noqa: E402
+from keras_bridgetower.training import train  # noqa: E402
 from keras_bridgetower.training.recipes.paper import RECIPES  # noqa: E402
 from keras_bridgetower.training.recipes.task_of_recipe import class_and_values  # noqa: E402
 
@@ -133,50 +131,26 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     names = list(RECIPES)
     parser.add_argument("recipe", choices=names, nargs="?", default="vqa_base")
-    parser.add_argument("--batch", type=int, help="global batch")
-    parser.add_argument("--image-size", type=int)
-    parser.add_argument("--text-length", type=int)
+    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--devices", type=int, default=1)
-    parser.add_argument(
-        *("--micro-batches", "-m"),
-        type=int,
-        help="whose gradients are accumulated to one update",
-    )
     parser.add_argument(
         "--kind", choices=("data_parallel", "fsdp"), default="data_parallel"
     )
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--checkpoint", action="store_true")
-    parser.add_argument("--freeze-towers", action="store_true")
-    parser.add_argument("--lora", type=int, help="rank of adapters")
     arguments = parser.parse_args()
-    given = {
-        "batch_size": arguments.batch,
-        "image_size": arguments.image_size,
-        "text_length": arguments.text_length,
-        "accumulation": arguments.micro_batches,
-    }
-    recipe = RECIPES[arguments.recipe].replace(
-        **{name: value for name, value in given.items() if value is not None}
-    )
+    recipe = train.with_changes(RECIPES[arguments.recipe], arguments.set)
     parts = arguments.devices * recipe.accumulation
     if recipe.batch_size % parts:
         parser.error(
-            "--devices times --micro-batches must divide the global batch, "
-            f"{recipe.batch_size}. Received: --devices {arguments.devices} "
-            f"--micro-batches {recipe.accumulation}"
+            "--devices times accumulation must divide batch_size, "
+            f"{recipe.batch_size}. Received: {arguments.devices}"
         )
     print(recipe)
     with keras.device(Meta("meta")):
         task = make_task(recipe, arguments.dtype)
-        backbone = task.backbone
-        if arguments.freeze_towers:
-            backbone.image_tower.trainable = False
-            backbone.text_tower.trainable = False
-        if arguments.lora:
-            task.enable_lora(arguments.lora)
         if arguments.checkpoint:
-            backbone.checkpoint_activations()
+            task.backbone.checkpoint_activations()
         rows = weights_of(task, arguments.devices, arguments.kind)
         rows["activations"] = kept_by(
             task, recipe.batch_size // parts, recipe.text_length

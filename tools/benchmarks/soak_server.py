@@ -13,8 +13,8 @@ was refused, or differs from the one before the attack.
 import argparse
 import asyncio
 import base64
+import collections
 import contextlib
-import dataclasses
 import io
 import json
 import os
@@ -40,16 +40,11 @@ ROUTE = (
 )
 
 
-@dataclasses.dataclass
-class Second:
-    """What honest clients saw in a second."""
-
-    times: list = dataclasses.field(default_factory=list)
-    wrong: list = dataclasses.field(default_factory=list)
-
-
 class Clients:
-    """Honest clients; answers must equal those of the quiet server."""
+    """Honest clients; answers must equal those of the quiet server.
+
+    `seconds` has times and mistakes, two lists for each second.
+    """
 
     def __init__(self, url):
         self._url = url
@@ -57,7 +52,7 @@ class Clients:
             json.dumps({"input": [sent]}).encode() for _, sent in questions()
         ]
         self._expected = []
-        self.seconds = [Second()]
+        self.seconds = [([], [])]
 
     async def learn(self):
         """Ask everything once, before the attack."""
@@ -77,14 +72,14 @@ class Clients:
             place = (place + 1) % len(self._bodies)
             started = time.perf_counter()
             status, answer = await connection.post(self._bodies[place])
-            now = self.seconds[-1]
-            now.times.append(time.perf_counter() - started)
+            times, wrong = self.seconds[-1]
+            times.append(time.perf_counter() - started)
             if status != 200:
-                now.wrong.append(status)
+                wrong.append(status)
             elif not np.allclose(
                 _vector(answer), self._expected[place], atol=TOLERANCE
             ):
-                now.wrong.append("another vector")
+                wrong.append("another vector")
 
 
 def _vector(answer):
@@ -98,8 +93,7 @@ class Attackers:
         self._url = url
         address = urllib.parse.urlsplit(url)
         self._address = address.hostname, address.port
-        self.statuses = {}
-        self.sent = dict.fromkeys(("trailers", "slow", "pixels", "scans"), 0)
+        self.statuses, self.sent = collections.Counter(), collections.Counter()
 
     def all(self, slow):
         """Coroutines that run until they are cancelled."""
@@ -145,8 +139,7 @@ class Attackers:
             place = (place + 1) % len(bodies)
             self.sent[name] += 1
             status, _ = await connection.post(bodies[place])
-            key = f"{name} {status}"
-            self.statuses[key] = self.statuses.get(key, 0) + 1
+            self.statuses[f"{name} {status}"] += 1
             # What it costs the server, not what it costs this machine.
             await asyncio.sleep(0.05)
 
@@ -206,20 +199,18 @@ async def soak(url, process, options):
     quiet = memory(process)
     print(f"quiet: {quiet:.0f} MB", flush=True)
     work = [asyncio.create_task(clients.ask(n)) for n in range(options.clients)]
-    if not options.peace:
-        work += map(asyncio.create_task, attackers.all(options.slow))
+    work += map(asyncio.create_task, attackers.all(options.slow))
     sizes = []
     started = time.perf_counter()
     while (now := time.perf_counter() - started) < options.seconds:
         await asyncio.sleep(1)
-        second = clients.seconds[-1]
-        clients.seconds.append(Second())
+        times, wrong = clients.seconds[-1]
+        clients.seconds.append(([], []))
         sizes.append(await asyncio.to_thread(memory, process))
-        worst = max(second.times, default=0)
         print(
-            f"{now:6.1f} s: {len(second.times):4} answers, slowest "
-            f"{worst:5.2f} s, {len(second.wrong)} wrong, {sizes[-1]:.0f} MB, "
-            f"load {os.getloadavg()[0]:.1f}",
+            f"{now:6.1f} s: {len(times):4} answers, slowest "
+            f"{max(times, default=0):5.2f} s, {len(wrong)} wrong, "
+            f"{sizes[-1]:.0f} MB, load {os.getloadavg()[0]:.1f}",
             flush=True,
         )
         for task in work:
@@ -228,7 +219,7 @@ async def soak(url, process, options):
     for task in work:
         task.cancel()
     await asyncio.gather(*work, return_exceptions=True)
-    print(f"attacks sent: {attackers.sent}")
+    print(f"attacks sent: {dict(attackers.sent)}")
     print(f"their answers: {dict(sorted(attackers.statuses.items()))}")
     return clients, sizes
 
@@ -239,7 +230,6 @@ def main():
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--slow", type=int, default=200, help="slow bodies")
     parser.add_argument("--within", type=float, default=5.0)
-    parser.add_argument("--peace", action="store_true", help="attack nothing")
     parser.add_argument("--log", default="soak_server.log")
     parser.add_argument("--serve", nargs=argparse.REMAINDER, default=[])
     options = parser.parse_args()
@@ -248,8 +238,8 @@ def main():
         server(log, *options.serve, preset=PRESET) as (url, process),
     ):
         clients, sizes = asyncio.run(soak(url, process.pid, options))
-    times = [x for second in clients.seconds for x in second.times]
-    wrong = [x for second in clients.seconds for x in second.wrong]
+    times = [x for second, _ in clients.seconds for x in second]
+    wrong = [x for _, second in clients.seconds for x in second]
     p50, p99 = np.percentile(times, (50, 99))
     print(
         f"{len(times)} honest answers in {options.seconds:.0f} s: slowest "

@@ -13,9 +13,7 @@ from easy_world import pairs
 from easy_world import pictures
 from easy_world.scenes import ATTRIBUTES
 from easy_world.scenes import load_scenes
-from easy_world.training.tiny_training import SIDE
-from easy_world.training.tiny_training import build_backbone
-from easy_world.training.tiny_training import learn_vocabulary
+from easy_world.training import tiny_training
 from easy_world.training.vocabulary import with_more_words
 from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
 from keras_bridgetower.metrics.retrieval import retrieval_recall
@@ -181,14 +179,14 @@ def _pretraining(folder):
         *entailment.entailment(scenes).hypotheses,
         *pairs.pairs(scenes).sentences,
     ]
-    vocabulary, merges = learn_vocabulary(texts)
+    vocabulary, merges = tiny_training.learn_vocabulary(texts)
     preprocessor = kbt.BridgeTowerPretrainingPreprocessor(
         kbt.BridgeTowerTokenizer(vocabulary, merges, SEQUENCE_LENGTH),
-        kbt.BridgeTowerImageConverter(SIDE),
+        kbt.BridgeTowerImageConverter(tiny_training.SIDE),
         rate=0.3,
     )
     return kbt.BridgeTowerPretraining(
-        build_backbone(
+        tiny_training.build_backbone(
             len(vocabulary), image_layers=4, text_layers=2, layers=2
         ),
         preprocessor,
@@ -230,7 +228,7 @@ CHANCE = {"IR@1": 0.22, "IR@5": 1.09, "IR@10": 2.18} | {
     "TR@1": 0.22,
     "TR@5": 1.09,
     "TR@10": 2.16,
-    "RSUM": captions.RETRIEVAL_LADDER[()],
+    "RSUM": captions.BLIND_RSUM,
 }
 # The score of hypotheses, its blind value, and its description.
 JUDGED = (

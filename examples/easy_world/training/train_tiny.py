@@ -20,13 +20,7 @@ import tensorflow as tf
 
 import keras_bridgetower as kbt
 from easy_world import pictures
-from easy_world.training.tiny_training import SIDE
-from easy_world.training.tiny_training import build_backbone
-from easy_world.training.tiny_training import compile_for
-from easy_world.training.tiny_training import fit_image_tower
-from easy_world.training.tiny_training import learn_vocabulary
-from easy_world.training.tiny_training import page
-from easy_world.training.tiny_training import save
+from easy_world.training import tiny_training
 
 NAME = "bridgetower_tiny_easy_vqa"
 
@@ -61,20 +55,22 @@ def main():
         "blind_test_scores": pictures.BLIND_TEST_SCORES,
         "note": "",
     }
-    text = page(__file__, NAME, vqa, record, settings=json.dumps(values))
-    save(vqa, settings.output, record, text)
+    text = tiny_training.page(
+        __file__, NAME, vqa, record, settings=json.dumps(values)
+    )
+    tiny_training.save(vqa, settings.output, record, text)
     print(json.dumps(record, indent=2))
 
 
 def build(questions):
     """Return an untrained small model with its own vocabulary."""
-    vocabulary, merges = learn_vocabulary(questions)
-    backbone = build_backbone(
+    vocabulary, merges = tiny_training.learn_vocabulary(questions)
+    backbone = tiny_training.build_backbone(
         len(vocabulary), image_layers=4, text_layers=3, layers=3
     )
     preprocessor = kbt.BridgeTowerVQAPreprocessor(
         kbt.BridgeTowerTokenizer(vocabulary, merges, sequence_length=16),
-        kbt.BridgeTowerImageConverter(SIDE, mode="squash"),
+        kbt.BridgeTowerImageConverter(tiny_training.SIDE, mode="squash"),
         answers=pictures.answer_list(),
     )
     return kbt.BridgeTowerVQA(backbone, preprocessor)
@@ -95,7 +91,7 @@ def train_image_tower(vqa, images, boxes, shown, settings):
         return shifted, {n: tf.gather(ids, rows) for n, ids in labels.items()}
 
     data = rows_dataset(len(images), settings.tower_batch_size, settings.seed)
-    return fit_image_tower(
+    return tiny_training.fit_image_tower(
         vqa,
         {name: len(known) for name, known in words.items()},
         data.map(batch, num_parallel_calls=2),
@@ -120,7 +116,9 @@ def train_vqa(vqa, train, validation, boxes, settings):
         return x, tf.gather(answers, rows)
 
     data = rows_dataset(len(questions), settings.batch_size, settings.seed)
-    compile_for(vqa, settings.epochs * len(data), settings.learning_rate)
+    tiny_training.compile_for(
+        vqa, settings.epochs * len(data), settings.learning_rate
+    )
     with tempfile.TemporaryDirectory() as folder:
         best = pathlib.Path(folder) / "best.weights.h5"
         keep_best = keras.callbacks.ModelCheckpoint(

@@ -21,13 +21,9 @@ import warnings
 import keras
 
 from easy_world.scenes import load_scenes
+from easy_world.training import tiny_training
 from easy_world.training.tiny_family import STAGES
 from easy_world.training.tiny_family import START
-from easy_world.training.tiny_training import compile_for
-from easy_world.training.tiny_training import page
-from easy_world.training.tiny_training import save
-from easy_world.training.tiny_training import stream
-from easy_world.training.tiny_training import train_image_tower
 
 PREFIX = "bridgetower_tiny_easy_"
 
@@ -54,7 +50,7 @@ def train(name, settings):
     record = {"backend": keras.config.backend(), "seed": settings.seed}
     if name == START:
         task = stage.build(None)
-        record["image_tower_accuracy"] = train_image_tower(
+        record["image_tower_accuracy"] = tiny_training.train_image_tower(
             task, scenes["train"], settings.tower_epochs, settings
         )
     else:
@@ -63,11 +59,11 @@ def train(name, settings):
             warnings.simplefilter("ignore", UserWarning)
             task = stage.build(settings.folder / f"{PREFIX}{stage.start}")
     epochs = max(1, round(stage.epochs * settings.epochs))
-    data, steps = stream(
+    data, steps = tiny_training.stream(
         scenes["train"], stage.rows, epochs, stage.batch_size, settings.seed + 1
     )
     learning_rate = settings.learning_rate * stage.learning_rate
-    compile_for(task, epochs * steps, learning_rate)
+    tiny_training.compile_for(task, epochs * steps, learning_rate)
     print(f"{name}: {task.count_params():,} parameters, {epochs} x {steps}")
     history = task.fit(
         data, epochs=epochs, steps_per_epoch=steps, verbose=2
@@ -87,7 +83,7 @@ def train(name, settings):
     }
     # What rested may be trained by others.
     task.trainable = True
-    text = page(
+    text = tiny_training.page(
         *(__file__, f"{PREFIX}{name}", task, record),
         task=type(task).__name__,
         measure=stage.measure,
@@ -96,7 +92,7 @@ def train(name, settings):
     )
     # Some stages have no texts of their own.
     text = text.replace("\n\n\n", "\n")
-    save(task, settings.folder / f"{PREFIX}{name}", record, text)
+    tiny_training.save(task, settings.folder / f"{PREFIX}{name}", record, text)
     shown = {k: v for k, v in record.items() if k != "training"}
     print(json.dumps(shown, indent=2))
 

@@ -8,16 +8,13 @@ from keras import ops
 import keras_bridgetower as kbt
 from emoji_world import questions
 from emoji_world import texts
+from emoji_world.training import model
 from emoji_world.training.drawings import TrainingDrawings
 from emoji_world.training.kept_states import ALIKE
 from emoji_world.training.kept_states import CAPTIONS
 from emoji_world.training.kept_states import VARIED
 from emoji_world.training.kept_states import KeptStates
 from emoji_world.training.kept_states import WrongCaptions
-from emoji_world.training.model import SPACE
-from emoji_world.training.model import Batches
-from emoji_world.training.model import Together
-from emoji_world.training.model import train
 from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.objectives import losses
 
@@ -32,7 +29,7 @@ def new_tasks(reader, eyes):
     pairs = kbt.BridgeTowerPretraining(
         backbone,
         kbt.BridgeTowerPretrainingPreprocessor(*given),
-        projection_dim=SPACE,
+        projection_dim=model.SPACE,
         ways="three_way",
     )
     vqa = kbt.BridgeTowerVQA(
@@ -47,7 +44,7 @@ def new_tasks(reader, eyes):
     fusion = backbone.fusion
     fusion.type_embedding.assign(eyes.backbone.fusion.type_embedding)
     _enter_where_the_picture_is(fusion, pairs.heads["itc"])
-    return Together(vqa, pairs)
+    return model.Together(vqa, pairs)
 
 
 def with_both_spellings(folder, said):
@@ -66,7 +63,7 @@ def with_both_spellings(folder, said):
         ),
     )
     vqa.heads["vqa"].set_weights(taught.heads["vqa"].get_weights())
-    return Together(vqa, pairs)
+    return model.Together(vqa, pairs)
 
 
 def _enter_where_the_picture_is(fusion, head):
@@ -90,7 +87,7 @@ def learn(both, run, epochs, learning_rate, folder, easy_epochs=0):
     drawings = TrainingDrawings(run)
     states = KeptStates(pairs, drawings, np.random.default_rng(run.seed))
     data = batches(states, drawings, _vectors(pairs, states), easy_epochs)
-    return train(Fusion(pairs, vqa), data, epochs, learning_rate, folder)
+    return model.train(Fusion(pairs, vqa), data, epochs, learning_rate, folder)
 
 
 class Fusion(keras.Model):
@@ -222,7 +219,7 @@ def batches(states, drawings, vectors, easy_epochs):
         }
         return x, y
 
-    data = Batches(make, len(drawings.rows), BATCH, run.seed)
+    data = model.Batches(make, len(drawings.rows), BATCH, run.seed)
     return data
 
 

@@ -15,9 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from emoji_world.training.model import SPACE
-from emoji_world.training.model import Batches
-from emoji_world.training.model import train
+from emoji_world.training import model
 from keras_bridgetower.models.heads import contrastive_features
 
 ENGLISH_BATCH, MASKS = 256, 3
@@ -32,7 +30,7 @@ def know_words(task, space):
     (table,) = (
         variable
         for variable in task.backbone.text_tower.weights
-        if tuple(variable.shape) == (size, SPACE)
+        if tuple(variable.shape) == (size, model.SPACE)
     )
     table.assign(0.7 * space.of(words))
 
@@ -59,14 +57,14 @@ def learn_english(task, texts, vectors, epochs, folder, seed):
     )
     encoded = tokenizer(texts)
     lengths = (encoded != tokenizer.pad_token_id).sum(-1)
-    data = Batches(
+    data = model.Batches(
         _masked_batches(tokenizer, encoded, lengths, vectors),
         len(texts),
         ENGLISH_BATCH,
         seed,
         _rows_of_like_length(lengths),
     )
-    return train(
+    return model.train(
         *(student, data, epochs, 2e-3, folder),
         loss={"vector": like_the_teacher, "tokens": _named_tokens},
         loss_weights={"vector": 1.0, "tokens": 0.1},
@@ -156,15 +154,15 @@ def learn_captions(task, run, space, places, same, epochs, folder):
         said = [run.caption(numbers[row], rng) for row in rows]
         sentences, vectors, shares = reminders.draw(SENTENCES, rng)
         ids = tokenizer([*said, *sentences])
-        wanted = np.zeros((len(ids), SPACE + len(places)), "float32")
-        wanted[len(said) :, :SPACE] = vectors
-        wanted[: len(said), SPACE:] = same[rows]
-        wanted[len(said) :, SPACE:] = shares @ same
+        wanted = np.zeros((len(ids), model.SPACE + len(places)), "float32")
+        wanted[len(said) :, : model.SPACE] = vectors
+        wanted[: len(said), model.SPACE :] = same[rows]
+        wanted[len(said) :, model.SPACE :] = shares @ same
         mask = (ids != tokenizer.pad_token_id).astype("int32")
         return {"token_ids": ids, "padding_mask": mask}, wanted
 
-    data = Batches(batch, len(numbers), CAPTIONS, run.seed)
-    return train(reader, data, epochs, 1e-3, folder, loss=find_it(places))
+    data = model.Batches(batch, len(numbers), CAPTIONS, run.seed)
+    return model.train(reader, data, epochs, 1e-3, folder, loss=find_it(places))
 
 
 class Reminders:
@@ -193,7 +191,7 @@ def find_it(places):
     """Return a loss of texts: find the right places, and stay near."""
 
     def loss(true, given):
-        stay, wanted = true[:, :SPACE], true[:, SPACE:]
+        stay, wanted = true[:, : model.SPACE], true[:, model.SPACE :]
         found = ops.log_softmax(SCALE * ops.matmul(given, places.T))
         moved = ops.sum(stay * stay, -1) - ops.sum(stay * given, -1)
         return ENGLISH * moved - ops.sum(wanted * found, -1)
@@ -221,9 +219,9 @@ def learn_places(task, drawings, space, read, epochs, learning_rate, folder):
         return shown, {"place": wanted, "name": wanted}
 
     run = drawings.run
-    data = Batches(batch, len(drawings.rows), DRAWINGS_BATCH, run.seed)
+    data = model.Batches(batch, len(drawings.rows), DRAWINGS_BATCH, run.seed)
     losses = find_its_place(places, same), find_its_name(same)
-    return train(
+    return model.train(
         *(_looker(task, len(numbers)), data, epochs, learning_rate, folder),
         loss=dict(zip(("place", "name"), losses, strict=True)),
         loss_weights={"place": 1.0, "name": 0.5},

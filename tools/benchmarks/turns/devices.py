@@ -1,27 +1,15 @@
 """Devices and memory of a contender's process."""
 
-import contextlib
 import os
 import pathlib
 import threading
-import time
-
-FLASH_ATTENTION = {None: "where it can", True: "on", False: "off"}
 
 
-def run_on(contender):
-    """Return the device, and for this package if it uses flash attention."""
-    if contender.library == "keras_bridgetower":
-        import keras
-
-        flash = keras.config.is_flash_attention_enabled()
-        return {
-            "device": _DEVICES[contender.backend](),
-            "flash attention": FLASH_ATTENTION[flash],
-        }
-    if contender.library == "transformers":
-        return {"device": _torch()}
-    return {"device": "cpu"}
+def device_of(contender):
+    """Return the device of a contender: "cpu" or that of its backend."""
+    if contender.library in ("keras_bridgetower", "transformers"):
+        return _DEVICES[contender.backend]()
+    return "cpu"
 
 
 def gpu_peak_bytes(backend):
@@ -73,29 +61,23 @@ class Peak(threading.Thread):
 
     def __init__(self, before):
         super().__init__(daemon=True)
-        self.before = before
-        self.largest = resident_bytes()
+        self.before, self.largest = before, resident_bytes()
         self.done = threading.Event()
 
     def run(self):
-        while not self.done.is_set():
+        while not self.done.wait(0.005):
             self.largest = max(self.largest, resident_bytes())
-            time.sleep(0.005)
 
     @property
     def bytes(self):
         """The largest sample so far, without `before`."""
         return self.largest - self.before
 
+    def __enter__(self):
+        self.start()
+        return self
 
-@contextlib.contextmanager
-def peak_above(before):
-    """Watch the memory while the body runs, and yield the `Peak`."""
-    peak = Peak(before)
-    peak.start()
-    try:
-        yield peak
-    finally:
-        peak.done.set()
-        peak.join()
-        peak.largest = max(peak.largest, resident_bytes())
+    def __exit__(self, *error):
+        self.done.set()
+        self.join()
+        self.largest = max(self.largest, resident_bytes())

@@ -35,7 +35,7 @@ def _keras_forward(saved, contender):
     task = kbt.BridgeTowerRetrieval.from_preset(
         str(saved.path("checkpoint")), preprocessor=None, dtype=contender.dtype
     )
-    task.compile(jit_compile=contender.compiled)
+    task.compile()
 
     def prepare(batch, tokens):
         x = features(batch, task.input["images"].shape[1], tokens)
@@ -50,7 +50,7 @@ def _matching_peer(saved, contender):
     from turns.peers import Peer
 
     cls = transformers.BridgeTowerForImageAndTextRetrieval
-    return Peer(saved, contender, cls)
+    return Peer.of(saved, contender, cls)
 
 
 def _peer_forward(saved, contender):
@@ -58,7 +58,7 @@ def _peer_forward(saved, contender):
 
     peer = _matching_peer(saved, contender)
     model = peer.model
-    if contender.compiled is True:
+    if contender.compiled:
         model = torch.compile(model)
 
     def prepare(batch, tokens):
@@ -91,11 +91,11 @@ def _exported_forward(saved, contender):
     return prepare
 
 
-def ranking(saved, contender, cached=True):
-    """Match one text with pictures, as a search does.
+def ranking(saved, contender):
+    """Match one text with pictures that have been encoded, as a search does.
 
     This package encodes the text and fuses all pairs; transformers runs each
-    pair whole, all in one batch. If `cached`, pictures are encoded before.
+    pair whole, all in one batch.
     """
     if contender.library == "transformers":
         return _peer_ranking(saved, contender)
@@ -114,15 +114,12 @@ def ranking(saved, contender, cached=True):
         images, text = _pictures_and_text(batch, side, tokens)
         rows = np.arange(batch, dtype="int32")
 
-        def encoded():
-            return parts.image({"images": images})["states"]
-
-        kept = encoded()
+        kept = parts.image({"images": images})["states"]
 
         def turn():
             logits = parts.pairs(
                 {
-                    "image": kept if cached else encoded(),
+                    "image": kept,
                     "text": parts.text(text)["states"],
                     "padding_mask": text["padding_mask"],
                     "image_rows": rows,
@@ -200,7 +197,7 @@ def _peer_answer(saved, contender):
     from turns.peers import Peer
     from turns.peers import QuestionAnswering
 
-    peer = Peer(saved, contender, transformers.BridgeTowerModel)
+    peer = Peer.of(saved, contender, transformers.BridgeTowerModel)
     model = QuestionAnswering(saved, peer).eval()
     processor = transformers.BridgeTowerProcessor.from_pretrained(
         saved.path("checkpoint")

@@ -8,12 +8,16 @@ from turns.samples import load_weights
 class Peer:
     """A model of transformers."""
 
-    def __init__(self, saved, contender, cls):
+    def __init__(self, folder, dtype, cls):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.dtype = getattr(torch, contender.dtype)
-        model = cls.from_pretrained(saved.path("checkpoint"), dtype=self.dtype)
+        self.dtype = getattr(torch, dtype)
+        model = cls.from_pretrained(folder, dtype=self.dtype)
         self.side = model.config.vision_config.image_size
         self.model = model.eval().to(self.device)
+
+    @classmethod
+    def of(cls, saved, contender, model):
+        return cls(saved.path("checkpoint"), contender.dtype, model)
 
     def integers(self, values):
         """Return a tensor of int64."""

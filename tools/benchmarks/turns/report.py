@@ -8,8 +8,6 @@ import platform
 import shutil
 import subprocess
 
-# Processor units for bfloat16 and int8.
-UNITS = ("avx512_bf16", "amx_bf16", "avx512_vnni", "amx_int8")
 PACKAGES = (
     *("keras-bridgetower", "keras", "keras-hub", "transformers", "torch"),
     *("jax", "tensorflow", "onnxruntime", "openvino", "numpy"),
@@ -27,12 +25,6 @@ COLUMNS = {
     "distance": ("distance", "{:.0e}"),
     "device": ("device", "{}"),
 }
-# By the first word of a name; the colors differ in black and white too.
-COLORS = {
-    "transformers": "#e69f00",
-    **dict.fromkeys(("onnxruntime", "openvino"), "#009e73"),
-}
-OURS = "#0072b2"
 
 
 def gpu():
@@ -52,17 +44,13 @@ def gpu():
 
 
 def processor():
-    """Return the processor, its cores and its units, in one line."""
+    """Return the processor and its cores, in one line."""
     info = pathlib.Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [x.partition(": ")[2] for x in lines if x.startswith("model name")]
-    flags = next((x.split() for x in lines if x.startswith("flags")), [])
-    units = [name for name in UNITS if name in flags]
-    units = ", ".join(units) or "no units for bfloat16"
     name = models[0] if models else platform.processor()
-    threads = os.environ.get("OMP_NUM_THREADS")
-    limit = f", OMP_NUM_THREADS={threads}" if threads else ""
-    return f"{name}, {os.cpu_count()} cores, {units}{limit}"
+    threads = os.environ.get("OMP_NUM_THREADS", "unset")
+    return f"{name}, {os.cpu_count()} cores, OMP_NUM_THREADS={threads}"
 
 
 def versions():
@@ -108,9 +96,6 @@ def markdown(rows, work):
     beside = ", ".join(sorted({row["beside"] for row in rows}))
     shared = [SIZES[key].format(value) for key, value in shared.items()]
     note = ", ".join(["Compared with " + beside, *shared])
-    flash = {row["flash attention"] for row in rows if "flash attention" in row}
-    if flash:
-        note += f". Flash attention of Keras: {', '.join(sorted(flash))}"
     return "\n".join([*lines, "", f"{note}."])
 
 
@@ -143,8 +128,7 @@ def draw(path, rows):
         [row["ratio"] - row["low"] for row in rows],
         [row["high"] - row["ratio"] for row in rows],
     ]
-    colors = [COLORS.get(row["name"].split()[0], OURS) for row in rows]
-    axes.barh(places, ratios, xerr=spread, color=colors, ecolor="#333333")
+    axes.barh(places, ratios, xerr=spread, color="#0072b2", ecolor="#333333")
     varied, _ = _varied_and_shared(rows)
     labels = [
         ", ".join([row["name"], *(SIZES[k].format(row[k]) for k in varied)])

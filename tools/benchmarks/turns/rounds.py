@@ -1,23 +1,23 @@
 """Let a contender and its reference take turns in processes of their own."""
 
-import dataclasses
+import concurrent.futures
 import json
+import multiprocessing
 import os
 import pathlib
-import re
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 
+from turns import process
 from turns import starts
 
 BENCHMARKS = pathlib.Path(__file__).parents[1]
 # The tests build the models that are compared.
 TESTS = BENCHMARKS.parents[1] / "tests"
-_ERROR = re.compile(r"[\w.]+(Error|Exception|Interrupt)\b")
+KILLED = "it was killed, as the system does where memory is short"
 # Keys of a turn besides its further measurements.
 _KNOWN = ("seconds", "first", "outputs")
 
@@ -40,50 +40,56 @@ def environment(backend, home):
     }
 
 
+class Process:
+    """A process of its own for calls of functions."""
+
+    def __init__(self, backend, home):
+        self._environment = environment(backend, home)
+        self._pool = concurrent.futures.ProcessPoolExecutor(
+            1, multiprocessing.get_context("spawn")
+        )
+
+    def call(self, function, *given):
+        """Return what a function returns there."""
+        before = dict(os.environ)
+        # A process inherits the environment when it starts.
+        os.environ.update(self._environment)
+        try:
+            return self._pool.submit(function, *given).result()
+        except concurrent.futures.process.BrokenProcessPool:
+            raise ContenderFailed(KILLED) from None
+        except Exception as error:
+            self.close()
+            raise ContenderFailed(f"{type(error).__name__}: {error}") from error
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+    def close(self):
+        self._pool.shutdown()
+
+
 class Resident:
     """A process that loads the model once and then takes many turns."""
 
     def __init__(self, work, contender, saved):
-        self.log = tempfile.TemporaryFile("w+")
-        fields = json.dumps(dataclasses.asdict(contender))
-        program = [sys.executable, "-m", "turns.process", work.function]
-        self.process = subprocess.Popen(
-            [*program, str(saved.folder), fields],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            env=environment(contender.backend, saved.home),
-            text=True,
-        )
-        # Seconds of loading, device, flash attention.
-        self.about = self._answer()
+        self._process = Process(contender.backend, saved.home)
+        self.about = self._process.call(process.load, work, saved, contender)
         self._first = {}
 
-    def first(self, turn):
+    def first(self, **turn):
         """Compile and run once; return `first` seconds and `outputs`."""
         key = tuple(turn.values())
         if key not in self._first:
-            self._first[key] = self.ask(turn)
+            self._first[key] = self.ask(**turn)
         return self._first[key]
 
-    def ask(self, turn):
+    def ask(self, **turn):
         """Take one turn; return its `seconds` and further measurements."""
-        try:
-            self.process.stdin.write(json.dumps(turn) + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # The reason is in its log.
-        return self._answer()
+        return self._process.call(process.take, *turn.values())
 
     def close(self):
-        self.process.communicate()
-        self.log.close()
-
-    def _answer(self):
-        line = self.process.stdout.readline()
-        if not line:
-            raise ContenderFailed(_end_of(self.log, self.process.wait()))
-        return json.loads(line)
+        self._process.close()
 
 
 class Fresh:
@@ -99,11 +105,7 @@ class Fresh:
         self.command = command(saved, contender, **contender.settings)
         self.environment = environment(contender.backend, saved.home)
 
-    def first(self, turn):
-        """Take a turn that does not count: it brings files into memory."""
-        return self.ask(turn)
-
-    def ask(self, turn):
+    def ask(self, **turn):
         """Take one turn; return its `seconds` and further measurements."""
         last, seconds = "", 0.0
         with tempfile.TemporaryFile("w+") as log:
@@ -117,27 +119,18 @@ class Fresh:
             ) as process:
                 for line in process.stdout:
                     last, seconds = line, time.perf_counter() - started
+            if process.returncode == -signal.SIGKILL:
+                raise ContenderFailed(KILLED)
             if process.returncode:
-                raise ContenderFailed(_end_of(log, process.returncode))
+                log.seek(0)
+                raise ContenderFailed(log.read().strip().rpartition("\n")[2])
         return {"seconds": seconds, **json.loads(last)}
+
+    # A turn that does not count: it brings files into memory.
+    first = ask
 
     def close(self):
         """Nothing is open between turns."""
-
-
-def _end_of(log, code):
-    """Return the error at the end of a log, or the signal of the process."""
-    if code == -signal.SIGKILL:
-        return "it was killed, as the system does where memory is short"
-    log.seek(0)
-    return error_in(log.read())
-
-
-def error_in(text):
-    """Return the last line of a log that names an error, else its last line."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if _ERROR.match(line)]
-    return (errors or lines or ["it ended without a word"])[-1]
 
 
 class Saved:
@@ -158,12 +151,6 @@ class Saved:
         self.picture = self.path("checkpoint") / "picture.jpg"
         self.answers = self.path("checkpoint") / "answers.npz"
 
-    @classmethod
-    def of(cls, folder):
-        """Return the files of a folder that was written before."""
-        size, side = folder.name.rsplit("-", 1)
-        return cls(folder.parent, size, None if side == "own" else int(side))
-
     def pixels(self):
         """Return the side of the pictures, from the checkpoint."""
         config = self.path("checkpoint") / "config.json"
@@ -179,15 +166,15 @@ class Saved:
             return
         if name != "checkpoint":
             self.need("checkpoint")
-        process = subprocess.run(
-            [sys.executable, "-m", "turns.save", name, str(self.folder)],
-            env=environment("torch", self.home),
-            capture_output=True,
-            text=True,
-        )
-        if process.returncode:
-            error = error_in(process.stderr)
-            raise ContenderFailed(f"{name} was not written: {error}")
+        writer = Process("torch", self.home)
+        writer.call(_write, name, self)
+        writer.close()
+
+
+def _write(name, saved):
+    from turns import save
+
+    save.write(name, saved)
 
 
 class Rounds:
@@ -213,8 +200,7 @@ class Rounds:
 
         It has the `summary`, `name`, `beside`, `batch`, `distance` of the
         outputs, and medians of further measurements of both. A `Resident`
-        adds `first` and `loading` seconds, `device`, and for this package
-        `flash attention`.
+        adds `first` and `loading` seconds, and `device`.
         """
         beside = self._beside(contender.beside)
         runner = self._opened(contender)
@@ -236,12 +222,13 @@ class Rounds:
             runner.close()
 
     def _compared(self, runner, beside, turn):
-        first, expected = runner.first(turn), beside.first(turn)
+        first, expected = runner.first(**turn), beside.first(**turn)
         row = {"first": first["first"]} if "first" in first else {}
         if "outputs" in first and "outputs" in expected:
             row["distance"] = distance(first["outputs"], expected["outputs"])
         turns = [
-            (runner.ask(turn), beside.ask(turn)) for _ in range(self.repeats)
+            (runner.ask(**turn), beside.ask(**turn))
+            for _ in range(self.repeats)
         ]
         row |= summary([(a["seconds"], b["seconds"]) for a, b in turns])
         if self.work.per_row:

@@ -1,13 +1,7 @@
-"""Write a random model, in a process of its own.
-
-`python -m turns.save NAME FOLDER` writes one of `WRITERS`. The name of the
-folder has size and side, see `Saved`.
-"""
+"""Write a random model."""
 
 import functools
-import pathlib
 import shutil
-import sys
 
 import numpy as np
 import peer
@@ -17,7 +11,6 @@ from transformers.utils import is_torchvision_available
 
 import keras_bridgetower as kbt
 from turns import samples
-from turns.rounds import Saved
 
 SIZES = {"base": peer.BASE, "large": peer.LARGE, "small": peer.SMALL}
 # Rows for the ranges of int8: the weights are random, and only speed counts.
@@ -83,19 +76,14 @@ WRITERS = {
 }
 
 
-def main():
-    name, folder = sys.argv[1], pathlib.Path(sys.argv[2])
-    saved = Saved.of(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+def write(name, saved):
+    """Write one of `WRITERS`."""
+    saved.folder.mkdir(parents=True, exist_ok=True)
     # An earlier process may have left it half written.
-    unfinished = folder / f"{name}.unfinished"
+    unfinished = saved.path(f"{name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     WRITERS[name](unfinished, saved)
-    unfinished.rename(folder / name)
+    unfinished.rename(saved.path(name))
     if name == "checkpoint":
         # Convert it once: the works do not time that.
-        kbt.BridgeTowerRetrieval.from_preset(str(folder / name))
-
-
-if __name__ == "__main__":
-    main()
+        kbt.BridgeTowerRetrieval.from_preset(str(saved.path(name)))

@@ -72,12 +72,12 @@ def measure(open_model, weights):
     the pictures; `weights` the path of the weights. Gigabytes are the peak
     above the memory before; `loaded` is the peak before the first output.
     """
-    from turns.devices import peak_above
+    from turns.devices import Peak
     from turns.devices import resident_bytes
     from turns.samples import features
 
     started, processor = time.perf_counter(), time.process_time()
-    with peak_above(resident_bytes()) as peak:
+    with Peak(resident_bytes()) as peak:
         run, side = open_model()
         # Before the first output, which also compiles.
         loaded = peak.bytes
@@ -93,38 +93,18 @@ def measure(open_model, weights):
 
 
 def measure_ours(folder):
-    """Measure this package; compare its reading with that of a plain file."""
+    """Measure this package."""
     import keras_bridgetower as kbt
     from keras_bridgetower.presets import registry
-
-    spent = []
-
-    def timed(function):
-        def call(*args, **kwargs):
-            started = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                spent.append(time.perf_counter() - started)
-
-        return call
-
-    # All that is neither graph building nor compilation.
-    registry.open_preset = timed(registry.open_preset)
-    registry.load_backbone = timed(registry.load_backbone)
 
     def open_model():
         backbone = kbt.BridgeTowerBackbone.from_preset(folder)
         return backbone.predict_on_batch, backbone.input["images"].shape[1]
 
-    def weights():
-        return pathlib.Path(registry.resolve(folder)) / "model.weights.h5"
-
-    numbers = measure(open_model, weights)
-    started = time.perf_counter()
-    weights().read_bytes()
-    plain = time.perf_counter() - started
-    return numbers | {"weights / plain read": sum(spent[:2]) / plain}
+    return measure(
+        open_model,
+        lambda: pathlib.Path(registry.resolve(folder)) / "model.weights.h5",
+    )
 
 
 def measure_transformers(folder):
@@ -132,22 +112,16 @@ def measure_transformers(folder):
     import torch
     from transformers import BridgeTowerModel
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    from turns.peers import Peer
 
     def open_model():
-        model = BridgeTowerModel.from_pretrained(folder).eval().to(device)
+        peer = Peer(folder, "float32", BridgeTowerModel)
 
         @torch.inference_mode()
         def run(features):
-            images = features["images"].transpose(0, 3, 1, 2)
-            x = {
-                "pixel_values": torch.tensor(images),
-                "input_ids": torch.tensor(features["token_ids"]).long(),
-                "attention_mask": torch.tensor(features["padding_mask"]).long(),
-            }
-            model(**{k: v.to(device) for k, v in x.items()})[0].cpu()
+            peer.model(**peer.arguments(features))[0].cpu()
 
-        return run, model.config.vision_config.image_size
+        return run, peer.side
 
     file = pathlib.Path(folder) / "model.safetensors"
     return measure(open_model, lambda: file)

@@ -7,8 +7,8 @@ the loss is read.
 
 import numpy as np
 
+from turns.devices import Peak
 from turns.devices import gpu_peak_bytes
-from turns.devices import peak_above
 from turns.devices import resident_bytes
 from turns.samples import ANSWERS
 from turns.samples import features
@@ -19,55 +19,18 @@ MASK_ID = 4
 OBJECTIVES = ("mlm", "itm")
 
 
-def pretraining(saved, contender, attention_dropout=None, passes=1):
-    """Take a step of masked language and matching.
-
-    Two passes encode the pictures once for each objective, as the authors do.
-    """
+def pretraining(saved, contender):
+    """Take a step of masked language and matching."""
     if contender.library == "transformers":
         return _peer_pretraining(saved, contender)
     import keras_bridgetower as kbt
     from keras_bridgetower.training import AdamW
 
-    values = {}
-    if attention_dropout is not None:
-        values["attention_dropout"] = attention_dropout
-    backbone = _backbone(saved, contender, **values)
-    cls = kbt.BridgeTowerPretraining if passes == 1 else _two_passes()
+    task = kbt.BridgeTowerPretraining(
+        _backbone(saved, contender), objectives=OBJECTIVES
+    )
     # It decays all weights, as PyTorch's does.
-    optimizer = AdamW(RATE, decay=())
-    return _keras_steps(cls(backbone, objectives=OBJECTIVES), optimizer)
-
-
-def _two_passes():
-    """Return pre-training with a forward pass for each objective.
-
-    The authors run it so: matching encodes its pictures again, although masked
-    language has encoded them.
-    """
-    from keras import ops
-
-    import keras_bridgetower as kbt
-
-    class TwoPasses(kbt.BridgeTowerPretraining):
-        def outputs_of(self, inputs):
-            own = ops.reshape(inputs["match"], (-1, 1, 1, 1)) == 1
-            images = inputs["images"]
-            paired = ops.where(own, images, ops.roll(images, -1, axis=0))
-            masked = self.backbone.fuse(
-                {**inputs, "token_ids": inputs["masked_token_ids"]}, ("text",)
-            )
-            positions = ops.expand_dims(inputs["mask_positions"], -1)
-            states = ops.take_along_axis(masked["text"], positions, axis=1)
-            pooled = self.backbone.fuse(
-                {**inputs, "images": paired}, ("pooled",)
-            )
-            return {
-                "mlm": self.heads["mlm"](states),
-                "itm": self.heads["itm"](pooled["pooled"]),
-            }
-
-    return TwoPasses
+    return _keras_steps(task, AdamW(RATE, decay=()))
 
 
 def memory(saved, contender, recomputed=False):
@@ -92,7 +55,7 @@ def memory(saved, contender, recomputed=False):
         step = prepare(batch, tokens)
 
         def turn():
-            with peak_above(before) as peak:
+            with Peak(before) as peak:
                 peaks[:] = [peak]
                 return step()
 
@@ -106,16 +69,16 @@ def memory(saved, contender, recomputed=False):
     return prepare_measured
 
 
-def _backbone(saved, contender, **values):
+def _backbone(saved, contender):
     import keras_bridgetower as kbt
 
     return kbt.BridgeTowerBackbone.from_preset(
-        str(saved.path("checkpoint")), dtype=contender.dtype, **values
+        str(saved.path("checkpoint")), dtype=contender.dtype
     )
 
 
 def _keras_steps(task, optimizer):
-    task.compile(optimizer, jit_compile="auto")
+    task.compile(optimizer)
 
     def prepare(batch, tokens):
         side = task.input["images"].shape[1]
@@ -167,7 +130,7 @@ def _peer_pretraining(saved, contender):
     from turns.peers import Peer
 
     peer, filler = (
-        Peer(saved, contender, cls)
+        Peer.of(saved, contender, cls)
         for cls in (
             transformers.BridgeTowerForImageAndTextRetrieval,
             transformers.BridgeTowerForMaskedLM,
@@ -224,7 +187,7 @@ def vqa(saved, contender):
     from turns.inference import vqa_task
 
     task = vqa_task(saved, dtype=contender.dtype, preprocessor=None)
-    task.compile(AdamW(RATE, decay=()), jit_compile=contender.compiled)
+    task.compile(AdamW(RATE, decay=()))
 
     def prepare(batch, tokens):
         x = features(batch, task.input["images"].shape[1], tokens)
@@ -240,7 +203,7 @@ def _peer_vqa(saved, contender):
     from turns.peers import Peer
     from turns.peers import QuestionAnswering
 
-    peer = Peer(saved, contender, transformers.BridgeTowerModel)
+    peer = Peer.of(saved, contender, transformers.BridgeTowerModel)
     model = QuestionAnswering(saved, peer).train()
     optimizer = torch.optim.AdamW(model.parameters(), RATE)
     entropy = torch.nn.functional.binary_cross_entropy_with_logits
