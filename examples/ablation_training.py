@@ -50,7 +50,6 @@ def once(folder, name, train):
 
 
 def image_encoder(name, size, scenes, settings):
-    """Train an image encoder to name attributes of pictures."""
     variant = Variant("", {"num_layers": 1}, image=name)
     backbone = build(variant, size)
     preprocessor = types.SimpleNamespace(
@@ -64,7 +63,6 @@ def image_encoder(name, size, scenes, settings):
 
 
 def text_encoder(name, tokenizer, size, scenes, settings):
-    """Train a text encoder to fill in hidden tokens of questions."""
     questions = scenes.data.questions
     backbone = build(Variant("", {"num_layers": 1}, text=name), size)
     tower = backbone.text_tower
@@ -117,7 +115,6 @@ class Questions:
         self._splits = {}
 
     def _split(self, name):
-        """Return a split, its pictures and its texts as features."""
         if name not in self._splits:
             data = pictures.load(name)
             texts = self.tokenizer.encode(data.questions)
@@ -207,7 +204,6 @@ class Bench:
         )
 
     def backbone(self, variant, seed):
-        """Return a new backbone over its pre-trained encoders."""
         image, text = variant.image, variant.text
         given = self.size, self.scenes["train"], self.settings
 

@@ -71,8 +71,6 @@ def _clip(patch):
 
 
 def _vit(backbone, feedforward, share):
-    """Return a builder of a ViT or DeiT for a share of the usual side."""
-
     def build(size):
         # At base size 224 and 384 pixels; CLIP's have 288.
         side = round(size.side * share / 16) * 16
@@ -149,7 +147,6 @@ STUDIES = {
 
 
 def build(variant, size):
-    """Build the untrained backbone of a variant."""
     return kbt.BridgeTowerBackbone(
         IMAGE_ENCODERS[variant.image](size),
         TEXT_ENCODERS[variant.text](size),
@@ -181,7 +178,6 @@ def weights_of(layer):
 
 
 def _bridges(variant, size):
-    """Count the parameters that a definition adds to layers."""
     bare = _fusion(variant, size, bridge=None)
     return weights_of(_fusion(variant, size)) - weights_of(bare)
 

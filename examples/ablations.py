@@ -89,7 +89,6 @@ def main():
 
 
 def counted(name, part, variants, counts):
-    """Draw the paper's scores and the parameters."""
     figure = example.new_figure(9, 1 + 0.36 * len(variants))
     left, right = figure.subplots(1, 2, sharey=True)
     places = range(len(variants))
@@ -143,7 +142,6 @@ def train(settings, output, size, variants, parameters):
 
 
 def run(bench, variant, seed):
-    """Train and score one variant."""
     started = time.time()
     vqa, rsum = bench.vqa(variant, seed), bench.rsum(variant, seed)
     seconds = round(time.time() - started, 1)
@@ -151,7 +149,6 @@ def run(bench, variant, seed):
 
 
 def note_of(settings, results):
-    """Describe how the numbers of a table were measured."""
     first = [runs[0] for runs in results.values()]
     seconds = [run["seconds"] for run in first if "seconds" in run]
     values = ", ".join(f"{key} {getattr(settings, key)}" for key in KEYS[1:])
@@ -224,7 +221,6 @@ def mean_and_spread(values):
 
 
 def row_of(variant, parameters, runs, blind):
-    """Return one row of the table, as strings."""
     paper = variant.paper
     cells = (
         variant.name,
@@ -248,7 +244,6 @@ def markdown(rows):
 
 
 def machine():
-    """Describe the machine in one line."""
     return (
         f"{os.cpu_count()} CPU cores ({platform.machine()}), "
         f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}, "

@@ -77,7 +77,6 @@ def steps(task, batches):
 
 
 def loss_of(task, x, y, weights):
-    """Compute the loss that the task was compiled with."""
     y_pred = task(x, training=True)
     return task.compute_loss(x, y, y_pred, weights, training=True)
 

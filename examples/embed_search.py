@@ -49,22 +49,21 @@ def main():
             f"{100 * k / len(names):.1f} %"
         )
 
-    rows = []
-    for query in arguments.query or QUERIES:
+    cells = []
+    queries = arguments.query or QUERIES
+    for query in queries:
         cosine = index @ model.embed(texts=query)
-        best = np.argsort(-cosine)[:SHOWN]
-        hits = [
+        cells += [
             (
-                example.pixels(drawings[names[i]]),
-                f"{names[i]}\ncosine {cosine[i]:.2f}",
-                False,
+                [example.pixels(drawings[names[i]])],
+                f"{query}\n{names[i]} {cosine[i]:.2f}",
+                True,
             )
-            for i in best
+            for i in np.argsort(-cosine)[:SHOWN]
         ]
-        rows.append((query, hits))
-    figure = example.rows_of_hits(rows, "Nearest pictures")
-    caption = f"the first {SHOWN} hits of {len(rows)} texts"
-    example.save(figure, arguments.output, "hits.png", caption)
+    sheet = example.contact_sheet(cells, SHOWN, "Nearest, with their cosines")
+    caption = f"the first {SHOWN} hits of {len(queries)} texts"
+    example.save(sheet, arguments.output, "hits.png", caption)
 
     sentences = model.embed(texts=[f"a drawing of {c}" for c in CLASSES])
     right = [

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-GREEN, RED, GRAY = "#00704f", "#c04000", "#bbbbbb"
+RED = "#c04000"
 FIELDS = ("Title", "Author", "Date", "Description", "Accelerator")
 
 
@@ -46,13 +46,15 @@ def drawings():
 
 
 def pixels(path):
-    """Return a picture, uint8 `(H, W, 3)`."""
+    """Return a picture on white paper, uint8 `(H, W, 3)`."""
     with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+        drawn = image.convert("RGBA")
+    paper = Image.new("RGBA", drawn.size, "white")
+    paper.alpha_composite(drawn)
+    return np.asarray(paper.convert("RGB"))
 
 
 def timed(main):
-    """Run an example, and print how long it took."""
     started = time.time()
     main()
     seconds = time.time() - started
@@ -67,7 +69,6 @@ def new_figure(width, height):
 
 
 def save(figure, folder, name, caption):
-    """Write a figure into a folder, and print its path and caption."""
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / name, dpi=100)
     print(f"{folder / name}: {caption}")
@@ -96,7 +97,8 @@ def contact_sheet(cells, columns, title):
     ):
         places = part.subplots(1, across, squeeze=False)[0]
         for axes, picture in zip(places, pictures, strict=True):
-            _show(axes, picture)
+            axes.imshow(picture, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
         text += [" "] * (lines - len(text))
         color = "black" if right else RED
         part.supxlabel("\n".join(text), fontsize=11, color=color)
@@ -109,29 +111,3 @@ def _wrap(text, width):
         for line in text.split("\n")
         for piece in textwrap.wrap(line, width)
     ]
-
-
-def rows_of_hits(rows, title):
-    """Draw the hits of queries, a row for each query; right ones are framed.
-
-    `rows` is a list of `(query, hits)`, and a hit is `(picture, label, right)`.
-    """
-    count = max(len(hits) for _, hits in rows)
-    figure = new_figure(1.75 * count, 2.15 * len(rows) + 0.4)
-    figure.suptitle(title, fontsize=13)
-    parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
-    for part, (query, hits) in zip(parts, rows, strict=True):
-        part.suptitle(f"“{query}”", x=0.01, ha="left", fontsize=12)
-        line = part.subplots(1, count, squeeze=False)[0]
-        for axes, (picture, label, right) in zip(line, hits, strict=True):
-            _show(axes, picture, GREEN if right else GRAY)
-            axes.set_xlabel(label, fontsize=11)
-    return figure
-
-
-def _show(axes, picture, frame=GRAY):
-    axes.imshow(picture, interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for line in axes.spines.values():
-        line.set(color=frame, linewidth=1 if frame == GRAY else 3)

@@ -72,7 +72,6 @@ def main():
 
 
 def learned(scores, blind, images, answers, truth):
-    """Draw the curve of the scores, and pictures with their answers."""
     figure = example.new_figure(9, 5.4)
     above, below = figure.subfigures(2, 1, height_ratios=(1.4, 1))
     axes = above.subplots()

@@ -32,7 +32,6 @@ BLIND = {
 
 
 def main(description, names, given=None, callbacks=lambda checkpoint: []):
-    """Run the command line of an example."""
     commands = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawTextHelpFormatter,
@@ -96,7 +95,6 @@ class Losses(keras.callbacks.Callback):
 
 
 def figure_of(name, losses, found):
-    """Draw the losses and scores of a run."""
     figure = example.new_figure(10, 4)
     left, right = figure.subplots(1, 2)
     steps = np.arange(1, len(losses) + 1)
@@ -148,7 +146,6 @@ def build_task(recipe, settings, labels):
 
 
 def show(task, recipe, reader, strategy, seed):
-    """Print the scores, and the blind score of the test split."""
     found = evaluate.print_scores(
         *(task, recipe, reader, strategy, seed),
         name=reader.split,

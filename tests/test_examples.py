@@ -80,7 +80,7 @@ def test_custom_loop(tmp_path):
 @pytest.mark.parametrize(
     "script, arguments, picture",
     [
-        ("fill_mask", ("--pictures", "25"), "filled.png"),
+        ("fill_mask", (), "filled.png"),
         ("embed_search", (), "hits.png"),
         *(
             pytest.param(*case, marks=pytest.mark.slow)

@@ -39,7 +39,7 @@ Each example is one file in `examples/`, in a clone of the project. Without an
 argument it runs offline in one to three minutes of one core, prints its scores
 beside the [blind](glossary.md) ones, and ends with the figure shown here, which
 it writes into the folder `out/`, or `runs/` if it trains by a recipe. `--help`
-lists its options. The pictures are easy-VQA's:
+lists its options. The pictures are drawings of emoji, or easy-VQA's:
 `pip install ".[torch,viz,examples]"`.
 
 [Notebooks](notebooks.md) explain more, step by step.
@@ -66,7 +66,6 @@ def main():
 
 
 def keep_figure(name):
-    """Run an example, and keep the figure that it names last."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, str(EXAMPLES / f"{name}.py")],
@@ -83,7 +82,6 @@ def keep_figure(name):
 
 
 def page():
-    """Return the text of the page, from the headers of the examples."""
     parts = [_START]
     for name in NAMES:
         script = EXAMPLES / f"{name}.py"

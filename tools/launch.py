@@ -40,12 +40,10 @@ PROCESSES = {"torch": of_torch, "jax": of_jax, "tensorflow": of_tensorflow}
 
 
 def two_processes():
-    """Return the environments of two connected processes."""
     return several_processes(2)
 
 
 def several_processes(count):
-    """Return the environments of connected processes."""
     port = free_port()
     return [PROCESSES[BACKEND](rank, port, count) for rank in range(count)]
 
@@ -58,7 +56,6 @@ def free_port():
 
 
 def started(commands, environments, **kwargs):
-    """Start a Python process for each command and environment."""
     return [
         subprocess.Popen(
             [sys.executable, *map(str, command)],

@@ -63,7 +63,6 @@ def main():
 
 
 def executed(path, values=None):
-    """Run a notebook in a kernel of its own."""
     notebook = nbformat.read(path, as_version=4)
     for cell in code_cells(notebook):
         cell.source = with_values(cell, values or {})
@@ -116,7 +115,6 @@ def code_cells(notebook):
 
 
 def with_values(cell, values):
-    """Return the code of a cell, with other values of its parameters."""
     if "parameters" not in cell.metadata.get("tags", []):
         return cell.source
     lines = [f"{name} = {value!r}" for name, value in values.items()]
@@ -124,7 +122,6 @@ def with_values(cell, values):
 
 
 def pictures(notebook):
-    """Return the pictures of a notebook, as bytes of PNG files."""
     return [
         base64.b64decode(output.data["image/png"])
         for cell in code_cells(notebook)

@@ -36,14 +36,12 @@ MEGABYTE = 2**20
 
 
 def questions(scenes):
-    """Return the questions of easy-VQA and their answers."""
     data = scenes.data
     raw = {"images": data.images[data.image_index], "text": data.questions}
     return raw, np.array(data.answers)
 
 
 def matches(scenes):
-    """Return captions that are true or false of their pictures."""
     made = captions.matches(scenes)
     raw = {"images": scenes.data.images[made.image_index], "text": made.texts}
     return raw, np.array(made.labels)
@@ -116,7 +114,6 @@ def measured(name, test, train, count, folder):
 
 
 def _drawn(raw, count):
-    """Draw some rows."""
     rng = np.random.default_rng(0)
     rows = rng.permutation(len(raw["text"]))[:count]
     return {key: [value[i] for i in rows] for key, value in raw.items()}

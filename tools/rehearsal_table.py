@@ -1,6 +1,6 @@
 """Check the runs of rehearsals, and write the results as a table.
 
-python tools/rehearsal_table.py REPORT.json ... > docs/rehearsal.md
+python tools/rehearsal_table.py REPORT.json ...    # for docs/rehearsal.md
 """
 
 import collections
@@ -9,29 +9,16 @@ import pathlib
 import sys
 import textwrap
 
-OPENING = """# Rehearsals
-
-`tools/rehearse.py RECIPE --hosts 2` ran on each backend, and
-`tools/rehearsal_table.py` made the tables from its reports. The number of
-processes, accumulation, warm-up and decay are those of the recipe; widths, rows
-and the number of updates are tiny. A difference is the largest difference
-between the losses of one batch in the run with faults and in the run without.
-The losses of a run are those of its first and its last batch; on TensorFlow and
-PyTorch of the first host's few rows alone, so single ones scatter.
-
-"""
 NAMES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
 
 def rate_of(update, peak, warmup, total):
-    """Return the closed form of a recipe's learning rate."""
     if update < warmup:
         return peak * update / warmup
     return peak * (total - update) / (total - warmup)
 
 
 def rows(runs, facts, soon, lost):
-    """Check the runs of a rehearsal."""
     whole, mended = runs["whole"], runs["mended"]
     last = len(whole) - 1
     made = [
@@ -69,7 +56,6 @@ def ends(hosts):
 
 
 def rates(hosts, facts):
-    """Compare the rates with the closed form, on all hosts."""
     peak, warmup = facts["peak"], facts["warmup"]
     off = [
         abs(batch["rate"] - rate_of(update, peak, warmup, facts["updates"]))
@@ -83,7 +69,6 @@ def rates(hosts, facts):
 
 
 def updates(hosts, facts):
-    """Check when the weights changed."""
     batches = hosts[0]["batches"]
     pairs = zip(batches, batches[1:], strict=False)
     moved = {b["batch"] for a, b in pairs if a["weights"] != b["weights"]}
@@ -99,7 +84,6 @@ def updates(hosts, facts):
 
 
 def read(hosts, facts):
-    """Check the rows that all hosts read in each whole epoch."""
     epochs = facts["updates"] * facts["accumulation"] // facts["length"]
     due = facts["length"] * facts["rows_of_batch"]
     counts = collections.Counter(
@@ -113,7 +97,6 @@ def read(hosts, facts):
 
 
 def same_training(whole, part):
-    """Compare the losses of a resumed run with those of the whole one."""
     off, batches = 0.0, []
     for one, other in zip(whole, part, strict=True):
         losses = {batch["batch"]: batch["loss"] for batch in one["batches"]}
@@ -134,7 +117,6 @@ def same_training(whole, part):
 
 
 def stops(hosts, killed, soon):
-    """Check that the others end when some are killed."""
     others = [h for i, h in enumerate(hosts) if i not in killed]
     if any(h["waited"] is None for h in others):
         return f"the others did not end within {soon} s", False
@@ -159,7 +141,6 @@ def agrees(hosts, soon):
 
 
 def short(error):
-    """Return the beginning of an error."""
     return textwrap.shorten(error or "no error", 120, placeholder=" …")
 
 
@@ -184,7 +165,6 @@ def scores(hosts):
 
 
 def table(reports):
-    """Return the reports of one recipe, a column for each backend."""
     first = reports[0]
     lines = [
         "{recipe}: {hosts} hosts, {updates} updates of {accumulation} "
@@ -209,7 +189,6 @@ def table(reports):
 def main(paths):
     texts = [pathlib.Path(path).read_text() for path in paths]
     found = [report for text in texts for report in json.loads(text)]
-    print(OPENING, end="")
     for name in dict.fromkeys(report["recipe"] for report in found):
         print(table([r for r in found if r["recipe"] == name]))
 

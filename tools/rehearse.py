@@ -2,7 +2,7 @@ r"""Rehearse a recipe on this machine, with the faults of a long run.
 
     export PYTHONPATH=examples KERAS_BACKEND=jax
     python tools/rehearse.py pretrain_base --hosts 2 --json REPORT.json
-    python tools/rehearsal_table.py REPORT.json ... > docs/rehearsal.md
+    python tools/rehearsal_table.py REPORT.json ...   # for docs/rehearsal.md
 
 Each host is a process of its own. Accumulation, and the shares of warm-up and
 decay, are the recipe's; widths, rows and the number of updates are tiny, and
@@ -95,8 +95,6 @@ def rehearsed(plan):
         "seconds": time.monotonic() - began,
         **plan.facts(),
         "rows": rehearsal_table.rows(runs, plan.facts(), SOON, LOST),
-        "losses": [story["loss"] for story in runs["whole"][0]["batches"]],
-        "rates": [story["rate"] for story in runs["whole"][0]["batches"]],
     }
 
 
@@ -138,7 +136,6 @@ class Plan:
         self.length = samples // self._rows
 
     def facts(self):
-        """Return the sizes for the report."""
         tiny = self.recipe.tiny()
         return {
             "updates": self.updates,
@@ -150,7 +147,6 @@ class Plan:
         }
 
     def run(self, name, dies=None, others=None, soon=False):
-        """Start or resume a run on all hosts, and return their outcomes."""
         dies, others = dies or {}, others or {}
         number = len(list(self.folder.glob("*.jsonl")))
         paths, commands = [], []
@@ -212,7 +208,6 @@ def updates_of(warmup):
 
 
 def outcome_of(path, code, waited):
-    """Read the story and the output of a process."""
     stories = list(map(json.loads, pathlib.Path(path).read_text().splitlines()))
     errors = list(ERROR.finditer(pathlib.Path(f"{path}.err").read_text()))
     printed = pathlib.Path(f"{path}.out").read_text()

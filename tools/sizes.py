@@ -31,7 +31,6 @@ def main():
 
 
 def table():
-    """Return the table in Markdown, one row for each folder."""
     folders = collections.defaultdict(collections.Counter)
     for path in PACKAGE.rglob("*.py"):
         parts = path.relative_to(PACKAGE).parts
@@ -53,7 +52,6 @@ def table():
 
 
 def count(text):
-    """Return how many lines of a module are code, and how many check."""
     tree = ast.parse(text)
     lines, documents, checks = set(), set(), set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
@@ -84,7 +82,6 @@ def _checks(node):
 
 
 def with_one_importer():
-    """Return the modules of the package that one other module imports."""
     paths = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts): path
         for path in PACKAGE.rglob("*.py")

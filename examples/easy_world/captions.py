@@ -55,7 +55,6 @@ class Blanks(NamedTuple):
 
 
 def captions(scenes):
-    """Return five captions of every picture."""
     return _captions(scenes, np.arange(len(scenes.values)))
 
 

@@ -42,7 +42,6 @@ class Entailment(NamedTuple):
         return np.stack(list(self.each_image(scenes)))
 
     def each_image(self, scenes):
-        """Yield the veiled pictures one by one."""
         rng = scenes.generator(self.seed)
         for row, view in zip(self.image_index, self.views, strict=True):
             yield veil(scenes.data.images[row], view, rng)

@@ -62,7 +62,6 @@ class Statement:
 
 
 def claim(attribute, *true, undecided=()):
-    """Return the claim that an attribute has one of some values."""
     rest = set(ATTRIBUTES[attribute]) - set(true) - set(undecided)
     return Claim(attribute, frozenset(true), frozenset(rest))
 
@@ -79,7 +78,6 @@ def judge(statement, values, view):
 
 
 def _judge(one, values, view):
-    """Judge one claim."""
     if one.attribute in HIDDEN[view]:
         return np.full(len(values), NEUTRAL)
     by_value = [

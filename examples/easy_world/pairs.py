@@ -126,7 +126,6 @@ def _share(shown, judge, shared, kind, rng):
 
 
 def _drawn(kind, rng):
-    """Draw a sentence, and return it with its judge of two scenes."""
     sentence, tables, judge = KINDS[kind]
     drawn = [int(rng.integers(len(words))) for words in tables]
     words = [table[i] for table, i in zip(tables, drawn, strict=True)]

@@ -52,7 +52,6 @@ class Attributes(NamedTuple):
 
 
 def load(split):
-    """Read a split of easy-VQA."""
     package = _package()
     start, end = {
         "train": (0, VALIDATION_FROM),
@@ -163,7 +162,6 @@ def pure_colour(image):
 
 
 def _codes(image):
-    """Return a number for each color."""
     red, green, blue = np.moveaxis(image.astype("int32"), -1, 0)
     return (red << 16) + (green << 8) + blue
 
@@ -174,7 +172,6 @@ _COLOUR_CODES = {
 
 
 def _extent(mask):
-    """Return the slices of rows and columns in which a mask is true."""
     spans = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     return tuple(slice(int(s[0]), int(s[-1]) + 1) for s in spans)
 

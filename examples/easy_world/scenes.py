@@ -56,12 +56,10 @@ class Scenes:
         return words_of(self.values[picture])
 
     def generator(self, seed):
-        """Return a NumPy generator that differs between splits."""
         return np.random.default_rng([seed, SPLITS.index(self.split)])
 
 
 def load_scenes(split):
-    """Read a split and measure the attributes of its pictures."""
     data = pictures.load(split)
     measured = zip(*map(_measure, data.images), strict=True)
     return Scenes(split, data, *map(np.array, measured))

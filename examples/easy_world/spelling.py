@@ -9,17 +9,14 @@ SPELLINGS = {
 
 
 def american(text, words=SPELLINGS):
-    """Return a text with its British words spelled as in America."""
     return _respelled(text, {SPELLINGS[word]: word for word in words})
 
 
 def british(text, words=SPELLINGS):
-    """Return a text with its American words spelled as in Britain."""
     return _respelled(text, {word: SPELLINGS[word] for word in words})
 
 
 def both(text, words=SPELLINGS):
-    """Return the spellings of a text, the American one first."""
     spelled = american(text, words), british(text, words)
     return tuple(dict.fromkeys(spelled))
 

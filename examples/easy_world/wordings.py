@@ -91,7 +91,6 @@ COMPASS = {
 
 
 def draw(table, rng, value=None):
-    """Draw a word from a table."""
     fit = [one for one in table if value is None or value in one.true]
     chosen = fit[rng.integers(len(fit))]
     ways = table[chosen]
@@ -104,7 +103,6 @@ def _pick(ways, rng):
 
 
 def _word(attribute, rng, words):
-    """Draw an adjective, seldom one that fits no picture."""
     if words is None and attribute == "colour" and rng.random() < 0.06:
         return draw(ABSENT_ADJECTIVES, rng)
     return draw(ADJECTIVES[attribute], rng, words and words[attribute])
@@ -142,7 +140,6 @@ def _noun_phrase(rng, words, without=()):
 
 
 def _nouns(text):
-    """Return the slots of a noun phrase."""
     article = "an" if text[0] in "aeiou" else "a"
     plural = f"{text}es" if text.endswith(("x", "s")) else f"{text}s"
     return {"a": f"{article} {text}", "noun": text, "nouns": plural}
@@ -230,7 +227,6 @@ def two(rng, words):
 
 
 def _either(attribute, rng):
-    """Draw an adjective, or a noun with its article."""
     if attribute == "shape":
         return _noun_with_article(rng, None)
     return _word(attribute, rng, None)

@@ -25,7 +25,6 @@ class Gallery:
         self.looks = np.asarray(looks)[self.numbers]
 
     def recalls(self, scores, wanted, kept=KEPT):
-        """Return the share of texts with a right look among the first."""
         order = np.argsort(-scores, axis=1, kind="stable")[:, : max(kept)]
         hit = [
             np.isin(self.looks[row], list(looks))
@@ -34,7 +33,6 @@ class Gallery:
         return _percent("IR", np.array(hit), kept)
 
     def chance(self, wanted, kept=KEPT):
-        """Return the expected recalls of guesses."""
         count = len(self.looks)
         misses = {k: [] for k in kept}
         for looks in wanted:
@@ -58,7 +56,6 @@ def text_recalls(scores, looks_of_texts, looks, kept=KEPT):
 
 
 def _percent(name, hit, kept):
-    """Return the share of rows with a hit among the first."""
     return {
         f"{name}@{k}": round(100 * float(hit[:, :k].any(1).mean()), 2)
         for k in kept

@@ -26,7 +26,6 @@ ANSWERS = sorted({"yes", "no", *GROUPS.values(), *KINDS.values(), *COLORS})
 
 
 def facts(emoji, color):
-    """Return all questions, asked in American and in British spelling."""
     found = [("group", ASK_GROUP, GROUPS[emoji.group])]
     kind = None if emoji.name in NO_VEHICLES else emoji.kind
     if kind in KINDS:

@@ -75,7 +75,6 @@ def search(run, task, shown):
 
 
 def _queries(run, shown):
-    """Return texts by kind, each with the looks that are right."""
     rng = np.random.default_rng(SEED)
     looks, out = run.splits.looks, run.splits.held_out
     found = collections.defaultdict(lambda: ([], []))
@@ -139,7 +138,6 @@ def free(run, task, shown):
 
 
 def answers(run, preset):
-    """Return the accuracy by type of question, beside blind guesses."""
     task = kbt.BridgeTowerVQA.from_preset(preset)
     guess = _blind_guesses(run)
     found = {}
@@ -178,7 +176,6 @@ def _by_kind(hit, kinds, rows):
 
 
 def _blind_guesses(run):
-    """Return the most frequent answer to each question in training."""
     rng = np.random.default_rng(SEED + 1)
     counts = collections.defaultdict(collections.Counter)
     for emoji, color, out in zip(
@@ -281,7 +278,6 @@ def fill(run, preset, shown):
 
 
 def _odds(task, pictures, asked):
-    """Return the logits of a match minus those of none."""
     x = {"images": np.stack(pictures), "text": asked}
     logits = task.predict(x, batch_size=100, verbose=0)
     return logits[:, 1] - logits[:, 0]

@@ -31,7 +31,6 @@ class Splits(NamedTuple):
     held_out_words: frozenset
 
     def keeps_back(self, text):
-        """Return True if a text contains a held-out word."""
         return bool(self.held_out_words & set(re.findall("[a-z]+", text)))
 
 
@@ -83,7 +82,6 @@ def _family(name):
 
 
 def _held_out_words(world, held_out, rng):
-    """Draw keywords of one to six emoji that are in no name."""
     in_names = {word for emoji in world for word in emoji.name.split()}
     uses = {}  # By word, whether each of its emoji rules it out.
     for emoji, out in zip(world, held_out, strict=True):

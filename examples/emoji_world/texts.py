@@ -75,7 +75,6 @@ def ask_anew(name, number):
 
 
 def phrase(way, said):
-    """Put words into a way of saying."""
     return way.format(x=said, a=with_article(said))
 
 

@@ -89,7 +89,6 @@ def load(folders):
 
 
 def _all_names(emoji, rows, folder):
-    """Return the names of each emoji, its own first."""
     others = collections.defaultdict(list)
     for row in rows:
         others[_key(row["unified"])] += [row["name"], *row["short_names"]]

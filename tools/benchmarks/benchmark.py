@@ -51,7 +51,6 @@ def main():
 
 
 def parsed():
-    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     names = (*WORKS, DATA)
     parser.add_argument("works", nargs="+", choices=(*names, "all"))
@@ -98,7 +97,6 @@ class Report:
         self.rows, self.parts = [], [self.heading()]
 
     def heading(self):
-        """Return the machine, the packages and the command."""
         command = shlex.join(["python", *sys.argv])
         return (
             "# Benchmark\n\n"
@@ -112,7 +110,6 @@ class Report:
         )
 
     def run(self, models):
-        """Measure all works and write the files."""
         print(self.parts[0], flush=True)
         for name in self.settings.works:
             part = self.data if name == DATA else self.work
@@ -123,7 +120,6 @@ class Report:
             report.write_csv(self.settings.output / "results.csv", self.rows)
 
     def work(self, name, models):
-        """Measure one work, and draw it."""
         work, rows, notes = WORKS[name], [], []
         for size in self.settings.size:
             for side in self.settings.side:
@@ -165,7 +161,6 @@ class Report:
                 print(notes[-1], flush=True)
 
     def data(self, name, models):
-        """Return the output of the benchmark of reading."""
         program = [sys.executable, str(HERE / "benchmark_data.py")]
         backend = os.environ.get("KERAS_BACKEND", "torch")
         process = subprocess.run(
@@ -179,7 +174,6 @@ class Report:
 
 
 def _line(row):
-    """Return a row as it is printed while others still run."""
     return (
         f"{row['name']}, {row['size']} {row['side']} px, batch "
         f"{row['batch']}: {row['seconds']:.3g} s, {row['ratio']:.2f} "

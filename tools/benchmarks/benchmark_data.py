@@ -67,7 +67,6 @@ def write_pictures(folder):
 
 
 def open_set(folder, task, pictures, labels, samples):
-    """Write a data set of one text for each picture, and open it."""
     made = [
         form.Record(f"{i}", (data,), (sample,), "benchmark")
         for i, (data, sample) in enumerate(zip(pictures, samples, strict=True))
@@ -122,7 +121,6 @@ def compare_loaders(folder, paths, repeats):
 
 
 def peer_processors():
-    """Return the installed image processors of transformers."""
     made = {
         "PIL": image_processing_pil_bridgetower.BridgeTowerImageProcessorPil()
     }
@@ -132,8 +130,6 @@ def peer_processors():
 
 
 def peer_loader(paths, processor):
-    """Return transformers' processor in a torch DataLoader."""
-
     def collate(batch):
         images = [Image.open(path).convert("RGB") for path in batch]
         return processor(images, return_tensors="pt")["pixel_values"]

@@ -57,7 +57,6 @@ STORES = {
 
 
 def vectors_of(kind, arguments, folder):
-    """Print the lines of one kind of vectors."""
     rng = np.random.default_rng(0)
     width = arguments.width
     centres = unit(rng.normal(size=(CENTRES, width)))

@@ -78,7 +78,6 @@ class Connection:
         self._streams = None
 
     async def post(self, body):
-        """Return status and body, or the name of an error and no bytes."""
         try:
             if self._streams is None:
                 self._streams = await asyncio.open_connection(
@@ -159,7 +158,6 @@ def _apart(body, expected):
 
 
 def until(seconds):
-    """Count requests until some seconds have passed."""
     end = time.monotonic() + seconds
     return itertools.takewhile(
         lambda _: time.monotonic() < end, itertools.count()
@@ -199,7 +197,6 @@ class Offline:
 
 @contextlib.contextmanager
 def server(log, *options, preset=PRESET):
-    """Start a server, and yield its address and process."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     words = ["serve", preset, "--port", str(port), *options]
@@ -268,12 +265,10 @@ def processes(parent):
 
 
 def processor_seconds(parent):
-    """Return the processor seconds of a process and all below it."""
     return sum(seconds for _, seconds in processes(parent).values())
 
 
 def worker(parent):
-    """Return the id of the process with the models, the largest."""
     found = processes(parent)
     return max(found, key=found.get)
 

@@ -55,7 +55,6 @@ def main():
 
 
 def training_texts(name):
-    """Return the training texts of a preset, by the end of its name."""
     if name == "vqa":
         return pictures.load("train").questions
     scenes = load_scenes("train")
@@ -72,7 +71,6 @@ def training_texts(name):
 
 
 def with_both_spellings(old, folder, texts, words=spelling.SPELLINGS):
-    """Return a task that reads both spellings of a word as one."""
     tokens, merges, alike = add_spellings(
         *vocabulary.read(folder), texts, words
     )
@@ -94,7 +92,6 @@ def with_both_spellings(old, folder, texts, words=spelling.SPELLINGS):
 
 
 def add_spellings(tokens, merges, texts, words=spelling.SPELLINGS):
-    """Make each spelling one token where the other one is one."""
     tokens, merges, alike = dict(tokens), list(merges), {}
     counts = vocabulary.words(texts)
     spelled = {w: spelling.both(w, words) for w in counts}

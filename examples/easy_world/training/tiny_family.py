@@ -42,13 +42,11 @@ def caption_rows(scenes, seed):
 
 
 def varied_captions(scenes, seed):
-    """Return each picture with one true sentence."""
     texts = np.array(captions.varied_captions(scenes, seed))
     return {"images": scenes.data.images, "text": texts}
 
 
 def hypotheses(scenes, seed):
-    """Return the rows of the entailment benchmark."""
     made = entailment.entailment(scenes, seed)
     x = {"images": made.images(scenes), "text": np.array(made.hypotheses)}
     return x, made.labels.astype("int32")
@@ -69,7 +67,6 @@ def varied_hypotheses(scenes, seed):
 
 
 def statements(scenes, seed):
-    """Return the rows of the benchmark of two pictures."""
     made = pairs.pairs(scenes, seed)
     images = scenes.data.images[made.image_index]
     x = {"images": images, "text": np.array(made.sentences)}
@@ -84,7 +81,6 @@ def _percent(share):
 
 
 def score_pretraining(task, scenes):
-    """Return the accuracies of the three objectives."""
     x, ids = caption_rows(scenes, 0)
     found = task.evaluate(x, ids, batch_size=100, verbose=0, return_dict=True)
     return {k: _percent(v) for k, v in found.items() if k.endswith("accuracy")}
@@ -110,7 +106,6 @@ def _recalls(scores, pool, scenes):
 
 
 def score_ranking(task, scenes):
-    """Return recalls of two-stage ranking, and matching of captions."""
     pool = captions.gallery(scenes)
     images = list(scenes.data.images[pool.pictures])
     scores = task.rank(
@@ -124,7 +119,6 @@ def score_ranking(task, scenes):
 
 
 def score_embeddings(task, scenes):
-    """Return recalls by embeddings alone."""
     pool = captions.gallery(scenes)
     images = task.embed(
         images=list(scenes.data.images[pool.pictures]), batch_size=256
@@ -134,7 +128,6 @@ def score_embeddings(task, scenes):
 
 
 def score_hypotheses(task, scenes):
-    """Return the accuracy on the entailment benchmark."""
     return {"accuracy": _accuracy(task, *hypotheses(scenes, 0))}
 
 
@@ -144,7 +137,6 @@ def _accuracy(task, x, labels):
 
 
 def score_statements(task, scenes):
-    """Return accuracy and consistency on pairs of pictures."""
     x, labels = statements(scenes, 0)
     logits = task.predict(x, batch_size=256, verbose=0)
     report = evaluate_nlvr2(
@@ -195,13 +187,10 @@ def _pretraining(folder):
 
 
 def _start(cls, **values):
-    """Return a builder of a task from a preset."""
     return lambda folder: cls.from_preset(folder, **values)
 
 
 def _start_with_more_words(cls, **values):
-    """Return a builder with the words of varied texts as tokens."""
-
     def build(folder):
         scenes = load_scenes("train")
         texts = [

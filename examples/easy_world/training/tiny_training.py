@@ -180,7 +180,6 @@ def page(script, name, model, record, **values):
 
 
 def save(task, folder, record, page):
-    """Write a preset with the record of its training and a page."""
     folder = pathlib.Path(folder)
     task.save_to_preset(folder)
     (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")

@@ -63,7 +63,6 @@ def main():
 
 
 def build(questions):
-    """Return an untrained small model with its own vocabulary."""
     vocabulary, merges = tiny_training.learn_vocabulary(questions)
     backbone = tiny_training.build_backbone(
         len(vocabulary), image_layers=4, text_layers=3, layers=3
@@ -102,7 +101,6 @@ def train_image_tower(vqa, images, boxes, shown, settings):
 
 
 def train_vqa(vqa, train, validation, boxes, settings):
-    """Fit on raw pictures and questions, and keep the best epoch."""
     images, index = train.images, train.image_index
     questions = tf.constant(train.questions)
     answers = tf.constant(train.answers)
@@ -140,13 +138,11 @@ def train_vqa(vqa, train, validation, boxes, settings):
 
 
 def rows_dataset(count, batch_size, seed):
-    """Return row numbers in a new order each epoch, in full batches."""
     rows = tf.data.Dataset.range(count).shuffle(count, seed=seed)
     return rows.batch(batch_size, drop_remainder=True)
 
 
 def raw_dataset(split, batch_size=256):
-    """Return a split as raw batches, in order."""
     rows = tf.data.Dataset.from_tensor_slices(
         (split.image_index, split.questions, split.answers)
     )
@@ -159,7 +155,6 @@ def raw_dataset(split, batch_size=256):
 
 
 def scores(vqa, split):
-    """Return the accuracy in percent, overall and by kind of question."""
     logits = vqa.predict(raw_dataset(split).map(lambda x, y: x), verbose=0)
     right = np.array(vqa.answers)[logits.argmax(-1)] == split.answers
     kinds = np.array([pictures.question_kind(a) for a in split.answers])

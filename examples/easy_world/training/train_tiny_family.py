@@ -43,7 +43,6 @@ def main():
 
 
 def train(name, settings):
-    """Train one stage and write its preset."""
     keras.utils.set_random_seed(settings.seed)
     started, stage = time.time(), STAGES[name]
     scenes = {split: load_scenes(split) for split in ("train", "validation")}

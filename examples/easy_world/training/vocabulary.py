@@ -51,7 +51,6 @@ def with_more_words(cls, folder, texts, size, sequence_length, **values):
 
 
 def read(folder):
-    """Read vocabulary and merges of a preset."""
     files = pathlib.Path(folder, "assets", "tokenizer")
     merges = tokenizer_files.read_merges(files / MERGES_FILE)
     vocabulary = json.loads((files / VOCABULARY_FILE).read_text())
@@ -89,7 +88,6 @@ def _settings(made, *without):
 
 
 def model(vocabulary, merges):
-    """Return a function from a word to the list of its pieces."""
     model = tokenizers.models.BPE(
         vocabulary, [tuple(merge.split(" ")) for merge in merges]
     )
@@ -97,7 +95,6 @@ def model(vocabulary, merges):
 
 
 def words(texts):
-    """Count the words of texts."""
     split = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     return collections.Counter(
         word for text in texts for word, _ in split.pre_tokenize_str(text)

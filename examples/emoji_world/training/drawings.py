@@ -34,7 +34,6 @@ def vary(drawing, rng, mirror, mixed=None):
 
 
 def _placed(rng):
-    """Draw a small rotation, scale and shift, as Pillow's six numbers."""
     angle = rng.normal(0.0, 0.12)
     scale = np.exp(rng.uniform(-0.15, 0.3)) * np.exp(
         rng.normal(0.0, 0.05, (2, 1))

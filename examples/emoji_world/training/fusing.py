@@ -81,7 +81,6 @@ def _enter_where_the_picture_is(fusion, head):
 
 
 def learn(both, run, epochs, learning_rate, folder, easy_epochs=0):
-    """Train the fusion and its heads, and return the history."""
     vqa, pairs = both.tasks
     _freeze_towers(pairs)
     drawings = TrainingDrawings(run)
@@ -177,7 +176,6 @@ def batches(states, drawings, vectors, easy_epochs):
     place = {text: row for row, text in enumerate(states.asked)}
 
     def texts_of(rows, alike, rng):
-        """Draw a true caption and a wrong one of each drawing."""
         numbers = [drawings.rows[row][0] for row in rows]
         own = np.searchsorted(states.emoji_of, numbers)
         own += rng.integers(CAPTIONS, size=len(own))
@@ -232,7 +230,6 @@ def _layers(states):
 
 
 def _vectors(pairs, states):
-    """Return the vectors of the captions."""
     last = states.read.states[:, -1, 0].astype("float32")
     head = pairs.heads["itc"]
     return ops.convert_to_numpy(head({"text": last})["text"])
@@ -247,7 +244,6 @@ def _freeze_towers(task):
 
 
 def _eyes(task):
-    """Return the layers from a picture to its vector."""
     backbone = task.backbone
     projections = backbone.fusion.image_projections
     return [backbone.image_tower, *projections, task.heads["itc"].image_dense]

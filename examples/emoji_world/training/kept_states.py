@@ -121,7 +121,6 @@ class KeptStates:
 
 
 def _plain_words():
-    """Return captions whose words describe no drawing."""
     ways = [
         way.format(x="x", a=f"{article} x.")
         for way in texts.WAYS
@@ -190,7 +189,6 @@ class WrongCaptions:
         ]
 
     def draw(self, number, alike, rng):
-        """Draw the row of a caption that is wrong for an emoji."""
         row = self._row[number]
         for _ in range(TRIES):
             if rng.random() < alike:
@@ -203,14 +201,12 @@ class WrongCaptions:
         return caption
 
     def is_wrong(self, caption, number):
-        """Return True if a caption, by its row, is false of an emoji."""
         said = self._said[caption]
         alike = self._looks[self._captions[caption]] == self._looks[number]
         return not alike and bool(said) and said not in self._words[number]
 
 
 def _words(emoji):
-    """Return the names and keywords of an emoji."""
     short = emoji.name.partition(": ")[2]
     return {emoji.name, short or emoji.name, *emoji.keywords}
 

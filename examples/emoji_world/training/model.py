@@ -25,7 +25,6 @@ SPACE = 128
 
 
 def new_task(tokenizer, side=SIDE):
-    """Return an untrained contrastive task."""
     backbone = build_backbone(
         tokenizer.vocabulary_size(),
         image_layers=4,
@@ -65,7 +64,6 @@ class Batches(keras.utils.PyDataset):
         self.begin(0)
 
     def begin(self, epoch):
-        """Start an epoch."""
         self.epoch = epoch
         self.rows = self.order(np.random.default_rng((self.seed, epoch)))
 

@@ -40,7 +40,6 @@ class Run:
         )
 
     def caption(self, number, rng):
-        """Draw a training caption of an emoji."""
         return texts.caption(
             self.world[number],
             self.colors[number],

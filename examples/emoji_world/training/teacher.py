@@ -91,7 +91,6 @@ RARE_WORDS = 30_000
 
 
 def sentences(folder):
-    """Read definitions, examples and words in lower case, shuffled."""
     files = pathlib.Path(folder) / "package/dict"
     rng = random.Random(0)
     found, words = set(), set()
@@ -130,7 +129,6 @@ def senses(folder):
 
 
 def _entries(path):
-    """Yield the fields of each line and its meaning."""
     for line in path.open(encoding="utf-8"):
         head, bar, meaning = line.partition("|")
         if bar and not line.startswith("  "):
@@ -146,7 +144,6 @@ def _words(fields):
 
 
 def _common(path):
-    """Read the words that occur in WordNet's own texts."""
     found = set()
     for line in path.open(encoding="utf-8"):
         sense, _, _, count = line.split()

@@ -22,7 +22,6 @@ ENGLISH_BATCH, MASKS = 256, 3
 
 
 def know_words(task, space):
-    """Initialize each token with the teacher's vector of it as a word."""
     tokenizer = task.preprocessor.tokenizer
     size = tokenizer.vocabulary_size()
     words = [tokenizer.id_to_token(i) for i in range(size)]
@@ -36,7 +35,6 @@ def know_words(task, space):
 
 
 def learn_english(task, texts, vectors, epochs, folder, seed):
-    """Train the text tower on sentences, and return the history."""
     # MiniLM reads no capitals, our tokenizer does.
     texts = [*texts, *(text.capitalize() for text in texts[::6])]
     vectors = np.concatenate([vectors, vectors[::6]])
@@ -137,7 +135,6 @@ SHARPNESS = 25.0
 
 
 def learn_captions(task, run, space, places, same, epochs, folder):
-    """Train the text side on captions, and return the history."""
     inputs = {
         name: keras.Input((None,), dtype="int32", name=name)
         for name in ("token_ids", "padding_mask")
@@ -178,7 +175,6 @@ class Reminders:
         )
 
     def draw(self, count, rng):
-        """Draw sentences, their vectors, and MiniLM's share of each emoji."""
         rows = rng.integers(len(self._sentences), size=count)
         sentences = self._sentences[rows].tolist()
         near = self._teacher.of(sentences).astype("float32") @ self._emoji.T

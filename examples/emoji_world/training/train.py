@@ -31,7 +31,6 @@ from emoji_world.world import on_white
 
 
 def language_stage(run, folder, epochs=3):
-    """Train the text tower to give MiniLM's vectors."""
     space = Space(run)
     task = new_task(_tokenizer(space))
     towers.know_words(task, space)
@@ -42,7 +41,6 @@ def language_stage(run, folder, epochs=3):
 
 
 def captions_stage(run, folder, epochs=100):
-    """Train the text tower to find emoji, and keep its English."""
     task = _read(run, "language")
     space = Space(run)
     _, places, same = towers.places_of(space, run, space.of)
@@ -52,7 +50,6 @@ def captions_stage(run, folder, epochs=100):
 
 
 def glances_stage(run, folder, epochs=150):
-    """Train the image tower on drawings of half the size, fast."""
     space = Space(run)
     task = new_task(_tokenizer(space), SIDE // 2)
     drawings = TrainingDrawings(run)
@@ -81,7 +78,6 @@ def pictures_stage(run, folder, epochs=18):
 
 
 def meeting_stage(run, folder, epochs=90):
-    """Train the text tower to find the vectors of the drawings."""
     task, eyes = _read(run, "captions"), _read(run, "pictures")
     space, drawings = Space(run), TrainingDrawings(run)
     shown = np.stack([on_white(drawing) for _, drawing in drawings.rows])
@@ -96,7 +92,6 @@ def meeting_stage(run, folder, epochs=90):
 
 
 def fusion_stage(run, folder, epochs=30):
-    """Train the fusion and the heads over frozen towers."""
     both = fusing.new_tasks(_read(run, "meeting"), _read(run, "pictures"))
     return both, fusing.learn(both, run, epochs, 1e-3, folder, epochs / 2)
 
@@ -116,7 +111,6 @@ def spelling_stage(run, folder, epochs=3):
 
 
 def _read(run, stage):
-    """Load the preset of a stage, as a contrastive task."""
     return kbt.BridgeTowerContrastive.from_preset(run.folder / stage)
 
 

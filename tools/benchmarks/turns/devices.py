@@ -51,7 +51,6 @@ _DEVICES = {"torch": _torch, "jax": _jax, "tensorflow": _tensorflow}
 
 
 def resident_bytes():
-    """Return the bytes of this process in memory now, on Linux."""
     pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 

@@ -21,7 +21,6 @@ BEST = 5
 
 
 def forward(saved, contender):
-    """Run the matching task."""
     if contender.library == "keras_bridgetower":
         return _keras_forward(saved, contender)
     if contender.library == "transformers":
@@ -153,7 +152,6 @@ def _peer_ranking(saved, contender):
 
 
 def _pictures_and_text(batch, side, tokens):
-    """Return pictures, and the features of one text."""
     x = features(batch, side, tokens)
     images = x.pop("images")
     return images, {name: values[:1] for name, values in x.items()}
@@ -176,7 +174,6 @@ def vqa_task(saved, **values):
 
 
 def answer(saved, contender):
-    """Answer questions about a JPEG file."""
     if contender.library == "transformers":
         return _peer_answer(saved, contender)
     task = vqa_task(saved, dtype=contender.dtype)

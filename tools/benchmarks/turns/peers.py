@@ -24,7 +24,6 @@ class Peer:
         return torch.tensor(values.astype("int64")).to(self.device)
 
     def pictures(self, images):
-        """Return a tensor of the model's dtype, channels first."""
         pixels = torch.tensor(images.transpose(0, 3, 1, 2))
         return pixels.to(self.device, self.dtype)
 
@@ -61,5 +60,4 @@ class QuestionAnswering(torch.nn.Module):
         self.head.to(peer.device, peer.dtype)
 
     def forward(self, **x):
-        """Return the logits of the answers."""
         return self.head(self.encoder(**x).pooler_output)

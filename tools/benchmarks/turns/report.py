@@ -44,7 +44,6 @@ def gpu():
 
 
 def processor():
-    """Return the processor and its cores, in one line."""
     info = pathlib.Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [x.partition(": ")[2] for x in lines if x.startswith("model name")]
@@ -54,7 +53,6 @@ def processor():
 
 
 def versions():
-    """Return the installed packages with their versions, in one line."""
     found = []
     for name in PACKAGES:
         try:
@@ -108,7 +106,6 @@ def _varied_and_shared(rows):
 
 
 def write_csv(path, rows):
-    """Write all rows of a run, with every column that any of them has."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     with open(path, "w", newline="") as file:
         table = csv.DictWriter(file, keys)
@@ -117,7 +114,6 @@ def write_csv(path, rows):
 
 
 def draw(path, rows):
-    """Draw the ratios of one work as bars, with their quartiles."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 0.3 * len(rows) + 1.2), layout="tight")

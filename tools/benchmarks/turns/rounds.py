@@ -8,6 +8,7 @@ import pathlib
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -50,10 +51,10 @@ class Process:
         )
 
     def call(self, function, *given):
-        """Return what a function returns there."""
-        before = dict(os.environ)
-        # A process inherits the environment when it starts.
+        before, path = dict(os.environ), sys.path.copy()
+        # A process inherits them when it starts.
         os.environ.update(self._environment)
+        sys.path.append(str(TESTS))
         try:
             return self._pool.submit(function, *given).result()
         except concurrent.futures.process.BrokenProcessPool:
@@ -64,6 +65,7 @@ class Process:
         finally:
             os.environ.clear()
             os.environ.update(before)
+            sys.path[:] = path
 
     def close(self):
         self._pool.shutdown()
@@ -152,7 +154,6 @@ class Saved:
         self.answers = self.path("checkpoint") / "answers.npz"
 
     def pixels(self):
-        """Return the side of the pictures, from the checkpoint."""
         config = self.path("checkpoint") / "config.json"
         return json.loads(config.read_text())["vision_config"]["image_size"]
 
@@ -161,7 +162,6 @@ class Saved:
         return self.folder / name
 
     def need(self, name):
-        """Write a file, in a process that then returns its memory."""
         if self.path(name).exists():
             return
         if name != "checkpoint":
@@ -277,7 +277,6 @@ def summary(pairs):
 
 
 def distance(outputs, expected):
-    """Return the largest difference over the largest expected output."""
     difference = max(
         abs(a - b)
         for ours, theirs in zip(outputs, expected, strict=True)

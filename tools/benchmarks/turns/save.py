@@ -30,7 +30,6 @@ def checkpoint(path, saved):
 
 
 def processor(side, patch):
-    """Return a processor of transformers for pictures of a side."""
     tokens = [*"Ġabcdefghijklmnopqrstuvwxyz?.,"]
     tokens += [merge.replace(" ", "") for merge in WORDS]
     tokens = ["<s>", "<pad>", "</s>", "<unk>", *tokens, "<mask>"]

@@ -54,12 +54,10 @@ def program(saved, contender, code):
 
 
 def first_score(saved, contender):
-    """Return the command that scores a picture and a text."""
     return program(saved, contender, FIRST_SCORE[contender.library])
 
 
 def loading(saved, contender, converted=True):
-    """Return the command that opens a model and runs it once."""
     command = [sys.executable, "-m", "turns.starts", contender.library]
     state = "converted" if converted else "new"
     return [*command, str(saved.path(contender.file)), state]
@@ -93,7 +91,6 @@ def measure(open_model, weights):
 
 
 def measure_ours(folder):
-    """Measure this package."""
     import keras_bridgetower as kbt
     from keras_bridgetower.presets import registry
 
@@ -108,7 +105,6 @@ def measure_ours(folder):
 
 
 def measure_transformers(folder):
-    """Measure transformers on PyTorch."""
     import torch
     from transformers import BridgeTowerModel
 

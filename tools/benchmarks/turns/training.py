@@ -20,7 +20,6 @@ OBJECTIVES = ("mlm", "itm")
 
 
 def pretraining(saved, contender):
-    """Take a step of masked language and matching."""
     if contender.library == "transformers":
         return _peer_pretraining(saved, contender)
     import keras_bridgetower as kbt
@@ -180,7 +179,6 @@ def _peer_pretraining(saved, contender):
 
 
 def vqa(saved, contender):
-    """Take a step of question answering."""
     if contender.library == "transformers":
         return _peer_vqa(saved, contender)
     from keras_bridgetower.training import AdamW

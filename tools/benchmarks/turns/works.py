@@ -24,7 +24,6 @@ class Contender:
     settings: dict = dataclasses.field(default_factory=dict)
 
     def is_reference_only(self):
-        """Return True if the contender is only compared with."""
         return self.beside == self.name
 
     def left_out_because(self, gpu):
@@ -54,7 +53,6 @@ class Work:
     also: tuple = ()  # Further measurements that the table shows.
 
     def named(self):
-        """Return the contenders by name."""
         return {contender.name: contender for contender in self.contenders}
 
 
