@@ -17,7 +17,6 @@ import warnings
 import example
 import keras
 import numpy as np
-import tensorflow as tf
 from easy_world import pictures
 
 import keras_bridgetower as kbt
@@ -34,10 +33,8 @@ def main():
     arguments = parser.parse_args()
     keras.utils.set_random_seed(arguments.seed)
 
-    train = dataset("train", arguments.pictures, arguments.seed)
-    validation = dataset("validation")
-    test, sizes = dataset("test"), labels(pictures.load("test").images)
-
+    train, truth = rows("train", arguments.pictures)
+    validation, test = rows("validation"), rows("test")
     with warnings.catch_warnings():
         # The head is newly initialized, which is intended here.
         warnings.simplefilter("ignore", UserWarning)
@@ -45,76 +42,49 @@ def main():
             "bridgetower_tiny_easy_vqa", answers=ANSWERS
         )
     vqa.compile(keras.optimizers.AdamW(1e-3, global_clipnorm=1.0))
-    history = vqa.fit(
-        train, validation_data=validation, epochs=arguments.epochs
-    ).history
-
-    score = vqa.evaluate(test, verbose=0, return_dict=True)["vqa_score"]
+    vqa.fit(
+        train,
+        truth,
+        batch_size=50,
+        validation_data=validation,
+        epochs=arguments.epochs,
+    )
+    asked, sizes = test
+    scores = vqa.evaluate(
+        asked, sizes, batch_size=50, verbose=0, return_dict=True
+    )
     majority = collections.Counter(sizes).most_common(1)[0][1] / len(sizes)
     print(
-        f"test: {100 * score:.1f} % right (always the most frequent size: "
-        f"{100 * majority:.1f} %), 1,000 pictures, seed {arguments.seed}"
+        f"test: {100 * scores['vqa_score']:.1f} % right (always the most "
+        f"frequent size: {100 * majority:.1f} %), 1,000 pictures, seed "
+        f"{arguments.seed}"
     )
-    images = pictures.load("test").images[:6]
-    print("one picture:", vqa.answer(images[0], QUESTIONS[0], top_k=3))
-    example.save(
-        learned(
-            history["val_vqa_score"],
-            majority,
-            images,
-            vqa.answer(list(images), QUESTIONS[0]),
-            sizes,
-        ),
-        arguments.output,
-        "learned.png",
-        "the validation score of each epoch, and answers to test pictures",
-    )
+    images = list(asked["images"][:12])
+    answers = vqa.answer(images, QUESTIONS[0])
+    cells = [
+        ([image], f"{answer} {score:.2f}\nis: {size}", answer == size)
+        for image, ((answer, score),), size in zip(
+            images, answers, sizes, strict=False
+        )
+    ]
+    sheet = example.contact_sheet(cells, 6, QUESTIONS[0])
+    caption = "answers to test pictures"
+    example.save(sheet, arguments.output, "learned.png", caption)
 
 
-def learned(scores, blind, images, answers, truth):
-    figure = example.new_figure(9, 5.4)
-    above, below = figure.subfigures(2, 1, height_ratios=(1.4, 1))
-    axes = above.subplots()
-    epochs = range(1, len(scores) + 1)
-    axes.plot(epochs, 100 * np.array(scores), "o-", label="validation")
-    axes.axhline(100 * blind, color="#666666", ls="--", label="blind, on test")
-    axes.set(xlabel="epoch", ylabel="right answers, %", ylim=(0, 102))
-    axes.set_xticks(epochs)
-    axes.set_title("It learns to say how big the shape is")
-    axes.legend(loc="lower right")
-    axes.grid(alpha=0.3)
-    places = below.subplots(1, len(images))
-    for place, image, ranked, size in zip(
-        *(places, images, answers, truth[: len(images)]), strict=True
-    ):
-        ((answer, score),) = ranked
-        place.imshow(image)
-        place.set_xticks([])
-        place.set_yticks([])
-        color = "black" if answer == size else "#c04000"
-        place.set_xlabel(f"{answer} {score:.2f}\nis: {size}", color=color)
-    return figure
+def rows(split, count=None):
+    """Return raw inputs, and the answers: below 16 pixels, below 24, from 24.
 
-
-def dataset(split, count=None, seed=None):
-    """Raw batches: {"images", "text"} and the answer as a string."""
+    A size is that of the longer side of the shape's box.
+    """
     images = pictures.load(split).images[:count]
     questions = [QUESTIONS[i % len(QUESTIONS)] for i in range(len(images))]
-    rows = tf.data.Dataset.from_tensor_slices(
-        ({"images": images, "text": questions}, labels(images))
-    )
-    if seed is not None:
-        rows = rows.shuffle(len(images), seed=seed)
-    return rows.batch(50)
-
-
-def labels(images):
-    """small below 16 pixels, large from 24 on: the longer side of the box."""
     sides = []
     for image in images:
         top, left, bottom, right = pictures.attributes(image).box
         sides.append(max(bottom - top, right - left))
-    return [ANSWERS[i] for i in np.digitize(sides, (16, 24))]
+    sizes = [ANSWERS[i] for i in np.digitize(sides, (16, 24))]
+    return {"images": images, "text": questions}, sizes
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """How the emoji presets are trained: losses and batches in closed form."""
 
 import json
-import math
 import types
 
 import numpy as np
@@ -9,10 +8,10 @@ import pytest
 from builders import FASTEST
 from emoji_world import splits
 from emoji_world import world
-from emoji_world.training import fusing
 from emoji_world.training import kept_states
 from emoji_world.training import towers
 from emoji_world.training.kept_states import WrongCaptions
+from emoji_world.training.model import SPACE
 from keras import ops
 
 import keras_bridgetower as kbt
@@ -50,13 +49,13 @@ def test_icon_sets_are_found_by_any_name(tmp_path):
 
 def test_loss_of_captions_and_sentences():
     rng = np.random.default_rng(0)
-    places = rng.normal(size=(4, towers.SPACE)).astype("float32")
+    places = rng.normal(size=(4, SPACE)).astype("float32")
     places /= np.linalg.norm(places, axis=1, keepdims=True)
     given = places[:2]
-    true = np.zeros((2, towers.SPACE + 4), "float32")
-    true[0, towers.SPACE + 0] = 1.0  # A caption: only what it must find.
-    true[1, : towers.SPACE] = places[2]  # A sentence: it has moved.
-    true[1, towers.SPACE :] = (0.0, 0.5, 0.5, 0.0)
+    true = np.zeros((2, SPACE + 4), "float32")
+    true[0, SPACE + 0] = 1.0  # A caption: only what it must find.
+    true[1, :SPACE] = places[2]  # A sentence: it has moved.
+    true[1, SPACE:] = (0.0, 0.5, 0.5, 0.0)
     given_to = map(ops.convert_to_tensor, (true, given))
     loss = towers.find_it(places)(*given_to)
     loss = ops.convert_to_numpy(loss)
@@ -121,26 +120,3 @@ def test_descriptive_words_are_hidden():
         ):
             there = tokens >= 0
             np.testing.assert_array_equal(row[places[there]], tokens[there])
-
-
-def test_texts_enter_the_fusion_near_their_pictures():
-    def known():
-        return kbt.BridgeTowerContrastive.from_preset(
-            "bridgetower_tiny_emoji_contrastive"
-        )
-
-    _, pairs = fusing.new_tasks(known(), known()).tasks
-    fusion, head = pairs.backbone.fusion, pairs.heads["itc"]
-    rng = np.random.default_rng(0)
-    texts, images = (rng.normal(size=(5, 128)).astype("float32") for _ in "ab")
-    (of_texts,), (of_images,) = (
-        fusion.text_projections,
-        fusion.image_projections,
-    )
-    entered = images @ np.asarray(of_images.kernel.numpy())
-    given = texts @ of_texts.kernel.numpy() @ entered.T
-    wanted = (texts @ head.text_dense.kernel.numpy()) @ (
-        entered @ head.image_dense.kernel.numpy()
-    ).T
-    ratio = given / wanted
-    assert math.isclose(ratio.min(), ratio.max(), rel_tol=1e-3)

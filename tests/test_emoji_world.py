@@ -8,6 +8,7 @@ import tarfile
 import numpy as np
 import pytest
 from builders import FASTEST
+from easy_vqa_checks import digest
 from emoji_world import colors
 from emoji_world import gallery
 from emoji_world import packages
@@ -55,18 +56,24 @@ def test_find_looks(small_world):
     assert len(set(looks)) == 11
 
 
-def test_no_caption_has_a_held_out_word(small_world):
+def test_captions_and_questions_are_those_of_the_presets(small_world):
     split = splits.Splits(
-        np.arange(12), np.zeros(12, bool), frozenset({"worda", "plain"})
+        np.arange(12), np.zeros(12, bool), frozenset({"worda"})
     )
     rng = np.random.default_rng(0)
-    for emoji in small_world:
-        for _ in range(200):
-            caption = texts.caption(emoji, "red", split, rng).lower()
-            assert "worda" not in caption
-            assert "plain" not in caption
-    kept = texts.words_of(small_world[1], split)
-    assert kept == ["wordb"]
+    said = [
+        texts.caption(emoji, "gray", split, rng)
+        for emoji in small_world
+        for _ in range(20)
+    ]
+    assert digest(said) == "4d8be407" and "worda" not in str(said).lower()
+    asked = [
+        questions.question(emoji, "gray", rng)
+        for emoji in small_world
+        for _ in range(20)
+    ]
+    assert digest(np.transpose(asked)) == "7702d799"
+    assert {answer for *_, answer in asked} <= set(questions.ANSWERS)
 
 
 def test_main_color_of_visible_pixels(tmp_path):
@@ -113,33 +120,6 @@ def test_recalls_count_looks(small_world):
     assert found == {"IR@1": 0.0, "IR@2": 50.0, "IR@3": 100.0}
     texts_first = gallery.text_recalls(scores[:, [4, 9]], [4, 9], [4, 9], (1,))
     assert texts_first == {"TR@1": 100.0}
-
-
-def test_questions_have_known_answers_and_balanced_yes_and_no(small_world):
-    rng = np.random.default_rng(0)
-    asked = [questions.question(small_world[0], "red", rng) for _ in range(900)]
-    assert {answer for _, _, answer in asked} <= set(questions.ANSWERS)
-    kinds = [kind for kind, _, _ in asked]
-    assert set(kinds) == set(questions.TYPES)
-    yes = [a == "yes" for kind, _, a in asked if kind == "yes or no"]
-    assert 0.4 < np.mean(yes) < 0.6
-    assert ("group", questions.ASK_GROUP, "objects") in questions.facts(
-        small_world[0], None
-    )
-
-
-def test_questions_and_captions_are_in_both_spellings(small_world):
-    asked = str(questions.facts(small_world[0], "gray"))
-    for words in ("what {} is it", "which {} does", "mostly {}?", "this {}?"):
-        color = words.startswith("wh")
-        pair = ("color", "colour") if color else ("gray", "grey")
-        assert all(words.format(word) in asked for word in pair)
-    rng = np.random.default_rng(0)
-    split = splits.Splits(np.arange(12), np.zeros(12, bool), frozenset())
-    said = [
-        texts.caption(small_world[0], "gray", split, rng) for _ in range(300)
-    ]
-    assert all(any(w in text for text in said) for w in ("gray", "grey"))
 
 
 def test_archive_with_another_sum_is_rejected(tmp_path, monkeypatch):

@@ -52,18 +52,19 @@ class Attributes(NamedTuple):
 
 
 def load(split):
-    package = _package()
+    import easy_vqa
+
     start, end = {
         "train": (0, VALIDATION_FROM),
         "validation": (VALIDATION_FROM, None),
         "test": (0, None),
     }[split]
     if split == "test":
-        paths = package.get_test_image_paths()
-        questions = package.get_test_questions()
+        paths = easy_vqa.get_test_image_paths()
+        questions = easy_vqa.get_test_questions()
     else:
-        paths = package.get_train_image_paths()
-        questions = package.get_train_questions()
+        paths = easy_vqa.get_train_image_paths()
+        questions = easy_vqa.get_train_questions()
     rows = zip(*questions, strict=True)
     kept = sorted(paths)[start:end]
     position = {image: row for row, image in enumerate(kept)}
@@ -78,7 +79,9 @@ def load(split):
 
 def answer_list():
     """Return the 13 answers in the package's order."""
-    return list(_package().get_answers())
+    import easy_vqa
+
+    return list(easy_vqa.get_answers())
 
 
 def question_kind(answer):
@@ -179,14 +182,3 @@ def _extent(mask):
 def _read(path):
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
-
-
-def _package():
-    try:
-        import easy_vqa
-    except ImportError as error:
-        raise ImportError(
-            "This needs the data set: `pip install easy-vqa`, or install "
-            "keras-bridgetower with its extra `examples`."
-        ) from error
-    return easy_vqa
