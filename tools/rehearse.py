@@ -99,19 +99,7 @@ def rehearsed(plan):
 
 
 class Plan:
-    """A recipe, its data, and the sizes of its miniature.
-
-    Args:
-        recipe: a `Recipe`.
-        hosts: int.
-        folder: path of what the runs write and, for later ones, of the data.
-
-    Attributes:
-        updates: int, of the whole run.
-        accumulation: int, batches of an update.
-        every: int, batches from one checkpoint to the next.
-        length: int, batches of an epoch; there are about four epochs.
-    """
+    """A recipe, its data, and the sizes of its miniature."""
 
     def __init__(self, recipe, hosts, folder):
         self.recipe, self.hosts = recipe, hosts

@@ -18,13 +18,7 @@ from keras_bridgetower.training import train
 
 
 class Story(keras.callbacks.Callback):
-    """Record the loss, rate and weights of each batch.
-
-    Args:
-        path: path of the file.
-        checkpoint: the run's `Checkpoint`, which knows the batch.
-        dies_at: int, the batch before which the process kills itself.
-    """
+    """Record the loss, rate and weights of each batch."""
 
     def __init__(self, path, checkpoint, dies_at):
         super().__init__()

@@ -6,12 +6,7 @@ from PIL import Image
 
 
 def few_colours(picture, widest=None):
-    """Return a picture as a PNG file of few colors, a third of the size.
-
-    Args:
-        picture: path, or bytes of an encoded picture.
-        widest: int, pixels; a wider one is shrunk.
-    """
+    """Return a picture as a PNG file of few colors, a third of the size."""
     if isinstance(picture, bytes):
         picture = io.BytesIO(picture)
     file = io.BytesIO()

@@ -8,13 +8,7 @@ KEPT = (1, 5, 10)
 
 
 class Gallery:
-    """All drawings of an artist, with their looks.
-
-    Args:
-        emoji: list of `Emoji`.
-        looks: int array `(emoji,)`, equal for emoji that look alike.
-        artist: str.
-    """
+    """All drawings of an artist, with their looks."""
 
     def __init__(self, emoji, looks, artist):
         drawn = [world.drawing(one, artist) for one in emoji]

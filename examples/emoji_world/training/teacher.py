@@ -182,16 +182,7 @@ CAPTIONS_OF_EACH = 16
 
 
 class Space:
-    """Captions and sentences, and their places in the towers' space.
-
-    Args:
-        run: `Run`.
-
-    Attributes:
-        captions: dict from the number of an emoji that is not held out to a
-            list of captions.
-        texts: list of all captions and sentences.
-    """
+    """Captions and sentences, and their places in the towers' space."""
 
     def __init__(self, run):
         self._kept = run.teacher

@@ -136,13 +136,7 @@ class Fresh:
 
 
 class Saved:
-    """The files of a random model, each written when first needed.
-
-    Args:
-        root: path of the folder of all models.
-        size: str, a key of `save.SIZES`.
-        side: int, pixels of the pictures, or None for the side of the size.
-    """
+    """The files of a random model, each written when first needed."""
 
     def __init__(self, root, size, side=None):
         self.size, self.side = size, side
