@@ -15,11 +15,18 @@ from easy_world import captions
 from easy_world import entailment
 from easy_world import pairs as easy_vqa_pairs
 from easy_world import pictures
+from easy_world.meaning import Statement
+from easy_world.meaning import claim
+from easy_world.meaning import judge
 from easy_world.scenes import moved
 
 from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
 
 pytestmark = ONE_BACKEND
+
+
+def varied_entailment(found):
+    return entailment.varied_entailment(found, sentences=300)
 
 
 def moved_boxes(found):
@@ -183,6 +190,7 @@ def test_pairs_blind_scores(scenes, pairs):
         (captions.matches, "a667026f"),
         (captions.blanks, "82e44495"),
         (captions.varied_captions, "f0a853db"),
+        (varied_entailment, "2434979d"),
         (entailment.entailment, "de57dd45"),
         (easy_vqa_pairs.pairs, "e98e50df"),
         (moved_boxes, "9abb7dc8"),
@@ -190,3 +198,39 @@ def test_pairs_blind_scores(scenes, pairs):
 )
 def test_the_presets_were_trained_on_these_draws(scenes, make, drawn):
     assert digest(make(scenes["validation"])) == drawn
+
+
+def test_truth_tables():
+    """Kleene's tables of "and" and "not", written out."""
+    # A red circle, whose color the veil hides: false, hidden and true claims.
+    values = np.array([[1, 2, 0, 4]])
+    says = [
+        claim("size", "large"),
+        claim("colour", "red"),
+        claim("shape", "circle"),
+    ]
+
+    def truth(*claims, denied=False):
+        statement = Statement("", claims, denied)
+        return judge(statement, values, "no_colour")
+
+    both = [[0, 0, 0], [0, 1, 1], [0, 1, 2]]
+    for left in range(3):
+        assert truth(says[left].denied()) == 2 - left
+        for right in range(3):
+            pair = says[left], says[right]
+            assert truth(*pair) == both[left][right]
+            assert truth(*pair, denied=True) == 2 - both[left][right]
+
+
+def test_what_is_undecided_has_no_label():
+    north = claim("position", "north", undecided=("northwest", "northeast"))
+    values = np.array([[0, 0, 0, position] for position in range(9)])
+    statement = Statement("it is in the north.", (north,))
+    assert judge(statement, values, "full").tolist() == [-1, 2, -1] + 6 * [0]
+    denied = Statement("it is not in the north.", (north,), denied=True)
+    assert judge(denied, values, "full").tolist() == [-1, 0, -1] + 6 * [2]
+    supposed = Statement("", (claim("shape", "circle").presupposed(),))
+    assert judge(supposed, np.eye(4, dtype=int)[:2], "full").tolist() == [2, -1]
+    untold = Statement("it is heavy.", ())
+    assert judge(untold, values, "full").tolist() == 9 * [1]
