@@ -187,6 +187,7 @@ def test_pairs_blind_scores(scenes, pairs):
 @pytest.mark.parametrize(
     "make, drawn",
     [
+        (captions.captions, "c34216fe"),
         (captions.matches, "a667026f"),
         (captions.blanks, "82e44495"),
         (captions.varied_captions, "f0a853db"),
