@@ -34,17 +34,6 @@ class Word(NamedTuple):
     claim: Claim
 
 
-def _place(*cells, undecided=()):
-    return claim("position", *cells, undecided=undecided)
-
-
-_CORNERS = ("northwest", "northeast", "southwest", "southeast")
-_SIDES = {
-    "left": ("northwest", "west", "southwest"),
-    "right": ("northeast", "east", "southeast"),
-    "top": ("northwest", "north", "northeast"),
-    "bottom": ("southwest", "south", "southeast"),
-}
 # Tables from a claim to the words for it. All words of a claim mean the same,
 # so a synonym never changes a label.
 ADJECTIVES = {
@@ -57,37 +46,15 @@ ABSENT_ADJECTIVES = {claim("colour"): TEXTS["absent words"]}
 ABSENT_NOUNS = {claim("shape"): TEXTS["absent nouns"]}
 # Corners and sides, which tell the shape.
 PARTS = {claim("shape", *v.split()): w for v, w in TEXTS["parts"].items()}
-PLACES = {
-    **{
-        _place(name): [
-            way.format(row=row, other=other, column=column, picture="{picture}")
-            for way in TEXTS["corner"]
-        ]
-        for name, row, other, column in zip(
-            _CORNERS,
-            ("top", "top", "bottom", "bottom"),
-            ("upper", "upper", "lower", "lower"),
-            ("left", "right") * 2,
-            strict=True,
-        )
-    },
-    **{
-        _place(*{"corners": _CORNERS, **_SIDES}.get(name, (name,))): ways
-        for name, ways in TEXTS["places"].items()
-    },
-}
-# "The north" may mean the whole upper side: it is undecided of the corners.
-_UNDECIDED = {
-    _SIDES[side][1]: _SIDES[side][::2]
-    for side in ("top", "bottom", "left", "right")
-}
-COMPASS = {
-    _place(name, undecided=_UNDECIDED.get(name, ())): [
-        f"in the {name}",
-        f"to the {name}",
-    ][: 1 if name == "center" else 2]
-    for name in (*_CORNERS, "center", *_UNDECIDED)
-}
+PLACES, COMPASS = (
+    {
+        claim(
+            "position", *row["cells"], undecided=row.get("undecided", ())
+        ): row["ways"]
+        for row in TEXTS[name]
+    }
+    for name in ("places", "compass")
+)
 
 
 def draw(table, rng, value=None):
