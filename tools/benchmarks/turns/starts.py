@@ -53,6 +53,13 @@ def program(saved, contender, code):
     return [sys.executable, "-c", code, *map(str, values)]
 
 
+def importing(saved, contender, module, name):
+    """Return the command that imports a name."""
+    return program(
+        saved, contender, f"from {module} import {name}\nprint('{{}}')"
+    )
+
+
 def first_score(saved, contender):
     return program(saved, contender, FIRST_SCORE[contender.library])
 
