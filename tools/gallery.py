@@ -33,17 +33,8 @@ NAMES = (
     *("custom_loop", "pretrain", "finetune", "ablations"),
 )
 WIDEST = 1000  # pixels
-_START = """# Examples
-
-Each example is one file in `examples/`, in a clone of the project. Without an
-argument it runs offline in one to three minutes of one core, prints its scores
-beside the [blind](glossary.md) ones, and ends with the figure shown here, which
-it writes into the folder `out/`, or `runs/` if it trains by a recipe. `--help`
-lists its options. The pictures are drawings of emoji, or easy-VQA's:
-`pip install ".[torch,viz,examples]"`.
-
-[Notebooks](notebooks.md) explain more, step by step.
-"""
+# What stands before it stays.
+MARK = "<!-- examples -->\n"
 
 
 def main():
@@ -82,7 +73,8 @@ def keep_figure(name):
 
 
 def page():
-    parts = [_START]
+    start, mark, _ = PAGE.read_text().partition(MARK)
+    parts = [start, mark]
     for name in NAMES:
         script = EXAMPLES / f"{name}.py"
         found = fields(ast.get_docstring(ast.parse(script.read_text())))

@@ -1,5 +1,8 @@
 """Draw captions in many ways of saying, and the texts of scores."""
 
+import json
+import pathlib
+
 from easy_world import spelling
 
 # The words that are spelled in both ways. A flying disc is no disk.
@@ -7,27 +10,8 @@ SPELLED = ("color", "gray")
 
 # `{x}` is a name or a keyword, `{a}` the same with an article. The first are
 # for training; the others are read by the scores alone.
-WAYS = (
-    "{x}",
-    "{a}",
-    "a drawing of {a}",
-    "a picture of {a}",
-    "an emoji of {x}",
-    "{x} emoji",
-    "this is {a}",
-    "a small drawing that shows {x}",
-    "it shows {a}",
-    "the {x}",
-    "something like {a}",
-    "draw {a}",
-)
-NEW_WAYS = (
-    "a symbol for {x}",
-    "here you see {a}",
-    "send the one with {a}",
-    "which one is {a}?",
-)
-JOINS = ("{}, {}", "{} and {}", "{} {}", "{} with {}", "{}: {}", "{}; {}")
+_TABLES = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
+WAYS, NEW_WAYS, JOINS = (_TABLES[n] for n in ("ways", "new ways", "joins"))
 
 
 def words_of(emoji, splits):
