@@ -138,18 +138,6 @@ def test_recipe_in_miniature(tmp_path):
 
 
 @FASTEST
-@pytest.mark.slow
-def test_retrieval_in_miniature_from_a_trained_head(tmp_path):
-    pytest.importorskip("easy_vqa")
-    few = ("--records", "80", "--set", "steps=2", "batch_size=8")
-    preset = ("--init", "bridgetower_tiny_easy_pretrain")
-    printed = run("finetune.py", "coco_base", *preset, *few, cwd=tmp_path)
-    assert "projection_dim: 64, kept from the preset" in printed
-    pool = "test: .*RSUM of 60 pictures, 300 texts by a shortlist of 16 "
-    assert re.search(pool, printed)
-
-
-@FASTEST
 def test_text_length_beyond_the_positions_is_rejected():
     """Before the first step, which would fail inside an embedding."""
     encoder = SimpleNamespace(max_sequence_length=16)

@@ -1,6 +1,5 @@
 """Scenes and captions derived from easy-VQA: sizes, truth, blind scores."""
 
-import collections
 import math
 
 import numpy as np
@@ -89,25 +88,7 @@ def test_blanks(scenes):
         assert blind(*pairs) == pytest.approx(expected, abs=0.051)
 
 
-def test_matches(scenes):
-    built = {s: captions.matches(found) for s, found in scenes.items()}
-    for split, rows in built.items():
-        found = scenes[split]
-        counts = {0: collections.Counter(), 1: collections.Counter()}
-        for i in range(0, len(rows.texts), 2):
-            assert rows.labels[i : i + 2].tolist() == [1, 0]
-            assert rows.image_index[i] == rows.image_index[i + 1] == i // 2
-            words = set(found.words(i // 2).values())
-            true, false = map(tokens, rows.texts[i : i + 2])
-            both = zip(true, false, strict=True)
-            [(right, wrong)] = [(a, b) for a, b in both if a != b]
-            assert right in words and WORDS[right] == WORDS[wrong]
-            assert words <= set(true)
-            counts[1].update(true)
-            counts[0].update(false)
-        # No word tells true from false.
-        assert counts[0] == counts[1]
-    keys = [
-        (built[s].texts, built[s].labels.tolist()) for s in ("train", "test")
-    ]
+def test_texts_of_matches_tell_nothing(scenes):
+    built = [captions.matches(scenes[split]) for split in ("train", "test")]
+    keys = [(rows.texts, rows.labels.tolist()) for rows in built]
     assert blind(*keys) == pytest.approx(50, abs=3)

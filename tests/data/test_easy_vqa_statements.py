@@ -1,7 +1,6 @@
 """Statements derived from easy-VQA: sizes, truth of each, blind scores."""
 
 import collections
-import re
 
 import numpy as np
 import pytest
@@ -106,49 +105,9 @@ def pairs(scenes):
     return {s: easy_vqa_pairs.pairs(found) for s, found in scenes.items()}
 
 
-def true_of(sentence, left, right):
-    """Read a sentence and judge it, words against words."""
-    named = [word for word in tokens(sentence) if word in WORDS]
-    there = (
-        [named[0] in scene.values() for scene in (left, right)] if named else []
-    )
-    if sentence.startswith("both shapes have the same colour"):
-        return left["colour"] == right["colour"]
-    if sentence.startswith("both"):
-        return all(there)
-    if sentence.startswith("exactly one"):
-        return sum(there) == 1
-    if sentence.startswith("at least one"):
-        return any(there)
-    if sentence.startswith("the left shape is larger"):
-        assert abs(left["side"] - right["side"]) >= 4
-        return left["side"] > right["side"]
-    assert re.match("the left image shows a .* and the right one a", sentence)
-    return named[0] == left["shape"] and named[1] == right["shape"]
-
-
-def test_pairs_are_labelled_right(scenes, pairs):
-    sizes = {s: len(rows.labels) for s, rows in pairs.items()}
-    assert sizes == {"train": 8000, "validation": 1000, "test": 2000}
-    for split, rows in pairs.items():
-        found = scenes[split]
-        for sentence, index, label in each(
-            rows, "sentences", "image_index", "labels"
-        ):
-            left, right = (
-                found.words(i) | {"side": found.sides[i]} for i in index
-            )
-            assert true_of(sentence, left, right) == label
-            assert index[0] != index[1]
-        for i in range(0, len(rows.labels), 4):
-            assert len(set(rows.sentences[i : i + 4])) == 1
-            assert rows.labels[i : i + 4].tolist() == [1, 0, 1, 0]
-            four = rows.image_index[i : i + 4]
-            assert four[0, 0] == four[1, 0] and four[2, 1] == four[3, 1]
-        assert set(rows.kinds) == set(easy_vqa_pairs.KINDS)
-    report = evaluate_nlvr2(
-        pairs["test"].identifiers, pairs["test"].labels, [1] * 2000
-    )
+def test_one_guess_is_never_consistent(pairs):
+    rows = pairs["test"]
+    report = evaluate_nlvr2(rows.identifiers, rows.labels, [1] * 2000)
     assert (report.accuracy, report.consistency) == (50.0, 0.0)
     assert (report.sentences, report.split) == (500, "test")
 

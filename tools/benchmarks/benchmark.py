@@ -65,7 +65,8 @@ def parsed():
     parser.add_argument("--batches", type=int, nargs="+")
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=9, help="2 or more")
-    parser.add_argument("--only", nargs="+", help="names, as in the table")
+    known = sorted({name for work in WORKS.values() for name in work.named()})
+    parser.add_argument("--only", nargs="+", choices=known, metavar="NAME")
     parser.add_argument(
         "--output", type=pathlib.Path, default=pathlib.Path("out/benchmark")
     )
@@ -75,16 +76,8 @@ def parsed():
         help="folder that keeps saved and exported models for further runs",
     )
     settings = parser.parse_args()
-    if settings.repeats < 2:
-        parser.error(f"--repeats must be 2 or more, not {settings.repeats}")
     if "all" in settings.works:
         settings.works = names
-    known = {name for work in WORKS.values() for name in work.named()}
-    unknown = set(settings.only or ()) - known
-    if unknown:
-        parser.error(
-            f"--only must be some of {sorted(known)}, not {sorted(unknown)}"
-        )
     return settings
 
 
