@@ -10,9 +10,9 @@ import streams
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.serve.plan import Limits
 from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.data.records.index import written_without_places
 from keras_bridgetower.data.stream.epoch_order import Shuffled
 from keras_bridgetower.data.stream.stream import Stream
-from keras_bridgetower.data.written import written
 from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.preprocessing.preprocessor import checked_buckets
 from keras_bridgetower.preprocessing.retrieval import as_image_ids
@@ -43,8 +43,10 @@ def masked(count):
 USES = {
     "batch_size of a recipe": lambda n: recipe("batch_size", n),
     "steps of a recipe": lambda n: recipe("steps", n),
-    "window": lambda n: written(Shuffled(n)),
-    "image_size of a transform": lambda n: written(transform("blip", n)),
+    "window": lambda n: written_without_places(Shuffled(n)),
+    "image_size of a transform": lambda n: written_without_places(
+        transform("blip", n)
+    ),
     "image_size": lambda n: converter(image_size=n),
     "size_divisor": lambda n: converter(size_divisor=n),
     "sequence_length": lambda n: builders.tokenizer(n).get_config()[

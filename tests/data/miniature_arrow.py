@@ -1,10 +1,26 @@
-"""Small Arrow tables with the columns of ViLT, METER and BridgeTower."""
+"""The same miniatures in Arrow tables, as ViLT, METER and BridgeTower do."""
+
+import pathlib
+import tempfile
 
 import miniature_captions
-from miniature_pictures import PARTS
-from miniature_pictures import pictures
+import miniature_pairs
+import miniature_vqa
 
-from keras_bridgetower.data.datasets import statements
+from keras_bridgetower.data.datasets.by_name import DATASETS
+from keras_bridgetower.data.datasets.by_name import open_dataset
+
+ORIGINALS = {
+    "coco": miniature_captions.coco,
+    "flickr30k": miniature_captions.flickr30k,
+    "visual_genome": miniature_captions.visual_genome,
+    "cc3m": miniature_captions.cc3m,
+    "sbu": miniature_captions.sbu,
+    "vqav2": miniature_vqa.vqav2,
+    "vgqa": miniature_vqa.vgqa,
+    "snli_ve": miniature_pairs.snli_ve,
+    "nlvr2": miniature_pairs.nlvr2,
+}
 
 
 def write(folder, name, rows, types=None):
@@ -22,140 +38,49 @@ def write(folder, name, rows, types=None):
             writer.write_table(table)
 
 
-def write_all(folder, tables):
-    for name, rows in tables.items():
-        write(folder, name, rows)
+def original(name, folder):
+    """Write the original files of a data set, and open them."""
+    root, options = ORIGINALS[name](folder)
+    return open_dataset(name, root, **options)
+
+
+def tables(name, folder):
+    protocols = DATASETS[f"arrow_{name}"].protocols.values()
+    parts = {p for of in protocols for s in of.values() for p in s.parts}
+    with tempfile.TemporaryDirectory() as place:
+        data = original(name, pathlib.Path(place))
+        for part in parts:
+            rows = [_row(data, draft) for draft in data.read(part)]
+            # Large tables are several files.
+            write(folder, f"{part}_0", rows[:1])
+            write(folder, f"{part}_1", rows[1:])
     return folder, {}
 
 
-def _captions(numbers, image_id="{}.jpg", split="train"):
-    return [
-        {
-            "image": pictures()[number].encoded(),
-            "caption": miniature_captions.sentences(number),
-            "image_id": image_id.format(number),
-            "split": split,
+def _row(data, draft):
+    samples, images = draft.samples, draft.read().images
+    texts = [s.text for s in samples]
+    named = [[data.labels[i] for i in s.labels] for s in samples]
+    row = {"image": images[0], "split": "train", "image_id": draft.key}
+    if data.task == "captions":
+        return row | {"caption": texts}
+    if data.task == "entailment":
+        pairs = [["It is.", f"{text} "] for text in texts]
+        return row | {
+            "sentences": pairs,
+            "labels": [s.labels[0] for s in samples],
         }
-        for number in numbers
-    ]
-
-
-def coco(folder):
-    tables = {}
-    for n, split in enumerate(miniature_captions.KARPATHY):
-        rows = tables.setdefault(f"coco_caption_karpathy_{split}", [])
-        rows += _captions([n], miniature_captions.coco_name(n, split), split)
-    return write_all(folder, tables)
-
-
-def flickr30k(folder):
-    parts = {"train": range(14), "val": range(14, 18), "test": range(18, 24)}
-    tables = {
-        f"f30k_caption_karpathy_{split}": _captions(numbers, split=split)
-        for split, numbers in parts.items()
-    }
-    return write_all(folder, tables)
-
-
-def visual_genome(folder):
-    boxes = {key: [1] * 6 for key in ("width", "height", "x", "y")}
-    rows = [row | boxes for row in _captions(range(24), "{}")]
-    return write_all(folder, {"vg": rows})
-
-
-def cc3m(folder):
-    """Several files; the column `split` has the name of a folder."""
-    name = "conceptual_caption"
-    tables = {
-        f"{name}_train_0": _captions(range(10), "{}", "train_image"),
-        f"{name}_train_1": _captions(range(10, 18), "{}", "train_image"),
-        f"{name}_val_0": _captions(range(18, 24), "{}", "val_image"),
-    }
-    return write_all(folder, tables)
-
-
-def sbu(folder):
-    parts = {"sbu_0": range(12), "sbu_1": range(12, 24)}
-    return write_all(folder, {k: _captions(of) for k, of in parts.items()})
-
-
-ANSWERS = ("no", "yes", "circle", "red")
-
-
-def questions(number, answered):
-    item = pictures()[number]
-    pairs = [q for q, a in item.questions if a in ("yes", "no")]
-    answers = [a for q, a in item.questions if a in ("yes", "no")]
-    return {
-        "image": item.encoded(),
-        "questions": pairs,
-        # Two answers each: the true one and, by three people, "circle".
-        "answers": [[a, "circle"] for a in answers] if answered else [],
-        "answer_labels": (
-            [[ANSWERS.index(a), 2] for a in answers] if answered else []
-        ),
-        "answer_scores": [[1.0, 0.9] for _ in answers] if answered else [],
-        "image_id": number,
-        "question_id": [1000 * number + i for i in range(len(pairs))],
-        "split": "train",
-    }
-
-
-def vqav2(folder):
-    parts = {
-        "vqav2_train_fix": range(12),
-        "vqav2_val_fix": range(12, 18),
-        "vqav2_test": range(18, 24),
-    }
-    tables = {
-        name: [questions(n, name != "vqav2_test") for n in numbers]
-        for name, numbers in parts.items()
-    }
-    return write_all(folder, tables)
-
-
-def vgqa(folder):
-    tables = {}
-    for name, numbers in {"train": range(18), "val": range(18, 24)}.items():
-        rows = [questions(n, True) for n in numbers]
-        tables |= {f"vgqa_{name}": rows, f"vgqa_coco_{name}": rows[:3]}
-    return write_all(folder, tables)
-
-
-def snli_ve_tables(folder):
-    label = statements.ENTAILMENT_LABELS.index("entailment")
-
-    def row(item):
-        pair = [item.caption, f"The shape is {item.colour}. "]
-        sentences = [pair, [pair[0], "It is old."]]
+    if data.task == "nlvr2":
         return {
-            "image": item.encoded(),
-            "sentences": sentences,
-            "labels": [label, 1],
+            **{"image_0": images[0], "image_1": images[1]},
+            **{"questions": texts, "answers": [name for [name] in named]},
+            "identifier": draft.key,
         }
-
-    tables = {
-        f"snli_{name}": [row(pictures()[n]) for n in numbers]
-        for name, numbers in PARTS.items()
+    answered = any(named)
+    return row | {
+        "questions": texts,
+        "question_id": [s.id for s in samples],
+        "answers": named if answered else [],
+        "answer_labels": [list(s.labels) for s in samples] if answered else [],
+        "answer_scores": [list(s.scores) for s in samples] if answered else [],
     }
-    return write_all(folder, tables)
-
-
-def nlvr2(folder):
-    tables = {}
-    for part, numbers in PARTS.items():
-        part = {"test": "test1"}.get(part, part)
-        rows = [
-            {
-                "image_0": pictures()[number].encoded("JPEG"),
-                "image_1": pictures()[number + 1].encoded("PNG"),
-                "questions": ["one is left.", "there are three."],
-                "answers": ["True", "False"],
-                "identifier": f"{part}-{number - numbers[0]}-0",
-            }
-            for number in numbers[::2]
-        ]
-        tables[f"nlvr2_{part}"] = rows
-        for balance in ("balanced", "unbalanced"):
-            tables[f"nlvr2_{balance}_{part}"] = rows[:2]
-    return write_all(folder, tables)

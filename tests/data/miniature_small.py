@@ -23,8 +23,8 @@ def _batch(numbers, labels):
 
 def _pickle(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In the form of Python 2.
-    path.write_bytes(pickle.dumps(content, protocol=2))
+    # The latest one whose arrays are as in the published files.
+    path.write_bytes(pickle.dumps(content, protocol=3))
 
 
 def cifar10(folder):
@@ -38,7 +38,7 @@ def cifar10(folder):
         numbers = range(4 * i, 4 * i + 4)
         _pickle(inner / f"data_batch_{i + 1}", _batch(numbers, labels))
     _pickle(inner / "test_batch", _batch(range(20, 24), labels))
-    _pickle(inner / "batches.meta", {b"label_names": COLOURS})
+    _pickle(inner / "batches.meta", {b"label_names": COLOURS, b"num_vis": 1})
     return folder, {}
 
 

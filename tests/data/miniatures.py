@@ -1,12 +1,11 @@
 """A small data set of every format, in exactly the files of its authors."""
 
+import functools
 import pathlib
 
 import miniature_arrow
 import miniature_captions
-import miniature_pairs
 import miniature_small
-import miniature_vqa
 import pytest
 
 from keras_bridgetower.data.datasets.by_name import open_dataset
@@ -14,30 +13,17 @@ from keras_bridgetower.data.records import read
 from keras_bridgetower.data.records import write as writing
 
 WRITERS = {
-    "coco": miniature_captions.coco,
-    "flickr30k": miniature_captions.flickr30k,
-    "visual_genome": miniature_captions.visual_genome,
-    "cc3m": miniature_captions.cc3m,
-    "sbu": miniature_captions.sbu,
-    "vqav2": miniature_vqa.vqav2,
-    "vgqa": miniature_vqa.vgqa,
-    "snli_ve": miniature_pairs.snli_ve,
-    "nlvr2": miniature_pairs.nlvr2,
+    **miniature_arrow.ORIGINALS,
     "cifar10": miniature_small.cifar10,
     "cifar100": miniature_small.cifar100,
     "glue": miniature_small.glue,
     "own": miniature_small.own,
     "cc3m_annot": miniature_captions.cc3m_annot,
     "sbu_annot": miniature_captions.sbu_annot,
-    "arrow_coco": miniature_arrow.coco,
-    "arrow_flickr30k": miniature_arrow.flickr30k,
-    "arrow_visual_genome": miniature_arrow.visual_genome,
-    "arrow_cc3m": miniature_arrow.cc3m,
-    "arrow_sbu": miniature_arrow.sbu,
-    "arrow_vqav2": miniature_arrow.vqav2,
-    "arrow_vgqa": miniature_arrow.vgqa,
-    "arrow_snli_ve": miniature_arrow.snli_ve_tables,
-    "arrow_nlvr2": miniature_arrow.nlvr2,
+    **{
+        f"arrow_{name}": functools.partial(miniature_arrow.tables, name)
+        for name in miniature_arrow.ORIGINALS
+    },
 }
 
 

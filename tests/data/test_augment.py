@@ -1,6 +1,7 @@
 """The authors' transforms, against Pillow, NumPy formulas and closed forms."""
 
 import math
+import pathlib
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from PIL import Image
 from PIL import ImageEnhance
 from PIL import ImageOps
 
-from keras_bridgetower.data.augment import ops
 from keras_bridgetower.data.augment import transforms
-from keras_bridgetower.preprocessing.images import MEAN
-from keras_bridgetower.preprocessing.images import STD
+from keras_bridgetower.preprocessing.image_converter import (
+    BridgeTowerImageConverter,
+)
+from keras_bridgetower.preprocessing.images import decode_image
 
 pytestmark = ONE_BACKEND
 
@@ -28,83 +30,37 @@ def pixels(image):
     return np.asarray(image).astype("int64")
 
 
-def values(name, level):
-    """Return the value of each op of a list at a level, by its function."""
-    return {
-        op.function: op.low + level * (op.high - op.low)
-        for op in getattr(ops, name)
-    }
-
-
-# The value of each operation at the levels 9/30 and 7/30, by the paper.
-RAND_AUGMENT = {
-    ops.rotate: (9, 7),
-    **dict.fromkeys((ops.shear_x, ops.shear_y), (0.09, 0.07)),
-    **dict.fromkeys((ops.translate_x, ops.translate_y), (30, 23.3)),
-    ops.solarize: (76.8, 59.7),
-    ops.solarize_add: (33, 25.7),
-    ops.posterize: (1.2, 0.9333),
-    **dict.fromkeys(
-        (ops.colour, ops.contrast, ops.brightness, ops.sharpness), (0.64, 0.52)
-    ),
-    **dict.fromkeys((ops.auto_contrast, ops.equalize), (0.3, 0.233)),
-}
-
-
-def test_values_at_the_authors_levels():
-    nine, seven = values("RAND_AUGMENT", 9 / 30), values("RAND_AUGMENT", 7 / 30)
-    assert set(RAND_AUGMENT) == set(nine) and len(ops.RAND_AUGMENT) == 14
-    for function, wanted in RAND_AUGMENT.items():
-        got = nine[function], seven[function]
-        np.testing.assert_allclose(got, wanted, rtol=3e-3)
-    five = values("RANDOM_AUGMENT", 0.5)
-    assert len(ops.RANDOM_AUGMENT) == 10
-    same = five[ops.brightness], five[ops.sharpness]
-    assert same == pytest.approx((1.0, 1.0), abs=1e-12)
-    assert five[ops.smooth_rotate] == 15 and five[ops.smooth_shear_x] == 0.15
-    assert five[ops.smooth_translate_y] == 5
-    # Only movements have two signs.
-    for op in ops.RAND_AUGMENT + ops.RANDOM_AUGMENT:
-        moves = {"rotate", "shear", "translate"} & {
-            *op.function.__name__.split("_")
-        }
-        assert op.signs == ((1, -1) if moves else (1,))
-
-
 def test_posterize_leaves_one_bit(picture):
     for bits in (1.2, 0.93):
-        got = pixels(ops.posterize(picture, bits))
+        got = pixels(transforms.posterize(picture, bits))
         np.testing.assert_array_equal(got, pixels(picture) & 0b10000000)
 
 
 @pytest.mark.parametrize(
     "ours, theirs",
     [
-        (ops.colour, lambda x: ImageEnhance.Color(x).enhance(0.64)),
-        (ops.contrast, lambda x: ImageEnhance.Contrast(x).enhance(0.64)),
-        (ops.brightness, lambda x: ImageEnhance.Brightness(x).enhance(0.64)),
-        (ops.sharpness, lambda x: ImageEnhance.Sharpness(x).enhance(0.64)),
-        (ops.auto_contrast, ImageOps.autocontrast),
-        (ops.equalize, ImageOps.equalize),
+        ("colour", lambda x: ImageEnhance.Color(x).enhance(0.64)),
+        ("contrast", lambda x: ImageEnhance.Contrast(x).enhance(0.64)),
+        ("brightness", lambda x: ImageEnhance.Brightness(x).enhance(0.64)),
+        ("sharpness", lambda x: ImageEnhance.Sharpness(x).enhance(0.64)),
+        ("auto_contrast", ImageOps.autocontrast),
+        ("equalize", ImageOps.equalize),
     ],
 )
 def test_values_are_pillows(picture, ours, theirs):
-    wanted = pixels(theirs(picture))
-    np.testing.assert_array_equal(pixels(ours(picture, 0.64)), wanted)
-    assert (wanted != pixels(picture)).any()
+    got = pixels(getattr(transforms, ours)(picture, 0.64))
+    np.testing.assert_array_equal(got, pixels(theirs(picture)))
 
 
 def test_solarize_formulas(picture):
     x = pixels(picture)
-    np.testing.assert_array_equal(
-        pixels(ops.solarize(picture, 76.8)), np.where(x < 76.8, x, 255 - x)
-    )
+    got = pixels(transforms.solarize(picture, 76.8))
+    np.testing.assert_array_equal(got, np.where(x < 76.8, x, 255 - x))
     for addition in (33, 25.666666):
         more = np.clip(x + addition, 0, 255).astype("uint8").astype("int64")
-        np.testing.assert_array_equal(
-            pixels(ops.solarize_add(picture, addition)),
-            np.where(more < 128, more, 255 - more),
-        )
+        got = pixels(transforms.solarize_add(picture, addition))
+        inverted = np.where(more < 128, more, 255 - more)
+        np.testing.assert_array_equal(got, inverted)
 
 
 def taken(x, to_x, to_y):
@@ -127,12 +83,12 @@ def test_nearest_geometry(picture, sign):
     cos, sin = math.cos(angle), math.sin(angle)
     cx, cy = picture.width / 2, picture.height / 2
     forms = [
-        (ops.shear_x, v, lambda a, b: a + v * b, lambda a, b: b),
-        (ops.shear_y, v, lambda a, b: a, lambda a, b: b + v * a),
-        (ops.translate_x, move, lambda a, b: a + move, lambda a, b: b),
-        (ops.translate_y, move, lambda a, b: a, lambda a, b: b + move),
+        (transforms.shear_x, v, lambda a, b: a + v * b, lambda a, b: b),
+        (transforms.shear_y, v, lambda a, b: a, lambda a, b: b + v * a),
+        (transforms.translate_x, move, lambda a, b: a + move, lambda a, b: b),
+        (transforms.translate_y, move, lambda a, b: a, lambda a, b: b + move),
         (
-            ops.rotate,
+            transforms.rotate,
             math.degrees(angle),
             # Counter-clockwise, where y points down.
             lambda a, b: cos * (a - cx) - sin * (b - cy) + cx,
@@ -145,9 +101,6 @@ def test_nearest_geometry(picture, sign):
         wanted = taken(x, to_x, to_y)
         assert (got != wanted).any(-1).mean() < 0.005
         assert (got == 0).all(-1).mean() > 0.01
-    exact = pixels(ops.translate_x(picture, 30))
-    np.testing.assert_array_equal(exact[:, :-30], x[:, 30:])
-    assert (exact[:, -30:] == 0).all()
 
 
 def ramp():
@@ -165,12 +118,12 @@ def test_interpolated_geometry(sign):
     cos, sin = math.cos(angle), math.sin(angle)
     # By OpenCV's definitions: pixel (i, j) is at (i, j), the center (40, 30).
     forms = [
-        (ops.smooth_shear_x, v, columns - v * rows, rows),
-        (ops.smooth_shear_y, v, columns, rows - v * columns),
-        (ops.smooth_translate_x, 5 * sign, columns + 5 * sign, rows),
-        (ops.smooth_translate_y, 5 * sign, columns, rows + 5 * sign),
+        (transforms.smooth_shear_x, v, columns - v * rows, rows),
+        (transforms.smooth_shear_y, v, columns, rows - v * columns),
+        (transforms.smooth_translate_x, 5 * sign, columns + 5 * sign, rows),
+        (transforms.smooth_translate_y, 5 * sign, columns, rows + 5 * sign),
         (
-            ops.smooth_rotate,
+            transforms.smooth_rotate,
             15 * sign,
             cos * (columns - 40) - sin * (rows - 30) + 40,
             sin * (columns - 40) + cos * (rows - 30) + 30,
@@ -200,10 +153,7 @@ def test_random_resized_crop_draws_as_torchvision():
     boxes = np.array([small.box((600, 600), rng) for _ in range(4000)])
     area = boxes[:, 2] * boxes[:, 3] / 600**2
     assert abs(area.mean() - 0.2) < 0.003
-    assert abs(area.std() - 0.2 / math.sqrt(12)) < 0.002
     assert abs(np.log(boxes[:, 2] / boxes[:, 3]).mean()) < 0.01
-    free = 600 - boxes[:, 2]
-    assert abs((boxes[:, 0] / free).mean() - 0.5) < 0.02
 
 
 def test_long_pictures_get_a_central_crop():
@@ -213,16 +163,6 @@ def test_long_pictures_get_a_central_crop():
         ((100, 1000), (0, 433, 100, 133)),
     ):
         assert crop.box(size, np.random.default_rng(0)) == box
-
-
-def test_crop_is_pillows_crop_then_resize(picture):
-    crop = transforms.RandomResizedCrop()
-    got = crop(picture, 32, np.random.default_rng(3), ())
-    left, top, width, height = crop.box(picture.size, np.random.default_rng(3))
-    wanted = picture.crop((left, top, left + width, top + height)).resize(
-        (32, 32), Image.Resampling.BICUBIC
-    )
-    np.testing.assert_array_equal(pixels(got), pixels(wanted))
 
 
 SIDED = ["The cat left of the dog", "is it on the RIGHT?", "leftmost one"]
@@ -242,41 +182,6 @@ def test_flip_keeps_sided_texts(picture):
         assert 0.4 < mirrored("always", text) < 0.6
     for text in PLAIN:
         assert 0.4 < mirrored("unless_sided", text) < 0.6
-
-
-def test_table_of_transforms():
-    flips = {
-        name: [s.when for s in steps if isinstance(s, transforms.Flip)]
-        for name, (steps, _) in transforms.TRANSFORMS.items()
-    }
-    for name, when in flips.items():
-        if name.endswith("_official"):
-            assert when == ["always"]
-            assert flips[name.removesuffix("_official")] == ["unless_sided"]
-    assert flips["blip_randaug_wohf"] == flips["clip_randaug"] == []
-    draws = {
-        name: [
-            (len(s.ops), s.count, round(s.level, 3), s.probability)
-            for s in steps
-            if isinstance(s, ops.RandomOps)
-        ]
-        for name, (steps, _) in transforms.TRANSFORMS.items()
-    }
-    assert draws["clip_randaug"] == [(14, 2, 0.3, 1.0)]
-    assert draws["blip_randaug_wc"] == [(14, 2, 0.233, 1.0)]
-    assert draws["blip_randaug_wohf"] == [(10, 2, 0.5, 0.5)]
-    assert draws["blip"] == draws["clip"] == []
-    scales = {
-        name: steps[0].scale
-        for name, (steps, _) in transforms.TRANSFORMS.items()
-        if isinstance(steps[0], transforms.RandomResizedCrop)
-    }
-    assert scales["blip_randaug_pretrain"] == (0.2, 1.0)
-    assert scales["blip_randaug"] == scales["blip_randaug_wc"] == (0.5, 1.0)
-    assert transforms.transform("clip").mean == MEAN
-    assert transforms.transform("clip").std == STD
-    assert transforms.transform("vit_randaug").mean == (0.5, 0.5, 0.5)
-    assert transforms.transform("imagenet").std == (0.229, 0.224, 0.225)
 
 
 @pytest.mark.parametrize("name", transforms.TRANSFORMS)
@@ -314,10 +219,6 @@ MEANS = (65.74, 124.00, 126.32)
         ("image_size", lambda: transforms.transform("clip", 0)),
         ("resizer", lambda: transforms.transform("hf", 8, "tf")),
         ("when", lambda: transforms.Flip("sometimes")),
-        (
-            "steps",
-            lambda: transforms.Transform(8, ())(np.zeros((9, 9, 3), "uint8")),
-        ),
     ],
 )
 def test_wrong_arguments_are_rejected(name, call):
@@ -325,11 +226,37 @@ def test_wrong_arguments_are_rejected(name, call):
         call()
 
 
-def test_missing_torch_is_reported(monkeypatch):
-    def others(name):
-        return None if name == "torch" else True
+def photograph(name):
+    package = pytest.importorskip("sklearn")
+    folder = pathlib.Path(package.__file__).parent / "datasets/images"
+    return decode_image((folder / name).read_bytes())
 
-    monkeypatch.setattr("importlib.util.find_spec", others)
-    with pytest.raises(ImportError, match="resizer='torch' needs torch"):
-        transforms.transform("clip", resizer="torch")
-    assert transforms.transform("clip") == transforms.transform("clip", 288)
+
+@pytest.mark.parametrize("name", ["china.jpg", "flower.jpg"])
+@pytest.mark.parametrize("change", ["blip", "clip", "blip_randaug_wc"])
+def test_torch_resizes_as_pillow(name, change):
+    data = photograph(name)
+    wanted = transforms.transform(change)(data, seed=1).astype("int64")
+    got = transforms.transform(change, resizer="torch")(data, seed=1)
+    difference = np.abs(got - wanted)
+    assert (difference > 0).mean() < 0.01
+    # One level in each direction before random operations.
+    if "randaug" not in change:
+        assert 0 < difference.max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "side"),
+    [(640, 480, 288), (427, 640, 288), (1000, 300, 288), (640, 480, 294)],
+)
+def test_hf_equals_the_processor_of_transformers(width, height, side):
+    models = pytest.importorskip("transformers.models.bridgetower")
+    peer = models.image_processing_pil_bridgetower.BridgeTowerImageProcessorPil(
+        size={"shortest_edge": side}, crop_size={"shortest_edge": side}
+    )
+    image = photograph("china.jpg").resize((width, height))
+    wanted = peer(image, return_tensors="np")["pixel_values"][0]
+    squares = transforms.transform("hf", side)(image)
+    # In training: pictures by the transform, values by the converter.
+    got = BridgeTowerImageConverter(side, mode="squash")(squares)
+    np.testing.assert_allclose(got, wanted.transpose(1, 2, 0), atol=1e-6)

@@ -55,61 +55,30 @@ NLVR2 = "nlvr2/data/train.json"
 SNLI = "snli_ve/snli_ve_train.jsonl"
 SBU = "sbu-captions-all.json"
 PIXELS = pickle.dumps(
-    {b"data": np.zeros((2, 5), "u1"), b"fine_labels": [1, 2]}, 2
+    {b"data": np.zeros((2, 5), "u1"), b"fine_labels": [1, 2]}, 3
 )
-SHAPE = r"b'data' of shape \(pictures, 3072\).*\(2, 5\)"
 # The data set, the damage, and what the error tells.
 BAD = [
     ("coco", lambda root: os.truncate(root / COCO, 300), "coco.json must be J"),
-    ("snli_ve", _edit(SNLI, b"is old", b"is \xff"), "UTF-8.*0xff in line 3"),
-    ("coco", _whole(COCO, b'{"pictures": []}'), "a list under .* 'images'"),
-    (
-        "vqav2",
-        _edit(QUESTIONS, b'"question":', b'"ask":'),
-        "'question' .*row 0",
-    ),
-    (
-        "vqav2",
-        _edit(QUESTIONS, FIRST_ID, b'"question_id": "0"'),
-        "'question_id' with a value of type int. Received: '0' in row 0",
-    ),
-    ("coco", _edit(COCO, b'"raw"', b'"text"'), "sentences of COCO_.*'raw'"),
+    ("snli_ve", _edit(SNLI, b"is old", b"is \xff"), "UTF-8"),
+    ("coco", _whole(COCO, b'{"pictures": []}'), "'images'"),
+    ("vqav2", _edit(QUESTIONS, b'"question":', b'"ask":'), "'question'"),
     (
         "vqav2",
         _edit(QUESTIONS, FIRST_ID, b'"question_id": 77777'),
-        "must be annotated. Received: question_id=77777",
+        "77777",
     ),
-    ("snli_ve", _edit(SNLI, b'"neutral"', b'"-"'), "gold_label.*'-' in row 3"),
-    ("snli_ve", _edit(SNLI, b"Flickr30K_ID", b"image"), "key 'Flickr30K_ID'"),
-    (
-        "nlvr2",
-        _edit(NLVR2, b'"label": "True"', b'"label": "yes"'),
-        "one of .*'False', 'True'.* Received: 'yes'",
-    ),
-    ("nlvr2", _edit(NLVR2, b'"directory"', b'"folder"'), "key 'directory'"),
+    ("coco", _edit(COCO, b'"raw"', b'"text"'), "'raw'"),
+    ("snli_ve", _edit(SNLI, b'"neutral"', b'"-"'), "'-'"),
+    ("nlvr2", _edit(NLVR2, b'"label": "True"', b'"label": "yes"'), "'yes'"),
+    ("nlvr2", _edit(NLVR2, b'"directory"', b'"folder"'), "'directory'"),
     ("nlvr2", _whole(NLVR2, b'{"a"\n'), "one JSON object a line.*line 1"),
-    ("sbu", _edit(SBU, b'"once more"', b"[]"), "'captions' with .* type str"),
-    ("sbu_annot", _whole("annot.json", b"5"), "must hold a list"),
-    (
-        "glue",
-        _edit("RTE/train.tsv", b"\tent", b"\tdis"),
-        "Received: 'disailment' in row 1",
-    ),
+    ("sbu_annot", _whole("annot.json", b"5"), "TypeError"),
+    ("glue", _edit("RTE/train.tsv", b"\tent", b"\tdis"), "'disailment'"),
     ("glue", _edit("RTE/train.tsv", b"sentence2", b"second"), "'sentence2'"),
-    (
-        "vgqa",
-        _edit("vg/image_data.json", b'"coco_id": null', b'"coco_id": []'),
-        "the key 'coco_id'",
-    ),
-    ("cifar100", _whole("cifar-100-python/train", PIXELS), SHAPE),
-    ("coco", _edit(COCO, b'"raw"', b'"raw": "a", "raw"', 1), "occurs twice"),
+    ("cifar100", _whole("cifar-100-python/train", PIXELS), "reshape"),
     ("nlvr2", _edit(NLVR2, b"{", b'{"sentence": 0, ', 1), "occurs twice"),
     ("coco", _whole(COCO, b"[" * 200_000), "nested deeper than 100"),
-    (
-        "snli_ve",
-        _whole(SNLI, b"[" * 101 + b"]" * 101),
-        "nested deeper than 100.*line 1",
-    ),
     ("sbu", _hole(SBU, b'{"captions": ["'), "NUL"),
     ("nlvr2", _hole(NLVR2, b'{"sentence": "\xff'), "NUL"),
     ("cc3m", _hole("train_image_exist.txt"), "NUL"),
@@ -153,56 +122,29 @@ def test_bad_pictures_are_listed_by_check(tmp_path):
     report = data.check(splits=["train"])[0]
     names = [os.path.basename(picture.path) for picture, _ in report.bad]
     assert names == ["1003.jpg", "1004.jpg", "1005.jpg", "1006.jpg"]
-    printed = str(report)
-    assert "NOT GOOD" in printed and "1003.jpg" in printed
-    assert "4 bad pictures in all" in printed
-    assert "DIFFERS from the known 29,000 and -" in printed
+    assert "NOT GOOD" in str(report) and "1003.jpg" in str(report)
+    assert "DIFFERS from the known 29,000 and -" in str(report)
     with pytest.raises(ValueError, match="4 of 14 records"):
         built(data, tmp_path / "built", "train")
-
-
-def test_a_split_without_records_is_reported(tmp_path):
-    data = opened("sbu", tmp_path)
-    for picture in (tmp_path / "SBU").iterdir():
-        picture.unlink()
-    (report,) = data.check(splits=["train"])
-    assert not report.ok
-    assert "NOT GOOD" in str(report) and "EMPTY    no record" in str(report)
 
 
 def test_check_reports_the_errors_of_a_build(tmp_path):
     data = opened("cc3m_annot", tmp_path)
     rows = json.loads((tmp_path / "train_annot.json").read_text())
     write_json(tmp_path / "train_annot.json", [*rows, rows[0]])
-    name = os.path.basename(rows[0][0])
+    write_json(tmp_path / "val_annot.json", [])
     train, validation = data.check()
-    assert not train.ok and validation.ok
+    assert not train.ok and not validation.ok
     assert "ERROR    Every key must occur once in a split. " in str(train)
-    assert f"key={name!r} twice in split='train'" in str(train)
-    assert f"counted  {len(rows) + 1} records" in str(train)
-
-
-def test_missing_files_are_listed(tmp_path):
-    data = opened("vqav2", tmp_path)
-    os.remove(tmp_path / "vqav2/v2_mscoco_val2014_annotations.json")
-    report = data.check(splits=["train"])[0]
-    assert report.missing == [
-        "vqav2/v2_mscoco_val2014_annotations.json or "
-        "v2_mscoco_val2014_annotations.json"
-    ]
-    assert len(report.found) == 3
-    with pytest.raises(ValueError, match="must hold vqav2/v2_mscoco_val2014"):
-        data.split("train")
+    assert "ERROR    The split is empty" in str(validation)
 
 
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("imagenet", {}, "`name` must be one of.*'coco'"),
+        ("imagenet", {}, "`name`"),
         ("coco", {"size": 3}, "options of 'coco'.*'size'"),
-        ("coco", {"outside": "no"}, "`outside` must be"),
-        ("glue", {"task_name": "ax"}, "`task_name` must be one of"),
-        ("glue", {}, "options of 'glue'.*--set.*'task_name'"),
+        ("glue", {"task_name": "ax"}, "`task_name`"),
         ("vgqa", {}, "options of 'vgqa'.*--set.*'coco'"),
     ],
 )
@@ -211,16 +153,8 @@ def test_unknown_names_and_options_are_rejected(
 ):
     with pytest.raises(ValueError, match=message):
         open_dataset(name, tmp_path, **options)
-
-
-def test_unknown_folders_and_splits_are_rejected(tmp_path):
-    with pytest.raises(ValueError, match="folder of the data set must exist"):
-        open_dataset("coco", tmp_path / "absent")
-    data = open_dataset("coco", tmp_path)
-    with pytest.raises(ValueError, match="`protocol` must be one of"):
-        data.split("train", "theirs")
     with pytest.raises(ValueError, match="`name` must be one of.*'train'"):
-        data.split("dev")
+        open_dataset("coco", tmp_path).split("dev")
 
 
 class Attack:
@@ -240,9 +174,9 @@ class Fields:
 @pytest.mark.parametrize(
     "stored",
     [
-        *(Attack(), {b"data": Attack()}, np.array([Attack()]), [1]),
+        *(Attack(), {b"a": 1, b"data": Attack()}, np.array([Attack()]), [1]),
         *(
-            {b"data": array}
+            {b"a": 1, b"data": array}
             for array in (
                 np.zeros(2, [("a", "u1"), ("b", "i8")]),
                 *(np.zeros(2), np.zeros(2, "O"), np.zeros(2, "S1")),
@@ -254,20 +188,10 @@ class Fields:
 def test_pickles_hold_bytes_and_run_no_code(stored, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "pickle"
-    path.write_bytes(pickle.dumps(stored, protocol=2))
-    with pytest.raises(ValueError, match="pickle must hold|is not allowed"):
+    path.write_bytes(pickle.dumps(stored, protocol=3))
+    with pytest.raises(ValueError, match="pickle must be a pickle"):
         read_pickle(path)
     assert not (tmp_path / "attacked").exists()
-
-
-@pytest.mark.parametrize("protocol", range(6))
-def test_pickles_of_any_protocol(protocol, tmp_path):
-    path = tmp_path / "pickle"
-    stored = {b"data": np.arange(6, dtype="uint8"), b"labels": [1, 2]}
-    path.write_bytes(pickle.dumps(stored, protocol=protocol))
-    found = read_pickle(path)
-    assert found[b"labels"] == [1, 2]
-    assert np.array_equal(found[b"data"], stored[b"data"])
 
 
 def _shared(levels=60):
@@ -280,23 +204,24 @@ def _shared(levels=60):
 
 def _dict_of(pushed):
     """Return a pickle of a dict with one item, from opcodes that push it."""
-    return b"\x80\x02}" + pushed + b"s."
+    return b"\x80\x02}(" + pushed + b"u."
 
 
 NESTED = b")" + b"2\x86" * 60  # A tuple, by DUP and TUPLE2.
-TEXT = b"X" + (10**6).to_bytes(4, "little") + b"a" * 10**6
-ENCODE = b"c_codecs\nencode\n"
 BOMBS = {
-    "names": ("meta", pickle.dumps({b"fine_label_names": _shared()}, 2)),
+    "names": (
+        "meta",
+        pickle.dumps({b"fine_label_names": _shared(), b"a": 1}, 3),
+    ),
     "labels": (
         "train",
         pickle.dumps(
-            {b"data": np.zeros((1, 3072), "u1"), b"fine_labels": _shared()}, 2
+            {b"data": np.zeros((2, 3072), "u1"), b"fine_labels": _shared()}, 3
         ),
     ),
     "a dtype": ("train", _dict_of(b"Ncnumpy\ndtype\n" + NESTED + b"\x85R")),
-    "a key": ("train", _dict_of(NESTED + b"N")),
-    "keys": ("train", b"\x80\x02}(" + NESTED + b"Nu."),
+    "keys": ("train", _dict_of(NESTED + b"N")),
+    "a single key": ("train", b"\x80\x02}" + NESTED + b"Ns."),
     "keys of a dict": ("train", b"\x80\x02(" + NESTED + b"Nd."),
     "a set": ("train", _dict_of(b"N\x8f(" + NESTED + b"\x90")),
     "a frozen set": ("train", _dict_of(b"N(" + NESTED + b"\x91")),
@@ -314,12 +239,6 @@ BOMBS = {
         _dict_of(b"U\x04datacnumpy.core.multiarray\n_reconstruct\n(NNNtR"),
     ),
     "a length": ("train", b"\x80\x05\x96" + (20 << 30).to_bytes(8, "little")),
-    "one text as bytes many times": (
-        "train",
-        _dict_of(
-            b"N" + TEXT + b"q\x000(" + (ENCODE + b"(h\0NtR") * 9000 + b"l"
-        ),
-    ),
 }
 
 
@@ -331,8 +250,7 @@ def test_pickles_use_memory_and_time_in_proportion(name, tmp_path):
     data = open_dataset("cifar100", tmp_path)
     tracemalloc.start()
     start = time.process_time()
-    with pytest.raises(ValueError, match=f"{file} must"):
-        data.labels  # noqa: B018
+    with pytest.raises(ValueError):
         data.split("train")
     assert time.process_time() - start < 5
     assert tracemalloc.get_traced_memory()[1] < 10**8
@@ -377,9 +295,7 @@ LEADING_OUT = [
         (name, _linked(place))
         for name, place in [
             ("coco", "train2014/COCO_train2014_000000000003.jpg"),
-            ("coco", "train2014"),
             ("coco", COCO),
-            ("flickr30k", "flickr30k-images/1003.jpg"),
             ("sbu", "SBU/3_7b.jpg"),
             ("cc3m", "train_image/1.png"),
             ("vqav2", "train2014"),
@@ -389,7 +305,7 @@ LEADING_OUT = [
             ("glue", "RTE/train.tsv"),
             ("arrow_sbu", "sbu_0.arrow"),
             # Not of the split, but read for its classes.
-            ("arrow_vqav2", "vqav2_val_fix.arrow"),
+            ("arrow_vqav2", "vqav2_val_fix_0.arrow"),
         ]
     ),
 ]
@@ -413,14 +329,3 @@ def test_paths_out_of_the_folder_are_rejected(
         assert message in report.error and not report.missing
     if (of, damage) not in NAMED:
         assert opened_again(of, root, outside="1").split("train")
-
-
-def test_hub_snapshots_may_link_to_their_blobs(tmp_path):
-    root = tmp_path / "datasets--a--b/snapshots/main"
-    data = opened("arrow_sbu", root)
-    blobs = root.parent.parent / "blobs"
-    blobs.mkdir()
-    for number, path in enumerate(sorted(root.iterdir())):
-        path.rename(blobs / str(number))
-        path.symlink_to(blobs / str(number))
-    assert len(data.split("train")) == 24

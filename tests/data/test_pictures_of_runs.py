@@ -72,11 +72,6 @@ def test_a_black_frame_is_refused(reader, verb):
     calls[verb](good)
 
 
-def test_own_pictures_may_have_a_frame(reader):
-    x = {"images": np.stack([noise(SIDE, SIDE)] * 2), "text": ["a", "b"]}
-    assert task().predict(x, verbose=0).shape == (2, 4)
-
-
 @pytest.mark.parametrize(
     "model, built, message",
     [

@@ -15,9 +15,6 @@ from builders import shallow
 from builders import slow_on
 from builders import some_everywhere
 from builders import tokenizer
-from miniatures import WRITERS
-from miniatures import built
-from miniatures import opened
 
 import keras_bridgetower as kbt
 from keras_bridgetower.data.augment.transforms import transform
@@ -92,41 +89,6 @@ def test_fit_trains_on_streams(name, tmp_path):
     ]
     assert np.mean(moved) > 0.8
     assert not stream.report.bad
-
-
-# Long captions of the miniatures are truncated, as in COCO.
-@pytest.mark.filterwarnings("ignore:.* texts cut")
-@pytest.mark.parametrize("name", WRITERS)
-@FASTEST
-def test_every_data_set_trains_its_task(name, tmp_path):
-    data = opened(name, tmp_path / "originals")
-    reader = built(data, tmp_path / "set", "train")
-    kind = data.task.replace("ification", "ifier")
-    kind = "retrieval" if kind == "captions" else kind
-    change = transform("blip_randaug_wc", SIDE)
-    change = None if kind == "text_classifier" else change
-    stream = Stream(reader, BATCH, change, remainder="drop", seed=1)
-    # A shuffled epoch has every sample, whatever the format.
-    whole = Stream(reader, BATCH, change)
-    rows = [whole.batch(n)[1] for n in range(whole.steps_per_epoch)]
-    assert sum(map(len, rows)) == reader.num_samples
-    task = eager(task_of(kind, stream.labels))
-    history = task.fit(stream.dataset(), steps_per_epoch=2, verbose=0)
-    assert np.isfinite(history.history["loss"]).all()
-    assert not stream.report.bad and not whole.report.bad
-
-
-@FASTEST
-def test_padding_does_not_change_scores(tmp_path):
-    task = eager(kbt.BridgeTowerVQA(shallow(), preprocessor()))
-    scores = []
-    for remainder in ("keep", "pad"):
-        stream = stream_of(tmp_path / remainder, "vqa", remainder=remainder)
-        data = stream.dataset(epochs=1)
-        scores.append(task.evaluate(data, verbose=0, return_dict=True))
-    # Copies of a row would change what is no round number of rows.
-    assert stream.report.samples % BATCH
-    assert scores[0] == pytest.approx(scores[1], rel=1e-6) != {}
 
 
 @FASTEST

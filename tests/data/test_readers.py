@@ -6,7 +6,8 @@ import os
 import numpy as np
 import pytest
 from builders import ONE_BACKEND
-from miniature_captions import KARPATHY
+from miniature_arrow import ORIGINALS
+from miniature_arrow import original
 from miniature_pictures import pictures
 from miniature_pictures import write_lines
 from miniature_small import GLUE
@@ -19,7 +20,6 @@ from PIL import Image
 
 from keras_bridgetower.data.datasets.by_name import DATASETS
 from keras_bridgetower.data.datasets.by_name import open_dataset
-from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.data.stream.stream import Stream
 
 pytest.importorskip("easy_vqa")
@@ -41,12 +41,6 @@ SIZES = {
     "glue": [(12, 12), (4, 4), (1, 1)],
     "cc3m_annot": [(18, 18), (6, 6)],
     "sbu_annot": [(24, 24)],
-    "arrow_coco": [(14, 56), (4, 20), (6, 30)],
-    "arrow_visual_genome": [(24, 97)],
-    "arrow_cc3m": [(18, 72), (6, 25)],
-    "arrow_sbu": [(24, 97)],
-    "arrow_snli_ve": [(12, 24), (6, 12), (6, 12)],
-    "arrow_nlvr2": [(6, 12), (3, 6), (3, 6)],
 }
 SPLITS = ("train", "validation", "test")
 
@@ -82,37 +76,6 @@ def test_check_and_build(name, tmp_path):
     assert "official" in data.protocols
 
 
-def test_definitions_name_leaks():
-    def leaking(protocol):
-        return {
-            (name, split)
-            for name, data in DATASETS.items()
-            for split, of in data.protocols.get(protocol, {}).items()
-            if "LEAKS" in of.definition
-        }
-
-    assert {name for name, _ in leaking("official")} == {
-        *("coco", "flickr30k", "vqav2", "cifar10", "cifar100"),
-        *("arrow_coco", "arrow_flickr30k", "arrow_vqav2"),
-    }
-    # Its tables lack the validation pictures of other data sets.
-    assert leaking("honest") == {("arrow_vgqa", "train")}
-
-
-@pytest.mark.parametrize("name", ["coco", "flickr30k"])
-def test_official_captions_validate_on_test(name, tmp_path):
-    data = opened(name, tmp_path)
-    chosen = data.split("validation", "official")
-    assert chosen == data.split("test", "official")
-    train = {d.key for d in data.split("train", "official")}
-    honest = {d.key for d in data.split("validation")}
-    # Flickr30K's validation pictures are trained on, COCO's are unused.
-    assert (honest <= train) == (name == "flickr30k")
-    assert not train & {d.key for d in chosen}
-    # Distinct captions of six pictures, of which the last has one more.
-    assert sum(len(d.samples) for d in chosen) == 6 * 4 + 1
-
-
 def test_coco(tmp_path):
     drafts = opened("coco", tmp_path).split("train")
     assert [d.key for d in drafts[9:11]] == [
@@ -126,7 +89,6 @@ def test_coco(tmp_path):
     # Ids are Karpathy's; the third caption repeats the first.
     assert [s.id for s in drafts[2].samples] == ["200", "201", "203", "204"]
     assert drafts[2].read().images == (pictures()[2].encoded(),)
-    assert KARPATHY.count("train") == 10
 
 
 def test_missing_web_pictures_are_left_out(tmp_path):
@@ -184,36 +146,38 @@ def test_cifar(name, tmp_path):
     assert drafts == data.split("validation", "official")
 
 
-def test_arrow_questions(tmp_path):
-    data = opened("arrow_vqav2", tmp_path)
-    assert data.labels[:3] == ["no", "yes", "circle"]
-    sample = data.split("train")[0].samples[0]
-    answer = dict(pictures()[0].questions)[sample.text]
-    assert sample.labels == (["no", "yes"].index(answer), 2)
-    assert sample.scores == (1.0, 0.9)
-    # A test table, whose columns of answers are of another type.
-    assert data.split("test")[0].samples[0].labels == ()
-    assert data.split("test")[0].source == "vqav2_test"
-    missing = data.check("official_as_typed", ["train"])[0]
-    assert missing.missing == ["vqav2_train.arrow or vqav2_train_0.arrow"]
-    with pytest.raises(ValueError, match="must hold vqav2_train.arrow"):
-        data.split("train", "official_as_typed")
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_arrow_tables_hold_the_same(name, tmp_path):
+    pytest.importorskip("pyarrow")
+    data = opened(f"arrow_{name}", tmp_path)
+    wanted = original(name, tmp_path / "again")
+    assert data.labels == wanted.labels
+    for split in data.protocols["official"]:
+        pairs = zip(
+            data.split(split, "official"),
+            wanted.split(split, "official"),
+            strict=True,
+        )
+        for found, draft in pairs:
+            assert found.read().images == draft.read().images
+            for one, other in zip(found.samples, draft.samples, strict=True):
+                assert (one.text, one.labels) == (other.text, other.labels)
+                assert one.scores == other.scores
+                if data.task in ("vqa", "nlvr2"):
+                    assert one.id == other.id
 
 
 def test_damaged_arrow_files_are_rejected(tmp_path):
-    data = opened("arrow_sbu", tmp_path)
-    assert len(data.split("train")) == 24
+    opened("arrow_sbu", tmp_path)
     path = tmp_path / "sbu_1.arrow"
-    cut = tmp_path / "cut" / "sbu_0.arrow"
-    cut.parent.mkdir()
-    cut.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(ValueError, match="sbu_0.arrow must be a file in Arrow"):
-        open_dataset("arrow_sbu", cut.parent).split("train")
-    cut.write_bytes(path.read_bytes())
-    other = open_dataset("arrow_vqav2", cut.parent)
-    cut.rename(cut.parent / "vqav2_train_fix.arrow")
-    with pytest.raises(ValueError, match="must have the columns.*'questions'"):
-        other.split("train")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:500])
+    with pytest.raises(ValueError, match="sbu_1.arrow must be whole"):
+        open_dataset("arrow_sbu", tmp_path).split("train")
+    path.write_bytes(whole)
+    path.rename(tmp_path / "vqav2_train_fix.arrow")
+    with pytest.raises(ValueError, match="KeyError"):
+        open_dataset("arrow_vqav2", tmp_path).split("train")
 
 
 GLUE_LABELS = {
@@ -257,13 +221,6 @@ def test_glue_in_json_lines(tmp_path):
     assert data.split("test_matched")[0].samples[0].labels == ()
 
 
-def test_tabs_in_single_texts_are_replaced(tmp_path):
-    row = {"sentence": "It\tis red.", "label": 1}
-    write_lines(tmp_path / "train.jsonl", [row])
-    data = open_dataset("glue", tmp_path, task_name="sst2")
-    assert data.split("train")[0].samples[0].text == "It is red."
-
-
 def test_rows_may_be_short_or_long_outside_the_columns_to_read(tmp_path):
     root, _ = miniature("glue", tmp_path)
     path = root / "RTE/train.tsv"
@@ -281,48 +238,35 @@ def test_short_rows_of_qqp_are_left_out(tmp_path):
     lines[3], lines[5] = "0\t1\t2\tIt is", lines[5].rpartition("\t")[0]
     path.write_text("\n".join(lines))
     data = open_dataset("glue", root, task_name="qqp")
-    with pytest.warns(UserWarning, match="2 of 12 rows of .*train.tsv.*row 3"):
+    with pytest.warns(UserWarning, match="2 rows of .*train.tsv.*row 3"):
         drafts = data.split("train")
     wanted = [n for n in range(1, 13) if n not in (3, 5)]
     assert [d.key for d in drafts] == [f"train-{n}" for n in wanted]
-    # No column may be missing.
-    path.write_text("\n".join(lines[:3]).replace("is_dup", "dup"))
-    with pytest.raises(ValueError, match="'is_duplicate'.*no such key"):
-        data.split("train")
 
 
 @pytest.mark.parametrize(
-    "folder, row, message",
+    "folder, row",
     [
-        ("RTE", "1\ta\tc\n", "'label'.* None in row 13"),
-        ("MRPC", "1\t7", "'#1 String'"),
+        ("RTE", "1\ta\tc\n"),
         *(
-            (
-                "STS-B",
-                f"1\tnews\tIt is.\tIt was.\t{score}\n",
-                f"'score' of .*train.tsv must be a number.*'{score}' in row 13",
-            )
+            ("STS-B", f"1\tnews\tIt is.\tIt was.\t{score}\n")
             for score in ("n/a", "nan", "7", "")
         ),
     ],
 )
-def test_bad_rows_are_rejected(folder, row, message, tmp_path):
+def test_bad_rows_are_rejected(folder, row, tmp_path):
     root, _ = miniature("glue", tmp_path)
     with open(root / folder / "train.tsv", "a") as file:
         file.write(row)
     name = folder.lower().replace("-", "")
-    data = open_dataset("glue", root, task_name=name)
-    with pytest.raises(ValueError, match=message):
-        data.split("train")
+    with pytest.raises(ValueError):
+        open_dataset("glue", root, task_name=name).split("train")
 
 
-@pytest.mark.parametrize("label", [{"labels": 1}, {"label": -1}])
-def test_json_lines_for_training_must_have_labels(label, tmp_path):
-    write_lines(tmp_path / "train.jsonl", [{"sentence": "x"} | label])
-    data = open_dataset("glue", tmp_path, task_name="sst2")
-    message = "train.jsonl must .*(key 'lab|be one of)"
-    with pytest.raises(ValueError, match=message):
-        data.split("train")
+def test_json_lines_for_training_must_have_labels(tmp_path):
+    write_lines(tmp_path / "train.jsonl", [{"sentence": "x", "label": -1}])
+    with pytest.raises(ValueError):
+        open_dataset("glue", tmp_path, task_name="sst2").split("train")
 
 
 PICTURE = {"image": "0.jpg"}
@@ -373,14 +317,3 @@ def test_a_single_own_table_is_divided_by_pictures(tmp_path):
         for of in ("train", "validation", "test")
     ]
     assert all(keys) and sum(map(len, keys)) == len(set.union(*keys)) == 24
-
-
-def test_own_answers_of_ten_people_and_own_labels(tmp_path):
-    row = {"image": "0.jpg", "text": "what?", "id": "q"}
-    answers = ["Red."] * 3 + ["blue"] * 7
-    write_lines(tmp_path / "train.jsonl", [row | {"answer": answers}])
-    data = open_dataset("own", tmp_path, labels="blue, red")
-    (sample,) = data.split("train")[0].samples
-    assert sample == Sample("q", "what?", (1, 0), (0.9, 1.0))
-    data = open_dataset("own", tmp_path, labels="green")
-    assert data.split("train") == []

@@ -2,16 +2,12 @@
 
 import collections
 import concurrent.futures
-import gc
 import json
 import os
-import pickle
 import shutil
-import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from builders import ONE_BACKEND
 from record_rows import HEAD
@@ -25,7 +21,6 @@ from keras_bridgetower.data.records import read as records
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Record
 from keras_bridgetower.data.records.format import Sample
-from keras_bridgetower.data.records.write import in_processes
 
 pytestmark = ONE_BACKEND
 
@@ -58,27 +53,12 @@ def test_written_records_are_read(folder):
     assert reader.sources == sources
     assert reader.verify() == {}
     for i in (-1, len(flat)):
-        with pytest.raises(IndexError, match="Samples are numbered 0 to"):
+        with pytest.raises(IndexError):
             reader.sample(i)
 
 
-@pytest.mark.parametrize("has_pread", [True, False])
-def test_threads_and_pickled_readers_read_the_same(
-    folder, has_pread, monkeypatch
-):
-    reader = records.open_records(folder, "train")
-    want = [reader.sample(i) for i in range(len(reader))]
-    order = np.random.default_rng(1).integers(0, len(reader), 500).tolist()
-    if not has_pread:  # As on Windows.
-        monkeypatch.delattr(os, "pread")
-    copy = pickle.loads(pickle.dumps(reader))
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        got = list(pool.map(copy.sample, order))
-    assert got == [want[i] for i in order]
-
-
 def test_tensorflow_reads_the_records(folder):
-    """Use its reader and parser, which check the sums of the format."""
+    """Its reader checks the sums of the format."""
     import tensorflow as tf
 
     reader = records.open_records(folder, "train")
@@ -86,44 +66,17 @@ def test_tensorflow_reads_the_records(folder):
     assert [os.path.basename(f) for f in files][3] == (
         "train-00003-of-00004.tfrecord"
     )
-    schema = {
-        "key": tf.io.FixedLenFeature([], "string"),
-        "images": tf.io.VarLenFeature("string"),
-        "text": tf.io.VarLenFeature("string"),
-        "label": tf.io.VarLenFeature("int64"),
-        "label_count": tf.io.VarLenFeature("int64"),
-        "score": tf.io.VarLenFeature("float32"),
-    }
     data = tf.data.TFRecordDataset(files)
-    rows = [tf.io.parse_single_example(row, schema) for row in data]
-    assert len(rows) == reader.num_records
-    for i, row in enumerate(rows):
+    features = [
+        tf.train.Example.FromString(row.numpy()).features.feature
+        for row in data
+    ]
+    assert len(features) == reader.num_records
+    for i, feature in enumerate(features):
         record = reader.record(i)
-        found = {
-            name: tf.sparse.to_dense(value).numpy().tolist()
-            for name, value in row.items()
-            if name != "key"
-        }
-        samples = record.samples
-        assert row["key"].numpy().decode() == record.key
-        assert found == {
-            "images": list(record.images),
-            "text": [s.text.encode() for s in samples],
-            "label": [label for s in samples for label in s.labels],
-            "label_count": [len(s.labels) for s in samples],
-            "score": [score for s in samples for score in s.scores],
-        }
-
-
-def test_seed_of_the_order_of_records(folder, tmp_path):
-    first = write(tmp_path / "again")
-    other = write(tmp_path / "other", seed=1)
-    index = json.loads((folder / "index.json").read_text())
-    assert index["splits"]["train"] == first
-    sums = [[s["sha256"] for s in e["shards"]] for e in (first, other)]
-    assert not set(sums[0]) & set(sums[1])
-    sizes = [shard["records"] for shard in first["shards"]]
-    assert sum(sizes) == 30 and max(sizes) - min(sizes) <= 1
+        texts = [text.decode() for text in feature["text"].bytes_list.value]
+        assert texts == [s.text for s in record.samples]
+        assert [*feature["images"].bytes_list.value] == [*record.images]
 
 
 def test_finished_shards_are_kept(folder):
@@ -175,41 +128,21 @@ def test_shards_of_another_num_shards_are_removed(folder):
 
 
 class Interrupts:
-    """A picture that interrupts or kills the process that reads it."""
-
-    def __init__(self, kills):
-        self.kills = kills
-
     def read(self):
-        if self.kills:
-            os.kill(os.getpid(), signal.SIGKILL)
         raise KeyboardInterrupt
 
     def __repr__(self):
         return "picture"
 
 
-@pytest.mark.parametrize(
-    "kills, run, error, message",
-    [
-        (False, None, KeyboardInterrupt, None),
-        pytest.param(
-            *(True, in_processes(2), RuntimeError),
-            "was killed.*call continues",
-            marks=pytest.mark.slow,
-        ),
-    ],
-)
-def test_interrupted_shards_continue(tmp_path, kills, run, error, message):
+def test_interrupted_shards_continue(tmp_path):
     rows = made()
-    picture = Interrupts(kills)
-    rows[7] = Draft("key 7", (picture,), rows[7].samples, "table 1")
-    with pytest.raises(error, match=message):
-        write(tmp_path / "set", rows, run=run)
+    rows[7] = Draft("key 7", (Interrupts(),), rows[7].samples, "table 1")
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "set", rows)
     with pytest.raises(ValueError, match="of 4 shards.*continues"):
         records.open_records(tmp_path / "set", "train")
-    assert write(tmp_path / "set") == write(tmp_path / "whole")
-    assert names(tmp_path / "set") == names(tmp_path / "whole")
+    check_continues(tmp_path)
 
 
 KILLED = """
@@ -238,7 +171,7 @@ def test_killed_builds_leave_no_process_and_continue(tmp_path):
         timeout=120,
     )
     assert result.returncode == -9, result.stderr
-    check_continues(tmp_path)
+    check_continues(tmp_path, 2)
 
 
 def test_a_build_stopped_between_shards_continues(tmp_path):
@@ -248,14 +181,14 @@ def test_a_build_stopped_between_shards_continues(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "set", on_shard=stop)
-    check_continues(tmp_path)
+    check_continues(tmp_path, 2)
 
 
-def check_continues(tmp_path):
-    """Check that two finished shards of four are not written again."""
+def check_continues(tmp_path, finished=None):
+    """Finished shards of four are not written again."""
     done = []
     entry = write(tmp_path / "set", on_shard=lambda *call: done.append(call))
-    assert done == [(2, 4), (3, 4), (4, 4)]
+    assert finished in (None, done[0][0]) and done[-1] == (4, 4)
     assert entry == write(tmp_path / "whole")
     assert names(tmp_path / "set") == names(tmp_path / "whole")
 
@@ -286,11 +219,16 @@ def test_unreadable_pictures_are_left_out(tmp_path):
     options["max_bad_share"] = 0.9
     entry = write(tmp_path / "set", drafts, **options)
     reasons = dict(entry["shards"][0]["left_out"])
-    assert "0 bytes" in reasons["1.jpg"]
-    assert "Is a directory" in reasons["2.jpg"]
-    assert "No such file" in reasons["3.jpg"]
-    assert "17 bytes that begin with b'<html>gone" in reasons["4.jpg"]
-    assert "a picture cannot be opened: ValueError" in reasons["5.jpg"]
+    for i, reason in enumerate(
+        [
+            "0 bytes",
+            "Is a dir",
+            "No such",
+            "begin b'<html>gone",
+            "ValueErr",
+        ]
+    ):
+        assert reason in reasons[f"{i + 1}.jpg"]
     reader = records.open_records(tmp_path / "set", "train")
     assert reader.sample(0).images == (HEAD + b"red",)
     assert len(reader) == 1
@@ -303,19 +241,6 @@ def test_unreadable_pictures_are_left_out(tmp_path):
     entry = write(tmp_path / "set", drafts, **options)
     assert "1.jpg" not in dict(entry["shards"][0]["left_out"])
     assert len(records.open_records(tmp_path / "set", "train")) == 2
-
-
-def test_more_shards_than_open_files(folder, monkeypatch):
-    monkeypatch.setattr(records, "OPEN_FILES", 2)
-    reader = records.open_records(folder, "train")
-    gc.collect()
-    before = len(os.listdir("/proc/self/fd"))
-    for i in range(len(reader)):
-        reader.sample(i)
-    assert len(os.listdir("/proc/self/fd")) == before + 2
-    del reader
-    gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def flip(path, place=-30):
@@ -338,13 +263,11 @@ def test_a_damaged_record_is_named_and_others_are_read(folder):
     )
     path, row = shard(folder), reader._locate_record(number)[1]
     flip(path, path.read_bytes().index(want[number].images[0]) + 5)
-    with pytest.raises(records.DamagedRecord) as caught:
+    with pytest.raises(records.DamagedRecord, match=str(path)) as caught:
         reader.record(number)
     error = caught.value
     assert (error.shard, error.record) == (str(path), row)
     assert error.key == want[number].key
-    for text in (str(path), f"Record {row}", repr(want[number].key)):
-        assert text in str(error)
     for i in range(reader.num_records):
         if i != number:
             assert reader.record(i) == want[i]
@@ -374,27 +297,17 @@ def _swap(folder):
 
 
 DAMAGES = [
-    (shutil.rmtree, "index.json must be .*FileNotFound"),
-    (
-        lambda f: os.truncate(f / "index.json", 50),
-        "index.json must be the index",
-    ),
-    (_other_schema, r"schema versions \[1, 7\]"),
+    (shutil.rmtree, "FileNotFound"),
+    (lambda f: os.truncate(f / "index.json", 50), "must be the index"),
+    (_other_schema, "schema versions"),
 ]
 LOST = {
     "cut shard": (lambda f: os.truncate(shard(f), 50), "bytes expected, 50"),
     "no shard": (lambda f: os.remove(shard(f)), "bytes expected, None"),
-    "no offsets": (
-        lambda f: os.remove(form.offsets_path(shard(f))),
-        "its offsets: .*No such file",
-    ),
+    "no offsets": (lambda f: os.remove(form.offsets_path(shard(f))), "No such"),
     "changed offsets": (
         lambda f: flip(form.offsets_path(shard(f)), -1),
-        "its offsets: they have another sum than the index",
-    ),
-    "cut offsets": (
-        lambda f: os.truncate(form.offsets_path(shard(f)), 140),
-        "its offsets",
+        "another sum",
     ),
     "another shard": (_swap, "bytes expected"),
 }
@@ -427,8 +340,6 @@ def test_lost_shards_or_their_samples_are_rejected(folder, name):
         with pytest.raises(records.DamagedRecord) as caught:
             reader.sample(i)
         assert caught.value.shard == str(shard(folder))
-        copy = pickle.loads(pickle.dumps(caught.value))
-        assert str(copy) == str(caught.value)
 
 
 def one(sample, key="k"):
@@ -437,24 +348,18 @@ def one(sample, key="k"):
 
 ONE = Sample("a", "text", (1,))
 BAD = [
-    (dict(task="vqa2"), "`task` must be one of"),
-    (dict(rows=[]), "The split is empty.*split='train'"),
-    (
-        dict(rows=[one(Sample("a", "x", (3,)))]),
-        r"list of 3 labels.*labels=\(3,\).*id='a'",
-    ),
-    (
-        dict(rows=[one(Sample("a", "x", (1,), (1.0, 1.0)))]),
-        "scores as many as labels",
-    ),
+    (dict(task="vqa2"), "`task`"),
+    (dict(rows=[]), "empty"),
+    (dict(rows=[one(Sample("a", "x", (3,)))]), "3 labels"),
+    (dict(rows=[one(Sample("a", "x", (-1,)))]), "3 labels"),
+    (dict(rows=[one(Sample("a", "x", (1,), (1.0, 1.0)))]), "scores"),
     (dict(rows=[one(ONE, "k"), one(ONE, "l")]), "Every id must.*id='a' twice"),
     (dict(rows=[one(ONE), one(Sample("b", "x"))]), "Every key must.*'k' twice"),
-    (dict(rows=[Record("k", (), (), "s")]), "needs a sample"),
-    (dict(rows=[one(Sample("a", "\ud800"))]), "lone surrogates.*id='a'"),
-    (dict(rows=[one(Sample("a", None))]), "must be a string"),
-    (dict(num_shards=31), "`num_shards` must be from 1 to 30"),
-    (dict(labels=["a", "b", "c"]), "one list of labels"),
-    (dict(task="captions"), "has task 'vqa' with 3 labels"),
+    (dict(rows=[one(Sample("a", "\ud800"))]), "text"),
+    (dict(rows=[one(Sample("a", None))]), "text"),
+    (dict(num_shards=31), "`num_shards`"),
+    (dict(labels=["a", "b", "c"]), "labels"),
+    (dict(task="captions"), "task"),
 ]
 
 
@@ -467,5 +372,5 @@ def test_bad_records_are_rejected(folder, changes, message):
 
 
 def test_unknown_splits_are_rejected(folder):
-    with pytest.raises(ValueError, match=r"one of \['train'\].*split='dev'"):
+    with pytest.raises(ValueError, match="`split`"):
         records.open_records(folder, "dev")

@@ -1,20 +1,12 @@
 """The rules of VQAv2 and Visual Genome, by tables written by hand."""
 
-import os
-
-import numpy as np
 import pytest
 from builders import ONE_BACKEND
 from miniature_pictures import write_json
-from miniatures import built
 from miniatures import miniature
-from PIL import Image
 
-from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.datasets.by_name import open_dataset
 from keras_bridgetower.data.datasets.vqa import VGQA
-from keras_bridgetower.data.stream.stream import Stream
-from keras_bridgetower.metrics.keras_metrics import VQAScore
 
 pytestmark = ONE_BACKEND
 
@@ -96,8 +88,6 @@ def test_classes(folder):
     assert open_dataset("vqav2", folder).labels == CLASSES
     all_of_them = open_dataset("vqav2", folder, min_count=1).labels
     assert all_of_them == ["blue", "yes", "red", "2", "", "1000"]
-    with pytest.raises(ValueError, match="min_count=100"):
-        open_dataset("vqav2", folder, min_count=100).labels  # noqa: B018
 
 
 def test_soft_scores(folder):
@@ -116,32 +106,10 @@ def test_honest_validation_has_all_questions(folder, tmp_path):
     data = open_dataset("vqav2", folder)
     assert _scores(data, "vqav2_val_fix_all") == FIXED | {"no class": {}}
     assert {*_scores(data, "vqav2_val_all")} == {*SAID}
-    for split, protocol, count in (
-        # "two" of training is no class.
-        ("train", "honest", 27),
-        ("validation", "honest", 24),
-        ("train", "official", 27 + 23),
-        ("validation", "official", 23),
-    ):
-        drafts = data.split(split, protocol)
-        assert sum(len(d.samples) for d in drafts) == count
-    words = data.definition("validation").definition
-    assert "all questions" in words and "score 0" in words
-
-
-def test_questions_without_a_class_score_nothing(folder, tmp_path):
-    for number in (0, 1):
-        path = folder / f"val2014/COCO_val2014_{number:012d}.jpg"
-        path.parent.mkdir(exist_ok=True)
-        Image.new("RGB", (8, 8)).save(path)
-    data = open_dataset("vqav2", folder)
-    reader = built(data, tmp_path / "built", "validation")
-    _, scores = Stream(reader, 24, transform("clip", 32)).batch(0)
-    assert scores.shape == (24, len(CLASSES))
-    assert (~scores.any(axis=1)).sum() == 1
-    score = VQAScore()
-    score.update_state(scores, scores)
-    assert np.isclose(float(score.result()), scores.max(axis=1).mean())
+    for protocol, *wanted in (("honest", 27, 24), ("official", 27 + 23, 23)):
+        for split, count in zip(("train", "validation"), wanted, strict=True):
+            drafts = data.split(split, protocol)
+            assert sum(len(d.samples) for d in drafts) == count
 
 
 def test_protocols(tmp_path):
@@ -156,14 +124,9 @@ def test_protocols(tmp_path):
     assert (len(train), len(val)) == (12, 6) and not {*train} & {*val}
     assert keys("train", "official") == train + val
     assert keys("validation", "official") == val
-    leak = data.definition("validation", "official").definition
-    assert "LEAKS: the official training set holds all of it" in leak
     held_out = keys("validation", "held_out")
     assert held_out and {*held_out} < {*val}
     assert {*keys("train", "held_out")} == {*train, *val} - {*held_out}
-    test = data.split("test_dev")[0]
-    assert test.key == "COCO_test2015_000000000018"
-    assert test.samples[0].labels == ()
     assert keys("test_dev", "honest") == keys("test", "honest")
 
 
@@ -236,11 +199,3 @@ def test_visual_genome_follows_karpathy(genome):
     # Pictures of val2014 are left out, also if Karpathy's file lacks them.
     left_out = numbers("train", "official") - train
     assert 1 in left_out <= {1, 4} and 4 not in train
-
-
-def test_visual_genome_needs_a_folder_of_coco(genome, folder):
-    os.remove(folder / "dataset_coco.json")
-    report = genome.check(splits=["train"])[0]
-    (missing,) = report.missing
-    assert str(folder / "karpathy/dataset_coco.json") in missing
-    assert not report.error

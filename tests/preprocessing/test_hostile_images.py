@@ -18,8 +18,8 @@ from PIL import Image
 
 from keras_bridgetower.data.datasets.cifar import read_pickle
 from keras_bridgetower.data.datasets.tables import FilePicture
-from keras_bridgetower.data.datasets.tables import read_text
 from keras_bridgetower.files import open_regular
+from keras_bridgetower.files import read_text
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )

@@ -58,7 +58,7 @@ def check(
     """
     with output.progress("Checking") as update:
         frameworks.load(context.obj)
-        from keras_bridgetower.data import build as building
+        from keras_bridgetower.data.datasets import by_name as building
 
         data = building.open_original(name, root, values or (), protocol)
         reports = data.check(protocol, splits, _counted(update))
@@ -102,8 +102,8 @@ def build(
     left_out = []
     with output.progress("Writing shards") as update:
         frameworks.load(context.obj)
-        from keras_bridgetower.data import build as building
         from keras_bridgetower.data import look
+        from keras_bridgetower.data.datasets import by_name as building
         from keras_bridgetower.data.records import write
 
         with frameworks.quiet_processes(context.obj):

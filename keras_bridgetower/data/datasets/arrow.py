@@ -3,15 +3,15 @@
 import collections
 import dataclasses
 import functools
+import itertools
 import re
 
 from keras_bridgetower.checks import load_extra
-from keras_bridgetower.data.datasets import captions
-from keras_bridgetower.data.datasets import statements
-from keras_bridgetower.data.datasets import vqa
 from keras_bridgetower.data.datasets.base import DataSet
+from keras_bridgetower.data.datasets.base import published
+from keras_bridgetower.data.datasets.statements import ENTAILMENT_LABELS
+from keras_bridgetower.data.datasets.statements import NLVR2_LABELS
 from keras_bridgetower.data.datasets.tables import Picture
-from keras_bridgetower.data.datasets.tables import label_id
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.files import open_regular
@@ -39,96 +39,18 @@ def open_table(path):
     # Damaged files cause errors of other types too.
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise ValueError(
-            f"{path} must be a file in Arrow's IPC file format "
-            f"({error!s:.300}). {_advice(path)}"
+            f"{path} must be whole, and in Arrow's IPC file format, not in "
+            f"its stream format ({error!s:.300})"
         ) from error
     return table
 
 
-def read_rows(path, columns, kinds):
-    """Read the rows of a table, without the pictures.
-
-    Args:
-        path: str, path of the file.
-        columns: names of the columns to read.
-        kinds: dict from all columns that the table must have to descriptions
-            of types, such as `"list<string>"` or `"string or integer"`.
-
-    Yields:
-        dicts from names of columns to values.
-
-    Raises:
-        ValueError: the file is damaged, lacks a column, or has a wrong type
-            or a null; the error names file, column and row.
-    """
-    table = open_table(path)
-    missing = {*kinds} - {*table.column_names}
-    if missing:
-        raise ValueError(
-            f"{path} must have the columns {list(kinds)}. Received: "
-            f"{table.column_names}"
-        )
-    for column, wanted in kinds.items():
-        found = _in_words(table.schema.field(column).type)
-        if not _fits(found, wanted):
-            raise ValueError(
-                f"The column {column!r} of {path} must be of type {wanted}. "
-                f"Received: {found}"
-            )
-    batches = table.select(list(columns)).to_batches(max_chunksize=_ROWS)
-    for number, row in enumerate(
-        row for batch in batches for row in batch.to_pylist()
-    ):
-        for column, value in row.items():
-            if _has_none(value):
-                raise ValueError(
-                    f"The column {column!r} of {path} must hold no null. "
-                    f"Received: {value!r:.100} in row {number}"
-                )
-        yield row
-
-
-def _advice(path):
-    import pyarrow
-
-    try:
-        pyarrow.ipc.open_stream(pyarrow.memory_map(path)).close()
-    except (pyarrow.ArrowException, OSError, ValueError):
-        return "It may be cut: fetch or write it again."
-    return (
-        "It is in the stream format, which the `datasets` library writes: "
-        "read it with `pyarrow.ipc.open_stream` and write the table with "
-        "`pyarrow.ipc.new_file`."
-    )
-
-
-def _in_words(kind):
-    """Name a type of Arrow, without its number of bits."""
-    from pyarrow import types
-
-    lists = types.is_list, types.is_large_list, types.is_fixed_size_list
-    if any(is_list(kind) for is_list in lists):
-        return f"list<{_in_words(kind.value_type)}>"
-    if types.is_integer(kind):
-        return "integer"
-    if types.is_floating(kind):
-        return "float"
-    # large_string and string_view are read as string.
-    return str(kind).removeprefix("large_").removesuffix("_view")
-
-
-def _fits(found, wanted):
-    inner = [words[5:-1] for words in (found, wanted) if words[:5] == "list<"]
-    if len(inner) == 2:
-        return _fits(*inner)
-    # The type of a column is null if its lists are empty in all rows.
-    return found == "null" or found in wanted.split(" or ")
-
-
-def _has_none(value):
-    if isinstance(value, list):
-        return any(map(_has_none, value))
-    return value is None
+def _arrow_type(name):
+    """Return a type of Arrow, such as `"list<string>"`."""
+    pyarrow = load_extra("pyarrow", "data")
+    if name.startswith("list<"):
+        return pyarrow.list_(_arrow_type(name[5:-1]))
+    return pyarrow.type_for_alias(name)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -140,8 +62,6 @@ class ArrowPicture(Picture):
         column: str, name of the column.
         row: int, number of the row.
     """
-
-    WRITTEN_AS = "ArrowPicture(path={path}, column={column}, row={row})"
 
     path: str
     column: str
@@ -161,8 +81,8 @@ class ArrowTables(DataSet):
     answers, and their empty lists have another type.
 
     Attributes:
-        columns: dict from the columns to read to their types, as in
-            `read_rows`.
+        columns: dict from the columns to read to their types, to which Arrow
+            converts what the table has.
         pictures: tuple of str, the columns with pictures.
     """
 
@@ -175,10 +95,8 @@ class ArrowTables(DataSet):
         )
 
     def drafts(self, part):
-        places = self.files(part)
-        for path in (self.path(*place) for place in places):
-            rows = self.rows(path, self.columns)
-            for number, row in enumerate(rows):
+        for path in self.paths(part):
+            for number, row in enumerate(self.rows(path, self.columns)):
                 pictures = tuple(
                     ArrowPicture(str(path), column, number)
                     for column in self.pictures
@@ -189,10 +107,16 @@ class ArrowTables(DataSet):
                     yield Draft(key, pictures, samples, part)
 
     def rows(self, path, columns):
-        """Read some columns of a table, and check all."""
-        images = dict.fromkeys(self.pictures, "binary")
+        """Yield the rows of a table, with some columns, as dicts."""
         self.check_inside(path.absolute())
-        return read_rows(str(path), columns, images | self.columns)
+        table = open_table(str(path))
+        # Raises an error if there are no pictures.
+        table.select(self.pictures)
+        kinds = {name: _arrow_type(self.columns[name]) for name in columns}
+        schema = load_extra("pyarrow", "data").schema(kinds)
+        batches = table.select(schema.names).to_batches(max_chunksize=_ROWS)
+        for batch in batches:
+            yield from batch.cast(schema).to_pylist()
 
     def key(self, number, row):
         """Return the key of a row, which is unique in its table."""
@@ -212,7 +136,7 @@ class ArrowCaptions(ArrowTables):
     """Abstract: tables with the columns `image`, `caption` and `image_id`."""
 
     task = "captions"
-    columns = {"caption": "list<string>", "image_id": "string or integer"}
+    columns = {"caption": "list<string>", "image_id": "string"}
 
     def samples(self, key, row):
         return (
@@ -223,21 +147,19 @@ class ArrowCaptions(ArrowTables):
 class ArrowCOCO(ArrowCaptions):
     """COCO captions: the tables `coco_caption_karpathy_*`."""
 
-    protocols = captions.COCOCaptions.protocols
-    sizes = captions.COCOCaptions.sizes
+    protocols, sizes = published("coco")
 
 
 class ArrowFlickr30K(ArrowCaptions):
     """Flickr30K: the tables `f30k_caption_karpathy_*`."""
 
-    protocols = captions.Flickr30K.protocols
-    sizes = captions.Flickr30K.sizes
+    protocols, sizes = published("flickr30k")
 
 
 class ArrowVisualGenome(ArrowCaptions):
     """Visual Genome: the table `vg`."""
 
-    protocols = captions.VisualGenome.protocols
+    protocols, sizes = published("visual_genome")
 
 
 class ArrowCC3M(ArrowCaptions):
@@ -246,13 +168,13 @@ class ArrowCC3M(ArrowCaptions):
     Their column `split` has the name of a folder and is not read.
     """
 
-    protocols = captions.CC3M_PROTOCOLS
+    protocols, sizes = published("cc3m")
 
 
 class ArrowSBU(ArrowCaptions):
     """SBU captions: the tables `sbu_*`."""
 
-    protocols = captions.SBU_PROTOCOLS
+    protocols, sizes = published("sbu")
 
 
 class ArrowVQAv2(ArrowTables):
@@ -272,58 +194,45 @@ class ArrowVQAv2(ArrowTables):
     columns = {
         "questions": "list<string>",
         "answers": "list<list<string>>",
-        "answer_labels": "list<list<integer>>",
-        "answer_scores": "list<list<float or integer>>",
-        "image_id": "string or integer",
-        "question_id": "list<string or integer>",
+        "answer_labels": "list<list<int64>>",
+        "answer_scores": "list<list<double>>",
+        "image_id": "string",
+        "question_id": "list<string>",
     }
-    protocols = vqa.VQA_TABLE_PROTOCOLS
-    sizes = vqa.VQAv2.sizes
-
-    def drafts(self, part):
-        # Read the labels first, so that `check` reports errors in them.
-        self.labels  # noqa: B018
-        return super().drafts(part)
+    protocols, sizes = published("arrow_vqav2")
 
     @functools.cached_property
     def labels(self):
         names, ids = {}, {}
-        for path in (*_tables(self, "vqav2"), *_tables(self, "vgqa")):
-            rows = self.rows(path, ("answers", "answer_labels"))
-            for answer, i in sorted(_named_answers(path, rows)):
+        tables = (self.root.glob(f"{of}_*.arrow") for of in ("vqav2", "vgqa"))
+        for path in itertools.chain(*map(sorted, tables)):
+            for answer, i in sorted(self._named_answers(path)):
                 for known, key in ((names, i), (ids, answer)):
                     first = known.setdefault(key, (answer, i, path))
                     if first[:2] != (answer, i):
                         raise ValueError(
-                            "All tables of a folder must give an answer one "
-                            f"id. Received: {first[0]!r} with id {first[1]} "
-                            f"in {first[2]}, {answer!r} with id {i} in {path}"
+                            "All tables must give an answer one id. Received: "
+                            f"{first}, {(answer, i)} in {path}"
                         )
-        if not names:
-            raise ValueError(
-                f"Some table vqav2_*.arrow or vgqa_*.arrow in {self.root} must "
-                "hold answers. Received: none"
-            )
-        count = max(names) + 1
+        # Without any answer, the list is empty.
+        count = max(names, default=-1) + 1
         return [names.get(i, (f"unknown {i}",))[0] for i in range(count)]
 
+    def _named_answers(self, path):
+        """Return the set of all pairs `(answer, id)` in a table."""
+        return {
+            pair
+            for row in self.rows(path, ("answers", "answer_labels"))
+            for of_question in zip(*row.values(), strict=True)
+            for pair in zip(*of_question, strict=True)
+        }
+
     def samples(self, key, row):
-        questions = len(row["questions"])
-        counts = {c: len(row[c]) for c in row if isinstance(row[c], list)}
-        answers = {counts[c] for c in counts if c.startswith("answer")}
-        if counts["question_id"] != questions or answers - {0, questions}:
-            raise ValueError(
-                f"Each question of {key} in {self.root} must have an id, and "
-                "all or none of them answers, ids of answers and scores. "
-                f"Received: counts {counts}"
-            )
-        for i, question in enumerate(row["questions"]):
-            target = ()
-            if row["answer_labels"] and row["answer_labels"][i]:
-                target = tuple(
-                    tuple(row[c][i]) for c in ("answer_labels", "answer_scores")
-                )
-            yield Sample(str(row["question_id"][i]), question, *target)
+        targets = zip(row["answer_labels"], row["answer_scores"], strict=True)
+        pairs = list(zip(row["question_id"], row["questions"], strict=True))
+        targets = list(targets) or [((), ())] * len(pairs)
+        for pair, (labels, scores) in zip(pairs, targets, strict=True):
+            yield Sample(*pair, (*map(int, labels),), (*map(float, scores),))
 
 
 class ArrowVGQA(ArrowVQAv2):
@@ -332,18 +241,16 @@ class ArrowVGQA(ArrowVQAv2):
     The classes are those of `ArrowVQAv2`.
     """
 
-    protocols = vqa.VGQA_TABLE_PROTOCOLS
-    sizes = vqa.VGQA.sizes
+    protocols, sizes = published("arrow_vgqa")
 
 
 class ArrowSNLIVE(ArrowTables):
     """SNLI-VE: the tables `snli_*`, which have no ids of pictures."""
 
     task = "entailment"
-    labels = list(statements.ENTAILMENT_LABELS)
-    columns = {"sentences": "list<list<string>>", "labels": "list<integer>"}
-    protocols = statements.SNLIVE.protocols
-    sizes = statements.SNLIVE.sizes
+    labels = ENTAILMENT_LABELS
+    columns = {"sentences": "list<list<string>>", "labels": "list<int64>"}
+    protocols, sizes = published("snli_ve")
 
     def key(self, number, row):
         return number
@@ -351,7 +258,7 @@ class ArrowSNLIVE(ArrowTables):
     def samples(self, key, row):
         pairs = zip(row["sentences"], row["labels"], strict=True)
         for i, ((_, hypothesis), label) in enumerate(pairs):
-            yield Sample(f"{key}#{i}", hypothesis.strip(), (label,))
+            yield Sample(f"{key}#{i}", hypothesis.strip(), (int(label),))
 
 
 class ArrowNLVR2(ArrowTables):
@@ -365,15 +272,14 @@ class ArrowNLVR2(ArrowTables):
     """
 
     task = "nlvr2"
-    labels = list(statements.NLVR2_LABELS)
+    labels = NLVR2_LABELS
     columns = {
         "questions": "list<string>",
         "answers": "list<string>",
         "identifier": "string",
     }
     pictures = ("image_0", "image_1")
-    protocols = statements.NLVR2.protocols
-    sizes = statements.NLVR2.sizes
+    protocols, sizes = published("nlvr2")
 
     def drafts(self, part):
         numbers = collections.defaultdict(dict)
@@ -394,26 +300,7 @@ class ArrowNLVR2(ArrowTables):
         return row["identifier"]
 
     def samples(self, key, row):
+        ids = {label: i for i, label in enumerate(self.labels)}
         pairs = zip(row["questions"], row["answers"], strict=True)
         for sentence, answer in pairs:
-            label = label_id(self.root, key, answer, self.labels)
-            yield Sample(row["identifier"], sentence, (label,))
-
-
-def _tables(data, prefix):
-    return sorted(data.root.glob(f"{prefix}_*.arrow"))
-
-
-def _named_answers(path, rows):
-    """Return the set of all pairs `(answer, id)` in a table."""
-    found = set()
-    for number, (answers, ids) in enumerate(row.values() for row in rows):
-        if [*map(len, answers)] != [*map(len, ids)]:
-            raise ValueError(
-                f"Each answer of {path} must have an id in answer_labels. "
-                f"Received: answers={answers!r:.100}, "
-                f"answer_labels={ids!r:.100} in row {number}"
-            )
-        for of_question in map(zip, answers, ids):
-            found.update(of_question)
-    return found
+            yield Sample(row["identifier"], sentence, (ids[answer],))

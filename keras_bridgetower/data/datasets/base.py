@@ -3,16 +3,20 @@
 import abc
 import dataclasses
 import functools
-import itertools
 import pathlib
 
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.datasets.tables import FilePicture
 from keras_bridgetower.data.records.write import check_records
 from keras_bridgetower.files import Below
+from keras_bridgetower.files import read_json
 
-# The values of `outside`, in Python and on the command line.
-_OUTSIDE = {False: False, True: True, "0": False, "1": True}
+# Errors of reading files of other content, besides the readers' own.
+_OF_OTHER_CONTENT = (
+    *(KeyError, TypeError, AttributeError, IndexError),
+    # Arrow's, for types that it cannot convert.
+    NotImplementedError,
+)
 
 
 def distinct_texts(samples):
@@ -23,9 +27,13 @@ def distinct_texts(samples):
     return tuple(first.values())
 
 
-def first_five(samples):
-    """Keep the first five samples, as COCO and Flickr30K retrieval do."""
-    return samples[:5]
+# Functions from the samples of a record to those that a split keeps. Retrieval
+# of COCO and Flickr30K uses five captions.
+_KEEP = {
+    "all": tuple,
+    "distinct": distinct_texts,
+    "first_five": lambda samples: samples[:5],
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,21 +41,39 @@ class Split:
     """The parts of the original data that form a split.
 
     Args:
-        parts: tuple of str, names of parts of the data set.
+        parts: list of str, names of parts of the data set.
         words: str, a description of the split.
         leak: str, a description of other splits with the same samples; `""`
             if there are none.
-        keep: function from the samples of a record to those to keep.
+        keep: str, the samples of a record to keep: `"all"`, those with
+            `"distinct"` texts, or the `"first_five"`.
     """
 
-    parts: tuple[str, ...]
+    parts: list
     words: str
     leak: str = ""
-    keep: object = tuple
+    keep: str = "all"
 
     @property
     def definition(self):
         return self.words + (f" LEAKS: {self.leak}" if self.leak else "")
+
+
+_PUBLISHED = read_json(pathlib.Path(__file__).with_name("published.json"))
+
+
+def published(name):
+    """Return `protocols` and `sizes` of a data set, from `published.json`.
+
+    If it has no official protocol, the honest one is official too.
+    """
+    found = _PUBLISHED[name]
+    protocols = {
+        protocol: {split: Split(**of) for split, of in splits.items()}
+        for protocol, splits in found["protocols"].items()
+    }
+    protocols.setdefault("official", protocols["honest"])
+    return protocols, found["sizes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +84,10 @@ class PartReport:
         part: str.
         found: list of paths of files that exist.
         missing: list of str, files that do not.
-        error: str, the error of reading the annotations or writing a split,
-            or `""`.
+        error: str, the error of reading the annotations, or `""`.
         records, samples: ints, numbers found.
-        known: pair of ints or Nones, the numbers of records and samples in
-            the complete data set.
+        known: list of two ints or Nones, the numbers of records and samples
+            in the complete data set.
         bad: list of `(picture, reason)`, pictures that cannot be opened.
     """
 
@@ -72,28 +97,23 @@ class PartReport:
     error: str = ""
     records: int = 0
     samples: int = 0
-    known: tuple = (None, None)
+    known: list = (None, None)
     bad: list = ()
 
     @property
     def ok(self):
-        wrong = self.missing or self.error or self.bad
-        return self.records > 0 and not wrong
+        return not (self.missing or self.error or self.bad)
 
     def __str__(self):
         lines = [f"{self.part}: {'good' if self.ok else 'NOT GOOD'}"]
         lines += [f"  found    {path}" for path in self.found]
         lines += [f"  MISSING  {path}" for path in self.missing]
-        lines += [f"  ERROR    {self.error}"] * bool(self.error)
+        if self.error:
+            lines.append(f"  ERROR    {self.error}")
         if self.records:
             lines.append(
                 f"  counted  {self.records:,} records, {self.samples:,} "
                 f"samples: {self._compared()}"
-            )
-        elif not (self.missing or self.error):
-            lines.append(
-                "  EMPTY    no record: no row belongs here, or none has its "
-                "picture"
             )
         for picture, reason in self.bad[:1]:
             lines.append(f"  BAD      {picture}: {reason}")
@@ -102,7 +122,7 @@ class PartReport:
 
     def _compared(self):
         """Compare the numbers with the known ones, in words."""
-        if self.known == (None, None):
+        if not any(self.known):
             return "no expected count"
         found = zip((self.records, self.samples), self.known, strict=True)
         if all(known in (None, count) for count, known in found):
@@ -118,7 +138,7 @@ class DataSet(abc.ABC):
         root: path of the folder of the files.
         outside: bool. If True, files outside `root` are read too, by absolute
             paths, `..` or links. Set it only if you trust the data set, which
-            can then name any file.
+            can then name any file. On the command line, 0 or 1.
 
     Attributes:
         task: str, one of `records.format.TASKS`.
@@ -127,10 +147,7 @@ class DataSet(abc.ABC):
             All data sets have `"official"`, the splits of BridgeTower's
             authors, and `"honest"`, which keeps training, validation and
             test sets apart.
-        sizes: dict from parts to the known numbers of records and samples.
-
-    Raises:
-        ValueError: the folder does not exist.
+        sizes: dict from parts to the usual numbers of records and samples.
     """
 
     task = None
@@ -140,13 +157,7 @@ class DataSet(abc.ABC):
 
     def __init__(self, root, outside=False):
         self.root = pathlib.Path(root)
-        if not self.root.is_dir():
-            raise ValueError(
-                "The folder of the data set must exist. Received: "
-                f"root={str(root)!r}"
-            )
-        check_choice("outside", outside, list(_OUTSIDE))
-        self.outside = _OUTSIDE[outside]
+        self.outside = outside in (True, "1")
 
     @abc.abstractmethod
     def files(self, part):
@@ -160,6 +171,22 @@ class DataSet(abc.ABC):
     @abc.abstractmethod
     def drafts(self, part):
         """Yield the `Draft`s of a part."""
+
+    def read(self, part):
+        """Return the list of the `Draft`s of a part.
+
+        Raises:
+            ValueError: files are missing or have unexpected content.
+        """
+        try:
+            # Errors in the files of classes too.
+            self.labels  # noqa: B018
+            return list(self.drafts(part))
+        except _OF_OTHER_CONTENT as error:
+            raise ValueError(
+                f"The files of {part} in {self.root} must be as published. "
+                f"Received: {type(error).__name__}: {error!s:.300}"
+            ) from error
 
     def split(self, name, protocol="honest"):
         """Read the records of a split, without their pictures.
@@ -176,15 +203,15 @@ class DataSet(abc.ABC):
                 have unexpected content.
         """
         split = self.definition(name, protocol)
+        keep = _KEEP[split.keep]
         return [
-            dataclasses.replace(draft, samples=split.keep(draft.samples))
+            dataclasses.replace(draft, samples=keep(draft.samples))
             for part in split.parts
-            for draft in self.drafts(part)
+            for draft in self.read(part)
         ]
 
     def definition(self, name, protocol="honest"):
         """Look up a `Split` by the names of split and protocol."""
-        check_choice("protocol", protocol, sorted(self.protocols))
         check_choice("name", name, list(self.protocols[protocol]))
         return self.protocols[protocol][name]
 
@@ -200,18 +227,12 @@ class DataSet(abc.ABC):
         Returns:
             list of `PartReport`.
         """
-        names = self.protocols[protocol] if splits is None else splits
-        parts = {n: self.definition(n, protocol).parts for n in names}
-        reports = {}
-        for part in itertools.chain(*parts.values()):
-            if part not in reports:
-                reports[part] = self._check(part, progress)
-        for name, used in parts.items():
-            if all(reports[p].records and not reports[p].error for p in used):
-                last = reports[used[-1]]
-                error = self._split_error(name, protocol)
-                reports[used[-1]] = dataclasses.replace(last, error=error)
-        return list(reports.values())
+        parts = [
+            part
+            for name in splits or self.protocols[protocol]
+            for part in self.definition(name, protocol).parts
+        ]
+        return [self._check(part, progress) for part in dict.fromkeys(parts)]
 
     def path(self, *places):
         """Find a file at one of several paths below `root`.
@@ -228,6 +249,10 @@ class DataSet(abc.ABC):
             "file. `keras-bridgetower data check` lists the expected files."
         )
 
+    def paths(self, part):
+        """Return the paths of the `files` of a part."""
+        return [self.path(*places) for places in self.files(part)]
+
     def picture_in(self, folder, name):
         """Return the `FilePicture` of a file in a folder.
 
@@ -238,13 +263,12 @@ class DataSet(abc.ABC):
         self.check_inside(path.absolute())
         return FilePicture(str(path))
 
-    def check_inside(self, path, what="Each file of the data set", where=""):
+    def check_inside(self, path, what="Each file of the data set"):
         """Raise if a path leads out of the data set's folder.
 
         Args:
             path: absolute path, or path relative to `root`.
             what: str, the subject of the error message.
-            where: str, the origin of the path in the error message.
 
         Raises:
             ValueError: the path or a link in it leads out, and `outside` is
@@ -255,8 +279,7 @@ class DataSet(abc.ABC):
         ):
             raise ValueError(
                 f"{what} must be a path below its folder, and no link that "
-                "leaves it. Copy the file, or pass `outside=True` (`--set "
-                f"outside=1`). Received: {str(path)!r:.200}{where}"
+                f"leaves it, or `outside` be True. Received: {str(path)!r:.200}"
             )
 
     @functools.cached_property
@@ -269,35 +292,27 @@ class DataSet(abc.ABC):
         paths = (self.root / place for place in places)
         return next((path for path in paths if path.exists()), None)
 
-    def _split_error(self, name, protocol):
-        """Return the error that writing a split would raise, or `""`."""
-        try:
-            drafts = self.split(name, protocol)
-            check_records(name, drafts, self.task, self.labels)
-        except ValueError as error:
-            return str(error)
-        return ""
-
     def _check(self, part, progress):
         places = {" or ".join(p): self._find(p) for p in self.files(part)}
         missing = [names for names, path in places.items() if path is None]
-        report = PartReport(
-            part, [path for path in places.values() if path], missing
-        )
+        found = [path for path in places.values() if path]
         if missing:
-            return report
+            return PartReport(part, found, missing)
         try:
-            drafts = list(self.drafts(part))
+            drafts = self.read(part)
+            check_records(part, drafts, self.task, self.labels)
         except ValueError as error:
-            return dataclasses.replace(report, error=str(error))
+            return PartReport(part, found, missing, str(error))
         bad = [
             (picture, reason)
             for draft in progress(drafts)
             for picture in draft.pictures
             if (reason := picture.problem())
         ]
-        return dataclasses.replace(
-            report,
+        return PartReport(
+            part,
+            found,
+            missing,
             records=len(drafts),
             samples=sum(len(draft.samples) for draft in drafts),
             known=self.sizes.get(part, (None, None)),

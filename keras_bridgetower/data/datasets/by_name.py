@@ -1,4 +1,4 @@
-"""Opens the original files of a data set by the name of the data set."""
+"""Opens the original files of a data set by its name, and builds records."""
 
 import inspect
 
@@ -10,6 +10,7 @@ from keras_bridgetower.data.datasets import statements
 from keras_bridgetower.data.datasets import vqa
 from keras_bridgetower.data.datasets.glue import GLUE
 from keras_bridgetower.data.datasets.own_data import OwnData
+from keras_bridgetower.data.records import write
 
 DATASETS = {
     "coco": captions.COCOCaptions,
@@ -73,3 +74,56 @@ def open_dataset(name, root, **options):
             f"KEY=VALUE` on the command line): {error}. Received: {options}"
         ) from error
     return cls(root, **options)
+
+
+def open_original(name, root, options=(), protocol="honest"):
+    """Open a data set in its authors' files.
+
+    Args:
+        name: str, a key of `DATASETS`.
+        root: path of the folder of the files.
+        options: list of str, each `KEY=VALUE`: further arguments of the data
+            set's class.
+        protocol: str, one of the data set's.
+
+    Returns:
+        `base.DataSet`.
+
+    Raises:
+        ValueError: an unknown name, option or protocol, or a wrong value.
+    """
+    # Each is `KEY=VALUE`.
+    options = dict(option.split("=", 1) for option in options)
+    data = open_dataset(name, root, **options)
+    check_choice("protocol", protocol, sorted(data.protocols))
+    return data
+
+
+def build_splits(data, folder, protocol, splits, on_left_out, **options):
+    """Write splits of a data set as shards.
+
+    Args:
+        data: `base.DataSet`.
+        folder: path of the folder to write.
+        protocol: str, one of the data set's.
+        splits: list of str, or None for all of the protocol.
+        on_left_out: callable of the key of a record that was left out, and of
+            the reason.
+        **options: as in `write.write_shards`.
+
+    Raises:
+        ValueError: as in `write.write_shards`.
+    """
+    for name in splits or data.protocols[protocol]:
+        entry = write.write_shards(
+            folder,
+            name,
+            data.split(name, protocol),
+            task=data.task,
+            labels=data.labels,
+            definition=data.definition(name, protocol).definition,
+            **options,
+        )
+        for shard in entry["shards"]:
+            for key, reason in shard["left_out"]:
+                on_left_out(key, reason)

@@ -2,46 +2,12 @@
 
 import pathlib
 
-from keras_bridgetower.data.datasets import tables
 from keras_bridgetower.data.datasets.base import DataSet
-from keras_bridgetower.data.datasets.base import Split
-from keras_bridgetower.data.datasets.base import distinct_texts
-from keras_bridgetower.data.datasets.base import first_five
+from keras_bridgetower.data.datasets.base import published
+from keras_bridgetower.data.datasets.tables import load_json
+from keras_bridgetower.data.datasets.tables import text_lines
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
-
-COCO = "coco_caption_karpathy_"
-FLICKR = "f30k_caption_karpathy_"
-
-
-def _distinct(parts, words, leak=""):
-    return Split(parts, words, leak, distinct_texts)
-
-
-def _karpathy_protocols(prefix, train, official_train):
-    """Return the protocols of one of Karpathy's files."""
-    five = {
-        name: Split(
-            (f"{prefix}{part}",),
-            f"Karpathy's {part}, the first five captions of each picture.",
-            keep=first_five,
-        )
-        for name, part in (("validation", "val"), ("test", "test"))
-    }
-    test = _distinct(
-        (f"{prefix}test",),
-        "Karpathy's test, distinct captions.",
-        "the official validation is the test table, so epochs are chosen on "
-        "test.",
-    )
-    return {
-        "honest": {"train": train} | five,
-        "official": {
-            "train": official_train,
-            "validation": test,
-            "test": test,
-        },
-    }
 
 
 class Karpathy(DataSet):
@@ -51,23 +17,18 @@ class Karpathy(DataSet):
     """
 
     task = "captions"
-    prefix = None
     annotations = ()
 
     def files(self, part):
         return self.annotations, (self.folder(part),)
 
     def drafts(self, part):
-        path = self.path(*self.annotations)
-        keys = {"filename": str, "split": str, "sentences": list}
-        wanted = part.removeprefix(self.prefix)
-        for row in tables.json_rows(path, keys, "images"):
+        wanted = part.rpartition("_")[2]
+        for row in load_json(self.path(*self.annotations))["images"]:
             if row["split"] != wanted:
                 continue
             name = row["filename"]
             folder = self.root / self.picture_folder(name)
-            place = f"the sentences of {name} in {path}"
-            tables.check_rows(place, row["sentences"], {"raw": str})
             yield Draft(
                 name,
                 (self.picture_in(folder, name),),
@@ -79,13 +40,6 @@ class Karpathy(DataSet):
             )
 
 
-_COCO_TRAIN = _distinct(
-    (f"{COCO}train", f"{COCO}restval"),
-    "Karpathy's train and restval, distinct captions. restval is of val2014, "
-    "the honest validation of VQAv2.",
-)
-
-
 class COCOCaptions(Karpathy):
     """COCO captions: `train2014/`, `val2014/`, `karpathy/dataset_coco.json`.
 
@@ -95,18 +49,11 @@ class COCOCaptions(Karpathy):
     picture, 25,000 in all.
     """
 
-    prefix = COCO
     annotations = ("karpathy/dataset_coco.json", "dataset_coco.json")
-    sizes = {
-        f"{COCO}train": (82_783, None),
-        f"{COCO}restval": (30_504, None),
-        f"{COCO}val": (5_000, None),
-        f"{COCO}test": (5_000, None),
-    }
-    protocols = _karpathy_protocols(COCO, _COCO_TRAIN, _COCO_TRAIN)
+    protocols, sizes = published("coco")
 
     def folder(self, part):
-        return "train2014" if part == f"{COCO}train" else "val2014"
+        return "train2014" if part.endswith("_train") else "val2014"
 
     def picture_folder(self, name):
         # COCO_<folder>_<number>.jpg
@@ -121,37 +68,15 @@ class Flickr30K(Karpathy):
     unchanged.
     """
 
-    prefix = FLICKR
     annotations = ("karpathy/dataset_flickr30k.json", "dataset_flickr30k.json")
-    # The usual numbers, not counted on the files.
-    sizes = {
-        f"{FLICKR}train": (29_000, None),
-        f"{FLICKR}val": (1_014, None),
-        f"{FLICKR}test": (1_000, None),
-    }
-    protocols = _karpathy_protocols(
-        FLICKR,
-        _distinct((f"{FLICKR}train",), "Karpathy's train, distinct captions."),
-        _distinct(
-            (f"{FLICKR}train", f"{FLICKR}val"),
-            "Karpathy's train and val, distinct captions.",
-        ),
-    )
+    protocols, sizes = published("flickr30k")
 
     def folder(self, part):
         return "flickr30k-images"
 
-    def picture_folder(self, name):
-        return "flickr30k-images"
+    picture_folder = folder
 
 
-_GENOME = {
-    "train": _distinct(
-        ("vg",),
-        "All pictures, distinct region phrases; there is no other split. Some "
-        "pictures are those of val2014 and of Karpathy's test.",
-    )
-}
 GENOME_FOLDERS = (
     ("images/VG_100K", "VG_100K"),
     ("images/VG_100K_2", "VG_100K_2"),
@@ -172,7 +97,7 @@ class VisualGenome(DataSet):
     """
 
     task = "captions"
-    protocols = {"honest": _GENOME, "official": _GENOME}
+    protocols, sizes = published("visual_genome")
     annotations = (
         "annotations/region_descriptions.json",
         "region_descriptions.json",
@@ -182,35 +107,16 @@ class VisualGenome(DataSet):
         return (self.annotations, *GENOME_FOLDERS)
 
     def drafts(self, part):
-        path = self.path(*self.annotations)
-        rows = tables.json_rows(path, {"id": int, "regions": list})
+        rows = load_json(self.path(*self.annotations))
         find = genome_pictures(self)
         for row in rows:
             name = f"{row['id']}.jpg"
-            place = f"the regions of picture {row['id']} in {path}"
-            tables.check_rows(place, row["regions"], {"phrase": str})
             samples = tuple(
                 Sample(f"{row['id']}#{i}", region["phrase"])
                 for i, region in enumerate(row["regions"])
             )
             if samples:
                 yield Draft(name, (find(name),), samples, part)
-
-
-_CC3M_TRAIN = _distinct(
-    ("conceptual_caption_train",),
-    "Pairs of the training table whose picture was downloaded.",
-)
-_CC3M_VAL = _distinct(
-    ("conceptual_caption_val",),
-    "Pairs of the validation table whose picture was downloaded.",
-)
-CC3M_PROTOCOLS = {
-    "honest": {"train": _CC3M_TRAIN, "validation": _CC3M_VAL},
-    "official": {"train": _CC3M_TRAIN},
-}
-_SBU = {"train": _distinct(("sbu",), "All pairs whose picture was downloaded.")}
-SBU_PROTOCOLS = {"honest": _SBU, "official": _SBU}
 
 
 class CC3M(DataSet):
@@ -222,17 +128,16 @@ class CC3M(DataSet):
     """
 
     task = "captions"
-    protocols = CC3M_PROTOCOLS
-    sources = {
-        "conceptual_caption_train": ("train", "Train_GCC-training.tsv"),
-        "conceptual_caption_val": (
-            "val",
-            "Validation_GCC-1.1.0-Validation.tsv",
-        ),
-    }
+    protocols, sizes = published("cc3m")
 
     def files(self, part):
-        short, table = self.sources[part]
+        short, table = {
+            "conceptual_caption_train": ("train", "Train_GCC-training.tsv"),
+            "conceptual_caption_val": (
+                "val",
+                "Validation_GCC-1.1.0-Validation.tsv",
+            ),
+        }[part]
         return (
             (f"utils/{table}", table),
             (f"{short}_image_exist.txt",),
@@ -240,47 +145,41 @@ class CC3M(DataSet):
         )
 
     def drafts(self, part):
-        table, listed, folder = (
-            self.path(*places) for places in self.files(part)
-        )
+        table, listed, folder = self.paths(part)
         # The lists have paths of the machine that downloaded the pictures.
         names = (
-            pathlib.PurePath(line.strip()).name
-            for line in tables.read_text(listed).split("\n")
+            pathlib.PurePath(line.strip()).name for line in text_lines(listed)
         )
         exists = {name.split(".")[0]: name for name in names if name}
-        for number, line in enumerate(tables.read_text(table).split("\n")):
+        for number, line in enumerate(text_lines(table)):
             name = exists.get(str(number))
-            if name is None:
-                continue
-            sample = Sample(str(number), line.partition("\t")[0])
-            yield Draft(name, (self.picture_in(folder, name),), (sample,), part)
+            if name is not None:
+                sample = Sample(
+                    str(number), line.rstrip("\n").partition("\t")[0]
+                )
+                picture = self.picture_in(folder, name)
+                yield Draft(name, (picture,), (sample,), part)
 
 
 class SBU(DataSet):
     """SBU captions: `sbu-captions-all.json` and `SBU/<end of the url>`."""
 
     task = "captions"
-    protocols = SBU_PROTOCOLS
+    protocols, sizes = published("sbu")
 
     def files(self, part):
         return ("sbu-captions-all.json",), ("SBU",)
 
     def drafts(self, part):
-        path, folder = (self.path(*places) for places in self.files(part))
-        content = tables.load_json(path)
-        tables.check_row(
-            path, 0, content, {"captions": list, "image_urls": list}
-        )
+        path, folder = self.paths(part)
+        content = load_json(path)
         urls, captions = content["image_urls"], content["captions"]
         exists = {entry.name for entry in folder.iterdir()}
         samples = {}
         pairs = enumerate(zip(urls, captions, strict=True))
         for number, (url, caption) in pairs:
-            name = str(url).rsplit("/", 1)[-1]
+            name = url.rpartition("/")[2]
             if name in exists:
-                row = {"captions": caption}
-                tables.check_row(path, number, row, {"captions": str})
                 sample = Sample(str(number), caption)
                 samples.setdefault(name, []).append(sample)
         for name, of_picture in samples.items():
@@ -296,20 +195,20 @@ class AnnotatedPairs(DataSet):
     """
 
     task = "captions"
-    sources = {
-        "conceptual_caption_train": (("train_annot.json",), "images_train"),
-        "conceptual_caption_val": (("val_annot.json",), "images_val"),
-        "sbu": (("annot.json", "train_annot.json"), "images_train"),
-    }
 
     def files(self, part):
-        annotations, folder = self.sources[part]
-        return annotations, (folder,)
+        return {
+            "conceptual_caption_train": (
+                ("train_annot.json",),
+                ("images_train",),
+            ),
+            "conceptual_caption_val": (("val_annot.json",), ("images_val",)),
+            "sbu": (("annot.json", "train_annot.json"), ("images_train",)),
+        }[part]
 
     def drafts(self, part):
-        path, folder = (self.path(*places) for places in self.files(part))
-        rows = enumerate(tables.json_rows(path, {}))
-        for number, (their_path, caption) in rows:
+        path, folder = self.paths(part)
+        for number, (their_path, caption) in enumerate(load_json(path)):
             name = pathlib.PurePath(their_path).name
             picture = self.picture_in(folder / name[:4], name)
             sample = Sample(str(number), caption)
@@ -319,10 +218,10 @@ class AnnotatedPairs(DataSet):
 class CC3MAnnotated(AnnotatedPairs):
     """CC3M in the files of ViLT and METER."""
 
-    protocols = CC3M_PROTOCOLS
+    protocols, sizes = published("cc3m")
 
 
 class SBUAnnotated(AnnotatedPairs):
     """SBU captions in the files of ViLT and METER."""
 
-    protocols = SBU_PROTOCOLS
+    protocols, sizes = published("sbu")

@@ -2,22 +2,42 @@
 
 import collections
 import dataclasses
+import difflib
 import functools
 import hashlib
 import itertools
 import os
 import typing
 
-from keras_bridgetower.data.datasets import own_tables
-from keras_bridgetower.data.datasets import statements
 from keras_bridgetower.data.datasets.base import DataSet
 from keras_bridgetower.data.datasets.base import Split
+from keras_bridgetower.data.datasets.statements import ENTAILMENT_LABELS
 from keras_bridgetower.data.datasets.tables import FilePicture
+from keras_bridgetower.data.datasets.tables import comma_rows
+from keras_bridgetower.data.datasets.tables import json_lines
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.metrics.vqa import normalize_answer
 from keras_bridgetower.metrics.vqa import soft_scores
 
+# Tasks by their columns, which are in the order of `COLUMNS`.
+TASKS = {
+    ("answer", "image", "text"): "vqa",
+    ("image", "text"): "captions",
+    ("image", "label", "text"): "entailment",
+    ("image", "label"): "image_classification",
+    ("label", "text"): "text_classification",
+}
+COLUMNS = ("answer", "image", "label", "text")
+# The column of the user's own ids of rows.
+ID = "id"
+# Names with at least this similarity to a column are mistakes: "answers",
+# "anwser".
+ALIKE = 0.8
+SPLITS = ("train", "validation", "test")
+# Name of a table with all data, which is divided into splits.
+WHOLE = "data"
+READERS = {".jsonl": json_lines, ".csv": comma_rows}
 # A tenth of the pictures in a single table is for each of these, by a hash.
 _HELD_OUT = {0: "test", 1: "validation"}
 # Minimum number of people whose answers are scored by VQAv2's rule, by which
@@ -80,23 +100,21 @@ class OwnData(DataSet):
         super().__init__(root, outside)
         self.min_count = int(min_count)
         self._labels_argument = labels
-        self._files = own_tables.find_tables(self.root)
+        self._files = _find_tables(self.root)
         for table in self._files.values():
             self.check_inside(table.absolute(), "Each table")
-        if own_tables.WHOLE in self._files:
-            words = dict.fromkeys(
-                own_tables.SPLITS,
-                "Of the table data, by pictures; a tenth each for validation "
-                "and test.",
-            )
-        else:
-            names = [n for n in own_tables.SPLITS if n in self._files]
-            words = {name: f"The table {name}." for name in names}
+        whole = (
+            "Of the table data, by pictures; a tenth each for validation and "
+            "test."
+        )
         splits = {
             name: OwnSplit(
-                (name,), text, unused=functools.partial(self._unused, name)
+                [name],
+                whole if WHOLE in self._files else f"The table {name}.",
+                unused=functools.partial(self._unused, name),
             )
-            for name, text in words.items()
+            for name in SPLITS
+            if {name, WHOLE} & {*self._files}
         }
         self.protocols = {"honest": splits, "official": splits}
 
@@ -110,18 +128,18 @@ class OwnData(DataSet):
 
     @functools.cached_property
     def _tables(self):
-        task, tables, unread = own_tables.read_tables(self._files)
-        kind = _TARGETS[task]()
+        task, tables, unread = _read_tables(self._files)
         if self._labels_argument:
-            labels = _parse_labels(self._labels_argument, kind.spell)
+            labels = _parse_labels(self._labels_argument, task)
         else:
-            rows = (row for rows in tables.values() for row in rows)
-            labels = kind.find_labels(rows, self.min_count)
-        samples = self._samples(tables, labels, kind.target)
+            rows = itertools.chain(*tables.values())
+            labels = _find_labels(task, rows, self.min_count)
+        samples = self._samples(task, tables, labels)
         return _Tables(task, labels, samples, unread)
 
     def files(self, part):
-        return ((self._file(part).name,),)
+        table = self._files.get(part) or self._files[WHOLE]
+        return ((table.name,),)
 
     def drafts(self, part):
         folder = os.path.join(self.root, "")
@@ -131,14 +149,11 @@ class OwnData(DataSet):
                 # If the key is an absolute path, `join` returns just the key.
                 pictures = (FilePicture(os.path.join(folder, key)),)
             if part == "train":
-                samples = [s for s in samples if self._has_label(s)]
+                samples = [s for s in samples if self._has_class(s)]
             if samples:
                 yield Draft(key, pictures, tuple(samples), part)
 
-    def _file(self, part):
-        return self._files.get(part) or self._files[own_tables.WHOLE]
-
-    def _samples(self, tables, labels, target):
+    def _samples(self, task, tables, labels):
         """Return the samples by part and key of the record."""
         ids = {label: i for i, label in enumerate(labels)}
         parts = {
@@ -147,42 +162,31 @@ class OwnData(DataSet):
         }
         for table, rows in tables.items():
             # Many rows have equal pictures and targets: compute each once.
-            path, keys, targets = self._files[table], {}, {}
+            what = f"Each image of {self._files[table]}"
+            key_of = functools.cache(functools.partial(self._key, what))
+            target_of = functools.cache(functools.partial(_target, task, ids))
             for number, row in enumerate(rows, 1):
                 name = f"{table}-{number}"
-                if row.image not in keys:
-                    keys[row.image] = self._picture_key(path, number, row.image)
-                key = keys[row.image] or name
-                part = _split(key) if table == own_tables.WHOLE else table
-                if row.target not in targets:
-                    targets[row.target] = target(path, number, row, ids)
+                key = name if row.image is None else key_of(row.image)
+                part = _split(key) if table == WHOLE else table
                 id = name if row.id is None else str(row.id)
-                sample = Sample(id, row.text or "", *targets[row.target])
+                sample = Sample(id, row.text or "", *target_of(row.target))
                 parts[part][key].append(sample)
                 # Free the row, which its sample replaces.
                 rows[number - 1] = None
-        empty = [part for part, records in parts.items() if not records]
-        if empty:
-            raise ValueError(
-                f"{self._file(empty[0])} has too few pictures, or texts, for a "
-                "tenth each in validation and test. Give the tables train, "
-                f"validation and test. Received: none for {', '.join(empty)}"
-            )
         return parts
 
-    def _picture_key(self, path, number, image):
-        if image is None:
-            return None
-        self.check_inside(image, f"Each image of {path}", f" in row {number}")
+    def _key(self, what, image):
+        self.check_inside(image, what)
         [folder] = self._folders
         return folder.key(image)
 
-    def _has_label(self, sample):
-        return bool(sample.labels) or not self.labels
+    def _has_class(self, sample):
+        return bool(sample.labels) or self.task != "vqa"
 
     def _unused(self, part):
         samples = itertools.chain(*self._tables.samples[part].values())
-        count = sum(not self._has_label(sample) for sample in samples)
+        count = sum(not self._has_class(sample) for sample in samples)
         words = ""
         if count:
             use = "left out" if part == "train" else "kept, no answer is right"
@@ -202,16 +206,107 @@ class _Tables(typing.NamedTuple):
     unread: list
 
 
-def _parse_labels(text, spell):
-    """Return the labels in a string, each of which must occur once."""
-    names = [name.strip() for name in text.split(",")]
-    labels = [spell(name) for name in names]
-    if not all(names) or len(set(labels)) < len(labels):
+class _Row(typing.NamedTuple):
+    # The path as written in the table, or None.
+    image: str | None
+    text: str | None
+    # The label, or the answers of all people; empty for captions.
+    target: tuple
+    id: object
+
+
+def _find_tables(folder):
+    """Return the paths of the tables in a folder, by their names.
+
+    Raises:
+        ValueError: there is no table, or it is ambiguous which ones to use.
+    """
+    found = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in READERS and path.stem in (*SPLITS, WHOLE)
+    ]
+    tables = {path.stem: path for path in found}
+    if len(tables) < max(1, len(found)) or (WHOLE in tables and len(found) > 1):
         raise ValueError(
-            "`labels` must be classes with commas between, each there once "
-            f"(answers normalized: {labels}). Received: labels={text!r}"
+            f"{folder} must hold either one table data, or one each of train, "
+            "validation and test, as .csv or .jsonl. Received: "
+            f"{[path.name for path in found]}"
         )
-    return labels
+    return tables
+
+
+def _read_tables(tables):
+    """Read the rows of tables of one task.
+
+    Args:
+        tables: dict from names of tables to paths.
+
+    Returns:
+        `(task, rows, unread)`: `rows` is a dict from names of tables to lists
+        of `_Row`, `unread` the names of columns that are not used.
+
+    Raises:
+        ValueError: the columns are of no task or of several, a name is similar
+            to that of a column, or a label is missing.
+    """
+    found, known = {}, {}
+    for name, path in tables.items():
+        rows = found[name] = []
+        # Equal targets share one object, to save memory.
+        shared = {}
+        table = READERS[path.suffix.lower()](path)
+        for number, row in enumerate(table, 1):
+            place = f"row {number} of {path}: {row!r:.200}"
+            cells = {k: v for k, v in row.items() if v is not None}
+            names = tuple(cells)
+            if names not in known:
+                _check_names(names, path, place)
+                columns = tuple(c for c in COLUMNS if c in cells)
+                known[names] = columns
+                if {*known.values()} != {columns} or columns not in TASKS:
+                    allowed = [",".join(columns) for columns in TASKS]
+                    raise ValueError(
+                        f"All rows must have the columns of one task: {allowed}"
+                        f". Received: {', '.join(names)} in {place}"
+                    )
+            target = _answers(cells, place)
+            # An empty cell of CSV is no id, but the number 0 is one.
+            id = None if cells.get(ID) == "" else cells.get(ID)
+            target = shared.setdefault(target, target)
+            rows.append(_Row(cells.get("image"), cells.get("text"), target, id))
+    [columns] = {*known.values()}
+    unread = {*itertools.chain(*known)} - {*COLUMNS, ID}
+    return TASKS[columns], found, sorted(unread)
+
+
+def _check_names(names, path, place):
+    """Raise if a column is misspelled, and so would not be read."""
+    for name in {*names} - {*COLUMNS, ID}:
+        plain = name.strip().casefold()
+        alike = difflib.get_close_matches(plain, COLUMNS, 1, ALIKE)
+        if alike or plain == ID:
+            raise ValueError(
+                f"{path} must spell the column {(*alike, ID)[0]!r} exactly: "
+                f"{name!r} is similar and would not be read. Received: {place}"
+            )
+
+
+def _answers(cells, place):
+    """Return the answers of all people, or the label, as a tuple of str."""
+    given = cells.get("answer", cells.get("label"))
+    if given is None:
+        return ()
+    answers = given if isinstance(given, list) else [given]
+    if not answers or not all(
+        isinstance(answer, str | int | float) and str(answer).strip()
+        for answer in answers
+    ):
+        raise ValueError(
+            "An answer or label must be a text or number, or a list of "
+            f"answers. Received: {given!r:.100} in {place}"
+        )
+    return tuple(map(str, answers))
 
 
 def _split(key):
@@ -219,94 +314,50 @@ def _split(key):
     return _HELD_OUT.get(total % 10, "train")
 
 
-class _Labels:
-    """Targets of rows with one label each."""
-
-    def spell(self, text):
-        """Return a label as it is compared with others."""
-        return str(text).strip()
-
-    def find_labels(self, rows, min_count):
-        """Return the list of labels of all rows."""
-        labels = sorted({self.spell(row.target) for row in rows})
-        try:
-            return sorted(labels, key=int)
-        except ValueError:
-            return labels
-
-    def target(self, path, number, row, ids):
-        """Return the label ids of a row, and their scores if they have any."""
-        label = self.spell(row.target)
-        if label not in ids:
-            raise ValueError(
-                f"Each label of {path} must be one of {list(ids)}. Received: "
-                f"{row.target!r} in row {number}"
-            )
-        return ((ids[label],),)
+def _parse_labels(text, task):
+    """Return the labels in a string, each of which must occur once."""
+    labels = names = [name.strip() for name in text.split(",")]
+    if task == "vqa":
+        labels = [normalize_answer(name) for name in names]
+    if "" in names or len({*labels}) < len(labels):
+        raise ValueError(
+            "`labels` must be classes with commas between, each there once. "
+            f"Received: labels={text!r}, which are {labels}"
+        )
+    return labels
 
 
-class _Judgements(_Labels):
-    """Targets of pairs. Labels of entailment are in the order of its task."""
-
-    def find_labels(self, rows, min_count):
-        labels = super().find_labels(rows, min_count)
-        if set(labels) <= set(statements.ENTAILMENT_LABELS):
-            return list(statements.ENTAILMENT_LABELS)
-        return labels
-
-
-class _Answers(_Labels):
-    """Targets of questions that one or several people have answered."""
-
-    def spell(self, text):
-        return normalize_answer(str(text))
-
-    def find_labels(self, rows, min_count):
+def _find_labels(task, rows, min_count):
+    """Return the classes of all rows in their order."""
+    if task == "vqa":
         spellings = collections.Counter(
-            answer for row in rows for answer in own_tables.as_list(row.target)
+            answer for row in rows for answer in row.target
         )
         counts = collections.Counter()
         # Normalizing is slow, so each spelling is normalized only once.
         for answer, count in spellings.items():
             counts[normalize_answer(answer)] += count
-        labels = [label for label, n in counts.items() if n >= min_count]
-        if not labels:
-            raise ValueError(
-                "Some answer must occur `min_count` times in the tables. "
-                f"Received: min_count={min_count}"
-            )
+        return [label for label, n in counts.items() if n >= min_count]
+    labels = sorted({label.strip() for row in rows for label in row.target})
+    if task == "entailment" and {*labels} <= {*ENTAILMENT_LABELS}:
+        return ENTAILMENT_LABELS
+    try:
+        return sorted(labels, key=int)
+    except ValueError:
         return labels
 
-    def target(self, path, number, row, ids):
-        answers = own_tables.as_list(row.target)
-        if len(answers) >= _PEOPLE:
-            scores = soft_scores(answers)
-        else:
-            counts = collections.Counter(map(normalize_answer, answers))
-            scores = {text: n / len(answers) for text, n in counts.items()}
-        known = {ids[a]: s for a, s in scores.items() if a in ids}
-        return tuple(known), tuple(known.values())
 
-
-class _NoLabels(_Labels):
-    """Targets of captions, which have no labels."""
-
-    def spell(self, text):
-        raise ValueError(
-            f"`labels` must be left out for captions. Received: {text!r}"
-        )
-
-    def find_labels(self, rows, min_count):
-        return []
-
-    def target(self, path, number, row, ids):
+def _target(task, ids, answers):
+    """Return the label ids of a row, and their scores if they have any."""
+    if task == "captions":
         return ()
-
-
-_TARGETS = {
-    "vqa": _Answers,
-    "captions": _NoLabels,
-    "entailment": _Judgements,
-    "image_classification": _Labels,
-    "text_classification": _Labels,
-}
+    if task != "vqa":
+        [label] = answers
+        return ((ids[label.strip()],),)
+    if len(answers) >= _PEOPLE:
+        scores = soft_scores(list(answers))
+    else:
+        counts = collections.Counter(map(normalize_answer, answers))
+        scores = {text: n / len(answers) for text, n in counts.items()}
+    known = {ids[a]: s for a, s in scores.items() if a in ids}
+    return tuple(known), tuple(known.values())

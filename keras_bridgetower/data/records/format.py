@@ -44,10 +44,6 @@ class Sample:
             regression. Empty if labels have no scores.
     """
 
-    WRITTEN_AS = (
-        "Sample(id={id}, text={text}, labels={labels}, scores={scores})"
-    )
-
     id: str
     text: str
     labels: tuple[int, ...] = ()
@@ -64,10 +60,6 @@ class Record:
         samples: tuple of `Sample`s, at least one.
         source: str, the table or file that the record comes from.
     """
-
-    WRITTEN_AS = (
-        "Record(key={key}, images={images}, samples={samples}, source={source})"
-    )
 
     key: str
     images: tuple[bytes, ...]
@@ -86,14 +78,9 @@ class Draft:
     Args:
         key, samples, source: as in `Record`.
         pictures: tuple of picklable objects. `read()` returns the bytes of a
-            picture file, and `written` must return a different text for each
+            picture file, and the `repr` must be another one for each
             picture. They may be read in other processes.
     """
-
-    WRITTEN_AS = (
-        "Draft(key={key}, pictures={pictures}, samples={samples}, "
-        "source={source})"
-    )
 
     key: str
     pictures: tuple

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+import re
 
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.data.records.format import SCHEMA_VERSION
@@ -11,13 +12,13 @@ from keras_bridgetower.files import read_json
 INDEX = "index.json"
 # Maximum size in bytes; the index of a million shards is smaller.
 _LARGEST_INDEX = 500_000_000
-# Maximum number of records in a shard (1,000 by default), and of other counts.
+# Maximum number of records in a shard (1,000 by default), and other counts.
 # Without them an index without a seal could make a reader allocate all memory.
 _MOST_RECORDS = 10**7
 _LARGEST = 10**15
 _SEAL = "seal"
 # Errors of reading values that are missing or of another type.
-_OF_OTHER_CONTENT = (ValueError, KeyError, TypeError, AttributeError)
+OF_OTHER_CONTENT = (ValueError, KeyError, TypeError, AttributeError)
 
 
 def read_index(folder):
@@ -36,15 +37,12 @@ def read_index(folder):
     path = pathlib.Path(folder) / INDEX
     try:
         index = read_json(path, _LARGEST_INDEX)
-        problem = _problem(index)
-    except (OSError, *_OF_OTHER_CONTENT) as error:
-        problem = repr(error)
-    if problem:
+        _check(index)
+    except (OSError, *OF_OTHER_CONTENT) as error:
         raise ValueError(
-            f"{path} must be the index of a data set, unchanged, as "
-            "`keras-bridgetower data build` of this version writes it. Fetch "
-            f"it again, or build the data set again. Received: {problem:.500}"
-        )
+            f"{path} must be the index of a data set, unchanged. Fetch it "
+            f"again, or build the data set again. Received: {error!r:.500}"
+        ) from error
     return index
 
 
@@ -55,49 +53,48 @@ def sealed(index):
     return {**content, _SEAL: hashlib.sha256(text).hexdigest()}
 
 
-def _problem(index):
-    """Describe the first problem of an index, or return `""`.
+def _check(index):
+    """Raise if an index is damaged.
 
     An index of an earlier version has no seal, but its values are checked.
     """
-    shards = [s for of in index["splits"].values() for s in of["shards"]]
+    entries = index["splits"].values()
+    shards = [shard for entry in entries for shard in entry["shards"]]
     versions = {part["schema_version"] for part in (index, *shards)}
     if versions != {SCHEMA_VERSION}:
-        return f"schema versions {sorted(versions, key=str)}"
-    labels = index["labels"]
-    if type(labels) is not list or not _are_texts(index["task"], *labels):
-        return "its task and labels are no names"
-    for split, entry in index["splits"].items():
-        if not _are_texts(entry["definition"]) or not _is_count(
-            entry["num_shards"], _MOST_RECORDS
-        ):
-            return f"split {split!r:.100} has a wrong definition or num_shards"
+        raise ValueError(f"schema versions {versions}")
+    texts = [
+        index["task"],
+        *index["labels"],
+        *(e["definition"] for e in entries),
+    ]
+    counts = [entry["num_shards"] for entry in entries]
     for shard in shards:
-        if not _is_shard(shard):
-            return f"the shard {shard}"
+        texts += (shard[k] for k in ("file", "sha256", "offsets_sha256"))
+        counts += (shard[k] for k in ("records", "samples", "bytes"))
+        counts += shard["sources"].values()
+        # No path to another folder.
+        if not shard["file"].isprintable() or {*shard["file"]} & {*"/\\"}:
+            raise ValueError(f"the file {shard['file']!r}")
+        if not shard["records"] <= min(shard["samples"], _MOST_RECORDS):
+            raise ValueError(f"the numbers of records and samples of {shard}")
+    if {*map(type, texts)} != {str} or not all(map(_is_count, counts)):
+        raise ValueError("texts or numbers of another type")
     if _SEAL in index and sealed(index) != index:
-        return "its content has another sum than its seal"
-    return ""
+        raise ValueError("another sum than its seal")
 
 
-def _is_shard(shard):
-    records, samples, size = (shard[k] for k in ("records", "samples", "bytes"))
-    file = shard["file"]
-    return (
-        _are_texts(file, shard["sha256"], shard["offsets_sha256"])
-        and file.isprintable()
-        and not {*file} & {*"/\\"}
-        and _is_count(records, _MOST_RECORDS)
-        and _is_count(samples, _LARGEST)
-        and _is_count(size, _LARGEST)
-        and records <= samples
-        and all(_is_count(n, samples) for n in shard["sources"].values())
-    )
+def _is_count(value):
+    return is_integer(value) and 0 <= value <= _LARGEST
 
 
-def _are_texts(*values):
-    return all(type(value) is str for value in values)
+def written_without_places(value):
+    """Return the text that identifies a value in data sets and runs.
 
-
-def _is_count(value, most):
-    return is_integer(value) and 0 <= value <= most
+    It is the `repr`, without memory addresses. If that of a dataclass changed,
+    shards would be written again and runs could not continue: its name and
+    those of its fields must stay.
+    """
+    # Written alike for integers of NumPy.
+    value = int(value) if is_integer(value) else value
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))

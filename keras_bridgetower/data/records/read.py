@@ -2,12 +2,9 @@
 
 import collections
 import dataclasses
-import functools
 import hashlib
 import io
-import os
 import pathlib
-import threading
 import zlib
 
 import numpy as np
@@ -20,9 +17,6 @@ from keras_bridgetower.files import open_regular
 from keras_bridgetower.files import read_most
 from keras_bridgetower.files import sha256
 
-# Maximum number of open files. A process may open about 1,000, and a data set
-# may have more.
-OPEN_FILES = 256
 # Maximum number of bytes before the offsets in their file.
 _LARGEST_HEAD = 10_000
 
@@ -44,9 +38,6 @@ class DamagedRecord(ValueError):
         )
         self.shard, self.record, self.key = shard, record, key
         self.reason = reason
-
-    def __reduce__(self):
-        return type(self), (self.shard, self.record, self.key, self.reason)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -109,17 +100,15 @@ def open_records(folder, split, max_bad_share=0.0):
     entry = index["splits"][split]
     if len(entry["shards"]) != entry["num_shards"]:
         raise ValueError(
-            f"Split {split!r} of {folder} has {len(entry['shards'])} of "
-            f"{entry['num_shards']} shards. The same call of "
-            "`keras-bridgetower data build` continues."
+            f"{split!r} of {folder} has {len(entry['shards'])} of "
+            f"{entry['num_shards']} shards. The same build continues it."
         )
     reader = RecordReader(folder, split, index)
     if len(reader.bad_shards) > max_bad_share * entry["num_shards"]:
         name, reason = next(iter(reader.bad_shards.items()))
         raise ValueError(
-            f"{len(reader.bad_shards)} of {entry['num_shards']} shards of "
-            f"{folder} are damaged, more than {max_bad_share=} allows. Build "
-            f"them again. The first is {name}: {reason}"
+            f"{len(reader.bad_shards)} of {entry['num_shards']} shards are "
+            f"damaged; {max_bad_share=} allows fewer. First {name}: {reason}"
         )
     return reader
 
@@ -159,11 +148,6 @@ class RecordReader:
         )
         self.num_records = int(self._first_record[-1])
         self.num_samples = int(self._first_sample[-1])
-        if not self.num_samples:
-            raise ValueError(
-                f"The split of {folder} is empty. Received: split={split!r}"
-            )
-        self._open = functools.lru_cache(OPEN_FILES)(_OpenFile)
 
     def __repr__(self):
         name = f"{str(self.folder)!r}, split {self.split!r}, task {self.task!r}"
@@ -187,7 +171,9 @@ class RecordReader:
         offset, length, samples, crc = self._offsets[shard][row].tolist()
         path = str(self.folder / self.shards[shard]["file"])
         try:
-            data = self._open(path).read(length, offset)
+            with open(path, "rb", buffering=0) as file:
+                file.seek(offset)
+                data = file.read(length)
         except OSError as error:
             raise DamagedRecord(path, row, None, str(error)) from error
         if zlib.crc32(data) != crc:
@@ -248,13 +234,6 @@ class RecordReader:
             self.bad_shards[path.name] = reason
         return rows
 
-    def __getstate__(self):
-        return {k: v for k, v in vars(self).items() if k != "_open"}
-
-    def __setstate__(self, state):
-        open_file = functools.lru_cache(OPEN_FILES)(_OpenFile)
-        vars(self).update(state, _open=open_file)
-
 
 def describe_damage(folder, shard):
     """Describe the damage of a shard's files, or return `""`."""
@@ -266,28 +245,6 @@ def describe_damage(folder, shard):
         if sha256(path) != shard[key]:
             return f"{path.name} has another sum than the index"
     return ""
-
-
-class _OpenFile:
-    """An open file, closed when no thread uses it anymore."""
-
-    file = None
-
-    def __init__(self, path):
-        self.file = open(path, "rb", buffering=0)
-        self._turn = threading.Lock()
-
-    def read(self, length, offset):
-        if hasattr(os, "pread"):
-            return os.pread(self.file.fileno(), length, offset)
-        # Windows has no `pread`, so threads take turns to move the position.
-        with self._turn:
-            self.file.seek(offset)
-            return self.file.read(length)
-
-    def __del__(self):
-        if self.file is not None:
-            self.file.close()
 
 
 def _unreadable(records, samples):

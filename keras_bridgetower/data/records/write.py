@@ -1,5 +1,6 @@
 """Writes records to shards, and continues after an interruption."""
 
+import collections
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -15,11 +16,9 @@ import re
 import tempfile
 import threading
 import zlib
-from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import tensorflow as tf
-from PIL import UnidentifiedImageError
 
 from keras_bridgetower import files
 from keras_bridgetower.checks import check_at_most
@@ -27,8 +26,8 @@ from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import index as indexes
+from keras_bridgetower.data.records.index import written_without_places
 from keras_bridgetower.data.records.read import describe_damage
-from keras_bridgetower.data.written import written
 from keras_bridgetower.files import locked
 from keras_bridgetower.preprocessing import images
 
@@ -227,12 +226,6 @@ def in_processes(workers):
             try:
                 for future in concurrent.futures.as_completed(waiting):
                     yield future.result()
-            except BrokenProcessPool as error:
-                raise RuntimeError(
-                    "A process that wrote shards was killed, perhaps for lack "
-                    "of memory. The same call continues. Received: "
-                    f"workers={workers}"
-                ) from error
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
@@ -289,42 +282,34 @@ def check_records(split, records, task, labels):
     check_choice("task", task, form.TASKS)
     if not records:
         raise ValueError(f"The split is empty. Received: split={split!r}")
-    seen = {"key": set(), "id": set()}
-
-    def check_unique(name, value):
-        if value in seen[name]:
-            raise ValueError(
-                f"Every {name} must occur once in a split. Received: {name}="
-                f"{value!r} twice in split={split!r}"
-            )
-        seen[name].add(value)
-
-    for record in records:
-        check_unique("key", record.key)
-        if not record.samples:
-            raise ValueError(
-                "Every record needs a sample. Received: none for key="
-                f"{record.key!r} in split={split!r}"
-            )
-        for sample in record.samples:
-            check_unique("id", sample.id)
-            _check_sample(sample, labels)
+    samples = [sample for record in records for sample in record.samples]
+    keys = (record.key for record in records)
+    ids = (sample.id for sample in samples)
+    for name, values in (("key", keys), ("id", ids)):
+        for value, count in collections.Counter(values).most_common(1):
+            if count > 1:
+                raise ValueError(
+                    f"Every {name} must occur once in a split. Received: "
+                    f"{name}={value!r} twice in split={split!r}"
+                )
+    for sample in samples:
+        _check_sample(sample, len(labels))
 
 
-def _check_sample(sample, labels):
-    bad = [label for label in sample.labels if not 0 <= label < len(labels)]
-    if bad or len(sample.scores) not in (0, len(sample.labels)):
+def _check_sample(sample, count):
+    if not all(0 <= label < count for label in sample.labels) or len(
+        sample.scores
+    ) not in (0, len(sample.labels)):
         raise ValueError(
-            f"Labels must be places in the list of {len(labels)} labels, and "
-            "scores as many as labels or none. Received: labels="
-            f"{sample.labels}, scores={sample.scores} for id={sample.id!r}"
+            f"Labels must be places in the list of {count} labels, and scores "
+            f"as many or none. Received: {sample!r:.300}"
         )
     try:
         sample.text.encode()
     except (AttributeError, UnicodeEncodeError) as error:
         raise ValueError(
-            "A text must be a string without lone surrogates. Received: text="
-            f"{sample.text!r:.200} for id={sample.id!r}"
+            "A text must be a string without lone surrogates. Received: "
+            f"{sample!r:.300}"
         ) from error
 
 
@@ -333,9 +318,8 @@ def _check_left_out(split, shards, total, max_bad_share):
     if len(left_out) > max_bad_share * total:
         key, reason = left_out[0]
         raise ValueError(
-            f"Pictures of {len(left_out)} of {total} records of split "
-            f"{split!r} could not be read, more than {max_bad_share=} allows. "
-            f"The first is {key=}: {reason}"
+            f"{len(left_out)} of {total} records of split {split!r} cannot be "
+            f"read; {max_bad_share=} allows fewer. The first: {key}: {reason}"
         )
 
 
@@ -351,9 +335,8 @@ def _open_index(folder, task, labels):
         index = indexes.read_index(folder)
     if (index["task"], index["labels"]) != (task, labels):
         raise ValueError(
-            "All splits of a data set have one task and one list of labels; "
-            f"this folder has task {index['task']!r} with "
-            f"{len(index['labels'])} labels. Received: {task=}, {labels=!s:.99}"
+            "All splits of a data set have one task and one list of labels. "
+            f"Received: {task=}, {labels=!s:.99}, for {index['task']!r}"
         )
     return index
 
@@ -384,23 +367,20 @@ def _remove_others(folder, split, entry):
 
 def _is_finished(folder, shard, job):
     """Return True if a shard on disk is what its job would write."""
-    return (
-        job is not None
-        and shard["plan"] == job.plan
-        and not describe_damage(folder, shard)
-        and not _can_be_completed(job, shard)
-    )
-
-
-def _can_be_completed(job, shard):
-    """Return True if a record that a shard left out can be read now."""
+    if (
+        job is None
+        or shard["plan"] != job.plan
+        or describe_damage(folder, shard)
+    ):
+        return False
     left_out = {key for key, _ in shard["left_out"]}
     for draft in job.records:
         if draft.key in left_out:
             with contextlib.suppress(OSError, ValueError):
                 _read_checked(draft)
-                return True
-    return False
+                # What was left out can be read now.
+                return False
+    return True
 
 
 def _read_checked(draft):
@@ -416,27 +396,20 @@ def check_images(pictures):
     long.
     """
     for image in pictures:
-        if not image:
-            raise ValueError("a picture has 0 bytes")
         try:
             images.check_head(io.BytesIO(image), "picture")
-        # Pillow's message has a memory address; this one has the bytes.
-        except UnidentifiedImageError as error:
-            raise ValueError(
-                f"a picture must be one of {', '.join(images.FORMATS)}. "
-                f"Received: {len(image)} bytes that begin with {image[:16]!r}"
-            ) from error
         # On damaged files Pillow raises errors of many types.
         except Exception as error:
             raise ValueError(
-                f"a picture cannot be opened: {type(error).__name__}: {error}"
+                f"a picture of {len(image)} bytes, {image[:16]!r}..., cannot "
+                f"be opened: {written_without_places(error)}"
             ) from error
 
 
 def _hash_records(records):
     total = hashlib.sha256()
     for record in records:
-        total.update(written(record).encode("utf-8", "surrogatepass"))
+        total.update(repr(record).encode("utf-8", "surrogatepass"))
     return total.hexdigest()
 
 

@@ -19,8 +19,6 @@ _SHARDS, _WINDOW, _PART = range(3)
 class Sequential:
     """Samples in the order of the files, for evaluation."""
 
-    WRITTEN_AS = "Sequential(window={window})"
-
     window: int = 1
 
     def permutation(self, count, seed):
@@ -40,12 +38,12 @@ class Shuffled:
         window: int, number of shards that are read at a time.
     """
 
-    WRITTEN_AS = "Shuffled(window={window})"
-
     window: int = 16
 
     def __post_init__(self):
         check_count("window", self.window)
+        # Written alike for integers of NumPy.
+        object.__setattr__(self, "window", int(self.window))
 
     def permutation(self, count, seed):
         """Return the numbers from 0 to `count` - 1 in the order of the seed."""

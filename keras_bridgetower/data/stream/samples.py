@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import logging
 import os
 import threading
@@ -54,11 +53,6 @@ class RowMaker:
             "text": ("object", ()),
             "second_text": ("object", ()),
         }
-        self._makers = {
-            "images": self._pictures,
-            "text": functools.partial(self._text, 0),
-            "second_text": functools.partial(self._text, 1),
-        }
         self._text_count = len(set(inputs.names) & {"text", "second_text"})
         self.specs = [
             *(kinds[name] for name in inputs.names),
@@ -101,52 +95,49 @@ class RowMaker:
         return source, int(number - self._first[source])
 
     def _row(self, item, source, seed):
-        inputs = [self._makers[name](item, seed) for name in self.inputs.names]
         with reading_record():
-            labels = [
+            values = self._texts(item.sample.text)
+            pictures = [
+                decode_image(data, f"images[{i}]")
+                for i, data in enumerate(item.images)
+            ]
+            # Answers may mention left and right too.
+            texts = [
+                item.sample.text,
+                *(self.labels[i] for i in item.sample.labels),
+            ]
+            targets = [
                 target.make(self.labels, item, str(source))
                 for target in self.targets
             ]
-        return *inputs, *labels
+        if "images" in self.inputs.names:
+            values["images"] = self._pictures(pictures, seed, texts)
+        return *(values[name] for name in self.inputs.names), *targets
 
-    def _text(self, place, item, seed):
+    def _texts(self, text):
+        names = ("text", "second_text")[: self._text_count]
+        if not names:
+            return {}
         # A tab separates two texts only if the model reads two.
-        texts = item.sample.text.split(SECOND_TEXT, self._text_count - 1)
-        if len(texts) != self._text_count:
-            raise BadRecord(
-                "it must have two texts with a tab between. "
-                f"Received: text={item.sample.text!r:.200}"
-            )
-        with reading_record():
-            return checked_texts([texts[place]])[0][0].encode()
+        parts, _ = checked_texts(text.split(SECOND_TEXT, len(names) - 1))
+        parts = (part.encode() for part in parts)
+        return dict(zip(names, parts, strict=True))
 
-    def _pictures(self, item, seed):
+    def _pictures(self, pictures, seed, texts):
         (count,) = self.inputs.pictures or (1,)
-        if count != len(item.images):
+        if count != len(pictures):
             raise BadRecord(
-                f"it must have {count} picture(s). Received: {len(item.images)}"
+                f"it must have {count} picture(s). Received: {len(pictures)}"
             )
-        # Answers may mention left and right too. For a label that is not in the
-        # list the slice is empty, and the target raises an error.
-        names = [
-            name
-            for label in item.sample.labels
-            for name in self.labels[label : label + 1]
-        ]
-        texts = [item.sample.text, *names]
-        pictures = [
-            self._picture(data, f"images[{i}]", [*seed, i], texts)
-            for i, data in enumerate(item.images)
-        ]
-        return np.stack(pictures) if self.inputs.pictures else pictures[0]
-
-    def _picture(self, data, name, seed, texts):
-        with reading_record():
-            picture = decode_image(data, name)
         try:
-            return self.transform.of_picture(picture, seed, texts)
+            made = [
+                self.transform.of_picture(picture, [*seed, i], texts)
+                for i, picture in enumerate(pictures)
+            ]
+        # Other errors of transforms are not those of records.
         except UnfitPicture as error:
             raise BadRecord(str(error)) from error
+        return np.stack(made) if self.inputs.pictures else made[0]
 
 
 def check_fit(row_maker, num_hosts, preprocessor):
@@ -162,22 +153,14 @@ def check_fit(row_maker, num_hosts, preprocessor):
             pictures or other classes, or would pad texts to different lengths
             on different hosts.
     """
-    images = "images" in row_maker.inputs.names
-    if images != (row_maker.transform is not None):
-        raise ValueError(
-            "`transform` must be given where records have pictures, and only "
-            f"there. Received: transform={row_maker.transform!r}, records of "
-            f"the task {row_maker.readers[0].task!r}"
-        )
     if preprocessor is None:
         return
     if num_hosts > 1 and preprocessor.buckets is not None:
         raise ValueError(
             "`buckets` would pad the hosts' parts of a batch to different "
-            "lengths, and they would wait for each other. Leave them out. "
-            f"Received: {num_hosts=}, buckets={preprocessor.buckets}"
+            f"lengths, so that they wait forever. Received: {num_hosts=}"
         )
-    if images:
+    if "images" in row_maker.inputs.names:
         check_transform(row_maker.transform, preprocessor.image_converter)
     if any(target.names_classes for target in row_maker.targets):
         _check_classes(row_maker.labels, preprocessor)
@@ -193,9 +176,8 @@ def _check_classes(labels, preprocessor):
         (len(labels),),
     ):
         raise ValueError(
-            "The records' labels must be the preprocessor's classes, in their "
-            "order: make the task with `stream.labels`. Received: "
-            f"{len(labels)} labels, the first {labels[:5]}"
+            "The preprocessor must have the records' labels in their order: "
+            f"make the task with `stream.labels`. Received: {labels!s:.99}"
         )
 
 
@@ -249,31 +231,16 @@ class Target:
     names_classes: bool = False
 
 
-def _checked_ids(labels, item):
-    ids = item.sample.labels
-    if not all(0 <= i < len(labels) for i in ids):
-        raise ValueError(
-            f"its labels must be ids from 0 to {len(labels) - 1}. "
-            f"Received: labels={ids}"
-        )
-    return list(ids)
-
-
 def _soft_scores(labels, item, origin):
     # Honest validation has questions without an answer in the list: all 0.
     scores = np.zeros(len(labels), "float32")
-    scores[_checked_ids(labels, item)] = item.sample.scores or 1.0
+    scores[list(item.sample.labels)] = item.sample.scores or 1.0
     return scores
 
 
-def _only(name, values):
-    if len(values) != 1:
-        raise ValueError(f"it must have one of {name}. Received: {values}")
-    return values[0]
-
-
 def _class_id(labels, item, origin):
-    return _only("labels", _checked_ids(labels, item))
+    [label] = item.sample.labels
+    return label
 
 
 def _image_id(labels, item, origin):
@@ -282,7 +249,8 @@ def _image_id(labels, item, origin):
 
 
 def _number(labels, item, origin):
-    return _only("scores", item.sample.scores)
+    [score] = item.sample.scores
+    return score
 
 
 TARGETS = {
@@ -339,14 +307,9 @@ def find_inputs(reader):
 
 def _first_text(reader):
     for i in range(reader.num_samples):
-        try:
+        with contextlib.suppress(ValueError):
             return reader.sample(i).sample.text
-        except ValueError:
-            continue
-    raise ValueError(
-        "No sample can be read. `keras-bridgetower data build` writes damaged "
-        f"shards again. Received: reader of {reader.folder}:{reader.split}"
-    )
+    raise ValueError(f"No sample of {reader.folder}:{reader.split} can be read")
 
 
 class BadRecord(ValueError):
@@ -355,10 +318,10 @@ class BadRecord(ValueError):
 
 @contextlib.contextmanager
 def reading_record():
-    """Turn each `ValueError` in the context into a `BadRecord`."""
+    """Turn the errors of bad values in the context into a `BadRecord`."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, IndexError) as error:
         raise BadRecord(str(error)) from error
 
 
@@ -401,11 +364,6 @@ class DamageReport:
     """
 
     def __init__(self, samples, max_bad_share):
-        if not 0 <= max_bad_share <= 1:
-            raise ValueError(
-                "`max_bad_share` must be from 0 (none) to 1 (any number). "
-                f"Received: max_bad_share={max_bad_share!r}"
-            )
         self.samples = samples
         self.max_bad_share = max_bad_share
         self._bad = {}
@@ -440,8 +398,7 @@ class DamageReport:
         if count > self.max_bad_share * self.samples:
             raise ValueError(
                 f"{count} of {self.samples} samples are bad, more than "
-                f"`max_bad_share` allows, {self.max_bad_share}. The last one "
-                f"is {bad.id!r} of {bad.source}: {bad.reason}"
+                f"`max_bad_share` allows. The last: {bad.id}: {bad.reason}"
             )
 
     def __str__(self):

@@ -3,17 +3,16 @@
 import hashlib
 import itertools
 import json
-import math
 
 import numpy as np
 
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import is_integer
+from keras_bridgetower.data.records.index import written_without_places
 from keras_bridgetower.data.stream import samples
 from keras_bridgetower.data.stream.epoch_order import EpochOrder
 from keras_bridgetower.data.stream.epoch_order import Shuffled
-from keras_bridgetower.data.written import written_without_places
 from keras_bridgetower.preprocessing.tf_datasets import labelled
 from keras_bridgetower.preprocessing.tf_datasets import untuned
 from keras_bridgetower.preprocessing.tf_graph import until_exit
@@ -106,14 +105,14 @@ class Stream:
     ):
         self._arguments = {k: v for k, v in locals().items() if k != "self"}
         readers = _check_readers(readers)
-        check_choice("target", target, ("auto", "none", *samples.TARGETS))
-        check_choice("remainder", remainder, tuple(_REMAINDERS))
+        check_choice("remainder", remainder, ("keep", "drop", "pad"))
         _check_hosts(batch_size, num_hosts, host)
         self.batch_size, self.num_hosts = int(batch_size), int(num_hosts)
         self.host = host
         self.preprocessor, self.transform = preprocessor, transform
         self.labels = list(readers[0].labels)
-        weights = _check_weights(weights, readers)
+        weights = [1] * len(readers) if weights is None else list(weights)
+        _check_weights(weights, readers)
         order = Shuffled() if order is None else order
         total = sum(reader.num_samples for reader in readers)
         # Each host counts only the bad samples of its own part.
@@ -134,18 +133,20 @@ class Stream:
             order,
             seed,
         )
-        self._remainder = _REMAINDERS[remainder]
-        self.steps_per_epoch = self._remainder.steps(
-            self._order.rows / self.batch_size
-        )
-        problem = self._remainder.problem(
-            self._order.rows, self.batch_size, self.num_hosts, bool(targets)
-        )
-        if problem:
+        self._remainder = remainder
+        self.steps_per_epoch, left = divmod(self._order.rows, self.batch_size)
+        if left and remainder != "drop":
+            self.steps_per_epoch += 1
+        # All hosts must make the same number of steps, and weights need labels.
+        too_few = remainder == "keep" and 0 < left < num_hosts
+        if (
+            not self.steps_per_epoch
+            or too_few
+            or (remainder == "pad" and not targets)
+        ):
             raise ValueError(
-                f"`remainder` does not fit: {problem}. Received: "
-                f"remainder={remainder!r}, {self._order.rows} rows in an "
-                f"epoch, batch_size={batch_size}, num_hosts={num_hosts}"
+                "`remainder` must leave each host a row of each batch, and "
+                f"'pad' needs labels. Received: {remainder=}, {batch_size=}"
             )
         samples.check_fit(self._row_maker, self.num_hosts, preprocessor)
         self.workers = workers or samples.batches_at_once(
@@ -258,9 +259,10 @@ class Stream:
         fetch = until_exit(self._fetch, nothing)
         columns = tf.numpy_function(fetch, [number], dtypes)
         for column, (_, shape) in zip(columns, self._specs, strict=True):
-            column.set_shape(
-                (self._remainder.fixed_rows(self._host_batch_size), *shape)
-            )
+            rows = None
+            if self._remainder != "keep":
+                rows = self._host_batch_size
+            column.set_shape((rows, *shape))
         return self._packed(number, *columns)
 
     def _packed(self, number, *columns):
@@ -283,7 +285,8 @@ class Stream:
 
     @property
     def _specs(self):
-        return self._row_maker.specs + self._remainder.columns
+        weights = [("float32", ())] if self._remainder == "pad" else []
+        return self._row_maker.specs + weights
 
     def _fetch(self, number):
         """Read the columns of a batch."""
@@ -296,14 +299,34 @@ class Stream:
             for place in places
             for row in self._readable_rows(epoch, [place % self._order.rows])
         )
-        rows = self._remainder.complete(rows, self._host_batch_size, behind)
+        rows = self._complete(rows, behind)
         if not rows:
             raise ValueError(
                 f"Batch {number} has no row that can be read. Use a larger "
-                "`batch_size`, or remainder='drop' or 'pad'. Received: "
-                f"batch_size={self.batch_size}"
+                "`batch_size`, or remainder='drop' or 'pad'"
             )
         return samples.stack_columns(rows, self._specs)
+
+    def _complete(self, rows, behind):
+        """Complete the rows of a batch, if they are not to be kept.
+
+        Args:
+            rows: list of tuples, the rows that could be read.
+            behind: iterator over the rows that follow in the epoch.
+        """
+        full = self._host_batch_size
+        missing = full - len(rows)
+        if self._remainder == "drop":
+            rows = [*rows, *itertools.islice(behind, missing)]
+            # Repeat rows if the epoch has too few readable ones.
+            return list(itertools.islice(itertools.cycle(rows), full))
+        if self._remainder == "pad":
+            spare = rows[:1] or [*itertools.islice(behind, 1)]
+            # Tasks recognize padding by the minus sign (see
+            # `losses.is_padding`).
+            padding = [(*row, -0.0) for row in spare] * missing
+            return [*((*row, 1.0) for row in rows), *padding]
+        return rows
 
     def _position(self, number):
         """Return the epoch, the host's range of rows, and the batch's end."""
@@ -335,24 +358,13 @@ def _check_readers(readers):
 
 
 def _check_weights(weights, readers):
-    """Return the weights as a list, one per reader."""
-    weights = [1] * len(readers) if weights is None else list(weights)
-    if len(weights) != len(readers) or not all(
-        w > 0 and np.isfinite(w) for w in weights
-    ):
-        raise ValueError(
-            f"`weights` must be {len(readers)} finite numbers above 0, one "
-            "for each reader; leave out a source that you do not want. "
-            f"Received: weights={weights!r}"
-        )
+    """Raise unless the weights leave a row of each reader in an epoch."""
     for weight, reader in zip(weights, readers, strict=True):
         if round(weight * reader.num_samples) < 1:
             raise ValueError(
-                "`weights` must leave a row of each source in an epoch, of "
-                f"`round(weight * samples)`. Received: {weight} for "
-                f"{reader.num_samples} samples of {reader.folder}"
+                "`weights` must leave a row of each source in an epoch. "
+                f"Received: {weight} for {reader.num_samples} samples"
             )
-    return weights
 
 
 def _check_hosts(batch_size, num_hosts, host):
@@ -361,9 +373,8 @@ def _check_hosts(batch_size, num_hosts, host):
     check_choice("host", host, range(num_hosts))
     if not is_integer(batch_size) or batch_size < 1 or batch_size % num_hosts:
         raise ValueError(
-            "`batch_size` must be a positive multiple of `num_hosts`; it "
-            "counts the rows of all hosts. Received: "
-            f"batch_size={batch_size!r}, num_hosts={num_hosts}"
+            "`batch_size` must be a positive multiple of `num_hosts`: the rows "
+            f"of all hosts. Received: {batch_size=}, {num_hosts=}"
         )
 
 
@@ -377,98 +388,3 @@ def _source(reader):
         "num_samples": reader.num_samples,
         "sha256": hashlib.sha256(text).hexdigest(),
     }
-
-
-class _Keep:
-    """Make batches that lack rows smaller."""
-
-    # `(dtype, shape)` of columns to add to batches.
-    columns = []
-
-    def problem(self, rows, batch_size, num_hosts, labelled):
-        """Describe why a stream cannot be divided so, or return `""`."""
-        if rows < 1:
-            return "an epoch has no row"
-        if 0 < rows % batch_size < num_hosts:
-            return (
-                "the last batch of an epoch has too few rows for each host to "
-                "get one, and all hosts must make the same number of steps. "
-                "Use 'pad' or 'drop'"
-            )
-        return ""
-
-    def steps(self, batches):
-        """Return the batches of an epoch. `batches` is rows over batch size."""
-        return math.ceil(batches)
-
-    def fixed_rows(self, share):
-        """Return the rows of every batch, or None if the number varies.
-
-        `share` is the number of rows of a complete batch on this host.
-        """
-        return None
-
-    def complete(self, rows, share, behind):
-        """Complete the rows of a batch.
-
-        Args:
-            rows: list of tuples, the rows that could be read.
-            share: int, number of rows of a complete batch on this host.
-            behind: iterator over the rows that follow in the epoch.
-
-        Returns:
-            list of tuples, with the values of the added `columns`.
-        """
-        return rows
-
-
-class _Drop(_Keep):
-    """Drop the last, smaller batch of an epoch.
-
-    Other batches are filled with the following rows of the epoch.
-    """
-
-    def problem(self, rows, batch_size, num_hosts, labelled):
-        if rows < batch_size:
-            return "an epoch has fewer rows than one batch. Use 'keep' or 'pad'"
-        return ""
-
-    def steps(self, batches):
-        return math.floor(batches)
-
-    def fixed_rows(self, share):
-        return share
-
-    def complete(self, rows, share, behind):
-        rows = [*rows, *itertools.islice(behind, share - len(rows))]
-        # Repeat rows if the epoch has too few readable ones.
-        return list(itertools.islice(itertools.cycle(rows), share))
-
-
-class _Pad(_Keep):
-    """Pad batches with copies of a row, of sample weight -0.0.
-
-    Tasks recognize padding by the minus sign (see `losses.is_padding`).
-    """
-
-    columns = [("float32", ())]
-
-    def problem(self, rows, batch_size, num_hosts, labelled):
-        if rows < 1:
-            return "an epoch has no row"
-        if not labelled:
-            return "it needs labels to carry weights. Use 'drop'"
-        return ""
-
-    def fixed_rows(self, share):
-        return share
-
-    def complete(self, rows, share, behind):
-        spare = rows[0] if rows else next(behind, None)
-        if spare is None:
-            return []
-        missing = share - len(rows)
-        return [*((*row, 1.0) for row in rows), *[(*spare, -0.0)] * missing]
-
-
-_REMAINDERS = {"keep": _Keep(), "drop": _Drop(), "pad": _Pad()}
