@@ -224,7 +224,7 @@ def test_unreadable_pictures_are_left_out(tmp_path):
             "0 bytes",
             "Is a dir",
             "No such",
-            "begin b'<html>gone",
+            "b'<html>gone",
             "ValueErr",
         ]
     ):
