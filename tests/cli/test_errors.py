@@ -101,8 +101,7 @@ def test_demo_on_a_port_that_is_taken(fails):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         code, said = fails("demo", "--port", port)
-    assert code == FAILED and f"port {port} of '127.0.0.1'" in said
-    assert "`--port 0` takes any free port" in said
+    assert code == FAILED and f"('127.0.0.1', {port})" in said
 
 
 def test_demo_without_gradio(fails, monkeypatch):

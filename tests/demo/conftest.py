@@ -12,12 +12,7 @@ import pytest
 from drawn_photos import bomb
 
 # Debian's names of the browser; Playwright's own is larger than the package.
-BROWSERS = (
-    "chromium-headless-shell",
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-)
+BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome")
 RUN = pathlib.Path(__file__).with_name("page_run.py")
 # Milliseconds. A machine may be busy.
 PATIENCE = 60_000
@@ -25,7 +20,6 @@ PATIENCE = 60_000
 
 @pytest.fixture(scope="session")
 def said(tmp_path_factory):
-    """File of what the running pages print on stderr."""
     return tmp_path_factory.mktemp("pages") / "stderr"
 
 
@@ -55,31 +49,25 @@ def pages(said):
 
 @pytest.fixture(scope="session")
 def page(pages):
-    """Address of a page of all small presets, for this machine alone."""
     return pages[1]
 
 
 @pytest.fixture(scope="session")
 def browser():
-    """A headless Chromium of the system."""
-    reason = "Playwright drives the browser: pip install playwright"
-    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
+    playwright = pytest.importorskip("playwright.sync_api", reason="a browser")
     found = [path for name in BROWSERS if (path := shutil.which(name))]
     if not found:
         pytest.skip("no browser: apt-get install chromium-headless-shell")
     with playwright.sync_playwright() as started:
         # Root, as in a container, has no sandbox.
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        running = started.chromium.launch(
-            executable_path=found[0], args=arguments
-        )
-        yield running
-        running.close()
+        launch = started.chromium.launch
+        with launch(executable_path=found[0], args=arguments) as running:
+            yield running
 
 
 @pytest.fixture
 def visit(page, browser):
-    """A visitor's window of some size, and the hosts that it asked."""
     opened = []
 
     def visit(size, touch=False, page=page):

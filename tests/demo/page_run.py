@@ -24,11 +24,11 @@ def watch(event, arguments):
 sys.addaudithook(watch)
 
 from keras_bridgetower.apps.cli import main  # noqa: E402
-from keras_bridgetower.apps.demo.page import Page  # noqa: E402
+from keras_bridgetower.apps.demo.page import serving  # noqa: E402
 
 ONE = ("bridgetower_tiny_easy_mlm",)
 
-with Page(ONE, host="0.0.0.0", port=0) as other:
-    print(other.open(), flush=True)
+with serving(ONE, "0.0.0.0", 0) as other:
+    print(other, flush=True)
     code = main.main(["demo", "--port", "0"])
 sys.exit(code)

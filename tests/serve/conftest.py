@@ -12,7 +12,6 @@ import keras_bridgetower as kbt
 
 @pytest.fixture(scope="session")
 def presets():
-    """The presets as the server holds them."""
     pytest.importorskip("uvicorn", reason="the extra `serve`")
     from keras_bridgetower.apps.serve.models import ServedPreset
 
@@ -24,7 +23,6 @@ def presets():
 
 @pytest.fixture(scope="session")
 def offline():
-    """The same presets, opened as a user opens them."""
     return {
         "embed": kbt.BridgeTowerContrastive.from_preset(FUSED),
         "match": kbt.BridgeTowerRetrieval.from_preset(MATCHING),
@@ -40,7 +38,6 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def index(presets, photos):
-    """An index of the pictures, as the server searches it."""
     pytest.importorskip("lancedb", reason="the extra `search`")
     from keras_bridgetower.apps.serve.models import ServedIndex
 
@@ -66,9 +63,8 @@ def server(presets, index, photos):
 @pytest.fixture(scope="session")
 def client(server):
     httpx = pytest.importorskip("httpx", reason="comes with the tests")
+    headers = {"Authorization": f"Bearer {KEY}"}
     with httpx.Client(
-        base_url=server.url,
-        headers={"Authorization": f"Bearer {KEY}"},
-        timeout=60,
+        base_url=server.url, headers=headers, timeout=60
     ) as client:
         yield client

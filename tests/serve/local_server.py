@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import socket
 import threading
+import types
 
 import uvicorn
 
@@ -13,28 +14,8 @@ from keras_bridgetower.apps.serve.protocol import http_settings
 from keras_bridgetower.apps.serve.workers import local_application
 
 
-class Served:
-    """A running server.
-
-    Args:
-        url: str, its address.
-        admission: the `Admission` that lets requests in.
-    """
-
-    def __init__(self, url, admission):
-        self.url, self.admission = url, admission
-
-
 @contextlib.contextmanager
 def serving(plan, presets, index=None, key=None):
-    """Serve until the context ends.
-
-    Args:
-        plan: `Plan`.
-        presets: list of `ServedPreset`, in its order.
-        index: `ServedIndex`, or None.
-        key: str, the API key, or None.
-    """
     with (
         concurrent.futures.ThreadPoolExecutor(1) as models,
         contextlib.closing(Decoders(plan.limits)) as decoders,
@@ -52,7 +33,7 @@ def serving(plan, presets, index=None, key=None):
         }
         admission = local_application(plan, named, key)
         with listening(admission, **http_settings(plan.limits)) as url:
-            yield Served(url, admission)
+            yield types.SimpleNamespace(url=url, admission=admission)
 
 
 @contextlib.contextmanager

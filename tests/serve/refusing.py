@@ -9,13 +9,6 @@ def refuse():
     raise ValueError("`preset` must be whole. Received: half of it")
 
 
-async def answer(scope, receive, send):
-    """A server that starts and says nothing."""
-    for _ in ("startup", "shutdown"):
-        message = await receive()
-        await send({"type": message["type"] + ".complete"})
-
-
 async def answer_once_loaded(scope, receive, send):
     """A server that starts when a file exists, and then answers."""
     if scope["type"] == "lifespan":

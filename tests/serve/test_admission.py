@@ -17,8 +17,6 @@ pytestmark = FASTEST
 
 
 class Asked:
-    """A request to an `Admission`, and what came back."""
-
     def __init__(self, path="/v1/answer", headers=(), parts=(b"{}",)):
         self.scope = {
             "type": "http",
@@ -26,7 +24,8 @@ class Asked:
             "headers": [(b"authorization", b"Bearer key"), *headers],
         }
         self._parts = list(parts)
-        self.leaves = asyncio.Event()
+        self.leaves, self.go = asyncio.Event(), asyncio.Event()
+        self.go.set()
         self.sent = []
 
     async def receive(self):
@@ -34,6 +33,8 @@ class Asked:
             await self.leaves.wait()
             return {"type": "http.disconnect"}
         part = self._parts.pop(0)
+        if not self._parts:
+            await self.go.wait()
         more = bool(self._parts)
         return {"type": "http.request", "body": part, "more_body": more}
 
@@ -42,29 +43,20 @@ class Asked:
 
     @property
     def result(self):
-        """The status, and the code of an error."""
         status = self.sent[0]["status"]
         if status == 200:
             return status, None
         return status, json.loads(self.sent[1]["body"])["error"]["code"]
 
 
-class Slow(Asked):
-    """Sends the first part of a body, and the rest when it is let go."""
-
-    def __init__(self):
-        super().__init__(parts=(b"{", b"}"))
-        self.go = asyncio.Event()
-
-    async def receive(self):
-        if len(self._parts) == 1:
-            await self.go.wait()
-        return await super().receive()
+def slow():
+    """A request that sends the rest of its body when it is let go."""
+    request = Asked(parts=(b"{", b"}"))
+    request.go.clear()
+    return request
 
 
 class App:
-    """Reads the body, and answers when it is let go."""
-
     def __init__(self, go=False):
         self.go = asyncio.Event()
         self.running = self.cancelled = 0
@@ -147,51 +139,27 @@ async def test_ended_work_is_cancelled(by):
 
 
 @in_loop
-async def test_client_disconnects_before_its_body_ends():
-    app, request = App(), Asked(parts=())
-    admit = admission(app)
-    request.leaves.set()
-    await send(admit, request)
-    assert (request.sent, app.running, admit.present) == ([], 0, 0)
-
-
-@in_loop
-async def test_slow_bodies_occupy_no_place():
-    admit = admission(App(go=True), concurrency=2, queue=10)
-    slow = [Slow() for _ in range(8)]
-    tasks = [send(admit, one) for one in slow]
-    await asyncio.sleep(0.01)
-    assert (await asked(admit)).result == (200, None)
-    assert admit.present == 8
-    for one in slow:
-        one.go.set()
-    await asyncio.gather(*tasks)
-    assert [one.result for one in slow] == [(200, None)] * 8
-    assert admit.present == 0
-
-
-@in_loop
 async def test_slow_bodies_get_408():
-    admit, slow = admission(App(), body_seconds=0.05), Slow()
-    await send(admit, slow)
-    assert slow.result == (408, "body_timed_out")
-    assert (b"connection", b"close") in slow.sent[0]["headers"]
+    admit, body = admission(App(), body_seconds=0.05), slow()
+    await send(admit, body)
+    assert body.result == (408, "body_timed_out")
+    assert (b"connection", b"close") in body.sent[0]["headers"]
     assert admit.present == 0
 
 
 @in_loop
 async def test_the_slowest_bodies_make_room_for_new_requests():
     admit = admission(App(go=True), concurrency=1, queue=3)
-    slow = [Slow() for _ in range(4)]
-    tasks = [send(admit, one) for one in slow]
+    bodies = [slow() for _ in range(4)]
+    tasks = [send(admit, one) for one in bodies]
     await asyncio.sleep(0.01)
     assert (await asked(admit)).result == (200, None)
     await tasks[0]
-    assert slow[0].result == (429, "queue_full")
-    for one in slow:
+    assert bodies[0].result == (429, "queue_full")
+    for one in bodies:
         one.go.set()
     await asyncio.gather(*tasks)
-    assert [one.result for one in slow[1:]] == [(200, None)] * 3
+    assert [one.result for one in bodies[1:]] == [(200, None)] * 3
 
 
 @in_loop
@@ -212,7 +180,6 @@ async def test_the_memory_of_bodies_is_bounded():
     "request_values",
     [
         {"headers": [(b"content-length", b"11")]},
-        {"headers": [(b"content-length", b"-1")]},
         {"parts": [b"12345", b"67890", b"1"]},
     ],
 )
@@ -226,9 +193,8 @@ async def test_body_size_is_limited_with_and_without_length(request_values):
     ("header", "status"),
     [
         *((x, 200) for x in (b"Bearer key", b"bearer key", b"BEARER  key ")),
-        *((x, 401) for x in (b"key", b"Basic key", b"Bearerkey", b"\xff")),
+        *((x, 401) for x in (b"key", b"Basic key", b"Bearerkey", b"\xff", b"")),
         *((x, 401) for x in (b"Bearer Bearer key", b"Bearer Key", b"Bearer")),
-        (b"", 401),
     ],
 )
 @in_loop

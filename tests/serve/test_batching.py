@@ -3,7 +3,6 @@
 import asyncio
 import concurrent.futures
 import contextlib
-import dataclasses
 import threading
 
 import pytest
@@ -12,28 +11,14 @@ from served import in_loop
 
 from keras_bridgetower.apps.serve.batching import BatchedPreset
 from keras_bridgetower.apps.serve.errors import Refused
-from keras_bridgetower.apps.serve.inputs import ToFind
-from keras_bridgetower.apps.serve.inputs import ToPredict
+from keras_bridgetower.apps.serve.inputs import Asked
 from keras_bridgetower.apps.serve.plan import Limits
 
 pytestmark = FASTEST
 
 
-@dataclasses.dataclass(frozen=True)
-class Given:
-    """An input of a kind, which stands in a batch with its own kind only."""
-
-    value: int
-    kind: str = "a"
-    image = None
-
-    @property
-    def batch(self):
-        return (self.kind,)
-
-
 class Slow:
-    """Doubles values, when it is let go, and writes its batches down."""
+    """Doubles texts that are numbers, or pictures, when it is let go."""
 
     def __init__(self):
         self.batches = []
@@ -43,16 +28,15 @@ class Slow:
         return (32, "crop", 32)
 
     def ask(self, verb, asked):
-        self.batches.append([getattr(x, "value", x.image) for x in asked])
+        values = [x.text if x.image is None else x.image for x in asked]
+        self.batches.append(values)
         assert self.go.wait(10)
-        if any(number < 0 for number in self.batches[-1]):
+        if any(number < 0 for number in values):
             raise RuntimeError("out of memory")
-        return [2 * number for number in self.batches[-1]]
+        return [2 * number for number in values]
 
 
 class Decoded:
-    """Decodes nothing."""
-
     async def sizes(self, images):
         return dict.fromkeys(images, 100)
 
@@ -61,8 +45,6 @@ class Decoded:
 
 
 class Index:
-    """Matches ten files with the text of a search."""
-
     ended = None
 
     def find(self, asked, embed, match):
@@ -75,7 +57,6 @@ class Index:
 
 @contextlib.contextmanager
 def opened(**limits):
-    """A preset with an index, and its model."""
     slow, limits = Slow(), Limits(request_pixels=300, **limits)
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         try:
@@ -88,7 +69,7 @@ def opened(**limits):
 async def busy(batch_size=4):
     """A preset whose model is busy with the input 100 until it is let go."""
     with opened(batch_size=batch_size) as (preset, slow):
-        [first] = await waiting(preset, [Given(100)])
+        [first] = await waiting(preset, inputs(100))
         while not slow.batches:
             await asyncio.sleep(0.001)
         yield preset, slow
@@ -105,31 +86,21 @@ async def waiting(preset, *requests, verb="embed"):
     return tasks
 
 
-def inputs(*values, kind="a"):
-    return [Given(value, kind) for value in values]
+def inputs(*values, kind=1):
+    """Inputs of a kind, which stand in a batch with their own kind only."""
+    return [Asked(value, top_k=kind) for value in values]
 
 
 @in_loop
-async def test_waiting_inputs_share_a_batch():
-    async with busy() as (preset, slow):
-        tasks = await waiting(preset, inputs(1), inputs(2, 3), inputs(4))
+async def test_kinds_and_verbs_are_batched_apart_in_turns():
+    async with busy(batch_size=2) as (preset, slow):
+        mixed = [*inputs(1), *inputs(10, kind=2), *inputs(2, 3)]
+        tasks = await waiting(preset, mixed, inputs(11, kind=2))
         tasks += await waiting(preset, inputs(5), verb="score")
         slow.go.set()
-        found = await asyncio.gather(*tasks)
-    assert found == [[2], [4, 6], [8], [10]]
-    # Verbs are batched apart.
-    assert slow.batches == [[100], [1, 2, 3, 4], [5]]
-
-
-@in_loop
-async def test_kinds_are_batched_apart_in_turns():
-    async with busy(batch_size=2) as (preset, slow):
-        mixed = [Given(1), Given(10, "b"), Given(2), Given(3)]
-        tasks = await waiting(preset, mixed, inputs(11, kind="b"))
-        slow.go.set()
-        assert await asyncio.gather(*tasks) == [[2, 20, 4, 6], [22]]
+        assert await asyncio.gather(*tasks) == [[2, 20, 4, 6], [22], [10]]
     # Three of one kind wait, and two fit: the third comes after the others.
-    assert slow.batches == [[100], [1, 2], [10, 11], [3]]
+    assert slow.batches == [[100], [1, 2], [10, 11], [5], [3]]
 
 
 @in_loop
@@ -157,22 +128,10 @@ async def test_inputs_of_ended_requests_are_dropped():
 
 
 @in_loop
-async def test_ending_a_request_does_not_affect_its_batch():
-    async with busy() as (preset, slow):
-        both = await waiting(preset, inputs(1), inputs(2))
-        slow.go.set()
-        while len(slow.batches) < 2:
-            await asyncio.sleep(0)
-        both[0].cancel()
-        assert await both[1] == [4]
-    assert slow.batches == [[100], [1, 2]]
-
-
-@in_loop
 async def test_model_errors_reach_their_batch_only():
     async with busy() as (preset, slow):
         *tasks, other = await waiting(
-            preset, inputs(-1), inputs(2), inputs(3, kind="b")
+            preset, inputs(-1), inputs(2), inputs(3, kind=2)
         )
         slow.go.set()
         for task in tasks:
@@ -184,7 +143,7 @@ async def test_model_errors_reach_their_batch_only():
 
 
 async def search_runs(preset, slow):
-    search = asyncio.create_task(preset.find(ToFind("a", None, 3, 10)))
+    search = asyncio.create_task(preset.find(Asked("a")))
     while not slow.batches:
         await asyncio.sleep(0.001)
     return search
@@ -195,7 +154,7 @@ async def test_a_search_runs_in_the_batches_of_others():
     with opened(batch_size=4) as (preset, slow):
         search = await search_runs(preset, slow)
         [other] = await waiting(
-            preset, [ToPredict(image=99, text="b")], verb="score"
+            preset, [Asked(image=99, text="b")], verb="score"
         )
         slow.go.set()
         assert await other == [198]
@@ -215,7 +174,7 @@ async def test_search_of_an_ended_request_ends():
         ended = preset.index.ended
         assert isinstance(ended, concurrent.futures.CancelledError)
         slow.go.set()
-        other = [ToPredict(image=99, text="b")]
+        other = [Asked(image=99, text="b")]
         assert await preset.ask("score", other) == [198]
         assert slow.batches == [[0, 1, 2, 3], [99]]
 
@@ -228,7 +187,7 @@ async def test_search_of_an_ended_request_ends():
 async def test_the_pixels_of_a_request_are_bounded(images, refused):
     with opened(batch_size=4) as (preset, slow):
         slow.go.set()
-        asked = [ToPredict(image=image, text="a") for image in images]
+        asked = [Asked(image=image, text="a") for image in images]
         found = await preset.ask("score", asked)
         assert isinstance(found[0], Refused) == refused
         if refused:

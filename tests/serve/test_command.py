@@ -1,6 +1,7 @@
 """Test the command: correct answers under load, after a kill, at a stop."""
 
 import asyncio
+import functools
 import json
 import re
 import signal
@@ -16,7 +17,6 @@ import load_server
 
 # The processes take some 10 seconds to start, and minutes on a busy machine.
 pytestmark = [FASTEST, pytest.mark.slow]
-ENGINES = ["uvicorn", "ray"]
 WORKERS = 2
 
 
@@ -30,16 +30,12 @@ def expected(asked):
     return load_server.Offline(asked, load_server.KINDS).vectors
 
 
-@pytest.fixture(scope="module", params=ENGINES)
-def engine(request):
-    if request.param == "ray":
-        pytest.importorskip("ray", reason="the extra `ray`")
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def running(engine, tmp_path_factory):
+@pytest.fixture(scope="module", params=["uvicorn", "ray"])
+def running(request, tmp_path_factory):
     """The address and the process of a server with two workers."""
+    engine = request.param
+    if engine == "ray":
+        pytest.importorskip("ray", reason="the extra `ray`")
     log = tmp_path_factory.mktemp("serve") / "log"
     options = ["--engine", engine, "--replicas", str(WORKERS)]
     # No request is late, however busy the machine is.
@@ -74,9 +70,9 @@ async def stopped(url, process, bodies):
 
 
 def loaded(url, asked, expected, clients, requests, **more):
-    return asyncio.run(
-        load_server.load(url, asked, expected, clients, range(requests), **more)
-    )
+    load = load_server.load
+    count = range(requests)
+    return asyncio.run(load(url, asked, expected, clients, count, **more))
 
 
 def counted(url):
@@ -98,26 +94,11 @@ def test_64_clients_get_their_own_answers(running, asked, expected):
     assert counted(url) == before + 256
 
 
-def test_requests_beyond_the_queue_get_429(running, asked, expected):
-    # Of 16 inputs each, so that the model is slower than what brings them.
-    found = loaded(
-        running[0], asked, expected, 400 * WORKERS, 400 * WORKERS, inputs=16
-    )
-    assert set(found["statuses"]) == {200, 429}
-    assert found["wrong"] == 0
-
-
 def test_killed_processes_are_replaced(running, asked, expected):
     url, process = running
     before = load_server.processes(process.pid)
-    found = loaded(
-        url,
-        asked,
-        expected,
-        8,
-        400,
-        also=lambda: load_server.killed(process.pid),
-    )
+    kill = functools.partial(load_server.killed, process.pid)
+    found = loaded(url, asked, expected, 8, 400, also=kill)
     assert found["wrong"] == 0
     # Ray asks again for those that the process had. With uvicorn their
     # connections end.
@@ -133,13 +114,3 @@ def test_killed_processes_are_replaced(running, asked, expected):
     found = loaded(url, asked, expected, 8, 64)
     assert found["statuses"] == {200: 64}
     assert found["wrong"] == 0
-
-
-def test_debug_shows_output_of_ray_processes(tmp_path):
-    pytest.importorskip("ray", reason="the extra `ray`")
-    log = tmp_path / "log"
-    options = ["--engine", "ray", "--debug"]
-    with open(log, "w") as file, load_server.server(file, *options):
-        pass
-    name = f"ServeReplica:keras-bridgetower:{load_server.PRESET}"
-    assert name in log.read_text()

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import json
 import socket
 import socketserver
 import threading
@@ -21,7 +20,6 @@ pytestmark = FASTEST
 
 @pytest.fixture
 def connections():
-    """The addresses that connect to a port of this machine, and the port."""
     found = []
 
     class Trap(socketserver.BaseRequestHandler):
@@ -34,25 +32,18 @@ def connections():
         trap.shutdown()
 
 
-def files_in(folder):
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-
-
 def test_hostile_requests(client, server, connections, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pyproject.toml").write_text("a file that exists")
-    before = files_in(tmp_path)
     connected, port = connections
-    every = hostile.requests(port)
-    assert len(every) >= 200
-    wrong = {}
-    for one in every:
-        problem_found = hostile.problem(one, hostile.send(client, one))
-        if problem_found:
-            wrong[one.name] = problem_found
-    assert not wrong
+    found = [
+        (str(one)[:300], hostile.problem(client, one))
+        for one in hostile.requests(port)
+    ]
+    assert len(found) >= 200
+    assert [pair for pair in found if pair[1]] == []
     assert not connected
-    assert files_in(tmp_path) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["pyproject.toml"]
     # It answers as before, and nothing is left of the refused ones.
     good = client.post("/v1/embeddings", json={"input": "a", "model": FUSED})
     assert good.status_code == 200
@@ -61,7 +52,6 @@ def test_hostile_requests(client, server, connections, tmp_path, monkeypatch):
 
 
 def connect(stack, server, body, length):
-    """Send a request for embeddings, or the start of one."""
     parts = urllib.parse.urlsplit(server.url)
     address = (parts.hostname, parts.port)
     connection = stack.enter_context(socket.create_connection(address))
@@ -80,7 +70,6 @@ def wait_until(is_true):
 
 
 def test_slow_bodies_delay_no_other_request(server, client):
-    """More connections than turns each send the start of a body."""
     before = server.admission.present
     with contextlib.ExitStack() as stack:
         for _ in range(200):
@@ -95,26 +84,7 @@ def test_slow_bodies_delay_no_other_request(server, client):
     wait_until(lambda: not server.admission.present)
 
 
-def test_requests_of_disconnected_clients_end(server, client):
-    def gone():
-        """Return the number of requests without an answer."""
-        lines = client.get("/metrics").text.splitlines()
-        lines = [x for x in lines if 'status="499"' in x]
-        return sum(float(x.split()[-1]) for x in lines if "_total{" in x)
-
-    before = gone()
-    body = {"input": ["a red circle"] * 64, "model": FUSED}
-    sent = json.dumps(body).encode()
-    for _ in range(3):
-        with contextlib.ExitStack() as stack:
-            connect(stack, server, sent, len(sent))
-    wait_until(lambda: gone() >= before + 3 and not server.admission.present)
-    # Its connection, its turn and its place in the queue are free.
-    assert client.post("/v1/embeddings", json=body).status_code == 200
-
-
 def test_slow_pictures_delay_no_other_request(server, client):
-    """Pictures that take seconds, more than there are processes to decode."""
     slow = [
         b"P3 %d 900 255\n" % side + b"9 " * (3 * side * 900)
         for side in range(900, 906)

@@ -22,29 +22,29 @@ POST = b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: %d\r\n\r\n%s"
 
 
 class Hasty(BoundedHead):
-    """Seconds of a test, not of a server."""
-
     head_seconds = 0.3
 
 
-async def length(scope, receive, send):
-    """Answers with the length of the body, a moment later."""
+async def answer(body, send, status=200):
+    headers = [(b"content-length", str(len(body)).encode())]
+    start = {"type": "http.response.start", "status": status}
+    await send(start | {"headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def describe(scope, receive, send):
     count, more = 0, True
     while more:
         message = await receive()
         count += len(message.get("body", b""))
         more = message.get("more_body")
-    body = str(count).encode()
-    headers = [(b"content-length", str(len(body)).encode())]
-    start = {"type": "http.response.start", "status": 200, "headers": headers}
-    await send(start)
-    await send({"type": "http.response.body", "body": body})
+    names = [name for name, _ in scope["headers"]]
+    await answer(b"%d %a" % (count, names), send)
 
 
 @contextlib.contextmanager
-def connecting(app, protocol=Hasty):
-    """Serve an application; yields a function that connects to it."""
-    settings = http_settings(Limits()) | {"http": protocol}
+def connecting(app):
+    settings = http_settings(Limits()) | {"http": Hasty}
     with listening(app, **settings) as url, contextlib.ExitStack() as stack:
         parts = urllib.parse.urlsplit(url)
         address = (parts.hostname, parts.port)
@@ -59,12 +59,11 @@ def connecting(app, protocol=Hasty):
 
 @pytest.fixture(scope="module")
 def connect():
-    with connecting(length) as connect:
+    with connecting(describe) as connect:
         yield connect
 
 
 def everything(connection):
-    """What comes until the other side closes."""
     found = b""
     with contextlib.suppress(ConnectionResetError):
         while part := connection.recv(65_536):
@@ -85,11 +84,7 @@ def check_endless(connection, start, part):
 
 @pytest.mark.parametrize(
     ("start", "part"),
-    [
-        (b"GET / HTTP/1.1\r\n", b"a: b\r\n"),
-        (b"GET / HTTP/1.1\r\na: ", b"b"),
-        (b"GET /", b"a"),
-    ],
+    [(b"GET / HTTP/1.1\r\n", b"a: b\r\n"), (b"GET /", b"a")],
 )
 def test_endless_heads_are_rejected(connect, start, part):
     check_endless(connect(), start, part)
@@ -118,9 +113,9 @@ def test_long_and_slow_bodies_and_idle_connections_are_allowed(connect):
         time.sleep(0.5)
         connection.sendall(BODY[-1:])
         found = connection.recv(65_536)
-        while not found.endswith(str(len(BODY)).encode()):
+        while not found.endswith(b"]"):
             found += connection.recv(65_536)
-        assert found.startswith(b"HTTP/1.1 200")
+        assert b"\r\n\r\n%d [" % len(BODY) in found
         time.sleep(0.5)
 
 
@@ -131,11 +126,10 @@ CHUNKED = b"POST / HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n"
     ("start", "part"),
     [
         (b"1\r\nx\r\n0\r\n", b"a: b\r\n"),
-        (b"1\r\nx\r\n0\r\na: ", b"b"),
         (b"1\r\nx\r\n0\r\n", b"a"),
         (b"1;", b"a"),
     ],
-    ids=["many trailers", "a long value", "a long name", "a long extension"],
+    ids=["many trailers", "a long name", "a long extension"],
 )
 def test_endless_trailers_are_rejected(connect, start, part):
     check_endless(connect(), CHUNKED + start, part)
@@ -150,32 +144,16 @@ def test_trailers_are_bounded_by_bytes_and_time(connect, trailers):
     assert everything(connection).startswith(b"HTTP/1.1 400")
 
 
-async def headers_after_body(scope, receive, send):
-    """Answers with the names of the headers, once the body is here."""
-    while (await receive()).get("more_body"):
-        pass
-    body = repr([name for name, _ in scope["headers"]]).encode()
-    headers = [(b"content-length", str(len(body)).encode())]
-    start = {"type": "http.response.start", "status": 200, "headers": headers}
-    await send(start)
-    await send({"type": "http.response.body", "body": body})
-
-
-def test_trailers_do_not_become_headers():
-    with connecting(headers_after_body, BoundedHead) as connect:
-        connection = connect()
-        trailer = b"authorization: b\r\n"
-        connection.sendall(CHUNKED + b"1\r\nx\r\n0\r\n" + trailer + b"\r\n")
-        answer = connection.recv(65_536)
-    assert answer.startswith(b"HTTP/1.1 200")
-    assert answer.endswith(b"[b'host', b'transfer-encoding']")
+def test_trailers_do_not_become_headers(connect):
+    connection = connect()
+    trailer = b"authorization: b\r\n"
+    connection.sendall(CHUNKED + b"1\r\nx\r\n0\r\n" + trailer + b"\r\n")
+    answer = connection.recv(65_536)
+    assert answer.endswith(b"1 [b'host', b'transfer-encoding']")
 
 
 async def refuse_at_once(scope, receive, send):
-    headers = [(b"content-length", b"0")]
-    start = {"type": "http.response.start", "status": 413, "headers": headers}
-    await send(start)
-    await send({"type": "http.response.body", "body": b""})
+    await answer(b"", send, 413)
 
 
 @pytest.mark.parametrize("slow", [False, True])

@@ -22,23 +22,12 @@ LONG_TEXTS = [
     ("/v1/rerank", {"query": LONG, "documents": PICTURES}, "query"),
     (
         "/v1/rerank",
-        {"query": {"image": RED_64}, "documents": [TEXT, LONG]},
-        "documents.1",
-    ),
-    (
-        "/v1/rerank",
-        {"query": LONG, "documents": [TEXT], "model": FUSED},
-        "query",
-    ),
-    (
-        "/v1/rerank",
         {"query": TEXT, "documents": [TEXT, LONG], "model": FUSED},
         "documents.1",
     ),
     ("/v1/answer", ASKED | {"question": LONG}, "question"),
     ("/v1/fill", BLANK | {"text": f"<mask> {LONG}"}, "text"),
     ("/v1/search", {"text": LONG}, "text"),
-    ("/v1/search", {"text": LONG, "image": RED_64}, "text"),
 ]
 ROUTES = sorted(
     {path for path, _, _ in LONG_TEXTS} | {"/embeddings", "/v1/encode"}
@@ -47,19 +36,16 @@ OTHERS = [
     ("/v1/answer", ASKED | {"top_k": 1000}, "top_k"),
     ("/v1/fill", BLANK | {"top_k": 100_000}, "top_k"),
     ("/v1/fill", BLANK | {"text": "a circle"}, "text"),
-    ("/v1/answer", ASKED | {"question": " "}, "question"),
     ("/v1/answer", ASKED | {"image": HALF_64}, "image"),
-    (
-        "/v1/score",
-        {"pairs": [PAIR, PAIR | {"image": HALF_64}]},
-        "pairs.1.image",
-    ),
+    ("/v1/score", {"pairs": [PAIR | {"image": HALF_64}]}, "pairs.0.image"),
     (
         "/v1/rerank",
         {"query": {"image": HALF_64}, "documents": [TEXT]},
         "query",
     ),
     ("/v1/search", {"image": HALF_64}, "image"),
+    # Its contrastive head is two-way.
+    ("/v1/embeddings", {"input": [PAIR], "model": MATCHING}, "input.0"),
 ]
 
 
@@ -105,17 +91,11 @@ def test_long_texts_are_rejected_by_every_route(client, path, body, param):
     # Only texts that are embedded can be cut.
     embeds = path in ("/v1/embeddings", "/v1/search") or "model" in body
     assert ('"truncate": true' in error["message"]) == embeds
-    # Words of Python mean nothing to a client.
-    for word in ("sequence_length", "long_texts", "texts["):
-        assert word not in error["message"]
 
 
-@pytest.mark.parametrize(
-    "content_type", [None, "text/plain", "application/xml"]
-)
-@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/answer"])
-def test_a_wrong_content_type_names_the_header(client, path, content_type):
-    answer = posted(client, path, b'{"input": "a"}', content_type)
+@pytest.mark.parametrize("content_type", [None, "text/plain"])
+def test_a_wrong_content_type_names_the_header(client, content_type):
+    answer = posted(client, "/v1/answer", b'{"input": "a"}', content_type)
     assert answer.status_code == 415
     error = answer.json()["error"]
     assert error["code"] == "unsupported_media_type"

@@ -1,5 +1,6 @@
 """The commands that serve presets over HTTP, and a page to try them."""
 
+import contextlib
 import enum
 import functools
 import json
@@ -19,6 +20,7 @@ from keras_bridgetower.apps.cli.models import AsJson
 from keras_bridgetower.apps.cli.models import argument
 from keras_bridgetower.apps.cli.models import option
 from keras_bridgetower.apps.hosts import is_loopback
+from keras_bridgetower.apps.hosts import listening
 from keras_bridgetower.apps.serve.plan import KEY
 from keras_bridgetower.apps.serve.plan import Limits
 from keras_bridgetower.apps.serve.plan import Plan
@@ -221,28 +223,22 @@ def demo(
     Prints the address of the page, and runs until Ctrl+C. Nothing leaves this
     machine.
     """
-    from keras_bridgetower.apps.demo.starting import check_gradio
-    from keras_bridgetower.apps.demo.starting import free_port
-
     for preset in presets or ():
         models.check_preset(preset)
-    port = free_port(host, port)
-    check_gradio()
-    with output.status("Opening the page"):
-        frameworks.load(context.obj)
-        from keras_bridgetower.apps.demo import page
-
-        server = page.Page(
-            presets or page.OFFERED,
-            host,
-            port,
-            allowed_hosts=tuple(allowed_hosts or ()),
-        )
-        address = server.open()
-    line = json.dumps({"address": address}) if as_json else address
+    # Before the models are loaded.
+    listening(host, port).close()
     ended = threading.Event()
-    with server:
+    with contextlib.ExitStack() as stack:
+        with output.status("Opening the page"):
+            frameworks.load(context.obj)
+            from keras_bridgetower.apps.demo import page
+            from keras_bridgetower.apps.demo.models import OFFERED
+
+            hosts = tuple(allowed_hosts or ())
+            serving = page.serving(presets or OFFERED, host, port, hosts)
+            address = stack.enter_context(serving)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
+        line = json.dumps({"address": address}) if as_json else address
         print(line, flush=True)
         ended.wait()

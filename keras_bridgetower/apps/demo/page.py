@@ -1,18 +1,11 @@
 """The page: its tabs, the server that shows it, and what it rejects."""
 
+import contextlib
 import logging
 import os
+import pathlib
 
-from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
-
-from keras_bridgetower.apps.demo import fragments
-from keras_bridgetower.apps.demo.inputs import RefusedInput
-from keras_bridgetower.apps.demo.inputs import check_picture
-from keras_bridgetower.apps.demo.models import OFFERED
 from keras_bridgetower.apps.demo.models import DemoModels
-from keras_bridgetower.apps.demo.starting import free_port
-from keras_bridgetower.apps.demo.starting import gradio
 from keras_bridgetower.apps.demo.tabs import ask
 from keras_bridgetower.apps.demo.tabs import fill
 from keras_bridgetower.apps.demo.tabs import look
@@ -20,102 +13,74 @@ from keras_bridgetower.apps.demo.tabs import match
 from keras_bridgetower.apps.demo.tabs import search
 from keras_bridgetower.apps.demo.tabs.other import other_tabs
 from keras_bridgetower.apps.demo.tabs.parts import Parts
-from keras_bridgetower.apps.demo.tabs.parts import lacking
-from keras_bridgetower.apps.demo.tabs.search import IndexShelf
-from keras_bridgetower.apps.hosts import check_hosts
 from keras_bridgetower.apps.hosts import is_known_host
 from keras_bridgetower.apps.hosts import is_loopback
-from keras_bridgetower.presets.table import EMOJI
-from keras_bridgetower.presets.table import PHOTOGRAPHS
-from keras_bridgetower.presets.table import PRESETS
-from keras_bridgetower.presets.table import SHAPES
-from keras_bridgetower.presets.table import shipped_with
+from keras_bridgetower.apps.hosts import listening
+from keras_bridgetower.presets import table
 
+try:
+    import gradio as gr
+    from starlette.middleware import Middleware
+    from starlette.responses import PlainTextResponse
+except ImportError as error:
+    raise ImportError(
+        'The page needs Gradio: `pip install "keras-bridgetower[demo]"`, then '
+        "`pip install --no-deps gradio==6.31.0`, since its metadata require an "
+        "older Pillow, which has security holes."
+    ) from error
+
+LOG = logging.getLogger("keras_bridgetower.apps.demo")
 TABS = (ask, match, search, fill, look)
-_HOUR, _DAY = 3600, 86400
+# Bytes of an uploaded file. Requests that run, and that wait.
+_FILE_BYTES, _AT_ONCE, _WAITING = 30_000_000, 4, 64
 _IN_SHORT = {
-    EMOJI: "emoji",
-    SHAPES: "drawings of one colored shape",
-    PHOTOGRAPHS: "everyday photographs",
+    table.EMOJI: "emoji",
+    table.SHAPES: "drawings of one colored shape",
+    table.PHOTOGRAPHS: "everyday photographs",
 }
-_GUESS = "On any other picture they only guess."
 _HEAD = """# BridgeTower
 A model that looks at a picture and reads a text at the same time. Choose a
 tab, then click an example.
 """
+_FOLDER = pathlib.Path(__file__).parent
 
 
-class Page:
-    """A server of the page, from `open` to `close`, or as a context manager.
+@contextlib.contextmanager
+def serving(presets, host, port, allowed_hosts=()):
+    """Serve the page in a context, which gets its address.
 
     Args:
         presets: sequence of str, the presets that it offers, as
-            `from_preset` takes them. By default the small ones of the
-            package.
+            `from_preset` takes them.
         host: str, address to listen on. Only visitors of a loopback address
             may name other presets and folders of pictures.
         port: int, 0 for any that is free.
-        limits: `Limits`, or None for the usual ones.
         allowed_hosts: tuple of str, further host names of the page, such as
             that of a proxy. With any, all visitors count as those of other
             machines. IP addresses, `localhost` and `host` are always allowed.
             Other names could let a web page read this one (DNS rebinding).
 
     Raises:
-        ImportError: Gradio is not installed.
-        ValueError: one of the presets does not exist, or hosts that are not a
-            tuple of names.
-
-    Example:
-
-    ```python
-    with Page(["bridgetower_tiny_easy_vqa"], port=0) as page:
-        page.open()  # "http://127.0.0.1:43017"
-    ```
+        OSError: another program listens there, or the machine has no such
+            address.
+        ValueError: one of the presets does not exist.
     """
-
-    def __init__(
-        self,
-        presets=OFFERED,
-        host="127.0.0.1",
-        port=7860,
-        limits=None,
-        allowed_hosts=(),
-    ):
-        check_hosts("allowed_hosts", allowed_hosts)
-        self._gradio = gradio()
-        self.host, self.port = host, port
-        self._hosts = (host, *allowed_hosts)
-        local = is_loopback(host) and not allowed_hosts
-        self.opened = DemoModels(presets, local, limits)
-        self.shelf = IndexShelf(self.opened)
-        self._blocks = self._built()
-
-    def open(self):
-        """Start the server.
-
-        Returns:
-            str, the address of the page.
-
-        Raises:
-            AddressInUse: another program listens there, or the machine has no
-                such address.
-        """
-        limits = self.opened.limits
-        port = free_port(self.host, self.port)
-        folder = self._gradio.utils.get_upload_folder()
-        guard = Middleware(
-            Guard, folder=folder, limits=limits, hosts=self._hosts
-        )
-        self._blocks.queue(
-            max_size=limits.waiting, default_concurrency_limit=limits.at_once
-        )
-        self._blocks.launch(
-            server_name=self.host,
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    with listening(host, port) as probe:
+        port = probe.getsockname()[1]
+    opened = DemoModels(presets, is_loopback(host) and not allowed_hosts)
+    with contextlib.closing(search.IndexShelf(opened)) as shelf:
+        blocks = _built(Parts(gr, opened, shelf))
+        blocks.queue(max_size=_WAITING, default_concurrency_limit=_AT_ONCE)
+        guard = Middleware(Guard, hosts=(host, *allowed_hosts))
+        script = (_FOLDER / "page.js").read_text()
+        blocks.launch(
+            server_name=host,
             server_port=port,
-            theme=fragments.theme(self._gradio),
-            css=fragments.CSS,
-            max_file_size=limits.file_bytes,
+            theme=gr.themes.Soft("orange", "orange", "stone"),
+            css_paths=_FOLDER / "page.css",
+            head=f"<script>{script}</script>",
+            max_file_size=_FILE_BYTES,
             footer_links=[],
             app_kwargs={"middleware": [guard]},
             prevent_thread_lock=True,
@@ -123,51 +88,33 @@ class Page:
             # Send nothing to other machines.
             share=False,
             ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            enable_monitoring=False,
-            inbrowser=False,
         )
-        return self._blocks.local_url.rstrip("/")
-
-    def close(self):
-        """Stop the server, and delete its indexes."""
-        self._blocks.close(verbose=False)
-        self.shelf.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def _built(self):
-        gr = self._gradio
-        parts = Parts(gr, self.opened, self.shelf)
-        with gr.Blocks(
-            title="BridgeTower",
-            analytics_enabled=False,
-            # Seconds between searches for old uploads, and their age. Others
-            # are deleted when the page is closed.
-            delete_cache=(_HOUR, _DAY),
-        ) as blocks:
-            gr.Markdown(_HEAD, elem_classes="kb-head")
-            described = _describe(self.opened.presets)
-            if described:
-                sentence, names = described
-                gr.Markdown(sentence, elem_classes="kb-note")
-                with gr.Accordion("Models of this page", open=False):
-                    gr.Markdown(names, elem_classes="kb-note")
-            # Otherwise a phone hides some tabs behind a menu.
-            with gr.Tabs(overflow_behavior="wrap"):
-                for tab in (*TABS, *other_tabs(self.opened)):
-                    with gr.Tab(tab.TITLE):
-                        _fill_tab(parts, tab)
-        _refuse_malformed_calls(gr, blocks)
-        return blocks
+        try:
+            yield blocks.local_url.rstrip("/")
+        finally:
+            blocks.close(verbose=False)
 
 
-def _refuse_malformed_calls(gr, blocks):
+def _built(parts):
+    with gr.Blocks(
+        title="BridgeTower",
+        analytics_enabled=False,
+        # Seconds between searches for old uploads, and their age. Others are
+        # deleted when the page is closed.
+        delete_cache=(3600, 86400),
+    ) as blocks:
+        gr.Markdown(_HEAD, elem_classes="kb-head")
+        _describe(parts.opened.presets)
+        # Otherwise a phone hides some tabs behind a menu.
+        with gr.Tabs(overflow_behavior="wrap"):
+            for tab in (*TABS, *other_tabs(parts.opened)):
+                with gr.Tab(tab.TITLE):
+                    _fill_tab(parts, tab)
+    _refuse_malformed_calls(blocks)
+    return blocks
+
+
+def _refuse_malformed_calls(blocks):
     """Reject calls whose inputs Gradio cannot read, without a traceback."""
     read_inputs = blocks.preprocess_data
 
@@ -189,45 +136,43 @@ def _fill_tab(parts, tab):
     if parts.opened.offered(tab.VERBS) or parts.local:
         tab.add(parts)
         return
-    needed = shipped_with(tab.VERBS[0].heads)[0]
-    parts.gr.Markdown(
-        f"{lacking(tab.VERBS)} Start the page with it: "
-        f"`keras-bridgetower demo {needed}`."
+    verb = tab.VERBS[0]
+    needed = table.shipped_with(verb.heads)[0]
+    gr.Markdown(
+        f"None of the models of this page can {verb.does}; {needed} can. Start "
+        f"the page with it: `keras-bridgetower demo {needed}`."
     )
 
 
 def _describe(presets):
-    """Return the training data of known presets, as a sentence and by name."""
-    known = [PRESETS[name] for name in presets if name in PRESETS]
+    """Add what known presets were trained on, as a sentence and by name."""
+    known = [table.PRESETS[name] for name in presets if name in table.PRESETS]
     if not known:
-        return None
+        return
     worlds = {_IN_SHORT.get(preset.knows, preset.knows) for preset in known}
-    listed = " and ".join(sorted(worlds, reverse=True))
+    gr.Markdown(
+        "The models of this page know "
+        f"{' and '.join(sorted(worlds, reverse=True))}. On any other picture "
+        "they only guess.",
+        elem_classes="kb-note",
+    )
     names = "\n".join(f"- `{one.name}`: {one.knows}" for one in known)
-    return f"The models of this page know {listed}. {_GUESS}", names
-
-
-LOG = logging.getLogger("keras_bridgetower.apps.demo")
-_FILE = "/file="
-_FAILED, _UNKNOWN_HOST, _TOO_LARGE = 400, 403, 413
+    with gr.Accordion("Models of this page", open=False):
+        gr.Markdown(names, elem_classes="kb-note")
 
 
 class Guard:
-    """ASGI middleware that checks the host and the file of a request.
+    """ASGI middleware that checks the host of a request.
 
     Errors of Gradio about malformed requests are logged in one line.
 
     Args:
         app: the ASGI application behind it.
-        folder: path of the folder of uploads. Other files are not checked.
-        limits: `Limits`.
         hosts: tuple of str, host names of the page.
     """
 
-    def __init__(self, app, folder, limits, hosts):
+    def __init__(self, app, hosts):
         self._app = app
-        self._folder = os.path.realpath(folder)
-        self._limits = limits
         self._hosts = hosts
 
     async def __call__(self, scope, receive, send):
@@ -241,37 +186,16 @@ class Guard:
             started = True
             await send(message)
 
+        app = self._app
+        for name, value in scope["headers"]:
+            host = value.decode("latin-1")
+            if name == b"host" and not is_known_host(host, self._hosts):
+                app = PlainTextResponse("unknown host", 403)
         try:
-            app = self._app
-            if not self._knows(scope["headers"]):
-                app = PlainTextResponse("unknown host", _UNKNOWN_HOST)
-            elif not self._may_be_shown(scope["path"]):
-                app = PlainTextResponse("too large", _TOO_LARGE)
             await app(scope, receive, send_response)
         except Exception as error:
             # Of Gradio itself: functions of the page handle their errors.
             LOG.info("A request failed: %s %r", scope["path"], error)
             if not started:
-                failed = PlainTextResponse("bad request", _FAILED)
-                await failed(scope, receive, send)
-
-    def _knows(self, headers):
-        return all(
-            is_known_host(value.decode("latin-1"), self._hosts)
-            for name, value in headers
-            if name == b"host"
-        )
-
-    def _may_be_shown(self, path):
-        _, file, name = path.partition(_FILE)
-        if not file or "\0" in name:
-            return True
-        name = os.path.realpath(name)
-        uploaded = name.startswith(self._folder + os.sep)
-        if not (uploaded and os.path.isfile(name)):
-            return True
-        try:
-            check_picture(name, self._limits)
-        except RefusedInput:
-            return False
-        return True
+                refused = PlainTextResponse("bad request", 400)
+                await refused(scope, receive, send)

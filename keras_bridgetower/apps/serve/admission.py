@@ -6,10 +6,7 @@ import hmac
 from starlette.responses import JSONResponse
 
 from keras_bridgetower.apps.hosts import is_known_host
-from keras_bridgetower.apps.serve.errors import RequestError
-from keras_bridgetower.apps.serve.errors import TooManyRequests
-from keras_bridgetower.apps.serve.errors import error_body
-from keras_bridgetower.apps.serve.errors import unexpected_error
+from keras_bridgetower.apps.serve import errors
 
 # Answered at once and without a key.
 READY = "/ready"
@@ -89,15 +86,14 @@ class Admission:
         path = scope["path"]
         self._check_hosts(scope["headers"])
         if self.draining and path not in ALIVE:
-            raise RequestError(503, "The server is stopping.")
+            raise errors.RequestError(503, "The server is stopping.")
         if path in OPEN:
             await self._app(scope, receive, answer)
             return
         headers = dict(scope["headers"])
         self._check_key(headers)
-        length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self._limits.body_bytes:
-            raise self._too_large()
+        # HTTP/1.1 of uvicorn rejects other values.
+        self._check_size(int(headers.get(b"content-length", 0)))
         self._check_queue()
         self.present += 1
         self._metrics.present.inc()
@@ -107,10 +103,8 @@ class Admission:
                 if await self._receive_into(body, receive):
                     await self._in_turn(scope, bytes(body), receive, answer)
         except TimeoutError:
-            raise RequestError(
-                504,
-                f"There was no answer within {self._limits.seconds} seconds.",
-            ) from None
+            message = f"No answer within {self._limits.seconds} seconds."
+            raise errors.RequestError(504, message) from None
         finally:
             self._held -= len(body)
             self.present -= 1
@@ -149,17 +143,13 @@ class Admission:
                     part = message.get("body", b"")
                     body += part
                     self._held += len(part)
-                    if len(body) > limits.body_bytes:
-                        raise self._too_large()
+                    self._check_size(len(body))
                     more = message.get("more_body")
         except TimeoutError:
             if timeout not in self._receiving:
-                raise TooManyRequests from None
-            raise RequestError(
-                408,
-                f"The body must be sent within {limits.body_seconds} seconds. "
-                "Send a smaller one.",
-            ) from None
+                raise errors.TooManyRequests from None
+            message = f"The body took more than {limits.body_seconds} seconds."
+            raise errors.RequestError(408, message) from None
         finally:
             self._receiving.pop(timeout, None)
         return True
@@ -178,7 +168,7 @@ class Admission:
 
     def _check_queue(self):
         if self._received >= self._limits.concurrency + self._limits.queue:
-            raise TooManyRequests
+            raise errors.TooManyRequests
 
     def _check_hosts(self, headers):
         """Reject unknown hosts, against DNS rebinding by web pages."""
@@ -188,12 +178,8 @@ class Admission:
         for name, value in headers:
             host = value.decode("latin-1")
             if name == b"host" and not is_known_host(host, self._hosts):
-                raise RequestError(
-                    403,
-                    "The request names an unknown host. Start the server with "
-                    "`--allowed-host NAME` to allow one. "
-                    f"Received: {host}",
-                )
+                message = f"Unknown host; see `--allowed-host`: {host}"
+                raise errors.RequestError(403, message)
 
     def _check_key(self, headers):
         if self._key is None:
@@ -201,26 +187,22 @@ class Admission:
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
         valid = hmac.compare_digest(key.strip(), self._key)
         if scheme.lower() != b"bearer" or not valid:
-            raise RequestError(
-                401,
-                "The API key is missing or wrong. Send it in the header "
-                "`Authorization: Bearer KEY`.",
-            )
+            message = "The header `Authorization: Bearer KEY` needs the key."
+            raise errors.RequestError(401, message)
 
-    def _too_large(self):
-        return RequestError(
-            413,
-            f"The body must have at most {self._limits.body_bytes} bytes. "
-            "Split it into several requests.",
-        )
+    def _check_size(self, count):
+        most = self._limits.body_bytes
+        if count > most:
+            message = f"The body must have at most {most} bytes."
+            raise errors.RequestError(413, message)
 
 
 def error_response(error):
     """Build the response of a `RequestError`, or of an unexpected error."""
-    if not isinstance(error, RequestError):
-        error = unexpected_error(error)
+    if not isinstance(error, errors.RequestError):
+        error = errors.unexpected_error(error)
     headers = _HEADERS.get(error.status)
-    return JSONResponse(error_body(error), error.status, headers)
+    return JSONResponse(errors.error_body(error), error.status, headers)
 
 
 async def _while_connected(work, receive):

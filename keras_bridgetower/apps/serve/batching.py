@@ -6,21 +6,18 @@ import dataclasses
 import itertools
 
 from keras_bridgetower.apps.serve.errors import Refused
-from keras_bridgetower.apps.serve.inputs import ToPredict
-from keras_bridgetower.apps.serve.inputs import input_images
+from keras_bridgetower.apps.serve.inputs import Asked
 from keras_bridgetower.apps.serve.plan import served_name
 
 # Concurrent searches. Each waits in a thread for its batches.
 _SEARCHES = 16
 
 
-def opened_preset(plan, preset, thread, decoders):
+def opened_preset(plan, preset):
     """Load a preset of a plan, and warm it up.
 
-    Args:
-        plan: `Plan`.
-        preset: str.
-        thread, decoders: as in `BatchedPreset`.
+    Returns:
+        Pair of `ServedPreset`, and `ServedIndex` or None.
 
     Raises:
         ValueError: the preset or its index cannot be served.
@@ -33,7 +30,7 @@ def opened_preset(plan, preset, thread, decoders):
     served.warm_up(plan.limits.batch_size)
     if served_name(preset) == plan.searched():
         index = ServedIndex(plan.store, served)
-    return BatchedPreset(served, index, plan.limits, thread, decoders)
+    return served, index
 
 
 class BatchedPreset:
@@ -98,7 +95,7 @@ class BatchedPreset:
         return results + [None] * (len(inputs) - len(results))
 
     async def find(self, query):
-        """Search for an `inputs.ToFind`. Return the hits, or `Refused`."""
+        """Search for an `Asked`. Return the hits, or `Refused`."""
         image = query.image
         if image is not None:
             pixels, refused = await self._pixels([[query]])
@@ -106,17 +103,24 @@ class BatchedPreset:
             image = squares[image]
             if isinstance(image, Refused):
                 return image
-        calls = _CallsOfThread()
+        loop, calls = asyncio.get_running_loop(), []
+
+        def wait(coroutine):
+            calls.append(asyncio.run_coroutine_threadsafe(coroutine, loop))
+            return calls[-1].result()
+
         try:
-            return await asyncio.get_running_loop().run_in_executor(
+            return await loop.run_in_executor(
                 self._searching,
                 self.index.find,
                 dataclasses.replace(query, image=image),
-                lambda one: calls.wait(self._batched("embed", [one])),
-                lambda paths, text: calls.wait(self._match(paths, text)),
+                lambda one: wait(self._batched("embed", [one])),
+                lambda paths, text: wait(self._match(paths, text)),
             )
         finally:
-            calls.end()
+            # If the request ends, so does the call that runs.
+            for call in calls:
+                call.cancel()
 
     async def _match(self, paths, text):
         """Return the logit of each picture file with a text, or `Refused`."""
@@ -124,7 +128,7 @@ class BatchedPreset:
         most = self._limits.batch_size
         for start in range(0, len(paths), most):
             part = [
-                ToPredict(image=path, text=text)
+                Asked(image=path, text=text)
                 for path in paths[start : start + most]
             ]
             squares = await self._squares("score", _images(part))
@@ -143,10 +147,7 @@ class BatchedPreset:
         total = sum(sizes[image] for part in parts for image in _images(part))
         most = self._limits.request_pixels
         if total > most:
-            message = (
-                f"the pictures of a request must have at most {most} pixels "
-                f"together. Split it, or send smaller ones. Received: {total}"
-            )
+            message = f"a request must have at most {most} pixels in all."
             refused[images[0]] = Refused(message, "image", "picture_too_large")
         return total, refused
 
@@ -216,35 +217,11 @@ class BatchedPreset:
                 future.set_result(result)
 
 
-class _CallsOfThread:
-    """Run coroutines for a thread until its request ends."""
-
-    def __init__(self):
-        self._loop = asyncio.get_running_loop()
-        self._running = None
-        self._ended = False
-
-    def wait(self, coroutine):
-        """Return the result of a coroutine; called from a thread."""
-        if self._ended:
-            coroutine.close()
-            raise concurrent.futures.CancelledError
-        running = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        self._running = running
-        return running.result()
-
-    def end(self):
-        """Cancel the running coroutine and all later ones."""
-        self._ended = True
-        if self._running is not None:
-            self._running.cancel()
-
-
 def _parts(inputs, most):
     """Split inputs into lists with at most `most` images each."""
     part, count = [], 0
     for one in inputs:
-        has_image = bool(input_images(one))
+        has_image = bool(one.images)
         if count == most and has_image:
             yield part
             part, count = [], 0
@@ -255,7 +232,7 @@ def _parts(inputs, most):
 
 def _refused(one, images):
     """Return the `Refused` of an input's images, or None."""
-    for name, image in input_images(one).items():
+    for name, image in one.images.items():
         if isinstance(images.get(image), Refused):
             return dataclasses.replace(images[image], about=name)
     return None
@@ -263,12 +240,11 @@ def _refused(one, images):
 
 def _images(inputs):
     """Return the distinct images of inputs."""
-    return list(
-        dict.fromkeys(x for one in inputs for x in input_images(one).values())
-    )
+    images = (image for one in inputs for image in one.images.values())
+    return list(dict.fromkeys(images))
 
 
 def _with_squares(one, squares):
     """Return an input with decoded images."""
-    decoded = {name: squares[x] for name, x in input_images(one).items()}
+    decoded = {name: squares[x] for name, x in one.images.items()}
     return dataclasses.replace(one, **decoded)

@@ -75,7 +75,6 @@ Inputs = Annotated[
     list[Annotated[Input, pydantic.BeforeValidator(_as_input)]],
     pydantic.Field(min_length=1),
 ]
-Direction = Literal["Right", "Left"]
 TopK = Annotated[int, pydantic.Field(ge=1)]
 
 
@@ -88,7 +87,7 @@ class EmbeddingsBody(ModelBody):
 
     input: Annotated[Inputs, pydantic.BeforeValidator(_as_list)]
     truncate: bool = False
-    truncation_direction: Direction = "Right"
+    truncation_direction: Literal["Right", "Left"] = "Right"
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
     user: str | None = None
@@ -172,11 +171,9 @@ class AnswerBody(ModelBody):
     top_k: TopK = 1
 
 
-class FillBody(ModelBody):
+class FillBody(ModelBody, Pair):
     """A picture and a text about it that contains `<mask>`."""
 
-    image: str
-    text: str
     top_k: TopK = 1
 
 

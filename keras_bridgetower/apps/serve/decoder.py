@@ -83,10 +83,7 @@ def done(image, square, seconds, pixels):
     except Exception as error:
         message = str(error)[:_LONGEST]
         if square is None:
-            message = (
-                "a picture must be a readable file, one of "
-                f"{', '.join(FORMATS)}. Received: {len(image)} bytes"
-            )
+            message = f"must be a readable file, one of {', '.join(FORMATS)}."
         return Refused(message, "image")
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)

@@ -10,8 +10,7 @@ import subprocess
 import sys
 
 from keras_bridgetower import startup
-from keras_bridgetower.apps.serve.errors import LOG
-from keras_bridgetower.apps.serve.errors import Refused
+from keras_bridgetower.apps.serve import errors
 
 # Cost of a byte when a file header is read, in decoded pixels.
 _BYTE = 10
@@ -20,11 +19,6 @@ _COSTLY = 4_000_000
 # Cost of a local file, whose size is unknown.
 _FILE = 2_000_000
 _MODULE = "keras_bridgetower.apps.serve.decoder"
-
-
-def decoders_for(workers):
-    """Return the number of decoding processes for each worker."""
-    return min(4, max(2, (os.cpu_count() or 1) // workers))
 
 
 class Decoders:
@@ -36,13 +30,12 @@ class Decoders:
 
     Args:
         limits: `Limits`.
-        processes: int.
+        processes: int, at least 2.
     """
 
     def __init__(self, limits, processes=2):
         self._limits = limits
         self._idle = [_Process() for _ in range(processes)]
-        self._free = min(1, processes - 1)
         # Heap of `(cost, number, future)`.
         self._waiting = []
         self._numbers = itertools.count()
@@ -91,11 +84,8 @@ class Decoders:
             return await process.answer(job)
         except EOFError:
             process.restart()
-            message = (
-                f"a picture could not be decoded within {seconds} seconds. "
-                "Save it in a simpler form."
-            )
-            return Refused(message, "image")
+            message = f"a picture is not decoded within {seconds} seconds."
+            return errors.Refused(message, "image")
         except BaseException:
             process.restart()
             raise
@@ -121,7 +111,7 @@ class Decoders:
         while self._idle and self._waiting:
             cost, _, turn = self._waiting[0]
             if not turn.done():
-                if cost > _COSTLY and len(self._idle) <= self._free:
+                if cost > _COSTLY and len(self._idle) == 1:
                     return
                 turn.set_result(self._idle.pop())
             heapq.heappop(self._waiting)
@@ -174,7 +164,7 @@ class _Process:
         self._process.kill()
         code = self._process.wait()
         if code not in (-signal.SIGKILL, -signal.SIGPROF):
-            LOG.error("A decoding process ended with code %s", code)
+            errors.LOG.error("A decoding process ended with code %s", code)
 
 
 def _exchange(connection, job):

@@ -16,11 +16,11 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.exceptions import RayServeException
 
 from keras_bridgetower import startup
+from keras_bridgetower.apps.serve import errors
 from keras_bridgetower.apps.serve.application import application
+from keras_bridgetower.apps.serve.batching import BatchedPreset
 from keras_bridgetower.apps.serve.batching import opened_preset
 from keras_bridgetower.apps.serve.decoders import Decoders
-from keras_bridgetower.apps.serve.errors import RequestError
-from keras_bridgetower.apps.serve.errors import TooManyRequests
 from keras_bridgetower.apps.serve.plan import KEY
 from keras_bridgetower.apps.serve.plan import Plan
 from keras_bridgetower.apps.serve.service import Service
@@ -33,7 +33,7 @@ _READY = 2.0
 _LOOK = 0.1
 
 
-class PresetReplica:
+class PresetReplica(BatchedPreset):
     """One process with the models of one preset.
 
     Args:
@@ -42,22 +42,14 @@ class PresetReplica:
     """
 
     def __init__(self, plan, preset):
+        opened = opened_preset(plan, preset)
         thread = concurrent.futures.ThreadPoolExecutor(1)
-        self._preset = opened_preset(
-            plan, preset, thread, Decoders(plan.limits)
-        )
+        limits = plan.limits
+        super().__init__(*opened, limits, thread, Decoders(limits))
 
     async def facts(self):
         """Return `ServedPreset.facts()`, once the models are warm."""
-        return self._preset.facts()
-
-    async def ask(self, verb, inputs):
-        """As `BatchedPreset.ask`."""
-        return await self._preset.ask(verb, inputs)
-
-    async def find(self, query):
-        """As `BatchedPreset.find`."""
-        return await self._preset.find(query)
+        return super().facts()
 
 
 class HttpReplica:
@@ -92,8 +84,11 @@ class HttpReplica:
 
     async def _missing(self):
         """Return the names of presets that cannot answer now."""
-        ready = await asyncio.gather(*map(_is_ready, self._handles.values()))
-        return [x for x, ok in zip(self._handles, ready, strict=True) if not ok]
+        handles = self._handles.values()
+        calls = (asyncio.wait_for(_call(x.facts), _READY) for x in handles)
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        pairs = zip(self._handles, found, strict=True)
+        return [name for name, x in pairs if isinstance(x, Exception)]
 
 
 async def _call(method, *arguments):
@@ -112,20 +107,11 @@ async def _call(method, *arguments):
         except RayActorError:
             continue
         except BackPressureError:
-            raise TooManyRequests from None
+            raise errors.TooManyRequests from None
         except (TaskCancelledError, RayServeException):
             # The process of the model is stopping, or has not started yet.
             break
-    raise RequestError(503, "The model cannot answer now. Try again.")
-
-
-async def _is_ready(handle):
-    try:
-        async with asyncio.timeout(_READY):
-            await _call(handle.facts)
-    except (TimeoutError, RequestError):
-        return False
-    return True
+    raise errors.RequestError(503, "The model cannot answer now. Try again.")
 
 
 def build(arguments):

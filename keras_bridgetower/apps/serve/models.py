@@ -7,6 +7,7 @@ import pathlib
 import threading
 
 import numpy as np
+from PIL import Image
 
 # Both register classes with Keras.
 from keras_bridgetower import convert  # noqa: F401
@@ -16,15 +17,11 @@ from keras_bridgetower.apps.search.models import SearchModels
 from keras_bridgetower.apps.search.models import task_around
 from keras_bridgetower.apps.search.picture_search import PictureSearch
 from keras_bridgetower.apps.search.stores.qdrant import QdrantFolder
+from keras_bridgetower.apps.serve import errors
 from keras_bridgetower.apps.serve.decoder import Square
-from keras_bridgetower.apps.serve.errors import LOG
-from keras_bridgetower.apps.serve.errors import InputError
-from keras_bridgetower.apps.serve.errors import Refused
 from keras_bridgetower.apps.serve.inputs import IMAGES
 from keras_bridgetower.apps.serve.inputs import REFUSE
-from keras_bridgetower.apps.serve.inputs import ToEmbed
-from keras_bridgetower.apps.serve.inputs import ToPredict
-from keras_bridgetower.apps.serve.inputs import picture
+from keras_bridgetower.apps.serve.inputs import Asked
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.heads import embedding_kinds
@@ -57,8 +54,7 @@ class ServedPreset:
             preset's own number.
 
     Raises:
-        ValueError: no such preset, one without any head that is served, or
-            more tokens than positions.
+        ValueError: no such preset.
     """
 
     def __init__(self, preset, tokens=None):
@@ -81,13 +77,6 @@ class ServedPreset:
             operation = OWN_ROUTES.get(verb_name, verb_name)
             self.tasks[operation] = opened[cls]
             self._verbs[operation] = verb
-        if not self.tasks:
-            heads = dict.fromkeys(h for _, v in known.values() for h in v.heads)
-            raise ValueError(
-                f"`preset` must have one of the heads {', '.join(heads)}. "
-                f"Received: preset={preset!r} with the heads "
-                f"{', '.join(saved) or 'none'}"
-            )
         self.tokens = tokens
 
     def kinds(self):
@@ -126,7 +115,7 @@ class ServedPreset:
             list, a result for each. One bad input does no harm to the others.
         """
         run = functools.partial(self._run, verb)
-        return batches.each_or_refused(run, asked, Refused.of)
+        return batches.each_or_refused(run, asked, errors.Refused.of)
 
     def _run(self, name, asked):
         """Run a verb on inputs. Return a dict with its results for each."""
@@ -146,7 +135,7 @@ class ServedPreset:
         try:
             task.check_request(top_k=first.top_k)
         except ValueError as error:
-            raise InputError("top_k", str(error)) from error
+            raise errors.InputError("top_k", str(error)) from error
         found = verb.run(task, columns, first.top_k, len(asked))
         return [
             {k: verbs.named(kind, row[k]) for k, kind in verb.results.items()}
@@ -157,7 +146,7 @@ class ServedPreset:
         """Embed texts, pictures or pairs, all of the same kind and rule.
 
         Args:
-            asked: list of `inputs.ToEmbed`.
+            asked: list of `inputs.Asked`.
 
         Returns:
             list of `(vector, tokens)`: a list of float, and how many tokens
@@ -205,17 +194,18 @@ class ServedPreset:
 
     def _examples(self, name):
         """Return an input of each kind that a verb takes."""
-        image = picture()
+        image = Image.new("RGB", (32, 32), "grey")
         if name == "embed":
-            texts = {"text": "a", "image": None, "fused": "a"}
-            return [
-                ToEmbed(texts[kind], None if kind == "text" else image)
-                for kind in self.kinds()
-            ]
+            kinds = {
+                "text": Asked("a"),
+                "image": Asked(image=image),
+                "fused": Asked("a", image),
+            }
+            return [kinds[kind] for kind in self.kinds()]
         text = "<mask>" if name == "fill" else "a"
         columns = self._verbs[name].inputs
         values = {x: image if x in IMAGES else text for x in columns}
-        return [ToPredict(**values)]
+        return [Asked(**values)]
 
 
 def _token_counts(tokenizer, texts, masks=False):
@@ -237,11 +227,8 @@ def _check_lengths(counts, most, fix="Send a shorter text."):
     """Reject texts that are longer than the model reads."""
     for count in counts:
         if count > most:
-            raise InputError(
-                "text",
-                f"a text must have at most {most} tokens, special tokens "
-                f"included. {fix} Received: {count} tokens",
-            )
+            message = f"a text must have at most {most} tokens, not {count}."
+            raise errors.InputError("text", f"{message} {fix}")
 
 
 class ServedIndex:
@@ -270,8 +257,8 @@ class ServedIndex:
         """Search the index.
 
         Args:
-            query: `inputs.ToFind` with a decoded image.
-            embed: callable that takes an `inputs.ToEmbed` and returns a list
+            query: `inputs.Asked` with a decoded image.
+            embed: callable that takes an `inputs.Asked` and returns a list
                 with the result of the verb.
             match: callable that takes a list of paths and a text, and returns
                 the logit of each pair, or `Refused`.
@@ -289,9 +276,9 @@ class ServedIndex:
         except ValueError as error:
             # Errors about the index contain paths of this machine.
             if "`store`" in str(error):
-                LOG.error("The index cannot be searched", exc_info=error)
-                return Refused("The index cannot be searched.")
-            return Refused.of(error)
+                errors.LOG.error("The index cannot be searched", exc_info=error)
+                return errors.Refused("The index cannot be searched.")
+            return errors.Refused.of(error)
         return [_public(hit) for hit in hits]
 
 
@@ -317,11 +304,10 @@ class _Models(SearchModels):
         # The token count of the index, whatever the server uses.
         tokenizer = self.contrastive.needed_preprocessor().tokenizer
         tokens = tokenizer.sequence_length
-        [result] = self.ask_embed(
-            ToEmbed(texts, images, self.long_texts, tokens)
-        )
-        if isinstance(result, Refused):
-            raise InputError(result.about, result.message)
+        rule = {"long_texts": self.long_texts, "tokens": tokens}
+        [result] = self.ask_embed(Asked(texts, images, **rule))
+        if isinstance(result, errors.Refused):
+            raise errors.InputError(result.about, result.message)
         return np.array(result[0], "float32")
 
     def matches(self, paths, text, batch_size):
@@ -329,7 +315,9 @@ class _Models(SearchModels):
         if self.ask_match is None:
             return super().matches(paths, text, batch_size)
         return [
-            ValueError(x.message) if isinstance(x, Refused) else x["score"]
+            ValueError(x.message)
+            if isinstance(x, errors.Refused)
+            else x["score"]
             for x in self.ask_match(paths, text)
         ]
 

@@ -1,6 +1,5 @@
 """Run the server on this machine with Ray Serve, until SIGTERM or SIGINT."""
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -59,6 +58,10 @@ def run(plan, host, port, ready, debug):
     for name, value in (_ENVIRONMENT | lines).items():
         os.environ.setdefault(name, value)
     import ray
+    from ray import serve
+    from ray.serve.schema import LoggingConfig
+
+    from keras_bridgetower.apps.serve.deployments import build
 
     ray.init(
         address="local",
@@ -73,33 +76,20 @@ def run(plan, host, port, ready, debug):
         # After Ray, which would print a trace for each signal.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        handle = _served(plan, host, port, debug)
+        level = "INFO" if debug else "ERROR"
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": host, "port": port},
+            logging_config=LoggingConfig(
+                log_level=level, enable_access_log=False
+            ),
+        )
+        handle = serve.run(build(plan), name="keras-bridgetower")
         if not stop.is_set():
             ready()
         stop.wait()
-        asyncio.run(_drained(handle, plan.limits.seconds))
+        # Until all received requests are answered.
+        with contextlib.suppress(TimeoutError):
+            handle.drain.remote().result(timeout_s=plan.limits.seconds)
     finally:
         ray.shutdown()
-
-
-async def _drained(handle, seconds):
-    """Wait until all received requests are answered."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await handle.drain.remote()
-
-
-def _served(plan, host, port, debug):
-    """Start the application, which runs until Ray ends. Return its handle."""
-    from ray import serve
-    from ray.serve.schema import LoggingConfig
-
-    from keras_bridgetower.apps.serve.deployments import build
-
-    level = "INFO" if debug else "ERROR"
-    serve.start(
-        proxy_location="HeadOnly",
-        http_options={"host": host, "port": port},
-        logging_config=LoggingConfig(log_level=level, enable_access_log=False),
-    )
-    return serve.run(build(plan), name="keras-bridgetower")

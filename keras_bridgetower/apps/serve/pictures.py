@@ -8,13 +8,10 @@ import ipaddress
 import socket
 import urllib.parse
 
-from keras_bridgetower.apps.serve.errors import LOG
-from keras_bridgetower.apps.serve.errors import FieldError
+from keras_bridgetower.apps.serve import errors
 from keras_bridgetower.preprocessing.images import URL
 from keras_bridgetower.preprocessing.images import decode_base64
 
-# Longer base64 is decoded in another thread.
-_QUICK = 100_000
 # IPv6 networks whose addresses lead to addresses of IPv4: NAT64 and 6to4.
 _EMBEDDING = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "2002::/16")))
 _PORTS = {"http": 80, "https": 443}
@@ -68,14 +65,11 @@ class PictureReader:
         try:
             if URL.match(text[:64]):
                 return await self._fetched(text)
-            if len(text) < _QUICK:
-                return decode_base64(text, "image")
             return await asyncio.to_thread(decode_base64, text, "image")
         except _FetchError as error:
-            raise FieldError(param, str(error)) from error
+            raise errors.FieldError(param, str(error)) from error
         except ValueError as error:
-            message = "a picture must be complete base64 data."
-            raise FieldError(param, message) from error
+            raise errors.FieldError(param, "must be base64 data.") from error
 
     async def _fetched(self, url):
         """Return the bytes at a URL."""
@@ -87,12 +81,11 @@ class PictureReader:
         except _FetchError:
             raise
         except TimeoutError as error:
-            raise _FetchError(
-                f"the picture's host did not send it within {seconds} seconds."
-            ) from error
+            message = f"the host did not send it within {seconds} seconds."
+            raise _FetchError(message) from error
         # Clients raise many types, and messages may contain addresses.
         except Exception as error:
-            LOG.info("A picture could not be fetched", exc_info=error)
+            errors.LOG.info("A picture could not be fetched", exc_info=error)
             raise _FetchError("the picture could not be fetched.") from error
 
     def _check(self, url):
@@ -113,10 +106,8 @@ class PictureReader:
         except ValueError:
             allowed = False
         if not allowed:
-            raise _FetchError(
-                "pictures are fetched by https:// or http://, at the usual "
-                f"port, from these hosts only: {', '.join(hosts)}."
-            )
+            hosts = ", ".join(hosts)
+            raise _FetchError(f"only https:// and http:// from {hosts}.")
 
     async def _answer(self, url):
         import aiohttp
@@ -134,17 +125,12 @@ class PictureReader:
             session.get(url, allow_redirects=False) as answer,
         ):
             if answer.status != 200:
-                raise _FetchError(
-                    f"the picture's host answered with status {answer.status}. "
-                    "Redirects are not followed."
-                )
+                raise _FetchError(f"the host's status is {answer.status}.")
             most, data = self._limits.picture_bytes, bytearray()
             async for part in answer.content.iter_chunked(65536):
                 data += part
                 if len(data) > most:
-                    raise _FetchError(
-                        f"a fetched picture must have at most {most} bytes."
-                    )
+                    raise _FetchError(f"it must have at most {most} bytes.")
             return bytes(data)
 
 

@@ -4,7 +4,6 @@ import dataclasses
 
 from keras_bridgetower.apps.hosts import check_hosts
 from keras_bridgetower.checks import check_above_zero
-from keras_bridgetower.checks import check_count
 from keras_bridgetower.presets.table import preset_name
 
 # Environment variable of the API key.
@@ -59,12 +58,9 @@ class Limits:
     picture_seconds: float = 5.0
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type is int:
-                check_count(field.name, value)
-            elif field.type is float:
-                check_above_zero(field.name, value)
+        for name, value in vars(self).items():
+            if name != "picture_hosts":
+                check_above_zero(name, value)
         check_hosts("picture_hosts", self.picture_hosts)
 
 
@@ -86,8 +82,8 @@ class Plan:
             without. IP addresses and `localhost` are always allowed.
 
     Raises:
-        ValueError: there are no presets or two of one name, a number is not
-            positive, or hosts are not a list of names.
+        ValueError: there are no presets or two of one name, or hosts are not a
+            list of names.
     """
 
     presets: tuple
@@ -98,16 +94,10 @@ class Plan:
     allowed_hosts: tuple = ()
 
     def __post_init__(self):
-        check_count("replicas", self.replicas)
         check_hosts("allowed_hosts", self.allowed_hosts)
-        if self.tokens is not None:
-            check_count("tokens", self.tokens)
         names = self.names()
         if not names or len(set(names)) < len(names):
-            raise ValueError(
-                "`presets` must have at least one preset, with distinct names. "
-                f"Received: presets={list(self.presets)}"
-            )
+            raise ValueError(f"`presets` must have distinct names: {names}")
 
     @classmethod
     def from_values(cls, presets, limits=None, **values):
@@ -144,9 +134,8 @@ class Plan:
         store.close()
         if header["preset"] not in self.presets:
             raise ValueError(
-                "`store` must be an index of a served preset. Serve "
-                f"{header['preset']!r} too. Received: store={self.store!r}, "
-                f"presets={list(self.presets)}"
+                f"`store` is an index of another preset. Serve "
+                f"{header['preset']!r} too."
             )
         return served_name(header["preset"])
 

@@ -113,6 +113,4 @@ class BoundedHead(HttpToolsProtocol):
         if self._in_body and self.cycle.response_started:
             self.transport.abort()
             return
-        self.send_400_response(
-            "The head or the trailers of the request are too long or too slow."
-        )
+        self.send_400_response("The head is too long or too slow.")

@@ -6,9 +6,7 @@ import fastapi
 import prometheus_client
 from prometheus_client import multiprocess
 
-from keras_bridgetower.apps.serve.errors import FieldError
-from keras_bridgetower.apps.serve.errors import Refused
-from keras_bridgetower.apps.serve.errors import RequestError
+from keras_bridgetower.apps.serve import errors
 from keras_bridgetower.apps.serve.pictures import PictureReader
 from keras_bridgetower.apps.serve.plan import served_name
 
@@ -17,13 +15,6 @@ from keras_bridgetower.apps.serve.plan import served_name
 COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 # Bounds of the histogram, in seconds.
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
-# Heads required by the verbs with routes of their own.
-_NEEDS = {
-    "embed": "a contrastive head",
-    "score": "a matching head",
-    "answer": "a question answering head",
-    "fill": "a masked language head",
-}
 
 
 class Metrics:
@@ -106,21 +97,17 @@ class PresetClient:
         """
         found = await self._ask(self.name, verb, inputs)
         for result, fields in zip(found, params, strict=True):
-            if isinstance(result, Refused):
+            if isinstance(result, errors.Refused):
                 param = fields[result.about]
-                raise FieldError(param, result.message, result.code)
+                raise errors.FieldError(param, result.message, result.code)
         self._counter.labels(self.name, verb).inc(len(inputs))
         return found
 
-    def check_kind(self, kind, param):
-        """Reject a kind of input that the contrastive head cannot embed."""
-        if kind not in self.kinds:
-            raise FieldError(
-                param,
-                f"the preset {self.name} embeds texts and pictures, but not "
-                "pairs: its contrastive head is two-way. Send `text` or "
-                "`image`.",
-            )
+    def check_pair(self, param):
+        """Reject a pair that the contrastive head cannot embed."""
+        if "fused" not in self.kinds:
+            message = f"{self.name} embeds no pairs: its head is two-way."
+            raise errors.FieldError(param, message)
 
 
 class Service:
@@ -134,7 +121,7 @@ class Service:
             of which may be `Refused`.
         missing: coroutine function without arguments that returns the names
             of presets that cannot answer now.
-        find: coroutine function that takes an `inputs.ToFind` and returns a
+        find: coroutine function that takes an `inputs.Asked` and returns a
             list of hits as dicts, or `Refused`; None without an index.
 
     Attributes:
@@ -162,38 +149,29 @@ class Service:
             verb: str, which the preset must support.
 
         Raises:
-            RequestError: no such preset, or one without the verb.
+            errors.RequestError: no such preset, or one without the verb.
         """
-        needs = _NEEDS.get(verb, f"a head for the task {verb[:100]!r}")
+        needs = f"a head for the task {verb[:100]!r}, which this route needs"
         if name is None:
             able = [x for x in self.presets.values() if verb in x.verbs]
-            if not able:
-                message = f"No model here has {needs}, which this route needs."
-                raise RequestError(404, message)
-            return able[0]
+            if able:
+                return able[0]
+            raise errors.RequestError(404, f"No model here has {needs}.")
         preset = self.presets.get(_same(name))
         if preset is None:
             known = ", ".join(self.plan.names())
-            raise RequestError(
-                404,
-                f"There is no model {name[:100]!r}. Available models: {known}.",
-                "model",
-                "model_not_found",
-            )
+            message = f"No model {name[:100]!r}. Available models: {known}."
+            raise errors.RequestError(404, message, "model", "model_not_found")
         if verb not in preset.verbs:
-            message = f"{preset.name} lacks {needs}, which this route needs."
-            raise FieldError("model", message)
+            raise errors.FieldError("model", f"{preset.name} lacks {needs}.")
         return preset
 
     def check_count(self, values, param):
         """Reject more inputs than a request may have."""
-        if len(values) > self.limits.inputs:
-            raise FieldError(
-                param,
-                f"a request may have at most {self.limits.inputs}. Split it. "
-                f"Received: {len(values)}",
-                "too_many_inputs",
-            )
+        most = self.limits.inputs
+        if len(values) > most:
+            message = f"a request may have at most {most}. Split it."
+            raise errors.FieldError(param, message, "too_many_inputs")
 
     async def read_inputs(self, preset, values, param):
         """Read the texts and pictures of inputs.
@@ -208,12 +186,13 @@ class Service:
             None, with images as bytes; and the fields of each, for
             `PresetClient.ask`.
         """
+        self.check_count(values, param)
         read, fields = [], []
         for index, value in enumerate(values):
             name, image = f"{param}.{index}", value.image
             if image is not None:
                 if value.text is not None:
-                    preset.check_kind("fused", name)
+                    preset.check_pair(name)
                 image = await self.pictures.read(image, f"{name}.image")
             read.append((value.text, image))
             fields.append(dict.fromkeys(("text", "image"), name))

@@ -25,13 +25,12 @@ from uvicorn.supervisors import Multiprocess
 
 from keras_bridgetower import startup
 from keras_bridgetower.apps.hosts import listening
+from keras_bridgetower.apps.serve import errors
 from keras_bridgetower.apps.serve.admission import error_response
 from keras_bridgetower.apps.serve.application import application
+from keras_bridgetower.apps.serve.batching import BatchedPreset
 from keras_bridgetower.apps.serve.batching import opened_preset
 from keras_bridgetower.apps.serve.decoders import Decoders
-from keras_bridgetower.apps.serve.decoders import decoders_for
-from keras_bridgetower.apps.serve.errors import LOG
-from keras_bridgetower.apps.serve.errors import RequestError
 from keras_bridgetower.apps.serve.plan import KEY
 from keras_bridgetower.apps.serve.protocol import http_settings
 from keras_bridgetower.apps.serve.service import COUNTS
@@ -97,11 +96,14 @@ def _loaded(plan, load, failed):
     try:
         load()
         thread = concurrent.futures.ThreadPoolExecutor(1)
-        decoders = Decoders(plan.limits, decoders_for(plan.replicas))
-        presets = {
-            name: opened_preset(plan, preset, thread, decoders)
-            for preset, name in zip(plan.presets, plan.names(), strict=True)
-        }
+        processes = min(4, max(2, (os.cpu_count() or 1) // plan.replicas))
+        decoders = Decoders(plan.limits, processes)
+        presets = {}
+        for preset, name in zip(plan.presets, plan.names(), strict=True):
+            opened = opened_preset(plan, preset)
+            presets[name] = BatchedPreset(
+                *opened, plan.limits, thread, decoders
+            )
     except Exception as error:
         failed.put(str(error))
         sys.exit(STARTUP_FAILURE)
@@ -167,19 +169,23 @@ class Supervisor(Multiprocess):
     def init_processes(self):
         """Start the workers."""
         super().init_processes()
-        self._leave_their_ends()
         self._answer_meanwhile()
 
     def keep_subprocess_alive(self):
         """Replace dead workers; uvicorn calls this twice a second."""
         before = {process.pid for process in self.processes}
+        # With a copy of its end of the pipe open, a health check of a worker
+        # that has died would wait until its timeout.
+        for process in self.processes:
+            process.child_conn.close()
         super().keep_subprocess_alive()
         if self.should_exit.is_set():
             return
-        self._leave_their_ends()
         kept = [x for x in self.processes if x.pid in before]
         for gone in before - {process.pid for process in kept}:
-            LOG.error("A process of the server died. Another is starting.")
+            errors.LOG.error(
+                "A process of the server died. Another is starting."
+            )
             # Its requests no longer count as present.
             multiprocess.mark_process_dead(gone, os.environ[COUNTS])
         if self._loading is not None:
@@ -211,15 +217,6 @@ class Supervisor(Multiprocess):
         )
         self._thread.start()
 
-    def _leave_their_ends(self):
-        """Close this process' copies of the workers' ends of the pipes.
-
-        With an open copy, a health check of a worker that has died would wait
-        until its timeout.
-        """
-        for process in self.processes:
-            process.child_conn.close()
-
 
 async def _refuse_while_loading(scope, receive, send):
     # Closing a connection before its body is read may lose the response.
@@ -227,7 +224,9 @@ async def _refuse_while_loading(scope, receive, send):
         async with asyncio.timeout(_BODY_SECONDS):
             while (await receive()).get("more_body"):
                 pass
-    error = RequestError(503, "The presets are loading. Try again later.")
+    error = errors.RequestError(
+        503, "The presets are loading. Try again later."
+    )
     answer = error_response(error)
     # The next request should reach a worker.
     answer.headers["connection"] = "close"

@@ -42,22 +42,19 @@ def ask(opened, image, question, preset):
 
 def add(parts):
     """Add the tab's content to the page."""
-    gr = parts.gr
-    parts.intro(
+    with parts.about_picture(
         "Ask a question about a picture",
         "The model answers, says how sure it is, and shows where it looked.",
-    )
-    examples = parts.picture_examples(_EXAMPLES)
-    with gr.Row():
-        box, text, button, preset = parts.picture_and_text(
-            "Question", "what kind of thing is it?", "Ask", VERBS
-        )
-        with gr.Column(min_width=280):
-            answer = parts.result("The answer appears here.")
-            title, looked = parts.looked("Where it looked (orange)")
+        _EXAMPLES,
+        "Question",
+        "Ask",
+        VERBS,
+    ) as (answers, _):
+        answer = parts.result("The answer appears here.")
+        title, looked = parts.looked("Where it looked (orange)")
 
     def run(value, question, preset):
-        question = checked_text(question, "question", parts.limits)
+        question = checked_text(question, "question")
         image = parts.image(value)
         answers, picture = ask(parts.opened, image, question, preset)
         best = answers[0][0]
@@ -65,11 +62,4 @@ def add(parts):
         html = fragments.answer(best, answers, _SCORES)
         return html, fragments.label(where), picture
 
-    parts.answers(
-        [button.click, text.submit],
-        examples,
-        [box, text],
-        run,
-        [box, text, preset],
-        [answer, title, looked],
-    )
+    answers(run, [answer, title, looked])

@@ -43,31 +43,21 @@ def fill(opened, image, text, preset):
 
 def add(parts):
     """Add the tab's content to the page."""
-    gr = parts.gr
-    parts.intro(
+    with parts.about_picture(
         "Fill the blank in a sentence",
         "Write `___` for a missing word. The model finds it by looking at the "
         "picture.",
-    )
-    examples = parts.picture_examples(_EXAMPLES)
-    with gr.Row():
-        box, text, button, preset = parts.picture_and_text(
-            "Sentence with ___", "a ___ apple", "Fill the blank", VERBS
-        )
-        with gr.Column(min_width=280):
-            result = parts.result("The full sentence appears here.")
+        _EXAMPLES,
+        "Sentence with ___",
+        "Fill the blank",
+        VERBS,
+    ) as (answers, _):
+        result = parts.result("The full sentence appears here.")
 
     def run(value, sentence, preset):
-        sentence = with_blanks(sentence, parts.limits)
+        sentence = with_blanks(sentence)
         image = parts.image(value)
         words, around = fill(parts.opened, image, sentence, preset)
         return fragments.filled(words, around, _SCORES)
 
-    parts.answers(
-        [button.click, text.submit],
-        examples,
-        [box, text],
-        run,
-        [box, text, preset],
-        [result],
-    )
+    answers(run, [result])

@@ -5,9 +5,7 @@ import dataclasses
 from keras_bridgetower.analysis import attention_map
 from keras_bridgetower.analysis.maps import pair_features
 from keras_bridgetower.apps.demo import fragments
-from keras_bridgetower.apps.demo.inputs import RefusedInput
 from keras_bridgetower.apps.demo.inputs import checked_text
-from keras_bridgetower.checks import is_integer
 from keras_bridgetower.presets import verbs
 
 TITLE = "Look inside"
@@ -49,7 +47,7 @@ class Look:
     shown: str
 
 
-def look(opened, image, text, preset, layer, head=None, word=None):
+def look(opened, image, text, preset, layer, head=_ALL, word=_ALL):
     """Compute the attention of a word over a picture.
 
     Args:
@@ -58,8 +56,8 @@ def look(opened, image, text, preset, layer, head=None, word=None):
         text: str.
         preset: str.
         layer: int, from 1, the lowest. Higher numbers mean the last layer.
-        head: int from 1, or None for the mean of all.
-        word: int from 0, the number of a word, or None for the whole text.
+        head: int from 1, or 0 for the mean of all.
+        word: int from 1, the number of a word, or 0 for the whole text.
 
     Returns:
         `Look`.
@@ -67,22 +65,16 @@ def look(opened, image, text, preset, layer, head=None, word=None):
     task = opened.open(preset, *VERBS)
     fusion = task.backbone.fusion
     layer = min(max(int(layer or 1), 1), fusion.num_layers)
-    if head is not None and not 1 <= head <= fusion.num_heads:
-        head = None
+    head = head if head in range(fusion.num_heads + 1) else _ALL
     found = attention_map(
-        task, image, text, layer - 1, None if head is None else head - 1
+        task, image, text, layer - 1, head - 1 if head else None
     )
-    if not found.words:
-        raise RefusedInput("The model reads no word of this text.")
     words = _whole_words(task, image, text)
-    if word is not None and not 0 <= word < len(words):
-        word = None
-    if word is None:
-        weights, named = found.whole, WHOLE
-    else:
-        name, tokens = words[word]
+    weights, named = found.whole, WHOLE
+    if word in range(1, len(words) + 1):
+        name, tokens = words[word - 1]
         weights, named = found.word_maps[tokens].mean(0), f"“{name}”"
-    by = EVERY_HEAD if head is None else f"head {head}"
+    by = f"head {head}" if head else EVERY_HEAD
     return Look(
         fusion.num_layers,
         fusion.num_heads,
@@ -121,69 +113,50 @@ def _whole_words(task, image, text):
 def add(parts):
     """Add the tab's content to the page."""
     gr = parts.gr
-    parts.intro(
+    with parts.about_picture(
         "See what the model pays attention to",
         "Each word of the text looks at parts of the picture. Choose a word, "
         "a layer and a head: orange shows where it looks.",
-    )
-    examples = parts.picture_examples(_EXAMPLES)
-    with gr.Row():
-        box, text, button, preset = parts.picture_and_text(
-            "Text", "what color is it mostly?", "Look inside", VERBS
-        )
-        with gr.Column(min_width=280):
-            words = parts.result("The attention appears here.")
-            title, looked = parts.looked("Where it looks (orange)")
-            word = gr.Radio(_choices(WHOLE), value=_ALL, label="Word")
-            with gr.Row():
-                layer = gr.Dropdown(_layers(1), value=1, label="Layer")
-                head = gr.Dropdown(
-                    _choices(EVERY_HEAD), value=_ALL, label="Head"
-                )
+        _EXAMPLES,
+        "Text",
+        "Look inside",
+        VERBS,
+    ) as (answers, given):
+        words = parts.result("The attention appears here.")
+        title, looked = parts.looked("Where it looks (orange)")
+        word = gr.Radio(_choices(WHOLE), value=_ALL, label="Word")
+        with gr.Row():
+            layer = gr.Dropdown(_layers(1), value=1, label="Layer")
+            head = gr.Dropdown(_choices(EVERY_HEAD), value=_ALL, label="Head")
 
     def run(value, text, preset, layer, head, word):
-        text = checked_text(text, "text", parts.limits)
-        choices = layer, _number(head), _number(word, first=0)
-        return look(parts.opened, parts.image(value), text, preset, *choices)
+        text, image = checked_text(text, "text"), parts.image(value)
+        return look(parts.opened, image, text, preset, layer, head, word)
 
     def start(value, text, preset, *_):
         """Show the last layer, all heads and all words of a new text."""
         found = run(value, text, preset, _HIGHEST, _ALL, _ALL)
+        heads = [f"head {i + 1}" for i in range(found.heads)]
         return (
             *_shown(found),
             gr.update(choices=_layers(found.layers), value=found.layers),
-            gr.update(
-                choices=_choices(
-                    EVERY_HEAD,
-                    [f"head {i + 1}" for i in range(found.heads)],
-                ),
-                value=_ALL,
-            ),
+            gr.update(choices=_choices(EVERY_HEAD, heads), value=_ALL),
             gr.update(choices=_choices(WHOLE, found.words), value=_ALL),
         )
 
     def again(*values):
         return _shown(run(*values))
 
-    main_inputs = [box, text, preset]
-    inputs = [*main_inputs, layer, head, word]
-    answer = [words, title, looked]
-    parts.answers(
-        [button.click, text.submit],
-        examples,
-        [box, text],
-        start,
-        main_inputs,
-        [*answer, layer, head, word],
-        inputs,
-        answer,
-    )
-    parts.on(
+    inputs, answer = [*given, layer, head, word], [words, title, looked]
+    answers(start, [*answer, layer, head, word], inputs, answer)
+    gr.on(
         [layer.input, head.input, word.input],
-        again,
+        parts.with_errors(again),
         inputs,
         answer,
         trigger_mode="always_last",
+        show_progress_on=answer[:1],
+        **parts.event(),
     )
 
 
@@ -205,8 +178,3 @@ def _layers(count):
 def _choices(every, names=()):
     """Return names with the numbers that the browser sends for them."""
     return [(every, _ALL), *((n, i) for i, n in enumerate(names, 1))]
-
-
-def _number(sent, first=1):
-    """Return the number of a word or head, from `first`, or None for all."""
-    return None if not is_integer(sent) or sent < 1 else sent - 1 + first

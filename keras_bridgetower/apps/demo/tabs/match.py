@@ -1,25 +1,18 @@
 """The tab *Match*: a heat map of texts and pictures."""
 
 from keras_bridgetower.apps.demo import fragments
-from keras_bridgetower.apps.demo.inputs import checked_lines
-from keras_bridgetower.apps.demo.inputs import opened_picture
-from keras_bridgetower.apps.demo.inputs import uploaded_paths
-from keras_bridgetower.apps.demo.tabs.parts import Example
+from keras_bridgetower.apps.demo import inputs
 from keras_bridgetower.presets.verbs import SCORE
 
 TITLE = "Match"
 VERBS = (SCORE,)
 _PICTURES = ("dog", "sailboat", "strawberry", "umbrella")
 _TEXTS = (
-    "a drawing of a dog",
-    "a sailboat",
-    "a strawberry",
-    "a picture of an umbrella",
+    "a drawing of a dog\na sailboat\na strawberry\na picture of an umbrella"
 )
-_WRONG = ("a penguin", "a guitar")
 _EXAMPLES = {
     "One true text for each picture": _TEXTS,
-    "Texts that fit none of them": _WRONG,
+    "Texts that fit none of them": "a penguin\na guitar",
 }
 _EACH = (
     "Each pair is judged on its own: several texts can fit a picture, so rows "
@@ -32,7 +25,7 @@ _RANKED = (
 
 def add(parts):
     """Add the tab's content to the page."""
-    gr, limits = parts.gr, parts.limits
+    gr = parts.gr
     parts.intro(
         "Which text belongs to which picture?",
         "Each cell says how probably a text describes a picture: the stronger "
@@ -40,20 +33,17 @@ def add(parts):
     )
     pictures = [parts.drawn[name] for name in _PICTURES]
     examples = parts.examples(
-        [
-            Example(label, (pictures, "\n".join(texts)))
-            for label, texts in _EXAMPLES.items()
-        ]
+        [(name, (pictures, x), None) for name, x in _EXAMPLES.items()]
     )
     with gr.Row():
         with gr.Column(min_width=280):
             boxes = parts.pictures(
-                f"Pictures, at most {limits.pictures}", _PICTURES
+                f"Pictures, at most {inputs.PICTURES}", _PICTURES
             )
         with gr.Column(min_width=280):
             text = gr.Textbox(
-                "\n".join(_TEXTS),
-                label=f"Texts, one on each line, at most {limits.texts}",
+                _TEXTS,
+                label=f"Texts, one on each line, at most {inputs.TEXTS}",
                 lines=6,
             )
             button = gr.Button("Match", variant="primary")
@@ -61,9 +51,9 @@ def add(parts):
     table = parts.result("The heat map appears here.")
 
     def run(values, lines, preset):
-        texts = checked_lines(lines, limits)
-        paths = uploaded_paths(values, limits.pictures)
-        images = [opened_picture(path, limits) for path in paths]
+        texts = inputs.checked_lines(lines)
+        paths = inputs.uploaded_paths(values, inputs.PICTURES)
+        images = list(map(inputs.opened_picture, paths))
         task = parts.opened.open(preset, *VERBS)
         shares = task.match_probabilities(images, texts)
         note = _RANKED if "rank" in task.answering_heads else _EACH
@@ -73,7 +63,7 @@ def add(parts):
         [button.click],
         examples,
         [boxes, text],
-        run,
         [boxes, text, preset],
+        run,
         [table],
     )

@@ -2,23 +2,14 @@
 
 from keras_bridgetower.apps.demo import fragments
 from keras_bridgetower.apps.demo.inputs import checked_text
-from keras_bridgetower.presets.verbs import ANSWER
-from keras_bridgetower.presets.verbs import EMBED_IMAGES
-from keras_bridgetower.presets.verbs import EMBED_TEXTS
-from keras_bridgetower.presets.verbs import FILL
-from keras_bridgetower.presets.verbs import SCORE
+from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks import by_name
 
-_LABELS = {
-    "image": "Picture",
-    "second_image": "Second picture",
-    "text": "Text",
-    "second_text": "Second text",
-}
 # Verbs with tabs of their own.
-_OWN_TABS = {
-    verb.name for verb in (ANSWER, SCORE, FILL, EMBED_IMAGES, EMBED_TEXTS)
-}
+_OWN_TABS = (
+    *(verbs.ANSWER, verbs.SCORE, verbs.FILL),
+    *(verbs.EMBED_IMAGES, verbs.EMBED_TEXTS),
+)
 
 
 def other_tabs(opened):
@@ -29,8 +20,8 @@ def other_tabs(opened):
     """
     return [
         OtherTab(verb)
-        for name, (_, verb) in by_name.verbs().items()
-        if name not in _OWN_TABS and opened.offered((verb,))
+        for _, verb in by_name.verbs().values()
+        if verb not in _OWN_TABS and opened.offered((verb,))
     ]
 
 
@@ -70,7 +61,7 @@ class OtherTab:
             )
 
         parts.answers(
-            [button.click], [], boxes, run, [*boxes, preset], [result]
+            [button.click], [], boxes, [*boxes, preset], run, [result]
         )
 
     def ask(self, parts, preset, values):
@@ -92,14 +83,12 @@ class OtherTab:
             if "image" in column:
                 columns[column] = [parts.image(value)]
             else:
-                columns[column] = [
-                    checked_text(value, _LABELS[column].lower(), parts.limits)
-                ]
+                columns[column] = [checked_text(value, column)]
         [found] = verb.run(parts.opened.open(preset, verb), columns)
         return found
 
     def _box(self, parts, column):
-        label = _LABELS[column]
+        label = column.replace("_", " ").capitalize()
         if "image" in column:
             return parts.picture(label)
         return parts.gr.Textbox(label=label)

@@ -1,56 +1,23 @@
 """Parts of several tabs: examples, the choice of a model, events."""
 
+import contextlib
 import functools
 import html
 import json
 import pathlib
-import typing
 
 from keras_bridgetower.apps.demo import fragments
-from keras_bridgetower.apps.demo.inputs import RefusedInput
-from keras_bridgetower.apps.demo.inputs import check_picture
-from keras_bridgetower.apps.demo.inputs import opened_picture
-from keras_bridgetower.apps.demo.inputs import uploaded_path
-from keras_bridgetower.presets.table import shipped_with
+from keras_bridgetower.apps.demo import inputs
 
 _PICTURES = pathlib.Path(__file__).parents[1] / "pictures"
 # Errors about the input of a visitor, or about a preset.
 _EXPECTED = (ValueError, OSError, ImportError)
-_FAULT = "This is a bug of the page ({}). See its terminal."
 # Seconds for which a message is shown.
 _STAYS = 20
 # All requests of models share one queue.
 _LINE = "models"
 # Events by which a visitor changes an input.
 _NEW_INPUT = ("input", "upload", "clear", "delete")
-# Stores the inputs, so that an answer to old inputs is not shown. An answer
-# below the visible part of the page is scrolled into view.
-_ASKED = """(...values) => {
-  (window.kbAsked ??= {})[%s] = JSON.stringify(values.slice(0, %d));
-  return values;
-}"""
-_ANSWERED = """(...values) => {
-  if (window.kbAsked[%s] !== JSON.stringify(values)) return %s;
-  const shown = [...document.querySelectorAll(".kb-result")].find(
-    (result) => result.getClientRects().length
-  );
-  shown?.scrollIntoView({ block: "nearest" });
-  return %s;
-}"""
-
-
-class Example(typing.NamedTuple):
-    """A button that fills in inputs.
-
-    Args:
-        label: str, its text.
-        values: tuple, one for each component that it fills.
-        drawn: str, name of the example picture on it, or None.
-    """
-
-    label: str
-    values: tuple
-    drawn: str | None = None
 
 
 class Parts:
@@ -70,17 +37,17 @@ class Parts:
     def __init__(self, gr, opened, shelf):
         self.gr, self.opened, self.shelf = gr, opened, shelf
         self.drawn = {p.stem: str(p) for p in sorted(_PICTURES.glob("*.png"))}
-        self.local, self.limits = opened.others, opened.limits
+        self.local = opened.others
 
     def intro(self, heading, sentence):
         """Add the heading of a tab, and a sentence about it."""
         self.gr.Markdown(f"## {heading}\n{sentence}", elem_classes="kb-intro")
 
     def picture(self, label="Picture"):
-        """Add a box for a picture, which rejects other files at once."""
+        """Add a box for a picture."""
         gr = self.gr
         self.label(label)
-        box = gr.Image(
+        return gr.Image(
             label=label,
             show_label=False,
             # This package reads the files.
@@ -90,13 +57,12 @@ class Parts:
             height=260,
             buttons=[],
         )
-        return self._checked(box, self._without_bad)
 
     def pictures(self, label, drawn):
         """Add a box for several pictures, with some of the examples."""
         gr = self.gr
         self.label(label)
-        box = gr.Gallery(
+        return gr.Gallery(
             [self.drawn[name] for name in drawn],
             label=label,
             show_label=False,
@@ -108,12 +74,6 @@ class Parts:
             object_fit="contain",
             buttons=[],
         )
-        return self._checked(box, self._without_bad_ones)
-
-    def _checked(self, box, check):
-        """Let a function replace what a visitor uploaded into a box."""
-        box.upload(check, box, box, show_progress="hidden", **self._event())
-        return box
 
     def result(self, sentence):
         """Add a box for a result, with a sentence until there is one."""
@@ -142,8 +102,6 @@ class Parts:
         gr = self.gr
         offered = self.opened.offered(verbs)
         info = "Name of a preset, or the path of its folder."
-        if not offered:
-            info = f"{lacking(verbs)} Type the name of one that can."
         with gr.Accordion("Choose another model", open=not offered):
             return gr.Dropdown(
                 offered,
@@ -158,33 +116,29 @@ class Parts:
         """Add buttons that fill in inputs and run, see `answers`.
 
         Args:
-            rows: list of `Example`.
+            rows: list of `(label, values, drawn)`: the button's text, a tuple
+                of a value for each component, and the name of the picture on
+                it, or None.
 
         Returns:
             list of `(button, values)`.
         """
-        gr = self.gr
+        gr, found = self.gr, []
         self.label("Click an example, or use your own:")
         with gr.Row(elem_classes="kb-examples"):
-            return [
-                (
-                    gr.Button(
-                        row.label,
-                        icon=row.drawn and self.drawn[row.drawn],
-                        size="sm",
-                    ),
-                    row.values,
-                )
-                for row in rows
-            ]
+            for label, values, drawn in rows:
+                icon = drawn and self.drawn[drawn]
+                button = gr.Button(label, icon=icon, size="sm")
+                found.append((button, values))
+        return found
 
     def answers(
         self,
         triggers,
         examples,
         boxes,
-        run,
         given,
+        run,
         outputs,
         inputs=None,
         shown=None,
@@ -192,7 +146,10 @@ class Parts:
         """Run a function on triggers, and clear its answer at new input.
 
         Args:
-            triggers, run, outputs: as `on`.
+            triggers: list of events of components.
+            run: callable of the values of `inputs`, as the browser sends
+                them. Its errors are shown.
+            outputs: list of components.
             examples: list of `(button, values)`. A click fills in the values
                 and runs the function.
             boxes: list of the components that take the values.
@@ -241,56 +198,49 @@ class Parts:
                 self.with_errors(run),
                 inputs,
                 outputs,
-                js=_ASKED % (key, len(given)),
+                js=f"(...values) => kbAsk({key}, {len(given)}, values)",
                 show_progress_on=outputs[:1],
-                **self._event(),
+                **self.event(),
             ).success(
                 inputs=given,
                 outputs=shown,
-                js=_ANSWERED % (key, empty, skip),
+                js=f"(...values) => kbAnswer({key}, values, {empty}, {skip})",
             )
 
-    def picture_and_text(self, label, placeholder, action, verbs):
-        """Add a column with a picture and a text.
+    @contextlib.contextmanager
+    def about_picture(self, heading, sentence, examples, label, action, verbs):
+        """Add a picture and a text on the left; the context is on the right.
 
         Args:
-            label, placeholder: str, of the text.
+            heading, sentence: as in `intro`.
+            examples: tuple of pairs, the name of a picture and a text.
+            label: str, of the text.
             action: str, text of the button.
             verbs: as in `preset`.
 
-        Returns:
-            The picture, the text, the button and the choice of a preset.
+        Yields:
+            callable of `run`, `outputs` and others, as `answers`, and list of
+            the picture, the text and the choice of a preset.
         """
-        with self.gr.Column(min_width=280):
-            box = self.picture()
-            text = self.gr.Textbox(label=label, placeholder=placeholder)
-            button = self.gr.Button(action, variant="primary")
-            return box, text, button, self.preset(verbs)
-
-    def picture_examples(self, pairs):
-        """Add `examples` of pictures, by name, and a text about each."""
-        return self.examples(
-            [Example(text, (self.drawn[n], text), n) for n, text in pairs]
+        gr = self.gr
+        self.intro(heading, sentence)
+        examples = self.examples(
+            [(text, (self.drawn[n], text), n) for n, text in examples]
         )
-
-    def on(self, triggers, run, inputs, outputs, **kwargs):
-        """Run a function on events.
-
-        Args:
-            triggers: list of events of components.
-            run: callable of the values of `inputs`, as the browser sends
-                them. Its errors are shown.
-            inputs, outputs: lists of components.
-        """
-        self.gr.on(
-            triggers,
-            self.with_errors(run),
-            inputs,
-            outputs,
-            show_progress_on=outputs[:1],
-            **self._event(),
-            **kwargs,
-        )
+        with gr.Row():
+            with gr.Column(min_width=280):
+                box = self.picture()
+                text = gr.Textbox(label=label, placeholder=examples[0][1][1])
+                button = gr.Button(action, variant="primary")
+                given = [box, text, self.preset(verbs)]
+            with gr.Column(min_width=280):
+                triggers = [button.click, text.submit]
+                yield (
+                    functools.partial(
+                        self.answers, triggers, examples, given[:2], given
+                    ),
+                    given,
+                )
 
     def with_errors(self, run):
         """Wrap a function, to show its errors on the page."""
@@ -305,51 +255,21 @@ class Parts:
                 raise gr.Error(
                     html.escape(message), duration=_STAYS, print_exception=False
                 ) from error
-            except Exception as error:
-                # Gradio prints the traceback in the terminal.
-                raise gr.Error(_FAULT.format(type(error).__name__)) from error
 
         return with_errors
 
     def image(self, value):
         """Read the picture that a visitor chose."""
-        return opened_picture(uploaded_path(value), self.limits)
+        return inputs.opened_picture(inputs.uploaded_path(value))
 
-    def _event(self):
+    def event(self):
+        """Return settings of an event that runs a model."""
         return {
             # Gradio would decode pictures by Pillow without limits.
             "preprocess": False,
             "api_visibility": "private",
             "concurrency_id": _LINE,
-            "concurrency_limit": self.limits.at_once,
         }
-
-    def _without_bad(self, value):
-        if value is None:
-            return None
-        return self.gr.skip() if self._is_good(value) else None
-
-    def _without_bad_ones(self, values):
-        good = [v for v in values or [] if self._is_good(v.get("image"))]
-        if len(good) == len(values or []):
-            return self.gr.skip()
-        return [uploaded_path(value["image"]) for value in good]
-
-    def _is_good(self, value):
-        try:
-            check_picture(uploaded_path(value), self.limits)
-        except RefusedInput as error:
-            self.gr.Warning(html.escape(str(error)), duration=_STAYS)
-            return False
-        return True
-
-
-def lacking(verbs):
-    """Return a sentence that names a preset with a verb that none here has."""
-    return (
-        f"None of the models of this page can {verbs[0].does}; "
-        f"{shipped_with(verbs[0].heads)[0]} can."
-    )
 
 
 def _unwrapped(values):
