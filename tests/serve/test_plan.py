@@ -44,17 +44,10 @@ def test_configurations_of_clusters(name):
 
 
 def test_a_plan_from_a_file():
-    limits = {"queue": 3, "picture_hosts": ["example.org"]}
-    plan = Plan.from_values(
-        [FUSED, f"/models/{MATCHING}/"],
-        limits,
-        tokens=20,
-        allowed_hosts=["example.net"],
-    )
-    assert plan.allowed_hosts == ["example.net"]
-    assert plan.names() == [FUSED, MATCHING]
-    assert plan.limits == Limits(queue=3, picture_hosts=["example.org"])
-    assert plan.searched() is None
+    names = [FUSED, f"/models/{MATCHING}/"]
+    plan = Plan.from_values(names, {"queue": 3}, allowed_hosts=["a.b"])
+    assert (plan.names(), plan.allowed_hosts) == ([FUSED, MATCHING], ["a.b"])
+    assert plan.limits == Limits(queue=3)
 
 
 @pytest.mark.parametrize(

@@ -25,42 +25,34 @@ class Hasty(BoundedHead):
     head_seconds = 0.3
 
 
-async def answer(body, send, status=200):
+async def describe(scope, receive, send):
+    """Answers with the length of the body, or refuses it at once."""
+    count, more = 0, scope["path"] == "/"
+    status = 200 if more else 413
+    while more:
+        message = await receive()
+        count += len(message.get("body", b""))
+        more = message.get("more_body")
+    names = [name for name, _ in scope["headers"]]
+    body = b"%d %a" % (count, names)
     headers = [(b"content-length", str(len(body)).encode())]
     start = {"type": "http.response.start", "status": status}
     await send(start | {"headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-async def describe(scope, receive, send):
-    count, more = 0, True
-    while more:
-        message = await receive()
-        count += len(message.get("body", b""))
-        more = message.get("more_body")
-    names = [name for name, _ in scope["headers"]]
-    await answer(b"%d %a" % (count, names), send)
-
-
-@contextlib.contextmanager
-def connecting(app):
-    settings = http_settings(Limits()) | {"http": Hasty}
-    with listening(app, **settings) as url, contextlib.ExitStack() as stack:
-        parts = urllib.parse.urlsplit(url)
-        address = (parts.hostname, parts.port)
-
-        def connect():
-            return stack.enter_context(
-                socket.create_connection(address, timeout=10)
-            )
-
-        yield connect
-
-
 @pytest.fixture(scope="module")
 def connect():
-    with connecting(describe) as connect:
-        yield connect
+    settings = http_settings(Limits()) | {"http": Hasty}
+    with (
+        listening(describe, **settings) as url,
+        contextlib.ExitStack() as stack,
+    ):
+        parts = urllib.parse.urlsplit(url)
+        address = (parts.hostname, parts.port)
+        yield lambda: stack.enter_context(
+            socket.create_connection(address, timeout=10)
+        )
 
 
 def everything(connection):
@@ -152,19 +144,14 @@ def test_trailers_do_not_become_headers(connect):
     assert answer.endswith(b"1 [b'host', b'transfer-encoding']")
 
 
-async def refuse_at_once(scope, receive, send):
-    await answer(b"", send, 413)
-
-
 @pytest.mark.parametrize("slow", [False, True])
-def test_a_body_that_goes_on_after_its_answer_ends(slow):
-    with connecting(refuse_at_once) as connect:
-        connection = connect()
-        connection.sendall(CHUNKED)
-        assert connection.recv(65_536).startswith(b"HTTP/1.1 413")
-        until = time.monotonic() + 20
-        with pytest.raises(OSError):
-            while time.monotonic() < until:
-                connection.sendall(b"1\r\nx\r\n")
-                time.sleep(0.05 if slow else 0)
-        assert time.monotonic() < until
+def test_a_body_that_goes_on_after_its_answer_ends(connect, slow):
+    connection = connect()
+    connection.sendall(CHUNKED.replace(b"/", b"/refused", 1))
+    assert connection.recv(65_536).startswith(b"HTTP/1.1 413")
+    until = time.monotonic() + 20
+    with pytest.raises(OSError):
+        while time.monotonic() < until:
+            connection.sendall(b"1\r\nx\r\n")
+            time.sleep(0.05 if slow else 0)
+    assert time.monotonic() < until
