@@ -48,7 +48,6 @@ def test_each_tab_by_a_click(visit, page):
         window.evaluate("document.body.classList.remove('dark')")
         shown = panel.locator(".block.kb-result").bounding_box()
         assert 0 <= shown["x"] and shown["x"] + shown["width"] <= PHONE[0]
-    assert panel.locator("img[src*='image.png']").count() == 1
     outside = {u for u in window.asked if not u.startswith(f"{page}/")}
     assert {u for u in outside if not u.startswith(("data:", "blob:"))} == set()
 
@@ -104,9 +103,6 @@ def test_new_input_clears_the_answer(visit, files):
     assert result(panel).startswith("guitar")
     found = panel.locator(".kb-found img")
     found.first.wait_for()
-    captions = panel.locator(".kb-found .caption-label").all_inner_texts()
-    assert re.fullmatch(r"1\. guitar · -?\d\.\d\d", captions[0])
-    assert captions[-1].endswith(" · weaker")
     panel.get_by_label("What do you look for?").press_sequentially("s")
     panel.get_by_text("The result appears here.").wait_for()
     found.first.wait_for(state="detached")

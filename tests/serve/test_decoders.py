@@ -113,6 +113,23 @@ async def test_the_end_of_a_request_ends_its_work():
 
 
 @in_loop
+async def test_costly_pictures_do_not_delay_cheap_ones():
+    async with decoding(picture_seconds=LONG) as decoders:
+        good = encoded()
+        # Both processes have started.
+        await decoders.squares([good, encoded(65)], SQUARE)
+        slow = [slow_picture(2500 + i) for i in range(4)]
+        work = [asyncio.create_task(square(decoders, x, 10**8)) for x in slow]
+        await asyncio.sleep(0.1)
+        for _ in range(20):
+            await square(decoders, good)
+        assert not any(task.done() for task in work)
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+
+
+@in_loop
 async def test_a_process_that_was_killed_is_replaced():
     async with decoding() as decoders:
         for pid in processes(decoders):

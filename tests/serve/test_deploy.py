@@ -91,7 +91,10 @@ def test_the_commands_of_compose():
 
 def test_the_pods_of_kubernetes():
     pod = TEMPLATE["spec"]
+    assert pod["securityContext"]["runAsUser"] == int(instruction("USER"))
     [container] = pod["containers"]
+    variables = {variable["name"]: variable for variable in container["env"]}
+    assert "secretKeyRef" in variables[KEY]["valueFrom"]
     values = parsed(ENTRY + container["args"])
     assert set(values["presets"]) <= set(PRESETS)
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
@@ -101,16 +104,6 @@ def test_the_pods_of_kubernetes():
     assert container["livenessProbe"]["httpGet"]["path"] != admission.READY
     before = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     assert pod["terminationGracePeriodSeconds"] > before + values["seconds"]
-
-
-def test_pods_ask_for_a_key_and_are_no_root():
-    groups = (CLUSTER["headGroupSpec"], *CLUSTER["workerGroupSpecs"])
-    for template in (TEMPLATE, *(group["template"] for group in groups)):
-        pod = template["spec"]
-        assert pod["securityContext"]["runAsUser"] == int(instruction("USER"))
-        variables = {x["name"]: x for x in pod["containers"][0]["env"]}
-        secret = variables[KEY]["valueFrom"]["secretKeyRef"]
-        assert secret == {"name": "keras-bridgetower", "key": "key"}
 
 
 def test_the_network_policy_of_kubernetes():

@@ -60,22 +60,6 @@ def posted(client, path, content, content_type="application/json"):
     return client.post(path, content=content, headers=headers)
 
 
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        (b'{"input": [{"text": "a", "text": "b"}]}', "'text' occurs twice"),
-        (b'{"input": ' + b"[" * 200_000, "deeper than 100 levels"),
-        (b'{"input": NaN}', "NaN is not a number in JSON"),
-        ('{"input": "a"}'.encode("utf-16"), "encoded in UTF-8"),
-    ],
-    ids=["a key twice", "deep", "NaN", "UTF-16"],
-)
-def test_ambiguous_json_is_rejected(client, body, message):
-    answer = posted(client, "/v1/embeddings", body)
-    assert answer.status_code == 400, answer.text
-    assert message in answer.json()["error"]["message"]
-
-
 @pytest.mark.parametrize("path", ROUTES)
 def test_every_route_rejects_a_key_twice(client, path):
     answer = posted(client, path, b'{"a": 1, "a": 1}')
