@@ -12,10 +12,6 @@ from keras_bridgetower.apps.demo import inputs
 _PICTURES = pathlib.Path(__file__).parents[1] / "pictures"
 # Errors about the input of a visitor, or about a preset.
 _EXPECTED = (ValueError, OSError, ImportError)
-# Seconds for which a message is shown.
-_STAYS = 20
-# All requests of models share one queue.
-_LINE = "models"
 # Events by which a visitor changes an input.
 _NEW_INPUT = ("input", "upload", "clear", "delete")
 
@@ -253,7 +249,7 @@ class Parts:
             except _EXPECTED as error:
                 message = " ".join(str(error).split()) or type(error).__name__
                 raise gr.Error(
-                    html.escape(message), duration=_STAYS, print_exception=False
+                    html.escape(message), duration=20, print_exception=False
                 ) from error
 
         return with_errors
@@ -268,7 +264,8 @@ class Parts:
             # Gradio would decode pictures by Pillow without limits.
             "preprocess": False,
             "api_visibility": "private",
-            "concurrency_id": _LINE,
+            # All requests of models share one queue.
+            "concurrency_id": "models",
         }
 
 
