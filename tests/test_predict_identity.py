@@ -12,12 +12,12 @@ from builders import FASTEST
 from builders import SIDE
 
 import keras_bridgetower as kbt
+from keras_bridgetower.apps.predict import batches
 from keras_bridgetower.apps.predict import output
-from keras_bridgetower.apps.predict.batches import run_rows
 from keras_bridgetower.apps.predict.identity import model_checksum
 from keras_bridgetower.apps.predict.rows import Row
 from keras_bridgetower.presets.verbs import BUILT_IN
-from keras_bridgetower.tasks import inference as verb_batches
+from keras_bridgetower.tasks import inference
 
 pytestmark = FASTEST
 PRESET = "bridgetower_tiny_easy_vqa"
@@ -108,17 +108,17 @@ def test_a_batch_is_one_forward_pass(name, monkeypatch):
     named = "contrastive" if name.startswith("embed") else name
     task = every_task.make(named)
     task.compile(run_eagerly=True)
-    sizes = []
+    sizes, filled = [], inference.filled
 
-    def filled(x, size):
+    def counted(x, size):
         sizes.append(size)
-        return verb_batches_filled(x, size)
+        return filled(x, size)
 
-    verb_batches_filled = verb_batches.filled
-    monkeypatch.setattr(verb_batches, "filled", filled)
+    monkeypatch.setattr(inference, "filled", counted)
     values = {c: "a <mask> circle" for c in BUILT_IN[name].inputs}
     rows = [Row(i, values, "", None) for i in range(34)]
     pixels = np.zeros((SIDE, SIDE, 3), "uint8")
-    [made] = run_rows(task, BUILT_IN[name], rows, 1, 34, lambda *_: pixels)
+    monkeypatch.setattr(batches, "open_picture", lambda *_: pixels)
+    [made] = batches.run_rows(task, BUILT_IN[name], rows, 1, 34)
     assert len(made) == 34 and not any("error" in row for row in made)
     assert set(sizes) == {34}

@@ -1,4 +1,4 @@
-"""What the tool that predicts reads, leaves out, and keeps to one process."""
+"""What `predict` reads, leaves out and refuses, and keeps to one process."""
 
 import json
 import os
@@ -10,13 +10,14 @@ from unittest import mock
 import keras
 import pytest
 from builders import FASTEST
+from drawn_photos import jpeg_of_scans
 from PIL import Image
 
+from keras_bridgetower.apps.predict import batches
 from keras_bridgetower.apps.predict import output
 from keras_bridgetower.apps.predict import rows as prediction_rows
 from keras_bridgetower.apps.predict import run as predicting
 from keras_bridgetower.presets.verbs import ANSWER
-from keras_bridgetower.tasks import by_name
 
 pytestmark = FASTEST
 
@@ -24,24 +25,23 @@ pytestmark = FASTEST
 class Answers:
     """A task that answers with the width of the picture."""
 
-    weights, head_values, answers = (), {}, ("8",)
-    # A saved head: nothing to tell of it.
-    new_heads, answering_heads = mock.Mock(), ()
+    weights, head_values = (), {}
     # What it computes in; it reads no text, and pictures as they are.
     backbone = keras.layers.Identity(dtype="float32")
 
     def needed_preprocessor(self):
         return mock.Mock(image_converter=None, tokenizer=None)
 
-    def check_request(self, texts, top_k):
-        pass
-
     def answer(self, images, questions, top_k, batch_size):
         return [[(str(image.width), 1.0)] for image in images]
 
 
-def run(rows, out):
-    return predicting.predict(Answers(), ANSWER, rows, out, verbose=0)
+def run(source, out, task=None, **options):
+    texts = ["what?"] if source.is_dir() else []
+    columns = ("image", "text")
+    rows = prediction_rows.open_rows(source, columns, (), texts, **options)
+    predicting.predict(task or Answers(), ANSWER, rows, out)
+    return output.count_errors(out)
 
 
 def lines(path):
@@ -57,10 +57,9 @@ def folder(tmp_path):
     return folder
 
 
-def rows_of(source, **options):
-    columns = ("image", "text")
-    texts = ["what?"] if source.is_dir() else []
-    return prediction_rows.open_rows(source, columns, (), texts, **options)
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out.jsonl"
 
 
 def table(folder, *images):
@@ -74,7 +73,6 @@ def test_pictures_are_detected_by_content(folder):
     Image.new("RGB", (8, 8)).save(folder / "d.avif")
     (folder / "P1 notes").write_text("P1 is what this text begins with")
     (folder / "notes.txt").write_text("no picture")
-    (folder / "more.txt").write_text("")
     (folder / "damaged.jpg").write_text("")
     os.symlink("c", folder / "linked")
     # In a fixed order, whatever the order on the disk.
@@ -83,81 +81,47 @@ def test_pictures_are_detected_by_content(folder):
         Image.new("RGB", (8, 8)).save(folder / name / "e.png")
     (folder.parent / "elsewhere").mkdir()
     os.symlink(folder.parent / "elsewhere", folder / "other")
-    rows = rows_of(folder)
-    found = [row.values["image"] for row in rows]
-    assert found == [
+    rows = prediction_rows.open_rows(folder, ("image",))
+    assert [row.values["image"] for row in rows] == [
         *("a.png", "b.jfif", "c", "damaged.jpg", "linked"),
         *(f"n{i}/e.png" for i in range(4)),
     ]
-    wanted = {".avif": 1, ".txt": 2, "file without suffix": 1}
+    wanted = {".avif": 1, ".txt": 1, "file without suffix": 1}
     assert dict(+rows.passed_over) == wanted | {"linked folder": 1}
 
 
-def test_skipped_files_are_reported(folder, monkeypatch):
-    (folder / "d.avif").write_bytes(b"\0\0\0 ftypavif")
-    monkeypatch.setattr(by_name, "open_verb", lambda *_: Answers())
-    out = folder.parent / "out.jsonl"
-    report = predicting.run(
-        "preset", "vqa", folder, out, ["what?"], on_rows=lambda *_: None
-    )
-    assert list(predicting.report(*report)) == [
-        "0 rows could not be read; each has a line with its error.",
-        "skipped, not a picture in a known format: 1 .avif",
-    ]
-
-
 @pytest.mark.parametrize("change", ["content", "time", "gone"])
-def test_changed_pictures_are_noticed(folder, tmp_path, change):
-    out = tmp_path / "out.jsonl"
-    run(rows_of(folder), out)
-    assert run(rows_of(folder), out) == 0
-    before = out.read_bytes()
-    about = (folder / "a.png").stat()
+def test_changed_pictures_are_noticed(folder, out, change):
+    source, picture = table(folder, "a.png", "b.jfif", "c"), folder / "a.png"
+    run(source, out)
+    assert run(source, out) == 0
+    before, about = out.read_bytes(), picture.stat()
     if change == "gone":
-        (folder / "a.png").unlink()
-        (folder / "a.png").mkdir()
-        source = table(folder, "a.png", "b.jfif", "c")
+        picture.unlink()
     elif change == "content":
-        Image.linear_gradient("L").save(folder / "a.png")
-        os.utime(folder / "a.png", ns=(about.st_atime_ns, about.st_mtime_ns))
-        assert (folder / "a.png").stat().st_size != about.st_size
+        Image.linear_gradient("L").save(picture)
+        os.utime(picture, ns=(about.st_atime_ns, about.st_mtime_ns))
+        assert picture.stat().st_size != about.st_size
     else:
-        os.utime(folder / "a.png", ns=(about.st_atime_ns, 1))
-    source = folder if change != "gone" else source
+        os.utime(picture, ns=(about.st_atime_ns, 1))
     with pytest.raises(ValueError, match="differing in: .*pictures"):
-        run(rows_of(source), out)
+        run(source, out)
     assert out.read_bytes() == before
 
 
-def test_output_without_state_of_pictures_is_rejected(folder, tmp_path):
-    out = tmp_path / "out.jsonl"
-    run(rows_of(folder), out)
-    header, *rest = lines(out)
-    del header["predictions"]["pictures"]
-    out.write_text("\n".join(map(json.dumps, [header, *rest])) + "\n")
-    with pytest.raises(ValueError, match="differing in: pictures"):
-        run(rows_of(folder), out)
-    for held in ("3", '"a"', "[]"):
-        out.write_text(f'{{"predictions":{held}}}\n')
-        with pytest.raises(ValueError, match="which is another file"):
-            run(rows_of(folder), out)
-
-
-def test_table_pictures_must_be_below_its_folder(folder, tmp_path):
+def test_table_pictures_must_be_below_its_folder(folder, out, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
     os.symlink(tmp_path / "secret.png", folder / "link.png")
     os.symlink("a.png", folder / "good.png")
     away = ["../secret.png", tmp_path / "secret.png", "link.png"]
     source = table(folder, "a.png", "good.png", folder / "a.png", *away)
-    out = tmp_path / "out.jsonl"
-    assert run(rows_of(source), out) == 3
+    assert run(source, out) == 3
     for result in lines(out)[4:]:
         assert "below the table's folder" in result["error"]
-    assert run(rows_of(source, outside=True), tmp_path / "all.jsonl") == 0
+    assert run(source, tmp_path / "all.jsonl", outside=True) == 0
 
 
-def test_one_process_at_a_time_writes(folder, tmp_path):
-    out = tmp_path / "out.jsonl"
+def test_one_process_at_a_time_writes(folder, out):
     inside, go_on = threading.Event(), threading.Event()
 
     class Waits(Answers):
@@ -166,16 +130,12 @@ def test_one_process_at_a_time_writes(folder, tmp_path):
             assert go_on.wait(60)
             return super().answer(**inputs)
 
-    first = threading.Thread(
-        target=predicting.predict,
-        args=(Waits(), ANSWER, rows_of(folder), out),
-        kwargs={"verbose": 0},
-    )
+    first = threading.Thread(target=run, args=(folder, out, Waits()))
     first.start()
     assert inside.wait(60)
     try:
         with pytest.raises(ValueError, match="one process at a time"):
-            run(rows_of(folder), out)
+            run(folder, out)
     finally:
         go_on.set()
         first.join()
@@ -185,18 +145,114 @@ def test_one_process_at_a_time_writes(folder, tmp_path):
 HELD = """
 import os, sys
 from keras_bridgetower.apps.predict import output
-file = output.PredictionFile(sys.argv[1], {"task": "vqa"})
-file.__enter__()
-file.write([{"row": 0}])
-os.kill(os.getpid(), 9)
+with output.prediction_file(sys.argv[1], {"task": "vqa"}) as file:
+    file.write([{"row": 0}])
+    os.kill(os.getpid(), 9)
 """
 
 
 @pytest.mark.slow
-def test_lock_of_a_killed_process_is_released(tmp_path):
-    out = tmp_path / "out.jsonl"
+def test_lock_of_a_killed_process_is_released(out):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     call = [sys.executable, "-c", HELD, out]
     assert subprocess.run(call, env=environment).returncode == -9
-    with output.PredictionFile(out, {"task": "vqa"}) as file:
+    with output.prediction_file(out, {"task": "vqa"}) as file:
         assert file.rows_written == 1
+
+
+def with_id(value):
+    return f'{{"id": {value}, "image": "a.png", "text": "why?"}}'
+
+
+# Lines of a table, and words of the error of each.
+TABLE = {
+    "\ufeff" + with_id("7"): None,
+    '{"image": "a.png", "text": "why': "must be JSON in UTF-8",
+    '{"image": "a.png"}': "must have the columns text",
+    '{"image": "a.png", "text": 3}': "must have the columns text",
+    '["a.png", "why?"]': "must be a JSON object",
+    '{"image": "a.png", "text": "\udcff\udcfe"}': "must be JSON in UTF-8",
+    '{"image": "none.png", "text": "why?"}': "FileNotFoundError",
+    '{"image": "scans.jpg", "text": "why?"}': "at most 100 scans",
+    '{"image": null, "text": "why?"}': "must have the columns image",
+    "[" * 100_000: "must be JSON",
+    with_id('{"a": 1, "a": 1}'): "the key 'a' occurs twice in an object",
+    with_id("NaN"): "is not a number in JSON",
+    with_id('"error"'): None,
+}
+
+
+def test_bad_lines_of_a_table_spoil_no_other(folder, out):
+    (folder / "scans.jpg").write_bytes(jpeg_of_scans(101))
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(TABLE), errors="surrogateescape")
+    for _ in range(2):
+        assert run(path, out) == len(TABLE) - 2
+    results = lines(out)[1:]
+    assert [result["row"] for result in results] == list(range(len(TABLE)))
+    for result, words in zip(results, TABLE.values(), strict=True):
+        assert ("error" in result) == (words is not None)
+        assert (words or "") in result.get("error", "")
+    assert results[0]["id"] == 7
+
+
+def test_a_table_with_commas(folder, out):
+    """Rows of a wrong length or encoding have errors, and ids are kept."""
+    path = folder / "rows.CSV"
+    path.write_bytes(
+        b"\xef\xbb\xbfid,text,image,more\n7,why?,a.png,x\n"
+        b'10,"what, or\nwho?",c,' + b"y" * 200_000 + b"\n"
+        b"8,\xff,c,z\nx,only text\n9,what, then?,a.png,z\n"
+    )
+    assert run(path, out) == 3
+    results = lines(out)[1:]
+    assert [r["id"] for r in results] == ["7", "10", "8", "x", "9"]
+    assert results[1]["text"] == "what, or\nwho?"
+    errors = [result.get("error", "") for result in results]
+    wanted = ["", "", "must be UTF-8", "the columns image", "as many cells"]
+    for error, words in zip(errors, wanted, strict=True):
+        assert words in error and bool(words) == bool(error)
+
+
+WRONG = [
+    ("b.csv", "a.png,why?\nc,who?\n", r"b.csv .*: \['a.png', 'why"),
+    ("b.csv", 'image,text\na.png,who?\na.png,"why?\n', "b.csv.*from line 3"),
+    ("b.csv", "image,text,text\na.png,what?,why?\n", "each once"),
+    ("a.jsonl", "", "one row.*none in .*a.jsonl"),
+    ("notes.txt", "", "SOURCE must be a folder, or a file"),
+    ("more", None, "a folder has pictures alone"),
+]
+
+
+@pytest.mark.parametrize("name, content, message", WRONG)
+def test_wrong_sources(folder, name, content, message):
+    (folder / "more").mkdir()
+    if content is not None:
+        (folder / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        prediction_rows.open_rows(folder / name, ("image", "text"))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "notes"])
+def test_out_must_be_a_plain_file_of_predictions(folder, tmp_path, kind):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "notes").write_text("my notes")
+    places = {"device": "/dev/null", "folder": folder}
+    with pytest.raises((ValueError, IsADirectoryError)):
+        run(folder, places.get(kind, tmp_path / kind))
+    assert (tmp_path / "notes").read_text() == "my notes"
+
+
+def test_at_most_three_batches_are_in_memory():
+    held = []
+
+    def counted():
+        for item in range(6):
+            held.append(item)
+            yield item
+
+    read = batches.read_ahead(counted(), 2, lambda item: item)
+    for number, batch in enumerate(read, 1):
+        assert batch == [2 * number - 2, 2 * number - 1]
+        assert len(held) <= 2 * (number + 1)
+    assert len(held) == 6

@@ -21,7 +21,6 @@ import keras_bridgetower as kbt
 from keras_bridgetower import analysis
 from keras_bridgetower.analysis import figures
 from keras_bridgetower.apps.predict import output
-from keras_bridgetower.apps.predict.output import PredictionFile
 from keras_bridgetower.data import look
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.records.write import ShardJob
@@ -63,61 +62,34 @@ def opened(name):
     return getattr(kbt, f"BridgeTower{name}").from_preset(EASY + name.lower())
 
 
+BACKBONE = kbt.BridgeTowerBackbone.from_preset
 # Task, what is done with it, and the words that name the fix.
-MISTAKES = {
-    "answer_swapped": (
-        "VQA",
-        lambda vqa: vqa.answer(TEXT, DUCK),
-        "`images` must come first, then `questions`: swap",
-    ),
-    "score_swapped": (
-        "Retrieval",
-        lambda task: task.score([TEXT], [DUCK]),
-        "`images` must come first, then `texts`: swap",
-    ),
-    "embed_text": (
-        "Contrastive",
-        lambda task: task.embed(TEXT),
-        r"Embed texts by `embed\(texts=...\)`",
-    ),
-    "key_image": (
-        "VQA",
-        lambda vqa: vqa.predict({"image": [RED], "text": [TEXT]}),
+MISTAKES = [
+    ("VQA", lambda t: t.answer(TEXT, DUCK), "`images` must come first.*swap"),
+    ("Retrieval", lambda t: t.score([TEXT], [DUCK]), "`images` must.*swap"),
+    ("Contrastive", lambda t: t.embed(TEXT), r"by `embed\(texts=...\)`"),
+    (
+        *("VQA", lambda t: t.predict({"image": [RED], "text": [TEXT]})),
         "Rename 'image' to 'images'",
     ),
-    "raw_call": (
-        "VQA",
-        lambda vqa: vqa(RAW),
-        "Received: inputs={'images': 'list', 'text': 'list'}",
-    ),
-    "loss_name": (
-        "VQA",
-        lambda vqa: vqa.compile(loss="sparse_categorical_crossentropy"),
+    ("VQA", lambda t: t(RAW), "inputs={'images': 'list', 'text': 'list'}"),
+    (
+        *("VQA", lambda t: t.compile(loss="sparse_categorical_crossentropy")),
         r"`keras.losses.SparseCategoricalCrossentropy\(from_logits=True\)`",
     ),
-    "loss_of_probabilities": (
-        "VQA",
-        lambda vqa: vqa.compile(loss=keras.losses.BinaryCrossentropy()),
+    (
+        *("VQA", lambda t: t.compile(loss=keras.losses.BinaryCrossentropy())),
         r"`keras.losses.BinaryCrossentropy\(from_logits=True\)`",
     ),
-    "typo": (
-        "VQA",
-        lambda vqa: type(vqa).from_preset(EASY + "vqaa"),
-        "Did you mean bridgetower_tiny_easy_vqa",
-    ),
-    "typo_of_backbone": (
-        "VQA",
-        lambda vqa: kbt.BridgeTowerBackbone.from_preset("bridgetower_bse"),
-        "Did you mean bridgetower_base",
-    ),
-}
+    ("VQA", lambda t: type(t).from_preset(EASY + "vqaa"), f"mean {EASY}vqa"),
+    ("VQA", lambda _: BACKBONE("bridgetower_bse"), "mean bridgetower_base"),
+]
 
 
-@pytest.mark.parametrize("name", MISTAKES)
-def test_errors_name_the_fix(name):
-    task, call, fix = MISTAKES[name]
+@pytest.mark.parametrize("name, call, fix", MISTAKES)
+def test_errors_name_the_fix(name, call, fix):
     with pytest.raises(ValueError, match=fix):
-        call(opened(task))
+        call(opened(name))
 
 
 def test_a_task_without_a_method_names_it(model):
@@ -127,24 +99,21 @@ def test_a_task_without_a_method_names_it(model):
         Own.from_preset(EASY + "vqa")
 
 
-LIST = "`labels` must be a list of distinct strings"
 ORDER = r"`{}` must be a list, in the order .* `sorted\(ids"
 PARTS = [tokenizer(), kbt.BridgeTowerImageConverter(SIDE)]
+CLASSIFIER, VQA = kbt.BridgeTowerImageClassifier, kbt.BridgeTowerVQA
 
 
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda m: kbt.BridgeTowerImageClassifier(m, labels="ab"), LIST),
-        (lambda m: kbt.BridgeTowerImageClassifier(m, labels=[1, 2]), LIST),
-        (lambda m: kbt.BridgeTowerImageClassifier(m, labels=["a", "a"]), LIST),
-        (lambda m: kbt.BridgeTowerImageClassifier(m, labels=13), LIST),
+        (lambda m: CLASSIFIER(m, labels="ab"), "`labels` must be a list"),
+        (lambda m: CLASSIFIER(m, labels=[1, 2]), "`labels` must be a list"),
+        (lambda m: CLASSIFIER(m, labels=["a", "a"]), "`labels` must be a list"),
+        (lambda m: CLASSIFIER(m, labels=13), "`labels` must be a list"),
+        (lambda m: CLASSIFIER(m, labels={"a"}), ORDER.format("labels")),
         (
-            lambda m: kbt.BridgeTowerImageClassifier(m, labels={"a"}),
-            ORDER.format("labels"),
-        ),
-        (
-            lambda m: kbt.BridgeTowerVQA(m, answers=dict.fromkeys(ANSWERS, 0)),
+            lambda m: VQA(m, answers=dict.fromkeys(ANSWERS, 0)),
             ORDER.format("answers"),
         ),
         (lambda m: preprocessor(frozenset(ANSWERS)), ORDER.format("answers")),
@@ -153,10 +122,7 @@ PARTS = [tokenizer(), kbt.BridgeTowerImageConverter(SIDE)]
             "`tokenizer` must be a PackedTokenizer.*Converter",
         ),
         (lambda m: m.with_image_size((32, 32)), "`image_size` .* one integer"),
-        (
-            lambda m: kbt.BridgeTowerVQA.from_preset(None),
-            "`preset` must be a name.*None",
-        ),
+        (lambda m: VQA.from_preset(None), "`preset` must be a name.*None"),
     ],
 )
 def test_values_of_the_wrong_kind(make, message, model):
@@ -182,21 +148,21 @@ def test_a_single_picture_or_text_is_used_with_every_other():
 
 
 def test_adapters_are_enabled_once():
-    task = kbt.BridgeTowerVQA(backbone(), answers=ANSWERS)
+    task = VQA(backbone(), answers=ANSWERS)
     task.enable_lora(2)
     with pytest.raises(ValueError, match="must be called once.*rank=3"):
         task.enable_lora(3)
 
 
 def test_strings_of_numpy_become_python_s(model):
-    task = kbt.BridgeTowerVQA(model, preprocessor(np.array(ANSWERS)))
+    task = VQA(model, preprocessor(np.array(ANSWERS)))
     named = kbt.BridgeTowerImageClassifier(model, labels=np.array(["a", "b"]))
     names = [*task.answers, *task.preprocessor.answers, *named.labels]
     assert {type(name) for name in names} == {str}
 
 
 def test_features_of_other_shapes(model):
-    task = kbt.BridgeTowerVQA(model, answers=ANSWERS)
+    task = VQA(model, answers=ANSWERS)
     made = features()
     with pytest.raises(ValueError, match=r"^`x\[.images.\]` must hold several"):
         task.predict({name: np.array(0) for name in made}, verbose=0)
@@ -214,7 +180,7 @@ def test_pictures_of_a_map_are_those_that_were_given(model):
     converter = kbt.BridgeTowerImageConverter(
         SIDE, mean=(0.5, 0.4, 0.3), std=(0.25, 0.5, 0.125)
     )
-    task = kbt.BridgeTowerVQA(
+    task = VQA(
         model, kbt.BridgeTowerVQAPreprocessor(tokenizer(), converter, ANSWERS)
     )
     given = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), "uint8")
@@ -247,7 +213,7 @@ def test_what_readers_and_streams_are(tmp_path):
 
 def test_labels_in_the_order_of_another_list(caplog):
     """One hot, by answers that were sorted: nothing but the loss tells."""
-    task = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
+    task = VQA.from_preset("bridgetower_tiny_easy_vqa")
     task.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
     x = {"images": np.full((4, 64, 64, 3), 255, "uint8")}
     x["text"] = ["what color is the shape?"] * 4
@@ -287,21 +253,20 @@ def test_only_tasks_with_classes_are_warned_of_their_order(model, caplog):
 
 @pytest.mark.parametrize("size", [0, 2.0, True, "4"])
 def test_sizes_of_batches(model, size):
-    task = kbt.BridgeTowerVQA(model, preprocessor())
+    task = VQA(model, preprocessor())
     x, y = raw()
-    message = "`batch_size` must be an integer from 1"
-    for call in (
-        lambda: task.fit(x, y, batch_size=size),
-        lambda: task.evaluate(x, y, batch_size=size),
-        lambda: task.predict(x, batch_size=size),
-        lambda: task.answer(x["images"][0], "is it?", batch_size=size),
+    for call, *given in (
+        (task.fit, x, y),
+        (task.evaluate, x, y),
+        (task.predict, x),
+        (task.answer, x["images"][0], "is it?"),
     ):
-        with pytest.raises(ValueError, match=message):
-            call()
+        with pytest.raises(ValueError, match="`batch_size` must be an integer"):
+            call(*given, batch_size=size)
 
 
 def test_numbers_of_numpy_are_numbers(model):
-    task = kbt.BridgeTowerVQA(model, preprocessor())
+    task = VQA(model, preprocessor())
     x, y = raw()
     picture = x["images"][0]
     two = np.int64(2)
@@ -314,7 +279,7 @@ def test_numbers_of_numpy_are_numbers(model):
 
 
 def test_weights_of_rows(model):
-    task = kbt.BridgeTowerVQA(model, preprocessor())
+    task = VQA(model, preprocessor())
     task.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
     x, y = raw()
     given = [2.0, 0.0, 1.0, 0.5]
@@ -350,10 +315,8 @@ def _index(path, store):
 
 # Each writes to a path.
 OUTPUTS = {
-    "predict": lambda path: _context(PredictionFile(path, {})),
-    "predict on many machines, filter": lambda path: _context(
-        output.locked(path)
-    ),
+    "predict": lambda path: _context(output.prediction_file(path, {})),
+    "predict on many machines": lambda path: _context(output.locked(path)),
     "build": lambda path: write(path, [record("vqa", 0)], num_shards=1),
     "part of a shard": lambda path: write_shard(
         ShardJob(str(path).removesuffix(".part"), (record("vqa", 0),), "")

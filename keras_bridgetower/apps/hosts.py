@@ -8,18 +8,14 @@ import socket
 _HOST = re.compile(r"(?:\[([\da-f:.]+)\]|([^\[\]:@/]+?)\.?)(?::\d*)?")
 
 
-def check_hosts(name, value):
-    """Raise an error if a value is not a list of host names."""
-    named = isinstance(value, list | tuple) and all(
-        isinstance(host, str) and host and not set("/:@") & set(host)
-        for host in value
-    )
-    if not named:
-        raise ValueError(
-            f"`{name}` must be a list of host names, such as "
-            "['example.org'], without scheme, port or path. "
-            f"Received: {name}={value!r}"
-        )
+def check_hosts(name, hosts):
+    """Raise an error if one of several host names is none."""
+    for host in hosts:
+        if set("/:@") & set(host):
+            raise ValueError(
+                f"`{name}` must be host names, such as 'example.org', without "
+                f"scheme, port or path. Received: {host!r}"
+            )
 
 
 def is_loopback(host):

@@ -12,7 +12,6 @@ from PIL import Image
 
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.cli import weights
-from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.data.records.write import write_shards
 
 pytestmark = FASTEST
@@ -29,8 +28,8 @@ def test_check_build_stats_show(run, tmp_path):
     assert found["good"] is True
     by_part = {part["part"]: part for part in found["parts"]}
     assert by_part["nlvr2_train"]["samples"] == 12
-    plain = run("data", "check", "nlvr2", originals, *splits).out
-    assert "nlvr2_train: good" in plain
+    said = run("data", "check", "nlvr2", tmp_path, code=1)
+    assert "NOT GOOD" in said.out and said.err == ""
 
     build = ("data", "build", "nlvr2", originals, folder, *splits)
     built = json.loads(run(*build, "--workers", 1, "--json").out)
@@ -53,31 +52,21 @@ def test_check_build_stats_show(run, tmp_path):
     assert "DAMAGED" in said.out and "build again" in said.err
 
 
-def test_check_of_incomplete_data_fails(run, tmp_path):
-    said = run("data", "check", "nlvr2", tmp_path, code=1)
-    assert "NOT GOOD" in said.out and said.err == ""
-
-
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
     """Questions whose right answers the preset gives in half of all cases."""
     vqa = kbt.BridgeTowerVQA.from_preset(PRESET)
-    made, right = [], 0
+    made = []
     for number in range(6):
         record = streams.record("vqa", number, samples=2)
         samples = []
         for place, sample in enumerate(record.samples):
             text = f"what color is the shape {number} {place}?"
             [(best, _)] = vqa.answer(record.images[0], text)
-            label = vqa.answers.index(best)
             # Each second label is another one.
-            label = (label + place) % len(vqa.answers)
-            right += place == 0
-            samples.append(
-                dataclasses.replace(
-                    sample, text=text, labels=(label,), scores=(1.0,)
-                )
-            )
+            label = (vqa.answers.index(best) + place) % len(vqa.answers)
+            changes = {"text": text, "labels": (label,), "scores": (1.0,)}
+            samples.append(dataclasses.replace(sample, **changes))
         made.append(dataclasses.replace(record, samples=tuple(samples)))
     folder = tmp_path_factory.mktemp("records")
     for split in ("train", "validation"):
@@ -87,38 +76,24 @@ def records(tmp_path_factory):
             labels=list(vqa.answers),
             definition="made by a test",
         )
-    return folder, 100 * right / 12
+    return folder
 
 
 def test_evaluate(run, records):
     """By the labels that were made, half of the answers are right."""
-    folder, wanted = records
-    words = ("evaluate", PRESET, folder)
+    words = ("evaluate", PRESET, records)
     found = json.loads(run(*words, "--json").out)
-    assert list(found["scores"]) == ["validation"]
-    [(name, score)] = found["scores"]["validation"].items()
-    assert name == "vqa_score" and score == pytest.approx(wanted, abs=1e-4)
+    assert found["scores"] == {"validation": {"vqa_score": 50.0}}
     plain = run(*words, "--split", "train").out
-    assert plain == f"train\tvqa_score\t{wanted:.5f}\n"
-    said = run(*words, "--split", "test", code=1)
-    assert "`splits`" in said.err and "'train', 'validation'" in said.err
+    assert plain == "train\tvqa_score\t50.00000\n"
     said = run(*words, "--recipe", "nlvr2_base", code=1)
     assert "must be of the records' task, 'vqa'" in said.err
 
 
-def test_evaluate_rejects_records_with_other_answers(run, tmp_path):
-    streams.write(tmp_path / "set", [streams.record("vqa", 0)], num_shards=1)
-    words = ("evaluate", PRESET, tmp_path / "set", "--split", "train")
-    said = run(*words, code=1)
-    assert "must have the classes of the task, in the same order" in said.err
-    assert "Received: 4 labels, for 13 classes; number 0 is 'yes'" in said.err
-
-
 def test_train_then_evaluate(run, records, tmp_path):
     """The preset that a run saves has the scores that the run gave."""
-    folder, _ = records
     changes = ("steps=2", "batch_size=4", "image_size=64", "text_length=16")
-    words = ("train", "vqa_base", "--data", folder, "--init", PRESET)
+    words = ("train", "vqa_base", "--data", records, "--init", PRESET)
     words += ("--output", tmp_path, "--every", 1)
     for change in changes:
         words += ("--set", change)
@@ -127,19 +102,12 @@ def test_train_then_evaluate(run, records, tmp_path):
     # The recipe and the like are for a reader, and no JSON.
     assert "batch_size: 4   [paper: 512]" in said.err
     [(split, scores)] = found["scores"].items()
-    assert split == f"{folder.name} validation"
-    again = json.loads(run("evaluate", found["preset"], folder, "--json").out)[
-        "scores"
-    ]["validation"]
-    np.testing.assert_allclose(
-        again["vqa_score"], scores["vqa_score"], atol=1e-4
-    )
-    reader = open_records(folder, "validation")
-    trained = kbt.BridgeTowerVQA.from_preset(found["preset"])
-    assert list(trained.answers) == list(reader.labels)
+    assert split == f"{records.name} validation"
+    words_again = ("evaluate", found["preset"], records, "--json")
+    again = json.loads(run(*words_again).out)["scores"]["validation"]
+    assert again["vqa_score"] == pytest.approx(scores["vqa_score"], abs=1e-4)
     # Called again, nothing is trained, and the scores are told anew.
-    plain = run(*words).out
-    assert f"preset: {found['preset']}" in plain
+    assert f"preset: {found['preset']}" in run(*words).out
 
 
 def test_doctor(run):
@@ -147,16 +115,11 @@ def test_doctor(run):
     assert found["version"] == kbt.__version__
     assert found["backend"]["name"] == "torch"
     assert found["devices"][-1] == "cpu" and found["problems"] == []
-    assert (
-        PRESET in found["presets"]
-        and "bridgetower_base" not in (found["presets"])
-    )
-    assert {cache["holds"] for cache in found["caches"]} >= {
-        "converted weights",
-        "programs that JAX compiled",
-    }
-    plain = run("doctor").out
-    assert f"keras-bridgetower\t{kbt.__version__}" in plain
+    assert PRESET in found["presets"]
+    assert "bridgetower_base" not in found["presets"]
+    holds = {cache["holds"] for cache in found["caches"]}
+    assert holds >= {"converted weights", "programs that JAX compiled"}
+    assert f"version\t{kbt.__version__}" in run("doctor").out
 
 
 def test_doctor_reads_markers_and_versions(tmp_path, monkeypatch):
@@ -183,4 +146,4 @@ def test_doctor_reports_a_missing_backend(run, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "theano")
     said = run("doctor", "--json", code=1)
     [problem] = json.loads(said.out)["problems"]
-    assert "must be one of tensorflow, jax, torch" in problem
+    assert "The backend theano is not installed" in problem

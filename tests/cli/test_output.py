@@ -25,54 +25,42 @@ class _Terminal(io.TextIOWrapper):
         return True
 
 
-@pytest.fixture(params=["ascii", "utf-8"])
-def printed(request, monkeypatch):
-    """What goes to a stdout of an encoding, as a callable."""
-
-    def open_stdout(kind=io.TextIOWrapper):
-        held = io.BytesIO()
-        stdout = kind(held, encoding=request.param)
-        monkeypatch.setattr(sys, "stdout", stdout)
-
-        def text():
-            stdout.flush()
-            return held.getvalue().decode(request.param)
-
-        return text
-
-    open_stdout.encoding = request.param
-    return open_stdout
-
-
-def test_json_can_hold_any_file_name(printed):
-    text = printed()
-    value = {"picture": pathlib.Path(BAD), "text": WORD}
-    output.show(True, value, (), ())
-    text().encode("utf-8")
-    assert json.loads(text()) == {"picture": BAD, "text": WORD}
-
-
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 @pytest.mark.parametrize("kind", [io.TextIOWrapper, _Terminal])
-def test_unencodable_characters_are_escaped(printed, kind):
-    text = printed(kind)
-    output.show(False, None, ("picture", "text"), [(BAD, WORD)])
-    assert r"bad\udcff\udcfe.png" in text()
-    escaped = WORD.encode("ascii", "backslashreplace").decode()
-    assert (WORD if printed.encoding == "utf-8" else escaped) in text()
+def test_every_stdout_can_hold_any_text(kind, encoding, monkeypatch):
+    def printed(as_json):
+        held = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", kind(held, encoding=encoding))
+        value = {"picture": pathlib.Path(BAD), "text": WORD}
+        output.show(as_json, value, ("picture", "text"), [(BAD, WORD)])
+        sys.stdout.flush()
+        return held.getvalue().decode(encoding)
+
+    assert json.loads(printed(True)) == {"picture": BAD, "text": WORD}
+    escaped = WORD.encode(encoding, "backslashreplace").decode(encoding)
+    text = printed(False)
+    assert r"bad\udcff\udcfe.png" in text and escaped in text
 
 
-@pytest.mark.parametrize("words", [["ask"], ["rank"]])
-def test_exit_codes(printed, words, tmp_path):
+def test_a_picture_whose_name_is_not_utf8(tmp_path, monkeypatch):
     picture = tmp_path / BAD
     try:
         shutil.copy(PENGUIN, picture)
     except OSError:
         pytest.skip("names of files are UTF-8 here")
-    named = [str(picture), WORD] if words == ["ask"] else [WORD, str(picture)]
-    for more in ([], ["--json"]):
-        text = printed()
-        assert main.main([*words, *named, *more]) == 0
-    found = json.loads(text())
-    if words == ["rank"]:
-        [found] = found["pictures"]
+    held = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(held, "ascii"))
+    assert main.main(["rank", WORD, str(picture), "--json"]) == 0
+    [found] = json.loads(held.getvalue())["pictures"]
     assert found["picture"] == str(picture)
+
+
+def test_a_terminal_gets_a_table(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("TERM", "dumb")
+    assert main.main(["presets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["preset", "heads"]
+    assert lines[1].split()[0] == "bridgetower_tiny_emoji_vqa"
+    assert "\t" not in lines[1]

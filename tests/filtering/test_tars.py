@@ -42,6 +42,13 @@ def damaged(whole, headers):
     return bytes(data)
 
 
+def _end(headers):
+    # The last text fits into one block.
+    return headers[-1] + 2 * 512
+
+
+# What is done to the bytes of a tar whose headers begin at places, and how many
+# samples are still good.
 BROKEN = {
     "a damaged header": (damaged, 3),
     "cut between samples": (lambda data, headers: data[: headers[9]], 3),
@@ -50,11 +57,6 @@ BROKEN = {
     "two tars": (lambda data, headers: data * 2, 6),
     "other bytes after its end": (lambda data, _: data + b"0", 6),
 }
-
-
-def _end(headers):
-    # The last text fits into one block.
-    return headers[-1] + 2 * 512
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -70,24 +72,17 @@ def test_damaged_tars(name, packed, whole, tmp_path):
     assert error.startswith("it cannot be read further: "), error
 
 
-def test_tar_truncated_within_a_sample(whole, tmp_path):
+def test_intact_tars_and_others(whole, tmp_path):
     data, headers = whole
-    good, bad = read(tmp_path / "a.tar", data[: headers[10]])
-    assert good == 3
-    assert [key for key, _ in bad] == ["000000003", "a.tar"]
-
-
-@pytest.mark.parametrize("zeros", [0, 512, 20 * 512])
-def test_intact_tars(zeros, whole, tmp_path):
-    data, headers = whole
-    data = data[: _end(headers)] + bytes(1024 + zeros)
-    assert read(tmp_path / "a.tar", data) == (6, [])
-    assert read(tmp_path / "a.tgz", gzip.compress(data)) == (6, [])
-
-
-def test_two_packed_tars_in_one_file(whole, tmp_path):
-    good, bad = read(tmp_path / "a.tgz", gzip.compress(whole[0]) * 2)
+    for zeros in (0, 20 * 512):
+        ended = data[: _end(headers)] + bytes(1024 + zeros)
+        assert read(tmp_path / "a.tar", ended) == (6, [])
+        assert read(tmp_path / "a.tgz", gzip.compress(ended)) == (6, [])
+    good, bad = read(tmp_path / "a.tgz", gzip.compress(data) * 2)
     assert good == 6 and [key for key, _ in bad] == ["a.tgz"]
+    # Within a sample.
+    good, bad = read(tmp_path / "a.tar", data[: headers[10]])
+    assert good == 3 and [key for key, _ in bad] == ["000000003", "a.tar"]
 
 
 def write(path, files):
@@ -137,10 +132,3 @@ def test_a_sample_with_two_texts(tmp_path):
     [shard] = find_shards(tmp_path / "a.tar")
     [sample] = shard.samples()
     assert "must have one txt" in sample.error
-
-
-def test_kept_samples_before_a_break_are_written(whole, tmp_path):
-    data, headers = whole
-    (tmp_path / "a.tar").write_bytes(data[: headers[9]])
-    count, found = kept(tmp_path / "a.tar", tmp_path / "out", {})
-    assert count == 3 and len(found) == 9

@@ -142,7 +142,7 @@ def test_chroma(task, photos, tmp_path):
     assert found["ids"] == [["text"]]
 
 
-def test_the_embedder_takes_pictures_in_any_form(task, photos):
+def test_the_embedder_takes_pictures_in_any_form(task, photos, monkeypatch):
     embedder = kbt.BridgeTowerEmbedder(task)
     data = pathlib.Path(photos[0]).read_bytes()
     text = base64.b64encode(data).decode()
@@ -165,6 +165,11 @@ def test_the_embedder_takes_pictures_in_any_form(task, photos):
     )
     check(found, [pair] * len(forms))
     assert embedder.embed_images([]) == []
+    # A path that looks like base64.
+    path = pathlib.Path(photos[0])
+    monkeypatch.chdir(path.parent)
+    path = path.rename("iVBORw0KGgoAAAANSUhEUgAAACgAAAAe")
+    check(embedder.embed_images([str(path)]), [wanted])
     short = kbt.BridgeTowerEmbedder.from_preset(PRESET, sequence_length=12)
     wanted = task.embed(texts=TEXTS[0], sequence_length=12)
     check(short.embed_query(TEXTS[0]), wanted)
@@ -175,13 +180,4 @@ def test_the_embedder_takes_pictures_in_any_form(task, photos):
         ("no/such.png", "No such file"),
     ):
         with pytest.raises(ValueError, match=message):
-            embedder.embed_images([photos[0], wrong])
-
-
-def test_a_path_that_looks_like_base64_is_a_path(task, photos, monkeypatch):
-    folder = pathlib.Path(photos[0]).parent
-    monkeypatch.chdir(folder)
-    name = "iVBORw0KGgoAAAANSUhEUgAAACgAAAAe"
-    pathlib.Path(photos[0]).rename(name)
-    found = kbt.BridgeTowerEmbedder(task).embed_images([name])
-    check(found, [task.embed(images=folder / name)])
+            embedder.embed_images([photos[1], wrong])

@@ -82,8 +82,11 @@ def test_reranking_is_the_order_of_the_matching_task(matching, photos, search):
     files = files_of(photos)
     hits = search.query(TEXT, top_k=10)
     found = {hit.path: hit.match for hit in hits}
-    scores = matching.retrieval.score(files, TEXT)
-    ranked = matching.retrieval.rank(files, [TEXT], verbose=0)[:, 0]
+    # Of a preset that is opened for itself, and shares no backbone.
+    alone = BridgeTowerRetrieval.from_preset(matching.preset)
+    assert matching.retrieval.backbone is matching.contrastive.backbone
+    scores = alone.score(files, TEXT)
+    ranked = alone.rank(files, [TEXT], verbose=0)[:, 0]
     for file, score, rank in zip(files, scores, ranked, strict=True):
         assert found[str(file)] == pytest.approx(score, abs=1e-4)
         assert found[str(file)] == pytest.approx(rank, abs=1e-4)
@@ -99,18 +102,6 @@ def test_reranking_is_the_order_of_the_matching_task(matching, photos, search):
     by_picture = search.query(image=files[0], top_k=3)
     assert by_picture[0].path == str(files[0])
     assert [hit.match for hit in by_picture] == [None] * 3
-
-
-def test_models_of_a_preset_are_its_tasks(matching, photos):
-    """They share a backbone, and answer as tasks of their own."""
-    assert matching.retrieval.backbone is matching.contrastive.backbone
-    alone = BridgeTowerRetrieval.from_preset(matching.preset)
-    files = files_of(photos)
-    np.testing.assert_allclose(
-        alone.score(files, TEXT),
-        matching.retrieval.score(files, TEXT),
-        atol=1e-5,
-    )
 
 
 @pytest.mark.parametrize("rerank", [0, 2, 128])
@@ -178,8 +169,6 @@ def test_wrong_queries_are_refused(lance, tmp_path):
         ({"image": tmp_path / "none.png"}, "readable image file"),
         ({"text": [TEXT, TEXT]}, "one text and one picture"),
         ({"text": TEXT, "top_k": 0}, "`top_k`"),
-        ({"text": TEXT, "rerank": -1}, "`rerank`"),
-        ({"text": TEXT, "batch_size": 0}, "`batch_size`"),
     ):
         with pytest.raises(ValueError, match=message):
             lance.query(**wrong)

@@ -41,8 +41,6 @@ def line(error, program):
         path = context.command_path if context else program
         message = error.format_message().rstrip(".")
         text = f"{message}. Try `{path} --help`." if message else ""
-    elif isinstance(error, FileNotFoundError) and error.filename:
-        text = f"There is no file or folder {error.filename!r}. Check the path."
     elif isinstance(error, EXPECTED):
         text = str(error) or type(error).__name__
     else:

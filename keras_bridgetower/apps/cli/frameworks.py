@@ -34,10 +34,6 @@ JAX_CACHE = "JAX_COMPILATION_CACHE_DIR"
 JAX_LEAST_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 
-class BackendMissing(ImportError):
-    """The chosen backend is not installed, or does not exist."""
-
-
 def chosen_backend():
     """Return the name of the backend that Keras will use, and the reason."""
     named = os.environ.get("KERAS_BACKEND")
@@ -51,62 +47,38 @@ def chosen_backend():
         return "tensorflow", "Keras' default; KERAS_BACKEND is not set"
 
 
-def installed_backends():
-    """List the backends whose packages are installed."""
-    return [name for name in BACKENDS if importlib.util.find_spec(name)]
-
-
-def check_backend():
-    """Raise BackendMissing for a backend that Keras cannot import."""
-    name, reason = chosen_backend()
-    installed = installed_backends()
-    if name in installed:
-        return
-    others = ", ".join(f"KERAS_BACKEND={other}" for other in installed)
-    if name not in BACKENDS:
-        raise BackendMissing(
-            f"The backend of Keras must be one of {', '.join(BACKENDS)}. "
-            f"Set {others or 'KERAS_BACKEND'}. Received: {name!r} ({reason})"
-        )
-    install = f'`pip install "keras-bridgetower[{name}]"`'
-    raise BackendMissing(
-        f"The backend {name} is not installed ({reason}): {install}, or set "
-        f"{others or 'KERAS_BACKEND'}."
-    )
-
-
 def compiled_folder():
     """Return the folder of JAX's compiled programs."""
     kept = keras_home() / f"{PACKAGE}_compiled"
     return pathlib.Path(os.environ.get(JAX_CACHE) or kept)
 
 
-def load(debug=False, first=(), bars=False, datasets=False):
+def load(debug=False, first=None, bars=False, datasets=False):
     """Import the package with its models.
 
     Args:
         debug: bool, True if the frameworks may print.
-        first: names of modules to import before Keras, where they are
-            installed. PyTorch can crash if TensorFlow was imported before it.
+        first: str, a module to import before Keras, if it is installed.
+            PyTorch can crash if TensorFlow was imported before it.
         bars: bool, True if Keras may show its progress bars.
         datasets: bool, True if datasets of TensorFlow will be read, which
             also makes it look for devices.
 
-    Returns:
-        The module `keras_bridgetower`.
-
     Raises:
-        BackendMissing: the backend of Keras is not installed.
+        ImportError: the backend of Keras is not installed.
     """
-    check_backend()
-    if chosen_backend()[0] == "jax" and JAX_CACHE not in os.environ:
+    name, reason = chosen_backend()
+    if name not in BACKENDS or not importlib.util.find_spec(name):
+        raise ImportError(
+            f"The backend {name} is not installed ({reason}). Set KERAS_BACKEND"
+            f" to one of {', '.join(BACKENDS)}, an extra of this package."
+        )
+    if name == "jax" and JAX_CACHE not in os.environ:
         os.environ[JAX_CACHE] = str(compiled_folder())
         os.environ.setdefault(JAX_LEAST_SECONDS, "0")
-    loud = debug or "keras_hub" in sys.modules
-    with contextlib.nullcontext() if loud else _discarded_output():
-        for name in first:
-            if importlib.util.find_spec(name):
-                importlib.import_module(name)
+    with silenced(debug or "keras_hub" in sys.modules):
+        if first and importlib.util.find_spec(first):
+            importlib.import_module(first)
         keras = importlib.import_module("keras")
         for name in ("keras_hub", f"{PACKAGE}.convert", f"{PACKAGE}.tasks"):
             importlib.import_module(name)
@@ -117,7 +89,6 @@ def load(debug=False, first=(), bars=False, datasets=False):
             importlib.import_module("tensorflow").zeros((1,))
     if not (debug or bars):
         keras.config.disable_interactive_logging()
-    return importlib.import_module(PACKAGE)
 
 
 @contextlib.contextmanager
@@ -140,29 +111,25 @@ def quiet(warn, debug=False):
         )
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)
-        keras = sys.modules.get("keras")
-        bars = keras is None or keras.config.is_interactive_logging_enabled()
         try:
             yield
         finally:
             logging.disable(before)
-            keras = sys.modules.get("keras")
-            if keras and bars:
+            if keras := sys.modules.get("keras"):
                 keras.config.enable_interactive_logging()
 
 
 def _warned_here():
     """Return True if a module of this package called `warnings.warn`."""
     frame = inspect.currentframe()
-    while frame and frame.f_globals.get("__name__") in (__name__, "warnings"):
+    while frame.f_globals.get("__name__") in (__name__, "warnings"):
         frame = frame.f_back
-    name = frame.f_globals.get("__name__", "") if frame else ""
-    return name.partition(".")[0] == PACKAGE
+    return frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE
 
 
 @contextlib.contextmanager
-def quiet_processes(debug=False):
-    """Return a context in which child processes print nothing.
+def silenced(debug=False):
+    """Discard what C code and child processes write to stdout and stderr.
 
     They import the frameworks again, with their log lines. This process can
     still write to `sys.stderr`.
@@ -173,52 +140,18 @@ def quiet_processes(debug=False):
     if debug:
         yield
         return
-    with _stderr_of_its_own(), _discarded_output():
-        yield
-
-
-@contextlib.contextmanager
-def _stderr_of_its_own():
-    """Give `sys.stderr` a file descriptor of its own."""
-    try:
-        shared = sys.stderr.fileno() == 2
-    except (AttributeError, OSError, ValueError):
-        shared = False
-    if not shared:
-        yield
-        return
-    with os.fdopen(os.dup(2), "w", buffering=1) as stream:
-        with contextlib.redirect_stderr(stream):
+    sys.stdout.flush()
+    out, err, stream = os.dup(1), os.dup(2), sys.stderr
+    with open(os.devnull, "wb") as nowhere, os.fdopen(err, "w") as terminal:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+        if stream is sys.__stderr__:
+            sys.stderr = terminal
+        try:
             yield
-
-
-@contextlib.contextmanager
-def _discarded_output():
-    """Discard what C code or child processes write to stdout and stderr."""
-    with open(os.devnull, "wb") as nowhere, contextlib.ExitStack() as streams:
-        for number in (1, 2):
-            streams.enter_context(_redirected(number, nowhere.fileno()))
-        yield
-
-
-@contextlib.contextmanager
-def _redirected(number, target):
-    """Redirect a file descriptor to another file."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):
-            stream.flush()
-    try:
-        before = os.dup(number)
-    except OSError:
-        # The caller closed it.
-        yield
-        return
-    os.dup2(target, number)
-    try:
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(AttributeError, ValueError):
-                stream.flush()
-        os.dup2(before, number)
-        os.close(before)
+        finally:
+            sys.stdout.flush()
+            sys.stderr = stream
+            os.dup2(out, 1)
+            os.dup2(err, 2)
+            os.close(out)

@@ -1,9 +1,13 @@
 """The command `keras-bridgetower`: its subcommands and exit codes."""
 
-import contextlib
+import copy
+import functools
+import inspect
 import os
+import re
 import sys
 import traceback
+import typing
 
 import typer
 
@@ -15,55 +19,30 @@ from keras_bridgetower.apps.cli import output
 from keras_bridgetower.apps.cli import search
 from keras_bridgetower.apps.cli import serve
 from keras_bridgetower.apps.cli import weights
-from keras_bridgetower.apps.cli.models import option
 from keras_bridgetower.startup import COMMAND
 from keras_bridgetower.version import __version__
 
 DEBUG = "--debug"
-# Commands by their heading in `--help`. A command is a function of its name,
-# a group of commands is a dict.
+SEARCH = (search.index, search.query, search.info, search.remove, search.prune)
+DATA = (data.check, data.build, data.stats, data.show, data.filter)
+# Commands by their heading in `--help`. A group of commands is its name, its
+# help and the commands.
 COMMANDS = {
     "Ask a model": (
-        ask.ask,
-        ask.match,
-        ask.rank,
-        ask.fill,
-        ask.embed,
-        ask.entail,
-        ask.compare,
-        ask.predict,
-        serve.demo,
-        serve.serve,
+        *(ask.ask, ask.match, ask.rank, ask.fill, ask.embed, ask.entail),
+        *(ask.compare, ask.predict, serve.demo, serve.serve),
     ),
     "Search your pictures": (
-        {
-            "search": (
-                *(search.index, search.query, search.info),
-                *(search.remove, search.prune),
-            )
-        },
+        ("search", "Index your own pictures, and find them.", SEARCH),
     ),
     "Data and training": (
-        {
-            "data": (
-                *(data.check, data.build, data.stats, data.show),
-                data.filter,
-            )
-        },
-        data.train,
-        data.evaluate,
+        ("data", "Build data sets, show and filter them.", DATA),
+        *(data.train, data.evaluate),
     ),
     "Presets and weights": (
-        weights.presets,
-        weights.convert,
-        weights.export,
-        weights.quantize,
-        weights.doctor,
+        *(weights.presets, weights.convert, weights.export),
+        *(weights.quantize, weights.doctor),
     ),
-}
-GROUPS = {
-    "data": "Build data sets from their original files, show and filter them.",
-    "search": "Index your own pictures, and find them.",
 }
 
 
@@ -77,7 +56,9 @@ def main(words=None):
         int, the exit code: 0 if all went well, 1 if the work failed, 2 for
         wrong usage.
     """
-    words, debug = _without_debug(sys.argv[1:] if words is None else words)
+    words = sys.argv[1:] if words is None else words
+    debug = DEBUG in words
+    words = [word for word in words if word != DEBUG]
     with frameworks.quiet(output.warn, debug):
         try:
             command = typer.main.get_command(application(debug))
@@ -88,8 +69,7 @@ def main(words=None):
             return code if isinstance(code, int) else 0
         except BrokenPipeError:
             # The reader closed the pipe. Stop Python from reporting it at exit.
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return errors.FAILED
         except (Exception, KeyboardInterrupt) as error:
             if debug:
@@ -110,23 +90,62 @@ def application(debug=False):
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["--help", "-h"], "obj": debug},
     )
-    app.callback()(options)
+    app.callback()(described(options))
     for heading, commands in COMMANDS.items():
         for command in commands:
             if callable(command):
-                app.command(rich_help_panel=heading)(command)
+                app.command(rich_help_panel=heading)(described(command))
                 continue
-            for name, functions in command.items():
-                group = typer.Typer(no_args_is_help=True)
-                for function in functions:
-                    group.command()(function)
-                app.add_typer(
-                    group,
-                    name=name,
-                    help=GROUPS[name],
-                    rich_help_panel=heading,
-                )
+            name, help, functions = command
+            group = typer.Typer(no_args_is_help=True)
+            for function in functions:
+                group.command()(described(function))
+            app.add_typer(group, name=name, help=help, rich_help_panel=heading)
     return app
+
+
+def described(command):
+    """Return a command whose parameters have the help of its docstring.
+
+    A parameter without a default is an argument, another one an option, and a
+    `bool` a flag without a value.
+
+    Args:
+        command: function with annotated parameters, and those of its own in
+            the `Args:` at the end of its docstring.
+    """
+    text, _, listed = inspect.getdoc(command).partition("\n\nArgs:\n")
+    found = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", listed, re.MULTILINE)
+    help = {name: " ".join(words.split()) for name, words in found}
+    signature = inspect.signature(command)
+    own = signature.parameters.values()
+
+    @functools.wraps(command)
+    def run(**values):
+        return command(**values)
+
+    run.__doc__ = text
+    run.__signature__ = signature.replace(
+        parameters=[_with_help(parameter, help) for parameter in own]
+    )
+    return run
+
+
+def _with_help(parameter, help):
+    kind, name = parameter.annotation, parameter.name
+    if kind is typer.Context:
+        return parameter
+    if typing.get_origin(kind) is typing.Annotated:
+        kind, info = typing.get_args(kind)
+        info = copy.copy(info)
+    elif parameter.default is parameter.empty:
+        info = typer.Argument()
+    elif kind is bool:
+        info = typer.Option(f"--{name.replace('_', '-')}")
+    else:
+        info = typer.Option()
+    info.help = help.get(name, info.help)
+    return parameter.replace(annotation=typing.Annotated[kind, info])
 
 
 def _print_version(asked: bool):
@@ -136,16 +155,11 @@ def _print_version(asked: bool):
 
 
 def options(
-    version: option(
+    version: typing.Annotated[
         bool,
-        "Print the version and exit.",
-        "--version",
-        callback=_print_version,
-        is_eager=True,
-    ) = False,
-    debug: option(
-        bool, "Show tracebacks and the output of frameworks.", DEBUG
-    ) = False,
+        typer.Option("--version", callback=_print_version, is_eager=True),
+    ] = False,
+    debug: bool = False,
 ):
     """BridgeTower vision-language models: ask, match, train, convert.
 
@@ -153,11 +167,8 @@ def options(
     presets: a name that `presets` lists, a folder, or a handle such as
     hf://user/model. The small presets run offline; they were trained on emoji
     or colored shapes, not on photographs.
+
+    Args:
+        version: Print the version and exit.
+        debug: Show tracebacks and the output of frameworks.
     """
-
-
-def _without_debug(words):
-    """Remove `--debug` from the arguments, and return True if it was there."""
-    end = words.index("--") if "--" in words else len(words)
-    kept = [word for word in words[:end] if word != DEBUG] + words[end:]
-    return kept, len(kept) < len(words)

@@ -30,18 +30,21 @@ def show(as_json, value, columns, rows):
     elif sys.stdout.isatty():
         _print_table(columns, rows)
     else:
-        print_lines("\t".join(map(cell, row)) for row in rows)
+        for row in rows:
+            print(_encodable("\t".join(map(cell, row))))
 
 
-def print_lines(lines):
-    """Print lines; characters that stdout cannot encode are escaped."""
-    for line in lines:
-        print(_encodable(line))
+def show_lines(as_json, value, lines):
+    """Print a result as JSON, or as lines that are ready."""
+    if as_json:
+        show(True, value, (), ())
+    else:
+        print(_encodable("\n".join(lines)))
 
 
 def _encodable(text):
     """Escape characters that stdout cannot encode."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    encoding = sys.stdout.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
@@ -67,19 +70,11 @@ def note(text):
 
 
 @contextlib.contextmanager
-def status(words):
-    """Show a spinner on the terminal."""
-    with _console() as console:
-        if console is None:
-            yield
-        else:
-            with console.status(words):
-                yield
-
-
-@contextlib.contextmanager
 def progress(words):
     """Show a progress bar on the terminal.
+
+    Its own file descriptor reaches the terminal even while stderr is
+    redirected to hide the output of frameworks.
 
     Args:
         words: str, its description.
@@ -87,20 +82,19 @@ def progress(words):
     Yields:
         Callable of the finished number and, if it is known, the total.
     """
-    with _console() as console:
-        if console is None:
-            yield lambda done, total=None: None
-            return
-        from rich.progress import Progress
+    if not sys.stderr.isatty():
+        yield lambda done, total=None: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
 
+    with os.fdopen(os.dup(2), "w") as terminal:
+        console = Console(file=terminal)
         with Progress(console=console, transient=True) as bar:
             task = bar.add_task(words, total=None)
-
-            def update(done, total=None):
-                more = {} if total is None else {"total": total}
-                bar.update(task, completed=done, **more)
-
-            yield update
+            yield lambda done, total=None: bar.update(
+                task, completed=done, total=total
+            )
 
 
 def _print_table(columns, rows):
@@ -113,27 +107,8 @@ def _print_table(columns, rows):
     for place, column in enumerate(columns):
         # The first column is not wrapped, the others are.
         widest = max((len(row[place]) for row in cells), default=0)
-        table.add_column(
-            column,
-            min_width=0 if place else min(widest, WHOLE),
-            overflow="fold",
-        )
+        least = 0 if place else min(widest, WHOLE)
+        table.add_column(column, min_width=least, overflow="fold")
     for row in cells:
         table.add_row(*row)
     Console().print(table)
-
-
-@contextlib.contextmanager
-def _console():
-    """Yield Rich's console on stderr, or None if that is not a terminal.
-
-    Its own file descriptor reaches the terminal even while stderr is
-    redirected to hide the output of frameworks.
-    """
-    if not (sys.stderr and sys.stderr.isatty()):
-        yield None
-        return
-    from rich.console import Console
-
-    with os.fdopen(os.dup(2), "w") as terminal:
-        yield Console(file=terminal)

@@ -1,7 +1,7 @@
 """Commands that list, convert, export and quantize weights; and `doctor`."""
 
 import dataclasses
-import gc
+import enum
 import importlib.metadata
 import os
 import pathlib
@@ -19,15 +19,10 @@ from keras_bridgetower.apps.cli import models
 from keras_bridgetower.apps.cli import output
 from keras_bridgetower.apps.cli.errors import UsageError
 from keras_bridgetower.apps.cli.models import AsJson
-from keras_bridgetower.apps.cli.models import argument
-from keras_bridgetower.apps.cli.models import option
-from keras_bridgetower.files import FolderExists
 from keras_bridgetower.files import keras_home
 from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.version import __version__
 
-# Both use transformers, which runs on PyTorch.
-BEFORE_KERAS = ("torch",)
 TRANSFORMERS = "transformers"
 # The keys of `models.exporting.exported.FORMATS`, which imports Keras, and the
 # backend that writes each.
@@ -39,49 +34,37 @@ FORMATS = {
     "tf_saved_model": "tensorflow",
     "litert": "tensorflow",
 }
-# Formats with int8.
-QUANTIZED = ("onnx", "openvino")
-Destination = argument(pathlib.Path, "Folder to write, which must be new.")
+Format = enum.StrEnum("Format", {name: name for name in FORMATS})
 
 
 def convert(
     context: typer.Context,
-    source: argument(
-        pathlib.Path,
-        "`transformers` folder, or checkpoint file of the authors.",
-    ),
-    destination: Destination,
-    task: option(
-        str | None, "Refuse a source without this head, such as itm or vqa."
-    ) = None,
-    answers: option(
-        list[pathlib.Path] | None,
-        "File of the answers of a VQA head. May be given again.",
-    ) = None,
-    text_heads: option(
-        int | None, "Attention heads of the text encoder.", min=1
-    ) = None,
-    ignore: option(
-        list[str] | None,
-        "Tensors that may be left out. May be given again.",
-        metavar="PATTERN",
-    ) = None,
-    allow_nonfinite: option(
-        bool, "Allow NaN and infinity.", "--allow-nonfinite"
-    ) = False,
-    verify: option(
-        bool,
-        "Open the new preset and compare every tensor with the source.",
-        "--verify",
-    ) = False,
+    source: pathlib.Path,
+    destination: pathlib.Path,
+    task: str | None = None,
+    answers: list[pathlib.Path] | None = None,
+    text_heads: models.CountOrNone = None,
+    ignore: list[str] | None = None,
+    allow_nonfinite: bool = False,
+    verify: bool = False,
     as_json: AsJson = False,
 ):
     """Convert weights of another library to a preset folder.
 
     Every head of the source is kept.
+
+    Args:
+        source: `transformers` folder, or checkpoint file of the authors.
+        destination: Folder to write, which must be new.
+        task: Refuse a source without this head, such as itm or vqa.
+        answers: File of the answers of a VQA head. May be given again.
+        text_heads: Attention heads of the text encoder.
+        ignore: Pattern of tensors that may be left out. May be given again.
+        allow_nonfinite: Allow NaN and infinity.
+        verify: Open the new preset and compare every tensor with the source.
     """
     with output.progress("Converting") as update:
-        frameworks.load(context.obj, first=BEFORE_KERAS)
+        frameworks.load(context.obj, first="torch")
         from keras_bridgetower.convert import by_hand
 
         found = by_hand.to_preset(
@@ -100,40 +83,14 @@ def convert(
 
 def export(
     context: typer.Context,
-    preset: models.preset_argument("Preset to export."),
-    destination: argument(
-        pathlib.Path,
-        "New folder, or a file with the suffix of the format, such as "
-        "vqa.onnx.",
-    ),
-    format: option(
-        str,
-        f"One of {', '.join(FORMATS)}.",
-        autocompletion=lambda: tuple(FORMATS),
-    ) = TRANSFORMERS,
-    task: option(
-        str | None,
-        "Task to export, such as vqa. By default the one of the preset's name, "
-        "or that it was saved as.",
-    ) = None,
-    part: option(
-        str | None,
-        "Only image_tower, text_tower or fusion, for programs that keep what "
-        "the towers return.",
-    ) = None,
-    int8: option(
-        pathlib.Path | None,
-        "Compute in int8, with the ranges of these samples: a folder of "
-        "pictures, or a table (.csv, .jsonl) as `predict` reads it.",
-        metavar="SAMPLES",
-    ) = None,
-    text: option(
-        list[str] | None,
-        "Text for every picture of --int8. May be given again.",
-    ) = None,
-    verify: option(
-        bool, "Run both on the same random input.", "--verify"
-    ) = False,
+    preset: models.PresetArgument,
+    destination: pathlib.Path,
+    format: Format = Format.transformers,
+    task: str | None = None,
+    part: str | None = None,
+    int8: pathlib.Path | None = None,
+    text: list[str] | None = None,
+    verify: bool = False,
     as_json: AsJson = False,
 ):
     """Export a preset for programs without Keras, or for transformers.
@@ -141,124 +98,105 @@ def export(
     A folder for onnx or openvino has a `run.py`, which runs the model without
     Keras. A folder for transformers has every head; heads that transformers
     does not know are in head.safetensors.
+
+    Args:
+        preset: Preset to export.
+        destination: New folder, or a file with the suffix of the format, such
+            as vqa.onnx.
+        task: Task to export, such as vqa. By default the one of the preset's
+            name, or that it was saved as.
+        part: Only image_tower, text_tower or fusion, for programs that keep
+            what the towers return.
+        int8: Compute in int8, with the ranges of these samples: a folder of
+            pictures, or a table (.csv, .jsonl) as `predict` reads it.
+        text: Text for every picture of --int8. May be given again.
+        verify: Run both on the same random input.
     """
     models.check_preset(preset)
-    if format not in FORMATS:
+    whole = format == TRANSFORMERS
+    if (whole and (task or part or int8)) or (verify and not whole):
         raise UsageError(
-            f"`--format` must be one of {', '.join(FORMATS)}. "
-            f"Received: --format {format}"
+            "`--task`, `--part` and `--int8` need another `--format` than "
+            "transformers, and `--verify` needs that one."
         )
     if text and not int8:
         raise UsageError("`--text` needs `--int8`.")
-    if int8 and (part or format not in QUANTIZED):
-        raise UsageError(
-            f"`--int8` needs `--format` {' or '.join(QUANTIZED)}, and no "
-            "`--part`."
-        )
-    if format == TRANSFORMERS:
-        if task or part:
-            raise UsageError(
-                "`--task` and `--part` need another `--format` than "
-                "transformers, which gets every head."
-            )
-        with output.status("Exporting"):
-            frameworks.load(context.obj, first=BEFORE_KERAS)
+    if not whole:
+        # Unless the user chose one, take a backend that can write the format.
+        os.environ.setdefault("KERAS_BACKEND", FORMATS[format])
+    with output.progress("Exporting"):
+        frameworks.load(context.obj, first="torch")
+        if whole:
             from keras_bridgetower.convert import by_hand
 
             found = by_hand.to_transformers(preset, destination, verify)
-    else:
-        if verify:
-            raise UsageError("`--verify` needs `--format transformers`.")
-        # Unless the user chose one, take a backend that can write the format.
-        if "KERAS_BACKEND" not in os.environ:
-            _take_backend(format)
-        with output.status("Exporting"):
-            frameworks.load(context.obj, first=BEFORE_KERAS)
-            from keras_bridgetower.apps.predict.calibration import (
-                calibration_samples,
+        else:
+            found = _exported(
+                preset, destination, str(format), task, part, int8, text or ()
             )
-            from keras_bridgetower.tasks import by_name
-
-            opened = by_name.open_task(preset, task)
-            samples = (
-                calibration_samples(opened, int8, text or ()) if int8 else None
-            )
-            opened.export(
-                destination,
-                format,
-                verbose=False,
-                part=part,
-                calibration=samples,
-            )
-        found = {
-            "task": type(opened).__name__,
-            "part": part or "all",
-            "format": format,
-            "written": str(destination),
-        }
-        if int8:
-            found["calibrated on"] = len(next(iter(samples.values())))
     _show(as_json, found)
+
+
+def _exported(preset, destination, format, task, part, int8, texts):
+    from keras_bridgetower.apps.predict.calibration import calibration_samples
+    from keras_bridgetower.tasks import by_name
+
+    opened = by_name.open_task(preset, task)
+    samples = calibration_samples(opened, int8, texts) if int8 else None
+    opened.export(
+        destination, format, verbose=False, part=part, calibration=samples
+    )
+    found = {
+        "task": type(opened).__name__,
+        "part": part or "all",
+        "format": format,
+        "written": str(destination),
+    }
+    if int8:
+        found["calibrated on"] = len(next(iter(samples.values())))
+    return found
 
 
 def _show(as_json, found):
     output.show(as_json, found, ("what", "found"), list(found.items()))
 
 
-def _take_backend(format):
-    """Choose the backend that can write a format."""
-    backend = FORMATS[format]
-    if backend not in frameworks.installed_backends():
-        raise frameworks.BackendMissing(
-            f"`--format {format}` is written by the backend {backend}, which "
-            "is not installed: `pip install "
-            f'"keras-bridgetower[{backend},export]"`.'
-        )
-    os.environ["KERAS_BACKEND"] = backend
-
-
 def quantize(
     context: typer.Context,
-    preset: models.preset_argument("Preset to quantize."),
-    destination: Destination,
-    task: option(
-        str | None,
-        "Task whose heads are kept, such as vqa. By default the one of the "
-        "preset's name, or that it was saved as.",
-    ) = None,
+    preset: models.PresetArgument,
+    destination: pathlib.Path,
+    task: str | None = None,
     as_json: AsJson = False,
 ):
     """Write a preset whose matrices are 8-bit integers.
 
     Its weights take about a quarter of the space of float32. It opens on every
     backend. Evaluate it before you use it.
+
+    Args:
+        preset: Preset to quantize.
+        destination: Folder to write, which must be new.
+        task: Task whose heads are kept, such as vqa. By default the one of the
+            preset's name, or that it was saved as.
     """
     models.check_preset(preset)
-    if destination.exists():
-        raise FolderExists(destination)
-    with output.status("Quantizing"):
+    with output.progress("Quantizing"):
         frameworks.load(context.obj)
         from keras_bridgetower.backend.layer_records import check_not_quantized
         from keras_bridgetower.tasks import by_name
 
         opened = by_name.open_task(preset, task, "quantize")
         check_not_quantized(opened, "`quantize`")
-        # Keras collects garbage after each layer; skip existing objects.
-        gc.freeze()
-        try:
-            with warnings.catch_warnings():
-                # Other kinds of layers, such as norms, are not quantized.
-                warnings.filterwarnings("ignore", "Layer .* does not have a")
-                opened.quantize("int8")
-        finally:
-            gc.unfreeze()
+        with warnings.catch_warnings():
+            # Other kinds of layers, such as norms, are not quantized.
+            warnings.filterwarnings("ignore", "Layer .* does not have a")
+            opened.quantize("int8")
         opened.save_to_preset(destination)
+    weights = [path.stat().st_size for path in destination.glob("*.h5")]
     found = {
         "task": type(opened).__name__,
         "parameters": opened.count_params(),
-        "weight_bytes": sum(
-            path.stat().st_size for path in destination.glob("*.h5")
-        ),
+        "weight_bytes": sum(weights),
         "written": str(destination),
     }
     _show(as_json, found)
@@ -278,7 +216,7 @@ def doctor(context: typer.Context, as_json: AsJson = False):
     """
     backend, reason = frameworks.chosen_backend()
     problems, devices = [], []
-    with output.status("Looking for devices"):
+    with output.progress("Looking for devices"):
         try:
             frameworks.load(context.obj)
             from keras_bridgetower.distribution.distribute import device_names
@@ -371,26 +309,21 @@ def _size(folder):
 
 def _rows(value):
     """Yield the report as rows of a table."""
-    yield "keras-bridgetower", value["version"]
-    yield "python", value["python"]
-    yield "platform", value["platform"]
-    backend = value["backend"]
-    yield "backend", f"{backend['name']} ({backend['because']})"
-    for device in value["devices"] or ["none found"]:
-        yield "device", device
-    for name, version in value["packages"].items():
-        yield name, version or "not installed"
-    for name, lacking in value["extras"].items():
-        line = f'pip install "{DISTRIBUTION}[{name}]"'
-        missing = f"lacks {', '.join(lacking)}: {line}"
-        yield f"extra {name}", missing if lacking else "installed"
-    for cache in value["caches"]:
-        size = f"{cache['bytes'] / 1e6:,.1f} MB"
-        yield cache["holds"], f"{size} in {cache['path']}"
-    for name in value["presets"]:
-        yield "preset in the package", name
-    for problem in value["problems"]:
-        yield "PROBLEM", problem
+    for name, found in value.items():
+        if isinstance(found, dict):
+            found = [f"{part}: {_told(one)}" for part, one in found.items()]
+        elif not isinstance(found, list):
+            found = [found]
+        for part in found:
+            yield name, _told(part)
+
+
+def _told(value):
+    if isinstance(value, list):
+        return f"lacks {', '.join(value)}" if value else "installed"
+    if isinstance(value, dict):
+        return " ".join(map(str, value.values()))
+    return value
 
 
 def presets(as_json: AsJson = False):

@@ -2,13 +2,13 @@
 
 import contextlib
 import io
+import itertools
 import json
 import math
 import os
 import pathlib
 import shutil
 import tarfile
-import uuid
 
 import numpy as np
 
@@ -23,8 +23,6 @@ _LARGEST = 1_000_000
 _ROWS = 10_000
 # The key of a shard's state in the metadata of its table.
 _STATE = b"keras_bridgetower_state"
-# Part of the name of an unfinished file.
-_PART = ".part"
 
 
 class FilterFolder:
@@ -59,10 +57,6 @@ class FilterFolder:
         Raises:
             ValueError: they differ, or it is another kind of folder.
         """
-        for path in (self.path / "scores").rglob("_*"):
-            # Left by a process that was killed.
-            if is_part(path):
-                path.unlink()
         found = self._read(HEADER)
         if found is None:
             if self.path.exists() and any(self.path.iterdir()):
@@ -108,10 +102,7 @@ class FilterFolder:
             state = shard.state()
             if not is_current(path, state):
                 tar.unlink(missing_ok=True)
-                write_kept(
-                    *(path, shard.name, self.scores(shard)),
-                    *(names, by, threshold, state),
-                )
+                self._write_kept(shard, names, by, threshold)
             kept = [
                 key for some in batches(path, ("key",)) for key in some["key"]
             ]
@@ -120,6 +111,21 @@ class FilterFolder:
                 with whole_file(tar) as part:
                     _write_tar(part, shard, set(kept))
         return count
+
+    def _write_kept(self, shard, names, by, threshold):
+        """Write the rows of a shard that reach a threshold."""
+        pyarrow, _ = parquet()
+        limit = math.inf if threshold is None else threshold
+        path, texts = self._kept(shard), ("key", "uid", "shard")
+        with _writer(path, texts, names, shard.state()) as writer:
+            for some in batches(self.scores(shard), ("key", "uid", *names)):
+                # The NaN of a sample with an error is never above.
+                chosen = some[by] >= limit
+                columns = {
+                    name: values[chosen] for name, values in some.items()
+                }
+                columns["shard"] = [shard.name] * int(chosen.sum())
+                writer.write_table(pyarrow.table(columns, writer.schema))
 
     def _remove_others(self, shards):
         """Remove the kept samples of deleted shards."""
@@ -131,16 +137,14 @@ class FilterFolder:
 
     def _read(self, name):
         """Read a JSON file of the folder as a dict, or return None."""
-        path = self.path / name
-        if not path.is_file():
-            return None
         try:
-            return read_json(path, _LARGEST)
+            return read_json(self.path / name, _LARGEST)
+        except FileNotFoundError:
+            return None
         except ValueError as error:
             raise ValueError(
                 f"OUT must hold a readable {name}. Remove the folder, and "
-                f"filter again. Received: {self}, where it is damaged: "
-                f"{error}"
+                f"filter again. Received: {self}, which is damaged: {error}"
             ) from error
 
     def _write(self, name, value):
@@ -178,19 +182,11 @@ def parquet():
 @contextlib.contextmanager
 def whole_file(path):
     """Yield a path whose file is moved into place at the end of the context."""
-    path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"_{uuid.uuid4().hex}{_PART}-{path.name}")
-    try:
-        yield part
-        move_into_place(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def is_part(path):
-    """Return True for an unfinished file of `whole_file`."""
-    return path.name[33:].startswith(_PART)
+    # Readers of a folder of tables skip such names.
+    part = path.with_name(f"_{path.name}")
+    yield part
+    move_into_place(part, path)
 
 
 def write_scores(path, scored, names, state):
@@ -202,20 +198,14 @@ def write_scores(path, scored, names, state):
         names: tuple of str, the scores.
         state: str, see `Shard.state`.
     """
-    with _writer(path, ("key", "uid", "error"), names, state) as writer:
-        rows = []
-        for sample, found in scored:
-            row = {"key": sample.key, "uid": sample.uid, "error": sample.error}
-            rows.append({**row, **found})
-            if len(rows) == _ROWS:
-                _write_rows(writer, rows)
-                rows = []
-        _write_rows(writer, rows)
-
-
-def _write_rows(writer, rows):
     pyarrow, _ = parquet()
-    writer.write_table(pyarrow.Table.from_pylist(rows, writer.schema))
+    rows = (
+        {"key": sample.key, "uid": sample.uid, "error": sample.error, **found}
+        for sample, found in scored
+    )
+    with _writer(path, ("key", "uid", "error"), names, state) as writer:
+        while some := list(itertools.islice(rows, _ROWS)):
+            writer.write_table(pyarrow.Table.from_pylist(some, writer.schema))
 
 
 @contextlib.contextmanager
@@ -233,11 +223,10 @@ def _writer(path, texts, names, state):
 
 def is_current(path, state):
     """Return True if a table exists for this state of its shard."""
-    if not os.path.exists(path):
-        return False
     _, files = parquet()
     try:
         found = files.read_schema(path).metadata or {}
+    # No such file, or a damaged one.
     except (OSError, ValueError):
         return False
     return found.get(_STATE) == state.encode()
@@ -252,29 +241,6 @@ def batches(path, columns):
                 name: batch.column(name).to_numpy(zero_copy_only=False)
                 for name in columns
             }
-
-
-def write_kept(path, shard, scores_path, names, by, threshold, state):
-    """Write the rows of a shard that reach a threshold.
-
-    Args:
-        path: path of the Parquet file.
-        shard: str, name of the shard.
-        scores_path: path of its table of scores.
-        names: tuple of str, the scores.
-        by: str, the score that decides.
-        threshold: float; None to keep nothing.
-        state: str, see `Shard.state`.
-    """
-    pyarrow, _ = parquet()
-    limit = math.inf if threshold is None else threshold
-    with _writer(path, ("key", "uid", "shard"), names, state) as writer:
-        for some in batches(scores_path, ("key", "uid", *names)):
-            # The NaN of a sample with an error is never above.
-            chosen = some[by] >= limit
-            columns = {name: values[chosen] for name, values in some.items()}
-            columns["shard"] = [shard] * int(chosen.sum())
-            writer.write_table(pyarrow.table(columns, writer.schema))
 
 
 def share_threshold(scores, share):

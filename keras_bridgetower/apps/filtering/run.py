@@ -1,33 +1,32 @@
 """Filters a data set: scores its shards, finds a threshold, keeps the best."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 
 import numpy as np
 
-import keras_bridgetower as kbt
 from keras_bridgetower.apps.filtering.folder import FilterFolder
 from keras_bridgetower.apps.filtering.folder import batches
 from keras_bridgetower.apps.filtering.folder import is_current
-from keras_bridgetower.apps.filtering.folder import parquet
 from keras_bridgetower.apps.filtering.folder import share_threshold
 from keras_bridgetower.apps.filtering.folder import write_scores
 from keras_bridgetower.apps.filtering.samples import find_shards
 from keras_bridgetower.apps.predict import output
 from keras_bridgetower.apps.predict.batches import each_or_refused
 from keras_bridgetower.apps.predict.batches import read_ahead
-from keras_bridgetower.apps.predict.identity import compute_dtype
 from keras_bridgetower.apps.predict.identity import model_checksum
 from keras_bridgetower.apps.predict.identity import reading_values
 from keras_bridgetower.apps.search.models import SearchModels
 from keras_bridgetower.checks import check_choice
-from keras_bridgetower.checks import check_count
 from keras_bridgetower.preprocessing.images import decode_image
 from keras_bridgetower.presets.table import preset_name
+from keras_bridgetower.tasks import by_name
 
 # Names of scores, each a column.
 SCORES = ("itm", "itc")
+_VERBS = {"itm": "retrieval", "itc": "embed_images"}
 # Number of bad samples that a report names.
 _NAMED = 20
 
@@ -69,7 +68,7 @@ def run(
     threshold=None,
     write_tars=False,
     batch_size=32,
-    on_shards=None,
+    on_shards=lambda done, total: None,
 ):
     """Score the pairs of a data set, and keep the best.
 
@@ -90,8 +89,7 @@ def run(
         threshold: float, the lowest score to keep. Give this or `keep_share`.
         write_tars: bool, True to write the kept samples as tars.
         batch_size: int, pairs per forward pass.
-        on_shards: callable of the numbers of scored and of all shards, or
-            None.
+        on_shards: callable of the numbers of scored and of all shards.
 
     Returns:
         `FilterReport`.
@@ -109,9 +107,7 @@ def run(
 
     Source: the filter by CLIP scores of DataComp.
     """
-    check_count("batch_size", batch_size)
     by = checked_rule(scores, by, keep_share, threshold)
-    parquet()
     folder = FilterFolder(out)
     check_place(source, folder.path)
     shards = find_shards(source)
@@ -124,16 +120,13 @@ def run(
         if keep_share is not None:
             threshold = share_threshold(_column(folder, shards, by), keep_share)
         kept = folder.keep(shards, names, by, threshold, write_tars)
-        samples, bad, named = _bad(folder, shards)
         return FilterReport(
             shards=len(shards),
             scored_before=before,
-            samples=samples,
-            bad=bad,
             kept=kept,
             by=by,
             threshold=threshold,
-            bad_samples=tuple(named),
+            **_bad(folder, shards),
         )
 
 
@@ -141,16 +134,14 @@ def _score(folder, shards, scorer, on_shards):
     """Score shards, and return how many had scores already."""
     before = 0
     for number, shard in enumerate(shards):
-        if on_shards:
-            on_shards(number, len(shards))
+        on_shards(number, len(shards))
         path, state = folder.scores(shard), shard.state()
         if is_current(path, state):
             before += 1
             continue
         scored = scorer.score(shard.samples())
         write_scores(path, scored, scorer.scores, state)
-    if on_shards:
-        on_shards(len(shards), len(shards))
+    on_shards(len(shards), len(shards))
     return before
 
 
@@ -161,7 +152,7 @@ def _column(folder, shards, name):
 
 
 def _bad(folder, shards):
-    """Count samples and bad ones, and return the first bad ones."""
+    """Count samples and bad ones, and find the first bad ones."""
     samples, bad, named = 0, 0, []
     for shard in shards:
         for some in batches(folder.scores(shard), ("key", "error")):
@@ -169,9 +160,9 @@ def _bad(folder, shards):
             for key, error in zip(some["key"], some["error"], strict=True):
                 if error is not None:
                     bad += 1
-                    if len(named) < _NAMED:
+                    if bad <= _NAMED:
                         named.append((shard.name, key, error))
-    return samples, bad, named
+    return {"samples": samples, "bad": bad, "bad_samples": tuple(named)}
 
 
 def checked_rule(scores, by, keep_share, threshold):
@@ -181,14 +172,11 @@ def checked_rule(scores, by, keep_share, threshold):
     by = scores[0] if by is None else by
     check_choice("by", by, scores)
     if (keep_share is None) == (threshold is None):
-        raise ValueError(
-            "Either `keep_share` or `threshold` must be given. Received: "
-            f"keep_share={keep_share!r}, threshold={threshold!r}"
-        )
+        raise ValueError("Give either `keep_share` or `threshold`.")
     if keep_share is not None and not 0 < keep_share <= 1:
         raise ValueError(
-            "`keep_share` must be above 0 and at most 1, the share of the "
-            f"samples that is kept. Received: keep_share={keep_share!r}"
+            "`keep_share` must be above 0 and at most 1. "
+            f"Received: keep_share={keep_share!r}"
         )
     return by
 
@@ -198,8 +186,7 @@ def check_place(source, out):
     source = pathlib.Path(os.path.abspath(source))
     if out == source or source in out.parents:
         raise ValueError(
-            "OUT must not be inside SOURCE, or it would become part of it. "
-            f"Received: {str(out)!r} in {str(source)!r}"
+            f"OUT must not be inside SOURCE. Received: {str(out)!r}"
         )
 
 
@@ -220,36 +207,28 @@ class PairScorer:
     def __init__(self, preset, scores, batch_size=32):
         self.scores = scores
         self._batch_size = batch_size
-        self._contrastive = self._retrieval = None
         if len(scores) == len(SCORES):
             models = SearchModels.from_preset(preset)
-            self._contrastive = models.contrastive
-            self._retrieval = models.retrieval
-            if self._retrieval is None:
-                raise ValueError(
-                    "`preset` must have a matching head for the score itm. "
-                    f"Take the score itc alone. Received: preset={preset!r}"
-                )
-        elif scores == ("itc",):
-            self._contrastive = kbt.BridgeTowerContrastive.from_preset(preset)
+            self._tasks = {"itm": models.retrieval, "itc": models.contrastive}
         else:
-            self._retrieval = kbt.BridgeTowerRetrieval.from_preset(preset)
-        for verb, task in (
-            ("embed", self._contrastive),
-            ("score", self._retrieval),
-        ):
-            if task is not None:
-                task.new_heads.check(verb, task.answering_heads)
+            [score] = scores
+            self._tasks = {score: by_name.open_verb(preset, _VERBS[score])}
+        if None in self._tasks.values():
+            raise ValueError(
+                "`preset` must have a matching head for the score itm. Take "
+                f"the score itc alone. Received: preset={preset!r}"
+            )
         self._preset = preset_name(preset)
 
     def identity(self):
         """Return the values on which the scores depend."""
-        tasks = {"itm": self._retrieval, "itc": self._contrastive}
-        some = tasks[self.scores[0]]
+        some = self._tasks[self.scores[0]]
         return {
             "preset": self._preset,
-            "sums": {name: model_checksum(tasks[name]) for name in self.scores},
-            "dtype": compute_dtype(some),
+            "sums": {
+                name: model_checksum(t) for name, t in self._tasks.items()
+            },
+            "dtype": some.backbone.dtype_policy.name,
             **reading_values(some.needed_preprocessor()),
         }
 
@@ -282,29 +261,26 @@ class PairScorer:
         """Return `(scores, error)` for pairs of a picture and a sample."""
         images = [image for image, _ in pairs]
         texts = [sample.text for _, sample in pairs]
-        columns = {
-            name: getattr(self, f"_{name}")(images, texts)
-            for name in self.scores
-        }
-        return [_checked(columns, place) for place in range(len(pairs))]
+        of = {"itm": self._itm, "itc": self._itc}
+        columns = [of[name](images, texts).tolist() for name in self.scores]
+        results = []
+        for values in zip(*columns, strict=True):
+            found, error = dict(zip(self.scores, values, strict=True)), None
+            if not np.isfinite(values).all():
+                error = f"its scores must be finite. Received: {found}"
+                found = {}
+            results.append((found, error))
+        return results
 
     def _itm(self, images, texts):
-        return self._retrieval.score(images, texts, self._batch_size)
+        return self._tasks["itm"].score(images, texts, self._batch_size)
 
     def _itc(self, images, texts):
-        values = {"batch_size": self._batch_size}
-        of_images = self._contrastive.embed(images=images, **values)
-        of_texts = self._contrastive.embed(
-            texts=texts, long_texts="cut_end", **values
+        embed = functools.partial(
+            self._tasks["itc"].embed, batch_size=self._batch_size
         )
-        return np.sum(of_images * of_texts, axis=1)
-
-
-def _checked(columns, place):
-    found = {name: float(column[place]) for name, column in columns.items()}
-    if not np.isfinite(list(found.values())).all():
-        return {}, f"its scores must be finite. Received: {found}"
-    return found, None
+        of_texts = embed(texts=texts, long_texts="cut_end")
+        return np.sum(embed(images=images) * of_texts, axis=1)
 
 
 def _decode(sample):

@@ -3,20 +3,57 @@
 import collections
 import concurrent.futures
 import dataclasses
-import functools
+import io
 import itertools
+import os
 
 from keras_bridgetower.apps.predict.rows import ID
 from keras_bridgetower.apps.predict.rows import PICTURES
+from keras_bridgetower.checks import load_extra
+from keras_bridgetower.preprocessing.images import open_file
 from keras_bridgetower.preprocessing.images import open_image
 
 
+def files():
+    """Return Beam's `FileSystems`, which opens addresses such as `gs://b/f`."""
+    return load_extra("apache_beam.io.filesystems", "beam").FileSystems
+
+
+def read(path):
+    """Read the bytes of a file, which may be an address."""
+    with files().open(path, compression_type="uncompressed") as file:
+        return file.read()
+
+
 def open_picture(row, column):
-    """Open the picture of a row as an RGB `PIL.Image`, or raise ValueError."""
-    return open_image(row.path(column), column)
+    """Open the picture of a row below a folder or an address.
+
+    Args:
+        row: `Row`.
+        column: str.
+
+    Returns:
+        `PIL.Image.Image` of mode RGB.
+
+    Raises:
+        ValueError: no such file, or not a picture.
+        OSError: the storage fails. The runner tries the shard again.
+    """
+    path = os.path.join(row.folder, row.values[column])
+    if "://" not in str(row.folder):
+        return open_image(path, column)
+    try:
+        data = read(path)
+    except OSError as error:
+        if files().exists(path):
+            raise
+        raise ValueError(
+            f"`{column}` must be a file that exists. Received: {path!r}"
+        ) from error
+    return open_file(io.BytesIO(data), path, column)
 
 
-def run_rows(task, verb, rows, top_k, batch_size, read=open_picture):
+def run_rows(task, verb, rows, top_k, batch_size):
     """Run a verb on rows, in their order.
 
     Args:
@@ -26,15 +63,12 @@ def run_rows(task, verb, rows, top_k, batch_size, read=open_picture):
         top_k: int, answers or tokens per row.
         batch_size: int, rows per forward pass. About two batches of pictures
             are in memory.
-        read: callable of a `Row` and the name of a column that returns the
-            picture. Its ValueError becomes the error of the row.
 
     Yields:
         list of dict, one for each row of a batch: `"row"`, the values of the
         row, and the results or `"error"`.
     """
-    read = functools.partial(with_pictures, read=read)
-    for batch in read_ahead(rows, batch_size, read):
+    for batch in read_ahead(rows, batch_size, with_pictures):
         good = [inputs for row, inputs in batch if row.error is None]
         found = iter(run_verb(task, verb, good, top_k, batch_size))
         yield [
@@ -95,12 +129,11 @@ def each_or_refused(function, items, refused):
         return [result for results in alone for result in results]
 
 
-def with_pictures(row, read=open_picture):
+def with_pictures(row):
     """Open the pictures of a row.
 
     Args:
         row: `Row`.
-        read: as in `run_rows`.
 
     Returns:
         `(row, inputs)`: the row, with an error if a picture cannot be read,
@@ -111,7 +144,7 @@ def with_pictures(row, read=open_picture):
     inputs = {k: v for k, v in row.values.items() if k != ID}
     try:
         for column in PICTURES & set(inputs):
-            inputs[column] = read(row, column)
+            inputs[column] = open_picture(row, column)
     except ValueError as error:
         return dataclasses.replace(row, error=str(error)), {}
     return row, inputs

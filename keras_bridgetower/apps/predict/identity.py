@@ -29,11 +29,6 @@ def model_checksum(task):
     return hashlib.sha256("".join([*parts, heads]).encode()).hexdigest()
 
 
-def compute_dtype(task):
-    """Return the name of the dtype policy in which a task computes."""
-    return task.backbone.dtype_policy.name
-
-
 def reading_values(preprocessor):
     """Describe how a preprocessor reads pictures and texts.
 

@@ -1,9 +1,7 @@
 """A task as a model handler of Apache Beam's `RunInference`."""
 
-from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler
 
-from keras_bridgetower.apps.predict import shards
 from keras_bridgetower.apps.predict.batches import run_rows
 from keras_bridgetower.apps.predict.identity import model_checksum
 from keras_bridgetower.tasks import by_name
@@ -52,31 +50,12 @@ class BridgeTowerModelHandler(ModelHandler):
     def run_inference(self, batch, model, inference_args=None):
         """Yield a list of results for each list of rows."""
         _, verb = by_name.verbs()[self._task]
-        rows = Metrics.counter("keras_bridgetower", "rows")
-        bad = Metrics.counter("keras_bridgetower", "unreadable_rows")
         for element in batch:
-            results = []
-            for some in run_rows(
-                model,
-                verb,
-                element,
-                self._top_k,
-                self._batch_size,
-                shards.read_picture,
-            ):
-                results += some
-                rows.inc(len(some))
-                bad.inc(sum("error" in result for result in some))
-            yield results
+            results = run_rows(
+                model, verb, element, self._top_k, self._batch_size
+            )
+            yield [result for some in results for result in some]
 
     def batch_elements_kwargs(self):
         """Pass one element at a time: it has many rows."""
         return {"min_batch_size": 1, "max_batch_size": 1}
-
-    def get_num_bytes(self, batch):
-        """Count rows: their bytes are not known."""
-        return sum(map(len, batch))
-
-    def get_metrics_namespace(self):
-        """Return the namespace of the counters of `RunInference`."""
-        return "BridgeTower"

@@ -1,47 +1,28 @@
 """Runs a verb over millions of rows on many machines, by Apache Beam."""
 
-import collections
 import contextlib
 import dataclasses
 import difflib
 import io
+import itertools
+import json
 import os
 import pathlib
+import uuid
 
 from keras_bridgetower.apps.predict import output
-from keras_bridgetower.apps.predict import shards
-from keras_bridgetower.apps.predict.rows import open_rows
-from keras_bridgetower.apps.predict.run import check_request
-from keras_bridgetower.apps.predict.run import verb_named
-from keras_bridgetower.checks import check_count
+from keras_bridgetower.apps.predict.batches import files
+from keras_bridgetower.apps.predict.batches import read
+from keras_bridgetower.apps.predict.rows import ID
+from keras_bridgetower.apps.predict.rows import Row
+from keras_bridgetower.apps.predict.run import opened
 from keras_bridgetower.checks import load_extra
-from keras_bridgetower.tasks import by_name
+from keras_bridgetower.files import parse_json
+from keras_bridgetower.presets.verbs import named
 
 # `DirectRunner` ends up with it, but would first try to download another
 # runner, which does not know its options for workers.
 _DIRECT = "FnApiRunner"
-
-
-@dataclasses.dataclass(frozen=True)
-class BeamReport:
-    """Report of a run on many machines.
-
-    Args:
-        rows: int, rows of the source.
-        bad: int, those that could not be read.
-        shards: int, files of results.
-        kept: int, files that existed already.
-        passed_over: `Counter` of skipped files of a folder.
-        metrics: the metrics of the pipeline, as its runner returns them, or
-            None.
-    """
-
-    rows: int
-    bad: int
-    shards: int
-    kept: int
-    passed_over: collections.Counter
-    metrics: object = None
 
 
 def run(
@@ -77,7 +58,7 @@ def run(
         options: list of str, `"KEY=VALUE"`, options of the pipeline.
 
     Returns:
-        `BeamReport`.
+        As `run.run`.
 
     Raises:
         ImportError: Apache Beam is not installed.
@@ -86,18 +67,10 @@ def run(
 
     Source: Apache Beam, `RunInference`.
     """
-    check_count("top_k", top_k)
-    check_count("batch_size", batch_size)
-    check_count("shard_rows", shard_rows)
     settings = _settings(runner, options)
     out = _full(out)
-    verb = verb_named(task)
-    rows = open_rows(
-        source, tuple(verb.inputs), tuple(verb.optional), text, outside, out
-    )
     preset = os.fspath(preset)
-    model = by_name.open_verb(preset, task)
-    check_request(model, text, top_k)
+    model, verb, rows = opened(preset, task, source, text, top_k, outside)
     header = output.make_header(model, verb, rows, top_k)
     header["shard_rows"] = shard_rows
     folder = pathlib.Path(source)
@@ -105,39 +78,29 @@ def run(
     # Storage at an address has no locks.
     lock = contextlib.nullcontext() if "://" in out else output.locked(out)
     with lock:
-        shards.begin(out, header)
-        shards.clear(out)
-        done, missing = shards.finished(out), []
-        for shard, some in shards.divide(
+        begin(out, header)
+        done, missing = finished(out), []
+        for shard, some in divide(
             rows, shard_rows, out, _full(pictures or folder)
         ):
             if shard.name not in done:
                 shard.write_rows(some)
                 missing.append(shard)
-        metrics = None
         if missing:
-            values = (preset, verb, top_k, batch_size, header["model"])
-            metrics = _run(missing, values, settings)
-            lost = {s.name for s in missing} - shards.finished(out)
+            of_model = (preset, task, top_k, batch_size, header["model"])
+            _run(missing, verb, of_model, settings)
+            lost = {s.name for s in missing} - finished(out)
             if lost:
                 raise RuntimeError(
                     f"The pipeline ended without {len(lost)} of "
-                    f"{len(missing)} shards. Run the same command again to "
-                    "compute the missing ones."
+                    f"{len(missing)} shards. Run the same command again."
                 )
-        shards.clear(out)
-        return BeamReport(
-            rows=rows.count,
-            bad=shards.count_errors(out),
-            shards=-(-rows.count // shard_rows),
-            kept=len(done),
-            passed_over=+rows.passed_over,
-            metrics=metrics,
-        )
+        clear(out)
+        return count_errors(out), +rows.passed_over
 
 
-def _run(missing, values, settings):
-    """Run a pipeline that computes some shards, and return its metrics."""
+def _run(missing, verb, of_model, settings):
+    """Run a pipeline that computes some shards."""
     import apache_beam as beam
     from apache_beam.ml.inference.base import KeyedModelHandler
     from apache_beam.ml.inference.base import RunInference
@@ -146,81 +109,36 @@ def _run(missing, values, settings):
         BridgeTowerModelHandler,
     )
 
-    preset, verb, top_k, batch_size, model_sum = values
-    handler = BridgeTowerModelHandler(
-        preset, verb.name, top_k, batch_size, model_sum
-    )
+    handler = BridgeTowerModelHandler(*of_model)
     pipeline = beam.Pipeline(options=settings)
     (
         pipeline
         | "Shards" >> beam.Create(missing)
         # Otherwise one machine would take all shards.
         | "Divide" >> beam.Reshuffle()
-        | "Rows" >> beam.Map(with_rows)
+        | "Rows" >> beam.Map(lambda shard: (shard, shard.rows()))
         | "Predict" >> RunInference(KeyedModelHandler(handler))
         # In the same step as the model, so each shard is written at once.
-        | "Write" >> beam.Map(write, verb=verb)
+        | "Write"
+        >> beam.MapTuple(lambda shard, made: shard.write_results(made, verb))
     )
-    try:
-        result = pipeline.run()
-        result.wait_until_finish()
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise RuntimeError(
-            f"The pipeline failed: {lines[-1]:.500}. Shards that are written "
-            "are kept: run the same command again once this is fixed."
-        ) from error
-    with contextlib.suppress(Exception):
-        return result.metrics().query()
-
-
-def with_rows(shard):
-    """Return a shard and its rows."""
-    return shard, shard.rows()
-
-
-def write(predicted, verb):
-    """Write the results of a shard."""
-    shard, results = predicted
-    shard.write_results(results, verb)
+    pipeline.run().wait_until_finish()
 
 
 def _settings(runner, options):
-    """Check the options of the pipeline, before anything is read.
-
-    Raises:
-        ImportError: Apache Beam is not installed.
-        ValueError: an unknown runner or option.
-    """
+    """Return the options of the pipeline; Beam would ignore an unknown one."""
     beam = load_extra("apache_beam.options.pipeline_options", "beam")
-    runners = beam.StandardOptions.KNOWN_RUNNER_NAMES
-    if runner not in runners and "." not in runner:
-        raise ValueError(
-            f"The runner must be one of {', '.join(runners)}, or the full name "
-            f"of a class. Received: {runner!r}"
-        )
     known = beam.PipelineOptions([]).get_all_options()
     for option in options:
-        key, equals, _ = option.partition("=")
-        if not equals or key not in known:
-            near = difflib.get_close_matches(key, known, 3)
+        if option.partition("=")[0] not in known:
+            near = difflib.get_close_matches(option, known, 3)
             raise ValueError(
-                "An option of the pipeline must be KEY=VALUE, with a KEY that "
-                f"Apache Beam knows, such as {near}. Received: {option!r}"
+                "An option of the pipeline must be KEY=VALUE, such as "
+                f"{near}. Received: {option!r}"
             )
     runner = _DIRECT if runner == "DirectRunner" else runner
     flags = [f"--{option}" for option in options]
-    settings = beam.PipelineOptions([f"--runner={runner}", *flags])
-    try:
-        # Reads the values; argparse would print its usage.
-        with contextlib.redirect_stderr(io.StringIO()):
-            settings.get_all_options()
-        return settings
-    except SystemExit as error:
-        raise ValueError(
-            "An option of the pipeline must have a value that Apache Beam "
-            f"takes. Received: {', '.join(options)}"
-        ) from error
+    return beam.PipelineOptions([f"--runner={runner}", *flags])
 
 
 def _full(path):
@@ -229,3 +147,213 @@ def _full(path):
     if "://" in path:
         return path
     return pathlib.Path(os.path.abspath(path)).as_posix()
+
+
+HEADER = "predictions.json"
+ROWS, RESULTS, ERRORS = "rows", "predictions", "errors"
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Shard:
+    """Consecutive rows whose results are one file.
+
+    Args:
+        out: str, folder of the run.
+        pictures: str, address of the folder of the pictures.
+        number: int from 0.
+        count: int, number of shards.
+    """
+
+    out: str
+    pictures: str
+    number: int
+    count: int
+
+    @property
+    def name(self):
+        return f"{self.number:05}-of-{self.count:05}"
+
+    def path(self, kind):
+        """Return the path of its rows, results or errors."""
+        suffix = "parquet" if kind == RESULTS else "jsonl"
+        return join(self.out, kind, f"{self.name}.{suffix}")
+
+    def write_rows(self, rows):
+        """Write the rows for the worker that takes the shard."""
+        lines = [[row.number, row.values, row.error] for row in rows]
+        write(self.path(ROWS), _lines(lines))
+
+    def rows(self):
+        """Read the rows, a list of `Row`."""
+        lines = read(self.path(ROWS)).splitlines()
+        return [
+            Row(number, values, self.pictures, error)
+            for number, values, error in map(parse_json, lines)
+        ]
+
+    def write_results(self, results, verb):
+        """Write errors, then results, whose file marks the shard as done.
+
+        Args:
+            results: list of dict, see `run_rows`.
+            verb: `Verb`.
+        """
+        good = [result for result in results if "error" not in result]
+        bad = [result for result in results if "error" in result]
+        write(self.path(ERRORS), _lines(bad))
+        write(self.path(RESULTS), to_parquet(good, verb))
+
+
+def divide(rows, shard_rows, out, pictures):
+    """Divide rows into shards, without writing them.
+
+    Args:
+        rows: `Rows`.
+        shard_rows: int, rows per shard; the last one may have fewer.
+        out: str, folder of the run.
+        pictures: str, address of the folder of the pictures.
+
+    Yields:
+        `(Shard, iterator of its rows)`. Use the rows before the next shard.
+    """
+    count = -(-rows.count // shard_rows)
+    waiting = iter(rows)
+    for number in range(count):
+        some = itertools.islice(waiting, shard_rows)
+        yield Shard(out, pictures, number, count), some
+        # Skip rows that the caller did not use.
+        for _ in some:
+            pass
+
+
+def begin(out, header):
+    """Create the folder of a run, or check one that was begun.
+
+    Args:
+        out: str, address of the folder.
+        header: dict of plain values on which the results depend.
+
+    Raises:
+        ValueError: it was begun with another header, or is another folder.
+    """
+    path = join(out, HEADER)
+    if files().exists(path):
+        output.check_header(read(path), header, out)
+        return
+    if names(out):
+        raise ValueError(
+            "OUT must be a new or empty folder, or one that this command has "
+            f"begun, with a {HEADER}. Received: {out!r}, which holds other "
+            "files"
+        )
+    write(path, json.dumps({"predictions": header}).encode())
+
+
+def finished(out):
+    """Return the set of names of the shards whose results are written."""
+    found = names(out, RESULTS)
+    return {n.removesuffix(".parquet") for n in found if n[0] != "_"}
+
+
+def count_errors(out):
+    """Count the rows with errors in all shards."""
+    paths = [join(out, ERRORS, n) for n in names(out, ERRORS) if n[0] != "_"]
+    return sum(read(path).count(b"\n") for path in paths)
+
+
+def clear(out):
+    """Remove the rows for the workers, and unfinished files."""
+    paths = [join(out, ROWS, name) for name in names(out, ROWS)]
+    for kind in (RESULTS, ERRORS):
+        cut = [name for name in names(out, kind) if name[0] == "_"]
+        paths += [join(out, kind, name) for name in cut]
+    if paths:
+        files().delete(paths)
+
+
+def to_parquet(results, verb):
+    """Convert results of rows to the content of a Parquet file.
+
+    Args:
+        results: list of dict without `"error"`, see `run_rows`.
+        verb: `Verb`.
+
+    Returns:
+        bytes. The columns are `row`, `id` (a string; other values as JSON),
+        the inputs of the verb, and its results.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    texts = (ID, *verb.columns)
+    fields = [("row", pyarrow.int64())]
+    fields += [(column, pyarrow.string()) for column in texts]
+    fields += [
+        (column, _arrow_type(pyarrow, kind))
+        for column, kind in verb.results.items()
+    ]
+    rows = [
+        {
+            "row": result["row"],
+            **{column: _text(result.get(column)) for column in texts},
+            **{c: named(kind, result[c]) for c, kind in verb.results.items()},
+        }
+        for result in results
+    ]
+    table = pyarrow.Table.from_pylist(rows, pyarrow.schema(fields))
+    file = io.BytesIO()
+    parquet.write_table(table, file)
+    return file.getvalue()
+
+
+def _arrow_type(pyarrow, kind):
+    """Return the Arrow type of a kind of `Verb.results`."""
+    if isinstance(kind, list):
+        return pyarrow.list_(_arrow_type(pyarrow, kind[0]))
+    if isinstance(kind, tuple):
+        text, number = kind
+        pair = [(text, pyarrow.string()), (number, pyarrow.float64())]
+        return pyarrow.list_(pyarrow.struct(pair))
+    return {
+        bool: pyarrow.bool_(),
+        str: pyarrow.string(),
+        float: pyarrow.float64(),
+        list: pyarrow.list_(pyarrow.float32()),
+    }[kind]
+
+
+def _text(value):
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value)
+
+
+def join(folder, *parts):
+    """Join a folder, or an address such as `gs://b/f`, and parts of a path."""
+    return "/".join([folder.rstrip("/"), *parts])
+
+
+def names(*folder):
+    """List the files of a folder, or none if there is no such folder."""
+    folder = join(*folder)
+    try:
+        if "://" not in folder:
+            return sorted(os.listdir(folder))
+        (found,) = files().match([join(folder, "*")])
+    except OSError:
+        return []
+    return sorted(data.path.rsplit("/", 1)[1] for data in found.metadata_list)
+
+
+def write(path, data):
+    """Write a file as a whole or not at all."""
+    folder, name = path.rsplit("/", 1)
+    # Two workers may write the same file, each under its own name.
+    part = f"{folder}/_{uuid.uuid4().hex}-{name}"
+    with files().create(part, compression_type="uncompressed") as file:
+        file.write(data)
+    files().rename([part], [path])
+
+
+def _lines(values):
+    return "".join(json.dumps(value) + "\n" for value in values).encode()

@@ -3,107 +3,90 @@
 import contextlib
 import json
 import os
-import pathlib
-import stat
 
-from keras_bridgetower.apps.predict.identity import compute_dtype
 from keras_bridgetower.apps.predict.identity import model_checksum
 from keras_bridgetower.apps.predict.identity import reading_values
-from keras_bridgetower.files import KERNEL
-from keras_bridgetower.files import KINDS
 from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import one_writer
+from keras_bridgetower.files import open_regular
 from keras_bridgetower.files import parse_json
 
-_ONE_WRITER = (
-    "OUT must be written by one process at a time. Wait for the other one, or "
-    "write to another {}. Received: '{}'"
-)
 # Start of the first line.
 START = b'{"predictions":'
 
 
 class PredictionFile:
-    """A header line, then a line of results for each row.
-
-    `<path>.lock` allows one process at a time to write. It is released when
-    that process ends, and never deleted: otherwise two processes could each
-    lock a file of that name.
+    """A file with a header line, then a line of results for each row.
 
     Args:
-        path: path of the file, new or begun.
-        header: dict of plain values on which the results depend.
-
-    Attributes:
+        file: binary file, open for appending.
         rows_written: int, number of rows in the file.
-
-    Raises:
-        ValueError: the file was begun with another header, is another kind of
-            file, or is being written by another process.
-        OSError: it is a folder.
     """
 
-    def __init__(self, path, header):
-        self._path = pathlib.Path(path)
-        self._header = header
-        self.rows_written = 0
-        self._open = contextlib.ExitStack()
-        self._file = None
-
-    def __enter__(self):
-        check_file(self._path)
-        # Check before a lock is created.
-        self._read_whole_lines()
-        with contextlib.ExitStack() as opened:
-            text = _ONE_WRITER.format("file", self._path)
-            opened.enter_context(one_writer(f"{self._path}.lock", text))
-            whole = self._read_whole_lines()
-            self._file = opened.enter_context(open(self._path, "ab"))
-            self._file.truncate(whole)
-            if not whole:
-                self._append([{"predictions": self._header}])
-            self._open = opened.pop_all()
-        return self
-
-    def __exit__(self, *error):
-        self._open.close()
+    def __init__(self, file, rows_written):
+        self._file = file
+        self.rows_written = rows_written
 
     def write(self, results):
         """Append a line for each dict."""
-        self._append(results)
+        self.append(results)
         self.rows_written += len(results)
 
-    def _append(self, lines):
+    def append(self, lines):
         text = "".join(json.dumps(line) + "\n" for line in lines)
         self._file.write(text.encode())
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _read_whole_lines(self):
-        """Count rows; return the bytes up to the end of the last whole line."""
-        self.rows_written = 0
-        if not self._path.exists():
-            return 0
-        whole, last, rest = 0, None, b""
-        with open(self._path, "rb") as file:
-            for number, line in enumerate(file):
-                if not line.endswith(b"\n"):
-                    rest = line
-                    break
-                if number == 0:
-                    check_header(line, self._header, self._path)
-                whole, last, self.rows_written = whole + len(line), line, number
-        # No whole line: our first one, cut off, or another kind of file.
-        if not whole and not START.startswith(rest[: len(START)]):
-            check_header(rest, self._header, self._path)
-        row = parse_json(last)["row"] if self.rows_written else -1
-        if row != self.rows_written - 1:
-            raise ValueError(
-                f"{self._path} must hold the rows in their order. Received: "
-                f"row {row} at the end of {self.rows_written} lines. Write to "
-                "another file."
-            )
-        return whole
+
+@contextlib.contextmanager
+def prediction_file(path, header):
+    """Open a file of predictions, new or begun, behind its last whole line.
+
+    Args:
+        path: path of the file.
+        header: dict of plain values on which the results depend.
+
+    Yields:
+        `PredictionFile`.
+
+    Raises:
+        ValueError: the file was begun with another header, is another kind of
+            file, or is being written by another process.
+    """
+    check_file(path)
+    with locked(path):
+        size, rows = _whole_lines(path, header)
+        with open(path, "ab") as file:
+            file.truncate(size)
+            predictions = PredictionFile(file, rows)
+            if not size:
+                predictions.append([{"predictions": header}])
+            yield predictions
+
+
+def _whole_lines(path, header):
+    """Return how many bytes and rows of a file are whole lines."""
+    size, rows, last = 0, 0, None
+    if not os.path.exists(path):
+        return size, rows
+    with open(path, "rb") as file:
+        for rows, line in enumerate(file):
+            if not line.endswith(b"\n"):
+                # A line that was cut off, or the notes of another program.
+                if not size and not START.startswith(line[: len(START)]):
+                    check_header(line, header, path)
+                rows = max(rows - 1, 0)
+                break
+            if not size:
+                check_header(line, header, path)
+            size, last = size + len(line), line
+    if rows and parse_json(last)["row"] != rows - 1:
+        raise ValueError(
+            f"{path} must hold the rows in their order. Write to another file. "
+            f"Received: {last[:80]!r} at the end of {rows} lines"
+        )
+    return size, rows
 
 
 def check_header(text, header, path):
@@ -133,73 +116,37 @@ def check_header(text, header, path):
         )
 
 
-def check_folder(path):
-    """Raise if the folder of a file does not exist, before a model is loaded.
-
-    Args:
-        path: path of the file.
-
-    Raises:
-        ValueError: no such folder.
-    """
-    folder = pathlib.Path(path).parent
-    if not folder.is_dir():
-        raise ValueError(
-            "OUT must be in an existing folder. Create it, or choose another. "
-            f"Received: {str(path)!r}, and no folder {str(folder)!r}"
-        )
-
-
 @contextlib.contextmanager
-def locked(folder):
-    """Return a context in which no other process writes to a folder.
+def locked(path):
+    """Return a context in which no other process writes a file or folder.
+
+    `<path>.lock` is released when its process ends, and never deleted:
+    otherwise two processes could each lock a file of that name.
 
     Args:
-        folder: path of the folder, which may not exist yet.
+        path: path of the file or folder, which may not exist yet.
 
     Raises:
-        ValueError: a file, a link, a missing parent folder, or another
-            process is writing.
+        ValueError: a link, or another process is writing.
     """
-    if os.path.exists(folder) and not os.path.isdir(folder):
-        raise ValueError(
-            f"OUT must be a folder. Received: the file {str(folder)!r}"
-        )
-    check_folder(folder)
-    check_no_link(folder, "OUT")
-    with one_writer(f"{folder}.lock", _ONE_WRITER.format("folder", folder)):
+    check_no_link(path, "OUT")
+    with one_writer(
+        f"{path}.lock",
+        "OUT must be written by one process at a time. Wait for the other one, "
+        f"or write elsewhere. Received: {str(path)!r}",
+    ):
         yield
 
 
 def check_file(path):
     """Raise if a path is not a plain file, before a model is loaded.
 
-    Args:
-        path: path of the file.
-
     Raises:
-        ValueError: no such folder, a link, a pipe, a device or a file of the
-            kernel.
-        IsADirectoryError: a folder.
+        ValueError: a pipe, a device or a file of the kernel.
+        OSError: a folder.
     """
-    check_folder(path)
-    path = pathlib.Path(path)
-    folder = os.path.realpath(path.parent)
-    kind = None
-    # Such as /dev/stdout.
-    if folder == "/dev" or folder.split(os.sep)[1:2] in [[k] for k in KERNEL]:
-        kind = "a file of the kernel"
-    elif path.is_dir():
-        kind = "a folder"
-    elif path.exists():
-        kind = KINDS.get(stat.S_IFMT(path.stat().st_mode))
-    if kind:
-        refused = IsADirectoryError if path.is_dir() else ValueError
-        raise refused(
-            "OUT must be a plain file, or not exist yet. "
-            f"Received: {str(path)!r}, {kind}"
-        )
-    check_no_link(path, "OUT")
+    if os.path.exists(path):
+        open_regular(path).close()
 
 
 def count_errors(path):
@@ -226,7 +173,7 @@ def make_header(task, verb, rows, top_k):
     return {
         "task": verb.name,
         "model": model_checksum(task),
-        "dtype": compute_dtype(task),
+        "dtype": task.backbone.dtype_policy.name,
         **reading_values(task.needed_preprocessor()),
         "rows": rows.sum,
         "pictures": rows.pictures,

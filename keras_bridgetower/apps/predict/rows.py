@@ -3,7 +3,6 @@
 import collections
 import csv
 import dataclasses
-import functools
 import hashlib
 import itertools
 import json
@@ -24,8 +23,6 @@ SUFFIXES = {
     *(".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm"),
     *(".tif", ".tiff", ".webp"),
 }
-# A lock beside the output does not count as skipped.
-LOCK = ".lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +41,6 @@ class Row:
     values: dict
     folder: pathlib.Path
     error: str | None = None
-
-    def path(self, column):
-        return self.folder / self.values[column]
 
 
 class Rows:
@@ -98,7 +92,7 @@ class Rows:
             yield Row(number, values, self._folder, error)
 
 
-def open_rows(source, columns, optional=(), texts=(), outside=False, out=None):
+def open_rows(source, columns, optional=(), texts=(), outside=False):
     """Open the rows of a folder or of a table.
 
     Args:
@@ -109,8 +103,6 @@ def open_rows(source, columns, optional=(), texts=(), outside=False, out=None):
             `text`. An `id` is kept if rows have one.
         outside: bool, True if a table may name pictures outside its folder:
             by absolute paths, with `..`, or by links.
-        out: path that the run writes, which is skipped if it is in the
-            source.
 
     Returns:
         `Rows`.
@@ -122,7 +114,7 @@ def open_rows(source, columns, optional=(), texts=(), outside=False, out=None):
     source = pathlib.Path(source)
     suffix = source.suffix.lower()
     if source.is_dir():
-        read, folder = functools.partial(_pictures, out), source
+        read, folder = _pictures, source
         columns_of_source = ("image",)
     elif source.is_file() and suffix in TABLES:
         read, folder = TABLES[suffix], source.parent
@@ -151,8 +143,6 @@ def open_rows(source, columns, optional=(), texts=(), outside=False, out=None):
             present = [*own, *(c for c in optional if c in values)]
             error = error or _problem(values, present, below, outside)
             values = {c: values[c] for c in (ID, *present) if c in values}
-            if problem := _unwritable(values):
-                values, error = {}, problem
             for text in texts or [None]:
                 more = {} if text is None else {"text": text}
                 yield {**values, **more}, error
@@ -166,12 +156,6 @@ def _problem(values, columns, below, outside):
     if missing:
         return f"it must have the columns {', '.join(missing)}, strings"
     pictures = sorted(PICTURES & set(columns))
-    blank = [c for c in pictures if not values[c].strip()]
-    if blank:
-        return (
-            f"its {' and '.join(blank)} must not be empty. Write the path of "
-            "a picture, or delete the row"
-        )
     away = [c for c in pictures if not outside and below.leads_out(values[c])]
     if away:
         return (
@@ -182,23 +166,12 @@ def _problem(values, columns, below, outside):
     return None
 
 
-def _unwritable(values):
-    """Return the reason why values cannot be written as JSON, or None."""
-    try:
-        # Nested deeper than in any line that is written.
-        json.dumps([[values]], allow_nan=False)
-    except (ValueError, RecursionError) as error:
-        return f"it must be JSON, which has no NaN and no Infinity: {error}"
-    return None
-
-
-def picture_files(folder, passed_over, out=None):
+def picture_files(folder, passed_over):
     """Find the pictures below a folder, in a fixed order.
 
     Args:
         folder: path.
         passed_over: `Counter` of skipped files.
-        out: path of a file or folder that is skipped, or None.
 
     Yields:
         str: paths relative to the folder, with `/`. Files with the suffix of a
@@ -208,32 +181,21 @@ def picture_files(folder, passed_over, out=None):
     def unreadable(error):
         passed_over[UNREADABLE_FOLDER] += 1
 
-    real = None if out is None else os.path.realpath(out)
-    names_of_out = {os.path.basename(path) for path in (out, real) if path}
-
-    def without_out(parent, names):
-        return sorted(
-            name
-            for name in names
-            if name not in names_of_out
-            or os.path.realpath(os.path.join(parent, name)) != real
-        )
-
     for parent, folders, files in os.walk(folder, onerror=unreadable):
-        folders[:] = without_out(parent, folders)
+        folders.sort()
         links = [f for f in folders if os.path.islink(f"{parent}/{f}")]
         passed_over["linked folder"] += len(links)
-        for name in without_out(parent, files):
+        for name in sorted(files):
             path = pathlib.Path(parent, name)
             suffix = path.suffix.lower()
             if suffix in SUFFIXES or not FilePicture(str(path)).problem():
                 yield path.relative_to(folder).as_posix()
-            elif suffix != LOCK:
+            else:
                 passed_over[suffix or "file without suffix"] += 1
 
 
-def _pictures(out, folder, columns, passed_over):
-    for path in picture_files(folder, passed_over, out):
+def _pictures(folder, columns, passed_over):
+    for path in picture_files(folder, passed_over):
         yield {"image": path}, None
 
 
@@ -246,7 +208,7 @@ def _json_lines(path, columns, passed_over):
 
 def _json_row(line):
     try:
-        values = parse_json(line)
+        values = parse_json(line, nan=False)
     except ValueError as error:
         return {}, f"it must be JSON in UTF-8: {error}"
     if not isinstance(values, dict):
@@ -279,15 +241,11 @@ def _csv(path, columns, passed_over):
 
 
 def _check_header(path, found, columns):
-    if not set(columns) <= set(found):
+    if not set(columns) <= set(found) or len(set(found)) < len(found):
         raise ValueError(
             f"{path} must begin with a header that names the columns "
-            f"{', '.join(columns)}, with commas between. Received: {found}"
-        )
-    if len(set(found)) < len(found):
-        raise ValueError(
-            f"The header of {path} must name each column once. Received: "
-            f"{found}"
+            f"{', '.join(columns)}, each once, with commas between. "
+            f"Received: {found}"
         )
 
 
@@ -296,8 +254,7 @@ def _too_long(values):
         return None
     return (
         "it must have as many cells as the header. Received: "
-        f"{len(values[None])} more, the last of which is "
-        f"{values[None][-1]!r:.80}. Put a text with commas between quotes"
+        f"{len(values[None])} more. Put a text with commas between quotes"
     )
 
 

@@ -1,13 +1,13 @@
 from .header import info as info
+from .header import open_store as open_store
+from .header import prune as prune
+from .header import remove as remove
 from .indexing import IndexProgress as IndexProgress
 from .indexing import IndexReport as IndexReport
 from .indexing import UnreadablePicture as UnreadablePicture
 from .models import SearchModels as SearchModels
 from .picture_search import Hit as Hit
 from .picture_search import PictureSearch as PictureSearch
-from .removing import prune as prune
-from .removing import remove as remove
 from .stores.lance import LanceStore as LanceStore
-from .stores.opened import open_store as open_store
 from .stores.qdrant import QdrantFolder as QdrantFolder
 from .stores.qdrant import QdrantServer as QdrantServer

@@ -1,69 +1,48 @@
-"""Write, read and check the header of an index: model, store, completeness."""
+"""What needs no models: open a store, read its header, remove pictures."""
 
-from keras_bridgetower.apps.search.stores.opened import opened
+import contextlib
+import functools
+import os
+import pathlib
+import re
+
+from keras_bridgetower.apps.search.stores.lance import LanceStore
+from keras_bridgetower.apps.search.stores.qdrant import QdrantFolder
+from keras_bridgetower.apps.search.stores.qdrant import QdrantServer
+from keras_bridgetower.apps.search.stores.store import Store
+from keras_bridgetower.files import file_is_gone
 
 FORMAT = 1
-# Fields of a header that are read, and their types.
-_FIELDS = {
-    "preset": (str, type(None)),
-    "vectors": str,
-    "sum": str,
-    "width": int,
-    "whole": bool,
-}
+# Fields of a header that are read.
+_FIELDS = {"preset", "vectors", "sum", "width", "whole"}
 
 
-def needed_header(store):
-    """Read the header of an index that must exist.
-
-    Args:
-        store: `Store`.
-
-    Returns:
-        dict.
-
-    Raises:
-        ValueError: there is no index, or `read_header` fails.
-    """
-    header = read_header(store)
-    if header is None:
-        raise ValueError(
-            "`store` must have an index. Make one first, with `index`. "
-            f"Received: store={store.place!r}, without an index"
-        )
-    return header
-
-
-def read_header(store):
+def read_header(store, needed=True):
     """Read the header of an index.
 
     Args:
         store: `Store`.
+        needed: bool, False if there may be no index yet.
 
     Returns:
-        dict, or None if there is no index yet.
+        dict, or None if there is no index.
 
     Raises:
-        ValueError: the index has another format, or a damaged header.
+        ValueError: there is no index, or one of another format, or a damaged
+            header.
     """
     header = store.header()
     if header is None:
-        return None
-    if header.get("format") != FORMAT:
+        if not needed:
+            return None
         raise ValueError(
-            f"`store` must have an index of format {FORMAT}. Index again into "
-            f"another store. Received: store={store.place!r} of format "
-            f"{header.get('format')!r}"
+            "`store` must have an index. Make one first, with `index`. "
+            f"Received: store={store.place!r}"
         )
-    wrong = [
-        name
-        for name, types in _FIELDS.items()
-        if not isinstance(header.get(name, ...), types)
-    ]
-    if wrong:
+    if header.get("format") != FORMAT or not _FIELDS <= set(header):
         raise ValueError(
-            "`store` must have a complete header. Delete it and index again. "
-            f"Received: store={store.place!r} without valid {', '.join(wrong)}"
+            f"`store` must have a complete header of format {FORMAT}. Index "
+            f"again into another store. Received: store={store.place!r}"
         )
     return header
 
@@ -83,13 +62,11 @@ def check_model(store, header, models):
     # Older indexes have fewer fields about preprocessing.
     other = {k: (header[k], v) for k, v in now.items() if header.get(k, v) != v}
     if other:
-        opened = f"the preset {header['preset']!r}"
-        if "dtype" in header:
-            opened += f" and dtype={header['dtype']!r}"
         raise ValueError(
-            "`store` must be an index of the same model. Open it with "
-            f"{opened}, or index again into another store. Received: "
-            f"store={store.place!r}, differing in (index, now): {other}"
+            "`store` must be an index of the same model. Open it with the "
+            f"preset {header['preset']!r}, or index again into another store. "
+            f"Received: store={store.place!r}, differing in (index, now): "
+            f"{other}"
         )
 
 
@@ -98,8 +75,8 @@ def check_whole(store, header):
     if not header["whole"]:
         raise ValueError(
             "`store` must be a complete index. Run `index` with its pictures "
-            "again: it resumes where it was interrupted. Received: "
-            f"store={store.place!r}, which has {store.count()} pictures so far"
+            f"again. Received: store={store.place!r}, which has "
+            f"{store.count()} pictures so far"
         )
 
 
@@ -126,6 +103,191 @@ def info(store):
     ```
     """
     with opened(store) as store:
-        header = needed_header(store)
+        header = read_header(store)
         facts = {"pictures": store.count(), "ann": store.has_ann()}
         return {k: v for k, v in header.items() if k != "format"} | facts
+
+
+_QDRANT = "qdrant:"
+_ADDRESS = re.compile(r"https?://")
+
+
+def open_store(store):
+    """Open a store by its path or address.
+
+    Args:
+        store: path of a folder for LanceDB; `"qdrant:FOLDER"` for Qdrant's
+            local mode; `"qdrant:http://HOST:6333"`, or the address alone, for
+            a Qdrant server; or a `Store`.
+
+    Returns:
+        `Store`.
+
+    Raises:
+        ValueError: another kind of value.
+
+    Example:
+
+    ```python
+    open_store("photos.index")
+    open_store("qdrant:photos.qdrant")
+    ```
+    """
+    if isinstance(store, Store):
+        return store
+    name = os.fspath(store)
+    place = name.removeprefix(_QDRANT)
+    if _ADDRESS.match(place):
+        return QdrantServer(place)
+    return QdrantFolder(place) if place != name else LanceStore(place)
+
+
+@contextlib.contextmanager
+def opened(store):
+    """Open a store for a while, unless the caller has opened it.
+
+    Args:
+        store: as `open_store`.
+
+    Yields:
+        `Store`.
+    """
+    result = open_store(store)
+    try:
+        yield result
+    finally:
+        if result is not store:
+            result.close()
+
+
+def remove(store, path):
+    """Remove a picture, or those of a folder or table, from an index.
+
+    The files are not deleted. A picture that is still in a folder returns to
+    the index when that folder is indexed again.
+
+    Args:
+        store: as in `PictureSearch`.
+        path: path of a picture, of a folder, with its subfolders, or of an
+            indexed table. It need not exist any more.
+
+    Returns:
+        list of str, full paths of the removed pictures.
+
+    Raises:
+        ValueError: the index has no picture of this path, there is no index,
+            or another process is writing to it.
+
+    Example:
+
+    ```python
+    remove("photos.index", "photos/ellipse")
+    ```
+    """
+    path = full_path(path)
+    is_below = below(path)
+
+    def chosen(pictures):
+        found = [p for p in pictures if p.source == path or is_below(p)]
+        if not found:
+            sources = sorted({picture.source for picture in pictures})
+            raise ValueError(
+                "`path` must be a picture, a folder or a table of the index. "
+                f"Received: path={path!r}; the index has {sources[:5]}"
+            )
+        return found
+
+    return _remove(store, chosen)
+
+
+def prune(store, folder=None):
+    """Remove pictures whose files no longer exist from an index.
+
+    Mount all disks first: the pictures of an unmounted disk are removed too,
+    and would have to be embedded again.
+
+    Args:
+        store: as in `PictureSearch`.
+        folder: path of a folder, to check only pictures below it, or None.
+
+    Returns:
+        list of str, full paths of the removed pictures.
+
+    Raises:
+        ValueError: there is no index, or another process is writing to it.
+
+    Example:
+
+    ```python
+    prune("photos.index")
+    ```
+    """
+
+    def chosen(pictures):
+        if folder is not None:
+            pictures = filter(below(full_path(folder)), pictures)
+        return [p for p in pictures if file_is_gone(p.file)]
+
+    return _remove(store, chosen)
+
+
+def full_path(path):
+    """Return the absolute path, with `/`."""
+    return pathlib.Path(os.path.abspath(path)).as_posix()
+
+
+def below(path):
+    """Return a function that checks if a picture is a path or below it.
+
+    It follows links, so that each folder has one path.
+
+    Args:
+        path: str, full path.
+
+    Returns:
+        Callable of a `StoredPicture` that returns a bool.
+    """
+    real = functools.cache(os.path.realpath)
+    if os.path.isdir(path):
+        whole = real(path)
+    else:
+        whole = os.path.join(
+            real(os.path.dirname(path)), os.path.basename(path)
+        )
+    start = os.path.join(whole, "")
+
+    def is_below(picture):
+        file = os.path.join(real(picture.folder), picture.path)
+        file = os.path.normpath(file)
+        return file == whole or file.startswith(start)
+
+    return is_below
+
+
+def belongs_to(source):
+    """Return a function that checks if a picture belongs to a source.
+
+    Args:
+        source: str, full path of a folder or table, which need not exist.
+
+    Returns:
+        Callable that takes a `StoredPicture` and returns a bool: True if it
+        was added by `index` with this source, or by `index` with another
+        folder and is below this source.
+    """
+    is_below = below(source)
+
+    def is_own(picture):
+        of_folder = picture.source == picture.folder
+        return picture.source == source or (of_folder and is_below(picture))
+
+    return is_own
+
+
+def _remove(store, chosen):
+    with opened(store) as store:
+        read_header(store)
+        with store.writing():
+            found = chosen(store.pictures())
+            store.remove([picture.id for picture in found])
+    return sorted(picture.file for picture in found)

@@ -1,18 +1,25 @@
 """Write an index: embed new pictures, keep the others, resume after a kill."""
 
 import dataclasses
+import hashlib
+import os
+import pathlib
 import time
+import uuid
 
 import numpy as np
 
 from keras_bridgetower.apps.predict.batches import each_or_refused
 from keras_bridgetower.apps.predict.batches import read_ahead
+from keras_bridgetower.apps.predict.rows import ID
 from keras_bridgetower.apps.predict.rows import UNREADABLE_FOLDER
-from keras_bridgetower.apps.search.reading import KnownPictures
-from keras_bridgetower.apps.search.reading import PictureReader
-from keras_bridgetower.apps.search.reading import full_path
-from keras_bridgetower.apps.search.removing import belongs_to
+from keras_bridgetower.apps.search.header import belongs_to
+from keras_bridgetower.apps.search.header import full_path
+from keras_bridgetower.apps.search.stores.store import StoredPicture
 from keras_bridgetower.files import file_is_gone
+from keras_bridgetower.files import open_regular
+from keras_bridgetower.preprocessing.geometry import as_square
+from keras_bridgetower.preprocessing.images import open_file
 
 # Seconds after which embedded pictures are written, even if few.
 _WAIT = 30
@@ -233,7 +240,7 @@ class _Run:
             else:
                 # This run has changed the content of the equal picture.
                 self.present.remove(read.stored.id)
-                self.take(self._reader.decode(read))
+                self.take(self._reader.opened(read.stored, always=True))
         self.counts["copied"] += len(copies)
         self._add(copies)
 
@@ -276,3 +283,125 @@ class _Run:
     def _refuse(self, read, error):
         self.refused.add(read.stored.id)
         self.unreadable.append(UnreadablePicture(read.stored.path, error))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReadPicture:
+    """A row of a source whose file was read.
+
+    Args:
+        stored: `StoredPicture`.
+        image: input for `embed`; None if the index already has its vector, or
+            it cannot be read.
+        error: str, the reason why it cannot be read, or None.
+        equal: str, the id of an indexed picture with the same content, if the
+            index does not have this one; or None.
+    """
+
+    stored: StoredPicture
+    image: object = None
+    error: str | None = None
+    equal: str | None = None
+
+
+class KnownPictures(dict):
+    """Pictures of an index at the start of a run: dict from id to picture.
+
+    Args:
+        pictures: list of `StoredPicture`.
+        fused: bool, whether vectors also depend on the text.
+    """
+
+    def __init__(self, pictures, fused):
+        super().__init__((picture.id, picture) for picture in pictures)
+        self._fused = fused
+        self._equal = {self.content(p): p.id for p in pictures}
+
+    def content(self, picture):
+        """Return the content that determines the vector of a picture."""
+        return picture.sum, picture.text if self._fused else ""
+
+    def holds(self, picture):
+        """Return True if the index has the vector of this content."""
+        return picture.id in self and self[picture.id].sum == picture.sum
+
+    def equal(self, picture):
+        """Return the id of a picture with the same content, or None."""
+        return self._equal.get(self.content(picture))
+
+
+class PictureReader:
+    """Read the pictures of the rows of a source.
+
+    Args:
+        source: path of the folder or table.
+        converter: the `BridgeTowerImageConverter` of the model.
+        known: `KnownPictures`.
+    """
+
+    def __init__(self, source, converter, known):
+        self._source = full_path(source)
+        # A link to a folder is the same folder.
+        self._real = os.path.realpath(source)
+        self._converter = converter
+        self._known = known
+
+    def read(self, row):
+        """Read a `Row`. Return a `ReadPicture`."""
+        stored = self._stored(row)
+        if row.error:
+            return ReadPicture(stored, error=row.error)
+        return self.opened(stored)
+
+    def opened(self, stored, always=False):
+        """Read the file of a `StoredPicture`, and its pixels if needed.
+
+        Args:
+            stored: `StoredPicture`, without the sum of its file.
+            always: bool, True to decode it whatever the index holds.
+
+        Returns:
+            `ReadPicture`.
+        """
+        try:
+            stored.path.encode()
+            path = pathlib.Path(stored.file)
+            with open_regular(path) as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                stored = dataclasses.replace(stored, sum=digest)
+                if not always:
+                    if self._known.holds(stored):
+                        return ReadPicture(stored)
+                    if equal := self._known.equal(stored):
+                        return ReadPicture(stored, equal=equal)
+                file.seek(0)
+                image = open_file(file, path, "image")
+                square = as_square(image, self._converter, "image")
+                return ReadPicture(stored, square)
+        except (OSError, ValueError) as error:
+            return ReadPicture(stored, error=str(error))
+
+    def _stored(self, row):
+        named = [row.values.get(n, "") for n in ("image", ID, "text")]
+        path, name, text = (x if isinstance(x, str) else "" for x in named)
+        folder = full_path(row.folder)
+        if folder == self._source:
+            # Overlapping folders share their pictures.
+            named = [os.path.join(self._real, path)]
+        else:
+            named = [self._source, path, name, text]
+        return StoredPicture(
+            id=_uuid(*named),
+            sum="",
+            source=self._source,
+            folder=folder,
+            path=path or f"row {row.number}",
+            name=name,
+            text=text,
+        )
+
+
+def _uuid(*parts):
+    """Return a UUID computed from texts."""
+    digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape"))
+    return str(uuid.UUID(bytes=digest.digest()[:16]))

@@ -5,7 +5,6 @@ import numpy as np
 from keras_bridgetower import BridgeTowerContrastive
 from keras_bridgetower import BridgeTowerRetrieval
 from keras_bridgetower.apps.predict.batches import each_or_refused
-from keras_bridgetower.apps.predict.identity import compute_dtype
 from keras_bridgetower.apps.predict.identity import model_checksum
 from keras_bridgetower.apps.predict.identity import picture_reading
 from keras_bridgetower.apps.predict.identity import text_reading
@@ -91,7 +90,7 @@ class SearchModels:
     @property
     def dtype(self):
         """str, the name of the dtype policy in which they compute."""
-        return compute_dtype(self.contrastive)
+        return self.contrastive.backbone.dtype_policy.name
 
     def identity(self, vectors):
         """Return the plain values that determine vectors of these models.
@@ -112,15 +111,8 @@ class SearchModels:
 
     def check_kind(self, vectors):
         """Refuse to embed what the contrastive head has no part for."""
-        known = [
-            k for k in embedding_kinds(self.contrastive.ways) if k != "text"
-        ]
-        if vectors not in known:
-            raise ValueError(
-                f"`vectors` must be one of {known} with this model, whose "
-                f"contrastive head is {self.contrastive.ways}. "
-                f"Received: vectors={vectors!r}"
-            )
+        known = set(embedding_kinds(self.contrastive.ways)) - {"text"}
+        check_choice("vectors", vectors, sorted(known))
 
     def embed(self, batch_size=32, **given):
         """`BridgeTowerContrastive.embed` by the rule for long texts."""
@@ -147,10 +139,7 @@ class SearchModels:
         given = {"texts": text, "images": image}
         given = {name: x for name, x in given.items() if x is not None}
         if not given:
-            raise ValueError(
-                "`text` or `image` must be given, or both. "
-                "Received: text=None, image=None"
-            )
+            raise ValueError("`text` or `image` must be given, or both.")
         if len(given) == 1 or "fused" in embedding_kinds(self.contrastive.ways):
             vector = self.embed(**given)
         else:
@@ -175,24 +164,27 @@ class SearchModels:
             list, for each file the logit of "match", a float, or the
             ValueError for which it cannot be read.
         """
+        return match_files(self.retrieval, paths, text, batch_size)
 
-        def score(paths):
-            pictures = [open_image(path, "image") for path in paths]
-            return self.retrieval.score(pictures, text, batch_size).tolist()
 
-        found = []
-        for start in range(0, len(paths), batch_size):
-            part = paths[start : start + batch_size]
-            found += each_or_refused(score, part, lambda error: error)
-        return found
+def match_files(retrieval, paths, text, batch_size):
+    """Score picture files with a text, as `SearchModels.matches`."""
+
+    def score(paths):
+        pictures = [open_image(path, "picture") for path in paths]
+        return retrieval.score(pictures, text, batch_size).tolist()
+
+    found = []
+    for start in range(0, len(paths), batch_size):
+        part = paths[start : start + batch_size]
+        found += each_or_refused(score, part, lambda error: error)
+    return found
 
 
 def _no_head(preset):
     return (
-        "`preset` must have a trained contrastive head, such as "
-        "'bridgetower_tiny_easy_contrastive' or "
-        "'bridgetower_large_itm_mlm_itc' have. Train one with "
-        f"`BridgeTowerContrastive`. Received: preset={preset!r}, without it"
+        "`preset` must have a trained contrastive head, as "
+        f"'bridgetower_large_itm_mlm_itc'. Received: preset={preset!r}"
     )
 
 

@@ -12,15 +12,11 @@ from keras_bridgetower.apps.predict.rows import open_rows
 from keras_bridgetower.apps.search.header import FORMAT
 from keras_bridgetower.apps.search.header import check_model
 from keras_bridgetower.apps.search.header import check_whole
-from keras_bridgetower.apps.search.header import needed_header
+from keras_bridgetower.apps.search.header import open_store
 from keras_bridgetower.apps.search.header import read_header
 from keras_bridgetower.apps.search.indexing import write_index
 from keras_bridgetower.apps.search.models import SearchModels
-from keras_bridgetower.apps.search.reading import full_path
-from keras_bridgetower.apps.search.removing import belongs_to
-from keras_bridgetower.apps.search.stores.opened import open_store
 from keras_bridgetower.checks import check_count
-from keras_bridgetower.checks import is_integer
 from keras_bridgetower.files import file_is_gone
 from keras_bridgetower.presets.table import preset_name
 
@@ -60,12 +56,7 @@ class PictureSearch:
     def __init__(self, store, preset=None):
         self.store = open_store(store)
         if preset is None:
-            preset = needed_header(self.store)["preset"]
-            if preset is None:
-                raise ValueError(
-                    "`preset` is required: this index was made by models "
-                    "without a preset name. Received: preset=None"
-                )
+            preset = read_header(self.store)["preset"]
         self._preset = preset
         self._models = None
         self._sum_checked = False
@@ -83,7 +74,7 @@ class PictureSearch:
         if isinstance(self._preset, SearchModels):
             return self._preset
         values = {}
-        header = read_header(self.store)
+        header = read_header(self.store, needed=False)
         # Uses the preprocessing of the index if the preset is the same.
         if header and header["preset"] == preset_name(self._preset):
             values = {n: header[n] for n in _READING if n in header}
@@ -139,17 +130,12 @@ class PictureSearch:
                 process is writing to it.
         """
         check_count("batch_size", batch_size)
-        check_count("save_every", save_every)
-        check_count("ann_from", ann_from)
         needed = ("image", "text") if vectors == "fused" else ("image",)
         optional = tuple({"text"} - set(needed))
-        try:
-            rows = open_rows(source, needed, optional, outside=outside)
-        except ValueError as error:
-            raise ValueError(f"{error}{self._remaining(source)}") from error
+        rows = open_rows(source, needed, optional, outside=outside)
         models = self.models
         models.check_kind(vectors)
-        if read_header(self.store) is None:
+        if read_header(self.store, needed=False) is None:
             header = {
                 "format": FORMAT,
                 "store": self.store.kind,
@@ -160,12 +146,11 @@ class PictureSearch:
                 "whole": False,
             }
             self.store.create(header)
-        header = needed_header(self.store)
+        header = read_header(self.store)
         if header["vectors"] != vectors:
             raise ValueError(
-                "`vectors` must be the same for all pictures of an index, "
-                f"{header['vectors']!r}. Use another store. "
-                f"Received: vectors={vectors!r}"
+                "`vectors` must be the same for all pictures of an index. "
+                f"Received: {vectors!r}, and {header['vectors']!r} before"
             )
         self._check(header)
         return write_index(
@@ -201,33 +186,17 @@ class PictureSearch:
                 or too long, the picture is unreadable, or the index is
                 missing, incomplete or of another model.
         """
-        header = needed_header(self.store)
+        header = read_header(self.store)
         check_whole(self.store, header)
         self._check(header)
         check_count("top_k", top_k)
-        check_count("batch_size", batch_size)
-        if not is_integer(rerank) or rerank < 0:
-            raise ValueError(
-                f"`rerank` must be an integer from 0. Received: {rerank=}"
-            )
         vector = self.models.embed_query(text, image)
         if text is None or self.models.retrieval is None:
             rerank = 0
+        rerank = max(0, rerank)
         hits = _nearest(self.store, vector, max(top_k, rerank))
         first = _reranked(self.models, hits[:rerank], text, batch_size)
         return [*first, *hits[rerank:]][:top_k]
-
-    def _remaining(self, source):
-        """Return a hint about the indexed pictures of a missing source."""
-        pictures = self.store.pictures() if self.store.header() else ()
-        left = sum(map(belongs_to(full_path(source)), pictures))
-        if not left:
-            return ""
-        return (
-            f". The index has {left} pictures of this source, and never "
-            "returns those whose files are gone. If a disk is not mounted, "
-            "mount it. If the files are gone for good, call `prune`"
-        )
 
     def close(self):
         """Close the files and connections of the store."""

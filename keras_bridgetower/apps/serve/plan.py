@@ -125,11 +125,11 @@ class Plan:
         if self.store is None:
             return None
         from keras_bridgetower.apps.search.header import check_whole
-        from keras_bridgetower.apps.search.header import needed_header
-        from keras_bridgetower.apps.search.stores.opened import open_store
+        from keras_bridgetower.apps.search.header import open_store
+        from keras_bridgetower.apps.search.header import read_header
 
         store = open_store(self.store)
-        header = needed_header(store)
+        header = read_header(store)
         check_whole(store, header)
         store.close()
         if header["preset"] not in self.presets:

@@ -49,7 +49,7 @@ class _QdrantStore(Store):
         }
 
     def put(self, pictures, vectors):
-        models = load_extra("qdrant_client.models", "search")
+        models = _models()
         points = [
             models.PointStruct(
                 id=picture.id,
@@ -82,10 +82,14 @@ class _QdrantStore(Store):
         ]
 
     def _create_collection(self, client, width, **more):
-        models = load_extra("qdrant_client.models", "search")
+        models = _models()
         # Vectors have length 1: their product is their cosine.
         size = models.VectorParams(size=width, distance=models.Distance.DOT)
         client.create_collection(self.collection, vectors_config=size, **more)
+
+
+def _models():
+    return load_extra("qdrant_client.models", "search")
 
 
 def _picture(point):
@@ -124,8 +128,7 @@ class QdrantFolder(FolderStore, _QdrantStore):
         except RuntimeError as error:
             raise StoreError(
                 "`store` must be open in one process at a time, as Qdrant's "
-                "local mode is. Close the other one, or use a server or "
-                f"LanceDB. Received: store={str(self.folder)!r}"
+                f"local mode is. Received: store={self.place!r}"
             ) from error
 
     def _client(self):
@@ -181,7 +184,7 @@ class QdrantServer(_QdrantStore):
         return self._server
 
     def _search_params(self, exact):
-        models = load_extra("qdrant_client.models", "search")
+        models = _models()
         return models.SearchParams(hnsw_ef=_EXAMINED, exact=exact)
 
     @raises_store_error
@@ -189,14 +192,8 @@ class QdrantServer(_QdrantStore):
         if not self._server.collection_exists(self.collection):
             return None
         info = self._server.get_collection(self.collection)
-        header = (info.config.metadata or {}).get(self._HEADER)
-        if not header:
-            raise StoreError(
-                "`collection` must be new or made by `index`. Use "
-                f"another name. Received: collection={self.collection!r} of "
-                f"{self.address}"
-            )
-        return header
+        # Of a collection that `index` did not make, it is incomplete.
+        return (info.config.metadata or {}).get(self._HEADER) or {}
 
     @raises_store_error
     def create(self, header):
@@ -216,7 +213,7 @@ class QdrantServer(_QdrantStore):
 
     def tidy(self, ann_from):
         """Set the number of vectors from which the server builds its ANN."""
-        models = load_extra("qdrant_client.models", "search")
+        models = _models()
         info = self._server.get_collection(self.collection)
         width = info.config.params.vectors.size
         # In kB of float32; 0 would disable it.

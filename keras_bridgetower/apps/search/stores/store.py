@@ -7,7 +7,6 @@ import json
 import os
 import pathlib
 
-from keras_bridgetower.files import FolderExists
 from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import one_writer
 from keras_bridgetower.files import read_json
@@ -193,53 +192,28 @@ class FolderStore(Store):
     def __init__(self, folder):
         self.folder = pathlib.Path(os.path.abspath(folder))
         self.place = str(self.folder)
-        self._check_folder()
-
-    def _check_folder(self):
-        if not self.folder.exists() or (self.folder / HEADER).is_file():
-            return
-        if not self.folder.is_dir() or any(self.folder.iterdir()):
-            raise ValueError(
-                "`store` must be a new or empty folder, or one that `index` "
-                f"made, with a {HEADER}. Received: "
-                f"store={str(self.folder)!r}, which contains something else"
-            )
 
     def header(self):
         path = self.folder / HEADER
         if not path.is_file():
             return None
         try:
-            header = read_json(path, _LARGEST)
-            kind = header["store"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
+            return dict(read_json(path, _LARGEST))
+        except (ValueError, TypeError) as error:
+            raise StoreError(
                 f"`store` must have a readable {HEADER}. Delete the folder and "
-                "index again. Received: "
-                f"store={str(self.folder)!r}, whose file is damaged: {error}"
+                f"index again. Received: store={self.place!r}: {error}"
             ) from error
-        if kind != self.kind:
-            raise ValueError(
-                f"`store` must be opened as what it was made as, {kind}. "
-                f"Received: store={str(self.folder)!r}, opened as {self.kind}"
-            )
-        return header
 
     def create(self, header):
         def save(folder):
             self._make(pathlib.Path(folder), header["width"])
             _write(pathlib.Path(folder), header)
 
-        if self.folder.exists():
-            # Removes only an empty folder.
-            self._check_folder()
-            with contextlib.suppress(OSError):
-                self.folder.rmdir()
-        try:
-            write_folder(self.folder, save)
-        except FolderExists:
-            # Another process has just created the same.
-            self._check_folder()
+        # Removes only an empty folder.
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+        write_folder(self.folder, save)
 
     def write_header(self, header):
         _write(self.folder, header)
