@@ -114,13 +114,15 @@ def export(
     """
     models.check_preset(preset)
     whole = format == TRANSFORMERS
-    if (whole and (task or part or int8)) or (verify and not whole):
+    if (whole and (task or part)) or (verify and not whole):
         raise UsageError(
-            "`--task`, `--part` and `--int8` need another `--format` than "
-            "transformers, and `--verify` needs that one."
+            "`--task` and `--part` need another `--format` than transformers, "
+            "and `--verify` needs that one."
         )
-    if text and not int8:
-        raise UsageError("`--text` needs `--int8`.")
+    if (text and not int8) or (int8 and format not in ("onnx", "openvino")):
+        raise UsageError(
+            "`--text` needs `--int8`, which needs `--format` onnx or openvino."
+        )
     if not whole:
         # Unless the user chose one, take a backend that can write the format.
         os.environ.setdefault("KERAS_BACKEND", FORMATS[format])
