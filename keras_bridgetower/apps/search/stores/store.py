@@ -202,7 +202,7 @@ class FolderStore(Store):
         except (ValueError, TypeError) as error:
             raise StoreError(
                 f"`store` must have a readable {HEADER}. Delete the folder and "
-                f"index again. Received: store={self.place!r}: {error}"
+                f"index again. Received: store={str(self.folder)!r}: {error}"
             ) from error
 
     def create(self, header):
