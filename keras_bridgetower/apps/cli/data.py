@@ -190,7 +190,11 @@ def _counted(update):
     return counted
 
 
-Score = enum.StrEnum("Score", ["itm", "itc"])
+class Score(enum.StrEnum):
+    """Score of a pair: by the matching or by the contrastive head."""
+
+    itm = enum.auto()
+    itc = enum.auto()
 
 
 def filter(

@@ -34,7 +34,17 @@ FORMATS = {
     "tf_saved_model": "tensorflow",
     "litert": "tensorflow",
 }
-Format = enum.StrEnum("Format", {name: name for name in FORMATS})
+
+
+class Format(enum.StrEnum):
+    """Format of an export, a key of `FORMATS`."""
+
+    transformers = enum.auto()
+    onnx = enum.auto()
+    openvino = enum.auto()
+    torch = enum.auto()
+    tf_saved_model = enum.auto()
+    litert = enum.auto()
 
 
 def convert(
