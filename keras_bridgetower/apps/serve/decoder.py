@@ -19,11 +19,6 @@ from keras_bridgetower.preprocessing.geometry import as_square
 from keras_bridgetower.preprocessing.images import FORMATS
 from keras_bridgetower.preprocessing.images import open_image
 
-# Models and HTTP get the processor first.
-_NICE = 5
-# Characters of an error message.
-_LONGEST = 4000
-
 
 class Square(typing.NamedTuple):
     """The fields of an image converter that `as_square` reads."""
@@ -42,7 +37,8 @@ def main(descriptor):
     # It ends with the server, which first answers its last requests.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    os.nice(_NICE)
+    # Models and HTTP get the processor first.
+    os.nice(5)
     # The server has ended.
     with contextlib.suppress(EOFError, OSError):
         connection = Connection(descriptor)
@@ -81,7 +77,7 @@ def done(image, square, seconds, pixels):
         return Refused(message, "image", "picture_too_large")
     # Pillow raises nearly any error for damaged files.
     except Exception as error:
-        message = str(error)[:_LONGEST]
+        message = str(error)[:4000]
         if square is None:
             message = f"must be a readable file, one of {', '.join(FORMATS)}."
         return Refused(message, "image")

@@ -1,5 +1,6 @@
 """Run the server on this machine with Ray Serve, until SIGTERM or SIGINT."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -88,8 +89,13 @@ def run(plan, host, port, ready, debug):
         if not stop.is_set():
             ready()
         stop.wait()
-        # Until all received requests are answered.
-        with contextlib.suppress(TimeoutError):
-            handle.drain.remote().result(timeout_s=plan.limits.seconds)
+        asyncio.run(_drained(handle, plan.limits.seconds))
     finally:
         ray.shutdown()
+
+
+async def _drained(handle, seconds):
+    """Wait until all received requests are answered."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await handle.drain.remote()

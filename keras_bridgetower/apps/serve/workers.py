@@ -36,8 +36,6 @@ from keras_bridgetower.apps.serve.protocol import http_settings
 from keras_bridgetower.apps.serve.service import COUNTS
 from keras_bridgetower.apps.serve.service import Service
 
-# Seconds without a response after which a worker counts as dead.
-_SILENT = 60
 # Seconds to read the body of a request that is rejected while workers load.
 _BODY_SECONDS = 2
 
@@ -75,7 +73,8 @@ def run(plan, host, port, ready, load):
             functools.partial(_loaded, plan, load, failed),
             factory=True,
             workers=plan.replicas,
-            timeout_worker_healthcheck=_SILENT,
+            # Seconds without a response, after which a worker counts as dead.
+            timeout_worker_healthcheck=60,
             **settings,
         )
         Supervisor(config, opened, ready, settings).run()

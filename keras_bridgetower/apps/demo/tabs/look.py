@@ -23,8 +23,6 @@ _EXAMPLES = (
 )
 # The value of the choices for all words and all heads.
 _ALL = 0
-# The last layer of a model with an unknown number of layers.
-_HIGHEST = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +133,8 @@ def add(parts):
 
     def start(value, text, preset, *_):
         """Show the last layer, all heads and all words of a new text."""
-        found = run(value, text, preset, _HIGHEST, _ALL, _ALL)
+        # However many layers the model has.
+        found = run(value, text, preset, 10_000, _ALL, _ALL)
         heads = [f"head {i + 1}" for i in range(found.heads)]
         return (
             *_shown(found),
