@@ -247,8 +247,8 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         backbone.attention_maps(features)["text_cross"][-1][0].mean(axis=0)
         ```
         """
-        inputs = {k: keras.ops.convert_to_tensor(v) for k, v in inputs.items()}
         check_features(inputs, self.input, self)
+        inputs = {k: keras.ops.convert_to_tensor(v) for k, v in inputs.items()}
         compiled.restore_weights(self)
         with backend_ops.inference_scope(), capture_attention() as captured:
             outputs = self.fuse(inputs)

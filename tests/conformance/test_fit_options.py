@@ -23,7 +23,6 @@ from sources import generator
 ON_TORCH = keras.config.backend() == "torch"
 # One whose preprocessor draws; the others differ in how they run a step.
 LONG = only()
-C = keras.callbacks
 EVERYWHERE = only("retrieval" if ON_TORCH else "text_classifier")
 
 

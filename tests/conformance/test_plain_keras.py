@@ -67,16 +67,6 @@ def differences(a, b):
 
 
 @pytest.mark.parametrize("name", on_torch(*TASKS))
-def test_summary(name, tasks):
-    """`summary`."""
-    lines, task = [], tasks(name)
-    task.summary(print_fn=lines.append)
-    told = "\n".join(lines)
-    trained = sum(np.prod(w.shape, dtype=int) for w in task.trainable_weights)
-    assert f"Trainable params: {trained:,}" in told
-
-
-@pytest.mark.parametrize("name", on_torch(*TASKS))
 def test_clone_model_names_what_copies(name, tasks, refused):
     """`keras.models.clone_model`."""
     with refused("copy.deepcopy.*from_config", NotImplementedError):
