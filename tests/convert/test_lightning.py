@@ -225,7 +225,7 @@ def test_vqa_task_needs_the_answers(path, home):
         kbt.BridgeTowerVQA.from_preset(path, answers=["yes", "no"])
     with (
         pytest.warns(UserWarning, match="no tokenizer files"),
-        pytest.raises(ValueError, match="`answers` must list the classes"),
+        pytest.raises(ValueError, match="`answers` must be given"),
     ):
         kbt.BridgeTowerVQA.from_preset(path)
 

@@ -77,9 +77,10 @@ def _check_frame(task, specs):
         side, converter.mode, converter.size_divisor
     ):
         raise ValueError(
-            "The stream's `transform` makes squares, which the image converter "
-            "would shrink into a black frame. Open the task with "
-            f"image_mode='squash' or 'crop'. Received: mode={converter.mode!r}"
+            "The stream's `transform` makes squares of the model's size, and "
+            "the preprocessor's image converter would shrink them into a "
+            "black frame. Open the task with image_mode='squash' or 'crop'. "
+            f"Received: size_divisor={converter.size_divisor}"
         )
 
 
