@@ -110,7 +110,6 @@ def test_lists_of_tokens_with_holes_are_not_read_whole(read, tmp_path):
 OWN_TEXTS = {
     "apps/cli/frameworks.py": "Keras' own keras.json",
     "data/records/write.py": "rows of its own workers",
-    "distribution/lost_process.py": "messages between processes",
     "distribution/on_tensorflow.py": "TF_CONFIG, which TensorFlow reads",
     "distribution/on_torch.py": "messages between processes",
     "distribution/process_seeds.py": "messages between processes",

@@ -296,7 +296,7 @@ def all_gather(x):
     ```
     """
     gather = {"tensorflow": _tensorflow_gather, "torch": _torch_gather}
-    return gather.get(keras.config.backend(), _on_one_replica)(x)
+    return gather.get(keras.config.backend(), lambda x: (x, 0))(x)
 
 
 def global_sum(x):
@@ -357,16 +357,12 @@ def set_random_state(states):
         torch.cuda.set_rng_state(states["cuda"])
 
 
-def _on_one_replica(x):
-    return x, 0
-
-
 def _tensorflow_gather(x):
     import tensorflow as tf
 
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
-        return _on_one_replica(x)
+        return x, 0
     # An element of a dataset has no device until an operation reads it, and
     # `all_gather` needs one.
     x = tf.identity(x)
@@ -389,7 +385,7 @@ def _torch_gather(x):
 
     # Keras builds losses and metrics on `meta` tensors, which have no values.
     if not (dist.is_available() and dist.is_initialized()) or x.is_meta:
-        return _on_one_replica(x)
+        return x, 0
     replicas, own = range(dist.get_world_size()), x.shape[0]
     counts = [torch.tensor([own], device=x.device) for _ in replicas]
     dist.all_gather(counts, torch.tensor([own], device=x.device))

@@ -216,6 +216,8 @@ def test_weights_are_kept_after_an_error():
     task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
     task.compile(keras.optimizers.SGD(0.1, momentum=0.9), jit_compile=True)
     x, y = features(task.backbone, batch=4), np.eye(4, dtype="float32")
+    with pytest.raises(ValueError):  # Before the optimizer is built.
+        task.fit(x, y[:, :3], verbose=0)
     task.fit(x, y, verbose=0)
     kept = [*task.variables, *task.optimizer.variables]
     before = [array(v) for v in kept]

@@ -97,37 +97,6 @@ def test_predict_after_averages_replaced_weights():
     assert array(model.optimizer.iterations) == 4
 
 
-class FailsOnce(keras.losses.Loss):
-    """Fails at the second call, inside the first step."""
-
-    calls = 0
-
-    def call(self, y_true, y_pred):
-        self.calls += 1
-        if self.calls == 2:
-            raise ArithmeticError("no memory")
-        return keras.ops.mean(y_pred, -1)
-
-
-@pytest.mark.skipif(
-    keras.config.backend() == "tensorflow",
-    reason="what is created while a step is traced stays without values if "
-    "that fails; a lack of memory comes later",
-)
-@pytest.mark.parametrize("use_ema", [False, True])
-def test_training_continues_after_a_failed_first_step(use_ema):
-    model = tiny()
-    before = [array(w) for w in model.weights]
-    model.compile(AdamW(1e-2, use_ema=use_ema), loss=FailsOnce())
-    x, y = pictures()
-    with pytest.raises(ArithmeticError, match="no memory"):
-        model.fit(x, y, batch_size=8, verbose=0)
-    for weight, value in zip(model.weights, before, strict=True):
-        np.testing.assert_array_equal(array(weight), value)
-    model.fit(x, y, batch_size=4, verbose=0)
-    assert np.isfinite(model.evaluate(x, y, verbose=0)).all()
-
-
 @pytest.mark.parametrize("scaled", [False, True])
 def test_averages_before_the_first_update_are_the_weights(scaled):
     optimizer = AdamW(1e-2, use_ema=True, gradient_accumulation_steps=8)

@@ -34,8 +34,6 @@ def _with_names(method, **names):
         method: a method of a trainer of Keras.
         **names: the names in the trainer's module, and their values.
     """
-    from keras.src.utils import traceback_utils
-
     own = inspect.unwrap(method)
     copy = types.FunctionType(
         own.__code__,
@@ -45,7 +43,7 @@ def _with_names(method, **names):
         own.__closure__,
     )
     copy.__kwdefaults__ = own.__kwdefaults__
-    return copy if own is method else traceback_utils.filter_traceback(copy)
+    return copy
 
 
 def jax_method(name):
