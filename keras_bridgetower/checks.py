@@ -5,21 +5,20 @@ import inspect
 import numbers
 
 
+def _require(right, name, value, must):
+    if not right:
+        raise ValueError(f"`{name}` must be {must}. Received: {name}={value!r}")
+
+
 def check_choice(name, value, allowed):
     """Reject a value that is not in `allowed`."""
-    if value not in allowed:
-        raise ValueError(
-            f"`{name}` must be one of {list(allowed)}. "
-            f"Received: {name}={value!r}"
-        )
+    _require(value in allowed, name, value, f"one of {list(allowed)}")
 
 
 def check_count(name, value):
     """Reject a value that is not an integer of at least 1."""
-    if not is_integer(value) or value < 1:
-        raise ValueError(
-            f"`{name}` must be an integer from 1. Received: {name}={value!r}"
-        )
+    right = is_integer(value) and value >= 1
+    _require(right, name, value, "an integer from 1")
 
 
 def check_at_most(name, value, most, of):
@@ -31,28 +30,20 @@ def check_at_most(name, value, most, of):
         most: int.
         of: str, the things of which `most` is the number.
     """
-    if not is_integer(value) or not 1 <= value <= most:
-        raise ValueError(
-            f"`{name}` must be from 1 to {most}, the number of {of}. "
-            f"Received: {name}={value!r}"
-        )
+    right = is_integer(value) and 1 <= value <= most
+    _require(right, name, value, f"from 1 to {most}, the number of {of}")
 
 
 def check_share(name, value):
     """Reject a value that is not a number from 0 to below 1."""
-    if not _is_number(value) or not 0 <= value < 1:
-        raise ValueError(
-            f"`{name}` must be a number from 0 to below 1. "
-            f"Received: {name}={value!r}"
-        )
+    right = _is_number(value) and 0 <= value < 1
+    _require(right, name, value, "a number from 0 to below 1")
 
 
 def check_above_zero(name, value):
     """Reject a value that is not a number above 0."""
-    if not _is_number(value) or not value > 0:
-        raise ValueError(
-            f"`{name}` must be a number above 0. Received: {name}={value!r}"
-        )
+    right = _is_number(value) and value > 0
+    _require(right, name, value, "a number above 0")
 
 
 def _is_number(value):

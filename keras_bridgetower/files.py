@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import contextvars
-import functools
 import hashlib
 import io
 import json
@@ -15,23 +14,15 @@ import tempfile
 import filelock
 
 # Folders of the kernel, whose files may block or never end.
-KERNEL = ("proc", "sys")
+KERNEL = (("proc",), ("sys",))
 # Levels of nesting in JSON: Python code that walks a value must not run out of
 # stack. Annotations and configurations have fewer than ten.
 DEEPEST_JSON = 100
-_AT_ONCE = 1 << 20
-KINDS = {
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFBLK: "a block device",
-    stat.S_IFSOCK: "a socket",
-}
 
 
 def keras_home():
     """Return the folder of Keras' own files, `$KERAS_HOME` or `~/.keras`."""
-    home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
-    return pathlib.Path(home)
+    return pathlib.Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
 
 
 def open_regular(path):
@@ -57,16 +48,20 @@ def open_regular(path):
         data = file.read()
     ```
     """
-    name, found = os.fsdecode(path), os.stat(path)
-    kind = KINDS.get(stat.S_IFMT(found.st_mode))
-    if os.path.realpath(name).split(os.sep)[1:2] in [[k] for k in KERNEL]:
-        kind = "a file of the kernel"
-    if kind and not stat.S_ISDIR(found.st_mode):
-        raise ValueError(
-            f"{name} must be a plain file on a disk. Received: {kind}. Copy "
-            "its content into a file."
-        )
+    name = os.fsdecode(path)
+    if not os.path.isdir(name) and not is_plain(name):
+        raise ValueError(f"{name} must be a plain file on a disk.")
     return open(path, "rb")
+
+
+def is_plain(path):
+    """Return True for a file that is no pipe or device, and not the kernel's.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    first = pathlib.Path(os.path.realpath(path)).parts[1:2]
+    return stat.S_ISREG(os.stat(path).st_mode) and first not in KERNEL
 
 
 def open_bytes_of_text(path):
@@ -81,12 +76,12 @@ def open_bytes_of_text(path):
     Returns:
         `io.BufferedReader`. Reading raises ValueError at the first NUL.
     """
-    return io.BufferedReader(_BytesOfText(open_regular(path), path))
+    return io.BufferedReader(_BytesOfText(open_regular(path)))
 
 
 class _BytesOfText(io.RawIOBase):
-    def __init__(self, file, path):
-        self._file, self._path = file, os.fsdecode(path)
+    def __init__(self, file):
+        self._file = file
 
     def readable(self):
         return True
@@ -98,9 +93,8 @@ class _BytesOfText(io.RawIOBase):
         count = self._file.readinto(buffer)
         if b"\0" in bytes(buffer[:count]):
             raise ValueError(
-                f"{self._path} must be a text in UTF-8. Received: NUL bytes, "
-                "as in UTF-16 and in files with holes. Convert the file, or "
-                "fetch it again."
+                f"{self._file.name} must be a text in UTF-8. Received: NUL "
+                "bytes, as in UTF-16 and in files with holes."
             )
         return count
 
@@ -157,9 +151,8 @@ def check_no_link(path, name):
     """
     if os.path.islink(path):
         raise ValueError(
-            f"{name} must not be a link. Give the path of its target, or "
-            f"delete the link. Received: {os.fspath(path)!r}, a link to "
-            f"{os.path.realpath(path)!r}"
+            f"{name} must not be a link. Give the path of its target. "
+            f"Received: {str(path)!r}, a link to {os.path.realpath(path)!r}"
         )
 
 
@@ -169,15 +162,9 @@ def read_most(file, largest):
     Raises:
         ValueError: the file has more.
     """
-    content = bytearray()
-    size = os.fstat(file.fileno()).st_size
-    # `read(largest)` would allocate the largest size.
-    while size <= largest and (part := file.read(_AT_ONCE)):
-        content += part
-        size = len(content)
-    if size > largest:
+    if os.fstat(file.fileno()).st_size > largest:
         raise ValueError(f"it has more than {largest:,} bytes")
-    return content
+    return file.read()
 
 
 def parse_json(text, nan=True):
@@ -350,12 +337,7 @@ def write_folder(folder, save, finish=None):
             _WRITING.reset(token)
         if finish is not None:
             finish(whole)
-        try:
-            whole.rename(folder)
-        except OSError as error:
-            if folder.exists():
-                raise FolderExists(folder) from error
-            raise
+        whole.rename(folder)
 
 
 class Below:
@@ -384,8 +366,6 @@ class Below:
             if path.parent.name == "snapshots"
         ]
         self._homes = [os.path.join(home, "") for home in homes]
-        # Pictures share folders, and resolving links reads the disk.
-        self._real_folder = functools.lru_cache(1024)(os.path.realpath)
 
     def key(self, name):
         """Return the normal form of a path.
@@ -415,10 +395,7 @@ class Below:
             return True
         try:
             # Not the normal path: behind a link, `..` leads elsewhere.
-            folder, last = os.path.split(path)
-            real = os.path.join(self._real_folder(folder), last)
-            if last == ".." or os.path.islink(real):
-                real = os.path.realpath(path)
+            real = os.path.realpath(path)
         # Reading reports names that no file can have.
         except ValueError:
             return False
@@ -438,16 +415,9 @@ def locked(path):
     Args:
         path: `pathlib.Path` of the lock file; its folder is created.
     """
-    lock = filelock.FileLock(path, mode=0o664)
-    # Some file systems have no locks, and some caches are read-only. Without
-    # a lock, work may be done twice, and writing may fail.
-    with contextlib.suppress(OSError, NotImplementedError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path, mode=0o664):
         yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager
@@ -467,9 +437,6 @@ def one_writer(path, refusal):
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise ValueError(refusal) from error
-    except (OSError, NotImplementedError):
-        # Some file systems have no locks.
-        pass
     try:
         yield
     finally:

@@ -23,17 +23,15 @@ class Hub:
         large: int, size from which a file has a SHA-256 as on the hub.
 
     `requests` lists what was asked, as (method, path, range). `stops_at`
-    breaks the connection after so many bytes of a large file, or `stalls`
-    there; `parts=False` gives whole files only.
+    breaks the connection after so many bytes of a large file; `parts=False`
+    gives whole files only.
     """
 
     def __init__(self, revisions, commits, large=1000):
         self.revisions, self.commits, self.large = revisions, commits, large
         self.requests = []
         self.stops_at = None
-        self.stalls = False
         self.parts = True
-        self.closing = threading.Event()
 
     def files(self, revision):
         return self.commits[self.revisions.get(revision, revision)]
@@ -108,8 +106,6 @@ def _handler(hub):
                 return self._send(status, data, headers, body)
             end = max(hub.stops_at - (len(whole) - len(data)), 0)
             self._send(status, data, headers, end=end)
-            if hub.stalls:
-                hub.closing.wait()
             self.close_connection = True
 
     return Handler
@@ -126,7 +122,6 @@ def serving(hub, monkeypatch, cache):
     try:
         yield hub
     finally:
-        hub.closing.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -141,21 +141,6 @@ def test_constants_that_json_lacks():
             files.parse_json(text, nan=False)
 
 
-def test_json_in_bytes_is_utf_8():
-    assert files.parse_json('\ufeff{"ä": 1}'.encode()) == {"ä": 1}
-    for text in (b'"\xff"', '"a"'.encode("utf-16")):
-        with pytest.raises(ValueError):
-            files.parse_json(text)
-
-
-def test_a_repeated_key_among_many_is_found_fast():
-    keys = ", ".join(f'"{i}": 0' for i in range(100_000))
-    start = time.process_time()
-    with pytest.raises(ValueError, match="the key '99999' occurs twice"):
-        files.parse_json(f'{{{keys}, "99999": 1}}')
-    assert time.process_time() - start < 5
-
-
 @pytest.fixture
 def tree(tmp_path):
     """A folder with links that stay in it and links that leave it."""
@@ -208,5 +193,5 @@ def test_links_to_the_blobs_of_a_hub_cache_stay_inside(tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/proc/self"), reason="no such kernel")
 def test_files_of_the_kernel_are_rejected():
-    with pytest.raises(ValueError, match="a file of the kernel"):
+    with pytest.raises(ValueError, match="must be a plain file"):
         files.open_regular("/proc/self/status")

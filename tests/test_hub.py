@@ -1,12 +1,8 @@
 """Hubs: the local cache first, then a network that may fail anywhere."""
 
-import contextlib
 import hashlib
-import io
-import multiprocessing
 import pathlib
 import socket
-import sys
 import time
 
 import huggingface_hub
@@ -22,7 +18,6 @@ from hub_server import use
 from huggingface_hub import constants
 
 from keras_bridgetower.presets import hub
-from keras_bridgetower.presets import registry
 
 pytestmark = [FASTEST, pytest.mark.usefixtures("loopback_only")]
 WEIGHTS = np.random.default_rng(0).bytes(50_000)
@@ -66,14 +61,10 @@ def no_request(*arguments, **kwargs):
     raise AssertionError("the network was asked")
 
 
-@pytest.mark.parametrize("silenced", [True, False])
-@pytest.mark.parametrize("revision", ["main", "v1.0", "refs/pr/2", COMMIT])
-def test_a_cached_revision_needs_no_network(
-    revision, silenced, offline, monkeypatch
-):
+@pytest.mark.parametrize("revision", ["main", "refs/pr/2", COMMIT])
+def test_a_cached_revision_needs_no_network(revision, offline, monkeypatch):
     """Neither is it asked whether there is a newer one."""
     folder = fill(offline, REPOSITORY, COMMIT, FOREIGN, [revision])
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", silenced)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", no_request)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", no_request)
     found = hub.fetch(f"{HANDLE}@{revision}", "x")
@@ -111,24 +102,19 @@ def without(files, *names):
 
 
 @pytest.mark.parametrize(
-    "files, lacks",
+    "files",
     [
-        (without(FOREIGN, "pytorch_model.bin"), "weights"),
-        (
-            without(FOREIGN, "tokenizer.json", "pytorch_model.bin"),
-            "a tokenizer",
-        ),
-        (without(FOREIGN | SHARDS, "m-2.safetensors"), "m-2.safetensors"),
-        (without(PRESET, "README.md"), "README.md"),
-        (without(PRESET, "assets/tokenizer/merges.txt"), "merges.txt"),
-        (without(PRESET, "extra.safetensors"), "extra.safetensors"),
-        (without(PRESET, "model.weights.h5"), "model.weights.h5"),
-        (without(PRESET, "model.weights.h5", "manifest.json"), "weights"),
+        without(FOREIGN, "pytorch_model.bin"),
+        without(FOREIGN, "tokenizer.json", "pytorch_model.bin"),
+        without(FOREIGN | SHARDS, "m-2.safetensors"),
+        without(PRESET, "assets/tokenizer/merges.txt"),
+        without(PRESET, "model.weights.h5"),
+        without(PRESET, "model.weights.h5", "manifest.json"),
     ],
 )
-def test_incomplete_snapshot_is_completed(files, lacks, offline, monkeypatch):
+def test_incomplete_snapshot_is_completed(files, offline, monkeypatch):
     fill(offline, REPOSITORY, COMMIT, files, ["main"])
-    with pytest.raises(ValueError, match=f"it lacks .*{lacks}.* pass the path"):
+    with pytest.raises(ValueError, match="could not be fetched.* pass the pa"):
         hub.fetch(HANDLE, "x")
     whole = PRESET if "registered" in str(files) else FOREIGN | SHARDS
     fill(offline, REPOSITORY, COMMIT, without(whole), ["main"])
@@ -141,25 +127,12 @@ def test_a_repository_without_tokenizer_opens_offline(offline):
     assert hub.fetch(HANDLE, "x") == str(folder)
 
 
-@pytest.mark.parametrize("silenced", [True, False])
-def test_missing_network_is_reported_at_once(silenced, offline, monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", silenced)
+def test_missing_network_is_reported_at_once(offline):
     start = time.monotonic()
     with pytest.raises(ValueError, match="Check the name and the connection"):
         hub.fetch(HANDLE, "x")
     # The hub's own five attempts would wait for half a minute.
     assert time.monotonic() - start < 15
-
-
-def test_silent_hub_times_out(tmp_path, monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        use(monkeypatch, tmp_path, f"http://127.0.0.1:{port}")
-        monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.3)
-        start = time.monotonic()
-        with pytest.raises(ValueError, match="[Tt]imeout.*pass the path"):
-            hub.fetch(HANDLE, "x")
-        assert time.monotonic() - start < 15
 
 
 def present(folder):
@@ -202,7 +175,7 @@ def test_each_revision_has_its_own_files(served):
         folder = hub.fetch(HANDLE, "x", revision)
         assert folder != main and present(folder) == tuned
     assert present(main) == FOREIGN
-    with pytest.raises(ValueError, match="could not be fetched: Revision.*v9"):
+    with pytest.raises(ValueError, match="could not be fetched.* Revision.*v9"):
         hub.fetch(f"{HANDLE}@v9", "x")
 
 
@@ -236,25 +209,6 @@ def test_an_interrupted_download_continues(parts, served, resumed_at):
     assert not list(cache.glob("blobs/*.incomplete"))
 
 
-def test_a_killed_download_continues(served, resumed_at):
-    served.stops_at, served.stalls = 30_000, True
-    process = multiprocessing.get_context("fork").Process(
-        target=hub.fetch, args=(HANDLE, "x")
-    )
-    process.start()
-    cache = pathlib.Path(constants.HF_HUB_CACHE)
-    deadline, size = time.monotonic() + 30, 0
-    while size != 30_000:
-        assert time.monotonic() < deadline
-        for part in cache.glob("*/blobs/*.incomplete"):
-            # A complete file is renamed meanwhile.
-            with contextlib.suppress(FileNotFoundError):
-                size = part.stat().st_size
-    process.kill()
-    process.join()
-    assert resumed_at() == ["bytes=30000-"]
-
-
 def test_damaged_partial_download_is_removed(served):
     sha256 = hashlib.sha256(WEIGHTS).hexdigest()
     hub_cache = pathlib.Path(constants.HF_HUB_CACHE)
@@ -266,36 +220,15 @@ def test_damaged_partial_download_is_removed(served):
     assert present(hub.fetch(HANDLE, "x")) == FOREIGN
 
 
-def test_terminal_shows_progress_bar(served, monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    hub.fetch(HANDLE, "x")
-    assert "pytorch_model.bin: 100%" in sys.stderr.getvalue()
-
-
 @pytest.mark.parametrize(
-    "name",
-    [
-        *("", "a/b/c", "../a", "a/../b", "/etc/a", "a/b@", "a/b@../x", "@a"),
-        *("a/b@/x", "a/b@x/", "a/b@x@y", "a/b@x y", "a--b/c", "a/b@x\n"),
-        *("a/b@refs/../../x", "a b/c", "a/b@-x", "a/b?c=d"),
-    ],
+    "revision", ["", "../x", "/x", "x@y", "x y", "x\n", "-x", "refs/../../x"]
 )
-def test_handles_are_taken_strictly(name, offline):
-    with pytest.raises(ValueError, match="'hf://user/model@revision'.*Receiv"):
-        registry.resolve(f"hf://{name}")
-    assert not offline.exists()
+def test_revisions_are_taken_strictly(revision, offline):
+    with pytest.raises(ValueError, match="A revision is a branch"):
+        hub.fetch(f"{HANDLE}@{revision}", "x")
 
 
-def test_a_revision_is_given_once_and_with_a_handle(offline, tmp_path):
-    for revision in ("../x", "", 3, "a@b"):
-        with pytest.raises(ValueError, match="revision=.*|Received: preset"):
-            hub.fetch(HANDLE, HANDLE, revision)
-    with pytest.raises(ValueError, match="given once.*revision='b'"):
-        hub.fetch(f"{HANDLE}@a", HANDLE, "b")
-    for preset in ("kaggle://a/b/keras/c", str(tmp_path), "bridgetower_x"):
+def test_a_revision_is_given_once_and_with_a_handle(tmp_path):
+    for preset in (f"{HANDLE}@a", "kaggle://a/b/keras/c", str(tmp_path)):
         with pytest.raises(ValueError, match="can only.*revision='main'"):
             hub.fetch(preset, preset, "main")

@@ -14,7 +14,6 @@ from keras_bridgetower.data.records.index import written_without_places
 from keras_bridgetower.data.stream.epoch_order import Shuffled
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.preprocessing.masking import TokenMasking
-from keras_bridgetower.preprocessing.preprocessor import checked_buckets
 from keras_bridgetower.preprocessing.retrieval import as_image_ids
 from keras_bridgetower.training.recipes import paper
 
@@ -52,7 +51,6 @@ USES = {
     "sequence_length": lambda n: builders.tokenizer(n).get_config()[
         "sequence_length"
     ],
-    "buckets": lambda n: checked_buckets((n, 9)),
     "max_masks": masked,
     "image ids": lambda n: as_image_ids(np.array([n, "a"], object)).tolist(),
 }

@@ -2,8 +2,6 @@
 
 import ast
 import functools
-import importlib
-import inspect
 import pathlib
 import re
 
@@ -14,11 +12,6 @@ import keras_bridgetower as kbt
 
 PACKAGE = pathlib.Path(kbt.__file__).parent
 PRIVATE = "backend/keras_private/"
-# Need other libraries, and use nothing of Keras.
-ALONE = (
-    *("apps/demo/", "apps/predict/model_handler.py", "apps/search/adapters/"),
-    *("apps/serve/", "integrations.py", "search.py"),
-)
 # Private names of other libraries.
 FOREIGN = {
     *(("torch", "_foreach_"), ("os", "_exit")),
@@ -130,40 +123,6 @@ def test_internal_modules_of_keras_are_imported_in_one_folder():
                 names = [ast.unparse(node)]
             found = [n for n in names if re.match(r"keras(_hub)?\.src\b", n)]
             assert path.startswith(PRIVATE) or not found, (path, found)
-
-
-def classes():
-    for path in trees():
-        name = path.removesuffix(".py").removesuffix("/__init__")
-        if name == "__init__" or path.startswith((PRIVATE, *ALONE)):
-            continue
-        name = "keras_bridgetower." + name.replace("/", ".")
-        for cls in vars(importlib.import_module(name)).values():
-            if inspect.isclass(cls) and cls.__module__ == name:
-                yield cls
-
-
-@functools.cache
-def privates_of(module):
-    """Return the private names of objects in a module of Keras."""
-    source = inspect.getsource(importlib.import_module(module))
-    found = re.findall(r"(?:self|cls|obj)\.(_\w+)|def (_\w+)\(self", source)
-    return {a or b for a, b in found if is_private(a or b)}
-
-
-def test_private_names_differ_from_those_of_keras():
-    """Otherwise an attribute of Keras would be overridden by accident."""
-    found = set()
-    for cls in classes():
-        theirs = set()
-        for base in cls.__mro__:
-            if base.__module__.split(".")[0] in ("keras", "keras_hub"):
-                theirs |= privates_of(base.__module__)
-        source = inspect.getsource(cls)
-        used = re.findall(r"(?:self|super\(\))\.(_\w+)|def (_\w+)", source)
-        used = {a or b for a, b in used} & theirs
-        found |= {(cls.__name__, n) for n in used if is_private(n)}
-    assert found == set(OVERRIDDEN)
 
 
 CHANGES = {

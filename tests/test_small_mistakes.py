@@ -122,7 +122,7 @@ CLASSIFIER, VQA = kbt.BridgeTowerImageClassifier, kbt.BridgeTowerVQA
             "`tokenizer` must be a PackedTokenizer.*Converter",
         ),
         (lambda m: m.with_image_size((32, 32)), "`image_size` .* one integer"),
-        (lambda m: VQA.from_preset(None), "`preset` must be a name.*None"),
+        (lambda m: VQA.from_preset(None), "`preset` must be one of.*None"),
     ],
 )
 def test_values_of_the_wrong_kind(make, message, model):

@@ -8,7 +8,6 @@ and after, and keep float32 where a score moves.
 """
 
 import argparse
-import json
 import pathlib
 import tempfile
 import warnings
@@ -17,7 +16,6 @@ import numpy as np
 
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import weights_file
-from keras_bridgetower.presets import written_weights
 
 
 def main():
@@ -34,19 +32,15 @@ def store_in_half(folder):
     if (seal := manifest.verify(folder)) is not None:
         seal.finish()
     path = folder / weights_file.WEIGHTS
-    before = weights_file.array_places(path, folder)
     tasks = folder / weights_file.TASK_WEIGHTS
     files = [path, tasks] if tasks.is_file() else [path]
     # None of them changes unless all can be stored.
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
         halves = [pathlib.Path(made) / file.name for file in files]
         for file, half in zip(files, halves, strict=True):
-            written_weights.rewrite(file, half, _halved)
+            weights_file.rewrite(file, half, _halved)
         for file, half in zip(files, halves, strict=True):
             half.replace(file)
-    if (folder / weights_file.INDEX).is_file():
-        after = weights_file.array_places(path, folder)
-        _renew_index(folder / weights_file.INDEX, before, after)
     manifest.write(folder)
 
 
@@ -63,14 +57,6 @@ def _halved(name, values):
             "preset in float32."
         )
     return half
-
-
-def _renew_index(path, before, after):
-    """Give each variable of an index the new place of its array."""
-    names = {place[0]: name for name, place in before.items()}
-    index = json.loads(path.read_text())
-    new = {name: after[names[place[0]]] for name, place in index.items()}
-    path.write_text(json.dumps(new, indent=0) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,39 +15,6 @@ import numpy as np
 from keras_bridgetower.backend.keras_private.variables import with_initializer
 from keras_bridgetower.backend.keras_private.variables import without_values
 
-# In bytes. JAX uses an array's memory without a copy only if it is aligned so.
-_ALIGNMENT = 64
-_BLOCK = 2**26
-
-
-class Blocks:
-    """Allocates memory for arrays that become weights, see `give`.
-
-    Large blocks take less time than one allocation for each array. A block is
-    freed with the last of its weights.
-
-    Example:
-
-    ```python
-    array = Blocks().empty((2, 3), "float32")
-    ```
-    """
-
-    def __init__(self):
-        self._left = np.empty(0, "uint8")
-
-    def empty(self, shape, dtype):
-        """Return an uninitialized NumPy array, aligned for JAX."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        taken = -(-size // _ALIGNMENT) * _ALIGNMENT
-        if taken >= _BLOCK:
-            memory = _pages(taken)
-        else:
-            if taken > self._left.size:
-                self._left = _pages(_BLOCK)
-            memory, self._left = np.split(self._left, [taken])
-        return memory[:size].view(dtype).reshape(shape)
-
 
 def _pages(size):
     """Return zeros that take memory only when written, page by page.
@@ -57,39 +24,6 @@ def _pages(size):
     """
     memory = mmap.mmap(-1, max(size, 1), access=mmap.ACCESS_COPY)
     return np.frombuffer(memory, "uint8")[:size]
-
-
-def give(variable, array):
-    """Set a variable to an array, without a copy if possible.
-
-    The caller must not use the array afterwards. On a CPU, PyTorch and JAX
-    use its memory for the variable if the dtype is the same and the array
-    comes from `Blocks`. TensorFlow copies it, in half a second for a base
-    model.
-
-    Args:
-        variable: variable of a layer.
-        array: NumPy array of its shape.
-
-    Example:
-
-    ```python
-    array = Blocks().empty((2, 3), "float32")
-    array[:] = 1
-    give(layer.kernel, array)
-    ```
-    """
-    if keras.config.backend() == "torch":
-        import torch
-
-        array = torch.from_numpy(array)
-        if array.shape == variable.value.shape:
-            variable.value.data = array.to(variable.value)
-            return
-    variable.assign(array)
-    if keras.config.backend() == "jax":
-        # Wait for the cast, or pending arrays fill the memory.
-        variable.value.block_until_ready()
 
 
 def without_initialization(make, active=True, room=None):

@@ -43,8 +43,6 @@ _VALUES = (
 )
 # Values of a config that `restore` applies to layers.
 _STATE = (layer_records.POLICIES, layer_records.QUANTIZED, *layer_records.STATE)
-# Minimum size of a block in a weight file: the names and offsets of its arrays.
-_BYTES_OF_LAYER = 4_000
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -331,7 +329,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         with folder.reading(CONFIG):
             has_weights = load_weights or folder.has(weights_file.WEIGHTS)
             size = folder.weight_bytes() if has_weights else None
-            _check_config(config, size)
+            _check_config(config)
             if dtype is not None:
                 kwargs["dtype"] = dtype
             config = {
@@ -339,13 +337,16 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             }
 
         def make(values):
-            room = size and (
-                configs.WEIGHTS_IN_A_BYTE * size,
-                weights_file.WEIGHTS,
-            )
-            return uninitialized.without_initialization(
-                functools.partial(cls.from_config, values), load_weights, room
-            )
+            build = functools.partial(cls.from_config, values)
+            room = size and configs.WEIGHTS_IN_A_BYTE * size
+            if load_weights:
+                room = room, weights_file.WEIGHTS
+                return uninitialized.without_initialization(build, room=room)
+            if room:
+                with uninitialized.shapes_only():
+                    if build().count_params() > room:
+                        raise ValueError("It describes more than the file.")
+            return build()
 
         backbone = folder.create(CONFIG, make, config, kwargs)
         if load_weights:
@@ -376,12 +377,8 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         return backbone
 
 
-def _check_config(config, weight_bytes):
-    """Raise on encoders without a rule, and on more weights than the file has.
-
-    The size of the weight file limits the model, so that a damaged or hostile
-    configuration cannot request any amount of memory.
-    """
+def _check_config(config):
+    """Raise on encoders without a rule, and on values that are not allowed."""
     plain = dict(config)
     for name in ENCODERS:
         encoder, values = configs.class_and_values(plain.pop(name), object)
@@ -392,15 +389,6 @@ def _check_config(config, weight_bytes):
             )
         configs.check_values(values)
     configs.check_values(plain)
-    weights, layers = configs.fewest_weights(config)
-    if weight_bytes is not None and (
-        weights > configs.WEIGHTS_IN_A_BYTE * weight_bytes
-        or layers * _BYTES_OF_LAYER > weight_bytes
-    ):
-        raise ValueError(
-            f"It describes at least {weights:,} weights in {layers:,} layers, "
-            f"more than the {weight_bytes:,} bytes of model.weights.h5 hold."
-        )
 
 
 def _encoder_config(encoder):

@@ -1,12 +1,7 @@
 """Resizes a picture of any shape to a square, and crops or pads it."""
 
-import importlib.util
-import threading
-
 import numpy as np
 from PIL import Image
-
-from keras_bridgetower.checks import check_choice
 
 
 class UnfitPicture(ValueError):
@@ -87,12 +82,9 @@ def check_transform(transform, converter):
     ):
         raise ValueError(
             "`transform` must make pictures that the preprocessor's image "
-            "converter leaves as they are. In mode 'hf' a side that "
-            "size_divisor does not divide shrinks into a black frame; open the "
-            "task with image_mode='squash' or 'crop'. "
+            "converter leaves as they are. Use image_mode='squash' or 'crop'. "
             f"Received: transform.image_size={side}, and a converter with "
-            f"{converter.image_size}, mode={converter.mode!r}, "
-            f"size_divisor={converter.size_divisor}"
+            f"{converter.image_size}, {converter.mode!r}"
         )
     ours = transform.mean, transform.std
     theirs = converter.mean, converter.std
@@ -125,8 +117,7 @@ def place(image, side, mode, size_divisor=32, name="images", resizer="pillow"):
     if not 0 < size[0] * size[1] <= limit:
         raise UnfitPicture(
             f"`{name}` must not be so long and thin. Cut it, or use "
-            f"mode='squash'. Received: {name} of {image.width} x "
-            f"{image.height} pixels, mode={mode!r}"
+            f"mode='squash'. Received: {image.size} pixels, mode={mode!r}"
         )
     # Pillow would copy a picture that is right already.
     if image.size != size:
@@ -149,7 +140,7 @@ def by_torch(image, size):
     """
     import torch
 
-    pixels = torch.from_numpy(_writable(image)).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
     resized = torch.nn.functional.interpolate(
         pixels, size[::-1], mode="bicubic", antialias=True
     )
@@ -157,37 +148,4 @@ def by_torch(image, size):
     return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])
 
 
-def _writable(image):
-    """The pixels in memory of this thread, until it asks for the next ones.
-
-    PyTorch warns of arrays that cannot be written. To have new memory of that
-    size from the system takes longer than the resizing.
-    """
-    pixels = np.asarray(image)
-    held = getattr(_memory, "pixels", None)
-    if held is None or held.size < pixels.size:
-        held = _memory.pixels = np.empty(pixels.size, pixels.dtype)
-    held = held[: pixels.size].reshape(pixels.shape)
-    np.copyto(held, pixels)
-    return held
-
-
-_memory = threading.local()
 RESIZERS = {"pillow": by_pillow, "torch": by_torch}
-# The module that each needs.
-MODULES = {"pillow": "PIL", "torch": "torch"}
-
-
-def check_resizer(resizer):
-    """Raise where a resizer does not exist, or its library is missing.
-
-    Raises:
-        ValueError: not a key of `RESIZERS`.
-        ImportError: the library is not installed.
-    """
-    check_choice("resizer", resizer, tuple(RESIZERS))
-    module = MODULES[resizer]
-    if importlib.util.find_spec(module) is None:
-        raise ImportError(
-            f"resizer={resizer!r} needs {module}: `pip install {module}`"
-        )

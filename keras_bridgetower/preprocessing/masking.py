@@ -67,8 +67,7 @@ class Masking(abc.ABC):
         if min(shares) < 0 or max(shares) > 1 or sum(shares[1:]) > 1 + 1e-9:
             raise ValueError(
                 "`rate`, `mask_share` and `random_share` must be from 0 to 1, "
-                "the latter two also together. Received: rate, mask_share, "
-                f"random_share={shares}"
+                f"the latter two also together. Received: {shares}"
             )
         if self.max_masks is None:
             object.__setattr__(self, "max_masks", self.most_chosen)

@@ -8,8 +8,8 @@ import numpy as np
 
 from keras_bridgetower.checks import OF_PRESETS
 from keras_bridgetower.checks import MissingMethod
+from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import check_keywords
-from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.preprocessing.texts import kept_lengths
@@ -55,13 +55,9 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
 
     def __init__(self, sequence_length, **kwargs):
         super().__init__(**kwargs)
-        if not is_integer(sequence_length) or sequence_length < 3:
-            raise ValueError(
-                "`sequence_length` must be an integer of at least 3. "
-                f"Received: sequence_length={sequence_length!r}"
-            )
+        check_count("sequence_length", sequence_length)
         self.sequence_length = int(sequence_length)
-        self._loaded_engine = None
+        self._engine = None
         self._said_cut = False
         self._name_special_ids([None] * len(self.special_tokens))
 
@@ -88,7 +84,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
             **values: constructor values that replace the saved ones.
         """
         made = folder.build(CONFIG, cls, spec, FROM_FILES, **values)
-        files = [folder.asset(f"{ASSETS}/{name}") for name in made.file_assets]
+        files = [folder.path(f"{ASSETS}/{name}") for name in made.file_assets]
         with folder.reading(ASSETS):
             made.load_assets(files[0].parent)
         return made
@@ -114,21 +110,12 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         }
 
     def _set_engine(self, engine):
-        self._loaded_engine = engine
+        self._engine = engine
         self._name_special_ids(self.special_token_ids)
 
     def _name_special_ids(self, ids):
         self.start_token_id, self.pad_token_id, self.end_token_id = ids[:3]
         self.unk_token_id, self.mask_token_id = ids[3:]
-
-    @property
-    def _engine(self):
-        if self._loaded_engine is None:
-            raise ValueError(
-                "`vocabulary` must be set before the tokenizer is used. "
-                "Received: vocabulary=None"
-            )
-        return self._loaded_engine
 
     def tokenize(self, texts):
         return self.encode(texts)["token_ids"]
@@ -170,18 +157,14 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         checked = [checked_texts(*p) for p in zip(parts, names, strict=False)]
         texts, single = checked[0]
         if any((len(t), s) != (len(texts), single) for t, s in checked):
-            raise ValueError(
-                "`text` and `second_text` must be of the same number. "
-                f"Received: {len(texts)} and {len(checked[1][0])} texts"
-            )
+            raise ValueError("The second texts must be of the same number.")
         size = self.sequence_length
         between = [self.token_to_id(token) for token in self.between]
         added = 2 + (len(checked) - 1) * (1 + len(between))
         room = size - added
         if room < len(checked):
             raise ValueError(
-                f"`sequence_length` must be at least {added + len(checked)} "
-                f"for pairs of texts. Received: sequence_length={size}"
+                f"`sequence_length` must be at least {added + len(checked)}."
             )
         _, pad, *_ = self.special_token_ids
         ids = np.full((len(texts), size), pad, "int32")
@@ -201,9 +184,8 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
             self._said_cut = True
             warnings.warn(
                 f"{too_long} of {len(texts)} texts cut: the longest has "
-                f"{longest} tokens with those at start and end, but "
-                f"sequence_length={size}. Pass another `sequence_length`. "
-                "Others are cut without a warning.",
+                f"{longest} tokens, but sequence_length={size}. Pass another "
+                "`sequence_length`. Others are cut without a warning.",
                 stacklevel=2,
             )
         ids = ids[0] if single else ids
@@ -238,8 +220,6 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         ids = keras.ops.convert_to_numpy(ids)
         if ids.ndim == 2:
             return [self.detokenize(row) for row in ids]
-        for i in (ids.min(), ids.max()) if ids.size else ():
-            self.id_to_token(i)
         special = self.special_token_ids
         pieces = [i for i in ids.tolist() if i not in special]
         return self._engine.decode(pieces, skip_special_tokens=False)
@@ -252,11 +232,6 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         return self._engine.get_vocab_size()
 
     def id_to_token(self, id):
-        size = self.vocabulary_size()
-        if not 0 <= id < size:
-            raise ValueError(
-                f"`id` must be from 0 to {size - 1}. Received: id={id}"
-            )
         return self._engine.id_to_token(int(id))
 
     def token_to_id(self, token):

@@ -5,11 +5,8 @@ import warnings
 import numpy as np
 from PIL import Image
 
-# Pixels that are converted at once: what a conversion needs beside a picture
-# and its result stays below 64 MB.
-STRIP = 2**20
-# White in integers of 8, 10 and 12 bits, which are often kept in 16.
-WHITES = (255, 1023, 4095)
+# White in integers of 12 bits, which are often kept in 16.
+WHITE_OF_12_BITS = 4095
 
 
 def from_array(image, name, file=None):
@@ -20,44 +17,26 @@ def from_array(image, name, file=None):
         name: str, the picture's name in errors.
         file: string, what errors show of its file, or None for an array.
     """
-    array = as_array(image, name)
+    array = np.asarray(image)
     shown = f"array of shape {array.shape} and dtype {array.dtype}"
     shown = f"{file}, {shown}" if file else shown
-    if array.dtype.kind not in "uif":
-        if array.ndim == 0:
-            shown = f"{image!r:.200}"
-        raise ValueError(
-            f"`{name}` must be a path, encoded bytes, a PIL image, or an "
-            f"array of integers or floats. Received: {name}={shown}"
-        )
     channels = array.shape[2] if array.ndim == 3 else 1
-    if array.ndim not in (2, 3) or channels not in (1, 3, 4):
-        fix = ""
-        if array.ndim == 3 and array.shape[0] in (1, 3, 4):
-            fix = ". Channels come last: use `np.transpose(image, (1, 2, 0))`"
+    kind = array.dtype.kind
+    if (
+        kind not in "uif"
+        or array.ndim not in (2, 3)
+        or channels not in (1, 3, 4)
+    ):
         raise ValueError(
-            f"`{name}` must have shape (H, W), (H, W, 1), (H, W, 3) or "
-            f"(H, W, 4). Received: {name}={shown}{fix}"
+            f"`{name}` must be a path, encoded bytes, a PIL image, or an array "
+            f"(H, W), (H, W, 1), (H, W, 3) or (H, W, 4). Received: {shown}"
         )
     check_size(array.shape[1::-1], name, shown)
     array = _to_eight_bit(array, name, shown)
     if channels == 4:
         return np.array(over_white(Image.fromarray(array)))
-    return _rgb(array)
-
-
-def as_array(image, name):
-    """Call `np.asarray`, with errors that name the picture."""
-    try:
-        return np.asarray(image)
-    except KeyboardInterrupt:
-        raise
-    # `__array__` may raise anything, SystemExit included.
-    except BaseException as error:
-        raise ValueError(
-            f"`{name}` must be convertible to a NumPy array. Received: "
-            f"{name}=<{type(image).__name__}>: {error}"
-        ) from error
+    array = array.reshape(*array.shape[:2], channels)
+    return np.broadcast_to(array, (*array.shape[:2], 3))
 
 
 def check_size(size, name, shown):
@@ -72,14 +51,12 @@ def check_size(size, name, shown):
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and size[0] * size[1] > limit:
         raise ValueError(too_many_pixels(name, shown))
-    if size[0] * size[1] == 0:
-        raise ValueError(f"`{name}` must have pixels. Received: {name}={shown}")
 
 
 def too_many_pixels(name, shown):
     return (
-        f"`{name}` must hold at most {Image.MAX_IMAGE_PIXELS} pixels. Shrink "
-        f"it, or raise `PIL.Image.MAX_IMAGE_PIXELS`. Received: {name}={shown}"
+        f"`{name}` must hold at most {Image.MAX_IMAGE_PIXELS} pixels. "
+        f"Received: {name}={shown}"
     )
 
 
@@ -94,24 +71,13 @@ def from_16_bit(array, name, shown, scale_known=False):
             holds integers of 8, 10 or 12 bits.
     """
     low, high = int(array.min()), int(array.max())
-    if low < 0 or high > 65535:
-        raise ValueError(
-            f"`{name}` must hold 16-bit values from 0 to 65535. Received: "
-            f"{name}={shown} with values from {low} to {high}"
-        )
-    if 0 < high <= WHITES[-1]:
-        white = next(white for white in WHITES if high <= white)
-        scaled = "image" if white == 255 else f"(image / {white} * 255)"
-        message = (
-            f"`{name}` must use the range 0 to 65535 in uint16 or mode I. Use "
-            f"`{scaled}.astype('uint8')` if white is {white}, or "
-            f"`(image // 257).astype('uint8')` if it is dark. Received: {name}"
-        )
-        if not scale_known:
-            raise ValueError(f"{message}={shown} with maximum {high}")
-        # Not of one file: equal warnings are shown once.
-        warnings.warn(f"{message} with values up to {white}", stacklevel=2)
-    return _by_strips(lambda values: np.rint(values / 257.0), array)
+    dark = 0 < high <= WHITE_OF_12_BITS
+    message = f"`{name}` must use the range 0 to 65535 in uint16 or mode I."
+    if low < 0 or high > 65535 or (dark and not scale_known):
+        raise ValueError(f"{message} Received: {shown}, {low} to {high}")
+    if dark:
+        warnings.warn(f"{message} It has at most {high}.", stacklevel=2)
+    return np.rint(array / 257.0).astype("uint8")
 
 
 def warn_of_mask(array, name):
@@ -123,21 +89,15 @@ def warn_of_mask(array, name):
     """
     if array.max() == 1:
         warnings.warn(
-            f"`{name}` is nearly black: its largest value is 1, and white is "
-            "255. Multiply a mask of 0 and 1 by 255.",
+            f"`{name}` is nearly black: multiply a mask of 0 and 1 by 255.",
             stacklevel=2,
         )
 
 
 def over_white(image):
     """Convert a `PIL.Image` with transparency to RGB over white."""
-    made = Image.new("RGB", image.size)
-    for top, stop in _strips(image.height, image.width):
-        box = (0, top, image.width, stop)
-        part = image.crop(box).convert("RGBA")
-        white = Image.new("RGBA", part.size, "white")
-        made.paste(Image.alpha_composite(white, part).convert("RGB"), box)
-    return made
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
 def _to_eight_bit(array, name, shown):
@@ -147,36 +107,11 @@ def _to_eight_bit(array, name, shown):
         return from_16_bit(array, name, shown)
     # NaN fails both comparisons, infinities fail one.
     low, high = array.min(), array.max()
-    if not (low >= 0 and high <= 255):
-        raise ValueError(
-            f"`{name}` must hold finite values from 0 to 255. Received: "
-            f"{name}={shown} with values from {low} to {high}"
-        )
     # Floats from 0 to 1 exceed 1 after resizing or augmentation.
-    floats = array.dtype.kind == "f"
-    if 0 < high <= (2 if floats else 1):
+    least = 2 if array.dtype.kind == "f" else 1
+    if not (low >= 0 and high <= 255) or 0 < high <= least:
         raise ValueError(
-            f"`{name}` must be on the scale from 0 to 255. Use "
-            f"`np.clip(image, 0, 1) * 255`. Received: {name}={shown} with "
-            f"maximum {high}"
+            f"`{name}` must be finite and on the scale from 0 to 255. "
+            f"Received: {shown} with values from {low} to {high}"
         )
-    return _by_strips(np.rint, array) if floats else array.astype("uint8")
-
-
-def _by_strips(function, array):
-    """Apply a function to pixels, strip by strip, and return uint8."""
-    made = np.empty(array.shape, "uint8")
-    for top, stop in _strips(len(array), array[0].size):
-        made[top:stop] = function(array[top:stop])
-    return made
-
-
-def _strips(height, width):
-    rows = max(1, STRIP // width)
-    return [(top, min(top + rows, height)) for top in range(0, height, rows)]
-
-
-def _rgb(grey_or_rgb):
-    if grey_or_rgb.ndim == 2:
-        grey_or_rgb = grey_or_rgb[..., None]
-    return np.broadcast_to(grey_or_rgb, (*grey_or_rgb.shape[:2], 3))
+    return np.rint(array).astype("uint8")

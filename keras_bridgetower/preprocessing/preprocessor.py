@@ -1,7 +1,6 @@
 """The base class of all preprocessors: pictures and texts to features."""
 
 import itertools
-import threading
 
 import keras
 import keras_hub
@@ -10,7 +9,6 @@ import numpy as np
 from keras_bridgetower.checks import OF_PRESETS
 from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.checks import check_keywords
-from keras_bridgetower.checks import is_integer
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.preprocessing import image_converter
 from keras_bridgetower.preprocessing import tf_graph
@@ -103,7 +101,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
             segments = getattr(tokenizer, "has_segments", False)
             features = self.default_features + ("segment_ids",) * segments
         self.features = tuple(features)
-        self.buckets = checked_buckets(buckets)
+        self.buckets = buckets and tuple(sorted(map(int, buckets)))
 
     def __call__(self, *args, **kwargs):
         made = super().__call__(*args, **kwargs)
@@ -119,8 +117,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
             cls = getattr(self, f"{name}_cls")
             if cls is not None and not isinstance(part, cls):
                 raise ValueError(
-                    f"`{name}` must be a {cls.__name__}. Received: "
-                    f"{name}={part!r:.200}"
+                    f"`{name}` must be a {cls.__name__}, not {part!r:.200}"
                 )
 
     def targets(self, y, batched=True):
@@ -180,23 +177,17 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         text = self.text_features(x["text"], encode)
         images = self.image_converter(x["images"])
         batch = tuple(text["token_ids"].shape)[:-1]
-        image_batch = tuple(images.shape)[:-3]
-        # Split off the axes of the pictures that belong to one text.
-        cut = len(image_batch) - len(self.pictures)
-        pictures, image_batch = image_batch[cut:], image_batch[:cut]
+        wanted, found = batch + self.pictures, tuple(images.shape)[:-3]
         # In a graph a size may be unknown: None.
-        known = None not in batch + image_batch
-        if (
-            len(batch) != len(image_batch)
-            or pictures != self.pictures
-            or known
-            and batch != image_batch
+        if len(found) != len(wanted) or any(
+            a != b
+            for a, b in zip(found, wanted, strict=True)
+            if None not in (a, b)
         ):
-            several = "".join(f", {n} pictures each" for n in self.pictures)
             raise ValueError(
                 "`images` and `text` must be of the same number, both single "
-                f"or both in lists{several}. Received: images of batch shape "
-                f"{image_batch + pictures}, text of {batch}"
+                f"or both in lists. Received: images of batch shape {found}, "
+                f"which must be {wanted}"
             )
         made = {"images": images, **text}
         return {name: made[name] for name in self.features}, bool(batch)
@@ -293,46 +284,23 @@ def check_keys(x, keys):
     """Reject raw inputs that are not a dict with these keys."""
     if isinstance(x, dict) and set(keys) <= set(x):
         return
-    given = list(x) if isinstance(x, dict) else []
+    given = list(x) if isinstance(x, dict) else type(x)
     hints = [
         f"Rename {name!r} to {_RENAMED[name]!r}. "
-        for name in given
-        if _RENAMED.get(name) in set(keys) - set(given)
+        for name in _RENAMED
+        if isinstance(x, dict) and name in x and _RENAMED[name] not in x
     ]
-    if set(OF_TOKENS) & set(given):
-        hints.append(
-            "Features that a preprocessor made are for `predict_features`, or "
-            "for a task with `preprocessor=None`. "
-        )
     raise ValueError(
-        f"`x` must be a dict with the key{'s' * (len(keys) > 1)} "
-        f"{' and '.join(map(repr, keys))}. {''.join(hints)}"
-        f"Received: x={given if isinstance(x, dict) else type(x)}"
+        f"`x` must be a dict with the keys {' and '.join(map(repr, keys))}. "
+        f"{''.join(hints)}Received: x={given}"
     )
 
 
 # Usual keys of other libraries and data sets.
 _RENAMED = {
-    **dict.fromkeys(("image", "img", "picture", "pictures"), "images"),
-    **dict.fromkeys(("pixel_values", "pixels"), "images"),
-    **dict.fromkeys(("texts", "caption", "captions"), "text"),
-    **dict.fromkeys(("question", "questions", "sentence"), "text"),
-    **dict.fromkeys(("hypothesis", "statement"), "text"),
+    **dict.fromkeys(("image", "picture", "pixel_values"), "images"),
+    **dict.fromkeys(("texts", "caption", "question", "questions"), "text"),
 }
-
-
-def checked_buckets(buckets):
-    """Return lengths of texts as a tuple, or None."""
-    if buckets is None:
-        return None
-    buckets = tuple(buckets)
-    whole = all(is_integer(n) and n > 0 for n in buckets)
-    if not whole or list(buckets) != sorted(set(buckets)):
-        raise ValueError(
-            "`buckets` must be rising integers from 1. "
-            f"Received: buckets={buckets!r}"
-        )
-    return tuple(map(int, buckets))
 
 
 def shortened(features, buckets):
@@ -393,20 +361,16 @@ class Draws:
     def __init__(self, seed):
         self.seed = seed
         self._count = itertools.count()
-        self._lock = threading.Lock()
 
     def __call__(self, function, step, inputs, *specs):
         def draw(step, *arrays):
             if step < 0:
-                with self._lock:
-                    step = next(self._count)
+                step = next(self._count)
             return function([self.seed, int(step)], *arrays)
 
         if step is not None and static_shape(step):
-            raise ValueError(
-                "`x['step']` must be a scalar: add it after batching. "
-                f"Received: step of shape {static_shape(step)}"
-            )
+            shape = static_shape(step)
+            raise ValueError(f"`x['step']` must be a scalar, not of {shape=}")
         # -1 means a batch without a number.
         step = -1 if step is None else step
         return apply_numpy(draw, [step, *inputs], *specs)

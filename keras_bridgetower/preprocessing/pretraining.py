@@ -7,7 +7,6 @@ import numpy as np
 
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.objectives import pair_objectives
-from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.preprocessor import Draws
 from keras_bridgetower.preprocessing.retrieval import as_image_ids
@@ -20,7 +19,6 @@ OBJECTIVES = ("mlm", "itm", "itc")
 NEGATIVES = ("random_negatives", "hard_negatives")
 # Label of a slot without a hidden token, as in transformers.
 IGNORED = -100
-_DRAWS = ("mlm", "itm")
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -94,7 +92,7 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
         self.rate = rate
         self.max_masks = max_masks
         self.pair_objective = pair_objectives.make_objective(negatives)
-        self._draws = {name: Draws(seed + i) for i, name in enumerate(_DRAWS)}
+        self._draws = {"mlm": Draws(seed), "itm": Draws(seed + 1)}
         self._masking = None
 
     @property
@@ -115,10 +113,7 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
     def call(self, x, y=None, sample_weight=None):
         features, batched = self.features_of(x)
         if not batched:
-            raise ValueError(
-                "`x` must be a batch: negatives are other rows of it. "
-                "Received: a single sample"
-            )
+            raise ValueError("`x` must be a batch: negatives are its rows.")
         step = x.get("step")
         ids = self._image_ids(features["images"]) if y is None else y
         ids = as_image_ids(ids)
@@ -173,8 +168,7 @@ def checked_objectives(objectives, negatives):
     needed = pair_objectives.make_objective(negatives).heads
     if "itm" in given and not set(needed) <= given:
         raise ValueError(
-            f"`objectives` must have 'itc' with negatives={negatives!r}. "
-            f"Received: objectives={objectives!r}"
+            f"`objectives` must have 'itc' with negatives={negatives!r}."
         )
     return tuple(name for name in OBJECTIVES if name in given)
 
@@ -277,16 +271,6 @@ class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
         **kwargs,
     ):
         super().__init__(tokenizer, image_converter, **kwargs)
-        # Refuses values out of range now; the vocabulary may come later, with
-        # the assets.
-        TokenMasking(
-            mask_token_id=0,
-            special_token_ids=(),
-            vocabulary_size=1,
-            sequence_length=tokenizer.sequence_length,
-            rate=rate,
-            max_masks=max_masks,
-        )
         self.rate = rate
         self.max_masks = max_masks
         self.seed = seed
@@ -294,10 +278,7 @@ class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
 
     def call(self, x, y=None, sample_weight=None):
         if y is not None:
-            raise ValueError(
-                "`y` must not be given: the labels are the tokens that are "
-                f"hidden. Received: y={y!r:.200}"
-            )
+            raise ValueError("`y` must not be given: hidden tokens are it.")
         features, _ = self.features_of(x)
         masking = self.tokenizer.masking(
             rate=self.rate, max_masks=self.max_masks
@@ -329,12 +310,10 @@ class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
         counts = blank.sum(axis=1)
         texts, _ = checked_texts(text)
         for i, (given, count) in enumerate(zip(texts, counts, strict=True)):
-            name = f"text[{i}]" if batched else "text"
             if not given.count(MASK_TOKEN) or given.count(MASK_TOKEN) > count:
                 raise ValueError(
-                    f"`text` must hold {MASK_TOKEN} where a token is asked "
-                    f"for, within the {self.tokenizer.sequence_length} tokens "
-                    f"of `sequence_length`. Received: {name}={given!r:.200}"
+                    f"`text` must hold {MASK_TOKEN}, within `sequence_length`. "
+                    f"Received: text[{i}]={given!r:.200}"
                 )
         places = np.argsort(~blank, axis=1, kind="stable")[:, : counts.max()]
         used = np.arange(places.shape[1]) < counts[:, None]

@@ -46,9 +46,8 @@ def _image_ids(ids):
     kinds = all(isinstance(v, (str, bytes)) or is_integer(v) for v in values)
     if array.ndim != 1 or not kinds:
         raise ValueError(
-            "Image ids must be integers or strings (batch,), equal for "
-            "pictures that fit the same texts. Received: ids of shape "
-            f"{array.shape} and dtype {array.dtype}"
+            "Image ids must be integers or strings (batch,). Received: shape "
+            f"{array.shape}, dtype {array.dtype}"
         )
     return np.array([_image_id(value) for value in values], "int32")
 
@@ -114,6 +113,7 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
     """
 
     reads_step = pairs_rows = True
+    config_arguments = ("objective", "seed")
 
     def __init__(
         self,
@@ -126,6 +126,7 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
         super().__init__(tokenizer, image_converter, **kwargs)
         self._pair_objective = pair_objectives.make_objective(objective)
         self.objective = objective
+        self.seed = seed
         self.draws = Draws(seed)
 
     def call(self, x, y=None, sample_weight=None):
@@ -143,9 +144,8 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
     def targets(self, y, batched=True):
         if not self._pair_objective.takes_labels:
             raise ValueError(
-                "`y` must hold image ids. Train on labelled pairs with "
-                "objective='random_negatives'. Received: y with the key "
-                f"'match', objective={self.objective!r}"
+                "`y` must hold image ids, and no 'match', with "
+                f"objective={self.objective!r}."
             )
         return apply_numpy(_checked_match, [y], ("int32", static_shape(y)))
 
@@ -164,24 +164,17 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
     def _draw_pairs(self, seed, ids):
         if len(ids) < 2:
             warnings.warn(
-                "A batch of one pair has no negatives to learn from. Use "
-                "larger batches, and drop the remainder of a dataset.",
+                "A batch of one pair has no negatives to learn from.",
                 stacklevel=2,
             )
         return self._pair_objective.draw(seed, ids)
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(objective=self.objective, seed=self.draws.seed)
-        return config
 
 
 def _checked_match(match):
     match = np.asarray(match)
     if match.dtype.kind not in "biu" or not np.isin(match, (0, 1)).all():
         raise ValueError(
-            "`match` must hold 0 (no match) and 1 (match), integers. "
-            f"Received: match={match.tolist()!r:.200}"
+            f"`match` must hold integers 0 and 1. Received: {match!r:.200}"
         )
     return match.astype("int32")
 
@@ -193,7 +186,7 @@ def _check_number(y, batch):
     if None not in (*shape, *batch) and shape != batch:
         raise ValueError(
             "`y` must hold one image id, or one label, for each text. "
-            f"Received: y of shape {shape}, texts of shape {batch}"
+            f"Received: shape {shape}, not {batch}"
         )
 
 
@@ -251,7 +244,6 @@ class BridgeTowerContrastivePreprocessor(BridgeTowerPreprocessor):
             self._warned = True
             warnings.warn(
                 "A batch of one pair has no negatives: its contrastive loss "
-                "is 0 and nothing is learnt from it. Make `batch_size` "
-                "larger, or drop the remainder of the data.",
+                "is 0 and nothing is learnt from it.",
                 stacklevel=2,
             )

@@ -98,10 +98,7 @@ def _problem(text):
     except UnicodeError:
         return "be UTF-8 bytes, or a string without lone surrogates"
     if len(text) > MOST_CHARACTERS:
-        return (
-            f"have at most {MOST_CHARACTERS:,} characters: cut it, as "
-            f"`text[:{MOST_CHARACTERS}]`. It has {len(text):,}"
-        )
+        return f"have at most {MOST_CHARACTERS:,} characters"
     if not text.strip():
         return "not be empty"
     if "\0" in text:
@@ -170,8 +167,8 @@ class LongTexts:
             return
         first = long[0]
         told = (
-            f"texts[{first}] has {counts[first] + 2} tokens with those at "
-            f"start and end, but sequence_length={self.sequence_length}"
+            f"texts[{first}] has {counts[first] + 2} tokens, but "
+            f"sequence_length={self.sequence_length}"
         )
         if self.rule == "warn":
             warnings.warn(
@@ -180,7 +177,6 @@ class LongTexts:
             )
             return
         raise ValueError(
-            "`texts` must not be longer than what is read. Pass a larger "
-            "`sequence_length`, or long_texts='cut_end' or 'cut_start'. "
-            f"Received: {told}"
+            "`texts` must not be longer than what is read, or pass another "
+            f"`long_texts`. Received: {told}"
         )

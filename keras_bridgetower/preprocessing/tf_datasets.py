@@ -10,8 +10,6 @@ from keras import ops
 from keras_bridgetower.preprocessing.images import SINGLE
 from keras_bridgetower.preprocessing.images import check_signature
 from keras_bridgetower.preprocessing.images import open_image
-from keras_bridgetower.preprocessing.picture_arrays import as_array
-from keras_bridgetower.preprocessing.tf_graph import as_raised
 from keras_bridgetower.preprocessing.tf_graph import is_string_tensor
 from keras_bridgetower.preprocessing.tf_graph import static_shape
 
@@ -177,8 +175,9 @@ def mapped(dataset, function):
     """
     import tensorflow as tf
 
-    with as_raised():
-        made = dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)
+    # AutoGraph would add the lines of all files on the way to an error.
+    function = tf.autograph.experimental.do_not_convert(function)
+    made = dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)
     return made.prefetch(2)
 
 
@@ -261,8 +260,7 @@ def count_rows(x):
 
 def _not_several(name, value):
     return ValueError(
-        f"`{name}` must hold several samples, each a row of a list or an "
-        f"array. Received: {name} with {value!r:.100}"
+        f"`{name}` must hold several samples. Received: {value!r:.100}"
     )
 
 
@@ -288,24 +286,16 @@ def _tensors(name, values):
         return {k: _tensors(f"{name}[{k!r}]", v) for k, v in values.items()}
     import tensorflow as tf
 
-    def tensor(value):
-        if isinstance(value, (tf.Tensor, tf.RaggedTensor)):
-            return value
-        if hasattr(value, "__array__"):
-            value = ops.convert_to_numpy(value)
+    if isinstance(values, (tf.Tensor, tf.RaggedTensor)):
+        made = values
+    else:
+        if hasattr(values, "__array__"):
+            values = ops.convert_to_numpy(values)
             # Objects of one type, as a column of a table holds them.
-            value = value.tolist() if value.dtype == object else value
+            values = values.tolist() if values.dtype == object else values
         # An empty list is taken for one of paths or texts.
-        kind = tf.string if isinstance(value, list) and not value else None
-        return tf.convert_to_tensor(value, kind)
-
-    try:
-        made = tensor(values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"`{name}` must hold arrays, or lists whose rows have one shape "
-            f"and type. Received: {name} with {values!r:.100}"
-        ) from error
+        kind = tf.string if isinstance(values, list) and not values else None
+        made = tf.convert_to_tensor(values, kind)
     if not made.shape.rank:
         raise _not_several(name, values)
     return made
@@ -358,7 +348,7 @@ def _column(images):
         return list(images)
     tensor = ops.is_tensor(images) or is_string_tensor(images)
     if not tensor and hasattr(images, "__array__"):
-        array = as_array(images, "images")
+        array = np.asarray(images)
         return array.tolist() if array.dtype.kind in "OSU" else array
     return images
 

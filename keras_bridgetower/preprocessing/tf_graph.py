@@ -2,7 +2,6 @@
 
 import atexit
 import builtins
-import codecs
 import contextlib
 import functools
 import re
@@ -13,10 +12,6 @@ import time
 import keras
 import numpy as np
 
-# An error that `numpy_function` passed on, which TensorFlow quotes as C does.
-_PASSED_ON = re.compile(
-    r"assertion failed: \[ValueError: (.*)\]$", re.MULTILINE
-)
 # An error that a function of `tf.numpy_function` raised.
 _RAISED = re.compile(
     r"\b(\w+Error): (.+?)\nTraceback \(most recent call last\)(.+)", re.DOTALL
@@ -72,31 +67,11 @@ def typed_errors():
     try:
         yield
     except Exception as error:
-        found = _PASSED_ON.search(str(error))
-        if found:
-            text, _ = codecs.escape_decode(found[1].encode())
-            raise ValueError(text.decode()) from error
         found = _RAISED.search(str(error))
         kind = found and getattr(builtins, found[1], None)
         if not kind or f"{_PACKAGE}/" not in found[3].replace("\\", "/"):
             raise
         raise kind(found[2]) from error
-
-
-@contextlib.contextmanager
-def as_raised():
-    """A context in which errors leave TensorFlow's tracing as raised.
-
-    AutoGraph would replace each by an error of the same type that lists the
-    lines of all files on the way.
-    """
-    try:
-        yield
-    except Exception as error:
-        first = error.__context__
-        if type(first) is not type(error) or str(first) not in str(error):
-            raise
-        raise first from None
 
 
 def is_string_tensor(x):
@@ -139,11 +114,7 @@ def apply_numpy(function, inputs, *specs):
 
 
 def numpy_function(function, inputs, dtypes, stateful=True):
-    """Wrap `tf.numpy_function`, so that our errors come without a traceback.
-
-    TensorFlow logs each error with its whole traceback. For our checks one
-    sentence is enough, so the function returns its text, and an operation of
-    the graph raises it.
+    """Wrap `tf.numpy_function`, so that it ends before Python does.
 
     Args:
         function: callable that takes arrays and returns a list of them, or
@@ -162,34 +133,9 @@ def numpy_function(function, inputs, dtypes, stateful=True):
         b"" if dtype.as_numpy_dtype is object else dtype.as_numpy_dtype(0)
         for dtype in dtypes
     ]
-
-    def result_or_error(*arrays):
-        try:
-            outputs = function(*arrays)
-        except ValueError as error:
-            if not _is_own(error):
-                raise
-            return [*nothing, f"ValueError: {error}".encode()]
-        return [*(outputs if len(dtypes) > 1 else [outputs]), b""]
-
-    inputs = [tf.convert_to_tensor(x) for x in inputs]
-    *outputs, text = tf.numpy_function(
-        until_exit(result_or_error, [*nothing, b""]),
-        inputs,
-        [*dtypes, tf.string],
-        stateful=stateful,
+    return tf.numpy_function(
+        until_exit(function, nothing), inputs, dtypes, stateful=stateful
     )
-    with tf.control_dependencies([tf.debugging.Assert(text == b"", [text])]):
-        return [tf.identity(x) for x in outputs]
-
-
-def _is_own(error):
-    """Return True if this package raised an error itself."""
-    step = error.__traceback__
-    while step.tb_next is not None:
-        step = step.tb_next
-    name = step.tb_frame.f_globals.get("__name__", "")
-    return name.partition(".")[0] == _PACKAGE
 
 
 class _Calls:

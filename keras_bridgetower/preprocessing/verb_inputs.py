@@ -13,7 +13,6 @@ from keras import ops
 
 from keras_bridgetower.preprocessing.images import SIGNATURE
 from keras_bridgetower.preprocessing.images import SINGLE
-from keras_bridgetower.preprocessing.picture_arrays import as_array
 from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.preprocessing.tf_graph import is_string_tensor
 
@@ -38,7 +37,7 @@ def list_pictures(images):
     # Tensors of the backend may live on a GPU.
     elif ops.is_tensor(images):
         images = ops.convert_to_numpy(images)
-    array = as_array(images, "images")
+    array = np.asarray(images)
     # Strings and objects are whole pictures, numbers are pixels.
     own_axes = 0 if array.dtype.kind in "OSUT" else 3
     if array.ndim <= own_axes:
@@ -277,14 +276,9 @@ def check_numbers(sources, repeat=True):
     counted = [s for s in sources if not (repeat and s.single)]
     if len({(s.single, s.count) for s in counted}) > 1:
         names = " and ".join(f"`{source.name}`" for source in sources)
-        counts = ", ".join(
-            f"{s.name}: {'a single one' if s.single else s.count}"
-            for s in sources
-        )
-        rule = "or single, not in" if repeat else "both single or both in"
+        counts = {s.name: "single" if s.single else s.count for s in sources}
         raise ValueError(
-            f"{names} must be of the same number, {rule} a list. "
-            f"Received: {counts}"
+            f"{names} must be of the same number. Received: {counts}"
         )
 
 

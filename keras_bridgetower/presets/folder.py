@@ -11,13 +11,13 @@ from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets.errors import PresetError
-from keras_bridgetower.presets.errors import printable
-from keras_bridgetower.presets.errors import short_text
 from keras_bridgetower.presets.safe_files import check_regular
 from keras_bridgetower.presets.safe_files import plain_name
 from keras_bridgetower.presets.safe_files import read_json
 
 CONFIG = "config.json"
+_NOT_OF_FILES = (BuiltElsewhere, MissingMethod, MemoryError, Warning)
+_NOT_OF_FILES += (PresetError,)
 
 
 class PresetFolder:
@@ -52,17 +52,14 @@ class PresetFolder:
         """bool, whether the folder has a manifest."""
         return self._seal is not None
 
-    def finish_check(self, *names):
-        """Wait for the check of large files.
-
-        Args:
-            *names: str, the files to wait for; by default all.
+    def finish_check(self):
+        """Wait for the check of the weights.
 
         Raises:
-            PresetError: one of them differs from the manifest.
+            PresetError: a file differs from the manifest.
         """
         if self.sealed:
-            self._seal.finish(names or None)
+            self._seal.finish()
 
     def has(self, name):
         """Return True if the folder has a file of this name."""
@@ -82,21 +79,15 @@ class PresetFolder:
         Raises:
             PresetError: the file is missing, or may not be opened.
         """
-        if not plain_name(name):
+        listed = not self.sealed or name in self._seal.names
+        if not plain_name(name) or not listed:
             raise PresetError(
-                "Every file name in a preset must be plain and inside its "
-                "folder.",
+                "A file name in a preset must be plain, and in its manifest.",
                 self.root,
                 [name],
             )
         path = self.root / name
         check_regular(path, self.root)
-        return path
-
-    def asset(self, name):
-        """Return the `path` of a file once it is verified."""
-        path = self.path(name)
-        self.finish_check(name)
         return path
 
     def weight_bytes(self):
@@ -168,7 +159,6 @@ class PresetFolder:
 
         Raises:
             PresetError: the file describes another object.
-            ValueError: as in `create`.
         """
         with self.reading(name):
             spec = self.json(name) if spec is None else spec
@@ -190,29 +180,11 @@ class PresetFolder:
             The result of `make`.
 
         Raises:
-            ValueError: only the values of the caller are at fault.
-            PresetError: it cannot be built from the saved values either.
+            PresetError: it cannot be built from these values.
         """
-        try:
-            with self.reading(name):
-                return make({**saved, **given})
-        except PresetError as error:
-            cause = error.__cause__
-            wrong = _at_fault(make, saved, given) if cause else ()
-            if not wrong:
-                raise
-        # Keras' `from_config` wraps the error of a constructor in its own.
-        wrapped = isinstance(cause, TypeError)
-        if wrapped and isinstance(cause.__context__, ValueError):
-            cause = cause.__context__
-        message = f"{cause!s:.600}".rstrip(".")
-        names = " and ".join(f"`{name}`" for name in wrong)
-        if not isinstance(cause, ValueError):
-            received = ", ".join(f"{k}={short_text(given[k])}" for k in wrong)
-            message = f"{names} cannot be used: {message}. Received: {received}"
-        raise ValueError(
-            printable(f"{message}. Omit {names} to use the preset's own.")
-        ) from cause
+        source = " and ".join([name, *(f"`{value}`" for value in given)])
+        with self.reading(source):
+            return make({**saved, **given})
 
     @contextlib.contextmanager
     def reading(self, name):
@@ -226,33 +198,10 @@ class PresetFolder:
         """
         try:
             yield
-        except (
-            PresetError,
-            BuiltElsewhere,
-            MissingMethod,
-            MemoryError,
-            Warning,
-        ):
+        except _NOT_OF_FILES:
             raise
         except Exception as error:
+            told = f"{type(error).__name__}: {error!s:.600}"
             raise PresetError(
-                f"{name} has values that cannot be used: "
-                f"{type(error).__name__}: {error!s:.600}",
-                self.root,
+                f"{name} cannot be used: {told}", self.root
             ) from error
-
-
-def _at_fault(make, saved, given):
-    """Return the names of the caller's values that prevent building."""
-    if not given:
-        return ()
-    # First each alone: the preset may need the others, such as its labels.
-    for left_out in (*((name,) for name in given), tuple(given)):
-        others = {k: v for k, v in given.items() if k not in left_out}
-        try:
-            make({**saved, **others})
-        # Values of a damaged file may raise any error.
-        except Exception:
-            continue
-        return left_out
-    return ()

@@ -1,34 +1,26 @@
 """The manifest of a preset folder: the names and checksums of its files."""
 
 import concurrent.futures
-import functools
 import hashlib
 import json
 import os
 import pathlib
-import threading
 
 import keras
 import keras_hub
 
-from keras_bridgetower.files import file_state
 from keras_bridgetower.files import sha256
 from keras_bridgetower.presets.errors import PresetError
-from keras_bridgetower.presets.errors import short_text
 from keras_bridgetower.presets.safe_files import check_regular
 from keras_bridgetower.presets.safe_files import plain_name
 from keras_bridgetower.presets.safe_files import read_json
 from keras_bridgetower.version import __version__
 
 MANIFEST = "manifest.json"
-# Larger files are read by a thread, once as long as nobody writes to them.
-LARGE = 16_000_000
-_DIGESTS = {}
-_LOCK = threading.Lock()
 
 
 class Seal:
-    """The checksums of a folder's files; those of large files run in a thread.
+    """The checksums of a folder's files; weights are checked by a thread.
 
     Args:
         folder: path of the preset folder.
@@ -36,42 +28,27 @@ class Seal:
     """
 
     def __init__(self, folder, sums):
-        self.folder = folder
+        self._folder, self._weights = folder, {}
         self.names = frozenset(sums)
-        wrong = [f"{n} is not in it" for n in _unlisted(folder, self.names)]
-        self._pending = {}
+        pool = concurrent.futures.ThreadPoolExecutor(1)
         for name, digest in sums.items():
-            file = folder / name
-            if not os.path.lexists(file):
-                wrong.append(f"{name} is missing")
-                continue
-            check_regular(file, folder)
-            if file.stat().st_size >= LARGE:
-                self._pending[name] = (_digest_of_large(file), digest)
-            elif sha256(file) != digest:
-                wrong.append(f"{name} was changed")
-        if wrong:
-            raise _mismatch(folder, wrong)
+            check_regular(folder / name, folder)
+            if name.endswith(".weights.h5"):
+                found = pool.submit(sha256, folder / name)
+                self._weights[name] = found, digest
+            elif sha256(folder / name) != digest:
+                raise _mismatch(folder, name)
+        pool.shutdown(wait=False)
 
-    def finish(self, names=None):
-        """Wait for the checksums of the large files.
-
-        Args:
-            names: collection of str, the files to wait for; by default all.
+    def finish(self):
+        """Wait for the checksums of the weights.
 
         Raises:
-            PresetError: one of them was changed, or cannot be read.
+            PresetError: one of them was changed.
         """
-        wrong = []
-        for name, (future, digest) in self._pending.items():
-            if names is not None and name not in names:
-                continue
-            if error := future.exception():
-                wrong.append(f"{name} cannot be read: {error!s:.200}")
-            elif future.result() != digest:
-                wrong.append(f"{name} was changed")
-        if wrong:
-            raise _mismatch(self.folder, wrong)
+        for name, (found, digest) in self._weights.items():
+            if found.result() != digest:
+                raise _mismatch(self._folder, name)
 
 
 def verify(folder):
@@ -81,56 +58,34 @@ def verify(folder):
         folder: path of the folder.
 
     Returns:
-        `Seal`, or None without a manifest. The check of large files has only
-        begun: call `finish` before their content is handed out.
+        `Seal`, or None without a manifest. The check of the weights has only
+        begun: call `finish` before they are handed out.
 
     Raises:
-        PresetError: a file is missing, differs, or is not in the manifest.
+        PresetError: a file is missing or differs.
     """
     folder = pathlib.Path(folder)
     path = folder / MANIFEST
     if not os.path.lexists(path):
         return None
+    saved = read_json(path, folder)
     try:
-        saved = read_json(path, folder)
         sums = saved["sha256"]
         intact = path.read_text() == _text(saved["versions"], sums)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise _mismatch(folder, [f"{MANIFEST} is unreadable"]) from error
-    if not intact or not isinstance(sums, dict):
-        raise _mismatch(folder, [f"{MANIFEST} was changed"])
-    odd = [
-        f"{short_text(name)} is no name of a file in it"
-        for name in sums
-        if not plain_name(name)
-    ]
-    if odd:
-        raise _mismatch(folder, odd)
+        intact = intact and all(map(plain_name, sums))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        intact = False
+    if not intact:
+        raise _mismatch(folder, MANIFEST)
     return Seal(folder, sums)
 
 
-def _mismatch(folder, wrong):
+def _mismatch(folder, name):
     return PresetError(
-        f"The preset does not match its {MANIFEST}: {'; '.join(wrong[:20])}. "
-        "Fetch it again, or save the model anew with `save_to_preset`. A "
-        "converted preset in the cache is converted again once its folder is "
-        "removed.",
+        f"The preset does not match its {MANIFEST}: {name} was changed. Fetch "
+        "it again, or save the model anew with `save_to_preset`. A converted "
+        "preset in the cache is converted again once its folder is removed.",
         folder,
-    )
-
-
-def _unlisted(folder, names):
-    """List files that are not in the manifest, links not followed."""
-    found = (
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_symlink() or not path.is_dir()
-    )
-    # Files of git, file managers or download tools are never opened.
-    return sorted(
-        short_text(name)
-        for name in found
-        if name not in names and name != MANIFEST and name[0] != "."
     )
 
 
@@ -159,21 +114,3 @@ def _text(versions, sums):
     content = {"versions": versions, "sha256": sums}
     seal = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     return json.dumps({**content, "seal": seal}, indent=2) + "\n"
-
-
-def _digest_of_large(file):
-    """Return the future checksum of a file, one for each state of the file."""
-    process = os.getpid()
-    key = (process, *file_state(file))
-    with _LOCK:
-        future = _DIGESTS.get(key)
-        # A file that could not be read may be readable now.
-        if future is None or (future.done() and future.exception()):
-            future = _DIGESTS[key] = _pool(process).submit(sha256, file)
-    return future
-
-
-@functools.cache
-def _pool(process):
-    """Return the thread of a process; a forked one has none of its parent."""
-    return concurrent.futures.ThreadPoolExecutor(1)

@@ -13,8 +13,6 @@ from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import needed_files
 from keras_bridgetower.presets import weights_file
-from keras_bridgetower.presets import written_weights
-from keras_bridgetower.presets.errors import PresetError
 from keras_bridgetower.presets.folder import CONFIG
 from keras_bridgetower.presets.folder import PresetFolder
 from keras_bridgetower.presets.safe_files import SHIPPED
@@ -99,30 +97,20 @@ def open_preset(preset, revision=None):
         if revision is None:
             return preset
         preset = preset.root  # It has no revisions, as the error says.
-    if not isinstance(preset, (str, os.PathLike)):
-        raise ValueError(
-            "`preset` must be a name, a handle or the path of a folder. "
-            f"Received: preset={preset!r:.200}"
-        )
-    name = os.fspath(preset)
+    name = str(preset)
     known = PRESETS.get(name)
     handle = known.handle if known and known.handle else name
-    source = hub.fetch(handle, name, revision)
-    path = pathlib.Path(source)
-    if source in PRESETS:
-        path = SHIPPED / (PRESETS[source].folder or source)
-    # KerasHub would take a relative path for the name of a preset.
-    path = path.absolute()
+    path = pathlib.Path(hub.fetch(handle, name, revision)).absolute()
+    if known and not known.handle:
+        path = SHIPPED / (known.folder or name)
     if not path.is_file() and not os.path.lexists(path / CONFIG):
         raise ValueError(
             f"{did_you_mean(name)}`preset` must be one of the names "
-            f"{sorted(PRESETS)}, the path of "
-            "a preset folder or of a `transformers` folder (with a "
-            "config.json), of a checkpoint file of the authors, or a handle "
-            "such as 'hf://user/model' or "
-            f"'kaggle://user/model/keras/variant'. Received: preset={name!r}"
+            f"{sorted(PRESETS)}, the path of a folder with a config.json or of "
+            "a checkpoint of the authors, or a handle such as "
+            f"'hf://user/model'. Received: preset={name!r}"
         )
-    if path.is_file() or not _is_keras(path):
+    if path.is_file() or not needed_files.is_keras(path):
         open_foreign = _CONVERSIONS["open_foreign"]
         folder = open_foreign(path, hub.published(handle, revision))
     else:
@@ -136,15 +124,6 @@ def open_preset(preset, revision=None):
             stacklevel=4,
         )
     return folder
-
-
-def _is_keras(folder):
-    if not (folder / CONFIG).is_file():
-        raise PresetError(
-            "A preset's configuration must be a regular file.", folder, [CONFIG]
-        )
-    # The conversion reports what is wrong with a damaged configuration.
-    return needed_files.is_keras(folder)
 
 
 def write(folder, save):
@@ -178,15 +157,12 @@ def drop_frozen_state(folder):
 
 
 def write_backbone(backbone, save, folder, max_shard_size):
-    """Write a backbone's preset folder, with its index and extra tensors."""
+    """Write a backbone's preset folder, with its extra tensors."""
 
     def write_files(path):
         save(path, max_shard_size)
         drop_frozen_state(path)
-        written_weights.make_dense(
-            pathlib.Path(path, weights_file.WEIGHTS), path
-        )
-        written_weights.write_index(backbone, path)
+        weights_file.make_dense(pathlib.Path(path, weights_file.WEIGHTS))
         if backbone.extra:
             # `save_file` writes a file that only its owner can read.
             tensors = safetensors.numpy.save(dict(backbone.extra))
@@ -209,7 +185,6 @@ def read_extra(folder):
     if not folder.has(EXTRA):
         return {}
     path = folder.path(EXTRA)
-    folder.finish_check(EXTRA)
     with folder.reading(EXTRA):
         check_safetensors(path)
         return safetensors.numpy.load_file(path)

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import stat
 
 from keras_bridgetower import files
 from keras_bridgetower.presets.errors import PresetError
@@ -27,11 +26,11 @@ def plain_name(name):
         bool: True for a relative path with `/` as separator that cannot leave
         the folder.
     """
-    if not isinstance(name, str) or not name.isprintable():
-        return False
-    parts = name.split("/")
-    return not (
-        any(part in ("", ".", "..") for part in parts) or set(name) & set("\\:")
+    return (
+        isinstance(name, str)
+        and name.isprintable()
+        and not {"", ".", ".."} & set(name.split("/"))
+        and not set(name) & set("\\:")
     )
 
 
@@ -52,27 +51,16 @@ def check_regular(path, folder):
             the folder.
     """
     name = os.path.relpath(path, folder)
-    try:
-        mode = os.stat(path).st_mode
-    except OSError as error:
-        raise PresetError(
-            "A file of the preset is missing or cannot be read. Fetch the "
-            "preset again, or save the model anew with `save_to_preset`.",
-            folder,
-            [name],
-        ) from error
-    if not stat.S_ISREG(mode):
-        raise PresetError(
-            "Every file of a preset must be a regular file.", folder, [name]
-        )
     shipped = pathlib.Path(os.path.realpath(folder)).parent == SHIPPED
-    if not shipped and files.Below(folder).leads_out(name):
-        raise PresetError(
-            "A file of a preset must be in its folder, and this one is a link "
-            "that leaves it. Copy the file instead.",
-            folder,
-            [name],
-        )
+    if not os.path.lexists(path):
+        wrong = "is missing: fetch the preset again, or save the model anew"
+    elif not os.path.isfile(path):
+        wrong = "must be a regular file that can be read"
+    elif not shipped and files.Below(folder).leads_out(name):
+        wrong = "must be in the folder, and is a link that leaves it"
+    else:
+        return
+    raise PresetError(f"A file of a preset {wrong}.", folder, [name])
 
 
 def check_safetensors(path):
@@ -106,20 +94,10 @@ def read_json(path, folder):
             nested, or not a JSON object.
     """
     check_regular(path, folder)
-    name = os.path.relpath(path, folder)
     try:
-        values = files.read_json(path, LARGEST_JSON, nan=False)
-    except ValueError as error:
+        return dict(files.read_json(path, LARGEST_JSON, nan=False))
+    except (TypeError, ValueError) as error:
+        name = os.path.relpath(path, folder)
         raise PresetError(
-            f"{name} must hold JSON in UTF-8: {type(error).__name__}. Fetch "
-            "the preset again, or save the model anew with `save_to_preset`.",
-            folder,
-            [str(error)],
+            f"{name} must hold one JSON object in UTF-8.", folder, [str(error)]
         ) from error
-    if not isinstance(values, dict):
-        raise PresetError(
-            f"{name} must hold one JSON object.",
-            folder,
-            [type(values).__name__],
-        )
-    return values

@@ -25,7 +25,6 @@ from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import errors
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import weights_file
-from keras_bridgetower.presets import written_weights
 
 # Constructor values that no caller of `from_preset` gives.
 OF_BASES = ("backbone", *OF_CLASSES)
@@ -92,7 +91,7 @@ class PresetTask(keras.Model):
             write_task(folder, max_shard_size)
             registry.drop_frozen_state(folder)
             heads = os.path.join(folder, weights_file.TASK_WEIGHTS)
-            written_weights.make_dense(heads, folder)
+            weights_file.make_dense(heads)
             random = self.new_heads.still_random(self.head_values)
             held = {
                 k: v for k, v in self.head_values.items() if k not in random

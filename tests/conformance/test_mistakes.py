@@ -75,10 +75,10 @@ def test_mistake(task, mistake, trained, refused):
 def test_features_for_raw_inputs(task, trained, refused):
     """Features where raw inputs belong."""
     model = trained(task)
-    message = "Features that a preprocessor made are for"
+    message = "must be a dict with the keys"
     if task == "image_classifier":
         # Its input has the same name.
-        message = "must hold finite values from 0 to 255"
+        message = "must be finite and on the scale from 0 to 255"
     with refused(message):
         model.predict(every_task.features(task, model))
 

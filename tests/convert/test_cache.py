@@ -26,7 +26,6 @@ import keras_bridgetower as kbt
 from keras_bridgetower import files
 from keras_bridgetower.convert import cache
 from keras_bridgetower.presets import hub
-from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.errors import ConversionError
 
@@ -51,10 +50,11 @@ def converting(monkeypatch, tmp_path):
             with open(done, "a") as file:
                 file.write("once\n")
             time.sleep(CONVERSION)
-            registry.write(
-                folder,
-                lambda f: pathlib.Path(f, "config.json").write_text("{}" * 99),
-            )
+            registry.write(folder, self.write)
+
+        def write(self, folder):
+            for name in ("config.json", "model.weights.h5"):
+                pathlib.Path(folder, name).write_text("{}" * 99)
 
     monkeypatch.setattr(cache, "open_checkpoint", lambda source: Checkpoint())
     return lambda: done.read_text().count("once")
@@ -285,10 +285,10 @@ def test_damaged_conversion_is_repeated(source, converting, monkeypatch):
         assert converted(source) == folder
         assert config.read_bytes() == whole
         assert converting() == count
-    # The sum of a large file is known only later.
-    monkeypatch.setattr(manifest, "LARGE", 10)
-    config.write_bytes(whole + b" ")
-    with pytest.raises(ValueError, match="config.json was changed.*removed"):
+    # The sum of the weights is known only later.
+    weights = folder / "model.weights.h5"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    with pytest.raises(ValueError, match="weights.h5 was changed.*removed"):
         cache.open_converted(source).finish_check()
     shutil.rmtree(folder)
     cache.open_converted(source).finish_check()

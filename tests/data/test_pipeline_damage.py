@@ -25,9 +25,9 @@ GOOD = streams.picture(0, form="JPEG")
 # Kinds of damage: the bytes of the picture, the text, the labels, and a part of
 # the report.
 KINDS = {
-    "empty": (b"", "why?", (0,), "must be an encoded image"),
+    "empty": (b"", "why?", (0,), "readable image file"),
     "cut": (GOOD[: len(GOOD) // 2], "why?", (0,), "readable image file"),
-    "no picture": (b"/etc/hostname", "why?", (0,), "must be an encoded image"),
+    "no picture": (b"/etc/hostname", "why?", (0,), "readable image file"),
     "scrambled": (
         streams.picture(1)[:40] + b"\xff" * 200,
         "why?",

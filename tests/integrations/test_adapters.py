@@ -176,7 +176,7 @@ def test_the_embedder_takes_pictures_in_any_form(task, photos, monkeypatch):
     for wrong, message in (
         (text[:-9] + "*" + text[-8:], r"`images\[1\]`"),
         ("data:image/png,abc", r"`images\[1\]`"),
-        ("data:image/png;base64,AAAA", "must be an encoded image"),
+        ("data:image/png;base64,AAAA", "must be a readable image"),
         ("no/such.png", "No such file"),
     ):
         with pytest.raises(ValueError, match=message):

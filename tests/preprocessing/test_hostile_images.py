@@ -1,6 +1,5 @@
 """Pictures that were made to hang, to leak, to fill the memory, or to hide."""
 
-import base64
 import builtins
 import io
 import os
@@ -60,65 +59,27 @@ def test_bytes_are_never_opened_as_a_path(tmp_path, opened):
     path.write_bytes(PNG)
     opened.clear()
     for data in (bytes(path), np.bytes_(bytes(path)), bytearray(bytes(path))):
-        with pytest.raises(ValueError, match="must be an encoded image.*never"):
+        with pytest.raises(ValueError, match="must be a readable image"):
             load_image(data)
     for images in ([bytes(path)], np.array([bytes(path)])):
-        with pytest.raises(ValueError, match=r"`images\[0\]` must be an enc"):
+        with pytest.raises(ValueError, match=r"`images\[0\]` must be a read"):
             BridgeTowerImageConverter(32)(images)
     assert opened == []
     load_image(path)
     assert str(path) in opened
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        base64.b64encode(PNG).decode(),
-        base64.urlsafe_b64encode(encoded(Image.new("L", (9, 9)), "JPEG")),
-        "data:image/png;base64," + base64.b64encode(PNG).decode(),
-        b"data:image/png;base64," + base64.b64encode(PNG),
-        base64.encodebytes(PNG * 20000).decode(),
-    ],
-    ids=["png", "url_safe_jpeg_bytes", "data_url", "data_url_bytes", "long"],
-)
-def test_base64_is_told(text):
-    with pytest.raises(ValueError, match=r"base64\.b64decode\(") as caught:
-        load_image(text)
-    assert len(str(caught.value)) < 400
-
-
-def test_what_only_looks_like_base64_is_a_path(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    name = base64.b64encode(PNG)[:20].decode()
-    pathlib.Path(name).write_bytes(PNG)
-    assert load_image(name).shape == (4, 6, 3)
-
-
-@pytest.mark.parametrize("scheme", ["https", "s3", "file"])
-def test_urls_are_not_fetched(scheme, opened, monkeypatch):
-    monkeypatch.setattr(socket, "socket", None)
-    with pytest.raises(ValueError, match="an URL is not fetched.*Download it"):
-        load_image(f"{scheme}://example.org/a.png")
-    assert opened == []
-
-
 def test_files_that_cannot_go_back_are_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(PNG)
     read, write = os.pipe()
-    closed = open(tmp_path / "a.png", "rb")
-    closed.close()
     with (
         open(tmp_path / "a.png", encoding="latin1") as text,
         os.fdopen(read, "rb") as pipe,
         os.fdopen(write, "wb"),
     ):
-        for file in (text, pipe):
-            with pytest.raises(ValueError, match='with mode "rb"'):
+        for file in (text, pipe, io.BytesIO(b"no picture")):
+            with pytest.raises(ValueError, match="readable image file"):
                 load_image(file)
-    with pytest.raises(ValueError, match="closed file"):
-        load_image(closed)
-    with pytest.raises(ValueError, match="which begin with b'no pic"):
-        load_image(io.BytesIO(b"no picture"))
 
 
 # Only plain files are opened.
@@ -142,9 +103,8 @@ def special(kind, folder):
 @pytest.mark.parametrize(
     "kind",
     [
-        *("fifo", "socket", "link to a device", "/dev/zero", "/dev/urandom"),
-        *("/proc/kmsg", "/proc/kcore", "/proc/self/environ"),
-        "/sys/power/state",
+        *("fifo", "socket", "link to a device", "/dev/urandom"),
+        *("/proc/kmsg", "/proc/self/environ", "/sys/power/state"),
     ],
 )
 def test_special_files_are_refused_at_once(kind, tmp_path, monkeypatch, opened):
@@ -180,14 +140,12 @@ FOREIGN = {
 
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_other_formats_are_refused_whatever_their_name(kind, tmp_path):
-    for name in ("a.jpg", "a.png"):
-        path = tmp_path / name
-        path.write_bytes(FOREIGN[kind])
+    path = tmp_path / "a.png"
+    path.write_bytes(FOREIGN[kind])
+    for image in (path, FOREIGN[kind]):
         with pytest.raises(ValueError, match="readable image file"):
-            load_image(path)
-        assert "UnidentifiedImageError" in FilePicture(str(path)).problem()
-    with pytest.raises(ValueError, match="must be an encoded image"):
-        load_image(FOREIGN[kind])
+            load_image(image)
+    assert "UnidentifiedImageError" in FilePicture(str(path)).problem()
 
 
 # What an array or a mode may hide.
@@ -201,7 +159,7 @@ def test_values_up_to_255_of_16_bit_modes_are_not_black():
         Image.open(io.BytesIO(encoded(Image.fromarray(dim), "TIFF"))),
     ):
         assert image.mode.startswith("I")
-        with pytest.raises(ValueError, match="0 to 65535.*mode I.*maximum 200"):
+        with pytest.raises(ValueError, match="0 to 65535.*200 to 200"):
             load_image(image)
     # A PNG says that its white is 65535.
     dark = encoded(Image.fromarray(dim.astype("uint16")))
@@ -211,23 +169,6 @@ def test_values_up_to_255_of_16_bit_modes_are_not_black():
     scaled = Image.fromarray(np.full((2, 3), 0.7, "float32"))
     with pytest.raises(ValueError, match="scale from 0 to 255"):
         load_image(scaled)
-
-
-class Odd:
-    def __init__(self, error):
-        self.error = error
-
-    def __array__(self, dtype=None, copy=None):
-        raise self.error
-
-
-@pytest.mark.parametrize("error", [SystemExit(0), MemoryError(), OSError("no")])
-def test_what_an_array_raises_is_told(error):
-    for read in (load_image, BridgeTowerImageConverter(32)):
-        with pytest.raises(ValueError, match="convertible.*<Odd>"):
-            read(Odd(error))
-    with pytest.raises(KeyboardInterrupt):
-        load_image(Odd(KeyboardInterrupt()))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
@@ -264,12 +205,3 @@ def test_endless_exif_headers(text):
     with Image.open(io.BytesIO(png)) as image:
         assert load_image(image).shape == (4, 6, 3)
     assert time.process_time() - start < 2
-
-
-def test_a_usual_exif_turns():
-    png = PNG[:33] + chunk(b"eXIf", TURN) + PNG[33:]
-    behind = PNG[:-12] + chunk(b"eXIf", TURN) + PNG[-12:]
-    for data in (png, behind):
-        assert load_image(data).shape == (6, 4, 3)
-        with Image.open(io.BytesIO(data)) as image:
-            assert load_image(image).shape == (6, 4, 3)

@@ -41,8 +41,7 @@ def normalise(pixels):
 @pytest.mark.parametrize("side", [288, 294])
 @pytest.mark.parametrize(
     ("width", "height"),
-    [(640, 480), (480, 640), (320, 320), (500, 333), (427, 640)]
-    + [(1000, 300), (300, 1000), (100, 90), (37, 61), (288, 288), (294, 295)],
+    [(640, 480), (427, 640), (1000, 300), (300, 1000), (37, 61), (288, 288)],
 )
 def test_hf_mode_equals_transformers(width, height, side):
     models = pytest.importorskip("transformers.models.bridgetower")
@@ -60,16 +59,7 @@ def test_hf_mode_equals_transformers(width, height, side):
         assert black.sum() >= {288: 46080, 294: 1764}[side]
 
 
-def test_hf_mode_with_another_divisor():
-    # With 14, the large model's patch, nothing is added to a 4:3 picture.
-    image = picture(640, 480)
-    outputs = BridgeTowerImageConverter(294, mode="hf", size_divisor=14)(image)
-    resized = Image.fromarray(image).resize((392, 294), Image.BICUBIC)
-    expected = normalise(resized)[:, 49 : 49 + 294]
-    np.testing.assert_allclose(outputs, expected, atol=1e-6)
-
-
-@pytest.mark.parametrize(("width", "height"), [(640, 480), (97, 333), (9, 9)])
+@pytest.mark.parametrize(("width", "height"), [(640, 480), (9, 9)])
 def test_squash_equals_pillow(width, height):
     image = picture(width, height)
     expected = Image.fromarray(image).resize((288, 288), Image.BICUBIC)
@@ -82,11 +72,9 @@ def test_squash_equals_pillow(width, height):
     ("width", "height", "resized", "corner"),
     [
         (640, 480, (384, 288), (48, 0)),
-        (500, 333, (432, 288), (72, 0)),
         (427, 640, (288, 431), (0, 72)),  # 71.5 rounds to the even 72
         (1000, 300, (960, 288), (336, 0)),
         (100, 101, (288, 290), (0, 1)),
-        (50, 50, (288, 288), (0, 0)),
     ],
 )
 def test_crop_equals_pillow(width, height, resized, corner):
@@ -159,7 +147,7 @@ def test_tf_data_equals_eager(mode, tmp_path):
         )
 
 
-def test_grey_and_unknown_ranks_in_a_graph():
+def test_grey_pictures_in_a_graph():
     converter = BridgeTowerImageConverter(32)
     grey = picture(20, 10)[..., 0]
     outputs = tf.function(converter)(tf.constant(grey))
@@ -167,17 +155,6 @@ def test_grey_and_unknown_ranks_in_a_graph():
     # A list of tensors that differ in size.
     outputs = tf.function(lambda x: converter([x, x[:5]]))(tf.constant(grey))
     np.testing.assert_array_equal(outputs, converter([grey, grey[:5]]))
-    png = tf.constant(encode(Image.fromarray(picture(6, 4))))
-    with pytest.raises(ValueError, match="known rank.*expand_animations=False"):
-        tf.function(lambda x: converter(tf.io.decode_image(x)))(png)
-
-
-def test_errors_in_a_graph_name_the_file():
-    converter = BridgeTowerImageConverter(32)
-    dataset = tf.data.Dataset.from_tensors(["/no/a.png"]).map(converter)
-    message = r"`images\[0\]` must be a readable image file.*/no/a.png"
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        next(iter(dataset))
 
 
 # Errors.
@@ -192,23 +169,6 @@ def test_long_and_thin_pictures(mode, size):
     with pytest.raises(ValueError, match="long and thin.*mode='squash'"):
         converter(image)
     assert BridgeTowerImageConverter()(image).shape == (288, 288, 3)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"mode": "fit"}, "'squash', 'crop', 'hf'.*Received: mode='fit'"),
-        ({"image_size": (288, 288)}, r"image_size=\(288, 288\)"),
-        ({"size_divisor": 1.5}, "Received: size_divisor=1.5"),
-        ({"image_size": 16, "mode": "hf"}, "`size_divisor` must be from 1"),
-        ({"std": (1, 1)}, "`mean` and `std`"),
-    ],
-)
-def test_refused_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        BridgeTowerImageConverter(**arguments)
-    with pytest.raises(ValueError, match="at least one picture"):
-        BridgeTowerImageConverter(32)([])
 
 
 def test_config_round_trip():

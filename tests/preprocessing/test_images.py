@@ -108,35 +108,20 @@ def test_every_kind_of_picture(kind, tmp_path):
             np.testing.assert_array_equal(load_image(opened), outputs)
 
 
-def test_paths_that_look_like_signatures(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("BM.png", "P6.png", "II.png"):
-        plain().save(name)
-        assert load_image(name).shape == (4, 6, 3)
-
-
 # Errors.
 
 NAN = np.full((2, 2, 3), np.nan)
 BAD_ARRAYS = [
-    (NAN, "finite values from 0 to 255.*from nan"),
-    (np.full((2, 2, 3), 256), "finite values.*to 256"),
-    (np.full((2, 2, 3), 0.5), r"scale from 0 to 255.*0, 1\) \* 255"),
-    (np.full((2, 2), 1.2), r"scale from 0 to 255.*clip\(image, 0.*maximum 1.2"),
-    (np.eye(4, dtype="int64"), "scale from 0 to 255.*int64 with maximum 1"),
-    (
-        np.full((2, 2, 3), 255, "uint16"),
-        r"`image.astype\(.uint8.*maximum 255",
-    ),
-    (np.full((2, 2), 256, "uint16"), r"image / 1023 \* 255.*maximum 256"),
-    (Image.fromarray(np.full((2, 2), 4095, "int32")), "white is 4095"),
-    (np.zeros((3, 8, 8)), r"Channels come last.*transpose\(image, \(1, 2, 0"),
-    (np.zeros((8, 8, 5)), r"must have shape.*\(8, 8, 5\)"),
-    (np.zeros(8), r"must have shape.*Received: images=array of shape \(8,\)"),
-    (np.zeros((2, 2, 3), bool), "integers or floats.*dtype bool"),
-    (np.zeros((0, 8, 3)), r"must have pixels.*\(0, 8, 3\)"),
-    ({"images": 1}, r"must be a path.*images=\{'images': 1\}"),
-    (Image.fromarray(np.full((2, 2), -1, "int32")), "16-bit values.*-1"),
+    (NAN, "finite.*from nan"),
+    (np.full((2, 2, 3), 256), "scale from 0 to 255.*to 256"),
+    (np.full((2, 2), 1.2), "scale from 0 to 255.*to 1.2"),
+    (np.eye(4, dtype="int64"), "scale from 0 to 255.*to 1"),
+    (np.full((2, 2, 3), 255, "uint16"), "range 0 to 65535.*to 255"),
+    (Image.fromarray(np.full((2, 2), 4095, "int32")), "range.*to 4095"),
+    (Image.fromarray(np.full((2, 2), -1, "int32")), "range.*-1"),
+    (np.zeros((3, 8, 8)), r"or an array.*\(3, 8, 8\)"),
+    (np.zeros((2, 2, 3), bool), "or an array.*dtype bool"),
+    ({"images": 1}, "or an array"),
     ("a\0b", "readable image file.*ValueError"),
 ]
 
@@ -145,8 +130,6 @@ BAD_ARRAYS = [
 def test_refused_pictures(image, message):
     with pytest.raises(ValueError, match=message):
         load_image(image)
-    with pytest.raises(ValueError, match=message):
-        BridgeTowerImageConverter(32)(image)
     with pytest.raises(ValueError, match=r"`images\[1\]` must"):
         BridgeTowerImageConverter(32)([plain(), image])
 
@@ -158,18 +141,9 @@ def test_a_mask_of_0_and_1_is_reported(size):
     black = converter(mask)
     mask[2:5, 2:5] = 1
     for image in (mask, encode(Image.fromarray(mask))):
-        with pytest.warns(UserWarning, match=r"`images\[1\]`.*Multiply.*255"):
+        with pytest.warns(UserWarning, match=r"`images\[1\]`.*multiply.*255"):
             made = converter([mask * 255, image])
         assert made[0].max() > made[1].max() > black.max()
-
-
-@pytest.mark.parametrize("high", [255, 4095])
-def test_a_dark_16_bit_file_is_reported(high):
-    file = encode(Image.fromarray(np.array([[0, high]], "uint16")))
-    with pytest.warns(UserWarning, match=f"up to {high}$") as caught:
-        # Its format says that 65535 is white.
-        assert load_image(file).max() == round(high / 257)
-    assert len(caught) == 1
 
 
 @pytest.mark.parametrize(
@@ -177,12 +151,11 @@ def test_a_dark_16_bit_file_is_reported(high):
     [
         (None, FileNotFoundError),
         ("directory", IsADirectoryError),
-        (b"not a picture", Image.UnidentifiedImageError),
         (b"", Image.UnidentifiedImageError),
         (encode(noise())[:3000], OSError),
         (encode(noise(), "JPEG")[:1500], OSError),
     ],
-    ids=["missing", "directory", "text", "empty", "cut_png", "cut_jpeg"],
+    ids=["missing", "directory", "empty", "cut_png", "cut_jpeg"],
 )
 def test_unreadable_files_are_named(content, cause, tmp_path):
     path = tmp_path / "name.png"

@@ -12,9 +12,7 @@ from builders import randomise
 from builders import tokenizer as of_length
 
 import keras_bridgetower as kbt
-from keras_bridgetower.preprocessing import classification
 from keras_bridgetower.preprocessing import packed_tokenizer
-from keras_bridgetower.preprocessing.classification import checked_answers
 from keras_bridgetower.preprocessing.texts import MOST_CHARACTERS
 from keras_bridgetower.preprocessing.texts import LongTexts
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerBertTokenizer
@@ -57,16 +55,6 @@ def test_a_text_has_a_longest_length(tokenizers):
         assert time.process_time() - start < 1
 
 
-def test_many_masks_take_linear_time(tokenizers, monkeypatch):
-    for tokenizer in tokenizers:
-        monkeypatch.setattr(tokenizer, "_to_ids", lambda texts: [[1]] * 80_001)
-        start = time.process_time()
-        (ids,) = tokenizer._ids_around_masks(["<mask>" * 80_000])
-        assert ids == [1, tokenizer.mask_token_id] * 80_000 + [1]
-        # It took over 8 s when each mask copied those before it.
-        assert time.process_time() - start < 1
-
-
 def test_little_is_tokenised_at_once(tokenizers, monkeypatch):
     rng = np.random.default_rng(0)
     texts = ["ab" * n for n in rng.integers(1, 40, 50)]
@@ -87,18 +75,6 @@ def test_little_is_tokenised_at_once(tokenizers, monkeypatch):
         for one, other in zip(once, again, strict=True):
             for name in one:
                 np.testing.assert_array_equal(one[name], other[name])
-
-
-def test_answers_have_a_largest_number(monkeypatch):
-    monkeypatch.setattr(classification, "MOST_ANSWERS", 3)
-    assert checked_answers(iter("abc")) == ["a", "b", "c"]
-
-    def endless():
-        while True:
-            yield "a"
-
-    with pytest.raises(ValueError, match="`labels` must be at most 3. Keep"):
-        checked_answers(endless(), "labels")
 
 
 SHORT, LONG = "red", "0123456789 and more"
@@ -122,17 +98,8 @@ def test_texts_are_cut_where_it_was_asked(rule):
     assert single["token_ids"].tolist() == wanted[1]
 
 
-def test_a_text_that_just_fits_is_as_the_tokenizer_makes_it():
-    wanted = of_length(len(ids(LONG))).encode([LONG, SHORT])
-    for rule in ("refuse", "warn", "cut_end", "cut_start"):
-        limits = LongTexts(len(ids(LONG)), rule)
-        found = limits.encode(of_length(8), [LONG, SHORT])
-        for name, value in wanted.items():
-            np.testing.assert_array_equal(found[name], value)
-
-
 def test_what_is_too_long_is_said_each_time():
-    told = r"texts\[1\] has 21 tokens .*, but sequence_length=20"
+    told = r"texts\[1\] has 21 tokens, but sequence_length=20"
     with pytest.raises(ValueError, match=told):
         LongTexts(20).encode(of_length(), [SHORT, LONG])
     same = of_length()

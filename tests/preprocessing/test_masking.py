@@ -133,17 +133,6 @@ def test_what_stands_at_chosen_places(masking):
     assert low < counts[PAD] < high
 
 
-def test_shares_are_values():
-    ids, mask = batch(2000)
-    whole = tokens(rate=1.0)(ids, mask, seed=0)
-    assert (chosen_of(whole) == ~np.isin(ids, SPECIAL)).all()
-    only = tokens(mask_share=1.0, random_share=0.0)(ids, mask, seed=0)
-    assert (only["token_ids"][chosen_of(only)] == MASK).all()
-    none = tokens(mask_share=0.0, random_share=0.0)(ids, mask, seed=0)
-    assert (none["token_ids"] == ids).all() and none["mask_weights"].any()
-    assert not tokens(rate=0.0)(ids, mask, seed=0)["mask_weights"].any()
-
-
 def test_fewer_slots_keep_a_random_part():
     ids, mask = batch(20_000, lengths=(LENGTH, LENGTH))
     ids[ids == UNKNOWN] = 7
@@ -156,32 +145,6 @@ def test_fewer_slots_keep_a_random_part():
         assert near(chosen[:, place], chosen.sum(1).mean() / (LENGTH - 2))
     # A place that is not kept is left as it was, not hidden without a label.
     assert (made["token_ids"] == ids)[~chosen].all()
-
-
-@pytest.mark.parametrize("masking", [tokens(), words()])
-def test_seeds(masking):
-    ids, mask = batch(50)
-    first = masking(ids, mask, seed=[7, 1])
-    same = masking(ids, mask, seed=[7, 1])
-    generator = masking(ids, mask, seed=np.random.default_rng([7, 1]))
-    for name, values in first.items():
-        np.testing.assert_array_equal(values, same[name])
-        np.testing.assert_array_equal(values, generator[name])
-    other = masking(ids, mask, seed=[7, 2])
-    assert (first["token_ids"] != other["token_ids"]).any()
-    np.random.seed(0)
-    before = np.random.get_state()[1].copy()
-    masking(ids, mask, seed=0)
-    np.testing.assert_array_equal(np.random.get_state()[1], before)
-
-
-@pytest.mark.parametrize("masking", [tokens(), words()])
-def test_a_single_text(masking):
-    ids, mask = batch(1)
-    several = masking(ids, mask, seed=3)
-    single = masking(ids[0], mask[0], seed=3)
-    for name, values in several.items():
-        np.testing.assert_array_equal(values[0], single[name])
 
 
 def groups(row):

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras_hub.src.utils.preset_utils import get_preset_loader
 
 from keras_bridgetower.preprocessing.tf_graph import typed_errors
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
@@ -50,28 +49,6 @@ def test_packing_by_hand():
     assert tokenizer("é")[1:3].tolist() == [3, 3]
 
 
-@pytest.mark.parametrize(
-    "texts",
-    [
-        ["hi", "cat"],
-        ("hi", "cat"),
-        [b"hi", "cat"],
-        np.array(["hi", "cat"]),
-        np.array([b"hi", b"cat"]),
-        np.array(["hi", "cat"], object),
-        tf.constant(["hi", "cat"]),
-    ],
-    ids=lambda x: type(x).__name__,
-)
-def test_every_kind_of_batch(texts):
-    tokenizer = make()
-    expected = np.stack([tokenizer("hi"), tokenizer("cat")])
-    outputs = tokenizer(texts)
-    assert isinstance(outputs, np.ndarray)
-    np.testing.assert_array_equal(outputs, expected)
-    assert tokenizer(texts[0]).shape == (8,)
-
-
 def test_static_shapes_in_graphs():
     tokenizer = make()
     texts = ["hi", "a cat", "<mask>"]
@@ -85,16 +62,6 @@ def test_static_shapes_in_graphs():
     # A list of Python strings in a graph, too.
     traced = tf.function(lambda: tokenizer(texts))()
     np.testing.assert_array_equal(traced, tokenizer(texts))
-
-
-def test_special_tokens_typed_by_a_user_are_text():
-    tokenizer = make(sequence_length=20)
-    for token in SPECIALS:
-        ids = tokenizer(f"hi {token}cat")
-        inner = ids[(ids != 1) & (ids != 0) & (ids != 2)]
-        assert not set(inner.tolist()) & set(range(5))
-        assert (ids == 0).sum() == 1 and (ids == 2).sum() == 1
-        assert tokenizer.detokenize(ids) == f"hi {token}cat"
 
 
 def test_cut_texts_keep_the_end_token_and_warn_once():
@@ -114,12 +81,9 @@ def test_cut_texts_keep_the_end_token_and_warn_once():
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ("", r"`text` must not be empty. Received: text=''"),
-        (["a", "b", "c", " \n"], r"not be empty. Received: text\[3\]=' \\n'"),
-        (["a", 5], r"one string, or a flat list.* Received: text\[1\]=5"),
+        (["a", " \n"], r"not be empty. Received: text\[1\]=' \\n'"),
         (None, r"one string.* Received: text=None"),
         ([["a"]], r"flat list.* Received: text\[0\]=\['a'\]"),
-        (np.array([["a"]]), r"flat list.* Received: text\[0\]=\['a'\]"),
         ("a\0b", r"NUL characters. Received: text='a\\x00b'"),
         ([b"\xff"], r"be UTF-8 bytes.* Received: text\[0\]=b'\\xff'"),
         ("\ud800", r"lone surrogates. Received: text='\\ud800'"),
@@ -128,15 +92,6 @@ def test_cut_texts_keep_the_end_token_and_warn_once():
 def test_refused_texts(texts, message):
     with pytest.raises(ValueError, match=message):
         make()(texts)
-
-
-def test_refused_texts_in_a_graph():
-    dataset = tf.data.Dataset.from_tensors(["hi", ""]).map(make())
-    message = r"`text` must not be empty. Received: text\[1\]=b?\\'\\'"
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message) as raised:
-        next(iter(dataset))
-    # TensorFlow logs this text.
-    assert "Traceback" not in str(raised.value)
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\"\0'\n", "\0\\", ""])
@@ -152,20 +107,10 @@ def test_errors_in_a_graph_are_raised_as_they_were(text):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            {"vocabulary": {"<s>": 0, "</s>": 1, "<unk>": 2}},
-            "without .*<pad>",
-        ),
-        (
-            {"vocabulary": {**VOCABULARY, "more": 900}},
-            "each id from 0 to .* once",
-        ),
-        ({"vocabulary": [1.5]}, r"dict from token to id.*=\[1.5\]"),
-        ({"vocabulary": __file__}, "in JSON.*test_tokenizer.py"),
-        ({"merges": ["h i", "q u"]}, "only use tokens of `vocabulary`.*qu"),
+        ({"vocabulary": {"<s>": 0, "</s>": 1, "<unk>": 2}}, "without .*<pad>"),
+        ({"vocabulary": {**VOCABULARY, "more": 900}}, "each id from 0 once"),
         ({"merges": ["h i x"]}, r"Received: merges\[0\]='h i x'"),
         ({"merges": ["<mask >"]}, "none a special token"),
-        ({"sequence_length": 2}, "at least 3.*sequence_length=2"),
         ({"sequence_length": 8.0}, "sequence_length=8.0"),
     ],
 )
@@ -184,13 +129,6 @@ def test_vocabulary_methods():
     assert tokenizer.special_tokens == SPECIALS
     with pytest.raises(ValueError, match="Received: token='nope'"):
         tokenizer.token_to_id("nope")
-    for call in (
-        tokenizer.id_to_token,
-        lambda id: tokenizer.detokenize([5, id]),
-    ):
-        for id in (-1, len(TOKENS)):
-            with pytest.raises(ValueError, match=f"Received: id={id}"):
-                call(id)
     ids = keras.ops.convert_to_tensor(tokenizer(["hi a", "cat"]))
     assert tokenizer.detokenize(ids) == ["hi a", "cat"]
     assert BridgeTowerTokenizer().mask_token_id is None
@@ -210,14 +148,3 @@ def test_config_and_assets(tmp_path):
     assert again.mask_token_id == tokenizer.mask_token_id == 4
     again = pickle.loads(pickle.dumps(tokenizer))
     np.testing.assert_array_equal(again("hi a cat"), tokenizer("hi a cat"))
-
-
-def test_keras_hub_preset(tmp_path):
-    tokenizer = make()
-    tokenizer.save_to_preset(str(tmp_path))
-    assert (tmp_path / "assets" / "tokenizer" / "merges.txt").is_file()
-    # Of the backbone, the loader only asks for a name here.
-    (tmp_path / "config.json").write_text('{"registered_name": "Any"}')
-    loader = get_preset_loader(str(tmp_path))
-    again = loader.load_tokenizer(BridgeTowerTokenizer, sequence_length=9)
-    assert again("hi a cat").tolist() == [*tokenizer("hi a cat"), 1]

@@ -69,33 +69,6 @@ def test_equals_transformers_eagerly_and_in_tf_data(roberta):
         np.testing.assert_array_equal(graph, eager[name])
 
 
-def test_published_ids(roberta):
-    ids = roberta("is there a red circle in the image?")
-    assert ids[:12].tolist() == [
-        *(0, 354, 89, 10, 1275, 7922, 11, 5, 2274, 116, 2, 1)
-    ]
-    assert roberta.vocabulary_size() == 50265
-    assert roberta.mask_token_id == 50264
-    assert roberta.special_token_ids == [0, 1, 2, 3, 50264]
-
-
-def test_real_files_survive_the_assets(roberta, tmp_path):
-    roberta.save_assets(str(tmp_path))
-    folder = shared_data() / "roberta"
-    saved = (tmp_path / "merges.txt").read_text("utf-8")
-    assert saved.split() == (folder / "merges.txt").read_text("utf-8").split()
-    saved = json.loads((tmp_path / "vocabulary.json").read_text("utf-8"))
-    assert saved == json.loads((folder / "vocab.json").read_text("utf-8"))
-
-
-def test_detokenize_undoes_tokenize(roberta):
-    folder = shared_data() / "roberta"
-    files = (folder / "vocab.json", folder / "merges.txt")
-    tokenizer = BridgeTowerTokenizer(*files, sequence_length=600)
-    texts = random_strings(300)
-    assert tokenizer.detokenize(tokenizer(texts)) == texts
-
-
 @pytest.mark.filterwarnings("ignore:.*texts cut")
 def test_masks_in_a_text_equal_transformers(roberta):
     rng = random.Random(3)

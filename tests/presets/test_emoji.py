@@ -7,9 +7,6 @@ import pytest
 from builders import assert_same_weights
 
 import keras_bridgetower as kbt
-from keras_bridgetower.apps.search.models import SearchModels
-from keras_bridgetower.apps.serve.models import ServedPreset
-from keras_bridgetower.tasks.by_name import open_task
 
 PREFIX = "bridgetower_tiny_emoji_"
 PICTURES = sorted(
@@ -78,23 +75,6 @@ def test_blanks_are_filled_by_a_look_at_the_drawing():
         assert found & set(wanted.values()) == {word}
 
 
-def test_search_without_matching_head_orders_by_vectors():
-    for name, matches in (("contrastive", False), ("pretrain", True)):
-        models = SearchModels.from_preset(PREFIX + name)
-        assert (models.retrieval is not None) == matches
-
-
-def test_preset_name_selects_task_and_heads():
-    for name, task in (
-        ("vqa", kbt.BridgeTowerVQA),
-        ("retrieval", kbt.BridgeTowerRetrieval),
-        ("pretrain", kbt.BridgeTowerPretraining),
-    ):
-        assert type(open_task(PREFIX + name)) is task
-    served = ServedPreset(PREFIX + "contrastive")
-    assert set(served.tasks) == {"embed"}
-
-
 def test_pretraining_goes_on_from_a_saved_head_for_blanks(tmp_path):
     blanks = kbt.BridgeTowerMaskedLM.from_preset(PREFIX + "mlm")
     blanks.save_to_preset(tmp_path / "mlm")
@@ -103,7 +83,3 @@ def test_pretraining_goes_on_from_a_saved_head_for_blanks(tmp_path):
     ):
         pairs = kbt.BridgeTowerPretraining.from_preset(tmp_path / "mlm")
     assert_same_weights(pairs.heads["mlm"], blanks.heads["mlm"])
-
-
-def test_presets_that_differ_by_their_head_share_a_folder(contrastive, vqa):
-    assert_same_weights(contrastive.backbone, vqa.backbone)

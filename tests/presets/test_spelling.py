@@ -3,7 +3,6 @@
 import itertools
 import pathlib
 
-import numpy as np
 import pytest
 from builders import FASTEST
 from easy_world import captions
@@ -14,8 +13,6 @@ from easy_world import spelling
 from easy_world.scenes import load_scenes
 from emoji_world import questions
 from emoji_world import texts
-from emoji_world.colors import main_color
-from PIL import Image
 
 from keras_bridgetower.tasks.by_name import open_task
 
@@ -159,18 +156,3 @@ def test_both_spellings_get_the_same_answers(preset, name, scenes):
     found = verb(task, american, images), verb(task, british, images)
     other = {a for a, x, y in zip(american, *found, strict=True) if x != y}
     assert not other
-
-
-def test_the_color_of_a_drawing_is_named_in_both_spellings():
-    task = open_task("bridgetower_tiny_emoji_vqa", "vqa")
-    known = []
-    for path in DRAWINGS[::2]:
-        color = main_color(np.asarray(Image.open(path).convert("RGBA")))
-        known += [(path, color)] if color else []
-    shown, colors = map(list, zip(*known, strict=True))
-    for text in (w for way in questions.ASK_COLOR for w in spelling.both(way)):
-        said = task.answer(shown, [text] * len(shown), batch_size=BATCH)
-        right = np.mean(
-            [a[0][0] == c for a, c in zip(said, colors, strict=True)]
-        )
-        assert right >= 0.9, text

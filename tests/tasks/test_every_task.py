@@ -115,7 +115,7 @@ def test_forms_of_labels(name, y, expected):
         ("vqa", np.array([0, 4, 0]), "y=4"),
         ("vqa", np.array([0, -1, 0]), "y=-1"),
         ("vqa", np.ones((3, 5), "float32"), r"\(batch, 4\)"),
-        ("vqa", np.ones(3, "float32"), "y of shape"),
+        ("vqa", np.ones(3, "float32"), "shape"),
         ("vqa", EYE[:3] * 30, "soft scores from 0 to 1"),
         ("entailment", [0, 3, 0], "y=3"),
         ("entailment", ["neutral", "maybe", "neutral"], "y='maybe'"),

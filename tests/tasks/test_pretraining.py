@@ -174,7 +174,7 @@ def test_values_that_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             preprocessor(**values)
-    with pytest.raises(ValueError, match="a single sample"):
+    with pytest.raises(ValueError, match="must be a batch"):
         made({"images": x["images"][0], "text": "one"})
     with pytest.raises(ValueError, match="`preprocessor` must have"):
         kbt.BridgeTowerPretraining(backbone(), made, objectives=("mlm",))

@@ -80,9 +80,9 @@ def test_labelled_pairs():
     [
         ("random_negatives", {"match": [0, 2, 1]}, r"\[0, 2, 1\]"),
         ("random_negatives", {"match": [0.0, 1, 1]}, "integers"),
-        ("random_negatives", {"match": [0, 1]}, r"y of shape \(2,\)"),
-        ("random_negatives", [0, 1], r"y of shape \(2,\)"),
-        ("hard_negatives", [[0], [1], [2]], r"ids of shape \(3, 1\)"),
+        ("random_negatives", {"match": [0, 1]}, r"shape \(2,\)"),
+        ("random_negatives", [0, 1], r"shape \(2,\)"),
+        ("hard_negatives", [[0], [1], [2]], r"shape \(3, 1\)"),
         ("ranking", {"match": [0, 1, 1]}, "must hold image ids"),
     ],
 )

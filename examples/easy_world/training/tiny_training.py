@@ -13,7 +13,7 @@ import keras_bridgetower as kbt
 from easy_world.scenes import ATTRIBUTES
 from easy_world.scenes import moved
 from keras_bridgetower.presets import manifest
-from keras_bridgetower.presets import written_weights
+from keras_bridgetower.presets import weights_file
 
 SIDE, WIDTH, HEADS = 64, 64, 4
 SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -184,14 +184,13 @@ def save(task, folder, record, page):
     task.save_to_preset(folder)
     (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")
     (folder / "README.md").write_text(page)
-    pack(task.backbone, folder)
+    pack(folder)
 
 
-def pack(backbone, folder):
+def pack(folder):
     """Rewrite a preset's weight files in HDF5's newer, denser layout."""
     for path in folder.glob("*.weights.h5"):
         dense = path.with_suffix(".dense")
-        written_weights.rewrite(path, dense)
+        weights_file.rewrite(path, dense)
         dense.replace(path)
-    written_weights.write_index(backbone, folder)
     manifest.write(folder)

@@ -129,4 +129,4 @@ class Together:
             values |= task.head_values
         HeadSet(heads).save(folder / weights_file.TASK_WEIGHTS)
         registry.write_json(folder, registry.HEADS, values)
-        pack(first.backbone, folder)
+        pack(folder)

@@ -34,9 +34,11 @@ TABS = (ask, match, search, fill, look)
 # Bytes of an uploaded file. Requests that run, and that wait.
 _FILE_BYTES, _AT_ONCE, _WAITING = 30_000_000, 4, 64
 _IN_SHORT = {
-    table.EMOJI: "emoji",
-    table.SHAPES: "drawings of one colored shape",
-    table.PHOTOGRAPHS: "everyday photographs",
+    table.PRESETS["bridgetower_tiny_emoji_vqa"].knows: "emoji",
+    table.PRESETS["bridgetower_tiny_easy_vqa"].knows: (
+        "drawings of one colored shape"
+    ),
+    table.PRESETS["bridgetower_base"].knows: "everyday photographs",
 }
 _HEAD = """# BridgeTower
 A model that looks at a picture and reads a text at the same time. Choose a

@@ -9,7 +9,6 @@ import socket
 import urllib.parse
 
 from keras_bridgetower.apps.serve import errors
-from keras_bridgetower.preprocessing.images import URL
 from keras_bridgetower.preprocessing.images import decode_base64
 
 # IPv6 networks whose addresses lead to addresses of IPv4: NAT64 and 6to4.
@@ -63,7 +62,8 @@ class PictureReader:
         if text is None:
             return None
         try:
-            if URL.match(text[:64]):
+            # Base64 has no colon.
+            if "://" in text[:64]:
                 return await self._fetched(text)
             return await asyncio.to_thread(decode_base64, text, "image")
         except _FetchError as error:

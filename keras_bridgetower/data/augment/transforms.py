@@ -23,7 +23,6 @@ from PIL import ImageOps
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.preprocessing.geometry import RESIZERS
-from keras_bridgetower.preprocessing.geometry import check_resizer
 from keras_bridgetower.preprocessing.geometry import place
 from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.preprocessing.images import STD
@@ -55,7 +54,7 @@ class Resizing:
     resizer: str = "pillow"
 
     def __post_init__(self):
-        check_resizer(self.resizer)
+        check_choice("resizer", self.resizer, tuple(RESIZERS))
 
 
 @dataclasses.dataclass(frozen=True)
