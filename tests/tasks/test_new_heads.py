@@ -53,12 +53,6 @@ def by_assignment(task, path):
     bias.assign(array(bias) + 1)
 
 
-def by_weights(task, path):
-    other = kbt.BridgeTowerMaskedLM(task.backbone, task.preprocessor)
-    other.save_weights(path / "own.weights.h5")
-    task.load_weights(path / "own.weights.h5")
-
-
 LONG = [pytest.mark.slow] if keras.config.backend() != "torch" else []
 
 
@@ -67,7 +61,6 @@ LONG = [pytest.mark.slow] if keras.config.backend() != "torch" else []
     [
         pytest.param(by_fit, marks=LONG),
         by_assignment,
-        pytest.param(by_weights, marks=FASTEST),
     ],
     ids=lambda f: f.__name__,
 )

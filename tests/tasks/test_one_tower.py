@@ -95,18 +95,16 @@ def test_forms_of_classify(models):
     assert one[1] == pytest.approx(shares, abs=1e-6)
     assert two[1] != one[1]
 
-    classify = models["text"].classify
-    label, shares = classify("is it red?")
-    assert classify(["is it red?"])[0][1] == pytest.approx(shares, abs=1e-6)
-    label, pair = classify("is it red?", "no")
-    assert pair != shares
-    assert classify(["is it red?"], ["no"])[0][1] == pytest.approx(
-        pair, abs=1e-6
-    )
-    rate = models["number"].rate
-    number = rate("is it red?", "no")
-    assert isinstance(number, float)
-    assert rate(["is it red?"], ["no"]) == pytest.approx([number], abs=1e-6)
+    classify, rate = models["text"].classify, models["number"].rate
+    for given in (["is it red?"], ["is it red?", "no"]):
+        _, shares = classify(*given)
+        ((_, one),) = classify(*([text] for text in given))
+        assert one == pytest.approx(shares, abs=1e-6)
+        number = rate(*given)
+        assert isinstance(number, float)
+        several = rate(*([text] for text in given))
+        assert several == pytest.approx([number], abs=1e-6)
+    assert classify("is it red?", "no") != classify("is it red?")
 
 
 def test_pairs_are_packed_as_roberta_s(models):

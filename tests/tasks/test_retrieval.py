@@ -10,6 +10,7 @@ import tensorflow as tf
 import torch
 from builders import SIDE
 from builders import array
+from builders import assert_same_weights
 from builders import difference
 from builders import fast
 from builders import features
@@ -137,8 +138,7 @@ def test_fit(objective, tmp_path):
     copy = kbt.BridgeTowerRetrieval.from_preset(tmp_path / "preset")
     assert copy.preprocessor.objective == objective
     assert copy.get_config()["ways"] == "three_way"
-    for weight, other in zip(copy.weights, model.weights, strict=True):
-        assert difference(weight, other) == 0
+    assert_same_weights(copy, model)
 
 
 @pytest.fixture(scope="module")

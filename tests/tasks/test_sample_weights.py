@@ -37,7 +37,7 @@ def unit(width=5):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
-LOGITS = {2: normal(4, 2), 3: normal(4, 3), 16: normal(4, 16)}
+LOGITS = normal(4, 3)
 PAIR_LOGITS, TOKEN_LOGITS = normal(4, 3, 2), normal(4, 3, 8)
 EMBEDDINGS = {"text": unit(), "image": unit(), "fused": unit()}
 TWO = {name: EMBEDDINGS[name] for name in ("text", "image")}
@@ -91,15 +91,11 @@ TWO_WAY = contrast(("text", "image"), ("image", "text"))
 THREE_WAY = contrast(("text", "image"), ("text", "fused"), ("image", "fused"))
 CASES = {
     "vqa": (lambda b: kbt.BridgeTowerVQA(b, answers=ANSWERS), SCORES,
-            LOGITS[3], soft),
+            LOGITS, soft),
     "masked_lm": (kbt.BridgeTowerMaskedLM, TOKENS, TOKEN_LOGITS, tokens),
-    "entailment": (kbt.BridgeTowerEntailment, MATCH, LOGITS[3], classes),
-    "number": (kbt.BridgeTowerTextRegressor, NUMBERS, LOGITS[3][:, :1],
+    "entailment": (kbt.BridgeTowerEntailment, MATCH, LOGITS, classes),
+    "number": (kbt.BridgeTowerTextRegressor, NUMBERS, LOGITS[:, :1],
                squares),
-    "ranking": (
-        lambda b: kbt.BridgeTowerRetrieval(b, objective="ranking"),
-        0 * MATCH, LOGITS[16], classes,
-    ),
     "two_way": (
         lambda b: kbt.BridgeTowerContrastive(b, None, 5, "two_way"),
         IMAGE_IDS, TWO, TWO_WAY,
@@ -125,7 +121,6 @@ CASES = {
 }  # fmt: skip
 WEIGHTS = {
     "none": None,
-    "ones": np.ones(4, "float32"),
     "padded": np.array([1, 1, 0, 0], "float32"),
     "fractions": np.array([0.5, 0.25, 1, 0.1], "float32"),
 }

@@ -107,10 +107,9 @@ TAKES = keras.config.backend() == "jax"
     [
         ("reading", "reading", False),
         ("reading", "predicting", TAKES),
-        ("reading", "training", True),
         ("testing", "testing", True),
-        ("testing", "reading", TAKES),
         ("training", "reading", True),
+        ("reading", "training", True),
     ],
 )
 def test_who_may_use_a_task_beside_whom(first, second, refused):
