@@ -169,7 +169,9 @@ def test_parts_of_lists(task):
     values = dict(batch_size=BATCH, verbose=0)
     task.fit(data(), validation_split=0.25, **values)
     # Six rows to train on, then the last two.
-    assert sorted(made.steps[-1][1]) == ["g", "h"]
+    *trained, (_, last) = made.steps
+    assert sorted(sum((texts for _, texts in trained), [])) == list("abcdef")
+    assert sorted(last) == ["g", "h"]
     assert sorted(made.taken()) == [0, 1, 2]
     with pytest.raises(ValueError, match="at least one sample"):
         task.fit(data(), validation_split=1.0, **values)
