@@ -79,7 +79,11 @@ def serving(presets, host, port, allowed_hosts=()):
         blocks.launch(
             server_name=host,
             server_port=port,
-            theme=gr.themes.Soft("orange", "orange", "stone"),
+            theme=gr.themes.Soft(
+                primary_hue="orange",
+                secondary_hue="orange",
+                neutral_hue="stone",
+            ),
             css_paths=_FOLDER / "page.css",
             head=f"<script>{script}</script>",
             max_file_size=_FILE_BYTES,
