@@ -1,7 +1,6 @@
 """Test the command: correct answers under load, after a kill, at a stop."""
 
 import asyncio
-import functools
 import json
 import re
 import signal
@@ -97,8 +96,8 @@ def test_64_clients_get_their_own_answers(running, asked, expected):
 def test_killed_processes_are_replaced(running, asked, expected):
     url, process = running
     before = load_server.processes(process.pid)
-    kill = functools.partial(load_server.killed, process.pid)
-    found = loaded(url, asked, expected, 8, 400, also=kill)
+    kill = load_server.killed(process.pid)
+    found = loaded(url, asked, expected, 8, 400, also=[kill])
     assert found["wrong"] == 0
     # Ray asks again for those that the process had. With uvicorn their
     # connections end.
