@@ -113,7 +113,7 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
     def call(self, x, y=None, sample_weight=None):
         features, batched = self.features_of(x)
         if not batched:
-            raise ValueError("`x` must be a batch: negatives are its rows.")
+            raise ValueError("`x` must be a batch. Received: a single sample")
         step = x.get("step")
         ids = self._image_ids(features["images"]) if y is None else y
         ids = as_image_ids(ids)
