@@ -157,7 +157,7 @@ def _heads(shapes, a, settings, answers, path):
         heads["rank"] = {}
     if "mlm_score.bias" in shapes:
         heads["mlm"] = {"epsilon": LAYER_NORM_EPSILON}
-    width = architecture.head_rows(shapes, "itc_text_head.fc.weight", path)
+    width = architecture.head_rows(shapes, "itc_text_head.fc.weight")
     if width:
         heads["itc"] = {"projection_dim": width, "ways": "two_way"}
     for name, key in (

@@ -75,7 +75,7 @@ def open_converted(source, published=None):
     preset = _complete_preset(folder)
     if preset:
         return preset
-    _check_writable(folder.parent)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     # If several processes open it at once, the first one converts it.
     with files.locked(folder.parent / f"{key}.lock"):
         preset = _complete_preset(folder)
@@ -94,17 +94,6 @@ def open_converted(source, published=None):
                 source,
             )
     return PresetFolder(folder)
-
-
-def _check_writable(folder):
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise ConversionError(
-            "The cache of conversions must be a folder that can be written "
-            "to. Set the environment variable KERAS_HOME to another place.",
-            folder,
-        )
 
 
 def _complete_preset(folder):

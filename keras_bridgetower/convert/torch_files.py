@@ -17,10 +17,6 @@ import numpy as np
 
 from keras_bridgetower.presets.errors import ConversionError
 
-# The first bytes of files that PyTorch wrote before version 1.6, and the place
-# of those of a tar file, which was older.
-BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-TAR, TAR_START = b"ustar", 257
 VERSIONS = range(1, 11)
 # Bytes that are read at a time, so that they are still in the processor's
 # cache when their checksum is computed.
@@ -45,15 +41,6 @@ class Archive:
         self.path = path
         if not path.is_file():
             raise self._error("It must be a regular file")
-        with path.open("rb") as file:
-            start = file.read(TAR_START + len(TAR))
-        if start.startswith(BEFORE_ZIP) or start.endswith(TAR):
-            raise ConversionError(
-                "The file has the format of PyTorch before version 1.6, which "
-                "is no zip file. Open it with PyTorch and save it again: "
-                "torch.save(torch.load(path, weights_only=True), path).",
-                path,
-            )
         try:
             self._zip = zipfile.ZipFile(path)
         except Exception as error:  # A damaged directory raises any error.
@@ -65,24 +52,9 @@ class Archive:
 
     def _check(self, entries):
         names = [entry.filename for entry in entries]
-        if any(name.endswith("/constants.pkl") for name in names):
-            raise ConversionError(
-                "The file is a TorchScript program, which is not run. Save "
-                "its weights alone: torch.save(torch.jit.load(path)"
-                ".state_dict(), path).",
-                self.path,
-            )
         folders = {name.partition("/")[0] for name in names}
         if len(folders) != 1 or len(self._entries) != len(names):
             raise self._error("Its entries must be of one folder, each once")
-        for entry in entries:
-            if entry.compress_type != zipfile.ZIP_STORED:
-                raise ConversionError(
-                    f"The entry {entry.filename!r:.80} is compressed, which "
-                    "`torch.save` never does. Open the file with PyTorch and "
-                    "save it again.",
-                    self.path,
-                )
         if sum(e.file_size for e in entries) > self.path.stat().st_size:
             raise self._error("It is smaller than its entries")
         version = self.read("version").tobytes().strip()
@@ -138,7 +110,7 @@ class Archive:
     def _error(self, reason):
         return ConversionError(
             f"The file must be an intact file of `torch.save`: {reason}. Fetch "
-            "it again.",
+            "it again, or save its state dict with PyTorch 1.6 or newer.",
             self.path,
         )
 

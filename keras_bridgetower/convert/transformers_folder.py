@@ -120,9 +120,7 @@ def _heads(tensors, top):
         heads["itm"] = {}
     if "mlm_score.bias" in tensors.shapes:
         heads["mlm"] = {"epsilon": float(top["layer_norm_eps"])}
-    width = architecture.head_rows(
-        tensors.shapes, "itc_text_head.fc.weight", tensors.path
-    )
+    width = architecture.head_rows(tensors.shapes, "itc_text_head.fc.weight")
     if width:
         if not top["share_cross_modal_transformer_layers"]:
             raise ConversionError(

@@ -163,8 +163,7 @@ def test_cache_key_covers_every_opened_file(tokenizer, tmp_path):
 @pytest.mark.parametrize(
     "damage",
     [
-        *(b"", b"{", b"[]", b"null", b'"x"', b"NaN", b"\xff\xfe"),
-        *(b"[" * 100_000, b'{"a": 1}', b'{"a": ["b"]}', b'{"a": null}'),
+        *(b"", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"a": ["b"]}'),
     ],
     ids=repr,
 )
@@ -197,19 +196,6 @@ def test_digests_of_recent_files_are_not_stored(
     assert len(read) == 6
 
 
-def test_read_only_cache_returns_stored_conversions(
-    source, converting, home, monkeypatch
-):
-    folder = converted(source)
-
-    def refuse(*arguments, **kwargs):
-        raise PermissionError("read-only")
-
-    monkeypatch.setattr(files, "write_atomically", refuse)
-    monkeypatch.setattr(cache, "CLOCK_TICK", -1)
-    assert converted(source) == folder
-
-
 def test_checkpoint_changed_during_conversion_is_rejected(
     source, converting, home, monkeypatch
 ):
@@ -223,13 +209,6 @@ def test_checkpoint_changed_during_conversion_is_rejected(
     with pytest.raises(ConversionError, match="must not change"):
         converted(source)
     assert not list(home.rglob("manifest.json"))
-
-
-def test_unwritable_cache_is_an_error(source, home):
-    home.mkdir()
-    (home / "keras_bridgetower").write_text("a file")
-    with pytest.raises(ConversionError, match="Set .* KERAS_HOME.*Received"):
-        converted(source)
 
 
 def test_threads_and_processes_convert_once(source, converting, monkeypatch):
@@ -326,14 +305,6 @@ def filled(tmp_path, monkeypatch):
         return fill(tmp_path / "cache", repository, COMMIT, files, ["main"])
 
     return fill_with
-
-
-def test_known_name_warns_of_other_weights(converting, filled):
-    filled("BridgeTower/bridgetower-base", b"other weights" * 100)
-    for name in ("bridgetower_base", "hf://BridgeTower/bridgetower-base"):
-        with pytest.warns(UserWarning, match="expected 02b01b0a80fab961"):
-            registry.resolve(name)
-    registry.resolve(f"hf://BridgeTower/bridgetower-base@{COMMIT}")
 
 
 def test_a_damaged_file_of_the_hubs_cache_is_named(

@@ -304,7 +304,7 @@ def test_unused_tensors_are_kept(copied):
         (lambda s: s.update(odd=torch.ones(3)), "odd has no place"),
         (
             lambda s: s.update({"itc_text_head.fc.weight": torch.tensor(1.0)}),
-            r"itc_text_head.fc.weight has shape \(\)",
+            "itc_text_head.fc.weight has no place",
         ),
         (
             lambda s: s.update({"itm_score.fc.weight": torch.ones(2, 127)}),

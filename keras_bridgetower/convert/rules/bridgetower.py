@@ -148,7 +148,7 @@ def fusion(architecture):
         list of `Rule`.
     """
     a = architecture
-    types = {2: layouts.TWO_TYPES, 3: layouts.THREE_TYPES}[a.type_rows]
+    types = layouts.TWO_TYPES if a.type_rows == 2 else layouts.THREE_TYPES
     rules = same("fusion/type_embedding", "token_type_embeddings.weight", types)
     for side in ("text", "image"):
         path, key = f"fusion/{side}_", f"cross_modal_{side}_"
