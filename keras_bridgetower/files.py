@@ -415,9 +415,16 @@ def locked(path):
     Args:
         path: `pathlib.Path` of the lock file; its folder is created.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(path, mode=0o664):
+    lock = filelock.FileLock(path, mode=0o664)
+    # Some file systems have no locks, and some caches are read-only. Without
+    # a lock, work may be done twice, and writing may fail.
+    with contextlib.suppress(OSError, NotImplementedError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -437,6 +444,9 @@ def one_writer(path, refusal):
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise ValueError(refusal) from error
+    except (OSError, NotImplementedError):
+        # Some file systems have no locks.
+        pass
     try:
         yield
     finally:

@@ -4,6 +4,8 @@ import keras
 from keras import ops
 
 from keras_bridgetower.backend import layer_records
+from keras_bridgetower.checks import check_choice
+from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import check_share
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models.attention import dense
@@ -99,6 +101,9 @@ class CrossModalEncoder(keras.layers.Layer):
         intermediate_dim = intermediate_dim or 4 * hidden_dim
         if attention_dropout is None:
             attention_dropout = dropout
+        check_choice("cross_encoder", cross_encoder, tuple(CROSS_ENCODERS))
+        check_choice("projections", projections, ("shared", "per_layer"))
+        check_count("num_layers", num_layers)
         check_share("dropout", dropout)
         check_share("attention_dropout", attention_dropout)
         if hidden_dim % num_heads:

@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_share
 from keras_bridgetower.models.attention import dense
 from keras_bridgetower.models.attention import layer_norm
@@ -228,6 +229,7 @@ class ContrastiveHead(keras.layers.Layer):
 
     def __init__(self, projection_dim=512, ways="three_way", **kwargs):
         super().__init__(**kwargs)
+        check_choice("ways", ways, tuple(WAYS))
         self.projection_dim = projection_dim
         self.ways = ways
         for kind in embedding_kinds(ways):

@@ -2,6 +2,7 @@
 
 import atexit
 import builtins
+import codecs
 import contextlib
 import functools
 import re
@@ -12,6 +13,10 @@ import time
 import keras
 import numpy as np
 
+# An error that `numpy_function` passed on, which TensorFlow quotes as C does.
+_PASSED_ON = re.compile(
+    r"assertion failed: \[ValueError: (.*)\]$", re.MULTILINE
+)
 # An error that a function of `tf.numpy_function` raised.
 _RAISED = re.compile(
     r"\b(\w+Error): (.+?)\nTraceback \(most recent call last\)(.+)", re.DOTALL
@@ -67,6 +72,10 @@ def typed_errors():
     try:
         yield
     except Exception as error:
+        found = _PASSED_ON.search(str(error))
+        if found:
+            text, _ = codecs.escape_decode(found[1].encode())
+            raise ValueError(text.decode()) from error
         found = _RAISED.search(str(error))
         kind = found and getattr(builtins, found[1], None)
         if not kind or f"{_PACKAGE}/" not in found[3].replace("\\", "/"):
@@ -114,7 +123,11 @@ def apply_numpy(function, inputs, *specs):
 
 
 def numpy_function(function, inputs, dtypes, stateful=True):
-    """Wrap `tf.numpy_function`, so that it ends before Python does.
+    """Wrap `tf.numpy_function`, so that our errors come without a traceback.
+
+    TensorFlow logs each error with its whole traceback. For our checks one
+    sentence is enough, so the function returns its text, and an operation of
+    the graph raises it.
 
     Args:
         function: callable that takes arrays and returns a list of them, or
@@ -133,9 +146,34 @@ def numpy_function(function, inputs, dtypes, stateful=True):
         b"" if dtype.as_numpy_dtype is object else dtype.as_numpy_dtype(0)
         for dtype in dtypes
     ]
-    return tf.numpy_function(
-        until_exit(function, nothing), inputs, dtypes, stateful=stateful
+
+    def result_or_error(*arrays):
+        try:
+            outputs = function(*arrays)
+        except ValueError as error:
+            if not _is_own(error):
+                raise
+            return [*nothing, f"ValueError: {error}".encode()]
+        return [*(outputs if len(dtypes) > 1 else [outputs]), b""]
+
+    inputs = [tf.convert_to_tensor(x) for x in inputs]
+    *outputs, text = tf.numpy_function(
+        until_exit(result_or_error, [*nothing, b""]),
+        inputs,
+        [*dtypes, tf.string],
+        stateful=stateful,
     )
+    with tf.control_dependencies([tf.debugging.Assert(text == b"", [text])]):
+        return [tf.identity(x) for x in outputs]
+
+
+def _is_own(error):
+    """Return True if this package raised an error itself."""
+    step = error.__traceback__
+    while step.tb_next is not None:
+        step = step.tb_next
+    name = step.tb_frame.f_globals.get("__name__", "")
+    return name.partition(".")[0] == _PACKAGE
 
 
 class _Calls:
