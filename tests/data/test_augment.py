@@ -169,19 +169,18 @@ SIDED = ["The cat left of the dog", "is it on the RIGHT?", "leftmost one"]
 PLAIN = ["a bright cleft", "copyright", "a cat"]
 
 
-def test_flip_keeps_sided_texts(picture):
+def test_sided_texts():
+    for text in SIDED + PLAIN:
+        assert transforms.is_sided(["a cat", text]) == (text in SIDED)
+
+
+def test_flips(picture):
     rng = np.random.default_rng(0)
-
-    def mirrored(when, text):
+    for when, wanted in (("unless_sided", 0), ("always", 0.5)):
         step = transforms.Flip(when)
-        built = [pixels(step(picture, 0, rng, (text,))) for _ in range(200)]
-        return np.mean([(m != pixels(picture)).any() for m in built])
-
-    for text in SIDED:
-        assert mirrored("unless_sided", text) == 0
-        assert 0.4 < mirrored("always", text) < 0.6
-    for text in PLAIN:
-        assert 0.4 < mirrored("unless_sided", text) < 0.6
+        built = [pixels(step(picture, 0, rng, SIDED)) for _ in range(200)]
+        mirrored = [(m != pixels(picture)).any() for m in built]
+        assert np.mean(mirrored) == pytest.approx(wanted, abs=0.2 * wanted)
 
 
 @pytest.mark.parametrize("name", transforms.TRANSFORMS)

@@ -1,39 +1,39 @@
-"""easy-VQA: sizes, splits, and attributes that agree with every answer."""
+"""easy-VQA and what is derived from it: truth, draws, scores of the blind."""
 
 import collections
+import math
 
 import numpy as np
 import pytest
 from builders import ONE_BACKEND
+from easy_vqa_checks import WORDS
 from easy_vqa_checks import blind
+from easy_vqa_checks import digest
+from easy_vqa_checks import each
+from easy_vqa_checks import tokens
+from easy_world import captions
+from easy_world import entailment
+from easy_world import pairs as easy_vqa_pairs
 from easy_world import pictures
+from easy_world.meaning import Statement
+from easy_world.meaning import claim
+from easy_world.meaning import judge
+from easy_world.scenes import SPLITS
+from easy_world.scenes import load_scenes
+from easy_world.scenes import moved
 
 pytestmark = ONE_BACKEND
-pytest.importorskip("easy_vqa")
 
 
 @pytest.fixture(scope="module")
-def splits():
-    return {s: pictures.load(s) for s in ("train", "validation", "test")}
+def scenes():
+    pytest.importorskip("easy_vqa")
+    return {split: load_scenes(split) for split in SPLITS}
 
 
-def test_sizes(splits):
-    images = {name: len(s.images) for name, s in splits.items()}
-    assert images == {"train": 3500, "validation": 500, "test": 1000}
-    questions = {name: len(s.questions) for name, s in splits.items()}
-    assert questions["test"] == 9_673
-    assert questions["train"] + questions["validation"] == 38_575
-    for split in splits.values():
-        assert split.images.shape[1:] == (64, 64, 3)
-        assert split.images.dtype == np.uint8
-        assert set(split.image_index) == set(range(len(split.images)))
-        assert set(split.answers) <= set(pictures.answer_list())
-    kinds = map(pictures.question_kind, splits["test"].answers)
-    assert collections.Counter(kinds) == {
-        "yes/no": 7136,
-        "shape": 1257,
-        "colour": 1280,
-    }
+@pytest.fixture(scope="module")
+def splits(scenes):
+    return {split: found.data for split, found in scenes.items()}
 
 
 def test_no_picture_is_in_two_splits(splits):
@@ -73,3 +73,114 @@ def test_attributes_agree_with_every_answer(splits):
                 there = pairs <= {item.shape, item.colour}
                 negated = bool(words & {"not", "no"})
                 assert answer == ("yes" if there != negated else "no")
+
+
+def test_blind_recalls(scenes):
+    """Guesses: each picture has five texts, each text one picture."""
+    count = len(captions.gallery(scenes["test"]).pictures)
+    rsum = 0
+    for k in (1, 5, 10):
+        # The chance that none of five is among k of all texts.
+        missed = math.comb(5 * count - 5, k) / math.comb(5 * count, k)
+        rsum += 100 * (k / count + 1 - missed)
+    assert rsum == pytest.approx(captions.BLIND_RSUM, abs=0.005)
+
+
+def test_blind_blanks(scenes):
+    built = [captions.blanks(scenes[split]) for split in ("train", "test")]
+    for kind, expected in captions.BLIND_BLANKS.items():
+        pairs = []
+        for rows in built:
+            found = each(rows, "answers", "kinds")
+            answers = [answer for answer, of in found if of == kind]
+            pairs.append(([kind] * len(answers), answers))
+        assert blind(*pairs) == pytest.approx(expected, abs=0.051)
+
+
+@pytest.fixture(scope="module")
+def entailments(scenes):
+    return {s: entailment.entailment(x) for s, x in scenes.items()}
+
+
+def test_entailment_labels_are_right(scenes, entailments):
+    for split, rows in entailments.items():
+        labels = collections.defaultdict(collections.Counter)
+        for picture, view, text, label in each(
+            rows, "image_index", "views", "hypotheses", "labels"
+        ):
+            words = tokens(text)
+            kind = WORDS[words[-1]]
+            assert kind in ("shape", "colour")
+            item = scenes[split].words(picture)[kind]
+            true = (item == words[-1]) != ("not" in words)
+            hidden = view == f"no_{kind}"
+            expected = 1 if hidden else 2 if true else 0
+            assert label == expected
+            labels[text][int(label)] += 1
+        # Each hypothesis once with each label, so that text alone is chance.
+        for counts in labels.values():
+            assert len(set(counts[i] for i in range(3))) == 1
+        assert len(labels) == 2 * (3 + 8)
+
+
+def test_entailment_blind_scores(entailments):
+    splits = [entailments[split] for split in ("train", "test")]
+    for name, columns in (
+        ("text", ["hypotheses"]),
+        ("view", ["views"]),
+        ("text and view", ["hypotheses", "views"]),
+    ):
+        score = blind(*((each(s, *columns), s.labels.tolist()) for s in splits))
+        # Measured; another NumPy may draw other rows.
+        expected = entailment.BLIND_ENTAILMENT[name]
+        assert score == pytest.approx(expected, abs=1.0)
+
+
+def varied_entailment(found):
+    return entailment.varied_entailment(found, sentences=300)
+
+
+def moved_boxes(found):
+    shown = moved(found, 3)
+    sums = shown.data.images.sum(axis=(1, 2, 3))
+    return shown.values, shown.boxes, sums
+
+
+@pytest.mark.parametrize(
+    "make, drawn",
+    [
+        (captions.captions, "c34216fe"),
+        (captions.matches, "a667026f"),
+        (captions.blanks, "82e44495"),
+        (captions.varied_captions, "f0a853db"),
+        (varied_entailment, "2434979d"),
+        (entailment.entailment, "de57dd45"),
+        (easy_vqa_pairs.pairs, "e98e50df"),
+        (moved_boxes, "9abb7dc8"),
+    ],
+)
+def test_the_presets_were_trained_on_these_draws(scenes, make, drawn):
+    assert digest(make(scenes["validation"])) == drawn
+
+
+def test_truth_tables():
+    """Kleene's tables of "and" and "not", written out."""
+    # A red circle, whose color the veil hides: false, hidden and true claims.
+    values = np.array([[1, 2, 0, 4]])
+    says = [
+        claim("size", "large"),
+        claim("colour", "red"),
+        claim("shape", "circle"),
+    ]
+
+    def truth(*claims, denied=False):
+        statement = Statement("", claims, denied)
+        return judge(statement, values, "no_colour")
+
+    both = [[0, 0, 0], [0, 1, 1], [0, 1, 2]]
+    for left in range(3):
+        assert truth(says[left].denied()) == 2 - left
+        for right in range(3):
+            pair = says[left], says[right]
+            assert truth(*pair) == both[left][right]
+            assert truth(*pair, denied=True) == 2 - both[left][right]
