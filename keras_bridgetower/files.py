@@ -337,7 +337,12 @@ def write_folder(folder, save, finish=None):
             _WRITING.reset(token)
         if finish is not None:
             finish(whole)
-        whole.rename(folder)
+        try:
+            whole.rename(folder)
+        except OSError as error:
+            if folder.exists():
+                raise FolderExists(folder) from error
+            raise
 
 
 class Below:

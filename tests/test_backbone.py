@@ -160,7 +160,7 @@ def test_attention_maps_are_normalized_and_masked(cross):
             "padding_mask",
         ),
         (lambda m: backbone(keras.Sequential()), TypeError, "vision_encoder"),
-        (lambda m: backbone(num_layers=3), IndexError, "range"),
+        (lambda m: backbone(num_layers=3), ValueError, "taps"),
         (lambda m: backbone(image_norms="a"), ValueError, "image_norms"),
         (
             lambda m: backbone(clip(dtype="bfloat16")),

@@ -112,8 +112,10 @@ def test_what_is_imported_is_declared():
         re.match(r"[\w-]+", requirement)[0].lower().replace("-", "_")
         for requirement in [*project["dependencies"], *sum(extras, [])]
     }
-    # Of pillow and others; pydantic is LanceDB's, whose class it makes.
+    # Of pillow and others; pydantic is LanceDB's, whose class it makes. Gradio
+    # is installed by itself (the extra `demo`).
     named |= {"pil", "sklearn", "orbax", "llama_index", "pydantic"}
+    named |= {"gradio"}
     needed = {name[0].lower() for _, name in imported()}
     assert needed - named - sys.stdlib_module_names == {"keras_bridgetower"}
     for requirement in project["dependencies"]:

@@ -65,7 +65,7 @@ def read(folder, architecture, mode="hf", sequence_length=None):
             )
         length = sequence_length or config["max_text_len"]
         length = min(length, architecture.positions)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         wrong = [f"{error!s:.300}"]
     if wrong:
         raise ConversionError(

@@ -49,13 +49,7 @@ def read(folder, kind, sequence_length):
         return found if found is None else cls(*found, sequence_length)
     except ConversionError:
         raise
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        LookupError,
-        OSError,
-    ) as error:
+    except Exception as error:  # Damaged files raise any error.
         raise ConversionError(
             f"A tokenizer must be readable: {error!s:.300}", folder
         ) from error

@@ -164,7 +164,6 @@ class Tower(PatchedModel, keras.Model):
     Raises:
         TypeError: no rule for the encoder.
         ValueError: an unsupported backend.
-        IndexError: a tap below the lowest block.
 
     Example:
 
@@ -180,7 +179,13 @@ class Tower(PatchedModel, keras.Model):
         check_backend()
         correct_defaults(encoder)
         states = hidden_states(encoder)
-        tapped = [states[tap] for tap in taps if tap is not None]
+        used = [tap for tap in taps if tap is not None]
+        if min(used, default=0) < -len(states):
+            raise ValueError(
+                f"`taps` must count the encoder's {len(states)} states from "
+                f"the last, which is -1. Received: taps={tuple(taps)}"
+            )
+        tapped = [states[tap] for tap in used]
         if norms == "per_tap":
             tapped = [_with_own_norm(x, i) for i, x in enumerate(tapped)]
         single = len(encoder.inputs) == 1

@@ -69,10 +69,10 @@ def added(content, **kwargs):
 @pytest.mark.parametrize(
     "change, found",
     [
-        ({"model": {"merges": ["x y"]}}, "only use tokens of `vocabulary`"),
+        ({"model": {"merges": ["x y"]}}, "out of vocabulary"),
         ({"model": {"merges": ["a b c"]}}, "`merges` must be pairs"),
         ({"model": {"merges": None}}, "must be readable"),
-        ({"model": {"vocab": [1]}}, "must be readable.*vocab"),
+        ({"model": {"vocab": [1]}}, "must be readable"),
         ({"model": {"type": "WordPiece"}}, "must be of type BPE"),
         ({"model": {"ignore_merges": True}}, "ignore_merges=True"),
         ({"model": {"continuing_subword_prefix": "##"}}, "prefix='##'"),
@@ -118,9 +118,9 @@ def test_deeply_nested_vocabulary_is_rejected(tmp_path):
     (tmp_path / "merges.txt").write_text("a b\n")
     path = tmp_path / "vocab.json"
     path.write_text('{"a":' * 10**5 + "1" + "}" * 10**5)
-    with pytest.raises(ConversionError, match=r"vocab\.json"):
+    with pytest.raises(ConversionError, match="nested deeper"):
         tokenizers.read(tmp_path, "roberta", 12)
-    with pytest.raises(ValueError, match="`vocabulary` must be a dict"):
+    with pytest.raises(ValueError, match="nested deeper"):
         read_vocabulary(str(path))
 
 

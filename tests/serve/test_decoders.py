@@ -134,6 +134,8 @@ async def test_a_process_that_was_killed_is_replaced():
     async with decoding() as decoders:
         for pid in processes(decoders):
             os.kill(pid, signal.SIGKILL)
+        for process in decoders._idle:
+            process._process.wait()
         for _ in range(3):
             assert (await square(decoders, encoded())).size == (32, 32)
 

@@ -170,7 +170,15 @@ class OwnData(DataSet):
                 key = name if row.image is None else key_of(row.image)
                 part = _split(key) if table == WHOLE else table
                 id = name if row.id is None else str(row.id)
-                sample = Sample(id, row.text or "", *target_of(row.target))
+                try:
+                    target = target_of(row.target)
+                except KeyError as error:
+                    raise ValueError(
+                        f"Each label must be one of {labels}. Received: "
+                        f"{error!s:.100} in row {number} of "
+                        f"{self._files[table]}"
+                    ) from error
+                sample = Sample(id, row.text or "", *target)
                 parts[part][key].append(sample)
                 # Free the row, which its sample replaces.
                 rows[number - 1] = None
