@@ -32,7 +32,7 @@ def main(destination, *parts):
 
 
 def a_step_of_each_task():
-    """What each task gives, its loss, and its weights after one step."""
+    """Return outputs, loss and weights after one step of each task."""
     found = {}
     for name, case in every_task.TASKS.items():
         task = every_task.make(name)

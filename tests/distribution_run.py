@@ -193,7 +193,7 @@ def whole(strategy, task, weight):
 
 
 def saved(strategy):
-    """What a preset holds of split weights, and how they were split."""
+    """Return the weights in a preset of split weights, and their layouts."""
     with strategy.scope():
         task = kbt.BridgeTowerVQA(small(), answers=["yes", "no"])
     whole = [keras.ops.convert_to_numpy(w) for w in task.weights]

@@ -21,7 +21,7 @@ FACTS = {
 
 
 def story(first=0):
-    """What a host of a run without a fault tells, from a batch on."""
+    """Return the report of a host without a fault, from a batch on."""
     rates = [0.0, 0.05, 0.1, 0.05]
     batches = [
         {

@@ -166,7 +166,7 @@ def test_older_names_and_places():
 @pytest.mark.parametrize("form", ["architectures", "parts"])
 @pytest.mark.parametrize("make", [clip, vit, deit, roberta, bert])
 def test_encoders_without_a_model_type(make, form, tmp_path):
-    """As by hand; its parts alone may tell what a configuration is of."""
+    """Written by hand: its keys alone may tell the type of the model."""
     make()[0].save_pretrained(tmp_path / "named")
     shutil.copytree(tmp_path / "named", tmp_path / "bare")
     absent = ["model_type"] + ["architectures"] * (form == "parts")

@@ -82,7 +82,7 @@ def cut_network(monkeypatch):
 
 
 def is_new(task, name):
-    """Whether a repository has no head for a task."""
+    """Return True if a repository has no head for a task."""
     return TASKS[task] not in published.REPOSITORIES[name].heads
 
 
@@ -230,7 +230,7 @@ def test_every_task_without_torch(name, hub, tmp_path):
 
 
 def pixels(picture, side, divisor=32):
-    """What transformers 4 makes of a picture: with a black edge."""
+    """Return the pixels of transformers 4, with a black edge."""
     height, width, _ = picture.shape
     scale = side / min(height, width)
     width, height = (
@@ -269,7 +269,7 @@ def test_raw_pictures_and_texts(name, hub):
 
 @FASTEST
 def test_both_kinds_of_pixels(hub):
-    """As transformers 4, with a black edge, or the authors' whole square."""
+    """transformers 4 leaves a black edge; the authors fill the square."""
     folder, _, _ = hub.folder(NAMES[3])
     task, _ = published_run.opened("Retrieval", folder)
     edged = task.preprocessor.image_converter

@@ -97,7 +97,7 @@ def test_unsupported_tokenizer_settings_are_rejected(change, found, tmp_path):
 
 
 def test_tokenizer_json_comes_before_the_lists(tmp_path):
-    """As in transformers."""
+    """transformers does the same."""
     words, merges = few_words()
     tokenizer_files.write(tmp_path, "lists alone", words, merges[:3])
     values = tokenizer_files.whole(words, merges)

@@ -92,7 +92,7 @@ def test_archives_of_other_zip_writers_are_read(zip64, path):
 
 
 class Callback:
-    """What a checkpoint holds of a class that is not there."""
+    """An object in a checkpoint whose class cannot be imported."""
 
     def __init__(self):
         self.best = {"score": np.float32(0.5)}

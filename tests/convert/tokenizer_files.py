@@ -101,7 +101,7 @@ def _lists(folder, words, merges):
 
 
 def _old(folder, words, merges):
-    """As transformers 4 saved a fast tokenizer."""
+    """Write a fast tokenizer in the form of transformers 4."""
     _lists(folder, words, merges)
     values = whole(words, merges, type="BPE", byte_fallback=False)
     dump(folder / "tokenizer.json", values)
@@ -110,7 +110,7 @@ def _old(folder, words, merges):
 
 
 def _new(folder, words, merges):
-    """As transformers 5 saves it."""
+    """Write it in the form of transformers 5."""
     import transformers
 
     pairs = [tuple(merge.split(" ")) for merge in merges]

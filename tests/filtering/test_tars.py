@@ -127,7 +127,7 @@ def test_kept_samples_are_those_that_were_scored(tmp_path):
 
 
 def test_a_sample_with_two_texts(tmp_path):
-    """As WebDataset refuses them."""
+    """WebDataset refuses them, too."""
     write(tmp_path / "a.tar", [*FIRST, *SECOND])
     [shard] = find_shards(tmp_path / "a.tar")
     [sample] = shard.samples()

@@ -29,7 +29,7 @@ READERS = {
 
 
 def places(values, path=()):
-    """Where each value of parsed JSON stands."""
+    """Yield the place of each value in parsed JSON."""
     pairs = values.items() if isinstance(values, dict) else enumerate(values)
     for key, value in pairs:
         yield (*path, key)

@@ -93,7 +93,7 @@ def test_the_field_at_fault_is_named(client, path, body, param):
 
 
 def test_texts_of_maximal_length_are_read(client, offline):
-    """As many tokens as the model reads, a mask counted as one."""
+    """The limit is the number of tokens that the model reads; a mask is one."""
     tokenizer = offline["fill"].preprocessor.tokenizer
     most = tokenizer.sequence_length
     words = ["<mask>"] + ["red"] * (most - 3)

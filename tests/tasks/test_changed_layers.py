@@ -1,4 +1,4 @@
-"""What was compiled is compiled anew where the layers have changed."""
+"""Functions are compiled again after a change of layers."""
 
 import gc
 import weakref

@@ -1,4 +1,4 @@
-"""What `fit` and `evaluate` draw: by a seed and a step, and nothing else."""
+"""Draws of `fit` and `evaluate` depend on seed and step, and nothing else."""
 
 import keras
 import numpy as np
@@ -92,7 +92,7 @@ def test_equal_fits_are_equal_to_the_bit(task):
 @slow_on("tensorflow")
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_the_end_of_a_dataset_is_no_step(task):
-    """Where no one knows it before, either."""
+    """Also if the number of batches is unknown."""
     ends = []
     for x in (dataset(), dataset().filter(lambda _: True)):
         fresh(task).fit(x, epochs=3, verbose=0)

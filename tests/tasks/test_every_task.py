@@ -1,4 +1,4 @@
-"""What holds for each of the ten tasks: it trains, and comes back from disk."""
+"""Each of the ten tasks trains, and comes back from disk."""
 
 import every_task
 import keras

@@ -144,7 +144,7 @@ def found(strategy, folder, steps, resume):
 
 
 def asked(strategy):
-    """What verbs answer of weights that are the same everywhere."""
+    """Return the answers of verbs, with equal weights in all processes."""
     with strategy.scope():
         # One layer of each kind is soon compiled.
         task = retrieval(**one_layer_each())
@@ -273,7 +273,7 @@ def ids_of(strategy, dataset):
 
 
 class Seen(keras.metrics.Metric):
-    """How often rows were seen, the most and the sum: `1000 * most + sum`."""
+    """`1000 * most + sum` of the numbers of times that rows were seen."""
 
     def __init__(self):
         super().__init__(name="seen")

@@ -1,4 +1,4 @@
-"""What needs no models: open a store, read its header, remove pictures."""
+"""Open a store, read its header, remove pictures: all without models."""
 
 import contextlib
 import functools
