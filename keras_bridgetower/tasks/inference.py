@@ -181,7 +181,8 @@ class _Part(keras.Model):
     """A model that runs a function of a task's layers."""
 
     def __init__(self, task, function):
-        super().__init__(dtype=task.dtype_policy)
+        # TensorFlow takes no name that begins with an underscore.
+        super().__init__(name="part", dtype=task.dtype_policy)
         self.backbone, self.heads = task.backbone, task.heads
         self.function = function
 

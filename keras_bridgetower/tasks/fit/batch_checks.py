@@ -31,15 +31,35 @@ def check_batches(task, data, **checked):
         **checked: as in `check_batch`.
 
     Raises:
-        ValueError: no labels, labels of other classes, or a black frame.
+        ValueError: single samples, no labels, labels of other classes, or a
+            black frame.
     """
     x, y, _ = keras.utils.unpack_x_y_sample_weight(data.element_spec)
     check_batch(task, y, **checked)
     if isinstance(x, dict):
+        _check_batched(task, x)
         _check_frame(task, x)
     names = label_names(data)
     if names is not None and checked.get("labelled", True):
         check_classes(task, names)
+
+
+def _check_batched(task, specs):
+    """Reject a dataset of single samples."""
+    inputs = task.input if task.preprocessor is None else {}
+    ranks = {name: len(inputs[name].shape) for name in specs if name in inputs}
+    if not inputs:
+        ranks = {"text": 1, "second_text": 1}
+        # An array without texts has height, width and channels.
+        if "images" in specs and "text" not in specs:
+            ranks["images"] = 1 if specs["images"].dtype == "string" else 4
+    for name, rank in ranks.items():
+        found = specs[name].shape if name in specs else None
+        if found is not None and found.rank is not None and found.rank < rank:
+            raise ValueError(
+                "`x` must hold batches. Batch it, as by `dataset.batch(32)`. "
+                f"Received: {name} of shape {found}"
+            )
 
 
 def check_classes(task, labels):
