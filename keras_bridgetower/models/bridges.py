@@ -225,7 +225,7 @@ class InterpolateScalarBridge(BridgeLayer):
 BRIDGES = {
     "add": AddBridge,  # (a)
     "multiply": MultiplyBridge,  # (b)
-    "interpolate": InterpolateBridge,  # (c)
+    "interpolate": InterpolateBridge,  # (c); not that of transformers, below
     "gate": GateBridge,  # (d)
     "linear": LinearBridge,  # (e)
     "mlp": MLPBridge,  # (f)
@@ -233,7 +233,7 @@ BRIDGES = {
     "cross_attention_ffn": CrossAttentionFFNBridge,  # (h)
     "add_linear": AddLinearBridge,  # (i)
     "scaled_add": ScaledAddBridge,
-    "interpolate_scalar": InterpolateScalarBridge,
+    "interpolate_scalar": InterpolateScalarBridge,  # their "interpolate"
 }
 
 

@@ -25,7 +25,7 @@ from keras_bridgetower.tasks.trainable import layers_not_read
 class BridgeTowerContrastive(BridgeTowerTask):
     """Embeds texts, pictures, and pairs of both, in one space for search.
 
-    Texts alone and pictures alone are read off the highest tapped states:
+    Text-only and image-only embeddings come from the highest tapped states:
     those of the encoders' last blocks, as in the authors' code and in
     transformers, unless `taps` end below -1.
 
@@ -45,8 +45,8 @@ class BridgeTowerContrastive(BridgeTowerTask):
         dict of `"text"`, `"image"` and, three-way, `"fused"`: float32
         `(batch, projection_dim)`, rows of length 1. In `fit` and `evaluate`
         `x` is a dict of `"images"` and `"text"`, and `y` image ids (see
-        `BridgeTowerContrastivePreprocessor`), or left out: then each pair
-        matches itself alone, among all of the global batch.
+        `BridgeTowerContrastivePreprocessor`), or omitted; each pair then
+        matches only itself within the global batch.
 
     Example:
 
@@ -134,21 +134,21 @@ class BridgeTowerContrastive(BridgeTowerTask):
     ):
         """Embed texts, pictures, or pairs of both.
 
-        Only what is read is run: no fusion where one of the two is given,
-        and not the other tower.
+        Runs only what is needed: for texts or pictures alone, neither the
+        fusion nor the other tower.
 
         Args:
             images: one picture or a list: paths, encoded bytes, PIL images
                 or arrays (see `load_image`), or None.
-            texts: one string or a list, or None. Where both are given, as
-                many as pictures: each pair has one, fused, embedding.
+            texts: one string or a list, or None. If both are given, their
+                counts must match; each pair gets one, fused, embedding.
             batch_size: int, rows of a forward pass.
             sequence_length: int, tokens of each text in place of the
                 preprocessor's number, up to the text encoder's positions.
-            long_texts: what becomes of longer texts: `"warn"` cuts their
-                end and says so (without `sequence_length` the first time
-                alone), `"cut_end"` and `"cut_start"` cut them there,
-                `"refuse"` raises an error.
+            long_texts: how to handle texts that are too long: `"warn"`
+                truncates the end and warns (only once if `sequence_length`
+                is not given), `"cut_end"` and `"cut_start"` truncate
+                silently, `"refuse"` raises an error.
 
         Returns:
             float32 array `(count, projection_dim)`, rows of length 1; for a
@@ -185,8 +185,9 @@ class BridgeTowerContrastive(BridgeTowerTask):
             sources.append(verb_inputs.Pictures(preprocessor, images))
         if kind not in embedding_kinds(self.ways):
             raise ValueError(
-                "`images` and `texts` together need ways='three_way'; embed "
-                f"them one by one. Received: ways={self.ways!r}"
+                "`images` and `texts` can be embedded together only with "
+                "ways='three_way'; otherwise call `embed` for each of them. "
+                f"Received: ways={self.ways!r}"
             )
         if texts is not None:
             encode = self._encode(preprocessor, sequence_length, long_texts)
@@ -212,7 +213,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
         return lambda texts: limits.encode(tokenizer, texts)
 
     def _embedded(self, kind):
-        """Return a function for one kind that runs nothing it does not read."""
+        """Return a function that computes one kind of embedding only."""
 
         def embedded(inputs):
             states = _READ[kind](self.backbone, inputs)
@@ -251,7 +252,7 @@ _READ = {
 
 @dataclasses.dataclass(eq=False)
 class BridgeTowerEmbedder:
-    """Embeddings as lists of numbers, by the names that stores call.
+    """Returns lists of floats, by the methods that vector stores call.
 
     It has the methods of LangChain's `Embeddings` without importing it. For
     subclasses of LangChain's and other classes see

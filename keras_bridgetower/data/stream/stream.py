@@ -51,9 +51,9 @@ class Stream:
             Each host gets its own part of every batch.
         max_bad_share: float, the share of samples that may be unreadable. They
             are missing from their batches and listed in `report`.
-        workers: int, number of batches that this host makes at a time; two
-            more wait. By default one per core, or fewer, so that all take at
-            most 4 GiB.
+        workers: int, number of batches prepared at a time on this host; two
+            more are prefetched. By default one per core, or fewer, so that
+            all take at most 4 GiB.
 
     Attributes:
         steps_per_epoch: int, number of batches in an epoch.
@@ -145,8 +145,9 @@ class Stream:
             or (remainder == "pad" and not targets)
         ):
             raise ValueError(
-                "`remainder` must leave each host a row of each batch, and "
-                f"'pad' needs labels. Received: {remainder=}, {batch_size=}"
+                "Every batch must have at least one row for each host, and "
+                "remainder='pad' requires labels. "
+                f"Received: {remainder=}, {batch_size=}"
             )
         samples.check_fit(self._row_maker, self.num_hosts, preprocessor)
         self.workers = workers or samples.batches_at_once(
@@ -206,7 +207,7 @@ class Stream:
 
         Args:
             start: `(epoch, step)`, the first batch. Nothing before it is read.
-            epochs: int, the epoch before which the dataset ends. If None, it
+            epochs: int, the end epoch, exclusive. If None, the dataset
                 never ends, and `fit` needs
                 `steps_per_epoch=stream.steps_per_epoch`.
 
@@ -351,8 +352,8 @@ def _check_readers(readers):
     kinds = {(reader.task, tuple(reader.labels)) for reader in readers}
     if len(kinds) != 1:
         raise ValueError(
-            "`readers` must be at least one, of one task and one list of "
-            f"labels. Received: {readers}"
+            "`readers` must contain at least one reader, and all must share "
+            f"one task and one list of labels. Received: {readers}"
         )
     return readers
 

@@ -196,8 +196,8 @@ class Checkpoint(keras.callbacks.Callback):
         Args:
             model: the compiled model, of the run's architecture.
             force: bool or `"hosts"`. True allows other settings, versions or
-                data; `"hosts"` only another number of processes. A batch has
-                the same rows on any number.
+                data; `"hosts"` only another number of processes, which does
+                not change the rows of a batch.
 
         Returns:
             The `Position` from which the run continues.
@@ -340,7 +340,7 @@ def _averages_at_the_end(model):
     """Replace weights by their averages, if any, at the end of the context.
 
     Keras does so at the end of each `fit`, but a run may continue after it. On
-    JAX Keras would do so after an error too, fail, and hide the first error.
+    JAX Keras would also do so after an error, fail, and mask that error.
     """
     optimizer = model.optimizer
     take = optimizer.finalize_variable_values
