@@ -184,7 +184,7 @@ def _jax_forward(model, settings):
 
     if is_eager(settings):
         return lambda inputs: _local(
-            on_all_devices(model(inputs, training=False))
+            on_all_devices(model(_placed(inputs), training=False))
         )
     variables = model.variables
 
@@ -194,7 +194,29 @@ def _jax_forward(model, settings):
         with keras.StatelessScope(state_mapping=pairs):
             return on_all_devices(model(inputs, training=False))
 
-    return lambda inputs: _local(run([v.value for v in variables], inputs))
+    return lambda inputs: _local(
+        run([v.value for v in variables], _placed(inputs))
+    )
+
+
+def _placed(inputs):
+    """Divide inputs among the devices of JAX if the batch size allows it."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
+    mesh = distribution.device_mesh
+    count = mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
+
+    def placed(x):
+        # An array that is not divided is copied to every device.
+        if x.shape[0] % count:
+            return x
+        return keras.distribution.distribute_tensor(
+            keras.ops.convert_to_tensor(x),
+            distribution.get_data_layout(x.shape),
+        )
+
+    return keras.tree.map_structure(placed, inputs)
 
 
 def on_all_devices(outputs):

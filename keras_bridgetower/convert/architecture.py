@@ -20,6 +20,7 @@ from keras_bridgetower.presets.errors import ConversionError
 
 # Width of one attention head of CLIP.
 HEAD_WIDTH = 64
+MOST_LAYERS = 100
 # Tensors whose shapes give sizes, and the name of the size of each axis.
 SIZES = {
     "{text}embeddings.word_embeddings.weight": "vocabulary_size text_width",
@@ -161,6 +162,12 @@ def measure(tensors, names):
         axes = axes.split()
         shape = _shape(tensors, key.format(**places), len(axes))
         found |= zip(axes, shape, strict=True)
+    if found["type_rows"] not in (2, 3):
+        raise ConversionError(
+            "A checkpoint must have 2 or 3 rows of types.",
+            tensors.path,
+            [f"{found['type_rows']} rows"],
+        )
     roberta = found["segments"] == 1
     side = math.isqrt(max(found["grid"] - 1, 0))
     fields = {field.name for field in dataclasses.fields(Architecture)}
@@ -189,8 +196,16 @@ def _shape(tensors, key, rank):
 def _count_layers(tensors, start):
     """Count the layers whose tensors' names begin with `start`."""
     pattern = re.escape(start) + r"(\d+)\."
-    found = (re.match(pattern, key) for key in tensors.shapes)
-    return len({match[1] for match in found if match})
+    matches = (re.match(pattern, key) for key in tensors.shapes)
+    found = {match[1] for match in matches if match}
+    # Layers are built before their tensors are compared.
+    if len(found) > MOST_LAYERS:
+        raise ConversionError(
+            f"A checkpoint must have at most {MOST_LAYERS} layers of a kind.",
+            tensors.path,
+            [f"{len(found)} of {start}"],
+        )
+    return len(found)
 
 
 def head_rows(shapes, key):

@@ -191,7 +191,14 @@ class MultiWorkerMirrored(TensorFlowReplicas):
     def __init__(self, devices=None):
         import tensorflow as tf
 
-        cluster = json.loads(os.environ["TF_CONFIG"])
+        cluster = json.loads(os.environ.get("TF_CONFIG", "{}"))
+        if "cluster" not in cluster:
+            raise ValueError(
+                "'multi_worker' needs the environment variable TF_CONFIG, such "
+                'as {"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
+                '"task": {"type": "worker", "index": 0}}. '
+                f"Received: TF_CONFIG={os.environ.get('TF_CONFIG')}"
+            )
         super().__init__(tf.distribute.MultiWorkerMirroredStrategy())
         self.processes = len(cluster["cluster"]["worker"])
         self.index = cluster["task"]["index"]

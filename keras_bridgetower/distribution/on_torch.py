@@ -277,8 +277,11 @@ def _connected(strategy, host):
     with contextlib.suppress(OSError):
         if listener is None:
             own = socket.create_connection(address, _CONNECT)
+            # Process 0 may wait for a connection that says nothing.
+            own.settimeout(3 * _CONNECT)
             own.sendall(token.encode() + _MESSAGE.pack(strategy.index))
-            peers[own] = 0
+            if own.recv(len(token), socket.MSG_WAITALL) == token.encode():
+                peers[own] = 0
         else:
             with listener:
                 _accept(listener, token.encode(), expected, peers)
@@ -306,8 +309,12 @@ def _accept(listener, token, count, peers):
     while len(peers) < count:
         peer, _ = listener.accept()
         peer.settimeout(_CONNECT)
-        said = peer.recv(len(token) + _MESSAGE.size, socket.MSG_WAITALL)
+        said = b""
+        # Whatever else connects must not end the loop.
+        with contextlib.suppress(OSError):
+            said = peer.recv(len(token) + _MESSAGE.size, socket.MSG_WAITALL)
         if hmac.compare_digest(said[: len(token)], token):
             (peers[peer],) = _MESSAGE.unpack(said[len(token) :])
+            peer.sendall(token)
         else:
             peer.close()

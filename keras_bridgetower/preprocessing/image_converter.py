@@ -5,6 +5,7 @@ import keras_hub
 import numpy as np
 
 from keras_bridgetower.checks import OF_PRESETS
+from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import check_keywords
@@ -97,6 +98,13 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         check_count("size_divisor", size_divisor)
         check_choice("mode", mode, tuple(MODES))
         image_size, size_divisor = int(image_size), int(size_divisor)
+        if mode == "hf":
+            check_at_most("size_divisor", size_divisor, image_size, "pixels")
+        if not len(mean) == len(std) == 3 or min(std) <= 0:
+            raise ValueError(
+                "`mean` and `std` must be three numbers each, those of `std` "
+                f"above 0. Received: mean={mean!r}, std={std!r}"
+            )
         # Set all, so that passing one of them is an error and reading one
         # returns the true value.
         super().__init__(

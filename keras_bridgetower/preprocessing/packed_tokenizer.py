@@ -220,6 +220,8 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         ids = keras.ops.convert_to_numpy(ids)
         if ids.ndim == 2:
             return [self.detokenize(row) for row in ids]
+        for i in (ids.min(), ids.max()) if ids.size else ():
+            self.id_to_token(i)
         special = self.special_token_ids
         pieces = [i for i in ids.tolist() if i not in special]
         return self._engine.decode(pieces, skip_special_tokens=False)
@@ -232,6 +234,11 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         return self._engine.get_vocab_size()
 
     def id_to_token(self, id):
+        size = self.vocabulary_size()
+        if not 0 <= id < size:
+            raise ValueError(
+                f"`id` must be from 0 to {size - 1}. Received: id={id}"
+            )
         return self._engine.id_to_token(int(id))
 
     def token_to_id(self, token):

@@ -51,6 +51,8 @@ def check_size(size, name, shown):
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and size[0] * size[1] > limit:
         raise ValueError(too_many_pixels(name, shown))
+    if size[0] * size[1] == 0:
+        raise ValueError(f"`{name}` must have pixels. Received: {name}={shown}")
 
 
 def too_many_pixels(name, shown):

@@ -72,7 +72,8 @@ def test_missing_and_foreign_stores(matching, photos, lance_name, tmp_path):
     )
     assert not new.exists()
     rejected(
-        "overwritten", lambda: PictureSearch(photos, matching).index(photos)
+        "new or empty folder",
+        lambda: PictureSearch(photos, matching).index(photos),
     )
 
 

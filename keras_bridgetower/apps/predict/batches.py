@@ -9,6 +9,7 @@ import os
 
 from keras_bridgetower.apps.predict.rows import ID
 from keras_bridgetower.apps.predict.rows import PICTURES
+from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.preprocessing.images import open_file
 from keras_bridgetower.preprocessing.images import open_image
@@ -92,6 +93,7 @@ def read_ahead(items, batch_size, read):
     Yields:
         list, the return values of `read` for a batch.
     """
+    check_count("batch_size", batch_size)
     items = iter(items)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         batches = collections.deque()

@@ -103,9 +103,12 @@ class BatchedPreset:
             image = squares[image]
             if isinstance(image, Refused):
                 return image
-        loop, calls = asyncio.get_running_loop(), []
+        loop, calls, ended = asyncio.get_running_loop(), [], False
 
         def wait(coroutine):
+            if ended:
+                coroutine.close()
+                raise concurrent.futures.CancelledError
             calls.append(asyncio.run_coroutine_threadsafe(coroutine, loop))
             return calls[-1].result()
 
@@ -118,7 +121,8 @@ class BatchedPreset:
                 lambda paths, text: wait(self._match(paths, text)),
             )
         finally:
-            # If the request ends, so does the call that runs.
+            # If the request ends, so do the call that runs and later ones.
+            ended = True
             for call in calls:
                 call.cancel()
 

@@ -4,7 +4,9 @@ It runs one job after another until the other side closes the connection.
 """
 
 import contextlib
+import dataclasses
 import io
+import json
 import os
 import signal
 import sys
@@ -43,7 +45,32 @@ def main(descriptor):
     with contextlib.suppress(EOFError, OSError):
         connection = Connection(descriptor)
         while True:
-            connection.send(done(*connection.recv()))
+            send(connection, done(*connection.recv()))
+
+
+def send(connection, answer):
+    """Send what `done` returns, as JSON and the bytes of pixels.
+
+    The server unpickles nothing of a process that reads strangers' files.
+    """
+    pixels = b""
+    if isinstance(answer, Image.Image):
+        answer, pixels = {"size": answer.size}, answer.tobytes()
+    elif isinstance(answer, Refused):
+        answer = {"refused": dataclasses.astuple(answer)}
+    connection.send_bytes(json.dumps(answer).encode())
+    connection.send_bytes(pixels)
+
+
+def receive(connection):
+    """Receive what `send` has sent."""
+    answer = json.loads(connection.recv_bytes())
+    pixels = connection.recv_bytes()
+    if isinstance(answer, int):
+        return answer
+    if "refused" in answer:
+        return Refused(*answer["refused"])
+    return Image.frombytes("RGB", answer["size"], pixels)
 
 
 def done(image, square, seconds, pixels):

@@ -11,6 +11,7 @@ import sys
 
 from keras_bridgetower import startup
 from keras_bridgetower.apps.serve import errors
+from keras_bridgetower.apps.serve.decoder import receive
 
 # Cost of a byte when a file header is read, in decoded pixels.
 _BYTE = 10
@@ -170,6 +171,6 @@ class _Process:
 def _exchange(connection, job):
     try:
         connection.send(job)
-        return connection.recv()
+        return receive(connection)
     except OSError as error:
         raise EOFError from error

@@ -178,7 +178,9 @@ class OwnData(DataSet):
                         f"{error!s:.100} in row {number} of "
                         f"{self._files[table]}"
                     ) from error
-                sample = Sample(id, row.text or "", *target)
+                sample = Sample(
+                    id, "" if row.text is None else row.text, *target
+                )
                 parts[part][key].append(sample)
                 # Free the row, which its sample replaces.
                 rows[number - 1] = None

@@ -234,13 +234,22 @@ class Target:
 def _soft_scores(labels, item, origin):
     # Honest validation has questions without an answer in the list: all 0.
     scores = np.zeros(len(labels), "float32")
+    _check_ids(labels, item)
     scores[list(item.sample.labels)] = item.sample.scores or 1.0
     return scores
 
 
 def _class_id(labels, item, origin):
-    [label] = item.sample.labels
+    [label] = _check_ids(labels, item)
     return label
+
+
+def _check_ids(labels, item):
+    ids = item.sample.labels
+    # NumPy would count a negative one from the end.
+    if not all(0 <= i < len(labels) for i in ids):
+        raise ValueError(f"its labels {ids} must be below {len(labels)}")
+    return ids
 
 
 def _image_id(labels, item, origin):
@@ -364,6 +373,11 @@ class DamageReport:
     """
 
     def __init__(self, samples, max_bad_share):
+        if not 0 <= max_bad_share <= 1:
+            raise ValueError(
+                "`max_bad_share` must be from 0 to 1. "
+                f"Received: max_bad_share={max_bad_share!r}"
+            )
         self.samples = samples
         self.max_bad_share = max_bad_share
         self._bad = {}

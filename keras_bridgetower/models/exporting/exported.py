@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+import tempfile
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -121,8 +122,7 @@ class Exported(keras.Model):
         if not chosen.suffix:
             save(path)
         elif path.suffix == chosen.suffix:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            chosen.write(function, path, **kwargs)
+            _write_files(path, lambda p: chosen.write(function, p, **kwargs))
         else:
             write_folder(path, save)
 
@@ -134,6 +134,17 @@ class Exported(keras.Model):
             chosen: `Format`.
             part: as `export`.
         """
+
+
+def _write_files(path, write):
+    """Write a file and its companions, all or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{path.name}.", dir=path.parent
+    ) as folder:
+        write(pathlib.Path(folder, path.name))
+        for file in sorted(pathlib.Path(folder).iterdir()):
+            os.replace(file, path.parent / file.name)
 
 
 class Format(NamedTuple):

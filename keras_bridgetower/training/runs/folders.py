@@ -383,6 +383,13 @@ def exclusive(directory, strategy):
                 "A run's folder must have one run at a time. "
                 f"Received: directory={str(directory)!r}"
             ) from error
+        except (OSError, NotImplementedError) as error:
+            warnings.warn(
+                "The run's folder cannot be locked, as on some file systems "
+                "of clusters: make sure that no other run uses it. Received: "
+                f"directory={str(directory)!r} ({error})",
+                stacklevel=4,
+            )
 
     strategy.by_chief(acquire)
     try:

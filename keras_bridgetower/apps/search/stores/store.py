@@ -198,12 +198,19 @@ class FolderStore(Store):
         if not path.is_file():
             return None
         try:
-            return dict(read_json(path, _LARGEST))
+            found = dict(read_json(path, _LARGEST))
         except (ValueError, TypeError) as error:
             raise StoreError(
                 f"`store` must have a readable {HEADER}. Delete the folder and "
                 f"index again. Received: store={str(self.folder)!r}: {error}"
             ) from error
+        kind = found.get("store", self.kind)
+        if kind != self.kind:
+            raise ValueError(
+                f"`store` must be opened as what it was made as, {kind}. "
+                f"Received: store={str(self.folder)!r}, opened as {self.kind}"
+            )
+        return found
 
     def create(self, header):
         def save(folder):
@@ -213,6 +220,11 @@ class FolderStore(Store):
         # Removes only an empty folder.
         with contextlib.suppress(OSError):
             self.folder.rmdir()
+        if self.folder.exists():
+            raise ValueError(
+                "`store` must be a new or empty folder, or one that `index` "
+                f"made. Received: store={str(self.folder)!r}"
+            )
         write_folder(self.folder, save)
 
     def write_header(self, header):
