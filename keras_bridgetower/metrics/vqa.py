@@ -328,6 +328,11 @@ def write_vqa_results(path, question_ids, answers, questions=None):
     """
     check_no_link(path, "`path`")
     question_ids = [int(question) for question in question_ids]
+    if isinstance(answers, str):
+        raise ValueError(
+            "`answers` must be a list, one answer for each question. "
+            f"Received: answers={answers!r:.100}"
+        )
     rows = []
     for question, answer in zip(question_ids, answers, strict=True):
         _check_answer("answers", question, answer)

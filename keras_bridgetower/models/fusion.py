@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_bridgetower.backend import layer_records
+from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import check_share
@@ -98,12 +99,15 @@ class CrossModalEncoder(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        intermediate_dim = intermediate_dim or 4 * hidden_dim
+        if intermediate_dim is None:
+            intermediate_dim = 4 * hidden_dim
         if attention_dropout is None:
             attention_dropout = dropout
         check_choice("cross_encoder", cross_encoder, tuple(CROSS_ENCODERS))
         check_choice("projections", projections, ("shared", "per_layer"))
         check_count("num_layers", num_layers)
+        check_above_zero("layer_norm_epsilon", layer_norm_epsilon)
+        check_above_zero("bridge_epsilon", bridge_epsilon)
         check_share("dropout", dropout)
         check_share("attention_dropout", attention_dropout)
         if hidden_dim % num_heads:

@@ -227,10 +227,14 @@ def _prepared_source(task, source, steps, checked):
 
     if isinstance(source, keras.utils.PyDataset):
         return _Prepared(source, of_epoch)
+    # A torch `DataLoader` raises an error if its length is unknown.
+    with contextlib.suppress(TypeError):
+        return _Prepared(_InOrder(source), of_epoch)
     if checked.get("class_weight"):
         raise ValueError(
-            "`class_weight` needs arrays or a dataset; or let batches be "
-            f"`(x, y, sample_weight)`. Received: x of type {type(source)}"
+            "`class_weight` needs arrays, a dataset or batches of a known "
+            "number; or let batches be `(x, y, sample_weight)`. Received: x "
+            f"of type {type(source).__name__}"
         )
     once = isinstance(source, collections.abc.Iterator)
     return each() if once else read_again(each)
@@ -356,6 +360,27 @@ class _Prepared(keras.utils.PyDataset):
 
     def on_epoch_end(self):
         self._source.on_epoch_end()
+
+
+class _InOrder(keras.utils.PyDataset):
+    """Batches of an iterable that can be read again from its start.
+
+    Keras requests one batch after the other; the first one starts it anew.
+    """
+
+    def __init__(self, source):
+        super().__init__()
+        self._source, self._count = source, len(source)
+        self._batches = None
+
+    @property
+    def num_batches(self):
+        return self._count
+
+    def __getitem__(self, index):
+        if index == 0:
+            self._batches = iter(self._source)
+        return next(self._batches)
 
 
 _LOG = logging.getLogger(__name__)
