@@ -145,8 +145,8 @@ class Stream:
             or (remainder == "pad" and not targets)
         ):
             raise ValueError(
-                "Every batch must have at least one row for each host, and "
-                "remainder='pad' requires labels. "
+                "`remainder` must leave every host at least one row of each "
+                "batch, and 'pad' requires labels. "
                 f"Received: {remainder=}, {batch_size=}"
             )
         samples.check_fit(self._row_maker, self.num_hosts, preprocessor)
