@@ -292,10 +292,10 @@ def synchronize(path):
 class FolderExists(ValueError):
     """The folder to write already exists."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, name):
         super().__init__(
-            "`preset_dir` must not exist yet: nothing is overwritten. Remove "
-            f"it or choose another one. Received: preset_dir={str(folder)!r}"
+            f"`{name}` must not exist yet: nothing is overwritten. Remove it "
+            f"or choose another one. Received: {name}={str(folder)!r}"
         )
 
 
@@ -303,7 +303,7 @@ class FolderExists(ValueError):
 _WRITING = contextvars.ContextVar("writing", default=frozenset())
 
 
-def write_folder(folder, save, finish=None):
+def write_folder(folder, save, finish=None, name="preset_dir"):
     """Write a folder as a whole or not at all.
 
     Args:
@@ -312,6 +312,7 @@ def write_folder(folder, save, finish=None):
         save: callable that gets a folder and writes the files into it.
         finish: callable that gets the complete folder before it appears. Only
             that of the outer call is called.
+        name: str, the argument with the folder, for errors.
 
     Raises:
         FolderExists: the folder exists.
@@ -323,7 +324,7 @@ def write_folder(folder, save, finish=None):
         return
     check_no_link(folder, "The folder to write")
     if folder.exists():
-        raise FolderExists(folder)
+        raise FolderExists(folder, name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         prefix=f".{folder.name}.", dir=folder.parent
@@ -341,7 +342,7 @@ def write_folder(folder, save, finish=None):
             whole.rename(folder)
         except OSError as error:
             if folder.exists():
-                raise FolderExists(folder) from error
+                raise FolderExists(folder, name) from error
             raise
 
 

@@ -1,4 +1,4 @@
-"""What `predict` reads, leaves out and refuses, and keeps to one process."""
+"""Sources of `predict`: rows read, skipped and refused, by one process."""
 
 import json
 import os

@@ -16,11 +16,11 @@ from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.positions import patch_size
 from keras_bridgetower.models.towers import resolve_taps
+from keras_bridgetower.presets.configs import MOST_LAYERS
 from keras_bridgetower.presets.errors import ConversionError
 
 # Width of one attention head of CLIP.
 HEAD_WIDTH = 64
-MOST_LAYERS = 100
 # Tensors whose shapes give sizes, and the name of the size of each axis.
 SIZES = {
     "{text}embeddings.word_embeddings.weight": "vocabulary_size text_width",

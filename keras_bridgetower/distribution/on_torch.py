@@ -309,12 +309,11 @@ def _accept(listener, token, count, peers):
     while len(peers) < count:
         peer, _ = listener.accept()
         peer.settimeout(_CONNECT)
-        said = b""
         # Whatever else connects must not end the loop.
         with contextlib.suppress(OSError):
             said = peer.recv(len(token) + _MESSAGE.size, socket.MSG_WAITALL)
-        if hmac.compare_digest(said[: len(token)], token):
-            (peers[peer],) = _MESSAGE.unpack(said[len(token) :])
-            peer.sendall(token)
-        else:
-            peer.close()
+            if hmac.compare_digest(said[: len(token)], token):
+                peer.sendall(token)
+                (peers[peer],) = _MESSAGE.unpack(said[len(token) :])
+                continue
+        peer.close()

@@ -12,10 +12,11 @@ from keras_bridgetower.presets.errors import short_text
 # Libraries that save objects with plain values and dtypes only; their classes
 # may not be nested in other objects.
 _LIBRARIES = ("keras", "keras_hub", "keras_bridgetower", "builtins")
+MOST_LAYERS = 100
 # Largest allowed values, by the end of their names. A model with larger ones
 # would use up memory or time before its weights are counted.
 _LARGEST = {
-    "num_layers": 100,
+    "num_layers": MOST_LAYERS,
     "image_shape": 4_096,
     "image_size": 4_096,
     "sequence_length": 100_000,

@@ -72,8 +72,9 @@ def verify(folder):
     try:
         sums = saved["sha256"]
         intact = path.read_text() == _text(saved["versions"], sums)
-        intact = intact and all(map(plain_name, sums.keys()))
-    except (*(ValueError, TypeError, KeyError), AttributeError, RecursionError):
+        intact = intact and isinstance(sums, dict)
+        intact = intact and all(map(plain_name, sums))
+    except (ValueError, TypeError, KeyError, RecursionError):
         intact = False
     if not intact:
         raise _mismatch(folder, MANIFEST)

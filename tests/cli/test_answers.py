@@ -164,7 +164,7 @@ def test_predict_equals_ask(run, tmp_path):
     )
     _, *rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [r["answers"][0][0] for r in rows[:2]] == ["blue", "red"]
-    # Called again, nothing is computed, and the errors of the file are told.
+    # A second call computes nothing and reports the errors in the file.
     before = out.read_bytes()
     found = json.loads(run(*words, "--outside", "--json").out)
     assert found["unreadable_rows"] == 1 and out.read_bytes() == before

@@ -87,7 +87,7 @@ async def waiting(preset, *requests, verb="embed"):
 
 
 def inputs(*values, kind=1):
-    """Inputs of a kind, which stand in a batch with their own kind only."""
+    """Inputs of one kind; a batch never mixes kinds."""
     return [Asked(value, top_k=kind) for value in values]
 
 

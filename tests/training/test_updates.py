@@ -27,7 +27,7 @@ POWER = 2.0
 
 
 class Rates(keras.callbacks.Callback):
-    """Keeps the rate of each batch, as it is before it."""
+    """Records the learning rate before each batch."""
 
     def __init__(self):
         super().__init__()

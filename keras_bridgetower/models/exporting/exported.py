@@ -124,7 +124,7 @@ class Exported(keras.Model):
         elif path.suffix == chosen.suffix:
             _write_files(path, lambda p: chosen.write(function, p, **kwargs))
         else:
-            write_folder(path, save)
+            write_folder(path, save, name="filepath")
 
     def _write_companions(self, folder, chosen, part):
         """Write the files that a program needs beside an exported model.
@@ -245,7 +245,7 @@ class Feature(NamedTuple):
 
 
 class Function(keras.Model):
-    """A function of the layers of a model, as it is exported.
+    """The exported function: a computation with the layers of a model.
 
     Args:
         model: the backbone or task whose layers it uses.

@@ -1,4 +1,4 @@
-"""What a process of a contender runs: it loads once and takes turns."""
+"""The process of a contender: it loads once and takes turns."""
 
 import importlib
 import time
