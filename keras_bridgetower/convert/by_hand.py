@@ -107,7 +107,7 @@ def to_transformers(preset, destination, verify=False):
         ValueError: there is no such preset, or `destination` exists.
     """
     parts = export.parts_of_preset(preset)
-    export.write(parts, destination)
+    export.write(parts, destination, name="destination")
     folder = pathlib.Path(destination)
     file = safetensors.safe_open(folder / export.WEIGHTS, framework="np")
     shapes = [file.get_slice(key).get_shape() for key in list(file.keys())]

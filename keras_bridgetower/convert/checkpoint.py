@@ -60,11 +60,11 @@ class Checkpoint:
         backbone.extra = _read_extra(self.rules, self.tensors, self.unread)
         return backbone, heads
 
-    def save_to_preset(self, folder, **kwargs):
+    def save_to_preset(self, destination, **kwargs):
         """Write the checkpoint as a preset folder.
 
         Args:
-            folder: path of a folder that does not exist yet.
+            destination: path of a folder that does not exist yet.
             **kwargs: as in `build`.
         """
 
@@ -78,7 +78,7 @@ class Checkpoint:
                 heads.save(os.path.join(path, weights_file.TASK_WEIGHTS))
                 registry.write_json(path, registry.HEADS, self.heads)
 
-        registry.write(folder, save)
+        registry.write(destination, save, name="destination")
 
 
 def variables_by_path(*layers, encoder=None):

@@ -90,18 +90,21 @@ def parts_of_preset(preset):
     return Parts(backbone, heads, values, tokenizer, converter)
 
 
-def write(parts, path):
+def write(parts, path, name="path"):
     """Write a new folder that `transformers` opens.
 
     Args:
         parts: `Parts`.
         path: path of a folder that does not exist yet.
+        name: str, the argument with the path, for errors.
 
     Raises:
         ConversionError: transformers cannot run this architecture.
         ValueError: the model is quantized, or the folder exists.
     """
-    write_folder(path, lambda folder: _write(parts, pathlib.Path(folder)))
+    write_folder(
+        path, lambda folder: _write(parts, pathlib.Path(folder)), name=name
+    )
 
 
 def _write(parts, folder):
@@ -119,6 +122,14 @@ def _write(parts, folder):
             kinds,
         )
     architecture = of_backbone(backbone)
+    unknown = values.keys() - bridgetower.LIGHTNING_HEADS.keys()
+    if unknown:
+        raise ConversionError(
+            "Neither transformers nor the authors have names for the weights "
+            "of own heads.",
+            "the model",
+            sorted(unknown),
+        )
     known = {k: v for k, v in values.items() if k in theirs.CLASSES}
     _check(backbone, architecture, known)
     layers = [backbone] + [parts.heads[name] for name in known]

@@ -117,10 +117,13 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
         if known and not _adapted_layers(self):
             self._adapt((layers[i], _rank(x), a) for i, (x, a) in saved.items())
         adapted = _adapted_layers(self)
-        if adapted.keys() != saved.keys():
+        found = {
+            index: _shapes(factors) for index, (factors, _) in saved.items()
+        }
+        if found != {i: _shapes(_factors(la)) for i, la in adapted.items()}:
             raise ValueError(
-                "`filepath` must hold adapters of the same layers. Received: "
-                f"filepath={filepath}"
+                "`filepath` must hold adapters of the same layers and ranks. "
+                f"Received: filepath={filepath}"
             )
         for index, layer in adapted.items():
             factors, layer.lora_alpha = saved[index]
@@ -200,10 +203,10 @@ class AdaptedTask(keras.Model):
                 for head, values in file.get(_HEADS, {}).items()
                 for index, value in values.items()
             }
-        if saved.keys() != weights.keys():
+        if _shapes(saved) != _shapes(weights):
             raise ValueError(
-                f"`filepath` must hold the heads {[*self.heads]}. Received: "
-                f"filepath={filepath} with {sorted(saved)}"
+                f"`filepath` must hold the heads {[*self.heads]}, of the same "
+                f"sizes. Received: filepath={filepath} with {_shapes(saved)}"
             )
         self.backbone._load_adapters(filepath, heads=True)
         for name, weight in weights.items():
@@ -271,6 +274,10 @@ def _factors(layer):
     """Return a dict from name to variable: the matrices of an adapter."""
     named = {w.path.split("/")[-1]: w for w in layer.weights}
     return {k: w for k, w in named.items() if k.startswith("lora_")}
+
+
+def _shapes(weights):
+    return {name: tuple(weight.shape) for name, weight in weights.items()}
 
 
 def _rank(factors):

@@ -126,17 +126,18 @@ def open_preset(preset, revision=None):
     return folder
 
 
-def write(folder, save):
+def write(folder, save, name="preset_dir"):
     """Write a preset folder and its manifest as a whole or not at all.
 
     Args:
         folder: path of the new folder.
         save: callable that gets a folder and writes the files into it.
+        name: str, the argument with the folder, for errors.
 
     Raises:
         FolderExists: the folder exists.
     """
-    write_folder(folder, save, manifest.write)
+    write_folder(folder, save, manifest.write, name)
 
 
 def drop_frozen_state(folder):

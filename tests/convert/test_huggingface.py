@@ -8,6 +8,7 @@ import warnings
 
 import checkpoints
 import copies
+import keras
 import numpy as np
 import peer
 import pytest
@@ -78,6 +79,16 @@ def test_images_too_narrow_for_transformers(tmp_path):
         transformers.BridgeTowerModel(
             transformers.BridgeTowerConfig(vision_config={"hidden_size": 16})
         )
+
+
+@FASTEST
+def test_own_heads_are_not_exported(tmp_path):
+    heads = {"mine": keras.layers.Dense(1, name="mine_head")}
+    parts = export.Parts(backbone(), heads, {"mine": {}}, None, None)
+    with pytest.raises(ConversionError, match="own heads.*mine"):
+        export.write(parts, tmp_path / "back")
+    with pytest.raises(files.FolderExists, match="`path` must not exist"):
+        parts.backbone.export_to_transformers(tmp_path)
 
 
 @pytest.mark.parametrize("link", peer.LINKS)

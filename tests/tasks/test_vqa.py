@@ -119,6 +119,27 @@ def test_lora_weights_of_a_task_include_its_head(tmp_path):
         vqa().load_lora_weights(tmp_path / "b.lora.h5")
 
 
+@pytest.mark.parametrize(
+    "answers, rank, error",
+    [(ANSWERS, 3, "same layers and ranks"), (["a"], 2, "must hold the heads")],
+)
+def test_lora_weights_that_do_not_fit_change_nothing(
+    answers, rank, error, tmp_path
+):
+    model = vqa()
+    other = kbt.BridgeTowerVQA(backbone(), answers=answers)
+    model.enable_lora(2)
+    other.enable_lora(rank)
+    for weight in model.weights:
+        weight.assign(array(weight) + 1)
+    model.save_lora_weights(tmp_path / "a.lora.h5")
+    before = [array(weight) for weight in other.weights]
+    with pytest.raises(ValueError, match=error):
+        other.load_lora_weights(tmp_path / "a.lora.h5")
+    for weight, value in zip(other.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
 @slow_on("tensorflow", "jax")
 @pytest.mark.parametrize("bare", [False, True])
 def test_what_gives_a_new_head(bare, tmp_path):
