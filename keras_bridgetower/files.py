@@ -6,6 +6,7 @@ import contextvars
 import hashlib
 import io
 import json
+import math
 import os
 import pathlib
 import stat
@@ -173,7 +174,8 @@ def parse_json(text, nan=True):
     Args:
         text: str, or bytes in UTF-8.
         nan: bool, whether to accept `NaN` and `Infinity`, which Python writes
-            but JSON does not have.
+            but JSON does not have, and numbers too large for a float, such as
+            `1e999`, which Python would write so.
 
     Returns:
         The value.
@@ -191,7 +193,9 @@ def parse_json(text, nan=True):
     if not isinstance(text, str):
         # `json` would also guess UTF-16 and UTF-32.
         text = text.decode("utf-8-sig")
-    options = {} if nan else {"parse_constant": _reject_constant}
+    options = {}
+    if not nan:
+        options = {"parse_constant": _finite, "parse_float": _finite}
     try:
         value = json.loads(text, object_pairs_hook=_without_repeats, **options)
     except RecursionError:
@@ -224,8 +228,11 @@ def _without_repeats(pairs):
     return found
 
 
-def _reject_constant(name):
-    raise ValueError(f"{name} is not a number in JSON")
+def _finite(text):
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text:.80} is not a number in JSON")
+    return value
 
 
 def _too_deep():

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import sys
 
 import keras
@@ -77,6 +78,25 @@ def loopback_only():
     yield
     FOREIGN = None
     assert not asked
+
+
+@pytest.fixture
+def on_disk(monkeypatch):
+    """A call that tells if a file and its folder are surely on the disk."""
+    numbers, fsync = set(), os.fsync
+
+    def noted(handle):
+        fsync(handle)
+        numbers.add(os.fstat(handle).st_ino)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return lambda path: (
+        {
+            os.stat(path).st_ino,
+            os.stat(os.path.dirname(path)).st_ino,
+        }
+        <= numbers
+    )
 
 
 @pytest.fixture

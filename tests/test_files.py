@@ -137,7 +137,9 @@ def test_json_is_parsed_in_one_place():
 
 def test_constants_that_json_lacks():
     assert files.parse_json("[NaN, 1]")[1] == 1
-    for text in ("NaN", "[-Infinity]", '{"a": Infinity}'):
+    assert files.parse_json("1e999") == float("inf")
+    assert files.parse_json("[1.5e3]", nan=False) == [1500.0]
+    for text in ("NaN", "[-Infinity]", '{"a": Infinity}', "[-1e999]"):
         with pytest.raises(ValueError, match="is not a number in JSON"):
             files.parse_json(text, nan=False)
 

@@ -84,7 +84,7 @@ def check_equal(found, wanted):
         assert row.pop("answers", []) == answers and row == other
 
 
-def test_in_this_process(tmp_path):
+def test_in_this_process(tmp_path, on_disk):
     """By one worker; the results of all shards, and rows with errors."""
     table, out = table_of(tmp_path / "photos", 40, 8), tmp_path / "out"
     bad, _ = on_beam.run(VQA, "vqa", table, out, top_k=2, shard_rows=16)
@@ -98,6 +98,7 @@ def test_in_this_process(tmp_path):
         "predictions.json",
         *(f"predictions/0000{n}-of-00003.parquet" for n in range(3)),
     ]
+    assert all(map(on_disk, out.rglob("*.*")))
     # Again, one shard is made: the one that is missing.
     lost = out / "predictions/00001-of-00003.parquet"
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.parquet")}

@@ -178,6 +178,7 @@ TABLE = {
     "[" * 100_000: "must be JSON",
     with_id('{"a": 1, "a": 1}'): "the key 'a' occurs twice in an object",
     with_id("NaN"): "is not a number in JSON",
+    with_id("1e999"): "1e999 is not a number in JSON",
     with_id('"error"'): None,
 }
 

@@ -198,4 +198,4 @@ def _fetch_blob(folder, url, name, sha256, size):
         if files.sha256(part) != sha256:
             part.unlink()
             raise OSError(f"{name} arrived damaged and was removed.")
-        part.replace(whole)
+        files.move_into_place(part, whole)

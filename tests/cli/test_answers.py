@@ -12,6 +12,7 @@ from PIL import Image
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.cli import models as cli_models
 from keras_bridgetower.apps.demo import models as demo
+from keras_bridgetower.apps.search.models import match_files
 from keras_bridgetower.presets import table
 from keras_bridgetower.presets import verbs
 
@@ -101,6 +102,29 @@ def test_commands_give_what_methods_give(command, run):
     assert said.out.startswith(as_line(wanted)) and said.err == ""
     # The command hides the bars of Keras while it runs.
     assert keras.config.is_interactive_logging_enabled() is bars
+
+
+def test_rank_holds_no_large_pictures(tmp_path, monkeypatch):
+    """Neither those of a batch, nor what was read of damaged ones."""
+    task = kbt.BridgeTowerRetrieval.from_preset(
+        "bridgetower_tiny_easy_retrieval"
+    )
+    path, half = tmp_path / "large.png", tmp_path / "half.png"
+    Image.open(BLUE).resize((900, 900)).save(path)
+    half.write_bytes(path.read_bytes()[:-99])
+    sizes, score = [], task.score
+    monkeypatch.setattr(
+        task,
+        "score",
+        lambda images, *rest: (
+            sizes.extend(np.size(image) for image in images)
+            or score(images, *rest)
+        ),
+    )
+    *found, error = match_files(task, [path, path, half], TEXTS[0], 2)
+    assert found == pytest.approx(score([path] * 2, TEXTS[0]), abs=1e-4)
+    assert max(sizes) == 3 * task.backbone.image_size**2
+    assert isinstance(error, ValueError) and error.__traceback__ is None
 
 
 def test_rank_orders_pictures_and_skips_damaged_ones(tmp_path, run):

@@ -50,6 +50,8 @@ ONE_LINE = [
     (WRONG_USAGE, "Missing argument", "ask", PICTURE),
     (WRONG_USAGE, "--top-k", *ASK, "--top-k", "0"),
     (WRONG_USAGE, "Give `--text` or `--image`", "embed"),
+    (WRONG_USAGE, "or as many of both", "embed", "--image", PICTURE)
+    + ("--text", "a", "--text", "b"),
     (FAILED, "vqb", "predict", VQA, "vqb", "a", "b"),
     (WRONG_USAGE, "need `--runner`", *PREDICT, "b", "--pictures", "a"),
     (WRONG_USAGE, "`--init` and `--encoders", "train", "x", "--data", "x"),

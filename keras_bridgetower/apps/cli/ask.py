@@ -227,8 +227,10 @@ def embed(
     """
     columns = {"image": list(map(str, images or ())), "text": texts}
     columns = {name: values for name, values in columns.items() if values}
-    if not columns:
-        raise UsageError("Give `--text` or `--image`, once or more.")
+    if len(set(map(len, columns.values()))) != 1:
+        raise UsageError(
+            "Give `--text` or `--image`, once or more, or as many of both."
+        )
     rows = [
         dict(zip(columns, row, strict=True))
         for row in zip(*columns.values(), strict=True)

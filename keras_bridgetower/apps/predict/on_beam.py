@@ -17,6 +17,7 @@ from keras_bridgetower.apps.predict.rows import ID
 from keras_bridgetower.apps.predict.rows import Row
 from keras_bridgetower.apps.predict.run import opened
 from keras_bridgetower.checks import load_extra
+from keras_bridgetower.files import move_into_place
 from keras_bridgetower.files import parse_json
 from keras_bridgetower.presets.verbs import named
 
@@ -352,7 +353,11 @@ def write(path, data):
     part = f"{folder}/_{uuid.uuid4().hex}-{name}"
     with files().create(part, compression_type="uncompressed") as file:
         file.write(data)
-    files().rename([part], [path])
+    if os.path.exists(part):
+        move_into_place(part, path)
+    else:
+        # Storage at an address keeps a file before it closes it.
+        files().rename([part], [path])
 
 
 def _lines(values):

@@ -11,6 +11,7 @@ from keras_bridgetower.apps.predict.identity import text_reading
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.heads import embedding_kinds
+from keras_bridgetower.preprocessing.geometry import as_square
 from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import named_heads
@@ -169,15 +170,21 @@ class SearchModels:
 
 def match_files(retrieval, paths, text, batch_size):
     """Score picture files with a text, as `SearchModels.matches`."""
+    converter = retrieval.needed_preprocessor().image_converter
+
+    def read(path):
+        # A square takes far less memory than most pictures.
+        return as_square(open_image(path, "picture"), converter, "picture")
 
     def score(paths):
-        pictures = [open_image(path, "picture") for path in paths]
+        pictures = [read(path) for path in paths]
         return retrieval.score(pictures, text, batch_size).tolist()
 
     found = []
     for start in range(0, len(paths), batch_size):
         part = paths[start : start + batch_size]
-        found += each_or_refused(score, part, lambda error: error)
+        # The error that was raised would keep its picture in memory.
+        found += each_or_refused(score, part, lambda e: ValueError(str(e)))
     return found
 
 
