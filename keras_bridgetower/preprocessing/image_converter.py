@@ -145,13 +145,17 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         # Strings have no axes of their own, a gray or color array has 2 or 3.
         strings = images.dtype == tf.string
         batch = images.shape if strings else images.shape[:-3]
+        pixels = (self.image_size, self.image_size, 3)
         (outputs,) = numpy_function(
             lambda x: self._convert(pictures_in(x) if strings else x),
             [images],
             [tf.float32],
             stateful=False,
+            blank=lambda x: [
+                np.zeros((*x.shape[: len(batch)], *pixels), "float32")
+            ],
         )
-        outputs.set_shape([*batch, self.image_size, self.image_size, 3])
+        outputs.set_shape([*batch, *pixels])
         return outputs
 
     def block(self, images, start, stop):

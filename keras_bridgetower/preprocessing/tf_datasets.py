@@ -10,7 +10,9 @@ from keras import ops
 from keras_bridgetower.preprocessing.images import SINGLE
 from keras_bridgetower.preprocessing.images import check_signature
 from keras_bridgetower.preprocessing.images import open_image
+from keras_bridgetower.preprocessing.tf_graph import check_errors
 from keras_bridgetower.preprocessing.tf_graph import is_string_tensor
+from keras_bridgetower.preprocessing.tf_graph import returned_errors
 from keras_bridgetower.preprocessing.tf_graph import static_shape
 
 
@@ -171,14 +173,21 @@ def mapped(dataset, function):
         function: callable that takes the parts of a batch.
 
     Returns:
-        `tf.data.Dataset`, in the same order.
+        `tf.data.Dataset`, in the same order, `untuned`. Its attribute
+        `keras_bridgetower_errors` is a dataset of `(batch, errors)`, for who
+        raises errors without TensorFlow.
     """
     import tensorflow as tf
 
     # AutoGraph would add the lines of all files on the way to an error.
-    function = tf.autograph.experimental.do_not_convert(function)
-    made = dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)
-    return made.prefetch(2)
+    plain = tf.autograph.experimental.do_not_convert
+    pairs = dataset.map(
+        plain(returned_errors(function)), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    pairs = untuned(pairs.prefetch(2))
+    batches = pairs.map(plain(check_errors))
+    batches.keras_bridgetower_errors = pairs
+    return batches
 
 
 def make_batches(x, y, sample_weight, batch_size, order=None, least=1):

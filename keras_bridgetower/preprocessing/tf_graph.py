@@ -22,6 +22,8 @@ _RAISED = re.compile(
     r"\b(\w+Error): (.+?)\nTraceback \(most recent call last\)(.+)", re.DOTALL
 )
 _PACKAGE = __name__.partition(".")[0]
+# The attribute of a graph that has the errors of its functions.
+_ERRORS = "keras_bridgetower_errors"
 
 
 def in_tf_graph():
@@ -122,7 +124,7 @@ def apply_numpy(function, inputs, *specs):
     return outputs if len(specs) > 1 else outputs[0]
 
 
-def numpy_function(function, inputs, dtypes, stateful=True):
+def numpy_function(function, inputs, dtypes, stateful=True, blank=None):
     """Wrap `tf.numpy_function`, so that our errors come without a traceback.
 
     TensorFlow logs each error with its whole traceback. For our checks one
@@ -135,12 +137,16 @@ def numpy_function(function, inputs, dtypes, stateful=True):
         inputs: list of arrays or tensors.
         dtypes: list of dtypes, one for each output.
         stateful: bool, whether it may return other values each time.
+        blank: callable of the inputs that returns outputs of the right shapes.
+            With it, `returned_errors` passes errors on.
 
     Returns:
         List of tensors.
     """
     import tensorflow as tf
 
+    errors = getattr(tf.compat.v1.get_default_graph(), _ERRORS, None)
+    returned = errors is not None and blank is not None
     dtypes = [tf.as_dtype(dtype) for dtype in dtypes]
     nothing = [
         b"" if dtype.as_numpy_dtype is object else dtype.as_numpy_dtype(0)
@@ -153,7 +159,8 @@ def numpy_function(function, inputs, dtypes, stateful=True):
         except ValueError as error:
             if not _is_own(error):
                 raise
-            return [*nothing, f"ValueError: {error}".encode()]
+            outputs = blank(*arrays) if returned else nothing
+            return [*outputs, f"ValueError: {error}".encode()]
         return [*(outputs if len(dtypes) > 1 else [outputs]), b""]
 
     inputs = [tf.convert_to_tensor(x) for x in inputs]
@@ -163,8 +170,44 @@ def numpy_function(function, inputs, dtypes, stateful=True):
         [*dtypes, tf.string],
         stateful=stateful,
     )
+    if returned:
+        errors.append(text)
+        return outputs
     with tf.control_dependencies([tf.debugging.Assert(text == b"", [text])]):
         return [tf.identity(x) for x in outputs]
+
+
+def returned_errors(function):
+    """Return a function for a graph that returns errors beside its result.
+
+    TensorFlow logs an error that an operation of a graph raises.
+
+    Args:
+        function: callable of tensors.
+
+    Returns:
+        Callable that returns `(result, errors)`: texts `(N,)`, empty where
+        nothing failed. Errors of other operations are raised as ever.
+    """
+    import tensorflow as tf
+
+    def call(*inputs):
+        errors = []
+        # Graphs within this one, such as loops, cannot return theirs.
+        setattr(tf.compat.v1.get_default_graph(), _ERRORS, errors)
+        result = function(*inputs)
+        return result, tf.stack(errors) if errors else tf.constant([], "string")
+
+    return call
+
+
+def check_errors(result, errors):
+    """Return what `returned_errors` computed, or raise its errors."""
+    import tensorflow as tf
+
+    text = tf.strings.reduce_join(errors)
+    with tf.control_dependencies([tf.debugging.Assert(text == b"", [text])]):
+        return tf.nest.map_structure(tf.identity, result)
 
 
 def _is_own(error):

@@ -1,6 +1,7 @@
 """Reads and resets what Keras keeps during `fit`."""
 
 import contextlib
+import functools
 import weakref
 
 import keras
@@ -37,7 +38,8 @@ def closed_after(model, dataset, class_weight=None):
     """A context in which Keras reads a dataset; its iterators end with it.
 
     An error keeps Keras' frames, and these keep an iterator, whose threads
-    would read on and hold batches.
+    would read on and hold batches. Errors that a dataset of
+    `tf_datasets.mapped` returns are raised here, as TensorFlow would log them.
 
     Args:
         model: the `keras.Model` that reads.
@@ -64,8 +66,9 @@ def closed_after(model, dataset, class_weight=None):
         return
     from keras.src.trainers.data_adapters import tf_dataset_adapter
 
-    adapter = tf_dataset_adapter.TFDatasetAdapter(dataset, class_weight)
-    adapter._dataset = held = _HeldIterators(adapter._dataset)
+    held = _HeldIterators(dataset)
+    adapter = tf_dataset_adapter.TFDatasetAdapter(held.batches, class_weight)
+    held.batches, adapter._dataset = adapter._dataset, held
     try:
         yield adapter
     finally:
@@ -80,16 +83,40 @@ class _HeldIterators:
     """
 
     def __init__(self, dataset):
-        self._dataset = dataset
+        self.cardinality = dataset.cardinality
+        self.batches = dataset
+        self._error = None
         self._iterators = []
+        pairs = getattr(dataset, "keras_bridgetower_errors", None)
+        if pairs is not None:
+            good = pairs.take_while(self._is_good)
+            self.batches = good.map(lambda batch, _: batch)
+
+    def _is_good(self, _, errors):
+        import tensorflow as tf
+
+        def keep(errors):
+            self._error = next(filter(None, errors)).decode()
+            return False
+
+        return tf.cond(
+            tf.reduce_all(errors == b""),
+            lambda: True,
+            lambda: tf.numpy_function(keep, [errors], tf.bool),
+        )
 
     def __iter__(self):
-        iterator = iter(self._dataset)
+        iterator = iter(self.batches)
         self._iterators.append(weakref.ref(iterator))
-        return iterator
+        return _Batches(iterator, self.check)
 
     def __getattr__(self, name):
-        return getattr(self._dataset, name)
+        return getattr(self.batches, name)
+
+    def check(self):
+        """Raise the error that has ended the data, if there is one."""
+        if self._error is not None:
+            raise ValueError(self._error.removeprefix("ValueError: "))
 
     def close(self):
         """End all iterators: one ends when nothing holds its resource."""
@@ -97,6 +124,47 @@ class _HeldIterators:
             iterator = reference()
             if iterator is not None:
                 vars(iterator).clear()
+
+
+class _Batches:
+    """An iterator of a dataset that raises the error which ended it."""
+
+    def __init__(self, iterator, check):
+        self.iterator, self.check = iterator, check
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        try:
+            return next(self.iterator)
+        except StopIteration:
+            self.check()
+            raise
+
+
+def reads_held(function):
+    """Let a function that Keras compiled for TensorFlow read held iterators.
+
+    Args:
+        function: `train_function` or `test_function` of a model. Those of
+            other backends get batches, and stay as they are.
+    """
+    if keras.config.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    @functools.wraps(function)
+    def call(batches):
+        if not isinstance(batches, _Batches):
+            return function(batches)
+        try:
+            return function(batches.iterator)
+        except (StopIteration, tf.errors.OutOfRangeError):
+            batches.check()
+            raise
+
+    return call
 
 
 def build_from_spec(model, spec):

@@ -191,7 +191,7 @@ def prepared(
         x = tf_datasets.numbered(
             x, lambda: _first(steps), devices.current().draw_number
         )
-    return tf_datasets.untuned(tf_datasets.mapped(x, task.preprocess_samples))
+    return tf_datasets.mapped(x, task.preprocess_samples)
 
 
 def _first(steps):
