@@ -17,6 +17,7 @@ OF_KERAS = {
     *("get_compile_config", "compute_loss", "compute_metrics"),
     *("get_metrics_result", "update_state", "update_step", "reset_state"),
     *("train_step", "test_step", "predict_step"),
+    *("make_train_function", "make_test_function"),
     *("on_epoch_begin", "on_train_batch_begin", "on_train_batch_end"),
 }
 CLASSES = {
