@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.models.checks import sizes_differ
 from keras_bridgetower.objectives.losses import check_soft_scores
 from keras_bridgetower.objectives.losses import unpack_embeddings
 
@@ -91,6 +92,12 @@ class MaskedTokenAccuracy(keras.metrics.Mean):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true, y_pred = (ops.convert_to_tensor(y) for y in (y_true, y_pred))
+        shape, logits = tuple(y_true.shape), tuple(y_pred.shape)
+        if len(shape) + 1 != len(logits) or sizes_differ(shape, logits):
+            raise ValueError(
+                "`y_true` must hold token ids (batch, M) for logits (batch, M, "
+                f"vocabulary). Received: shapes {shape} and {logits}"
+            )
         y_true = ops.cast(y_true, "int32")
         best = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
         weight = ops.cast(y_true != self.ignore_id, self.dtype)

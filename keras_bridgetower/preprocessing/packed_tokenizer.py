@@ -49,6 +49,8 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
 
     backbone_cls = BridgeTowerBackbone
     special_tokens = ()
+    start_token_id = pad_token_id = end_token_id = None
+    unk_token_id = mask_token_id = None
     between = ()
     # Whether encoders of this tokenizer read `segment_ids` too.
     has_segments = False
@@ -57,9 +59,8 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         super().__init__(**kwargs)
         check_count("sequence_length", sequence_length)
         self.sequence_length = int(sequence_length)
-        self._engine = None
+        self._loaded = None
         self._said_cut = False
-        self._name_special_ids([None] * len(self.special_tokens))
 
     @classmethod
     def from_preset(cls, preset, revision=None, **kwargs):
@@ -109,11 +110,18 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
             "sequence_length": self.sequence_length,
         }
 
-    def _set_engine(self, engine):
-        self._engine = engine
-        self._name_special_ids(self.special_token_ids)
+    @property
+    def _engine(self):
+        if self._loaded is None:
+            raise ValueError(
+                "`vocabulary` must be passed, or be loaded by `load_assets`. "
+                "Received: vocabulary=None"
+            )
+        return self._loaded
 
-    def _name_special_ids(self, ids):
+    def _set_engine(self, engine):
+        self._loaded = engine
+        ids = self.special_token_ids
         self.start_token_id, self.pad_token_id, self.end_token_id = ids[:3]
         self.unk_token_id, self.mask_token_id = ids[3:]
 

@@ -7,6 +7,8 @@ from PIL import Image
 
 # White in integers of 12 bits, which are often kept in 16.
 WHITE_OF_12_BITS = 4095
+# Parts in which a picture is converted: what is needed for one is small.
+STRIPS = 64
 
 
 def from_array(image, name, file=None):
@@ -34,7 +36,7 @@ def from_array(image, name, file=None):
     check_size(array.shape[1::-1], name, shown)
     array = _to_eight_bit(array, name, shown)
     if channels == 4:
-        return np.array(over_white(Image.fromarray(array)))
+        return np.array(by_strips(Image.fromarray(array), over_white))
     array = array.reshape(*array.shape[:2], channels)
     return np.broadcast_to(array, (*array.shape[:2], 3))
 
@@ -62,23 +64,30 @@ def too_many_pixels(name, shown):
     )
 
 
-def from_16_bit(array, name, shown, scale_known=False):
-    """Convert values from 0 to 65535 to uint8.
+def check_16_bit(low, high, name, shown, scale_known=False):
+    """Reject values that are not from 0 to 65535, warn of dark pictures.
 
     Args:
-        array: integers.
+        low, high: ints, the extreme values.
         name, shown: strings, as `check_size`.
         scale_known: bool, whether 65535 is known to be white. Otherwise an
             array without a value above 4095 is refused: nearly always it
             holds integers of 8, 10 or 12 bits.
     """
-    low, high = int(array.min()), int(array.max())
     dark = 0 < high <= WHITE_OF_12_BITS
     message = f"`{name}` must use the range 0 to 65535 in uint16 or mode I."
     if low < 0 or high > 65535 or (dark and not scale_known):
         raise ValueError(f"{message} Received: {shown}, {low} to {high}")
     if dark:
         warnings.warn(f"{message} It has at most {high}.", stacklevel=2)
+
+
+def from_16_bit(image):
+    """Convert a `PIL.Image` of mode `I` or `I;16` to RGB."""
+    return Image.fromarray(_scaled(np.asarray(image))).convert("RGB")
+
+
+def _scaled(array):
     return np.rint(array / 257.0).astype("uint8")
 
 
@@ -96,6 +105,22 @@ def warn_of_mask(array, name):
         )
 
 
+def by_strips(image, convert):
+    """Convert a `PIL.Image` few rows at a time, which takes less memory.
+
+    Args:
+        image: `PIL.Image.Image`.
+        convert: callable from one to an RGB image of the same size.
+    """
+    made = Image.new("RGB", image.size)
+    rows = image.height // STRIPS + 1
+    for top in range(0, image.height, rows):
+        stop = min(top + rows, image.height)
+        strip = image.crop((0, top, image.width, stop))
+        made.paste(convert(strip), (0, top))
+    return made
+
+
 def over_white(image):
     """Convert a `PIL.Image` with transparency to RGB over white."""
     white = Image.new("RGBA", image.size, "white")
@@ -106,7 +131,9 @@ def _to_eight_bit(array, name, shown):
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.uint16:
-        return from_16_bit(array, name, shown)
+        check_16_bit(int(array.min()), int(array.max()), name, shown)
+        strips = np.array_split(array, STRIPS)
+        return np.concatenate([_scaled(strip) for strip in strips])
     # NaN fails both comparisons, infinities fail one.
     low, high = array.min(), array.max()
     # Floats from 0 to 1 exceed 1 after resizing or augmentation.
@@ -116,4 +143,6 @@ def _to_eight_bit(array, name, shown):
             f"`{name}` must be finite and on the scale from 0 to 255. "
             f"Received: {shown} with values from {low} to {high}"
         )
-    return np.rint(array).astype("uint8")
+    made = np.empty(array.shape, "uint8")
+    # Without a copy of all values as floats.
+    return np.rint(array, out=made, casting="unsafe")

@@ -145,7 +145,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
         return outputs
 
     def label_words(self):
-        return None
+        return None if self.preprocessor else "labels that a preprocessor makes"
 
     def unread_layers(self):
         names = self.objectives
@@ -227,7 +227,7 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
         return _hidden_tokens(self, fused, inputs)
 
     def label_words(self):
-        return None
+        return None if self.preprocessor else "labels that a preprocessor makes"
 
     def unread_layers(self):
         return layers_not_read(self.backbone.fusion, ("text",))

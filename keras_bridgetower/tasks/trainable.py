@@ -351,6 +351,7 @@ class TrainableTask(keras_hub.models.Task):
 
     def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         """Compute loss and metrics of one batch, as the first of `evaluate`."""
+        batch_checks.check_batch(self, y)
         batch = self._prepared(x, y, sample_weight)
         with self.inference.testing("test_on_batch"):
             return self._keras("test_on_batch", *batch, **kwargs)

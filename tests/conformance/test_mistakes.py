@@ -33,7 +33,7 @@ def missing_input(model, x, y):
     model.fit(generator({k: x[k] for k in kept}, y))
 
 
-UNBATCHED = "must hold batches. Batch it, as by"
+UNBATCHED = "must hold batches: a dict of arrays"
 # What is done with a model, raw inputs and labels, and what is refused.
 MISTAKES = {
     "fewer labels": (lambda m, x, y: m.fit(x, y[:3]), "'y': 3"),

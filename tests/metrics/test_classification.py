@@ -47,6 +47,12 @@ def test_masked_token_accuracy_in_compile():
     assert accuracy == pytest.approx(HITS[WEIGHTS == 1].mean(), rel=1e-5)
 
 
+def test_masked_token_accuracy_needs_a_label_for_each_slot():
+    for labels in (IDS[:, :1], IDS[:1], IDS[:, 0], IDS[..., None]):
+        with pytest.raises(ValueError, match="`y_true` must hold token ids"):
+            MaskedTokenAccuracy().update_state(labels, LOGITS)
+
+
 def test_masked_token_accuracy_config():
     metric = MaskedTokenAccuracy(ignore_id=0, name="acc")
     copy = MaskedTokenAccuracy.from_config(metric.get_config())

@@ -23,6 +23,7 @@ from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )
 from keras_bridgetower.preprocessing.images import load_image
+from keras_bridgetower.preprocessing.images import open_image
 
 pytestmark = FASTEST
 
@@ -180,6 +181,29 @@ def test_broadcast_arrays_take_no_memory(dtype):
             with pytest.raises(ValueError, match="at most .* pixels"):
                 BridgeTowerImageConverter(32)(image)
     assert time.process_time() - start < 1
+
+
+@pytest.mark.skipif(not os.path.exists("/proc"), reason="Linux tells memory")
+@pytest.mark.parametrize("kind", ["alpha", "16 bits", "array of 16 bits"])
+def test_decoding_takes_little_memory(kind):
+    side = 3000
+    deep = np.full((side, side), 50000, "uint16")
+    image = Image.fromarray(deep)
+    if kind == "alpha":
+        image = Image.new("RGBA", (side, side), (9, 9, 9, 99))
+    file = deep if "array" in kind else encoded(image, compress_level=1)
+    open_image(file)
+    # Forgets the peak.
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    open_image(file)
+    assert (resident("VmHWM") - before) / side**2 < 9
+
+
+def resident(name):
+    """Return bytes of memory of this process."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition(f"{name}:")[2].split()[0])
 
 
 def chunk(name, data):

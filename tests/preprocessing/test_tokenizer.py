@@ -131,7 +131,11 @@ def test_vocabulary_methods():
         tokenizer.token_to_id("nope")
     ids = keras.ops.convert_to_tensor(tokenizer(["hi a", "cat"]))
     assert tokenizer.detokenize(ids) == ["hi a", "cat"]
-    assert BridgeTowerTokenizer().mask_token_id is None
+    empty = BridgeTowerTokenizer()
+    assert empty.mask_token_id is None
+    for call in (lambda: empty("hi"), empty.masking, empty.get_vocabulary):
+        with pytest.raises(ValueError, match="`vocabulary` must be passed"):
+            call()
 
 
 def test_config_and_assets(tmp_path):

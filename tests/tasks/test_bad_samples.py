@@ -28,6 +28,7 @@ def tasks():
     return {
         "vqa": kbt.BridgeTowerVQA(made, answers=ANSWERS),
         "mlm": kbt.BridgeTowerMaskedLM(made),
+        "pretraining": kbt.BridgeTowerPretraining(made),
         "entailment": kbt.BridgeTowerEntailment(made),
         "ranking": kbt.BridgeTowerRetrieval(made, objective="ranking"),
         "hard": kbt.BridgeTowerRetrieval(made, None, "hard_negatives", 8),
@@ -65,6 +66,8 @@ BAD = [
     ),
     ("entailment", {}, np.array([0, 1, 3]), "from 0 to 2.*y with 3"),
     ("ranking", {}, np.array([0, 16, 3]), "from 0 to 15.*y with 16"),
+    ("entailment", {}, np.array(["a", "b", "c"]), "`y` must hold numbers"),
+    ("vqa", {}, np.array(ANSWERS[:3]), "`y` must hold numbers"),
     ("hard", {}, {**PAIRS, "itm": 2 * PAIRS["itm"]}, "from 0 to 1.*with 2"),
 ]
 
@@ -90,6 +93,28 @@ def test_arrays_are_looked_at_before_fit(tasks):
             run(x, TOKENS, verbose=0)
 
 
+@pytest.mark.parametrize("name", ["mlm", "pretraining", "vqa"])
+def test_labels_that_nothing_makes_are_required(name, tasks):
+    task, x = tasks[name], batch("mlm")
+    for call in (task.train_on_batch, task.test_on_batch, task.fit):
+        with pytest.raises(ValueError, match="`y` must hold .*y=None"):
+            call(x)
+
+
+def test_rows_are_no_batches(tasks):
+    task, (x, y) = kbt.BridgeTowerVQA(shallow(), preprocessor()), raw(4)
+    rows = [{name: x[name][i] for name in x} for i in range(4)]
+    of_features = [{k: v[0] for k, v in features().items()}] * 3
+    for call in (
+        lambda: task.fit(rows, verbose=0),
+        lambda: task.fit(list(zip(rows, y, strict=True)), verbose=0),
+        lambda: task.predict(rows, verbose=0),
+        lambda: tasks["vqa"].predict(iter(of_features), verbose=0),
+    ):
+        with pytest.raises(ValueError, match="`x` must hold batches: a dict"):
+            call()
+
+
 @pytest.mark.parametrize(
     "given, message",
     [
@@ -104,8 +129,9 @@ def test_what_fit_refuses(given, message):
 
 
 def test_class_weights_need_classes(tasks):
-    with pytest.raises(ValueError, match="`class_weight`"):
-        tasks["hard"].fit(features(), PAIRS, class_weight={0: 1.0, 1: 2.0})
+    for name, y in (("hard", PAIRS), ("mlm", TOKENS)):
+        with pytest.raises(ValueError, match="`class_weight` must be left out"):
+            tasks[name].fit(batch(name), y, class_weight={0: 1.0, 1: 2.0})
 
 
 def test_ten_answers_are_spelled_as_the_evaluator_does():

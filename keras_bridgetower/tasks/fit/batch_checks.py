@@ -13,6 +13,7 @@ from keras_bridgetower.preprocessing.geometry import leaves_as_is
 from keras_bridgetower.preprocessing.tf_datasets import label_names
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
 from keras_bridgetower.preprocessing.tf_graph import in_tf_graph
+from keras_bridgetower.preprocessing.tf_graph import is_string_tensor
 
 # Losses whose labels are checked; others take any labels.
 _WITH_RULE = (
@@ -35,30 +36,34 @@ def check_batches(task, data, **checked):
             black frame.
     """
     x, y, _ = keras.utils.unpack_x_y_sample_weight(data.element_spec)
-    check_batch(task, y, **checked)
     if isinstance(x, dict):
-        _check_batched(task, x)
+        check_batched(task, {name: spec.shape.rank for name, spec in x.items()})
         _check_frame(task, x)
+    check_batch(task, y, **checked)
     names = label_names(data)
     if names is not None and checked.get("labelled", True):
         check_classes(task, names)
 
 
-def _check_batched(task, specs):
-    """Reject a dataset of single samples."""
-    inputs = task.input if task.preprocessor is None else {}
-    ranks = {name: len(inputs[name].shape) for name in specs if name in inputs}
-    if not inputs:
-        ranks = {"text": 1, "second_text": 1}
-        # An array without texts has height, width and channels.
-        if "images" in specs and "text" not in specs:
-            ranks["images"] = 1 if specs["images"].dtype == "string" else 4
+def check_batched(task, ranks):
+    """Reject single samples.
+
+    Args:
+        task: the task.
+        ranks: dict from the names of what it reads to the number of their
+            axes, None where that is unknown.
+    """
+    if task.preprocessor is None:
+        single = {k: range(len(x.shape)) for k, x in task.input.items()}
+    else:
+        # Pictures alone: a file, or an array of height, width and channels.
+        alone = (0, 3) if "text" not in ranks else ()
+        single = {"text": (0,), "second_text": (0,), "images": alone}
     for name, rank in ranks.items():
-        found = specs[name].shape if name in specs else None
-        if found is not None and found.rank is not None and found.rank < rank:
+        if rank in single.get(name, ()):
             raise ValueError(
-                "`x` must hold batches. Batch it, as by `dataset.batch(32)`. "
-                f"Received: {name} of shape {found}"
+                "`x` must hold batches: a dict of arrays and lists, or what "
+                f"`dataset.batch(32)` returns. Received: {name} of {rank} axes"
             )
 
 
@@ -169,11 +174,15 @@ def check_batch(task, y, labelled=True, class_weight=None):
     if class_weight is None:
         return
     width = task.label_widths()
-    single = isinstance(width, int) and len(task.output.shape) == 2
-    classes = set(range(width)) if single and width > 1 else set()
-    if not classes or set(class_weight) != classes:
+    if not isinstance(width, int) or len(task.output.shape) != 2 or width < 2:
         raise ValueError(
-            f"`class_weight` must have a weight for each of the {len(classes)} "
+            "`class_weight` must be left out: labels of this task are no "
+            "classes. Weigh rows by `sample_weight`. "
+            f"Received: class_weight={class_weight!r:.200}"
+        )
+    if set(class_weight) != set(range(width)):
+        raise ValueError(
+            f"`class_weight` must have a weight for each of the {width} "
             f"classes, by its id. Received: class_weight={class_weight!r:.200}"
         )
 
@@ -213,6 +222,11 @@ def check_values(task, x, y):
     Raises:
         ValueError: it names the value.
     """
+    if any(_are_strings(v) for v in (y.values() if type(y) is dict else [y])):
+        raise ValueError(
+            "`y` must hold numbers without a preprocessor, which would find "
+            "the ids of names. Received: y of strings"
+        )
     features = {k: v for k, v in x.items() if k in checks.CHECKED_FEATURES}
     rules = [] if y is None else _rules(task, y)
     values = [*features.values(), *(labels for *_, labels in rules)]
@@ -232,6 +246,12 @@ def check_values(task, x, y):
         [(loss, width) for loss, width, _ in rules],
     )
     apply_numpy(check, values, ("int32", ()))
+
+
+def _are_strings(labels):
+    if in_tf_graph() or ops.is_tensor(labels):
+        return is_string_tensor(labels)
+    return labels is not None and np.asarray(labels).dtype.kind in "OSUT"
 
 
 def _check(backbone, names, rules, *values):

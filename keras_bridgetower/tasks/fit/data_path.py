@@ -209,6 +209,9 @@ def _prepared_source(task, source, steps, checked):
     def prepare(batch, number):
         x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
         if isinstance(x, dict):
+            batch_checks.check_batched(
+                task, {k: _rank(value) for k, value in x.items()}
+            )
             batch_checks.check_batch(task, y, **checked)
             batch_checks.check_lists_of_pictures(task, x)
         made = prepared_batch(task, x, y, weights, number)
@@ -238,6 +241,11 @@ def _prepared_source(task, source, steps, checked):
         )
     once = isinstance(source, collections.abc.Iterator)
     return each() if once else read_again(each)
+
+
+def _rank(value):
+    """Return the number of axes, None for lists, which may be ragged."""
+    return None if isinstance(value, (list, tuple)) else np.ndim(value)
 
 
 def prepared_batch(task, x, y=None, sample_weight=None, number=0):
