@@ -32,21 +32,17 @@ def checked_answers(answers, name="answers"):
     Raises:
         ValueError: anything else, or no order.
     """
-    if isinstance(answers, (Mapping, Set)):
+    unordered = isinstance(answers, (str, Mapping, Set))
+    names = answers if isinstance(answers, Iterable) and not unordered else ()
+    # JSON does not save NumPy's strings.
+    names = [str(name) if isinstance(name, str) else None for name in names]
+    if not names or None in names or len(set(names)) < len(names):
         raise ValueError(
-            f"`{name}` must be a list, in the order of the logits; of a dict "
-            "to ids make one by `sorted(ids, key=ids.get)`."
+            f"`{name}` must be a list, in the order of the logits, of distinct "
+            "strings; sort a dict to ids by `sorted(ids, key=ids.get)`. "
+            f"Received: {name}={answers!r:.200}"
         )
-    if isinstance(answers, Iterable) and not isinstance(answers, str):
-        answers = list(answers)
-        strings = all(isinstance(answer, str) for answer in answers)
-        if answers and strings and len(set(answers)) == len(answers):
-            # JSON does not save NumPy's strings.
-            return [str(answer) for answer in answers]
-    raise ValueError(
-        f"`{name}` must be a list of distinct strings. "
-        f"Received: {name}={answers!r:.200}"
-    )
+    return names
 
 
 class ClassIds:

@@ -76,22 +76,18 @@ def check_transform(transform, converter):
         ValueError: another size, a black frame, or values of another mean or
             standard deviation.
     """
-    side = transform.image_size
-    if side != converter.image_size or not leaves_as_is(
-        side, converter.mode, converter.size_divisor
-    ):
+    ours, theirs = (
+        (made.image_size, made.mean, made.std)
+        for made in (transform, converter)
+    )
+    mode, divisor = converter.mode, converter.size_divisor
+    if ours != theirs or not leaves_as_is(ours[0], mode, divisor):
         raise ValueError(
             "`transform` must make pictures that the preprocessor's image "
-            "converter leaves as they are. Use image_mode='squash' or 'crop'. "
-            f"Received: transform.image_size={side}, and a converter with "
-            f"{converter.image_size}, {converter.mode!r}"
-        )
-    ours = transform.mean, transform.std
-    theirs = converter.mean, converter.std
-    if ours != theirs:
-        raise ValueError(
-            "`transform` and the preprocessor's image converter must have one "
-            f"mean and one standard deviation. Received: {ours} and {theirs}"
+            "converter leaves as they are: both need one size, one mean and "
+            "one standard deviation, and image_mode='squash' or 'crop'. "
+            f"Received: image_size={ours[0]}, {ours[1:]}, and a converter with "
+            f"{theirs}, {mode!r}"
         )
 
 

@@ -96,12 +96,20 @@ def open_image(image, name="images"):
     """Read one picture into an RGB `PIL.Image`, as `load_image`."""
     if isinstance(image, Image.Image):
         return _decode(image, name, f"<PIL image {image.mode} {image.size}>")
-    if isinstance(image, (str, os.PathLike)):
-        return _open_path(os.fspath(image), name)
     if isinstance(image, (bytes, bytearray, memoryview)):
         return decode_image(bytes(image), name)
+    if isinstance(image, (str, os.PathLike)):
+        shown = f"{os.fspath(image)!r:.300}"
+        with _reading(name, shown):
+            file = open_regular(os.fspath(image))
+        with file:
+            return _open(file, name, shown)
     if isinstance(image, io.IOBase):
-        return _open_file(image, name)
+        # The user's file stays open.
+        shown = f"<{type(image).__name__}>"
+        with _reading(name, shown):
+            image.seek(0)
+        return _open(image, name, shown)
     return Image.fromarray(picture_arrays.from_array(image, name))
 
 
@@ -203,22 +211,6 @@ def _scans(file):
     return found
 
 
-def _open_path(path, name):
-    shown = f"{path!r:.300}"
-    with _reading(name, shown):
-        file = open_regular(path)
-    with file:
-        return _open(file, name, shown)
-
-
-def _open_file(file, name):
-    """Read a user's open file, and leave it open."""
-    shown = f"<{type(file).__name__}>"
-    with _reading(name, shown):
-        file.seek(0)
-    return _open(file, name, shown)
-
-
 def check_signature(data, name):
     """Reject bytes that do not begin as an image file of `FORMATS`."""
     if not SIGNATURE.match(data):
@@ -230,9 +222,9 @@ def check_signature(data, name):
 
 def is_base64(start):
     """Return True if bytes are the start of an image in base64."""
-    start = b"".join(start.split()).translate(bytes.maketrans(b"-_", b"+/"))
+    start = b"".join(start.split())
     try:
-        data = base64.b64decode(start[: len(start) // 4 * 4], validate=True)
+        data = _from_base64(start[: len(start) // 4 * 4])
     except ValueError:
         return False
     return SIGNATURE.match(data) is not None
@@ -244,7 +236,7 @@ def _reading(name, shown):
         yield
     # Opening looks at the size too, and errs where warnings are errors.
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
-        raise ValueError(picture_arrays.too_many_pixels(name, shown)) from e
+        raise ValueError(picture_arrays.of_wrong_size(name, shown)) from e
     # Damaged files make Pillow raise nearly anything, struct.error included.
     except Exception as error:
         raise ValueError(
@@ -300,7 +292,9 @@ def _to_rgb(image, name, shown, file_format):
         return image.convert("RGB")
 
 
-_URL_SAFE = str.maketrans("-_", "+/")
+def _from_base64(text):
+    """Decode the usual alphabet, or the URL-safe one."""
+    return base64.b64decode(text, altchars=b"-_", validate=True)
 
 
 def decoded(image, name="images"):
@@ -357,9 +351,9 @@ def decode_base64(text, name="images"):
     """
     if text.startswith("data:"):
         _, _, text = text.partition(";base64,")
-    body = "".join(text.split()).rstrip("=").translate(_URL_SAFE)
+    body = "".join(text.split()).rstrip("=")
     try:
-        return base64.b64decode(body + "=" * (-len(body) % 4), validate=True)
+        return _from_base64(body + "=" * (-len(body) % 4))
     except ValueError as error:
         raise ValueError(
             f"`{name}` must be whole base64 ({error}). "

@@ -23,12 +23,8 @@ def from_array(image, name, file=None):
     shown = f"array of shape {array.shape} and dtype {array.dtype}"
     shown = f"{file}, {shown}" if file else shown
     channels = array.shape[2] if array.ndim == 3 else 1
-    kind = array.dtype.kind
-    if (
-        kind not in "uif"
-        or array.ndim not in (2, 3)
-        or channels not in (1, 3, 4)
-    ):
+    right = array.dtype.kind in "uif" and array.ndim in (2, 3)
+    if not right or channels not in (1, 3, 4):
         raise ValueError(
             f"`{name}` must be a path, encoded bytes, a PIL image, or an array "
             f"(H, W), (H, W, 1), (H, W, 3) or (H, W, 4). Received: {shown}"
@@ -50,17 +46,15 @@ def check_size(size, name, shown):
     """
     # Before any pixel is decoded or copied: a few hundred kilobytes can hold
     # gigabytes, and a broadcast array any number of pixels in one byte.
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and size[0] * size[1] > limit:
-        raise ValueError(too_many_pixels(name, shown))
-    if size[0] * size[1] == 0:
-        raise ValueError(f"`{name}` must have pixels. Received: {name}={shown}")
+    limit = Image.MAX_IMAGE_PIXELS or float("inf")
+    if not 0 < size[0] * size[1] <= limit:
+        raise ValueError(of_wrong_size(name, shown))
 
 
-def too_many_pixels(name, shown):
+def of_wrong_size(name, shown):
     return (
-        f"`{name}` must hold at most {Image.MAX_IMAGE_PIXELS} pixels. "
-        f"Received: {name}={shown}"
+        f"`{name}` must hold at least 1 and at most {Image.MAX_IMAGE_PIXELS} "
+        f"pixels. Received: {name}={shown}"
     )
 
 

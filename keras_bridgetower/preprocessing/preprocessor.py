@@ -10,6 +10,7 @@ from keras_bridgetower.checks import OF_PRESETS
 from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
+from keras_bridgetower.models.checks import sizes_differ
 from keras_bridgetower.preprocessing import image_converter
 from keras_bridgetower.preprocessing import tf_graph
 from keras_bridgetower.preprocessing.image_converter import (
@@ -18,7 +19,6 @@ from keras_bridgetower.preprocessing.image_converter import (
 from keras_bridgetower.preprocessing.packed_tokenizer import PackedTokenizer
 from keras_bridgetower.preprocessing.tf_graph import DirectLayer
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
-from keras_bridgetower.preprocessing.tf_graph import static_shape
 from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import PresetsOf
@@ -94,9 +94,15 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self._check_parts(tokenizer=tokenizer, image_converter=image_converter)
         self.tokenizer = tokenizer
         self.image_converter = image_converter
+        # Two parts that were swapped, for example.
+        for name in ("tokenizer", "image_converter"):
+            part, cls = getattr(self, name), getattr(self, f"{name}_cls")
+            if cls is not None and not isinstance(part, cls):
+                raise ValueError(
+                    f"`{name}` must be a {cls.__name__}, not {part!r:.200}"
+                )
         if features is None:
             segments = getattr(tokenizer, "has_segments", False)
             features = self.default_features + ("segment_ids",) * segments
@@ -110,15 +116,6 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         x, *labels = made if isinstance(made, tuple) else (made,)
         x = shortened(x, self.buckets)
         return (x, *labels) if labels else x
-
-    def _check_parts(self, **parts):
-        """Reject parts of other classes, such as two that were swapped."""
-        for name, part in parts.items():
-            cls = getattr(self, f"{name}_cls")
-            if cls is not None and not isinstance(part, cls):
-                raise ValueError(
-                    f"`{name}` must be a {cls.__name__}, not {part!r:.200}"
-                )
 
     def targets(self, y, batched=True):
         """Convert labels to the form that the task's loss takes.
@@ -178,12 +175,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         images = self.image_converter(x["images"])
         batch = tuple(text["token_ids"].shape)[:-1]
         wanted, found = batch + self.pictures, tuple(images.shape)[:-3]
-        # In a graph a size may be unknown: None.
-        if len(found) != len(wanted) or any(
-            a != b
-            for a, b in zip(found, wanted, strict=True)
-            if None not in (a, b)
-        ):
+        if len(found) != len(wanted) or sizes_differ(found, wanted):
             raise ValueError(
                 "`images` and `text` must be of the same number, both single "
                 f"or both in lists. Received: images of batch shape {found}, "
@@ -346,9 +338,6 @@ class Draws:
     Returns:
         What `function` returns, or tensors of these specs in a graph.
 
-    Raises:
-        ValueError: a step that is not a scalar.
-
     Example:
 
     ```python
@@ -368,9 +357,6 @@ class Draws:
                 step = next(self._count)
             return function([self.seed, int(step)], *arrays)
 
-        if step is not None and static_shape(step):
-            shape = static_shape(step)
-            raise ValueError(f"`x['step']` must be a scalar, not of {shape=}")
         # -1 means a batch without a number.
         step = -1 if step is None else step
         return apply_numpy(draw, [step, *inputs], *specs)

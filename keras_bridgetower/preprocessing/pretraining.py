@@ -1,5 +1,6 @@
 """Features and labels for masked language modeling and pre-training."""
 
+import functools
 import zlib
 
 import keras
@@ -93,22 +94,17 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
         self.max_masks = max_masks
         self.pair_objective = pair_objectives.make_objective(negatives)
         self._draws = {"mlm": Draws(seed), "itm": Draws(seed + 1)}
-        self._masking = None
 
     @property
     def pairs_rows(self):
         """Return True if matching is among the objectives."""
         return "itm" in self.objectives
 
-    @property
+    @functools.cached_property
     def masking(self):
         """Return the rule that hides tokens."""
-        # A tokenizer that a preset restores gets its vocabulary later.
-        if self._masking is None:
-            self._masking = self.tokenizer.masking(
-                rate=self.rate, max_masks=self.max_masks
-            )
-        return self._masking
+        # Not earlier: a preset restores the vocabulary after the tokenizer.
+        return self.tokenizer.masking(rate=self.rate, max_masks=self.max_masks)
 
     def call(self, x, y=None, sample_weight=None):
         features, batched = self.features_of(x)

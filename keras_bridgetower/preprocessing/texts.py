@@ -1,6 +1,5 @@
 """Checks texts that a user passes, and cuts long ones."""
 
-import dataclasses
 import warnings
 
 import numpy as np
@@ -106,77 +105,54 @@ def _problem(text):
     return None
 
 
-# Which of the tokens of a text that is too long are read.
-_START = {"refuse": True, "warn": True, "cut_end": True, "cut_start": False}
-LONG_TEXTS = tuple(_START)
+LONG_TEXTS = ("refuse", "warn", "cut_end", "cut_start")
 
 
-@dataclasses.dataclass(frozen=True)
-class LongTexts:
-    """The number of tokens that are read, and a rule for longer texts.
+def encode_long(tokenizer, texts, sequence_length, rule="refuse"):
+    """Return token ids and padding mask, as the tokenizer's `encode`.
 
     Args:
-        sequence_length: int, tokens of each text, those at its start and end
-            included.
-        rule: `"refuse"`: an error names them; `"warn"`: they are cut at their
-            end, and a warning says so; `"cut_end"`, `"cut_start"`: they are
-            cut there.
+        tokenizer: a `PackedTokenizer`.
+        texts: a string, or a list or array of strings.
+        sequence_length: int, tokens of each text that are read, those at its
+            start and end included.
+        rule: `"refuse"`: an error names longer texts; `"warn"`: they are cut
+            at their end, and a warning says so; `"cut_end"`, `"cut_start"`:
+            they are cut there.
+
+    Returns:
+        dict of int32 arrays `(texts, sequence_length)`, without the first
+        axis for one string.
 
     Raises:
-        ValueError: another rule, or no positive integer.
+        ValueError: a text is too long and the rule is `"refuse"`, the
+            tokenizer refuses it, or another rule or length.
     """
-
-    sequence_length: int
-    rule: str = "refuse"
-
-    def __post_init__(self):
-        check_count("sequence_length", self.sequence_length)
-        check_choice("long_texts", self.rule, LONG_TEXTS)
-
-    def encode(self, tokenizer, texts):
-        """Token ids and padding mask, as the tokenizer's `encode`.
-
-        Args:
-            tokenizer: a `PackedTokenizer`.
-            texts: a string, or a list or array of strings.
-
-        Returns:
-            dict of int32 arrays `(texts, sequence_length)`, without the first
-            axis for one string.
-
-        Raises:
-            ValueError: a text is too long and the rule is `"refuse"`, or
-                the tokenizer refuses it.
-        """
-        checked, single = checked_texts(texts)
-        room = self.sequence_length - 2
-        rows = tokenizer.token_lists(checked)
-        self._tell([len(row) for row in rows], room)
-        start, pad, end, *_ = tokenizer.special_token_ids
-        ids = np.full((len(rows), self.sequence_length), pad, "int32")
-        for packed, row in zip(ids, rows, strict=True):
-            first = 0 if _START[self.rule] else max(len(row) - room, 0)
-            kept = [start, *row[first : first + room], end]
-            packed[: len(kept)] = kept
-        ids = ids[0] if single else ids
-        return {"token_ids": ids, "padding_mask": (ids != pad).astype("int32")}
-
-    def _tell(self, counts, room):
-        long = [i for i, count in enumerate(counts) if count > room]
-        if not long or self.rule.startswith("cut"):
-            return
-        first = long[0]
+    check_count("sequence_length", sequence_length)
+    check_choice("long_texts", rule, LONG_TEXTS)
+    checked, single = checked_texts(texts)
+    room = sequence_length - 2
+    rows = tokenizer.token_lists(checked)
+    long = [i for i, row in enumerate(rows) if len(row) > room]
+    if long and not rule.startswith("cut"):
         told = (
-            f"texts[{first}] has {counts[first] + 2} tokens, but "
-            f"sequence_length={self.sequence_length}"
+            f"texts[{long[0]}] has {len(rows[long[0]]) + 2} tokens, but "
+            f"sequence_length={sequence_length}"
         )
-        if self.rule == "warn":
-            warnings.warn(
-                f"{len(long)} of {len(counts)} texts cut at their end: {told}.",
-                stacklevel=2,
+        if rule == "refuse":
+            raise ValueError(
+                "`texts` must not be longer than what is read, or pass another "
+                f"`long_texts`. Received: {told}"
             )
-            return
-        raise ValueError(
-            "`texts` must not be longer than what is read, or pass another "
-            f"`long_texts`. Received: {told}"
+        warnings.warn(
+            f"{len(long)} of {len(rows)} texts cut at their end: {told}.",
+            stacklevel=2,
         )
+    start, pad, end, *_ = tokenizer.special_token_ids
+    ids = np.full((len(rows), sequence_length), pad, "int32")
+    for packed, row in zip(ids, rows, strict=True):
+        first = max(len(row) - room, 0) if rule == "cut_start" else 0
+        kept = [start, *row[first : first + room], end]
+        packed[: len(kept)] = kept
+    ids = ids[0] if single else ids
+    return {"token_ids": ids, "padding_mask": (ids != pad).astype("int32")}

@@ -87,7 +87,6 @@ class BridgeTowerTokenizer(PackedTokenizer):
         self.file_assets = [VOCABULARY_FILE, MERGES_FILE]
         if vocabulary is not None:
             self._set_vocabulary(vocabulary, merges)
-        self.built = True
 
     def _set_vocabulary(self, vocabulary, merges):
         vocabulary = read_vocabulary(vocabulary)
@@ -224,7 +223,6 @@ class BridgeTowerBertTokenizer(PackedTokenizer):
         self.file_assets = [WORDS_FILE]
         if vocabulary is not None:
             self._set_vocabulary(vocabulary)
-        self.built = True
 
     def _set_vocabulary(self, vocabulary):
         words = read_words(vocabulary)

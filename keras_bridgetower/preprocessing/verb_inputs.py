@@ -5,6 +5,7 @@ kin), checks by `check_numbers` that they belong together, and returns what
 `one_or_all` makes of its results.
 """
 
+import functools
 import os
 from collections import abc
 
@@ -73,8 +74,6 @@ class Features:
         single: bool, whether they are of one item and have no batch axis.
     """
 
-    kind = "row"
-
     def __init__(self, name, features, single=False):
         self.name, self.single = name, single
         self._features = {
@@ -106,8 +105,6 @@ class Texts(Features):
         encode: as `BridgeTowerPreprocessor.features_of`.
     """
 
-    kind = "text"
-
     def __init__(self, preprocessor, texts, name="texts", encode=None):
         # NumPy would take these for a single object.
         if isinstance(texts, (abc.Iterator, abc.MappingView, abc.Set)):
@@ -123,8 +120,6 @@ class MaskedTexts(Features):
         preprocessor: a `BridgeTowerMaskedLMPreprocessor`.
         texts: as `Texts`.
     """
-
-    kind = "text"
 
     def __init__(self, preprocessor, texts):
         texts, single = checked_texts(texts)
@@ -148,8 +143,6 @@ class TextPairs(Features):
         second_texts: as many texts, or None.
     """
 
-    kind = "text"
-
     def __init__(self, preprocessor, texts, second_texts=None):
         x = {"text": texts}
         if second_texts is not None:
@@ -169,27 +162,24 @@ class Pictures:
         name: str, what errors about their number call them.
     """
 
-    kind = "picture"
-
     def __init__(self, preprocessor, images, name="images"):
         self.name = name
         self._converter = preprocessor.image_converter
         self.images, self.single = list_pictures(images)
         self.count = len(self.images)
-        self._single_features = None
 
     def features(self, start, stop):
         """Return features of pictures; a single picture is read once."""
         if not self.single:
             images = self._converter.block(self.images, start, stop)
             return {"images": images}
-        if self._single_features is None:
-            # The layer's `__call__` would wrap its errors.
-            picture = self._converter.call(self.images[0])
-            self._single_features = Features(
-                "images", {"images": picture}, single=True
-            )
-        return self._single_features.features(start, stop)
+        return self._only_picture.features(start, stop)
+
+    @functools.cached_property
+    def _only_picture(self):
+        # The layer's `__call__` would wrap its errors.
+        picture = self._converter.call(self.images[0])
+        return Features("images", {"images": picture}, single=True)
 
 
 class PicturePairs(Pictures):
@@ -270,7 +260,7 @@ def check_numbers(sources, repeat=True):
     for source in sources:
         if source.count == 0:
             raise ValueError(
-                f"`{source.name}` must hold at least one {source.kind}. "
+                f"`{source.name}` must hold at least one item. "
                 f"Received: {source.name}=[]"
             )
     counted = [s for s in sources if not (repeat and s.single)]

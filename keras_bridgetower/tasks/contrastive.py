@@ -15,7 +15,7 @@ from keras_bridgetower.preprocessing.images import decoded
 from keras_bridgetower.preprocessing.retrieval import (
     BridgeTowerContrastivePreprocessor,
 )
-from keras_bridgetower.preprocessing.texts import LongTexts
+from keras_bridgetower.preprocessing.texts import encode_long
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.tasks.trainable import layers_not_read
@@ -209,8 +209,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
             if long_texts == "warn":
                 return None
             length = tokenizer.sequence_length
-        limits = LongTexts(length, long_texts)
-        return lambda texts: limits.encode(tokenizer, texts)
+        return lambda texts: encode_long(tokenizer, texts, length, long_texts)
 
     def _embedded(self, kind):
         """Return a function that computes one kind of embedding only."""

@@ -14,7 +14,7 @@ from builders import tokenizer as of_length
 import keras_bridgetower as kbt
 from keras_bridgetower.preprocessing import packed_tokenizer
 from keras_bridgetower.preprocessing.texts import MOST_CHARACTERS
-from keras_bridgetower.preprocessing.texts import LongTexts
+from keras_bridgetower.preprocessing.texts import encode_long
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerBertTokenizer
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
 
@@ -88,24 +88,24 @@ def ids(text):
 @pytest.mark.parametrize("rule", ["cut_end", "cut_start"])
 def test_texts_are_cut_where_it_was_asked(rule):
     first, second = (ids(text) for text in (SHORT, LONG))
-    found = LongTexts(8, rule).encode(of_length(60), [SHORT, LONG])
+    found = encode_long(of_length(60), [SHORT, LONG], 8, rule)
     inner = second[1:-1]
     kept = inner[:6] if rule == "cut_end" else inner[-6:]
     wanted = [first + [1] * (8 - len(first)), [second[0], *kept, second[-1]]]
     assert found["token_ids"].tolist() == wanted
     assert found["padding_mask"].tolist() == [[1] * 5 + [0] * 3, [1] * 8]
-    single = LongTexts(8, rule).encode(of_length(60), LONG)
+    single = encode_long(of_length(60), LONG, 8, rule)
     assert single["token_ids"].tolist() == wanted[1]
 
 
 def test_what_is_too_long_is_said_each_time():
     told = r"texts\[1\] has 21 tokens, but sequence_length=20"
     with pytest.raises(ValueError, match=told):
-        LongTexts(20).encode(of_length(), [SHORT, LONG])
+        encode_long(of_length(), [SHORT, LONG], 20)
     same = of_length()
     for _ in range(2):
         with pytest.warns(UserWarning, match=f"1 of 2 texts cut.*{told}"):
-            LongTexts(20, "warn").encode(same, [SHORT, LONG])
+            encode_long(same, [SHORT, LONG], 20, "warn")
 
 
 @pytest.fixture(scope="module")

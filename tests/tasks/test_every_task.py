@@ -218,7 +218,7 @@ def tasks():
             lambda t: t.compare([IMAGE] * 2, [IMAGE] * 2, ["a"]),
             "same number",
         ),
-        ("nlvr2", lambda t: t.compare([], [], []), "at least one picture"),
+        ("nlvr2", lambda t: t.compare([], [], []), "at least one item"),
         ("text_classifier", lambda t: t.classify("a", ["c"]), "same number"),
     ],
 )

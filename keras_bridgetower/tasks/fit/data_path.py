@@ -2,7 +2,7 @@
 
 1. `validation_split` separates the last rows of arrays (`split`).
 2. Arrays, lists and columns of tables become batches (`make_batches`), with
-   `shuffle` in a new order in each epoch (`Shuffled`). All other data must
+   `shuffle` in a new order in each epoch (`shuffled`). All other data must
    be batches already (`prepared`).
 3. Batches are checked: their labels and, without a preprocessor, their values
    (`batch_checks`).
@@ -80,7 +80,7 @@ def for_training(task, steps, data, validation, batch_size, shuffle, given):
         data, validation_data = split(data, share)
     order = None
     if shuffle or shuffle is None and arrays:
-        order = Shuffled(tf_datasets.count_rows(data[0]), steps)
+        order = shuffled(tf_datasets.count_rows(data[0]), steps)
     _check_epochs(data[0], "steps_per_epoch", given)
     class_weight = given.get("class_weight")
     x = prepared(
@@ -444,25 +444,23 @@ class Steps(keras.callbacks.Callback):
         return max(int(ops.convert_to_numpy(count)) for count in counts)
 
 
-class Shuffled:
-    """Draws a new order of the rows in each epoch.
+def shuffled(count, steps):
+    """Return a function that draws a new order of the rows in each epoch.
 
     Args:
         count: int, of the rows.
         steps: `Steps`.
     """
+    # `keras.utils.set_random_seed` decides it, as all that Keras draws.
+    seed = np.random.randint(2**31)
+    # All processes of a run need one order, so they use that of the first.
+    seed = int(devices.current().gather_text(str(seed))[0])
 
-    def __init__(self, count, steps):
-        self.count = count
-        self.steps = steps
-        # `keras.utils.set_random_seed` decides it, as all that Keras draws.
-        seed = np.random.randint(2**31)
-        # All processes of a run need one order, so they use that of the first.
-        self.seed = int(devices.current().gather_text(str(seed))[0])
+    def order():
+        rng = np.random.default_rng([seed, steps.first])
+        return rng.permutation(count).astype("int64")
 
-    def __call__(self):
-        rng = np.random.default_rng([self.seed, self.steps.first])
-        return rng.permutation(self.count).astype("int64")
+    return order
 
 
 def warn_if_worse_than_untrained(task, logs):
