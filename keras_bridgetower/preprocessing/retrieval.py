@@ -231,12 +231,13 @@ class BridgeTowerContrastivePreprocessor(BridgeTowerPreprocessor):
         if not batched:
             y = y if hasattr(y, "shape") else np.asarray(y)
             return as_image_ids(y[None])[0]
-        ids = as_image_ids(y)
-        return apply_numpy(self._looked_at, [ids], ("int32", tuple(ids.shape)))
 
-    def _looked_at(self, ids):
-        self.warn_if_alone(len(ids))
-        return ids
+        def counted_ids(y):
+            ids = _image_ids(y)
+            self.warn_if_alone(len(ids))
+            return ids
+
+        return apply_numpy(counted_ids, [y], ("int32", static_shape(y)))
 
     def warn_if_alone(self, pairs):
         """Warn, once, of a training batch of one pair."""

@@ -340,7 +340,8 @@ def sliceable(x):
     images = _column(x["images"])
     if not isinstance(images, (list, tuple)):
         return x
-    pictures = [*_flat(images)]
+    pictures = []
+    _nested(images, lambda picture, _: pictures.append(picture))
     arrays = not any(isinstance(picture, SINGLE) for picture in pictures)
     if arrays and len({static_shape(picture) for picture in pictures}) == 1:
         # A tuple would be taken for several inputs.
@@ -365,12 +366,6 @@ def _column(images):
 def _several(images):
     """Return True for several pictures; a pair may be one array."""
     return isinstance(images, (list, tuple)) or len(static_shape(images)) == 4
-
-
-def _flat(images):
-    for image in images:
-        single = isinstance(image, SINGLE) or not _several(image)
-        yield from (image,) if single else _flat(image)
 
 
 def _nested(images, function, name="images"):
