@@ -113,10 +113,7 @@ def _sheet(items, labels, columns=4):
             picture = decode_image(
                 image, f"picture of sample {item.sample.id!r}"
             )
-            size = side - 2, _SIDE
-            small = ImageOps.pad(
-                ImageOps.contain(picture, size), size, color=(230, 230, 230)
-            )
+            small = ImageOps.pad(picture, (side - 2, _SIDE), color="lightgray")
             sheet.paste(small, (left + i * side, top))
         texts = textwrap.wrap(item.sample.text, _LETTERS)[: _LINES - 2]
         texts += [_answer(item.sample, labels), item.sample.id]

@@ -56,8 +56,7 @@ def evaluate_nlvr2(identifiers, labels, predictions, split=None):
 
     Raises:
         ValueError: different numbers of values, no examples, or identifiers
-            that are repeated or malformed.
-        KeyError: other labels.
+            that are repeated or malformed, or other labels.
 
     Example:
 
@@ -69,28 +68,36 @@ def evaluate_nlvr2(identifiers, labels, predictions, split=None):
 
     Source: `metrics.py` of NLVR2 (Suhr et al., 2019).
     """
-    identifiers = list(identifiers)
-    if not identifiers or len(set(identifiers)) < len(identifiers):
+    # The name of a split may have hyphens.
+    parts = [str(identifier).rsplit("-", 3) for identifier in identifiers]
+    distinct = {*map(tuple, parts)}
+    if {*map(len, distinct)} != {4} or len(distinct) < len(parts):
         raise ValueError(
-            "`identifiers` must be distinct, and at least one. Received: "
-            f"{len(identifiers)}, {len(set(identifiers))} distinct"
+            "`identifiers` must be distinct strings 'split-set-pair-sentence'"
+            f", and at least one. Received: {parts[:3]!s:.200}, "
+            f"{len(distinct)} distinct of {len(parts)}"
         )
-    rows = zip(identifiers, _truths(labels), _truths(predictions), strict=True)
+    truths = _truths("labels", labels), _truths("predictions", predictions)
+    rows = zip(parts, *truths, strict=True)
     splits, sentences = {}, collections.defaultdict(list)
-    for identifier, label, prediction in rows:
-        # The name of a split may have hyphens.
-        name, group, _, sentence = identifier.rsplit("-", 3)
+    for (name, group, _, sentence), label, prediction in rows:
         splits[name] = None
         sentences[name, group, sentence].append(label == prediction)
     correct = [*itertools.chain(*sentences.values())]
     return NLVR2Report(
         accuracy=float(100 * np.mean(correct)),
         consistency=float(100 * np.mean([*map(all, sentences.values())])),
-        examples=len(identifiers),
+        examples=len(correct),
         sentences=len(sentences),
         split=", ".join(splits) if split is None else split,
     )
 
 
-def _truths(values):
-    return [_TRUTHS[value] for value in np.asarray(values).tolist()]
+def _truths(name, values):
+    try:
+        return [_TRUTHS[value] for value in np.asarray(values).tolist()]
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"`{name}` must be bools, 0 and 1, or 'True' and 'False'. "
+            f"Received: {error}"
+        ) from error

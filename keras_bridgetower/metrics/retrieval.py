@@ -5,6 +5,9 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_bridgetower.checks import check_at_most
+from keras_bridgetower.checks import check_count
+
 PROTOCOL = "recall over the whole pool, ties against the model"
 # Scores compared at a time, with about 100 MB of temporary memory.
 _BLOCK = 8_000_000
@@ -94,9 +97,9 @@ def retrieval_recall(
         `RetrievalReport`.
 
     Raises:
-        ValueError: inconsistent shapes, scores that are NaN, repeated image
-            ids, or an image without text.
-        KeyError: a text of an unknown image.
+        ValueError: inconsistent shapes, ranks or folds that are no counts,
+            scores that are NaN, repeated image ids, a text of an unknown
+            image, or an image without text.
 
     Example:
 
@@ -113,6 +116,9 @@ def retrieval_recall(
         scores = keras.ops.convert_to_numpy(scores)
     owner = _owners(scores, text_image_ids, image_ids)
     images = len(scores)
+    for k in ks:
+        check_count("ks", k)
+    check_at_most("folds", folds, images, "images")
     found = {f"{name}@{k}": [] for name in ("IR", "TR") for k in ks}
     for rows in np.array_split(np.arange(images), folds):
         image_ranks, text_ranks = _ranks(scores, owner, rows)
@@ -143,7 +149,14 @@ def _owners(scores, text_image_ids, image_ids):
             "`image_ids` must be distinct, one for each row of `scores`. "
             f"Received: {len(row)} distinct ids, {len(scores)} rows"
         )
-    return np.array([row[i] for i in np.asarray(text_image_ids).tolist()])
+    texts = np.asarray(text_image_ids).tolist()
+    if {*texts} != {*row}:
+        wrong = sorted({*texts} ^ {*row}, key=str)
+        raise ValueError(
+            "`text_image_ids` must name images of `scores` alone, and each of "
+            f"them. Received: {len(wrong)} unknown or missing, {wrong[:10]}"
+        )
+    return np.array([row[image] for image in texts])
 
 
 def _ranks(scores, owner, rows):

@@ -129,10 +129,7 @@ def soft_scores(answers):
 
     Source: VQAv2, by the counting of BridgeTower's `_fix` tables.
     """
-    if isinstance(answers, str) or not len(answers):
-        raise ValueError(
-            f"`answers` must be a list of strings. Received: {answers!r}"
-        )
+    answers = _listed(answers)
     counts = collections.Counter(map(normalize_answer, answers))
     return {text: agreement(n, len(answers)) for text, n in counts.items()}
 
@@ -251,8 +248,12 @@ def evaluate_vqa(annotations, results, split=None):
     keys = ("question_id", "question_type", "answer_type", "answers")
     questions = read_rows("annotations", annotations, keys)
     predictions = read_rows("results", results, ("question_id", "answer"))
-    for prediction in predictions:
-        _check_answer("results", *prediction)
+    for question, answer in predictions:
+        if not isinstance(answer, str):
+            raise ValueError(
+                "`results` must hold strings as answers. Received: "
+                f"question_id={question!r}, answer={answer!r}"
+            )
     check_ids(
         [question for question, *_ in questions],
         [question for question, _ in predictions],
@@ -297,7 +298,7 @@ def score_answer(prediction, answers):
     Source: `vqaEval.py` of the VQA challenge.
     """
     prediction = _one_line(prediction)
-    answers = [_one_line(answer) for answer in answers]
+    answers = [_one_line(answer) for answer in _listed(answers)]
     if len(set(answers)) > 1:
         prediction = normalize_answer(prediction)
         answers = [normalize_answer(answer) for answer in answers]
@@ -327,16 +328,14 @@ def write_vqa_results(path, question_ids, answers, questions=None):
     Source: result format of the VQA challenge.
     """
     check_no_link(path, "`path`")
-    question_ids = [int(question) for question in question_ids]
-    if isinstance(answers, str):
+    try:
+        question_ids = [int(question) for question in question_ids]
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            "`answers` must be a list, one answer for each question. "
-            f"Received: answers={answers!r:.100}"
-        )
-    rows = []
-    for question, answer in zip(question_ids, answers, strict=True):
-        _check_answer("answers", question, answer)
-        rows.append({"question_id": question, "answer": answer})
+            f"`question_ids` must be integers. Received: {error}"
+        ) from error
+    pairs = zip(question_ids, _listed(answers), strict=True)
+    rows = [{"question_id": q, "answer": answer} for q, answer in pairs]
     expected = set(question_ids)
     if questions is not None:
         questions = load_json(questions)
@@ -391,7 +390,12 @@ def check_ids(questions, answered):
     Raises:
         ValueError: ids are missing, unknown or repeated; it lists them.
     """
-    asked, given = map(collections.Counter, (questions, answered))
+    try:
+        asked, given = map(collections.Counter, (questions, answered))
+    except TypeError as error:
+        raise ValueError(
+            f"Question ids must be numbers or texts. Received: {error}"
+        ) from error
     wrong = [q for q in asked | given if (asked[q], given[q]) != (1, 1)]
     if wrong or not questions:
         raise ValueError(
@@ -401,16 +405,20 @@ def check_ids(questions, answered):
         )
 
 
+def _listed(answers):
+    """Return answers, which may be a generator, as a list of strings."""
+    listed = [] if isinstance(answers, str) else list(answers)
+    wrong = [answer for answer in listed if not isinstance(answer, str)]
+    if wrong or not listed:
+        raise ValueError(
+            "`answers` must be a list of strings, at least one. Received: "
+            f"{(wrong or [answers])[0]!r:.100}"
+        )
+    return listed
+
+
 def _one_line(text):
     return text.replace("\n", " ").replace("\t", " ").strip()
-
-
-def _check_answer(name, question, answer):
-    if not isinstance(answer, str):
-        raise ValueError(
-            f"`{name}` must hold strings as answers. Received: "
-            f"question_id={question!r}, answer={answer!r}"
-        )
 
 
 def _percent(scores):

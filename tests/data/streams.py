@@ -80,7 +80,7 @@ def write_unchecked(folder, records, **kwargs):
 
     with (
         mock.patch.object(record_writer, "check_records"),
-        mock.patch.object(record_writer, "check_images"),
+        mock.patch.object(record_writer, "_read_checked", Record.read),
         mock.patch.object(format, "_texts", texts),
     ):
         return write(folder, records, **kwargs)

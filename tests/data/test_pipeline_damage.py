@@ -212,14 +212,22 @@ def test_a_bomb_is_one_bad_sample(
     assert bad.id == "q1-0" and reason in bad.reason
 
 
-def test_errors_of_transforms_are_raised(tmp_path):
-    def fails(image, side, rng, texts):
-        raise ValueError("no such font")
+def fails(image, side, rng, texts):
+    raise ValueError("no such font")
 
+
+def shrinks(image, side, rng, texts):
+    return image.resize((1, 1))
+
+
+@pytest.mark.parametrize(
+    "step, message", [(fails, "no such font"), (shrinks, "`steps` must return")]
+)
+def test_errors_of_transforms_are_raised(step, message, tmp_path):
     records = [streams.record("vqa", i, 1) for i in range(3)]
     reader = streams.write(tmp_path, records, num_shards=1)
-    broken = dataclasses.replace(PLAIN, steps=(fails,))
+    broken = dataclasses.replace(PLAIN, steps=(step,))
     stream = Stream(reader, 3, broken, max_bad_share=1)
-    with pytest.raises(ValueError, match="no such font"):
+    with pytest.raises(ValueError, match=message):
         stream.batch(0)
     assert not stream.report.bad

@@ -219,6 +219,9 @@ def test_glue_in_json_lines(tmp_path):
     x, y = Stream(built(data, tmp_path / "built", "train"), 1).batch(0)
     assert (x["text"], x["second_text"], y) == (b"It is red.", b"It is.", 2)
     assert data.split("test_matched")[0].samples[0].labels == ()
+    # Labels that a user knows are kept.
+    write_lines(tmp_path / "test_matched.jsonl", [row | {"label": 1}])
+    assert data.split("test_matched")[0].samples[0].labels == (1,)
 
 
 def test_rows_may_be_short_or_long_outside_the_columns_to_read(tmp_path):

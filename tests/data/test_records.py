@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,8 @@ def test_written_records_are_read(folder):
     for i in (-1, len(flat)):
         with pytest.raises(IndexError):
             reader.sample(i)
+    with pytest.raises(ValueError, match="`split`"):
+        records.open_records(folder, "dev")
 
 
 def test_tensorflow_reads_the_records(folder):
@@ -135,16 +138,6 @@ class Interrupts:
         return "picture"
 
 
-def test_interrupted_shards_continue(tmp_path):
-    rows = made()
-    rows[7] = Draft("key 7", (Interrupts(),), rows[7].samples, "table 1")
-    with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "set", rows)
-    with pytest.raises(ValueError, match="of 4 shards.*continues"):
-        records.open_records(tmp_path / "set", "train")
-    check_continues(tmp_path)
-
-
 KILLED = """
 import os, signal, sys
 import record_rows as t
@@ -174,14 +167,27 @@ def test_killed_builds_leave_no_process_and_continue(tmp_path):
     check_continues(tmp_path, 2)
 
 
-def test_a_build_stopped_between_shards_continues(tmp_path):
-    def stop(done, total):
-        if done == 2:
-            raise KeyboardInterrupt
+def stop(done, total):
+    if done == 2:
+        raise KeyboardInterrupt
 
+
+def unreadable():
+    rows = made()
+    rows[7] = Draft("key 7", (Interrupts(),), rows[7].samples, "table 1")
+    return rows
+
+
+@pytest.mark.parametrize(
+    "finished, options",
+    [(None, {"rows": unreadable()}), (2, {"on_shard": stop})],
+)
+def test_interrupted_builds_continue(finished, options, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "set", on_shard=stop)
-    check_continues(tmp_path, 2)
+        write(tmp_path / "set", **options)
+    with pytest.raises(ValueError, match="of 4 shards.*continues"):
+        records.open_records(tmp_path / "set", "train")
+    check_continues(tmp_path, finished)
 
 
 def check_continues(tmp_path, finished=None):
@@ -219,16 +225,9 @@ def test_unreadable_pictures_are_left_out(tmp_path):
     options["max_bad_share"] = 0.9
     entry = write(tmp_path / "set", drafts, **options)
     reasons = dict(entry["shards"][0]["left_out"])
-    for i, reason in enumerate(
-        [
-            "0 bytes",
-            "Is a dir",
-            "No such",
-            "b'<html>gone",
-            "ValueErr",
-        ]
-    ):
-        assert reason in reasons[f"{i + 1}.jpg"]
+    words = ["0 bytes", "Is a dir", "No such", "b'<html>gone", "ValueErr"]
+    for i, word in enumerate(words, 1):
+        assert word in reasons[f"{i}.jpg"]
     reader = records.open_records(tmp_path / "set", "train")
     assert reader.sample(0).images == (HEAD + b"red",)
     assert len(reader) == 1
@@ -268,6 +267,9 @@ def test_a_damaged_record_is_named_and_others_are_read(folder):
     error = caught.value
     assert (error.shard, error.record) == (str(path), row)
     assert error.key == want[number].key
+    # As a worker process returns it.
+    copy = pickle.loads(pickle.dumps(error))
+    assert (copy.record, str(copy)) == (row, str(error))
     for i in range(reader.num_records):
         if i != number:
             assert reader.record(i) == want[i]
@@ -369,8 +371,3 @@ def test_bad_records_are_rejected(folder, changes, message):
     with pytest.raises(ValueError, match=message):
         write(folder, **changes)
     assert (folder / "index.json").read_bytes() == before
-
-
-def test_unknown_splits_are_rejected(folder):
-    with pytest.raises(ValueError, match="`split`"):
-        records.open_records(folder, "dev")

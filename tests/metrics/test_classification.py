@@ -81,16 +81,18 @@ def test_nlvr2_report():
 
 
 @pytest.mark.parametrize(
-    "names, labels, error",
+    "names, labels, message",
     [
-        (["dev-0-0-0"] * 2, [0, 1], ValueError),
-        (["dev-0-0-0"], [0, 1], ValueError),
-        ([], [], ValueError),
-        (["dev-0-0-0"], ["yes"], KeyError),
+        (["dev-0-0-0"] * 2, [0, 1], "`identifiers`"),
+        (["dev-0-0"], [0], "`identifiers`"),
+        ([3], [0], "`identifiers`"),
+        ([], [], "`identifiers`"),
+        (["dev-0-0-0"], [0, 1], "zip"),
+        *((["dev-0-0-0"], [wrong], "`labels`") for wrong in ("yes", None, [1])),
     ],
 )
-def test_nlvr2_rejects_invalid_input(names, labels, error):
-    with pytest.raises(error):
+def test_nlvr2_rejects_invalid_input(names, labels, message):
+    with pytest.raises(ValueError, match=message):
         evaluate_nlvr2(names, labels, [0] * len(labels))
 
 

@@ -51,9 +51,11 @@ def test_agreement_of_ten_people():
 def test_soft_scores_count_normalized_answers():
     ten = ["Red.", "red", "a red", "pink"] + ["1,000"] * 6
     assert vqa.soft_scores(ten) == {"red": 0.9, "pink": 0.3, "1000": 1}
-    for bad in ("red", []):
-        with pytest.raises(ValueError, match="`answers`"):
-            vqa.soft_scores(bad)
+    assert vqa.soft_scores(iter(ten)) == vqa.soft_scores(ten)
+    for bad in ("red", [], ["red", 2]):
+        for score in (vqa.soft_scores, lambda of: vqa.score_answer("red", of)):
+            with pytest.raises(ValueError, match="`answers`"):
+                score(bad)
 
 
 def test_answers_are_listed_by_first_occurrence(tmp_path):
@@ -124,6 +126,8 @@ def test_wrong_ids_are_listed(tmp_path):
         vqa.write_vqa_results(path, [1, 4, 1, 5], ["red"] * 4, questions=asked)
     with pytest.raises(ValueError, match=r"repeated, \[7\]$"):
         vqa.write_vqa_results(path, [7, 7], ["red"] * 2)
+    with pytest.raises(ValueError, match="`question_ids`.*'q7'"):
+        vqa.write_vqa_results(path, ["q7"], ["red"])
     assert not path.exists()
     with pytest.raises(ValueError, match="100 ids missing"):
         vqa.evaluate_vqa(rows(*range(100), 3), [])
@@ -135,6 +139,7 @@ def test_wrong_ids_are_listed(tmp_path):
         (rows(1), [{"question_id": 1, "answer": 2}], "answer=2"),
         (rows(1), [{"answer": "red"}], "`results`"),
         (rows(1), 3, "`results`"),
+        (rows(1), [{"question_id": [1], "answer": "red"}], "Question ids"),
         ({"questions": []}, [], "`annotations`"),
         ([], [], "0 questions"),
     ],

@@ -53,7 +53,7 @@ def check(
         frameworks.load(context.obj)
         from keras_bridgetower.data.datasets import by_name as building
 
-        data = building.open_original(name, root, values or (), protocol)
+        data = building.open_dataset(name, root, **_options(values))
         reports = data.check(protocol, splits, _counted(update))
     good = all(report.ok for report in reports)
     value = {
@@ -109,7 +109,7 @@ def build(
 
         with frameworks.silenced(context.obj):
             building.build_splits(
-                building.open_original(name, root, values or (), protocol),
+                building.open_dataset(name, root, **_options(values)),
                 folder,
                 protocol,
                 splits,
@@ -177,6 +177,13 @@ def show(
     value = {"picture": str(picture), "drawn": drawn, "samples": samples}
     line = f"{drawn} of {samples:,} samples: {picture}"
     output.show_lines(as_json, value, [line])
+
+
+def _options(values):
+    for value in values or ():
+        if "=" not in value:
+            raise UsageError(f"`--set` must be KEY=VALUE. Received: {value!r}")
+    return dict(value.split("=", 1) for value in values or ())
 
 
 def _counted(update):

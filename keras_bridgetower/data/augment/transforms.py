@@ -28,23 +28,9 @@ from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.preprocessing.images import STD
 from keras_bridgetower.preprocessing.images import open_image
 
-# Also matches "leftmost" and "right-hand". A match of "all right" is harmless.
+# A text that forbids mirroring. Also matches "leftmost" and "right-hand". A
+# match of "all right" is harmless.
 SIDED = re.compile(r"\b(left|right)", re.IGNORECASE)
-
-
-def is_sided(texts):
-    """Return True if a text mentions left or right, and forbids mirroring.
-
-    Args:
-        texts: sequence of str.
-
-    Example:
-
-    ```python
-    is_sided(["the cat left of the dog"])  # True
-    ```
-    """
-    return any(SIDED.search(text) for text in texts)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,9 +127,9 @@ class Flip:
     def __call__(self, image, side, rng, texts):
         # Always draw, so that later draws do not depend on the text.
         mirrored = rng.random() < 0.5
-        if mirrored and (self.when == "always" or not is_sided(texts)):
-            return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return image
+        if self.when == "unless_sided":
+            mirrored = mirrored and not any(map(SIDED.search, texts))
+        return ImageOps.mirror(image) if mirrored else image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +156,8 @@ class Transform:
         arguments.
 
     Raises:
-        ValueError: the picture cannot be read.
+        ValueError: the picture cannot be read, or `steps` return one of
+            another size.
 
     Example:
 
@@ -194,7 +181,13 @@ class Transform:
         rng = np.random.default_rng(seed)
         for step in self.steps:
             image = step(image, self.image_size, rng, texts)
-        return np.asarray(image)
+        pixels = np.asarray(image)
+        if pixels.shape != (self.image_size, self.image_size, 3):
+            raise ValueError(
+                f"`steps` must return RGB pictures of {self.image_size} by "
+                f"{self.image_size} pixels. Received: {pixels.shape}"
+            )
+        return pixels
 
 
 # Operations on pictures, each a function of a picture and a value. Their names

@@ -300,7 +300,6 @@ class ArrowNLVR2(ArrowTables):
         return row["identifier"]
 
     def samples(self, key, row):
-        ids = {label: i for i, label in enumerate(self.labels)}
         pairs = zip(row["questions"], row["answers"], strict=True)
         for sentence, answer in pairs:
-            yield Sample(row["identifier"], sentence, (ids[answer],))
+            yield Sample(row["identifier"], sentence, (self.ids[answer],))

@@ -159,6 +159,11 @@ class DataSet(abc.ABC):
         self.root = pathlib.Path(root)
         self.outside = outside in (True, "1")
 
+    @functools.cached_property
+    def ids(self):
+        """Return the id of each class by its name."""
+        return {label: i for i, label in enumerate(self.labels)}
+
     @abc.abstractmethod
     def files(self, part):
         """Return the files and folders of a part.
@@ -202,7 +207,7 @@ class DataSet(abc.ABC):
             ValueError: the split does not exist, or files are missing or
                 have unexpected content.
         """
-        split = self.definition(name, protocol)
+        split = self.definitions(protocol, [name])[name]
         keep = _KEEP[split.keep]
         return [
             dataclasses.replace(draft, samples=keep(draft.samples))
@@ -211,9 +216,16 @@ class DataSet(abc.ABC):
         ]
 
     def definition(self, name, protocol="honest"):
-        """Look up a `Split` by the names of split and protocol."""
-        check_choice("name", name, list(self.protocols[protocol]))
-        return self.protocols[protocol][name]
+        """Describe a `Split` by the names of split and protocol."""
+        return self.definitions(protocol, [name])[name]
+
+    def definitions(self, protocol="honest", splits=None):
+        """Look up several splits, by default all of the protocol, by name."""
+        check_choice("protocol", protocol, sorted(self.protocols))
+        known = self.protocols[protocol]
+        for name in splits or ():
+            check_choice("name", name, list(known))
+        return {name: known[name] for name in splits or known}
 
     def check(self, protocol="honest", splits=None, progress=iter):
         """Check the files that a build would read, except pixels.
@@ -229,8 +241,8 @@ class DataSet(abc.ABC):
         """
         parts = [
             part
-            for name in splits or self.protocols[protocol]
-            for part in self.definition(name, protocol).parts
+            for split in self.definitions(protocol, splits).values()
+            for part in split.parts
         ]
         return [self._check(part, progress) for part in dict.fromkeys(parts)]
 

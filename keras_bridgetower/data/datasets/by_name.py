@@ -1,7 +1,5 @@
 """Opens the original files of a data set by its name, and builds records."""
 
-import inspect
-
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.datasets import arrow
 from keras_bridgetower.data.datasets import captions
@@ -67,36 +65,12 @@ def open_dataset(name, root, **options):
     check_choice("name", name, sorted(DATASETS))
     cls = DATASETS[name]
     try:
-        inspect.signature(cls).bind(root, **options)
+        return cls(root, **options)
     except TypeError as error:
         raise ValueError(
             f"The options of {name!r} must be those of {cls.__name__} (`--set "
             f"KEY=VALUE` on the command line): {error}. Received: {options}"
         ) from error
-    return cls(root, **options)
-
-
-def open_original(name, root, options=(), protocol="honest"):
-    """Open a data set in its authors' files.
-
-    Args:
-        name: str, a key of `DATASETS`.
-        root: path of the folder of the files.
-        options: list of str, each `KEY=VALUE`: further arguments of the data
-            set's class.
-        protocol: str, one of the data set's.
-
-    Returns:
-        `base.DataSet`.
-
-    Raises:
-        ValueError: an unknown name, option or protocol, or a wrong value.
-    """
-    # Each is `KEY=VALUE`.
-    options = dict(option.split("=", 1) for option in options)
-    data = open_dataset(name, root, **options)
-    check_choice("protocol", protocol, sorted(data.protocols))
-    return data
 
 
 def build_splits(data, folder, protocol, splits, on_left_out, **options):
@@ -114,7 +88,7 @@ def build_splits(data, folder, protocol, splits, on_left_out, **options):
     Raises:
         ValueError: as in `write.write_shards`.
     """
-    for name in splits or data.protocols[protocol]:
+    for name in data.definitions(protocol, splits):
         entry = write.write_shards(
             folder,
             name,

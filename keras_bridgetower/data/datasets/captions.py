@@ -131,13 +131,11 @@ class CC3M(DataSet):
     protocols, sizes = published("cc3m")
 
     def files(self, part):
-        short, table = {
-            "conceptual_caption_train": ("train", "Train_GCC-training.tsv"),
-            "conceptual_caption_val": (
-                "val",
-                "Validation_GCC-1.1.0-Validation.tsv",
-            ),
-        }[part]
+        short = part.rpartition("_")[2]
+        table = {
+            "train": "Train_GCC-training.tsv",
+            "val": "Validation_GCC-1.1.0-Validation.tsv",
+        }[short]
         return (
             (f"utils/{table}", table),
             (f"{short}_image_exist.txt",),

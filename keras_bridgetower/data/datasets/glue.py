@@ -53,7 +53,8 @@ class GLUE(DataSet):
             split = part.replace("dev", "validation")
             splits[split] = Split([part], f"{part} of GLUE.")
             test = part.replace("dev", "test")
-            splits[test] = Split([test], f"{test} of GLUE, without labels.")
+            words = f"{test} of GLUE, whose published labels are hidden."
+            splits[test] = Split([test], words)
         self.protocols = {"honest": splits, "official": splits}
 
     def files(self, part):
@@ -75,7 +76,9 @@ class GLUE(DataSet):
             text = SECOND_TEXT.join(
                 row[column].replace(SECOND_TEXT, " ") for column in columns
             )
-            target = self._target(row[label]) if labelled else ()
+            # Hidden labels of a test set are -1 or have no column.
+            hidden = not labelled and row.get(label, -1) in (None, -1, "-1")
+            target = () if hidden else self._target(row[label])
             sample = Sample(f"{part}-{number}", text, *target)
             yield Draft(sample.id, (), (sample,), part)
 

@@ -45,22 +45,6 @@ _HELD_OUT = {0: "test", 1: "validation"}
 _PEOPLE = 10
 
 
-@dataclasses.dataclass(frozen=True)
-class OwnSplit(Split):
-    """A split whose definition also describes the unused parts of its tables.
-
-    Args:
-        unused: function without arguments that returns this description. It
-            reads the tables, so it is called only when needed.
-    """
-
-    unused: object = str
-
-    @property
-    def definition(self):
-        return super().definition + self.unused()
-
-
 class OwnData(DataSet):
     """A table and a folder of pictures.
 
@@ -108,10 +92,8 @@ class OwnData(DataSet):
             "test."
         )
         splits = {
-            name: OwnSplit(
-                [name],
-                whole if WHOLE in self._files else f"The table {name}.",
-                unused=functools.partial(self._unused, name),
+            name: Split(
+                [name], whole if WHOLE in self._files else f"The table {name}."
             )
             for name in SPLITS
             if {name, WHOLE} & {*self._files}
@@ -136,6 +118,11 @@ class OwnData(DataSet):
             labels = _find_labels(task, rows, self.min_count)
         samples = self._samples(task, tables, labels)
         return _Tables(task, labels, samples, unread)
+
+    def definition(self, name, protocol="honest"):
+        split = super().definition(name, protocol)
+        words = split.words + self._unused(name)
+        return dataclasses.replace(split, words=words)
 
     def files(self, part):
         table = self._files.get(part) or self._files[WHOLE]

@@ -28,11 +28,11 @@ class SNLIVE(DataSet):
 
     def drafts(self, part):
         path, folder = self.paths(part)
-        ids = {label: i for i, label in enumerate(self.labels)}
         samples = {}
         for number, row in enumerate(json_lines(path), 1):
             text = row["sentence2"].strip()
-            sample = Sample(f"{part}-{number}", text, (ids[row["gold_label"]],))
+            label = self.ids[row["gold_label"]]
+            sample = Sample(f"{part}-{number}", text, (label,))
             # The authors' program that generates the files misspells the key,
             # and its values end in `.jpg`.
             image = row[
@@ -67,11 +67,10 @@ class NLVR2(DataSet):
 
     def drafts(self, part):
         path, folder = self.paths(part)
-        ids = {label: i for i, label in enumerate(self.labels)}
         samples, pictures = {}, {}
         for row in json_lines(path):
             pair = row["identifier"].rpartition("-")[0]
-            label = ids[str(row["label"])]
+            label = self.ids[str(row["label"])]
             sample = Sample(row["identifier"], row["sentence"], (label,))
             samples.setdefault(pair, []).append(sample)
             inner = folder

@@ -110,8 +110,7 @@ class VQAv2(DataSet):
 
     def _targets(self, name, score):
         """Map question ids to `(class ids, scores)` of their answers."""
-        ids = {label: i for i, label in enumerate(self.labels)}
-        targets = {}
+        ids, targets = self.ids, {}
         for row in self._annotations[name]:
             scores = score([answer["answer"] for answer in row["answers"]])
             known = {ids[a]: s for a, s in scores.items() if a in ids}
@@ -211,13 +210,12 @@ class VGQA(DataSet):
 
     def drafts(self, part):
         rows = load_json(self.path(*self.questions))
-        ids = {label: i for i, label in enumerate(self.labels)}
         wanted = self._images[part]
         find = genome_pictures(self)
         for row in rows:
             if row["id"] in wanted:
                 name = f"{row['id']}.jpg"
-                samples = tuple(_genome_samples(row["qas"], ids))
+                samples = tuple(_genome_samples(row["qas"], self.ids))
                 if samples:
                     yield Draft(f"vg/{name}", (find(name),), samples, part)
 

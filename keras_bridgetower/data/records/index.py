@@ -88,13 +88,16 @@ def _is_count(value):
     return is_integer(value) and 0 <= value <= _LARGEST
 
 
-def written_without_places(value):
+def written(value):
     """Return the text that identifies a value in data sets and runs.
 
-    It is the `repr`, without memory addresses. If that of a dataclass changed,
-    shards would be written again and runs could not continue: its name and
-    those of its fields must stay.
+    It is the `repr`, with NumPy's integers written as Python's. If that of a
+    dataclass changed, shards would be written again and runs could not
+    continue: its name and those of its fields must stay.
     """
-    # Written alike for integers of NumPy.
-    value = int(value) if is_integer(value) else value
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    return re.sub(r"np\.u?int\d+\((-?\d+)\)", r"\1", repr(value))
+
+
+def written_without_places(value):
+    """Return `written` without memory addresses: equal in all processes."""
+    return re.sub(r" at 0x[0-9a-f]+", "", written(value))

@@ -39,6 +39,10 @@ class DamagedRecord(ValueError):
         self.shard, self.record, self.key = shard, record, key
         self.reason = reason
 
+    def __reduce__(self):
+        # A process that reads records returns its errors by pickle.
+        return type(self), (self.shard, self.record, self.key, self.reason)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Item:

@@ -26,6 +26,7 @@ from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import index as indexes
+from keras_bridgetower.data.records.index import written
 from keras_bridgetower.data.records.index import written_without_places
 from keras_bridgetower.data.records.read import describe_damage
 from keras_bridgetower.files import locked
@@ -384,18 +385,13 @@ def _is_finished(folder, shard, job):
 
 
 def _read_checked(draft):
-    record = draft.read()
-    check_images(record.images)
-    return record
-
-
-def check_images(pictures):
-    """Raise if a stream could not open one of some pictures.
+    """Read a record, and raise if a stream could not open its pictures.
 
     Only headers are checked. Decoding all pixels would take a hundred times as
     long.
     """
-    for image in pictures:
+    record = draft.read()
+    for image in record.images:
         try:
             images.check_head(io.BytesIO(image), "picture")
         # On damaged files Pillow raises errors of many types.
@@ -404,12 +400,13 @@ def check_images(pictures):
                 f"a picture of {len(image)} bytes, {image[:16]!r}..., cannot "
                 f"be opened: {written_without_places(error)}"
             ) from error
+    return record
 
 
 def _hash_records(records):
     total = hashlib.sha256()
     for record in records:
-        total.update(repr(record).encode("utf-8", "surrogatepass"))
+        total.update(written(record).encode("utf-8", "surrogatepass"))
     return total.hexdigest()
 
 

@@ -42,8 +42,6 @@ class Shuffled:
 
     def __post_init__(self):
         check_count("window", self.window)
-        # Written alike for integers of NumPy.
-        object.__setattr__(self, "window", int(self.window))
 
     def permutation(self, count, seed):
         """Return the numbers from 0 to `count` - 1 in the order of the seed."""

@@ -149,10 +149,16 @@ def check_fit(row_maker, num_hosts, preprocessor):
         preprocessor: a task's preprocessor, or None.
 
     Raises:
-        ValueError: the preprocessor expects another size or scale of
-            pictures or other classes, or would pad texts to different lengths
-            on different hosts.
+        ValueError: a transform is missing; the preprocessor expects another
+            size or scale of pictures or other classes, or would pad texts to
+            different lengths on different hosts.
     """
+    has_pictures = "images" in row_maker.inputs.names
+    if has_pictures and row_maker.transform is None:
+        raise ValueError(
+            "`transform` must be given, since the records have pictures. "
+            "Received: None"
+        )
     if preprocessor is None:
         return
     if num_hosts > 1 and preprocessor.buckets is not None:
@@ -160,13 +166,11 @@ def check_fit(row_maker, num_hosts, preprocessor):
             "`buckets` would pad the hosts' parts of a batch to different "
             f"lengths, so that they wait forever. Received: {num_hosts=}"
         )
-    if "images" in row_maker.inputs.names:
+    if has_pictures:
         check_transform(row_maker.transform, preprocessor.image_converter)
-    if any(target.names_classes for target in row_maker.targets):
-        _check_classes(row_maker.labels, preprocessor)
-
-
-def _check_classes(labels, preprocessor):
+    if not any(target.names_classes for target in row_maker.targets):
+        return
+    labels = row_maker.labels
     # A label's name and its position must be the same class. The preprocessor
     # raises an error for unknown names.
     named = preprocessor.targets(np.array(labels))
@@ -201,15 +205,8 @@ def stack_columns(rows, specs):
         rows: list of tuples, at least one.
         specs: list of `(dtype, shape)`, one per column.
     """
-    columns = []
-    for values, (dtype, shape) in zip(
-        zip(*rows, strict=True), specs, strict=True
-    ):
-        column = np.empty((len(rows), *shape), dtype)
-        for i, value in enumerate(values):
-            column[i] = value
-        columns.append(column)
-    return columns
+    columns = zip(zip(*rows, strict=True), specs, strict=True)
+    return [np.array(values, dtype) for values, (dtype, _) in columns]
 
 
 @dataclasses.dataclass(frozen=True)

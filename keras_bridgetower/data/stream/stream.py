@@ -111,8 +111,7 @@ class Stream:
         self.host = host
         self.preprocessor, self.transform = preprocessor, transform
         self.labels = list(readers[0].labels)
-        weights = [1] * len(readers) if weights is None else list(weights)
-        _check_weights(weights, readers)
+        weights = _checked_weights(weights, readers)
         order = Shuffled() if order is None else order
         total = sum(reader.num_samples for reader in readers)
         # Each host counts only the bad samples of its own part.
@@ -121,6 +120,7 @@ class Stream:
         )
         inputs = samples.find_inputs(readers[0])
         target = inputs.target if target == "auto" else target
+        check_choice("target", target, ("auto", "none", *samples.TARGETS))
         targets = [] if target == "none" else [samples.TARGETS[target]]
         named = any(target.names_classes for target in targets)
         self._class_names = self.labels if named else None
@@ -358,14 +358,21 @@ def _check_readers(readers):
     return readers
 
 
-def _check_weights(weights, readers):
-    """Raise unless the weights leave a row of each reader in an epoch."""
-    for weight, reader in zip(weights, readers, strict=True):
-        if round(weight * reader.num_samples) < 1:
-            raise ValueError(
-                "`weights` must leave a row of each source in an epoch. "
-                f"Received: {weight} for {reader.num_samples} samples"
-            )
+def _checked_weights(weights, readers):
+    """Return a weight for each reader, which leaves a row in an epoch."""
+    sizes = [reader.num_samples for reader in readers]
+    weights = [1] * len(readers) if weights is None else list(weights)
+    try:
+        pairs = zip(weights, sizes, strict=True)
+        good = all(round(weight * size) >= 1 for weight, size in pairs)
+    except (TypeError, ValueError, OverflowError):
+        good = False
+    if not good:
+        raise ValueError(
+            "`weights` must be one number for each source, and leave a row of "
+            f"it in an epoch. Received: {weights=} for {sizes} samples"
+        )
+    return weights
 
 
 def _check_hosts(batch_size, num_hosts, host):
