@@ -16,7 +16,7 @@ from keras_bridgetower.apps.search.stores.store import HEADER
 from keras_bridgetower.apps.search.stores.store import FolderStore
 from keras_bridgetower.convert import by_hand as answers
 from keras_bridgetower.convert import tensors
-from keras_bridgetower.data.records.index import read_index
+from keras_bridgetower.data.records.format import read_index
 from keras_bridgetower.files import read_json
 from keras_bridgetower.metrics import vqa
 from keras_bridgetower.preprocessing import tokenizer as tokenizer_files

@@ -10,7 +10,7 @@ import streams
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.serve.plan import Limits
 from keras_bridgetower.data.augment.transforms import transform
-from keras_bridgetower.data.records.index import written_without_places
+from keras_bridgetower.data.records.format import written_without_places
 from keras_bridgetower.data.stream.epoch_order import Shuffled
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.preprocessing.masking import TokenMasking

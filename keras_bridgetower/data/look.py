@@ -8,7 +8,7 @@ from PIL import ImageDraw
 from PIL import ImageFont
 from PIL import ImageOps
 
-from keras_bridgetower.data.records.index import read_index
+from keras_bridgetower.data.records.format import read_index
 from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.files import check_no_link
 from keras_bridgetower.preprocessing.images import decode_image

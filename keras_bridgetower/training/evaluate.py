@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from keras_bridgetower.data.augment.transforms import transform
-from keras_bridgetower.data.records.index import read_index
+from keras_bridgetower.data.records.format import read_index
 from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.data.stream.epoch_order import Sequential
 from keras_bridgetower.data.stream.stream import Stream

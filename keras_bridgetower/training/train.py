@@ -12,7 +12,7 @@ import sys
 import keras
 
 from keras_bridgetower.data.augment.transforms import transform
-from keras_bridgetower.data.records.index import read_index
+from keras_bridgetower.data.records.format import read_index
 from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution.distribute import distribute

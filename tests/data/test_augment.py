@@ -11,9 +11,6 @@ from PIL import ImageEnhance
 from PIL import ImageOps
 
 from keras_bridgetower.data.augment import transforms
-from keras_bridgetower.preprocessing.image_converter import (
-    BridgeTowerImageConverter,
-)
 from keras_bridgetower.preprocessing.images import decode_image
 
 pytestmark = ONE_BACKEND
@@ -235,20 +232,3 @@ def test_torch_resizes_as_pillow(name, change):
     # One level in each direction before random operations.
     if "randaug" not in change:
         assert 0 < difference.max() <= 2
-
-
-@pytest.mark.parametrize(
-    ("width", "height", "side"),
-    [(640, 480, 288), (427, 640, 288), (1000, 300, 288), (640, 480, 294)],
-)
-def test_hf_equals_the_processor_of_transformers(width, height, side):
-    models = pytest.importorskip("transformers.models.bridgetower")
-    peer = models.image_processing_pil_bridgetower.BridgeTowerImageProcessorPil(
-        size={"shortest_edge": side}, crop_size={"shortest_edge": side}
-    )
-    image = photograph("china.jpg").resize((width, height))
-    wanted = peer(image, return_tensors="np")["pixel_values"][0]
-    squares = transforms.transform("hf", side)(image)
-    # In training: pictures by the transform, values by the converter.
-    got = BridgeTowerImageConverter(side, mode="squash")(squares)
-    np.testing.assert_allclose(got, wanted.transpose(1, 2, 0), atol=1e-6)

@@ -149,7 +149,7 @@ SPLITS = "`name` must be one of.*'train'"
             # Before the first of them is read.
             unknown_split(
                 lambda data: build_splits(
-                    data, "set", "honest", ["train", "dev"], None
+                    data, "set", "honest", ["train", "dev"]
                 )
             ),
             SPLITS,

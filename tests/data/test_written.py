@@ -16,7 +16,7 @@ from keras_bridgetower.data.datasets.tables import FilePicture
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Record
 from keras_bridgetower.data.records.format import Sample
-from keras_bridgetower.data.records.index import written_without_places
+from keras_bridgetower.data.records.format import written_without_places
 from keras_bridgetower.data.records.write import _hash_records
 from keras_bridgetower.data.stream.epoch_order import Sequential
 from keras_bridgetower.data.stream.epoch_order import Shuffled

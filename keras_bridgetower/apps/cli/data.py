@@ -100,7 +100,6 @@ def build(
         max_bad_share: Share of records that may be left out.
         runner: Write by this runner of Apache Beam.
     """
-    left_out = []
     with output.progress("Writing shards") as update:
         frameworks.load(context.obj)
         from keras_bridgetower.data import look
@@ -108,12 +107,11 @@ def build(
         from keras_bridgetower.data.records import write
 
         with frameworks.silenced(context.obj):
-            building.build_splits(
+            left_out = building.build_splits(
                 building.open_dataset(name, root, **_options(values)),
                 folder,
                 protocol,
                 splits,
-                on_left_out=lambda *record: left_out.append(record),
                 num_shards=shards,
                 seed=seed,
                 max_bad_share=max_bad_share,

@@ -9,8 +9,8 @@ import re
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.datasets.base import DataSet
 from keras_bridgetower.data.datasets.base import published
-from keras_bridgetower.data.datasets.statements import ENTAILMENT_LABELS
-from keras_bridgetower.data.datasets.statements import NLVR2_LABELS
+from keras_bridgetower.data.datasets.captions import ENTAILMENT_LABELS
+from keras_bridgetower.data.datasets.captions import NLVR2_LABELS
 from keras_bridgetower.data.datasets.tables import Picture
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample

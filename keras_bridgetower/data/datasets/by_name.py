@@ -4,7 +4,6 @@ from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.datasets import arrow
 from keras_bridgetower.data.datasets import captions
 from keras_bridgetower.data.datasets import cifar
-from keras_bridgetower.data.datasets import statements
 from keras_bridgetower.data.datasets import vqa
 from keras_bridgetower.data.datasets.glue import GLUE
 from keras_bridgetower.data.datasets.own_data import OwnData
@@ -18,8 +17,8 @@ DATASETS = {
     "sbu": captions.SBU,
     "vqav2": vqa.VQAv2,
     "vgqa": vqa.VGQA,
-    "snli_ve": statements.SNLIVE,
-    "nlvr2": statements.NLVR2,
+    "snli_ve": captions.SNLIVE,
+    "nlvr2": captions.NLVR2,
     "cifar10": cifar.Cifar10,
     "cifar100": cifar.Cifar100,
     "glue": GLUE,
@@ -73,7 +72,7 @@ def open_dataset(name, root, **options):
         ) from error
 
 
-def build_splits(data, folder, protocol, splits, on_left_out, **options):
+def build_splits(data, folder, protocol, splits, **options):
     """Write splits of a data set as shards.
 
     Args:
@@ -81,13 +80,15 @@ def build_splits(data, folder, protocol, splits, on_left_out, **options):
         folder: path of the folder to write.
         protocol: str, one of the data set's.
         splits: list of str, or None for all of the protocol.
-        on_left_out: callable of the key of a record that was left out, and of
-            the reason.
         **options: as in `write.write_shards`.
+
+    Returns:
+        list of pairs: the key of a record that was left out, and the reason.
 
     Raises:
         ValueError: as in `write.write_shards`.
     """
+    left_out = []
     for name in data.definitions(protocol, splits):
         entry = write.write_shards(
             folder,
@@ -99,5 +100,5 @@ def build_splits(data, folder, protocol, splits, on_left_out, **options):
             **options,
         )
         for shard in entry["shards"]:
-            for key, reason in shard["left_out"]:
-                on_left_out(key, reason)
+            left_out += shard["left_out"]
+    return left_out

@@ -7,11 +7,12 @@ import functools
 import hashlib
 import itertools
 import os
+import types
 import typing
 
 from keras_bridgetower.data.datasets.base import DataSet
 from keras_bridgetower.data.datasets.base import Split
-from keras_bridgetower.data.datasets.statements import ENTAILMENT_LABELS
+from keras_bridgetower.data.datasets.captions import ENTAILMENT_LABELS
 from keras_bridgetower.data.datasets.tables import FilePicture
 from keras_bridgetower.data.datasets.tables import comma_rows
 from keras_bridgetower.data.datasets.tables import json_lines
@@ -116,8 +117,12 @@ class OwnData(DataSet):
         else:
             rows = itertools.chain(*tables.values())
             labels = _find_labels(task, rows, self.min_count)
-        samples = self._samples(task, tables, labels)
-        return _Tables(task, labels, samples, unread)
+        return types.SimpleNamespace(
+            task=task,
+            labels=labels,
+            samples=self._samples(task, tables, labels),
+            unread=unread,
+        )
 
     def definition(self, name, protocol="honest"):
         split = super().definition(name, protocol)
@@ -141,7 +146,7 @@ class OwnData(DataSet):
                 yield Draft(key, pictures, tuple(samples), part)
 
     def _samples(self, task, tables, labels):
-        """Return the samples by part and key of the record."""
+        """Return lists of samples by part and key of the record."""
         ids = {label: i for i, label in enumerate(labels)}
         parts = {
             part: collections.defaultdict(list)
@@ -192,15 +197,6 @@ class OwnData(DataSet):
         if names:
             words += f" Columns that are not read: {names:.200}."
         return words
-
-
-class _Tables(typing.NamedTuple):
-    task: str
-    labels: list
-    # By part and key of the record: lists of samples.
-    samples: dict
-    # Names of columns that are not read.
-    unread: list
 
 
 class _Row(typing.NamedTuple):

@@ -12,7 +12,7 @@ import numpy as np
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records.format import Sample
-from keras_bridgetower.data.records.index import read_index
+from keras_bridgetower.data.records.format import read_index
 from keras_bridgetower.files import open_regular
 from keras_bridgetower.files import read_most
 from keras_bridgetower.files import sha256

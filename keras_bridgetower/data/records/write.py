@@ -25,9 +25,6 @@ from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.records import format as form
-from keras_bridgetower.data.records import index as indexes
-from keras_bridgetower.data.records.index import written
-from keras_bridgetower.data.records.index import written_without_places
 from keras_bridgetower.data.records.read import describe_damage
 from keras_bridgetower.files import locked
 from keras_bridgetower.preprocessing import images
@@ -332,8 +329,8 @@ def _open_index(folder, task, labels):
         "labels": labels,
         "splits": {},
     }
-    if (folder / indexes.INDEX).exists():
-        index = indexes.read_index(folder)
+    if (folder / form.INDEX).exists():
+        index = form.read_index(folder)
     if (index["task"], index["labels"]) != (task, labels):
         raise ValueError(
             "All splits of a data set have one task and one list of labels. "
@@ -344,11 +341,11 @@ def _open_index(folder, task, labels):
 
 def _save_split(folder, task, labels, split, entry):
     """Update one split in the index, which other processes may write too."""
-    path = folder / indexes.INDEX
-    with locked(folder / f"{indexes.INDEX}.lock"):
+    path = folder / form.INDEX
+    with locked(folder / f"{form.INDEX}.lock"):
         index = _open_index(folder, task, labels)
         index["splits"][split] = entry
-        text = json.dumps(indexes.sealed(index), indent=1, ensure_ascii=False)
+        text = json.dumps(form.sealed(index), indent=1, ensure_ascii=False)
         data = text.encode()
         files.write_atomically(path, lambda file: file.write(data))
 
@@ -398,7 +395,7 @@ def _read_checked(draft):
         except Exception as error:
             raise ValueError(
                 f"a picture of {len(image)} bytes, {image[:16]!r}..., cannot "
-                f"be opened: {written_without_places(error)}"
+                f"be opened: {form.written_without_places(error)}"
             ) from error
     return record
 
@@ -406,7 +403,7 @@ def _read_checked(draft):
 def _hash_records(records):
     total = hashlib.sha256()
     for record in records:
-        total.update(written(record).encode("utf-8", "surrogatepass"))
+        total.update(form.written(record).encode("utf-8", "surrogatepass"))
     return total.hexdigest()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import is_integer
-from keras_bridgetower.data.records.index import written_without_places
+from keras_bridgetower.data.records.format import written_without_places
 from keras_bridgetower.data.stream import samples
 from keras_bridgetower.data.stream.epoch_order import EpochOrder
 from keras_bridgetower.data.stream.epoch_order import Shuffled

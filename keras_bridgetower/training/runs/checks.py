@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.checks import is_integer
-from keras_bridgetower.data.records.index import written_without_places
+from keras_bridgetower.data.records.format import written_without_places
 from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution.strategy import differences as of_processes
 from keras_bridgetower.preprocessing.geometry import check_transform
