@@ -140,6 +140,7 @@ SPLITS = "`name` must be one of.*'train'"
     "call, message",
     [
         (lambda root: open_dataset("imagenet", root), "`name`"),
+        (lambda root: open_dataset("own", root / "none"), "`root`"),
         (lambda root: open_dataset("coco", root, size=3), "'coco'.*'size'"),
         (lambda root: open_dataset("glue", root, task_name="a"), "`task_name`"),
         (lambda root: open_dataset("vgqa", root), "--set.*'coco'"),

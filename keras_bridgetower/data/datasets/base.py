@@ -157,6 +157,10 @@ class DataSet(abc.ABC):
 
     def __init__(self, root, outside=False):
         self.root = pathlib.Path(root)
+        if not self.root.is_dir():
+            raise ValueError(
+                f"`root` must be a folder. Received: {str(root)!r}"
+            )
         self.outside = outside in (True, "1")
 
     @functools.cached_property
