@@ -126,8 +126,6 @@ def test_wrong_ids_are_listed(tmp_path):
         vqa.write_vqa_results(path, [1, 4, 1, 5], ["red"] * 4, questions=asked)
     with pytest.raises(ValueError, match=r"repeated, \[7\]$"):
         vqa.write_vqa_results(path, [7, 7], ["red"] * 2)
-    with pytest.raises(ValueError, match="`question_ids`.*'q7'"):
-        vqa.write_vqa_results(path, ["q7"], ["red"])
     assert not path.exists()
     with pytest.raises(ValueError, match="100 ids missing"):
         vqa.evaluate_vqa(rows(*range(100), 3), [])
@@ -139,7 +137,6 @@ def test_wrong_ids_are_listed(tmp_path):
         (rows(1), [{"question_id": 1, "answer": 2}], "answer=2"),
         (rows(1), [{"answer": "red"}], "`results`"),
         (rows(1), 3, "`results`"),
-        (rows(1), [{"question_id": [1], "answer": "red"}], "Question ids"),
         ({"questions": []}, [], "`annotations`"),
         ([], [], "0 questions"),
     ],

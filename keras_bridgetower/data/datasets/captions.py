@@ -200,14 +200,11 @@ class AnnotatedPairs(DataSet):
     task = "captions"
 
     def files(self, part):
-        return {
-            "conceptual_caption_train": (
-                ("train_annot.json",),
-                ("images_train",),
-            ),
-            "conceptual_caption_val": (("val_annot.json",), ("images_val",)),
-            "sbu": (("annot.json", "train_annot.json"), ("images_train",)),
-        }[part]
+        short = "val" if part.endswith("_val") else "train"
+        tables = (f"{short}_annot.json",)
+        if part == "sbu":
+            tables = ("annot.json", *tables)
+        return tables, (f"images_{short}",)
 
     def drafts(self, part):
         path, folder = self.paths(part)

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import numbers
 
 import numpy as np
 
@@ -362,12 +363,10 @@ def _checked_weights(weights, readers):
     """Return a weight for each reader, which leaves a row in an epoch."""
     sizes = [reader.num_samples for reader in readers]
     weights = [1] * len(readers) if weights is None else list(weights)
-    try:
-        pairs = zip(weights, sizes, strict=True)
-        good = all(round(weight * size) >= 1 for weight, size in pairs)
-    except (TypeError, ValueError, OverflowError):
-        good = False
-    if not good:
+    if len(weights) != len(sizes) or not all(
+        isinstance(weight, numbers.Real) and 0.5 < weight * size < np.inf
+        for weight, size in zip(weights, sizes, strict=True)
+    ):
         raise ValueError(
             "`weights` must be one number for each source, and leave a row of "
             f"it in an epoch. Received: {weights=} for {sizes} samples"
