@@ -3,23 +3,21 @@
 import pathlib
 import tempfile
 
-import miniature_captions
-import miniature_pairs
-import miniature_vqa
+import miniature_originals
 
 from keras_bridgetower.data.datasets.by_name import DATASETS
 from keras_bridgetower.data.datasets.by_name import open_dataset
 
 ORIGINALS = {
-    "coco": miniature_captions.coco,
-    "flickr30k": miniature_captions.flickr30k,
-    "visual_genome": miniature_captions.visual_genome,
-    "cc3m": miniature_captions.cc3m,
-    "sbu": miniature_captions.sbu,
-    "vqav2": miniature_vqa.vqav2,
-    "vgqa": miniature_vqa.vgqa,
-    "snli_ve": miniature_pairs.snli_ve,
-    "nlvr2": miniature_pairs.nlvr2,
+    "coco": miniature_originals.coco,
+    "flickr30k": miniature_originals.flickr30k,
+    "visual_genome": miniature_originals.visual_genome,
+    "cc3m": miniature_originals.cc3m,
+    "sbu": miniature_originals.sbu,
+    "vqav2": miniature_originals.vqav2,
+    "vgqa": miniature_originals.vgqa,
+    "snli_ve": miniature_originals.snli_ve,
+    "nlvr2": miniature_originals.nlvr2,
 }
 
 

@@ -4,7 +4,7 @@ import functools
 import pathlib
 
 import miniature_arrow
-import miniature_captions
+import miniature_originals
 import miniature_small
 import pytest
 
@@ -18,8 +18,8 @@ WRITERS = {
     "cifar100": miniature_small.cifar100,
     "glue": miniature_small.glue,
     "own": miniature_small.own,
-    "cc3m_annot": miniature_captions.cc3m_annot,
-    "sbu_annot": miniature_captions.sbu_annot,
+    "cc3m_annot": miniature_originals.cc3m_annot,
+    "sbu_annot": miniature_originals.sbu_annot,
     **{
         f"arrow_{name}": functools.partial(miniature_arrow.tables, name)
         for name in miniature_arrow.ORIGINALS
