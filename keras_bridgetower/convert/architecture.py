@@ -6,6 +6,7 @@ configuration can ask for more memory than the weights themselves take.
 
 import dataclasses
 import math
+import pathlib
 import re
 from typing import NamedTuple
 
@@ -19,6 +20,9 @@ from keras_bridgetower.models.towers import resolve_taps
 from keras_bridgetower.presets.configs import MOST_LAYERS
 from keras_bridgetower.presets.errors import ConversionError
 
+# How many times more weights than stored a model may have, for weights that
+# are copied or added, such as a second row of types.
+MORE_WEIGHTS = 2
 # Width of one attention head of CLIP.
 HEAD_WIDTH = 64
 # Tensors whose shapes give sizes, and the name of the size of each axis.
@@ -132,6 +136,37 @@ def heads_for_width(width):
     return max(width // HEAD_WIDTH, 1)
 
 
+def sizes(tensors, table, layers):
+    """Read sizes from the shapes of tensors.
+
+    Args:
+        tensors: `Tensors`.
+        table: dict from names of tensors to the names of the sizes of their
+            axes.
+        layers: dict from names of sizes to the start of the names of tensors;
+            the number of the layer follows it.
+
+    Returns:
+        dict from names of sizes to int.
+
+    Raises:
+        ConversionError: a tensor is missing or has another number of axes, or
+            there are more than `MOST_LAYERS` layers of a kind.
+    """
+    found = {name: _count_layers(tensors, layers[name]) for name in layers}
+    for key, axes in table.items():
+        axes, shape = axes.split(), tensors.shapes.get(key)
+        if shape is None or len(shape) != len(axes):
+            raise ConversionError(
+                f"The checkpoint must hold {key!r} with {len(axes)} axes. Is "
+                "it a checkpoint of another model?",
+                tensors.path,
+                [f"shape {shape}"],
+            )
+        found |= zip(axes, shape, strict=True)
+    return found
+
+
 def measure(tensors, names):
     """Derive the architecture from the shapes of a checkpoint.
 
@@ -143,8 +178,7 @@ def measure(tensors, names):
         `Architecture`, with defaults for values that shapes do not give.
 
     Raises:
-        ConversionError: a tensor of `SIZES` is missing or has a wrong number
-            of axes.
+        ConversionError: as `sizes`.
     """
     per_layer = "cross_modal_text_transform.0.weight" in tensors.shapes
     places = {
@@ -154,20 +188,11 @@ def measure(tensors, names):
         "grid": names.embeddings[2],
         "first": "0." if per_layer else "",
     }
-    found = {
-        field: _count_layers(tensors, key.format(**places))
-        for field, key in LAYERS.items()
-    }
-    for key, axes in SIZES.items():
-        axes = axes.split()
-        shape = _shape(tensors, key.format(**places), len(axes))
-        found |= zip(axes, shape, strict=True)
-    if found["type_rows"] not in (2, 3):
-        raise ConversionError(
-            "A checkpoint must have 2 or 3 rows of types.",
-            tensors.path,
-            [f"{found['type_rows']} rows"],
-        )
+    found = sizes(
+        tensors,
+        {key.format(**places): axes for key, axes in SIZES.items()},
+        {field: key.format(**places) for field, key in LAYERS.items()},
+    )
     roberta = found["segments"] == 1
     side = math.isqrt(max(found["grid"] - 1, 0))
     fields = {field.name for field in dataclasses.fields(Architecture)}
@@ -179,18 +204,6 @@ def measure(tensors, names):
         bridge=_bridge(tensors.shapes),
         projections="per_layer" if per_layer else "shared",
     )
-
-
-def _shape(tensors, key, rank):
-    found = tensors.shapes.get(key)
-    if found is None or len(found) != rank:
-        raise ConversionError(
-            f"A BridgeTower checkpoint must hold {key!r} with {rank} "
-            "axes. Is it a checkpoint of another model?",
-            tensors.path,
-            [f"shape {found}"],
-        )
-    return found
 
 
 def _count_layers(tensors, start):
@@ -208,10 +221,28 @@ def _count_layers(tensors, start):
     return len(found)
 
 
-def head_rows(shapes, key):
-    """Return the number of rows of a head's matrix, or 0 if it is absent."""
-    shape = shapes.get(key)
-    return shape[0] if shape else 0
+def heads(shapes, epsilon, ways):
+    """Return the heads of pre-training that a checkpoint has.
+
+    Args:
+        shapes: dict from names of tensors to shapes.
+        epsilon: float, of the masked language head.
+        ways: str, of the contrastive head.
+
+    Returns:
+        dict from the name of a head to its constructor values.
+    """
+    found = {}
+    if "itm_score.fc.weight" in shapes:
+        found["itm"] = {}
+    if "rank_output.weight" in shapes:
+        found["rank"] = {}
+    if "mlm_score.bias" in shapes:
+        found["mlm"] = {"epsilon": epsilon}
+    width, *_ = shapes.get("itc_text_head.fc.weight") or [0]
+    if width:
+        found["itc"] = {"projection_dim": width, "ways": ways}
+    return found
 
 
 def _bridge(shapes):
@@ -226,12 +257,12 @@ def _bridge(shapes):
     return "add" if "cross_modal_text_layernorm.weight" in shapes else None
 
 
-def build(architecture, path):
+def build(architecture, tensors):
     """Build a backbone with uninitialized weights.
 
     Args:
         architecture: an `Architecture`.
-        path: path that errors name.
+        tensors: the `Tensors` that will be loaded.
 
     Returns:
         A `BridgeTowerBackbone`, built without drawing random numbers.
@@ -259,28 +290,26 @@ def build(architecture, path):
             image, text, image_norms=a.image_norms, **values(FUSION)
         )
 
-    return built(make, path)
+    return built(make, tensors)
 
 
-def built(make, path):
+def built(make, tensors):
     """Return the model of a function, with uninitialized weights.
 
     Raises:
-        ConversionError: its sizes do not fit together.
+        ConversionError: its sizes do not fit together, or it has far more
+            weights than the tensors; no memory was allocated for them.
     """
+    stored = sum(map(math.prod, tensors.shapes.values()))
+    room = MORE_WEIGHTS * stored, pathlib.Path(tensors.path).name
     try:
-        return uninitialized.without_initialization(make)
-    except (
-        IndexError,
-        TypeError,
-        ValueError,
-        ZeroDivisionError,
-    ) as error:
+        return uninitialized.without_initialization(make, room=room)
+    except Exception as error:  # Each layer has errors of its own.
         raise ConversionError(
             "The sizes of a configuration must fit together, and the numbers "
             "of heads divide the widths; pass `text_heads` if a checkpoint "
             f"does not name it: {error!s:.300}",
-            path,
+            tensors.path,
         ) from error
 
 

@@ -85,14 +85,16 @@ def read(path, text_heads=None, answers=None, ignore=()):
     )
     heads = _heads(tensors.shapes, built, settings, answers, path)
     table = rules(built, heads)
-    unread = bridgetower.UNREAD + ((bridgetower.UNTAPPED,) if per_tap else ())
+    unread = (*bridgetower.UNREAD, *ignore)
+    if per_tap:
+        unread += (bridgetower.UNTAPPED,)
     mode = "squash" if set(heads) & set(FINE_TUNED) else "crop"
     return Checkpoint(
         tensors,
         built,
         heads,
         table,
-        unread_keys(table, tensors, unread, ignore),
+        unread_keys(table, tensors, unread),
         processors.read(path.parent, built, mode, settings["max_text_len"]),
     )
 
@@ -118,8 +120,6 @@ def _hyper_parameters(content, path):
     values = content.get("hyper_parameters", {})
     if isinstance(values, dict):
         values = values.get("config", values)
-    if isinstance(values, torch_files.Foreign):
-        reject_code(path, [values.name])
     if not isinstance(values, dict):
         raise ConversionError(
             "Hyper-parameters must be a dict of plain values.",
@@ -150,16 +150,7 @@ def _check_sizes(saved, a, path):
 
 def _heads(shapes, a, settings, answers, path):
     """Return the names and constructor values of the heads in a file."""
-    heads = {}
-    if "itm_score.fc.weight" in shapes:
-        heads["itm"] = {}
-    if "rank_output.weight" in shapes:
-        heads["rank"] = {}
-    if "mlm_score.bias" in shapes:
-        heads["mlm"] = {"epsilon": LAYER_NORM_EPSILON}
-    width = architecture.head_rows(shapes, "itc_text_head.fc.weight")
-    if width:
-        heads["itc"] = {"projection_dim": width, "ways": "two_way"}
+    heads = architecture.heads(shapes, LAYER_NORM_EPSILON, "two_way")
     for name, key in (
         ("vqa", "vqa_classifier"),
         ("entailment", "snli_classifier"),

@@ -60,11 +60,6 @@ def to_preset(
             exists.
     """
     source = pathlib.Path(source)
-    if not source.exists():
-        raise ValueError(
-            "`source` must exist: a `transformers` folder or a checkpoint "
-            f"file of the authors. Received: {str(source)!r}"
-        )
     settings = {}
     if source.is_file():
         settings = dict(
@@ -161,7 +156,7 @@ def _difference(parts, source):
 
 def _check_equal(checkpoint, parts, layers):
     """Check that the preset has every tensor of the source unchanged."""
-    tensors = checkpoint.tensors
+    tensors, different = checkpoint.tensors, []
     variables = variables_by_path(*layers, encoder=parts.backbone.image_encoder)
     for rule in checkpoint.rules:
         saved = [
@@ -170,17 +165,16 @@ def _check_equal(checkpoint, parts, layers):
         read = [tensors.read(key) for key in rule.keys]
         values = rule.layout.load(read, [array.shape for array in saved])
         for array, value in zip(saved, values, strict=True):
-            _check_same(array, value.astype("float32"), tensors, rule.keys)
+            value = value.astype("float32")
+            if not np.array_equal(array, value, equal_nan=True):
+                different += rule.keys
     for key in checkpoint.unread:
-        _check_same(
-            parts.backbone.extra[key], tensors.read(key), tensors, [key]
-        )
-
-
-def _check_same(saved, value, tensors, keys):
-    if not np.array_equal(saved, value, equal_nan=True):
+        kept = parts.backbone.extra[key]
+        if not np.array_equal(kept, tensors.read(key), equal_nan=True):
+            different.append(key)
+    if different:
         raise ConversionError(
-            "The preset differs from its source.", tensors.path, keys
+            "The preset differs from its source.", tensors.path, different
         )
 
 
@@ -209,14 +203,7 @@ def pooled_difference(backbone, folder):
     mask = np.ones_like(ids)
     features = {"images": images, "token_ids": ids, "padding_mask": mask}
     ours = backbone(features, training=False)["pooled"]
-    logging = transformers.utils.logging
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        model = transformers.BridgeTowerModel.from_pretrained(folder).eval()
-    finally:
-        if bars:
-            logging.enable_progress_bar()
+    model = transformers.BridgeTowerModel.from_pretrained(folder).eval()
     set_cross_modal_epsilon(model, backbone.fusion.layer_norm_epsilon)
     with torch.inference_mode():
         theirs = model(

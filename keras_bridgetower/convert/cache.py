@@ -21,9 +21,8 @@ from keras_bridgetower.version import __version__
 SHA256 = re.compile("[0-9a-f]{64}")
 # Nanoseconds. Some file systems round the times of files to two seconds.
 CLOCK_TICK = 2_000_000_000
-# Number of digests that are kept, and the largest size of their file in bytes.
+# Number of digests that are kept.
 MOST_DIGESTS = 1000
-LARGEST_DIGESTS = 16_000_000
 
 
 def open_checkpoint(source, **kwargs):
@@ -146,7 +145,11 @@ def _file_states(source):
 def _digests(states):
     """Compute the digest of each file; only changed files are read again."""
     stored = _cache_folder() / "digests.json"
-    known = _stored_digests(stored)
+    try:
+        known = files.read_json(stored)
+        known = {s: d for s, d in known.items() if SHA256.fullmatch(d)}
+    except (AttributeError, OSError, TypeError, ValueError):
+        known = {}  # Absent or damaged.
     now = time.time_ns()
     digests, new = {}, {}
     for path, (state, latest) in states.items():
@@ -164,17 +167,3 @@ def _digests(states):
             stored.parent.mkdir(parents=True, exist_ok=True)
             files.write_atomically(stored, lambda file: file.write(text))
     return digests
-
-
-def _stored_digests(path):
-    """Read the stored digests by state, without damaged entries."""
-    try:
-        known = files.read_json(path, LARGEST_DIGESTS)
-    except (OSError, ValueError):
-        return {}
-    known = known.items() if isinstance(known, dict) else ()
-    return {
-        state: digest
-        for state, digest in known
-        if isinstance(digest, str) and SHA256.fullmatch(digest)
-    }

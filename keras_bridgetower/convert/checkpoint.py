@@ -50,9 +50,10 @@ class Checkpoint:
         Raises:
             ConversionError: tensors do not fit the model.
         """
-        backbone = architecture.build(self.architecture, self.tensors.path)
-        with head_table.awaiting(self.heads):
-            heads = head_table.make_all(self.heads, backbone)
+        backbone = architecture.build(self.architecture, self.tensors)
+        heads = architecture.built(
+            lambda: head_table.make_all(self.heads, backbone), self.tensors
+        )
         variables = variables_by_path(
             backbone, heads, encoder=backbone.image_encoder
         )
@@ -105,15 +106,14 @@ def variables_by_path(*layers, encoder=None):
     }
 
 
-def unread_keys(rules, tensors, unread=UNREAD, ignore=()):
+def unread_keys(rules, tensors, unread=UNREAD):
     """Check that rules and tensors match, and list the unused tensors.
 
     Args:
         rules: list of `Rule`.
         tensors: `Tensors`.
-        unread: tuple of `Unread`, the tensors that may be unused.
-        ignore: tuple of regular expressions, names of further tensors that
-            may be unused.
+        unread: tuple of regular expressions of the names of tensors that may
+            be unused.
 
     Returns:
         list of str, the names of the unused tensors.
@@ -123,8 +123,7 @@ def unread_keys(rules, tensors, unread=UNREAD, ignore=()):
     """
     needed = {key for rule in rules for key in rule.keys}
     unused = sorted(set(tensors.shapes) - needed)
-    patterns = [u.pattern for u in unread] + list(ignore)
-    kept = [k for k in unused if any(re.fullmatch(p, k) for p in patterns)]
+    kept = [k for k in unused if any(re.fullmatch(p, k) for p in unread)]
     wrong = [f"{k} is missing" for k in sorted(needed - set(tensors.shapes))]
     wrong += [f"{key} has no place" for key in unused if key not in kept]
     if wrong:
@@ -200,15 +199,22 @@ def load_weights(
     for done, rule in enumerate(rules, 1):
         # Cast before layouts add tensors: in half precision a sum would be
         # rounded, or overflow.
-        read = [cast(tensors.read(key), "float32", [key]) for key in rule.keys]
         targets = [variables[path] for path in rule.variables]
+        shapes = [tuple(variable.shape) for variable in targets]
         try:
+            read = [
+                cast(tensors.read(key), "float32", [key]) for key in rule.keys
+            ]
             with np.errstate(over="ignore"):
-                values = rule.layout.load(
-                    read, [tuple(v.shape) for v in targets]
-                )
-        except ValueError as error:
-            raise ConversionError(f"{error}", tensors.path, rule.keys) from None
+                values = rule.layout.load(read, shapes)
+        except ConversionError:
+            raise
+        except Exception as error:  # Such as a type that NumPy lacks.
+            raise ConversionError(
+                f"A tensor cannot be converted: {error!s:.200}",
+                tensors.path,
+                rule.keys,
+            ) from error
         for variable, value in zip(targets, values, strict=True):
             variable.assign(cast(value, variable.dtype, rule.keys))
         progress(done)

@@ -1,36 +1,58 @@
-"""Reads the `config.json` of a `transformers` model: its type and its values.
+"""Reads and writes values of a `config.json` of `transformers`.
 
-Files differ. Published ones do not name a model type. Files that were
-saved again omit values that equal the defaults. The oldest ones use the
-authors' names for some values.
+When a folder of BridgeTower is read, the values are compared with those that
+export would write for the architecture of the weights.
 """
 
 import re
 
-from keras_bridgetower.checks import is_integer
-from keras_bridgetower.convert import config_table
+from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
 from keras_bridgetower.presets.errors import ConversionError
 
-# Keys that BridgeTower has and CLIP, which also has two encoders, does not.
-BRIDGE_KEYS = {
-    "link_tower_type",
-    "link_tower_shared",
-    "share_link_tower_layers",
-    "share_cross_modal_transformer_layers",
-    "cross_modal_transform_shared",
+# Defaults of transformers, for values that a file omits, by level.
+DEFAULTS = {
+    "top": dict(
+        hidden_size=768,
+        num_hidden_layers=6,
+        num_attention_heads=12,
+        link_tower_type="add",
+        share_link_tower_layers=False,
+        share_cross_modal_transformer_layers=True,
+        tie_word_embeddings=False,
+        layer_norm_eps=1e-5,
+        hidden_act="gelu",
+    ),
+    "text": dict(
+        vocab_size=50_265,
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        hidden_act="gelu",
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.1,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+        pad_token_id=1,
+    ),
+    "vision": dict(
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_channels=3,
+        patch_size=16,
+        image_size=288,
+        layer_norm_eps=1e-5,
+        share_layernorm=True,
+        remove_last_layer=False,
+    ),
 }
-# Model types by the first part of a class name of transformers.
-CLASSES = {
-    "BridgeTower": "bridgetower",
-    "Roberta": "roberta",
-    "Bert": "bert",
-    "CLIP": "clip",
-    "CLIPVision": "clip_vision_model",
-    "ViT": "vit",
-    "DeiT": "deit",
+# Values that may differ, because transformers or this library ignores them.
+FREE = {
+    "top": {"num_attention_heads", "hidden_act", "tie_word_embeddings"},
+    "text": set(),
+    "vision": {"num_channels", "share_layernorm", "remove_last_layer"},
 }
-# Defaults of transformers, for values that a file omits.
-TOP, TEXT, VISION = map(config_table.defaults, ("top", "text", "vision"))
 # The authors' names of values, which the oldest published files use.
 OLD_NAMES = {
     "share_link_tower_layers": "link_tower_shared",
@@ -38,68 +60,146 @@ OLD_NAMES = {
     "share_layernorm": "vit_layernorm_shared",
     "remove_last_layer": "vit_remove_last",
 }
-_SIZES = dict(
-    hidden_size=768,
-    num_hidden_layers=12,
-    num_attention_heads=12,
-    intermediate_size=3072,
-)
-_TEXT = dict(_SIZES, max_position_embeddings=512)
-_IMAGE = dict(_SIZES, image_size=224)
-# Default sizes of uni-modal models, by model type.
-ENCODERS = {
-    "roberta": dict(_TEXT, vocab_size=50_265),
-    "bert": dict(_TEXT, vocab_size=30_522),
-    "clip": dict(_IMAGE, patch_size=32),
-    "clip_vision_model": dict(_IMAGE, patch_size=32),
-    "vit": dict(_IMAGE, patch_size=16),
-    "deit": dict(_IMAGE, patch_size=16),
+# transformers' names of the bridges.
+LINKS = {
+    "add": "add",
+    "scaled_add": "scaled_add",
+    "interpolate_scalar": "interpolate",
 }
 
 
-def model_type(config, tensors=()):
-    """Find the model type of a configuration.
+def values_for(architecture):
+    """Return the values for an `Architecture`, by level, in file order."""
+    a = architecture
+    own = {
+        "top": dict(
+            hidden_size=a.hidden_dim,
+            num_hidden_layers=a.num_layers,
+            num_attention_heads=a.num_heads,
+            link_tower_type=LINKS.get(a.bridge),
+            share_cross_modal_transformer_layers=a.projections == "shared",
+            layer_norm_eps=a.bridge_epsilon,
+        ),
+        # transformers builds its cross-modal layers from the text values.
+        "text": dict(
+            vocab_size=a.vocabulary_size,
+            hidden_size=a.text_width,
+            num_hidden_layers=a.text_layers,
+            num_attention_heads=a.text_heads,
+            intermediate_size=a.text_intermediate,
+            hidden_dropout_prob=a.dropout,
+            attention_probs_dropout_prob=a.attention_dropout,
+            max_position_embeddings=a.positions + PADDING_ROWS,
+        ),
+        "vision": dict(
+            hidden_size=a.image_width,
+            num_hidden_layers=a.image_layers,
+            patch_size=a.patch_size,
+            image_size=a.image_size,
+        ),
+    }
+    return {level: DEFAULTS[level] | own[level] for level in DEFAULTS}
+
+
+def architecture_fields(levels):
+    """Return the `Architecture` fields that only a configuration gives.
+
+    Args:
+        levels: dict from levels to values, as `read_levels` returns it.
+
+    Returns:
+        dict from the name of a field to its value.
+    """
+    text = levels["text"]
+    return dict(
+        bridge_epsilon=levels["top"]["layer_norm_eps"],
+        layer_norm_epsilon=text["layer_norm_eps"],
+        text_heads=text["num_attention_heads"],
+        num_heads=text["num_attention_heads"],
+        text_dropout=text["hidden_dropout_prob"],
+        dropout=text["hidden_dropout_prob"],
+        attention_dropout=text["attention_probs_dropout_prob"],
+    )
+
+
+def contradictions(levels, architecture):
+    """List the values that are not those of an architecture.
+
+    Args:
+        levels: dict from levels to values, as `read_levels` returns it.
+        architecture: the `Architecture` of the weights.
+
+    Returns:
+        list of str.
+    """
+    expected = values_for(architecture)
+    return [
+        f"{level} {key}={value!r}, but {expected[level][key]!r} in the weights"
+        for level, values in levels.items()
+        for key, value in values.items()
+        if key not in FREE[level] and value != expected[level][key]
+    ]
+
+
+def read_levels(config, path):
+    """Read the three levels of a BridgeTower configuration, and check types.
 
     Args:
         config: dict, the values of a `config.json`.
-        tensors: names of the tensors in the weight file, if known. Only they
-            tell DeiT from ViT if the configuration names neither.
+        path: path of the file.
 
     Returns:
-        str, from `model_type` or `architectures` if the configuration has
-        one of them, otherwise from its keys. None if it is unknown.
+        dict from the levels to dicts with all keys of `DEFAULTS`.
+
+    Raises:
+        ConversionError: a value has a wrong type.
+    """
+    given = {
+        "top": config,
+        "text": nested_values(config, "text_config"),
+        "vision": nested_values(config, "vision_config"),
+    }
+    levels, wrong = {}, []
+    for level, defaults in DEFAULTS.items():
+        values = given[level]
+        if not isinstance(values, dict):
+            values, wrong = {}, [*wrong, f"{level}_config is no object"]
+        older = {k: values[v] for k, v in OLD_NAMES.items() if v in values}
+        values = defaults | older | values
+        levels[level] = {key: values[key] for key in defaults}
+        wrong += [
+            f"{level} {key}={values[key]!r:.50}"
+            for key, default in defaults.items()
+            if not _has_type(values[key], default)
+        ]
+    if wrong:
+        raise ConversionError(
+            "A configuration must have values of transformers' types.",
+            path,
+            wrong,
+        )
+    vision = levels["vision"]
+    # transformers ignores pixels beyond the last whole patch.
+    vision["image_size"] -= vision["image_size"] % max(vision["patch_size"], 1)
+    vision["num_hidden_layers"] -= vision["remove_last_layer"]
+    return levels
+
+
+def model_type(config):
+    """Return the model type of a configuration, or None if it is unknown.
+
+    Args:
+        config: dict, the values of a `config.json`.
     """
     if config.get("model_type"):
         return config["model_type"]
     if config.get("architectures"):
-        return CLASSES.get(_first_word(config["architectures"]))
-    parts = {name for name, value in config.items() if isinstance(value, dict)}
-    if {"text_config", "vision_config"} <= parts:
-        return "bridgetower" if BRIDGE_KEYS & set(config) else "clip"
-    if {"patch_size", "image_size"} <= set(config):
-        if config.get("hidden_act") == "quick_gelu":
-            return "clip_vision_model"
-        distilled = any(k.endswith("distillation_token") for k in tensors)
-        return "deit" if distilled else "vit"
-    if {"vocab_size", "max_position_embeddings"} <= set(config):
-        rows = config.get("type_vocab_size")
-        return "roberta" if rows == 1 else "bert" if rows == 2 else None
-    return None
-
-
-def model_names(config):
-    """List the entries that name the model, for errors."""
-    return [
-        f"{name}={config[name]!r:.100}"
-        for name in ("model_type", "architectures")
-        if config.get(name)
-    ]
-
-
-def _first_word(architectures):
-    """Return `Roberta` for `["RobertaForMaskedLM"]`."""
-    name = str(architectures[0] if isinstance(architectures, list) else "")
-    return re.sub(r"(Model|LMHead|For[A-Z]).*", "", name)
+        # `RobertaForMaskedLM` is a class of RoBERTa.
+        name = str(config["architectures"]).strip("[]'")
+        name = re.sub(r"(Model|LMHead|For[A-Z]).*", "", name).lower()
+        return {"clipvision": "clip_vision_model"}.get(name, name)
+    # The published files of BridgeTower have neither.
+    return "bridgetower" if any("link_tower" in key for key in config) else None
 
 
 def require_type(config, path, kinds, hint=""):
@@ -123,52 +223,11 @@ def require_type(config, path, kinds, hint=""):
     raise ConversionError(
         f"The folder must hold a model of type {', '.join(kinds)}.{hint}",
         path,
-        model_names(config)
-        or [f"model_type=None, parts {', '.join(sorted(config))!r:.200}"],
+        [
+            f"{name}={config.get(name)!r:.100}"
+            for name in ("model_type", "architectures")
+        ],
     )
-
-
-def read_levels(config, path):
-    """Read the three levels of a BridgeTower configuration, and check types.
-
-    Args:
-        config: dict, the values of a `config.json`.
-        path: path of the file.
-
-    Returns:
-        `(top, text, vision)`: dicts with all keys of `TOP`, `TEXT` and
-        `VISION`.
-
-    Raises:
-        ConversionError: a value has a wrong type.
-    """
-    levels = [
-        (config, TOP, "the top level"),
-        (nested_values(config, "text_config"), TEXT, "text_config"),
-        (nested_values(config, "vision_config"), VISION, "vision_config"),
-    ]
-    complete, wrong = [], []
-    for given, defaults, level in levels:
-        if not isinstance(given, dict):
-            given, wrong = {}, [*wrong, f"{level} is no object"]
-        older = {
-            name: given[old] for name, old in OLD_NAMES.items() if old in given
-        }
-        given = older | given
-        values = {key: given.get(key, defaults[key]) for key in defaults}
-        wrong += [
-            f"{key}={value!r:.50} in {level}"
-            for key, value in values.items()
-            if not _has_type(value, defaults[key])
-        ]
-        complete.append(values)
-    if wrong:
-        raise ConversionError(
-            "A configuration must have values of transformers' types.",
-            path,
-            wrong,
-        )
-    return complete
 
 
 def nested_values(config, name):
@@ -181,69 +240,3 @@ def _has_type(value, default):
     if isinstance(default, float) and type(value) is int:
         return True
     return type(value) is type(default)
-
-
-def sizes(config, path, kind, *names):
-    """Read sizes of a uni-modal encoder, with their defaults.
-
-    Args:
-        config: dict, the values of a `config.json`, or of a part of it.
-        path: path of the file.
-        kind: str, a key of `ENCODERS`.
-        *names: str, keys of the wanted sizes.
-
-    Returns:
-        list of int.
-
-    Raises:
-        ConversionError: a size is not a positive whole number.
-    """
-    values = [config.get(name, ENCODERS[kind][name]) for name in names]
-    wrong = [
-        f"{name}={value!r:.50}"
-        for name, value in zip(names, values, strict=True)
-        if not is_integer(value) or value < 1
-    ]
-    if wrong:
-        raise ConversionError(
-            "A configuration must give its sizes as whole numbers.", path, wrong
-        )
-    return values
-
-
-def epsilon(config, path, default):
-    """Read the epsilon of an encoder's norms, or take its default.
-
-    Raises:
-        ConversionError: it is not a number from 0 to below 1.
-    """
-    value = config.get("layer_norm_eps", default)
-    if not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ConversionError(
-            "A configuration must give a number between 0 and 1.",
-            path,
-            [f"layer_norm_eps={value!r:.50}"],
-        )
-    return value
-
-
-def require_epsilon(config, path, own, default):
-    """Check that the epsilon is the one that KerasHub's encoder has.
-
-    Args:
-        config: dict, values of a `config.json`.
-        path: its path, for errors.
-        own: float, the fixed epsilon of KerasHub's encoder.
-        default: float, the epsilon of transformers if the file names none.
-
-    Raises:
-        ConversionError: the configuration has another epsilon.
-    """
-    if epsilon(config, path, default) != own:
-        raise ConversionError(
-            f"The encoder's norms must have the epsilon {own}, the only one "
-            "that KerasHub supports. If the weights were trained with it, "
-            "write it into the configuration.",
-            path,
-            [f"layer_norm_eps={config.get('layer_norm_eps')!r}"],
-        )

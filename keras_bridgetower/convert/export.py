@@ -8,7 +8,7 @@ import keras
 import safetensors.numpy
 
 from keras_bridgetower.backend import layer_records
-from keras_bridgetower.convert import config_table
+from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import processors
 from keras_bridgetower.convert import transformers_folder as theirs
 from keras_bridgetower.convert.architecture import HEAD_WIDTH
@@ -122,16 +122,8 @@ def _write(parts, folder):
             kinds,
         )
     architecture = of_backbone(backbone)
-    unknown = values.keys() - bridgetower.LIGHTNING_HEADS.keys()
-    if unknown:
-        raise ConversionError(
-            "Neither transformers nor the authors have names for the weights "
-            "of own heads.",
-            "the model",
-            sorted(unknown),
-        )
     known = {k: v for k, v in values.items() if k in theirs.CLASSES}
-    _check(backbone, architecture, known)
+    _check(backbone, architecture, values)
     layers = [backbone] + [parts.heads[name] for name in known]
     tensors = to_tensors(
         theirs.rules(architecture, known),
@@ -159,7 +151,7 @@ def _check(backbone, a, heads):
     """Reject architectures of which transformers has no class, and warn."""
     fusion = backbone.fusion
     requirements = [
-        ("bridge", a.bridge, tuple(config_table.TRANSFORMERS_LINKS)),
+        ("bridge", a.bridge, tuple(configurations.LINKS)),
         ("taps", fusion.taps, (a.taps,)),
         ("cross_encoder", fusion.cross_encoder, ("co_attention",)),
         ("image_norms", a.image_norms, ("shared",)),
@@ -167,10 +159,19 @@ def _check(backbone, a, heads):
         ("num_heads", a.num_heads, (a.text_heads,)),
         ("intermediate_dim", a.intermediate_dim, (a.text_intermediate,)),
         ("image blocks", a.image_layers, (a.text_layers,)),
-        ("image heads", backbone.image_encoder.num_heads, (a.image_heads,)),
+        # transformers computes them by this division.
+        (
+            "image heads",
+            backbone.image_encoder.num_heads,
+            (a.image_width // HEAD_WIDTH,),
+        ),
         ("image FFN width", a.image_intermediate, (4 * a.image_width,)),
     ]
-    if heads.get("itc"):
+    # Heads of your own have no names there.
+    requirements += [
+        ("head", name, tuple(bridgetower.LIGHTNING_HEADS)) for name in heads
+    ]
+    if "itc" in heads:
         requirements += [
             ("ways", heads["itc"]["ways"], ("three_way",)),
             ("projections", a.projections, ("shared",)),
@@ -180,9 +181,6 @@ def _check(backbone, a, heads):
         for name, value, allowed in requirements
         if value not in allowed
     ]
-    if a.image_width < HEAD_WIDTH:
-        # transformers computes the number of image heads by this division.
-        wrong.append(f"image width={a.image_width}, below {HEAD_WIDTH}")
     if wrong:
         raise ConversionError(
             "transformers cannot run this architecture.", "the model", wrong
@@ -219,20 +217,21 @@ def _config(a, heads):
             f"head, {a.bridge_epsilon}: it will run the exported head with it.",
             stacklevel=3,
         )
+    levels = configurations.values_for(a)
     config = {
         "architectures": classes,
         "model_type": "bridgetower",
-        **config_table.values_for("top", a),
+        **levels["top"],
         "dtype": "float32",
         "text_config": {
             "model_type": "bridgetower_text_model",
-            **config_table.values_for("text", a),
+            **levels["text"],
             "bos_token_id": 0,
             "eos_token_id": 2,
         },
         "vision_config": {
             "model_type": "bridgetower_vision_model",
-            **config_table.values_for("vision", a),
+            **levels["vision"],
         },
     }
     if "itc" in heads:

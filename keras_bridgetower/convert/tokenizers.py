@@ -62,15 +62,9 @@ def _roberta(folder):
     if values:
         model = values["model"]
         return model["vocab"], read_merges(model.get("merges"))
-    names = ("vocab.json", "merges.txt")
-    lists = [folder / name for name in names if (folder / name).is_file()]
-    if len(lists) == 1:
-        raise ConversionError(
-            "A tokenizer must have vocab.json and merges.txt, or "
-            "tokenizer.json, which holds both. Fetch the missing file.",
-            lists[0],
-        )
-    return tuple(map(str, lists)) or None
+    lists = [folder / "vocab.json", folder / "merges.txt"]
+    there = any(path.is_file() for path in lists)
+    return tuple(map(str, lists)) if there else None
 
 
 def _check_splitting(folder, values):

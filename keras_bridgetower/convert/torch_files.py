@@ -1,14 +1,15 @@
 """Reads files of `torch.save` without PyTorch and without running their code.
 
 Such a file is a zip file with a pickle and the numbers of tensors. Python's own
-unpickler calls any function that a file names. This one supports only the
-opcodes that `torch.save` writes, plain values and tensors. Any other class or
-function that a file names becomes a `Foreign`, which does nothing. Values of
-tensors are read on demand.
+unpickler calls any function that a file names. Here it gets only the opcodes
+that `torch.save` writes, plain values and tensors. Any other class or function
+that a file names becomes a `Foreign`, which does nothing. Values of tensors are
+read on demand.
 """
 
+import io
 import math
-import pickletools
+import pickle
 import zipfile
 from typing import NamedTuple
 
@@ -18,9 +19,6 @@ import numpy as np
 from keras_bridgetower.presets.errors import ConversionError
 
 VERSIONS = range(1, 11)
-# Bytes that are read at a time, so that they are still in the processor's
-# cache when their checksum is computed.
-BLOCK = 1 << 20
 
 
 class Archive:
@@ -88,18 +86,9 @@ class Archive:
         if name not in self._entries:
             raise self._error(f"It has no entry {name!r:.80}")
         entry = self._entries[name]
-        content = np.empty(entry.file_size, "uint8")
         try:
-            with self._zip.open(entry) as file:
-                for start in range(0, len(content), BLOCK):
-                    file.readinto(content[start : start + BLOCK])
-        except Exception as error:
-            if not entry.CRC:
-                raise ConversionError(
-                    "The file was saved without checksums. Save it again after "
-                    "torch.serialization.set_crc32_options(True).",
-                    self.path,
-                ) from error
+            content = np.frombuffer(self._zip.read(entry), "uint8")
+        except Exception as error:  # As above.
             raise self._damaged(error) from error
         self._last = (name, content)
         return content
@@ -123,12 +112,22 @@ MOST_ELEMENTS = 1 << 63
 class Foreign:
     """A placeholder for a class or function that is not loaded.
 
+    It takes what a pickle puts into an object, and drops it.
+
     Args:
         name: str, the class or function that the file names.
     """
 
     def __init__(self, name):
         self.name = name
+
+    def __setitem__(self, key, value):
+        pass
+
+    def append(self, value):
+        pass
+
+    extend = append
 
 
 class Storage(NamedTuple):
@@ -245,9 +244,9 @@ class Tensor(NamedTuple):
         return values
 
 
-# The largest pickle in bytes and in opcodes. That of a large model with the
-# state of its optimizer has less than 1 MB and 200,000 opcodes.
-MOST_BYTES, MOST_OPCODES = 4 << 20, 500_000
+# The largest pickle in bytes. That of a large model with the state of its
+# optimizer has less than 1 MB.
+MOST_BYTES = 4 << 20
 # Types of keys that a dict may have. Python hashes them without recursion, and
 # a file cannot choose keys with equal hashes: the hashes of text are random,
 # and those of integers below `LARGEST_KEY` differ.
@@ -268,34 +267,91 @@ STORAGES = {
 }
 
 
-class Damaged(Exception):
-    """The pickle is damaged; the message gives the reason."""
+class _Dict(dict):
+    """A dict whose keys a file cannot choose to take time."""
 
-
-def _expect(condition, reason):
-    if not condition:
-        raise Damaged(reason)
+    def __setitem__(self, key, value):
+        large = type(key) is int and abs(key) >= LARGEST_KEY
+        if type(key) not in KEYS or large:
+            raise TypeError("A key must be text or a number.")
+        super().__setitem__(key, value)
 
 
 def _tensor(storage, offset, shape, strides, grad, hooks, flags=None):
     flags = {} if flags is None else flags
-    _expect(isinstance(storage, Storage), "a tensor without a storage")
-    _expect(
-        (type(shape), type(strides), type(flags)) == (tuple, tuple, dict),
-        "a tensor without a shape",
-    )
+    types = tuple(map(type, (storage, shape, strides, flags)))
+    if types not in {(Storage, tuple, tuple, t) for t in (dict, _Dict)}:
+        raise TypeError("A tensor must have a storage and a shape.")
     return Tensor(storage, offset, shape, strides, flags)
 
 
-# Functions that a file may call. The arguments come from the file.
-FUNCTIONS = {
-    "collections OrderedDict": lambda: {},
-    "torch._utils _rebuild_tensor_v2": _tensor,
-    "torch._utils _rebuild_parameter": lambda tensor, grad, hooks: tensor,
+# What a file may name. The arguments of functions come from the file.
+NAMES = {
+    "collections.OrderedDict": lambda: _Dict(),
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": lambda tensor, grad, hooks: tensor,
+    **{f"torch.{n}Storage": np.dtype(dtype) for n, dtype in STORAGES.items()},
 }
-DTYPES = {
-    f"torch {name}Storage": np.dtype(dtype) for name, dtype in STORAGES.items()
-}
+# The opcodes that `torch.save` writes, by their names in `pickle`.
+OPCODES = (
+    *("PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE"),
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"),
+    *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS"),
+    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+    *("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
+    *("GLOBAL", "REDUCE", "NEWOBJ", "BUILD", "BINPERSID"),
+)
+
+
+# The class in Python, whose opcodes can be chosen; that in C has all.
+class _Unpickler(pickle._Unpickler):
+    """Reads plain values, `Tensor`s and `Foreign`s, and calls no other code."""
+
+    def __init__(self, archive):
+        super().__init__(io.BytesIO(archive.read("data.pkl").tobytes()))
+        self.archive = archive
+        self.foreign = set()
+
+    def find_class(self, module, name):
+        name = f"{module}.{name}"
+        if name not in NAMES:
+            self.foreign.add(name)
+        return NAMES.get(name) or Foreign(name)
+
+    def persistent_load(self, pid):
+        kind, dtype, key, _, count = pid
+        if (
+            kind != "storage"
+            or not isinstance(dtype, np.dtype | Foreign)
+            or (type(key), type(count)) != (str, int)
+        ):
+            raise TypeError("A storage must have a type, a key and a size.")
+        return Storage(self.archive, key, dtype, count)
+
+    def empty_dict(self):
+        self.append(_Dict())
+
+    def call(self):
+        arguments = self.stack.pop()
+        # Calls of a `Foreign` would only copy their arguments.
+        if not isinstance(self.stack[-1], Foreign):
+            self.stack[-1] = self.stack[-1](*arguments)
+
+    def drop_attributes(self):
+        self.stack.pop()
+
+    dispatch = {
+        ord(getattr(pickle, name)): pickle._Unpickler.dispatch[
+            ord(getattr(pickle, name))
+        ]
+        for name in OPCODES
+    }
+    dispatch |= {
+        ord(pickle.EMPTY_DICT): empty_dict,
+        ord(pickle.REDUCE): call,
+        ord(pickle.NEWOBJ): call,
+        ord(pickle.BUILD): drop_attributes,
+    }
 
 
 def load(path):
@@ -320,151 +376,14 @@ def load(path):
             f"bytes, not {size}. Save its state dict alone.",
             path,
         )
-    data = archive.read("data.pkl").tobytes()
-    machine = _Machine(archive)
+    unpickler = _Unpickler(archive)
     try:
-        value = machine.run(data)
+        value = unpickler.load()
     except Exception as error:  # A damaged pickle raises any error.
-        reason = str(error) if isinstance(error, Damaged) else "damaged pickle"
         raise ConversionError(
             "The file must be an intact file of `torch.save` with tensors and "
-            f"plain values: {reason}. Fetch it again, or open it with PyTorch "
-            "and save its state dict.",
+            f"plain values: {type(error).__name__}. Fetch it again, or open it "
+            "with PyTorch and save its state dict.",
             path,
         ) from None
-    return value, sorted(machine.foreign)
-
-
-class _Machine:
-    """Pickle's virtual machine: a stack, marks and a memo."""
-
-    def __init__(self, archive):
-        self.archive = archive
-        self.stack, self.marks, self.memo = [], [], {}
-        self.foreign = set()
-
-    def run(self, data):
-        for count, step in enumerate(pickletools.genops(data)):
-            opcode, argument, _ = step
-            _expect(count < MOST_OPCODES, "more opcodes than any model needs")
-            if opcode.name in VALUES:
-                self.stack.append(argument)
-            elif opcode.name in MAKERS:
-                self.stack.append(MAKERS[opcode.name]())
-            else:
-                _expect(opcode.name in STEPS, f"opcode {opcode.name}")
-                STEPS[opcode.name](self, argument)
-        (value,) = self.stack
-        _expect(not self.marks, "an open mark")
-        return value
-
-    def mark(self, _):
-        self.marks.append(self.stack)
-        self.stack = []
-
-    def since_mark(self):
-        values, self.stack = self.stack, self.marks.pop()
-        return values
-
-    def pack(self, _):
-        values = tuple(self.since_mark())
-        self.stack.append(values)
-
-    def pack_last(self, count):
-        _expect(len(self.stack) >= count, "an empty stack")
-        self.stack[-count:] = [tuple(self.stack[-count:])]
-
-    def put(self, index):
-        self.memo[index] = self.stack[-1]
-
-    def get(self, index):
-        self.stack.append(self.memo[index])
-
-    def append_all(self, values):
-        target = self.stack[-1]
-        if not isinstance(target, Foreign):
-            _expect(type(target) is list, "values for no list")
-            target.extend(values)
-
-    def set_all(self, values):
-        target = self.stack[-1]
-        _expect(len(values) % 2 == 0, "a key without a value")
-        if isinstance(target, Foreign):
-            return
-        _expect(type(target) is dict, "items for no dict")
-        for key, value in zip(values[::2], values[1::2], strict=True):
-            _expect(type(key) in KEYS, f"a key of type {type(key).__name__}")
-            small = type(key) is not int or abs(key) < LARGEST_KEY
-            _expect(small, "a key that is too large")
-            target[key] = value
-
-    def find(self, name):
-        found = FUNCTIONS.get(name) or DTYPES.get(name)
-        if found is None:
-            found = Foreign(name.replace(" ", "."))
-            self.foreign.add(found.name)
-        self.stack.append(found)
-
-    def call(self, _):
-        arguments, function = self.stack.pop(), self.stack.pop()
-        if not isinstance(function, Foreign):
-            _expect(function in FUNCTIONS.values(), "a call of no function")
-            _expect(type(arguments) is tuple, "a call without arguments")
-            function = function(*arguments)
-        self.stack.append(function)
-
-    def build(self, _):
-        """Drop the attributes of a dict or a `Foreign`."""
-        self.stack.pop()
-        _expect(type(self.stack[-1]) in (dict, Foreign), "attributes")
-
-    def persistent(self, _):
-        kind, dtype, key, _, count = self.stack.pop()
-        _expect(
-            kind == "storage"
-            and isinstance(dtype, np.dtype | Foreign)
-            and type(key) is str
-            and type(count) is int,
-            "no storage",
-        )
-        self.stack.append(Storage(self.archive, key, dtype, count))
-
-
-# Opcodes that push their argument.
-VALUES = {
-    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"),
-}
-# Opcodes that push a new value.
-MAKERS = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_LIST": list,
-    "EMPTY_DICT": dict,
-    "EMPTY_TUPLE": tuple,
-}
-# Opcodes that do something else.
-STEPS = {
-    "PROTO": lambda machine, _: None,
-    "STOP": lambda machine, _: None,
-    "MARK": _Machine.mark,
-    "TUPLE": _Machine.pack,
-    "TUPLE1": lambda machine, _: machine.pack_last(1),
-    "TUPLE2": lambda machine, _: machine.pack_last(2),
-    "TUPLE3": lambda machine, _: machine.pack_last(3),
-    "BINPUT": _Machine.put,
-    "LONG_BINPUT": _Machine.put,
-    "BINGET": _Machine.get,
-    "LONG_BINGET": _Machine.get,
-    "APPEND": lambda machine, _: machine.append_all([machine.stack.pop()]),
-    "APPENDS": lambda machine, _: machine.append_all(machine.since_mark()),
-    "SETITEM": lambda machine, _: machine.set_all(
-        [machine.stack.pop(-2), machine.stack.pop()]
-    ),
-    "SETITEMS": lambda machine, _: machine.set_all(machine.since_mark()),
-    "GLOBAL": _Machine.find,
-    "REDUCE": _Machine.call,
-    "NEWOBJ": _Machine.call,
-    "BUILD": _Machine.build,
-    "BINPERSID": _Machine.persistent,
-}
+    return value, sorted(unpickler.foreign)

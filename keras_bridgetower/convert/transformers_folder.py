@@ -1,12 +1,10 @@
 """Opens BridgeTower folders of `transformers`: configuration and weights."""
 
 import dataclasses
-import functools
 import pathlib
 import warnings
 
 from keras_bridgetower.convert import architecture
-from keras_bridgetower.convert import config_table
 from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import processors
 from keras_bridgetower.convert.checkpoint import Checkpoint
@@ -56,21 +54,24 @@ def read(folder):
         ["bridgetower"],
         " For encoders alone see `keras_bridgetower.convert.unimodal`.",
     )
-    top, text, vision = configurations.read_levels(config, path)
+    levels = configurations.read_levels(config, path)
+    top = levels["top"]
     tensors = open_tensors(weight_file(folder)).without_prefix(PREFIX)
     measured = architecture.measure(tensors, NAMES)
-    levels = {"top": top, "text": text, "vision": vision}
-    _check(levels, measured, path)
     built = dataclasses.replace(
-        measured, **config_table.architecture_fields(levels)
+        measured, **configurations.architecture_fields(levels)
     )
-    heads = _heads(tensors, top)
+    _check(levels, built, path)
+    epsilon = float(top["layer_norm_eps"])
+    heads = architecture.heads(tensors.shapes, epsilon, "three_way")
     table = rules(built, heads)
     decoder = "mlm_score.decoder.weight"
     if top["tie_word_embeddings"] and decoder not in tensors.shapes:
         word = "text_model.embeddings.word_embeddings.weight"
-        read_word = functools.partial(tensors.read, word)
-        tensors = tensors.with_value(decoder, tensors.shapes[word], read_word)
+        table = [
+            rule._replace(keys=(word,)) if decoder in rule.keys else rule
+            for rule in table
+        ]
     return Checkpoint(
         tensors,
         built,
@@ -83,17 +84,12 @@ def read(folder):
 
 def _check(levels, m, path):
     """Reject values that contradict the weights, or that cannot be run."""
-    wrong = config_table.contradictions(levels, m)
+    wrong = configurations.contradictions(levels, m)
     if m.text_layers != m.image_layers:
         # With `remove_last_layer`, the removed layer is not counted.
         wrong.append(
             f"{m.text_layers} text and {m.image_layers} image blocks, which "
             "transformers counts from the bottom and cannot run"
-        )
-    if m.text_width != m.hidden_dim:
-        wrong.append(
-            f"text hidden_size={m.text_width}, from which transformers builds "
-            f"its cross-modal layers of width {m.hidden_dim}"
         )
     if wrong:
         raise ConversionError(
@@ -111,26 +107,6 @@ def _check(levels, m, path):
             "alone. Only training is affected.",
             stacklevel=2,
         )
-
-
-def _heads(tensors, top):
-    """Return the names and constructor values of the heads in a file."""
-    heads = {}
-    if "itm_score.fc.weight" in tensors.shapes:
-        heads["itm"] = {}
-    if "mlm_score.bias" in tensors.shapes:
-        heads["mlm"] = {"epsilon": float(top["layer_norm_eps"])}
-    width = architecture.head_rows(tensors.shapes, "itc_text_head.fc.weight")
-    if width:
-        if not top["share_cross_modal_transformer_layers"]:
-            raise ConversionError(
-                "A contrastive head needs shared projections: transformers "
-                "cannot run it otherwise.",
-                tensors.path,
-                ["share_cross_modal_transformer_layers=False"],
-            )
-        heads["itc"] = {"projection_dim": width, "ways": "three_way"}
-    return heads
 
 
 def rules(a, heads):

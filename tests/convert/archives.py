@@ -1,6 +1,5 @@
 """Files of `torch.save`, taken apart and put together otherwise."""
 
-import struct
 import zipfile
 
 import numpy as np
@@ -27,32 +26,6 @@ def with_pickle(path, change):
     name = next(name for name in entries if name.endswith("/data.pkl"))
     entries[name] = change(entries[name])
     write(path, entries)
-
-
-def directory_of(data):
-    """Offset of each header in the central directory, by name."""
-    found, at = {}, struct.unpack_from("<I", data, data.rindex(b"PK\5\6") + 16)
-    (at,) = at
-    while data[at : at + 4] == b"PK\1\2":
-        sizes = struct.unpack_from("<3H", data, at + 28)
-        name = bytes(data[at + 46 : at + 46 + sizes[0]]).decode()
-        found[name] = at
-        at += 46 + sum(sizes)
-    return found
-
-
-def patch(path, name, field, value):
-    """Change one number of an entry in the central directory."""
-    data = bytearray(path.read_bytes())
-    form, offset = {
-        "flags": ("<H", 8),
-        "crc": ("<I", 16),
-        "compressed": ("<I", 20),
-        "size": ("<I", 24),
-        "start": ("<I", 42),
-    }[field]
-    struct.pack_into(form, data, directory_of(data)[name] + offset, value)
-    path.write_bytes(data)
 
 
 def values(tensor):

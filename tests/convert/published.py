@@ -48,118 +48,66 @@ REPOSITORIES = {
     "edlee123/bridgetower": Repository(LARGE, ("itc",), copy=True),
     "regisss/bridgetower-newyorker": Repository(LARGE, ("itc",), copy=True),
 }
-TEXT = {
-    "architectures": ["BridgeTowerTextModel"],
-    "vocab_size": ROWS,
-    "hidden_size": WIDTH,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": HEADS,
-    "intermediate_size": 4 * WIDTH,
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1,
-    "max_position_embeddings": 514,
-    "type_vocab_size": 1,
-    "initializer_range": 0.02,
-    "layer_norm_eps": 1e-05,
-    "pad_token_id": 1,
-    "bos_token_id": 0,
-    "eos_token_id": 2,
-    "position_embedding_type": "absolute",
-    "use_cache": True,
-    "classifier_dropout": None,
-}
-
-
-def vision(size, **values):
-    return {
-        "architectures": ["BridgeTowerVisionModel"],
-        "hidden_size": WIDTH,
-        "num_hidden_layers": LAYERS,
-        "patch_size": size[0],
-        "image_size": size[1],
-        **values,
-    }
-
-
-SHARED = {
-    "share_cross_modal_transformer_layers": True,
-    "drop_rate": 0.1,
-    "head_hidden_scale": 2,
-    "hidden_act": "gelu",
-    "hidden_size": WIDTH,
-    "layer_norm_eps": 1e-05,
-    "share_link_tower_layers": False,
-    "link_tower_type": "add",
-    "num_attention_heads": HEADS,
-    "num_hidden_layers": FUSED,
-    "tie_word_embeddings": False,
-}
+TEXT = dict(
+    vocab_size=ROWS,
+    hidden_size=WIDTH,
+    num_hidden_layers=LAYERS,
+    num_attention_heads=HEADS,
+    intermediate_size=4 * WIDTH,
+    hidden_act="gelu",
+    max_position_embeddings=514,
+    type_vocab_size=1,
+    layer_norm_eps=1e-05,
+    pad_token_id=1,
+)
+SHARED = dict(
+    share_cross_modal_transformer_layers=True,
+    drop_rate=0.1,
+    head_hidden_scale=2,
+    hidden_act="gelu",
+    hidden_size=WIDTH,
+    layer_norm_eps=1e-05,
+    share_link_tower_layers=False,
+    link_tower_type="add",
+    num_attention_heads=HEADS,
+    num_hidden_layers=FUSED,
+    tie_word_embeddings=False,
+)
 CONTRASTIVE = {"contrastive_hidden_size": 24, "logit_scale_init_value": 2.6592}
+# Left out by files that were saved again, as they equal the defaults.
+DEFAULTS = {"vocab_size", "max_position_embeddings", "type_vocab_size"}
+DEFAULTS |= {"hidden_act", "layer_norm_eps", "pad_token_id"}
 
 
 def config(repository):
     """The values of a config.json: no model type but in copies."""
+    patch, side = repository.size
+    vision = dict(hidden_size=WIDTH, num_hidden_layers=LAYERS)
+    vision |= dict(patch_size=patch, image_size=side)
+    values = {**SHARED, "text_config": dict(TEXT), "vision_config": vision}
+    if "itc" in repository.heads:
+        values |= CONTRASTIVE
     if repository.copy:
-        left_out = {"vocab_size", "max_position_embeddings", "type_vocab_size"}
-        left_out |= {"hidden_act", "layer_norm_eps", "pad_token_id"}
-        text = {k: v for k, v in TEXT.items() if k not in left_out}
-        return {
-            "_name_or_path": "BridgeTower/bridgetower-large-itm-mlm-itc",
-            "architectures": ["BridgeTowerForContrastiveLearning"],
-            **SHARED,
-            **CONTRASTIVE,
-            "initializer_factor": 1,
-            "model_type": "bridgetower",
-            "text_config": {**text, "model_type": "bridgetower_text_model"},
-            "torch_dtype": "float32",
-            "transformers_version": "4.43.4",
-            "vision_config": vision(
-                repository.size, model_type="bridgetower_vision_model"
-            ),
-        }
-    shared = {
-        **SHARED,
-        "is_encoder_decoder": False,
-        "text_config_dict": None,
-        "text_config": TEXT,
-        "vision_config_dict": None,
-    }
-    if repository.size == BASE:
-        more = dict(stop_gradient=False, share_layernorm=True)
-        more |= dict(vit_remove_last=False, init_layernorm_from_vit=False)
-        return {
-            **shared,
-            "input_image_embed_size": WIDTH,
-            "input_text_embed_size": WIDTH,
-            "max_text_len": TEXT_LENGTH,
-            "mlp_ratio": 4,
-            "vision_config": vision(BASE, **more),
-        }
-    more = dict(initializer_factor=1, stop_gradient=False, share_layernorm=True)
-    return {
-        **shared,
-        **(CONTRASTIVE if "itc" in repository.heads else {}),
-        "initializer_factor": 1,
-        "init_layernorm_from_vision_encoder": False,
-        "vision_config": vision(LARGE, **more, remove_last_layer=False),
-    }
+        for name in DEFAULTS:
+            del values["text_config"][name]
+        classes = ["BridgeTowerForContrastiveLearning"]
+        return {**values, "architectures": classes, "model_type": "bridgetower"}
+    # The oldest files have the authors' name.
+    last = "vit_remove_last" if patch == BASE[0] else "remove_last_layer"
+    vision |= {"share_layernorm": True, last: False}
+    return {**values, "text_config_dict": None, "vision_config_dict": None}
 
 
 def image_processor(repository):
     """The values of a preprocessor_config.json."""
     side = repository.size[1]
-    options = {
-        "max_text_len": TEXT_LENGTH,
-        "tokenizer": "roberta-large",
-        "vocab_size": repository.rows,
-    }
+    values = {"max_text_len": TEXT_LENGTH, "vocab_size": repository.rows}
     if repository.copy:
+        steps = ("center_crop", "normalize", "pad", "rescale", "resize")
         return {
-            **options,
+            **values,
+            **{f"do_{step}": True for step in steps},
             "crop_size": None,
-            **{f"do_{step}": True for step in ("center_crop", "normalize")},
-            **{f"do_{step}": True for step in ("pad", "rescale", "resize")},
             "image_mean": [0.48145466, 0.4578275, 0.40821073],
             "image_processor_type": "BridgeTowerImageProcessor",
             "image_std": [0.26862954, 0.26130258, 0.27577711],
@@ -169,23 +117,8 @@ def image_processor(repository):
             "size_divisor": 32,
         }
     if repository.size == BASE:
-        return {
-            **options,
-            "cache_dir": "/tmp",
-            "downstream_fusion_method": "elmo",
-            "hidden_size": WIDTH,
-            "image_size": side,
-            "link_tower_shared": False,
-            "link_tower_type": "add",
-            "log_dir": "log_dir",
-            "loss_names": {"contras": 0, "itm": 0, "mlm": 0, "vqa": 1},
-            "model_type": "bridgetower",
-            "patch_size": repository.size[0],
-            "resolution_before": 224,
-            "vit": "ViT-B/16",
-            "vit_remove_last": False,
-        }
-    return {**options, "size": side}
+        return {**values, "image_size": side, "model_type": "bridgetower"}
+    return {**values, "size": side}
 
 
 def models(repository):

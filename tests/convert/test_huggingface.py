@@ -72,7 +72,7 @@ def test_all_heads_and_back(three_heads, tmp_path):
 @FASTEST
 def test_images_too_narrow_for_transformers(tmp_path):
     narrow = backbone(image_encoder=clip(layers=2, heads=1))
-    with pytest.raises(ConversionError, match="image width=16, below 64"):
+    with pytest.raises(ConversionError, match="image heads=1, not one of .0,"):
         narrow.export_to_transformers(tmp_path / "back")
     # So many heads would theirs have.
     with pytest.raises(ValueError, match="num_heads=0"):
@@ -85,7 +85,7 @@ def test_images_too_narrow_for_transformers(tmp_path):
 def test_own_heads_are_not_exported(tmp_path):
     heads = {"mine": keras.layers.Dense(1, name="mine_head")}
     parts = export.Parts(backbone(), heads, {"mine": {}}, None, None)
-    with pytest.raises(ConversionError, match="own heads.*mine"):
+    with pytest.raises(ConversionError, match="head=.mine., not one of"):
         export.write(parts, tmp_path / "back")
     with pytest.raises(files.FolderExists, match="`path` must not exist"):
         parts.backbone.export_to_transformers(tmp_path)
@@ -172,20 +172,6 @@ def test_second_load_reads_no_foreign_file(copied, monkeypatch):
     assert registry.resolve(copied) == first
 
 
-@FASTEST
-def test_changed_file_is_converted_anew(copied):
-    first = registry.resolve(copied)
-    copies.edit_tensors(copied, lambda s: s["itm_score.fc.bias"].add_(1))
-    assert registry.resolve(copied) != first
-
-
-def test_bfloat16_loads_directly(three_heads):
-    backbone = kbt.BridgeTowerBackbone.from_preset(
-        three_heads[0], dtype="bfloat16"
-    )
-    assert {w.dtype for w in backbone.trainable_weights} == {"bfloat16"}
-
-
 # From 294 to 574 pixels in patches of 14, as the authors fine-tuned it.
 LARGE = peer.SMALL | dict(layers=2, fused=1, side=294, patch=14)
 
@@ -257,12 +243,10 @@ def test_tied_decoder(tmp_path):
         (None, "link_tower_type", "scaled_add"),
         (None, "num_hidden_layers", 10**9),
         (None, "hidden_size", "64"),
-        (None, "layer_norm_eps", 1.5),
         ("text_config", "vocab_size", 10**12),
         ("text_config", "num_attention_heads", 7),
         ("text_config", "layer_norm_eps", 1e-12),
         ("text_config", "hidden_act", "relu"),
-        ("text_config", "hidden_dropout_prob", 7.0),
         ("vision_config", "remove_last_layer", True),
         ("vision_config", "image_size", 10**6),
         ("vision_config", "hidden_size", None),
@@ -348,7 +332,7 @@ def test_bad_index(where, copied):
     (copied / "model.safetensors").rename(copied.parent / "model.safetensors")
     index = copied / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": where}}))
-    with pytest.raises(ConversionError, match="files beside it"):
+    with pytest.raises(ConversionError, match="files beside it|regular file"):
         registry.resolve(copied)
 
 

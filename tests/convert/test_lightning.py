@@ -18,7 +18,6 @@ from builders import difference
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import authors
 from keras_bridgetower.convert import by_hand
-from keras_bridgetower.convert import cache
 from keras_bridgetower.presets.errors import ConversionError
 
 pytestmark = LONG_ELSEWHERE
@@ -279,7 +278,7 @@ def test_code_in_checkpoints_is_rejected_and_not_run(
         Malicious(),
     ):
         torch.save(file, path)
-        with pytest.raises(ConversionError, match="needs the code of"):
+        with pytest.raises(ConversionError, match="the code of|plain values"):
             authors.read(path)
     path.write_bytes(pickle.dumps(Malicious()))
     with pytest.raises(ConversionError, match="model.ckpt"):
@@ -376,17 +375,3 @@ def test_names_may_be_left_by_pattern(path):
         saved(path, state)
     checkpoint = authors.read(path, ignore=(r"queue\..*",))
     assert "queue.ids" in checkpoint.unread
-
-
-@FASTEST
-def test_cache_knows_the_tokenizer_beside(path, tmp_path, home):
-    official.save(path, "pretrain")
-    first = cache.open_converted(path).root
-    (tmp_path / "unrelated.json").write_text("{}")
-    assert cache.open_converted(path).root == first
-    tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "a"]
-    ids = {token: i for i, token in enumerate(tokens)}
-    kbt.BridgeTowerTokenizer(ids, []).save_assets(tmp_path)
-    (tmp_path / "vocabulary.json").rename(tmp_path / "vocab.json")
-    second = cache.open_converted(path).root
-    assert second != first and (second / "tokenizer.json").is_file()

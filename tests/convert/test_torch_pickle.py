@@ -120,6 +120,9 @@ BOMBS = {
     "doubling": state(doubling()),
     "long_number": state(number(1 << 20_000_000)),
     "too_long": state(b"]0" * (1 << 21) + b"N"),
+    "many_calls": state(
+        b"(" + b"N" * 1_000_000 + b"tq\0csome\nThing\n" + b"h\0R" * 900_000
+    ),
     "many_dicts": state(b"(" + b"}" * 4_000_000 + b"t"),
     "no_stop": b"\x80\x02}",
     "two_values": b"\x80\x02}}.",
@@ -148,7 +151,6 @@ OPCODES = {
     "BINPERSID": text("storage") + b"Q",
     "REDUCE": b"cos\nsystem\n" + text("touch executed") + b"\x85R",
     "BUILD": b"cos\nsystem\n}" + text("__setstate__") + b"NsbN0",
-    "BUILD_a_tensor": tensor() + b"}" + text("__class__") + b"Nsb",
     "REDUCE_a_tensor": tensor() + b")R",
     "REDUCE_by_dict": b"ccollections\nOrderedDict\n}R",
     "SETITEM_a_list": b"]NNs",

@@ -24,66 +24,35 @@ class Rule(NamedTuple):
     layout: layouts.Layout
 
 
-class Unread(NamedTuple):
-    """Tensors of a checkpoint that the model does not use.
-
-    Args:
-        pattern: str, regular expression for their names.
-        reason: str.
-    """
-
-    pattern: str
-    reason: str
-
-
-# A preset keeps them in `extra.safetensors`, and export writes them again.
+# Patterns of tensors that the model does not use. A preset keeps them in
+# `extra.safetensors`, and export writes them again.
 UNREAD = (
-    Unread(
-        r"text_(model|transformer)\.pooler\.dense\.(weight|bias)",
-        "the text encoder's own pooler; the fusion pools",
-    ),
-    Unread(r".*\.position_ids", "a constant range of numbers"),
-    Unread(
-        r"vit_model\.(?!visual\.).*|vit_model\.visual\.proj",
-        "the rest of CLIP's text side and its projection",
-    ),
-    Unread(
-        r"vision_model\.(token_embedding\.weight|positional_embedding|"
-        r"ln_final\.(weight|bias)|visual\.proj)",
-        "the same, in older revisions of the published base size",
-    ),
-    Unread(
-        r"vision_model\.visual\.ln_separate\.\d+\.(weight|bias)",
-        "norms per layer, which transformers creates and does not call",
-    ),
-    Unread(
-        r"temperature|logit_scale",
-        "the scale of contrastive training, without its heads",
-    ),
+    # The text encoder's own pooler; the fusion pools.
+    r"text_(model|transformer)\.pooler\.dense\.(weight|bias)",
+    # A constant range of numbers.
+    r".*\.position_ids",
+    # The rest of CLIP's text side and its projection; the second names are
+    # those of older revisions of the published base size.
+    r"vit_model\.(?!visual\.).*|vit_model\.visual\.proj",
+    r"vision_model\.(token_embedding\.weight|positional_embedding|"
+    r"ln_final\.(weight|bias)|visual\.proj)",
+    # Norms of each layer, which transformers creates and does not call.
+    r"vision_model\.visual\.ln_separate\.\d+\.(weight|bias)",
+    # The scale of contrastive training, without its heads.
+    r"temperature|logit_scale",
 )
-# Used in addition if each tap has a norm of its own.
-UNTAPPED = Unread(
-    r"vit_model\.visual\.(ln_post|ln_separate\.\d+)\.(weight|bias)",
-    "norms of states that no tap reads",
-)
-
-
-# Tensors of uni-modal models that no encoder of this library has.
+# Norms of states that no tap reads, if each tap has a norm of its own.
+UNTAPPED = r"vit_model\.visual\.(ln_post|ln_separate\.\d+)\.(weight|bias)"
+# Tensors of uni-modal models that no encoder of this library has: pooler,
+# heads of other tasks, CLIP's text side and projections.
 UNIMODAL_UNREAD = (
-    Unread(r"(.*\.)?position_ids", "a constant range of numbers"),
-    Unread(r"(bert|roberta)?\.?pooler\..*", "a pooler that nothing reads"),
-    Unread(
-        r"(lm_head|cls|classifier|distillation_classifier)\..*|"
-        r"cls_classifier\..*",
-        "a head of another task",
-    ),
-    Unread(
-        r"text_model\..*|(text|visual)_projection\.weight|logit_scale|"
-        r"text_projection|positional_embedding|token_embedding\.weight|"
-        r"ln_final\..*|transformer\.resblocks\..*|visual\.proj|"
-        r"input_resolution|context_length|vocab_size",
-        "CLIP's text side and projections",
-    ),
+    r"(.*\.)?position_ids",
+    r"(bert|roberta)?\.?pooler\..*",
+    r"(lm_head|cls|(distillation_|cls_)?classifier)\..*",
+    r"text_model\..*|(text|visual)_projection\.weight|logit_scale|"
+    r"text_projection|positional_embedding|token_embedding\.weight|"
+    r"ln_final\..*|transformer\.resblocks\..*|visual\.proj|"
+    r"input_resolution|context_length|vocab_size",
 )
 
 

@@ -1,5 +1,7 @@
 """Rules of text and image encoders, one function for each naming scheme."""
 
+import functools
+
 from keras_bridgetower.convert.rules import layouts
 from keras_bridgetower.convert.rules.bridgetower import Rule
 from keras_bridgetower.convert.rules.bridgetower import attention
@@ -33,25 +35,17 @@ def roberta(prefix, num_layers):
 
 def bert(prefix, num_layers):
     """Return the rules of KerasHub's BERT without its pooler."""
-    return [
-        *joined(
-            "",
-            f"{prefix}embeddings.",
-            (same, "token_embedding/embeddings", "word_embeddings.weight"),
-            (
-                same,
-                "position_embedding/embeddings",
-                "position_embeddings.weight",
-            ),
-            (
-                same,
-                "segment_embedding/embeddings",
-                "token_type_embeddings.weight",
-            ),
-            (norm, "embeddings_layer_norm", "LayerNorm"),
-        ),
-        *_post_norm_blocks(prefix, num_layers),
-    ]
+    key = f"{prefix}embeddings"
+    rules = norm("embeddings_layer_norm", f"{key}.LayerNorm")
+    for ours, theirs in (
+        ("token", "word"),
+        ("position", "position"),
+        ("segment", "token_type"),
+    ):
+        rules += same(
+            f"{ours}_embedding/embeddings", f"{key}.{theirs}_embeddings.weight"
+        )
+    return rules + _post_norm_blocks(prefix, num_layers)
 
 
 def _post_norm_blocks(prefix, num_layers):
@@ -144,10 +138,9 @@ def clip(prefix, num_layers):
     rules += norm("pre_layer_norm", f"{prefix}pre_layrnorm")
     rules += norm("layer_norm", f"{prefix}post_layernorm")
 
-    def projections(path, key):
-        parts = ("q_proj", "k_proj", "v_proj")
-        return attention(path, key, parts, "out_proj")
-
+    projections = functools.partial(
+        attention, parts=("q_proj", "k_proj", "v_proj"), output="out_proj"
+    )
     for layer in range(num_layers):
         rules += joined(
             f"encoder_block_{layer}/",
@@ -198,10 +191,8 @@ def _image_blocks(kind, prefix, num_layers, hidden, output):
         layouts.CONV,
     )
 
-    def projections(path, key):
-        parts = ("attention.query", "attention.key", "attention.value")
-        return attention(path, key, parts)
-
+    parts = ("attention.query", "attention.key", "attention.value")
+    projections = functools.partial(attention, parts=parts)
     for layer in range(num_layers):
         rules += joined(
             f"{kind}_encoder/transformer_block_{layer + 1}/",
