@@ -38,7 +38,7 @@ class Archive:
     def __init__(self, path):
         self.path = path
         if not path.is_file():
-            raise self._error("It must be a regular file")
+            raise self.error("It must be a regular file")
         try:
             self._zip = zipfile.ZipFile(path)
         except Exception as error:  # A damaged directory raises any error.
@@ -52,16 +52,16 @@ class Archive:
         names = [entry.filename for entry in entries]
         folders = {name.partition("/")[0] for name in names}
         if len(folders) != 1 or len(self._entries) != len(names):
-            raise self._error("Its entries must be of one folder, each once")
+            raise self.error("Its entries must be of one folder, each once")
         if sum(e.file_size for e in entries) > self.path.stat().st_size:
-            raise self._error("It is smaller than its entries")
+            raise self.error("It is smaller than its entries")
         version = self.read("version").tobytes().strip()
         if version not in {b"%d" % v for v in VERSIONS}:
-            raise self._error(f"Its version is {version!r:.80}")
+            raise self.error(f"Its version is {version!r:.80}")
         if "byteorder" in self._entries:
             order = self.read("byteorder").tobytes()
             if order != b"little":
-                raise self._error(f"Its byte order is {order!r:.80}")
+                raise self.error(f"Its byte order is {order!r:.80}")
 
     def size(self, name):
         """Return the size of an entry in bytes, or None if it is absent."""
@@ -84,7 +84,7 @@ class Archive:
         if self._last[0] == name:
             return self._last[1]
         if name not in self._entries:
-            raise self._error(f"It has no entry {name!r:.80}")
+            raise self.error(f"It has no entry {name!r:.80}")
         entry = self._entries[name]
         try:
             content = np.frombuffer(self._zip.read(entry), "uint8")
@@ -94,9 +94,9 @@ class Archive:
         return content
 
     def _damaged(self, error):
-        return self._error(f"{type(error).__name__}: {error!s:.100}")
+        return self.error(f"{type(error).__name__}: {error!s:.100}")
 
-    def _error(self, reason):
+    def error(self, reason):
         return ConversionError(
             f"The file must be an intact file of `torch.save`: {reason}. Fetch "
             "it again, or save its state dict with PyTorch 1.6 or newer.",
@@ -278,9 +278,9 @@ class _Dict(dict):
 
 
 def _tensor(storage, offset, shape, strides, grad, hooks, flags=None):
-    flags = {} if flags is None else flags
-    types = tuple(map(type, (storage, shape, strides, flags)))
-    if types not in {(Storage, tuple, tuple, t) for t in (dict, _Dict)}:
+    flags = _Dict() if flags is None else flags
+    types = (type(storage), type(shape), type(strides), type(flags))
+    if types != (Storage, tuple, tuple, _Dict):
         raise TypeError("A tensor must have a storage and a shape.")
     return Tensor(storage, offset, shape, strides, flags)
 
@@ -369,13 +369,8 @@ def load(path):
         ConversionError: the file is damaged, too long, or of another format.
     """
     archive = Archive(path)
-    size = archive.size("data.pkl") or 0
-    if size > MOST_BYTES:
-        raise ConversionError(
-            f"The names and shapes of a file must take at most {MOST_BYTES} "
-            f"bytes, not {size}. Save its state dict alone.",
-            path,
-        )
+    if (archive.size("data.pkl") or 0) > MOST_BYTES:
+        raise archive.error(f"Its pickle has more than {MOST_BYTES} bytes")
     unpickler = _Unpickler(archive)
     try:
         value = unpickler.load()

@@ -271,14 +271,15 @@ def _build(model, tensors, sizes, **arguments):
     return encoder
 
 
-_PATCHES = "embeddings.patch_embeddings.projection"
 _TEXT_SIZES = {
     "embeddings.word_embeddings.weight": "vocabulary_size hidden_dim",
     "embeddings.position_embeddings.weight": "positions _",
     "encoder.layer.0.intermediate.dense.weight": "intermediate_dim _",
 }
 _IMAGE_SIZES = {
-    f"{_PATCHES}.weight": "hidden_dim _ patch_size _",
+    "embeddings.patch_embeddings.projection.weight": (
+        "hidden_dim _ patch_size _"
+    ),
     "embeddings.position_embeddings": "_ positions _",
     "encoder.layer.0.intermediate.dense.weight": "intermediate_dim _",
 }

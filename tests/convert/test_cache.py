@@ -76,23 +76,17 @@ SIDES = (
 )
 
 
-@pytest.mark.parametrize("kind", ["file", "folder", "shards"])
-def test_cache_key_covers_all_files(kind, converting, tmp_path):
-    folder = tmp_path / "theirs"
+def test_cache_key_covers_all_files(converting, tmp_path):
+    path = folder = tmp_path / "theirs"
     folder.mkdir()
     where = {"a": "one.weights", "b": "one.weights", "c": "two"}
     index = json.dumps({"weight_map": where}).encode()
     weights = {
-        "file": {"model.weights": b"w"},
-        "folder": {"model.safetensors": b"w"},
-        "shards": {
-            "pytorch_model.bin.index.json": index,
-            **{"one.weights": b"1", "two": b"2"},
-        },
-    }[kind]
+        "pytorch_model.bin.index.json": index,
+        **{"one.weights": b"1", "two": b"2"},
+    }
     for name, data in weights.items():
         (folder / name).write_bytes(data)
-    path = folder / "model.weights" if kind == "file" else folder
     seen = [converted(path)]
     for name in SIDES:  # That one is there at all counts, too.
         (folder / name).write_text("{}")

@@ -1,4 +1,7 @@
-"""Folders of transformers: the same numbers, and the way back."""
+"""Folders of transformers: the same numbers, and the way back.
+
+Base and large at full size need some GB of memory; -m slow.
+"""
 
 import contextlib
 import json
@@ -17,14 +20,17 @@ import torch
 import transformers
 from builders import FASTEST
 from builders import LONG_ELSEWHERE
+from builders import array
 from builders import backbone
 from builders import clip
 from builders import difference
+from builders import randomise
 
 import keras_bridgetower as kbt
 from keras_bridgetower import files
 from keras_bridgetower.convert import cache
 from keras_bridgetower.convert import export
+from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.errors import ConversionError
@@ -150,26 +156,6 @@ def test_half_precision_files(three_heads, tmp_path):
     np.testing.assert_array_equal(
         backbone.fusion.text_pooler.kernel, expected.float().numpy().T
     )
-
-
-@pytest.mark.filterwarnings("ignore:The preset .* has no manifest")
-def test_second_load_reads_no_foreign_file(copied, monkeypatch):
-    # Sums of files as young as these would be made anew.
-    monkeypatch.setattr(cache, "CLOCK_TICK", -1)
-    first = registry.resolve(copied)
-    sha256 = files.sha256
-
-    def refuse(*args):
-        raise AssertionError("a foreign file was read again")
-
-    def refuse_foreign(file):
-        foreign = copied in pathlib.Path(file).parents
-        return refuse() if foreign else sha256(file)
-
-    monkeypatch.setattr(cache, "open_checkpoint", refuse)
-    for module in (files, manifest):
-        monkeypatch.setattr(module, "sha256", refuse_foreign)
-    assert registry.resolve(copied) == first
 
 
 # From 294 to 574 pixels in patches of 14, as the authors fine-tuned it.
@@ -391,3 +377,66 @@ def test_full_disk_leaves_nothing(three_heads, home, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         parts.backbone.export_to_transformers(tmp_path / "back")
     assert [p.name for p in tmp_path.iterdir()] == ["home"]
+
+
+@FASTEST
+def test_handles_open_foreign_and_own_folders(tmp_path, monkeypatch):
+    model = checkpoints.theirs()
+    model.save_pretrained(tmp_path / "theirs")
+    own = randomise(backbone())
+    own.save_to_preset(tmp_path / "own")
+    for scheme in ("hf", "kaggle"):
+        monkeypatch.setitem(
+            hub.DOWNLOADS, scheme, lambda handle: str(tmp_path / handle)
+        )
+    opened = kbt.BridgeTowerBackbone.from_preset("hf://theirs")
+    np.testing.assert_array_equal(
+        checkpoints.array(opened.fusion.text_pooler.kernel),
+        model.bridgetower.cross_modal_text_pooler.dense.weight.detach().T,
+    )
+    opened = kbt.BridgeTowerBackbone.from_preset("kaggle://own")
+    assert opened.count_params() == own.count_params()
+
+
+def test_contrastive_outputs_loss_and_scale(tmp_path):
+    theirs = checkpoints.theirs("itc")
+    with torch.no_grad():
+        # Another one than a new head starts with.
+        theirs.logit_scale.fill_(1.9)
+    theirs.save_pretrained(tmp_path / "theirs")
+    with pytest.warns(UserWarning, match="no tokenizer files"):
+        ours = kbt.BridgeTowerContrastive.from_preset(tmp_path / "theirs")
+    assert (ours.ways, ours.projection_dim) == ("three_way", 24)
+
+    features, inputs = peer.inputs(checkpoints.SIZE, batch=4)
+    with torch.no_grad():
+        expected = theirs(**inputs, return_loss=True)
+    found = ours(features, training=False)
+    for name, value in (
+        ("text", expected.text_embeds),
+        ("image", expected.image_embeds),
+        ("fused", expected.cross_embeds),
+    ):
+        assert np.abs(array(found[name]) - value.numpy()).max() <= 1e-5
+
+    scale = ours.heads["itc"].logit_scale
+    assert float(array(scale)) == pytest.approx(1.9, abs=1e-7)
+    ours.compile(jit_compile=False)
+    loss, _ = ours.evaluate(features, verbose=0)
+    assert abs(loss - float(expected.loss)) <= 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["base", "large"])
+def test_every_head_at_full_size(name, tmp_path):
+    if name == "large" and keras.config.backend() != "torch":
+        pytest.skip("large is compared on PyTorch alone, for its memory")
+    size = {"base": peer.BASE, "large": peer.LARGE}[name]
+    models = checkpoints.with_all_heads(tmp_path / "theirs", size=size)
+    expected = checkpoints.run_theirs(models, size)
+    del models
+    parts = checkpoints.preset_parts(registry.resolve(tmp_path / "theirs"))
+    got = checkpoints.run_ours(parts.backbone, parts.heads, size)
+    found = checkpoints.differences(got, expected)
+    print(name, keras.config.backend(), found)
+    assert max(found.values()) <= 2e-4, found

@@ -290,6 +290,7 @@ def test_code_in_checkpoints_is_rejected_and_not_run(
 
 
 ITC = "itc_text_head.fc.weight"
+WIDE = "text_transformer.encoder.layer.0.intermediate.dense.weight"
 
 
 @pytest.mark.parametrize(
@@ -302,6 +303,7 @@ ITC = "itc_text_head.fc.weight"
         (lambda s: s.clear(), "must hold dense tensors"),
         (lambda s: s.update({ITC: torch.tensor(1.0)}), f"{ITC} has no place"),
         (lambda s: s.update({ITC: torch.ones(0, 64)}), f"{ITC} has no place"),
+        (lambda s: s.update({WIDE: torch.ones(10**5, 1)}), "has room for"),
         # Too large for the variable, alone or added to another.
         (
             lambda s: s.update({ITC: s[ITC].double() * 1e300}),

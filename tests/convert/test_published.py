@@ -22,6 +22,7 @@ from huggingface_hub import constants
 from PIL import Image
 
 import keras_bridgetower as kbt
+from keras_bridgetower.presets import errors
 
 pytestmark = LONG_ELSEWHERE
 
@@ -260,3 +261,31 @@ def test_both_kinds_of_pixels(hub):
         kbt.BridgeTowerImageConverter.from_preset(folder, mode="crop"),
     ):
         assert difference(whole(PICTURE), normalised(expected)) <= 1e-6
+
+
+def test_published_presets_are_described():
+    """Counts of transformers' classes less what nothing reads."""
+    base = 326_347_008 - 590_592 - 3 * 768 + 768
+    large = 864_514_048 - 1_049_600 - 3 * 1024 + 1024
+    mlm = {768: 39_245_913, 1024: 52_573_273}
+    counts = {
+        "bridgetower_base": base,
+        "bridgetower_base_itm_mlm": base + mlm[768] + 3_074,
+        "bridgetower_large_itm_mlm": large + mlm[1024] + 4_098,
+        "bridgetower_large_itm_mlm_gaudi": large + mlm[1024] + 4_098,
+        "bridgetower_large_itm_mlm_itc": large
+        + mlm[1024]
+        + 4_098
+        + (866_612_737 - 864_514_048),
+    }
+    for name, count in counts.items():
+        preset = kbt.BridgeTowerVQA.presets[name]
+        assert preset.parameters == count
+        assert preset.handle.startswith("hf://BridgeTower/bridgetower-")
+        assert preset.image_size == (288 if "base" in name else 294)
+
+
+def test_errors_are_found_at_their_former_place():
+    from keras_bridgetower.convert.errors import ConversionError
+
+    assert ConversionError is errors.ConversionError

@@ -2,13 +2,9 @@
 
 import json
 
-import numpy as np
 import pytest
 import tokenizer_files
 from builders import FASTEST
-from roberta_peer import packed
-from roberta_peer import published_peer
-from roberta_peer import random_strings
 from tokenizer_files import few_words
 
 from keras_bridgetower.convert import tokenizers
@@ -17,25 +13,6 @@ from keras_bridgetower.preprocessing.tokenizer import read_vocabulary
 from keras_bridgetower.presets.errors import ConversionError
 
 pytestmark = FASTEST
-
-
-@pytest.fixture(scope="module")
-def expected():
-    """Strings, and their ids by transformers' RoBERTa."""
-    if not tokenizer_files.ROBERTA.is_dir():
-        pytest.skip("needs shared/data/roberta, which is not in the project")
-    texts = random_strings(3000)
-    return texts, published_peer()(texts, **packed())["input_ids"]
-
-
-@pytest.mark.filterwarnings("ignore:.*texts cut")
-@pytest.mark.parametrize("form", tokenizer_files.FORMS)
-def test_ids_of_every_form(form, expected, tmp_path):
-    texts, ids = expected
-    tokenizer_files.write(tmp_path, form, *tokenizer_files.lists())
-    found = tokenizers.read(tmp_path, "roberta", 50)
-    assert found.vocabulary_size() == 50_265
-    np.testing.assert_array_equal(found(texts), ids)
 
 
 @pytest.mark.parametrize("form", tokenizer_files.FORMS)

@@ -261,16 +261,6 @@ def test_only_regular_files_are_opened(tmp_path):
             read_json(path)
 
 
-def test_json_of_any_size_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(f"{MODULE}.LARGEST_ASSET", 10)
-    path = tmp_path / "config.json"
-    path.write_text('{"a": 12}\n')
-    assert read_json(path) == {"a": 12}
-    path.write_text('{"a": 123}\n')
-    with pytest.raises(ConversionError, match="more than 10 bytes"):
-        read_json(path)
-
-
 def test_file_replaced_after_opening_is_rejected(path):
     torch.save({"a": numbers(99_999)}, path)
     tensors = open_tensors(path)

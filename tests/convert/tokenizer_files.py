@@ -12,15 +12,6 @@ MERGES = [
 ]
 
 
-def lists():
-    """Vocabulary and merges: RoBERTa's where they are, else a few words."""
-    if ROBERTA.is_dir():
-        words = json.loads((ROBERTA / "vocab.json").read_text("utf-8"))
-        lines = (ROBERTA / "merges.txt").read_text("utf-8").split("\n")
-        return words, [line for line in lines[1:] if line]
-    return few_words()
-
-
 def few_words():
     """A vocabulary and merges of a few words, with RoBERTa's special tokens."""
     letters = "Ġabcdefghijklmnopqrstuvwxyz?.,"
