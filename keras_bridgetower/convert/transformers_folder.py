@@ -69,7 +69,9 @@ def read(folder):
     if top["tie_word_embeddings"] and decoder not in tensors.shapes:
         word = "text_model.embeddings.word_embeddings.weight"
         table = [
-            rule._replace(keys=(word,)) if decoder in rule.keys else rule
+            bridgetower.Rule(rule.variables, (word,), rule.layout)
+            if decoder in rule.keys
+            else rule
             for rule in table
         ]
     return Checkpoint(
