@@ -197,6 +197,8 @@ def _read_folder(folder, models):
     config = read_json(path)
     kind = configurations.require_type(config, path, models)
     tensors = open_tensors(weight_file(folder))
+    if kind == "vit" and any("distillation" in key for key in tensors.shapes):
+        kind = "deit"  # A configuration without a type does not tell.
     if kind == "clip":
         config = configurations.nested_values(config, "vision_config") or config
     model = models[kind]
