@@ -57,7 +57,7 @@ class ClassIds:
         ids: dict from names to ids.
 
     Call arguments:
-        y: ids or names, `(batch,)`, or a single one; a tensor in a graph.
+        y: ids or names, `(batch,)`, or a single one.
         batched: bool, whether `y` has a batch axis.
 
     Returns:
@@ -80,12 +80,6 @@ class ClassIds:
         self.ids = {name: i for i, name in enumerate(self.names)}
 
     def __call__(self, y, batched=True):
-        batch = static_shape(y)[:1] if batched else ()
-        return apply_numpy(
-            lambda y: self._find(y, batched), [y], ("int32", batch)
-        )
-
-    def _find(self, y, batched):
         y = np.asarray(y)
         if y.ndim != int(batched) or y.dtype.kind not in self.kinds + "USO":
             raise ValueError(
@@ -112,7 +106,9 @@ class _ClassPreprocessor(BridgeTowerPreprocessor):
     """Abstract: features, and labels as class ids by `_class_ids`."""
 
     def targets(self, y, batched=True):
-        return self._class_ids(y, batched)
+        return self.numpy_targets(
+            lambda y: self._class_ids(y, batched), y, batched, "int32"
+        )
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")

@@ -206,7 +206,18 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         """
         check_keywords(cls, kwargs, OF_PRESETS)
         folder = registry.open_preset(preset, revision)
-        return folder.build(CONFIG, cls, **kwargs)
+        return cls.from_folder(folder, **kwargs)
+
+    @classmethod
+    def from_folder(cls, folder, spec=None, **values):
+        """Build the converter of an opened preset.
+
+        Args:
+            folder: `PresetFolder`.
+            spec: dict, what its preprocessor says of the converter, or None.
+            **values: constructor values that replace the saved ones.
+        """
+        return folder.build(CONFIG, cls, spec, **values)
 
     def get_config(self):
         # What the base class would add is fixed in the constructor.

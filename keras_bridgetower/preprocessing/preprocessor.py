@@ -11,7 +11,6 @@ from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.checks import sizes_differ
-from keras_bridgetower.preprocessing import image_converter
 from keras_bridgetower.preprocessing import tf_graph
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
@@ -230,9 +229,10 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
                 belongs to a part that was passed.
         """
         check_keywords(cls, kwargs, (*OF_PREPROCESSORS, *OF_PRESETS))
-        pictures = {"image_size": image_size, "mode": image_mode}
-        texts = {"sequence_length": sequence_length}
-        given = {"image_converter": pictures, "tokenizer": texts}
+        given = {
+            "tokenizer": {"sequence_length": sequence_length},
+            "image_converter": {"image_size": image_size, "mode": image_mode},
+        }
         for part, values in given.items():
             given[part] = {k: v for k, v in values.items() if v is not None}
             missing = getattr(cls, f"{part}_cls") is None
@@ -252,18 +252,11 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
                 # That of another task brings no more than its parts.
                 config = {}
         made = {}
-        if cls.tokenizer_cls is not None and "tokenizer" not in kwargs:
-            made["tokenizer"] = cls.tokenizer_cls.from_folder(
-                folder, parts.get("tokenizer"), **given["tokenizer"]
-            )
-        converter_cls = cls.image_converter_cls
-        if converter_cls is not None and "image_converter" not in kwargs:
-            made["image_converter"] = folder.build(
-                image_converter.CONFIG,
-                converter_cls,
-                parts.get("image_converter"),
-                **given["image_converter"],
-            )
+        for part, values in given.items():
+            part_cls = getattr(cls, f"{part}_cls")
+            if part_cls is not None and part not in kwargs:
+                spec = parts.get(part)
+                made[part] = part_cls.from_folder(folder, spec, **values)
         with folder.reading(CONFIG):
             configs.check_values(config)
             configs.check_own_file(config, CONFIG, ())
