@@ -11,6 +11,7 @@ import tempfile
 
 import keras
 import numpy as np
+import unchanged
 from builders import clip
 from builders import roberta
 
@@ -26,6 +27,7 @@ from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.optim.schedules import WarmupPolynomial
 
+ON_JAX = keras.config.backend() == "jax"
 DEVICES = int(os.environ.get("DEVICES", "1"))
 STEPS, BATCH, SIDE, TOKENS, ANSWERS = 10, 8, 16, 5, 6
 # The last batch of 8 has three rows: fewer than eight devices, and odd for
@@ -117,7 +119,7 @@ TASKS = {
 MODEL, DRAWN = TASKS[os.environ.get("TASK", "both")]
 
 
-def built(optimizer):
+def built(optimizer, eager):
     """The task, with the same weights on every device and backend."""
     task = MODEL()
     rng = np.random.default_rng(3)
@@ -131,7 +133,7 @@ def built(optimizer):
     # A second `compile` must not reduce gradients twice.
     optimizer = optimizer()
     for _ in range(2):
-        task.compile(optimizer, jit_compile=keras.config.backend() == "jax")
+        task.compile(optimizer, jit_compile=ON_JAX, run_eagerly=eager)
     return task
 
 
@@ -157,9 +159,21 @@ def dataset(rows, seed, **kwargs):
     return rows.batch(BATCH, **kwargs)
 
 
+def clipped(norm=15.0):
+    """Clip some steps: a clipped gradient has no scale that could be wrong."""
+    return keras.optimizers.SGD(0.004, global_clipnorm=norm)
+
+
+def parts():
+    """Return an optimizer for the heads and one for the rest."""
+    each = keras.optimizers.OptimizerMap(clipped())
+    each[".*_head/.*"] = clipped(3.0)
+    return keras.optimizers.MultiOptimizer(each)
+
+
 OPTIMIZERS = {
-    # Clips some steps: a clipped gradient has no scale that could be wrong.
-    "sgd": lambda: keras.optimizers.SGD(0.004, global_clipnorm=15.0),
+    "sgd": clipped,
+    "parts": parts,
     "adamw": lambda: AdamW(1e-3, epsilon=1e-6, global_clipnorm=1.0),
     # The tenth batch waits for another.
     "accumulated": lambda: keras.optimizers.SGD(
@@ -174,7 +188,9 @@ def trained(strategy, names):
     found = {}
     for name in names:
         with strategy.scope():
-            task = built(OPTIMIZERS[name])
+            # On one device TensorFlow traces for longer than it runs.
+            alone = strategy.count == 1
+            task = built(OPTIMIZERS[name], eager=alone and not ON_JAX)
         data = dataset(STEPS * BATCH, 0, drop_remainder=True)
         history = task.fit(strategy.dataset(data), verbose=0).history
         found |= {
@@ -193,32 +209,44 @@ def whole(strategy, task, weight):
 
 
 def saved(strategy):
-    """Return the weights in a preset of split weights, and their layouts."""
+    """Return how a preset and a file differ from weights, and their share."""
     with strategy.scope():
         task = kbt.BridgeTowerVQA(small(), answers=["yes", "no"])
-    whole = [keras.ops.convert_to_numpy(w) for w in task.weights]
-    on_first = [w.value.addressable_shards[0].data.nbytes for w in task.weights]
+    before = [keras.ops.convert_to_numpy(w) for w in task.weights]
+    share = 1.0
+    if ON_JAX:
+        shards = [w.value.addressable_shards[0].data for w in task.weights]
+        share = sum(s.nbytes for s in shards) / sum(w.nbytes for w in before)
     with tempfile.TemporaryDirectory() as folder:
         strategy.save_to_preset(task, f"{folder}/preset")
+        task.save(f"{folder}/task.keras")
         kbt.distribute("none")
         alone = kbt.BridgeTowerVQA.from_preset(f"{folder}/preset")
+        loaded = keras.models.load_model(f"{folder}/task.keras")
     differences = [
-        np.abs(keras.ops.convert_to_numpy(a) - b).max()
-        for a, b in zip(alone.weights, whole, strict=True)
+        np.abs(keras.ops.convert_to_numpy(w) - b).max()
+        for one in (alone, loaded)
+        for w, b in zip(one.weights, before, strict=True)
     ]
-    share = sum(on_first) / sum(w.nbytes for w in whole)
+    alone.enable_lora(2)
+    alone.backbone.checkpoint_activations()
+    loaded.quantize("int8")
     return {"saved": np.max(differences), "share": np.array(share)}
 
 
 def main(kinds, optimizers, destination):
-    found = {}
+    found, replaced = {}, unchanged.replaced()
     for kind in kinds.split(","):
         name, values = WAYS.get(kind, (kind, {}))
         strategy = kbt.distribute(name, **values)
         made = trained(strategy, optimizers.split(","))
         found |= {f"{kind}/{k}": v for k, v in made.items()}
-        if kind == "fsdp":
-            found |= {f"{kind}/{k}": v for k, v in saved(strategy).items()}
+        replaced += unchanged.replaced()
+    if strategy.processes == 1 < strategy.count:
+        # The last kind.
+        found |= {f"{kind}/{k}": v for k, v in saved(strategy).items()}
+        replaced += unchanged.replaced()
+    found["frameworks/replaced"] = np.array(replaced, str)
     np.savez(destination.format(strategy.index), **found)
 
 

@@ -109,19 +109,12 @@ def _kind_of_machine(backend, devices):
     variable, kind = LAUNCHED[backend]
     if variable in os.environ:
         return kind
-    count = _device_count() if devices is None else devices
-    return "data_parallel" if count > 1 else "none"
-
-
-def _device_count():
-    """Return the number of devices that one process can use."""
-    backend = keras.config.backend()
-    if backend == "torch":
-        # A launcher starts a process for each device.
-        return 1
-    if backend == "jax":
-        return len(keras.distribution.list_devices())
-    return len(on_tensorflow.usable_devices())
+    if devices is None and backend == "jax":
+        devices = len(keras.distribution.list_devices())
+    if devices is None and backend == "tensorflow":
+        devices = len(on_tensorflow.usable_devices())
+    # A process of PyTorch has one device.
+    return "data_parallel" if (devices or 1) > 1 else "none"
 
 
 def device_names():

@@ -94,8 +94,13 @@ def own_pieces(dataset, index, count):
             x = {**x, "step": x["step"] * count + index}
         return _element((x, *batch[1:]))
 
-    divided = pieces_in_turn(dataset, index, 1, count)
-    return marked(divided.map(numbered))
+    import tensorflow as tf
+
+    divided = pieces_in_turn(dataset, index, 1, count).map(numbered)
+    options = tf.data.Options()
+    policies = tf.data.experimental.AutoShardPolicy
+    options.experimental_distribute.auto_shard_policy = policies.OFF
+    return divided.with_options(options)
 
 
 def static_rows(dataset):
@@ -252,16 +257,6 @@ def _slice_rows(batch, start, stop):
     return _map_rows(lambda x: x[start:stop], batch)
 
 
-def marked(dataset):
-    """Return the same dataset, marked as the share of one process."""
-    import tensorflow as tf
-
-    options = tf.data.Options()
-    policies = tf.data.experimental.AutoShardPolicy
-    options.experimental_distribute.auto_shard_policy = policies.OFF
-    return dataset.with_options(options)
-
-
 def is_dataset(source):
     """Return True if something is a `tf.data.Dataset`."""
     import tensorflow as tf
@@ -294,43 +289,3 @@ def is_ready(source):
         return False
     marks = source.options().framework_type or ()
     return is_divided(source) or _READY in marks
-
-
-def check_whole(dataset):
-    """Raise if a dataset is marked as the share of one process.
-
-    Raises:
-        ValueError: the dataset is marked, so samples would be lost.
-    """
-    if is_divided(dataset):
-        raise ValueError(
-            "`dataset` must hold global batches, but is divided among "
-            "processes already. Pass a `Stream` to `strategy.batches`."
-        )
-
-
-def share(stream, processes, index):
-    """Return the share of one process in a stream of global batches.
-
-    Args:
-        stream: a `Stream`, or an object with its methods. Without a method
-            `of_host` it is returned unchanged.
-        processes: int, number of processes.
-        index: int, number of this process, from 0.
-
-    Returns:
-        A stream.
-
-    Raises:
-        ValueError: the stream is already divided in another way.
-    """
-    hosts = getattr(stream, "num_hosts", 1), getattr(stream, "host", 0)
-    if hosts == (processes, index):
-        return stream
-    if hosts[0] != 1:
-        raise ValueError(
-            "`stream` must not be divided: omit `num_hosts` and `host`. "
-            f"Received: num_hosts={hosts[0]}, host={hosts[1]}"
-        )
-    of_host = getattr(stream, "of_host", None)
-    return stream if of_host is None else of_host(processes, index)

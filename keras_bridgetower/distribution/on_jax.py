@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import random
+import re
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ from keras_bridgetower.backend import compiled
 from keras_bridgetower.backend.keras_private import trainers
 from keras_bridgetower.backend.keras_private.trainers import share_seed
 from keras_bridgetower.backend.keras_private.variables import temporary_values
+from keras_bridgetower.checks import check_count
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import first_devices
@@ -43,6 +45,19 @@ MODEL_ROWS = (
     (r"(.*/)?token_embedding/embeddings", (None, MODEL)),
     # LoRA adapters are not split along the rank.
     (r".*/(query|key|value)/lora_kernel_a", (None, MODEL, None)),
+)
+# Weights of which each device has a copy: they are small, or have no axis of
+# heads or hidden width.
+WHOLE = (
+    r".*/(gamma|beta)",
+    rf".*/({_OUT}|attention_output)/bias",
+    r".*(position|segment|type|class)_embedding(/embeddings)?",
+    r".*/(position_ids|class_token|distillation_token)",
+    r".*/patch_embedding/(kernel|bias)",
+    r"fusion/\w+_(projection_[0-9]+|pooler)/(kernel|bias)",
+    r"fusion/\w+_bridge_[0-9]+/(?!hidden/|output/|.*attention).*",
+    r".*/logit_scale",
+    r".*/(query|key|value)/lora_kernel_b",
 )
 
 
@@ -206,6 +221,7 @@ class ModelParallel(DataParallel):
     """
 
     def __init__(self, devices=None, model_devices=2):
+        check_count("model_devices", model_devices)
         self.model_devices = model_devices
         super().__init__(devices)
 
@@ -223,6 +239,21 @@ class ModelParallel(DataParallel):
             layout_map=layouts, batch_dim_name=BATCH, auto_shard_dataset=False
         )
 
+    def prepare(self, task):
+        super().prepare(task)
+        unknown = without_layout(w.path for w in task.weights)
+        if unknown:
+            raise ValueError(
+                "'model_parallel' must know how to split every weight. Use "
+                f"'fsdp' for other layers. Received: weights {unknown[:20]}"
+            )
+
+
+def without_layout(paths):
+    """Return the paths of weights that neither `MODEL_ROWS` nor `WHOLE` has."""
+    known = re.compile("|".join([*dict(MODEL_ROWS), *WHOLE]))
+    return [path for path in paths if not known.fullmatch(path)]
+
 
 class MultiWorker(DataParallel):
     """Data parallel over the devices of several processes or hosts.
@@ -233,7 +264,15 @@ class MultiWorker(DataParallel):
     """
 
     def __init__(self, devices=None):
-        initialize()
+        try:
+            initialize()
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                "The processes must find each other, before anything runs on "
+                "a device: set KERAS_DISTRIBUTION_JOB_ADDRESSES, "
+                "..._NUM_PROCESSES and ..._PROCESS_ID. On one machine use "
+                f"'data_parallel'. Received: {error}"
+            ) from error
         super().__init__(devices)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 
 from keras_bridgetower.backend.keras_private import trainers
+from keras_bridgetower.backend.keras_private.updates import accumulation
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution.strategy import Several
@@ -52,8 +53,28 @@ class TensorFlowReplicas(Several):
         return super().run(method, model, x, *args, **kwargs)
 
     def _for_keras(self, source, class_weight=None):
-        divide = functools.partial(_divided, self.engine)
-        return trainers.divided(source, class_weight, divide)
+        return trainers.divided(source, class_weight, self.distributed)
+
+    def distributed(self, dataset):
+        """Divide the batches of a dataset among the replicas."""
+        import tensorflow as tf
+
+        if isinstance(dataset, tf.distribute.DistributedDataset):
+            return dataset
+        if self.count == 1:
+            return self.engine.experimental_distribute_dataset(dataset)
+
+        def worker_pieces(context):
+            count = context.num_replicas_in_sync
+            own = count // context.num_input_pipelines
+            first = context.input_pipeline_id * own
+            if divide_batches.is_divided(dataset):
+                first, count = 0, own
+            return divide_batches.pieces_in_turn(
+                dataset, first, own, count
+            ).prefetch(own)
+
+        return self.engine.distribute_datasets_from_function(worker_pieces)
 
     def check_training(self, dataset):
         share = divide_batches.is_divided(dataset)
@@ -70,6 +91,15 @@ class TensorFlowReplicas(Several):
         optimizer = task.optimizer
         if optimizer is None:
             return
+        if hasattr(_learning(optimizer), "optimizers"):
+            # A `MultiOptimizer` may create its optimizers in `build`.
+            optimizer.build(task.trainable_variables)
+            if accumulation(optimizer) > 1:
+                raise ValueError(
+                    "With several optimizers `gradient_accumulation_steps` "
+                    f"must be None on {self.place}: use one optimizer, such as "
+                    "`AdamW` with `rows`, or larger batches."
+                )
         if _learning(optimizer).gradient_accumulation_steps:
             accumulate(optimizer, task.trainable_variables)
         if not hasattr(optimizer.apply, "accumulates"):
@@ -236,28 +266,6 @@ class TPU(TensorFlowReplicas):
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
         super().__init__(tf.distribute.TPUStrategy(resolver))
-
-
-def _divided(engine, dataset):
-    """Divide the batches of a dataset among the replicas."""
-    import tensorflow as tf
-
-    if isinstance(dataset, tf.distribute.DistributedDataset):
-        return dataset
-    if engine.num_replicas_in_sync == 1:
-        return engine.experimental_distribute_dataset(dataset)
-
-    def worker_pieces(context):
-        count = context.num_replicas_in_sync
-        own = count // context.num_input_pipelines
-        first = context.input_pipeline_id * own
-        if divide_batches.is_divided(dataset):
-            first, count = 0, own
-        return divide_batches.pieces_in_turn(
-            dataset, first, own, count
-        ).prefetch(own)
-
-    return engine.distribute_datasets_from_function(worker_pieces)
 
 
 def _dense_sum(gradients):

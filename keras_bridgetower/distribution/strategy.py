@@ -82,7 +82,17 @@ class Strategy(Replicas):
         Raises:
             ValueError: the stream is already divided in another way.
         """
-        return divide_batches.share(stream, self.processes, self.index)
+        own = self.processes, self.index
+        hosts = getattr(stream, "num_hosts", 1), getattr(stream, "host", 0)
+        # A stream of the user may lack these attributes and `of_host`.
+        if hosts == own or (hosts[0] == 1 and not hasattr(stream, "of_host")):
+            return stream
+        if hosts[0] != 1:
+            raise ValueError(
+                "`stream` must not be divided: omit `num_hosts` and `host`. "
+                f"Received: num_hosts={hosts[0]}, host={hosts[1]}"
+            )
+        return stream.of_host(*own)
 
     def batches(self, stream, start=(0, 0), epochs=None, training=True):
         """Return a dataset of a stream that reads only this process's share.
@@ -269,7 +279,12 @@ class Several(Strategy):
             self._inside = before
 
     def dataset(self, dataset, training=True):
-        divide_batches.check_whole(dataset)
+        if divide_batches.is_divided(dataset):
+            # Rows would be lost.
+            raise ValueError(
+                "`dataset` must hold global batches, but is divided among "
+                "processes already. Pass a `Stream` to `strategy.batches`."
+            )
         if training and self.count > 1:
             divide_batches.check_size(dataset, self.count)
         if not training and self.fills_replicas:

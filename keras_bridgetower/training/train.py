@@ -7,7 +7,6 @@ import ast
 import dataclasses
 import importlib.util
 import shutil
-import sys
 
 import keras
 
@@ -187,7 +186,3 @@ def _plain(recipe):
     """Return a recipe as plain values, which a checkpoint keeps."""
     values = dataclasses.asdict(dataclasses.replace(recipe, original=None))
     return {k: repr(v) for k, v in values.items()}
-
-
-if __name__ == "__main__":
-    sys.exit("This command is `python -m keras_bridgetower train` now.")

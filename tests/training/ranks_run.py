@@ -35,7 +35,6 @@ from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.data.stream.samples import RowMaker
 from keras_bridgetower.data.stream.stream import Stream
-from keras_bridgetower.distribution import on_tensorflow
 from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.training.optim.adamw import AdamW
@@ -263,11 +262,10 @@ def ids_of(strategy, dataset):
     dataset = dataset.map(lambda *batch: batch[0]["id"])
     if keras.config.backend() != "tensorflow":
         return [int(i) for ids in dataset for i in ids]
-    engine = strategy.engine
     return [
         int(i)
-        for ids in on_tensorflow._divided(engine, dataset)
-        for part in engine.experimental_local_results(ids)
+        for ids in strategy.distributed(dataset)
+        for part in strategy.engine.experimental_local_results(ids)
         for i in part
     ]
 

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import every_task
 import forks
 import keras
 import launch
@@ -10,15 +11,21 @@ import pytest
 from builders import ANSWERS
 from builders import MANY_STEPS
 from builders import array
+from builders import backbone
+from builders import bert
+from builders import deit
 from builders import fast
 from builders import features
 from builders import shallow
 from builders import slow_on
+from builders import vit
 from launch import BACKEND
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import devices
+from keras_bridgetower.distribution import on_jax
 from keras_bridgetower.distribution.strategy import Several
+from keras_bridgetower.models.bridges import BRIDGES
 
 RUN = pathlib.Path(__file__).parent.parent / "distribution_run.py"
 KINDS = {
@@ -32,7 +39,7 @@ ONE_PROCESS = {
     "jax": {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
     "tensorflow": {"DEVICES": "2"},
 }
-TOLERANCE = {"sgd": 1e-6, "accumulated": 1e-6, "adamw": 5e-5}
+TOLERANCE = {"sgd": 1e-6, "parts": 1e-6, "accumulated": 1e-6, "adamw": 5e-5}
 
 
 def run(folder, environments, kinds, optimizers):
@@ -83,11 +90,11 @@ def check(found, kinds, optimizer):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("several")
-    return launched(folder, "sgd", kinds=SOME_KINDS)
+    return launched(folder, "parts", kinds=SOME_KINDS)
 
 
 def test_ten_steps_equal_one_device(found):
-    check(found, SOME_KINDS, "sgd")
+    check(found, SOME_KINDS, "parts")
 
 
 TASKS = [*((name, "both") for name in TOLERANCE), ("sgd", "matching")]
@@ -112,11 +119,18 @@ def test_two_processes(tmp_path, optimizer, task):
     check([process | one for process in found], ["multi_worker"], optimizer)
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="only JAX splits weights")
-def test_split_weights_are_saved_whole(found):
-    split = found[0]["fsdp"]
+def test_no_attribute_of_a_framework_is_replaced(found):
+    """Compare classes and modules before the import and after each step."""
+    for process in found:
+        assert process["frameworks"]["replaced"].tolist() == []
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="saves in test_ranks")
+def test_weights_of_several_devices_are_saved_whole(found):
+    several = found[0][SOME_KINDS[0]]
+    assert several["saved"] == 0
     # Eight devices cannot divide a few small weights.
-    assert split["saved"] == 0 and split["share"] < 0.2
+    assert BACKEND != "jax" or several["share"] < 0.2
 
 
 @pytest.fixture
@@ -128,8 +142,19 @@ def reset(monkeypatch):
     kbt.distribute("none")
 
 
+# Neither has the environment variables of its launcher.
+ALONE = {
+    "jax": [("set KERAS_DISTRIBUTION_JOB_ADDRESSES", "multi_worker", {})],
+    "tensorflow": [("variable TF_CONFIG, such as", "multi_worker", {})],
+    "torch": [],
+}[BACKEND]
 REFUSED = [
+    *ALONE,
     ("kind='dp'", "dp", {}),
+    *(
+        ("must be an integer from 1", "model_parallel", {"model_devices": 0})
+        for _ in range(BACKEND == "jax")
+    ),
     ("`devices` must be 1 or left out.*devices=9", "none", {"devices": 9}),
     *(
         (f"or the backend jax. Received: kind='{kind}'", kind, {})
@@ -150,6 +175,39 @@ def test_kinds_and_devices_that_are_absent_are_rejected(
 ):
     with pytest.raises(ValueError, match=message):
         kbt.distribute(kind, **values)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="paths alone")
+def test_every_weight_has_a_layout():
+    tasks = list(map(every_task.make, every_task.TASKS))
+    for task in tasks:
+        task.enable_lora(2)
+    # Of two layers: the bridges of the first one have no weights.
+    backbones = [backbone(bridge=name) for name in BRIDGES]
+    backbones += [backbone(vit(), bert()), backbone(deit(), bert())]
+    for model in tasks + backbones:
+        assert on_jax.without_layout(w.path for w in model.weights) == []
+    assert on_jax.without_layout(["own/kernel"]) == ["own/kernel"]
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="only JAX splits layers")
+def test_weights_without_a_layout_are_rejected(reset):
+    strategy = kbt.distribute("model_parallel", model_devices=1)
+    with strategy.scope(), pytest.raises(ValueError, match="'own/kernel'"):
+        own = keras.layers.Dense(1, name="own")
+        model = keras.Sequential([keras.Input((2,)), own])
+        model.compile("sgd")
+        strategy.prepare(model)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="others leave it to Keras")
+def test_several_optimizers_do_not_accumulate_on_replicas(reset):
+    two = [keras.optimizers.SGD(gradient_accumulation_steps=2) for _ in "ab"]
+    several = keras.optimizers.MultiOptimizer(lambda v: two["head" in v.path])
+    with kbt.distribute("data_parallel", devices=1).scope():
+        task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
+        with pytest.raises(ValueError, match="With several optimizers"):
+            task.compile(several)
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="JAX uses it")

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import signal
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -106,7 +107,8 @@ def test_other_data_are_rejected(tmp_path):
     with pytest.raises(CheckpointError, match="steps_per_epoch: 6 then, 3 now"):
         checkpoint.fit(task, 6)
     # No remaining row is skipped.
-    assert checkpoint.resume(task, force=True).step == 1
+    with pytest.warns(UserWarning, match="An epoch had 6 steps and has 3 now"):
+        assert checkpoint.resume(task, force=True).step == 1
 
 
 @FASTEST
@@ -130,6 +132,9 @@ def test_force_hosts_allows_other_hosts_only(tmp_path):
             expected = pytest.raises(CheckpointError, match=f"\n{differs}$")
         with expected:
             checks.check_origin(tmp_path, then, now, force)
+    old = {k: v for k, v in origin(1).items() if k != "versions"}
+    with pytest.warns(UserWarning, match="older version.*compared: backend"):
+        checks.check_origin(tmp_path, old, origin(1), False)
     with pytest.raises(ValueError, match="`force` must be one of"):
         Checkpoint(tmp_path, resume_run.Rows()).resume(None, force="host")
 
@@ -262,6 +267,15 @@ def test_stop_training_by_another_callback(tmp_path):
     assert fit(call) == checks.Position(0, 3)
     call = keras.callbacks.LambdaCallback(on_epoch_end=stop)
     assert fit(call) == checks.Position(1, 0)
+
+
+@FASTEST
+def test_a_run_outside_the_main_thread_warns(tmp_path):
+    run = Checkpoint(tmp_path, resume_run.Rows())
+    with ThreadPoolExecutor() as pool:
+        fit = pool.submit(run.fit, resume_run.task(), 1, verbose=0)
+        with pytest.warns(UserWarning, match="ends the process without saving"):
+            fit.result()
 
 
 @FASTEST

@@ -153,7 +153,8 @@ def share_seed():
 def gradients_are_summed(optimizer):
     """TensorFlow: keep this optimizer from summing gradients over replicas.
 
-    They are summed before they reach it.
+    They are summed before they reach it, or an optimizer inside of it.
     """
-    for one in (optimizer, getattr(optimizer, "inner_optimizer", optimizer)):
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    for one in (optimizer, inner, *getattr(inner, "optimizers", ())):
         one._all_reduce_sum_gradients = lambda pairs: pairs

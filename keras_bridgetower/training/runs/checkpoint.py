@@ -178,6 +178,12 @@ class Checkpoint(keras.callbacks.Callback):
         """
         self._sigterm = False
         if threading.current_thread() is not threading.main_thread():
+            warnings.warn(
+                "`Checkpoint.fit` runs outside the main thread, where Python "
+                "receives no signals: a SIGTERM ends the process without "
+                "saving.",
+                stacklevel=5,
+            )
             yield
             return
 

@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import inspect
 import json
+import warnings
 import zlib
 
 import keras
@@ -123,6 +124,12 @@ def saved_position(facts, length):
     # Reached with `force` only. Rounded down, so that no sample of the rest
     # of the epoch is skipped.
     step = min(position["step"] * length // before, length - 1)
+    warnings.warn(
+        f"An epoch had {before} steps and has {length} now: the run continues "
+        f"at step {step} of epoch {position['epoch']} instead of "
+        f"{position['step']}, with other samples than before.",
+        stacklevel=5,
+    )
     return Position(position["epoch"], step)
 
 
@@ -204,6 +211,13 @@ def check_origin(directory, then, now, force):
     Raises:
         CheckpointError: it lists the differences.
     """
+    lacking = sorted(n for part in now if part not in then for n in now[part])
+    if lacking:
+        warnings.warn(
+            "The checkpoint is of an older version, which did not save "
+            f"everything that is compared. Not compared: {', '.join(lacking)}",
+            stacklevel=4,
+        )
     lines = differences(then, now)
     allowed = {True: "", False: None, HOSTS: "stream.num_hosts: "}[force]
     if allowed is not None:

@@ -32,8 +32,11 @@ _PREFIX = "step-"
 _KINDS = dict.fromkeys(
     ("sha256", "logs", "settings", "versions", "stream", "training"), dict
 ) | {"callbacks": dict, "store": str}
-# What reading a damaged manifest may raise.
-_OF_DAMAGE = (ValueError, KeyError, AttributeError, TypeError)
+# What reading a damaged checkpoint may raise.
+_OF_DAMAGE = (
+    *(ValueError, KeyError, AttributeError, TypeError),
+    safetensors.SafetensorError,
+)
 # Maximum number of steps or epochs.
 _MOST = 10**12
 
@@ -297,14 +300,11 @@ class OneFile:
         """Read the arrays, as dict from name to NumPy array.
 
         Raises:
-            OSError, ValueError, KeyError: files are missing or damaged.
+            OSError, SafetensorError, KeyError: files are missing or damaged.
         """
-        try:
-            with safetensors.safe_open(folder / STATE, "numpy") as file:
-                types = parse_json(file.metadata()[_TYPES])
-                arrays = {name: file.get_tensor(name) for name in file.keys()}
-        except safetensors.SafetensorError as error:
-            raise ValueError(str(error)) from error
+        with safetensors.safe_open(folder / STATE, "numpy") as file:
+            types = parse_json(file.metadata()[_TYPES])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
         return {
             name: array.view(types[name])
             if types[name] in _STORED_AS

@@ -8,7 +8,6 @@ import numpy as np
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend.keras_private.training import build_from_spec
-from keras_bridgetower.checks import is_integer
 from keras_bridgetower.training.runs.folders import CheckpointError
 
 _METRICS, _RANDOM = "metrics/", "random/"
@@ -176,7 +175,7 @@ def callback_states(callbacks):
         dict from the name of each callback with a state to a dict of values.
     """
     return {
-        name: {key: _plain(getattr(c, key, None)) for key in _keys(c)}
+        name: {k: np.asarray(getattr(c, k, None)).item() for k in _keys(c)}
         for name, c in _named(callbacks)
     }
 
@@ -220,9 +219,3 @@ def _keys(callback):
         if isinstance(callback, kind):
             return keys
     return ()
-
-
-def _plain(value):
-    if value is None:
-        return None
-    return int(value) if is_integer(value) else float(value)

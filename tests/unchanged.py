@@ -1,0 +1,60 @@
+"""Finds attributes of the frameworks that the package has replaced.
+
+Import it before the package.
+"""
+
+import sys
+
+import keras
+import keras_hub
+
+LIBRARIES = ("keras", "keras_hub", "tensorflow", "jax", "torch")
+DESCRIPTORS = (property, staticmethod, classmethod)
+# Names that Python itself sets on a class after it was made.
+OF_PYTHON = {"__abstractmethods__", "_abc_impl", "__doc__", "__signature__"}
+
+
+def is_of(value, *roots):
+    return str(getattr(value, "__module__", "")).split(".")[0] in roots
+
+
+def attributes():
+    """Return attributes of loaded modules and their classes by owner."""
+    found = {}
+    for module_name, module in list(sys.modules.items()):
+        if module_name.split(".")[0] not in LIBRARIES or module is None:
+            continue
+        for name, value in list(vars(module).items()):
+            found[module_name, name] = value
+            if isinstance(value, type) and is_of(value, *LIBRARIES):
+                owner = f"{value.__module__}.{value.__qualname__}"
+                for inner, attribute in list(vars(value).items()):
+                    found[owner, inner] = attribute
+    return found
+
+
+# Loaded, so that attributes of their lazy modules are compared, too.
+assert keras_hub.models.Backbone and keras.Model
+BEFORE = attributes()
+
+
+def replaced():
+    """List code that was replaced, removed, or added by the package.
+
+    Flags, counters and tables are state of the process and may change.
+    """
+    after = attributes()
+    changed = [
+        key
+        for key, value in BEFORE.items()
+        if (callable(value) or isinstance(value, DESCRIPTORS))
+        and after.get(key) is not value
+        and key[1] not in OF_PYTHON
+    ]
+    for key, value in after.items():
+        own = is_of(getattr(value, "__func__", value), "keras_bridgetower")
+        if own and key not in BEFORE:
+            changed.append(key)
+        # Code that was loaded meanwhile must stay as it is, too.
+        BEFORE.setdefault(key, value)
+    return sorted(map(".".join, changed))
