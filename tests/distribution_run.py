@@ -12,6 +12,7 @@ import tempfile
 import keras
 import numpy as np
 import unchanged
+import unequal_replicas
 from builders import clip
 from builders import roberta
 
@@ -242,6 +243,12 @@ def main(kinds, optimizers, destination):
         made = trained(strategy, optimizers.split(","))
         found |= {f"{kind}/{k}": v for k, v in made.items()}
         replaced += unchanged.replaced()
+    if kind == "data_parallel" and not ON_JAX:
+        found |= {
+            f"replica {index}/{name}": value
+            for index, values in unequal_replicas.seen(strategy).items()
+            for name, value in values.items()
+        }
     if strategy.processes == 1 < strategy.count:
         # The last kind.
         found |= {f"{kind}/{k}": v for k, v in saved(strategy).items()}

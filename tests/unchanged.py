@@ -1,6 +1,7 @@
 """Finds attributes of the frameworks that the package has replaced.
 
-Import it before the package.
+Import it before the package. On PyTorch a process is a fork of one that has
+imported it, so there only what is replaced later is found.
 """
 
 import sys
@@ -8,6 +9,7 @@ import sys
 import keras
 import keras_hub
 
+PACKAGE = "keras_bridgetower"
 LIBRARIES = ("keras", "keras_hub", "tensorflow", "jax", "torch")
 DESCRIPTORS = (property, staticmethod, classmethod)
 # Names that Python itself sets on a class after it was made.
@@ -33,6 +35,7 @@ def attributes():
     return found
 
 
+assert keras.config.backend() == "torch" or PACKAGE not in sys.modules
 # Loaded, so that attributes of their lazy modules are compared, too.
 assert keras_hub.models.Backbone and keras.Model
 BEFORE = attributes()
@@ -51,10 +54,10 @@ def replaced():
         and after.get(key) is not value
         and key[1] not in OF_PYTHON
     ]
-    for key, value in after.items():
-        own = is_of(getattr(value, "__func__", value), "keras_bridgetower")
-        if own and key not in BEFORE:
+    added = {key: value for key, value in after.items() if key not in BEFORE}
+    for key, value in added.items():
+        if is_of(getattr(value, "__func__", value), PACKAGE):
             changed.append(key)
-        # Code that was loaded meanwhile must stay as it is, too.
-        BEFORE.setdefault(key, value)
+    # Code that was loaded meanwhile must stay as it is, too.
+    BEFORE.update(added)
     return sorted(map(".".join, changed))

@@ -9,6 +9,8 @@ import contextlib
 import keras
 
 from keras_bridgetower.backend.keras_private.updates import count_updates
+from keras_bridgetower.backend.keras_private.updates import holds_others
+from keras_bridgetower.backend.precision import build_once
 
 
 class BuiltElsewhere(ValueError):
@@ -58,8 +60,13 @@ class Replicas:
                 "`keras.distribution` must not be set except on JAX. Use "
                 f"`keras_bridgetower.distribute`. Received: {distribution}"
             )
-        if task.optimizer is not None:
-            count_updates(task.optimizer)
+        optimizer = task.optimizer
+        if optimizer is None:
+            return
+        if holds_others(optimizer):
+            # It may create its optimizers only now.
+            build_once(optimizer, task.trainable_variables)
+        count_updates(optimizer)
 
     def check_training(self, dataset):
         """Raise unless the replicas can divide every batch of a dataset.

@@ -7,6 +7,7 @@ import os
 
 from keras_bridgetower.backend.keras_private import trainers
 from keras_bridgetower.backend.keras_private.updates import accumulation
+from keras_bridgetower.backend.keras_private.updates import holds_others
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution.strategy import Several
@@ -91,15 +92,12 @@ class TensorFlowReplicas(Several):
         optimizer = task.optimizer
         if optimizer is None:
             return
-        if hasattr(_learning(optimizer), "optimizers"):
-            # A `MultiOptimizer` may create its optimizers in `build`.
-            optimizer.build(task.trainable_variables)
-            if accumulation(optimizer) > 1:
-                raise ValueError(
-                    "With several optimizers `gradient_accumulation_steps` "
-                    f"must be None on {self.place}: use one optimizer, such as "
-                    "`AdamW` with `rows`, or larger batches."
-                )
+        if holds_others(optimizer) and accumulation(optimizer) > 1:
+            raise ValueError(
+                "With several optimizers `gradient_accumulation_steps` must "
+                f"be None on {self.place}: use one optimizer, such as `AdamW` "
+                "with `rows`, or larger batches."
+            )
         if _learning(optimizer).gradient_accumulation_steps:
             accumulate(optimizer, task.trainable_variables)
         if not hasattr(optimizer.apply, "accumulates"):

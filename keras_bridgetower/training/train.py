@@ -7,6 +7,7 @@ import ast
 import dataclasses
 import importlib.util
 import shutil
+import sys
 
 import keras
 
@@ -186,3 +187,7 @@ def _plain(recipe):
     """Return a recipe as plain values, which a checkpoint keeps."""
     values = dataclasses.asdict(dataclasses.replace(recipe, original=None))
     return {k: repr(v) for k, v in values.items()}
+
+
+if __name__ == "__main__":
+    sys.exit("This command is `python -m keras_bridgetower train` now.")

@@ -26,6 +26,7 @@ from keras_bridgetower.backend import devices
 from keras_bridgetower.distribution import on_jax
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.models.bridges import BRIDGES
+from keras_bridgetower.objectives import pair_objectives
 
 RUN = pathlib.Path(__file__).parent.parent / "distribution_run.py"
 KINDS = {
@@ -119,6 +120,58 @@ def test_two_processes(tmp_path, optimizer, task):
     check([process | one for process in found], ["multi_worker"], optimizer)
 
 
+def hard_negatives(x):
+    """Return the rows that all rows of one device draw, images and texts."""
+    rows = np.arange(len(x))
+    _, places, _ = pair_objectives.make_objective("hard_negatives").draw(
+        0, rows
+    )
+    weights = np.exp(2.0 * x @ x.T) * (rows[:, None] != rows)
+    sums = weights.cumsum(1) / weights.sum(1, keepdims=True)
+    return [(sums > place[:, None]).argmax(1) for place in places.T]
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="its arrays are global")
+def test_objectives_on_replicas_of_unequal_size(found):
+    """Compare with one device."""
+    ways = {k[-1]: v for one in found for k, v in one.items()}
+    x, factors = ways["0"]["x"], ways["0"]["factors"]
+    for rank, own in (("0", slice(0, 3)), ("1", slice(3, 5))):
+        np.testing.assert_array_equal(ways[rank]["rows"], x)
+        assert ways[rank]["offset"] == own.start
+        np.testing.assert_allclose(
+            ways[rank]["gradient"], factors.sum(0)[own], rtol=1e-6
+        )
+        assert ways[rank]["sum"] == 1 + 2
+        # Pairs reach over the edge of a replica, as on one device.
+        following = np.roll(x, -1, axis=0)[own]
+        np.testing.assert_array_equal(ways[rank]["next"], following)
+        false, _ = pair_objectives.make_objective("ranking").draw(
+            0, np.arange(5)
+        )
+        rows = np.arange(5)[:, None]
+        # A row's gradient counts how often any replica took it.
+        counts = np.bincount((rows + false).ravel(), minlength=5)[own]
+        np.testing.assert_array_equal(ways[rank]["taken"].T, [counts] * 2)
+        texts = np.concatenate([rows, rows + false], axis=1)
+        scores = (x[texts] * x[:, None]).sum(-1)[own]
+        np.testing.assert_allclose(ways[rank]["ranked"], scores, rtol=1e-5)
+        pairs = ways[rank]["hard"]
+        np.testing.assert_array_equal(pairs[:, :2, :2], x[own, None][:, [0, 0]])
+        np.testing.assert_array_equal(
+            pairs[:, ::2, 2:], x[own, None][:, [0, 0]]
+        )
+        images, texts = hard_negatives(x)
+        np.testing.assert_array_equal(pairs[:, 1, 2:], x[images][own])
+        np.testing.assert_array_equal(pairs[:, 2, :2], x[texts][own])
+    logits, labels = ways["0"]["logits"].astype("float64"), ways["0"]["labels"]
+    right = np.take_along_axis(logits, np.maximum(labels, 0)[..., None], -1)
+    losses = np.log(np.exp(logits).sum(-1)) - right[..., 0]
+    # The mean of the replicas' means, each weighed by its rows.
+    mean = np.concatenate([ways["0"]["mlm"], ways["1"]["mlm"]]).mean()
+    assert mean == pytest.approx(losses[labels >= 0].mean(), rel=1e-5)
+
+
 def test_no_attribute_of_a_framework_is_replaced(found):
     """Compare classes and modules before the import and after each step."""
     for process in found:
@@ -202,12 +255,11 @@ def test_weights_without_a_layout_are_rejected(reset):
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="others leave it to Keras")
 def test_several_optimizers_do_not_accumulate_on_replicas(reset):
-    two = [keras.optimizers.SGD(gradient_accumulation_steps=2) for _ in "ab"]
-    several = keras.optimizers.MultiOptimizer(lambda v: two["head" in v.path])
     with kbt.distribute("data_parallel", devices=1).scope():
+        sgd = keras.optimizers.SGD(gradient_accumulation_steps=2)
         task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
         with pytest.raises(ValueError, match="With several optimizers"):
-            task.compile(several)
+            task.compile(keras.optimizers.MultiOptimizer(lambda variable: sgd))
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="JAX uses it")

@@ -156,26 +156,6 @@ def test_frozen_rows_do_not_change_or_count_in_the_norm():
     np.testing.assert_allclose(array(slot), 0.1 / np.sqrt(count), rtol=1e-5)
 
 
-def built(*rows):
-    return lambda: AdamW(rows=rows).build(vqa().trainable_variables)
-
-
-REJECTED = {
-    "two rows": (built((".*", 1), ("fusion", 2)), "type_embedding: 2 rows"),
-    "no row": (built(("fusion", 2)), "embeddings: no row"),
-    "unused row": (built(*rows(), ("heads/", 2)), "'heads/': no variable"),
-    "decay": (lambda: AdamW(decay="none"), "`decay` must be"),
-    "warm-up": (lambda: WarmupPolynomial(1, 200, 200), "`warmup`"),
-}
-
-
-@pytest.mark.parametrize("make, message", REJECTED.values(), ids=REJECTED)
-@slow_on("tensorflow", "jax")
-def test_wrong_arguments_are_rejected(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
-
-
 def test_config_round_trip():
     schedule = WarmupPolynomial(1e-3, 100, warmup=7, power=2.0, end=1e-5)
     optimizer = AdamW(schedule, rows(5, 50), decay="sane", global_clipnorm=1.0)

@@ -8,6 +8,9 @@ from builders import shallow
 from builders import vqa
 
 import keras_bridgetower as kbt
+from keras_bridgetower.training.optim.adamw import AdamW
+from keras_bridgetower.training.optim.adamw import rows
+from keras_bridgetower.training.optim.schedules import WarmupPolynomial
 from keras_bridgetower.training.recipes import paper
 from keras_bridgetower.training.recipes import task_of_recipe
 from keras_bridgetower.training.recipes.paper import RECIPES
@@ -117,23 +120,32 @@ def test_a_preset_keeps_the_width_of_its_head(capsys):
     assert "projection_dim: 64, kept from the preset" in capsys.readouterr().out
 
 
-WRONG = [
-    *(({name: 0}, name) for name in ("batch_size", "steps")),
-    ({"epochs": None}, "epochs"),
-    ({"accumulation": 3}, "accumulation"),
-    ({"size": "huge"}, "size"),
-    ({"weight_decy": 0.1}, "nearest is 'weight_decay'"),
-]
+def built(*rows):
+    return lambda: AdamW(rows=rows).build(vqa().trainable_variables)
 
 
-@pytest.mark.parametrize("changes, message", WRONG)
-def test_wrong_values_are_rejected(changes, message):
+def replaced(**changes):
+    return lambda: RECIPES["vqa_base"].replace(**changes)
+
+
+REJECTED = {
+    "`batch_size`": replaced(batch_size=0),
+    "`steps`": replaced(steps=0),
+    "`epochs`": replaced(epochs=None),
+    "`accumulation`": replaced(accumulation=3),
+    "`size`": replaced(size="huge"),
+    "nearest is 'weight_decay'": replaced(weight_decy=0.1),
+    "nearest is 'vqa_base'": lambda: paper.get("vqa_bas"),
+    "`samples` must be": lambda: RECIPES["vqa_base"].total_steps(500),
+    "type_embedding: 2 rows": built((".*", 1), ("fusion", 2)),
+    "embeddings: no row": built(("fusion", 2)),
+    "'heads/': no variable": built(*rows(), ("heads/", 2)),
+    "`decay` must be": lambda: AdamW(decay="none"),
+    "`warmup`": lambda: WarmupPolynomial(1, 200, 200),
+}
+
+
+@pytest.mark.parametrize("message", REJECTED)
+def test_wrong_arguments_are_rejected(message):
     with pytest.raises(ValueError, match=message):
-        RECIPES["vqa_base"].replace(**changes)
-
-
-def test_wrong_uses_are_rejected():
-    with pytest.raises(ValueError, match="`samples` must be"):
-        RECIPES["vqa_base"].total_steps(500)
-    with pytest.raises(ValueError, match="nearest is 'vqa_base'"):
-        paper.get("vqa_bas")
+        REJECTED[message]()

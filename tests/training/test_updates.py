@@ -126,17 +126,16 @@ def test_a_model_of_keras_counts_updates_with_ours():
     assert rates.found == pytest.approx(np.repeat([0.0, 0.5, 1.0, 0.5], 3))
 
 
-@pytest.mark.parametrize("scaled", [False, True])
-def test_a_constant_rate_is_accumulated_in_the_first_step(scaled):
+def test_a_constant_rate_is_accumulated_in_the_first_step():
     """Build the optimizer while TensorFlow traces the step."""
     x, y = np.arange(8.0).reshape(8, 1), np.arange(8.0)[:, None]
     found = []
     for batch, parts in ((4, None), (2, 2)):
         dense = keras.layers.Dense(1, kernel_initializer="ones")
         model = keras.Sequential([keras.Input((1,)), dense])
-        optimizer = AdamW(1e-2, gradient_accumulation_steps=parts)
-        if scaled:
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer = keras.optimizers.LossScaleOptimizer(
+            AdamW(1e-2, gradient_accumulation_steps=parts)
+        )
         model.compile(optimizer, "mse", jit_compile=MANY_STEPS)
         model.fit(x, y, batch_size=batch, shuffle=False, verbose=0)
         assert array(optimizer.iterations) == 2
@@ -186,6 +185,17 @@ def test_nonfinite_batches_count_as_zero(place, broken):
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
         assert np.isfinite(other).all()
+
+
+@FASTEST
+def test_several_optimizers_count_updates():
+    schedule = WarmupPolynomial(1.0, 8, 4)
+    sgd = keras.optimizers.SGD(schedule, gradient_accumulation_steps=3)
+    task = tiny()
+    task.compile(keras.optimizers.MultiOptimizer(lambda variable: sgd))
+    assert accumulation(task.optimizer) == 3
+    sgd._iterations.assign(3)
+    assert float(sgd.learning_rate) == 0.25
 
 
 @FASTEST

@@ -90,6 +90,13 @@ def check_trained(task):
         )
 
 
+def holds_others(optimizer):
+    """Return True for a `MultiOptimizer`, which may be inside loss scaling."""
+    return hasattr(
+        getattr(optimizer, "inner_optimizer", optimizer), "optimizers"
+    )
+
+
 def _learning(optimizer):
     """Return the optimizers inside of loss scaling or a `MultiOptimizer`."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)

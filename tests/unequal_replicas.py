@@ -1,12 +1,4 @@
-"""Run alone: what two replicas of unequal size see of each other's rows.
-
-KERAS_BACKEND=torch python tests/replicas_run.py OUT.npz RANK
-
-On TensorFlow one process has both replicas.
-"""
-
-import os
-import sys
+"""What two replicas of unequal size see of each other's rows."""
 
 import keras
 import numpy as np
@@ -102,39 +94,18 @@ def hard(x, own):
     return pairs
 
 
-def on_tensorflow():
+def seen(strategy):
+    """Return what the replicas of this process see, by their number."""
+    if keras.config.backend() == "torch":
+        return {strategy.index: pieces(strategy.index)}
     import tensorflow as tf
 
-    tf.config.set_logical_device_configuration(
-        tf.config.list_physical_devices("CPU")[0],
-        [tf.config.LogicalDeviceConfiguration()] * 2,
-    )
-    seen = {}
+    found = {}
 
     def replica():
         context = tf.distribute.get_replica_context()
         index = int(context.replica_id_in_sync_group)
-        seen[index] = pieces(index)
+        found[index] = pieces(index)
 
-    tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).run(replica)
-    return seen
-
-
-def on_torch(rank):
-    import torch.distributed as dist
-
-    # The launcher names a file through which the two find each other.
-    dist.init_process_group(
-        "gloo", init_method=os.environ["MEETING"], rank=rank, world_size=2
-    )
-    seen = {rank: pieces(rank)}
-    dist.destroy_process_group()
-    return seen
-
-
-if __name__ == "__main__":
-    file, rank = sys.argv[1:]
-    of_both = keras.config.backend() == "tensorflow"
-    seen = on_tensorflow() if of_both else on_torch(int(rank))
-    arrays = {f"{k}/{n}": v for k, x in seen.items() for n, v in x.items()}
-    np.savez(file, **arrays)
+    strategy.engine.run(replica)
+    return found
