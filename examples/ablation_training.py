@@ -14,12 +14,10 @@ import tensorflow as tf
 from ablation_variants import BASE
 from ablation_variants import Variant
 from ablation_variants import build
-from easy_world import captions as easy_vqa_captions
+from easy_world import captions
 from easy_world import pictures
 from easy_world.scenes import load_scenes
-from easy_world.training.tiny_family import PROJECTION_DIM
-from easy_world.training.tiny_family import SEQUENCE_LENGTH
-from easy_world.training.tiny_family import caption_rows
+from easy_world.training import tiny_family
 from easy_world.training.tiny_training import compile_for
 from easy_world.training.tiny_training import learn_vocabulary
 from easy_world.training.tiny_training import stream
@@ -31,155 +29,6 @@ from keras_bridgetower.metrics.retrieval import retrieval_recall
 # Share of a question's tokens that are hidden.
 HIDDEN = 0.3
 IGNORED = -100
-
-
-def converter(side):
-    return kbt.BridgeTowerImageConverter(side, mode="squash")
-
-
-def once(folder, name, train):
-    """Return the weight file of an encoder, trained when first needed."""
-    path = folder / f"{name.replace('/', '-')}.weights.h5"
-    if not path.exists():
-        keras.utils.set_random_seed(0)
-        print(f"{name} is pre-trained.", flush=True)
-        written = path.with_name(f"new-{path.name}")
-        train().save_weights(written)
-        written.replace(path)
-    return path
-
-
-def image_encoder(name, size, scenes, settings):
-    variant = Variant("", {"num_layers": 1}, image=name)
-    backbone = build(variant, size)
-    preprocessor = types.SimpleNamespace(
-        image_converter=converter(backbone.image_size)
-    )
-    task = types.SimpleNamespace(backbone=backbone, preprocessor=preprocessor)
-    epochs = settings.tower_epochs
-    found = train_image_tower(task, scenes, epochs, settings)
-    print(f"{name}: accuracies {found}", flush=True)
-    return backbone.image_encoder
-
-
-def text_encoder(name, tokenizer, size, scenes, settings):
-    questions = scenes.data.questions
-    backbone = build(Variant("", {"num_layers": 1}, text=name), size)
-    tower = backbone.text_tower
-    model = keras.Model(
-        tower.input,
-        keras.layers.Dense(size.vocabularies[name])(tower(tower.input)[-1]),
-    )
-    masking = tokenizer.masking(rate=HIDDEN)
-    texts = tokenizer.encode(questions)
-    rng = np.random.default_rng(0)
-    compile_for(
-        model,
-        settings.text_steps,
-        settings.learning_rate,
-        loss=keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True, ignore_class=IGNORED
-        ),
-        jit_compile=False,
-    )
-    for step in range(settings.text_steps):
-        rows = rng.integers(len(questions), size=settings.tower_batch_size)
-        ids, mask = (texts[k][rows] for k in ("token_ids", "padding_mask"))
-        made = masking(ids, mask, seed=step)
-        hidden = np.zeros_like(ids)
-        # Places of slots that are left over are 0, the start token.
-        np.put_along_axis(hidden, made["mask_positions"], 1, axis=1)
-        hidden[:, 0] = 0
-        x = {
-            "token_ids": made["token_ids"],
-            "padding_mask": mask,
-            "segment_ids": np.zeros_like(ids),
-        }
-        loss = model.train_on_batch(
-            {key: x[key] for key in tower.input},
-            np.where(hidden, ids, IGNORED),
-        )
-    print(f"{name}: loss of hidden tokens {float(loss):.3f}", flush=True)
-    return backbone.text_encoder
-
-
-class Questions:
-    """The questions of easy-VQA, as one tokenizer and converter read them.
-
-    Texts and pictures are converted once and not again in every run.
-    """
-
-    def __init__(self, tokenizer, converter):
-        self.tokenizer, self.converter = tokenizer, converter
-        self.answers = pictures.answer_list()
-        self._splits = {}
-
-    def _split(self, name):
-        if name not in self._splits:
-            data = pictures.load(name)
-            texts = self.tokenizer.encode(data.questions)
-            texts["segment_ids"] = np.zeros_like(texts["token_ids"])
-            images = np.asarray(self.converter(list(data.images)))
-            self._splits[name] = data, images, texts
-        return self._splits[name]
-
-    def features(self, split, rows, names):
-        """Features of questions, those with the given names."""
-        data, images, texts = self._split(split)
-        made = {"images": images[data.image_index[rows]]}
-        made |= {name: x[rows] for name, x in texts.items()}
-        return {name: made[name] for name in names}
-
-    def targets(self, split, rows):
-        """Return one-hot answers, float32."""
-        answers = self._split(split)[0].answers
-        ids = [self.answers.index(answers[row]) for row in rows]
-        return np.eye(len(self.answers), dtype="float32")[ids]
-
-    def train(self, task, steps, batch_size, learning_rate, seed):
-        """Train a `BridgeTowerVQA` on the training pictures' questions."""
-        rng = np.random.default_rng(seed)
-        names = tuple(task.backbone.input)
-        count = len(self._split("train")[0].questions)
-
-        def batches():
-            for _ in range(steps):
-                rows = rng.integers(count, size=batch_size)
-                x = self.features("train", rows, names)
-                yield x, self.targets("train", rows)
-
-        spec = keras.tree.map_structure(
-            lambda x: tf.TensorSpec(x.shape, x.dtype), next(batches())
-        )
-        fit(
-            task,
-            tf.data.Dataset.from_generator(batches, output_signature=spec),
-            steps,
-            learning_rate,
-        )
-
-    def scores(self, task, batch_size=256):
-        """Share of right answers on the test split, by kind of question."""
-        data = self._split("test")[0]
-        names = tuple(task.backbone.input)
-        chosen = []
-        for first in range(0, len(data.questions), batch_size):
-            last = min(first + batch_size, len(data.questions))
-            x = self.features("test", np.arange(first, last), names)
-            chosen.extend(np.asarray(task.predict_on_batch(x)).argmax(-1))
-        right = np.array(self.answers)[chosen] == data.answers
-        kinds = np.array([pictures.question_kind(a) for a in data.answers])
-        found = {kind: right[kinds == kind].mean() for kind in np.unique(kinds)}
-        found["overall"] = right.mean()
-        return {str(k): round(100 * float(x), 3) for k, x in found.items()}
-
-
-def fit(task, batches, steps, learning_rate):
-    """Train a task on a dataset of batches, scheduled as the tiny presets."""
-    compile_for(task, steps, learning_rate, jit_compile=False)
-    task.fit(batches.prefetch(2), steps_per_epoch=steps, verbose=0)
-
-
 # Pictures of the gallery on which recall is counted, five captions each.
 GALLERY = 50
 
@@ -189,7 +38,6 @@ class Bench:
 
     def __init__(self, settings, folder, size):
         self.settings, self.folder, self.size = settings, folder, size
-        self._questions = {}
 
     @functools.cached_property
     def scenes(self):
@@ -197,27 +45,79 @@ class Bench:
 
     @functools.cached_property
     def tokenizer(self):
-        captions = easy_vqa_captions.captions(self.scenes["train"]).texts
-        texts = [*pictures.load("train").questions, *captions]
+        scenes = self.scenes["train"]
+        texts = [*scenes.data.questions, *captions.captions(scenes).texts]
         return kbt.BridgeTowerTokenizer(
-            *learn_vocabulary(texts), SEQUENCE_LENGTH
+            *learn_vocabulary(texts), tiny_family.SEQUENCE_LENGTH
         )
 
+    def image_encoder(self, name):
+        backbone = build(Variant("", {"num_layers": 1}, image=name), self.size)
+        parts = types.SimpleNamespace(image_converter=converter(backbone))
+        task = types.SimpleNamespace(backbone=backbone, preprocessor=parts)
+        scenes, epochs = self.scenes["train"], self.settings.tower_epochs
+        found = train_image_tower(task, scenes, epochs, self.settings)
+        print(f"{name}: accuracies {found}", flush=True)
+        return backbone.image_encoder
+
+    def text_encoder(self, name):
+        questions = self.scenes["train"].data.questions
+        backbone = build(Variant("", {"num_layers": 1}, text=name), self.size)
+        tower, steps = backbone.text_tower, self.settings.text_steps
+        tokens = keras.layers.Dense(self.size.vocabularies[name])
+        model = keras.Model(tower.input, tokens(tower(tower.input)[-1]))
+        masking = self.tokenizer.masking(rate=HIDDEN)
+        texts = self.tokenizer.encode(questions)
+        rng = np.random.default_rng(0)
+        compile_for(
+            model,
+            steps,
+            self.settings.learning_rate,
+            loss=keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True, ignore_class=IGNORED
+            ),
+            jit_compile=False,
+        )
+        for step in range(steps):
+            rows = rng.integers(
+                len(questions), size=self.settings.tower_batch_size
+            )
+            ids, mask = (texts[k][rows] for k in ("token_ids", "padding_mask"))
+            made = masking(ids, mask, seed=step)
+            hidden = np.zeros_like(ids)
+            # Places of slots that are left over are 0, the start token.
+            np.put_along_axis(hidden, made["mask_positions"], 1, axis=1)
+            hidden[:, 0] = 0
+            x = {
+                "token_ids": made["token_ids"],
+                "padding_mask": mask,
+                "segment_ids": np.zeros_like(ids),
+            }
+            loss = model.train_on_batch(
+                {key: x[key] for key in tower.input},
+                np.where(hidden, ids, IGNORED),
+            )
+        print(f"{name}: loss of hidden tokens {float(loss):.3f}", flush=True)
+        return backbone.text_encoder
+
+    def trained(self, name, train):
+        """Return the weight file of an encoder, trained when first needed."""
+        path = self.folder / f"{name.replace('/', '-')}.weights.h5"
+        if not path.exists():
+            keras.utils.set_random_seed(0)
+            print(f"{name} is pre-trained.", flush=True)
+            written = path.with_name(f"new-{path.name}")
+            train(name).save_weights(written)
+            written.replace(path)
+        return path
+
     def backbone(self, variant, seed):
-        image, text = variant.image, variant.text
-        given = self.size, self.scenes["train"], self.settings
-
-        def train_text():
-            return text_encoder(text, self.tokenizer, *given)
-
-        files = [
-            once(self.folder, image, lambda: image_encoder(image, *given)),
-            once(self.folder, text, train_text),
-        ]
+        image = self.trained(variant.image, self.image_encoder)
+        text = self.trained(variant.text, self.text_encoder)
         keras.utils.set_random_seed(seed)
         backbone = build(variant, self.size)
-        backbone.image_encoder.load_weights(files[0])
-        backbone.text_encoder.load_weights(files[1])
+        backbone.image_encoder.load_weights(image)
+        backbone.text_encoder.load_weights(text)
         # The authors' first weights are of width 768: sums over fewer terms
         # would leave every attention even, and hardly learn.
         scale = (BASE.width / self.size.width) ** 0.5
@@ -227,18 +127,27 @@ class Bench:
         backbone.image_tower.trainable = False
         return backbone
 
+    def fit(self, task, batches, steps):
+        """Train a task, scheduled as the tiny presets."""
+        compile_for(task, steps, self.settings.learning_rate, jit_compile=False)
+        task.fit(batches.prefetch(2), steps_per_epoch=steps, verbose=0)
+
     def vqa(self, variant, seed):
         """Train on questions; the scores on the test split, in percent."""
-        backbone = self.backbone(variant, seed)
-        side = backbone.image_size
-        if side not in self._questions:
-            self._questions[side] = Questions(self.tokenizer, converter(side))
-        questions = self._questions[side]
-        task = kbt.BridgeTowerVQA(backbone, answers=questions.answers)
-        settings = self.settings
-        rate = settings.learning_rate
-        questions.train(task, settings.steps, settings.batch_size, rate, seed)
-        return questions.scores(task)
+        backbone, settings = self.backbone(variant, seed), self.settings
+        task = kbt.BridgeTowerVQA(
+            backbone,
+            kbt.BridgeTowerVQAPreprocessor(
+                *(self.tokenizer, converter(backbone)),
+                answers=pictures.answer_list(),
+                features=tuple(backbone.input),
+            ),
+        )
+        batches = drawn(
+            self.scenes["train"].data, settings.steps, settings.batch_size, seed
+        )
+        self.fit(task, batches, settings.steps)
+        return tiny_family.score_questions(task, self.scenes["test"])
 
     def rsum(self, variant, seed):
         """Train matching on captions; the sum of recalls on the gallery."""
@@ -252,26 +161,45 @@ class Bench:
             backbone,
             kbt.BridgeTowerRetrievalPreprocessor(
                 self.tokenizer,
-                converter(backbone.image_size),
+                converter(backbone),
                 "hard_negatives",
                 features=tuple(backbone.input),
             ),
             "hard_negatives",
-            PROJECTION_DIM,
+            tiny_family.PROJECTION_DIM,
         )
         epochs = -(-steps * batch_size // len(scenes.values)) + 1
-        data, _ = stream(scenes, caption_rows, epochs, batch_size, seed)
-        fit(task, data.take(steps), steps, settings.learning_rate)
-        return _rsum(task, self.scenes["test"])
+        rows = tiny_family.caption_rows
+        data, _ = stream(scenes, rows, epochs, batch_size, seed)
+        self.fit(task, data.take(steps), steps)
+        pool = captions.gallery(self.scenes["test"])
+        count = GALLERY * len(captions.TEMPLATES)
+        scores = task.rank(
+            list(self.scenes["test"].data.images[pool.pictures[:GALLERY]]),
+            pool.texts[:count],
+            batch_size=256,
+            verbose=0,
+        )
+        return round(retrieval_recall(scores, pool.owner[:count]).rsum, 3)
 
 
-def _rsum(task, scenes):
-    pool = easy_vqa_captions.gallery(scenes)
-    count = GALLERY * len(easy_vqa_captions.TEMPLATES)
-    scores = task.rank(
-        list(scenes.data.images[pool.pictures[:GALLERY]]),
-        pool.texts[:count],
-        batch_size=256,
-        verbose=0,
+def converter(backbone):
+    return kbt.BridgeTowerImageConverter(backbone.image_size)
+
+
+def drawn(data, steps, batch_size, seed):
+    """Return a dataset of raw batches of questions that are drawn."""
+    rng = np.random.default_rng(seed)
+    # The tables of docs/paper.md were drawn without the first.
+    rows = rng.integers(len(data.questions), size=(1 + steps, batch_size))[1:]
+    images = tf.constant(data.images)
+    index, texts, answers = map(
+        np.array, (data.image_index, data.questions, data.answers)
     )
-    return round(retrieval_recall(scores, pool.owner[:count]).rsum, 3)
+
+    def batch(index, text, answers):
+        return {"images": tf.gather(images, index), "text": text}, answers
+
+    return tf.data.Dataset.from_tensor_slices(
+        (index[rows], texts[rows], answers[rows])
+    ).map(batch)

@@ -5,7 +5,6 @@ on Flickr30K without vision-language pre-training, stand in
 `ablation_variants.json`.
 """
 
-import dataclasses
 import json
 import pathlib
 from typing import NamedTuple
@@ -19,14 +18,6 @@ from keras_bridgetower.backend.uninitialized import shapes_only
 CLIP, ROBERTA, BERT = "CLIP-ViT-B/16", "RoBERTa", "BERT"
 
 
-class Paper(NamedTuple):
-    """The numbers of the paper for a variant, or None."""
-
-    parameters: str | None = None
-    vqa: float | None = None
-    rsum: float | None = None
-
-
 class Variant(NamedTuple):
     """One row of a table."""
 
@@ -34,11 +25,10 @@ class Variant(NamedTuple):
     values: dict  # Constructor values of `BridgeTowerBackbone`.
     image: str = CLIP  # A key of `IMAGE_ENCODERS`.
     text: str = ROBERTA  # A key of `TEXT_ENCODERS`.
-    paper: Paper = Paper()
+    paper: dict = {}  # What the paper has of "parameters", "vqa" and "rsum".
 
 
-@dataclasses.dataclass(frozen=True)
-class Size:
+class Size(NamedTuple):
     """Sizes that all variants of a table share."""
 
     width: int  # Of encoders and cross-modal layers.
@@ -54,67 +44,20 @@ class Size:
 # The tiny text encoders share one vocabulary.
 TINY = Size(64, 4, 6, 3, 64, {ROBERTA: 512, BERT: 512}, 32, 0.0)
 BASE = Size(768, 12, 12, 6, 288, {ROBERTA: 50_265, BERT: 30_522}, 512, 0.1)
-
-
-def _clip(patch):
-    def build(size):
-        return keras_hub.models.CLIPVisionEncoder(
-            patch_size=patch,
-            hidden_dim=size.width,
-            num_layers=size.blocks,
-            num_heads=size.heads,
-            intermediate_dim=4 * size.width,
-            image_shape=(size.side, size.side, 3),
-        )
-
-    return build
-
-
-def _vit(backbone, feedforward, share):
-    def build(size):
-        # At base size 224 and 384 pixels; CLIP's have 288.
-        side = round(size.side * share / 16) * 16
-        return backbone(
-            image_shape=(side, side, 3),
-            patch_size=16,
-            num_layers=size.blocks,
-            num_heads=size.heads,
-            hidden_dim=size.width,
-            dropout_rate=0.0,
-            attention_dropout=0.0,
-            **{feedforward: 4 * size.width},
-        )
-
-    return build
-
-
-def _text(name, backbone):
-    def build(size):
-        return backbone(
-            vocabulary_size=size.vocabularies[name],
-            num_layers=size.blocks,
-            num_heads=size.heads,
-            hidden_dim=size.width,
-            intermediate_dim=4 * size.width,
-            max_sequence_length=size.positions,
-            dropout=size.dropout,
-        )
-
-    return build
-
-
+_CLIP = keras_hub.models.CLIPVisionEncoder, "intermediate_dim"
 _VIT = keras_hub.models.ViTBackbone, "mlp_dim"
 _DEIT = keras_hub.models.DeiTBackbone, "intermediate_dim"
+# Class, its name of the feed-forward width, pixels at base size, patch side.
 IMAGE_ENCODERS = {
-    "DeiT B-224/16": _vit(*_DEIT, 224 / 288),
-    "ViT B-224/16": _vit(*_VIT, 224 / 288),
-    "ViT B-384/16": _vit(*_VIT, 384 / 288),
-    "CLIP-ViT-B/32": _clip(32),
-    CLIP: _clip(16),
+    "DeiT B-224/16": (*_DEIT, 224, 16),
+    "ViT B-224/16": (*_VIT, 224, 16),
+    "ViT B-384/16": (*_VIT, 384, 16),
+    "CLIP-ViT-B/32": (*_CLIP, 288, 32),
+    CLIP: (*_CLIP, 288, 16),
 }
 TEXT_ENCODERS = {
-    ROBERTA: _text(ROBERTA, keras_hub.models.RobertaBackbone),
-    BERT: _text(BERT, keras_hub.models.BertBackbone),
+    ROBERTA: keras_hub.models.RobertaBackbone,
+    BERT: keras_hub.models.BertBackbone,
 }
 
 
@@ -133,25 +76,35 @@ class Study(NamedTuple):
         ]
 
 
-def _variant(paper, **fields):
-    return Variant(paper=Paper(**paper), **fields)
-
-
 _FILE = pathlib.Path(__file__).with_suffix(".json")
 STUDIES = {
-    name: Study(
-        study["counted"], [_variant(**row) for row in study["variants"]]
-    )
+    name: Study(study["counted"], [Variant(**x) for x in study["variants"]])
     for name, study in json.loads(_FILE.read_text()).items()
 }
 
 
 def build(variant, size):
-    return kbt.BridgeTowerBackbone(
-        IMAGE_ENCODERS[variant.image](size),
-        TEXT_ENCODERS[variant.text](size),
-        **_fusion_values(variant, size),
+    shared = {
+        "num_layers": size.blocks,
+        "num_heads": size.heads,
+        "hidden_dim": size.width,
+    }
+    cls, feedforward, pixels, patch = IMAGE_ENCODERS[variant.image]
+    side = round(size.side * pixels / BASE.side / 16) * 16
+    image = cls(
+        image_shape=(side, side, 3),
+        patch_size=patch,
+        **{feedforward: 4 * size.width},
+        **shared,
     )
+    text = TEXT_ENCODERS[variant.text](
+        vocabulary_size=size.vocabularies[variant.text],
+        intermediate_dim=4 * size.width,
+        max_sequence_length=size.positions,
+        dropout=size.dropout,
+        **shared,
+    )
+    return kbt.BridgeTowerBackbone(image, text, **_fusion_values(variant, size))
 
 
 def _fusion_values(variant, size):

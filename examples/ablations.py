@@ -74,7 +74,7 @@ def main():
         for v, count in zip(variants, counts, strict=True)
     }
     if settings.count_only:
-        rows = [row_of(v, parameters[v.name], [], None) for v in variants]
+        rows = [row_of(v, parameters[v.name], [], "") for v in variants]
         print(f"Parameters of the {study.counted}, base size:\n")
         print(markdown(rows))
         example.save(
@@ -92,7 +92,8 @@ def counted(name, part, variants, counts):
     figure = example.new_figure(9, 1 + 0.36 * len(variants))
     left, right = figure.subplots(1, 2, sharey=True)
     places = range(len(variants))
-    left.plot([v.paper.vqa for v in variants], places, "o", color="#2a6f97")
+    scores = [v.paper.get("vqa", np.nan) for v in variants]
+    left.plot(scores, places, "o", color="#2a6f97")
     left.set(xlabel="VQAv2 test-dev, %", title="What the paper reports")
     left.locator_params(axis="x", nbins=4)
     bars = right.barh(places, counts, color="#bbbbbb")
@@ -117,28 +118,36 @@ def train(settings, output, size, variants, parameters):
 
     kept = {key: getattr(settings, key) for key in KEYS}
     kept |= {"backend": keras.config.backend(), "size": repr(TINY)}
-    runs = RunDirectory(output, kept)
-    bench = Bench(settings, runs.path, size)
-    results = {}
+    output = folder_of(output, kept)
+    bench = Bench(settings, output, size)
+    results = {variant.name: [] for variant in variants}
     for seed in settings.seeds:
         for variant in variants:
-            found = runs.once(
-                f"{variant.name}, seed {seed}",
+            name = f"{variant.name}, seed {seed}"
+            found = once(
+                output / f"{name.replace('/', '-')}.json",
                 lambda variant=variant, seed=seed: run(bench, variant, seed),
             )
-            results.setdefault(variant.name, []).append(found)
-            print(f"{variant.name}, seed {seed}: {found}", flush=True)
-    blind = pictures.BLIND_TEST_SCORES["overall"]
+            results[variant.name].append(found)
+            print(f"{name}: {found}", flush=True)
+    blind = f"{pictures.BLIND_TEST_SCORES['overall']:.2f}"
     rows = [
         row_of(v, parameters[v.name], results[v.name], blind) for v in variants
     ]
+    title, table = f"Ablation: {settings.study}", markdown(rows)
+    text = f"# {title}\n\n{table}\n{note_of(settings, results)}\n"
+    (output / "table.md").write_text(text)
+    with open(output / "table.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
     scores = {
         name: [run["vqa"]["overall"] for run in found]
         for name, found in results.items()
     }
-    title = f"Ablation: {settings.study}"
-    write(output, title, rows, scores, note_of(settings, results))
-    print(markdown(rows))
+    figure = figures.scores(scores, title, "VQA score on test, %")
+    figure.savefig(output / "figure.png", dpi=150)
+    print(table)
 
 
 def run(bench, variant, seed):
@@ -149,9 +158,9 @@ def run(bench, variant, seed):
 
 
 def note_of(settings, results):
-    first = [runs[0] for runs in results.values()]
-    seconds = [run["seconds"] for run in first if "seconds" in run]
+    first = [runs[0]["seconds"] for runs in results.values()]
     values = ", ".join(f"{key} {getattr(settings, key)}" for key in KEYS[1:])
+    threads = os.environ.get("OMP_NUM_THREADS", "unset")
     return (
         "VQA: % of the 9,673 questions of easy-VQA's official test split; "
         "blind: the most frequent answer to each question. RSUM: of 50 test "
@@ -161,54 +170,46 @@ def note_of(settings, results):
         "Flickr30K RSUM of base-size models without vision-language "
         "pre-training; the parameters here are those of the tiny size.\n\n"
         f"Settings: {values}. Encoders of {TINY.blocks} blocks, width "
-        f"{TINY.width}.\n\nMachine: {machine()}; median "
-        f"{sorted(seconds)[len(seconds) // 2]:.0f} seconds a run."
+        f"{TINY.width}.\n\nMachine: {os.cpu_count()} CPU cores "
+        f"({platform.machine()}), OMP_NUM_THREADS={threads}, "
+        f"{keras.config.backend()} backend, Keras {keras.__version__}; median "
+        f"{sorted(first)[len(first) // 2]:.0f} seconds a run."
     )
 
 
-SETTINGS = "settings.json"
 COLUMNS = (
     *("variant", "parameters", "VQA", "RSUM", "blind"),
     *("parameters, paper", "VQA, paper", "RSUM, paper"),
 )
 
 
-class RunDirectory:
-    """Results of finished runs; the folder of other settings is refused."""
-
-    def __init__(self, path, settings):
-        self.path = pathlib.Path(path)
-        settings = json.loads(json.dumps(settings))
-        self.path.mkdir(parents=True, exist_ok=True)
-        file = self.path / SETTINGS
-        if not file.exists():
-            _write(file, settings)
-        kept = json.loads(file.read_text())
-        unlike = [
-            f"{name}={settings.get(name)!r}, there {kept.get(name)!r}"
-            for name in sorted({*kept, *settings})
-            if kept.get(name) != settings.get(name)
-        ]
-        if unlike:
-            raise ValueError(
-                f"`--output` must be a new folder, or one of the same "
-                f"settings. Received: --output {self.path}, which holds runs "
-                f"of others: {', '.join(unlike)}"
-            )
-
-    def once(self, name, run):
-        """Return the kept result of a run, or that of `run()`."""
-        file = self.path / f"{name.replace('/', '-')}.json"
-        if not file.exists():
-            _write(file, run())
-        return json.loads(file.read_text())
+def folder_of(path, settings):
+    """Make the folder of results, or refuse that of other settings."""
+    file = pathlib.Path(path, "settings.json")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    kept = once(file, lambda: settings)
+    settings = json.loads(json.dumps(settings))
+    unlike = [
+        f"{name}={settings.get(name)!r}, there {kept.get(name)!r}"
+        for name in sorted({*kept, *settings})
+        if kept.get(name) != settings.get(name)
+    ]
+    if unlike:
+        raise ValueError(
+            f"`--output` must be a new folder, or one of the same settings. "
+            f"Received: --output {path}, which holds runs of others: "
+            f"{', '.join(unlike)}"
+        )
+    return file.parent
 
 
-def _write(path, values):
-    """Write JSON whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(values, indent=2) + "\n")
-    part.replace(path)
+def once(file, make):
+    """Return the values in a JSON file, written whole or not at all."""
+    if not file.exists():
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(make(), indent=2) + "\n")
+        part.replace(file)
+    return json.loads(file.read_text())
 
 
 def mean_and_spread(values):
@@ -227,10 +228,10 @@ def row_of(variant, parameters, runs, blind):
         parameters,
         mean_and_spread([run["vqa"]["overall"] for run in runs]),
         mean_and_spread([run["rsum"] for run in runs]),
-        "" if blind is None else f"{blind:.2f}",
-        paper.parameters or "",
-        "" if paper.vqa is None else f"{paper.vqa:.2f}",
-        "" if paper.rsum is None else f"{paper.rsum:.1f}",
+        blind,
+        paper.get("parameters", ""),
+        f"{paper['vqa']:.2f}" if "vqa" in paper else "",
+        f"{paper['rsum']:.1f}" if "rsum" in paper else "",
     )
     return dict(zip(COLUMNS, cells, strict=True))
 
@@ -241,27 +242,6 @@ def markdown(rows):
     lines = [columns, ["---"] * len(columns)]
     lines += [[row[column] for column in columns] for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def machine():
-    return (
-        f"{os.cpu_count()} CPU cores ({platform.machine()}), "
-        f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}, "
-        f"{keras.config.backend()} backend, Keras {keras.__version__}"
-    )
-
-
-def write(path, title, rows, scores, note):
-    """Write `table.md`, `table.csv` and `figure.png` into a folder."""
-    path = pathlib.Path(path)
-    page = f"# {title}\n\n{markdown(rows)}\n{note}\n"
-    (path / "table.md").write_text(page)
-    with open(path / "table.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    figure = figures.scores(scores, title, "VQA score on test, %")
-    figure.savefig(path / "figure.png", dpi=150)
 
 
 if __name__ == "__main__":

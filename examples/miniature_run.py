@@ -84,14 +84,12 @@ class Losses(keras.callbacks.Callback):
         return [self] if checkpoint.strategy.is_chief else []
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._sum, self._count = 0.0, 0
+        self._sums = [0.0]
 
     def on_train_batch_end(self, batch, logs=None):
         # Keras gives the mean over the epoch so far.
-        self._count += 1
-        total = float(logs["loss"]) * self._count
-        self.of_steps.append(total - self._sum)
-        self._sum = total
+        self._sums.append(float(logs["loss"]) * len(self._sums))
+        self.of_steps.append(self._sums[-1] - self._sums[-2])
 
 
 def figure_of(name, losses, found):

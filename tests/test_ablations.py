@@ -1,8 +1,6 @@
 """The paper's ablations: columns of parameters, runs that go on, errors."""
 
 import json
-import pathlib
-import subprocess
 import sys
 
 import keras
@@ -16,7 +14,6 @@ from ablation_variants import BASE  # noqa: E402
 from ablation_variants import COUNTS  # noqa: E402
 from ablation_variants import STUDIES  # noqa: E402
 from ablation_variants import TINY  # noqa: E402
-from ablations import RunDirectory  # noqa: E402
 
 # Nothing here depends on the backend but one run.
 pytestmark = pytest.mark.skipif(
@@ -35,7 +32,7 @@ def test_parameter_counts_equal_the_paper(study):
     counted = COUNTS[STUDIES[study].counted]
     for variant in STUDIES[study].variants(BASE):
         count = counted(variant, BASE)
-        published = as_number(variant.paper.parameters)
+        published = as_number(variant.paper["parameters"])
         # To the last digit that the paper prints, or one off.
         step = 100 if published < 1e6 else 100_000
         assert abs(round(count / step) * step - published) <= 1.01 * step
@@ -44,11 +41,8 @@ def test_parameter_counts_equal_the_paper(study):
 @pytest.mark.slow
 def test_every_variant_can_be_built():
     assert {n: len(s.variants(TINY)) for n, s in STUDIES.items()} == {
-        "definition": 9,
-        "layers": 10,
-        "bridges": 5,
-        "encoders": 12,
-        "cross_encoder": 4,
+        **{"definition": 9, "layers": 10, "bridges": 5},
+        **{"encoders": 12, "cross_encoder": 4},
     }
     for study in STUDIES.values():
         assert all(COUNTS["model"](v, TINY) for v in study.variants(TINY))
@@ -74,25 +68,26 @@ class Counting:
         return None
 
 
-def command(monkeypatch, output, *arguments):
-    line = ["ablations.py", "bridges", "--output", str(output), *arguments]
+def command(monkeypatch, study, output, *arguments):
+    line = ["ablations.py", study, "--output", str(output), *arguments]
     monkeypatch.setattr(sys, "argv", line)
     ablations.main()
 
 
 @pytest.mark.slow
-def test_interrupted_tables_continue(tmp_path, monkeypatch, capsys):
+def test_interrupted_tables_continue(tmp_path, monkeypatch):
     monkeypatch.setattr(ablation_training, "Bench", Counting)
     monkeypatch.setattr(Counting, "runs", [])
     output = tmp_path / "runs"
+    call = monkeypatch, "bridges", output
     with pytest.raises(KeyboardInterrupt):
-        command(monkeypatch, output, "--seeds", "0")
+        command(*call, "--seeds", "0")
     assert len(Counting.runs) == 4
-    command(monkeypatch, output, "--seeds", "0")
+    command(*call, "--seeds", "0")
     names = [run[0] for run in Counting.runs if run]
     assert names == ["6+0", "4+2", "3+3", "2+4", "0+6, METER"]
     # Another seed is added to what is there.
-    command(monkeypatch, output, "--seeds", "0", "1")
+    command(*call, "--seeds", "0", "1")
     assert len(Counting.runs) == 11
     table = (output / "table.md").read_text()
     assert "| 6+0 | " in table and " ± " in table
@@ -103,21 +98,18 @@ def test_interrupted_tables_continue(tmp_path, monkeypatch, capsys):
 
 def test_folders_of_other_settings_are_rejected(tmp_path):
     assert ablations.mean_and_spread([1.0, None, 3.0]) == "2.00 ± 1.41"
-    made = RunDirectory(tmp_path / "a", {"steps": 3, "sizes": (1, 2)})
-    assert made.once("x/y", lambda: {"score": 1}) == {"score": 1}
-    same = RunDirectory(tmp_path / "a", {"steps": 3, "sizes": [1, 2]})
-    assert same.once("x/y", None) == {"score": 1}
+    made = ablations.folder_of(tmp_path / "a", {"steps": 3, "size": (1, 2)})
+    assert made == ablations.folder_of(made, {"steps": 3, "size": [1, 2]})
     with pytest.raises(ValueError, match="new folder.*steps=4, there 3"):
-        RunDirectory(tmp_path / "a", {"steps": 4, "sizes": [1, 2]})
+        ablations.folder_of(made, {"steps": 4, "size": [1, 2]})
 
 
 @pytest.mark.slow
-def test_the_command_trains(tmp_path):
-    script = pathlib.Path(ablations.__file__)
-    line = [sys.executable, str(script), "cross_encoder", "--seeds", "0"]
-    line += ["--steps", "3", "--tower-epochs", "1", "--retrieval-steps", "3"]
-    line += ["--text-steps", "3"]
-    line += ["--output", str(tmp_path / "runs")]
-    subprocess.run(line, check=True, capture_output=True)
+def test_the_command_trains(tmp_path, monkeypatch):
+    steps = "--steps 3 --tower-epochs 1 --retrieval-steps 3 --text-steps 3"
+    command(
+        *(monkeypatch, "cross_encoder", tmp_path / "runs"),
+        *("--seeds", "0", *steps.split()),
+    )
     (result,) = (tmp_path / "runs").glob("co_attention, METER*.json")
     assert set(json.loads(result.read_text())) == {"vqa", "rsum", "seconds"}

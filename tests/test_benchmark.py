@@ -106,9 +106,8 @@ def test_rounds_compare_outputs_and_seconds(saved):
         reference="""print('{"seconds": 3, "outputs": [[4, 2]]}')""",
         ours="""print('{"seconds": 2, "outputs": [[4, 3]], "x": 7}')""",
     )
-    with Rounds(programs, saved, repeats=2) as rounds:
-        ours = programs.contenders[1]
-        (found,) = rounds.rows(ours, batches=[1], tokens=8)
+    rounds = Rounds(programs, saved, repeats=2)
+    (found,) = rounds.rows(programs.contenders[1], batches=[1], tokens=8)
     assert found == {
         **{"name": "ours", "beside": "reference", "batch": 1},
         **{"distance": 0.25, "seconds": 2, "reference": 3, "x": 7},

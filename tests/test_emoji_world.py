@@ -10,9 +10,9 @@ import pytest
 from builders import FASTEST
 from easy_vqa_checks import digest
 from emoji_world import colors
-from emoji_world import gallery
 from emoji_world import packages
 from emoji_world import questions
+from emoji_world import score
 from emoji_world import splits
 from emoji_world import texts
 from emoji_world import world
@@ -104,7 +104,7 @@ def test_large_drawings_ignore_invisible_colors(tmp_path):
 
 
 def test_chance_is_the_closed_form(small_world):
-    shown = gallery.Gallery(small_world, np.arange(12), "noto")
+    shown = score.Gallery(small_world, np.arange(12), "noto")
     chance = shown.chance([{3}, {1, 2}], kept=(1, 5))
     two = 1 - math.comb(10, 5) / math.comb(12, 5)
     assert chance["IR@1"] == round(100 * (1 / 12 + 2 / 12) / 2, 2)
@@ -112,13 +112,13 @@ def test_chance_is_the_closed_form(small_world):
 
 
 def test_recalls_count_looks(small_world):
-    shown = gallery.Gallery(small_world, np.arange(12), "noto")
+    shown = score.Gallery(small_world, np.arange(12), "noto")
     scores = np.zeros((2, 12))
     scores[0, [3, 4]] = (2, 1)
     scores[1, [7, 8, 9]] = (3, 2, 1)
     found = shown.recalls(scores, [{4}, {9}], kept=(1, 2, 3))
     assert found == {"IR@1": 0.0, "IR@2": 50.0, "IR@3": 100.0}
-    texts_first = gallery.text_recalls(scores[:, [4, 9]], [4, 9], [4, 9], (1,))
+    texts_first = score.text_recalls(scores[:, [4, 9]], [4, 9], [4, 9], (1,))
     assert texts_first == {"TR@1": 100.0}
 
 

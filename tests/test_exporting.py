@@ -70,17 +70,23 @@ def run_alone(folder, *inputs):
 
 
 @exported_files.ON_TORCH
-@pytest.mark.parametrize("form", ["onnx", "openvino"])
-def test_exported_folder_runs_without_keras(form, vqa, picture, tmp_path):
+@pytest.mark.parametrize(
+    "form, name", [("onnx", "vqa"), ("openvino", "text_classifier")]
+)
+def test_exported_folder_runs_without_keras(form, name, picture, tmp_path):
     exported_files.need(form)
-    folder = tmp_path / "made" / "vqa"
-    vqa.export(folder, format=form)
-    answer, logit = run_alone(folder, picture, QUESTION)
-    ((best, score),) = vqa.answer(picture, QUESTION)
-    assert answer == best
-    np.testing.assert_allclose(1 / (1 + np.exp(-logit)), score, atol=1e-5)
+    task, case = randomise(every_task.make(name)), every_task.TASKS[name]
+    folder = tmp_path / "made" / name
+    task.export(folder, format=form)
+    given = {"images": [str(picture)], "text": [QUESTION]}
+    given = {key: given[key] for key in case.names}
+    answer, logit = run_alone(folder, *(value for (value,) in given.values()))
+    (logits,) = task.predict(given, verbose=0)
+    (names,) = case.to_preprocess.values()
+    assert answer == names[logits.argmax()]
+    np.testing.assert_allclose(logit, logits.max(), atol=1e-5)
     with pytest.raises(ValueError, match="not exist yet"):
-        vqa.export(folder, format=form)
+        task.export(folder, format=form)
 
 
 @FASTEST

@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import os
 import pathlib
 import re
 import subprocess
@@ -16,7 +15,6 @@ import module_table
 import numpy as np
 import pytest
 from builders import FASTEST
-from builders import LONG_ELSEWHERE
 from builders import backbone
 from builders import features
 from builders import retrieval
@@ -129,24 +127,6 @@ def test_files_are_small():
         for path in PACKAGE.rglob("*.py")
     }
     assert {k: n for k, n in long.items() if n > 500} == {}
-
-
-@LONG_ELSEWHERE
-def test_importing_costs_no_other_framework():
-    code = (
-        f"import sys, {name}; "
-        "print(sorted({'tensorflow', 'torch', 'jax'} & set(sys.modules)))"
-        for name in ("keras_hub", "keras_bridgetower")
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", "\n".join(code)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=PACKAGE.parent,
-        env=os.environ,
-    ).stdout.splitlines()
-    assert len(found) == 2 and found[0] == found[1]
 
 
 # Of what users subclass, `docs/own_work.md` has the example; what a run of

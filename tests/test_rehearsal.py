@@ -60,37 +60,28 @@ def runs():
     return made
 
 
-def change(name, host, key, value):
-    def spoil(made):
-        made[name][host][key] = value
-
-    return spoil
-
-
-def change_batch(name, key, value):
-    def spoil(made):
-        made[name][1]["batches"][-1][key] = value
-
-    return spoil
-
-
+# By the row that tells it: a run, a host, and what is changed there or in its
+# last batch.
 SPOILT = {
-    "runs to its end": change("whole", 1, "code", 1),
-    "learning rate of each update": change_batch("whole", "rate", 0.06),
-    "rows of an epoch": change("whole", 1, "read", [[0, 0], [1, 1]]),
-    "all hosts killed, resumed": change_batch("one killed", "loss", 0.13),
-    "host 1 killed": change("one killed", 0, "waited", None),
-    "no checkpoint on host 1": change("lost", 0, "error", "OSError: none"),
-    "put right, resumed": change("mended", 1, "batches", story()["batches"]),
-    "weights at the end": change_batch("mended", "weights", "9"),
-    "scores at the end": change("mended", 1, "scores", ["test: 2"]),
+    "runs to its end": ("whole", 1, "code", 1),
+    "learning rate of each update": ("whole", 1, "rate", 0.06),
+    "rows of an epoch": ("whole", 1, "read", [[0, 0], [1, 1]]),
+    "all hosts killed, resumed": ("one killed", 1, "loss", 0.13),
+    "host 1 killed": ("one killed", 0, "waited", None),
+    "no checkpoint on host 1": ("lost", 0, "error", "OSError: none"),
+    "put right, resumed": ("mended", 1, "batches", story()["batches"]),
+    "weights at the end": ("mended", 1, "weights", "9"),
+    "scores at the end": ("mended", 1, "scores", ["test: 2"]),
 }
 
 
-def rows(spoil=lambda made: None):
+def rows(run=None, host=None, key=None, value=None, batch=-1):
     """Return the rows of the table, by their check."""
     made = runs()
-    spoil(made)
+    if run:
+        outcome = made[run][host]
+        place = outcome if key in outcome else outcome["batches"][batch]
+        place[key] = value
     found = rehearsal_table.rows(made, FACTS, 60, 10)
     return {row["check"]: row for row in found}
 
@@ -98,18 +89,16 @@ def rows(spoil=lambda made: None):
 @FASTEST
 def test_each_fault_is_told_in_its_row():
     assert all(row["right"] for row in rows().values())
-    for check, spoil in SPOILT.items():
-        found = rows(spoil)
+    for check, change in SPOILT.items():
+        found = rows(*change)
         wrong = {name for name, row in found.items() if not row["right"]}
         assert check in wrong and len(wrong) <= 2, (check, wrong)
     for seconds, right in ((9.9, True), (10.1, False)):
-        found = rows(change("one killed", 0, "waited", seconds))
+        found = rows("one killed", 0, "waited", seconds)
         assert found["host 1 killed"]["right"] is right
-
-    def other(made):
-        made["whole"][0]["batches"][4]["weights"] = "8"
-
-    row = rows(other)["updates"]
+    twice = runs()["whole"][1]["read"] * 2
+    assert not rows("whole", 1, "read", twice)["rows of an epoch"]["right"]
+    row = rows("whole", 0, "weights", "8", batch=4)["updates"]
     assert row["found"].endswith("3 of 3 updates, and after 1 other batches")
     report = {"recipe": "x", "backend": "jax", "hosts": 2, "seconds": 3.0}
     table = rehearsal_table.table([{**report, **FACTS, "rows": [row]}])

@@ -10,9 +10,8 @@ import pytest
 from builders import LONG_ELSEWHERE
 from easy_world import entailment as easy_vqa_entailment
 from easy_world import pairs
-from easy_world import pictures
 from easy_world.scenes import load_scenes
-from easy_world.training import train_tiny
+from easy_world.training import tiny_family
 
 import keras_bridgetower as kbt
 from keras_bridgetower.presets import manifest
@@ -109,35 +108,16 @@ def recorded():
     return record["test_scores"]
 
 
-def test_the_score_of_a_part_of_the_test_split(vqa, recorded):
+def test_the_score_of_a_part_of_the_test_split(vqa, recorded, scenes):
     """Within three standard deviations of the score of the whole split."""
-    test = pictures.load("test")
-    part = dataclasses.replace(
-        test,
-        image_index=test.image_index[:PART],
-        questions=test.questions[:PART],
-        answers=test.answers[:PART],
+    data = dataclasses.replace(
+        scenes.data,
+        image_index=scenes.data.image_index[:PART],
+        questions=scenes.data.questions[:PART],
+        answers=scenes.data.answers[:PART],
     )
     share = recorded["overall"] / 100
     bound = 3 * math.sqrt(share * (1 - share) / PART)
-    found = train_tiny.scores(vqa, part)["overall"] / 100
+    part = dataclasses.replace(scenes, data=data)
+    found = tiny_family.score_questions(vqa, part)["overall"] / 100
     assert abs(found - share) <= bound
-
-
-def test_shifted_pictures_keep_their_attributes():
-    """The augmentation moves a shape without cutting or changing it."""
-    images = pictures.load("validation").images[:40]
-    before = [pictures.attributes(image) for image in images]
-    boxes = np.array([a.box for a in before], "int32")
-    moved = pictures.shift(images, boxes).numpy()
-    after = [pictures.attributes(image) for image in moved]
-    for a, b in zip(before, after, strict=True):
-        assert (a.shape, a.colour) == (b.shape, b.colour)
-        for axis in (0, 1):
-            assert (
-                a.box[axis + 2] - a.box[axis] == b.box[axis + 2] - b.box[axis]
-            )
-    assert len({b.box[:2] for b in after}) > 30
-    assert (
-        np.sort(moved.reshape(40, -1)) == np.sort(images.reshape(40, -1))
-    ).all()

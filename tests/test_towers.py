@@ -131,6 +131,7 @@ def test_per_tap_norms_start_as_copies(make):
 
 
 @FASTEST
+@pytest.mark.slow
 def test_unsupported_backend_is_rejected():
     pytest.importorskip("openvino", reason="the extra `export`")
     ran = subprocess.run(

@@ -23,7 +23,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import keras
 import numpy as np
-from easy_world import captions
 from easy_world.scenes import load_scenes
 from easy_world.training import tiny_family
 
@@ -35,31 +34,13 @@ BATCH, CALIBRATED, TIMED = 128, 256, 50
 MEGABYTE = 2**20
 
 
-def questions(scenes):
-    data = scenes.data
-    raw = {"images": data.images[data.image_index], "text": data.questions}
-    return raw, np.array(data.answers)
-
-
-def matches(scenes):
-    made = captions.matches(scenes)
-    raw = {"images": scenes.data.images[made.image_index], "text": made.texts}
-    return raw, np.array(made.labels)
-
-
-# The task, whose output is one array of logits, and a function from scenes to
-# raw inputs and labels.
+# The task, whose output is one array of logits, and a function from scenes and
+# seed to raw inputs and labels.
 PRESETS = {
-    "vqa": (kbt.BridgeTowerVQA, questions),
-    "retrieval": (kbt.BridgeTowerRetrieval, matches),
-    "entailment": (
-        kbt.BridgeTowerEntailment,
-        lambda scenes: tiny_family.hypotheses(scenes, 0),
-    ),
-    "nlvr2": (
-        kbt.BridgeTowerNLVR2,
-        lambda scenes: tiny_family.statements(scenes, 0),
-    ),
+    "vqa": (kbt.BridgeTowerVQA, tiny_family.questions),
+    "retrieval": (kbt.BridgeTowerRetrieval, tiny_family.matches),
+    "entailment": (kbt.BridgeTowerEntailment, tiny_family.hypotheses),
+    "nlvr2": (kbt.BridgeTowerNLVR2, tiny_family.statements),
 }
 
 
@@ -73,26 +54,26 @@ def main():
     print(f"{keras.config.backend()}\n")
     print("| preset | kind | % right | MB | ms |\n|---|---|---|---|---|")
     for name in settings.only:
+        cls, rows = PRESETS[name]
+        raw, labels = rows(test, 0)
+        raw, labels = _some(raw, slice(settings.rows)), labels[: settings.rows]
+        samples, _ = rows(train, 0)
+        drawn = np.random.default_rng(0).permutation(len(samples["text"]))
+        samples = _some(samples, drawn[:CALIBRATED])
         with tempfile.TemporaryDirectory() as folder:
-            for kind, *numbers in measured(
-                name, test, train, settings.rows, pathlib.Path(folder)
-            ):
+            data, kept = (raw, labels, samples), pathlib.Path(folder)
+            for kind, *numbers in measured(cls, PREFIX + name, data, kept):
                 cells = (f"{number:.2f}" for number in numbers)
                 row = " | ".join((f"`{PREFIX}{name}`", kind, *cells))
                 print(f"| {row} |", flush=True)
 
 
-def measured(name, test, train, count, folder):
+def measured(cls, preset, data, folder):
     """Score, megabytes and milliseconds of each kind of a preset."""
-    cls, rows = PRESETS[name]
-    task = cls.from_preset(PREFIX + name)
-    raw, labels = rows(test)
-    raw, labels = {k: v[:count] for k, v in raw.items()}, labels[:count]
-    answers = getattr(task, "answers", None)
-    if name == "vqa":
-        labels = np.array([answers.index(a) for a in labels])
-    x = _features(task, raw)
-    samples = _features(task, _drawn(rows(train)[0], CALIBRATED))
+    task, (raw, labels, samples) = cls.from_preset(preset), data
+    if cls is kbt.BridgeTowerVQA:
+        labels = np.array([task.answers.index(a) for a in labels])
+    x, samples = _features(task, raw), _features(task, samples)
     task.save_to_preset(folder / "float32")
     yield "float32", *_numbers(_of_keras(task), x, labels, folder / "float32")
     if keras.config.backend() == "torch":
@@ -103,24 +84,18 @@ def measured(name, test, train, count, folder):
     # Keras searches for garbage after each layer.
     gc.freeze()
     for mode in ("int8", "int4"):
-        task = cls.from_preset(PREFIX + name)
+        task = cls.from_preset(preset)
         task.quantize(mode)
         task.save_to_preset(folder / mode)
-        task = cls.from_preset(folder / mode)
-        yield (
-            f"Keras {mode}",
-            *_numbers(_of_keras(task), x, labels, folder / mode),
-        )
+        run = _of_keras(cls.from_preset(folder / mode))
+        yield f"Keras {mode}", *_numbers(run, x, labels, folder / mode)
 
 
-def _drawn(raw, count):
-    rng = np.random.default_rng(0)
-    rows = rng.permutation(len(raw["text"]))[:count]
-    return {key: [value[i] for i in rows] for key, value in raw.items()}
+def _some(raw, rows):
+    return {"images": raw["images"][rows], "text": list(raw["text"][rows])}
 
 
 def _features(task, raw):
-    raw = {"images": np.asarray(raw["images"]), "text": list(raw["text"])}
     made = task.preprocess_samples(raw)
     return {k: np.asarray(made[k]) for k in task.input}
 

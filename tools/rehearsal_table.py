@@ -4,6 +4,7 @@ python tools/rehearsal_table.py REPORT.json ...    # for docs/rehearsal.md
 """
 
 import collections
+import itertools
 import json
 import pathlib
 import sys
@@ -12,36 +13,24 @@ import textwrap
 NAMES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
 
-def rate_of(update, peak, warmup, total):
-    if update < warmup:
-        return peak * update / warmup
-    return peak * (total - update) / (total - warmup)
-
-
 def rows(runs, facts, soon, lost):
-    whole, mended = runs["whole"], runs["mended"]
+    whole, killed, mended = (runs[k] for k in ("whole", "one killed", "mended"))
     last = len(whole) - 1
-    made = [
-        ("runs to its end", *ends(whole)),
-        ("learning rate of each update", *rates(whole, facts)),
-        ("updates", *updates(whole, facts)),
-        ("rows of an epoch", *read(whole, facts)),
-        (
-            "all hosts killed, resumed",
-            *same_training(whole, runs["one killed"]),
-        ),
-        (f"host {last} killed", *stops(runs["one killed"], [last], lost)),
-        (
-            f"no checkpoint on host {last}",
-            *agrees(runs["lost"], soon),
-        ),
-        ("put right, resumed", *same_training(whole, mended)),
-        ("weights at the end", *alike(whole, mended, weights)),
-        ("scores at the end", *alike(whole, mended, scores)),
-    ]
+    checks = {
+        "runs to its end": ends(whole),
+        "learning rate of each update": rates(whole, facts),
+        "updates": updates(whole, facts),
+        "rows of an epoch": read(whole, facts),
+        "all hosts killed, resumed": same_training(whole, killed),
+        f"host {last} killed": stops(killed[:last], lost),
+        f"no checkpoint on host {last}": agrees(runs["lost"], soon),
+        "put right, resumed": same_training(whole, mended),
+        "weights at the end": alike(weights(whole), weights(mended)),
+        "scores at the end": alike(scores(whole), scores(mended)),
+    }
     return [
         {"check": check, "found": found, "right": right}
-        for check, found, right in made
+        for check, (found, right) in checks.items()
     ]
 
 
@@ -56,21 +45,21 @@ def ends(hosts):
 
 
 def rates(hosts, facts):
-    peak, warmup = facts["peak"], facts["warmup"]
-    off = [
-        abs(batch["rate"] - rate_of(update, peak, warmup, facts["updates"]))
-        for host in hosts
-        for batch in host["batches"]
-        for update in [batch["batch"] // facts["accumulation"]]
-    ]
-    most = max(off, default=peak) / peak
+    peak, warmup, total = (facts[k] for k in ("peak", "warmup", "updates"))
+    off = [0.0]
+    for batch in itertools.chain(*(host["batches"] for host in hosts)):
+        update = batch["batch"] // facts["accumulation"]
+        share = (total - update) / (total - warmup)
+        if update < warmup:
+            share = update / warmup
+        off.append(abs(batch["rate"] / peak - share))
     # They are float32.
-    return f"off by at most {most:.0e} of the peak", most < 1e-6
+    return f"off by at most {max(off):.0e} of the peak", max(off) < 1e-6
 
 
 def updates(hosts, facts):
     batches = hosts[0]["batches"]
-    pairs = zip(batches, batches[1:], strict=False)
+    pairs = itertools.pairwise(batches)
     moved = {b["batch"] for a, b in pairs if a["weights"] != b["weights"]}
     steps, count = facts["accumulation"], facts["updates"]
     # The first update has the rate 0, of the warm-up.
@@ -97,28 +86,26 @@ def read(hosts, facts):
 
 
 def same_training(whole, part):
-    off, batches = 0.0, []
+    off, batches = [], []
     for one, other in zip(whole, part, strict=True):
         losses = {batch["batch"]: batch["loss"] for batch in one["batches"]}
         batches = [batch["batch"] for batch in other["batches"]]
         if not batches:
             return f"did not go on: {short(other['error'])}", False
         # Of a batch that the whole run lacks, it is infinite.
-        off = max(
-            off,
-            *(
-                abs(batch["loss"] - losses.get(batch["batch"], float("inf")))
-                for batch in other["batches"]
-            ),
-        )
-    found = f"from batch {batches[0]} to {batches[-1]}: difference {off:.1g}"
+        off += [
+            abs(batch["loss"] - losses.get(batch["batch"], float("inf")))
+            for batch in other["batches"]
+        ]
+    found = f"from batch {batches[0]} to {batches[-1]}: "
     # Begun anew, it would be the same as well.
-    return found, off == 0 and batches[0] > 0
+    right = max(off) == 0 and batches[0] > 0
+    return f"{found}difference {max(off):.1g}", right
 
 
-def stops(hosts, killed, soon):
-    others = [h for i, h in enumerate(hosts) if i not in killed]
-    if any(h["waited"] is None for h in others):
+def stops(others, soon):
+    """Check that the others end, all with an error, when one was killed."""
+    if any(host["waited"] is None for host in others):
         return f"the others did not end within {soon} s", False
     waited = max(host["waited"] for host in others)
     if waited > soon:
@@ -144,20 +131,15 @@ def short(error):
     return textwrap.shorten(error or "no error", 120, placeholder=" …")
 
 
-def alike(whole, part, of):
-    one, other = of(whole), of(part)
+def alike(one, other):
     equal = bool(one) and one == other
-    return f"{one}" if equal else f"{one}, and {other}", equal
+    return one if equal else f"{one}, and {other}", equal
 
 
 def weights(hosts):
-    return ", ".join(
-        dict.fromkeys(
-            f"sum {batch['sum']:.9g} ({batch['weights']})"
-            for host in hosts
-            for batch in host["batches"][-1:]
-        )
-    )
+    last = [batch for host in hosts for batch in host["batches"][-1:]]
+    found = [f"sum {b['sum']:.9g} ({b['weights']})" for b in last]
+    return ", ".join(dict.fromkeys(found))
 
 
 def scores(hosts):
@@ -165,11 +147,10 @@ def scores(hosts):
 
 
 def table(reports):
-    first = reports[0]
     lines = [
         "{recipe}: {hosts} hosts, {updates} updates of {accumulation} "
         "batch(es) of {rows_of_batch} rows, {warmup} of them warm-up; an "
-        "epoch is {length} batches.".format(**first),
+        "epoch is {length} batches.".format(**reports[0]),
         "",
         f"| | {' | '.join(NAMES[r['backend']] for r in reports)} |",
         "|---" * (len(reports) + 1) + "|",
@@ -179,7 +160,6 @@ def table(reports):
             ("" if cell["right"] else "✗ ") + cell["found"].replace("|", "/")
             for cell in cells
         ]
-        results = results[:1] if len(reports) == 1 else results
         lines.append(f"| {cells[0]['check']} | {' | '.join(results)} |")
     seconds = [f"{report['seconds']:.0f}" for report in reports]
     lines.append(f"| seconds | {' | '.join(seconds)} |")

@@ -13,6 +13,7 @@ tells whether all of it is right. It takes a few minutes.
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import re
@@ -64,8 +65,8 @@ def main():
     with tempfile.TemporaryDirectory() as made:
         folder = (settings.folder or pathlib.Path(made)).absolute()
         for name in settings.recipes:
-            plan = Plan(paper.get(name), settings.hosts, folder)
-            reports.append(rehearsed(plan))
+            recipe = paper.get(name)
+            reports.append(rehearsed(recipe, settings.hosts, folder))
             print(rehearsal_table.table(reports[-1:]), flush=True)
             if settings.json:
                 settings.json.write_text(json.dumps(reports, indent=1) + "\n")
@@ -73,14 +74,16 @@ def main():
     sys.exit(not all(row["right"] for row in rows))
 
 
-def rehearsed(plan):
+def rehearsed(recipe, hosts, folder):
     """Rehearse, and return the report."""
-    hosts, last = plan.hosts, plan.hosts - 1
+    began, last = time.monotonic(), hosts - 1
+    plan = Plan(recipe, hosts, folder)
+    facts, accumulation = plan.facts, recipe.accumulation
+    every = EVERY * accumulation
     # In the middle of an update, where it has several batches.
-    behind = max(1, plan.accumulation // 2)
-    first = plan.every + behind
-    second = (2 * plan.length // plan.every + 1) * plan.every + behind
-    began = time.monotonic()
+    behind = max(1, accumulation // 2)
+    first = every + behind
+    second = (2 * facts["length"] // every + 1) * every + behind
     runs = {
         "whole": plan.run("whole"),
         "killed": plan.run("part", dict.fromkeys(range(hosts), first)),
@@ -89,12 +92,12 @@ def rehearsed(plan):
         "mended": plan.run("part"),
     }
     return {
-        "recipe": plan.recipe.name,
+        "recipe": recipe.name,
         "backend": launch.BACKEND,
         "hosts": hosts,
         "seconds": time.monotonic() - began,
-        **plan.facts(),
-        "rows": rehearsal_table.rows(runs, plan.facts(), SOON, LOST),
+        **facts,
+        "rows": rehearsal_table.rows(runs, facts, SOON, LOST),
     }
 
 
@@ -102,60 +105,60 @@ class Plan:
     """A recipe, its data, and the sizes of its miniature."""
 
     def __init__(self, recipe, hosts, folder):
-        self.recipe, self.hosts = recipe, hosts
-        self.folder = folder / f"{recipe.name}-{launch.BACKEND}"
+        self._hosts, self._data = hosts, folder / "data"
+        self._folder = folder / f"{recipe.name}-{launch.BACKEND}"
         # Of an earlier rehearsal.
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        self.accumulation = recipe.accumulation
-        self.updates = updates_of(recipe.warmup)
-        self.every = EVERY * self.accumulation
-        self._rows = ROWS * hosts
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        rows, accumulation = ROWS * hosts, recipe.accumulation
+        updates = updates_of(recipe.warmup)
         task = task_of_recipe.RECORD_TASKS[recipe.task]
-        batches = self.updates * self.accumulation // 4
-        if batches % self.accumulation == 0:
+        batches = updates * accumulation // 4
+        if batches % accumulation == 0:
             # Let epochs end within an update.
-            batches += self.accumulation > 1
-        self._records = -(-batches * self._rows // SAMPLES.get(task, 1))
-        self._data = folder / "data"
-        written = self._data / f"{task}-{self._records}"
-        miniature_data.build(task, written, self._records)
+            batches += accumulation > 1
+        records = -(-batches * rows // SAMPLES.get(task, 1))
+        written = self._data / f"{task}-{records}"
+        miniature_data.build(task, written, records)
         samples = open_records(written, "train").num_samples
-        self.length = samples // self._rows
-
-    def facts(self):
-        tiny = self.recipe.tiny()
-        return {
-            "updates": self.updates,
-            "accumulation": self.accumulation,
-            "length": self.length,
-            "rows_of_batch": self._rows,
-            "peak": tiny.learning_rate,
-            "warmup": count_steps(self.recipe.warmup, self.updates),
+        self.facts = {
+            "updates": updates,
+            "accumulation": accumulation,
+            "length": samples // rows,
+            "rows_of_batch": rows,
+            "peak": recipe.tiny().learning_rate,
+            "warmup": count_steps(recipe.warmup, updates),
         }
+        self._options = [
+            *("--records", records, "--every", EVERY, "--set"),
+            f"accumulation={accumulation}",
+            f"batch_size={rows * accumulation}",
+            f"steps={updates}",
+        ]
+        self._command = rehearse_run.__file__, recipe.name
+        self._stories = itertools.count()
 
     def run(self, name, dies=None, others=None, soon=False):
-        dies, others = dies or {}, others or {}
-        number = len(list(self.folder.glob("*.jsonl")))
+        """Run all hosts, and return the outcome of each.
+
+        `dies` has the batch at which a host is killed, `others` the folder of
+        a host that does not write into that of the others, `name`.
+        """
+        script, recipe = self._command
         paths, commands = [], []
-        for host in range(self.hosts):
-            output = self.folder / others.get(host, name)
+        for host in range(self._hosts):
+            output = self._folder / (others or {}).get(host, name)
             output.mkdir(exist_ok=True)
             if not (output / "easy_vqa").exists():
                 (output / "easy_vqa").symlink_to(self._data)
-            paths.append(self.folder / f"story-{number + host:02d}.jsonl")
+            paths.append(self._folder / f"story-{next(self._stories):02d}")
             paths[-1].touch()
+            dies_at = (dies or {}).get(host, -1)
             commands.append(
-                [
-                    *(rehearse_run.__file__, paths[-1], dies.get(host, -1)),
-                    *(self.recipe.name, "--output", output),
-                    *("--records", self._records, "--every", EVERY, "--set"),
-                    f"accumulation={self.accumulation}",
-                    f"batch_size={self._rows * self.accumulation}",
-                    f"steps={self.updates}",
-                ]
+                [script, paths[-1], dies_at, recipe, "--output", output]
+                + self._options
             )
-        environments = launch.several_processes(self.hosts)
+        environments = launch.several_processes(self._hosts)
         processes = launch.started(commands, environments, stderr=None)
         ends = ended(processes, bool(dies) or soon)
         return [
@@ -196,18 +199,16 @@ def updates_of(warmup):
 
 
 def outcome_of(path, code, waited):
-    stories = list(map(json.loads, pathlib.Path(path).read_text().splitlines()))
-    errors = list(ERROR.finditer(pathlib.Path(f"{path}.err").read_text()))
-    printed = pathlib.Path(f"{path}.out").read_text()
-    scores = re.findall(r"^(?:validation|test): .*", printed, re.M)
-    reads = [story["read"] for story in stories if "read" in story]
+    stories = list(map(json.loads, path.read_text().splitlines()))
+    errors = list(ERROR.finditer(path.with_suffix(".err").read_text()))
+    printed = path.with_suffix(".out").read_text()
     return {
         "code": code,
         "waited": waited,
         "error": errors[-1].group(1) if errors else "",
         "batches": [story for story in stories if "batch" in story],
-        "read": reads[0] if reads else [],
-        "scores": scores,
+        "read": next((s["read"] for s in stories if "read" in s), []),
+        "scores": re.findall(r"^(?:validation|test): .*", printed, re.M),
     }
 
 

@@ -26,6 +26,9 @@ class Story(keras.callbacks.Callback):
         self._checkpoint = checkpoint
         self._dies_at = dies_at
 
+    def write(self, **facts):
+        self._file.write(json.dumps(facts) + "\n")
+
     def on_train_begin(self, logs=None):
         (mean,) = (m for m in self.model.metrics if m.name == "loss")
         self._mean, update = mean, mean.update_state
@@ -46,19 +49,14 @@ class Story(keras.callbacks.Callback):
         self._batch = place.epoch * length + place.step
         if self._batch == self._dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
-        self._rate = float(rate)
+        self._rate = float(array(self.model.optimizer.learning_rate))
 
     def on_train_batch_end(self, batch, logs=None):
-        values = [
-            keras.ops.convert_to_numpy(v)
-            for v in self.model.trainable_variables
-        ]
+        values = [*map(array, self.model.trainable_variables)]
         total = 0
         for value in values:
-            content = np.ascontiguousarray(value).reshape(-1).view("uint8")
-            total = zlib.crc32(content, total)
-        self._write(
+            total = zlib.crc32(np.ascontiguousarray(value), total)
+        self.write(
             batch=self._batch,
             loss=float(logs["loss"]),
             rate=self._rate,
@@ -66,17 +64,15 @@ class Story(keras.callbacks.Callback):
             sum=float(sum(value.sum(dtype="float64") for value in values)),
         )
 
-    def read(self, rows):
-        """Record the rows that were read, as pairs of epoch and sample."""
-        length = self._checkpoint.stream.steps_per_epoch
-        self._write(read=rows, length=length)
 
-    def _write(self, **facts):
-        self._file.write(json.dumps(facts) + "\n")
+array = keras.ops.convert_to_numpy
 
 
-def followed(rows):
-    """Patch `RowMaker` to record the training samples that it reads."""
+def follow(rows):
+    """Patch `RowMaker` to note the training samples that it reads.
+
+    They are pairs of epoch and sample.
+    """
     readable_rows = RowMaker.readable_rows
 
     def noted(self, samples, passes):
@@ -92,15 +88,15 @@ def run(path, dies_at, *given):
     for name, handle in (("out", 1), ("err", 2)):
         with open(f"{path}.{name}", "w") as file:
             os.dup2(file.fileno(), handle)
-    read, stories = [], []
-    followed(read)
+    rows, stories = [], []
+    follow(rows)
 
     def beside(checkpoint):
         stories.append(Story(path, checkpoint, int(dies_at)))
         return stories
 
     miniature_run.main(__doc__, train.recipe_names(), given, beside)
-    stories[0].read(read)
+    stories[0].write(read=rows)
 
 
 if __name__ == "__main__":

@@ -134,28 +134,6 @@ def shape_mask(image):
     return (image - behind) @ change > (change @ change) / 2
 
 
-def shift(images, boxes):
-    """Move each shape to any place inside its picture, half mirrored.
-
-    The background is one colour, so rolling keeps the picture true as long as
-    the shape's box does not wrap around.
-    """
-    import tensorflow as tf
-
-    count = tf.shape(images)[0]
-    x = images
-    for axis in (0, 1):
-        low, high = boxes[:, axis], SIDE - boxes[:, axis + 2]
-        room = tf.cast(low + high + 1, tf.float32)
-        steps = tf.cast(tf.random.uniform([count]) * room, tf.int32)
-        places = (tf.range(SIDE)[None] - (steps - low)[:, None]) % SIDE
-        if axis:
-            mirrored = tf.random.uniform([count, 1]) < 0.5
-            places = tf.where(mirrored, places[:, ::-1], places)
-        x = tf.gather(x, places, axis=axis + 1, batch_dims=1)
-    return x
-
-
 def pure_colour(image):
     """Return the most frequent palette color, and the mask of its pixels."""
     codes = _codes(image)

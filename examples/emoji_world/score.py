@@ -15,7 +15,6 @@ import numpy as np
 
 import keras_bridgetower as kbt
 from emoji_world import colors
-from emoji_world import gallery
 from emoji_world import questions
 from emoji_world import texts
 from emoji_world import world
@@ -52,8 +51,57 @@ def main():
 
 def _embedded(run, task, artist):
     """Return the `Gallery` of an artist and the vectors of its pictures."""
-    shown = gallery.Gallery(run.world, run.splits.looks, artist)
+    shown = Gallery(run.world, run.splits.looks, artist)
     return shown, task.embed(images=shown.pictures, batch_size=128)
+
+
+KEPT = (1, 5, 10)
+
+
+class Gallery:
+    """All drawings of an artist, with their looks."""
+
+    def __init__(self, emoji, looks, artist):
+        drawn = [world.drawing(one, artist) for one in emoji]
+        self.numbers = np.array(
+            [n for n, drawing in enumerate(drawn) if drawing is not None]
+        )
+        self.pictures = [world.on_white(drawn[n]) for n in self.numbers]
+        self.looks = np.asarray(looks)[self.numbers]
+
+    def recalls(self, scores, wanted, kept=KEPT):
+        hit = [
+            np.isin(self.looks[row], list(looks))
+            for row, looks in zip(_first(scores, kept), wanted, strict=True)
+        ]
+        return _recalls("IR", np.array(hit), kept)
+
+    def chance(self, wanted, kept=KEPT):
+        """Return the recalls of guesses: not all of the first are wrong."""
+        count, found = len(self.looks), {}
+        right = np.array([np.isin(self.looks, [*x]).sum() for x in wanted])
+        for k in kept:
+            wrong = np.maximum(count - right[:, None] - np.arange(k), 0)
+            missed = np.prod(wrong / (count - np.arange(k)), axis=1)
+            found[f"IR@{k}"] = round(100 * float(1 - missed.mean()), 2)
+        return found
+
+
+def text_recalls(scores, looks_of_texts, looks, kept=KEPT):
+    """Return the share of pictures with one of their texts among the first."""
+    first = np.asarray(looks_of_texts)[_first(scores.T, kept)]
+    return _recalls("TR", first == np.asarray(looks)[:, None], kept)
+
+
+def _first(scores, kept):
+    return np.argsort(-scores, axis=1, kind="stable")[:, : max(kept)]
+
+
+def _recalls(name, hit, kept, digits=2):
+    return {
+        f"{name}@{k}": round(100 * float(hit[:, :k].any(1).mean()), digits)
+        for k in kept
+    }
 
 
 def search(run, task, shown):
@@ -66,7 +114,7 @@ def search(run, task, shown):
             if kind == "names":
                 owners = [next(iter(looks)) for looks in wanted]
                 here = np.isin(pictures.looks, owners)
-                numbers |= gallery.text_recalls(
+                numbers |= text_recalls(
                     scores[:, here], owners, pictures.looks[here]
                 )
             found[f"{artist}, {kind}"] = numbers | {"texts": len(asked)}
@@ -203,7 +251,7 @@ def keyword_scores(queries, documents):
 
 ASKED = 300
 SEARCHED = 16  # The pictures that a search by vectors hands on to matching.
-KEPT = (1, 5)
+BEST = (1, 5)
 BLANK = "a drawing of {article}<mask>"
 
 
@@ -245,8 +293,12 @@ def match(run, embedder, preset, shown):
             "random, refused": _percent(others[wrong] < 0),
             "nearest, refused": _percent(like < 0),
             "own above nearest": _percent(its > like),
-            **_recalls("by vectors", right[:, :SEARCHED]),
-            **_recalls("matched again", np.take_along_axis(right, order, 1)),
+            **_recalls("by vectors, IR", right, BEST, 1),
+            **_recalls(
+                "matched again, IR",
+                np.take_along_axis(right, order, 1),
+                *(BEST, 1),
+            ),
         }
     return found
 
@@ -283,23 +335,19 @@ def _odds(task, pictures, asked):
     return logits[:, 1] - logits[:, 0]
 
 
-def _recalls(said, right):
-    return {f"{said}, IR@{k}": _percent(right[:, :k].any(1)) for k in KEPT}
-
-
 def _filled(said, task, pictures, asked):
     names = [name for _, name in asked]
     sentences = [
         BLANK.format(article=texts.with_article(name).removesuffix(name))
         for name in names
     ]
-    given = task.fill_mask(pictures, sentences, top_k=max(KEPT), batch_size=100)
+    given = task.fill_mask(pictures, sentences, top_k=max(BEST), batch_size=100)
     words = [[word.strip() for word, _ in masks[0]] for masks, _ in given]
     return {
         f"{said}first {k}": _percent(
             np.array([n in w[:k] for n, w in zip(names, words, strict=True)])
         )
-        for k in KEPT
+        for k in BEST
     }
 
 

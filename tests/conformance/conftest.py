@@ -7,8 +7,6 @@ passes without one is right.
 
 import contextlib
 import functools
-import json
-import os
 import pathlib
 
 import every_task
@@ -19,23 +17,12 @@ from every_task import TASKS
 
 ON_JAX = keras.config.backend() == "jax"
 HERE = pathlib.Path(__file__).parent
-# A file to which `tools/conformance.py` lets outcomes be added.
-REPORT = os.environ.get("CONFORMANCE_REPORT")
 
 
-def pytest_collection_modifyitems(config, items):
+def pytest_collection_modifyitems(items):
     for item in items:
         if HERE in item.path.parents and hasattr(item, "callspec"):
             item.user_properties.extend(place_in_matrix(item).items())
-    if REPORT:
-        known = done_before()
-        left = [
-            item
-            for item in items
-            if "row" in dict(item.user_properties) and item.nodeid not in known
-        ]
-        config.hook.pytest_deselected(items=[i for i in items if i not in left])
-        items[:] = left
 
 
 def place_in_matrix(item):
@@ -47,28 +34,6 @@ def place_in_matrix(item):
     row = text.strip().partition("\n")[0].rstrip(".")
     others = [part for part in item.callspec.id.split("-") if part not in named]
     return {"row": ": ".join([row, *others]), "task": named[0]}
-
-
-def done_before():
-    path = pathlib.Path(REPORT)
-    text = path.read_text() if path.exists() else ""
-    lines = [json.loads(line) for line in text.splitlines()]
-    return {x["test"] for x in lines if not x["outcome"].startswith("FAILS")}
-
-
-def pytest_runtest_logreport(report):
-    found = dict(report.user_properties)
-    ended = report.when == "call" or report.outcome != "passed"
-    if not REPORT or not ended or "row" not in found:
-        return
-    outcome = found.get("outcome", "right")
-    if report.skipped:
-        outcome = f"skipped: {report.longrepr[2].removeprefix('Skipped: ')}"
-    elif report.failed:
-        outcome = "FAILS"
-    line = {"test": report.nodeid, "row": found["row"], "task": found["task"]}
-    with open(REPORT, "a") as file:
-        print(json.dumps(line | {"outcome": outcome}), file=file)
 
 
 @pytest.fixture
@@ -87,14 +52,14 @@ def refused(record_property):
 
 
 @pytest.fixture(scope="session")
-def trained(any_backbone):
+def trained(any_backbone, pytestconfig):
     """Compiled tasks by name, back at their first weights and slots."""
 
     @functools.cache
     def made(name):
         task = every_task.build(name, any_backbone)
         task.first = every_task.values(task)
-        if REPORT:
+        if pytestconfig.getoption("xmlpath"):
             # Traced once, the many steps take TensorFlow less time.
             every_task.compiled(task, run_eagerly=False, jit_compile=ON_JAX)
         return task

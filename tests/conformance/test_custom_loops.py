@@ -1,9 +1,8 @@
 """Training loops of a user's own, and steps by hand, equal to `fit`."""
 
 import functools
-import importlib.util
-import pathlib
 
+import custom_loop
 import every_task
 import keras
 import numpy as np
@@ -16,61 +15,39 @@ from every_task import TASKS
 from every_task import only
 from every_task import rows
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
 ON_TORCH = keras.config.backend() == "torch"
-ON_JAX = keras.config.backend() == "jax"
 # One that draws and whose loss reads a weight, and one of the plainest.
 SOME = ("pretraining", "text_regressor") if ON_TORCH else ("text_regressor",)
 EACH = only(*SOME)
-COUNT = 3
 ROUNDING = 1e-6
-
-
-@pytest.fixture(scope="module")
-def example():
-    path = ROOT / "examples" / "custom_loop.py"
-    spec = importlib.util.spec_from_file_location("custom_loop", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
 def asked(any_backbone):
     """A task, three batches, and what `fit` makes of them."""
-    made = functools.cache(lambda task: _fitted(task, any_backbone))
+
+    @functools.cache
+    def made(name):
+        # How far three steps move the weights depends on where they start.
+        keras.utils.set_random_seed(0)
+        model = randomise(every_task.make(name, any_backbone))
+        eager = keras.config.backend() != "jax"
+        model.compile(keras.optimizers.SGD(0.15), run_eagerly=eager)
+        model.optimizer.build(model.trainable_variables)
+        model.first = every_task.values(model)
+        x, y = every_task.raw(name), TASKS[name].y
+        places = [(0, 2), (2, 4), (1, 3)]
+        batches = [(rows(x, *p), rows(y, *p)) for p in places]
+        options = {"batch_size": BATCH, "shuffle": False, "verbose": 0}
+        for epoch, batch in enumerate(batches):
+            model.fit(*batch, epochs=epoch + 1, initial_epoch=epoch, **options)
+        return model, batches, _weights(model)
 
     def get(task):
-        model, start, *others = made(task)
-        _put(model, start)
-        return model, *others
+        model, *others = made(task)
+        return every_task.restore(model), *others
 
     return get
-
-
-def _fitted(name, backbone):
-    # How far three steps move the weights depends on where they start.
-    keras.utils.set_random_seed(0)
-    model = randomise(every_task.make(name, backbone))
-    model.compile(keras.optimizers.SGD(0.15), run_eagerly=not ON_JAX)
-    model.optimizer.build(model.trainable_variables)
-    start = [array(v) for v in _variables(model)]
-    x, y = every_task.raw(name), TASKS[name].y
-    places = [(0, 2), (2, 4), (1, 3)]
-    batches = [(rows(x, *p), rows(y, *p)) for p in places]
-    options = {"batch_size": BATCH, "shuffle": False, "verbose": 0}
-    for epoch, batch in enumerate(batches):
-        model.fit(*batch, epochs=epoch + 1, initial_epoch=epoch, **options)
-    return model, start, batches, _weights(model)
-
-
-def _variables(model):
-    return [*model.variables, *model.optimizer.variables]
-
-
-def _put(model, values):
-    for variable, value in zip(_variables(model), values, strict=True):
-        variable.assign(value)
 
 
 def _weights(model):
@@ -78,12 +55,12 @@ def _weights(model):
 
 
 @pytest.mark.parametrize("task", EACH)
-def test_custom_loop(task, asked, example):
+def test_custom_loop(task, asked):
     """A training loop of one's own"""
     model, batches, fitted = asked(task)
     start = _weights(model)
-    losses = list(example.steps(model, batches))
-    assert len(losses) == COUNT and np.isfinite(losses).all()
+    losses = list(custom_loop.steps(model, batches))
+    assert len(losses) == len(batches) and np.isfinite(losses).all()
     assert difference(fitted, start) > 1e-4
     assert difference(_weights(model), fitted) <= ROUNDING
 

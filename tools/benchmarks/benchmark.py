@@ -17,6 +17,7 @@ the extras `dev` and `viz`, and `export` for the runtimes.
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import shlex
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 
+import pandas
 from turns import report
 from turns.rounds import ContenderFailed
 from turns.rounds import Rounds
@@ -110,7 +112,8 @@ class Report:
             print(f"\n{self.parts[-1]}", flush=True)
             text = "\n\n".join(self.parts)
             (self.settings.output / "README.md").write_text(f"{text}\n")
-            report.write_csv(self.settings.output / "results.csv", self.rows)
+            path = self.settings.output / "results.csv"
+            pandas.DataFrame(self.rows).to_csv(path, index=False)
 
     def work(self, name, models):
         work, rows, notes = WORKS[name], [], []
@@ -135,7 +138,8 @@ class Report:
         if not work.fresh:
             batches = self.settings.batches or batches
         only = self.settings.only
-        with Rounds(work, saved, self.settings.repeats) as rounds:
+        rounds = Rounds(work, saved, self.settings.repeats)
+        with contextlib.closing(rounds):
             for contender in work.contenders:
                 if contender.is_reference_only():
                     continue

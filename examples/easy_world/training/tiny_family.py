@@ -19,8 +19,6 @@ from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
 from keras_bridgetower.metrics.retrieval import retrieval_recall
 
 PROJECTION_DIM = 64
-# The stage that most others start from.
-START = "pretrain"
 # The longest text has 15 tokens.
 SEQUENCE_LENGTH = 16
 # For varied texts, and those of users.
@@ -41,9 +39,21 @@ def caption_rows(scenes, seed):
     return x, made.groups.astype("int32")
 
 
+def questions(scenes, seed):
+    data, texts = scenes.data, np.array(scenes.data.questions)
+    x = {"images": data.images[data.image_index], "text": texts}
+    return x, np.array(data.answers)
+
+
 def varied_captions(scenes, seed):
     texts = np.array(captions.varied_captions(scenes, seed))
     return {"images": scenes.data.images, "text": texts}
+
+
+def matches(scenes, seed):
+    made = captions.matches(scenes, seed)
+    images = scenes.data.images[made.image_index]
+    return {"images": images, "text": np.array(made.texts)}, made.labels
 
 
 def hypotheses(scenes, seed):
@@ -80,6 +90,16 @@ def _percent(share):
     return round(100 * float(share), 2)
 
 
+def score_questions(task, scenes):
+    """Return the share of right answers, also by kind of question."""
+    x, answers = questions(scenes, 0)
+    logits = task.predict(x, batch_size=256, verbose=0)
+    right = np.array(task.answers)[logits.argmax(-1)] == answers
+    kinds = np.array([pictures.question_kind(a) for a in answers])
+    found = {k: _percent(right[kinds == k].mean()) for k in np.unique(kinds)}
+    return {"overall": _percent(right.mean())} | found
+
+
 def score_pretraining(task, scenes):
     x, ids = caption_rows(scenes, 0)
     found = task.evaluate(x, ids, batch_size=100, verbose=0, return_dict=True)
@@ -111,11 +131,8 @@ def score_ranking(task, scenes):
     scores = task.rank(
         images, pool.texts, shortlist=32, batch_size=256, verbose=0
     )
-    made = captions.matches(scenes)
-    x = {"images": scenes.data.images[made.image_index], "text": made.texts}
-    return _recalls(scores, pool, scenes) | {
-        "true or false caption": _accuracy(task, x, made.labels)
-    }
+    share = _accuracy(task, *matches(scenes, 0))
+    return _recalls(scores, pool, scenes) | {"true or false caption": share}
 
 
 def score_embeddings(task, scenes):
@@ -138,14 +155,10 @@ def _accuracy(task, x, labels):
 
 def score_statements(task, scenes):
     x, labels = statements(scenes, 0)
-    logits = task.predict(x, batch_size=256, verbose=0)
-    report = evaluate_nlvr2(
-        pairs.pairs(scenes).identifiers, labels, logits.argmax(-1)
-    )
-    return {
-        "accuracy": round(report.accuracy, 2),
-        "consistency": round(report.consistency, 2),
-    }
+    chosen = task.predict(x, batch_size=256, verbose=0).argmax(-1)
+    report = evaluate_nlvr2(pairs.pairs(scenes).identifiers, labels, chosen)
+    names = "accuracy", "consistency"
+    return {name: round(getattr(report, name), 2) for name in names}
 
 
 class Stage(NamedTuple):
@@ -160,7 +173,20 @@ class Stage(NamedTuple):
     batch_size: int = 128
     learning_rate: float = 0.5  # A factor of the command line's.
     texts: str = ""  # A description of special training texts.
-    start: str = START  # The stage whose preset it starts from.
+    # The stage whose preset it starts from; without one an image tower is
+    # trained first.
+    start: str | None = "pretrain"
+
+
+def _vqa(folder):
+    texts = pictures.load("train").questions
+    return kbt.BridgeTowerVQA(
+        *_parts(
+            kbt.BridgeTowerVQAPreprocessor,
+            *(texts, 3, 3),
+            answers=pictures.answer_list(),
+        )
+    )
 
 
 def _pretraining(folder):
@@ -171,18 +197,23 @@ def _pretraining(folder):
         *entailment.entailment(scenes).hypotheses,
         *pairs.pairs(scenes).sentences,
     ]
+    preprocessor = kbt.BridgeTowerPretrainingPreprocessor
+    return kbt.BridgeTowerPretraining(
+        *_parts(preprocessor, texts, 2, 2, rate=0.3),
+        projection_dim=PROJECTION_DIM,
+    )
+
+
+def _parts(preprocessor, texts, text_layers, layers, **values):
+    """Return an untrained backbone and a preprocessor with the texts' words."""
     vocabulary, merges = tiny_training.learn_vocabulary(texts)
-    preprocessor = kbt.BridgeTowerPretrainingPreprocessor(
+    backbone = tiny_training.build_backbone(
+        len(vocabulary), image_layers=4, text_layers=text_layers, layers=layers
+    )
+    return backbone, preprocessor(
         kbt.BridgeTowerTokenizer(vocabulary, merges, SEQUENCE_LENGTH),
         kbt.BridgeTowerImageConverter(tiny_training.SIDE),
-        rate=0.3,
-    )
-    return kbt.BridgeTowerPretraining(
-        tiny_training.build_backbone(
-            len(vocabulary), image_layers=4, text_layers=2, layers=2
-        ),
-        preprocessor,
-        projection_dim=PROJECTION_DIM,
+        **values,
     )
 
 
@@ -235,6 +266,18 @@ STAGES = {
         "texts with another picture) and of the nearest picture among 100.",
         epochs=40,
         learning_rate=1.0,
+        start=None,
+    ),
+    "vqa": Stage(
+        _vqa,
+        questions,
+        score_questions,
+        pictures.BLIND_TEST_SCORES,
+        "Share of right answers, of all and by kind of question. Blind: the "
+        "majority answer to each question.",
+        epochs=8,
+        learning_rate=1.0,
+        start=None,
     ),
     "mlm": Stage(
         _fill_start,

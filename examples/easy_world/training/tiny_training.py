@@ -79,46 +79,38 @@ def build_backbone(
 
 def train_image_tower(task, scenes, epochs, settings):
     """Let the image tower name attributes of moved training pictures."""
-    sizes = {name: len(words) for name, words in ATTRIBUTES.items()}
+    tower = task.backbone.image_tower
+    converter = task.preprocessor.image_converter
 
     def rows(scenes, seed):
         labels = dict(zip(ATTRIBUTES, scenes.values.T, strict=True))
         return scenes.data.images, labels
 
     data, steps = stream(scenes, rows, epochs, settings.tower_batch_size, 0)
-    rate = settings.learning_rate
-    return fit_image_tower(task, sizes, data, epochs, steps, rate)
-
-
-def fit_image_tower(task, sizes, data, epochs, steps, learning_rate):
-    """Fit an image tower with one classifier for each attribute on top."""
-    tower = task.backbone.image_tower
-    converter = task.preprocessor.image_converter
     first_token = tower(tower.input)[-1][:, 0]
     model = keras.Model(
         tower.input,
         {
-            name: keras.layers.Dense(size, name=name)(first_token)
-            for name, size in sizes.items()
+            name: keras.layers.Dense(len(words), name=name)(first_token)
+            for name, words in ATTRIBUTES.items()
         },
     )
     entropy = keras.losses.SparseCategoricalCrossentropy
     compile_for(
         model,
         epochs * steps,
-        learning_rate,
-        loss={name: entropy(from_logits=True) for name in sizes},
-        metrics={name: "accuracy" for name in sizes},
+        settings.learning_rate,
+        loss={name: entropy(from_logits=True) for name in ATTRIBUTES},
+        metrics=dict.fromkeys(ATTRIBUTES, "accuracy"),
     )
-    # A dataset of one epoch has a length, and is read again in each.
-    endless = int(data.cardinality()) < 0
     history = model.fit(
         data.map(lambda x, y: (converter(x), y), num_parallel_calls=2),
         epochs=epochs,
-        steps_per_epoch=steps if endless else None,
+        steps_per_epoch=steps,
         verbose=2,
     ).history
-    return {n: round(float(history[f"{n}_accuracy"][-1]), 4) for n in sizes}
+    found = {name: history[f"{name}_accuracy"][-1] for name in ATTRIBUTES}
+    return {name: round(float(share), 4) for name, share in found.items()}
 
 
 def stream(scenes, rows, epochs, batch_size, seed):

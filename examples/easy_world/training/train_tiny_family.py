@@ -1,10 +1,10 @@
-r"""Train the tiny presets of all tasks but VQA, from one pre-training.
+r"""Train the tiny presets of all tasks.
 
 First the image tower learns to name what the training pictures show; then the
 whole model is pre-trained on captions by masked language, matching and
-contrast; then each task starts from it. No epoch is chosen: the last one
-stands. Validation scores are printed on the way, the test split is read once
-for each preset, at its end.
+contrast; then each task but VQA, which is trained from scratch, starts from
+it. No epoch is chosen: the last one stands. Validation scores are printed on
+the way, the test split is read once for each preset, at its end.
 
     PYTHONPATH=examples KERAS_BACKEND=torch python -m \
         easy_world.training.train_tiny_family runs/tiny
@@ -23,7 +23,6 @@ import keras
 from easy_world.scenes import load_scenes
 from easy_world.training import tiny_training
 from easy_world.training.tiny_family import STAGES
-from easy_world.training.tiny_family import START
 
 PREFIX = "bridgetower_tiny_easy_"
 
@@ -47,7 +46,7 @@ def train(name, settings):
     started, stage = time.time(), STAGES[name]
     scenes = {split: load_scenes(split) for split in ("train", "validation")}
     record = {"backend": keras.config.backend(), "seed": settings.seed}
-    if name == START:
+    if stage.start is None:
         task = stage.build(None)
         record["image_tower_accuracy"] = tiny_training.train_image_tower(
             task, scenes["train"], settings.tower_epochs, settings

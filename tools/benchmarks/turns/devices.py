@@ -1,26 +1,34 @@
 """Devices and memory of a contender's process."""
 
-import os
 import pathlib
-import threading
 
 
 def device_of(contender):
     """Return the device of a contender: "cpu" or that of its backend."""
-    if contender.library in ("keras_bridgetower", "transformers"):
-        return _DEVICES[contender.backend]()
-    return "cpu"
+    if contender.library not in ("keras_bridgetower", "transformers"):
+        return "cpu"
+    if contender.backend == "jax":
+        import jax
+
+        return jax.default_backend()
+    if contender.backend == "torch":
+        import torch
+
+        return "gpu" if torch.cuda.is_available() else "cpu"
+    import tensorflow as tf
+
+    return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
 
 
-def gpu_peak_bytes(backend):
+def gpu_peak_bytes(contender):
     """Return the peak GPU memory of this process, or None without a GPU."""
-    if _DEVICES[backend]() != "gpu":
+    if device_of(contender) != "gpu":
         return None
-    if backend == "torch":
+    if contender.backend == "torch":
         import torch
 
         return torch.cuda.max_memory_allocated()
-    if backend == "jax":
+    if contender.backend == "jax":
         import jax
 
         return jax.devices()[0].memory_stats()["peak_bytes_in_use"]
@@ -29,54 +37,14 @@ def gpu_peak_bytes(backend):
     return tf.config.experimental.get_memory_info("GPU:0")["peak"]
 
 
-def _torch():
-    import torch
-
-    return "gpu" if torch.cuda.is_available() else "cpu"
-
-
-def _jax():
-    import jax
-
-    return jax.default_backend()
+def forget_peak():
+    """Let `peak_bytes` begin with the memory of now, and return that."""
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    return peak_bytes()
 
 
-def _tensorflow():
-    import tensorflow as tf
-
-    return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
-
-
-_DEVICES = {"torch": _torch, "jax": _jax, "tensorflow": _tensorflow}
-
-
-def resident_bytes():
-    pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
-class Peak(threading.Thread):
-    """Samples the memory above `before` every five milliseconds."""
-
-    def __init__(self, before):
-        super().__init__(daemon=True)
-        self.before, self.largest = before, resident_bytes()
-        self.done = threading.Event()
-
-    def run(self):
-        while not self.done.wait(0.005):
-            self.largest = max(self.largest, resident_bytes())
-
-    @property
-    def bytes(self):
-        """The largest sample so far, without `before`."""
-        return self.largest - self.before
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *error):
-        self.done.set()
-        self.join()
-        self.largest = max(self.largest, resident_bytes())
+def peak_bytes():
+    """Return the most memory that this process held."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])

@@ -49,7 +49,7 @@ def _matching_peer(saved, contender):
     from turns.peers import Peer
 
     cls = transformers.BridgeTowerForImageAndTextRetrieval
-    return Peer.of(saved, contender, cls)
+    return Peer(saved.path("checkpoint"), contender.dtype, cls)
 
 
 def _peer_forward(saved, contender):
@@ -194,11 +194,10 @@ def _peer_answer(saved, contender):
     from turns.peers import Peer
     from turns.peers import QuestionAnswering
 
-    peer = Peer.of(saved, contender, transformers.BridgeTowerModel)
+    folder = saved.path("checkpoint")
+    peer = Peer(folder, contender.dtype, transformers.BridgeTowerModel)
     model = QuestionAnswering(saved, peer).eval()
-    processor = transformers.BridgeTowerProcessor.from_pretrained(
-        saved.path("checkpoint")
-    )
+    processor = transformers.BridgeTowerProcessor.from_pretrained(folder)
 
     def prepare(batch, tokens):
         @torch.inference_mode()

@@ -15,10 +15,6 @@ class Peer:
         self.side = model.config.vision_config.image_size
         self.model = model.eval().to(self.device)
 
-    @classmethod
-    def of(cls, saved, contender, model):
-        return cls(saved.path("checkpoint"), contender.dtype, model)
-
     def integers(self, values):
         """Return a tensor of int64."""
         return torch.tensor(values.astype("int64")).to(self.device)

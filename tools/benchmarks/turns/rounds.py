@@ -1,6 +1,9 @@
 """Let a contender and its reference take turns in processes of their own."""
 
 import concurrent.futures
+import contextlib
+import functools
+import importlib
 import json
 import multiprocessing
 import os
@@ -12,8 +15,10 @@ import sys
 import tempfile
 import time
 
-from turns import process
+import numpy as np
+
 from turns import starts
+from turns.devices import device_of
 
 BENCHMARKS = pathlib.Path(__file__).parents[1]
 # The tests build the models that are compared.
@@ -45,16 +50,14 @@ class Process:
     """A process of its own for calls of functions."""
 
     def __init__(self, backend, home):
-        self._environment = environment(backend, home)
         self._pool = concurrent.futures.ProcessPoolExecutor(
-            1, multiprocessing.get_context("spawn")
+            1,
+            multiprocessing.get_context("spawn"),
+            initializer=_begin,
+            initargs=(environment(backend, home),),
         )
 
     def call(self, function, *given):
-        before, path = dict(os.environ), sys.path.copy()
-        # A process inherits them when it starts.
-        os.environ.update(self._environment)
-        sys.path.append(str(TESTS))
         try:
             return self._pool.submit(function, *given).result()
         except concurrent.futures.process.BrokenProcessPool:
@@ -62,13 +65,45 @@ class Process:
         except Exception as error:
             self.close()
             raise ContenderFailed(f"{type(error).__name__}: {error}") from error
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-            sys.path[:] = path
 
     def close(self):
         self._pool.shutdown()
+
+
+def _begin(values):
+    os.environ.update(values)
+    sys.path.append(str(TESTS))
+
+
+# In the process of a contender: to prepare a turn, and by sizes the turns.
+_PREPARE, _TURNS = [], {}
+
+
+def load(work, saved, contender):
+    """Load the model; return `loading` seconds and the `device`."""
+    started = time.perf_counter()
+    module, _, name = work.function.partition(".")
+    function = getattr(importlib.import_module(f"turns.{module}"), name)
+    _PREPARE[:] = [function(saved, contender, **contender.settings)]
+    return {
+        "loading": time.perf_counter() - started,
+        "device": device_of(contender),
+    }
+
+
+def take(batch, tokens):
+    """Take a turn; return its measurements, of the first one the `outputs`."""
+    first = (batch, tokens) not in _TURNS
+    if first:
+        _TURNS[batch, tokens] = _PREPARE[0](batch, tokens)
+    turn = _TURNS[batch, tokens]
+    started = time.perf_counter()
+    outputs = turn()
+    seconds = time.perf_counter() - started
+    if first:
+        turn()
+        return {"first": seconds, "outputs": outputs.tolist()}
+    return {"seconds": seconds, **getattr(turn, "measured", dict)()}
 
 
 class Resident:
@@ -76,19 +111,13 @@ class Resident:
 
     def __init__(self, work, contender, saved):
         self._process = Process(contender.backend, saved.home)
-        self.about = self._process.call(process.load, work, saved, contender)
-        self._first = {}
+        self.about = self._process.call(load, work, saved, contender)
+        # That compiles and runs once: `first` seconds and `outputs`.
+        self.first = functools.cache(self.ask)
 
-    def first(self, **turn):
-        """Compile and run once; return `first` seconds and `outputs`."""
-        key = tuple(turn.values())
-        if key not in self._first:
-            self._first[key] = self.ask(**turn)
-        return self._first[key]
-
-    def ask(self, **turn):
+    def ask(self, batch, tokens):
         """Take one turn; return its `seconds` and further measurements."""
-        return self._process.call(process.take, *turn.values())
+        return self._process.call(take, batch, tokens)
 
     def close(self):
         self._process.close()
@@ -107,7 +136,7 @@ class Fresh:
         self.command = command(saved, contender, **contender.settings)
         self.environment = environment(contender.backend, saved.home)
 
-    def ask(self, **turn):
+    def ask(self, *sizes):
         """Take one turn; return its `seconds` and further measurements."""
         last, seconds = "", 0.0
         with tempfile.TemporaryFile("w+") as log:
@@ -160,9 +189,8 @@ class Saved:
             return
         if name != "checkpoint":
             self.need("checkpoint")
-        writer = Process("torch", self.home)
-        writer.call(_write, name, self)
-        writer.close()
+        with contextlib.closing(Process("torch", self.home)) as writer:
+            writer.call(_write, name, self)
 
 
 def _write(name, saved):
@@ -183,11 +211,10 @@ class Rounds:
         self.work, self.saved, self.repeats = work, saved, repeats
         self._name, self._reference = None, None
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self._close_reference()
+    def close(self):
+        if self._reference is not None:
+            self._reference.close()
+        self._name, self._reference = None, None
 
     def rows(self, contender, batches, tokens):
         """Time one contender, and yield a dict for each batch.
@@ -196,60 +223,48 @@ class Rounds:
         outputs, and medians of further measurements of both. A `Resident`
         adds `first` and `loading` seconds, and `device`.
         """
-        beside = self._beside(contender.beside)
+        if contender.beside != self._name:
+            self.close()
+            self._name = contender.beside
+            self._reference = self._opened(self.work.named()[self._name])
         runner = self._opened(contender)
         try:
             for batch in batches:
-                turn = {"batch": batch, "tokens": tokens}
                 yield {
                     "name": contender.name,
                     "beside": contender.beside,
                     "batch": batch,
                     **runner.about,
-                    **self._compared(runner, beside, turn),
+                    **self._compared(runner, batch, tokens),
                 }
         except ContenderFailed:
             # The reference may have failed: the next contender gets a new one.
-            self._close_reference()
+            self.close()
             raise
         finally:
             runner.close()
-
-    def _compared(self, runner, beside, turn):
-        first, expected = runner.first(**turn), beside.first(**turn)
-        row = {"first": first["first"]} if "first" in first else {}
-        if "outputs" in first and "outputs" in expected:
-            row["distance"] = distance(first["outputs"], expected["outputs"])
-        turns = [
-            (runner.ask(**turn), beside.ask(**turn))
-            for _ in range(self.repeats)
-        ]
-        row |= summary([(a["seconds"], b["seconds"]) for a, b in turns])
-        if self.work.per_row:
-            row["seconds per row"] = row["seconds"] / turn["batch"]
-        ours, theirs = zip(*turns, strict=True)
-        for prefix, answers in (("", ours), ("reference's ", theirs)):
-            for key in sorted(answers[0].keys() - _KNOWN):
-                values = [answer[key] for answer in answers]
-                row[f"{prefix}{key}"] = statistics.median(values)
-        return row
-
-    def _beside(self, name):
-        if name != self._name:
-            self._close_reference()
-            self._reference = self._opened(self.work.named()[name])
-            self._name = name
-        return self._reference
 
     def _opened(self, contender):
         self.saved.need(contender.file)
         runner = Fresh if self.work.fresh else Resident
         return runner(self.work, contender, self.saved)
 
-    def _close_reference(self):
-        if self._reference is not None:
-            self._reference.close()
-            self._name, self._reference = None, None
+    def _compared(self, runner, batch, tokens):
+        both, sizes = (runner, self._reference), (batch, tokens)
+        first, expected = (one.first(*sizes) for one in both)
+        row = {"first": first["first"]} if "first" in first else {}
+        if "outputs" in first and "outputs" in expected:
+            row["distance"] = distance(first["outputs"], expected["outputs"])
+        turns = [[one.ask(*sizes) for one in both] for _ in range(self.repeats)]
+        row |= summary([(a["seconds"], b["seconds"]) for a, b in turns])
+        if self.work.per_row:
+            row["seconds per row"] = row["seconds"] / batch
+        ours, theirs = zip(*turns, strict=True)
+        for prefix, answers in (("", ours), ("reference's ", theirs)):
+            for key in sorted(answers[0].keys() - _KNOWN):
+                values = [answer[key] for answer in answers]
+                row[f"{prefix}{key}"] = statistics.median(values)
+        return row
 
 
 def summary(pairs):
@@ -271,9 +286,7 @@ def summary(pairs):
 
 
 def distance(outputs, expected):
-    difference = max(
-        abs(a - b)
-        for ours, theirs in zip(outputs, expected, strict=True)
-        for a, b in zip(ours, theirs, strict=True)
-    )
-    return difference / max(abs(x) for row in expected for x in row)
+    outputs, expected = np.array(outputs), np.array(expected)
+    if outputs.shape != expected.shape:
+        raise ValueError(f"{outputs.shape} values are not {expected.shape}")
+    return float(abs(outputs - expected).max() / abs(expected).max())

@@ -77,21 +77,20 @@ def measure(open_model, weights):
     the pictures; `weights` the path of the weights. Gigabytes are the peak
     above the memory before; `loaded` is the peak before the first output.
     """
-    from turns.devices import Peak
-    from turns.devices import resident_bytes
+    from turns.devices import forget_peak
+    from turns.devices import peak_bytes
     from turns.samples import features
 
+    before = forget_peak()
     started, processor = time.perf_counter(), time.process_time()
-    with Peak(resident_bytes()) as peak:
-        run, side = open_model()
-        # Before the first output, which also compiles.
-        loaded = peak.bytes
-        run(features(1, side, TOKENS))
-        seconds = time.perf_counter() - started
+    run, side = open_model()
+    # Before the first output, which also compiles.
+    loaded = peak_bytes() - before
+    run(features(1, side, TOKENS))
     return {
-        "seconds": seconds,
+        "seconds": time.perf_counter() - started,
         "processor seconds": time.process_time() - processor,
-        "gigabytes": peak.bytes / 1e9,
+        "gigabytes": (peak_bytes() - before) / 1e9,
         "gigabytes loaded": loaded / 1e9,
         "loaded / weights": loaded / weights().stat().st_size,
     }

@@ -7,9 +7,9 @@ the loss is read.
 
 import numpy as np
 
-from turns.devices import Peak
+from turns.devices import forget_peak
 from turns.devices import gpu_peak_bytes
-from turns.devices import resident_bytes
+from turns.devices import peak_bytes
 from turns.samples import ANSWERS
 from turns.samples import features
 
@@ -50,16 +50,15 @@ def memory(saved, contender, recomputed=False):
     prepare = _keras_steps(task, keras.optimizers.SGD(RATE))
 
     def prepare_measured(batch, tokens):
-        before, peaks = resident_bytes(), []
+        before = forget_peak()
         step = prepare(batch, tokens)
 
         def turn():
-            with Peak(before) as peak:
-                peaks[:] = [peak]
-                return step()
+            forget_peak()
+            return step()
 
         def measured():
-            used = gpu_peak_bytes(keras.config.backend()) or peaks[0].bytes
+            used = gpu_peak_bytes(contender) or peak_bytes() - before
             return {"gigabytes": used / 1e9}
 
         turn.measured = measured
@@ -128,14 +127,12 @@ def _peer_pretraining(saved, contender):
 
     from turns.peers import Peer
 
-    peer, filler = (
-        Peer.of(saved, contender, cls)
-        for cls in (
-            transformers.BridgeTowerForImageAndTextRetrieval,
-            transformers.BridgeTowerForMaskedLM,
-        )
-    )
-    matching, filling = peer.model.train(), filler.model.train()
+    model = transformers.BridgeTowerForImageAndTextRetrieval
+    peer = Peer(saved.path("checkpoint"), contender.dtype, model)
+    matching = peer.model.train()
+    model = transformers.BridgeTowerForMaskedLM
+    filler = Peer(saved.path("checkpoint"), contender.dtype, model)
+    filling = filler.model.train()
     filling.bridgetower = matching.bridgetower
     models = matching, filling
     weights = {id(p): p for m in models for p in m.parameters()}
@@ -201,7 +198,8 @@ def _peer_vqa(saved, contender):
     from turns.peers import Peer
     from turns.peers import QuestionAnswering
 
-    peer = Peer.of(saved, contender, transformers.BridgeTowerModel)
+    model = transformers.BridgeTowerModel
+    peer = Peer(saved.path("checkpoint"), contender.dtype, model)
     model = QuestionAnswering(saved, peer).train()
     optimizer = torch.optim.AdamW(model.parameters(), RATE)
     entropy = torch.nn.functional.binary_cross_entropy_with_logits
