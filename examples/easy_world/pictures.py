@@ -99,7 +99,8 @@ def attributes(image):
     the extent of all that is not background, soft edges included.
     """
     colour, pure = pure_colour(image)
-    inside = pure[_extent(pure)]
+    top, left, bottom, right = box_of(pure)
+    inside = pure[top:bottom, left:right]
     middle = len(inside) // 2
     if inside.mean() > 0.95:
         shape = "rectangle"
@@ -107,10 +108,8 @@ def attributes(image):
         shape = "triangle"
     else:
         shape = "circle"
-    rows, columns = _extent(_codes(image) != _codes(background(image)))
-    return Attributes(
-        shape, colour, (rows.start, columns.start, rows.stop, columns.stop)
-    )
+    shown = _codes(image) != _codes(background(image))
+    return Attributes(shape, colour, box_of(shown))
 
 
 def background(image):
@@ -152,9 +151,11 @@ _COLOUR_CODES = {
 }
 
 
-def _extent(mask):
-    spans = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    return tuple(slice(int(s[0]), int(s[-1]) + 1) for s in spans)
+def box_of(mask):
+    """Return top, left, bottom and right of what a mask covers."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    ends = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+    return tuple(map(int, ends))
 
 
 def _read(path):

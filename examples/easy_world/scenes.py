@@ -115,7 +115,7 @@ def words_of(values):
 def _measure(image):
     """Values, longer side, and both boxes of a picture."""
     shown = pictures.attributes(image)
-    pure = _box(pictures.pure_colour(image)[1])
+    pure = pictures.box_of(pictures.pure_colour(image)[1])
     top, left, bottom, right = pure
     values = (
         pictures.SHAPES.index(shown.shape),
@@ -123,7 +123,7 @@ def _measure(image):
         int(np.digitize(max(bottom - top, right - left), SIZES_FROM)),
         _position(pure),
     )
-    top, left, bottom, right = _box(pictures.shape_mask(image))
+    top, left, bottom, right = pictures.box_of(pictures.shape_mask(image))
     return values, max(bottom - top, right - left), shown.box, pure
 
 
@@ -135,9 +135,3 @@ def _position(box):
         for low, high in ((top, bottom), (left, right))
     )
     return int(3 * row + column)
-
-
-def _box(mask):
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    ends = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
-    return tuple(map(int, ends))

@@ -3,7 +3,7 @@
 Each takes `Saved` and `Contender`, loads the model, and returns a function
 from batch and tokens to a turn: a function without arguments that returns a
 float array `(rows, outputs)` in the processor's memory, so that an accelerator
-is done.
+is done. `peer_` begins the names of those of transformers.
 """
 
 import runpy
@@ -15,20 +15,16 @@ from turns.samples import ANSWERS
 from turns.samples import TEXT
 from turns.samples import features
 from turns.samples import load_weights
+from turns.works import RUNTIMES
 
+MATCHING = "BridgeTowerForImageAndTextRetrieval"
 # The scores of as many answers are compared.
 BEST = 5
 
 
 def forward(saved, contender):
-    if contender.library == "keras_bridgetower":
-        return _keras_forward(saved, contender)
-    if contender.library == "transformers":
-        return _peer_forward(saved, contender)
-    return _exported_forward(saved, contender)
-
-
-def _keras_forward(saved, contender):
+    if contender.library in RUNTIMES:
+        return _exported_forward(saved, contender)
     import keras_bridgetower as kbt
 
     task = kbt.BridgeTowerRetrieval.from_preset(
@@ -43,19 +39,12 @@ def _keras_forward(saved, contender):
     return prepare
 
 
-def _matching_peer(saved, contender):
-    import transformers
+def peer_forward(saved, contender):
+    import torch
 
     from turns.peers import Peer
 
-    cls = transformers.BridgeTowerForImageAndTextRetrieval
-    return Peer(saved.path("checkpoint"), contender.dtype, cls)
-
-
-def _peer_forward(saved, contender):
-    import torch
-
-    peer = _matching_peer(saved, contender)
+    peer = Peer(saved.path("checkpoint"), contender.dtype, MATCHING)
     model = peer.model
     if contender.compiled:
         model = torch.compile(model)
@@ -96,8 +85,6 @@ def ranking(saved, contender):
     This package encodes the text and fuses all pairs; transformers runs each
     pair whole, all in one batch.
     """
-    if contender.library == "transformers":
-        return _peer_ranking(saved, contender)
     from keras import ops
 
     import keras_bridgetower as kbt
@@ -132,10 +119,12 @@ def ranking(saved, contender):
     return prepare
 
 
-def _peer_ranking(saved, contender):
+def peer_ranking(saved, contender):
     import torch
 
-    peer = _matching_peer(saved, contender)
+    from turns.peers import Peer
+
+    peer = Peer(saved.path("checkpoint"), contender.dtype, MATCHING)
 
     def prepare(batch, tokens):
         images, text = _pictures_and_text(batch, peer.side, tokens)
@@ -174,8 +163,6 @@ def vqa_task(saved, **values):
 
 
 def answer(saved, contender):
-    if contender.library == "transformers":
-        return _peer_answer(saved, contender)
     task = vqa_task(saved, dtype=contender.dtype)
     picture = str(saved.picture)
 
@@ -186,7 +173,7 @@ def answer(saved, contender):
     return prepare
 
 
-def _peer_answer(saved, contender):
+def peer_answer(saved, contender):
     import torch
     import transformers
     from PIL import Image
@@ -195,7 +182,7 @@ def _peer_answer(saved, contender):
     from turns.peers import QuestionAnswering
 
     folder = saved.path("checkpoint")
-    peer = Peer(folder, contender.dtype, transformers.BridgeTowerModel)
+    peer = Peer(folder, contender.dtype)
     model = QuestionAnswering(saved, peer).eval()
     processor = transformers.BridgeTowerProcessor.from_pretrained(folder)
 

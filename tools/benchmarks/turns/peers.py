@@ -1,14 +1,16 @@
 """Models of transformers on PyTorch, on the GPU if there is one."""
 
 import torch
+import transformers
 
 from turns.samples import load_weights
 
 
 class Peer:
-    """A model of transformers."""
+    """A model of transformers, by the name of its class."""
 
-    def __init__(self, folder, dtype, cls):
+    def __init__(self, folder, dtype, name="BridgeTowerModel"):
+        cls = getattr(transformers, name)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.dtype = getattr(torch, dtype)
         model = cls.from_pretrained(folder, dtype=self.dtype)

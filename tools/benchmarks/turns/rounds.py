@@ -83,6 +83,8 @@ def load(work, saved, contender):
     """Load the model; return `loading` seconds and the `device`."""
     started = time.perf_counter()
     module, _, name = work.function.partition(".")
+    if contender.library == "transformers":
+        name = f"peer_{name}"
     function = getattr(importlib.import_module(f"turns.{module}"), name)
     _PREPARE[:] = [function(saved, contender, **contender.settings)]
     return {

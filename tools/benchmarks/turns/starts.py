@@ -112,12 +112,12 @@ def measure_ours(folder):
 
 def measure_transformers(folder):
     import torch
-    from transformers import BridgeTowerModel
+    from transformers import BridgeTowerModel  # noqa: F401
 
     from turns.peers import Peer
 
     def open_model():
-        peer = Peer(folder, "float32", BridgeTowerModel)
+        peer = Peer(folder, "float32")
 
         @torch.inference_mode()
         def run(features):

@@ -20,8 +20,6 @@ OBJECTIVES = ("mlm", "itm")
 
 
 def pretraining(saved, contender):
-    if contender.library == "transformers":
-        return _peer_pretraining(saved, contender)
     import keras_bridgetower as kbt
     from keras_bridgetower.training import AdamW
 
@@ -120,19 +118,17 @@ def _rows(batch, side, tokens):
     return images, ids, masked, positions.astype("int32"), match
 
 
-def _peer_pretraining(saved, contender):
+def peer_pretraining(saved, contender):
     """A plain loop over two models of transformers that share an encoder."""
     import torch
-    import transformers
 
     from turns.peers import Peer
 
-    model = transformers.BridgeTowerForImageAndTextRetrieval
-    peer = Peer(saved.path("checkpoint"), contender.dtype, model)
-    matching = peer.model.train()
-    model = transformers.BridgeTowerForMaskedLM
-    filler = Peer(saved.path("checkpoint"), contender.dtype, model)
-    filling = filler.model.train()
+    names = "BridgeTowerForImageAndTextRetrieval", "BridgeTowerForMaskedLM"
+    peer, filler = (
+        Peer(saved.path("checkpoint"), contender.dtype, name) for name in names
+    )
+    matching, filling = peer.model.train(), filler.model.train()
     filling.bridgetower = matching.bridgetower
     models = matching, filling
     weights = {id(p): p for m in models for p in m.parameters()}
@@ -176,8 +172,6 @@ def _peer_pretraining(saved, contender):
 
 
 def vqa(saved, contender):
-    if contender.library == "transformers":
-        return _peer_vqa(saved, contender)
     from keras_bridgetower.training import AdamW
     from turns.inference import vqa_task
 
@@ -191,15 +185,13 @@ def vqa(saved, contender):
     return prepare
 
 
-def _peer_vqa(saved, contender):
+def peer_vqa(saved, contender):
     import torch
-    import transformers
 
     from turns.peers import Peer
     from turns.peers import QuestionAnswering
 
-    model = transformers.BridgeTowerModel
-    peer = Peer(saved.path("checkpoint"), contender.dtype, model)
+    peer = Peer(saved.path("checkpoint"), contender.dtype)
     model = QuestionAnswering(saved, peer).train()
     optimizer = torch.optim.AdamW(model.parameters(), RATE)
     entropy = torch.nn.functional.binary_cross_entropy_with_logits

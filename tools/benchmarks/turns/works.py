@@ -44,8 +44,8 @@ class Work:
 
     title: str  # A heading of the report.
     # `module.name` below `turns`: `(saved, contender, **settings)` to a
-    # function from batch and tokens to a turn. If each turn is a new process:
-    # to the command of that process.
+    # function from batch and tokens to a turn; of transformers,
+    # `module.peer_name`. If each turn is a new process: to its command.
     function: str
     contenders: list
     batches: tuple = (1,)  # Rows of a turn; `--batches` replaces them.
