@@ -77,30 +77,34 @@ def vectors_of(kind, arguments, folder):
         store.put(pictures, some)
     order = np.argsort(-(queries @ vectors.T), axis=1)[:, :NEAREST]
     truth = [{name(i) for i in row} for row in order.tolist()]
-    started = time.perf_counter()
-    store.tidy(ann_from=len(vectors) + 1)
-    timed(kind, "all vectors", started, store, queries, truth)
-    started = time.perf_counter()
-    store.tidy(ann_from=1)
-    if store.has_ann():
-        timed(kind, "ANN", started, store, queries, truth)
+    for words, ann_from in (("all vectors", len(vectors) + 1), ("ANN", 1)):
+        started = time.perf_counter()
+        store.tidy(ann_from=ann_from)
+        built = time.perf_counter() - started
+        if words == "ANN" and not store.has_ann():
+            break
+        found, times = timed(lambda q: store.nearest(q, NEAREST), queries)
+        ids = [{picture.id for picture, _ in pictures} for pictures in found]
+        right = sum(len(a & b) for a, b in zip(ids, truth, strict=True))
+        print(
+            f"| {kind} | {words} | {built:.0f} s | {times} | "
+            f"{right / NEAREST / len(queries):.3f} |",
+            flush=True,
+        )
     store.close()
 
 
-def timed(kind, words, started, store, queries, truth):
-    built = time.perf_counter() - started
-    store.nearest(queries[0], NEAREST)  # Opens the files.
-    seconds, right = [], 0
-    for query, wanted in zip(queries, truth, strict=True):
+def timed(call, queries):
+    """Return all results, and median and 95th percentile in milliseconds."""
+    call(queries[0])  # Opens the files.
+    found, seconds = [], []
+    for query in queries:
         started = time.perf_counter()
-        found = store.nearest(query, NEAREST)
+        found.append(call(query))
         seconds.append(time.perf_counter() - started)
-        right += len(wanted & {picture.id for picture, _ in found})
-    print(
-        f"| {kind} | {words} | {built:.0f} s | {middle_and_95(seconds)} | "
-        f"{right / NEAREST / len(queries):.3f} |",
-        flush=True,
-    )
+    worst = float(np.percentile(seconds, 95))
+    middle = statistics.median(seconds)
+    return found, f"{1000 * middle:.0f} ms | {1000 * worst:.0f} ms"
 
 
 def whole_queries(arguments, folder):
@@ -118,23 +122,14 @@ def whole_queries(arguments, folder):
     search.index(folder / "photos")
     rate = arguments.pictures / (time.perf_counter() - started)
     print(f"{arguments.preset}: {rate:.0f} pictures a second indexed")
+    queries = [f"a red circle, {number}" for number in range(20)]
     for rerank in (0, 16, 128):
-        search.query("a red circle", rerank=rerank)
-        seconds = []
-        for number in range(20):
-            started = time.perf_counter()
-            search.query(f"a red circle, {number}", rerank=rerank)
-            seconds.append(time.perf_counter() - started)
-        print(
-            f"a query with rerank={rerank}: {middle_and_95(seconds)}",
-            flush=True,
-        )
 
+        def query(text, rerank=rerank):
+            return search.query(text, rerank=rerank)
 
-def middle_and_95(seconds):
-    """Return median and 95th percentile in milliseconds."""
-    worst = float(np.percentile(seconds, 95))
-    return f"{1000 * statistics.median(seconds):.0f} ms | {1000 * worst:.0f} ms"
+        _, times = timed(query, queries)
+        print(f"a query with rerank={rerank}: {times}", flush=True)
 
 
 def stored(number):
