@@ -16,12 +16,11 @@ import warnings
 
 import example
 import keras
-import numpy as np
-from easy_world import pictures
+from easy_world.scenes import SIZES
+from easy_world.scenes import load_scenes
 
 import keras_bridgetower as kbt
 
-ANSWERS = ["small", "medium", "large"]
 QUESTIONS = ["how big is the shape?", "what size is the shape?"]
 
 
@@ -39,7 +38,7 @@ def main():
         # The head is newly initialized, which is intended here.
         warnings.simplefilter("ignore", UserWarning)
         vqa = kbt.BridgeTowerVQA.from_preset(
-            "bridgetower_tiny_easy_vqa", answers=ANSWERS
+            "bridgetower_tiny_easy_vqa", answers=list(SIZES)
         )
     vqa.compile(keras.optimizers.AdamW(1e-3, global_clipnorm=1.0))
     vqa.fit(
@@ -73,17 +72,11 @@ def main():
 
 
 def rows(split, count=None):
-    """Return raw inputs, and the answers: below 16 pixels, below 24, from 24.
-
-    A size is that of the longer side of the shape's box.
-    """
-    images = pictures.load(split).images[:count]
+    """Return raw inputs and the answers, which are measured from the pixels."""
+    scenes = load_scenes(split)
+    images = scenes.data.images[:count]
     questions = [QUESTIONS[i % len(QUESTIONS)] for i in range(len(images))]
-    sides = []
-    for image in images:
-        top, left, bottom, right = pictures.attributes(image).box
-        sides.append(max(bottom - top, right - left))
-    sizes = [ANSWERS[i] for i in np.digitize(sides, (16, 24))]
+    sizes = [scenes.words(i)["size"] for i in range(len(images))]
     return {"images": images, "text": questions}, sizes
 
 
