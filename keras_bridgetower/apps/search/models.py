@@ -170,10 +170,10 @@ class SearchModels:
 
 def match_files(retrieval, paths, text, batch_size):
     """Score picture files with a text, as `SearchModels.matches`."""
-    converter = retrieval.needed_preprocessor().image_converter
 
     def read(path):
         # A square takes far less memory than most pictures.
+        converter = retrieval.needed_preprocessor().image_converter
         return as_square(open_image(path, "picture"), converter, "picture")
 
     def score(paths):
