@@ -25,7 +25,6 @@ import subprocess
 import sys
 import tempfile
 
-import pandas
 from turns import report
 from turns.rounds import ContenderFailed
 from turns.rounds import Rounds
@@ -112,8 +111,7 @@ class Report:
             print(f"\n{self.parts[-1]}", flush=True)
             text = "\n\n".join(self.parts)
             (self.settings.output / "README.md").write_text(f"{text}\n")
-            path = self.settings.output / "results.csv"
-            pandas.DataFrame(self.rows).to_csv(path, index=False)
+            report.write_csv(self.settings.output / "results.csv", self.rows)
 
     def work(self, name, models):
         work, rows, notes = WORKS[name], [], []

@@ -1,5 +1,6 @@
 """The machine, and the tables, CSV files and plots of a report."""
 
+import csv
 import importlib.metadata
 import os
 import pathlib
@@ -102,6 +103,14 @@ def _varied_and_shared(rows):
     varied = [key for key, found in values.items() if len(found) > 1]
     shared = {k: found.pop() for k, found in values.items() if k not in varied}
     return varied, shared
+
+
+def write_csv(path, rows):
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    with open(path, "w", newline="") as file:
+        table = csv.DictWriter(file, keys)
+        table.writeheader()
+        table.writerows(rows)
 
 
 def draw(path, rows):
