@@ -50,19 +50,12 @@ def open_regular(path):
     ```
     """
     name = os.fsdecode(path)
-    if not os.path.isdir(name) and not is_plain(name):
+    first = pathlib.Path(os.path.realpath(name)).parts[1:2]
+    plain = stat.S_ISREG(os.stat(name).st_mode) and first not in KERNEL
+    # Opening a folder is an error by itself.
+    if not plain and not os.path.isdir(name):
         raise ValueError(f"{name} must be a plain file on a disk.")
     return open(path, "rb")
-
-
-def is_plain(path):
-    """Return True for a file that is no pipe or device, and not the kernel's.
-
-    Raises:
-        OSError: there is no such file.
-    """
-    first = pathlib.Path(os.path.realpath(path)).parts[1:2]
-    return stat.S_ISREG(os.stat(path).st_mode) and first not in KERNEL
 
 
 def open_bytes_of_text(path):
@@ -198,19 +191,12 @@ def parse_json(text, nan=True):
         options = {"parse_constant": _finite, "parse_float": _finite}
     try:
         value = json.loads(text, object_pairs_hook=_without_repeats, **options)
+        _check_depth([value], DEEPEST_JSON)
     except RecursionError:
-        raise _too_deep() from None
-    level = [[value]]
-    for _ in range(DEEPEST_JSON + 1):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if type(outer) is dict else outer)
-            if type(inner) in (dict, list)
-        ]
-        if not level:
-            return value
-    raise _too_deep()
+        raise ValueError(
+            f"it is nested deeper than {DEEPEST_JSON} levels"
+        ) from None
+    return value
 
 
 def read_json(path, largest=None, nan=True):
@@ -235,8 +221,13 @@ def _finite(text):
     return value
 
 
-def _too_deep():
-    return ValueError(f"it is nested deeper than {DEEPEST_JSON} levels")
+def _check_depth(values, most):
+    for value in values:
+        if isinstance(value, (dict, list)):
+            if not most:
+                raise RecursionError
+            inner = value.values() if isinstance(value, dict) else value
+            _check_depth(inner, most - 1)
 
 
 def sha256(path):

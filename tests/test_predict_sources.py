@@ -1,4 +1,4 @@
-"""Sources of `predict`: rows read, skipped and refused, by one process."""
+"""`predict` reads a folder or a table, and writes what the task gives."""
 
 import json
 import os
@@ -8,18 +8,24 @@ import threading
 from unittest import mock
 
 import keras
+import numpy as np
 import pytest
 from builders import FASTEST
+from builders import eager
+from builders import vqa
 from drawn_photos import jpeg_of_scans
 from PIL import Image
 
+import keras_bridgetower as kbt
 from keras_bridgetower.apps.predict import batches
+from keras_bridgetower.apps.predict import on_beam
 from keras_bridgetower.apps.predict import output
 from keras_bridgetower.apps.predict import rows as prediction_rows
 from keras_bridgetower.apps.predict import run as predicting
 from keras_bridgetower.presets.verbs import ANSWER
 
 pytestmark = FASTEST
+TEXTS = ["is it red?", "what is it?"]
 
 
 class Answers:
@@ -145,8 +151,8 @@ def test_one_process_at_a_time_writes(folder, out):
 HELD = """
 import os, sys
 from keras_bridgetower.apps.predict import output
-with output.prediction_file(sys.argv[1], {"task": "vqa"}) as file:
-    file.write([{"row": 0}])
+with output.prediction_file(sys.argv[1], {"task": "vqa"}) as (_, append):
+    append([{"row": 0}])
     os.kill(os.getpid(), 9)
 """
 
@@ -156,8 +162,8 @@ def test_lock_of_a_killed_process_is_released(out):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     call = [sys.executable, "-c", HELD, out]
     assert subprocess.run(call, env=environment).returncode == -9
-    with output.prediction_file(out, {"task": "vqa"}) as file:
-        assert file.rows_written == 1
+    with output.prediction_file(out, {"task": "vqa"}) as (done, _):
+        assert done == 1
 
 
 def with_id(value):
@@ -257,3 +263,134 @@ def test_at_most_three_batches_are_in_memory():
         assert batch == [2 * number - 2, 2 * number - 1]
         assert len(held) <= 2 * (number + 1)
     assert len(held) == 6
+
+
+@pytest.fixture(scope="module")
+def task():
+    keras.utils.set_random_seed(0)
+    return eager(vqa())
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Six pictures, one of which is none, and what is no picture."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for i in range(6):
+        pixels = rng.integers(0, 256, (24, 30, 3)).astype("uint8")
+        path = folder / ("more" if i > 3 else "") / f"{i}.PNG"
+        Image.fromarray(pixels).save(path)
+    (folder / "3.PNG").write_bytes(b"")
+    (folder / "notes.txt").write_text("no picture")
+    (folder / "folder.png").mkdir()
+    return folder
+
+
+def run_task(task, folder, out, texts=TEXTS, **kwargs):
+    rows = prediction_rows.open_rows(folder, ("image", "text"), (), texts)
+    predicting.predict(task, ANSWER, rows, out, batch_size=4, **kwargs)
+
+
+def test_every_picture_with_every_text(task, photos, out):
+    run_task(task, photos, out, top_k=2)
+    header, *results = lines(out)
+    assert header["predictions"]["task"] == "vqa"
+    assert [r["row"] for r in results] == list(range(12))
+    assert results[0]["image"] == "0.PNG"
+    assert results[-1]["image"] == "more/5.PNG"
+    good = [r for r in results if r["image"] != "3.PNG"]
+    bad = [r["error"] for r in results if r["image"] == "3.PNG"]
+    assert len(bad) == 2
+    assert all("must be a readable image file" in error for error in bad)
+    wanted = task.answer(
+        [photos / r["image"] for r in good], [r["text"] for r in good], top_k=2
+    )
+    for result, found in zip(good, wanted, strict=True):
+        (first, a), (second, b) = result["answers"]
+        assert [first, second] == [name for name, _ in found]
+        np.testing.assert_allclose([a, b], [s for _, s in found], atol=1e-5)
+
+
+@pytest.mark.parametrize("cut", [0, 25])
+def test_predict_continues_after_an_interruption(
+    task, photos, out, tmp_path, cut, monkeypatch
+):
+    whole = tmp_path / "whole.jsonl"
+    run_task(task, photos, whole)
+    calls = []
+
+    def answer(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return type(task).answer(task, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(task, "answer", answer)
+        with pytest.raises(KeyboardInterrupt):
+            run_task(task, photos, out)
+    assert len(lines(out)) == 9
+    # The last line may be half written.
+    if cut:
+        out.write_bytes(out.read_bytes()[:-cut])
+    run_task(task, photos, out)
+    # Batches may be cut otherwise: numbers agree to rounding.
+    for a, b in zip(lines(out), lines(whole), strict=True):
+        [[name, score]] = a.pop("answers", [["", 0]])
+        wanted = [[name, pytest.approx(score, abs=1e-5)]]
+        assert b.pop("answers", [["", 0]]) == wanted and a == b
+    before = out.read_bytes()
+    run_task(task, photos, out)
+    assert out.read_bytes() == before
+
+
+def test_output_of_another_run_is_rejected(task, photos, out):
+    run_task(task, photos, out)
+    before = out.read_bytes()
+    keras.utils.set_random_seed(1)
+    for other, changes, name in (
+        (task, {"texts": TEXTS[:1]}, "rows"),
+        (task, {"top_k": 2}, "top_k"),
+        (eager(vqa()), {}, "model"),
+    ):
+        with pytest.raises(ValueError, match=f"differing in: {name}"):
+            run_task(other, photos, out, **changes)
+    assert out.read_bytes() == before
+    for text in ("my notes", "my notes\n", '{"row": 0}\n', '{"predictions":3}'):
+        out.write_text(text + "\n" * text.startswith("{"))
+        text = out.read_text()
+        with pytest.raises(ValueError, match="which is another file"):
+            run_task(task, photos, out)
+        assert out.read_text() == text
+    out.write_bytes(before + before.splitlines(keepends=True)[1])
+    with pytest.raises(ValueError, match="rows in their order"):
+        run_task(task, photos, out)
+    # A header that was cut off is written again.
+    out.write_bytes(before[:20])
+    run_task(task, photos, out)
+    assert len(lines(out)) == 13
+
+
+def test_settings_that_fail_for_every_row(task):
+    mlm = kbt.BridgeTowerMaskedLM.from_preset("bridgetower_tiny_easy_mlm")
+    tokens, blank = mlm.preprocessor.tokenizer.vocabulary_size(), "a <mask>?"
+    for other, texts, top_k, message in (
+        (task, (), 0, "from 1 to 4, the"),
+        (task, (), 5, "from 1 to 4, the"),
+        (task, ["what?", "  "], 1, "`text` must not"),
+        (mlm, (), tokens + 1, "tokens of the vocabulary"),
+        (mlm, [blank, "no blank here"], 1, r"`text` .*text\[1\]='no b"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            other.check_request(texts, top_k)
+    mlm.check_request([blank], tokens)
+    task.check_request(["no blank here"])
+
+
+def test_beam_is_required(photos, tmp_path, monkeypatch):
+    for name in ("apache_beam", "apache_beam.options.pipeline_options"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"keras-bridgetower\[beam\]"):
+        on_beam.run("bridgetower_tiny_easy_vqa", "vqa", photos, tmp_path / "o")
+    assert not (tmp_path / "o").exists()

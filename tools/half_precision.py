@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import weights_file
+from keras_bridgetower.presets.folder import PresetFolder
 
 
 def main():
@@ -29,8 +30,7 @@ def main():
 def store_in_half(folder):
     """Rewrite the float32 weights of a preset as float16, and its manifest."""
     folder = pathlib.Path(folder)
-    if (seal := manifest.verify(folder)) is not None:
-        seal.finish()
+    PresetFolder(folder).finish_check()
     path = folder / weights_file.WEIGHTS
     tasks = folder / weights_file.TASK_WEIGHTS
     files = [path, tasks] if tasks.is_file() else [path]

@@ -161,9 +161,10 @@ def _digests(states):
     if not new.items() <= known.items():
         kept = {s: d for s, d in known.items() if s not in new} | new
         text = json.dumps(dict(list(kept.items())[-MOST_DIGESTS:])).encode()
-        # If this fails, or two processes do it at once and damage the file,
-        # the checkpoint is read again next time.
-        with contextlib.suppress(OSError, ValueError):
-            stored.parent.mkdir(parents=True, exist_ok=True)
+        # If this fails, the checkpoint is read again next time.
+        with (
+            contextlib.suppress(OSError, ValueError),
+            files.locked(stored.with_suffix(".lock")),
+        ):
             files.write_atomically(stored, lambda file: file.write(text))
     return digests

@@ -1,6 +1,7 @@
 """Errors about files from others, whose values they print safely."""
 
-LENGTH = 300
+# Characters of a value, and values, that a message shows.
+LENGTH, MOST = 300, 20
 
 
 class PresetError(ValueError):
@@ -10,7 +11,7 @@ class PresetError(ValueError):
         problem: str, what was expected and how to fix it.
         folder: path of the preset folder.
         found: sequence of values that were found. The message shows the
-            `repr`s of the first 10, each with at most 300 characters.
+            first 20, each with at most 300 characters.
 
     Example:
 
@@ -20,9 +21,7 @@ class PresetError(ValueError):
     """
 
     def __init__(self, problem, folder, found=()):
-        preset = f"preset={short_text(str(folder))}"
-        shown = list(map(short_text, found[:10]))
-        super().__init__(_message(problem, preset, shown, len(found)))
+        super().__init__(_message(problem, "preset", folder, found))
 
 
 class ConversionError(ValueError):
@@ -31,8 +30,8 @@ class ConversionError(ValueError):
     Args:
         problem: str, what was expected and how to fix it.
         file: path of the file with the problem.
-        found: sequence of str that were found, such as names of tensors. The
-            message shows the first 20, and the number of all.
+        found: sequence of str that were found, such as names of tensors,
+            shown as in `PresetError`.
 
     Example:
 
@@ -43,17 +42,16 @@ class ConversionError(ValueError):
     """
 
     def __init__(self, problem, file, found=()):
-        shown = [f"{part!s:.{LENGTH}}" for part in found[:20]]
-        file = f"file={str(file)!r}"
-        super().__init__(_message(problem, file, shown, len(found)))
+        super().__init__(_message(problem, "file", file, found))
 
 
-def _message(problem, where, shown, count):
-    message = f"{problem} Received: {where}"
-    if shown:
+def _message(problem, name, place, found):
+    message = f"{problem} Received: {name}={short_text(str(place))}"
+    if found:
+        shown = [f"{part!s:.{LENGTH}}" for part in found[:MOST]]
         message += f": {'; '.join(shown)}"
-    if count > len(shown):
-        message += f", {count} in all"
+    if len(found) > MOST:
+        message += f", {len(found)} in all"
     # Messages of other libraries in `problem` may quote the file.
     return printable(message)
 

@@ -44,13 +44,13 @@ class PresetFolder:
 
     def __init__(self, root):
         self.root = pathlib.Path(os.path.abspath(root))
-        self._seal = manifest.verify(self.root)
+        self._checks = manifest.verify(self.root)
         self._parsed = {}
 
     @property
     def sealed(self):
         """bool, whether the folder has a manifest."""
-        return self._seal is not None
+        return self._checks is not None
 
     def finish_check(self):
         """Wait for the check of the weights.
@@ -58,13 +58,13 @@ class PresetFolder:
         Raises:
             PresetError: a file differs from the manifest.
         """
-        if self.sealed:
-            self._seal.finish()
+        for check in (self._checks or {}).values():
+            check.result()
 
     def has(self, name):
         """Return True if the folder has a file of this name."""
         if self.sealed:
-            return name in self._seal.names
+            return name in self._checks
         return plain_name(name) and os.path.lexists(self.root / name)
 
     def path(self, name):
@@ -79,7 +79,7 @@ class PresetFolder:
         Raises:
             PresetError: the file is missing, or may not be opened.
         """
-        listed = not self.sealed or name in self._seal.names
+        listed = not self.sealed or name in self._checks
         if not plain_name(name) or not listed:
             raise PresetError(
                 "A file name in a preset must be plain, and in its manifest.",

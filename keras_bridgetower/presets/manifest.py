@@ -19,38 +19,6 @@ from keras_bridgetower.version import __version__
 MANIFEST = "manifest.json"
 
 
-class Seal:
-    """The checksums of a folder's files; weights are checked by a thread.
-
-    Args:
-        folder: path of the preset folder.
-        sums: dict from the name of each file to its SHA-256.
-    """
-
-    def __init__(self, folder, sums):
-        self._folder, self._weights = folder, {}
-        self.names = frozenset(sums)
-        pool = concurrent.futures.ThreadPoolExecutor(1)
-        for name, digest in sums.items():
-            check_regular(folder / name, folder)
-            if name.endswith(".weights.h5"):
-                found = pool.submit(sha256, folder / name)
-                self._weights[name] = found, digest
-            elif sha256(folder / name) != digest:
-                raise _mismatch(folder, name)
-        pool.shutdown(wait=False)
-
-    def finish(self):
-        """Wait for the checksums of the weights.
-
-        Raises:
-            PresetError: one of them was changed.
-        """
-        for name, (found, digest) in self._weights.items():
-            if found.result() != digest:
-                raise _mismatch(self._folder, name)
-
-
 def verify(folder):
     """Check a preset folder against its manifest, if it has one.
 
@@ -58,11 +26,13 @@ def verify(folder):
         folder: path of the folder.
 
     Returns:
-        `Seal`, or None without a manifest. The check of the weights has only
-        begun: call `finish` before they are handed out.
+        dict from the name of each file to a `Future` of its check, or None
+        without a manifest. The checks of the weights have only begun: wait
+        for them before the weights are handed out.
 
     Raises:
-        PresetError: a file is missing or differs.
+        PresetError: a file is missing or differs. `Future.result` of weights
+            raises it too.
     """
     folder = pathlib.Path(folder)
     path = folder / MANIFEST
@@ -70,15 +40,32 @@ def verify(folder):
         return None
     saved = read_json(path, folder)
     try:
-        sums = saved["sha256"]
+        sums = dict(saved["sha256"])
         intact = path.read_text() == _text(saved["versions"], sums)
-        intact = intact and isinstance(sums, dict)
-        intact = intact and all(map(plain_name, sums))
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         intact = False
-    if not intact:
+    if not intact or not all(map(plain_name, sums)):
         raise _mismatch(folder, MANIFEST)
-    return Seal(folder, sums)
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    checks = {
+        name: pool.submit(_check_sum, folder, name, sums[name])
+        for name in sorted(sums, key=_is_weights)
+    }
+    pool.shutdown(wait=False)
+    for name, check in checks.items():
+        if not _is_weights(name):
+            check.result()
+    return checks
+
+
+def _is_weights(name):
+    return name.endswith(".weights.h5")
+
+
+def _check_sum(folder, name, digest):
+    check_regular(folder / name, folder)
+    if sha256(folder / name) != digest:
+        raise _mismatch(folder, name)
 
 
 def _mismatch(folder, name):

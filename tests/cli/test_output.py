@@ -4,7 +4,6 @@ import io
 import json
 import os
 import pathlib
-import shutil
 import sys
 
 import pytest
@@ -14,7 +13,6 @@ from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.cli import output
 
 pytestmark = FASTEST
-PENGUIN = pathlib.Path(__file__).parents[2] / "examples/drawings/penguin.png"
 WORD = "тигр 虎"
 # A name that is not UTF-8, as Python holds it.
 BAD = os.fsdecode(b"bad\xff\xfe.png")
@@ -40,19 +38,6 @@ def test_every_stdout_can_hold_any_text(kind, encoding, monkeypatch):
     escaped = WORD.encode(encoding, "backslashreplace").decode(encoding)
     text = printed(False)
     assert r"bad\udcff\udcfe.png" in text and escaped in text
-
-
-def test_a_picture_whose_name_is_not_utf8(tmp_path, monkeypatch):
-    picture = tmp_path / BAD
-    try:
-        shutil.copy(PENGUIN, picture)
-    except OSError:
-        pytest.skip("names of files are UTF-8 here")
-    held = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(held, "ascii"))
-    assert main.main(["rank", WORD, str(picture), "--json"]) == 0
-    [found] = json.loads(held.getvalue())["pictures"]
-    assert found["picture"] == str(picture)
 
 
 def test_a_terminal_gets_a_table(monkeypatch, capsys):

@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 
+import filelock
 import kagglehub
 import official
 import pytest
@@ -185,6 +186,15 @@ def test_digests_of_recent_files_are_not_stored(
         cache._digests(cache._file_states(source))
     assert len(read) == 4
     monkeypatch.setattr(cache, "CLOCK_TICK", -1)
+    write = files.write_atomically
+
+    def locked(path, *args):
+        """Another process never meets the file half written."""
+        with pytest.raises(filelock.Timeout):
+            filelock.FileLock(path.with_suffix(".lock")).acquire(timeout=0)
+        write(path, *args)
+
+    monkeypatch.setattr(files, "write_atomically", locked)
     for _ in range(2):
         cache._digests(cache._file_states(source))
     assert len(read) == 6

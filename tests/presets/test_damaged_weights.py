@@ -1,19 +1,24 @@
-"""Weight files that are cut, edited or not finite, on every backend."""
+"""Weight files that are damaged, in parts or in half precision."""
 
 import h5py
+import half_precision
 import keras
 import numpy as np
 import pytest
 from builders import LONG_ELSEWHERE
+from builders import array
 from builders import assert_same_weights
 from builders import backbone
 from builders import randomise
+from builders import shallow
 from builders import vit
 
 import keras_bridgetower as kbt
 from keras_bridgetower.presets.errors import PresetError
+from keras_bridgetower.presets.folder import PresetFolder
 from keras_bridgetower.presets.weights_file import TASK_WEIGHTS
 from keras_bridgetower.presets.weights_file import WEIGHTS
+from keras_bridgetower.presets.weights_file import array_types
 
 pytestmark = [
     LONG_ELSEWHERE,
@@ -129,3 +134,30 @@ def test_loading_draws_no_random_numbers(monkeypatch):
     kbt.BridgeTowerBackbone.from_preset(preset, image_size=32)
     with pytest.raises(ValueError, match="random numbers"):
         kbt.BridgeTowerVQA.from_preset(preset, answers=["yes", "no"])
+
+
+def test_loaded_weights_equal_stored_half_precision(saved, copied):
+    task, folder = saved[0], copied
+    half_precision.store_in_half(folder)
+    for file in (WEIGHTS, TASK_WEIGHTS):
+        types = array_types(folder / file).values()
+        # Position ids stay integers.
+        assert {t.name for t in types if t.kind == "f"} == {"float16"}
+    copy = kbt.BridgeTowerVQA.from_preset(folder)
+    assert len(copy.weights) == len(task.weights)
+    for new, old in zip(copy.weights, task.weights, strict=True):
+        expected = array(old)
+        assert array(new).dtype == expected.dtype
+        if expected.dtype == np.float32:
+            expected = expected.astype("float16").astype("float32")
+        np.testing.assert_array_equal(array(new), expected, old.path)
+
+
+def test_a_weight_beyond_half_precision_is_refused(tmp_path):
+    task = shallow()
+    task.weights[0].assign(array(task.weights[0]) + 1e5)
+    task.save_to_preset(tmp_path / "large")
+    with pytest.raises(ValueError, match="within ±65504.*float32"):
+        half_precision.store_in_half(tmp_path / "large")
+    # The folder stays as it was.
+    PresetFolder(tmp_path / "large").finish_check()

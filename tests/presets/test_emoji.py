@@ -4,7 +4,6 @@ import pathlib
 
 import numpy as np
 import pytest
-from builders import assert_same_weights
 
 import keras_bridgetower as kbt
 
@@ -73,13 +72,3 @@ def test_blanks_are_filled_by_a_look_at_the_drawing():
         (masks, _) = task.fill_mask(picture, "a drawing of a <mask>", top_k=5)
         found = {said.strip() for said, _ in masks[0]}
         assert found & set(wanted.values()) == {word}
-
-
-def test_pretraining_goes_on_from_a_saved_head_for_blanks(tmp_path):
-    blanks = kbt.BridgeTowerMaskedLM.from_preset(PREFIX + "mlm")
-    blanks.save_to_preset(tmp_path / "mlm")
-    with pytest.warns(
-        UserWarning, match="Newly initialized.*: head `itm`, `itc`"
-    ):
-        pairs = kbt.BridgeTowerPretraining.from_preset(tmp_path / "mlm")
-    assert_same_weights(pairs.heads["mlm"], blanks.heads["mlm"])

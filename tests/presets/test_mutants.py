@@ -1,11 +1,11 @@
 """Mutants of a preset's files: the typed error, or the same weights."""
 
 import collections
-import json
 import shutil
 import time
 import warnings
 
+import faults_run
 import numpy as np
 import pytest
 from builders import FASTEST
@@ -16,8 +16,6 @@ from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets.errors import PresetError
 
 pytestmark = FASTEST
-# What a reader may come across in place of a value.
-ODD = [None, True, -1, 0, 7, 2.5, 1e300, 10**40, "", "a\x1b[2J", "../a", [], {}]
 # What opens a file, where no backbone must be built for it.
 READERS = {
     "tokenizer.json": kbt.BridgeTowerTokenizer,
@@ -28,60 +26,41 @@ READERS = {
 }
 
 
-def places(values, path=()):
-    """Yield the place of each value in parsed JSON."""
-    pairs = values.items() if isinstance(values, dict) else enumerate(values)
-    for key, value in pairs:
-        yield (*path, key)
-        if isinstance(value, (dict, list)):
-            yield from places(value, (*path, key))
+def make_odd(owner, key, rng):
+    odd = (*faults_run.HUGE, 2.5, "a\x1b[2J", "../a")
+    owner[key] = odd[rng.integers(len(odd))]
 
 
-def mutate_json(values, rng):
-    """Another value, no value, or another name, at one place."""
-    found = list(places(values))
-    *path, key = found[rng.integers(len(found))]
-    for step in path:
-        values = values[step]
-    kind = rng.integers(4)
-    if kind == 0:
-        del values[key]
-    elif kind == 1 and isinstance(values, dict):
-        values[f"{key}x"] = values.pop(key)
-    else:
-        values[key] = ODD[rng.integers(len(ODD))]
+def rename(owner, key, rng):
+    value = owner[key]
+    del owner[key]
+    if isinstance(owner, dict):
+        owner[f"{key}x"] = value
 
 
-def mutate_bytes(content, rng):
-    """A bit, a part or the end of a file is another, or gone."""
-    content = bytearray(content)
+def replace_some(path, rng):
+    """Another text of any length in place of a part."""
+    content = path.read_bytes()
     at = int(rng.integers(len(content)))
-    size = int(rng.integers(1, 64))
-    kind = rng.integers(4)
-    if kind == 0:
-        content[at] ^= 1 << rng.integers(8)
-    elif kind == 1:
-        del content[at:]
-    elif kind == 2:
-        del content[at : at + size]
-    else:
-        content[at : at + size] = rng.bytes(size)
-    return bytes(content)
+    new = rng.bytes(int(rng.integers(64)))
+    path.write_bytes(content[:at] + new + content[at + 32 :])
+
+
+OF_BYTES = [faults_run.flip_a_bit, faults_run.cut, replace_some]
+OF_JSON = [faults_run.edit(f) for f in (faults_run.remove, rename, make_odd)]
 
 
 def mutate(folder, rng):
     """Change one file; its name."""
     paths = sorted(p for p in folder.rglob("*") if p.is_file())
     path = paths[rng.integers(len(paths))]
-    content = path.read_bytes()
     if rng.integers(20) == 0:
         path.unlink()
-    elif path.suffix == ".json" and rng.integers(3):
-        values = json.loads(content)
-        mutate_json(values, rng)
-        path.write_text(json.dumps(values))
     else:
-        path.write_bytes(mutate_bytes(content, rng))
+        faults = OF_BYTES
+        if path.suffix == ".json" and rng.integers(3):
+            faults = OF_JSON
+        faults[rng.integers(3)](path, rng)
     return path.relative_to(folder).as_posix()
 
 

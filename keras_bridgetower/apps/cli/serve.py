@@ -48,16 +48,6 @@ Seconds = Annotated[float, typer.Option(rich_help_panel="Limits")]
 Hosts = Annotated[list[str] | None, typer.Option("--allowed-host")]
 
 
-def _check_key(host, key, without_key):
-    """Raise an error if other machines were allowed by mistake."""
-    if not (key or without_key or is_loopback(host)):
-        raise UsageError(
-            f"`--host {host}` lets other machines in, who need an API key. "
-            f"Set the environment variable {KEY}, or give `--without-key` to "
-            "answer everyone."
-        )
-
-
 def serve(
     context: typer.Context,
     presets: Annotated[list[str], models.PRESET_NAMES],
@@ -127,7 +117,12 @@ def serve(
     given = {f.name: context.params[f.name] for f in dataclasses.fields(Limits)}
     limits = Limits(**given | {"picture_hosts": tuple(picture_hosts or ())})
     key = os.environ.get(KEY)
-    _check_key(host, key, without_key)
+    if not (key or without_key or is_loopback(host)):
+        raise UsageError(
+            f"`--host {host}` lets other machines in, who need an API key. "
+            f"Set the environment variable {KEY}, or give `--without-key` to "
+            "answer everyone."
+        )
     # Without a key, the name that it listens at is allowed too.
     own = () if key or ":" in host else (host,)
     hosts = (*(allowed_hosts or ()), *own)

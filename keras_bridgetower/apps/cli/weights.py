@@ -23,21 +23,9 @@ from keras_bridgetower.files import keras_home
 from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.version import __version__
 
-TRANSFORMERS = "transformers"
-# The keys of `models.exporting.exported.FORMATS`, which imports Keras, and the
-# backend that writes each.
-FORMATS = {
-    TRANSFORMERS: "torch",
-    "onnx": "torch",
-    "openvino": "torch",
-    "torch": "torch",
-    "tf_saved_model": "tensorflow",
-    "litert": "tensorflow",
-}
-
 
 class Format(enum.StrEnum):
-    """Format of an export, a key of `FORMATS`."""
+    """A key of `models.exporting.exported.FORMATS`, which imports Keras."""
 
     transformers = enum.auto()
     onnx = enum.auto()
@@ -45,6 +33,10 @@ class Format(enum.StrEnum):
     torch = enum.auto()
     tf_saved_model = enum.auto()
     litert = enum.auto()
+
+
+# PyTorch writes the others.
+BY_TENSORFLOW = (Format.tf_saved_model, Format.litert)
 
 
 def convert(
@@ -123,7 +115,7 @@ def export(
         verify: Run both on the same random input.
     """
     models.check_preset(preset)
-    whole = format == TRANSFORMERS
+    whole = format == Format.transformers
     if (whole and (task or part)) or (verify and not whole):
         raise UsageError(
             "`--task` and `--part` need another `--format` than transformers, "
@@ -135,7 +127,8 @@ def export(
         )
     if not whole:
         # Unless the user chose one, take a backend that can write the format.
-        os.environ.setdefault("KERAS_BACKEND", FORMATS[format])
+        backend = "tensorflow" if format in BY_TENSORFLOW else "torch"
+        os.environ.setdefault("KERAS_BACKEND", backend)
     with output.progress("Exporting"):
         frameworks.load(context.obj, first="torch")
         if whole:

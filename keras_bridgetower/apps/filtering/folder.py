@@ -12,6 +12,8 @@ import tarfile
 
 import numpy as np
 
+from keras_bridgetower.apps.predict.output import check_begun
+from keras_bridgetower.apps.predict.output import check_same
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.files import move_into_place
 from keras_bridgetower.files import read_json
@@ -59,23 +61,13 @@ class FilterFolder:
         """
         found = self._read(HEADER)
         if found is None:
-            if self.path.exists() and any(self.path.iterdir()):
-                raise ValueError(
-                    "OUT must be a new or empty folder, or one that this "
-                    f"command has begun, with a {HEADER}. "
-                    f"Received: {self}, which holds other files"
-                )
             self.path.mkdir(exist_ok=True)
+            check_begun(os.listdir(self.path), HEADER, self.path)
             self._write(HEADER, header)
             return
-        other = {k for k, v in header.items() if found.get(k) != v}
         # The preset's name does not change scores.
-        if other - {"preset"}:
-            raise ValueError(
-                "OUT must be of the same model and scores. Write to another "
-                f"folder, or delete it. Received: {self}, differing in: "
-                f"{', '.join(sorted(other))}"
-            )
+        needed = {k: v for k, v in header.items() if k != "preset"}
+        check_same(found, needed, self.path)
 
     def keep(self, shards, names, by, threshold, write_tars):
         """Write the samples of each shard that reach a threshold.
@@ -144,7 +136,8 @@ class FilterFolder:
         except ValueError as error:
             raise ValueError(
                 f"OUT must hold a readable {name}. Remove the folder, and "
-                f"filter again. Received: {self}, which is damaged: {error}"
+                f"filter again. Received: {str(self.path)!r}, which is "
+                f"damaged: {error}"
             ) from error
 
     def _write(self, name, value):
@@ -152,9 +145,6 @@ class FilterFolder:
         write_atomically(
             self.path / name, lambda file: file.write(text.encode())
         )
-
-    def __str__(self):
-        return repr(str(self.path))
 
 
 def _write_tar(path, shard, keys):

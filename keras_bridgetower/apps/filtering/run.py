@@ -63,7 +63,6 @@ def run(
     out,
     preset,
     scores=SCORES,
-    by=None,
     keep_share=None,
     threshold=None,
     write_tars=False,
@@ -82,8 +81,8 @@ def run(
             folders as img2dataset writes them.
         out: path of a folder, new or begun.
         preset: as `PairScorer`.
-        scores: tuple of `"itm"` and `"itc"`, or one of them.
-        by: str, the score that decides. By default the first of `scores`.
+        scores: tuple of `"itm"` and `"itc"`, or one of them. The first one
+            decides.
         keep_share: float above 0 and up to 1, the share of the scored samples
             to keep.
         threshold: float, the lowest score to keep. Give this or `keep_share`.
@@ -107,10 +106,10 @@ def run(
 
     Source: the filter by CLIP scores of DataComp.
     """
-    by = checked_rule(scores, by, keep_share, threshold)
+    _check_rule(scores, keep_share, threshold)
     folder = FilterFolder(out)
-    check_place(source, folder.path)
-    shards = find_shards(source)
+    _check_place(source, folder.path)
+    shards, by = find_shards(source), scores[0]
     # In the same order whichever score decides.
     names = tuple(name for name in SCORES if name in scores)
     scorer = PairScorer(preset, names, batch_size)
@@ -165,12 +164,9 @@ def _bad(folder, shards):
     return {"samples": samples, "bad": bad, "bad_samples": tuple(named)}
 
 
-def checked_rule(scores, by, keep_share, threshold):
-    """Check the arguments, and return the score that decides."""
+def _check_rule(scores, keep_share, threshold):
     for score in scores:
         check_choice("scores", score, SCORES)
-    by = scores[0] if by is None else by
-    check_choice("by", by, scores)
     if (keep_share is None) == (threshold is None):
         raise ValueError("Give either `keep_share` or `threshold`.")
     if keep_share is not None and not 0 < keep_share <= 1:
@@ -178,10 +174,9 @@ def checked_rule(scores, by, keep_share, threshold):
             "`keep_share` must be above 0 and at most 1. "
             f"Received: keep_share={keep_share!r}"
         )
-    return by
 
 
-def check_place(source, out):
+def _check_place(source, out):
     """Raise if the output is inside the data set that is filtered."""
     source = pathlib.Path(os.path.abspath(source))
     if out == source or source in out.parents:

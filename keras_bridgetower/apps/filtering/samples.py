@@ -21,7 +21,7 @@ TARS = (".tar", ".tar.gz", ".tgz")
 _PICTURE_BYTES, _TEXT_BYTES = 64 * 2**20, 2**20
 
 
-# Errors of `tar_files`. `BadGzipFile` is an `OSError`.
+# Errors of a tar. `BadGzipFile` is an `OSError`.
 UNREADABLE = (tarfile.TarError, EOFError, OSError, zlib.error)
 _GZIP = b"\x1f\x8b"
 
@@ -110,7 +110,29 @@ class TarShard(Shard):
         return f"{found.st_size} {found.st_mtime_ns}"
 
     def files(self):
-        return tar_files(self.path)
+        """Iterate over the files.
+
+        Raises:
+            UNREADABLE: not a tar, or it is damaged, truncated, or continues
+                after its end.
+        """
+        with contextlib.ExitStack() as opened:
+            file = opened.enter_context(open_regular(self.path))
+            packed = file.read(len(_GZIP)) == _GZIP
+            file.seek(0)
+            if packed:
+                # Unlike `tarfile`, it also reads a second gzip stream.
+                file = opened.enter_context(gzip.GzipFile(fileobj=file))
+            tar = opened.enter_context(
+                tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member)
+            )
+            for member in tar:
+                if member.isreg():
+
+                    def read(member=member):
+                        return tar.extractfile(member).read()
+
+                    yield member.name, member.size, read
 
 
 class FolderShard(Shard):
@@ -252,35 +274,6 @@ def _text(found, about):
     if not isinstance(text, str) or not text.strip():
         raise ValueError("it must have a text: a .txt, or `caption` in a .json")
     return text
-
-
-def tar_files(path):
-    """Iterate over `(name, size, read)` of the files in a tar.
-
-    Args:
-        path: path of the tar, which may be compressed by gzip.
-
-    Raises:
-        UNREADABLE: not a tar, or it is damaged, truncated, or continues after
-            its end.
-    """
-    with contextlib.ExitStack() as opened:
-        file = opened.enter_context(open_regular(path))
-        packed = file.read(len(_GZIP)) == _GZIP
-        file.seek(0)
-        if packed:
-            # Unlike `tarfile`, it also reads a second gzip stream.
-            file = opened.enter_context(gzip.GzipFile(fileobj=file))
-        tar = opened.enter_context(
-            tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member)
-        )
-        for member in tar:
-            if member.isreg():
-
-                def read(member=member):
-                    return tar.extractfile(member).read()
-
-                yield member.name, member.size, read
 
 
 class _Member(tarfile.TarInfo):

@@ -80,10 +80,11 @@ def run(
     lock = contextlib.nullcontext() if "://" in out else output.locked(out)
     with lock:
         begin(out, header)
-        done, missing = finished(out), []
-        for shard, some in divide(
-            rows, shard_rows, out, _full(pictures or folder)
-        ):
+        done, missing, waiting = finished(out), [], iter(rows)
+        count = -(-rows.count // shard_rows)
+        for number in range(count):
+            shard = Shard(out, _full(pictures or folder), number, count)
+            some = list(itertools.islice(waiting, shard_rows))
             if shard.name not in done:
                 shard.write_rows(some)
                 missing.append(shard)
@@ -143,10 +144,10 @@ def _settings(runner, options):
 
 
 def _full(path):
-    """Return an address unchanged, and a folder as an absolute path."""
+    """Return the address, or the absolute path, of a folder."""
     path = os.fspath(path)
     if "://" in path:
-        return path
+        return path.rstrip("/")
     return pathlib.Path(os.path.abspath(path)).as_posix()
 
 
@@ -177,12 +178,12 @@ class Shard:
     def path(self, kind):
         """Return the path of its rows, results or errors."""
         suffix = "parquet" if kind == RESULTS else "jsonl"
-        return join(self.out, kind, f"{self.name}.{suffix}")
+        return f"{self.out}/{kind}/{self.name}.{suffix}"
 
     def write_rows(self, rows):
         """Write the rows for the worker that takes the shard."""
         lines = [[row.number, row.values, row.error] for row in rows]
-        write(self.path(ROWS), _lines(lines))
+        write(self.path(ROWS), output.json_lines(lines))
 
     def rows(self):
         """Read the rows, a list of `Row`."""
@@ -201,30 +202,8 @@ class Shard:
         """
         good = [result for result in results if "error" not in result]
         bad = [result for result in results if "error" in result]
-        write(self.path(ERRORS), _lines(bad))
+        write(self.path(ERRORS), output.json_lines(bad))
         write(self.path(RESULTS), to_parquet(good, verb))
-
-
-def divide(rows, shard_rows, out, pictures):
-    """Divide rows into shards, without writing them.
-
-    Args:
-        rows: `Rows`.
-        shard_rows: int, rows per shard; the last one may have fewer.
-        out: str, folder of the run.
-        pictures: str, address of the folder of the pictures.
-
-    Yields:
-        `(Shard, iterator of its rows)`. Use the rows before the next shard.
-    """
-    count = -(-rows.count // shard_rows)
-    waiting = iter(rows)
-    for number in range(count):
-        some = itertools.islice(waiting, shard_rows)
-        yield Shard(out, pictures, number, count), some
-        # Skip rows that the caller did not use.
-        for _ in some:
-            pass
 
 
 def begin(out, header):
@@ -237,37 +216,35 @@ def begin(out, header):
     Raises:
         ValueError: it was begun with another header, or is another folder.
     """
-    path = join(out, HEADER)
+    path = f"{out}/{HEADER}"
     if files().exists(path):
         output.check_header(read(path), header, out)
         return
-    if names(out):
-        raise ValueError(
-            "OUT must be a new or empty folder, or one that this command has "
-            f"begun, with a {HEADER}. Received: {out!r}, which holds other "
-            "files"
-        )
+    output.check_begun(names(out), HEADER, out)
     write(path, json.dumps({"predictions": header}).encode())
 
 
 def finished(out):
     """Return the set of names of the shards whose results are written."""
-    found = names(out, RESULTS)
+    found = names(f"{out}/{RESULTS}")
     return {n.removesuffix(".parquet") for n in found if n[0] != "_"}
 
 
 def count_errors(out):
     """Count the rows with errors in all shards."""
-    paths = [join(out, ERRORS, n) for n in names(out, ERRORS) if n[0] != "_"]
+    folder = f"{out}/{ERRORS}"
+    paths = [f"{folder}/{name}" for name in names(folder) if name[0] != "_"]
     return sum(read(path).count(b"\n") for path in paths)
 
 
 def clear(out):
     """Remove the rows for the workers, and unfinished files."""
-    paths = [join(out, ROWS, name) for name in names(out, ROWS)]
-    for kind in (RESULTS, ERRORS):
-        cut = [name for name in names(out, kind) if name[0] == "_"]
-        paths += [join(out, kind, name) for name in cut]
+    paths = [
+        f"{out}/{kind}/{name}"
+        for kind in (ROWS, RESULTS, ERRORS)
+        for name in names(f"{out}/{kind}")
+        if kind == ROWS or name[0] == "_"
+    ]
     if paths:
         files().delete(paths)
 
@@ -329,18 +306,12 @@ def _text(value):
     return json.dumps(value)
 
 
-def join(folder, *parts):
-    """Join a folder, or an address such as `gs://b/f`, and parts of a path."""
-    return "/".join([folder.rstrip("/"), *parts])
-
-
-def names(*folder):
+def names(folder):
     """List the files of a folder, or none if there is no such folder."""
-    folder = join(*folder)
     try:
         if "://" not in folder:
             return sorted(os.listdir(folder))
-        (found,) = files().match([join(folder, "*")])
+        (found,) = files().match([f"{folder}/*"])
     except OSError:
         return []
     return sorted(data.path.rsplit("/", 1)[1] for data in found.metadata_list)
@@ -358,7 +329,3 @@ def write(path, data):
     else:
         # Storage at an address keeps a file before it closes it.
         files().rename([part], [path])
-
-
-def _lines(values):
-    return "".join(json.dumps(value) + "\n" for value in values).encode()

@@ -15,40 +15,19 @@ from keras_bridgetower.files import parse_json
 START = b'{"predictions":'
 
 
-class PredictionFile:
-    """A file with a header line, then a line of results for each row.
-
-    Args:
-        file: binary file, open for appending.
-        rows_written: int, number of rows in the file.
-    """
-
-    def __init__(self, file, rows_written):
-        self._file = file
-        self.rows_written = rows_written
-
-    def write(self, results):
-        """Append a line for each dict."""
-        self.append(results)
-        self.rows_written += len(results)
-
-    def append(self, lines):
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        self._file.write(text.encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-
 @contextlib.contextmanager
 def prediction_file(path, header):
     """Open a file of predictions, new or begun, behind its last whole line.
+
+    It has a header line, then a line of results for each row.
 
     Args:
         path: path of the file.
         header: dict of plain values on which the results depend.
 
     Yields:
-        `PredictionFile`.
+        The number of rows in the file, and a callable that appends a line for
+        each dict of a list.
 
     Raises:
         ValueError: the file was begun with another header, is another kind of
@@ -58,11 +37,21 @@ def prediction_file(path, header):
     with locked(path):
         size, rows = _whole_lines(path, header)
         with open(path, "ab") as file:
+
+            def append(results):
+                file.write(json_lines(results))
+                file.flush()
+                os.fsync(file.fileno())
+
             file.truncate(size)
-            predictions = PredictionFile(file, rows)
             if not size:
-                predictions.append([{"predictions": header}])
-            yield predictions
+                append([{"predictions": header}])
+            yield rows, append
+
+
+def json_lines(values):
+    """Return a line of JSON for each value, as bytes."""
+    return "".join(json.dumps(value) + "\n" for value in values).encode()
 
 
 def _whole_lines(path, header):
@@ -90,29 +79,44 @@ def _whole_lines(path, header):
 
 
 def check_header(text, header, path):
-    """Raise if an output was begun with another model, rows or settings.
+    """Raise if predictions were begun with another model, rows or settings.
 
     Args:
-        text: str or bytes, the header that was found.
-        header: dict, the one that is needed.
+        text: str or bytes, the first line that was found.
+        header: dict, the header that is needed.
         path: path of the output, for messages.
 
     Raises:
-        ValueError: they differ, or `text` is no header.
+        ValueError: they differ, or `text` is no such line.
     """
     try:
-        found = parse_json(text)["predictions"]
-        other = [k for k, v in header.items() if found.get(k) != v]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        found = dict(parse_json(text)["predictions"])
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             "OUT must be new, or begun by this tool. "
             f"Received: {str(path)!r}, which is another file"
         ) from error
+    check_same(found, header, path)
+
+
+def check_same(found, header, path):
+    """Raise if the header of an output differs from the one that is needed."""
+    other = [k for k, v in header.items() if found.get(k) != v]
     if other:
         raise ValueError(
-            "OUT must be of the same model, rows, pictures and settings. "
-            "Write to another file, or delete it. Received: "
-            f"{str(path)!r}, differing in: {', '.join(other)}"
+            "OUT must be of the same model, data and settings. Write "
+            f"elsewhere, or delete it. Received: {str(path)!r}, differing in: "
+            f"{', '.join(other)}"
+        )
+
+
+def check_begun(names, header, path):
+    """Raise if a folder without the file of its header has other files."""
+    if names:
+        raise ValueError(
+            "OUT must be a new or empty folder, or one that this command has "
+            f"begun, with a {header}. Received: {str(path)!r}, which holds "
+            "other files"
         )
 
 

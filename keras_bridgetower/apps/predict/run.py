@@ -89,9 +89,10 @@ def predict(
             rows or pictures, or another process is writing it.
     """
     header = output.make_header(task, verb, rows, top_k)
-    with output.prediction_file(out, header) as file:
-        on_rows(file.rows_written, rows.count)
-        waiting = itertools.islice(rows, file.rows_written, None)
+    with output.prediction_file(out, header) as (done, append):
+        on_rows(done, rows.count)
+        waiting = itertools.islice(rows, done, None)
         for results in run_rows(task, verb, waiting, top_k, batch_size):
-            file.write(results)
-            on_rows(file.rows_written, rows.count)
+            append(results)
+            done += len(results)
+            on_rows(done, rows.count)
