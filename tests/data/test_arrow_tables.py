@@ -50,7 +50,7 @@ def test_the_stream_format_is_rejected(tmp_path):
     with pa.OSFile(str(tmp_path / "vg.arrow"), "wb") as file:
         with pa.ipc.new_stream(file, table.schema) as writer:
             writer.write_table(table)
-    refused("arrow_visual_genome", tmp_path, "not in its stream format")
+    refused("arrow_visual_genome", tmp_path, "vg.arrow must be whole")
 
 
 def test_damaged_bytes_crash_no_process(tmp_path):

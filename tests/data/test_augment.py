@@ -191,13 +191,10 @@ def test_stored_draws():
     rng = np.random.default_rng(5)
     picture = rng.integers(0, 256, (50, 70, 3)).astype("uint8")
     change = transforms.transform("blip_randaug_wc", 24)
-    boxes = transforms.RandomResizedCrop().box((640, 480), rng)
-    assert boxes == BOX
     draws = [change(picture, seed=(0, 0, i)).mean() for i in range(3)]
     np.testing.assert_allclose(draws, MEANS, atol=0.05)
 
 
-BOX = (65, 50, 531, 418)
 MEANS = (65.74, 124.00, 126.32)
 
 

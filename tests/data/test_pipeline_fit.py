@@ -133,17 +133,3 @@ def test_fit_gets_the_numbered_batches(tmp_path):
         task.train_on_batch(x, y)
     for a, b in zip(trained, task.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
-
-
-def test_two_texts_become_two_inputs(tmp_path):
-    stream = stream_of(tmp_path, "text_classification")
-    x, y = stream.batch(0)
-    assert set(x) == {"text", "second_text", "step"}
-    assert all(t.startswith(b"a dog") for t in x["text"])
-    assert all(t.startswith(b"cat so") for t in x["second_text"])
-    assert y.dtype == "int32" and set(y.tolist()) <= {0, 1}
-
-
-def test_one_label_is_a_regression(tmp_path):
-    _, y = stream_of(tmp_path, "text_classification", "number").batch(0)
-    assert y.dtype == "float32" and set(y.tolist()) <= {0.0, 1.0, 2.0}
