@@ -115,18 +115,31 @@ def test_runtime_prepares_the_same_tokens(tmp_path):
         found, expected = model._tokens(texts), made.encode(texts)
         for name in expected:
             np.testing.assert_array_equal(found[name], expected[name])
+        for text in (" ", "a\0"):
+            with pytest.raises(ValueError, match="`texts` must not be empty"):
+                model._tokens(["play", text])
 
 
 @FASTEST
-def test_runtime_rejects_invalid_inputs(tmp_path):
+def test_runtime_rejects_invalid_inputs(tmp_path, monkeypatch):
     model = runtime.ExportedModel.__new__(runtime.ExportedModel)
     model.features = ["images", "token_ids", "padding_mask"]
-    with pytest.raises(ValueError, match="`pictures` and `texts`"):
-        model(["a.png"], ["a", "b"])
+    for texts in (["a", "b"], [], "a"):
+        with pytest.raises(ValueError, match="`pictures` and `texts` must be"):
+            model(["a.png"], texts)
     path = tmp_path / "grey.png"
     Image.fromarray(np.full((9, 9), 30_000, "uint16")).save(path)
     with pytest.raises(ValueError, match="8 bits in each.*grey.png.*I;16"):
         runtime._open(path)
+    # A model that fills masks.
+    config = {"features": ["images", "token_ids"]}
+    text = json.dumps({"config": config, "class_names": None})
+    for name in ("preprocessor.json", "export.json", "a.onnx"):
+        (tmp_path / name).write_text(text)
+    inputs = [{"images"}, {"token_ids"}, {"mask_positions"}]
+    monkeypatch.setattr(runtime, "load", lambda file: (None, inputs))
+    with pytest.raises(ValueError, match="does not make.*mask_positions"):
+        runtime.ExportedModel(tmp_path)
 
 
 @exported_files.ON_TORCH

@@ -69,7 +69,7 @@ def test_states_equal_the_outputs_of_encoders(name):
     assert difference(states[-2], top) <= 1e-5
 
 
-@pytest.mark.parametrize("name", [*IMAGE_ENCODERS, *TEXT_ENCODERS])
+@pytest.mark.parametrize("name", ["clip", "roberta"])
 def test_single_tap_returns_a_list(name):
     encoder = (IMAGE_ENCODERS | TEXT_ENCODERS)[name]()
     tower = kbt.Tower(encoder, (-1, None))
@@ -140,8 +140,7 @@ def test_unsupported_backend_is_rejected():
         capture_output=True,
         text=True,
     )
-    assert "ValueError: KERAS_BACKEND must be one of" in ran.stderr, ran.stderr
-    assert "`export(path, format=" in ran.stderr
+    assert "ValueError: `KERAS_BACKEND` must be one" in ran.stderr, ran.stderr
 
 
 def test_masks_of_other_shapes_are_rejected():

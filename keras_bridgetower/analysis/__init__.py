@@ -5,9 +5,9 @@ from keras_bridgetower.analysis.diversity import HeadDiversity as HeadDiversity
 from keras_bridgetower.analysis.diversity import (
     head_diversity as head_diversity,
 )
-from keras_bridgetower.analysis.explanation import relevance as relevance
 from keras_bridgetower.analysis.maps import AttentionMap as AttentionMap
 from keras_bridgetower.analysis.maps import attention_map as attention_map
 from keras_bridgetower.analysis.maps import (
     attention_rollout as attention_rollout,
 )
+from keras_bridgetower.analysis.maps import relevance as relevance

@@ -77,11 +77,6 @@ def run_once(settings):
         settings.run_eagerly = True
 
 
-def takes_weights():
-    """Return True if Keras' `predict` takes the weights out of a model."""
-    return keras.config.backend() == "jax"
-
-
 def restore_weights(model):
     """Put the weights of a model back during its own `fit` (JAX).
 

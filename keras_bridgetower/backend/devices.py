@@ -173,23 +173,6 @@ def current():
     return _CURRENT[0]
 
 
-def check_compiled(task, place):
-    """Raise if a task was compiled for other devices than the current ones.
-
-    Args:
-        task: a task.
-        place: str, the `place` of the devices that it was compiled for.
-
-    Raises:
-        BuiltElsewhere: the current place is another one.
-    """
-    now = current().place
-    if place != now:
-        raise BuiltElsewhere(
-            f"{task.name!r}, compiled for {place}, to run on {now}"
-        )
-
-
 def set_current(replicas):
     """Make these the current replicas."""
     _CURRENT[0] = replicas

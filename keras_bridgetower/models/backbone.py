@@ -5,6 +5,7 @@ import functools
 import re
 
 import keras
+import numpy as np
 
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import compiled
@@ -226,7 +227,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         """Compute all cross-modal attention maps of a batch.
 
         Args:
-            inputs: dict of arrays, the inputs of the backbone.
+            inputs: dict of arrays or lists, the inputs of the backbone.
 
         Returns:
             dict of lists with one float array per cross-modal layer, lowest
@@ -245,6 +246,10 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         backbone.attention_maps(features)["text_cross"][-1][0].mean(axis=0)
         ```
         """
+        inputs = {
+            k: v if hasattr(v, "shape") else np.asarray(v)
+            for k, v in inputs.items()
+        }
         check_features(inputs, self.input, self)
         inputs = {k: keras.ops.convert_to_tensor(v) for k, v in inputs.items()}
         compiled.restore_weights(self)

@@ -275,6 +275,28 @@ def _clamp_scale(value):
     return ops.clip(value, *LOGIT_SCALE_LIMITS)
 
 
+def tower_outputs(fusion, heads, kind, states):
+    """Return what a tower alone can give to the fusion and to a search.
+
+    Args:
+        fusion: `CrossModalEncoder`.
+        heads: mapping from name to head.
+        kind: `"text"` or `"image"`.
+        states: list of float tensors, the states of the tower.
+
+    Returns:
+        dict of `"states"` float32 `(batch, taps, tokens, D)`, projected, and
+        with contrastive heads `"embedding"` `(batch, projection_dim)`.
+    """
+    projected = getattr(fusion, f"project_{kind}")(states)
+    made = {"states": ops.cast(ops.stack(projected, axis=1), "float32")}
+    if "itc" in heads:
+        head = heads["itc"]
+        vectors = contrastive_features(fusion, head.ways, **{kind: states})
+        made["embedding"] = head(vectors)[kind]
+    return made
+
+
 def contrastive_features(fusion, ways, text=None, image=None, pooled=None):
     """Return the inputs of a contrastive head.
 

@@ -17,7 +17,8 @@ from keras_bridgetower.backend import layer_records
 from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.backend.keras_private.layers import source_layer
 from keras_bridgetower.backend.keras_private.models import PatchedModel
-from keras_bridgetower.backend.names import check_backend
+from keras_bridgetower.backend.names import BACKENDS
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models.checks import check_lengths
 from keras_bridgetower.models.checks import check_pixel_dtype
 
@@ -176,7 +177,7 @@ class Tower(PatchedModel, keras.Model):
     """
 
     def __init__(self, encoder, taps, norms="shared", name=None, **kwargs):
-        check_backend()
+        check_choice("KERAS_BACKEND", keras.config.backend(), BACKENDS)
         correct_defaults(encoder)
         states = hidden_states(encoder)
         used = [tap for tap in taps if tap is not None]

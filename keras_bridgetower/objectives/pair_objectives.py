@@ -488,10 +488,8 @@ def with_packed(outputs, *logit_scale):
     """Return outputs with the embeddings packed into one tensor, for losses.
 
     Args:
-        outputs: dict of outputs.
+        outputs: dict of outputs, with those of `"itc"`.
         *logit_scale: the scale of the contrastive head; omitted for metrics.
     """
-    if "itc" not in outputs:
-        return outputs
     packed = pack_embeddings(outputs["itc"], *logit_scale)
     return {**outputs, "itc": packed}

@@ -91,7 +91,8 @@ class Inference:
         return Forward(model, self._task, self._compiling)
 
     def _taken(self):
-        return {_WEIGHTS} if compiled.takes_weights() else set()
+        # Keras' own passes take the weights out of the model on JAX.
+        return {_WEIGHTS} if keras.config.backend() == "jax" else set()
 
     def _check_precision(self):
         if getattr(self._task, "optimizer", None) is not None:

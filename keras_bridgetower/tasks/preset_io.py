@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import warnings
+from collections import abc
 
 import keras
 import numpy as np
@@ -41,7 +42,18 @@ class PresetTask(keras.Model):
     """Abstract: a task that is opened from presets and saved to them."""
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True, **kwargs):
+    def from_preset(
+        cls,
+        preset,
+        load_weights=True,
+        image_size=None,
+        image_mode=None,
+        sequence_length=None,
+        dtype=None,
+        revision=None,
+        random_heads=False,
+        **kwargs,
+    ):
         """Open a task from a preset, or from weights of another library.
 
         Args:
@@ -50,21 +62,61 @@ class PresetTask(keras.Model):
                 `transformers` folder or of a checkpoint file of the authors.
             load_weights: bool, whether to load weights or leave them at
                 their random start.
-            **kwargs: `image_size`, int (learned positions are resized);
-                `image_mode`, str, how the image converter makes a square of
-                a picture; `sequence_length`, int, tokens in each text;
-                `dtype`; `revision`, str, branch, tag or commit of a handle's
-                repository; `preprocessor`; and constructor values of the
-                class. Heads that the preset lacks are new: a warning says so,
-                and verbs raise until they are trained. Not so with
-                `random_heads=True`.
+            image_size: int; learned positions are resized.
+            image_mode: str, how the image converter makes a square of a
+                picture.
+            sequence_length: int, tokens in each text.
+            dtype: a Keras dtype policy or its name.
+            revision: str, branch, tag or commit of a handle's repository.
+            random_heads: bool. Heads that the preset lacks are new: a warning
+                says so, and verbs raise until they are trained. Not so with
+                True.
+            **kwargs: `preprocessor`, and constructor values of the class.
 
         Raises:
             TypeError: an unknown keyword.
             ValueError: no such preset, files that were changed or are
                 damaged, or values that this task does not read.
         """
-        return load(cls, preset, load_weights, **kwargs)
+        for name, value in kwargs.items():
+            if isinstance(value, abc.Iterator):
+                # Both the preprocessor and the task read it.
+                kwargs[name] = list(value)
+        given = {k: v for k, v in kwargs.items() if k not in OF_MODELS}
+        others = (*OF_PREPROCESSORS, *OF_PRESETS, "dtype", "random_heads")
+        check_keywords(cls, given, others + OF_MODELS, without=OF_BASES)
+        reading = {"image_mode": image_mode, "sequence_length": sequence_length}
+        passed = "preprocessor" in kwargs
+        unread = {k: v for k, v in reading.items() if v}
+        if passed and unread:
+            raise ValueError(
+                f"{sorted(unread)} must be left out where `preprocessor` is "
+                f"passed. Received: {unread}"
+            )
+        folder = registry.open_preset(preset, revision)
+        saved = head_table.saved_heads(folder)
+        own = _saved_values(cls, folder, saved)
+        values = {**own, **kwargs}
+        backbone = cls.backbone_cls.from_preset(
+            folder, load_weights, image_size=image_size, dtype=dtype
+        )
+        if not passed:
+            reading["image_size"] = image_size
+            own["preprocessor"] = build_preprocessor(
+                cls, folder, reading, values, backbone
+            )
+
+        def make(values):
+            awaited = saved if load_weights else {}
+            with head_table.awaiting(awaited, folder.room_for_heads()):
+                return cls(backbone=backbone, **values)
+
+        model = folder.create(weights_file.TASK, make, own, kwargs)
+        if load_weights:
+            # Other answers or sizes than the preset's make a new head.
+            changed = bool(set(given) - {"name"}) or passed
+            load_heads(model, folder, saved, random_heads, changed)
+        return model
 
     def save_task_weights(self, filepath):
         """Save the heads' weights to a `.weights.h5` file."""
@@ -131,56 +183,6 @@ class PresetTask(keras.Model):
             shutil.copyfile(runtime.__file__, pathlib.Path(folder, RUNNER))
 
 
-def load(
-    cls,
-    preset,
-    load_weights,
-    image_size=None,
-    image_mode=None,
-    sequence_length=None,
-    dtype=None,
-    revision=None,
-    random_heads=False,
-    **kwargs,
-):
-    """Open a task of a preset, see `BridgeTowerTask.from_preset`."""
-    given = {k: v for k, v in kwargs.items() if k not in OF_MODELS}
-    others = (*OF_PREPROCESSORS, *OF_PRESETS, "dtype", "random_heads")
-    check_keywords(cls, given, others + OF_MODELS, without=OF_BASES)
-    reading = {"image_mode": image_mode, "sequence_length": sequence_length}
-    passed = "preprocessor" in kwargs
-    unread = {k: v for k, v in reading.items() if v}
-    if passed and unread:
-        raise ValueError(
-            f"{sorted(unread)} must be left out where `preprocessor` is "
-            f"passed. Received: {unread}"
-        )
-    folder = registry.open_preset(preset, revision)
-    saved = head_table.saved_heads(folder)
-    own = _saved_values(cls, folder, saved)
-    values = {**own, **kwargs}
-    backbone = cls.backbone_cls.from_preset(
-        folder, load_weights, image_size=image_size, dtype=dtype
-    )
-    if not passed:
-        reading["image_size"] = image_size
-        own["preprocessor"] = build_preprocessor(
-            cls, folder, reading, values, backbone
-        )
-
-    def make(values):
-        awaited = saved if load_weights else {}
-        with head_table.awaiting(awaited, folder.room_for_heads()):
-            return cls(backbone=backbone, **values)
-
-    model = folder.create(weights_file.TASK, make, own, kwargs)
-    if load_weights:
-        # Other answers or sizes than the preset's make a new head.
-        changed = bool(set(given) - {"name"}) or passed
-        load_heads(model, folder, saved, random_heads, changed)
-    return model
-
-
 def _saved_values(cls, folder, saved):
     """Constructor values of a task that a preset holds."""
     task = folder.json(weights_file.TASK, {})
@@ -227,7 +229,7 @@ def build_preprocessor(cls, folder, reading, values, backbone):
             warnings.warn(
                 f"{cls.__name__} takes features only: there are no {part} "
                 "files with the weights. Pass `preprocessor`.",
-                stacklevel=4,
+                stacklevel=3,
             )
             return None
     missing = [k for k in cls.label_arguments if values.get(k) is None]
@@ -289,7 +291,7 @@ def load_heads(model, folder, saved, random_heads, changed=False):
             f"{' with other values' if set(new) & set(saved) else ''}. "
             "Train it before use.",
             NewHeadWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
 
 

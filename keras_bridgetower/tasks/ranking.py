@@ -14,7 +14,7 @@ from keras import ops
 from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
-from keras_bridgetower.models.heads import contrastive_features
+from keras_bridgetower.models.heads import tower_outputs
 from keras_bridgetower.preprocessing.verb_inputs import check_numbers
 from keras_bridgetower.tasks.inference import filled
 
@@ -109,6 +109,8 @@ class _Blocks:
         self.parts, self.odds = ranking_parts(task), odds
         self.images, self.texts, self.plan = images, texts, plan
         self.image_states = None
+        # The tensors of the last block of texts, by its first text.
+        self.text_block = {}
         self.chosen = np.broadcast_to(True, (images.count, texts.count))
         self.text_states = _states(texts.count, plan.text_shape, plan.all_texts)
         embeddings = self._encode(self.parts.text, texts, self.text_states)
@@ -131,7 +133,7 @@ class _Blocks:
             made = {k: ops.convert_to_numpy(x)[:count] for k, x in made.items()}
             states[:count] = made["states"]
             states = states[count:]
-            embeddings.append(made.get("embeddings"))
+            embeddings.append(made.get("embedding"))
         return embeddings
 
     def scores(self, rows):
@@ -157,13 +159,7 @@ class _Blocks:
             places = np.flatnonzero(chosen)
             if not len(places):
                 continue
-            text = self.texts.features(columns.start, columns.stop)
-            text["text"] = np.asarray(self.text_states[columns])
-            inputs = {
-                name: ops.convert_to_tensor(filled(text[name], self.plan.texts))
-                for name in ("text", "padding_mask")
-            }
-            inputs["image"] = image
+            inputs = {"image": image, **self._texts(columns)}
             for start in range(0, len(places), size):
                 batch = places[start : start + size]
                 row, column = np.divmod(batch, chosen.shape[1])
@@ -175,6 +171,18 @@ class _Blocks:
                     found = found - logits[: len(batch), 0]
                 scores[row, first + column] = found
         return scores
+
+    def _texts(self, columns):
+        if columns.start not in self.text_block:
+            # Free the other block before this one is read.
+            self.text_block.clear()
+            text = self.texts.features(columns.start, columns.stop)
+            text["text"] = np.asarray(self.text_states[columns])
+            self.text_block[columns.start] = {
+                name: ops.convert_to_tensor(filled(text[name], self.plan.texts))
+                for name in ("text", "padding_mask")
+            }
+        return self.text_block[columns.start]
 
 
 def _batches(source, size, first=0, last=None):
@@ -198,9 +206,9 @@ def _states(rows, shape, in_memory):
 class Parts:
     """The towers and the fusion of a task, each compiled alone.
 
-    If the task has contrastive heads, the towers return embeddings besides
-    their states, even when nothing reads them. They cost little next to a
-    tower, and so one compiled version is enough.
+    If the task has contrastive heads, the towers return embeddings, even when
+    nothing reads them. They cost little next to a tower, and so one compiled
+    version is enough.
 
     Args:
         task: a `BridgeTowerRetrieval`.
@@ -209,22 +217,13 @@ class Parts:
     def __init__(self, task):
         backbone, fusion = task.backbone, task.backbone.fusion
 
-        def encoded(kind, states, typed):
-            made = {"states": ops.cast(ops.stack(typed, axis=1), "float32")}
-            if "itc" in task.heads:
-                features = contrastive_features(
-                    fusion, task.ways, **{kind: states}
-                )
-                made["embeddings"] = task.heads["itc"](features)[kind]
-            return made
-
         def text(inputs):
             states = backbone.text_tower(inputs)
-            return encoded("text", states, fusion.project_text(states))
+            return tower_outputs(fusion, task.heads, "text", states)
 
         def image(inputs):
             states = backbone.image_tower(inputs["images"])
-            return encoded("image", states, fusion.project_image(states))
+            return tower_outputs(fusion, task.heads, "image", states)
 
         def pairs(inputs):
             def of_pairs(name, rows):

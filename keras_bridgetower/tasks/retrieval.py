@@ -285,6 +285,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             if value is not None:
                 check_count(name, value)
         check_count("batch_size", batch_size)
+        check_count("max_memory", max_memory)
         sources = self.sources(images, texts, "texts")
         chosen = batch_size, max_memory, shortlist, cache_dir, verbose
         with self.inference.reading("rank"):

@@ -384,8 +384,12 @@ class TrainableTask(keras_hub.models.Task):
 
     def _check_place(self):
         # Keras itself refuses to train a task that was never compiled.
-        place = getattr(self, "_place", devices.current().place)
-        devices.check_compiled(self, place)
+        now = devices.current().place
+        place = getattr(self, "_place", now)
+        if place != now:
+            raise devices.BuiltElsewhere(
+                f"{self.name!r}, compiled for {place}, to run on {now}"
+            )
 
     def preprocess_samples(self, x, y=None, sample_weight=None):
         # A preprocessor has checked the features that it computed.

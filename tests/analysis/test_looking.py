@@ -176,7 +176,8 @@ def test_attention_map_is_the_attention_of_its_layer(task):
 
 def test_rollout_equals_its_formula(task):
     inputs = task.preprocessor({"images": [picture()], "text": [TEXT]})
-    maps = task.backbone.attention_maps(inputs)
+    lists = {name: array(x).tolist() for name, x in inputs.items()}
+    maps = task.backbone.attention_maps(lists)
     tokens = inputs["token_ids"].shape[1]
     text, image = slice(0, tokens), slice(tokens, None)
     identity = rolled = np.eye(tokens + 17)
@@ -240,6 +241,14 @@ def test_invalid_analyses_are_rejected(task):
     for answer in ("green", 4, -1, True):
         with pytest.raises(ValueError, match=f"answer={answer!r}"):
             analysis.relevance(task, picture(), TEXT, answer=answer)
+    for name in ("image_classifier", "text_regressor"):
+        one_tower = every_task.make(name)
+        with pytest.raises(ValueError, match="`model` must read pictures and"):
+            analysis.attention_rollout(one_tower, picture(), TEXT)
+        with pytest.raises(ValueError, match="`model` must read pictures and"):
+            analysis.head_diversity(one_tower, [raw()[0]])
+    with pytest.raises(ValueError, match="`model` must predict logits"):
+        analysis.relevance(every_task.make("contrastive"), picture(), TEXT)
 
 
 def test_figures_are_drawn(task, tmp_path):

@@ -9,7 +9,6 @@ from builders import difference
 from builders import fast
 from builders import features
 from builders import randomise
-from builders import raw
 from builders import slow_on
 
 import keras_bridgetower as kbt
@@ -56,38 +55,6 @@ def test_outputs_in_closed_form(ways, models):
         assert difference(found[kind], expected) <= 1e-5
 
 
-@slow_on("jax")
-def test_embed_forms(asked):
-    pictures, texts = [IMAGE, IMAGE + 255, IMAGE], ["is it red?", "why?", "a"]
-    for given in (
-        {"images": pictures},
-        {"texts": texts},
-        {"images": pictures, "texts": texts},
-    ):
-        many = asked.embed(**given)
-        assert many.shape == (3, 8) and many.dtype == np.float32
-        one = asked.embed(**{k: v[0] for k, v in given.items()})
-        np.testing.assert_allclose(one, many[0], atol=1e-6)
-        single = asked.embed(**{k: v[:1] for k, v in given.items()})
-        np.testing.assert_allclose(single, many[:1], atol=1e-6)
-
-
-@pytest.mark.parametrize("ways", KINDS)
-@slow_on("jax")
-def test_embed_equals_predict_in_any_batches(ways, models):
-    x, _ = raw(3)
-    found = models[ways].predict(x, verbose=0)
-    given = {
-        "text": {"texts": x["text"]},
-        "image": {"images": x["images"]},
-        "fused": {"images": x["images"], "texts": x["text"]},
-    }
-    for kind in KINDS[ways]:
-        for size in (2, 8):
-            embedded = models[ways].embed(**given[kind], batch_size=size)
-            assert difference(embedded, found[kind]) <= 1e-5
-
-
 def test_nothing_runs_that_is_not_read(monkeypatch):
     model = fast(contrastive())
     parts = model.backbone
@@ -103,11 +70,6 @@ def test_nothing_runs_that_is_not_read(monkeypatch):
     model.embed(images=IMAGE)
     with pytest.raises(AssertionError, match="not read"):
         model.embed(IMAGE, "a")
-
-
-def test_two_way_knows_no_pairs(models):
-    with pytest.raises(ValueError, match="together only with ways"):
-        models["two_way"].embed(IMAGE, "a")
 
 
 def test_without_ids_rows_of_other_replicas_are_negatives(asked, monkeypatch):

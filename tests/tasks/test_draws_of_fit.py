@@ -103,16 +103,6 @@ def test_the_end_of_a_dataset_is_no_step(task):
         np.testing.assert_array_equal(known, unknown)
 
 
-@slow_on("jax")
-def test_evaluate_and_predict_repeat_to_the_bit(task):
-    fresh(task)
-    first = task.evaluate(dataset(), verbose=0)
-    assert task.evaluate(dataset(), verbose=0) == first
-    assert task.evaluate(data(), batch_size=BATCH, verbose=0) == first
-    logits = [task.predict(dataset(), verbose=0) for _ in range(2)]
-    np.testing.assert_array_equal(*logits)
-
-
 @slow_on("tensorflow", "jax")
 def test_steps_count_on(task):
     """Over epochs, calls, and an iterator that ends within an epoch."""

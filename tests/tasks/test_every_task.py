@@ -12,6 +12,7 @@ from builders import difference
 from builders import fast
 from builders import features
 from builders import moved
+from builders import preprocessor
 from builders import randomise
 from builders import raw
 from builders import run
@@ -20,6 +21,7 @@ from builders import slow_on
 from builders import tokenizer
 
 import keras_bridgetower as kbt
+from keras_bridgetower.preprocessing.classification import ENTAILMENT_LABELS
 
 # Values of constructors that are not the defaults.
 VALUES = {
@@ -88,7 +90,8 @@ LABELS = [
 
 def raw_of(name):
     x = PAIRS if name == "nlvr2" else X
-    return {key: x[key] for key in every_task.TASKS[name].names}
+    case = every_task.TASKS.get(name)
+    return {key: x[key] for key in case.names} if case else x
 
 
 @pytest.mark.parametrize("name, y, expected", LABELS)
@@ -126,11 +129,20 @@ def test_forms_of_labels(name, y, expected):
         ("text_regressor", [np.nan] * 3, "`y` must"),
         ("contrastive", np.ones(3), "integers or strings"),
         ("contrastive", np.ones((3, 3), int), "integers or strings"),
+        ("retrieval", {"match": [0, 2, 1]}, r"\[0, 2, 1\]"),
+        ("retrieval", {"match": [0.0, 1, 1]}, "integers"),
+        ("retrieval", {"match": [0, 1]}, r"shape \(2,\)"),
+        ("retrieval", [0, 1], r"shape \(2,\)"),
+        ("retrieval", [[0], [1], [2]], r"shape \(3, 1\)"),
+        ("ranking", {"match": [0, 1, 1]}, "must hold image ids"),
     ],
 )
 def test_labels_that_are_refused(name, y, message):
+    made = every_task.preprocessor("retrieval", objective="ranking")
+    if name != "ranking":
+        made = every_task.preprocessor(name)
     with pytest.raises(ValueError, match=message):
-        every_task.preprocessor(name)(raw_of(name), y=y)
+        made(raw_of(name), y=y)
 
 
 # Preprocessors that draw; the name and the shape of what they draw.
@@ -166,9 +178,9 @@ def test_draws_depend_on_the_number_of_the_batch(kind):
     numbered = [make()({**x, "step": step}, y=y) for step in (7, np.int64(7))]
     check_equal(*numbered)
     check_equal(made({**x, "step": 7}, y=y), numbered[0])
-    for preprocessor, step in ((made, 8), (make(seed=1), 7)):
+    for other, step in ((made, 8), (make(seed=1), 7)):
         with pytest.raises(AssertionError):
-            check_equal(preprocessor({**x, "step": step}, y=y), numbered[0])
+            check_equal(other({**x, "step": step}, y=y), numbered[0])
 
 
 def check_equal(a, b):
@@ -182,8 +194,82 @@ IMAGE = np.zeros((20, 30, 3), "uint8")
 @pytest.fixture(scope="module")
 def tasks():
     """Tasks that are asked but not changed, on one backbone."""
-    made = shallow()
-    return {name: every_task.make(name, made) for name in every_task.TASKS}
+    body = shallow()
+    made = {name: every_task.make(name, body) for name in every_task.TASKS}
+    made["two_way"] = every_task.make("contrastive", body, ways="two_way")
+    return {name: randomise(task) for name, task in made.items()}
+
+
+def shares(names):
+    """Return a function from logits to the best class, and all shares."""
+
+    def result(logits):
+        weights = np.exp(logits)
+        found = dict(zip(names, weights / weights.sum(), strict=True))
+        return max(found, key=found.get), found
+
+    return result
+
+
+def scored_answers(logits):
+    order = np.argsort(-logits)
+    return [(ANSWERS[i], 1 / (1 + np.exp(-logits[i]))) for i in order]
+
+
+def truth(logits):
+    best, found = shares([False, True])(logits)
+    return best, found[best]
+
+
+PAIR, LABELLED = ("images", "text"), shares(every_task.LABELS)
+# The verb of a task, what it takes, and its result for a row of `predict`.
+VERBS = [
+    ("vqa", "answer", PAIR, scored_answers),
+    ("entailment", "entail", PAIR, shares(ENTAILMENT_LABELS)),
+    ("nlvr2", "compare", ("left", "right", "text"), truth),
+    ("retrieval", "score", PAIR, lambda logits: logits[1]),
+    ("image_classifier", "classify", ("images",), LABELLED),
+    ("text_classifier", "classify", ("text",), LABELLED),
+    ("text_classifier", "classify", ("text", "second_text"), LABELLED),
+    ("text_regressor", "rate", ("text",), lambda logits: logits[0]),
+    ("text_regressor", "rate", ("text", "second_text"), lambda row: row[0]),
+    # Or the output that it returns.
+    ("contrastive", "embed", ("no images", "text"), "text"),
+    ("contrastive", "embed", ("images",), "image"),
+    ("contrastive", "embed", PAIR, "fused"),
+    ("two_way", "embed", ("no images", "text"), "text"),
+    ("two_way", "embed", ("images",), "image"),
+]
+
+
+@slow_on("tensorflow", "jax")
+@pytest.mark.parametrize("name, verb, names, result", VERBS)
+def test_verbs_return_what_predict_computes(name, verb, names, result, tasks):
+    task = tasks[name]
+    x = every_task.raw(task.task_name)
+    if "second_text" in names:
+        x["second_text"] = every_task.TEXTS[::-1]
+    rows = task.predict(x, verbose=0)
+    if isinstance(result, str):
+        rows, result = rows[result], np.asarray
+    expected = [result(row) for row in rows.astype("float64")]
+    if "left" in names:
+        x["left"], x["right"] = zip(*x["images"], strict=True)
+    columns = [x.get(key) for key in names]
+    values = {"top_k": 4} if verb == "answer" else {}
+    # The last of two batches is not full.
+    found = getattr(task, verb)(*columns, **values, batch_size=3)
+    check_close(list(found), expected)
+    single = [column and column[1] for column in columns]
+    check_close(getattr(task, verb)(*single, **values), expected[1])
+    if isinstance(found, np.ndarray):
+        assert found.dtype == np.float32
+
+
+def check_close(found, expected):
+    pairs = zip(*map(keras.tree.flatten, (found, expected)), strict=True)
+    for a, b in pairs:
+        assert a == (b if isinstance(b, str) else pytest.approx(b, abs=1e-6))
 
 
 @pytest.mark.parametrize(
@@ -205,6 +291,7 @@ def tasks():
         ("contrastive", lambda t: t.embed(texts="a", batch_size=0), "batch_si"),
         ("contrastive", lambda t: t.embed(IMAGE, ["a", "b"]), "same number"),
         ("contrastive", lambda t: t.embed([IMAGE], "a"), "same number"),
+        ("two_way", lambda t: t.embed(IMAGE, "a"), "together only with ways"),
         ("masked_lm", lambda t: t.fill_mask(IMAGE, "a"), "hold <mask>"),
         ("masked_lm", lambda t: t.fill_mask([IMAGE], "<mask>"), "same number"),
         ("masked_lm", lambda t: t.fill_mask(IMAGE, "<mask>", 262), "`top_k`"),
@@ -226,6 +313,33 @@ def tasks():
 def test_requests_that_are_refused(name, call, message, tasks):
     with pytest.raises(ValueError, match=message):
         call(tasks[name])
+
+
+MADE = every_task.preprocessor
+FEATURES = "must make the features"
+
+
+@pytest.mark.parametrize(
+    "name, made, values, message",
+    [
+        ("VQA", preprocessor(side=40), {}, "=40"),
+        ("VQA", preprocessor(features=("images", "token_ids")), {}, FEATURES),
+        ("VQA", None, {}, "`answers` must be given"),
+        ("VQA", preprocessor(), {"answers": ["a"]}, "`answers` must be given"),
+        ("TextClassifier", MADE("image_classifier"), {}, FEATURES),
+        ("TextClassifier", MADE("text_regressor"), {}, "`labels` must be"),
+        ("TextClassifier", MADE("text_classifier"), {"labels": ["a"]}, "`lab"),
+        ("Retrieval", None, {"objective": "hard_negatives"}, "`projection_dim"),
+        ("Retrieval", None, {"objective": "other"}, "objective='other'"),
+        ("Retrieval", MADE("retrieval"), {"objective": "ranking"}, "`prepro"),
+        ("Pretraining", MADE("pretraining"), {"objectives": ["mlm"]}, "`prepr"),
+    ],
+)
+def test_values_that_do_not_fit_each_other(name, made, values, message, tasks):
+    with pytest.raises(ValueError, match=message):
+        getattr(kbt, f"BridgeTower{name}")(
+            tasks["vqa"].backbone, made, **values
+        )
 
 
 def test_without_a_preprocessor(tasks):

@@ -13,7 +13,6 @@ from builders import randomise
 from builders import raw
 from builders import shallow
 from builders import slow_on
-from PIL import Image
 
 import keras_bridgetower as kbt
 
@@ -85,38 +84,6 @@ def test_each_tower_runs_once(tasks, monkeypatch):
     monkeypatch.setattr(kbt.Tower, "call", counted)
     tasks["nlvr2"](inputs(), training=False)
     assert sorted(runs) == ["image_tower", "text_tower"]
-
-
-@slow_on("tensorflow", "jax")
-def test_forms_of_entail(tasks):
-    judge = tasks["entailment"]
-    label, shares = judge.entail(BLACK, "is it red?")
-    assert tuple(shares) == ("contradiction", "neutral", "entailment")
-    assert label == max(shares, key=shares.get)
-    x, _ = raw(2)
-    weights = np.exp(judge.predict(x, verbose=0).astype("float64"))
-    found = judge.entail(list(x["images"]), x["text"])
-    np.testing.assert_allclose(
-        [list(shares.values()) for _, shares in found],
-        weights / weights.sum(-1, keepdims=True),
-        atol=1e-6,
-    )
-
-
-@slow_on("tensorflow", "jax")
-def test_forms_of_compare(tasks, tmp_path):
-    judge = tasks["nlvr2"]
-    Image.fromarray(BLACK).save(tmp_path / "a.png")
-    true, share = judge.compare(tmp_path / "a.png", WHITE, "is it red?")
-    assert isinstance(true, bool) and 0.5 <= share < 1
-    x = pairs(2)
-    logits = judge.predict(x, verbose=0).astype("float64")
-    found = judge.compare(x["images"][:, 0], x["images"][:, 1], x["text"])
-    assert [t for t, _ in found] == (logits[:, 1] > logits[:, 0]).tolist()
-    margin = np.abs(logits[:, 1] - logits[:, 0])
-    np.testing.assert_allclose(
-        [s for _, s in found], 1 / (1 + np.exp(-margin)), atol=1e-6
-    )
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from builders import backbone
 from builders import difference
 from builders import features
 from builders import randomise
-from builders import slow_on
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
@@ -86,27 +85,6 @@ def test_text_logits_equal_transformers(classes, tmp_path):
     assert difference(ours(inputs, training=False), expected.numpy()) <= 1e-5
 
 
-@slow_on("jax")
-def test_forms_of_classify(models):
-    label, shares = models["image"].classify(IMAGE)
-    assert list(shares) == LABELS and label == max(shares, key=shares.get)
-    assert sum(shares.values()) == pytest.approx(1)
-    [one, two] = models["image"].classify([IMAGE, IMAGE + 255])
-    assert one[1] == pytest.approx(shares, abs=1e-6)
-    assert two[1] != one[1]
-
-    classify, rate = models["text"].classify, models["number"].rate
-    for given in (["is it red?"], ["is it red?", "no"]):
-        _, shares = classify(*given)
-        ((_, one),) = classify(*([text] for text in given))
-        assert one == pytest.approx(shares, abs=1e-6)
-        number = rate(*given)
-        assert isinstance(number, float)
-        several = rate(*([text] for text in given))
-        assert several == pytest.approx([number], abs=1e-6)
-    assert classify("is it red?", "no") != classify("is it red?")
-
-
 def test_pairs_are_packed_as_roberta_s(models):
     made = models["text"].preprocessor
     ids = made({"text": "ab", "second_text": "c"})["token_ids"]
@@ -128,17 +106,8 @@ def test_what_another_task_finds_in_the_preset(models, tmp_path):
     assert task.preprocessor is None
     with pytest.warns(UserWarning, match="`text_class`.*with other values"):
         other = kbt.BridgeTowerTextClassifier.from_preset(
-            tmp_path / "text", labels=["a", "b"]
+            tmp_path / "text", labels=iter(["a", "b"])
         )
     assert other.labels == other.preprocessor.labels == ["a", "b"]
     with pytest.raises(ValueError, match="`labels` must be given"):
         kbt.BridgeTowerTextClassifier.from_preset("bridgetower_tiny_easy_vqa")
-
-
-def test_values_that_do_not_fit_each_other(models):
-    backbone, cls = models["text"].backbone, kbt.BridgeTowerTextClassifier
-    for name, labels in (("text", ["a", "b"]), ("number", None)):
-        with pytest.raises(ValueError, match="`labels` must be given"):
-            cls(backbone, models[name].preprocessor, labels)
-    with pytest.raises(ValueError, match="must make the features"):
-        cls(backbone, models["image"].preprocessor)

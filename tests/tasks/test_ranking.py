@@ -15,6 +15,7 @@ from builders import tokenizer
 
 import keras_bridgetower as kbt
 from keras_bridgetower.models.towers import Tower
+from keras_bridgetower.preprocessing.verb_inputs import Texts
 from keras_bridgetower.tasks import ranking
 from keras_bridgetower.tasks.inference import Forward
 
@@ -185,6 +186,19 @@ def test_towers_run_once_for_each_item(shortlist, task, monkeypatch):
     assert (passes["pairs"] == 12) == (shortlist is None)
 
 
+def test_texts_are_read_once_for_all_blocks_of_pictures(task, monkeypatch):
+    read, features = [], Texts.features
+
+    def watched(self, start, stop):
+        read.append((start, stop))
+        return features(self, start, stop)
+
+    monkeypatch.setattr(Texts, "features", watched)
+    ranked(task, IMAGES * 7)
+    # Two batches of the tower, and the block of all texts.
+    assert read == [(0, 4), (4, 7), (0, 8)]
+
+
 @pytest.mark.parametrize("shortlist", [None, 2])
 def test_an_interrupted_ranking_goes_on(shortlist, task, tmp_path, monkeypatch):
     values = dict(shortlist=shortlist, max_memory=small(task))
@@ -252,6 +266,7 @@ def test_a_cache_of_something_else_is_refused(task, tmp_path):
         (dict(top_k=0), "`top_k`"),
         (dict(shortlist=0), "`shortlist`"),
         (dict(max_memory=1000), "`max_memory`"),
+        (dict(max_memory=None), "`max_memory`"),
         (dict(images=["/no/such.png"]), "/no/such.png"),
     ],
 )

@@ -19,7 +19,6 @@ from builders import one_layer_each
 from builders import randomise
 from builders import raw
 from builders import retrieval
-from builders import shallow
 from builders import slow_on
 from builders import some_everywhere
 from builders import tokenizer
@@ -43,19 +42,6 @@ def scored():
     return randomise(retrieval())
 
 
-@slow_on("tensorflow", "jax")
-def test_score_is_the_match_logit_of_predict(scored):
-    x, _ = raw(5)
-    logits = scored.predict(x, verbose=0)
-    assert logits.shape == (5, 2) and logits.dtype == np.float32
-    images = list(x["images"])
-    scores = scored.score(images, x["text"])
-    assert scores.shape == (5,) and scores.dtype == np.float32
-    assert difference(scores, logits[:, 1]) <= 1e-6
-    one = scored.score(images[1], x["text"][1])
-    assert isinstance(one, float) and one == pytest.approx(scores[1], abs=1e-5)
-
-
 OBJECTIVES = (
     "random_negatives",
     "hard_negatives",
@@ -74,23 +60,6 @@ def test_labelled_pairs():
     rows = tf.data.Dataset.from_tensor_slices((x, {"match": [1, 0, 1]}))
     for (_, single), expected in zip(rows.map(made), [1, 0, 1], strict=True):
         assert int(single) == expected
-
-
-@pytest.mark.parametrize(
-    "objective, y, message",
-    [
-        ("random_negatives", {"match": [0, 2, 1]}, r"\[0, 2, 1\]"),
-        ("random_negatives", {"match": [0.0, 1, 1]}, "integers"),
-        ("random_negatives", {"match": [0, 1]}, r"shape \(2,\)"),
-        ("random_negatives", [0, 1], r"shape \(2,\)"),
-        ("hard_negatives", [[0], [1], [2]], r"shape \(3, 1\)"),
-        ("ranking", {"match": [0, 1, 1]}, "must hold image ids"),
-    ],
-)
-def test_labels_that_are_refused(objective, y, message):
-    x, _ = raw(3)
-    with pytest.raises(ValueError, match=message):
-        drawing(objective)(x, y=y)
 
 
 def test_image_ids():
@@ -181,19 +150,6 @@ def test_equals_transformers(theirs, home):
             for name in ("rank", "itm")
         )
         assert difference(own, matching[..., 1:]) == 0
-
-
-@pytest.mark.parametrize(
-    "values, message",
-    [
-        ({"objective": "hard_negatives"}, "`projection_dim`"),
-        ({"objective": "other"}, "objective='other'"),
-        ({"preprocessor": drawing(), "objective": "ranking"}, "`preprocessor`"),
-    ],
-)
-def test_values_that_do_not_fit_each_other(values, message):
-    with pytest.raises(ValueError, match=message):
-        kbt.BridgeTowerRetrieval(shallow(), **values)
 
 
 def test_a_batch_of_one_is_warned_about():

@@ -16,7 +16,7 @@ from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import write_folder
 from keras_bridgetower.models.checks import TOKEN_FEATURES
 from keras_bridgetower.models.exporting import by_torch
-from keras_bridgetower.models.heads import contrastive_features
+from keras_bridgetower.models.heads import tower_outputs
 
 # Name of the model in a folder, before the suffix of its format.
 MODEL = "model"
@@ -271,7 +271,11 @@ class Function(keras.Model):
         self.built = True
 
     def call(self, inputs, training=None):
-        return _flat(self.run(inputs))
+        outputs = self.run(inputs)
+        if not isinstance(outputs, dict):
+            return outputs
+        named = keras.tree.flatten_with_path(outputs)
+        return {".".join(path): value for path, value in named}
 
     def compute_output_spec(self, inputs, training=None):
         # Keras' own tries a text of 83 tokens, which may be too long.
@@ -313,14 +317,6 @@ class Function(keras.Model):
         return Function(self.model, self.run, features)
 
 
-def _flat(outputs):
-    """Return a dict of dicts as one dict; anything else unchanged."""
-    if not isinstance(outputs, dict):
-        return outputs
-    named = keras.tree.flatten_with_path(outputs)
-    return {".".join(path): value for path, value in named}
-
-
 def make_function(model, part=None):
     """Make the exported function of a model or of a part of it.
 
@@ -357,32 +353,19 @@ def _input_features(model):
     return features
 
 
-def _tower(side):
-    """Return the part with the tower of a side: `"image"` or `"text"`.
+def _tower(kind, model, backbone):
+    heads, tower = (
+        getattr(model, "heads", {}),
+        getattr(backbone, f"{kind}_tower"),
+    )
 
-    It returns states for the fusion, and the embedding of a contrastive head.
-    """
+    def run(inputs):
+        states = tower(inputs["images"] if kind == "image" else inputs)
+        return tower_outputs(backbone.fusion, heads, kind, states)
 
-    def part(model, backbone):
-        fusion, heads = backbone.fusion, getattr(model, "heads", {})
-        tower = getattr(backbone, f"{side}_tower")
-        project = getattr(fusion, f"project_{side}")
-
-        def run(inputs):
-            states = tower(inputs["images"] if side == "image" else inputs)
-            projected = ops.stack(project(states), axis=1)
-            outputs = {"states": ops.cast(projected, "float32")}
-            if "itc" in heads:
-                ways = heads["itc"].ways
-                vectors = contrastive_features(fusion, ways, **{side: states})
-                outputs["embedding"] = heads["itc"](vectors)[side]
-            return outputs
-
-        features = _input_features(backbone)
-        names = ["images"] if side == "image" else tower.input
-        return {name: features[name] for name in names}, run
-
-    return part
+    features = _input_features(backbone)
+    names = ["images"] if kind == "image" else tower.input
+    return {name: features[name] for name in names}, run
 
 
 def _fusion(model, backbone):
@@ -421,7 +404,7 @@ def _fusion(model, backbone):
 
 
 PARTS = {
-    "image_tower": _tower("image"),
-    "text_tower": _tower("text"),
+    "image_tower": functools.partial(_tower, "image"),
+    "text_tower": functools.partial(_tower, "text"),
     "fusion": _fusion,
 }

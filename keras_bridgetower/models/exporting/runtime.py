@@ -34,8 +34,9 @@ class ExportedModel:
         dict of arrays: the outputs by name.
 
     Raises:
-        ValueError: a folder without one model, lists of different lengths,
-            or a picture that has not 8 bits in each channel.
+        ValueError: a folder without one model, a model that reads other
+            inputs, no lists, lists of different lengths, an empty text, or a
+            picture that has not 8 bits in each channel.
     """
 
     def __init__(self, folder):
@@ -51,13 +52,26 @@ class ExportedModel:
                 folder / "assets" / "tokenizer", self.text
             )
         (file,) = [*folder.glob("*.onnx"), *folder.glob("*.xml")]
-        self.run, read = load(file)
+        self.run, inputs = load(file)
+        others = [names for names in inputs if not names & set(self.features)]
+        if others:
+            raise ValueError(
+                "The model reads what this program does not make, such as "
+                f"masks or states of a tower. Received: {others}"
+            )
         # A part of a model reads some of them.
+        read = set().union(*inputs)
         self.features = [name for name in self.features if name in read]
 
     def __call__(self, pictures=(), texts=()):
-        if len(self.reads) == 2 and len(pictures) != len(texts):
-            raise ValueError("`pictures` and `texts` must have one length.")
+        given = {"pictures": pictures, "texts": texts}
+        given = {name: given[name] for name in self.reads}
+        counts = {0 if type(x) is str else len(x) for x in given.values()}
+        if len(counts) > 1 or 0 in counts:
+            raise ValueError(
+                f"`{'` and `'.join(given)}` must be lists of one length, with "
+                f"at least one entry. Received: {given!r:.200}"
+            )
         features = {}
         if "images" in self.features:
             images = [self._pixels(picture) for picture in pictures]
@@ -91,6 +105,11 @@ class ExportedModel:
         start, pad, end = self.special
         ids = np.full((len(texts), self.text["sequence_length"]), pad, "int32")
         for row, text in zip(ids, texts, strict=True):
+            if not text.strip() or "\0" in text:
+                raise ValueError(
+                    "`texts` must not be empty or contain NUL characters. "
+                    f"Received: {text!r:.200}"
+                )
             tokens = self.engine.encode(text, add_special_tokens=False).ids
             tokens = [start, *tokens[: len(row) - 2], end]
             row[: len(tokens)] = tokens
@@ -111,7 +130,7 @@ def load(file, threads=0):
 
     Returns:
         `(run, inputs)`: a callable from a dict of arrays to the dict of the
-        outputs, and the set of the inputs' names.
+        outputs, and a list of sets, the names of each input.
     """
     if pathlib.Path(file).suffix != ".onnx":
         return by_openvino(file, threads)
@@ -123,7 +142,7 @@ def load(file, threads=0):
     names = [output.name for output in session.get_outputs()]
     return (
         lambda x: dict(zip(names, session.run(None, x), strict=True)),
-        {value.name for value in session.get_inputs()},
+        [{value.name} for value in session.get_inputs()],
     )
 
 
@@ -146,7 +165,7 @@ def by_openvino(file, threads=0, precision="f32"):
         lambda x: {
             output.any_name: value for output, value in model(x).items()
         },
-        set().union(*(value.names for value in model.inputs)),
+        [value.names for value in model.inputs],
     )
 
 
