@@ -17,7 +17,7 @@ from keras_bridgetower.objectives.losses import pack_embeddings
 MODULES = [
     importlib.import_module(f"keras_bridgetower.{name}")
     for name in """
-        analysis.diversity analysis.explanation analysis.figures analysis.maps
+        analysis.diversity analysis.figures analysis.maps
         backend.uninitialized data.augment.transforms data.datasets.by_name
         data.records.read data.records.write data.stream.epoch_order
         data.stream.samples data.stream.stream metrics.glue
