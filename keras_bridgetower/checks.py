@@ -4,6 +4,10 @@ import importlib
 import inspect
 import numbers
 
+# Backends of Keras that run the encoders. OpenVINO's builds them, but fails in
+# the image encoder, when a token is repeated for each picture.
+BACKENDS = ("tensorflow", "jax", "torch")
+
 
 def _require(right, name, value, must):
     if not right:

@@ -17,7 +17,7 @@ from keras_bridgetower.backend import layer_records
 from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.backend.keras_private.layers import source_layer
 from keras_bridgetower.backend.keras_private.models import PatchedModel
-from keras_bridgetower.backend.names import BACKENDS
+from keras_bridgetower.checks import BACKENDS
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models.checks import check_lengths
 from keras_bridgetower.models.checks import check_pixel_dtype

@@ -17,7 +17,7 @@ import sys
 import warnings
 
 from keras_bridgetower import startup
-from keras_bridgetower.backend.names import BACKENDS
+from keras_bridgetower.checks import BACKENDS
 from keras_bridgetower.files import keras_home
 
 # Set unless the user has set them. Frameworks read them during import.
