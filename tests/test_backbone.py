@@ -146,7 +146,7 @@ def test_attention_maps_are_normalized_and_masked(cross):
     "make, error, named",
     [
         (lambda m: m({"token_ids": 0}), ValueError, "'images', 'padding_mask'"),
-        (lambda m: m(np.ones(3)), ValueError, "inputs=array"),
+        (lambda m: m(np.ones(3)), ValueError, "inputs=ndarray"),
         (lambda m: m(features(side=40)), ValueError, r"\(None, 32, 32, 3\)"),
         (
             lambda m: m(features() | {"padding_mask": np.ones((1, 6))}),

@@ -40,7 +40,7 @@ def check_features(features, expected, backbone, preprocessor=None):
         missing = sorted(set(expected) - set(features))
         raise ValueError(
             f"`inputs` must be a dict with the keys {sorted(expected)}; missing"
-            f": {missing}. Received: inputs={features!r:.200}"
+            f": {missing}. Received: inputs={_describe(features)}"
         )
     shapes = {k: tuple(getattr(features[k], "shape", ())) for k in expected}
     ranks_differ = any(
@@ -175,6 +175,14 @@ def sizes_differ(a, b):
     """Return True if two shapes differ; None matches any size."""
     pairs = zip(a, b, strict=False)
     return any(x != y for x, y in pairs if x is not None and y is not None)
+
+
+def _describe(features):
+    if not isinstance(features, dict):
+        return type(features).__name__
+    return {
+        k: getattr(v, "shape", type(v).__name__) for k, v in features.items()
+    }
 
 
 def check_dtype(name, encoder, policy):

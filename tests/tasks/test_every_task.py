@@ -246,9 +246,9 @@ VERBS = [
 @pytest.mark.parametrize("name, verb, names, result", VERBS)
 def test_verbs_return_what_predict_computes(name, verb, names, result, tasks):
     task = tasks[name]
-    x = every_task.raw(task.task_name)
+    x = every_task.rows(every_task.raw(task.task_name), 0, 3)
     if "second_text" in names:
-        x["second_text"] = ["a", "b", "c", "d"]
+        x["second_text"] = ["a", "b", "c"]
     rows = task.predict(x, verbose=0)
     if isinstance(result, str):
         rows, result = rows[result], np.asarray
@@ -257,9 +257,10 @@ def test_verbs_return_what_predict_computes(name, verb, names, result, tasks):
         x["left"], x["right"] = zip(*x["images"], strict=True)
     columns = [x.get(key) for key in names]
     values = {"top_k": 4} if verb == "answer" else {}
-    # The last of two batches is not full.
-    found = getattr(task, verb)(*columns, **values, batch_size=3)
-    check_close(list(found), expected)
+    # Two batches, and one that is filled up.
+    for size in (2, 8):
+        found = getattr(task, verb)(*columns, **values, batch_size=size)
+        check_close(list(found), expected)
     single = [column and column[1] for column in columns]
     check_close(getattr(task, verb)(*single, **values), expected[1])
     if isinstance(found, np.ndarray):
