@@ -8,6 +8,7 @@ from builders import ANSWERS
 from builders import array
 from builders import features
 from builders import preprocessor
+from builders import raw
 from builders import shallow
 
 import keras_bridgetower as kbt
