@@ -52,17 +52,21 @@ def jpeg_of_scans(count, side=16, segment=b"", behind=b""):
     return data[:2] + comment + data[2:-2] + more + data[-2:] + behind
 
 
-def bomb(path):
-    """A PNG of 70 bytes that says that it has 10^10 pixels."""
+def png_of(width, height):
+    """A PNG of some 70 bytes that says that it has so many pixels."""
 
     def chunk(name, data):
         check = struct.pack(">I", zlib.crc32(name + data))
         return struct.pack(">I", len(data)) + name + data + check
 
-    head = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
-    path.write_bytes(
+    return (
         b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", head)
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
         + chunk(b"IDAT", zlib.compress(b"\0"))
+        + chunk(b"IEND", b"")
     )
-    return path
+
+
+def bomb(path):
+    """A PNG of 10^10 pixels."""
+    path.write_bytes(png_of(100_000, 100_000))

@@ -3,6 +3,7 @@
 import concurrent.futures
 import os
 import pathlib
+import threading
 
 import numpy as np
 import pytest
@@ -132,6 +133,11 @@ def test_search(opened, tmp_path):
     assert [hit.path for _, hit in found.hits] == best[:1]
     with pytest.raises(RefusedInput, match="None of these"):
         shelf.find((str(tmp_path / "notes.png"),), text, PRETRAIN)
+    # An index stays, even if its models have left the cache meanwhile.
+    kept = os.listdir(shelf._folder.name)
+    opened._opened.cache_clear()
+    shelf.find(str(tmp_path), text, PRETRAIN)
+    assert os.listdir(shelf._folder.name) == kept
     shelf.close()
     assert not os.path.exists(shelf._folder.name)
 
@@ -144,11 +150,24 @@ def test_good_hits_end_at_the_largest_drop(scores, good):
     assert searching.largest_drop(scores) == good
 
 
-def test_threads_share_one_model():
+def test_threads_share_one_model(monkeypatch):
     fresh = models.DemoModels()
+    began, end = threading.Event(), threading.Event()
+
+    def from_preset(preset):
+        began.set()
+        end.wait()
+
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        same = set(pool.map(lambda _: id(fresh.open(MLM, FILL)), range(4)))
-    assert len(same) == 1
+        [same] = set(pool.map(lambda _: fresh.open(MLM, FILL), range(4)))
+        # Another preset takes long to open.
+        monkeypatch.setattr(kbt.BridgeTowerVQA, "from_preset", from_preset)
+        pool.submit(fresh.open, VQA, ANSWER)
+        began.wait()
+        try:
+            assert pool.submit(fresh.open, MLM, FILL).result(10) is same
+        finally:
+            end.set()
 
 
 @pytest.mark.parametrize(
@@ -205,7 +224,7 @@ def test_files(tmp_path, monkeypatch, picture):
     scans.write_bytes(jpeg_of_scans(101))
     for path in (large, huge):
         with pytest.raises(RefusedInput, match="at most 1 million pixels"):
-            inputs.check_picture(str(path))
+            inputs.opened_picture(str(path))
     for path in (damaged, scans, tmp_path, tmp_path / "none.png", "/dev/zero"):
         with pytest.raises(RefusedInput, match="not a picture that can"):
             inputs.opened_picture(str(path))

@@ -4,10 +4,9 @@ import base64
 import dataclasses
 import json
 import os
-import struct
-import zlib
 
 import served
+from drawn_photos import png_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,18 +16,6 @@ class Hostile:
     statuses: tuple = (400,)
     headers: dict = dataclasses.field(default_factory=dict)
     method: str = "POST"
-
-
-def chunk(kind, data):
-    crc = struct.pack(">I", zlib.crc32(kind + data))
-    return struct.pack(">I", len(data)) + kind + data + crc
-
-
-def png_of(width, height):
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(b"\0" * 1000)))
-    chunks = (chunk(*part) for part in (*parts, (b"IEND", b"")))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def in_base64(data):

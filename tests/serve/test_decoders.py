@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from builders import FASTEST
 from drawn_photos import jpeg_of_scans
-from hostile import png_of
+from drawn_photos import png_of
 from PIL import Image
 from served import in_loop
 

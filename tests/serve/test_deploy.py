@@ -16,6 +16,7 @@ from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.serve import admission
 from keras_bridgetower.apps.serve.plan import KEY
 from keras_bridgetower.apps.serve.plan import Limits
+from keras_bridgetower.apps.serve.plan import Plan
 from keras_bridgetower.presets.table import PRESETS
 
 yaml = pytest.importorskip("yaml", reason="comes with the extra `docs`")
@@ -51,8 +52,7 @@ ENTRY = json.loads(instruction("ENTRYPOINT"))
 SERVICES = documents("compose.yaml")[None]["services"]
 KUBERNETES = documents("kubernetes.yaml")
 TEMPLATE = KUBERNETES["Deployment"]["spec"]["template"]
-RAY = documents("kuberay.yaml")
-CLUSTER = RAY["RayService"]["spec"]["rayClusterConfig"]
+RAY = documents("kuberay.yaml")["RayService"]["spec"]
 
 
 def test_the_image_installs_extras_that_exist():
@@ -60,7 +60,9 @@ def test_the_image_installs_extras_that_exist():
     known = PROJECT["optional-dependencies"]
     assert {*extras.split(","), "ray"} <= set(known)
     [needed] = known["ray"]
-    assert Requirement(needed).specifier.contains(CLUSTER["rayVersion"])
+    assert Requirement(needed).specifier.contains(
+        RAY["rayClusterConfig"]["rayVersion"]
+    )
 
 
 def test_the_image_asks_for_a_key(monkeypatch, capfd):
@@ -85,6 +87,26 @@ def test_the_commands_of_compose():
     assert SERVICES["server"]["environment"][KEY].startswith(f"${{{KEY}:?")
     grace = SERVICES["server"]["stop_grace_period"]
     assert int(grace.removesuffix("s")) > Limits().seconds
+
+
+@pytest.mark.parametrize(
+    "found",
+    [documents("ray_serve.yaml")[None], yaml.safe_load(RAY["serveConfigV2"])],
+    ids=["ray_serve.yaml", "kuberay.yaml"],
+)
+def test_configurations_of_clusters(found):
+    pytest.importorskip("ray", reason="the extra `ray`")
+    from ray.serve.schema import ServeDeploySchema
+
+    from keras_bridgetower.apps.serve import deployments
+
+    ServeDeploySchema(**found)
+    [application] = found["applications"]
+    module, _, function = application["import_path"].partition(":")
+    assert (module, function) == (deployments.__name__, "build")
+    assert deployments.build(application["args"]) is not None
+    names = {"http", *Plan.from_values(**application["args"]).names()}
+    assert {x["name"] for x in application["deployments"]} == names
 
 
 def test_the_pods_of_kubernetes():

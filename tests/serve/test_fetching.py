@@ -11,12 +11,12 @@ from builders import FASTEST
 
 pytest.importorskip("aiohttp", reason="the extra `serve`")
 
+from keras_bridgetower.apps.serve import pictures
 from keras_bridgetower.apps.serve.errors import RequestError
-from keras_bridgetower.apps.serve.pictures import PictureReader
-from keras_bridgetower.apps.serve.pictures import is_public
 from keras_bridgetower.apps.serve.plan import Limits
 
 pytestmark = FASTEST
+HOSTS = ("localhost", "127.0.0.1", "2130706433")
 
 
 class Host(http.server.BaseHTTPRequestHandler):
@@ -39,31 +39,40 @@ class Host(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def port():
+def server_port():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Host) as server:
         threading.Thread(target=server.serve_forever).start()
         yield server.server_port
         server.shutdown()
 
 
-def fetch(url, port, hosts=("localhost",), is_allowed=is_public):
+@pytest.fixture
+def port(server_port, monkeypatch):
+    """The port of a host that may be asked, but not at its private address."""
+    ports = {"http": server_port, "https": 443}
+    monkeypatch.setattr(pictures, "_PORTS", ports)
+    Host.asked.clear()
+    return server_port
+
+
+@pytest.fixture
+def anywhere(monkeypatch):
+    monkeypatch.setattr(pictures, "is_public", lambda address: True)
+
+
+def fetch(url, hosts=HOSTS):
     limits = Limits(
         picture_hosts=hosts, picture_bytes=1000, picture_seconds=0.3
     )
-    reader = PictureReader(limits, is_allowed, {"http": port, "https": 443})
-    Host.asked.clear()
+    reader = pictures.PictureReader(limits)
     return asyncio.run(reader.read(url, "image"))
 
 
-def anywhere(address):
-    return True
-
-
-def test_an_allowed_picture(port):
+def test_an_allowed_picture(port, anywhere):
     url = f"http://localhost:{port}/good"
-    assert fetch(url, port, is_allowed=anywhere) == b"x" * 100
+    assert fetch(url) == b"x" * 100
     with pytest.raises(RequestError, match="does not fetch URLs"):
-        fetch(url, port, hosts=())
+        fetch(url, hosts=())
 
 
 @pytest.mark.parametrize(
@@ -75,9 +84,9 @@ def test_an_allowed_picture(port):
         ("/slow", "within 0.3 seconds"),
     ],
 )
-def test_fetching_is_limited(port, path, words):
+def test_fetching_is_limited(port, anywhere, path, words):
     with pytest.raises(RequestError, match=words) as caught:
-        fetch(f"http://localhost:{port}{path}", port, is_allowed=anywhere)
+        fetch(f"http://localhost:{port}{path}")
     assert caught.value.status == 400
     assert Host.asked == [path]
 
@@ -97,26 +106,22 @@ def test_fetching_is_limited(port, path, words):
 )
 def test_private_hosts_are_not_contacted(port, url):
     """Also where the hosts of private addresses are in the list."""
-    hosts = ("localhost", "127.0.0.1", "2130706433")
     with pytest.raises(RequestError) as caught:
-        fetch(url.format(port), port, hosts)
+        fetch(url.format(port))
     assert caught.value.status == 400
     assert "127.0.0.1" not in str(caught.value).partition("from")[0]
     assert Host.asked == []
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        *("127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.169.254"),
-        *("0.0.0.0", "::1", "fe80::1", "fc00::1", "::ffff:127.0.0.1"),
-        *("100.64.0.1", "224.0.0.1", "ff02::1", "64:ff9b::7f00:1"),
-        *("2002:7f00:1::", "2001:0:7f00:1::"),
-    ],
+PRIVATE = (
+    *("127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.169.254"),
+    *("0.0.0.0", "::1", "fe80::1", "fc00::1", "::ffff:127.0.0.1"),
+    *("100.64.0.1", "224.0.0.1", "ff02::1", "64:ff9b::7f00:1"),
+    *("2002:7f00:1::", "2001:0:7f00:1::"),
 )
-def test_private_addresses(address):
-    assert not is_public(address)
+PUBLIC = ("93.184.216.34", "2606:2800:220:1::1")
 
 
-def test_public_addresses():
-    assert is_public("93.184.216.34") and is_public("2606:2800:220:1::1")
+@pytest.mark.parametrize("address", [*PRIVATE, *PUBLIC])
+def test_public_addresses(address):
+    assert pictures.is_public(address) == (address in PUBLIC)

@@ -1,6 +1,4 @@
-"""Test plans, the files of `deploy/`, and the command."""
-
-import pathlib
+"""Test plans, and the options of the command."""
 
 import pytest
 from builders import FASTEST
@@ -14,33 +12,6 @@ from keras_bridgetower.apps.serve.plan import Limits
 from keras_bridgetower.apps.serve.plan import Plan
 
 pytestmark = FASTEST
-DEPLOY = pathlib.Path(__file__).parents[2] / "deploy"
-CLUSTERS = ("ray_serve.yaml", "kuberay.yaml")
-
-
-def configuration(name):
-    yaml = pytest.importorskip("yaml", reason="comes with Ray")
-    found = next(yaml.safe_load_all((DEPLOY / name).read_text()))
-    if "spec" in found:
-        found = yaml.safe_load(found["spec"]["serveConfigV2"])
-    return found
-
-
-@pytest.mark.parametrize("name", CLUSTERS)
-def test_configurations_of_clusters(name):
-    pytest.importorskip("ray", reason="the extra `ray`")
-    from ray.serve.schema import ServeDeploySchema
-
-    from keras_bridgetower.apps.serve import deployments
-
-    ServeDeploySchema(**configuration(name))
-    [application] = configuration(name)["applications"]
-    module, _, function = application["import_path"].partition(":")
-    assert (module, function) == (deployments.__name__, "build")
-    built = deployments.build(application["args"])
-    names = {"http", *Plan.from_values(**application["args"]).names()}
-    assert {x["name"] for x in application["deployments"]} == names
-    assert built is not None
 
 
 def test_a_plan_from_a_file():

@@ -9,7 +9,7 @@ import textwrap
 import numpy as np
 from PIL import Image
 
-_SIDE = 384
+_SIZE = (384, 384)
 _ORANGE = np.array((255, 106, 0), "float32")
 _STRONGEST = 0.78
 
@@ -73,11 +73,11 @@ def filled(words, parts, note):
     text = first
     for best, part in zip(words, rest, strict=True):
         text += f" <mark>{html.escape(best[0][0])}</mark>{part}"
-    several = len(words) > 1
+    titles = [label(f"Blank {number}") for number in range(1, len(words) + 1)]
+    if len(words) == 1:
+        titles = [""]
     blanks = "".join(
-        (f'<p class="kb-label">Blank {number}</p>' if several else "")
-        + bars(rows)
-        for number, rows in enumerate(words, 1)
+        title + bars(rows) for title, rows in zip(titles, words, strict=True)
     )
     return f'<p class="kb-answer">{text}</p>{blanks}{_note(note)}'
 
@@ -138,10 +138,8 @@ def found(hits, good, searched, unreadable):
         unreadable: list of str, names of files that are not pictures.
     """
     best = pathlib.Path(hits[0][1].path).stem if hits else "Nothing"
-    left_out = ""
-    if unreadable:
-        names = textwrap.shorten(", ".join(unreadable), 200, placeholder=" …")
-        left_out = f" Left out, as they cannot be read: {names}."
+    names = textwrap.shorten(", ".join(unreadable), 200, placeholder=" …")
+    left_out = f" Left out, as they cannot be read: {names}." if names else ""
     if good >= len(hits):
         end = "All that are shown match about equally well."
     else:
@@ -168,27 +166,25 @@ def _inline(picture):
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def overlay(picture, weights, side=_SIDE):
+def overlay(picture, weights):
     """Draw a picture in gray, with weights over it in orange.
 
     Args:
         picture: float array `(S, S, 3)` in 0..1.
         weights: float array `(rows, columns)`, not negative.
-        side: int, pixels of the result.
 
     Returns:
-        `PIL.Image.Image` `(side, side)` of mode RGB.
+        `PIL.Image.Image` of mode RGB.
     """
-    size = (side, side)
     image = Image.fromarray(np.uint8(np.round(picture * 255)))
-    image = image.convert("L").resize(size, Image.Resampling.BICUBIC)
+    image = image.convert("L").resize(_SIZE, Image.Resampling.BICUBIC)
     gray = 0.55 * np.asarray(image, "float32")[..., None] + 0.45 * 255
     # Most patches show background and get the same small share, which would
     # color the whole picture: 0 is the median, 1 the largest.
     above = np.maximum(weights - np.median(weights), 0)
     above = above / max(above.max(), 1e-9)
     strength = Image.fromarray(above.astype("float32"))
-    strength = np.asarray(strength.resize(size, Image.Resampling.BILINEAR))
+    strength = np.asarray(strength.resize(_SIZE, Image.Resampling.BILINEAR))
     share = _STRONGEST * strength[..., None]
     mixed = gray * (1 - share) + _ORANGE * share
     return Image.fromarray(np.uint8(np.round(mixed)))

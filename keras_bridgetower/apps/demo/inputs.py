@@ -4,7 +4,6 @@ Values are as Gradio sends them: a picture is a dict with the path of the file,
 which Gradio has checked to be an uploaded one.
 """
 
-import math
 import os
 import re
 
@@ -69,39 +68,23 @@ def opened_picture(path):
         RefusedInput: not a picture, a damaged one, or one with too many
             pixels or scans.
     """
-    check_picture(path)
-    try:
-        return open_image(path)
-    except (OSError, ValueError) as error:
-        raise _unreadable(path) from error
-
-
-def check_picture(path):
-    """Check that the head of a file is a picture's, and its number of pixels.
-
-    Raises:
-        RefusedInput: not a picture, or too many pixels.
-    """
+    name = os.path.basename(path)
     try:
         with open_regular(path) as file, Image.open(file, formats=FORMATS) as i:
             pixels = i.width * i.height
+        if pixels <= PIXELS:
+            return open_image(path)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        pixels = math.inf
+        pass
     # Pillow may raise any error for damaged files.
     except Exception as error:
-        raise _unreadable(path) from error
-    if pixels > PIXELS:
         raise RefusedInput(
-            f"“{os.path.basename(path)}” is too large: at most "
-            f"{PIXELS // 1_000_000} million pixels are read. Make the picture "
-            "smaller, and choose it again."
-        )
-
-
-def _unreadable(path):
-    return RefusedInput(
-        f"“{os.path.basename(path)}” is not a picture that can be read. Choose "
-        f"a file of one of these kinds: {', '.join(FORMATS)}."
+            f"“{name}” is not a picture that can be read. Choose a file of one "
+            f"of these kinds: {', '.join(FORMATS)}."
+        ) from error
+    raise RefusedInput(
+        f"“{name}” is too large: at most {PIXELS // 1_000_000} million pixels "
+        "are read. Make the picture smaller, and choose it again."
     )
 
 

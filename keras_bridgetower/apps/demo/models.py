@@ -11,16 +11,18 @@ from keras_bridgetower.presets.table import shipped_with
 from keras_bridgetower.presets.verbs import EMBED_IMAGES
 from keras_bridgetower.tasks import by_name
 
-_OFFERED = {
-    "emoji": ("vqa", "contrastive", "retrieval", "mlm"),
-    "easy": ("vqa", "mlm", "pretrain", "retrieval", "contrastive"),
-}
 # The presets of the page unless others are named. A tab starts with the first
 # one that has its head.
-OFFERED = tuple(
-    f"bridgetower_tiny_{family}_{name}"
-    for family, names in _OFFERED.items()
-    for name in names
+OFFERED = (
+    "bridgetower_tiny_emoji_vqa",
+    "bridgetower_tiny_emoji_contrastive",
+    "bridgetower_tiny_emoji_retrieval",
+    "bridgetower_tiny_emoji_mlm",
+    "bridgetower_tiny_easy_vqa",
+    "bridgetower_tiny_easy_mlm",
+    "bridgetower_tiny_easy_pretrain",
+    "bridgetower_tiny_easy_retrieval",
+    "bridgetower_tiny_easy_contrastive",
 )
 # Models in memory.
 _MODELS = 8
@@ -35,14 +37,17 @@ class DemoModels:
         presets: sequence of str, the presets that the page offers, as
             `from_preset` takes them.
         others: bool, True if visitors may open other presets.
+
+    Raises:
+        ValueError: one of the presets does not exist.
     """
 
     def __init__(self, presets=OFFERED, others=True):
         self.presets = tuple(presets)
         self.others = others
-        self._opened = functools.lru_cache(_MODELS)(
-            lambda cls, preset: cls.from_preset(preset)
-        )
+        self._heads = {name: _heads(name) for name in self.presets}
+        # Lists of a model, which are empty until it is opened.
+        self._opened = functools.lru_cache(_MODELS)(lambda cls, preset: [])
         self._opening = threading.Lock()
 
     def offered(self, verbs):
@@ -50,11 +55,8 @@ class DemoModels:
 
         Args:
             verbs: tuple of `Verb`.
-
-        Raises:
-            ValueError: one of the presets does not exist.
         """
-        return [name for name in self.presets if _verbs(name, verbs)]
+        return [name for name in self.presets if self._verbs(name, verbs)]
 
     def open(self, preset, *verbs):
         """Open a preset as the task of the first of some verbs that it has.
@@ -73,7 +75,7 @@ class DemoModels:
             raise RefusedInput("Choose a model first.")
         if not (self.others or preset in self.presets):
             raise RefusedInput(f"This page does not offer “{preset}”.")
-        fitting = _verbs(preset, verbs)
+        fitting = self._verbs(preset, verbs)
         if not fitting:
             raise RefusedInput(
                 f"The model “{preset}” cannot {verbs[0].does}: it has no head "
@@ -83,13 +85,20 @@ class DemoModels:
         cls = SearchModels
         if fitting[0] is not SEARCH:
             cls, _ = by_name.verbs()[fitting[0].name]
-        # One at a time: two at once need memory for both.
-        with self._opening:
-            return self._opened(cls, preset)
+        model = self._opened(cls, preset)
+        if not model:
+            # One at a time: two at once need memory for both.
+            with self._opening:
+                if not model:
+                    model.append(cls.from_preset(preset))
+        return model[0]
+
+    def _verbs(self, preset, verbs):
+        """Return those of some verbs that a preset has a head for."""
+        heads = self._heads.get(preset) or _heads(preset)
+        return [verb for verb in verbs if set(verb.heads) & set(heads)]
 
 
-def _verbs(preset, verbs):
-    """Return those of some verbs that a preset has a head for."""
+def _heads(preset):
     known = PRESETS.get(preset)
-    heads = known.heads if known else by_name.saved_heads(preset)
-    return [verb for verb in verbs if set(verb.heads) & set(heads)]
+    return known.heads if known else by_name.saved_heads(preset)

@@ -264,26 +264,6 @@ def below(path):
     return is_below
 
 
-def belongs_to(source):
-    """Return a function that checks if a picture belongs to a source.
-
-    Args:
-        source: str, full path of a folder or table, which need not exist.
-
-    Returns:
-        Callable that takes a `StoredPicture` and returns a bool: True if it
-        was added by `index` with this source, or by `index` with another
-        folder and is below this source.
-    """
-    is_below = below(source)
-
-    def is_own(picture):
-        of_folder = picture.source == picture.folder
-        return picture.source == source or (of_folder and is_below(picture))
-
-    return is_own
-
-
 def _remove(store, chosen):
     with opened(store) as store:
         read_header(store)

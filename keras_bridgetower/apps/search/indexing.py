@@ -13,7 +13,7 @@ from keras_bridgetower.apps.predict.batches import each_or_refused
 from keras_bridgetower.apps.predict.batches import read_ahead
 from keras_bridgetower.apps.predict.rows import ID
 from keras_bridgetower.apps.predict.rows import UNREADABLE_FOLDER
-from keras_bridgetower.apps.search.header import belongs_to
+from keras_bridgetower.apps.search.header import below
 from keras_bridgetower.apps.search.header import full_path
 from keras_bridgetower.apps.search.stores.store import StoredPicture
 from keras_bridgetower.files import file_is_gone
@@ -90,143 +90,131 @@ class IndexReport:
     copied: int = 0
 
 
-def write_index(
-    store, models, rows, source, vectors, batch_size, save_every, ann_from, tell
-):
-    """Synchronize a store with the pictures of a source.
+class IndexRun:
+    """A run of `index`: it synchronizes a store with a source's pictures.
 
     Args:
         store: `Store` with a header of these models.
         models: `SearchModels`.
-        rows: `Rows` of the source.
         source: path of the source.
         vectors: `"image"` or `"fused"`.
         batch_size: int, pictures per batch.
         save_every: int, pictures that are written together.
-        ann_from: as in `Store.tidy`.
-        tell: callable that takes an `IndexProgress`, or None.
-
-    Returns:
-        `IndexReport`.
-
-    Raises:
-        ValueError: another process is writing.
     """
-    with store.writing():
-        known = KnownPictures(store.pictures(), vectors == "fused")
+
+    def __init__(self, store, models, source, vectors, batch_size, save_every):
+        self._store, self._models, self._source = store, models, source
+        self._fused = vectors == "fused"
+        self._batch_size, self._save_every = batch_size, save_every
+        self._known = KnownPictures(store.pictures(), self._fused)
         converter = models.contrastive.needed_preprocessor().image_converter
-        reader = PictureReader(source, converter, known)
-        run = _Run(store, models, reader, vectors, batch_size, save_every)
-        done = 0
-        for batch in read_ahead(rows, batch_size, reader.read):
+        self._reader = PictureReader(source, converter, self._known)
+        self._read, self._copies, self._unsaved = [], [], []
+        self._saved = time.monotonic()
+        # Ids of pictures that are or will be in the index; that cannot be
+        # read; and whose vectors are unchanged, or were copied to others.
+        self._present, self._refused, self._kept = set(), set(), set()
+        self._unreadable = []
+        self._counts = {"embedded": 0, "unchanged": 0, "copied": 0}
+
+    def finish(self, rows, ann_from, tell):
+        """Read, embed and write all pictures.
+
+        Args:
+            rows: `Rows` of the source.
+            ann_from: as in `Store.tidy`.
+            tell: callable that takes an `IndexProgress`, or None.
+
+        Returns:
+            `IndexReport`.
+        """
+        store, done = self._store, 0
+        for batch in read_ahead(rows, self._batch_size, self._reader.read):
             for read in batch:
-                run.take(read)
+                self._take(read)
             done += len(batch)
             if tell and done < rows.count:
-                tell(run.progress(done, rows.count))
-        run.finish()
+                tell(self._progress(done, rows.count))
+        self._copy()
+        self._embed()
+        self._save()
         if tell:
-            tell(run.progress(rows.count, rows.count))
-        gone = _gone(
-            known, run, source, unseen=rows.passed_over[UNREADABLE_FOLDER]
-        )
+            tell(self._progress(rows.count, rows.count))
+        gone = self._gone(unseen=rows.passed_over[UNREADABLE_FOLDER])
         store.remove(gone)
         store.tidy(ann_from)
         store.write_header({**store.header(), "whole": True})
         return IndexReport(
             total=rows.count,
             removed=len(gone),
-            unreadable=tuple(run.unreadable),
+            unreadable=tuple(self._unreadable),
             passed_over=dict(sorted((+rows.passed_over).items())),
             ann=store.has_ann(),
-            **run.counts,
+            **self._counts,
         )
 
+    def _gone(self, unseen):
+        """Find the ids of the pictures to delete from the index.
 
-def _gone(known, run, source, unseen):
-    """Find the pictures to delete from the index after a run.
+        Args:
+            unseen: int, folders of the source that could not be read.
+        """
+        source = full_path(self._source)
+        is_below = below(source)
+        known = self._known
+        # Files that were moved here, even by an interrupted run.
+        kept = {known.content(known[id]) for id in self._kept}
 
-    Args:
-        known: `KnownPictures`.
-        run: `_Run`.
-        source: path of the source.
-        unseen: int, folders of the source that could not be read.
+        def leaves(picture):
+            own = picture.source == source or (
+                # Of another folder, which this one contains.
+                picture.source == picture.folder and is_below(picture)
+            )
+            # An unreadable folder may still contain its pictures.
+            if picture.id in self._refused or (own and not unseen):
+                return True
+            moved = known.content(picture) in kept
+            return (own or moved) and file_is_gone(picture.file)
 
-    Returns:
-        list of their ids.
-    """
-    is_own = belongs_to(full_path(source))
-    # Files that were moved here, even by an interrupted run.
-    kept = {known.content(known[id]) for id in run.kept}
+        return [
+            p.id
+            for p in known.values()
+            if p.id not in self._present and leaves(p)
+        ]
 
-    def leaves(picture):
-        own = is_own(picture)
-        # An unreadable folder may still contain its pictures.
-        if picture.id in run.refused or (own and not unseen):
-            return True
-        moved = known.content(picture) in kept
-        return (own or moved) and file_is_gone(picture.file)
-
-    return [
-        p.id for p in known.values() if p.id not in run.present and leaves(p)
-    ]
-
-
-class _Run:
-    """The pictures of a run, from read to written.
-
-    Args:
-        store, models, vectors, batch_size, save_every: as `write_index`.
-        reader: `PictureReader`.
-
-    Attributes:
-        present: set of ids of pictures that are or will be in the index.
-        refused: set of ids of pictures that cannot be read.
-        counts: dict, pictures that were embedded, unchanged and copied.
-        kept: set of ids of pictures whose vectors are unchanged, or were
-            copied to others.
-    """
-
-    def __init__(self, store, models, reader, vectors, batch_size, save_every):
-        self._store, self._models, self._reader = store, models, reader
-        self._fused = vectors == "fused"
-        self._batch_size, self._save_every = batch_size, save_every
-        self._read, self._copies, self._unsaved = [], [], []
-        self._saved = time.monotonic()
-        self.present, self.refused, self.kept = set(), set(), set()
-        self.unreadable = []
-        self.counts = {"embedded": 0, "unchanged": 0, "copied": 0}
-
-    def take(self, read):
+    def _take(self, read):
         """Process the next `ReadPicture`."""
         id, error = read.stored.id, read.error
-        if error is None and id in self.present:
+        if error is None and id in self._present:
             error = "the source has the same row before"
         if error is not None:
             self._refuse(read, error)
             return
-        self.present.add(id)
+        self._present.add(id)
         if read.equal is not None:
             self._copies.append(read)
             if len(self._copies) == self._save_every:
                 self._copy()
         elif read.image is None:
-            self.kept.add(id)
-            self.counts["unchanged"] += 1
+            self._kept.add(id)
+            self._counts["unchanged"] += 1
         else:
             self._read.append(read)
             if len(self._read) == self._batch_size:
                 self._embed()
 
-    def finish(self):
-        """Embed and write the remaining pictures."""
-        self._copy()
-        self._embed()
-        self._save()
-
     def _embed(self):
         some, self._read = self._read, []
-        self._add(self._embedded(some))
+        pairs = []
+        found = each_or_refused(self._vectors, some, lambda error: error)
+        for read, vector in zip(some, found, strict=True):
+            if isinstance(vector, ValueError):
+                self._present.discard(read.stored.id)
+                self._refuse(read, str(vector))
+            else:
+                pairs.append((read.stored, vector))
+        self._counts["embedded"] += len(pairs)
+        self._add(pairs)
 
     def _copy(self):
         some, self._copies = self._copies, []
@@ -235,13 +223,13 @@ class _Run:
         for read in some:
             sum_now, vector = found.get(read.equal, (None, None))
             if sum_now == read.stored.sum:
-                self.kept.add(read.equal)
+                self._kept.add(read.equal)
                 copies.append((read.stored, vector))
             else:
                 # This run has changed the content of the equal picture.
-                self.present.remove(read.stored.id)
-                self.take(self._reader.opened(read.stored, always=True))
-        self.counts["copied"] += len(copies)
+                self._present.remove(read.stored.id)
+                self._take(self._reader.opened(read.stored, always=True))
+        self._counts["copied"] += len(copies)
         self._add(copies)
 
     def _add(self, pairs):
@@ -257,22 +245,9 @@ class _Run:
         self._unsaved = []
         self._saved = time.monotonic()
 
-    def progress(self, done, total):
-        unreadable = len(self.unreadable)
-        return IndexProgress(done, total, unreadable=unreadable, **self.counts)
-
-    def _embedded(self, some):
-        """Return `(StoredPicture, vector)` of the pictures without errors."""
-        pairs = []
-        found = each_or_refused(self._vectors, some, lambda error: error)
-        for read, vector in zip(some, found, strict=True):
-            if isinstance(vector, ValueError):
-                self.present.discard(read.stored.id)
-                self._refuse(read, str(vector))
-            else:
-                pairs.append((read.stored, vector))
-        self.counts["embedded"] += len(pairs)
-        return pairs
+    def _progress(self, done, total):
+        unreadable = len(self._unreadable)
+        return IndexProgress(done, total, unreadable=unreadable, **self._counts)
 
     def _vectors(self, some):
         inputs = {"images": [read.image for read in some]}
@@ -281,8 +256,8 @@ class _Run:
         return list(self._models.embed(self._batch_size, **inputs))
 
     def _refuse(self, read, error):
-        self.refused.add(read.stored.id)
-        self.unreadable.append(UnreadablePicture(read.stored.path, error))
+        self._refused.add(read.stored.id)
+        self._unreadable.append(UnreadablePicture(read.stored.path, error))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -320,10 +295,6 @@ class KnownPictures(dict):
     def content(self, picture):
         """Return the content that determines the vector of a picture."""
         return picture.sum, picture.text if self._fused else ""
-
-    def holds(self, picture):
-        """Return True if the index has the vector of this content."""
-        return picture.id in self and self[picture.id].sum == picture.sum
 
     def equal(self, picture):
         """Return the id of a picture with the same content, or None."""
@@ -370,7 +341,8 @@ class PictureReader:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 stored = dataclasses.replace(stored, sum=digest)
                 if not always:
-                    if self._known.holds(stored):
+                    known = self._known.get(stored.id)
+                    if known and known.sum == digest:
                         return ReadPicture(stored)
                     if equal := self._known.equal(stored):
                         return ReadPicture(stored, equal=equal)

@@ -14,7 +14,7 @@ from keras_bridgetower.apps.search.header import check_model
 from keras_bridgetower.apps.search.header import check_whole
 from keras_bridgetower.apps.search.header import open_store
 from keras_bridgetower.apps.search.header import read_header
-from keras_bridgetower.apps.search.indexing import write_index
+from keras_bridgetower.apps.search.indexing import IndexRun
 from keras_bridgetower.apps.search.models import SearchModels
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.files import file_is_gone
@@ -153,17 +153,11 @@ class PictureSearch:
                 f"Received: {vectors!r}, and {header['vectors']!r} before"
             )
         self._check(header)
-        return write_index(
-            self.store,
-            models,
-            rows,
-            source,
-            vectors,
-            batch_size,
-            save_every,
-            ann_from,
-            progress,
-        )
+        with self.store.writing():
+            run = IndexRun(
+                self.store, models, source, vectors, batch_size, save_every
+            )
+            return run.finish(rows, ann_from, progress)
 
     def query(self, text=None, image=None, top_k=10, rerank=128, batch_size=32):
         """Find pictures by a text, a picture, or both.

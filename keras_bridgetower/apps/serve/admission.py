@@ -7,11 +7,14 @@ from starlette.responses import JSONResponse
 
 from keras_bridgetower.apps.hosts import is_known_host
 from keras_bridgetower.apps.serve import errors
+from keras_bridgetower.presets.errors import printable
 
 # Answered at once and without a key.
 READY = "/ready"
 ALIVE = ("/health", "/v1/health_check")
 OPEN = (*ALIVE, READY)
+# Characters of a message, which may quote the input of a client.
+_LONGEST = 1000
 _RETRY = {"retry-after": "1"}
 # Headers of errors, by their status.
 _HEADERS = {
@@ -198,11 +201,26 @@ class Admission:
 
 
 def error_response(error):
-    """Build the response of a `RequestError`, or of an unexpected error."""
+    """Build the response of an error, in the shape of OpenAI's.
+
+    Args:
+        error: `RequestError`; any other error is unexpected, and logged.
+    """
     if not isinstance(error, errors.RequestError):
-        error = errors.unexpected_error(error)
-    headers = _HEADERS.get(error.status)
-    return JSONResponse(errors.error_body(error), error.status, headers)
+        errors.LOG.error("A request failed", exc_info=error)
+        error = errors.RequestError(
+            500, "The server failed on this request; see its log."
+        )
+    message, status = printable(error.message), error.status
+    if len(message) > _LONGEST:
+        message = f"{message[:_LONGEST]}…"
+    body = {
+        "message": message,
+        "type": "server_error" if status >= 500 else "invalid_request_error",
+        "param": error.param,
+        "code": error.code,
+    }
+    return JSONResponse({"error": body}, status, _HEADERS.get(status))
 
 
 async def _while_connected(work, receive):

@@ -17,10 +17,8 @@ from keras_bridgetower.apps.serve.inputs import REFUSE
 from keras_bridgetower.apps.serve.inputs import Asked
 from keras_bridgetower.version import __version__
 
-_ERRORS = (RequestValidationError, HTTPException)
-
 # Tokens of a text that OPEA's services read.
-OPEA_TOKENS = 200
+_OPEA_TOKENS = 200
 _RULES = {"Right": "cut_end", "Left": "cut_start"}
 
 
@@ -42,7 +40,8 @@ def application(service, key=None):
     # Its routes are annotated as returning dict, so that pydantic writes the
     # JSON, which is many times faster for vectors.
     app.include_router(_models(service))
-    for kind in (*_ERRORS, errors.RequestError, Exception):
+    ours = (errors.RequestError, RequestValidationError, HTTPException)
+    for kind in (*ours, Exception):
         app.add_exception_handler(kind, _answer)
     service.admission = Admission(
         app,
@@ -116,11 +115,17 @@ async def _answer(request, error):
 
 def _invalid(request, error):
     # FastAPI does not parse bodies of other content types.
-    if not isinstance(error.body, bytes):
-        return errors.validation_error(error.errors())
-    received = request.headers.get("content-type") or "none"
-    needed = "The body needs the header `Content-Type: application/json`."
-    return errors.RequestError(415, f"{needed} Received: {received}")
+    if isinstance(error.body, bytes):
+        received = request.headers.get("content-type") or "none"
+        needed = "The body needs the header `Content-Type: application/json`."
+        return errors.RequestError(415, f"{needed} Received: {received}")
+    first = error.errors()[0]
+    # FastAPI adds "body" and the name of a shape.
+    parts = [str(x) for x in first["loc"] if x != "body"]
+    where = ".".join(x for x in parts if not x.startswith("shape:"))
+    problem = first["msg"].removeprefix("Value error, ")
+    message = f"{where or 'The body'}: {problem}."
+    return errors.RequestError(400, message, where or None)
 
 
 def _models(service):
@@ -203,12 +208,8 @@ def _models(service):
             fields.append({"text": param, "top_k": "top_k", **names})
         found, model = await _predict(service, body, body.task, rows, fields)
         data = [{"index": index, **one} for index, one in enumerate(found)]
-        return {
-            "object": "list",
-            "data": data,
-            "task": body.task,
-            "model": model,
-        }
+        shared = {"task": body.task, "model": model}
+        return {"object": "list", "data": data, **shared}
 
     @routes.post("/v1/search", tags=["search"])
     async def search(body: bodies.SearchBody) -> dict:
@@ -217,8 +218,8 @@ def _models(service):
             message = "This server has no index: start it with `--store`."
             raise errors.RequestError(404, message)
         image = await service.pictures.read(body.image, "image")
-        counts = {"top_k": body.top_k, "rerank": body.rerank}
-        hits = await service.find(Asked(body.text, image, **counts))
+        asked = Asked(body.text, image, top_k=body.top_k, rerank=body.rerank)
+        hits = await service.find(asked)
         if isinstance(hits, errors.Refused):
             raise errors.RequestError(400, hits.message, hits.about)
         return {"object": "list", "data": hits}
@@ -252,11 +253,10 @@ async def _embed_list(service, body):
 async def _embed_document(service, body):
     """Answer in the shape of OPEA's micro-service."""
     text = body.text if isinstance(body.text, str | None) else body.text.text
-    image, param, sent = None, "image", {}
-    if body.image is not None:
-        param = "image.url" if body.image.url else "image.base64_image"
-        image = body.image.url or body.image.base64_image
-        sent = body.image.model_dump(exclude_none=True)
+    sent = body.image.model_dump(exclude_none=True) if body.image else {}
+    # A URL or base64.
+    [(name, image)] = sent.items() or [("", None)]
+    param = f"image.{name}"
     vector = await _embed_one(service, body.model, text, image, param)
     return {"text": text, "embedding": vector, **sent}
 
@@ -266,7 +266,7 @@ async def _embed_one(service, model, text, image, param):
     data = await service.pictures.read(image, param)
     if text is not None and data is not None:
         preset.check_pair(param)
-    one = Asked(text, data, long_texts="cut_end", tokens=OPEA_TOKENS)
+    one = Asked(text, data, long_texts="cut_end", tokens=_OPEA_TOKENS)
     fields = {"text": "text", "image": param}
     [(vector, _)] = await preset.ask("embed", [one], [fields])
     return vector
@@ -286,8 +286,9 @@ async def _rerank(service, body):
         for index, document in enumerate(body.documents)
     }
     if len(kinds) > 1:
-        message = "must be all texts or all pictures."
-        raise errors.FieldError("documents", message)
+        raise errors.FieldError(
+            "documents", "must be all texts or all pictures."
+        )
     alike = kinds == {query}
     preset = service.preset(body.model, "embed" if alike else "score")
     read = service.read_inputs
@@ -311,17 +312,13 @@ async def _rerank(service, body):
         fields = [names | {query: "query"} for names in fields]
         found = await preset.ask("score", pairs, fields)
         scores = [result["score"] for result in found]
-    results = []
-    for index in np.argsort(-np.array(scores), kind="stable").tolist():
-        result = {"index": index, "relevance_score": scores[index]}
-        if body.return_documents:
-            document = body.documents[index].model_dump(exclude_none=True)
-            result["document"] = document
-        results.append(result)
-    return {
-        "results": results[: body.top_n],
-        "model": body.model or preset.name,
-    }
+    order = np.argsort(-np.array(scores), kind="stable")[: body.top_n].tolist()
+    results = [{"index": i, "relevance_score": scores[i]} for i in order]
+    if body.return_documents:
+        for result in results:
+            document = body.documents[result["index"]]
+            result["document"] = document.model_dump(exclude_none=True)
+    return {"results": results, "model": body.model or preset.name}
 
 
 def _kind(value, param):

@@ -55,23 +55,20 @@ class Decoders:
         Returns:
             dict from each image to its number of pixels, or to `Refused`.
         """
-        return await self._answers(images, None, _BYTE * sum(map(len, images)))
+        return await self.squares(images, None, _BYTE * sum(map(len, images)))
 
-    async def squares(self, images, square, pixels=_FILE):
+    async def squares(self, images, square, cost=_FILE):
         """Decode pictures, resized for a model.
 
         Args:
             images: collection of bytes of image files, or of str, paths of
                 local files.
             square: `decoder.Square`.
-            pixels: int, number of pixels in all pictures of the request.
+            cost: int, number of pixels in all pictures of the request.
 
         Returns:
             dict from each image to an RGB `PIL.Image.Image`, or `Refused`.
         """
-        return await self._answers(images, square, pixels)
-
-    async def _answers(self, images, square, cost):
         jobs = (self._answer(image, square, cost) for image in images)
         found = await asyncio.gather(*jobs)
         return dict(zip(images, found, strict=True))

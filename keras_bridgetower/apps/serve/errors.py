@@ -1,15 +1,11 @@
-"""Error responses, in one shape for every route."""
+"""Errors of requests, and of their inputs."""
 
 import dataclasses
 import logging
 
-from keras_bridgetower.presets.errors import printable
-
 LOG = logging.getLogger("keras_bridgetower.apps.serve")
-# Characters of a message, which may quote the input of a client.
-LONGEST = 1000
 # Machine-readable codes of statuses.
-CODES = {
+_CODES = {
     400: "invalid_request",
     401: "invalid_api_key",
     403: "unknown_host",
@@ -40,7 +36,7 @@ class RequestError(Exception):
         self.status = status
         self.message = message
         self.param = param
-        self.code = code or CODES.get(status, "error")
+        self.code = code or _CODES.get(status, "error")
 
 
 class FieldError(RequestError):
@@ -94,49 +90,3 @@ class Refused:
     def of(cls, error):
         """Convert the error that a verb raised."""
         return cls(str(error), getattr(error, "about", "text"))
-
-
-def error_body(error):
-    """Build the body of an error response.
-
-    Args:
-        error: `RequestError`.
-
-    Returns:
-        dict, in the shape of OpenAI's errors.
-    """
-    message = printable(error.message)
-    if len(message) > LONGEST:
-        message = f"{message[:LONGEST]}…"
-    kind = "server_error" if error.status >= 500 else "invalid_request_error"
-    return {
-        "error": {
-            "message": message,
-            "type": kind,
-            "param": error.param,
-            "code": error.code,
-        }
-    }
-
-
-def validation_error(errors):
-    """Convert errors of pydantic to a `RequestError`.
-
-    Args:
-        errors: list of dict, from `ValidationError.errors()`.
-    """
-    first = errors[0]
-    # FastAPI adds "body" and the name of a shape.
-    parts = map(str, first["loc"])
-    where = ".".join(
-        x for x in parts if x != "body" and not x.startswith("shape:")
-    )
-    problem = first["msg"].removeprefix("Value error, ")
-    message = f"{where or 'The body'}: {problem}."
-    return RequestError(400, message, where or None)
-
-
-def unexpected_error(error):
-    """Log an unexpected error and convert it to a `RequestError`."""
-    LOG.error("A request failed", exc_info=error)
-    return RequestError(500, "The server failed on this request; see its log.")

@@ -35,15 +35,10 @@ class PictureReader:
 
     Args:
         limits: `Limits`. Without `picture_hosts`, URLs are rejected.
-        is_allowed: callable that takes an IP address and returns True if
-            connections to it are allowed.
-        ports: dict from scheme to the allowed port.
     """
 
-    def __init__(self, limits, is_allowed=is_public, ports=_PORTS):
+    def __init__(self, limits):
         self._limits = limits
-        self._is_allowed = is_allowed
-        self._ports = ports
 
     async def read(self, text, param):
         """Return the bytes of a picture.
@@ -95,7 +90,7 @@ class PictureReader:
             raise _FetchError("this server does not fetch URLs. Send base64.")
         try:
             parts = urllib.parse.urlsplit(url)
-            usual = self._ports.get(parts.scheme)
+            usual = _PORTS.get(parts.scheme)
             # `hostname` is in lower case.
             allowed = (
                 usual is not None
@@ -114,7 +109,7 @@ class PictureReader:
 
         def opened(found):
             family, kind, protocol, _, address = found
-            if not self._is_allowed(address[0]):
+            if not is_public(address[0]):
                 raise OSError("an address that is not public")
             return socket.socket(family, kind, protocol)
 

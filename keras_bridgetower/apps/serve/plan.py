@@ -124,14 +124,11 @@ class Plan:
         """
         if self.store is None:
             return None
-        from keras_bridgetower.apps.search.header import check_whole
-        from keras_bridgetower.apps.search.header import open_store
-        from keras_bridgetower.apps.search.header import read_header
+        from keras_bridgetower.apps.search import header as headers
 
-        store = open_store(self.store)
-        header = read_header(store)
-        check_whole(store, header)
-        store.close()
+        with headers.opened(self.store) as store:
+            header = headers.read_header(store)
+            headers.check_whole(store, header)
         if header["preset"] not in self.presets:
             raise ValueError(
                 f"`store` is an index of another preset. Serve "

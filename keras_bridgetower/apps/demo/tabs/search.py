@@ -60,7 +60,8 @@ class IndexShelf:
         self._folder = tempfile.TemporaryDirectory(prefix="bridgetower-")
         self._kept = functools.lru_cache(_INDEXES)(self._new)
 
-    def _new(self, source, searched):
+    def _new(self, source, preset):
+        searched = self._opened.open(preset, models.SEARCH)
         folder = pathlib.Path(tempfile.mkdtemp(dir=self._folder.name))
         index = PictureSearch(folder / "index", searched)
         return index, folder / "pictures.jsonl", threading.Lock()
@@ -79,8 +80,8 @@ class IndexShelf:
             of them come before the largest drop of the score; `searched`, the
             number of pictures; and `unreadable`, names of other files.
         """
-        searched = self._opened.open(preset, models.SEARCH)
-        index, table, lock = self._kept(source, searched)
+        preset = preset if isinstance(preset, str) else ""
+        index, table, lock = self._kept(source, preset)
         # One at a time: an index has one writer.
         with lock:
             table = _listed(source, table)
