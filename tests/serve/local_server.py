@@ -10,7 +10,7 @@ import uvicorn
 
 from keras_bridgetower.apps.serve.batching import BatchedPreset
 from keras_bridgetower.apps.serve.decoders import Decoders
-from keras_bridgetower.apps.serve.protocol import http_settings
+from keras_bridgetower.apps.serve.workers import http_settings
 from keras_bridgetower.apps.serve.workers import local_application
 
 

@@ -11,7 +11,7 @@ from builders import FASTEST
 
 pytest.importorskip("aiohttp", reason="the extra `serve`")
 
-from keras_bridgetower.apps.serve import pictures
+from keras_bridgetower.apps.serve import service
 from keras_bridgetower.apps.serve.errors import RequestError
 from keras_bridgetower.apps.serve.plan import Limits
 
@@ -50,21 +50,21 @@ def server_port():
 def port(server_port, monkeypatch):
     """The port of a host that may be asked, but not at its private address."""
     ports = {"http": server_port, "https": 443}
-    monkeypatch.setattr(pictures, "_PORTS", ports)
+    monkeypatch.setattr(service, "_PORTS", ports)
     Host.asked.clear()
     return server_port
 
 
 @pytest.fixture
 def anywhere(monkeypatch):
-    monkeypatch.setattr(pictures, "is_public", lambda address: True)
+    monkeypatch.setattr(service, "is_public", lambda address: True)
 
 
 def fetch(url, hosts=HOSTS):
     limits = Limits(
         picture_hosts=hosts, picture_bytes=1000, picture_seconds=0.3
     )
-    reader = pictures.PictureReader(limits)
+    reader = service.PictureReader(limits)
     return asyncio.run(reader.read(url, "image"))
 
 
@@ -124,4 +124,4 @@ PUBLIC = ("93.184.216.34", "2606:2800:220:1::1")
 
 @pytest.mark.parametrize("address", [*PRIVATE, *PUBLIC])
 def test_public_addresses(address):
-    assert pictures.is_public(address) == (address in PUBLIC)
+    assert service.is_public(address) == (address in PUBLIC)

@@ -20,9 +20,9 @@ from uvicorn.supervisors.multiprocess import SIGNALS
 from keras_bridgetower import startup
 from keras_bridgetower.apps.serve.plan import Limits
 from keras_bridgetower.apps.serve.plan import Plan
-from keras_bridgetower.apps.serve.protocol import http_settings
 from keras_bridgetower.apps.serve.service import COUNTS
 from keras_bridgetower.apps.serve.workers import Supervisor
+from keras_bridgetower.apps.serve.workers import http_settings
 from keras_bridgetower.apps.serve.workers import run
 
 pytestmark = FASTEST

@@ -13,8 +13,8 @@ pytest.importorskip("httptools", reason="the extra `serve`")
 from local_server import listening
 
 from keras_bridgetower.apps.serve.plan import Limits
-from keras_bridgetower.apps.serve.protocol import BoundedHead
-from keras_bridgetower.apps.serve.protocol import http_settings
+from keras_bridgetower.apps.serve.workers import BoundedHead
+from keras_bridgetower.apps.serve.workers import http_settings
 
 pytestmark = FASTEST
 BODY = b"x" * 300_000
