@@ -164,18 +164,10 @@ def _models(service):
     @routes.post("/v1/score", tags=["matching"])
     async def score(body: bodies.ScoreBody) -> dict:
         """Return the logit of "match" of each pair; higher is better."""
-        service.check_count(body.pairs, "pairs")
-        rows = [pair.model_dump() for pair in body.pairs]
-        fields = [
-            {name: f"pairs.{index}.{name}" for name in row}
-            for index, row in enumerate(rows)
-        ]
-        found, model = await _predict(service, body, "score", rows, fields)
-        data = [
-            {"object": "score", "index": index, **result}
-            for index, result in enumerate(found)
-        ]
-        return {"object": "list", "data": data, "model": model}
+        answer = await _predict_list(service, body, "score", "pairs")
+        for one in answer["data"]:
+            one["object"] = "score"
+        return answer
 
     @routes.post("/v1/answer", tags=["questions"])
     async def answer(body: bodies.AnswerBody) -> dict:
@@ -197,19 +189,16 @@ def _models(service):
         if body.task not in known:
             message = f"{body.task!r} has a route of its own: see /docs."
             raise errors.FieldError("task", message)
-        service.check_count(body.inputs, "inputs")
-        rows = [row.model_dump(exclude_none=True) for row in body.inputs]
-        fields = []
-        for index, row in enumerate(rows):
-            param = f"inputs.{index}"
-            _check_names(row, *known[body.task], param)
-            names = {name: f"{param}.{name}" for name in row}
-            # An error may also be about the row as a whole.
-            fields.append({"text": param, "top_k": "top_k", **names})
-        found, model = await _predict(service, body, body.task, rows, fields)
-        data = [{"index": index, **one} for index, one in enumerate(found)]
-        shared = {"task": body.task, "model": model}
-        return {"object": "list", "data": data, **shared}
+        needed, optional = known[body.task]
+        for index, row in enumerate(body.inputs):
+            given = set(row.model_dump(exclude_none=True))
+            if not set(needed) <= given <= {*needed, *optional}:
+                message = f"the task reads {', '.join(needed)}"
+                if optional:
+                    message += f", and perhaps {', '.join(optional)}"
+                raise errors.FieldError(f"inputs.{index}", f"{message}.")
+        answer = await _predict_list(service, body, body.task, "inputs")
+        return {**answer, "task": body.task}
 
     @routes.post("/v1/search", tags=["search"])
     async def search(body: bodies.SearchBody) -> dict:
@@ -336,6 +325,22 @@ async def _ask(service, body, verb, text):
     return {**found, "model": model}
 
 
+async def _predict_list(service, body, verb, param):
+    """Run a verb on the rows in a field of the body."""
+    values = getattr(body, param)
+    service.check_count(values, param)
+    rows = [value.model_dump(exclude_none=True) for value in values]
+    fields = []
+    for index, row in enumerate(rows):
+        place = f"{param}.{index}"
+        names = {name: f"{place}.{name}" for name in row}
+        # An error may also be about the row as a whole.
+        fields.append({"text": place, "top_k": "top_k", **names})
+    found, model = await _predict(service, body, verb, rows, fields)
+    data = [{"index": index, **one} for index, one in enumerate(found)]
+    return {"object": "list", "data": data, "model": model}
+
+
 async def _predict(service, body, verb, rows, fields):
     """Run a verb on rows. Return the results, and the model's name.
 
@@ -358,11 +363,3 @@ async def _predict(service, body, verb, rows, fields):
         inputs.append(Asked(**{**row, **images}, top_k=top_k))
     found = await preset.ask(verb, inputs, fields)
     return found, body.model or preset.name
-
-
-def _check_names(values, needed, optional, param):
-    """Raise if a row lacks an input of the task, or has another."""
-    if not set(needed) <= set(values) <= {*needed, *optional}:
-        others = f", and perhaps {', '.join(optional)}" if optional else ""
-        message = f"the task reads {', '.join(needed)}{others}."
-        raise errors.FieldError(param, message)
