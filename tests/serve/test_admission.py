@@ -176,10 +176,16 @@ async def test_the_memory_of_bodies_is_bounded():
     assert (await asked(admit, parts=[b"x" * 8])).result == (200, None)
 
 
+@pytest.mark.parametrize(
+    "request_values",
+    [
+        {"headers": [(b"content-length", b"11")]},
+        {"parts": [b"12345", b"67890", b"1"]},
+    ],
+)
 @in_loop
-async def test_body_size_is_limited_without_length():
-    admit = admission(App(), body_bytes=10)
-    request = await asked(admit, parts=[b"12345", b"67890", b"1"])
+async def test_body_size_is_limited_with_and_without_length(request_values):
+    request = await asked(admission(App(), body_bytes=10), **request_values)
     assert request.result == (413, "too_large")
 
 
