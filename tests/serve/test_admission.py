@@ -264,3 +264,11 @@ async def test_unexpected_errors_hide_their_message():
     request = await asked(admission(app))
     assert request.result == (500, "internal_error")
     assert b"secret" not in request.sent[1]["body"]
+
+
+@in_loop
+async def test_messages_quote_a_part_of_long_inputs():
+    headers = [(b"host", b"x" * 5000)]
+    request = await asked(admission(App(), None), headers=headers)
+    assert request.result == (403, "unknown_host")
+    assert len(request.sent[1]["body"]) < 2000
