@@ -199,6 +199,8 @@ def test_a_source_without_pictures_keeps_its_vectors(photos, search, how):
 
 def test_pictures_folders_and_tables_are_removed(photos, store_name, search):
     search.index(_table(photos))
+    # Rows of a table stay, whatever is found in its folder.
+    assert search.index(photos).removed == 0
     assert search.store.count() == 11
     remove = kbt.search.remove
     name = str(photos / "rectangle/red_0.png")
