@@ -108,6 +108,14 @@ def test_every_kind_of_picture(kind, tmp_path):
             np.testing.assert_array_equal(load_image(opened), outputs)
 
 
+def test_rows_of_converted_pictures_keep_their_place():
+    gray = np.arange(200, dtype="uint8")[:, None].repeat(3, 1)
+    deep = gray.astype("uint16") * 257
+    opaque = Image.fromarray(np.stack([gray, np.full_like(gray, 255)], -1))
+    for image in (opaque, Image.fromarray(deep), deep):
+        np.testing.assert_array_equal(load_image(image)[..., 2], gray)
+
+
 # Errors.
 
 NAN = np.full((2, 2, 3), np.nan)
