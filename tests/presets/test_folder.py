@@ -239,7 +239,7 @@ def setting(**values):
 # A file, what is done to it, and words of the error.
 DAMAGE = [
     ("heads.json", holding("[1]"), "heads.json"),
-    ("heads.json", holding('{"a": NaN}'), "heads.json"),
+    ("heads.json", holding('{"a": NaN}'), "NaN is not a number"),
     ("tokenizer.json", holding(f'{{"a": {"9" * 10_000}}}'), "tokenizer.json"),
     ("extra.safetensors", holding(""), "extra.safetensors"),
     *(
