@@ -1,6 +1,7 @@
 """The package as a whole: layering, imports, docstring examples."""
 
 import ast
+import importlib
 import inspect
 import pathlib
 import re
@@ -127,6 +128,13 @@ def test_files_are_small():
         for path in PACKAGE.rglob("*.py")
     }
     assert {k: n for k, n in long.items() if n > 500} == {}
+
+
+@FASTEST
+@pytest.mark.parametrize("module", ["integrations", "search"])
+def test_former_modules_name_the_new_place(module):
+    with pytest.raises(ImportError, match=r"keras_bridgetower\.apps\.search"):
+        importlib.import_module(f"keras_bridgetower.{module}")
 
 
 # Of what users subclass, `docs/own_work.md` has the example; what a run of
