@@ -130,13 +130,17 @@ class TrainableTask(keras_hub.models.Task):
     def make_train_function(self, force=False):
         if self.train_function is None or force:
             super().make_train_function(force=True)
-            self.train_function = keras_training.reads_held(self.train_function)
+            self.train_function = keras_training.reads_held(
+                self, self.train_function
+            )
         return self.train_function
 
     def make_test_function(self, force=False):
         if self.test_function is None or force:
             super().make_test_function(force=True)
-            self.test_function = keras_training.reads_held(self.test_function)
+            self.test_function = keras_training.reads_held(
+                self, self.test_function
+            )
         return self.test_function
 
     def get_metrics_result(self):

@@ -85,8 +85,7 @@ class _HeldIterators:
     def __init__(self, dataset):
         self.cardinality = dataset.cardinality
         self.batches = dataset
-        self._error = None
-        self._iterators = []
+        self._errors, self._iterators = [], []
         pairs = getattr(dataset, "keras_bridgetower_errors", None)
         if pairs is not None:
             good = pairs.take_while(self._is_good)
@@ -95,8 +94,12 @@ class _HeldIterators:
     def _is_good(self, _, errors):
         import tensorflow as tf
 
+        # TensorFlow never forgets `keep`, so it must not hold `self`, whose
+        # datasets hold all data.
+        found = self._errors
+
         def keep(errors):
-            self._error = next(filter(None, errors)).decode()
+            found.extend(filter(None, errors))
             return False
 
         return tf.cond(
@@ -115,8 +118,9 @@ class _HeldIterators:
 
     def check(self):
         """Raise the error that has ended the data, if there is one."""
-        if self._error is not None:
-            raise ValueError(self._error.removeprefix("ValueError: "))
+        if self._errors:
+            text = self._errors[0].decode()
+            raise ValueError(text.removeprefix("ValueError: "))
 
     def close(self):
         """End all iterators: one ends when nothing holds its resource."""
@@ -143,12 +147,13 @@ class _Batches:
             raise
 
 
-def reads_held(function):
+def reads_held(model, function):
     """Let a function that Keras compiled for TensorFlow read held iterators.
 
     Args:
-        function: `train_function` or `test_function` of a model. Those of
-            other backends get batches, and stay as they are.
+        model: the `keras.Model`.
+        function: its `train_function` or `test_function`. Those of other
+            backends get batches, and stay as they are.
     """
     if keras.config.backend() != "tensorflow":
         return function
@@ -159,10 +164,14 @@ def reads_held(function):
         if not isinstance(batches, _Batches):
             return function(batches)
         try:
-            return function(batches.iterator)
+            outputs = function(batches.iterator)
         except (StopIteration, tf.errors.OutOfRangeError):
             batches.check()
             raise
+        if model.steps_per_execution > 1:
+            # Keras ends such an execution early without an error.
+            batches.check()
+        return outputs
 
     return call
 
