@@ -55,6 +55,9 @@ class Archive:
             raise self.error("Its entries must be of one folder, each once")
         if sum(e.file_size for e in entries) > self.path.stat().st_size:
             raise self.error("It is smaller than its entries")
+        # Compressed ones may be far longer than their `file_size`.
+        if any(e.compress_type != zipfile.ZIP_STORED for e in entries):
+            raise self.error("Its entries must not be compressed")
         version = self.read("version").tobytes().strip()
         if version not in {b"%d" % v for v in VERSIONS}:
             raise self.error(f"Its version is {version!r:.80}")
@@ -188,7 +191,9 @@ class Tensor(NamedTuple):
         storage = self.storage
         if isinstance(storage.dtype, Foreign):
             return f"of {storage.dtype.name}"
-        numbers = (storage.count, self.offset, *self.shape, *self.strides)
+        # Many tensors may share one long shape.
+        axes = (*self.shape[:MOST_AXES], *self.strides[:MOST_AXES])
+        numbers = (storage.count, self.offset, *axes)
         if (
             len(self.shape) != len(self.strides)
             or len(self.shape) > MOST_AXES
@@ -198,7 +203,7 @@ class Tensor(NamedTuple):
             )
         ):
             return "of an impossible shape"
-        if any(self.flags.values()):
+        if self.flags:
             return "conjugated or negated only when it is read"
         stored = storage.archive.size(storage.entry)
         if stored != storage.nbytes:
@@ -252,6 +257,8 @@ MOST_BYTES = 4 << 20
 # and those of integers below `LARGEST_KEY` differ.
 KEYS = (str, int, float, bool, type(None), Foreign)
 LARGEST_KEY = 1 << 60
+# Characters of names that the values of a file may repeat.
+LONGEST_NAME = 200
 
 STORAGES = {
     "Float": "float32",
@@ -313,7 +320,7 @@ class _Unpickler(pickle._Unpickler):
         self.foreign = set()
 
     def find_class(self, module, name):
-        name = f"{module}.{name}"
+        name = f"{module}.{name}"[:LONGEST_NAME]
         if name not in NAMES:
             self.foreign.add(name)
         return NAMES.get(name) or Foreign(name)
@@ -324,6 +331,7 @@ class _Unpickler(pickle._Unpickler):
             kind != "storage"
             or not isinstance(dtype, np.dtype | Foreign)
             or (type(key), type(count)) != (str, int)
+            or len(key) > LONGEST_NAME
         ):
             raise TypeError("A storage must have a type, a key and a size.")
         return Storage(self.archive, key, dtype, count)

@@ -203,6 +203,11 @@ def compressed(path):
 
 
 @saves
+def packed(path):
+    archives.write(path, archives.entries_of(path), zipfile.ZIP_BZIP2)
+
+
+@saves
 def twice(path):
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("pytorch_model/data/0", b"other")
@@ -236,6 +241,7 @@ DAMAGED = {
     "twice": (twice, "each once"),
     "no_crc": (without_checksums, "CRC-32"),
     "bomb": (compressed, "smaller than its entries"),
+    "compressed": (packed, "not be compressed"),
     "cut": (edited(lambda data: data[:-30]), "BadZipFile"),
     "no_archive": (edited(lambda data: b"weights"), "BadZipFile"),
 }
