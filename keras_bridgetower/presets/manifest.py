@@ -46,6 +46,8 @@ def verify(folder):
         intact = False
     if not intact or not all(map(plain_name, sums)):
         raise _mismatch(folder, MANIFEST)
+    for name in sums:
+        check_regular(folder / name, folder)
     pool = concurrent.futures.ThreadPoolExecutor(1)
     checks = {
         name: pool.submit(_check_sum, folder, name, sums[name])
@@ -63,7 +65,6 @@ def _is_weights(name):
 
 
 def _check_sum(folder, name, digest):
-    check_regular(folder / name, folder)
     if sha256(folder / name) != digest:
         raise _mismatch(folder, name)
 

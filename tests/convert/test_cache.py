@@ -254,11 +254,13 @@ def test_killed_conversion_is_repeated(source, converting):
 def test_damaged_conversion_is_repeated(source, converting, monkeypatch):
     folder = converted(source)
     config, seal = folder / "config.json", folder / "manifest.json"
+    weights = folder / "model.weights.h5"
     whole = config.read_bytes()
     for count, damage in enumerate(
         (
             lambda: config.write_bytes(whole[:-1] + b"]"),
             config.unlink,
+            weights.unlink,
             seal.unlink,
             lambda: seal.write_text("{"),
         ),
@@ -269,7 +271,6 @@ def test_damaged_conversion_is_repeated(source, converting, monkeypatch):
         assert config.read_bytes() == whole
         assert converting() == count
     # The sum of the weights is known only later.
-    weights = folder / "model.weights.h5"
     weights.write_bytes(weights.read_bytes() + b" ")
     with pytest.raises(ValueError, match="weights.h5 was changed.*removed"):
         cache.open_converted(source).finish_check()
