@@ -52,7 +52,7 @@ def page(pages):
     return pages[1]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="a browser")
     found = [path for name in BROWSERS if (path := shutil.which(name))]
