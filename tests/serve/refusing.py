@@ -4,6 +4,8 @@ import asyncio
 import os
 import pathlib
 
+from keras_bridgetower.apps.serve import workers
+
 
 def refuse():
     raise ValueError("`preset` must be whole. Received: half of it")
@@ -15,6 +17,7 @@ async def answer_once_loaded(scope, receive, send):
         await receive()
         while not pathlib.Path(os.environ["LOADED"]).exists():
             await asyncio.sleep(0.05)
+        await asyncio.to_thread(workers.take_over)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await send({"type": "lifespan.shutdown.complete"})

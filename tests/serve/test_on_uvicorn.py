@@ -41,6 +41,8 @@ def test_requests_are_refused_while_no_worker_is_loaded(tmp_path, monkeypatch):
     loaded = tmp_path / "loaded"
     monkeypatch.setenv("LOADED", str(loaded))
     monkeypatch.setenv(COUNTS, str(tmp_path))
+    # Its worker imports no Keras.
+    monkeypatch.setenv(startup.SERVER, "1")
     listening = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1/models"
     app = "refusing:answer_once_loaded"
@@ -67,6 +69,8 @@ def test_requests_are_refused_while_no_worker_is_loaded(tmp_path, monkeypatch):
             assert answer.json()["error"]["code"] == "not_ready"
             loaded.touch()
             assert asked_until(200).text == "loaded"
+            # The first answer of a worker ends all refusals.
+            assert {httpx.get(url).status_code for _ in range(30)} == {200}
             loaded.unlink()
             os.kill(workers.processes[0].pid, signal.SIGKILL)
     finally:

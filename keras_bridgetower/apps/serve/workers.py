@@ -13,10 +13,12 @@ import functools
 import gc
 import multiprocessing
 import os
+import pathlib
 import signal
 import sys
 import tempfile
 import threading
+import time
 
 import uvicorn
 from prometheus_client import multiprocess
@@ -109,6 +111,7 @@ def _loaded(plan, load, failed):
     except Exception as error:
         failed.put(str(error))
         sys.exit(STARTUP_FAILURE)
+    take_over()
     signal.signal(signal.SIGTERM, before)
     # Excludes the loaded models from garbage collection.
     gc.freeze()
@@ -138,6 +141,35 @@ def local_application(plan, presets, key=None):
     searching = (x.find for x in presets.values() if x.index is not None)
     find = next(searching, None)
     return application(Service(plan, facts, ask, missing, find), key)
+
+
+def _mark(name):
+    return pathlib.Path(os.environ[COUNTS], name)
+
+
+def take_over():
+    """Wait until the supervisor accepts no more connections to refuse them.
+
+    Otherwise requests that follow the first answer of this worker would still
+    be refused.
+    """
+    _mark("loaded").touch()
+    until = time.monotonic() + _BODY_SECONDS
+    while _mark("refusing").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+class _Refusing(uvicorn.Server):
+    """A server that ends when a worker has loaded its presets."""
+
+    async def on_tick(self, counter):
+        return _mark("loaded").exists() or await super().on_tick(counter)
+
+    async def shutdown(self, sockets=None):
+        for server in self.servers:
+            server.close()
+        _mark("refusing").unlink(missing_ok=True)
+        await super().shutdown(sockets)
 
 
 def _end_with_parent():
@@ -210,8 +242,10 @@ class Supervisor(Multiprocess):
             self._thread.join()
 
     def _answer_meanwhile(self):
+        _mark("loaded").unlink(missing_ok=True)
+        _mark("refusing").touch()
         config = uvicorn.Config(_refuse_while_loading, **self._settings)
-        self._loading = uvicorn.Server(config)
+        self._loading = _Refusing(config)
         # This server closes its sockets when it ends.
         sockets = [port.dup() for port in self.sockets]
         self._thread = threading.Thread(
