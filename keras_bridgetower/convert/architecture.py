@@ -235,7 +235,8 @@ def heads(shapes, epsilon, ways):
     found = {}
     if "itm_score.fc.weight" in shapes:
         found["itm"] = {}
-    if "rank_output.weight" in shapes:
+    # transformers, whose contrastive head has three ways, does not have it.
+    if "rank_output.weight" in shapes and ways == "two_way":
         found["rank"] = {}
     if "mlm_score.bias" in shapes:
         found["mlm"] = {"epsilon": epsilon}

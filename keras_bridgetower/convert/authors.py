@@ -126,7 +126,13 @@ def _hyper_parameters(content, path):
             path,
             [f"hyper_parameters={short_plain(values)}"],
         )
-    return values
+    # Those in use are numbers. The text of a list in an error could be endless.
+    return {
+        key: short_plain(value)
+        if isinstance(value, (list, tuple, dict))
+        else value
+        for key, value in values.items()
+    }
 
 
 def _check_sizes(saved, a, path):

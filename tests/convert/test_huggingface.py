@@ -284,6 +284,10 @@ def test_unused_tensors_are_kept(copied):
         (lambda s: s.pop("itm_score.fc.bias"), "itm_score.fc.bias is missing"),
         (lambda s: s.update(odd=torch.ones(3)), "odd has no place"),
         (
+            lambda s: s.update({"rank_output.weight": torch.ones(1, 3)}),
+            "rank_output.weight has no place",
+        ),
+        (
             lambda s: s.update({"itc_text_head.fc.weight": torch.tensor(1.0)}),
             "itc_text_head.fc.weight has no place",
         ),

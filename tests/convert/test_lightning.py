@@ -331,7 +331,7 @@ def test_bad_state_dicts(change, found, path):
         ({"drop_rate": 10**500}, "`dropout`"),
         ({"drop_rate": "\x1b[2J" * 1000}, r"`dropout`.*'\\x1b\[2J"),
         ({"drop_rate": float("nan")}, "`dropout`"),
-        ({"drop_rate": [[[1]]]}, "`dropout`"),
+        ({"drop_rate": [[[1]]]}, "`dropout`.*'list'"),
     ],
     ids=lambda value: str(value)[:30],
 )
