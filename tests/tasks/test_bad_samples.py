@@ -68,6 +68,7 @@ BAD = [
     ("ranking", {}, np.array([0, 16, 3]), "from 0 to 15.*y with 16"),
     ("entailment", {}, np.array(["a", "b", "c"]), "`y` must hold numbers"),
     ("vqa", {}, np.array(ANSWERS[:3]), "`y` must hold numbers"),
+    ("hard", {}, {**PAIRS, "itm": ["no"] * 3}, "`y` must hold numbers"),
     ("hard", {}, {**PAIRS, "itm": 2 * PAIRS["itm"]}, "from 0 to 1.*with 2"),
 ]
 
@@ -85,8 +86,10 @@ def test_values_out_of_range(name, x, y, message, tasks):
 
 def test_arrays_are_looked_at_before_fit(tasks):
     task, x = tasks["mlm"], batch("mlm")
-    made, labels = task.preprocess_samples(x, TOKENS)
-    assert made is x and labels is TOKENS
+    # A table may hold integers as objects.
+    for y in (TOKENS, TOKENS.astype(object)):
+        made, labels = task.preprocess_samples(x, y)
+        assert made is x and labels is y
     x["mask_positions"] = POSITIONS + 9
     for run in (task.evaluate, task.fit):
         with pytest.raises(ValueError, match="`mask_positions` must hold"):

@@ -251,7 +251,8 @@ def check_values(task, x, y):
 def _are_strings(labels):
     if in_tf_graph() or ops.is_tensor(labels):
         return is_string_tensor(labels)
-    return labels is not None and np.asarray(labels).dtype.kind in "OSUT"
+    first = np.asarray(labels).flat[:1]
+    return any(isinstance(label, (str, bytes)) for label in first)
 
 
 def _check(backbone, names, rules, *values):
