@@ -170,6 +170,8 @@ class _Blocks:
                 if self.odds and logits.shape[1] > 1:
                     found = found - logits[: len(batch), 0]
                 scores[row, first + column] = found
+            # It holds the block of texts that the next one replaces.
+            del inputs
         return scores
 
     def _texts(self, columns):

@@ -1,6 +1,7 @@
 """Rankings: the scores of all pairs, cheaply, within bounds, and resumed."""
 
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -197,6 +198,24 @@ def test_texts_are_read_once_for_all_blocks_of_pictures(task, monkeypatch):
     ranked(task, IMAGES * 7)
     # Two batches of the tower, and the block of all texts.
     assert read == [(0, 4), (4, 7), (0, 8)]
+
+
+def test_one_block_of_texts_is_held(task, monkeypatch):
+    blocks, (features, texts) = [], (Texts.features, ranking._Blocks._texts)
+
+    def reading(self, start, stop):
+        assert all(block() is None for block in blocks)
+        return features(self, start, stop)
+
+    def watched(self, columns):
+        inputs = texts(self, columns)
+        blocks.append(weakref.ref(inputs["text"]))
+        return inputs
+
+    monkeypatch.setattr(Texts, "features", reading)
+    monkeypatch.setattr(ranking._Blocks, "_texts", watched)
+    ranked(task, max_memory=small(task))
+    assert len(blocks) == 12
 
 
 @pytest.mark.parametrize("shortlist", [None, 2])
