@@ -127,6 +127,8 @@ BAD_ARRAYS = [
     (np.full((2, 2, 3), 255, "uint16"), "range 0 to 65535.*to 255"),
     (Image.fromarray(np.full((2, 2), 4095, "int32")), "range.*to 4095"),
     (Image.fromarray(np.full((2, 2), -1, "int32")), "range.*-1"),
+    (Image.fromarray(np.full((2, 2), 65536, "int32")), "range.*to 65536"),
+    (np.zeros((0, 2, 3), "uint8"), "hold at least 1 and"),
     (np.zeros((3, 8, 8)), r"or an array.*\(3, 8, 8\)"),
     (np.zeros((2, 2, 3), bool), "or an array.*dtype bool"),
     ({"images": 1}, "or an array"),
