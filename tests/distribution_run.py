@@ -249,9 +249,11 @@ def main(kinds, optimizers, destination):
             for index, values in unequal_replicas.seen(strategy).items()
             for name, value in values.items()
         }
-    if strategy.processes == 1 < strategy.count:
-        # The last kind.
-        found |= {f"{kind}/{k}": v for k, v in saved(strategy).items()}
+    on_torch = keras.config.backend() == "torch"
+    if strategy.count > 1 and (on_torch or strategy.processes == 1):
+        # The last kind. Several processes save together in `test_ranks`.
+        alone = kbt.distribute("none") if on_torch else strategy
+        found |= {f"{kind}/{k}": v for k, v in saved(alone).items()}
         replaced += unchanged.replaced()
     found["frameworks/replaced"] = np.array(replaced, str)
     np.savez(destination.format(strategy.index), **found)

@@ -1,7 +1,8 @@
 """Finds attributes of the frameworks that the package has replaced.
 
 Import it before the package. On PyTorch a process is a fork of one that has
-imported it, so there only what is replaced later is found.
+imported it, so there only what is replaced later, or by code of the package,
+is found.
 """
 
 import sys
@@ -18,6 +19,10 @@ OF_PYTHON = {"__abstractmethods__", "_abc_impl", "__doc__", "__signature__"}
 
 def is_of(value, *roots):
     return str(getattr(value, "__module__", "")).split(".")[0] in roots
+
+
+def is_code(value):
+    return callable(value) or isinstance(value, DESCRIPTORS)
 
 
 def attributes():
@@ -50,14 +55,18 @@ def replaced():
     changed = [
         key
         for key, value in BEFORE.items()
-        if (callable(value) or isinstance(value, DESCRIPTORS))
+        if is_code(value)
         and after.get(key) is not value
         and key[1] not in OF_PYTHON
     ]
-    added = {key: value for key, value in after.items() if key not in BEFORE}
-    for key, value in added.items():
-        if is_of(getattr(value, "__func__", value), PACKAGE):
-            changed.append(key)
+    start = {} if keras.config.backend() == "torch" else BEFORE
+    changed += [
+        key
+        for key, value in after.items()
+        if key not in start
+        and is_code(value)
+        and is_of(getattr(value, "__func__", value), PACKAGE)
+    ]
     # Code that was loaded meanwhile must stay as it is, too.
-    BEFORE.update(added)
-    return sorted(map(".".join, changed))
+    BEFORE.update((key, after[key]) for key in after.keys() - BEFORE.keys())
+    return sorted({*map(".".join, changed)})
