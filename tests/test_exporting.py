@@ -231,10 +231,12 @@ def test_unavailable_parts_are_rejected(tmp_path):
 
 @FASTEST
 def test_command_has_every_format():
-    known = {k: v for k, v in weights.FORMATS.items() if k != "transformers"}
-    assert set(known) == set(formats.FORMATS)
-    for name, backend in known.items():
-        assert backend in formats.FORMATS[name].backends
+    known = set(weights.Format) - {weights.Format.transformers}
+    assert {str(name.value) for name in known} == set(formats.FORMATS)
+    for name in known:
+        by_tensorflow = name in weights.BY_TENSORFLOW
+        backend = "tensorflow" if by_tensorflow else "torch"
+        assert backend in formats.FORMATS[name.value].backends
 
 
 @FASTEST

@@ -30,7 +30,12 @@ from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.errors import ConversionError
 
-pytestmark = [FASTEST, pytest.mark.usefixtures("loopback_only", "home")]
+pytestmark = [
+    FASTEST,
+    pytest.mark.usefixtures("loopback_only", "home"),
+    # Forks here only write files. JAX warns of them once another test ran it.
+    pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning"),
+]
 
 
 CONVERSION = 0.01  # Seconds of a stand-in.
