@@ -67,6 +67,6 @@ def replaced():
         and is_code(value)
         and is_of(getattr(value, "__func__", value), PACKAGE)
     ]
-    # Code that was loaded meanwhile must stay as it is, too.
+    # Code loaded in the meantime must not change either.
     BEFORE.update((key, after[key]) for key in after.keys() - BEFORE.keys())
     return sorted({*map(".".join, changed)})

@@ -1,4 +1,4 @@
-"""What two replicas of unequal size see of each other's rows."""
+"""Checks what two replicas of unequal size see of each other's rows."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""What `compile` and `fit` take: as without it, or as done by hand.
+"""Options of `compile` and `fit` give what they do without us, or by hand.
 
 Options, and callbacks of Keras.
 """
