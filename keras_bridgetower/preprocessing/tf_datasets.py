@@ -174,8 +174,8 @@ def mapped(dataset, function):
 
     Returns:
         `tf.data.Dataset`, in the same order, `untuned`. Its attribute
-        `keras_bridgetower_errors` is a dataset of `(batch, errors)`, for who
-        raises errors without TensorFlow.
+        `keras_bridgetower_errors` is a dataset of `(batch, errors)`, for
+        callers that raise the errors themselves.
     """
     import tensorflow as tf
 

@@ -187,7 +187,7 @@ def returned_errors(function):
 
     Returns:
         Callable that returns `(result, errors)`: texts `(N,)`, empty where
-        nothing failed. Errors of other operations are raised as ever.
+        nothing failed. Errors of other operations are raised as before.
     """
     import tensorflow as tf
 
