@@ -39,7 +39,8 @@ def closed_after(model, dataset, class_weight=None):
 
     An error keeps Keras' frames, and these keep an iterator, whose threads
     would read on and hold batches. Errors that a dataset of
-    `tf_datasets.mapped` returns are raised here, since TensorFlow would log them.
+    `tf_datasets.mapped` returns are raised here, since TensorFlow would log
+    them.
 
     Args:
         model: the `keras.Model` that reads.
