@@ -6,13 +6,14 @@ from . import training as training
 from .apps import search as search
 from .data.stream.stream import Stream as Stream
 from .distribution.distribute import distribute as distribute
+from .encoders.registry import hidden_states as hidden_states
+from .encoders.registry import register_encoder as register_encoder
 from .metrics.keras_metrics import VQAScore as VQAScore
 from .models.backbone import BridgeTowerBackbone as BridgeTowerBackbone
 from .models.bridges import BridgeLayer as BridgeLayer
 from .models.fusion import CrossModalEncoder as CrossModalEncoder
 from .models.head_table import register_head as register_head
 from .models.towers import Tower as Tower
-from .models.towers import hidden_states as hidden_states
 from .objectives.losses import VQALoss as VQALoss
 from .preprocessing.classification import (
     BridgeTowerEntailmentPreprocessor as BridgeTowerEntailmentPreprocessor,

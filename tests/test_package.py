@@ -27,6 +27,7 @@ from packaging import requirements
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import remat
+from keras_bridgetower.encoders.layers import TokenLookup
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models import heads
 from keras_bridgetower.models import positions
@@ -35,7 +36,6 @@ from keras_bridgetower.models.attention import capture_attention
 from keras_bridgetower.models.cross_modal import CoAttention
 from keras_bridgetower.models.cross_modal import CrossModalLayer
 from keras_bridgetower.models.cross_modal import MergedAttention
-from keras_bridgetower.models.towers import TokenLookup
 
 BACKEND = keras.config.backend()
 PACKAGE = pathlib.Path(kbt.__file__).parent

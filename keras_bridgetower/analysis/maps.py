@@ -221,10 +221,10 @@ def make_map(model, features, joined, title):
     ids = features["token_ids"][0]
     # Without the start and end tokens.
     kept = np.flatnonzero(features["padding_mask"][0])[1:-1]
-    patches = model.backbone.output["image"].shape[1]
-    side = int(np.sqrt(patches))
+    prefix = model.backbone.image_tower.prefix_tokens
+    side = int(np.sqrt(model.backbone.output["image"].shape[1] - prefix))
     # After the text and the prefix tokens of the image.
-    first = len(ids) + patches - side**2
+    first = len(ids) + prefix
     maps = np.stack([rows[: len(ids), first:] for rows in joined], axis=1)
     maps = _normalize(maps).reshape(*maps.shape[:2], side, side)
     weights = np.mean([rows[0, kept] for rows in joined], axis=0)

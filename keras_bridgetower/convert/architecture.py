@@ -13,7 +13,7 @@ from typing import NamedTuple
 import keras_hub
 
 from keras_bridgetower.backend import uninitialized
-from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
+from keras_bridgetower.encoders.layouts import PADDING_ROWS
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.positions import patch_size
 from keras_bridgetower.models.towers import resolve_taps

@@ -14,15 +14,17 @@ from keras_bridgetower.convert import torch_files
 from keras_bridgetower.convert.checkpoint import Checkpoint
 from keras_bridgetower.convert.checkpoint import unread_keys
 from keras_bridgetower.convert.rules import bridgetower
-from keras_bridgetower.convert.rules import encoders
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import reject_code
 from keras_bridgetower.convert.tensors import state_dict_tensors
+from keras_bridgetower.encoders import bert
+from keras_bridgetower.encoders import clip
+from keras_bridgetower.encoders import roberta
 from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.presets.errors import short_plain
 
 NAMES = architecture.Names(
-    "text_transformer.", "vit_model.visual.", encoders.OPENAI_EMBEDDINGS
+    "text_transformer.", "vit_model.visual.", clip.OPENAI_EMBEDDINGS
 )
 # The authors' cross-modal layers and masked language head use BERT's default
 # epsilon. Their bridges and the norms before them use PyTorch's default.
@@ -101,14 +103,14 @@ def read(path, text_heads=None, answers=None, ignore=()):
 
 def rules(a, heads):
     """Return the rules of an architecture and heads, in the authors' names."""
-    text = {"roberta": encoders.roberta, "bert": encoders.bert}
+    text = {"roberta": roberta.roberta, "bert": bert.bert}
     if a.image_norms == "per_tap":
-        norms = encoders.tap_norms(NAMES.image, a.image_layers, a.taps)
+        norms = clip.tap_norms(NAMES.image, a.image_layers, a.taps)
     else:
-        norms = encoders.final_norm(NAMES.image)
+        norms = clip.final_norm(NAMES.image)
     return [
         *text[a.text_encoder](NAMES.text, a.text_layers),
-        *encoders.openai_clip(NAMES.image, a.image_layers),
+        *clip.openai_clip(NAMES.image, a.image_layers),
         *norms,
         *bridgetower.fusion(a),
         *bridgetower.heads(bridgetower.LIGHTNING_HEADS, heads),

@@ -9,8 +9,8 @@ import numpy as np
 
 from keras_bridgetower.convert import architecture
 from keras_bridgetower.convert.rules.bridgetower import UNREAD
-from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
-from keras_bridgetower.convert.rules.layouts import POSITIONS
+from keras_bridgetower.encoders.layouts import PADDING_ROWS
+from keras_bridgetower.encoders.layouts import POSITIONS
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.adapters import merged_weights
 from keras_bridgetower.presets import registry

@@ -6,7 +6,7 @@ export would write for the architecture of the weights.
 
 import re
 
-from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
+from keras_bridgetower.encoders.layouts import PADDING_ROWS
 from keras_bridgetower.presets.errors import ConversionError
 
 # Defaults of transformers, for values that a file omits, by level.

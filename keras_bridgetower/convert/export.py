@@ -16,7 +16,7 @@ from keras_bridgetower.convert.architecture import of_backbone
 from keras_bridgetower.convert.checkpoint import to_tensors
 from keras_bridgetower.convert.checkpoint import variables_by_path
 from keras_bridgetower.convert.rules import bridgetower
-from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
+from keras_bridgetower.encoders.layouts import PADDING_ROWS
 from keras_bridgetower.files import write_folder
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.backbone import BridgeTowerBackbone

@@ -10,15 +10,16 @@ from keras_bridgetower.convert import processors
 from keras_bridgetower.convert.checkpoint import Checkpoint
 from keras_bridgetower.convert.checkpoint import unread_keys
 from keras_bridgetower.convert.rules import bridgetower
-from keras_bridgetower.convert.rules import encoders
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tensors import weight_file
+from keras_bridgetower.encoders import clip
+from keras_bridgetower.encoders import roberta
 from keras_bridgetower.presets.errors import ConversionError
 
 NAMES = architecture.Names(
-    "text_model.", "vision_model.visual.", encoders.BRIDGETOWER_EMBEDDINGS
+    "text_model.", "vision_model.visual.", clip.BRIDGETOWER_EMBEDDINGS
 )
 # The class of transformers for each head. `MODEL` is the one without heads.
 CLASSES = {
@@ -114,9 +115,9 @@ def _check(levels, m, path):
 def rules(a, heads):
     """Return the rules of an architecture and heads, in transformers' names."""
     return [
-        *encoders.roberta(NAMES.text, a.text_layers),
-        *encoders.openai_clip(NAMES.image, a.image_layers, NAMES.embeddings),
-        *encoders.final_norm(NAMES.image),
+        *roberta.roberta(NAMES.text, a.text_layers),
+        *clip.openai_clip(NAMES.image, a.image_layers, NAMES.embeddings),
+        *clip.final_norm(NAMES.image),
         *bridgetower.fusion(a),
         *bridgetower.heads(bridgetower.TRANSFORMERS_HEADS, heads),
     ]

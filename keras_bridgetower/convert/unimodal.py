@@ -3,11 +3,9 @@
 Pre-training of a BridgeTower starts from such encoders.
 """
 
-import dataclasses
 import functools
 import math
 import pathlib
-from collections.abc import Callable
 
 import keras_hub.models as hub
 import numpy as np
@@ -19,14 +17,13 @@ from keras_bridgetower.convert.architecture import heads_for_width
 from keras_bridgetower.convert.checkpoint import load_weights
 from keras_bridgetower.convert.checkpoint import unread_keys
 from keras_bridgetower.convert.checkpoint import variables_by_path
-from keras_bridgetower.convert.rules import encoders
-from keras_bridgetower.convert.rules.bridgetower import UNIMODAL_UNREAD
-from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tensors import weight_file
 from keras_bridgetower.convert.tokenizers import TEXT_LENGTH
+from keras_bridgetower.encoders import clip
+from keras_bridgetower.encoders.registry import entries
 from keras_bridgetower.models.positions import copy_resized
 from keras_bridgetower.models.positions import patch_size
 from keras_bridgetower.presets.errors import ConversionError
@@ -42,36 +39,8 @@ CLAIMS = {
     "patch_size": "patch_size",
     "image_size": "image_size",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """The way to read the encoder of one model type of transformers.
-
-    Args:
-        cls: class of KerasHub's encoder.
-        rules: function of a prefix and a number of layers.
-        prefix: str, which the names of tensors may have.
-        sizes: dict from names of tensors to the names of the sizes of their
-            axes: arguments of `cls`, and `positions`.
-        before: int, rows of the table of positions that come before those of
-            tokens or patches.
-        epsilon: float, the only epsilon of KerasHub's norms; None if a
-            configuration gives it.
-        default: float, the epsilon of transformers if a file names none.
-        activations: tuple of str, those of `cls`; that of transformers first.
-        layers: str, the start of the names of tensors of layers.
-    """
-
-    cls: type
-    rules: Callable
-    prefix: str
-    sizes: dict
-    before: int
-    epsilon: float | None = None
-    default: float = 1e-12
-    activations: tuple = ("gelu",)
-    layers: str = "encoder.layer."
+# Tensors that hold a constant range of numbers.
+CONSTANT = r"(.*\.)?position_ids"
 
 
 def image_encoder(source, image_size=None):
@@ -100,11 +69,13 @@ def image_encoder(source, image_size=None):
     path = pathlib.Path(source)
     if path.is_file():
         tensors = open_tensors(path)
-        sizes = _sizes(OPENAI, tensors)
-        heads = heads_for_width(sizes["hidden_dim"])
-        encoder = _build(OPENAI, tensors, sizes, num_heads=heads)
+        sizes = _sizes(clip.OPENAI, tensors)
+        heads = {"num_heads": heads_for_width(sizes["hidden_dim"])}
+        encoder = _build(
+            hub.CLIPVisionEncoder, clip.OPENAI, tensors, sizes, heads
+        )
     elif _is_transformers(path):
-        encoder = _read_folder(path, IMAGE_MODELS)
+        encoder = _read_folder(path, "image")
     else:
         encoder = _from_keras_hub(source, path)
         encoder = getattr(encoder, "vision_encoder", encoder)
@@ -141,7 +112,7 @@ def text_encoder(source):
     """
     path = pathlib.Path(source)
     if _is_transformers(path):
-        return _read_folder(path, TEXT_MODELS)
+        return _read_folder(path, "text")
     return _from_keras_hub(source, path)
 
 
@@ -190,80 +161,94 @@ def _from_keras_hub(source, path):
     return hub.Backbone.from_preset(str(path.resolve() if folder else source))
 
 
-def _read_folder(folder, models):
-    """Read the encoder in a folder; `models` has the allowed model types."""
+def _read_folder(folder, side):
+    """Read the encoder of a `transformers` folder.
+
+    Args:
+        folder: path of the folder.
+        side: `"image"` or `"text"`.
+    """
     check_links(folder)
     path = folder / "config.json"
     config = read_json(path)
-    kind = configurations.require_type(config, path, models)
+    readers = _readers(side)
+    kind = configurations.require_type(config, path, readers)
     tensors = open_tensors(weight_file(folder))
     if kind == "vit" and any("distillation" in key for key in tensors.shapes):
         kind = "deit"  # A configuration without a type does not tell.
-    if kind == "clip":
-        config = configurations.nested_values(config, "vision_config") or config
-    model = models[kind]
-    tensors = tensors.without_prefix(f"{model.prefix}.")
-    sizes = _sizes(model, tensors)
+    cls, files = readers[kind]
+    if files.part:
+        config = configurations.nested_values(config, files.part) or config
+    if files.prefix:
+        tensors = tensors.without_prefix(f"{files.prefix}.")
+    sizes = _sizes(files, tensors)
     wrong = [
         f"{key}={config[key]!r:.50}, but {sizes[name]} in the weights"
         for key, name in CLAIMS.items()
         if name in sizes and config.get(key, sizes[name]) != sizes[name]
     ]
-    arguments = {"num_heads": config.get("num_attention_heads", 12)}
-    activation = config.get("hidden_act", model.activations[0])
-    if activation not in model.activations:
-        wrong.append(f"hidden_act={activation!r:.50}, not one of these")
-    if len(model.activations) > 1:
-        arguments["intermediate_activation"] = activation
-    epsilon = config.get("layer_norm_eps", model.default)
-    if model.epsilon is None:
-        arguments["layer_norm_epsilon"] = epsilon
-    elif epsilon != model.epsilon:
-        wrong.append(f"layer_norm_eps={epsilon!r:.50}")
+    arguments = {}
+    for key, value in files.values.items():
+        given = config.get(key, value.default)
+        if value.allowed and given not in value.allowed:
+            wrong.append(f"{key}={given!r:.50}, not one of {value.allowed}")
+        if value.argument:
+            arguments[value.argument] = given
     if wrong:
         raise ConversionError(
-            "A configuration must belong to its weights, with the activation "
-            f"{' or '.join(model.activations)} and the epsilon "
-            f"{model.epsilon or 'of its norms'}: KerasHub has no others.",
+            f"A configuration must belong to its weights, and {cls.__name__} "
+            "of KerasHub must be able to compute its values.",
             path,
             wrong,
         )
-    return _build(model, tensors, sizes, **arguments)
+    return _build(
+        cls, files, tensors, sizes, arguments | files.arguments(config, sizes)
+    )
 
 
-def _sizes(model, tensors):
+def _readers(side):
+    """Return a dict from model types to the class and the `Files`."""
+    return {
+        kind: (cls, files)
+        for cls, entry in entries(side).items()
+        for files in entry.files
+        for kind in files.types
+    }
+
+
+def _sizes(files, tensors):
     """Return the sizes of an encoder, from the shapes of its tensors."""
-    layers = {"num_layers": model.layers}
-    found = architecture.sizes(tensors, model.sizes, layers)
-    if "patch_size" in found:
-        side = math.isqrt(max(found["positions"] - model.before, 0))
+    layers = {"num_layers": files.layers}
+    found = architecture.sizes(tensors, files.sizes, layers)
+    found.pop("_", None)
+    if {"patch_size", "positions"} <= found.keys():
+        side = math.isqrt(max(found["positions"] - files.before, 0))
         found["image_size"] = side * found["patch_size"]
     return found
 
 
-def _build(model, tensors, sizes, **arguments):
+def _build(cls, files, tensors, sizes, arguments):
     """Build an encoder and load its weights.
 
     Args:
-        model: `Model`.
+        cls: class of KerasHub's encoder.
+        files: `Files`.
         tensors: `Tensors`.
         sizes: dict, as `_sizes` returns it.
-        **arguments: further arguments of the encoder.
+        arguments: dict of further arguments of the encoder; None removes one.
     """
-    rules = model.rules("", sizes["num_layers"])
-    unread_keys(rules, tensors, UNIMODAL_UNREAD)
-    arguments |= {name: size for name, size in sizes.items() if name != "_"}
-    positions = arguments.pop("positions")
-    if "image_size" in sizes:
-        side = arguments.pop("image_size")
-        arguments["image_shape"] = (side, side, 3)
-    else:
-        arguments["max_sequence_length"] = positions - model.before
-    if model.cls is hub.ViTBackbone:
-        arguments["mlp_dim"] = arguments.pop("intermediate_dim")
-    encoder = architecture.built(
-        functools.partial(model.cls, **arguments), tensors
-    )
+    rules = files.rules(sizes)
+    unread_keys(rules, tensors, (*files.unread, CONSTANT))
+    values = dict(sizes)
+    positions = values.pop("positions", None)
+    side = values.pop("image_size", None)
+    if side is not None:
+        values["image_shape"] = (side, side, 3)
+    elif positions is not None:
+        values["max_sequence_length"] = positions - files.before
+    values |= arguments
+    values = {k: v for k, v in values.items() if v is not None}
+    encoder = architecture.built(functools.partial(cls, **values), tensors)
     variables = variables_by_path(encoder, encoder=encoder)
     for name in [name for name in variables if name.startswith("pooled_dense")]:
         # KerasHub's BERT has a pooler, which the towers do not use.
@@ -271,64 +256,3 @@ def _build(model, tensors, sizes, **arguments):
         pooler.assign(np.zeros(pooler.shape))
     load_weights(rules, tensors, variables)
     return encoder
-
-
-_TEXT_SIZES = {
-    "embeddings.word_embeddings.weight": "vocabulary_size hidden_dim",
-    "embeddings.position_embeddings.weight": "positions _",
-    "encoder.layer.0.intermediate.dense.weight": "intermediate_dim _",
-}
-_IMAGE_SIZES = {
-    "embeddings.patch_embeddings.projection.weight": (
-        "hidden_dim _ patch_size _"
-    ),
-    "embeddings.position_embeddings": "_ positions _",
-    "encoder.layer.0.intermediate.dense.weight": "intermediate_dim _",
-}
-TEXT_MODELS = {
-    "roberta": Model(
-        hub.RobertaBackbone,
-        encoders.roberta,
-        "roberta",
-        _TEXT_SIZES,
-        PADDING_ROWS,
-        1e-5,
-    ),
-    "bert": Model(
-        hub.BertBackbone, encoders.bert, "bert", _TEXT_SIZES, 0, 1e-12
-    ),
-}
-CLIP = Model(
-    hub.CLIPVisionEncoder,
-    encoders.clip,
-    "vision_model",
-    {
-        "embeddings.patch_embedding.weight": "hidden_dim _ patch_size _",
-        "embeddings.position_embedding.weight": "positions _",
-        "encoder.layers.0.mlp.fc1.weight": "intermediate_dim _",
-    },
-    before=1,
-    epsilon=1e-5,
-    default=1e-5,
-    activations=("quick_gelu", "gelu"),
-    layers="encoder.layers.",
-)
-OPENAI = dataclasses.replace(
-    CLIP,
-    # The names of CLIP's text side are those of the image side without it.
-    rules=lambda prefix, layers: (
-        encoders.openai_clip("visual.", layers) + encoders.final_norm("visual.")
-    ),
-    layers="visual.transformer.resblocks.",
-    sizes={
-        "visual.conv1.weight": "hidden_dim _ patch_size _",
-        "visual.positional_embedding": "positions _",
-        "visual.transformer.resblocks.0.mlp.c_fc.weight": "intermediate_dim _",
-    },
-)
-IMAGE_MODELS = {
-    "clip": CLIP,
-    "clip_vision_model": CLIP,
-    "vit": Model(hub.ViTBackbone, encoders.vit, "vit", _IMAGE_SIZES, 1),
-    "deit": Model(hub.DeiTBackbone, encoders.deit, "deit", _IMAGE_SIZES, 2),
-}

@@ -17,16 +17,18 @@ from keras_bridgetower.checks import OF_PRESETS
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_constructor
 from keras_bridgetower.checks import check_keywords
+from keras_bridgetower.encoders.registry import has_rule
+from keras_bridgetower.encoders.registry import no_rule
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models.adapters import AdaptedBackbone
 from keras_bridgetower.models.attention import attention_blocks
 from keras_bridgetower.models.attention import capture_attention
 from keras_bridgetower.models.checks import check_dtype
+from keras_bridgetower.models.checks import check_encoder
 from keras_bridgetower.models.checks import check_features
 from keras_bridgetower.models.fusion import CrossModalEncoder
 from keras_bridgetower.models.positions import with_positions_for
 from keras_bridgetower.models.towers import Tower
-from keras_bridgetower.models.towers import hidden_states
 from keras_bridgetower.models.towers import resolve_taps
 from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import registry
@@ -72,6 +74,12 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         projections: `"shared"` or `"per_layer"`.
         image_norms: `"shared"`: the encoder's final norm is applied to all
             image states, or `"per_tap"`: each state has its own norm.
+        image_summary: str, what stands at row 0 of the image states, where
+            poolers and embeddings read: `"class"`, `"mean"`,
+            `"attention_pool"` or `"learned"`, see `Tower`. None means the
+            encoder's class token, and the mean if it has none.
+        text_summary: str, the same for texts: `"start"`, `"mean"`, `"end"` or
+            `"last"`. None means what the encoder was trained with.
         dropout: float, dropout of the cross-modal layers.
         attention_dropout: float, dropout of their attention weights. None
             means `dropout`, as in the authors' code. With 0 attention uses a
@@ -129,6 +137,8 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         cross_encoder="co_attention",
         projections="shared",
         image_norms="shared",
+        image_summary=None,
+        text_summary=None,
         dropout=0.1,
         attention_dropout=None,
         layer_norm_epsilon=1e-5,
@@ -139,15 +149,18 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         check_constructor(self, kwargs, ("name", "trainable"))
         check_choice("image_norms", image_norms, IMAGE_NORMS)
         policy = keras.dtype_policies.get(dtype)
-        check_dtype("image_encoder", image_encoder, policy)
-        check_dtype("text_encoder", text_encoder, policy)
+        for side, encoder in (("image", image_encoder), ("text", text_encoder)):
+            check_encoder(f"{side}_encoder", encoder, side)
+            check_dtype(f"{side}_encoder", encoder, policy)
         taps = resolve_taps(taps, num_layers, bridge)
 
         # === Parts ===
         self.image_tower = Tower(
-            image_encoder, taps, image_norms, name="image_tower"
+            image_encoder, taps, image_norms, image_summary, name="image_tower"
         )
-        self.text_tower = Tower(text_encoder, taps, name="text_tower")
+        self.text_tower = Tower(
+            text_encoder, taps, summary=text_summary, name="text_tower"
+        )
         self.fusion = CrossModalEncoder(
             hidden_dim,
             num_heads,
@@ -304,7 +317,14 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             "image_encoder": _encoder_config(self.image_encoder),
             "text_encoder": _encoder_config(self.text_encoder),
             **values | {"image_norms": self.image_norms},
+            **{k: v for k, v in self._summaries().items() if v is not None},
             **{name: value for name, value in state.items() if value},
+        }
+
+    def _summaries(self):
+        return {
+            "image_summary": self.image_tower.given_summary,
+            "text_summary": self.text_tower.given_summary,
         }
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
@@ -387,11 +407,8 @@ def _check_config(config):
     plain = dict(config)
     for name in ENCODERS:
         encoder, values = configs.class_and_values(plain.pop(name), object)
-        if hidden_states.dispatch(encoder) is hidden_states.dispatch(object):
-            raise ValueError(
-                f"`{name}` must have a rule in `hidden_states`. Received: "
-                f"{name} of class {encoder.__name__}"
-            )
+        if not has_rule(encoder):
+            raise ValueError(f"`{name}`: {no_rule(encoder)}")
         configs.check_values(values)
     configs.check_values(plain)
 

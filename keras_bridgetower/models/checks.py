@@ -5,6 +5,8 @@ import numpy as np
 
 from keras_bridgetower.backend.backend_ops import host_array
 from keras_bridgetower.backend.keras_private.layers import layers_in
+from keras_bridgetower.encoders.registry import entry_of
+from keras_bridgetower.encoders.registry import has_rule
 
 # Largest magnitude of a normalized pixel. CLIP's statistics give values from
 # -1.8 to 2.2, ImageNet's from -2.2 to 2.7. The limit allows a standard
@@ -69,6 +71,16 @@ def check_lengths(features, text_encoder):
         return
     shape = tuple(ids.shape)
     limit = getattr(text_encoder, "max_sequence_length", None)
+    entry = entry_of(text_encoder)
+    if None not in (shape[1], limit):
+        # Without a start token of its own it does not see the first id.
+        limit += not entry.prefix_tokens(text_encoder)
+        if entry.fixed_length and shape[1] != limit:
+            raise ValueError(
+                f"`token_ids` must have {limit} tokens, padding included: the "
+                f"text encoder was trained so. Set sequence_length={limit} of "
+                f"the tokenizer. Received: token_ids of shape {shape}"
+            )
     if None not in (shape[1], limit) and shape[1] > limit:
         raise ValueError(
             f"`token_ids` must have at most {limit} tokens, the positions of "
@@ -183,6 +195,16 @@ def _describe(features):
     return {
         k: getattr(v, "shape", type(v).__name__) for k, v in features.items()
     }
+
+
+def check_encoder(name, encoder, side):
+    """Raise if an encoder reads pictures instead of texts, or the reverse."""
+    other = {"image": "a picture", "text": "a text"}[side]
+    if has_rule(type(encoder)) and entry_of(encoder).side != side:
+        raise ValueError(
+            f"`{name}` must be an encoder that reads {other}. Received: {name} "
+            f"of class {type(encoder).__name__}"
+        )
 
 
 def check_dtype(name, encoder, policy):

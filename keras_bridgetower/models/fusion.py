@@ -162,8 +162,16 @@ class CrossModalEncoder(keras.layers.Layer):
         )
         shapes = {"text": text_states_shape, "image": image_states_shape}
         projected = (None, None, self.hidden_dim)
-        for side, (state, *_) in shapes.items():
-            for projection in getattr(self, f"{side}_projections"):
+        for side, states in shapes.items():
+            projections = getattr(self, f"{side}_projections")
+            widths = {state[-1] for state in states}
+            if len(projections) == 1 and len(widths) > 1:
+                raise ValueError(
+                    "`projections` must be 'per_layer' for states of different "
+                    f"widths. Received: projections={self.projections!r}, "
+                    f"{side} states of widths {sorted(widths)}"
+                )
+            for projection, state in zip(projections, states, strict=False):
                 projection.build(state)
             getattr(self, f"{side}_entry").build(projected)
             for bridge in filter(None, getattr(self, f"{side}_bridges")):

@@ -1,149 +1,34 @@
 """Towers: encoders that return the states of several of their blocks.
 
-`hidden_states` reads the states and has one rule per class of encoder. `Tower`
-picks those that the bridges need.
+`encoders.hidden_states` reads the states of an encoder. `Tower` picks those
+that the bridges need.
 """
 
-import functools
 import operator
 
 import keras
-import keras_hub
-import numpy as np
-from keras import ops
 
-from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import layer_records
 from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.backend.keras_private.layers import source_layer
 from keras_bridgetower.backend.keras_private.models import PatchedModel
 from keras_bridgetower.checks import BACKENDS
 from keras_bridgetower.checks import check_choice
+from keras_bridgetower.encoders.registry import entry_of
+from keras_bridgetower.encoders.registry import hidden_states
 from keras_bridgetower.models.checks import check_lengths
 from keras_bridgetower.models.checks import check_pixel_dtype
-
-
-@functools.singledispatch
-def hidden_states(encoder):
-    """Return the outputs of an encoder's blocks, as bridges read them.
-
-    To support another encoder, register a rule for its class:
-
-    ```python
-    @hidden_states.register(MyEncoder)
-    def _(encoder):
-        return [encoder.final_norm(block.output) for block in encoder.blocks]
-    ```
-
-    Args:
-        encoder: a functional encoder, such as a `keras_hub` backbone.
-
-    Returns:
-        List of symbolic tensors `(batch, tokens, width)`, lowest block first,
-        connected to the inputs of `encoder`. For pre-norm encoders the final
-        norm of the encoder is applied to every state. The encoder does not
-        change.
-
-    Raises:
-        TypeError: there is no rule for this class.
-
-    Example:
-
-    ```python
-    states = hidden_states(keras_hub.models.RobertaBackbone(
-        vocabulary_size=100, num_layers=2, num_heads=2, hidden_dim=16,
-        intermediate_dim=32))
-    ```
-    """
-    known = sorted({c.__name__ for c in hidden_states.registry} - {"object"})
-    raise TypeError(
-        f"The encoder must be one of {known} (of a CLIPBackbone its `vision_"
-        f"encoder`), or have a rule of `hidden_states`. Received: {encoder!r}"
-    )
-
-
-@hidden_states.register(keras_hub.models.CLIPVisionEncoder)
-def _clip(encoder):
-    return [encoder.layer_norm(b.output) for b in encoder.encoder_layers]
-
-
-@hidden_states.register(keras_hub.models.ViTBackbone)
-def _vit(encoder):
-    blocks = encoder.get_layer("vit_encoder")
-    x = encoder.get_layer("vit_patching_and_embedding").output
-    x = blocks.dropout(x)
-    states = []
-    for block in blocks.encoder_layers:
-        x = block(x)
-        states.append(blocks.layer_norm(x))
-    return states
-
-
-@hidden_states.register(keras_hub.models.DeiTBackbone)
-def _deit(encoder):
-    blocks = encoder.get_layer("deit_encoder")
-    x = encoder.get_layer("deit_patching_and_embedding").output
-    states = []
-    for block in blocks.encoder_layers:
-        x = FirstOutput(block, name=f"{block.name}_output")(x)
-        states.append(blocks.layer_norm(x))
-    return states
-
-
-@hidden_states.register(keras_hub.models.RobertaBackbone)
-def _roberta(encoder):
-    tokens = TokenLookup(encoder.token_embedding, name="token_lookup")(
-        encoder.input["token_ids"]
-    )
-    x = tokens + encoder.embeddings.position_embedding(tokens)
-    return _post_norm_blocks(encoder, x)
-
-
-@hidden_states.register(keras_hub.models.BertBackbone)
-def _bert(encoder):
-    tokens = TokenLookup(encoder.token_embedding, name="token_lookup")(
-        encoder.input["token_ids"]
-    )
-    segments = TokenLookup(encoder.segment_embedding, name="segment_lookup")(
-        encoder.input["segment_ids"]
-    )
-    positions = encoder.position_embedding(tokens)
-    return _post_norm_blocks(encoder, tokens + positions + segments)
-
-
-def _post_norm_blocks(encoder, x):
-    """Return the states of a RoBERTa or BERT with the embeddings `x`."""
-    x = encoder.embeddings_dropout(encoder.embeddings_layer_norm(x))
-    states = []
-    for block in encoder.transformer_layers:
-        x = block(x, padding_mask=encoder.input["padding_mask"])
-        states.append(x)
-    return states
-
-
-def correct_defaults(encoder):
-    """Correct two defaults of KerasHub's encoders, in place.
-
-    A new CLIP encoder has position id 0 at every patch; it gets 0, 1, 2, ...
-    BERT was trained with the exact GELU, which KerasHub approximates by tanh;
-    it gets the exact one. Other encoders do not change.
-    """
-    if isinstance(encoder, keras_hub.models.CLIPVisionEncoder):
-        ids = encoder.embedding.position_ids
-        ids.assign(np.arange(ids.shape[1])[None])
-    elif isinstance(encoder, keras_hub.models.BertBackbone):
-        for block in encoder.transformer_layers:
-            for layer in layers_in(block):
-                if layer.name == "feedforward_intermediate_dense":
-                    layer.activation = keras.activations.gelu
+from keras_bridgetower.models.summary import SUMMARIES
+from keras_bridgetower.models.summary import SameGrid
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class Tower(PatchedModel, keras.Model):
     """An encoder that returns the states of several of its blocks.
 
-    The tower owns its encoder, and corrects its defaults as
-    `correct_defaults` describes.
+    The tower owns its encoder, and corrects its defaults where KerasHub's are
+    not those of the published weights. States of a grid are resized to the
+    grid of the highest one, and flattened row by row.
 
     Args:
         encoder: an encoder with a rule in `hidden_states`.
@@ -152,11 +37,20 @@ class Tower(PatchedModel, keras.Model):
         norms: `"shared"`: the encoder's final norm is applied to every
             state; `"per_tap"`: each tapped state has a norm of its own,
             initialized as a copy of the final norm.
+        summary: str, what stands at row 0 of each state, where poolers and
+            embeddings read. Images: `"class"`, the encoder's class token;
+            `"mean"` of all tokens; `"attention_pool"`, the mean weighted by a
+            learned query; `"learned"`, a learned vector. Texts: `"start"`, the
+            encoder's start token; `"mean"`; `"end"`, the last token that is
+            not padding; `"last"`, the last of a fixed length. It replaces the
+            encoder's own token, or is an additional row if there is none.
+            None means the own token or the default of the encoder.
         name: str, name of the model.
 
     Call arguments:
-        inputs: as of `encoder`: the image tensor `(batch, S, S, 3)`, or a
-            dict of int tensors `(batch, tokens)`.
+        inputs: the image tensor `(batch, S, S, 3)`, or a dict of int tensors
+            `(batch, tokens)`: `"token_ids"`, `"padding_mask"`, and
+            `"segment_ids"` if the encoder takes them.
 
     Returns:
         List of float tensors `(batch, tokens, width)`, one for each index in
@@ -164,7 +58,8 @@ class Tower(PatchedModel, keras.Model):
 
     Raises:
         TypeError: no rule for the encoder.
-        ValueError: an unsupported backend.
+        ValueError: an unsupported backend, `taps` or a `summary` that the
+            encoder does not have, or `"per_tap"` without a final norm.
 
     Example:
 
@@ -176,9 +71,12 @@ class Tower(PatchedModel, keras.Model):
     ```
     """
 
-    def __init__(self, encoder, taps, norms="shared", name=None, **kwargs):
+    def __init__(
+        self, encoder, taps, norms="shared", summary=None, name=None, **kwargs
+    ):
         check_choice("KERAS_BACKEND", keras.config.backend(), BACKENDS)
-        correct_defaults(encoder)
+        entry = entry_of(encoder)
+        entry.correct(encoder)
         states = hidden_states(encoder)
         used = [tap for tap in taps if tap is not None]
         if min(used, default=0) < -len(states):
@@ -189,17 +87,24 @@ class Tower(PatchedModel, keras.Model):
         tapped = [states[tap] for tap in used]
         if norms == "per_tap":
             tapped = [_with_own_norm(x, i) for i, x in enumerate(tapped)]
-        single = len(encoder.inputs) == 1
-        super().__init__(
-            inputs=encoder.inputs[0] if single else encoder.input,
-            outputs=tapped,
-            name=name,
-            **kwargs,
+        own_token = "class" if entry.side == "image" else "start"
+        prefix = entry.prefix_tokens(encoder)
+        default = entry.summary or (own_token if prefix else "mean")
+        chosen = summary or default
+        allowed = [s for s in SUMMARIES[entry.side] if prefix or s != own_token]
+        check_choice("summary", chosen, allowed)
+        inputs = _inputs(encoder, entry.side)
+        tapped = _summarized(
+            _flattened(tapped), SUMMARIES[entry.side][chosen], prefix, inputs
         )
+        super().__init__(inputs=inputs, outputs=tapped, name=name, **kwargs)
         # Not tracked by Keras: otherwise blocks above the highest tap would
         # count as weights of the tower on some backends only.
         object.__setattr__(self, "encoder", encoder)
         self.taps, self.norms = tuple(taps), norms
+        self.summary, self.given_summary = chosen, summary
+        # Rows before those of patches or words, such as a class token.
+        self.prefix_tokens = max(prefix, 1)
 
     @property
     def blocks(self):
@@ -221,6 +126,7 @@ class Tower(PatchedModel, keras.Model):
             "encoder": keras.layers.serialize(self.encoder),
             "taps": self.taps,
             "norms": self.norms,
+            **({"summary": self.given_summary} if self.given_summary else {}),
             "trainable": self.trainable,
             **layer_records.frozen_state(self),
         }
@@ -256,9 +162,61 @@ def _as_list(outputs):
     return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
 
+def _inputs(encoder, side):
+    """Return the inputs of a tower; a text always has a padding mask."""
+    if side == "image":
+        return encoder.inputs[0]
+    given = encoder.input
+    if not isinstance(given, dict):
+        given = {"token_ids": encoder.inputs[0]}
+    if "padding_mask" in given:
+        return given
+    mask = keras.Input((None,), dtype="int32", name="padding_mask")
+    return {**given, "padding_mask": mask}
+
+
+def _flattened(states):
+    """Return states as lists of tokens; grids get the size of the highest."""
+    if len(states[-1].shape) == 3:
+        return states
+    size = states[-1].shape[1:3]
+    return [
+        SameGrid(size, dtype=x.dtype, name=f"tap_{i}_grid")(x)
+        for i, x in enumerate(states)
+    ]
+
+
+def _summarized(states, cls, prefix, inputs):
+    """Put a summary at row 0 of each state.
+
+    Args:
+        states: list of symbolic tensors `(batch, tokens, width)`.
+        cls: subclass of `Summary`, or None for the encoder's own token.
+        prefix: int, rows of the encoder's own before patches or words.
+        inputs: the inputs of the tower.
+    """
+    if cls is None:
+        return states
+    replaces = min(prefix, 1)
+    mask = ()
+    if isinstance(inputs, dict):
+        # Without a start token of the encoder's own, the first id of a text
+        # is one that the encoder does not see.
+        mask = (inputs["padding_mask"][:, 1 - replaces :],)
+    return [
+        cls(replaces, dtype=x.dtype, name=f"tap_{i}_summary")(x, *mask)
+        for i, x in enumerate(states)
+    ]
+
+
 def _with_own_norm(state, index):
     """Return a state with its own copy of the final norm."""
     shared, (source,) = source_layer(state)
+    if not isinstance(shared, keras.layers.LayerNormalization):
+        raise ValueError(
+            "`norms` must be 'shared' for an encoder without a final layer "
+            f"norm. Received: norms='per_tap', a state of {shared.name}"
+        )
     norm = keras.layers.LayerNormalization.from_config(
         {**shared.get_config(), "name": f"tap_{index}_norm"}
     )
@@ -266,94 +224,6 @@ def _with_own_norm(state, index):
     for own, copied in zip(norm.weights, shared.weights, strict=True):
         own.assign(copied)
     return norm(source)
-
-
-class _LayerWrapper(keras.layers.Layer):
-    """Abstract: a layer around the layer `inner` of an encoder.
-
-    Args:
-        layer: a `keras.layers.Layer`.
-        **kwargs: name of the wrapper.
-    """
-
-    # Name of the constructor argument for the layer.
-    inner = None
-
-    def __init__(self, layer, **kwargs):
-        super().__init__(**kwargs | {"dtype": layer.dtype_policy})
-        setattr(self, self.inner, layer)
-
-    def get_config(self):
-        layer = keras.layers.serialize(getattr(self, self.inner))
-        return {**super().get_config(), self.inner: layer}
-
-    @classmethod
-    def from_config(cls, config):
-        layer = keras.layers.deserialize(config[cls.inner])
-        return cls(**{**config, cls.inner: layer})
-
-
-@keras.saving.register_keras_serializable(package="keras_bridgetower")
-class TokenLookup(_LayerWrapper):
-    """Look up rows of an embedding's table, with a dense gradient.
-
-    On TensorFlow the gradient of a plain lookup is a list of slices. If a
-    token occurs twice, its row occurs twice in the list. Adaptive optimizers
-    then square the parts instead of their sum, and clipping computes a wrong
-    norm. `backend_ops.lookup` sums them first. This layer has no weights: the
-    table remains a weight of the encoder.
-
-    Args:
-        embedding: a `keras.layers.Embedding`.
-        **kwargs: name of the layer.
-
-    Example:
-
-    ```python
-    embedding = keras.layers.Embedding(10, 4)
-    TokenLookup(embedding)(np.array([[1, 1, 2]])).shape  # (1, 3, 4)
-    ```
-    """
-
-    inner = "embedding"
-
-    def __init__(self, embedding, **kwargs):
-        super().__init__(embedding, **kwargs)
-
-    def build(self, ids_shape):
-        if not self.embedding.built:
-            self.embedding.build(ids_shape)
-
-    def call(self, ids):
-        if self.embedding.quantization_mode is not None:
-            # The embedding scales the integers of a quantized table.
-            return self.embedding(ids)
-        table = ops.convert_to_tensor(self.embedding.embeddings)
-        return backend_ops.lookup(table, ids)
-
-    def compute_output_shape(self, ids_shape):
-        return (*ids_shape, self.embedding.output_dim)
-
-
-@keras.saving.register_keras_serializable(package="keras_bridgetower")
-class FirstOutput(_LayerWrapper):
-    """Call a block with several outputs and return the first one.
-
-    DeiT's blocks return `(x, None)`. A functional model cannot call a layer
-    again if the second call has more outputs than the first.
-    """
-
-    inner = "block"
-
-    def __init__(self, block, **kwargs):
-        super().__init__(block, **kwargs)
-        self.built = True
-
-    def call(self, x, training=None):
-        return self.block(x, training=training)[0]
-
-    def compute_output_shape(self, x_shape):
-        return x_shape
 
 
 def resolve_taps(taps, num_layers, bridge):

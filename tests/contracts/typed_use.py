@@ -21,6 +21,7 @@ def models() -> None:
     kbt.CrossModalEncoder(64, num_heads=2, num_layers=2, bridge="add")
     kbt.Tower(backbone.text_encoder, taps=[0, 1], norms="shared")
     kbt.hidden_states(backbone.text_encoder)
+    kbt.register_encoder(type(backbone.text_encoder), "text")
     bridge: type = kbt.BridgeLayer
     head = kbt.register_head("my_head")
     print(bridge, head)

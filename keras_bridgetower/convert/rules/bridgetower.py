@@ -1,28 +1,17 @@
 """Rules of fusion and heads.
 
-A `Rule` connects paths of variables, names of tensors, and the layout that
-converts one to the other. The same rules are used to load and to export. Each
-function returns the rules of a part; `encoders.py` has those of the encoders.
+The rules of the encoders are in `encoders`.
 """
 
-from typing import NamedTuple
-
-from keras_bridgetower.convert.rules import layouts
-
-
-class Rule(NamedTuple):
-    """Variables and tensors that hold the same weights.
-
-    Args:
-        variables: tuple of str, paths of variables.
-        keys: tuple of str, names of tensors.
-        layout: `Layout` that converts between them.
-    """
-
-    variables: tuple
-    keys: tuple
-    layout: layouts.Layout
-
+from keras_bridgetower.convert.rules.layouts import TEMPERATURE
+from keras_bridgetower.convert.rules.layouts import THREE_TYPES
+from keras_bridgetower.convert.rules.layouts import TWO_TYPES
+from keras_bridgetower.encoders import layouts
+from keras_bridgetower.encoders.rules import attention
+from keras_bridgetower.encoders.rules import dense
+from keras_bridgetower.encoders.rules import joined
+from keras_bridgetower.encoders.rules import norm
+from keras_bridgetower.encoders.rules import same
 
 # Patterns of tensors that the model does not use. A preset keeps them in
 # `extra.safetensors`, and export writes them again.
@@ -43,68 +32,6 @@ UNREAD = (
 )
 # Norms of states that no tap reads, if each tap has a norm of its own.
 UNTAPPED = r"vit_model\.visual\.(ln_post|ln_separate\.\d+)\.(weight|bias)"
-# Tensors of uni-modal models that no encoder of this library has: pooler,
-# heads of other tasks, CLIP's text side and projections.
-UNIMODAL_UNREAD = (
-    r"(.*\.)?position_ids",
-    r"(bert|roberta)?\.?pooler\..*",
-    r"(lm_head|cls|(distillation_|cls_)?classifier)\..*",
-    r"text_model\..*|(text|visual)_projection\.weight|logit_scale|"
-    r"text_projection|positional_embedding|token_embedding\.weight|"
-    r"ln_final\..*|transformer\.resblocks\..*|visual\.proj|"
-    r"input_resolution|context_length|vocab_size",
-)
-
-
-def same(path, key, layout=layouts.SAME):
-    """Return the rule of one variable and one tensor, in a list."""
-    return [Rule((path,), (key,), layout)]
-
-
-def norm(path, key):
-    """Return the rules of a layer normalization."""
-    return same(f"{path}/gamma", f"{key}.weight") + same(
-        f"{path}/beta", f"{key}.bias"
-    )
-
-
-def dense(path, key, layout=layouts.DENSE):
-    """Return the rules of a dense layer with a bias."""
-    return [
-        *same(f"{path}/kernel", f"{key}.weight", layout),
-        *same(f"{path}/bias", f"{key}.bias", layouts.BIAS),
-    ]
-
-
-def joined(path, key, *parts):
-    """Return the rules of the parts of a layer.
-
-    Args:
-        path: str, the start of the paths of all variables.
-        key: str, the start of the names of all tensors.
-        *parts: tuples of a function such as `dense` and the ends of the path
-            and the key that it gets.
-    """
-    return [
-        rule
-        for make, path_end, key_end in parts
-        for rule in make(f"{path}{path_end}", f"{key}{key_end}")
-    ]
-
-
-def attention(
-    path,
-    key,
-    parts=("self.query", "self.key", "self.value"),
-    output="output.dense",
-):
-    """Return the rules of attention with separate query, key and value."""
-    rules = dense(
-        f"{path}/attention_output", f"{key}.{output}", layouts.HEADS_DENSE
-    )
-    for name, part in zip(("query", "key", "value"), parts, strict=True):
-        rules += dense(f"{path}/{name}", f"{key}.{part}")
-    return rules
 
 
 def fusion(architecture):
@@ -117,7 +44,7 @@ def fusion(architecture):
         list of `Rule`.
     """
     a = architecture
-    types = layouts.TWO_TYPES if a.type_rows == 2 else layouts.THREE_TYPES
+    types = TWO_TYPES if a.type_rows == 2 else THREE_TYPES
     rules = same("fusion/type_embedding", "token_type_embeddings.weight", types)
     for side in ("text", "image"):
         path, key = f"fusion/{side}_", f"cross_modal_{side}_"
@@ -231,7 +158,7 @@ TRANSFORMERS_HEADS = {
 }
 LIGHTNING_HEADS = {
     **_SHARED_HEADS,
-    "itc": _itc("temperature", layouts.TEMPERATURE),
+    "itc": _itc("temperature", TEMPERATURE),
     "rank": _output("rank_head", "rank_output"),
     "vqa": _classifier("vqa_head", "vqa_classifier"),
     "entailment": _classifier("entailment_head", "snli_classifier"),

@@ -1,0 +1,6 @@
+"""Encoders that bridges can join: one file for each family, one entry each."""
+
+from keras_bridgetower.encoders import bert as bert
+from keras_bridgetower.encoders import clip as clip
+from keras_bridgetower.encoders import roberta as roberta
+from keras_bridgetower.encoders import vit as vit

@@ -1,0 +1,168 @@
+"""CLIP (Radford et al., 2021): the vision encoder."""
+
+import functools
+
+import keras_hub
+import numpy as np
+
+from keras_bridgetower.encoders import layouts
+from keras_bridgetower.encoders.registry import Files
+from keras_bridgetower.encoders.registry import Value
+from keras_bridgetower.encoders.registry import register_encoder
+from keras_bridgetower.encoders.rules import Rule
+from keras_bridgetower.encoders.rules import attention
+from keras_bridgetower.encoders.rules import dense
+from keras_bridgetower.encoders.rules import joined
+from keras_bridgetower.encoders.rules import norm
+from keras_bridgetower.encoders.rules import same
+
+# Names of the embeddings of CLIP's image encoder, in OpenAI's files and in
+# those of transformers' BridgeTower and CLIP.
+OPENAI_EMBEDDINGS = ("class_embedding", "conv1.weight", "positional_embedding")
+BRIDGETOWER_EMBEDDINGS = (
+    "embeddings.class_embedding",
+    "embeddings.patch_embedding.weight",
+    "embeddings.position_embedding.weight",
+)
+
+
+def _clip_embeddings(prefix, keys):
+    token, patches, positions = (f"{prefix}{key}" for key in keys)
+    return [
+        *same("embedding/class_embedding", token),
+        *same("embedding/patch_embedding/kernel", patches, layouts.CONV),
+        *same("embedding/position_embedding/embeddings", positions),
+    ]
+
+
+def openai_clip(prefix, num_layers, embeddings=OPENAI_EMBEDDINGS):
+    """Return the rules of CLIP's vision encoder, with OpenAI's names."""
+    rules = _clip_embeddings(prefix, embeddings)
+    rules += norm("pre_layer_norm", f"{prefix}ln_pre")
+    for layer in range(num_layers):
+        rules += joined(
+            f"encoder_block_{layer}/",
+            f"{prefix}transformer.resblocks.{layer}.",
+            (_joint_attention, "attention/", "attn."),
+            (norm, "layer_norm_1", "ln_1"),
+            (norm, "layer_norm_2", "ln_2"),
+            (dense, "dense_1", "mlp.c_fc"),
+            (dense, "dense_2", "mlp.c_proj"),
+        )
+    return rules
+
+
+def _joint_attention(path, key):
+    """Return the rules of attention with query, key and value in one tensor."""
+    parts = [f"{path}{part}" for part in ("query", "key", "value")]
+    kernels, biases = (
+        tuple(f"{part}/{kind}" for part in parts) for kind in ("kernel", "bias")
+    )
+    return [
+        Rule(kernels, (f"{key}in_proj_weight",), layouts.SPLIT_DENSE),
+        Rule(biases, (f"{key}in_proj_bias",), layouts.SPLIT_BIAS),
+        *dense(
+            f"{path}attention_output", f"{key}out_proj", layouts.HEADS_DENSE
+        ),
+    ]
+
+
+def final_norm(prefix):
+    """Return the rules of the final norm of a CLIP vision encoder."""
+    return norm("layer_norm", f"{prefix}ln_post")
+
+
+def tap_norms(prefix, num_layers, taps):
+    """Return the rules of the norms after taps, one for each tap."""
+    return [
+        rule
+        for index, tap in enumerate(t for t in taps if t is not None)
+        for rule in norm(
+            f"tap_{index}_norm", f"{prefix}ln_separate.{num_layers + tap}"
+        )
+    ]
+
+
+def clip(prefix, num_layers):
+    """Return the rules of CLIP's vision encoder, with transformers' names."""
+    rules = _clip_embeddings(prefix, BRIDGETOWER_EMBEDDINGS)
+    # transformers misspells `pre_layrnorm`.
+    rules += norm("pre_layer_norm", f"{prefix}pre_layrnorm")
+    rules += norm("layer_norm", f"{prefix}post_layernorm")
+
+    projections = functools.partial(
+        attention, parts=("q_proj", "k_proj", "v_proj"), output="out_proj"
+    )
+    for layer in range(num_layers):
+        rules += joined(
+            f"encoder_block_{layer}/",
+            f"{prefix}encoder.layers.{layer}.",
+            (projections, "attention", "self_attn"),
+            (norm, "layer_norm_1", "layer_norm1"),
+            (norm, "layer_norm_2", "layer_norm2"),
+            (dense, "dense_1", "mlp.fc1"),
+            (dense, "dense_2", "mlp.fc2"),
+        )
+    return rules
+
+
+FILES = Files(
+    types=("clip", "clip_vision_model"),
+    rules=lambda sizes: clip("", sizes["num_layers"]),
+    sizes={
+        "embeddings.patch_embedding.weight": "hidden_dim _ patch_size _",
+        "embeddings.position_embedding.weight": "positions _",
+        "encoder.layers.0.mlp.fc1.weight": "intermediate_dim _",
+    },
+    layers="encoder.layers.",
+    values={
+        "num_attention_heads": Value("num_heads", 12),
+        "layer_norm_eps": Value(None, 1e-5, (1e-5,)),
+        "hidden_act": Value(
+            "intermediate_activation", "quick_gelu", ("quick_gelu", "gelu")
+        ),
+    },
+    prefix="vision_model",
+    part="vision_config",
+    before=1,
+    # The text side and the projections.
+    unread=(r"text_model\..*|(text|visual)_projection\.weight|logit_scale",),
+)
+# A state dict of OpenAI, which has no configuration. The names of CLIP's text
+# side are those of the image side without `visual.`.
+OPENAI = Files(
+    types=(),
+    rules=lambda sizes: (
+        openai_clip("visual.", sizes["num_layers"]) + final_norm("visual.")
+    ),
+    sizes={
+        "visual.conv1.weight": "hidden_dim _ patch_size _",
+        "visual.positional_embedding": "positions _",
+        "visual.transformer.resblocks.0.mlp.c_fc.weight": "intermediate_dim _",
+    },
+    layers="visual.transformer.resblocks.",
+    values={},
+    before=1,
+    unread=(
+        r"logit_scale|text_projection|positional_embedding|visual\.proj",
+        r"token_embedding\.weight|ln_final\..*|transformer\.resblocks\..*",
+        r"input_resolution|context_length|vocab_size",
+    ),
+)
+
+
+def _number_positions(encoder):
+    """Set the position ids 0, 1, 2, ...: a new encoder has 0 at each patch."""
+    ids = encoder.embedding.position_ids
+    ids.assign(np.arange(ids.shape[1])[None])
+
+
+@register_encoder(
+    keras_hub.models.CLIPVisionEncoder,
+    "image",
+    name="CLIP",
+    correct=_number_positions,
+    files=(FILES,),
+)
+def states(encoder):
+    return [encoder.layer_norm(b.output) for b in encoder.encoder_layers]

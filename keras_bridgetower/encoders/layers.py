@@ -1,0 +1,94 @@
+"""Layers around the layers of encoders, for the rules of hidden states."""
+
+import keras
+from keras import ops
+
+from keras_bridgetower.backend import backend_ops
+
+
+class _LayerWrapper(keras.layers.Layer):
+    """Abstract: a layer around the layer `inner` of an encoder.
+
+    Args:
+        layer: a `keras.layers.Layer`.
+        **kwargs: name of the wrapper.
+    """
+
+    # Name of the constructor argument for the layer.
+    inner = None
+
+    def __init__(self, layer, **kwargs):
+        super().__init__(**kwargs | {"dtype": layer.dtype_policy})
+        setattr(self, self.inner, layer)
+
+    def get_config(self):
+        layer = keras.layers.serialize(getattr(self, self.inner))
+        return {**super().get_config(), self.inner: layer}
+
+    @classmethod
+    def from_config(cls, config):
+        layer = keras.layers.deserialize(config[cls.inner])
+        return cls(**{**config, cls.inner: layer})
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class TokenLookup(_LayerWrapper):
+    """Look up rows of an embedding's table, with a dense gradient.
+
+    On TensorFlow the gradient of a plain lookup is a list of slices. If a
+    token occurs twice, its row occurs twice in the list. Adaptive optimizers
+    then square the parts instead of their sum, and clipping computes a wrong
+    norm. `backend_ops.lookup` sums them first. This layer has no weights: the
+    table remains a weight of the encoder.
+
+    Args:
+        embedding: a `keras.layers.Embedding`.
+        **kwargs: name of the layer.
+
+    Example:
+
+    ```python
+    embedding = keras.layers.Embedding(10, 4)
+    TokenLookup(embedding)(np.array([[1, 1, 2]])).shape  # (1, 3, 4)
+    ```
+    """
+
+    inner = "embedding"
+
+    def __init__(self, embedding, **kwargs):
+        super().__init__(embedding, **kwargs)
+
+    def build(self, ids_shape):
+        if not self.embedding.built:
+            self.embedding.build(ids_shape)
+
+    def call(self, ids):
+        if self.embedding.quantization_mode is not None:
+            # The embedding scales the integers of a quantized table.
+            return self.embedding(ids)
+        table = ops.convert_to_tensor(self.embedding.embeddings)
+        return backend_ops.lookup(table, ids)
+
+    def compute_output_shape(self, ids_shape):
+        return (*ids_shape, self.embedding.output_dim)
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class FirstOutput(_LayerWrapper):
+    """Call a block with several outputs and return the first one.
+
+    DeiT's blocks return `(x, None)`. A functional model cannot call a layer
+    again if the second call has more outputs than the first.
+    """
+
+    inner = "block"
+
+    def __init__(self, block, **kwargs):
+        super().__init__(block, **kwargs)
+        self.built = True
+
+    def call(self, x, training=None):
+        return self.block(x, training=training)[0]
+
+    def compute_output_shape(self, x_shape):
+        return x_shape

@@ -1,0 +1,94 @@
+"""Layouts that convert tensors of PyTorch to Keras' variables, and back.
+
+A layout is a pair of functions: `load` converts tensors to values, `save`
+converts values to tensors. Most only move or reshape axes; `POSITIONS`
+computes with the numbers.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Layout(NamedTuple):
+    """A pair of functions that convert weights in both directions.
+
+    `load(tensors, shapes)` returns values of variables with these shapes.
+    `save(values)` returns the tensors.
+    """
+
+    load: Callable
+    save: Callable
+
+
+def _one_to_one(load, save):
+    """Return a layout of one tensor and one variable."""
+    return Layout(
+        lambda tensors, shapes: [load(tensors[0], shapes[0])],
+        lambda values: [save(values[0])],
+    )
+
+
+# Weights whose axes are the same. `BIAS` of attention is split into heads in
+# Keras.
+SAME = _one_to_one(np.reshape, lambda x: x)
+BIAS = _one_to_one(np.reshape, np.ravel)
+SCALAR = _one_to_one(np.reshape, lambda x: np.reshape(x, ()))
+# (out, in) -> (in, out), the outputs split into heads or not.
+DENSE = _one_to_one(
+    lambda x, shape: x.T.reshape(shape),
+    lambda x: x.reshape(x.shape[0], -1).T,
+)
+# (out, heads * size) -> (heads, size, out).
+HEADS_DENSE = _one_to_one(
+    lambda x, shape: x.T.reshape(shape),
+    lambda x: x.reshape(-1, x.shape[-1]).T,
+)
+# (out, in, height, width) -> (height, width, in, out).
+CONV = _one_to_one(
+    lambda x, shape: x.transpose(2, 3, 1, 0),
+    lambda x: x.transpose(3, 2, 0, 1),
+)
+# (1, positions, width), as in ViT and DeiT.
+LEADING_AXIS = _one_to_one(np.reshape, lambda x: x.reshape(1, -1, x.shape[-1]))
+
+
+def _split(one):
+    """Return a layout for query, key and value in one tensor."""
+
+    def load(tensors, shapes):
+        parts = np.split(tensors[0], len(shapes))
+        return [
+            one.load([part], [shape])[0]
+            for part, shape in zip(parts, shapes, strict=True)
+        ]
+
+    def save(values):
+        return [np.concatenate([one.save([value])[0] for value in values])]
+
+    return Layout(load, save)
+
+
+SPLIT_DENSE = _split(DENSE)
+SPLIT_BIAS = _split(BIAS)
+
+# The first two rows of RoBERTa's position table are for padding. Keras' table
+# does not have them.
+PADDING_ROWS = 2
+
+
+def _load_positions(tensors, shapes):
+    positions, token_type = tensors
+    return [positions[PADDING_ROWS:] + token_type]
+
+
+def _save_positions(values):
+    (rows,) = values
+    padding = np.zeros((PADDING_ROWS, rows.shape[-1]), rows.dtype)
+    return [np.concatenate([padding, rows]), padding[:1].copy()]
+
+
+# RoBERTa has one token type, which is added to every token. KerasHub's has
+# none, so its row is added to all positions.
+POSITIONS = Layout(_load_positions, _save_positions)

@@ -1,0 +1,203 @@
+"""The registry of encoders: one entry for each class."""
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Value(NamedTuple):
+    """A value of a configuration that an encoder's constructor needs.
+
+    Args:
+        argument: str, the constructor argument that takes it, or None.
+        default: the value of `transformers` where a file omits it.
+        allowed: tuple of the values that KerasHub's class can compute, or
+            None for any.
+    """
+
+    argument: str | None
+    default: object
+    allowed: tuple | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Files:
+    """The files of `transformers` that hold the weights of an encoder.
+
+    Sizes come from the shapes of tensors, and the configuration must agree.
+
+    Args:
+        types: tuple of str, the `model_type` of the configurations.
+        rules: function of a dict of sizes that returns a list of `Rule`.
+        sizes: dict from names of tensors to the names of the sizes of their
+            axes: constructor arguments of the encoder, `positions`, or `_`.
+        layers: str, the start of the names of tensors of layers; the number
+            of the layer follows it.
+        values: dict from names in the configuration to `Value`.
+        arguments: function of a configuration and a dict of sizes that returns
+            further constructor arguments, or ones in place of sizes; None
+            removes an argument.
+        prefix: str, with which the names of tensors may begin.
+        part: str, the part of the configuration that describes the encoder,
+            such as `"vision_config"`, if there is one.
+        before: int, rows of the table of positions that come before those of
+            tokens or patches.
+        unread: tuple of regular expressions of the names of tensors that the
+            encoder does not use.
+    """
+
+    types: tuple
+    rules: Callable
+    sizes: dict
+    layers: str
+    values: dict
+    arguments: Callable = lambda config, sizes: {}
+    prefix: str = ""
+    part: str = ""
+    before: int = 0
+    unread: tuple = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """What the library knows of a class of encoders.
+
+    Args:
+        side: `"image"` or `"text"`.
+        prefix_tokens: function of an encoder that returns the number of rows
+            of its states before those of patches or words: a class token or a
+            start token, and registers. If it is 0, the tower adds a row.
+        summary: str, what stands at row 0 by default, a name in
+            `models.summary.SUMMARIES`. None means the encoder's own token.
+        correct: function of an encoder that corrects defaults of KerasHub, in
+            place.
+        fixed_length: bool, whether a text must fill all positions of the
+            encoder, because it was trained without a padding mask.
+        files: tuple of `Files`.
+        pixels: dict, the values of `BridgeTowerImageConverter`, such as `mean`
+            and `std`, with which the published weights were trained.
+        name: str, the encoder's usual name in documents.
+    """
+
+    side: str
+    prefix_tokens: Callable = lambda encoder: 1
+    summary: str | None = None
+    correct: Callable = lambda encoder: None
+    fixed_length: bool = False
+    files: tuple = ()
+    pixels: dict = dataclasses.field(default_factory=dict)
+    name: str = ""
+
+
+# From the class of an encoder to its `Encoder`.
+_ENTRIES = {}
+
+
+@functools.singledispatch
+def hidden_states(encoder):
+    """Return the outputs of an encoder's blocks, as bridges read them.
+
+    To support another encoder, register a rule for its class:
+
+    ```python
+    @hidden_states.register(MyEncoder)
+    def _(encoder):
+        return [encoder.final_norm(block.output) for block in encoder.blocks]
+    ```
+
+    An encoder without a class token is registered with `register_encoder`.
+
+    Args:
+        encoder: a functional encoder, such as a `keras_hub` backbone.
+
+    Returns:
+        List of symbolic tensors `(batch, tokens, width)`, of a grid `(batch,
+        height, width, channels)`, lowest block first, connected to the inputs
+        of `encoder`. For pre-norm encoders the final norm of the encoder is
+        applied to every state. The encoder does not change.
+
+    Raises:
+        TypeError: there is no rule for this class.
+
+    Example:
+
+    ```python
+    states = hidden_states(keras_hub.models.RobertaBackbone(
+        vocabulary_size=100, num_layers=2, num_heads=2, hidden_dim=16,
+        intermediate_dim=32))
+    ```
+    """
+    raise TypeError(no_rule(type(encoder)))
+
+
+def no_rule(cls):
+    """Return the error text for a class of encoders without a rule."""
+    known = sorted({c.__name__ for c in hidden_states.registry} - {"object"})
+    close = difflib.get_close_matches(cls.__name__, known, 1, 0.3)
+    nearest = f" The nearest known class is {close[0]}." if close else ""
+    return (
+        f"The encoder must be one of {known} (of a CLIPBackbone its `vision_"
+        "encoder`), or have a rule of `hidden_states`: see docs/own_work.md."
+        f"{nearest} Received: {cls.__name__}"
+    )
+
+
+def has_rule(cls):
+    """Return True if a class of encoders has a rule in `hidden_states`."""
+    return hidden_states.dispatch(cls) is not hidden_states.dispatch(object)
+
+
+def register_encoder(cls, side, **values):
+    """Return a decorator that registers the rule of a class of encoders.
+
+    `hidden_states.register(cls)` is enough for an encoder whose states begin
+    with a class token or a start token.
+
+    Args:
+        cls: the class of the encoder.
+        side: `"image"` or `"text"`.
+        **values: of `Encoder`, such as `prefix_tokens` and `summary`.
+
+    Example:
+
+    ```python
+    @register_encoder(MyGrid, "image", prefix_tokens=lambda encoder: 0)
+    def _(encoder):
+        return [block.output for block in encoder.blocks]
+    ```
+    """
+
+    def register(rule):
+        _ENTRIES[cls] = Encoder(side=side, **values)
+        return hidden_states.register(cls)(rule)
+
+    return register
+
+
+def entry_of(encoder):
+    """Return the `Encoder` of an encoder, that of its nearest base class.
+
+    Raises:
+        TypeError: there is no rule for this class.
+    """
+    if not has_rule(type(encoder)):
+        raise TypeError(no_rule(type(encoder)))
+    for cls in type(encoder).__mro__:
+        if cls in _ENTRIES:
+            return _ENTRIES[cls]
+        if cls in hidden_states.registry:
+            break
+    return Encoder(
+        side="image" if len(encoder.inputs[0].shape) == 4 else "text"
+    )
+
+
+def entries(side):
+    """Return a dict from classes of encoders to their `Encoder`.
+
+    Args:
+        side: `"image"` or `"text"`.
+    """
+    return {c: e for c, e in _ENTRIES.items() if e.side == side}

@@ -1,0 +1,75 @@
+"""Rules that connect variables of Keras and tensors of PyTorch.
+
+A `Rule` connects paths of variables, names of tensors, and the layout that
+converts one to the other. The same rules are used to load and to export. Each
+function returns the rules of a part.
+"""
+
+from typing import NamedTuple
+
+from keras_bridgetower.encoders import layouts
+
+
+class Rule(NamedTuple):
+    """Variables and tensors that hold the same weights.
+
+    Args:
+        variables: tuple of str, paths of variables.
+        keys: tuple of str, names of tensors.
+        layout: `Layout` that converts between them.
+    """
+
+    variables: tuple
+    keys: tuple
+    layout: layouts.Layout
+
+
+def same(path, key, layout=layouts.SAME):
+    """Return the rule of one variable and one tensor, in a list."""
+    return [Rule((path,), (key,), layout)]
+
+
+def norm(path, key):
+    """Return the rules of a layer normalization."""
+    return same(f"{path}/gamma", f"{key}.weight") + same(
+        f"{path}/beta", f"{key}.bias"
+    )
+
+
+def dense(path, key, layout=layouts.DENSE):
+    """Return the rules of a dense layer with a bias."""
+    return [
+        *same(f"{path}/kernel", f"{key}.weight", layout),
+        *same(f"{path}/bias", f"{key}.bias", layouts.BIAS),
+    ]
+
+
+def joined(path, key, *parts):
+    """Return the rules of the parts of a layer.
+
+    Args:
+        path: str, the start of the paths of all variables.
+        key: str, the start of the names of all tensors.
+        *parts: tuples of a function such as `dense` and the ends of the path
+            and the key that it gets.
+    """
+    return [
+        rule
+        for make, path_end, key_end in parts
+        for rule in make(f"{path}{path_end}", f"{key}{key_end}")
+    ]
+
+
+def attention(
+    path,
+    key,
+    parts=("self.query", "self.key", "self.value"),
+    output="output.dense",
+):
+    """Return the rules of attention with separate query, key and value."""
+    rules = dense(
+        f"{path}/attention_output", f"{key}.{output}", layouts.HEADS_DENSE
+    )
+    for name, part in zip(("query", "key", "value"), parts, strict=True):
+        rules += dense(f"{path}/{name}", f"{key}.{part}")
+    return rules

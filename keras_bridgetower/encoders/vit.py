@@ -1,0 +1,131 @@
+"""ViT (Dosovitskiy et al., 2021) and DeiT (Touvron et al., 2021)."""
+
+import functools
+
+import keras_hub
+
+from keras_bridgetower.encoders import layouts
+from keras_bridgetower.encoders.layers import FirstOutput
+from keras_bridgetower.encoders.registry import Files
+from keras_bridgetower.encoders.registry import Value
+from keras_bridgetower.encoders.registry import register_encoder
+from keras_bridgetower.encoders.rules import attention
+from keras_bridgetower.encoders.rules import dense
+from keras_bridgetower.encoders.rules import joined
+from keras_bridgetower.encoders.rules import norm
+from keras_bridgetower.encoders.rules import same
+
+
+def vit(prefix, num_layers):
+    """Return the rules of KerasHub's ViT, with transformers' names."""
+    path, key = "vit_patching_and_embedding", f"{prefix}embeddings"
+    return [
+        *same(f"{path}/class_token", f"{key}.cls_token"),
+        *same(
+            f"{path}/position_embedding/embeddings",
+            f"{key}.position_embeddings",
+            layouts.LEADING_AXIS,
+        ),
+        *_image_blocks("vit", prefix, num_layers, "mlp/dense_1", "mlp/dense_2"),
+    ]
+
+
+def deit(prefix, num_layers):
+    """Return the rules of KerasHub's DeiT, with transformers' names."""
+    return [
+        *joined(
+            "deit_patching_and_embedding/",
+            f"{prefix}embeddings.",
+            (same, "class_token", "cls_token"),
+            (same, "distillation_token", "distillation_token"),
+            (same, "position_embedding", "position_embeddings"),
+        ),
+        *_image_blocks(
+            "deit", prefix, num_layers, "mlp/dense", "output_layer/output"
+        ),
+    ]
+
+
+def _image_blocks(kind, prefix, num_layers, hidden, output):
+    rules = dense(
+        f"{kind}_patching_and_embedding/patch_embedding",
+        f"{prefix}embeddings.patch_embeddings.projection",
+        layouts.CONV,
+    )
+
+    parts = ("attention.query", "attention.key", "attention.value")
+    projections = functools.partial(attention, parts=parts)
+    for layer in range(num_layers):
+        rules += joined(
+            f"{kind}_encoder/transformer_block_{layer + 1}/",
+            f"{prefix}encoder.layer.{layer}.",
+            (projections, "mha", "attention"),
+            (norm, "ln_1", "layernorm_before"),
+            (norm, "ln_2", "layernorm_after"),
+            (dense, hidden, "intermediate.dense"),
+            (dense, output, "output.dense"),
+        )
+    return rules + norm(f"{kind}_encoder/ln", f"{prefix}layernorm")
+
+
+def _files(types, rules, before, **values):
+    return Files(
+        types=types,
+        rules=lambda sizes: rules("", sizes["num_layers"]),
+        sizes={
+            "embeddings.patch_embeddings.projection.weight": (
+                "hidden_dim _ patch_size _"
+            ),
+            "embeddings.position_embeddings": "_ positions _",
+            "encoder.layer.0.intermediate.dense.weight": "intermediate_dim _",
+        },
+        layers="encoder.layer.",
+        values={
+            "num_attention_heads": Value("num_heads", 12),
+            "layer_norm_eps": Value("layer_norm_epsilon", 1e-12),
+            "hidden_act": Value(None, "gelu", ("gelu",)),
+        },
+        prefix=types[0],
+        before=before,
+        unread=(r"pooler\..*|(distillation_|cls_)?classifier\..*",),
+        **values,
+    )
+
+
+def _mlp_dim(config, sizes):
+    """KerasHub's ViT has a name of its own for the width of its MLP."""
+    return {"mlp_dim": sizes["intermediate_dim"], "intermediate_dim": None}
+
+
+@register_encoder(
+    keras_hub.models.ViTBackbone,
+    "image",
+    name="ViT",
+    files=(_files(("vit",), vit, 1, arguments=_mlp_dim),),
+)
+def vit_states(encoder):
+    blocks = encoder.get_layer("vit_encoder")
+    x = encoder.get_layer("vit_patching_and_embedding").output
+    x = blocks.dropout(x)
+    states = []
+    for block in blocks.encoder_layers:
+        x = block(x)
+        states.append(blocks.layer_norm(x))
+    return states
+
+
+@register_encoder(
+    keras_hub.models.DeiTBackbone,
+    "image",
+    name="DeiT",
+    prefix_tokens=lambda encoder: 2,
+    files=(_files(("deit",), deit, 2),),
+)
+def deit_states(encoder):
+    blocks = encoder.get_layer("deit_encoder")
+    x = encoder.get_layer("deit_patching_and_embedding").output
+    states = []
+    for block in blocks.encoder_layers:
+        x = FirstOutput(block, name=f"{block.name}_output")(x)
+        states.append(blocks.layer_norm(x))
+    return states

@@ -1,0 +1,178 @@
+"""Row 0 of a tower's states: the token that poolers and embeddings read.
+
+CLIP, ViT and BERT learn a class token or a start token. Other encoders have
+none, or one that says nothing: the start token of a causal text encoder is the
+same for every text. A summary stands at row 0 in its place.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bridgetower.models.attention import initializer
+
+
+class Summary(keras.layers.Layer):
+    """Abstract: puts a summary of a state at row 0.
+
+    Args:
+        replaces: int, the rows at the start that it replaces: 1 if row 0 is a
+            class token or a start token, else 0.
+        **kwargs: `name` and `dtype` of the layer.
+
+    Call arguments:
+        x: float tensor `(batch, tokens, width)`.
+        mask: int tensor `(batch, tokens)`, the padding mask of a text; None
+            for an image.
+
+    Returns:
+        Float tensor `(batch, 1 - replaces + tokens, width)`.
+    """
+
+    def __init__(self, replaces=0, **kwargs):
+        super().__init__(**kwargs)
+        self.replaces = replaces
+
+    def call(self, x, mask=None):
+        row = ops.cast(self.summarize(x, mask), x.dtype)
+        return ops.concatenate([row, x[:, self.replaces :]], axis=1)
+
+    def summarize(self, x, mask):
+        """Return the row `(batch, 1, width)`."""
+        raise NotImplementedError
+
+    def compute_output_shape(self, x_shape, mask_shape=None):
+        batch, tokens, width = x_shape
+        if tokens is not None:
+            tokens += 1 - self.replaces
+        return batch, tokens, width
+
+    def get_config(self):
+        return {**super().get_config(), "replaces": self.replaces}
+
+
+def _register(cls):
+    return keras.saving.register_keras_serializable("keras_bridgetower")(cls)
+
+
+@_register
+class MeanSummary(Summary):
+    """The mean of all tokens that are not padding."""
+
+    def summarize(self, x, mask):
+        if mask is None:
+            return ops.mean(x, axis=1, keepdims=True)
+        weights = ops.expand_dims(ops.cast(mask, x.dtype), -1)
+        total = ops.sum(x * weights, axis=1, keepdims=True)
+        return total / ops.sum(weights, axis=1, keepdims=True)
+
+
+@_register
+class EndSummary(Summary):
+    """The last token that is not padding: the end token of a text."""
+
+    def summarize(self, x, mask):
+        last = ops.sum(ops.cast(mask, "int32"), axis=1) - 1
+        places = ops.broadcast_to(
+            last[:, None, None], (ops.shape(x)[0], 1, x.shape[-1])
+        )
+        return ops.take_along_axis(x, places, axis=1)
+
+
+@_register
+class LastSummary(Summary):
+    """The last token, padding or not, of a text of fixed length."""
+
+    def summarize(self, x, mask):
+        return x[:, -1:]
+
+
+@_register
+class LearnedSummary(Summary):
+    """A learned vector, the same for each image, initially random."""
+
+    def build(self, x_shape, mask_shape=None):
+        self.token = self.add_weight(
+            shape=(1, 1, x_shape[-1]), initializer=initializer(), name="token"
+        )
+
+    def summarize(self, x, mask):
+        return ops.broadcast_to(
+            ops.cast(self.token, x.dtype), (ops.shape(x)[0], 1, x.shape[-1])
+        )
+
+
+@_register
+class AttentionPoolSummary(Summary):
+    """The sum of all tokens, weighted by a learned query (one head)."""
+
+    def build(self, x_shape, mask_shape=None):
+        self.query = self.add_weight(
+            shape=(x_shape[-1], 1), initializer="zeros", name="query"
+        )
+
+    def summarize(self, x, mask):
+        scores = ops.matmul(x, ops.cast(self.query, x.dtype))
+        scores = scores / np.sqrt(x.shape[-1])
+        weights = ops.softmax(scores, axis=1)
+        return ops.sum(weights * x, axis=1, keepdims=True)
+
+
+# `class` and `start` are the encoder's own tokens.
+IMAGE_SUMMARIES = {
+    "class": None,
+    "mean": MeanSummary,
+    "attention_pool": AttentionPoolSummary,
+    "learned": LearnedSummary,
+}
+TEXT_SUMMARIES = {
+    "start": None,
+    "mean": MeanSummary,
+    "end": EndSummary,
+    "last": LastSummary,
+}
+SUMMARIES = {"image": IMAGE_SUMMARIES, "text": TEXT_SUMMARIES}
+
+
+@_register
+class SameGrid(keras.layers.Layer):
+    """Resize a grid of states to another one, by averages over areas.
+
+    Args:
+        size: tuple of int, height and width of the new grid.
+        **kwargs: `name` and `dtype` of the layer.
+
+    Call arguments:
+        x: float tensor `(batch, height, width, channels)`.
+
+    Returns:
+        Float tensor `(batch, tokens, channels)`, row by row.
+    """
+
+    def __init__(self, size, **kwargs):
+        super().__init__(**kwargs)
+        self.size = tuple(size)
+
+    def call(self, x):
+        if tuple(x.shape[1:3]) != self.size:
+            rows, columns = (
+                ops.cast(_areas(old, new), x.dtype)
+                for old, new in zip(x.shape[1:3], self.size, strict=True)
+            )
+            x = ops.einsum("ah,bw,nhwc->nabc", rows, columns, x)
+        return ops.reshape(x, (-1, self.size[0] * self.size[1], x.shape[-1]))
+
+    def compute_output_shape(self, x_shape):
+        return x_shape[0], self.size[0] * self.size[1], x_shape[-1]
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size}
+
+
+def _areas(old, new):
+    """Return the shares `(new, old)` of old cells in each new one."""
+    edges = np.arange(new + 1) * (old / new)
+    cells = np.arange(old)
+    overlap = np.minimum(edges[1:, None], cells + 1)
+    overlap = overlap - np.maximum(edges[:-1, None], cells)
+    return np.maximum(overlap, 0) * (new / old)

@@ -1,0 +1,124 @@
+"""Row 0 of states: class tokens, and what stands in their place."""
+
+import keras
+import numpy as np
+import pytest
+from builders import array
+from builders import backbone
+from builders import clip
+from builders import difference
+from builders import features
+from builders import roberta
+from builders import run
+
+import keras_bridgetower as kbt
+from keras_bridgetower.models.summary import SameGrid
+
+
+@keras.saving.register_keras_serializable(package="test_summary")
+class Grids(keras.Model):
+    """A pyramid of three maps, of widths and sides that differ."""
+
+    def __init__(self, side=32, **kwargs):
+        images = keras.Input((side, side, 3), name="images")
+        maps = [images]
+        for width in (4, 6, 8):
+            conv = keras.layers.Conv2D(width, 3, 2, padding="same")
+            maps.append(conv(maps[-1]))
+        super().__init__(images, maps[-1], **kwargs)
+        self.maps, self.side = maps[1:], side
+
+    def get_config(self):
+        return {"side": self.side, "name": self.name}
+
+
+@kbt.register_encoder(Grids, "image", prefix_tokens=lambda encoder: 0)
+def grid_states(encoder):
+    return encoder.maps
+
+
+def test_grids_become_tokens_of_the_highest_grid():
+    encoder = Grids()
+    tower = kbt.Tower(encoder, (-3, -2, -1))
+    assert (tower.summary, tower.prefix_tokens) == ("mean", 1)
+    images = features()["images"]
+    states = run(tower, images)
+    assert [x.shape[1:] for x in states] == [(17, 4), (17, 6), (17, 8)]
+    maps = run(keras.Model(encoder.input, encoder.maps), images)
+    for state, grid in zip(states, maps, strict=True):
+        # Means of equal squares.
+        grid, size = array(grid), grid.shape[1] // 4
+        cells = grid.reshape(3, 4, size, 4, size, -1).mean((2, 4))
+        tokens = cells.reshape(3, 16, -1)
+        assert difference(array(state)[:, 1:], tokens) <= 1e-6
+        assert difference(array(state)[:, 0], tokens.mean(1)) <= 1e-6
+
+
+def test_sides_that_do_not_divide_are_averaged_by_area():
+    x = np.arange(5.0, dtype="float32").reshape(1, 1, 5, 1)
+    got = array(SameGrid((1, 2))(x)).ravel()
+    # Two and a half cells each.
+    np.testing.assert_allclose(got, [(0 + 1 + 1) / 2.5, (1 + 3 + 4) / 2.5])
+
+
+def test_widths_that_differ_need_projections_of_their_own():
+    values = dict(image_encoder=Grids(), num_layers=3)
+    with pytest.raises(ValueError, match="`projections` must be 'per_layer'"):
+        backbone(text_encoder=roberta(layers=3), **values)
+    made = backbone(
+        text_encoder=roberta(layers=3), projections="per_layer", **values
+    )
+    out = run(made, features(made))
+    assert out["image"].shape == (3, 17, 16)
+
+
+@pytest.mark.parametrize("summary", ["mean", "end", "last"])
+def test_text_summaries_replace_the_start_token(summary):
+    encoder = roberta()
+    made = features()
+    inputs = {k: made[k] for k in ("token_ids", "padding_mask")}
+    plain = array(run(kbt.Tower(encoder, (-1,)), inputs)[0])
+    got = array(run(kbt.Tower(encoder, (-1,), summary=summary), inputs)[0])
+    assert difference(got[:, 1:], plain[:, 1:]) == 0
+    for row, state, mask in zip(got, plain, made["padding_mask"], strict=True):
+        count = int(mask.sum())
+        expected = {
+            "mean": state[:count].mean(0),
+            "end": state[count - 1],
+            "last": state[-1],
+        }[summary]
+        assert difference(row[0], expected) <= 1e-6
+
+
+@pytest.mark.parametrize("summary", ["mean", "attention_pool", "learned"])
+def test_image_summaries_are_saved_and_trained(summary, tmp_path):
+    made = backbone(image_encoder=clip(), image_summary=summary)
+    inputs = features(made)
+    extra = {"mean": 0, "attention_pool": 2, "learned": 2}[summary]
+    assert len(made.weights) == len(backbone(clip()).weights) + extra
+    assert (
+        difference(
+            array(run(made, inputs)["image"]).shape,
+            array(run(backbone(clip()), inputs)["image"]).shape,
+        )
+        == 0
+    )
+    made.save_to_preset(tmp_path / "preset")
+    loaded = kbt.BridgeTowerBackbone.from_preset(tmp_path / "preset")
+    assert loaded.image_tower.summary == summary
+    assert difference(run(made, inputs), run(loaded, inputs)) == 0
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"image_encoder": Grids, "image_summary": "class"}, "`summary`"),
+        ({"text_summary": "class"}, "`summary`"),
+        ({"image_encoder": roberta}, "`image_encoder` must be"),
+        ({"text_encoder": clip}, "`text_encoder` must be"),
+    ],
+)
+def test_what_does_not_fit_is_rejected(values, words):
+    values = {k: v() if callable(v) else v for k, v in values.items()}
+    with pytest.raises(ValueError, match=words):
+        backbone(**values)
