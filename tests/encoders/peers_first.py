@@ -1,0 +1,126 @@
+"""CLIP, ViT, DeiT; RoBERTa and BERT."""
+
+import torch
+import transformers
+from peers import VOCABULARY
+from peers import Peer
+from peers import count
+from peers import pixels
+from peers import randomised
+from peers import with_norm
+
+IMAGE = dict(
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=64,
+    image_size=32,
+    patch_size=8,
+)
+TEXT = dict(
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=64,
+    vocab_size=VOCABULARY,
+    max_position_embeddings=40,
+)
+
+
+def clip():
+    config = transformers.CLIPConfig(text_config=TEXT, vision_config=IMAGE)
+    return randomised(transformers.CLIPModel(config))
+
+
+def vit():
+    config = transformers.ViTConfig(**IMAGE, layer_norm_eps=1e-12)
+    return randomised(transformers.ViTForImageClassification(config))
+
+
+def deit():
+    return randomised(transformers.DeiTModel(transformers.DeiTConfig(**IMAGE)))
+
+
+def roberta():
+    config = transformers.RobertaConfig(
+        **TEXT, layer_norm_eps=1e-5, type_vocab_size=1
+    )
+    return randomised(transformers.RobertaForMaskedLM(config))
+
+
+def bert():
+    return randomised(transformers.BertModel(transformers.BertConfig(**TEXT)))
+
+
+def image_states(encoder, norm):
+    """Return a function that reads the states of an image encoder.
+
+    Args:
+        encoder: function of a model that returns its image encoder.
+        norm: str, name of the encoder's final norm.
+    """
+
+    def states(model, images):
+        part = encoder(model)
+        with torch.no_grad():
+            found = part(pixels(images), output_hidden_states=True)
+        return with_norm(found.hidden_states[1:], getattr(part, norm))
+
+    return states
+
+
+def text_states(encoder):
+    """Return a function that reads the states of a text encoder."""
+
+    def states(model, inputs):
+        with torch.no_grad():
+            found = encoder(model)(
+                torch.tensor(inputs["token_ids"], dtype=torch.int64),
+                attention_mask=torch.tensor(inputs["padding_mask"]),
+                output_hidden_states=True,
+            )
+        return [x.numpy() for x in found.hidden_states[1:]]
+
+    return states
+
+
+# KerasHub's RoBERTa has no rows of positions for padding, and no token type.
+OF_ROBERTA = 3 * TEXT["hidden_size"]
+
+PEERS = [
+    Peer(
+        name="CLIP",
+        side="image",
+        make=clip,
+        states=image_states(lambda m: m.vision_model, "post_layernorm"),
+        parameters=lambda m: count(m.vision_model),
+    ),
+    Peer(
+        name="ViT",
+        side="image",
+        make=vit,
+        states=image_states(lambda m: m.vit, "layernorm"),
+        parameters=lambda m: count(m.vit),
+    ),
+    Peer(
+        name="DeiT",
+        side="image",
+        make=deit,
+        states=image_states(lambda m: m, "layernorm"),
+        parameters=lambda m: count(m, without=["pooler"]),
+    ),
+    Peer(
+        name="RoBERTa",
+        side="text",
+        make=roberta,
+        states=text_states(lambda m: m.roberta),
+        parameters=lambda m: count(m.roberta) - OF_ROBERTA,
+    ),
+    Peer(
+        name="BERT",
+        side="text",
+        make=bert,
+        states=text_states(lambda m: m),
+        parameters=lambda m: count(m, without=["pooler"]),
+    ),
+]

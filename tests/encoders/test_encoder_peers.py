@@ -1,0 +1,139 @@
+"""Every encoder from a folder of `transformers`: states, sizes, padding."""
+
+import keras
+import numpy as np
+import peers
+import pytest
+from builders import array
+from builders import difference
+from builders import run
+
+import keras_bridgetower as kbt
+from keras_bridgetower.convert import unimodal
+from keras_bridgetower.presets.errors import ConversionError
+
+PEERS = peers.all_peers()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Return a function that makes a peer and its folder, once each."""
+    made = {}
+
+    def get(peer):
+        if peer.name not in made:
+            folder = tmp_path_factory.mktemp("peer")
+            model = peer.make()
+            model.save_pretrained(folder)
+            made[peer.name] = model, folder
+        return made[peer.name]
+
+    return get
+
+
+def opened(peer, folder, **kwargs):
+    read = {"image": unimodal.image_encoder, "text": unimodal.text_encoder}
+    return read[peer.side](folder, **kwargs)
+
+
+def tower_of(encoder):
+    count = len(kbt.hidden_states(encoder))
+    return kbt.Tower(encoder, range(-count, 0))
+
+
+def given(tower, inputs):
+    """Return the inputs that a tower takes."""
+    if not isinstance(inputs, dict):
+        return inputs
+    return {key: inputs[key] for key in tower.input}
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=str)
+def test_states_equal_those_of_transformers(peer, saved):
+    model, folder = saved(peer)
+    encoder = opened(peer, folder)
+    inputs = peers.inputs_for(peer)
+    expected = peer.states(model, inputs)
+    grids = any(x is not None and x.ndim == 4 for x in expected)
+    if grids:
+        # Before the tower brings all grids to one size.
+        states = keras.Model(encoder.inputs[0], kbt.hidden_states(encoder))
+    else:
+        states = tower_of(encoder)
+    got = run(states, given(states, inputs))
+    got = got if isinstance(got, list) else [got]
+    assert len(got) == len(expected)
+    for x, wanted in zip(got, expected, strict=True):
+        if wanted is None:
+            continue
+        x = array(x)
+        # Rows that the tower adds in front.
+        x = x if grids else x[:, x.shape[1] - wanted.shape[1] :]
+        if peer.side == "text" and peer.masked:
+            rows = inputs["padding_mask"] == 1
+            x, wanted = x[rows], wanted[rows]
+        assert difference(x, wanted) <= 1e-5
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=str)
+def test_parameters_are_those_of_the_peer(peer, saved):
+    model, folder = saved(peer)
+    tower = tower_of(opened(peer, folder))
+    ours = sum(
+        int(np.prod(w.shape))
+        for w in tower.weights
+        if not w.path.endswith("position_ids")
+    )
+    assert ours == peer.parameters(model)
+
+
+@pytest.mark.parametrize(
+    "peer", [p for p in PEERS if p.side == "text"], ids=str
+)
+def test_padding_does_not_leak(peer, saved):
+    if not peer.masked:
+        pytest.skip("trained without a padding mask")
+    _, folder = saved(peer)
+    tower = tower_of(opened(peer, folder))
+    inputs = given(tower, peers.inputs_for(peer))
+    mask = inputs["padding_mask"]
+    other = {**inputs, "token_ids": np.where(mask, inputs["token_ids"], 7)}
+    other["token_ids"] = other["token_ids"].astype("int32")
+    for a, b in zip(run(tower, inputs), run(tower, other), strict=True):
+        assert difference(array(a)[mask == 1], array(b)[mask == 1]) == 0
+
+
+@pytest.mark.parametrize(
+    "peer", [p for p in PEERS if p.side == "image"], ids=str
+)
+def test_another_image_size(peer, saved):
+    _, folder = saved(peer)
+    side = 2 * peer.image_size
+    tower = tower_of(opened(peer, folder, image_size=side))
+    rng = np.random.default_rng(1)
+    images = rng.normal(size=(1, side, side, 3)).astype("float32")
+    assert all(np.isfinite(array(x)).all() for x in run(tower, images))
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=str)
+def test_a_tensor_that_is_missing_or_too_many_is_named(peer, saved, tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    _, folder = saved(peer)
+    config = (folder / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config)
+    tensors = safetensors.load_file(folder / "model.safetensors")
+    # A tensor of a block that our encoder reads, of models with two encoders.
+    other = {"image": "text_model", "text": "vision_model"}[peer.side]
+    name = next(
+        n
+        for n in sorted(tensors)
+        if ".0." in n and "weight" in n and not n.startswith(other)
+    )
+    changed = {**tensors, "an.extra.weight": np.ones(3, "float32")}
+    safetensors.save_file(changed, tmp_path / "model.safetensors")
+    with pytest.raises(ConversionError, match="an.extra.weight"):
+        opened(peer, tmp_path)
+    changed = {k: v for k, v in tensors.items() if k != name}
+    safetensors.save_file(changed, tmp_path / "model.safetensors")
+    with pytest.raises(ConversionError):
+        opened(peer, tmp_path)
