@@ -13,6 +13,7 @@ from .models.backbone import BridgeTowerBackbone as BridgeTowerBackbone
 from .models.bridges import BridgeLayer as BridgeLayer
 from .models.fusion import CrossModalEncoder as CrossModalEncoder
 from .models.head_table import register_head as register_head
+from .models.managers import ManagerLayer as ManagerLayer
 from .models.towers import Tower as Tower
 from .objectives.losses import VQALoss as VQALoss
 from .preprocessing.classification import (

@@ -158,11 +158,12 @@ def test_exported_part_reads_only_its_inputs(vqa, picture, tmp_path):
 
 
 @exported_files.ON_TORCH
-def test_exported_parts_equal_the_model(tmp_path):
+@pytest.mark.parametrize("bridge", ["add", "adaptive_manager"])
+def test_exported_parts_equal_the_model(bridge, tmp_path):
     import torch
 
     # Two states of each tower, whose order matters.
-    body = backbone(clip(layers=2), num_layers=2)
+    body = backbone(clip(layers=2), num_layers=2, bridge=bridge)
     task = randomise(
         kbt.BridgeTowerRetrieval(body, projection_dim=8, ways="three_way")
     )

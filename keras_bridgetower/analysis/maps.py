@@ -95,8 +95,8 @@ def attention_rollout(model, image, text):
     matrix over the tokens of both modalities. Branch and residual connection
     have equal shares: starting from the identity, each branch of a layer
     gives `M <- (M + A) / 2`. The matrices of the layers are multiplied. A
-    bridge adds the uni-modal state of each token with an equal share, too:
-    `R <- (R + I) / 2`.
+    bridge or manager adds the uni-modal states of each token with an equal
+    share, too: `R <- (R + I) / 2`.
 
     Args:
         model, image, text: as in `attention_map`.
@@ -117,14 +117,14 @@ def attention_rollout(model, image, text):
     Source: attention rollout (Abnar and Zuidema, 2020).
     """
     features = pair_features(model, image, text)
-    taps = model.backbone.fusion.taps
+    feed = model.backbone.fusion.text_feed
     joined = []
     for layers in attention_branches(model, features):
         identity = np.eye(layers[0][0].shape[-1])
         rolled = identity
-        for layer, tap in zip(layers, taps, strict=True):
+        for number, layer in enumerate(layers):
             # No change in the lowest layer, where `rolled` is the identity.
-            if tap is not None:
+            if feed.reads_tower(number):
                 rolled = (rolled + identity) / 2
             mixed = identity
             for branch in layer:
@@ -259,7 +259,7 @@ def relevance(model, image, text, answer=None):
 
     `R <- R + sum over branches of mean over heads of max(dS/dA * A, 0) R`
     from the identity, layer by layer, with A a branch's attention and S the
-    answer's logit; a bridge adds the identity once more.
+    answer's logit; a bridge or manager adds the identity once more.
 
     Args:
         model, image, text: as `attention_map`. The task must predict logits
@@ -385,7 +385,7 @@ def _relevances(model, features, weighted):
     identity = np.eye(sum(sizes))
     relevances = np.zeros_like(identity)
     for layer, step in enumerate(fusion.steps):
-        if fusion.taps[layer] is not None:
+        if fusion.text_feed.reads_tower(layer):
             relevances = relevances + identity
         queries = last if layer == fusion.num_layers - 1 else sizes
         parts = step.branches(weighted, sizes, queries)

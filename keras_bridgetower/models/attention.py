@@ -26,6 +26,13 @@ def watch_attention(watcher):
     return _watched_by((*_WATCHERS.get(), watcher))
 
 
+def watched(name, weights):
+    """Return the weights of a layer after all watchers have seen them."""
+    for watcher in _WATCHERS.get():
+        weights = watcher(name, weights)
+    return weights
+
+
 def unwatched():
     """Return a context without watchers, for code that is being traced."""
     return _watched_by(())
@@ -120,9 +127,7 @@ class BridgeTowerAttention(keras.layers.MultiHeadAttention):
 
     def _masked_softmax(self, attention_scores, attention_mask=None):
         weights = super()._masked_softmax(attention_scores, attention_mask)
-        for watcher in _WATCHERS.get():
-            weights = watcher(self.name, weights)
-        return weights
+        return watched(self.name, weights)
 
 
 def attention(layer, hidden_dim, num_heads, dropout, name):

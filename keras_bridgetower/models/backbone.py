@@ -66,8 +66,9 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         num_heads: int, attention heads of the cross-modal layers.
         num_layers: int, number K of cross-modal layers.
         intermediate_dim: int, feed-forward width. None means 4D.
-        bridge: identifier of the bridge, of `keras_bridgetower.models.bridges`,
-            or None for the two-tower baseline METER.
+        bridge: identifier of the bridge, of `keras_bridgetower.models.bridges`;
+            or `"static_manager"` or `"adaptive_manager"`, of ManagerTower; or
+            None for the two-tower baseline METER.
         taps: the tower state of each cross-modal layer, see
             `CrossModalEncoder`.
         cross_encoder: `"co_attention"` or `"merged_attention"`.
@@ -85,7 +86,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             means `dropout`, as in the authors' code. With 0 attention uses a
             fused kernel in training, which is faster.
         layer_norm_epsilon: float, epsilon in the cross-modal layers.
-        bridge_epsilon: float, epsilon in entries and bridges.
+        bridge_epsilon: float, epsilon in entries, bridges and managers.
         dtype: dtype policy of the fusion, the same as that of the encoders.
         **kwargs: `name`, `trainable`.
 
@@ -121,7 +122,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
     })["pooled"].shape  # (1, 32)
     ```
 
-    Source: BridgeTower (AAAI 2023), figure 2.
+    Source: BridgeTower (AAAI 2023), figure 2; ManagerTower (ACL 2023).
     """
 
     def __init__(

@@ -9,6 +9,8 @@ from keras import ops
 from keras_bridgetower.models.attention import attention
 from keras_bridgetower.models.attention import dense
 from keras_bridgetower.models.attention import layer_norm
+from keras_bridgetower.models.managers import MANAGERS
+from keras_bridgetower.models.managers import ManagerLayer
 
 
 class BridgeLayer(keras.layers.Layer):
@@ -254,30 +256,47 @@ def get(
     get("gate", hidden_dim=16)
     ```
     """
+    return class_of(identifier)(
+        hidden_dim, num_heads, dropout, epsilon, **kwargs
+    )
+
+
+def class_of(identifier):
+    """Return the class of a bridge or manager.
+
+    Args:
+        identifier: as `serialize`.
+    """
     name = serialize(identifier)
-    cls = BRIDGES.get(name) or keras.saving.get_registered_object(name)
-    return cls(hidden_dim, num_heads, dropout, epsilon, **kwargs)
+    return _NAMED.get(name) or keras.saving.get_registered_object(name)
+
+
+# All values of `bridge` that are names.
+_NAMED = BRIDGES | MANAGERS
 
 
 def serialize(identifier):
-    """Return the name of a bridge in a config.
+    """Return the name of a bridge or manager in a config.
 
     Args:
-        identifier: as `get`.
+        identifier: a name, a registered name, or a class, as in `get`; also
+            of `managers.MANAGERS` and of a `ManagerLayer`.
 
     Raises:
         ValueError: an unknown bridge; it lists all names.
     """
+    bases = (BridgeLayer, ManagerLayer)
     name = identifier
-    if isinstance(identifier, type) and issubclass(identifier, BridgeLayer):
-        names = {cls: name for name, cls in BRIDGES.items()}
+    if isinstance(identifier, type) and issubclass(identifier, bases):
+        names = {cls: name for name, cls in _NAMED.items()}
         name = names.get(identifier)
         name = name or keras.saving.get_registered_name(identifier)
     if isinstance(name, str):
-        cls = BRIDGES.get(name) or keras.saving.get_registered_object(name)
-        if isinstance(cls, type) and issubclass(cls, BridgeLayer):
+        cls = _NAMED.get(name) or keras.saving.get_registered_object(name)
+        if isinstance(cls, type) and issubclass(cls, bases):
             return name
     raise ValueError(
-        f"`bridge` must be one of {sorted(BRIDGES)}, None, or a registered "
-        f"subclass of `BridgeLayer`. Received: bridge={identifier!r}"
+        f"`bridge` must be one of {sorted(_NAMED)}, None, or a registered "
+        "subclass of `BridgeLayer` or `ManagerLayer`. "
+        f"Received: bridge={identifier!r}"
     )

@@ -11,9 +11,9 @@ from keras_bridgetower.checks import check_share
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models.attention import dense
 from keras_bridgetower.models.attention import initializer
-from keras_bridgetower.models.attention import layer_norm
 from keras_bridgetower.models.checks import sizes_differ
 from keras_bridgetower.models.cross_modal import CROSS_ENCODERS
+from keras_bridgetower.models.feeds import feeds
 from keras_bridgetower.models.towers import resolve_taps
 
 OUTPUTS = ("text", "image", "pooled")
@@ -28,20 +28,23 @@ class CrossModalEncoder(keras.layers.Layer):
     Each state is projected to width D, and the type embedding of its modality
     is added. The first state of a modality enters the first layer through a
     layer norm, each further state enters its layer through a bridge. A layer
-    with `None` in `taps` gets no state.
+    with `None` in `taps` gets no state. With a manager instead of bridges,
+    every layer gets all states.
 
     Args:
         hidden_dim: int, width D.
         num_heads: int, attention heads; must divide `hidden_dim`.
         num_layers: int, number K of cross-modal layers per modality.
         intermediate_dim: int, feed-forward width. None means 4D.
-        bridge: identifier of the bridge (see `bridges.get`), or None for the
-            two-tower baseline, in which the last states enter without a
-            layer norm.
+        bridge: identifier of the bridge (see `bridges.get`); or
+            `"static_manager"`, `"adaptive_manager"` or a subclass of
+            `ManagerLayer`; or None for the two-tower baseline, in which the
+            last states enter without a layer norm.
         taps: tuple of K entries, one for each layer: the index of the tower
             state that feeds it, counted from the top (negative), or None.
             Defaults to `(-K, ..., -1)`, and to `(-1, None, ...)` with
-            `bridge=None`.
+            `bridge=None`. With managers the states that all of them read, any
+            number of indices without None.
         cross_encoder: `"co_attention"` or `"merged_attention"`.
         projections: `"shared"`: one projection per modality for all taps, or
             `"per_layer"`: one for each tap.
@@ -50,7 +53,7 @@ class CrossModalEncoder(keras.layers.Layer):
             means `dropout`, as in the authors' code. With 0 attention uses a
             fused kernel in training, which is faster.
         layer_norm_epsilon: float, epsilon in the cross-modal layers.
-        bridge_epsilon: float, epsilon in entries and bridges.
+        bridge_epsilon: float, epsilon in entries, bridges and managers.
 
     Call arguments:
         text_states: list of float tensors `(batch, text tokens, width)`, one
@@ -79,7 +82,8 @@ class CrossModalEncoder(keras.layers.Layer):
     out["pooled"].shape  # (1, 32)
     ```
 
-    Source: BridgeTower (AAAI 2023); METER (CVPR 2022) for the baseline.
+    Source: BridgeTower (AAAI 2023); METER (CVPR 2022) for the baseline;
+    ManagerTower (ACL 2023) for managers.
     """
 
     def __init__(
@@ -130,10 +134,9 @@ class CrossModalEncoder(keras.layers.Layer):
 
         self.text_projections = self._make_projections("text")
         self.image_projections = self._make_projections("image")
-        self.text_entry = self._make_entry("text")
-        self.image_entry = self._make_entry("image")
-        self.text_bridges = self._make_bridges("text")
-        self.image_bridges = self._make_bridges("image")
+        text, image = self.text_feed, self.image_feed = feeds(self)
+        self.text_entry, self.image_entry = text.entry, image.entry
+        self.text_bridges, self.image_bridges = text.layers, image.layers
         self.steps = [
             CROSS_ENCODERS[cross_encoder](
                 hidden_dim=hidden_dim,
@@ -173,9 +176,7 @@ class CrossModalEncoder(keras.layers.Layer):
                 )
             for projection, state in zip(projections, states, strict=False):
                 projection.build(state)
-            getattr(self, f"{side}_entry").build(projected)
-            for bridge in filter(None, getattr(self, f"{side}_bridges")):
-                bridge.build(projected, projected)
+            getattr(self, f"{side}_feed").build(projected)
             getattr(self, f"{side}_pooler").build(projected[1:])
         for step in self.steps:
             step.build(projected, projected)
@@ -195,11 +196,13 @@ class CrossModalEncoder(keras.layers.Layer):
 
     def project_text(self, states):
         """Project text states and add the type embedding, for `join`."""
-        return self._project(states, self.text_projections, TEXT_ROW)
+        layers = self.text_feed.embedding
+        return self._project(states, self.text_projections, TEXT_ROW, layers)
 
     def project_image(self, states, row=IMAGE_ROW):
         """Project image states and add the type embedding, for `join`."""
-        return self._project(states, self.image_projections, row)
+        layers = self.image_feed.embedding
+        return self._project(states, self.image_projections, row, layers)
 
     def call(
         self,
@@ -232,17 +235,17 @@ class CrossModalEncoder(keras.layers.Layer):
         with many images.
         """
         self._check_shapes(text_states, image_states, padding_mask)
-        text_states, image_states = iter(text_states), iter(image_states)
-        text = self.text_entry(next(text_states))
-        image = self.image_entry(next(image_states))
+        text = image = None
         for layer, step in enumerate(self.steps):
-            if layer and self.taps[layer] is not None:
-                text = self.text_bridges[layer](
-                    text, next(text_states), padding_mask, training=training
-                )
-                image = self.image_bridges[layer](
-                    image, next(image_states), training=training
-                )
+            # Both feeds read what the layer before has returned.
+            text, image = (
+                self.text_feed(
+                    *(layer, text, image, text_states, padding_mask, training)
+                ),
+                self.image_feed(
+                    *(layer, image, text, image_states, None, training)
+                ),
+            )
             text_query, image_query = text, image
             if layer == self.num_layers - 1:
                 text_query = _last_query("text", text, outputs)
@@ -301,15 +304,15 @@ class CrossModalEncoder(keras.layers.Layer):
                 f"be (batch, tokens). Received: {text}, {image} and {mask}"
             )
 
-    def _project(self, states, projections, row):
-        def add_type(x, types):
-            return x + ops.cast(types[row], x.dtype)
-
+    def _project(self, states, projections, row, layers):
         typed = []
         for index, state in enumerate(states):
             # The list has a single projection if it is shared.
             x = projections[index % len(projections)](state)
-            typed.append(with_weight(add_type, x, self.type_embedding))
+            x = _add_row(x, self.type_embedding, row)
+            if layers is not None:
+                x = _add_row(x, layers, index)
+            typed.append(x)
         return typed
 
     def _make_projections(self, side):
@@ -319,36 +322,17 @@ class CrossModalEncoder(keras.layers.Layer):
         names = [f"{side}_projection_{i}" for i in range(count)]
         return [dense(self, self.hidden_dim, name) for name in names]
 
-    def _make_entry(self, side):
-        """Return the layer through which the first state enters."""
-        name = f"{side}_entry"
-        if self.bridge is None:
-            return keras.layers.Identity(dtype=self.dtype_policy, name=name)
-        return layer_norm(self, self.bridge_epsilon, name)
-
-    def _make_bridges(self, side):
-        """Return a bridge or None for each cross-modal layer."""
-        return [
-            bridges.get(
-                self.bridge,
-                self.hidden_dim,
-                self.num_heads,
-                self.attention_dropout,
-                self.bridge_epsilon,
-                dtype=self.dtype_policy,
-                name=f"{side}_bridge_{layer}",
-            )
-            if layer and tap is not None
-            else None
-            for layer, tap in enumerate(self.taps)
-        ]
-
 
 def _last_query(name, x, outputs):
     """Return the tokens that the last layer must compute for `outputs`."""
     if name in outputs:
         return x
     return x[:, :1] if "pooled" in outputs else None
+
+
+def _add_row(x, table, row):
+    """Add a row of an embedding to all tokens."""
+    return with_weight(lambda x, t: x + ops.cast(t[row], x.dtype), x, table)
 
 
 def with_weight(function, x, weight):

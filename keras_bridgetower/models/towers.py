@@ -16,8 +16,10 @@ from keras_bridgetower.checks import BACKENDS
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.encoders.registry import entry_of
 from keras_bridgetower.encoders.registry import hidden_states
+from keras_bridgetower.models.bridges import class_of
 from keras_bridgetower.models.checks import check_lengths
 from keras_bridgetower.models.checks import check_pixel_dtype
+from keras_bridgetower.models.managers import ManagerLayer
 from keras_bridgetower.models.summary import SUMMARIES
 from keras_bridgetower.models.summary import SameGrid
 
@@ -247,7 +249,13 @@ def resolve_taps(taps, num_layers, bridge):
     taps = tuple(None if tap is None else operator.index(tap) for tap in taps)
     indices = [tap for tap in taps if tap is not None]
     rising = indices == sorted(set(indices)) and max(indices, default=0) < 0
-    if len(taps) != num_layers or taps[0] is None or not rising:
+    if bridge is not None and issubclass(class_of(bridge), ManagerLayer):
+        if not rising or len(indices) != len(taps):
+            raise ValueError(
+                "With managers `taps` must be negative indices that rise, as "
+                f"(-3, -2, -1). Received: taps={taps}"
+            )
+    elif len(taps) != num_layers or taps[0] is None or not rising:
         raise ValueError(
             f"`taps` must be {num_layers} negative indices that rise, and None "
             f"behind the first, as (-2, -1, None). Received: taps={taps}"

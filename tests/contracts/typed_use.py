@@ -23,8 +23,9 @@ def models() -> None:
     kbt.hidden_states(backbone.text_encoder)
     kbt.register_encoder(type(backbone.text_encoder), "text")
     bridge: type = kbt.BridgeLayer
+    manager: type = kbt.ManagerLayer
     head = kbt.register_head("my_head")
-    print(bridge, head)
+    print(bridge, manager, head)
 
 
 def tasks() -> None:

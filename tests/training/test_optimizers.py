@@ -140,6 +140,25 @@ def test_decay_of_layer_norms_follows_the_scripts(encoder, decays):
     assert {found[path] > 0 for path in norms} == {decays}
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="paths and patterns alone")
+@pytest.mark.parametrize("bridge", ["static_manager", "adaptive_manager"])
+def test_managers_follow_the_scripts(bridge):
+    """As the authors' function groups the names of their variables."""
+    variables = backbone(bridge=bridge).trainable_variables
+    optimizer = AdamW(rows=rows(1, 5, 50), weight_decay=1.0)
+    optimizer.build(variables)
+    for index, v in enumerate(variables):
+        parts = v.path.split("/")
+        if not ("_manager_" in v.path or parts[-1].endswith("_layers")):
+            continue
+        layers = parts[-1].endswith("_layers")
+        assert optimizer._factors[index] == (1 if layers else 5), v.path
+        spared = parts[-1] in ("bias", "beta") or "other_norm" in parts
+        assert optimizer._decays[index] == (not spared), v.path
+        sane = any(re.search(p, v.path) for p in DECAYS["sane"])
+        assert sane == (parts[-1] != "kernel"), v.path
+
+
 def test_frozen_rows_do_not_change_or_count_in_the_norm():
     task = vqa()
     variables = task.trainable_variables

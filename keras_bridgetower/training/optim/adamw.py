@@ -24,19 +24,21 @@ _GROUPS = (_OTHERS, _FUSION, _HEADS)
 
 # Variables without decay in the authors' code: names with "bias" or a form of
 # "norm.weight", such as "norm1.weight" in ViT and DeiT. CLIP's layer norms
-# (ln_1, ...) and those of the classifiers have other names there and so are
-# decayed, like embeddings and scales.
+# (ln_1, ...), those of the classifiers and the numbered ones of managers have
+# other names there and so are decayed, like embeddings and scales.
 AUTHORS_NO_DECAY = (
     r"(bias|beta)$",
     r"^(vit|deit)_encoder/(transformer_block_\d+/ln_[12]|ln)/gamma$",
     r"^(embeddings|transformer_layer_\d+/\w+)_layer_norm/gamma$",
-    r"^fusion/.*gamma$",
+    r"^fusion/(?!\w+_manager_\d+/(norm_\d+|own_norm)/).*gamma$",
     r"^mlm_head/.*gamma$",
 )
 # The usual choice: no decay for norms, biases, scales, the tokens before the
-# patches, and the embeddings of positions and types.
+# patches, the scores of managers, and the embeddings of positions, types and
+# layers.
 SANE_NO_DECAY = (
-    r"(bias|beta|gamma|logit_scale|type_embedding)$",
+    r"(bias|beta|gamma|logit_scale|type_embedding(_(text|image)_layers)?)$",
+    r"_manager_\d+/(scores|own_score|temperature)$",
     r"(class_embedding|class_token|distillation_token)$",
     # In DeiT the positions are a weight of its own layer.
     r"(position|segment)_embedding(/embeddings)?$",
@@ -49,8 +51,8 @@ def rows(base=1.0, fusion=1.0, head=1.0):
 
     Args:
         base: float, factor of the learning rate for both towers, the type
-            embedding and scales, or None to freeze them.
-        fusion: float, the factor for projections, entries, bridges,
+            and layer embeddings and scales, or None to freeze them.
+        fusion: float, the factor for projections, entries, bridges, managers,
             cross-modal layers and poolers, or None.
         head: float, the factor for the heads, or None.
 

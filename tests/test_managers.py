@@ -1,0 +1,309 @@
+"""Managers against their formulas in NumPy, and inside of the fusion."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from builders import FASTEST
+from builders import LONG_ELSEWHERE
+from builders import array
+from builders import assert_same_weights
+from builders import backbone
+from builders import difference
+from builders import features
+from builders import preprocessor
+from builders import randomise
+from builders import raw
+from builders import retrieval
+from builders import vqa
+from keras import ops
+
+import keras_bridgetower as kbt
+from keras_bridgetower import analysis
+from keras_bridgetower.models import bridges
+from keras_bridgetower.models import managers
+from keras_bridgetower.models.attention import capture_attention
+
+pytestmark = LONG_ELSEWHERE
+
+WIDTH, STATES = 8, 3
+CLASSES = {"first_manager": managers.FirstManager, **managers.MANAGERS}
+
+
+def inputs():
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(STATES, 2, 5, WIDTH)).astype("float32")
+    own = rng.normal(size=(2, 5, WIDTH)).astype("float32")
+    other = rng.normal(size=(2, 7, WIDTH)).astype("float32")
+    return list(states), own, other
+
+
+def manager(name):
+    layer = CLASSES[name](WIDTH, STATES)
+    layer(*inputs())
+    return randomise(layer)
+
+
+def softmax(x, axis):
+    x = np.exp(x - x.max(axis, keepdims=True))
+    return x / x.sum(axis, keepdims=True)
+
+
+def formula(name, w, states, own, other):
+    """The output in float64, from `manager.md`'s formulas."""
+
+    def norm(part, x):
+        x = x - x.mean(-1, keepdims=True)
+        x = x / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        return x * w[f"{part}/gamma"] + w[f"{part}/beta"]
+
+    def dense(part, x):
+        return x @ w[f"{part}/kernel"] + w[f"{part}/bias"]
+
+    # Scores (N, batch or 1, tokens or 1, D or 1).
+    added = 0
+    if name == "adaptive_manager":
+        c, q = norm("own_norm", own), norm("other_norm", other)
+        logits = np.einsum("btd,bsd->bts", dense("query", c), dense("key", q))
+        attended = softmax(logits / np.sqrt(WIDTH), -1) @ q
+        scores = dense("controller", np.concatenate([attended, c], -1))
+        scores = np.moveaxis(scores, -1, 0)[..., None]
+        added = w["own_score"] * c
+    else:
+        scores = w["scores"][:, None, None]
+        if name == "static_manager":
+            added = w["own_score"] * norm("own_norm", own)
+    weights = softmax(scores / w["temperature"], 0)
+    mixed = sum(weights[i] * norm(f"norm_{i}", x) for i, x in enumerate(states))
+    return mixed + added
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_managers_equal_their_formulas(name):
+    layer = manager(name)
+    weights = {
+        weight.path.partition("/")[2]: array(weight).astype("float64")
+        for weight in layer.weights
+    }
+    states, own, other = inputs()
+    expected = formula(
+        name, weights, *(np.asarray(x, "float64") for x in inputs())
+    )
+    assert difference(layer(states, own, other), expected) <= 1e-5
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_noise_is_drawn_anew_in_training_only(name):
+    layer = manager(name)
+    still = array(layer(*inputs()))
+    assert difference(layer(*inputs(), training=False), still) == 0
+    first, second = (array(layer(*inputs(), training=True)) for _ in range(2))
+    assert difference(first, still) > 1e-3
+    assert difference(first, second) > 1e-3
+
+
+def test_noise_has_the_standard_deviation_of_the_authors():
+    layer = managers.FirstManager(64, 4)
+    states = [np.zeros((2, 50, 64), "float32")] * 4
+    layer(states)
+    layer.scores.assign(ops.zeros((4, 64)))
+    for index, norm in enumerate(layer.norms):
+        # The output is the sum of two weights minus that of the others.
+        norm.beta.assign(ops.full((64,), 1.0 if index < 2 else -1.0))
+    mixed = array(layer(states, training=True)).ravel()
+    rng = np.random.default_rng(0)
+    noise = rng.normal(scale=1 / 4, size=(4, 100_000))
+    weights = softmax(noise, 0)
+    expected = (weights[:2] - weights[2:]).sum(0)
+    assert mixed.std() == pytest.approx(expected.std(), rel=0.05)
+    assert abs(mixed.mean()) < 0.02
+
+
+def test_initial_values():
+    layer = managers.StaticManager(WIDTH, STATES)
+    layer(*inputs())
+    values = {w.path.partition("/")[2]: array(w) for w in layer.weights}
+    assert (values["scores"] == np.float32(1 / STATES)).all()
+    assert (values["own_score"] == 1).all() and values["temperature"] == 1
+
+
+def fusion(bridge, **kwargs):
+    layer = kbt.CrossModalEncoder(8, 2, 3, bridge=bridge, dropout=0.0, **kwargs)
+    rng = np.random.default_rng(0)
+    count = len(layer.taps)
+    text, image = (
+        list(rng.normal(size=(count, 2, tokens, 8)).astype("float32"))
+        for tokens in (5, 7)
+    )
+    mask = np.array([[1] * 5, [1, 1, 1, 0, 0]], "int32")
+    layer(text, image, mask)
+    return randomise(layer), (text, image, mask)
+
+
+@pytest.mark.parametrize("bridge", managers.MANAGERS)
+@pytest.mark.parametrize("taps", [None, (-4, -1), (-4, -3, -2, -1)])
+def test_layers_read_what_the_layer_before_returned(bridge, taps):
+    layer, (text, image, mask) = fusion(bridge, taps=taps)
+    assert layer.text_entry is None and len(layer.text_bridges) == 3
+    assert type(layer.image_bridges[0]) is managers.FirstManager
+    assert type(layer.image_bridges[1]) is managers.MANAGERS[bridge]
+    rows = array(layer.type_embedding), layer.text_feed.embedding
+    states = [
+        array(layer.text_projections[0](x)) + rows[0][0] + array(rows[1])[i]
+        for i, x in enumerate(text)
+    ]
+    projected = layer.project_text(text)
+    assert difference(projected, states) <= 1e-5
+    pictures = layer.project_image(image)
+    x, y = None, None
+    for step, own, other in zip(
+        layer.steps, layer.text_bridges, layer.image_bridges, strict=True
+    ):
+        x, y = own(projected, x, y), other(pictures, y, x)
+        x, y = step(x, y, x, y, mask)
+    out = layer(text, image, mask)
+    assert difference(out["text"], x) <= 1e-5
+    assert difference(out["image"], y) <= 1e-5
+
+
+@pytest.mark.parametrize("bridge", managers.MANAGERS)
+@pytest.mark.parametrize("outputs", [("pooled",), ("text",), ("image",)])
+def test_fewer_outputs_are_the_same(bridge, outputs):
+    layer, inputs = fusion(bridge)
+    everything, fewer = layer(*inputs), layer(*inputs, outputs=outputs)
+    for name in outputs:
+        assert difference(fewer[name], everything[name]) <= 1e-5
+
+
+def test_only_adaptive_managers_read_padding():
+    for bridge, influence in (
+        ("static_manager", False),
+        ("adaptive_manager", True),
+    ):
+        layer, (text, image, mask) = fusion(bridge)
+        changed = [
+            np.where(mask[..., None] == 1, x, 3.0).astype("float32")
+            for x in text
+        ]
+        before, after = layer(text, image, mask), layer(changed, image, mask)
+        assert (difference(before["image"], after["image"]) > 1e-3) == influence
+
+
+@pytest.mark.parametrize("bridge", managers.MANAGERS)
+def test_gradients_reach_all_weights(bridge):
+    model = backbone(bridge=bridge)
+    weights = {w.path: array(w) for w in model.trainable_weights}
+    inputs = keras.Model(model.inputs, model.output["pooled"])
+    inputs.compile(
+        keras.optimizers.SGD(1.0),
+        "mse",
+        run_eagerly=keras.config.backend() != "jax",
+    )
+    x = features(model)
+    inputs.train_on_batch(x, np.ones((3, 32), "float32"))
+    parts = ("scores", "own_score", "temperature", "controller", "_layers")
+    seen = set()
+    for weight in model.trainable_weights:
+        found = [part for part in parts if part in weight.path]
+        if found:
+            assert difference(weight, weights[weight.path]) > 0, weight.path
+            seen |= set(found)
+    static = {"scores", "own_score", "temperature", "_layers"}
+    assert seen == static | (
+        {"controller"} if bridge == "adaptive_manager" else set()
+    )
+
+
+def test_own_manager():
+    @keras.saving.register_keras_serializable("tests")
+    class EvenManager(managers.ManagerLayer):
+        def call(self, states, own, other, training=None):
+            return own + self.mix(states, ops.zeros((1, 3, 1, 1)), training)
+
+    assert bridges.serialize(EvenManager) == "tests>EvenManager"
+    layer, inputs = fusion(EvenManager)
+    assert type(layer.text_bridges[1]) is EvenManager
+    assert layer.bridge == "tests>EvenManager"
+
+
+@pytest.mark.parametrize("taps", [(), (-1, -2), (-2, None), (-1, 0)])
+def test_wrong_taps_are_rejected(taps):
+    with pytest.raises(ValueError, match="With managers `taps`.*Received"):
+        kbt.CrossModalEncoder(8, 2, 3, bridge="static_manager", taps=taps)
+
+
+def test_buckets_are_refused():
+    cut = preprocessor(buckets=(8, 40))
+    kbt.BridgeTowerVQA(backbone(bridge="static_manager"), cut)
+    with pytest.raises(ValueError, match="`buckets`.*adaptive.*Received"):
+        kbt.BridgeTowerVQA(backbone(bridge="adaptive_manager"), cut)
+
+
+@FASTEST
+@pytest.mark.parametrize("bridge", managers.MANAGERS)
+def test_saved_models_are_the_same(bridge, tmp_path):
+    task = vqa(bridge=bridge)
+    randomise(task.backbone)
+    task.save_to_preset(tmp_path / "preset")
+    task.save(tmp_path / "task.keras")
+    for copy in (
+        kbt.BridgeTowerVQA.from_preset(tmp_path / "preset"),
+        keras.saving.load_model(tmp_path / "task.keras"),
+    ):
+        assert copy.backbone.fusion.bridge == bridge
+        assert_same_weights(task, copy)
+    resized = task.backbone.with_image_size(48)
+    assert resized.fusion.text_bridges[0].scores.shape == (2, 16)
+
+
+@FASTEST
+def test_ranking_equals_the_forward_pass():
+    task = retrieval(bridge="adaptive_manager")
+    randomise(task.backbone)
+    x, _ = raw(3)
+    ranked = task.rank(x["images"], x["text"], verbose=0)
+    pairs = task.score(
+        [*x["images"]] * 3, [text for text in x["text"] for _ in range(3)]
+    )
+    assert difference(ranked.T.ravel(), pairs) <= 1e-5
+
+
+@FASTEST
+def test_attention_maps():
+    task = vqa(bridge="adaptive_manager")
+    x, _ = raw(1)
+    maps = task.backbone.attention_maps(task.preprocessor(x))
+    assert len(maps["text_cross"]) == 2
+    for show in (analysis.attention_rollout, analysis.relevance):
+        seen = show(task, x["images"][0], x["text"][0])
+        assert seen.whole.sum() == pytest.approx(1, abs=1e-5)
+    with capture_attention() as captured:
+        task.backbone.fuse(task.preprocessor(x))
+    assert captured["image_manager_1"].shape == (1, 1, 17, 40)
+
+
+@FASTEST
+def test_adapters():
+    model = backbone(bridge="adaptive_manager")
+    model.enable_lora(2)
+    paths = {w.path for w in model.trainable_weights}
+    assert "fusion/text_manager_1/query/lora_kernel_a" in paths
+    assert not any("scores" in path for path in paths)
+
+
+@FASTEST
+def test_quantized(tmp_path):
+    task = randomise(vqa(bridge="adaptive_manager"), scale=0.05)
+    x = features(task.backbone)
+    before = array(task(x))
+    with warnings.catch_warnings():
+        # Keras warns of layers without weights.
+        warnings.simplefilter("ignore")
+        task.quantize("int8")
+    after = array(task(x))
+    assert 0 < difference(before, after) <= 0.1 * np.abs(before).max()
+    task.save_to_preset(tmp_path / "preset")
+    copy = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
+    assert_same_weights(task, copy)
+    assert difference(copy(x), after) == 0
