@@ -36,6 +36,8 @@ CLAIMS = {
     "intermediate_size": "intermediate_dim",
     "vocab_size": "vocabulary_size",
     "max_position_embeddings": "positions",
+    "type_vocab_size": "num_segments",
+    "embedding_size": "embedding_dim",
     "patch_size": "patch_size",
     "image_size": "image_size",
 }
@@ -184,7 +186,7 @@ def _read_folder(folder, side):
     sizes = _sizes(files, tensors)
     wrong = [
         f"{key}={config[key]!r:.50}, but {sizes[name]} in the weights"
-        for key, name in CLAIMS.items()
+        for key, name in (CLAIMS | files.claims).items()
         if name in sizes and config.get(key, sizes[name]) != sizes[name]
     ]
     arguments = {}

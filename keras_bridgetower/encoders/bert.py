@@ -1,4 +1,4 @@
-"""BERT (Devlin et al., 2019), and the blocks that RoBERTa shares."""
+"""BERT (Devlin et al., 2019), and what other text encoders share with it."""
 
 import keras
 import keras_hub
@@ -14,9 +14,25 @@ from keras_bridgetower.encoders.rules import joined
 from keras_bridgetower.encoders.rules import norm
 from keras_bridgetower.encoders.rules import same
 
+BERT_SIZES = {
+    "embeddings.word_embeddings.weight": "vocabulary_size hidden_dim",
+    "embeddings.position_embeddings.weight": "positions _",
+    "embeddings.token_type_embeddings.weight": "num_segments _",
+    "encoder.layer.0.intermediate.dense.weight": "intermediate_dim _",
+}
+# Poolers, and the heads of all tasks of `transformers`.
+HEADS = (
+    r"(bert\.|roberta\.)?pooler\..*|(cls|lm_head|classifier|qa_outputs)\..*",
+)
+
 
 def bert(prefix, num_layers):
     """Return the rules of KerasHub's BERT without its pooler."""
+    return embedding_rules(prefix) + post_norm_rules(prefix, num_layers)
+
+
+def embedding_rules(prefix):
+    """Return the rules of embeddings of tokens, positions and segments."""
     key = f"{prefix}embeddings"
     rules = norm("embeddings_layer_norm", f"{key}.LayerNorm")
     for ours, theirs in (
@@ -27,7 +43,7 @@ def bert(prefix, num_layers):
         rules += same(
             f"{ours}_embedding/embeddings", f"{key}.{theirs}_embeddings.weight"
         )
-    return rules + post_norm_rules(prefix, num_layers)
+    return rules
 
 
 def post_norm_rules(prefix, num_layers):
@@ -35,59 +51,99 @@ def post_norm_rules(prefix, num_layers):
     return [
         rule
         for layer in range(num_layers)
-        for rule in joined(
-            f"transformer_layer_{layer}/",
-            f"{prefix}encoder.layer.{layer}.",
-            (attention, "self_attention_layer", "attention"),
-            (norm, "self_attention_layer_norm", "attention.output.LayerNorm"),
-            (dense, "feedforward_intermediate_dense", "intermediate.dense"),
-            (dense, "feedforward_output_dense", "output.dense"),
-            (norm, "feedforward_layer_norm", "output.LayerNorm"),
+        for rule in block_rules(
+            f"transformer_layer_{layer}/", f"{prefix}encoder.layer.{layer}."
         )
     ]
 
 
-def post_norm_states(encoder, x):
-    """Return the states of a RoBERTa or BERT with the embeddings `x`."""
-    x = encoder.embeddings_dropout(encoder.embeddings_layer_norm(x))
+def block_rules(
+    path,
+    key,
+    projections=attention,
+    names=(
+        "attention",
+        "attention.output.LayerNorm",
+        "intermediate.dense",
+        "output.dense",
+        "output.LayerNorm",
+    ),
+):
+    """Return the rules of a post-norm block of KerasHub.
+
+    Args:
+        path: str, the start of the paths of its variables.
+        key: str, the start of the names of its tensors.
+        projections: function that returns the rules of its attention.
+        names: tuple of str, how the names of the attention, its norm, both
+            dense layers and the last norm go on.
+    """
+    makes = (projections, norm, dense, dense, norm)
+    paths = (
+        "self_attention_layer",
+        "self_attention_layer_norm",
+        "feedforward_intermediate_dense",
+        "feedforward_output_dense",
+        "feedforward_layer_norm",
+    )
+    return joined(path, key, *zip(makes, paths, names, strict=True))
+
+
+def embedded(encoder):
+    """Return the embeddings of a BERT, after their norm."""
+    tokens = TokenLookup(encoder.token_embedding, name="token_lookup")(
+        encoder.input["token_ids"]
+    )
+    segments = TokenLookup(encoder.segment_embedding, name="segment_lookup")(
+        encoder.input["segment_ids"]
+    )
+    positions = encoder.position_embedding(tokens)
+    return normed(encoder, tokens + positions + segments)
+
+
+def normed(encoder, x):
+    """Return embeddings after their norm and dropout."""
+    return encoder.embeddings_dropout(encoder.embeddings_layer_norm(x))
+
+
+def block_states(encoder, x, blocks):
+    """Return the outputs of blocks, the first of which reads `x`."""
     states = []
-    for block in encoder.transformer_layers:
+    for block in blocks:
         x = block(x, padding_mask=encoder.input["padding_mask"])
         states.append(x)
     return states
 
 
-def text_files(types, rules, epsilon, before=0):
-    """Return the `Files` of a RoBERTa or BERT.
+def text_files(types, rules, epsilon=1e-12, sizes=None, **values):
+    """Return the `Files` of an encoder whose tensors have BERT's names.
 
     Args:
         types: tuple of str, model types of `transformers`.
-        rules: function of a prefix and a number of layers.
+        rules: function of a dict of sizes.
         epsilon: float, the only one that KerasHub's class has.
-        before: int, rows of positions that belong to padding.
+        sizes: dict, in place of those of BERT.
+        **values: of `Files`, such as `before` and `prefix`.
     """
     return Files(
-        types=types,
-        rules=lambda sizes: rules("", sizes["num_layers"]),
-        sizes={
-            "embeddings.word_embeddings.weight": "vocabulary_size hidden_dim",
-            "embeddings.position_embeddings.weight": "positions _",
-            "encoder.layer.0.intermediate.dense.weight": "intermediate_dim _",
-        },
-        layers="encoder.layer.",
-        values={
-            "num_attention_heads": Value("num_heads", 12),
-            "layer_norm_eps": Value(None, 1e-12, (epsilon,)),
-            "hidden_act": Value(None, "gelu", ("gelu",)),
-        },
-        prefix=types[0],
-        before=before,
-        # Poolers and heads of other tasks.
-        unread=(r"(bert\.|roberta\.)?pooler\..*|(lm_head|cls|classifier)\..*",),
+        **dict(
+            types=types,
+            rules=rules,
+            sizes=sizes or BERT_SIZES,
+            layers="encoder.layer.",
+            values={
+                "num_attention_heads": Value("num_heads", 12),
+                "layer_norm_eps": Value(None, 1e-12, (epsilon,)),
+                "hidden_act": Value(None, "gelu", ("gelu",)),
+            },
+            prefix=types[0],
+            unread=HEADS,
+        )
+        | values
     )
 
 
-def _exact_gelu(encoder):
+def exact_gelu(encoder):
     """Use the exact GELU of BERT's training, which KerasHub approximates."""
     for block in encoder.transformer_layers:
         for layer in layers_in(block):
@@ -99,15 +155,8 @@ def _exact_gelu(encoder):
     keras_hub.models.BertBackbone,
     "text",
     name="BERT",
-    correct=_exact_gelu,
-    files=(text_files(("bert",), bert, 1e-12),),
+    correct=exact_gelu,
+    files=(text_files(("bert",), lambda sizes: bert("", sizes["num_layers"])),),
 )
 def states(encoder):
-    tokens = TokenLookup(encoder.token_embedding, name="token_lookup")(
-        encoder.input["token_ids"]
-    )
-    segments = TokenLookup(encoder.segment_embedding, name="segment_lookup")(
-        encoder.input["segment_ids"]
-    )
-    positions = encoder.position_embedding(tokens)
-    return post_norm_states(encoder, tokens + positions + segments)
+    return block_states(encoder, embedded(encoder), encoder.transformer_layers)

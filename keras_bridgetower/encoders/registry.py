@@ -36,6 +36,8 @@ class Files:
         layers: str, the start of the names of tensors of layers; the number
             of the layer follows it.
         values: dict from names in the configuration to `Value`.
+        claims: dict from further names in the configuration to names of sizes,
+            which must agree.
         arguments: function of a configuration and a dict of sizes that returns
             further constructor arguments, or ones in place of sizes; None
             removes an argument.
@@ -53,6 +55,7 @@ class Files:
     sizes: dict
     layers: str
     values: dict
+    claims: dict = dataclasses.field(default_factory=dict)
     arguments: Callable = lambda config, sizes: {}
     prefix: str = ""
     part: str = ""

@@ -1,10 +1,12 @@
-"""RoBERTa (Liu et al., 2019)."""
+"""RoBERTa (Liu et al., 2019) and XLM-RoBERTa (Conneau et al., 2020)."""
 
 import keras_hub
 
 from keras_bridgetower.encoders import layouts
+from keras_bridgetower.encoders.bert import BERT_SIZES
+from keras_bridgetower.encoders.bert import block_states
+from keras_bridgetower.encoders.bert import normed
 from keras_bridgetower.encoders.bert import post_norm_rules
-from keras_bridgetower.encoders.bert import post_norm_states
 from keras_bridgetower.encoders.bert import text_files
 from keras_bridgetower.encoders.layers import TokenLookup
 from keras_bridgetower.encoders.registry import register_encoder
@@ -35,15 +37,34 @@ def roberta(prefix, num_layers):
     ]
 
 
+def _files(kind):
+    """Return the `Files` of RoBERTa under the name of a model type."""
+    return text_files(
+        (kind,),
+        lambda sizes: roberta("", sizes["num_layers"]),
+        epsilon=1e-5,
+        # Both types have one prefix, and one row of segments.
+        sizes={k: v for k, v in BERT_SIZES.items() if "token_type" not in k},
+        prefix="roberta",
+        before=layouts.PADDING_ROWS,
+    )
+
+
 @register_encoder(
     keras_hub.models.RobertaBackbone,
     "text",
     name="RoBERTa",
-    files=(text_files(("roberta",), roberta, 1e-5, layouts.PADDING_ROWS),),
+    files=(_files("roberta"),),
+)
+@register_encoder(
+    keras_hub.models.XLMRobertaBackbone,
+    "text",
+    name="XLM-RoBERTa",
+    files=(_files("xlm-roberta"),),
 )
 def states(encoder):
     tokens = TokenLookup(encoder.token_embedding, name="token_lookup")(
         encoder.input["token_ids"]
     )
-    x = tokens + encoder.embeddings.position_embedding(tokens)
-    return post_norm_states(encoder, x)
+    x = normed(encoder, tokens + encoder.embeddings.position_embedding(tokens))
+    return block_states(encoder, x, encoder.transformer_layers)

@@ -169,7 +169,7 @@ def test_encoders_without_a_model_type(make, form, tmp_path):
 @pytest.mark.parametrize(
     "values, found",
     [
-        ({"architectures": ["ElectraModel"]}, "ElectraModel"),
+        ({"model_type": "modernbert"}, "modernbert"),
         ({"type_vocab_size": 4}, "model_type=None"),
     ],
 )

@@ -1,0 +1,86 @@
+"""DistilBERT (Sanh et al., 2019)."""
+
+import functools
+
+import keras_hub
+
+from keras_bridgetower.encoders.bert import block_rules
+from keras_bridgetower.encoders.bert import block_states
+from keras_bridgetower.encoders.bert import normed
+from keras_bridgetower.encoders.layers import TokenLookup
+from keras_bridgetower.encoders.registry import Files
+from keras_bridgetower.encoders.registry import Value
+from keras_bridgetower.encoders.registry import register_encoder
+from keras_bridgetower.encoders.rules import attention
+from keras_bridgetower.encoders.rules import norm
+from keras_bridgetower.encoders.rules import same
+
+_ATTENTION = functools.partial(
+    attention, parts=("q_lin", "k_lin", "v_lin"), output="out_lin"
+)
+_BLOCK = (
+    "attention",
+    "sa_layer_norm",
+    "ffn.lin1",
+    "ffn.lin2",
+    "output_layer_norm",
+)
+
+
+def distilbert(sizes):
+    """Return the rules of KerasHub's DistilBERT."""
+    rules = norm("embeddings_layer_norm", "embeddings.LayerNorm")
+    for ours, theirs in (("token", "word"), ("position", "position")):
+        rules += same(
+            f"token_and_position_embedding/{ours}_embedding/embeddings",
+            f"embeddings.{theirs}_embeddings.weight",
+        )
+    for layer in range(sizes["num_layers"]):
+        rules += block_rules(
+            f"transformer_layer_{layer}/",
+            f"transformer.layer.{layer}.",
+            _ATTENTION,
+            _BLOCK,
+        )
+    return rules
+
+
+FILES = Files(
+    types=("distilbert",),
+    rules=distilbert,
+    sizes={
+        "embeddings.word_embeddings.weight": "vocabulary_size hidden_dim",
+        "embeddings.position_embeddings.weight": "positions _",
+        "transformer.layer.0.ffn.lin1.weight": "intermediate_dim _",
+    },
+    layers="transformer.layer.",
+    values={
+        "n_heads": Value("num_heads", 12),
+        "activation": Value(None, "gelu", ("gelu",)),
+    },
+    claims={
+        "n_layers": "num_layers",
+        "dim": "hidden_dim",
+        "hidden_dim": "intermediate_dim",
+    },
+    prefix="distilbert",
+    # Heads of all tasks.
+    unread=(
+        r"vocab_(transform|layer_norm|projector)\..*",
+        r"(pre_classifier|classifier|qa_outputs)\..*",
+    ),
+)
+
+
+@register_encoder(
+    keras_hub.models.DistilBertBackbone,
+    "text",
+    name="DistilBERT",
+    files=(FILES,),
+)
+def states(encoder):
+    tokens = TokenLookup(encoder.token_embedding, name="token_lookup")(
+        encoder.input["token_ids"]
+    )
+    x = normed(encoder, tokens + encoder.embeddings.position_embedding(tokens))
+    return block_states(encoder, x, encoder.transformer_layers)
