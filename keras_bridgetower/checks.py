@@ -44,6 +44,12 @@ def check_share(name, value):
     _require(right, name, value, "a number from 0 to below 1")
 
 
+def check_part(name, value):
+    """Reject a value that is not a number above 0, to 1."""
+    right = _is_number(value) and 0 < value <= 1
+    _require(right, name, value, "a number above 0, to 1")
+
+
 def check_above_zero(name, value):
     """Reject a value that is not a number above 0."""
     right = _is_number(value) and value > 0

@@ -90,10 +90,11 @@ def test_exported_folder_runs_without_keras(form, name, picture, tmp_path):
 
 
 @FASTEST
-@pytest.mark.parametrize("mode", ["squash", "crop", "hf"])
+@pytest.mark.parametrize("values", [{}, {"crop_pct": 0.9, "resample": "box"}])
+@pytest.mark.parametrize("mode", ["squash", "crop", "center", "hf"])
 @pytest.mark.parametrize("size", [(40, 60), (37, 200), (300, 31), (64, 64)])
-def test_runtime_prepares_the_same_pixels(mode, size):
-    converter = kbt.BridgeTowerImageConverter(64, mode=mode, size_divisor=8)
+def test_runtime_prepares_the_same_pixels(mode, size, values):
+    converter = kbt.BridgeTowerImageConverter(64, mode, 8, **values)
     pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), "uint8")
     made = runtime._square(Image.fromarray(pixels), converter.get_config())
     expected = converter(pixels) * converter.std + converter.mean

@@ -79,6 +79,7 @@ def test_checksum_covers_int8_weights():
         ({"sequence_length": 12}, {"sequence_length"}),
         ({"dtype": "mixed_bfloat16"}, {"dtype"}),
         ("mean", {"image_mean"}),
+        ("crop_pct", {"image_mode"}),
         ("vocabulary", {"tokenizer"}),
     ],
 )
@@ -92,6 +93,8 @@ def test_headers_differ_in_what_was_changed(other, differs, monkeypatch):
     before = header(task)
     if other == "mean":
         task.preprocessor.image_converter.mean = (0.5, 0.5, 0.5)
+    elif other == "crop_pct":
+        task.preprocessor.image_converter.crop_pct = 0.9
     elif other == "vocabulary":
         tokenizer = task.preprocessor.tokenizer
         words = tokenizer.get_vocabulary()[::-1]

@@ -52,14 +52,14 @@ def read(folder, architecture, mode="hf", sequence_length=None):
     """
     folder = pathlib.Path(folder)
     side = architecture.image_size
-    path, saved = _image_processor(folder)
+    path, saved = saved_image_processor(folder)
     try:
         config = DEFAULTS | saved
         wrong = _unsupported(config, side)
         if path is None:
             converter = BridgeTowerImageConverter(side, mode=mode)
         else:
-            mean, std = _statistics(config)
+            mean, std = statistics(config)
             converter = BridgeTowerImageConverter(
                 side, "hf", config["size_divisor"], mean, std
             )
@@ -85,7 +85,7 @@ def read(folder, architecture, mode="hf", sequence_length=None):
     return tokenizer, converter
 
 
-def _image_processor(folder):
+def saved_image_processor(folder):
     """Return path and values of the image processor, or `(None, {})`."""
     path = folder / "preprocessor_config.json"
     if path.is_file():
@@ -111,7 +111,7 @@ def _unsupported(config, side):
     return [f"{name}={config[name]!r:.60}" for name in fits if not fits[name]]
 
 
-def _statistics(config):
+def statistics(config):
     """Return mean and standard deviation of pixels from 0 to 1, as tuples.
 
     As in transformers, a single number is that of all channels.
@@ -140,8 +140,8 @@ def write(folder, tokenizer, image_converter):
         folder: path of a folder.
         tokenizer: a `BridgeTowerTokenizer`, or None.
         image_converter: a `BridgeTowerImageConverter`, or None. A warning is
-            given if its mode is not `"hf"`, because transformers computes
-            other pixels.
+            given if its mode is not `"hf"`, or if it crops or resamples in
+            another way, because transformers computes other pixels.
     """
     folder = pathlib.Path(folder)
     length = TEXT_LENGTH
@@ -186,6 +186,14 @@ def _write_tokenizer(folder, tokenizer):
 
 
 def _write_image_processor(folder, image_converter, text_length):
+    added = image_converter.square.added_values()
+    if added:
+        warnings.warn(
+            "The file of BridgeTower's image processor has no place for "
+            f"{added}. Pixels that transformers computes will differ, also in "
+            "a preset that is opened from this folder.",
+            stacklevel=2,
+        )
     if image_converter.mode != "hf":
         warnings.warn(
             "transformers resizes the shorter side of a picture and crops the "

@@ -17,6 +17,9 @@ from keras_bridgetower.convert.architecture import heads_for_width
 from keras_bridgetower.convert.checkpoint import load_weights
 from keras_bridgetower.convert.checkpoint import unread_keys
 from keras_bridgetower.convert.checkpoint import variables_by_path
+from keras_bridgetower.convert.image_processors import (
+    image_converter as image_converter,
+)
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json

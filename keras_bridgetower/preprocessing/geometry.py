@@ -1,23 +1,50 @@
 """Resizes a picture of any shape to a square, and crops or pads it."""
 
+import math
+import typing
+
 import numpy as np
 from PIL import Image
+
+# Filters that every version of Pillow has, by name.
+RESAMPLES = {
+    name: Image.Resampling[name.upper()]
+    for name in ("bicubic", "bilinear", "lanczos", "nearest", "box", "hamming")
+}
 
 
 class UnfitPicture(ValueError):
     """A picture so long that a mode cannot make it a square."""
 
 
+class Square(typing.NamedTuple):
+    """The way from a picture to a square: values of an image converter."""
+
+    image_size: int
+    mode: str = "squash"
+    size_divisor: int = 32
+    crop_pct: float = 1.0
+    resample: str = "bicubic"
+
+    def added_values(self):
+        """Return a dict of the values that presets have only if they differ."""
+        plain = Square(self.image_size)
+        return {
+            name: getattr(self, name)
+            for name in ("crop_pct", "resample")
+            if getattr(self, name) != getattr(plain, name)
+        }
+
+
 def squash(size, side, divisor):
     """Both sides to `side`; the aspect ratio is lost, no pixel is."""
-    return (side, side), (0, 0)
+    return side, side
 
 
 def crop(size, side, divisor):
-    """Shorter side to `side`, then the center; long ends are lost."""
+    """Shorter side to `side`; of the longer one the ends are cut off."""
     short = min(size)
-    resized = tuple(side if n == short else int(side * n / short) for n in size)
-    return resized, tuple(int(round((n - side) / 2)) for n in resized)
+    return tuple(side if n == short else int(side * n / short) for n in size)
 
 
 def hf(size, side, divisor):
@@ -28,28 +55,38 @@ def hf(size, side, divisor):
     longest, limit = max(resized), int(1333 / 800 * side)
     if longest > limit:
         resized = [limit / longest * n for n in resized]
-    resized = tuple(int(n + 0.5) // divisor * divisor for n in resized)
-    # Negative where a side is too short: the crop then adds black around it.
-    return resized, tuple((n - side) // 2 for n in resized)
+    return tuple(int(n + 0.5) // divisor * divisor for n in resized)
 
 
-# A mode is geometry alone, (width, height) -> resized size, corner of the crop.
-MODES = {"squash": squash, "crop": crop, "hf": hf}
+# A mode is geometry alone, (width, height) -> resized size.
+MODES = {"squash": squash, "crop": crop, "center": crop, "hf": hf}
 
 
-def leaves_as_is(side, mode, size_divisor=32):
-    """Return True if a mode leaves a square of this side unchanged."""
-    placed = MODES[mode]((side, side), side, size_divisor)
-    return placed == ((side, side), (0, 0))
+def _resized(size, square):
+    """Return the size to which a picture is resized, and the crop's corner."""
+    side = square.image_size
+    # 224 / (224 / 250) could be a little less than 250.
+    larger = int(side / square.crop_pct + 1e-6)
+    resized = MODES[square.mode](size, larger, square.size_divisor)
+    # torchvision rounds the corner, transformers floors it. It is negative
+    # where a side is too short: the crop then adds black around it.
+    whole = round if square.mode == "crop" else math.floor
+    return resized, tuple(whole((n - side) / 2) for n in resized)
 
 
-def as_square(image, converter, name="images"):
+def leaves_as_is(square):
+    """Return True if a square of the right side stays unchanged."""
+    size = (square.image_size, square.image_size)
+    return _resized(size, square) == (size, (0, 0))
+
+
+def as_square(image, square, name="images"):
     """Resize a picture to a square, which takes far less memory.
 
     Args:
         image: RGB `PIL.Image`.
-        converter: a `BridgeTowerImageConverter`, which makes the same of the
-            picture and of the square.
+        square: `Square` of an image converter, which makes the same of the
+            picture and of the result.
         name: str, the picture's name in errors.
 
     Returns:
@@ -59,10 +96,9 @@ def as_square(image, converter, name="images"):
     Raises:
         UnfitPicture: as `place`.
     """
-    side, mode = converter.image_size, converter.mode
-    if not leaves_as_is(side, mode, converter.size_divisor):
+    if not leaves_as_is(square):
         return image
-    return np.asarray(place(image, side, mode, converter.size_divisor, name))
+    return np.asarray(place(image, square, name))
 
 
 def check_transform(transform, converter):
@@ -73,32 +109,30 @@ def check_transform(transform, converter):
         converter: a `BridgeTowerImageConverter`.
 
     Raises:
-        ValueError: another size, a black frame, or values of another mean or
-            standard deviation.
+        ValueError: another size, a black frame, a crop, or values of another
+            mean or standard deviation.
     """
     ours, theirs = (
         (made.image_size, made.mean, made.std)
         for made in (transform, converter)
     )
-    mode, divisor = converter.mode, converter.size_divisor
-    if ours != theirs or not leaves_as_is(ours[0], mode, divisor):
+    if ours != theirs or not leaves_as_is(converter.square):
         raise ValueError(
             "`transform` must make pictures that the preprocessor's image "
             "converter leaves as they are: both need one size, one mean and "
-            "one standard deviation, and image_mode='squash' or 'crop'. "
+            "one standard deviation, and the converter image_mode='squash' or "
+            "'crop', and crop_pct=1. "
             f"Received: image_size={ours[0]}, {ours[1:]}, and a converter with "
-            f"{theirs}, {mode!r}"
+            f"{theirs}, {converter.mode!r}, crop_pct={converter.crop_pct}"
         )
 
 
-def place(image, side, mode, size_divisor=32, name="images", resizer="pillow"):
+def place(image, square, name="images", resizer="pillow"):
     """Resize a picture by a mode, and cut the square.
 
     Args:
         image: RGB `PIL.Image`.
-        side: int, pixels.
-        mode: string, a key of `MODES`.
-        size_divisor: int, as `BridgeTowerImageConverter`.
+        square: `Square`.
         name: str, the picture's name in errors.
         resizer: string, a key of `RESIZERS`.
 
@@ -108,27 +142,29 @@ def place(image, side, mode, size_divisor=32, name="images", resizer="pillow"):
     Raises:
         UnfitPicture: the picture is so long that resized it would not fit.
     """
-    size, (left, top) = MODES[mode](image.size, side, size_divisor)
+    side = square.image_size
+    size, (left, top) = _resized(image.size, square)
     limit = Image.MAX_IMAGE_PIXELS or float("inf")
     if not 0 < size[0] * size[1] <= limit:
         raise UnfitPicture(
             f"`{name}` must not be so long and thin. Cut it, or use "
-            f"mode='squash'. Received: {image.size} pixels, mode={mode!r}"
+            "mode='squash'. "
+            f"Received: {image.size} pixels, mode={square.mode!r}"
         )
     # Pillow would copy a picture that is right already.
     if image.size != size:
-        image = RESIZERS[resizer](image, size)
+        image = RESIZERS[resizer](image, size, square.resample)
     if size == (side, side) and (left, top) == (0, 0):
         return image
     return image.crop((left, top, left + side, top + side))
 
 
-def by_pillow(image, size):
+def by_pillow(image, size, resample="bicubic"):
     """Resize an RGB `PIL.Image` to `(width, height)`."""
-    return image.resize(size, Image.Resampling.BICUBIC)
+    return image.resize(size, RESAMPLES[resample])
 
 
-def by_torch(image, size):
+def by_torch(image, size, resample="bicubic"):
     """Resize by vector instructions, in integer arithmetic.
 
     Its weights have 16 bits and Pillow's 32: about one value in a thousand
@@ -138,7 +174,7 @@ def by_torch(image, size):
 
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
     resized = torch.nn.functional.interpolate(
-        pixels, size[::-1], mode="bicubic", antialias=True
+        pixels, size[::-1], mode=resample, antialias=True
     )
     planes = resized[0].numpy()
     return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])

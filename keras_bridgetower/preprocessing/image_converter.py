@@ -9,8 +9,11 @@ from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import check_keywords
+from keras_bridgetower.checks import check_part
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.preprocessing.geometry import MODES
+from keras_bridgetower.preprocessing.geometry import RESAMPLES
+from keras_bridgetower.preprocessing.geometry import Square
 from keras_bridgetower.preprocessing.geometry import place
 from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.preprocessing.images import STD
@@ -35,13 +38,17 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
     kept as 8-bit values, divided by 255 and normalized with CLIP's mean and
     standard deviation. The same code runs eagerly and, through
     `tf.numpy_function`, inside a TensorFlow graph such as
-    `tf.data.Dataset.map`; the numbers are equal to the last bit.
+    `tf.data.Dataset.map`; the numbers are equal to the last bit. For the
+    values of another image encoder see
+    `keras_bridgetower.convert.unimodal.image_converter`.
 
     Args:
         image_size: int. Side of the output in pixels.
         mode: string. `"squash"` resizes straight to the square (the authors'
             evaluation in fine-tuning), `"crop"` resizes the shorter side and
-            takes the centre (their pre-training), `"hf"` follows the image
+            takes the centre (their pre-training), `"center"` does the same
+            but rounds the corner of the centre down, as image processors of
+            `transformers` do, `"hf"` follows BridgeTower's image
             processor of `transformers` 4, as the published presets do: sides
             are floored to multiples of `size_divisor`, long pictures shrink,
             black fills what is missing. With 294 pixels and 32 the picture
@@ -51,6 +58,12 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         size_divisor: int. Read by the mode `"hf"` only.
         mean, std: three numbers each, of red, green and blue. CLIP's by
             default; encoders of ImageNet and ViT were trained with others.
+        crop_pct: float above 0, to 1. A mode resizes to `image_size /
+            crop_pct`, rounded down, and the square is the centre of that:
+            with 224 pixels and 0.875 to 256, as most encoders of ImageNet do.
+            A stream, whose transform makes the squares, needs 1.
+        resample: string, the filter of Pillow: `"bicubic"`, `"bilinear"`,
+            `"lanczos"`, `"nearest"`, `"box"` or `"hamming"`.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Call arguments:
@@ -65,8 +78,9 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         NumPy array, in a graph a `tf.Tensor` of that static shape.
 
     Raises:
-        ValueError: An unknown mode, a size that is not a positive integer,
-            or a picture that cannot be read, named as in `images[2]`.
+        ValueError: An unknown mode or filter, a size that is not a positive
+            integer, another number that is out of range, or a picture that
+            cannot be read, named as in `images[2]`.
 
     Example:
 
@@ -92,11 +106,15 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         size_divisor=32,
         mean=MEAN,
         std=STD,
+        crop_pct=1.0,
+        resample="bicubic",
         **kwargs,
     ):
         check_count("image_size", image_size)
         check_count("size_divisor", size_divisor)
         check_choice("mode", mode, tuple(MODES))
+        check_part("crop_pct", crop_pct)
+        check_choice("resample", resample, tuple(RESAMPLES))
         image_size, size_divisor = int(image_size), int(size_divisor)
         if mode == "hf":
             check_at_most("size_divisor", size_divisor, image_size, "pixels")
@@ -113,7 +131,7 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
             offset=tuple(-m / s for m, s in zip(mean, std, strict=True)),
             crop_to_aspect_ratio=False,
             pad_to_aspect_ratio=False,
-            interpolation="bicubic",
+            interpolation=resample,
             antialias=True,
             data_format="channels_last",
             **kwargs,
@@ -124,11 +142,23 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         self.image_size = image_size
         self.mode = mode
         self.size_divisor = size_divisor
+        self.crop_pct, self.resample = float(crop_pct), resample
         self.mean, self.std = tuple(mean), tuple(std)
         # Along whole rows of pixels NumPy computes several times as fast as
         # along three channels.
         self._row_mean, self._row_std = (
             np.tile(np.float32(values), image_size) for values in (mean, std)
+        )
+
+    @property
+    def square(self):
+        """The `Square` of its values, which determine the 8-bit pixels."""
+        return Square(
+            self.image_size,
+            self.mode,
+            self.size_divisor,
+            self.crop_pct,
+            self.resample,
         )
 
     def call(self, images):
@@ -185,12 +215,10 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
 
     def _normalized(self, image, name):
         """Resize one picture, divide it by 255, and normalize it."""
-        side = self.image_size
-        image = open_image(image, name)
-        image = place(image, side, self.mode, self.size_divisor, name)
+        image = place(open_image(image, name), self.square, name)
         pixels = np.asarray(image)
         warn_of_mask(pixels, name)
-        rows = pixels.reshape(side, -1) / np.float32(255)
+        rows = pixels.reshape(self.image_size, -1) / np.float32(255)
         rows -= self._row_mean
         rows /= self._row_std
         return rows.reshape(pixels.shape)
@@ -223,4 +251,5 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         # What the base class would add is fixed in the constructor.
         names = ("image_size", "mode", "size_divisor", "mean", "std")
         config = keras.layers.Layer.get_config(self)
-        return config | {name: getattr(self, name) for name in names}
+        config |= {name: getattr(self, name) for name in names}
+        return config | self.square.added_values()

@@ -158,6 +158,12 @@ def test_export_warns_of_other_modes(mode, tmp_path):
         processors.write(tmp_path, None, converter)
 
 
+def test_export_warns_of_another_filter(tmp_path):
+    converter = kbt.BridgeTowerImageConverter(64, "hf", resample="lanczos")
+    with pytest.warns(UserWarning, match="no place for.*'lanczos'"):
+        processors.write(tmp_path, None, converter)
+
+
 @pytest.mark.parametrize(
     "name, value",
     [

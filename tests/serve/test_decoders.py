@@ -19,9 +19,9 @@ from served import in_loop
 
 pytest.importorskip("prometheus_client", reason="the extra `serve`")
 
-from keras_bridgetower.apps.serve.decoder import Square
 from keras_bridgetower.apps.serve.decoders import Decoders
 from keras_bridgetower.apps.serve.plan import Limits
+from keras_bridgetower.preprocessing.geometry import Square
 from keras_bridgetower.preprocessing.geometry import place
 from keras_bridgetower.preprocessing.images import load_image
 
@@ -56,19 +56,24 @@ def processes(decoders):
     return {process._process.pid for process in decoders._idle}
 
 
-@pytest.mark.parametrize("mode", ["squash", "crop", "hf"])
+@pytest.mark.parametrize(
+    "mode, crop_pct", [("squash", 1), ("crop", 1), ("hf", 1), ("center", 0.8)]
+)
 @in_loop
-async def test_squares_equal_those_of_this_process(mode, tmp_path):
+async def test_squares_equal_those_of_this_process(mode, crop_pct, tmp_path):
     rng = np.random.default_rng(0)
     file = io.BytesIO()
     pixels = rng.integers(0, 256, (70, 90, 3), "uint8")
     Image.fromarray(pixels).save(file, "JPEG")
     (tmp_path / "a").write_bytes(file.getvalue())
     whole = Image.fromarray(load_image(file.getvalue()))
-    expected = np.asarray(place(whole, 32, mode, 32))
+    asked = Square(32, mode, 32, crop_pct, "bilinear")
+    expected = np.asarray(place(whole, asked))
     async with decoding() as decoders:
         for image in (file.getvalue(), str(tmp_path / "a")):
-            found = await square(decoders, image, square=Square(32, mode, 32))
+            found = await square(decoders, image, square=asked)
+            # What a crop cuts off is sent too.
+            found = place(found, asked)
             np.testing.assert_array_equal(np.asarray(found), expected)
 
 

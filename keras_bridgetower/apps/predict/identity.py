@@ -46,8 +46,11 @@ def picture_reading(preprocessor):
     converter = preprocessor.image_converter
     if converter is None:
         return {}
+    # In one value, since earlier outputs have no others.
+    added = converter.square.added_values()
+    mode = [converter.mode, *(f"{k}={v}" for k, v in added.items())]
     return {
-        "image_mode": converter.mode,
+        "image_mode": " ".join(mode),
         "image_size": converter.image_size,
         "image_divisor": converter.size_divisor,
         "image_mean": [float(x) for x in converter.mean],

@@ -348,7 +348,7 @@ class PictureReader:
                         return ReadPicture(stored, equal=equal)
                 file.seek(0)
                 image = open_file(file, path, "image")
-                square = as_square(image, self._converter, "image")
+                square = as_square(image, self._converter.square, "image")
                 return ReadPicture(stored, square)
         except (OSError, ValueError) as error:
             return ReadPicture(stored, error=str(error))

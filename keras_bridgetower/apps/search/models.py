@@ -173,8 +173,8 @@ def match_files(retrieval, paths, text, batch_size):
 
     def read(path):
         # A square takes far less memory than most pictures.
-        converter = retrieval.needed_preprocessor().image_converter
-        return as_square(open_image(path, "picture"), converter, "picture")
+        square = retrieval.needed_preprocessor().image_converter.square
+        return as_square(open_image(path, "picture"), square, "picture")
 
     def score(paths):
         pictures = [read(path) for path in paths]

@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import sys
-import typing
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -20,14 +19,6 @@ from keras_bridgetower.apps.serve.errors import Refused
 from keras_bridgetower.preprocessing.geometry import as_square
 from keras_bridgetower.preprocessing.images import FORMATS
 from keras_bridgetower.preprocessing.images import open_image
-
-
-class Square(typing.NamedTuple):
-    """The fields of an image converter that `as_square` reads."""
-
-    image_size: int
-    mode: str
-    size_divisor: int
 
 
 def main(descriptor):

@@ -63,7 +63,7 @@ class Decoders:
         Args:
             images: collection of bytes of image files, or of str, paths of
                 local files.
-            square: `decoder.Square`.
+            square: `geometry.Square`.
             cost: int, number of pixels in all pictures of the request.
 
         Returns:

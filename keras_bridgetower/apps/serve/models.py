@@ -18,7 +18,6 @@ from keras_bridgetower.apps.search.models import task_around
 from keras_bridgetower.apps.search.picture_search import PictureSearch
 from keras_bridgetower.apps.search.stores.qdrant import QdrantFolder
 from keras_bridgetower.apps.serve import errors
-from keras_bridgetower.apps.serve.decoder import Square
 from keras_bridgetower.apps.serve.inputs import IMAGES
 from keras_bridgetower.apps.serve.inputs import REFUSE
 from keras_bridgetower.apps.serve.inputs import Asked
@@ -100,9 +99,7 @@ class ServedPreset:
 
     def square(self, verb):
         """Return the `Square` to which a verb's pictures are resized."""
-        converter = self.tasks[verb].needed_preprocessor().image_converter
-        size, divisor = converter.image_size, converter.size_divisor
-        return Square(size, converter.mode, divisor)
+        return self.tasks[verb].needed_preprocessor().image_converter.square
 
     def ask(self, verb, asked):
         """Return the results of a verb, with `Refused` for unreadable inputs.

@@ -23,6 +23,7 @@ from PIL import ImageOps
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.preprocessing.geometry import RESIZERS
+from keras_bridgetower.preprocessing.geometry import Square
 from keras_bridgetower.preprocessing.geometry import place
 from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.preprocessing.images import STD
@@ -48,14 +49,14 @@ class Place(Resizing):
     """Resize to a square, like `BridgeTowerImageConverter` in a mode.
 
     Args:
-        mode: str, `"crop"`, `"squash"` or `"hf"`.
+        mode: str, `"crop"`, `"center"`, `"squash"` or `"hf"`.
         resizer: str, as in `transform`.
     """
 
     mode: str
 
     def __call__(self, image, side, rng, texts):
-        return place(image, side, self.mode, resizer=self.resizer)
+        return place(image, Square(side, self.mode), resizer=self.resizer)
 
 
 @dataclasses.dataclass(frozen=True)

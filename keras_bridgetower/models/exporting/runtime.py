@@ -217,23 +217,29 @@ def _open(path):
 def _square(image, config):
     """Resize a picture by the mode of the preset, and crop the square."""
     side, mode = config["image_size"], config["mode"]
-    short, size = min(image.size), [side, side]
-    if mode == "crop":
+    larger = int(side / config.get("crop_pct", 1.0) + 1e-6)
+    short, size = min(image.size), [larger, larger]
+    if mode in ("crop", "center"):
         size = [
-            int(side if n == short else side * n / short) for n in image.size
+            int(larger if n == short else larger * n / short)
+            for n in image.size
         ]
     if mode == "hf":
-        size = [side if n == short else side / short * n for n in image.size]
-        limit = int(1333 / 800 * side)
+        size = [
+            larger if n == short else larger / short * n for n in image.size
+        ]
+        limit = int(1333 / 800 * larger)
         if max(size) > limit:
             size = [limit / max(size) * n for n in size]
         step = config["size_divisor"]
         size = [int(n + 0.5) // step * step for n in size]
     # The center crop; outside of the picture it is black.
     left, top = (
-        (n - side) // 2 if mode == "hf" else round((n - side) / 2) for n in size
+        round((n - side) / 2) if mode == "crop" else (n - side) // 2
+        for n in size
     )
-    resized = image.resize(tuple(size), Image.Resampling.BICUBIC)
+    resample = Image.Resampling[config.get("resample", "bicubic").upper()]
+    resized = image.resize(tuple(size), resample)
     return resized.crop((left, top, left + side, top + side))
 
 

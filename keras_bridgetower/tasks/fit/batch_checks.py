@@ -88,9 +88,9 @@ def check_classes(task, labels):
 
 
 def _check_frame(task, specs):
-    """Reject a stream whose pictures would shrink into a black frame.
+    """Reject a stream whose pictures would be cropped, or get a frame.
 
-    A user's own picture may get one, as in `transformers`. A stream, which is
+    A user's own picture may be, as in `transformers`. A stream, which is
     recognized by `step`, has made squares for the model.
     """
     converter = getattr(task.preprocessor, "image_converter", None)
@@ -98,14 +98,14 @@ def _check_frame(task, specs):
         return
     side = converter.image_size
     square = tuple(specs["images"].shape)[-3:] == (side, side, 3)
-    if square and not leaves_as_is(
-        side, converter.mode, converter.size_divisor
-    ):
+    if square and not leaves_as_is(converter.square):
         raise ValueError(
             "The stream's `transform` makes squares of the model's size, and "
-            "the preprocessor's image converter would shrink them into a "
-            "black frame. Open the task with image_mode='squash' or 'crop'. "
-            f"Received: size_divisor={converter.size_divisor}"
+            "the preprocessor's image converter would crop them, or shrink "
+            "them into a black frame. Open the task with image_mode='squash' "
+            "or 'crop', and give the converter crop_pct=1. "
+            f"Received: size_divisor={converter.size_divisor}, "
+            f"crop_pct={converter.crop_pct}"
         )
 
 

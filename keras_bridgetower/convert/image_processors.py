@@ -1,0 +1,256 @@
+"""Reads the image processor of an encoder, as a converter of pictures."""
+
+import math
+import pathlib
+import re
+
+import numpy as np
+
+from keras_bridgetower.checks import check_count
+from keras_bridgetower.checks import is_integer
+from keras_bridgetower.convert.processors import saved_image_processor
+from keras_bridgetower.convert.processors import statistics
+from keras_bridgetower.convert.tensors import check_links
+from keras_bridgetower.convert.tensors import read_json
+from keras_bridgetower.preprocessing.geometry import RESAMPLES
+from keras_bridgetower.preprocessing.image_converter import (
+    BridgeTowerImageConverter,
+)
+from keras_bridgetower.preprocessing.images import MEAN
+from keras_bridgetower.preprocessing.images import STD
+from keras_bridgetower.presets.errors import ConversionError
+
+IMAGENET = {
+    "image_mean": (0.485, 0.456, 0.406),
+    "image_std": (0.229, 0.224, 0.225),
+}
+# Settings that a file may omit: those of most classes, then of single ones, by
+# their names in `transformers` without "ImageProcessor". A resample is a number
+# of Pillow, 2 is bilinear and 3 bicubic.
+DEFAULTS = dict(
+    do_resize=True,
+    size=(224, 224),
+    default_to_square=True,
+    resample=3,
+    do_center_crop=False,
+    crop_size=224,
+    crop_pct=224 / 256,
+    do_pad=False,
+    use_square_size=False,
+    do_rescale=True,
+    rescale_factor=1 / 255,
+    rescale_offset=False,
+    do_normalize=True,
+    image_mean=0.5,
+    image_std=0.5,
+    include_top=False,
+)
+_CLIP = dict(
+    size={"shortest_edge": 224},
+    default_to_square=False,
+    do_center_crop=True,
+    image_mean=MEAN,
+    image_std=STD,
+)
+CLASSES = {
+    "CLIP": _CLIP,
+    "Bit": _CLIP,
+    "Siglip": {"default_to_square": False},
+    "ViT": {"resample": 2},
+    "DeiT": {"size": (256, 256), "do_center_crop": True},
+    "DINOv3ViT": {"resample": 2, **IMAGENET},
+    "EfficientNet": {
+        "size": (346, 346),
+        "crop_size": 289,
+        "include_top": True,
+    },
+    "ConvNext": {"size": {"shortest_edge": 384}, "default_to_square": False},
+}
+# From this side ConvNeXt takes whole pictures, without their aspect ratio.
+_WHOLE = 384
+# What of the modes of timm is here. It rounds the corner of a crop.
+_TIMM_MODES = {"center": "crop", "squash": "squash"}
+
+
+def image_converter(source, image_size=None):
+    """Make the converter of pictures for a pre-trained image encoder.
+
+    It reads `preprocessor_config.json` or `processor_config.json`, or, for an
+    encoder of timm, `config.json`. Pixels are those of the image processor of
+    `transformers` that computes by Pillow (`backend="pil"`). If torchvision
+    shrinks a picture, fewer than one value in a hundred differ, by one of 255
+    levels. DINOv3's, the only one without Pillow, does not round to levels
+    after resizing, so values differ by up to one level.
+
+    Args:
+        source: path of a `transformers` folder of CLIP, MetaCLIP 2, SigLIP,
+            SigLIP 2 of a fixed size, ViT, DeiT, DINOv2, DINOv3, EfficientNet,
+            ConvNeXt, ResNet, Swin, or of a model of timm.
+        image_size: int, side of the images in pixels. By default that of the
+            file. The size before a crop keeps its ratio to it: 256 and 224
+            become 384 and 336. ConvNeXt crops below 384 pixels only.
+
+    Returns:
+        A `BridgeTowerImageConverter`.
+
+    Raises:
+        ConversionError: there is no such file, or it has settings that do not
+            make squares as the converter does. The error lists them.
+
+    Example:
+
+    ```python
+    image_converter("dinov2-base", image_size=224)
+    ```
+
+    Source: the image processors of `transformers`, and `timm.data`.
+    """
+    if image_size is not None:
+        check_count("image_size", image_size)
+    folder = pathlib.Path(source)
+    check_links(folder)
+    path, config = saved_image_processor(folder)
+    read = _of_transformers
+    if path is None and (folder / "config.json").is_file():
+        path = folder / "config.json"
+        config, read = read_json(path).get("pretrained_cfg"), _of_timm
+    if not config:
+        raise ConversionError(
+            "A folder must have the settings of its image processor, in "
+            "preprocessor_config.json or processor_config.json. Fetch the "
+            "file, or build a BridgeTowerImageConverter with the encoder's "
+            "image_size, mean and std.",
+            folder,
+        )
+    wrong = []
+    try:
+        values = read(config, image_size, wrong)
+        if not wrong:
+            return BridgeTowerImageConverter(**values)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        wrong.append(f"{error!s:.300}")
+    raise ConversionError(
+        "An image processor must resize to a square, or crop the center of a "
+        "picture, and be one of transformers' "
+        f"{', '.join(f'{name}ImageProcessor' for name in CLASSES)}, or timm's. "
+        "For others build a BridgeTowerImageConverter.",
+        path,
+        wrong,
+    )
+
+
+def _of_transformers(config, image_size, wrong):
+    """Return values of a converter, and add to `wrong` what is unsupported."""
+    named = config.get("image_processor_type")
+    named = named or config.get("feature_extractor_type")
+    kind = re.sub("(ImageProcessor|FeatureExtractor).*", "", str(named))
+    if kind == "Siglip2":
+        wrong.append(
+            f"{named} makes as many patches as a picture's aspect ratio needs "
+            "(NaFlex). Take a SigLIP 2 of a fixed size."
+        )
+    elif kind not in CLASSES:
+        wrong.append(f"image_processor_type={named!r:.60}")
+    if wrong:
+        return {}
+    given = {k: v for k, v in config.items() if v is not None}
+    config = DEFAULTS | CLASSES[kind] | given
+    of_convnext = kind == "ConvNext"
+    fixed = dict(do_resize=True, do_pad=False, use_square_size=False)
+    if of_convnext:
+        fixed["do_center_crop"] = False
+    unfit = [name for name, value in fixed.items() if config[name] != value]
+    larger, shortest = _side(config["size"], config["default_to_square"])
+    side, mode = larger, "squash"
+    if of_convnext:
+        side = larger = larger and (image_size or larger)
+        if side and side < _WHOLE:
+            mode, larger = "center", int(side / config["crop_pct"])
+    elif config["do_center_crop"]:
+        side, _ = _side(config["crop_size"], True)
+        mode = "center" if shortest else "squash"
+    if not larger or shortest != (of_convnext or mode == "center"):
+        unfit.append("size")
+    elif not side or side > larger:
+        unfit.append("crop_size")
+    resamples = {int(number): name for name, number in RESAMPLES.items()}
+    if config["resample"] not in resamples:
+        unfit.append("resample")
+    wrong += [f"{name}={config[name]!r:.60}" for name in unfit]
+    if wrong:
+        return {}
+    mean, std = _statistics(config)
+    return dict(
+        image_size=image_size or side,
+        mode=mode,
+        mean=mean,
+        std=std,
+        crop_pct=side / larger,
+        resample=resamples[config["resample"]],
+    )
+
+
+def _side(size, to_square):
+    """Return a side in pixels, and True if it is that of the shorter side.
+
+    Args:
+        size: any form of a size in a file.
+        to_square: bool, what one number means.
+
+    Returns:
+        `(side, shortest)`; the side is None if the size is another one.
+    """
+    if isinstance(size, dict):
+        size = {k: v for k, v in size.items() if v is not None}
+        if set(size) == {"shortest_edge"}:
+            size, to_square = size["shortest_edge"], False
+        else:
+            # Other keys make it too long.
+            size = [size.pop("height", None), size.pop("width", None), *size]
+    if isinstance(size, (list, tuple)):
+        to_square = True
+        size = size[0] if len(size) == 2 and size[0] == size[1] else None
+    return size if is_integer(size) else None, not to_square
+
+
+def _statistics(config):
+    """Return mean and standard deviation of pixels from 0 to 1, as tuples.
+
+    All steps of a processor after the crop are linear. Together they are one
+    normalization.
+    """
+    mean, std = map(np.array, statistics(config))
+    if config["include_top"]:
+        # Of the classifier: it divides once more.
+        std = std * statistics(config | {"do_normalize": True})[1]
+    factor, offset = 255.0, 0.0
+    if config["do_rescale"]:
+        factor *= config["rescale_factor"]
+        offset = float(config["rescale_offset"])
+    # Text has rounded it.
+    if not math.isclose(factor, 1, rel_tol=1e-6):
+        mean, std = mean / factor, std / factor
+    if offset:
+        mean = mean + offset / factor
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _of_timm(config, image_size, wrong):
+    """Read the `pretrained_cfg` of timm, as `_of_transformers`."""
+    _, height, side = config.get("input_size") or (3, 224, 224)
+    mode = config.get("crop_mode") or "center"
+    resample = config.get("interpolation") or "bicubic"
+    if height != side:
+        wrong.append(f"input_size={config['input_size']!r:.60}")
+    if mode not in _TIMM_MODES:
+        wrong.append(f"crop_mode={mode!r:.60}")
+    mean = config.get("mean") or IMAGENET["image_mean"]
+    std = config.get("std") or IMAGENET["image_std"]
+    return dict(
+        image_size=image_size or side,
+        mode=_TIMM_MODES.get(mode),
+        mean=tuple(mean),
+        std=tuple(std),
+        crop_pct=config.get("crop_pct") or 224 / 256,
+        resample=resample,
+    )

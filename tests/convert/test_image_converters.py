@@ -1,0 +1,352 @@
+"""Converters of pictures, against the image processors of transformers."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import torch
+import transformers
+from builders import ANSWERS
+from builders import shallow
+from builders import tokenizer
+from PIL import Image
+
+import keras_bridgetower as kbt
+from keras_bridgetower.convert.unimodal import image_converter
+from keras_bridgetower.preprocessing.geometry import as_square
+from keras_bridgetower.preprocessing.geometry import check_transform
+from keras_bridgetower.presets.errors import ConversionError
+
+OWN = {"image_mean": [0.4, 0.5, 0.7], "image_std": [0.2, 0.3, 0.25]}
+SIDE = {"height": 40, "width": 40}
+LARGER = {"height": 47, "width": 47}
+# Classes and values.
+PROCESSORS = {
+    "clip": ("CLIP", {"size": {"shortest_edge": 40}, "crop_size": SIDE}),
+    "clip of a larger size": (
+        "CLIP",
+        {
+            "size": {"shortest_edge": 51},
+            "crop_size": SIDE,
+            "resample": 1,
+            **OWN,
+        },
+    ),
+    "dinov2": (
+        "Bit",
+        {"size": {"shortest_edge": 47}, "crop_size": SIDE, **OWN},
+    ),
+    "siglip": ("Siglip", {"size": SIDE, "resample": 2, **OWN}),
+    "siglip with a crop": (
+        "Siglip",
+        {"size": LARGER, "crop_size": SIDE, "do_center_crop": True},
+    ),
+    "vit": ("ViT", {"size": SIDE, "resample": 5, **OWN}),
+    "vit of raw values": (
+        "ViT",
+        {
+            "size": SIDE,
+            "do_rescale": False,
+            "image_mean": [123, 116, 103],
+            "image_std": [58, 57, 60],
+        },
+    ),
+    "deit": ("DeiT", {"size": LARGER, "crop_size": SIDE, **OWN}),
+    "efficientnet": (
+        "EfficientNet",
+        {
+            "size": SIDE,
+            "resample": 0,
+            "rescale_factor": 1 / 127.5,
+            "rescale_offset": True,
+            **OWN,
+        },
+    ),
+    "efficientnet without top": (
+        "EfficientNet",
+        {"size": LARGER, "include_top": False, "rescale_factor": 1 / 127.5},
+    ),
+    "efficientnet with a crop": (
+        "EfficientNet",
+        {
+            "size": LARGER,
+            "crop_size": SIDE,
+            "do_center_crop": True,
+            "do_normalize": False,
+            **OWN,
+        },
+    ),
+    "convnext": ("ConvNext", {"size": {"shortest_edge": 40}, **OWN}),
+    "resnet": ("ConvNext", {"size": {"shortest_edge": 41}, "crop_pct": 0.9}),
+    "convnext of whole pictures": (
+        "ConvNext",
+        {"size": {"shortest_edge": 384}, "resample": 2},
+    ),
+}
+
+
+def pictures():
+    """Landscape, portrait, tiny, gray and partly transparent ones."""
+    rng = np.random.default_rng(0)
+    shapes = [(97, 151, 3), (140, 61, 3), (5, 7, 3), (63, 50), (45, 52, 4)]
+    return [
+        Image.fromarray(rng.integers(0, 256, shape, "uint8"))
+        for shape in shapes
+    ]
+
+
+def theirs_of(name, folder, **values):
+    """Save a processor, and return the one that Pillow runs in."""
+    cls = getattr(transformers, f"{name}ImageProcessorPil")
+    cls(**values).save_pretrained(folder)
+    return cls.from_pretrained(folder)
+
+
+def assert_same_pixels(converter, theirs):
+    for picture in pictures():
+        seen = picture
+        if not theirs.do_convert_rgb and picture.mode != "RGB":
+            # They would keep the channels.
+            seen = Image.fromarray(kbt.preprocessing.images.load_image(picture))
+        (expected,) = theirs(seen)["pixel_values"]
+        found = converter(picture)
+        np.testing.assert_allclose(
+            found, np.moveaxis(expected, 0, -1), atol=1e-5, rtol=0
+        )
+
+
+@pytest.mark.parametrize("case", PROCESSORS)
+def test_pixels_are_those_of_the_image_processor(case, tmp_path):
+    name, values = PROCESSORS[case]
+    theirs = theirs_of(name, tmp_path, **values)
+    converter = image_converter(tmp_path)
+    assert_same_pixels(converter, theirs)
+    again = keras.saving.deserialize_keras_object(
+        json.loads(json.dumps(keras.saving.serialize_keras_object(converter)))
+    )
+    assert again.square == converter.square
+    picture = np.array(pictures()[0])
+    expected = converter(picture)
+    np.testing.assert_array_equal(again(picture), expected)
+    dataset = tf.data.Dataset.from_tensors(picture).map(again)
+    np.testing.assert_array_equal(*dataset.as_numpy_iterator(), expected)
+
+
+@pytest.mark.parametrize(
+    "name, values, asked, theirs",
+    [
+        (
+            "CLIP",
+            {"size": 256, "crop_size": 224},
+            42,
+            {"size": 48, "crop_size": 42},
+        ),
+        ("DeiT", {"size": 40, "crop_size": 30}, 45, {"size": 60}),
+        ("ViT", {"size": 40}, 24, {"size": 24}),
+        ("ConvNext", {"size": 400}, 42, {"size": 42}),
+        ("ConvNext", {"size": 30}, 385, {"size": 385}),
+    ],
+)
+def test_another_side_keeps_the_ratio_of_the_crop(
+    name, values, asked, theirs, tmp_path
+):
+    theirs_of(name, tmp_path, **values)
+    converter = image_converter(tmp_path, image_size=asked)
+    theirs = {"crop_size": asked, **theirs}
+    assert_same_pixels(converter, theirs_of(name, tmp_path, **theirs))
+
+
+@pytest.mark.parametrize("file", ["preprocessor", "processor"])
+@pytest.mark.parametrize(
+    "cls, written",
+    [
+        ("CLIP", {"feature_extractor_type": "CLIPFeatureExtractor"}),
+        ("CLIP", {"image_processor_type": "CLIPImageProcessorFast"}),
+        ("DeiT", {"feature_extractor_type": "DeiTFeatureExtractor"}),
+        ("ViT", {"image_processor_type": "ViTFeatureExtractor", "size": 30}),
+        (
+            "ViT",
+            {"image_processor_type": "ViTImageProcessor", "crop_size": None},
+        ),
+        ("Siglip", {"image_processor_type": "SiglipImageProcessor"}),
+        ("ConvNext", {"feature_extractor_type": "ConvNextFeatureExtractor"}),
+        (
+            "EfficientNet",
+            {
+                "image_processor_type": "EfficientNetImageProcessor",
+                "image_mean": 0.4,
+                "do_center_crop": True,
+            },
+        ),
+    ],
+)
+def test_what_a_file_omits_is_that_of_the_class(file, cls, written, tmp_path):
+    nested = {"image_processor": written} if file == "processor" else written
+    (tmp_path / f"{file}_config.json").write_text(json.dumps(nested))
+    theirs = getattr(transformers, f"{cls}ImageProcessorPil")(**written)
+    assert_same_pixels(image_converter(tmp_path), theirs)
+
+
+def test_dinov3_rounds_to_levels_where_theirs_does_not(tmp_path):
+    """Theirs needs torchvision, which resizes by this function of PyTorch."""
+    config = {"image_processor_type": "DINOv3ViTImageProcessorFast"}
+    config |= {"size": SIDE, "image_mean": [0, 0, 0], "image_std": [1, 1, 1]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
+    converter = image_converter(tmp_path)
+    for picture in pictures()[:3]:
+        pixels = np.moveaxis(np.array(picture), -1, 0)[None]
+        resized = torch.nn.functional.interpolate(
+            torch.from_numpy(pixels) / 255,
+            (40, 40),
+            mode="bilinear",
+            antialias=True,
+        )
+        expected = np.moveaxis(resized[0].numpy(), 0, -1)
+        difference = np.abs(converter(picture) - expected)
+        assert 0 < difference.max() <= 1 / 255
+
+
+@pytest.mark.parametrize(
+    "mode, crop_pct, resized, corner",
+    [
+        ("center", 0.9, (67, 44), (14, 2)),  # 13.5 rounds to the even 14
+        ("center", 0.95, (64, 42), (12, 1)),
+        ("squash", 1.0, (40, 40), (0, 0)),
+    ],
+)
+def test_pixels_of_timm(mode, crop_pct, resized, corner, tmp_path):
+    """Its image processor needs timm; these are its steps."""
+    values = {"mean": [0.4, 0.5, 0.7], "std": [0.2, 0.3, 0.25]}
+    config = {
+        "architecture": "vit",
+        "pretrained_cfg": {
+            "input_size": [3, 40, 40],
+            "interpolation": "bilinear",
+            "crop_mode": mode,
+            "crop_pct": crop_pct,
+            **values,
+        },
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 92, 3), "uint8")
+    image = Image.fromarray(pixels)
+    left, top = corner
+    made = np.asarray(image.resize(resized, Image.Resampling.BILINEAR))
+    made = made[top : top + 40, left : left + 40] / 255
+    expected = (made - values["mean"]) / values["std"]
+    found = image_converter(tmp_path)(image)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "cls, values, named",
+    [
+        ("ViT", {"do_resize": False, "do_pad": True}, "do_resize=.*do_pad="),
+        ("ViT", {"size": {"height": 4, "width": 5}}, "size="),
+        ("ViT", {"size": {"shortest_edge": 5}}, "size="),
+        ("ViT", {"size": {"shortest_edge": 5, "longest_edge": 9}}, "size="),
+        ("ViT", {"size": "large"}, "size='large'"),
+        ("ConvNext", {"size": [4, 5]}, "size="),
+        ("ViT", {"resample": 9}, "resample=9"),
+        ("ViT", {"image_std": [1, 0, 1]}, "std"),
+        ("ViT", {"image_mean": [1, 2]}, "shape"),
+        ("CLIP", {"do_center_crop": False}, "size="),
+        ("CLIP", {"crop_size": {"height": 4, "width": 5}}, "crop_size="),
+        ("CLIP", {"size": 20, "crop_size": 30}, "crop_size="),
+        ("CLIP", {"use_square_size": True}, "use_square_size="),
+        ("ConvNext", {"do_center_crop": True}, "do_center_crop="),
+        ("ConvNext", {"size": {"height": 4, "width": 4}}, "size="),
+        ("ConvNext", {"size": 30, "crop_pct": 0}, "zero"),
+        ("Siglip2", {}, "NaFlex"),
+        ("Mllama", {"size": 9}, "image_processor_type='MllamaImage"),
+    ],
+)
+def test_what_makes_no_squares_is_refused(cls, values, named, tmp_path):
+    config = {"image_processor_type": f"{cls}ImageProcessor", **values}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
+    with pytest.raises(ConversionError, match=f"_config.json': .*{named}"):
+        image_converter(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values, named",
+    [
+        ({"input_size": [3, 40, 30]}, "input_size="),
+        ({"crop_mode": "border"}, "crop_mode='border'"),
+        ({"interpolation": "random"}, "`resample` must be one of"),
+        ({"crop_pct": 1.5}, "`crop_pct` must be"),
+    ],
+)
+def test_settings_of_timm_that_are_refused(values, named, tmp_path):
+    config = {"pretrained_cfg": {"input_size": [3, 40, 40], **values}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConversionError, match=f"config.json': .*{named}"):
+        image_converter(tmp_path)
+
+
+def test_a_folder_without_the_file(tmp_path):
+    named = "preprocessor_config.json.*build a BridgeTowerImageConverter"
+    with pytest.raises(ConversionError, match=named):
+        image_converter(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    with pytest.raises(ConversionError, match=named):
+        image_converter(tmp_path)
+    with pytest.raises(ValueError, match="`image_size` must be"):
+        image_converter(tmp_path, image_size=0)
+
+
+def test_presets_keep_the_values_and_scale_the_crop(tmp_path):
+    converter = kbt.BridgeTowerImageConverter(
+        32, "center", crop_pct=0.8, resample="lanczos"
+    )
+    cls = kbt.BridgeTowerVQAPreprocessor
+    preprocessor = cls(tokenizer(), converter, answers=ANSWERS)
+    task = kbt.BridgeTowerVQA(shallow(), preprocessor)
+    task.save_to_preset(tmp_path / "preset")
+    saved = tmp_path / "preset" / "image_converter.json"
+    saved = json.loads(saved.read_text())
+    added = {"crop_pct": 0.8, "resample": "lanczos"}
+    assert {name: saved["config"][name] for name in added} == added
+    opened = cls.from_preset(tmp_path / "preset").image_converter
+    assert opened.square == converter.square
+    larger = cls.from_preset(tmp_path / "preset", image_size=64)
+    larger = larger.image_converter
+    picture = pictures()[0]  # 151 by 97
+    expected = picture.resize((124, 80), Image.Resampling.LANCZOS)
+    expected = np.asarray(expected.crop((30, 8, 94, 72))) / 255
+    found = larger(picture) * larger.std + larger.mean
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_values_by_default_are_in_no_configuration():
+    config = kbt.BridgeTowerImageConverter(40, crop_pct=1).get_config()
+    assert not {"crop_pct", "resample"} & set(config)
+
+
+def test_squares_that_would_be_cropped_are_not_made():
+    converter = kbt.BridgeTowerImageConverter(40, "center", crop_pct=0.8)
+    picture = pictures()[0]
+    assert as_square(picture, converter.square) is picture
+    with pytest.raises(ValueError, match="crop_pct=1.*crop_pct=0.8"):
+        check_transform(kbt.data.transform("clip", 40), converter)
+    check_transform(
+        kbt.data.transform("clip", 40),
+        kbt.BridgeTowerImageConverter(40, "center", resample="box"),
+    )
+
+
+@pytest.mark.parametrize(
+    "values, named",
+    [
+        ({"crop_pct": 0}, "`crop_pct` must be a number above 0"),
+        ({"crop_pct": 1.2}, "`crop_pct` must be a number above 0"),
+        ({"crop_pct": True}, "`crop_pct` must be a number above 0"),
+        ({"resample": 3}, "`resample` must be one of"),
+        ({"mode": "centre"}, "`mode` must be one of"),
+    ],
+)
+def test_wrong_values_of_a_converter(values, named):
+    with pytest.raises(ValueError, match=named):
+        kbt.BridgeTowerImageConverter(40, **values)
