@@ -16,15 +16,20 @@ from keras_bridgetower.models.positions import resize_positions
 
 @pytest.mark.parametrize("side, new", [(3, 5), (18, 24), (24, 14), (4, 4)])
 @pytest.mark.parametrize("prefix", [0, 1, 2])
-def test_grid_is_resized_as_by_pytorch(side, new, prefix):
+@pytest.mark.parametrize("antialias", [False, True])
+def test_grid_is_resized_as_by_pytorch(side, new, prefix, antialias):
     rng = np.random.default_rng(0)
     # In float32 the peer itself is off by 7e-6.
     table = rng.normal(size=(prefix + side**2, 7))
-    resized = resize_positions(table, prefix + new**2)
+    resized = resize_positions(table, prefix + new**2, antialias)
     np.testing.assert_array_equal(resized[:prefix], table[:prefix])
     grid = torch.tensor(table[prefix:].T.reshape(1, 7, side, side))
     expected = torch.nn.functional.interpolate(
-        grid, size=(new, new), mode="bicubic", align_corners=False
+        grid,
+        size=(new, new),
+        mode="bicubic",
+        align_corners=False,
+        antialias=antialias,
     )
     expected = expected.numpy().reshape(7, -1).T
     assert np.abs(resized[prefix:] - expected).max() <= 1e-12

@@ -27,6 +27,7 @@ from keras_bridgetower.convert.tensors import weight_file
 from keras_bridgetower.convert.tokenizers import TEXT_LENGTH
 from keras_bridgetower.encoders import clip
 from keras_bridgetower.encoders.registry import entries
+from keras_bridgetower.encoders.registry import entry_of
 from keras_bridgetower.models.positions import copy_resized
 from keras_bridgetower.models.positions import patch_size
 from keras_bridgetower.presets.errors import ConversionError
@@ -91,9 +92,10 @@ def image_encoder(source, image_size=None):
             "`image_size` must be a multiple of the patch size "
             f"{patch_size(encoder)}. Received: image_size={image_size}"
         )
-    image_shape = (image_size, image_size, 3)
-    config = {**encoder.get_config(), "image_shape": image_shape}
-    return copy_resized(encoder, type(encoder).from_config(config))
+    entry = entry_of(encoder)
+    shape = entry.sized((image_size, image_size, 3))
+    resized = type(encoder).from_config(encoder.get_config() | shape)
+    return copy_resized(encoder, resized, entry.antialias(encoder))
 
 
 def text_encoder(source):
@@ -242,16 +244,16 @@ def _build(cls, files, tensors, sizes, arguments):
         sizes: dict, as `_sizes` returns it.
         arguments: dict of further arguments of the encoder; None removes one.
     """
-    rules = files.rules(sizes)
+    values = sizes | arguments
+    rules = files.rules(values)
     unread_keys(rules, tensors, (*files.unread, CONSTANT))
-    values = dict(sizes)
     positions = values.pop("positions", None)
     side = values.pop("image_size", None)
     if side is not None:
-        values["image_shape"] = (side, side, 3)
+        values = {"image_shape": (side, side, 3), **values}
     elif positions is not None:
-        values["max_sequence_length"] = positions - files.before
-    values |= arguments
+        length = positions - files.before
+        values = {"max_sequence_length": length, **values}
     values = {k: v for k, v in values.items() if v is not None}
     encoder = architecture.built(functools.partial(cls, **values), tensors)
     variables = variables_by_path(encoder, encoder=encoder)

@@ -52,6 +52,11 @@ CONV = _one_to_one(
 )
 # (1, positions, width), as in ViT and DeiT.
 LEADING_AXIS = _one_to_one(np.reshape, lambda x: x.reshape(1, -1, x.shape[-1]))
+# One tensor in two variables; the first one is trained.
+TWICE = Layout(
+    lambda tensors, shapes: [tensors[0].reshape(shape) for shape in shapes],
+    lambda values: values[:1],
+)
 
 
 def _split(one):

@@ -30,7 +30,8 @@ class Files:
 
     Args:
         types: tuple of str, the `model_type` of the configurations.
-        rules: function of a dict of sizes that returns a list of `Rule`.
+        rules: function of a dict of sizes and constructor arguments that
+            returns a list of `Rule`.
         sizes: dict from names of tensors to the names of the sizes of their
             axes: constructor arguments of the encoder, `positions`, or `_`.
         layers: str, the start of the names of tensors of layers; the number
@@ -76,6 +77,10 @@ class Encoder:
             `models.summary.SUMMARIES`. None means the encoder's own token.
         correct: function of an encoder that corrects defaults of KerasHub, in
             place.
+        sized: function of an image shape `(S, S, 3)` that returns the
+            constructor arguments of an encoder for it.
+        antialias: function of an encoder that returns whether its positions
+            are resized with anti-aliasing.
         fixed_length: bool, whether a text must fill all positions of the
             encoder, because it was trained without a padding mask.
         files: tuple of `Files`.
@@ -88,6 +93,8 @@ class Encoder:
     prefix_tokens: Callable = lambda encoder: 1
     summary: str | None = None
     correct: Callable = lambda encoder: None
+    sized: Callable = lambda shape: {"image_shape": shape}
+    antialias: Callable = lambda encoder: False
     fixed_length: bool = False
     files: tuple = ()
     pixels: dict = dataclasses.field(default_factory=dict)

@@ -36,12 +36,12 @@ def norm(path, key):
     )
 
 
-def dense(path, key, layout=layouts.DENSE):
-    """Return the rules of a dense layer with a bias."""
-    return [
-        *same(f"{path}/kernel", f"{key}.weight", layout),
-        *same(f"{path}/bias", f"{key}.bias", layouts.BIAS),
-    ]
+def dense(path, key, layout=layouts.DENSE, bias=True):
+    """Return the rules of a dense layer, with a bias or without."""
+    rules = same(f"{path}/kernel", f"{key}.weight", layout)
+    if bias:
+        rules += same(f"{path}/bias", f"{key}.bias", layouts.BIAS)
+    return rules
 
 
 def joined(path, key, *parts):

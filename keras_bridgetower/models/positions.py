@@ -9,21 +9,24 @@ import numpy as np
 from keras_bridgetower.backend import layer_records
 from keras_bridgetower.backend import uninitialized
 from keras_bridgetower.checks import is_integer
+from keras_bridgetower.encoders.registry import entry_of
 from keras_bridgetower.models.adapters import merged_weights
 
 
-def resize_positions(table, count):
+def resize_positions(table, count, antialias=False):
     """Resize a table of learned positions to another grid.
 
     Interpolation is bicubic with a = -0.75, half-pixel centers and no
     anti-aliasing, as in the authors' code. It uses NumPy, because TensorFlow
-    and JAX have a = -0.5. The positions of prefix tokens (class,
-    distillation) stay the same.
+    and JAX have a = -0.5. With anti-aliasing PyTorch has -0.5, too. The
+    positions of prefix tokens (class, distillation) stay the same.
 
     Args:
         table: float array `(..., positions, width)`, prefix tokens first.
         count: int, new number of positions, prefix tokens included, which
             leave a square number.
+        antialias: bool, whether to smooth a table that becomes smaller, as
+            DINOv2 with registers does.
 
     Returns:
         Float array `(..., count, width)`.
@@ -49,23 +52,37 @@ def resize_positions(table, count):
         )
     grid = table[..., prefix:, :].astype("float64")
     grid = grid.reshape(*grid.shape[:-2], side, side, grid.shape[-1])
-    weights = _bicubic(side, new_side)
+    weights = (_smooth_bicubic if antialias else _bicubic)(side, new_side)
     grid = np.einsum("ai,bj,...ijd->...abd", weights, weights, grid)
     grid = grid.reshape(*grid.shape[:-3], new_side**2, grid.shape[-1])
     kept = table[..., :prefix, :]
     return np.concatenate([kept, grid.astype(table.dtype)], axis=-2)
 
 
-def _bicubic(size, new_size, a=-0.75):
+def _cubic(distances, a):
+    """Return the values of Keys' cubic kernel."""
+    d = np.abs(distances)
+    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+    far = a * (d**3 - 5 * d**2 + 8 * d - 4)
+    return np.where(d <= 1, near, np.where(d < 2, far, 0))
+
+
+def _smooth_bicubic(size, new_size):
+    """Return the matrix `(new_size, size)` with anti-aliasing, edges cut."""
+    scale = size / new_size
+    source = (np.arange(new_size) + 0.5) * scale - 0.5
+    distances = source[:, None] - np.arange(size)
+    matrix = _cubic(distances / max(scale, 1), a=-0.5)
+    return matrix / matrix.sum(axis=1, keepdims=True)
+
+
+def _bicubic(size, new_size):
     """Return the interpolation matrix `(new_size, size)`, edges clamped."""
     source = (np.arange(new_size) + 0.5) * size / new_size - 0.5
     base = np.floor(source).astype(int)
     matrix = np.zeros((new_size, size))
     for tap in range(-1, 3):
-        d = np.abs(source - (base + tap))
-        near = (a + 2) * d**3 - (a + 3) * d**2 + 1
-        far = a * (d**3 - 5 * d**2 + 8 * d - 4)
-        weight = np.where(d <= 1, near, np.where(d < 2, far, 0))
+        weight = _cubic(source - (base + tap), a=-0.75)
         index = np.clip(base + tap, 0, size - 1)
         np.add.at(matrix, (np.arange(new_size), index), weight)
     return matrix
@@ -93,11 +110,14 @@ def with_positions_for(backbone, side):
             f"multiple of the patch size {patch}. Received: side={side!r}"
         )
     config = backbone.get_config()
-    config["image_encoder"]["config"]["image_shape"] = (int(side),) * 2 + (3,)
+    entry = entry_of(backbone.image_encoder)
+    shape = (int(side), int(side), 3)
+    config["image_encoder"]["config"].update(entry.sized(shape))
     resized = uninitialized.without_initialization(
         functools.partial(type(backbone).from_config, config)
     )
-    return copy_resized(backbone, resized)
+    smooth = entry.antialias(backbone.image_encoder)
+    return copy_resized(backbone, resized, smooth)
 
 
 def patch_size(encoder):
@@ -106,13 +126,14 @@ def patch_size(encoder):
     return size if isinstance(size, int) else size[0]
 
 
-def copy_resized(model, resized):
+def copy_resized(model, resized, antialias=False):
     """Copy the weights of a model to one for images of another size.
 
     Args:
         model: the model with the weights.
         resized: a model of the same architecture; only the number of image
             positions may differ.
+        antialias: bool, as in `resize_positions`.
 
     Returns:
         `resized`.
@@ -125,7 +146,7 @@ def copy_resized(model, resized):
             new.assign(old)
         elif same_rank and (*old_shape[:-2], shape[-2], old_shape[-1]) == shape:
             table = keras.ops.convert_to_numpy(old)
-            new.assign(resize_positions(table, shape[-2]))
+            new.assign(resize_positions(table, shape[-2], antialias))
         # `Tower` sets the position ids of CLIP.
         elif not str(new.dtype).startswith("int"):
             raise ValueError(

@@ -115,7 +115,8 @@ class Tower(PatchedModel, keras.Model):
             layer
             for layer in self.layers
             if any(
-                isinstance(part, keras.layers.MultiHeadAttention)
+                # Not all attention of KerasHub is Keras' own.
+                hasattr(part, "num_heads")
                 for part in layers_in(layer)
             )
         ]

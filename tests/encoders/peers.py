@@ -33,6 +33,7 @@ class Peer:
             parameters that our tower has at all its states.
         masked: bool, whether the encoder hides padding. If not, states at
             padding are compared too.
+        resizes: bool, whether `states` takes pictures of another size.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Peer:
     image_size: int = 32
     length: int = LENGTH
     masked: bool = True
+    resizes: bool = True
 
     def __str__(self):
         return self.name

@@ -1,5 +1,7 @@
 """CLIP, ViT, DeiT; RoBERTa and BERT."""
 
+import inspect
+
 import torch
 import transformers
 from peers import VOCABULARY
@@ -62,8 +64,15 @@ def image_states(encoder, norm):
 
     def states(model, images):
         part = encoder(model)
+        options = {"output_hidden_states": True}
+        # Others do it without an option, or have no table of positions.
+        if (
+            "interpolate_pos_encoding"
+            in inspect.signature(part.forward).parameters
+        ):
+            options["interpolate_pos_encoding"] = True
         with torch.no_grad():
-            found = part(pixels(images), output_hidden_states=True)
+            found = part(pixels(images), **options)
         return with_norm(found.hidden_states[1:], getattr(part, norm))
 
     return states

@@ -1,5 +1,7 @@
 """Every encoder from a folder of `transformers`: states, sizes, padding."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import peers
@@ -106,13 +108,17 @@ def test_padding_does_not_leak(peer, saved):
 @pytest.mark.parametrize(
     "peer", [p for p in PEERS if p.side == "image"], ids=str
 )
-def test_another_image_size(peer, saved):
-    _, folder = saved(peer)
-    side = 2 * peer.image_size
+@pytest.mark.parametrize("ratio", [0.5, 2])
+def test_another_image_size(peer, ratio, saved):
+    model, folder = saved(peer)
+    side = int(ratio * peer.image_size)
     tower = tower_of(opened(peer, folder, image_size=side))
-    rng = np.random.default_rng(1)
-    images = rng.normal(size=(1, side, side, 3)).astype("float32")
-    assert all(np.isfinite(array(x)).all() for x in run(tower, images))
+    images = peers.inputs_for(dataclasses.replace(peer, image_size=side))
+    got = [array(x) for x in run(tower, images)]
+    assert all(np.isfinite(x).all() for x in got)
+    if peer.resizes:
+        for x, wanted in zip(got, peer.states(model, images), strict=True):
+            assert difference(x, wanted) <= 1e-5
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=str)

@@ -1,0 +1,249 @@
+"""DINOv2 (Oquab et al., 2024), with registers too, and DINOv3 (Siméoni, 2025).
+
+The mask token of their pre-training is not read, since towers hide no patches.
+In training, `transformers` shifts and scales the coordinates of DINOv3's
+patches at random; KerasHub's encoder does not.
+"""
+
+import functools
+
+import keras_hub
+
+from keras_bridgetower.encoders import layouts
+from keras_bridgetower.encoders.registry import Files
+from keras_bridgetower.encoders.registry import Value
+from keras_bridgetower.encoders.registry import register_encoder
+from keras_bridgetower.encoders.rules import Rule
+from keras_bridgetower.encoders.rules import attention
+from keras_bridgetower.encoders.rules import dense
+from keras_bridgetower.encoders.rules import joined
+from keras_bridgetower.encoders.rules import norm
+from keras_bridgetower.encoders.rules import same
+
+# KerasHub adds the first table to the patches, and saves both.
+TABLES = (
+    "embeddings/interpolated_position_embeddings",
+    "embeddings/position_embeddings",
+)
+# Of each layer of both encoders.
+LAYER = (
+    (norm, "norm1", "norm1"),
+    (norm, "norm2", "norm2"),
+    (same, "layer_scale1/lambda1", "layer_scale1.lambda1"),
+    (same, "layer_scale2/lambda1", "layer_scale2.lambda1"),
+)
+
+
+def dinov2(values):
+    """Return the rules of KerasHub's DINOv2, with transformers' names."""
+    parts = ("attention.query", "attention.key", "attention.value")
+    projections = functools.partial(attention, parts=parts)
+    mlp = ("fc1", "fc2")
+    if values["use_swiglu_ffn"]:
+        mlp = ("weights_in", "weights_out")
+    rules = _embeddings(values, "patch_embeddings.projection")
+    tables = ("embeddings.position_embeddings",)
+    rules.append(Rule(TABLES, tables, layouts.TWICE))
+    for layer in range(values["num_layers"]):
+        rules += joined(
+            f"encoder/layers_{layer}/",
+            f"encoder.layer.{layer}.",
+            (projections, "attention/attention", "attention"),
+            *((dense, f"mlp/{name}", f"mlp.{name}") for name in mlp),
+            *LAYER,
+        )
+    return rules + norm("layernorm", "layernorm")
+
+
+def dinov3(values):
+    """Return the rules of KerasHub's DINOv3, with transformers' names."""
+    # From the part of a layer to whether it has a bias.
+    parts = {
+        "attention.q_proj": values["use_query_bias"],
+        "attention.k_proj": values["use_key_bias"],
+        "attention.v_proj": values["use_value_bias"],
+        "attention.o_proj": values["use_proj_bias"],
+        "mlp.up_proj": values["use_mlp_bias"],
+        "mlp.down_proj": values["use_mlp_bias"],
+    }
+    if values["use_gated_mlp"]:
+        parts["mlp.gate_proj"] = values["use_mlp_bias"]
+    rules = _embeddings(values, "patch_embeddings")
+    for layer in range(values["num_layers"]):
+        rules += joined(
+            f"encoder/layers_{layer}/",
+            f"layer.{layer}.",
+            *(
+                (
+                    functools.partial(dense, bias=bias),
+                    part.replace(".", "/"),
+                    part,
+                )
+                for part, bias in parts.items()
+            ),
+            *LAYER,
+        )
+    return rules + norm("layernorm", "norm")
+
+
+def _embeddings(values, patches):
+    """Return the rules of tokens, and of patches with the name `patches`."""
+    rules = joined(
+        "embeddings/",
+        "embeddings.",
+        (same, "cls_token", "cls_token"),
+        (_patches, "patch_embeddings/projection", patches),
+    )
+    if values["num_register_tokens"]:
+        rules += same(
+            "embeddings/register_tokens", "embeddings.register_tokens"
+        )
+    return rules
+
+
+_patches = functools.partial(dense, layout=layouts.CONV)
+
+
+def _dinov2_arguments(config, sizes):
+    width, side = sizes["hidden_dim"], sizes["image_size"]
+    return {
+        "intermediate_dim": int(width * config.get("mlp_ratio", 4)),
+        "position_embedding_shape": (side, side, 3),
+        "use_mask_token": False,
+    }
+
+
+def _dinov2_files(kind, registers):
+    return Files(
+        types=(kind,),
+        rules=dinov2,
+        sizes={
+            "embeddings.patch_embeddings.projection.weight": (
+                "hidden_dim _ patch_size _"
+            ),
+            "embeddings.position_embeddings": "_ positions _",
+        },
+        layers="encoder.layer.",
+        values={
+            "num_attention_heads": Value("num_heads", 12),
+            "num_register_tokens": Value("num_register_tokens", registers),
+            "use_swiglu_ffn": Value("use_swiglu_ffn", False, (True, False)),
+            "layer_norm_eps": Value(None, 1e-6, (1e-6,)),
+            "hidden_act": Value(None, "gelu", ("gelu",)),
+            "qkv_bias": Value(None, True, (True,)),
+        },
+        # From this type on KerasHub resizes positions with anti-aliasing.
+        arguments=lambda config, sizes: {
+            **_dinov2_arguments(config, sizes),
+            "antialias_in_interpolation": registers > 0,
+        },
+        prefix=kind,
+        before=1,
+        unread=(r"embeddings\.mask_token|classifier\..*",),
+    )
+
+
+_FLAG = (True, False)
+DINOV3_FILES = Files(
+    types=("dinov3_vit",),
+    rules=dinov3,
+    sizes={
+        "embeddings.patch_embeddings.weight": "hidden_dim _ patch_size _",
+        "layer.0.mlp.up_proj.weight": "intermediate_dim _",
+    },
+    layers="layer.",
+    values={
+        "image_size": Value("image_size", 224),
+        "num_attention_heads": Value("num_heads", 6),
+        "num_register_tokens": Value("num_register_tokens", 0),
+        "hidden_act": Value("hidden_activation", "gelu", ("gelu", "silu")),
+        "layer_norm_eps": Value("layer_norm_eps", 1e-5),
+        "rope_theta": Value("rope_theta", 100.0),
+        "use_gated_mlp": Value("use_gated_mlp", False, _FLAG),
+        "query_bias": Value("use_query_bias", True, _FLAG),
+        "key_bias": Value("use_key_bias", False, _FLAG),
+        "value_bias": Value("use_value_bias", True, _FLAG),
+        "proj_bias": Value("use_proj_bias", True, _FLAG),
+        "mlp_bias": Value("use_mlp_bias", True, _FLAG),
+    },
+    arguments=lambda config, sizes: {"use_mask_token": False},
+    prefix="model",
+    unread=(r"embeddings\.mask_token",),
+)
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def _prefix_tokens(encoder):
+    return 1 + encoder.num_register_tokens
+
+
+def _save_trained_positions(encoder):
+    """Let the encoder save the positions as they are.
+
+    KerasHub saves trained positions only if the sum of all their changes is
+    positive, and, if the size of images is not that of positions, not exactly.
+    """
+    side, stored = encoder.image_shape[0], encoder.position_embedding_shape[0]
+    if side != stored:
+        raise ValueError(
+            "`position_embedding_shape` of a DINOV2Backbone must be its "
+            "`image_shape`. For other images open it by `convert.unimodal."
+            "image_encoder` with `image_size`. Received: position_embedding_"
+            f"shape of {stored} pixels, image_shape of {side}"
+        )
+    embeddings = encoder.embeddings
+
+    def save(store):
+        trained = embeddings.interpolated_position_embeddings
+        embeddings.position_embeddings.assign(trained)
+        type(embeddings).save_own_variables(embeddings, store)
+
+    # Of this object alone, and not of its class.
+    embeddings.save_own_variables = save
+
+
+@register_encoder(
+    keras_hub.models.DINOV2Backbone,
+    "image",
+    name="DINOv2",
+    prefix_tokens=_prefix_tokens,
+    correct=_save_trained_positions,
+    files=(
+        _dinov2_files("dinov2", 0),
+        _dinov2_files("dinov2_with_registers", 4),
+    ),
+    pixels=IMAGENET,
+    sized=lambda shape: {
+        "image_shape": shape,
+        "position_embedding_shape": shape,
+    },
+    antialias=lambda encoder: encoder.antialias_in_interpolation,
+)
+def dinov2_states(encoder):
+    x = encoder.embeddings.output
+    states = []
+    for layer in encoder.encoder.layers:
+        x = layer(x)
+        states.append(encoder.layernorm(x))
+    return states
+
+
+@register_encoder(
+    keras_hub.models.DINOV3Backbone,
+    "image",
+    name="DINOv3",
+    prefix_tokens=_prefix_tokens,
+    files=(DINOV3_FILES,),
+    pixels=IMAGENET,
+)
+def dinov3_states(encoder):
+    x = encoder.embeddings.output
+    states = []
+    for layer in encoder.encoder.layers:
+        x = layer(
+            x,
+            position_embeddings=encoder.rope_embedding.output,
+            num_prefix_tokens=_prefix_tokens(encoder),
+        )
+        states.append(encoder.layernorm(x))
+    return states
