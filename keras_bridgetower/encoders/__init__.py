@@ -2,8 +2,8 @@
 
 from keras_bridgetower.encoders import bert as bert
 from keras_bridgetower.encoders import clip as clip
+from keras_bridgetower.encoders import dino as dino
 from keras_bridgetower.encoders import distilbert as distilbert
 from keras_bridgetower.encoders import electra as electra
-from keras_bridgetower.encoders import dino as dino
 from keras_bridgetower.encoders import roberta as roberta
 from keras_bridgetower.encoders import vit as vit

@@ -10,6 +10,7 @@ import functools
 import keras_hub
 
 from keras_bridgetower.encoders import layouts
+from keras_bridgetower.encoders.pixels import IMAGENET
 from keras_bridgetower.encoders.registry import Files
 from keras_bridgetower.encoders.registry import Value
 from keras_bridgetower.encoders.registry import register_encoder
@@ -170,7 +171,6 @@ DINOV3_FILES = Files(
     prefix="model",
     unread=(r"embeddings\.mask_token",),
 )
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def _prefix_tokens(encoder):
@@ -212,7 +212,7 @@ def _save_trained_positions(encoder):
         _dinov2_files("dinov2", 0),
         _dinov2_files("dinov2_with_registers", 4),
     ),
-    pixels=IMAGENET,
+    pixels={**IMAGENET, "mode": "center", "crop_pct": 224 / 256},
     sized=lambda shape: {
         "image_shape": shape,
         "position_embedding_shape": shape,
@@ -234,7 +234,7 @@ def dinov2_states(encoder):
     name="DINOv3",
     prefix_tokens=_prefix_tokens,
     files=(DINOV3_FILES,),
-    pixels=IMAGENET,
+    pixels={**IMAGENET, "resample": "bilinear"},
 )
 def dinov3_states(encoder):
     x = encoder.embeddings.output

@@ -6,6 +6,8 @@ import keras_hub
 
 from keras_bridgetower.encoders import layouts
 from keras_bridgetower.encoders.layers import FirstOutput
+from keras_bridgetower.encoders.pixels import HALF
+from keras_bridgetower.encoders.pixels import IMAGENET
 from keras_bridgetower.encoders.registry import Files
 from keras_bridgetower.encoders.registry import Value
 from keras_bridgetower.encoders.registry import register_encoder
@@ -102,6 +104,7 @@ def _mlp_dim(config, sizes):
     "image",
     name="ViT",
     files=(_files(("vit",), vit, 1, arguments=_mlp_dim),),
+    pixels={**HALF, "resample": "bilinear"},
 )
 def vit_states(encoder):
     blocks = encoder.get_layer("vit_encoder")
@@ -120,6 +123,7 @@ def vit_states(encoder):
     name="DeiT",
     prefix_tokens=lambda encoder: 2,
     files=(_files(("deit",), deit, 2),),
+    pixels={**IMAGENET, "crop_pct": 224 / 256},
 )
 def deit_states(encoder):
     blocks = encoder.get_layer("deit_encoder")

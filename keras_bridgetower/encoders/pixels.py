@@ -1,0 +1,5 @@
+"""Means and deviations of pixels with which encoders were trained."""
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+# To the range from -1 to 1.
+HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
