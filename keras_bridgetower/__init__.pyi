@@ -37,6 +37,9 @@ from .preprocessing.classification import (
 from .preprocessing.image_converter import (
     BridgeTowerImageConverter as BridgeTowerImageConverter,
 )
+from .preprocessing.json_tokenizer import (
+    BridgeTowerJsonTokenizer as BridgeTowerJsonTokenizer,
+)
 from .preprocessing.preprocessor import (
     BridgeTowerPreprocessor as BridgeTowerPreprocessor,
 )

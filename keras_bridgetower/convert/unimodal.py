@@ -24,7 +24,6 @@ from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tensors import weight_file
-from keras_bridgetower.convert.tokenizers import TEXT_LENGTH
 from keras_bridgetower.encoders import clip
 from keras_bridgetower.encoders.registry import entries
 from keras_bridgetower.encoders.registry import entry_of
@@ -123,18 +122,25 @@ def text_encoder(source):
     return _from_keras_hub(source, path)
 
 
-def tokenizer(source, sequence_length=TEXT_LENGTH):
+def tokenizer(source, sequence_length=None):
     """Open the tokenizer of a text encoder.
 
     Args:
-        source: path of a `transformers` folder with RoBERTa or BERT.
-        sequence_length: int, number of tokens in a text.
+        source: path of a `transformers` folder with RoBERTa, XLM-R, BERT,
+            DistilBERT, ELECTRA, DeBERTa-v3, ALBERT, CLIP, SigLIP, SigLIP 2 or
+            MetaCLIP 2, or of a folder of `sentence-transformers` with one.
+        sequence_length: int, number of tokens in a text. By default all
+            positions of CLIP, SigLIP, SigLIP 2 (with the added start token)
+            and MetaCLIP 2; of other encoders 50, or fewer if the files say so.
 
     Returns:
-        A `BridgeTowerTokenizer` or a `BridgeTowerBertTokenizer`.
+        A `BridgeTowerTokenizer`, a `BridgeTowerBertTokenizer` or a
+        `BridgeTowerJsonTokenizer`.
 
     Raises:
-        ConversionError: files are damaged or missing, or hold another model.
+        ConversionError: files are damaged or missing, hold another model, or
+            the tokenizer is not that of the encoder.
+        ValueError: `sequence_length` is more than the encoder reads.
 
     Example:
 
@@ -142,20 +148,7 @@ def tokenizer(source, sequence_length=TEXT_LENGTH):
     tokenizer("bert-base-uncased", sequence_length=40)
     ```
     """
-    path = pathlib.Path(source)
-    check_links(path)
-    file = path / "config.json"
-    kind = configurations.require_type(
-        read_json(file), file, list(tokenizers.READERS)
-    )
-    found = tokenizers.read(path, kind, sequence_length)
-    if found is None:
-        raise ConversionError(
-            f"A folder of {kind} must hold the files of its tokenizer, such as "
-            "tokenizer.json. Fetch them.",
-            path,
-        )
-    return found
+    return tokenizers.open_folder(pathlib.Path(source), sequence_length)
 
 
 def _is_transformers(path):

@@ -1,5 +1,6 @@
 """Base class of the tokenizers: texts to token ids of one length."""
 
+import contextlib
 import warnings
 
 import keras
@@ -34,8 +35,9 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
     """Abstract: texts as packed ids, by an engine of `tokenizers`.
 
     A subclass names its special tokens, in the order start, padding, end,
-    unknown, mask, and what stands `between` two texts; makes the engine from
-    its files; and gives the rule that hides its tokens, `masking`. Special
+    unknown, and mask if it has one, and what stands `between` two texts; makes
+    the engine from its files; and gives the rule that hides its tokens,
+    `masking`. Special
     tokens are not made known to the engine, so that it never finds one in a
     text; they are placed by id. The same code runs eagerly and, through
     `tf.numpy_function`, inside a TensorFlow graph.
@@ -54,6 +56,9 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
     between = ()
     # Whether encoders of this tokenizer read `segment_ids` too.
     has_segments = False
+    # Whether the encoder was trained without a start token: the packed text
+    # has one, which only the layers above the encoder see.
+    adds_start = False
 
     def __init__(self, sequence_length, **kwargs):
         super().__init__(**kwargs)
@@ -101,8 +106,20 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         """
         raise MissingMethod(type(self).__name__, "masking")
 
+    def _check_mask_token(self):
+        """Raise a ValueError if this tokenizer has no mask token."""
+        if len(self.special_token_ids) < 5:
+            raise ValueError(
+                "`tokenizer` must have a mask token to hide tokens. Those of "
+                "RoBERTa, XLM-R, MetaCLIP 2, BERT, DistilBERT, ELECTRA, ALBERT "
+                "and DeBERTa have one; those of CLIP, SigLIP and SigLIP 2 have "
+                f"none. Received: {type(self).__name__} with the special "
+                f"tokens {self.special_tokens}"
+            )
+
     def masking_values(self):
         """Return the values of a tokenizer that every rule needs."""
+        self._check_mask_token()
         return {
             "mask_token_id": self.mask_token_id,
             "special_token_ids": self.special_token_ids,
@@ -123,7 +140,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         self._loaded = engine
         ids = self.special_token_ids
         self.start_token_id, self.pad_token_id, self.end_token_id = ids[:3]
-        self.unk_token_id, self.mask_token_id = ids[3:]
+        self.unk_token_id, self.mask_token_id = [*ids[3:], None][:2]
 
     def tokenize(self, texts):
         return self.encode(texts)["token_ids"]
@@ -142,6 +159,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         White space before it belongs to it, as in RoBERTa's published files:
         the token that fills the place brings its own.
         """
+        self._check_mask_token()
         return self._encode(self._ids_around_masks, texts)
 
     def encode_pairs(self, texts, second_texts):
@@ -176,9 +194,11 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
             )
         _, pad, *_ = self.special_token_ids
         ids = np.full((len(texts), size), pad, "int32")
+        # Not by the ids: the token of padding may stand in a text too.
+        mask = np.zeros_like(ids)
         longest = too_long = 0
         pieces_of = _encode_rows(ids_of, [texts for texts, _ in checked])
-        for row, pieces in zip(ids, pieces_of, strict=True):
+        for row, real, pieces in zip(ids, mask, pieces_of, strict=True):
             lengths = [len(piece) for piece in pieces]
             kept = kept_lengths(lengths, room)
             packed = []
@@ -186,6 +206,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
                 opening = between if packed else [self.start_token_id]
                 packed += [*opening, *piece[:count], self.end_token_id]
             row[: len(packed)] = packed
+            real[: len(packed)] = 1
             too_long += sum(lengths) > room
             longest = max(longest, sum(lengths) + size - room)
         if too_long and not self._said_cut:
@@ -196,8 +217,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
                 "`sequence_length`. Others are cut without a warning.",
                 stacklevel=2,
             )
-        ids = ids[0] if single else ids
-        return ids, (ids != pad).astype("int32")
+        return (ids[0], mask[0]) if single else (ids, mask)
 
     def token_lists(self, texts):
         """Return all ids of some texts, a list each, without special tokens."""
@@ -206,9 +226,9 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
     def _to_ids(self, texts):
         """Return lists of ids, without special tokens."""
         # Without the positions of tokens in the text, which nothing reads.
-        encodings = self._engine.encode_batch_fast(
-            texts, add_special_tokens=False
-        )
+        encode = self._engine.encode_batch_fast
+        with without_panics():
+            encodings = encode(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def _ids_around_masks(self, texts):
@@ -264,6 +284,19 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
     def get_config(self):
         config = super().get_config()
         return {**config, "sequence_length": self.sequence_length}
+
+
+@contextlib.contextmanager
+def without_panics():
+    """Turn a panic of the engine, which is no `Exception`, into an error."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(
+            f"The files of a tokenizer must be whole: {error!s:.200}"
+        ) from error
 
 
 def _encode_rows(ids_of, columns):

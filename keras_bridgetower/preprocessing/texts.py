@@ -150,9 +150,11 @@ def encode_long(tokenizer, texts, sequence_length, rule="refuse"):
         )
     start, pad, end, *_ = tokenizer.special_token_ids
     ids = np.full((len(rows), sequence_length), pad, "int32")
-    for packed, row in zip(ids, rows, strict=True):
+    mask = np.zeros_like(ids)
+    for packed, real, row in zip(ids, mask, rows, strict=True):
         first = max(len(row) - room, 0) if rule == "cut_start" else 0
         kept = [start, *row[first : first + room], end]
         packed[: len(kept)] = kept
-    ids = ids[0] if single else ids
-    return {"token_ids": ids, "padding_mask": (ids != pad).astype("int32")}
+        real[: len(kept)] = 1
+    ids, mask = (ids[0], mask[0]) if single else (ids, mask)
+    return {"token_ids": ids, "padding_mask": mask}

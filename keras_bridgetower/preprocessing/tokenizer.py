@@ -183,6 +183,8 @@ class BridgeTowerBertTokenizer(PackedTokenizer):
             and accents removed.
         sequence_length: int. Tokens in each packed text, `[CLS]` and `[SEP]`
             included. Longer texts are cut, with one warning a call.
+        has_segments: bool, whether the encoder reads `segment_ids`: BERT and
+            ELECTRA do, DistilBERT does not.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Call arguments:
@@ -216,10 +218,16 @@ class BridgeTowerBertTokenizer(PackedTokenizer):
     has_segments = True
 
     def __init__(
-        self, vocabulary=None, lowercase=True, sequence_length=50, **kwargs
+        self,
+        vocabulary=None,
+        lowercase=True,
+        sequence_length=50,
+        has_segments=True,
+        **kwargs,
     ):
         super().__init__(sequence_length, **kwargs)
         self.lowercase = lowercase
+        self.has_segments = bool(has_segments)
         self.file_assets = [WORDS_FILE]
         if vocabulary is not None:
             self._set_vocabulary(vocabulary)
@@ -262,4 +270,8 @@ class BridgeTowerBertTokenizer(PackedTokenizer):
         self._set_vocabulary(os.path.join(dir_path, WORDS_FILE))
 
     def get_config(self):
-        return {**super().get_config(), "lowercase": self.lowercase}
+        config = {**super().get_config(), "lowercase": self.lowercase}
+        # Files that were saved before do not have it.
+        return (
+            config if self.has_segments else {**config, "has_segments": False}
+        )

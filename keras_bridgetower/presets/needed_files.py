@@ -17,6 +17,10 @@ SIDE_FILES = (
     "vocab.json",
     "merges.txt",
     "vocab.txt",
+    "spiece.model",
+    "spm.model",
+    "sentencepiece.bpe.model",
+    "sentence_bert_config.json",
 )
 # Weight files of other libraries. The first one that exists is used.
 WEIGHT_FILES = (

@@ -64,6 +64,7 @@ def verbs() -> None:
 def preprocessors() -> None:
     tokenizer = kbt.BridgeTowerTokenizer.from_preset(PRESET)
     kbt.BridgeTowerBertTokenizer(["[PAD]"], lowercase=True)
+    kbt.BridgeTowerJsonTokenizer({"model": {}}, adds_start=True)
     images = kbt.BridgeTowerImageConverter(image_size=288, mode="squash")
     kbt.BridgeTowerVQAPreprocessor(tokenizer, images, answers=["yes"])
     kbt.BridgeTowerRetrievalPreprocessor(tokenizer, images)

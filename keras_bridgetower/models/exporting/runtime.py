@@ -104,7 +104,8 @@ class ExportedModel:
     def _tokens(self, texts):
         start, pad, end = self.special
         ids = np.full((len(texts), self.text["sequence_length"]), pad, "int32")
-        for row, text in zip(ids, texts, strict=True):
+        mask = np.zeros_like(ids)
+        for row, real, text in zip(ids, mask, texts, strict=True):
             if not text.strip() or "\0" in text:
                 raise ValueError(
                     "`texts` must not be empty or contain NUL characters. "
@@ -113,7 +114,7 @@ class ExportedModel:
             tokens = self.engine.encode(text, add_special_tokens=False).ids
             tokens = [start, *tokens[: len(row) - 2], end]
             row[: len(tokens)] = tokens
-        mask = (ids != pad).astype("int32")
+            real[: len(tokens)] = 1
         return {
             "token_ids": ids,
             "padding_mask": mask,
@@ -171,7 +172,11 @@ def by_openvino(file, threads=0, precision="f32"):
 
 def _tokenizer(folder, config):
     """Return the tokenizer, and the ids of start, padding and end."""
-    if (folder / "merges.txt").exists():
+    if (folder / "engine.json").exists():
+        engine = tokenizers.Tokenizer.from_file(str(folder / "engine.json"))
+        # The engine hides special tokens behind a NUL, which no text has.
+        special = [f"\0{token}" for token in config["special_tokens"][:3]]
+    elif (folder / "merges.txt").exists():
         engine = tokenizers.Tokenizer(
             tokenizers.models.BPE.from_file(
                 str(folder / "vocabulary.json"),

@@ -1,0 +1,210 @@
+"""Tokenizers of other text encoders, from a file `tokenizer.json`."""
+
+import json
+import os
+
+import keras
+import tokenizers
+
+from keras_bridgetower.files import read_json
+from keras_bridgetower.preprocessing.masking import TokenMasking
+from keras_bridgetower.preprocessing.packed_tokenizer import PackedTokenizer
+from keras_bridgetower.preprocessing.packed_tokenizer import without_panics
+from keras_bridgetower.presets.safe_files import LARGEST_ASSET
+
+ENGINE_FILE = "engine.json"
+# Before the name of a special token in the engine: texts have no NUL, so none
+# can spell a special token.
+HIDDEN = "\0"
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerJsonTokenizer(PackedTokenizer):
+    """Tokenizer of a `tokenizer.json` with BPE or Unigram (SentencePiece).
+
+    That of CLIP, SigLIP, SigLIP 2, MetaCLIP 2, XLM-R, DeBERTa or ALBERT:
+    special tokens and packing are values. `convert.unimodal.tokenizer` finds
+    them in a `transformers` folder. A special token typed by a user is text
+    like any other (`encode_with_masks` alone knows `<mask>`, the same sign for
+    every tokenizer).
+
+    Args:
+        vocabulary: path of a `tokenizer.json`, or dict of its values. Its
+            truncation, padding and packing are not used. `None`:
+            `load_assets` sets it.
+        special_tokens: list of str, the tokens of start, padding, end,
+            unknown and, if there is one, mask.
+        between: list of str, tokens between two texts, after the end token of
+            the first.
+        adds_start: bool, whether the encoder was trained without a start
+            token. The packed text then has one that the encoder does not see.
+        has_segments: bool, whether the encoder reads `segment_ids`.
+        sequence_length: int. Tokens in each packed text, those at its start
+            and end included. Longer texts are cut, with one warning a call.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Call arguments:
+        texts: string or UTF-8 bytes, or a list, NumPy array or string tensor
+            of them with one axis.
+
+    Returns:
+        int32 token ids, `(sequence_length,)` or `(B, sequence_length)`, and
+        the methods' results, as `BridgeTowerTokenizer`.
+
+    Raises:
+        ValueError: A text is empty, is not text, holds a NUL character or has
+            more than 100,000 characters; or the file is damaged, is of
+            another kind, or misses special tokens.
+
+    Example:
+
+    ```python
+    pieces = [["<s>", 0], ["<pad>", 0], ["</s>", 0], ["<unk>", 0]]
+    tokenizer = BridgeTowerJsonTokenizer(
+        {"model": {
+            "type": "Unigram",
+            "unk_id": 3,
+            "vocab": pieces + [["hi", -1], ["!", -1]],
+        }},
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
+        sequence_length=6,
+    )
+    tokenizer("hi!")  # [0, 4, 5, 2, 1, 1]
+    ```
+
+    Source: the library `tokenizers`.
+    """
+
+    def __init__(
+        self,
+        vocabulary=None,
+        special_tokens=("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
+        between=(),
+        adds_start=False,
+        has_segments=False,
+        sequence_length=50,
+        **kwargs,
+    ):
+        super().__init__(sequence_length, **kwargs)
+        self.special_tokens = list(special_tokens)
+        if len(self.special_tokens) not in (4, 5):
+            raise ValueError(
+                "`special_tokens` must be those of start, padding, end, "
+                "unknown and, if there is one, mask. "
+                f"Received: special_tokens={special_tokens!r:.200}"
+            )
+        self.between = tuple(between)
+        self.adds_start = bool(adds_start)
+        self.has_segments = bool(has_segments)
+        self.file_assets = [ENGINE_FILE]
+        if vocabulary is not None:
+            self._set_vocabulary(vocabulary)
+
+    def _set_vocabulary(self, vocabulary):
+        if not isinstance(vocabulary, dict):
+            vocabulary = read_json(vocabulary, LARGEST_ASSET)
+        self._set_engine(build_engine(vocabulary, self.special_tokens))
+
+    def masking(self, **values):
+        """Return the rule `TokenMasking` for this vocabulary."""
+        return TokenMasking(**self.masking_values(), **values)
+
+    def token_to_id(self, token):
+        hidden = self._engine.token_to_id(HIDDEN + token)
+        return super().token_to_id(token) if hidden is None else hidden
+
+    def id_to_token(self, id):
+        return super().id_to_token(id).removeprefix(HIDDEN)
+
+    def get_vocabulary(self):
+        return [
+            token.removeprefix(HIDDEN) for token in super().get_vocabulary()
+        ]
+
+    def save_assets(self, dir_path):
+        """Write the engine's file into a folder."""
+        self._engine.save(os.path.join(dir_path, ENGINE_FILE), pretty=False)
+
+    def load_assets(self, dir_path):
+        """Load the engine from the file of `save_assets`."""
+        self._set_vocabulary(os.path.join(dir_path, ENGINE_FILE))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "special_tokens": self.special_tokens,
+            "between": list(self.between),
+            "adds_start": self.adds_start,
+            "has_segments": self.has_segments,
+        }
+
+
+def build_engine(values, special_tokens):
+    """Build the engine, which finds no special token in a text.
+
+    Args:
+        values: dict, the values of a `tokenizer.json`.
+        special_tokens: list of str. The engine hides them, and all that the
+            file marks as special.
+
+    Returns:
+        `tokenizers.Tokenizer`.
+
+    Raises:
+        Exception: of any type, for damaged values.
+    """
+    model = dict(values["model"])
+    # The first versions of the file do not name the type.
+    model.setdefault("type", "BPE" if "merges" in model else "Unigram")
+    added = values.get("added_tokens") or []
+    special = {token["content"] for token in added if token["special"]}
+    special.update(special_tokens)
+    if model["type"] == "Unigram":
+        pieces = [list(piece) for piece in model["vocab"]]
+        names = [piece[0] for piece in pieces]
+        names += _further(names, added)
+        scores = [piece[1] for piece in pieces]
+        scores += [0.0] * (len(names) - len(pieces))
+        names = [_hidden(name, special) for name in names]
+        model["vocab"] = list(zip(names, scores, strict=True))
+    elif model["type"] == "BPE":
+        names = sorted(model["vocab"], key=model["vocab"].get)
+        if [model["vocab"][name] for name in names] != list(range(len(names))):
+            raise ValueError("its vocabulary must have each id from 0 once")
+        names += _further(names, added)
+        names = [_hidden(name, special) for name in names]
+        model["vocab"] = {name: i for i, name in enumerate(names)}
+        model["merges"] = _without(special, model["merges"])
+        model["unk_token"] = _hidden(model.get("unk_token"), special)
+    else:
+        raise ValueError(
+            "it must hold BPE or Unigram; for WordPiece there is "
+            f"BridgeTowerBertTokenizer. Received: {model['type']!r:.60}"
+        )
+    kept = [token for token in added if token["content"] not in special]
+    unset = dict.fromkeys(("normalizer", "pre_tokenizer", "decoder"))
+    own = {"version": "1.0", "added_tokens": kept, "model": model}
+    own |= dict.fromkeys(("truncation", "padding", "post_processor"))
+    text = json.dumps(unset | values | own)
+    with without_panics():
+        return tokenizers.Tokenizer.from_str(text)
+
+
+def _further(names, added):
+    """List the added tokens that follow the vocabulary, by their ids."""
+    known = set(names)
+    found = {t["id"]: t["content"] for t in added if t["content"] not in known}
+    ids = range(len(names), len(names) + len(found))
+    if sorted(found) != list(ids):
+        raise ValueError("its added tokens must follow the vocabulary")
+    return [found[i] for i in ids]
+
+
+def _hidden(name, special):
+    return HIDDEN + name if name in special else name
+
+
+def _without(special, merges):
+    """Return the merges that neither take nor make a special token."""
+    pairs = [tuple(m.split(" ") if isinstance(m, str) else m) for m in merges]
+    return [p for p in pairs if not special & {*p, "".join(p)}]

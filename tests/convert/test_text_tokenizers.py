@@ -1,0 +1,359 @@
+"""Tokenizers of every text encoder against those of transformers."""
+
+import json
+import os
+import pathlib
+import pickle
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import text_folders
+from builders import FASTEST
+from builders import backbone
+from builders import clip
+from builders import raw
+from builders import roberta
+
+import keras_bridgetower as kbt
+from keras_bridgetower.convert import tokenizers
+from keras_bridgetower.convert import unimodal
+from keras_bridgetower.preprocessing.masking import TokenMasking
+from keras_bridgetower.preprocessing.masking import WholeWordMasking
+from keras_bridgetower.preprocessing.texts import encode_long
+from keras_bridgetower.presets.errors import ConversionError
+
+pytestmark = [
+    FASTEST,
+    pytest.mark.filterwarnings("ignore:.*texts cut"),
+    pytest.mark.skipif(
+        keras.config.backend() != "torch",
+        reason="the same code with every backend, and this one traces nothing",
+    ),
+]
+LENGTH = 40
+WITHOUT_MASK = ("clip", "siglip", "siglip2")
+
+
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory):
+    """A function from a model type to its folder and peer, made once."""
+    made = {}
+
+    def found(kind, saved=False):
+        if (kind, saved) not in made:
+            folder = tmp_path_factory.mktemp("folder")
+            made[kind, saved] = text_folders.write(folder, kind, saved)
+        return made[kind, saved]
+
+    return found
+
+
+def packed(peer, ours, *texts):
+    """Ids and mask of transformers, at the places of ours."""
+    made = peer(
+        *texts,
+        padding="max_length",
+        truncation=True,
+        max_length=LENGTH - ours.adds_start,
+        return_tensors="np",
+        return_attention_mask=True,
+    )
+    return made["input_ids"], made["attention_mask"]
+
+
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize("kind", text_folders.FILES)
+def test_ids_are_those_of_transformers(kind, saved, folder_of):
+    """Of the files of each encoder, and of those that transformers saves."""
+    folder, peer = folder_of(kind, saved)
+    ours = unimodal.tokenizer(folder, LENGTH)
+    texts = text_folders.texts(500, seed=1)
+    ids, mask = packed(peer, ours, texts)
+    made = ours.encode(texts)
+    first = int(ours.adds_start)
+    wrong = (made["token_ids"][:, first:] != ids).any(1)
+    assert [texts[i][:80] for i in np.flatnonzero(wrong)] == []
+    np.testing.assert_array_equal(made["padding_mask"][:, first:], mask)
+    assert (made["token_ids"][:, 0] == ours.start_token_id).all()
+    assert (made["padding_mask"][:, 0] == 1).all()
+    assert ours.vocabulary_size() == len(peer)
+    long = encode_long(ours, texts, LENGTH, "cut_end")
+    np.testing.assert_array_equal(long["token_ids"], made["token_ids"])
+    np.testing.assert_array_equal(long["padding_mask"], made["padding_mask"])
+
+    pairs = texts[:100], texts[100:200]
+    made = ours.encode_pairs(*pairs)["token_ids"][:, first:]
+    ids, mask = packed(peer, ours, *pairs)
+    # The slow tokenizer cuts another one of two texts of the same length.
+    whole = mask.sum(1) < LENGTH - 1 if kind == "siglip" else slice(None)
+    np.testing.assert_array_equal(made[whole], ids[whole])
+    assert len(made[whole]) > 10
+
+
+def test_what_siglip_maps_otherwise(folder_of):
+    """Accents in an order that no keyboard and no Unicode form produces."""
+    folder, peer = folder_of("siglip")
+    ours = unimodal.tokenizer(folder)
+    first, second = "a\u0301\u0323", "a\u0323\u0301"
+    assert ours(first).tolist() == ours(second).tolist()
+    assert peer(first)["input_ids"] != peer(second)["input_ids"]
+
+
+@pytest.mark.parametrize("kind", text_folders.FILES)
+def test_special_tokens_in_texts_are_text(kind, folder_of):
+    ours = unimodal.tokenizer(folder_of(kind)[0], LENGTH)
+    known = {*ours.special_token_ids} - {ours.unk_token_id}
+    for token in {*ours.special_tokens, "<mask>"}:
+        for text in (token, f"a {token} b", f"a{token}", token.upper()):
+            ids = ours.token_lists([text])[0]
+            assert not known & {*ids}, text
+            assert ours.vocabulary_size() > max(ids, default=0)
+
+
+@pytest.mark.parametrize("kind", text_folders.FILES)
+def test_masks(kind, folder_of):
+    folder, peer = folder_of(kind)
+    ours = unimodal.tokenizer(folder, LENGTH)
+    if kind in WITHOUT_MASK:
+        for call in (ours.masking, lambda: ours.encode_with_masks("a <mask>")):
+            with pytest.raises(
+                ValueError, match="must have a mask token.*BERT"
+            ):
+                call()
+        return
+    words = kind in ("distilbert", "electra")
+    rule = WholeWordMasking if words else TokenMasking
+    assert type(ours.masking()) is rule
+    texts = ["the <mask> dog", "<mask>", "a <mask> <mask>park", "red<mask>"]
+    ids, _ = packed(
+        peer, ours, [t.replace("<mask>", peer.mask_token) for t in texts]
+    )
+    made = ours.encode_with_masks(texts)["token_ids"]
+    np.testing.assert_array_equal(made, ids)
+    assert (made == peer.mask_token_id).sum() == 5
+    hidden = ours.masking(rate=1.0, mask_share=1.0, random_share=0.0)(
+        **ours.encode("the red dog"), seed=0
+    )
+    assert (hidden["token_ids"] == peer.mask_token_id).any()
+
+
+@pytest.mark.parametrize("kind", text_folders.FILES)
+def test_values_files_and_graphs(kind, folder_of, tmp_path):
+    ours = unimodal.tokenizer(folder_of(kind)[0])
+    lengths = {"clip": 77, "metaclip_2": 77, "siglip": 65, "siglip2": 65}
+    assert ours.sequence_length == lengths.get(kind, 50)
+    assert ours.has_segments == (kind in ("electra", "albert"))
+    assert ours.adds_start == kind.startswith("siglip")
+    texts = text_folders.texts(50, seed=3)
+    expected = ours.encode(texts)
+
+    dataset = tf.data.Dataset.from_tensor_slices(texts).batch(len(texts))
+    (graph,) = dataset.map(ours.encode).as_numpy_iterator()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(graph[name], values)
+
+    config = json.loads(json.dumps(ours.get_config()))
+    copies = [type(ours).from_config(config), pickle.loads(pickle.dumps(ours))]
+    ours.save_assets(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(ours.file_assets)
+    saved = [(tmp_path / name).read_bytes() for name in ours.file_assets]
+    copies[0].load_assets(tmp_path)
+    for copy in copies:
+        assert copy.get_config() == config
+        np.testing.assert_array_equal(copy(texts), expected["token_ids"])
+        copy.save_assets(tmp_path)
+        assert saved == [(tmp_path / n).read_bytes() for n in ours.file_assets]
+
+    names = ours.get_vocabulary()
+    assert [ours.token_to_id(name) for name in names] == [*range(len(names))]
+    assert ours.id_to_token(ours.end_token_id) == ours.special_tokens[2]
+    plain = "the red dog in park"
+    assert ours.detokenize(ours(plain)) == plain
+
+
+def test_task_with_xlm_roberta(folder_of, tmp_path):
+    tokenizer = unimodal.tokenizer(folder_of("xlm-roberta")[0], 12)
+    text_encoder = roberta(vocabulary=tokenizer.vocabulary_size(), layers=1)
+    task = kbt.BridgeTowerMaskedLM(
+        backbone(clip(layers=1), text_encoder, num_layers=1),
+        kbt.BridgeTowerMaskedLMPreprocessor(
+            tokenizer, kbt.BridgeTowerImageConverter(32)
+        ),
+    )
+    image = raw(1)[0]["images"][0]
+    expected = task.fill_mask(image, "the red <mask>")
+    task.save_to_preset(tmp_path / "preset")
+    task.save(tmp_path / "task.keras")
+    for copy in (
+        kbt.BridgeTowerMaskedLM.from_preset(tmp_path / "preset"),
+        keras.saving.load_model(tmp_path / "task.keras"),
+    ):
+        assert copy.fill_mask(image, "the red <mask>")[1] == expected[1]
+    copy = kbt.BridgeTowerJsonTokenizer.from_preset(tmp_path / "preset")
+    assert copy.get_config() == tokenizer.get_config()
+    copy.save_assets(tmp_path)
+    engine = tmp_path / "preset/assets/tokenizer/engine.json"
+    assert engine.read_bytes() == (tmp_path / "engine.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "kind, values, found",
+    [
+        ("xlm-roberta", {"vocab_size": 100}, "vocab_size=100"),
+        ("xlm-roberta", {"pad_token_id": 7}, "pad_token_id=7, but 1"),
+        ("deberta-v2", {"pad_token_id": 1}, "pad_token_id=1, but 0"),
+        ("albert", {"bos_token_id": 9}, "bos_token_id=9, but 2"),
+        ("distilbert", {"vocab_size": "many"}, "vocab_size='many'"),
+        ("siglip", {"text_config": {"vocab_size": 5}}, "vocab_size=5"),
+        ("siglip", {"text_config": [1]}, "must be readable"),
+        ("clip", {"max_position_embeddings": "x"}, "must be readable"),
+        ("clip", {"model_type": "gpt2"}, "of type roberta, xlm-roberta"),
+    ],
+)
+def test_tokenizer_that_is_not_the_encoders(
+    kind, values, found, folder_of, tmp_path
+):
+    folder, _ = folder_of(kind)
+    for path in folder.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    text_folders.dump(tmp_path, "config.json", {"model_type": kind, **values})
+    with pytest.raises(ConversionError, match=found):
+        unimodal.tokenizer(tmp_path)
+
+
+def test_lengths_of_the_files(folder_of, tmp_path):
+    vocabulary = folder_of("distilbert")[0] / "vocab.txt"
+    (tmp_path / "vocab.txt").write_bytes(vocabulary.read_bytes())
+    values = {"model_type": "bert", "max_position_embeddings": 48}
+    text_folders.dump(tmp_path, "config.json", values)
+    assert unimodal.tokenizer(tmp_path).sequence_length == 48
+    text_folders.dump(tmp_path, "modules.json", [])
+    text_folders.dump(
+        tmp_path, "sentence_bert_config.json", {"max_seq_length": 32}
+    )
+    assert unimodal.tokenizer(tmp_path).sequence_length == 32
+    assert unimodal.tokenizer(tmp_path, 40).has_segments
+    with pytest.raises(ValueError, match="from 1 to 48"):
+        unimodal.tokenizer(tmp_path, 49)
+
+
+def changed(folder, target, **values):
+    """Copy a `tokenizer.json` with other values."""
+    made = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    for name, value in values.items():
+        if isinstance(made.get(name), dict) and isinstance(value, dict):
+            made[name] |= value
+        else:
+            made[name] = value
+    text_folders.dump(target, "tokenizer.json", made)
+
+
+ONE = [{"Sequence": {"id": "A", "type_id": 0}}]
+
+
+@pytest.mark.parametrize(
+    "values, found",
+    [
+        ({"model": None}, "must be readable"),
+        ({"model": {"type": "WordPiece"}}, "BridgeTowerBertTokenizer"),
+        ({"model": {"type": "WordLevel"}}, "must hold BPE or Unigram"),
+        ({"model": {"vocab": []}}, "must be readable"),
+        ({"model": {"vocab": [["a", "b"]]}}, "must be readable"),
+        ({"model": {"vocab": [["a", 0.0], ["b", -1.0]]}}, "must follow"),
+        ({"model": {"unk_id": 10**9}}, "must be readable"),
+        ({"added_tokens": [3]}, "must be readable"),
+        ({"added_tokens": []}, None),
+        (
+            {"added_tokens": [{"id": 5, "content": "<x>", "special": True}]},
+            "must follow the vocabulary",
+        ),
+        ({"normalizer": {"type": "Nothing"}}, "must be readable"),
+        (
+            {
+                "normalizer": {
+                    "type": "Precompiled",
+                    "precompiled_charsmap": "AA",
+                }
+            },
+            "must be readable",
+        ),
+        ({"pre_tokenizer": [1]}, "must be readable"),
+        (
+            {
+                "post_processor": {
+                    "type": "TemplateProcessing",
+                    "single": ONE,
+                    "pair": ONE,
+                    "special_tokens": {},
+                }
+            },
+            "must pack texts",
+        ),
+    ],
+)
+def test_damaged_or_other_tokenizer_json(values, found, folder_of, tmp_path):
+    folder, _ = folder_of("xlm-roberta", True)
+    changed(folder, tmp_path, **values)
+    if found is None:
+        assert tokenizers.read(tmp_path, "xlm-roberta", 9) is not None
+        return
+    with pytest.raises(ConversionError, match=found) as error:
+        tokenizers.read(tmp_path, "xlm-roberta", 9)
+    assert str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["xlm-roberta", "deberta-v2", "siglip"])
+def test_damaged_sentencepiece_files(kind, folder_of, tmp_path):
+    """Cut, empty, with other bytes, or of another kind: an error, or ids."""
+    folder, _ = folder_of(kind)
+    (path,) = folder.glob("*.model")
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    damaged = [b"", b"\n" * 100, content[:100], content[: len(content) // 2]]
+    for _ in range(20):
+        changed = bytearray(content)
+        for place in rng.integers(len(content), size=20):
+            changed[place] = rng.integers(256)
+        damaged.append(bytes(changed))
+    refused = 0
+    for bad in damaged:
+        (tmp_path / path.name).write_bytes(bad)
+        try:
+            found = tokenizers.read(tmp_path, kind, 9)
+            found(text_folders.texts(20))
+        except ValueError:
+            refused += 1
+    assert refused > 4
+    (tmp_path / path.name).write_bytes(b"")
+    os.truncate(tmp_path / path.name, 2**36)
+    with pytest.raises(ConversionError, match="more than"):
+        tokenizers.read(tmp_path, kind, 9)
+
+
+def test_added_tokens_of_other_files(folder_of, tmp_path):
+    folder, _ = folder_of("xlm-roberta", True)
+    changed(folder, tmp_path)
+    text_folders.dump(tmp_path, "added_tokens.json", {"<box>": 5})
+    with pytest.raises(ConversionError, match="'<box>': 5"):
+        tokenizers.read(tmp_path, "xlm-roberta", 9)
+
+
+def test_clip_pads_as_its_file_says(folder_of, tmp_path):
+    """open_clip pads with the id 0, which is an exclamation mark."""
+    folder, _ = folder_of("clip")
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    text_folders.dump(tmp_path, "tokenizer_config.json", {"pad_token": "!"})
+    ours = tokenizers.read(tmp_path, "clip", 9)
+    made = ours.encode("a!")
+    assert ours.pad_token_id == 0
+    assert made["token_ids"].tolist()[4:] == [0] * 5
+    assert made["padding_mask"].tolist() == [1] * 4 + [0] * 5
+
+
+def test_the_guide_names_every_model_type():
+    page = pathlib.Path(__file__).parents[2] / "docs/guides/tokenizers.md"
+    text = page.read_text("utf-8")
+    assert [kind for kind in tokenizers.KINDS if f"`{kind}`" not in text] == []
