@@ -9,9 +9,9 @@ from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import json_tokenizers
 from keras_bridgetower.convert.json_tokenizers import read_if_there
-from keras_bridgetower.convert.rules.layouts import PADDING_ROWS
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import read_json
+from keras_bridgetower.encoders.layouts import PADDING_ROWS
 from keras_bridgetower.preprocessing.tokenizer import SPECIAL_TOKENS
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerBertTokenizer
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
