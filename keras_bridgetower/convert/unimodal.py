@@ -10,6 +10,7 @@ import pathlib
 import keras_hub.models as hub
 import numpy as np
 
+from keras_bridgetower.backend.uninitialized import shapes_only
 from keras_bridgetower.convert import architecture
 from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import tokenizers
@@ -64,6 +65,8 @@ def image_encoder(source, image_size=None):
 
     Raises:
         ConversionError: damaged files or another kind of model.
+        ValueError: the encoder cannot have images of this size. No weight has
+            been read then.
 
     Example:
 
@@ -77,20 +80,19 @@ def image_encoder(source, image_size=None):
         sizes = _sizes(clip.OPENAI, tensors)
         heads = {"num_heads": heads_for_width(sizes["hidden_dim"])}
         encoder = _build(
-            hub.CLIPVisionEncoder, clip.OPENAI, tensors, sizes, heads
+            hub.CLIPVisionEncoder,
+            clip.OPENAI,
+            tensors,
+            sizes,
+            heads,
+            image_size,
         )
     elif _is_transformers(path):
-        encoder = _read_folder(path, "image")
+        encoder = _read_folder(path, "image", image_size)
     else:
-        encoder = _from_keras_hub(source, path)
-        encoder = getattr(encoder, "vision_encoder", encoder)
+        encoder = _from_keras_hub(source, path, "image", image_size)
     if image_size in (None, encoder.image_shape[0]):
         return encoder
-    if image_size % patch_size(encoder):
-        raise ValueError(
-            "`image_size` must be a multiple of the patch size "
-            f"{patch_size(encoder)}. Received: image_size={image_size}"
-        )
     entry = entry_of(encoder)
     shape = entry.sized((image_size, image_size, 3))
     resized = type(encoder).from_config(encoder.get_config() | shape)
@@ -119,7 +121,7 @@ def text_encoder(source):
     path = pathlib.Path(source)
     if _is_transformers(path):
         return _read_folder(path, "text")
-    return _from_keras_hub(source, path)
+    return _from_keras_hub(source, path, "text")
 
 
 def tokenizer(source, sequence_length=None):
@@ -155,18 +157,51 @@ def _is_transformers(path):
     return (path / "config.json").is_file() and not is_keras(path)
 
 
-def _from_keras_hub(source, path):
+def _from_keras_hub(source, path, side, image_size=None):
+    """Read the encoder of a KerasHub preset, and check it before its weights.
+
+    Args:
+        source, image_size: as `image_encoder`.
+        path: `pathlib.Path` of the source.
+        side: `"image"` or `"text"`.
+    """
     # KerasHub would take a relative path for the name of a preset.
     folder = (path / "config.json").is_file()
-    return hub.Backbone.from_preset(str(path.resolve() if folder else source))
+    preset = str(path.resolve() if folder else source)
+    part = {"image": "vision_encoder", "text": "text_encoder"}[side]
+    with shapes_only():
+        backbone = hub.Backbone.from_preset(preset, load_weights=False)
+    encoder = getattr(backbone, part, backbone)
+    if entry_of(encoder).side != side:
+        raise ConversionError(
+            "`image_encoder` opens presets of image encoders, `text_encoder` "
+            "those of text encoders.",
+            preset,
+            [type(encoder).__name__],
+        )
+    _check_size(encoder, image_size)
+    backbone = hub.Backbone.from_preset(preset)
+    return getattr(backbone, part, backbone)
 
 
-def _read_folder(folder, side):
+def _check_size(encoder, image_size):
+    """Raise if an encoder cannot have images of a size, if there is one."""
+    if image_size in (None, encoder.inputs[0].shape[1]):
+        return
+    if image_size % patch_size(encoder):
+        raise ValueError(
+            "`image_size` must be a multiple of the patch size "
+            f"{patch_size(encoder)}. Received: image_size={image_size}"
+        )
+
+
+def _read_folder(folder, side, image_size=None):
     """Read the encoder of a `transformers` folder.
 
     Args:
         folder: path of the folder.
         side: `"image"` or `"text"`.
+        image_size: as `image_encoder`.
     """
     check_links(folder)
     path = folder / "config.json"
@@ -201,9 +236,8 @@ def _read_folder(folder, side):
             path,
             wrong,
         )
-    return _build(
-        cls, files, tensors, sizes, arguments | files.arguments(config, sizes)
-    )
+    arguments |= files.arguments(config, sizes)
+    return _build(cls, files, tensors, sizes, arguments, image_size)
 
 
 def _readers(side):
@@ -227,7 +261,7 @@ def _sizes(files, tensors):
     return found
 
 
-def _build(cls, files, tensors, sizes, arguments):
+def _build(cls, files, tensors, sizes, arguments, image_size=None):
     """Build an encoder and load its weights.
 
     Args:
@@ -236,6 +270,7 @@ def _build(cls, files, tensors, sizes, arguments):
         tensors: `Tensors`.
         sizes: dict, as `_sizes` returns it.
         arguments: dict of further arguments of the encoder; None removes one.
+        image_size: as `image_encoder`.
     """
     values = sizes | arguments
     rules = files.rules(values)
@@ -249,6 +284,7 @@ def _build(cls, files, tensors, sizes, arguments):
         values = {"max_sequence_length": length, **values}
     values = {k: v for k, v in values.items() if v is not None}
     encoder = architecture.built(functools.partial(cls, **values), tensors)
+    _check_size(encoder, image_size)
     variables = variables_by_path(encoder, encoder=encoder)
     for name in [name for name in variables if name.startswith("pooled_dense")]:
         # KerasHub's BERT has a pooler, which the towers do not use.
