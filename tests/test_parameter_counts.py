@@ -1,5 +1,7 @@
 """Parameter counts of the paper and of transformers, nothing allocated."""
 
+import re
+
 import keras_hub
 import numpy as np
 import pytest
@@ -93,6 +95,28 @@ def test_parameters_of_bridges(bridge):
     counted, published = BRIDGES[bridge]
     assert added == counted
     assert published is None or added == pytest.approx(published, rel=5e-3)
+
+
+def test_parameters_of_managers():
+    layer = fusion(BASE, bridge="adaptive_manager")
+    names = {"managers": r"_manager_\d", "embeddings": r"_(text|image)_layers$"}
+    found = {
+        name: sum(
+            int(np.prod(w.shape))
+            for w in layer.trainable_weights
+            if re.search(pattern, w.path)
+        )
+        for name, pattern in names.items()
+    }
+    # The checkpoint has a temperature more in each manager, that nothing
+    # reads, and an embedding for each of its 12 + 12 blocks.
+    assert found["managers"] + 12 == 12_062_292
+    assert 2 * found["embeddings"] == 18_432
+    # No layer norms before and in bridges.
+    added = count(layer) - count(fusion(BASE, bridge="add"))
+    assert added == 12_062_280 - 18_432 + 9_216
+    for number, counted in ((0, 13_826), (1, 1_203_464)):
+        assert count(layer.text_bridges[number]) + 1 == counted
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,12 @@ import re
 from typing import NamedTuple
 
 import keras_hub
+from keras_hub.models import RobertaBackbone
 
 from keras_bridgetower.backend import uninitialized
+from keras_bridgetower.convert.rules import managers
 from keras_bridgetower.encoders.layouts import PADDING_ROWS
+from keras_bridgetower.encoders.padded_roberta import PaddedRobertaBackbone
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.positions import patch_size
 from keras_bridgetower.models.towers import resolve_taps
@@ -111,6 +114,8 @@ class Architecture:
     type_rows: int
     bridge: str | None
     projections: str
+    # States that each manager reads; 0 without managers.
+    managed: int = 0
     image_norms: str = "shared"
     text_heads: int = 12
     num_heads: int = 12
@@ -122,8 +127,9 @@ class Architecture:
 
     @property
     def taps(self):
-        """tuple, the default taps of the backbone."""
-        return resolve_taps(None, self.num_layers, self.bridge)
+        """tuple, the taps of the backbone."""
+        taps = range(-self.managed, 0) if self.managed else None
+        return resolve_taps(taps, self.num_layers, self.bridge)
 
     @property
     def image_heads(self):
@@ -195,15 +201,31 @@ def measure(tensors, names):
     )
     roberta = found["segments"] == 1
     side = math.isqrt(max(found["grid"] - 1, 0))
+    managed = managers.SCORES in tensors.shapes
+    if managed:
+        found |= sizes(tensors, {managers.SCORES: "_ managed _ _"}, {})
+        _check_managed(found, tensors)
     fields = {field.name for field in dataclasses.fields(Architecture)}
     return Architecture(
         **{name: size for name, size in found.items() if name in fields},
         text_encoder="roberta" if roberta else "bert",
         positions=found["places"] - (PADDING_ROWS if roberta else 0),
         image_size=side * found["patch_size"],
-        bridge=_bridge(tensors.shapes),
+        bridge=(managers.kind if managed else _bridge)(tensors.shapes),
         projections="per_layer" if per_layer else "shared",
     )
+
+
+def _check_managed(found, tensors):
+    """Raise if managers read more states than an encoder has."""
+    most = min(found["text_layers"], found["image_layers"])
+    if not 0 < found["managed"] <= most:
+        raise ConversionError(
+            f"Managers must read from 1 to {most} states of each encoder, its "
+            "highest ones.",
+            tensors.path,
+            [f"{managers.SCORES} has {found['managed']}"],
+        )
 
 
 def _count_layers(tensors, start):
@@ -277,10 +299,10 @@ def build(architecture, tensors):
         return {name: getattr(a, field) for field, name in fields.items()}
 
     def make():
-        text = {
-            "roberta": keras_hub.models.RobertaBackbone,
-            "bert": keras_hub.models.BertBackbone,
-        }[a.text_encoder](**values(TEXT))
+        # Managers read padding too, which in RoBERTa has its own position.
+        roberta = PaddedRobertaBackbone if a.managed else RobertaBackbone
+        text = {"roberta": roberta, "bert": keras_hub.models.BertBackbone}
+        text = text[a.text_encoder](**values(TEXT))
         image = keras_hub.models.CLIPVisionEncoder(
             patch_size=a.patch_size,
             num_heads=a.image_heads,
@@ -288,7 +310,10 @@ def build(architecture, tensors):
             **values(IMAGE),
         )
         return BridgeTowerBackbone(
-            image, text, image_norms=a.image_norms, **values(FUSION)
+            *(image, text),
+            image_norms=a.image_norms,
+            taps=a.taps,
+            **values(FUSION),
         )
 
     return built(make, tensors)

@@ -1,5 +1,6 @@
-"""Opens checkpoint files (`.ckpt`) of the authors of BridgeTower and METER.
+"""Opens checkpoint files (`.ckpt`) of the authors.
 
+They are those of BridgeTower, METER and ManagerTower, who share their code.
 Such a file holds a state dict and the hyper-parameters of the training. It is
 read without Lightning and without the authors' code, and nothing in it is
 executed.
@@ -19,6 +20,7 @@ from keras_bridgetower.convert.tensors import reject_code
 from keras_bridgetower.convert.tensors import state_dict_tensors
 from keras_bridgetower.encoders import bert
 from keras_bridgetower.encoders import clip
+from keras_bridgetower.encoders import padded_roberta
 from keras_bridgetower.encoders import roberta
 from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.presets.errors import short_plain
@@ -37,7 +39,7 @@ FINE_TUNED = ("vqa", "entailment", "nlvr2", "rank")
 
 
 def read(path, text_heads=None, answers=None, ignore=()):
-    """Open a checkpoint file of the authors, of BridgeTower or METER.
+    """Open a checkpoint file of BridgeTower, METER or ManagerTower.
 
     Args:
         path: path of the `.ckpt` file. Tokenizer files of RoBERTa are looked
@@ -103,7 +105,11 @@ def read(path, text_heads=None, answers=None, ignore=()):
 
 def rules(a, heads):
     """Return the rules of an architecture and heads, in the authors' names."""
-    text = {"roberta": roberta.roberta, "bert": bert.bert}
+    padded = padded_roberta.padded_roberta
+    text = {
+        "roberta": padded if a.managed else roberta.roberta,
+        "bert": bert.bert,
+    }
     if a.image_norms == "per_tap":
         norms = clip.tap_norms(NAMES.image, a.image_layers, a.taps)
     else:
@@ -142,6 +148,9 @@ def _check_sizes(saved, a, path):
     sizes = {"vocab_size": a.vocabulary_size, "hidden_size": a.hidden_dim}
     if "num_top_layer" not in saved:  # METER's name for it.
         sizes["num_layers"] = a.num_layers
+    if a.managed:
+        sizes["managed_layers_text"] = a.managed
+        sizes["managed_layers_image"] = a.managed
     wrong = [
         f"{key}={short_plain(saved[key])}, but {size} in its tensors"
         for key, size in sizes.items()

@@ -9,7 +9,6 @@ import numpy as np
 
 from keras_bridgetower.convert import architecture
 from keras_bridgetower.convert.rules.bridgetower import UNREAD
-from keras_bridgetower.encoders.layouts import PADDING_ROWS
 from keras_bridgetower.encoders.layouts import POSITIONS
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.adapters import merged_weights
@@ -223,16 +222,17 @@ def load_weights(
 def _read_extra(rules, tensors, unread):
     """Read the tensors that the model does not use and export writes again.
 
-    The two rows for padding in RoBERTa's position table are named
-    `<tensor>[:2]`. The token type row, which was added to the positions, keeps
-    its name.
+    The first rows of a table that the model does not hold are named
+    `<tensor>[:2]`, as the two for padding in RoBERTa's positions. The token
+    type row, which was added to the positions, keeps its name.
     """
     extra = {key: np.array(tensors.read(key)) for key in unread}
     for rule in rules:
+        rows, key = rule.layout.outside, rule.keys[0]
+        if rows:
+            extra[f"{key}[:{rows}]"] = np.array(tensors.read(key)[:rows])
         if rule.layout is POSITIONS:
-            key, folded = rule.keys
-            rows = tensors.read(key)[:PADDING_ROWS]
-            extra[f"{key}[:{PADDING_ROWS}]"] = np.array(rows)
+            folded = rule.keys[1]
             extra[folded] = np.array(tensors.read(folded))
     return extra
 
@@ -255,11 +255,12 @@ def to_tensors(rules, variables, extra):
             for path in rule.variables
         ]
         saved = rule.layout.save(values)
+        rows, key = rule.layout.outside, rule.keys[0]
+        if rows:
+            saved[0][:rows] = extra.pop(f"{key}[:{rows}]", 0)
         if rule.layout is POSITIONS:
-            key, folded = rule.keys
-            rows = extra.pop(f"{key}[:{PADDING_ROWS}]", 0)
             # The other rows hold the sum of both tables; so must these.
-            saved[0][:PADDING_ROWS] = rows + extra.pop(folded, 0)
+            saved[0][:rows] += extra.pop(rule.keys[1], 0)
         for key, value in zip(rule.keys, saved, strict=True):
             tensors[key] = np.array(value, order="C")
     return {**extra, **tensors}

@@ -21,6 +21,7 @@ from keras_bridgetower.files import write_folder
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.heads import LOGIT_SCALE
+from keras_bridgetower.models.managers import ManagerLayer
 from keras_bridgetower.preprocessing import image_converter
 from keras_bridgetower.preprocessing import packed_tokenizer
 from keras_bridgetower.presets import registry
@@ -111,6 +112,12 @@ def _write(parts, folder):
     backbone, values = parts.backbone, parts.values
     for model in (backbone, *(parts.heads[name] for name in values)):
         layer_records.check_not_quantized(model, "An export to transformers")
+    if isinstance(backbone.fusion.text_bridges[0], ManagerLayer):
+        raise ConversionError(
+            "transformers has no managers: it runs BridgeTower's bridges only.",
+            "the model",
+            [f"bridge={backbone.fusion.bridge!r}"],
+        )
     kinds = [
         type(encoder).__name__
         for encoder in (backbone.text_encoder, backbone.image_encoder)

@@ -5,5 +5,6 @@ from keras_bridgetower.encoders import clip as clip
 from keras_bridgetower.encoders import dino as dino
 from keras_bridgetower.encoders import distilbert as distilbert
 from keras_bridgetower.encoders import electra as electra
+from keras_bridgetower.encoders import padded_roberta as padded_roberta
 from keras_bridgetower.encoders import roberta as roberta
 from keras_bridgetower.encoders import vit as vit

@@ -15,11 +15,14 @@ class Layout(NamedTuple):
     """A pair of functions that convert weights in both directions.
 
     `load(tensors, shapes)` returns values of variables with these shapes.
-    `save(values)` returns the tensors.
+    `save(values)` returns the tensors. `outside` is the number of rows at the
+    start of the first tensor that the model does not hold; `save` makes them
+    zero.
     """
 
     load: Callable
     save: Callable
+    outside: int = 0
 
 
 def _one_to_one(load, save):
@@ -30,11 +33,29 @@ def _one_to_one(load, save):
     )
 
 
+def reshaped(save):
+    """Return the layout of a tensor of the same order of values.
+
+    Args:
+        save: function of a value that returns the tensor.
+    """
+    return _one_to_one(np.reshape, save)
+
+
+def without_first(rows):
+    """Return the layout of a table whose first rows the model does not hold."""
+    return Layout(
+        lambda tensors, shapes: [tensors[0][rows:]],
+        lambda values: [np.pad(values[0], ((rows, 0), (0, 0)))],
+        rows,
+    )
+
+
 # Weights whose axes are the same. `BIAS` of attention is split into heads in
 # Keras.
-SAME = _one_to_one(np.reshape, lambda x: x)
-BIAS = _one_to_one(np.reshape, np.ravel)
-SCALAR = _one_to_one(np.reshape, lambda x: np.reshape(x, ()))
+SAME = reshaped(lambda x: x)
+BIAS = reshaped(np.ravel)
+SCALAR = reshaped(lambda x: np.reshape(x, ()))
 # (out, in) -> (in, out), the outputs split into heads or not.
 DENSE = _one_to_one(
     lambda x, shape: x.T.reshape(shape),
@@ -51,7 +72,7 @@ CONV = _one_to_one(
     lambda x: x.transpose(3, 2, 0, 1),
 )
 # (1, positions, width), as in ViT and DeiT.
-LEADING_AXIS = _one_to_one(np.reshape, lambda x: x.reshape(1, -1, x.shape[-1]))
+LEADING_AXIS = reshaped(lambda x: x.reshape(1, -1, x.shape[-1]))
 # One tensor in two variables; the first one is trained.
 TWICE = Layout(
     lambda tensors, shapes: [tensors[0].reshape(shape) for shape in shapes],
@@ -96,4 +117,4 @@ def _save_positions(values):
 
 # RoBERTa has one token type, which is added to every token. KerasHub's has
 # none, so its row is added to all positions.
-POSITIONS = Layout(_load_positions, _save_positions)
+POSITIONS = Layout(_load_positions, _save_positions, PADDING_ROWS)

@@ -6,7 +6,7 @@ WIDTH, LAYERS, FUSED, HEADS, ROWS, SIDE, PATCH = 64, 4, 3, 4, 100, 64, 16
 ANSWERS = 7
 
 
-def shapes(task, image_layers=LAYERS, bridges=True):
+def shapes(task, image_layers=LAYERS, bridges=True, managers=None):
     """Names and shapes of a checkpoint file for a task."""
     d, made = WIDTH, {}
 
@@ -65,6 +65,12 @@ def shapes(task, image_layers=LAYERS, bridges=True):
             norm(f"cross_modal_{side}_layernorm")
             for i in range(FUSED - 1):
                 norm(f"cross_modal_{side}_link_tower.{i}.LayerNorm")
+        if managers:
+            blocks = {"text": LAYERS, "image": image_layers}[side]
+            made[f"layer_embeddings_{side}.weight"] = (blocks, d)
+            for i in range(FUSED):
+                key = f"cross_modal_{side}_manager_tower.{i}.manager_layer"
+                made |= manager(key, "first" if i == 0 else managers)
     made["token_type_embeddings.weight"] = (3 if task == "nlvr2" else 2, d)
     made["temperature"] = ()
     if task in ("pretrain", "meter"):
@@ -88,6 +94,26 @@ def shapes(task, image_layers=LAYERS, bridges=True):
             linear(f"{key}.0", 4 * d, width)
             made[f"{key}.1.weight"] = made[f"{key}.1.bias"] = (4 * d,)
             linear(f"{key}.3", classes, 4 * d)
+    return made
+
+
+def manager(key, kind):
+    """Names and shapes of a manager of as many states as layers are fused."""
+    d, n = WIDTH, FUSED
+    made = {f"{key}.softmax_temperature{end}": (1,) for end in ("", "_cross")}
+    norms = [f"LayerNorm.{i}" for i in range(n + (kind != "first"))]
+    if kind == "adaptive_manager":
+        norms.append("extra_query_LayerNorm")
+        made[f"{key}.layer_scores_cross"] = (1, 1, 1, d)
+        made[f"{key}.linear_controller.weight"] = (n, 2 * d)
+        made[f"{key}.linear_controller.bias"] = (n,)
+        for part in ("q_proj", "k_proj"):
+            made[f"{key}.fusion_attention.{part}.weight"] = (d, d)
+            made[f"{key}.fusion_attention.{part}.bias"] = (d,)
+    else:
+        made[f"{key}.layer_scores"] = (1, n + (kind != "first"), 1, d)
+    for norm in norms:
+        made |= {f"{key}.{norm}.{w}": (d,) for w in ("weight", "bias")}
     return made
 
 

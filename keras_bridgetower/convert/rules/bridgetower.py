@@ -3,6 +3,7 @@
 The rules of the encoders are in `encoders`.
 """
 
+from keras_bridgetower.convert.rules import managers
 from keras_bridgetower.convert.rules.layouts import TEMPERATURE
 from keras_bridgetower.convert.rules.layouts import THREE_TYPES
 from keras_bridgetower.convert.rules.layouts import TWO_TYPES
@@ -29,6 +30,7 @@ UNREAD = (
     r"vision_model\.visual\.ln_separate\.\d+\.(weight|bias)",
     # The scale of contrastive training, without its heads.
     r"temperature|logit_scale",
+    managers.UNREAD,
 )
 # Norms of states that no tap reads, if each tap has a norm of its own.
 UNTAPPED = r"vit_model\.visual\.(ln_post|ln_separate\.\d+)\.(weight|bias)"
@@ -57,7 +59,7 @@ def fusion(architecture):
                 rules += dense(
                     f"{path}projection_{layer}", f"{key}transform.{layer}"
                 )
-        if a.bridge is not None:
+        if not a.managed and a.bridge is not None:
             rules += norm(f"{path}entry", f"{key}layernorm")
             for layer in range(1, a.num_layers):
                 rules += _bridge(
@@ -65,7 +67,7 @@ def fusion(architecture):
                     f"{path}bridge_{layer}",
                     f"{key}link_tower.{layer - 1}",
                 )
-    return rules
+    return rules + managers.managers(a) if a.managed else rules
 
 
 # Variables and tensors of the bridges that both sources have.
