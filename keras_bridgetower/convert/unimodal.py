@@ -252,7 +252,9 @@ def _readers(side):
 
 def _sizes(files, tensors):
     """Return the sizes of an encoder, from the shapes of its tensors."""
-    layers = {"num_layers": files.layers}
+    layers = files.layers
+    if isinstance(layers, str):
+        layers = {"num_layers": layers}
     found = architecture.sizes(tensors, files.sizes, layers)
     found.pop("_", None)
     if {"patch_size", "positions"} <= found.keys():

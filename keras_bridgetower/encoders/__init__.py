@@ -1,7 +1,9 @@
 """Encoders that bridges can join: one file for each family, one entry each."""
 
+from keras_bridgetower.encoders import albert as albert
 from keras_bridgetower.encoders import bert as bert
 from keras_bridgetower.encoders import clip as clip
+from keras_bridgetower.encoders import deberta as deberta
 from keras_bridgetower.encoders import dino as dino
 from keras_bridgetower.encoders import distilbert as distilbert
 from keras_bridgetower.encoders import electra as electra

@@ -115,31 +115,35 @@ def block_states(encoder, x, blocks):
     return states
 
 
-def text_files(types, rules, epsilon=1e-12, sizes=None, **values):
+def text_files(
+    types, rules, epsilon=1e-12, sizes=BERT_SIZES, own=None, **others
+):
     """Return the `Files` of an encoder whose tensors have BERT's names.
 
     Args:
         types: tuple of str, model types of `transformers`.
         rules: function of a dict of sizes.
         epsilon: float, the only one that KerasHub's class has.
-        sizes: dict, in place of those of BERT.
-        **values: of `Files`, such as `before` and `prefix`.
+        sizes: dict, as `Files` takes it.
+        own: dict of `Value`, beside those of BERT or in their place.
+        **others: further arguments of `Files`, such as `before`.
     """
     return Files(
         **dict(
             types=types,
             rules=rules,
-            sizes=sizes or BERT_SIZES,
+            sizes=sizes,
             layers="encoder.layer.",
             values={
                 "num_attention_heads": Value("num_heads", 12),
                 "layer_norm_eps": Value(None, 1e-12, (epsilon,)),
                 "hidden_act": Value(None, "gelu", ("gelu",)),
+                **(own or {}),
             },
             prefix=types[0],
             unread=HEADS,
         )
-        | values
+        | others
     )
 
 

@@ -10,6 +10,7 @@ from keras_bridgetower.encoders.bert import embedding_rules
 from keras_bridgetower.encoders.bert import exact_gelu
 from keras_bridgetower.encoders.bert import post_norm_rules
 from keras_bridgetower.encoders.bert import text_files
+from keras_bridgetower.encoders.registry import Value
 from keras_bridgetower.encoders.registry import register_encoder
 from keras_bridgetower.encoders.rules import dense
 
@@ -51,6 +52,7 @@ def _correct(encoder):
                     "intermediate_dim hidden_dim"
                 ),
             },
+            own={"num_attention_heads": Value("num_heads", 4)},
             arguments=_vocab_size,
             # The heads of the discriminator and of the generator.
             unread=(

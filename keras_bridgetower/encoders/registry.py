@@ -35,7 +35,7 @@ class Files:
         sizes: dict from names of tensors to the names of the sizes of their
             axes: constructor arguments of the encoder, `positions`, or `_`.
         layers: str, the start of the names of tensors of layers; the number
-            of the layer follows it.
+            of the layer follows it. Or a dict from sizes to such starts.
         values: dict from names in the configuration to `Value`.
         claims: dict from further names in the configuration to names of sizes,
             which must agree.
@@ -54,7 +54,7 @@ class Files:
     types: tuple
     rules: Callable
     sizes: dict
-    layers: str
+    layers: str | dict
     values: dict
     claims: dict = dataclasses.field(default_factory=dict)
     arguments: Callable = lambda config, sizes: {}

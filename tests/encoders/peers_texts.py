@@ -1,4 +1,4 @@
-"""XLM-RoBERTa, DistilBERT and ELECTRA."""
+"""XLM-RoBERTa, DistilBERT, ELECTRA, ALBERT and DeBERTa-v3."""
 
 import transformers
 from peers import VOCABULARY
@@ -34,6 +34,29 @@ def electra(cls, embedding_size):
     return randomised(cls(config))
 
 
+def albert(layers, groups, inner):
+    config = transformers.AlbertConfig(
+        **TEXT | {"num_hidden_layers": layers},
+        embedding_size=16,
+        num_hidden_groups=groups,
+        inner_group_num=inner,
+    )
+    return randomised(transformers.AlbertForPreTraining(config))
+
+
+def deberta():
+    config = transformers.DebertaV2Config(
+        **TEXT,
+        relative_attention=True,
+        position_biased_input=False,
+        position_buckets=8,
+        share_att_key=True,
+        norm_rel_ebd="layer_norm",
+        pos_att_type=["p2c", "c2p"],
+    )
+    return randomised(transformers.DebertaV2ForMaskedLM(config))
+
+
 PEERS = [
     Peer(
         name="XLM-RoBERTa",
@@ -62,5 +85,34 @@ PEERS = [
         make=lambda: electra(transformers.ElectraForMaskedLM, 32),
         states=text_states(lambda m: m.electra),
         parameters=lambda m: count(m.electra),
+    ),
+    Peer(
+        name="ALBERT",
+        side="text",
+        make=lambda: albert(3, 1, 1),
+        states=text_states(lambda m: m.albert),
+        parameters=lambda m: count(m.albert, without=["pooler"]),
+    ),
+    Peer(
+        name="ALBERT with two groups of two blocks",
+        side="text",
+        make=lambda: albert(4, 2, 2),
+        states=text_states(lambda m: m.albert),
+        parameters=lambda m: count(m.albert, without=["pooler"]),
+    ),
+    Peer(
+        name="DeBERTa-v3",
+        side="text",
+        make=deberta,
+        states=text_states(lambda m: m.deberta),
+        parameters=lambda m: count(m.deberta),
+    ),
+    Peer(
+        name="DeBERTa-v3 with long texts",
+        side="text",
+        make=deberta,
+        states=text_states(lambda m: m.deberta),
+        parameters=lambda m: count(m.deberta),
+        length=40,
     ),
 ]
