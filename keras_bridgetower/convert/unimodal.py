@@ -11,6 +11,7 @@ import keras_hub.models as hub
 import numpy as np
 
 from keras_bridgetower.backend.uninitialized import shapes_only
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert import architecture
 from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import tokenizers
@@ -53,9 +54,10 @@ def image_encoder(source, image_size=None):
     """Open a pre-trained image encoder.
 
     Args:
-        source: a KerasHub preset of CLIP, ViT or DeiT; the path of a
-            `transformers` folder with one of them; or the path of a state
-            dict of OpenAI's CLIP (`.pt`).
+        source: a KerasHub preset of CLIP, SigLIP, SigLIP 2, MetaCLIP 2, ViT
+            or DeiT; the path of a `transformers` folder with one of them; or
+            the path of a state dict of OpenAI's CLIP (`.pt`). A SigLIP 2 of
+            any aspect ratio (NaFlex) becomes one of square pictures.
         image_size: int, side of the images in pixels. Learned positions are
             resized to fit, see `resize_positions`. By default the size with
             which the encoder was saved.
@@ -103,8 +105,9 @@ def text_encoder(source):
     """Open a pre-trained text encoder.
 
     Args:
-        source: a KerasHub preset of RoBERTa or BERT, or the path of a
-            `transformers` folder with one of them.
+        source: a KerasHub preset of RoBERTa, BERT, CLIP, SigLIP, SigLIP 2 or
+            MetaCLIP 2, or the path of a `transformers` folder with one of
+            them.
 
     Returns:
         A KerasHub encoder, for `BridgeTowerBackbone`.
@@ -217,6 +220,11 @@ def _read_folder(folder, side, image_size=None):
     if files.prefix:
         tensors = tensors.without_prefix(f"{files.prefix}.")
     sizes = _sizes(files, tensors)
+    given = config.get("image_size")
+    if "image_size" in sizes and is_integer(given):
+        # A convolution leaves out a border: 384 pixels have 27 patches of 14.
+        if given - given % sizes["patch_size"] == sizes["image_size"]:
+            sizes["image_size"] = given
     wrong = [
         f"{key}={config[key]!r:.50}, but {sizes[name]} in the weights"
         for key, name in (CLAIMS | files.claims).items()
@@ -288,9 +296,9 @@ def _build(cls, files, tensors, sizes, arguments, image_size=None):
     encoder = architecture.built(functools.partial(cls, **values), tensors)
     _check_size(encoder, image_size)
     variables = variables_by_path(encoder, encoder=encoder)
-    for name in [name for name in variables if name.startswith("pooled_dense")]:
-        # KerasHub's BERT has a pooler, which the towers do not use.
-        pooler = variables.pop(name)
-        pooler.assign(np.zeros(pooler.shape))
+    for path in list(variables):
+        if path.split("/")[0] in entry_of(encoder).unused:
+            unused = variables.pop(path)
+            unused.assign(np.zeros(unused.shape))
     load_weights(rules, tensors, variables)
     return encoder

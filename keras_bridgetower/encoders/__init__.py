@@ -7,6 +7,8 @@ from keras_bridgetower.encoders import deberta as deberta
 from keras_bridgetower.encoders import dino as dino
 from keras_bridgetower.encoders import distilbert as distilbert
 from keras_bridgetower.encoders import electra as electra
+from keras_bridgetower.encoders import metaclip2 as metaclip2
 from keras_bridgetower.encoders import padded_roberta as padded_roberta
 from keras_bridgetower.encoders import roberta as roberta
+from keras_bridgetower.encoders import siglip as siglip
 from keras_bridgetower.encoders import vit as vit

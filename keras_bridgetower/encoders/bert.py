@@ -161,6 +161,7 @@ def exact_gelu(encoder):
     name="BERT",
     correct=exact_gelu,
     files=(text_files(("bert",), lambda sizes: bert("", sizes["num_layers"])),),
+    unused=("pooled_dense",),
 )
 def states(encoder):
     return block_states(encoder, embedded(encoder), encoder.transformer_layers)

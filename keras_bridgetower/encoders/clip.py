@@ -1,4 +1,4 @@
-"""CLIP (Radford et al., 2021): the vision encoder."""
+"""CLIP (Radford et al., 2021), and what SigLIP and MetaCLIP 2 share with it."""
 
 import functools
 
@@ -6,6 +6,7 @@ import keras_hub
 import numpy as np
 
 from keras_bridgetower.encoders import layouts
+from keras_bridgetower.encoders.layers import TokenLookup
 from keras_bridgetower.encoders.registry import Files
 from keras_bridgetower.encoders.registry import Value
 from keras_bridgetower.encoders.registry import register_encoder
@@ -89,44 +90,105 @@ def clip(prefix, num_layers):
     # transformers misspells `pre_layrnorm`.
     rules += norm("pre_layer_norm", f"{prefix}pre_layrnorm")
     rules += norm("layer_norm", f"{prefix}post_layernorm")
+    return rules + blocks(num_layers, prefix)
 
+
+# Layers of a block of CLIP and of MetaCLIP 2: attention, norms, dense layers.
+BLOCK = ("attention", "layer_norm_1", "layer_norm_2", "dense_1", "dense_2")
+
+
+def blocks(num_layers, prefix="", names=BLOCK):
+    """Return the rules of the blocks of CLIP and of its successors.
+
+    Args:
+        num_layers: int, number of blocks.
+        prefix: str, of the names of tensors.
+        names: tuple of str, the names of KerasHub's layers, as `BLOCK`.
+    """
     projections = functools.partial(
         attention, parts=("q_proj", "k_proj", "v_proj"), output="out_proj"
     )
-    for layer in range(num_layers):
-        rules += joined(
+    kinds = (projections, norm, norm, dense, dense)
+    keys = ("self_attn", "layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2")
+    parts = tuple(zip(kinds, names, keys, strict=True))
+    return [
+        rule
+        for layer in range(num_layers)
+        for rule in joined(
             f"encoder_block_{layer}/",
             f"{prefix}encoder.layers.{layer}.",
-            (projections, "attention", "self_attn"),
-            (norm, "layer_norm_1", "layer_norm1"),
-            (norm, "layer_norm_2", "layer_norm2"),
-            (dense, "dense_1", "mlp.fc1"),
-            (dense, "dense_2", "mlp.fc2"),
+            *parts,
+        )
+    ]
+
+
+def text_rules(num_layers, final_norm="layer_norm", names=BLOCK):
+    """Return the rules of the text encoder of CLIP and of its successors.
+
+    Args:
+        num_layers, names: as `blocks`.
+        final_norm: str, the name of KerasHub's final norm.
+    """
+    rules = norm(final_norm, "final_layer_norm") + blocks(
+        num_layers, names=names
+    )
+    for kind in ("token", "position"):
+        rules += same(
+            f"embedding/{kind}_embedding/embeddings",
+            f"embeddings.{kind}_embedding.weight",
         )
     return rules
 
 
-FILES = Files(
-    types=("clip", "clip_vision_model"),
-    rules=lambda sizes: clip("", sizes["num_layers"]),
-    sizes={
-        "embeddings.patch_embedding.weight": "hidden_dim _ patch_size _",
-        "embeddings.position_embedding.weight": "positions _",
-        "encoder.layers.0.mlp.fc1.weight": "intermediate_dim _",
-    },
-    layers="encoder.layers.",
-    values={
-        "num_attention_heads": Value("num_heads", 12),
+IMAGE_SIZES = {
+    "embeddings.patch_embedding.weight": "hidden_dim _ patch_size _",
+    "embeddings.position_embedding.weight": "positions _",
+    "encoder.layers.0.mlp.fc1.weight": "intermediate_dim _",
+}
+TEXT_SIZES = {
+    "embeddings.token_embedding.weight": "vocabulary_size embedding_dim",
+    "embeddings.position_embedding.weight": "positions _",
+    "encoder.layers.0.mlp.fc1.weight": "intermediate_dim hidden_dim",
+}
+
+
+def values(num_heads):
+    """Return the values of CLIP's configurations.
+
+    Args:
+        num_heads: int, attention heads where a file omits them.
+    """
+    return {
+        "num_attention_heads": Value("num_heads", num_heads),
         "layer_norm_eps": Value(None, 1e-5, (1e-5,)),
         "hidden_act": Value(
             "intermediate_activation", "quick_gelu", ("quick_gelu", "gelu")
         ),
-    },
+    }
+
+
+# Tensors of a model of both encoders that belong to none of them.
+HEADS = r"(text|visual)_projection\.weight|logit_(scale|bias)"
+FILES = Files(
+    types=("clip", "clip_vision_model"),
+    rules=lambda sizes: clip("", sizes["num_layers"]),
+    sizes=IMAGE_SIZES,
+    layers="encoder.layers.",
+    values=values(12),
     prefix="vision_model",
     part="vision_config",
     before=1,
-    # The text side and the projections.
-    unread=(r"text_model\..*|(text|visual)_projection\.weight|logit_scale",),
+    unread=(r"text_model\..*", HEADS),
+)
+TEXT_FILES = Files(
+    types=("clip", "clip_text_model"),
+    rules=lambda sizes: text_rules(sizes["num_layers"]),
+    sizes=TEXT_SIZES,
+    layers="encoder.layers.",
+    values=values(8),
+    prefix="text_model",
+    part="text_config",
+    unread=(r"vision_model\..*", HEADS),
 )
 # A state dict of OpenAI, which has no configuration. The names of CLIP's text
 # side are those of the image side without `visual.`.
@@ -166,3 +228,29 @@ def _number_positions(encoder):
 )
 def states(encoder):
     return [encoder.layer_norm(b.output) for b in encoder.encoder_layers]
+
+
+def _usual_epsilon(encoder):
+    """Use the epsilon of CLIP's training, of which KerasHub has a tenth."""
+    encoder.layer_norm.epsilon = 1e-5
+
+
+@register_encoder(
+    keras_hub.models.CLIPTextEncoder,
+    "text",
+    name="CLIP",
+    # A causal start token is the same in every text.
+    summary="end",
+    correct=_usual_epsilon,
+    files=(TEXT_FILES,),
+)
+def text_states(encoder):
+    tokens = TokenLookup(
+        encoder.embedding.token_embedding, name="token_lookup"
+    )(encoder.input["token_ids"])
+    x = tokens + encoder.embedding.position_embedding(tokens)
+    states = []
+    for block in encoder.encoder_layers:
+        x = block(x)
+        states.append(encoder.layer_norm(x))
+    return states

@@ -38,6 +38,7 @@ def _correct(encoder):
     keras_hub.models.ElectraBackbone,
     "text",
     name="ELECTRA",
+    unused=("pooled_dense",),
     correct=_correct,
     files=(
         text_files(

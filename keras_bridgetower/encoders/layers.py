@@ -92,3 +92,35 @@ class FirstOutput(_LayerWrapper):
 
     def compute_output_shape(self, x_shape):
         return x_shape
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class AllPositions(TokenLookup):
+    """Add a whole table of learned positions to texts of that length."""
+
+    def call(self, x):
+        return x + super().call(ops.arange(self.embedding.input_dim))
+
+    def compute_output_shape(self, x_shape):
+        return x_shape
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class Patches(_LayerWrapper):
+    """Call the embedding of SigLIP, and tell the number of patches right.
+
+    KerasHub's layer counts a class token, which it has not.
+    """
+
+    inner = "embedding"
+
+    def __init__(self, embedding, **kwargs):
+        super().__init__(embedding, **kwargs)
+        self.built = True
+
+    def call(self, images):
+        return self.embedding(images)
+
+    def compute_output_shape(self, images_shape):
+        inner = self.embedding
+        return images_shape[0], inner.num_positions, inner.hidden_dim

@@ -84,6 +84,8 @@ class Encoder:
         fixed_length: bool, whether a text must fill all positions of the
             encoder, because it was trained without a padding mask.
         files: tuple of `Files`.
+        unused: tuple of str, names of layers of KerasHub's class that no state
+            reads, such as a pooler. Their weights become 0.
         pixels: dict, the values of `BridgeTowerImageConverter`, such as `mean`
             and `std`, with which the published weights were trained.
         name: str, the encoder's usual name in documents.
@@ -97,6 +99,7 @@ class Encoder:
     antialias: Callable = lambda encoder: False
     fixed_length: bool = False
     files: tuple = ()
+    unused: tuple = ()
     pixels: dict = dataclasses.field(default_factory=dict)
     name: str = ""
 
@@ -149,7 +152,8 @@ def no_rule(cls):
     nearest = f" The nearest known class is {close[0]}." if close else ""
     return (
         f"The encoder must be one of {known} (of a CLIPBackbone its `vision_"
-        "encoder`), or have a rule of `hidden_states`: see docs/own_work.md."
+        "encoder` or `text_encoder`), or have a rule of `hidden_states`: see "
+        "docs/own_work.md."
         f"{nearest} Received: {cls.__name__}"
     )
 

@@ -201,7 +201,7 @@ def test_kerashub_preset_is_resized(tmp_path):
         ({"num_hidden_layers": 3}, "num_hidden_layers=3, but 2 in"),
         ({"num_attention_heads": 5}, "query.weight has shape"),
         ({"num_attention_heads": 10**9}, "must fit together"),
-        ({"image_size": 33}, "image_size=33, but 32 in"),
+        ({"image_size": 40}, "image_size=40, but 32 in"),
         ({"image_size": 10**6}, "image_size=1000000, but 32 in"),
         ({"hidden_act": "relu"}, "hidden_act='relu'"),
         ({"layer_norm_eps": 10**400}, "must fit together"),

@@ -34,6 +34,8 @@ class Peer:
         masked: bool, whether the encoder hides padding. If not, states at
             padding are compared too.
         resizes: bool, whether `states` takes pictures of another size.
+        summary: str, with which row 0 is the encoder's own, where the default
+            replaces it.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Peer:
     length: int = LENGTH
     masked: bool = True
     resizes: bool = True
+    summary: str | None = None
 
     def __str__(self):
         return self.name

@@ -1,0 +1,144 @@
+"""SigLIP (Zhai et al., 2023) and SigLIP 2 (Tschannen et al., 2025)."""
+
+import dataclasses
+import math
+
+import keras_hub
+
+from keras_bridgetower.encoders import clip
+from keras_bridgetower.encoders import layouts
+from keras_bridgetower.encoders.layers import AllPositions
+from keras_bridgetower.encoders.layers import Patches
+from keras_bridgetower.encoders.layers import TokenLookup
+from keras_bridgetower.encoders.registry import Files
+from keras_bridgetower.encoders.registry import Value
+from keras_bridgetower.encoders.registry import register_encoder
+from keras_bridgetower.encoders.rules import dense
+from keras_bridgetower.encoders.rules import norm
+from keras_bridgetower.encoders.rules import same
+
+BLOCK = ("self_attn", "layer_norm1", "layer_norm2", "mlp/fc1", "mlp/fc2")
+VALUES = {
+    "num_attention_heads": Value("num_heads", 12),
+    "layer_norm_eps": Value(None, 1e-6, (1e-6,)),
+    # KerasHub's "gelu_approximate".
+    "hidden_act": Value(None, "gelu_pytorch_tanh", ("gelu_pytorch_tanh",)),
+}
+# Poolers and heads of other tasks.
+HEADS = r"head\..*|classifier\..*"
+
+
+def siglip(num_layers, patches=layouts.CONV):
+    """Return the rules of SigLIP's vision encoder.
+
+    Args:
+        num_layers: int, number of blocks.
+        patches: `Layout` of the kernel that reads patches.
+    """
+    path, key = "embedding", "embeddings"
+    return [
+        *dense(f"{path}/patch_embedding", f"{key}.patch_embedding", patches),
+        *same(
+            f"{path}/position_embedding/embeddings",
+            f"{key}.position_embedding.weight",
+        ),
+        *norm("post_layer_norm", "post_layernorm"),
+        *clip.blocks(num_layers, names=BLOCK),
+    ]
+
+
+FILES = Files(
+    types=("siglip", "siglip_vision_model"),
+    rules=lambda sizes: siglip(sizes["num_layers"]),
+    sizes=clip.IMAGE_SIZES,
+    layers="encoder.layers.",
+    values=VALUES,
+    prefix="vision_model",
+    part="vision_config",
+    unread=(r"text_model\..*", clip.HEADS, HEADS),
+)
+
+
+def _square(config, sizes):
+    """Return the arguments of a NaFlex encoder for its square of patches."""
+    patch = math.isqrt(sizes["patch_values"] // 3)
+    side = math.isqrt(sizes["positions"]) * patch
+    return {
+        "patch_size": patch,
+        "image_shape": (side, side, 3),
+        "patch_values": None,
+        "max_sequence_length": None,
+    }
+
+
+# SigLIP 2 of any aspect ratio (NaFlex) reads patches by a dense layer. Of a
+# square picture it computes what SigLIP does.
+NAFLEX = dataclasses.replace(
+    FILES,
+    types=("siglip2", "siglip2_vision_model"),
+    rules=lambda sizes: siglip(sizes["num_layers"], layouts.HEADS_DENSE),
+    sizes={
+        **clip.IMAGE_SIZES,
+        "embeddings.patch_embedding.weight": "hidden_dim patch_values",
+    },
+    arguments=_square,
+)
+TEXT_FILES = Files(
+    types=(
+        *("siglip", "siglip_text_model"),
+        *("siglip2", "siglip2_text_model"),
+    ),
+    rules=lambda sizes: clip.text_rules(
+        sizes["num_layers"], "post_layer_norm", BLOCK
+    ),
+    sizes=clip.TEXT_SIZES,
+    layers="encoder.layers.",
+    values=VALUES,
+    prefix="text_model",
+    part="text_config",
+    unread=(r"vision_model\..*", clip.HEADS, HEADS),
+)
+
+
+@register_encoder(
+    keras_hub.models.SigLIPVisionEncoder,
+    "image",
+    name="SigLIP, SigLIP 2",
+    prefix_tokens=lambda encoder: 0,
+    files=(FILES, NAFLEX),
+    unused=("head",),
+    pixels={"mean": (0.5,) * 3, "std": (0.5,) * 3},
+)
+def states(encoder):
+    x = Patches(encoder.embedding, name="patches")(encoder.inputs[0])
+    return _states(encoder, x)
+
+
+@register_encoder(
+    keras_hub.models.SigLIPTextEncoder,
+    "text",
+    name="SigLIP, SigLIP 2",
+    prefix_tokens=lambda encoder: 0,
+    # What its own head reads, padding or not.
+    summary="last",
+    fixed_length=True,
+    files=(TEXT_FILES,),
+    unused=("head",),
+)
+def text_states(encoder):
+    # The first id of a text is a start token, which this encoder has not.
+    ids = encoder.input["token_ids"][:, 1:]
+    table, positions = (
+        getattr(encoder.embedding, f"{kind}_embedding")
+        for kind in ("token", "position")
+    )
+    x = TokenLookup(table, name="token_lookup")(ids)
+    return _states(encoder, AllPositions(positions, name="positions")(x))
+
+
+def _states(encoder, x):
+    states = []
+    for block in encoder.encoder_layers:
+        x = block(x)
+        states.append(encoder.post_layer_norm(x))
+    return states
