@@ -108,7 +108,8 @@ def image_converter(source, image_size=None):
     if image_size is not None:
         check_count("image_size", image_size)
     folder = pathlib.Path(source)
-    check_links(folder)
+    if folder.is_dir():
+        check_links(folder)
     path, config = saved_image_processor(folder)
     read = _of_transformers
     if path is None and (folder / "config.json").is_file():

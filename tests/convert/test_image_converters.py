@@ -288,8 +288,9 @@ def test_settings_of_timm_that_are_refused(values, named, tmp_path):
 
 def test_a_folder_without_the_file(tmp_path):
     named = "preprocessor_config.json.*build a BridgeTowerImageConverter"
-    with pytest.raises(ConversionError, match=named):
-        image_converter(tmp_path)
+    for source in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(ConversionError, match=named):
+            image_converter(source)
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     with pytest.raises(ConversionError, match=named):
         image_converter(tmp_path)
