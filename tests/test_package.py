@@ -10,6 +10,7 @@ import sys
 import tomllib
 from importlib import metadata
 
+import encoder_table
 import keras
 import keras_hub
 import module_table
@@ -92,6 +93,12 @@ def test_the_documents_show_the_floors():
 def test_the_documents_name_every_folder():
     text = (ROOT / "docs/architecture.md").read_text()
     assert module_table.table() in text, "run tools/module_table.py"
+
+
+@FASTEST
+def test_the_documents_list_the_encoders():
+    for name, text in encoder_table.pages().items():
+        assert text in (ROOT / name).read_text(), "run tools/encoder_table.py"
 
 
 @FASTEST

@@ -2,6 +2,9 @@
 
 from keras_bridgetower.convert import cache
 from keras_bridgetower.convert import export
+from keras_bridgetower.convert import unimodal
 from keras_bridgetower.presets import registry
 
-registry.register_conversions(cache.open_converted, export.export_model)
+registry.register_conversions(
+    cache.open_converted, export.export_model, unimodal.open_encoders
+)

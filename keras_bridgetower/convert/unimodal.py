@@ -6,6 +6,7 @@ Pre-training of a BridgeTower starts from such encoders.
 import functools
 import math
 import pathlib
+from typing import NamedTuple
 
 import keras_hub.models as hub
 import numpy as np
@@ -26,11 +27,16 @@ from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tensors import weight_file
+from keras_bridgetower.convert.tokenizers import TEXT_LENGTH
 from keras_bridgetower.encoders import clip
 from keras_bridgetower.encoders.registry import entries
 from keras_bridgetower.encoders.registry import entry_of
 from keras_bridgetower.models.positions import copy_resized
 from keras_bridgetower.models.positions import patch_size
+from keras_bridgetower.preprocessing.image_converter import (
+    BridgeTowerImageConverter,
+)
+from keras_bridgetower.presets import hub as hub_files
 from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.presets.needed_files import is_keras
 
@@ -50,14 +56,57 @@ CLAIMS = {
 CONSTANT = r"(.*\.)?position_ids"
 
 
+class Encoders(NamedTuple):
+    """Two encoders, and what makes their inputs.
+
+    Args:
+        image_encoder, text_encoder: KerasHub encoders.
+        tokenizer: the tokenizer of the text encoder.
+        image_converter: a `BridgeTowerImageConverter` with the normalization
+            of the image encoder.
+    """
+
+    image_encoder: object
+    text_encoder: object
+    tokenizer: object
+    image_converter: object
+
+
+def open_encoders(
+    image_source, text_source, image_size=None, sequence_length=None
+):
+    """Open two encoders, the tokenizer and the image converter.
+
+    Args:
+        image_source, image_size: as `image_encoder`.
+        text_source: as `text_encoder`.
+        sequence_length: int, number of tokens in a text. By default 50, or
+            the number of an encoder that was trained on texts of one length.
+
+    Returns:
+        `Encoders`.
+
+    Raises:
+        ConversionError: damaged files, or another kind of model.
+    """
+    image = image_encoder(image_source, image_size)
+    text = text_encoder(text_source)
+    return Encoders(
+        image,
+        text,
+        tokenizer(text_source, sequence_length or _text_length(text)),
+        _converter_for(image, image_source),
+    )
+
+
 def image_encoder(source, image_size=None):
     """Open a pre-trained image encoder.
 
     Args:
-        source: a KerasHub preset of CLIP, SigLIP, SigLIP 2, MetaCLIP 2, ViT
-            or DeiT; the path of a `transformers` folder with one of them; or
-            the path of a state dict of OpenAI's CLIP (`.pt`). A SigLIP 2 of
-            any aspect ratio (NaFlex) becomes one of square pictures.
+        source: a KerasHub preset, the path of a `transformers` folder or a
+            handle `"hf://user/model"` of one, for one of the encoders in
+            docs/guides/encoders.md; or the path of a state dict of OpenAI's
+            CLIP (`.pt`).
         image_size: int, side of the images in pixels. Learned positions are
             resized to fit, see `resize_positions`. By default the size with
             which the encoder was saved.
@@ -76,7 +125,7 @@ def image_encoder(source, image_size=None):
     image_encoder("clip_vit_base_patch16", image_size=288)
     ```
     """
-    path = pathlib.Path(source)
+    source, path = _fetched(source)
     if path.is_file():
         tensors = open_tensors(path)
         sizes = _sizes(clip.OPENAI, tensors)
@@ -105,9 +154,9 @@ def text_encoder(source):
     """Open a pre-trained text encoder.
 
     Args:
-        source: a KerasHub preset of RoBERTa, BERT, CLIP, SigLIP, SigLIP 2 or
-            MetaCLIP 2, or the path of a `transformers` folder with one of
-            them.
+        source: a KerasHub preset, or the path of a `transformers` folder or a
+            handle `"hf://user/model"` of one, for one of the encoders in
+            docs/guides/encoders.md.
 
     Returns:
         A KerasHub encoder, for `BridgeTowerBackbone`.
@@ -121,7 +170,7 @@ def text_encoder(source):
     text_encoder("roberta_base_en")
     ```
     """
-    path = pathlib.Path(source)
+    source, path = _fetched(source)
     if _is_transformers(path):
         return _read_folder(path, "text")
     return _from_keras_hub(source, path, "text")
@@ -153,7 +202,41 @@ def tokenizer(source, sequence_length=None):
     tokenizer("bert-base-uncased", sequence_length=40)
     ```
     """
-    return tokenizers.open_folder(pathlib.Path(source), sequence_length)
+    _, path = _fetched(source)
+    return tokenizers.open_folder(path, sequence_length)
+
+
+def _text_length(encoder):
+    """Return the usual number of tokens of a text for an encoder."""
+    entry = entry_of(encoder)
+    # An encoder without a start token does not see the first id.
+    most = encoder.max_sequence_length + (not entry.prefix_tokens(encoder))
+    return most if entry.fixed_length else min(TEXT_LENGTH, most)
+
+
+def _converter_for(encoder, source):
+    """Return the image converter of an opened encoder."""
+    side = encoder.image_shape[0]
+    _, path = _fetched(source)
+    if _is_transformers(path):
+        return image_converter(path, side)
+    # KerasHub's presets do not say; its registry entry does.
+    return BridgeTowerImageConverter(side, **entry_of(encoder).pixels)
+
+
+def _fetched(source):
+    """Return the folder of a handle of Hugging Face, else the source itself.
+
+    Args:
+        source: str or path.
+
+    Returns:
+        `(source, path)`: the source for KerasHub, and a `pathlib.Path`.
+    """
+    source = str(source)
+    if source.startswith("hf://"):
+        source = hub_files.fetch(source, source)
+    return source, pathlib.Path(source)
 
 
 def _is_transformers(path):

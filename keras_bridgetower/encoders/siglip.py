@@ -103,6 +103,7 @@ TEXT_FILES = Files(
 @register_encoder(
     keras_hub.models.SigLIPVisionEncoder,
     "image",
+    summary="mean",
     name="SigLIP, SigLIP 2",
     prefix_tokens=lambda encoder: 0,
     files=(FILES, NAFLEX),

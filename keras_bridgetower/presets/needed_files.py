@@ -21,6 +21,9 @@ SIDE_FILES = (
     "spm.model",
     "sentencepiece.bpe.model",
     "sentence_bert_config.json",
+    "tokenizer.model",
+    "modules.json",
+    "1_Pooling/config.json",
 )
 # Weight files of other libraries. The first one that exists is used.
 WEIGHT_FILES = (
@@ -30,7 +33,11 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 # Each set is a complete tokenizer.
-TOKENIZERS = ({"tokenizer.json"}, {"vocab.json", "merges.txt"}, {"vocab.txt"})
+TOKENIZERS = (
+    {"tokenizer.json"},
+    {"vocab.json", "merges.txt"},
+    *({name} for name in SIDE_FILES if name.endswith((".model", "vocab.txt"))),
+)
 TOKENIZER = "a tokenizer"
 CONFIG = "config.json"
 

@@ -27,20 +27,28 @@ EXTRA = "extra.safetensors"
 _CONVERSIONS = {}
 
 
-def register_conversions(open_foreign, export):
+def register_conversions(open_foreign, export, open_encoders):
     """Register the functions that open and write other libraries' weights.
 
     Args:
         open_foreign: callable that takes a path and a dict of checksums, and
             returns a `PresetFolder`.
         export: callable that takes a model and the path of a new folder.
+        open_encoders: `convert.unimodal.open_encoders`.
     """
-    _CONVERSIONS.update(open_foreign=open_foreign, export=export)
+    _CONVERSIONS.update(
+        open_foreign=open_foreign, export=export, open_encoders=open_encoders
+    )
 
 
 def export(model, path):
     """Write a backbone or a task as a `transformers` folder."""
     _CONVERSIONS["export"](model, path)
+
+
+def open_encoders(*args):
+    """Open two encoders, as `convert.unimodal.open_encoders`."""
+    return _CONVERSIONS["open_encoders"](*args)
 
 
 def resolve(preset):

@@ -16,6 +16,7 @@ from keras_bridgetower.backend import layer_records
 from keras_bridgetower.checks import OF_CLASSES
 from keras_bridgetower.checks import OF_PRESETS
 from keras_bridgetower.checks import check_keywords
+from keras_bridgetower.checks import constructor_values
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.exporting import runtime
 from keras_bridgetower.preprocessing import image_converter
@@ -116,6 +117,76 @@ class PresetTask(keras.Model):
             # Other answers or sizes than the preset's make a new head.
             changed = bool(set(given) - {"name"}) or passed
             load_heads(model, folder, saved, random_heads, changed)
+        return model
+
+    @classmethod
+    def from_encoders(
+        cls,
+        image_encoder,
+        text_encoder,
+        image_size=None,
+        sequence_length=None,
+        **kwargs,
+    ):
+        """Build a task on two pre-trained encoders.
+
+        Pictures are normalized, and texts tokenized, as the encoders were
+        trained. The fusion and the heads are newly initialized: verbs raise
+        until they are trained.
+
+        Args:
+            image_encoder: a KerasHub preset such as `"dinov2_base"`, a handle
+                `"hf://user/model"`, or the path of a `transformers` folder.
+            text_encoder: the same, such as `"hf://xlm-roberta-base"`.
+            image_size: int, side of the pictures in pixels; learned positions
+                are resized. By default that of the encoder.
+            sequence_length: int, tokens in each text.
+            **kwargs: constructor values of `BridgeTowerBackbone`, such as
+                `hidden_dim` and `bridge`, and of this class.
+
+        Raises:
+            TypeError: an unknown keyword.
+            ValueError: an encoder without a rule, files that are damaged or
+                of another kind, or values that do not fit.
+
+        Example:
+
+        ```python
+        vqa = kbt.BridgeTowerVQA.from_encoders(
+            "hf://google/siglip2-base-patch16-256",
+            "hf://FacebookAI/xlm-roberta-base",
+            answers=["yes", "no"],
+        )
+        ```
+        """
+        own = constructor_values(cls) - {"backbone", *OF_CLASSES}
+        fusion = constructor_values(cls.backbone_cls) - own
+        fusion -= {"image_encoder", "text_encoder", "dtype"}
+        for name in set(kwargs) - own - fusion:
+            raise TypeError(
+                f"`{cls.__name__}.from_encoders` takes the keywords "
+                f"{sorted(own | fusion)}. Received: {name}={kwargs[name]!r}"
+            )
+        parts = registry.open_encoders(
+            image_encoder, text_encoder, image_size, sequence_length
+        )
+        backbone = cls.backbone_cls(
+            parts.image_encoder,
+            parts.text_encoder,
+            **{k: v for k, v in kwargs.items() if k in fusion},
+        )
+        values = {k: v for k, v in kwargs.items() if k in own}
+        if "preprocessor" not in values:
+            made = cls.preprocessor_cls
+            read = {
+                name: getattr(parts, name)
+                for name in ("tokenizer", "image_converter")
+                if getattr(made, f"{name}_cls") is not None
+            }
+            read |= {k: values[k] for k in cls.label_arguments if k in values}
+            values["preprocessor"] = made(**read, **_features(cls, backbone))
+        model = cls(backbone, **values)
+        model.new_heads.note(model.start_heads(set(model.head_values)))
         return model
 
     def save_task_weights(self, filepath):
@@ -239,16 +310,21 @@ def build_preprocessor(cls, folder, reading, values, backbone):
             f"Received: preset={str(folder.root)!r}, {missing[0]}=None"
         )
     chosen = {k: values[k] for k in cls.label_arguments}
-    images = cls.preprocessor_cls.image_converter_cls is not None
-    text = cls.preprocessor_cls.tokenizer_cls is not None
-    if "segment_ids" in backbone.input:
-        # BERT's text encoder.
-        read = {name: text for name in backbone.input} | {"images": images}
-        chosen["features"] = tuple(n for n in backbone.input if read[n])
-    if not images:
+    chosen |= _features(cls, backbone)
+    if cls.preprocessor_cls.image_converter_cls is None:
         # The size is that of the backbone alone.
         reading = {**reading, "image_size": None}
     return cls.preprocessor_cls.from_preset(folder, **reading, **chosen)
+
+
+def _features(cls, backbone):
+    """Return the features of a preprocessor for BERT, which reads segments."""
+    if "segment_ids" not in backbone.input:
+        return {}
+    text = cls.preprocessor_cls.tokenizer_cls is not None
+    images = cls.preprocessor_cls.image_converter_cls is not None
+    read = {name: text for name in backbone.input} | {"images": images}
+    return {"features": tuple(n for n in backbone.input if read[n])}
 
 
 def load_heads(model, folder, saved, random_heads, changed=False):

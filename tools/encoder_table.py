@@ -1,0 +1,69 @@
+"""Write the tables of encoders, from the registry, into README and documents.
+
+python tools/encoder_table.py
+"""
+
+import os
+import pathlib
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+import keras_bridgetower.encoders  # noqa: F401
+from keras_bridgetower.encoders import registry
+
+ROOT = pathlib.Path(__file__).parent.parent
+START, END = "<!-- encoders -->\n", "<!-- end of encoders -->\n"
+HEADS = {"image": "image encoder", "text": "text encoder"}
+
+
+def main():
+    for name, text in pages().items():
+        path = ROOT / name
+        before, rest = path.read_text().split(START)
+        _, after = rest.split(END)
+        path.write_text(before + START + text + END + after)
+
+
+def pages():
+    """Return a dict from each document to the text between its marks."""
+    return {"README.md": sentence(), "docs/guides/encoders.md": tables()}
+
+
+def sentence():
+    """Return the names of all encoders, in two lines."""
+    return "".join(
+        f"* {HEADS[side]}s: {', '.join(names(side))}\n" for side in HEADS
+    )
+
+
+def names(side):
+    """Return the usual names of encoders, without repetition."""
+    found = [entry.name for entry in registry.entries(side).values()]
+    return sorted(dict.fromkeys(found), key=str.lower)
+
+
+def tables():
+    """Return a table of each side."""
+    parts = []
+    for side, head in HEADS.items():
+        parts += [
+            f"| {head} | class of KerasHub | `model_type` of `transformers` "
+            "| row 0 |",
+            "|---|---|---|---|",
+            *sorted(row(*item) for item in registry.entries(side).items()),
+            "",
+        ]
+    return "\n".join(parts)
+
+
+def row(cls, entry):
+    """Return the row of an encoder."""
+    kinds = dict.fromkeys(kind for f in entry.files for kind in f.types)
+    types = ", ".join(f"`{kind}`" for kind in kinds) or "none"
+    own = {"image": "class token", "text": "start token"}[entry.side]
+    first = f"`{entry.summary}`" if entry.summary else own
+    return f"| {entry.name} | `{cls.__name__}` | {types} | {first} |"
+
+
+if __name__ == "__main__":
+    main()
