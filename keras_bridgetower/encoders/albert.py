@@ -52,6 +52,7 @@ def albert(sizes):
     keras_hub.models.AlbertBackbone,
     "text",
     name="ALBERT",
+    unused=("pooled_dense",),
     files=(
         text_files(
             ("albert",),
