@@ -2,7 +2,7 @@
 
 The variants and the numbers of the paper (AAAI 2023), VQAv2 test-dev and RSUM
 on Flickr30K without vision-language pre-training, stand in
-`ablation_variants.json`.
+`ablation_variants.json`, and the managers of ManagerTower (ACL 2023).
 """
 
 import json

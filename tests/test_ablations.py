@@ -38,11 +38,19 @@ def test_parameter_counts_equal_the_paper(study):
         assert abs(round(count / step) * step - published) <= 1.01 * step
 
 
+def test_parameters_of_managers():
+    study = STUDIES["managers"]
+    counts = [COUNTS[study.counted](v, BASE) for v in study.rows]
+    # With 9,216 of layer embeddings, without 12 unused temperatures.
+    assert counts[:2] == [0, 18_432]
+    assert counts[3] == 12_062_292 - 12 + 9_216
+
+
 @pytest.mark.slow
 def test_every_variant_can_be_built():
     assert {n: len(s.variants(TINY)) for n, s in STUDIES.items()} == {
         **{"definition": 9, "layers": 10, "bridges": 5},
-        **{"encoders": 12, "cross_encoder": 4},
+        **{"managers": 4, "encoders": 12, "cross_encoder": 4},
     }
     for study in STUDIES.values():
         assert all(COUNTS["model"](v, TINY) for v in study.variants(TINY))

@@ -53,7 +53,7 @@ OF_FOLDER = [
 ]
 # Of all transforms, each with both resizers.
 OF_TRANSFORMS = (
-    "cbf06997934f64b290d4534dbf64431ad1b89406424a85e9e048b3db5cc5b15b"
+    "a3fb79ce8b3d6b2cd7a6bec63afff89db50b942b1855450f84f6b2df8a5a2bf6"
 )
 
 

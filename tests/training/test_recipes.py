@@ -20,7 +20,8 @@ pytestmark = LONG_ELSEWHERE
 # Their scripts mirror pictures with any text.
 MIRRORED = {
     *("snli_ve_base", "nlvr2_base", "flickr30k_ranking_base"),
-    *("flickr30k_base", "coco_base"),
+    *("flickr30k_base", "coco_base", "manager_snli_ve", "manager_nlvr2"),
+    "manager_flickr30k",
 }
 
 
@@ -29,8 +30,8 @@ def test_differences_from_the_scripts_are_printed():
     for name, recipe in RECIPES.items():
         differences = {}
         if name in MIRRORED:
-            official = "blip_randaug_wc_official"
-            differences = {"transform": ("blip_randaug_wc", official)}
+            official = f"{recipe.transform}_official"
+            differences = {"transform": (recipe.transform, official)}
             assert f"[paper: {official}]" in str(recipe)
         assert recipe.differences() == differences
 
@@ -40,6 +41,7 @@ def test_differences_from_the_scripts_are_printed():
 BATCHES = {
     "pretrain_base": (32, 64, 2, 100_000),
     "pretrain_large": (16, 64, 4, 100_000),
+    "manager_pretrain": (8, 64, 8, 100_000),
     "snli_ve_base": (8, 8, 1, 5 * 1563),
     "nlvr2_base": (8, 8, 1, 10 * 1563),
     "flickr30k_base": (8, 8, 8, 20 * 1563 // 8),

@@ -5,7 +5,8 @@ name. Pillow and NumPy compute pixels on 8-bit values, and the caller seeds all
 random draws, so the pixels are the same on every backend, in every process and
 after every restart.
 
-Source: `src/transforms` of the authors' BridgeTower repository; torchvision's
+Source: `src/transforms` of the authors' BridgeTower and ManagerTower
+repositories, the latter for names that begin with "albef"; torchvision's
 `RandomResizedCrop`; RandAugment (Cubuk et al., 2020); BLIP's `RandomAugment`.
 """
 
@@ -194,7 +195,7 @@ class Transform:
 # Operations on pictures, each a function of a picture and a value. Their names
 # are part of the identity of a run, so they must not change. `RAND_AUGMENT`
 # moves pixels without interpolation and fills with black. `RANDOM_AUGMENT`,
-# BLIP's list, interpolates and fills with gray.
+# BLIP's and ALBEF's list, interpolates and fills with gray.
 NEAREST = {"resample": Image.Resampling.NEAREST, "fillcolor": (0, 0, 0)}
 BILINEAR = {
     "resample": Image.Resampling.BILINEAR,
@@ -378,10 +379,20 @@ RANDOM_AUGMENT = (
     _either_way(smooth_translate_y, 0, 10),
     _either_way(smooth_rotate, 0, 30),
 )
+# With changes of color.
+RANDOM_AUGMENT_WC = (
+    *RANDOM_AUGMENT,
+    Op(solarize, 0, 256),
+    Op(colour, 0.1, 1.9),
+    Op(contrast, 0.1, 1.9),
+    Op(posterize, 0, 4),
+)
 
 _RAND_9 = RandomOps(RAND_AUGMENT, count=2, level=9 / 30)
 _RAND_7 = RandomOps(RAND_AUGMENT, count=2, level=7 / 30)
 _BLIP_5 = RandomOps(RANDOM_AUGMENT, count=2, level=5 / 10, probability=0.5)
+_ALBEF_7 = dataclasses.replace(_BLIP_5, level=7 / 10)
+_ALBEF_7_WC = dataclasses.replace(_ALBEF_7, ops=RANDOM_AUGMENT_WC)
 _HALF, _FIFTH = RandomResizedCrop(), RandomResizedCrop((0.2, 1.0))
 _CLIP, _ALWAYS = Place("crop"), Flip("always")
 _VIT = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -406,6 +417,10 @@ TRANSFORMS = {
     "blip_randaug_wohf": ((_HALF, _BLIP_5), {}),
     "blip_randaug_pretrain": ((_FIFTH, Flip(), _BLIP_5), {}),
     "blip_randaug_pretrain_official": ((_FIFTH, _ALWAYS, _BLIP_5), {}),
+    "albef": ((Place("squash"),), {}),
+    "albef_randaug_wc": ((_HALF, Flip(), _ALBEF_7_WC), {}),
+    "albef_randaug_wc_official": ((_HALF, _ALWAYS, _ALBEF_7_WC), {}),
+    "albef_randaug_wohf": ((_HALF, _ALBEF_7), {}),
 }
 
 
@@ -414,9 +429,9 @@ def transform(name, image_size=288, resizer="pillow"):
 
     Args:
         name: str, a key of `TRANSFORMS`. For evaluation: `"clip"` (center
-            crop), `"blip"` (resize without keeping the aspect ratio), `"hf"`
-            (as in transformers). For training: a name with `"randaug"` and
-            the same first word.
+            crop), `"blip"` or `"albef"` (resize without keeping the aspect
+            ratio), `"hf"` (as in transformers). For training: a name with
+            `"randaug"` and the same first word.
         image_size: int, side of the pictures in pixels.
         resizer: str, `"pillow"` or `"torch"`. The latter is three times as
             fast, and one value in a thousand differs by 1. It needs PyTorch,
