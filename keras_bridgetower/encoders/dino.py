@@ -1,6 +1,7 @@
 """DINOv2 (Oquab et al., 2024), with registers too, and DINOv3 (Siméoni, 2025).
 
-The mask token of their pre-training is not read, since towers hide no patches.
+The mask token of their pre-training is not read from `transformers`, since
+towers hide no patches; a preset of KerasHub has it, frozen.
 In training, `transformers` shifts and scales the coordinates of DINOv3's
 patches at random; KerasHub's encoder does not.
 """
@@ -177,8 +178,14 @@ def _prefix_tokens(encoder):
     return 1 + encoder.num_register_tokens
 
 
-def _save_trained_positions(encoder):
-    """Let the encoder save the positions as they are.
+def _freeze_mask_token(encoder):
+    """Freeze the token for hidden patches, which nothing reads."""
+    if encoder.use_mask_token:
+        encoder.embeddings.mask_token.trainable = False
+
+
+def _correct_dinov2(encoder):
+    """Freeze the mask token, and let positions be saved as they are.
 
     KerasHub saves trained positions only if the sum of all their changes is
     positive, and, if the size of images is not that of positions, not exactly.
@@ -191,6 +198,7 @@ def _save_trained_positions(encoder):
             "image_encoder` with `image_size`. Received: position_embedding_"
             f"shape of {stored} pixels, image_shape of {side}"
         )
+    _freeze_mask_token(encoder)
     embeddings = encoder.embeddings
 
     def save(store):
@@ -207,7 +215,7 @@ def _save_trained_positions(encoder):
     "image",
     name="DINOv2",
     prefix_tokens=_prefix_tokens,
-    correct=_save_trained_positions,
+    correct=_correct_dinov2,
     files=(
         _dinov2_files("dinov2", 0),
         _dinov2_files("dinov2_with_registers", 4),
@@ -233,6 +241,7 @@ def dinov2_states(encoder):
     "image",
     name="DINOv3",
     prefix_tokens=_prefix_tokens,
+    correct=_freeze_mask_token,
     files=(DINOV3_FILES,),
     pixels={**IMAGENET, "resample": "bilinear"},
 )

@@ -58,6 +58,11 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
             )
         self._adapt((layer, rank, None) for layer in chosen)
 
+    def default_lora_layer_names(self):
+        """Return the names of the layers of queries and values, a list."""
+        # Those of DINOv3 have other names than KerasHub's usual ones.
+        return [*super().default_lora_layer_names(), "q_proj", "v_proj"]
+
     def save_lora_weights(self, filepath):
         """Save all adapters, whether enabled here or on single layers.
 

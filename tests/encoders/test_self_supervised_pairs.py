@@ -1,0 +1,223 @@
+"""Tasks on DINOv2 with registers and DINOv3: what every encoder must do."""
+
+import warnings
+
+import exported_files
+import keras
+import keras_hub
+import numpy as np
+import pytest
+from builders import FASTEST
+from builders import PATCH
+from builders import SIDE
+from builders import array
+from builders import assert_same_weights
+from builders import backbone
+from builders import difference
+from builders import eager
+from builders import features
+from builders import randomise
+from builders import raw
+from builders import retrieval
+from builders import roberta
+from builders import run
+from builders import slow_on
+from builders import vqa
+
+import keras_bridgetower as kbt
+from keras_bridgetower import analysis
+
+SIZES = dict(
+    patch_size=PATCH,
+    num_layers=2,
+    hidden_dim=16,
+    num_heads=2,
+    intermediate_dim=32,
+    num_register_tokens=3,
+    image_shape=(SIDE, SIDE, 3),
+)
+
+
+def dinov2(**kwargs):
+    stored = {"position_embedding_shape": (SIDE, SIDE, 3)}
+    return keras_hub.models.DINOV2Backbone(**SIZES | stored | kwargs)
+
+
+def dinov3(**kwargs):
+    return keras_hub.models.DINOV3Backbone(**SIZES | kwargs)
+
+
+# The table of DINOv2; DINOv3 has none.
+POSITIONS = "interpolated_position_embeddings"
+BOTH = pytest.mark.parametrize("make", [dinov2, dinov3])
+
+
+def answering(make):
+    return randomise(vqa(image_encoder=make()))
+
+
+@slow_on("jax", "tensorflow")
+@BOTH
+def test_a_task_trains_and_is_saved(make, tmp_path):
+    task = eager(answering(make), keras.optimizers.Adam(0.01))
+    x, y = raw(8)
+    losses = task.fit(x, y, batch_size=8, epochs=4, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    made = task.preprocessor(x)
+    expected = run(task, made)
+    task.save_to_preset(tmp_path / "preset")
+    task.save(tmp_path / "task.keras")
+    for copy in (
+        kbt.BridgeTowerVQA.from_preset(tmp_path / "preset"),
+        keras.saving.load_model(tmp_path / "task.keras"),
+    ):
+        assert_same_weights(copy, task)
+        assert difference(run(copy, made), expected) == 0
+
+
+@pytest.mark.parametrize("change", [-0.5, 0.5])
+def test_trained_positions_are_saved(change, tmp_path):
+    model = randomise(backbone(dinov2()))
+    (table,) = [w for w in model.weights if w.path.endswith(f"/{POSITIONS}")]
+    table.assign(array(table) + change)
+    model.save_to_preset(tmp_path / "preset")
+    copy = kbt.BridgeTowerBackbone.from_preset(tmp_path / "preset")
+    assert_same_weights(copy, model)
+
+
+def test_other_stored_positions_are_refused():
+    other = dinov2(position_embedding_shape=(64, 64, 3))
+    with pytest.raises(ValueError, match="`position_embedding_shape`.*64.*32"):
+        backbone(other)
+
+
+@FASTEST
+@BOTH
+def test_cached_towers_rank_as_the_task(make):
+    task = randomise(retrieval(image_encoder=make()))
+    x, _ = raw(3)
+    images, texts = list(x["images"]), x["text"]
+    expected = task.score(images, texts)
+    found = np.diag(task.rank(images, texts, verbose=0))
+    assert difference(found, expected) <= 1e-5
+
+
+@slow_on("jax", "tensorflow")
+@BOTH
+def test_maps_have_one_value_for_each_patch(make):
+    task = answering(make)
+    x, _ = raw(1)
+    given = task, x["images"][0], x["text"][0]
+    for seen in (
+        analysis.attention_map(*given),
+        analysis.attention_rollout(*given),
+        analysis.relevance(*given, answer="red"),
+    ):
+        # Without the class token and three registers.
+        assert seen.whole.shape == (1, 4, 4)
+        assert seen.whole.sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("no_records_of_traces")
+@pytest.mark.slow
+@BOTH
+def test_a_task_is_exported(make, tmp_path):
+    on_torch = keras.config.backend() == "torch"
+    form, name = ("torch", "a.pt2") if on_torch else ("tf_saved_model", "a")
+    layers = {"text_encoder": roberta(layers=1), "num_layers": 1}
+    task = randomise(vqa(image_encoder=make(num_layers=1), **layers))
+    x = features(batch=2)
+    task.export(tmp_path / name, format=form)
+    found = exported_files.run(form, tmp_path / name, x)
+    assert difference(found, exported_files.by_name(task(x))) <= 1e-5
+
+
+@FASTEST
+@pytest.mark.parametrize(
+    "make, projection", [(dinov2, "attention/query"), (dinov3, "q_proj")]
+)
+def test_adapters(make, projection, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = randomise(backbone(make()))
+    x = features()
+    before = run(model, x)
+    model.enable_lora(2)
+    paths = {w.path for w in model.trainable_weights}
+    assert any(f"{projection}/lora_kernel_a" in path for path in paths)
+    for weight in model.trainable_weights:
+        weight.assign(array(weight) + 0.1)
+    changed = run(model, x)
+    assert difference(before["image"], changed["image"]) > 1e-3
+    model.save_lora_weights(tmp_path / "mine.lora.h5")
+    keras.utils.set_random_seed(0)
+    copy = randomise(backbone(make()))
+    copy.load_lora_weights(tmp_path / "mine.lora.h5")
+    assert difference(run(copy, x), changed) <= 1e-5
+
+
+@FASTEST
+@BOTH
+def test_quantized(make, tmp_path):
+    task = randomise(vqa(image_encoder=make()), scale=0.05)
+    x = features()
+    before = array(task(x))
+    with warnings.catch_warnings():
+        # Keras warns of layers without weights.
+        warnings.simplefilter("ignore")
+        task.quantize("int8")
+    after = array(task(x))
+    assert 0 < difference(before, after) <= 0.1 * np.abs(before).max()
+    task.save_to_preset(tmp_path / "preset")
+    copy = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
+    assert difference(copy(x), after) == 0
+
+
+@FASTEST
+@BOTH
+def test_a_frozen_tower_does_not_move(make):
+    task = answering(make)
+    task.backbone.image_tower.trainable = False
+    before = [array(w) for w in task.backbone.image_tower.weights]
+    x, y = raw()
+    eager(task).fit(x, y, epochs=1, verbose=0)
+    for weight, value in zip(
+        task.backbone.image_tower.weights, before, strict=True
+    ):
+        assert difference(weight, value) == 0
+
+
+@FASTEST
+@BOTH
+def test_another_image_size(make):
+    model = randomise(backbone(make()))
+    larger = model.with_image_size(2 * SIDE)
+    assert larger.image_tower.prefix_tokens == 4
+    x = features(side=2 * SIDE)
+    assert run(larger, x)["image"].shape[1] == 4 + 64
+    same = larger.image_encoder.get_config()
+    assert same["image_shape"] == (2 * SIDE, 2 * SIDE, 3)
+    # Back at the first size nothing but DINOv2's table has changed.
+    again = larger.with_image_size(SIDE)
+    for a, b in zip(again.weights, model.weights, strict=True):
+        if "position" not in a.path:
+            assert difference(a, b) == 0
+
+
+@FASTEST
+@BOTH
+def test_recomputed_blocks_give_the_same_step(make):
+    def stepped(prepare):
+        keras.utils.set_random_seed(0)
+        task = answering(make)
+        assert len(task.backbone.image_tower.blocks) == 2
+        prepare(task.backbone)
+        task.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+        x, y = raw()
+        task.fit(x, y, epochs=1, verbose=0)
+        return task
+
+    plain = stepped(lambda model: None)
+    made = stepped(lambda model: model.checkpoint_activations())
+    for a, b in zip(plain.weights, made.weights, strict=True):
+        assert difference(a, b) <= 1e-6
