@@ -54,13 +54,14 @@ class Source:
         path, read = found
         made = read(path, special, config)
         tokenizer = BridgeTowerJsonTokenizer(
-            made,
+            None,
             special,
             special[2:3] * self.ends_twice,
             self.adds_start,
             self.has_segments,
             sequence_length,
         )
+        tokenizer.set_vocabulary(made)
         _check_packing(made.get("post_processor"), tokenizer, config, path)
         _check_added(folder, config, tokenizer)
         # A damaged table of characters is only found when it is used.
@@ -192,11 +193,11 @@ def _check_added(folder, config, tokenizer):
     added = read_if_there(folder / "added_tokens.json")
     listed = config.get("added_tokens_decoder") or {}
     added |= {_content(token): int(i) for i, token in listed.items()}
-    names = tokenizer.get_vocabulary()
+    size = tokenizer.vocabulary_size()
     wrong = [
         f"{name!r:.60}: {i}"
         for name, i in added.items()
-        if not 0 <= i < len(names) or names[i] != name
+        if not 0 <= i < size or tokenizer.id_to_token(i) != name
     ]
     if wrong:
         raise ConversionError(

@@ -7,6 +7,7 @@ import keras
 import tokenizers
 
 from keras_bridgetower.files import read_json
+from keras_bridgetower.files import read_text
 from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.preprocessing.packed_tokenizer import PackedTokenizer
 from keras_bridgetower.preprocessing.packed_tokenizer import without_panics
@@ -98,9 +99,17 @@ class BridgeTowerJsonTokenizer(PackedTokenizer):
         self.has_segments = bool(has_segments)
         self.file_assets = [ENGINE_FILE]
         if vocabulary is not None:
-            self._set_vocabulary(vocabulary)
+            self.set_vocabulary(vocabulary)
 
-    def _set_vocabulary(self, vocabulary):
+    def set_vocabulary(self, vocabulary):
+        """Replace the vocabulary, as of the constructor.
+
+        Keras walks through constructor values, which takes seconds for a dict
+        of a large vocabulary.
+
+        Args:
+            vocabulary: path or dict, as of the constructor.
+        """
         if not isinstance(vocabulary, dict):
             vocabulary = read_json(vocabulary, LARGEST_ASSET)
         self._set_engine(build_engine(vocabulary, self.special_tokens))
@@ -127,7 +136,19 @@ class BridgeTowerJsonTokenizer(PackedTokenizer):
 
     def load_assets(self, dir_path):
         """Load the engine from the file of `save_assets`."""
-        self._set_vocabulary(os.path.join(dir_path, ENGINE_FILE))
+        path = os.path.join(dir_path, ENGINE_FILE)
+        with without_panics():
+            text = read_text(path, LARGEST_ASSET)
+            engine = tokenizers.Tokenizer.from_str(text)
+        engine.no_truncation()
+        engine.no_padding()
+        hidden = [HIDDEN + token for token in self.special_tokens]
+        if None in map(engine.token_to_id, hidden):
+            raise ValueError(
+                f"{ENGINE_FILE} must have the special tokens, hidden from "
+                f"texts. Received: special_tokens={self.special_tokens!r:.200}"
+            )
+        self._set_engine(engine)
 
     def get_config(self):
         return {
@@ -160,11 +181,10 @@ def build_engine(values, special_tokens):
     special = {token["content"] for token in added if token["special"]}
     special.update(special_tokens)
     if model["type"] == "Unigram":
-        pieces = [list(piece) for piece in model["vocab"]]
-        names = [piece[0] for piece in pieces]
+        names = [name for name, _ in model["vocab"]]
+        scores = [score for _, score in model["vocab"]]
         names += _further(names, added)
-        scores = [piece[1] for piece in pieces]
-        scores += [0.0] * (len(names) - len(pieces))
+        scores += [0.0] * (len(names) - len(scores))
         names = [_hidden(name, special) for name in names]
         model["vocab"] = list(zip(names, scores, strict=True))
     elif model["type"] == "BPE":

@@ -1,5 +1,6 @@
 """Tokenizers of every text encoder against those of transformers."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -19,19 +20,13 @@ from builders import roberta
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import tokenizers
 from keras_bridgetower.convert import unimodal
+from keras_bridgetower.models.exporting import runtime
 from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.preprocessing.masking import WholeWordMasking
 from keras_bridgetower.preprocessing.texts import encode_long
 from keras_bridgetower.presets.errors import ConversionError
 
-pytestmark = [
-    FASTEST,
-    pytest.mark.filterwarnings("ignore:.*texts cut"),
-    pytest.mark.skipif(
-        keras.config.backend() != "torch",
-        reason="the same code with every backend, and this one traces nothing",
-    ),
-]
+pytestmark = [FASTEST, pytest.mark.filterwarnings("ignore:.*texts cut")]
 LENGTH = 40
 WITHOUT_MASK = ("clip", "siglip", "siglip2")
 
@@ -160,6 +155,15 @@ def test_values_files_and_graphs(kind, folder_of, tmp_path):
     assert sorted(os.listdir(tmp_path)) == sorted(ours.file_assets)
     saved = [(tmp_path / name).read_bytes() for name in ours.file_assets]
     copies[0].load_assets(tmp_path)
+    # The program that runs exported models prepares the same tokens.
+    exported = runtime.ExportedModel.__new__(runtime.ExportedModel)
+    exported.text = config
+    exported.engine, exported.special = runtime._tokenizer(tmp_path, config)
+    made = exported._tokens(texts)
+    np.testing.assert_array_equal(made["token_ids"], expected["token_ids"])
+    np.testing.assert_array_equal(
+        made["padding_mask"], expected["padding_mask"]
+    )
     for copy in copies:
         assert copy.get_config() == config
         np.testing.assert_array_equal(copy(texts), expected["token_ids"])
@@ -330,6 +334,28 @@ def test_damaged_sentencepiece_files(kind, folder_of, tmp_path):
     os.truncate(tmp_path / path.name, 2**36)
     with pytest.raises(ConversionError, match="more than"):
         tokenizers.read(tmp_path, kind, 9)
+
+
+def test_damaged_engine_files(folder_of, tmp_path):
+    """A preset's file of another tokenizer, cut, or with other bytes."""
+    ours = unimodal.tokenizer(folder_of("xlm-roberta")[0], 9)
+    ours.save_assets(tmp_path)
+    path, rng = tmp_path / "engine.json", np.random.default_rng(0)
+    content = path.read_bytes()
+    damaged = [b"", b"[" * 10**5, content[:-9], content.replace(b"<s>", b"s")]
+    damaged.append(content.replace(b"\\u0000", b""))
+    for bad in damaged:
+        path.write_bytes(bad)
+        with pytest.raises(Exception, match="."):
+            ours.load_assets(tmp_path)
+    for _ in range(20):
+        changed = bytearray(content)
+        changed[rng.integers(len(content))] = rng.integers(32, 127)
+        path.write_bytes(bytes(changed))
+        # A panic of Rust would be no `Exception`.
+        with contextlib.suppress(Exception):
+            ours.load_assets(tmp_path)
+            ours(text_folders.texts(20))
 
 
 def test_added_tokens_of_other_files(folder_of, tmp_path):
