@@ -23,6 +23,8 @@ from keras_bridgetower.convert.checkpoint import variables_by_path
 from keras_bridgetower.convert.image_processors import (
     image_converter as image_converter,
 )
+from keras_bridgetower.convert.sentences import is_sentence_encoder
+from keras_bridgetower.convert.sentences import text_summary as text_summary
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
@@ -64,16 +66,22 @@ class Encoders(NamedTuple):
         tokenizer: the tokenizer of the text encoder.
         image_converter: a `BridgeTowerImageConverter` with the normalization
             of the image encoder.
+        text_summary: str, the pooling of a sentence encoder, or None.
     """
 
     image_encoder: object
     text_encoder: object
     tokenizer: object
     image_converter: object
+    text_summary: str | None
 
 
 def open_encoders(
-    image_source, text_source, image_size=None, sequence_length=None
+    image_source,
+    text_source,
+    image_size=None,
+    sequence_length=None,
+    summary=None,
 ):
     """Open two encoders, the tokenizer and the image converter.
 
@@ -82,6 +90,8 @@ def open_encoders(
         text_source: as `text_encoder`.
         sequence_length: int, number of tokens in a text. By default 50, or
             the number of an encoder that was trained on texts of one length.
+        summary: str, `text_summary` of the backbone. By default the pooling
+            of a folder of `sentence-transformers`.
 
     Returns:
         `Encoders`.
@@ -91,11 +101,15 @@ def open_encoders(
     """
     image = image_encoder(image_source, image_size)
     text = text_encoder(text_source)
+    _, path = _fetched(text_source)
+    if summary is None and is_sentence_encoder(path):
+        summary = text_summary(path)
     return Encoders(
         image,
         text,
         tokenizer(text_source, sequence_length or _text_length(text)),
         _converter_for(image, image_source),
+        summary,
     )
 
 
@@ -156,7 +170,8 @@ def text_encoder(source):
     Args:
         source: a KerasHub preset, or the path of a `transformers` folder or a
             handle `"hf://user/model"` of one, for one of the encoders in
-            docs/guides/encoders.md.
+            docs/guides/encoders.md; or a folder of `sentence-transformers`,
+            whose pooling `text_summary` returns.
 
     Returns:
         A KerasHub encoder, for `BridgeTowerBackbone`.

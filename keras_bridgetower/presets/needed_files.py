@@ -21,6 +21,8 @@ SIDE_FILES = (
     "spm.model",
     "sentencepiece.bpe.model",
     "sentence_bert_config.json",
+    "modules.json",
+    "1_Pooling/config.json",
     "tokenizer.model",
     "modules.json",
     "1_Pooling/config.json",

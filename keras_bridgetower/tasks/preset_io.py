@@ -168,12 +168,17 @@ class PresetTask(keras.Model):
                 f"{sorted(own | fusion)}. Received: {name}={kwargs[name]!r}"
             )
         parts = registry.open_encoders(
-            image_encoder, text_encoder, image_size, sequence_length
+            image_encoder,
+            text_encoder,
+            image_size,
+            sequence_length,
+            kwargs.get("text_summary"),
         )
         backbone = cls.backbone_cls(
             parts.image_encoder,
             parts.text_encoder,
-            **{k: v for k, v in kwargs.items() if k in fusion},
+            **{k: v for k, v in kwargs.items() if k in fusion}
+            | {"text_summary": parts.text_summary},
         )
         values = {k: v for k, v in kwargs.items() if k in own}
         if "preprocessor" not in values:

