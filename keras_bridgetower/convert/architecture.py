@@ -15,10 +15,11 @@ from keras_hub.models import RobertaBackbone
 
 from keras_bridgetower.backend import uninitialized
 from keras_bridgetower.convert.rules import managers
+from keras_bridgetower.encoders.clip import heads_for_width
 from keras_bridgetower.encoders.layouts import PADDING_ROWS
 from keras_bridgetower.encoders.padded_roberta import PaddedRobertaBackbone
+from keras_bridgetower.encoders.registry import patch_size
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
-from keras_bridgetower.models.positions import patch_size
 from keras_bridgetower.models.towers import resolve_taps
 from keras_bridgetower.presets.configs import MOST_LAYERS
 from keras_bridgetower.presets.errors import ConversionError
@@ -26,8 +27,6 @@ from keras_bridgetower.presets.errors import ConversionError
 # How many times more weights than stored a model may have, for weights that
 # are copied or added, such as a second row of types.
 MORE_WEIGHTS = 2
-# Width of one attention head of CLIP.
-HEAD_WIDTH = 64
 # Tensors whose shapes give sizes, and the name of the size of each axis.
 SIZES = {
     "{text}embeddings.word_embeddings.weight": "vocabulary_size text_width",
@@ -135,11 +134,6 @@ class Architecture:
     def image_heads(self):
         """int, attention heads of the image encoder."""
         return heads_for_width(self.image_width)
-
-
-def heads_for_width(width):
-    """Return the attention heads of CLIP and the published sizes."""
-    return max(width // HEAD_WIDTH, 1)
 
 
 def sizes(tensors, table, layers):

@@ -1,111 +1,22 @@
 """Reads files of `torch.save` without PyTorch and without running their code.
 
-Such a file is a zip file with a pickle and the numbers of tensors. Python's own
-unpickler calls any function that a file names. Here it gets only the opcodes
-that `torch.save` writes, plain values and tensors. Any other class or function
-that a file names becomes a `Foreign`, which does nothing. Values of tensors are
-read on demand.
+Such a file holds a pickle and the numbers of tensors. Python's own unpickler
+calls any function that a file names. Here it gets only the opcodes that
+`torch.save` writes, plain values and tensors. Any other class or function that
+a file names becomes a `Foreign`, which does nothing. Values of tensors are read
+on demand.
 """
 
 import io
 import math
 import pickle
-import zipfile
 from typing import NamedTuple
 
 import ml_dtypes  # A dependency of Keras; adds bfloat16 to NumPy.
 import numpy as np
 
+from keras_bridgetower.convert import torch_archives
 from keras_bridgetower.presets.errors import ConversionError
-
-VERSIONS = range(1, 11)
-
-
-class Archive:
-    """The entries of a `torch.save` file, by their names in its one folder.
-
-    The file is read and never mapped into memory: if it is truncated in the
-    meantime, an error is raised, where with a mapped file the process would
-    crash. Each entry has a checksum.
-
-    Args:
-        path: `pathlib.Path` of the file.
-
-    Raises:
-        ConversionError: the file is not an intact file of `torch.save`.
-    """
-
-    def __init__(self, path):
-        self.path = path
-        if not path.is_file():
-            raise self.error("It must be a regular file")
-        try:
-            self._zip = zipfile.ZipFile(path)
-        except Exception as error:  # A damaged directory raises any error.
-            raise self._damaged(error) from error
-        entries = self._zip.infolist()
-        self._entries = {e.filename.partition("/")[2]: e for e in entries}
-        self._last = (None, None)
-        self._check(entries)
-
-    def _check(self, entries):
-        names = [entry.filename for entry in entries]
-        folders = {name.partition("/")[0] for name in names}
-        if len(folders) != 1 or len(self._entries) != len(names):
-            raise self.error("Its entries must be of one folder, each once")
-        if sum(e.file_size for e in entries) > self.path.stat().st_size:
-            raise self.error("It is smaller than its entries")
-        # Compressed ones may be far longer than their `file_size`.
-        if any(e.compress_type != zipfile.ZIP_STORED for e in entries):
-            raise self.error("Its entries must not be compressed")
-        version = self.read("version").tobytes().strip()
-        if version not in {b"%d" % v for v in VERSIONS}:
-            raise self.error(f"Its version is {version!r:.80}")
-        if "byteorder" in self._entries:
-            order = self.read("byteorder").tobytes()
-            if order != b"little":
-                raise self.error(f"Its byte order is {order!r:.80}")
-
-    def size(self, name):
-        """Return the size of an entry in bytes, or None if it is absent."""
-        entry = self._entries.get(name)
-        return entry and entry.file_size
-
-    def read(self, name):
-        """Read an entry, whose checksum must be right.
-
-        Args:
-            name: str, name of the entry without its folder.
-
-        Returns:
-            NumPy array of bytes. The last one is kept, since tensors may be
-            parts of one entry.
-
-        Raises:
-            ConversionError: the entry is absent or damaged.
-        """
-        if self._last[0] == name:
-            return self._last[1]
-        if name not in self._entries:
-            raise self.error(f"It has no entry {name!r:.80}")
-        entry = self._entries[name]
-        try:
-            content = np.frombuffer(self._zip.read(entry), "uint8")
-        except Exception as error:  # As above.
-            raise self._damaged(error) from error
-        self._last = (name, content)
-        return content
-
-    def _damaged(self, error):
-        return self.error(f"{type(error).__name__}: {error!s:.100}")
-
-    def error(self, reason):
-        return ConversionError(
-            f"The file must be an intact file of `torch.save`: {reason}. Fetch "
-            "it again, or save its state dict with PyTorch 1.6 or newer.",
-            self.path,
-        )
-
 
 MOST_AXES = 8
 # PyTorch counts elements in signed 64-bit integers.
@@ -137,13 +48,13 @@ class Storage(NamedTuple):
     """A flat array of numbers in a file; tensors are views of it.
 
     Args:
-        archive: `Archive`.
+        archive: an archive of `torch_archives`.
         key: str, the name of its entry in the archive is `data/<key>`.
         dtype: NumPy dtype; a `Foreign` if the type is unknown.
         count: int, the number of elements, as the pickle gives it.
     """
 
-    archive: Archive
+    archive: object
     key: str
     dtype: object
     count: int
@@ -249,9 +160,6 @@ class Tensor(NamedTuple):
         return values
 
 
-# The largest pickle in bytes. That of a large model with the state of its
-# optimizer has less than 1 MB.
-MOST_BYTES = 4 << 20
 # Types of keys that a dict may have. Python hashes them without recursion, and
 # a file cannot choose keys with equal hashes: the hashes of text are random,
 # and those of integers below `LARGEST_KEY` differ.
@@ -314,10 +222,10 @@ OPCODES = (
 class _Unpickler(pickle._Unpickler):
     """Reads plain values, `Tensor`s and `Foreign`s, and calls no other code."""
 
-    def __init__(self, archive):
-        super().__init__(io.BytesIO(archive.read("data.pkl").tobytes()))
+    def __init__(self, archive, content):
+        super().__init__(io.BytesIO(content.tobytes()))
         self.archive = archive
-        self.foreign = set()
+        self.foreign, self.storages = set(), {}
 
     def find_class(self, module, name):
         name = f"{module}.{name}"[:LONGEST_NAME]
@@ -326,15 +234,19 @@ class _Unpickler(pickle._Unpickler):
         return NAMES.get(name) or Foreign(name)
 
     def persistent_load(self, pid):
-        kind, dtype, key, _, count = pid
+        kind, dtype, key, _, count, *view = pid
         if (
             kind != "storage"
+            or view not in ([], [None])
             or not isinstance(dtype, np.dtype | Foreign)
             or (type(key), type(count)) != (str, int)
             or len(key) > LONGEST_NAME
         ):
             raise TypeError("A storage must have a type, a key and a size.")
-        return Storage(self.archive, key, dtype, count)
+        storage = Storage(self.archive, key, dtype, count)
+        if self.storages.setdefault(key, storage) != storage:
+            raise TypeError("A storage must have one type and size.")
+        return storage
 
     def empty_dict(self):
         self.append(_Dict())
@@ -376,12 +288,15 @@ def load(path):
     Raises:
         ConversionError: the file is damaged, too long, or of another format.
     """
-    archive = Archive(path)
-    if (archive.size("data.pkl") or 0) > MOST_BYTES:
-        raise archive.error(f"Its pickle has more than {MOST_BYTES} bytes")
-    unpickler = _Unpickler(archive)
+    archive = torch_archives.open_archive(path)
+    unpickler = _Unpickler(archive, archive.pickle)
     try:
         value = unpickler.load()
+        if archive.others:
+            others = (_Unpickler(archive, x).load() for x in archive.others)
+            archive.place(unpickler.storages, *others)
+    except ConversionError:
+        raise
     except Exception as error:  # A damaged pickle raises any error.
         raise ConversionError(
             "The file must be an intact file of `torch.save` with tensors and "

@@ -16,7 +16,6 @@ from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert import architecture
 from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import tokenizers
-from keras_bridgetower.convert.architecture import heads_for_width
 from keras_bridgetower.convert.checkpoint import load_weights
 from keras_bridgetower.convert.checkpoint import unread_keys
 from keras_bridgetower.convert.checkpoint import variables_by_path
@@ -30,11 +29,10 @@ from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tensors import weight_file
 from keras_bridgetower.convert.tokenizers import TEXT_LENGTH
-from keras_bridgetower.encoders import clip
 from keras_bridgetower.encoders.registry import entries
 from keras_bridgetower.encoders.registry import entry_of
+from keras_bridgetower.models.positions import check_side
 from keras_bridgetower.models.positions import copy_resized
-from keras_bridgetower.models.positions import patch_size
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )
@@ -54,8 +52,8 @@ CLAIMS = {
     "patch_size": "patch_size",
     "image_size": "image_size",
 }
-# Tensors that hold a constant range of numbers.
-CONSTANT = r"(.*\.)?position_ids"
+# Tensors that hold a constant range of numbers, or count training steps.
+CONSTANT = r"(.*\.)?(position_ids|num_batches_tracked)"
 
 
 class Encoders(NamedTuple):
@@ -120,7 +118,8 @@ def image_encoder(source, image_size=None):
         source: a KerasHub preset, the path of a `transformers` folder or a
             handle `"hf://user/model"` of one, for one of the encoders in
             docs/guides/encoders.md; or the path of a state dict of OpenAI's
-            CLIP (`.pt`).
+            CLIP or of EfficientNet-Lite in PyTorch (`.pt`, `.pth`). Lite
+            reads 224 pixels by default, of mean 127 and deviation 128.
         image_size: int, side of the images in pixels. Learned positions are
             resized to fit, see `resize_positions`. By default the size with
             which the encoder was saved.
@@ -141,22 +140,12 @@ def image_encoder(source, image_size=None):
     """
     source, path = _fetched(source)
     if path.is_file():
-        tensors = open_tensors(path)
-        sizes = _sizes(clip.OPENAI, tensors)
-        heads = {"num_heads": heads_for_width(sizes["hidden_dim"])}
-        encoder = _build(
-            hub.CLIPVisionEncoder,
-            clip.OPENAI,
-            tensors,
-            sizes,
-            heads,
-            image_size,
-        )
+        encoder = _read_state_dict(path, image_size)
     elif _is_transformers(path):
         encoder = _read_folder(path, "image", image_size)
     else:
         encoder = _from_keras_hub(source, path, "image", image_size)
-    if image_size in (None, encoder.image_shape[0]):
+    if image_size in (None, encoder.inputs[0].shape[1]):
         return encoder
     entry = entry_of(encoder)
     shape = entry.sized((image_size, image_size, 3))
@@ -231,12 +220,16 @@ def _text_length(encoder):
 
 def _converter_for(encoder, source):
     """Return the image converter of an opened encoder."""
-    side = encoder.image_shape[0]
+    side = encoder.inputs[0].shape[1]
     _, path = _fetched(source)
     if _is_transformers(path):
         return image_converter(path, side)
-    # KerasHub's presets do not say; its registry entry does.
-    return BridgeTowerImageConverter(side, **entry_of(encoder).pixels)
+    # Other files do not say; the registry does.
+    pixels = entry_of(encoder).pixels
+    if path.is_file():
+        _, files = _told_by_tensors(open_tensors(path))
+        pixels = files.pixels or pixels
+    return BridgeTowerImageConverter(side, **pixels)
 
 
 def _fetched(source):
@@ -287,13 +280,8 @@ def _from_keras_hub(source, path, side, image_size=None):
 
 def _check_size(encoder, image_size):
     """Raise if an encoder cannot have images of a size, if there is one."""
-    if image_size in (None, encoder.inputs[0].shape[1]):
-        return
-    if image_size % patch_size(encoder):
-        raise ValueError(
-            "`image_size` must be a multiple of the patch size "
-            f"{patch_size(encoder)}. Received: image_size={image_size}"
-        )
+    if image_size not in (None, encoder.inputs[0].shape[1]):
+        check_side("image_size", image_size, encoder)
 
 
 def _read_folder(folder, side, image_size=None):
@@ -342,8 +330,52 @@ def _read_folder(folder, side, image_size=None):
             path,
             wrong,
         )
-    arguments |= files.arguments(config, sizes)
+    arguments |= _arguments(files, config, sizes, path)
     return _build(cls, files, tensors, sizes, arguments, image_size)
+
+
+def _read_state_dict(path, image_size=None):
+    """Read an image encoder of a state dict, told by its tensors.
+
+    Args:
+        path: `pathlib.Path` of the file.
+        image_size: as `image_encoder`.
+    """
+    tensors = open_tensors(path)
+    cls, files = _told_by_tensors(tensors)
+    sizes = _sizes(files, tensors)
+    arguments = _arguments(files, {}, sizes, path)
+    return _build(cls, files, tensors, sizes, arguments, image_size)
+
+
+def _told_by_tensors(tensors):
+    """Return the class and the `Files` of a state dict."""
+    known = {
+        files.mark: (cls, files)
+        for cls, entry in entries("image").items()
+        for files in entry.files
+        if files.mark
+    }
+    for mark in known:
+        if mark in tensors.shapes:
+            return known[mark]
+    raise ConversionError(
+        f"A state dict must hold one of {sorted(known)}. Is it one of another "
+        "model?",
+        tensors.path,
+        sorted(tensors.shapes)[:5],
+    )
+
+
+def _arguments(files, config, sizes, path):
+    try:
+        return files.arguments(config, sizes)
+    except Exception as error:  # Values may have any type.
+        raise ConversionError(
+            "A configuration must describe an encoder that KerasHub can "
+            f"compute: {error!s:.300}",
+            path,
+        ) from error
 
 
 def _readers(side):
@@ -363,6 +395,13 @@ def _sizes(files, tensors):
         layers = {"num_layers": layers}
     found = architecture.sizes(tensors, files.sizes, layers)
     found.pop("_", None)
+    try:
+        found |= files.measure(tensors.shapes)
+    except Exception as error:  # Names and shapes may be any.
+        raise ConversionError(
+            f"Tensors must be those of a known encoder: {error!s:.300}",
+            tensors.path,
+        ) from error
     if {"patch_size", "positions"} <= found.keys():
         side = math.isqrt(max(found["positions"] - files.before, 0))
         found["image_size"] = side * found["patch_size"]

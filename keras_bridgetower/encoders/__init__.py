@@ -6,6 +6,7 @@ from keras_bridgetower.encoders import clip as clip
 from keras_bridgetower.encoders import deberta as deberta
 from keras_bridgetower.encoders import dino as dino
 from keras_bridgetower.encoders import distilbert as distilbert
+from keras_bridgetower.encoders import efficientnet as efficientnet
 from keras_bridgetower.encoders import electra as electra
 from keras_bridgetower.encoders import metaclip2 as metaclip2
 from keras_bridgetower.encoders import padded_roberta as padded_roberta

@@ -17,6 +17,8 @@ from keras_bridgetower.encoders.rules import joined
 from keras_bridgetower.encoders.rules import norm
 from keras_bridgetower.encoders.rules import same
 
+# Width of one attention head of CLIP.
+HEAD_WIDTH = 64
 # Names of the embeddings of CLIP's image encoder, in OpenAI's files and in
 # those of transformers' BridgeTower and CLIP.
 OPENAI_EMBEDDINGS = ("class_embedding", "conv1.weight", "positional_embedding")
@@ -190,10 +192,17 @@ TEXT_FILES = Files(
     part="text_config",
     unread=(r"vision_model\..*", HEADS),
 )
+
+
+def heads_for_width(width):
+    """Return the attention heads of CLIP and of the published BridgeTower."""
+    return max(width // HEAD_WIDTH, 1)
+
+
 # A state dict of OpenAI, which has no configuration. The names of CLIP's text
 # side are those of the image side without `visual.`.
 OPENAI = Files(
-    types=(),
+    mark="visual.conv1.weight",
     rules=lambda sizes: (
         openai_clip("visual.", sizes["num_layers"]) + final_norm("visual.")
     ),
@@ -203,7 +212,9 @@ OPENAI = Files(
         "visual.transformer.resblocks.0.mlp.c_fc.weight": "intermediate_dim _",
     },
     layers="visual.transformer.resblocks.",
-    values={},
+    arguments=lambda config, sizes: {
+        "num_heads": heads_for_width(sizes["hidden_dim"])
+    },
     before=1,
     unread=(
         r"logit_scale|text_projection|positional_embedding|visual\.proj",
@@ -224,7 +235,7 @@ def _number_positions(encoder):
     "image",
     name="CLIP",
     correct=_number_positions,
-    files=(FILES,),
+    files=(FILES, OPENAI),
 )
 def states(encoder):
     return [encoder.layer_norm(b.output) for b in encoder.encoder_layers]

@@ -71,6 +71,11 @@ CONV = _one_to_one(
     lambda x, shape: x.transpose(2, 3, 1, 0),
     lambda x: x.transpose(3, 2, 0, 1),
 )
+# (channels, 1, height, width) -> (height, width, channels, 1).
+DEPTHWISE = _one_to_one(
+    lambda x, shape: x.transpose(2, 3, 0, 1),
+    lambda x: x.transpose(2, 3, 0, 1),
+)
 # (1, positions, width), as in ViT and DeiT.
 LEADING_AXIS = reshaped(lambda x: x.reshape(1, -1, x.shape[-1]))
 # One tensor in two variables; the first one is trained.

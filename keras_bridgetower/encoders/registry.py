@@ -7,6 +7,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 
+def patch_size(encoder):
+    """Return the side of an encoder's square patches in pixels, or 1."""
+    size = getattr(encoder, "patch_size", 1)
+    return size if isinstance(size, int) else size[0]
+
+
 class Value(NamedTuple):
     """A value of a configuration that an encoder's constructor needs.
 
@@ -27,21 +33,27 @@ class Files:
     """The files of `transformers` that hold the weights of an encoder.
 
     Sizes come from the shapes of tensors, and the configuration must agree.
+    Of a pyramid they come from the configuration, and the shapes must agree.
 
     Args:
-        types: tuple of str, the `model_type` of the configurations.
+        types: tuple of str, the `model_type` of the configurations. Empty for
+            a state dict that comes without one.
         rules: function of a dict of sizes and constructor arguments that
             returns a list of `Rule`.
+        mark: str, name of a tensor that only such a state dict has.
         sizes: dict from names of tensors to the names of the sizes of their
             axes: constructor arguments of the encoder, `positions`, or `_`.
         layers: str, the start of the names of tensors of layers; the number
             of the layer follows it. Or a dict from sizes to such starts.
+        measure: function of a dict from names of tensors to shapes that
+            returns further sizes.
         values: dict from names in the configuration to `Value`.
         claims: dict from further names in the configuration to names of sizes,
             which must agree.
         arguments: function of a configuration and a dict of sizes that returns
             further constructor arguments, or ones in place of sizes; None
-            removes an argument.
+            removes an argument. It raises ValueError for a configuration that
+            KerasHub's class cannot compute.
         prefix: str, with which the names of tensors may begin.
         part: str, the part of the configuration that describes the encoder,
             such as `"vision_config"`, if there is one.
@@ -49,19 +61,23 @@ class Files:
             tokens or patches.
         unread: tuple of regular expressions of the names of tensors that the
             encoder does not use.
+        pixels: dict, in place of that of `Encoder`.
     """
 
-    types: tuple
+    types: tuple = ()
     rules: Callable
-    sizes: dict
-    layers: str | dict
-    values: dict
+    mark: str = ""
+    sizes: dict = dataclasses.field(default_factory=dict)
+    layers: str | dict = dataclasses.field(default_factory=dict)
+    measure: Callable = lambda shapes: {}
+    values: dict = dataclasses.field(default_factory=dict)
     claims: dict = dataclasses.field(default_factory=dict)
     arguments: Callable = lambda config, sizes: {}
     prefix: str = ""
     part: str = ""
     before: int = 0
     unread: tuple = ()
+    pixels: dict = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,6 +91,8 @@ class Encoder:
             start token, and registers. If it is 0, the tower adds a row.
         summary: str, what stands at row 0 by default, a name in
             `models.summary.SUMMARIES`. None means the encoder's own token.
+        side_step: function of an encoder that returns the number of pixels of
+            which the side of its images must be a multiple.
         correct: function of an encoder that corrects defaults of KerasHub, in
             place.
         sized: function of an image shape `(S, S, 3)` that returns the
@@ -94,6 +112,7 @@ class Encoder:
     side: str
     prefix_tokens: Callable = lambda encoder: 1
     summary: str | None = None
+    side_step: Callable = patch_size
     correct: Callable = lambda encoder: None
     sized: Callable = lambda shape: {"image_shape": shape}
     antialias: Callable = lambda encoder: False

@@ -36,6 +36,20 @@ def norm(path, key):
     )
 
 
+def batch_norm(path, key):
+    """Return the rules of a batch normalization, running statistics too."""
+    return [
+        *norm(path, key),
+        *same(f"{path}/moving_mean", f"{key}.running_mean"),
+        *same(f"{path}/moving_variance", f"{key}.running_var"),
+    ]
+
+
+def conv(path, key, layout=layouts.CONV):
+    """Return the rule of a convolution without a bias."""
+    return same(f"{path}/kernel", f"{key}.weight", layout)
+
+
 def dense(path, key, layout=layouts.DENSE, bias=True):
     """Return the rules of a dense layer, with a bias or without."""
     rules = same(f"{path}/kernel", f"{key}.weight", layout)

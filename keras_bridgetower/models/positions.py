@@ -99,16 +99,11 @@ def with_positions_for(backbone, side):
         A new backbone of the same class with the same weights.
 
     Raises:
-        ValueError: the side is not a multiple of the patch size, or the
+        ValueError: the encoder cannot have images of this side, or the
             backbone is quantized.
     """
     layer_records.check_not_quantized(backbone, "Another image size")
-    patch = patch_size(backbone.image_encoder)
-    if not is_integer(side) or side < patch or side % patch:
-        raise ValueError(
-            "`side`, the `image_size` of a preset, must be one integer, a "
-            f"multiple of the patch size {patch}. Received: side={side!r}"
-        )
+    check_side("side", side, backbone.image_encoder)
     config = backbone.get_config()
     entry = entry_of(backbone.image_encoder)
     shape = (int(side), int(side), 3)
@@ -120,10 +115,14 @@ def with_positions_for(backbone, side):
     return copy_resized(backbone, resized, smooth)
 
 
-def patch_size(encoder):
-    """Return the side of an image encoder's square patches, in pixels."""
-    size = encoder.patch_size
-    return size if isinstance(size, int) else size[0]
+def check_side(name, side, encoder):
+    """Raise if an image encoder cannot have images of a side in pixels."""
+    step = entry_of(encoder).side_step(encoder)
+    if not is_integer(side) or side < step or side % step:
+        raise ValueError(
+            f"`{name}`, the side of images, must be one integer, a multiple of "
+            f"{step} for this encoder. Received: {name}={side!r}"
+        )
 
 
 def copy_resized(model, resized, antialias=False):

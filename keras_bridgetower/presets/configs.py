@@ -17,7 +17,10 @@ MOST_LAYERS = 100
 # would use up memory or time before its weights are counted.
 _LARGEST = {
     "num_layers": MOST_LAYERS,
+    "num_repeats": MOST_LAYERS,
+    "depth_coefficients": MOST_LAYERS,
     "image_shape": 4_096,
+    "input_shape": 4_096,
     "image_size": 4_096,
     "sequence_length": 100_000,
 }

@@ -76,11 +76,38 @@ def assert_read_as_by_torch(path):
     archives.assert_same(open_tensors(path), expected)
 
 
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "old"])
 @pytest.mark.parametrize("form", FORMS)
-def test_forms_are_read_as_by_torch(form, path):
+def test_forms_are_read_as_by_torch(form, new, path):
     made = FORMS[form]
-    torch.save(made() if callable(made) else {"a": made}, path)
+    made = made() if callable(made) else {"a": made}
+    torch.save(made, path, _use_new_zipfile_serialization=new)
     assert_read_as_by_torch(path)
+
+
+@pytest.mark.parametrize(
+    "change, found",
+    [
+        (lambda x: x[:-1], "It must have"),
+        (lambda x: x[:-30], "numbers of|too short"),
+        (lambda x: x + b"x", "It must have"),
+        (lambda x: x[:25], "torch.save"),
+        (lambda x: x.replace(b"\x04\0\0\0\0", b"\x05\0\0\0\0"), "5 numbers of"),
+        (
+            lambda x: x.replace(b"endianq\x02\x88", b"endianq\x02\x89"),
+            "byte order",
+        ),
+        (lambda x: x.replace(b"FloatStorage", b"QuartStorage"), "QuartStorage"),
+    ],
+)
+def test_damaged_old_files_are_rejected(change, found, path):
+    made = {"a": numbers(4), "b": numbers(5)}
+    torch.save(made, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    assert change(content) != content
+    path.write_bytes(change(content))
+    with pytest.raises(ConversionError, match=found):
+        open_tensors(path)
 
 
 @pytest.mark.parametrize("zip64", [False, True])

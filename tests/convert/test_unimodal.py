@@ -188,7 +188,7 @@ def test_kerashub_preset_is_resized(tmp_path):
     same = unimodal.image_encoder(tmp_path / "preset")
     images = {"images": np.ones((1, 32, 32, 3), "float32")}
     assert difference(array(same(images)), array(encoder(images))) == 0
-    with pytest.raises(ValueError, match="multiple of the patch size 8"):
+    with pytest.raises(ValueError, match="multiple of 8 for this encoder"):
         unimodal.image_encoder(tmp_path / "preset", image_size=60)
 
 

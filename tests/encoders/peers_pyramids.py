@@ -1,0 +1,75 @@
+"""Feature pyramids: EfficientNet."""
+
+import torch
+import transformers
+from peers import Peer
+from peers import count
+from peers import pixels
+from peers import randomised
+
+
+def efficientnet(side, square=()):
+    """Return a model whose blocks `square` halve an odd side."""
+    config = transformers.EfficientNetConfig(
+        image_size=side,
+        width_coefficient=0.5,
+        depth_coefficient=1.0,
+        in_channels=[32, 16, 32, 48],
+        out_channels=[16, 32, 48, 64],
+        kernel_sizes=[3, 5, 3, 5],
+        strides=[1, 2, 1, 2],
+        num_block_repeats=[1, 2, 1, 1],
+        expand_ratios=[1, 2, 3, 2],
+        depthwise_padding=square,
+        hidden_dim=640,
+    )
+    return moving(transformers.EfficientNetModel(config))
+
+
+def moving(model):
+    """Return a randomized model whose running statistics are random too."""
+    model = randomised(model)
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if "running" in name:
+                noise = torch.rand(buffer.shape)
+                buffer.copy_(noise + 0.5 * name.endswith("var"))
+    return model
+
+
+def of_maps(maps):
+    return [None if x is None else x.permute(0, 2, 3, 1).numpy() for x in maps]
+
+
+def efficientnet_states(model, images):
+    with torch.no_grad():
+        found = model(pixels(images), output_hidden_states=True)
+    # The first is the output of the stem.
+    return of_maps([*found.hidden_states[1:], found.last_hidden_state])
+
+
+def count_with_statistics(model):
+    """Return the number of weights: running statistics are none in PyTorch."""
+    statistics = (b for n, b in model.named_buffers() if "running" in n)
+    return count(model) + sum(b.numel() for b in statistics)
+
+
+PEERS = [
+    Peer(
+        name="EfficientNet",
+        side="image",
+        make=lambda: efficientnet(32),
+        states=efficientnet_states,
+        parameters=count_with_statistics,
+        resizes=False,
+    ),
+    Peer(
+        name="EfficientNet with odd sides",
+        side="image",
+        make=lambda: efficientnet(20, [4]),
+        states=efficientnet_states,
+        parameters=count_with_statistics,
+        resizes=False,
+        image_size=20,
+    ),
+]
