@@ -236,6 +236,7 @@ def _number_positions(encoder):
     name="CLIP",
     correct=_number_positions,
     files=(FILES, OPENAI),
+    pixels={"mode": "center"},
 )
 def states(encoder):
     return [encoder.layer_norm(b.output) for b in encoder.encoder_layers]

@@ -39,6 +39,11 @@ def vit():
     return randomised(transformers.ViTForImageClassification(config))
 
 
+def vit_with_pooler():
+    config = transformers.ViTConfig(**IMAGE, layer_norm_eps=1e-12)
+    return randomised(transformers.ViTModel(config))
+
+
 def deit():
     return randomised(transformers.DeiTModel(transformers.DeiTConfig(**IMAGE)))
 
@@ -110,6 +115,13 @@ PEERS = [
         make=vit,
         states=image_states(lambda m: m.vit, "layernorm"),
         parameters=lambda m: count(m.vit),
+    ),
+    Peer(
+        name="ViT with pooler",
+        side="image",
+        make=vit_with_pooler,
+        states=image_states(lambda m: m, "layernorm"),
+        parameters=lambda m: count(m, without=["pooler"]),
     ),
     Peer(
         name="DeiT",
