@@ -25,6 +25,8 @@ BATCH, MODEL = "batch", "model"
 # Seconds without a heartbeat until a process counts as failed. The others wait
 # that long for it, even if they have failed themselves.
 HEARTBEAT_TIMEOUT = 45
+# Layers whose output has an axis of heads; a manager has a single head.
+_HEADS = r"^(?!fusion/\w+_manager_).*/(query|key|value)"
 # Names of dense layers whose output (`_IN`) or input (`_OUT`) is the hidden
 # width.
 _IN = "intermediate_dense|feedforward_intermediate_dense|dense_1|mlp/dense"
@@ -36,20 +38,23 @@ _OUT += r"|decoder|\w+_bridge_[0-9]+/output"
 # heads, and the hidden width of feed-forward networks and classifiers. Token
 # embeddings are split along the width, since a vocabulary may have any size.
 MODEL_ROWS = (
-    (r".*/(query|key|value)/kernel", (None, MODEL, None)),
-    (r".*/(query|key|value)/bias", (MODEL, None)),
+    (rf"{_HEADS}/kernel", (None, MODEL, None)),
+    (rf"{_HEADS}/bias", (MODEL, None)),
     (r".*/attention_output/kernel", (MODEL, None, None)),
     (rf".*/({_IN})/kernel", (None, MODEL)),
     (rf".*/({_IN})/bias", (MODEL,)),
     (rf".*/({_OUT})/kernel", (MODEL, None)),
     (r"(.*/)?token_embedding/embeddings", (None, MODEL)),
     # LoRA adapters are not split along the rank.
-    (r".*/(query|key|value)/lora_kernel_a", (None, MODEL, None)),
+    (rf"{_HEADS}/lora_kernel_a", (None, MODEL, None)),
 )
 # Weights of which each device has a copy: they are small, or have no axis of
 # heads or hidden width.
 WHOLE = (
     r".*/(gamma|beta)",
+    r"fusion/\w+_manager_[0-9]+/.*",
+    r"fusion/type_embedding_(text|image)_layers",
+    r"padded_positions/(padding|token_type)",
     rf".*/({_OUT}|attention_output)/bias",
     r".*(position|segment|type|class)_embedding(/embeddings)?",
     r".*/(position_ids|class_token|distillation_token)",
@@ -57,7 +62,7 @@ WHOLE = (
     r"fusion/\w+_(projection_[0-9]+|pooler)/(kernel|bias)",
     r"fusion/\w+_bridge_[0-9]+/(?!hidden/|output/|.*attention).*",
     r".*/logit_scale",
-    r".*/(query|key|value)/lora_kernel_b",
+    rf"{_HEADS}/lora_kernel_b",
 )
 
 

@@ -26,6 +26,7 @@ from keras_bridgetower.backend import devices
 from keras_bridgetower.distribution import on_jax
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.models.bridges import BRIDGES
+from keras_bridgetower.models.managers import MANAGERS
 from keras_bridgetower.objectives import pair_objectives
 
 RUN = pathlib.Path(__file__).parent.parent / "distribution_run.py"
@@ -236,7 +237,7 @@ def test_every_weight_has_a_layout():
     for task in tasks:
         task.enable_lora(2)
     # Of two layers: the bridges of the first one have no weights.
-    backbones = [backbone(bridge=name) for name in BRIDGES]
+    backbones = [backbone(bridge=name) for name in (*BRIDGES, *MANAGERS)]
     backbones += [backbone(vit(), bert()), backbone(deit(), bert())]
     for model in tasks + backbones:
         assert on_jax.without_layout(w.path for w in model.weights) == []
