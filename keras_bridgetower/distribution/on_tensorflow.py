@@ -11,6 +11,7 @@ from keras_bridgetower.backend.keras_private.updates import holds_others
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution.strategy import Several
+from keras_bridgetower.distribution.strategy import check_batch_norms
 from keras_bridgetower.distribution.strategy import first_devices
 from keras_bridgetower.distribution.strategy import reduce_first
 
@@ -88,6 +89,7 @@ class TensorFlowReplicas(Several):
 
     def prepare(self, task):
         super().prepare(task)
+        check_batch_norms(task, self)
         task.jit_compile = False
         optimizer = task.optimizer
         if optimizer is None:

@@ -26,6 +26,7 @@ from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution.strategy import Several
+from keras_bridgetower.distribution.strategy import check_batch_norms
 from keras_bridgetower.distribution.strategy import reduce_first
 
 
@@ -82,6 +83,7 @@ class TorchDataParallel(Several):
 
     def prepare(self, task):
         super().prepare(task)
+        check_batch_norms(task, self)
         weights = [w.value for w in task.weights]
         for weight, value in zip(weights, _from_first(weights), strict=True):
             weight.data.copy_(value)

@@ -3,10 +3,12 @@
 import contextlib
 import json
 
+import keras
 import numpy as np
 
 from keras_bridgetower.backend.devices import BuiltElsewhere
 from keras_bridgetower.backend.devices import Replicas
+from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution.same_order import SameOrder
@@ -345,6 +347,31 @@ class Several(Strategy):
     def holds(self, variable):
         """Return True if a variable was created on these devices."""
         return True
+
+
+def check_batch_norms(task, strategy):
+    """Raise if batch norms would learn from parts of batches.
+
+    Each replica would normalize by the mean and variance of its own part, and
+    keep running statistics of its own. On JAX the replicas share a batch.
+
+    Args:
+        task: a compiled task.
+        strategy: the `Strategy`.
+    """
+    trained = [
+        layer.name
+        for layer in layers_in(task)
+        if isinstance(layer, keras.layers.BatchNormalization)
+        and layer.trainable
+    ]
+    if strategy.count > 1 and task.optimizer is not None and trained:
+        raise ValueError(
+            f"Batch norms must be frozen on {strategy.place}, where replicas "
+            "see parts of a batch: set `backbone.image_tower.trainable = "
+            "False` before `compile`, or use JAX. Received: "
+            f"{len(trained)} batch norms, such as {trained[0]!r}"
+        )
 
 
 def first_devices(devices, known):

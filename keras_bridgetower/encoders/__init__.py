@@ -10,6 +10,7 @@ from keras_bridgetower.encoders import efficientnet as efficientnet
 from keras_bridgetower.encoders import electra as electra
 from keras_bridgetower.encoders import metaclip2 as metaclip2
 from keras_bridgetower.encoders import padded_roberta as padded_roberta
+from keras_bridgetower.encoders import resnet as resnet
 from keras_bridgetower.encoders import roberta as roberta
 from keras_bridgetower.encoders import siglip as siglip
 from keras_bridgetower.encoders import vit as vit

@@ -1,4 +1,6 @@
-"""Feature pyramids: EfficientNet."""
+"""Feature pyramids: EfficientNet and ResNet."""
+
+import functools
 
 import torch
 import transformers
@@ -27,9 +29,15 @@ def efficientnet(side, square=()):
 
 
 def moving(model):
-    """Return a randomized model whose running statistics are random too."""
+    """Return a randomized model whose running statistics are random too.
+
+    Outputs of convolutions are about as large as their inputs.
+    """
     model = randomised(model)
     with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim == 4:
+                p.mul_(10 / p[0].numel() ** 0.5)
         for name, buffer in model.named_buffers():
             if "running" in name:
                 noise = torch.rand(buffer.shape)
@@ -54,6 +62,21 @@ def count_with_statistics(model):
     return count(model) + sum(b.numel() for b in statistics)
 
 
+def resnet(kind, widths):
+    config = transformers.ResNetConfig(
+        layer_type=kind, hidden_sizes=widths, depths=[2, 1]
+    )
+    return moving(transformers.ResNetModel(config))
+
+
+def resnet_states(model, images):
+    with torch.no_grad():
+        found = model(pixels(images), output_hidden_states=True)
+    _, low, high = found.hidden_states
+    # transformers gives no state inside of a stage.
+    return of_maps([None, low, high])
+
+
 PEERS = [
     Peer(
         name="EfficientNet",
@@ -71,5 +94,18 @@ PEERS = [
         parameters=count_with_statistics,
         resizes=False,
         image_size=20,
+    ),
+    *(
+        Peer(
+            name=f"ResNet of {kind} blocks",
+            side="image",
+            make=functools.partial(resnet, kind, widths),
+            states=resnet_states,
+            parameters=count_with_statistics,
+            # Its files do not tell a size.
+            image_size=224,
+            resizes=False,
+        )
+        for kind, widths in {"basic": [64, 72], "bottleneck": [256, 32]}.items()
     ),
 ]
