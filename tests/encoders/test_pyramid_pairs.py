@@ -6,6 +6,7 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
+from builders import LONG_ELSEWHERE
 from builders import assert_same_weights
 from builders import backbone
 from builders import difference
@@ -18,6 +19,8 @@ from builders import run
 
 import keras_bridgetower as kbt
 from keras_bridgetower.distribution.strategy import check_batch_norms
+
+pytestmark = LONG_ELSEWHERE
 
 
 def efficientnet(side=32, **kwargs):
