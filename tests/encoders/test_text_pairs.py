@@ -1,0 +1,279 @@
+"""Tasks on the text encoders after RoBERTa and BERT: what each one must do."""
+
+import warnings
+
+import exported_files
+import keras
+import keras_hub
+import numpy as np
+import pytest
+from builders import ANSWERS
+from builders import FASTEST
+from builders import SIDE
+from builders import array
+from builders import assert_same_weights
+from builders import backbone
+from builders import clip
+from builders import difference
+from builders import eager
+from builders import features
+from builders import randomise
+from builders import raw
+from builders import run
+from builders import slow_on
+
+import keras_bridgetower as kbt
+from keras_bridgetower import analysis
+
+SIZES = dict(
+    num_layers=2,
+    num_heads=2,
+    hidden_dim=16,
+    intermediate_dim=32,
+    max_sequence_length=40,
+    dropout=0.0,
+)
+LETTERS = "abcdefghijklmnopqrstuvwxyz?"
+
+
+def unigram(special, **kwargs):
+    """A tokenizer of single letters, as SentencePiece writes them."""
+    pieces = [[token, 0.0] for token in special]
+    pieces += [[piece, -1.0] for piece in ("▁", *LETTERS)]
+    spaces = dict(type="Metaspace", replacement="▁", prepend_scheme="always")
+    model = dict(type="Unigram", unk_id=special.index(special[3]), vocab=pieces)
+    values = {"model": model, "pre_tokenizer": {**spaces, "split": True}}
+    return kbt.BridgeTowerJsonTokenizer(
+        values, special, sequence_length=40, **kwargs
+    )
+
+
+def wordpiece(has_segments):
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] is it red blue what or ?".split()
+    words += [*LETTERS[:-1], *(f"##{letter}" for letter in LETTERS[:-1])]
+    return kbt.BridgeTowerBertTokenizer(
+        words, sequence_length=40, has_segments=has_segments
+    )
+
+
+OF_ROBERTA = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+OF_BERT = ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"]
+# The class, its own arguments, whether it reads segments, its tokenizer.
+ENCODERS = {
+    "xlm_roberta": ("XLMRoberta", {}, False, lambda: unigram(OF_ROBERTA)),
+    "distilbert": ("DistilBert", {}, False, lambda: wordpiece(False)),
+    "electra": (
+        "Electra",
+        {"embedding_dim": 8},
+        True,
+        lambda: wordpiece(True),
+    ),
+    "albert": (
+        "Albert",
+        {"embedding_dim": 8},
+        True,
+        lambda: unigram(OF_BERT, has_segments=True),
+    ),
+    "deberta": (
+        "DebertaV3",
+        {"bucket_size": 4},
+        False,
+        lambda: unigram(OF_BERT),
+    ),
+}
+ALL = pytest.mark.parametrize("name", ENCODERS)
+
+
+def encoder(name, **kwargs):
+    cls, values, _, _ = ENCODERS[name]
+    words = {"vocab_size" if name == "electra" else "vocabulary_size": 70}
+    made = getattr(keras_hub.models, f"{cls}Backbone")
+    return made(**SIZES | values | words | kwargs)
+
+
+def task(cls, preprocessor_cls, name, values=(), **kwargs):
+    preprocessor = preprocessor_cls(
+        ENCODERS[name][3](), kbt.BridgeTowerImageConverter(SIDE), *values
+    )
+    layers = dict(image_encoder=clip(), text_encoder=encoder(name))
+    return randomise(cls(backbone(**layers), preprocessor, **kwargs))
+
+
+def vqa(name):
+    return task(
+        kbt.BridgeTowerVQA, kbt.BridgeTowerVQAPreprocessor, name, (ANSWERS,)
+    )
+
+
+def masked_lm(name):
+    return task(
+        kbt.BridgeTowerMaskedLM, kbt.BridgeTowerMaskedLMPreprocessor, name
+    )
+
+
+@slow_on("jax", "tensorflow")
+@ALL
+def test_a_task_trains_and_is_saved(name, tmp_path):
+    made = eager(vqa(name), keras.optimizers.Adam(0.01))
+    x, y = raw(8)
+    losses = made.fit(x, y, batch_size=8, epochs=4, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    inputs = made.preprocessor(x)
+    assert ("segment_ids" in inputs) == ENCODERS[name][2]
+    expected = run(made, inputs)
+    made.save_to_preset(tmp_path / "preset")
+    made.save(tmp_path / "task.keras")
+    for copy in (
+        kbt.BridgeTowerVQA.from_preset(tmp_path / "preset"),
+        keras.saving.load_model(tmp_path / "task.keras"),
+    ):
+        assert_same_weights(copy, made)
+        assert difference(run(copy, inputs), expected) == 0
+
+
+@slow_on("jax", "tensorflow")
+@ALL
+def test_masked_tokens_are_learned(name):
+    made = eager(masked_lm(name), keras.optimizers.Adam(0.01))
+    x, _ = raw(8)
+    losses = made.fit(x, batch_size=8, epochs=5, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    filled = made.fill_mask(list(x["images"][:1]), ["is it <mask>?"])
+    assert len(filled) == 1
+
+
+@FASTEST
+@ALL
+def test_ids_beyond_the_vocabulary_are_rejected(name):
+    made = vqa(name)
+    inputs = made.preprocessor(raw(2)[0])
+    inputs["token_ids"][0, 1] = 70
+    with pytest.raises(ValueError, match="`token_ids` must hold integers"):
+        made(inputs)
+
+
+@FASTEST
+@ALL
+def test_cached_towers_rank_as_the_task(name):
+    made = task(
+        kbt.BridgeTowerRetrieval,
+        kbt.BridgeTowerRetrievalPreprocessor,
+        name,
+        ("random_negatives",),
+        objective="random_negatives",
+    )
+    x, _ = raw(3)
+    images, texts = list(x["images"]), x["text"]
+    expected = made.score(images, texts)
+    found = np.diag(made.rank(images, texts, verbose=0))
+    assert difference(found, expected) <= 1e-5
+
+
+@FASTEST
+@ALL
+def test_maps_have_one_value_for_each_patch(name):
+    made = vqa(name)
+    x, _ = raw(1)
+    seen = analysis.attention_map(made, x["images"][0], x["text"][0])
+    assert seen.whole.shape == (1, 4, 4)
+    assert seen.whole.sum() == pytest.approx(1, abs=1e-5)
+
+
+ON_TORCH = keras.config.backend() == "torch"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("no_records_of_traces")
+@pytest.mark.slow
+@ALL
+def test_a_task_is_exported(name, tmp_path):
+    if ON_TORCH and name == "deberta":
+        pytest.skip("KerasHub's class needs a length that is known")
+    form, path = ("torch", "a.pt2") if ON_TORCH else ("tf_saved_model", "a")
+    made = vqa(name)
+    made.export(tmp_path / path, format=form)
+    # Other sizes than those that were traced.
+    x = features(made.backbone, batch=2, tokens=11)
+    found = exported_files.run(form, tmp_path / path, x)
+    assert difference(found, exported_files.by_name(made(x))) <= 1e-5
+
+
+@FASTEST
+@ALL
+def test_adapters(name, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = randomise(backbone(text_encoder=encoder(name)))
+    x = features(model)
+    before = run(model, x)
+    model.enable_lora(2)
+    paths = {w.path for w in model.text_encoder.trainable_weights}
+    assert any("query/lora_kernel_a" in path for path in paths)
+    for weight in model.trainable_weights:
+        weight.assign(array(weight) + 0.1)
+    changed = run(model, x)
+    assert difference(before["text"], changed["text"]) > 1e-3
+    model.save_lora_weights(tmp_path / "mine.lora.h5")
+    keras.utils.set_random_seed(0)
+    copy = randomise(backbone(text_encoder=encoder(name)))
+    copy.load_lora_weights(tmp_path / "mine.lora.h5")
+    assert difference(run(copy, x), changed) <= 1e-5
+
+
+@FASTEST
+@ALL
+def test_quantized(name, tmp_path):
+    made = randomise(vqa(name), scale=0.05)
+    x = features(made.backbone)
+    before = array(made(x))
+    with warnings.catch_warnings():
+        # Keras warns of layers without weights.
+        warnings.simplefilter("ignore")
+        made.quantize("int8")
+    after = array(made(x))
+    assert 0 < difference(before, after) <= 0.1 * np.abs(before).max()
+    made.save_to_preset(tmp_path / "preset")
+    copy = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
+    assert difference(copy(x), after) == 0
+
+
+@FASTEST
+@ALL
+def test_a_frozen_tower_does_not_move(name):
+    made = vqa(name)
+    made.backbone.text_tower.trainable = False
+    before = [array(w) for w in made.backbone.text_tower.weights]
+    x, y = raw()
+    eager(made).fit(x, y, epochs=1, verbose=0)
+    for weight, value in zip(
+        made.backbone.text_tower.weights, before, strict=True
+    ):
+        assert difference(weight, value) == 0
+
+
+@FASTEST
+@ALL
+def test_recomputed_blocks_give_the_same_step(name):
+    def stepped(prepare):
+        keras.utils.set_random_seed(0)
+        made = vqa(name)
+        # ALBERT calls one block twice.
+        blocks = {"albert": 1}.get(name, 2)
+        assert len(made.backbone.text_tower.blocks) == blocks
+        prepare(made.backbone)
+        made.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+        x, y = raw()
+        made.fit(x, y, epochs=1, verbose=0)
+        return made
+
+    plain = stepped(lambda model: None)
+    made = stepped(lambda model: model.checkpoint_activations())
+    for a, b in zip(plain.weights, made.weights, strict=True):
+        assert difference(a, b) <= 1e-6
+
+
+@ALL
+def test_half_precision(name):
+    dtype = "mixed_bfloat16"
+    model = backbone(clip(dtype=dtype), encoder(name, dtype=dtype), dtype=dtype)
+    out = run(model, features(model))
+    assert all(np.isfinite(x.astype("float32")).all() for x in out.values())
