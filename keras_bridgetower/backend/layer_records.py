@@ -56,14 +56,38 @@ def numbered_layers(model):
         if layer.weights and not layers_in(layer)
     ]
     # Sort by path, because the order of layers differs by backend.
-    own.sort(key=lambda la: _natural(la.weights[0].path.rpartition("/")[0]))
+    around = _models_around(model)
+    own.sort(
+        key=lambda la: (
+            _natural(la.weights[0].path.rpartition("/")[0]),
+            around.get(id(la), []),
+        )
+    )
     return {f"{i} {type(la).__name__}": la for i, la in enumerate(own)}
 
 
 def _numbered_weights(model):
     """Return the weights that can be trained, by number and name."""
-    weights = sorted(_weights_in(model), key=lambda w: _natural(w.path))
+    around = _models_around(model)
+    weights = sorted(
+        _weights_in(model),
+        key=lambda w: (_natural(w.path), around.get(id(w), [])),
+    )
     return {f"{i} {w.name}": w for i, w in enumerate(weights)}
+
+
+def _models_around(model):
+    """Return the names of the models around layers and weights, by identity.
+
+    Two encoders may have layers of the same paths. Their towers differ.
+    """
+    names = {}
+    for part in (model, *layers_in(model)):
+        if isinstance(part, keras.Model):
+            for inner in layers_in(part):
+                for known in (inner, *weights_to_train(inner)):
+                    names.setdefault(id(known), set()).add(part.name)
+    return {known: sorted(found) for known, found in names.items()}
 
 
 def _weights_in(layer):

@@ -31,6 +31,7 @@ from keras_bridgetower.convert.tensors import weight_file
 from keras_bridgetower.convert.tokenizers import TEXT_LENGTH
 from keras_bridgetower.encoders.registry import entries
 from keras_bridgetower.encoders.registry import entry_of
+from keras_bridgetower.encoders.registry import text_length
 from keras_bridgetower.models.positions import check_side
 from keras_bridgetower.models.positions import copy_resized
 from keras_bridgetower.preprocessing.image_converter import (
@@ -212,10 +213,8 @@ def tokenizer(source, sequence_length=None):
 
 def _text_length(encoder):
     """Return the usual number of tokens of a text for an encoder."""
-    entry = entry_of(encoder)
-    # An encoder without a start token does not see the first id.
-    most = encoder.max_sequence_length + (not entry.prefix_tokens(encoder))
-    return most if entry.fixed_length else min(TEXT_LENGTH, most)
+    most = text_length(encoder)
+    return most if entry_of(encoder).fixed_length else min(TEXT_LENGTH, most)
 
 
 def _converter_for(encoder, source):

@@ -227,6 +227,17 @@ def entry_of(encoder):
     )
 
 
+def text_length(encoder):
+    """Return how many tokens a text may have, or None if there is no limit.
+
+    An encoder without a start token does not see the first id.
+    """
+    positions = getattr(encoder, "max_sequence_length", None)
+    if positions is None:
+        return None
+    return positions + (not entry_of(encoder).prefix_tokens(encoder))
+
+
 def entries(side):
     """Return a dict from classes of encoders to their `Encoder`.
 

@@ -19,6 +19,7 @@ from keras_bridgetower.checks import check_constructor
 from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.encoders.registry import has_rule
 from keras_bridgetower.encoders.registry import no_rule
+from keras_bridgetower.encoders.registry import text_length
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models.adapters import AdaptedBackbone
 from keras_bridgetower.models.attention import attention_blocks
@@ -215,6 +216,11 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         """int, side S of the images in pixels."""
         return self.image_tower.inputs[0].shape[1]
 
+    @property
+    def text_length(self):
+        """int, most tokens of a text, or None if there is no limit."""
+        return text_length(self.text_encoder)
+
     def fuse(self, inputs, outputs=("text", "image", "pooled")):
         """Run towers and fusion, and compute only some outputs.
 
@@ -312,8 +318,10 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         }
         values = {name: getattr(self.fusion, name, None) for name in _VALUES}
         return {
-            **super().get_config(),
-            # KerasHub's config names quantized layers by their paths.
+            # Not KerasHub's, which names quantized layers by their paths: two
+            # encoders may have the same ones.
+            "name": self.name,
+            "trainable": self.trainable,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "image_encoder": _encoder_config(self.image_encoder),
             "text_encoder": _encoder_config(self.text_encoder),

@@ -7,6 +7,7 @@ from keras_bridgetower.backend.backend_ops import host_array
 from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.encoders.registry import entry_of
 from keras_bridgetower.encoders.registry import has_rule
+from keras_bridgetower.encoders.registry import text_length
 
 # Largest magnitude of a normalized pixel. CLIP's statistics give values from
 # -1.8 to 2.2, ImageNet's from -2.2 to 2.7. The limit allows a standard
@@ -70,18 +71,16 @@ def check_lengths(features, text_encoder):
     if ids is None:
         return
     shape = tuple(ids.shape)
-    limit = getattr(text_encoder, "max_sequence_length", None)
-    entry = entry_of(text_encoder)
-    if None not in (shape[1], limit):
-        # Without a start token of its own it does not see the first id.
-        limit += not entry.prefix_tokens(text_encoder)
-        if entry.fixed_length and shape[1] != limit:
-            raise ValueError(
-                f"`token_ids` must have {limit} tokens, padding included: the "
-                f"text encoder was trained so. Set sequence_length={limit} of "
-                f"the tokenizer. Received: token_ids of shape {shape}"
-            )
-    if None not in (shape[1], limit) and shape[1] > limit:
+    limit = text_length(text_encoder)
+    known = None not in (shape[1], limit)
+    if known and entry_of(text_encoder).fixed_length and shape[1] != limit:
+        raise ValueError(
+            f"`token_ids` must have {limit} tokens, padding included: the "
+            f"text encoder was trained so. Set sequence_length={limit} of "
+            "the tokenizer, and no `buckets` of the preprocessor. Received: "
+            f"token_ids of shape {shape}"
+        )
+    if known and shape[1] > limit:
         raise ValueError(
             f"`token_ids` must have at most {limit} tokens, the positions of "
             f"the text encoder. Received: token_ids of shape {shape}"

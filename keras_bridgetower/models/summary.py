@@ -35,7 +35,11 @@ class Summary(keras.layers.Layer):
 
     def call(self, x, mask=None):
         row = ops.cast(self.summarize(x, mask), x.dtype)
-        return ops.concatenate([row, x[:, self.replaces :]], axis=1)
+        if not self.replaces:
+            return ops.concatenate([row, x], axis=1)
+        # Without a slice, which would forbid some lengths in an exported file.
+        place = ops.cumsum(ops.ones_like(x[..., :1]), axis=1)
+        return ops.where(place == 1, row, x)
 
     def summarize(self, x, mask):
         """Return the row `(batch, 1, width)`."""
@@ -72,11 +76,10 @@ class EndSummary(Summary):
     """The last token that is not padding: the end token of a text."""
 
     def summarize(self, x, mask):
-        last = ops.sum(ops.cast(mask, "int32"), axis=1) - 1
-        places = ops.broadcast_to(
-            last[:, None, None], (ops.shape(x)[0], 1, x.shape[-1])
-        )
-        return ops.take_along_axis(x, places, axis=1)
+        mask = ops.cast(mask, "int32")
+        last = ops.cumsum(mask, axis=1) == ops.sum(mask, axis=1, keepdims=True)
+        only = ops.where(last & (mask == 1), 1.0, 0.0)[..., None]
+        return ops.sum(x * ops.cast(only, x.dtype), axis=1, keepdims=True)
 
 
 @_register

@@ -96,12 +96,13 @@ def text_parameters(model):
     return count(model.text_model, without=["head"])
 
 
+IMAGE_STATES = image_states(lambda m: m.vision_model, "post_layernorm")
 PEERS = [
     Peer(
         name="SigLIP",
         side="image",
         make=siglip,
-        states=image_states(lambda m: m.vision_model, "post_layernorm"),
+        states=IMAGE_STATES,
         parameters=image_parameters(),
     ),
     Peer(

@@ -153,7 +153,7 @@ class ServedPreset:
         tokenizer = task.needed_preprocessor().tokenizer
         most = min(
             first.tokens or self.tokens or tokenizer.sequence_length,
-            task.backbone.text_encoder.max_sequence_length,
+            task.backbone.text_length,
         )
         given, counts = {}, [0] * len(asked)
         if first.text is not None:

@@ -86,9 +86,13 @@ def traced(function, run, **kwargs):
         def __init__(self):
             super().__init__()
             # Weights outside of a module would be copied as constants.
-            self.weights = torch.nn.ParameterDict(
-                {v.path.replace(".", "_"): v.value for v in weights}
-            )
+            self.weights = torch.nn.ParameterDict()
+            for v in weights:
+                name = v.path.replace(".", "_")
+                # Two encoders may have weights of the same path.
+                while name in self.weights:
+                    name += "_"
+                self.weights[name] = v.value
 
         def forward(self, features):
             return run(features)

@@ -12,6 +12,8 @@ from keras import ops
 
 from keras_bridgetower.backend.layer_records import check_not_quantized
 from keras_bridgetower.checks import check_choice
+from keras_bridgetower.encoders.registry import entry_of
+from keras_bridgetower.encoders.registry import text_length
 from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import write_folder
 from keras_bridgetower.models.checks import TOKEN_FEATURES
@@ -243,6 +245,10 @@ class Feature(NamedTuple):
         """The shape as Keras writes it, with None for free axes."""
         return tuple(None if type(n) is str else n for n in self.shape)
 
+    def fixed(self, sizes):
+        """Return it with sizes for some of the free axes, by their names."""
+        return Feature(tuple(sizes.get(n, n) for n in self.shape), self.dtype)
+
 
 class Function(keras.Model):
     """The exported function: a computation with the layers of a model.
@@ -263,11 +269,14 @@ class Function(keras.Model):
     def __init__(self, model, run, features):
         super().__init__(dtype=model.dtype_policy, name="exported")
         self.model, self.run = model, run
+        encoder = getattr(model, "backbone", model).text_encoder
+        limit = text_length(encoder)
+        # The largest sizes of free axes.
+        self.limits = {} if limit is None else {TOKENS: limit}
+        if entry_of(encoder).fixed_length:
+            features = {k: f.fixed(self.limits) for k, f in features.items()}
         # Sorted by name: exports number the inputs in this order.
         self.features = dict(sorted(features.items()))
-        # The largest sizes of free axes.
-        encoder = getattr(model, "backbone", model).text_encoder
-        self.limits = {TOKENS: encoder.max_sequence_length}
         self.built = True
 
     def call(self, inputs, training=None):

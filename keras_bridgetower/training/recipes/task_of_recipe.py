@@ -4,6 +4,8 @@ import warnings
 
 from keras_bridgetower.convert import unimodal
 from keras_bridgetower.data.augment.transforms import transform
+from keras_bridgetower.encoders.registry import entry_of
+from keras_bridgetower.encoders.registry import text_length
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.head_table import saved_heads
 from keras_bridgetower.preprocessing.image_converter import (
@@ -121,12 +123,15 @@ def set_text_length(task, length):
         length: int, tokens of a text with its start and end tokens.
 
     Raises:
-        ValueError: more tokens than the text encoder has positions.
+        ValueError: more tokens than the text encoder has positions, or fewer
+            than an encoder of texts of one length reads.
     """
-    most = task.backbone.text_encoder.max_sequence_length
-    if length > most:
+    encoder = task.backbone.text_encoder
+    most, fixed = text_length(encoder), entry_of(encoder).fixed_length
+    if length > most or (fixed and length < most):
         raise ValueError(
-            f"`text_length` must be at most {most}, the positions of the text "
+            f"`text_length` must be {most if fixed else f'at most {most}'}, "
+            "the positions of the text "
             f"encoder: add `--set text_length={most}`. "
             f"Received: text_length={length}"
         )
