@@ -3,6 +3,7 @@
 python tools/encoder_table.py
 """
 
+import json
 import os
 import pathlib
 
@@ -12,6 +13,7 @@ import keras_bridgetower.encoders  # noqa: F401
 from keras_bridgetower.encoders import registry
 
 ROOT = pathlib.Path(__file__).parent.parent
+RESULTS = ROOT / "docs/results/encoders"
 START, END = "<!-- encoders -->\n", "<!-- end of encoders -->\n"
 HEADS = {"image": "image encoder", "text": "text encoder"}
 
@@ -26,7 +28,10 @@ def main():
 
 def pages():
     """Return a dict from each document to the text between its marks."""
-    return {"README.md": sentence(), "docs/guides/encoders.md": tables()}
+    return {
+        "README.md": sentence(),
+        "docs/guides/encoders.md": tables() + parity(),
+    }
 
 
 def sentence():
@@ -54,6 +59,32 @@ def tables():
             "",
         ]
     return "\n".join(parts)
+
+
+def parity():
+    """Return the table of what the slow test measured at base size."""
+    found = {
+        path.stem: json.loads(path.read_text())
+        for path in sorted(RESULTS.glob("*.json"))
+    }
+    rows = sorted({name for results in found.values() for name in results})
+    lines = [
+        "Largest difference of all hidden states from `transformers` at base "
+        "size (random",
+        "weights, in shares of the largest value), and of states at words when "
+        "padding changes:",
+        "",
+        f"| encoder | parameters | {' | '.join(found)} | padding |",
+        f"|---|---|{'---|' * len(found)}---|",
+    ]
+    for name in rows:
+        measured = [results.get(name) for results in found.values()]
+        some = next(filter(None, measured))
+        cells = [m and f"{m['difference']:.0e}" or "" for m in measured]
+        leak = "" if some["leak"] is None else f"{some['leak']:.0e}"
+        count = f"{some['parameters']:,}"
+        lines.append(f"| {' | '.join([name, count, *cells, leak])} |")
+    return "\n".join(lines) + "\n"
 
 
 def row(cls, entry):
