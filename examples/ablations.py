@@ -16,7 +16,8 @@ The table stands beside the paper's own numbers, as Markdown and CSV, with a
 plot. A run that was interrupted goes on where it stopped, more `--seeds` are
 added to those that are there. `--count-only` prints the column of parameters of
 the paper's base size and trains nothing; that is also what happens without the
-name of a study.
+name of a study. `encoders --costs` measures what all encoders of the library and
+the managers cost at base width, see encoder_costs.py.
 """
 
 import argparse
@@ -62,7 +63,15 @@ def main():
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=type(default), default=default)
     parser.add_argument("--count-only", action="store_true")
+    parser.add_argument("--costs", action="store_true")
     settings = parser.parse_args()
+    if settings.costs:
+        if settings.study != "encoders":
+            parser.error("--costs goes with the study `encoders`")
+        import encoder_costs  # It sets the backend.
+
+        print(encoder_costs.table(settings.output or encoder_costs.OUTPUT))
+        return
     if settings.study is None:
         settings.study, settings.count_only = "definition", True
     study = STUDIES[settings.study]
