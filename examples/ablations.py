@@ -16,8 +16,8 @@ The table stands beside the paper's own numbers, as Markdown and CSV, with a
 plot. A run that was interrupted goes on where it stopped, more `--seeds` are
 added to those that are there. `--count-only` prints the column of parameters of
 the paper's base size and trains nothing; that is also what happens without the
-name of a study. `encoders --costs` measures what all encoders of the library and
-the managers cost at base width, see encoder_costs.py.
+name of a study. `encoders --costs` measures what all encoders of the library
+and the managers cost at base width, see encoder_costs.py.
 """
 
 import argparse

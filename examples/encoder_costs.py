@@ -1,13 +1,6 @@
-"""Title: Compare what encoders and managers cost at base width
-Author: the keras_bridgetower maintainers
-Date: 2026-11-29
-Description: Builds a BridgeTower on each pair of encoders, with random weights.
-    Measures parameters, FLOPs, seconds of a training step and of a pair, and
-    memory.
-Accelerator: none; about a minute for each of 22 pairs on two CPU cores
+"""Measures what encoders and managers cost at base width, with random weights.
 
     python examples/ablations.py encoders --costs
-    python examples/encoder_costs.py "SigLIP + RoBERTa"
 
 Each pair of encoders is measured by PyTorch in a process of its own. A training
 step takes two pairs of a picture of 224 pixels and a text of 32 tokens, with
@@ -16,7 +9,6 @@ text whose states are known, as `rank` computes it. Memory is the peak of the
 process after the training steps, above that of Python with its libraries.
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -36,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import keras_bridgetower as kbt
 
 OUTPUT = pathlib.Path("runs", "encoder-costs")
+CALL = "import encoder_costs; encoder_costs.show"
 SIDE, TOKENS, STEP_ROWS, PAIR_ROWS = 224, 32, 2, 8
 WIDTH = {"hidden_dim": 768, "num_layers": 12, "num_heads": 12}
 _IMAGE = {**WIDTH, "patch_size": 16, "image_shape": (SIDE, SIDE, 3)}
@@ -161,19 +154,6 @@ COLUMNS = {
 }
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("pair", choices=PAIRS, nargs="?")
-    parser.add_argument("--output", type=pathlib.Path)
-    settings = parser.parse_args()
-    if settings.pair is None:
-        print(table(settings.output or OUTPUT))
-    else:
-        print(json.dumps(measure(*PAIRS[settings.pair])))
-
-
 def table(output):
     """Measure the pairs that are not there yet, and return the table."""
     output.mkdir(parents=True, exist_ok=True)
@@ -183,7 +163,8 @@ def table(output):
         if not file.exists():
             print(f"{name} ...", flush=True)
             found = subprocess.run(
-                [sys.executable, __file__, name],
+                [sys.executable, "-c", f"{CALL}({name!r})"],
+                cwd=pathlib.Path(__file__).parent,
                 check=True,
                 capture_output=True,
                 text=True,
@@ -199,6 +180,11 @@ def table(output):
     text = "\n".join(lines) + "\n"
     (output / "table.md").write_text(text)
     return text
+
+
+def show(name):
+    """Print what a pair costs, as JSON."""
+    print(json.dumps(measure(*PAIRS[name])))
 
 
 def measure(image, text, bridge):
@@ -288,7 +274,3 @@ def timed(function):
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-if __name__ == "__main__":
-    main()

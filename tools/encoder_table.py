@@ -81,7 +81,8 @@ def parity():
         measured = [results.get(name) for results in found.values()]
         some = next(filter(None, measured))
         cells = [m and f"{m['difference']:.0e}" or "" for m in measured]
-        leak = "" if some["leak"] is None else f"{some['leak']:.0e}"
+        # SigLIP was trained without a mask.
+        leak = {None: "", 0: "0"}.get(some["leak"], "reads it")
         count = f"{some['parameters']:,}"
         lines.append(f"| {' | '.join([name, count, *cells, leak])} |")
     return "\n".join(lines) + "\n"
