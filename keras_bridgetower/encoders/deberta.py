@@ -53,6 +53,8 @@ def _positions(config, sizes):
     keras_hub.models.DebertaV3Backbone,
     "text",
     name="DeBERTa-v3",
+    # Its positions are counted by `arange`, which takes no symbolic length.
+    not_exported=("torch",),
     files=(
         text_files(
             ("deberta-v2",),

@@ -99,6 +99,8 @@ class Encoder:
             constructor arguments of an encoder for it.
         antialias: function of an encoder that returns whether its positions
             are resized with anti-aliasing.
+        not_exported: tuple of str, the backends on which KerasHub's class
+            cannot be traced for texts of any length.
         fixed_length: bool, whether a text must fill all positions of the
             encoder, because it was trained without a padding mask.
         files: tuple of `Files`.
@@ -116,6 +118,7 @@ class Encoder:
     correct: Callable = lambda encoder: None
     sized: Callable = lambda shape: {"image_shape": shape}
     antialias: Callable = lambda encoder: False
+    not_exported: tuple = ()
     fixed_length: bool = False
     files: tuple = ()
     unused: tuple = ()

@@ -109,6 +109,7 @@ class Exported(keras.Model):
             then = "pass `calibration`" if chosen.runs else "export that"
             check_not_quantized(self, f"`format={format!r}`", then)
         function = make_function(self, part).with_sizes(input_signature)
+        _check_traceable(self, function, backend)
         if "torch" not in chosen.backends:
             kwargs["verbose"] = verbose
         if calibration is not None:
@@ -324,6 +325,19 @@ class Function(keras.Model):
             shape = tuple(size or axis for axis, size in shape)
             features[name] = Feature(shape, feature.dtype)
         return Function(self.model, self.run, features)
+
+
+def _check_traceable(model, function, backend):
+    """Raise if a backend cannot trace the text encoder of a function."""
+    encoder = getattr(model, "backbone", model).text_encoder
+    if backend in entry_of(encoder).not_exported and (
+        "token_ids" in function.features
+    ):
+        raise ValueError(
+            f"A {type(encoder).__name__} cannot be exported with KERAS_BACKEND="
+            f"{backend!r}: KerasHub's class takes no texts of any length there."
+            " Export from another backend, or the part image_tower or fusion."
+        )
 
 
 def make_function(model, part=None):
