@@ -13,4 +13,5 @@ from keras_bridgetower.encoders import padded_roberta as padded_roberta
 from keras_bridgetower.encoders import resnet as resnet
 from keras_bridgetower.encoders import roberta as roberta
 from keras_bridgetower.encoders import siglip as siglip
+from keras_bridgetower.encoders import swin as swin
 from keras_bridgetower.encoders import vit as vit

@@ -124,3 +124,27 @@ class Patches(_LayerWrapper):
     def compute_output_shape(self, images_shape):
         inner = self.embedding
         return images_shape[0], inner.num_positions, inner.hidden_dim
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class PartOfStage(_LayerWrapper):
+    """Call a layer of a stage. Those of all stages have the same names.
+
+    Args:
+        part: the layer, which is built.
+        arguments: dict, values with which it is called.
+        **kwargs: name of the layer.
+    """
+
+    inner = "part"
+
+    def __init__(self, part, arguments=None, **kwargs):
+        super().__init__(part, **kwargs)
+        self.arguments = arguments or {}
+        self.built = True
+
+    def call(self, x):
+        return self.part(x, **self.arguments)
+
+    def get_config(self):
+        return {**super().get_config(), "arguments": self.arguments}

@@ -101,6 +101,23 @@ def _split(one):
     return Layout(load, save)
 
 
+def _join(one):
+    """Return a layout for query, key and value in one variable."""
+
+    def load(tensors, shapes):
+        shape = (*shapes[0][:-1], shapes[0][-1] // len(tensors))
+        parts = [one.load([tensor], [shape])[0] for tensor in tensors]
+        return [np.concatenate(parts, axis=-1)]
+
+    def save(values):
+        parts = np.split(values[0], 3, axis=-1)
+        return [one.save([part])[0] for part in parts]
+
+    return Layout(load, save)
+
+
+JOINED_DENSE = _join(DENSE)
+JOINED_BIAS = _join(BIAS)
 SPLIT_DENSE = _split(DENSE)
 SPLIT_BIAS = _split(BIAS)
 

@@ -77,7 +77,42 @@ def resnet_states(model, images):
     return of_maps([None, low, high])
 
 
+def swin():
+    config = transformers.SwinConfig(
+        image_size=32,
+        patch_size=2,
+        embed_dim=8,
+        depths=[2, 3],
+        num_heads=[1, 2],
+        window_size=4,
+    )
+    return randomised(transformers.SwinModel(config))
+
+
+def swin_states(model, images):
+    with torch.no_grad():
+        x, size = model.embeddings(pixels(images))
+        states = []
+        for stage in model.encoder.layers:
+            for block in stage.blocks:
+                x, _ = block(x, size)
+                states.append(x.unflatten(1, size))
+            if stage.downsample is not None:
+                x = stage.downsample(x, size)
+                size = tuple(n // 2 for n in size)
+        states[-1] = model.layernorm(states[-1])
+    return [x.numpy() for x in states]
+
+
 PEERS = [
+    Peer(
+        name="Swin",
+        side="image",
+        make=swin,
+        states=swin_states,
+        parameters=count,
+        resizes=False,
+    ),
     Peer(
         name="EfficientNet",
         side="image",
