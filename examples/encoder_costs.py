@@ -50,7 +50,7 @@ def efficientnet_lite0():
         stackwise_strides=[1, 2, 2, 2, 1, 2, 1],
         stackwise_block_types=["v1"] * 7,
         activation="relu6",
-        image_shape=(SIDE, SIDE, 3),
+        input_shape=(SIDE, SIDE, 3),
     )
 
 

@@ -183,6 +183,12 @@ def _flattened(states):
     if len(states[-1].shape) == 3:
         return states
     size = states[-1].shape[1:3]
+    if None in size:
+        raise ValueError(
+            "`image_encoder` must have images of one size: pass it a full "
+            "`image_shape` or `input_shape`. Received: a grid of shape "
+            f"{states[-1].shape}"
+        )
     return [
         SameGrid(size, dtype=x.dtype, name=f"tap_{i}_grid")(x)
         for i, x in enumerate(states)
