@@ -238,6 +238,8 @@ def test_buckets_are_refused():
     kbt.BridgeTowerVQA(backbone(bridge="static_manager"), cut)
     with pytest.raises(ValueError, match="`buckets`.*adaptive.*Received"):
         kbt.BridgeTowerVQA(backbone(bridge="adaptive_manager"), cut)
+    with pytest.raises(ValueError, match="`buckets`.*'last'.*Received"):
+        kbt.BridgeTowerVQA(backbone(text_summary="last"), cut)
 
 
 @FASTEST

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from builders import array
+from builders import assert_same_weights
 from builders import backbone
 from builders import clip
 from builders import difference
@@ -107,6 +108,20 @@ def test_image_summaries_are_saved_and_trained(summary, tmp_path):
     loaded = kbt.BridgeTowerBackbone.from_preset(tmp_path / "preset")
     assert loaded.image_tower.summary == summary
     assert difference(run(made, inputs), run(loaded, inputs)) == 0
+
+
+@pytest.mark.parametrize("summary", ["attention_pool", "learned"])
+def test_summaries_keep_float32_weights(summary, tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        made = backbone(image_summary=summary, dtype="mixed_bfloat16")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    weights = [w for w in made.weights if "summary" in w.path]
+    assert [w.dtype for w in weights] == ["float32"] * 2
+    made.save_to_preset(tmp_path / "preset")
+    loaded = kbt.BridgeTowerBackbone.from_preset(tmp_path / "preset")
+    assert_same_weights(made, loaded)
 
 
 @pytest.mark.parametrize(

@@ -256,9 +256,10 @@ def heads(shapes, epsilon, ways):
         found["rank"] = {}
     if "mlm_score.bias" in shapes:
         found["mlm"] = {"epsilon": epsilon}
-    width, *_ = shapes.get("itc_text_head.fc.weight") or [0]
-    if width:
-        found["itc"] = {"projection_dim": width, "ways": ways}
+    for key in ("itc_text_head", "cross_modal_itc_text_head"):
+        width, *_ = shapes.get(f"{key}.fc.weight") or [0]
+        if width:
+            found["itc"] = {"projection_dim": width, "ways": ways}
     return found
 
 

@@ -110,6 +110,9 @@ def rules(a, heads):
         "roberta": padded if a.managed else roberta.roberta,
         "bert": bert.bert,
     }
+    table = bridgetower.LIGHTNING_HEADS
+    if a.managed:
+        table = bridgetower.MANAGER_HEADS
     if a.image_norms == "per_tap":
         norms = clip.tap_norms(NAMES.image, a.image_layers, a.taps)
     else:
@@ -119,7 +122,7 @@ def rules(a, heads):
         *clip.openai_clip(NAMES.image, a.image_layers),
         *norms,
         *bridgetower.fusion(a),
-        *bridgetower.heads(bridgetower.LIGHTNING_HEADS, heads),
+        *bridgetower.heads(table, heads),
     ]
 
 

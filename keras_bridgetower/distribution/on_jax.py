@@ -55,6 +55,7 @@ WHOLE = (
     r"fusion/\w+_manager_[0-9]+/.*",
     r"fusion/type_embedding_(text|image)_layers",
     r"padded_positions/(padding|token_type)",
+    r"tap_[0-9]+_summary/(token|query)",
     rf".*/({_OUT}|attention_output)/bias",
     r".*(position|segment|type|class)_embedding(/embeddings)?",
     r".*/(position_ids|class_token|distillation_token)",

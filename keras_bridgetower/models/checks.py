@@ -240,9 +240,10 @@ def check_preprocessor(backbone, preprocessor, inputs):
                 f"{backbone.image_size}. Received: image_size={size}"
             )
     if preprocessor.buckets is not None and wanted == set(backbone.input):
-        if backbone.fusion.text_feed.reads_padding:
+        last = backbone.text_tower.summary == "last"
+        if last or backbone.fusion.text_feed.reads_padding:
             raise ValueError(
                 "`buckets` of the preprocessor must be None with an adaptive "
-                "manager, whose outputs depend on the padding. "
-                f"Received: buckets={preprocessor.buckets}"
+                "manager or text_summary='last': outputs depend on the "
+                f"padding. Received: buckets={preprocessor.buckets}"
             )

@@ -96,9 +96,10 @@ class Tower(PatchedModel, keras.Model):
         allowed = [s for s in SUMMARIES[entry.side] if prefix or s != own_token]
         check_choice("summary", chosen, allowed)
         inputs = _inputs(encoder, entry.side)
-        tapped = _summarized(
-            _flattened(tapped), SUMMARIES[entry.side][chosen], prefix, inputs
-        )
+        # A quantized encoder has a policy of integers; a summary stays float.
+        policy = layer_records.float_policy(encoder)
+        cls = SUMMARIES[entry.side][chosen]
+        tapped = _summarized(_flattened(tapped), cls, prefix, inputs, policy)
         super().__init__(inputs=inputs, outputs=tapped, name=name, **kwargs)
         # Not tracked by Keras: otherwise blocks above the highest tap would
         # count as weights of the tower on some backends only.
@@ -195,7 +196,7 @@ def _flattened(states):
     ]
 
 
-def _summarized(states, cls, prefix, inputs):
+def _summarized(states, cls, prefix, inputs, policy):
     """Put a summary at row 0 of each state.
 
     Args:
@@ -203,6 +204,7 @@ def _summarized(states, cls, prefix, inputs):
         cls: subclass of `Summary`, or None for the encoder's own token.
         prefix: int, rows of the encoder's own before patches or words.
         inputs: the inputs of the tower.
+        policy: dtype policy of the summaries, that of the encoder.
     """
     if cls is None:
         return states
@@ -213,7 +215,7 @@ def _summarized(states, cls, prefix, inputs):
         # is one that the encoder does not see.
         mask = (inputs["padding_mask"][:, 1 - replaces :],)
     return [
-        cls(replaces, dtype=x.dtype, name=f"tap_{i}_summary")(x, *mask)
+        cls(replaces, dtype=policy, name=f"tap_{i}_summary")(x, *mask)
         for i, x in enumerate(states)
     ]
 

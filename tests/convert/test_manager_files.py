@@ -103,6 +103,23 @@ def test_tensors_come_back(bridge, image_layers, tmp_path):
 
 
 @FASTEST
+def test_heads_of_retrieval_have_other_names(tmp_path):
+    state = managed("adaptive_manager", "retrieval")
+    for name in [name for name in state if name.startswith("itc_")]:
+        state[f"cross_modal_{name}"] = state.pop(name)
+    for name in ("rank_output.weight", "rank_output.bias"):
+        del state[name]
+    checkpoint = saved(tmp_path / "model.ckpt", state)
+    backbone, heads = checkpoint.build()
+    assert set(heads) == {"itm", "itc"}
+    back = converted_back(checkpoint, backbone, heads)
+    # It is stored as the logarithm of its reciprocal.
+    name = "temperature"
+    assert difference(back.pop(name), state.pop(name).numpy()) <= 1e-6
+    assert_same_tensors(back, state)
+
+
+@FASTEST
 def test_padding_has_a_position_of_its_own(tmp_path):
     state = managed("adaptive_manager")
     backbone, _ = saved(tmp_path / "model.ckpt", state).build()

@@ -239,6 +239,8 @@ def test_every_weight_has_a_layout():
     # Of two layers: the bridges of the first one have no weights.
     backbones = [backbone(bridge=name) for name in (*BRIDGES, *MANAGERS)]
     backbones += [backbone(vit(), bert()), backbone(deit(), bert())]
+    summaries = ("attention_pool", "learned")
+    backbones += [backbone(image_summary=name) for name in summaries]
     for model in tasks + backbones:
         assert on_jax.without_layout(w.path for w in model.weights) == []
     assert on_jax.without_layout(["own/kernel"]) == ["own/kernel"]

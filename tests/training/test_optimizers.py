@@ -18,6 +18,7 @@ from builders import vit
 from builders import vqa
 
 import keras_bridgetower as kbt
+from keras_bridgetower.encoders.padded_roberta import PaddedRobertaBackbone
 from keras_bridgetower.training.optim.adamw import DECAYS
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.optim.adamw import rows
@@ -104,12 +105,26 @@ def test_grouped_updates_equal_single_updates(limit, numbers, monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
+def padded_roberta(width):
+    return PaddedRobertaBackbone.from_config(roberta(width).get_config())
+
+
 @pytest.mark.parametrize(
-    "image_encoder, text_encoder", [(clip, roberta), (vit, bert), (deit, bert)]
+    "image_encoder, text_encoder, summary",
+    [
+        (clip, roberta, "learned"),
+        (clip, padded_roberta, "attention_pool"),
+        (vit, bert, None),
+        (deit, bert, None),
+    ],
 )
-def test_sane_decay_applies_to_matrices_only(image_encoder, text_encoder):
+def test_sane_decay_applies_to_matrices_only(
+    image_encoder, text_encoder, summary
+):
     encoders = image_encoder(width=16), text_encoder(width=16)
-    task = kbt.BridgeTowerVQA(backbone(*encoders), answers=["a", "b"])
+    task = kbt.BridgeTowerVQA(
+        backbone(*encoders, image_summary=summary), answers=["a", "b"]
+    )
     spared = {
         v.path
         for v in task.trainable_variables

@@ -124,14 +124,16 @@ def _output(path, key):
     return lambda values: dense(f"{path}/output_dense", key)
 
 
-def _itc(scale, layout):
+def _itc(scale, layout, start=""):
     def rules(values):
         kinds = {"text": "text", "image": "image"}
         if values["ways"] == "three_way":
             kinds["fused"] = "cross_modal"
         table = same("itc_head/logit_scale", scale, layout)
         for kind, name in kinds.items():
-            table += dense(f"itc_head/{kind}_dense", f"itc_{name}_head.fc")
+            table += dense(
+                f"itc_head/{kind}_dense", f"{start}itc_{name}_head.fc"
+            )
         return table
 
     return rules
@@ -169,13 +171,18 @@ LIGHTNING_HEADS = {
     "text_class": _text("text_class_head"),
     "text_number": _text("text_number_head"),
 }
+# Files of ManagerTower.
+MANAGER_HEADS = {
+    **LIGHTNING_HEADS,
+    "itc": _itc("temperature", TEMPERATURE, "cross_modal_"),
+}
 
 
 def heads(table, values):
     """Return the rules of several heads.
 
     Args:
-        table: `TRANSFORMERS_HEADS` or `LIGHTNING_HEADS`.
+        table: `TRANSFORMERS_HEADS`, `LIGHTNING_HEADS` or `MANAGER_HEADS`.
         values: dict from names of heads to their constructor values.
 
     Returns:

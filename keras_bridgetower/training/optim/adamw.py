@@ -34,12 +34,13 @@ AUTHORS_NO_DECAY = (
     r"^mlm_head/.*gamma$",
 )
 # The usual choice: no decay for norms, biases, scales, the tokens before the
-# patches, the scores of managers, and the embeddings of positions, types and
-# layers.
+# patches, the scores of managers, learned summaries, and the embeddings of
+# positions, types and layers.
 SANE_NO_DECAY = (
     r"(bias|beta|gamma|logit_scale|type_embedding(_(text|image)_layers)?)$",
     r"_manager_\d+/(scores|own_score|temperature)$",
-    r"(class_embedding|class_token|distillation_token)$",
+    r"(class_embedding|class_token|distillation_token|token_type)$",
+    r"_summary/(token|query)$",
     # In DeiT the positions are a weight of its own layer.
     r"(position|segment)_embedding(/embeddings)?$",
 )
