@@ -51,10 +51,11 @@ def tables():
     """Return a table of each side."""
     parts = []
     for side, head in HEADS.items():
+        last = {"image": "", "text": " tokenizer |"}[side]
         parts += [
             f"| {head} | class of KerasHub | `model_type` of `transformers` "
-            "| row 0 |",
-            "|---|---|---|---|",
+            f"| row 0 |{last}",
+            f"|---|---|---|---|{last and '---|'}",
             *sorted(row(*item) for item in registry.entries(side).items()),
             "",
         ]
@@ -69,6 +70,7 @@ def parity():
     }
     rows = sorted({name for results in found.values() for name in results})
     lines = [
+        "",
         "Largest difference of all hidden states from `transformers` at base "
         "size (random",
         "weights, in shares of the largest value), and of states at words when "
@@ -94,7 +96,9 @@ def row(cls, entry):
     types = ", ".join(f"`{kind}`" for kind in kinds) or "none"
     own = {"image": "class token", "text": "start token"}[entry.side]
     first = f"`{entry.summary}`" if entry.summary else own
-    return f"| {entry.name} | `{cls.__name__}` | {types} | {first} |"
+    words = dict.fromkeys(f.tokens.kind for f in entry.files if f.tokens)
+    last = f" {', '.join(f'`{kind}`' for kind in words)} |" if words else ""
+    return f"| {entry.name} | `{cls.__name__}` | {types} | {first} |{last}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """Reads tokenizers of the class `BridgeTowerJsonTokenizer` from folders."""
 
-import dataclasses
-
 from keras_bridgetower.convert import sentencepiece_files
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.preprocessing.json_tokenizer import (
@@ -18,55 +16,46 @@ CLIP_WORDS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Where the tokenizer of one model type is found in a folder.
+def read(folder, tokens, files, sequence_length):
+    """Read the tokenizer in a folder.
 
     Args:
-        special: tuple of `(key, token)`, in the order start, padding, end,
-            unknown and, if there is one, mask: the key of the token in
-            tokenizer_config.json, and its default.
+        folder: `pathlib.Path`.
+        tokens: `Tokens`.
         files: tuple of `(name, function)`. The first file that exists is
             used. The function takes its path, the special tokens and the
             values of tokenizer_config.json, and returns the values of a
             `tokenizer.json`.
-        ends_twice: bool, whether two end tokens stand between two texts.
-        adds_start, has_segments: bool, as of `BridgeTowerJsonTokenizer`.
+        sequence_length: int.
+
+    Returns:
+        `BridgeTowerJsonTokenizer`, or None if there are no files.
     """
-
-    special: tuple
-    files: tuple
-    ends_twice: bool = False
-    adds_start: bool = False
-    has_segments: bool = False
-
-    def read(self, folder, sequence_length):
-        """Return the tokenizer in a folder, or None if there are no files."""
-        config = read_if_there(folder / "special_tokens_map.json")
-        config |= read_if_there(folder / "tokenizer_config.json")
-        special = [
-            _content(config.get(key) or token) for key, token in self.special
-        ]
-        paths = ((folder / name, read) for name, read in self.files)
-        found = next(((p, read) for p, read in paths if p.is_file()), None)
-        if found is None:
-            return None
-        path, read = found
-        made = read(path, special, config)
-        tokenizer = BridgeTowerJsonTokenizer(
-            None,
-            special,
-            special[2:3] * self.ends_twice,
-            self.adds_start,
-            self.has_segments,
-            sequence_length,
-        )
-        tokenizer.set_vocabulary(made)
-        _check_packing(made.get("post_processor"), tokenizer, config, path)
-        _check_added(folder, config, tokenizer)
-        # A damaged table of characters is only found when it is used.
-        tokenizer.token_lists(["A ｆéw 漢字, 12 кот ñ ﬁ\u0301 😀"])
-        return tokenizer
+    config = read_if_there(folder / "special_tokens_map.json")
+    config |= read_if_there(folder / "tokenizer_config.json")
+    special = [
+        _content(config.get(key) or token) for key, token in tokens.special
+    ]
+    paths = ((folder / name, made) for name, made in files)
+    found = next(((p, made) for p, made in paths if p.is_file()), None)
+    if found is None:
+        return None
+    path, values_of = found
+    values = values_of(path, special, config)
+    tokenizer = BridgeTowerJsonTokenizer(
+        None,
+        special,
+        special[2:3] * tokens.ends_twice,
+        tokens.adds_start,
+        tokens.has_segments,
+        sequence_length,
+    )
+    tokenizer.set_vocabulary(values)
+    _check_packing(values.get("post_processor"), tokenizer, config, path)
+    _check_added(folder, config, tokenizer)
+    # A damaged table of characters is only found when it is used.
+    tokenizer.token_lists(["A ｆéw 漢字, 12 кот ñ ﬁ\u0301 😀"])
+    return tokenizer
 
 
 def as_it_is(path, special, config):
@@ -79,7 +68,7 @@ def clip_json(path, special, config):
     return {**read_json(path), "decoder": _clip_decoder()}
 
 
-def siglip2_json(path, special, config):
+def gemma_json(path, special, config):
     """Return the values for SigLIP 2, which was trained in lower case."""
     values = read_json(path)
     before = [{"type": "Lowercase"}, values.get("normalizer")]
@@ -207,71 +196,25 @@ def _check_added(folder, config, tokenizer):
         )
 
 
-_XLM_ROBERTA = (
-    ("bos_token", "<s>"),
-    ("pad_token", "<pad>"),
-    ("eos_token", "</s>"),
-    ("unk_token", "<unk>"),
-    ("mask_token", "<mask>"),
-)
-_CLIP = (
-    ("bos_token", "<|startoftext|>"),
-    ("pad_token", "<|endoftext|>"),
-    ("eos_token", "<|endoftext|>"),
-    ("unk_token", "<|endoftext|>"),
-)
-_SIGLIP = (
-    # It has no start token: this stands where the encoder does not look.
-    ("eos_token", "</s>"),
-    ("pad_token", "</s>"),
-    ("eos_token", "</s>"),
-    ("unk_token", "<unk>"),
-)
-_SIGLIP2 = (
-    ("bos_token", "<bos>"),
-    ("pad_token", "<pad>"),
-    ("eos_token", "<eos>"),
-    ("unk_token", "<unk>"),
-)
-_DEBERTA = (
-    ("cls_token", "[CLS]"),
-    ("pad_token", "[PAD]"),
-    ("sep_token", "[SEP]"),
-    ("unk_token", "[UNK]"),
-    ("mask_token", "[MASK]"),
-)
-_ALBERT = (
-    ("cls_token", "[CLS]"),
-    ("pad_token", "<pad>"),
-    ("sep_token", "[SEP]"),
-    ("unk_token", "<unk>"),
-    ("mask_token", "[MASK]"),
-)
-XLM_ROBERTA = Source(
-    _XLM_ROBERTA,
-    (
+# By `Tokens.kind`, the files as `read` takes them.
+FILES = {
+    "xlm_roberta": (
         (JSON, as_it_is),
         ("sentencepiece.bpe.model", sentencepiece_files.xlm_roberta),
     ),
-    ends_twice=True,
-)
-CLIP = Source(
-    _CLIP,
-    ((JSON, clip_json), ("vocab.json", clip_lists)),
-    ends_twice=True,
-)
-SIGLIP = Source(
-    _SIGLIP,
+    "clip": ((JSON, clip_json), ("vocab.json", clip_lists)),
     # transformers does not read the other one.
-    (("spiece.model", sentencepiece_files.siglip), (JSON, as_it_is)),
-    adds_start=True,
-)
-SIGLIP2 = Source(_SIGLIP2, ((JSON, siglip2_json),), adds_start=True)
-DEBERTA = Source(
-    _DEBERTA, ((JSON, as_it_is), ("spm.model", sentencepiece_files.deberta))
-)
-ALBERT = Source(
-    _ALBERT,
-    ((JSON, as_it_is), ("spiece.model", sentencepiece_files.albert)),
-    has_segments=True,
-)
+    "siglip": (
+        ("spiece.model", sentencepiece_files.siglip),
+        (JSON, as_it_is),
+    ),
+    "gemma": ((JSON, gemma_json),),
+    "deberta": (
+        (JSON, as_it_is),
+        ("spm.model", sentencepiece_files.deberta),
+    ),
+    "albert": (
+        (JSON, as_it_is),
+        ("spiece.model", sentencepiece_files.albert),
+    ),
+}

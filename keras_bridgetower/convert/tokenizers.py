@@ -1,9 +1,7 @@
 """Reads the tokenizer files of a `transformers` folder."""
 
-import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
 
 from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.convert import configurations
@@ -11,7 +9,8 @@ from keras_bridgetower.convert import json_tokenizers
 from keras_bridgetower.convert.json_tokenizers import read_if_there
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import read_json
-from keras_bridgetower.encoders.layouts import PADDING_ROWS
+from keras_bridgetower.encoders.registry import entries
+from keras_bridgetower.encoders.registry import files_by_type
 from keras_bridgetower.preprocessing.tokenizer import SPECIAL_TOKENS
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerBertTokenizer
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
@@ -33,30 +32,6 @@ BPE_SETTINGS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Kind:
-    """The tokenizer of one model type of transformers.
-
-    Args:
-        read: function of a folder and a sequence length that returns the
-            tokenizer, or None if there are no files.
-        ids: tuple of str, the ids of special tokens in `config.json` that are
-            those of the tokenizer.
-        before: int, rows of the table of positions before those of tokens.
-        positions: int, positions of tokens if `config.json` names none.
-        whole: bool, whether texts have all positions by default. The encoder
-            then reads no padding mask.
-        start: int, added tokens that the encoder does not see.
-    """
-
-    read: Callable
-    ids: tuple = ("pad_token_id",)
-    before: int = 0
-    positions: int = 512
-    whole: bool = False
-    start: int = 0
-
-
 def open_folder(folder, sequence_length=None):
     """Open the tokenizer of a folder with a text encoder.
 
@@ -75,12 +50,14 @@ def open_folder(folder, sequence_length=None):
     check_links(folder)
     path = folder / "config.json"
     config = read_json(path)
-    name = configurations.require_type(config, path, list(KINDS))
-    kind = KINDS[name]
-    config = configurations.nested_values(config, "text_config") or config
+    known = files_by_type("text")
+    name = configurations.require_type(config, path, list(known))
+    cls, files = known[name]
+    if files.part:
+        config = configurations.nested_values(config, files.part) or config
     try:
-        most = _most_tokens(config, kind)
-        usual = _usual_length(folder, most, kind)
+        most = _most_tokens(config, files)
+        usual = _usual_length(folder, most, cls, files.tokens)
     except Exception as error:  # Damaged values raise any error.
         raise ConversionError(
             f"A configuration must be readable: {error!s:.300}", path
@@ -94,27 +71,37 @@ def open_folder(folder, sequence_length=None):
             "tokenizer.json. Fetch them.",
             folder,
         )
-    _check_encoder(found, kind, config, path)
+    _check_encoder(found, files.tokens.ids, config, path)
     return found
 
 
-def _most_tokens(config, kind):
+def _most_tokens(config, files):
     """Return the number of tokens that an encoder reads at most."""
     named = config.get("max_position_embeddings")
-    return (named - kind.before if named else kind.positions) + kind.start
+    positions = named - files.before if named else files.tokens.positions
+    return positions + files.tokens.adds_start
 
 
-def _usual_length(folder, most, kind):
+def _usual_length(folder, most, cls, tokens):
     """Return the number of tokens in a text that the files give."""
     files = ("tokenizer_config.json", "sentence_bert_config.json")
     config, sentences = (read_if_there(folder / name) for name in files)
     given = (config.get("model_max_length"), sentences.get("max_seq_length"))
-    given = [int(n) + kind.start for n in given if n]
-    return min([most, *given] if kind.whole else [most, TEXT_LENGTH, *given])
+    given = [int(n) + tokens.adds_start for n in given if n]
+    if entries("text")[cls].fixed_length:
+        return most
+    return min(TEXT_LENGTH, most, *given)
 
 
-def _check_encoder(tokenizer, kind, config, path):
-    """Check that a tokenizer is that of the encoder in `config.json`."""
+def _check_encoder(tokenizer, keys, config, path):
+    """Check that a tokenizer is that of the encoder in `config.json`.
+
+    Args:
+        tokenizer: `PackedTokenizer`.
+        keys: tuple of str, as `Tokens.ids`.
+        config: dict.
+        path: `pathlib.Path` of its file.
+    """
     size = tokenizer.vocabulary_size()
     rows = config.get("vocab_size", size)
     wrong = []
@@ -124,7 +111,7 @@ def _check_encoder(tokenizer, kind, config, path):
     ids = {"bos_token_id": start, "pad_token_id": pad, "eos_token_id": end}
     wrong += [
         f"{key}={config[key]!r:.50}, but {ids[key]} in the tokenizer"
-        for key in kind.ids
+        for key in keys
         if config.get(key) is not None and config[key] != ids[key]
     ]
     if wrong:
@@ -146,17 +133,29 @@ def read(folder, kind, sequence_length):
 
     Returns:
         A tokenizer; None if the folder has no tokenizer files, or if the model
-        type is none of `KINDS`.
+        type is none of the registry.
 
     Raises:
         ConversionError: files are damaged or contradict each other, or have
             settings that this library does not support.
     """
-    if kind not in KINDS:
+    known = files_by_type("text")
+    if kind not in known:
         return None
-    folder = pathlib.Path(folder)
+    _, files = known[kind]
+    return read_tokens(pathlib.Path(folder), files.tokens, sequence_length)
+
+
+def read_tokens(folder, tokens, sequence_length):
+    """Read the tokenizer of a folder, as `read`.
+
+    Args:
+        folder: `pathlib.Path`.
+        tokens: `Tokens`.
+        sequence_length: int.
+    """
     try:
-        return KINDS[kind].read(folder, sequence_length)
+        return READERS[tokens.kind](folder, tokens, sequence_length)
     except ConversionError:
         raise
     except Exception as error:  # Damaged files raise any error.
@@ -165,16 +164,20 @@ def read(folder, kind, sequence_length):
         ) from error
 
 
-def _read_roberta(folder, sequence_length):
+def _read_roberta(folder, tokens, sequence_length):
     found = _roberta(folder)
     return found and BridgeTowerTokenizer(*found, sequence_length)
 
 
-def _read_bert(folder, sequence_length, has_segments=True):
+def _read_bert(folder, tokens, sequence_length):
     found = _bert(folder)
     return found and BridgeTowerBertTokenizer(
-        *found, sequence_length, has_segments
+        *found, sequence_length, tokens.has_segments
     )
+
+
+def _read_json(folder, tokens, sequence_length, files):
+    return json_tokenizers.read(folder, tokens, files, sequence_length)
 
 
 def _roberta(folder):
@@ -265,40 +268,13 @@ def _tokenizer_json(folder, kind):
     return values
 
 
-_OF_ROBERTA = {
-    "ids": ("bos_token_id", "pad_token_id", "eos_token_id"),
-    "before": PADDING_ROWS,
-}
-_BERT = Kind(_read_bert)
-_CLIP = Kind(json_tokenizers.CLIP.read, (), positions=77, whole=True)
-_METACLIP2 = Kind(
-    json_tokenizers.XLM_ROBERTA.read,
-    ("eos_token_id",),
-    positions=77,
-    whole=True,
-)
-_SIGLIP = Kind(
-    json_tokenizers.SIGLIP.read, (), positions=64, whole=True, start=1
-)
-_SIGLIP2 = dataclasses.replace(_SIGLIP, read=json_tokenizers.SIGLIP2.read)
-# By model type, as `config.json` names it.
-KINDS = {
-    "roberta": Kind(_read_roberta, **_OF_ROBERTA),
-    "xlm-roberta": Kind(json_tokenizers.XLM_ROBERTA.read, **_OF_ROBERTA),
-    "bert": _BERT,
-    "electra": _BERT,
-    "distilbert": Kind(functools.partial(_read_bert, has_segments=False)),
-    "deberta-v2": Kind(json_tokenizers.DEBERTA.read),
-    "albert": Kind(
-        json_tokenizers.ALBERT.read,
-        ("bos_token_id", "pad_token_id", "eos_token_id"),
-    ),
-    "clip": _CLIP,
-    "clip_text_model": _CLIP,
-    "siglip": _SIGLIP,
-    "siglip_text_model": _SIGLIP,
-    "siglip2": _SIGLIP2,
-    "siglip2_text_model": _SIGLIP2,
-    "metaclip_2": _METACLIP2,
-    "metaclip_2_text_model": _METACLIP2,
+# By `Tokens.kind`: functions of a folder, `Tokens` and a sequence length.
+# They return the tokenizer, or None if there are no files.
+READERS = {
+    "byte_bpe": _read_roberta,
+    "wordpiece": _read_bert,
+    **{
+        kind: functools.partial(_read_json, files=files)
+        for kind, files in json_tokenizers.FILES.items()
+    },
 }

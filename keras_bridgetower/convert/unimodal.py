@@ -15,6 +15,7 @@ from keras_bridgetower.backend.uninitialized import shapes_only
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert import architecture
 from keras_bridgetower.convert import configurations
+from keras_bridgetower.convert import hub_tokenizers
 from keras_bridgetower.convert import tokenizers
 from keras_bridgetower.convert.checkpoint import load_weights
 from keras_bridgetower.convert.checkpoint import unread_keys
@@ -28,10 +29,9 @@ from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tensors import weight_file
-from keras_bridgetower.convert.tokenizers import TEXT_LENGTH
 from keras_bridgetower.encoders.registry import entries
 from keras_bridgetower.encoders.registry import entry_of
-from keras_bridgetower.encoders.registry import text_length
+from keras_bridgetower.encoders.registry import files_by_type
 from keras_bridgetower.models.positions import check_side
 from keras_bridgetower.models.positions import copy_resized
 from keras_bridgetower.preprocessing.image_converter import (
@@ -55,6 +55,10 @@ CLAIMS = {
 }
 # Tensors that hold a constant range of numbers, or count training steps.
 CONSTANT = r"(.*\.)?(position_ids|num_batches_tracked)"
+
+
+# What makes the inputs of encoders.
+PARTS = ("tokenizer", "image_converter")
 
 
 class Encoders(NamedTuple):
@@ -81,16 +85,17 @@ def open_encoders(
     image_size=None,
     sequence_length=None,
     summary=None,
+    parts=PARTS,
 ):
     """Open two encoders, the tokenizer and the image converter.
 
     Args:
         image_source, image_size: as `image_encoder`.
         text_source: as `text_encoder`.
-        sequence_length: int, number of tokens in a text. By default 50, or
-            the number of an encoder that was trained on texts of one length.
+        sequence_length: as `tokenizer`.
         summary: str, `text_summary` of the backbone. By default the pooling
             of a folder of `sentence-transformers`.
+        parts: tuple of str, which of `PARTS` are opened; others are None.
 
     Returns:
         `Encoders`.
@@ -98,18 +103,20 @@ def open_encoders(
     Raises:
         ConversionError: damaged files, or another kind of model.
     """
+    # Before weights are read.
+    words = make_converter = converter = None
+    if "tokenizer" in parts:
+        words = tokenizer(text_source, sequence_length)
+    if "image_converter" in parts:
+        make_converter = _converter_for(image_source)
     image = image_encoder(image_source, image_size)
     text = text_encoder(text_source)
+    if make_converter is not None:
+        converter = make_converter(image.inputs[0].shape[1])
     _, path = _fetched(text_source)
     if summary is None and is_sentence_encoder(path):
         summary = text_summary(path)
-    return Encoders(
-        image,
-        text,
-        tokenizer(text_source, sequence_length or _text_length(text)),
-        _converter_for(image, image_source),
-        summary,
-    )
+    return Encoders(image, text, words, converter, summary)
 
 
 def image_encoder(source, image_size=None):
@@ -185,12 +192,10 @@ def tokenizer(source, sequence_length=None):
     """Open the tokenizer of a text encoder.
 
     Args:
-        source: path of a `transformers` folder with RoBERTa, XLM-R, BERT,
-            DistilBERT, ELECTRA, DeBERTa-v3, ALBERT, CLIP, SigLIP, SigLIP 2 or
-            MetaCLIP 2, or of a folder of `sentence-transformers` with one.
-        sequence_length: int, number of tokens in a text. By default all
-            positions of CLIP, SigLIP, SigLIP 2 (with the added start token)
-            and MetaCLIP 2; of other encoders 50, or fewer if the files say so.
+        source: as `text_encoder`.
+        sequence_length: int, number of tokens in a text. By default 50, or
+            fewer if the files say so; of SigLIP and SigLIP 2, which read no
+            other length, all positions and the added start token.
 
     Returns:
         A `BridgeTowerTokenizer`, a `BridgeTowerBertTokenizer` or a
@@ -207,28 +212,37 @@ def tokenizer(source, sequence_length=None):
     tokenizer("bert-base-uncased", sequence_length=40)
     ```
     """
-    _, path = _fetched(source)
+    source, path = _fetched(source)
+    if (path / "config.json").is_file() and is_keras(path) or not path.exists():
+        preset, encoder = _described(source, path, "text")
+        return hub_tokenizers.read(preset, encoder, sequence_length)
     return tokenizers.open_folder(path, sequence_length)
 
 
-def _text_length(encoder):
-    """Return the usual number of tokens of a text for an encoder."""
-    most = text_length(encoder)
-    return most if entry_of(encoder).fixed_length else min(TEXT_LENGTH, most)
+def _converter_for(source):
+    """Return a function of a side that makes the converter of an encoder.
 
-
-def _converter_for(encoder, source):
-    """Return the image converter of an opened encoder."""
-    side = encoder.inputs[0].shape[1]
-    _, path = _fetched(source)
+    Args:
+        source: as `image_encoder`.
+    """
+    source, path = _fetched(source)
     if _is_transformers(path):
-        return image_converter(path, side)
+        image_converter(path)  # Raises if it cannot be made.
+        return functools.partial(image_converter, path)
     # Other files do not say; the registry does.
-    pixels = entry_of(encoder).pixels
     if path.is_file():
-        _, files = _told_by_tensors(open_tensors(path))
-        pixels = files.pixels or pixels
-    return BridgeTowerImageConverter(side, **pixels)
+        cls, files = _told_by_tensors(open_tensors(path))
+        pixels = files.pixels or entries("image")[cls].pixels
+    else:
+        _, encoder = _described(source, path, "image")
+        pixels = entry_of(encoder).pixels
+    if not pixels:
+        raise ConversionError(
+            "The `pixels` of an encoder must be in its registry entry. Pass "
+            "`preprocessor` with an image converter of its mean and std.",
+            source,
+        )
+    return functools.partial(BridgeTowerImageConverter, **pixels)
 
 
 def _fetched(source):
@@ -254,17 +268,36 @@ def _from_keras_hub(source, path, side, image_size=None):
     """Read the encoder of a KerasHub preset, and check it before its weights.
 
     Args:
-        source, image_size: as `image_encoder`.
+        source, path, side: as `_described`.
+        image_size: as `image_encoder`.
+    """
+    preset, encoder = _described(source, path, side)
+    _check_size(encoder, image_size)
+    return _encoder_in(hub.Backbone.from_preset(preset), side)
+
+
+def _encoder_in(backbone, side):
+    part = {"image": "vision_encoder", "text": "text_encoder"}[side]
+    return getattr(backbone, part, backbone)
+
+
+def _described(source, path, side):
+    """Return the encoder that a KerasHub preset describes, without weights.
+
+    Args:
+        source: as `image_encoder`.
         path: `pathlib.Path` of the source.
         side: `"image"` or `"text"`.
+
+    Returns:
+        `(preset, encoder)`: the preset by its name for KerasHub.
     """
     # KerasHub would take a relative path for the name of a preset.
     folder = (path / "config.json").is_file()
     preset = str(path.resolve() if folder else source)
-    part = {"image": "vision_encoder", "text": "text_encoder"}[side]
     with shapes_only():
         backbone = hub.Backbone.from_preset(preset, load_weights=False)
-    encoder = getattr(backbone, part, backbone)
+    encoder = _encoder_in(backbone, side)
     if entry_of(encoder).side != side:
         raise ConversionError(
             "`image_encoder` opens presets of image encoders, `text_encoder` "
@@ -272,9 +305,7 @@ def _from_keras_hub(source, path, side, image_size=None):
             preset,
             [type(encoder).__name__],
         )
-    _check_size(encoder, image_size)
-    backbone = hub.Backbone.from_preset(preset)
-    return getattr(backbone, part, backbone)
+    return preset, encoder
 
 
 def _check_size(encoder, image_size):
@@ -294,7 +325,7 @@ def _read_folder(folder, side, image_size=None):
     check_links(folder)
     path = folder / "config.json"
     config = read_json(path)
-    readers = _readers(side)
+    readers = files_by_type(side)
     kind = configurations.require_type(config, path, readers)
     tensors = open_tensors(weight_file(folder))
     if kind == "vit" and any("distillation" in key for key in tensors.shapes):
@@ -375,16 +406,6 @@ def _arguments(files, config, sizes, path):
             f"compute: {error!s:.300}",
             path,
         ) from error
-
-
-def _readers(side):
-    """Return a dict from model types to the class and the `Files`."""
-    return {
-        kind: (cls, files)
-        for cls, entry in entries(side).items()
-        for files in entry.files
-        for kind in files.types
-    }
 
 
 def _sizes(files, tensors):

@@ -11,6 +11,8 @@ from keras_bridgetower.encoders.bert import block_states
 from keras_bridgetower.encoders.bert import embedded
 from keras_bridgetower.encoders.bert import embedding_rules
 from keras_bridgetower.encoders.bert import text_files
+from keras_bridgetower.encoders.registry import SPECIAL_IDS
+from keras_bridgetower.encoders.registry import Tokens
 from keras_bridgetower.encoders.registry import Value
 from keras_bridgetower.encoders.registry import register_encoder
 from keras_bridgetower.encoders.rules import attention
@@ -83,6 +85,18 @@ def albert(sizes):
                 "num_hidden_groups": "num_groups",
                 "inner_group_num": "num_inner_repetitions",
             },
+            tokens=Tokens(
+                kind="albert",
+                special=(
+                    ("cls_token", "[CLS]"),
+                    ("pad_token", "<pad>"),
+                    ("sep_token", "[SEP]"),
+                    ("unk_token", "<unk>"),
+                    ("mask_token", "[MASK]"),
+                ),
+                has_segments=True,
+                ids=SPECIAL_IDS,
+            ),
             unread=(*HEADS, r"(predictions|sop_classifier)\..*"),
         ),
     ),

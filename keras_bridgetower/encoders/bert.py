@@ -6,6 +6,7 @@ import keras_hub
 from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.encoders.layers import TokenLookup
 from keras_bridgetower.encoders.registry import Files
+from keras_bridgetower.encoders.registry import Tokens
 from keras_bridgetower.encoders.registry import Value
 from keras_bridgetower.encoders.registry import register_encoder
 from keras_bridgetower.encoders.rules import attention
@@ -20,6 +21,7 @@ BERT_SIZES = {
     "embeddings.token_type_embeddings.weight": "num_segments _",
     "encoder.layer.0.intermediate.dense.weight": "intermediate_dim _",
 }
+WORD_PIECES = Tokens(kind="wordpiece", has_segments=True)
 # Poolers, and the heads of all tasks of `transformers`.
 HEADS = (
     r"(bert\.|roberta\.)?pooler\..*|(cls|lm_head|classifier|qa_outputs)\..*",
@@ -142,6 +144,7 @@ def text_files(
             },
             prefix=types[0],
             unread=HEADS,
+            tokens=WORD_PIECES,
         )
         | others
     )

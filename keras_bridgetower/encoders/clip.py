@@ -8,6 +8,7 @@ import numpy as np
 from keras_bridgetower.encoders import layouts
 from keras_bridgetower.encoders.layers import TokenLookup
 from keras_bridgetower.encoders.registry import Files
+from keras_bridgetower.encoders.registry import Tokens
 from keras_bridgetower.encoders.registry import Value
 from keras_bridgetower.encoders.registry import register_encoder
 from keras_bridgetower.encoders.rules import Rule
@@ -169,6 +170,8 @@ def values(num_heads):
     }
 
 
+# CLIP's mean and deviation are those of the converter.
+PIXELS = {"mode": "center"}
 # Tensors of a model of both encoders that belong to none of them.
 HEADS = r"(text|visual)_projection\.weight|logit_(scale|bias)"
 FILES = Files(
@@ -191,6 +194,19 @@ TEXT_FILES = Files(
     prefix="text_model",
     part="text_config",
     unread=(r"vision_model\..*", HEADS),
+    # Files do not agree on the ids of special tokens.
+    tokens=Tokens(
+        kind="clip",
+        special=(
+            ("bos_token", "<|startoftext|>"),
+            ("pad_token", "<|endoftext|>"),
+            ("eos_token", "<|endoftext|>"),
+            ("unk_token", "<|endoftext|>"),
+        ),
+        ends_twice=True,
+        ids=(),
+        positions=77,
+    ),
 )
 
 
@@ -236,7 +252,7 @@ def _number_positions(encoder):
     name="CLIP",
     correct=_number_positions,
     files=(FILES, OPENAI),
-    pixels={"mode": "center"},
+    pixels=PIXELS,
 )
 def states(encoder):
     return [encoder.layer_norm(b.output) for b in encoder.encoder_layers]

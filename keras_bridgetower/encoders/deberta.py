@@ -9,6 +9,7 @@ from keras_bridgetower.encoders.bert import block_rules
 from keras_bridgetower.encoders.bert import normed
 from keras_bridgetower.encoders.bert import text_files
 from keras_bridgetower.encoders.layers import TokenLookup
+from keras_bridgetower.encoders.registry import Tokens
 from keras_bridgetower.encoders.registry import Value
 from keras_bridgetower.encoders.registry import register_encoder
 from keras_bridgetower.encoders.rules import attention
@@ -89,6 +90,16 @@ def _positions(config, sizes):
             },
             arguments=_positions,
             prefix="deberta",
+            tokens=Tokens(
+                kind="deberta",
+                special=(
+                    ("cls_token", "[CLS]"),
+                    ("pad_token", "[PAD]"),
+                    ("sep_token", "[SEP]"),
+                    ("unk_token", "[UNK]"),
+                    ("mask_token", "[MASK]"),
+                ),
+            ),
             # Published files keep positions for the heads of pre-training.
             unread=(
                 *HEADS,

@@ -9,6 +9,7 @@ from keras_bridgetower.encoders.bert import block_states
 from keras_bridgetower.encoders.bert import normed
 from keras_bridgetower.encoders.layers import TokenLookup
 from keras_bridgetower.encoders.registry import Files
+from keras_bridgetower.encoders.registry import Tokens
 from keras_bridgetower.encoders.registry import Value
 from keras_bridgetower.encoders.registry import register_encoder
 from keras_bridgetower.encoders.rules import attention
@@ -64,6 +65,7 @@ FILES = Files(
         "hidden_dim": "intermediate_dim",
     },
     prefix="distilbert",
+    tokens=Tokens(kind="wordpiece"),
     # Heads of all tasks.
     unread=(
         r"vocab_(transform|layer_norm|projector)\..*",

@@ -6,6 +6,7 @@ import keras_hub
 
 from keras_bridgetower.encoders import clip
 from keras_bridgetower.encoders.registry import register_encoder
+from keras_bridgetower.encoders.roberta import PIECES
 
 
 def _rules(sizes):
@@ -24,7 +25,9 @@ FILES = dataclasses.replace(
     unread=(*clip.FILES.unread, r"post_layernorm\..*|classifier\..*"),
 )
 TEXT_FILES = dataclasses.replace(
-    clip.TEXT_FILES, types=("metaclip_2", "metaclip_2_text_model")
+    clip.TEXT_FILES,
+    types=("metaclip_2", "metaclip_2_text_model"),
+    tokens=dataclasses.replace(PIECES, ids=("eos_token_id",), positions=77),
 )
 
 
@@ -33,6 +36,8 @@ TEXT_FILES = dataclasses.replace(
     "image",
     name="MetaCLIP 2",
     files=(FILES,),
+    # The image processor of `transformers` for it is CLIP's.
+    pixels=clip.PIXELS,
 )
 def states(encoder):
     # The norm of the pooled class token is a layer of MetaCLIP2Backbone, not

@@ -29,6 +29,38 @@ class Value(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """The tokenizer with which a text encoder was trained.
+
+    Args:
+        kind: str, how texts are split: a key of `convert.tokenizers.READERS`.
+        special: tuple of `(key, token)`, in the order start, padding, end,
+            unknown and, if there is one, mask: the key of the token in
+            tokenizer_config.json, and its default. Empty for a kind whose
+            tokens are always the same.
+        ends_twice: bool, whether two end tokens stand between two texts.
+        adds_start: bool, whether there is no start token. A packed text then
+            begins with one that the encoder does not see.
+        has_segments: bool, whether the encoder reads `segment_ids`.
+        ids: tuple of str, the ids of special tokens in `config.json` that are
+            those of the tokenizer.
+        positions: int, positions of tokens if `config.json` names none.
+    """
+
+    kind: str
+    special: tuple = ()
+    ends_twice: bool = False
+    adds_start: bool = False
+    has_segments: bool = False
+    ids: tuple = ("pad_token_id",)
+    positions: int = 512
+
+
+# The ids of special tokens that most configurations name.
+SPECIAL_IDS = ("bos_token_id", "pad_token_id", "eos_token_id")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Files:
     """The files of `transformers` that hold the weights of an encoder.
 
@@ -62,6 +94,7 @@ class Files:
         unread: tuple of regular expressions of the names of tensors that the
             encoder does not use.
         pixels: dict, in place of that of `Encoder`.
+        tokens: `Tokens` of a text encoder.
     """
 
     types: tuple = ()
@@ -78,6 +111,7 @@ class Files:
     before: int = 0
     unread: tuple = ()
     pixels: dict = dataclasses.field(default_factory=dict)
+    tokens: Tokens | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -248,3 +282,17 @@ def entries(side):
         side: `"image"` or `"text"`.
     """
     return {c: e for c, e in _ENTRIES.items() if e.side == side}
+
+
+def files_by_type(side):
+    """Return a dict from model types to `(class, Files)`.
+
+    Args:
+        side: `"image"` or `"text"`.
+    """
+    return {
+        kind: (cls, files)
+        for cls, entry in entries(side).items()
+        for files in entry.files
+        for kind in files.types
+    }

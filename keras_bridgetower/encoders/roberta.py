@@ -9,6 +9,8 @@ from keras_bridgetower.encoders.bert import normed
 from keras_bridgetower.encoders.bert import post_norm_rules
 from keras_bridgetower.encoders.bert import text_files
 from keras_bridgetower.encoders.layers import TokenLookup
+from keras_bridgetower.encoders.registry import SPECIAL_IDS
+from keras_bridgetower.encoders.registry import Tokens
 from keras_bridgetower.encoders.registry import register_encoder
 from keras_bridgetower.encoders.rules import Rule
 from keras_bridgetower.encoders.rules import norm
@@ -37,7 +39,22 @@ def roberta(prefix, num_layers):
     ]
 
 
-def _files(kind):
+BYTE_BPE = Tokens(kind="byte_bpe", ids=SPECIAL_IDS)
+PIECES = Tokens(
+    kind="xlm_roberta",
+    special=(
+        ("bos_token", "<s>"),
+        ("pad_token", "<pad>"),
+        ("eos_token", "</s>"),
+        ("unk_token", "<unk>"),
+        ("mask_token", "<mask>"),
+    ),
+    ends_twice=True,
+    ids=SPECIAL_IDS,
+)
+
+
+def _files(kind, tokens):
     """Return the `Files` of RoBERTa under the name of a model type."""
     return text_files(
         (kind,),
@@ -47,6 +64,7 @@ def _files(kind):
         sizes={k: v for k, v in BERT_SIZES.items() if "token_type" not in k},
         prefix="roberta",
         before=layouts.PADDING_ROWS,
+        tokens=tokens,
     )
 
 
@@ -54,13 +72,13 @@ def _files(kind):
     keras_hub.models.RobertaBackbone,
     "text",
     name="RoBERTa",
-    files=(_files("roberta"),),
+    files=(_files("roberta", BYTE_BPE),),
 )
 @register_encoder(
     keras_hub.models.XLMRobertaBackbone,
     "text",
     name="XLM-RoBERTa",
-    files=(_files("xlm-roberta"),),
+    files=(_files("xlm-roberta", PIECES),),
 )
 def states(encoder):
     tokens = TokenLookup(encoder.token_embedding, name="token_lookup")(

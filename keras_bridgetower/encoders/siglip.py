@@ -10,7 +10,9 @@ from keras_bridgetower.encoders import layouts
 from keras_bridgetower.encoders.layers import AllPositions
 from keras_bridgetower.encoders.layers import Patches
 from keras_bridgetower.encoders.layers import TokenLookup
+from keras_bridgetower.encoders.pixels import HALF
 from keras_bridgetower.encoders.registry import Files
+from keras_bridgetower.encoders.registry import Tokens
 from keras_bridgetower.encoders.registry import Value
 from keras_bridgetower.encoders.registry import register_encoder
 from keras_bridgetower.encoders.rules import dense
@@ -84,10 +86,7 @@ NAFLEX = dataclasses.replace(
     arguments=_square,
 )
 TEXT_FILES = Files(
-    types=(
-        *("siglip", "siglip_text_model"),
-        *("siglip2", "siglip2_text_model"),
-    ),
+    types=("siglip", "siglip_text_model"),
     rules=lambda sizes: clip.text_rules(
         sizes["num_layers"], "post_layer_norm", BLOCK
     ),
@@ -97,6 +96,34 @@ TEXT_FILES = Files(
     prefix="text_model",
     part="text_config",
     unread=(r"vision_model\..*", clip.HEADS, HEADS),
+    tokens=Tokens(
+        kind="siglip",
+        special=(
+            # It has no start token: this stands where the encoder does not
+            # look.
+            ("eos_token", "</s>"),
+            ("pad_token", "</s>"),
+            ("eos_token", "</s>"),
+            ("unk_token", "<unk>"),
+        ),
+        adds_start=True,
+        ids=(),
+        positions=64,
+    ),
+)
+TEXT_FILES_2 = dataclasses.replace(
+    TEXT_FILES,
+    types=("siglip2", "siglip2_text_model"),
+    tokens=dataclasses.replace(
+        TEXT_FILES.tokens,
+        kind="gemma",
+        special=(
+            ("bos_token", "<bos>"),
+            ("pad_token", "<pad>"),
+            ("eos_token", "<eos>"),
+            ("unk_token", "<unk>"),
+        ),
+    ),
 )
 
 
@@ -108,7 +135,8 @@ TEXT_FILES = Files(
     prefix_tokens=lambda encoder: 0,
     files=(FILES, NAFLEX),
     unused=("head",),
-    pixels={"mean": (0.5,) * 3, "std": (0.5,) * 3},
+    # SigLIP 2's files say bilinear; an encoder does not tell which it is.
+    pixels=HALF,
 )
 def states(encoder):
     x = Patches(encoder.embedding, name="patches")(encoder.inputs[0])
@@ -123,7 +151,7 @@ def states(encoder):
     # What its own head reads, padding or not.
     summary="last",
     fixed_length=True,
-    files=(TEXT_FILES,),
+    files=(TEXT_FILES, TEXT_FILES_2),
     unused=("head",),
 )
 def text_states(encoder):

@@ -118,6 +118,10 @@ class BridgeTowerJsonTokenizer(PackedTokenizer):
         """Return the rule `TokenMasking` for this vocabulary."""
         return TokenMasking(**self.masking_values(), **values)
 
+    def reading(self):
+        """Return a plain value on which ids depend beside the vocabulary."""
+        return [self.special_tokens, self.between, self._engine.to_str()]
+
     def token_to_id(self, token):
         hidden = self._engine.token_to_id(HIDDEN + token)
         return super().token_to_id(token) if hidden is None else hidden

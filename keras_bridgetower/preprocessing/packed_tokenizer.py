@@ -106,6 +106,10 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         """
         raise MissingMethod(type(self).__name__, "masking")
 
+    def reading(self):
+        """Return a plain value on which ids depend beside the vocabulary."""
+        return None
+
     def _check_mask_token(self):
         """Raise a ValueError if this tokenizer has no mask token."""
         if len(self.special_token_ids) < 5:

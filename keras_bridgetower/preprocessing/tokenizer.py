@@ -250,6 +250,10 @@ class BridgeTowerBertTokenizer(PackedTokenizer):
         )
         self._set_engine(engine)
 
+    def reading(self):
+        """Return a plain value on which ids depend beside the vocabulary."""
+        return self.lowercase
+
     def masking(self, **values):
         """Return BERT's rule, `WholeWordMasking`, for this vocabulary."""
         return WholeWordMasking(

@@ -23,9 +23,6 @@ SIDE_FILES = (
     "sentence_bert_config.json",
     "modules.json",
     "1_Pooling/config.json",
-    "tokenizer.model",
-    "modules.json",
-    "1_Pooling/config.json",
 )
 # Weight files of other libraries. The first one that exists is used.
 WEIGHT_FILES = (

@@ -167,12 +167,27 @@ class PresetTask(keras.Model):
                 f"`{cls.__name__}.from_encoders` takes the keywords "
                 f"{sorted(own | fusion)}. Received: {name}={kwargs[name]!r}"
             )
+        values = {k: v for k, v in kwargs.items() if k in own}
+        made = cls.preprocessor_cls
+        names = [
+            name
+            for name in ("tokenizer", "image_converter")
+            if getattr(made, f"{name}_cls") is not None
+            and "preprocessor" not in values
+        ]
+        if "preprocessor" in values and sequence_length is not None:
+            raise TypeError(
+                "`sequence_length` must not be passed beside `preprocessor`, "
+                "whose tokenizer has one. Received: "
+                f"sequence_length={sequence_length!r}"
+            )
         parts = registry.open_encoders(
             image_encoder,
             text_encoder,
             image_size,
             sequence_length,
             kwargs.get("text_summary"),
+            names,
         )
         backbone = cls.backbone_cls(
             parts.image_encoder,
@@ -180,14 +195,8 @@ class PresetTask(keras.Model):
             **{k: v for k, v in kwargs.items() if k in fusion}
             | {"text_summary": parts.text_summary},
         )
-        values = {k: v for k, v in kwargs.items() if k in own}
         if "preprocessor" not in values:
-            made = cls.preprocessor_cls
-            read = {
-                name: getattr(parts, name)
-                for name in ("tokenizer", "image_converter")
-                if getattr(made, f"{name}_cls") is not None
-            }
+            read = {name: getattr(parts, name) for name in names}
             read |= {k: values[k] for k in cls.label_arguments if k in values}
             values["preprocessor"] = made(**read, **_features(cls, backbone))
         model = cls(backbone, **values)

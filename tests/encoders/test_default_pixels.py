@@ -16,17 +16,27 @@ OF_IMAGENET = {
     "image_mean": [0.485, 0.456, 0.406],
     "image_std": [0.229, 0.224, 0.225],
 }
+OF_CLIP = {
+    "image_processor_type": "CLIPImageProcessor",
+    "size": {"shortest_edge": 224},
+    "do_center_crop": True,
+    "crop_size": 224,
+    "resample": 3,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
 # The settings of openai/clip-vit-base-patch16, google/vit-base-patch16-224,
 # facebook/deit-base-distilled-patch16-224, dinov2-base and dinov3-vitb16.
 PUBLISHED = {
-    hub.CLIPVisionEncoder: {
-        "image_processor_type": "CLIPImageProcessor",
-        "size": {"shortest_edge": 224},
-        "do_center_crop": True,
-        "crop_size": 224,
+    hub.CLIPVisionEncoder: OF_CLIP,
+    # transformers' processor of MetaCLIP 2 is CLIP's.
+    hub.MetaCLIP2VisionEncoder: OF_CLIP,
+    hub.SigLIPVisionEncoder: {
+        "image_processor_type": "SiglipImageProcessor",
+        "size": {"height": 224, "width": 224},
         "resample": 3,
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
     },
     hub.ViTBackbone: {
         "image_processor_type": "ViTImageProcessor",
@@ -68,3 +78,7 @@ def test_an_entry_has_the_pixels_of_its_published_weights(cls, tmp_path):
     pixels = entries("image")[cls].pixels
     made = kbt.BridgeTowerImageConverter(224, **pixels).get_config()
     assert {**made, "name": ""} == {**expected, "name": ""}
+
+
+def test_every_entry_has_pixels():
+    assert all(entry.pixels for entry in entries("image").values())

@@ -44,6 +44,25 @@ def test_an_index_remembers_its_reading_and_dtype(matching, photos, lance_name):
     assert PictureSearch(lance_name, narrow).query("a red circle", top_k=3)
 
 
+def test_an_index_of_a_preset_that_crops_opens_again(
+    matching, photos, tmp_path, lance_name
+):
+    """As DINOv2's pictures: its preset alone says how much is cut off."""
+    task = kbt.BridgeTowerContrastive.from_preset(matching.preset)
+    converter = task.preprocessor.image_converter
+    values = {"crop_pct": 0.5, "resample": "bilinear"}
+    task.preprocessor.image_converter = type(converter).from_config(
+        converter.get_config() | values
+    )
+    preset = str(tmp_path / "preset")
+    task.save_to_preset(preset)
+    first = PictureSearch(lance_name, preset)
+    first.index(photos)
+    hits = first.query("a red circle", top_k=3)
+    again = PictureSearch(lance_name)
+    assert again.query("a red circle", top_k=3) == hits
+
+
 def test_incomplete_index_is_rejected_and_resumes(matching, photos, store_name):
     def stop(progress):
         if progress.done >= 8:

@@ -63,7 +63,7 @@ def text_reading(preprocessor):
     tokenizer = preprocessor.tokenizer
     if tokenizer is None:
         return {}
-    kind = [type(tokenizer).__name__, getattr(tokenizer, "lowercase", None)]
+    kind = [type(tokenizer).__name__, tokenizer.reading()]
     about = json.dumps([*kind, tokenizer.get_vocabulary()])
     return {
         "sequence_length": tokenizer.sequence_length,

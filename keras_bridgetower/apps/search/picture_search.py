@@ -78,6 +78,9 @@ class PictureSearch:
         # Uses the preprocessing of the index if the preset is the same.
         if header and header["preset"] == preset_name(self._preset):
             values = {n: header[n] for n in _READING if n in header}
+            if "image_mode" in values:
+                # The preset alone gives its other values.
+                values["image_mode"] = values["image_mode"].split()[0]
         return SearchModels.from_preset(self._preset, **values)
 
     def index(
