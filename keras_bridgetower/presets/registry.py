@@ -15,7 +15,6 @@ from keras_bridgetower.presets import needed_files
 from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets.folder import CONFIG
 from keras_bridgetower.presets.folder import PresetFolder
-from keras_bridgetower.presets.safe_files import SHIPPED
 from keras_bridgetower.presets.safe_files import check_safetensors
 from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.presets.table import did_you_mean
@@ -110,7 +109,7 @@ def open_preset(preset, revision=None):
     handle = known.handle if known and known.handle else name
     path = pathlib.Path(hub.fetch(handle, name, revision)).absolute()
     if known and not known.handle:
-        path = SHIPPED / (known.folder or name)
+        path = known.path
     if not path.is_file() and not os.path.lexists(path / CONFIG):
         raise ValueError(
             f"{did_you_mean(name)}`preset` must be one of the names "

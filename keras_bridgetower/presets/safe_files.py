@@ -5,6 +5,7 @@ import pathlib
 
 from keras_bridgetower import files
 from keras_bridgetower.presets.errors import PresetError
+from keras_bridgetower.presets.table import ROOTS
 
 # In bytes. The JSON of a large preset with thousands of answers has 0.3 MB,
 # the vocabulary of a multilingual encoder 10 MB.
@@ -12,8 +13,6 @@ LARGEST_JSON = 16_000_000
 LARGEST_ASSET = 64_000_000
 # The largest header that the safetensors library accepts.
 LARGEST_HEADER = 100_000_000
-# The folder of the presets that are part of the package.
-SHIPPED = pathlib.Path(__file__).parent
 
 
 def plain_name(name):
@@ -40,7 +39,7 @@ def check_regular(path, folder):
     Reading a pipe or a device may wait forever or end the process. A link
     may lead to any private file of the user. Two kinds of links are allowed:
     the cache of the Hugging Face hub links to its own `blobs`, and an
-    installer may link the files of the package.
+    installer may link the files of a package.
 
     Args:
         path: path of the file, in `folder`.
@@ -51,7 +50,7 @@ def check_regular(path, folder):
             the folder.
     """
     name = os.path.relpath(path, folder)
-    shipped = pathlib.Path(os.path.realpath(folder)).parent == SHIPPED
+    shipped = pathlib.Path(os.path.realpath(folder)).parent in ROOTS
     if not os.path.lexists(path):
         wrong = "is missing: fetch the preset again, or save the model anew"
     elif not os.path.isfile(path):

@@ -1,9 +1,17 @@
-"""The table of presets that can be opened by name."""
+"""The table of presets that can be opened by name.
+
+Those of this package are in `table.json`. Other distributions add theirs by an
+entry point of the group `keras_bridgetower.presets`, whose value is a package
+with such a table and the folders of its presets.
+"""
 
 import dataclasses
 import difflib
+import importlib.metadata
+import importlib.util
 import os
 import pathlib
+import warnings
 
 from keras_bridgetower.files import read_json
 
@@ -27,6 +35,8 @@ class Preset:
             hexadecimal.
         folder: str, its folder in the package if that is not its name:
             presets that differ only by their head share one.
+        root: str, the folder of the distribution that has the preset, or None
+            for this package.
     """
 
     name: str
@@ -39,20 +49,59 @@ class Preset:
     handle: str | None = None
     sha256: str | None = None
     folder: str | None = None
+    root: str | None = None
+
+    @property
+    def path(self):
+        """`pathlib.Path` of its folder, or None if it is downloaded."""
+        if self.handle:
+            return None
+        return pathlib.Path(self.root or HERE, self.folder or self.name)
 
 
+HERE = pathlib.Path(__file__).parent
+TABLE = "table.json"
+# Entry points of distributions with presets.
+GROUP = "keras_bridgetower.presets"
+# The start of names of presets, and the distribution that has them.
+DISTRIBUTIONS = {"bridgetower_small_photo_": "keras-bridgetower-photos"}
 # The start of the names of the presets that are opened by default.
 DEFAULT_FAMILY = "bridgetower_tiny_emoji_"
 
 
-def _read():
-    rows = read_json(pathlib.Path(__file__).with_suffix(".json"))
-    for name, row in rows.items():
+def _read(folder, root=None):
+    """Return the presets in the table of a folder."""
+    found = {}
+    for name, row in read_json(pathlib.Path(folder, TABLE)).items():
         parts = {key: tuple(row[key]) for key in ("heads", "tasks")}
-        yield name, Preset(name, **{**row, **parts})
+        found[name] = Preset(name, **{**row, **parts, "root": root})
+    return found
 
 
-PRESETS = dict(_read())
+def installed():
+    """Return the presets of other distributions, without running their code."""
+    found = {}
+    for point in importlib.metadata.entry_points(group=GROUP):
+        try:
+            spec = importlib.util.find_spec(point.value)
+            (root,) = spec.submodule_search_locations
+            found |= _read(root, root=root)
+        except Exception as error:  # A broken package must not stop others.
+            warnings.warn(
+                f"The presets of the entry point {point.name!r} could not be "
+                f"read: {type(error).__name__}: {error!s:.200}",
+                stacklevel=2,
+            )
+    return found
+
+
+# No other distribution replaces a preset of this one.
+PRESETS = installed() | _read(HERE)
+# The folders in which installed presets stand.
+ROOTS = {
+    pathlib.Path(os.path.realpath(preset.root or HERE))
+    for preset in PRESETS.values()
+}
 
 
 def shipped_with(heads):
@@ -84,7 +133,10 @@ class PresetsOf:
 
 
 def did_you_mean(name):
-    """Return a question that names the presets nearest to a typo, or ""."""
+    """Return what may help with an unknown name: a command or near names."""
+    for start, distribution in DISTRIBUTIONS.items():
+        if name.startswith(start):
+            return f"Install it: `pip install {distribution}`. "
     near = difflib.get_close_matches(name, PRESETS, 3, 0.6)
     return f"Did you mean {' or '.join(near)}? " if near else ""
 

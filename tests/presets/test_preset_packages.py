@@ -1,0 +1,94 @@
+"""Presets of other distributions, which an entry point names."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+from builders import FASTEST
+
+import keras_bridgetower as kbt
+from keras_bridgetower.presets import table
+
+ROOT = pathlib.Path(kbt.__file__).parent
+IMPORT = "from keras_bridgetower.presets.table import PRESETS"
+ASK = f"""
+import keras_bridgetower as kbt
+{IMPORT}
+task = kbt.BridgeTowerContrastive.from_preset("my_shapes")
+print(task.embed(texts="a red square").shape, PRESETS["my_shapes"].knows)
+"""
+
+
+def install(site, name="my_presets", value=None, rows=None):
+    """Write a distribution with a preset into a folder, as pip does."""
+    package, info = site / name, site / f"{name}-1.0.dist-info"
+    package.mkdir(parents=True)
+    info.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('was run')\n")
+    shutil.copytree(
+        ROOT / "presets" / "bridgetower_tiny_easy_contrastive",
+        package / "my_shapes",
+    )
+    source = json.loads((ROOT / "presets" / "table.json").read_text())
+    row = source["bridgetower_tiny_easy_contrastive"]
+    rows = rows or {"my_shapes": {**row, "knows": "my shapes"}}
+    (package / "table.json").write_text(json.dumps(rows))
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+    )
+    (info / "entry_points.txt").write_text(
+        f"[{table.GROUP}]\n{name} = {value or name}\n"
+    )
+
+
+def run(site, code):
+    path = os.pathsep.join([str(site), str(ROOT.parent)])
+    return subprocess.run(
+        [sys.executable, "-W", "default", "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_preset_of_another_distribution_opens_by_name(tmp_path):
+    """Its files may be links, as some installers make them."""
+    install(tmp_path / "store")
+    shutil.copytree(
+        tmp_path / "store", tmp_path / "site", copy_function=os.symlink
+    )
+    found = run(tmp_path / "site", ASK)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[-1].endswith(") my shapes")
+
+
+@FASTEST
+@pytest.mark.parametrize(
+    "values",
+    [{"value": "no_such_package"}, {"rows": {"my_shapes": {"heads": 3}}}],
+)
+def test_a_broken_distribution_is_a_warning(values, tmp_path, monkeypatch):
+    install(tmp_path, **values)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.warns(UserWarning, match="'my_presets' could not be read"):
+        assert table.installed() == {}
+
+
+@FASTEST
+def test_a_distribution_is_not_run(tmp_path, monkeypatch):
+    install(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (found,) = table.installed().values()
+    assert found.path == tmp_path / "my_presets" / "my_shapes"
+
+
+@FASTEST
+def test_a_distribution_that_is_not_installed_is_named():
+    with pytest.raises(
+        ValueError, match="pip install keras-bridgetower-photos"
+    ):
+        kbt.BridgeTowerVQA.from_preset("bridgetower_small_photo_none")
