@@ -92,7 +92,10 @@ def read(path, text_heads=None, answers=None, ignore=()):
     unread = (*bridgetower.UNREAD, *ignore)
     if per_tap:
         unread += (bridgetower.UNTAPPED,)
-    mode = "squash" if set(heads) & set(FINE_TUNED) else "crop"
+    # ManagerTower's retrieval has no head of its own, but masks no words.
+    retrieval = "itc" in heads and "mlm" not in heads
+    tuned = retrieval or set(heads) & set(FINE_TUNED)
+    mode = "squash" if tuned else "crop"
     return Checkpoint(
         tensors,
         built,

@@ -112,6 +112,7 @@ def test_heads_of_retrieval_have_other_names(tmp_path):
     checkpoint = saved(tmp_path / "model.ckpt", state)
     backbone, heads = checkpoint.build()
     assert set(heads) == {"itm", "itc"}
+    assert checkpoint.processors[1].mode == "squash"
     back = converted_back(checkpoint, backbone, heads)
     # It is stored as the logarithm of its reciprocal.
     name = "temperature"
