@@ -1,9 +1,8 @@
-"""Pairs of contrastive encoders: what every encoder must do."""
+"""Pairs of contrastive encoders: embeddings, adapters, int8, lengths."""
 
 import warnings
 
 import builders
-import exported_files
 import keras
 import keras_hub.models as hub
 import numpy as np
@@ -19,10 +18,8 @@ from builders import features
 from builders import randomise
 from builders import raw
 from builders import run
-from builders import slow_on
 
 import keras_bridgetower as kbt
-from keras_bridgetower import analysis
 from keras_bridgetower.convert import unimodal
 
 TOKENS = 20
@@ -63,25 +60,6 @@ def vqa(pair, scale=0.2):
     return task(pair, "VQA", scale, (builders.ANSWERS,))
 
 
-@slow_on("jax", "tensorflow")
-@EVERY
-def test_training_and_files(pair, tmp_path):
-    made = eager(vqa(pair), keras.optimizers.Adam(0.01))
-    x, y = raw(4)
-    losses = made.fit(x, y, epochs=4, verbose=0).history["loss"]
-    assert losses[-1] < losses[0]
-    x = made.preprocessor(x)
-    expected = run(made, x)
-    made.save_to_preset(tmp_path / "preset")
-    made.save(tmp_path / "a.keras")
-    for copy in (
-        kbt.BridgeTowerVQA.from_preset(tmp_path / "preset"),
-        keras.saving.load_model(tmp_path / "a.keras"),
-    ):
-        builders.assert_same_weights(copy, made)
-        assert difference(run(copy, x), expected) == 0
-
-
 @EVERY
 def test_embeddings_differ_for_every_text_and_picture(pair):
     made = eager(task(pair, "Contrastive", projection_dim=8))
@@ -100,31 +78,6 @@ def test_contrast_is_learned(pair):
     x, _ = raw(4)
     losses = made.fit(x, np.arange(4), epochs=4, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
-
-
-@FASTEST
-@EVERY
-def test_cached_towers_rank_as_the_task(pair):
-    made = task(pair, "Retrieval")
-    x, _ = raw(3)
-    images = list(x["images"])
-    expected = made.score(images, x["text"])
-    found = np.diag(made.rank(images, x["text"], verbose=0))
-    assert difference(found, expected) <= 1e-5
-
-
-@slow_on("jax", "tensorflow")
-@EVERY
-def test_maps_have_one_value_for_each_patch(pair):
-    made, (x, _) = vqa(pair), raw(1)
-    given = made, x["images"][0], x["text"][0]
-    for seen in (
-        analysis.attention_map(*given),
-        analysis.attention_rollout(*given),
-        analysis.relevance(*given, answer="red"),
-    ):
-        assert seen.whole.shape == (1, 4, 4)
-        assert seen.whole.sum() == pytest.approx(1, abs=1e-5)
 
 
 @FASTEST
@@ -184,20 +137,6 @@ def test_recomputed_blocks_give_the_same_step(pair):
     made = stepped(lambda model: model.checkpoint_activations())
     for a, b in zip(plain.weights, made.weights, strict=True):
         assert difference(a, b) <= 1e-6
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.usefixtures("no_records_of_traces")
-@pytest.mark.slow
-@EVERY
-def test_a_task_is_exported(pair, tmp_path):
-    on_torch = keras.config.backend() == "torch"
-    form, name = ("torch", "a.pt2") if on_torch else ("tf_saved_model", "a")
-    made = vqa(pair)
-    made.export(tmp_path / name, format=form)
-    x = features(batch=2, tokens=TOKENS)
-    found = exported_files.run(form, tmp_path / name, x)
-    assert difference(found, exported_files.by_name(made(x))) <= 1e-5
 
 
 def test_texts_of_another_length_are_refused():

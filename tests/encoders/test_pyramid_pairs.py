@@ -87,21 +87,6 @@ def test_training_moves_statistics_unless_the_tower_is_frozen():
         assert difference(weight, value) == 0
 
 
-def test_a_trained_pair_is_saved_with_its_statistics(tmp_path):
-    task = eager(vqa())
-    x, y = raw()
-    task.fit(x, y, batch_size=4, verbose=0)
-    task.save_to_preset(tmp_path / "preset")
-    task.save(tmp_path / "task.keras")
-    expected = task.predict(x, verbose=0)
-    for loaded in (
-        kbt.BridgeTowerVQA.from_preset(tmp_path / "preset"),
-        keras.saving.load_model(tmp_path / "task.keras"),
-    ):
-        assert_same_weights(task, loaded)
-        assert difference(loaded.predict(x, verbose=0), expected) <= 1e-6
-
-
 def test_other_sizes_maps_and_checkpoints_of_activations():
     made = pair()
     large = made.with_image_size(48)
@@ -115,21 +100,6 @@ def test_other_sizes_maps_and_checkpoints_of_activations():
     made.checkpoint_activations()
     with pytest.raises(ValueError, match="must be one integer"):
         made.with_image_size(0)
-
-
-def test_images_are_ranked_as_the_whole_model_scores_them():
-    retrieval = kbt.BridgeTowerRetrieval(
-        pair(),
-        kbt.BridgeTowerRetrievalPreprocessor(
-            preprocessor().tokenizer, kbt.BridgeTowerImageConverter(32)
-        ),
-    )
-    x, _ = raw(3)
-    scores = retrieval.rank(x["images"], x["text"])
-    assert np.asarray(scores).shape == (3, 3)
-    alone = retrieval.rank(x["images"][1:2], x["text"][2:3])
-    assert abs(float(np.asarray(alone)[0, 0]) - np.asarray(scores)[1, 2]) < 1e-5
-    assert retrieval.backbone.image_tower.prefix_tokens == 1
 
 
 def test_several_replicas_need_frozen_batch_norms():

@@ -1,8 +1,7 @@
-"""Tasks on DINOv2 with registers and DINOv3: what every encoder must do."""
+"""DINOv2 with registers and DINOv3: positions, maps, adapters, int8."""
 
 import warnings
 
-import exported_files
 import keras
 import keras_hub
 import numpy as np
@@ -18,8 +17,6 @@ from builders import eager
 from builders import features
 from builders import randomise
 from builders import raw
-from builders import retrieval
-from builders import roberta
 from builders import run
 from builders import slow_on
 from builders import vqa
@@ -56,25 +53,6 @@ def answering(make):
     return randomise(vqa(image_encoder=make()))
 
 
-@slow_on("jax", "tensorflow")
-@BOTH
-def test_a_task_trains_and_is_saved(make, tmp_path):
-    task = eager(answering(make), keras.optimizers.Adam(0.01))
-    x, y = raw(8)
-    losses = task.fit(x, y, batch_size=8, epochs=4, verbose=0).history["loss"]
-    assert losses[-1] < losses[0]
-    made = task.preprocessor(x)
-    expected = run(task, made)
-    task.save_to_preset(tmp_path / "preset")
-    task.save(tmp_path / "task.keras")
-    for copy in (
-        kbt.BridgeTowerVQA.from_preset(tmp_path / "preset"),
-        keras.saving.load_model(tmp_path / "task.keras"),
-    ):
-        assert_same_weights(copy, task)
-        assert difference(run(copy, made), expected) == 0
-
-
 @pytest.mark.parametrize("change", [-0.5, 0.5])
 def test_trained_positions_are_saved(change, tmp_path):
     model = randomise(backbone(dinov2()))
@@ -91,17 +69,6 @@ def test_other_stored_positions_are_refused():
         backbone(other)
 
 
-@FASTEST
-@BOTH
-def test_cached_towers_rank_as_the_task(make):
-    task = randomise(retrieval(image_encoder=make()))
-    x, _ = raw(3)
-    images, texts = list(x["images"]), x["text"]
-    expected = task.score(images, texts)
-    found = np.diag(task.rank(images, texts, verbose=0))
-    assert difference(found, expected) <= 1e-5
-
-
 @slow_on("jax", "tensorflow")
 @BOTH
 def test_maps_have_one_value_for_each_patch(make):
@@ -116,21 +83,6 @@ def test_maps_have_one_value_for_each_patch(make):
         # Without the class token and three registers.
         assert seen.whole.shape == (1, 4, 4)
         assert seen.whole.sum() == pytest.approx(1, abs=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.usefixtures("no_records_of_traces")
-@pytest.mark.slow
-@BOTH
-def test_a_task_is_exported(make, tmp_path):
-    on_torch = keras.config.backend() == "torch"
-    form, name = ("torch", "a.pt2") if on_torch else ("tf_saved_model", "a")
-    layers = {"text_encoder": roberta(layers=1), "num_layers": 1}
-    task = randomise(vqa(image_encoder=make(num_layers=1), **layers))
-    x = features(batch=2)
-    task.export(tmp_path / name, format=form)
-    found = exported_files.run(form, tmp_path / name, x)
-    assert difference(found, exported_files.by_name(task(x))) <= 1e-5
 
 
 @FASTEST

@@ -1,0 +1,228 @@
+"""Every encoder of the registry in tasks, from folders as they are published.
+
+Each time a few pairs hold all encoders once. The long version has each image
+encoder beside RoBERTa and each text encoder beside CLIP:
+
+    KERAS_BACKEND=torch pytest -m slow tests/encoders/test_every_encoder.py
+"""
+
+import functools
+import itertools
+
+import exported_files
+import keras
+import numpy as np
+import pytest
+import whole_folders
+from builders import ANSWERS
+from builders import LONG_ELSEWHERE
+from builders import MANY_STEPS
+from builders import difference
+from builders import eager
+from builders import fast
+from builders import raw
+from builders import run
+
+import keras_bridgetower as kbt
+from keras_bridgetower import analysis
+from keras_bridgetower.encoders import registry
+from keras_bridgetower.models.checks import TOKEN_FEATURES
+from keras_bridgetower.models.exporting.exported import FORMATS
+
+pytestmark = LONG_ELSEWHERE
+
+KINDS = {"image": whole_folders.IMAGES, "text": whole_folders.TEXTS}
+USUAL = ("clip_vision_model", "roberta")
+SIZES = dict(hidden_dim=16, num_heads=2, num_layers=1, dropout=0.0)
+
+
+def types(entry):
+    return [kind for files in entry.files for kind in files.types]
+
+
+def entry_of(side, kind):
+    entries = registry.entries(side).values()
+    return next(entry for entry in entries if kind in types(entry))
+
+
+def one_of_each(side):
+    """The first model type in `KINDS` of each encoder."""
+    firsts = {}
+    for kind in KINDS[side]:
+        firsts.setdefault(id(entry_of(side, kind)), kind)
+    return firsts.values()
+
+
+def pairs():
+    """Pairs of model types: some with all encoders, and the long version."""
+    image, text = USUAL
+    both = itertools.zip_longest(one_of_each("image"), one_of_each("text"))
+    few = {(i or image, t or text) for i, t in both}
+    alone = {(i, text) for i in KINDS["image"]}
+    alone |= {(image, t) for t in KINDS["text"]}
+    for pair in sorted(few):
+        yield pytest.param(pair, id="-".join(pair))
+    for pair in sorted(alone - few):
+        yield pytest.param(pair, id="-".join(pair), marks=pytest.mark.slow)
+
+
+EVERY = pytest.mark.parametrize("pair", list(pairs()))
+
+
+@pytest.mark.parametrize("side", KINDS)
+def test_every_entry_has_a_folder(side):
+    for cls, entry in registry.entries(side).items():
+        # Tests register encoders without files.
+        known = {*types(entry)}
+        assert not known or known & {*KINDS[side]}, cls
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A function from a side and a model type to its folder."""
+    root = tmp_path_factory.mktemp("encoders")
+
+    @functools.cache
+    def written(side, kind):
+        write = getattr(whole_folders, f"write_{side}")
+        return write(root / f"{side}-{kind}", kind)
+
+    return written
+
+
+@pytest.fixture(scope="module")
+def opened(folder):
+    """A function from a pair to a new task."""
+
+    def made(pair, cls=kbt.BridgeTowerVQA, **kwargs):
+        image, text = pair
+        # The files of ResNet tell no size.
+        values = {"image_size": whole_folders.SIDE, **SIZES, **kwargs}
+        if image in whole_folders.PYRAMIDS:
+            values["projections"] = "per_layer"
+        folders = folder("image", image), folder("text", text)
+        return cls.from_encoders(*folders, **values)
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def trained(opened):
+    """A function from a pair to a task after four steps."""
+
+    @functools.cache
+    def made(pair):
+        task = eager(opened(pair, answers=ANSWERS), keras.optimizers.Adam(0.01))
+        x, y = raw(4)
+        losses = task.fit(x, y, batch_size=4, epochs=4, verbose=0)
+        losses = losses.history["loss"]
+        assert losses[-1] < 0.9 * losses[0]
+        return task
+
+    return made
+
+
+@EVERY
+def test_a_task_is_trained_and_saved(pair, trained, tmp_path):
+    task = trained(pair)
+    x, _ = raw(4)
+    answers = task.answer(x["images"], x["text"])
+    task.save_to_preset(tmp_path / "preset")
+    task.save(tmp_path / "task.keras")
+    for copy in (
+        kbt.BridgeTowerVQA.from_preset(tmp_path / "preset"),
+        keras.saving.load_model(tmp_path / "task.keras"),
+    ):
+        assert copy.answer(x["images"], x["text"]) == answers
+
+
+@EVERY
+def test_pairs_are_ranked_from_cached_towers(pair, trained):
+    backbone, made = trained(pair).backbone, trained(pair).preprocessor
+    task = kbt.BridgeTowerRetrieval(
+        backbone,
+        kbt.BridgeTowerRetrievalPreprocessor(
+            made.tokenizer, made.image_converter, features=made.features
+        ),
+    )
+    x, _ = raw(3)
+    images, texts = list(x["images"]), x["text"]
+    found = task.rank(images, texts, verbose=0)
+    each = [(image, text) for image in images for text in texts]
+    expected = task.score(*map(list, zip(*each, strict=True)))
+    assert difference(found, expected.reshape(3, 3)) <= 1e-5
+
+
+@EVERY
+def test_maps_have_one_value_for_each_patch(pair, trained):
+    task = trained(pair)
+    x, _ = raw(1)
+    given = task, x["images"][0], x["text"][0]
+    tower = task.backbone.image_tower
+    states = run(tower, task.preprocessor(x)["images"])
+    patches = states[-1].shape[1] - tower.prefix_tokens
+    for seen in (
+        analysis.attention_map(*given),
+        analysis.attention_rollout(*given),
+        analysis.relevance(*given, answer="red"),
+    ):
+        assert seen.whole.size == patches >= 16
+        assert seen.whole.sum() == pytest.approx(1, abs=1e-5)
+
+
+@EVERY
+def test_hidden_tokens_are_filled(pair, opened):
+    task = opened(pair, kbt.BridgeTowerMaskedLM)
+    eager(task, keras.optimizers.Adam(0.01))
+    x, _ = raw(4)
+    train = functools.partial(task.fit, x, batch_size=4, epochs=3, verbose=0)
+    if pair[1] in whole_folders.WITHOUT_MASK:
+        with pytest.raises(ValueError, match="must have a mask token"):
+            train()
+        return
+    losses = train().history["loss"]
+    assert losses[-1] < losses[0]
+    texts = ["is it <mask>?", "<mask>"]
+    filled, guesses = task.fill_mask(list(x["images"][:2]), texts)
+    assert len(filled) == len(guesses) == 2
+
+
+@pytest.mark.slow
+@EVERY
+def test_the_loss_falls_in_thirty_steps(pair, opened):
+    task = opened(pair, answers=ANSWERS, num_layers=2)
+    optimizer = keras.optimizers.Adam(0.003)
+    task = (fast if MANY_STEPS else eager)(task, optimizer)
+    x, y = raw(4)
+    losses = task.fit(x, y, batch_size=4, epochs=30, verbose=0)
+    losses = losses.history["loss"]
+    # What the frequencies of four answers give, 2.25: more has been learned.
+    frequencies = -4 * (0.25 * np.log(0.25) + 0.75 * np.log(0.75))
+    assert np.mean(losses[-3:]) < 0.9 * frequencies < losses[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("no_records_of_traces")
+@pytest.mark.slow
+@pytest.mark.parametrize("form", exported_files.WRITTEN)
+@EVERY
+def test_an_exported_task_gives_the_same(pair, form, trained, tmp_path):
+    exported_files.need(form)
+    entry = entry_of("text", pair[1])
+    task = trained(pair)
+    path = tmp_path / f"task{FORMATS[form].suffix}"
+    if keras.config.backend() in entry.not_exported:
+        with pytest.raises(ValueError, match="cannot be exported"):
+            task.export(path, form, verbose=False)
+        return
+    task.export(path, form, verbose=False)
+    # Rows and tokens that were not traced.
+    tokens = None if entry.fixed_length else 11
+    x = {
+        k: v[:, :tokens] if k in TOKEN_FEATURES else v
+        for k, v in task.preprocessor(raw(3)[0]).items()
+    }
+    found = exported_files.run(form, path, x)
+    expected = exported_files.by_name(task(x))
+    assert len(found) == len(expected) == 1
+    assert difference(*found.values(), *expected.values()) <= 1e-5
