@@ -27,6 +27,8 @@ def xlm_roberta(path, special, config):
     start, padding, end, unknown, mask = special
     first = [(name, 0.0) for name in (start, padding, end, unknown)]
     words = [{"type": "WhitespaceSplit"}]
+    if [name for name, _ in _pieces(proto)[:3]] != [unknown, start, end]:
+        raise ValueError(f"its pieces must begin {unknown} {start} {end}")
     pieces = first + _pieces(proto)[3:] + [(mask, 0.0)]
     return _values(proto, pieces, unknown, _characters(proto), words)
 

@@ -227,7 +227,9 @@ def _converter_for(source):
     """
     source, path = _fetched(source)
     if _is_transformers(path):
-        image_converter(path)  # Raises if it cannot be made.
+        # Raises if it is of another kind, or if there is no converter.
+        _type_of(path / "config.json", "image")
+        image_converter(path)
         return functools.partial(image_converter, path)
     # Other files do not say; the registry does.
     if path.is_file():
@@ -314,6 +316,13 @@ def _check_size(encoder, image_size):
         check_side("image_size", image_size, encoder)
 
 
+def _type_of(path, side):
+    """Return the configuration in a file, and the model type of its encoder."""
+    config = read_json(path)
+    types = files_by_type(side)
+    return config, configurations.require_type(config, path, types)
+
+
 def _read_folder(folder, side, image_size=None):
     """Read the encoder of a `transformers` folder.
 
@@ -324,13 +333,11 @@ def _read_folder(folder, side, image_size=None):
     """
     check_links(folder)
     path = folder / "config.json"
-    config = read_json(path)
-    readers = files_by_type(side)
-    kind = configurations.require_type(config, path, readers)
+    config, kind = _type_of(path, side)
     tensors = open_tensors(weight_file(folder))
     if kind == "vit" and any("distillation" in key for key in tensors.shapes):
         kind = "deit"  # A configuration without a type does not tell.
-    cls, files = readers[kind]
+    cls, files = files_by_type(side)[kind]
     if files.part:
         config = configurations.nested_values(config, files.part) or config
     if files.prefix:

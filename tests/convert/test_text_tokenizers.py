@@ -337,6 +337,14 @@ def test_damaged_sentencepiece_files(kind, folder_of, tmp_path):
         tokenizers.read(tmp_path, kind, 9)
 
 
+def test_pieces_of_another_encoder(folder_of, tmp_path):
+    """Of DeBERTa, in the place of those of XLM-R."""
+    content = (folder_of("deberta-v2")[0] / "spm.model").read_bytes()
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(content)
+    with pytest.raises(ConversionError, match="begin <unk> <s> </s>"):
+        tokenizers.read(tmp_path, "xlm-roberta", 9)
+
+
 def test_damaged_engine_files(folder_of, tmp_path):
     """A preset's file of another tokenizer, cut, or with other bytes."""
     ours = unimodal.tokenizer(folder_of("xlm-roberta")[0], 9)

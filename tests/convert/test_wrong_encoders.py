@@ -71,6 +71,15 @@ def test_one_error_before_the_weights(
             unimodal.image_encoder(source, image_size=read)
 
 
+def test_two_encoders_in_the_wrong_order(folders):
+    """The kind comes before pixels and tokens that are missing too."""
+    for part, found in zip(unimodal.PARTS, ("vit", "bert"), strict=True):
+        with pytest.raises(ConversionError, match=f"model_type='{found}'"):
+            unimodal.open_encoders(
+                folders / "bert", folders / "vit", parts=(part,)
+            )
+
+
 def test_classes_without_a_rule(tmp_path):
     made = keras_hub.models.GPT2Backbone(
         20, 1, 2, 16, 32, max_sequence_length=8
