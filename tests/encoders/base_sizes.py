@@ -4,6 +4,7 @@ import dataclasses
 
 import peers
 import transformers as hf
+from peers_pyramids import moving
 
 B16 = {"patch_size": 16}
 # Names of peers by side, and functions that make them at base size.
@@ -29,15 +30,19 @@ BASE = {
             num_register_tokens=4,
         )
     ),
-    ("image", "EfficientNet"): lambda: hf.EfficientNetModel(
-        hf.EfficientNetConfig(
-            width_coefficient=1.0,
-            depth_coefficient=1.0,
-            image_size=224,
-            hidden_dim=1280,
+    ("image", "EfficientNet"): lambda: moving(
+        hf.EfficientNetModel(
+            hf.EfficientNetConfig(
+                width_coefficient=1.0,
+                depth_coefficient=1.0,
+                image_size=224,
+                hidden_dim=1280,
+            )
         )
     ),
-    ("image", "ResNet"): lambda: hf.ResNetModel(hf.ResNetConfig()),
+    ("image", "ResNet of bottleneck blocks"): lambda: moving(
+        hf.ResNetModel(hf.ResNetConfig())
+    ),
     ("image", "Swin"): lambda: hf.SwinModel(hf.SwinConfig()),
     ("text", "RoBERTa"): lambda: hf.RobertaForMaskedLM(
         hf.RobertaConfig(

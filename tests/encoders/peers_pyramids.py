@@ -72,9 +72,12 @@ def resnet(kind, widths):
 def resnet_states(model, images):
     with torch.no_grad():
         found = model(pixels(images), output_hidden_states=True)
-    _, low, high = found.hidden_states
-    # transformers gives no state inside of a stage.
-    return of_maps([None, low, high])
+    states = []
+    stages = zip(model.config.depths, found.hidden_states[1:], strict=True)
+    for depth, last in stages:
+        # transformers gives no state inside of a stage.
+        states += [None] * (depth - 1) + [last]
+    return of_maps(states)
 
 
 def swin():
