@@ -3,6 +3,7 @@
 import keras
 
 from keras_bridgetower.backend import layer_records
+from keras_bridgetower.backend.keras_private.layers import training_set
 from keras_bridgetower.backend.keras_private.models import PatchedModel
 from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.checks import check_constructor
@@ -138,7 +139,8 @@ class BridgeTowerTask(
     def call(self, inputs, training=None, mask=None):
         # Keras would replay the symbolic graph, in which a weight that is
         # read outside its layer stands as a constant.
-        return self.outputs_of(inputs)
+        with training_set(self, training):
+            return self.outputs_of(inputs)
 
     def compute_output_spec(self, inputs, training=None, mask=None):
         # The shapes of the graph. Keras would probe with 83 tokens, for which

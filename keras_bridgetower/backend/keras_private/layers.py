@@ -1,4 +1,6 @@
-"""Finds layers and weights that Keras does not list publicly."""
+"""Finds layers, weights and arguments that Keras does not list publicly."""
+
+import contextlib
 
 
 def layers_in(layer):
@@ -38,3 +40,22 @@ def training_argument(layer):
     Use it inside layers whose own `call` has no such argument.
     """
     return layer._get_call_context().get_value("training")
+
+
+@contextlib.contextmanager
+def training_set(layer, training):
+    """Let layers inside a layer's `call` know its `training` argument.
+
+    `layer(x)` tells them. On JAX Keras trains by `stateless_call`, which runs
+    `call` alone: there they would have no dropout.
+    """
+    from keras.src.backend.common import global_state
+
+    if global_state.get_global_attribute("current_call_ctx") is not None:
+        yield
+        return
+    layer._get_call_context().set_value("training", training)
+    try:
+        yield
+    finally:
+        layer._maybe_reset_call_context()
