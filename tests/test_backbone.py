@@ -117,7 +117,7 @@ def unchanged():
 
 @pytest.mark.parametrize("side", [30, 0, "32"])
 def test_invalid_image_sizes_are_rejected(unchanged, side):
-    with pytest.raises(ValueError, match="patch size 8.*Received: side="):
+    with pytest.raises(ValueError, match="a multiple of 8.*Received: side="):
         unchanged.with_image_size(side)
 
 

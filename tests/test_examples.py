@@ -17,6 +17,7 @@ import streams
 from builders import ANSWERS
 from builders import FASTEST
 from builders import difference
+from builders import roberta
 from PIL import Image
 
 import keras_bridgetower as kbt
@@ -140,18 +141,18 @@ def test_recipe_in_miniature(tmp_path):
 @FASTEST
 def test_text_length_beyond_the_positions_is_rejected():
     """Before the first step, which would fail inside an embedding."""
-    encoder = SimpleNamespace(max_sequence_length=16)
+    encoder = roberta(layers=1)
     tokenizer = SimpleNamespace(sequence_length=8)
     task = SimpleNamespace(
         backbone=SimpleNamespace(text_encoder=encoder),
         preprocessor=SimpleNamespace(tokenizer=tokenizer),
     )
     with pytest.raises(
-        ValueError, match="--set text_length=16.*text_length=50"
+        ValueError, match="--set text_length=64.*text_length=65"
     ):
-        task_of_recipe.set_text_length(task, 50)
-    task_of_recipe.set_text_length(task, 16)
-    assert tokenizer.sequence_length == 16
+        task_of_recipe.set_text_length(task, 65)
+    task_of_recipe.set_text_length(task, 64)
+    assert tokenizer.sequence_length == 64
 
 
 @FASTEST

@@ -43,8 +43,13 @@ def sentence():
 
 def names(side):
     """Return the usual names of encoders, without repetition."""
-    found = [entry.name for entry in registry.entries(side).values()]
+    found = [entry.name for _, entry in entries(side)]
     return sorted(dict.fromkeys(found), key=str.lower)
+
+
+def entries(side):
+    """Return the classes and entries of the library, without those of users."""
+    return [(c, e) for c, e in registry.entries(side).items() if e.name]
 
 
 def tables():
@@ -56,7 +61,7 @@ def tables():
             f"| {head} | class of KerasHub | `model_type` of `transformers` "
             f"| row 0 |{last}",
             f"|---|---|---|---|{last and '---|'}",
-            *sorted(row(*item) for item in registry.entries(side).items()),
+            *sorted(row(*item) for item in entries(side)),
             "",
         ]
     return "\n".join(parts)

@@ -103,7 +103,9 @@ def with_positions_for(backbone, side):
             backbone is quantized.
     """
     layer_records.check_not_quantized(backbone, "Another image size")
-    check_side("side", side, backbone.image_encoder)
+    check_side(
+        "side", side, backbone.image_encoder, ", the `image_size` of a preset,"
+    )
     config = backbone.get_config()
     entry = entry_of(backbone.image_encoder)
     shape = (int(side), int(side), 3)
@@ -115,13 +117,13 @@ def with_positions_for(backbone, side):
     return copy_resized(backbone, resized, smooth)
 
 
-def check_side(name, side, encoder):
+def check_side(name, side, encoder, alias=""):
     """Raise if an image encoder cannot have images of a side in pixels."""
     step = entry_of(encoder).side_step(encoder)
     if not is_integer(side) or side < step or side % step:
         raise ValueError(
-            f"`{name}`, the side of images, must be one integer, a multiple of "
-            f"{step} for this encoder. Received: {name}={side!r}"
+            f"`{name}`{alias} must be one integer, a multiple of {step} for "
+            f"this encoder. Received: {name}={side!r}"
         )
 
 

@@ -118,7 +118,7 @@ def test_states_are_those_of_the_peer(side, peer, tmp_path):
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, side, side, 3)).astype("float32")
     assert_same_states(encoder, peer, images, 1e-5)
-    converter = unimodal._converter_for(encoder, tmp_path / "lite.pth")
+    converter = unimodal._converter_for(tmp_path / "lite.pth")(side)
     gray = np.full((40, 40, 3), 127, "uint8")
     assert np.abs(array(converter(gray))).max() <= 1e-6
 
