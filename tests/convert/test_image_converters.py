@@ -9,6 +9,7 @@ import tensorflow as tf
 import torch
 import transformers
 from builders import ANSWERS
+from builders import LONG_ELSEWHERE
 from builders import shallow
 from builders import tokenizer
 from PIL import Image
@@ -18,6 +19,8 @@ from keras_bridgetower.convert.unimodal import image_converter
 from keras_bridgetower.preprocessing.geometry import as_square
 from keras_bridgetower.preprocessing.geometry import check_transform
 from keras_bridgetower.presets.errors import ConversionError
+
+pytestmark = LONG_ELSEWHERE
 
 OWN = {"image_mean": [0.4, 0.5, 0.7], "image_std": [0.2, 0.3, 0.25]}
 SIDE = {"height": 40, "width": 40}

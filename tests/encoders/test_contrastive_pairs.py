@@ -9,6 +9,7 @@ import numpy as np
 import peers_siglip
 import pytest
 from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import SIDE
 from builders import VOCABULARY
 from builders import array
@@ -21,6 +22,8 @@ from builders import run
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
+
+pytestmark = LONG_ELSEWHERE
 
 TOKENS = 20
 SIZES = dict(hidden_dim=16, num_layers=1, num_heads=2, intermediate_dim=32)

@@ -81,4 +81,5 @@ def test_an_entry_has_the_pixels_of_its_published_weights(cls, tmp_path):
 
 
 def test_every_entry_has_pixels():
-    assert all(entry.pixels for entry in entries("image").values())
+    # Those that tests register have no name.
+    assert all(e.pixels for e in entries("image").values() if e.name)

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import peers
 import pytest
+from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import difference
 from builders import run
@@ -80,6 +82,7 @@ def test_states_equal_those_of_transformers(peer, saved):
         assert difference(x, wanted) <= 1e-5
 
 
+@FASTEST
 @pytest.mark.parametrize("peer", PEERS, ids=str)
 def test_parameters_are_those_of_the_peer(peer, saved):
     model, folder = saved(peer)
@@ -92,6 +95,7 @@ def test_parameters_are_those_of_the_peer(peer, saved):
     assert ours == peer.parameters(model)
 
 
+@LONG_ELSEWHERE
 @pytest.mark.parametrize(
     "peer", [p for p in PEERS if p.side == "text"], ids=str
 )
@@ -108,6 +112,7 @@ def test_padding_does_not_leak(peer, saved):
         assert difference(array(a)[mask == 1], array(b)[mask == 1]) == 0
 
 
+@LONG_ELSEWHERE
 @pytest.mark.parametrize(
     "peer", [p for p in PEERS if p.side == "image"], ids=str
 )
@@ -124,6 +129,7 @@ def test_another_image_size(peer, ratio, saved):
             assert difference(own_rows(x, wanted), wanted) <= 1e-5
 
 
+@FASTEST
 @pytest.mark.parametrize("peer", PEERS, ids=str)
 def test_a_tensor_that_is_missing_or_too_many_is_named(peer, saved, tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")

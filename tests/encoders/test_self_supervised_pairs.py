@@ -7,6 +7,7 @@ import keras_hub
 import numpy as np
 import pytest
 from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import PATCH
 from builders import SIDE
 from builders import array
@@ -23,6 +24,8 @@ from builders import vqa
 
 import keras_bridgetower as kbt
 from keras_bridgetower import analysis
+
+pytestmark = LONG_ELSEWHERE
 
 SIZES = dict(
     patch_size=PATCH,
