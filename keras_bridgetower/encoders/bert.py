@@ -5,6 +5,8 @@ import keras_hub
 
 from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.encoders.layers import TokenLookup
+from keras_bridgetower.encoders.layers import run_blocks
+from keras_bridgetower.encoders.layers import token_embeddings
 from keras_bridgetower.encoders.registry import Files
 from keras_bridgetower.encoders.registry import Tokens
 from keras_bridgetower.encoders.registry import Value
@@ -93,9 +95,7 @@ def block_rules(
 
 def embedded(encoder):
     """Return the embeddings of a BERT, after their norm."""
-    tokens = TokenLookup(encoder.token_embedding, name="token_lookup")(
-        encoder.input["token_ids"]
-    )
+    tokens = token_embeddings(encoder, encoder.token_embedding)
     segments = TokenLookup(encoder.segment_embedding, name="segment_lookup")(
         encoder.input["segment_ids"]
     )
@@ -108,13 +108,10 @@ def normed(encoder, x):
     return encoder.embeddings_dropout(encoder.embeddings_layer_norm(x))
 
 
-def block_states(encoder, x, blocks):
-    """Return the outputs of blocks, the first of which reads `x`."""
-    states = []
-    for block in blocks:
-        x = block(x, padding_mask=encoder.input["padding_mask"])
-        states.append(x)
-    return states
+def block_states(encoder, x, blocks, **arguments):
+    """Return the outputs of blocks that read the padding mask."""
+    mask = encoder.input["padding_mask"]
+    return run_blocks(x, blocks, padding_mask=mask, **arguments)
 
 
 def text_files(

@@ -6,7 +6,8 @@ import keras_hub
 import numpy as np
 
 from keras_bridgetower.encoders import layouts
-from keras_bridgetower.encoders.layers import TokenLookup
+from keras_bridgetower.encoders.layers import run_blocks
+from keras_bridgetower.encoders.layers import token_embeddings
 from keras_bridgetower.encoders.registry import Files
 from keras_bridgetower.encoders.registry import Tokens
 from keras_bridgetower.encoders.registry import Value
@@ -273,12 +274,6 @@ def _usual_epsilon(encoder):
     files=(TEXT_FILES,),
 )
 def text_states(encoder):
-    tokens = TokenLookup(
-        encoder.embedding.token_embedding, name="token_lookup"
-    )(encoder.input["token_ids"])
+    tokens = token_embeddings(encoder, encoder.embedding.token_embedding)
     x = tokens + encoder.embedding.position_embedding(tokens)
-    states = []
-    for block in encoder.encoder_layers:
-        x = block(x)
-        states.append(encoder.layer_norm(x))
-    return states
+    return run_blocks(x, encoder.encoder_layers, encoder.layer_norm)

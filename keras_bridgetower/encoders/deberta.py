@@ -6,9 +6,10 @@ import keras_hub
 
 from keras_bridgetower.encoders.bert import HEADS
 from keras_bridgetower.encoders.bert import block_rules
+from keras_bridgetower.encoders.bert import block_states
 from keras_bridgetower.encoders.bert import normed
 from keras_bridgetower.encoders.bert import text_files
-from keras_bridgetower.encoders.layers import TokenLookup
+from keras_bridgetower.encoders.layers import token_embeddings
 from keras_bridgetower.encoders.registry import Tokens
 from keras_bridgetower.encoders.registry import Value
 from keras_bridgetower.encoders.registry import register_encoder
@@ -110,17 +111,9 @@ def _positions(config, sizes):
     ),
 )
 def states(encoder):
-    tokens = TokenLookup(encoder.token_embedding, name="token_lookup")(
-        encoder.input["token_ids"]
-    )
+    tokens = token_embeddings(encoder, encoder.token_embedding)
     x = normed(encoder, tokens)
     distances = encoder.relative_embeddings(x)
-    states = []
-    for block in encoder.transformer_layers:
-        x = block(
-            x,
-            rel_embeddings=distances,
-            padding_mask=encoder.input["padding_mask"],
-        )
-        states.append(x)
-    return states
+    return block_states(
+        encoder, x, encoder.transformer_layers, rel_embeddings=distances
+    )

@@ -11,6 +11,7 @@ import functools
 import keras_hub
 
 from keras_bridgetower.encoders import layouts
+from keras_bridgetower.encoders.layers import run_blocks
 from keras_bridgetower.encoders.pixels import IMAGENET
 from keras_bridgetower.encoders.registry import Files
 from keras_bridgetower.encoders.registry import Value
@@ -229,11 +230,7 @@ def _correct_dinov2(encoder):
 )
 def dinov2_states(encoder):
     x = encoder.embeddings.output
-    states = []
-    for layer in encoder.encoder.layers:
-        x = layer(x)
-        states.append(encoder.layernorm(x))
-    return states
+    return run_blocks(x, encoder.encoder.layers, encoder.layernorm)
 
 
 @register_encoder(
@@ -246,13 +243,10 @@ def dinov2_states(encoder):
     pixels={**IMAGENET, "resample": "bilinear"},
 )
 def dinov3_states(encoder):
-    x = encoder.embeddings.output
-    states = []
-    for layer in encoder.encoder.layers:
-        x = layer(
-            x,
-            position_embeddings=encoder.rope_embedding.output,
-            num_prefix_tokens=_prefix_tokens(encoder),
-        )
-        states.append(encoder.layernorm(x))
-    return states
+    return run_blocks(
+        encoder.embeddings.output,
+        encoder.encoder.layers,
+        encoder.layernorm,
+        position_embeddings=encoder.rope_embedding.output,
+        num_prefix_tokens=_prefix_tokens(encoder),
+    )

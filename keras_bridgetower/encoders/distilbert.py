@@ -4,10 +4,8 @@ import functools
 
 import keras_hub
 
+from keras_bridgetower.encoders import roberta
 from keras_bridgetower.encoders.bert import block_rules
-from keras_bridgetower.encoders.bert import block_states
-from keras_bridgetower.encoders.bert import normed
-from keras_bridgetower.encoders.layers import TokenLookup
 from keras_bridgetower.encoders.registry import Files
 from keras_bridgetower.encoders.registry import Tokens
 from keras_bridgetower.encoders.registry import Value
@@ -74,15 +72,9 @@ FILES = Files(
 )
 
 
-@register_encoder(
+register_encoder(
     keras_hub.models.DistilBertBackbone,
     "text",
     name="DistilBERT",
     files=(FILES,),
-)
-def states(encoder):
-    tokens = TokenLookup(encoder.token_embedding, name="token_lookup")(
-        encoder.input["token_ids"]
-    )
-    x = normed(encoder, tokens + encoder.embeddings.position_embedding(tokens))
-    return block_states(encoder, x, encoder.transformer_layers)
+)(roberta.states)

@@ -73,6 +73,33 @@ class TokenLookup(_LayerWrapper):
         return (*ids_shape, self.embedding.output_dim)
 
 
+def token_embeddings(encoder, embedding):
+    """Look up the tokens of a text encoder's input.
+
+    Args:
+        encoder: a text encoder.
+        embedding: its `keras.layers.Embedding` of tokens.
+    """
+    lookup = TokenLookup(embedding, name="token_lookup")
+    return lookup(encoder.input["token_ids"])
+
+
+def run_blocks(x, blocks, norm=None, **arguments):
+    """Return the outputs of blocks, the first of which reads `x`.
+
+    Args:
+        x: symbolic tensor `(batch, tokens, width)`.
+        blocks: iterable of layers, lowest first.
+        norm: the final norm, which is applied to every output, or None.
+        **arguments: with which each block is called.
+    """
+    states = []
+    for block in blocks:
+        x = block(x, **arguments)
+        states.append(x if norm is None else norm(x))
+    return states
+
+
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class FirstOutput(_LayerWrapper):
     """Call a block with several outputs and return the first one.

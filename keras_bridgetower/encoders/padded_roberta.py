@@ -8,7 +8,7 @@ from keras import ops
 from keras_bridgetower.encoders import layouts
 from keras_bridgetower.encoders.bert import block_states
 from keras_bridgetower.encoders.bert import normed
-from keras_bridgetower.encoders.layers import TokenLookup
+from keras_bridgetower.encoders.layers import token_embeddings
 from keras_bridgetower.encoders.registry import hidden_states
 from keras_bridgetower.encoders.roberta import roberta
 from keras_bridgetower.encoders.rules import Rule
@@ -87,9 +87,7 @@ class PaddedRobertaBackbone(keras_hub.models.RobertaBackbone):
 
 @hidden_states.register(PaddedRobertaBackbone)
 def states(encoder):
-    tokens = TokenLookup(encoder.token_embedding, name="token_lookup")(
-        encoder.input["token_ids"]
-    )
+    tokens = token_embeddings(encoder, encoder.token_embedding)
     x = encoder.padded_positions(
         tokens,
         encoder.embeddings.position_embedding(tokens),

@@ -116,7 +116,7 @@ class Files:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """What the library knows of a class of encoders.
+    """Facts about a class of encoders.
 
     Args:
         side: `"image"` or `"text"`.

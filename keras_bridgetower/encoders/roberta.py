@@ -8,7 +8,7 @@ from keras_bridgetower.encoders.bert import block_states
 from keras_bridgetower.encoders.bert import normed
 from keras_bridgetower.encoders.bert import post_norm_rules
 from keras_bridgetower.encoders.bert import text_files
-from keras_bridgetower.encoders.layers import TokenLookup
+from keras_bridgetower.encoders.layers import token_embeddings
 from keras_bridgetower.encoders.registry import SPECIAL_IDS
 from keras_bridgetower.encoders.registry import Tokens
 from keras_bridgetower.encoders.registry import register_encoder
@@ -81,8 +81,6 @@ def _files(kind, tokens):
     files=(_files("xlm-roberta", PIECES),),
 )
 def states(encoder):
-    tokens = TokenLookup(encoder.token_embedding, name="token_lookup")(
-        encoder.input["token_ids"]
-    )
+    tokens = token_embeddings(encoder, encoder.token_embedding)
     x = normed(encoder, tokens + encoder.embeddings.position_embedding(tokens))
     return block_states(encoder, x, encoder.transformer_layers)

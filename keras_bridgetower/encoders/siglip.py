@@ -10,6 +10,7 @@ from keras_bridgetower.encoders import layouts
 from keras_bridgetower.encoders.layers import AllPositions
 from keras_bridgetower.encoders.layers import Patches
 from keras_bridgetower.encoders.layers import TokenLookup
+from keras_bridgetower.encoders.layers import run_blocks
 from keras_bridgetower.encoders.pixels import HALF
 from keras_bridgetower.encoders.registry import Files
 from keras_bridgetower.encoders.registry import Tokens
@@ -140,7 +141,7 @@ TEXT_FILES_2 = dataclasses.replace(
 )
 def states(encoder):
     x = Patches(encoder.embedding, name="patches")(encoder.inputs[0])
-    return _states(encoder, x)
+    return run_blocks(x, encoder.encoder_layers, encoder.post_layer_norm)
 
 
 @register_encoder(
@@ -162,12 +163,5 @@ def text_states(encoder):
         for kind in ("token", "position")
     )
     x = TokenLookup(table, name="token_lookup")(ids)
-    return _states(encoder, AllPositions(positions, name="positions")(x))
-
-
-def _states(encoder, x):
-    states = []
-    for block in encoder.encoder_layers:
-        x = block(x)
-        states.append(encoder.post_layer_norm(x))
-    return states
+    x = AllPositions(positions, name="positions")(x)
+    return run_blocks(x, encoder.encoder_layers, encoder.post_layer_norm)

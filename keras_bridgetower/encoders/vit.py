@@ -6,6 +6,7 @@ import keras_hub
 
 from keras_bridgetower.encoders import layouts
 from keras_bridgetower.encoders.layers import FirstOutput
+from keras_bridgetower.encoders.layers import run_blocks
 from keras_bridgetower.encoders.pixels import HALF
 from keras_bridgetower.encoders.pixels import IMAGENET
 from keras_bridgetower.encoders.registry import Files
@@ -109,12 +110,9 @@ def _mlp_dim(config, sizes):
 def vit_states(encoder):
     blocks = encoder.get_layer("vit_encoder")
     x = encoder.get_layer("vit_patching_and_embedding").output
-    x = blocks.dropout(x)
-    states = []
-    for block in blocks.encoder_layers:
-        x = block(x)
-        states.append(blocks.layer_norm(x))
-    return states
+    return run_blocks(
+        blocks.dropout(x), blocks.encoder_layers, blocks.layer_norm
+    )
 
 
 @register_encoder(
@@ -128,8 +126,8 @@ def vit_states(encoder):
 def deit_states(encoder):
     blocks = encoder.get_layer("deit_encoder")
     x = encoder.get_layer("deit_patching_and_embedding").output
-    states = []
-    for block in blocks.encoder_layers:
-        x = FirstOutput(block, name=f"{block.name}_output")(x)
-        states.append(blocks.layer_norm(x))
-    return states
+    outputs = (
+        FirstOutput(block, name=f"{block.name}_output")
+        for block in blocks.encoder_layers
+    )
+    return run_blocks(x, outputs, blocks.layer_norm)

@@ -18,7 +18,7 @@ class Bridges:
     """One state for each layer that has a tap.
 
     The first state enters through a layer norm, each further one through a
-    bridge. Without bridges the only state enters as it is.
+    bridge. Without bridges the only state is passed unchanged.
 
     Args:
         fusion: the `CrossModalEncoder`, with its values.
@@ -87,7 +87,7 @@ class Bridges:
 class Managers:
     """All tapped states for each layer, through a manager of its own.
 
-    The states are told apart by a layer embedding, one row for each.
+    A layer embedding, with one row for each state, distinguishes them.
 
     Args, call arguments and result are those of `Bridges`. Managers read no
     mask, as in the authors' code.

@@ -2,7 +2,7 @@
 
 CLIP, ViT and BERT learn a class token or a start token. Other encoders have
 none, or one that says nothing: the start token of a causal text encoder is the
-same for every text. A summary stands at row 0 in its place.
+same for every text. There a summary takes its place.
 """
 
 import keras

@@ -198,7 +198,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
             )
         _, pad, *_ = self.special_token_ids
         ids = np.full((len(texts), size), pad, "int32")
-        # Not by the ids: the token of padding may stand in a text too.
+        # Not from the ids: a text may hold the padding token too.
         mask = np.zeros_like(ids)
         longest = too_long = 0
         pieces_of = _encode_rows(ids_of, [texts for texts, _ in checked])

@@ -11,12 +11,12 @@ import pytest
 import torch
 import transformers
 from builders import FASTEST
-from test_unimodal import TEXT
-from test_unimodal import bert
-from test_unimodal import clip
-from test_unimodal import deit
-from test_unimodal import roberta
-from test_unimodal import vit
+from peers_first import TEXT
+from peers_first import bert
+from peers_first import clip
+from peers_first import deit
+from peers_first import roberta
+from peers_first import vit
 
 from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import transformers_folder
@@ -153,7 +153,7 @@ def test_older_names_and_places():
 @pytest.mark.parametrize("form", ["architectures", "parts"])
 @pytest.mark.parametrize("make", [clip, vit, deit, roberta, bert])
 def test_encoders_without_a_model_type(make, form, tmp_path):
-    make()[0].save_pretrained(tmp_path / "named")
+    make().save_pretrained(tmp_path / "named")
     shutil.copytree(tmp_path / "named", tmp_path / "bare")
     absent = ["model_type"] + ["architectures"] * (form == "parts")
     copies.edit(

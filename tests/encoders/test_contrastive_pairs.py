@@ -1,7 +1,6 @@
 """Pairs of contrastive encoders: embeddings, adapters, int8, lengths."""
 
-import warnings
-
+import adapted
 import builders
 import keras
 import keras_hub.models as hub
@@ -89,20 +88,14 @@ def test_adapters_and_frozen_towers(pair):
     made = vqa(pair)
     towers = made.backbone.image_tower, made.backbone.text_tower
     made.enable_lora(2)
-    adapted = {id(w) for w in made.trainable_weights}
+    trained = {id(w) for w in made.trainable_weights}
     for tower in towers:
-        paths = [w.path for w in tower.weights if id(w) in adapted]
+        paths = [w.path for w in tower.weights if id(w) in trained]
         parts = {path.split("/")[-2] for path in paths}
         assert parts == {"query", "value"}
     made = vqa(pair)
-    towers = made.backbone.image_tower, made.backbone.text_tower
-    for tower in towers:
-        tower.trainable = False
-    frozen = [w for tower in towers for w in tower.weights]
-    before = [array(w) for w in frozen]
-    eager(made).fit(*raw(4), epochs=1, verbose=0)
-    for weight, value in zip(frozen, before, strict=True):
-        assert difference(weight, value) == 0
+    body = made.backbone
+    adapted.check_frozen(made, [body.image_tower, body.text_tower])
 
 
 @FASTEST
@@ -110,36 +103,19 @@ def test_adapters_and_frozen_towers(pair):
 def test_quantized(pair, tmp_path):
     made = vqa(pair, scale=0.05)
     x = features(tokens=TOKENS)
-    before = run(made, x)
-    with warnings.catch_warnings():
-        # Keras warns of layers without weights.
-        warnings.simplefilter("ignore")
-        made.quantize("int8")
-    after = run(made, x)
-    assert 0 < difference(before, after) <= 0.1 * np.abs(before).max()
-    made.save_to_preset(tmp_path / "preset")
-    copy = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
-    assert difference(run(copy, x), after) == 0
+    adapted.check_quantized(made, x, tmp_path / "preset")
 
 
 @FASTEST
 @EVERY
 def test_recomputed_blocks_give_the_same_step(pair):
-    def stepped(prepare):
+    def make():
         made = vqa(pair)
         for tower in (made.backbone.image_tower, made.backbone.text_tower):
             assert len(tower.blocks) == 1
-        prepare(made.backbone)
-        made.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
-        made.fit(*raw(4), epochs=1, shuffle=False, verbose=0)
         return made
 
-    keras.utils.set_random_seed(0)
-    plain = stepped(lambda model: None)
-    keras.utils.set_random_seed(0)
-    made = stepped(lambda model: model.checkpoint_activations())
-    for a, b in zip(plain.weights, made.weights, strict=True):
-        assert difference(a, b) <= 1e-6
+    adapted.check_recomputed(make)
 
 
 def test_texts_of_another_length_are_refused():

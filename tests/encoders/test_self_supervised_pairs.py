@@ -1,10 +1,7 @@
 """DINOv2 with registers and DINOv3: positions, maps, adapters, int8."""
 
-import warnings
-
-import keras
+import adapted
 import keras_hub
-import numpy as np
 import pytest
 from builders import FASTEST
 from builders import LONG_ELSEWHERE
@@ -14,7 +11,6 @@ from builders import array
 from builders import assert_same_weights
 from builders import backbone
 from builders import difference
-from builders import eager
 from builders import features
 from builders import randomise
 from builders import raw
@@ -93,53 +89,28 @@ def test_maps_have_one_value_for_each_patch(make):
     "make, projection", [(dinov2, "attention/query"), (dinov3, "q_proj")]
 )
 def test_adapters(make, projection, tmp_path):
-    keras.utils.set_random_seed(0)
-    model = randomise(backbone(make()))
-    x = features()
-    before = run(model, x)
-    model.enable_lora(2)
-    paths = {w.path for w in model.trainable_weights}
-    assert any(f"{projection}/lora_kernel_a" in path for path in paths)
-    for weight in model.trainable_weights:
-        weight.assign(array(weight) + 0.1)
-    changed = run(model, x)
-    assert difference(before["image"], changed["image"]) > 1e-3
-    model.save_lora_weights(tmp_path / "mine.lora.h5")
-    keras.utils.set_random_seed(0)
-    copy = randomise(backbone(make()))
-    copy.load_lora_weights(tmp_path / "mine.lora.h5")
-    assert difference(run(copy, x), changed) <= 1e-5
+    adapted.check_adapters(
+        lambda: randomise(backbone(make())),
+        features(),
+        "image",
+        projection,
+        lambda model: model,
+        tmp_path,
+    )
 
 
 @FASTEST
 @BOTH
 def test_quantized(make, tmp_path):
     task = randomise(vqa(image_encoder=make()), scale=0.05)
-    x = features()
-    before = array(task(x))
-    with warnings.catch_warnings():
-        # Keras warns of layers without weights.
-        warnings.simplefilter("ignore")
-        task.quantize("int8")
-    after = array(task(x))
-    assert 0 < difference(before, after) <= 0.1 * np.abs(before).max()
-    task.save_to_preset(tmp_path / "preset")
-    copy = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
-    assert difference(copy(x), after) == 0
+    adapted.check_quantized(task, features(), tmp_path / "preset")
 
 
 @FASTEST
 @BOTH
 def test_a_frozen_tower_does_not_move(make):
     task = answering(make)
-    task.backbone.image_tower.trainable = False
-    before = [array(w) for w in task.backbone.image_tower.weights]
-    x, y = raw()
-    eager(task).fit(x, y, epochs=1, verbose=0)
-    for weight, value in zip(
-        task.backbone.image_tower.weights, before, strict=True
-    ):
-        assert difference(weight, value) == 0
+    adapted.check_frozen(task, [task.backbone.image_tower])
 
 
 @FASTEST
@@ -162,17 +133,9 @@ def test_another_image_size(make):
 @FASTEST
 @BOTH
 def test_recomputed_blocks_give_the_same_step(make):
-    def stepped(prepare):
-        keras.utils.set_random_seed(0)
+    def answering_by_two_blocks():
         task = answering(make)
         assert len(task.backbone.image_tower.blocks) == 2
-        prepare(task.backbone)
-        task.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
-        x, y = raw()
-        task.fit(x, y, epochs=1, verbose=0)
         return task
 
-    plain = stepped(lambda model: None)
-    made = stepped(lambda model: model.checkpoint_activations())
-    for a, b in zip(plain.weights, made.weights, strict=True):
-        assert difference(a, b) <= 1e-6
+    adapted.check_recomputed(answering_by_two_blocks)

@@ -1,19 +1,14 @@
 """Text encoders after RoBERTa and BERT: adapters, int8, freezing, bfloat16."""
 
-import warnings
-
-import keras
+import adapted
 import keras_hub
 import numpy as np
 import pytest
 from builders import ANSWERS
 from builders import FASTEST
 from builders import SIDE
-from builders import array
 from builders import backbone
 from builders import clip
-from builders import difference
-from builders import eager
 from builders import features
 from builders import randomise
 from builders import raw
@@ -98,22 +93,13 @@ def test_ids_beyond_the_vocabulary_are_rejected(name):
 @FASTEST
 @ALL
 def test_adapters(name, tmp_path):
-    keras.utils.set_random_seed(0)
-    model = randomise(backbone(text_encoder=encoder(name)))
-    x = features(model)
-    before = run(model, x)
-    model.enable_lora(2)
-    paths = {w.path for w in model.text_encoder.trainable_weights}
-    assert any("query/lora_kernel_a" in path for path in paths)
-    for weight in model.trainable_weights:
-        weight.assign(array(weight) + 0.1)
-    changed = run(model, x)
-    assert difference(before["text"], changed["text"]) > 1e-3
-    model.save_lora_weights(tmp_path / "mine.lora.h5")
-    keras.utils.set_random_seed(0)
-    copy = randomise(backbone(text_encoder=encoder(name)))
-    copy.load_lora_weights(tmp_path / "mine.lora.h5")
-    assert difference(run(copy, x), changed) <= 1e-5
+    def make():
+        return randomise(backbone(text_encoder=encoder(name)))
+
+    x = features(make())
+    adapted.check_adapters(
+        make, x, "text", "query", lambda model: model.text_encoder, tmp_path
+    )
 
 
 @FASTEST
@@ -121,51 +107,27 @@ def test_adapters(name, tmp_path):
 def test_quantized(name, tmp_path):
     made = randomise(vqa(name), scale=0.05)
     x = features(made.backbone)
-    before = array(made(x))
-    with warnings.catch_warnings():
-        # Keras warns of layers without weights.
-        warnings.simplefilter("ignore")
-        made.quantize("int8")
-    after = array(made(x))
-    assert 0 < difference(before, after) <= 0.1 * np.abs(before).max()
-    made.save_to_preset(tmp_path / "preset")
-    copy = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
-    assert difference(copy(x), after) == 0
+    adapted.check_quantized(made, x, tmp_path / "preset")
 
 
 @FASTEST
 @ALL
 def test_a_frozen_tower_does_not_move(name):
     made = vqa(name)
-    made.backbone.text_tower.trainable = False
-    before = [array(w) for w in made.backbone.text_tower.weights]
-    x, y = raw()
-    eager(made).fit(x, y, epochs=1, verbose=0)
-    for weight, value in zip(
-        made.backbone.text_tower.weights, before, strict=True
-    ):
-        assert difference(weight, value) == 0
+    adapted.check_frozen(made, [made.backbone.text_tower])
 
 
 @FASTEST
 @ALL
 def test_recomputed_blocks_give_the_same_step(name):
-    def stepped(prepare):
-        keras.utils.set_random_seed(0)
+    def make():
         made = vqa(name)
         # ALBERT calls one block twice.
         blocks = {"albert": 1}.get(name, 2)
         assert len(made.backbone.text_tower.blocks) == blocks
-        prepare(made.backbone)
-        made.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
-        x, y = raw()
-        made.fit(x, y, epochs=1, verbose=0)
         return made
 
-    plain = stepped(lambda model: None)
-    made = stepped(lambda model: model.checkpoint_activations())
-    for a, b in zip(plain.weights, made.weights, strict=True):
-        assert difference(a, b) <= 1e-6
+    adapted.check_recomputed(make)
 
 
 @ALL
