@@ -122,7 +122,7 @@ def test_recalls_count_looks(small_world):
     assert texts_first == {"TR@1": 100.0}
 
 
-def test_archive_with_another_sum_is_rejected(tmp_path, monkeypatch):
+def test_archive_with_another_sum_is_rejected(tmp_path):
     inside = tmp_path / "package"
     inside.mkdir()
     (inside / "index.txt").write_text("hello")
@@ -134,13 +134,12 @@ def test_archive_with_another_sum_is_rejected(tmp_path, monkeypatch):
         package = packages.Package(
             *("npm", "some-data", "1.0.0", sha256, "MIT", "nobody")
         )
-        monkeypatch.setattr(packages, "PACKAGES", {sha256: package})
         if sha256 == known:
-            folder = packages.fetch(tmp_path)[known]
+            folder = packages.fetch(tmp_path, {"data": package})["data"]
             assert (folder / "package/index.txt").read_text() == "hello"
         else:
             with pytest.raises(ValueError, match="not the archive"):
-                packages.fetch(tmp_path)
+                packages.fetch(tmp_path, {"changed": package})
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from typing import NamedTuple
 class Package(NamedTuple):
     """One package of a registry."""
 
-    registry: str  # "npm" or "pypi".
+    registry: str  # "npm", "pypi" or "apt".
     name: str
     version: str
     sha256: str  # Of the archive, in hexadecimal.
@@ -26,25 +26,26 @@ class Package(NamedTuple):
     credit: str  # The authors.
 
 
-PACKAGES = {
-    key: Package(**fields)
-    for key, fields in json.loads(
-        pathlib.Path(__file__).with_suffix(".json").read_text()
-    ).items()
-}
+def listed(path):
+    """Read the packages that a JSON file lists."""
+    told = json.loads(pathlib.Path(path).read_text())
+    return {key: Package(**fields) for key, fields in told.items()}
 
 
-def fetch(folder):
+PACKAGES = listed(pathlib.Path(__file__).with_suffix(".json"))
+
+
+def fetch(folder, packages=PACKAGES):
     """Fetch, check and unpack what is not there yet."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    return {key: _unpacked(p, folder / key) for key, p in PACKAGES.items()}
+    return {key: _unpacked(p, folder / key) for key, p in packages.items()}
 
 
 def _unpacked(package, target):
     if target.is_dir():
         return target
-    fetch_one = {"npm": _npm, "pypi": _pypi}[package.registry]
+    fetch_one = {"npm": _npm, "pypi": _pypi, "apt": _apt}[package.registry]
     archive = fetch_one(package, target.parent)
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != package.sha256:
@@ -57,6 +58,9 @@ def _unpacked(package, target):
     shutil.rmtree(unfinished, ignore_errors=True)
     if archive.suffix == ".whl":
         shutil.unpack_archive(archive, unfinished, "zip")
+    elif archive.suffix == ".deb":
+        names = (archive.name, unfinished.name)
+        _run("dpkg", "-x", *names, cwd=target.parent)
     else:
         shutil.unpack_archive(archive, unfinished, "gztar", filter="data")
     unfinished.rename(target)
@@ -73,11 +77,19 @@ def _npm(package, folder):
 
 def _pypi(package, folder):
     name = package.name.replace("-", "_")
-    archive = folder / f"{name}-{package.version}-py3-none-any.whl"
-    if not archive.exists():
+    wheels = f"{name}-{package.version}-*.whl"
+    if not any(folder.glob(wheels)):
         wanted = f"{package.name}=={package.version}"
         pip = (sys.executable, "-m", "pip", "download", "--no-deps", wanted)
         _run(*pip, cwd=folder)
+    return next(folder.glob(wheels))
+
+
+def _apt(package, folder):
+    archive = folder / f"{package.name}_{package.version}_all.deb"
+    if not archive.exists():
+        wanted = f"{package.name}={package.version}"
+        _run("apt-get", "download", wanted, cwd=folder)
     return archive
 
 

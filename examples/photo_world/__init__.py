@@ -1,0 +1,1 @@
+"""Photographs: a small world of real things and places, and what is said."""

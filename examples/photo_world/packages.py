@@ -1,0 +1,52 @@
+r"""Fetch the packages with photographs and with two encoders, by apt and pip.
+
+    PYTHONPATH=examples python -m photo_world.packages runs/photos/packages
+
+`packages.json` lists them with their sums, licenses and authors; `credits.py`
+names the author of each picture. The first two are packages of Debian.
+"""
+
+import argparse
+import pathlib
+import shutil
+
+from emoji_world import packages
+
+from photo_world import qt_resources
+
+PACKAGES = packages.listed(pathlib.Path(__file__).with_suffix(".json"))
+
+
+def fetch(folder):
+    """Fetch, check and unpack what is not there yet."""
+    folders = packages.fetch(folder, PACKAGES)
+    unpack_pictures(folders["gcompris"])
+    return folders
+
+
+def unpack_pictures(gcompris):
+    """Write the pictures in the resource files of GCompris to `pictures`."""
+    target = gcompris / "pictures"
+    if target.is_dir():
+        return
+    unfinished = target.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    for resource in sorted(gcompris.rglob("*.rcc")):
+        for path, body in qt_resources.files(resource):
+            if path.endswith(".webp"):
+                file = unfinished / path.removeprefix("gcompris/")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(body)
+    unfinished.rename(target)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=pathlib.Path)
+    for key, folder in fetch(parser.parse_args().folder).items():
+        package = PACKAGES[key]
+        print(f"{folder}: {package.credit} ({package.licence})")
+
+
+if __name__ == "__main__":
+    main()
