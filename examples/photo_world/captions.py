@@ -1,0 +1,337 @@
+"""Say what a scene shows, in many ways; or say one thing of it wrongly."""
+
+import json
+import pathlib
+
+from photo_world import things
+from photo_world import words
+
+_WAYS = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
+# How often a true caption says what could be said.
+SAID = {
+    "noun": 0.88,
+    "color": 0.45,
+    "size": 0.4,
+    "position": 0.5,
+    "larger": 0.6,
+    "depth": 0.6,
+    "count": 1.0,
+    "place": 0.6,
+    "paper": 0.4,
+}
+# Of these, one caption says one.
+RELATIONS = ("position", "larger", "depth")
+SIZES = {"large": ("large", "big"), "small": ("small", "little")}
+
+
+def captions(scene, rng, number=4):
+    """Return several true captions, the first one short."""
+    short = tell(scene, {"noun", "count"}, rng)
+    told = [tell(scene, _some(scene, rng), rng) for _ in range(number - 1)]
+    return list(dict.fromkeys([short, *told]))
+
+
+def wrong_caption(scene, rng):
+    """Return a caption that is false in one respect, and true in the others."""
+    changes = {name: _CHANGES[name] for name in sorted(aspects(scene))}
+    names = list(rng.permutation(list(changes)))
+    for name in names:
+        changed = changes[name](scene, rng)
+        if changed is not None:
+            said = _some(scene, rng) - {*RELATIONS, "size"}
+            return tell(changed, said | {"noun", str(name)}, rng)
+    raise ValueError(f"Nothing of this scene can be said wrongly: {names}")
+
+
+def aspects(scene):
+    """Return what can be said of a scene, of the names in `SAID`."""
+    numbers = range(len(scene.placed))
+    found = {
+        "noun": True,
+        "color": any(placed.thing.color for placed in scene.placed),
+        "size": any(scene.size(n) for n in numbers) and len(numbers) < 3,
+        "position": bool(scene.neighbors()) or _side(scene) != "",
+        "larger": scene.larger() is not None,
+        "depth": scene.front >= 0,
+        "count": scene.sort == "several",
+        "place": scene.background is not None,
+        "paper": scene.paper != "",
+    }
+    return {name for name, here in found.items() if here}
+
+
+def tell(scene, said, rng):
+    """Return a caption that says what is named in `said`."""
+    said = said & aspects(scene) | (said & {"noun"})
+    told = _things(scene, said, rng)
+    if "place" in said:
+        place = scene.background.place
+        after = " after depth" if "depth" in said else ""
+        told = _way("place" + after, rng).format(
+            x=told,
+            at=words.at_place(place, rng),
+            a=words.place_with_article(place),
+        )
+    elif "paper" in said:
+        color = scene.paper
+        told = _way("paper", rng).format(
+            x=told, c=color, a=words.with_article(color)
+        )
+    told = words.spelled(told, rng)
+    if rng.random() < 0.2:
+        told = told[0].upper() + told[1:]
+    return told + "." if rng.random() < 0.15 else told
+
+
+def _some(scene, rng):
+    """Draw what to say of a scene."""
+    said = {name for name in aspects(scene) if rng.random() < SAID[name]}
+    relations = sorted(said & set(RELATIONS))
+    if relations:
+        said -= set(relations) - {relations[rng.integers(len(relations))]}
+    return said
+
+
+def _things(scene, said, rng):
+    """Say what things there are, and how they stand."""
+    if scene.sort == "several":
+        return _way("many leads", rng).format(x=_counted(scene, said, rng))
+    unnamed = _unnamed(scene, rng) if "noun" not in said else -1
+    phrases = [
+        phrase(scene, number, said, rng, number != unnamed)
+        for number in range(len(scene.placed))
+    ]
+    if len(phrases) == 1:
+        return _one_thing(scene, phrases[0], said, rng)
+    if len(phrases) > 2:
+        return _row(phrases, "position" in said, rng)
+    relation = next((r for r in RELATIONS if r in said), None)
+    if relation is None:
+        apart = scene.sort != "before" and rng.random() < 0.4
+        way = _way("together" + ", apart" * apart, rng)
+        return _lead(way, rng).format(a=phrases[0], b=phrases[1])
+    first = {
+        "position": 0,
+        "larger": scene.larger(),
+        "depth": scene.front,
+    }[relation]
+    a, b = phrases[first], phrases[1 - first]
+    if unnamed >= 0 or rng.random() < 0.7:
+        return _lead(_way(relation, rng), rng).format(a=a, b=b)
+    definite = [
+        words.with_the(scene.placed[n].thing.noun) for n in (first, 1 - first)
+    ]
+    way = _way(f"{relation}, told", rng)
+    return way.format(a=a, b=b, A=definite[0], B=definite[1])
+
+
+def _one_thing(scene, told, said, rng):
+    side = _side(scene) if "position" in said else ""
+    if side:
+        way = _way("middle" if side == "middle" else "side", rng)
+        return _lead(way, rng).format(x=told, side=side)
+    near = scene.sort == "alone" and scene.placed[0].length > 0.8 * len(
+        scene.picture
+    )
+    if near and rng.random() < 0.3:
+        return _way("close", rng).format(x=told)
+    return _lead("{x}", rng).format(x=told)
+
+
+def _row(phrases, ordered, rng):
+    if ordered and len(phrases) == 3 and rng.random() < 0.5:
+        a, b, c = phrases
+        return _lead(_way("between", rng), rng).format(a=a, b=b, c=c)
+    if not ordered:
+        phrases = [phrases[n] for n in rng.permutation(len(phrases))]
+    together = f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+    number = words.NUMBERS[len(phrases)]
+    way = _way("list in order" if ordered else "list", rng)
+    return _lead(way, rng).format(list=together, number=number)
+
+
+def phrase(scene, number, said, rng, named=True):
+    """Return a phrase for a thing: "a small brown owl"."""
+    thing = scene.placed[number].thing
+    if not named:
+        name = _paraphrase(thing, rng)
+    else:
+        names = words.names_of_one(thing)
+        name = str(_one([thing.noun] * 3 + names[1:2] + names[1:], rng))
+        if words.is_proper(name):
+            way = _way("own name", rng)
+            a = words.with_article(thing.noun)
+            return way.format(name=name, a=a) if name != thing.noun else a
+    return _described(name, _adjectives(scene, number, name, said, rng))
+
+
+def _described(name, adjectives):
+    """Put adjectives to a noun: "something red to eat"."""
+    first, _, rest = name.partition(" ")
+    told = " ".join([*adjectives, rest])
+    if first in ("some", "something"):
+        return f"{first} {told}".strip()
+    if first in ("a", "an"):
+        return words.with_article(told, "thing")
+    return words.with_article(" ".join([*adjectives, name]), name)
+
+
+def _adjectives(scene, number, name, said, rng):
+    found = []
+    size = scene.size(number)
+    if "size" in said and size and scene.sort != "several":
+        found.append(str(_one(SIZES[size], rng)))
+    color = scene.placed[number].thing.color
+    if "color" in said and color and color not in name.split(" "):
+        found.append(color)
+    return found
+
+
+def _counted(scene, said, rng):
+    thing = scene.placed[0].thing
+    names = [thing.noun, *words.names_of_one(thing)]
+    name = str(_one(names, rng)) if "noun" in said else thing.kind
+    if not words.is_countable(name) or words.is_proper(name):
+        name = thing.noun
+    color = _adjectives(scene, 0, name, said - {"size"}, rng)
+    number = words.NUMBERS[len(scene.placed)]
+    return " ".join([number, *color, words.plural(name)])
+
+
+def _unnamed(scene, rng):
+    """Draw a thing whose kind alone tells it from the others, or -1."""
+    broad = [things.BROAD[placed.thing.kind] for placed in scene.placed]
+    alone = [n for n, one in enumerate(broad) if broad.count(one) == 1]
+    return _one(alone, rng) if alone else -1
+
+
+def _paraphrase(thing, rng):
+    broad = things.BROAD[thing.kind]
+    ways = [
+        words.with_article(thing.kind),
+        *words.PARAPHRASES.get(thing.kind, ()),
+        *words.PARAPHRASES.get(broad, ()),
+    ]
+    return str(_one(ways, rng))
+
+
+def _side(scene):
+    return scene.position(0) if len(scene.placed) == 1 else ""
+
+
+def _lead(way, rng):
+    """Lead in a way of telling, unless it begins with words of its own."""
+    if not way.startswith("{") or rng.random() < 0.4:
+        return way
+    return _way("leads", rng).replace("{x}", way)
+
+
+def _way(name, rng):
+    return _one(_WAYS[name], rng)
+
+
+def _one(choices, rng):
+    return choices[rng.integers(len(choices))]
+
+
+def _with_things(scene, new):
+    """Return a scene with other things in the same boxes."""
+    placed = tuple(
+        placed._replace(thing=thing)
+        for placed, thing in zip(scene.placed, new, strict=True)
+    )
+    return scene._replace(placed=placed)
+
+
+def _with_other_noun(scene, rng):
+    present = [placed.thing for placed in scene.placed]
+    n = int(rng.integers(len(present)))
+    own = present[n]
+    pool = scene.world[scene.sort == "photograph"]
+    false = [
+        other
+        for other in pool
+        if not words.is_proper(other.noun)
+        and all(words.is_false(other.noun, thing) for thing in present)
+        and (scene.sort != "several" or words.is_countable(other.noun))
+    ]
+    same_kind = [other for other in false if other.kind == own.kind]
+    if not false:
+        return None
+    other = _one(same_kind or false, rng)
+    other = own._replace(noun=other.noun, name=other.noun, names=())
+    if scene.sort == "several":
+        return _with_things(scene, [other] * len(present))
+    return _with_things(scene, [*present[:n], other, *present[n + 1 :]])
+
+
+def _with_other_color(scene, rng):
+    present = [placed.thing for placed in scene.placed]
+    own = _one([thing for thing in present if thing.color], rng)
+    false = [c for c in things.COLORS if words.is_false_color(c, own.color)]
+    other = own._replace(color=_one(false, rng), name=own.noun, names=())
+    return _with_things(
+        scene, [other if thing is own else thing for thing in present]
+    )
+
+
+def _exchanged(scene, rng):
+    """Exchange two things, or move a single one to the other side."""
+    side = len(scene.picture)
+    if len(scene.placed) == 1:
+        placed = scene.placed[0]
+        left, top, right, bottom = placed.box
+        box = (side - right, top, side - left, bottom)
+        if scene.position(0) == "middle":
+            return None
+        return scene._replace(placed=(placed._replace(box=box),))
+    present = [placed.thing for placed in scene.placed]
+    one = int(rng.integers(len(present) - 1))
+    present[one], present[one + 1] = present[one + 1], present[one]
+    return _with_things(scene, present)
+
+
+def _with_other_count(scene, rng):
+    counts = [n for n in (2, 3, 4) if n != len(scene.placed)]
+    return scene._replace(placed=scene.placed[:1] * _one(counts, rng))
+
+
+def _with_other_place(scene, rng):
+    own = scene.background.place
+    false = sorted(
+        {
+            photograph.place
+            for photograph in scene.world.photographs
+            if photograph.place and words.is_false_place(photograph.place, own)
+        }
+    )
+    if not false:
+        return None
+    other = scene.background._replace(place=_one(false, rng))
+    return scene._replace(background=other)
+
+
+def _with_other_paper(scene, rng):
+    false = [c for c in things.COLORS if words.is_false_color(c, scene.paper)]
+    return scene._replace(paper=_one(false, rng))
+
+
+def _with_other_front(scene, rng):
+    return scene._replace(front=1 - scene.front)
+
+
+def _unchanged(scene, rng):
+    return None
+
+
+_CHANGES = {
+    "noun": _with_other_noun,
+    "color": _with_other_color,
+    "size": _unchanged,
+    "position": _exchanged,
+    "larger": _exchanged,
+    "depth": _with_other_front,
+    "count": _with_other_count,
+    "place": _with_other_place,
+    "paper": _with_other_paper,
+}

@@ -1,0 +1,451 @@
+"""Ask what a scene shows, with answers of one word or two."""
+
+import collections
+import functools
+import json
+import pathlib
+from typing import NamedTuple
+
+from photo_world import things
+from photo_world import words
+
+WAYS = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
+COUNTS = ("1", "2", "3", "4")
+SIDES = ("left", "middle", "right")
+# In the background may be some of these, which no table says.
+IN_BACKGROUNDS = frozenset(WAYS.pop("kinds in backgrounds"))
+
+
+class Question(NamedTuple):
+    """A question about a scene."""
+
+    text: str
+    answer: str
+    sort: str  # One of `SORTS`.
+    other_answers: tuple = ()  # What is right as well.
+    wording: str = ""  # The text before words are put in.
+
+
+def answers(world):
+    """Return the answers that training can teach, in a fixed order."""
+    shown = [o for ones in world for o in ones if o.split == "train"]
+    found = ["yes", "no", *SIDES, *COUNTS, *things.COLORS]
+    found += sorted({things.BROAD[one.kind] for one in shown})
+    found += sorted({one.kind for one in shown})
+    found += sorted({p.place for p in world.photographs if p.split == "train"})
+    found += sorted({one.noun for one in shown})
+    return [answer for answer in dict.fromkeys(found) if answer]
+
+
+def questions(scene, rng, known=None):
+    """Return a question of each sort that the scene allows, in chance order.
+
+    With `known`, a set of answers, those with other answers are left out.
+    """
+    found = []
+    for ask in SORTS.values():
+        choices = [
+            question
+            for question in ask(scene, rng)
+            if known is None or question.answer in known
+        ]
+        if choices:
+            question = _one(choices, rng)
+            text = _dressed(question.text, rng)
+            found.append(question._replace(text=text))
+    return [found[n] for n in rng.permutation(len(found))]
+
+
+def blind_scores(train, test):
+    """Return the scores of answers that are chosen without a picture.
+
+    Chosen is what is the most frequent answer in `train` to questions of the
+    same sort, of the same wording, and with the same words.
+    """
+    chosen = {}
+    keys = ("sort", "wording", "text")
+    for key in keys:
+        counts = collections.defaultdict(collections.Counter)
+        for question in train:
+            counts[_key(question, key)][question.answer] += 1
+        chosen[key] = {k: c.most_common(1)[0][0] for k, c in counts.items()}
+    found = {}
+    for last, key in enumerate(keys):
+        right = 0
+        for question in test:
+            guesses = (
+                chosen[name].get(_key(question, name))
+                for name in keys[last::-1]
+            )
+            guess = next((g for g in guesses if g is not None), None)
+            right += guess in (question.answer, *question.other_answers)
+        found[key] = 100 * right / len(test)
+    return found
+
+
+def _key(question, name):
+    told = "" if name == "sort" else getattr(question, name).lower()
+    return question.sort, told.strip(" ?.")
+
+
+def _nouns(scene, rng):
+    ask = functools.partial(_ask, sort="noun", rng=rng)
+    if scene.sort == "several":
+        own = scene.placed[0].thing
+        plurals = tuple(words.plural(name) for name in words.called(own))
+        found = ask("noun of several", own.noun, **_kinds(own))
+        return [found._replace(other_answers=_others(own) + plurals)]
+    if len(scene.placed) == 1:
+        own = scene.placed[0].thing
+        found = ask("noun of one", own.noun, **_kinds(own))
+        return [found._replace(other_answers=_others(own))]
+    return [
+        ask("noun by place", own.noun, on=_on(side), **_kinds(own))._replace(
+            other_answers=_others(own)
+        )
+        for side, own in _by_side(scene).items()
+    ]
+
+
+def _kinds_asked(scene, rng):
+    found = []
+    for own, ref in _unnamed(scene, rng):
+        told = {"ref": ref, "broad": things.BROAD[own.kind]}
+        others = tuple(n for n in words.called(own) if n != own.kind)
+        asked = _ask("kind", own.kind, "kind", rng, **told)
+        found.append(asked._replace(other_answers=others))
+    return found
+
+
+def _broad_kinds(scene, rng):
+    found = []
+    for own, ref in _unnamed(scene, rng):
+        broad = things.BROAD[own.kind]
+        others = sorted({*things.BROAD.values()} - {broad})
+        options = [broad, *rng.choice(others, 3, replace=False)]
+        options = [words.with_article(str(o)) for o in rng.permutation(options)]
+        told = f"{', '.join(options[:-1])} or {options[-1]}"
+        found.append(_ask("broad", broad, "broad", rng, ref=ref, options=told))
+    return found
+
+
+def _colors(scene, rng):
+    found = [
+        _ask("color", own.color, "color", rng, ref=ref)
+        for own, ref in _referred(scene, rng)
+        if own.color
+    ]
+    if scene.paper and rng.random() < 0.3:
+        ref = _anything(scene, rng)
+        found += [_ask("color of paper", scene.paper, "color", rng, ref=ref)]
+    return found
+
+
+def _counts(scene, rng):
+    name, number = _countable(scene, rng)
+    if not name:
+        return []
+    found = _ask("count", str(number), "count", rng, ns=words.plural(name))
+    return [found._replace(other_answers=(words.NUMBERS[number],))]
+
+
+def _positions(scene, rng):
+    return [
+        _ask("position", scene.position(number), "position", rng, ref=ref)
+        for number, ref in _definite(scene, rng).items()
+        if scene.position(number)
+    ]
+
+
+def _places(scene, rng):
+    if scene.background is None or scene.sort == "before":
+        return []
+    ref = _anything(scene, rng)
+    place = scene.background.place
+    found = _ask("place", place, "place", rng, ref=ref)
+    others = [n for n in words.called(scene.background) if n != place]
+    return [found._replace(other_answers=tuple(others))]
+
+
+def _larger(scene, rng):
+    return _which(scene, "larger", scene.larger(), rng)
+
+
+def _depths(scene, rng):
+    first = scene.front if scene.front >= 0 else None
+    return _which(scene, "depth", first, rng)
+
+
+def _which(scene, sort, first, rng):
+    """Ask which of two things it is, by nouns and, if they differ, by kinds."""
+    if first is None:
+        return []
+    one, other = (scene.placed[n].thing for n in (first, 1 - first))
+    found = []
+    for names in ((one.noun, other.noun), (one.kind, other.kind)):
+        if names[0] == names[1]:
+            continue
+        a, b = (words.with_the(names[n]) for n in rng.permutation(2))
+        found.append(_ask(sort, names[0], sort, rng, a=a, b=b))
+    return found
+
+
+def _is_noun(scene, rng):
+    return _is_it(scene, "is noun", _a_name, rng)
+
+
+def _is_kind(scene, rng):
+    return _is_it(scene, "is kind", lambda shown, rng: shown.kind, rng)
+
+
+def _is_it(scene, sort, name_of, rng):
+    """Ask about a thing in the scene or, as often, about one that is not.
+
+    The two are drawn in the same way, and only if both can be asked about:
+    so each name is as often right as wrong, and says nothing by itself.
+    """
+    own = _one(scene.placed, rng).thing
+    pool = scene.world[scene.sort == "photograph"]
+    if rng.random() < 0.5:
+        broad = things.BROAD[own.kind]
+        pool = [one for one in pool if things.BROAD[one.kind] == broad]
+    other = _one(pool, rng)
+    name, false = name_of(own, rng), name_of(other, rng)
+    hidden = scene.background and {own.kind, other.kind} & IN_BACKGROUNDS
+    if hidden or not all(
+        words.is_false(false, placed.thing) for placed in scene.placed
+    ):
+        return []
+    answer = rng.random() < 0.5
+    return [_is(scene, sort, name if answer else false, answer, rng)]
+
+
+def _a_name(thing, rng):
+    names = words.names_of_one(thing)
+    names = [name for name in names if not words.is_proper(name)]
+    return str(_one([thing.noun] * 3 + names, rng))
+
+
+def _is(scene, sort, name, answer, rng):
+    if scene.sort == "several":
+        way, told = "is there", words.plural(name)
+        if words.is_proper(name):
+            told = name
+    else:
+        told = words.with_article(name)
+        one = scene.sort == "photograph"
+        one |= scene.sort == "alone" and rng.random() < 0.5
+        way = "is this" if one else "is there"
+    found = _ask(way, _yes(answer), sort, rng, a=told)
+    if scene.sort == "several":
+        found = found._replace(text=_as_plural(found.text))
+    return found
+
+
+def _is_color(scene, rng):
+    colored = [(own, ref) for own, ref in _referred(scene, rng) if own.color]
+    if not colored:
+        return []
+    own, ref = _one(colored, rng)
+    colors = [other.color for other in scene.world.things if other.color]
+    false = str(_one(colors, rng))
+    if not words.is_false_color(false, own.color):
+        return []
+    answer = rng.random() < 0.5
+    color = own.color if answer else false
+    return [_ask("is color", _yes(answer), "is color", rng, ref=ref, c=color)]
+
+
+def _is_relation(scene, rng):
+    """Ask about left and right, depth or size, in a true or false order."""
+    named = _definite(scene, rng)
+    orders = [("is left", pair) for pair in scene.neighbors()]
+    if scene.larger() is not None:
+        first = scene.larger()
+        orders.append(("is larger", (first, 1 - first)))
+    if scene.front >= 0:
+        orders.append(("is in front", (scene.front, 1 - scene.front)))
+    if not orders:
+        return []
+    way, pair = _one(orders, rng)
+    answer = rng.random() < 0.5
+    a, b = (named[n] for n in pair)
+    side = "left"
+    if way == "is left" and rng.random() < 0.5:
+        a, b, side = b, a, "right"
+    if not answer:
+        a, b = b, a
+    told = {"a": a, "b": b, "side": side}
+    return [_ask(way, _yes(answer), "is relation", rng, **told)]
+
+
+def _is_count(scene, rng):
+    if scene.sort != "several":
+        return []
+    thing, number = scene.placed[0].thing, len(scene.placed)
+    name = str(_one([thing.noun, thing.kind], rng))
+    answer = rng.random() < 0.5
+    if not answer:
+        number = _one([n for n in (2, 3, 4) if n != number], rng)
+    told = {"n": words.NUMBERS[number], "ns": words.plural(name)}
+    return [_ask("is count", _yes(answer), "is count", rng, **told)]
+
+
+def _is_place(scene, rng):
+    if scene.background is None:
+        return []
+    own = scene.background.place
+    places = [p.place for p in scene.world.photographs if p.place]
+    false = str(_one(places, rng))
+    if not words.is_false_place(false, own):
+        return []
+    answer = rng.random() < 0.5
+    place = own if answer else false
+    told = {
+        "a": words.place_with_article(place),
+        "at": words.at_place(place, rng),
+        "ref": _anything(scene, rng),
+    }
+    return [_ask("is place", _yes(answer), "is place", rng, **told)]
+
+
+SORTS = {
+    "noun": _nouns,
+    "kind": _kinds_asked,
+    "broad": _broad_kinds,
+    "color": _colors,
+    "count": _counts,
+    "position": _positions,
+    "place": _places,
+    "larger": _larger,
+    "depth": _depths,
+    "is noun": _is_noun,
+    "is kind": _is_kind,
+    "is color": _is_color,
+    "is relation": _is_relation,
+    "is count": _is_count,
+    "is place": _is_place,
+}
+
+
+def _ask(way, answer, sort, rng, **told):
+    wording = _one(WAYS[way], rng)
+    return Question(wording.format(**told), answer, sort, wording=wording)
+
+
+def _yes(answer):
+    return "yes" if answer else "no"
+
+
+def _one(choices, rng):
+    return choices[rng.integers(len(choices))]
+
+
+def _others(thing):
+    names = dict.fromkeys([*thing.names, thing.name])
+    return tuple(name for name in names if name != thing.noun)
+
+
+def _kinds(thing):
+    broad, kind = things.BROAD[thing.kind], thing.kind
+    several = {"broads": words.plural(broad), "kinds": words.plural(kind)}
+    return {"broad": broad, "kind": kind, **several}
+
+
+def _on(side):
+    return "in the middle" if side == "middle" else f"on the {side}"
+
+
+def _by_side(scene):
+    """Return the things that a side tells from the others."""
+    if not scene.neighbors():
+        return {}
+    found = {"left": scene.placed[0].thing, "right": scene.placed[-1].thing}
+    if len(scene.placed) == 3:
+        found["middle"] = scene.placed[1].thing
+    return found
+
+
+def _unnamed(scene, rng):
+    """Return things, each with words for it that do not name its kind."""
+    if scene.sort == "several":
+        return []
+    if len(scene.placed) == 1:
+        return [(scene.placed[0].thing, str(_one(["this", "it"], rng)))]
+    return [
+        (own, f"{_one(['the one', 'the thing'], rng)} {_on(side)}")
+        for side, own in _by_side(scene).items()
+    ]
+
+
+def _referred(scene, rng):
+    named = [
+        (scene.placed[number].thing, ref)
+        for number, ref in _definite(scene, rng).items()
+        if scene.sort != "several"
+    ]
+    return named if rng.random() < 0.6 else _unnamed(scene, rng) or named
+
+
+def _definite(scene, rng):
+    """Return by number how a thing is called: "the owl", "the bird"."""
+    kinds = [placed.thing.kind for placed in scene.placed]
+    found = {}
+    for number, placed in enumerate(scene.placed):
+        name = placed.thing.noun
+        if kinds.count(placed.thing.kind) == 1 and rng.random() < 0.3:
+            name = placed.thing.kind
+        found[number] = words.with_the(name)
+    return found
+
+
+def _anything(scene, rng):
+    if len(scene.placed) > 1:
+        return "all this"
+    return _one(list(_definite(scene, rng).values()), rng)
+
+
+def _countable(scene, rng):
+    """Return what can be counted in a scene, and how many there are."""
+    shown = [placed.thing for placed in scene.placed]
+    if scene.sort == "photograph" or len(shown) == 1 and rng.random() < 0.7:
+        return "", 0
+    first = _one(shown, rng)
+    names = {first.kind: [o.kind for o in shown]}
+    names[things.BROAD[first.kind]] = [things.BROAD[o.kind] for o in shown]
+    if scene.sort in ("several", "alone"):
+        names[first.noun] = [o.noun for o in shown]
+    numbers = {
+        name: own.count(name)
+        for name, own in names.items()
+        if words.is_countable(name) and name != "object"
+    }
+    more = [name for name, number in numbers.items() if number > 1]
+    if not numbers:
+        return "", 0
+    name = str(_one(more if more and rng.random() < 0.8 else [*numbers], rng))
+    return name, numbers[name]
+
+
+def _as_plural(text):
+    """Ask for several: "are there owls?"."""
+    for one, several in (
+        ("is there ", "are there "),
+        ("there is ", "there are "),
+        ("is ", "are "),
+    ):
+        if text.startswith(one):
+            return several + text[len(one) :]
+    return text
+
+
+def _dressed(text, rng):
+    """Draw a spelling, a capital letter, a question mark and a "please"."""
+    text = words.spelled(text, rng)
+    if rng.random() < 0.08:
+        text = _one(WAYS["please"], rng).format(q=text)
+        if "? " in text:
+            text = text.replace("? ", ", ") + "?"
+    if rng.random() < 0.2:
+        text = text.rstrip("?")
+    return text[0].upper() + text[1:] if rng.random() < 0.3 else text

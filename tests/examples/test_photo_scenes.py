@@ -1,0 +1,316 @@
+"""Scenes of photographs: what is said and asked of them is true."""
+
+import collections
+import re
+
+import numpy as np
+import pytest
+from builders import FASTEST
+from photo_world import captions
+from photo_world import questions
+from photo_world import scenes
+from photo_world import things
+from photo_world import words
+from PIL import Image
+from PIL import ImageDraw
+
+pytestmark = FASTEST
+# Noun, kind and color of things whose cut-outs are disks of that color.
+DISKS = (
+    ("owl", "bird", "red"),
+    ("crow", "bird", "green"),
+    ("tiger", "mammal", "blue"),
+    ("donkey", "mammal", "yellow"),
+    ("lemon", "fruit", "red"),
+    ("banana", "fruit", "blue"),
+)
+PAINTS = {
+    "red": (220, 30, 30),
+    "green": (30, 200, 30),
+    "blue": (30, 30, 220),
+    "yellow": (220, 220, 30),
+}
+NUMBERS = {"two": 2, "three": 3, "four": 4}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Six disks and three gray places in each of two splits."""
+    folder = tmp_path_factory.mktemp("made")
+    found, photographs = [], []
+    for split in ("train", "test"):
+        for noun, kind, color in DISKS:
+            image = Image.new("RGBA", (240, 240), (255, 0, 255, 0))
+            paint = PAINTS[color] if split == "train" else (220, 30, 220)
+            ImageDraw.Draw(image).ellipse((5, 5, 230, 230), (*paint, 255))
+            path = folder / f"{split}-{noun}.png"
+            image.save(path)
+            name = noun if split == "train" else f"{split} {noun}"
+            told = (name, name, (), kind, color, name, split)
+            found.append(things.Thing(path.stem, path, *told))
+        for place in ("dam", "castle", "windmill"):
+            path = folder / f"{split}-{place}.png"
+            Image.new("RGB", (300, 240), (128, 128, 128)).save(path)
+            told = (place, place, (), "building", "", place, split, place)
+            photographs.append(things.Photograph(path.stem, path, *told))
+    return things.World(tuple(found), tuple(photographs))
+
+
+@pytest.fixture(scope="module")
+def maker(world):
+    return scenes.Scenes(world, "train", side=112)
+
+
+def drawn(maker, number, sort=None, seed=1):
+    rng = np.random.default_rng(seed)
+    return [maker.draw(rng, sort) for _ in range(number)]
+
+
+def seen(scene, color):
+    """Return where a picture has the color of a disk."""
+    pixels = scene.picture.astype(float)
+    dark = np.array(PAINTS[color]) < 100
+    bright = pixels[..., ~dark].min(-1)
+    return bright > 1.8 * pixels[..., dark].max(-1) + 12
+
+
+def on_places(maker, number, sort):
+    """Draw scenes on the gray photographs, with things of unlike colors."""
+    for scene in drawn(maker, number, sort):
+        colors = [placed.thing.color for placed in scene.placed]
+        if scene.background and len({*colors}) == len(colors):
+            yield scene
+
+
+@pytest.mark.parametrize("sort", ["alone", "beside", "larger", "different"])
+def test_boxes_are_around_what_is_seen(maker, sort):
+    found = 0
+    for scene in on_places(maker, 50, sort):
+        order = [placed.middle for placed in scene.placed]
+        assert order == sorted(order)
+        for placed in scene.placed:
+            rows, columns = np.nonzero(seen(scene, placed.thing.color))
+            box = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+            np.testing.assert_allclose(placed.box, box, atol=2)
+            found += 1
+    assert found > 10
+
+
+def test_what_stands_before_covers_a_part_and_no_more(maker):
+    found = 0
+    for scene in on_places(maker, 150, "before"):
+        front = scene.placed[scene.front]
+        back = scene.placed[1 - scene.front]
+        for placed, least in ((front, 0.92), (back, 0.55)):
+            left, top, right, bottom = placed.box
+            whole = np.pi / 4 * (right - left) * (bottom - top)
+            share = seen(scene, placed.thing.color).sum() / whole
+            assert least < share < 1.05
+        # Of two boxes, the common part shows the one in front.
+        left, top = np.maximum(front.box[:2], back.box[:2])
+        right, bottom = np.minimum(front.box[2:], back.box[2:])
+        common = np.s_[top:bottom, left:right]
+        if seen(scene, back.thing.color)[common].size > 200:
+            found += 1
+    assert found > 10
+
+
+def test_sizes_and_counts(maker):
+    for scene in drawn(maker, 20, "larger"):
+        areas = [
+            (b[2] - b[0]) * (b[3] - b[1]) for b in (p.box for p in scene.placed)
+        ]
+        assert scene.larger() == int(np.argmax(areas))
+    counts = set()
+    for scene in drawn(maker, 30, "several"):
+        assert len({placed.thing for placed in scene.placed}) == 1
+        counts.add(len(scene.placed))
+    assert counts == {2, 3, 4}
+
+
+def test_same_seed_same_scene(world, maker):
+    again = scenes.Scenes(world, "train", side=112)
+    for one, other in zip(drawn(maker, 20), drawn(again, 20), strict=True):
+        np.testing.assert_array_equal(one.picture, other.picture)
+        assert one[1:] == other[1:]
+        texts = [
+            (captions.captions(s, rng), questions.questions(s, rng))
+            for s in (one, other)
+            for rng in [np.random.default_rng(3)]
+        ]
+        assert texts[0] == texts[1]
+    assert not np.array_equal(
+        drawn(maker, 1, seed=1)[0].picture, drawn(maker, 1, seed=2)[0].picture
+    )
+
+
+def test_splits_never_mix(world):
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        maker = scenes.Scenes(world, split, side=64)
+        for scene in drawn(maker, 150):
+            shown = [placed.thing for placed in scene.placed]
+            shown += [scene.background] if scene.background else []
+            assert {one.split for one in shown} == {split}
+            said = captions.captions(scene, rng)
+            said.append(captions.wrong_caption(scene, rng))
+            said += [q.text for q in questions.questions(scene, rng)]
+            if split == "train":
+                assert not any("test " in text for text in said)
+
+
+def read(caption, scene):
+    """Return what a caption says that is not so: a set of respects."""
+    text = re.sub("[^a-z ]", " ", caption.lower().replace("grey", "gray"))
+    spoken = text.split()
+    wrong = set()
+    shown = [placed.thing for placed in scene.placed]
+    nouns = {thing.noun for thing in shown}
+    for noun, _, _ in DISKS:
+        if {noun, f"{noun}s"} & set(spoken) and noun not in nouns:
+            wrong.add("noun")
+    paper = re.search(r"(\w+) (?:background|paper|ground|surface)", text)
+    paper = paper or re.search(r"background is (\w+)", text)
+    adjectives = {f"{o.color} {o.noun}" for o in shown}
+    for color, noun in re.findall(r"(\w+) (\w+)", text) + re.findall(
+        r"\w+ (\w+) (\w+)", text
+    ):
+        named = noun.rstrip("s") in nouns
+        if color in things.COLORS and named:
+            if f"{color} {noun.rstrip('s')}" not in adjectives:
+                wrong.add("color")
+    if paper and paper[1] in things.COLORS and paper[1] != scene.paper:
+        wrong.add("paper")
+    for word, number in NUMBERS.items():
+        if word in spoken and number != len(scene.placed):
+            wrong.add("count")
+    for place in ("dam", "castle", "windmill"):
+        own = scene.background and scene.background.place
+        if place in spoken and place != (own or shown[0].noun):
+            wrong.add("place")
+    return wrong
+
+
+def test_captions_are_true_and_wrong_ones_false_in_one_respect(maker):
+    rng = np.random.default_rng(4)
+    respects = collections.Counter()
+    for scene in drawn(maker, 400):
+        for caption in captions.captions(scene, rng):
+            assert read(caption, scene) == set(), caption
+        caption = captions.wrong_caption(scene, rng)
+        wrong = read(caption, scene)
+        assert len(wrong) <= 1, caption
+        respects.update(wrong or {"relation"})
+    assert {"noun", "color", "paper", "count", "place"} < {*respects}
+
+
+def first_is_left(text):
+    """Read which of two things is said to be on the left."""
+    if "its right" in text or "left of" in text or "left and" in text:
+        first = True
+    elif "its left" in text or "right of" in text:
+        first = False
+    else:
+        first = text.index("left") < text.index("right")
+    return first != text.lower().startswith("to the ")
+
+
+def nouns_in_order(text):
+    return re.findall("|".join(disk[0] for disk in DISKS), text)
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_what_is_said_to_be_on_the_left(maker, exchanged):
+    rng = np.random.default_rng(5)
+    for scene in drawn(maker, 80, "beside"):
+        told = scene
+        if exchanged:
+            told = captions._exchanged(scene, rng)
+        text = captions.tell(told, {"noun", "position"}, rng)
+        first, second = nouns_in_order(text)[:2]
+        x = {placed.thing.noun: placed.box[0] for placed in scene.placed}
+        left = x[first] < x[second]
+        assert (left == first_is_left(text)) != exchanged, text
+
+
+def test_answers_to_where_are_those_of_the_boxes(maker):
+    rng = np.random.default_rng(6)
+    found = collections.Counter()
+    for scene in drawn(maker, 300, "alone"):
+        for question in questions.questions(scene, rng):
+            if question.sort == "position":
+                middle = scene.placed[0].middle / 112
+                assert (question.answer == "left") == (middle < 0.4)
+                assert (question.answer == "right") == (middle > 0.6)
+                found[question.answer] += 1
+    assert len(found) == 3
+
+
+def test_yes_and_no_are_equally_frequent(maker):
+    rng = np.random.default_rng(7)
+    by_sort = collections.defaultdict(collections.Counter)
+    every = collections.Counter()
+    for _ in range(16):
+        for scene in drawn(maker, 60, seed=rng.integers(1000)):
+            for question in questions.questions(scene, rng):
+                if question.sort.startswith("is "):
+                    every[question.answer] += 1
+                    by_sort[question.sort][question.answer] += 1
+    assert every.total() > 2000
+    assert 0.45 < every["yes"] / every.total() < 0.55
+    for sort, counts in by_sort.items():
+        assert 0.35 < counts["yes"] / counts.total() < 0.65, sort
+
+
+def test_answers_are_known_and_right(world, maker):
+    known = questions.answers(world)
+    assert len(set(known)) == len(known)
+    assert not any("test" in answer for answer in known)
+    other = scenes.Scenes(world, "test", side=64)
+    rng = np.random.default_rng(8)
+    sorts = set()
+    for scene in drawn(other, 100):
+        for question in questions.questions(scene, rng, set(known)):
+            assert question.answer in known
+            assert not (question.sort == "noun" and "test" in question.answer)
+            sorts.add(question.sort)
+    assert {"kind", "broad", "color", "is noun", "place"} <= sorts
+    assert all(
+        len(ways) >= 8 for way, ways in questions.WAYS.items() if way in sorts
+    )
+
+
+def test_blind_scores_are_those_of_the_most_frequent_answers():
+    train = [questions.Question("a?", "yes", "s", wording="w")] * 3
+    train += [questions.Question("b?", "no", "s", wording="v")] * 2
+    test = [
+        questions.Question("B", "no", "s", wording="v"),
+        questions.Question("c?", "maybe", "s", ("no",), wording="v"),
+        questions.Question("c?", "no", "s", wording="u"),
+        questions.Question("a?", "yes", "s", wording="w"),
+    ]
+    scores = questions.blind_scores(train, test)
+    assert scores == {"sort": 25, "wording": 75, "text": 75}
+
+
+@pytest.mark.parametrize(
+    "noun, one, many",
+    [
+        ("owl", "an owl", "owls"),
+        ("ukulele", "a ukulele", "ukuleles"),
+        ("goose", "a goose", "geese"),
+        ("scissors", "a pair of scissors", "scissors"),
+        ("garlic", "garlic", "garlic"),
+        ("slice of lime", "a slice of lime", "slices of lime"),
+        ("strawberry", "a strawberry", "strawberries"),
+        ("clownfish", "a clownfish", "clownfish"),
+        ("LED bulb", "an LED bulb", "LED bulbs"),
+        ("Taj Mahal", "Taj Mahal", "Taj Mahal"),
+        ("Egyptian goose", "an Egyptian goose", "Egyptian geese"),
+        ("rhinoceros", "a rhinoceros", "rhinoceroses"),
+        ("Louvre at night", "Louvre at night", "Louvre at night"),
+    ],
+)
+def test_articles_and_plurals(noun, one, many):
+    assert words.with_article(noun) == one
+    assert words.plural(noun) == many
