@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from builders import FASTEST
 from emoji_world.packages import Package
+from photo_world import credits
 from photo_world import packages
 from photo_world import qt_resources
 from photo_world import things
@@ -176,3 +177,54 @@ def test_picture_is_black_where_it_is_transparent(tmp_path, world):
     assert seen.mode == "RGB"
     assert seen.getpixel((0, 0)) == (0, 255, 0)
     assert seen.getpixel((5, 2)) == (0, 0, 0)
+
+
+COPYRIGHT = """Format: 1.0
+
+Files: *
+Copyright: 2020 The Collection
+License: GPL-3
+
+Files: src/fish/*
+       src/birds/owl.jpg
+Copyright: 2021 A. Painter
+           2022 B. Painter
+License: CC-BY-2.0
+Comment: found at
+ https://example.org
+
+Files: src/fish/carp.png
+Copyright: C. Diver
+License: public-domain
+
+License: GPL-3
+ A long text.
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "licence", "named"),
+    [
+        ("src/fish/carp", "public-domain", "picture"),
+        ("src/fish/perch", "CC-BY-2.0", "folder"),
+        ("src/birds/owl", "CC-BY-2.0", "picture"),
+        ("src/birds/owl2", "GPL-3", "collection"),
+    ],
+)
+def test_last_paragraph_about_a_picture_counts(path, licence, named):
+    listed = credits.paragraphs(COPYRIGHT)
+    assert len(listed) == 3
+    assert listed[1].authors == "2021 A. Painter; 2022 B. Painter"
+    assert listed[1].source == "found at https://example.org"
+    paragraph, told = credits.match(path, listed)
+    assert (paragraph.licence, told) == (licence, named)
+
+
+def test_artist_is_that_of_the_picture(tmp_path):
+    image = Image.new("RGB", (4, 4))
+    image.save(tmp_path / "plain.webp")
+    data = image.getexif()
+    data[315] = "D. Photographer "
+    image.save(tmp_path / "signed.webp", exif=data)
+    assert credits.artist(tmp_path / "plain.webp") == ""
+    assert credits.artist(tmp_path / "signed.webp") == "D. Photographer"
