@@ -9,7 +9,7 @@ from photo_world import words
 _WAYS = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
 # How often a true caption says what could be said.
 SAID = {
-    "noun": 0.88,
+    "noun": 0.9,
     "color": 0.45,
     "size": 0.4,
     "position": 0.5,
@@ -21,6 +21,7 @@ SAID = {
 }
 # Of these, one caption says one.
 RELATIONS = ("position", "larger", "depth")
+_COLORS = {*things.COLORS, "grey"}
 SIZES = {"large": ("large", "big"), "small": ("small", "little")}
 
 
@@ -70,7 +71,7 @@ def tell(scene, said, rng):
         told = _way("place" + after, rng).format(
             x=told,
             at=words.at_place(place, rng),
-            a=words.place_with_article(place),
+            a=words.with_article(place),
         )
     elif "paper" in said:
         color = scene.paper
@@ -154,7 +155,7 @@ def phrase(scene, number, said, rng, named=True):
     """Return a phrase for a thing: "a small brown owl"."""
     thing = scene.placed[number].thing
     if not named:
-        name = _paraphrase(thing, rng)
+        name = _paraphrase(thing, len(said) > 0, rng)
     else:
         names = words.names_of_one(thing)
         name = str(_one([thing.noun] * 3 + names[1:2] + names[1:], rng))
@@ -169,8 +170,10 @@ def _described(name, adjectives):
     """Put adjectives to a noun: "something red to eat"."""
     first, _, rest = name.partition(" ")
     told = " ".join([*adjectives, rest])
-    if first in ("some", "something"):
-        return f"{first} {told}".strip()
+    if first == "something":
+        return " ".join([first, " and ".join(adjectives), rest]).strip()
+    if first == "some":
+        return f"{first} {told}"
     if first in ("a", "an"):
         return words.with_article(told, "thing")
     return words.with_article(" ".join([*adjectives, name]), name)
@@ -179,10 +182,11 @@ def _described(name, adjectives):
 def _adjectives(scene, number, name, said, rng):
     found = []
     size = scene.size(number)
-    if "size" in said and size and scene.sort != "several":
+    told = {word for ways in SIZES.values() for word in ways}
+    if "size" in said and size and not told & set(name.split(" ")):
         found.append(str(_one(SIZES[size], rng)))
     color = scene.placed[number].thing.color
-    if "color" in said and color and color not in name.split(" "):
+    if "color" in said and color and not _COLORS & set(name.split(" ")):
         found.append(color)
     return found
 
@@ -205,13 +209,12 @@ def _unnamed(scene, rng):
     return _one(alone, rng) if alone else -1
 
 
-def _paraphrase(thing, rng):
+def _paraphrase(thing, vague, rng):
     broad = things.BROAD[thing.kind]
-    ways = [
-        words.with_article(thing.kind),
-        *words.PARAPHRASES.get(thing.kind, ()),
-        *words.PARAPHRASES.get(broad, ()),
-    ]
+    ways = [words.with_article(thing.kind)]
+    ways += words.PARAPHRASES.get(thing.kind, [])
+    if vague:
+        ways += words.PARAPHRASES.get(broad, [])
     return str(_one(ways, rng))
 
 
@@ -221,7 +224,8 @@ def _side(scene):
 
 def _lead(way, rng):
     """Lead in a way of telling, unless it begins with words of its own."""
-    if not way.startswith("{") or rng.random() < 0.4:
+    own = not way.startswith("{") or way.startswith("{number}")
+    if own or rng.random() < 0.4:
         return way
     return _way("leads", rng).replace("{x}", way)
 
@@ -297,17 +301,17 @@ def _with_other_count(scene, rng):
 
 
 def _with_other_place(scene, rng):
-    own = scene.background.place
+    own = scene.background
     false = sorted(
         {
             photograph.place
             for photograph in scene.world.photographs
-            if photograph.place and words.is_false_place(photograph.place, own)
+            if photograph.place and words.is_false(photograph.place, own)
         }
     )
     if not false:
         return None
-    other = scene.background._replace(place=_one(false, rng))
+    other = own._replace(place=_one(false, rng))
     return scene._replace(background=other)
 
 

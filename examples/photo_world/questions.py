@@ -294,15 +294,15 @@ def _is_count(scene, rng):
 def _is_place(scene, rng):
     if scene.background is None:
         return []
-    own = scene.background.place
+    own = scene.background
     places = [p.place for p in scene.world.photographs if p.place]
     false = str(_one(places, rng))
-    if not words.is_false_place(false, own):
+    if not words.is_false(false, own):
         return []
     answer = rng.random() < 0.5
-    place = own if answer else false
+    place = own.place if answer else false
     told = {
-        "a": words.place_with_article(place),
+        "a": words.with_article(place),
         "at": words.at_place(place, rng),
         "ref": _anything(scene, rng),
     }
@@ -348,6 +348,8 @@ def _others(thing):
 
 def _kinds(thing):
     broad, kind = things.BROAD[thing.kind], thing.kind
+    if broad == "place":
+        broad = kind
     several = {"broads": words.plural(broad), "kinds": words.plural(kind)}
     return {"broad": broad, "kind": kind, **several}
 
@@ -408,7 +410,7 @@ def _anything(scene, rng):
 def _countable(scene, rng):
     """Return what can be counted in a scene, and how many there are."""
     shown = [placed.thing for placed in scene.placed]
-    if scene.sort == "photograph" or len(shown) == 1 and rng.random() < 0.7:
+    if scene.sort == "photograph" or len(shown) == 1 and rng.random() < 0.85:
         return "", 0
     first = _one(shown, rng)
     names = {first.kind: [o.kind for o in shown]}
@@ -418,7 +420,7 @@ def _countable(scene, rng):
     numbers = {
         name: own.count(name)
         for name, own in names.items()
-        if words.is_countable(name) and name != "object"
+        if words.is_countable(name) and name not in ("object", "place")
     }
     more = [name for name, number in numbers.items() if number > 1]
     if not numbers:

@@ -11,7 +11,7 @@ from photo_world import things
 _TABLES = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
 # What is said of a place: "by the sea" and not "in front of a sea".
 _AT_PLACES = _TABLES["at places"]
-# Places with a definite article.
+# Nouns with a definite article.
 _ONLY_ONE = frozenset(_TABLES["only one"])
 # What kinds and broad kinds are called besides: "something to eat".
 PARAPHRASES = _TABLES["paraphrases"]
@@ -52,6 +52,8 @@ def is_proper(name):
 def with_article(words, noun=None):
     """Return `"an owl"` for `"owl"`; the noun is the last word by default."""
     noun = noun or words
+    if noun in _ONLY_ONE:
+        return f"the {words}"
     if is_proper(noun) or _is_uncounted(noun) or noun.startswith("half an"):
         return words
     if _is_plural(noun):
@@ -108,11 +110,11 @@ def called(thing):
 
 
 def names_of_one(thing):
-    """Return what one thing may be called, without plurals."""
+    """Return what one thing may be called, without plurals and "money"."""
     return [
         name
         for name in called(thing)
-        if name == thing.noun or not _is_plural(name)
+        if name == thing.noun or is_countable(name)
     ]
 
 
@@ -127,10 +129,6 @@ def is_false(name, thing):
     """Tell whether a name or a kind can surely not be said of a thing."""
     own = (*called(thing), thing.kind, things.BROAD[thing.kind])
     return not any(_may_be_same(name, word) for word in own)
-
-
-def is_false_place(place, own):
-    return not _may_be_same(place, own)
 
 
 def is_false_color(color, own):
@@ -149,12 +147,7 @@ def at_place(place, rng):
     ways = _AT_PLACES.get(place)
     if ways:
         return ways[rng.integers(len(ways))]
-    return f"in front of {place_with_article(place)}"
-
-
-def place_with_article(place):
-    """Return `"a castle"`, but `"the sea"`."""
-    return f"the {place}" if place in _ONLY_ONE else with_article(place)
+    return f"in front of {with_article(place)}"
 
 
 def _head(noun):
