@@ -1,6 +1,5 @@
 """Ask what a scene shows, with answers of one word or two."""
 
-import collections
 import functools
 import json
 import pathlib
@@ -24,6 +23,7 @@ class Question(NamedTuple):
     sort: str  # One of `SORTS`.
     other_answers: tuple = ()  # What is right as well.
     wording: str = ""  # The text before words are put in.
+    options: tuple = ()  # The answers that the text itself names, if any.
 
 
 def answers(world):
@@ -40,52 +40,20 @@ def answers(world):
 def questions(scene, rng, known=None):
     """Return a question of each sort that the scene allows, in chance order.
 
-    With `known`, a set of answers, those with other answers are left out.
+    With `known`, a set of answers, those that name others are left out.
     """
     found = []
     for ask in SORTS.values():
         choices = [
             question
             for question in ask(scene, rng)
-            if known is None or question.answer in known
+            if known is None or {question.answer, *question.options} <= known
         ]
         if choices:
             question = _one(choices, rng)
             text = _dressed(question.text, rng)
             found.append(question._replace(text=text))
     return [found[n] for n in rng.permutation(len(found))]
-
-
-def blind_scores(train, test):
-    """Return the scores of answers that are chosen without a picture.
-
-    Chosen is what is the most frequent answer in `train` to questions of the
-    same sort, of the same wording, and with the same words.
-    """
-    chosen = {}
-    keys = ("sort", "wording", "text")
-    for key in keys:
-        counts = collections.defaultdict(collections.Counter)
-        for question in train:
-            counts[_key(question, key)][question.answer] += 1
-        chosen[key] = {k: c.most_common(1)[0][0] for k, c in counts.items()}
-    found = {}
-    for last, key in enumerate(keys):
-        right = 0
-        for question in test:
-            guesses = (
-                chosen[name].get(_key(question, name))
-                for name in keys[last::-1]
-            )
-            guess = next((g for g in guesses if g is not None), None)
-            right += guess in (question.answer, *question.other_answers)
-        found[key] = 100 * right / len(test)
-    return found
-
-
-def _key(question, name):
-    told = "" if name == "sort" else getattr(question, name).lower()
-    return question.sort, told.strip(" ?.")
 
 
 def _nouns(scene, rng):
@@ -119,13 +87,17 @@ def _kinds_asked(scene, rng):
 
 def _broad_kinds(scene, rng):
     found = []
+    # Drawn as often as they are right, so that a frequent one is no guess.
+    pool = [_one(_pool(scene), rng) for _ in range(20)]
+    pool = dict.fromkeys(things.BROAD[one.kind] for one in pool)
     for own, ref in _unnamed(scene, rng):
         broad = things.BROAD[own.kind]
-        others = sorted({*things.BROAD.values()} - {broad})
-        options = [broad, *rng.choice(others, 3, replace=False)]
-        options = [words.with_article(str(o)) for o in rng.permutation(options)]
-        told = f"{', '.join(options[:-1])} or {options[-1]}"
-        found.append(_ask("broad", broad, "broad", rng, ref=ref, options=told))
+        options = list(dict.fromkeys([broad, *pool]))[:4]
+        options = tuple(str(option) for option in rng.permutation(options))
+        told = [words.with_article(option) for option in options]
+        told = f"{', '.join(told[:-1])} or {told[-1]}"
+        asked = _ask("broad", broad, "broad", rng, ref=ref, options=told)
+        found.append(asked._replace(options=options))
     return found
 
 
@@ -186,7 +158,8 @@ def _which(scene, sort, first, rng):
         if names[0] == names[1]:
             continue
         a, b = (words.with_the(names[n]) for n in rng.permutation(2))
-        found.append(_ask(sort, names[0], sort, rng, a=a, b=b))
+        asked = _ask(sort, names[0], sort, rng, a=a, b=b)
+        found.append(asked._replace(options=names))
     return found
 
 
@@ -205,16 +178,17 @@ def _is_it(scene, sort, name_of, rng):
     so each name is as often right as wrong, and says nothing by itself.
     """
     own = _one(scene.placed, rng).thing
-    pool = scene.world[scene.sort == "photograph"]
+    pool = _pool(scene)
     if rng.random() < 0.5:
         broad = things.BROAD[own.kind]
         pool = [one for one in pool if things.BROAD[one.kind] == broad]
     other = _one(pool, rng)
     name, false = name_of(own, rng), name_of(other, rng)
     hidden = scene.background and {own.kind, other.kind} & IN_BACKGROUNDS
-    if hidden or not all(
+    apart = words.is_false(name, other) and all(
         words.is_false(false, placed.thing) for placed in scene.placed
-    ):
+    )
+    if hidden or not apart:
         return []
     answer = rng.random() < 0.5
     return [_is(scene, sort, name if answer else false, answer, rng)]
@@ -333,6 +307,11 @@ def _ask(way, answer, sort, rng, **told):
     return Question(wording.format(**told), answer, sort, wording=wording)
 
 
+def _pool(scene):
+    """Return what could have been shown instead."""
+    return scene.world[scene.sort == "photograph"]
+
+
 def _yes(answer):
     return "yes" if answer else "no"
 
@@ -410,7 +389,7 @@ def _anything(scene, rng):
 def _countable(scene, rng):
     """Return what can be counted in a scene, and how many there are."""
     shown = [placed.thing for placed in scene.placed]
-    if scene.sort == "photograph" or len(shown) == 1 and rng.random() < 0.85:
+    if scene.sort == "photograph":
         return "", 0
     first = _one(shown, rng)
     names = {first.kind: [o.kind for o in shown]}
@@ -423,7 +402,8 @@ def _countable(scene, rng):
         if words.is_countable(name) and name not in ("object", "place")
     }
     more = [name for name, number in numbers.items() if number > 1]
-    if not numbers:
+    # Of most things there is only one: rarely asked, so that "1" is no guess.
+    if not numbers or (not more and rng.random() < 0.7):
         return "", 0
     name = str(_one(more if more and rng.random() < 0.8 else [*numbers], rng))
     return name, numbers[name]

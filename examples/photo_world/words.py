@@ -139,8 +139,8 @@ def _may_be_same(one, other):
     one, other = one.lower(), other.lower()
     if one.endswith(other) or other.endswith(one):
         return True
-    pair = {_last(one), _last(other)}
-    return any(pair <= several for several in _MAY_BE_SAME)
+    pairs = {one, other}, {_last(one), _last(other)}
+    return any(pair <= same for pair in pairs for same in _MAY_BE_SAME)
 
 
 def at_place(place, rng):

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from builders import FASTEST
+from photo_world import blind
 from photo_world import captions
 from photo_world import questions
 from photo_world import scenes
@@ -281,6 +282,7 @@ def test_answers_are_known_and_right(world, maker):
     for scene in drawn(other, 100):
         for question in questions.questions(scene, rng, set(known)):
             assert question.answer in known
+            assert set(question.options) <= set(known)
             assert not (question.sort == "noun" and "test" in question.answer)
             sorts.add(question.sort)
     assert {"kind", "broad", "color", "is noun", "place"} <= sorts
@@ -289,16 +291,24 @@ def test_answers_are_known_and_right(world, maker):
 
 
 def test_blind_scores_are_those_of_the_most_frequent_answers():
-    train = [questions.Question("a?", "yes", "s", wording="w")] * 3
-    train += [questions.Question("b?", "no", "s", wording="v")] * 2
+    def ask(text, answer, wording, **more):
+        return questions.Question(text, answer, "s", wording=wording, **more)
+
+    train = [ask("a?", "yes", "w")] * 3 + [ask("b?", "no", "v")] * 2
+    train.append(ask("x or z?", "x", "o", options=("x", "z")))
     test = [
-        questions.Question("B", "no", "s", wording="v"),
-        questions.Question("c?", "maybe", "s", ("no",), wording="v"),
-        questions.Question("c?", "no", "s", wording="u"),
-        questions.Question("a?", "yes", "s", wording="w"),
+        ask("B", "no", "v"),
+        ask("c?", "maybe", "v", other_answers=("no",)),
+        ask("c?", "no", "u"),
+        ask("a?", "yes", "w"),
+        ask("x or y?", "y", "u", options=("y", "x")),
+        ask("x or z?", "x", "u", options=("z", "x")),
+        ask("z or x?", "x", "u", options=("z", "x")),
+        ask("z or y?", "yes", "u"),
     ]
-    scores = questions.blind_scores(train, test)
-    assert scores == {"sort": 25, "wording": 75, "text": 75}
+    scores = blind.scores(train, test)
+    expected = {"sort": 2, "wording": 4, "text": 5, "options": 6}
+    assert scores == {way: 100 * n / 8 for way, n in expected.items()}
 
 
 @pytest.mark.parametrize(
