@@ -34,7 +34,7 @@ def main():
     run = Run(settings.folder, 0)
     preset = settings.preset or run.folder / WHOLE
     task = kbt.BridgeTowerContrastive.from_preset(preset)
-    shown = {artist: _embedded(run, task, artist) for artist in world.ARTISTS}
+    shown = {artist: embedded(run, task, artist) for artist in world.ARTISTS}
     found = {
         "search": search(run, task, shown),
         "descriptions": free(run, task, shown),
@@ -49,7 +49,7 @@ def main():
     (run.folder / "scores.json").write_text(json.dumps(found, indent=2))
 
 
-def _embedded(run, task, artist):
+def embedded(run, task, artist):
     """Return the `Gallery` of an artist and the vectors of its pictures."""
     shown = Gallery(run.world, run.splits.looks, artist)
     return shown, task.embed(images=shown.pictures, batch_size=128)
@@ -150,10 +150,9 @@ def _queries(run, shown):
     return found
 
 
-def free(run, task, shown):
-    """Search with the hundred free descriptions, beside searches in text."""
+def descriptions(run):
+    """Return the free descriptions, and the looks that each one means."""
     rows = json.loads(DESCRIPTIONS.read_text(encoding="utf-8"))
-    asked = [row["text"] for row in rows]
     looks = run.splits.looks
     by_symbol = {
         "".join(chr(int(c, 16)) for c in emoji.code.split("-")): number
@@ -162,6 +161,12 @@ def free(run, task, shown):
     wanted = [
         {looks[by_symbol[symbol]] for symbol in row["emoji"]} for row in rows
     ]
+    return [row["text"] for row in rows], wanted
+
+
+def free(run, task, shown):
+    """Search with the hundred free descriptions, beside searches in text."""
+    asked, wanted = descriptions(run)
     vectors = task.embed(texts=asked, batch_size=100)
     found = {}
     for artist, (drawn, images) in shown.items():

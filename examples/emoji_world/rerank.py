@@ -1,0 +1,129 @@
+r"""Measure whether matching improves the list that the vectors find.
+
+    PYTHONPATH=examples python -m emoji_world.rerank runs/emoji
+
+The hundred free descriptions search all emoji of each artist; the matching
+head then orders the first ten again. Prints the scores of both lists, and the
+mean difference with its 95 % interval: a paired bootstrap over the texts. In
+the rows "all artists" a text counts once, with its mean.
+"""
+
+import argparse
+import json
+import pathlib
+
+import numpy as np
+
+import keras_bridgetower as kbt
+from emoji_world import score
+from emoji_world import world
+from emoji_world.training.run import Run
+
+FIRST = 10  # Pictures of a list that are ordered again.
+DRAWS = 10_000
+SEED = 7
+
+
+def ndcg(right, count):
+    """Compute nDCG@10 of each list.
+
+    Args:
+        right: bool array `(texts, 10)`, which of the first ten are right.
+        count: int array `(texts,)`, how many pictures are right in all.
+    """
+    gains = 1 / np.log2(np.arange(FIRST) + 2)
+    best = np.cumsum(gains)[np.clip(count, 1, FIRST) - 1]
+    return right @ gains / best
+
+
+def scores_of(right, count):
+    """Return arrays `(texts,)` by the name of the score."""
+    return {
+        "nDCG@10": ndcg(right, count),
+        "R@1": right[:, 0].astype(float),
+        "R@5": right[:, :5].any(1).astype(float),
+    }
+
+
+def interval(differences, draws=DRAWS, seed=SEED):
+    """Return the mean, and the 95 % interval of the mean by a bootstrap."""
+    rng = np.random.default_rng(seed)
+    count = len(differences)
+    rows = rng.integers(count, size=(draws, count))
+    low, high = np.percentile(differences[rows].mean(1), (2.5, 97.5))
+    return float(differences.mean()), float(low), float(high)
+
+
+def both_lists(task, embedder, shown, asked, wanted):
+    """Return the scores of the list by vectors, and of the re-ranked one.
+
+    Args:
+        task: `BridgeTowerRetrieval`.
+        embedder: `BridgeTowerContrastive` of the same preset.
+        shown: `score.Gallery` and the vectors of its pictures.
+        asked: list of str.
+        wanted: list of sets of looks.
+    """
+    drawn, images = shown
+    near = embedder.embed(texts=asked, batch_size=100) @ images.T
+    first = np.argsort(-near, 1, kind="stable")[:, :FIRST]
+    found = task.score(
+        [drawn.pictures[place] for place in first.ravel()],
+        np.repeat(asked, FIRST).tolist(),
+        batch_size=110,
+    ).reshape(first.shape)
+    again = np.take_along_axis(
+        first, np.argsort(-found, 1, kind="stable"), axis=1
+    )
+    right = np.stack([np.isin(drawn.looks, [*looks]) for looks in wanted])
+    count = right.sum(1)
+    return [
+        scores_of(np.take_along_axis(right, order, 1), count)
+        for order in (first, again)
+    ]
+
+
+def compare(before, after):
+    """Return a dict from the name of a score to its numbers."""
+    found = {}
+    for name in before:
+        mean, low, high = interval(after[name] - before[name])
+        found[name] = {
+            "by vectors": round(float(before[name].mean()), 3),
+            "re-ranked": round(float(after[name].mean()), 3),
+            "difference": round(mean, 3),
+            "interval": [round(low, 3), round(high, 3)],
+        }
+    return found
+
+
+def means(several):
+    """Return the mean over the artists of each text's scores."""
+    return {
+        name: np.mean([one[name] for one in several], 0) for name in several[0]
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--preset", default="bridgetower_tiny_emoji_retrieval")
+    settings = parser.parse_args()
+    run = Run(settings.folder, 0)
+    task = kbt.BridgeTowerRetrieval.from_preset(settings.preset)
+    embedder = kbt.BridgeTowerContrastive.from_preset(settings.preset)
+    asked, wanted = score.descriptions(run)
+    lists = {}
+    for artist in world.ARTISTS:
+        shown = score.embedded(run, embedder, artist)
+        lists[artist] = both_lists(task, embedder, shown, asked, wanted)
+    lists["all artists"] = [*map(means, zip(*lists.values(), strict=True))]
+    found = {name: compare(*both) for name, both in lists.items()}
+    for name, table in found.items():
+        for kind, numbers in table.items():
+            print(f"{name}, {kind}: {numbers}", flush=True)
+    (run.folder / "rerank.json").write_text(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
