@@ -10,6 +10,7 @@ import pytest
 from builders import FASTEST
 from easy_vqa_checks import digest
 from emoji_world import colors
+from emoji_world import other_vendor
 from emoji_world import packages
 from emoji_world import questions
 from emoji_world import score
@@ -120,6 +121,24 @@ def test_recalls_count_looks(small_world):
     assert found == {"IR@1": 0.0, "IR@2": 50.0, "IR@3": 100.0}
     texts_first = score.text_recalls(scores[:, [4, 9]], [4, 9], [4, 9], (1,))
     assert texts_first == {"TR@1": 100.0}
+
+
+def test_questions_about_another_vendor():
+    asked = other_vendor.questions()
+    assert len(asked) == 60 and len({name for name, _, _ in asked}) == 30
+    answers = [answer for _, _, answer in asked]
+    assert answers.count("yes") == answers.count("no") == 15
+    assert set(answers) <= set(questions.ANSWERS)
+    emoji = world.Emoji("1", "x", (), "objects", "tool", {})
+    known = {
+        way for _, ways, _ in questions.facts(emoji, "red") for way in ways
+    }
+    assert {question for _, question, _ in asked} <= known
+    given = [("yes", 0.95), ("no", 0.95), ("bird", 0.5), ("dish", 0.2)]
+    found = other_vendor.summary(
+        *(["yes", "yes", "bird", "bug"], given, ["no", "yes", "bird", "bug"])
+    )
+    assert list(found.values()) == [4, 2, 3, "1 of 2", "1 of 2", "1 of 2"]
 
 
 def test_archive_with_another_sum_is_rejected(tmp_path):

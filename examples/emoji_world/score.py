@@ -192,7 +192,7 @@ def free(run, task, shown):
 
 def answers(run, preset):
     task = kbt.BridgeTowerVQA.from_preset(preset)
-    guess = _blind_guesses(run)
+    guess = blind_guesses(run)
     found = {}
     for artist in world.ARTISTS:
         rng = np.random.default_rng(SEED)
@@ -228,7 +228,7 @@ def _by_kind(hit, kinds, rows):
     return numbers | {"all": round(100 * float(hit[rows].mean()), 1)}
 
 
-def _blind_guesses(run):
+def blind_guesses(run):
     rng = np.random.default_rng(SEED + 1)
     counts = collections.defaultdict(collections.Counter)
     for emoji, color, out in zip(

@@ -17,6 +17,8 @@ UNSEEN_ARTIST = "twemoji"
 # Who drew a part of them, for training alone.
 MORE_ARTISTS = ("emojione", "fxemoji", "blobs", "streamline")
 TRAINING_ARTISTS = (*ARTISTS[:3], *MORE_ARTISTS)
+# For a test of its own: no training and no choice saw it.
+OTHER_VENDOR = "openmoji"
 SIDE = 64
 
 
@@ -81,7 +83,7 @@ def load(folders):
         found.append((fact["order"], one))
     emoji = [one for _, one in sorted(found, key=lambda pair: pair[0])]
     names = _all_names(emoji, rows, folders["names"])
-    for artist in MORE_ARTISTS:
+    for artist in (*MORE_ARTISTS, OTHER_VENDOR):
         drawn = icon_drawings(folders[artist], names)
         for number, path in drawn.items():
             emoji[number].files[artist] = path
