@@ -171,7 +171,8 @@ def _described(name, adjectives):
     first, _, rest = name.partition(" ")
     told = " ".join([*adjectives, rest])
     if first == "something":
-        return " ".join([first, " and ".join(adjectives), rest]).strip()
+        told = [first, " and ".join(adjectives), rest]
+        return " ".join(word for word in told if word)
     if first == "some":
         return f"{first} {told}"
     if first in ("a", "an"):
@@ -248,25 +249,34 @@ def _with_things(scene, new):
 
 
 def _with_other_noun(scene, rng):
+    """Call a thing by the noun of another one, if possible of its kind."""
     present = [placed.thing for placed in scene.placed]
     n = int(rng.integers(len(present)))
-    own = present[n]
-    pool = scene.world[scene.sort == "photograph"]
-    false = [
-        other
-        for other in pool
-        if not words.is_proper(other.noun)
-        and all(words.is_false(other.noun, thing) for thing in present)
-        and (scene.sort != "several" or words.is_countable(other.noun))
-    ]
-    same_kind = [other for other in false if other.kind == own.kind]
-    if not false:
+    other = _other_thing(scene, present, present[n], rng)
+    if other is None:
         return None
-    other = _one(same_kind or false, rng)
-    other = own._replace(noun=other.noun, name=other.noun, names=())
+    other = present[n]._replace(noun=other.noun, name=other.noun, names=())
     if scene.sort == "several":
         return _with_things(scene, [other] * len(present))
     return _with_things(scene, [*present[:n], other, *present[n + 1 :]])
+
+
+def _other_thing(scene, present, own, rng):
+    pool = scene.world[scene.sort == "photograph"]
+    pool = [pool[n] for n in rng.permutation(len(pool))]
+    broad = things.BROAD[own.kind]
+    # Sorting keeps the chance order among equals.
+    pool.sort(
+        key=lambda one: (
+            (one.kind != own.kind) + (things.BROAD[one.kind] != broad)
+        )
+    )
+    for other in pool:
+        if scene.sort == "several" and not words.is_countable(other.noun):
+            continue
+        if all(words.is_false(other.noun, thing) for thing in present):
+            return other
+    return None
 
 
 def _with_other_color(scene, rng):
