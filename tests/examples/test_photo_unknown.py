@@ -1,0 +1,84 @@
+"""Pictures from outside the photo world."""
+
+import collections
+
+import numpy as np
+import pytest
+from builders import FASTEST
+from photo_world import qt_resources
+from photo_world import unknown
+from PIL import Image
+
+pytestmark = FASTEST
+SIGN = b"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 20 10">
+<rect x="5" width="10" height="10" fill="#0000ff"/></svg>"""
+STAMPS = "usr/share/tuxpaint/stamps"
+ACTIVITIES = "pictures/src/activities"
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Two packages of red pictures, and signs of blue squares."""
+    wide = Image.new("RGBA", (40, 20), (255, 0, 0, 0))
+    wide.paste((255, 0, 0, 255), (10, 0, 30, 20))
+    for path, image in (
+        (f"tux/{STAMPS}/town/cartoon/hut.png", wide),
+        (f"tux/{STAMPS}/town/cartoon/roofs/igloo.png", wide.quantize()),
+        (f"tux/{STAMPS}/town/church.png", wide),
+        (f"tux/{STAMPS}/symbols/chess/king.png", wide),
+        (f"tux/{STAMPS}/symbols/money/coin.png", wide),
+        (f"gc/{ACTIVITIES}/lang/resource/duck.webp", wide),
+        (f"gc/{ACTIVITIES}/leftright/resource/left.webp", wide),
+        *(
+            (f"gc/{ACTIVITIES}/paintings/resource/image/{i:02}.webp", wide)
+            for i in range(48)
+        ),
+        *(
+            (f"gc/{ACTIVITIES}/details/resource/image/{name}.webp", wide)
+            for name in ("Gogh4_0", "Gogh4_background", "Nagoya_background")
+        ),
+    ):
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        image.save(file)
+
+    def files(path):
+        return [("other.svg", b""), (f"{path.stem}/{path.stem}.svg", SIGN)]
+
+    monkeypatch.setattr(qt_resources, "files", files)
+    return {"tuxpaint": tmp_path / "tux", "gcompris": tmp_path / "gc"}
+
+
+def test_unknown_pictures(folders):
+    found = unknown.unknown(folders, side=64)
+    names = collections.defaultdict(list)
+    for name, kind, picture in found:
+        names[kind].append(name)
+        assert picture.size == (64, 64) and picture.mode == "RGB"
+    assert names["cartoon"] == ["hut", "igloo"]
+    assert names["symbol"] == ["king"]
+    # A photograph of the world is none of the paintings.
+    assert names["painting"] == ["Gogh4_background"]
+    assert names["piece of a painting"] == [f"{i:02}" for i in range(0, 48, 2)]
+    for kind in ("noise", "gradient", "pattern", "page", "sign"):
+        assert len(names[kind]) == 24
+    assert len(found) == len({(name, kind) for name, kind, _ in found})
+    shown = {(kind, name): np.asarray(image) for name, kind, image in found}
+    for which, color in (
+        (("cartoon", "hut"), (255, 0, 0)),
+        (("cartoon", "igloo"), (255, 0, 0)),
+        (("sign", "chess"), (0, 0, 255)),
+    ):
+        assert shown[which][2, 32].tolist() == [255, 255, 255]
+        assert shown[which][32, 2].tolist() == [255, 255, 255]
+        assert shown[which][32, 32].tolist() == list(color)
+
+
+def test_unknown_pictures_are_the_same_each_time():
+    for make in unknown.MAKERS.values():
+        first, again = (
+            [np.asarray(make(rng, 64)) for _ in range(8)]
+            for rng in (np.random.default_rng(3), np.random.default_rng(3))
+        )
+        np.testing.assert_array_equal(first, again)
+        assert len({picture.tobytes() for picture in first}) == 8
