@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import math
 import numbers
 
 # Backends of Keras that run the encoders. OpenVINO's builds them, but fails in
@@ -54,6 +55,12 @@ def check_above_zero(name, value):
     """Reject a value that is not a number above 0."""
     right = _is_number(value) and value > 0
     _require(right, name, value, "a number above 0")
+
+
+def check_finite(name, value):
+    """Reject a value that is not a finite number."""
+    right = _is_number(value) and math.isfinite(value)
+    _require(right, name, value, "a finite number")
 
 
 def _is_number(value):

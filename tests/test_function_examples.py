@@ -20,9 +20,9 @@ MODULES = [
         analysis.diversity analysis.figures analysis.maps
         backend.uninitialized data.augment.transforms data.datasets.by_name
         data.records.read data.records.write data.stream.epoch_order
-        data.stream.samples data.stream.stream metrics.glue
-        metrics.keras_metrics metrics.nlvr2 metrics.retrieval metrics.vqa
-        preprocessing.classification preprocessing.masking
+        data.stream.samples data.stream.stream metrics.calibration
+        metrics.glue metrics.keras_metrics metrics.nlvr2 metrics.retrieval
+        metrics.vqa preprocessing.classification preprocessing.masking
         preprocessing.retrieval tasks.ranking
     """.split()
 ]

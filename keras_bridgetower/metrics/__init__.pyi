@@ -1,3 +1,9 @@
+from .calibration import energy as energy
+from .calibration import (
+    expected_calibration_error as expected_calibration_error,
+)
+from .calibration import fit_temperature as fit_temperature
+from .calibration import threshold_for as threshold_for
 from .glue import f1_score as f1_score
 from .glue import matthews_correlation as matthews_correlation
 from .glue import spearman_correlation as spearman_correlation

@@ -5,7 +5,10 @@ import math
 import keras
 from keras import ops
 
+from keras_bridgetower.backend.layer_records import check_not_quantized
+from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import check_choice
+from keras_bridgetower.checks import check_finite
 from keras_bridgetower.checks import check_share
 from keras_bridgetower.models.attention import dense
 from keras_bridgetower.models.attention import layer_norm
@@ -273,6 +276,29 @@ def _unit(x):
 
 def _clamp_scale(value):
     return ops.clip(value, *LOGIT_SCALE_LIMITS)
+
+
+def divide_logits(head, temperature):
+    """Divide the logits of a head by a number, in its last layer.
+
+    Args:
+        head: one of the heads with logits, not quantized.
+        temperature: number above 0.
+
+    Raises:
+        ValueError: a head without logits, a quantized one, or another number.
+    """
+    check_above_zero("temperature", temperature)
+    check_finite("temperature", temperature)
+    check_not_quantized(head, "`divide_logits`")
+    last = getattr(head, "output_dense", None) or getattr(head, "decoder", None)
+    if last is None:
+        raise ValueError(
+            "`head` must have logits, from a layer `output_dense`. "
+            f"Received: {type(head).__name__}"
+        )
+    for weight in (last.kernel, last.bias):
+        weight.assign(weight / temperature)
 
 
 def tower_outputs(fusion, heads, kind, states):

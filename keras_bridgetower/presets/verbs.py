@@ -67,7 +67,8 @@ class Verb:
             batch_size: int, rows per forward pass.
 
         Returns:
-            list of dict from the names in `results` to plain values.
+            list of dict from the names in `results` to plain values; with
+            `"known"`, a bool, if the task has a rule of what is unknown.
         """
         parameters = self.inputs | self.optional
         values = {parameters[name]: rows for name, rows in columns.items()}
@@ -76,10 +77,12 @@ class Verb:
         found = getattr(task, self.method)(**values, batch_size=batch_size)
         if len(self.results) == 1:
             found = ((value,) for value in found)
-        return [
-            dict(zip(self.results, map(_plain, row), strict=True))
-            for row in found
-        ]
+        return [self._named(row) for row in found]
+
+    def _named(self, row):
+        named = dict(zip(self.results, map(_plain, row), strict=True))
+        known = getattr(row[0], "known", None)
+        return named if known is None else {**named, "known": known}
 
 
 def _plain(value):
@@ -104,6 +107,9 @@ def named(kind, value):
         return [dict(zip(kind, pair, strict=True)) for pair in pairs]
     return value
 
+
+# What is said beside an answer that is not `known`.
+UNKNOWN = "I don't know this kind of picture."
 
 _PAIR = {"image": "images", "text": "texts"}
 _LABELS = {"label": str, "probabilities": ("label", "probability")}

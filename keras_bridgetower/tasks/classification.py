@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower.checks import check_at_most
+from keras_bridgetower.metrics.calibration import softmax
 from keras_bridgetower.metrics.keras_metrics import VQAScore
 from keras_bridgetower.models.fusion import IMAGE_ROW
 from keras_bridgetower.models.fusion import SECOND_IMAGE_ROW
@@ -14,6 +15,9 @@ from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.contrastive import pooled
 from keras_bridgetower.tasks.contrastive import text_states
+from keras_bridgetower.tasks.rejection import Answers
+from keras_bridgetower.tasks.rejection import checked_rejection
+from keras_bridgetower.tasks.rejection import known_rows
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
 # The type row of each picture, left first.
@@ -32,12 +36,6 @@ def class_accuracy():
     return keras.metrics.SparseCategoricalAccuracy(
         name="accuracy", dtype="float32"
     )
-
-
-def softmax(logits):
-    """Return the shares of the last axis, as NumPy."""
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return weights / weights.sum(axis=-1, keepdims=True)
 
 
 def chosen_labels(name, labels, preprocessor):
@@ -300,6 +298,11 @@ class BridgeTowerVQA(BridgeTowerTask):
             default those of the preprocessor.
         head_hidden_scale: number, width of the head's hidden layer, as a
             multiple of the pooled width.
+        rejection: dict, the rule by which `answer` says that it does not know
+            a picture and a question, or None: `"kind"`, which is `"energy"`,
+            and `"threshold"`, a number. Below it, minus the energy of the
+            logits means unknown. It may be set later, and a new head has
+            none.
         **kwargs: `name`, `compile`.
 
     Call arguments:
@@ -339,9 +342,11 @@ class BridgeTowerVQA(BridgeTowerTask):
         preprocessor=None,
         answers=None,
         head_hidden_scale=2,
+        rejection=None,
         **kwargs,
     ):
         answers = chosen_labels("answers", answers, preprocessor)
+        self.rejection = rejection
         head = {
             "answers": answers,
             "num_classes": len(answers),
@@ -349,6 +354,26 @@ class BridgeTowerVQA(BridgeTowerTask):
         }
         super().__init__(backbone, preprocessor, {"vqa": head}, **kwargs)
         self.class_names = answers
+
+    @property
+    def rejection(self):
+        """The rule of what is unknown, as dict, or None."""
+        return self._rejection
+
+    @rejection.setter
+    def rejection(self, rejection):
+        # Keras would put the dict into one of its own.
+        object.__setattr__(self, "_rejection", checked_rejection(rejection))
+
+    def start_heads(self, new):
+        if new:
+            # The threshold is one for the logits of another head.
+            self.rejection = None
+        return super().start_heads(new)
+
+    def get_config(self):
+        rule = {"rejection": self.rejection} if self.rejection else {}
+        return super().get_config() | rule
 
     def check_request(self, texts=(), top_k=1):
         super().check_request(texts)
@@ -369,6 +394,8 @@ class BridgeTowerVQA(BridgeTowerTask):
         Returns:
             list of `(answer, score)` with the best first, the score a
             sigmoid in 0..1; a list of such lists if the inputs were lists.
+            Each has an attribute `known`: whether the task knows such
+            pictures and questions, or None if it has no `rejection`.
 
         Raises:
             ValueError: no preprocessor, unequal counts, unreadable pictures,
@@ -385,9 +412,10 @@ class BridgeTowerVQA(BridgeTowerTask):
         logits = self._run("answer", sources, batch_size)
         scores = 1 / (1 + np.exp(-logits.astype("float64")))
         best = np.argsort(-logits, axis=-1, kind="stable")[:, :top_k]
+        known = known_rows(self.rejection, logits)
         results = [
-            [(self.answers[i], float(row[i])) for i in order]
-            for row, order in zip(scores, best, strict=True)
+            Answers([(self.answers[i], float(row[i])) for i in order], told)
+            for row, order, told in zip(scores, best, known, strict=True)
         ]
         return verb_inputs.one_or_all(results, sources)
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_bridgetower.checks import check_count
+from keras_bridgetower.metrics.calibration import softmax
 from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.objectives.losses import ContrastiveLoss
@@ -18,7 +19,6 @@ from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
-from keras_bridgetower.tasks.classification import softmax
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.ranking import NOT_SCORED
 from keras_bridgetower.tasks.ranking import rank

@@ -6,6 +6,7 @@ from keras_bridgetower.backend import layer_records
 from keras_bridgetower.backend.keras_private.layers import training_set
 from keras_bridgetower.backend.keras_private.models import PatchedModel
 from keras_bridgetower.checks import MissingMethod
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_constructor
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.adapters import AdaptedTask
@@ -13,6 +14,7 @@ from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.checks import check_features
 from keras_bridgetower.models.checks import check_preprocessor
 from keras_bridgetower.models.exporting.exported import Exported
+from keras_bridgetower.models.heads import divide_logits
 from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.presets.table import PresetsOf
@@ -116,6 +118,29 @@ class BridgeTowerTask(
             Those that stay random.
         """
         return new
+
+    def divide_logits(self, head, temperature):
+        """Divide the logits of a head by a temperature, for honest scores.
+
+        The head's last layer gets smaller weights. So all scores, presets and
+        exports have the temperature, and the order of results stays.
+
+        Args:
+            head: str, name of a head with logits, such as `"vqa"`.
+            temperature: number above 0, as `metrics.fit_temperature` returns.
+
+        Raises:
+            ValueError: another head or number, or a quantized head.
+
+        Example:
+
+        ```python
+        logits = vqa.predict(data)
+        vqa.divide_logits("vqa", kbt.metrics.fit_temperature(logits, labels))
+        ```
+        """
+        check_choice("head", head, tuple(self.heads))
+        divide_logits(self.heads[head], temperature)
 
     @classmethod
     def head_arguments(cls, heads):

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import pytest
 from builders import FASTEST
+from builders import one_layer_each
+from builders import vqa
 from PIL import Image
 
 import keras_bridgetower as kbt
@@ -216,6 +218,18 @@ def test_default_of_another_family_prints_its_training_data(run):
     said = run(*words).err
     assert "Using bridgetower_tiny_easy_entailment" in said
     assert "one colored shape" in said
+
+
+def test_ask_says_what_it_does_not_know(run, tmp_path):
+    task = vqa(**one_layer_each())
+    for threshold, known in ((999.0, False), (-999.0, True)):
+        task.rejection = {"kind": "energy", "threshold": threshold}
+        task.save_to_preset(tmp_path / str(known))
+        words = ("ask", BLUE, "what?", "--preset", tmp_path / str(known))
+        said = run(*words)
+        assert said.out.count("\n") == 1
+        assert said.err == ("" if known else f"{verbs.UNKNOWN}\n")
+        assert json.loads(run(*words, "--json").out)["known"] is known
 
 
 def test_default_presets_know_emoji(run):

@@ -1,6 +1,7 @@
 """What stands behind the tabs of the page: answers equal those of the verbs."""
 
 import concurrent.futures
+import html
 import os
 import pathlib
 import threading
@@ -24,8 +25,10 @@ from keras_bridgetower.apps.demo.tabs import ask
 from keras_bridgetower.apps.demo.tabs import fill
 from keras_bridgetower.apps.demo.tabs import look
 from keras_bridgetower.apps.demo.tabs import search as searching
+from keras_bridgetower.presets import verbs
 from keras_bridgetower.presets.verbs import ANSWER
 from keras_bridgetower.presets.verbs import FILL
+from keras_bridgetower.tasks.rejection import Answers
 
 pytestmark = FASTEST
 VQA, MLM, PRETRAIN = (
@@ -59,6 +62,14 @@ def test_ask(opened, picture):
     side = len(red)
     y, x = np.unravel_index((red - blue).argmax(), red.shape)
     assert abs(x / side - 176 / 256) < 0.25 and abs(y / side - 96 / 256) < 0.25
+
+
+@pytest.mark.parametrize("known", [True, False, None])
+def test_ask_says_what_is_unknown(known):
+    page = ask.shown(Answers([("red", 0.9), ("blue", 0.2)], known))
+    said = html.escape(verbs.UNKNOWN) in page
+    assert said is (known is False)
+    assert '<p class="kb-answer">red</p>' in page
 
 
 def test_fill(opened, picture):

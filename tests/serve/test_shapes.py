@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytest
 from builders import FASTEST
+from PIL import Image
 from served import ASKING
 from served import FUSED
 from served import MATCHING
@@ -17,6 +18,7 @@ from served import picture
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.search.picture_search import Hit
 from keras_bridgetower.apps.serve import models
+from keras_bridgetower.apps.serve.inputs import Asked
 
 pytestmark = FASTEST
 TEXT = "a medium red circle in the center."
@@ -150,6 +152,18 @@ def test_answer(client, offline):
     expected = offline["answer"].answer(RED, question, top_k=2)
     answers = [{"answer": text, "score": near(x)} for text, x in expected]
     assert answer == {"answers": answers, "model": ASKING}
+
+
+@pytest.mark.parametrize("threshold", [-999.0, 999.0])
+def test_answers_say_what_is_known(threshold):
+    served = models.ServedPreset(ASKING)
+    rule = {"kind": "energy", "threshold": threshold}
+    served.tasks["answer"].rejection = rule
+    asked = Asked("what color is the shape?", Image.new("RGB", (64, 64)))
+    [found] = served.ask("answer", [asked])
+    assert {*found} == {"answers", "known"}
+    assert found["known"] is (threshold < 0)
+    assert {*found["answers"][0]} == {"answer", "score"}
 
 
 def test_fill(client, offline):

@@ -53,8 +53,10 @@ def ask(
     given = {"picture": picture, "question": question}
     value, found = _asked(context, verbs.ANSWER, preset, given, top_k)
     rows = found["answers"]
-    value["answers"] = verbs.named(verbs.ANSWER.results["answers"], rows)
-    output.show(as_json, value, ("answer", "score"), rows)
+    found["answers"] = verbs.named(verbs.ANSWER.results["answers"], rows)
+    output.show(as_json, value | found, ("answer", "score"), rows)
+    if found.get("known") is False and not as_json:
+        output.note(verbs.UNKNOWN)
 
 
 def fill(

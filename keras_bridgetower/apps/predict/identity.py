@@ -10,7 +10,7 @@ _SKIPPED_DTYPES = ("int32", "int64", "uint32")
 
 
 def model_checksum(task):
-    """Compute a checksum of a task's weights and its heads' classes.
+    """Compute a checksum of a task's weights, classes, and rule of unknowns.
 
     Args:
         task: a task.
@@ -25,7 +25,9 @@ def model_checksum(task):
         for weight in task.weights
         if keras.backend.standardize_dtype(weight.dtype) not in _SKIPPED_DTYPES
     )
-    heads = json.dumps(task.head_values, sort_keys=True, default=str)
+    rule = getattr(task, "rejection", None)
+    values = task.head_values | ({"rejection": rule} if rule else {})
+    heads = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256("".join([*parts, heads]).encode()).hexdigest()
 
 

@@ -258,7 +258,7 @@ def to_parquet(results, verb):
 
     Returns:
         bytes. The columns are `row`, `id` (a string; other values as JSON),
-        the inputs of the verb, and its results.
+        the inputs of the verb, its results, and `known` if the task says it.
     """
     import pyarrow
     from pyarrow import parquet
@@ -270,11 +270,14 @@ def to_parquet(results, verb):
         (column, _arrow_type(pyarrow, kind))
         for column, kind in verb.results.items()
     ]
+    told = ["known"] if any("known" in result for result in results) else []
+    fields += [(column, pyarrow.bool_()) for column in told]
     rows = [
         {
             "row": result["row"],
             **{column: _text(result.get(column)) for column in texts},
             **{c: named(kind, result[c]) for c, kind in verb.results.items()},
+            **{column: result[column] for column in told},
         }
         for result in results
     ]

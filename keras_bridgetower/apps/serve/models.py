@@ -134,8 +134,9 @@ class ServedPreset:
         except ValueError as error:
             raise errors.InputError("top_k", str(error)) from error
         found = verb.run(task, columns, first.top_k, len(asked))
+        kinds = verb.results.items()
         return [
-            {k: verbs.named(kind, row[k]) for k, kind in verb.results.items()}
+            row | {name: verbs.named(kind, row[name]) for name, kind in kinds}
             for row in found
         ]
 

@@ -4,6 +4,7 @@ from keras_bridgetower.analysis import relevance
 from keras_bridgetower.apps.demo import fragments
 from keras_bridgetower.apps.demo.inputs import checked_text
 from keras_bridgetower.presets.verbs import ANSWER
+from keras_bridgetower.presets.verbs import UNKNOWN
 
 TITLE = "Ask"
 VERBS = (ANSWER,)
@@ -30,14 +31,20 @@ def ask(opened, image, question, preset):
         preset: str.
 
     Returns:
-        list of `(answer, score)`, the best first, scores in 0..1; and a
-        `PIL.Image.Image` of the regions that support the best one.
+        `Answers`, as the task returns them; and a `PIL.Image.Image` of the
+        regions that support the best one.
     """
     task = opened.open(preset, *VERBS)
     top_k = min(_ANSWERS, len(task.answers))
     answers = task.answer(image, question, top_k=top_k)
     found = relevance(task, image, question, answers[0][0])
     return answers, fragments.overlay(found.pictures[0], found.whole[0])
+
+
+def shown(answers):
+    """Render `Answers`, below a line if the model does not know the picture."""
+    html = fragments.answer(answers[0][0], answers, _SCORES)
+    return fragments.label(UNKNOWN) + html if answers.known is False else html
 
 
 def add(parts):
@@ -59,7 +66,6 @@ def add(parts):
         answers, picture = ask(parts.opened, image, question, preset)
         best = answers[0][0]
         where = f"Where it looked (orange): “{question}” – “{best}”"
-        html = fragments.answer(best, answers, _SCORES)
-        return html, fragments.label(where), picture
+        return shown(answers), fragments.label(where), picture
 
     answers(run, [answer, title, looked])

@@ -1,0 +1,131 @@
+"""Calibration against closed forms, scikit-learn and sums by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.calibration import calibration_curve
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from keras_bridgetower import metrics
+
+RNG = np.random.default_rng(0)
+
+
+def test_a_temperature_in_closed_form():
+    # Three of four are right: the softmax of 2 / T must be 3/4.
+    logits, labels = np.array([[2.0, 0.0]] * 4), np.array([0, 0, 0, 1])
+    expected = 2 / math.log(3)
+    found = metrics.fit_temperature(logits, labels)
+    assert found == pytest.approx(expected, rel=1e-12)
+    # A sigmoid of one logit; soft labels have the same mean.
+    for scores in ([1, 1, 1, 0], [0.75] * 4):
+        scores = np.array(scores)[:, None]
+        found = metrics.fit_temperature(logits[:, :1], scores)
+        assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_temperature_is_found_again():
+    """Labels are drawn by the softmax of true logits, which were multiplied."""
+    true = RNG.normal(size=(20_000, 5)) * 2
+    noise = RNG.gumbel(size=true.shape)
+    labels = (true + noise).argmax(axis=1)
+    found = metrics.fit_temperature(3 * true, labels)
+    assert found == pytest.approx(3, rel=0.03)
+
+    def loss(temperature):
+        scores = np.exp(3 * true / temperature)
+        return log_loss(labels, scores / scores.sum(axis=1, keepdims=True))
+
+    assert loss(found) < min(loss(0.99 * found), loss(1.01 * found))
+
+
+def test_scikit_learn_finds_the_same_temperature():
+    """As the slope of a regression without a bias."""
+    logits = RNG.normal(size=500) * 4
+    labels = (RNG.random(500) < 1 / (1 + np.exp(-logits / 2))).astype(int)
+    regression = LogisticRegression(C=1e9, fit_intercept=False, tol=1e-10)
+    slope = regression.fit(logits[:, None], labels).coef_.item()
+    found = metrics.fit_temperature(logits[:, None], labels[:, None])
+    assert 1 / found == pytest.approx(slope, rel=1e-6)
+    two = np.stack([np.zeros(500), logits], axis=1)
+    assert metrics.fit_temperature(two, labels) == pytest.approx(found)
+
+
+def test_temperatures_end_at_their_limits():
+    logits = np.array([[3.0, -1.0], [-800.0, 900.0]])
+    assert metrics.fit_temperature(logits, [0, 1]) == pytest.approx(0.01)
+    assert metrics.fit_temperature(logits, [1, 0]) == pytest.approx(100)
+    right = np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert metrics.fit_temperature(logits, right) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    "logits, labels",
+    [
+        ([[1.0, 2.0]], [2]),
+        ([[1.0, 2.0]], [-1]),
+        ([[1.0, 2.0]], [0.5]),
+        ([[1.0, 2.0]], [0, 1]),
+        ([[1.0, 2.0]], [[0, 2]]),
+        ([[1.0, np.nan]], [0]),
+        ([1.0, 2.0], [0, 1]),
+        (np.zeros((0, 2)), np.zeros(0, int)),
+    ],
+)
+def test_labels_that_do_not_fit_logits(logits, labels):
+    with pytest.raises(ValueError, match="`logits` must be finite"):
+        metrics.fit_temperature(logits, labels)
+
+
+def test_calibration_error_by_hand():
+    scores = [0.1, 0.2, 0.2, 0.95, 1.0]
+    right = [0, 1, 0, 1, 1]
+    # Bins of 0.2, with their upper ends: (0.5 - 1) / 5 and (1.95 - 2) / 5.
+    error = metrics.expected_calibration_error(scores, right, bins=5)
+    assert error == pytest.approx((0.5 + 0.05) / 5)
+    assert metrics.expected_calibration_error([0, 1], [False, True]) == 0
+
+
+def test_calibration_error_of_scikit_learns_curve():
+    scores = RNG.random(1000)
+    right = RNG.random(1000) < scores**2
+    share, mean = calibration_curve(right, scores, n_bins=8)
+    counts, _ = np.histogram(scores, bins=8, range=(0, 1))
+    expected = np.average(np.abs(share - mean), weights=counts)
+    found = metrics.expected_calibration_error(scores, right, bins=8)
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "scores, right", [([], []), ([0.5], [1, 0]), ([1.5], [1]), ([np.nan], [1])]
+)
+def test_scores_that_are_no_shares(scores, right):
+    with pytest.raises(ValueError, match="numbers in 0..1"):
+        metrics.expected_calibration_error(scores, right)
+
+
+def test_energy():
+    logits = np.log([[1.0, 2.0, 5.0], [0.5, 0.25, 0.25]])
+    assert metrics.energy(logits) == pytest.approx([-math.log(8), 0])
+    # No overflow, also in half precision.
+    assert metrics.energy(np.float16([[6e4, 6e4]])) == pytest.approx(
+        -6e4 - math.log(2), rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 19, 20, 100])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95, 1])
+def test_thresholds_keep_their_share(count, share):
+    scores = RNG.permutation(count) * 1.5
+    threshold = metrics.threshold_for(scores, share)
+    assert (scores >= threshold).mean() >= share
+    # The next higher one would keep fewer.
+    assert (scores > threshold).mean() < share
+
+
+@pytest.mark.parametrize("scores", [[], [[1.0]], [np.nan]])
+def test_thresholds_need_scores(scores):
+    with pytest.raises(ValueError, match="`scores` must be"):
+        metrics.threshold_for(scores)

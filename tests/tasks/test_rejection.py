@@ -1,0 +1,227 @@
+"""Calibrated scores, and answers that say what they do not know."""
+
+import copy
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from builders import ANSWERS
+from builders import array
+from builders import backbone
+from builders import difference
+from builders import one_layer_each
+from builders import preprocessor
+from builders import randomise
+from builders import raw
+from builders import retrieval
+from builders import slow_on
+from builders import vqa
+
+import keras_bridgetower as kbt
+from keras_bridgetower.presets import manifest
+from keras_bridgetower.presets.errors import PresetError
+
+ROWS, _ = raw(4)
+IMAGES, TEXTS = list(ROWS["images"]), ROWS["text"]
+# Keras says so of each layer without weights.
+QUANTIZED = pytest.mark.filterwarnings("ignore:Layer .* does not have a")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "preset"
+    vqa(**one_layer_each()).save_to_preset(folder)
+    return folder
+
+
+def small_vqa():
+    return randomise(vqa(**one_layer_each()))
+
+
+def logits_of(task):
+    features = task.preprocessor(ROWS)
+    return task.predict_features({k: array(x) for k, x in features.items()})
+
+
+def between(scores):
+    """A threshold that two of four scores reach."""
+    low, high = np.sort(scores)[1:3]
+    return {"kind": "energy", "threshold": float((low + high) / 2)}
+
+
+def test_divided_logits():
+    task = small_vqa()
+    before, answers = logits_of(task), task.answer(IMAGES, TEXTS, top_k=4)
+    task.divide_logits("vqa", 2.5)
+    assert difference(logits_of(task), before / 2.5) < 1e-5
+    for old, new in zip(answers, task.answer(IMAGES, TEXTS, 4), strict=True):
+        assert [text for text, _ in new] == [text for text, _ in old]
+        odds = [np.log(x / (1 - x)) for _, x in old]
+        assert [x for _, x in new] == pytest.approx(
+            [1 / (1 + np.exp(-x / 2.5)) for x in odds], abs=1e-5
+        )
+
+
+@slow_on("jax")
+def test_divided_logits_of_matching():
+    task = randomise(retrieval(**one_layer_each()))
+    before = task.score(IMAGES, TEXTS)
+    odds = task.match_probabilities(IMAGES, TEXTS)
+    odds = np.log(odds / (1 - odds))
+    task.divide_logits("itm", 0.5)
+    assert difference(task.score(IMAGES, TEXTS), before * 2) < 1e-5
+    found = task.match_probabilities(IMAGES, TEXTS)
+    assert difference(found, 1 / (1 + np.exp(-odds * 2))) < 1e-5
+
+
+def test_divided_logits_of_masked_language():
+    task = randomise(kbt.BridgeTowerMaskedLM(backbone(**one_layer_each())))
+    head = task.heads["mlm"]
+    x = np.random.default_rng(0).normal(size=(1, 3, 16)).astype("float32")
+    before = array(head(x))
+    task.divide_logits("mlm", 4)
+    assert difference(head(x), before / 4) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "head, temperature, match",
+    [
+        ("vqa", 0, "`temperature` must be a number above 0"),
+        ("vqa", -1.0, "`temperature` must be a number above 0"),
+        ("vqa", float("nan"), "`temperature` must be a number above 0"),
+        ("vqa", float("inf"), "`temperature` must be a finite number"),
+        ("vqa", "2", "`temperature` must be a number above 0"),
+        ("itm", 2.0, "`head` must be one of"),
+    ],
+)
+def test_temperatures_that_are_refused(head, temperature, match):
+    task = vqa(**one_layer_each())
+    with pytest.raises(ValueError, match=match):
+        task.divide_logits(head, temperature)
+
+
+def test_heads_without_logits_are_refused():
+    task = retrieval(projection_dim=8, **one_layer_each())
+    with pytest.raises(ValueError, match="`head` must have logits"):
+        task.divide_logits("itc", 2.0)
+
+
+@QUANTIZED
+def test_quantized_heads_are_refused():
+    task = vqa(**one_layer_each())
+    task.quantize("int8")
+    with pytest.raises(ValueError, match="`divide_logits` needs weights"):
+        task.divide_logits("vqa", 2.0)
+
+
+def test_answers_say_what_is_known():
+    task = small_vqa()
+    plain = task.answer(IMAGES, TEXTS, top_k=2)
+    assert [one.known for one in plain] == [None] * 4
+    scores = np.log(np.exp(logits_of(task).astype("float64")).sum(axis=1))
+    task.rejection = between(scores)
+    told = task.answer(IMAGES, TEXTS, top_k=2)
+    assert told == plain and json.dumps(told) == json.dumps(plain)
+    expected = (scores >= task.rejection["threshold"]).tolist()
+    assert [one.known for one in told] == expected
+    assert sorted(expected) == [False, False, True, True]
+    one = task.answer(IMAGES[0], TEXTS[0])
+    assert one.known is expected[0] and one[0][0] == plain[0][0][0]
+    rows = kbt.Verb.run(
+        task.verbs[0], task, {"image": IMAGES, "text": TEXTS}, top_k=2
+    )
+    assert [row["known"] for row in rows] == expected
+    task.rejection = None
+    assert task.answer(IMAGES[0], TEXTS[0]).known is None
+    rows = task.verbs[0].run(task, {"image": IMAGES, "text": TEXTS})
+    assert {*rows[0]} == {"answers"}
+
+
+def test_rules_are_kept(tmp_path):
+    """In presets, `.keras` files and copies."""
+    task = small_vqa()
+    task.divide_logits("vqa", 3)
+    assert "rejection" not in task.get_config()
+    scores = np.log(np.exp(logits_of(task).astype("float64")).sum(axis=1))
+    rule = between(scores)
+    task.rejection = rule
+    wanted = [one.known for one in task.answer(IMAGES, TEXTS)]
+    task.save_to_preset(tmp_path / "preset")
+    task.save(tmp_path / "task.keras")
+    opened = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
+    for other in (
+        opened,
+        keras.saving.load_model(tmp_path / "task.keras"),
+        copy.deepcopy(task),
+    ):
+        assert other.rejection == rule
+        assert difference(logits_of(other), logits_of(task)) < 1e-5
+        told = [one.known for one in other.answer(IMAGES, TEXTS)]
+        assert told == wanted
+
+
+@QUANTIZED
+def test_quantized_presets_keep_the_rule(tmp_path):
+    task = small_vqa()
+    task.rejection = {"kind": "energy", "threshold": -99.0}
+    task.quantize("int8")
+    task.save_to_preset(tmp_path / "int8")
+    opened = kbt.BridgeTowerVQA.from_preset(tmp_path / "int8")
+    assert opened.rejection == task.rejection
+
+
+def test_another_rule_for_the_same_weights(saved):
+    plain = kbt.BridgeTowerVQA.from_preset(saved)
+    rule = {"kind": "energy", "threshold": -99.0}
+    task = kbt.BridgeTowerVQA.from_preset(saved, rejection=rule)
+    assert task.answer(IMAGES[0], TEXTS[0]).known is True
+    assert difference(logits_of(task), logits_of(plain)) == 0
+
+
+@pytest.mark.filterwarnings("ignore:Newly initialized")
+def test_a_new_head_has_no_rule(saved):
+    rule = {"kind": "energy", "threshold": 1.0}
+    task = kbt.BridgeTowerVQA.from_preset(
+        saved, answers=["a", "b"], rejection=rule
+    )
+    assert task.rejection is None
+
+
+BAD = {
+    "kind": ({"kind": "entropy", "threshold": 1.0}, "`kind` must be one of"),
+    "type": ({"kind": "energy", "threshold": "1"}, "`threshold` must be a fin"),
+    "bool": ({"kind": "energy", "threshold": True}, "`threshold` must be a fi"),
+    "keys": ({"kind": "energy"}, "`rejection` must be a dict"),
+    "more": (
+        {"kind": "energy", "threshold": 1.0, "temperature": 0},
+        "`rejection` must be a dict",
+    ),
+    "list": (["energy", 1.0], "`rejection` must be a dict"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_rules_are_one_error(name, saved, tmp_path):
+    rule, match = BAD[name]
+    with pytest.raises(ValueError, match=match):
+        kbt.BridgeTowerVQA.from_preset(saved, rejection=rule)
+    folder = tmp_path / "preset"
+    shutil.copytree(saved, folder)
+    task = json.loads((folder / "task.json").read_text())
+    task["config"]["rejection"] = rule
+    (folder / "task.json").write_text(json.dumps(task))
+    manifest.write(folder)
+    with pytest.raises(PresetError, match=rf"task.json(?s:.)*{match}"):
+        kbt.BridgeTowerVQA.from_preset(folder)
+
+
+def test_a_threshold_must_be_finite():
+    with pytest.raises(ValueError, match="`threshold` must be a finite"):
+        kbt.BridgeTowerVQA(
+            backbone(**one_layer_each()),
+            preprocessor(),
+            ANSWERS,
+            rejection={"kind": "energy", "threshold": float("nan")},
+        )
