@@ -108,7 +108,9 @@ TEXT_ENCODERS = {
     "XLM-RoBERTa": _text("XLMRobertaBackbone", 250_002),
     "BERT": _text("BertBackbone", 30_522),
     "DistilBERT": _text("DistilBertBackbone", 30_522, num_layers=6),
-    "ELECTRA": _text("ElectraBackbone", 30_522, embedding_dim=768),
+    "ELECTRA": lambda: hub.ElectraBackbone(
+        vocab_size=30_522, embedding_dim=768, **WIDTH, **_FFN
+    ),
     "ALBERT": _text("AlbertBackbone", 30_000, embedding_dim=128),
     "DeBERTa-v3": _text("DebertaV3Backbone", 128_100),
     "MiniLM": _text(

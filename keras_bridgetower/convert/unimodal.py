@@ -29,9 +29,11 @@ from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tensors import weight_file
+from keras_bridgetower.encoders.classified import ClassifiedEncoder
 from keras_bridgetower.encoders.registry import entries
 from keras_bridgetower.encoders.registry import entry_of
 from keras_bridgetower.encoders.registry import files_by_type
+from keras_bridgetower.encoders.rules import dense
 from keras_bridgetower.models.positions import check_side
 from keras_bridgetower.models.positions import copy_resized
 from keras_bridgetower.preprocessing.image_converter import (
@@ -119,7 +121,7 @@ def open_encoders(
     return Encoders(image, text, words, converter, summary)
 
 
-def image_encoder(source, image_size=None):
+def image_encoder(source, image_size=None, with_classifier=False):
     """Open a pre-trained image encoder.
 
     Args:
@@ -131,12 +133,18 @@ def image_encoder(source, image_size=None):
         image_size: int, side of the images in pixels. Learned positions are
             resized to fit, see `resize_positions`. By default the size with
             which the encoder was saved.
+        with_classifier: bool, whether the linear classifier that was trained
+            on top is opened too. The highest state is then the probabilities
+            of its classes at each place, see `ClassifiedEncoder`. For
+            EfficientNet, ResNet and Swin.
 
     Returns:
-        A KerasHub encoder, for `BridgeTowerBackbone`.
+        A KerasHub encoder, or a `ClassifiedEncoder`, for
+        `BridgeTowerBackbone`.
 
     Raises:
-        ConversionError: damaged files or another kind of model.
+        ConversionError: damaged files, another kind of model, or no
+            classifier.
         ValueError: the encoder cannot have images of this size. No weight has
             been read then.
 
@@ -153,12 +161,42 @@ def image_encoder(source, image_size=None):
         encoder = _read_folder(path, "image", image_size)
     else:
         encoder = _from_keras_hub(source, path, "image", image_size)
+    if with_classifier:
+        encoder = _with_classifier(encoder, path)
     if image_size in (None, encoder.inputs[0].shape[1]):
         return encoder
     entry = entry_of(encoder)
     shape = entry.sized((image_size, image_size, 3))
     resized = type(encoder).from_config(encoder.get_config() | shape)
     return copy_resized(encoder, resized, entry.antialias(encoder))
+
+
+def _with_classifier(encoder, path):
+    """Return an encoder with the classifier in its files.
+
+    Args:
+        encoder: image encoder.
+        path: `pathlib.Path` of its folder or file.
+    """
+    known = [files.classifier for files in entry_of(encoder).files]
+    shapes = {}
+    if path.is_file() or _is_transformers(path):
+        tensors = open_tensors(path if path.is_file() else weight_file(path))
+        shapes = tensors.shapes
+    for name in filter(None, known):
+        key = f"{name}.weight"
+        if key in shapes:
+            model = ClassifiedEncoder(encoder, shapes[key][0])
+            rules = dense("classes", name)
+            variables = variables_by_path(model.get_layer("classes"))
+            load_weights(rules, tensors, variables)
+            return model
+    raise ConversionError(
+        "`with_classifier=True` needs a `transformers` folder or a state dict "
+        "of EfficientNet, ResNet or Swin with a linear classifier.",
+        path,
+        known,
+    )
 
 
 def text_encoder(source):

@@ -2,6 +2,7 @@
 
 from keras_bridgetower.encoders import albert as albert
 from keras_bridgetower.encoders import bert as bert
+from keras_bridgetower.encoders import classified as classified
 from keras_bridgetower.encoders import clip as clip
 from keras_bridgetower.encoders import deberta as deberta
 from keras_bridgetower.encoders import dino as dino

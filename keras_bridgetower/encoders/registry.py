@@ -95,6 +95,8 @@ class Files:
             encoder does not use.
         pixels: dict, in place of that of `Encoder`.
         tokens: `Tokens` of a text encoder.
+        classifier: str, the start of the names of the two tensors of a linear
+            classifier on the mean of the highest map, if there may be one.
     """
 
     types: tuple = ()
@@ -112,6 +114,7 @@ class Files:
     unread: tuple = ()
     pixels: dict = dataclasses.field(default_factory=dict)
     tokens: Tokens | None = None
+    classifier: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -92,6 +92,7 @@ def _of_configuration(config, sizes):
             arguments=_of_configuration,
             prefix="resnet",
             unread=(r"classifier\..*",),
+            classifier="classifier.1",
         ),
     ),
     pixels={**IMAGENET, "crop_pct": 224 / 256},

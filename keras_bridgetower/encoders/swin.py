@@ -131,6 +131,7 @@ def _of_configuration(config, sizes):
                 r"classifier\..*|decoder\..*|embeddings\.mask_token",
                 r".*relative_position_index",
             ),
+            classifier="classifier",
         ),
     ),
     pixels=IMAGENET,

@@ -17,6 +17,7 @@ from keras_bridgetower.checks import OF_PRESETS
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_constructor
 from keras_bridgetower.checks import check_keywords
+from keras_bridgetower.encoders.classified import ClassifiedEncoder
 from keras_bridgetower.encoders.registry import has_rule
 from keras_bridgetower.encoders.registry import no_rule
 from keras_bridgetower.encoders.registry import text_length
@@ -82,6 +83,11 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             encoder's class token, and the mean if it has none.
         text_summary: str, the same for texts: `"start"`, `"mean"`, `"end"` or
             `"last"`. None means what the encoder was trained with.
+        image_taps: the same as `taps` for the image states, where an image
+            encoder has other blocks than the text encoder. None means `taps`.
+        image_positions: `"coordinates"` tells the fusion where each token of
+            a feature map is, see `Tower`. None, the default, is enough for
+            encoders with positions of their own, such as ViT.
         dropout: float, dropout of the cross-modal layers.
         attention_dropout: float, dropout of their attention weights. None
             means `dropout`, as in the authors' code. With 0 attention uses a
@@ -141,6 +147,8 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         image_norms="shared",
         image_summary=None,
         text_summary=None,
+        image_taps=None,
+        image_positions=None,
         dropout=0.1,
         attention_dropout=None,
         layer_norm_epsilon=1e-5,
@@ -155,10 +163,23 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             check_encoder(f"{side}_encoder", encoder, side)
             check_dtype(f"{side}_encoder", encoder, policy)
         taps = resolve_taps(taps, num_layers, bridge)
+        if image_taps is None:
+            image_taps = taps
+        image_taps = resolve_taps(image_taps, num_layers, bridge)
+        if [t is None for t in image_taps] != [t is None for t in taps]:
+            raise ValueError(
+                f"`image_taps` must have None where `taps` has it: {taps}. "
+                f"Received: image_taps={image_taps}"
+            )
 
         # === Parts ===
         self.image_tower = Tower(
-            image_encoder, taps, image_norms, image_summary, name="image_tower"
+            image_encoder,
+            image_taps,
+            image_norms,
+            image_summary,
+            image_positions,
+            name="image_tower",
         )
         self.text_tower = Tower(
             text_encoder, taps, summary=text_summary, name="text_tower"
@@ -326,14 +347,18 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             "image_encoder": _encoder_config(self.image_encoder),
             "text_encoder": _encoder_config(self.text_encoder),
             **values | {"image_norms": self.image_norms},
-            **{k: v for k, v in self._summaries().items() if v is not None},
+            **{k: v for k, v in self._choices().items() if v is not None},
             **{name: value for name, value in state.items() if value},
         }
 
-    def _summaries(self):
+    def _choices(self):
+        """Return values that configurations have only where they were given."""
+        taps = self.image_tower.taps
         return {
             "image_summary": self.image_tower.given_summary,
             "text_summary": self.text_tower.given_summary,
+            "image_positions": self.image_tower.positions,
+            "image_taps": None if taps == self.fusion.taps else taps,
         }
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
@@ -415,11 +440,17 @@ def _check_config(config):
     """Raise on encoders without a rule, and on values that are not allowed."""
     plain = dict(config)
     for name in ENCODERS:
-        encoder, values = configs.class_and_values(plain.pop(name), object)
-        if not has_rule(encoder):
-            raise ValueError(f"`{name}`: {no_rule(encoder)}")
-        configs.check_values(values)
+        _check_encoder(name, plain.pop(name))
     configs.check_values(plain)
+
+
+def _check_encoder(name, spec):
+    encoder, values = configs.class_and_values(spec, object)
+    if not has_rule(encoder):
+        raise ValueError(f"`{name}`: {no_rule(encoder)}")
+    if issubclass(encoder, ClassifiedEncoder):
+        _check_encoder("encoder", values.pop("encoder"))
+    configs.check_values(values)
 
 
 def _encoder_config(encoder):

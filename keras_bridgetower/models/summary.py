@@ -121,6 +121,8 @@ class AttentionPoolSummary(Summary):
         return ops.sum(weights * x, axis=1, keepdims=True)
 
 
+# What says where the tokens of a grid are.
+POSITIONS = (None, "coordinates")
 # `class` and `start` are the encoder's own tokens.
 IMAGE_SUMMARIES = {
     "class": None,
@@ -170,6 +172,54 @@ class SameGrid(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "size": self.size}
+
+
+@_register
+class Coordinates(keras.layers.Layer):
+    """Append where each token of a grid is: ten channels.
+
+    They are the coordinates from -1 to 1, and sines and cosines of one and two
+    half waves over the image. The states of convolutions hardly say where they
+    are; a projection behind this layer learns to read it.
+
+    Args:
+        size: tuple of int, height and width of the grid.
+        **kwargs: `name` and `dtype` of the layer.
+
+    Call arguments:
+        x: float tensor `(batch, tokens, channels)`, row by row.
+
+    Returns:
+        Float tensor `(batch, tokens, channels + 10)`.
+
+    Source: CoordConv (Liu et al., 2018).
+    """
+
+    def __init__(self, size, **kwargs):
+        super().__init__(**kwargs)
+        self.size = tuple(size)
+        places = np.meshgrid(*(_centers(n) for n in self.size), indexing="ij")
+        places = np.stack(places, -1).reshape(-1, 2)
+        angles = np.concatenate([np.pi / 2 * places, np.pi * places], -1)
+        self.channels = np.concatenate(
+            [places, np.sin(angles), np.cos(angles)], -1
+        )[None]
+
+    def call(self, x):
+        channels = ops.cast(self.channels, x.dtype)
+        channels = ops.repeat(channels, ops.shape(x)[0], axis=0)
+        return ops.concatenate([x, channels], axis=-1)
+
+    def compute_output_shape(self, x_shape):
+        return *x_shape[:-1], x_shape[-1] + self.channels.shape[-1]
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size}
+
+
+def _centers(count):
+    """Return the centers of cells from -1 to 1."""
+    return (np.arange(count) + 0.5) * (2 / count) - 1
 
 
 def _areas(old, new):

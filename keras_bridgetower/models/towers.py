@@ -20,7 +20,9 @@ from keras_bridgetower.models.bridges import class_of
 from keras_bridgetower.models.checks import check_lengths
 from keras_bridgetower.models.checks import check_pixel_dtype
 from keras_bridgetower.models.managers import ManagerLayer
+from keras_bridgetower.models.summary import POSITIONS
 from keras_bridgetower.models.summary import SUMMARIES
+from keras_bridgetower.models.summary import Coordinates
 from keras_bridgetower.models.summary import SameGrid
 
 
@@ -47,6 +49,8 @@ class Tower(PatchedModel, keras.Model):
             not padding; `"last"`, the last of a fixed length. It replaces the
             encoder's own token, or is an additional row if there is none.
             None means the own token or the default of the encoder.
+        positions: str, for states of a grid: `"coordinates"` appends channels
+            that say where each token is, see `Coordinates`; None appends none.
         name: str, name of the model.
 
     Call arguments:
@@ -74,7 +78,14 @@ class Tower(PatchedModel, keras.Model):
     """
 
     def __init__(
-        self, encoder, taps, norms="shared", summary=None, name=None, **kwargs
+        self,
+        encoder,
+        taps,
+        norms="shared",
+        summary=None,
+        positions=None,
+        name=None,
+        **kwargs,
     ):
         check_choice("KERAS_BACKEND", keras.config.backend(), BACKENDS)
         entry = entry_of(encoder)
@@ -99,13 +110,15 @@ class Tower(PatchedModel, keras.Model):
         # A quantized encoder has a policy of integers; a summary stays float.
         policy = layer_records.float_policy(encoder)
         cls = SUMMARIES[entry.side][chosen]
-        tapped = _summarized(_flattened(tapped), cls, prefix, inputs, policy)
+        tapped = _flattened(tapped, positions)
+        tapped = _summarized(tapped, cls, prefix, inputs, policy)
         super().__init__(inputs=inputs, outputs=tapped, name=name, **kwargs)
         # Not tracked by Keras: otherwise blocks above the highest tap would
         # count as weights of the tower on some backends only.
         object.__setattr__(self, "encoder", encoder)
         self.taps, self.norms = tuple(taps), norms
         self.summary, self.given_summary = chosen, summary
+        self.positions = positions
         # Rows before those of patches or words, such as a class token.
         self.prefix_tokens = max(prefix, 1)
 
@@ -131,6 +144,7 @@ class Tower(PatchedModel, keras.Model):
             "taps": self.taps,
             "norms": self.norms,
             **({"summary": self.given_summary} if self.given_summary else {}),
+            **({"positions": self.positions} if self.positions else {}),
             "trainable": self.trainable,
             **layer_records.frozen_state(self),
         }
@@ -179,9 +193,16 @@ def _inputs(encoder, side):
     return {**given, "padding_mask": mask}
 
 
-def _flattened(states):
-    """Return states as lists of tokens; grids get the size of the highest."""
-    if len(states[-1].shape) == 3:
+def _flattened(states, positions):
+    """Return states as lists of tokens; grids get the size of the highest.
+
+    Args:
+        states: list of symbolic tensors.
+        positions: as `Tower`.
+    """
+    is_grid = len(states[-1].shape) == 4
+    check_choice("positions", positions, POSITIONS if is_grid else (None,))
+    if not is_grid:
         return states
     size = states[-1].shape[1:3]
     if None in size:
@@ -190,8 +211,14 @@ def _flattened(states):
             "`image_shape` or `input_shape`. Received: a grid of shape "
             f"{states[-1].shape}"
         )
-    return [
+    states = [
         SameGrid(size, dtype=x.dtype, name=f"tap_{i}_grid")(x)
+        for i, x in enumerate(states)
+    ]
+    if positions is None:
+        return states
+    return [
+        Coordinates(size, dtype=x.dtype, name=f"tap_{i}_places")(x)
         for i, x in enumerate(states)
     ]
 
