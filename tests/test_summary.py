@@ -1,5 +1,7 @@
 """Row 0 of states: class tokens, and what stands in their place."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from builders import roberta
 from builders import run
 
 import keras_bridgetower as kbt
+from keras_bridgetower.models.summary import Coordinates
 from keras_bridgetower.models.summary import SameGrid
 
 
@@ -60,6 +63,65 @@ def test_sides_that_do_not_divide_are_averaged_by_area():
     got = array(SameGrid((1, 2))(x)).ravel()
     # Two and a half cells each.
     np.testing.assert_allclose(got, [(0 + 1 + 1) / 2.5, (1 + 3 + 4) / 2.5])
+
+
+@pytest.mark.parametrize("side", [2, 7])
+def test_coordinates_are_those_of_the_centers(side):
+    x = np.random.default_rng(0).normal(size=(3, side * side, 4))
+    layer = Coordinates((side, side))
+    got = array(layer(x.astype("float32")))
+    assert got.shape == (3, *layer.compute_output_shape(x.shape)[1:])
+    assert difference(got[..., :4], x) <= 1e-6
+    for token in range(side * side):
+        # A cell is two shares of the side wide, its center one from its edge.
+        places = [(2 * n + 1) / side - 1 for n in divmod(token, side)]
+        angles = [share * x for share in (np.pi / 2, np.pi) for x in places]
+        channels = [*places, *map(math.sin, angles), *map(math.cos, angles)]
+        assert difference(got[:, token, 4:], [channels] * 3) <= 1e-6
+
+
+def test_towers_append_coordinates_before_the_summary():
+    encoder, images = Grids(), features()["images"]
+    plain = run(kbt.Tower(encoder, (-2, -1)), images)
+    tower = kbt.Tower(encoder, (-2, -1), positions="coordinates")
+    copy = kbt.Tower.from_config(tower.get_config())
+    copy.set_weights(tower.get_weights())
+    for model in (tower, copy):
+        for state, without in zip(run(model, images), plain, strict=True):
+            width = without.shape[-1]
+            assert state.shape == (3, 17, width + 10)
+            assert difference(state[..., :width], without) <= 1e-6
+            # Of all places, both coordinates have the mean 0.
+            assert np.abs(state[:, 0, width : width + 2]).max() <= 1e-6
+    assert "positions" not in kbt.Tower(encoder, (-1,)).get_config()
+
+
+@pytest.mark.parametrize("values", [{}, {"bridge": "static_manager"}])
+def test_image_taps_choose_other_states(values):
+    given = dict(
+        image_encoder=Grids(), text_encoder=roberta(), projections="per_layer"
+    )
+    made = backbone(**given, **values, taps=(-2, -1), image_taps=(-3, -1))
+    assert made.image_tower.taps == (-3, -1)
+    widths = [x.shape[-1] for x in made.image_tower.outputs]
+    assert widths == [4, 8]
+    assert run(made, features(made))["image"].shape == (3, 17, 16)
+    assert made.get_config()["image_taps"] == (-3, -1)
+    # What was saved without them stays as it was.
+    keys = backbone(**given).get_config().keys()
+    same = backbone(**given, image_taps=(-2, -1)).get_config().keys()
+    assert same == keys and not keys & {"image_taps", "image_positions"}
+
+
+def test_layers_without_a_state_have_none_of_both_towers():
+    made = backbone(
+        clip(),
+        roberta(),
+        num_layers=3,
+        taps=(-2, -1, None),
+        image_taps=(-3, -1, None),
+    )
+    assert run(made, features(made))["image"].shape == (3, 17, 16)
 
 
 def test_widths_that_differ_need_projections_of_their_own():
@@ -131,6 +193,15 @@ def test_summaries_keep_float32_weights(summary, tmp_path):
         ({"text_summary": "class"}, "`summary`"),
         ({"image_encoder": roberta}, "`image_encoder` must be"),
         ({"text_encoder": clip}, "`text_encoder` must be"),
+        ({"image_positions": "coordinates"}, "`positions` must be"),
+        ({"image_encoder": Grids, "image_positions": "x"}, "'coordinates'"),
+        ({"image_taps": (-1,)}, "`image_taps` must be 2 negative indices"),
+        ({"image_taps": (-2, -1, None)}, "`image_taps` must be 2 negative"),
+        ({"image_taps": (-1, None)}, "`image_taps` must be as long as"),
+        ({"image_taps": (-9, -1)}, "must count the encoder's 3 states"),
+        ({"image_taps": (-2,), "bridge": "static_manager"}, "as long as"),
+        ({"image_taps": (-1, 0), "bridge": "static_manager"}, "`image_taps`"),
+        ({"image_taps": (-2, -1), "bridge": None}, "`image_taps` must be"),
     ],
 )
 def test_what_does_not_fit_is_rejected(values, words):

@@ -160,6 +160,7 @@ def _check(backbone, a, heads):
     requirements = [
         ("bridge", a.bridge, tuple(configurations.LINKS)),
         ("taps", fusion.taps, (a.taps,)),
+        ("image_taps", backbone.image_tower.taps, (a.taps,)),
         ("cross_encoder", fusion.cross_encoder, ("co_attention",)),
         ("image_norms", a.image_norms, ("shared",)),
         ("hidden_dim", a.hidden_dim, (a.text_width,)),

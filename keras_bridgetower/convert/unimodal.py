@@ -14,6 +14,7 @@ import numpy as np
 from keras_bridgetower.backend.uninitialized import shapes_only
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert import architecture
+from keras_bridgetower.convert import classifiers
 from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import hub_tokenizers
 from keras_bridgetower.convert import tokenizers
@@ -29,11 +30,9 @@ from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tensors import weight_file
-from keras_bridgetower.encoders.classified import ClassifiedEncoder
 from keras_bridgetower.encoders.registry import entries
 from keras_bridgetower.encoders.registry import entry_of
 from keras_bridgetower.encoders.registry import files_by_type
-from keras_bridgetower.encoders.rules import dense
 from keras_bridgetower.models.positions import check_side
 from keras_bridgetower.models.positions import copy_resized
 from keras_bridgetower.preprocessing.image_converter import (
@@ -88,11 +87,12 @@ def open_encoders(
     sequence_length=None,
     summary=None,
     parts=PARTS,
+    with_classifier=False,
 ):
     """Open two encoders, the tokenizer and the image converter.
 
     Args:
-        image_source, image_size: as `image_encoder`.
+        image_source, image_size, with_classifier: as `image_encoder`.
         text_source: as `text_encoder`.
         sequence_length: as `tokenizer`.
         summary: str, `text_summary` of the backbone. By default the pooling
@@ -111,7 +111,7 @@ def open_encoders(
         words = tokenizer(text_source, sequence_length)
     if "image_converter" in parts:
         make_converter = _converter_for(image_source)
-    image = image_encoder(image_source, image_size)
+    image = image_encoder(image_source, image_size, with_classifier)
     text = text_encoder(text_source)
     if make_converter is not None:
         converter = make_converter(image.inputs[0].shape[1])
@@ -134,9 +134,9 @@ def image_encoder(source, image_size=None, with_classifier=False):
             resized to fit, see `resize_positions`. By default the size with
             which the encoder was saved.
         with_classifier: bool, whether the linear classifier that was trained
-            on top is opened too. The highest state is then the probabilities
-            of its classes at each place, see `ClassifiedEncoder`. For
-            EfficientNet, ResNet and Swin.
+            on top of an EfficientNet, ResNet or Swin is opened too. The
+            highest state is then the probabilities of its classes at each
+            place, see `ClassifiedEncoder`. Not of a KerasHub preset.
 
     Returns:
         A KerasHub encoder, or a `ClassifiedEncoder`, for
@@ -159,44 +159,18 @@ def image_encoder(source, image_size=None, with_classifier=False):
         encoder = _read_state_dict(path, image_size)
     elif _is_transformers(path):
         encoder = _read_folder(path, "image", image_size)
+    elif with_classifier:
+        raise classifiers.missing(path)
     else:
         encoder = _from_keras_hub(source, path, "image", image_size)
     if with_classifier:
-        encoder = _with_classifier(encoder, path)
+        encoder = classifiers.read(encoder, path)
     if image_size in (None, encoder.inputs[0].shape[1]):
         return encoder
     entry = entry_of(encoder)
     shape = entry.sized((image_size, image_size, 3))
     resized = type(encoder).from_config(encoder.get_config() | shape)
     return copy_resized(encoder, resized, entry.antialias(encoder))
-
-
-def _with_classifier(encoder, path):
-    """Return an encoder with the classifier in its files.
-
-    Args:
-        encoder: image encoder.
-        path: `pathlib.Path` of its folder or file.
-    """
-    known = [files.classifier for files in entry_of(encoder).files]
-    shapes = {}
-    if path.is_file() or _is_transformers(path):
-        tensors = open_tensors(path if path.is_file() else weight_file(path))
-        shapes = tensors.shapes
-    for name in filter(None, known):
-        key = f"{name}.weight"
-        if key in shapes:
-            model = ClassifiedEncoder(encoder, shapes[key][0])
-            rules = dense("classes", name)
-            variables = variables_by_path(model.get_layer("classes"))
-            load_weights(rules, tensors, variables)
-            return model
-    raise ConversionError(
-        "`with_classifier=True` needs a `transformers` folder or a state dict "
-        "of EfficientNet, ResNet or Swin with a linear classifier.",
-        path,
-        known,
-    )
 
 
 def text_encoder(source):

@@ -20,8 +20,9 @@ class ClassifiedEncoder(keras_hub.models.Backbone):
     Args:
         encoder: an image encoder whose highest state is a map `(batch, height,
             width, channels)`, such as `keras_hub.models.EfficientNetBackbone`.
+            The classifier gets its dtype.
         num_classes: int, number of classes.
-        **kwargs: `name` and `dtype`.
+        **kwargs: `name` and `trainable`.
 
     Call arguments:
         images: float tensor `(batch, S, S, 3)`.
@@ -42,23 +43,26 @@ class ClassifiedEncoder(keras_hub.models.Backbone):
     ```
     """
 
-    def __init__(self, encoder, num_classes, dtype=None, **kwargs):
-        top = hidden_states(encoder)[-1]
-        if len(top.shape) != 4:
+    def __init__(self, encoder, num_classes, **kwargs):
+        states = hidden_states(encoder)
+        if len(states[-1].shape) != 4:
             raise ValueError(
                 "`encoder` must have maps `(batch, height, width, channels)`. "
-                f"Received: {type(encoder).__name__}, a state of {top.shape}"
+                f"Received: {type(encoder).__name__}, a state of shape "
+                f"{states[-1].shape}"
             )
+        dtype = encoder.dtype_policy
         logits = keras.layers.Dense(num_classes, dtype=dtype, name="classes")
         classes = keras.layers.Softmax(dtype=dtype, name="probabilities")
         super().__init__(
             inputs=encoder.inputs[0],
-            outputs=classes(logits(top)),
+            outputs=classes(logits(states[-1])),
             dtype=dtype,
             **kwargs,
         )
         # Its layers are tracked as parts of this model.
         object.__setattr__(self, "encoder", encoder)
+        self.states = [*states, self.output]
         self.num_classes = num_classes
 
     def get_config(self):
@@ -69,16 +73,17 @@ class ClassifiedEncoder(keras_hub.models.Backbone):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config):
         config = dict(config)
+        # The dtype and the size of images are those of the encoder.
+        spec, dtype = config.pop("encoder"), config.pop("dtype")
+        values = {**spec["config"], "dtype": dtype}
+        encoder = keras.layers.deserialize({**spec, "config": values})
         shape = config.pop("image_shape", None)
-        encoder = keras.layers.deserialize(
-            config["encoder"], custom_objects=custom_objects
-        )
         if shape is not None:
-            sized = entry_of(encoder).sized(shape)
-            encoder = type(encoder).from_config(encoder.get_config() | sized)
-        return cls(**{**config, "encoder": encoder})
+            values |= entry_of(encoder).sized(shape)
+            encoder = type(encoder).from_config(values)
+        return cls(encoder, **config)
 
 
 @register_encoder(
@@ -93,4 +98,4 @@ class ClassifiedEncoder(keras_hub.models.Backbone):
 )
 def states(encoder):
     """The states of the encoder, and above them the class probabilities."""
-    return [*hidden_states(encoder.encoder), encoder.output]
+    return encoder.states

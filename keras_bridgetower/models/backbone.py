@@ -83,11 +83,12 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             encoder's class token, and the mean if it has none.
         text_summary: str, the same for texts: `"start"`, `"mean"`, `"end"` or
             `"last"`. None means what the encoder was trained with.
-        image_taps: the same as `taps` for the image states, where an image
-            encoder has other blocks than the text encoder. None means `taps`.
+        image_taps: `taps` of the image tower alone, if its encoder has other
+            blocks than the text encoder: as long, with None at the same
+            places. None means `taps`.
         image_positions: `"coordinates"` tells the fusion where each token of
-            a feature map is, see `Tower`. None, the default, is enough for
-            encoders with positions of their own, such as ViT.
+            a feature map is, see `Tower`. None tells nothing: encoders such
+            as ViT have learned positions.
         dropout: float, dropout of the cross-modal layers.
         attention_dropout: float, dropout of their attention weights. None
             means `dropout`, as in the authors' code. With 0 attention uses a
@@ -165,11 +166,11 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         taps = resolve_taps(taps, num_layers, bridge)
         if image_taps is None:
             image_taps = taps
-        image_taps = resolve_taps(image_taps, num_layers, bridge)
+        image_taps = resolve_taps(image_taps, num_layers, bridge, "image_taps")
         if [t is None for t in image_taps] != [t is None for t in taps]:
             raise ValueError(
-                f"`image_taps` must have None where `taps` has it: {taps}. "
-                f"Received: image_taps={image_taps}"
+                "`image_taps` must be as long as `taps` and have None where it "
+                f"has: {taps}. Received: image_taps={image_taps}"
             )
 
         # === Parts ===
@@ -445,6 +446,7 @@ def _check_config(config):
 
 
 def _check_encoder(name, spec):
+    """Raise on an encoder that `from_config` must not make."""
     encoder, values = configs.class_and_values(spec, object)
     if not has_rule(encoder):
         raise ValueError(f"`{name}`: {no_rule(encoder)}")
@@ -461,6 +463,8 @@ def _encoder_config(encoder):
     names, and a rule might not find its layers.
     """
     spec = keras.layers.serialize(encoder)
+    if isinstance(encoder, ClassifiedEncoder):
+        spec["config"]["encoder"] = _encoder_config(encoder.encoder)
     # The backbone saves which layers are frozen.
     spec["config"].pop("trainable", None)
     if isinstance(spec["config"].get("dtype"), dict):

@@ -158,13 +158,19 @@ class SameGrid(keras.layers.Layer):
         super().__init__(**kwargs)
         self.size = tuple(size)
 
+    def build(self, x_shape):
+        # While a model is traced, `x.shape` may hold tensors.
+        self.sides = tuple(x_shape[1:3])
+
     def call(self, x):
-        if tuple(x.shape[1:3]) != self.size:
+        if self.sides != self.size:
             rows, columns = (
                 ops.cast(_areas(old, new), x.dtype)
-                for old, new in zip(x.shape[1:3], self.size, strict=True)
+                for old, new in zip(self.sides, self.size, strict=True)
             )
-            x = ops.einsum("ah,bw,nhwc->nabc", rows, columns, x)
+            # One at a time: PyTorch would fix the batch size of an exported file.
+            x = ops.einsum("ah,nhwc->nawc", rows, x)
+            x = ops.einsum("bw,nawc->nabc", columns, x)
         return ops.reshape(x, (-1, self.size[0] * self.size[1], x.shape[-1]))
 
     def compute_output_shape(self, x_shape):
@@ -203,12 +209,12 @@ class Coordinates(keras.layers.Layer):
         angles = np.concatenate([np.pi / 2 * places, np.pi * places], -1)
         self.channels = np.concatenate(
             [places, np.sin(angles), np.cos(angles)], -1
-        )[None]
+        )
 
     def call(self, x):
         channels = ops.cast(self.channels, x.dtype)
-        channels = ops.repeat(channels, ops.shape(x)[0], axis=0)
-        return ops.concatenate([x, channels], axis=-1)
+        shape = ops.shape(x)[0], *self.channels.shape
+        return ops.concatenate([x, ops.broadcast_to(channels, shape)], axis=-1)
 
     def compute_output_shape(self, x_shape):
         return *x_shape[:-1], x_shape[-1] + self.channels.shape[-1]

@@ -64,8 +64,9 @@ class Tower(PatchedModel, keras.Model):
 
     Raises:
         TypeError: no rule for the encoder.
-        ValueError: an unsupported backend, `taps` or a `summary` that the
-            encoder does not have, or `"per_tap"` without a final norm.
+        ValueError: an unsupported backend, `taps`, a `summary` or `positions`
+            that the encoder does not have, or `"per_tap"` without a final
+            norm.
 
     Example:
 
@@ -211,16 +212,15 @@ def _flattened(states, positions):
             "`image_shape` or `input_shape`. Received: a grid of shape "
             f"{states[-1].shape}"
         )
-    states = [
-        SameGrid(size, dtype=x.dtype, name=f"tap_{i}_grid")(x)
-        for i, x in enumerate(states)
-    ]
-    if positions is None:
-        return states
-    return [
-        Coordinates(size, dtype=x.dtype, name=f"tap_{i}_places")(x)
-        for i, x in enumerate(states)
-    ]
+    layers = {"grid": SameGrid}
+    if positions is not None:
+        layers["places"] = Coordinates
+    for name, cls in layers.items():
+        states = [
+            cls(size, dtype=x.dtype, name=f"tap_{i}_{name}")(x)
+            for i, x in enumerate(states)
+        ]
+    return states
 
 
 def _summarized(states, cls, prefix, inputs, policy):
@@ -264,13 +264,14 @@ def _with_own_norm(state, index):
     return norm(source)
 
 
-def resolve_taps(taps, num_layers, bridge):
+def resolve_taps(taps, num_layers, bridge, name="taps"):
     """Check taps and return them as a tuple with one entry per layer.
 
     Args:
         taps: sequence of negative ints and None, or None for the default.
         num_layers: int, number of cross-modal layers.
         bridge: the bridge, or None.
+        name: str, the argument with the taps, for errors.
 
     Returns:
         tuple of `num_layers` entries.
@@ -288,17 +289,17 @@ def resolve_taps(taps, num_layers, bridge):
     if bridge is not None and issubclass(class_of(bridge), ManagerLayer):
         if not rising or len(indices) != len(taps):
             raise ValueError(
-                "With managers `taps` must be negative indices that rise, as "
-                f"(-3, -2, -1). Received: taps={taps}"
+                f"With managers `{name}` must be negative indices that rise, "
+                f"as (-3, -2, -1). Received: {name}={taps}"
             )
     elif len(taps) != num_layers or taps[0] is None or not rising:
         raise ValueError(
-            f"`taps` must be {num_layers} negative indices that rise, and None "
-            f"behind the first, as (-2, -1, None). Received: taps={taps}"
+            f"`{name}` must be {num_layers} negative indices that rise, and "
+            f"None behind the first, as (-2, -1, None). Received: {name}={taps}"
         )
     if bridge is None and taps != two_tower:
         raise ValueError(
-            f"With `bridge=None` `taps` must be {two_tower}. Name a bridge to "
-            f"tap more. Received: taps={taps}"
+            f"With `bridge=None` `{name}` must be {two_tower}. Name a bridge "
+            f"to tap more. Received: {name}={taps}"
         )
     return taps

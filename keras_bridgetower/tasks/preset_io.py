@@ -126,6 +126,7 @@ class PresetTask(keras.Model):
         text_encoder,
         image_size=None,
         sequence_length=None,
+        with_classifier=False,
         **kwargs,
     ):
         """Build a task on two pre-trained encoders.
@@ -141,6 +142,8 @@ class PresetTask(keras.Model):
             image_size: int, side of the pictures in pixels; learned positions
                 are resized. By default that of the encoder.
             sequence_length: int, tokens in each text.
+            with_classifier: bool, whether the image encoder keeps the linear
+                classifier of its files, see `ClassifiedEncoder`.
             **kwargs: constructor values of `BridgeTowerBackbone`, such as
                 `hidden_dim` and `bridge`, and of this class.
 
@@ -188,6 +191,7 @@ class PresetTask(keras.Model):
             sequence_length,
             kwargs.get("text_summary"),
             names,
+            with_classifier,
         )
         backbone = cls.backbone_cls(
             parts.image_encoder,

@@ -88,6 +88,12 @@ def test_images_too_narrow_for_transformers(tmp_path):
 
 
 @FASTEST
+def test_image_taps_are_not_exported(tmp_path):
+    with pytest.raises(ConversionError, match="image_taps=.-3, -1., not one"):
+        backbone(image_taps=(-3, -1)).export_to_transformers(tmp_path / "back")
+
+
+@FASTEST
 def test_own_heads_are_not_exported(tmp_path):
     heads = {"mine": keras.layers.Dense(1, name="mine_head")}
     parts = export.Parts(backbone(), heads, {"mine": {}}, None, None)

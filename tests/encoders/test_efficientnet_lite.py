@@ -142,6 +142,23 @@ def test_tensors_must_be_those_of_the_encoder(change, found, peer, tmp_path):
         unimodal.image_encoder(tmp_path / "lite.pth")
 
 
+def test_the_classifier_is_that_of_the_peer(peer, tmp_path):
+    path = tmp_path / "lite.pth"
+    torch.save(peer.state_dict(), path)
+    encoder = unimodal.image_encoder(path, image_size=37, with_classifier=True)
+    logits = keras.Model(encoder.input, encoder.get_layer("classes").output)
+    images = np.random.default_rng(0).normal(size=(2, 37, 37, 3))
+    with torch.no_grad():
+        x = torch.tensor(images.transpose(0, 3, 1, 2), dtype=torch.float32)
+        wanted = peer._fc(peer(x)[-1].mean((2, 3))).numpy()
+    found = array(run(logits, images.astype("float32"))).mean((1, 2))
+    assert difference(found, wanted) <= 1e-5 * max(1, abs(wanted).max())
+    kept = {k: x for k, x in peer.state_dict().items() if k != "_fc.bias"}
+    torch.save(kept, path)
+    with pytest.raises(ConversionError, match="_fc.bias: missing"):
+        unimodal.image_encoder(path, with_classifier=True)
+
+
 def test_the_published_file_gives_the_outputs_of_its_code():
     """At 224 pixels, of the package with the file and of that with the code."""
     reason = "pip install efficientnet-lite-pytorch"

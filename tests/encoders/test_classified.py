@@ -1,0 +1,343 @@
+"""The classifier of an image encoder as its highest state, in backbones."""
+
+import functools
+import json
+import shutil
+
+import copies
+import exported_files
+import keras
+import keras_hub
+import numpy as np
+import pytest
+import torch
+import transformers
+import whole_folders
+from builders import LONG_ELSEWHERE
+from builders import array
+from builders import assert_same_weights
+from builders import backbone
+from builders import clip
+from builders import difference
+from builders import eager
+from builders import features
+from builders import preprocessor
+from builders import randomise
+from builders import raw
+from builders import roberta
+from builders import run
+from peers import pixels
+from peers_pyramids import moving
+
+import keras_bridgetower as kbt
+from keras_bridgetower.convert import unimodal
+from keras_bridgetower.encoders.classified import ClassifiedEncoder
+from keras_bridgetower.models.exporting.exported import FORMATS
+from keras_bridgetower.presets.errors import ConversionError
+from keras_bridgetower.presets.errors import PresetError
+
+CLASSES, SIDE = 5, whole_folders.SIDE
+# Of a backbone with maps, their places and class probabilities.
+CHOICES = {
+    "num_layers": 3,
+    "taps": (-2, -1, None),
+    "image_taps": (-3, -1, None),
+    "image_positions": "coordinates",
+    "projections": "per_layer",
+}
+
+
+def classified(side=SIDE):
+    encoder = keras_hub.models.ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[3],
+        stackwise_num_filters=[64, 16],
+        stackwise_num_blocks=[1, 1],
+        stackwise_num_strides=[1, 2],
+        block_type="basic_block",
+        image_shape=(side, side, 3),
+    )
+    return ClassifiedEncoder(encoder, CLASSES)
+
+
+def with_all():
+    return randomise(backbone(classified(), **CHOICES), scale=0.1)
+
+
+def of_transformers(kind, folder, labels=CLASSES):
+    """A tiny classifier of `transformers`, saved to a folder."""
+    values, _, _ = whole_folders.IMAGES[kind]
+    config = transformers.AutoConfig.for_model(
+        kind, **values, num_labels=labels
+    )
+    cls = transformers.AutoModelForImageClassification
+    model = moving(cls.from_config(config))
+    model.save_pretrained(folder)
+    return model
+
+
+def logits_of(encoder):
+    return keras.Model(encoder.input, encoder.get_layer("classes").output)
+
+
+@pytest.mark.parametrize("kind", whole_folders.PYRAMIDS)
+def test_classes_are_those_of_the_peer(kind, tmp_path):
+    model = of_transformers(kind, tmp_path)
+    # The files of ResNet tell no size.
+    encoder = unimodal.image_encoder(
+        tmp_path, image_size=SIDE, with_classifier=True
+    )
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, SIDE, SIDE, 3)).astype("float32")
+    with torch.no_grad():
+        wanted = model(pixels(images)).logits
+        top = model.base_model(pixels(images)).last_hidden_state
+        if top.ndim == 4:
+            top = top.flatten(2).transpose(1, 2)
+        linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
+        each = linear[-1](top).softmax(-1)
+    logits = array(run(logits_of(encoder), images)).mean((1, 2))
+    scale = float(wanted.abs().max())
+    assert scale > 0.1
+    assert difference(logits, wanted.numpy()) <= 1e-5 * max(scale, 1)
+    found = array(run(encoder, images))
+    assert difference(found.reshape(each.shape), each.numpy()) <= 1e-5
+    # Below them are the states of the encoder alone.
+    plain = unimodal.image_encoder(tmp_path, image_size=SIDE)
+    both = [
+        run(kbt.Tower(model, taps), images)
+        for model, taps in ((encoder, (-3, -2, -1)), (plain, (-2, -1)))
+    ]
+    assert difference(both[0][0], both[1][0]) == 0
+    assert difference(both[0][1], both[1][1]) == 0
+
+
+NAMES = {"efficientnet": "classifier", "resnet": "classifier.1"}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_files_without_a_classifier_give_one_error(kind, tmp_path):
+    of_transformers(kind, tmp_path)
+    weight, bias = (f"{NAMES[kind]}.{part}" for part in ("weight", "bias"))
+    published = copies.tensors(tmp_path)
+    for change in (
+        {bias: None},
+        {weight: None, bias: None},
+        {weight: torch.ones(CLASSES, 7)},
+        {weight: torch.ones(())},
+        {bias: torch.ones(CLASSES + 1)},
+        {bias: torch.ones(CLASSES, 1)},
+    ):
+
+        def set_all(state, change=change):
+            state.clear()
+            changed = {**published, **change}
+            state.update({k: x for k, x in changed.items() if x is not None})
+
+        copies.edit_tensors(tmp_path, set_all)
+        with pytest.raises(ConversionError, match="needs a `transfo.*") as info:
+            unimodal.image_encoder(tmp_path, with_classifier=True)
+        name, value = next(iter(change.items()))
+        found = "missing" if value is None else str(tuple(value.shape))
+        assert f"{name}: {found}" in str(info.value)
+
+
+def test_other_sources_have_none(tmp_path):
+    needs = "`with_classifier=True` needs a `transformers` folder or a state"
+    # Before anything is downloaded.
+    with pytest.raises(ConversionError, match=needs):
+        unimodal.image_encoder("resnet_18_imagenet", with_classifier=True)
+    whole_folders.write_image(tmp_path / "vit", "vit")
+    with pytest.raises(ConversionError, match=needs):
+        unimodal.image_encoder(tmp_path / "vit", with_classifier=True)
+    for encoder in (clip(), roberta()):
+        with pytest.raises(ValueError, match="`encoder` must have maps"):
+            ClassifiedEncoder(encoder, CLASSES)
+
+
+@LONG_ELSEWHERE
+def test_a_task_opens_it(tmp_path):
+    of_transformers(
+        "efficientnet",
+        whole_folders.write_image(tmp_path / "image", "efficientnet"),
+    )
+    whole_folders.write_text(tmp_path / "text", "bert")
+    task = kbt.BridgeTowerVQA.from_encoders(
+        tmp_path / "image",
+        tmp_path / "text",
+        with_classifier=True,
+        answers=["yes", "no"],
+        image_taps=(-2, -1),
+        **dict(hidden_dim=16, num_heads=2, num_layers=2),
+        projections="per_layer",
+    )
+    states = task.backbone.image_tower.outputs
+    assert [x.shape[-1] for x in states] == [640, CLASSES]
+
+
+@LONG_ELSEWHERE
+def test_backbones_are_saved_and_resized(tmp_path):
+    made = with_all()
+    x = features()
+    expected = run(made, x)
+    made.save_to_preset(tmp_path / "preset")
+    made.save(tmp_path / "made.keras")
+    for copy in (
+        kbt.BridgeTowerBackbone.from_preset(tmp_path / "preset"),
+        keras.saving.load_model(tmp_path / "made.keras"),
+    ):
+        assert_same_weights(made, copy)
+        assert copy.image_tower.taps == CHOICES["image_taps"]
+        assert difference(run(copy, x), expected) <= 1e-6
+
+
+@LONG_ELSEWHERE
+def test_backbones_have_other_sizes_and_dtypes(tmp_path):
+    made = with_all()
+    made.save_to_preset(tmp_path / "preset")
+    open_preset = functools.partial(
+        kbt.BridgeTowerBackbone.from_preset, tmp_path / "preset"
+    )
+    for large in (open_preset(image_size=48), made.with_image_size(48)):
+        assert_same_weights(made, large)
+        assert large.image_encoder.encoder.image_shape == (48, 48, 3)
+        found = run(large, features(side=48))
+        assert found["image"].shape == (3, 1 + 6 * 6, 16)
+    with pytest.raises(ValueError, match="must be one integer"):
+        made.with_image_size(0)
+    narrow = open_preset(dtype="mixed_bfloat16")
+    layers = narrow.image_tower.layers
+    types = {layer.compute_dtype for layer in layers if layer.weights}
+    assert types == {"bfloat16"}
+    assert {w.dtype for w in narrow.weights} == {"float32"}
+    x = features()
+    found, expected = (run(model, x)["pooled"] for model in (narrow, made))
+    assert difference(found, expected) <= 0.1
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A preset without a manifest."""
+    folder = tmp_path_factory.mktemp("presets") / "preset"
+    backbone(classified(), **CHOICES).save_to_preset(folder)
+    (folder / "manifest.json").unlink()
+    return folder
+
+
+def test_configurations_hold_no_counters(saved):
+    file = json.loads((saved / "config.json").read_text())
+    spec = file["config"]["image_encoder"]
+    for part in (spec, spec["config"]["encoder"]):
+        assert part["config"].keys() & {"name", "trainable"} == set()
+
+
+LAMBDA = {
+    "module": "keras.layers",
+    "class_name": "Lambda",
+    "config": {},
+    "registered_name": None,
+}
+# What the file names as the encoder, and words of the error.
+NESTED = {
+    "no encoder": (lambda spec: LAMBDA, "must be a class"),
+    "deeper": (lambda spec: holding(spec, LAMBDA), "must be a class"),
+    "a classifier": (lambda spec: spec, "classes"),
+    "too large": (lambda spec: large(spec["config"]["encoder"]), "at most"),
+    "texts": (lambda spec: plain(roberta()), "must have maps"),
+    "patches": (lambda spec: plain(clip()), "must have maps"),
+}
+plain = keras.saving.serialize_keras_object
+
+
+def holding(spec, encoder):
+    return {**spec, "config": {**spec["config"], "encoder": encoder}}
+
+
+def large(spec):
+    sizes = {"image_shape": [10**9, 10**9, 3]}
+    return {**spec, "config": {**spec["config"], **sizes}}
+
+
+@pytest.mark.filterwarnings("ignore:The preset .* has no manifest")
+@pytest.mark.parametrize("case", NESTED)
+def test_other_encoders_are_refused(case, saved, tmp_path):
+    change, words = NESTED[case]
+    folder = shutil.copytree(saved, tmp_path / "preset")
+
+    def nest(file):
+        values = file["config"]
+        spec = values["image_encoder"]
+        values["image_encoder"] = holding(spec, change(spec))
+
+    copies.edit(folder / "config.json", nest)
+    with pytest.raises(PresetError, match=rf"config\.json.*{words}"):
+        kbt.BridgeTowerBackbone.from_preset(folder)
+
+
+@LONG_ELSEWHERE
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_int8_is_saved(tmp_path):
+    made, x = with_all(), features()
+    before = run(made, x)
+    made.quantize("int8")
+    assert made.image_encoder.get_layer("classes").quantization_mode == "int8"
+    after = run(made, x)
+    assert 0 < difference(before, after) <= 0.2
+    made.save_to_preset(tmp_path / "preset")
+    copy = kbt.BridgeTowerBackbone.from_preset(tmp_path / "preset")
+    assert_same_weights(made, copy)
+    assert difference(run(copy, x), after) == 0
+
+
+@LONG_ELSEWHERE
+def test_tasks_train_with_a_frozen_tower_or_adapters():
+    task = kbt.BridgeTowerVQA(with_all(), preprocessor())
+    task.backbone.image_tower.trainable = False
+    tower = task.backbone.image_tower.weights
+    before = [array(w).copy() for w in tower]
+    x, y = raw()
+    eager(task).fit(x, y, verbose=0)
+    for weight, value in zip(tower, before, strict=True):
+        assert difference(weight, value) == 0
+    body = with_all()
+    body.enable_lora(2, target_layer_names=["classes", "query", "value"])
+    assert body.image_encoder.get_layer("classes").lora_enabled
+    task = kbt.BridgeTowerVQA(body, preprocessor())
+    eager(task).fit(x, y, verbose=0)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("no_records_of_traces")
+@pytest.mark.slow
+@pytest.mark.parametrize("form", exported_files.WRITTEN)
+def test_exported_backbones_give_the_same(form, tmp_path):
+    exported_files.need(form)
+    made = with_all()
+    path = tmp_path / f"made{FORMATS[form].suffix}"
+    made.export(path, form, verbose=False)
+    # Rows and tokens that were not traced.
+    x = features(batch=2, tokens=9)
+    found = exported_files.run(form, path, x)
+    expected = exported_files.by_name(made(x))
+    if form == "litert":
+        found = dict(zip(sorted(expected), found.values(), strict=True))
+    for name, value in expected.items():
+        assert difference(found[name], value) <= 1e-5
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("no_records_of_traces")
+@pytest.mark.slow
+@exported_files.ON_TORCH
+def test_keras_exports_a_tower(tmp_path):
+    """By a trace, in which shapes are tensors."""
+    exported_files.need("onnx")
+    tower = with_all().image_tower
+    keras.Model.export(tower, tmp_path / "tower.onnx", format="onnx")
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(tmp_path / "tower.onnx")
+    x = features(batch=2)["images"]
+    found = session.run(None, {session.get_inputs()[0].name: x})
+    for state, expected in zip(found, run(tower, x), strict=True):
+        assert difference(state, expected) <= 1e-5
