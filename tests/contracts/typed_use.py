@@ -19,7 +19,8 @@ def models() -> None:
         backbone.image_encoder, backbone.text_encoder, num_layers=2, taps=None
     )
     kbt.CrossModalEncoder(64, num_heads=2, num_layers=2, bridge="add")
-    kbt.Tower(backbone.text_encoder, taps=[0, 1], norms="shared")
+    kbt.Tower(backbone.text_encoder, taps=[-2, -1], norms="shared")
+    kbt.Tower(backbone.image_encoder, taps=[-1], positions=None)
     kbt.hidden_states(backbone.text_encoder)
     kbt.register_encoder(type(backbone.text_encoder), "text")
     bridge: type = kbt.BridgeLayer
