@@ -168,7 +168,7 @@ class SameGrid(keras.layers.Layer):
                 ops.cast(_areas(old, new), x.dtype)
                 for old, new in zip(self.sides, self.size, strict=True)
             )
-            # One at a time: PyTorch would fix the batch size of an exported file.
+            # In one step PyTorch would fix the batch size of an exported file.
             x = ops.einsum("ah,nhwc->nawc", rows, x)
             x = ops.einsum("bw,nawc->nabc", columns, x)
         return ops.reshape(x, (-1, self.size[0] * self.size[1], x.shape[-1]))

@@ -47,7 +47,7 @@ CHOICES = {
 }
 
 
-def classified(side=SIDE):
+def classified():
     encoder = keras_hub.models.ResNetBackbone(
         input_conv_filters=[64],
         input_conv_kernel_sizes=[3],
@@ -55,7 +55,7 @@ def classified(side=SIDE):
         stackwise_num_blocks=[1, 1],
         stackwise_num_strides=[1, 2],
         block_type="basic_block",
-        image_shape=(side, side, 3),
+        image_shape=(SIDE, SIDE, 3),
     )
     return ClassifiedEncoder(encoder, CLASSES)
 
@@ -64,11 +64,11 @@ def with_all():
     return randomise(backbone(classified(), **CHOICES), scale=0.1)
 
 
-def of_transformers(kind, folder, labels=CLASSES):
+def of_transformers(kind, folder):
     """A tiny classifier of `transformers`, saved to a folder."""
     values, _, _ = whole_folders.IMAGES[kind]
     config = transformers.AutoConfig.for_model(
-        kind, **values, num_labels=labels
+        kind, **values, num_labels=CLASSES
     )
     cls = transformers.AutoModelForImageClassification
     model = moving(cls.from_config(config))
