@@ -38,6 +38,7 @@ def main():
         for stage in STAGES
     }
     record["scores"] = json.loads((run / "scores.json").read_text())
+    record["scores"]["rerank"] = json.loads((run / "rerank.json").read_text())
     Together(*tasks).save_to_preset(folder)
     (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")
     (folder / "README.md").write_text(_page(tasks[0].count_params(), record))

@@ -92,7 +92,7 @@ def compare(before, after):
             "by vectors": round(float(before[name].mean()), 3),
             "re-ranked": round(float(after[name].mean()), 3),
             "difference": round(mean, 3),
-            "interval": [round(low, 3), round(high, 3)],
+            "95 % interval": f"{low:.3f} to {high:.3f}",
         }
     return found
 
@@ -118,10 +118,13 @@ def main():
         shown = score.embedded(run, embedder, artist)
         lists[artist] = both_lists(task, embedder, shown, asked, wanted)
     lists["all artists"] = [*map(means, zip(*lists.values(), strict=True))]
-    found = {name: compare(*both) for name, both in lists.items()}
-    for name, table in found.items():
-        for kind, numbers in table.items():
-            print(f"{name}, {kind}: {numbers}", flush=True)
+    found = {
+        f"{name}, {kind}": numbers
+        for name, both in lists.items()
+        for kind, numbers in compare(*both).items()
+    }
+    for row, numbers in found.items():
+        print(f"{row}: {numbers}")
     (run.folder / "rerank.json").write_text(json.dumps(found, indent=2))
 
 

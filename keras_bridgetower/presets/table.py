@@ -29,6 +29,8 @@ class Preset:
         image_size: int, side of its images in pixels.
         heads: tuple of str, names of its heads.
         tasks: tuple of str, names of the task classes whose heads it has.
+        reranks: bool, whether matching improves the lists of its contrastive
+            head. If not, a search does not rerank unless it is asked to.
         handle: str, handle of the published preset, or None if it is in the
             package.
         sha256: str, first digits of the SHA-256 of the published weights, in
@@ -46,6 +48,7 @@ class Preset:
     image_size: int
     heads: tuple
     tasks: tuple
+    reranks: bool = True
     handle: str | None = None
     sha256: str | None = None
     folder: str | None = None

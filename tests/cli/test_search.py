@@ -1,5 +1,6 @@
 """The commands that index pictures and find them."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -12,6 +13,7 @@ from drawn_photos import draw
 
 from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.search import PictureSearch
+from keras_bridgetower.presets.table import PRESETS
 
 pytestmark = FASTEST
 KNOWN = "bridgetower_tiny_easy_retrieval"
@@ -80,6 +82,17 @@ def test_query_equals_the_library(indexed, photos, run):
     words = ("search", "query", TEXT, "--image", red, "--store", store)
     first = run(*words, "--rerank", 0, "--top-k", 1).out.split("\t")
     assert first[0] == str(red) and first[1] == ""
+
+
+def test_query_says_that_a_head_improves_no_list(indexed, run, monkeypatch):
+    known = dataclasses.replace(PRESETS[KNOWN], reranks=False)
+    monkeypatch.setitem(PRESETS, KNOWN, known)
+    words = ("search", "query", TEXT, "--store", indexed[0], "--top-k", 1)
+    said = run(*words)
+    assert said.out.split("\t")[1] == ""
+    assert f"does not improve the lists of {KNOWN}" in said.err
+    said = run(*words, "--rerank", 4)
+    assert said.out.split("\t")[1] != "" and "improve" not in said.err
 
 
 def test_gone_and_unreadable_files_and_prune(photos, tmp_path, run):

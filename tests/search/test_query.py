@@ -12,6 +12,7 @@ from keras_bridgetower import BridgeTowerRetrieval
 from keras_bridgetower.apps.search import PictureSearch
 from keras_bridgetower.apps.search import QdrantServer
 from keras_bridgetower.apps.search import info
+from keras_bridgetower.presets import table
 
 pytestmark = FASTEST
 TEXT = "a medium red circle in the center."
@@ -97,6 +98,21 @@ def test_reranking_is_the_order_of_the_matching_task(matching, files, search):
     by_picture = search.query(image=files[0], top_k=3)
     assert by_picture[0].path == str(files[0])
     assert [hit.match for hit in by_picture] == [None] * 3
+
+
+def test_a_head_that_improves_no_list_reranks_only_when_asked(
+    matching, files, lance, monkeypatch
+):
+    known = table.PRESETS[matching.preset]
+    unhelpful = dataclasses.replace(known, reranks=False)
+    monkeypatch.setitem(table.PRESETS, matching.preset, unhelpful)
+    embed = matching.contrastive.embed
+    hits = lance.query(TEXT, top_k=4)
+    check_equal(hits, files, embed(images=files) @ embed(texts=TEXT))
+    assert [hit.match for hit in hits] == [None] * 4
+    asked = lance.query(TEXT, top_k=4, rerank=10)
+    monkeypatch.undo()
+    assert asked == lance.query(TEXT, top_k=4)
 
 
 @pytest.mark.parametrize("rerank", [0, 2, 128])

@@ -1,6 +1,7 @@
 """Test the shapes of all routes, and compare answers with offline tasks."""
 
 import base64
+import dataclasses
 import functools
 import json
 import pathlib
@@ -19,6 +20,7 @@ import keras_bridgetower as kbt
 from keras_bridgetower.apps.search.picture_search import Hit
 from keras_bridgetower.apps.serve import models
 from keras_bridgetower.apps.serve.inputs import Asked
+from keras_bridgetower.presets.table import PRESETS
 
 pytestmark = FASTEST
 TEXT = "a medium red circle in the center."
@@ -175,7 +177,7 @@ def test_fill(client, offline):
     assert answer == expected
 
 
-def test_search(client, photos):
+def test_search(client, photos, monkeypatch):
     answer = posted(client, "/v1/search", text="a small red circle", top_k=3)
     search = kbt.search.PictureSearch(str(photos.parent / "index"))
     hits = search.query("a small red circle", top_k=3)
@@ -185,6 +187,13 @@ def test_search(client, photos):
         close(found["match"], hit.match)
     # No folder of this machine is disclosed.
     assert str(photos) not in json.dumps(answer)
+    # Where matching improves no list, it orders none unasked.
+    known = dataclasses.replace(PRESETS[MATCHING], reranks=False)
+    monkeypatch.setitem(PRESETS, MATCHING, known)
+    query = {"text": "a small red circle", "top_k": 3}
+    for rerank, matched in (({}, False), ({"rerank": 3}, True)):
+        hits = posted(client, "/v1/search", **query, **rerank)["data"]
+        assert [hit["match"] is not None for hit in hits] == [matched] * 3
 
 
 def test_state_of_the_server(client, server):

@@ -85,7 +85,7 @@ def query(
     text: Annotated[str | None, typer.Argument()] = None,
     image: pathlib.Path | None = None,
     top_k: models.Count = 10,
-    rerank: Annotated[int, typer.Option(min=0)] = 128,
+    rerank: Annotated[int | None, typer.Option(min=0)] = None,
     preset: models.Preset = None,
     as_json: models.AsJson = False,
 ):
@@ -98,7 +98,8 @@ def query(
         text: What to look for.
         image: Picture to look for, alone or with the text.
         top_k: How many pictures to print.
-        rerank: How many of the nearest pictures the matching head orders.
+        rerank: How many of the nearest pictures the matching head orders. By
+            default 128, or none if that does not improve the preset's lists.
         preset: Preset. By default that of the index.
     """
     if text is None and image is None:
@@ -112,6 +113,11 @@ def query(
 
         search = PictureSearch(opened, preset)
         hits = search.query(text, image, top_k, rerank)
+    if text and rerank is None and not search.models.reranks:
+        output.note(
+            "The order is that of similarity: matching does not improve the "
+            f"lists of {search.models.preset}. `--rerank 128` matches."
+        )
     for hit in hits:
         if hit.problem:
             output.warn(f"{hit.path} was not ranked: {hit.problem}")

@@ -14,6 +14,7 @@ from keras_bridgetower.models.heads import embedding_kinds
 from keras_bridgetower.preprocessing.geometry import as_square
 from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.presets.table import named_heads
 from keras_bridgetower.presets.table import preset_name
 from keras_bridgetower.tasks import preset_io
@@ -31,7 +32,8 @@ class SearchModels:
         retrieval: a `BridgeTowerRetrieval` with a preprocessor, which orders
             what was found; or None. It may share the backbone.
         preset: str, the name of the preset that both are from, by which an
-            index opens them again; or None.
+            index opens them again, and which may say that its matching head
+            improves no list (`reranks`); or None.
         long_texts: `"refuse"`, or `"cut_end"` to read the start of texts that
             are longer than the preprocessor's tokens.
 
@@ -87,6 +89,12 @@ class SearchModels:
                 kwargs,
             )
         return cls(contrastive, retrieval, preset_name(preset), long_texts)
+
+    @property
+    def reranks(self):
+        """bool, whether a query reranks unless it is told."""
+        known = PRESETS.get(self.preset)
+        return known is None or known.reranks
 
     @property
     def dtype(self):

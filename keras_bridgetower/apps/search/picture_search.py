@@ -28,8 +28,8 @@ class PictureSearch:
     """An index of pictures and the models that search it.
 
     The vectors of the contrastive head find pictures. If the preset has a
-    matching head, it then reranks the nearest ones. With LanceDB or a Qdrant
-    server, any number of threads may query.
+    matching head that improves such lists, it then reranks the nearest ones.
+    With LanceDB or a Qdrant server, any number of threads may query.
 
     Args:
         store: path of a folder for LanceDB, which need not exist yet;
@@ -162,7 +162,9 @@ class PictureSearch:
             )
             return run.finish(rows, ann_from, progress)
 
-    def query(self, text=None, image=None, top_k=10, rerank=128, batch_size=32):
+    def query(
+        self, text=None, image=None, top_k=10, rerank=None, batch_size=32
+    ):
         """Find pictures by a text, a picture, or both.
 
         Args:
@@ -170,8 +172,10 @@ class PictureSearch:
             image: a picture in any form that `load_image` takes, or None.
             top_k: int, number of pictures.
             rerank: int, number of nearest pictures that the matching head
-                reranks by their files and the text; 0 for none. Without a
-                text or a matching head, similarity decides the order.
+                reranks by their files and the text; 0 for none. None for 128,
+                or for none if the head does not improve the list
+                (`SearchModels.reranks`). Without a text or a matching head,
+                similarity decides the order.
             batch_size: int, pairs per batch.
 
         Returns:
@@ -188,6 +192,8 @@ class PictureSearch:
         self._check(header)
         check_count("top_k", top_k)
         vector = self.models.embed_query(text, image)
+        if rerank is None:
+            rerank = _RERANKED if self.models.reranks else 0
         if text is None or self.models.retrieval is None:
             rerank = 0
         rerank = max(0, rerank)
@@ -206,6 +212,8 @@ class PictureSearch:
             self._sum_checked = True
 
 
+# Pictures that the matching head reads for a query by default.
+_RERANKED = 128
 # Pictures that a query examines at most to find some whose files exist.
 _MOST = 100_000
 

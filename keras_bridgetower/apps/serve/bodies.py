@@ -198,4 +198,4 @@ class SearchBody(Input):
     """A query to the index: a text, a picture, or both."""
 
     top_k: Annotated[int, pydantic.Field(ge=1, le=1000)] = 10
-    rerank: Annotated[int, pydantic.Field(ge=0, le=1000)] = 128
+    rerank: Annotated[int, pydantic.Field(ge=0, le=1000)] | None = None

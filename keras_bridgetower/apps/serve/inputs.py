@@ -20,7 +20,7 @@ class Asked:
         long_texts: str, as in `BridgeTowerContrastive.embed`.
         tokens: int, tokens of an embedded text that are read, or None.
         rerank: int, number of pictures of an index that the matching head
-            reranks.
+            reranks; None as in `PictureSearch.query`.
     """
 
     text: str | None = None
@@ -30,7 +30,7 @@ class Asked:
     top_k: int = 1
     long_texts: str = REFUSE
     tokens: int | None = None
-    rerank: int = 0
+    rerank: int | None = None
 
     @property
     def columns(self):

@@ -29,6 +29,7 @@ from keras_bridgetower.preprocessing.texts import split_at_masks
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.presets.table import named_heads
+from keras_bridgetower.presets.table import preset_name
 from keras_bridgetower.tasks import by_name
 
 # Operations with routes of their own, by the name of their verb. Both
@@ -76,7 +77,7 @@ class ServedPreset:
             operation = OWN_ROUTES.get(verb_name, verb_name)
             self.tasks[operation] = opened[cls]
             self._verbs[operation] = verb
-        self.tokens = tokens
+        self.preset, self.tokens = preset_name(preset), tokens
 
     def kinds(self):
         """Return the kinds of embeddings, such as `("text", "image")`."""
@@ -291,7 +292,8 @@ class _Models(SearchModels):
     ask_embed = ask_match = None
 
     def __init__(self, served):
-        super().__init__(served.tasks["embed"], served.tasks.get("score"))
+        embed, score = (served.tasks.get(name) for name in ("embed", "score"))
+        super().__init__(embed, score, served.preset)
         # The weights are summed up once.
         self.identity = functools.cache(super().identity)
 
