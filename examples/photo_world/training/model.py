@@ -1,17 +1,15 @@
 """The towers of the photo presets, and what their first weights are."""
 
-import json
+import functools
 import re
+from typing import NamedTuple
 
-import keras
-import keras_hub
 import numpy as np
 from keras import ops
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
 from keras_bridgetower.encoders.pixels import LITE
-from photo_world import questions
 
 SIDE, TOKENS = 224, 32
 # Words of MiniLM that are kept: those in front are the most frequent.
@@ -78,45 +76,46 @@ def converter():
     return kbt.BridgeTowerImageConverter(SIDE, **LITE)
 
 
-class Names:
-    """The names of classes in MiniLM's space, and its main directions.
+class Names(NamedTuple):
+    """The names of ImageNet's classes as MiniLM reads them."""
+
+    classes: np.ndarray  # float32 `(1000, 384)`.
+    directions: np.ndarray  # Main directions of all nouns, `(384, 384)`.
+
+
+def read_names(tower, tokenizer, folder):
+    """Return `Names`, by a text tower whose row 0 is the mean.
 
     Args:
-        text_tower: the tower.
+        tower: the text tower.
         tokenizer: its tokenizer.
         folder: path with ImageNet's names, definitions and classes.
     """
+    names = _table(folder / "imagenet_synset_to_lemma.txt")
+    meanings = _table(folder / "imagenet_synset_to_definition.txt")
+    classes = (folder / "imagenet_synsets.txt").read_text().split()
+    firsts = {key: name.split(", ")[0] for key, name in names.items()}
+    # A class is what it is called, what else, and what it is.
+    ways = (
+        [firsts[c] for c in classes],
+        [names[c] for c in classes],
+        [f"{firsts[c]}: {meanings[c]}" for c in classes],
+    )
+    read = functools.partial(text_vectors, tower, tokenizer)
+    vectors = read(sorted(set(firsts.values())))
+    _, _, directions = np.linalg.svd(vectors, full_matrices=False)
+    return Names(np.mean([read(way) for way in ways], axis=0), directions)
 
-    def __init__(self, text_tower, tokenizer, folder):
-        self._tower, self._tokenizer = text_tower, tokenizer
-        names = _table(folder / "imagenet_synset_to_lemma.txt")
-        meanings = _table(folder / "imagenet_synset_to_definition.txt")
-        classes = (folder / "imagenet_synsets.txt").read_text().split()
-        firsts = {key: name.split(", ")[0] for key, name in names.items()}
-        # A class is what it is called, what else, and what it is.
-        self.classes = np.mean(
-            [
-                self.of([firsts[c] for c in classes]),
-                self.of([names[c] for c in classes]),
-                self.of([f"{firsts[c]}: {meanings[c]}" for c in classes]),
-            ],
-            axis=0,
-        )
-        vectors = self.of(sorted(set(firsts.values())))
-        _, _, self.directions = np.linalg.svd(vectors, full_matrices=False)
 
-    def of(self, texts, batch_size=256):
-        """Return the mean states of texts, float32 `(texts, 384)`."""
-        order = np.argsort([len(text) for text in texts], kind="stable")
-        found = np.zeros(
-            (len(texts), self._tower.encoder.hidden_dim), "float32"
-        )
-        for first in range(0, len(order), batch_size):
-            rows = order[first : first + batch_size]
-            given = text_features(self._tokenizer, [texts[i] for i in rows])
-            last = self._tower.predict_on_batch(given)[-1]
-            found[rows] = np.asarray(last)[:, 0]
-        return found
+def text_vectors(tower, tokenizer, texts, batch_size=256):
+    """Return row 0 of the last states of texts, float32 `(texts, width)`."""
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    found = np.zeros((len(texts), tower.encoder.hidden_dim), "float32")
+    for first in range(0, len(order), batch_size):
+        rows = order[first : first + batch_size]
+        given = text_features(tokenizer, [texts[i] for i in rows])
+        found[rows] = np.asarray(tower.predict_on_batch(given)[-1])[:, 0]
+    return found
 
 
 def _table(path):
@@ -128,7 +127,8 @@ def text_features(tokenizer, texts):
     """Return the inputs of a text tower, no longer than the longest text."""
     ids = np.asarray(tokenizer(texts), "int32")
     mask = (ids != tokenizer.pad_token_id).astype("int32")
-    length = min(-(-mask.sum(1).max() // 4) * 4, ids.shape[1])
+    # Few lengths, since each is compiled.
+    length = min(-(-mask.sum(1).max() // 8) * 8, ids.shape[1])
     ids, mask = ids[:, :length], mask[:, :length]
     return {
         "token_ids": ids,

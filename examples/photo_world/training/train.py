@@ -1,0 +1,136 @@
+r"""Train the photo presets, stage by stage; resume an interrupted run.
+
+    export PYTHONPATH=examples KERAS_BACKEND=jax
+    python -m photo_world.training.train runs/photos
+
+Each stage reads what the one before wrote into the folder. No epoch is chosen
+by a score: the last one stands. The pools of scenes come from
+`photo_world.training.pools`.
+"""
+
+import argparse
+import json
+import pathlib
+import time
+
+import keras
+import numpy as np
+from emoji_world.training.model import Together
+from emoji_world.training.model import train
+from keras import ops
+
+import keras_bridgetower as kbt
+from photo_world import packages
+from photo_world import questions
+from photo_world import things
+from photo_world.training.batches import Batches
+from photo_world.training.fusing import Fusion
+from photo_world.training.pools import Pool
+from photo_world.training.pools import apart
+
+STEPS = 125  # Of an epoch: half of a pool.
+
+
+class Run:
+    """The world and the folder in which the stages write."""
+
+    def __init__(self, folder, seed):
+        self.folder, self.seed = pathlib.Path(folder), seed
+        self.packages = packages.fetch(self.folder / "packages")
+        self.world = things.load(self.packages)
+        self.answers = questions.answers(self.world)
+
+    def pools(self, split="train"):
+        """Return the folders of the pools of a split that are drawn."""
+        found = (self.folder / "pools").glob(f"{split}_*[0-9]")
+        return sorted(found, key=lambda path: int(path.name.split("_")[1]))
+
+
+class Epochs(keras.utils.PyDataset):
+    """Batches of one pool after the other; they depend on seed and number."""
+
+    def __init__(self, run, pairs):
+        super().__init__(workers=1, max_queue_size=4)
+        self.run, self.pairs = run, pairs
+        self.apart = apart(run.world)
+        self.folder = self.batches = None
+
+    def begin(self, epoch):
+        pools = self.run.pools()
+        folder = pools[epoch // 2 % len(pools)]
+        if folder != self.folder:
+            self.batches = self.folder = None
+            self.folder, pool = folder, Pool(folder)
+            self.batches = Batches(
+                pool,
+                image_vectors(self.pairs, pool),
+                self.pairs.preprocessor.tokenizer,
+                self.run.answers,
+                self.apart,
+            )
+        self.epoch = epoch
+        self.rows = self.batches.order(np.random.default_rng((0, epoch)))
+
+    def __len__(self):
+        return STEPS
+
+    def __getitem__(self, number):
+        rng = np.random.default_rng((self.run.seed, self.epoch, number))
+        return self.batches.make(self.rows[number], rng)
+
+
+def image_vectors(pairs, pool):
+    """Return the contrastive vectors of a pool's pictures."""
+    first = np.asarray(pool.states[-1][:, 0], "float32")
+    found = pairs.heads["itc"]({"image": ops.convert_to_tensor(first)})
+    return ops.convert_to_numpy(found["image"])
+
+
+def tasks_of(run, stage):
+    """Open the tasks that a stage wrote, on one backbone."""
+    folder = run.folder / stage
+    pairs = kbt.BridgeTowerPretraining.from_preset(folder)
+    taught = kbt.BridgeTowerVQA.from_preset(folder)
+    vqa = kbt.BridgeTowerVQA(pairs.backbone, taught.preprocessor)
+    vqa.heads["vqa"].set_weights(taught.heads["vqa"].get_weights())
+    return vqa, pairs
+
+
+def fusion_stage(run, folder, epochs=10):
+    vqa, pairs = tasks_of(run, "start")
+    learner, data = Fusion(vqa, pairs), Epochs(run, pairs)
+    history = train(learner, data, epochs, 1e-3, folder)
+    return Together(vqa, pairs), history
+
+
+STAGES = {"fusion": fusion_stage}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("stages", nargs="*", default=list(STAGES))
+    parser.add_argument("--seed", type=int, default=0)
+    settings = parser.parse_args()
+    run = Run(settings.folder, settings.seed)
+    for name in settings.stages:
+        target = run.folder / name
+        if target.exists():
+            continue
+        keras.utils.set_random_seed(settings.seed)
+        started = time.time()
+        both, history = STAGES[name](run, run.folder / f"{name}_run")
+        both.save_to_preset(target)
+        seconds = max(time.time() - started, sum(history["seconds"]))
+        record = {
+            "backend": keras.config.backend(),
+            "seed": settings.seed,
+            "seconds": round(seconds),
+            "training": history,
+        }
+        target.with_suffix(".json").write_text(json.dumps(record, indent=2))
+        print(f"{name}: {record['seconds']} seconds", flush=True)
+
+
+if __name__ == "__main__":
+    main()
