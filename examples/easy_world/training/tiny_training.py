@@ -144,16 +144,21 @@ def stream(scenes, rows, epochs, batch_size, seed):
 
 
 def compile_for(model, steps, learning_rate, **kwargs):
-    """Compile with AdamW: warm-up over a tenth of the steps, cosine to zero."""
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        decay_steps=steps - steps // 10,
-        warmup_target=learning_rate,
-        warmup_steps=steps // 10,
-    )
+    """Compile with AdamW: warm-up over a tenth of the steps, cosine to zero.
+
+    A schedule as `learning_rate` is taken as it is.
+    """
+    schedules = keras.optimizers.schedules
+    if not isinstance(learning_rate, schedules.LearningRateSchedule):
+        learning_rate = schedules.CosineDecay(
+            0.0,
+            decay_steps=steps - steps // 10,
+            warmup_target=learning_rate,
+            warmup_steps=steps // 10,
+        )
     model.compile(
         keras.optimizers.AdamW(
-            schedule, weight_decay=0.01, beta_2=0.98, global_clipnorm=1.0
+            learning_rate, weight_decay=0.01, beta_2=0.98, global_clipnorm=1.0
         ),
         **kwargs,
     )

@@ -4,7 +4,8 @@ import numpy as np
 
 from photo_world.training.model import text_features
 
-SCENES, QUESTIONS = 32, 2  # Of a batch, and asked of each scene.
+SCENES, QUESTIONS = 32, 3  # Of a batch, and asked of each scene.
+MASKED = 16  # Captions with hidden words.
 NEIGHBORS = 20
 # Share of the tokens of a caption that are hidden, and at most so many.
 HIDDEN, MOST_HIDDEN = 0.35, 8
@@ -73,7 +74,7 @@ class Batches:
         asked, wanted = self._asked(rows, rng)
         given = text_features(self.tokenizer, [*said, *wrong, *asked])
         masked, places, tokens = self._masked(
-            {name: x[: len(rows)] for name, x in given.items()}, rng
+            {name: x[:MASKED] for name, x in given.items()}, rng
         )
         texts = {
             name: np.concatenate([x, masked[name]]) for name, x in given.items()

@@ -4,11 +4,12 @@ import keras
 from keras import ops
 
 from keras_bridgetower.objectives import losses
+from photo_world.training.batches import MASKED
 from photo_world.training.batches import QUESTIONS
 
 WEIGHTS = {"vqa": 1.0, "list": 1.0, "itm": 1.0, "mlm": 0.3}
 # Wrong pictures in the list of a caption.
-LISTED = 2
+LISTED = 1
 
 
 class Fusion(keras.Model):
@@ -62,7 +63,7 @@ class Fusion(keras.Model):
         last = 2 * count + QUESTIONS * count
         filled = self.fusion.join(
             [t[last:] for t in texts],
-            images,
+            [i[:MASKED] for i in images],
             mask[last:],
             outputs=("text",),
             training=training,

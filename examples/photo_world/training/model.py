@@ -18,6 +18,7 @@ FUSION = {
     "hidden_dim": 192,
     "num_heads": 6,
     "num_layers": 4,
+    "intermediate_dim": 384,
     "dropout": 0.0,
     "projections": "per_layer",
     "text_summary": "mean",
@@ -157,6 +158,8 @@ def new_tasks(image, text, tokenizer, answers, names, **fusion):
         kbt.BridgeTowerPretrainingPreprocessor(*given),
         projection_dim=SPACE,
     )
+    # Nearly all answers to a question are wrong.
+    vqa.heads["vqa"].output_dense.bias.assign(np.full(len(answers), -5.0))
     if names is not None:
         _enter_named(backbone, pairs.heads["itc"], names)
     return vqa, pairs

@@ -29,13 +29,15 @@ from photo_world.training.pools import Pool
 from photo_world.training.pools import apart
 
 STEPS = 125  # Of an epoch: half of a pool.
+EPOCHS, RATE = 64, 1e-3
 
 
 class Run:
     """The world and the folder in which the stages write."""
 
-    def __init__(self, folder, seed):
+    def __init__(self, folder, seed=0, epochs=EPOCHS):
         self.folder, self.seed = pathlib.Path(folder), seed
+        self.epochs = epochs
         self.packages = packages.fetch(self.folder / "packages")
         self.world = things.load(self.packages)
         self.answers = questions.answers(self.world)
@@ -54,8 +56,10 @@ class Epochs(keras.utils.PyDataset):
         self.run, self.pairs = run, pairs
         self.apart = apart(run.world)
         self.folder = self.batches = None
+        self.first = 0  # The number of the first epoch.
 
     def begin(self, epoch):
+        epoch += self.first
         pools = self.run.pools()
         folder = pools[epoch // 2 % len(pools)]
         if folder != self.folder:
@@ -96,14 +100,28 @@ def tasks_of(run, stage):
     return vqa, pairs
 
 
-def fusion_stage(run, folder, epochs=10):
+def fusion_stage(run, folder):
+    """Learn at one rate, as long as there is time: epochs are many."""
     vqa, pairs = tasks_of(run, "start")
     learner, data = Fusion(vqa, pairs), Epochs(run, pairs)
-    history = train(learner, data, epochs, 1e-3, folder)
+    # Warm up, then stay.
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, 1, alpha=1.0, warmup_target=RATE, warmup_steps=2 * STEPS
+    )
+    history = train(learner, data, run.epochs, rate, folder)
     return Together(vqa, pairs), history
 
 
-STAGES = {"fusion": fusion_stage}
+def settled_stage(run, folder, epochs=4):
+    """Lower the rate to zero, so that the weights settle."""
+    vqa, pairs = tasks_of(run, "fusion")
+    learner, data = Fusion(vqa, pairs), Epochs(run, pairs)
+    data.first = run.epochs
+    history = train(learner, data, epochs, RATE, folder)
+    return Together(vqa, pairs), history
+
+
+STAGES = {"fusion": fusion_stage, "settled": settled_stage}
 
 
 def main():
@@ -111,8 +129,9 @@ def main():
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("stages", nargs="*", default=list(STAGES))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
     settings = parser.parse_args()
-    run = Run(settings.folder, settings.seed)
+    run = Run(settings.folder, settings.seed, settings.epochs)
     for name in settings.stages:
         target = run.folder / name
         if target.exists():

@@ -1,0 +1,60 @@
+"""All pictures of the world, each as a search would show it."""
+
+import json
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from photo_world import things
+from photo_world import words
+
+SIDE = 224
+DESCRIPTIONS = pathlib.Path(__file__).with_name("descriptions.json")
+
+
+def pictures(world):
+    """Return the pictures: cut-outs on white paper, photographs cropped.
+
+    Returns:
+        list of uint8 arrays `(224, 224, 3)`: things, then photographs.
+    """
+    found = [_on_paper(things.cut_out(thing)) for thing in world.things]
+    for photograph in world.photographs:
+        image = things.picture(photograph)
+        side = min(image.size)
+        left, top = ((length - side) // 2 for length in image.size)
+        image = image.crop((left, top, left + side, top + side))
+        found.append(np.asarray(image.resize((SIDE, SIDE), Image.BICUBIC)))
+    return found
+
+
+def _on_paper(cut_out):
+    scale = 0.88 * SIDE / max(cut_out.size)
+    size = [max(round(scale * length), 1) for length in cut_out.size]
+    cut_out = cut_out.resize(size, Image.BICUBIC)
+    paper = Image.new("RGBA", (SIDE, SIDE), "white")
+    place = [(SIDE - length) // 2 for length in size]
+    paper.alpha_composite(cut_out, tuple(place))
+    return np.asarray(paper.convert("RGB"))
+
+
+def named(world, split):
+    """Return the names of a split's pictures, and which pictures they fit.
+
+    Returns:
+        `(texts, wanted)`: list of str, and bool `(texts, pictures)`.
+    """
+    shown = [*world.things, *world.photographs]
+    names = sorted({one.name for one in shown if one.split == split})
+    texts = [f"a photo of {words.with_article(name)}" for name in names]
+    fits = [[one.name == name for one in shown] for name in names]
+    return texts, np.array(fits)
+
+
+def described(world, split):
+    """Return free descriptions, and which pictures they were written for."""
+    shown = [one.id for ones in world for one in ones]
+    known = json.loads(DESCRIPTIONS.read_text())[split]
+    fits = [[one == name for one in shown] for name in known]
+    return list(known.values()), np.array(fits)

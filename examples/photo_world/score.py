@@ -1,0 +1,206 @@
+r"""Score a photo preset, with guessing and blind baselines beside it.
+
+    PYTHONPATH=examples python -m photo_world.score runs/photos
+
+prints tables and writes `scores.json` into the folder. Scores choose nothing;
+`--split validation` prints what settings are chosen by.
+"""
+
+import argparse
+import collections
+import json
+import pathlib
+
+import keras
+import numpy as np
+from emoji_world import rerank
+from keras import ops
+
+import keras_bridgetower as kbt
+from photo_world import blind
+from photo_world import gallery
+from photo_world import packages
+from photo_world import questions
+from photo_world import scenes
+from photo_world import things
+from photo_world.training.model import text_features
+
+SCENES, TRAINING_SCENES = 1000, 4000
+BATCH = 64
+LISTED = 20  # Pictures of a list that matching orders again.
+KEPT = (1, 5, 10)
+SPLITS = ("train", "validation", "test")
+
+
+class Judge(keras.Model):
+    """Scores pairs of a text and a picture whose states are known."""
+
+    def __init__(self, vqa, retrieval):
+        super().__init__()
+        self.vqa, self.retrieval = vqa, retrieval
+        self.built = True
+
+    def call(self, x, training=None):
+        backbone = self.vqa.backbone
+        told = backbone.text_tower(
+            {name: x[name] for name in backbone.text_tower.input}
+        )
+        seen = [ops.cast(x[f"state_{i}"], told[0].dtype) for i in range(3)]
+        pooled = backbone.fusion(
+            told, seen, padding_mask=x["padding_mask"], outputs=("pooled",)
+        )["pooled"]
+        logits = self.retrieval.heads["itm"](pooled)
+        return {
+            "match": logits[:, 1] - logits[:, 0],
+            "answers": self.vqa.heads["vqa"](pooled),
+        }
+
+    def judge(self, texts, states, rows):
+        """Return the outputs for each text and the picture of its row."""
+        tokenizer = self.vqa.preprocessor.tokenizer
+        found = collections.defaultdict(list)
+        order = np.argsort([len(text) for text in texts], kind="stable")
+        for first in range(0, len(texts), BATCH):
+            here = np.resize(order[first : first + BATCH], BATCH)
+            given = text_features(tokenizer, [texts[i] for i in here])
+            for i, state in enumerate(states):
+                given[f"state_{i}"] = np.asarray(state[rows[here]])
+            for name, values in self.predict_on_batch(given).items():
+                found[name].append(np.asarray(values))
+        back = np.argsort(order, kind="stable")
+        return {
+            name: np.concatenate(parts)[: len(texts)][back]
+            for name, parts in found.items()
+        }
+
+
+def tower_states(backbone, pictures, converter):
+    """Return the states of pictures by the preset's own tower."""
+    found = []
+    for first in range(0, len(pictures), BATCH):
+        batch = np.resize(
+            np.arange(first, min(first + BATCH, len(pictures))), BATCH
+        )
+        given = converter(np.stack([pictures[i] for i in batch]))
+        states = backbone.image_tower.predict_on_batch(given)
+        found.append([np.asarray(state) for state in states])
+    return [
+        np.concatenate(parts)[: len(pictures)]
+        for parts in zip(*found, strict=True)
+    ]
+
+
+class Scored:
+    """A preset, and the world that scores it."""
+
+    def __init__(self, folder, preset, see=tower_states):
+        self.folder = pathlib.Path(folder)
+        self.world = things.load(packages.fetch(self.folder / "packages"))
+        self.contrastive = kbt.BridgeTowerContrastive.from_preset(preset)
+        backbone = self.contrastive.backbone
+        vqa = kbt.BridgeTowerVQA.from_preset(preset)
+        retrieval = kbt.BridgeTowerRetrieval.from_preset(preset)
+        self.vqa = kbt.BridgeTowerVQA(backbone, vqa.preprocessor)
+        self.vqa.heads["vqa"].set_weights(vqa.heads["vqa"].get_weights())
+        self.judge = Judge(self.vqa, retrieval)
+        self.answers = questions.answers(self.world)
+        converter = self.contrastive.preprocessor.image_converter
+        self.see = lambda shown: see(backbone, shown, converter)
+
+    def drawn(self, split, count):
+        """Draw scenes of a split, and a question of each sort of them."""
+        rng = np.random.default_rng((9, SPLITS.index(split)))
+        drawer, known = scenes.Scenes(self.world, split), set(self.answers)
+        made = [drawer.draw(rng) for _ in range(count)]
+        return made, [questions.questions(one, rng, known) for one in made]
+
+    def vqa_scores(self, split):
+        """Return the share of right answers by sort, and blind ones."""
+        made, asked = self.drawn(split, SCENES)
+        states = self.see([scene.picture for scene in made])
+        rows = np.repeat(np.arange(len(made)), [len(a) for a in asked])
+        flat = [question for several in asked for question in several]
+        texts = [question.text for question in flat]
+        logits = self.judge.judge(texts, states, rows)["answers"]
+        told = [self.answers[i] for i in logits.argmax(1)]
+        right = collections.defaultdict(list)
+        for question, answer in zip(flat, told, strict=True):
+            hit = answer in (question.answer, *question.other_answers)
+            right[question.sort].append(hit)
+        _, taught = self.drawn("train", TRAINING_SCENES)
+        taught = [question for several in taught for question in several]
+        found = {sort: _percent(hits) for sort, hits in sorted(right.items())}
+        every = [hit for hits in right.values() for hit in hits]
+        guessed = blind.scores(taught, flat)
+        return found | {
+            "all": _percent(every),
+            "blind": round(max(guessed.values()), 1),
+            "questions": len(flat),
+        }
+
+    def search_scores(self, split):
+        """Search all pictures; then order the first of each list again."""
+        shown = self.see(gallery.pictures(self.world))
+        head, found = self.contrastive.heads["itc"], {}
+        first = ops.convert_to_tensor(shown[-1][:, 0])
+        images = ops.convert_to_numpy(head({"image": first})["image"])
+        for kind in ("named", "described"):
+            texts, fits = getattr(gallery, kind)(self.world, split)
+            vectors = self.contrastive.embed(texts=texts, batch_size=BATCH)
+            near = vectors @ images.T
+            order = np.argsort(-near, 1, kind="stable")
+            listed = order[:, :LISTED]
+            rows = listed.ravel()
+            said = np.repeat(texts, LISTED).tolist()
+            match = self.judge.judge(said, shown, rows)["match"]
+            match = match.reshape(listed.shape)
+            found[kind] = _recalls(fits, order) | {"texts": len(texts)}
+            found[f"{kind}, re-ranked"] = compared(fits, listed, match)
+        found["pictures"] = len(images)
+        return found
+
+
+def compared(fits, listed, scores):
+    """Compare lists with their new order by scores, highest first."""
+    again = np.argsort(-scores, 1, kind="stable")
+    again = np.take_along_axis(listed, again, 1)
+    lists = [
+        rerank.scores_of(
+            np.take_along_axis(fits, order[:, :10], 1), fits.sum(1)
+        )
+        for order in (listed, again)
+    ]
+    return rerank.compare(*lists)
+
+
+def _recalls(fits, order):
+    hit = np.take_along_axis(fits, order, 1)
+    return {f"R@{k}": _percent(hit[:, :k].any(1)) for k in KEPT}
+
+
+def _percent(hits):
+    return round(100 * float(np.mean(hits)), 1)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--preset", help="another preset than the run's")
+    parser.add_argument("--split", default="test", choices=SPLITS[1:])
+    settings = parser.parse_args()
+    preset = settings.preset or settings.folder / "fusion"
+    scored = Scored(settings.folder, preset)
+    found = {
+        "search": scored.search_scores(settings.split),
+        "vqa": scored.vqa_scores(settings.split),
+    }
+    for name, table in found.items():
+        print(f"\n{name}")
+        for row, numbers in table.items():
+            print(f"  {row}: {numbers}")
+    path = settings.folder / f"scores_{settings.split}.json"
+    path.write_text(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Move the names of classes to where the world's own names are.
+
+The contrastive head reads the class probabilities of a picture, and begins with
+the names of ImageNet's classes. Few pictures are enough to move them: what is
+called a "hook" there is a crowbar here.
+"""
+
+import keras
+from keras import ops
+
+from photo_world import gallery
+from photo_world.training.model import text_features
+
+STEPS, RATE, SHARPNESS = 300, 1e-3, 30.0
+HIDDEN = 0.3  # Share of the probabilities that a step does not see.
+
+
+def learn(pairs, world, eyes, seed):
+    """Train the image side of the contrastive head; return the losses.
+
+    Args:
+        pairs: `BridgeTowerPretraining`.
+        world: `things.World`.
+        eyes: function from pictures to states.
+        seed: int.
+    """
+    texts, fits = gallery.named(world, "train")
+    here = fits.any(0)
+    shown = [
+        picture
+        for picture, taught in zip(gallery.pictures(world), here, strict=True)
+        if taught
+    ]
+    fits = fits[:, here].astype("float32")
+    seen = eyes(shown)[-1][:, 0].astype("float32")
+    head = pairs.heads["itc"]
+    features = text_features(pairs.preprocessor.tokenizer, texts)
+    told = pairs.backbone.text_tower.predict_on_batch(features)[-1][:, 0]
+    told = head({"text": ops.convert_to_tensor(told)})["text"]
+
+    inputs = keras.Input(seen.shape[1:])
+    x = keras.layers.Dropout(HIDDEN, seed=seed)(inputs)
+    model = keras.Model(inputs, head.image_dense(x))
+    head.image_dense.trainable = True
+    model.compile(
+        keras.optimizers.Adam(RATE), loss=_find(ops.convert_to_numpy(told))
+    )
+    # One step an epoch: all pictures are one batch.
+    history = model.fit(
+        seen, fits.T, batch_size=len(seen), epochs=STEPS, verbose=0
+    )
+    return [round(float(loss), 3) for loss in history.history["loss"][::20]]
+
+
+def _find(told):
+    """Return a loss: each picture finds its name, and each name its pictures.
+
+    Args:
+        told: float `(names, width)`, the vectors of names.
+    """
+
+    def loss(fits, given):
+        fits = ops.cast(fits, given.dtype)
+        near = SHARPNESS * ops.matmul(
+            ops.normalize(given, axis=-1), ops.transpose(told)
+        )
+        pictures = ops.sum(fits * ops.log_softmax(near, 1), 1)
+        share = fits / ops.maximum(ops.sum(fits, 0, keepdims=True), 1.0)
+        names = ops.sum(share * ops.log_softmax(near, 0), 0)
+        return -ops.mean(pictures) - ops.mean(names)
+
+    return loss
