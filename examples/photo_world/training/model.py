@@ -13,7 +13,7 @@ from keras_bridgetower.encoders.pixels import LITE
 
 SIDE, TOKENS = 224, 32
 # Words of MiniLM that are kept: those in front are the most frequent.
-WORDS = 14_000
+WORDS = 14_000  # Beside characters.
 FUSION = {
     "hidden_dim": 192,
     "num_heads": 6,
@@ -60,21 +60,23 @@ def text_encoder_and_tokenizer(packages, needed):
     return small, tokenizer
 
 
-def kept_words(words, tokenizer, needed):
-    """Return the numbers of the words that are kept, in order."""
-    plain = [re.fullmatch(r"(##)?[!-~]+", word) for word in words]
-    short = [w and len(w[0].removeprefix("##")) == 1 for w in plain]
-    frequent = [
-        i for i, w in enumerate(plain) if w and w[0][0].islower() or short[i]
-    ]
+def kept_words(words, tokenizer, needed, count=WORDS):
+    """Return the numbers of the words that are kept, in order.
+
+    Kept are special tokens, characters of ASCII alone and as ends of words,
+    the first `count` others of lower-case letters, and the words of `needed`.
+    """
+    plain = [re.fullmatch("(##)?([!-~]+)", word) for word in words]
+    short = [i for i, w in enumerate(plain) if w and len(w[2]) == 1]
+    longer = [i for i, w in enumerate(plain) if w and w[2].isalpha()]
+    longer = [i for i in longer if i not in short and words[i].islower()]
     found = {i for i, word in enumerate(words) if word in _SPECIAL}
-    found.update(frequent[:WORDS], np.flatnonzero(short).tolist())
-    found.update(np.unique(tokenizer(needed)).tolist())
+    found.update(short, longer[:count], np.unique(tokenizer(needed)).tolist())
     return sorted(found)
 
 
-def converter():
-    return kbt.BridgeTowerImageConverter(SIDE, **LITE)
+def converter(side=SIDE):
+    return kbt.BridgeTowerImageConverter(side, **LITE)
 
 
 class Names(NamedTuple):
@@ -103,7 +105,7 @@ def read_names(tower, tokenizer, folder):
         [f"{firsts[c]}: {meanings[c]}" for c in classes],
     )
     read = functools.partial(text_vectors, tower, tokenizer)
-    vectors = read(sorted(set(firsts.values())))
+    vectors = read(sorted(set(firsts.values()))[::4])
     _, _, directions = np.linalg.svd(vectors, full_matrices=False)
     return Names(np.mean([read(way) for way in ways], axis=0), directions)
 
@@ -149,7 +151,7 @@ def new_tasks(image, text, tokenizer, answers, names, **fusion):
         **fusion: values of the backbone in place of those in `FUSION`.
     """
     backbone = kbt.BridgeTowerBackbone(image, text, **FUSION | fusion)
-    given = tokenizer, converter()
+    given = tokenizer, converter(backbone.image_size)
     vqa = kbt.BridgeTowerVQA(
         backbone, kbt.BridgeTowerVQAPreprocessor(*given, answers)
     )
