@@ -94,7 +94,7 @@ class Batches:
         asked, wanted = [], []
         for row in rows:
             known = self.pool.rows[row]["questions"]
-            for i in rng.permutation(len(known))[:QUESTIONS]:
+            for i in np.resize(rng.permutation(len(known)), QUESTIONS):
                 text, answer, others, *_ = known[i]
                 scores = np.zeros(len(self.number), "float32")
                 right = [self.number[a] for a in others if a in self.number]
