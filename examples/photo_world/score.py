@@ -45,13 +45,16 @@ class Judge(keras.Model):
         told = backbone.text_tower(
             {name: x[name] for name in backbone.text_tower.input}
         )
-        seen = [ops.cast(x[f"state_{i}"], told[0].dtype) for i in range(3)]
+        seen = [
+            ops.cast(x[f"state_{i}"], state.dtype)
+            for i, state in enumerate(told)
+        ]
         pooled = backbone.fusion(
             told, seen, padding_mask=x["padding_mask"], outputs=("pooled",)
         )["pooled"]
         logits = self.retrieval.heads["itm"](pooled)
         return {
-            "match": logits[:, 1] - logits[:, 0],
+            "match": logits[:, 1],  # As the verbs of retrieval score.
             "answers": self.vqa.heads["vqa"](pooled),
         }
 

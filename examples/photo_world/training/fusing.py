@@ -93,8 +93,10 @@ class Fusion(keras.Model):
         logits = y_pred["itm"]
         count = logits.shape[0] // (2 + LISTED)
         match = ops.reshape(logits[:, 1] - logits[:, 0], (-1, count))
-        # Each caption, with its own picture and others.
-        listed = ops.transpose(match[: 1 + LISTED])
+        # Each caption, with its own picture and others, by the logit that
+        # search ranks by.
+        listed = ops.reshape(logits[:, 1], (-1, count))
+        listed = ops.transpose(listed[: 1 + LISTED])
         right = ops.concatenate(
             [ops.ones((count,)), ops.zeros((logits.shape[0] - count,))], axis=0
         )
