@@ -1,38 +1,11 @@
-"""Draw scenes in pools, and keep the states of the image tower for them.
+"""Pools of scenes: states of the image tower, and what is said and asked."""
 
-    python -m photo_world.training.pools runs/photos train 0 8
-
-The image tower rests, so a picture passes it once, compiled by OpenVINO. A pool
-holds some thousand scenes with all that is said and asked of them; training
-goes through each pool a few times, and new ones are drawn beside it.
-"""
-
-import argparse
 import json
-import os
 import pathlib
-import shutil
 
-os.environ.setdefault("KERAS_BACKEND", "torch")
-
-import keras
 import numpy as np
-import openvino
-import torch
 
-from keras_bridgetower.models.towers import Tower
-from photo_world import captions
-from photo_world import packages
-from photo_world import questions
-from photo_world import scenes
-from photo_world import things
 from photo_world import words
-from photo_world.training import model
-
-SCENES = 4000
-BATCH = 32
-WRONG = 3
-SPLITS = ("train", "validation", "test")
 
 
 class Pool:
@@ -53,103 +26,6 @@ class Pool:
         self.rows = json.loads((folder / "rows.json").read_text())
 
 
-class Eyes:
-    """The image tower, compiled; the backend must be PyTorch."""
-
-    def __init__(self, encoder):
-        taps = [tap for tap in model.FUSION["image_taps"] if tap is not None]
-        tower = Tower(encoder, taps, positions=model.FUSION["image_positions"])
-        shape = (BATCH, model.SIDE, model.SIDE, 3)
-        with torch.no_grad():
-            graph = torch.export.export(
-                _Outputs(tower).eval(), (torch.zeros(shape),)
-            )
-        precision = {"INFERENCE_PRECISION_HINT": "f32"}
-        self._compiled = openvino.Core().compile_model(
-            openvino.convert_model(graph), "CPU", precision
-        )
-        self._convert = model.converter()
-
-    def states(self, pictures):
-        """Return the states of pictures, float16 arrays.
-
-        Args:
-            pictures: list of uint8 `(side, side, 3)`.
-        """
-        found = []
-        for first in range(0, len(pictures), BATCH):
-            batch = pictures[first : first + BATCH]
-            # The last batch is as long as the others.
-            whole = np.stack(batch + batch[:1] * (BATCH - len(batch)))
-            given = keras.ops.convert_to_numpy(self._convert(whole))
-            seen = self._compiled(given)
-            found.append(
-                [
-                    seen[i][: len(batch)].astype("float16")
-                    for i in range(len(seen))
-                ]
-            )
-        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
-
-
-class _Outputs(torch.nn.Module):
-    """A tower as a module of PyTorch that returns a tuple."""
-
-    def __init__(self, tower):
-        super().__init__()
-        self.tower = tower
-
-    def forward(self, images):
-        return tuple(self.tower(images))
-
-
-def described(scene, rng, answers):
-    """Return what is said and asked of a scene, as plain values."""
-    wrong = []
-    for _ in range(WRONG):
-        try:
-            wrong.append(captions.wrong_caption(scene, rng))
-        except ValueError:
-            break
-    asked = questions.questions(scene, rng, answers)
-    asked += questions.questions(scene, rng, answers)
-    shown = [placed.thing for placed in scene.placed]
-    return {
-        "sort": scene.sort,
-        "ids": [thing.id for thing in shown],
-        "nouns": sorted({thing.noun for thing in shown}),
-        "captions": captions.captions(scene, rng),
-        "wrong": wrong,
-        "questions": [
-            [q.text, q.answer, list(q.other_answers), q.sort, q.wording]
-            for q in asked
-        ],
-    }
-
-
-def draw(world, eyes, split, number, folder, count=SCENES):
-    """Draw a pool and write it, or leave it as it is."""
-    target = pathlib.Path(folder) / f"{split}_{number}"
-    if target.exists():
-        return target
-    rng = np.random.default_rng((SPLITS.index(split), number))
-    drawn = scenes.Scenes(world, split)
-    answers = set(questions.answers(world))
-    rows, states = [], []
-    for first in range(0, count, BATCH):
-        made = [drawn.draw(rng) for _ in range(min(BATCH, count - first))]
-        rows += [described(scene, rng, answers) for scene in made]
-        states.append(eyes.states([scene.picture for scene in made]))
-    unfinished = target.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    for layer, parts in enumerate(zip(*states, strict=True)):
-        np.save(unfinished / f"states_{layer}.npy", np.concatenate(parts))
-    (unfinished / "rows.json").write_text(json.dumps(rows))
-    unfinished.rename(target)
-    return target
-
-
 def apart(world):
     """Return the set of pairs of nouns that never name one thing."""
     shown = {one.noun: one for ones in world for one in ones}
@@ -159,23 +35,3 @@ def apart(world):
         for b in shown
         if words.are_apart(shown[a], shown[b])
     }
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("split", choices=SPLITS)
-    parser.add_argument("first", type=int)
-    parser.add_argument("last", type=int)
-    parser.add_argument("--count", type=int, default=SCENES)
-    settings = parser.parse_args()
-    folders = packages.fetch(settings.folder / "packages")
-    world = things.load(folders)
-    eyes = Eyes(model.image_encoder(folders))
-    for number in range(settings.first, settings.last):
-        args = world, eyes, settings.split, number, settings.folder / "pools"
-        print(draw(*args, settings.count), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -5,7 +5,7 @@ r"""Train the photo presets, stage by stage; resume an interrupted run.
 
 Each stage reads what the one before wrote into the folder. No epoch is chosen
 by a score: the last one stands. The pools of scenes come from
-`photo_world.training.pools`.
+`photo_world.training.draw`.
 """
 
 import argparse
