@@ -15,24 +15,19 @@ STEPS, RATE, SHARPNESS = 300, 1e-3, 30.0
 HIDDEN = 0.3  # Share of the probabilities that a step does not see.
 
 
-def learn(pairs, world, eyes, seed):
+def learn(pairs, world, states, seed):
     """Train the image side of the contrastive head; return the losses.
 
     Args:
         pairs: `BridgeTowerPretraining`.
         world: `things.World`.
-        eyes: function from pictures to states.
+        states: list of arrays, the states of all pictures of the gallery.
         seed: int.
     """
     texts, fits = gallery.named(world, "train")
-    here = fits.any(0)
-    shown = [
-        picture
-        for picture, taught in zip(gallery.pictures(world), here, strict=True)
-        if taught
-    ]
-    fits = fits[:, here].astype("float32")
-    seen = eyes(shown)[-1][:, 0].astype("float32")
+    taught = fits.any(0)
+    fits = fits[:, taught].astype("float32")
+    seen = states[-1][taught, 0].astype("float32")
     head = pairs.heads["itc"]
     features = text_features(pairs.preprocessor.tokenizer, texts)
     told = pairs.backbone.text_tower.predict_on_batch(features)[-1][:, 0]

@@ -1,6 +1,6 @@
 """Draw scenes in pools, and keep the states of the image tower for them.
 
-    python -m photo_world.training.draw runs/photos train 0 8
+    python -m photo_world.training.draw runs/photos --pools 8
 
 The image tower rests, so a picture passes it once, compiled by OpenVINO. A pool
 holds some thousand scenes with all that is said and asked of them; training
@@ -22,6 +22,7 @@ import torch
 
 from keras_bridgetower.models.towers import Tower
 from photo_world import captions
+from photo_world import gallery
 from photo_world import packages
 from photo_world import questions
 from photo_world import scenes
@@ -31,7 +32,6 @@ from photo_world.training import model
 SCENES = 4000
 BATCH = 32
 WRONG = 3
-SPLITS = ("train", "validation", "test")
 
 
 class Eyes:
@@ -108,43 +108,54 @@ def described(scene, rng, answers):
     }
 
 
-def draw(world, eyes, split, number, folder, count=SCENES):
-    """Draw a pool and write it, or leave it as it is."""
-    target = pathlib.Path(folder) / f"{split}_{number}"
+def draw(world, eyes, number, folder):
+    """Draw a pool of training scenes and write it, unless it is there."""
+    target = pathlib.Path(folder) / f"train_{number}"
     if target.exists():
         return target
-    rng = np.random.default_rng((SPLITS.index(split), number))
-    drawn = scenes.Scenes(world, split)
+    rng = np.random.default_rng((0, number))
+    drawn = scenes.Scenes(world, "train")
     answers = set(questions.answers(world))
     rows, states = [], []
-    for first in range(0, count, BATCH):
-        made = [drawn.draw(rng) for _ in range(min(BATCH, count - first))]
+    for _ in range(SCENES // BATCH):
+        made = [drawn.draw(rng) for _ in range(BATCH)]
         rows += [described(scene, rng, answers) for scene in made]
         states.append(eyes.states([scene.picture for scene in made]))
+    states = [np.concatenate(parts) for parts in zip(*states, strict=True)]
+    return _write(target, states, rows)
+
+
+def _write(target, states, rows):
+    """Write a pool, whole or not at all."""
     unfinished = target.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    for layer, parts in enumerate(zip(*states, strict=True)):
-        np.save(unfinished / f"states_{layer}.npy", np.concatenate(parts))
+    for layer, values in enumerate(states):
+        np.save(unfinished / f"states_{layer}.npy", values)
     (unfinished / "rows.json").write_text(json.dumps(rows))
     unfinished.rename(target)
     return target
 
 
+def draw_gallery(world, eyes, folder):
+    """Keep the states of all pictures of the gallery."""
+    states = eyes.states(gallery.pictures(world))
+    return _write(pathlib.Path(folder) / "gallery", states, [])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("split", choices=SPLITS)
-    parser.add_argument("first", type=int)
-    parser.add_argument("last", type=int)
-    parser.add_argument("--count", type=int, default=SCENES)
+    parser.add_argument("--pools", type=int, default=8)
     settings = parser.parse_args()
     folders = packages.fetch(settings.folder / "packages")
     world = things.load(folders)
     eyes = Eyes(model.image_encoder(folders))
-    for number in range(settings.first, settings.last):
-        args = world, eyes, settings.split, number, settings.folder / "pools"
-        print(draw(*args, settings.count), flush=True)
+    target = settings.folder / "pools"
+    if not (target / "gallery").exists():
+        print(draw_gallery(world, eyes, target), flush=True)
+    for number in range(settings.pools):
+        print(draw(world, eyes, number, target), flush=True)
 
 
 if __name__ == "__main__":

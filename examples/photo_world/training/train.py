@@ -23,6 +23,8 @@ import keras_bridgetower as kbt
 from photo_world import packages
 from photo_world import questions
 from photo_world import things
+from photo_world.training import aligning
+from photo_world.training import model
 from photo_world.training.batches import Batches
 from photo_world.training.fusing import Fusion
 from photo_world.training.pools import Pool
@@ -42,9 +44,9 @@ class Run:
         self.world = things.load(self.packages)
         self.answers = questions.answers(self.world)
 
-    def pools(self, split="train"):
-        """Return the folders of the pools of a split that are drawn."""
-        found = (self.folder / "pools").glob(f"{split}_*[0-9]")
+    def pools(self):
+        """Return the folders of the pools that are drawn."""
+        found = (self.folder / "pools").glob("train_*[0-9]")
         return sorted(found, key=lambda path: int(path.name.split("_")[1]))
 
 
@@ -100,6 +102,23 @@ def tasks_of(run, stage):
     return vqa, pairs
 
 
+def start_stage(run, folder):
+    """Open the towers, and enter the names of classes."""
+    shown = [one for ones in run.world for one in ones]
+    needed = [n for one in shown for n in (one.noun, one.name, *one.names)]
+    text, tokenizer = model.text_encoder_and_tokenizer(run.packages, needed)
+    vqa, pairs = model.new_tasks(
+        model.image_encoder(run.packages),
+        text,
+        tokenizer,
+        run.answers,
+        model.read_names(run.packages),
+    )
+    pool = Pool(run.folder / "pools/gallery")
+    losses = aligning.learn(pairs, run.world, pool.states, run.seed)
+    return Together(vqa, pairs), {"loss": losses, "seconds": []}
+
+
 def fusion_stage(run, folder):
     """Learn at one rate, as long as there is time: epochs are many."""
     vqa, pairs = tasks_of(run, "start")
@@ -121,7 +140,11 @@ def settled_stage(run, folder, epochs=4):
     return Together(vqa, pairs), history
 
 
-STAGES = {"fusion": fusion_stage, "settled": settled_stage}
+STAGES = {
+    "start": start_stage,
+    "fusion": fusion_stage,
+    "settled": settled_stage,
+}
 
 
 def main():
