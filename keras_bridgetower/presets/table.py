@@ -68,8 +68,9 @@ TABLE = "table.json"
 GROUP = "keras_bridgetower.presets"
 # The start of names of presets, and the distribution that has them.
 DISTRIBUTIONS = {"bridgetower_small_photo_": "keras-bridgetower-photos"}
-# The start of the names of the presets that are opened by default.
-DEFAULT_FAMILY = "bridgetower_tiny_emoji_"
+# The starts of the names of presets that are opened by default, the first that
+# is installed before the others.
+FAMILIES = (*DISTRIBUTIONS, "bridgetower_tiny_emoji_")
 
 
 def _read(folder, root=None):
@@ -107,10 +108,28 @@ ROOTS = {
 }
 
 
-def shipped_with(heads):
-    """Return the names of presets in the package with one of some heads.
+def default_family():
+    """Return the start of the names of the presets opened by default."""
+    return next(filter(_is_installed, FAMILIES))
 
-    Presets of `DEFAULT_FAMILY` come first, then the order of the table.
+
+def not_installed():
+    """Return the commands that install further presets, by their start."""
+    return {
+        start: f"pip install {distribution}"
+        for start, distribution in DISTRIBUTIONS.items()
+        if not _is_installed(start)
+    }
+
+
+def _is_installed(start):
+    return any(name.startswith(start) for name in PRESETS)
+
+
+def shipped_with(heads):
+    """Return the names of installed presets with one of some heads.
+
+    Those of `FAMILIES` come first, then the order of the table.
 
     Args:
         heads: tuple of str.
@@ -120,7 +139,10 @@ def shipped_with(heads):
         for name, preset in PRESETS.items()
         if set(heads) & set(preset.heads) and preset.handle is None
     ]
-    return sorted(names, key=lambda name: not name.startswith(DEFAULT_FAMILY))
+    return sorted(
+        names,
+        key=lambda name: [not name.startswith(start) for start in FAMILIES],
+    )
 
 
 class PresetsOf:
@@ -137,9 +159,9 @@ class PresetsOf:
 
 def did_you_mean(name):
     """Return what may help with an unknown name: a command or near names."""
-    for start, distribution in DISTRIBUTIONS.items():
+    for start, command in not_installed().items():
         if name.startswith(start):
-            return f"Install it: `pip install {distribution}`. "
+            return f"Install it: `{command}`. "
     near = difflib.get_close_matches(name, PRESETS, 3, 0.6)
     return f"Did you mean {' or '.join(near)}? " if near else ""
 

@@ -11,9 +11,11 @@ import pytest
 from builders import FASTEST
 
 import keras_bridgetower as kbt
+from keras_bridgetower.apps.cli import main
 from keras_bridgetower.presets import table
 
 ROOT = pathlib.Path(kbt.__file__).parent
+INSTALL = "pip install keras-bridgetower-photos"
 IMPORT = "from keras_bridgetower.presets.table import PRESETS"
 ASK = f"""
 import keras_bridgetower as kbt
@@ -87,8 +89,37 @@ def test_a_distribution_is_not_run(tmp_path, monkeypatch):
 
 
 @FASTEST
-def test_a_distribution_that_is_not_installed_is_named():
-    with pytest.raises(
-        ValueError, match="pip install keras-bridgetower-photos"
-    ):
-        kbt.BridgeTowerVQA.from_preset("bridgetower_small_photo_none")
+def test_a_distribution_that_is_not_installed_is_named(monkeypatch, capsys):
+    emoji = "bridgetower_tiny_emoji_vqa"
+    monkeypatch.setattr(table, "PRESETS", {emoji: table.PRESETS[emoji]})
+    command, name = INSTALL, "bridgetower_small_photo_vqa"
+    with pytest.raises(ValueError, match=f"^Install it: `{command}`. "):
+        kbt.BridgeTowerVQA.from_preset(name)
+    for words in (["presets"], ["ask", "a.png", "what?", "--preset", name]):
+        main.main(words)
+        assert f"`{command}`" in capsys.readouterr().err
+    main.main(["doctor", "--json"])
+    said = json.loads(capsys.readouterr().out)["missing_presets"]
+    assert said == {"bridgetower_small_photo_": command}
+
+
+@FASTEST
+@pytest.mark.parametrize(
+    "installed, expected",
+    [
+        (("tiny_easy", "tiny_emoji"), ("tiny_emoji", "tiny_easy")),
+        (
+            ("tiny_easy", "tiny_emoji", "small_photo"),
+            ("small_photo", "tiny_emoji", "tiny_easy"),
+        ),
+    ],
+)
+def test_the_default_family_is_photos_if_installed(
+    installed, expected, monkeypatch
+):
+    preset = table.PRESETS["bridgetower_tiny_emoji_vqa"]
+    names = [f"bridgetower_{family}_vqa" for family in installed]
+    monkeypatch.setattr(table, "PRESETS", dict.fromkeys(names, preset))
+    assert table.default_family() == f"bridgetower_{expected[0]}_"
+    found = table.shipped_with(("vqa",))
+    assert found == [f"bridgetower_{family}_vqa" for family in expected]

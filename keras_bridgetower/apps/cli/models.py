@@ -12,8 +12,8 @@ import typer
 from keras_bridgetower.apps.cli import frameworks
 from keras_bridgetower.apps.cli import output
 from keras_bridgetower.apps.cli.errors import UsageError
-from keras_bridgetower.presets.table import DEFAULT_FAMILY
 from keras_bridgetower.presets.table import PRESETS
+from keras_bridgetower.presets.table import default_family
 from keras_bridgetower.presets.table import did_you_mean
 from keras_bridgetower.presets.table import shipped_with
 from keras_bridgetower.presets.verbs import BUILT_IN
@@ -70,7 +70,7 @@ def open_task(verb, preset, context, inputs=1):
     """
     check_preset(preset)
     chosen = context.get_parameter_source("preset")
-    if chosen.name == "DEFAULT" and not preset.startswith(DEFAULT_FAMILY):
+    if chosen.name == "DEFAULT" and not preset.startswith(default_family()):
         output.note(
             f"Using {preset}, which was trained on {PRESETS[preset].knows}."
         )

@@ -41,8 +41,8 @@ def index(
     Args:
         source: Folder of pictures, or table (.csv, .jsonl) with the column
             image, and perhaps id and text.
-        preset: Preset. By default that of the index, and for a new one
-            bridgetower_tiny_emoji_contrastive.
+        preset: Preset. By default that of the index, and for a new one that
+            of `embed`.
         fused: Embed each picture with its text.
         batch_size: Pictures per batch.
         outside: Let a table name pictures anywhere.

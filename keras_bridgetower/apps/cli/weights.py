@@ -21,6 +21,7 @@ from keras_bridgetower.apps.cli.errors import UsageError
 from keras_bridgetower.apps.cli.models import AsJson
 from keras_bridgetower.files import keras_home
 from keras_bridgetower.presets.table import PRESETS
+from keras_bridgetower.presets.table import not_installed
 from keras_bridgetower.version import __version__
 
 
@@ -240,6 +241,7 @@ def doctor(context: typer.Context, as_json: AsJson = False):
         "extras": extras(),
         "caches": caches(),
         "presets": [n for n, p in PRESETS.items() if p.handle is None],
+        "missing_presets": not_installed(),
         "problems": problems,
     }
     output.show(as_json, value, ("what", "found"), list(_rows(value)))
@@ -347,3 +349,5 @@ def presets(as_json: AsJson = False):
     columns = ("preset", "heads", "parameters", "image size", "where")
     value = [dataclasses.asdict(preset) for preset in PRESETS.values()]
     output.show(as_json, value, (*columns, "description"), rows)
+    for start, command in not_installed().items():
+        output.note(f"Those that start with {start}: `{command}`.")
