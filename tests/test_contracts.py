@@ -9,6 +9,8 @@ import pytest
 from builders import FASTEST
 from contracts import names
 
+from keras_bridgetower.presets import table
+
 ROOT = names.PACKAGE.parent
 # Keras calls these, and its own documents say how.
 OF_KERAS = {
@@ -84,6 +86,15 @@ def test_the_wheel_is_small():
     # With the list of files, some 40 kB, ten megabytes.
     assert packed[False] <= 9_950_000
     assert 0 < packed[True] <= 8_000_000
+
+
+@FASTEST
+def test_the_wheel_is_under_one_license():
+    """Presets under another one come in a distribution of their own."""
+    for path in names.PACKAGE.rglob("*"):
+        assert not path.name.startswith(tuple(table.DISTRIBUTIONS))
+        if "LICENSE" in path.name:
+            assert "Apache License" in path.read_text()
 
 
 @FASTEST
