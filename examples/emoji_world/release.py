@@ -65,13 +65,18 @@ def _page(parameters, record):
             minutes=round(minutes),
             backends=", ".join(f"{s} {record[s]['backend']}" for s in STAGES),
             seed=record[WHOLE]["seed"],
-            credits="\n".join(
-                f"* {package.credit} ({package.name} {package.version}): "
-                f"{package.licence}"
-                for package in PACKAGES.values()
-            ),
+            credits=credits(PACKAGES),
             **tables,
         )
+    )
+
+
+def credits(packages):
+    """Return a list of packages with their authors and licenses."""
+    return "\n".join(
+        f"* {package.credit} ({package.name} {package.version}): "
+        f"{package.licence}"
+        for package in packages.values()
     )
 
 

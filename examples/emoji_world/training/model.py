@@ -13,6 +13,8 @@ from easy_world.training.tiny_training import pack
 
 import keras_bridgetower as kbt
 from emoji_world.world import SIDE
+from keras_bridgetower.backend import layer_records
+from keras_bridgetower.files import read_json
 from keras_bridgetower.models.head_table import HeadSet
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import weights_file
@@ -123,10 +125,15 @@ class Together:
         """Save one preset that opens as each of the tasks."""
         first = self.tasks[0]
         first.save_to_preset(folder)
-        heads, values = {}, {}
+        heads, values, quantized = {}, {}, {}
         for task in self.tasks:
             heads |= {name: task.heads[name] for name in task.heads}
             values |= task.head_values
+            quantized |= task.get_config().get(layer_records.QUANTIZED, {})
         HeadSet(heads).save(folder / weights_file.TASK_WEIGHTS)
         registry.write_json(folder, registry.HEADS, values)
+        if quantized:
+            told = read_json(folder / weights_file.TASK)
+            told["config"][layer_records.QUANTIZED] = quantized
+            registry.write_json(folder, weights_file.TASK, told)
         pack(folder)
