@@ -1,0 +1,228 @@
+r"""Write the package of the photo presets from a trained and scored run.
+
+    export PYTHONPATH=examples:tools
+    python -m photo_world.release runs/photos/fusion preset_packages/photos
+
+The tables of all words become integers of 4 bits, other matrices integers of
+8 bits, the rest float16. Score it once more with `photo_world.score --preset`:
+no score may move by 0.2, or by more than one text or question.
+"""
+
+import argparse
+import collections
+import csv
+import json
+import pathlib
+
+import half_precision
+from emoji_world import release as emoji_release
+from emoji_world.training.model import Together
+from keras import layers
+from keras import quantizers
+
+import keras_bridgetower as kbt
+from keras_bridgetower.presets import manifest
+from photo_world import credits
+from photo_world import packages
+from photo_world import things
+
+FAMILY = "bridgetower_small_photo_"
+# The folder that all presets share, and the Python package around it.
+FOLDER, PACKAGE = FAMILY + "vqa", "keras_bridgetower_photos"
+KNOWS = (
+    "photographs of animals, food, plants, things and buildings, with 224 x "
+    "224 pixels, and short English texts about them"
+)
+# The task of each preset, its heads, and what it does.
+PRESETS = {
+    "vqa": (
+        "BridgeTowerVQA",
+        ("vqa",),
+        "Answers simple questions about photographs.",
+    ),
+    "contrastive": (
+        "BridgeTowerContrastive",
+        ("itc",),
+        "Finds photographs by texts: embeds both in one space.",
+    ),
+    "retrieval": (
+        "BridgeTowerRetrieval",
+        ("itm", "itc"),
+        "Says whether a text fits a photograph.",
+    ),
+    "mlm": (
+        "BridgeTowerMaskedLM",
+        ("mlm",),
+        "Fills blanks in short texts about photographs.",
+    ),
+    "pretrain": (
+        "BridgeTowerPretraining",
+        ("mlm", "itm", "itc"),
+        "Pre-trained on photographs by three objectives.",
+    ),
+}
+# Layers with a row for each word: they are as large as the rest of a tower.
+WORDS = ("token_embedding", "decoder")
+MATRICES = (layers.Dense, layers.EinsumDense, layers.Embedding)
+# Licenses whose works may become a part of one under version 3 of the GPL.
+# Later versions of CC BY-SA may replace 2.0, and 4.0 leads to the GPL.
+FREE = {"public-domain", "CC0-1.0", "CC-BY-1.0", "CC-BY-2.0", "CC-BY-3.0"}
+SHARED = {f"CC-BY-SA-{n}" for n in ("2.0", "2.5", "3.0", "4.0")}
+ALLOWED = FREE | SHARED | {"GPL-2", "GPL-2+", "GPL-3", "GPL-3+"}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("preset", type=pathlib.Path)
+    parser.add_argument("target", type=pathlib.Path)
+    parser.add_argument("--cores", type=int, default=2, help="of the training")
+    settings = parser.parse_args()
+    run, package = settings.preset.parent, settings.target / PACKAGE
+    shown = pictures(packages.fetch(run / "packages"))
+    rows = store(settings.preset, package / FOLDER)
+    describe(package, rows, records(run), shown, settings.cores)
+    size = sum(file.stat().st_size for file in package.rglob("*.h5"))
+    print(f"{package}: {size / 1e6:.2f} MB of weights")
+
+
+def pictures(folders):
+    """Return split and credit of all pictures, after a look at licenses.
+
+    Raises:
+        ValueError: the weights may not be under the license of the package.
+    """
+    world = things.load(folders)
+    splits = {one.id: one.split for one in world.things + world.photographs}
+    found = [(splits[c.picture], *c) for c in credits.credits(folders)]
+    for split, picture, _, licence, *_ in found:
+        # What no weight learns from can be under any license.
+        if split == "train" and licence not in ALLOWED:
+            raise ValueError(
+                f"{picture} is under {licence}, which does not lead to the "
+                "GPL 3: take it from training"
+            )
+    return found
+
+
+def store(preset, folder):
+    """Save a preset with its heads in a new folder, in few bits.
+
+    Returns:
+        dict, the table of the presets that share the folder.
+    """
+    tasks = [
+        task.from_preset(preset)
+        for task in (kbt.BridgeTowerVQA, kbt.BridgeTowerPretraining)
+    ]
+    # Integers of 4 bits would count as half a parameter.
+    rows = table_of(tasks)
+    for task in tasks:
+        quantize(task)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    Together(*tasks).save_to_preset(folder)
+    half_precision.store_in_half(folder)
+    return rows
+
+
+def table_of(tasks):
+    """Return the table of the presets whose heads some tasks have."""
+    backbone = tasks[0].backbone
+    sizes = {n: t.heads[n].count_params() for t in tasks for n in t.heads}
+    return {
+        FAMILY + suffix: {
+            "description": description,
+            "knows": KNOWS,
+            "parameters": backbone.count_params() + sum(map(sizes.get, heads)),
+            "image_size": backbone.image_size,
+            "heads": heads,
+            "tasks": [task],
+            "folder": FOLDER,
+        }
+        for suffix, (task, heads, description) in PRESETS.items()
+    }
+
+
+def quantize(task):
+    """Turn matrices into integers, those with a row for each word of 4 bits."""
+    words = quantizers.Int4QuantizationConfig(block_size=48)
+    others = quantizers.Int8QuantizationConfig(activation_quantizer=None)
+    task.quantize(config=words, filters=lambda one: one.name in WORDS)
+    task.quantize(
+        config=others,
+        filters=lambda one: isinstance(one, MATRICES) and one.name not in WORDS,
+    )
+
+
+def records(run):
+    """Return what the stages and the scoring of a run wrote, by file."""
+    return {
+        path.stem: json.loads(path.read_text())
+        for path in sorted(run.glob("*.json"))
+    }
+
+
+def describe(package, rows, record, shown, cores):
+    """Write the table, the card and the credits of a package."""
+    folder = package / FOLDER
+    (package / "table.json").write_text(_json(rows))
+    (folder / "training.json").write_text(_json(record))
+    (folder / "README.md").write_text(card(rows, record, shown, cores))
+    manifest.write(folder)
+    with (package / "pictures.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("split", *credits.Credit._fields))
+        writer.writerows(shown)
+
+
+def _json(values):
+    return json.dumps(values, indent=2) + "\n"
+
+
+def card(rows, record, shown, cores):
+    """Fill in `page.md`."""
+    stages = {n: r for n, r in record.items() if "seconds" in r}
+    scores = {n: r for n, r in record.items() if n not in stages}
+    hours = sum(stage["seconds"] for stage in stages.values()) / 3600
+    licences = collections.Counter(
+        licence for split, _, _, licence, *_ in shown if split == "train"
+    )
+    told = {
+        "name": FOLDER,
+        "parameters": f"{rows[FOLDER]['parameters']:,}",
+        "scores": "\n\n".join(
+            f"`{file}.json`, {name}:\n\n{_bullets(found)}"
+            for file, groups in scores.items()
+            for name, found in groups.items()
+        ),
+        "stages": "\n".join(
+            f"* {name}: {stage['seconds'] / 3600:.1f} hours on "
+            f"{stage['backend']}, seed {stage['seed']}"
+            for name, stage in stages.items()
+        ),
+        "hours": f"{hours:.1f}",
+        "cores": cores,
+        "core_hours": f"{hours * cores:.1f}",
+        "licences": "\n".join(
+            f"* {licence}: {count} pictures"
+            for licence, count in licences.most_common()
+        ),
+        "credits": emoji_release.credits(packages.PACKAGES),
+    }
+    page = pathlib.Path(__file__).with_name("page.md").read_text()
+    return page.format(**told)
+
+
+def _bullets(found):
+    if not isinstance(found, dict):
+        return f"* {found}"
+    return "\n".join(f"* {name}: {_line(v)}" for name, v in found.items())
+
+
+def _line(found):
+    if not isinstance(found, dict):
+        return str(found)
+    return ", ".join(f"{name} {_line(v)}" for name, v in found.items())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""The package of the photo presets, written from a made run."""
+
+import csv
+import json
+
+import pytest
+from builders import FASTEST
+from builders import randomise
+from builders import shallow
+from emoji_world.training.model import Together
+from every_task import make
+from photo_world import credits
+from photo_world import release
+from photo_world import things
+
+import keras_bridgetower as kbt
+from keras_bridgetower.presets.folder import PresetFolder
+
+pytestmark = FASTEST
+TEXTS = ["is it red?", "is it blue?"]
+SHOWN = [
+    ("train", "one", "p", "GPL-3", "Ann", "", "picture", ""),
+    ("test", "two", "p", "GFDL-NIV-1.2", "Bob", "", "picture", ""),
+]
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """The tasks of a made preset, the folder that was stored, and rows."""
+    folder = tmp_path_factory.mktemp("run")
+    body = randomise(shallow(), scale=0.05)
+    tasks = [make(name, body) for name in ("vqa", "pretraining")]
+    for task in tasks:
+        for name in task.heads:
+            randomise(task.heads[name], scale=0.05)
+    Together(*tasks).save_to_preset(folder / "trained")
+    package = folder / release.PACKAGE
+    rows = release.store(folder / "trained", package / release.FOLDER)
+    record = {
+        "fusion": {"seconds": 7200, "backend": "jax", "seed": 3},
+        "scores_test": {"vqa": {"all": 75.5, "blind": 40.0}, "pictures": 9},
+    }
+    release.describe(package, rows, record, SHOWN, cores=2)
+    return tasks, package, rows
+
+
+def test_each_task_is_nearly_the_one_before(stored):
+    (vqa, pairs), package, rows = stored
+    folder = package / release.FOLDER
+    for row in rows.values():
+        task = getattr(kbt, row["tasks"][0]).from_preset(folder)
+        names = set(row["heads"])
+        assert set(task.heads) == names
+        for name in names:
+            head = (vqa if name == "vqa" else pairs).heads[name]
+            assert any(w.dtype == "int8" for w in task.heads[name].weights)
+            assert row["parameters"] > head.count_params()
+    full, small = (
+        kbt.BridgeTowerContrastive.from_preset(path).embed(texts=TEXTS)
+        for path in (package.parent / "trained", folder)
+    )
+    same = (full * small).sum(1)
+    assert ((same > 0.98) & (same < 1 - 1e-7)).all(), same
+
+
+def test_the_card_and_the_tables(stored):
+    _, package, rows = stored
+    PresetFolder(package / release.FOLDER).finish_check()
+    assert json.loads((package / "table.json").read_text()).keys() == set(rows)
+    card = (package / release.FOLDER / "README.md").read_text()
+    for told in (
+        "2.0 hours of 2 cores, 4.0 core hours",
+        "* all: 75.5\n* blind: 40.0",
+        "* GPL-3: 1 pictures",
+        "EfficientNet-Lite0 by Google",
+    ):
+        assert told in card
+    with (package / "pictures.csv").open() as file:
+        listed = list(csv.DictReader(file))
+    assert [one["authors"] for one in listed] == ["Ann", "Bob"]
+
+
+def test_a_license_that_does_not_fit_is_refused(monkeypatch):
+    class One:
+        id, split = "kangaroo", "validation"
+
+    world = things.World((One,), ())
+    credit = credits.Credit("kangaroo", *SHOWN[1][2:])
+    monkeypatch.setattr(things, "load", lambda folders: world)
+    monkeypatch.setattr(credits, "credits", lambda folders: [credit])
+    assert release.pictures({}) == [("validation", *credit)]
+    One.split = "train"
+    with pytest.raises(ValueError, match="kangaroo is under GFDL-NIV-1.2"):
+        release.pictures({})
