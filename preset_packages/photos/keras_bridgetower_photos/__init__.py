@@ -1,0 +1,1 @@
+"""Presets that know photographs, for `keras_bridgetower`."""

@@ -1,0 +1,121 @@
+"""The distribution with the photo presets, built and opened."""
+
+import csv
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from builders import FASTEST
+from photo_world import release
+
+import keras_bridgetower as kbt
+from keras_bridgetower.presets.folder import PresetFolder
+
+LIBRARY = pathlib.Path(kbt.__file__).parent
+SOURCE = LIBRARY.parent / "preset_packages" / "photos"
+PACKAGE = SOURCE / release.PACKAGE
+TRAINED = pytest.mark.skipif(
+    not (PACKAGE / "table.json").is_file(),
+    reason="the photo presets are not trained yet: photo_world/release.py",
+)
+BUILD = """
+import sys
+from setuptools import build_meta
+build_meta.build_wheel(sys.argv[1])
+"""
+OPEN = """
+import socket
+def refuse(*args):
+    raise OSError("no network")
+socket.socket.connect = refuse
+import keras_bridgetower as kbt
+from keras_bridgetower.apps.cli import models
+from keras_bridgetower.presets import table
+from keras_bridgetower.presets import verbs
+asked = models.DEFAULTS[verbs.ANSWER.name]
+print(table.default_family(), table.not_installed(), asked)
+task = kbt.BridgeTowerContrastive.from_preset(
+    "bridgetower_small_photo_contrastive"
+)
+print(task.embed(texts="a cat").shape)
+"""
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A folder with an installed wheel; emoji weights stand in."""
+    pytest.importorskip("setuptools", "77")
+    source = shutil.copytree(
+        SOURCE,
+        tmp_path / "source",
+        ignore=lambda *_: ["table.json", release.FOLDER, "build"],
+    )
+    package = source / release.PACKAGE
+    emoji = "bridgetower_tiny_emoji_"
+    shutil.copytree(
+        LIBRARY / "presets" / f"{emoji}vqa", package / release.FOLDER
+    )
+    rows = json.loads((LIBRARY / "presets" / "table.json").read_text())
+    (package / "table.json").write_text(
+        json.dumps(
+            {
+                name.replace(emoji, release.FAMILY): {
+                    **row,
+                    "folder": release.FOLDER,
+                }
+                for name, row in rows.items()
+                if name.startswith(emoji)
+            }
+        )
+    )
+    subprocess.run(
+        [sys.executable, "-c", BUILD, str(tmp_path)],
+        cwd=source,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    return tmp_path / "site"
+
+
+@FASTEST
+def test_the_wheel_opens_in_a_fresh_process(site):
+    path = os.pathsep.join([str(site), str(LIBRARY.parent)])
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == [
+        "bridgetower_small_photo_ {} bridgetower_small_photo_vqa",
+        "(128,)",
+    ]
+    (info,) = site.glob("*.dist-info")
+    assert "License-Expression: GPL-3.0-only" in (info / "METADATA").read_text()
+    licences = {path.name for path in (info / "licenses").iterdir()}
+    assert licences == {"LICENSE", "LICENSE.encoders"}
+
+
+@FASTEST
+@TRAINED
+def test_the_trained_package_is_whole():
+    rows = json.loads((PACKAGE / "table.json").read_text())
+    assert set(rows) == {release.FAMILY + suffix for suffix in release.PRESETS}
+    PresetFolder(PACKAGE / release.FOLDER).finish_check()
+    size = sum(path.stat().st_size for path in PACKAGE.rglob("*.h5"))
+    assert size <= 30_000_000
+    with (PACKAGE / "pictures.csv").open(encoding="utf-8") as file:
+        pictures = list(csv.DictReader(file))
+    assert len(pictures) > 600
+    for one in pictures:
+        assert one["licence"] and one["authors"]
+        assert one["split"] != "train" or one["licence"] in release.ALLOWED
