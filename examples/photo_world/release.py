@@ -206,6 +206,7 @@ def card(rows, record, shown, cores):
             f"* {licence}: {count} pictures"
             for licence, count in licences.most_common()
         ),
+        "pictures": licences.total(),
         "credits": emoji_release.credits(packages.PACKAGES),
     }
     page = pathlib.Path(__file__).with_name("page.md").read_text()

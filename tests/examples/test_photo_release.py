@@ -72,6 +72,7 @@ def test_the_card_and_the_tables(stored):
         "2.0 hours of 2 cores, 4.0 core hours",
         "* all: 75.5\n* blind: 40.0",
         "* GPL-3: 1 pictures",
+        "learnt from 1 pictures",
         "EfficientNet-Lite0 by Google",
     ):
         assert told in card
