@@ -13,6 +13,7 @@ from photo_world.training.batches import SCENES
 from photo_world.training.batches import Batches
 from photo_world.training.fusing import Fusion
 from photo_world.training.pools import Pool
+from photo_world.training.swapping import Swaps
 
 import keras_bridgetower as kbt
 from keras_bridgetower.encoders.classified import ClassifiedEncoder
@@ -33,6 +34,7 @@ def pool(tmp_path):
     rng = np.random.default_rng(0)
     rows = [
         {
+            "sort": "alone",
             "nouns": [noun],
             "captions": [f"a photo of a {noun}", "a red photo"],
             "wrong": [f"a {noun} on the left"],
@@ -43,7 +45,7 @@ def pool(tmp_path):
         }
         for noun in ["cat", "car"] * SCENES
     ]
-    for layer, width in enumerate((8, 16, 9)):
+    for layer, width in enumerate((8, 16, 20)):
         states = rng.normal(size=(len(rows), 5, width)).astype("float16")
         np.save(tmp_path / f"states_{layer}.npy", states)
     (tmp_path / "rows.json").write_text(json.dumps(rows))
@@ -53,7 +55,9 @@ def pool(tmp_path):
 @pytest.fixture
 def batches(pool, tokenizer):
     vectors = np.random.default_rng(1).normal(size=(len(pool.rows), 4))
-    return Batches(pool, vectors, tokenizer, ANSWERS, APART)
+    names = [[f"noun{i}"] for i in range(20)]
+    swaps = Swaps(names, np.random.default_rng(2).normal(size=(20, 4)))
+    return Batches(pool, vectors, tokenizer, ANSWERS, APART, swaps)
 
 
 def test_half_of_a_batch_is_like_the_other_half_and_apart(batches):
@@ -116,7 +120,7 @@ def test_a_step_trains_the_fusion_and_leaves_the_towers(batches, tokenizer):
         max_sequence_length=16,
     )
     vqa, pairs = model.new_tasks(
-        ClassifiedEncoder(image, 9),
+        ClassifiedEncoder(image, 20),
         text,
         tokenizer,
         ANSWERS,
@@ -155,3 +159,23 @@ def test_frequent_words_all_characters_and_needed_words_are_kept(tokenizer):
     words = [*SPECIAL, "[unused1]", "a", "##b", "é", "the", "##ing", "rare"]
     kept = model.kept_words(words, lambda texts: [[8, 2]], ["é"], 2)
     assert [words[i] for i in kept] == [*SPECIAL, *"a ##b é the ##ing".split()]
+
+
+def test_exchanged_classes_keep_what_is_alike():
+    vectors = np.array([[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9]])
+    swaps = Swaps([["owl"], ["hawk"], ["toaster"], ["oven"]], vectors)
+    states = np.tile([0.7, 0.3, 0.0, 0.0, 5.0], (2, 3, 1)).astype("float32")
+    seen = set()
+    for seed in range(20):
+        moved, texts, wrong = swaps.draw(states, np.random.default_rng(seed))
+        for row in range(2):
+            first = moved[row, 0, :4].argmax()
+            noun = swaps.names[first][0]
+            assert noun in texts[row] and noun not in wrong[row]
+            # What is alike comes second.
+            second = np.argsort(moved[row, 0, :4])[-2]
+            assert {first, second} in ({0, 1}, {2, 3})
+            seen.add(noun)
+        assert (moved[..., 4] == 5.0).all()
+        assert np.allclose(moved.sum(-1), states.sum(-1))
+    assert seen == {"owl", "hawk", "toaster", "oven"}

@@ -3,9 +3,11 @@
 import numpy as np
 
 from photo_world.training.model import text_features
+from photo_world.training.swapping import SORTS
 
 SCENES, QUESTIONS = 32, 3  # Of a batch, and asked of each scene.
 MASKED = 16  # Captions with hidden words.
+SWAPPED = 16  # Pictures whose classes are exchanged.
 NEIGHBORS = 20
 # Share of the tokens of a caption that are hidden, and at most so many.
 HIDDEN, MOST_HIDDEN = 0.35, 8
@@ -20,10 +22,15 @@ class Batches:
         tokenizer: that of the text tower.
         answers: list of str.
         apart: set of pairs of nouns that never name one thing.
+        swaps: `Swaps`.
     """
 
-    def __init__(self, pool, vectors, tokenizer, answers, apart):
+    def __init__(self, pool, vectors, tokenizer, answers, apart, swaps):
         self.pool, self.tokenizer = pool, tokenizer
+        self.swaps = swaps
+        self._single = np.flatnonzero(
+            [row["sort"] in SORTS for row in pool.rows]
+        )
         self.number = {answer: i for i, answer in enumerate(answers)}
         nouns = sorted({noun for row in pool.rows for noun in row["nouns"]})
         place = {noun: i for i, noun in enumerate(nouns)}
@@ -72,7 +79,9 @@ class Batches:
             for row in rows
         ]
         asked, wanted = self._asked(rows, rng)
-        given = text_features(self.tokenizer, [*said, *wrong, *asked])
+        swapped, *names = self._swapped(rng)
+        told = [*said, *wrong, *asked, *names[0], *names[1]]
+        given = text_features(self.tokenizer, told)
         masked, places, tokens = self._masked(
             {name: x[:MASKED] for name, x in given.items()}, rng
         )
@@ -87,8 +96,15 @@ class Batches:
             },
             "apart": self.are_apart(rows, rows).astype("float32"),
             "places": places,
+            **{f"swapped_{i}": x for i, x in enumerate(swapped)},
         }
         return x, {"vqa": wanted, "mlm": tokens}
+
+    def _swapped(self, rng):
+        rows = rng.choice(self._single, SWAPPED, replace=False)
+        states = [states[rows] for states in self.pool.states]
+        last, texts, wrong = self.swaps.draw(states[-1], rng)
+        return [*states[:-1], last], texts, wrong
 
     def _asked(self, rows, rng):
         asked, wanted = [], []

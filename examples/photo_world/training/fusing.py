@@ -7,7 +7,8 @@ from keras_bridgetower.objectives import losses
 from photo_world.training.batches import MASKED
 from photo_world.training.batches import QUESTIONS
 
-WEIGHTS = {"vqa": 1.0, "list": 1.0, "itm": 1.0, "mlm": 0.3}
+WEIGHTS = {"vqa": 1.0, "list": 1.0, "names": 1.0, "mlm": 0.3}
+_LISTS = {"list": "itm", "names": "names"}
 # Wrong pictures in the list of a caption.
 LISTED = 1
 
@@ -29,7 +30,8 @@ class Fusion(keras.Model):
         self.heads = {n: pairs.heads[n] for n in ("itm", "mlm")}
         self.heads["vqa"] = vqa.heads["vqa"]
         self.rates = {
-            n: keras.metrics.Mean(name=n) for n in ("vqa", "list", "itm", "mlm")
+            n: keras.metrics.Mean(name=n)
+            for n in ("vqa", "list", "names", "mlm")
         }
         self.built = True
 
@@ -37,22 +39,28 @@ class Fusion(keras.Model):
         names = ("token_ids", "padding_mask", "segment_ids")
         mask = x["padding_mask"]
         told = self.text_tower({n: x[n] for n in names}, training=False)
-        image = [
-            ops.cast(x[f"state_{i}"], told[0].dtype) for i in range(len(told))
-        ]
-        count = image[0].shape[0]
+        image, swapped = (
+            [ops.cast(x[f"{of}_{i}"], t.dtype) for i, t in enumerate(told)]
+            for of in ("state", "swapped")
+        )
+        count, moved = image[0].shape[0], swapped[0].shape[0]
         other = self._others(told, image, x["apart"])
         texts = self.fusion.project_text(told)
-        images = self.fusion.project_image(image)
-        own = ops.arange(count)
-        asked = ops.arange(2 * count, 2 * count + QUESTIONS * count)
-        # Captions: own picture, then others; wrong ones: own; questions: own.
-        text_rows = ops.concatenate(
-            [own] * (1 + LISTED) + [own + count, asked], axis=0
+        images = self.fusion.project_image(
+            [ops.concatenate(both) for both in zip(image, swapped, strict=True)]
         )
-        image_rows = ops.concatenate(
-            [own, *other, own, ops.repeat(own, QUESTIONS)], axis=0
-        )
+        own, moves = ops.arange(count), ops.arange(moved)
+        wrong, asked = own + count, ops.arange(QUESTIONS * count) + 2 * count
+        right_names = moves + (2 + QUESTIONS) * count
+        seen = moves + count
+        # Rows of texts and of pictures.
+        pairs = [
+            *((own, own), *((own, rows) for rows in other), (wrong, own)),
+            *((right_names, seen), (right_names + moved, seen)),
+            (right_names, ops.roll(seen, 1)),
+            (asked, ops.repeat(own, QUESTIONS)),
+        ]
+        text_rows, image_rows = map(ops.concatenate, zip(*pairs, strict=True))
         pooled = self.fusion.join(
             [ops.take(t, text_rows, axis=0) for t in texts],
             [ops.take(i, image_rows, axis=0) for i in images],
@@ -60,19 +68,20 @@ class Fusion(keras.Model):
             outputs=("pooled",),
             training=training,
         )["pooled"]
-        last = 2 * count + QUESTIONS * count
         filled = self.fusion.join(
-            [t[last:] for t in texts],
+            [t[-MASKED:] for t in texts],
             [i[:MASKED] for i in images],
-            mask[last:],
+            mask[-MASKED:],
             outputs=("text",),
             training=training,
         )["text"]
         places = ops.expand_dims(x["places"], -1)
-        pairs = (2 + LISTED) * count
+        first, last = (2 + LISTED) * count, -QUESTIONS * count
+        match = self.heads["itm"](pooled[:last])
         return {
-            "itm": self.heads["itm"](pooled[:pairs]),
-            "vqa": self.heads["vqa"](pooled[pairs:]),
+            "itm": match[:first],
+            "names": match[first:],
+            "vqa": self.heads["vqa"](pooled[last:]),
             "mlm": self.heads["mlm"](ops.take_along_axis(filled, places, 1)),
         }
 
@@ -90,36 +99,24 @@ class Fusion(keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        logits = y_pred["itm"]
-        count = logits.shape[0] // (2 + LISTED)
-        match = ops.reshape(logits[:, 1] - logits[:, 0], (-1, count))
-        # Each caption, with its own picture and others, by the logit that
-        # search ranks by.
-        listed = ops.reshape(logits[:, 1], (-1, count))
-        listed = ops.transpose(listed[: 1 + LISTED])
-        right = ops.concatenate(
-            [ops.ones((count,)), ops.zeros((logits.shape[0] - count,))], axis=0
-        )
-        flat = ops.reshape(match, (-1,))
-        itm = ops.binary_crossentropy(right, flat, from_logits=True)
-        true = ops.reshape(itm, (-1, count))
+        listed, itm = _list_loss(y_pred["itm"], 2 + LISTED, LISTED + 1)
+        named, names = _list_loss(y_pred["names"], 3, 3)
         found = {
             "vqa": losses.VQALoss()(y["vqa"], y_pred["vqa"]),
-            "list": -ops.mean(ops.log_softmax(listed, -1)[:, 0]),
-            # Right, and false in one respect; others weigh less.
-            "itm": ops.mean(true[0] + true[-1]) / 2 + ops.mean(true[1:-1]) / 2,
+            "list": ops.mean(listed) + ops.mean(itm),
+            "names": ops.mean(named) + ops.mean(names),
             "mlm": losses.MaskedLMLoss()(y["mlm"], y_pred["mlm"]),
         }
-        self._note(y, y_pred, listed, match)
+        self._note(y, y_pred)
         return sum(WEIGHTS[name] * loss for name, loss in found.items())
 
-    def _note(self, y, y_pred, listed, match):
+    def _note(self, y, y_pred):
         best = ops.argmax(y_pred["vqa"], -1)[:, None]
         told = ops.take_along_axis(y["vqa"], best, 1)
         self.rates["vqa"].update_state(told)
-        self.rates["list"].update_state(ops.argmax(listed, -1) == 0)
-        pairs = ops.concatenate([match[0] > 0, match[-1] < 0], axis=0)
-        self.rates["itm"].update_state(ops.cast(pairs, "float32"))
+        for name, count in (("list", 2 + LISTED), ("names", 3)):
+            scores = ops.reshape(y_pred[_LISTS[name]][:, 1], (count, -1))
+            self.rates[name].update_state(ops.argmax(scores, 0) == 0)
         given = ops.cast(ops.argmax(y_pred["mlm"], -1), "int32")
         self.rates["mlm"].update_state(given == y["mlm"], y["mlm"] >= 0)
 
@@ -129,3 +126,19 @@ class Fusion(keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return {metric.name: metric.result() for metric in self.metrics}
+
+
+def _list_loss(logits, count, listed):
+    """Return the losses of lists, and of each pair by itself.
+
+    Args:
+        logits: float `(count * rows, 2)`: first those of the right pairs, then
+            `count - 1` times wrong ones.
+        count: int.
+        listed: int, how many of them compete, by the logit that ranks.
+    """
+    scores = ops.reshape(logits[:, 1], (count, -1))[:listed]
+    margins = ops.reshape(logits[:, 1] - logits[:, 0], (count, -1))
+    right = ops.softplus(-margins[0])
+    wrong = ops.mean(ops.softplus(margins[1:]), 0)
+    return -ops.log_softmax(scores, 0)[0], (right + wrong) / 2

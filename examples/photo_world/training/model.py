@@ -86,6 +86,7 @@ class Names(NamedTuple):
 
     classes: np.ndarray  # float32 `(1000, 384)`.
     directions: np.ndarray  # Main directions of all nouns, `(384, 384)`.
+    words: list  # Of lists: what each class is called.
 
 
 def read_names(packages):
@@ -107,7 +108,10 @@ def read_names(packages):
     read = functools.partial(text_vectors, tower, tokenizer)
     vectors = read(sorted(set(firsts.values()))[::4])
     _, _, directions = np.linalg.svd(vectors, full_matrices=False)
-    return Names(np.mean([read(way) for way in ways], axis=0), directions)
+    called = [names[c].split(", ") for c in classes]
+    return Names(
+        np.mean([read(way) for way in ways], axis=0), directions, called
+    )
 
 
 def text_vectors(tower, tokenizer, texts, batch_size=256):

@@ -29,6 +29,7 @@ from photo_world.training.batches import Batches
 from photo_world.training.fusing import Fusion
 from photo_world.training.pools import Pool
 from photo_world.training.pools import apart
+from photo_world.training.swapping import Swaps
 
 STEPS = 125  # Of an epoch: half of a pool.
 EPOCHS, RATE = 64, 1e-3
@@ -57,6 +58,8 @@ class Epochs(keras.utils.PyDataset):
         super().__init__(workers=1, max_queue_size=4)
         self.run, self.pairs = run, pairs
         self.apart = apart(run.world)
+        names = model.read_names(run.packages)
+        self.swaps = Swaps(names.words, names.classes)
         self.folder = self.batches = None
         self.first = 0  # The number of the first epoch.
 
@@ -73,6 +76,7 @@ class Epochs(keras.utils.PyDataset):
                 self.pairs.preprocessor.tokenizer,
                 self.run.answers,
                 self.apart,
+                self.swaps,
             )
         self.epoch = epoch
         self.rows = self.batches.order(np.random.default_rng((0, epoch)))
