@@ -323,7 +323,7 @@ class Scenes:
 
 
 class _Ground:
-    """What things are put on."""
+    """A photograph of a place, or paper, below the things."""
 
     def __init__(self, image, background, color, world, rng):
         self.image = image

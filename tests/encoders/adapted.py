@@ -1,4 +1,4 @@
-"""What users do with a model on any encoder: quantize it, recompute blocks."""
+"""Models on any encoder can be quantized, and recompute their blocks."""
 
 import warnings
 

@@ -146,7 +146,7 @@ def stream(scenes, rows, epochs, batch_size, seed):
 def compile_for(model, steps, learning_rate, **kwargs):
     """Compile with AdamW: warm-up over a tenth of the steps, cosine to zero.
 
-    A schedule as `learning_rate` is taken as it is.
+    If `learning_rate` is a schedule, it is used without a warm-up.
     """
     schedules = keras.optimizers.schedules
     if not isinstance(learning_rate, schedules.LearningRateSchedule):
