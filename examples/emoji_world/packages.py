@@ -97,13 +97,20 @@ def _run(*command, cwd):
     subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.DEVNULL)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def main(about, fetch, packages):
+    """Fetch packages into the folder that the command line names.
+
+    Args:
+        about: str, what the command says of itself, in its first line.
+        fetch: function of a folder that returns a folder for each package.
+        packages: dict from the same keys to `Package`.
+    """
+    parser = argparse.ArgumentParser(description=about.split("\n")[0])
     parser.add_argument("folder", type=pathlib.Path)
     for key, folder in fetch(parser.parse_args().folder).items():
-        package = PACKAGES[key]
+        package = packages[key]
         print(f"{folder}: {package.credit} ({package.licence})")
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, fetch, PACKAGES)

@@ -6,7 +6,6 @@ r"""Fetch the packages with photographs and with two encoders, by apt and pip.
 names the author of each picture. The first two are packages of Debian.
 """
 
-import argparse
 import pathlib
 import shutil
 
@@ -40,13 +39,5 @@ def unpack_pictures(gcompris):
     unfinished.rename(target)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=pathlib.Path)
-    for key, folder in fetch(parser.parse_args().folder).items():
-        package = PACKAGES[key]
-        print(f"{folder}: {package.credit} ({package.licence})")
-
-
 if __name__ == "__main__":
-    main()
+    packages.main(__doc__, fetch, PACKAGES)

@@ -16,14 +16,16 @@ import numpy as np
 from emoji_world import rerank
 from keras import ops
 
-import keras_bridgetower as kbt
+from keras_bridgetower.apps.search.models import SearchModels
 from photo_world import blind
 from photo_world import gallery
 from photo_world import packages
 from photo_world import questions
 from photo_world import scenes
 from photo_world import things
+from photo_world.training.model import states_of
 from photo_world.training.model import text_features
+from photo_world.training.model import vqa_on
 
 SCENES, TRAINING_SCENES = 1000, 4000
 BATCH = 64
@@ -79,18 +81,12 @@ class Judge(keras.Model):
 
 def tower_states(backbone, pictures, converter):
     """Return the states of pictures by the preset's own tower."""
-    found = []
-    for first in range(0, len(pictures), BATCH):
-        batch = np.resize(
-            np.arange(first, min(first + BATCH, len(pictures))), BATCH
-        )
-        given = converter(np.stack([pictures[i] for i in batch]))
-        states = backbone.image_tower.predict_on_batch(given)
-        found.append([np.asarray(state) for state in states])
-    return [
-        np.concatenate(parts)[: len(pictures)]
-        for parts in zip(*found, strict=True)
-    ]
+
+    def see(batch):
+        states = backbone.image_tower.predict_on_batch(converter(batch))
+        return [np.asarray(state) for state in states]
+
+    return states_of(pictures, see, BATCH)
 
 
 class Scored:
@@ -99,13 +95,10 @@ class Scored:
     def __init__(self, folder, preset, see=tower_states):
         self.folder = pathlib.Path(folder)
         self.world = things.load(packages.fetch(self.folder / "packages"))
-        self.contrastive = kbt.BridgeTowerContrastive.from_preset(preset)
+        opened = SearchModels.from_preset(str(preset))
+        self.contrastive = opened.contrastive
         backbone = self.contrastive.backbone
-        vqa = kbt.BridgeTowerVQA.from_preset(preset)
-        retrieval = kbt.BridgeTowerRetrieval.from_preset(preset)
-        self.vqa = kbt.BridgeTowerVQA(backbone, vqa.preprocessor)
-        self.vqa.heads["vqa"].set_weights(vqa.heads["vqa"].get_weights())
-        self.judge = Judge(self.vqa, retrieval)
+        self.judge = Judge(vqa_on(backbone, preset), opened.retrieval)
         self.answers = questions.answers(self.world)
         converter = self.contrastive.preprocessor.image_converter
         self.see = lambda shown: see(backbone, shown, converter)

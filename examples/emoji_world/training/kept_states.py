@@ -12,6 +12,7 @@ from keras import ops
 
 from emoji_world import questions
 from emoji_world import texts
+from emoji_world.training.model import hide_tokens
 from emoji_world.world import on_white
 
 VARIED = 8  # Of each drawing, the first as it is; half keep their colors.
@@ -106,16 +107,9 @@ class KeptStates:
     def _masked(self, ids, common, rng):
         """Hide words that describe a drawing, at least one of each text."""
         told = ~np.isin(ids, common)
-        # One draw for each token, so that the lowest is hidden in any case.
-        draws = np.where(told, rng.random(ids.shape), 2.0)
-        lowest = draws.min(1, keepdims=True)
-        hidden = told & ((draws < HIDDEN) | (draws == lowest))
-        hidden &= hidden.cumsum(1) <= MOST_HIDDEN
-        places = np.zeros((len(ids), MOST_HIDDEN), "int32")
-        tokens = np.full((len(ids), MOST_HIDDEN), -100, "int32")
-        row, place = np.nonzero(hidden)
-        slot = hidden.cumsum(1)[row, place] - 1
-        places[row, slot], tokens[row, slot] = place, ids[row, place]
+        hidden, places, tokens = hide_tokens(
+            ids, told, HIDDEN, MOST_HIDDEN, rng
+        )
         shown = np.where(hidden, self._tokenizer.mask_token_id, ids)
         return Masked(self._texts(shown), places, tokens)
 

@@ -115,6 +115,62 @@ def train(model, data, epochs, learning_rate, folder, **compiled):
     return {n: [by_epoch[e][n] for e in sorted(by_epoch)] for n in names}
 
 
+def run_stages(stages, run):
+    """Run the stages whose preset is not there yet, in order.
+
+    Args:
+        stages: dict from name to a function of the run and the folder of the
+            stage, which returns what is saved and the history.
+        run: what the stages share, with `folder` and `seed`.
+    """
+    for name, stage in stages.items():
+        target = run.folder / name
+        if target.exists():
+            continue
+        keras.utils.set_random_seed(run.seed)
+        started = time.time()
+        task, history = stage(run, run.folder / f"{name}_run")
+        task.save_to_preset(target)
+        # Of a run that was stopped, the epochs alone.
+        seconds = max(time.time() - started, sum(history["seconds"]))
+        record = {
+            "backend": keras.config.backend(),
+            "seed": run.seed,
+            "seconds": round(seconds),
+            "training": history,
+        }
+        target.with_suffix(".json").write_text(json.dumps(record, indent=2))
+        print(f"{name}: {record['seconds']} seconds", flush=True)
+
+
+def hide_tokens(ids, free, share, most, rng):
+    """Draw tokens to hide, at least one free one of each text.
+
+    Args:
+        ids: int `(texts, tokens)`.
+        free: bool `(texts, tokens)`, which ones may be hidden.
+        share: float, how many of them.
+        most: int, at most so many of a text.
+        rng: `numpy.random.Generator`.
+
+    Returns:
+        `(hidden, places, tokens)`: bool `(texts, tokens)`, and int32 `(texts,
+        most)`: where they are, 0 if no more is hidden, and what they were,
+        -100 there.
+    """
+    # One draw for each token, so that the lowest is hidden in any case.
+    draws = np.where(free, rng.random(ids.shape), 2.0)
+    lowest = draws.min(1, keepdims=True)
+    hidden = free & ((draws < share) | (draws == lowest))
+    hidden &= hidden.cumsum(1) <= most
+    places = np.zeros((len(ids), most), "int32")
+    tokens = np.full((len(ids), most), -100, "int32")
+    row, place = np.nonzero(hidden)
+    slot = hidden.cumsum(1)[row, place] - 1
+    places[row, slot], tokens[row, slot] = place, ids[row, place]
+    return hidden, places, tokens
+
+
 class Together:
     """Tasks that share a backbone; a preset opens as the first by itself."""
 

@@ -8,11 +8,8 @@ chosen by a score: the last one stands.
 """
 
 import argparse
-import json
 import pathlib
-import time
 
-import keras
 import numpy as np
 
 import keras_bridgetower as kbt
@@ -23,6 +20,7 @@ from emoji_world.training import towers
 from emoji_world.training.drawings import TrainingDrawings
 from emoji_world.training.model import new_task
 from emoji_world.training.model import new_tokenizer
+from emoji_world.training.model import run_stages
 from emoji_world.training.run import WHOLE
 from emoji_world.training.run import Run
 from emoji_world.training.teacher import Space
@@ -137,24 +135,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     settings = parser.parse_args()
     run = Run(settings.folder, settings.seed)
-    for name in settings.stages:
-        target = run.folder / name
-        if target.exists():
-            continue
-        keras.utils.set_random_seed(settings.seed)
-        started = time.time()
-        task, history = STAGES[name](run, run.folder / f"{name}_run")
-        task.save_to_preset(target)
-        # Of a run that was stopped, the epochs alone.
-        seconds = max(time.time() - started, sum(history["seconds"]))
-        record = {
-            "backend": keras.config.backend(),
-            "seed": settings.seed,
-            "seconds": round(seconds),
-            "training": history,
-        }
-        target.with_suffix(".json").write_text(json.dumps(record, indent=2))
-        print(f"{name}: {record['seconds']} seconds", flush=True)
+    run_stages({name: STAGES[name] for name in settings.stages}, run)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Batches of kept scenes, with their texts as tokens."""
 
 import numpy as np
+from emoji_world.training.model import hide_tokens
 
 from photo_world.training.model import text_features
 from photo_world.training.swapping import SORTS
@@ -123,15 +124,9 @@ class Batches:
         ids = given["token_ids"].copy()
         ends = self.tokenizer.start_token_id, self.tokenizer.end_token_id
         free = (given["padding_mask"] == 1) & ~np.isin(ids, ends)
-        draws = np.where(free, rng.random(ids.shape), 2.0)
-        lowest = draws.min(1, keepdims=True)
-        hidden = free & ((draws < HIDDEN) | (draws == lowest))
-        hidden &= hidden.cumsum(1) <= MOST_HIDDEN
-        places = np.zeros((len(ids), MOST_HIDDEN), "int32")
-        tokens = np.full((len(ids), MOST_HIDDEN), -100, "int32")
-        row, place = np.nonzero(hidden)
-        slot = hidden.cumsum(1)[row, place] - 1
-        places[row, slot], tokens[row, slot] = place, ids[row, place]
+        hidden, places, tokens = hide_tokens(
+            ids, free, HIDDEN, MOST_HIDDEN, rng
+        )
         ids[hidden] = self.tokenizer.mask_token_id
         return {**given, "token_ids": ids}, places, tokens
 

@@ -57,20 +57,12 @@ class Eyes:
         Args:
             pictures: list of uint8 `(side, side, 3)`.
         """
-        found = []
-        for first in range(0, len(pictures), BATCH):
-            batch = pictures[first : first + BATCH]
-            # The last batch is as long as the others.
-            whole = np.stack(batch + batch[:1] * (BATCH - len(batch)))
-            given = keras.ops.convert_to_numpy(self._convert(whole))
-            seen = self._compiled(given)
-            found.append(
-                [
-                    seen[i][: len(batch)].astype("float16")
-                    for i in range(len(seen))
-                ]
-            )
-        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+        return model.states_of(pictures, self._see, BATCH)
+
+    def _see(self, batch):
+        given = keras.ops.convert_to_numpy(self._convert(batch))
+        seen = self._compiled(given)
+        return [seen[i].astype("float16") for i in range(len(seen))]
 
 
 class _Outputs(torch.nn.Module):

@@ -144,6 +144,31 @@ def text_features(tokenizer, texts):
     }
 
 
+def vqa_on(backbone, preset):
+    """Open the VQA task of a preset on a backbone that is open already."""
+    taught = kbt.BridgeTowerVQA.from_preset(preset)
+    vqa = kbt.BridgeTowerVQA(backbone, taught.preprocessor)
+    vqa.heads["vqa"].set_weights(taught.heads["vqa"].get_weights())
+    return vqa
+
+
+def states_of(pictures, see, batch_size):
+    """Return the states of pictures, in batches of one size.
+
+    Args:
+        pictures: list of uint8 arrays `(side, side, 3)`.
+        see: function of a batch of them that returns a list of arrays.
+        batch_size: int.
+    """
+    found = []
+    for first in range(0, len(pictures), batch_size):
+        # The last batch is as long as the others, with rows that repeat.
+        rows = np.arange(first, min(first + batch_size, len(pictures)))
+        batch = np.stack([pictures[i] for i in np.resize(rows, batch_size)])
+        found.append([x[: len(rows)] for x in see(batch)])
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+
 def new_tasks(image, text, tokenizer, answers, names, **fusion):
     """Return a VQA and a pre-training task on one new backbone.
 

@@ -9,13 +9,13 @@ by a score: the last one stands. The pools of scenes come from
 """
 
 import argparse
-import json
+import functools
 import pathlib
-import time
 
 import keras
 import numpy as np
 from emoji_world.training.model import Together
+from emoji_world.training.model import run_stages
 from emoji_world.training.model import train
 from keras import ops
 
@@ -45,6 +45,11 @@ class Run:
         self.world = things.load(self.packages)
         self.answers = questions.answers(self.world)
 
+    @functools.cached_property
+    def names(self):
+        """`Names`, which take a minute to read."""
+        return model.read_names(self.packages)
+
     def pools(self):
         """Return the folders of the pools that are drawn."""
         found = (self.folder / "pools").glob("train_*[0-9]")
@@ -54,14 +59,13 @@ class Run:
 class Epochs(keras.utils.PyDataset):
     """Batches of one pool after the other; they depend on seed and number."""
 
-    def __init__(self, run, pairs):
+    def __init__(self, run, pairs, first=0):
         super().__init__(workers=1, max_queue_size=4)
         self.run, self.pairs = run, pairs
         self.apart = apart(run.world)
-        names = model.read_names(run.packages)
-        self.swaps = Swaps(names.words, names.classes)
+        self.swaps = Swaps(run.names.words, run.names.classes)
         self.folder = self.batches = None
-        self.first = 0  # The number of the first epoch.
+        self.first = first  # The number of the first epoch.
 
     def begin(self, epoch):
         epoch += self.first
@@ -100,10 +104,7 @@ def tasks_of(run, stage):
     """Open the tasks that a stage wrote, on one backbone."""
     folder = run.folder / stage
     pairs = kbt.BridgeTowerPretraining.from_preset(folder)
-    taught = kbt.BridgeTowerVQA.from_preset(folder)
-    vqa = kbt.BridgeTowerVQA(pairs.backbone, taught.preprocessor)
-    vqa.heads["vqa"].set_weights(taught.heads["vqa"].get_weights())
-    return vqa, pairs
+    return model.vqa_on(pairs.backbone, folder), pairs
 
 
 def start_stage(run, folder):
@@ -116,7 +117,7 @@ def start_stage(run, folder):
         text,
         tokenizer,
         run.answers,
-        model.read_names(run.packages),
+        run.names,
     )
     pool = Pool(run.folder / "pools/gallery")
     losses = aligning.learn(pairs, run.world, pool.states, run.seed)
@@ -138,8 +139,7 @@ def fusion_stage(run, folder):
 def settled_stage(run, folder, epochs=4):
     """Lower the rate to zero, so that the weights settle."""
     vqa, pairs = tasks_of(run, "fusion")
-    learner, data = Fusion(vqa, pairs), Epochs(run, pairs)
-    data.first = run.epochs
+    learner, data = Fusion(vqa, pairs), Epochs(run, pairs, run.epochs)
     history = train(learner, data, epochs, RATE, folder)
     return Together(vqa, pairs), history
 
@@ -159,23 +159,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     settings = parser.parse_args()
     run = Run(settings.folder, settings.seed, settings.epochs)
-    for name in settings.stages:
-        target = run.folder / name
-        if target.exists():
-            continue
-        keras.utils.set_random_seed(settings.seed)
-        started = time.time()
-        both, history = STAGES[name](run, run.folder / f"{name}_run")
-        both.save_to_preset(target)
-        seconds = max(time.time() - started, sum(history["seconds"]))
-        record = {
-            "backend": keras.config.backend(),
-            "seed": settings.seed,
-            "seconds": round(seconds),
-            "training": history,
-        }
-        target.with_suffix(".json").write_text(json.dumps(record, indent=2))
-        print(f"{name}: {record['seconds']} seconds", flush=True)
+    run_stages({name: STAGES[name] for name in settings.stages}, run)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ class SearchModels:
 
     @property
     def reranks(self):
-        """bool, whether a query reranks unless it is told."""
+        """bool, whether a query reranks by default."""
         known = PRESETS.get(self.preset)
         return known is None or known.reranks
 
