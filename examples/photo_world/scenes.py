@@ -264,7 +264,7 @@ class Scenes:
         raise ValueError(f"There are no {number} different things to draw.")
 
     def _shape(self, thing, room, rng):
-        """Return the cut-out, varied and scaled to fit `room`, (width, height)."""
+        """Return the cut-out, varied and scaled to fit `(width, height)`."""
         shape = self._cut_out(thing)
         if _broad(thing) in MIRRORED:
             shape = _mirrored(shape, rng)
