@@ -6,7 +6,9 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
+from photo_world.things import Thing
 from photo_world.training import model
+from photo_world.training import swapping
 from photo_world.training.batches import MASKED
 from photo_world.training.batches import MOST_HIDDEN
 from photo_world.training.batches import SCENES
@@ -24,6 +26,12 @@ ANSWERS = ["yes", "no", "cat", "car"]
 APART = {("cat", "car"), ("car", "cat")}
 
 
+def shown(noun, *names, kind="bird"):
+    nothing = dict.fromkeys(Thing._fields, "")
+    given = {"noun": noun, "name": noun, "names": names, "kind": kind}
+    return Thing(**nothing | given)
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
     return kbt.BridgeTowerBertTokenizer(SPECIAL + WORDS, sequence_length=16)
@@ -39,8 +47,11 @@ def pool(tmp_path):
             "captions": [f"a photo of a {noun}", "a red photo"],
             "wrong": [f"a {noun} on the left"],
             "questions": [
-                ["is this a cat ?", "yes" if noun == "cat" else "no", []],
-                ["is this ?", noun, ["red", "yes"]],
+                [
+                    *("is this a cat ?", "yes" if noun == "cat" else "no", []),
+                    *("is noun", ""),
+                ],
+                ["is this ?", noun, ["red", "yes"], "noun", ""],
             ],
         }
         for noun in ["cat", "car"] * SCENES
@@ -55,8 +66,14 @@ def pool(tmp_path):
 @pytest.fixture
 def batches(pool, tokenizer):
     vectors = np.random.default_rng(1).normal(size=(len(pool.rows), 4))
-    names = [[f"noun{i}"] for i in range(20)]
-    swaps = Swaps(names, np.random.default_rng(2).normal(size=(20, 4)))
+    names = [[f"noun{i}"] for i in range(100, 120)]
+    things = [shown("cat", kind="mammal"), shown("car", kind="vehicle")]
+    swaps = Swaps(
+        names,
+        np.random.default_rng(2).normal(size=(20, 4)),
+        things,
+        np.eye(20)[[3, 8]],
+    )
     return Batches(pool, vectors, tokenizer, ANSWERS, APART, swaps)
 
 
@@ -161,21 +178,81 @@ def test_frequent_words_all_characters_and_needed_words_are_kept(tokenizer):
     assert [words[i] for i in kept] == [*SPECIAL, *"a ##b é the ##ing".split()]
 
 
-def test_exchanged_classes_keep_what_is_alike():
+@pytest.fixture
+def swaps(monkeypatch):
+    """Four classes; a kite looks like a hawk, and a radio like an oven."""
+    monkeypatch.setattr(swapping, "NEAR", 2)
     vectors = np.array([[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9]])
-    swaps = Swaps([["owl"], ["hawk"], ["toaster"], ["oven"]], vectors)
-    states = np.tile([0.7, 0.3, 0.0, 0.0, 5.0], (2, 3, 1)).astype("float32")
+    names = [["owl"], ["hawk"], ["toaster"], ["oven"]]
+    things = [
+        *(shown("tawny owl", "night bird"), shown("kite")),
+        *(shown("toaster", kind="device"), shown("radio", kind="device")),
+    ]
+    return Swaps(names, vectors, things, np.eye(4))
+
+
+def test_exchanged_classes_keep_what_is_alike(swaps):
+    states = np.tile([0.7, 0.3, 0.0, 0.0, 5.0], (3, 1)).astype("float32")
     seen = set()
     for seed in range(20):
-        moved, texts, wrong = swaps.draw(states, np.random.default_rng(seed))
-        for row in range(2):
-            first = moved[row, 0, :4].argmax()
-            noun = swaps.names[first][0]
-            assert noun in texts[row] and noun not in wrong[row]
-            # What is alike comes second.
-            second = np.argsort(moved[row, 0, :4])[-2]
-            assert {first, second} in ({0, 1}, {2, 3})
-            seen.add(noun)
-        assert (moved[..., 4] == 5.0).all()
+        swap = swaps.draw(["tawny owl"], np.random.default_rng(seed))
+        moved = swap.states(states)
+        first = moved[0, :4].argmax()
+        assert swap.classes(["tawny owl"]) == [first]
+        # What is alike comes second.
+        second = np.argsort(moved[0, :4])[-2]
+        assert {first, second} in ({0, 1}, {2, 3})
+        seen.add(int(first))
+        assert (moved[:, 4] == 5.0).all()
         assert np.allclose(moved.sum(-1), states.sum(-1))
-    assert seen == {"owl", "hawk", "toaster", "oven"}
+    assert seen == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("The tawny owl is left of a kite", "The toaster is left of an oven"),
+        ("Tawny owls and one radio", "Toasters and one hawk"),
+        # Its own meaning, and that of all others that it fits.
+        ("a night bird", None),
+        ("a bird", None),
+        ("a red thing", None),
+    ],
+)
+def test_texts_are_said_of_the_new_things(swaps, text, told):
+    swap = swapping.Swap(swaps, np.array([2, 3, 0, 1]))
+    rng = np.random.default_rng(0)
+    assert swap.rename(text, ["tawny owl", "kite"], rng) == told
+
+
+def test_a_thing_that_looks_like_one_of_the_scene_is_not_named(swaps):
+    swaps.class_of["radio"] = swaps.class_of["kite"]
+    swap = swapping.Swap(swaps, np.array([2, 3, 0, 1]))
+    rng = np.random.default_rng(0)
+    assert swap.rename("is this a radio?", ["kite"], rng) is None
+    assert swap.rename("is this a kite?", ["kite"], rng) == "is this an oven?"
+
+
+def test_a_wrong_name_is_none_of_the_scene(swaps):
+    swap = swapping.Swap(swaps, np.array([2, 3, 0, 1]))
+    said = set()
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        nouns = ["tawny owl", "kite"]
+        said.add(swap.misname("a tawny owl beside a kite", nouns, rng))
+    assert said - {None} == {
+        *("a hawk beside an oven", "an owl beside an oven"),
+        *("a toaster beside a hawk", "a toaster beside an owl"),
+    }
+
+
+def test_what_exchanged_scenes_ask_has_the_answers_of_before(batches):
+    rng = np.random.default_rng(0)
+    swap = batches.swaps.draw(["cat"], rng)
+    (new,) = swap.classes(["cat"])
+    said, wrong, asked = batches._told(0, swap, rng)
+    name = batches.swaps.names[new][0]
+    assert name in said and name not in wrong
+    assert {question[:2] for question in asked} == {
+        (f"is this a {name} ?", "yes")
+    }

@@ -1,5 +1,8 @@
 """Batches of kept scenes, with their texts as tokens."""
 
+import functools
+import itertools
+
 import numpy as np
 from emoji_world.training.model import hide_tokens
 
@@ -8,7 +11,7 @@ from photo_world.training.swapping import SORTS
 
 SCENES, QUESTIONS = 32, 3  # Of a batch, and asked of each scene.
 MASKED = 16  # Captions with hidden words.
-SWAPPED = 16  # Pictures whose classes are exchanged.
+SWAPPED = 0.5  # Share of the scenes whose classes are exchanged.
 NEIGHBORS = 20
 # Share of the tokens of a caption that are hidden, and at most so many.
 HIDDEN, MOST_HIDDEN = 0.35, 8
@@ -29,9 +32,6 @@ class Batches:
     def __init__(self, pool, vectors, tokenizer, answers, apart, swaps):
         self.pool, self.tokenizer = pool, tokenizer
         self.swaps = swaps
-        self._single = np.flatnonzero(
-            [row["sort"] in SORTS for row in pool.rows]
-        )
         self.number = {answer: i for i, answer in enumerate(answers)}
         nouns = sorted({noun for row in pool.rows for noun in row["nouns"]})
         place = {noun: i for i, noun in enumerate(nouns)}
@@ -74,51 +74,101 @@ class Batches:
 
     def make(self, rows, rng):
         """Return the features and labels of a batch."""
-        said = [self._one(self._named[row], rng) for row in rows]
-        wrong = [
-            self._one(self.pool.rows[row]["wrong"] or ["nothing"], rng)
-            for row in rows
+        swaps = self._swaps(rows, rng)
+        told = [
+            self._told(row, swap, rng)
+            for row, swap in zip(rows, swaps, strict=True)
         ]
-        asked, wanted = self._asked(rows, rng)
-        swapped, *names = self._swapped(rng)
-        told = [*said, *wrong, *asked, *names[0], *names[1]]
-        given = text_features(self.tokenizer, told)
+        # A scene of which too little is left to say stays as it is.
+        swaps = [
+            swap if one else None for swap, one in zip(swaps, told, strict=True)
+        ]
+        told = [
+            one or self._told(row, None, rng)
+            for row, one in zip(rows, told, strict=True)
+        ]
+        said, wrong, asked = zip(*told, strict=True)
+        asked = [question for several in asked for question in several]
+        given = text_features(
+            self.tokenizer, [*said, *wrong, *(text for text, *_ in asked)]
+        )
         masked, places, tokens = self._masked(
             {name: x[:MASKED] for name, x in given.items()}, rng
         )
-        texts = {
-            name: np.concatenate([x, masked[name]]) for name, x in given.items()
-        }
+        states = [np.asarray(states[rows]) for states in self.pool.states]
+        for row, swap in enumerate(swaps):
+            if swap:
+                states[-1][row] = swap.states(states[-1][row])
         x = {
-            **texts,
-            **{
-                f"state_{i}": np.asarray(states[rows])
-                for i, states in enumerate(self.pool.states)
-            },
-            "apart": self.are_apart(rows, rows).astype("float32"),
+            **{n: np.concatenate([x, masked[n]]) for n, x in given.items()},
+            **{f"state_{i}": values for i, values in enumerate(states)},
+            "apart": self._apart(rows, swaps).astype("float32"),
             "places": places,
-            **{f"swapped_{i}": x for i, x in enumerate(swapped)},
         }
-        return x, {"vqa": wanted, "mlm": tokens}
+        scores = [self._scores(*question[1:]) for question in asked]
+        return x, {"vqa": np.stack(scores), "mlm": tokens}
 
-    def _swapped(self, rng):
-        rows = rng.choice(self._single, SWAPPED, replace=False)
-        states = [states[rows] for states in self.pool.states]
-        last, texts, wrong = self.swaps.draw(states[-1], rng)
-        return [*states[:-1], last], texts, wrong
+    def _swaps(self, rows, rng):
+        """Draw an exchange, or None, for each scene and the one like it."""
+        half = [
+            self.swaps.draw(self.pool.rows[row]["nouns"], rng)
+            if rng.random() < SWAPPED
+            else None
+            for row in rows[: len(rows) // 2]
+        ]
+        return half + half
 
-    def _asked(self, rows, rng):
-        asked, wanted = [], []
-        for row in rows:
-            known = self.pool.rows[row]["questions"]
-            for i in np.resize(rng.permutation(len(known)), QUESTIONS):
-                text, answer, others, *_ = known[i]
-                scores = np.zeros(len(self.number), "float32")
-                right = [self.number[a] for a in others if a in self.number]
-                scores[[*right, self.number[answer]]] = 1.0
-                asked.append(text)
-                wanted.append(scores)
-        return asked, np.stack(wanted)
+    def _told(self, row, swap, rng):
+        """Return a caption, a false one, and questions with their answers.
+
+        Returns None if nothing can be said after an exchange.
+        """
+        known = self.pool.rows[row]
+        asked = [question[:3] for question in known["questions"]]
+        said, wrong = self._named[row], known["wrong"] or ["nothing"]
+        if swap:
+            say = functools.partial(swap.rename, nouns=known["nouns"], rng=rng)
+            misname = functools.partial(
+                swap.misname, nouns=known["nouns"], rng=rng
+            )
+            asked = [
+                (say(text), *answers)
+                for text, *answers, sort, _ in known["questions"]
+                if sort in SORTS
+            ]
+            asked = [question for question in asked if question[0]]
+            # Half of the false captions have a wrong name alone.
+            renamed = [text for text in map(say, wrong) if text]
+            named = [text for text in map(misname, said) if text]
+            both = [texts for texts in (renamed, named) if texts]
+            wrong = both[rng.integers(len(both))] if both else []
+            said = [text for text in map(say, said) if text]
+            if not (said and wrong and asked):
+                return None
+        order = np.resize(rng.permutation(len(asked)), QUESTIONS)
+        asked = [asked[i] for i in order]
+        return self._one(said, rng), self._one(wrong, rng), asked
+
+    def _scores(self, answer, others):
+        scores = np.zeros(len(self.number), "float32")
+        right = [self.number[a] for a in others if a in self.number]
+        scores[[*right, self.number[answer]]] = 1.0
+        return scores
+
+    def _apart(self, rows, swaps):
+        """Return for each caption which pictures it is false of."""
+        found = self.are_apart(rows, rows)
+        shown = [self.pool.rows[row]["nouns"] for row in rows]
+        classes = [
+            swap.classes(nouns)
+            if swap
+            else [self.swaps.class_of[noun] for noun in nouns]
+            for swap, nouns in zip(swaps, shown, strict=True)
+        ]
+        for i, j in itertools.product(range(len(rows)), repeat=2):
+            if swaps[i] is not swaps[j]:
+                found[i, j] = self.swaps.are_apart(classes[i], classes[j])
+        return found
 
     def _masked(self, given, rng):
         ids = given["token_ids"].copy()

@@ -7,10 +7,9 @@ from keras_bridgetower.objectives import losses
 from photo_world.training.batches import MASKED
 from photo_world.training.batches import QUESTIONS
 
-WEIGHTS = {"vqa": 1.0, "list": 1.0, "names": 1.0, "mlm": 0.3}
-_LISTS = {"list": "itm", "names": "names"}
+WEIGHTS = {"vqa": 1.0, "list": 1.0, "mlm": 0.3}
 # Wrong pictures in the list of a caption.
-LISTED = 1
+LISTED = 2
 
 
 class Fusion(keras.Model):
@@ -30,8 +29,7 @@ class Fusion(keras.Model):
         self.heads = {n: pairs.heads[n] for n in ("itm", "mlm")}
         self.heads["vqa"] = vqa.heads["vqa"]
         self.rates = {
-            n: keras.metrics.Mean(name=n)
-            for n in ("vqa", "list", "names", "mlm")
+            n: keras.metrics.Mean(name=n) for n in ("vqa", "list", "mlm")
         }
         self.built = True
 
@@ -39,25 +37,16 @@ class Fusion(keras.Model):
         names = ("token_ids", "padding_mask", "segment_ids")
         mask = x["padding_mask"]
         told = self.text_tower({n: x[n] for n in names}, training=False)
-        image, swapped = (
-            [ops.cast(x[f"{of}_{i}"], t.dtype) for i, t in enumerate(told)]
-            for of in ("state", "swapped")
-        )
-        count, moved = image[0].shape[0], swapped[0].shape[0]
+        image = [ops.cast(x[f"state_{i}"], t.dtype) for i, t in enumerate(told)]
+        count = image[0].shape[0]
         other = self._others(told, image, x["apart"])
         texts = self.fusion.project_text(told)
-        images = self.fusion.project_image(
-            [ops.concatenate(both) for both in zip(image, swapped, strict=True)]
-        )
-        own, moves = ops.arange(count), ops.arange(moved)
+        images = self.fusion.project_image(image)
+        own = ops.arange(count)
         wrong, asked = own + count, ops.arange(QUESTIONS * count) + 2 * count
-        right_names = moves + (2 + QUESTIONS) * count
-        seen = moves + count
         # Rows of texts and of pictures.
         pairs = [
             *((own, own), *((own, rows) for rows in other), (wrong, own)),
-            *((right_names, seen), (right_names + moved, seen)),
-            (right_names, ops.roll(seen, 1)),
             (asked, ops.repeat(own, QUESTIONS)),
         ]
         text_rows, image_rows = map(ops.concatenate, zip(*pairs, strict=True))
@@ -76,12 +65,10 @@ class Fusion(keras.Model):
             training=training,
         )["text"]
         places = ops.expand_dims(x["places"], -1)
-        first, last = (2 + LISTED) * count, -QUESTIONS * count
-        match = self.heads["itm"](pooled[:last])
+        asked = QUESTIONS * count
         return {
-            "itm": match[:first],
-            "names": match[first:],
-            "vqa": self.heads["vqa"](pooled[last:]),
+            "list": self.heads["itm"](pooled[:-asked]),
+            "vqa": self.heads["vqa"](pooled[-asked:]),
             "mlm": self.heads["mlm"](ops.take_along_axis(filled, places, 1)),
         }
 
@@ -99,12 +86,9 @@ class Fusion(keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        listed, itm = _list_loss(y_pred["itm"], 2 + LISTED, LISTED + 1)
-        named, names = _list_loss(y_pred["names"], 3, 3)
         found = {
             "vqa": losses.VQALoss()(y["vqa"], y_pred["vqa"]),
-            "list": ops.mean(listed) + ops.mean(itm),
-            "names": ops.mean(named) + ops.mean(names),
+            "list": _list_loss(y_pred["list"]),
             "mlm": losses.MaskedLMLoss()(y["mlm"], y_pred["mlm"]),
         }
         self._note(y, y_pred)
@@ -114,9 +98,8 @@ class Fusion(keras.Model):
         best = ops.argmax(y_pred["vqa"], -1)[:, None]
         told = ops.take_along_axis(y["vqa"], best, 1)
         self.rates["vqa"].update_state(told)
-        for name, count in (("list", 2 + LISTED), ("names", 3)):
-            scores = ops.reshape(y_pred[_LISTS[name]][:, 1], (count, -1))
-            self.rates[name].update_state(ops.argmax(scores, 0) == 0)
+        scores = ops.reshape(y_pred["list"][:, 1], (2 + LISTED, -1))
+        self.rates["list"].update_state(ops.argmax(scores, 0) == 0)
         given = ops.cast(ops.argmax(y_pred["mlm"], -1), "int32")
         self.rates["mlm"].update_state(given == y["mlm"], y["mlm"] >= 0)
 
@@ -128,17 +111,17 @@ class Fusion(keras.Model):
         return {metric.name: metric.result() for metric in self.metrics}
 
 
-def _list_loss(logits, count, listed):
-    """Return the losses of lists, and of each pair by itself.
+def _list_loss(logits):
+    """Return the loss of the lists of pictures, and of each pair by itself.
 
     Args:
-        logits: float `(count * rows, 2)`: first those of the right pairs, then
-            `count - 1` times wrong ones.
-        count: int.
-        listed: int, how many of them compete, by the logit that ranks.
+        logits: float `((2 + LISTED) * rows, 2)`: first those of the right
+            pairs, then of `LISTED` wrong pictures, then of wrong captions.
     """
-    scores = ops.reshape(logits[:, 1], (count, -1))[:listed]
-    margins = ops.reshape(logits[:, 1] - logits[:, 0], (count, -1))
+    # By the logit that ranks.
+    scores = ops.reshape(logits[:, 1], (2 + LISTED, -1))[: LISTED + 1]
+    margins = ops.reshape(logits[:, 1] - logits[:, 0], (2 + LISTED, -1))
     right = ops.softplus(-margins[0])
     wrong = ops.mean(ops.softplus(margins[1:]), 0)
-    return -ops.log_softmax(scores, 0)[0], (right + wrong) / 2
+    pairs = (right + wrong) / 2
+    return ops.mean(pairs - ops.log_softmax(scores, 0)[0])

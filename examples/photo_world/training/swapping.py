@@ -1,74 +1,168 @@
-"""Exchange the classes of things, so that matching learns a thousand nouns.
+"""Exchange the classes of things, so that a fusion learns a thousand nouns.
 
 The world has some two hundred nouns, which a fusion learns by heart: of a thing
-that it never saw it then thinks anything. The class probabilities of a picture
-can be moved to other classes, as if a toaster stood where the owl is. What is
-like an owl goes to what is like a toaster, so the usual confusions stay.
+that it never saw it then thinks anything. The class probabilities of a scene
+can be moved to other classes, as if a toaster stood where the owl is, and what
+is said of it with them: "the toaster is left of the lamp". What is like an owl
+goes to what is like a toaster, so the usual confusions stay.
 """
+
+import collections
+import re
 
 import numpy as np
 
+from photo_world import things
 from photo_world import words
 
-# Scenes with one thing.
-SORTS = ("alone", "photograph")
-WAYS = (
-    "a photo of {a}",
-    "a picture of {a}",
-    "{a}",
-    "{noun}",
-    "there is {a}",
-    "this is {a}",
-    "an image that shows {a}",
-    "one sees {a}",
-)
-# A wrong name is often near the right one.
+# Sorts of questions whose answers name nothing.
+SORTS = {
+    *("color", "count", "position"),
+    *("is noun", "is color", "is relation", "is count", "is place"),
+}
+# So many most similar classes may be true of the same thing.
 NEAR = 30
+_OTHERS = {*things.COLORS, "does"}
 
 
 class Swaps:
-    """Draws exchanges of classes.
+    """What exchanges need to know of classes and of the world's names.
 
     Args:
         names: list of list of str, what each class is called.
         vectors: float `(classes, width)`, the classes as texts.
+        shown: list of `Thing` and `Photograph`.
+        seen: float `(shown, classes)`, their class probabilities.
     """
 
-    def __init__(self, names, vectors):
+    def __init__(self, names, vectors, shown, seen):
         self.names = names
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        # All classes, most similar first.
+        # All classes, most similar first, and where each stands there.
         self.order = np.argsort(-unit @ unit.T, 1).astype("int32")
+        self.rank = np.argsort(self.order, 1)
+        rows, nouns = collections.defaultdict(list), {}
+        for row, one in enumerate(shown):
+            rows[one.noun].append(row)
+            for name in words.called(one):
+                for said in {name, words.plural(name)}:
+                    nouns.setdefault(said.lower(), set()).add(one.noun)
+        self.class_of = {
+            noun: int(seen[own].mean(0).argmax()) for noun, own in rows.items()
+        }
+        # These mean something else as well.
+        nouns = {n: of for n, of in nouns.items() if n not in _OTHERS}
+        self.nouns, self.fixed = nouns, _pattern(_fixed(shown))
+        singular = {n.lower() for one in shown for n in words.called(one)}
+        self.plurals = nouns.keys() - singular
+        self.pattern = _pattern(nouns, "(?:(an?) )?")
 
-    def draw(self, states, rng):
-        """Exchange the classes of pictures.
+    def draw(self, nouns, rng):
+        """Return a `Swap` that begins with one of the nouns of a scene."""
+        new = rng.integers(len(self.names))
+        own = self.class_of[nouns[rng.integers(len(nouns))]]
+        to = np.empty(len(self.names), "int32")
+        to[self.order[own]] = self.order[new]
+        return Swap(self, to)
+
+    def are_apart(self, classes, others):
+        """Return whether no class of a scene is like one of another."""
+        return bool((self.rank[np.ix_(classes, others)] >= NEAR).all())
+
+
+class Swap:
+    """An exchange: class `i` becomes class `to[i]`."""
+
+    def __init__(self, swaps, to):
+        self.swaps, self.to = swaps, to
+
+    def classes(self, nouns):
+        return self.to[[self.swaps.class_of[noun] for noun in nouns]]
+
+    def states(self, states):
+        """Exchange the classes of a picture, in front of each token."""
+        moved = states.copy()
+        moved[..., self.to] = states[..., : len(self.to)]
+        return moved
+
+    def rename(self, text, nouns, rng):
+        """Say a text of the new things, or return None where that fails.
 
         Args:
-            states: float `(pictures, tokens, width)`, class probabilities in
-                front, and row 0 their mean.
+            text: str.
+            nouns: list of str, those of the scene.
             rng: `numpy.random.Generator`.
-
-        Returns:
-            `(states, texts, wrong)`: the new states, what is true of them, and
-            what is not.
         """
-        count, classes = len(states), len(self.names)
-        moved, texts, wrong = states.copy(), [], []
-        own = states[:, 0, :classes].argmax(1)
-        new = rng.choice(classes, count, replace=False)
-        for row in range(count):
-            moved[row][:, self.order[new[row]]] = states[row][
-                :, self.order[own[row]]
-            ]
-            first = self.order[new[row]]
-            most = min(NEAR, classes) if rng.random() < 0.5 else classes
-            other = rng.integers(1, most)
-            texts.append(self._said(new[row], rng))
-            wrong.append(self._said(first[other], rng))
-        return moved, texts, wrong
+        return self._say(text, nouns, self.to, rng)
 
-    def _said(self, number, rng):
-        names = self.names[number]
-        noun = names[0] if rng.random() < 0.7 else str(rng.choice(names))
-        way = WAYS[rng.integers(len(WAYS))]
-        return way.format(noun=noun, a=words.with_article(noun))
+    def misname(self, text, nouns, rng):
+        """Say a text with a wrong name, often one that is nearly right."""
+        classes = [self.swaps.class_of[noun] for noun in nouns]
+        own = classes[rng.integers(len(classes))]
+        most = len(self.to)
+        if rng.random() < 0.5:
+            most = min(NEAR, most)
+        wrong = self.swaps.order[self.to[own]][rng.integers(1, most)]
+        if wrong in self.to[classes]:
+            return None
+        to = self.to.copy()
+        to[own] = wrong
+        told, false = (
+            self._say(text, nouns, how, np.random.default_rng(0))
+            for how in (self.to, to)
+        )
+        # The text must name the thing, and names of two classes may be equal.
+        return self._say(text, nouns, to, rng) if told != false else None
+
+    def _say(self, text, nouns, to, rng):
+        swaps = self.swaps
+        own = {swaps.class_of[noun] for noun in nouns}
+        if len(own) < len(nouns) or _OTHERS & {*nouns}:
+            return None
+        if swaps.fixed.search(text):
+            return None
+        chosen, failed = {}, []
+
+        def put(match):
+            said = match[2].lower()
+            meant = swaps.nouns[said]
+            meant = meant & set(nouns) or meant
+            old = {swaps.class_of[noun] for noun in meant}
+            # Two meanings, or another thing that looks like one of these.
+            if len(old) > 1 or (old <= own and not meant & set(nouns)):
+                failed.append(said)
+                return match[0]
+            (old,) = old
+            word = chosen.setdefault(old, self._name(to[old], rng))
+            if said in swaps.plurals:
+                word = words.plural(word)
+            elif match[1] or match[2][0].isupper() and match.start():
+                word = words.with_article(word)
+            first = match[0][0].isupper() and not match.start()
+            return word[0].upper() + word[1:] if first else word
+
+        new = swaps.pattern.sub(put, text)
+        return None if failed or not chosen else new
+
+    def _name(self, number, rng):
+        names = self.swaps.names[number]
+        return names[0] if rng.random() < 0.7 else str(rng.choice(names))
+
+
+def _fixed(shown):
+    """Return words that tell what a thing is, and cannot be exchanged."""
+    nouns = {one.noun for one in shown}
+    kinds = {*things.KINDS, *things.BROAD.values(), *things.PLACES}
+    kinds |= {w for several in words.PARAPHRASES.values() for w in several}
+    kinds = {
+        kind for kind in kinds if kind not in nouns or kind in things.BROAD
+    }
+    # "A thing" and "an object" are said of anything.
+    kinds -= {"object", "an object", "a thing", "something"}
+    measures = {"pair of", "bunch of", "set of", "group of", "row of"}
+    return kinds | {words.plural(kind) for kind in kinds} | measures
+
+
+def _pattern(names, before=""):
+    names = sorted(map(re.escape, names), key=len, reverse=True)
+    return re.compile(rf"\b{before}({'|'.join(names)})\b", re.IGNORECASE)

@@ -63,7 +63,14 @@ class Epochs(keras.utils.PyDataset):
         super().__init__(workers=1, max_queue_size=4)
         self.run, self.pairs = run, pairs
         self.apart = apart(run.world)
-        self.swaps = Swaps(run.names.words, run.names.classes)
+        seen = Pool(run.folder / "pools/gallery").states[-1][:, 0]
+        shown = [one for ones in run.world for one in ones]
+        self.swaps = Swaps(
+            run.names.words,
+            run.names.classes,
+            shown,
+            seen[:, : len(run.names.words)].astype("float32"),
+        )
         self.folder = self.batches = None
         self.first = first  # The number of the first epoch.
 
