@@ -20,9 +20,11 @@ from skimage import data
 from photo_world import qt_resources
 from photo_world import things
 
-SEED = 7
+SEED, TRAINING_SEED = 7, 8
 # How many pictures of a kind, where there are more.
 COUNT = 24
+# Kinds that training shows, in other pictures.
+TAUGHT = ("noise", "gradient", "cartoon", "drawing")
 PHOTOGRAPHS = (
     *("brick", "cell", "clock", "grass", "gravel", "immunohistochemistry"),
     *("microaneurysms", "page", "retina", "text"),
@@ -44,12 +46,7 @@ def unknown(folders, side=224):
     `folders` are those of `packages.fetch`; "noto", the emoji of
     `emoji_world.packages`, may be among them. Each call returns the same.
     """
-    rng = np.random.default_rng(SEED)
-    found = [
-        (f"{kind} {number}", kind, make(rng, side))
-        for kind, make in MAKERS.items()
-        for number in range(COUNT)
-    ]
+    found = _made(MAKERS, COUNT, np.random.default_rng(SEED), side)
     images = [
         (path.stem, kind, Image.open(path))
         for kind, paths in _files(folders).items()
@@ -62,6 +59,33 @@ def unknown(folders, side=224):
     ]
     return found + [
         (name, kind, _square(image, side)) for name, kind, image in images
+    ]
+
+
+def outliers(folders, side=224):
+    """Return other pictures of the kinds in `TAUGHT`, as `unknown` does.
+
+    Training shows them as what is not known; the other kinds are only tested.
+    """
+    makers = {kind: make for kind, make in MAKERS.items() if kind in TAUGHT}
+    rng = np.random.default_rng(TRAINING_SEED)
+    found = _made(makers, 2 * COUNT, rng, side)
+    for kind, paths in _files(folders).items():
+        paths = sorted(paths) if kind in TAUGHT else []
+        tested = {path.stem for path in _spread(paths)} if paths else {}
+        found += [
+            (path.stem, kind, _square(Image.open(path), side))
+            for path in paths
+            if path.stem not in tested
+        ]
+    return found
+
+
+def _made(makers, count, rng, side):
+    return [
+        (f"{kind} {number}", kind, make(rng, side))
+        for kind, make in makers.items()
+        for number in range(count)
     ]
 
 

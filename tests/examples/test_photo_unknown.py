@@ -82,3 +82,18 @@ def test_unknown_pictures_are_the_same_each_time():
         )
         np.testing.assert_array_equal(first, again)
         assert len({picture.tobytes() for picture in first}) == 8
+
+
+def test_training_shows_other_pictures(folders):
+    lang = folders["gcompris"] / "pictures/src/activities/lang/resource"
+    for number in range(unknown.COUNT + 9):
+        shade = Image.new("RGB", (8, 8), (number, 0, 0))
+        shade.save(lang / f"duck{number:02}.webp", lossless=True)
+    tested, taught = (
+        {(kind, picture.tobytes()) for _, kind, picture in find(folders, 64)}
+        for find in (unknown.unknown, unknown.outliers)
+    )
+    assert {kind for kind, _ in taught} == {"noise", "gradient", "drawing"}
+    assert not tested & taught
+    drawings = [kind for kind, _ in tested | taught if kind == "drawing"]
+    assert len(drawings) == unknown.COUNT + 10

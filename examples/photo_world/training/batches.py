@@ -13,6 +13,7 @@ SCENES, QUESTIONS = 32, 3  # Of a batch, and asked of each scene.
 MASKED = 16  # Captions with hidden words.
 SWAPPED = 0.5  # Share of the scenes whose classes are exchanged.
 NEIGHBORS = 20
+OUTLIERS = 8  # Pictures that show nothing of the world.
 # Share of the tokens of a caption that are hidden, and at most so many.
 HIDDEN, MOST_HIDDEN = 0.35, 8
 
@@ -27,11 +28,14 @@ class Batches:
         answers: list of str.
         apart: set of pairs of nouns that never name one thing.
         swaps: `Swaps`.
+        outliers: `Pool`, pictures that show nothing of the world.
     """
 
-    def __init__(self, pool, vectors, tokenizer, answers, apart, swaps):
+    def __init__(
+        self, pool, vectors, tokenizer, answers, apart, swaps, outliers
+    ):
         self.pool, self.tokenizer = pool, tokenizer
-        self.swaps = swaps
+        self.swaps, self.outliers = swaps, outliers
         self.number = {answer: i for i, answer in enumerate(answers)}
         nouns = sorted({noun for row in pool.rows for noun in row["nouns"]})
         place = {noun: i for i, noun in enumerate(nouns)}
@@ -99,6 +103,9 @@ class Batches:
         for row, swap in enumerate(swaps):
             if swap:
                 states[-1][row] = swap.states(states[-1][row])
+        drawn = rng.integers(len(self.outliers.states[0]), size=OUTLIERS)
+        strange = [states[drawn] for states in self.outliers.states]
+        states = map(np.concatenate, zip(states, strange, strict=True))
         x = {
             **{n: np.concatenate([x, masked[n]]) for n, x in given.items()},
             **{f"state_{i}": values for i, values in enumerate(states)},
@@ -106,6 +113,8 @@ class Batches:
             "places": places,
         }
         scores = [self._scores(*question[1:]) for question in asked]
+        # No answer is right where nothing is known.
+        scores += [np.zeros_like(scores[0])] * OUTLIERS
         return x, {"vqa": np.stack(scores), "mlm": tokens}
 
     def _swaps(self, rows, rng):

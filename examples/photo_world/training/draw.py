@@ -27,6 +27,7 @@ from photo_world import packages
 from photo_world import questions
 from photo_world import scenes
 from photo_world import things
+from photo_world import unknown
 from photo_world.training import model
 
 SCENES = 4000
@@ -129,10 +130,9 @@ def _write(target, states, rows):
     return target
 
 
-def draw_gallery(world, eyes, folder):
-    """Keep the states of all pictures of the gallery."""
-    states = eyes.states(gallery.pictures(world))
-    return _write(pathlib.Path(folder) / "gallery", states, [])
+def draw_pictures(name, pictures, eyes, folder):
+    """Keep the states of pictures of which nothing is said."""
+    return _write(pathlib.Path(folder) / name, eyes.states(pictures), [])
 
 
 def main():
@@ -145,7 +145,10 @@ def main():
     eyes = Eyes(model.image_encoder(folders))
     target = settings.folder / "pools"
     if not (target / "gallery").exists():
-        print(draw_gallery(world, eyes, target), flush=True)
+        draw_pictures("gallery", gallery.pictures(world), eyes, target)
+    if not (target / "outliers").exists():
+        shown = [np.array(one) for *_, one in unknown.outliers(folders)]
+        draw_pictures("outliers", shown, eyes, target)
     for number in range(settings.pools):
         print(draw(world, eyes, number, target), flush=True)
 

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_bridgetower.objectives import losses
 from photo_world.training.batches import MASKED
+from photo_world.training.batches import OUTLIERS
 from photo_world.training.batches import QUESTIONS
 
 WEIGHTS = {"vqa": 1.0, "list": 1.0, "mlm": 0.3}
@@ -38,16 +39,19 @@ class Fusion(keras.Model):
         mask = x["padding_mask"]
         told = self.text_tower({n: x[n] for n in names}, training=False)
         image = [ops.cast(x[f"state_{i}"], t.dtype) for i, t in enumerate(told)]
-        count = image[0].shape[0]
+        count = image[0].shape[0] - OUTLIERS
         other = self._others(told, image, x["apart"])
         texts = self.fusion.project_text(told)
         images = self.fusion.project_image(image)
         own = ops.arange(count)
         wrong, asked = own + count, ops.arange(QUESTIONS * count) + 2 * count
+        strange = ops.arange(OUTLIERS) + count
         # Rows of texts and of pictures.
         pairs = [
             *((own, own), *((own, rows) for rows in other), (wrong, own)),
+            (own[:OUTLIERS], strange),
             (asked, ops.repeat(own, QUESTIONS)),
+            (asked[:OUTLIERS], strange),
         ]
         text_rows, image_rows = map(ops.concatenate, zip(*pairs, strict=True))
         pooled = self.fusion.join(
@@ -65,7 +69,7 @@ class Fusion(keras.Model):
             training=training,
         )["text"]
         places = ops.expand_dims(x["places"], -1)
-        asked = QUESTIONS * count
+        asked = QUESTIONS * count + OUTLIERS
         return {
             "list": self.heads["itm"](pooled[:-asked]),
             "vqa": self.heads["vqa"](pooled[-asked:]),
@@ -74,9 +78,9 @@ class Fusion(keras.Model):
 
     def _others(self, told, image, apart):
         """Return for each caption the most similar pictures it is false of."""
-        count = image[0].shape[0]
+        count = image[0].shape[0] - OUTLIERS
         vectors = self.itc(
-            {"text": told[-1][:count, 0], "image": image[-1][:, 0]}
+            {"text": told[-1][:count, 0], "image": image[-1][:count, 0]}
         )
         near = ops.matmul(vectors["text"], ops.transpose(vectors["image"]))
         near = ops.where(apart > 0, near, near - 4.0)
@@ -97,8 +101,9 @@ class Fusion(keras.Model):
     def _note(self, y, y_pred):
         best = ops.argmax(y_pred["vqa"], -1)[:, None]
         told = ops.take_along_axis(y["vqa"], best, 1)
-        self.rates["vqa"].update_state(told)
-        scores = ops.reshape(y_pred["list"][:, 1], (2 + LISTED, -1))
+        self.rates["vqa"].update_state(told[:-OUTLIERS])
+        scores = y_pred["list"][:-OUTLIERS, 1]
+        scores = ops.reshape(scores, (2 + LISTED, -1))
         self.rates["list"].update_state(ops.argmax(scores, 0) == 0)
         given = ops.cast(ops.argmax(y_pred["mlm"], -1), "int32")
         self.rates["mlm"].update_state(given == y["mlm"], y["mlm"] >= 0)
@@ -115,13 +120,16 @@ def _list_loss(logits):
     """Return the loss of the lists of pictures, and of each pair by itself.
 
     Args:
-        logits: float `((2 + LISTED) * rows, 2)`: first those of the right
-            pairs, then of `LISTED` wrong pictures, then of wrong captions.
+        logits: float `((2 + LISTED) * rows + OUTLIERS, 2)`: first those of the
+            right pairs, then of `LISTED` wrong pictures, then of wrong
+            captions, and of pictures that show nothing of the world.
     """
-    # By the logit that ranks.
-    scores = ops.reshape(logits[:, 1], (2 + LISTED, -1))[: LISTED + 1]
-    margins = ops.reshape(logits[:, 1] - logits[:, 0], (2 + LISTED, -1))
+    margins = logits[:, 1] - logits[:, 0]
+    strange = ops.mean(ops.softplus(margins[-OUTLIERS:]))
+    margins = ops.reshape(margins[:-OUTLIERS], (2 + LISTED, -1))
     right = ops.softplus(-margins[0])
     wrong = ops.mean(ops.softplus(margins[1:]), 0)
-    pairs = (right + wrong) / 2
-    return ops.mean(pairs - ops.log_softmax(scores, 0)[0])
+    # By the logit that ranks.
+    scores = ops.reshape(logits[:-OUTLIERS, 1], (2 + LISTED, -1))
+    listed = ops.log_softmax(scores[: LISTED + 1], 0)[0]
+    return ops.mean((right + wrong) / 2 - listed) + 0.25 * strange

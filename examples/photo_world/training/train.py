@@ -71,6 +71,7 @@ class Epochs(keras.utils.PyDataset):
             shown,
             seen[:, : len(run.names.words)].astype("float32"),
         )
+        self.outliers = Pool(run.folder / "pools/outliers")
         self.folder = self.batches = None
         self.first = first  # The number of the first epoch.
 
@@ -88,6 +89,7 @@ class Epochs(keras.utils.PyDataset):
                 self.run.answers,
                 self.apart,
                 self.swaps,
+                self.outliers,
             )
         self.epoch = epoch
         self.rows = self.batches.order(np.random.default_rng((0, epoch)))
