@@ -1,7 +1,7 @@
 r"""Write the package of the photo presets from a trained and scored run.
 
     export PYTHONPATH=examples:tools
-    python -m photo_world.release runs/photos/fusion preset_packages/photos
+    python -m photo_world.release runs/photos/calibrated preset_packages/photos
 
 The tables of all words become integers of 4 bits, other matrices integers of
 8 bits, the rest float16. Score it once more with `photo_world.score --preset`:

@@ -18,6 +18,7 @@ from keras import ops
 
 from keras_bridgetower.apps.search.models import SearchModels
 from photo_world import blind
+from photo_world import certainty
 from photo_world import gallery
 from photo_world import packages
 from photo_world import questions
@@ -93,8 +94,8 @@ class Scored:
     """A preset, and the world that scores it."""
 
     def __init__(self, folder, preset, see=tower_states):
-        self.folder = pathlib.Path(folder)
-        self.world = things.load(packages.fetch(self.folder / "packages"))
+        self.folders = packages.fetch(pathlib.Path(folder) / "packages")
+        self.world = things.load(self.folders)
         opened = SearchModels.from_preset(str(preset))
         self.contrastive = opened.contrastive
         backbone = self.contrastive.backbone
@@ -110,28 +111,44 @@ class Scored:
         made = [drawer.draw(rng) for _ in range(count)]
         return made, [questions.questions(one, rng, known) for one in made]
 
-    def vqa_scores(self, split):
-        """Return the share of right answers by sort, and blind ones."""
-        made, asked = self.drawn(split, SCENES)
+    def answered(self, split, count=SCENES):
+        """Ask about drawn scenes.
+
+        Returns:
+            `(questions, logits)`: list of `Question`, and float `(questions,
+            answers)`.
+        """
+        made, asked = self.drawn(split, count)
         states = self.see([scene.picture for scene in made])
         rows = np.repeat(np.arange(len(made)), [len(a) for a in asked])
         flat = [question for several in asked for question in several]
         texts = [question.text for question in flat]
-        logits = self.judge.judge(texts, states, rows)["answers"]
+        return flat, self.judge.judge(texts, states, rows)["answers"]
+
+    def are_right(self, asked, logits):
+        """Return for each question whether the best answer is right."""
         told = [self.answers[i] for i in logits.argmax(1)]
+        return np.array(
+            [
+                answer in (question.answer, *question.other_answers)
+                for question, answer in zip(asked, told, strict=True)
+            ]
+        )
+
+    def vqa_scores(self, split, asked, logits):
+        """Return the share of right answers by sort, and blind ones."""
         right = collections.defaultdict(list)
-        for question, answer in zip(flat, told, strict=True):
-            hit = answer in (question.answer, *question.other_answers)
+        every = self.are_right(asked, logits)
+        for question, hit in zip(asked, every, strict=True):
             right[question.sort].append(hit)
         _, taught = self.drawn("train", TRAINING_SCENES)
         taught = [question for several in taught for question in several]
         found = {sort: _percent(hits) for sort, hits in sorted(right.items())}
-        every = [hit for hits in right.values() for hit in hits]
-        guessed = blind.scores(taught, flat)
+        guessed = blind.scores(taught, asked)
         return found | {
             "all": _percent(every),
             "blind": round(max(guessed.values()), 1),
-            "questions": len(flat),
+            "questions": len(asked),
         }
 
     def search_scores(self, split):
@@ -184,11 +201,13 @@ def main():
     parser.add_argument("--preset", help="another preset than the run's")
     parser.add_argument("--split", default="test", choices=SPLITS[1:])
     settings = parser.parse_args()
-    preset = settings.preset or settings.folder / "fusion"
+    preset = settings.preset or settings.folder / "calibrated"
     scored = Scored(settings.folder, preset)
+    asked, logits = scored.answered(settings.split)
     found = {
         "search": scored.search_scores(settings.split),
-        "vqa": scored.vqa_scores(settings.split),
+        "vqa": scored.vqa_scores(settings.split, asked, logits),
+        "certainty": certainty.scores(scored, asked, logits),
     }
     for name, table in found.items():
         print(f"\n{name}")

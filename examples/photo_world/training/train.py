@@ -20,8 +20,10 @@ from emoji_world.training.model import train
 from keras import ops
 
 import keras_bridgetower as kbt
+from photo_world import certainty
 from photo_world import packages
 from photo_world import questions
+from photo_world import score
 from photo_world import things
 from photo_world.training import aligning
 from photo_world.training import model
@@ -153,10 +155,19 @@ def settled_stage(run, folder, epochs=4):
     return Together(vqa, pairs), history
 
 
+def calibrated_stage(run, folder):
+    """Fit scores to held-out scenes, and what counts as known."""
+    vqa, pairs = tasks_of(run, "settled")
+    scored = score.Scored(run.folder, run.folder / "settled")
+    found = certainty.calibrate(vqa, scored)
+    return Together(vqa, pairs), found | {"seconds": []}
+
+
 STAGES = {
     "start": start_stage,
     "fusion": fusion_stage,
     "settled": settled_stage,
+    "calibrated": calibrated_stage,
 }
 
 

@@ -1,0 +1,88 @@
+"""How far the answers can be believed, and whether a picture is known."""
+
+import numpy as np
+
+from keras_bridgetower import metrics
+from photo_world import unknown
+
+
+def scores(scored, asked, logits):
+    """Return calibration, and how well known pictures are told from others.
+
+    Args:
+        scored: `score.Scored`.
+        asked, logits: what `scored.answered` returned for scenes of the world.
+    """
+    best = shares(logits).max(1)
+    right = scored.are_right(asked, logits)
+    error = metrics.expected_calibration_error(best, right)
+    kinds, others = of_unknown(scored, asked)
+    known = -metrics.energy(logits)
+    taught = np.isin(kinds, unknown.TAUGHT)
+    areas = {
+        "all": area(known, others),
+        "kinds that training showed": area(known, others[taught]),
+        "other kinds": area(known, others[~taught]),
+    }
+    areas |= {
+        kind: area(known, others[kinds == kind])
+        for kind in sorted(set(kinds.tolist()))
+    }
+    return {
+        "calibration error": round(error, 3),
+        "wrong above 0.9": f"{(best[~right] > 0.9).sum()} of {(~right).sum()}",
+        "AUROC of known against unknown": areas,
+        "pictures": len(kinds),
+    }
+
+
+def of_unknown(scored, asked):
+    """Ask questions about other scenes of the pictures of `unknown`.
+
+    Returns:
+        `(kinds, scores)`: for each picture its kind, and minus its energy.
+    """
+    shown = unknown.unknown(scored.folders)
+    states = scored.see([np.array(picture) for *_, picture in shown])
+    rng = np.random.default_rng(unknown.SEED)
+    chosen = rng.permutation(len(asked))[: len(shown)]
+    texts = [asked[i].text for i in chosen]
+    found = scored.judge.judge(texts, states, np.arange(len(shown)))
+    kinds = np.array([kind for _, kind, _ in shown])
+    return kinds, -metrics.energy(found["answers"])
+
+
+def area(known, others):
+    """Return the share of pairs in which the known one has the higher score.
+
+    That is the area under the receiver operating characteristic.
+    """
+    above = known[:, None] > others
+    same = known[:, None] == others
+    return round(float(np.mean(above + same / 2)), 3)
+
+
+def shares(logits):
+    return 1 / (1 + np.exp(-np.asarray(logits, "float64")))
+
+
+def calibrate(vqa, scored, split="validation"):
+    """Divide the logits of answers, and enter the rule of what is known.
+
+    Args:
+        vqa: `BridgeTowerVQA`, whose answers `scored` judges.
+        scored: `score.Scored`.
+        split: str.
+
+    Returns:
+        dict of the temperature and the threshold.
+    """
+    asked, logits = scored.answered(split)
+    right = scored.are_right(asked, logits)
+    # The best answer is the one whose score is shown.
+    best = logits.max(1, keepdims=True)
+    temperature = metrics.fit_temperature(best, right[:, None].astype(float))
+    threshold = metrics.threshold_for(-metrics.energy(logits / temperature))
+    vqa.divide_logits("vqa", temperature)
+    vqa.rejection = {"kind": "energy", "threshold": threshold}
+    return {"temperature": temperature, "threshold": threshold}
