@@ -31,6 +31,8 @@ class Preset:
         tasks: tuple of str, names of the task classes whose heads it has.
         reranks: bool, whether matching improves the lists of its contrastive
             head. If not, a search does not rerank unless it is asked to.
+        similarity_weight: float, by which a search multiplies the cosine
+            similarity when it adds it to the logit of "match", to rerank.
         handle: str, handle of the published preset, or None if it is in the
             package.
         sha256: str, first digits of the SHA-256 of the published weights, in
@@ -49,6 +51,7 @@ class Preset:
     heads: tuple
     tasks: tuple
     reranks: bool = True
+    similarity_weight: float = 0.0
     handle: str | None = None
     sha256: str | None = None
     folder: str | None = None

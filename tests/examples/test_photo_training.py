@@ -20,6 +20,7 @@ from photo_world.training.swapping import Swaps
 
 import keras_bridgetower as kbt
 from keras_bridgetower.encoders.classified import ClassifiedEncoder
+from keras_bridgetower.models.attention import BridgeTowerAttention
 
 WORDS = "a photo of cat car is this on the left red yes ? .".split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -259,3 +260,19 @@ def test_what_exchanged_scenes_ask_has_the_answers_of_before(batches):
     assert {question[:2] for question in asked} == {
         (f"is this a {name} ?", "yes")
     }
+
+
+def test_attention_begins_with_what_is_alike():
+    attention = BridgeTowerAttention(num_heads=2, key_dim=32)
+    attention.build((None, None, 64), (None, None, 64))
+    model._attend_to_alike(attention)
+    x = np.random.default_rng(0).normal(size=(1, 6, 64)).astype("float32")
+    order = [2, 0, 1, 5, 3, 4]
+    found, weights = attention(
+        x, x[:, order], return_attention_scores=True, training=False
+    )
+    best = keras.ops.convert_to_numpy(weights).mean(1)[0].argmax(1)
+    assert np.array_equal(np.array(order)[best], np.arange(6))
+    # What is found there comes back.
+    nearest = keras.ops.convert_to_numpy(found)[0] @ x[0].T
+    assert np.array_equal(nearest.argmax(1), np.arange(6))

@@ -115,6 +115,21 @@ def test_a_head_that_improves_no_list_reranks_only_when_asked(
     assert asked == lance.query(TEXT, top_k=4)
 
 
+def test_the_similarity_counts_as_much_as_its_preset_says(
+    matching, lance, monkeypatch
+):
+    by_match = lance.query(TEXT, top_k=10)
+    known = table.PRESETS[matching.preset]
+    match, near = np.array([(h.match, h.similarity) for h in by_match]).T
+    # A weight that moves some hits, and not as far as their similarity alone.
+    weight = float(np.ptp(match) / np.ptp(near))
+    both = dataclasses.replace(known, similarity_weight=weight)
+    monkeypatch.setitem(table.PRESETS, matching.preset, both)
+    order = np.argsort(-(match + weight * near))
+    assert sorted(order.tolist()) != order.tolist()
+    assert lance.query(TEXT, top_k=10) == [by_match[i] for i in order]
+
+
 @pytest.mark.parametrize("rerank", [0, 2, 128])
 def test_pictures_that_are_gone_are_left_out(matching, search, rerank):
     first, second, *others = search.query(TEXT, top_k=10, rerank=0)

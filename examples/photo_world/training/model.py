@@ -29,6 +29,8 @@ FUSION = {
     "taps": (-4, -2, -1, None),
     "image_taps": (-14, -3, -1, None),
 }
+# Last layers, which read texts and the names of classes in one space.
+NAMED = 2
 # Width of the space of texts and pictures.
 SPACE = 256
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -193,7 +195,19 @@ def new_tasks(image, text, tokenizer, answers, names, **fusion):
     vqa.heads["vqa"].output_dense.bias.assign(np.full(len(answers), -5.0))
     if names is not None:
         _enter_named(backbone, pairs.heads["itc"], names)
+        for step in backbone.fusion.steps[-NAMED:]:
+            _attend_to_alike(step.text_layer.cross_attention)
+            _attend_to_alike(step.image_layer.cross_attention)
     return vqa, pairs
+
+
+def _attend_to_alike(attention):
+    """Begin with the product of both sides, which are in one space."""
+    shape = attention.query_dense.kernel.shape
+    same = np.eye(shape[0], dtype="float32")
+    for layer in ("query", "key", "value"):
+        getattr(attention, f"{layer}_dense").kernel.assign(same.reshape(shape))
+    attention.output_dense.kernel.assign(same.reshape(*shape[1:], shape[0]))
 
 
 def _enter_named(backbone, head, names):

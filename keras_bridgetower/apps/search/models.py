@@ -33,7 +33,8 @@ class SearchModels:
             what was found; or None. It may share the backbone.
         preset: str, the name of the preset that both are from, by which an
             index opens them again, and which may say that its matching head
-            improves no list (`reranks`); or None.
+            improves no list (`reranks`), or only with the similarity
+            (`similarity_weight`); or None.
         long_texts: `"refuse"`, or `"cut_end"` to read the start of texts that
             are longer than the preprocessor's tokens.
 
@@ -95,6 +96,12 @@ class SearchModels:
         """bool, whether a query reranks by default."""
         known = PRESETS.get(self.preset)
         return known is None or known.reranks
+
+    @property
+    def similarity_weight(self):
+        """float, what the similarity counts beside the logit of "match"."""
+        known = PRESETS.get(self.preset)
+        return known.similarity_weight if known else 0.0
 
     @property
     def dtype(self):

@@ -284,5 +284,10 @@ def _reranked(models, hits, text, batch_size):
             lost.append(dataclasses.replace(hit, problem=str(match)))
         else:
             scored.append(dataclasses.replace(hit, match=float(match)))
+    weight = models.similarity_weight
+
+    def score(hit):
+        return hit.match + weight * hit.similarity
+
     # Ties keep the order of similarity.
-    return [*sorted(scored, key=lambda hit: -hit.match), *lost]
+    return [*sorted(scored, key=score, reverse=True), *lost]
