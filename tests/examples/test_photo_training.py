@@ -7,6 +7,7 @@ import keras_hub
 import numpy as np
 import pytest
 from photo_world.things import Thing
+from photo_world.training import lists
 from photo_world.training import model
 from photo_world.training import swapping
 from photo_world.training.batches import MASKED
@@ -15,6 +16,7 @@ from photo_world.training.batches import OUTLIERS
 from photo_world.training.batches import SCENES
 from photo_world.training.batches import Batches
 from photo_world.training.fusing import Fusion
+from photo_world.training.lists import Lists
 from photo_world.training.pools import Pool
 from photo_world.training.swapping import Swaps
 
@@ -28,10 +30,10 @@ ANSWERS = ["yes", "no", "cat", "car"]
 APART = {("cat", "car"), ("car", "cat")}
 
 
-def shown(noun, *names, kind="bird"):
+def shown(noun, *names, kind="bird", split=""):
     nothing = dict.fromkeys(Thing._fields, "")
     given = {"noun": noun, "name": noun, "names": names, "kind": kind}
-    return Thing(**nothing | given)
+    return Thing(**nothing | given | {"split": split})
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,11 @@ def batches(pool, tokenizer):
         things,
         np.eye(20)[[3, 8]],
     )
-    return Batches(pool, vectors, tokenizer, ANSWERS, APART, swaps, pool)
+    kept = [shown(noun, split="train") for noun in ["cat", "car"] * lists.LISTS]
+    of_lists = Lists(kept, pool.states, vectors, APART, swaps)
+    return Batches(
+        *(pool, vectors, tokenizer, ANSWERS, APART, swaps, pool, of_lists)
+    )
 
 
 def test_half_of_a_batch_is_like_the_other_half_and_apart(batches):
@@ -276,3 +282,34 @@ def test_attention_begins_with_what_is_alike():
     # What is found there comes back.
     nearest = keras.ops.convert_to_numpy(found)[0] @ x[0].T
     assert np.array_equal(nearest.argmax(1), np.arange(6))
+
+
+def test_a_list_has_the_right_picture_first_and_its_new_name(
+    swaps, monkeypatch
+):
+    monkeypatch.setattr(lists, "LISTS", 3)
+    monkeypatch.setattr(lists, "WRONG", 2)
+    rng = np.random.default_rng(0)
+    states = np.eye(6)[[0, 1, 2, 3, 0, 1]][:, None]
+    things = [
+        *(shown(noun, split="train") for noun in ("owl", "hawk", "toaster")),
+        *(shown(noun, split="test") for noun in ("lamp", "bus", "car")),
+    ]
+    apart = {(a.noun, b.noun) for a in things for b in things if a != b}
+    swaps.class_of = {"owl": 0, "hawk": 1, "toaster": 2}
+    drawer = Lists(things, [states], states[:, 0], apart, swaps)
+    assert drawer.rows == [0, 1, 2]
+    assert {row: {*near} for row, near in drawer.near.items()} == {
+        0: {1, 2},
+        1: {0, 2},
+        2: {0, 1},
+    }
+    seen = set()
+    for _ in range(8):
+        texts, (listed,) = drawer.draw(rng)
+        classes = listed[:, 0].argmax(1).reshape(1 + lists.WRONG, -1)
+        for text, (right, *wrong) in zip(texts, classes.T, strict=True):
+            (name,) = swaps.names[right]
+            seen.add(name)
+            assert name in text and right not in wrong
+    assert seen == {"owl", "hawk", "toaster", "oven"}

@@ -29,11 +29,13 @@ class Batches:
         apart: set of pairs of nouns that never name one thing.
         swaps: `Swaps`.
         outliers: `Pool`, pictures that show nothing of the world.
+        lists: `Lists`.
     """
 
     def __init__(
-        self, pool, vectors, tokenizer, answers, apart, swaps, outliers
+        self, pool, vectors, tokenizer, answers, apart, swaps, outliers, lists
     ):
+        self.lists = lists
         self.pool, self.tokenizer = pool, tokenizer
         self.swaps, self.outliers = swaps, outliers
         self.number = {answer: i for i, answer in enumerate(answers)}
@@ -93,8 +95,10 @@ class Batches:
         ]
         said, wrong, asked = zip(*told, strict=True)
         asked = [question for several in asked for question in several]
+        searched, listed = self.lists.draw(rng)
         given = text_features(
-            self.tokenizer, [*said, *wrong, *(text for text, *_ in asked)]
+            self.tokenizer,
+            [*said, *wrong, *(text for text, *_ in asked), *searched],
         )
         masked, places, tokens = self._masked(
             {name: x[:MASKED] for name, x in given.items()}, rng
@@ -109,6 +113,7 @@ class Batches:
         x = {
             **{n: np.concatenate([x, masked[n]]) for n, x in given.items()},
             **{f"state_{i}": values for i, values in enumerate(states)},
+            **{f"listed_{i}": values for i, values in enumerate(listed)},
             "apart": self._apart(rows, swaps).astype("float32"),
             "places": places,
         }

@@ -8,10 +8,10 @@ from photo_world.training.aligning import SHARPNESS
 from photo_world.training.batches import MASKED
 from photo_world.training.batches import OUTLIERS
 from photo_world.training.batches import QUESTIONS
+from photo_world.training.lists import LISTS
+from photo_world.training.lists import WRONG
 
-WEIGHTS = {"vqa": 1.0, "list": 1.0, "mlm": 0.3}
-# Wrong pictures in the list of a caption.
-LISTED = 2
+WEIGHTS = {"vqa": 1.0, "match": 1.0, "list": 1.0, "mlm": 0.3}
 
 
 class Fusion(keras.Model):
@@ -30,28 +30,35 @@ class Fusion(keras.Model):
         self.itc.trainable = False
         self.heads = {n: pairs.heads[n] for n in ("itm", "mlm")}
         self.heads["vqa"] = vqa.heads["vqa"]
-        self.rates = {
-            n: keras.metrics.Mean(name=n)
-            for n in ("vqa", "list", "near", "mlm")
-        }
+        names = ("vqa", "match", "list", "near", "mlm")
+        self.rates = {n: keras.metrics.Mean(name=n) for n in names}
         self.built = True
 
     def call(self, x, training=None):
         names = ("token_ids", "padding_mask", "segment_ids")
         mask = x["padding_mask"]
         told = self.text_tower({n: x[n] for n in names}, training=False)
-        image = [ops.cast(x[f"state_{i}"], t.dtype) for i, t in enumerate(told)]
-        count = image[0].shape[0] - OUTLIERS
-        other, near = self._others(told, image, x["apart"])
+        image, listed = (
+            [ops.cast(x[f"{of}_{i}"], t.dtype) for i, t in enumerate(told)]
+            for of in ("state", "listed")
+        )
+        images = self.fusion.project_image(
+            [ops.concatenate(both) for both in zip(image, listed, strict=True)]
+        )
         texts = self.fusion.project_text(told)
-        images = self.fusion.project_image(image)
+        count = image[0].shape[0] - OUTLIERS
         own = ops.arange(count)
         wrong, asked = own + count, ops.arange(QUESTIONS * count) + 2 * count
         strange = ops.arange(OUTLIERS) + count
+        lists = ops.arange(LISTS) + (2 + QUESTIONS) * count
+        lists = ops.tile(lists, 1 + WRONG)
         # Rows of texts and of pictures.
         pairs = [
-            *((own, own), *((own, rows) for rows in other), (wrong, own)),
+            (own, own),
+            (own, self._most_similar(told, image, x["apart"])),
+            (wrong, own),
             (own[:OUTLIERS], strange),
+            (lists, ops.arange(len(lists)) + count + OUTLIERS),
             (asked, ops.repeat(own, QUESTIONS)),
             (asked[:OUTLIERS], strange),
         ]
@@ -71,36 +78,38 @@ class Fusion(keras.Model):
             training=training,
         )["text"]
         places = ops.expand_dims(x["places"], -1)
-        asked = QUESTIONS * count + OUTLIERS
+        # The ends of matched pairs, of lists and of questions.
+        ends = 3 * count + OUTLIERS, -QUESTIONS * count - OUTLIERS
+        logits = self.heads["itm"](pooled[: ends[1]])
+        near = self._near(
+            ops.take(told[-1], lists, axis=0)[:, 0], listed[-1][:, 0]
+        )
         return {
-            "list": self.heads["itm"](pooled[:-asked]),
-            "near": near,
-            "vqa": self.heads["vqa"](pooled[-asked:]),
+            "match": logits[: ends[0]],
+            "list": logits[ends[0] :],
+            "near": ops.sum(near[0] * near[1], -1),
+            "vqa": self.heads["vqa"](pooled[ends[1] :]),
             "mlm": self.heads["mlm"](ops.take_along_axis(filled, places, 1)),
         }
 
-    def _others(self, told, image, apart):
-        """Return for each caption the most similar pictures it is false of.
+    def _near(self, text, image):
+        """Return the vectors of both in the space."""
+        found = self.itc({"text": text, "image": image})
+        return found["text"], found["image"]
 
-        Then the similarity `(1 + LISTED, captions)` of its own picture and of
-        these.
-        """
-        count = image[0].shape[0] - OUTLIERS
-        vectors = self.itc(
-            {"text": told[-1][:count, 0], "image": image[-1][:count, 0]}
-        )
-        near = ops.matmul(vectors["text"], ops.transpose(vectors["image"]))
-        found = ops.top_k(ops.where(apart > 0, near, near - 4.0), LISTED)[1]
-        own = ops.expand_dims(ops.arange(count), 1)
-        listed = ops.concatenate([own, ops.cast(found, own.dtype)], axis=1)
-        near = ops.transpose(ops.take_along_axis(near, listed, axis=1))
-        return [found[:, i] for i in range(LISTED)], near
+    def _most_similar(self, told, image, apart):
+        """Return for each caption the most similar picture it is false of."""
+        count = apart.shape[0]
+        text, image = self._near(told[-1][:count, 0], image[-1][:count, 0])
+        near = ops.matmul(text, ops.transpose(image))
+        return ops.argmax(ops.where(apart > 0, near, near - 4.0), axis=1)
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
         found = {
             "vqa": losses.VQALoss()(y["vqa"], y_pred["vqa"]),
+            "match": _match_loss(y_pred["match"]),
             "list": _list_loss(y_pred["list"], y_pred["near"]),
             "mlm": losses.MaskedLMLoss()(y["mlm"], y_pred["mlm"]),
         }
@@ -111,10 +120,15 @@ class Fusion(keras.Model):
         best = ops.argmax(y_pred["vqa"], -1)[:, None]
         told = ops.take_along_axis(y["vqa"], best, 1)
         self.rates["vqa"].update_state(told[:-OUTLIERS])
-        right = ops.argmax(_listed(y_pred["list"], y_pred["near"]), 0) == 0
-        self.rates["list"].update_state(right)
-        near = ops.argmax(y_pred["near"], 0) == 0
-        self.rates["near"].update_state(near)
+        margins = _margins(y_pred["match"][:-OUTLIERS], 3)
+        self.rates["match"].update_state(margins[0] > 0)
+        self.rates["match"].update_state(margins[1:] < 0)
+        near = ops.reshape(y_pred["near"], (1 + WRONG, -1))
+        for name, scores in (
+            ("list", _listed(y_pred["list"], near)),
+            ("near", near),
+        ):
+            self.rates[name].update_state(ops.argmax(scores, 0) == 0)
         given = ops.cast(ops.argmax(y_pred["mlm"], -1), "int32")
         self.rates["mlm"].update_state(given == y["mlm"], y["mlm"] >= 0)
 
@@ -126,25 +140,41 @@ class Fusion(keras.Model):
         return {metric.name: metric.result() for metric in self.metrics}
 
 
+def _margins(logits, rows):
+    """Return how much more each pair is a match than none: `(rows, pairs)`."""
+    return ops.reshape(logits[:, 1] - logits[:, 0], (rows, -1))
+
+
+def _pair_loss(margins):
+    """Return the loss of right pairs in row 0, and of wrong ones in others."""
+    wrong = ops.mean(ops.softplus(margins[1:]))
+    return (ops.mean(ops.softplus(-margins[0])) + wrong) / 2
+
+
+def _match_loss(logits):
+    """Return the loss of captions.
+
+    Args:
+        logits: float `(3 * captions + OUTLIERS, 2)`: right pairs, then wrong
+            pictures, wrong captions, and pictures of nothing in the world.
+    """
+    strange = _margins(logits[-OUTLIERS:], 1)
+    pairs = _pair_loss(_margins(logits[:-OUTLIERS], 3))
+    return pairs + 0.25 * ops.mean(ops.softplus(strange))
+
+
 def _listed(logits, near):
     """Return the scores of lists: what matching adds to the similarity."""
-    scores = ops.reshape(logits[:-OUTLIERS, 1], (2 + LISTED, -1))
-    return scores[: 1 + LISTED] + SHARPNESS * near
+    return ops.reshape(logits[:, 1], near.shape) + SHARPNESS * near
 
 
 def _list_loss(logits, near):
-    """Return the loss of the lists of pictures, and of each pair by itself.
+    """Return the loss of lists, and of each of their pairs by itself.
 
     Args:
-        logits: float `((2 + LISTED) * rows + OUTLIERS, 2)`: first those of the
-            right pairs, then of `LISTED` wrong pictures, then of wrong
-            captions, and of pictures that show nothing of the world.
-        near: float `(1 + LISTED, rows)`, the similarities of the first.
+        logits: float `((1 + WRONG) * LISTS, 2)`: the right pictures first.
+        near: float `((1 + WRONG) * LISTS,)`, the similarities.
     """
-    margins = logits[:, 1] - logits[:, 0]
-    strange = ops.mean(ops.softplus(margins[-OUTLIERS:]))
-    margins = ops.reshape(margins[:-OUTLIERS], (2 + LISTED, -1))
-    right = ops.softplus(-margins[0])
-    wrong = ops.mean(ops.softplus(margins[1:]), 0)
+    near = ops.reshape(near, (1 + WRONG, -1))
     listed = ops.log_softmax(_listed(logits, near), 0)[0]
-    return ops.mean((right + wrong) / 2 - listed) + 0.25 * strange
+    return _pair_loss(_margins(logits, 1 + WRONG)) - ops.mean(listed)

@@ -29,6 +29,7 @@ from photo_world.training import aligning
 from photo_world.training import model
 from photo_world.training.batches import Batches
 from photo_world.training.fusing import Fusion
+from photo_world.training.lists import Lists
 from photo_world.training.pools import Pool
 from photo_world.training.pools import apart
 from photo_world.training.swapping import Swaps
@@ -65,13 +66,16 @@ class Epochs(keras.utils.PyDataset):
         super().__init__(workers=1, max_queue_size=4)
         self.run, self.pairs = run, pairs
         self.apart = apart(run.world)
-        seen = Pool(run.folder / "pools/gallery").states[-1][:, 0]
+        gallery = Pool(run.folder / "pools/gallery")
+        seen = gallery.states[-1][:, 0, : len(run.names.words)]
         shown = [one for ones in run.world for one in ones]
         self.swaps = Swaps(
-            run.names.words,
-            run.names.classes,
-            shown,
-            seen[:, : len(run.names.words)].astype("float32"),
+            *(run.names.words, run.names.classes),
+            *(shown, seen.astype("float32")),
+        )
+        self.lists = Lists(
+            *(shown, gallery.states, image_vectors(pairs, gallery)),
+            *(self.apart, self.swaps),
         )
         self.outliers = Pool(run.folder / "pools/outliers")
         self.folder = self.batches = None
@@ -92,6 +96,7 @@ class Epochs(keras.utils.PyDataset):
                 self.apart,
                 self.swaps,
                 self.outliers,
+                self.lists,
             )
         self.epoch = epoch
         self.rows = self.batches.order(np.random.default_rng((0, epoch)))
