@@ -1,8 +1,9 @@
 """Title: Ask a picture, and see where the model looks
 Author: the keras_bridgetower maintainers
-Date: 2026-11-24
-Description: A trained model answers three questions about two drawings. The
-    figure shows which patches and words its first cross-modal layer attends to.
+Date: 2026-11-29
+Description: A trained model answers questions about photographs if the photo
+    presets are installed, else about drawings. The figure shows which patches
+    and words its first cross-modal layer attends to.
 Accelerator: none; half a minute on one CPU core
 
     python examples/ask.py
@@ -14,19 +15,13 @@ import example
 
 import keras_bridgetower as kbt
 
-QUESTIONS = (
-    "what kind of thing is it?",
-    "what color is it mostly?",
-    "is this an animal?",
-)
-
 
 def main():
     arguments = example.parser(__file__, __doc__).parse_args()
-    vqa = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_emoji_vqa")
-    drawings = example.drawings()
-    images = [drawings[name] for name in ("duck", "grapes")]
-    pairs = [(image, question) for image in images for question in QUESTIONS]
+    preset = kbt.default_family() + "vqa"
+    print(f"asking {preset}")
+    vqa = kbt.BridgeTowerVQA.from_preset(preset)
+    pairs = kbt.first_examples()["ask"]
     answers = vqa.answer(
         [image for image, _ in pairs],
         [question for _, question in pairs],

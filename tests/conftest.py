@@ -4,6 +4,8 @@ import os
 import sys
 import tempfile
 
+import without_preset_packages  # noqa: F401
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 # The passes share the cores, on which OpenMP's threads would wait busily for

@@ -69,8 +69,8 @@ HERE = pathlib.Path(__file__).parent
 TABLE = "table.json"
 # Entry points of distributions with presets.
 GROUP = "keras_bridgetower.presets"
-# The start of names of presets, and the distribution that has them.
-DISTRIBUTIONS = {"bridgetower_small_photo_": "keras-bridgetower-photos"}
+# The start of names of presets, and where a clone has their distribution.
+DISTRIBUTIONS = {"bridgetower_small_photo_": "preset_packages/photos"}
 # The starts of the names of presets that are opened by default, the first that
 # is installed before the others.
 FAMILIES = (*DISTRIBUTIONS, "bridgetower_tiny_emoji_")
@@ -112,15 +112,30 @@ ROOTS = {
 
 
 def default_family():
-    """Return the start of the names of the presets opened by default."""
+    """Return the start of the names of the presets opened by default.
+
+    It is `"bridgetower_small_photo_"` if the distribution of those presets is
+    installed, else `"bridgetower_tiny_emoji_"`.
+
+    Example:
+
+    ```python
+    import keras_bridgetower as kbt
+
+    vqa = kbt.BridgeTowerVQA.from_preset(kbt.default_family() + "vqa")
+    ```
+    """
     return next(filter(_is_installed, FAMILIES))
 
 
 def not_installed():
-    """Return the commands that install further presets, by their start."""
+    """Return the commands, in a clone, that install further presets.
+
+    They are a dict by the start of the presets' names.
+    """
     return {
-        start: f"pip install {distribution}"
-        for start, distribution in DISTRIBUTIONS.items()
+        start: f"pip install ./{folder}"
+        for start, folder in DISTRIBUTIONS.items()
         if not _is_installed(start)
     }
 
@@ -164,7 +179,7 @@ def did_you_mean(name):
     """Return what may help with an unknown name: a command or near names."""
     for start, command in not_installed().items():
         if name.startswith(start):
-            return f"Install it: `{command}`. "
+            return f"Install it in a clone: `{command}`. "
     near = difflib.get_close_matches(name, PRESETS, 3, 0.6)
     return f"Did you mean {' or '.join(near)}? " if near else ""
 

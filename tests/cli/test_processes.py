@@ -17,6 +17,7 @@ from keras_bridgetower.apps.cli import output
 
 pytestmark = FASTEST
 ROOT = pathlib.Path(__file__).parents[2]
+VQA = "bridgetower_tiny_emoji_vqa"
 PICTURE = ROOT / "examples/drawings/penguin.png"
 COMMANDS = (
     *("ask", "match", "rank", "fill", "embed", "entail", "compare"),
@@ -45,8 +46,8 @@ def start(*words, environment=None, **kwargs):
 def test_ask_prints_only_the_answer():
     question = "is this a bird?"
     words = ("-m", "keras_bridgetower", "ask", str(PICTURE), question)
-    running = start(*words)
-    vqa = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_emoji_vqa")
+    running = start(*words, "--preset", VQA)
+    vqa = kbt.BridgeTowerVQA.from_preset(VQA)
     [(answer, score)] = vqa.answer(PICTURE, question)
     out, err = running.communicate(timeout=300)
     assert out == f"{answer}\t{score:.5f}\n".encode()
@@ -57,6 +58,7 @@ def test_ask_prints_only_the_answer():
 @pytest.mark.slow
 def test_jax_reuses_compiled_programs(tmp_path):
     words = ("-m", "keras_bridgetower", "ask", str(PICTURE), "what color?")
+    words += ("--preset", VQA)
     environment = {"KERAS_BACKEND": "jax", "KERAS_HOME": str(tmp_path)}
     kept, said = [], set()
     for _ in range(2):

@@ -62,6 +62,12 @@ def verbs() -> None:
     mlm.fill_mask([picture], ["a <mask> circle"])
 
 
+def first_contact() -> None:
+    family: str = kbt.default_family()
+    for picture, question in kbt.first_examples(family + "vqa")["ask"]:
+        print(picture, question)
+
+
 def preprocessors() -> None:
     tokenizer = kbt.BridgeTowerTokenizer.from_preset(PRESET)
     kbt.BridgeTowerBertTokenizer(["[PAD]"], lowercase=True)

@@ -33,6 +33,9 @@ def pages(said):
         open(said, "w") as errors,
         subprocess.Popen(
             [sys.executable, RUN],
+            # Not a folder of the package, as users start it.
+            cwd=said.parent,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

@@ -9,6 +9,7 @@ import sys
 
 # PyTorch can crash if TensorFlow was imported before it.
 import torch  # noqa: F401
+import without_preset_packages  # noqa: F401
 
 
 def watch(event, arguments):

@@ -9,7 +9,7 @@ import keras_bridgetower as kbt
 
 PREFIX = "bridgetower_tiny_emoji_"
 PICTURES = sorted(
-    (pathlib.Path(kbt.__file__).parent / "apps/demo/pictures").glob("*.png")
+    (pathlib.Path(kbt.__file__).parent / "presets/examples").glob("*.png")
 )
 NAMES = [path.stem.replace("_", " ") for path in PICTURES]
 KINDS = {

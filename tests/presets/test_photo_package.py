@@ -20,7 +20,7 @@ LIBRARY = pathlib.Path(kbt.__file__).parent
 SOURCE = LIBRARY.parent / "preset_packages" / "photos"
 PACKAGE = SOURCE / release.PACKAGE
 TRAINED = pytest.mark.skipif(
-    not (PACKAGE / "table.json").is_file(),
+    not (PACKAGE / release.FOLDER).is_dir(),
     reason="the photo presets are not trained yet: photo_world/release.py",
 )
 BUILD = """
@@ -35,10 +35,14 @@ def refuse(*args):
 socket.socket.connect = refuse
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.cli import models
+from keras_bridgetower.apps.demo.models import OFFERED
 from keras_bridgetower.presets import table
 from keras_bridgetower.presets import verbs
 asked = models.DEFAULTS[verbs.ANSWER.name]
 print(table.default_family(), table.not_installed(), asked)
+print(models.FAMILY)
+print(sorted(OFFERED[:5]))
+print(*(path.name for path, _ in kbt.first_examples()["ask"]))
 task = kbt.BridgeTowerContrastive.from_preset(
     "bridgetower_small_photo_contrastive"
 )
@@ -95,8 +99,15 @@ def test_the_wheel_opens_in_a_fresh_process(site):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-2:] == [
+    # All that is met first starts from photographs.
+    tasks = ("vqa", "mlm", "retrieval", "contrastive")
+    family = tuple(release.FAMILY + task for task in tasks)
+    offered = sorted(release.FAMILY + task for task in release.PRESETS)
+    assert done.stdout.splitlines()[-5:] == [
         "bridgetower_small_photo_ {} bridgetower_small_photo_vqa",
+        str(family),
+        str(offered),
+        "cat.jpg coffee.jpg cat.jpg coffee.jpg",
         "(128,)",
     ]
     (info,) = site.glob("*.dist-info")

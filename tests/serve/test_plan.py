@@ -76,3 +76,13 @@ def test_hosts_of_the_command(monkeypatch, key, words, hosts):
         monkeypatch.setenv(KEY, key)
     assert main.main(["serve", FUSED, *words]) == 0
     assert plans[0].allowed_hosts == hosts
+
+
+def test_the_presets_that_are_served_by_default(monkeypatch):
+    plans = []
+    monkeypatch.setattr(workers, "run", lambda *a: plans.append(a[0]))
+    assert main.main(["serve"]) == 0
+    verbs = ("vqa", "mlm", "retrieval", "contrastive")
+    assert plans[0].presets == tuple(
+        f"bridgetower_tiny_emoji_{v}" for v in verbs
+    )

@@ -165,8 +165,8 @@ def options(
 
     Pictures are JPEG, PNG, GIF, WebP, BMP, TIFF or PPM files. Models are
     presets: a name that `presets` lists, a folder, or a handle such as
-    hf://user/model. The small presets run offline; they were trained on emoji
-    or colored shapes, not on photographs.
+    hf://user/model. Installed presets run offline; `presets` says what each
+    was trained on.
 
     Args:
         version: Print the version and exit.

@@ -12,9 +12,11 @@ import typer
 from keras_bridgetower.apps.cli import frameworks
 from keras_bridgetower.apps.cli import output
 from keras_bridgetower.apps.cli.errors import UsageError
+from keras_bridgetower.presets.table import FAMILIES
 from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.presets.table import default_family
 from keras_bridgetower.presets.table import did_you_mean
+from keras_bridgetower.presets.table import not_installed
 from keras_bridgetower.presets.table import shipped_with
 from keras_bridgetower.presets.verbs import BUILT_IN
 
@@ -24,6 +26,12 @@ DEFAULTS = {
     for verb in BUILT_IN.values()
     if (shipped := shipped_with(verb.heads))
 }
+# Those of one family, for a command that opens several.
+FAMILY = tuple(
+    name
+    for name in dict.fromkeys(DEFAULTS.values())
+    if name.startswith(default_family())
+)
 # Inputs that pass through the model in one batch.
 ONE_BATCH = 32
 
@@ -70,9 +78,10 @@ def open_task(verb, preset, context, inputs=1):
     """
     check_preset(preset)
     chosen = context.get_parameter_source("preset")
-    if chosen.name == "DEFAULT" and not preset.startswith(default_family()):
+    if chosen.name == "DEFAULT" and not preset.startswith(FAMILIES[0]):
         output.note(
             f"Using {preset}, which was trained on {PRESETS[preset].knows}."
+            f"{_better(preset)}"
         )
     with output.progress(f"Loading {preset}"):
         frameworks.load(context.obj)
@@ -83,6 +92,14 @@ def open_task(verb, preset, context, inputs=1):
     if inputs <= ONE_BATCH:
         compiled.run_once(task)
     return task
+
+
+def _better(preset):
+    """Return how to install the presets that would be the default ones."""
+    command = not_installed().get(FAMILIES[0])
+    if not command or not preset.startswith(default_family()):
+        return ""
+    return f" For photographs, in a clone: `{command}`."
 
 
 def check_preset(preset):

@@ -50,7 +50,7 @@ Hosts = Annotated[list[str] | None, typer.Option("--allowed-host")]
 
 def serve(
     context: typer.Context,
-    presets: Annotated[list[str], models.PRESET_NAMES],
+    presets: Annotated[list[str] | None, models.PRESET_NAMES] = None,
     host: str = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     allowed_hosts: Hosts = None,
@@ -84,8 +84,9 @@ def serve(
     On SIGTERM it finishes running requests, then it ends.
 
     Args:
-        presets: Presets: names, folders or handles. The first that can answer
-            is used for requests that name none.
+        presets: Presets: names, folders or handles; without any, those that
+            other commands open by default. The first that can answer is used
+            for requests that name none.
         host: Address to listen on; 0.0.0.0 for all. Other machines need an API
             key.
         allowed_hosts: Host name by which clients may call the server, such as
@@ -112,6 +113,7 @@ def serve(
             one.
         picture_bytes: Bytes of a fetched picture.
     """
+    presets = presets or models.FAMILY
     for preset in presets:
         models.check_preset(preset)
     given = {f.name: context.params[f.name] for f in dataclasses.fields(Limits)}
@@ -161,8 +163,8 @@ def demo(
     machine.
 
     Args:
-        presets: Presets that the page offers. Without any, the small ones of
-            the package.
+        presets: Presets that the page offers. Without any, the installed ones
+            that fit a tab.
         host: Address to listen on. With 0.0.0.0 other machines can use the
             page, but cannot open other presets or folders.
         port: Port; 0 for any free one.

@@ -13,17 +13,7 @@ from keras_bridgetower.tasks import by_name
 
 # The presets of the page unless others are named. A tab starts with the first
 # one that has its head.
-OFFERED = (
-    "bridgetower_tiny_emoji_vqa",
-    "bridgetower_tiny_emoji_contrastive",
-    "bridgetower_tiny_emoji_retrieval",
-    "bridgetower_tiny_emoji_mlm",
-    "bridgetower_tiny_easy_vqa",
-    "bridgetower_tiny_easy_mlm",
-    "bridgetower_tiny_easy_pretrain",
-    "bridgetower_tiny_easy_retrieval",
-    "bridgetower_tiny_easy_contrastive",
-)
+OFFERED = tuple(shipped_with(("vqa", "itc", "itm", "mlm")))
 # Models in memory.
 _MODELS = 8
 # Opens `SearchModels` rather than the task of its verb.

@@ -72,7 +72,8 @@ def serving(presets, host, port, allowed_hosts=()):
         port = probe.getsockname()[1]
     opened = DemoModels(presets, is_loopback(host) and not allowed_hosts)
     with contextlib.closing(search.IndexShelf(opened)) as shelf:
-        blocks = _built(Parts(gr, opened, shelf))
+        parts = Parts(gr, opened, shelf)
+        blocks = _built(parts)
         blocks.queue(max_size=_WAITING, default_concurrency_limit=_AT_ONCE)
         guard = Middleware(Guard, hosts=(host, *allowed_hosts))
         script = (_FOLDER / "page.js").read_text()
@@ -86,6 +87,8 @@ def serving(presets, host, port, allowed_hosts=()):
             ),
             css_paths=_FOLDER / "page.css",
             head=f"<script>{script}</script>",
+            # Gradio serves no others but those of the working directory.
+            allowed_paths=[str(path) for path, _ in parts.tried["pictures"]],
             max_file_size=_FILE_BYTES,
             footer_links=[],
             app_kwargs={"middleware": [guard]},
@@ -155,7 +158,10 @@ def _describe(presets):
     known = [table.PRESETS[name] for name in presets if name in table.PRESETS]
     if not known:
         return
-    worlds = {_IN_SHORT.get(preset.knows, preset.knows) for preset in known}
+    worlds = {
+        _IN_SHORT.get(preset.knows, preset.knows.partition(", with ")[0])
+        for preset in known
+    }
     gr.Markdown(
         "The models of this page know "
         f"{' and '.join(sorted(worlds, reverse=True))}. On any other picture "

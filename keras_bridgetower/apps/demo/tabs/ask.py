@@ -9,12 +9,6 @@ from keras_bridgetower.presets.verbs import UNKNOWN
 TITLE = "Ask"
 VERBS = (ANSWER,)
 _ANSWERS = 5
-_EXAMPLES = (
-    ("octopus", "what kind of thing is it?"),
-    ("strawberry", "what color is it mostly?"),
-    ("guitar", "is this a musical instrument?"),
-    ("cake", "which group does it belong to?"),
-)
 _SCORES = (
     "The model scores each answer on its own, from 0 to 100 %. Several can be "
     "right, so the scores do not add up to 100 %."
@@ -52,7 +46,7 @@ def add(parts):
     with parts.about_picture(
         "Ask a question about a picture",
         "The model answers, says how sure it is, and shows where it looked.",
-        _EXAMPLES,
+        parts.tried["ask"],
         "Question",
         "Ask",
         VERBS,

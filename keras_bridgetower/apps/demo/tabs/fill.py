@@ -8,12 +8,6 @@ from keras_bridgetower.presets.verbs import FILL
 TITLE = "Fill the blank"
 VERBS = (FILL,)
 _WORDS = 5
-_EXAMPLES = (
-    ("apple", "a ___ apple"),
-    ("umbrella", "this is an ___"),
-    ("dog", "this is an ___"),
-    ("cake", "a drawing of a ___"),
-)
 _SCORES = (
     "The most likely words. With all other words of the vocabulary they add "
     "up to 100 %."
@@ -47,7 +41,7 @@ def add(parts):
         "Fill the blank in a sentence",
         "Write `___` for a missing word. The model finds it by looking at the "
         "picture.",
-        _EXAMPLES,
+        parts.tried["fill"],
         "Sentence with ___",
         "Fill the blank",
         VERBS,

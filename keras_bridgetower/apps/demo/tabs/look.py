@@ -16,11 +16,6 @@ VERBS = (
 )
 # Choices for all words, and for all heads.
 WHOLE, EVERY_HEAD = "whole text", "all heads"
-_EXAMPLES = (
-    ("strawberry", "what color is it mostly?"),
-    ("owl", "is this a bird?"),
-    ("fire_engine", "is it a vehicle?"),
-)
 # The value of the choices for all words and all heads.
 _ALL = 0
 
@@ -115,7 +110,7 @@ def add(parts):
         "See what the model pays attention to",
         "Each word of the text looks at parts of the picture. Choose a word, "
         "a layer and a head: orange shows where it looks.",
-        _EXAMPLES,
+        parts.tried["look"],
         "Text",
         "Look inside",
         VERBS,

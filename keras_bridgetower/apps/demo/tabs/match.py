@@ -6,14 +6,6 @@ from keras_bridgetower.presets.verbs import SCORE
 
 TITLE = "Match"
 VERBS = (SCORE,)
-_PICTURES = ("dog", "sailboat", "strawberry", "umbrella")
-_TEXTS = (
-    "a drawing of a dog\na sailboat\na strawberry\na picture of an umbrella"
-)
-_EXAMPLES = {
-    "One true text for each picture": _TEXTS,
-    "Texts that fit none of them": "a penguin\na guitar",
-}
 _EACH = (
     "Each pair is judged on its own: several texts can fit a picture, so rows "
     "and columns do not add up to 100 %."
@@ -31,18 +23,24 @@ def add(parts):
         "Each cell says how probably a text describes a picture: the stronger "
         "the color, the better they match.",
     )
-    pictures = [parts.drawn[name] for name in _PICTURES]
+    rows = parts.tried["match"]
+    pictures = [str(path) for path, _ in rows if path]
+    fitting = "\n".join(text for path, text in rows if path)
+    others = "\n".join(text for path, text in rows if not path)
     examples = parts.examples(
-        [(name, (pictures, x), None) for name, x in _EXAMPLES.items()]
+        [
+            ("One true text for each picture", (pictures, fitting), None),
+            ("Texts that fit none of them", (pictures, others), None),
+        ]
     )
     with gr.Row():
         with gr.Column(min_width=280):
             boxes = parts.pictures(
-                f"Pictures, at most {inputs.PICTURES}", _PICTURES
+                f"Pictures, at most {inputs.PICTURES}", pictures
             )
         with gr.Column(min_width=280):
             text = gr.Textbox(
-                _TEXTS,
+                fitting,
                 label=f"Texts, one on each line, at most {inputs.TEXTS}",
                 lines=6,
             )

@@ -4,12 +4,11 @@ import contextlib
 import functools
 import html
 import json
-import pathlib
 
 from keras_bridgetower.apps.demo import fragments
 from keras_bridgetower.apps.demo import inputs
+from keras_bridgetower.presets.first_examples import first_examples
 
-_PICTURES = pathlib.Path(__file__).parents[1] / "pictures"
 # Errors about the input of a visitor, or about a preset.
 _EXPECTED = (ValueError, OSError, ImportError)
 # Events by which a visitor changes an input.
@@ -25,14 +24,14 @@ class Parts:
         shelf: `IndexShelf`.
 
     Attributes:
-        drawn: dict from the name of an example picture, an emoji, to its path.
+        tried: dict, as from `first_examples` of the first preset.
         local: bool, True if visitors are on this machine and may name presets
             and folders.
     """
 
     def __init__(self, gr, opened, shelf):
         self.gr, self.opened, self.shelf = gr, opened, shelf
-        self.drawn = {p.stem: str(p) for p in sorted(_PICTURES.glob("*.png"))}
+        self.tried = first_examples(next(iter(opened.presets), None))
         self.local = opened.others
 
     def intro(self, heading, sentence):
@@ -54,12 +53,12 @@ class Parts:
             buttons=[],
         )
 
-    def pictures(self, label, drawn):
-        """Add a box for several pictures, with some of the examples."""
+    def pictures(self, label, paths):
+        """Add a box for several pictures, with those of some paths."""
         gr = self.gr
         self.label(label)
         return gr.Gallery(
-            [self.drawn[name] for name in drawn],
+            list(map(str, paths)),
             label=label,
             show_label=False,
             type="filepath",
@@ -112,8 +111,8 @@ class Parts:
         """Add buttons that fill in inputs and run, see `answers`.
 
         Args:
-            rows: list of `(label, values, drawn)`: the button's text, a tuple
-                of a value for each component, and the name of the picture on
+            rows: list of `(label, values, icon)`: the button's text, a tuple
+                of a value for each component, and the path of the picture on
                 it, or None.
 
         Returns:
@@ -122,8 +121,7 @@ class Parts:
         gr, found = self.gr, []
         self.label("Click an example, or use your own:")
         with gr.Row(elem_classes="kb-examples"):
-            for label, values, drawn in rows:
-                icon = drawn and self.drawn[drawn]
+            for label, values, icon in rows:
                 button = gr.Button(label, icon=icon, size="sm")
                 found.append((button, values))
         return found
@@ -209,7 +207,7 @@ class Parts:
 
         Args:
             heading, sentence: as in `intro`.
-            examples: tuple of pairs, the name of a picture and a text.
+            examples: list of pairs, the path of a picture and a text.
             label: str, of the text.
             action: str, text of the button.
             verbs: as in `preset`.
@@ -221,7 +219,7 @@ class Parts:
         gr = self.gr
         self.intro(heading, sentence)
         examples = self.examples(
-            [(text, (self.drawn[n], text), n) for n, text in examples]
+            [(text, (str(path), text), str(path)) for path, text in examples]
         )
         with gr.Row():
             with gr.Column(min_width=280):

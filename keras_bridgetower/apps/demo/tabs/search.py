@@ -20,12 +20,6 @@ from keras_bridgetower.preprocessing.images import open_image
 
 TITLE = "Search"
 VERBS = (models.SEARCH,)
-_EXAMPLES = (
-    "something sweet",
-    "an animal that lives in the sea",
-    "music",
-    "it flies to the moon",
-)
 # Pictures per batch while an index is built; indexes that are kept; pictures
 # that a search shows.
 _BATCH, _INDEXES, HITS = 16, 8, 6
@@ -129,14 +123,16 @@ def add(parts):
         "Find pictures by a text",
         "Describe what you look for. The best picture comes first.",
     )
-    examples = parts.examples([(text, (text,), None) for text in _EXAMPLES])
+    texts = [text for _, text in parts.tried["search"]]
+    examples = parts.examples([(text, (text,), None) for text in texts])
     with gr.Row():
         with gr.Column(min_width=280):
             text = gr.Textbox(
-                label="What do you look for?", placeholder=_EXAMPLES[0]
+                label="What do you look for?", placeholder=texts[0]
             )
             button = gr.Button("Search", variant="primary")
-            boxes = parts.pictures("Pictures to search", parts.drawn)
+            paths = [path for path, _ in parts.tried["pictures"]]
+            boxes = parts.pictures("Pictures to search", paths)
             folder = gr.Textbox(
                 label="Or a folder of pictures on this computer",
                 placeholder="/home/me/pictures",

@@ -1,0 +1,19 @@
+"""Hides installed presets of other distributions, when it is imported.
+
+They would be opened by default, and the tests ask the presets of this package.
+It comes before the package, which reads the entry points once. Those that a
+test adds are seen.
+"""
+
+import importlib.metadata
+
+_find = importlib.metadata.entry_points
+_HIDDEN = set(_find(group="keras_bridgetower.presets"))
+
+
+def _entry_points(**given):
+    found = _find(**given)
+    return type(found)(point for point in found if point not in _HIDDEN)
+
+
+importlib.metadata.entry_points = _entry_points
