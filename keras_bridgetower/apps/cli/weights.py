@@ -350,4 +350,4 @@ def presets(as_json: AsJson = False):
     value = [dataclasses.asdict(preset) for preset in PRESETS.values()]
     output.show(as_json, value, (*columns, "description"), rows)
     for start, command in not_installed().items():
-        output.note(f"Those that start with {start}: `{command}`.")
+        output.note(f"Those that start with {start}, in a clone: `{command}`.")
