@@ -5,9 +5,9 @@ import functools
 import html
 import json
 
+from keras_bridgetower import first_examples
 from keras_bridgetower.apps.demo import fragments
 from keras_bridgetower.apps.demo import inputs
-from keras_bridgetower.presets.first_examples import first_examples
 
 # Errors about the input of a visitor, or about a preset.
 _EXPECTED = (ValueError, OSError, ImportError)
