@@ -30,10 +30,10 @@ ANSWERS = ["yes", "no", "cat", "car"]
 APART = {("cat", "car"), ("car", "cat")}
 
 
-def shown(noun, *names, kind="bird", split=""):
+def shown(noun, *names, kind="bird", **others):
     nothing = dict.fromkeys(Thing._fields, "")
     given = {"noun": noun, "name": noun, "names": names, "kind": kind}
-    return Thing(**nothing | given | {"split": split})
+    return Thing(**nothing | given | others)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def pool(tmp_path):
         for noun in ["cat", "car"] * SCENES
     ]
     for layer, width in enumerate((8, 16, 20)):
-        states = rng.normal(size=(len(rows), 5, width)).astype("float16")
+        states = rng.random((len(rows), 5, width)).astype("float16")
         np.save(tmp_path / f"states_{layer}.npy", states)
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     return Pool(tmp_path)
@@ -79,7 +79,7 @@ def batches(pool, tokenizer):
         np.eye(20)[[3, 8]],
     )
     kept = [shown(noun, split="train") for noun in ["cat", "car"] * lists.LISTS]
-    of_lists = Lists(kept, pool.states, vectors, APART, swaps)
+    of_lists = Lists(kept, pool.states, vectors, APART, swaps, ["a"] * 20)
     return Batches(
         *(pool, vectors, tokenizer, ANSWERS, APART, swaps, pool, of_lists)
     )
@@ -297,15 +297,16 @@ def test_a_list_has_the_right_picture_first_and_its_new_name(
     ]
     apart = {(a.noun, b.noun) for a in things for b in things if a != b}
     swaps.class_of = {"owl": 0, "hawk": 1, "toaster": 2}
-    drawer = Lists(things, [states], states[:, 0], apart, swaps)
-    assert drawer.rows == [0, 1, 2]
-    assert {row: {*near} for row, near in drawer.near.items()} == {
-        0: {1, 2},
-        1: {0, 2},
-        2: {0, 1},
-    }
+    drawer = Lists(
+        things,
+        [states],
+        states[:, 0],
+        apart,
+        swaps,
+        [f"is {n}" for (n,) in swaps.names],
+    )
     seen = set()
-    for _ in range(8):
+    for _ in range(12):
         texts, (listed,) = drawer.draw(rng)
         classes = listed[:, 0].argmax(1).reshape(1 + lists.WRONG, -1)
         for text, (right, *wrong) in zip(texts, classes.T, strict=True):
@@ -313,3 +314,20 @@ def test_a_list_has_the_right_picture_first_and_its_new_name(
             seen.add(name)
             assert name in text and right not in wrong
     assert seen == {"owl", "hawk", "toaster", "oven"}
+
+
+def test_a_color_is_false_of_the_other_pictures(swaps, monkeypatch):
+    monkeypatch.setattr(lists, "SWAPPED", 0.0)
+    monkeypatch.setattr(lists, "WRONG", 1)
+    things = [
+        shown("owl", color="red", split="train"),
+        shown("hawk", color="blue", split="train"),
+        shown("kite", color="blue", split="train"),
+    ]
+    states = np.eye(6)[[0, 1, 2]][:, None]
+    drawer = Lists(things, [states], states[:, 0], set(), swaps, [])
+    texts, (listed,) = drawer.draw(np.random.default_rng(0))
+    found = listed[:, 0].argmax(1).reshape(2, -1)
+    for text, (right, wrong) in zip(texts, found.T, strict=True):
+        assert f"{things[right].color} bird" in text
+        assert things[right].color != things[wrong].color

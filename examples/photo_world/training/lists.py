@@ -11,8 +11,11 @@ from photo_world import words
 LISTS = 12  # Texts of a batch.
 WRONG = 3  # Pictures that a text does not fit.
 NEIGHBORS = 15
-SWAPPED = 0.7  # Share of the lists whose classes are exchanged.
-COLORED = 0.3  # Share of the texts with a color.
+SWAPPED = 0.65  # Share of the lists whose classes are exchanged.
+COLORED = 0.5  # Share of the names with a color.
+MEANT = 0.3  # Share of the classes of which a text says what they are.
+# A thing is of a class as often as this power of its probability says.
+SURENESS = 1.5
 WAYS = (
     "a photo of {a}",
     "a picture of {a}",
@@ -34,23 +37,20 @@ class Lists:
         vectors: float `(shown, width)`, the pictures in the space.
         apart: set of pairs of nouns that never name one thing.
         swaps: `Swaps`.
+        meanings: list of str, what each class is.
     """
 
-    def __init__(self, shown, states, vectors, apart, swaps):
+    def __init__(self, shown, states, vectors, apart, swaps, meanings):
+        self.shown, self.states, self.apart = shown, states, apart
+        self.swaps, self.meanings = swaps, meanings
         self.rows = [i for i, one in enumerate(shown) if one.split == "train"]
-        self.shown, self.states, self.swaps = shown, states, swaps
-        self.classes = states[-1][:, 0, : len(swaps.names)].argmax(1)
-        likeness = vectors @ vectors.T
-        self.near = {}
-        for row in self.rows:
-            others = [
-                other
-                for other in self.rows
-                if (shown[row].noun, shown[other].noun) in apart
-                and self.classes[row] != self.classes[other]
-            ]
-            order = np.argsort(-likeness[row, others])[:NEIGHBORS]
-            self.near[row] = np.array(others)[order]
+        shares = states[-1][:, 0, : len(swaps.names)].astype("float64")
+        self.classes = shares.argmax(1)
+        shares = shares**SURENESS
+        self.shares = shares / shares.sum(1, keepdims=True)
+        near = np.argsort(-(vectors @ vectors[self.rows].T), 1)
+        # For each picture, those of training that are most like it first.
+        self.near = np.array(self.rows)[near]
 
     def draw(self, rng):
         """Return texts and states, those of the right pictures first.
@@ -59,16 +59,16 @@ class Lists:
             `(texts, states)`: list of `LISTS` str, and a list of arrays
             `((1 + WRONG) * LISTS, tokens, width)`.
         """
-        texts, rows, swaps = [], [], []
-        for row in rng.choice(self.rows, LISTS, replace=False):
-            swap = None
-            if rng.random() < SWAPPED:
-                swap = self.swaps.draw([self.shown[row].noun], rng)
-            wrong = rng.choice(self.near[row], WRONG, replace=False)
-            texts.append(self._text(row, swap, rng))
-            rows.append([row, *wrong])
-            swaps.append(swap)
-        rows = np.array(rows).T
+        texts, lists, swaps = [], [], []
+        while len(texts) < LISTS:
+            row = rng.choice(self.rows)
+            find = self._of_class if rng.random() < SWAPPED else self._of_kind
+            text, wrong, swap = find(row, rng)
+            if text and len(wrong) >= WRONG:
+                texts.append(text)
+                lists.append([row, *rng.choice(wrong, WRONG, replace=False)])
+                swaps.append(swap)
+        rows = np.array(lists).T
         states = [states[rows] for states in self.states]
         for number, swap in enumerate(swaps):
             if swap:
@@ -76,15 +76,60 @@ class Lists:
                 states[-1][:, number] = swap.states(own)
         return texts, [x.reshape(-1, *x.shape[2:]) for x in states]
 
-    def _text(self, row, swap, rng):
+    def _of_class(self, row, rng):
+        """Say what a picture shows after an exchange."""
+        one, names = self.shown[row], self.swaps.names
+        own = rng.choice(len(names), p=self.shares[row])
+        swap = self.swaps.draw_from(own, rng)
+        number = swap.to[own]
+        if rng.random() < MEANT:
+            return self.meanings[number], self._others(row, own), swap
+        noun = names[number][0]
+        if rng.random() < 0.3:
+            noun = str(rng.choice(names[number]))
+        if one.color and rng.random() < COLORED:
+            text = self._text(f"{one.color} {noun}", noun, rng)
+            return text, self._others(row, own, one.color), swap
+        return self._text(noun, noun, rng), self._others(row, own), swap
+
+    def _of_kind(self, row, rng):
+        """Say the color and the kind of what a picture shows."""
         one = self.shown[row]
-        if swap:
-            names = self.swaps.names[swap.to[self.classes[row]]]
-            noun = names[0] if rng.random() < 0.7 else str(rng.choice(names))
-        else:
-            noun = str(rng.choice(words.called(one)))
-        told = noun
-        if one.color and rng.random() < COLORED and not words.is_proper(noun):
-            told = f"{one.color} {noun}"
+        if not one.color:
+            return "", [], None
+        wrong = [
+            other
+            for other in self.near[row]
+            if _has_false_color(self.shown[other], one.color)
+            or words.is_false(one.kind, self.shown[other])
+        ]
+        text = self._text(f"{one.color} {one.kind}", one.kind, rng)
+        return text, wrong[:NEIGHBORS], None
+
+    def _others(self, row, own, color=""):
+        """Return similar pictures of another name, or of another color."""
+        noun = self.shown[row].noun
+        found = [
+            other
+            for other in self.near[row]
+            if (noun, self.shown[other].noun) in self.apart
+            and self.classes[other] != own
+        ][:NEIGHBORS]
+        if color:
+            # Half of them are wrong by the color alone.
+            by_color = [
+                other
+                for other in self.near[row]
+                if _has_false_color(self.shown[other], color)
+            ]
+            count = NEIGHBORS // 2
+            found = list(dict.fromkeys(found[:count] + by_color[:count]))
+        return found
+
+    def _text(self, told, noun, rng):
         way = WAYS[rng.integers(len(WAYS))]
         return way.format(noun=told, a=words.with_article(told, noun))
+
+
+def _has_false_color(one, color):
+    return bool(one.color) and words.is_false_color(color, one.color)

@@ -89,6 +89,7 @@ class Names(NamedTuple):
     classes: np.ndarray  # float32 `(1000, 384)`.
     directions: np.ndarray  # Main directions of all nouns, `(384, 384)`.
     words: list  # Of lists: what each class is called.
+    meanings: list  # What each class is.
 
 
 def read_names(packages):
@@ -112,7 +113,10 @@ def read_names(packages):
     _, _, directions = np.linalg.svd(vectors, full_matrices=False)
     called = [names[c].split(", ") for c in classes]
     return Names(
-        np.mean([read(way) for way in ways], axis=0), directions, called
+        np.mean([read(way) for way in ways], axis=0),
+        directions,
+        called,
+        [meanings[c] for c in classes],
     )
 
 

@@ -59,8 +59,13 @@ class Swaps:
 
     def draw(self, nouns, rng):
         """Return a `Swap` that begins with one of the nouns of a scene."""
+        return self.draw_from(
+            self.class_of[nouns[rng.integers(len(nouns))]], rng
+        )
+
+    def draw_from(self, own, rng):
+        """Return a `Swap` of a class, and of those that are like it."""
         new = rng.integers(len(self.names))
-        own = self.class_of[nouns[rng.integers(len(nouns))]]
         to = np.empty(len(self.names), "int32")
         to[self.order[own]] = self.order[new]
         return Swap(self, to)

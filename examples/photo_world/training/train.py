@@ -75,7 +75,7 @@ class Epochs(keras.utils.PyDataset):
         )
         self.lists = Lists(
             *(shown, gallery.states, image_vectors(pairs, gallery)),
-            *(self.apart, self.swaps),
+            *(self.apart, self.swaps, run.names.meanings),
         )
         self.outliers = Pool(run.folder / "pools/outliers")
         self.folder = self.batches = None
