@@ -2,7 +2,7 @@ r"""Write the preset folder of the package from a trained and scored run.
 
     PYTHONPATH=examples:tools python -m emoji_world.release runs/emoji out
 
-Its weights are in half precision. Score it once more with
+Its matrices are in half precision, rounded to 10 bits. Score it once more with
 `emoji_world.score --preset ...`: no score may move by 0.2, or by more than one
 text or question.
 """
@@ -11,7 +11,7 @@ import argparse
 import json
 import pathlib
 
-import half_precision
+import low_precision
 
 import keras_bridgetower as kbt
 from emoji_world.packages import PACKAGES
@@ -43,7 +43,7 @@ def main():
     (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")
     (folder / "README.md").write_text(_page(tasks[0].count_params(), record))
     manifest.write(folder)
-    half_precision.store_in_half(folder)
+    low_precision.store(folder, 10)
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
     print(f"{folder}: {size / 1e6:.2f} MB")
 

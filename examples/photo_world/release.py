@@ -14,7 +14,7 @@ import csv
 import json
 import pathlib
 
-import half_precision
+import low_precision
 from emoji_world import release as emoji_release
 from emoji_world.training.model import Together
 from keras import layers
@@ -120,7 +120,7 @@ def store(preset, folder):
         quantize(task)
     folder.parent.mkdir(parents=True, exist_ok=True)
     Together(*tasks).save_to_preset(folder)
-    half_precision.store_in_half(folder)
+    low_precision.store(folder, 16)
     return rows
 
 

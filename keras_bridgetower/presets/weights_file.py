@@ -35,8 +35,10 @@ def array_types(path):
         if isinstance(item, h5py.Dataset):
             # Chunks may be compressed, and then a small file can fill the
             # memory. Unwritten and external arrays are not in this file.
+            # A number may take fewer bytes than NumPy's.
+            size = item.size * item.id.get_type().get_size()
             stored = item.id.get_storage_size()
-            if item.chunks or item.external or stored != item.nbytes:
+            if item.chunks or item.external or stored != size:
                 raise ValueError(f"{name!r} is not stored plainly")
             types[name] = item.dtype
 
@@ -159,7 +161,7 @@ def make_dense(path):
         dense.replace(path)
 
 
-def rewrite(path, new, change=lambda name, values: values):
+def rewrite(path, new, change=lambda name, values: {"data": values}):
     """Copy a weight file in HDF5's newer, denser layout.
 
     In the older one the headers of many small arrays take a sixth of a file.
@@ -168,14 +170,14 @@ def rewrite(path, new, change=lambda name, values: values):
         path: path of the file.
         new: path of the copy.
         change: callable from the name of an array and its values to the
-            values to be stored.
+            arguments of `create_dataset` for its copy.
     """
     with h5py.File(path) as source, h5py.File(new, "w", libver="latest") as to:
         to.attrs.update(source.attrs)
 
         def copy(name, item):
             if isinstance(item, h5py.Dataset):
-                copied = to.create_dataset(name, data=change(name, item[()]))
+                copied = to.create_dataset(name, **change(name, item[()]))
             else:
                 copied = to.require_group(name)
             copied.attrs.update(item.attrs)

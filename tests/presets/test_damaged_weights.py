@@ -1,8 +1,8 @@
-"""Weight files that are damaged, in parts or in half precision."""
+"""Weight files that are damaged, in parts or in low precision."""
 
 import h5py
-import half_precision
 import keras
+import low_precision
 import numpy as np
 import pytest
 from builders import LONG_ELSEWHERE
@@ -138,7 +138,7 @@ def test_loading_draws_no_random_numbers(monkeypatch):
 
 def test_loaded_weights_equal_stored_half_precision(saved, copied):
     task, folder = saved[0], copied
-    half_precision.store_in_half(folder)
+    low_precision.store(folder, 16)
     for file in (WEIGHTS, TASK_WEIGHTS):
         types = array_types(folder / file).values()
         # Position ids stay integers.
@@ -153,11 +153,44 @@ def test_loaded_weights_equal_stored_half_precision(saved, copied):
         np.testing.assert_array_equal(array(new), expected, old.path)
 
 
+@pytest.mark.parametrize(
+    ("bits", "scale", "size"),
+    [(8, 1, 1), (8, 1e-4, 1), (10, 1, 2), (8, 1e4, 2)],
+)
+def test_loaded_weights_are_near_those_in_fewer_bits(
+    bits, scale, size, tmp_path
+):
+    task = randomise(shallow())
+    table = task.text_encoder.get_layer("embeddings").token_embedding.embeddings
+    rng = np.random.default_rng(0)
+    # From the largest to numbers that are lost.
+    wide = rng.normal(size=table.shape) * 2.0 ** -np.arange(table.shape[1])
+    wide[0] = 0
+    table.assign(wide * scale)
+    task.save_to_preset(tmp_path / "preset")
+    low_precision.store(tmp_path / "preset", bits)
+    copy = kbt.BridgeTowerBackbone.from_preset(tmp_path / "preset")
+    for new, old in zip(copy.weights, task.weights, strict=True):
+        assert new.dtype == old.dtype and new.trainable == old.trainable
+        if old.dtype == "float32":
+            old = array(old)
+            near = np.abs(old) / {8: 32, 10: 128}[bits]
+            # Small numbers are lost beside the largest.
+            near = np.maximum(near, np.abs(old).max() / 1024)
+            assert (np.abs(array(new) - old) <= near).all()
+    path = tmp_path / "preset" / WEIGHTS
+    with h5py.File(path) as file:
+        stored = [file[name] for name in array_types(path)]
+        sizes = {item.shape: item.id.get_storage_size() for item in stored}
+    # Large numbers are in half precision.
+    assert sizes[table.shape] == wide.size * size
+
+
 def test_a_weight_beyond_half_precision_is_refused(tmp_path):
     task = shallow()
     task.weights[0].assign(array(task.weights[0]) + 1e5)
     task.save_to_preset(tmp_path / "large")
     with pytest.raises(ValueError, match="within ±65504.*float32"):
-        half_precision.store_in_half(tmp_path / "large")
+        low_precision.store(tmp_path / "large", 16)
     # The folder stays as it was.
     PresetFolder(tmp_path / "large").finish_check()

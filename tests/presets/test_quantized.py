@@ -301,7 +301,7 @@ def test_floats_are_never_cut_to_integers(int8, tmp_path):
     weights_file.rewrite(
         int8[1] / weights_file.WEIGHTS,
         folder / weights_file.WEIGHTS,
-        lambda name, x: x.astype("f4") if x.dtype == "i1" else x,
+        lambda name, x: {"data": x.astype("f4") if x.dtype == "i1" else x},
     )
     manifest.write(folder)
     with pytest.raises(PresetError, match="one for each"):

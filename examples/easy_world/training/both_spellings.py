@@ -13,7 +13,7 @@ import collections
 import json
 import pathlib
 
-import half_precision
+import low_precision
 
 from easy_world import captions
 from easy_world import entailment
@@ -51,7 +51,7 @@ def main():
         data = page.rindex("\nData: ")
         page = page[:data] + NOTE + page[data:]
         tiny_training.save(task, settings.target / old.name, record, page)
-        half_precision.store_in_half(settings.target / old.name)
+        low_precision.store(settings.target / old.name, 8)
 
 
 def training_texts(name):
