@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import pytest
 from builders import ANSWERS
+from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import backbone
 from builders import difference
 from builders import eager
@@ -75,7 +77,7 @@ def test_copies_of_a_frozen_part(case, task, tmp_path):
         assert mine.trainable_variables or not its.trainable_variables
 
 
-@pytest.mark.parametrize("trainable", [False, True])
+@pytest.mark.parametrize("trainable", some_everywhere([False, True], True))
 def test_another_choice_of_weights_needs_another_compile(trainable):
     task = kbt.BridgeTowerImageClassifier(shallow(), labels=ANSWERS)
     x, y = {"images": features(batch=4)["images"]}, np.arange(4) % 4
@@ -92,6 +94,7 @@ def test_another_choice_of_weights_needs_another_compile(trainable):
         assert changed == {w.path for w in task.trainable_weights}
 
 
+@FASTEST
 def test_single_frozen_weights_are_saved(task, tmp_path):
     never = frozen_in(task)
     task.backbone.fusion.trainable_variables[3].trainable = False
@@ -100,6 +103,7 @@ def test_single_frozen_weights_are_saved(task, tmp_path):
     assert len(frozen_in(copied)) == len(never) + 1
 
 
+@LONG_ELSEWHERE
 def test_presets_open_fully_trainable(task, tmp_path):
     never = frozen_in(task)
     task.backbone.trainable = False
@@ -110,6 +114,7 @@ def test_presets_open_fully_trainable(task, tmp_path):
         assert part.trainable
 
 
+@LONG_ELSEWHERE
 def test_saving_merges_adapters_with_a_warning(task, tmp_path, caplog):
     never = frozen_in(task)
     task.enable_lora(2)
@@ -121,12 +126,14 @@ def test_saving_merges_adapters_with_a_warning(task, tmp_path, caplog):
     assert difference(task(inputs), copied(inputs)) <= 1e-5
 
 
+@FASTEST
 def test_unknown_frozen_weights_are_rejected(task):
     config = task.backbone.get_config() | {"frozen_weights": ["9999 kernel"]}
     with pytest.raises(ValueError, match="'9999 kernel'"):
         kbt.BridgeTowerBackbone.from_config(config)
 
 
+@LONG_ELSEWHERE
 def test_frozen_parts_of_a_custom_model_are_saved(tmp_path):
     model = backbone()
     parts = model.text_tower, model.fusion.steps[0], model.image_tower.blocks[0]

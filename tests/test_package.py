@@ -109,6 +109,7 @@ def test_frameworks_are_imported_where_they_belong():
         assert name[:2] != ["keras_hub", "src"], part
 
 
+@FASTEST
 def test_what_is_imported_is_declared():
     """Also what comes with a dependency today."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -129,6 +130,7 @@ def test_what_is_imported_is_declared():
         assert floor.specifier.contains(metadata.version(floor.name))
 
 
+@FASTEST
 def test_files_are_small():
     long = {
         str(path.relative_to(PACKAGE)): len(path.read_text().splitlines())

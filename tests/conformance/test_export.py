@@ -82,7 +82,7 @@ def made(any_backbone):
 
 
 @pytest.mark.parametrize("form", [f for f in FORMATS if f not in WRITTEN])
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", every_task.only("text_classifier"))
 def test_elsewhere(task, form, made, tmp_path, refused):
     """Format"""
     with refused(f"format='{form}'` is written with KERAS_BACKEND set to one"):

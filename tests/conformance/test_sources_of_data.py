@@ -27,6 +27,11 @@ from sources import dataset
 ON_TORCH = keras.config.backend() == "torch"
 # What tasks without pictures do not take.
 OF_PICTURES = ("PIL", "tensors")
+# What JAX and TensorFlow run each time: one source of each kind.
+ELSEWHERE = (
+    *("columns", "generator", "PyDataset", "DataLoader"),
+    "grain MapDataset",
+)
 # Each says so when it ends, as Keras does of what has no length.
 pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data")
 
@@ -84,7 +89,7 @@ def cases(sources, quick):
 def quick(name, source):
     if ON_TORCH:
         return name == "retrieval" or source == "DataLoader"
-    return name == "text_classifier" and source not in ("lists", "objects")
+    return name == "text_classifier" and source in ELSEWHERE
 
 
 @pytest.mark.parametrize("name, source", cases(SOURCES, quick))

@@ -10,6 +10,7 @@ from builders import FASTEST
 from builders import array
 from builders import assert_same_weights
 from builders import difference
+from builders import slow_on
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import authors
@@ -51,6 +52,7 @@ def assert_same_tensors(found, state):
         np.testing.assert_array_equal(found[name], tensor.numpy(), name)
 
 
+@slow_on("jax")
 def test_outputs_equal_the_authors():
     path = SHARED / "manager_pretrain.ckpt"
     if not path.is_file():

@@ -60,6 +60,7 @@ def test_answers_are_saved_in_the_preset(tmp_path, capsys):
     assert not (tmp_path / "other").exists()
 
 
+@FASTEST
 def test_forms_of_answer_files(tmp_path):
     (tmp_path / "a.txt").write_text("yes\nno\n")
     assert read_answers(tmp_path / "a.txt") == ["yes", "no"]
@@ -77,6 +78,7 @@ def test_forms_of_answer_files(tmp_path):
         read_answers(tmp_path / "a.json")
 
 
+@FASTEST
 def test_check_published_offline(tmp_path, monkeypatch, capsys):
     def offline(handle):
         raise ConnectionError("no route to host")

@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 import whole_folders
+from builders import FASTEST
 from builders import LONG_ELSEWHERE
 from builders import array
 from builders import assert_same_weights
@@ -115,6 +116,7 @@ def test_classes_are_those_of_the_peer(kind, tmp_path):
 NAMES = {"efficientnet": "classifier", "resnet": "classifier.1"}
 
 
+@FASTEST
 @pytest.mark.parametrize("kind", NAMES)
 def test_files_without_a_classifier_give_one_error(kind, tmp_path):
     of_transformers(kind, tmp_path)
@@ -142,6 +144,7 @@ def test_files_without_a_classifier_give_one_error(kind, tmp_path):
         assert f"{name}: {found}" in str(info.value)
 
 
+@FASTEST
 def test_other_sources_have_none(tmp_path):
     needs = "`with_classifier=True` needs a `transformers` folder or a state"
     # Before anything is downloaded.
@@ -224,6 +227,7 @@ def saved(tmp_path_factory):
     return folder
 
 
+@FASTEST
 def test_configurations_hold_no_counters(saved):
     file = json.loads((saved / "config.json").read_text())
     spec = file["config"]["image_encoder"]
@@ -258,6 +262,7 @@ def large(spec):
     return {**spec, "config": {**spec["config"], **sizes}}
 
 
+@FASTEST
 @pytest.mark.filterwarnings("ignore:The preset .* has no manifest")
 @pytest.mark.parametrize("case", NESTED)
 def test_other_encoders_are_refused(case, saved, tmp_path):

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import pytest
 import torch
+from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import difference
 from builders import run
@@ -123,6 +125,7 @@ def test_states_are_those_of_the_peer(side, peer, tmp_path):
     assert np.abs(array(converter(gray))).max() <= 1e-6
 
 
+@FASTEST
 @pytest.mark.parametrize(
     "change, found",
     [
@@ -142,6 +145,7 @@ def test_tensors_must_be_those_of_the_encoder(change, found, peer, tmp_path):
         unimodal.image_encoder(tmp_path / "lite.pth")
 
 
+@LONG_ELSEWHERE
 def test_the_classifier_is_that_of_the_peer(peer, tmp_path):
     path = tmp_path / "lite.pth"
     torch.save(peer.state_dict(), path)
@@ -159,6 +163,7 @@ def test_the_classifier_is_that_of_the_peer(peer, tmp_path):
         unimodal.image_encoder(path, with_classifier=True)
 
 
+@LONG_ELSEWHERE
 def test_the_published_file_gives_the_outputs_of_its_code():
     """At 224 pixels, of the package with the file and of that with the code."""
     reason = "pip install efficientnet-lite-pytorch"

@@ -17,6 +17,14 @@ from keras_bridgetower.convert import unimodal
 from keras_bridgetower.presets.errors import ConversionError
 
 PEERS = peers.all_peers()
+# Other settings of an encoder that is compared anyway.
+VARIANTS = (
+    *("DINOv2", "DINOv2 SwiGLU", "DINOv3 gated", "ViT with pooler"),
+    "EfficientNet with odd sides",
+    *("ResNet of bottleneck blocks", "SigLIP 2", "SigLIP 2 (NaFlex)"),
+    *("MetaCLIP 2 (gelu)", "ELECTRA without projection"),
+    *("ALBERT with two groups of two blocks", "DeBERTa-v3 with long texts"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +65,14 @@ def given(tower, inputs):
     return {key: inputs[key] for key in tower.input}
 
 
-@pytest.mark.parametrize("peer", PEERS, ids=str)
+@pytest.mark.parametrize(
+    "peer",
+    [
+        pytest.param(p, marks=LONG_ELSEWHERE) if p.name in VARIANTS else p
+        for p in PEERS
+    ],
+    ids=str,
+)
 def test_states_equal_those_of_transformers(peer, saved):
     model, folder = saved(peer)
     encoder = opened(peer, folder)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from builders import ANSWERS
 from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import SIDE
 from builders import backbone
 from builders import clip
@@ -130,6 +131,7 @@ def test_recomputed_blocks_give_the_same_step(name):
     adapted.check_recomputed(make)
 
 
+@LONG_ELSEWHERE
 @ALL
 def test_half_precision(name):
     dtype = "mixed_bfloat16"

@@ -6,6 +6,7 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
+from builders import LONG_ELSEWHERE
 from photo_world.things import Thing
 from photo_world.training import lists
 from photo_world.training import model
@@ -28,6 +29,7 @@ WORDS = "a photo of cat car is this on the left red yes ? .".split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ANSWERS = ["yes", "no", "cat", "car"]
 APART = {("cat", "car"), ("car", "cat")}
+pytestmark = LONG_ELSEWHERE
 
 
 def shown(noun, *names, kind="bird", **others):

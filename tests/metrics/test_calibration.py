@@ -4,11 +4,14 @@ import math
 
 import numpy as np
 import pytest
+from builders import ONE_BACKEND
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from keras_bridgetower import metrics
+
+pytestmark = ONE_BACKEND
 
 RNG = np.random.default_rng(0)
 

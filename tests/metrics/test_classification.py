@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from builders import ONE_BACKEND
 from builders import slow_on
 
 from keras_bridgetower.metrics import glue
@@ -61,6 +62,7 @@ def test_masked_token_accuracy_config():
     assert float(copy.result()) == 1.0
 
 
+@ONE_BACKEND
 def test_nlvr2_report():
     names = [f"dev-{s}-{p}-{t}" for s in (0, 1) for p in (0, 1) for t in (0, 1)]
     labels = ["True", "False"] * 4
@@ -80,6 +82,7 @@ def test_nlvr2_report():
     assert evaluate_nlvr2(other, labels, predictions).split == "my-dev"
 
 
+@ONE_BACKEND
 @pytest.mark.parametrize(
     "names, labels, message",
     [
@@ -96,6 +99,7 @@ def test_nlvr2_rejects_invalid_input(names, labels, message):
         evaluate_nlvr2(names, labels, [0] * len(labels))
 
 
+@ONE_BACKEND
 def test_matthews_and_f1_equal_their_formulas():
     pytest.importorskip("sklearn")
     labels, given = np.array([1, 1, 1, 0, 0, 0, 0, 1]), [1, 1, 0, 0, 0, 1, 0, 1]

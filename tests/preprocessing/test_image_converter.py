@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from builders import ONE_BACKEND
 from PIL import Image
 
 from keras_bridgetower.preprocessing.image_converter import (
@@ -38,10 +39,13 @@ def normalise(pixels):
 # Modes.
 
 
-@pytest.mark.parametrize("side", [288, 294])
+@ONE_BACKEND
 @pytest.mark.parametrize(
-    ("width", "height"),
-    [(640, 480), (427, 640), (1000, 300), (300, 1000), (37, 61), (288, 288)],
+    ("width", "height", "side"),
+    [
+        *((640, 480, 294), (427, 640, 288), (1000, 300, 288)),
+        *((300, 1000, 294), (37, 61, 288), (288, 288, 294)),
+    ],
 )
 def test_hf_mode_equals_transformers(width, height, side):
     models = pytest.importorskip("transformers.models.bridgetower")
@@ -59,6 +63,7 @@ def test_hf_mode_equals_transformers(width, height, side):
         assert black.sum() >= {288: 46080, 294: 1764}[side]
 
 
+@ONE_BACKEND
 @pytest.mark.parametrize(("width", "height"), [(640, 480), (9, 9)])
 def test_squash_equals_pillow(width, height):
     image = picture(width, height)
@@ -68,6 +73,7 @@ def test_squash_equals_pillow(width, height):
     np.testing.assert_allclose(outputs, normalise(expected), atol=1e-6)
 
 
+@ONE_BACKEND
 @pytest.mark.parametrize(
     ("width", "height", "resized", "corner"),
     [
@@ -123,6 +129,7 @@ def test_batches_equal_single_pictures(tmp_path):
     np.testing.assert_array_equal(pairs, [singles, singles])
 
 
+@ONE_BACKEND
 @pytest.mark.parametrize("mode", ["squash", "crop", "hf"])
 def test_tf_data_equals_eager(mode, tmp_path):
     converter = BridgeTowerImageConverter(32, mode=mode, size_divisor=16)
@@ -147,6 +154,7 @@ def test_tf_data_equals_eager(mode, tmp_path):
         )
 
 
+@ONE_BACKEND
 def test_grey_pictures_in_a_graph():
     converter = BridgeTowerImageConverter(32)
     grey = picture(20, 10)[..., 0]
@@ -160,6 +168,7 @@ def test_grey_pictures_in_a_graph():
 # Errors.
 
 
+@ONE_BACKEND
 @pytest.mark.parametrize(
     ("mode", "size"), [("hf", (3000, 40)), ("crop", (60000, 1))]
 )

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from builders import ONE_BACKEND
 
 from keras_bridgetower.preprocessing.tf_graph import typed_errors
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
@@ -30,6 +31,7 @@ def make(sequence_length=8, **kwargs):
     )
 
 
+@ONE_BACKEND
 def test_packing_by_hand():
     tokenizer = make()
     hi, cat, space_a, y, space = (
@@ -49,6 +51,7 @@ def test_packing_by_hand():
     assert tokenizer("é")[1:3].tolist() == [3, 3]
 
 
+@ONE_BACKEND
 def test_static_shapes_in_graphs():
     tokenizer = make()
     texts = ["hi", "a cat", "<mask>"]
@@ -64,6 +67,7 @@ def test_static_shapes_in_graphs():
     np.testing.assert_array_equal(traced, tokenizer(texts))
 
 
+@ONE_BACKEND
 def test_cut_texts_keep_the_end_token_and_warn_once():
     tokenizer = make(sequence_length=6)
     texts = ["y" * 71, "y", "y" * 10]
@@ -78,6 +82,7 @@ def test_cut_texts_keep_the_end_token_and_warn_once():
         tokenizer("yyyy")
 
 
+@ONE_BACKEND
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
@@ -94,6 +99,7 @@ def test_refused_texts(texts, message):
         make()(texts)
 
 
+@ONE_BACKEND
 @pytest.mark.parametrize("text", ["a\0b", "\"\0'\n", "\0\\", ""])
 def test_errors_in_a_graph_are_raised_as_they_were(text):
     with pytest.raises(ValueError) as expected:
@@ -104,6 +110,7 @@ def test_errors_in_a_graph_are_raised_as_they_were(text):
     assert str(raised.value).replace("=b", "=") == str(expected.value)
 
 
+@ONE_BACKEND
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -138,6 +145,7 @@ def test_vocabulary_methods():
             call()
 
 
+@ONE_BACKEND
 def test_config_and_assets(tmp_path):
     tokenizer = make(name="words")
     config = tokenizer.get_config()

@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from builders import LONG_ELSEWHERE
 
 import keras_bridgetower as kbt
 
@@ -34,6 +35,7 @@ def vqa():
     return kbt.BridgeTowerVQA.from_preset(PREFIX + "vqa")
 
 
+@LONG_ELSEWHERE
 def test_names_find_their_drawings(contrastive):
     texts = contrastive.embed(texts=[f"a drawing of a {n}" for n in NAMES])
     images = contrastive.embed(images=PICTURES)
@@ -49,6 +51,7 @@ def test_emoji_questions_are_answered(vqa):
     assert {name: kinds[name] for name in KINDS} == KINDS
 
 
+@LONG_ELSEWHERE
 def test_texts_fit_their_drawings_and_no_others():
     task = kbt.BridgeTowerRetrieval.from_preset(PREFIX + "retrieval")
     texts = [f"a drawing of a {name}" for name in NAMES]
@@ -58,6 +61,7 @@ def test_texts_fit_their_drawings_and_no_others():
     assert (others < 0).sum() >= len(NAMES) - 2
 
 
+@LONG_ELSEWHERE
 def test_blanks_are_filled_by_a_look_at_the_drawing():
     task = kbt.BridgeTowerMaskedLM.from_preset(PREFIX + "mlm")
     wanted = {

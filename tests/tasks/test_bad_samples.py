@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from builders import ANSWERS
+from builders import FASTEST
+from builders import ONE_BACKEND
 from builders import array
 from builders import features
 from builders import preprocessor
@@ -84,6 +86,7 @@ def test_values_out_of_range(name, x, y, message, tasks):
         list(data.map(task.preprocess_samples))
 
 
+@FASTEST
 def test_arrays_are_looked_at_before_fit(tasks):
     task, x = tasks["mlm"], batch("mlm")
     # A table may hold integers as objects.
@@ -104,6 +107,7 @@ def test_labels_that_nothing_makes_are_required(name, tasks):
             call(x)
 
 
+@FASTEST
 def test_rows_are_no_batches(tasks):
     task, (x, y) = kbt.BridgeTowerVQA(shallow(), preprocessor()), raw(4)
     rows = [{name: x[name][i] for name in x} for i in range(4)]
@@ -118,6 +122,7 @@ def test_rows_are_no_batches(tasks):
             call()
 
 
+@FASTEST
 @pytest.mark.parametrize(
     "given, message",
     [
@@ -131,12 +136,14 @@ def test_what_fit_refuses(given, message):
         task.fit(x, y, verbose=0, **given)
 
 
+@FASTEST
 def test_class_weights_need_classes(tasks):
     for name, y in (("hard", PAIRS), ("mlm", TOKENS)):
         with pytest.raises(ValueError, match="`class_weight` must be left out"):
             tasks[name].fit(batch(name), y, class_weight={0: 1.0, 1: 2.0})
 
 
+@ONE_BACKEND
 def test_ten_answers_are_spelled_as_the_evaluator_does():
     made = preprocessor(["yes", "2", "No", "don't know"])
     typed = ["Yes."] * 3 + ["two", "2"] + ["dont know\n"] + ["NO"] * 4

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import contrastive
 from builders import difference
@@ -10,6 +11,7 @@ from builders import fast
 from builders import features
 from builders import randomise
 from builders import slow_on
+from builders import some_everywhere
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import backend_ops
@@ -32,7 +34,7 @@ def asked(models):
     return models["three_way"]
 
 
-@pytest.mark.parametrize("ways", KINDS)
+@pytest.mark.parametrize("ways", some_everywhere(KINDS, "three_way"))
 def test_outputs_in_closed_form(ways, models):
     """Head and normalisation in NumPy, on states of the parts."""
     model, x = models[ways], features()
@@ -55,6 +57,7 @@ def test_outputs_in_closed_form(ways, models):
         assert difference(found[kind], expected) <= 1e-5
 
 
+@LONG_ELSEWHERE
 def test_nothing_runs_that_is_not_read(monkeypatch):
     model = fast(contrastive())
     parts = model.backbone

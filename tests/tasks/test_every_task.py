@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from builders import ANSWERS
+from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import MANY_STEPS
+from builders import ONE_BACKEND
 from builders import SIDE
 from builders import difference
 from builders import fast
@@ -96,6 +99,7 @@ def raw_of(name):
     return {key: x[key] for key in case.names} if case else x
 
 
+@ONE_BACKEND
 @pytest.mark.parametrize("name, y, expected", LABELS)
 def test_forms_of_labels(name, y, expected):
     made, x = every_task.preprocessor(name), raw_of(name)
@@ -113,6 +117,7 @@ def test_forms_of_labels(name, y, expected):
         np.testing.assert_allclose(single, row, atol=1e-7)
 
 
+@ONE_BACKEND
 @pytest.mark.parametrize(
     "name, y, message",
     [
@@ -158,6 +163,7 @@ DRAWS = {
 }
 
 
+@ONE_BACKEND
 @pytest.mark.parametrize("kind", DRAWS)
 def test_draws_depend_on_the_number_of_the_batch(kind):
     def make(seed=0):
@@ -284,6 +290,7 @@ def in_order(result):
     return json.loads(text, object_pairs_hook=list)
 
 
+@FASTEST
 @pytest.mark.parametrize(
     "name, call, message",
     [
@@ -331,6 +338,7 @@ MADE = every_task.preprocessor
 FEATURES = "must make the features"
 
 
+@FASTEST
 @pytest.mark.parametrize(
     "name, made, values, message",
     [
@@ -354,6 +362,7 @@ def test_values_that_do_not_fit_each_other(name, made, values, message, tasks):
         )
 
 
+@FASTEST
 def test_without_a_preprocessor(tasks):
     made = tasks["vqa"].backbone
     for verb in (
@@ -365,6 +374,7 @@ def test_without_a_preprocessor(tasks):
             verb()
 
 
+@LONG_ELSEWHERE
 @pytest.mark.parametrize("name", every_task.TASKS)
 def test_features_that_do_not_fit_a_call(name, tasks):
     task = tasks[name]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import transformers
+from builders import LONG_ELSEWHERE
 from builders import difference
 from builders import raw
 from builders import run
@@ -10,6 +11,8 @@ from peers_first import IMAGE
 from peers_first import TEXT
 
 import keras_bridgetower as kbt
+
+pytestmark = LONG_ELSEWHERE
 
 SIZES = dict(hidden_dim=16, num_heads=2, num_layers=2)
 

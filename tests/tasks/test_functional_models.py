@@ -4,6 +4,7 @@ import every_task
 import keras
 import numpy as np
 import pytest
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import backbone
 from builders import difference
@@ -71,7 +72,7 @@ def differences(a, b):
 
 @pytest.mark.parametrize(
     "name",
-    some_everywhere(MAKE, "contrastive", "pretraining, hard negatives"),
+    some_everywhere(MAKE, "contrastive"),
 )
 def test_a_graph_reads_the_weights_of_now(name, towers):
     task = MAKE[name](towers)
@@ -90,6 +91,7 @@ def test_a_graph_reads_the_weights_of_now(name, towers):
     assert differences(run(model, x), second) <= 1e-5
 
 
+@LONG_ELSEWHERE
 def test_one_output_trains_the_type_embedding():
     task = randomise(contrastive(backbone(**one_layer_each())))
     types = task.backbone.fusion.type_embedding
@@ -103,6 +105,7 @@ def test_one_output_trains_the_type_embedding():
     assert changed == {"fusion/type_embedding"}
 
 
+@LONG_ELSEWHERE
 def test_a_graph_that_shares_weights_is_not_copied(towers):
     task = contrastive(towers)
     model = keras.Model(task.input, task.output)

@@ -4,6 +4,8 @@ import every_task
 import numpy as np
 import pytest
 import tensorflow as tf
+from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import backbone
 from builders import classifier_head
@@ -73,6 +75,7 @@ def test_nlvr2_in_closed_form():
     assert difference(judge(swapped, training=False), expected) > 1e-3
 
 
+@LONG_ELSEWHERE
 def test_each_tower_runs_once(tasks, monkeypatch):
     runs = []
     call = kbt.Tower.call
@@ -86,6 +89,7 @@ def test_each_tower_runs_once(tasks, monkeypatch):
     assert sorted(runs) == ["image_tower", "text_tower"]
 
 
+@FASTEST
 @pytest.mark.parametrize(
     "images, text",
     [
@@ -100,6 +104,7 @@ def test_pictures_that_are_no_pairs(images, text):
         every_task.preprocessor("nlvr2")({"images": images, "text": text})
 
 
+@FASTEST
 def test_pairs_in_every_place():
     made, x = every_task.preprocessor("nlvr2"), pairs(3)
     eager = made(x)

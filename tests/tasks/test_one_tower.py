@@ -6,11 +6,14 @@ import pytest
 import tensorflow as tf
 import torch
 import transformers
+from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import backbone
 from builders import difference
 from builders import features
 from builders import randomise
+from builders import some_everywhere
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
@@ -44,7 +47,7 @@ def test_image_logits_equal_the_closed_form(models):
     assert difference(array(encoder({"images": images}))[:, 0], state) <= 1e-5
 
 
-@pytest.mark.parametrize("classes", [3, 1])
+@pytest.mark.parametrize("classes", some_everywhere([3, 1], 3))
 def test_text_logits_equal_transformers(classes, tmp_path):
     torch.manual_seed(0)
     config = transformers.RobertaConfig(
@@ -85,6 +88,7 @@ def test_text_logits_equal_transformers(classes, tmp_path):
     assert difference(ours(inputs, training=False), expected.numpy()) <= 1e-5
 
 
+@FASTEST
 def test_pairs_are_packed_as_roberta_s(models):
     made = models["text"].preprocessor
     ids = made({"text": "ab", "second_text": "c"})["token_ids"]
@@ -96,6 +100,7 @@ def test_pairs_are_packed_as_roberta_s(models):
     assert mapped["token_ids"].numpy()[0].tolist() == ids.tolist()
 
 
+@LONG_ELSEWHERE
 @pytest.mark.filterwarnings("ignore:Newly initialized in this BridgeTowerImage")
 def test_what_another_task_finds_in_the_preset(models, tmp_path):
     models["text"].save_to_preset(tmp_path / "text")

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 import torch
 from builders import MANY_STEPS
+from builders import ONE_BACKEND
 from builders import SIDE
 from builders import array
 from builders import backbone
@@ -43,6 +44,7 @@ def pretraining():
     )
 
 
+@ONE_BACKEND
 def test_labels_belong_to_the_features():
     x, _ = raw(4)
     features, labels = preprocessor(rate=0.5)(x, y=IDS)
@@ -65,6 +67,7 @@ def test_labels_belong_to_the_features():
     assert changed.sum() > 4
 
 
+@ONE_BACKEND
 def test_equal_pictures_have_equal_ids():
     x, _ = raw(4)
     x["images"][2] = x["images"][0]
@@ -189,6 +192,7 @@ def test_a_masked_language_head_of_another_epsilon_is_kept(tmp_path):
     np.testing.assert_array_equal(*outputs)
 
 
+@ONE_BACKEND
 def test_values_of_preprocessors_that_are_refused():
     for values, message in (
         (dict(objectives=("mlm", "vqa")), "must be some of"),

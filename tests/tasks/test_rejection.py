@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import pytest
 from builders import ANSWERS
+from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import backbone
 from builders import difference
@@ -76,6 +78,7 @@ def test_divided_logits_of_matching():
     assert difference(found, 1 / (1 + np.exp(-odds * 2))) < 1e-5
 
 
+@LONG_ELSEWHERE
 def test_divided_logits_of_masked_language():
     task = randomise(kbt.BridgeTowerMaskedLM(backbone(**one_layer_each())))
     head = task.heads["mlm"]
@@ -85,6 +88,7 @@ def test_divided_logits_of_masked_language():
     assert difference(head(x), before / 4) < 1e-5
 
 
+@FASTEST
 @pytest.mark.parametrize(
     "head, temperature, match",
     [
@@ -102,12 +106,14 @@ def test_temperatures_that_are_refused(head, temperature, match):
         task.divide_logits(head, temperature)
 
 
+@FASTEST
 def test_heads_without_logits_are_refused():
     task = retrieval(projection_dim=8, **one_layer_each())
     with pytest.raises(ValueError, match="`head` must have logits"):
         task.divide_logits("itc", 2.0)
 
 
+@FASTEST
 @QUANTIZED
 def test_quantized_heads_are_refused():
     task = vqa(**one_layer_each())
@@ -139,6 +145,7 @@ def test_answers_say_what_is_known():
     assert {*rows[0]} == {"answers"}
 
 
+@LONG_ELSEWHERE
 def test_rules_are_kept(tmp_path):
     """In presets, `.keras` files and copies."""
     task = small_vqa()
@@ -162,6 +169,7 @@ def test_rules_are_kept(tmp_path):
         assert told == wanted
 
 
+@FASTEST
 @QUANTIZED
 def test_quantized_presets_keep_the_rule(tmp_path):
     task = small_vqa()
@@ -172,6 +180,7 @@ def test_quantized_presets_keep_the_rule(tmp_path):
     assert opened.rejection == task.rejection
 
 
+@FASTEST
 def test_another_rule_for_the_same_weights(saved):
     plain = kbt.BridgeTowerVQA.from_preset(saved)
     rule = {"kind": "energy", "threshold": -99.0}
@@ -180,6 +189,7 @@ def test_another_rule_for_the_same_weights(saved):
     assert difference(logits_of(task), logits_of(plain)) == 0
 
 
+@FASTEST
 @pytest.mark.filterwarnings("ignore:Newly initialized")
 def test_a_new_head_has_no_rule(saved):
     rule = {"kind": "energy", "threshold": 1.0}
@@ -202,6 +212,7 @@ BAD = {
 }
 
 
+@FASTEST
 @pytest.mark.parametrize("name", BAD)
 def test_bad_rules_are_one_error(name, saved, tmp_path):
     rule, match = BAD[name]
@@ -217,6 +228,7 @@ def test_bad_rules_are_one_error(name, saved, tmp_path):
         kbt.BridgeTowerVQA.from_preset(folder)
 
 
+@FASTEST
 def test_a_threshold_must_be_finite():
     with pytest.raises(ValueError, match="`threshold` must be a finite"):
         kbt.BridgeTowerVQA(

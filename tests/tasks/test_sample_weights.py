@@ -148,7 +148,9 @@ def expected(y, y_pred, values, weights, count):
     return (weights * rows).mean()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", some_everywhere(CASES, "hard_negatives", "pretraining")
+)
 @slow_on("jax")
 def test_the_loss_weighs_rows(name, shared):
     make, y, y_pred, values = CASES[name]
@@ -164,7 +166,7 @@ def test_the_loss_weighs_rows(name, shared):
             ), (kind, count)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", some_everywhere(CASES, "pretraining"))
 def test_metrics_leave_out_rows_of_weight_0(name, shared):
     make, y, y_pred, _ = CASES[name]
     task = make(shared)
@@ -185,7 +187,9 @@ def test_metrics_leave_out_rows_of_weight_0(name, shared):
             assert filled[metric] == pytest.approx(whole[metric], abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["hard_negatives", "vqa"])
+@pytest.mark.parametrize(
+    "name", some_everywhere(["hard_negatives", "vqa"], "hard_negatives")
+)
 def test_weights_of_other_shapes_are_refused(name, shared):
     make, y, y_pred, _ = CASES[name]
     task = make(shared)
@@ -220,6 +224,7 @@ COUNTED = {
 }
 
 
+@slow_on("jax")
 @pytest.mark.parametrize("name", some_everywhere(COUNTED, "both"))
 def test_the_logged_loss_is_the_minimized_one(name):
     weights, rows = COUNTED[name]

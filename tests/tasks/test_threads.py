@@ -5,6 +5,7 @@ import concurrent.futures
 import keras
 import numpy as np
 import pytest
+from builders import FASTEST
 from builders import MANY_STEPS
 from builders import SIDE
 from builders import array
@@ -132,6 +133,7 @@ def test_who_may_use_a_task_beside_whom(first, second, refused):
         assert pool.submit(enter).result() == "entered"
 
 
+@FASTEST
 def test_few_sizes_are_compiled(tasks, monkeypatch):
     model, sizes = tasks["vqa"], set()
     monkeypatch.setattr(compiled, "is_eager", lambda _: False)
@@ -149,6 +151,7 @@ def test_few_sizes_are_compiled(tasks, monkeypatch):
     assert sizes == {1, 2, 4, 6}
 
 
+@FASTEST
 def test_pictures_are_read_batch_by_batch(tasks, monkeypatch):
     model = tasks["vqa"]
     converter = model.preprocessor.image_converter

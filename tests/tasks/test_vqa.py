@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from builders import ANSWERS
+from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import backbone
 from builders import difference
@@ -17,6 +19,7 @@ from builders import one_layer_each
 from builders import randomise
 from builders import raw
 from builders import slow_on
+from builders import some_everywhere
 from builders import vqa
 
 import keras_bridgetower as kbt
@@ -64,7 +67,7 @@ def test_datasets_are_read_untuned(asked, monkeypatch):
     assert tuned == [False, True]
 
 
-@pytest.mark.parametrize("soft", [True, False])
+@pytest.mark.parametrize("soft", some_everywhere([True, False], True))
 def test_losses_of_other_targets_are_rejected(soft):
     ids, one_hot = np.arange(4, dtype="int32"), np.eye(4, dtype="float32")
     model = kbt.BridgeTowerVQA(backbone(), answers=ANSWERS)
@@ -82,6 +85,7 @@ def test_losses_of_other_targets_are_rejected(soft):
     assert found == pytest.approx(-np.log(shares[ids, ids]).mean(), abs=1e-5)
 
 
+@LONG_ELSEWHERE
 def test_lora_weights_of_a_task_include_its_head(tmp_path):
     model, file = vqa(), tmp_path / "a.lora.h5"
     x, _ = raw(4)
@@ -104,6 +108,7 @@ def test_lora_weights_of_a_task_include_its_head(tmp_path):
         vqa().load_lora_weights(tmp_path / "b.lora.h5")
 
 
+@FASTEST
 @pytest.mark.parametrize(
     "answers, rank, error",
     [(ANSWERS, 3, "same layers and ranks"), (["a"], 2, "must hold the heads")],

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from builders import FASTEST
 from builders import array
 from builders import backbone
 from builders import bert
@@ -109,6 +110,7 @@ def padded_roberta(width):
     return PaddedRobertaBackbone.from_config(roberta(width).get_config())
 
 
+@FASTEST
 @pytest.mark.parametrize(
     "image_encoder, text_encoder, summary",
     [

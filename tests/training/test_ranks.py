@@ -127,8 +127,12 @@ def two_that_read(tmp_path_factory, request):
     return ran("read", tmp_path_factory.mktemp("read"))
 
 
-# JAX compiles in both; the processes read by the same code as TensorFlow's.
-@slow_on("jax")
+# The processes of all backends read by the same code. Those of TensorFlow take
+# half a minute to start, and JAX compiles in both.
+of_two_that_read = slow_on("tensorflow", "jax")
+
+
+@of_two_that_read
 @pytest.mark.skipif(BACKEND == "torch", reason="trains, below")
 def test_two_processes_read(two_that_read):
     found = two_that_read
@@ -142,7 +146,7 @@ def test_two_processes_read(two_that_read):
             np.testing.assert_allclose(arrays[name], alone, atol=1e-5)
 
 
-@slow_on("jax")
+@of_two_that_read
 def test_rows_read_in_different_orders_are_rejected(two_that_read):
     for name in two_that_read[0][1]["orders"]:
         first, second = (facts["orders"][name] for _, facts in two_that_read)

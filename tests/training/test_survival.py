@@ -11,6 +11,7 @@ import launch
 import numpy as np
 import pytest
 import resume_run
+from builders import FASTEST
 from builders import array
 from builders import slow_on
 
@@ -188,6 +189,7 @@ def finished(tmp_path_factory):
     return folder, fitted(folder, keep=2)
 
 
+@FASTEST
 def test_the_best_checkpoint_is_kept(tmp_path):
     # NaN and infinity are never best.
     for step, score in enumerate([np.nan, 0.9, np.inf, 0.5]):
@@ -198,6 +200,7 @@ def test_the_best_checkpoint_is_kept(tmp_path):
     assert names == ["step-000000001", "step-000000003"]
 
 
+@FASTEST
 def test_pruning_continues_after_a_kill(tmp_path, monkeypatch):
     for step in range(3):
         folders.write(tmp_path, step, {"x": np.zeros(1)}, {"logs": {}})
