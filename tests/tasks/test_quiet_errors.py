@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import PIL.Image
+from builders import slow_on
 
 RUN = """
 import gc
@@ -50,6 +51,7 @@ for call in calls:
 """
 
 
+@slow_on("jax", "torch")
 def test_damaged_picture_is_one_line_of_error(tmp_path):
     """TensorFlow would log its own error, of two names of operations.
 
