@@ -14,8 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # XLA compiles far more here than it computes. Unoptimised it does so in half
 # the time on JAX, as in JAX's own tests, and in four fifths on TensorFlow; the
 # second one holds for tests that set XLA_FLAGS for several devices too. With
-# `-m slow` it optimises, as for users. JAX keeps what it compiled for the
-# processes that the tests start.
+# `-m slow` it optimises, as for users.
 if not any(argument.startswith("slow") for argument in sys.argv):
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     os.environ.setdefault(
@@ -23,9 +22,9 @@ if not any(argument.startswith("slow") for argument in sys.argv):
         "--xla_backend_optimization_level=0 "
         "--xla_llvm_disable_expensive_passes=true",
     )
-COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", COMPILED.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Where pytest keeps no cache.
+COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
 
 
 def pytest_xdist_auto_num_workers(config):
@@ -39,6 +38,13 @@ def pytest_xdist_auto_num_workers(config):
 
 
 def pytest_configure(config):
-    """Import the frameworks, but not where others run the tests."""
+    """Import the frameworks, but not where others run the tests.
+
+    JAX keeps what it compiled for the processes that the tests start, and for
+    the next run, which takes half as long.
+    """
+    cache = getattr(config, "cache", None)
+    compiled = cache.mkdir("compiled") if cache else COMPILED.name
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled))
     if hasattr(config, "workerinput") or not config.option.numprocesses:
         config.pluginmanager.import_plugin("around_tests")
