@@ -44,6 +44,7 @@ def name_of(page):
     return str(page.relative_to(ROOT))
 
 
+COMMANDS = typer.main.get_command(main.application())
 WITH_CODE = [page for page in PAGES if any(blocks(page, "python"))]
 
 
@@ -77,7 +78,7 @@ def test_commands_of_a_page_exist(page):
         assert importlib.util.find_spec(module), module
     shell = shell.replace("\\\n", " ")
     for line in re.findall(r"keras-bridgetower ([^|\n]+)", shell):
-        command = typer.main.get_command(main.application())
+        command = COMMANDS
         words = shlex.split(line, comments=True)
         while words and words[0] in getattr(command, "commands", {}):
             command = command.commands[words.pop(0)]

@@ -16,6 +16,7 @@ from builders import bert
 from builders import clip
 from builders import difference
 from builders import features
+from builders import long_but
 from builders import randomise
 from PIL import Image
 
@@ -71,7 +72,11 @@ def run_alone(folder, *inputs):
 
 @exported_files.ON_TORCH
 @pytest.mark.parametrize(
-    "form, name", [("onnx", "vqa"), ("openvino", "text_classifier")]
+    "form, name",
+    [
+        ("onnx", "vqa"),
+        pytest.param("openvino", "text_classifier", marks=pytest.mark.slow),
+    ],
 )
 def test_exported_folder_runs_without_keras(form, name, picture, tmp_path):
     exported_files.need(form)
@@ -159,7 +164,9 @@ def test_exported_part_reads_only_its_inputs(vqa, picture, tmp_path):
 
 
 @exported_files.ON_TORCH
-@pytest.mark.parametrize("bridge", ["add", "adaptive_manager"])
+@pytest.mark.parametrize(
+    "bridge", long_but(["add", "adaptive_manager"], "adaptive_manager")
+)
 def test_exported_parts_equal_the_model(bridge, tmp_path):
     import torch
 

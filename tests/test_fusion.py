@@ -41,16 +41,14 @@ every_cross_encoder = pytest.mark.parametrize("cross", CROSS_ENCODERS)
 
 @every_cross_encoder
 @pytest.mark.parametrize("bridge", ["add", "cross_attention_ffn", None])
-@pytest.mark.parametrize(
-    "outputs", [("pooled",), ("text",), ("image",), ("text", "pooled")]
-)
-def test_fewer_outputs_are_the_same(cross, bridge, outputs):
+def test_fewer_outputs_are_the_same(cross, bridge):
     layer, inputs = fusion(bridge=bridge, cross_encoder=cross)
     everything = layer(*inputs)
-    fewer = layer(*inputs, outputs=outputs)
-    assert tuple(fewer) == outputs
-    for name in outputs:
-        assert difference(fewer[name], everything[name]) <= 1e-5
+    for outputs in (("pooled",), ("text",), ("image",), ("text", "pooled")):
+        fewer = layer(*inputs, outputs=outputs)
+        assert tuple(fewer) == outputs
+        for name in outputs:
+            assert difference(fewer[name], everything[name]) <= 1e-5
 
 
 @every_cross_encoder

@@ -168,11 +168,11 @@ def test_layers_read_what_the_layer_before_returned(bridge, taps):
 
 
 @pytest.mark.parametrize("bridge", managers.MANAGERS)
-@pytest.mark.parametrize("outputs", [("pooled",), ("text",), ("image",)])
-def test_fewer_outputs_are_the_same(bridge, outputs):
+def test_fewer_outputs_are_the_same(bridge):
     layer, inputs = fusion(bridge)
-    everything, fewer = layer(*inputs), layer(*inputs, outputs=outputs)
-    for name in outputs:
+    everything = layer(*inputs)
+    for name in ("pooled", "text", "image"):
+        fewer = layer(*inputs, outputs=(name,))
         assert difference(fewer[name], everything[name]) <= 1e-5
 
 

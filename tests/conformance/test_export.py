@@ -16,10 +16,10 @@ from exported_files import WRITTEN
 from keras_bridgetower.models.checks import TOKEN_FEATURES
 from keras_bridgetower.models.exporting.exported import FORMATS
 
-# To export takes from 5 s up. Those that are quick enough, and hard: several
-# heads whose outputs have names, and masks of another length than the text.
+# To export takes from 5 s up. Those that are quick enough, and hard: masks of
+# another length than the text.
 # Of a SavedModel and a PyTorch program a backbone is written elsewhere.
-QUICK = {"onnx": "pretraining", "litert": "vqa"}
+QUICK = {"onnx": "masked_lm", "litert": "vqa"}
 # Rows and tokens, none of them those that were traced.
 SIZES = ((4, 24), (1, 11), (2, 7))
 

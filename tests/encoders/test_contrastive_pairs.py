@@ -15,6 +15,7 @@ from builders import array
 from builders import difference
 from builders import eager
 from builders import features
+from builders import long_but
 from builders import randomise
 from builders import raw
 from builders import run
@@ -32,6 +33,7 @@ PAIRS = {
     "MetaCLIP 2": (hub.MetaCLIP2VisionEncoder, hub.MetaCLIP2TextEncoder),
 }
 EVERY = pytest.mark.parametrize("pair", PAIRS)
+SOME = pytest.mark.parametrize("pair", long_but(PAIRS, "SigLIP and CLIP"))
 
 
 def encoders(pair):
@@ -73,7 +75,7 @@ def test_embeddings_differ_for_every_text_and_picture(pair):
 
 
 @FASTEST
-@EVERY
+@SOME
 def test_contrast_is_learned(pair):
     made = task(pair, "Contrastive", projection_dim=8)
     eager(made, keras.optimizers.Adam(0.01))
@@ -83,7 +85,7 @@ def test_contrast_is_learned(pair):
 
 
 @FASTEST
-@EVERY
+@SOME
 def test_adapters_and_frozen_towers(pair):
     made = vqa(pair)
     towers = made.backbone.image_tower, made.backbone.text_tower
@@ -99,7 +101,7 @@ def test_adapters_and_frozen_towers(pair):
 
 
 @FASTEST
-@EVERY
+@SOME
 def test_quantized(pair, tmp_path):
     made = vqa(pair, scale=0.05)
     x = features(tokens=TOKENS)
@@ -107,7 +109,7 @@ def test_quantized(pair, tmp_path):
 
 
 @FASTEST
-@EVERY
+@SOME
 def test_recomputed_blocks_give_the_same_step(pair):
     def make():
         made = vqa(pair)

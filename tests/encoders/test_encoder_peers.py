@@ -27,6 +27,13 @@ VARIANTS = (
 )
 
 
+def some(peers, mark=pytest.mark.slow):
+    """Return parameters of a test, the variants with a mark."""
+    return [
+        pytest.param(p, marks=mark) if p.name in VARIANTS else p for p in peers
+    ]
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """Return a function that makes a peer and its folder, once each."""
@@ -65,17 +72,17 @@ def given(tower, inputs):
     return {key: inputs[key] for key in tower.input}
 
 
-@pytest.mark.parametrize(
-    "peer",
-    [
-        pytest.param(p, marks=LONG_ELSEWHERE) if p.name in VARIANTS else p
-        for p in PEERS
-    ],
-    ids=str,
-)
-def test_states_equal_those_of_transformers(peer, saved):
+@pytest.mark.parametrize("peer", some(PEERS, mark=LONG_ELSEWHERE), ids=str)
+def test_states_and_parameters_are_those_of_transformers(peer, saved):
     model, folder = saved(peer)
     encoder = opened(peer, folder)
+    tower = tower_of(encoder, peer.summary)
+    parameters = sum(
+        int(np.prod(w.shape))
+        for w in tower.weights
+        if not w.path.endswith("position_ids")
+    )
+    assert parameters == peer.parameters(model)
     inputs = peers.inputs_for(peer)
     expected = peer.states(model, inputs)
     grids = any(x is not None and x.ndim == 4 for x in expected)
@@ -83,7 +90,7 @@ def test_states_equal_those_of_transformers(peer, saved):
         # Before the tower brings all grids to one size.
         states = keras.Model(encoder.inputs[0], kbt.hidden_states(encoder))
     else:
-        states = tower_of(encoder, peer.summary)
+        states = tower
     got = run(states, given(states, inputs))
     got = got if isinstance(got, list) else [got]
     assert len(got) == len(expected)
@@ -97,22 +104,9 @@ def test_states_equal_those_of_transformers(peer, saved):
         assert difference(x, wanted) <= 1e-5
 
 
-@FASTEST
-@pytest.mark.parametrize("peer", PEERS, ids=str)
-def test_parameters_are_those_of_the_peer(peer, saved):
-    model, folder = saved(peer)
-    tower = tower_of(opened(peer, folder))
-    ours = sum(
-        int(np.prod(w.shape))
-        for w in tower.weights
-        if not w.path.endswith("position_ids")
-    )
-    assert ours == peer.parameters(model)
-
-
 @LONG_ELSEWHERE
 @pytest.mark.parametrize(
-    "peer", [p for p in PEERS if p.side == "text"], ids=str
+    "peer", some(p for p in PEERS if p.side == "text"), ids=str
 )
 def test_padding_does_not_leak(peer, saved):
     if not peer.masked:
@@ -129,7 +123,7 @@ def test_padding_does_not_leak(peer, saved):
 
 @LONG_ELSEWHERE
 @pytest.mark.parametrize(
-    "peer", [p for p in PEERS if p.side == "image"], ids=str
+    "peer", some(p for p in PEERS if p.side == "image"), ids=str
 )
 @pytest.mark.parametrize("ratio", [0.5, 2])
 def test_another_image_size(peer, ratio, saved):
@@ -145,7 +139,7 @@ def test_another_image_size(peer, ratio, saved):
 
 
 @FASTEST
-@pytest.mark.parametrize("peer", PEERS, ids=str)
+@pytest.mark.parametrize("peer", some(PEERS), ids=str)
 def test_a_tensor_that_is_missing_or_too_many_is_named(peer, saved, tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")
     _, folder = saved(peer)

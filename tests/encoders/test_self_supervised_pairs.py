@@ -12,6 +12,7 @@ from builders import assert_same_weights
 from builders import backbone
 from builders import difference
 from builders import features
+from builders import long_but
 from builders import randomise
 from builders import raw
 from builders import run
@@ -46,6 +47,7 @@ def dinov3(**kwargs):
 # The table of DINOv2; DINOv3 has none.
 POSITIONS = "interpolated_position_embeddings"
 BOTH = pytest.mark.parametrize("make", [dinov2, dinov3])
+ONE = pytest.mark.parametrize("make", long_but([dinov2, dinov3], dinov3))
 
 
 def answering(make):
@@ -100,14 +102,14 @@ def test_adapters(make, projection, tmp_path):
 
 
 @FASTEST
-@BOTH
+@ONE
 def test_quantized(make, tmp_path):
     task = randomise(vqa(image_encoder=make()), scale=0.05)
     adapted.check_quantized(task, features(), tmp_path / "preset")
 
 
 @FASTEST
-@BOTH
+@ONE
 def test_a_frozen_tower_does_not_move(make):
     task = answering(make)
     adapted.check_frozen(task, [task.backbone.image_tower])
@@ -131,7 +133,7 @@ def test_another_image_size(make):
 
 
 @FASTEST
-@BOTH
+@ONE
 def test_recomputed_blocks_give_the_same_step(make):
     def answering_by_two_blocks():
         task = answering(make)

@@ -11,6 +11,7 @@ from builders import SIDE
 from builders import backbone
 from builders import clip
 from builders import features
+from builders import long_but
 from builders import randomise
 from builders import raw
 from builders import run
@@ -63,6 +64,8 @@ ENCODERS = {
     "deberta": ("DebertaV3", {"bucket_size": 4}, lambda: unigram(OF_BERT)),
 }
 ALL = pytest.mark.parametrize("name", ENCODERS)
+# One with a block that it calls twice, and one with its own attention.
+SOME = pytest.mark.parametrize("name", long_but(ENCODERS, "albert", "deberta"))
 
 
 def encoder(name, **kwargs):
@@ -82,7 +85,7 @@ def vqa(name):
 
 
 @FASTEST
-@ALL
+@SOME
 def test_ids_beyond_the_vocabulary_are_rejected(name):
     made = vqa(name)
     inputs = made.preprocessor(raw(2)[0])
@@ -92,7 +95,7 @@ def test_ids_beyond_the_vocabulary_are_rejected(name):
 
 
 @FASTEST
-@ALL
+@SOME
 def test_adapters(name, tmp_path):
     def make():
         return randomise(backbone(text_encoder=encoder(name)))
@@ -104,7 +107,7 @@ def test_adapters(name, tmp_path):
 
 
 @FASTEST
-@ALL
+@SOME
 def test_quantized(name, tmp_path):
     made = randomise(vqa(name), scale=0.05)
     x = features(made.backbone)
@@ -112,14 +115,14 @@ def test_quantized(name, tmp_path):
 
 
 @FASTEST
-@ALL
+@SOME
 def test_a_frozen_tower_does_not_move(name):
     made = vqa(name)
     adapted.check_frozen(made, [made.backbone.text_tower])
 
 
 @FASTEST
-@ALL
+@SOME
 def test_recomputed_blocks_give_the_same_step(name):
     def make():
         made = vqa(name)

@@ -20,6 +20,7 @@ from builders import backbone
 from builders import clip
 from builders import difference
 from builders import features
+from builders import long_but
 from builders import randomise
 from builders import roberta
 from builders import run
@@ -148,7 +149,10 @@ def test_opened_on_another_backend(int8, backend, tmp_path):
 
 
 @FASTEST
-@pytest.mark.parametrize("name", ["pretraining", "nlvr2", "text_regressor"])
+@pytest.mark.parametrize(
+    "name",
+    long_but(["pretraining", "nlvr2", "text_regressor"], "pretraining"),
+)
 def test_other_heads(name, tmp_path):
     model = quantize(randomise(make(name), scale=0.05))
     assert any(w.dtype == "int8" for w in model.heads.weights)

@@ -155,8 +155,17 @@ def by_features():
     return eager(kbt.BridgeTowerVQA(randomise(shallow()), answers=UNITS))
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
-@pytest.mark.parametrize("form", some_everywhere(RAW_FORMS, "uint8"))
+OTHERS = [
+    pytest.param(entry, form, marks=FASTEST)
+    for form in RAW_FORMS
+    for entry in ("fit", "predict dataset", "task tensor")
+    if form != "uint8"
+]
+
+
+@pytest.mark.parametrize(
+    "entry, form", [*((entry, "uint8") for entry in ENTRIES), *OTHERS]
+)
 def test_raw_pictures_are_no_features(entry, form, by_features):
     x = {**features(batch=2), "images": RAW_FORMS[form]}
     told = "`images` must be normalized floats"
