@@ -13,6 +13,7 @@ import pytest
 import resume_run
 from builders import FASTEST
 from builders import array
+from builders import long_but
 from builders import slow_on
 
 from keras_bridgetower.distribution.strategy import Strategy
@@ -121,8 +122,9 @@ def test_a_finished_process_is_not_lost(tmp_path):
 
 
 @pytest.mark.skipif(launch.BACKEND != "torch", reason="promised for PyTorch")
-@pytest.mark.parametrize("moments", LOST.values(), ids=LOST)
-def test_survivors_of_a_killed_process_end_in_time(tmp_path, moments):
+@pytest.mark.parametrize("lost", long_but(LOST, "three, hanging"))
+def test_survivors_of_a_killed_process_end_in_time(tmp_path, lost):
+    moments = LOST[lost]
     count = len(moments)
     processes = several_runs(tmp_path, moments)
     (dead,) = (i for i, m in enumerate(moments) if m.startswith("kill"))
