@@ -9,6 +9,8 @@ import torch
 from builders import FASTEST
 from builders import LONG_ELSEWHERE
 from builders import array
+from builders import assert_same_weights
+from builders import backbone
 from builders import difference
 from builders import run
 from builders import some_everywhere
@@ -161,6 +163,21 @@ def test_the_classifier_is_that_of_the_peer(peer, tmp_path):
     torch.save(kept, path)
     with pytest.raises(ConversionError, match="_fc.bias: missing"):
         unimodal.image_encoder(path, with_classifier=True)
+
+
+@FASTEST
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_layers_that_are_never_called_are_not_quantized(peer, tmp_path):
+    torch.save(peer.state_dict(), tmp_path / "lite.pth")
+    encoder = unimodal.image_encoder(tmp_path / "lite.pth", image_size=37)
+    body = backbone(encoder, num_layers=1, projections="per_layer")
+    layers = body.image_tower._flatten_layers()
+    assert not all(layer.built for layer in layers)
+    body.quantize("int8")
+    assert "int8" in {w.dtype for w in body.text_tower.weights}
+    body.save_to_preset(tmp_path / "int8")
+    copy = kbt.BridgeTowerBackbone.from_preset(tmp_path / "int8")
+    assert_same_weights(copy, body)
 
 
 @LONG_ELSEWHERE

@@ -25,10 +25,21 @@ class PatchedModel(BuiltByOneReplica):
             )
         return super()._run_through_graph(*args, **kwargs)
 
-    def quantize(self, *args, **kwargs):
-        """Quantize the weights, as `keras.Model.quantize`."""
+    def quantize(self, mode=None, config=None, filters=None, **kwargs):
+        """Quantize the weights, as `keras.Model.quantize`.
+
+        Keras raises for layers that were never built. An EfficientNet without
+        squeeze and excitation has some. Here they are left out, unless
+        patterns of names choose them.
+        """
+        if filters is None or callable(filters):
+            filters = _of_built_layers(filters)
         with _older_objects_frozen():
-            super().quantize(*args, **kwargs)
+            super().quantize(mode, config, filters, **kwargs)
+
+
+def _of_built_layers(chosen):
+    return lambda layer: layer.built and (chosen is None or chosen(layer))
 
 
 @contextlib.contextmanager
