@@ -45,12 +45,22 @@ def scores_of(right, count):
     }
 
 
-def interval(differences, draws=DRAWS, seed=SEED):
-    """Return the mean, and the 95 % interval of the mean by a bootstrap."""
+def interval(differences, units=None, draws=DRAWS, seed=SEED):
+    """Return the mean, and the 95 % interval of the mean by a bootstrap.
+
+    Args:
+        differences: float `(rows,)`.
+        units: int `(rows,)`, the unit of each row, from 0: units are drawn
+            with all of their rows. None means that each row is one.
+        draws, seed: int.
+    """
     rng = np.random.default_rng(seed)
-    count = len(differences)
-    rows = rng.integers(count, size=(draws, count))
-    low, high = np.percentile(differences[rows].mean(1), (2.5, 97.5))
+    if units is None:
+        units = np.arange(len(differences))
+    sums, counts = np.bincount(units, differences), np.bincount(units)
+    drawn = rng.integers(len(sums), size=(draws, len(sums)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.percentile(means, (2.5, 97.5))
     return float(differences.mean()), float(low), float(high)
 
 

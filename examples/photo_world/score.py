@@ -24,6 +24,7 @@ from photo_world import packages
 from photo_world import questions
 from photo_world import scenes
 from photo_world import things
+from photo_world.training.aligning import SHARPNESS
 from photo_world.training.model import states_of
 from photo_world.training.model import text_features
 from photo_world.training.model import vqa_on
@@ -32,6 +33,7 @@ SCENES, TRAINING_SCENES = 1000, 4000
 BATCH = 64
 LISTED = 20  # Pictures of a list that matching orders again.
 KEPT = (1, 5, 10)
+KINDS = ("named", "described")  # Texts that search.
 SPLITS = ("train", "validation", "test")
 
 
@@ -151,39 +153,59 @@ class Scored:
             "questions": len(asked),
         }
 
+    def searched(self, texts, states):
+        """Return lists of all pictures, and new scores of the first of them.
+
+        Args:
+            texts: list of str.
+            states: list of arrays, the states of the pictures.
+
+        Returns:
+            `(order, scores)`: int `(texts, pictures)`, most similar first, and
+            float `(texts, LISTED)`: by matching and similarity, as in training.
+        """
+        head = self.contrastive.heads["itc"]
+        first = ops.convert_to_tensor(states[-1][:, 0].astype("float32"))
+        images = ops.convert_to_numpy(head({"image": first})["image"])
+        vectors = self.contrastive.embed(texts=texts, batch_size=BATCH)
+        near = vectors @ images.T
+        order = np.argsort(-near, 1, kind="stable")
+        listed = order[:, :LISTED]
+        said = np.repeat(texts, listed.shape[1]).tolist()
+        match = self.judge.judge(said, states, listed.ravel())["match"]
+        near = np.take_along_axis(near, listed, 1)
+        return order, match.reshape(listed.shape) + SHARPNESS * near
+
     def search_scores(self, split):
         """Search all pictures; then order the first of each list again."""
-        shown = self.see(gallery.pictures(self.world))
-        head, found = self.contrastive.heads["itc"], {}
-        first = ops.convert_to_tensor(shown[-1][:, 0])
-        images = ops.convert_to_numpy(head({"image": first})["image"])
-        for kind in ("named", "described"):
+        shown, found = self.see(gallery.pictures(self.world)), {}
+        for kind in KINDS:
             texts, fits = getattr(gallery, kind)(self.world, split)
-            vectors = self.contrastive.embed(texts=texts, batch_size=BATCH)
-            near = vectors @ images.T
-            order = np.argsort(-near, 1, kind="stable")
-            listed = order[:, :LISTED]
-            rows = listed.ravel()
-            said = np.repeat(texts, LISTED).tolist()
-            match = self.judge.judge(said, shown, rows)["match"]
-            match = match.reshape(listed.shape)
+            order, scores = self.searched(texts, shown)
+            lists = list_scores(fits, order, scores)
             found[kind] = _recalls(fits, order) | {"texts": len(texts)}
-            found[f"{kind}, re-ranked"] = compared(fits, listed, match)
-        found["pictures"] = len(images)
+            found[f"{kind}, re-ranked"] = rerank.compare(*lists)
+        found["pictures"] = len(shown[-1])
         return found
 
 
-def compared(fits, listed, scores):
-    """Compare lists with their new order by scores, highest first."""
+def list_scores(fits, order, scores):
+    """Return the scores of lists, and of their first ordered by other scores.
+
+    Args:
+        fits: bool `(texts, pictures)`.
+        order: int `(texts, pictures)`, the lists.
+        scores: float `(texts, listed)`, of the first of each list.
+    """
+    listed = order[:, : scores.shape[1]]
     again = np.argsort(-scores, 1, kind="stable")
     again = np.take_along_axis(listed, again, 1)
-    lists = [
+    return [
         rerank.scores_of(
-            np.take_along_axis(fits, order[:, :10], 1), fits.sum(1)
+            np.take_along_axis(fits, pictures[:, :10], 1), fits.sum(1)
         )
-        for order in (listed, again)
+        for pictures in (listed, again)
     ]
-    return rerank.compare(*lists)
 
 
 def _recalls(fits, order):

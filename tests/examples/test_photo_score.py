@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from builders import FASTEST
+from emoji_world import rerank
 from photo_world import score
 
 import keras_bridgetower as kbt
@@ -39,7 +40,8 @@ def test_kept_states_give_the_answers_and_scores_of_the_verbs(tasks):
 def test_a_better_order_raises_the_scores():
     fits = np.eye(12, dtype=bool)[:8]
     listed = np.tile(np.arange(12), (8, 1))
-    found = score.compared(fits, listed, fits.astype(float))
+    lists = score.list_scores(fits, listed, fits.astype(float))
+    found = rerank.compare(*lists)
     assert abs(found["R@1"]["by vectors"] - 1 / 8) <= 0.005
     assert found["R@1"]["re-ranked"] == found["nDCG@10"]["re-ranked"] == 1
     low, _ = found["R@1"]["95 % interval"].split(" to ")
