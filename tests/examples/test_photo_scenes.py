@@ -12,49 +12,17 @@ from photo_world import questions
 from photo_world import scenes
 from photo_world import things
 from photo_world import words
-from PIL import Image
-from PIL import ImageDraw
+from tiny_photos import DISKS
+from tiny_photos import PAINTS
+from tiny_photos import disks
 
 pytestmark = FASTEST
-# Noun, kind and color of things whose cut-outs are disks of that color.
-DISKS = (
-    ("owl", "bird", "red"),
-    ("crow", "bird", "green"),
-    ("tiger", "mammal", "blue"),
-    ("donkey", "mammal", "yellow"),
-    ("lemon", "fruit", "red"),
-    ("banana", "fruit", "blue"),
-)
-PAINTS = {
-    "red": (220, 30, 30),
-    "green": (30, 200, 30),
-    "blue": (30, 30, 220),
-    "yellow": (220, 220, 30),
-}
 NUMBERS = {"two": 2, "three": 3, "four": 4}
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Six disks and three gray places in each of two splits."""
-    folder = tmp_path_factory.mktemp("made")
-    found, photographs = [], []
-    for split in ("train", "test"):
-        for noun, kind, color in DISKS:
-            image = Image.new("RGBA", (240, 240), (255, 0, 255, 0))
-            paint = PAINTS[color] if split == "train" else (220, 30, 220)
-            ImageDraw.Draw(image).ellipse((5, 5, 230, 230), (*paint, 255))
-            path = folder / f"{split}-{noun}.png"
-            image.save(path)
-            name = noun if split == "train" else f"{split} {noun}"
-            told = (name, name, (), kind, color, name, split)
-            found.append(things.Thing(path.stem, path, *told))
-        for place in ("dam", "castle", "windmill"):
-            path = folder / f"{split}-{place}.png"
-            Image.new("RGB", (300, 240), (128, 128, 128)).save(path)
-            told = (place, place, (), "building", "", place, split, place)
-            photographs.append(things.Photograph(path.stem, path, *told))
-    return things.World(tuple(found), tuple(photographs))
+    return disks(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,261 @@
+r"""Compare METER, BridgeTower and ManagerTower on the photo world.
+
+    export PYTHONPATH=examples KERAS_BACKEND=jax
+    python -m photo_world.claim runs/photos
+
+The folder is that of `photo_world.training.train`, whose stage `start` is
+done. All variants have its towers and its contrastive head, both frozen, and
+learn from the same batches with the same number of weights. The command can be
+stopped at any time: called again, it goes on. What is done is skipped, and
+`--seeds` without a number only prints the tables, of what is there. After
+another `start`, remove the folder `claim_600` first.
+"""
+
+import argparse
+import json
+import pathlib
+
+import keras
+import numpy as np
+from emoji_world.training.model import Together
+from emoji_world.training.model import train
+
+import keras_bridgetower as kbt
+from keras_bridgetower.files import write_atomically
+from keras_bridgetower.files import write_folder
+from photo_world import claim_tables
+from photo_world import gallery
+from photo_world import score
+from photo_world.training import model
+from photo_world.training.fusing import Fusion
+from photo_world.training.pools import Pool
+from photo_world.training.train import RATE
+from photo_world.training.train import Epochs
+from photo_world.training.train import Run
+
+STEPS = 100  # Of an epoch, after which a stopped run goes on.
+POOLS = 5  # Pools that are learnt from, whatever else is drawn later.
+
+
+def variants():
+    """Return by name what a variant changes in `model.FUSION`."""
+    fusion = model.FUSION
+    top = (-1, *[None] * (fusion["num_layers"] - 1))
+    taps, image_taps = (
+        tuple(tap for tap in fusion[name] if tap is not None)
+        for name in ("taps", "image_taps")
+    )
+    return {
+        # The highest state of the image tower is the class probabilities.
+        "METER": {"bridge": None, "taps": top, "image_taps": top},
+        "BridgeTower": {},
+        # Each layer reads the states that BridgeTower has, all of them.
+        "ManagerTower": {
+            "bridge": "adaptive_manager",
+            "taps": taps,
+            "image_taps": image_taps,
+        },
+    }
+
+
+def equal_variants(start):
+    """Return what variants change, and how many weights their fusions have.
+
+    The feed-forward blocks are as wide as it takes to have the weights of
+    BridgeTower.
+
+    Args:
+        start: `BridgeTowerBackbone`, whose encoders are used.
+    """
+    encoders = start.image_encoder, start.text_encoder
+
+    def count(changes):
+        values = model.FUSION | changes
+        made = kbt.BridgeTowerBackbone(*encoders, **values)
+        return made.fusion.count_params()
+
+    changed, width = variants(), model.FUSION["intermediate_dim"]
+    counts = {name: count(changes) for name, changes in changed.items()}
+    # What feed-forward blocks cost that are wider by one, in both modalities.
+    unit = 2 * model.FUSION["hidden_dim"] + 1
+    unit *= 2 * model.FUSION["num_layers"]
+    for name, changes in changed.items():
+        missing = counts["BridgeTower"] - counts[name]
+        changes["intermediate_dim"] = width + round(missing / unit)
+        counts[name] = count(changes)
+    return changed, counts
+
+
+class ClaimRun(Run):
+    """A run that always learns from the same pools."""
+
+    def pools(self):
+        found = super().pools()[:POOLS]
+        if len(found) < POOLS:
+            raise ValueError(
+                f"{self.folder} must have {POOLS} pools. Received: "
+                f"{len(found)}. Draw more by `python -m "
+                f"photo_world.training.draw {self.folder} --pools {POOLS}`"
+            )
+        return found
+
+
+class States(Epochs):
+    """Batches of epochs of `STEPS`, with the states that a variant reads."""
+
+    def __len__(self):
+        return STEPS
+
+    def __getitem__(self, number):
+        x, y = super().__getitem__(number)
+        for of in ("state", "listed"):
+            names = sorted(name for name in x if name.startswith(f"{of}_"))
+            kept = read_by(self.pairs.backbone, [x.pop(name) for name in names])
+            x |= {f"{of}_{i}": states for i, states in enumerate(kept)}
+        return x, y
+
+
+def read_by(backbone, states):
+    """Return those of the highest states that a backbone reads."""
+    return states[-len(backbone.image_tower.outputs) :]
+
+
+def learn(run, start, changes, steps, folder):
+    """Train a variant, or go on with it, and save a preset.
+
+    Args:
+        run: `Run`, with the seed.
+        start: `BridgeTowerPretraining`, whose towers and head are used.
+        changes: dict, values of the backbone.
+        steps: int.
+        folder: path. Its folder "preset" is complete or not there.
+    """
+    keras.utils.set_random_seed(run.seed)
+    vqa, pairs = model.new_tasks(
+        start.backbone.image_encoder,
+        start.backbone.text_encoder,
+        start.preprocessor.tokenizer,
+        run.answers,
+        run.names,
+        **changes,
+    )
+    pairs.heads["itc"].set_weights(start.heads["itc"].get_weights())
+    epochs = steps // STEPS
+    # Each seed sees other scenes.
+    data = States(run, pairs, first=epochs * run.seed)
+    train(Fusion(vqa, pairs), data, epochs, RATE, folder)
+    tasks = Together(vqa, pairs)
+    write_folder(
+        folder / "preset",
+        lambda part: tasks.save_to_preset(pathlib.Path(part)),
+    )
+
+
+class Exam:
+    """What all variants are asked, and the states of its pictures.
+
+    Args:
+        run: `Run`.
+        split: str.
+        folder: path, where the states of drawn scenes are kept.
+    """
+
+    def __init__(self, run, split, folder):
+        self.folder = run.folder
+        start = score.Scored(run.folder, run.folder / "start")
+        made, asked = start.drawn(split, score.SCENES)
+        self.scene = np.repeat(np.arange(len(made)), [len(a) for a in asked])
+        self.asked = [question for several in asked for question in several]
+        path = folder / f"scenes_{split}.npz"
+        if not path.exists():
+            states = start.see([scene.picture for scene in made])
+            states = [one.astype("float16") for one in states]
+            write_atomically(path, lambda file: np.savez(file, *states))
+        with np.load(path) as kept:
+            self.scenes = list(kept.values())
+        self.pictures = Pool(run.folder / "pools/gallery").states
+        self.texts = {
+            kind: getattr(gallery, kind)(start.world, split)
+            for kind in score.KINDS
+        }
+
+    def take(self, preset):
+        """Return the scores of a preset, each as a list.
+
+        "VQA" has whether each question is answered right, "scene" and "sort"
+        which questions these are. Others have a number for each text: of the
+        list by matching, and of that by vectors.
+        """
+        scored = score.Scored(self.folder, preset)
+        backbone = scored.contrastive.backbone
+        scenes, pictures = (
+            read_by(backbone, states) for states in (self.scenes, self.pictures)
+        )
+        texts = [question.text for question in self.asked]
+        logits = scored.judge.judge(texts, scenes, self.scene)["answers"]
+        right = scored.are_right(self.asked, logits)
+        found = {
+            "scene": self.scene.tolist(),
+            "sort": [question.sort for question in self.asked],
+            "VQA": right.astype(int).tolist(),
+        }
+        for kind, (texts, fits) in self.texts.items():
+            order, scores = scored.searched(texts, pictures)
+            before, after = score.list_scores(fits, order, scores)
+            for name in ("R@1", "nDCG@10"):
+                found[f"{name}, {kind}"] = after[name].tolist()
+                found[f"{name}, {kind}, by vectors"] = before[name].tolist()
+        return found
+
+
+def compare(run, steps, seeds, split):
+    """Train and score what is not there yet; write the tables after each.
+
+    Returns the folder of results.
+    """
+    folder = run.folder / f"claim_{steps}"
+    places = {
+        (seed, name): folder / f"{name}_{seed}"
+        for seed in seeds
+        for name in variants()
+    }
+    missing = [
+        key
+        for key, place in places.items()
+        if not (place / f"{split}.json").exists()
+    ]
+    if missing:
+        folder.mkdir(exist_ok=True)
+        start = kbt.BridgeTowerPretraining.from_preset(run.folder / "start")
+        changed, weights = equal_variants(start.backbone)
+        print(f"Weights of the fusions: {weights}", flush=True)
+        exam = Exam(run, split, folder)
+    for run.seed, name in missing:
+        place = places[run.seed, name]
+        if not (place / "preset").exists():
+            learn(run, start, changed[name], steps, place)
+        found = exam.take(place / "preset") | {"weights": weights[name]}
+        text = json.dumps(found).encode()
+        write_atomically(
+            place / f"{split}.json", lambda file, text=text: file.write(text)
+        )
+        print(claim_tables.write(folder, split), flush=True)
+    return folder
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--split", default="test", choices=score.SPLITS[1:])
+    settings = parser.parse_args()
+    if settings.steps < STEPS or settings.steps % STEPS:
+        parser.error(f"--steps must be a multiple of {STEPS}")
+    given = settings.steps, settings.seeds, settings.split
+    folder = compare(ClaimRun(settings.folder), *given)
+    print(claim_tables.write(folder, settings.split))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Tables of `photo_world.claim`: scores, and paired differences."""
+
+import itertools
+import json
+
+import numpy as np
+from emoji_world import rerank
+
+SCORES = (
+    "VQA",
+    *("R@1, named", "nDCG@10, named"),
+    *("R@1, described", "nDCG@10, described"),
+)
+
+
+def write(folder, split):
+    """Write what is there as JSON and Markdown; return the Markdown.
+
+    Args:
+        folder: path, with a folder for each variant and seed.
+        split: str.
+    """
+    runs = read(folder, split)
+    if not runs:
+        return f"{folder} has no scores of the split {split!r} yet."
+    found = {
+        "split": split,
+        "runs": {
+            name: {seed: means(one) for seed, one in seeds.items()}
+            for name, seeds in runs.items()
+        },
+        "weights": {
+            name: next(iter(seeds.values()))["weights"]
+            for name, seeds in runs.items()
+        },
+        "differences": {
+            f"{after} - {before}": differences(runs[before], runs[after])
+            for before, after in itertools.combinations(runs, 2)
+        },
+    }
+    text = "\n".join(
+        [score_table(runs, found), difference_table(found), sort_table(runs)]
+    )
+    (folder / f"claims_{split}.json").write_text(json.dumps(found, indent=2))
+    (folder / f"claims_{split}.md").write_text(text)
+    return text
+
+
+def read(folder, split):
+    """Return the scores by variant and seed, that without bridges first."""
+    runs = {}
+    for path in sorted(folder.glob(f"*_*/{split}.json")):
+        name, seed = path.parent.name.split("_")
+        runs.setdefault(name, {})[int(seed)] = json.loads(path.read_text())
+    order = ("METER", "BridgeTower", "ManagerTower")
+    return {name: runs[name] for name in order if name in runs}
+
+
+def means(run):
+    """Return the means of the lists of a run, in percent."""
+    names = [name for name in run if name.startswith(SCORES)]
+    return {name: 100 * float(np.mean(run[name])) for name in names}
+
+
+def differences(before, after):
+    """Return the differences of two variants in percent, with intervals.
+
+    Of each question and text, the difference is the mean over the seeds that
+    both variants have. An interval is that of a bootstrap over texts, or over
+    scenes, each drawn with all of its questions.
+
+    Args:
+        before, after: dict from seed to the scores of a run.
+    """
+    seeds = sorted(before.keys() & after.keys())
+    if not seeds:
+        return {}
+    found = {"seeds": seeds}
+    for name in SCORES:
+        by_seed = np.array(
+            [
+                np.subtract(after[seed][name], before[seed][name])
+                for seed in seeds
+            ]
+        )
+        units = after[seeds[0]]["scene"] if name == "VQA" else None
+        mean, low, high = rerank.interval(100 * by_seed.mean(0), units)
+        found[name] = {
+            "difference": mean,
+            "interval": [low, high],
+            "by seed": (100 * by_seed.mean(1)).tolist(),
+        }
+    return found
+
+
+def score_table(runs, found):
+    """Return a row for each variant: means, and deviations over seeds."""
+    rows = [("percent", "weights", "seeds", *SCORES)]
+    for name, by_seed in found["runs"].items():
+        cells = [
+            _spread([one[score] for one in by_seed.values()])
+            for score in SCORES
+        ]
+        weights = f"{found['weights'][name]:,}"
+        rows.append((name, weights, len(by_seed), *cells))
+    first = next(iter(next(iter(found["runs"].values())).values()))
+    # Towers and contrastive head are those of all variants.
+    alone = [first.get(f"{score}, by vectors") for score in SCORES]
+    cells = ["" if value is None else f"{value:.1f}" for value in alone]
+    rows.append(("by vectors alone", "", "", *cells))
+    return _markdown(rows)
+
+
+def difference_table(found):
+    """Return a row for each two variants, with intervals of 95 %."""
+    rows = [("difference", "seeds", *SCORES)]
+    for name, scores in found["differences"].items():
+        cells = [
+            f"{one['difference']:+.1f} ({one['interval'][0]:+.1f} to "
+            f"{one['interval'][1]:+.1f})"
+            for one in (scores[score] for score in SCORES if scores)
+        ]
+        if cells:
+            rows.append((name, len(scores["seeds"]), *cells))
+    return _markdown(rows)
+
+
+def sort_table(runs):
+    """Return the right answers to each sort of question, in percent."""
+    first = next(iter(next(iter(runs.values())).values()))
+    sorts = np.array(first["sort"])
+    rows = [("question", "count", *runs)]
+    for sort in sorted({*first["sort"]}):
+        hits = [
+            np.mean([one["VQA"] for one in by_seed.values()], 0)[sorts == sort]
+            for by_seed in runs.values()
+        ]
+        cells = [f"{100 * one.mean():.1f}" for one in hits]
+        rows.append((sort, (sorts == sort).sum(), *cells))
+    return _markdown(rows)
+
+
+def _spread(values):
+    mean = f"{np.mean(values):.1f}"
+    return f"{mean} ± {np.std(values, ddof=1):.1f}" if values[1:] else mean
+
+
+def _markdown(rows):
+    rows = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
