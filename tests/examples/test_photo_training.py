@@ -11,7 +11,7 @@ from photo_world.things import Thing
 from photo_world.training import lists
 from photo_world.training import model
 from photo_world.training import swapping
-from photo_world.training.batches import MASKED
+from photo_world.training.batches import CAPTIONS
 from photo_world.training.batches import MOST_HIDDEN
 from photo_world.training.batches import OUTLIERS
 from photo_world.training.batches import SCENES
@@ -100,11 +100,11 @@ def test_a_caption_is_there_again_with_hidden_tokens(batches, tokenizer):
     rng = np.random.default_rng(0)
     rows = batches.order(rng)[0]
     x, y = batches.make(rows, rng)
-    said, masked = x["token_ids"][:MASKED], x["token_ids"][-MASKED:]
+    said, masked = x["token_ids"][:CAPTIONS], x["token_ids"][-CAPTIONS:]
     hidden = masked == tokenizer.mask_token_id
     assert (hidden.sum(1) >= 1).all() and (hidden.sum(1) <= MOST_HIDDEN).all()
     assert np.array_equal(said[~hidden], masked[~hidden])
-    for row in range(MASKED):
+    for row in range(CAPTIONS):
         count = hidden[row].sum()
         places = x["places"][row, :count]
         assert np.array_equal(said[row, places], y["mlm"][row, :count])

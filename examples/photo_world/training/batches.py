@@ -9,8 +9,8 @@ from emoji_world.training.model import hide_tokens
 from photo_world.training.model import text_features
 from photo_world.training.swapping import SORTS
 
-SCENES, QUESTIONS = 32, 3  # Of a batch, and asked of each scene.
-MASKED = 16  # Captions with hidden words.
+SCENES, QUESTIONS = 32, 4  # Of a batch, and asked of each scene.
+CAPTIONS = 16  # Of the first scenes; there again with hidden words.
 SWAPPED = 0.5  # Share of the scenes whose classes are exchanged.
 NEIGHBORS = 20
 OUTLIERS = 8  # Pictures that show nothing of the world.
@@ -98,10 +98,13 @@ class Batches:
         searched, listed = self.lists.draw(rng)
         given = text_features(
             self.tokenizer,
-            [*said, *wrong, *(text for text, *_ in asked), *searched],
+            [
+                *(*said[:CAPTIONS], *wrong[:CAPTIONS]),
+                *(*(text for text, *_ in asked), *searched),
+            ],
         )
         masked, places, tokens = self._masked(
-            {name: x[:MASKED] for name, x in given.items()}, rng
+            {name: x[:CAPTIONS] for name, x in given.items()}, rng
         )
         states = [np.asarray(states[rows]) for states in self.pool.states]
         for row, swap in enumerate(swaps):
@@ -114,7 +117,7 @@ class Batches:
             **{n: np.concatenate([x, masked[n]]) for n, x in given.items()},
             **{f"state_{i}": values for i, values in enumerate(states)},
             **{f"listed_{i}": values for i, values in enumerate(listed)},
-            "apart": self._apart(rows, swaps).astype("float32"),
+            "apart": self._apart(rows, swaps)[:CAPTIONS].astype("float32"),
             "places": places,
         }
         scores = [self._scores(*question[1:]) for question in asked]

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_bridgetower.objectives import losses
 from photo_world.training.aligning import SHARPNESS
-from photo_world.training.batches import MASKED
+from photo_world.training.batches import CAPTIONS
 from photo_world.training.batches import OUTLIERS
 from photo_world.training.batches import QUESTIONS
 from photo_world.training.lists import LISTS
@@ -47,11 +47,12 @@ class Fusion(keras.Model):
         )
         texts = self.fusion.project_text(told)
         count = image[0].shape[0] - OUTLIERS
-        own = ops.arange(count)
-        wrong, asked = own + count, ops.arange(QUESTIONS * count) + 2 * count
-        strange = ops.arange(OUTLIERS) + count
-        lists = ops.arange(LISTS) + (2 + QUESTIONS) * count
+        own, scenes = ops.arange(CAPTIONS), ops.arange(count)
+        wrong = own + CAPTIONS
+        asked = ops.arange(QUESTIONS * count) + 2 * CAPTIONS
+        lists = ops.arange(LISTS) + 2 * CAPTIONS + QUESTIONS * count
         lists = ops.tile(lists, 1 + WRONG)
+        strange = ops.arange(OUTLIERS) + count
         # Rows of texts and of pictures.
         pairs = [
             (own, own),
@@ -59,7 +60,7 @@ class Fusion(keras.Model):
             (wrong, own),
             (own[:OUTLIERS], strange),
             (lists, ops.arange(len(lists)) + count + OUTLIERS),
-            (asked, ops.repeat(own, QUESTIONS)),
+            (asked, ops.repeat(scenes, QUESTIONS)),
             (asked[:OUTLIERS], strange),
         ]
         text_rows, image_rows = map(ops.concatenate, zip(*pairs, strict=True))
@@ -71,15 +72,15 @@ class Fusion(keras.Model):
             training=training,
         )["pooled"]
         filled = self.fusion.join(
-            [t[-MASKED:] for t in texts],
-            [i[:MASKED] for i in images],
-            mask[-MASKED:],
+            [t[-CAPTIONS:] for t in texts],
+            [i[:CAPTIONS] for i in images],
+            mask[-CAPTIONS:],
             outputs=("text",),
             training=training,
         )["text"]
         places = ops.expand_dims(x["places"], -1)
         # The ends of matched pairs, of lists and of questions.
-        ends = 3 * count + OUTLIERS, -QUESTIONS * count - OUTLIERS
+        ends = 3 * CAPTIONS + OUTLIERS, -QUESTIONS * count - OUTLIERS
         logits = self.heads["itm"](pooled[: ends[1]])
         near = self._near(
             ops.take(told[-1], lists, axis=0)[:, 0], listed[-1][:, 0]
@@ -99,8 +100,10 @@ class Fusion(keras.Model):
 
     def _most_similar(self, told, image, apart):
         """Return for each caption the most similar picture it is false of."""
-        count = apart.shape[0]
-        text, image = self._near(told[-1][:count, 0], image[-1][:count, 0])
+        captions, pictures = apart.shape
+        text, image = self._near(
+            told[-1][:captions, 0], image[-1][:pictures, 0]
+        )
         near = ops.matmul(text, ops.transpose(image))
         return ops.argmax(ops.where(apart > 0, near, near - 4.0), axis=1)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from photo_world import words
 
-LISTS = 12  # Texts of a batch.
+LISTS = 8  # Texts of a batch.
 WRONG = 3  # Pictures that a text does not fit.
 NEIGHBORS = 15
 SWAPPED = 0.65  # Share of the lists whose classes are exchanged.
