@@ -24,6 +24,7 @@ from photo_world.training.swapping import Swaps
 import keras_bridgetower as kbt
 from keras_bridgetower.encoders.classified import ClassifiedEncoder
 from keras_bridgetower.models.attention import BridgeTowerAttention
+from keras_bridgetower.models.fusion import CrossModalEncoder
 
 WORDS = "a photo of cat car is this on the left red yes ? .".split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -333,3 +334,26 @@ def test_a_color_is_false_of_the_other_pictures(swaps, monkeypatch):
     for text, (right, wrong) in zip(texts, found.T, strict=True):
         assert f"{things[right].color} bird" in text
         assert things[right].color != things[wrong].color
+
+
+def test_the_fusion_begins_in_the_space_of_texts_and_pictures():
+    rng = np.random.default_rng(0)
+    told = rng.normal(size=(9, 10)).astype("float32")
+    seen = 5.0 + rng.normal(size=(30, 12)).astype("float32")
+    fusion = CrossModalEncoder(8, 2, 2, projections="per_layer")
+    fusion.build([(1, 3, 10)] * 2, [(1, 5, 12)] * 2)
+    head = keras.Model()
+    head.text_dense, head.image_dense = (keras.layers.Dense(9) for _ in "ab")
+    head.text_dense.build(told.shape)
+    head.image_dense.build(seen.shape)
+    model.enter_space(fusion, head, told, seen)
+    for states, dense, projection in (
+        (told, head.text_dense, fusion.text_projections[-1]),
+        (seen, head.image_dense, fusion.image_projections[-1]),
+    ):
+        space, found = (
+            keras.ops.convert_to_numpy(layer(states))[:, :8]
+            for layer in (dense, projection)
+        )
+        space -= space.mean(0)
+        assert np.allclose(found, model.SPREAD * space / space.std(), atol=1e-4)

@@ -31,6 +31,8 @@ FUSION = {
 }
 # Last layers, which read texts and the names of classes in one space.
 NAMED = 2
+# Standard deviation of what enters there, and a factor of the first attention.
+SPREAD, SHARPER = 2.0, 1.5
 # Width of the space of texts and pictures.
 SPACE = 256
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -198,34 +200,52 @@ def new_tasks(image, text, tokenizer, answers, names, **fusion):
     # Nearly all answers to a question are wrong.
     vqa.heads["vqa"].output_dense.bias.assign(np.full(len(answers), -5.0))
     if names is not None:
-        _enter_named(backbone, pairs.heads["itc"], names)
-        for step in backbone.fusion.steps[-NAMED:]:
-            _attend_to_alike(step.text_layer.cross_attention)
-            _attend_to_alike(step.image_layer.cross_attention)
+        _enter_named(pairs.heads["itc"], names)
     return vqa, pairs
+
+
+def enter_space(fusion, head, told, seen):
+    """Begin the last layers of a fusion in the space of a contrastive head.
+
+    The highest states of both towers enter there, and attention begins with
+    what is alike.
+
+    Args:
+        fusion: `CrossModalEncoder`.
+        head: the contrastive head.
+        told: float `(texts, width)`, states of texts.
+        seen: float `(tokens, width)`, states of pictures.
+    """
+    for projection, dense, states in (
+        (fusion.text_projections[-1], head.text_dense, told),
+        (fusion.image_projections[-1], head.image_dense, seen),
+    ):
+        kernel = ops.convert_to_numpy(dense.kernel)[:, : fusion.hidden_dim]
+        found = states @ kernel
+        # What all have in common tells nothing.
+        mean = found.mean(0)
+        scale = SPREAD / np.std(found - mean)
+        projection.kernel.assign(scale * kernel)
+        projection.bias.assign(-scale * mean)
+    for step in fusion.steps[-NAMED:]:
+        _attend_to_alike(step.text_layer.cross_attention)
+        _attend_to_alike(step.image_layer.cross_attention)
 
 
 def _attend_to_alike(attention):
     """Begin with the product of both sides, which are in one space."""
     shape = attention.query_dense.kernel.shape
     same = np.eye(shape[0], dtype="float32")
-    for layer in ("query", "key", "value"):
+    for layer in ("key", "value"):
         getattr(attention, f"{layer}_dense").kernel.assign(same.reshape(shape))
+    attention.query_dense.kernel.assign(SHARPER * same.reshape(shape))
     attention.output_dense.kernel.assign(same.reshape(*shape[1:], shape[0]))
 
 
-def _enter_named(backbone, head, names):
+def _enter_named(head, names):
     """Project texts, and the names of classes at each place, to one space."""
     text = names.directions[:SPACE].T
     image = np.zeros(head.image_dense.kernel.shape, "float32")
     image[: len(names.classes)] = names.classes @ text
     head.text_dense.kernel.assign(text)
     head.image_dense.kernel.assign(image)
-    fusion = backbone.fusion
-    texts, images = fusion.text_projections, fusion.image_projections
-    scale = float(np.std(names.classes @ text[:, : fusion.hidden_dim]))
-    text = text[:, : fusion.hidden_dim] / scale
-    image = ops.convert_to_numpy(images[-1].kernel).copy()
-    image[: len(names.classes)] = names.classes @ text
-    texts[-1].kernel.assign(text)
-    images[-1].kernel.assign(image)

@@ -137,6 +137,19 @@ def start_stage(run, folder):
     )
     pool = Pool(run.folder / "pools/gallery")
     losses = aligning.learn(pairs, run.world, pool.states, run.seed)
+    taught = [one.split == "train" for one in shown]
+    seen = pool.states[-1][taught, 1:].astype("float32")
+    told = model.text_vectors(
+        pairs.backbone.text_tower,
+        tokenizer,
+        sorted({one.noun for one in shown if one.split == "train"}),
+    )
+    model.enter_space(
+        pairs.backbone.fusion,
+        pairs.heads["itc"],
+        told,
+        seen.reshape(-1, seen.shape[-1]),
+    )
     return Together(vqa, pairs), {"loss": losses, "seconds": []}
 
 
