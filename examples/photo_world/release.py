@@ -3,9 +3,9 @@ r"""Write the package of the photo presets from a trained and scored run.
     export PYTHONPATH=examples:tools
     python -m photo_world.release runs/photos/calibrated preset_packages/photos
 
-The tables of all words become integers of 4 bits, other matrices integers of
-8 bits, the rest float16. Score it once more with `photo_world.score --preset`:
-no score may move by 0.2, or by more than one text or question.
+Matrices become floats of 8 bits, the rest float16. Score it once more with
+`photo_world.score --preset`: no score may move by 0.2, or by more than one text
+or question.
 """
 
 import argparse
@@ -17,8 +17,6 @@ import pathlib
 import low_precision
 from emoji_world import release as emoji_release
 from emoji_world.training.model import Together
-from keras import layers
-from keras import quantizers
 
 import keras_bridgetower as kbt
 from keras_bridgetower.presets import manifest
@@ -61,9 +59,6 @@ PRESETS = {
         "Pre-trained on photographs by three objectives.",
     ),
 }
-# Layers with a row for each word: they are as large as the rest of a tower.
-WORDS = ("token_embedding", "decoder")
-MATRICES = (layers.Dense, layers.EinsumDense, layers.Embedding)
 # Licenses whose works may become a part of one under version 3 of the GPL.
 # Later versions of CC BY-SA may replace 2.0, and 4.0 leads to the GPL.
 FREE = {"public-domain", "CC0-1.0", "CC-BY-1.0", "CC-BY-2.0", "CC-BY-3.0"}
@@ -114,14 +109,10 @@ def store(preset, folder):
         task.from_preset(preset)
         for task in (kbt.BridgeTowerVQA, kbt.BridgeTowerPretraining)
     ]
-    # Integers of 4 bits would count as half a parameter.
-    rows = table_of(tasks)
-    for task in tasks:
-        quantize(task)
     folder.parent.mkdir(parents=True, exist_ok=True)
     Together(*tasks).save_to_preset(folder)
-    low_precision.store(folder, 16)
-    return rows
+    low_precision.store(folder, 8)
+    return table_of(tasks)
 
 
 def table_of(tasks):
@@ -140,17 +131,6 @@ def table_of(tasks):
         }
         for suffix, (task, heads, description) in PRESETS.items()
     }
-
-
-def quantize(task):
-    """Turn matrices into integers, those with a row for each word of 4 bits."""
-    words = quantizers.Int4QuantizationConfig(block_size=48)
-    others = quantizers.Int8QuantizationConfig(activation_quantizer=None)
-    task.quantize(config=words, filters=lambda one: one.name in WORDS)
-    task.quantize(
-        config=others,
-        filters=lambda one: isinstance(one, MATRICES) and one.name not in WORDS,
-    )
 
 
 def records(run):
