@@ -216,7 +216,7 @@ def test_default_presets_are_of_one_family(monkeypatch):
 def test_default_of_another_family_prints_its_training_data(run):
     words = ["entail", BLUE, "the shape is blue."]
     said = run(*words).err
-    assert "Using bridgetower_tiny_easy_entailment" in said
+    assert "Used bridgetower_tiny_easy_entailment" in said
     assert "pip install" not in said
     assert "one colored shape" in said
 
@@ -238,7 +238,7 @@ def test_default_presets_know_emoji(run):
     said = run("ask", duck, "is this a bird?")
     assert said.out.startswith("yes\t")
     # One line says how to get those that know photographs.
-    assert said.err.startswith("Using bridgetower_tiny_emoji_vqa, which was ")
+    assert said.err.startswith("Used bridgetower_tiny_emoji_vqa, which was ")
     assert said.err.endswith(": `pip install ./preset_packages/photos`.\n")
     assert said.err.count("\n") == 1
     texts = run("embed", "--text", "a duck", "--text", "a guitar").out

@@ -3,8 +3,10 @@
 Arguments are checked before Keras is imported, which takes seconds.
 """
 
+import functools
 import os
 import pathlib
+import sys
 from typing import Annotated
 
 import typer
@@ -79,10 +81,7 @@ def open_task(verb, preset, context, inputs=1):
     check_preset(preset)
     chosen = context.get_parameter_source("preset")
     if chosen.name == "DEFAULT" and not preset.startswith(FAMILIES[0]):
-        output.note(
-            f"Using {preset}, which was trained on {PRESETS[preset].knows}."
-            f"{_better(preset)}"
-        )
+        context.call_on_close(functools.partial(_note_default, preset))
     with output.progress(f"Loading {preset}"):
         frameworks.load(context.obj)
         from keras_bridgetower.backend import compiled
@@ -92,6 +91,15 @@ def open_task(verb, preset, context, inputs=1):
     if inputs <= ONE_BATCH:
         compiled.run_once(task)
     return task
+
+
+def _note_default(preset):
+    """Say behind the results which preset gave them; errors stand alone."""
+    if sys.exc_info()[0] is None:
+        output.note(
+            f"Used {preset}, which was trained on {PRESETS[preset].knows}."
+            f"{_better(preset)}"
+        )
 
 
 def _better(preset):
