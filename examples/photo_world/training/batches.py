@@ -1,6 +1,5 @@
 """Batches of kept scenes, with their texts as tokens."""
 
-import functools
 import itertools
 
 import numpy as np
@@ -141,29 +140,14 @@ class Batches:
         Returns None if nothing can be said after an exchange.
         """
         known = self.pool.rows[row]
-        asked = [question[:3] for question in known["questions"]]
         said, wrong = self._named[row], known["wrong"] or ["nothing"]
+        asked = known["questions"]
         if swap:
-            say = functools.partial(swap.rename, nouns=known["nouns"], rng=rng)
-            misname = functools.partial(
-                swap.misname, nouns=known["nouns"], rng=rng
-            )
-            asked = [
-                (say(text), *answers)
-                for text, *answers, sort, _ in known["questions"]
-                if sort in SORTS
-            ]
-            asked = [question for question in asked if question[0]]
-            # Half of the false captions have a wrong name alone.
-            renamed = [text for text in map(say, wrong) if text]
-            named = [text for text in map(misname, said) if text]
-            both = [texts for texts in (renamed, named) if texts]
-            wrong = both[rng.integers(len(both))] if both else []
-            said = [text for text in map(say, said) if text]
+            said, wrong, asked = _renamed(said, wrong, known, swap, rng)
             if not (said and wrong and asked):
                 return None
         order = np.resize(rng.permutation(len(asked)), QUESTIONS)
-        asked = [asked[i] for i in order]
+        asked = [asked[i][:3] for i in order]
         return self._one(said, rng), self._one(wrong, rng), asked
 
     def _scores(self, answer, others):
@@ -200,3 +184,23 @@ class Batches:
     @staticmethod
     def _one(texts, rng):
         return texts[rng.integers(len(texts))]
+
+
+def _renamed(said, wrong, known, swap, rng):
+    """Return what can be said, falsely said and asked after an exchange."""
+
+    def all_of(change, texts):
+        told = (change(text, known["nouns"], rng) for text in texts)
+        return [text for text in told if text]
+
+    asked = [
+        (text, *answers)
+        for old, *answers, sort, _ in known["questions"]
+        if sort in SORTS
+        for text in all_of(swap.rename, [old])
+    ]
+    # Half of the false captions have a wrong name alone.
+    both = [all_of(swap.rename, wrong), all_of(swap.misname, said)]
+    both = [texts for texts in both if texts]
+    wrong = both[rng.integers(len(both))] if both else []
+    return all_of(swap.rename, said), wrong, asked
