@@ -1,4 +1,4 @@
-"""How far the answers can be believed, and whether a picture is known."""
+"""Calibrate answers, and tell known pictures from unknown ones."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from photo_world import unknown
 
 
 def scores(scored, asked, logits):
-    """Return calibration, and how well known pictures are told from others.
+    """Score calibration, and how well known pictures are told from others.
 
     Args:
         scored: `score.Scored`.

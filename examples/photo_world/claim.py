@@ -152,7 +152,7 @@ def learn(run, start, changes, steps, folder):
 
 
 class Exam:
-    """What all variants are asked, and the states of its pictures.
+    """The questions and texts of all variants, and the states of pictures.
 
     Args:
         run: `Run`.

@@ -1,11 +1,9 @@
 """Training of the photo presets, at a small size."""
 
-import json
-
 import keras
-import keras_hub
 import numpy as np
 import pytest
+import tiny_photos
 from builders import LONG_ELSEWHERE
 from photo_world.things import Thing
 from photo_world.training import lists
@@ -21,14 +19,11 @@ from photo_world.training.lists import Lists
 from photo_world.training.pools import Pool
 from photo_world.training.swapping import Swaps
 
-import keras_bridgetower as kbt
-from keras_bridgetower.encoders.classified import ClassifiedEncoder
 from keras_bridgetower.models.attention import BridgeTowerAttention
 from keras_bridgetower.models.fusion import CrossModalEncoder
 
-WORDS = "a photo of cat car is this on the left red yes ? .".split()
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ANSWERS = ["yes", "no", "cat", "car"]
+SPECIAL = tiny_photos.SPECIAL
 APART = {("cat", "car"), ("car", "cat")}
 pytestmark = LONG_ELSEWHERE
 
@@ -41,33 +36,12 @@ def shown(noun, *names, kind="bird", **others):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return kbt.BridgeTowerBertTokenizer(SPECIAL + WORDS, sequence_length=16)
+    return tiny_photos.tokenizer()
 
 
 @pytest.fixture
 def pool(tmp_path):
-    rng = np.random.default_rng(0)
-    rows = [
-        {
-            "sort": "alone",
-            "nouns": [noun],
-            "captions": [f"a photo of a {noun}", "a red photo"],
-            "wrong": [f"a {noun} on the left"],
-            "questions": [
-                [
-                    *("is this a cat ?", "yes" if noun == "cat" else "no", []),
-                    *("is noun", ""),
-                ],
-                ["is this ?", noun, ["red", "yes"], "noun", ""],
-            ],
-        }
-        for noun in ["cat", "car"] * SCENES
-    ]
-    for layer, width in enumerate((8, 16, 20)):
-        states = rng.random((len(rows), 5, width)).astype("float16")
-        np.save(tmp_path / f"states_{layer}.npy", states)
-    (tmp_path / "rows.json").write_text(json.dumps(rows))
-    return Pool(tmp_path)
+    return Pool(tiny_photos.write_pool(tmp_path))
 
 
 @pytest.fixture
@@ -128,39 +102,11 @@ def test_answers_that_are_right_as_well_count(batches):
 
 
 def test_a_step_trains_the_fusion_and_leaves_the_towers(batches, tokenizer):
-    image = keras_hub.models.EfficientNetBackbone(
-        stackwise_width_coefficients=[1.0] * 2,
-        stackwise_depth_coefficients=[1.0] * 2,
-        stackwise_squeeze_and_excite_ratios=[0] * 2,
-        stackwise_kernel_sizes=[3] * 2,
-        stackwise_num_repeats=[1, 1],
-        stackwise_input_filters=[8, 8],
-        stackwise_output_filters=[8, 16],
-        stackwise_expansion_ratios=[1, 2],
-        stackwise_strides=[1, 2],
-        stackwise_block_types=["v1"] * 2,
-        input_shape=(8, 8, 3),
-    )
-    text = keras_hub.models.BertBackbone(
-        vocabulary_size=tokenizer.vocabulary_size(),
-        num_layers=3,
-        num_heads=2,
-        hidden_dim=16,
-        intermediate_dim=16,
-        max_sequence_length=16,
-    )
     vqa, pairs = model.new_tasks(
-        ClassifiedEncoder(image, 20),
-        text,
-        tokenizer,
-        ANSWERS,
+        *tiny_photos.encoders(tokenizer.vocabulary_size()),
+        *(tokenizer, ANSWERS),
         names=None,
-        hidden_dim=12,
-        num_heads=2,
-        intermediate_dim=12,
-        taps=(-3, -2, -1, None),
-        image_taps=(-4, -3, -1, None),
-        image_positions=None,
+        **tiny_photos.FUSION,
     )
     learner = Fusion(vqa, pairs)
     learner.compile(keras.optimizers.Adam(1e-2))
@@ -186,9 +132,21 @@ def test_a_step_trains_the_fusion_and_leaves_the_towers(batches, tokenizer):
 
 
 def test_frequent_words_all_characters_and_needed_words_are_kept(tokenizer):
-    words = [*SPECIAL, "[unused1]", "a", "##b", "é", "the", "##ing", "rare"]
+    words = [
+        *SPECIAL,
+        "[unused1]",
+        "a",
+        "##b",
+        "é",
+        "the",
+        "##ing",
+        "rare",
+    ]
     kept = model.kept_words(words, lambda texts: [[8, 2]], ["é"], 2)
-    assert [words[i] for i in kept] == [*SPECIAL, *"a ##b é the ##ing".split()]
+    assert [words[i] for i in kept] == [
+        *SPECIAL,
+        *"a ##b é the ##ing".split(),
+    ]
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ print(task.embed(texts="a cat").shape)
 
 @pytest.fixture
 def site(tmp_path):
-    """A folder with an installed wheel; emoji weights stand in."""
+    """A folder with an installed wheel, with emoji weights as a stand-in."""
     pytest.importorskip("setuptools", "77")
     source = shutil.copytree(
         SOURCE,

@@ -84,7 +84,7 @@ class Batches:
             self._told(row, swap, rng)
             for row, swap in zip(rows, swaps, strict=True)
         ]
-        # A scene of which too little is left to say stays as it is.
+        # Where too little can be said of an exchanged scene, keep it as it is.
         swaps = [
             swap if one else None for swap, one in zip(swaps, told, strict=True)
         ]

@@ -26,7 +26,7 @@ _OTHERS = {*things.COLORS, "does"}
 
 
 class Swaps:
-    """What exchanges need to know of classes and of the world's names.
+    """Classes, their names and their likeness, from which exchanges are drawn.
 
     Args:
         names: list of list of str, what each class is called.
