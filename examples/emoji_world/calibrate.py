@@ -13,10 +13,7 @@ import pathlib
 import numpy as np
 
 import keras_bridgetower as kbt
-from emoji_world import colors
-from emoji_world import questions
 from emoji_world import score
-from emoji_world import world
 from emoji_world.training.model import Together
 from emoji_world.training.run import WHOLE
 from emoji_world.training.run import Run
@@ -33,25 +30,11 @@ def main():
     run = Run(settings.folder, 0)
     preset = settings.preset or run.folder / WHOLE
     vqa = kbt.BridgeTowerVQA.from_preset(preset)
-    print(calibrate(vqa, *asked(run, vqa)))
+    *_, given, right = score.answered(run, vqa, ARTIST)
+    answers, shares = map(np.array, zip(*given, strict=True))
+    print(calibrate(vqa, shares, answers == right))
     pairs = kbt.BridgeTowerPretraining.from_preset(preset)
     Together(vqa, pairs).save_to_preset(run.folder / "calibrated")
-
-
-def asked(run, vqa):
-    """Return `(shares, right)` of the best answers: float and bool arrays."""
-    rng = np.random.default_rng(score.SEED)
-    rows = []
-    for emoji in run.world:
-        drawing = world.drawing(emoji, ARTIST)
-        if drawing is not None:
-            color = colors.main_color(drawing)
-            _, text, answer = questions.question(emoji, color, rng)
-            rows.append((world.on_white(drawing), text, answer))
-    pictures, texts, right = map(list, zip(*rows, strict=True))
-    given = vqa.answer(pictures, texts, top_k=1, batch_size=128)
-    given, shares = zip(*(best[0] for best in given), strict=True)
-    return np.array(shares), np.array(given) == right
 
 
 def calibrate(vqa, shares, right):

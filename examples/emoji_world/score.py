@@ -195,21 +195,9 @@ def answers(run, preset):
     guess = blind_guesses(run)
     found = {}
     for artist in world.ARTISTS:
-        rng = np.random.default_rng(SEED)
-        rows, pictures = [], []
-        for number, emoji in enumerate(run.world):
-            drawing = world.drawing(emoji, artist)
-            if drawing is None:
-                continue
-            color = colors.main_color(drawing)
-            asked = questions.question(emoji, color, rng)
-            rows.append((*asked, not run.splits.held_out[number]))
-            pictures.append(world.on_white(drawing))
-        kinds, asked, right, seen = zip(*rows, strict=True)
-        given = task.answer(pictures, list(asked), top_k=1, batch_size=128)
-        given = np.array([best[0][0] for best in given])
+        asked, kinds, seen, given, right = answered(run, task, artist)
         blind = np.array([guess[text] for text in asked])
-        right, kinds, seen = map(np.array, (right, kinds, seen))
+        given = np.array([answer for answer, _ in given])
         for name, rows in (("", seen), (", emoji never seen", ~seen)):
             numbers = _by_kind(given == right, kinds, rows)
             found[f"{artist}{name}"] = numbers
@@ -217,6 +205,30 @@ def answers(run, preset):
                 blind == right, kinds, rows
             )
     return found
+
+
+def answered(run, task, artist):
+    """Ask a question about each drawing of an artist.
+
+    Returns:
+        `(asked, kinds, seen, given, right)`: the questions, their kinds,
+        whether training saw the emoji, pairs of the best answer and its score,
+        and the right answers.
+    """
+    rng = np.random.default_rng(SEED)
+    rows, pictures = [], []
+    for number, emoji in enumerate(run.world):
+        drawing = world.drawing(emoji, artist)
+        if drawing is None:
+            continue
+        color = colors.main_color(drawing)
+        asked = questions.question(emoji, color, rng)
+        rows.append((*asked, not run.splits.held_out[number]))
+        pictures.append(world.on_white(drawing))
+    kinds, asked, right, seen = zip(*rows, strict=True)
+    given = task.answer(pictures, list(asked), top_k=1, batch_size=128)
+    kinds, seen, right = map(np.array, (kinds, seen, right))
+    return asked, kinds, seen, [best[0] for best in given], right
 
 
 def _by_kind(hit, kinds, rows):

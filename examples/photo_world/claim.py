@@ -32,6 +32,7 @@ from photo_world.training.pools import Pool
 from photo_world.training.train import RATE
 from photo_world.training.train import Epochs
 from photo_world.training.train import Run
+from photo_world.training.train import enter_space
 
 STEPS = 100  # Of an epoch, after which a stopped run goes on.
 POOLS = 5  # Pools that are learnt from, whatever else is drawn later.
@@ -136,10 +137,11 @@ def learn(run, start, changes, steps, folder):
         start.backbone.text_encoder,
         start.preprocessor.tokenizer,
         run.answers,
-        run.names,
+        names=None,
         **changes,
     )
     pairs.heads["itc"].set_weights(start.heads["itc"].get_weights())
+    enter_space(run, pairs)
     epochs = steps // STEPS
     # Each seed sees other scenes.
     data = States(run, pairs, first=epochs * run.seed)

@@ -4,6 +4,7 @@ import json
 import shutil
 import types
 
+import keras
 import numpy as np
 import pytest
 import tiny_photos
@@ -191,6 +192,20 @@ def test_a_stopped_run_ends_like_one_that_was_not_stopped(
     resumed = kbt.BridgeTowerPretraining.from_preset(tmp_path / "preset")
     for one, other in zip(resumed.weights, whole.weights, strict=True):
         assert difference(one, other) < 1e-6, one.path
+
+
+@pytest.mark.parametrize("name", ["METER", "BridgeTower", "ManagerTower"])
+def test_each_variant_begins_with_what_is_alike(
+    name, run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(claim, "train", lambda *values: None)
+    claim.learn(run, run.start, claim.variants()[name], 1, tmp_path)
+    task = kbt.BridgeTowerPretraining.from_preset(tmp_path / "preset")
+    for step in task.backbone.fusion.steps[-model.NAMED :]:
+        kernel = step.text_layer.cross_attention.query_dense.kernel
+        kernel = keras.ops.convert_to_numpy(kernel)
+        same = kernel.reshape(len(kernel), -1)
+        np.testing.assert_array_equal(same, model.SHARPER * np.eye(len(same)))
 
 
 def test_interval_of_a_difference_is_that_of_its_scenes():

@@ -22,6 +22,7 @@ SORTS = {
 }
 # So many most similar classes may be true of the same thing.
 NEAR = 30
+# Names that mean something else as well.
 _OTHERS = {*things.COLORS, "does"}
 
 
@@ -50,7 +51,6 @@ class Swaps:
         self.class_of = {
             noun: int(seen[own].mean(0).argmax()) for noun, own in rows.items()
         }
-        # These mean something else as well.
         nouns = {n: of for n, of in nouns.items() if n not in _OTHERS}
         self.nouns, self.fixed = nouns, _pattern(_fixed(shown))
         singular = {n.lower() for one in shown for n in words.called(one)}

@@ -137,11 +137,19 @@ def start_stage(run, folder):
     )
     pool = Pool(run.folder / "pools/gallery")
     losses = aligning.learn(pairs, run.world, pool.states, run.seed)
+    enter_space(run, pairs)
+    return Together(vqa, pairs), {"loss": losses, "seconds": []}
+
+
+def enter_space(run, pairs):
+    """Begin the fusion in the space of the aligned contrastive head."""
+    shown = [one for ones in run.world for one in ones]
     taught = [one.split == "train" for one in shown]
-    seen = pool.states[-1][taught, 1:].astype("float32")
+    states = Pool(run.folder / "pools/gallery").states[-1]
+    seen = states[taught, 1:].astype("float32")
     told = model.text_vectors(
         pairs.backbone.text_tower,
-        tokenizer,
+        pairs.preprocessor.tokenizer,
         sorted({one.noun for one in shown if one.split == "train"}),
     )
     model.enter_space(
@@ -150,7 +158,6 @@ def start_stage(run, folder):
         told,
         seen.reshape(-1, seen.shape[-1]),
     )
-    return Together(vqa, pairs), {"loss": losses, "seconds": []}
 
 
 def fusion_stage(run, folder):
