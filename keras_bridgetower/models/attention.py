@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bridgetower.backend import backend_ops
+
 # A context variable: each thread captures its own attention maps.
 _WATCHERS = contextvars.ContextVar("watchers of attention", default=())
 
@@ -108,7 +110,8 @@ class BridgeTowerAttention(keras.layers.MultiHeadAttention):
         return_attention_scores=False,
     ):
         drops = bool(training) and self.dropout > 0
-        if not (drops or return_attention_scores or _WATCHERS.get()):
+        scores = return_attention_scores or _WATCHERS.get()
+        if not (drops or scores or backend_ops.fused_attention_lags(query)):
             if attention_mask is not None:
                 attention_mask = ops.expand_dims(attention_mask, 1)
             fused = ops.dot_product_attention(

@@ -9,6 +9,7 @@ from photo_world.training.model import text_features
 from photo_world.training.swapping import SORTS
 
 SCENES, QUESTIONS = 32, 4  # Of a batch, and asked of each scene.
+SHORT = 96  # The shortest questions, which are apart so that few are padded.
 CAPTIONS = 16  # Of the first scenes; there again with hidden words.
 SWAPPED = 0.5  # Share of the scenes whose classes are exchanged.
 NEIGHBORS = 20
@@ -95,13 +96,18 @@ class Batches:
         said, wrong, asked = zip(*told, strict=True)
         asked = [question for several in asked for question in several]
         searched, listed = self.lists.draw(rng)
+        # Longest questions first.
+        longest = np.argsort([-len(text) for text, *_ in asked], kind="stable")
+        asked = [asked[i] for i in longest]
+        questions = [text for text, *_ in asked]
         given = text_features(
             self.tokenizer,
             [
                 *(*said[:CAPTIONS], *wrong[:CAPTIONS]),
-                *(*(text for text, *_ in asked), *searched),
+                *(*questions[:-SHORT], *searched),
             ],
         )
+        short = text_features(self.tokenizer, questions[-SHORT:])
         masked, places, tokens = self._masked(
             {name: x[:CAPTIONS] for name, x in given.items()}, rng
         )
@@ -114,9 +120,11 @@ class Batches:
         states = map(np.concatenate, zip(states, strange, strict=True))
         x = {
             **{n: np.concatenate([x, masked[n]]) for n, x in given.items()},
+            **{f"short_{n}": x for n, x in short.items()},
             **{f"state_{i}": values for i, values in enumerate(states)},
             **{f"listed_{i}": values for i, values in enumerate(listed)},
             "apart": self._apart(rows, swaps)[:CAPTIONS].astype("float32"),
+            "asked_of": (longest // QUESTIONS).astype("int32"),
             "places": places,
         }
         scores = [self._scores(*question[1:]) for question in asked]

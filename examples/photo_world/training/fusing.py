@@ -8,6 +8,7 @@ from photo_world.training.aligning import SHARPNESS
 from photo_world.training.batches import CAPTIONS
 from photo_world.training.batches import OUTLIERS
 from photo_world.training.batches import QUESTIONS
+from photo_world.training.batches import SHORT
 from photo_world.training.lists import LISTS
 from photo_world.training.lists import WRONG
 
@@ -35,9 +36,7 @@ class Fusion(keras.Model):
         self.built = True
 
     def call(self, x, training=None):
-        names = ("token_ids", "padding_mask", "segment_ids")
-        mask = x["padding_mask"]
-        told = self.text_tower({n: x[n] for n in names}, training=False)
+        told, short = self._told(x), self._told(x, "short_")
         image, listed = (
             [ops.cast(x[f"{of}_{i}"], t.dtype) for i, t in enumerate(told)]
             for of in ("state", "listed")
@@ -46,31 +45,35 @@ class Fusion(keras.Model):
             [ops.concatenate(both) for both in zip(image, listed, strict=True)]
         )
         texts = self.fusion.project_text(told)
+        mask = x["padding_mask"]
         count = image[0].shape[0] - OUTLIERS
-        own, scenes = ops.arange(CAPTIONS), ops.arange(count)
+        own = ops.arange(CAPTIONS)
         wrong = own + CAPTIONS
-        asked = ops.arange(QUESTIONS * count) + 2 * CAPTIONS
-        lists = ops.arange(LISTS) + 2 * CAPTIONS + QUESTIONS * count
+        asked = ops.arange(QUESTIONS * count - SHORT) + 2 * CAPTIONS
+        lists = ops.arange(LISTS) + 2 * CAPTIONS + len(asked)
         lists = ops.tile(lists, 1 + WRONG)
         strange = ops.arange(OUTLIERS) + count
-        # Rows of texts and of pictures.
         pairs = [
             (own, own),
             (own, self._most_similar(told, image, x["apart"])),
             (wrong, own),
             (own[:OUTLIERS], strange),
             (lists, ops.arange(len(lists)) + count + OUTLIERS),
-            (asked, ops.repeat(scenes, QUESTIONS)),
-            (asked[:OUTLIERS], strange),
+            (asked, x["asked_of"][:-SHORT]),
         ]
-        text_rows, image_rows = map(ops.concatenate, zip(*pairs, strict=True))
-        pooled = self.fusion.join(
-            [ops.take(t, text_rows, axis=0) for t in texts],
-            [ops.take(i, image_rows, axis=0) for i in images],
-            ops.take(mask, text_rows, axis=0),
-            outputs=("pooled",),
-            training=training,
-        )["pooled"]
+        shorter = [
+            (ops.arange(SHORT), x["asked_of"][-SHORT:]),
+            (ops.arange(OUTLIERS) * (SHORT // OUTLIERS), strange),
+        ]
+        pooled = ops.concatenate(
+            [
+                self._pooled(texts, mask, images, pairs, training),
+                self._pooled(
+                    self.fusion.project_text(short),
+                    *(x["short_padding_mask"], images, shorter, training),
+                ),
+            ]
+        )
         filled = self.fusion.join(
             [t[-CAPTIONS:] for t in texts],
             [i[:CAPTIONS] for i in images],
@@ -92,6 +95,24 @@ class Fusion(keras.Model):
             "vqa": self.heads["vqa"](pooled[ends[1] :]),
             "mlm": self.heads["mlm"](ops.take_along_axis(filled, places, 1)),
         }
+
+    def _told(self, x, prefix=""):
+        """Return the states of texts."""
+        names = ("token_ids", "padding_mask", "segment_ids")
+        return self.text_tower(
+            {name: x[prefix + name] for name in names}, training=False
+        )
+
+    def _pooled(self, texts, mask, images, pairs, training):
+        """Fuse pairs, given as rows of texts and rows of pictures."""
+        text_rows, image_rows = map(ops.concatenate, zip(*pairs, strict=True))
+        return self.fusion.join(
+            [ops.take(t, text_rows, axis=0) for t in texts],
+            [ops.take(i, image_rows, axis=0) for i in images],
+            ops.take(mask, text_rows, axis=0),
+            outputs=("pooled",),
+            training=training,
+        )["pooled"]
 
     def _near(self, text, image):
         """Return the vectors of both in the space."""

@@ -33,6 +33,7 @@ FUSION = {
 NAMED = 2
 # Standard deviation of what enters there, and a factor of the first attention.
 SPREAD, SHARPER = 2.0, 1.5
+COORDINATES = 10  # Channels of a state that say where it is: first y and x.
 # Width of the space of texts and pictures.
 SPACE = 256
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -208,7 +209,8 @@ def enter_space(fusion, head, told, seen):
     """Begin the last layers of a fusion in the space of a contrastive head.
 
     The highest states of both towers enter there, and attention begins with
-    what is alike.
+    what is alike. So a word finds its thing, and what it takes from there
+    includes where that is.
 
     Args:
         fusion: `CrossModalEncoder`.
@@ -216,6 +218,9 @@ def enter_space(fusion, head, told, seen):
         told: float `(texts, width)`, states of texts.
         seen: float `(tokens, width)`, states of pictures.
     """
+    # The last two values of each head are for the place.
+    heads = np.arange(fusion.hidden_dim).reshape(fusion.num_heads, -1)
+    placed = heads[:, -2:]
     for projection, dense, states in (
         (fusion.text_projections[-1], head.text_dense, told),
         (fusion.image_projections[-1], head.image_dense, seen),
@@ -225,8 +230,14 @@ def enter_space(fusion, head, told, seen):
         # What all have in common tells nothing.
         mean = found.mean(0)
         scale = SPREAD / np.std(found - mean)
-        projection.kernel.assign(scale * kernel)
-        projection.bias.assign(-scale * mean)
+        kernel, bias = scale * kernel, -scale * mean
+        # Texts have no place, so attention does not depend on it.
+        kernel[:, placed], bias[placed] = 0.0, 0.0
+        if projection is fusion.image_projections[-1]:
+            for axis, own in enumerate(placed.T):
+                kernel[axis - COORDINATES, own] = SPREAD
+        projection.kernel.assign(kernel)
+        projection.bias.assign(bias)
     for step in fusion.steps[-NAMED:]:
         _attend_to_alike(step.text_layer.cross_attention)
         _attend_to_alike(step.image_layer.cross_attention)

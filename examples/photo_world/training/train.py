@@ -41,9 +41,9 @@ EPOCHS, RATE = 64, 1e-3
 class Run:
     """The world and the folder in which the stages write."""
 
-    def __init__(self, folder, seed=0, epochs=EPOCHS):
+    def __init__(self, folder, seed=0, epochs=EPOCHS, dtype="float32"):
         self.folder, self.seed = pathlib.Path(folder), seed
-        self.epochs = epochs
+        self.epochs, self.dtype = epochs, dtype
         self.packages = packages.fetch(self.folder / "packages")
         self.world = things.load(self.packages)
         self.answers = questions.answers(self.world)
@@ -116,11 +116,19 @@ def image_vectors(pairs, pool):
     return ops.convert_to_numpy(found["image"])
 
 
-def tasks_of(run, stage):
+def tasks_of(run, stage, dtype="float32"):
     """Open the tasks that a stage wrote, on one backbone."""
     folder = run.folder / stage
-    pairs = kbt.BridgeTowerPretraining.from_preset(folder)
+    pairs = kbt.BridgeTowerPretraining.from_preset(folder, dtype=dtype)
     return model.vqa_on(pairs.backbone, folder), pairs
+
+
+def in_float32(run, stage, trained):
+    """Return the tasks of a stage with the weights of trained ones."""
+    tasks = tasks_of(run, stage)
+    for task, own in zip(tasks, trained, strict=True):
+        task.set_weights(own.get_weights())
+    return Together(*tasks)
 
 
 def start_stage(run, folder):
@@ -162,22 +170,22 @@ def enter_space(run, pairs):
 
 def fusion_stage(run, folder):
     """Learn at one rate, as long as there is time: epochs are many."""
-    vqa, pairs = tasks_of(run, "start")
+    vqa, pairs = tasks_of(run, "start", run.dtype)
     learner, data = Fusion(vqa, pairs), Epochs(run, pairs)
     # Warm up, then stay.
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, 1, alpha=1.0, warmup_target=RATE, warmup_steps=2 * STEPS
     )
     history = train(learner, data, run.epochs, rate, folder)
-    return Together(vqa, pairs), history
+    return in_float32(run, "start", (vqa, pairs)), history
 
 
 def settled_stage(run, folder, epochs=4):
     """Lower the rate to zero, so that the weights settle."""
-    vqa, pairs = tasks_of(run, "fusion")
+    vqa, pairs = tasks_of(run, "fusion", run.dtype)
     learner, data = Fusion(vqa, pairs), Epochs(run, pairs, run.epochs)
     history = train(learner, data, epochs, RATE, folder)
-    return Together(vqa, pairs), history
+    return in_float32(run, "start", (vqa, pairs)), history
 
 
 def calibrated_stage(run, folder):
@@ -202,8 +210,9 @@ def main():
     parser.add_argument("stages", nargs="*", default=list(STAGES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--dtype", default="float32", help="of the fusion")
     settings = parser.parse_args()
-    run = Run(settings.folder, settings.seed, settings.epochs)
+    run = Run(settings.folder, settings.seed, settings.epochs, settings.dtype)
     run_stages({name: STAGES[name] for name in settings.stages}, run)
 
 
