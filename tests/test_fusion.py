@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 from builders import FASTEST
@@ -106,6 +107,21 @@ def test_fused_attention_equals_plain_attention():
     assert (array(weights)[..., mask[1, 0] == 0][1] < 1e-6).all()
     assert difference(fused, layer(q, kv, attention_mask=mask)) == 0
     assert difference(fused, layer(q, kv, attention_mask=mask, training=True))
+
+
+@pytest.mark.parametrize("tokens", [5, 150])
+def test_attention_of_bfloat16_with_gradients(tokens):
+    q = np.random.default_rng(0).normal(size=(2, tokens, 16)).astype("float32")
+    exact = BridgeTowerAttention(num_heads=2, key_dim=8)
+    layer = BridgeTowerAttention(2, 8, dtype="mixed_bfloat16")
+    for each in (exact, layer):
+        each.build(q.shape, q.shape)
+    layer.set_weights([4 * w for w in exact.get_weights()])
+    exact.set_weights(layer.get_weights())
+    trained = keras.ops.cast(layer(q, q), "float32")
+    given = array(exact(q, q))
+    # Two of the eight bits of bfloat16 are lost at most.
+    assert np.abs(given - array(trained)).max() < 2**-6 * np.abs(given).max()
 
 
 def test_second_image_has_its_own_type_embedding():

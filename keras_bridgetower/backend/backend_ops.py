@@ -417,10 +417,15 @@ def fused_attention_lags(query):
     """Return whether plain matrix products are faster than a fused kernel.
 
     PyTorch's kernel for CPUs takes four times as long for gradients in
-    bfloat16, as measured with PyTorch 2.13 and 50 tokens.
+    bfloat16 with 50 tokens, and 1.3 times with 330, for which the products
+    need much more memory (PyTorch 2.13).
+
+    Args:
+        query: float tensor `(batch, tokens, heads, width)`.
     """
     return (
         keras.config.backend() == "torch"
+        and query.shape[1] <= 128
         and keras.backend.standardize_dtype(query.dtype) == "bfloat16"
         and getattr(query, "requires_grad", False)
         and query.device.type == "cpu"

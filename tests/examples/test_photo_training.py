@@ -298,6 +298,7 @@ def test_the_fusion_begins_in_the_space_of_texts_and_pictures():
     rng = np.random.default_rng(0)
     told = rng.normal(size=(9, 10)).astype("float32")
     seen = 5.0 + rng.normal(size=(30, 12)).astype("float32")
+    seen[:, -10:] = coordinates = rng.uniform(-1, 1, (30, 10))
     fusion = CrossModalEncoder(8, 2, 2, projections="per_layer")
     fusion.build([(1, 3, 10)] * 2, [(1, 5, 12)] * 2)
     head = keras.Model()
@@ -314,4 +315,21 @@ def test_the_fusion_begins_in_the_space_of_texts_and_pictures():
             for layer in (dense, projection)
         )
         space -= space.mean(0)
-        assert np.allclose(found, model.SPREAD * space / space.std(), atol=1e-4)
+        # All but the last two of both heads.
+        named, placed = [0, 1, 4, 5], [2, 3, 6, 7]
+        expected = model.SPREAD * space / space.std()
+        assert np.allclose(found[:, named], expected[:, named], atol=1e-4)
+        where = states is seen and model.SPREAD * coordinates[:, [0, 1, 0, 1]]
+        assert np.allclose(found[:, placed], where, atol=1e-4)
+
+
+def test_questions_stay_with_their_pictures(batches, pool):
+    rows = np.arange(SCENES)
+    x, y = batches.make(rows, np.random.default_rng(0))
+    for row, scores in zip(x["asked_of"], y["vqa"], strict=False):
+        right = {
+            answer
+            for _, *answers, _, _ in pool.rows[row]["questions"]
+            for answer in (answers[0], *answers[1])
+        }
+        assert {ANSWERS[i] for i in np.flatnonzero(scores)} <= right
