@@ -28,6 +28,8 @@ PAGES = sorted({ROOT / "README.md", *DOCS.rglob("*.md")} - ELSEWHERE)
 FENCE = re.compile(r"^( *)```(\w+)([^\n]*)\n(.*?)^ *```$", re.S | re.M)
 # How the title of a block begins that is shown and not run, with the reason.
 NOT_RUN = 'title="Not run by the tests: '
+# tests/presets/test_photo_package.py runs these.
+WITH_PHOTOS = 'title="With the photo presets"'
 
 
 def blocks(page, language):
@@ -35,7 +37,8 @@ def blocks(page, language):
     text = page.read_text()
     for match in FENCE.finditer(text):
         indent, kind, options, code = match.groups()
-        if kind == language and NOT_RUN not in options:
+        skipped = NOT_RUN in options or WITH_PHOTOS in options
+        if kind == language and not skipped:
             line = text[: match.start(4)].count("\n")
             yield line, re.sub(f"^{indent}", "", code, flags=re.M)
 

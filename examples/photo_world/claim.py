@@ -17,7 +17,6 @@ import pathlib
 
 import keras
 import numpy as np
-from emoji_world.training.model import Together
 from emoji_world.training.model import train
 
 import keras_bridgetower as kbt
@@ -33,9 +32,10 @@ from photo_world.training.train import RATE
 from photo_world.training.train import Epochs
 from photo_world.training.train import Run
 from photo_world.training.train import enter_space
+from photo_world.training.train import with_weights
 
 STEPS = 100  # Of an epoch, after which a stopped run goes on.
-POOLS = 5  # Pools that are learnt from, whatever else is drawn later.
+POOLS = 4  # Pools that are learnt from, whatever else is drawn later.
 
 
 def variants():
@@ -121,32 +121,47 @@ def read_by(backbone, states):
     return states[-len(backbone.image_tower.outputs) :]
 
 
-def learn(run, start, changes, steps, folder):
-    """Train a variant, or go on with it, and save a preset.
+def tasks_of(run, changes, dtype="float32"):
+    """Return new tasks of a variant, with the towers and the head of `start`.
 
     Args:
-        run: `Run`, with the seed.
-        start: `BridgeTowerPretraining`, whose towers and head are used.
+        run: `Run`.
         changes: dict, values of the backbone.
-        steps: int.
-        folder: path. Its folder "preset" is complete or not there.
+        dtype: str.
     """
-    keras.utils.set_random_seed(run.seed)
+    start = kbt.BridgeTowerPretraining.from_preset(
+        run.folder / "start", dtype=dtype
+    )
     vqa, pairs = model.new_tasks(
         start.backbone.image_encoder,
         start.backbone.text_encoder,
         start.preprocessor.tokenizer,
         run.answers,
         names=None,
+        dtype=dtype,
         **changes,
     )
     pairs.heads["itc"].set_weights(start.heads["itc"].get_weights())
+    return vqa, pairs
+
+
+def learn(run, changes, steps, folder):
+    """Train a variant, or go on with it, and save a preset.
+
+    Args:
+        run: `Run`, with the seed.
+        changes: dict, values of the backbone.
+        steps: int.
+        folder: path. Its folder "preset" is complete or not there.
+    """
+    keras.utils.set_random_seed(run.seed)
+    vqa, pairs = tasks_of(run, changes, run.dtype)
     enter_space(run, pairs)
     epochs = steps // STEPS
     # Each seed sees other scenes.
     data = States(run, pairs, first=epochs * run.seed)
     train(Fusion(vqa, pairs), data, epochs, RATE, folder)
-    tasks = Together(vqa, pairs)
+    tasks = with_weights(tasks_of(run, changes), (vqa, pairs))
     write_folder(
         folder / "preset",
         lambda part: tasks.save_to_preset(pathlib.Path(part)),
@@ -235,7 +250,7 @@ def compare(run, steps, seeds, split):
     for run.seed, name in missing:
         place = places[run.seed, name]
         if not (place / "preset").exists():
-            learn(run, start, changed[name], steps, place)
+            learn(run, changed[name], steps, place)
         found = exam.take(place / "preset") | {"weights": weights[name]}
         text = json.dumps(found).encode()
         write_atomically(
@@ -251,11 +266,13 @@ def main():
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--split", default="test", choices=score.SPLITS[1:])
+    parser.add_argument("--dtype", default="float32", help="in training")
     settings = parser.parse_args()
     if settings.steps < STEPS or settings.steps % STEPS:
         parser.error(f"--steps must be a multiple of {STEPS}")
     given = settings.steps, settings.seeds, settings.split
-    folder = compare(ClaimRun(settings.folder), *given)
+    run = ClaimRun(settings.folder, dtype=settings.dtype)
+    folder = compare(run, *given)
     print(claim_tables.write(folder, settings.split))
 
 

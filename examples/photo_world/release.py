@@ -3,9 +3,10 @@ r"""Write the package of the photo presets from a trained and scored run.
     export PYTHONPATH=examples:tools
     python -m photo_world.release runs/photos/calibrated preset_packages/photos
 
-Matrices become floats of 8 bits, the rest float16. Score it once more with
-`photo_world.score --preset`: no score may move by 0.2, or by more than one text
-or question.
+The run has the scores of both splits: those of validation say whether a search
+reranks. Matrices become floats of 8 bits, the rest float16. Score it once more
+with `photo_world.score --preset`: no score may move by 0.2, or by more than one
+text or question.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from keras_bridgetower.presets import manifest
 from photo_world import credits
 from photo_world import packages
 from photo_world import things
+from photo_world.training.aligning import SHARPNESS
 
 FAMILY = "bridgetower_small_photo_"
 # The folder that all presets share, and the Python package around it.
@@ -144,6 +146,7 @@ def records(run):
 def describe(package, rows, record, shown, cores):
     """Write the table, the card and the credits of a package."""
     folder = package / FOLDER
+    rows = {name: row | reranking(record) for name, row in rows.items()}
     (package / "table.json").write_text(_json(rows))
     (folder / "training.json").write_text(_json(record))
     (folder / "README.md").write_text(card(rows, record, shown, cores))
@@ -152,6 +155,18 @@ def describe(package, rows, record, shown, cores):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("split", *credits.Credit._fields))
         writer.writerows(shown)
+
+
+def reranking(record):
+    """Return how a search reranks: only where that improves validation."""
+    found = record.get("scores_validation", {}).get("search", {})
+    gains = [
+        lists["nDCG@10"]["difference"]
+        for name, lists in found.items()
+        if name.endswith("re-ranked")
+    ]
+    improves = bool(gains) and min(gains) > 0
+    return {"reranks": improves, "similarity_weight": SHARPNESS}
 
 
 def _json(values):

@@ -52,6 +52,7 @@ def run(tmp_path_factory):
         patch.setattr(gallery, "described", gallery.named)
         made = types.SimpleNamespace(
             folder=folder,
+            dtype="float32",
             world=tiny_photos.disks(folder),
             names=names,
             pools=lambda: [folder / "pools/train_0"],
@@ -186,9 +187,9 @@ def test_a_stopped_run_ends_like_one_that_was_not_stopped(
     with monkeypatch.context() as patch:
         patch.setattr(claim.States, "begin", stop)
         with pytest.raises(KeyboardInterrupt):
-            claim.learn(run, run.start, changes, 2, tmp_path)
+            claim.learn(run, changes, 2, tmp_path)
     assert not (tmp_path / "preset").exists()
-    claim.learn(run, run.start, changes, 2, tmp_path)
+    claim.learn(run, changes, 2, tmp_path)
     resumed = kbt.BridgeTowerPretraining.from_preset(tmp_path / "preset")
     for one, other in zip(resumed.weights, whole.weights, strict=True):
         assert difference(one, other) < 1e-6, one.path
@@ -199,7 +200,7 @@ def test_each_variant_begins_with_what_is_alike(
     name, run, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(claim, "train", lambda *values: None)
-    claim.learn(run, run.start, claim.variants()[name], 1, tmp_path)
+    claim.learn(run, claim.variants()[name], 1, tmp_path)
     task = kbt.BridgeTowerPretraining.from_preset(tmp_path / "preset")
     for step in task.backbone.fusion.steps[-model.NAMED :]:
         kernel = step.text_layer.cross_attention.query_dense.kernel

@@ -67,6 +67,20 @@ def test_each_task_is_nearly_the_one_before(stored):
     assert ((same > 0.98) & (same < 1 - 1e-7)).all(), same
 
 
+def test_a_search_reranks_where_that_improves_all_lists(stored):
+    _, package, _ = stored
+    rows = json.loads((package / "table.json").read_text())
+    assert {row["reranks"] for row in rows.values()} == {False}
+    for gains, improves in (((0.1, 0.02), True), ((0.1, -0.01), False)):
+        lists = {
+            f"{i}, re-ranked": {"nDCG@10": {"difference": gain}}
+            for i, gain in enumerate(gains)
+        }
+        lists = {"search": {"named": {"R@1": 3.0}, **lists, "pictures": 9}}
+        found = release.reranking({"scores_validation": lists})
+        assert found["reranks"] is improves
+
+
 def test_the_card_and_the_tables(stored):
     _, package, rows = stored
     PresetFolder(package / release.FOLDER).finish_check()

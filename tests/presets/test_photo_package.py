@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from keras_bridgetower.presets.folder import PresetFolder
 LIBRARY = pathlib.Path(kbt.__file__).parent
 SOURCE = LIBRARY.parent / "preset_packages" / "photos"
 PACKAGE = SOURCE / release.PACKAGE
+DOCS = LIBRARY.parent / "docs"
+WITH_PHOTOS = '^```python title="With the photo presets"\n(.*?)^```$'
 TRAINED = pytest.mark.skipif(
     not (PACKAGE / release.FOLDER).is_dir(),
     reason="the photo presets are not trained yet: photo_world/release.py",
@@ -133,3 +136,31 @@ def test_the_trained_package_is_whole():
     for one in pictures:
         assert one["licence"] and one["authors"]
         assert one["split"] != "train" or one["licence"] in release.ALLOWED
+
+
+@FASTEST
+@TRAINED
+def test_the_code_of_the_documents_runs_with_the_presets(tmp_path):
+    pytest.importorskip("matplotlib")
+    blocks = []
+    for page in (LIBRARY.parent / "README.md", *DOCS.rglob("*.md")):
+        blocks += re.findall(WITH_PHOTOS, page.read_text(), re.S | re.M)
+    assert len(blocks) >= 3
+    # As pip installs it, without a copy of the weights.
+    info = tmp_path / "photos-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: photos\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(
+        f"[keras_bridgetower.presets]\nphotos = {release.PACKAGE}\n"
+    )
+    given = tmp_path / "examples" / "photographs"
+    shutil.copytree(LIBRARY.parent / "examples" / "photographs", given)
+    path = os.pathsep.join(map(str, (tmp_path, SOURCE, LIBRARY.parent)))
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(blocks)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path, "MPLBACKEND": "agg"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

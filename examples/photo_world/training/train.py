@@ -123,11 +123,10 @@ def tasks_of(run, stage, dtype="float32"):
     return model.vqa_on(pairs.backbone, folder), pairs
 
 
-def in_float32(run, stage, trained):
-    """Return the tasks of a stage with the weights of trained ones."""
-    tasks = tasks_of(run, stage)
-    for task, own in zip(tasks, trained, strict=True):
-        task.set_weights(own.get_weights())
+def with_weights(tasks, trained):
+    """Return tasks together, with the weights of others of another dtype."""
+    for task, other in zip(tasks, trained, strict=True):
+        task.set_weights(other.get_weights())
     return Together(*tasks)
 
 
@@ -177,15 +176,15 @@ def fusion_stage(run, folder):
         0.0, 1, alpha=1.0, warmup_target=RATE, warmup_steps=2 * STEPS
     )
     history = train(learner, data, run.epochs, rate, folder)
-    return in_float32(run, "start", (vqa, pairs)), history
+    return with_weights(tasks_of(run, "start"), (vqa, pairs)), history
 
 
-def settled_stage(run, folder, epochs=4):
+def settled_stage(run, folder, epochs=6):
     """Lower the rate to zero, so that the weights settle."""
     vqa, pairs = tasks_of(run, "fusion", run.dtype)
     learner, data = Fusion(vqa, pairs), Epochs(run, pairs, run.epochs)
     history = train(learner, data, epochs, RATE, folder)
-    return in_float32(run, "start", (vqa, pairs)), history
+    return with_weights(tasks_of(run, "start"), (vqa, pairs)), history
 
 
 def calibrated_stage(run, folder):
