@@ -4,9 +4,9 @@ r"""Write the package of the photo presets from a trained and scored run.
     python -m photo_world.release runs/photos/calibrated preset_packages/photos
 
 The run has the scores of both splits: those of validation say whether a search
-reranks. Matrices become floats of 8 bits, the rest float16. Score it once more
-with `photo_world.score --preset`: no score may move by 0.2, or by more than one
-text or question.
+reranks. Matrices become floats of 8 bits, the rest float16. Score both splits
+once more with `photo_world.score --preset`, and release again: the card has the
+scores of the weights that are stored.
 """
 
 import argparse
