@@ -40,16 +40,31 @@ def main():
 def calibrate(vqa, shares, right):
     """Divide the logits by the temperature that fits; return what changes."""
     shares = np.clip(shares, 1e-7, 1 - 1e-7)
-    logits = np.log(shares / (1 - shares))[:, None]
-    temperature = metrics.fit_temperature(logits, right[:, None].astype(float))
-    after = 1 / (1 + np.exp(-logits[:, 0] / temperature))
-    vqa.divide_logits("vqa", temperature)
+    logits = np.log(shares / (1 - shares))
+    temperature = divide(vqa, logits, right)
+    after = 1 / (1 + np.exp(-logits / temperature))
     error = metrics.expected_calibration_error
     return {
         "temperature": round(temperature, 3),
         "calibration error before": round(error(shares, right), 3),
         "after": round(error(after, right), 3),
     }
+
+
+def divide(vqa, best, right):
+    """Divide the logits by the temperature that fits, and return it.
+
+    Args:
+        vqa: `BridgeTowerVQA`.
+        best: float `(questions,)`, the logit of the best answer to each, which
+            is the one whose score is shown.
+        right: bool `(questions,)`, whether it is right.
+    """
+    temperature = metrics.fit_temperature(
+        best[:, None], right[:, None].astype(float)
+    )
+    vqa.divide_logits("vqa", temperature)
+    return temperature
 
 
 if __name__ == "__main__":

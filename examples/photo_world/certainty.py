@@ -1,6 +1,7 @@
 """Calibrate answers, and tell known pictures from unknown ones."""
 
 import numpy as np
+from emoji_world.calibrate import divide
 
 from keras_bridgetower import metrics
 from photo_world import unknown
@@ -79,10 +80,7 @@ def calibrate(vqa, scored, split="validation"):
     """
     asked, logits = scored.answered(split)
     right = scored.are_right(asked, logits)
-    # The best answer is the one whose score is shown.
-    best = logits.max(1, keepdims=True)
-    temperature = metrics.fit_temperature(best, right[:, None].astype(float))
+    temperature = divide(vqa, logits.max(1), right)
     threshold = metrics.threshold_for(-metrics.energy(logits / temperature))
-    vqa.divide_logits("vqa", temperature)
     vqa.rejection = {"kind": "energy", "threshold": threshold}
     return {"temperature": temperature, "threshold": threshold}

@@ -5,8 +5,8 @@ r"""Write the package of the photo presets from a trained and scored run.
 
 The run has the scores of both splits: those of validation say whether a search
 reranks. Matrices become floats of 8 bits, the rest float16. Score both splits
-once more with `photo_world.score --preset`, and release again: the card has the
-scores of the weights that are stored.
+once more with `photo_world.score --preset`, and release again by
+`--keep-weights`: the card has the scores of the weights that are stored.
 """
 
 import argparse
@@ -73,10 +73,14 @@ def main():
     parser.add_argument("preset", type=pathlib.Path)
     parser.add_argument("target", type=pathlib.Path)
     parser.add_argument("--cores", type=int, default=2, help="of the training")
+    parser.add_argument("--keep-weights", action="store_true")
     settings = parser.parse_args()
     run, package = settings.preset.parent, settings.target / PACKAGE
     shown = pictures(packages.fetch(run / "packages"))
-    rows = store(settings.preset, package / FOLDER)
+    if settings.keep_weights:
+        rows = table_of(opened(package / FOLDER))
+    else:
+        rows = store(settings.preset, package / FOLDER)
     describe(package, rows, records(run), shown, settings.cores)
     size = sum(file.stat().st_size for file in package.rglob("*.h5"))
     print(f"{package}: {size / 1e6:.2f} MB of weights")
@@ -107,14 +111,19 @@ def store(preset, folder):
     Returns:
         dict, the table of the presets that share the folder.
     """
-    tasks = [
-        task.from_preset(preset)
-        for task in (kbt.BridgeTowerVQA, kbt.BridgeTowerPretraining)
-    ]
+    tasks = opened(preset)
     folder.parent.mkdir(parents=True, exist_ok=True)
     Together(*tasks).save_to_preset(folder)
     low_precision.store(folder, 8)
     return table_of(tasks)
+
+
+def opened(preset):
+    """Open the two tasks that have all heads."""
+    return [
+        task.from_preset(preset)
+        for task in (kbt.BridgeTowerVQA, kbt.BridgeTowerPretraining)
+    ]
 
 
 def table_of(tasks):
@@ -146,7 +155,8 @@ def records(run):
 def describe(package, rows, record, shown, cores):
     """Write the table, the card and the credits of a package."""
     folder = package / FOLDER
-    rows = {name: row | reranking(record) for name, row in rows.items()}
+    search = reranking(record)
+    rows = {name: row | search for name, row in rows.items()}
     (package / "table.json").write_text(_json(rows))
     (folder / "training.json").write_text(_json(record))
     (folder / "README.md").write_text(card(rows, record, shown, cores))

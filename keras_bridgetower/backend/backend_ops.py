@@ -425,8 +425,9 @@ def fused_attention_lags(query):
     """
     return (
         keras.config.backend() == "torch"
-        and query.shape[1] <= 128
-        and keras.backend.standardize_dtype(query.dtype) == "bfloat16"
         and getattr(query, "requires_grad", False)
+        and keras.backend.standardize_dtype(query.dtype) == "bfloat16"
         and query.device.type == "cpu"
+        # Last: in an exported model it would limit the number of tokens.
+        and query.shape[1] <= 128
     )

@@ -84,6 +84,7 @@ def test_a_search_reranks_where_that_improves_all_lists(stored):
 def test_the_card_and_the_tables(stored):
     _, package, rows = stored
     PresetFolder(package / release.FOLDER).finish_check()
+    assert release.table_of(release.opened(package / release.FOLDER)) == rows
     assert json.loads((package / "table.json").read_text()).keys() == set(rows)
     card = (package / release.FOLDER / "README.md").read_text()
     for told in (
