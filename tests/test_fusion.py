@@ -3,11 +3,14 @@
 import json
 
 import keras
+import keras_hub
 import numpy as np
 import pytest
 from builders import FASTEST
 from builders import LONG_ELSEWHERE
+from builders import VOCABULARY
 from builders import array
+from builders import backbone
 from builders import difference
 from builders import randomise
 
@@ -198,3 +201,16 @@ def test_inconsistent_states_are_rejected():
     ):
         with pytest.raises(ValueError, match="`padding_mask` must be .batch"):
             layer(*wrong)
+
+
+@pytest.mark.skipif(
+    keras.config.backend() != "torch", reason="PyTorch writes this format"
+)
+def test_exported_attention_takes_long_texts(tmp_path):
+    text = keras_hub.models.RobertaBackbone(
+        **dict(vocabulary_size=VOCABULARY, num_layers=1, num_heads=2),
+        **dict(hidden_dim=16, intermediate_dim=16, max_sequence_length=300),
+    )
+    model = backbone(text_encoder=text, num_layers=1)
+    # It fails if a layer asks whether a text has more tokens.
+    model.export(tmp_path / "long.pt2", format="torch")
