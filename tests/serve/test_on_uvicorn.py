@@ -1,5 +1,6 @@
 """Test the supervisor of the workers, without models."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -38,7 +39,7 @@ def same_signals():
 
 
 def test_requests_are_refused_while_no_worker_is_loaded(tmp_path, monkeypatch):
-    loaded = tmp_path / "loaded"
+    loaded = tmp_path / "may_load"
     monkeypatch.setenv("LOADED", str(loaded))
     monkeypatch.setenv(COUNTS, str(tmp_path))
     # Its worker imports no Keras.
@@ -54,23 +55,27 @@ def test_requests_are_refused_while_no_worker_is_loaded(tmp_path, monkeypatch):
         until = time.monotonic() + 120
         body = b"x" * 1_000_000
         while True:
-            answer = httpx.post(url, content=body, timeout=20)
-            if answer.status_code == status:
-                return answer
+            # A server that ends may close connections before it reads them.
+            with contextlib.suppress(httpx.NetworkError, httpx.ProtocolError):
+                answer = httpx.post(url, content=body, timeout=20)
+                if answer.status_code == status:
+                    return answer
             assert time.monotonic() < until
             time.sleep(0.1)
 
     supervising = threading.Thread(target=workers.run)
     supervising.start()
     try:
-        for _ in range(2):
+        # At last, a worker dies before the supervisor has seen it ready.
+        for count in (30, 0, 0):
             answer = asked_until(503)
             assert answer.headers["retry-after"] == "1"
             assert answer.json()["error"]["code"] == "not_ready"
             loaded.touch()
             assert asked_until(200).text == "loaded"
             # The first answer of a worker ends all refusals.
-            assert {httpx.get(url).status_code for _ in range(30)} == {200}
+            found = {httpx.get(url).status_code for _ in range(count)}
+            assert found <= {200}
             loaded.unlink()
             os.kill(workers.processes[0].pid, signal.SIGKILL)
     finally:

@@ -222,12 +222,14 @@ class Supervisor(Multiprocess):
             )
             # Its requests no longer count as present.
             multiprocess.mark_process_dead(gone, os.environ[COUNTS])
-        if self._loading is not None:
-            if any(process.is_ready() for process in kept):
-                self._loading.should_exit = True
-                self._loading = None
-        elif len(kept) < len(before) and not any(x.is_ready() for x in kept):
-            self._answer_meanwhile()
+        if any(process.is_ready() for process in kept):
+            self._end_refusals()
+        elif len(kept) < len(before):
+            # The worker that took over may be the one that died.
+            if _mark("loaded").exists():
+                self._end_refusals()
+            if self._loading is None:
+                self._answer_meanwhile()
         if not self._reported and all(x.is_ready() for x in self.processes):
             self._reported = True
             self._ready()
@@ -237,9 +239,13 @@ class Supervisor(Multiprocess):
         for port in self.sockets:
             port.close()
         super().terminate_all()
+        self._end_refusals()
+
+    def _end_refusals(self):
         if self._loading is not None:
             self._loading.should_exit = True
             self._thread.join()
+            self._loading = None
 
     def _answer_meanwhile(self):
         _mark("loaded").unlink(missing_ok=True)
