@@ -22,6 +22,8 @@ SHARES = {
     "different": 0.09,
     "photograph": 0.14,
 }
+# Training sees things so near that the picture does not hold them, too.
+TRAINING_SHARES = SHARES | {"close": 0.14}
 # Paper, as the red, green and blue of a color word.
 PAPERS = {
     "white": (250, 250, 248),
@@ -162,6 +164,16 @@ class Scenes:
             length = self.side * rng.uniform(0.25, 0.75)
         shape = self._shape(thing, (length, length), rng)
         return ground.scene("alone", [self._free(thing, shape, ground, rng)])
+
+    def _draw_close(self, rng):
+        thing = _one(self.world.things, rng)
+        ground = self._ground(rng, [thing])
+        # Of the longer side, so that much of a long thing is left out.
+        length = self.side * rng.uniform(1.05, 1.8)
+        shape = self._shape(thing, (length, length), rng)
+        shape = _window(shape, self.side, rng)
+        free = (rng.random() * (self.side - length) for length in shape.size)
+        return ground.scene("alone", [(thing, shape, *free)])
 
     def _draw_beside(self, rng):
         return self._row("beside", self._different_things(2, rng), rng)
@@ -386,6 +398,16 @@ def visible_box(shape):
     """Return the box of what is more than half opaque in an RGBA image."""
     opaque = shape.getchannel("A").point(lambda value: 255 * (value > 127))
     return opaque.getbbox() or (0, 0, *shape.size)
+
+
+def _window(shape, side, rng):
+    """Cut out what of a large shape is in a picture, near its middle."""
+    starts = [
+        round(max(length - side, 0) * rng.beta(3, 3)) for length in shape.size
+    ]
+    window = shape.crop((*starts, *(start + side for start in starts)))
+    window = window.crop((0, 0, *map(min, shape.size, window.size)))
+    return window.crop(visible_box(window))
 
 
 def _in_sight(behind, place, before, other):

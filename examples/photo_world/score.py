@@ -102,16 +102,18 @@ class Scored:
         self.contrastive = opened.contrastive
         backbone = self.contrastive.backbone
         self.judge = Judge(vqa_on(backbone, preset), opened.retrieval)
-        self.answers = questions.answers(self.world)
+        # Asked is what the pictures of training can teach.
+        self.asked = set(questions.answers(self.world))
+        self.answers = self.judge.vqa.preprocessor.answers
         converter = self.contrastive.preprocessor.image_converter
         self.see = lambda shown: see(backbone, shown, converter)
 
     def drawn(self, split, count):
         """Draw scenes of a split, and a question of each sort of them."""
         rng = np.random.default_rng((9, SPLITS.index(split)))
-        drawer, known = scenes.Scenes(self.world, split), set(self.answers)
+        drawer = scenes.Scenes(self.world, split)
         made = [drawer.draw(rng) for _ in range(count)]
-        return made, [questions.questions(one, rng, known) for one in made]
+        return made, [questions.questions(one, rng, self.asked) for one in made]
 
     def answered(self, split, count=SCENES):
         """Ask about drawn scenes.

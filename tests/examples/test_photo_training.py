@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import tiny_photos
 from builders import LONG_ELSEWHERE
+from photo_world.classes import Class
 from photo_world.things import Thing
 from photo_world.training import lists
 from photo_world.training import model
 from photo_world.training import swapping
+from photo_world.training.asking import ask
 from photo_world.training.batches import CAPTIONS
 from photo_world.training.batches import MOST_HIDDEN
 from photo_world.training.batches import OUTLIERS
@@ -22,7 +24,8 @@ from photo_world.training.swapping import Swaps
 from keras_bridgetower.models.attention import BridgeTowerAttention
 from keras_bridgetower.models.fusion import CrossModalEncoder
 
-ANSWERS = ["yes", "no", "cat", "car"]
+NOUNS = [f"noun{i}" for i in range(100, 120)]
+ANSWERS = ["yes", "no", "cat", "car", *NOUNS]
 SPECIAL = tiny_photos.SPECIAL
 APART = {("cat", "car"), ("car", "cat")}
 pytestmark = LONG_ELSEWHERE
@@ -32,6 +35,10 @@ def shown(noun, *names, kind="bird", **others):
     nothing = dict.fromkeys(Thing._fields, "")
     given = {"noun": noun, "name": noun, "names": names, "kind": kind}
     return Thing(**nothing | given | others)
+
+
+def called(*names, daily=(), kind="", meaning=None):
+    return Class(names, daily, kind, meaning or f"is {names[0]}")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +54,7 @@ def pool(tmp_path):
 @pytest.fixture
 def batches(pool, tokenizer):
     vectors = np.random.default_rng(1).normal(size=(len(pool.rows), 4))
-    names = [[f"noun{i}"] for i in range(100, 120)]
+    names = [called(noun, meaning="a") for noun in NOUNS]
     things = [shown("cat", kind="mammal"), shown("car", kind="vehicle")]
     swaps = Swaps(
         names,
@@ -56,7 +63,7 @@ def batches(pool, tokenizer):
         np.eye(20)[[3, 8]],
     )
     kept = [shown(noun, split="train") for noun in ["cat", "car"] * lists.LISTS]
-    of_lists = Lists(kept, pool.states, vectors, APART, swaps, ["a"] * 20)
+    of_lists = Lists(kept, pool.states, vectors, APART, swaps)
     return Batches(
         *(pool, vectors, tokenizer, ANSWERS, APART, swaps, pool, of_lists)
     )
@@ -92,8 +99,11 @@ def test_answers_that_are_right_as_well_count(batches):
     _, y = batches.make(rows, rng)
     # Nothing is right of pictures that show nothing.
     assert not y["vqa"][-OUTLIERS:].any()
-    # "red" is no answer of the model.
-    assert {tuple(scores) for scores in y["vqa"][:-OUTLIERS].tolist()} == {
+    # "red" is no answer of the model. Things are exchanged for nouns.
+    scores = y["vqa"][:-OUTLIERS]
+    known = scores[scores[:, 4:].sum(1) == 0, :4]
+    assert (scores[scores[:, 4:].sum(1) > 0].sum(1) == 1).all()
+    assert {tuple(scores) for scores in known.tolist()} == {
         (1, 0, 0, 0),
         (0, 1, 0, 0),
         (1, 0, 1, 0),
@@ -154,7 +164,10 @@ def swaps(monkeypatch):
     """Four classes; a kite looks like a hawk, and a radio like an oven."""
     monkeypatch.setattr(swapping, "NEAR", 2)
     vectors = np.array([[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9]])
-    names = [["owl"], ["hawk"], ["toaster"], ["oven"]]
+    names = [
+        *(called("owl", kind="bird"), called("hawk", kind="bird")),
+        *(called("toaster"), called("oven", kind="device")),
+    ]
     things = [
         *(shown("tawny owl", "night bird"), shown("kite")),
         *(shown("toaster", kind="device"), shown("radio", kind="device")),
@@ -196,6 +209,74 @@ def test_texts_are_said_of_the_new_things(swaps, text, told):
     assert swap.rename(text, ["tawny owl", "kite"], rng) == told
 
 
+@pytest.mark.parametrize(
+    ("question", "told"),
+    [
+        # The owl is a toaster then, and the kite an oven.
+        (
+            ("what is on the left?", "tawny owl", [], "noun"),
+            ("what is on the left?", "toaster", ("toaster",), "noun"),
+        ),
+        (
+            ("what bird is it?", "kite", [], "noun"),
+            ("what device is it?", "oven", ("oven",), "noun"),
+        ),
+        (
+            ("What animals do you see?", "kite", [], "noun"),
+            ("What objects do you see?", "oven", ("oven",), "noun"),
+        ),
+        # No kind is known of toasters, and two things are birds.
+        (("what bird is it?", "tawny owl", [], "noun"), None),
+        (("what kind is it?", "bird", [], "kind"), None),
+        (
+            (
+                "which is larger, the kite or the tawny owl?",
+                "kite",
+                [],
+                "depth",
+            ),
+            (
+                "which is larger, the oven or the toaster?",
+                *("oven", ("oven",), "depth"),
+            ),
+        ),
+    ],
+)
+def test_answers_name_the_new_things(swaps, question, told):
+    swap = swapping.Swap(swaps, np.array([2, 3, 0, 1]))
+    rng = np.random.default_rng(1)
+    assert ask(swap, question, ["tawny owl", "kite"], rng) == told
+
+
+@pytest.mark.parametrize(
+    ("question", "told"),
+    [
+        (("Is this a bird?", "yes", [], "is kind"), "Is this a device?"),
+        (("is this a tool?", "no", [], "is kind"), None),  # It may be one.
+        (("is this a mammal?", "no", [], "is kind"), "is this a mammal?"),
+        (("what sort is it?", "bird", [], "kind"), "what sort is it?"),
+    ],
+)
+def test_kinds_are_those_of_the_new_things(swaps, question, told):
+    swap = swapping.Swap(swaps, np.array([2, 3, 0, 1]))
+    found = ask(swap, question, ["kite"], np.random.default_rng(0))
+    assert told == (found and found[0])
+    if question[1] == "bird":
+        assert found[1:] == ("device", ("oven",), "kind")
+
+
+def test_a_daily_word_that_is_true_of_the_scene_is_no_wrong_name(swaps):
+    swaps.known[2:] = [called(n, daily=("thing",)) for n in ("toaster", "oven")]
+    swap = swapping.Swap(swaps, np.array([2, 3, 0, 1]))
+    rngs = map(np.random.default_rng, range(40))
+    asked = {swap.rename("is there a radio?", ["kite"], rng) for rng in rngs}
+    assert asked == {"is there a hawk?"}
+    swap = swapping.Swap(swaps, np.array([3, 2, 0, 1]))
+    rngs = map(np.random.default_rng, range(40))
+    asked = {swap.rename("is there a kite?", ["tawny owl"], r) for r in rngs}
+    assert asked == {"is there a toaster?"}
+
+
 def test_a_thing_that_looks_like_one_of_the_scene_is_not_named(swaps):
     swaps.class_of["radio"] = swaps.class_of["kite"]
     swap = swapping.Swap(swaps, np.array([2, 3, 0, 1]))
@@ -222,10 +303,11 @@ def test_what_exchanged_scenes_ask_has_the_answers_of_before(batches):
     swap = batches.swaps.draw(["cat"], rng)
     (new,) = swap.classes(["cat"])
     said, wrong, asked = batches._told(0, swap, rng)
-    name = batches.swaps.names[new][0]
+    name = batches.swaps.known[new].names[0]
     assert name in said and name not in wrong
     assert {question[:2] for question in asked} == {
-        (f"is this a {name} ?", "yes")
+        (f"is this a {name} ?", "yes"),
+        ("is this ?", name),
     }
 
 
@@ -258,20 +340,13 @@ def test_a_list_has_the_right_picture_first_and_its_new_name(
     ]
     apart = {(a.noun, b.noun) for a in things for b in things if a != b}
     swaps.class_of = {"owl": 0, "hawk": 1, "toaster": 2}
-    drawer = Lists(
-        things,
-        [states],
-        states[:, 0],
-        apart,
-        swaps,
-        [f"is {n}" for (n,) in swaps.names],
-    )
+    drawer = Lists(things, [states], states[:, 0], apart, swaps)
     seen = set()
     for _ in range(12):
         texts, (listed,) = drawer.draw(rng)
         classes = listed[:, 0].argmax(1).reshape(1 + lists.WRONG, -1)
         for text, (right, *wrong) in zip(texts, classes.T, strict=True):
-            (name,) = swaps.names[right]
+            (name,) = swaps.known[right].names
             seen.add(name)
             assert name in text and right not in wrong
     assert seen == {"owl", "hawk", "toaster", "oven"}
@@ -286,7 +361,7 @@ def test_a_color_is_false_of_the_other_pictures(swaps, monkeypatch):
         shown("kite", color="blue", split="train"),
     ]
     states = np.eye(6)[[0, 1, 2]][:, None]
-    drawer = Lists(things, [states], states[:, 0], set(), swaps, [])
+    drawer = Lists(things, [states], states[:, 0], set(), swaps)
     texts, (listed,) = drawer.draw(np.random.default_rng(0))
     found = listed[:, 0].argmax(1).reshape(2, -1)
     for text, (right, wrong) in zip(texts, found.T, strict=True):
@@ -323,7 +398,8 @@ def test_the_fusion_begins_in_the_space_of_texts_and_pictures():
         assert np.allclose(found[:, placed], where, atol=1e-4)
 
 
-def test_questions_stay_with_their_pictures(batches, pool):
+def test_questions_stay_with_their_pictures(batches, pool, monkeypatch):
+    monkeypatch.setattr("photo_world.training.batches.SWAPPED", 0.0)
     rows = np.arange(SCENES)
     x, y = batches.make(rows, np.random.default_rng(0))
     for row, scores in zip(x["asked_of"], y["vqa"], strict=False):

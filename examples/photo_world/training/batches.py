@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 from emoji_world.training.model import hide_tokens
 
+from photo_world.training.asking import ask
 from photo_world.training.model import text_features
-from photo_world.training.swapping import SORTS
 
 SCENES, QUESTIONS = 32, 4  # Of a batch, and asked of each scene.
 SHORT = 96  # The shortest questions, which are apart so that few are padded.
@@ -14,6 +14,11 @@ CAPTIONS = 16  # Of the first scenes; there again with hidden words.
 SWAPPED = 0.5  # Share of the scenes whose classes are exchanged.
 NEIGHBORS = 20
 OUTLIERS = 8  # Pictures that show nothing of the world.
+# How often questions are asked, beside those that a class nearly answers.
+SHARES = {
+    **dict.fromkeys(("position", "is relation", "depth"), 2.0),
+    **dict.fromkeys(("noun", "kind", "place", "larger", "is place"), 1.5),
+}
 # Share of the tokens of a caption that are hidden, and at most so many.
 HIDDEN, MOST_HIDDEN = 0.35, 8
 
@@ -149,13 +154,15 @@ class Batches:
         """
         known = self.pool.rows[row]
         said, wrong = self._named[row], known["wrong"] or ["nothing"]
-        asked = known["questions"]
+        asked = [question[:4] for question in known["questions"]]
         if swap:
             said, wrong, asked = _renamed(said, wrong, known, swap, rng)
             if not (said and wrong and asked):
                 return None
-        order = np.resize(rng.permutation(len(asked)), QUESTIONS)
-        asked = [asked[i][:3] for i in order]
+        shares = np.array([SHARES.get(sort, 1.0) for *_, sort in asked])
+        # By the Gumbel trick, drawn without putting back.
+        order = np.argsort(-np.log(shares) - rng.gumbel(size=len(asked)))
+        asked = [asked[i][:3] for i in np.resize(order, QUESTIONS)]
         return self._one(said, rng), self._one(wrong, rng), asked
 
     def _scores(self, answer, others):
@@ -202,11 +209,10 @@ def _renamed(said, wrong, known, swap, rng):
         return [text for text in told if text]
 
     asked = [
-        (text, *answers)
-        for old, *answers, sort, _ in known["questions"]
-        if sort in SORTS
-        for text in all_of(swap.rename, [old])
+        ask(swap, question, known["nouns"], rng)
+        for question in known["questions"]
     ]
+    asked = [question for question in asked if question]
     # Half of the false captions have a wrong name alone.
     both = [all_of(swap.rename, wrong), all_of(swap.misname, said)]
     both = [texts for texts in both if texts]

@@ -107,7 +107,7 @@ def draw(world, eyes, number, folder):
     if target.exists():
         return target
     rng = np.random.default_rng((0, number))
-    drawn = scenes.Scenes(world, "train")
+    drawn = scenes.Scenes(world, "train", shares=scenes.TRAINING_SHARES)
     answers = set(questions.answers(world))
     rows, states = [], []
     for _ in range(SCENES // BATCH):

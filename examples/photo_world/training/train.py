@@ -21,8 +21,8 @@ from keras import ops
 
 import keras_bridgetower as kbt
 from photo_world import certainty
+from photo_world import classes
 from photo_world import packages
-from photo_world import questions
 from photo_world import score
 from photo_world import things
 from photo_world.training import aligning
@@ -39,19 +39,30 @@ EPOCHS, RATE = 64, 1e-3
 
 
 class Run:
-    """The world and the folder in which the stages write."""
+    """The world and the folder in which the stages write.
 
-    def __init__(self, folder, seed=0, epochs=EPOCHS, dtype="float32"):
+    Args:
+        folder: path.
+        seed, epochs: int, of the fusion.
+        dtype: str, of the fusion while it learns.
+        earlier: optional path of a preset whose fusion learns more.
+    """
+
+    def __init__(
+        self, folder, seed=0, epochs=EPOCHS, dtype="float32", earlier=None
+    ):
         self.folder, self.seed = pathlib.Path(folder), seed
+        self.earlier = earlier
         self.epochs, self.dtype = epochs, dtype
         self.packages = packages.fetch(self.folder / "packages")
         self.world = things.load(self.packages)
-        self.answers = questions.answers(self.world)
+        self.classes = classes.read(self.packages)
+        self.answers = classes.answers(self.world, self.classes)
 
     @functools.cached_property
     def names(self):
         """`Names`, which take a minute to read."""
-        return model.read_names(self.packages)
+        return model.read_names(self.packages, self.classes, self.answers)
 
     def pools(self):
         """Return the folders of the pools that are drawn."""
@@ -67,15 +78,15 @@ class Epochs(keras.utils.PyDataset):
         self.run, self.pairs = run, pairs
         self.apart = apart(run.world)
         gallery = Pool(run.folder / "pools/gallery")
-        seen = gallery.states[-1][:, 0, : len(run.names.words)]
+        seen = gallery.states[-1][:, 0, : len(run.classes)]
         shown = [one for ones in run.world for one in ones]
         self.swaps = Swaps(
-            *(run.names.words, run.names.classes),
+            *(run.classes, run.names.classes),
             *(shown, seen.astype("float32")),
         )
         self.lists = Lists(
             *(shown, gallery.states, image_vectors(pairs, gallery)),
-            *(self.apart, self.swaps, run.names.meanings),
+            *(self.apart, self.swaps),
         )
         self.outliers = Pool(run.folder / "pools/outliers")
         self.folder = self.batches = None
@@ -144,7 +155,12 @@ def start_stage(run, folder):
     )
     pool = Pool(run.folder / "pools/gallery")
     losses = aligning.learn(pairs, run.world, pool.states, run.seed)
-    enter_space(run, pairs)
+    if run.earlier:
+        # All that it learnt but the answers, of which there may be more now.
+        earlier = kbt.BridgeTowerPretraining.from_preset(run.earlier)
+        pairs.set_weights(earlier.get_weights())
+    else:
+        enter_space(run, pairs)
     return Together(vqa, pairs), {"loss": losses, "seconds": []}
 
 
@@ -210,9 +226,10 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--dtype", default="float32", help="of the fusion")
-    settings = parser.parse_args()
-    run = Run(settings.folder, settings.seed, settings.epochs, settings.dtype)
-    run_stages({name: STAGES[name] for name in settings.stages}, run)
+    parser.add_argument("--earlier", help="a preset whose fusion learns more")
+    settings = vars(parser.parse_args())
+    stages = settings.pop("stages")
+    run_stages({name: STAGES[name] for name in stages}, Run(**settings))
 
 
 if __name__ == "__main__":

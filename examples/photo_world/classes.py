@@ -1,0 +1,85 @@
+"""What ImageNet's classes are called, also in daily words, and their kinds.
+
+The names come from a package; `classes.json` has daily words and kinds, each
+with the numbers of its classes in ImageNet's order.
+"""
+
+import json
+import pathlib
+from typing import NamedTuple
+
+from photo_world import questions
+
+_TABLES = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
+
+_FOLDER, _NAMES = "timm/data/_info", "imagenet_synset_to_lemma.txt"
+
+
+class Class(NamedTuple):
+    """One of ImageNet's classes."""
+
+    names: tuple  # Its own, the usual one first: "tabby", "tabby cat".
+    daily: tuple  # Words that also fit other classes: "cat".
+    kind: str  # One of `things.KINDS`, or "" where none fits.
+    meaning: str
+
+    @property
+    def words(self):
+        """All that it is called."""
+        return (*self.names, *self.daily)
+
+
+def read(packages):
+    """Read the classes from the folders that `packages.fetch` returns."""
+    folder = packages["names"] / _FOLDER
+    names = _table(folder / _NAMES)
+    meanings = _table(folder / "imagenet_synset_to_definition.txt")
+    own = (folder / "imagenet_synsets.txt").read_text().split()
+    daily, kinds = daily_words(len(own)), kinds_of(len(own))
+    return [
+        Class(tuple(names[c].split(", ")), tuple(d), kind, meanings[c])
+        for c, d, kind in zip(own, daily, kinds, strict=True)
+    ]
+
+
+def nouns(packages):
+    """Return one of four nouns of the whole WordNet that ImageNet names."""
+    names = _table(packages["names"] / _FOLDER / _NAMES)
+    return sorted({name.split(", ")[0] for name in names.values()})[::4]
+
+
+def daily_words(count):
+    """Return the daily words for each of the first classes, a list of lists."""
+    found = [[] for _ in range(count)]
+    for word, numbers in _TABLES["daily words"].items():
+        for number in _numbers(numbers, count):
+            found[number].append(word)
+    return found
+
+
+def kinds_of(count):
+    """Return the kind of each of the first classes, `""` where none fits."""
+    found = [""] * count
+    for kind, numbers in _TABLES["kinds"].items():
+        for number in _numbers(numbers, count):
+            found[number] = kind
+    return found
+
+
+def answers(world, classes):
+    """Return what the head can answer: words of the world, then of classes."""
+    found = questions.answers(world)
+    found += sorted({word for one in classes for word in one.daily})
+    found += [one.names[0] for one in classes]
+    return list(dict.fromkeys(found))
+
+
+def _table(path):
+    rows = (line.split("\t") for line in path.read_text("utf-8").splitlines())
+    return {key: value.lower() for key, value in rows}
+
+
+def _numbers(ranges, count):
+    for part in ranges.split():
+        first, _, last = part.partition("-")
+        yield from range(int(first), min(int(last or first) + 1, count))

@@ -1,0 +1,102 @@
+"""Ask about a scene after its classes were exchanged, with the new answers."""
+
+from photo_world import things
+from photo_world import words
+from photo_world.training import swapping
+
+_KINDS = {w: kind for kind in things.KINDS for w in (kind, words.plural(kind))}
+
+
+def ask(swap, question, nouns, rng):
+    """Return a question about the new things, or None where that fails.
+
+    Args:
+        swap: `Swap`.
+        question: `(text, answer, other answers, sort)`, in front of more.
+        nouns: list of str, those of the scene.
+        rng: `numpy.random.Generator`.
+
+    Returns:
+        `(text, answer, other answers, sort)`.
+    """
+    text, answer, others, sort = question[:4]
+    found = None
+    if sort in WAYS:
+        found = WAYS[sort](swap, text, answer, nouns, rng)
+    elif sort in swapping.SORTS:
+        told = swap.rename(text, nouns, rng)
+        found = told and (told, answer, others)
+    return found and (*found, sort)
+
+
+def _noun(swap, text, answer, nouns, rng):
+    new = answer in nouns and swap.became(answer, nouns)
+    if not new:
+        return None
+    text = _say_kind(swap, text, answer, new.kind)
+    return text and (text, new.names[0], new.words)
+
+
+def _kind(swap, text, answer, nouns, rng):
+    meant = [noun for noun in nouns if swap.kind_of(noun) == answer]
+    new = len(meant) == 1 and swap.became(meant[0], nouns)
+    if not new or not new.kind:
+        return None
+    text = _say_kind(swap, text, meant[0], new.kind)
+    return text and (text, new.kind, new.words)
+
+
+def _is_kind(swap, text, answer, nouns, rng):
+    new = len(nouns) == 1 and swap.became(nouns[0], nouns)
+    if not new or not new.kind:
+        return None
+    if answer == "yes":
+        text = _say_kind(swap, text, nouns[0], new.kind)
+        return text and (text, answer, ())
+    asked = {kind for word, kind in _KINDS.items() if word in text}
+    false = all(_are_apart(kind, new.kind) for kind in asked)
+    return (text, answer, ()) if false else None
+
+
+def _which(swap, text, answer, nouns, rng):
+    new = answer in nouns and swap.became(answer, nouns)
+    text = new and swap.rename(text, nouns, rng)
+    return (text, new.names[0], new.words) if text else None
+
+
+# The others have answers that name nothing.
+WAYS = {
+    **{"noun": _noun, "kind": _kind, "is kind": _is_kind},
+    **dict.fromkeys(("larger", "depth"), _which),
+}
+
+
+def _say_kind(swap, text, noun, new):
+    """Put a new kind for that of a noun; without one, the text has none."""
+    fixed = swap.swaps.fixed
+    if not new:
+        return None if fixed.search(text) else text
+    old, forms = swap.kind_of(noun), {}
+    for one, other in ((things.BROAD[old], _broad(new)), (old, new)):
+        forms |= {one: other, words.plural(one): words.plural(other)}
+    pattern = swapping.pattern_of(forms)
+    if fixed.search(pattern.sub("", text)):
+        return None
+
+    def put(match):
+        word = forms[match[2].lower()]
+        word = words.with_article(word) if match[1] else word
+        return swapping.begun(match, word)
+
+    return pattern.sub(put, text)
+
+
+def _broad(kind):
+    broad = things.BROAD[kind]
+    return kind if broad == "place" else broad
+
+
+def _are_apart(kind, other):
+    """Tell whether what is of one kind is surely not of the other."""
+    broad, others = things.BROAD[kind], things.BROAD[other]
+    return broad != others or (kind != other and broad == "animal")
