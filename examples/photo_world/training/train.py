@@ -195,10 +195,11 @@ def fusion_stage(run, folder):
     return with_weights(tasks_of(run, "start"), (vqa, pairs)), history
 
 
-def settled_stage(run, folder, epochs=6):
-    """Lower the rate to zero, so that the weights settle."""
+def settled_stage(run, folder):
+    """Lower the rate to zero in fewer epochs, so that the weights settle."""
     vqa, pairs = tasks_of(run, "fusion", run.dtype)
     learner, data = Fusion(vqa, pairs), Epochs(run, pairs, run.epochs)
+    epochs = -(-2 * run.epochs // 3)
     history = train(learner, data, epochs, RATE, folder)
     return with_weights(tasks_of(run, "start"), (vqa, pairs)), history
 
