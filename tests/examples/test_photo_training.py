@@ -21,6 +21,7 @@ from photo_world.training.lists import Lists
 from photo_world.training.pools import Pool
 from photo_world.training.swapping import Swaps
 
+import keras_bridgetower as kbt
 from keras_bridgetower.models.attention import BridgeTowerAttention
 from keras_bridgetower.models.fusion import CrossModalEncoder
 
@@ -157,6 +158,37 @@ def test_frequent_words_all_characters_and_needed_words_are_kept(tokenizer):
         *SPECIAL,
         *"a ##b é the ##ing".split(),
     ]
+
+
+def test_with_fewer_words_a_task_says_the_same(tokenizer):
+    words = [w for w in tokenizer.get_vocabulary() if w != "cat"]
+    fewer = kbt.BridgeTowerBertTokenizer(
+        words, sequence_length=tokenizer.sequence_length
+    )
+    told = []
+    tasks = [
+        model.new_tasks(
+            *tiny_photos.encoders(known.vocabulary_size()),
+            *(known, ANSWERS),
+            names=None,
+            **tiny_photos.FUSION,
+        )[1]
+        for known in (fewer, tokenizer)
+    ]
+    model.take_weights(*tasks)
+    for task in tasks:
+        given = model.text_features(
+            task.preprocessor.tokenizer, ["a photo of car"]
+        )
+        states = task.backbone.text_tower.predict_on_batch(given)[-1]
+        logits = keras.ops.convert_to_numpy(
+            task.heads["mlm"](np.ones((1, 1, 12), "float32"))
+        )
+        told.append((np.asarray(states), logits))
+    (few, few_logits), (all_states, all_logits) = told
+    assert np.allclose(few, all_states, atol=1e-6)
+    place = tokenizer.get_vocabulary().index("cat")
+    assert np.allclose(few_logits, np.delete(all_logits, place, -1), atol=1e-6)
 
 
 @pytest.fixture

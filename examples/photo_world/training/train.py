@@ -158,7 +158,7 @@ def start_stage(run, folder):
     if run.earlier:
         # All that it learnt but the answers, of which there may be more now.
         earlier = kbt.BridgeTowerPretraining.from_preset(run.earlier)
-        pairs.set_weights(earlier.get_weights())
+        model.take_weights(pairs, earlier)
     else:
         enter_space(run, pairs)
     return Together(vqa, pairs), {"loss": losses, "seconds": []}
