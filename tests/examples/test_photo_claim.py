@@ -13,8 +13,8 @@ from builders import difference
 from emoji_world.training.model import Together
 from photo_world import claim
 from photo_world import claim_tables
+from photo_world import classes
 from photo_world import gallery
-from photo_world import questions
 from photo_world import score
 from photo_world.training import fusing
 from photo_world.training import lists
@@ -31,13 +31,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     rng = np.random.default_rng(0)
     words = [f"noun{i}" for i in range(tiny_photos.CLASSES)]
-    classes = rng.normal(size=(tiny_photos.CLASSES, 16)).astype("float32")
-    names = types.SimpleNamespace(
-        classes=classes,
-        directions=np.eye(16, dtype="float32"),
-        words=[[word] for word in words],
-        meanings=words,
-    )
+    known = [classes.Class((word,), (), "", word) for word in words]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model, "FUSION", model.FUSION | tiny_photos.FUSION)
         patch.setattr(model, "SPACE", 12)
@@ -54,12 +48,17 @@ def run(tmp_path_factory):
             folder=folder,
             dtype="float32",
             world=tiny_photos.disks(folder),
-            names=names,
+            classes=known,
             pools=lambda: [folder / "pools/train_0"],
         )
         patch.setattr(score.packages, "fetch", lambda folder: None)
         patch.setattr(score.things, "load", lambda folders: made.world)
-        made.answers = questions.answers(made.world)
+        made.answers = classes.answers(made.world, known)
+        made.names = model.Names(
+            rng.normal(size=(tiny_photos.CLASSES, 16)).astype("float32"),
+            np.eye(16, dtype="float32"),
+            rng.normal(size=(len(made.answers), 24)).astype("float32"),
+        )
         nouns, count = ("owl", "lemon"), sum(map(len, made.world))
         for name in ("train_0", "outliers"):
             tiny_photos.write_pool(folder / "pools" / name, nouns)
