@@ -426,8 +426,53 @@ def test_the_fusion_begins_in_the_space_of_texts_and_pictures():
         named, placed = [0, 1, 4, 5], [2, 3, 6, 7]
         expected = model.SPREAD * space / space.std()
         assert np.allclose(found[:, named], expected[:, named], atol=1e-4)
-        where = states is seen and model.SPREAD * coordinates[:, [0, 1, 0, 1]]
+        where = states is seen and model.PLACED * coordinates[:, [0, 1, 0, 1]]
         assert np.allclose(found[:, placed], where, atol=1e-4)
+
+
+def test_a_word_takes_the_place_of_its_thing_before_training():
+    """Things are directions of one space, seen clearly among weak noise."""
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    count, width = 200, 24
+    columns = np.arange(10) / 4.5 - 1
+    things = np.linalg.qr(rng.normal(size=(width, width)))[0][:12]
+    said = rng.integers(12, size=(count, 2))
+    said[:, 1] = (said[:, 0] + rng.integers(1, 12, size=count)) % 12
+    places = np.array([rng.permutation(10)[:2] for _ in range(count)])
+    image = np.zeros((count, 10, width + 10), "float32")
+    image[..., :width] = 0.05 * rng.normal(size=(count, 10, width))
+    for i in (0, 1):
+        image[np.arange(count), places[:, i], :width] += things[said[:, i]]
+    image[..., -10:] = columns[:, None] * np.ones(10)
+    image[..., -10] = 0.0  # All are at one height.
+    text = things[said].astype("float32")
+    fusion = CrossModalEncoder(48, 4, 3, projections="per_layer", dropout=0.0)
+    low = [rng.normal(size=(count, n, 48)).astype("float32") for n in (2, 10)]
+    states = [[low[0], low[0], text], [low[1], low[1], image]]
+    fusion.build(*([x.shape for x in side] for side in states))
+    head = keras.Model()
+    flat = [x.reshape(-1, x.shape[-1]) for x in (text, image)]
+    head.text_dense, head.image_dense = (
+        _wider(x.shape[-1], width, 48) for x in flat
+    )
+    model.enter_space(fusion, head, *flat)
+    found = fusion(*states, outputs=("text",))["text"]
+    found = keras.ops.convert_to_numpy(found)
+    across = found.reshape(count, 2, 4, 12)[..., -1].sum(-1)
+    told = columns[places]
+    assert np.corrcoef(across.ravel(), told.ravel())[0, 1] > 0.9
+
+
+def _wider(size, width, dim):
+    """Return a dense layer that puts things into all heads."""
+    layer = keras.layers.Dense(dim)
+    layer.build((None, size))
+    kernel = np.zeros((size, dim), "float32")
+    turned = np.random.default_rng(1).normal(size=(width, dim))
+    kernel[:width] = turned
+    layer.kernel.assign(kernel)
+    return layer
 
 
 def test_questions_stay_with_their_pictures(batches, pool, monkeypatch):

@@ -32,9 +32,13 @@ FUSION = {
 }
 # Last layers, which read texts and the names of classes in one space.
 NAMED = 2
-# Standard deviation of what enters there, and a factor of the first attention.
-SPREAD, SHARPER = 2.0, 1.5
+# Standard deviation of what enters there, and the scale of where it is. What is
+# seen clearly is large: beside it, a small place would be lost in a layer norm.
+SPREAD, PLACED = 6.0, 18.0
+# Factors of the first attention: of its logits, and of the places it returns.
+SHARPER, CARRIED = 1.5, 2.0
 COORDINATES = 10  # Channels of a state that say where it is: first y and x.
+PLACES = 2  # The last values of each head, which are for these two.
 # Width of the space of texts and pictures.
 SPACE = 256
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -227,9 +231,8 @@ def enter_space(fusion, head, told, seen):
         told: float `(texts, width)`, states of texts.
         seen: float `(tokens, width)`, states of pictures.
     """
-    # The last two values of each head are for the place.
     heads = np.arange(fusion.hidden_dim).reshape(fusion.num_heads, -1)
-    placed = heads[:, -2:]
+    placed = heads[:, -PLACES:]
     for projection, dense, states in (
         (fusion.text_projections[-1], head.text_dense, told),
         (fusion.image_projections[-1], head.image_dense, seen),
@@ -244,7 +247,7 @@ def enter_space(fusion, head, told, seen):
         kernel[:, placed], bias[placed] = 0.0, 0.0
         if projection is fusion.image_projections[-1]:
             for axis, own in enumerate(placed.T):
-                kernel[axis - COORDINATES, own] = SPREAD
+                kernel[axis - COORDINATES, own] = PLACED
         projection.kernel.assign(kernel)
         projection.bias.assign(bias)
     for step in fusion.steps[-NAMED:]:
@@ -253,12 +256,21 @@ def enter_space(fusion, head, told, seen):
 
 
 def _attend_to_alike(attention):
-    """Begin with the product of both sides, which are in one space."""
+    """Begin with the product of both sides, which are in one space.
+
+    Places do not count there, and return enlarged.
+    """
     shape = attention.query_dense.kernel.shape
-    same = np.eye(shape[0], dtype="float32")
-    for layer in ("key", "value"):
-        getattr(attention, f"{layer}_dense").kernel.assign(same.reshape(shape))
-    attention.query_dense.kernel.assign(SHARPER * same.reshape(shape))
+    same, place = np.eye(shape[0], dtype="float32"), np.zeros(shape[1:])
+    place[:, -PLACES:] = 1.0
+    place = place.ravel().astype("float32")
+    for layer, factor in (
+        ("query", SHARPER * (1 - place)),
+        ("key", 1.0),
+        ("value", 1 + (CARRIED - 1) * place),
+    ):
+        kernel = getattr(attention, f"{layer}_dense").kernel
+        kernel.assign((factor * same).reshape(shape))
     attention.output_dense.kernel.assign(same.reshape(*shape[1:], shape[0]))
 
 
