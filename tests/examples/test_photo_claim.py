@@ -47,6 +47,7 @@ def run(tmp_path_factory):
         made = types.SimpleNamespace(
             folder=folder,
             dtype="float32",
+            seed=0,
             world=tiny_photos.disks(folder),
             classes=known,
             pools=lambda: [folder / "pools/train_0"],
