@@ -1,4 +1,4 @@
-"""What ImageNet's classes are called, also in daily words, and their kinds.
+"""Name ImageNet's classes, in daily words too, and say their kinds.
 
 The names come from a package; `classes.json` has daily words and kinds, each
 with the numbers of its classes in ImageNet's order.
