@@ -405,8 +405,11 @@ def _window(shape, side, rng):
     starts = [
         round(max(length - side, 0) * rng.beta(3, 3)) for length in shape.size
     ]
-    window = shape.crop((*starts, *(start + side for start in starts)))
-    window = window.crop((0, 0, *map(min, shape.size, window.size)))
+    ends = (
+        min(start + side, length)
+        for start, length in zip(starts, shape.size, strict=True)
+    )
+    window = shape.crop((*starts, *ends))
     return window.crop(visible_box(window))
 
 

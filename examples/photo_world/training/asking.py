@@ -38,7 +38,7 @@ def _noun(swap, text, answer, nouns, rng):
 
 
 def _kind(swap, text, answer, nouns, rng):
-    meant = [noun for noun in nouns if swap.kind_of(noun) == answer]
+    meant = [noun for noun in nouns if swap.swaps.kind_of[noun] == answer]
     new = len(meant) == 1 and swap.became(meant[0], nouns)
     if not new or not new.kind:
         return None
@@ -76,7 +76,7 @@ def _say_kind(swap, text, noun, new):
     fixed = swap.swaps.fixed
     if not new:
         return None if fixed.search(text) else text
-    old, forms = swap.kind_of(noun), {}
+    old, forms = swap.swaps.kind_of[noun], {}
     for one, other in ((things.BROAD[old], _broad(new)), (old, new)):
         forms |= {one: other, words.plural(one): words.plural(other)}
     pattern = swapping.pattern_of(forms)

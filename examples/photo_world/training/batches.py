@@ -14,7 +14,7 @@ CAPTIONS = 16  # Of the first scenes; there again with hidden words.
 SWAPPED = 0.5  # Share of the scenes whose classes are exchanged.
 NEIGHBORS = 20
 OUTLIERS = 8  # Pictures that show nothing of the world.
-# How often questions are asked, beside those that a class nearly answers.
+# How often a sort of question is drawn; 1 for the sorts that are not here.
 SHARES = {
     **dict.fromkeys(("position", "is relation", "depth"), 2.0),
     **dict.fromkeys(("noun", "kind", "place", "larger", "is place"), 1.5),
@@ -160,8 +160,9 @@ class Batches:
             if not (said and wrong and asked):
                 return None
         shares = np.array([SHARES.get(sort, 1.0) for *_, sort in asked])
-        # By the Gumbel trick, drawn without putting back.
-        order = np.argsort(-np.log(shares) - rng.gumbel(size=len(asked)))
+        order = rng.choice(
+            len(asked), len(asked), replace=False, p=shares / shares.sum()
+        )
         asked = [asked[i][:3] for i in np.resize(order, QUESTIONS)]
         return self._one(said, rng), self._one(wrong, rng), asked
 

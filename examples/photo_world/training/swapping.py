@@ -115,9 +115,6 @@ class Swap:
             return None
         return self.swaps.known[self.to[self.swaps.class_of[noun]]]
 
-    def kind_of(self, noun):
-        return self.swaps.kind_of[noun]
-
     def misname(self, text, nouns, rng):
         """Say a text with a wrong name, often one that is nearly right."""
         classes = [self.swaps.class_of[noun] for noun in nouns]
