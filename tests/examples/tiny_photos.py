@@ -13,6 +13,7 @@ import keras_bridgetower as kbt
 from keras_bridgetower.encoders.classified import ClassifiedEncoder
 
 WORDS = "a photo of cat car is this on the left red yes ? .".split()
+NOUNS = "owl crow tiger donkey lemon banana".split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CLASSES = 20
 # In place of values of `model.FUSION`.
@@ -67,7 +68,9 @@ def disks(folder):
 
 
 def tokenizer():
-    return kbt.BridgeTowerBertTokenizer(SPECIAL + WORDS, sequence_length=32)
+    return kbt.BridgeTowerBertTokenizer(
+        SPECIAL + WORDS + NOUNS, sequence_length=32
+    )
 
 
 def encoders(vocabulary_size):
