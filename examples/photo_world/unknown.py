@@ -8,6 +8,7 @@ stars are left out, for the world has such kinds.
 
 import io
 import pathlib
+import re
 
 import numpy as np
 import resvg_py
@@ -23,8 +24,11 @@ from photo_world import things
 SEED, TRAINING_SEED = 7, 8
 # How many pictures of a kind, where there are more.
 COUNT = 24
-# Kinds that training shows, in other pictures.
-TAUGHT = ("noise", "gradient", "cartoon", "drawing")
+PIECE = "piece of a painting"
+# Kinds that training shows, in other pictures, and of other paintings.
+TAUGHT = (
+    *("noise", "gradient", "texture", "cartoon", "drawing", "symbol", PIECE),
+)
 PHOTOGRAPHS = (
     *("brick", "cell", "clock", "grass", "gravel", "immunohistochemistry"),
     *("microaneurysms", "page", "retina", "text"),
@@ -70,15 +74,25 @@ def outliers(folders, side=224):
     makers = {kind: make for kind, make in MAKERS.items() if kind in TAUGHT}
     rng = np.random.default_rng(TRAINING_SEED)
     found = _made(makers, 2 * COUNT, rng, side)
+    for photograph in things.load(folders).photographs:
+        if photograph.split == "train":
+            picture = texture(things.picture(photograph), rng, side)
+            found.append((photograph.id, "texture", picture))
     for kind, paths in _files(folders).items():
         paths = sorted(paths) if kind in TAUGHT else []
-        tested = {path.stem for path in _spread(paths)} if paths else {}
+        of = _painting if kind == PIECE else lambda path: path.stem
+        tested = {of(path) for path in _spread(paths)} if paths else {}
         found += [
             (path.stem, kind, _square(Image.open(path), side))
             for path in paths
-            if path.stem not in tested
+            if of(path) not in tested
         ]
     return found
+
+
+def _painting(piece):
+    """Return the painting of a piece, whose name ends in where it is."""
+    return re.sub(r"[-_]?[a-z]?\d+$", "", piece.stem)
 
 
 def _made(makers, count, rng, side):
@@ -102,7 +116,7 @@ def _files(folders):
             for path in (stamps / "symbols" / folder).rglob("*.png")
         ],
         "drawing": (pictures / "lang").rglob("*.webp"),
-        "piece of a painting": (pictures / "paintings").rglob("*.webp"),
+        PIECE: (pictures / "paintings").rglob("*.webp"),
         "painting": [
             path
             for path in (pictures / "details").rglob("*_background.webp")
@@ -176,6 +190,17 @@ def page(rng, side):
         line = "".join(rng.choice(letters, int(rng.integers(10, 40))))
         draw.text((size, top), line, "black", font)
     return image
+
+
+def texture(photograph, rng, side):
+    """Return a small piece of a photograph and its mirror images, as tiles."""
+    size = int(rng.integers(side // 8, side // 2))
+    image = ImageOps.fit(photograph, (side, side))
+    left, top = (int(at) for at in rng.integers(side - size + 1, size=2))
+    piece = np.asarray(image.crop((left, top, left + size, top + size)))
+    count = -(-side // size)
+    tiles = np.pad(piece, [(0, (count - 1) * size)] * 2 + [(0, 0)], "symmetric")
+    return Image.fromarray(tiles[:side, :side])
 
 
 MAKERS = {

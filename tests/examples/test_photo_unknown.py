@@ -4,8 +4,10 @@ import collections
 
 import numpy as np
 import pytest
+import tiny_photos
 from builders import FASTEST
 from photo_world import qt_resources
+from photo_world import things
 from photo_world import unknown
 from PIL import Image
 
@@ -14,6 +16,8 @@ SIGN = b"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 20 10">
 <rect x="5" width="10" height="10" fill="#0000ff"/></svg>"""
 STAMPS = "usr/share/tuxpaint/stamps"
 ACTIVITIES = "pictures/src/activities"
+# Of paintings of one piece, but the first, which has two.
+PIECES = ("00_a1", "00_a2", *[f"{i:02}_1" for i in range(2, 48)])
 
 
 @pytest.fixture
@@ -30,8 +34,11 @@ def folders(tmp_path, monkeypatch):
         (f"gc/{ACTIVITIES}/lang/resource/duck.webp", wide),
         (f"gc/{ACTIVITIES}/leftright/resource/left.webp", wide),
         *(
-            (f"gc/{ACTIVITIES}/paintings/resource/image/{i:02}.webp", wide)
-            for i in range(48)
+            (
+                f"gc/{ACTIVITIES}/paintings/resource/image/{piece}.webp",
+                Image.new("RGB", (8, 8), (0, number, 0)),
+            )
+            for number, piece in enumerate(PIECES)
         ),
         *(
             (f"gc/{ACTIVITIES}/details/resource/image/{name}.webp", wide)
@@ -40,12 +47,16 @@ def folders(tmp_path, monkeypatch):
     ):
         file = tmp_path / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        image.save(file)
+        image.save(
+            file, **({"lossless": True} if file.suffix == ".webp" else {})
+        )
 
     def files(path):
         return [("other.svg", b""), (f"{path.stem}/{path.stem}.svg", SIGN)]
 
     monkeypatch.setattr(qt_resources, "files", files)
+    world = tiny_photos.disks(tmp_path)
+    monkeypatch.setattr(things, "load", lambda folders: world)
     return {"tuxpaint": tmp_path / "tux", "gcompris": tmp_path / "gc"}
 
 
@@ -59,7 +70,7 @@ def test_unknown_pictures(folders):
     assert names["symbol"] == ["king"]
     # A photograph of the world is none of the paintings.
     assert names["painting"] == ["Gogh4_background"]
-    assert names["piece of a painting"] == [f"{i:02}" for i in range(0, 48, 2)]
+    assert names["piece of a painting"] == [*PIECES[::2]]
     for kind in ("noise", "gradient", "pattern", "page", "sign"):
         assert len(names[kind]) == 24
     assert len(found) == len({(name, kind) for name, kind, _ in found})
@@ -93,7 +104,26 @@ def test_training_shows_other_pictures(folders):
         {(kind, picture.tobytes()) for _, kind, picture in find(folders, 64)}
         for find in (unknown.unknown, unknown.outliers)
     )
-    assert {kind for kind, _ in taught} == {"noise", "gradient", "drawing"}
+    counts = collections.Counter(kind for kind, _ in taught)
+    assert counts.pop("noise") == counts.pop("gradient") == 48
+    # The photographs of training are gray all over.
+    assert counts == {"drawing": 10, "piece of a painting": 23, "texture": 1}
     assert not tested & taught
     drawings = [kind for kind, _ in tested | taught if kind == "drawing"]
     assert len(drawings) == unknown.COUNT + 10
+
+
+def test_texture_is_a_piece_in_mirrors():
+    pixels = np.random.default_rng(0).integers(256, size=(60, 90, 3))
+    photograph = Image.fromarray(pixels.astype("uint8"))
+    found = unknown.texture(photograph, np.random.default_rng(0), 60)
+    found = np.asarray(found)
+    sizes = [
+        n for n in range(7, 30) if (found[:n] == found[n : 2 * n][::-1]).all()
+    ]
+    assert len(sizes) == 1
+    (size,) = sizes
+    piece = np.rot90(found[:size, :size], 2)
+    np.testing.assert_array_equal(
+        found[size : 2 * size, size : 2 * size], piece
+    )
