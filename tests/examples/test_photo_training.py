@@ -11,12 +11,14 @@ from photo_world.training import lists
 from photo_world.training import model
 from photo_world.training import swapping
 from photo_world.training.asking import ask
+from photo_world.training.asking import on_which_side
 from photo_world.training.batches import CAPTIONS
 from photo_world.training.batches import MOST_HIDDEN
 from photo_world.training.batches import OUTLIERS
 from photo_world.training.batches import SCENES
 from photo_world.training.batches import Batches
 from photo_world.training.fusing import Fusion
+from photo_world.training.fusing import Questions
 from photo_world.training.lists import Lists
 from photo_world.training.pools import Pool
 from photo_world.training.swapping import Swaps
@@ -112,14 +114,19 @@ def test_answers_that_are_right_as_well_count(batches):
     }
 
 
-def test_a_step_trains_the_fusion_and_leaves_the_towers(batches, tokenizer):
+@pytest.mark.parametrize(
+    ("learner", "learning"), [(Fusion, (True,) * 4), (Questions, (True, True))]
+)
+def test_a_step_trains_the_fusion_and_leaves_the_towers(
+    batches, tokenizer, learner, learning
+):
     vqa, pairs = model.new_tasks(
         *tiny_photos.encoders(tokenizer.vocabulary_size()),
         *(tokenizer, ANSWERS),
         names=None,
         **tiny_photos.FUSION,
     )
-    learner = Fusion(vqa, pairs)
+    learner = learner(vqa, pairs)
     learner.compile(keras.optimizers.Adam(1e-2))
     rng = np.random.default_rng(0)
     x, y = batches.make(batches.order(rng)[0], rng)
@@ -139,7 +146,23 @@ def test_a_step_trains_the_fusion_and_leaves_the_towers(batches, tokenizer):
             before, [part.get_weights() for part in parts], strict=True
         )
     ]
-    assert changed == [False] * 3 + [True] * 4
+    assert changed == [False] * 3 + [*learning] + [False] * (4 - len(learning))
+
+
+def test_questions_alone_are_answered_as_among_the_others(batches, tokenizer):
+    vqa, pairs = model.new_tasks(
+        *tiny_photos.encoders(tokenizer.vocabulary_size()),
+        *(tokenizer, ANSWERS),
+        names=None,
+        **tiny_photos.FUSION,
+    )
+    rng = np.random.default_rng(0)
+    x, _ = batches.make(batches.order(rng)[0], rng)
+    alone, among = (
+        keras.ops.convert_to_numpy(learner(vqa, pairs)(x)["vqa"])
+        for learner in (Questions, Fusion)
+    )
+    assert np.allclose(alone, among, atol=1e-5)
 
 
 def test_frequent_words_all_characters_and_needed_words_are_kept(tokenizer):
@@ -278,6 +301,46 @@ def test_answers_name_the_new_things(swaps, question, told):
     swap = swapping.Swap(swaps, np.array([2, 3, 0, 1]))
     rng = np.random.default_rng(1)
     assert ask(swap, question, ["tawny owl", "kite"], rng) == told
+
+
+@pytest.mark.parametrize(
+    ("wording", "text", "answer", "told"),
+    [
+        (
+            "is {a} {side} of {b}?",
+            "Is the red fox left of the owl",
+            *("yes", ("the red fox", "the owl", "left")),
+        ),
+        (
+            "{a} is on the {side} of {b}, right?",
+            "Please: The owl is on the right of the fox, right?",
+            *("no", ("the owl", "the fox", "left")),
+        ),
+        (
+            "seen from {b}, is {a} on the {side}?",
+            "tell me, seen from the fox, is the owl on the left?",
+            *("no", ("the owl", "the fox", "right")),
+        ),
+        ("is {a} larger than {b}?", "is the owl larger than a fox?", "no", ()),
+    ],
+)
+def test_questions_about_a_side_that_is_not_named(wording, text, answer, told):
+    given = text, answer, [], "is relation", wording
+    ways = set()
+    for seed in range(20):
+        found = on_which_side(given, np.random.default_rng(seed))
+        ways.update((asked, side, sort) for asked, side, _, sort in found)
+    if not told:
+        assert not ways
+        return
+    a, b, side = told
+    assert {(side, "side")} == {(given, sort) for _, given, sort in ways}
+    assert {asked for asked, *_ in ways} == {
+        f"is {a} on the left or on the right of {b}?",
+        f"on which side of {b} is {a}?",
+        f"on what side of {b} do you see {a}?",
+        f"seen from {b}, on which side is {a}?",
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,23 @@
-"""Ask about a scene after its classes were exchanged, with the new answers."""
+"""Ask about a scene after its classes were exchanged, with the new answers.
 
+Questions that training alone asks are here too.
+"""
+
+import re
+
+from photo_world import questions
 from photo_world import things
 from photo_world import words
 from photo_world.training import swapping
 
+# What comes before "is it on the left?": which side it is.
+SIDES = (
+    "is {a} on the left or on the right of {b}?",
+    "on which side of {b} is {a}?",
+    "on what side of {b} do you see {a}?",
+    "seen from {b}, on which side is {a}?",
+)
+OPPOSITE = {"left": "right", "right": "left"}
 _KINDS = {w: kind for kind in things.KINDS for w in (kind, words.plural(kind))}
 
 
@@ -27,6 +41,45 @@ def ask(swap, question, nouns, rng):
         told = swap.rename(text, nouns, rng)
         found = told and (told, answer, others)
     return found and (*found, sort)
+
+
+def on_which_side(question, rng):
+    """Return questions about the side that a question names, or none.
+
+    Whether one thing is on the left of another is hard to learn: two places
+    are compared, and then the result with a word. Where it is comes first.
+
+    Args:
+        question: `(text, answer, other answers, sort, wording)`.
+        rng: `numpy.random.Generator`.
+    """
+    text, answer, _, _, wording = question
+    found = wording in _NAMING and _NAMING[wording].search(text)
+    if not found:
+        return []
+    side = found["side"].lower()
+    side = side if answer == "yes" else OPPOSITE[side]
+    way = SIDES[rng.integers(len(SIDES))]
+    told = way.format(
+        **{name: found[name].replace("The ", "the ") for name in ("a", "b")}
+    )
+    return [(told, side, (), "side")]
+
+
+def _naming(wording):
+    """Return a pattern of a wording with words put in."""
+    pattern = re.escape(wording.removesuffix("?").removesuffix(", right"))
+    for name, told in (
+        ("a", "the .+?"),
+        ("b", "the [^?,]+"),
+        ("side", "left|right"),
+    ):
+        place = re.escape(f"{{{name}}}")
+        pattern = pattern.replace(place, f"(?P<{name}>{told})")
+    return re.compile(pattern, re.IGNORECASE)
+
+
+_NAMING = {way: _naming(way) for way in questions.WAYS["is left"]}
 
 
 def _noun(swap, text, answer, nouns, rng):

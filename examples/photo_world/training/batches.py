@@ -6,6 +6,7 @@ import numpy as np
 from emoji_world.training.model import hide_tokens
 
 from photo_world.training.asking import ask
+from photo_world.training.asking import on_which_side
 from photo_world.training.model import text_features
 
 SCENES, QUESTIONS = 32, 4  # Of a batch, and asked of each scene.
@@ -16,8 +17,13 @@ NEIGHBORS = 20
 OUTLIERS = 8  # Pictures that show nothing of the world.
 # How often a sort of question is drawn; 1 for the sorts that are not here.
 SHARES = {
-    **dict.fromkeys(("position", "is relation", "depth"), 2.0),
+    **dict.fromkeys(("position", "side", "is relation", "depth"), 2.0),
     **dict.fromkeys(("noun", "kind", "place", "larger", "is place"), 1.5),
+}
+# The same where places are learnt first.
+OF_PLACES = {
+    **dict.fromkeys(("position", "side", "is relation"), 6.0),
+    **dict.fromkeys(("depth", "larger"), 3.0),
 }
 # Share of the tokens of a caption that are hidden, and at most so many.
 HIDDEN, MOST_HIDDEN = 0.35, 8
@@ -35,12 +41,22 @@ class Batches:
         swaps: `Swaps`.
         outliers: `Pool`, pictures that show nothing of the world.
         lists: `Lists`.
+        shares: dict from a sort of question to how often it is drawn.
     """
 
     def __init__(
-        self, pool, vectors, tokenizer, answers, apart, swaps, outliers, lists
+        self,
+        pool,
+        vectors,
+        tokenizer,
+        answers,
+        apart,
+        swaps,
+        outliers,
+        lists,
+        shares=SHARES,
     ):
-        self.lists = lists
+        self.lists, self.shares = lists, shares
         self.pool, self.tokenizer = pool, tokenizer
         self.swaps, self.outliers = swaps, outliers
         self.number = {answer: i for i, answer in enumerate(answers)}
@@ -155,11 +171,13 @@ class Batches:
         known = self.pool.rows[row]
         said, wrong = self._named[row], known["wrong"] or ["nothing"]
         asked = [question[:4] for question in known["questions"]]
+        for question in known["questions"]:
+            asked += on_which_side(question, rng)
         if swap:
-            said, wrong, asked = _renamed(said, wrong, known, swap, rng)
+            said, wrong, asked = _renamed(said, wrong, known, asked, swap, rng)
             if not (said and wrong and asked):
                 return None
-        shares = np.array([SHARES.get(sort, 1.0) for *_, sort in asked])
+        shares = np.array([self.shares.get(sort, 1.0) for *_, sort in asked])
         order = rng.choice(
             len(asked), len(asked), replace=False, p=shares / shares.sum()
         )
@@ -202,17 +220,14 @@ class Batches:
         return texts[rng.integers(len(texts))]
 
 
-def _renamed(said, wrong, known, swap, rng):
+def _renamed(said, wrong, known, asked, swap, rng):
     """Return what can be said, falsely said and asked after an exchange."""
 
     def all_of(change, texts):
         told = (change(text, known["nouns"], rng) for text in texts)
         return [text for text in told if text]
 
-    asked = [
-        ask(swap, question, known["nouns"], rng)
-        for question in known["questions"]
-    ]
+    asked = [ask(swap, question, known["nouns"], rng) for question in asked]
     asked = [question for question in asked if question]
     # Half of the false captions have a wrong name alone.
     both = [all_of(swap.rename, wrong), all_of(swap.misname, said)]

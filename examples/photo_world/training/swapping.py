@@ -17,7 +17,7 @@ from photo_world import words
 
 # Sorts of questions whose answers name nothing.
 SORTS = {
-    *("color", "count", "position"),
+    *("color", "count", "position", "side"),
     *("is noun", "is color", "is relation", "is count", "is place"),
 }
 # So many most similar classes may be true of the same thing.

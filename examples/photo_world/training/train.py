@@ -27,8 +27,11 @@ from photo_world import score
 from photo_world import things
 from photo_world.training import aligning
 from photo_world.training import model
+from photo_world.training.batches import OF_PLACES
+from photo_world.training.batches import SHARES
 from photo_world.training.batches import Batches
 from photo_world.training.fusing import Fusion
+from photo_world.training.fusing import Questions
 from photo_world.training.lists import Lists
 from photo_world.training.pools import Pool
 from photo_world.training.pools import apart
@@ -36,6 +39,7 @@ from photo_world.training.swapping import Swaps
 
 STEPS = 125  # Of an epoch: half of a pool.
 EPOCHS, RATE = 64, 1e-3
+PLACES_EPOCHS = 6
 
 
 class Run:
@@ -73,9 +77,9 @@ class Run:
 class Epochs(keras.utils.PyDataset):
     """Batches of one pool after the other; they depend on seed and number."""
 
-    def __init__(self, run, pairs, first=0):
+    def __init__(self, run, pairs, first=0, shares=SHARES):
         super().__init__(workers=1, max_queue_size=4)
-        self.run, self.pairs = run, pairs
+        self.run, self.pairs, self.shares = run, pairs, shares
         self.apart = apart(run.world)
         gallery = Pool(run.folder / "pools/gallery")
         seen = gallery.states[-1][:, 0, : len(run.classes)]
@@ -108,6 +112,7 @@ class Epochs(keras.utils.PyDataset):
                 self.swaps,
                 self.outliers,
                 self.lists,
+                self.shares,
             )
         self.epoch = epoch
         self.rows = self.batches.order(np.random.default_rng((0, epoch)))
@@ -156,11 +161,13 @@ def start_stage(run, folder):
     pool = Pool(run.folder / "pools/gallery")
     losses = aligning.learn(pairs, run.world, pool.states, run.seed)
     if run.earlier:
-        # All that it learnt but the answers, of which there may be more now.
         earlier = kbt.BridgeTowerPretraining.from_preset(run.earlier)
         model.take_weights(pairs, earlier)
-    else:
-        enter_space(run, pairs)
+        taught = model.vqa_on(earlier.backbone, run.earlier)
+        # There may be more answers now.
+        if taught.preprocessor.answers == run.answers:
+            vqa.heads["vqa"].set_weights(taught.heads["vqa"].get_weights())
+    enter_space(run, pairs)
     return Together(vqa, pairs), {"loss": losses, "seconds": []}
 
 
@@ -183,22 +190,40 @@ def enter_space(run, pairs):
     )
 
 
-def fusion_stage(run, folder):
-    """Learn at one rate, as long as there is time: epochs are many."""
-    vqa, pairs = tasks_of(run, "start", run.dtype)
-    learner, data = Fusion(vqa, pairs), Epochs(run, pairs)
-    # Warm up, then stay.
-    rate = keras.optimizers.schedules.CosineDecay(
+def warm_up():
+    """Return a rate that rises for two epochs, and stays."""
+    return keras.optimizers.schedules.CosineDecay(
         0.0, 1, alpha=1.0, warmup_target=RATE, warmup_steps=2 * STEPS
     )
-    history = train(learner, data, run.epochs, rate, folder)
+
+
+def places_stage(run, folder):
+    """Learn from questions alone, most of which are about where things are.
+
+    They take longest: a relation is at chance for hundreds of steps.
+    """
+    vqa, pairs = tasks_of(run, "start", run.dtype)
+    data = Epochs(run, pairs, shares=OF_PLACES)
+    learner = Questions(vqa, pairs)
+    history = train(learner, data, PLACES_EPOCHS, warm_up(), folder)
+    return with_weights(tasks_of(run, "start"), (vqa, pairs)), history
+
+
+def fusion_stage(run, folder):
+    """Learn at one rate, as long as there is time: epochs are many."""
+    vqa, pairs = tasks_of(run, "places", run.dtype)
+    learner, data = Fusion(vqa, pairs), Epochs(run, pairs, PLACES_EPOCHS)
+    history = train(learner, data, run.epochs, warm_up(), folder)
     return with_weights(tasks_of(run, "start"), (vqa, pairs)), history
 
 
 def settled_stage(run, folder):
     """Lower the rate to zero in fewer epochs, so that the weights settle."""
     vqa, pairs = tasks_of(run, "fusion", run.dtype)
-    learner, data = Fusion(vqa, pairs), Epochs(run, pairs, run.epochs)
+    learner, data = (
+        Fusion(vqa, pairs),
+        Epochs(run, pairs, PLACES_EPOCHS + run.epochs),
+    )
     epochs = -(-2 * run.epochs // 3)
     history = train(learner, data, epochs, RATE, folder)
     return with_weights(tasks_of(run, "start"), (vqa, pairs)), history
@@ -214,6 +239,7 @@ def calibrated_stage(run, folder):
 
 STAGES = {
     "start": start_stage,
+    "places": places_stage,
     "fusion": fusion_stage,
     "settled": settled_stage,
     "calibrated": calibrated_stage,
