@@ -56,6 +56,10 @@ def pool(tmp_path):
 
 @pytest.fixture
 def batches(pool, tokenizer):
+    return batches_of(pool, tokenizer)
+
+
+def batches_of(pool, tokenizer, **asked):
     vectors = np.random.default_rng(1).normal(size=(len(pool.rows), 4))
     names = [called(noun, meaning="a") for noun in NOUNS]
     things = [shown("cat", kind="mammal"), shown("car", kind="vehicle")]
@@ -68,7 +72,8 @@ def batches(pool, tokenizer):
     kept = [shown(noun, split="train") for noun in ["cat", "car"] * lists.LISTS]
     of_lists = Lists(kept, pool.states, vectors, APART, swaps)
     return Batches(
-        *(pool, vectors, tokenizer, ANSWERS, APART, swaps, pool, of_lists)
+        *(pool, vectors, tokenizer, ANSWERS, APART, swaps, pool, of_lists),
+        **asked,
     )
 
 
@@ -94,6 +99,23 @@ def test_a_caption_is_there_again_with_hidden_tokens(batches, tokenizer):
         places = x["places"][row, :count]
         assert np.array_equal(said[row, places], y["mlm"][row, :count])
         assert (y["mlm"][row, count:] == -100).all()
+
+
+def test_sorts_without_a_share_are_not_asked(pool, tokenizer):
+    for row in pool.rows[::4]:
+        row["questions"].append(["where is this ?", "left", [], "position", ""])
+    given = {"shares": {"noun": 1.0}, "swapped": 0.0}
+    batches = batches_of(pool, tokenizer, **given)
+    rng = np.random.default_rng(0)
+    rows = batches.order(rng)[0]
+    _, y = batches.make(rows, rng)
+    # The answers are the nouns of the scenes, and "yes" where right as well.
+    assert not y["vqa"][:, 1].any() and not y["vqa"][:, 4:].any()
+    assert (y["vqa"][:-OUTLIERS, 2:4].sum(1) == 1).all()
+    given["shares"] = {"position": 1.0}
+    batches = batches_of(pool, tokenizer, **given)
+    firsts = batches.order(rng)[:, : SCENES // 2]
+    assert (firsts % 4 == 0).all()
 
 
 def test_answers_that_are_right_as_well_count(batches):
@@ -538,8 +560,8 @@ def _wider(size, width, dim):
     return layer
 
 
-def test_questions_stay_with_their_pictures(batches, pool, monkeypatch):
-    monkeypatch.setattr("photo_world.training.batches.SWAPPED", 0.0)
+def test_questions_stay_with_their_pictures(pool, tokenizer):
+    batches = batches_of(pool, tokenizer, swapped=0.0)
     rows = np.arange(SCENES)
     x, y = batches.make(rows, np.random.default_rng(0))
     for row, scores in zip(x["asked_of"], y["vqa"], strict=False):

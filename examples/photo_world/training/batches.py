@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 from emoji_world.training.model import hide_tokens
 
+from photo_world import questions
 from photo_world.training.asking import ask
 from photo_world.training.asking import on_which_side
 from photo_world.training.model import text_features
@@ -15,16 +16,14 @@ CAPTIONS = 16  # Of the first scenes; there again with hidden words.
 SWAPPED = 0.5  # Share of the scenes whose classes are exchanged.
 NEIGHBORS = 20
 OUTLIERS = 8  # Pictures that show nothing of the world.
-# How often a sort of question is drawn; 1 for the sorts that are not here.
+# How often a sort of question is drawn.
 SHARES = {
+    **dict.fromkeys(questions.SORTS, 1.0),
     **dict.fromkeys(("position", "side", "is relation", "depth"), 2.0),
     **dict.fromkeys(("noun", "kind", "place", "larger", "is place"), 1.5),
 }
-# The same where places are learnt first.
-OF_PLACES = {
-    **dict.fromkeys(("position", "side", "is relation"), 6.0),
-    **dict.fromkeys(("depth", "larger"), 3.0),
-}
+# The same where places are learnt first. No class is exchanged there.
+OF_PLACES = dict.fromkeys(("position", "side", "is relation"), 1.0)
 # Share of the tokens of a caption that are hidden, and at most so many.
 HIDDEN, MOST_HIDDEN = 0.35, 8
 
@@ -41,7 +40,9 @@ class Batches:
         swaps: `Swaps`.
         outliers: `Pool`, pictures that show nothing of the world.
         lists: `Lists`.
-        shares: dict from a sort of question to how often it is drawn.
+        shares: dict from a sort of question to how often it is drawn; others
+            are not asked.
+        swapped: float, share of the scenes whose classes are exchanged.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class Batches:
         outliers,
         lists,
         shares=SHARES,
+        swapped=SWAPPED,
     ):
-        self.lists, self.shares = lists, shares
+        self.lists, self.shares, self.swapped = lists, shares, swapped
         self.pool, self.tokenizer = pool, tokenizer
         self.swaps, self.outliers = swaps, outliers
         self.number = {answer: i for i, answer in enumerate(answers)}
@@ -70,6 +72,12 @@ class Batches:
         self._said = (shown @ close) > 0
         self._shown = shown
         self._likeness = vectors.astype("float32") @ vectors.T
+        self._asked = np.array(
+            [
+                any(sort in shares for *_, sort, _ in row["questions"])
+                for row in pool.rows
+            ]
+        )
         self._named = [
             [
                 text
@@ -86,7 +94,7 @@ class Batches:
 
     def order(self, rng):
         """Return the rows of an epoch: each scene, and one that is like it."""
-        first = rng.permutation(len(self.pool.rows))
+        first = rng.permutation(np.flatnonzero(self._asked))
         second = np.array([self._like(row, rng) for row in first])
         half = SCENES // 2
         count = len(first) // half * half
@@ -94,7 +102,7 @@ class Batches:
         return np.concatenate(pairs, 1)
 
     def _like(self, row, rng):
-        apart = self.are_apart([row], slice(None))[0]
+        apart = self.are_apart([row], slice(None))[0] & self._asked
         likeness = np.where(apart, self._likeness[row], -9.0)
         near = np.argpartition(-likeness, NEIGHBORS)[:NEIGHBORS]
         return near[rng.integers(NEIGHBORS)]
@@ -120,15 +128,15 @@ class Batches:
         # Longest questions first.
         longest = np.argsort([-len(text) for text, *_ in asked], kind="stable")
         asked = [asked[i] for i in longest]
-        questions = [text for text, *_ in asked]
+        texts = [text for text, *_ in asked]
         given = text_features(
             self.tokenizer,
             [
                 *(*said[:CAPTIONS], *wrong[:CAPTIONS]),
-                *(*questions[:-SHORT], *searched),
+                *(*texts[:-SHORT], *searched),
             ],
         )
-        short = text_features(self.tokenizer, questions[-SHORT:])
+        short = text_features(self.tokenizer, texts[-SHORT:])
         masked, places, tokens = self._masked(
             {name: x[:CAPTIONS] for name, x in given.items()}, rng
         )
@@ -157,7 +165,7 @@ class Batches:
         """Draw an exchange, or None, for each scene and the one like it."""
         half = [
             self.swaps.draw(self.pool.rows[row]["nouns"], rng)
-            if rng.random() < SWAPPED
+            if rng.random() < self.swapped
             else None
             for row in rows[: len(rows) // 2]
         ]
@@ -173,11 +181,12 @@ class Batches:
         asked = [question[:4] for question in known["questions"]]
         for question in known["questions"]:
             asked += on_which_side(question, rng)
+        asked = [question for question in asked if question[3] in self.shares]
         if swap:
             said, wrong, asked = _renamed(said, wrong, known, asked, swap, rng)
             if not (said and wrong and asked):
                 return None
-        shares = np.array([self.shares.get(sort, 1.0) for *_, sort in asked])
+        shares = np.array([self.shares[sort] for *_, sort in asked])
         order = rng.choice(
             len(asked), len(asked), replace=False, p=shares / shares.sum()
         )

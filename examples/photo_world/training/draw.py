@@ -36,12 +36,12 @@ WRONG = 3
 
 
 class Eyes:
-    """The image tower, compiled; the backend must be PyTorch."""
+    """The image tower for one size, compiled; the backend must be PyTorch."""
 
-    def __init__(self, encoder):
+    def __init__(self, encoder, side=model.SIDE):
         taps = [tap for tap in model.FUSION["image_taps"] if tap is not None]
         tower = Tower(encoder, taps, positions=model.FUSION["image_positions"])
-        shape = (BATCH, model.SIDE, model.SIDE, 3)
+        shape = (BATCH, side, side, 3)
         with torch.no_grad():
             graph = torch.export.export(
                 _Outputs(tower).eval(), (torch.zeros(shape),)
@@ -50,7 +50,7 @@ class Eyes:
         self._compiled = openvino.Core().compile_model(
             openvino.convert_model(graph), "CPU", precision
         )
-        self._convert = model.converter()
+        self._convert = model.converter(side)
 
     def states(self, pictures):
         """Return the states of pictures, float16 arrays.

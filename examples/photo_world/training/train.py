@@ -28,7 +28,6 @@ from photo_world import things
 from photo_world.training import aligning
 from photo_world.training import model
 from photo_world.training.batches import OF_PLACES
-from photo_world.training.batches import SHARES
 from photo_world.training.batches import Batches
 from photo_world.training.fusing import Fusion
 from photo_world.training.fusing import Questions
@@ -39,7 +38,7 @@ from photo_world.training.swapping import Swaps
 
 STEPS = 125  # Of an epoch: half of a pool.
 EPOCHS, RATE = 64, 1e-3
-PLACES_EPOCHS = 6
+PLACES_EPOCHS = 4
 
 
 class Run:
@@ -75,11 +74,18 @@ class Run:
 
 
 class Epochs(keras.utils.PyDataset):
-    """Batches of one pool after the other; they depend on seed and number."""
+    """Batches of one pool after the other; they depend on seed and number.
 
-    def __init__(self, run, pairs, first=0, shares=SHARES):
+    Args:
+        run: `Run`.
+        pairs: task with the contrastive head.
+        first: int, number of the first epoch.
+        **asked: arguments of `Batches`, on what is asked.
+    """
+
+    def __init__(self, run, pairs, first=0, **asked):
         super().__init__(workers=1, max_queue_size=4)
-        self.run, self.pairs, self.shares = run, pairs, shares
+        self.run, self.pairs, self.asked = run, pairs, asked
         self.apart = apart(run.world)
         gallery = Pool(run.folder / "pools/gallery")
         seen = gallery.states[-1][:, 0, : len(run.classes)]
@@ -94,7 +100,7 @@ class Epochs(keras.utils.PyDataset):
         )
         self.outliers = Pool(run.folder / "pools/outliers")
         self.folder = self.batches = None
-        self.first = first  # The number of the first epoch.
+        self.first = first
 
     def begin(self, epoch):
         epoch += self.first
@@ -112,7 +118,7 @@ class Epochs(keras.utils.PyDataset):
                 self.swaps,
                 self.outliers,
                 self.lists,
-                self.shares,
+                **self.asked,
             )
         self.epoch = epoch
         self.rows = self.batches.order(np.random.default_rng((0, epoch)))
@@ -167,7 +173,8 @@ def start_stage(run, folder):
         # There may be more answers now.
         if taught.preprocessor.answers == run.answers:
             vqa.heads["vqa"].set_weights(taught.heads["vqa"].get_weights())
-    enter_space(run, pairs)
+    else:
+        enter_space(run, pairs)
     return Together(vqa, pairs), {"loss": losses, "seconds": []}
 
 
@@ -198,12 +205,12 @@ def warm_up():
 
 
 def places_stage(run, folder):
-    """Learn from questions alone, most of which are about where things are.
+    """Learn from questions alone that ask where things are.
 
     They take longest: a relation is at chance for hundreds of steps.
     """
     vqa, pairs = tasks_of(run, "start", run.dtype)
-    data = Epochs(run, pairs, shares=OF_PLACES)
+    data = Epochs(run, pairs, shares=OF_PLACES, swapped=0.0)
     learner = Questions(vqa, pairs)
     history = train(learner, data, PLACES_EPOCHS, warm_up(), folder)
     return with_weights(tasks_of(run, "start"), (vqa, pairs)), history

@@ -1,0 +1,51 @@
+"""How a word alone finds its thing."""
+
+import numpy as np
+import pytest
+import tiny_photos
+from builders import FASTEST
+from photo_world import pointing
+from photo_world.training import model
+
+import keras_bridgetower as kbt
+
+pytestmark = FASTEST
+
+
+def test_a_side_is_where_most_of_the_similarity_is():
+    near = np.zeros((3, 2, 4))
+    near[0, 1, 0], near[1, 0, 3] = 0.2, 0.2
+    # Much of it in the middle, and a little more on the right.
+    near[2, 0, 1], near[2, 0, 2] = 0.5, 0.51
+    assert pointing.sides(near) == ["left", "right", "right"]
+
+
+def test_words_find_the_places_of_their_classes():
+    tokenizer = tiny_photos.tokenizer()
+    _, pairs = model.new_tasks(
+        *tiny_photos.encoders(tokenizer.vocabulary_size()),
+        *(tokenizer, ["yes"]),
+        names=None,
+        **tiny_photos.FUSION,
+    )
+    assert isinstance(pairs, kbt.BridgeTowerPretraining)
+    nouns = ("owl", "lemon")
+    words = pointing.word_vectors(pairs, nouns)
+    assert words.shape == (2, model.SPACE)
+    # Places whose states are projected to the vectors of words.
+    kernel = np.zeros(pairs.heads["itc"].image_dense.kernel.shape, "float32")
+    kernel[:2] = words
+    pairs.heads["itc"].image_dense.kernel.assign(kernel)
+    places = np.zeros((1, 5, len(kernel)), "float32")
+    places[0, 1:, 0], places[0, 1:, 1] = (3, 1, 3, 1), (1, 3, 1, 3)
+
+    class Eyes:
+        def states(self, pictures):
+            return [places]
+
+    for asked, share in (
+        ([(0, "owl", "left"), (0, "lemon", "right")], 1.0),
+        ([(0, "owl", "left"), (0, "lemon", "left")], 0.5),
+    ):
+        given = pairs, Eyes(), ["picture"], asked
+        assert pointing.share_right(*given) == pytest.approx(share)
