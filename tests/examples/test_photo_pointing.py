@@ -1,4 +1,4 @@
-"""How a word alone finds its thing."""
+"""Test how often a word alone finds its thing."""
 
 import numpy as np
 import pytest

@@ -170,7 +170,7 @@ class Fusion(keras.Model):
 
 
 class Questions(Fusion):
-    """Questions alone, in less than half of the time."""
+    """Learns from questions alone, in three fifths of the time."""
 
     pair_heads, rated = (), ("vqa",)
 
