@@ -11,6 +11,7 @@ does not tell of things that training never saw, no fusion can learn to tell.
 import argparse
 import pathlib
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -47,15 +48,6 @@ def draw(world, split, rng):
     return pictures, asked
 
 
-def encoder_of(folders, side):
-    """Return the image encoder for pictures of another size."""
-    encoder = model.image_encoder(folders)
-    config = encoder.get_config() | {"image_shape": (side, side, 3)}
-    sized = type(encoder).from_config(config)
-    sized.set_weights(encoder.get_weights())
-    return sized
-
-
 def word_vectors(pairs, nouns):
     """Return the vectors of nouns, as a question has them."""
     tokenizer, head = pairs.preprocessor.tokenizer, pairs.heads["itc"]
@@ -83,21 +75,23 @@ def sides(near):
     return ["left" if x < 0 else "right" for x in middle]
 
 
-def share_right(pairs, eyes, pictures, asked):
-    """Return the share of words that find the side of their things."""
+def share_right(pairs, eyes, pictures, asked, words):
+    """Return the share of words that find the side of their things.
+
+    Args:
+        pairs: task with the contrastive head.
+        eyes: `draw.Eyes`.
+        pictures, asked: as of `draw`.
+        words: float `(asked, width)`, as of `word_vectors`.
+    """
     seen = eyes.states(pictures)[-1][:, 1:].astype("float32")
     places = ops.convert_to_numpy(pairs.heads["itc"].image_dense(seen))
-    rows, nouns, told = zip(*asked, strict=True)
-    near = np.einsum(
-        "ikd,id->ik", unit(places)[list(rows)], unit(word_vectors(pairs, nouns))
-    )
+    rows, _, told = zip(*asked, strict=True)
+    places, words = map(keras.utils.normalize, (places, words))
+    near = np.einsum("ikd,id->ik", places[list(rows)], words)
     width = int(near.shape[1] ** 0.5)
     found = sides(near.reshape(-1, width, width))
     return np.mean([a == b for a, b in zip(found, told, strict=True)])
-
-
-def unit(vectors):
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
 def main():
@@ -115,10 +109,14 @@ def main():
         split: draw(world, split, np.random.default_rng((5, i)))
         for i, split in enumerate(SPLITS)
     }
+    words = {
+        split: word_vectors(pairs, [noun for _, noun, _ in asked])
+        for split, (_, asked) in drawn.items()
+    }
     for side in settings.sides:
-        eyes = Eyes(encoder_of(folders, side), side)
-        for split, (pictures, asked) in drawn.items():
-            share = share_right(pairs, eyes, pictures, asked)
+        eyes = Eyes(model.image_encoder(folders, side), side)
+        for split, given in drawn.items():
+            share = share_right(pairs, eyes, *given, words[split])
             print(f"{side} pixels, {split}: {100 * share:.1f} %", flush=True)
 
 

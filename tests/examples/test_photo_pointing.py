@@ -47,5 +47,5 @@ def test_words_find_the_places_of_their_classes():
         ([(0, "owl", "left"), (0, "lemon", "right")], 1.0),
         ([(0, "owl", "left"), (0, "lemon", "left")], 0.5),
     ):
-        given = pairs, Eyes(), ["picture"], asked
+        given = pairs, Eyes(), ["picture"], asked, words
         assert pointing.share_right(*given) == pytest.approx(share)

@@ -63,10 +63,7 @@ class Fusion(keras.Model):
             (lists, ops.arange(len(lists)) + count + OUTLIERS),
             (asked, x["asked_of"][:-SHORT]),
         ]
-        shorter = [
-            (ops.arange(SHORT), x["asked_of"][-SHORT:]),
-            (ops.arange(OUTLIERS) * (SHORT // OUTLIERS), strange),
-        ]
+        shorter = _shorter(x, count)
         pooled = ops.concatenate(
             [
                 self._pooled(texts, mask, images, pairs, training),
@@ -186,18 +183,13 @@ class Questions(Fusion):
             [ops.cast(x[f"state_{i}"], t.dtype) for i, t in enumerate(told)]
         )
         rows = [(ops.arange(longer), x["asked_of"][:-SHORT])]
-        strange = ops.arange(OUTLIERS)
-        shorter = [
-            (ops.arange(SHORT), x["asked_of"][-SHORT:]),
-            (strange * (SHORT // OUTLIERS), strange + count),
-        ]
         pooled = [
             self._pooled(
                 self.fusion.project_text(texts), mask, images, pairs, training
             )
             for texts, mask, pairs in (
                 (told, asked["padding_mask"], rows),
-                (short, x["short_padding_mask"], shorter),
+                (short, x["short_padding_mask"], _shorter(x, count)),
             )
         ]
         return {"vqa": self.heads["vqa"](ops.concatenate(pooled))}
@@ -207,6 +199,22 @@ class Questions(Fusion):
     ):
         self._note_answers(y, y_pred)
         return losses.VQALoss()(y["vqa"], y_pred["vqa"])
+
+
+def _shorter(x, count):
+    """Return the rows of the shortest questions and of their pictures.
+
+    Some are asked of the pictures of nothing too, which are behind the others.
+
+    Args:
+        x: dict, the features of a batch.
+        count: int, number of scenes.
+    """
+    strange = ops.arange(OUTLIERS)
+    return [
+        (ops.arange(SHORT), x["asked_of"][-SHORT:]),
+        (strange * (SHORT // OUTLIERS), strange + count),
+    ]
 
 
 def _margins(logits, rows):

@@ -44,10 +44,10 @@ SPACE = 256
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def image_encoder(packages):
+def image_encoder(packages, side=SIDE):
     """Open EfficientNet-Lite0 with its classifier of ImageNet's classes."""
     (path,) = packages["lite0"].rglob("*.pth")
-    return unimodal.image_encoder(path, with_classifier=True)
+    return unimodal.image_encoder(path, side, with_classifier=True)
 
 
 def text_encoder_and_tokenizer(packages, needed):

@@ -227,10 +227,8 @@ def fusion_stage(run, folder):
 def settled_stage(run, folder):
     """Lower the rate to zero in fewer epochs, so that the weights settle."""
     vqa, pairs = tasks_of(run, "fusion", run.dtype)
-    learner, data = (
-        Fusion(vqa, pairs),
-        Epochs(run, pairs, PLACES_EPOCHS + run.epochs),
-    )
+    learner = Fusion(vqa, pairs)
+    data = Epochs(run, pairs, PLACES_EPOCHS + run.epochs)
     epochs = -(-2 * run.epochs // 3)
     history = train(learner, data, epochs, RATE, folder)
     return with_weights(tasks_of(run, "start"), (vqa, pairs)), history
