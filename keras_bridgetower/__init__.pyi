@@ -11,6 +11,7 @@ from .encoders.registry import register_encoder as register_encoder
 from .metrics.keras_metrics import VQAScore as VQAScore
 from .models.backbone import BridgeTowerBackbone as BridgeTowerBackbone
 from .models.bridges import BridgeLayer as BridgeLayer
+from .models.exporting.runtime import ExportedModel as ExportedModel
 from .models.fusion import CrossModalEncoder as CrossModalEncoder
 from .models.head_table import register_head as register_head
 from .models.managers import ManagerLayer as ManagerLayer

@@ -8,6 +8,8 @@ import without_preset_packages  # noqa: F401
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+# Commands would export each preset that they open.
+os.environ.setdefault("KERAS_BRIDGETOWER_EXPORTED", "0")
 # The passes share the cores, on which OpenMP's threads would wait busily for
 # each other: the same test took eight times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

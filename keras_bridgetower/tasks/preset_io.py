@@ -262,6 +262,7 @@ class PresetTask(keras.Model):
             "part": part,
             # Of a part the outputs are no logits.
             "class_names": None if part else self.class_names,
+            "rejection": None if part else getattr(self, "rejection", None),
         }
         text = json.dumps(described, indent=2)
         pathlib.Path(folder, DESCRIPTION).write_text(text + "\n")

@@ -22,6 +22,7 @@ def models() -> None:
     kbt.Tower(backbone.text_encoder, taps=[-2, -1], norms="shared")
     kbt.Tower(backbone.image_encoder, taps=[-1], positions=None)
     kbt.hidden_states(backbone.text_encoder)
+    print(kbt.ExportedModel("folder").reads)
     kbt.register_encoder(type(backbone.text_encoder), "text")
     bridge: type = kbt.BridgeLayer
     manager: type = kbt.ManagerLayer

@@ -179,7 +179,6 @@ def rank(
     # Otherwise each picture would get the error of the text.
     task.check_request([text])
     from keras_bridgetower.apps.predict.rows import picture_files
-    from keras_bridgetower.apps.search.models import match_files
 
     paths = []
     for source in pictures:
@@ -188,7 +187,7 @@ def rank(
             names = picture_files(source, collections.Counter())
         paths += [str(source / name) for name in names]
     with output.progress(f"Ranking {len(paths)} pictures"):
-        found = match_files(task, paths, text, batch_size)
+        found = _match_files(task, paths, text, batch_size)
     scores = dict(zip(paths, found, strict=True))
     for path, error in list(scores.items()):
         if isinstance(error, ValueError):
@@ -207,6 +206,19 @@ def rank(
         "pictures": [{"picture": path, "score": s} for path, s in best],
     }
     output.show(as_json, value, ("picture", "score"), best)
+
+
+def _match_files(task, *given):
+    """Score picture files with a text."""
+
+    def by_keras(task):
+        from keras_bridgetower.apps.search.models import match_files
+
+        return match_files(task, *given)
+
+    if isinstance(task, models.Quick):
+        return task.run(lambda exported: exported.match_files(*given), by_keras)
+    return by_keras(task)
 
 
 def embed(

@@ -7,6 +7,7 @@ import functools
 import os
 import pathlib
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -82,6 +83,20 @@ def open_task(verb, preset, context, inputs=1):
     chosen = context.get_parameter_source("preset")
     if chosen.name == "DEFAULT" and not preset.startswith(FAMILIES[0]):
         context.call_on_close(functools.partial(_note_default, preset))
+    from keras_bridgetower.apps import exported
+
+    @functools.cache
+    def with_keras():
+        return _open(verb, preset, context, inputs)
+
+    task = exported.available(preset, verb.name)
+    if task:
+        return Quick(task, with_keras, debug=context.obj)
+    context.call_on_close(functools.partial(_export, preset, verb.name))
+    return with_keras()
+
+
+def _open(verb, preset, context, inputs):
     with output.progress(f"Loading {preset}"):
         frameworks.load(context.obj)
         from keras_bridgetower.backend import compiled
@@ -91,6 +106,49 @@ def open_task(verb, preset, context, inputs=1):
     if inputs <= ONE_BATCH:
         compiled.run_once(task)
     return task
+
+
+class Quick:
+    """An exported task. Keras does what it cannot, such as naming errors.
+
+    Args:
+        exported: `ExportedTask`.
+        with_keras: callable that returns the task of Keras.
+        debug: bool, True to print why Keras is needed.
+    """
+
+    def __init__(self, exported, with_keras, debug=False):
+        self._exported, self._with_keras = exported, with_keras
+        self._debug = debug
+
+    def run(self, of_exported, of_task):
+        """Call a function of the exported task, or else one of Keras'."""
+        try:
+            return of_exported(self._exported)
+        except Exception:
+            if self._debug:
+                traceback.print_exc()
+            return of_task(self._with_keras())
+
+    def __getattr__(self, name):
+        def method(*args, **kwargs):
+            def run(task):
+                return getattr(task, name)(*args, **kwargs)
+
+            return self.run(run, run)
+
+        return method
+
+
+def _export(preset, verb):
+    """Export a preset for the next call, unless this one failed."""
+    from keras_bridgetower.apps import exported
+
+    if sys.exc_info()[0] is None and exported.start_writing(preset, verb):
+        output.note(
+            f"{preset} is exported in the background, so that the next call "
+            "answers without loading Keras."
+        )
 
 
 def _note_default(preset):

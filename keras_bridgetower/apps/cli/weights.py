@@ -296,11 +296,14 @@ def caches():
     from huggingface_hub.constants import HF_HUB_CACHE
     from kagglehub.config import get_cache_folder
 
+    from keras_bridgetower.apps import exported
+
     places = {
         "presets from Hugging Face": HF_HUB_CACHE,
         "presets from Kaggle": get_cache_folder(),
         "converted weights": keras_home() / "keras_bridgetower",
         "programs that JAX compiled": frameworks.compiled_folder(),
+        "exported presets": exported.folder(),
     }
     return [
         {"holds": holds, "path": str(path), "bytes": _size(path)}

@@ -24,9 +24,9 @@ class ExportedModel:
         folder: path of the folder.
 
     Call arguments:
-        pictures: list of paths of 8-bit pictures; for a task that compares
-            two pictures, list of pairs of paths. Leave out for a task that
-            reads only texts.
+        pictures: list of paths of 8-bit pictures, or of upright RGB images of
+            Pillow; for a task that compares two pictures, list of pairs of
+            them. Leave out for a task that reads only texts.
         texts: list of str, one per picture. Leave out for a task that reads
             only pictures.
 
@@ -37,6 +37,15 @@ class ExportedModel:
         ValueError: a folder without one model, a model that reads other
             inputs, no lists, lists of different lengths, an empty text, or a
             picture that has not 8 bits in each channel.
+
+    Example:
+
+    ```python
+    vqa.export("folder", format="onnx")
+    model = ExportedModel("folder")
+    (logits,) = model(["photo.png"], ["what color is the shape?"]).values()
+    model.known(logits)  # None, or whether it knows such pictures.
+    ```
     """
 
     def __init__(self, folder):
@@ -44,7 +53,9 @@ class ExportedModel:
         saved = json.loads((folder / "preprocessor.json").read_text())["config"]
         self.features = saved["features"]
         export = json.loads((folder / "export.json").read_text())
-        self.names = export["class_names"]
+        self.names, self._rejection = (
+            export.get(name) for name in ("class_names", "rejection")
+        )
         self.image = (saved.get("image_converter") or {}).get("config")
         if saved.get("tokenizer"):
             self.text = saved["tokenizer"]["config"]
@@ -93,10 +104,31 @@ class ExportedModel:
         rows = zip(logits, best, strict=True)
         return [(self.names[i], float(row[i])) for row, i in rows]
 
+    def known(self, logits):
+        """Return whether the task knows such pictures and questions.
+
+        Args:
+            logits: float array `(rows, classes)`.
+
+        Returns:
+            list of bool, or None for a task without such a rule.
+        """
+        if self._rejection is None:
+            return None
+        scores = np.logaddexp.reduce(logits.astype("float64"), axis=-1)
+        return (scores >= self._rejection["threshold"]).tolist()
+
+    def is_cut(self, text):
+        """Return whether a text has more tokens than the model reads."""
+        tokens = self.engine.encode(text, add_special_tokens=False).ids
+        return len(tokens) + 2 > self.text["sequence_length"]
+
     def _pixels(self, picture):
         if isinstance(picture, (list, tuple)):
             return np.stack([self._pixels(one) for one in picture])
-        values = np.asarray(_square(_open(picture), self.image))
+        if not isinstance(picture, Image.Image):
+            picture = _open(picture)
+        values = np.asarray(_square(picture, self.image))
         values = values.astype("float32") / np.float32(255)
         mean, std = (np.float32(self.image[name]) for name in ("mean", "std"))
         return (values - mean) / std
