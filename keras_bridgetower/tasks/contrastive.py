@@ -9,6 +9,7 @@ from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.models.heads import embedding_kinds
+from keras_bridgetower.models.heads import tower_outputs
 from keras_bridgetower.objectives import losses
 from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.preprocessing.images import decoded
@@ -201,6 +202,44 @@ class BridgeTowerContrastive(BridgeTowerTask):
             "embed", sources, batch_size, repeat=False, forward=forward
         )
         return verb_inputs.one_or_all(found, sources)
+
+    def embed_with_states(self, images, batch_size=32):
+        """Embed pictures, and return what the fusion reads of them besides.
+
+        Args:
+            images: list of pictures, as `embed` takes them.
+            batch_size: int, pictures per forward pass.
+
+        Returns:
+            `(vectors, states)`: what `embed` returns, and what
+            `BridgeTowerRetrieval.image_states` of the same backbone returns,
+            of one pass of the image tower.
+
+        Raises:
+            ValueError: no preprocessor, no pictures, or unreadable ones.
+
+        Example:
+
+        ```python
+        vectors, states = contrastive.embed_with_states(["a.png", "b.png"])
+        ```
+        """
+        source = verb_inputs.Pictures(self.needed_preprocessor(), images)
+
+        def run(inputs):
+            states = self.backbone.image_tower(inputs["images"])
+            fusion = self.backbone.fusion
+            return tower_outputs(fusion, self.heads, "image", states)
+
+        forward = self.inference.cached(
+            "with_states", lambda: self.inference.forward(run)
+        )
+        found = self._run(
+            *("embed_with_states", [source], batch_size),
+            repeat=False,
+            forward=forward,
+        )
+        return found["embedding"], found["states"]
 
     def _encode(self, preprocessor, sequence_length, long_texts):
         """Return the function that encodes texts, or None for the default."""

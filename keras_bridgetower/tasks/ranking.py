@@ -250,6 +250,36 @@ class Parts:
         )
 
 
+def score_states(task, states, text, batch_size):
+    """Score pictures with a text by the states that the fusion reads.
+
+    Args:
+        task: a `BridgeTowerRetrieval`.
+        states: array `(pictures, layers, tokens, width)`.
+        text: `Texts`, of one text.
+        batch_size: int, pictures per forward pass.
+
+    Returns:
+        float32 array `(pictures,)`: the logits of "match".
+    """
+    task.new_heads.check("score_states", task.answering_heads)
+    parts = ranking_parts(task)
+    features = text.features(0, 1)
+    inputs = {
+        "text": parts.text(features)["states"],
+        "padding_mask": ops.convert_to_tensor(features["padding_mask"]),
+        "text_rows": np.zeros(batch_size, "int32"),
+        "image_rows": np.arange(batch_size, dtype="int32"),
+    }
+    scores = []
+    for first in range(0, len(states), batch_size):
+        part = np.asarray(states[first : first + batch_size], "float32")
+        inputs["image"] = ops.convert_to_tensor(filled(part, batch_size))
+        logits = ops.convert_to_numpy(parts.pairs(inputs))
+        scores.append(logits[: len(part), -1])
+    return np.concatenate(scores) if scores else np.zeros(0, "float32")
+
+
 def ranking_parts(task):
     """Return the parts of a task, compiled once until its layers change."""
     return task.inference.cached("rank", lambda: Parts(task))

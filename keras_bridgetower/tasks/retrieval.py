@@ -15,6 +15,8 @@ from keras_bridgetower.objectives.pair_objectives import pair_outputs
 from keras_bridgetower.preprocessing.retrieval import (
     BridgeTowerRetrievalPreprocessor,
 )
+from keras_bridgetower.preprocessing.verb_inputs import Pictures
+from keras_bridgetower.preprocessing.verb_inputs import Texts
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.classification import class_accuracy
@@ -22,6 +24,8 @@ from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.ranking import NOT_SCORED
 from keras_bridgetower.tasks.ranking import rank
+from keras_bridgetower.tasks.ranking import ranking_parts
+from keras_bridgetower.tasks.ranking import score_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
 # Bytes that a ranking uses by default.
@@ -226,6 +230,76 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         logits = self._run("score", sources, batch_size)[:, -1]
         found = one_or_all(logits, sources)
         return found if found is logits else float(found)
+
+    def image_states(self, images, batch_size=32):
+        """Compute what the fusion reads of pictures, for `score_states`.
+
+        Args:
+            images: one picture or a list, as `score` takes them.
+            batch_size: int, pictures per forward pass.
+
+        Returns:
+            float32 array `(pictures, layers, tokens, width)`: the states of
+            the image tower, projected; for a single picture without the first
+            axis.
+
+        Raises:
+            ValueError: no preprocessor, no pictures, or unreadable ones.
+
+        Example:
+
+        ```python
+        states = retrieval.image_states(["a.png", "b.png"])
+        retrieval.score_states(states, "a red circle")  # Reads no picture.
+        ```
+        """
+        source = Pictures(self.needed_preprocessor(), images)
+        found = self._run(
+            "image_states",
+            [source],
+            batch_size,
+            repeat=False,
+            forward=ranking_parts(self).image,
+        )
+        return one_or_all(found["states"], [source])
+
+    def score_states(self, image_states, text, batch_size=32):
+        """Score how well pictures match a text, by their states.
+
+        The text tower runs once and the image tower not at all. The scores
+        equal those of `score` for the pictures.
+
+        Args:
+            image_states: array `(pictures, layers, tokens, width)`, as
+                `image_states` returns it.
+            text: str.
+            batch_size: int, pictures per forward pass.
+
+        Returns:
+            float32 array `(pictures,)`, as `score`.
+
+        Raises:
+            ValueError: no preprocessor, an empty text, or states of another
+                shape.
+        """
+        source = Texts(self.needed_preprocessor(), [text])
+        shape = tuple(image_states.shape)
+        if len(shape) != 4 or shape[1:] != self.image_states_shape:
+            raise ValueError(
+                "`image_states` must be what the method `image_states` returns "
+                f"of a list, (pictures, *{self.image_states_shape}). Received: "
+                f"an array {shape}"
+            )
+        with self.inference.reading("score_states"):
+            return score_states(self, image_states, source, batch_size)
+
+    @property
+    def image_states_shape(self):
+        """tuple of int: layers, tokens and width of a picture's states."""
+        fusion = self.backbone.fusion
+        layers = sum(tap is not None for tap in fusion.taps)
+        tokens = self.backbone.image_tower.outputs[-1].shape[1]
+        return layers, tokens, fusion.hidden_dim
 
     def rank(
         self,

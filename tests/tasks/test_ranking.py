@@ -82,6 +82,24 @@ def test_rank_is_the_score_of_every_pair(task, scores):
 
 
 @FASTEST
+def test_states_of_pictures_give_the_same_scores(task, scores):
+    states = task.image_states(IMAGES, batch_size=2)
+    assert states.shape == (5, *task.image_states_shape)
+    assert difference(task.image_states(IMAGES[0]), states[0]) <= 1e-6
+    # The heads of a contrastive task on the same backbone.
+    contrastive = kbt.BridgeTowerContrastive(
+        task.backbone, task.preprocessor, projection_dim=8
+    )
+    vectors, same = contrastive.embed_with_states(IMAGES, batch_size=2)
+    assert difference(same, states) <= 1e-6
+    assert difference(vectors, contrastive.embed(IMAGES)) <= 1e-6
+    for number, text in enumerate(TEXTS):
+        found = task.score_states(states, text, batch_size=2)
+        assert difference(found, scores[:, number]) <= 1e-5
+    with pytest.raises(ValueError, match="`image_states` must be what.*17"):
+        task.score_states(states[0], TEXTS[0])
+
+
 def test_few_sizes_are_compiled(task):
     """However many texts and pictures the calls of a server have."""
     plans = [

@@ -30,6 +30,7 @@ def index(
     fused: bool = False,
     batch_size: models.Count = 32,
     outside: bool = False,
+    states: str | None = None,
     as_json: models.AsJson = False,
 ):
     """Index the pictures of a folder for `search query`.
@@ -46,6 +47,8 @@ def index(
         fused: Embed each picture with its text.
         batch_size: Pictures per batch.
         outside: Let a table name pictures anywhere.
+        states: Store what a query needs to rerank, as float16 or int8, so
+            that it opens no picture.
     """
     opened, header = _opened(store, needed=False)
     if header is None:
@@ -62,6 +65,7 @@ def index(
             batch_size=batch_size,
             outside=outside,
             progress=lambda p: update(p.done, p.total),
+            states=states,
         )
     found = dataclasses.asdict(report)
     for picture in found["unreadable"]:

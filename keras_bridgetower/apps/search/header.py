@@ -6,6 +6,8 @@ import os
 import pathlib
 import re
 
+from keras_bridgetower.apps.search.states import StateFiles
+from keras_bridgetower.apps.search.states import StateFormat
 from keras_bridgetower.apps.search.stores.lance import LanceStore
 from keras_bridgetower.apps.search.stores.qdrant import QdrantFolder
 from keras_bridgetower.apps.search.stores.qdrant import QdrantServer
@@ -13,6 +15,7 @@ from keras_bridgetower.apps.search.stores.store import Store
 from keras_bridgetower.files import file_is_gone
 
 FORMAT = 1
+_STATES = "states"
 # Fields of a header that are read.
 _FIELDS = {"preset", "vectors", "sum", "width", "whole"}
 
@@ -45,6 +48,21 @@ def read_header(store, needed=True):
             f"again into another store. Received: store={store.place!r}"
         )
     return header
+
+
+def state_files(store, header):
+    """Return the `StateFiles` of an index, or None if it has none.
+
+    Args:
+        store: `Store`.
+        header: dict, its header.
+    """
+    if not header.get("states"):
+        return None
+    shape = tuple(header["states_shape"])
+    return StateFiles(
+        store.folder / _STATES, StateFormat(header["states"], shape)
+    )
 
 
 def check_model(store, header, models):
@@ -91,7 +109,9 @@ def info(store):
         `"image_mode"`, `"image_size"` and other preprocessing of pictures and
         texts, `"vectors"` (`"image"` or `"fused"`), `"width"` of a vector,
         `"whole"` (True once a run of `index` has finished), `"pictures"`,
-        their number, and `"ann"`, True if there is an ANN structure.
+        their number, and `"ann"`, True if there is an ANN structure; with
+        states `"states"`, their kind, `"states_shape"` (layers, tokens,
+        width), and `"state_bytes"` of a picture.
 
     Raises:
         ValueError: there is no index.
@@ -105,6 +125,8 @@ def info(store):
     with opened(store) as store:
         header = read_header(store)
         facts = {"pictures": store.count(), "ann": store.has_ann()}
+        if states := state_files(store, header):
+            facts["state_bytes"] = states.format.row_bytes
         return {k: v for k, v in header.items() if k != "format"} | facts
 
 
@@ -266,8 +288,11 @@ def below(path):
 
 def _remove(store, chosen):
     with opened(store) as store:
-        read_header(store)
+        header = read_header(store)
         with store.writing():
             found = chosen(store.pictures())
             store.remove([picture.id for picture in found])
+            states = state_files(store, header)
+            if states is not None:
+                states.keep({picture.sum for picture in store.pictures()})
     return sorted(picture.file for picture in found)

@@ -100,15 +100,26 @@ class IndexRun:
         vectors: `"image"` or `"fused"`.
         batch_size: int, pictures per batch.
         save_every: int, pictures that are written together.
+        states: `StateFiles`, or None.
     """
 
-    def __init__(self, store, models, source, vectors, batch_size, save_every):
+    def __init__(
+        self,
+        store,
+        models,
+        source,
+        vectors,
+        batch_size,
+        save_every,
+        states=None,
+    ):
         self._store, self._models, self._source = store, models, source
-        self._fused = vectors == "fused"
+        self._fused, self._states = vectors == "fused", states
         self._batch_size, self._save_every = batch_size, save_every
         self._known = KnownPictures(store.pictures(), self._fused)
         converter = models.contrastive.needed_preprocessor().image_converter
-        self._reader = PictureReader(source, converter, self._known)
+        needed = None if states is None else set(states.places())
+        self._reader = PictureReader(source, converter, self._known, needed)
         self._read, self._copies, self._unsaved = [], [], []
         self._saved = time.monotonic()
         # Ids of pictures that are or will be in the index; that cannot be
@@ -143,6 +154,8 @@ class IndexRun:
         gone = self._gone(unseen=rows.passed_over[UNREADABLE_FOLDER])
         store.remove(gone)
         store.tidy(ann_from)
+        if self._states is not None:
+            self._states.keep({picture.sum for picture in store.pictures()})
         store.write_header({**store.header(), "whole": True})
         return IndexReport(
             total=rows.count,
@@ -253,7 +266,14 @@ class IndexRun:
         inputs = {"images": [read.image for read in some]}
         if self._fused:
             inputs["texts"] = [read.stored.text for read in some]
-        return list(self._models.embed(self._batch_size, **inputs))
+        if self._states is None:
+            return list(self._models.embed(self._batch_size, **inputs))
+        vectors, states = self._models.embed_with_states(
+            self._batch_size, self._fused, **inputs
+        )
+        # Before the pictures: what has no picture is deleted at the end.
+        self._states.add([read.stored.sum for read in some], states)
+        return list(vectors)
 
     def _refuse(self, read, error):
         self._refused.add(read.stored.id)
@@ -308,9 +328,12 @@ class PictureReader:
         source: path of the folder or table.
         converter: the `BridgeTowerImageConverter` of the model.
         known: `KnownPictures`.
+        with_states: set of the sums of pictures whose states are stored, or
+            None if no states are.
     """
 
-    def __init__(self, source, converter, known):
+    def __init__(self, source, converter, known, with_states=None):
+        self._with_states = with_states
         self._source = full_path(source)
         # A link to a folder is the same folder.
         self._real = os.path.realpath(source)
@@ -340,6 +363,8 @@ class PictureReader:
             with open_regular(path) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 stored = dataclasses.replace(stored, sum=digest)
+                if self._with_states is not None:
+                    always = always or digest not in self._with_states
                 if not always:
                     known = self._known.get(stored.id)
                     if known and known.sum == digest:

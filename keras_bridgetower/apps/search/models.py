@@ -168,6 +168,24 @@ class SearchModels:
             )
         return vector
 
+    def embed_with_states(self, batch_size, fused, **given):
+        """Return vectors of pictures, and the states that the fusion reads.
+
+        Args:
+            batch_size: int, pictures per batch.
+            fused: bool, whether vectors are those of pairs.
+            **given: `images`, and for pairs `texts`, as `embed` takes them.
+
+        Returns:
+            `(vectors, states)`.
+        """
+        if not fused:
+            return self.contrastive.embed_with_states(
+                given["images"], batch_size
+            )
+        states = self.retrieval.image_states(given["images"], batch_size)
+        return self.embed(batch_size, **given), states
+
     def matches(self, paths, text, batch_size):
         """Score picture files with a text, a batch of files at a time.
 

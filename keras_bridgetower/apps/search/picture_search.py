@@ -14,8 +14,12 @@ from keras_bridgetower.apps.search.header import check_model
 from keras_bridgetower.apps.search.header import check_whole
 from keras_bridgetower.apps.search.header import open_store
 from keras_bridgetower.apps.search.header import read_header
+from keras_bridgetower.apps.search.header import state_files
 from keras_bridgetower.apps.search.indexing import IndexRun
 from keras_bridgetower.apps.search.models import SearchModels
+from keras_bridgetower.apps.search.states import KINDS
+from keras_bridgetower.apps.search.stores.store import FolderStore
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.files import file_is_gone
 from keras_bridgetower.presets.table import preset_name
@@ -92,6 +96,7 @@ class PictureSearch:
         ann_from=50_000,
         outside=False,
         progress=None,
+        states=None,
     ):
         """Add the pictures of a folder or table to the index, or update them.
 
@@ -123,6 +128,12 @@ class PictureSearch:
                 folder.
             progress: callable that takes an `IndexProgress`, called after
                 each batch; or None.
+            states: `"float16"` or `"int8"` to store what the fusion reads of
+                each picture, so that a query reranks without opening files
+                and running the image tower. `info` tells how many bytes a
+                picture takes: layers times tokens times width, times 2 or 1.
+                It needs a folder as store and a matching head, and is the
+                same for all sources of an index. None for what the index has.
 
         Returns:
             `IndexReport`, which lists the pictures that could not be read.
@@ -145,11 +156,17 @@ class PictureSearch:
                 "preset": models.preset,
                 "dtype": models.dtype,
                 **models.identity(vectors),
+                **self._state_fields(states),
                 # True once a run of `index` has finished.
                 "whole": False,
             }
             self.store.create(header)
         header = read_header(self.store)
+        if states not in (None, header.get("states")):
+            raise ValueError(
+                "`states` must be the same for all pictures of an index. "
+                f"Received: {states!r}, and {header.get('states')!r} before"
+            )
         if header["vectors"] != vectors:
             raise ValueError(
                 "`vectors` must be the same for all pictures of an index. "
@@ -158,7 +175,8 @@ class PictureSearch:
         self._check(header)
         with self.store.writing():
             run = IndexRun(
-                self.store, models, source, vectors, batch_size, save_every
+                *(self.store, models, source, vectors, batch_size, save_every),
+                state_files(self.store, header),
             )
             return run.finish(rows, ann_from, progress)
 
@@ -198,12 +216,37 @@ class PictureSearch:
             rerank = 0
         rerank = max(0, rerank)
         hits = _nearest(self.store, vector, max(top_k, rerank))
-        first = _reranked(self.models, hits[:rerank], text, batch_size)
-        return [*first, *hits[rerank:]][:top_k]
+        if rerank:
+            states = state_files(self.store, header)
+            matches = _matches(
+                self.models, states, hits[:rerank], text, batch_size
+            )
+            weight = self.models.similarity_weight
+            hits[:rerank] = _reranked(hits[:rerank], matches, weight)
+        return [hit for hit, _ in hits[:top_k]]
 
     def close(self):
         """Close the files and connections of the store."""
         self.store.close()
+
+    def _state_fields(self, states):
+        """Return the fields of a header about states."""
+        if states is None:
+            return {}
+        check_choice("states", states, KINDS)
+        if not isinstance(self.store, FolderStore):
+            raise ValueError(
+                "`states` needs a folder as store, for their files. Received: "
+                f"states={states!r}, store={self.store.place!r}"
+            )
+        if self.models.retrieval is None:
+            raise ValueError(
+                "`states` needs a preset with a matching head, which reads "
+                f"them. Received: states={states!r}, preset="
+                f"{self.models.preset!r}"
+            )
+        shape = self.models.retrieval.image_states_shape
+        return {"states": states, "states_shape": list(shape)}
 
     def _check(self, header):
         """Check the model of the index, once."""
@@ -243,7 +286,10 @@ class Hit:
 
 
 def _nearest(store, vector, count):
-    """Find the nearest distinct pictures whose files exist, as `Hit`s."""
+    """Find the nearest distinct pictures whose files exist.
+
+    Returns a list of pairs of a `Hit` and the sum of its file.
+    """
     limit = count
     while True:
         found = store.nearest(vector, limit)
@@ -255,13 +301,14 @@ def _nearest(store, vector, count):
             if file_is_gone(stored.file):
                 gone.append(stored.file)
                 continue
-            hits[key] = Hit(
+            hit = Hit(
                 stored.file,
                 similarity,
                 name=stored.name,
                 text=stored.text,
                 folder=stored.folder,
             )
+            hits[key] = hit, stored.sum
         if len(hits) == count or len(found) < limit or limit >= _MOST:
             break
         limit = min(4 * limit, max(_MOST, count))
@@ -275,19 +322,39 @@ def _nearest(store, vector, count):
     return list(hits.values())
 
 
-def _reranked(models, hits, text, batch_size):
-    """Rerank hits with the matching head; unreadable files come last."""
-    found = models.matches([hit.path for hit in hits], text, batch_size)
-    scored, lost = [], []
-    for hit, match in zip(hits, found, strict=True):
-        if isinstance(match, ValueError):
-            lost.append(dataclasses.replace(hit, problem=str(match)))
-        else:
-            scored.append(dataclasses.replace(hit, match=float(match)))
-    weight = models.similarity_weight
+def _matches(models, states, hits, text, batch_size):
+    """Return the logit of "match" of each hit, or the error of its file.
 
-    def score(hit):
-        return hit.match + weight * hit.similarity
+    Args:
+        models: `SearchModels`.
+        states: `StateFiles`, by which pictures are judged; others, or all if
+            this is None, by their files.
+        hits: list of pairs of a `Hit` and the sum of its file.
+        text: str.
+        batch_size: int.
+    """
+    found, there = [], [False] * len(hits)
+    if states is not None:
+        kept, there = states.read([sum for _, sum in hits])
+        found = models.retrieval.score_states(kept, text, batch_size)
+    paths = [hit.path for hit, _ in hits]
+    paths = [path for path, told in zip(paths, there, strict=True) if not told]
+    others = iter(models.matches(paths, text, batch_size))
+    found = iter(found)
+    return [next(found if told else others) for told in there]
+
+
+def _reranked(hits, matches, weight):
+    """Sort pairs of a hit and a sum by matches; unreadable files come last."""
+    scored, lost = [], []
+    for (hit, sum), match in zip(hits, matches, strict=True):
+        if isinstance(match, ValueError):
+            lost.append((dataclasses.replace(hit, problem=str(match)), sum))
+        else:
+            scored.append((dataclasses.replace(hit, match=float(match)), sum))
+
+    def score(pair):
+        return pair[0].match + weight * pair[0].similarity
 
     # Ties keep the order of similarity.
     return [*sorted(scored, key=score, reverse=True), *lost]
