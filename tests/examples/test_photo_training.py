@@ -11,7 +11,7 @@ from photo_world.training import lists
 from photo_world.training import model
 from photo_world.training import swapping
 from photo_world.training.asking import ask
-from photo_world.training.asking import on_which_side
+from photo_world.training.asking import of_sides
 from photo_world.training.batches import CAPTIONS
 from photo_world.training.batches import MOST_HIDDEN
 from photo_world.training.batches import OUTLIERS
@@ -115,6 +115,17 @@ def test_sorts_without_a_share_are_not_asked(pool, tokenizer):
     given["shares"] = {"position": 1.0}
     batches = batches_of(pool, tokenizer, **given)
     firsts = batches.order(rng)[:, : SCENES // 2]
+    assert (firsts % 4 == 0).all()
+
+
+def test_scenes_without_a_needed_question_are_left_out(pool, tokenizer):
+    way = "is {a} to the {side} of {b}?"
+    for row in pool.rows[::4]:
+        asked = "is the owl to the left of the fox?", "yes", []
+        row["questions"].append([*asked, "is relation", way])
+    given = {"shares": {"noun": 1.0, "side": 1.0}, "swapped": 0.0}
+    batches = batches_of(pool, tokenizer, **given, needed="side")
+    firsts = batches.order(np.random.default_rng(0))[:, : SCENES // 2]
     assert (firsts % 4 == 0).all()
 
 
@@ -350,14 +361,18 @@ def test_questions_about_a_side_that_is_not_named(wording, text, answer, told):
     given = text, answer, [], "is relation", wording
     ways = set()
     for seed in range(20):
-        found = on_which_side(given, np.random.default_rng(seed))
+        found = of_sides(given, np.random.default_rng(seed))
         ways.update((asked, side, sort) for asked, side, _, sort in found)
     if not told:
         assert not ways
         return
     a, b, side = told
-    assert {(side, "side")} == {(given, sort) for _, given, sort in ways}
-    assert {asked for asked, *_ in ways} == {
+    assert {asked[:2] for asked in ways if asked[2] == "is left"} == {
+        (text, answer)
+    }
+    ways = {asked[:2] for asked in ways if asked[2] == "side"}
+    assert {given for _, given in ways} == {side}
+    assert {asked for asked, _ in ways} == {
         f"is {a} on the left or on the right of {b}?",
         f"on which side of {b} is {a}?",
         f"on what side of {b} do you see {a}?",

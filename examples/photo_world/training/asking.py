@@ -43,8 +43,8 @@ def ask(swap, question, nouns, rng):
     return found and (*found, sort)
 
 
-def on_which_side(question, rng):
-    """Return questions about the side that a question names, or none.
+def of_sides(question, rng):
+    """Return a question about left and right, and its open form, or none.
 
     Whether one thing is on the left of another is hard to learn: two places
     are compared, and then the result with a word. Where it is comes first.
@@ -63,7 +63,7 @@ def on_which_side(question, rng):
     told = way.format(
         **{name: found[name].replace("The ", "the ") for name in ("a", "b")}
     )
-    return [(told, side, (), "side")]
+    return [(text, answer, (), "is left"), (told, side, (), "side")]
 
 
 def _naming(wording):

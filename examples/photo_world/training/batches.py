@@ -7,7 +7,7 @@ from emoji_world.training.model import hide_tokens
 
 from photo_world import questions
 from photo_world.training.asking import ask
-from photo_world.training.asking import on_which_side
+from photo_world.training.asking import of_sides
 from photo_world.training.model import text_features
 
 SCENES, QUESTIONS = 32, 4  # Of a batch, and asked of each scene.
@@ -22,8 +22,8 @@ SHARES = {
     **dict.fromkeys(("position", "side", "is relation", "depth"), 2.0),
     **dict.fromkeys(("noun", "kind", "place", "larger", "is place"), 1.5),
 }
-# The same where places are learnt first. No class is exchanged there.
-OF_PLACES = dict.fromkeys(("position", "side", "is relation"), 1.0)
+# The same where places are learnt first, in scenes with left and right alone.
+OF_PLACES = dict.fromkeys(("position", "side", "is left"), 1.0)
 # Share of the tokens of a caption that are hidden, and at most so many.
 HIDDEN, MOST_HIDDEN = 0.35, 8
 
@@ -42,6 +42,7 @@ class Batches:
         lists: `Lists`.
         shares: dict from a sort of question to how often it is drawn; others
             are not asked.
+        needed: optional sort; scenes without such a question are left out.
         swapped: float, share of the scenes whose classes are exchanged.
     """
 
@@ -56,6 +57,7 @@ class Batches:
         outliers,
         lists,
         shares=SHARES,
+        needed=None,
         swapped=SWAPPED,
     ):
         self.lists, self.shares, self.swapped = lists, shares, swapped
@@ -74,7 +76,10 @@ class Batches:
         self._likeness = vectors.astype("float32") @ vectors.T
         self._asked = np.array(
             [
-                any(sort in shares for *_, sort, _ in row["questions"])
+                any(
+                    sort == needed if needed else sort in shares
+                    for *_, sort in _all_asked(row, np.random.default_rng(0))
+                )
                 for row in pool.rows
             ]
         )
@@ -178,9 +183,7 @@ class Batches:
         """
         known = self.pool.rows[row]
         said, wrong = self._named[row], known["wrong"] or ["nothing"]
-        asked = [question[:4] for question in known["questions"]]
-        for question in known["questions"]:
-            asked += on_which_side(question, rng)
+        asked = _all_asked(known, rng)
         asked = [question for question in asked if question[3] in self.shares]
         if swap:
             said, wrong, asked = _renamed(said, wrong, known, asked, swap, rng)
@@ -227,6 +230,14 @@ class Batches:
     @staticmethod
     def _one(texts, rng):
         return texts[rng.integers(len(texts))]
+
+
+def _all_asked(row, rng):
+    """Return the questions of a scene, and those that training alone asks."""
+    asked = [question[:4] for question in row["questions"]]
+    for question in row["questions"]:
+        asked += of_sides(question, rng)
+    return asked
 
 
 def _renamed(said, wrong, known, asked, swap, rng):

@@ -26,12 +26,12 @@ FUSION = {
     "projections": "per_layer",
     "text_summary": "mean",
     "image_positions": "coordinates",
-    # MiniLM's blocks; colors, shapes and class probabilities of Lite0.
-    "taps": (-4, -2, -1, None),
-    "image_taps": (-14, -3, -1, None),
+    # MiniLM's blocks; colors and class probabilities of Lite0.
+    "taps": (-4, -1, None, None),
+    "image_taps": (-14, -1, None, None),
 }
 # Last layers, which read texts and the names of classes in one space.
-NAMED = 2
+NAMED = 3
 # Standard deviation of what enters there, and the scale of where it is. What is
 # seen clearly is large: beside it, a small place would be lost in a layer norm.
 SPREAD, PLACED = 6.0, 18.0

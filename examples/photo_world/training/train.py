@@ -3,8 +3,9 @@ r"""Train the photo presets, stage by stage; resume an interrupted run.
     export PYTHONPATH=examples KERAS_BACKEND=jax
     python -m photo_world.training.train runs/photos
 
-Each stage reads what the one before wrote into the folder. No epoch is chosen
-by a score: the last one stands. The pools of scenes come from
+Each stage reads what the one before wrote into the folder. Without `places` or
+`questions`, which may be left out, that is the one before them. No epoch is
+chosen by a score: the last one stands. The pools of scenes come from
 `photo_world.training.draw`.
 """
 
@@ -38,7 +39,8 @@ from photo_world.training.swapping import Swaps
 
 STEPS = 125  # Of an epoch: half of a pool.
 EPOCHS, RATE = 64, 1e-3
-PLACES_EPOCHS = 4
+PLACES_EPOCHS, QUESTIONS_EPOCHS = 4, 32
+FIRST_EPOCH = PLACES_EPOCHS + QUESTIONS_EPOCHS  # Of those with all objectives.
 
 
 class Run:
@@ -66,6 +68,10 @@ class Run:
     def names(self):
         """`Names`, which take a minute to read."""
         return model.read_names(self.packages, self.classes, self.answers)
+
+    def last(self, *stages):
+        """Return the last of some stages that was run."""
+        return [name for name in stages if (self.folder / name).exists()][-1]
 
     def pools(self):
         """Return the folders of the pools that are drawn."""
@@ -128,7 +134,8 @@ class Epochs(keras.utils.PyDataset):
 
     def __getitem__(self, number):
         rng = np.random.default_rng((self.run.seed, self.epoch, number))
-        return self.batches.make(self.rows[number], rng)
+        # Few scenes may be asked about: they come again.
+        return self.batches.make(self.rows[number % len(self.rows)], rng)
 
 
 def image_vectors(pairs, pool):
@@ -197,30 +204,40 @@ def enter_space(run, pairs):
     )
 
 
-def warm_up():
-    """Return a rate that rises for two epochs, and stays."""
+def warm_up(epochs):
+    """Return a rate that rises for some epochs, and stays."""
     return keras.optimizers.schedules.CosineDecay(
-        0.0, 1, alpha=1.0, warmup_target=RATE, warmup_steps=2 * STEPS
+        0.0, 1, alpha=1.0, warmup_target=RATE, warmup_steps=epochs * STEPS
     )
 
 
 def places_stage(run, folder):
-    """Learn from questions alone that ask where things are.
+    """Learn from questions alone that ask what is on the left or the right.
 
-    They take longest: a relation is at chance for hundreds of steps.
+    They take longest: a relation is at chance for hundreds of steps. No class
+    is exchanged: names as they are find their things best at first.
     """
     vqa, pairs = tasks_of(run, "start", run.dtype)
-    data = Epochs(run, pairs, shares=OF_PLACES, swapped=0.0)
+    data = Epochs(run, pairs, shares=OF_PLACES, needed="side", swapped=0.0)
     learner = Questions(vqa, pairs)
-    history = train(learner, data, PLACES_EPOCHS, warm_up(), folder)
+    history = train(learner, data, PLACES_EPOCHS, warm_up(1), folder)
+    return with_weights(tasks_of(run, "start"), (vqa, pairs)), history
+
+
+def questions_stage(run, folder):
+    """Learn from questions alone, of all sorts, in half the time of a step."""
+    vqa, pairs = tasks_of(run, run.last("start", "places"), run.dtype)
+    learner, data = Questions(vqa, pairs), Epochs(run, pairs, PLACES_EPOCHS)
+    history = train(learner, data, QUESTIONS_EPOCHS, warm_up(2), folder)
     return with_weights(tasks_of(run, "start"), (vqa, pairs)), history
 
 
 def fusion_stage(run, folder):
     """Learn at one rate, as long as there is time: epochs are many."""
-    vqa, pairs = tasks_of(run, "places", run.dtype)
-    learner, data = Fusion(vqa, pairs), Epochs(run, pairs, PLACES_EPOCHS)
-    history = train(learner, data, run.epochs, warm_up(), folder)
+    earlier = run.last("start", "places", "questions")
+    vqa, pairs = tasks_of(run, earlier, run.dtype)
+    learner, data = Fusion(vqa, pairs), Epochs(run, pairs, FIRST_EPOCH)
+    history = train(learner, data, run.epochs, warm_up(2), folder)
     return with_weights(tasks_of(run, "start"), (vqa, pairs)), history
 
 
@@ -228,7 +245,7 @@ def settled_stage(run, folder):
     """Lower the rate to zero in fewer epochs, so that the weights settle."""
     vqa, pairs = tasks_of(run, "fusion", run.dtype)
     learner = Fusion(vqa, pairs)
-    data = Epochs(run, pairs, PLACES_EPOCHS + run.epochs)
+    data = Epochs(run, pairs, FIRST_EPOCH + run.epochs)
     epochs = -(-2 * run.epochs // 3)
     history = train(learner, data, epochs, RATE, folder)
     return with_weights(tasks_of(run, "start"), (vqa, pairs)), history
@@ -245,6 +262,7 @@ def calibrated_stage(run, folder):
 STAGES = {
     "start": start_stage,
     "places": places_stage,
+    "questions": questions_stage,
     "fusion": fusion_stage,
     "settled": settled_stage,
     "calibrated": calibrated_stage,
