@@ -5,6 +5,8 @@ import io
 
 import numpy as np
 
+from keras_bridgetower.checks import load_extra
+
 _INK, _ACCENT = "#444444", "#2a6f97"
 # Color of attention, RGB.
 _HEAT = (0.9, 0.35, 0.0)
@@ -19,11 +21,9 @@ PANELS = {
 
 def _new_figure(*args, **kwargs):
     """Create a matplotlib figure that notebooks can show."""
-    # Of the extra `viz`.
-    from matplotlib.figure import Figure
-
     # Not by pyplot, which needs a display and keeps figures until closed.
-    figure = Figure(*args, layout="constrained", **kwargs)
+    made = load_extra("matplotlib.figure", "viz").Figure
+    figure = made(*args, layout="constrained", **kwargs)
     # Notebooks show only pyplot figures and objects with this method.
     figure._repr_png_ = functools.partial(_repr_png_, figure)
     return figure

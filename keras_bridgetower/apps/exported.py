@@ -23,7 +23,7 @@ from keras_bridgetower import startup
 from keras_bridgetower.apps.predict.batches import each_or_refused
 from keras_bridgetower.files import file_state
 from keras_bridgetower.files import keras_home
-from keras_bridgetower.files import one_writer
+from keras_bridgetower.files import locked
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.files import write_folder
@@ -147,14 +147,13 @@ def write(preset, verb):
     """Export a preset for a verb.
 
     Raises:
-        ValueError: another process does so, or the model cannot be exported.
+        ValueError: the model cannot be exported.
     """
     from keras_bridgetower.tasks import by_name
 
     place = Place(preset, verb)
-    place.folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = place.folder.with_suffix(".lock")
-    with one_writer(lock, f"Another process exports {preset}."):
+    # One at a time, as each takes 1.6 GB.
+    with locked(folder() / "export.lock"):
         if place.is_there():
             return
         identity = place.identity()

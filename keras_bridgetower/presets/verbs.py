@@ -109,7 +109,10 @@ def named(kind, value):
 
 
 # What is said beside an answer that is not `known`.
-UNKNOWN = "I don't know this kind of picture."
+UNKNOWN = (
+    "Don't rely on this: the picture or the question is unlike those that I "
+    "learned from."
+)
 
 _PAIR = {"image": "images", "text": "texts"}
 _LABELS = {"label": str, "probabilities": ("label", "probability")}

@@ -90,7 +90,7 @@ def test_query_says_that_a_head_improves_no_list(indexed, run, monkeypatch):
     words = ("search", "query", TEXT, "--store", indexed[0], "--top-k", 1)
     said = run(*words)
     assert said.out.split("\t")[1] == ""
-    assert f"does not improve the lists of {KNOWN}" in said.err
+    assert f"does not improve the lists of {KNOWN};" in said.err
     said = run(*words, "--rerank", 4)
     assert said.out.split("\t")[1] != "" and "improve" not in said.err
 

@@ -27,8 +27,13 @@ def _asked(context, verb, preset, given, top_k=1):
     Returns:
         The start of what `--json` prints, and the results of `Verb.run`.
     """
-    task = models.open_task(verb, preset, context)
     value = {name: str(one) for name, one in given.items()}
+    inputs = dict(zip(verb.inputs, value.values(), strict=True))
+    texts = [inputs[name] for name in inputs if name == "text"]
+    pictures = [inputs[name] for name in inputs if name != "text"]
+    task = models.open_task(
+        verb, preset, context, pictures=pictures, texts=texts
+    )
     columns = zip(verb.inputs, ([one] for one in value.values()), strict=True)
     [found] = verb.run(task, dict(columns), top_k)
     return {**value, "preset": preset}, found
@@ -148,7 +153,9 @@ def match(
     Args:
         texts: Texts that may fit the picture.
     """
-    task = models.open_task(verbs.SCORE, preset, context, len(texts))
+    task = models.open_task(
+        *(verbs.SCORE, preset, context, len(texts), [picture], texts)
+    )
     scores = task.score(str(picture), list(texts)).tolist()
     rows = list(zip(texts, scores, strict=True))
     matches = [{"text": text, "score": score} for text, score in rows]
@@ -175,7 +182,9 @@ def rank(
         top_k: How many pictures to print.
         batch_size: Pictures per batch.
     """
-    task = models.open_task(verbs.SCORE, preset, context, batch_size)
+    task = models.open_task(
+        verbs.SCORE, preset, context, batch_size, texts=[text]
+    )
     # Otherwise each picture would get the error of the text.
     task.check_request([text])
     from keras_bridgetower.apps.predict.rows import picture_files
@@ -249,7 +258,10 @@ def embed(
         dict(zip(columns, row, strict=True))
         for row in zip(*columns.values(), strict=True)
     ]
-    task = models.open_task(verbs.EMBED_IMAGES, preset, context, len(rows))
+    task = models.open_task(
+        *(verbs.EMBED_IMAGES, preset, context, len(rows)),
+        *(columns.get("image", ()), columns.get("text", ())),
+    )
     given = {f"{name}s": values for name, values in columns.items()}
     for row, vector in zip(rows, task.embed(**given), strict=True):
         row["embedding"] = vector.tolist()

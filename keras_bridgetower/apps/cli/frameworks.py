@@ -71,7 +71,8 @@ def load(debug=False, first=None, bars=False, datasets=False):
     if name not in BACKENDS or not importlib.util.find_spec(name):
         raise ImportError(
             f"The backend {name} is not installed ({reason}). Set KERAS_BACKEND"
-            f" to one of {', '.join(BACKENDS)}, an extra of this package."
+            f" to one of {', '.join(BACKENDS)} that is, or install it: each is "
+            "an extra of this package, in a clone `pip install '.[torch]'`."
         )
     if name == "jax" and JAX_CACHE not in os.environ:
         os.environ[JAX_CACHE] = str(compiled_folder())

@@ -65,7 +65,7 @@ Preset = Annotated[
 ]
 
 
-def open_task(verb, preset, context, inputs=1):
+def open_task(verb, preset, context, inputs=1, pictures=(), texts=()):
     """Open a preset as the task of a verb.
 
     Args:
@@ -74,12 +74,16 @@ def open_task(verb, preset, context, inputs=1):
         context: `typer.Context` of the command. Its object is True if
             frameworks may print.
         inputs: int, number of pictures, texts or pairs.
+        pictures: paths that are checked before Keras is loaded.
+        texts: list of str that are checked before.
 
     Raises:
         UsageError: no such preset.
+        ValueError: a picture that cannot be read, or an empty text.
         ValueError: as `from_preset`, or a preset without the head.
     """
     check_preset(preset)
+    _check_inputs(pictures, texts)
     chosen = context.get_parameter_source("preset")
     if chosen.name == "DEFAULT" and not preset.startswith(FAMILIES[0]):
         context.call_on_close(functools.partial(_note_default, preset))
@@ -94,6 +98,17 @@ def open_task(verb, preset, context, inputs=1):
         return Quick(task, with_keras, debug=context.obj)
     context.call_on_close(functools.partial(_export, preset, verb.name))
     return with_keras()
+
+
+def _check_inputs(pictures, texts):
+    from keras_bridgetower.preprocessing.images import open_image
+    from keras_bridgetower.preprocessing.texts import checked_texts
+
+    for path in pictures:
+        if not os.path.exists(path):
+            raise ValueError(f"There is no file {str(path)!r}.")
+        open_image(path, "picture")
+    checked_texts(list(texts), "texts")
 
 
 def _open(verb, preset, context, inputs):
@@ -146,8 +161,8 @@ def _export(preset, verb):
 
     if sys.exc_info()[0] is None and exported.start_writing(preset, verb):
         output.note(
-            f"{preset} is exported in the background, so that the next call "
-            "answers without loading Keras."
+            f"{preset} is being exported in the background, which takes a few "
+            "minutes. After that, calls answer without loading Keras."
         )
 
 

@@ -344,7 +344,7 @@ def presets(as_json: AsJson = False):
             ", ".join(preset.heads) or "none",
             f"{preset.parameters:,}",
             preset.image_size,
-            preset.handle or preset.root or "in the package",
+            preset.handle or "installed",
             f"{preset.description} It knows {preset.knows}.",
         )
         for preset in PRESETS.values()
