@@ -119,8 +119,8 @@ def query(
         hits = search.query(text, image, top_k, rerank)
     if text and rerank is None and not search.models.reranks:
         output.note(
-            "Sorted by similarity. The matching head does not improve the lists "
-            f"of {search.models.preset}; `--rerank 128` uses it anyway."
+            "Sorted by similarity. The matching head does not improve the "
+            f"lists of {search.models.preset}; `--rerank 128` uses it anyway."
         )
     for hit in hits:
         if hit.problem:
