@@ -45,7 +45,7 @@ ONE_LINE = [
     (FAILED, "the preset does not hold it", *ASK, "--preset", MLM),
     (FAILED, "with a config.json", *ASK, "--preset", PICTURES),
     (FAILED, "There is no file 'TMP/none.png'.", "ask", "TMP/none.png", "?"),
-    (FAILED, "`texts[0]` must not be empty", "match", PICTURE, " "),
+    (FAILED, "`text` must not be empty", "match", PICTURE, " "),
     (FAILED, "at most 89478485 pixels", "ask", "TMP/bomb.png", "what?"),
     (WRONG_USAGE, "No such command 'frobnicate'", "frobnicate"),
     (WRONG_USAGE, "Missing argument", "ask", PICTURE),

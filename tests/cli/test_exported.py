@@ -50,6 +50,7 @@ def command(*words):
     return found.stdout, found.stderr
 
 
+@pytest.mark.slow
 @exported_files.ON_TORCH
 @pytest.mark.usefixtures("no_records_of_traces")
 @pytest.mark.filterwarnings("ignore")

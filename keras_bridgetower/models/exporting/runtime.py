@@ -41,10 +41,8 @@ class ExportedModel:
     Example:
 
     ```python
-    vqa.export("folder", format="onnx")
-    model = ExportedModel("folder")
-    (logits,) = model(["photo.png"], ["what color is the shape?"]).values()
-    model.known(logits)  # None, or whether it knows such pictures.
+    vqa.export("folder", format="onnx", part="text_tower")
+    states = ExportedModel("folder")(texts=["a red circle"])["states"]
     ```
     """
 
