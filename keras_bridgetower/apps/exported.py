@@ -57,7 +57,7 @@ def folder():
 
 
 class Place:
-    """Where a preset is exported for a verb.
+    """Place in the cache of a preset that is exported for a verb.
 
     Args:
         preset: str, a name or a folder.

@@ -22,7 +22,7 @@ _SUM = 32  # Bytes of a SHA-256. A deleted picture has zeros.
 
 @dataclasses.dataclass(frozen=True)
 class StateFormat:
-    """How the states of a picture are stored.
+    """Format of stored states.
 
     Args:
         kind: `"float16"`, or `"int8"` with a float32 scale for each token.
