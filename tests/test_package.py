@@ -11,6 +11,7 @@ import tomllib
 from importlib import metadata
 
 import encoder_table
+import exported_files
 import keras
 import keras_hub
 import module_table
@@ -180,6 +181,8 @@ def models():
 def test_docstring_example_runs(documented, models, tmp_path, monkeypatch):
     if documented is kbt.BridgeTowerPretraining and BACKEND == "tensorflow":
         pytest.skip("traces for most of a minute; the others run it")
+    if documented is kbt.ExportedModel:
+        exported_files.need("onnx")
     monkeypatch.chdir(tmp_path)
     examples = re.findall(
         r"```python\n(.*?)```", inspect.getdoc(documented), re.DOTALL
