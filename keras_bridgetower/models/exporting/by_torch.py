@@ -48,9 +48,22 @@ def write_onnx(function, path, calibration=None, **kwargs):
             verbose=False,
             **kwargs,
         )
+    _rename_others(program.model.graph)
     program.save(path)
     if calibration is not None:
         _quantize(path, calibration)
+
+
+def _rename_others(graph):
+    """Rename values that have the name of an output, such as "embedding".
+
+    PyTorch names a value after its operation, and then renames the outputs.
+    """
+    outputs = {value.name: value for value in graph.outputs}
+    for node in graph:
+        for value in node.outputs:
+            if outputs.get(value.name, value) is not value:
+                value.name += "_inside"
 
 
 def write_openvino(function, path, compress_to_fp16=False, **kwargs):
