@@ -7,6 +7,7 @@ preset for the next call:
     python -m keras_bridgetower.apps.exported bridgetower_tiny_emoji_vqa vqa
 """
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -20,7 +21,7 @@ import numpy as np
 
 import keras_bridgetower as kbt
 from keras_bridgetower import startup
-from keras_bridgetower.apps.predict.batches import each_or_refused
+from keras_bridgetower.apps.predict.batches import each_in_batches
 from keras_bridgetower.files import file_state
 from keras_bridgetower.files import keras_home
 from keras_bridgetower.files import locked
@@ -75,9 +76,11 @@ class Place:
 
     def identity(self):
         """Return plain values that change with the files of the preset."""
-        files = [path for path in self.root.rglob("*") if path.is_file()]
-        states = sorted((str(p), *file_state(p)[1:]) for p in files)
+        states = sorted((str(p), *file_state(p)[1:]) for p in self._files())
         return [__version__, self.preset, self.verb, *map(list, states)]
+
+    def _files(self):
+        return [path for path in self.root.rglob("*") if path.is_file()]
 
     def is_possible(self):
         """Return whether commands may run an exported form of the preset."""
@@ -88,7 +91,7 @@ class Place:
             and self.root is not None
             and self.root.is_dir()
             and _are_installed(RUNS)
-            and sum(state[3] for state in self.identity()[3:]) <= LARGEST
+            and sum(path.stat().st_size for path in self._files()) <= LARGEST
         )
 
     def is_there(self):
@@ -164,6 +167,8 @@ def write(preset, verb):
                 for part in PARTS[verb]:
                     path = pathlib.Path(part_of, part or MODEL)
                     task.export(path, format="onnx", part=part)
+                # What cannot be opened is not left for the commands.
+                ExportedTask(pathlib.Path(part_of), PARTS[verb])
                 text = json.dumps(identity)
                 pathlib.Path(part_of, IDENTITY).write_text(text)
 
@@ -176,12 +181,6 @@ def write(preset, verb):
 
 class Refused(Exception):
     """A request that Keras must handle, to warn of it or to name an error."""
-
-
-class Answers(list):
-    """list of `(answer, score)`, with `known` as the task's have it."""
-
-    known = None
 
 
 class ExportedTask:
@@ -212,20 +211,20 @@ class ExportedTask:
         logits = self._run(batch_size, pictures=images, texts=questions)
         scores = 1 / (1 + np.exp(-logits.astype("float64")))
         best = np.argsort(-logits, axis=-1, kind="stable")[:, :top_k]
-        found = [
-            Answers((model.names[i], float(row[i])) for i in order)
-            for row, order in zip(scores, best, strict=True)
+        known = model.known(logits) or [None] * len(logits)
+        return [
+            verbs.Answers(
+                ((model.names[i], float(row[i])) for i in order), told
+            )
+            for row, order, told in zip(scores, best, known, strict=True)
         ]
-        for row, known in zip(found, model.known(logits) or (), strict=False):
-            row.known = known
-        return found
 
     def score(self, images, texts, batch_size=32):
         """As `BridgeTowerRetrieval.score`; one of both may be no list."""
         if isinstance(texts, str):
             texts = [texts] * len(images)
         if not isinstance(images, list):
-            images = [open_image(images)] * len(texts)
+            images = [images] * len(texts)
         return self._run(batch_size, pictures=images, texts=texts)[:, -1]
 
     def match_files(self, paths, text, batch_size):
@@ -234,11 +233,7 @@ class ExportedTask:
         def score(part):
             return self.score(part, text, batch_size).tolist()
 
-        found = []
-        for first in range(0, len(paths), batch_size):
-            part = paths[first : first + batch_size]
-            found += each_or_refused(score, part, lambda e: ValueError(str(e)))
-        return found
+        return each_in_batches(score, paths, batch_size)
 
     def embed(self, images=None, texts=None, batch_size=32):
         given = {"pictures": images, "texts": texts}
@@ -256,11 +251,12 @@ class ExportedTask:
         if "texts" in given:
             self.check_request(given["texts"])
         count = len(next(iter(given.values())))
-        found = []
+        # One picture may be there with many texts.
+        opened, found = functools.lru_cache(1)(_opened), []
         for first in range(0, count, batch_size):
             part = {k: x[first : first + batch_size] for k, x in given.items()}
             if "pictures" in part:
-                part["pictures"] = [*map(_opened, part["pictures"])]
+                part["pictures"] = [*map(opened, part["pictures"])]
             found.append(model(**part)[output])
         return np.concatenate(found)
 

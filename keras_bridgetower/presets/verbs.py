@@ -108,6 +108,20 @@ def named(kind, value):
     return value
 
 
+class Answers(list):
+    """list of `(answer, score)` for a picture and a question.
+
+    Args:
+        pairs: iterable of the pairs, the best first.
+        known: bool, whether the model knows such pictures and questions; None
+            if the task has no `rejection`.
+    """
+
+    def __init__(self, pairs, known=None):
+        super().__init__(pairs)
+        self.known = known
+
+
 # What is said beside an answer that is not `known`.
 UNKNOWN = (
     "Don't rely on this: the picture or the question is unlike those that I "

@@ -15,7 +15,6 @@ from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.contrastive import pooled
 from keras_bridgetower.tasks.contrastive import text_states
-from keras_bridgetower.tasks.rejection import Answers
 from keras_bridgetower.tasks.rejection import checked_rejection
 from keras_bridgetower.tasks.rejection import known_rows
 from keras_bridgetower.tasks.task import BridgeTowerTask
@@ -414,7 +413,9 @@ class BridgeTowerVQA(BridgeTowerTask):
         best = np.argsort(-logits, axis=-1, kind="stable")[:, :top_k]
         known = known_rows(self.rejection, logits)
         results = [
-            Answers([(self.answers[i], float(row[i])) for i in order], told)
+            verbs.Answers(
+                [(self.answers[i], float(row[i])) for i in order], told
+            )
             for row, order, told in zip(scores, best, known, strict=True)
         ]
         return verb_inputs.one_or_all(results, sources)

@@ -9,7 +9,6 @@ from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.models.heads import embedding_kinds
-from keras_bridgetower.models.heads import tower_outputs
 from keras_bridgetower.objectives import losses
 from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.preprocessing.images import decoded
@@ -18,6 +17,7 @@ from keras_bridgetower.preprocessing.retrieval import (
 )
 from keras_bridgetower.preprocessing.texts import encode_long
 from keras_bridgetower.presets import verbs
+from keras_bridgetower.tasks.ranking import ranking_parts
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.tasks.trainable import layers_not_read
 
@@ -225,19 +225,10 @@ class BridgeTowerContrastive(BridgeTowerTask):
         ```
         """
         source = verb_inputs.Pictures(self.needed_preprocessor(), images)
-
-        def run(inputs):
-            states = self.backbone.image_tower(inputs["images"])
-            fusion = self.backbone.fusion
-            return tower_outputs(fusion, self.heads, "image", states)
-
-        forward = self.inference.cached(
-            "with_states", lambda: self.inference.forward(run)
-        )
         found = self._run(
             *("embed_with_states", [source], batch_size),
             repeat=False,
-            forward=forward,
+            forward=ranking_parts(self).image,
         )
         return found["embedding"], found["states"]
 

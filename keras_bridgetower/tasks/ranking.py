@@ -17,6 +17,8 @@ from keras_bridgetower.files import write_atomically
 from keras_bridgetower.models.heads import tower_outputs
 from keras_bridgetower.preprocessing.verb_inputs import check_numbers
 from keras_bridgetower.tasks.inference import filled
+from keras_bridgetower.tasks.inference import in_batches
+from keras_bridgetower.tasks.inference import joined
 
 # Pictures that are scored, and written, together if memory allows.
 _PICTURES = 32
@@ -213,7 +215,8 @@ class Parts:
     version is enough.
 
     Args:
-        task: a `BridgeTowerRetrieval`.
+        task: a `BridgeTowerRetrieval`, or for its towers a
+            `BridgeTowerContrastive`.
     """
 
     def __init__(self, task):
@@ -268,16 +271,26 @@ def score_states(task, states, text, batch_size):
     inputs = {
         "text": parts.text(features)["states"],
         "padding_mask": ops.convert_to_tensor(features["padding_mask"]),
-        "text_rows": np.zeros(batch_size, "int32"),
-        "image_rows": np.arange(batch_size, dtype="int32"),
     }
-    scores = []
-    for first in range(0, len(states), batch_size):
-        part = np.asarray(states[first : first + batch_size], "float32")
-        inputs["image"] = ops.convert_to_tensor(filled(part, batch_size))
-        logits = ops.convert_to_numpy(parts.pairs(inputs))
-        scores.append(logits[: len(part), -1])
-    return np.concatenate(scores) if scores else np.zeros(0, "float32")
+
+    def run(batch):
+        rows = np.arange(len(batch["image"]), dtype="int32")
+        rows = {"image_rows": rows, "text_rows": np.zeros_like(rows)}
+        return parts.pairs({**inputs, **batch, **rows})
+
+    if not len(states):
+        return np.zeros(0, "float32")
+    return joined(in_batches(run, [_Kept(states)], batch_size))[:, -1]
+
+
+class _Kept:
+    """A source of states that were computed before, perhaps on disk."""
+
+    def __init__(self, states):
+        self._states, self.count = states, len(states)
+
+    def features(self, start, stop):
+        return {"image": np.asarray(self._states[start:stop], "float32")}
 
 
 def ranking_parts(task):
@@ -373,11 +386,11 @@ class Plan:
     def __init__(self, task, pictures, texts, batch_size, max_memory, again):
         fusion, tower = task.backbone.fusion, task.backbone.image_tower
         self.batch_size = batch_size
-        taps = sum(tap is not None for tap in fusion.taps)
         tokens = task.needed_preprocessor().tokenizer.sequence_length
-        patches, width = tower.outputs[-1].shape[1:]
+        width = tower.outputs[-1].shape[-1]
+        self.image_shape = task.image_states_shape
+        taps, patches, _ = self.image_shape
         self.text_shape = (taps, tokens, fusion.hidden_dim)
-        self.image_shape = (taps, patches, fusion.hidden_dim)
         # Rows kept here are copied to the device too.
         text = 8 * math.prod(self.text_shape)
         image = 8 * math.prod(self.image_shape)

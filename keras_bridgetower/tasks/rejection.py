@@ -9,20 +9,6 @@ SCORES = {"energy": lambda logits: -calibration.energy(logits)}
 _KEYS = ("kind", "threshold")
 
 
-class Answers(list):
-    """list of `(answer, score)` for a picture and a question.
-
-    Args:
-        pairs: iterable of the pairs, the best first.
-        known: bool, whether the model knows such pictures and questions; None
-            if the task has no `rejection`.
-    """
-
-    def __init__(self, pairs, known=None):
-        super().__init__(pairs)
-        self.known = known
-
-
 def checked_rejection(rejection):
     """Return a rule as plain values, or None for None.
 

@@ -81,7 +81,6 @@ def test_rank_is_the_score_of_every_pair(task, scores):
     assert ranked(task, IMAGES[0], TEXTS[1]).shape == (1, 1)
 
 
-@FASTEST
 def test_states_of_pictures_give_the_same_scores(task, scores):
     states = task.image_states(IMAGES, batch_size=2)
     assert states.shape == (5, *task.image_states_shape)
@@ -100,6 +99,7 @@ def test_states_of_pictures_give_the_same_scores(task, scores):
         task.score_states(states[0], TEXTS[0])
 
 
+@FASTEST
 def test_few_sizes_are_compiled(task):
     """However many texts and pictures the calls of a server have."""
     plans = [

@@ -211,44 +211,50 @@ def warm_up(epochs):
     )
 
 
+def learn(run, folder, earlier, kind, epochs, rate, first=0, **asked):
+    """Go on with a stage; return the tasks of the new one and its history.
+
+    Args:
+        run: `Run`.
+        folder: path, where a stopped run goes on.
+        earlier: str, the stage whose weights are the first ones.
+        kind: `Fusion` or `Questions`.
+        epochs, rate: as `train`.
+        first, **asked: as `Epochs`.
+    """
+    vqa, pairs = tasks_of(run, earlier, run.dtype)
+    data = Epochs(run, pairs, first, **asked)
+    history = train(kind(vqa, pairs), data, epochs, rate, folder)
+    return with_weights(tasks_of(run, "start"), (vqa, pairs)), history
+
+
 def places_stage(run, folder):
     """Learn from questions alone that ask what is on the left or the right.
 
     They take longest: a relation is at chance for hundreds of steps. No class
     is exchanged: names as they are find their things best at first.
     """
-    vqa, pairs = tasks_of(run, "start", run.dtype)
-    data = Epochs(run, pairs, shares=OF_PLACES, needed="side", swapped=0.0)
-    learner = Questions(vqa, pairs)
-    history = train(learner, data, PLACES_EPOCHS, warm_up(1), folder)
-    return with_weights(tasks_of(run, "start"), (vqa, pairs)), history
+    asked = {"shares": OF_PLACES, "needed": "side", "swapped": 0.0}
+    given = Questions, PLACES_EPOCHS, warm_up(1)
+    return learn(run, folder, "start", *given, **asked)
 
 
 def questions_stage(run, folder):
     """Learn from questions alone, of all sorts, in half the time of a step."""
-    vqa, pairs = tasks_of(run, run.last("start", "places"), run.dtype)
-    learner, data = Questions(vqa, pairs), Epochs(run, pairs, PLACES_EPOCHS)
-    history = train(learner, data, QUESTIONS_EPOCHS, warm_up(2), folder)
-    return with_weights(tasks_of(run, "start"), (vqa, pairs)), history
+    given = Questions, QUESTIONS_EPOCHS, warm_up(2), PLACES_EPOCHS
+    return learn(run, folder, run.last("start", "places"), *given)
 
 
 def fusion_stage(run, folder):
     """Learn at one rate, as long as there is time: epochs are many."""
-    earlier = run.last("start", "places", "questions")
-    vqa, pairs = tasks_of(run, earlier, run.dtype)
-    learner, data = Fusion(vqa, pairs), Epochs(run, pairs, FIRST_EPOCH)
-    history = train(learner, data, run.epochs, warm_up(2), folder)
-    return with_weights(tasks_of(run, "start"), (vqa, pairs)), history
+    given = Fusion, run.epochs, warm_up(2), FIRST_EPOCH
+    return learn(run, folder, run.last("start", "places", "questions"), *given)
 
 
 def settled_stage(run, folder):
     """Lower the rate to zero in fewer epochs, so that the weights settle."""
-    vqa, pairs = tasks_of(run, "fusion", run.dtype)
-    learner = Fusion(vqa, pairs)
-    data = Epochs(run, pairs, FIRST_EPOCH + run.epochs)
-    epochs = -(-2 * run.epochs // 3)
-    history = train(learner, data, epochs, RATE, folder)
-    return with_weights(tasks_of(run, "start"), (vqa, pairs)), history
+    given = Fusion, -(-2 * run.epochs // 3), RATE, FIRST_EPOCH + run.epochs
+    return learn(run, folder, "fusion", *given)
 
 
 def calibrated_stage(run, folder):

@@ -28,14 +28,13 @@ def _asked(context, verb, preset, given, top_k=1):
         The start of what `--json` prints, and the results of `Verb.run`.
     """
     value = {name: str(one) for name, one in given.items()}
-    inputs = dict(zip(verb.inputs, value.values(), strict=True))
-    texts = [inputs[name] for name in inputs if name == "text"]
-    pictures = [inputs[name] for name in inputs if name != "text"]
-    task = models.open_task(
-        verb, preset, context, pictures=pictures, texts=texts
-    )
     columns = zip(verb.inputs, ([one] for one in value.values()), strict=True)
-    [found] = verb.run(task, dict(columns), top_k)
+    columns = dict(columns)
+    pictures = [one for name, [one] in columns.items() if name != "text"]
+    task = models.open_task(
+        verb, preset, context, pictures=pictures, texts=columns["text"]
+    )
+    [found] = verb.run(task, columns, top_k)
     return {**value, "preset": preset}, found
 
 

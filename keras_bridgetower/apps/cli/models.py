@@ -79,11 +79,10 @@ def open_task(verb, preset, context, inputs=1, pictures=(), texts=()):
 
     Raises:
         UsageError: no such preset.
-        ValueError: a picture that cannot be read, or an empty text.
-        ValueError: as `from_preset`, or a preset without the head.
+        ValueError: a picture that cannot be read, or an empty text; as
+            `from_preset`; or a preset without the head.
     """
     check_preset(preset)
-    _check_inputs(pictures, texts)
     chosen = context.get_parameter_source("preset")
     if chosen.name == "DEFAULT" and not preset.startswith(FAMILIES[0]):
         context.call_on_close(functools.partial(_note_default, preset))
@@ -91,6 +90,7 @@ def open_task(verb, preset, context, inputs=1, pictures=(), texts=()):
 
     @functools.cache
     def with_keras():
+        _check_inputs(pictures, texts)
         return _open(verb, preset, context, inputs)
 
     task = exported.available(preset, verb.name)

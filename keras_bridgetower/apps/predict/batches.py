@@ -131,6 +131,24 @@ def each_or_refused(function, items, refused):
         return [result for results in alone for result in results]
 
 
+def each_in_batches(function, items, batch_size):
+    """Run a function on batches; a bad item gets its error as result.
+
+    Args:
+        function, items: as `each_or_refused`.
+        batch_size: int.
+
+    Returns:
+        list, for each item its result or a ValueError.
+    """
+    found = []
+    for start in range(0, len(items), batch_size):
+        part = items[start : start + batch_size]
+        # The error that was raised would keep its picture in memory.
+        found += each_or_refused(function, part, lambda e: ValueError(str(e)))
+    return found
+
+
 def with_pictures(row):
     """Open the pictures of a row.
 

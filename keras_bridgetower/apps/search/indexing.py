@@ -118,7 +118,7 @@ class IndexRun:
         self._batch_size, self._save_every = batch_size, save_every
         self._known = KnownPictures(store.pictures(), self._fused)
         converter = models.contrastive.needed_preprocessor().image_converter
-        needed = None if states is None else set(states.places())
+        needed = states and states.known
         self._reader = PictureReader(source, converter, self._known, needed)
         self._read, self._copies, self._unsaved = [], [], []
         self._saved = time.monotonic()

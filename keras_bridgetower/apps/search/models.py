@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_bridgetower import BridgeTowerContrastive
 from keras_bridgetower import BridgeTowerRetrieval
-from keras_bridgetower.apps.predict.batches import each_or_refused
+from keras_bridgetower.apps.predict.batches import each_in_batches
 from keras_bridgetower.apps.predict.identity import model_checksum
 from keras_bridgetower.apps.predict.identity import picture_reading
 from keras_bridgetower.apps.predict.identity import text_reading
@@ -213,12 +213,7 @@ def match_files(retrieval, paths, text, batch_size):
         pictures = [read(path) for path in paths]
         return retrieval.score(pictures, text, batch_size).tolist()
 
-    found = []
-    for start in range(0, len(paths), batch_size):
-        part = paths[start : start + batch_size]
-        # The error that was raised would keep its picture in memory.
-        found += each_or_refused(score, part, lambda e: ValueError(str(e)))
-    return found
+    return each_in_batches(score, paths, batch_size)
 
 
 def _no_head(preset):

@@ -6,6 +6,7 @@ the same content share a row. One process at a time writes.
 """
 
 import dataclasses
+import functools
 import math
 import os
 import pathlib
@@ -95,6 +96,11 @@ class StateFiles:
                     found[sum.hex()] = path.with_suffix(ROWS), number
         return found
 
+    @functools.cached_property
+    def known(self):
+        """set of the sums that are there, for the process that writes."""
+        return set(self.places())
+
     def add(self, sums, states):
         """Write the states of pictures that are not there yet.
 
@@ -102,11 +108,11 @@ class StateFiles:
             sums: list of str, SHA-256 of their files.
             states: float32 array `(pictures, layers, tokens, width)`.
         """
-        there = self.places()
-        new = {s: i for i, s in enumerate(sums) if s not in there}
+        new = {s: i for i, s in enumerate(sums) if s not in self.known}
         if new:
             rows = self.format.pack(states[list(new.values())])
             self._write([bytes.fromhex(sum) for sum in new], rows)
+            self.known.update(new)
 
     def read(self, sums):
         """Find states, while another process may delete some.
@@ -140,9 +146,10 @@ class StateFiles:
             sums: set of str.
         """
         kept = {bytes.fromhex(sum) for sum in sums}
+        self.__dict__.pop("known", None)
         for path in sorted(self.folder.glob(f"*{ROWS}")):
             named = path.with_suffix(SUMS)
-            held = _read_sums(named) if named.exists() else []
+            held = _read_sums(named)
             live = [n for n, sum in enumerate(held) if sum in kept]
             if len(live) == len(held) > 0:
                 continue

@@ -83,8 +83,10 @@ class ExportedModel:
             )
         features = {}
         if "images" in self.features:
-            images = [self._pixels(picture) for picture in pictures]
-            features["images"] = np.stack(images)
+            # One picture may be there with many texts.
+            made = {id(one): one for one in pictures}
+            made = {key: self._pixels(one) for key, one in made.items()}
+            features["images"] = np.stack([made[id(one)] for one in pictures])
         if "token_ids" in self.features:
             features |= self._tokens(texts)
         return self.run({name: features[name] for name in self.features})
