@@ -72,6 +72,7 @@ from .tasks.contrastive import BridgeTowerContrastive as BridgeTowerContrastive
 from .tasks.contrastive import BridgeTowerEmbedder as BridgeTowerEmbedder
 from .tasks.pretraining import BridgeTowerMaskedLM as BridgeTowerMaskedLM
 from .tasks.pretraining import BridgeTowerPretraining as BridgeTowerPretraining
+from .tasks.reranker import BridgeTowerReranker as BridgeTowerReranker
 from .tasks.retrieval import BridgeTowerRetrieval as BridgeTowerRetrieval
 from .tasks.task import BridgeTowerTask as BridgeTowerTask
 from .tasks.unimodal import (

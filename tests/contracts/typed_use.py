@@ -48,6 +48,9 @@ def tasks() -> None:
     embedder = kbt.BridgeTowerEmbedder(task, batch_size=8)
     embedder.embed_query("a red circle")
     kbt.BridgeTowerEmbedder.from_preset(PRESET, sequence_length=200)
+    reranker = kbt.BridgeTowerReranker.from_preset(PRESET, batch_size=8)
+    reranker.rank("a red circle", ["photo.png"], top_k=3)
+    reranker.predict([("a red circle", "photo.png")])
 
 
 def verbs() -> None:

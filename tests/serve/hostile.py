@@ -61,6 +61,7 @@ def with_picture(image):
         "/embeddings": {"image": {"base64_image": image}},
         "/v1/encode": {"text": "a", "img_b64_str": image},
         "/v1/rerank": {"query": "a", "documents": [{"image": image}]},
+        "/rerank": {"query": "a", "texts": [f"data:image/png;base64,{image}"]},
         "/v1/score": {"pairs": [{"image": image, "text": "a"}]},
         "/v1/answer": {"image": image, "question": "what?"},
         "/v1/fill": {"image": image, "text": "a <mask>"},

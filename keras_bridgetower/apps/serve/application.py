@@ -153,6 +153,7 @@ def _models(service):
         return {"embedding": vector}
 
     @routes.post("/v1/rerank", tags=["matching"])
+    @routes.post("/v2/rerank", tags=["matching"])
     async def rerank(body: bodies.RerankBody) -> dict:
         """Sort documents by relevance to a query, best first.
 
@@ -160,6 +161,16 @@ def _models(service):
         pictures get the cosine of their vectors.
         """
         return await _rerank(service, body)
+
+    @routes.post("/rerank", tags=["matching"])
+    async def rerank_texts(body: bodies.RerankTextsBody) -> list[dict]:
+        """Sort documents, as text-embeddings-inference does.
+
+        Scores are between 0 and 1 unless `raw_scores` is given.
+        """
+        asked = bodies.RerankBody(query=body.query, documents=body.texts)
+        results = (await _rerank(service, asked, "texts"))["results"]
+        return [_ranked_text(body, **result) for result in results]
 
     @routes.post("/v1/score", tags=["matching"])
     async def score(body: bodies.ScoreBody) -> dict:
@@ -268,20 +279,19 @@ def _encode(vector, encoding):
     return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
 
 
-async def _rerank(service, body):
+async def _rerank(service, body, param="documents"):
+    """Sort documents, which the client sent as `param`."""
     query = _kind(body.query, "query")
     kinds = {
-        _kind(document, f"documents.{index}")
+        _kind(document, f"{param}.{index}")
         for index, document in enumerate(body.documents)
     }
     if len(kinds) > 1:
-        raise errors.FieldError(
-            "documents", "must be all texts or all pictures."
-        )
+        raise errors.FieldError(param, "must be all texts or all pictures.")
     alike = kinds == {query}
     preset = service.preset(body.model, "embed" if alike else "score")
     read = service.read_inputs
-    inputs, fields = await read(preset, body.documents, "documents")
+    inputs, fields = await read(preset, body.documents, param)
     [asked], _ = await read(preset, [body.query], "query")
     if alike:
         of_query = {"text": "query", "image": "query"}
@@ -308,6 +318,15 @@ async def _rerank(service, body):
             document = body.documents[result["index"]]
             result["document"] = document.model_dump(exclude_none=True)
     return {"results": results, "model": body.model or preset.name}
+
+
+def _ranked_text(body, index, relevance_score):
+    """Return a result in the shape of text-embeddings-inference."""
+    score = relevance_score
+    if not body.raw_scores:
+        score = 1 / (1 + np.exp(-score))
+    text = {"text": body.texts[index]} if body.return_text else {}
+    return {"index": index, "score": float(score), **text}
 
 
 def _kind(value, param):

@@ -141,13 +141,36 @@ class EncodeBody(ModelBody):
     img_b64_str: str | None = None
 
 
-class RerankBody(ModelBody):
-    """A query, and the documents to rank: all texts or all pictures."""
+def _as_document(value):
+    """Read a plain string as a text, or as a picture in a `data:` URL."""
+    if isinstance(value, str) and value.startswith("data:image/"):
+        return {"image": value}
+    return _as_input(value)
 
-    query: Annotated[Input, pydantic.BeforeValidator(_as_input)]
-    documents: Inputs
+
+Document = Annotated[Input, pydantic.BeforeValidator(_as_document)]
+
+
+class RerankBody(ModelBody):
+    """A query, and the documents to rank: all texts or all pictures.
+
+    Jina's and Cohere's clients send both as strings. There a picture is a
+    `data:` URL.
+    """
+
+    query: Document
+    documents: Annotated[list[Document], pydantic.Field(min_length=1)]
     top_n: TopK | None = None
     return_documents: bool = False
+
+
+class RerankTextsBody(Body):
+    """A query and documents, as text-embeddings-inference reads them."""
+
+    query: str
+    texts: Annotated[list[str], pydantic.Field(min_length=1)]
+    raw_scores: bool = False
+    return_text: bool = False
 
 
 class Pair(Body):

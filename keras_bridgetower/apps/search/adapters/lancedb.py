@@ -1,13 +1,16 @@
-"""An embedding function for LanceDB, registered as `"bridgetower"`."""
+"""An embedding function, `"bridgetower"`, and a reranker for LanceDB."""
 
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from lancedb.embeddings import EmbeddingFunction
 from lancedb.embeddings import register
+from lancedb.rerankers import Reranker
 from pydantic import PrivateAttr
 
 from keras_bridgetower import BridgeTowerEmbedder
+from keras_bridgetower.apps.search.adapters.pictures import checked
 
 
 @register("bridgetower")
@@ -69,3 +72,58 @@ class BridgeTowerFunction(EmbeddingFunction):
         """
         images = self.sanitize_input(images)
         return [np.array(row) for row in self._embedder.embed_images(images)]
+
+
+class BridgeTowerTableReranker(Reranker):
+    """LanceDB's `Reranker`: sorts what a search found by its pictures.
+
+    Needs `lancedb`. Results have the logit of "match" as `_relevance_score`.
+
+    Args:
+        reranker: a `BridgeTowerReranker`.
+        column: str, the column of pictures: paths, bytes or base64.
+        return_score: `"relevance"`, or `"all"` to keep the scores of the
+            search too.
+
+    Example:
+
+    ```python
+    reranker = BridgeTowerTableReranker(
+        BridgeTowerReranker.from_preset("bridgetower_large_itm_mlm_itc"),
+        column="path")
+    table.search(vector).limit(100).rerank(
+        reranker=reranker, query_string="a cat on a chair").to_list()
+    ```
+    """
+
+    def __init__(self, reranker, column="path", return_score="relevance"):
+        super().__init__(return_score)
+        self.reranker, self.column = reranker, column
+
+    def rerank_vector(self, query, vector_results):
+        """Sort the results of a search by vectors."""
+        return self._sorted(query, vector_results)
+
+    def rerank_fts(self, query, fts_results):
+        """Sort the results of a search by words."""
+        return self._sorted(query, fts_results)
+
+    def rerank_hybrid(self, query, vector_results, fts_results):
+        """Sort the results of both."""
+        merge = self.merge_results
+        if self.score == "all":
+            merge = self._merge_and_keep_scores
+        return self._sorted(query, merge(vector_results, fts_results))
+
+    def _sorted(self, query, results):
+        pictures = checked(
+            results[self.column].to_pylist(),
+            "results",
+            f"the column {self.column!r}",
+        )
+        pairs = [(query, picture) for picture in pictures]
+        scores = pa.array(self.reranker.predict(pairs), pa.float32())
+        results = results.append_column("_relevance_score", scores)
+        if self.score == "relevance":
+            results = self._keep_relevance_score(results)
+        return results.sort_by([("_relevance_score", "descending")])

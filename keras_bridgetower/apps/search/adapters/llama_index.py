@@ -1,12 +1,16 @@
-"""Embeddings for LlamaIndex."""
+"""Embeddings and a reranker for LlamaIndex."""
 
 import asyncio
 from typing import Any
 
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.embeddings import MultiModalEmbedding
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import NodeWithScore
 
 from keras_bridgetower import BridgeTowerEmbedder
+from keras_bridgetower import BridgeTowerReranker
+from keras_bridgetower.apps.search.adapters.pictures import checked
 
 
 class BridgeTowerMultiModalEmbedding(MultiModalEmbedding):
@@ -66,3 +70,57 @@ class BridgeTowerMultiModalEmbedding(MultiModalEmbedding):
 
     async def _aget_query_embedding(self, query):
         return await asyncio.to_thread(self._get_query_embedding, query)
+
+
+class BridgeTowerRerank(BaseNodePostprocessor):
+    """LlamaIndex's `BaseNodePostprocessor`: the pictures that fit a query best.
+
+    Needs `llama-index-core`. Nodes are `ImageNode`s with a picture in base64
+    or a path; what stands at a URL is not fetched.
+
+    Args:
+        preset: str, as for `BridgeTowerReranker.from_preset`.
+        top_n: int, how many nodes are kept; None for all.
+        batch_size: int, pictures per forward pass.
+
+    Example:
+
+    ```python
+    rerank = BridgeTowerRerank(
+        preset="bridgetower_large_itm_mlm_itc", top_n=3)
+    rerank.postprocess_nodes(nodes, query_str="a cat on a chair")
+    ```
+    """
+
+    preset: str
+    top_n: int | None = None
+    batch_size: int = 32
+
+    _reranker: BridgeTowerReranker = PrivateAttr()
+
+    def __init__(self, preset: str, **kwargs: Any) -> None:
+        super().__init__(preset=preset, **kwargs)
+        self._reranker = BridgeTowerReranker.from_preset(
+            preset, self.batch_size
+        )
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "BridgeTowerRerank"
+
+    def _postprocess_nodes(self, nodes, query_bundle=None):
+        if query_bundle is None:
+            raise ValueError("`query_bundle` or `query_str` must be given.")
+        pictures = [
+            getattr(node.node, "image", None)
+            or getattr(node.node, "image_path", None)
+            for node in nodes
+        ]
+        checked(pictures, "nodes", "`image` or `image_path` of an `ImageNode`")
+        found = self._reranker.rank(
+            query_bundle.query_str, pictures, self.top_n
+        )
+        return [
+            NodeWithScore(node=nodes[one["corpus_id"]].node, score=one["score"])
+            for one in found
+        ]
