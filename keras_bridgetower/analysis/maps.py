@@ -191,6 +191,11 @@ def attention_branches(model, features):
     """
     backbone = model.backbone
     fusion = backbone.fusion
+    if fusion.image_tokens is not None:
+        raise ValueError(
+            "`model` must not merge tokens of pictures, for maps over their "
+            f"patches. Received: image_tokens={fusion.image_tokens}"
+        )
     tensors = {
         name: ops.convert_to_tensor(np.asarray(x))
         for name, x in features.items()

@@ -163,6 +163,7 @@ def _check(backbone, a, heads):
         ("image_taps", backbone.image_tower.taps, (a.taps,)),
         ("cross_encoder", fusion.cross_encoder, ("co_attention",)),
         ("image_norms", a.image_norms, ("shared",)),
+        ("image_tokens", fusion.image_tokens, (None,)),
         ("hidden_dim", a.hidden_dim, (a.text_width,)),
         ("num_heads", a.num_heads, (a.text_heads,)),
         ("intermediate_dim", a.intermediate_dim, (a.text_intermediate,)),

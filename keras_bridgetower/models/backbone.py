@@ -95,6 +95,8 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             fused kernel in training, which is faster.
         layer_norm_epsilon: float, epsilon in the cross-modal layers.
         bridge_epsilon: float, epsilon in entries, bridges and managers.
+        image_tokens: int, to how many tokens those of a picture are merged
+            before the fusion, which makes it faster. None merges none.
         dtype: dtype policy of the fusion, the same as that of the encoders.
         **kwargs: `name`, `trainable`.
 
@@ -154,6 +156,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         attention_dropout=None,
         layer_norm_epsilon=1e-5,
         bridge_epsilon=1e-5,
+        image_tokens=None,
         dtype=None,
         **kwargs,
     ):
@@ -199,6 +202,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             attention_dropout=attention_dropout,
             layer_norm_epsilon=layer_norm_epsilon,
             bridge_epsilon=bridge_epsilon,
+            image_tokens=image_tokens,
             dtype=keras.dtype_policies.serialize(policy),
             name="fusion",
         )
@@ -360,6 +364,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             "text_summary": self.text_tower.given_summary,
             "image_positions": self.image_tower.positions,
             "image_taps": None if taps == self.fusion.taps else taps,
+            "image_tokens": self.fusion.image_tokens,
         }
 
     def save_to_preset(self, preset_dir, max_shard_size=10):

@@ -14,6 +14,7 @@ from keras_bridgetower.models.attention import initializer
 from keras_bridgetower.models.checks import sizes_differ
 from keras_bridgetower.models.cross_modal import CROSS_ENCODERS
 from keras_bridgetower.models.feeds import feeds
+from keras_bridgetower.models.merged_tokens import merge_tokens
 from keras_bridgetower.models.towers import resolve_taps
 
 OUTPUTS = ("text", "image", "pooled")
@@ -54,6 +55,8 @@ class CrossModalEncoder(keras.layers.Layer):
             fused kernel in training, which is faster.
         layer_norm_epsilon: float, epsilon in the cross-modal layers.
         bridge_epsilon: float, epsilon in entries, bridges and managers.
+        image_tokens: int, to how many tokens those of a picture are merged
+            (see `merge_tokens`); None merges none.
 
     Call arguments:
         text_states: list of float tensors `(batch, text tokens, width)`, one
@@ -100,6 +103,7 @@ class CrossModalEncoder(keras.layers.Layer):
         attention_dropout=None,
         layer_norm_epsilon=1e-5,
         bridge_epsilon=1e-5,
+        image_tokens=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -112,6 +116,8 @@ class CrossModalEncoder(keras.layers.Layer):
         check_count("num_layers", num_layers)
         check_above_zero("layer_norm_epsilon", layer_norm_epsilon)
         check_above_zero("bridge_epsilon", bridge_epsilon)
+        if image_tokens is not None:
+            check_count("image_tokens", image_tokens)
         check_share("dropout", dropout)
         check_share("attention_dropout", attention_dropout)
         if hidden_dim % num_heads:
@@ -131,6 +137,7 @@ class CrossModalEncoder(keras.layers.Layer):
         self.attention_dropout = attention_dropout
         self.layer_norm_epsilon = layer_norm_epsilon
         self.bridge_epsilon = bridge_epsilon
+        self.image_tokens = image_tokens
 
         self.text_projections = self._make_projections("text")
         self.image_projections = self._make_projections("image")
@@ -163,6 +170,14 @@ class CrossModalEncoder(keras.layers.Layer):
             initializer=initializer(),
             name="type_embedding",
         )
+        tokens = image_states_shape[0][1]
+        if None not in (self.image_tokens, tokens):
+            if not 2 <= self.image_tokens < tokens:
+                raise ValueError(
+                    "`image_tokens` must be from 2 to below the number of "
+                    f"tokens of a picture, {tokens}. Received: "
+                    f"image_tokens={self.image_tokens}"
+                )
         shapes = {"text": text_states_shape, "image": image_states_shape}
         projected = (None, None, self.hidden_dim)
         for side, states in shapes.items():
@@ -200,9 +215,14 @@ class CrossModalEncoder(keras.layers.Layer):
         return self._project(states, self.text_projections, TEXT_ROW, layers)
 
     def project_image(self, states, row=IMAGE_ROW):
-        """Project image states and add the type embedding, for `join`."""
+        """Project image states, add the type embedding, and merge tokens."""
         layers = self.image_feed.embedding
-        return self._project(states, self.image_projections, row, layers)
+        states = self._project(states, self.image_projections, row, layers)
+        count = self.image_tokens
+        # Contrastive heads project the first token alone.
+        if count is None or states[-1].shape[1] == 1:
+            return states
+        return merge_tokens(states, count)
 
     def call(
         self,
@@ -270,9 +290,10 @@ class CrossModalEncoder(keras.layers.Layer):
     ):
         # Keras would trace `call`; JAX cannot trace the strings in `outputs`.
         text, image = text_states[0].shape, image_states[0].shape
+        tokens = self.image_tokens or image[1]
         shapes = {
             "text": (*text[:-1], self.hidden_dim),
-            "image": (*image[:-1], self.hidden_dim),
+            "image": (image[0], tokens, self.hidden_dim),
             "pooled": (text[0], 2 * self.hidden_dim),
         }
         return {

@@ -50,6 +50,7 @@ class PresetTask(keras.Model):
         image_size=None,
         image_mode=None,
         sequence_length=None,
+        image_tokens=None,
         dtype=None,
         revision=None,
         random_heads=False,
@@ -67,6 +68,8 @@ class PresetTask(keras.Model):
             image_mode: str, how the image converter makes a square of a
                 picture.
             sequence_length: int, tokens in each text.
+            image_tokens: int, to how many tokens those of a picture are
+                merged before the fusion: faster, and less exact.
             dtype: a Keras dtype policy or its name.
             revision: str, branch, tag or commit of a handle's repository.
             random_heads: bool. Heads that the preset lacks are new: a warning
@@ -98,8 +101,9 @@ class PresetTask(keras.Model):
         saved = head_table.saved_heads(folder)
         own = _saved_values(cls, folder, saved)
         values = {**own, **kwargs}
+        merged = {"image_tokens": image_tokens} if image_tokens else {}
         backbone = cls.backbone_cls.from_preset(
-            folder, load_weights, image_size=image_size, dtype=dtype
+            folder, load_weights, image_size=image_size, dtype=dtype, **merged
         )
         if not passed:
             reading["image_size"] = image_size

@@ -299,7 +299,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         fusion = self.backbone.fusion
         layers = sum(tap is not None for tap in fusion.taps)
         tokens = self.backbone.image_tower.outputs[-1].shape[1]
-        return layers, tokens, fusion.hidden_dim
+        return layers, fusion.image_tokens or tokens, fusion.hidden_dim
 
     def rank(
         self,

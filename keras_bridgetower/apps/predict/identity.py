@@ -10,7 +10,7 @@ _SKIPPED_DTYPES = ("int32", "int64", "uint32")
 
 
 def model_checksum(task):
-    """Compute a checksum of a task's weights, classes, and rule of unknowns.
+    """Compute a checksum of a task's weights and of what else changes outputs.
 
     Args:
         task: a task.
@@ -26,7 +26,9 @@ def model_checksum(task):
         if keras.backend.standardize_dtype(weight.dtype) not in _SKIPPED_DTYPES
     )
     rule = getattr(task, "rejection", None)
+    merged = task.backbone.fusion.image_tokens
     values = task.head_values | ({"rejection": rule} if rule else {})
+    values |= {"image_tokens": merged} if merged else {}
     heads = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256("".join([*parts, heads]).encode()).hexdigest()
 
