@@ -1,5 +1,6 @@
 """Test fewer image tokens for the fusion."""
 
+import exported_files
 import keras
 import numpy as np
 import pytest
@@ -10,10 +11,13 @@ from builders import features
 from builders import moved
 from builders import raw
 from builders import retrieval
+from builders import run
 from builders import vqa
+from drawn_photos import draw
 
 import keras_bridgetower as kbt
-from keras_bridgetower.analysis.maps import attention_map
+from keras_bridgetower.analysis import attention_map
+from keras_bridgetower.analysis import relevance
 from keras_bridgetower.apps.predict.identity import model_checksum
 from keras_bridgetower.models.merged_tokens import merge_tokens
 from keras_bridgetower.presets.errors import ConversionError
@@ -91,7 +95,7 @@ def test_a_picture_of_equal_tokens_has_the_same_outputs():
 
 
 @FASTEST
-def test_all_verbs_read_the_merged_tokens():
+def test_all_verbs_read_the_merged_tokens(tmp_path):
     whole = kbt.BridgeTowerRetrieval.from_preset(PRESET)
     merged = kbt.BridgeTowerRetrieval.from_preset(PRESET, image_tokens=20)
     pictures = list(
@@ -104,8 +108,39 @@ def test_all_verbs_read_the_merged_tokens():
     np.testing.assert_allclose(
         merged.score_states(states, TEXT), found, atol=1e-4
     )
-    # An index of one is not an index of the other.
     assert model_checksum(merged) != model_checksum(whole)
+    texts = [TEXT, "a blue square"]
+    # Scores of one are not taken for those of the other.
+    for task in (whole, merged):
+        ranked = task.rank(pictures, texts, cache_dir=tmp_path)
+        np.testing.assert_allclose(
+            ranked[:, 0], task.score(pictures, TEXT), atol=1e-4
+        )
+
+
+@FASTEST
+def test_an_index_of_merged_tokens_is_opened_again(tmp_path):
+    pytest.importorskip("lancedb", reason="the extra `search`")
+    preset = "bridgetower_tiny_easy_pretrain"
+    models = kbt.search.SearchModels.from_preset(preset, image_tokens=20)
+    search = kbt.search.PictureSearch(tmp_path / "index", models)
+    search.index(draw(tmp_path / "photos"), states="int8")
+    found = search.query(TEXT, rerank=4)
+    search = kbt.search.PictureSearch(tmp_path / "index")
+    assert search.query(TEXT, rerank=4) == found
+    assert search.models.retrieval.image_states_shape[1] == 20
+
+
+@FASTEST
+def test_they_are_fewer_than_those_of_the_new_size(tmp_path):
+    open_preset = kbt.BridgeTowerRetrieval.from_preset
+    task = open_preset(PRESET, image_size=128, image_tokens=100)
+    assert task.image_states_shape[1] == 100
+    task.save_to_preset(tmp_path / "preset")
+    again = open_preset(str(tmp_path / "preset"), image_size=64, image_tokens=9)
+    assert again.image_states_shape[1] == 9
+    with pytest.raises(ValueError, match="from 2 to below .* 65"):
+        open_preset(PRESET, image_size=64, image_tokens=100)
 
 
 @FASTEST
@@ -123,14 +158,49 @@ def test_saved_and_trained(tmp_path):
 
 @FASTEST
 def test_what_needs_all_patches_refuses(tmp_path):
-    task = kbt.BridgeTowerRetrieval.from_preset(PRESET, image_tokens=20)
+    # As many as a square has patches, beside the first token.
+    task = kbt.BridgeTowerRetrieval.from_preset(PRESET, image_tokens=17)
     picture = np.zeros((64, 64, 3), "uint8")
-    with pytest.raises(ValueError, match="image_tokens=20"):
-        attention_map(task, picture, TEXT)
+    for map_of in (attention_map, relevance):
+        with pytest.raises(ValueError, match="image_tokens=17"):
+            map_of(task, picture, TEXT)
     with pytest.raises(ConversionError, match="transformers"):
         retrieval(image_tokens=3).export_to_transformers(tmp_path / "folder")
-    for wrong in (1, 65, 100):
-        with pytest.raises(ValueError, match="from 2 to below .* 65"):
+    for wrong in (0, 1, 65, 100):
+        with pytest.raises(ValueError, match="image_tokens"):
             kbt.BridgeTowerRetrieval.from_preset(PRESET, image_tokens=wrong)
+    with pytest.raises(ValueError, match="does not run the fusion"):
+        kbt.BridgeTowerImageClassifier.from_preset(
+            PRESET, labels=["a", "b"], image_tokens=9, random_heads=True
+        )
     with pytest.raises(ValueError, match="`image_tokens` must be an integer"):
         backbone(image_tokens=2.5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("no_records_of_traces")
+@FASTEST
+def test_exported_parts_read_the_merged_tokens(tmp_path):
+    exported_files.need("onnx")
+    task = retrieval(image_tokens=3)
+    x = features(tokens=9)
+    outputs = {}
+    for part, names in (
+        ("image_tower", ("images",)),
+        ("text_tower", ("token_ids", "padding_mask")),
+        ("fusion", ()),
+    ):
+        path = tmp_path / f"{part}.onnx"
+        task.export(path, format="onnx", part=part)
+        inputs = {name: x[name] for name in names}
+        if part == "fusion":
+            inputs = {
+                "image_states": outputs["image_tower"]["states"],
+                "text_states": outputs["text_tower"]["states"],
+                "padding_mask": x["padding_mask"],
+            }
+        outputs[part] = exported_files.run("onnx", path, inputs)
+    assert outputs["image_tower"]["states"].shape[2] == 3
+    np.testing.assert_allclose(
+        outputs["fusion"]["itm_logits"], run(task, x), atol=1e-5
+    )

@@ -137,6 +137,12 @@ def attention_rollout(model, image, text):
 def pair_features(model, image, text):
     """Return the features of a text and its picture or pair, as arrays."""
     model.needed_preprocessor()
+    merged = model.backbone.fusion.image_tokens
+    if merged is not None:
+        raise ValueError(
+            "`model` must not merge tokens of pictures, for maps over their "
+            f"patches. Received: image_tokens={merged}"
+        )
     features = inference_features(model, {"images": [image], "text": [text]})
     return {name: np.asarray(x) for name, x in features.items()}
 
@@ -191,11 +197,6 @@ def attention_branches(model, features):
     """
     backbone = model.backbone
     fusion = backbone.fusion
-    if fusion.image_tokens is not None:
-        raise ValueError(
-            "`model` must not merge tokens of pictures, for maps over their "
-            f"patches. Received: image_tokens={fusion.image_tokens}"
-        )
     tensors = {
         name: ops.convert_to_tensor(np.asarray(x))
         for name, x in features.items()

@@ -330,7 +330,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         Returns:
             A new `BridgeTowerBackbone`; this one does not change.
         """
-        resized = with_positions_for(self, side)
+        resized = with_positions_for(self, side, self.fusion.image_tokens)
         resized.extra = self.extra
         return resized
 
@@ -400,6 +400,11 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             config = {
                 k: v for k, v in config.items() if k not in layer_records.KEYS
             }
+        tokens = kwargs.get("image_tokens", config.get("image_tokens"))
+        if image_size is not None:
+            # They are checked against the tokens of that size.
+            for values in (kwargs, config):
+                values.pop("image_tokens", None)
 
         def make(values):
             build = functools.partial(cls.from_config, values)
@@ -416,8 +421,9 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         backbone = folder.create(CONFIG, make, config, kwargs)
         if load_weights:
             registry.load_backbone(backbone, folder)
-        if image_size not in (None, backbone.image_size):
-            backbone = with_positions_for(backbone, image_size)
+        changed = image_size != backbone.image_size or tokens is not None
+        if image_size is not None and changed:
+            backbone = with_positions_for(backbone, image_size, tokens)
         backbone.extra = registry.read_extra(folder)
         return backbone
 

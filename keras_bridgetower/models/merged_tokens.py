@@ -28,50 +28,59 @@ def merge_tokens(states, count):
     Source: Token Merging (Bolya et al., ICLR 2023): its bipartite matching,
     here between the towers and the fusion.
     """
-    total = states[-1].shape[1]
-    alike = ops.cast(states[-1], "float32")
-    # For each token the one that it joined, `(batch, tokens)`.
-    joined = ops.zeros_like(alike[:, :, 0], dtype="int32") + ops.arange(total)
-    left = total
+    alike = means = ops.cast(states[-1], "float32")
+    left, members = alike.shape[1], None
     while left > count:
         merged = min(left - count, left // 2)
-        joined = ops.take_along_axis(_round(alike, merged), joined, axis=1)
+        joined = _round(means, merged)
+        members = joined if members is None else ops.matmul(joined, members)
         left -= merged
-        alike = _means(ops.cast(states[-1], "float32"), joined, left)
-    return [_means(state, joined, count) for state in states]
+        means = _means(members, alike)
+    return [_means(members, state) for state in states]
 
 
 def _round(x, merged):
-    """Return for each token its place after a round, `(batch, tokens)`."""
+    """Return which tokens are one after a round.
+
+    Args:
+        x: float tensor `(batch, tokens, width)`.
+        merged: int, how many tokens join another one.
+
+    Returns:
+        float tensor `(batch, tokens - merged, tokens)` of 0 and 1.
+    """
     length = x.shape[1]
     x = x / ops.maximum(ops.norm(x, axis=-1, keepdims=True), 1e-6)
     # Of tokens 1, 3, ... some join one of 2, 4, ...
     giving, taking = x[:, 1::2], x[:, 2::2]
     cosines = ops.matmul(giving, ops.transpose(taking, (0, 2, 1)))
-    order = ops.argsort(-ops.max(cosines, axis=-1), axis=-1)
-    joins = ops.argsort(order, axis=-1) < merged
-    kept = ops.cast(ops.logical_not(joins), "int32")
-    # Tokens that are left: the first, then the others in their order.
-    stays = ops.reshape(
-        ops.stack([kept, ops.ones_like(kept)], axis=-1),
-        (-1, 2 * kept.shape[1]),
-    )[:, : length - 1]
+    # By `top_k`, as ONNX has no stable sort.
+    _, nearest = ops.top_k(ops.max(cosines, axis=-1), merged, sorted=False)
+    nearest = ops.one_hot(nearest, giving.shape[1], dtype="float32")
+    joins = ops.sum(nearest, axis=1)
+    # Places of those that stay, by counting them: all of 2, 4, ..., too.
+    stays = _alternating(1 - joins, ops.ones_like(joins), length)
     places = ops.cumsum(stays, axis=1)
-    partner = ops.cast(ops.argmax(cosines, axis=-1), "int32")
-    to = ops.take_along_axis(places[:, 1::2], partner, axis=1)
-    given = ops.where(joins, to, places[:, 0::2])
+    partners = ops.one_hot(
+        ops.argmax(cosines, axis=-1), taking.shape[1], dtype="float32"
+    )
+    to = ops.matmul(partners, places[:, 1::2, None])[:, :, 0]
+    given = ops.where(joins > 0, to, places[:, 0::2])
+    taken = places[:, 1::2]
     if taking.shape[1] < giving.shape[1]:
-        taken = ops.pad(places[:, 1::2], ((0, 0), (0, 1)))
-    else:
-        taken = places[:, 1::2]
-    both = ops.reshape(
-        ops.stack([given, taken], axis=-1), (-1, 2 * given.shape[1])
-    )[:, : length - 1]
-    return ops.pad(both, ((0, 0), (1, 0)))
+        taken = ops.pad(taken, ((0, 0), (0, 1)))
+    places = ops.pad(_alternating(given, taken, length), ((0, 0), (1, 0)))
+    places = ops.cast(places, "int32")
+    return ops.one_hot(places, length - merged, axis=1, dtype="float32")
 
 
-def _means(x, joined, count):
-    """Return the means of the tokens that have joined, `(batch, count, D)`."""
-    member = ops.one_hot(joined, count, axis=1, dtype=x.dtype)
-    sizes = ops.sum(member, axis=-1, keepdims=True)
-    return ops.matmul(member, x) / sizes
+def _alternating(first, second, length):
+    """Return the columns of two tensors in turn, `length - 1` of them."""
+    both = ops.stack([first, second], axis=-1)
+    return ops.reshape(both, (-1, 2 * first.shape[1]))[:, : length - 1]
+
+
+def _means(members, x):
+    """Return the means of the tokens that are one, `(batch, count, width)`."""
+    shares = members / ops.sum(members, axis=-1, keepdims=True)
+    return ops.matmul(ops.cast(shares, x.dtype), x)

@@ -88,12 +88,13 @@ def _bicubic(size, new_size):
     return matrix
 
 
-def with_positions_for(backbone, side):
+def with_positions_for(backbone, side, image_tokens):
     """Return a new backbone for another image size, with resized positions.
 
     Args:
         backbone: a `BridgeTowerBackbone`.
         side: int, side of the new images in pixels.
+        image_tokens: int or None, as of the new backbone.
 
     Returns:
         A new backbone of the same class with the same weights.
@@ -106,7 +107,7 @@ def with_positions_for(backbone, side):
     check_side(
         "side", side, backbone.image_encoder, ", the `image_size` of a preset,"
     )
-    config = backbone.get_config()
+    config = backbone.get_config() | {"image_tokens": image_tokens}
     entry = entry_of(backbone.image_encoder)
     shape = (int(side), int(side), 3)
     config["image_encoder"]["config"].update(entry.sized(shape))

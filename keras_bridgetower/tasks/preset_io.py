@@ -50,10 +50,10 @@ class PresetTask(keras.Model):
         image_size=None,
         image_mode=None,
         sequence_length=None,
-        image_tokens=None,
         dtype=None,
         revision=None,
         random_heads=False,
+        image_tokens=None,
         **kwargs,
     ):
         """Open a task from a preset, or from weights of another library.
@@ -68,13 +68,14 @@ class PresetTask(keras.Model):
             image_mode: str, how the image converter makes a square of a
                 picture.
             sequence_length: int, tokens in each text.
-            image_tokens: int, to how many tokens those of a picture are
-                merged before the fusion: faster, and less exact.
             dtype: a Keras dtype policy or its name.
             revision: str, branch, tag or commit of a handle's repository.
             random_heads: bool. Heads that the preset lacks are new: a warning
                 says so, and verbs raise until they are trained. Not so with
                 True.
+            image_tokens: int, to how many tokens those of a picture are
+                merged before the fusion: faster, and less exact. None for the
+                preset's own value.
             **kwargs: `preprocessor`, and constructor values of the class.
 
         Raises:
@@ -101,7 +102,9 @@ class PresetTask(keras.Model):
         saved = head_table.saved_heads(folder)
         own = _saved_values(cls, folder, saved)
         values = {**own, **kwargs}
-        merged = {"image_tokens": image_tokens} if image_tokens else {}
+        merged = {}
+        if image_tokens is not None:
+            merged = {"image_tokens": image_tokens}
         backbone = cls.backbone_cls.from_preset(
             folder, load_weights, image_size=image_size, dtype=dtype, **merged
         )
@@ -117,6 +120,11 @@ class PresetTask(keras.Model):
                 return cls(backbone=backbone, **values)
 
         model = folder.create(weights_file.TASK, make, own, kwargs)
+        if merged and not {"images", "padding_mask"} <= set(model.input):
+            raise ValueError(
+                f"`image_tokens` must be None for {cls.__name__}, which does "
+                f"not run the fusion. Received: image_tokens={image_tokens!r}"
+            )
         if load_weights:
             # Other answers or sizes than the preset's make a new head.
             changed = bool(set(given) - {"name"}) or passed

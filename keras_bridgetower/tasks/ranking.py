@@ -15,10 +15,9 @@ from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.models.heads import tower_outputs
+from keras_bridgetower.models.merged_tokens import merge_tokens
 from keras_bridgetower.preprocessing.verb_inputs import check_numbers
 from keras_bridgetower.tasks.inference import filled
-from keras_bridgetower.tasks.inference import in_batches
-from keras_bridgetower.tasks.inference import joined
 
 # Pictures that are scored, and written, together if memory allows.
 _PICTURES = 32
@@ -72,6 +71,7 @@ def rank(
             "pictures": _digest(_batches(images, batch_size)),
             "texts": _digest(_batches(texts, batch_size)),
             "objective": task.objective,
+            "image_tokens": task.backbone.fusion.image_tokens,
             # Bits differ by backend and precision.
             "backend": keras.config.backend(),
             "dtype": task.backbone.fusion.dtype_policy.name,
@@ -230,7 +230,7 @@ class Parts:
             states = backbone.image_tower(inputs["images"])
             return tower_outputs(fusion, task.heads, "image", states)
 
-        def pairs(inputs):
+        def pairs(inputs, image_tokens=None):
             def of_pairs(name, rows):
                 return ops.take(inputs[name], inputs[rows], axis=0)
 
@@ -238,59 +238,34 @@ class Parts:
                 x = ops.cast(of_pairs(name, rows), fusion.compute_dtype)
                 return ops.unstack(x, x.shape[1], axis=1)
 
+            kept = states("image", "image_rows")
+            if image_tokens is not None:
+                kept = merge_tokens(kept, image_tokens)
             pooled = fusion.join(
                 states("text", "text_rows"),
-                states("image", "image_rows"),
+                kept,
                 of_pairs("padding_mask", "text_rows"),
                 ("pooled",),
             )["pooled"]
             (head,) = task.answering_heads
             return task.heads[head](pooled)
 
+        self._task, self._of_pairs = task, pairs
         self.text, self.image, self.pairs = (
             task.inference.forward(function)
             for function in (text, image, pairs)
         )
 
+    def merged_pairs(self, image_tokens):
+        """Return `pairs` that merges the image tokens of each pair."""
 
-def score_states(task, states, text, batch_size):
-    """Score pictures with a text by the states that the fusion reads.
+        def pairs(inputs):
+            return self._of_pairs(inputs, image_tokens)
 
-    Args:
-        task: a `BridgeTowerRetrieval`.
-        states: array `(pictures, layers, tokens, width)`.
-        text: `Texts`, of one text.
-        batch_size: int, pictures per forward pass.
-
-    Returns:
-        float32 array `(pictures,)`: the logits of "match".
-    """
-    task.new_heads.check("score_states", task.answering_heads)
-    parts = ranking_parts(task)
-    features = text.features(0, 1)
-    inputs = {
-        "text": parts.text(features)["states"],
-        "padding_mask": ops.convert_to_tensor(features["padding_mask"]),
-    }
-
-    def run(batch):
-        rows = np.arange(len(batch["image"]), dtype="int32")
-        rows = {"image_rows": rows, "text_rows": np.zeros_like(rows)}
-        return parts.pairs({**inputs, **batch, **rows})
-
-    if not len(states):
-        return np.zeros(0, "float32")
-    return joined(in_batches(run, [_Kept(states)], batch_size))[:, -1]
-
-
-class _Kept:
-    """A source of states that were computed before, perhaps on disk."""
-
-    def __init__(self, states):
-        self._states, self.count = states, len(states)
-
-    def features(self, start, stop):
-        return {"image": np.asarray(self._states[start:stop], "float32")}
+        inference = self._task.inference
+        return inference.cached(
+            f"pairs of {image_tokens} tokens", lambda: inference.forward(pairs)
+        )
 
 
 def ranking_parts(task):
@@ -387,14 +362,14 @@ class Plan:
         fusion, tower = task.backbone.fusion, task.backbone.image_tower
         self.batch_size = batch_size
         tokens = task.needed_preprocessor().tokenizer.sequence_length
-        width = tower.outputs[-1].shape[-1]
+        patches, width = tower.outputs[-1].shape[1:]
         self.image_shape = task.image_states_shape
-        taps, patches, _ = self.image_shape
+        taps, kept, _ = self.image_shape
         self.text_shape = (taps, tokens, fusion.hidden_dim)
         # Rows kept here are copied to the device too.
         text = 8 * math.prod(self.text_shape)
         image = 8 * math.prod(self.image_shape)
-        pair = _work(patches + tokens, fusion.hidden_dim, fusion.num_heads)
+        pair = _work(kept + tokens, fusion.hidden_dim, fusion.num_heads)
         alone = 8 * math.prod(tower.inputs[0].shape[1:])
         alone += _work(patches, width, fusion.num_heads)
         # Gathered, or just made.
@@ -413,8 +388,8 @@ class Plan:
         few = self.all_texts or again
         block = min(pictures, _PICTURES) if few else pictures
         self.pictures = _few_sizes(block, room // image)
-        kept = pictures * image // 2 + self.pictures * image
-        self.all_pictures = kept <= room
+        every = pictures * image // 2 + self.pictures * image
+        self.all_pictures = every <= room
 
 
 def _few_sizes(count, most):

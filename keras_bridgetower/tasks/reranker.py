@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import keras
 import numpy as np
 
 from keras_bridgetower.checks import check_count
@@ -14,9 +13,9 @@ from keras_bridgetower.tasks.retrieval import BridgeTowerRetrieval
 class BridgeTowerReranker:
     """Reranks pictures by a text, or texts by a picture.
 
-    It has the methods of sentence-transformers' `CrossEncoder` without
-    importing it. For its evaluators, LangChain, LlamaIndex, Haystack and
-    LanceDB see `keras_bridgetower.apps.search.adapters`.
+    It has `predict` and `rank` as sentence-transformers' `CrossEncoder` has
+    them, without importing it. For its evaluators, LangChain, LlamaIndex,
+    Haystack and LanceDB see `keras_bridgetower.apps.search.adapters`.
 
     One item of each pair is a text, the other a picture: a path, bytes,
     base64, a PIL image or an array. Of two strings the first is the text;
@@ -55,14 +54,13 @@ class BridgeTowerReranker:
         task.new_heads.check("rank", task.answering_heads)
         return cls(task, batch_size)
 
-    def predict(self, inputs, batch_size=None, show_progress_bar=False):
+    def predict(self, inputs, batch_size=None):
         """Score pairs of a text and a picture.
 
         Args:
             inputs: list of pairs, or one pair, as the class describes them.
             batch_size: int, pairs of a forward pass, or None for the
                 reranker's own.
-            show_progress_bar: bool; None is False.
 
         Returns:
             float32 array `(pairs,)`, for one pair a float32: the logit of
@@ -78,16 +76,8 @@ class BridgeTowerReranker:
         pairs = [inputs] if one else inputs
         pairs = [_read(pair, f"inputs[{i}]") for i, pair in enumerate(pairs)]
         size = self.batch_size if batch_size is None else batch_size
-        check_count("batch_size", size)
-        bar = keras.utils.Progbar(
-            len(pairs), verbose=int(bool(show_progress_bar)), unit_name="pair"
-        )
-        found = []
-        for start in range(0, len(pairs), size):
-            texts, pictures = zip(*pairs[start : start + size], strict=True)
-            found.append(self.task.score([*pictures], [*texts], size))
-            bar.update(start + len(texts))
-        scores = np.concatenate(found)
+        texts, pictures = map(list, zip(*pairs, strict=True))
+        scores = self.task.score(pictures, texts, size)
         return scores[0] if one else scores
 
     def rank(
@@ -97,7 +87,6 @@ class BridgeTowerReranker:
         top_k=None,
         return_documents=False,
         batch_size=None,
-        show_progress_bar=False,
     ):
         """Sort pictures by how well a text fits them, or texts by a picture.
 
@@ -106,7 +95,7 @@ class BridgeTowerReranker:
             documents: list of pictures, for a picture list of texts.
             top_k: int, how many are returned; None for all.
             return_documents: bool, whether each result holds its document.
-            batch_size, show_progress_bar: as `predict`.
+            batch_size: as `predict`.
 
         Returns:
             list of dicts, best first: `"corpus_id"`, the index of the
@@ -119,9 +108,7 @@ class BridgeTowerReranker:
         if top_k is not None:
             check_count("top_k", top_k)
         scores = self.predict(
-            [(query, document) for document in documents],
-            batch_size,
-            show_progress_bar,
+            [(query, document) for document in documents], batch_size
         )
         order = np.argsort(-scores, kind="stable")[:top_k].tolist()
         found = [{"corpus_id": i, "score": float(scores[i])} for i in order]

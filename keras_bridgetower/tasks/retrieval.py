@@ -22,10 +22,10 @@ from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.contrastive import text_states
+from keras_bridgetower.tasks.kept_states import score_states
 from keras_bridgetower.tasks.ranking import NOT_SCORED
 from keras_bridgetower.tasks.ranking import rank
 from keras_bridgetower.tasks.ranking import ranking_parts
-from keras_bridgetower.tasks.ranking import score_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
 # Bytes that a ranking uses by default.

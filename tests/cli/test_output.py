@@ -42,10 +42,10 @@ def test_every_stdout_can_hold_any_text(kind, encoding, monkeypatch):
 
 def test_a_terminal_gets_a_table(monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "dumb")
     assert main.main(["presets"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:2] == ["preset", "heads"]
+    assert lines[0].split()[:2] == ["preset", "parameters"]
     assert lines[1].split()[0] == "bridgetower_tiny_emoji_vqa"
     assert "\t" not in lines[1]

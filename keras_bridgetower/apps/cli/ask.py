@@ -48,7 +48,8 @@ def ask(
 ):
     """Answer a question about a picture.
 
-    Prints the best answers and their scores, from 0 to 1.
+    Prints the best answers and their scores, from 0 to 1, and of presets with
+    a rule for it whether such a picture and question are known.
 
     Args:
         question: Question about the picture.
@@ -58,7 +59,11 @@ def ask(
     value, found = _asked(context, verbs.ANSWER, preset, given, top_k)
     rows = found["answers"]
     found["answers"] = verbs.named(verbs.ANSWER.results["answers"], rows)
-    output.show(as_json, value | found, ("answer", "score"), rows)
+    columns = ("answer", "score")
+    if "known" in found:
+        columns = (*columns, "known")
+        rows = [(*row, found["known"]) for row in rows]
+    output.show(as_json, value | found, columns, rows)
     if found.get("known") is False and not as_json:
         output.note(verbs.UNKNOWN)
 

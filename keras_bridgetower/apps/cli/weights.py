@@ -337,20 +337,21 @@ def _told(value):
 
 
 def presets(as_json: AsJson = False):
-    """List the presets that can be opened by name."""
+    """List the presets that can be opened by name.
+
+    `--json` tells more of each: what it knows, its heads, its image size.
+    """
     rows = [
         (
             preset.name,
-            ", ".join(preset.heads) or "none",
-            f"{preset.parameters:,}",
-            preset.image_size,
-            preset.handle or "installed",
-            f"{preset.description} It knows {preset.knows}.",
+            f"{preset.parameters / 1e6:.3g} M",
+            "download" if preset.handle else "installed",
+            preset.description,
         )
         for preset in PRESETS.values()
     ]
-    columns = ("preset", "heads", "parameters", "image size", "where")
     value = [dataclasses.asdict(preset) for preset in PRESETS.values()]
-    output.show(as_json, value, (*columns, "description"), rows)
+    columns = ("preset", "parameters", "where", "what it does")
+    output.show(as_json, value, columns, rows)
     for start, command in not_installed().items():
         output.note(f"Those that start with {start}, in a clone: `{command}`.")

@@ -67,8 +67,8 @@ class SearchModels:
         Args:
             preset: as `BridgeTowerContrastive.from_preset`.
             long_texts: as the class.
-            **kwargs: `image_size`, `image_mode`, `sequence_length`, `dtype`
-                and `revision`, as there.
+            **kwargs: `image_size`, `image_mode`, `sequence_length`,
+                `image_tokens`, `dtype` and `revision`, as there.
 
         Raises:
             ValueError: no such preset, or one without contrastive head.
@@ -117,6 +117,9 @@ class SearchModels:
         preprocessor = self.contrastive.needed_preprocessor()
         # Texts of queries may be longer than those of an index.
         texts = text_reading(preprocessor) if vectors == "fused" else {}
+        merged = self.contrastive.backbone.fusion.image_tokens
+        if merged is not None:
+            texts |= {"image_tokens": merged}
         return {
             "sum": model_checksum(self.contrastive),
             **picture_reading(preprocessor),

@@ -6,9 +6,11 @@ A query takes the nearest vectors, which the matching head then reranks.
 import dataclasses
 import os
 import threading
+import time
 import warnings
 
 from keras_bridgetower.apps.predict.rows import open_rows
+from keras_bridgetower.apps.search import cascade
 from keras_bridgetower.apps.search.header import FORMAT
 from keras_bridgetower.apps.search.header import check_model
 from keras_bridgetower.apps.search.header import check_whole
@@ -19,13 +21,19 @@ from keras_bridgetower.apps.search.indexing import IndexRun
 from keras_bridgetower.apps.search.models import SearchModels
 from keras_bridgetower.apps.search.states import KINDS
 from keras_bridgetower.apps.search.stores.store import FolderStore
+from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.files import file_is_gone
+from keras_bridgetower.preprocessing.verb_inputs import Texts
 from keras_bridgetower.presets.table import preset_name
+from keras_bridgetower.tasks.kept_states import StateScorer
 
 # Fields of a header that are arguments of `SearchModels.from_preset`.
-_READING = ("image_mode", "image_size", "sequence_length", "dtype")
+_READING = (
+    *("image_mode", "image_size", "sequence_length", "dtype"),
+    "image_tokens",
+)
 
 
 class PictureSearch:
@@ -181,7 +189,13 @@ class PictureSearch:
             return run.finish(rows, ann_from, progress)
 
     def query(
-        self, text=None, image=None, top_k=10, rerank=None, batch_size=32
+        self,
+        text=None,
+        image=None,
+        top_k=10,
+        rerank=None,
+        batch_size=32,
+        budget_ms=None,
     ):
         """Find pictures by a text, a picture, or both.
 
@@ -194,7 +208,14 @@ class PictureSearch:
                 or for none if the head does not improve the list
                 (`SearchModels.reranks`). Without a text or a matching head,
                 similarity decides the order.
-            batch_size: int, pairs per batch.
+            batch_size: int, pairs per batch; not with `budget_ms`.
+            budget_ms: number, milliseconds that the query may take; None for
+                no limit. The matching head then judges as many of the `rerank`
+                nearest pictures, by default 1,000, as there is time for: many
+                by merged image tokens, the best of them by all (`Hit.stage`).
+                It needs an index with states, and reranks whether or not that
+                improves the list. The first such query of a process also
+                compiles and measures, which is not counted.
 
         Returns:
             list of `Hit`, best first; fewer if the index has no more. Pictures
@@ -203,20 +224,32 @@ class PictureSearch:
         Raises:
             ValueError: there is neither text nor picture, the text is empty
                 or too long, the picture is unreadable, or the index is
-                missing, incomplete or of another model.
+                missing, incomplete or of another model; or there is
+                `budget_ms` without text or states.
         """
         header = read_header(self.store)
         check_whole(self.store, header)
         self._check(header)
         check_count("top_k", top_k)
+        if budget_ms is not None:
+            self._prepare(budget_ms, header, text, image)
+        started = time.perf_counter()
         vector = self.models.embed_query(text, image)
+        if rerank is None and budget_ms is not None:
+            rerank = _JUDGED
         if rerank is None:
             rerank = _RERANKED if self.models.reranks else 0
         if text is None or self.models.retrieval is None:
             rerank = 0
         rerank = max(0, rerank)
         hits = _nearest(self.store, vector, max(top_k, rerank))
-        if rerank:
+        if rerank and budget_ms is not None:
+            end = started + budget_ms / 1000
+            states = state_files(self.store, header)
+            hits[:rerank] = _judged(
+                self.models, states, hits[:rerank], text, end
+            )
+        elif rerank:
             states = state_files(self.store, header)
             matches = _matches(
                 self.models, states, hits[:rerank], text, batch_size
@@ -228,6 +261,22 @@ class PictureSearch:
     def close(self):
         """Close the files and connections of the store."""
         self.store.close()
+
+    def _prepare(self, budget_ms, header, text, image):
+        """Check that a query can have a budget; compile and measure once."""
+        check_above_zero("budget_ms", budget_ms)
+        task = self.models.retrieval
+        if text is None or "states" not in header or task is None:
+            raise ValueError(
+                "`budget_ms` needs a text, a matching head, and an index with "
+                "states (`index(states=...)`). Received: "
+                f"text={text!r}, states={header.get('states')!r}, "
+                f"preset={self.models.preset!r}"
+            )
+        with task.inference.reading("query"):
+            if not cascade.is_measured(task):
+                self.models.embed_query(text, image)
+                cascade.pace_of(task)
 
     def _state_fields(self, states):
         """Return the fields of a header about states."""
@@ -257,6 +306,8 @@ class PictureSearch:
 
 # Pictures that the matching head reads for a query by default.
 _RERANKED = 128
+# The same where a budget ends it.
+_JUDGED = 1_000
 # Pictures that a query examines at most to find some whose files exist.
 _MOST = 100_000
 
@@ -270,6 +321,8 @@ class Hit:
         similarity: float, cosine of its vector and that of the query.
         match: float, the logit of "match" of the picture and the text of the
             query; None if it was not reranked.
+        stage: str, what judged it last: `"similarity"`, `"merged"` for the
+            matching head with merged image tokens, or `"full"` with all.
         name: str, the `id` of its row in the table, or `""`.
         text: str, the text of its row, or `""`.
         problem: str, the error if the file could not be read, or None.
@@ -283,6 +336,7 @@ class Hit:
     text: str = ""
     problem: str | None = None
     folder: str = ""
+    stage: str = "similarity"
 
 
 def _nearest(store, vector, count):
@@ -351,10 +405,49 @@ def _reranked(hits, matches, weight):
         if isinstance(match, ValueError):
             lost.append((dataclasses.replace(hit, problem=str(match)), sum))
         else:
-            scored.append((dataclasses.replace(hit, match=float(match)), sum))
+            hit = dataclasses.replace(
+                hit, match=float(match), stage=cascade.FULL
+            )
+            scored.append((hit, sum))
+    return [*_sorted(scored, weight), *lost]
+
+
+def _sorted(pairs, weight):
+    """Sort pairs of a hit and a sum; ties keep the order of similarity."""
 
     def score(pair):
         return pair[0].match + weight * pair[0].similarity
 
-    # Ties keep the order of similarity.
-    return [*sorted(scored, key=score, reverse=True), *lost]
+    return sorted(pairs, key=score, reverse=True)
+
+
+def _judged(models, states, hits, text, end):
+    """Sort pairs of a hit and a sum by as many matches as there is time for.
+
+    Args:
+        models, states, hits, text: as `_matches`.
+        end: float, the time of `time.perf_counter` at which to end.
+    """
+    kept, there = states.read([sum for _, sum in hits], check=False)
+    task, weight = models.retrieval, models.similarity_weight
+    told = [
+        hit for (hit, _), is_there in zip(hits, there, strict=True) if is_there
+    ]
+    added = [weight * hit.similarity for hit in told]
+    with task.inference.reading("query"):
+        scorer = StateScorer(task, Texts(task.needed_preprocessor(), [text]))
+        pace = cascade.pace_of(task)
+        found = cascade.rerank(scorer, kept, pace, end, added)
+    stages = {cascade.FULL: [], cascade.MERGED: [], None: []}
+    places = (place for place, told in enumerate(there) if told)
+    judged = {place: found.get(row) for row, place in enumerate(places)}
+    for place, (hit, sum) in enumerate(hits):
+        stage, match = judged.get(place) or (None, None)
+        if stage:
+            hit = dataclasses.replace(hit, match=match, stage=stage)
+        stages[stage].append((hit, sum))
+    return [
+        *_sorted(stages[cascade.FULL], weight),
+        *_sorted(stages[cascade.MERGED], weight),
+        *stages[None],
+    ]

@@ -114,11 +114,13 @@ class StateFiles:
             self._write([bytes.fromhex(sum) for sum in new], rows)
             self.known.update(new)
 
-    def read(self, sums):
+    def read(self, sums, check=True):
         """Find states, while another process may delete some.
 
         Args:
             sums: list of str.
+            check: bool, whether to leave out states that are being deleted,
+                which are zeros. It reads all of them.
 
         Returns:
             `(states, there)`: `StoredStates` of those that were found, and a
@@ -133,8 +135,7 @@ class StateFiles:
                     opened[path] = self._opened(path)
                 if opened[path] is not None:
                     row = opened[path][number]
-            # One that is being deleted is all zeros.
-            there.append(row is not None and bool(row.any()))
+            there.append(row is not None and (not check or bool(row.any())))
             if there[-1]:
                 rows.append(row)
         return StoredStates(rows, self.format), there

@@ -398,7 +398,7 @@ def _fusion(model, backbone):
     if "mlm" in heads:
         wanted = ("text", "pooled")
     taps = sum(tap is not None for tap in fusion.taps)
-    patches = backbone.image_tower.outputs[-1].shape[1]
+    tokens = fusion.image_tokens or backbone.image_tower.outputs[-1].shape[1]
 
     def states(x):
         return ops.unstack(ops.cast(x, fusion.compute_dtype), taps, axis=1)
@@ -421,7 +421,7 @@ def _fusion(model, backbone):
     width = fusion.hidden_dim
     return {
         "text_states": Feature((BATCH, taps, TOKENS, width), "float32"),
-        "image_states": Feature((BATCH, taps, patches, width), "float32"),
+        "image_states": Feature((BATCH, taps, tokens, width), "float32"),
         "padding_mask": Feature((BATCH, TOKENS), "int32"),
     }, run
 

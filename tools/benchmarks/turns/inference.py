@@ -62,15 +62,7 @@ def peer_forward(saved, contender):
 
 
 def _exported_forward(saved, contender):
-    # `run.py` of an exported folder, which does not import Keras.
-    (folder,) = find_spec("keras_bridgetower").submodule_search_locations
-    run = runpy.run_path(f"{folder}/models/exporting/runtime.py")
-    path = saved.path(contender.file) / "model.onnx"
-    if contender.library == "openvino":
-        precision = "bf16" if contender.dtype == "bfloat16" else "f32"
-        model, _ = run["by_openvino"](path, precision=precision)
-    else:
-        model, _ = run["load"](path)
+    model = _loaded(saved, contender, "model")
 
     def prepare(batch, tokens):
         x = features(batch, saved.pixels(), tokens)
@@ -79,19 +71,36 @@ def _exported_forward(saved, contender):
     return prepare
 
 
-def ranking(saved, contender):
+def _loaded(saved, contender, name):
+    """Load an exported file by a runtime, as `run.py` does, without Keras."""
+    (folder,) = find_spec("keras_bridgetower").submodule_search_locations
+    run = runpy.run_path(f"{folder}/models/exporting/runtime.py")
+    path = saved.path(contender.file) / f"{name}.onnx"
+    if contender.library == "openvino":
+        precision = "bf16" if contender.dtype == "bfloat16" else "f32"
+        model, _ = run["by_openvino"](path, precision=precision)
+    else:
+        model, _ = run["load"](path)
+    return model
+
+
+def ranking(saved, contender, image_tokens=None):
     """Match one text with pictures that have been encoded, as a search does.
 
     This package encodes the text and fuses all pairs; transformers runs each
     pair whole, all in one batch.
     """
+    if contender.library in RUNTIMES:
+        return _exported_ranking(saved, contender)
     from keras import ops
 
     import keras_bridgetower as kbt
     from keras_bridgetower.tasks.ranking import ranking_parts
 
     task = kbt.BridgeTowerRetrieval.from_preset(
-        str(saved.path("checkpoint")), dtype=contender.dtype
+        str(saved.path("checkpoint")),
+        dtype=contender.dtype,
+        image_tokens=image_tokens,
     )
     parts = ranking_parts(task)
 
@@ -113,6 +122,28 @@ def ranking(saved, contender):
                 }
             )
             return ops.convert_to_numpy(logits).astype("float32")[:, -1:]
+
+        return turn
+
+    return prepare
+
+
+def _exported_ranking(saved, contender):
+    parts = {
+        name: _loaded(saved, contender, name)
+        for name in ("text_tower", "image_tower", "fusion")
+    }
+
+    def prepare(batch, tokens):
+        images, text = _pictures_and_text(batch, saved.pixels(), tokens)
+        kept = parts["image_tower"]({"images": images})["states"]
+        mask = np.repeat(text["padding_mask"], batch, 0)
+
+        def turn():
+            states = np.repeat(parts["text_tower"](text)["states"], batch, 0)
+            inputs = {"text_states": states, "image_states": kept}
+            found = parts["fusion"]({**inputs, "padding_mask": mask})
+            return np.asarray(found["itm_logits"], "float32")[:, -1:]
 
         return turn
 

@@ -10,6 +10,7 @@ import transformers
 from transformers.utils import is_torchvision_available
 
 import keras_bridgetower as kbt
+from keras_bridgetower.tasks import ranking
 from turns import samples
 
 SIZES = {"base": peer.BASE, "large": peer.LARGE, "small": peer.SMALL}
@@ -67,11 +68,47 @@ def onnx(path, saved, calibrated=0):
     task.export(path / "model.onnx", format="onnx", calibration=calibration)
 
 
+def ranking_parts(path, saved, tokens=None, calibrated=0):
+    """Write both towers and the fusion in ONNX, the fusion perhaps in int8.
+
+    Args:
+        tokens: int, to which image tokens are merged, or None.
+        calibrated: int, pairs for the ranges of int8, or 0 for float32.
+    """
+    task = kbt.BridgeTowerRetrieval.from_preset(
+        str(saved.path("checkpoint")), preprocessor=None, image_tokens=tokens
+    )
+    side, calibration = task.input["images"].shape[1], None
+    if calibrated:
+        features = samples.features(calibrated, side, 32)
+        parts = ranking.ranking_parts(task)
+        calibration = {
+            "text_states": parts.text(features)["states"],
+            "image_states": parts.image(features)["states"],
+        }
+        calibration = {k: x.detach().numpy() for k, x in calibration.items()}
+        calibration["padding_mask"] = features["padding_mask"]
+    path.mkdir()
+    for part, given in (
+        ("text_tower", None),
+        ("image_tower", None),
+        ("fusion", calibration),
+    ):
+        file = path / f"{part}.onnx"
+        task.export(file, format="onnx", part=part, calibration=given)
+
+
 WRITERS = {
     "checkpoint": checkpoint,
     "pytorch": pytorch,
     "float32_onnx": onnx,
     "int8_onnx": functools.partial(onnx, calibrated=CALIBRATED),
+    "fusion": ranking_parts,
+    "fusion_int8": functools.partial(ranking_parts, calibrated=CALIBRATED),
+    "fusion_96": functools.partial(ranking_parts, tokens=96),
+    "fusion_96_int8": functools.partial(
+        ranking_parts, tokens=96, calibrated=CALIBRATED
+    ),
 }
 
 

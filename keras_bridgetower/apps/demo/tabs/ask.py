@@ -26,11 +26,14 @@ def ask(opened, image, question, preset):
 
     Returns:
         `Answers`, as the task returns them; and a `PIL.Image.Image` of the
-        regions that support the best one.
+        regions that support the best one, None if the preset merges tokens
+        of pictures.
     """
     task = opened.open(preset, *VERBS)
     top_k = min(_ANSWERS, len(task.answers))
     answers = task.answer(image, question, top_k=top_k)
+    if task.backbone.fusion.image_tokens is not None:
+        return answers, None
     found = relevance(task, image, question, answers[0][0])
     return answers, fragments.overlay(found.pictures[0], found.whole[0])
 

@@ -1,1 +1,1 @@
-"""Embedding classes for LangChain, LlamaIndex, LanceDB and Chroma."""
+"""Embeddings and rerankers as LangChain, LanceDB and others call them."""

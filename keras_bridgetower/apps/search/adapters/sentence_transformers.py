@@ -1,6 +1,7 @@
 """A cross-encoder for the evaluators of sentence-transformers."""
 
 import dataclasses
+from typing import ClassVar
 
 from sentence_transformers.cross_encoder import CrossEncoderModelCardData
 
@@ -27,6 +28,7 @@ class BridgeTowerCrossEncoder(BridgeTowerReranker):
     ```
     """
 
+    num_labels: ClassVar[int] = 1
     model_card_data: CrossEncoderModelCardData = dataclasses.field(
         default_factory=CrossEncoderModelCardData
     )
@@ -42,14 +44,16 @@ class BridgeTowerCrossEncoder(BridgeTowerReranker):
         """Score pairs, as `BridgeTowerReranker.predict`.
 
         Args:
-            inputs, batch_size, show_progress_bar: as there.
+            inputs, batch_size: as there.
+            show_progress_bar: False or None: there is none.
             convert_to_numpy: True: scores are a NumPy array.
             prompt_name: None: no prompt is read.
 
         Raises:
-            ValueError: another value of the last two, or as there.
+            ValueError: another value of the last three, or as there.
         """
         for name, value, only in (
+            ("show_progress_bar", show_progress_bar or False, False),
             ("convert_to_numpy", convert_to_numpy, True),
             ("prompt_name", prompt_name, None),
         ):
@@ -57,4 +61,4 @@ class BridgeTowerCrossEncoder(BridgeTowerReranker):
                 raise ValueError(
                     f"`{name}` must be {only}. Received: {name}={value!r}"
                 )
-        return super().predict(inputs, batch_size, show_progress_bar)
+        return super().predict(inputs, batch_size)
