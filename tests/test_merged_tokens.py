@@ -109,13 +109,11 @@ def test_all_verbs_read_the_merged_tokens(tmp_path):
         merged.score_states(states, TEXT), found, atol=1e-4
     )
     assert model_checksum(merged) != model_checksum(whole)
-    texts = [TEXT, "a blue square"]
     # Scores of one are not taken for those of the other.
-    for task in (whole, merged):
-        ranked = task.rank(pictures, texts, cache_dir=tmp_path)
-        np.testing.assert_allclose(
-            ranked[:, 0], task.score(pictures, TEXT), atol=1e-4
-        )
+    ranked = merged.rank(pictures, [TEXT, "a dot"], cache_dir=tmp_path)
+    np.testing.assert_allclose(ranked[:, 0], found, atol=1e-4)
+    with pytest.raises(ValueError, match="differs in .*'image_tokens'"):
+        whole.rank(pictures, [TEXT, "a dot"], cache_dir=tmp_path)
 
 
 @FASTEST
