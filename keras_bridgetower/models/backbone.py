@@ -243,6 +243,11 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         return self.image_tower.inputs[0].shape[1]
 
     @property
+    def image_tokens(self):
+        """int, tokens to which those of a picture are merged, or None."""
+        return self.fusion.image_tokens
+
+    @property
     def text_length(self):
         """int, most tokens of a text, or None if there is no limit."""
         return text_length(self.text_encoder)

@@ -21,7 +21,7 @@ class StateScorer:
             before the fusion; None for all.
 
     Returns:
-        tensor `(pictures, outputs)`, logits of which the last is "match".
+        float32 array `(pictures,)`, the logits of "match".
     """
 
     def __init__(self, task, text):
@@ -35,6 +35,11 @@ class StateScorer:
         }
 
     def __call__(self, states, image_tokens=None):
+        found = ops.convert_to_numpy(self.logits(states, image_tokens))
+        return found[:, -1].astype("float32")
+
+    def logits(self, states, image_tokens=None):
+        """Return a tensor `(pictures, outputs)`, whose last is "match"."""
         if image_tokens not in self._pairs:
             made = self._parts.merged_pairs(image_tokens)
             self._pairs[image_tokens] = made
@@ -64,7 +69,7 @@ def score_states(task, states, text, batch_size):
     scorer = StateScorer(task, text)
 
     def run(batch):
-        return scorer(batch["image"])
+        return scorer.logits(batch["image"])
 
     if not len(states):
         return np.zeros(0, "float32")

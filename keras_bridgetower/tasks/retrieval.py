@@ -22,6 +22,7 @@ from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.contrastive import text_states
+from keras_bridgetower.tasks.kept_states import StateScorer
 from keras_bridgetower.tasks.kept_states import score_states
 from keras_bridgetower.tasks.ranking import NOT_SCORED
 from keras_bridgetower.tasks.ranking import rank
@@ -292,6 +293,34 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             )
         with self.inference.reading("score_states"):
             return score_states(self, image_states, source, batch_size)
+
+    def state_scorer(self, text):
+        """Return a function that scores batches of pictures with one text.
+
+        The text tower runs here, once.
+
+        Args:
+            text: str.
+
+        Returns:
+            Callable of `image_states`, as `score_states` takes them, and of
+            `image_tokens=None`, to how many tokens those of each picture are
+            merged before the fusion. It returns a float32 array
+            `(pictures,)`, and is compiled for each number of pictures.
+
+        Raises:
+            ValueError: no preprocessor, an empty text, or an untrained head.
+
+        Example:
+
+        ```python
+        scorer = retrieval.state_scorer("a red circle")
+        scorer(retrieval.image_states(["a.png", "b.png"]))  # (2,)
+        ```
+        """
+        source = Texts(self.needed_preprocessor(), [text])
+        with self.inference.reading("state_scorer"):
+            return StateScorer(self, source)
 
     @property
     def image_states_shape(self):

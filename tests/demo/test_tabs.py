@@ -28,7 +28,7 @@ from keras_bridgetower.apps.demo.tabs import search as searching
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.presets.verbs import ANSWER
 from keras_bridgetower.presets.verbs import FILL
-from keras_bridgetower.tasks.rejection import Answers
+from keras_bridgetower.presets.verbs import Answers
 
 pytestmark = FASTEST
 VQA, MLM, PRETRAIN = (

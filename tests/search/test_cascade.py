@@ -1,6 +1,5 @@
 """Queries with a budget."""
 
-import keras
 import numpy as np
 import pytest
 from builders import FASTEST
@@ -8,8 +7,6 @@ from builders import FASTEST
 from keras_bridgetower.apps.search import PictureSearch
 from keras_bridgetower.apps.search import SearchModels
 from keras_bridgetower.apps.search import cascade
-from keras_bridgetower.preprocessing.verb_inputs import Texts
-from keras_bridgetower.tasks.kept_states import StateScorer
 
 pytestmark = FASTEST
 TEXT = "a red circle"
@@ -31,8 +28,7 @@ class Timed:
     """A scorer by whose passes a clock goes on as `PACE` says, or slower."""
 
     def __init__(self, task, slower=1.0):
-        source = Texts(task.preprocessor, [TEXT])
-        self.scorer, self.now = StateScorer(task, source), 100.0
+        self.scorer, self.now = task.state_scorer(TEXT), 100.0
         self.slower = slower
 
     def __call__(self, states, tokens):
@@ -72,10 +68,7 @@ def test_a_budget_is_held(matching, states, budget, slower):
 def test_the_best_of_the_first_stage_are_judged_by_all(matching, states):
     timed = Timed(matching.retrieval)
     merged = np.concatenate(
-        [
-            keras.ops.convert_to_numpy(timed.scorer(part, PACE.tokens))[:, -1]
-            for part in np.split(states, 5)
-        ]
+        [timed.scorer(part, PACE.tokens) for part in np.split(states, 5)]
     )
     # Five passes of 1 s, then two of 5 s.
     found = timed.rerank(states, budget=20)

@@ -50,6 +50,7 @@ def test_jina(server, scores):
         base_url=f"{server.url}/v1", api_key=KEY, model=MATCHING, top_n=2
     )
     found = rerank.postprocess_nodes(nodes(), query_str=TEXT)
+    rerank._session.close()
     places = [PICTURES.index(one.node.text) for one in found]
     check(zip(places, [one.score for one in found], strict=True), scores)
 

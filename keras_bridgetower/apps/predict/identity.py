@@ -26,7 +26,7 @@ def model_checksum(task):
         if keras.backend.standardize_dtype(weight.dtype) not in _SKIPPED_DTYPES
     )
     rule = getattr(task, "rejection", None)
-    merged = task.backbone.fusion.image_tokens
+    merged = getattr(task.backbone, "image_tokens", None)
     values = task.head_values | ({"rejection": rule} if rule else {})
     values |= {"image_tokens": merged} if merged else {}
     heads = json.dumps(values, sort_keys=True, default=str)

@@ -5,11 +5,6 @@ import threading
 import time
 
 import numpy as np
-from keras import ops
-
-from keras_bridgetower.preprocessing.verb_inputs import Texts
-from keras_bridgetower.tasks.inference import filled
-from keras_bridgetower.tasks.kept_states import StateScorer
 
 MERGED, FULL = "merged", "full"
 # Pictures per forward pass: one pass is how far a stage may miss its end.
@@ -58,7 +53,7 @@ def pace_of(task):
 
 
 def _measured(task):
-    scorer = StateScorer(task, Texts(task.needed_preprocessor(), ["a"]))
+    scorer = task.state_scorer("a")
     layers, all_tokens, width = task.image_states_shape
     states = np.random.default_rng(0).normal(
         size=(BATCH, layers, all_tokens, width)
@@ -87,7 +82,7 @@ def rerank(scorer, states, pace, end, added=None, clock=time.perf_counter):
     first, and the best of these by all.
 
     Args:
-        scorer: `StateScorer`.
+        scorer: what `BridgeTowerRetrieval.state_scorer` returns.
         states: float32 array or `StoredStates`, by falling similarity. Zeros
             are of a picture that is being deleted, and not judged.
         pace: `Pace`.
@@ -137,5 +132,6 @@ def rerank(scorer, states, pace, end, added=None, clock=time.perf_counter):
 
 def _scores(scorer, states, tokens):
     """Score up to `BATCH` pictures, always in a pass of that size."""
-    logits = scorer(filled(states, BATCH), tokens)
-    return np.asarray(ops.convert_to_numpy(logits))[: len(states), -1]
+    last = len(states) - 1
+    rows = np.minimum(np.arange(BATCH), last)
+    return scorer(states[rows], tokens)[: last + 1]

@@ -25,9 +25,7 @@ from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.files import file_is_gone
-from keras_bridgetower.preprocessing.verb_inputs import Texts
 from keras_bridgetower.presets.table import preset_name
-from keras_bridgetower.tasks.kept_states import StateScorer
 
 # Fields of a header that are arguments of `SearchModels.from_preset`.
 _READING = (
@@ -435,8 +433,7 @@ def _judged(models, states, hits, text, end):
     ]
     added = [weight * hit.similarity for hit in told]
     with task.inference.reading("query"):
-        scorer = StateScorer(task, Texts(task.needed_preprocessor(), [text]))
-        pace = cascade.pace_of(task)
+        scorer, pace = task.state_scorer(text), cascade.pace_of(task)
         found = cascade.rerank(scorer, kept, pace, end, added)
     stages = {cascade.FULL: [], cascade.MERGED: [], None: []}
     places = (place for place, told in enumerate(there) if told)

@@ -82,8 +82,6 @@ class BridgeTowerTableReranker(Reranker):
     Args:
         reranker: a `BridgeTowerReranker`.
         column: str, the column of pictures: paths, bytes or base64.
-        return_score: `"relevance"`, or `"all"` to keep the scores of the
-            search too.
 
     Example:
 
@@ -96,8 +94,8 @@ class BridgeTowerTableReranker(Reranker):
     ```
     """
 
-    def __init__(self, reranker, column="path", return_score="relevance"):
-        super().__init__(return_score)
+    def __init__(self, reranker, column="path"):
+        super().__init__()
         self.reranker, self.column = reranker, column
 
     def rerank_vector(self, query, vector_results):
@@ -110,10 +108,8 @@ class BridgeTowerTableReranker(Reranker):
 
     def rerank_hybrid(self, query, vector_results, fts_results):
         """Sort the results of both."""
-        merge = self.merge_results
-        if self.score == "all":
-            merge = self._merge_and_keep_scores
-        return self._sorted(query, merge(vector_results, fts_results))
+        both = self.merge_results(vector_results, fts_results)
+        return self._sorted(query, both)
 
     def _sorted(self, query, results):
         pictures = checked(
@@ -124,6 +120,6 @@ class BridgeTowerTableReranker(Reranker):
         pairs = [(query, picture) for picture in pictures]
         scores = pa.array(self.reranker.predict(pairs), pa.float32())
         results = results.append_column("_relevance_score", scores)
-        if self.score == "relevance":
-            results = self._keep_relevance_score(results)
+        before = {"_distance", "_score"} & set(results.column_names)
+        results = results.drop_columns(sorted(before))
         return results.sort_by([("_relevance_score", "descending")])
