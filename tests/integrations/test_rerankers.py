@@ -244,7 +244,7 @@ def test_lancedb(reranker, photos, scores, order, tmp_path):
 
 
 def test_qdrant(reranker, photos, order):
-    """What a query of Qdrant finds is reranked by its payload."""
+    """Rerank the results of Qdrant by their payload."""
     qdrant = pytest.importorskip("qdrant_client", reason="the extra `search`")
     client = qdrant.QdrantClient(":memory:")
     client.create_collection(

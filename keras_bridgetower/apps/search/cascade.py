@@ -19,7 +19,7 @@ _SLOWER = 1.2
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """How long the fusion of `BATCH` pictures takes.
+    """Times of the fusion of `BATCH` pictures.
 
     Args:
         tokens: int, image tokens of the first stage.

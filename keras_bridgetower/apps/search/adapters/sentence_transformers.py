@@ -10,7 +10,7 @@ from keras_bridgetower import BridgeTowerReranker
 
 @dataclasses.dataclass(eq=False)
 class BridgeTowerCrossEncoder(BridgeTowerReranker):
-    """What evaluators of sentence-transformers read of a `CrossEncoder`.
+    """Answers the evaluators of sentence-transformers as a `CrossEncoder`.
 
     Needs `sentence-transformers`. They note their results in
     `model_card_data`.
