@@ -428,18 +428,16 @@ def _judged(models, states, hits, text, end):
     """
     kept, there = states.read([sum for _, sum in hits], check=False)
     task, weight = models.retrieval, models.similarity_weight
-    told = [
-        hit for (hit, _), is_there in zip(hits, there, strict=True) if is_there
-    ]
-    added = [weight * hit.similarity for hit in told]
+    # Places in the list of those that have states.
+    places = [place for place, is_there in enumerate(there) if is_there]
+    added = [weight * hits[place][0].similarity for place in places]
     with task.inference.reading("query"):
         scorer, pace = task.state_scorer(text), cascade.pace_of(task)
         found = cascade.rerank(scorer, kept, pace, end, added)
     stages = {cascade.FULL: [], cascade.MERGED: [], None: []}
-    places = (place for place, told in enumerate(there) if told)
-    judged = {place: found.get(row) for row, place in enumerate(places)}
+    judged = {places[row]: result for row, result in found.items()}
     for place, (hit, sum) in enumerate(hits):
-        stage, match = judged.get(place) or (None, None)
+        stage, match = judged.get(place, (None, None))
         if stage:
             hit = dataclasses.replace(hit, match=match, stage=stage)
         stages[stage].append((hit, sum))
