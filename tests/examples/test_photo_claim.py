@@ -91,6 +91,7 @@ def results(run):
     return folder
 
 
+@pytest.mark.slow
 def test_search_by_vectors_is_the_same_and_matching_is_not(results):
     runs = claim_tables.read(results, "test")
     assert {name: [*seeds] for name, seeds in runs.items()} == {
@@ -107,6 +108,7 @@ def test_search_by_vectors_is_the_same_and_matching_is_not(results):
     assert {*every[0]["scene"]} == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_table_of_what_is_there(results, tmp_path):
     assert "no scores" in claim_tables.write(tmp_path, "test")
     for name in ("METER_0", "METER_1", "BridgeTower_1"):
@@ -152,6 +154,7 @@ def test_fusions_have_equal_weights(run):
     assert len(heads) == 1
 
 
+@pytest.mark.slow
 def test_top_only_reads_the_highest_states_of_the_same_batches(run, results):
     run.seed, batches = 0, {}
     for name in ("METER", "BridgeTower"):
@@ -170,6 +173,7 @@ def test_top_only_reads_the_highest_states_of_the_same_batches(run, results):
         np.testing.assert_array_equal(values, top_labels[name])
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_like_one_that_was_not_stopped(
     run, results, tmp_path, monkeypatch
 ):

@@ -1,0 +1,96 @@
+"""Presets in mteb, installed: its scores, lists and result files."""
+
+import json
+
+import numpy as np
+import pytest
+from builders import FASTEST
+
+import keras_bridgetower as kbt
+
+mteb = pytest.importorskip("mteb", reason="the extra `evaluation`")
+evaluation = pytest.importorskip("keras_bridgetower.apps.evaluation.__main__")
+models = evaluation.models
+tasks = pytest.importorskip("keras_bridgetower.apps.evaluation.tasks")
+
+pytestmark = [
+    FASTEST,
+    pytest.mark.usefixtures("no_records_of_traces"),
+    pytest.mark.filterwarnings("ignore"),
+]
+ENCODER = "bridgetower_tiny_emoji_contrastive"
+CROSS_ENCODER = "bridgetower_tiny_emoji_retrieval"
+TEXTS = ["a red square", "a blue square", "a warm color"]
+COLORS = ((255, 0, 0), (0, 0, 255), (0, 128, 0), (0, 255, 0), (255, 255, 0))
+FITS = np.array([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [1, 0, 0, 0, 1]], bool)
+TOP_K = 3
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return [np.full((64, 64, 3), color, "uint8") for color in COLORS]
+
+
+def ndcg(scores):
+    """Return the mean nDCG@10 of lists by scores, as defined."""
+    found = []
+    for row, right in zip(scores, FITS, strict=True):
+        gains = 1 / np.log2(np.arange(len(row)) + 2)
+        best = gains[: right.sum()].sum()
+        # Pictures that are not in a list are not found.
+        hits = (right & np.isfinite(row))[np.argsort(-row)]
+        found.append(hits @ gains / best)
+    return np.mean(found)
+
+
+def test_result_files_have_the_scores_by_definition(pictures, tmp_path):
+    task = tasks.picture_retrieval("Colors", "colors", pictures, TEXTS, FITS)
+    encoder = models.BridgeTowerEncoder.from_preset(ENCODER)
+    cross_encoder = models.BridgeTowerCrossEncoder.from_preset(CROSS_ENCODER)
+    assert isinstance(encoder, mteb.EncoderProtocol)
+    assert isinstance(cross_encoder, mteb.CrossEncoderProtocol)
+    found = evaluation.evaluate(
+        tmp_path, [task], encoder, cross_encoder, top_k=TOP_K
+    )
+    vectors = encoder.model.embed(texts=TEXTS)
+    near = vectors @ encoder.model.embed(images=pictures).T
+    retrieval = kbt.BridgeTowerRetrieval.from_preset(CROSS_ENCODER)
+    scores = retrieval.rank(pictures, TEXTS, verbose=0).T
+    listed = np.sort(near, axis=1)[:, -TOP_K:]
+    reordered = np.where(near >= listed[:, :1], scores, -np.inf)
+    wanted = {ENCODER: ndcg(near), CROSS_ENCODER: ndcg(reordered)}
+    assert ndcg(near) < 1
+    for preset, score in wanted.items():
+        name = f"keras_bridgetower/{preset}"
+        assert found[name]["Colors"] == pytest.approx(score, abs=1e-5)
+        (file,) = tmp_path.rglob(f"*{preset}/**/Colors.json")
+        (row,) = json.loads(file.read_text())["scores"]["test"]
+        assert row["ndcg_at_10"] == pytest.approx(score, abs=1e-5)
+        meta = json.loads((file.parent / "model_meta.json").read_text())
+        assert meta["name"] == name
+        assert meta["revision"] == kbt.__version__
+        assert meta["framework"] == ["PyTorch"]
+
+
+def test_rows_of_texts_and_pictures():
+    words = dict(task_metadata=None, hf_split="test", hf_subset="default")
+    encoder = models.BridgeTowerEncoder.from_preset(ENCODER)
+    picture = np.zeros((8, 8, 3), "uint8")
+    both = [{"text": ["a"], "image": [picture]}]
+    found = encoder.encode(both, **words)
+    np.testing.assert_array_equal(found, encoder.model.embed([picture], ["a"]))
+    cross_encoder = models.BridgeTowerCrossEncoder.from_preset(CROSS_ENCODER)
+    with pytest.raises(ValueError, match="a text and a picture"):
+        cross_encoder.predict([{"text": ["a"]}], [{"text": ["b"]}], **words)
+
+
+@pytest.mark.parametrize("fits", [np.eye(2), [[1, 1, 0, 0, 0]] * 2 + [[0] * 5]])
+def test_texts_need_a_picture(fits, pictures):
+    with pytest.raises(ValueError, match="`fits`"):
+        tasks.picture_retrieval("Mine", "mine", pictures, TEXTS, fits)
+
+
+def test_only_lists_are_reordered(tmp_path):
+    task = mteb.get_task("STS12")
+    with pytest.raises(ValueError, match="STS12"):
+        evaluation.evaluate(tmp_path, [task], None, cross_encoder=object())

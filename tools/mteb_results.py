@@ -1,0 +1,75 @@
+"""Write mteb's result files of the emoji and the photo presets.
+
+    PYTHONPATH=examples python tools/mteb_results.py runs/emoji runs/photos
+
+They go to docs/results/mteb. Texts search all pictures; matching reorders the
+first 20 of each list.
+"""
+
+import argparse
+import pathlib
+
+import numpy as np
+from emoji_world import score
+from emoji_world.training.run import Run
+from photo_world import gallery
+from photo_world import packages
+from photo_world import things
+
+from keras_bridgetower.apps.evaluation import models
+from keras_bridgetower.apps.evaluation import tasks
+from keras_bridgetower.apps.evaluation.__main__ import evaluate
+
+RESULTS = pathlib.Path(__file__).parent.parent / "docs" / "results" / "mteb"
+ARTIST = "noto"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("emoji", help="folder of the emoji world's packages")
+    parser.add_argument("photos", help="folder of the photo world's packages")
+    settings = parser.parse_args()
+    for family, made in (
+        ("bridgetower_tiny_emoji", emoji_tasks(settings.emoji)),
+        ("bridgetower_small_photo", photo_tasks(settings.photos)),
+    ):
+        found = evaluate(
+            RESULTS,
+            made,
+            models.BridgeTowerEncoder.from_preset(f"{family}_contrastive"),
+            models.BridgeTowerCrossEncoder.from_preset(f"{family}_retrieval"),
+        )
+        for model, scores in found.items():
+            print(model, scores, flush=True)
+
+
+def emoji_tasks(folder):
+    """Free descriptions search the drawings of an artist."""
+    run = Run(folder, 0)
+    shown = score.Gallery(run.world, run.splits.looks, ARTIST)
+    texts, wanted = score.descriptions(run)
+    fits = np.array([np.isin(shown.looks, [*looks]) for looks in wanted])
+    about = "free descriptions, never trained on, of drawings that were"
+    rows = shown.pictures, texts, fits
+    return [tasks.picture_retrieval("EmojiDescriptions", about, *rows)]
+
+
+def photo_tasks(folder):
+    """Names and free descriptions of held-out objects search all pictures."""
+    world = things.load(packages.fetch(pathlib.Path(folder) / "packages"))
+    pictures = gallery.pictures(world)
+    return [
+        tasks.picture_retrieval(
+            f"Photo{name}",
+            f"{name.lower()} of objects that no training saw",
+            *(pictures, *find(world, "test")),
+        )
+        for name, find in (
+            ("Names", gallery.named),
+            ("Descriptions", gallery.described),
+        )
+    ]
+
+
+if __name__ == "__main__":
+    main()
