@@ -16,6 +16,8 @@ from .models.fusion import CrossModalEncoder as CrossModalEncoder
 from .models.head_table import register_head as register_head
 from .models.managers import ManagerLayer as ManagerLayer
 from .models.towers import Tower as Tower
+from .objectives.list_losses import LambdaRankLoss as LambdaRankLoss
+from .objectives.list_losses import ListwiseSoftmaxLoss as ListwiseSoftmaxLoss
 from .objectives.losses import VQALoss as VQALoss
 from .preprocessing.classification import (
     BridgeTowerEntailmentPreprocessor as BridgeTowerEntailmentPreprocessor,
@@ -40,6 +42,9 @@ from .preprocessing.image_converter import (
 )
 from .preprocessing.json_tokenizer import (
     BridgeTowerJsonTokenizer as BridgeTowerJsonTokenizer,
+)
+from .preprocessing.lists import (
+    BridgeTowerListRankingPreprocessor as BridgeTowerListRankingPreprocessor,
 )
 from .preprocessing.preprocessor import (
     BridgeTowerPreprocessor as BridgeTowerPreprocessor,
@@ -70,6 +75,7 @@ from .tasks.classification import BridgeTowerNLVR2 as BridgeTowerNLVR2
 from .tasks.classification import BridgeTowerVQA as BridgeTowerVQA
 from .tasks.contrastive import BridgeTowerContrastive as BridgeTowerContrastive
 from .tasks.contrastive import BridgeTowerEmbedder as BridgeTowerEmbedder
+from .tasks.list_ranking import BridgeTowerListRanking as BridgeTowerListRanking
 from .tasks.pretraining import BridgeTowerMaskedLM as BridgeTowerMaskedLM
 from .tasks.pretraining import BridgeTowerPretraining as BridgeTowerPretraining
 from .tasks.reranker import BridgeTowerReranker as BridgeTowerReranker

@@ -121,6 +121,16 @@ def test_task_beats_the_blind_score(
 
 @FASTEST
 @pytest.mark.slow
+def test_reranker_learns_from_judged_lists(tmp_path):
+    pytest.importorskip("easy_vqa")
+    printed = run("finetune_reranker.py", cwd=tmp_path)
+    found = re.findall(r"nDCG@10, .*: ([\d.]+)", printed)
+    search, before, after = map(float, found)
+    assert after > max(search, before) + 0.03
+
+
+@FASTEST
+@pytest.mark.slow
 def test_recipe_in_miniature(tmp_path):
     pytest.importorskip("easy_vqa")
     few = ("--records", "16", "--set", "steps=2", "batch_size=8")

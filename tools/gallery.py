@@ -30,7 +30,8 @@ PICTURES = ROOT / "docs" / "pictures" / "examples"
 NAMES = (
     *("ask", "fill_mask", "entail", "compare"),
     *("match_and_rank", "embed_search", "finetune_vqa"),
-    *("custom_loop", "pretrain", "finetune", "ablations"),
+    *("finetune_reranker", "custom_loop", "pretrain", "finetune"),
+    "ablations",
 )
 WIDEST = 1000  # pixels
 # What stands before it stays.

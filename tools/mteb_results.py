@@ -18,7 +18,7 @@ from photo_world import things
 
 from keras_bridgetower.apps.evaluation import models
 from keras_bridgetower.apps.evaluation import tasks
-from keras_bridgetower.apps.evaluation.__main__ import evaluate
+from keras_bridgetower.apps.evaluation.evaluate import evaluate
 
 RESULTS = pathlib.Path(__file__).parent.parent / "docs" / "results" / "mteb"
 ARTIST = "noto"
@@ -44,7 +44,7 @@ def main():
 
 
 def emoji_tasks(folder):
-    """Free descriptions search the drawings of an artist."""
+    """Search the drawings of an artist by free descriptions."""
     run = Run(folder, 0)
     shown = score.Gallery(run.world, run.splits.looks, ARTIST)
     texts, wanted = score.descriptions(run)
@@ -55,7 +55,7 @@ def emoji_tasks(folder):
 
 
 def photo_tasks(folder):
-    """Names and free descriptions of held-out objects search all pictures."""
+    """Search all pictures by names and descriptions of held-out objects."""
     world = things.load(packages.fetch(pathlib.Path(folder) / "packages"))
     pictures = gallery.pictures(world)
     return [

@@ -7,6 +7,7 @@ from .calibration import threshold_for as threshold_for
 from .glue import f1_score as f1_score
 from .glue import matthews_correlation as matthews_correlation
 from .glue import spearman_correlation as spearman_correlation
+from .keras_metrics import NDCG as NDCG
 from .keras_metrics import ContrastiveAccuracy as ContrastiveAccuracy
 from .keras_metrics import MaskedTokenAccuracy as MaskedTokenAccuracy
 from .keras_metrics import VQAScore as VQAScore

@@ -1,10 +1,14 @@
 """Metrics of training, as Keras metrics."""
 
+import math
+
 import keras
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.checks import check_count
 from keras_bridgetower.models.checks import sizes_differ
+from keras_bridgetower.objectives import list_losses
 from keras_bridgetower.objectives.losses import check_soft_scores
 from keras_bridgetower.objectives.losses import unpack_embeddings
 
@@ -153,3 +157,54 @@ def score_of_best_answer(y_true, y_pred):
     check_soft_scores(y_true, y_pred)
     best = ops.argmax(y_pred, axis=-1, keepdims=True)
     return ops.take_along_axis(y_true, best, axis=-1)[..., 0]
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class NDCG(keras.metrics.MeanMetricWrapper):
+    """Normalized discounted cumulative gain of judged lists.
+
+    The gain of a grade is `2 ** grade - 1`.
+
+    Args:
+        k: int, places of a list that count, or None for all.
+        name: str, name in the logs.
+        dtype: dtype of the state.
+
+    Call arguments:
+        y_true: float tensor `(batch, candidates)`, grades from 0, one of each
+            list above 0; -1 for padding.
+        y_pred: float tensor `(batch, candidates)`, scores. Of equal ones the
+            first comes first.
+
+    Raises:
+        ValueError: `k` below 1, or shapes that differ.
+
+    Example:
+
+    ```python
+    ndcg = NDCG()
+    ndcg.update_state(np.array([[0.0, 1.0]]), np.array([[0.5, 0.1]]))
+    ndcg.result()  # 1 / log2(3)
+    ```
+
+    Source: Järvelin and Kekäläinen (2002), with the gains of Burges et al.
+    (2005).
+    """
+
+    def __init__(self, k=None, name="ndcg", dtype="float32"):
+        if k is not None:
+            check_count("k", k)
+        super().__init__(_ndcg, name=name, dtype=dtype, k=k)
+        self.k = k
+
+    def get_config(self):
+        return {"k": self.k, "name": self.name, "dtype": self.dtype}
+
+
+def _ndcg(y_true, y_pred, k):
+    y_true, y_pred = (ops.convert_to_tensor(y) for y in (y_true, y_pred))
+    kept = list_losses.discounts(y_true, y_pred)
+    if k is not None:
+        kept = ops.where(kept < 1 / math.log2(k + 1.5), 0.0, kept)
+    dcg = ops.sum(list_losses.gains(y_true) * kept, axis=-1)
+    return ops.divide_no_nan(dcg, list_losses.best_dcg(y_true, k)[:, 0])

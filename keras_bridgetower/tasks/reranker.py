@@ -90,8 +90,6 @@ class BridgeTowerReranker:
     ):
         """Sort pictures by how well a text fits them, or texts by a picture.
 
-        The tower of the query runs once.
-
         Args:
             query: a text, or a picture that is no str, or `{"image": ...}`.
             documents: list of pictures, for a picture list of texts.
@@ -109,21 +107,9 @@ class BridgeTowerReranker:
         """
         if top_k is not None:
             check_count("top_k", top_k)
-        if not len(documents):
-            return []
-        kinds = _kinds(query)
-        is_text = "text" in kinds and "image" in _kinds(documents[0])
-        # The same for all documents.
-        query = {k: v for k, v in kinds.items() if is_text == (k == "text")}
-        pairs = [
-            _read((query, document), f"documents[{i}]")
-            for i, document in enumerate(documents)
-        ]
-        texts, pictures = map(list, zip(*pairs, strict=True))
-        size = self.batch_size if batch_size is None else batch_size
-        given = (pictures, texts[:1]) if is_text else (pictures[:1], texts)
-        found = self.task.rank(*given, batch_size=size, verbose=0)
-        scores = found.reshape(-1)
+        scores = self.predict(
+            [(query, document) for document in documents], batch_size
+        )
         order = np.argsort(-scores, kind="stable")[:top_k].tolist()
         found = [{"corpus_id": i, "score": float(scores[i])} for i in order]
         if return_documents:

@@ -36,6 +36,7 @@ def tasks() -> None:
     backbone = kbt.BridgeTowerBackbone.from_preset(PRESET)
     kbt.BridgeTowerVQA(backbone, answers=["yes", "no"], head_hidden_scale=2)
     kbt.BridgeTowerRetrieval(backbone)
+    kbt.BridgeTowerListRanking(backbone, list_size=4)
     kbt.BridgeTowerContrastive(backbone, projection_dim=512)
     kbt.BridgeTowerEntailment(backbone)
     kbt.BridgeTowerMaskedLM(backbone)
@@ -83,6 +84,7 @@ def preprocessors() -> None:
     kbt.BridgeTowerEntailmentPreprocessor(tokenizer, images)
     kbt.BridgeTowerMaskedLMPreprocessor(tokenizer, images)
     kbt.BridgeTowerNLVR2Preprocessor(tokenizer, images)
+    kbt.BridgeTowerListRankingPreprocessor(tokenizer, images, list_size=4)
     kbt.BridgeTowerPretrainingPreprocessor(tokenizer, images)
     kbt.BridgeTowerImageClassifierPreprocessor(images, labels=["cat"])
     kbt.BridgeTowerTextClassifierPreprocessor(tokenizer, labels=["good"])
@@ -115,6 +117,8 @@ def training() -> None:
     run = kbt.Checkpoint("run", stream, every=100)
     model = kbt.BridgeTowerVQA.from_preset(PRESET)
     model.compile(loss=kbt.VQALoss(), metrics=[kbt.VQAScore()])
+    model.compile(loss=kbt.ListwiseSoftmaxLoss())
+    model.compile(loss=kbt.LambdaRankLoss())
     try:
         kbt.training.Checkpoint.fit(run, model, steps=100)
     except kbt.training.CheckpointError:
@@ -127,6 +131,7 @@ def training() -> None:
 def metrics() -> None:
     kbt.metrics.ContrastiveAccuracy(ways="three_way")
     kbt.metrics.MaskedTokenAccuracy(ignore_id=-100)
+    kbt.metrics.NDCG(k=10)
     kbt.metrics.VQAScore(name="vqa_score")
     kbt.metrics.fit_temperature(np.eye(2), [0, 1])
     kbt.metrics.expected_calibration_error([0.5], [True], bins=15)

@@ -1,1 +1,1 @@
-"""Presets in the benchmarks of others: mteb."""
+"""Run presets in mteb, the benchmark of embeddings and rerankers."""

@@ -1,4 +1,4 @@
-"""Presets as mteb's encoders and cross-encoders."""
+"""Run presets as encoders and cross-encoders of mteb."""
 
 import pathlib
 
@@ -9,17 +9,18 @@ from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ScoringFunction
 
 import keras_bridgetower as kbt
+from keras_bridgetower.apps.predict.identity import model_checksum
 
+DENSE, CROSS_ENCODER = "dense", "cross-encoder"
 _FRAMEWORKS = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
 
 
 def _meta(preset, task, kind, **more):
-    """Describe a preset for mteb's result files."""
+    """Describe a model for mteb's result files; its revision is a checksum."""
     return ModelMeta.create_empty(
         {
-            "name": f"keras_bridgetower/{pathlib.Path(preset).name}",
-            "revision": kbt.__version__,
-            "languages": ["eng-Latn"],
+            "name": f"keras_bridgetower/{pathlib.Path(preset).name}-{kind}",
+            "revision": model_checksum(task)[:16],
             "n_parameters": task.count_params(),
             "framework": [_FRAMEWORKS[keras.config.backend()]],
             "modalities": ["image", "text"],
@@ -51,7 +52,9 @@ class BridgeTowerEncoder(AbsEncoder):
     def __init__(self, task, preset):
         self.model = task
         self.mteb_model_meta = _meta(
-            *(preset, task, "dense"),
+            preset,
+            task,
+            DENSE,
             embed_dim=task.projection_dim,
             similarity_fn_name=ScoringFunction.COSINE,
         )
@@ -82,8 +85,8 @@ class BridgeTowerEncoder(AbsEncoder):
         Args:
             inputs: mteb's `DataLoader`: batches with `"text"`, list of str,
                 `"image"`, list of PIL images, or both.
-            task_metadata, hf_split, hf_subset, prompt_type, **kwargs: not
-                read: embeddings are the same for every task.
+            task_metadata, hf_split, hf_subset, prompt_type, **kwargs:
+                ignored: embeddings are the same for every task.
             batch_size: int, rows of a forward pass.
 
         Returns:
@@ -117,7 +120,7 @@ class BridgeTowerCrossEncoder:
 
     def __init__(self, reranker, preset):
         self.model = reranker
-        self.mteb_model_meta = _meta(preset, reranker.task, "cross-encoder")
+        self.mteb_model_meta = _meta(preset, reranker.task, CROSS_ENCODER)
 
     @classmethod
     def from_preset(cls, preset, **kwargs):
@@ -147,8 +150,8 @@ class BridgeTowerCrossEncoder:
         Args:
             inputs1, inputs2: mteb's `DataLoader`s, with equal rows: one has
                 `"text"`, the other `"image"`.
-            task_metadata, hf_split, hf_subset, prompt_type, **kwargs: not
-                read.
+            task_metadata, hf_split, hf_subset, prompt_type, **kwargs:
+                ignored.
             batch_size: int, pairs of a forward pass.
 
         Returns:

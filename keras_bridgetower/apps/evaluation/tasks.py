@@ -1,4 +1,4 @@
-"""Own pictures and texts as a retrieval task of mteb."""
+"""Make a retrieval task for mteb from your own pictures and texts."""
 
 import hashlib
 

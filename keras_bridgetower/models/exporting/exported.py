@@ -397,8 +397,8 @@ def _fusion(model, backbone):
     wanted = ("pooled",) if heads else ("text", "image", "pooled")
     if "mlm" in heads:
         wanted = ("text", "pooled")
-    taps = sum(tap is not None for tap in fusion.taps)
-    tokens = fusion.image_tokens or backbone.image_tower.outputs[-1].shape[1]
+    tokens = backbone.image_tower.outputs[-1].shape[1]
+    taps, tokens, width = fusion.image_shape(tokens)
 
     def states(x):
         return ops.unstack(ops.cast(x, fusion.compute_dtype), taps, axis=1)
@@ -418,7 +418,6 @@ def _fusion(model, backbone):
             outputs["embedding"] = heads["itc"]({"fused": pooled})["fused"]
         return {k: ops.cast(x, "float32") for k, x in outputs.items()}
 
-    width = fusion.hidden_dim
     return {
         "text_states": Feature((BATCH, taps, TOKENS, width), "float32"),
         "image_states": Feature((BATCH, taps, tokens, width), "float32"),

@@ -1,0 +1,112 @@
+"""Fine-tuning of the matching head on judged lists."""
+
+import keras
+from keras import ops
+
+from keras_bridgetower.checks import check_count
+from keras_bridgetower.metrics.keras_metrics import NDCG
+from keras_bridgetower.objectives.list_losses import ListwiseSoftmaxLoss
+from keras_bridgetower.preprocessing.lists import (
+    BridgeTowerListRankingPreprocessor,
+)
+from keras_bridgetower.tasks.contrastive import pooled
+from keras_bridgetower.tasks.contrastive import text_states
+from keras_bridgetower.tasks.task import BridgeTowerTask
+
+LIST_SIZE = 8  # By default.
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerListRanking(BridgeTowerTask):
+    """Learns to rank pictures by a text from judged lists, or from clicks.
+
+    Trains the matching head of `BridgeTowerRetrieval`: save the task, and
+    open it as a `BridgeTowerReranker`. Only the order of its scores has a
+    meaning then; probabilities of a match have none. The text tower runs once
+    per list. A batch of 32 lists of 8 holds 256 pictures: choose a small
+    `batch_size`.
+
+    Args:
+        backbone: a `BridgeTowerBackbone`.
+        preprocessor: a `BridgeTowerListRankingPreprocessor`, or None.
+        list_size: int, pictures of a list; None for that of the preprocessor,
+            8 without one.
+        **kwargs: `name`, `compile`.
+
+    Call arguments:
+        inputs: dict of features, as the backbone's, but `"images"` float
+            `(batch, list_size, S, S, 3)`.
+
+    Returns:
+        float32 tensor `(batch, list_size)`: the logits of "match", as
+        `BridgeTowerRetrieval.score` returns them. In `fit` and `evaluate` `x`
+        is a dict of `"images"`, lists of pictures, and `"text"`, and `y` are
+        grades (see `BridgeTowerListRankingPreprocessor`). The default loss is
+        `ListwiseSoftmaxLoss`, the metric `NDCG`.
+
+    Raises:
+        ValueError: a preprocessor that does not fit the backbone, or one of
+            another `list_size`.
+
+    Example:
+
+    ```python
+    task = BridgeTowerListRanking.from_preset(
+        "bridgetower_tiny_easy_retrieval", list_size=2)
+    task.compile(loss=kbt.LambdaRankLoss())
+    images = np.zeros((3, 2, 64, 64, 3), "uint8")
+    task.fit({"images": images, "text": ["a", "b", "c"]}, [[1, 0]] * 3)
+    ```
+    """
+
+    preprocessor_cls = BridgeTowerListRankingPreprocessor
+    label_arguments = config_arguments = ("list_size",)
+    task_name = "list_ranking"
+
+    def __init__(self, backbone, preprocessor=None, list_size=None, **kwargs):
+        made = getattr(preprocessor, "list_size", None)
+        if list_size is None:
+            list_size = made or LIST_SIZE
+        check_count("list_size", list_size)
+        if made not in (None, list_size):
+            raise ValueError(
+                f"`preprocessor` must have list_size={list_size}, as the "
+                f"task. Received: list_size={made} in the preprocessor"
+            )
+        # Read by what the base class calls.
+        self.list_size = int(list_size)
+        super().__init__(backbone, preprocessor, {"itm": {}}, **kwargs)
+
+    def inputs_of(self, backbone):
+        side = backbone.image_size
+        pictures = keras.Input((self.list_size, side, side, 3), name="images")
+        return {**backbone.input, "images": pictures}
+
+    def outputs_of(self, inputs):
+        backbone, images = self.backbone, inputs["images"]
+
+        def for_each(x):
+            return ops.repeat(x, self.list_size, axis=0)
+
+        found = pooled(
+            backbone,
+            [for_each(x) for x in text_states(backbone, inputs)],
+            backbone.image_tower(ops.reshape(images, (-1, *images.shape[2:]))),
+            {"padding_mask": for_each(inputs["padding_mask"])},
+        )
+        logits = self.heads["itm"](found)[:, -1]
+        return ops.reshape(logits, (-1, self.list_size))
+
+    @classmethod
+    def head_arguments(cls, heads):
+        return {"list_size": LIST_SIZE}
+
+    def label_widths(self):
+        # Grades are no classes.
+        return None
+
+    def default_loss(self):
+        return ListwiseSoftmaxLoss()
+
+    def default_metrics(self):
+        return [NDCG()]

@@ -1,0 +1,201 @@
+"""Learning to rank from judged lists."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from builders import FASTEST
+from builders import array
+from builders import some_everywhere
+from sklearn.metrics import ndcg_score
+
+import keras_bridgetower as kbt
+
+PRESET = "bridgetower_tiny_easy_retrieval"
+LOSSES = [kbt.ListwiseSoftmaxLoss(), kbt.LambdaRankLoss()]
+GRADES = np.array([[3, 0, 1, 1], [0, 2, -1, 0], [1, 0, 0, 2]], "float32")
+SCORES = np.array(
+    [[0.3, -1.2, 0.9, 0.1], [2.0, 0.5, 9.0, -0.5], [0.0, 1.0, 1.0, -2.0]],
+    "float32",
+)
+
+
+def listed():
+    """Return grades and scores of each list, without what only fills it."""
+    for grades, scores in zip(GRADES, SCORES, strict=True):
+        yield grades[grades >= 0], scores[grades >= 0]
+
+
+def places(scores):
+    order = np.argsort(-scores, kind="stable")
+    return np.argsort(order) + 1
+
+
+def lambdas(grades, scores):
+    """LambdaRank's loss and gradients, pair by pair (Burges, 2010)."""
+    gain, place = 2**grades - 1, places(scores)
+    best = sum(g / math.log2(i + 2) for i, g in enumerate(sorted(-gain)))
+    loss, slopes = 0.0, np.zeros(len(grades))
+    for i in range(len(grades)):
+        for j in range(len(grades)):
+            if grades[i] > grades[j]:
+                change = (gain[i] - gain[j]) / -best
+                change *= 1 / math.log2(1 + place[i]) - 1 / math.log2(
+                    1 + place[j]
+                )
+                loss += abs(change) * math.log1p(
+                    math.exp(scores[j] - scores[i])
+                )
+                pull = abs(change) / (1 + math.exp(scores[i] - scores[j]))
+                slopes[i] -= pull
+                slopes[j] += pull
+    return loss, slopes
+
+
+def test_losses_in_closed_form():
+    softmax, pairs = [], []
+    for grades, scores in listed():
+        logs = scores - np.log(np.exp(scores).sum())
+        softmax.append(-(grades / grades.sum()) @ logs)
+        pairs.append(lambdas(grades, scores)[0])
+    for loss, wanted in (
+        (kbt.ListwiseSoftmaxLoss(), softmax),
+        (kbt.LambdaRankLoss(), pairs),
+    ):
+        found = array(loss.call(GRADES, SCORES))
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+        assert float(loss(GRADES, SCORES)) == pytest.approx(np.mean(wanted))
+        unjudged = array(loss.call(np.zeros((1, 4)), SCORES[:1]))
+        np.testing.assert_array_equal(unjudged, [0.0])
+
+
+def test_updates_are_those_of_lambda_rank():
+    """One step of SGD on the scores themselves."""
+    layer = keras.layers.Dense(4, use_bias=False, kernel_initializer="zeros")
+    scores = keras.Sequential([keras.Input((3,)), layer])
+    layer.kernel.assign(SCORES)
+    scores.compile(keras.optimizers.SGD(1.0), kbt.LambdaRankLoss())
+    scores.fit(np.eye(3), GRADES, batch_size=3, verbose=0)
+    moved = (SCORES - array(layer.kernel)) * 3
+    for row, grades, (judged, given) in zip(
+        moved, GRADES, listed(), strict=True
+    ):
+        _, slopes = lambdas(judged, given)
+        np.testing.assert_allclose(row[grades >= 0], slopes, atol=1e-5)
+        np.testing.assert_array_equal(row[grades < 0], 0.0)
+
+
+@pytest.mark.parametrize("k", [1, 2, None])
+def test_ndcg_is_that_of_scikit_learn(k):
+    metric = kbt.metrics.NDCG(k=k)
+    metric.update_state(GRADES, SCORES)
+    wanted = [
+        # It would average over equal scores.
+        ndcg_score([2**grades - 1], [-places(scores)], k=k)
+        for grades, scores in listed()
+    ]
+    assert float(metric.result()) == pytest.approx(np.mean(wanted), abs=1e-6)
+    again = kbt.metrics.NDCG.from_config(metric.get_config())
+    assert again.k == k
+
+
+def test_undefined_scores_come_last():
+    metric = kbt.metrics.NDCG()
+    metric.update_state([[2.0, 0.0, 0.0]], [[math.nan] * 3])
+    assert float(metric.result()) == pytest.approx(1 / math.log2(4))
+
+
+@FASTEST
+def test_other_shapes_are_rejected():
+    with pytest.raises(ValueError, match="`k` must"):
+        kbt.metrics.NDCG(k=0)
+    for loss in LOSSES:
+        for labels in (np.ones((3, 1)), np.ones(3)):
+            with pytest.raises(ValueError, match="`y_true` must hold a grade"):
+                loss(labels, SCORES)
+
+
+@pytest.fixture(scope="module")
+def judged():
+    """Lists of a text and three squares; another color than before is right."""
+    rng = np.random.default_rng(0)
+    colors = np.array([(255, 0, 0), (0, 0, 255), (0, 160, 0)])
+    names = ("red", "blue", "green")
+    order = np.array([rng.permutation(3) for _ in range(8)])
+    pictures = np.full((8, 3, 64, 64, 3), 255, "uint8")
+    pictures[:, :, 16:48, 16:48] = colors[order][:, :, None, None]
+    texts = [f"a {names[i % 3]} square" for i in range(8)]
+    right = (np.arange(8) + 1) % 3
+    grades = 2.0 * (order == right[:, None])
+    return {"images": pictures, "text": texts}, grades
+
+
+def test_scores_are_those_of_retrieval(judged):
+    task = kbt.BridgeTowerListRanking.from_preset(PRESET, list_size=3)
+    retrieval = kbt.BridgeTowerRetrieval.from_preset(PRESET)
+    x, _ = judged
+    wanted = [
+        retrieval.score(list(pictures), text)
+        for pictures, text in zip(x["images"], x["text"], strict=True)
+    ]
+    found = array(task.predict(x, verbose=0))
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("loss", some_everywhere(LOSSES, LOSSES[0]))
+def test_a_reranker_learns_from_lists(loss, judged, tmp_path):
+    x, grades = judged
+    task = kbt.BridgeTowerListRanking.from_preset(PRESET, list_size=3)
+    task.compile(keras.optimizers.Adam(2e-4), loss)
+    before = task.evaluate(x, grades, batch_size=4, verbose=0)
+    task.fit(x, grades, batch_size=4, epochs=20, verbose=0)
+    after = task.evaluate(x, grades, batch_size=4, verbose=0)
+    assert before[1] < 0.8 and after[1] > 0.95
+    task.save_to_preset(tmp_path / "ranker")
+    reranker = kbt.BridgeTowerReranker.from_preset(tmp_path / "ranker")
+    found = array(task.predict(x, verbose=0))
+    for text, pictures, scores in zip(
+        x["text"], x["images"], found, strict=True
+    ):
+        ranked = reranker.rank(text, list(pictures))
+        assert [one["corpus_id"] for one in ranked] == [*np.argsort(-scores)]
+        np.testing.assert_allclose(
+            [one["score"] for one in ranked], np.sort(scores)[::-1], atol=1e-4
+        )
+
+
+@FASTEST
+@pytest.mark.parametrize(
+    "grades",
+    [
+        *([[1, 0]], [[0, 0, 0]], [[1, -2, 0]], [[1, math.nan, 0]]),
+        *([["a"] * 3], [1, 0, 2], [[31, 0, 0]]),
+    ],
+)
+def test_other_grades_are_rejected(grades):
+    task = kbt.BridgeTowerListRanking.from_preset(PRESET, list_size=3)
+    pictures = np.zeros((1, 3, 64, 64, 3), "uint8")
+    with pytest.raises(ValueError, match="`y` must hold 3 grades"):
+        task.preprocessor({"images": pictures, "text": ["a"]}, y=grades)
+
+
+@FASTEST
+def test_lists_of_another_size_are_rejected():
+    task = kbt.BridgeTowerListRanking.from_preset(PRESET, list_size=3)
+    pictures = np.zeros((1, 2, 64, 64, 3), "uint8")
+    with pytest.raises(ValueError, match="which must be"):
+        task.preprocessor({"images": pictures, "text": ["a"]}, y=[[1, 0]])
+    with pytest.raises(ValueError, match="list_size=4"):
+        kbt.BridgeTowerListRanking(
+            task.backbone, task.preprocessor, list_size=4
+        )
+    with pytest.raises(ValueError, match="`list_size`"):
+        kbt.BridgeTowerListRanking.from_preset(PRESET, list_size=0)
+    assert kbt.BridgeTowerListRanking.from_preset(PRESET).list_size == 8
+    with pytest.raises(ValueError, match="`class_weight` must be left out"):
+        task.fit(
+            {"images": np.zeros((1, 3, 64, 64, 3), "uint8"), "text": ["a"]},
+            [[1, 0, 0]],
+            class_weight={0: 1, 1: 2, 2: 1},
+        )
