@@ -214,9 +214,9 @@ class ExportedTask:
         known = model.known(logits) or [None] * len(logits)
         return [
             verbs.Answers(
-                ((model.names[i], float(row[i])) for i in order), told
+                ((model.names[i], float(row[i])) for i in order), is_known
             )
-            for row, order, told in zip(scores, best, known, strict=True)
+            for row, order, is_known in zip(scores, best, known, strict=True)
         ]
 
     def score(self, images, texts, batch_size=32):

@@ -148,7 +148,7 @@ def _check_shapes(rules, tensors, variables):
         )
     wrong = []
     for rule in rules:
-        # Zeros that nobody writes to take no memory.
+        # Zeros that are never written take no memory.
         values = [
             np.zeros(variables[p].shape, "float32") for p in rule.variables
         ]

@@ -384,7 +384,7 @@ def _read_folder(folder, side, image_size=None):
 
 
 def _read_state_dict(path, image_size=None):
-    """Read an image encoder of a state dict, told by its tensors.
+    """Read an image encoder from a state dict, by the names of its tensors.
 
     Args:
         path: `pathlib.Path` of the file.

@@ -38,7 +38,7 @@ class Tokens:
             unknown and, if there is one, mask: the key of the token in
             tokenizer_config.json, and its default. Empty for a kind whose
             tokens are always the same.
-        ends_twice: bool, whether two end tokens stand between two texts.
+        ends_twice: bool, whether two end tokens separate two texts.
         adds_start: bool, whether there is no start token. A packed text then
             begins with one that the encoder does not see.
         has_segments: bool, whether the encoder reads `segment_ids`.
@@ -126,7 +126,7 @@ class Encoder:
         prefix_tokens: function of an encoder that returns the number of rows
             of its states before those of patches or words: a class token or a
             start token, and registers. If it is 0, the tower adds a row.
-        summary: str, what stands at row 0 by default, a name in
+        summary: str, row 0 by default, a name in
             `models.summary.SUMMARIES`. None means the encoder's own token.
         side_step: function of an encoder that returns the number of pixels of
             which the side of its images must be a multiple.

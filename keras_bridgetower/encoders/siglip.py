@@ -100,8 +100,7 @@ TEXT_FILES = Files(
     tokens=Tokens(
         kind="siglip",
         special=(
-            # It has no start token: this stands where the encoder does not
-            # look.
+            # It has no start token: the encoder does not read this one.
             ("eos_token", "</s>"),
             ("pad_token", "</s>"),
             ("eos_token", "</s>"),

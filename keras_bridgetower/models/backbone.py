@@ -77,7 +77,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         projections: `"shared"` or `"per_layer"`.
         image_norms: `"shared"`: the encoder's final norm is applied to all
             image states, or `"per_tap"`: each state has its own norm.
-        image_summary: str, what stands at row 0 of the image states, where
+        image_summary: str, row 0 of the image states, where
             poolers and embeddings read: `"class"`, `"mean"`,
             `"attention_pool"` or `"learned"`, see `Tower`. None means the
             encoder's class token, and the mean if it has none.

@@ -41,7 +41,7 @@ class Tower(PatchedModel, keras.Model):
         norms: `"shared"`: the encoder's final norm is applied to every
             state; `"per_tap"`: each tapped state has a norm of its own,
             initialized as a copy of the final norm.
-        summary: str, what stands at row 0 of each state, where poolers and
+        summary: str, row 0 of each state, where poolers and
             embeddings read. Images: `"class"`, the encoder's class token;
             `"mean"` of all tokens; `"attention_pool"`, the mean weighted by a
             learned query; `"learned"`, a learned vector. Texts: `"start"`, the

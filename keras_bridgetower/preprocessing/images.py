@@ -267,7 +267,7 @@ def _decode(image, name, shown):
 def _turn(image, name, shown, in_place):
     """Carry out a rotation of EXIF; a new image where it is not in place."""
     with _reading(name, shown):
-        # Metadata may stand behind the pixels.
+        # Metadata may follow the pixels.
         image.load()
         sizes = [len(image.info.get(key) or b"") for key in EXIF_KEYS]
         if max(sizes) > EXIF_BYTES:

@@ -35,7 +35,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
     """Abstract: texts as packed ids, by an engine of `tokenizers`.
 
     A subclass names its special tokens, in the order start, padding, end,
-    unknown, and mask if it has one, and what stands `between` two texts; makes
+    unknown, and mask if it has one, and the tokens `between` two texts; makes
     the engine from its files; and gives the rule that hides its tokens,
     `masking`. Special
     tokens are not made known to the engine, so that it never finds one in a

@@ -209,9 +209,8 @@ def hide_tokens(masking, draws, step, features):
 class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
     """Features with hidden tokens, and the hidden tokens as labels.
 
-    Tokens are hidden by the tokenizer's rule at every call, anew for each
-    batch: RoBERTa's `TokenMasking`, or of BERT's whole words
-    (`WholeWordMasking`). Pairs of picture and text stay as they are.
+    The tokenizer's rule hides other tokens at each call: RoBERTa's
+    `TokenMasking`, or BERT's `WholeWordMasking`. Pairs are not changed.
 
     Args:
         tokenizer: a `BridgeTowerTokenizer`.

@@ -86,9 +86,9 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
     Returns:
         Features; with ids `(features, labels)`, the features with what was
         drawn: `"match"` int32 `(batch,)`, or `"image_id"` int32 `(batch,)`
-        and `"negative_places"` float32 `(batch, 2)`, where among the others
-        by likeness a negative stands, or `"false_texts"` int32
-        `(batch, 15)`, how many rows further each one stands; and the labels
+        and `"negative_places"` float32 `(batch, 2)`, the places of the
+        negatives among the others by similarity, or `"false_texts"` int32
+        `(batch, 15)`, how many rows further each one is; and the labels
         int32 `(batch,)`, for hard negatives a dict of `"itm"` `(batch, 3)` and
         `"itc"` `(batch,)`, for ranking and matching of `"rank"` and `"itm"`
         `(batch,)`. With labelled pairs `(features, match)`.

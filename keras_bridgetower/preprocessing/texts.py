@@ -135,17 +135,17 @@ def encode_long(tokenizer, texts, sequence_length, rule="refuse"):
     rows = tokenizer.token_lists(checked)
     long = [i for i, row in enumerate(rows) if len(row) > room]
     if long and not rule.startswith("cut"):
-        told = (
+        example = (
             f"texts[{long[0]}] has {len(rows[long[0]]) + 2} tokens, but "
             f"sequence_length={sequence_length}"
         )
         if rule == "refuse":
             raise ValueError(
                 "`texts` must not be longer than what is read, or pass another "
-                f"`long_texts`. Received: {told}"
+                f"`long_texts`. Received: {example}"
             )
         warnings.warn(
-            f"{len(long)} of {len(rows)} texts cut at their end: {told}.",
+            f"{len(long)} of {len(rows)} texts cut at their end: {example}.",
             stacklevel=2,
         )
     start, pad, end, *_ = tokenizer.special_token_ids

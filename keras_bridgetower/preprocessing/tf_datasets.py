@@ -200,7 +200,7 @@ def make_batches(x, y, sample_weight, batch_size, order=None, least=1):
         batch_size: int.
         order: callable that returns an int array, the places of the rows in
             the order in which they are read. It is called whenever the dataset
-            is read from its start. None: as they stand.
+            is read from its start. None: unchanged.
         least: int, 0 where no rows are allowed, otherwise 1.
 
     Returns:

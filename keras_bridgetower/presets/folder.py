@@ -201,7 +201,7 @@ class PresetFolder:
         except _NOT_OF_FILES:
             raise
         except Exception as error:
-            told = f"{type(error).__name__}: {error!s:.600}"
+            reason = f"{type(error).__name__}: {error!s:.600}"
             raise PresetError(
-                f"{name} cannot be used: {told}", self.root
+                f"{name} cannot be used: {reason}", self.root
             ) from error

@@ -72,7 +72,7 @@ def _check_sum(folder, name, digest):
 def _mismatch(folder, name):
     return PresetError(
         f"The preset does not match its {MANIFEST}: {name} was changed. Fetch "
-        "it again, or save the model anew with `save_to_preset`. A converted "
+        "it again, or save the model again with `save_to_preset`. A converted "
         "preset in the cache is converted again once its folder is removed.",
         folder,
     )

@@ -52,7 +52,7 @@ def check_regular(path, folder):
     name = os.path.relpath(path, folder)
     shipped = pathlib.Path(os.path.realpath(folder)).parent in ROOTS
     if not os.path.lexists(path):
-        wrong = "is missing: fetch the preset again, or save the model anew"
+        wrong = "is missing: fetch the preset again, or save the model again"
     elif not os.path.isfile(path):
         wrong = "must be a regular file that can be read"
     elif not shipped and files.Below(folder).leads_out(name):

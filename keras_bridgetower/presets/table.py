@@ -104,7 +104,7 @@ def installed():
 
 # No other distribution replaces a preset of this one.
 PRESETS = installed() | _read(HERE)
-# The folders in which installed presets stand.
+# The folders of installed presets.
 ROOTS = {
     pathlib.Path(os.path.realpath(preset.root or HERE))
     for preset in PRESETS.values()

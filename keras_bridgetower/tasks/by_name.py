@@ -67,8 +67,8 @@ def open_task(preset, name=None, purpose="export"):
 
     Args:
         preset: as the `from_preset` of a task takes it.
-        name: str, the `task_name` of a class; by default that of the class
-            that the name of the preset stands for, or that was saved.
+        name: str, the `task_name` of a class; by default that of the
+            preset's name, or of the class that was saved.
         purpose: str, what the heads are needed for, for the error.
 
     Raises:

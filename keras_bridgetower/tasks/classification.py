@@ -414,9 +414,9 @@ class BridgeTowerVQA(BridgeTowerTask):
         known = known_rows(self.rejection, logits)
         results = [
             verbs.Answers(
-                [(self.answers[i], float(row[i])) for i in order], told
+                [(self.answers[i], float(row[i])) for i in order], is_known
             )
-            for row, order, told in zip(scores, best, known, strict=True)
+            for row, order, is_known in zip(scores, best, known, strict=True)
         ]
         return verb_inputs.one_or_all(results, sources)
 

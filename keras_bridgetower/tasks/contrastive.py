@@ -258,7 +258,7 @@ def text_states(backbone, features, **others):
     Args:
         backbone: a `BridgeTowerBackbone`.
         features: dict of features.
-        **others: features that stand in for those of the dict.
+        **others: features that replace those of the dict.
     """
     features, tower = {**features, **others}, backbone.text_tower
     return tower({name: features[name] for name in tower.input})

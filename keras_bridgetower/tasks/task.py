@@ -163,7 +163,7 @@ class BridgeTowerTask(
 
     def call(self, inputs, training=None, mask=None):
         # Keras would replay the symbolic graph, in which a weight that is
-        # read outside its layer stands as a constant.
+        # read outside its layer is a constant.
         with training_set(self, training):
             return self.outputs_of(inputs)
 

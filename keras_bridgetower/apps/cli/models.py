@@ -167,7 +167,7 @@ def _export(preset, verb):
 
 
 def _note_default(preset):
-    """Say behind the results which preset gave them; errors stand alone."""
+    """Print after the results which preset gave them, but not after errors."""
     if sys.exc_info()[0] is None:
         output.note(
             f"Used {preset}, which was trained on {PRESETS[preset].knows}."

@@ -270,14 +270,14 @@ def to_parquet(results, verb):
         (column, _arrow_type(pyarrow, kind))
         for column, kind in verb.results.items()
     ]
-    told = ["known"] if any("known" in result for result in results) else []
-    fields += [(column, pyarrow.bool_()) for column in told]
+    known = ["known"] if any("known" in result for result in results) else []
+    fields += [(column, pyarrow.bool_()) for column in known]
     rows = [
         {
             "row": result["row"],
             **{column: _text(result.get(column)) for column in texts},
             **{c: named(kind, result[c]) for c, kind in verb.results.items()},
-            **{column: result[column] for column in told},
+            **{column: result[column] for column in known},
         }
         for result in results
     ]

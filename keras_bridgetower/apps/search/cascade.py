@@ -110,8 +110,8 @@ def rerank(scorer, states, pace, end, added=None, clock=time.perf_counter):
             read = np.stack([states[i : i + 1][0] for i in some])
             scores = _scores(scorer, read, tokens)
             there = read.any(axis=(1, 2, 3))
-            for index, score, told in zip(some, scores, there, strict=True):
-                if told:
+            for index, score, kept in zip(some, scores, there, strict=True):
+                if kept:
                     found[index] = stage, float(score)
             # Reading from a disk may take longer than the fusion.
             cost = max(cost, clock() - started)

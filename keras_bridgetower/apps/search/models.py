@@ -39,7 +39,7 @@ class SearchModels:
             are longer than the preprocessor's tokens.
 
     Raises:
-        ValueError: a contrastive head that nobody trained.
+        ValueError: an untrained contrastive head.
 
     Example:
 

@@ -390,10 +390,10 @@ def _matches(models, states, hits, text, batch_size):
         kept, there = states.read([sum for _, sum in hits])
         found = models.retrieval.score_states(kept, text, batch_size)
     paths = [hit.path for hit, _ in hits]
-    paths = [path for path, told in zip(paths, there, strict=True) if not told]
+    paths = [path for path, has in zip(paths, there, strict=True) if not has]
     others = iter(models.matches(paths, text, batch_size))
     found = iter(found)
-    return [next(found if told else others) for told in there]
+    return [next(found if has else others) for has in there]
 
 
 def _reranked(hits, matches, weight):

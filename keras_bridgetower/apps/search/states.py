@@ -98,7 +98,7 @@ class StateFiles:
 
     @functools.cached_property
     def known(self):
-        """set of the sums that are there, for the process that writes."""
+        """set of the stored sums, for the process that writes."""
         return set(self.places())
 
     def add(self, sums, states):

@@ -373,7 +373,7 @@ class _Prepared(keras.utils.PyDataset):
 class _InOrder(keras.utils.PyDataset):
     """Batches of an iterable that can be read again from its start.
 
-    Keras requests one batch after the other; the first one starts it anew.
+    Keras requests batches in order; the first one restarts the iterable.
     """
 
     def __init__(self, source):

@@ -76,7 +76,7 @@ class BridgeTowerRerank(BaseNodePostprocessor):
     """LlamaIndex's `BaseNodePostprocessor`: the pictures that fit a query best.
 
     Needs `llama-index-core`. Nodes are `ImageNode`s with a picture in base64
-    or a path; what stands at a URL is not fetched.
+    or a path; URLs are not fetched.
 
     Args:
         preset: str, as for `BridgeTowerReranker.from_preset`.
