@@ -3,9 +3,13 @@
 import numpy as np
 from keras import ops
 
+from keras_bridgetower.models.merged_tokens import merge_tokens
 from keras_bridgetower.tasks.inference import in_batches
 from keras_bridgetower.tasks.inference import joined
 from keras_bridgetower.tasks.ranking import ranking_parts
+
+# Texts are as long as a multiple of this number of tokens.
+LENGTHS = 8
 
 
 class StateScorer:
@@ -14,6 +18,9 @@ class StateScorer:
     Args:
         task: a `BridgeTowerRetrieval`.
         text: `Texts`, of one text.
+        fusion: callable that replaces the task's fusion: from a dict of
+            arrays `"text_states"`, `"image_states"` and `"padding_mask"` to
+            the logits `(pictures, outputs)`. None for the task's own.
 
     Call arguments:
         states: float32 array `(pictures, layers, tokens, width)`.
@@ -24,15 +31,16 @@ class StateScorer:
         float32 array `(pictures,)`, the logits of "match".
     """
 
-    def __init__(self, task, text):
+    def __init__(self, task, text, fusion=None):
         task.new_heads.check("score_states", task.answering_heads)
         self._parts = parts = ranking_parts(task)
         self._pairs = {None: parts.pairs}
+        self._fusion = fusion
         features = text.features(0, 1)
-        self._text = {
-            "text": parts.text(features)["states"],
-            "padding_mask": ops.convert_to_tensor(features["padding_mask"]),
-        }
+        mask, states = features["padding_mask"], parts.text(features)["states"]
+        # Padding changes nothing; lengths of few sizes compile few programs.
+        kept = min(mask.shape[1], -(-int(mask.sum()) // LENGTHS) * LENGTHS)
+        self._mask, self._text = mask[:, :kept], states[:, :, :kept]
 
     def __call__(self, states, image_tokens=None):
         found = ops.convert_to_numpy(self.logits(states, image_tokens))
@@ -40,21 +48,34 @@ class StateScorer:
 
     def logits(self, states, image_tokens=None):
         """Return a tensor `(pictures, outputs)`, whose last is "match"."""
+        if self._fusion is not None:
+            return self._by_fusion(states, image_tokens)
         if image_tokens not in self._pairs:
             made = self._parts.merged_pairs(image_tokens)
             self._pairs[image_tokens] = made
         rows = np.arange(len(states), dtype="int32")
         return self._pairs[image_tokens](
             {
-                **self._text,
+                "text": self._text,
+                "padding_mask": ops.convert_to_tensor(self._mask),
                 "image": states,
                 "image_rows": rows,
                 "text_rows": np.zeros_like(rows),
             }
         )
 
+    def _by_fusion(self, states, image_tokens):
+        if image_tokens is not None:
+            layers = list(np.moveaxis(states, 1, 0))
+            layers = merge_tokens(layers, image_tokens)
+            states = np.stack([ops.convert_to_numpy(x) for x in layers], 1)
+        text = ops.convert_to_numpy(self._text).astype("float32")
+        inputs = {"text_states": text, "padding_mask": self._mask}
+        inputs = {k: np.repeat(x, len(states), 0) for k, x in inputs.items()}
+        return self._fusion({**inputs, "image_states": states})
 
-def score_states(task, states, text, batch_size):
+
+def score_states(task, states, text, batch_size, fusion=None):
     """Score pictures with a text by the states that the fusion reads.
 
     Args:
@@ -62,11 +83,12 @@ def score_states(task, states, text, batch_size):
         states: array `(pictures, layers, tokens, width)`.
         text: `Texts`, of one text.
         batch_size: int, pictures per forward pass.
+        fusion: as `StateScorer`.
 
     Returns:
         float32 array `(pictures,)`: the logits of "match".
     """
-    scorer = StateScorer(task, text)
+    scorer = StateScorer(task, text, fusion)
 
     def run(batch):
         return scorer.logits(batch["image"])

@@ -264,7 +264,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         )
         return one_or_all(found["states"], [source])
 
-    def score_states(self, image_states, text, batch_size=32):
+    def score_states(self, image_states, text, batch_size=32, fusion=None):
         """Score how well pictures match a text, by their states.
 
         The text tower runs once and the image tower not at all. The scores
@@ -275,6 +275,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
                 `image_states` returns it.
             text: str.
             batch_size: int, pictures per forward pass.
+            fusion: as `state_scorer`.
 
         Returns:
             float32 array `(pictures,)`, as `score`.
@@ -292,15 +293,18 @@ class BridgeTowerRetrieval(BridgeTowerTask):
                 f"an array {shape}"
             )
         with self.inference.reading("score_states"):
-            return score_states(self, image_states, source, batch_size)
+            given = self, image_states, source, batch_size, fusion
+            return score_states(*given)
 
-    def state_scorer(self, text):
+    def state_scorer(self, text, fusion=None):
         """Return a function that scores batches of pictures with one text.
 
         The text tower runs here, once.
 
         Args:
             text: str.
+            fusion: callable that replaces the fusion, such as
+                `search.ExportedFusion`, or None.
 
         Returns:
             Callable of `image_states`, as `score_states` takes them, and of
@@ -320,7 +324,41 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         """
         source = Texts(self.needed_preprocessor(), [text])
         with self.inference.reading("state_scorer"):
-            return StateScorer(self, source)
+            return StateScorer(self, source, fusion)
+
+    def fusion_inputs(self, images, texts, batch_size=32):
+        """Compute what the fusion reads of pairs, for `export`'s calibration.
+
+        Args:
+            images, texts, batch_size: as `score`.
+
+        Returns:
+            dict of arrays: float32 `"image_states"` and `"text_states"`,
+            `(pairs, layers, tokens, width)`, and int32 `"padding_mask"`.
+
+        Raises:
+            ValueError: as `score`.
+
+        Example:
+
+        ```python
+        given = retrieval.fusion_inputs(["a.png"], ["a red circle"])
+        retrieval.export(
+            "fusion.onnx", "onnx", part="fusion", calibration=given)
+        ```
+        """
+        sources = self.sources(images, texts, "texts")
+        parts = ranking_parts(self)
+
+        def forward(features):
+            images = {"images": features.pop("images")}
+            return {
+                "image_states": parts.image(images)["states"],
+                "text_states": parts.text(features)["states"],
+                "padding_mask": features["padding_mask"],
+            }
+
+        return self._run("score", sources, batch_size, forward=forward)
 
     @property
     def image_states_shape(self):

@@ -103,10 +103,9 @@ def test_states_of_a_deleted_picture_are_not_judged(matching, states):
 
 
 def test_the_pace_is_measured_once(matching):
-    task = matching.retrieval
-    pace = cascade.pace_of(task)
-    assert cascade.is_measured(task) and cascade.pace_of(task) is pace
-    assert pace.tokens == task.image_states_shape[1] // 4
+    pace = cascade.pace_of(matching)
+    assert cascade.is_measured(matching) and cascade.pace_of(matching) is pace
+    assert pace.tokens == matching.retrieval.image_states_shape[1] // 4
     assert 0 < pace.merged and 0 < pace.full
 
 

@@ -1,3 +1,5 @@
+from .fusions import ExportedFusion as ExportedFusion
+from .fusions import export_fusion as export_fusion
 from .header import info as info
 from .header import open_store as open_store
 from .header import prune as prune

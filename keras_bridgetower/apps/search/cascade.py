@@ -32,29 +32,34 @@ class Pace:
 
 
 class _Held:
-    """The pace of a task, which one thread measures."""
+    """The pace of models, which one thread measures."""
 
     def __init__(self):
         self.lock, self.pace = threading.Lock(), None
 
 
-def is_measured(task):
-    """Return whether the `Pace` of a task is known."""
-    return task.inference.cached("pace", _Held).pace is not None
+def is_measured(models):
+    """Return whether the `Pace` of `SearchModels` is known."""
+    return _held(models).pace is not None
 
 
-def pace_of(task):
-    """Return the `Pace` of a task, measured once until its layers change."""
-    held = task.inference.cached("pace", _Held)
+def pace_of(models):
+    """Return the `Pace` of `SearchModels`, measured once until they change."""
+    held = _held(models)
     with held.lock:
         if held.pace is None:
-            held.pace = _measured(task)
+            held.pace = _measured(models)
         return held.pace
 
 
-def _measured(task):
-    scorer = task.state_scorer("a")
-    layers, all_tokens, width = task.image_states_shape
+def _held(models):
+    key = "pace", models.fusion
+    return models.retrieval.inference.cached(key, _Held)
+
+
+def _measured(models):
+    scorer = models.state_scorer("a")
+    layers, all_tokens, width = models.retrieval.image_states_shape
     states = np.random.default_rng(0).normal(
         size=(BATCH, layers, all_tokens, width)
     )
@@ -82,7 +87,7 @@ def rerank(scorer, states, pace, end, added=None, clock=time.perf_counter):
     first, and the best of these by all.
 
     Args:
-        scorer: what `BridgeTowerRetrieval.state_scorer` returns.
+        scorer: what `SearchModels.state_scorer` returns.
         states: float32 array or `StoredStates`, by falling similarity. Zeros
             are of a picture that is being deleted, and not judged.
         pace: `Pace`.

@@ -8,6 +8,7 @@ from keras_bridgetower.apps.predict.batches import each_in_batches
 from keras_bridgetower.apps.predict.identity import model_checksum
 from keras_bridgetower.apps.predict.identity import picture_reading
 from keras_bridgetower.apps.predict.identity import text_reading
+from keras_bridgetower.apps.search.fusions import ExportedFusion
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.heads import embedding_kinds
@@ -37,6 +38,8 @@ class SearchModels:
             (`similarity_weight`); or None.
         long_texts: `"refuse"`, or `"cut_end"` to read the start of texts that
             are longer than the preprocessor's tokens.
+        fusion: `ExportedFusion`, which reranks by states in place of the
+            fusion of `retrieval`, or None.
 
     Raises:
         ValueError: an untrained contrastive head.
@@ -50,7 +53,12 @@ class SearchModels:
     """
 
     def __init__(
-        self, contrastive, retrieval=None, preset=None, long_texts="refuse"
+        self,
+        contrastive,
+        retrieval=None,
+        preset=None,
+        long_texts="refuse",
+        fusion=None,
     ):
         check_choice("long_texts", long_texts, _LONG_TEXTS)
         if contrastive.new_heads.still_random(("itc",)):
@@ -59,19 +67,30 @@ class SearchModels:
         self.retrieval = retrieval
         self.preset = preset
         self.long_texts = long_texts
+        self.fusion = fusion
 
     @classmethod
-    def from_preset(cls, preset, long_texts="refuse", **kwargs):
+    def from_preset(
+        cls,
+        preset,
+        long_texts="refuse",
+        fusion=None,
+        precision="float32",
+        **kwargs,
+    ):
         """The models of a preset, which share one backbone.
 
         Args:
             preset: as `BridgeTowerContrastive.from_preset`.
             long_texts: as the class.
+            fusion: path of a folder that `export_fusion` wrote, or None.
+            precision: `"float32"` or `"bfloat16"`, of that fusion.
             **kwargs: `image_size`, `image_mode`, `sequence_length`,
                 `image_tokens`, `dtype` and `revision`, as there.
 
         Raises:
-            ValueError: no such preset, or one without contrastive head.
+            ValueError: no such preset, or one without contrastive head; or a
+                fusion of other weights.
         """
         folder = registry.open_preset(preset, kwargs.pop("revision", None))
         saved = head_table.saved_heads(folder)
@@ -89,7 +108,15 @@ class SearchModels:
                 {"objective": objective},
                 kwargs,
             )
-        return cls(contrastive, retrieval, preset_name(preset), long_texts)
+        if fusion is not None:
+            if retrieval is None:
+                raise ValueError(
+                    "`fusion` needs a preset with a matching head. Received: "
+                    f"fusion={str(fusion)!r}, preset={preset_name(preset)!r}"
+                )
+            fusion = ExportedFusion(fusion, retrieval, precision)
+        name = preset_name(preset)
+        return cls(contrastive, retrieval, name, long_texts, fusion)
 
     @property
     def reranks(self):
@@ -188,6 +215,10 @@ class SearchModels:
             )
         states = self.retrieval.image_states(given["images"], batch_size)
         return self.embed(batch_size, **given), states
+
+    def state_scorer(self, text):
+        """`BridgeTowerRetrieval.state_scorer`, with the exported fusion."""
+        return self.retrieval.state_scorer(text, self.fusion)
 
     def matches(self, paths, text, batch_size):
         """Score picture files with a text, a batch of files at a time.

@@ -272,9 +272,9 @@ class PictureSearch:
                 f"preset={self.models.preset!r}"
             )
         with task.inference.reading("query"):
-            if not cascade.is_measured(task):
+            if not cascade.is_measured(self.models):
                 self.models.embed_query(text, image)
-                cascade.pace_of(task)
+                cascade.pace_of(self.models)
 
     def _state_fields(self, states):
         """Return the fields of a header about states."""
@@ -388,7 +388,9 @@ def _matches(models, states, hits, text, batch_size):
     found, there = [], [False] * len(hits)
     if states is not None:
         kept, there = states.read([sum for _, sum in hits])
-        found = models.retrieval.score_states(kept, text, batch_size)
+        found = models.retrieval.score_states(
+            kept, text, batch_size, models.fusion
+        )
     paths = [hit.path for hit, _ in hits]
     paths = [path for path, has in zip(paths, there, strict=True) if not has]
     others = iter(models.matches(paths, text, batch_size))
@@ -432,7 +434,7 @@ def _judged(models, states, hits, text, end):
     places = [place for place, is_there in enumerate(there) if is_there]
     added = [weight * hits[place][0].similarity for place in places]
     with task.inference.reading("query"):
-        scorer, pace = task.state_scorer(text), cascade.pace_of(task)
+        scorer, pace = models.state_scorer(text), cascade.pace_of(models)
         found = cascade.rerank(scorer, kept, pace, end, added)
     stages = {cascade.FULL: [], cascade.MERGED: [], None: []}
     judged = {places[row]: result for row, result in found.items()}

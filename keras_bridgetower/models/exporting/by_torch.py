@@ -10,7 +10,7 @@ import numpy as np
 
 # Sizes of the free axes while the function is traced. They differ, so that
 # PyTorch cannot confuse two axes.
-TRACED = {"batch": 3, "tokens": 5, "masks": 4}
+TRACED = {"batch": 3, "tokens": 5, "masks": 4, "patches": 7}
 # Products of matrices that int8 computes.
 _PRODUCTS = ("MatMul", "Gemm", "Conv")
 # Samples per forward pass while value ranges are measured.

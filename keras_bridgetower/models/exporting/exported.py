@@ -223,7 +223,7 @@ FORMATS = {
 
 
 # Axes of a feature whose sizes stay free in an exported file.
-BATCH, TOKENS, MASKS = "batch", "tokens", "masks"
+BATCH, TOKENS, MASKS, PATCHES = "batch", "tokens", "masks", "patches"
 # Name of the output of a task with one head, which has none.
 OUTPUT = "output"
 # Heads that read the pooled representation of one picture and one text.
@@ -397,8 +397,7 @@ def _fusion(model, backbone):
     wanted = ("pooled",) if heads else ("text", "image", "pooled")
     if "mlm" in heads:
         wanted = ("text", "pooled")
-    tokens = backbone.image_tower.outputs[-1].shape[1]
-    taps, tokens, width = fusion.image_shape(tokens)
+    taps, _, width = fusion.image_shape(None)
 
     def states(x):
         return ops.unstack(ops.cast(x, fusion.compute_dtype), taps, axis=1)
@@ -420,7 +419,7 @@ def _fusion(model, backbone):
 
     return {
         "text_states": Feature((BATCH, taps, TOKENS, width), "float32"),
-        "image_states": Feature((BATCH, taps, tokens, width), "float32"),
+        "image_states": Feature((BATCH, taps, PATCHES, width), "float32"),
         "padding_mask": Feature((BATCH, TOKENS), "int32"),
     }, run
 

@@ -72,6 +72,34 @@ class ExportedModel:
         read = set().union(*inputs)
         self.features = [name for name in self.features if name in read]
 
+    @staticmethod
+    def program(file, precision=None):
+        """Load one exported file, to run it on features.
+
+        Args:
+            file: path of an `.onnx` or `.xml` file.
+            precision: None for float32, `.onnx` by ONNX Runtime and `.xml` by
+                OpenVINO. `"f32"` or `"bf16"` for OpenVINO.
+
+        Returns:
+            Callable from a dict of arrays to a dict of arrays.
+
+        Raises:
+            ImportError: what runs it is not installed.
+
+        Example:
+
+        ```python
+        vqa.export("fusion.onnx", format="onnx", part="fusion")
+        run = ExportedModel.program("fusion.onnx")
+        run({"text_states": ..., "image_states": ..., "padding_mask": ...})
+        ```
+        """
+        file = str(file)
+        if precision is None:
+            return load(file)[0]
+        return by_openvino(file, precision=precision)[0]
+
     def __call__(self, pictures=(), texts=()):
         given = {"pictures": pictures, "texts": texts}
         given = {name: given[name] for name in self.reads}

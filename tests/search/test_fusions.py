@@ -1,0 +1,100 @@
+"""Reranking by an exported fusion equals reranking by Keras."""
+
+import exported_files
+import numpy as np
+import pytest
+from builders import difference
+
+import keras_bridgetower as kbt
+from keras_bridgetower.apps.search import cascade
+
+pytestmark = exported_files.MARKS
+PRESET = "bridgetower_tiny_emoji_pretrain"
+TEXTS = ["a red circle", "a long text about a bell and a penguin in the snow"]
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    rng = np.random.default_rng(0)
+    colors = rng.integers(0, 256, (12, 1, 1, 3))
+    noise = rng.integers(0, 64, (12, 64, 64, 3))
+    return list(((colors + noise) % 256).astype("uint8"))
+
+
+@pytest.fixture(scope="module")
+def models():
+    return kbt.search.SearchModels.from_preset(PRESET)
+
+
+@pytest.fixture(scope="module")
+def exported(models, tmp_path_factory):
+    exported_files.need("onnx")
+    folder = tmp_path_factory.mktemp("exported") / "fusion"
+    kbt.search.export_fusion(models.retrieval, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fast(exported):
+    return kbt.search.SearchModels.from_preset(PRESET, fusion=exported)
+
+
+@pytest.fixture(scope="module")
+def states(models, pictures):
+    return models.retrieval.image_states(pictures)
+
+
+@exported_files.ON_TORCH
+@pytest.mark.parametrize("text", TEXTS)
+def test_scores_are_those_of_keras(fast, models, states, pictures, text):
+    wanted = models.retrieval.score(pictures, text)
+    given = states, text, 5
+    found = fast.retrieval.score_states(*given, fusion=fast.fusion)
+    assert difference(found, wanted) < 1e-4
+    assert difference(models.retrieval.score_states(*given), wanted) < 1e-4
+    merged = models.state_scorer(text)(states, 20)
+    assert difference(merged, wanted) > 1e-3
+    assert difference(fast.state_scorer(text)(states, 20), merged) < 1e-4
+
+
+@exported_files.ON_TORCH
+def test_queries_are_those_of_keras(fast, models, photos, lance_name):
+    searches = [kbt.search.PictureSearch(lance_name, x) for x in (models, fast)]
+    searches[0].index(photos, states="float16")
+    for given in ({"rerank": 100}, {"budget_ms": 60_000}):
+        wanted, found = (x.query(TEXTS[0], **given) for x in searches)
+        assert [hit.path for hit in found] == [hit.path for hit in wanted]
+        for one, other in zip(found, wanted, strict=True):
+            assert one.match == pytest.approx(other.match, abs=1e-4)
+            assert one.stage == cascade.FULL
+    # Each has been measured by itself.
+    assert cascade.pace_of(fast) is not cascade.pace_of(models)
+
+
+@exported_files.ON_TORCH
+def test_int8_keeps_the_order(models, states, pictures, tmp_path):
+    exported_files.need("onnx")
+    texts = [TEXTS[i % 2] for i in range(len(pictures))]
+    kbt.search.export_fusion(
+        models.retrieval, tmp_path / "int8", (pictures, texts)
+    )
+    fusion = kbt.search.ExportedFusion(tmp_path / "int8", models.retrieval)
+    found = models.retrieval.score_states(states, TEXTS[0], fusion=fusion)
+    wanted = models.retrieval.score_states(states, TEXTS[0])
+    assert 1e-3 < difference(found, wanted) < 0.2 * np.ptp(wanted)
+    assert np.corrcoef(found, wanted)[0, 1] > 0.98
+
+
+@exported_files.ON_TORCH
+def test_fusions_of_other_weights_are_rejected(models, exported, tmp_path):
+    open_models = kbt.search.SearchModels.from_preset
+    with pytest.raises(ValueError, match="the same weights"):
+        open_models("bridgetower_tiny_easy_pretrain", fusion=exported)
+    with pytest.raises(ValueError, match="the same weights"):
+        open_models(PRESET, fusion=tmp_path / "none")
+    with pytest.raises(ValueError, match="`precision`"):
+        open_models(PRESET, fusion=exported, precision="int8")
+    alone = open_models("bridgetower_tiny_emoji_contrastive")
+    assert alone.retrieval is None
+    with pytest.raises(ValueError, match="`fusion` needs"):
+        open_models("bridgetower_tiny_emoji_contrastive", fusion=exported)
