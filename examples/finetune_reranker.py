@@ -84,6 +84,7 @@ class Gallery:
         scenes = load_scenes(split)
         values = scenes.values[:pictures]
         self.images = scenes.data.images[:pictures]
+        count = min(count, len(values))
         own = rng.choice(len(values), count, replace=False)
         ways = rng.integers(len(TEMPLATES), size=count)
         self.texts = [

@@ -67,7 +67,7 @@ class Inference:
         """Return an object made of the task's layers, until they change.
 
         Args:
-            name: str, or another key, of this and no other thing.
+            name: hashable key of this object alone.
             make: callable without arguments.
         """
         now = compiled.Structure(self._task, self._task)

@@ -8,8 +8,8 @@ from keras_bridgetower.tasks.inference import in_batches
 from keras_bridgetower.tasks.inference import joined
 from keras_bridgetower.tasks.ranking import ranking_parts
 
-# Texts are as long as a multiple of this number of tokens.
-LENGTHS = 8
+# Tokens to which short texts are cut: this number, or twice as many, and so on.
+SHORTEST = 8
 
 
 class StateScorer:
@@ -18,9 +18,10 @@ class StateScorer:
     Args:
         task: a `BridgeTowerRetrieval`.
         text: `Texts`, of one text.
-        fusion: callable that replaces the task's fusion: from a dict of
-            arrays `"text_states"`, `"image_states"` and `"padding_mask"` to
-            the logits `(pictures, outputs)`. None for the task's own.
+        fusion: as `BridgeTowerRetrieval.state_scorer`.
+
+    Attributes:
+        width: int, tokens of the text that the fusion reads.
 
     Call arguments:
         states: float32 array `(pictures, layers, tokens, width)`.
@@ -38,9 +39,8 @@ class StateScorer:
         self._fusion = fusion
         features = text.features(0, 1)
         mask, states = features["padding_mask"], parts.text(features)["states"]
-        # Padding changes nothing; lengths of few sizes compile few programs.
-        kept = min(mask.shape[1], -(-int(mask.sum()) // LENGTHS) * LENGTHS)
-        self._mask, self._text = mask[:, :kept], states[:, :, :kept]
+        self.width = width = _width(task.backbone.fusion, mask)
+        self._mask, self._text = mask[:, :width], states[:, :, :width]
 
     def __call__(self, states, image_tokens=None):
         found = ops.convert_to_numpy(self.logits(states, image_tokens))
@@ -65,6 +65,7 @@ class StateScorer:
         )
 
     def _by_fusion(self, states, image_tokens):
+        states = np.asarray(states, "float32")
         if image_tokens is not None:
             layers = list(np.moveaxis(states, 1, 0))
             layers = merge_tokens(layers, image_tokens)
@@ -73,6 +74,18 @@ class StateScorer:
         inputs = {"text_states": text, "padding_mask": self._mask}
         inputs = {k: np.repeat(x, len(states), 0) for k, x in inputs.items()}
         return self._fusion({**inputs, "image_states": states})
+
+
+def _width(fusion, mask):
+    """Return to how many tokens a text is cut, without a change of scores."""
+    width = mask.shape[1]
+    # Managers without a mask see padding.
+    if fusion.text_feed.reads_padding:
+        return width
+    kept = SHORTEST
+    while kept < mask.sum():
+        kept *= 2
+    return min(kept, width)
 
 
 def score_states(task, states, text, batch_size, fusion=None):

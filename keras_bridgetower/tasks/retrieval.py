@@ -17,11 +17,13 @@ from keras_bridgetower.preprocessing.retrieval import (
 )
 from keras_bridgetower.preprocessing.verb_inputs import Pictures
 from keras_bridgetower.preprocessing.verb_inputs import Texts
+from keras_bridgetower.preprocessing.verb_inputs import check_numbers
 from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.contrastive import text_states
+from keras_bridgetower.tasks.inference import joined
 from keras_bridgetower.tasks.kept_states import StateScorer
 from keras_bridgetower.tasks.kept_states import score_states
 from keras_bridgetower.tasks.ranking import NOT_SCORED
@@ -303,8 +305,12 @@ class BridgeTowerRetrieval(BridgeTowerTask):
 
         Args:
             text: str.
-            fusion: callable that replaces the fusion, such as
-                `search.ExportedFusion`, or None.
+            fusion: callable that replaces the fusion and its head, such as
+                `search.ExportedFusion`: from a dict of arrays, float32
+                `"text_states"` and `"image_states"`, `(pictures, layers,
+                tokens, width)`, and int32 `"padding_mask"`, `(pictures,
+                tokens)`, to float logits `(pictures, outputs)`. None for the
+                task's own.
 
         Returns:
             Callable of `image_states`, as `score_states` takes them, and of
@@ -358,7 +364,10 @@ class BridgeTowerRetrieval(BridgeTowerTask):
                 "padding_mask": features["padding_mask"],
             }
 
-        return self._run("score", sources, batch_size, forward=forward)
+        check_numbers(sources)
+        return joined(
+            self.batches("score", sources, batch_size, forward=forward)
+        )
 
     @property
     def image_states_shape(self):

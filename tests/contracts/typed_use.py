@@ -160,7 +160,7 @@ def search() -> None:
     models = kbt.search.SearchModels.from_preset(PRESET, image_mode="crop")
     kbt.search.export_fusion(models.retrieval, "fusion", pairs=None)
     kbt.search.ExportedFusion("fusion", models.retrieval, precision="bfloat16")
-    kbt.ExportedModel.program("fusion.onnx", precision="bf16")
+    kbt.ExportedModel.program("fusion.onnx", runtime="openvino")
     kbt.search.PictureSearch("photos.index", PRESET)
     store = kbt.search.LanceStore("photos.index")
     kbt.search.QdrantFolder("photos.qdrant")

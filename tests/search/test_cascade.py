@@ -103,8 +103,13 @@ def test_states_of_a_deleted_picture_are_not_judged(matching, states):
 
 
 def test_the_pace_is_measured_once(matching):
-    pace = cascade.pace_of(matching)
-    assert cascade.is_measured(matching) and cascade.pace_of(matching) is pace
+    scorer = matching.state_scorer(TEXT)
+    pace = cascade.pace_of(matching, scorer)
+    assert cascade.is_measured(matching, scorer)
+    assert cascade.pace_of(matching, matching.state_scorer("a")) is pace
+    # Of longer texts passes take longer.
+    longer = matching.state_scorer("a red circle in the center of the picture")
+    assert not cascade.is_measured(matching, longer)
     assert pace.tokens == matching.retrieval.image_states_shape[1] // 4
     assert 0 < pace.merged and 0 < pace.full
 

@@ -1,12 +1,16 @@
 """Reranking by an exported fusion equals reranking by Keras."""
 
+import builders
 import exported_files
 import numpy as np
 import pytest
+from builders import FASTEST
 from builders import difference
+from builders import randomise
 
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.search import cascade
+from keras_bridgetower.apps.search import fusions
 
 pytestmark = exported_files.MARKS
 PRESET = "bridgetower_tiny_emoji_pretrain"
@@ -58,8 +62,29 @@ def test_scores_are_those_of_keras(fast, models, states, pictures, text):
 
 
 @exported_files.ON_TORCH
-def test_queries_are_those_of_keras(fast, models, photos, lance_name):
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_each_runtime_is_used(runtime, models, exported, states, monkeypatch):
+    pytest.importorskip(runtime, reason="the extra `export`")
+    # As if the other one were not installed.
+    there = object() if runtime == "openvino" else None
+    monkeypatch.setattr(fusions.importlib.util, "find_spec", lambda _: there)
+    fusion = kbt.search.ExportedFusion(exported, models.retrieval)
+    found = models.retrieval.score_states(states, TEXTS[0], fusion=fusion)
+    wanted = models.retrieval.score_states(states, TEXTS[0])
+    assert difference(found, wanted) < 1e-4
+
+
+@exported_files.ON_TORCH
+def test_queries_are_those_of_keras(models, exported, photos, lance_name):
+    counted = Counted(kbt.search.ExportedFusion(exported, models.retrieval))
+    fast = kbt.search.SearchModels(
+        *(models.contrastive, models.retrieval, PRESET), fusion=counted
+    )
     searches = [kbt.search.PictureSearch(lance_name, x) for x in (models, fast)]
+    stateless = kbt.search.PictureSearch(f"{lance_name}_2", fast)
+    stateless.index(photos)
+    with pytest.raises(ValueError, match="without states"):
+        stateless.query(TEXTS[0], rerank=100)
     searches[0].index(photos, states="float16")
     for given in ({"rerank": 100}, {"budget_ms": 60_000}):
         wanted, found = (x.query(TEXTS[0], **given) for x in searches)
@@ -67,8 +92,33 @@ def test_queries_are_those_of_keras(fast, models, photos, lance_name):
         for one, other in zip(found, wanted, strict=True):
             assert one.match == pytest.approx(other.match, abs=1e-4)
             assert one.stage == cascade.FULL
-    # Each has been measured by itself.
-    assert cascade.pace_of(fast) is not cascade.pace_of(models)
+        assert counted.pairs
+        counted.pairs = 0
+    # Each is measured by itself.
+    paces = [cascade.pace_of(x, x.state_scorer("a")) for x in (models, fast)]
+    assert paces[0] is not paces[1]
+
+
+class Counted:
+    """A fusion that counts its pairs."""
+
+    def __init__(self, fusion):
+        self.fusion, self.pairs = fusion, 0
+
+    def __call__(self, inputs):
+        self.pairs += len(inputs["image_states"])
+        return self.fusion(inputs)
+
+
+@FASTEST
+def test_managers_without_a_mask_read_all_tokens(pictures):
+    """Their scores would change with the padding that a text has."""
+    task = randomise(builders.retrieval(bridge="adaptive_manager"))
+    side = task.backbone.image_size
+    given = [picture[:side, :side] for picture in pictures[:3]]
+    wanted = task.score(given, "a dot")
+    found = task.score_states(task.image_states(given), "a dot")
+    assert difference(found, wanted) < 1e-5
 
 
 @exported_files.ON_TORCH
@@ -88,12 +138,14 @@ def test_int8_keeps_the_order(models, states, pictures, tmp_path):
 @exported_files.ON_TORCH
 def test_fusions_of_other_weights_are_rejected(models, exported, tmp_path):
     open_models = kbt.search.SearchModels.from_preset
-    with pytest.raises(ValueError, match="the same weights"):
+    with pytest.raises(ValueError, match="for this model"):
         open_models("bridgetower_tiny_easy_pretrain", fusion=exported)
-    with pytest.raises(ValueError, match="the same weights"):
+    with pytest.raises(ValueError, match="for this model"):
         open_models(PRESET, fusion=tmp_path / "none")
-    with pytest.raises(ValueError, match="`precision`"):
+    with pytest.raises(ValueError, match="`runtime` and `precision`"):
         open_models(PRESET, fusion=exported, precision="int8")
+    with pytest.raises(ValueError, match="`precision` is that of"):
+        open_models(PRESET, precision="bfloat16")
     alone = open_models("bridgetower_tiny_emoji_contrastive")
     assert alone.retrieval is None
     with pytest.raises(ValueError, match="`fusion` needs"):

@@ -25,11 +25,11 @@ def main():
     parser.add_argument("--cross-encoder")
     parser.add_argument("--top-k", type=int, default=20)
     settings = parser.parse_args()
+    tasks = mteb.get_tasks(tasks=settings.tasks)
     encoder = models.BridgeTowerEncoder.from_preset(settings.encoder)
     cross_encoder = settings.cross_encoder and (
         models.BridgeTowerCrossEncoder.from_preset(settings.cross_encoder)
     )
-    tasks = mteb.get_tasks(tasks=settings.tasks)
     found = evaluate(
         settings.folder, tasks, encoder, cross_encoder, settings.top_k
     )

@@ -38,27 +38,31 @@ class _Held:
         self.lock, self.pace = threading.Lock(), None
 
 
-def is_measured(models):
-    """Return whether the `Pace` of `SearchModels` is known."""
-    return _held(models).pace is not None
+def is_measured(models, scorer):
+    """Return whether the `Pace` of a scorer is known."""
+    return _held(models, scorer).pace is not None
 
 
-def pace_of(models):
-    """Return the `Pace` of `SearchModels`, measured once until they change."""
-    held = _held(models)
+def pace_of(models, scorer):
+    """Return the `Pace` of a scorer, measured once for texts of its width.
+
+    Args:
+        models: `SearchModels`.
+        scorer: what `models.state_scorer` returns.
+    """
+    held = _held(models, scorer)
     with held.lock:
         if held.pace is None:
-            held.pace = _measured(models)
+            held.pace = _measured(models, scorer)
         return held.pace
 
 
-def _held(models):
-    key = "pace", models.fusion
+def _held(models, scorer):
+    key = "pace", models.fusion, scorer.width
     return models.retrieval.inference.cached(key, _Held)
 
 
-def _measured(models):
-    scorer = models.state_scorer("a")
+def _measured(models, scorer):
     layers, all_tokens, width = models.retrieval.image_states_shape
     states = np.random.default_rng(0).normal(
         size=(BATCH, layers, all_tokens, width)

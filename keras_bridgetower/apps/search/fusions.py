@@ -1,18 +1,17 @@
 """The fusion in ONNX, with which OpenVINO or ONNX Runtime rerank."""
 
+import hashlib
 import importlib.util
 import json
 import pathlib
 
+import keras
 import numpy as np
 
 from keras_bridgetower import ExportedModel
-from keras_bridgetower.apps.predict.identity import model_checksum
-from keras_bridgetower.checks import check_choice
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_folder
 
-PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 FILE, IDENTITY = "fusion.onnx", "fusion.json"
 
 
@@ -20,7 +19,7 @@ def export_fusion(retrieval, folder, pairs=None):
     """Write the fusion of a task, for `ExportedFusion`.
 
     Args:
-        retrieval: a `BridgeTowerRetrieval` with a preprocessor, on PyTorch.
+        retrieval: a `BridgeTowerRetrieval` in float32, on PyTorch.
         folder: path of a new folder.
         pairs: `(images, texts)`, two lists of one length as `score` takes
             them, some hundreds of typical pairs. The matrix products are then
@@ -28,7 +27,7 @@ def export_fusion(retrieval, folder, pairs=None):
             float32.
 
     Raises:
-        ValueError: another backend, or a folder that exists.
+        ValueError: another backend or dtype, or a folder that exists.
         ImportError: the extra `export` is not installed.
 
     Example:
@@ -38,22 +37,35 @@ def export_fusion(retrieval, folder, pairs=None):
     models = SearchModels.from_preset("my_model", fusion="fusion")
     ```
     """
-    calibration = None
-    if pairs is not None:
-        images, texts = pairs
-        calibration = retrieval.fusion_inputs(images, texts)
-    identity = {"model": model_checksum(retrieval)}
+    backend, dtype = keras.config.backend(), retrieval.compute_dtype
+    if (backend, dtype) != ("torch", "float32"):
+        raise ValueError(
+            "A fusion is exported with KERAS_BACKEND=torch and in float32. "
+            f"Received: {backend}, {dtype}"
+        )
 
     def save(part):
         retrieval.export(
             pathlib.Path(part, FILE),
             format="onnx",
             part="fusion",
-            calibration=calibration,
+            calibration=pairs and retrieval.fusion_inputs(*pairs),
         )
-        pathlib.Path(part, IDENTITY).write_text(json.dumps(identity))
+        identity = json.dumps(_identity(retrieval))
+        pathlib.Path(part, IDENTITY).write_text(identity)
 
     write_folder(folder, save, name="folder")
+
+
+def _identity(retrieval):
+    """Return the head and a checksum of all that an exported fusion holds."""
+    (head,) = retrieval.answering_heads
+    summed = hashlib.sha256()
+    layers = retrieval.backbone.fusion, retrieval.heads[head]
+    for weight in (weight for layer in layers for weight in layer.weights):
+        array = keras.ops.convert_to_numpy(keras.ops.cast(weight, "float32"))
+        summed.update(f"{array.shape}".encode() + array.tobytes())
+    return {"head": head, "weights": summed.hexdigest()}
 
 
 class ExportedFusion:
@@ -64,12 +76,12 @@ class ExportedFusion:
     Args:
         folder: path of the folder.
         retrieval: the `BridgeTowerRetrieval` whose fusion it is.
-        precision: `"float32"`, or `"bfloat16"`, which only OpenVINO computes.
-            Products that are in int8 remain so.
+        precision: `"float32"`, or `"bfloat16"` with OpenVINO. Products that
+            were exported in int8 remain so.
 
     Call arguments:
-        inputs: dict of float32 arrays `"text_states"` and `"image_states"`,
-            `(pairs, layers, tokens, width)`, and int32 `"padding_mask"`.
+        inputs: dict of arrays, as `BridgeTowerRetrieval.state_scorer`
+            describes it.
 
     Returns:
         float32 array `(pairs, outputs)`: the logits of the head that answers.
@@ -81,22 +93,18 @@ class ExportedFusion:
     """
 
     def __init__(self, folder, retrieval, precision="float32"):
-        check_choice("precision", precision, tuple(PRECISIONS))
         folder = pathlib.Path(folder)
-        known = read_json(folder / IDENTITY) if folder.is_dir() else {}
-        if known.get("model") != model_checksum(retrieval):
+        identity, file = _identity(retrieval), folder / IDENTITY
+        if not file.is_file() or read_json(file) != identity:
             raise ValueError(
-                "`fusion` must be a folder that `export_fusion` wrote of the "
-                f"same weights. Received: fusion={str(folder)!r}"
+                "`fusion` must be a folder that `export_fusion` wrote for "
+                f"this model. Received: fusion={str(folder)!r}"
             )
-        (head,) = retrieval.answering_heads
-        self._output = f"{head}_logits"
-        by_openvino = precision != "float32" or importlib.util.find_spec(
-            "openvino"
-        )
-        self._run = ExportedModel.program(
-            folder / FILE, PRECISIONS[precision] if by_openvino else None
-        )
+        self._output = f"{identity['head']}_logits"
+        is_there = importlib.util.find_spec("openvino")
+        needed = is_there or precision != "float32"
+        runtime = "openvino" if needed else "onnxruntime"
+        self._run = ExportedModel.program(folder / FILE, runtime, precision)
 
     def __call__(self, inputs):
         return np.asarray(self._run(inputs)[self._output], "float32")

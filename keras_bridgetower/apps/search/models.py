@@ -63,6 +63,8 @@ class SearchModels:
         check_choice("long_texts", long_texts, _LONG_TEXTS)
         if contrastive.new_heads.still_random(("itc",)):
             raise ValueError(_no_head(preset))
+        if fusion is not None and retrieval is None:
+            raise ValueError("`fusion` needs a preset with a matching head.")
         self.contrastive = contrastive
         self.retrieval = retrieval
         self.preset = preset
@@ -108,13 +110,13 @@ class SearchModels:
                 {"objective": objective},
                 kwargs,
             )
-        if fusion is not None:
-            if retrieval is None:
-                raise ValueError(
-                    "`fusion` needs a preset with a matching head. Received: "
-                    f"fusion={str(fusion)!r}, preset={preset_name(preset)!r}"
-                )
+        if fusion is not None and retrieval is not None:
             fusion = ExportedFusion(fusion, retrieval, precision)
+        elif precision != "float32":
+            raise ValueError(
+                "`precision` is that of an exported `fusion`; use `dtype` for "
+                f"the models. Received: precision={precision!r}"
+            )
         name = preset_name(preset)
         return cls(contrastive, retrieval, name, long_texts, fusion)
 

@@ -212,8 +212,9 @@ class PictureSearch:
                 nearest pictures, by default 1,000, as there is time for: many
                 by merged image tokens, the best of them by all (`Hit.stage`).
                 It needs an index with states, and reranks whether or not that
-                improves the list. The first such query of a process also
-                compiles and measures, which is not counted.
+                improves the list. The first such query of a process, and the
+                first with a longer text, also compiles and measures, which is
+                not counted.
 
         Returns:
             list of `Hit`, best first; fewer if the index has no more. Pictures
@@ -240,6 +241,11 @@ class PictureSearch:
         if text is None or self.models.retrieval is None:
             rerank = 0
         rerank = max(0, rerank)
+        if rerank and self.models.fusion and "states" not in header:
+            raise ValueError(
+                "`fusion` reranks by the states of an index: index with "
+                "`states`. Received: an index without states"
+            )
         hits = _nearest(self.store, vector, max(top_k, rerank))
         if rerank and budget_ms is not None:
             end = started + budget_ms / 1000
@@ -272,9 +278,10 @@ class PictureSearch:
                 f"preset={self.models.preset!r}"
             )
         with task.inference.reading("query"):
-            if not cascade.is_measured(self.models):
+            scorer = self.models.state_scorer(text)
+            if not cascade.is_measured(self.models, scorer):
                 self.models.embed_query(text, image)
-                cascade.pace_of(self.models)
+                cascade.pace_of(self.models, scorer)
 
     def _state_fields(self, states):
         """Return the fields of a header about states."""
@@ -434,7 +441,8 @@ def _judged(models, states, hits, text, end):
     places = [place for place, is_there in enumerate(there) if is_there]
     added = [weight * hits[place][0].similarity for place in places]
     with task.inference.reading("query"):
-        scorer, pace = models.state_scorer(text), cascade.pace_of(models)
+        scorer = models.state_scorer(text)
+        pace = cascade.pace_of(models, scorer)
         found = cascade.rerank(scorer, kept, pace, end, added)
     stages = {cascade.FULL: [], cascade.MERGED: [], None: []}
     judged = {places[row]: result for row, result in found.items()}

@@ -53,7 +53,8 @@ class Exported(keras.Model):
         """Write the forward pass for programs without Keras.
 
         The exported function takes preprocessed features, in batches of any
-        size and with texts of any length that the text encoder allows.
+        size and with texts of any length that the text encoder allows; the
+        part `"fusion"` takes any number of image tokens.
 
         Args:
             filepath: path. With the suffix of the format, as in `"vqa.onnx"`,
@@ -274,7 +275,7 @@ class Function(keras.Model):
         limit = text_length(encoder)
         # The largest sizes of free axes.
         self.limits = {} if limit is None else {TOKENS: limit}
-        if entry_of(encoder).fixed_length:
+        if entry_of(encoder).fixed_length and "token_ids" in features:
             features = {k: f.fixed(self.limits) for k, f in features.items()}
         # Sorted by name: exports number the inputs in this order.
         self.features = dict(sorted(features.items()))

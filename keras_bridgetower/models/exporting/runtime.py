@@ -8,8 +8,10 @@ tokenizers, and onnxruntime or openvino:
 """
 
 import argparse
+import functools
 import json
 import pathlib
+import threading
 
 import numpy as np
 import tokenizers
@@ -73,19 +75,21 @@ class ExportedModel:
         self.features = [name for name in self.features if name in read]
 
     @staticmethod
-    def program(file, precision=None):
+    def program(file, runtime="onnxruntime", precision="float32"):
         """Load one exported file, to run it on features.
 
         Args:
-            file: path of an `.onnx` or `.xml` file.
-            precision: None for float32, `.onnx` by ONNX Runtime and `.xml` by
-                OpenVINO. `"f32"` or `"bf16"` for OpenVINO.
+            file: path of an `.onnx` file, or for OpenVINO of an `.xml` file.
+            runtime: `"onnxruntime"` or `"openvino"`.
+            precision: `"float32"`, or `"bfloat16"` with OpenVINO.
 
         Returns:
-            Callable from a dict of arrays to a dict of arrays.
+            Callable from a dict of arrays to a dict of arrays. Several threads
+            may call it at once.
 
         Raises:
-            ImportError: what runs it is not installed.
+            ValueError: another runtime or precision.
+            ImportError: the runtime is not installed.
 
         Example:
 
@@ -95,10 +99,13 @@ class ExportedModel:
         run({"text_states": ..., "image_states": ..., "padding_mask": ...})
         ```
         """
-        file = str(file)
-        if precision is None:
-            return load(file)[0]
-        return by_openvino(file, precision=precision)[0]
+        if (runtime, precision) not in PROGRAMS:
+            raise ValueError(
+                "`runtime` and `precision` must be one of "
+                f"{list(PROGRAMS)}. Received: {(runtime, precision)}"
+            )
+        run, _ = PROGRAMS[runtime, precision](str(file))
+        return run
 
     def __call__(self, pictures=(), texts=()):
         given = {"pictures": pictures, "texts": texts}
@@ -222,12 +229,23 @@ def by_openvino(file, threads=0, precision="f32"):
         "INFERENCE_NUM_THREADS": threads,
     }
     model = openvino.Core().compile_model(file, "CPU", values)
-    return (
-        lambda x: {
-            output.any_name: value for output, value in model(x).items()
-        },
-        [value.names for value in model.inputs],
-    )
+    # A request serves one thread at a time.
+    requests = threading.local()
+
+    def run(x):
+        if not hasattr(requests, "own"):
+            requests.own = model.create_infer_request()
+        found = requests.own.infer(x).items()
+        return {output.any_name: value for output, value in found}
+
+    return run, [value.names for value in model.inputs]
+
+
+PROGRAMS = {
+    ("onnxruntime", "float32"): load,
+    ("openvino", "float32"): by_openvino,
+    ("openvino", "bfloat16"): functools.partial(by_openvino, precision="bf16"),
+}
 
 
 def _tokenizer(folder, config):
