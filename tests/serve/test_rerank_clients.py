@@ -39,8 +39,12 @@ def check(results, scores, by=1e-5):
 
 def test_cohere(server, scores):
     cohere = importorskip("cohere")
-    client = cohere.ClientV2(api_key=KEY, base_url=server.url)
-    found = client.rerank(model=MATCHING, query=TEXT, documents=PICTURES)
+    httpx = importorskip("httpx")
+    with httpx.Client() as http:
+        client = cohere.ClientV2(
+            api_key=KEY, base_url=server.url, httpx_client=http
+        )
+        found = client.rerank(model=MATCHING, query=TEXT, documents=PICTURES)
     check([(one.index, one.relevance_score) for one in found.results], scores)
 
 
