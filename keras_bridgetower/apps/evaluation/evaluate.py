@@ -70,6 +70,7 @@ def evaluate(folder, tasks, encoder, cross_encoder=None, top_k=20):
             if cross_encoder is not None:
                 # The conversion changes a task and its data.
                 again = copy.copy(task)
-                again.unload_data()
+                if again.data_loaded:
+                    again.unload_data()
                 run(cross_encoder, again.convert_to_reranking(lists, top_k))
     return found

@@ -69,25 +69,15 @@ class BridgeTowerEncoder(AbsEncoder):
         task = kbt.BridgeTowerContrastive.from_preset(preset, **kwargs)
         return cls(task, preset)
 
-    def encode(
-        self,
-        inputs,
-        *,
-        task_metadata,
-        hf_split,
-        hf_subset,
-        prompt_type=None,
-        batch_size=32,
-        **kwargs,
-    ):
+    def encode(self, inputs, *, batch_size=32, **kwargs):
         """Embed the rows of a task.
 
         Args:
             inputs: mteb's `DataLoader`: batches with `"text"`, list of str,
                 `"image"`, list of PIL images, or both.
-            task_metadata, hf_split, hf_subset, prompt_type, **kwargs:
-                ignored: embeddings are the same for every task.
             batch_size: int, rows of a forward pass.
+            **kwargs: what mteb says of the task, ignored: embeddings are the
+                same for every task.
 
         Returns:
             float32 array `(rows, projection_dim)`, rows of length 1.
@@ -133,26 +123,14 @@ class BridgeTowerCrossEncoder:
             kbt.BridgeTowerReranker.from_preset(preset, **kwargs), preset
         )
 
-    def predict(
-        self,
-        inputs1,
-        inputs2,
-        *,
-        task_metadata,
-        hf_split,
-        hf_subset,
-        prompt_type=None,
-        batch_size=32,
-        **kwargs,
-    ):
+    def predict(self, inputs1, inputs2, *, batch_size=32, **kwargs):
         """Score pairs of a text and a picture.
 
         Args:
             inputs1, inputs2: mteb's `DataLoader`s, with equal rows: one has
                 `"text"`, the other `"image"`.
-            task_metadata, hf_split, hf_subset, prompt_type, **kwargs:
-                ignored.
             batch_size: int, pairs of a forward pass.
+            **kwargs: what mteb says of the task, ignored.
 
         Returns:
             float32 array `(pairs,)`, as `BridgeTowerReranker.predict`.
