@@ -224,18 +224,6 @@ class CrossModalEncoder(keras.layers.Layer):
             return states
         return merge_tokens(states, count)
 
-    def image_shape(self, tokens):
-        """Return the shape of a picture's projected states.
-
-        Args:
-            tokens: int, image tokens of the tower.
-
-        Returns:
-            tuple of int: layers, tokens after merging, width.
-        """
-        layers = sum(tap is not None for tap in self.taps)
-        return layers, self.image_tokens or tokens, self.hidden_dim
-
     def call(
         self,
         text_states,

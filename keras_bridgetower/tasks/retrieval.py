@@ -372,8 +372,10 @@ class BridgeTowerRetrieval(BridgeTowerTask):
     @property
     def image_states_shape(self):
         """tuple of int: layers, tokens and width of a picture's states."""
+        fusion = self.backbone.fusion
+        layers = sum(tap is not None for tap in fusion.taps)
         tokens = self.backbone.image_tower.outputs[-1].shape[1]
-        return self.backbone.fusion.image_shape(tokens)
+        return layers, fusion.image_tokens or tokens, fusion.hidden_dim
 
     def rank(
         self,

@@ -18,19 +18,24 @@ def model_checksum(task):
     Returns:
         str, sha256 in hexadecimal, the same on every backend.
     """
-    parts = sorted(
-        hashlib.sha256(
-            str(weight.shape).encode() + _array(weight).tobytes()
-        ).hexdigest()
-        for weight in task.weights
-        if keras.backend.standardize_dtype(weight.dtype) not in _SKIPPED_DTYPES
-    )
+    parts = weight_sums(task.weights)
     rule = getattr(task, "rejection", None)
     merged = getattr(task.backbone, "image_tokens", None)
     values = task.head_values | ({"rejection": rule} if rule else {})
     values |= {"image_tokens": merged} if merged else {}
     heads = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256("".join([*parts, heads]).encode()).hexdigest()
+
+
+def weight_sums(weights):
+    """Return the sorted checksums of weights, a list of str."""
+    return sorted(
+        hashlib.sha256(
+            str(weight.shape).encode() + _array(weight).tobytes()
+        ).hexdigest()
+        for weight in weights
+        if keras.backend.standardize_dtype(weight.dtype) not in _SKIPPED_DTYPES
+    )
 
 
 def reading_values(preprocessor):

@@ -1,6 +1,5 @@
 """The fusion in ONNX, with which OpenVINO or ONNX Runtime rerank."""
 
-import hashlib
 import importlib.util
 import json
 import pathlib
@@ -9,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_bridgetower import ExportedModel
+from keras_bridgetower.apps.predict.identity import weight_sums
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_folder
 
@@ -58,14 +58,11 @@ def export_fusion(retrieval, folder, pairs=None):
 
 
 def _identity(retrieval):
-    """Return the head and a checksum of all that an exported fusion holds."""
+    """Return the head and checksums of all that an exported fusion holds."""
     (head,) = retrieval.answering_heads
-    summed = hashlib.sha256()
     layers = retrieval.backbone.fusion, retrieval.heads[head]
-    for weight in (weight for layer in layers for weight in layer.weights):
-        array = keras.ops.convert_to_numpy(keras.ops.cast(weight, "float32"))
-        summed.update(f"{array.shape}".encode() + array.tobytes())
-    return {"head": head, "weights": summed.hexdigest()}
+    sums = weight_sums(weight for layer in layers for weight in layer.weights)
+    return {"head": head, "weights": sums}
 
 
 class ExportedFusion:

@@ -231,8 +231,7 @@ class PictureSearch:
         self._check(header)
         check_count("top_k", top_k)
         if budget_ms is not None:
-            self._prepare(budget_ms, header, text, image)
-        started = time.perf_counter()
+            scorer, started = self._prepare(budget_ms, header, text, image)
         vector = self.models.embed_query(text, image)
         if rerank is None and budget_ms is not None:
             rerank = _JUDGED
@@ -251,7 +250,7 @@ class PictureSearch:
             end = started + budget_ms / 1000
             states = state_files(self.store, header)
             hits[:rerank] = _judged(
-                self.models, states, hits[:rerank], text, end
+                self.models, states, hits[:rerank], scorer, end
             )
         elif rerank:
             states = state_files(self.store, header)
@@ -267,7 +266,12 @@ class PictureSearch:
         self.store.close()
 
     def _prepare(self, budget_ms, header, text, image):
-        """Check that a query can have a budget; compile and measure once."""
+        """Check that a query can have a budget; compile and measure once.
+
+        Returns:
+            `(scorer, started)`: the scorer of the text, and when the time of
+            the query began.
+        """
         check_above_zero("budget_ms", budget_ms)
         task = self.models.retrieval
         if text is None or "states" not in header or task is None:
@@ -278,10 +282,13 @@ class PictureSearch:
                 f"preset={self.models.preset!r}"
             )
         with task.inference.reading("query"):
+            started = time.perf_counter()
             scorer = self.models.state_scorer(text)
             if not cascade.is_measured(self.models, scorer):
                 self.models.embed_query(text, image)
                 cascade.pace_of(self.models, scorer)
+                started = time.perf_counter()
+        return scorer, started
 
     def _state_fields(self, states):
         """Return the fields of a header about states."""
@@ -428,11 +435,12 @@ def _sorted(pairs, weight):
     return sorted(pairs, key=score, reverse=True)
 
 
-def _judged(models, states, hits, text, end):
+def _judged(models, states, hits, scorer, end):
     """Sort pairs of a hit and a sum by as many matches as there is time for.
 
     Args:
-        models, states, hits, text: as `_matches`.
+        models, states, hits: as `_matches`.
+        scorer: what `models.state_scorer` returns.
         end: float, the time of `time.perf_counter` at which to end.
     """
     kept, there = states.read([sum for _, sum in hits], check=False)
@@ -441,7 +449,6 @@ def _judged(models, states, hits, text, end):
     places = [place for place, is_there in enumerate(there) if is_there]
     added = [weight * hits[place][0].similarity for place in places]
     with task.inference.reading("query"):
-        scorer = models.state_scorer(text)
         pace = cascade.pace_of(models, scorer)
         found = cascade.rerank(scorer, kept, pace, end, added)
     stages = {cascade.FULL: [], cascade.MERGED: [], None: []}

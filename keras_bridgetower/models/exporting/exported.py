@@ -398,7 +398,7 @@ def _fusion(model, backbone):
     wanted = ("pooled",) if heads else ("text", "image", "pooled")
     if "mlm" in heads:
         wanted = ("text", "pooled")
-    taps, _, width = fusion.image_shape(None)
+    taps = sum(tap is not None for tap in fusion.taps)
 
     def states(x):
         return ops.unstack(ops.cast(x, fusion.compute_dtype), taps, axis=1)
@@ -418,6 +418,7 @@ def _fusion(model, backbone):
             outputs["embedding"] = heads["itc"]({"fused": pooled})["fused"]
         return {k: ops.cast(x, "float32") for k, x in outputs.items()}
 
+    width = fusion.hidden_dim
     return {
         "text_states": Feature((BATCH, taps, TOKENS, width), "float32"),
         "image_states": Feature((BATCH, taps, PATCHES, width), "float32"),
