@@ -1,6 +1,7 @@
 """Commands for data sets and training, and what they say in JSON."""
 
 import dataclasses
+import importlib.util
 import json
 
 import numpy as np
@@ -120,6 +121,19 @@ def test_doctor(run):
     holds = {cache["holds"] for cache in found["caches"]}
     assert holds >= {"converted weights", "programs that JAX compiled"}
     assert f"version\t{kbt.__version__}" in run("doctor").out
+
+
+def test_doctor_times_the_fusion(run):
+    told = run("doctor", "--speed", "bridgetower_tiny_easy_retrieval", "--json")
+    seconds = json.loads(told.out)["seconds_a_pair"]
+    assert "torch float32" in seconds
+    if importlib.util.find_spec("openvino"):
+        forms = {f"exported {name}" for name in ("float32", "bfloat16", "int8")}
+        assert forms <= set(seconds)
+    assert list(seconds.values()) == sorted(seconds.values())
+    assert all(0 < one < 10 for one in seconds.values())
+    said = run("doctor", "--speed", "bridgetower_tiny_easy_mlm", code=1).err
+    assert "`rerank` reads the head itm, which is newly initialized" in said
 
 
 def test_doctor_reads_markers_and_versions(tmp_path, monkeypatch):

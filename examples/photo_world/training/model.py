@@ -26,9 +26,9 @@ FUSION = {
     "projections": "per_layer",
     "text_summary": "mean",
     "image_positions": "coordinates",
-    # MiniLM's blocks; colors and class probabilities of Lite0.
+    # MiniLM's blocks; the last features and class probabilities of Lite0.
     "taps": (-4, -1, None, None),
-    "image_taps": (-14, -1, None, None),
+    "image_taps": (-3, -1, None, None),
 }
 # Last layers, which read texts and the names of classes in one space.
 NAMED = 3

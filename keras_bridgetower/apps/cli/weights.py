@@ -215,10 +215,15 @@ PACKAGES = (
 )
 
 
-def doctor(context: typer.Context, as_json: AsJson = False):
+def doctor(
+    context: typer.Context, speed: str | None = None, as_json: AsJson = False
+):
     """Report the backend, and what is installed, cached and missing.
 
     Exits with 1 if no command that needs a model could run.
+
+    Args:
+        speed: Preset whose fusion is timed, in each form that is installed.
     """
     backend, reason = frameworks.chosen_backend()
     problems, devices = [], []
@@ -244,9 +249,23 @@ def doctor(context: typer.Context, as_json: AsJson = False):
         "missing_presets": not_installed(),
         "problems": problems,
     }
+    if speed and not problems:
+        value["seconds_a_pair"] = fusion_seconds(speed)
     output.show(as_json, value, ("what", "found"), list(_rows(value)))
     if problems:
         raise typer.Exit(errors.FAILED)
+
+
+def fusion_seconds(preset):
+    """Time reranking with a preset; return seconds by form, fastest first."""
+    from keras_bridgetower import BridgeTowerRetrieval
+    from keras_bridgetower.apps.search.speeds import fusion_speeds
+
+    with output.progress("Timing the fusion"):
+        task = BridgeTowerRetrieval.from_preset(preset)
+        task.new_heads.check("rerank", task.answering_heads)
+        found = fusion_speeds(task)
+    return {name: float(f"{seconds:.3g}") for name, seconds in found.items()}
 
 
 def installed_version(name):

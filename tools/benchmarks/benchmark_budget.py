@@ -1,0 +1,178 @@
+"""Time queries with a budget over drawn scenes; draw quality over the budget.
+
+    export PYTHONPATH=examples KERAS_BACKEND=torch
+    python tools/benchmarks/benchmark_budget.py runs/photos
+
+The scenes are collages of `examples/photo_world`, each query is the caption of
+one of them. The process that indexes is killed in the middle and started again.
+How good a list is: how many of its ten best are among the ten best without a
+budget, and how often the scene of the caption is among them. Writes budget.csv
+and budget.png into the folder; what is there already is not made again.
+"""
+
+import argparse
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+from PIL import Image
+
+import keras_bridgetower as kbt
+from keras_bridgetower.files import write_atomically
+
+BEST = 10
+BUDGETS = (50, 100, 200, 500, 1000, 2000)
+# The longest budget and a tenth of it may be exceeded by no query.
+ALLOWED = 1.1
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--preset", default="bridgetower_small_photo_pretrain")
+    parser.add_argument("--pictures", type=int, default=10_000)
+    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--judged", type=int, nargs="+", default=JUDGED)
+    parser.add_argument("--states", default="float16")
+    parser.add_argument("--fusion", help="a folder of `export_fusion`")
+    parser.add_argument("--index", action="store_true", help="index, no more")
+    settings = parser.parse_args()
+    folder = settings.folder / "budget"
+    captions = draw(settings, folder / "pictures")
+    place = folder / f"index_{settings.states}"
+    if settings.index:
+        search = kbt.search.PictureSearch(place, settings.preset)
+        search.index(folder / "pictures", states=settings.states)
+        return
+    if not (place / "indexed.json").exists():
+        index_with_a_kill(place)
+    models = kbt.search.SearchModels.from_preset(
+        settings.preset, fusion=settings.fusion
+    )
+    search = kbt.search.PictureSearch(place, models)
+    rng = np.random.default_rng(1)
+    asked = rng.choice(len(captions), settings.queries, replace=False)
+    rows = measured(search, [(i, captions[i]) for i in asked], settings.judged)
+    with (folder / "budget.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    plot(rows, folder / "budget.png")
+
+
+JUDGED = (100, 1_000, 10_000)
+
+
+def draw(settings, folder):
+    """Draw scenes of the test split; return a caption of each."""
+    from photo_world import captions
+    from photo_world import packages
+    from photo_world import scenes
+    from photo_world import things
+
+    told = folder.with_name("captions.json")
+    if not told.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        world = things.load(packages.fetch(settings.folder / "packages"))
+        drawn = scenes.Scenes(world, "test")
+        rng, found = np.random.default_rng(0), []
+        for number in range(settings.pictures):
+            scene = drawn.draw(rng)
+            picture = Image.fromarray(scene.picture)
+            picture.save(folder / f"{number}.jpg", quality=90)
+            found.append(captions.captions(scene, rng)[-1])
+        text = json.dumps(found).encode()
+        write_atomically(told, lambda file: file.write(text))
+    return json.loads(told.read_text())
+
+
+def index_with_a_kill(place):
+    """Index in a process that is killed once some states are written."""
+    command = [sys.executable, *sys.argv, "--index"]
+    started = time.perf_counter()
+    process = subprocess.Popen(command)
+    while process.poll() is None and len(list(place.rglob("*.sums"))) < 5:
+        time.sleep(0.2)
+    process.kill()
+    process.wait()
+    killed = time.perf_counter() - started
+    subprocess.run(command, check=True)
+    whole = time.perf_counter() - started
+    size = sum(f.stat().st_size for f in place.rglob("*.rows"))
+    told = {"killed": killed, "seconds": whole, "bytes of states": size}
+    (place / "indexed.json").write_text(json.dumps(told))
+    print(
+        f"Killed after {killed:.0f} s, whole after {whole:.0f} s: "
+        f"{size / 1e6:.0f} MB of states",
+        flush=True,
+    )
+
+
+def measured(search, asked, judged):
+    """Return a dict for each number of pictures and each budget."""
+    rows = []
+    for count in judged:
+        whole = [search.query(text, rerank=count) for _, text in asked]
+        search.query(asked[0][1], rerank=count, budget_ms=BUDGETS[0])
+        for budget in BUDGETS:
+            seconds, overlap, found, full = [], [], [], []
+            for (number, text), best in zip(asked, whole, strict=True):
+                started = time.perf_counter()
+                hits = search.query(text, rerank=count, budget_ms=budget)
+                seconds.append(time.perf_counter() - started)
+                names = [pathlib.Path(hit.path).stem for hit in hits]
+                truth = {pathlib.Path(hit.path).stem for hit in best}
+                overlap.append(len(truth.intersection(names)) / BEST)
+                found.append(str(number) in names)
+                full.append(sum(hit.stage == "full" for hit in hits) / BEST)
+            taken = 1000 * np.array(seconds)
+            rows.append(
+                {
+                    "judged": count,
+                    "budget_ms": budget,
+                    "median_ms": round(float(np.median(taken))),
+                    "longest_ms": round(float(taken.max())),
+                    "late": int((taken > ALLOWED * budget).sum()),
+                    "queries": len(asked),
+                    "same_of_ten": round(float(np.mean(overlap)), 3),
+                    "scene_in_ten": round(float(np.mean(found)), 3),
+                    "by_all_tokens": round(float(np.mean(full)), 3),
+                }
+            )
+            print(rows[-1], flush=True)
+    return rows
+
+
+def plot(rows, path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
+    for count in sorted({row["judged"] for row in rows}):
+        some = [row for row in rows if row["judged"] == count]
+        axes.plot(
+            [row["budget_ms"] for row in some],
+            [100 * row["same_of_ten"] for row in some],
+            marker="o",
+            label=f"{count:,} pictures",
+        )
+    axes.set(
+        xscale="log",
+        xlabel="budget in milliseconds",
+        ylabel="% of the ten best without a budget",
+        ylim=(0, 103),
+    )
+    axes.set_xticks(BUDGETS, [str(budget) for budget in BUDGETS])
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=160)
+
+
+if __name__ == "__main__":
+    main()
