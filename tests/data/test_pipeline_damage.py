@@ -59,7 +59,7 @@ def reader(tmp_path_factory):
     number = places["k750"]
     hidden = ({*range(800)} - {*places.values()}).pop()
     shard, row = reader.locate(number)
-    offset = int(reader._offsets[shard][row]["offset"])
+    offset = int(reader._offsets(shard)[0][row]["offset"])
     path = folder / reader.shards[shard]["file"]
     with open(path, "r+b") as file:
         file.seek(offset + 60)

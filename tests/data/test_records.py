@@ -258,9 +258,9 @@ def test_a_damaged_record_is_named_and_others_are_read(folder):
     number = next(
         i
         for i, r in enumerate(want)
-        if r.images and reader._locate_record(i)[0] == 1
+        if r.images and i >= reader.shards[0]["records"]
     )
-    path, row = shard(folder), reader._locate_record(number)[1]
+    path, row = shard(folder), number - reader.shards[0]["records"]
     flip(path, path.read_bytes().index(want[number].images[0]) + 5)
     with pytest.raises(records.DamagedRecord, match=str(path)) as caught:
         reader.record(number)
@@ -306,10 +306,9 @@ DAMAGES = [
 LOST = {
     "cut shard": (lambda f: os.truncate(shard(f), 50), "bytes expected, 50"),
     "no shard": (lambda f: os.remove(shard(f)), "bytes expected, None"),
-    "no offsets": (lambda f: os.remove(form.offsets_path(shard(f))), "No such"),
-    "changed offsets": (
-        lambda f: flip(form.offsets_path(shard(f)), -1),
-        "another sum",
+    "no offsets": (
+        lambda f: os.remove(form.offsets_path(shard(f))),
+        "its offsets: .* None found",
     ),
     "another shard": (_swap, "bytes expected"),
 }
@@ -342,6 +341,17 @@ def test_lost_shards_or_their_samples_are_rejected(folder, name):
         with pytest.raises(records.DamagedRecord) as caught:
             reader.sample(i)
         assert caught.value.shard == str(shard(folder))
+
+
+def test_damaged_offsets_are_found_when_their_shard_is_read(folder):
+    flip(form.offsets_path(shard(folder)), -1)
+    reader = records.open_records(folder, "train")
+    place = sum(s["samples"] for s in reader.shards[:1])
+    assert reader.sample(place - 1) and reader.bad_shards == {}
+    with pytest.raises(records.DamagedRecord, match="offsets: .* another sum"):
+        reader.sample(place)
+    assert list(reader.bad_shards) == [shard(folder).name]
+    assert pickle.loads(pickle.dumps(reader)).sample(0) == reader.sample(0)
 
 
 def one(sample, key="k"):

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import hashlib
 import io
+import os
 import pathlib
 import zlib
 
@@ -13,12 +14,15 @@ from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.data.records.format import read_index
+from keras_bridgetower.data.records.kept import Kept
 from keras_bridgetower.files import open_regular
 from keras_bridgetower.files import read_most
 from keras_bridgetower.files import sha256
 
 # Maximum number of bytes before the offsets in their file.
 _LARGEST_HEAD = 10_000
+# Shards whose offsets stay in memory. A stream reads from two windows at most.
+_KEPT = 64
 
 
 class DamagedRecord(ValueError):
@@ -120,6 +124,8 @@ def open_records(folder, split, max_bad_share=0.0):
 class RecordReader:
     """Reads the samples of a split by number, from any number of threads.
 
+    The offsets of a shard are read when its turn comes.
+
     Args:
         folder: path of the data set.
         split: str.
@@ -132,6 +138,7 @@ class RecordReader:
         num_records, num_samples: int.
         sources: dict from names of sources to numbers of samples.
         bad_shards: dict from the names of missing or cut shards to reasons.
+            Those whose offsets are damaged are added when they are read.
     """
 
     def __init__(self, folder, split, index):
@@ -144,12 +151,10 @@ class RecordReader:
         self.shards = entry["shards"]
         sources = [collections.Counter(s["sources"]) for s in self.shards]
         self.sources = dict(sum(sources, collections.Counter()))
-        self.bad_shards = {}
-        self._offsets = [self._load_offsets(shard) for shard in self.shards]
-        self._first_record = _starts([len(rows) for rows in self._offsets])
-        self._first_sample = _starts(
-            np.concatenate([rows["samples"] for rows in self._offsets])
-        )
+        self.bad_shards = self._find_bad()
+        self._offsets = Kept(self._load_offsets, _KEPT)
+        self._first_record = _starts([s["records"] for s in self.shards])
+        self._first_sample = _starts([s["samples"] for s in self.shards])
         self.num_records = int(self._first_record[-1])
         self.num_samples = int(self._first_sample[-1])
 
@@ -163,40 +168,26 @@ class RecordReader:
 
     def record_of(self, i):
         """Return the number of the record that has the i-th sample."""
-        return _part_with(self._first_sample, i, "Samples")
+        shard, row, _ = self._find(i)
+        return int(self._first_record[shard]) + row
 
     def locate(self, i):
         """Return the i-th sample's shard and its record's number in it."""
-        return self._locate_record(self.record_of(i))
+        return self._find(i)[:2]
 
     def record(self, number):
         """Read the `Record` with a number from 0 to `num_records - 1`."""
-        shard, row = self._locate_record(number)
-        offset, length, samples, crc = self._offsets[shard][row].tolist()
-        path = str(self.folder / self.shards[shard]["file"])
-        try:
-            with open(path, "rb", buffering=0) as file:
-                file.seek(offset)
-                data = file.read(length)
-        except OSError as error:
-            raise DamagedRecord(path, row, None, str(error)) from error
-        if zlib.crc32(data) != crc:
-            reason = "its sum is wrong" if len(data) == length else "it is cut"
-            raise DamagedRecord(path, row, _key_of_bytes(data), reason)
-        record = form.decode(data)
-        if len(record.samples) != samples:
-            reason = f"{samples} samples expected, {len(record.samples)} found"
-            raise DamagedRecord(path, row, record.key, reason)
-        return record
+        shard = _part_with(self._first_record, number, "Records")
+        return self._read(shard, number - int(self._first_record[shard]))
 
     def sample(self, i):
         """Read the i-th sample with its pictures, as an `Item`."""
-        number = self.record_of(i)
-        record = self.record(number)
+        shard, row, place = self._find(i)
+        record = self._read(shard, row)
         return Item(
             record.images,
-            record.samples[i - int(self._first_sample[number])],
-            number,
+            record.samples[place],
+            int(self._first_record[shard]) + row,
             record.key,
             record.source,
         )
@@ -212,11 +203,61 @@ class RecordReader:
         }
         return {name: why for name, why in found.items() if why}
 
-    def _locate_record(self, number):
-        shard = _part_with(self._first_record, number, "Records")
-        return shard, number - int(self._first_record[shard])
+    def _find(self, i):
+        """Return the shard, the record in it and the place in the record."""
+        shard = _part_with(self._first_sample, i, "Samples")
+        inside = i - int(self._first_sample[shard])
+        _, starts = self._offsets(shard)
+        row = _part_with(starts, inside, "Samples")
+        return shard, row, inside - int(starts[row])
 
-    def _load_offsets(self, shard):
+    def _read(self, shard, row):
+        rows, _ = self._offsets(shard)
+        offset, length, samples, crc = rows[row].tolist()
+        name = self.shards[shard]["file"]
+        path = str(self.folder / name)
+        if not length:
+            raise DamagedRecord(path, row, None, self.bad_shards[name])
+        try:
+            with open(path, "rb", buffering=0) as file:
+                file.seek(offset)
+                data = file.read(length)
+        except OSError as error:
+            raise DamagedRecord(path, row, None, str(error)) from error
+        if zlib.crc32(data) != crc:
+            reason = "its sum is wrong" if len(data) == length else "it is cut"
+            raise DamagedRecord(path, row, _key_of_bytes(data), reason)
+        record = form.decode(data)
+        if len(record.samples) != samples:
+            reason = f"{samples} samples expected, {len(record.samples)} found"
+            raise DamagedRecord(path, row, record.key, reason)
+        return record
+
+    def _find_bad(self):
+        """Return the reasons of shards whose files are missing or cut."""
+        with os.scandir(self.folder) as entries:
+            sizes = {e.name: e.stat().st_size for e in entries if e.is_file()}
+        found = {}
+        for shard in self.shards:
+            name, offsets = shard["file"], form.offsets_path(shard["file"]).name
+            least = shard["records"] * form.OFFSETS.itemsize
+            if sizes.get(name) != shard["bytes"]:
+                found[name] = (
+                    f"{shard['bytes']} bytes expected, {sizes.get(name)} found"
+                )
+            elif sizes.get(offsets, -1) < least:
+                found[name] = (
+                    f"its offsets: {least} bytes expected, "
+                    f"{sizes.get(offsets)} found"
+                )
+        return found
+
+    def _load_offsets(self, number):
+        """Return the offsets of a shard, and the first sample of each record.
+
+        If they are damaged, records have no bytes, and reading them fails.
+        """
+        shard = self.shards[number]
         path = self.folder / shard["file"]
         counts = shard["records"], shard["samples"]
         try:
@@ -231,12 +272,8 @@ class RecordReader:
         # On damaged files NumPy raises errors of many types.
         except Exception as error:
             self.bad_shards[path.name] = f"its offsets: {error!s:.200}"
-            return _unreadable(*counts)
-        size = path.stat().st_size if path.is_file() else None
-        if size != shard["bytes"]:
-            reason = f"{shard['bytes']} bytes expected, {size} found"
-            self.bad_shards[path.name] = reason
-        return rows
+            rows = _unreadable(*counts)
+        return rows, _starts(rows["samples"])
 
 
 def describe_damage(folder, shard):
@@ -252,12 +289,10 @@ def describe_damage(folder, shard):
 
 
 def _unreadable(records, samples):
-    """Return offsets for lost records, so that others keep their numbers."""
+    """Return offsets of records without bytes: others keep their numbers."""
     rows = np.zeros(records, form.OFFSETS)
     rows["samples"] = 1
     rows["samples"][:1] += samples - records
-    # Makes reading fail. The checksum of a record without bytes is 0.
-    rows["crc"] = 1
     return rows
 
 

@@ -5,11 +5,11 @@ stream can continue anywhere without reading earlier samples.
 """
 
 import dataclasses
-import functools
 
 import numpy as np
 
 from keras_bridgetower.checks import check_count
+from keras_bridgetower.data.records.kept import Kept
 
 # Distinct parts of the seeds of different draws.
 _SHARDS, _WINDOW, _PART = range(3)
@@ -94,8 +94,8 @@ class EpochOrder:
         ]
         self.rows = sum(self._rows_by_source)
         # Consecutive batches are of one epoch and mostly one window.
-        self._epoch = functools.lru_cache(4)(self._lay_out)
-        self._window = functools.lru_cache(4)(self._shuffle_window)
+        self._epoch = Kept(self._lay_out, 2)
+        self._window = Kept(self._shuffle_window, 4)
 
     def __call__(self, epoch, places):
         _, starts, *_ = self._epoch(epoch)
@@ -111,18 +111,18 @@ class EpochOrder:
         """Divide the shards of an epoch into windows.
 
         Returns:
-            The shards of each window; the start of each window; and the
-            number of samples of each shard before this epoch and after it.
+            The order of the shards, of which each window has so many; the
+            start of each window; and the number of samples of each shard
+            before this epoch and after it.
         """
         before = self._samples_before(epoch)
         after = self._samples_before(epoch + 1)
         order = self.mixing.permutation(
             len(self._sizes), [self.seed, _SHARDS, epoch]
         )
-        cuts = range(0, len(order), self.mixing.window)
-        windows = [order[i : i + self.mixing.window] for i in cuts]
-        counts = [(after - before)[shards].sum() for shards in windows]
-        return windows, np.cumsum([0, *counts])[:-1], before, after
+        cuts = np.arange(0, len(order), self.mixing.window)
+        counts = np.add.reduceat((after - before)[order], cuts)
+        return order, np.cumsum(counts) - counts, before, after
 
     def _samples_before(self, epoch):
         """Return the number of samples of each shard before an epoch."""
@@ -136,10 +136,11 @@ class EpochOrder:
 
     def _shuffle_window(self, epoch, window):
         """Return the shuffled samples and passes of a window, `(2, rows)`."""
-        windows, _, before, after = self._epoch(epoch)
+        order, _, before, after = self._epoch(epoch)
+        first = window * self.mixing.window
         entries = [
             self._shard_samples(shard, int(before[shard]), int(after[shard]))
-            for shard in windows[window].tolist()
+            for shard in order[first : first + self.mixing.window].tolist()
         ]
         entries = np.concatenate(entries, axis=1)
         seed = [self.seed, _WINDOW, epoch, window]
@@ -170,6 +171,9 @@ def _samples_among(sizes, count):
     the number of their shard. So the results add up to `count`, and none
     decreases as `count` grows.
     """
+    # The search below would halve a thousand times.
+    if not count:
+        return np.zeros_like(sizes)
 
     def until(place):
         return np.minimum(np.floor(sizes * place + 0.5), sizes).astype("int64")
