@@ -30,6 +30,8 @@ from keras_bridgetower.files import locked
 from keras_bridgetower.preprocessing import images
 
 RECORDS_PER_SHARD = 1000
+# More records make larger shards: every process reads the list of shards.
+MOST_SHARDS = 20_000
 # The index is saved each time this share of the shards was written, and a kill
 # loses at most that share. Saving it after each of thousands of shards would
 # take most of the time.
@@ -82,7 +84,8 @@ def write_shards(
         task: one of `TASKS`.
         labels: list of str. `Sample.labels` are positions in it.
         definition: str, a description of the split.
-        num_shards: int, number of files. By default one per 1,000 records.
+        num_shards: int, number of files. By default one per 1,000 records, at
+            most 20,000.
         seed: int, seed of the order.
         max_bad_share: float from 0 to 1, the share of records that may be
             left out because a picture cannot be read. The index lists them
@@ -121,6 +124,7 @@ def write_shards(
     check_records(split, records, task, labels)
     if num_shards is None:
         num_shards = math.ceil(len(records) / RECORDS_PER_SHARD)
+        num_shards = min(num_shards, MOST_SHARDS)
     check_at_most("num_shards", num_shards, len(records), "records")
     num_shards = int(num_shards)
     files.check_no_link(folder, "`folder`")
