@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from builders import FASTEST
 from builders import difference
+from builders import long_but
 from builders import randomise
 
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.search import cascade
 from keras_bridgetower.apps.search import fusions
+from keras_bridgetower.models.exporting.exported import FORMATS
 
 pytestmark = exported_files.MARKS
 PRESET = "bridgetower_tiny_emoji_pretrain"
@@ -46,6 +48,29 @@ def fast(exported):
 @pytest.fixture(scope="module")
 def states(models, pictures):
     return models.retrieval.image_states(pictures)
+
+
+@pytest.mark.parametrize("form", long_but(exported_files.WRITTEN, "torch"))
+def test_each_format_takes_any_number_of_image_tokens(pictures, tmp_path, form):
+    exported_files.need(form)
+    task = randomise(builders.retrieval())
+    side = task.backbone.image_size
+    states = task.image_states([picture[:side, :side] for picture in pictures])
+    path = tmp_path / f"fusion{FORMATS[form].suffix}"
+    task.export(path, format=form, part="fusion")
+
+    def fusion(inputs):
+        outputs = exported_files.run(form, path, inputs).values()
+        # By what they are: LiteRT has names of its own.
+        (logits,) = (x for x in outputs if x.shape[1:] == (2,))
+        return logits
+
+    for image_tokens in (None, 3):
+        want, found = (
+            task.state_scorer("a dot", one)(states, image_tokens)
+            for one in (None, fusion)
+        )
+        assert difference(found, want) < 1e-4
 
 
 @exported_files.ON_TORCH
