@@ -1,6 +1,7 @@
 """Scores tasks on splits of records, by the official protocols."""
 
 import json
+import pathlib
 
 import numpy as np
 
@@ -114,7 +115,7 @@ def print_scores(task, recipe, reader, strategy, seed, name=None, ranked=None):
 
 def split_name(reader):
     """Return the names of the folder and the split of a `RecordReader`."""
-    return f"{reader.folder.name} {reader.split}"
+    return f"{pathlib.PurePath(str(reader.place)).name} {reader.split}"
 
 
 def score_split(task, recipe, reader, strategy, ranked=None, verbose=None):

@@ -96,6 +96,9 @@ def data() -> None:
     reader = kbt.data.open_dataset("vqav2", "originals")
     records: kbt.data.RecordReader = kbt.data.open_records("records", "test")
     damaged: type[kbt.data.DamagedRecord] = kbt.data.DamagedRecord
+    cache = kbt.data.ShardCache("cache", most_bytes=10**9, seconds=60)
+    kbt.data.open_records("s3://bucket/records", "test", cache=cache)
+    failed: type[kbt.data.StoreError] = kbt.data.StoreError
     sample = kbt.data.Sample("1", "a red circle", labels=(0,))
     record = kbt.data.Record("1", (b"",), (sample,), "mine")
     kbt.data.write_shards(
@@ -103,11 +106,11 @@ def data() -> None:
     )
     transform = kbt.data.transform("blip", image_size=288)
     stream = kbt.data.Stream(
-        [records], 8, transform, order=kbt.data.Shuffled(window=16)
+        [records], 8, transform, order=kbt.data.Shuffled(window=16, lanes=2)
     )
     kbt.Stream([records], 8, transform, order=kbt.data.Sequential())
     stream.dataset(start=(0, 0), epochs=1)
-    print(reader, damaged)
+    print(reader, damaged, failed)
 
 
 def training() -> None:

@@ -72,7 +72,7 @@ def test_streams_start_at_any_batch(reader):
         start = divmod(number, steps)
         # A new process only has the folder and the numbers.
         fresh = masked_stream(
-            streams.open_records(reader.folder, reader.split)
+            streams.open_records(str(reader.place), reader.split)
         ).dataset(start, epochs=3)
         got = list(fresh.take(3).as_numpy_iterator())
         assert len(got) == min(3, 3 * steps - number)

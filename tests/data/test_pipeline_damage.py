@@ -92,7 +92,7 @@ def test_every_kind_of_damage_is_reported_exactly(reader, caplog):
     # Each once, although two epochs read it.
     assert len(caplog.records) == 8
     assert "8 of 800 samples were left out" in str(stream.report)
-    assert {b.source for b in stream.report.bad} == {f"{reader.folder}:train"}
+    assert {b.source for b in stream.report.bad} == {f"{reader.place}:train"}
 
 
 def test_damage_does_not_affect_other_rows(reader):

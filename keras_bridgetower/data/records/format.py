@@ -15,6 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bridgetower.checks import is_integer
+from keras_bridgetower.data.records.places import LocalFolder
+from keras_bridgetower.data.records.places import StoreError
+from keras_bridgetower.data.records.places import place_of
+from keras_bridgetower.files import parse_json
 from keras_bridgetower.files import read_json
 
 SCHEMA_VERSION = 1
@@ -187,11 +191,12 @@ _SEAL = "seal"
 OF_OTHER_CONTENT = (ValueError, KeyError, TypeError, AttributeError)
 
 
-def read_index(folder):
+def read_index(folder, cache=None):
     """Read the `index.json` of a data set.
 
     Args:
-        folder: path of a data set.
+        folder: path or URL of a data set.
+        cache: `ShardCache` of an object store, or None.
 
     Returns:
         dict with `schema_version`, `task`, `labels`, `splits`.
@@ -199,15 +204,22 @@ def read_index(folder):
     Raises:
         ValueError: the folder or the index is missing, or the index is
             damaged or has another schema version.
+        StoreError: the object store does not give the index in time.
     """
-    path = pathlib.Path(folder) / INDEX
+    place = place_of(folder, cache)
     try:
-        index = read_json(path, _LARGEST_INDEX)
+        if isinstance(place, LocalFolder):
+            index = read_json(place.folder / INDEX, _LARGEST_INDEX)
+        else:
+            index = parse_json(place.read(INDEX, _LARGEST_INDEX))
         _check(index)
+    except StoreError:
+        raise
     except (OSError, *OF_OTHER_CONTENT) as error:
         raise ValueError(
-            f"{path} must be the index of a data set, unchanged. Fetch it "
-            f"again, or build the data set again. Received: {error!r:.500}"
+            f"{place}/{INDEX} must be the index of a data set, unchanged. "
+            "Fetch it again, or build the data set again. "
+            f"Received: {error!r:.500}"
         ) from error
     return index
 

@@ -4,8 +4,6 @@ import collections
 import dataclasses
 import hashlib
 import io
-import os
-import pathlib
 import zlib
 
 import numpy as np
@@ -15,9 +13,10 @@ from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.data.records.format import read_index
 from keras_bridgetower.data.records.kept import Kept
-from keras_bridgetower.files import open_regular
-from keras_bridgetower.files import read_most
-from keras_bridgetower.files import sha256
+from keras_bridgetower.data.records.places import DamagedFile
+from keras_bridgetower.data.records.places import LocalFolder
+from keras_bridgetower.data.records.places import StoreError
+from keras_bridgetower.data.records.places import place_of
 
 # Maximum number of bytes before the offsets in their file.
 _LARGEST_HEAD = 10_000
@@ -67,15 +66,18 @@ class Item:
     source: str
 
 
-def open_records(folder, split, max_bad_share=0.0):
+def open_records(folder, split, max_bad_share=0.0, cache=None):
     """Open a split that `write_shards` wrote.
 
     Args:
-        folder: path of the data set.
+        folder: path of the data set, or its URL in an object store, such as
+            `"s3://bucket/data"`, `"gs://..."` or `"https://..."`.
         split: str.
         max_bad_share: float from 0 to 1, the share of the shards that may be
             missing or cut. Samples keep their numbers, and reading a lost
             sample raises `DamagedRecord`.
+        cache: `ShardCache`, where shards of an object store are kept; None
+            for its default values.
 
     Returns:
         `RecordReader`.
@@ -84,6 +86,7 @@ def open_records(folder, split, max_bad_share=0.0):
         ValueError: the data set or the split does not exist, is unfinished
             or has another schema version, or too many shards are missing or
             cut.
+        StoreError: the object store does not give the index in time.
 
     Example:
 
@@ -103,7 +106,7 @@ def open_records(folder, split, max_bad_share=0.0):
     reader.sample(0).sample.text  # "It rained."
     ```
     """
-    index = read_index(folder)
+    index = read_index(folder, cache)
     check_choice("split", split, sorted(index["splits"]))
     entry = index["splits"][split]
     if len(entry["shards"]) != entry["num_shards"]:
@@ -111,7 +114,7 @@ def open_records(folder, split, max_bad_share=0.0):
             f"{split!r} of {folder} has {len(entry['shards'])} of "
             f"{entry['num_shards']} shards. The same build continues it."
         )
-    reader = RecordReader(folder, split, index)
+    reader = RecordReader(folder, split, index, cache)
     if len(reader.bad_shards) > max_bad_share * entry["num_shards"]:
         name, reason = next(iter(reader.bad_shards.items()))
         raise ValueError(
@@ -127,9 +130,10 @@ class RecordReader:
     The offsets of a shard are read when its turn comes.
 
     Args:
-        folder: path of the data set.
+        folder: path or URL of the data set.
         split: str.
         index: dict, the content of `index.json`.
+        cache: as `open_records`.
 
     Attributes:
         task: str, one of `TASKS`.
@@ -141,8 +145,8 @@ class RecordReader:
             Those whose offsets are damaged are added when they are read.
     """
 
-    def __init__(self, folder, split, index):
-        self.folder = pathlib.Path(folder)
+    def __init__(self, folder, split, index, cache=None):
+        self.place = place_of(folder, cache)
         self.split = split
         self.task = index["task"]
         self.labels = index["labels"]
@@ -159,12 +163,17 @@ class RecordReader:
         self.num_samples = int(self._first_sample[-1])
 
     def __repr__(self):
-        name = f"{str(self.folder)!r}, split {self.split!r}, task {self.task!r}"
+        name = f"{str(self.place)!r}, split {self.split!r}, task {self.task!r}"
         size = f"{self.num_samples:,} samples in {self.num_records:,} records"
         return f"<RecordReader {name}: {size}, {len(self.labels):,} labels>"
 
     def __len__(self):
         return self.num_samples
+
+    @property
+    def is_far(self):
+        """bool, whether the files are in an object store."""
+        return not isinstance(self.place, LocalFolder)
 
     def record_of(self, i):
         """Return the number of the record that has the i-th sample."""
@@ -198,10 +207,21 @@ class RecordReader:
         Returns:
             dict from names of damaged shards to descriptions of the damage.
         """
-        found = {
-            s["file"]: describe_damage(self.folder, s) for s in self.shards
-        }
+        found = {s["file"]: describe_damage(self.place, s) for s in self.shards}
         return {name: why for name, why in found.items() if why}
+
+    def read_ahead(self, numbers):
+        """Fetch shards of an object store in the background.
+
+        Args:
+            numbers: list of int.
+        """
+        files = []
+        for shard in [self.shards[number] for number in numbers]:
+            offsets = form.offsets_path(shard["file"]).name
+            files.append((offsets, shard["offsets_sha256"]))
+            files.append((shard["file"], shard["sha256"]))
+        self.place.read_ahead(files)
 
     def _find(self, i):
         """Return the shard, the record in it and the place in the record."""
@@ -214,15 +234,19 @@ class RecordReader:
     def _read(self, shard, row):
         rows, _ = self._offsets(shard)
         offset, length, samples, crc = rows[row].tolist()
-        name = self.shards[shard]["file"]
-        path = str(self.folder / name)
-        if not length:
+        name, checksum = (self.shards[shard][k] for k in ("file", "sha256"))
+        path = f"{self.place}/{name}"
+        if not length or (self.is_far and name in self.bad_shards):
             raise DamagedRecord(path, row, None, self.bad_shards[name])
         try:
-            with open(path, "rb", buffering=0) as file:
+            with self.place.open(name, checksum) as file:
                 file.seek(offset)
                 data = file.read(length)
-        except OSError as error:
+        except StoreError:
+            raise
+        except (OSError, DamagedFile) as error:
+            if self.is_far:
+                self.bad_shards[name] = str(error)
             raise DamagedRecord(path, row, None, str(error)) from error
         if zlib.crc32(data) != crc:
             reason = "its sum is wrong" if len(data) == length else "it is cut"
@@ -235,9 +259,9 @@ class RecordReader:
 
     def _find_bad(self):
         """Return the reasons of shards whose files are missing or cut."""
-        with os.scandir(self.folder) as entries:
-            sizes = {e.name: e.stat().st_size for e in entries if e.is_file()}
-        found = {}
+        sizes, found = self.place.sizes(), {}
+        if sizes is None:
+            return found
         for shard in self.shards:
             name, offsets = shard["file"], form.offsets_path(shard["file"]).name
             least = shard["records"] * form.OFFSETS.itemsize
@@ -258,33 +282,36 @@ class RecordReader:
         If they are damaged, records have no bytes, and reading them fails.
         """
         shard = self.shards[number]
-        path = self.folder / shard["file"]
-        counts = shard["records"], shard["samples"]
+        name, counts = shard["file"], (shard["records"], shard["samples"])
         try:
             most = shard["records"] * form.OFFSETS.itemsize + _LARGEST_HEAD
-            with open_regular(form.offsets_path(path)) as file:
-                data = read_most(file, most)
+            data = self.place.read(
+                form.offsets_path(name).name, most, shard["offsets_sha256"]
+            )
             if hashlib.sha256(data).hexdigest() != shard["offsets_sha256"]:
                 raise ValueError("they have another sum than the index")
             rows = np.load(io.BytesIO(data), allow_pickle=False)
             if (len(rows), rows["samples"].sum()) != counts:
                 raise ValueError(f"{counts} records and samples expected")
+        except StoreError:
+            raise
         # On damaged files NumPy raises errors of many types.
         except Exception as error:
-            self.bad_shards[path.name] = f"its offsets: {error!s:.200}"
+            self.bad_shards[name] = f"its offsets: {error!s:.200}"
             rows = _unreadable(*counts)
         return rows, _starts(rows["samples"])
 
 
-def describe_damage(folder, shard):
+def describe_damage(place, shard):
     """Describe the damage of a shard's files, or return `""`."""
-    file = pathlib.Path(folder) / shard["file"]
-    sums = {file: "sha256", form.offsets_path(file): "offsets_sha256"}
-    for path, key in sums.items():
-        if not path.is_file():
-            return f"{path.name} is missing"
-        if sha256(path) != shard[key]:
-            return f"{path.name} has another sum than the index"
+    name = shard["file"]
+    sums = {name: "sha256", form.offsets_path(name).name: "offsets_sha256"}
+    for file, key in sums.items():
+        found = place.checksum(file)
+        if found is None:
+            return f"{file} is missing"
+        if found != shard[key]:
+            return f"{file} has another sum than the index"
     return ""
 
 

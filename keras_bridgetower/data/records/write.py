@@ -25,6 +25,7 @@ from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.records import format as form
+from keras_bridgetower.data.records.places import LocalFolder
 from keras_bridgetower.data.records.read import describe_damage
 from keras_bridgetower.files import locked
 from keras_bridgetower.preprocessing import images
@@ -372,7 +373,7 @@ def _is_finished(folder, shard, job):
     if (
         job is None
         or shard["plan"] != job.plan
-        or describe_damage(folder, shard)
+        or describe_damage(LocalFolder(folder), shard)
     ):
         return False
     left_out = {key for key, _ in shard["left_out"]}

@@ -20,6 +20,7 @@ class Sequential:
     """Samples in the order of the files, for evaluation."""
 
     window: int = 1
+    lanes = 1
 
     def permutation(self, count, seed):
         """Return the numbers from 0 to `count` - 1 in order, for any seed."""
@@ -36,12 +37,24 @@ class Shuffled:
 
     Args:
         window: int, number of shards that are read at a time.
+        lanes: int, parts into which the order of an epoch is divided. Each
+            batch has as many rows of each part, which must divide its size. A
+            host reads the lanes of its rows alone: with as many lanes as
+            hosts, or a multiple, each reads other shards. Batches do not
+            depend on the number of hosts.
     """
 
     window: int = 16
+    lanes: int = 1
 
     def __post_init__(self):
         check_count("window", self.window)
+        check_count("lanes", self.lanes)
+
+    def __repr__(self):
+        # As before there were lanes: it is a part of the identity of runs.
+        lanes = f", lanes={self.lanes}" if self.lanes > 1 else ""
+        return f"Shuffled(window={self.window}{lanes})"
 
     def permutation(self, count, seed):
         """Return the numbers from 0 to `count` - 1 in the order of the seed."""
@@ -107,6 +120,23 @@ class EpochOrder:
             found[:, here] = self._window(epoch, window)[:, inside]
         return found[0], found[1]
 
+    def shards_ahead(self, epoch, places):
+        """Return the shards at positions of an epoch, and those of the next.
+
+        Args:
+            epoch, places: as in a call.
+
+        Returns:
+            int array `(shards,)`: those of the windows of the positions, then
+            those of the windows behind.
+        """
+        order, starts, *_ = self._epoch(epoch)
+        windows = np.unique(np.searchsorted(starts, places, "right") - 1)
+        behind = np.setdiff1d(windows + 1, windows)
+        size = self.mixing.window
+        found = [order[w * size : (w + 1) * size] for w in (*windows, *behind)]
+        return np.concatenate(found)
+
     def _lay_out(self, epoch):
         """Divide the shards of an epoch into windows.
 
@@ -161,6 +191,37 @@ class EpochOrder:
             passes = np.full(len(inside), number)
             parts.append(np.stack([inside + self._first[shard], passes]))
         return np.concatenate(parts, axis=1)
+
+
+def places_in_lanes(positions, rows, batch_size, lanes):
+    """Return the places in the order of an epoch from which batches are read.
+
+    Lane l of n is the l-th of n equal parts of the order. A batch has so many
+    rows of lane 0, then as many of lane 1, and so on; the last one has what is
+    left of all.
+
+    Args:
+        positions: int array `(rows,)`, row r of batch b is at
+            `b * batch_size + r`.
+        rows: int, those of an epoch.
+        batch_size, lanes: int. The second divides the first.
+
+    Returns:
+        int array `(rows,)`.
+    """
+    if lanes == 1:
+        return positions
+    length, share = rows // lanes, batch_size // lanes
+    whole = length // share  # Batches.
+    batch, row = np.divmod(positions, batch_size)
+    lane, inside = np.divmod(row, share)
+    found = lane * length + batch * share + inside
+    # The last batch has what is left of the lanes, then of the order.
+    rest, left = positions - whole * batch_size, length - whole * share
+    lane, inside = np.divmod(rest, max(left, 1))
+    last = lane * length + whole * share + inside
+    last = np.where(rest < lanes * left, last, lanes * (length - left) + rest)
+    return np.where(rest < 0, found, last)
 
 
 def _samples_among(sizes, count):

@@ -59,6 +59,20 @@ class RowMaker:
             *((t.dtype, t.shape(self.labels)) for t in targets),
         ]
 
+    def read_ahead(self, shards):
+        """Fetch shards of object stores in the background.
+
+        Args:
+            shards: int array `(shards,)`, numbered across all readers.
+        """
+        first = 0
+        for reader in self.readers:
+            count = len(reader.shards)
+            own = (shards >= first) & (shards < first + count)
+            if reader.is_far:
+                reader.read_ahead((shards[own] - first).tolist())
+            first += count
+
     def readable_rows(self, samples, passes):
         """Yield the rows of the samples that can be read.
 
@@ -79,7 +93,7 @@ class RowMaker:
                 yield self._row(item, source, [self.seed, seen, number])
             # Errors of settings or of this library are not caught.
             except BadRecord as error:
-                place = f"{reader.folder}:{reader.split}"
+                place = f"{reader.place}:{reader.split}"
                 self.report.add(number, BadSample(name, place, str(error)))
 
     def name(self, number):
@@ -315,7 +329,7 @@ def _first_text(reader):
     for i in range(reader.num_samples):
         with contextlib.suppress(ValueError):
             return reader.sample(i).sample.text
-    raise ValueError(f"No sample of {reader.folder}:{reader.split} can be read")
+    raise ValueError(f"No sample of {reader.place}:{reader.split} can be read")
 
 
 class BadRecord(ValueError):

@@ -14,6 +14,7 @@ from keras_bridgetower.data.records.format import written_without_places
 from keras_bridgetower.data.stream import samples
 from keras_bridgetower.data.stream.epoch_order import EpochOrder
 from keras_bridgetower.data.stream.epoch_order import Shuffled
+from keras_bridgetower.data.stream.epoch_order import places_in_lanes
 from keras_bridgetower.preprocessing.tf_datasets import labelled
 from keras_bridgetower.preprocessing.tf_datasets import untuned
 from keras_bridgetower.preprocessing.tf_graph import until_exit
@@ -38,7 +39,7 @@ class Stream:
             `"class_id"`, `"image_id"`, `"number"` (of a regression), `"none"`
             (for masked language modelling), or `"auto"`, the usual form for
             the records' task.
-        order: `Shuffled(window)`, or `Sequential()` for evaluation.
+        order: `Shuffled(window, lanes)`, or `Sequential()` for evaluation.
         weights: list of numbers, the passes over each source in an epoch; by
             default 1. See `EpochOrder`.
         seed: int from 0.
@@ -125,9 +126,15 @@ class Stream:
         targets = [] if target == "none" else [samples.TARGETS[target]]
         named = any(target.names_classes for target in targets)
         self._class_names = self.labels if named else None
+        self._is_far = any(reader.is_far for reader in readers)
         self._row_maker = samples.RowMaker(
             readers, inputs, targets, transform, seed, self.report
         )
+        if batch_size % order.lanes:
+            raise ValueError(
+                "`order.lanes` must divide `batch_size`. Received: "
+                f"{order.lanes} and {batch_size}"
+            )
         self._order = EpochOrder(
             [[shard["samples"] for shard in r.shards] for r in readers],
             weights,
@@ -200,7 +207,7 @@ class Stream:
             list of str.
         """
         epoch, low, high, _ = self._position(number)
-        numbers, _ = self._order(epoch, np.arange(low, high))
+        numbers, _ = self._order(epoch, self._places(range(low, high)))
         return [self._row_maker.name(int(number)) for number in numbers]
 
     def dataset(self, start=(0, 0), epochs=None):
@@ -293,6 +300,8 @@ class Stream:
     def _fetch(self, number):
         """Read the columns of a batch."""
         epoch, low, high, end = self._position(number)
+        if low < high and self._is_far:
+            self._read_ahead(epoch, low, high)
         rows = list(self._readable_rows(epoch, range(low, high)))
         # Rows to fill the batch, read only if needed, different on each host.
         places = range(end + self.host, end + self._order.rows, self.num_hosts)
@@ -341,10 +350,21 @@ class Stream:
         )
         return epoch, low, high, start + count
 
-    def _readable_rows(self, epoch, places):
+    def _readable_rows(self, epoch, positions):
         return self._row_maker.readable_rows(
-            *self._order(epoch, np.array(places, int))
+            *self._order(epoch, self._places(positions))
         )
+
+    def _places(self, positions):
+        """Return the places in the order of an epoch of rows of batches."""
+        lanes = self._order.mixing.lanes
+        given = np.array(positions, int), self._order.rows
+        return places_in_lanes(*given, self.batch_size, lanes)
+
+    def _read_ahead(self, epoch, low, high):
+        """Fetch the shards of these rows, and of the next, from far away."""
+        places = self._places(range(low, high))
+        self._row_maker.read_ahead(self._order.shards_ahead(epoch, places))
 
 
 def _check_readers(readers):
