@@ -4,11 +4,14 @@ import hashlib
 
 import numpy as np
 import pytest
+import streams
 from builders import ONE_BACKEND
 
 from keras_bridgetower.data.stream.epoch_order import EpochOrder
 from keras_bridgetower.data.stream.epoch_order import Sequential
 from keras_bridgetower.data.stream.epoch_order import Shuffled
+from keras_bridgetower.data.stream.epoch_order import places_in_lanes
+from keras_bridgetower.data.stream.stream import Stream
 
 pytestmark = ONE_BACKEND
 SIZES = [[7, 5, 9, 4, 6, 8, 3], [10, 2]]
@@ -111,3 +114,38 @@ def test_weights_of_small_shards(sizes, weight, epochs):
         assert seen.max() - seen.min() <= 1
     assert (seen == built.rows * epochs // sum(sizes)).all()
     assert len(set(passes)) == len(passes)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64, 100, 1001])
+@pytest.mark.parametrize("batch_size, lanes", [(8, 1), (8, 4), (64, 8)])
+def test_lanes_have_each_row_once(rows, batch_size, lanes):
+    given = rows, batch_size, lanes
+    places = places_in_lanes(np.arange(rows), *given)
+    assert sorted(places) == list(range(rows))
+    share = batch_size // lanes
+    for start in range(0, rows // batch_size * batch_size - lanes, batch_size):
+        batch = places[start : start + batch_size].reshape(lanes, share)
+        if (lanes * (start // batch_size + 1) * share) > rows // lanes * lanes:
+            break
+        assert (batch // (rows // lanes) == np.arange(lanes)[:, None]).all()
+
+
+def test_hosts_of_lanes_read_other_shards(tmp_path):
+    rows = [streams.record("text_classification", i) for i in range(160)]
+    reader = streams.write(tmp_path, rows, "text_classification", num_shards=16)
+    order = Shuffled(window=2, lanes=4)
+    whole = Stream(reader, 16, order=order)
+    seen = []
+    for host in range(4):
+        one = whole.of_host(4, host)
+        ids = [one.ids(number) for number in range(one.steps_per_epoch - 1)]
+        seen.append({int(i.split("-")[0][1:]) for part in ids for i in part})
+        for number in range(2):
+            assert ids[number] == whole.ids(number)[4 * host : 4 * host + 4]
+    shard_of = {}
+    for i in range(len(reader)):
+        item = reader.sample(i)
+        shard_of[int(item.key[1:])] = reader.locate(i)[0]
+    shards = [{shard_of[record] for record in records} for records in seen]
+    # A window may lie on the border of two lanes.
+    assert all(len(found) <= 16 // 4 + 2 for found in shards)

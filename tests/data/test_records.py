@@ -274,7 +274,7 @@ def test_a_damaged_record_is_named_and_others_are_read(folder):
         if i != number:
             assert reader.record(i) == want[i]
     assert reader.verify() == {
-        path.name: f"{path.name} has another sum than the index"
+        path.name: f"{path.name} has a checksum that differs from the index"
     }
 
 
@@ -348,7 +348,7 @@ def test_damaged_offsets_are_found_when_their_shard_is_read(folder):
     reader = records.open_records(folder, "train")
     place = sum(s["samples"] for s in reader.shards[:1])
     assert reader.sample(place - 1) and reader.bad_shards == {}
-    with pytest.raises(records.DamagedRecord, match="offsets: .* another sum"):
+    with pytest.raises(records.DamagedRecord, match="offsets: .* differs"):
         reader.sample(place)
     assert list(reader.bad_shards) == [shard(folder).name]
     assert pickle.loads(pickle.dumps(reader)).sample(0) == reader.sample(0)

@@ -26,7 +26,8 @@ from keras_bridgetower.files import write_atomically
 
 BEST = 10
 BUDGETS = (50, 100, 200, 500, 1000, 2000)
-# The longest budget and a tenth of it may be exceeded by no query.
+JUDGED = (100, 1_000, 10_000)
+# A query is late if it takes more than so many times its budget.
 ALLOWED = 1.1
 
 
@@ -62,9 +63,6 @@ def main():
         writer.writeheader()
         writer.writerows(rows)
     plot(rows, folder / "budget.png")
-
-
-JUDGED = (100, 1_000, 10_000)
 
 
 def draw(settings, folder):

@@ -4,8 +4,9 @@
     python tools/benchmarks/benchmark_reader.py runs/rows
 
 Each split is one shard of short texts, linked under as many names as the rows
-need. One process, and eight at a time, open it as a host of so many, make the
-first batch, and one in the middle of epoch 37. Writes rows.csv and rows.png.
+need, so its pages are in the system's cache. One process, and eight at a time,
+open it as a host of so many, make the first batch, and one in the middle of
+epoch 37. Writes rows.csv and rows.png.
 """
 
 import argparse
@@ -36,7 +37,7 @@ def main():
                 pool.apply(make, (folder, rows))
         for count in PROCESSES:
             with context.Pool(count) as pool:
-                jobs = [(folder, count, host) for host in range(count)]
+                jobs = [(folder, rows, count, host) for host in range(count)]
                 every = pool.starmap(measure, jobs)
             worst = {k: max(one[k] for one in every) for k in every[0]}
             found.append({"rows": rows, "processes": count, **worst})
@@ -79,7 +80,7 @@ def make(folder, rows):
     (folder / form.INDEX).write_text(text)
 
 
-def measure(folder, num_hosts, host):
+def measure(folder, rows, num_hosts, host):
     """Return seconds and megabytes of a process that reads a part."""
     from keras_bridgetower import data
 
@@ -87,6 +88,8 @@ def measure(folder, num_hosts, host):
     reader = data.open_records(folder, SPLIT)
     stream = data.Stream(reader, BATCH, num_hosts=num_hosts, host=host)
     opened = time.perf_counter()
+    if len(reader) != rows:
+        raise ValueError(f"{folder} has {len(reader)} rows: remove it")
     stream.batch(0)
     first = time.perf_counter()
     stream.batch(37 * stream.steps_per_epoch + stream.steps_per_epoch // 2)

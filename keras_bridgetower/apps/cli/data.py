@@ -29,6 +29,9 @@ Root = Annotated[
     pathlib.Path, typer.Argument(help="Folder of the original files.")
 ]
 Folder = Annotated[pathlib.Path, typer.Argument(help="Folder of the records.")]
+Place = Annotated[
+    str, typer.Argument(help="Folder of the records, or its URL.")
+]
 
 
 def check(
@@ -129,7 +132,7 @@ def build(
 
 def stats(
     context: typer.Context,
-    folder: Folder,
+    folder: Place,
     verify: bool = False,
     as_json: models.AsJson = False,
 ):
@@ -152,7 +155,7 @@ def stats(
 
 def show(
     context: typer.Context,
-    folder: Folder,
+    folder: Place,
     split: str,
     picture: pathlib.Path,
     count: models.Count = 12,
@@ -260,7 +263,7 @@ def filter(
 def train(
     context: typer.Context,
     recipe: str,
-    data: Annotated[list[pathlib.Path], typer.Option()],
+    data: Annotated[list[str], typer.Option()],
     init: str | None = None,
     encoders: tuple[str, str] | None = None,
     out: Annotated[pathlib.Path, typer.Option("--output")] = RUNS,
@@ -283,7 +286,7 @@ def train(
 
     Args:
         recipe: Recipe of the paper, such as vqa_base.
-        data: Folder of records. May be given again.
+        data: Folder of records, or its URL. May be given again.
         init: Preset to start from.
         encoders: Uni-modal encoders to start from, of images and of texts.
         out: Folder of checkpoints and presets.
@@ -320,7 +323,7 @@ def train(
 def evaluate(
     context: typer.Context,
     preset: models.PresetArgument,
-    folder: Folder,
+    folder: Place,
     splits: models.Splits = None,
     recipe: str | None = None,
     batch_size: models.Count = 32,

@@ -1,5 +1,6 @@
 """Commands that list, convert, export and quantize weights; and `doctor`."""
 
+import contextlib
 import dataclasses
 import enum
 import importlib.metadata
@@ -249,8 +250,8 @@ def doctor(
         "missing_presets": not_installed(),
         "problems": problems,
     }
-    if speed and not problems:
-        value["seconds_a_pair"] = fusion_seconds(speed)
+    if speed:
+        value["seconds_a_pair"] = {} if problems else fusion_seconds(speed)
     output.show(as_json, value, ("what", "found"), list(_rows(value)))
     if problems:
         raise typer.Exit(errors.FAILED)
@@ -261,6 +262,7 @@ def fusion_seconds(preset):
     from keras_bridgetower import BridgeTowerRetrieval
     from keras_bridgetower.apps.search.speeds import fusion_speeds
 
+    models.check_preset(preset)
     with output.progress("Timing the fusion"):
         task = BridgeTowerRetrieval.from_preset(preset)
         task.new_heads.check("rerank", task.answering_heads)
@@ -321,6 +323,7 @@ def caches():
         "presets from Hugging Face": HF_HUB_CACHE,
         "presets from Kaggle": get_cache_folder(),
         "converted weights": keras_home() / "keras_bridgetower",
+        "shards of object stores": keras_home() / "keras_bridgetower_shards",
         "programs that JAX compiled": frameworks.compiled_folder(),
         "exported presets": exported.folder(),
     }
@@ -332,8 +335,13 @@ def caches():
 
 def _size(folder):
     """Count the bytes of the files below a folder, without links."""
-    files = [path.lstat() for path in pathlib.Path(folder).rglob("*")]
-    return sum(file.st_size for file in files if stat.S_ISREG(file.st_mode))
+    total = 0
+    for path in pathlib.Path(folder).rglob("*"):
+        # Another process may delete files of a cache.
+        with contextlib.suppress(FileNotFoundError):
+            state = path.lstat()
+            total += state.st_size if stat.S_ISREG(state.st_mode) else 0
+    return total
 
 
 def _rows(value):

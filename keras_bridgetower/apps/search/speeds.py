@@ -12,6 +12,7 @@ from keras_bridgetower.apps.search.fusions import ExportedFusion
 from keras_bridgetower.apps.search.fusions import export_fusion
 
 PAIRS, TURNS = 32, 3
+NEEDED = ("onnx", "onnxscript", "onnxruntime")  # To write and run them.
 TEXT = "a red circle left of a small blue square"
 
 
@@ -34,7 +35,7 @@ def fusion_speeds(retrieval):
     states = rng.normal(size=(PAIRS, *retrieval.image_states_shape))
     states = states.astype("float32")
     found = {f"{backend} {dtype}": _seconds(retrieval, states)}
-    installed = map(importlib.util.find_spec, ("onnx", "onnxruntime"))
+    installed = map(importlib.util.find_spec, NEEDED)
     if (backend, dtype) == ("torch", "float32") and all(installed):
         with tempfile.TemporaryDirectory() as folder:
             for name, fusion in _exported(retrieval, pathlib.Path(folder)):

@@ -248,7 +248,11 @@ def _check(index):
     ]
     counts = [entry["num_shards"] for entry in entries]
     for shard in shards:
-        texts += (shard[k] for k in ("file", "sha256", "offsets_sha256"))
+        texts.append(shard["file"])
+        sums = shard["sha256"], shard["offsets_sha256"]
+        # They name files of a cache.
+        if not all(re.fullmatch("[0-9a-f]{64}", sum) for sum in sums):
+            raise ValueError(f"the checksums {sums}")
         counts += (shard[k] for k in ("records", "samples", "bytes"))
         counts += shard["sources"].values()
         # No path to another folder.

@@ -20,7 +20,7 @@ from keras_bridgetower.data.records.places import place_of
 
 # Maximum number of bytes before the offsets in their file.
 _LARGEST_HEAD = 10_000
-# Shards whose offsets stay in memory. A stream reads from two windows at most.
+# Shards whose offsets stay in memory, unless a stream reads more at a time.
 _KEPT = 64
 
 
@@ -74,8 +74,9 @@ def open_records(folder, split, max_bad_share=0.0, cache=None):
             `"s3://bucket/data"`, `"gs://..."` or `"https://..."`.
         split: str.
         max_bad_share: float from 0 to 1, the share of the shards that may be
-            missing or cut. Samples keep their numbers, and reading a lost
-            sample raises `DamagedRecord`.
+            missing or cut in a folder. Samples keep their numbers, and reading
+            a lost sample raises `DamagedRecord`. A shard that is missing in an
+            object store raises `StoreError` when it is read.
         cache: `ShardCache`, where shards of an object store are kept; None
             for its default values.
 
@@ -210,17 +211,26 @@ class RecordReader:
         found = {s["file"]: describe_damage(self.place, s) for s in self.shards}
         return {name: why for name, why in found.items() if why}
 
+    def keep_offsets(self, count):
+        """Keep the offsets of more shards in memory.
+
+        Args:
+            count: int, number of shards that are read at a time.
+        """
+        self._offsets = Kept(self._load_offsets, max(count, _KEPT))
+
     def read_ahead(self, numbers):
         """Fetch shards of an object store in the background.
 
         Args:
-            numbers: list of int.
+            numbers: list of int, the shards that are needed first in front.
         """
         files = []
         for shard in [self.shards[number] for number in numbers]:
             offsets = form.offsets_path(shard["file"]).name
-            files.append((offsets, shard["offsets_sha256"]))
-            files.append((shard["file"], shard["sha256"]))
+            if shard["file"] not in self.bad_shards:
+                files.append((offsets, shard["offsets_sha256"], None))
+                files.append((shard["file"], shard["sha256"], shard["bytes"]))
         self.place.read_ahead(files)
 
     def _find(self, i):
@@ -234,12 +244,13 @@ class RecordReader:
     def _read(self, shard, row):
         rows, _ = self._offsets(shard)
         offset, length, samples, crc = rows[row].tolist()
-        name, checksum = (self.shards[shard][k] for k in ("file", "sha256"))
+        keys = ("file", "sha256", "bytes")
+        name, *known = (self.shards[shard][key] for key in keys)
         path = f"{self.place}/{name}"
         if not length or (self.is_far and name in self.bad_shards):
             raise DamagedRecord(path, row, None, self.bad_shards[name])
         try:
-            with self.place.open(name, checksum) as file:
+            with self.place.open(name, *known) as file:
                 file.seek(offset)
                 data = file.read(length)
         except StoreError:
@@ -289,11 +300,11 @@ class RecordReader:
                 form.offsets_path(name).name, most, shard["offsets_sha256"]
             )
             if hashlib.sha256(data).hexdigest() != shard["offsets_sha256"]:
-                raise ValueError("they have another sum than the index")
+                raise ValueError("their checksum differs from the index")
             rows = np.load(io.BytesIO(data), allow_pickle=False)
             if (len(rows), rows["samples"].sum()) != counts:
                 raise ValueError(f"{counts} records and samples expected")
-        except StoreError:
+        except (StoreError, MemoryError):
             raise
         # On damaged files NumPy raises errors of many types.
         except Exception as error:
@@ -307,11 +318,11 @@ def describe_damage(place, shard):
     name = shard["file"]
     sums = {name: "sha256", form.offsets_path(name).name: "offsets_sha256"}
     for file, key in sums.items():
-        found = place.checksum(file)
+        found = place.checksum(file, shard[key])
         if found is None:
             return f"{file} is missing"
         if found != shard[key]:
-            return f"{file} has another sum than the index"
+            return f"{file} has a checksum that differs from the index"
     return ""
 
 

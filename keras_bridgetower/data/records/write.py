@@ -26,6 +26,8 @@ from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records.places import LocalFolder
+from keras_bridgetower.data.records.places import ObjectStore
+from keras_bridgetower.data.records.places import place_of
 from keras_bridgetower.data.records.read import describe_damage
 from keras_bridgetower.files import locked
 from keras_bridgetower.preprocessing import images
@@ -120,6 +122,11 @@ def write_shards(
     )
     ```
     """
+    if isinstance(place_of(folder), ObjectStore):
+        raise ValueError(
+            "`folder` must be a folder of this machine. Copy it to the object "
+            f"store when it is written. Received: {folder!r}"
+        )
     folder = pathlib.Path(folder)
     records, labels = list(records), list(labels)
     check_records(split, records, task, labels)

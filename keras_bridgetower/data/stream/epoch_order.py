@@ -37,10 +37,11 @@ class Shuffled:
 
     Args:
         window: int, number of shards that are read at a time.
-        lanes: int, parts into which the order of an epoch is divided. Each
-            batch has as many rows of each part, which must divide its size. A
-            host reads the lanes of its rows alone: with as many lanes as
-            hosts, or a multiple, each reads other shards. Batches do not
+        lanes: int, parts into which the order of an epoch is divided. It must
+            divide the batch size: each batch takes as many rows of each part.
+            With as many lanes as hosts, or a multiple, each host reads parts
+            of its own, and so other shards, but for windows at the ends of
+            parts: use many more shards than `window * lanes`. Batches do not
             depend on the number of hosts.
     """
 
@@ -52,9 +53,10 @@ class Shuffled:
         check_count("lanes", self.lanes)
 
     def __repr__(self):
-        # As before there were lanes: it is a part of the identity of runs.
+        # Without lanes, as in earlier versions: it is part of the identity of
+        # a run.
         lanes = f", lanes={self.lanes}" if self.lanes > 1 else ""
-        return f"Shuffled(window={self.window}{lanes})"
+        return f"{type(self).__qualname__}(window={self.window}{lanes})"
 
     def permutation(self, count, seed):
         """Return the numbers from 0 to `count` - 1 in the order of the seed."""
@@ -108,7 +110,7 @@ class EpochOrder:
         self.rows = sum(self._rows_by_source)
         # Consecutive batches are of one epoch and mostly one window.
         self._epoch = Kept(self._lay_out, 2)
-        self._window = Kept(self._shuffle_window, 4)
+        self._window = Kept(self._shuffle_window, 2 * mixing.lanes + 2)
 
     def __call__(self, epoch, places):
         _, starts, *_ = self._epoch(epoch)
@@ -128,13 +130,16 @@ class EpochOrder:
 
         Returns:
             int array `(shards,)`: those of the windows of the positions, then
-            those of the windows behind.
+            those of the windows behind, and at the end of an epoch those of
+            the first window of the next one.
         """
         order, starts, *_ = self._epoch(epoch)
         windows = np.unique(np.searchsorted(starts, places, "right") - 1)
         behind = np.setdiff1d(windows + 1, windows)
         size = self.mixing.window
         found = [order[w * size : (w + 1) * size] for w in (*windows, *behind)]
+        if len(starts) in behind:
+            found.append(self._epoch(epoch + 1)[0][:size])
         return np.concatenate(found)
 
     def _lay_out(self, epoch):
@@ -196,9 +201,9 @@ class EpochOrder:
 def places_in_lanes(positions, rows, batch_size, lanes):
     """Return the places in the order of an epoch from which batches are read.
 
-    Lane l of n is the l-th of n equal parts of the order. A batch has so many
-    rows of lane 0, then as many of lane 1, and so on; the last one has what is
-    left of all.
+    Lane l of n is the l-th of n equal parts of the order. A batch takes
+    `batch_size / lanes` rows of each lane in turn; the last batch takes the
+    rest.
 
     Args:
         positions: int array `(rows,)`, row r of batch b is at

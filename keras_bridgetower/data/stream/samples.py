@@ -69,8 +69,7 @@ class RowMaker:
         for reader in self.readers:
             count = len(reader.shards)
             own = (shards >= first) & (shards < first + count)
-            if reader.is_far:
-                reader.read_ahead((shards[own] - first).tolist())
+            reader.read_ahead((shards[own] - first).tolist())
             first += count
 
     def readable_rows(self, samples, passes):

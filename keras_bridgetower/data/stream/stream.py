@@ -127,6 +127,10 @@ class Stream:
         named = any(target.names_classes for target in targets)
         self._class_names = self.labels if named else None
         self._is_far = any(reader.is_far for reader in readers)
+        for reader in readers:
+            # Three windows for each lane of this host.
+            lanes = -(-order.lanes // self.num_hosts)
+            reader.keep_offsets(3 * order.window * lanes)
         self._row_maker = samples.RowMaker(
             readers, inputs, targets, transform, seed, self.report
         )
