@@ -7,6 +7,7 @@ from .records.places import StoreError as StoreError
 from .records.read import DamagedRecord as DamagedRecord
 from .records.read import RecordReader as RecordReader
 from .records.read import open_records as open_records
+from .records.tars import index_tars as index_tars
 from .records.write import write_shards as write_shards
 from .stream.epoch_order import Sequential as Sequential
 from .stream.epoch_order import Shuffled as Shuffled

@@ -1,15 +1,17 @@
 """`Record`, and the files in which records are stored.
 
 A data set is a folder with an `index.json`. Each split has several TFRecord
-files, called shards, with one `tf.train.Example` per record. Next to each
-shard, a NumPy array has the offset of every record.
+files, called shards, with one `tf.train.Example` per record, or tar files of
+WebDataset. Next to each shard, a NumPy array has the offset of every record.
 """
 
 import dataclasses
 import hashlib
+import io
 import json
 import pathlib
 import re
+import tarfile
 
 import numpy as np
 import tensorflow as tf
@@ -143,6 +145,41 @@ def decode(data):
         tuple(Sample(*values) for values in samples),
         texts["source"][0],
     )
+
+
+# `Record.source` of samples of tar files.
+OF_TARS = "WebDataset"
+# Parts of a sample in a tar file, by the ends of their names.
+PARTS = {
+    "picture": {"jpg", "jpeg", "png", "webp"},
+    "caption": {"txt"},
+}
+
+
+def key_and_kind(name):
+    """Split the name of a file in a tar file: `("a/0", "jpg")`."""
+    folder, slash, file = name.rpartition("/")
+    key, _, kind = file.partition(".")
+    return f"{folder}{slash}{key}", kind.lower()
+
+
+def decode_tar(data):
+    """Convert the part of a tar file that has a sample to a record."""
+    found = {}
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+        for member in tar:
+            key, kind = key_and_kind(member.name)
+            for name, kinds in PARTS.items():
+                if kind in kinds:
+                    found.setdefault(name, tar.extractfile(member).read())
+    text = found["caption"].decode("utf-8").strip()
+    sample = Sample(key, text)
+    return Record(key, (found["picture"],), (sample,), OF_TARS)
+
+
+def decoder_of(shard):
+    """Return the function that decodes the records of a shard, by its name."""
+    return decode_tar if shard.endswith(".tar") else decode
 
 
 def shard_name(split, number, count):

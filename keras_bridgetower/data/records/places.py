@@ -30,7 +30,7 @@ from keras_bridgetower.files import sha256
 LOGGER = logging.getLogger("keras_bridgetower.data")
 # Files of the cache. No other file in its folder is deleted.
 _OWN = re.compile(
-    r"[0-9a-f]{64}\.(tfrecord|offsets\.npy)(\.[0-9a-f]{32}\.part)?"
+    r"[0-9a-f]{64}\.(tfrecord|tar|offsets\.npy)(\.[0-9a-f]{32}\.part)?"
 )
 # Unfinished files that did not grow for so many seconds were left by a process
 # that has ended.

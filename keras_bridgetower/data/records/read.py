@@ -261,8 +261,8 @@ class RecordReader:
             raise DamagedRecord(path, row, None, str(error)) from error
         if zlib.crc32(data) != crc:
             reason = "its sum is wrong" if len(data) == length else "it is cut"
-            raise DamagedRecord(path, row, _key_of_bytes(data), reason)
-        record = form.decode(data)
+            raise DamagedRecord(path, row, _key_of_bytes(name, data), reason)
+        record = form.decoder_of(name)(data)
         if len(record.samples) != samples:
             reason = f"{samples} samples expected, {len(record.samples)} found"
             raise DamagedRecord(path, row, record.key, reason)
@@ -347,8 +347,8 @@ def _part_with(starts, number, what):
     return int(np.searchsorted(starts, number, "right")) - 1
 
 
-def _key_of_bytes(data):
+def _key_of_bytes(shard, data):
     try:
-        return form.decode(data).key
+        return form.decoder_of(shard)(data).key
     except Exception:  # Damaged bytes cause errors of many types.
         return None

@@ -137,7 +137,7 @@ def write_shards(
     num_shards = int(num_shards)
     files.check_no_link(folder, "`folder`")
     folder.mkdir(parents=True, exist_ok=True)
-    before = _open_index(folder, task, labels)["splits"].get(split)
+    before = open_index(folder, task, labels)["splits"].get(split)
     order = np.random.default_rng(seed).permutation(len(records))
     jobs = {}
     for number, rows in enumerate(np.array_split(order, num_shards)):
@@ -155,20 +155,20 @@ def write_shards(
 
     def save():
         entry["shards"] = [done[name] for name in sorted(done)]
-        _save_split(folder, task, labels, split, entry)
+        save_split(folder, task, labels, split, entry)
 
     save()
     saved = len(done)
     left = [job for name, job in jobs.items() if name not in done]
     for shard in (run or functools.partial(map, write_shard))(left):
         done[shard["file"]] = shard
-        _check_left_out(split, done.values(), len(records), max_bad_share)
+        check_left_out(split, done.values(), len(records), max_bad_share)
         if len(done) * (1 - UNSAVED_SHARE) >= saved:
             save()
             saved = len(done)
         on_shard(len(done), num_shards)
     save()
-    _check_left_out(split, done.values(), len(records), max_bad_share)
+    check_left_out(split, done.values(), len(records), max_bad_share)
     _remove_others(folder, split, entry)
     return entry
 
@@ -323,7 +323,7 @@ def _check_sample(sample, count):
         ) from error
 
 
-def _check_left_out(split, shards, total, max_bad_share):
+def check_left_out(split, shards, total, max_bad_share):
     left_out = [row for shard in shards for row in shard["left_out"]]
     if len(left_out) > max_bad_share * total:
         key, reason = left_out[0]
@@ -333,7 +333,7 @@ def _check_left_out(split, shards, total, max_bad_share):
         )
 
 
-def _open_index(folder, task, labels):
+def open_index(folder, task, labels):
     """Read the index of a folder, or return a new one."""
     index = {
         "schema_version": form.SCHEMA_VERSION,
@@ -351,11 +351,11 @@ def _open_index(folder, task, labels):
     return index
 
 
-def _save_split(folder, task, labels, split, entry):
+def save_split(folder, task, labels, split, entry):
     """Update one split in the index, which other processes may write too."""
     path = folder / form.INDEX
     with locked(folder / f"{form.INDEX}.lock"):
-        index = _open_index(folder, task, labels)
+        index = open_index(folder, task, labels)
         index["splits"][split] = entry
         text = json.dumps(form.sealed(index), indent=1, ensure_ascii=False)
         data = text.encode()

@@ -1,0 +1,134 @@
+"""Tar files of WebDataset, read in place."""
+
+import gc
+import io
+import json
+import os
+import tarfile
+
+import pytest
+import streams
+from builders import ONE_BACKEND
+
+from keras_bridgetower import data
+
+pytestmark = ONE_BACKEND
+TOLD = "Made by a test."
+LONG = "a" * 120  # Of a PAX header, which comes before that of the file.
+
+
+def add(tar, name, content):
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+def write(path, numbers, mode="w"):
+    """Write a tar file as img2dataset does; number 5 has no caption."""
+    with tarfile.open(path, mode, format=tarfile.PAX_FORMAT) as tar:
+        for number in numbers:
+            key = f"{number:05}" if number != 3 else f"part/{LONG}{number}"
+            add(tar, f"{key}.jpg", streams.picture(number, form="JPEG"))
+            if number != 5:
+                add(tar, f"{key}.txt", f"a picture of {number}\n".encode())
+            add(tar, f"{key}.json", json.dumps({"key": key}).encode())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path / "00000.tar", range(6))
+    write(tmp_path / "00001.tar", range(6, 16))
+    return tmp_path
+
+
+def index(folder, **values):
+    return data.index_tars(
+        folder, "train", TOLD, **{"max_bad_share": 0.1} | values
+    )
+
+
+def test_samples_are_those_of_the_files(folder):
+    entry = index(folder)
+    reader = data.open_records(folder, "train")
+    numbers = [n for n in range(16) if n != 5]
+    assert len(reader) == 15 and reader.task == "captions"
+    assert reader.sources == {reader.sample(0).source: 15}
+    for place, number in enumerate(numbers):
+        item = reader.sample(place)
+        assert item.images == (streams.picture(number, form="JPEG"),)
+        assert item.sample.text == f"a picture of {number}"
+    [left_out] = [row for shard in entry["shards"] for row in shard["left_out"]]
+    assert left_out == ["00005", "it has no caption"]
+    assert reader.verify() == {}
+    change = data.transform("hf", image_size=32)
+    stream = data.Stream(reader, 5, change, order=data.Shuffled(window=1))
+    texts = [t for i in range(3) for t in stream.batch(i)[0]["text"].tolist()]
+    assert sorted(texts) == sorted(
+        f"a picture of {n}".encode() for n in numbers
+    )
+
+
+# The library leaves files open.
+@pytest.mark.filterwarnings("ignore")
+def test_equals_webdataset(folder):
+    library = pytest.importorskip("webdataset")
+    index(folder)
+    reader = data.open_records(folder, "train")
+    names = [str(folder / f"0000{i}.tar") for i in range(2)]
+    rows = [
+        r for r in library.WebDataset(names, shardshuffle=False) if "txt" in r
+    ]
+    assert len(rows) == len(reader)
+    for place, row in enumerate(rows):
+        item = reader.sample(place)
+        assert item.images == (row["jpg"],)
+        assert item.sample.text == row["txt"].decode().strip()
+        assert item.key == row["__key__"]
+    gc.collect()
+
+
+def test_only_changed_files_are_read_again(folder):
+    index(folder)
+    offsets = [folder / f"0000{i}.offsets.npy" for i in range(2)]
+    before = [path.stat().st_mtime_ns for path in offsets]
+    index(folder)
+    write(folder / "00001.tar", range(7, 16))
+    write(folder / "00002.tar", [20])
+    entry = index(folder)
+    after = [path.stat().st_mtime_ns for path in offsets]
+    assert before[0] == after[0] and before[1] != after[1]
+    assert [shard["samples"] for shard in entry["shards"]] == [5, 9, 1]
+    assert len(data.open_records(folder, "train")) == 15
+
+
+def test_damage_is_that_of_one_sample(folder):
+    index(folder)
+    reader = data.open_records(folder, "train")
+    path = folder / "00000.tar"
+    content = bytearray(path.read_bytes())
+    place = content.index(streams.picture(2, form="JPEG"))
+    content[place + 20] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(data.DamagedRecord, match="its sum is wrong") as caught:
+        reader.sample(2)
+    assert caught.value.key == "00002"
+    assert reader.sample(3).sample.text == "a picture of 3"
+
+
+def test_other_files_are_rejected(folder):
+    with pytest.raises(ValueError, match="1 of 16 records .* no caption"):
+        index(folder, max_bad_share=0.0)
+    with pytest.raises(ValueError, match="must have files 'x.tar'"):
+        index(folder, pattern="x.tar")
+    write(folder / "00002.tar", [1], "w:gz")
+    with pytest.raises(ValueError, match="00002.tar must be .* not compressed"):
+        index(folder)
+    os.remove(folder / "00002.tar")
+    index(folder)
+    pytest.importorskip("fsspec")
+    cache = data.ShardCache(folder / "cache")
+    far = data.open_records(folder.as_uri(), "train", cache=cache)
+    near = data.open_records(folder, "train")
+    assert [far.sample(i) for i in range(15)] == [
+        near.sample(i) for i in range(15)
+    ]
