@@ -226,3 +226,30 @@ def test_only_folders_are_written(tmp_path):
         streams.write("s3://bucket/set", [row], num_shards=1)
     with pytest.raises(ValueError, match="with '://'"):
         data.open_records(pathlib.Path("s3://bucket/set"), "train")
+
+
+@pytest.mark.slow
+def test_batches_are_those_of_a_bucket(folder, tmp_path, monkeypatch):
+    """By s3fs, from a server that speaks S3."""
+    pytest.importorskip("s3fs")
+    servers = pytest.importorskip("moto.server", reason="moto[server]")
+    boto3 = pytest.importorskip("boto3")
+
+    made = servers.ThreadedMotoServer(port=0)
+    made.start()
+    try:
+        host, port = made.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        client = boto3.client("s3", region_name="us-east-1")
+        client.create_bucket(Bucket="mine")
+        for path in folder.iterdir():
+            client.upload_file(str(path), "mine", f"set/{path.name}")
+        cache = data.ShardCache(tmp_path / "cache", seconds=SECONDS)
+        far = stream(data.open_records("s3://mine/set", "train", cache=cache))
+        near = stream(data.open_records(folder, "train"))
+        for number in range(far.steps_per_epoch):
+            check_same(far.batch(number), near.batch(number))
+    finally:
+        made.stop()
