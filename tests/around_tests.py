@@ -1,5 +1,6 @@
 """Imports the frameworks, torch before TensorFlow, and what every test has."""
 
+import functools
 import gc
 import logging
 import os
@@ -30,6 +31,21 @@ def pytest_collection_finish():
         SKIPPED[kind] = saving_lib.get_attr_skipset(kind)
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def opened_once():
+    """Commands open a model once for all tests: that takes longest."""
+    from keras_bridgetower.apps.search.models import SearchModels
+    from keras_bridgetower.tasks import by_name
+
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in (
+            (SearchModels, "from_preset"),
+            (by_name, "open_verb"),
+        ):
+            patch.setattr(owner, name, functools.cache(getattr(owner, name)))
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,10 +1,12 @@
 """Set up before anything is imported: quiet frameworks, few threads."""
 
 import os
+import re
 import sys
 import tempfile
 
 import without_preset_packages  # noqa: F401
+from xdist.scheduler import LoadFileScheduling
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -37,6 +39,44 @@ def pytest_xdist_auto_num_workers(config):
     named = config.args_source is config.ArgsSource.ARGS
     torch = os.environ.get("KERAS_BACKEND") == "torch"
     return 2 if torch and not named else 0
+
+
+# The backend that alone runs a module whose `pytestmark` begins so.
+ALONE = {"FASTEST": "torch", "ONE_BACKEND": "tensorflow"}
+MARKED = re.compile(r"^pytestmark = \[?\s*(?:builders\.)?(\w+)", re.M)
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Import no file, unless it is named, of which nothing would run."""
+    backend = os.environ.get("KERAS_BACKEND")
+    named = config.args_source is config.ArgsSource.ARGS
+    if named or not backend or collection_path.suffix != ".py":
+        return None
+    found = MARKED.search(collection_path.read_text(encoding="utf-8"))
+    alone = ALONE.get(found and found[1], backend)
+    return True if alone != backend else None
+
+
+# Files that share what takes long to start, and such as would be the last.
+TOGETHER = (
+    r"serve/test_(hostile|refusals|rerank_clients|shapes)\.",
+    r"training/test_(distribution|ranks|survival)\.",
+    r"/test_(contracts|photo_package|processes|without_apps)\.",
+)
+
+
+class Together(LoadFileScheduling):
+    """Gives those files to one process."""
+
+    def _split_scope(self, nodeid):
+        file = super()._split_scope(nodeid)
+        return next((p for p in TOGETHER if re.search(p, file)), file)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    if config.getvalue("dist") == "loadfile":
+        return Together(config, log)
+    return None
 
 
 def pytest_configure(config):

@@ -250,7 +250,8 @@ def main(kinds, optimizers, destination):
             for name, value in values.items()
         }
     on_torch = keras.config.backend() == "torch"
-    if strategy.count > 1 and (on_torch or strategy.processes == 1):
+    saves = strategy.index == 0 if on_torch else strategy.processes == 1
+    if strategy.count > 1 and saves:
         # The last kind. Several processes save together in `test_ranks`.
         alone = kbt.distribute("none") if on_torch else strategy
         found |= {f"{kind}/{k}": v for k, v in saved(alone).items()}

@@ -214,8 +214,8 @@ def test_recipe_on_own_data(tmp_path, monkeypatch, capsys):
 )
 def test_new_poolers_only_below_a_new_head(preset, anew):
     recipe = paper.get("vqa_base").tiny()
-    trained = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
-    answers = trained.preprocessor.answers
+    cls = kbt.BridgeTowerVQAPreprocessor
+    answers = cls.from_preset("bridgetower_tiny_easy_vqa").answers
     task = task_of_recipe.from_preset(recipe, preset, list(answers))
     before = kbt.BridgeTowerBackbone.from_preset(preset).fusion.image_pooler
     after = task.backbone.fusion.image_pooler

@@ -11,6 +11,7 @@ from builders import LONG_ELSEWHERE
 from builders import VOCABULARY
 from builders import array
 from builders import backbone
+from builders import clip
 from builders import difference
 from builders import randomise
 
@@ -211,6 +212,6 @@ def test_exported_attention_takes_long_texts(tmp_path):
         **dict(vocabulary_size=VOCABULARY, num_layers=1, num_heads=2),
         **dict(hidden_dim=16, intermediate_dim=16, max_sequence_length=300),
     )
-    model = backbone(text_encoder=text, num_layers=1)
+    model = backbone(clip(layers=1), text, num_layers=1)
     # It fails if a layer asks whether a text has more tokens.
     model.export(tmp_path / "long.pt2", format="torch")

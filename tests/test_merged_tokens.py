@@ -12,6 +12,7 @@ from builders import moved
 from builders import raw
 from builders import retrieval
 from builders import run
+from builders import some_everywhere
 from builders import vqa
 from drawn_photos import draw
 
@@ -46,10 +47,12 @@ def merged_by_loops(states, count):
     return [np.stack([state[g].mean(0) for g in groups]) for state in states]
 
 
-@pytest.mark.parametrize(
-    ("tokens", "count"), [(17, 12), (26, 6), (10, 9), (9, 2), (3, 2)]
-)
-def test_merged_as_by_loops(tokens, count):
+SIZES = [(17, 12), (26, 6), (10, 9), (9, 2), (3, 2)]
+
+
+@pytest.mark.parametrize("sizes", some_everywhere(SIZES, (26, 6), (3, 2)))
+def test_merged_as_by_loops(sizes):
+    tokens, count = sizes
     rng = np.random.default_rng(tokens)
     shapes = (2, 3, tokens, 8)
     states = [*rng.normal(size=shapes).astype("float32")]

@@ -70,6 +70,12 @@ def test_checksum_covers_int8_weights():
     assert model_checksum(task) != first
 
 
+@pytest.fixture(scope="module")
+def asked():
+    """A task of which a test restores what it changes."""
+    return opened()
+
+
 @pytest.mark.parametrize(
     "other, differs",
     [
@@ -83,22 +89,21 @@ def test_checksum_covers_int8_weights():
         ("vocabulary", {"tokenizer"}),
     ],
 )
-def test_headers_differ_in_what_was_changed(other, differs, monkeypatch):
+def test_headers_differ_in_what_was_changed(other, differs, asked, monkeypatch):
     rows = mock.Mock(sum="", pictures="")
 
     def header(task):
         return output.make_header(task, BUILT_IN["vqa"], rows, 1)
 
-    task = opened()
-    before = header(task)
+    task, before = asked, header(asked)
+    made = task.preprocessor
     if other == "mean":
-        task.preprocessor.image_converter.mean = (0.5, 0.5, 0.5)
+        monkeypatch.setattr(made.image_converter, "mean", (0.5, 0.5, 0.5))
     elif other == "crop_pct":
-        task.preprocessor.image_converter.crop_pct = 0.9
+        monkeypatch.setattr(made.image_converter, "crop_pct", 0.9)
     elif other == "vocabulary":
-        tokenizer = task.preprocessor.tokenizer
-        words = tokenizer.get_vocabulary()[::-1]
-        monkeypatch.setattr(tokenizer, "get_vocabulary", lambda: words)
+        words = made.tokenizer.get_vocabulary()[::-1]
+        monkeypatch.setattr(made.tokenizer, "get_vocabulary", lambda: words)
     else:
         task = opened(**other)
     after = header(task)

@@ -1,5 +1,6 @@
 """Small mistakes of users: one clear error each, and objects in one line."""
 
+import functools
 import pathlib
 
 import keras
@@ -58,6 +59,7 @@ class Own(kbt.BridgeTowerTask):
         super().__init__(backbone, preprocessor, {"vqa": head}, **kwargs)
 
 
+@functools.cache
 def opened(name):
     return getattr(kbt, f"BridgeTower{name}").from_preset(EASY + name.lower())
 

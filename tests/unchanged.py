@@ -27,13 +27,16 @@ def is_code(value):
 
 def attributes():
     """Return attributes of loaded modules and their classes by owner."""
-    found = {}
+    found, seen = {}, set()
     for module_name, module in list(sys.modules.items()):
         if module_name.split(".")[0] not in LIBRARIES or module is None:
             continue
         for name, value in list(vars(module).items()):
             found[module_name, name] = value
-            if isinstance(value, type) and is_of(value, *LIBRARIES):
+            if not isinstance(value, type) or id(value) in seen:
+                continue
+            seen.add(id(value))
+            if is_of(value, *LIBRARIES):
                 owner = f"{value.__module__}.{value.__qualname__}"
                 for inner, attribute in list(vars(value).items()):
                     found[owner, inner] = attribute

@@ -18,7 +18,7 @@ from keras_bridgetower.apps.search.models import match_files
 from keras_bridgetower.presets import table
 from keras_bridgetower.presets import verbs
 
-pytestmark = FASTEST
+pytestmark = [FASTEST, pytest.mark.usefixtures("opened_once")]
 PICTURES = pathlib.Path(__file__).parents[2] / "examples/pictures"
 BLUE = str(PICTURES / "easy_vqa_test_6.png")
 RED = str(PICTURES / "easy_vqa_test_8.png")

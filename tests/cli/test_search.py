@@ -15,7 +15,7 @@ from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.search import PictureSearch
 from keras_bridgetower.presets.table import PRESETS
 
-pytestmark = FASTEST
+pytestmark = [FASTEST, pytest.mark.usefixtures("opened_once")]
 KNOWN = "bridgetower_tiny_easy_retrieval"
 FAILED, WRONG_USAGE = 1, 2
 TEXT = "a medium red circle in the center."

@@ -22,7 +22,6 @@ from builders import array
 from builders import difference
 from builders import run
 from builders import shallow
-from every_task import TASKS
 from every_task import only
 from every_task import state
 
@@ -30,10 +29,6 @@ ON_TORCH = keras.config.backend() == "torch"
 HERE = pathlib.Path(__file__).parent
 # One that draws from batches of pairs, and one that is soon compiled.
 SOME = ("retrieval", "text_classifier")
-
-
-# A step takes no time on PyTorch.
-EACH = only(*(TASKS if ON_TORCH else SOME[1:]))
 
 
 def on_torch(*some):
@@ -66,7 +61,7 @@ def differences(a, b):
     return max(difference(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("name", on_torch(*TASKS))
+@pytest.mark.parametrize("name", on_torch(*SOME))
 def test_clone_model_names_what_copies(name, tasks, refused):
     """`keras.models.clone_model`."""
     with refused("copy.deepcopy.*from_config", NotImplementedError):

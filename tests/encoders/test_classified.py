@@ -27,6 +27,7 @@ from builders import randomise
 from builders import raw
 from builders import roberta
 from builders import run
+from builders import some_everywhere
 from peers import pixels
 from peers_pyramids import moving
 
@@ -81,7 +82,9 @@ def logits_of(encoder):
     return keras.Model(encoder.input, encoder.get_layer("classes").output)
 
 
-@pytest.mark.parametrize("kind", whole_folders.PYRAMIDS)
+@pytest.mark.parametrize(
+    "kind", some_everywhere(whole_folders.PYRAMIDS, "resnet")
+)
 def test_classes_are_those_of_the_peer(kind, tmp_path):
     model = of_transformers(kind, tmp_path)
     # The files of ResNet tell no size.

@@ -19,6 +19,7 @@ from keras_bridgetower.preprocessing.images import load_image
 
 pytestmark = [
     FASTEST,
+    pytest.mark.usefixtures("opened_once"),
     # One text is longer than the model reads, and its start is scored.
     pytest.mark.filterwarnings("ignore:.* texts cut"),
 ]

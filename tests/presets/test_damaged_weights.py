@@ -122,16 +122,16 @@ def test_another_image_encoder(tmp_path):
     assert_same_weights(model, copy)
 
 
-def test_loading_draws_no_random_numbers(monkeypatch):
+def test_loading_draws_no_random_numbers(saved, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("random numbers were drawn for a loaded weight")
 
     for name in ("VarianceScaling", "RandomNormal", "TruncatedNormal"):
         cls = getattr(keras.initializers, name)
         monkeypatch.setattr(cls, "__call__", refuse)
-    preset = "bridgetower_tiny_easy_vqa"
+    preset = saved[1]
     kbt.BridgeTowerVQA.from_preset(preset)
-    kbt.BridgeTowerBackbone.from_preset(preset, image_size=32)
+    kbt.BridgeTowerBackbone.from_preset(preset, image_size=48)
     with pytest.raises(ValueError, match="random numbers"):
         kbt.BridgeTowerVQA.from_preset(preset, answers=["yes", "no"])
 

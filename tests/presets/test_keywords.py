@@ -2,6 +2,7 @@
 
 import pytest
 from builders import FASTEST
+from builders import long_but
 from builders import shallow
 
 import keras_bridgetower as kbt
@@ -30,7 +31,14 @@ def preset():
     return registry.open_preset(TINY)
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.__name__)
+# Each kind of preprocessor.
+SOME = (kbt.BridgeTowerVQA, kbt.BridgeTowerPretraining)
+SOME += (kbt.BridgeTowerImageClassifier, kbt.BridgeTowerTextClassifier)
+
+
+@pytest.mark.parametrize(
+    "task", long_but(TASKS, *SOME), ids=lambda task: task.__name__
+)
 def test_every_task_takes_the_same_values(task, preset):
     values = {"image_size": 32, "dtype": "bfloat16", **TASKS[task]}
     parts = task.preprocessor_cls

@@ -14,7 +14,7 @@ import gc
 import sys
 import builders
 import keras
-vqa = builders.fast(builders.vqa())
+vqa = builders.fast(builders.vqa(**builders.one_layer_each()))
 files = sys.argv[1:]
 x = {"images": files, "text": ["what?"] * len(files)}
 y = [builders.ANSWERS[0]] * len(files)

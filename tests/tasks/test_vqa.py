@@ -18,6 +18,7 @@ from builders import features
 from builders import one_layer_each
 from builders import randomise
 from builders import raw
+from builders import shallow
 from builders import slow_on
 from builders import some_everywhere
 from builders import vqa
@@ -70,7 +71,7 @@ def test_datasets_are_read_untuned(asked, monkeypatch):
 @pytest.mark.parametrize("soft", some_everywhere([True, False], True))
 def test_losses_of_other_targets_are_rejected(soft):
     ids, one_hot = np.arange(4, dtype="int32"), np.eye(4, dtype="float32")
-    model = kbt.BridgeTowerVQA(backbone(), answers=ANSWERS)
+    model = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
     of_ids = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     of_scores = keras.losses.CategoricalCrossentropy(from_logits=True)
     x, right = features(model.backbone, batch=4), (of_ids, of_scores)[soft]

@@ -49,11 +49,14 @@ def _older_objects_frozen():
     Keras collects garbage whenever a layer replaces its weight. With the
     frameworks imported, each collection took one to two seconds.
     """
+    # Otherwise what the process froze itself would thaw.
+    thaw = not gc.get_freeze_count()
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if thaw:
+            gc.unfreeze()
         gc.collect()
 
 
