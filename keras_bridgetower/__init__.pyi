@@ -43,9 +43,6 @@ from .preprocessing.image_converter import (
 from .preprocessing.json_tokenizer import (
     BridgeTowerJsonTokenizer as BridgeTowerJsonTokenizer,
 )
-from .preprocessing.lists import (
-    BridgeTowerListRankingPreprocessor as BridgeTowerListRankingPreprocessor,
-)
 from .preprocessing.preprocessor import (
     BridgeTowerPreprocessor as BridgeTowerPreprocessor,
 )
@@ -57,6 +54,9 @@ from .preprocessing.pretraining import (
 )
 from .preprocessing.retrieval import (
     BridgeTowerContrastivePreprocessor as BridgeTowerContrastivePreprocessor,
+)
+from .preprocessing.retrieval import (
+    BridgeTowerListRankingPreprocessor as BridgeTowerListRankingPreprocessor,
 )
 from .preprocessing.retrieval import (
     BridgeTowerRetrievalPreprocessor as BridgeTowerRetrievalPreprocessor,

@@ -411,27 +411,32 @@ def _begins(path, folder):
 
 
 @contextlib.contextmanager
-def locked(path):
+def locked(path, timeout=-1, refusal=None):
     """Wait for a lock that one process and thread can have at a time.
 
     The operating system releases the lock when the process ends.
 
     Args:
-        path: `pathlib.Path` of the lock file; its folder is created.
+        path: path of the lock file; its folder is created.
+        timeout: float, how many seconds to wait; without end by default.
+        refusal: the error to raise if another one has the lock then.
     """
     lock = filelock.FileLock(path, mode=0o664)
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        lock.acquire(timeout)
+    except filelock.Timeout as error:
+        raise refusal from error
     # Some file systems have no locks, and some caches are read-only. Without
     # a lock, work may be done twice, and writing may fail.
-    with contextlib.suppress(OSError, NotImplementedError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+    except (OSError, NotImplementedError):
+        pass
     try:
         yield
     finally:
         lock.release()
 
 
-@contextlib.contextmanager
 def one_writer(path, refusal):
     """Take a lock, or raise an error if another process has it.
 
@@ -443,15 +448,4 @@ def one_writer(path, refusal):
         ValueError: another process or thread has it, or the file is a link.
     """
     check_no_link(path, "A lock file")
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise ValueError(refusal) from error
-    except (OSError, NotImplementedError):
-        # Some file systems have no locks.
-        pass
-    try:
-        yield
-    finally:
-        lock.release()
+    return locked(path, 0, ValueError(refusal))

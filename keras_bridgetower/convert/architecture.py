@@ -17,12 +17,13 @@ from keras_bridgetower.backend import uninitialized
 from keras_bridgetower.convert.rules import managers
 from keras_bridgetower.encoders.clip import heads_for_width
 from keras_bridgetower.encoders.layouts import PADDING_ROWS
-from keras_bridgetower.encoders.padded_roberta import PaddedRobertaBackbone
 from keras_bridgetower.encoders.registry import patch_size
+from keras_bridgetower.encoders.roberta import PaddedRobertaBackbone
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.towers import resolve_taps
 from keras_bridgetower.presets.configs import MOST_LAYERS
 from keras_bridgetower.presets.errors import ConversionError
+from keras_bridgetower.presets.errors import converting
 
 # How many times more weights than stored a model may have, for weights that
 # are copied or added, such as a second row of types.
@@ -323,15 +324,13 @@ def built(make, tensors):
     """
     stored = sum(map(math.prod, tensors.shapes.values()))
     room = MORE_WEIGHTS * stored, pathlib.Path(tensors.path).name
-    try:
+    problem = (
+        "The sizes of a configuration must fit together, and the numbers of "
+        "heads divide the widths; pass `text_heads` if a checkpoint does not "
+        "name it"
+    )
+    with converting(problem, tensors.path):
         return uninitialized.without_initialization(make, room=room)
-    except Exception as error:  # Each layer has errors of its own.
-        raise ConversionError(
-            "The sizes of a configuration must fit together, and the numbers "
-            "of heads divide the widths; pass `text_heads` if a checkpoint "
-            f"does not name it: {error!s:.300}",
-            tensors.path,
-        ) from error
 
 
 def of_backbone(backbone):

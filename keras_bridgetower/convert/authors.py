@@ -20,7 +20,6 @@ from keras_bridgetower.convert.tensors import reject_code
 from keras_bridgetower.convert.tensors import state_dict_tensors
 from keras_bridgetower.encoders import bert
 from keras_bridgetower.encoders import clip
-from keras_bridgetower.encoders import padded_roberta
 from keras_bridgetower.encoders import roberta
 from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.presets.errors import short_plain
@@ -108,9 +107,8 @@ def read(path, text_heads=None, answers=None, ignore=()):
 
 def rules(a, heads):
     """Return the rules of an architecture and heads, in the authors' names."""
-    padded = padded_roberta.padded_roberta
     text = {
-        "roberta": padded if a.managed else roberta.roberta,
+        "roberta": roberta.padded_roberta if a.managed else roberta.roberta,
         "bert": bert.bert,
     }
     table = bridgetower.LIGHTNING_HEADS

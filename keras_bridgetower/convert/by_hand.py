@@ -21,6 +21,7 @@ from keras_bridgetower.files import parse_json
 from keras_bridgetower.files import read_text
 from keras_bridgetower.metrics.vqa import answer_list
 from keras_bridgetower.presets.errors import ConversionError
+from keras_bridgetower.presets.errors import converting
 
 
 def to_preset(
@@ -272,10 +273,6 @@ def read_answers(*paths):
 
 
 def _read(path):
-    try:
+    with converting("A file of answers must be readable", path):
         text = read_text(path)
         return text.splitlines() if path.suffix == ".txt" else parse_json(text)
-    except (OSError, ValueError) as error:
-        raise ConversionError(
-            f"A file of answers must be readable: {error!s:.200}", path
-        ) from error

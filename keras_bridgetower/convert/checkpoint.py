@@ -15,6 +15,7 @@ from keras_bridgetower.models.adapters import merged_weights
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets.errors import ConversionError
+from keras_bridgetower.presets.errors import converting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,20 +201,16 @@ def load_weights(
         # rounded, or overflow.
         targets = [variables[path] for path in rule.variables]
         shapes = [tuple(variable.shape) for variable in targets]
-        try:
+        # NumPy lacks some types of tensors.
+        problem = "A tensor cannot be converted"
+        with (
+            converting(problem, tensors.path, rule.keys),
+            np.errstate(over="ignore"),
+        ):
             read = [
                 cast(tensors.read(key), "float32", [key]) for key in rule.keys
             ]
-            with np.errstate(over="ignore"):
-                values = rule.layout.load(read, shapes)
-        except ConversionError:
-            raise
-        except Exception as error:  # Such as a type that NumPy lacks.
-            raise ConversionError(
-                f"A tensor cannot be converted: {error!s:.200}",
-                tensors.path,
-                rule.keys,
-            ) from error
+            values = rule.layout.load(read, shapes)
         for variable, value in zip(targets, values, strict=True):
             variable.assign(cast(value, variable.dtype, rule.keys))
         progress(done)

@@ -16,25 +16,29 @@ CLIP_WORDS = (
 )
 
 
-def read(folder, tokens, files, sequence_length):
+def read(folder, tokens, sequence_length, files):
     """Read the tokenizer in a folder.
 
     Args:
         folder: `pathlib.Path`.
         tokens: `Tokens`.
+        sequence_length: int.
         files: tuple of `(name, function)`. The first file that exists is
             used. The function takes its path, the special tokens and the
             values of tokenizer_config.json, and returns the values of a
             `tokenizer.json`.
-        sequence_length: int.
 
     Returns:
         `BridgeTowerJsonTokenizer`, or None if there are no files.
     """
     config = read_if_there(folder / "special_tokens_map.json")
     config |= read_if_there(folder / "tokenizer_config.json")
+    start, end = tokens.ends
+    names = zip(
+        (start, "pad", end, "unk", "mask"), tokens.special.split(), strict=False
+    )
     special = [
-        _content(config.get(key) or token) for key, token in tokens.special
+        _content(config.get(f"{name}_token") or token) for name, token in names
     ]
     paths = ((folder / name, made) for name, made in files)
     found = next(((p, made) for p, made in paths if p.is_file()), None)

@@ -5,6 +5,7 @@ import pathlib
 from keras_bridgetower import files
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.presets.errors import ConversionError
+from keras_bridgetower.presets.errors import converting
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
 MODULES = "modules.json"
@@ -13,11 +14,6 @@ SUMMARIES = {"mean_tokens": "mean", "cls_token": "start", "lasttoken": "end"}
 # Newer configurations have one value instead of a key for each pooling.
 _SHORT = {"mean": "mean_tokens", "cls": "cls_token"}
 _MODE = "pooling_mode"
-
-
-def is_sentence_encoder(folder):
-    """Return True for a folder of `sentence-transformers`."""
-    return (folder / MODULES).is_file()
 
 
 def text_summary(source):
@@ -68,17 +64,12 @@ def text_summary(source):
 def _pooling(folder):
     """Return the path of the configuration of the pooling."""
     path = folder / MODULES
-    try:
+    problem = f"A folder of sentence-transformers needs a readable {MODULES}"
+    with converting(problem, path):
         modules = files.read_json(path, LARGEST_ASSET)
         kinds = [module["type"].rpartition(".")[2] for module in modules]
         config = [f"{module['path']}/config.json" for module in modules][1]
         away = files.Below(folder).leads_out(config)
-    except Exception as error:  # Damaged values raise any error.
-        raise ConversionError(
-            "A folder of sentence-transformers must have a readable "
-            f"{MODULES}: {error!r:.200}",
-            path,
-        ) from error
     wanted = ["Transformer", "Pooling"]
     if away or kinds not in (wanted, [*wanted, "Normalize"]):
         raise ConversionError(

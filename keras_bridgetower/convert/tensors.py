@@ -11,6 +11,7 @@ from keras_bridgetower import files
 from keras_bridgetower.convert import torch_files
 from keras_bridgetower.presets import needed_files
 from keras_bridgetower.presets.errors import ConversionError
+from keras_bridgetower.presets.errors import converting
 from keras_bridgetower.presets.errors import short_plain
 from keras_bridgetower.presets.needed_files import WEIGHT_FILES
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
@@ -122,32 +123,21 @@ def read_json(path):
         ConversionError: the file is absent, damaged or too large, or does not
             hold an object.
     """
-    try:
+    with converting("Fetch it again. It must be readable JSON", path):
         values = files.read_json(path, LARGEST_ASSET)
-    except (OSError, ValueError) as error:
-        raise ConversionError(
-            f"The file must be readable JSON: {error!s:.200}. Fetch it again.",
-            path,
-        ) from error
     if not isinstance(values, dict):
         raise ConversionError("The file must hold one JSON object.", path)
     return values
 
 
 def _open_safetensors(path):
-    try:
+    with converting("Fetch it again. It must be intact safetensors", path):
         check_safetensors(path)
         file = safetensors.safe_open(path, framework="np")
         shapes = {
             name: tuple(file.get_slice(name).get_shape())
             for name in file.keys()  # noqa: SIM118 (no mapping)
         }
-    except Exception as error:  # The library's error, OSError, UnicodeError.
-        raise ConversionError(
-            f"The file must be intact safetensors: {error!s:.200}. Fetch it "
-            "again.",
-            path,
-        ) from error
 
     def read(name):
         tensor = file.get_tensor(name)

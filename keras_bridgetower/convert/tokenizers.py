@@ -1,7 +1,11 @@
-"""Reads the tokenizer files of a `transformers` folder."""
+"""Reads tokenizers, of `transformers` folders and of KerasHub's presets."""
 
 import functools
 import pathlib
+import tempfile
+
+import keras_hub.models as hub
+import numpy as np
 
 from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.convert import configurations
@@ -10,12 +14,16 @@ from keras_bridgetower.convert.json_tokenizers import read_if_there
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.encoders.registry import entries
+from keras_bridgetower.encoders.registry import entry_of
 from keras_bridgetower.encoders.registry import files_by_type
+from keras_bridgetower.encoders.registry import text_length
 from keras_bridgetower.preprocessing.tokenizer import SPECIAL_TOKENS
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerBertTokenizer
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
 from keras_bridgetower.preprocessing.tokenizer import read_merges
 from keras_bridgetower.presets.errors import ConversionError
+from keras_bridgetower.presets.errors import converting
+from keras_bridgetower.presets.registry import write_json
 
 # Tokens in a text: `max_text_len` of the published models and the authors.
 TEXT_LENGTH = 50
@@ -55,13 +63,9 @@ def open_folder(folder, sequence_length=None):
     cls, files = known[name]
     if files.part:
         config = configurations.nested_values(config, files.part) or config
-    try:
+    with converting("A configuration must be readable", path):
         most = _most_tokens(config, files)
         usual = _usual_length(folder, most, cls, files.tokens)
-    except Exception as error:  # Damaged values raise any error.
-        raise ConversionError(
-            f"A configuration must be readable: {error!s:.300}", path
-        ) from error
     length = usual if sequence_length is None else sequence_length
     check_at_most("sequence_length", length, most, "positions")
     found = read(folder, name, length)
@@ -132,17 +136,13 @@ def read(folder, kind, sequence_length):
         sequence_length: int, number of tokens in a text.
 
     Returns:
-        A tokenizer; None if the folder has no tokenizer files, or if the model
-        type is none of the registry.
+        A tokenizer, or None if the folder has no tokenizer files.
 
     Raises:
         ConversionError: files are damaged or contradict each other, or have
             settings that this library does not support.
     """
-    known = files_by_type("text")
-    if kind not in known:
-        return None
-    _, files = known[kind]
+    _, files = files_by_type("text")[kind]
     return read_tokens(pathlib.Path(folder), files.tokens, sequence_length)
 
 
@@ -154,42 +154,21 @@ def read_tokens(folder, tokens, sequence_length):
         tokens: `Tokens`.
         sequence_length: int.
     """
-    try:
+    with converting("A tokenizer must be readable", folder):
         return READERS[tokens.kind](folder, tokens, sequence_length)
-    except ConversionError:
-        raise
-    except Exception as error:  # Damaged files raise any error.
-        raise ConversionError(
-            f"A tokenizer must be readable: {error!s:.300}", folder
-        ) from error
 
 
 def _read_roberta(folder, tokens, sequence_length):
-    found = _roberta(folder)
-    return found and BridgeTowerTokenizer(*found, sequence_length)
-
-
-def _read_bert(folder, tokens, sequence_length):
-    found = _bert(folder)
-    return found and BridgeTowerBertTokenizer(
-        *found, sequence_length, tokens.has_segments
-    )
-
-
-def _read_json(folder, tokens, sequence_length, files):
-    return json_tokenizers.read(folder, tokens, files, sequence_length)
-
-
-def _roberta(folder):
-    """Return vocabulary and merges, from tokenizer.json if there is one."""
+    """Read vocabulary and merges, from tokenizer.json if there is one."""
     values = _tokenizer_json(folder, "BPE")
     _check_splitting(folder, values)
+    found = folder / "vocab.json", folder / "merges.txt"
     if values:
         model = values["model"]
-        return model["vocab"], read_merges(model.get("merges"))
-    lists = [folder / "vocab.json", folder / "merges.txt"]
-    there = any(path.is_file() for path in lists)
-    return tuple(map(str, lists)) if there else None
+        found = model["vocab"], read_merges(model.get("merges"))
+    elif not any(path.is_file() for path in found):
+        return None
+    return BridgeTowerTokenizer(*found, sequence_length)
 
 
 def _check_splitting(folder, values):
@@ -222,8 +201,8 @@ def _check_splitting(folder, values):
         )
 
 
-def _bert(folder):
-    """Return the words, in the order of their ids, and whether to lower-case.
+def _read_bert(folder, tokens, sequence_length):
+    """Read the words, in the order of their ids, and whether to lower-case.
 
     The configuration comes before tokenizer.json, as in transformers.
     """
@@ -247,11 +226,15 @@ def _bert(folder):
             folder / "tokenizer_config.json",
             wrong,
         )
-    lines = folder / "vocab.txt"
+    words = folder / "vocab.txt"
     if values:
         ids = values["model"]["vocab"]
-        return sorted(ids, key=ids.get), lowercase
-    return (str(lines), lowercase) if lines.is_file() else None
+        words = sorted(ids, key=ids.get)
+    elif not words.is_file():
+        return None
+    return BridgeTowerBertTokenizer(
+        words, lowercase, sequence_length, tokens.has_segments
+    )
 
 
 def _tokenizer_json(folder, kind):
@@ -274,7 +257,83 @@ READERS = {
     "byte_bpe": _read_roberta,
     "wordpiece": _read_bert,
     **{
-        kind: functools.partial(_read_json, files=files)
+        kind: functools.partial(json_tokenizers.read, files=files)
         for kind, files in json_tokenizers.FILES.items()
     },
 }
+
+
+# Both tokenizers must make the same of it.
+PROBE = "The 2 quick Foxes' red-brown fur, isn't it?"
+
+
+def of_keras_hub(preset, encoder, sequence_length=None):
+    """Open the tokenizer of a KerasHub preset.
+
+    KerasHub's vocabulary is read by the rules of `transformers`, as of the
+    encoder's own files. They differ in rare signs; ids of a plain text are
+    compared.
+
+    Args:
+        preset: str, the name or path of the preset.
+        encoder: its text encoder.
+        sequence_length: int, or None.
+
+    Returns:
+        `PackedTokenizer`.
+
+    Raises:
+        ConversionError: there is no tokenizer, it is of another kind, or it is
+            not the encoder's.
+        ValueError: `sequence_length` is more than the encoder reads.
+    """
+    entry, most = entry_of(encoder), text_length(encoder)
+    length = sequence_length
+    if length is None:
+        length = most if entry.fixed_length else min(TEXT_LENGTH, most)
+    check_at_most("sequence_length", length, most, "positions")
+    wrong = []
+    try:
+        theirs = hub.Tokenizer.from_preset(preset)
+        found = _converted(theirs, entry.files[0].tokens, length)
+        wrong = _differences(found, theirs, encoder)
+    except Exception as error:  # Files and classes of KerasHub may be any.
+        wrong.append(f"{error!s:.300}")
+    if wrong:
+        raise ConversionError(
+            f"A preset with a {type(encoder).__name__} must hold the tokenizer "
+            "with which it was trained. For another one pass `preprocessor`.",
+            preset,
+            wrong,
+        )
+    return found
+
+
+def _converted(theirs, tokens, length):
+    """Return a tokenizer of KerasHub as one of this library."""
+    known = dict(json_tokenizers.FILES.get(tokens.kind, ()))
+    pieces = next((name for name in known if name.endswith(".model")), "")
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        theirs.save_assets(folder)
+        for name in theirs.file_assets:
+            # `transformers` has `vocab.json`, `vocab.txt` or one of `pieces`.
+            new = name.replace("vocabulary.spm", pieces)
+            (folder / name).rename(folder / new.replace("vocabulary", "vocab"))
+        if tokens.kind == "wordpiece":
+            values = {"do_lower_case": theirs.lowercase}
+            write_json(folder, "tokenizer_config.json", values)
+        return read_tokens(folder, tokens, length)
+
+
+def _differences(ours, theirs, encoder):
+    """List what is not the same in a tokenizer and in one of KerasHub."""
+    size = ours.vocabulary_size()
+    # ELECTRA has the other name.
+    rows = getattr(encoder, "vocabulary_size", None) or encoder.vocab_size
+    wrong = [] if size <= rows else [f"{size} tokens, {rows} in the encoder"]
+    (made,), expected = ours.token_lists([PROBE]), theirs(PROBE)
+    expected = np.asarray(expected).tolist()
+    if made != expected:
+        wrong.append(f"{PROBE!r}: {made}, but {expected} of KerasHub")
+    return wrong

@@ -16,7 +16,6 @@ from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert import architecture
 from keras_bridgetower.convert import classifiers
 from keras_bridgetower.convert import configurations
-from keras_bridgetower.convert import hub_tokenizers
 from keras_bridgetower.convert import tokenizers
 from keras_bridgetower.convert.checkpoint import load_weights
 from keras_bridgetower.convert.checkpoint import unread_keys
@@ -24,7 +23,7 @@ from keras_bridgetower.convert.checkpoint import variables_by_path
 from keras_bridgetower.convert.image_processors import (
     image_converter as image_converter,
 )
-from keras_bridgetower.convert.sentences import is_sentence_encoder
+from keras_bridgetower.convert.sentences import MODULES
 from keras_bridgetower.convert.sentences import text_summary as text_summary
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import open_tensors
@@ -40,6 +39,7 @@ from keras_bridgetower.preprocessing.image_converter import (
 )
 from keras_bridgetower.presets import hub as hub_files
 from keras_bridgetower.presets.errors import ConversionError
+from keras_bridgetower.presets.errors import converting
 from keras_bridgetower.presets.needed_files import is_keras
 
 # Keys of a `config.json`, and the sizes of the weights that they give too.
@@ -116,7 +116,7 @@ def open_encoders(
     if make_converter is not None:
         converter = make_converter(image.inputs[0].shape[1])
     _, path = _fetched(text_source)
-    if summary is None and is_sentence_encoder(path):
+    if summary is None and (path / MODULES).is_file():
         summary = text_summary(path)
     return Encoders(image, text, words, converter, summary)
 
@@ -227,7 +227,7 @@ def tokenizer(source, sequence_length=None):
     source, path = _fetched(source)
     if (path / "config.json").is_file() and is_keras(path) or not path.exists():
         preset, encoder = _described(source, path, "text")
-        return hub_tokenizers.read(preset, encoder, sequence_length)
+        return tokenizers.of_keras_hub(preset, encoder, sequence_length)
     return tokenizers.open_folder(path, sequence_length)
 
 
@@ -417,14 +417,9 @@ def _told_by_tensors(tensors):
 
 
 def _arguments(files, config, sizes, path):
-    try:
+    problem = "A configuration must be of an encoder that KerasHub can compute"
+    with converting(problem, path):
         return files.arguments(config, sizes)
-    except Exception as error:  # Values may have any type.
-        raise ConversionError(
-            "A configuration must describe an encoder that KerasHub can "
-            f"compute: {error!s:.300}",
-            path,
-        ) from error
 
 
 def _sizes(files, tensors):
@@ -434,13 +429,8 @@ def _sizes(files, tensors):
         layers = {"num_layers": layers}
     found = architecture.sizes(tensors, files.sizes, layers)
     found.pop("_", None)
-    try:
+    with converting("Tensors must be those of a known encoder", tensors.path):
         found |= files.measure(tensors.shapes)
-    except Exception as error:  # Names and shapes may be any.
-        raise ConversionError(
-            f"Tensors must be those of a known encoder: {error!s:.300}",
-            tensors.path,
-        ) from error
     if {"patch_size", "positions"} <= found.keys():
         side = math.isqrt(max(found["positions"] - files.before, 0))
         found["image_size"] = side * found["patch_size"]

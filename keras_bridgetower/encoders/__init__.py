@@ -1,16 +1,11 @@
 """Encoders that bridges can join: one file for each family, one entry each."""
 
-from keras_bridgetower.encoders import albert as albert
 from keras_bridgetower.encoders import bert as bert
 from keras_bridgetower.encoders import classified as classified
 from keras_bridgetower.encoders import clip as clip
 from keras_bridgetower.encoders import deberta as deberta
 from keras_bridgetower.encoders import dino as dino
-from keras_bridgetower.encoders import distilbert as distilbert
 from keras_bridgetower.encoders import efficientnet as efficientnet
-from keras_bridgetower.encoders import electra as electra
-from keras_bridgetower.encoders import metaclip2 as metaclip2
-from keras_bridgetower.encoders import padded_roberta as padded_roberta
 from keras_bridgetower.encoders import resnet as resnet
 from keras_bridgetower.encoders import roberta as roberta
 from keras_bridgetower.encoders import siglip as siglip

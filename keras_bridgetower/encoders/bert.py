@@ -1,4 +1,10 @@
-"""BERT (Devlin et al., 2019), and what other text encoders share with it."""
+"""BERT and its relatives, and what other text encoders share with it.
+
+BERT (Devlin et al., 2019), ALBERT (Lan et al., 2020), ELECTRA (Clark et al.,
+2020).
+"""
+
+import functools
 
 import keras
 import keras_hub
@@ -7,6 +13,7 @@ from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.encoders.layers import TokenLookup
 from keras_bridgetower.encoders.layers import run_blocks
 from keras_bridgetower.encoders.layers import token_embeddings
+from keras_bridgetower.encoders.registry import SPECIAL_IDS
 from keras_bridgetower.encoders.registry import Files
 from keras_bridgetower.encoders.registry import Tokens
 from keras_bridgetower.encoders.registry import Value
@@ -16,6 +23,7 @@ from keras_bridgetower.encoders.rules import dense
 from keras_bridgetower.encoders.rules import joined
 from keras_bridgetower.encoders.rules import norm
 from keras_bridgetower.encoders.rules import same
+from keras_bridgetower.presets.configs import MOST_LAYERS
 
 BERT_SIZES = {
     "embeddings.word_embeddings.weight": "vocabulary_size hidden_dim",
@@ -165,3 +173,141 @@ def exact_gelu(encoder):
 )
 def states(encoder):
     return block_states(encoder, embedded(encoder), encoder.transformer_layers)
+
+
+_GROUPS = "encoder.albert_layer_groups."
+_FIRST = f"{_GROUPS}0.albert_layers."
+_ATTENTION = functools.partial(
+    attention, parts=("query", "key", "value"), output="dense"
+)
+_BLOCK = (
+    "attention",
+    "attention.LayerNorm",
+    "ffn",
+    "ffn_output",
+    "full_layer_layer_norm",
+)
+
+
+def albert(sizes):
+    """Return the rules of KerasHub's ALBERT without its pooler."""
+    rules = embedding_rules("")
+    rules += dense(
+        "embedding_projection", "encoder.embedding_hidden_mapping_in"
+    )
+    for group in range(sizes["num_groups"]):
+        for inner in range(sizes["num_inner_repetitions"]):
+            rules += block_rules(
+                f"group_{group}_inner_layer_{inner}/",
+                f"{_GROUPS}{group}.albert_layers.{inner}.",
+                _ATTENTION,
+                _BLOCK,
+            )
+    return rules
+
+
+@register_encoder(
+    keras_hub.models.AlbertBackbone,
+    "text",
+    name="ALBERT",
+    unused=("pooled_dense",),
+    files=(
+        text_files(
+            ("albert",),
+            albert,
+            sizes={
+                name: sizes
+                for name, sizes in BERT_SIZES.items()
+                if "embeddings" in name
+            }
+            | {
+                "embeddings.word_embeddings.weight": (
+                    "vocabulary_size embedding_dim"
+                ),
+                f"{_FIRST}0.ffn.weight": "intermediate_dim hidden_dim",
+            },
+            layers={"num_groups": _GROUPS, "num_inner_repetitions": _FIRST},
+            own={
+                # Blocks are shared, so tensors do not tell their number.
+                "num_hidden_layers": Value(
+                    "num_layers", 12, range(1, MOST_LAYERS + 1)
+                ),
+                "num_attention_heads": Value("num_heads", 64),
+                "hidden_act": Value(
+                    None, "gelu_new", ("gelu_new", "gelu_pytorch_tanh")
+                ),
+            },
+            claims={
+                "num_hidden_groups": "num_groups",
+                "inner_group_num": "num_inner_repetitions",
+            },
+            tokens=Tokens(
+                kind="albert",
+                special="[CLS] <pad> [SEP] <unk> [MASK]",
+                ends=("cls", "sep"),
+                has_segments=True,
+                ids=SPECIAL_IDS,
+            ),
+            unread=(*HEADS, r"(predictions|sop_classifier)\..*"),
+        ),
+    ),
+)
+def albert_states(encoder):
+    # A group of blocks, with the same weights, is called several times.
+    times = encoder.num_layers // encoder.num_groups
+    blocks = [
+        block for group in encoder.transformer_layers for block in group * times
+    ]
+    return block_states(
+        encoder, encoder.embeddings_projection(embedded(encoder)), blocks
+    )
+
+
+def electra(sizes):
+    """Return the rules of KerasHub's ELECTRA without its pooler."""
+    rules = embedding_rules("") + post_norm_rules("", sizes["num_layers"])
+    if sizes["embedding_dim"] != sizes["hidden_dim"]:
+        rules += dense("embeddings_projection", "embeddings_project")
+    return rules
+
+
+def _correct_electra(encoder):
+    exact_gelu(encoder)
+    # The name that other encoders have, which heads and checks read.
+    encoder.vocabulary_size = encoder.vocab_size
+
+
+@register_encoder(
+    keras_hub.models.ElectraBackbone,
+    "text",
+    name="ELECTRA",
+    unused=("pooled_dense",),
+    correct=_correct_electra,
+    files=(
+        text_files(
+            ("electra",),
+            electra,
+            # KerasHub's ELECTRA has a name of its own for the vocabulary.
+            sizes=BERT_SIZES
+            | {
+                "embeddings.word_embeddings.weight": "vocab_size embedding_dim",
+                "encoder.layer.0.intermediate.dense.weight": (
+                    "intermediate_dim hidden_dim"
+                ),
+            },
+            own={"num_attention_heads": Value("num_heads", 4)},
+            claims={"vocab_size": "vocab_size"},
+            # The heads of the discriminator and of the generator.
+            unread=(
+                *HEADS,
+                r"(discriminator|generator)_predictions\..*",
+                r"(generator_lm_head|sequence_summary)\..*",
+            ),
+        ),
+    ),
+)
+def electra_states(encoder):
+    x = embedded(encoder)
+    if encoder.embedding_dim != encoder.hidden_dim:
+        x = encoder.embeddings_projection(x)
+    return block_states(encoder, x, encoder.transformer_layers)

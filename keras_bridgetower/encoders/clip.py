@@ -1,5 +1,9 @@
-"""CLIP (Radford et al., 2021), and what SigLIP and MetaCLIP 2 share with it."""
+"""CLIP, and what SigLIP shares with it, and MetaCLIP 2, trained worldwide.
 
+CLIP (Radford et al., 2021), MetaCLIP 2 (Chuang et al., 2025).
+"""
+
+import dataclasses
 import functools
 
 import keras_hub
@@ -12,6 +16,7 @@ from keras_bridgetower.encoders.registry import Files
 from keras_bridgetower.encoders.registry import Tokens
 from keras_bridgetower.encoders.registry import Value
 from keras_bridgetower.encoders.registry import register_encoder
+from keras_bridgetower.encoders.roberta import PIECES
 from keras_bridgetower.encoders.rules import Rule
 from keras_bridgetower.encoders.rules import attention
 from keras_bridgetower.encoders.rules import dense
@@ -88,25 +93,24 @@ def tap_norms(prefix, num_layers, taps):
     ]
 
 
-def clip(prefix, num_layers):
+def clip(sizes):
     """Return the rules of CLIP's vision encoder, with transformers' names."""
-    rules = _clip_embeddings(prefix, BRIDGETOWER_EMBEDDINGS)
+    rules = _clip_embeddings("", BRIDGETOWER_EMBEDDINGS)
     # transformers misspells `pre_layrnorm`.
-    rules += norm("pre_layer_norm", f"{prefix}pre_layrnorm")
-    rules += norm("layer_norm", f"{prefix}post_layernorm")
-    return rules + blocks(num_layers, prefix)
+    rules += norm("pre_layer_norm", "pre_layrnorm")
+    rules += norm("layer_norm", "post_layernorm")
+    return rules + blocks(sizes["num_layers"])
 
 
 # Layers of a block of CLIP and of MetaCLIP 2: attention, norms, dense layers.
 BLOCK = ("attention", "layer_norm_1", "layer_norm_2", "dense_1", "dense_2")
 
 
-def blocks(num_layers, prefix="", names=BLOCK):
+def blocks(num_layers, names=BLOCK):
     """Return the rules of the blocks of CLIP and of its successors.
 
     Args:
         num_layers: int, number of blocks.
-        prefix: str, of the names of tensors.
         names: tuple of str, the names of KerasHub's layers, as `BLOCK`.
     """
     projections = functools.partial(
@@ -119,9 +123,7 @@ def blocks(num_layers, prefix="", names=BLOCK):
         rule
         for layer in range(num_layers)
         for rule in joined(
-            f"encoder_block_{layer}/",
-            f"{prefix}encoder.layers.{layer}.",
-            *parts,
+            f"encoder_block_{layer}/", f"encoder.layers.{layer}.", *parts
         )
     ]
 
@@ -133,9 +135,7 @@ def text_rules(num_layers, final_norm="layer_norm", names=BLOCK):
         num_layers, names: as `blocks`.
         final_norm: str, the name of KerasHub's final norm.
     """
-    rules = norm(final_norm, "final_layer_norm") + blocks(
-        num_layers, names=names
-    )
+    rules = norm(final_norm, "final_layer_norm") + blocks(num_layers, names)
     for kind in ("token", "position"):
         rules += same(
             f"embedding/{kind}_embedding/embeddings",
@@ -177,7 +177,7 @@ PIXELS = {"mode": "center"}
 HEADS = r"(text|visual)_projection\.weight|logit_(scale|bias)"
 FILES = Files(
     types=("clip", "clip_vision_model"),
-    rules=lambda sizes: clip("", sizes["num_layers"]),
+    rules=clip,
     sizes=IMAGE_SIZES,
     layers="encoder.layers.",
     values=values(12),
@@ -198,12 +198,7 @@ TEXT_FILES = Files(
     # Files do not agree on the ids of special tokens.
     tokens=Tokens(
         kind="clip",
-        special=(
-            ("bos_token", "<|startoftext|>"),
-            ("pad_token", "<|endoftext|>"),
-            ("eos_token", "<|endoftext|>"),
-            ("unk_token", "<|endoftext|>"),
-        ),
+        special="<|startoftext|>" + 3 * " <|endoftext|>",
         ends_twice=True,
         ids=(),
         positions=77,
@@ -277,3 +272,48 @@ def text_states(encoder):
     tokens = token_embeddings(encoder, encoder.embedding.token_embedding)
     x = tokens + encoder.embedding.position_embedding(tokens)
     return run_blocks(x, encoder.encoder_layers, encoder.layer_norm)
+
+
+def _without_final_norm(sizes):
+    """Return the rules of the vision encoder, which has no final norm."""
+    return [
+        rule
+        for rule in clip(sizes)
+        if not rule.keys[0].startswith("post_layernorm")
+    ]
+
+
+METACLIP_2 = dataclasses.replace(
+    FILES,
+    types=("metaclip_2", "metaclip_2_vision_model"),
+    rules=_without_final_norm,
+    unread=(*FILES.unread, r"post_layernorm\..*|classifier\..*"),
+)
+METACLIP_2_TEXT = dataclasses.replace(
+    TEXT_FILES,
+    types=("metaclip_2", "metaclip_2_text_model"),
+    tokens=dataclasses.replace(PIECES, ids=("eos_token_id",), positions=77),
+)
+
+
+@register_encoder(
+    keras_hub.models.MetaCLIP2VisionEncoder,
+    "image",
+    name="MetaCLIP 2",
+    files=(METACLIP_2,),
+    # The image processor of `transformers` for it is CLIP's.
+    pixels=PIXELS,
+)
+def metaclip_states(encoder):
+    # The norm of the pooled class token is a layer of MetaCLIP2Backbone, not
+    # of the encoder. So these states have no final norm.
+    return [block.output for block in encoder.encoder_layers]
+
+
+register_encoder(
+    keras_hub.models.MetaCLIP2TextEncoder,
+    "text",
+    name="MetaCLIP 2",
+    summary="end",
+    files=(METACLIP_2_TEXT,),
+)(text_states)

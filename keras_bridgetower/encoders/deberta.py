@@ -93,13 +93,8 @@ def _positions(config, sizes):
             prefix="deberta",
             tokens=Tokens(
                 kind="deberta",
-                special=(
-                    ("cls_token", "[CLS]"),
-                    ("pad_token", "[PAD]"),
-                    ("sep_token", "[SEP]"),
-                    ("unk_token", "[UNK]"),
-                    ("mask_token", "[MASK]"),
-                ),
+                special="[CLS] [PAD] [SEP] [UNK] [MASK]",
+                ends=("cls", "sep"),
             ),
             # Published files keep positions for the heads of pre-training.
             unread=(

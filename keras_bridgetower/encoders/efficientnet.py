@@ -6,6 +6,7 @@ sides, as `timm` does; `unfused` as TensorFlow does, with which the weights of
 not expand, so it is the type where the stride is 1, which makes no difference.
 """
 
+import functools
 import itertools
 import math
 import re
@@ -94,12 +95,8 @@ def _block_rules(values, start, names, excite=()):
     return rules
 
 
-def _depthwise(path, key):
-    return conv(path, key, layouts.DEPTHWISE)
-
-
-def _excitation(path, key):
-    return dense(path, key, layouts.CONV)
+_depthwise = functools.partial(conv, layout=layouts.DEPTHWISE)
+_excitation = functools.partial(dense, layout=layouts.CONV)
 
 
 def transformers_rules(values):

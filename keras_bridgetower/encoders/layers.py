@@ -14,12 +14,15 @@ class _LayerWrapper(keras.layers.Layer):
         **kwargs: name of the wrapper.
     """
 
-    # Name of the constructor argument for the layer.
+    # Name of the layer as an attribute and in a configuration.
     inner = None
+    # Whether there is nothing to build.
+    is_whole = True
 
     def __init__(self, layer, **kwargs):
         super().__init__(**kwargs | {"dtype": layer.dtype_policy})
         setattr(self, self.inner, layer)
+        self.built = self.is_whole
 
     def get_config(self):
         layer = keras.layers.serialize(getattr(self, self.inner))
@@ -27,8 +30,8 @@ class _LayerWrapper(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config):
-        layer = keras.layers.deserialize(config[cls.inner])
-        return cls(**{**config, cls.inner: layer})
+        others = {k: v for k, v in config.items() if k != cls.inner}
+        return cls(keras.layers.deserialize(config[cls.inner]), **others)
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -54,9 +57,7 @@ class TokenLookup(_LayerWrapper):
     """
 
     inner = "embedding"
-
-    def __init__(self, embedding, **kwargs):
-        super().__init__(embedding, **kwargs)
+    is_whole = False
 
     def build(self, ids_shape):
         if not self.embedding.built:
@@ -110,10 +111,6 @@ class FirstOutput(_LayerWrapper):
 
     inner = "block"
 
-    def __init__(self, block, **kwargs):
-        super().__init__(block, **kwargs)
-        self.built = True
-
     def call(self, x, training=None):
         return self.block(x, training=training)[0]
 
@@ -141,10 +138,6 @@ class Patches(_LayerWrapper):
 
     inner = "embedding"
 
-    def __init__(self, embedding, **kwargs):
-        super().__init__(embedding, **kwargs)
-        self.built = True
-
     def call(self, images):
         return self.embedding(images)
 
@@ -168,7 +161,6 @@ class PartOfStage(_LayerWrapper):
     def __init__(self, part, arguments=None, **kwargs):
         super().__init__(part, **kwargs)
         self.arguments = arguments or {}
-        self.built = True
 
     def call(self, x):
         return self.part(x, **self.arguments)

@@ -34,10 +34,10 @@ class Tokens:
 
     Args:
         kind: str, how texts are split: a key of `convert.tokenizers.READERS`.
-        special: tuple of `(key, token)`, in the order start, padding, end,
-            unknown and, if there is one, mask: the key of the token in
-            tokenizer_config.json, and its default. Empty for a kind whose
-            tokens are always the same.
+        special: str, the tokens for start, padding, end, unknown and, if there
+            is one, mask, where tokenizer_config.json names no other. Empty for
+            a kind whose tokens are always the same.
+        ends: tuple of str, the names there of the start and of the end.
         ends_twice: bool, whether two end tokens separate two texts.
         adds_start: bool, whether there is no start token. A packed text then
             begins with one that the encoder does not see.
@@ -48,7 +48,8 @@ class Tokens:
     """
 
     kind: str
-    special: tuple = ()
+    special: str = ""
+    ends: tuple = ("bos", "eos")
     ends_twice: bool = False
     adds_start: bool = False
     has_segments: bool = False

@@ -46,7 +46,7 @@ def siglip(num_layers, patches=layouts.CONV):
             f"{key}.position_embedding.weight",
         ),
         *norm("post_layer_norm", "post_layernorm"),
-        *clip.blocks(num_layers, names=BLOCK),
+        *clip.blocks(num_layers, BLOCK),
     ]
 
 
@@ -99,13 +99,9 @@ TEXT_FILES = Files(
     unread=(r"vision_model\..*", clip.HEADS, HEADS),
     tokens=Tokens(
         kind="siglip",
-        special=(
-            # It has no start token: the encoder does not read this one.
-            ("eos_token", "</s>"),
-            ("pad_token", "</s>"),
-            ("eos_token", "</s>"),
-            ("unk_token", "<unk>"),
-        ),
+        # It has no start token: the encoder does not read this one.
+        special="</s> </s> </s> <unk>",
+        ends=("eos", "eos"),
         adds_start=True,
         ids=(),
         positions=64,
@@ -117,12 +113,8 @@ TEXT_FILES_2 = dataclasses.replace(
     tokens=dataclasses.replace(
         TEXT_FILES.tokens,
         kind="gemma",
-        special=(
-            ("bos_token", "<bos>"),
-            ("pad_token", "<pad>"),
-            ("eos_token", "<eos>"),
-            ("unk_token", "<unk>"),
-        ),
+        special="<bos> <pad> <eos> <unk>",
+        ends=("bos", "eos"),
     ),
 )
 

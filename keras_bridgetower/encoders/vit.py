@@ -19,9 +19,9 @@ from keras_bridgetower.encoders.rules import norm
 from keras_bridgetower.encoders.rules import same
 
 
-def vit(prefix, num_layers):
+def vit(num_layers):
     """Return the rules of KerasHub's ViT, with transformers' names."""
-    path, key = "vit_patching_and_embedding", f"{prefix}embeddings"
+    path, key = "vit_patching_and_embedding", "embeddings"
     return [
         *same(f"{path}/class_token", f"{key}.cls_token"),
         *same(
@@ -29,30 +29,28 @@ def vit(prefix, num_layers):
             f"{key}.position_embeddings",
             layouts.LEADING_AXIS,
         ),
-        *_image_blocks("vit", prefix, num_layers, "mlp/dense_1", "mlp/dense_2"),
+        *_image_blocks("vit", num_layers, "mlp/dense_1", "mlp/dense_2"),
     ]
 
 
-def deit(prefix, num_layers):
+def deit(num_layers):
     """Return the rules of KerasHub's DeiT, with transformers' names."""
     return [
         *joined(
             "deit_patching_and_embedding/",
-            f"{prefix}embeddings.",
+            "embeddings.",
             (same, "class_token", "cls_token"),
             (same, "distillation_token", "distillation_token"),
             (same, "position_embedding", "position_embeddings"),
         ),
-        *_image_blocks(
-            "deit", prefix, num_layers, "mlp/dense", "output_layer/output"
-        ),
+        *_image_blocks("deit", num_layers, "mlp/dense", "output_layer/output"),
     ]
 
 
-def _image_blocks(kind, prefix, num_layers, hidden, output):
+def _image_blocks(kind, num_layers, hidden, output):
     rules = dense(
         f"{kind}_patching_and_embedding/patch_embedding",
-        f"{prefix}embeddings.patch_embeddings.projection",
+        "embeddings.patch_embeddings.projection",
         layouts.CONV,
     )
 
@@ -61,27 +59,28 @@ def _image_blocks(kind, prefix, num_layers, hidden, output):
     for layer in range(num_layers):
         rules += joined(
             f"{kind}_encoder/transformer_block_{layer + 1}/",
-            f"{prefix}encoder.layer.{layer}.",
+            f"encoder.layer.{layer}.",
             (projections, "mha", "attention"),
             (norm, "ln_1", "layernorm_before"),
             (norm, "ln_2", "layernorm_after"),
             (dense, hidden, "intermediate.dense"),
             (dense, output, "output.dense"),
         )
-    return rules + norm(f"{kind}_encoder/ln", f"{prefix}layernorm")
+    return rules + norm(f"{kind}_encoder/ln", "layernorm")
 
 
-def _files(types, rules, before, **values):
+def _files(types, rules, before, hidden="intermediate_dim"):
     return Files(
         types=types,
-        rules=lambda sizes: rules("", sizes["num_layers"]),
+        rules=lambda sizes: rules(sizes["num_layers"]),
         sizes={
             "embeddings.patch_embeddings.projection.weight": (
                 "hidden_dim _ patch_size _"
             ),
             "embeddings.position_embeddings": "_ positions _",
-            "encoder.layer.0.intermediate.dense.weight": "intermediate_dim _",
+            "encoder.layer.0.intermediate.dense.weight": f"{hidden} _",
         },
+        claims={"intermediate_size": hidden},
         layers="encoder.layer.",
         values={
             "num_attention_heads": Value("num_heads", 12),
@@ -91,20 +90,14 @@ def _files(types, rules, before, **values):
         prefix=types[0],
         before=before,
         unread=(r"pooler\..*|(distillation_|cls_)?classifier\..*",),
-        **values,
     )
-
-
-def _mlp_dim(config, sizes):
-    """KerasHub's ViT has a name of its own for the width of its MLP."""
-    return {"mlp_dim": sizes["intermediate_dim"], "intermediate_dim": None}
 
 
 @register_encoder(
     keras_hub.models.ViTBackbone,
     "image",
     name="ViT",
-    files=(_files(("vit",), vit, 1, arguments=_mlp_dim),),
+    files=(_files(("vit",), vit, 1, "mlp_dim"),),
     pixels={**HALF, "resample": "bilinear"},
 )
 def vit_states(encoder):

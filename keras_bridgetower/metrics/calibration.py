@@ -115,8 +115,9 @@ def expected_calibration_error(scores, right, bins=15):
     """
     check_count("bins", bins)
     scores, right = (np.asarray(x, "float64") for x in (scores, right))
-    both = np.stack([scores, right]) if scores.shape == right.shape else None
-    if both is None or scores.ndim != 1 or not _in_range(both):
+    same = scores.shape == right.shape and scores.ndim == 1 and scores.size
+    both = np.stack([scores, right]) if same else np.array(np.nan)
+    if not ((0 <= both) & (both <= 1)).all():
         raise ValueError(
             "`scores` and `right` must hold as many numbers in 0..1, at least "
             f"one. Received: shapes {scores.shape} and {right.shape}"
@@ -125,10 +126,6 @@ def expected_calibration_error(scores, right, bins=15):
     places = np.maximum(np.ceil(scores * bins).astype(int) - 1, 0)
     gaps = np.bincount(places, scores - right)
     return float(np.abs(gaps).sum() / len(scores))
-
-
-def _in_range(values):
-    return values.size > 0 and bool(((0 <= values) & (values <= 1)).all())
 
 
 def energy(logits):

@@ -204,8 +204,10 @@ class Coordinates(keras.layers.Layer):
     def __init__(self, size, **kwargs):
         super().__init__(**kwargs)
         self.size = tuple(size)
-        places = np.meshgrid(*(_centers(n) for n in self.size), indexing="ij")
-        places = np.stack(places, -1).reshape(-1, 2)
+        # Centers of cells from -1 to 1.
+        places = ((np.arange(n) + 0.5) * (2 / n) - 1 for n in self.size)
+        places = np.stack(np.meshgrid(*places, indexing="ij"), -1)
+        places = places.reshape(-1, 2)
         angles = np.concatenate([np.pi / 2 * places, np.pi * places], -1)
         self.channels = np.concatenate(
             [places, np.sin(angles), np.cos(angles)], -1
@@ -221,11 +223,6 @@ class Coordinates(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "size": self.size}
-
-
-def _centers(count):
-    """Return the centers of cells from -1 to 1."""
-    return (np.arange(count) + 0.5) * (2 / count) - 1
 
 
 def _areas(old, new):

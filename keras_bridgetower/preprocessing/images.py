@@ -46,10 +46,6 @@ _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
 _END, _SCAN = b"\xd9", b"\xda"
 
 
-class TooManyScans(ValueError):
-    """A JPEG whose decoding would take far longer than its pixels do."""
-
-
 def load_image(image, name="images"):
     """Read one picture into an 8-bit RGB array.
 
@@ -172,7 +168,7 @@ def check_head(file, name="images"):
 
 def _check_scans(file, name, shown):
     if _scans(file) > SCANS:
-        raise TooManyScans(
+        raise ValueError(
             f"`{name}` must be a JPEG of at most {SCANS} scans. "
             f"Received: {name}={shown}"
         )

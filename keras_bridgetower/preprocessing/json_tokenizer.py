@@ -8,7 +8,6 @@ import tokenizers
 
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import read_text
-from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.preprocessing.packed_tokenizer import PackedTokenizer
 from keras_bridgetower.preprocessing.packed_tokenizer import without_panics
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
@@ -113,10 +112,6 @@ class BridgeTowerJsonTokenizer(PackedTokenizer):
         if not isinstance(vocabulary, dict):
             vocabulary = read_json(vocabulary, LARGEST_ASSET)
         self._set_engine(build_engine(vocabulary, self.special_tokens))
-
-    def masking(self, **values):
-        """Return the rule `TokenMasking` for this vocabulary."""
-        return TokenMasking(**self.masking_values(), **values)
 
     def reading(self):
         """Return a plain value on which ids depend beside the vocabulary."""

@@ -8,10 +8,10 @@ import keras_hub
 import numpy as np
 
 from keras_bridgetower.checks import OF_PRESETS
-from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
+from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.preprocessing.texts import kept_lengths
 from keras_bridgetower.preprocessing.texts import split_at_masks
@@ -102,9 +102,9 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
             **values: `rate`, `max_masks` and others of `Masking`.
 
         Returns:
-            A `Masking`.
+            A `Masking`: RoBERTa's rule, if a class has no other.
         """
-        raise MissingMethod(type(self).__name__, "masking")
+        return TokenMasking(**self.masking_values(), **values)
 
     def reading(self):
         """Return a plain value on which ids depend beside the vocabulary."""

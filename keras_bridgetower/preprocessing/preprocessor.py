@@ -10,6 +10,7 @@ from keras_bridgetower.checks import OF_PRESETS
 from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
+from keras_bridgetower.models.checks import TOKEN_FEATURES
 from keras_bridgetower.models.checks import sizes_differ
 from keras_bridgetower.preprocessing import tf_graph
 from keras_bridgetower.preprocessing.image_converter import (
@@ -24,9 +25,6 @@ from keras_bridgetower.presets.table import PresetsOf
 
 CONFIG = "preprocessor.json"
 FEATURES = ("images", "token_ids", "padding_mask")
-# Features with one column for each token.
-OF_TOKENS = ("token_ids", "padding_mask", "segment_ids", "masked_token_ids")
-
 # What `from_preset` takes for its parts.
 OF_PREPROCESSORS = ("image_size", "image_mode", "sequence_length")
 
@@ -306,7 +304,7 @@ def shortened(features, buckets):
 
     stop = apply_numpy(width, [features["padding_mask"]], ("int32", ()))
     return {
-        name: value[..., :stop] if name in OF_TOKENS else value
+        name: value[..., :stop] if name in TOKEN_FEATURES else value
         for name, value in features.items()
     }
 

@@ -7,6 +7,7 @@ import os
 import numpy as np
 from keras import ops
 
+from keras_bridgetower.distribution.divide_batches import is_dataset
 from keras_bridgetower.preprocessing.images import SINGLE
 from keras_bridgetower.preprocessing.images import check_signature
 from keras_bridgetower.preprocessing.images import open_image
@@ -14,14 +15,6 @@ from keras_bridgetower.preprocessing.tf_graph import check_errors
 from keras_bridgetower.preprocessing.tf_graph import is_string_tensor
 from keras_bridgetower.preprocessing.tf_graph import returned_errors
 from keras_bridgetower.preprocessing.tf_graph import static_shape
-
-
-def is_dataset(x):
-    """Return True for a `tf.data.Dataset`."""
-    import tensorflow as tf
-
-    return isinstance(x, tf.data.Dataset)
-
 
 # Datasets that leave the labels of the one they read as they are.
 _KEEP_LABELS = (
@@ -99,10 +92,10 @@ def untuned(dataset):
     dataset = untuned(tf.data.Dataset.range(3))
     ```
     """
+    if not is_dataset(dataset):
+        return dataset
     import tensorflow as tf
 
-    if not isinstance(dataset, tf.data.Dataset):
-        return dataset
     if dataset.options().autotune.enabled is not None:
         return dataset
     options = tf.data.Options()

@@ -8,7 +8,6 @@ import tokenizers
 
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import read_text
-from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.preprocessing.masking import WholeWordMasking
 from keras_bridgetower.preprocessing.packed_tokenizer import PackedTokenizer
 from keras_bridgetower.preprocessing.texts import MASK_TOKEN
@@ -100,10 +99,6 @@ class BridgeTowerTokenizer(PackedTokenizer):
         )
         engine.decoder = tokenizers.decoders.ByteLevel()
         self._set_engine(engine)
-
-    def masking(self, **values):
-        """Return RoBERTa's rule, `TokenMasking`, for this vocabulary."""
-        return TokenMasking(**self.masking_values(), **values)
 
     def save_assets(self, dir_path):
         """Write the vocabulary's files into a folder."""

@@ -1,5 +1,7 @@
 """Errors about files from others, whose values they print safely."""
 
+import contextlib
+
 # Characters of a value, and values, that a message shows.
 LENGTH, MOST = 300, 20
 
@@ -43,6 +45,19 @@ class ConversionError(ValueError):
 
     def __init__(self, problem, file, found=()):
         super().__init__(_message(problem, "file", file, found))
+
+
+@contextlib.contextmanager
+def converting(problem, file, found=()):
+    """Turn all errors inside into a `ConversionError`: damage raises any."""
+    try:
+        yield
+    except ConversionError:
+        raise
+    except Exception as error:
+        raise ConversionError(
+            f"{problem}: {error!s:.300}", file, found
+        ) from error
 
 
 def _message(problem, name, place, found):

@@ -1,5 +1,7 @@
 """Score pictures with a text by states that were computed before."""
 
+import types
+
 import numpy as np
 from keras import ops
 
@@ -82,10 +84,8 @@ def _width(fusion, mask):
     # Managers without a mask see padding.
     if fusion.text_feed.reads_padding:
         return width
-    kept = SHORTEST
-    while kept < mask.sum():
-        kept *= 2
-    return min(kept, width)
+    tokens = max(SHORTEST, int(mask.sum()))
+    return min(1 << (tokens - 1).bit_length(), width)
 
 
 def score_states(task, states, text, batch_size, fusion=None):
@@ -106,16 +106,11 @@ def score_states(task, states, text, batch_size, fusion=None):
     def run(batch):
         return scorer.logits(batch["image"])
 
+    def features(start, stop):
+        # The states may be on disk.
+        return {"image": np.asarray(states[start:stop], "float32")}
+
     if not len(states):
         return np.zeros(0, "float32")
-    return joined(in_batches(run, [_Kept(states)], batch_size))[:, -1]
-
-
-class _Kept:
-    """A source of states that were computed before, perhaps on disk."""
-
-    def __init__(self, states):
-        self._states, self.count = states, len(states)
-
-    def features(self, start, stop):
-        return {"image": np.asarray(self._states[start:stop], "float32")}
+    source = types.SimpleNamespace(count=len(states), features=features)
+    return joined(in_batches(run, [source], batch_size))[:, -1]

@@ -6,7 +6,7 @@ from keras import ops
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.metrics.keras_metrics import NDCG
 from keras_bridgetower.objectives.list_losses import ListwiseSoftmaxLoss
-from keras_bridgetower.preprocessing.lists import (
+from keras_bridgetower.preprocessing.retrieval import (
     BridgeTowerListRankingPreprocessor,
 )
 from keras_bridgetower.tasks.contrastive import pooled

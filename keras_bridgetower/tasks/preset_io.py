@@ -1,7 +1,6 @@
 """Opens a task from a preset, saves it to one, and marks its new heads."""
 
 import hashlib
-import json
 import os
 import pathlib
 import shutil
@@ -276,8 +275,7 @@ class PresetTask(keras.Model):
             "class_names": None if part else self.class_names,
             "rejection": None if part else getattr(self, "rejection", None),
         }
-        text = json.dumps(described, indent=2)
-        pathlib.Path(folder, DESCRIPTION).write_text(text + "\n")
+        registry.write_json(folder, DESCRIPTION, described)
         if self.preprocessor is None:
             return
         self.preprocessor.save_to_preset(str(folder))

@@ -16,7 +16,7 @@ import keras_bridgetower as kbt
 from keras_bridgetower.convert import authors
 from keras_bridgetower.convert.checkpoint import to_tensors
 from keras_bridgetower.convert.checkpoint import variables_by_path
-from keras_bridgetower.encoders.padded_roberta import PaddedRobertaBackbone
+from keras_bridgetower.encoders.roberta import PaddedRobertaBackbone
 from keras_bridgetower.models.managers import MANAGERS
 from keras_bridgetower.presets.errors import ConversionError
 

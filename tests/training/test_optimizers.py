@@ -19,7 +19,7 @@ from builders import vit
 from builders import vqa
 
 import keras_bridgetower as kbt
-from keras_bridgetower.encoders.padded_roberta import PaddedRobertaBackbone
+from keras_bridgetower.encoders.roberta import PaddedRobertaBackbone
 from keras_bridgetower.training.optim.adamw import DECAYS
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.optim.adamw import rows

@@ -8,7 +8,6 @@ import re
 
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.datasets.base import DataSet
-from keras_bridgetower.data.datasets.base import published
 from keras_bridgetower.data.datasets.captions import ENTAILMENT_LABELS
 from keras_bridgetower.data.datasets.captions import NLVR2_LABELS
 from keras_bridgetower.data.datasets.tables import Picture
@@ -144,40 +143,30 @@ class ArrowCaptions(ArrowTables):
         )
 
 
-class ArrowCOCO(ArrowCaptions):
+class ArrowCOCO(ArrowCaptions, published="coco"):
     """COCO captions: the tables `coco_caption_karpathy_*`."""
 
-    protocols, sizes = published("coco")
 
-
-class ArrowFlickr30K(ArrowCaptions):
+class ArrowFlickr30K(ArrowCaptions, published="flickr30k"):
     """Flickr30K: the tables `f30k_caption_karpathy_*`."""
 
-    protocols, sizes = published("flickr30k")
 
-
-class ArrowVisualGenome(ArrowCaptions):
+class ArrowVisualGenome(ArrowCaptions, published="visual_genome"):
     """Visual Genome: the table `vg`."""
 
-    protocols, sizes = published("visual_genome")
 
-
-class ArrowCC3M(ArrowCaptions):
+class ArrowCC3M(ArrowCaptions, published="cc3m"):
     """CC3M: the tables `conceptual_caption_train_*` and `..._val_*`.
 
     Their column `split` has the name of a folder and is not read.
     """
 
-    protocols, sizes = published("cc3m")
 
-
-class ArrowSBU(ArrowCaptions):
+class ArrowSBU(ArrowCaptions, published="sbu"):
     """SBU captions: the tables `sbu_*`."""
 
-    protocols, sizes = published("sbu")
 
-
-class ArrowVQAv2(ArrowTables):
+class ArrowVQAv2(ArrowTables, published="arrow_vqav2"):
     """VQAv2: the tables `vqav2_*`.
 
     BridgeTower's tables, whose names end in `_fix`, have scores of normalized
@@ -199,7 +188,6 @@ class ArrowVQAv2(ArrowTables):
         "image_id": "string",
         "question_id": "list<string>",
     }
-    protocols, sizes = published("arrow_vqav2")
 
     @functools.cached_property
     def labels(self):
@@ -235,22 +223,19 @@ class ArrowVQAv2(ArrowTables):
             yield Sample(*pair, (*map(int, labels),), (*map(float, scores),))
 
 
-class ArrowVGQA(ArrowVQAv2):
+class ArrowVGQA(ArrowVQAv2, published="arrow_vgqa"):
     """Visual Genome's questions: the tables `vgqa_*`.
 
     The classes are those of `ArrowVQAv2`.
     """
 
-    protocols, sizes = published("arrow_vgqa")
 
-
-class ArrowSNLIVE(ArrowTables):
+class ArrowSNLIVE(ArrowTables, published="snli_ve"):
     """SNLI-VE: the tables `snli_*`, which have no ids of pictures."""
 
     task = "entailment"
     labels = ENTAILMENT_LABELS
     columns = {"sentences": "list<list<string>>", "labels": "list<int64>"}
-    protocols, sizes = published("snli_ve")
 
     def key(self, number, row):
         return number
@@ -261,7 +246,7 @@ class ArrowSNLIVE(ArrowTables):
             yield Sample(f"{key}#{i}", hypothesis.strip(), (int(label),))
 
 
-class ArrowNLVR2(ArrowTables):
+class ArrowNLVR2(ArrowTables, published="nlvr2"):
     """NLVR2: the tables `nlvr2_*`.
 
     An official identifier has four parts: split, set, pair and sentence. The
@@ -279,7 +264,6 @@ class ArrowNLVR2(ArrowTables):
         "identifier": "string",
     }
     pictures = ("image_0", "image_1")
-    protocols, sizes = published("nlvr2")
 
     def drafts(self, part):
         numbers = collections.defaultdict(dict)

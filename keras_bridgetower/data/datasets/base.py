@@ -62,20 +62,6 @@ class Split:
 _PUBLISHED = read_json(pathlib.Path(__file__).with_name("published.json"))
 
 
-def published(name):
-    """Return `protocols` and `sizes` of a data set, from `published.json`.
-
-    If it has no official protocol, the honest one is official too.
-    """
-    found = _PUBLISHED[name]
-    protocols = {
-        protocol: {split: Split(**of) for split, of in splits.items()}
-        for protocol, splits in found["protocols"].items()
-    }
-    protocols.setdefault("official", protocols["honest"])
-    return protocols, found["sizes"]
-
-
 @dataclasses.dataclass(frozen=True)
 class PartReport:
     """The result of `DataSet.check` for one part.
@@ -154,6 +140,21 @@ class DataSet(abc.ABC):
     labels = ()
     protocols = {}
     sizes = {}
+
+    def __init_subclass__(cls, published=None):
+        """Set `protocols` and `sizes` from `published.json`, by a name there.
+
+        If it has no official protocol, the honest one is official too.
+        """
+        if published is None:
+            return
+        found = _PUBLISHED[published]
+        protocols = {
+            protocol: {split: Split(**of) for split, of in splits.items()}
+            for protocol, splits in found["protocols"].items()
+        }
+        protocols.setdefault("official", protocols["honest"])
+        cls.protocols, cls.sizes = protocols, found["sizes"]
 
     def __init__(self, root, outside=False):
         self.root = pathlib.Path(root)

@@ -7,7 +7,6 @@ NLVR2.
 import pathlib
 
 from keras_bridgetower.data.datasets.base import DataSet
-from keras_bridgetower.data.datasets.base import published
 from keras_bridgetower.data.datasets.tables import json_lines
 from keras_bridgetower.data.datasets.tables import load_json
 from keras_bridgetower.data.datasets.tables import text_lines
@@ -45,7 +44,7 @@ class Karpathy(DataSet):
             )
 
 
-class COCOCaptions(Karpathy):
+class COCOCaptions(Karpathy, published="coco"):
     """COCO captions: `train2014/`, `val2014/`, `karpathy/dataset_coco.json`.
 
     The official protocol chooses the best epoch on the test set and does not
@@ -55,7 +54,6 @@ class COCOCaptions(Karpathy):
     """
 
     annotations = ("karpathy/dataset_coco.json", "dataset_coco.json")
-    protocols, sizes = published("coco")
 
     def folder(self, part):
         return "train2014" if part.endswith("_train") else "val2014"
@@ -65,7 +63,7 @@ class COCOCaptions(Karpathy):
         return name.split("_")[1]
 
 
-class Flickr30K(Karpathy):
+class Flickr30K(Karpathy, published="flickr30k"):
     """Flickr30K: `flickr30k-images/`, `karpathy/dataset_flickr30k.json`.
 
     The official protocol trains on Karpathy's validation set too, and chooses
@@ -74,7 +72,6 @@ class Flickr30K(Karpathy):
     """
 
     annotations = ("karpathy/dataset_flickr30k.json", "dataset_flickr30k.json")
-    protocols, sizes = published("flickr30k")
 
     def folder(self, part):
         return "flickr30k-images"
@@ -95,14 +92,13 @@ def genome_pictures(data):
     return lambda name: data.picture_in(first if name in here else second, name)
 
 
-class VisualGenome(DataSet):
+class VisualGenome(DataSet, published="visual_genome"):
     """Visual Genome: each phrase about a region is a caption of the picture.
 
     Files: `annotations/region_descriptions.json`, `VG_100K/`, `VG_100K_2/`.
     """
 
     task = "captions"
-    protocols, sizes = published("visual_genome")
     annotations = (
         "annotations/region_descriptions.json",
         "region_descriptions.json",
@@ -124,7 +120,7 @@ class VisualGenome(DataSet):
                 yield Draft(name, (find(name),), samples, part)
 
 
-class CC3M(DataSet):
+class CC3M(DataSet, published="cc3m"):
     """Conceptual Captions (CC3M): tables of captions and urls.
 
     Files: `utils/Train_GCC-training.tsv`, which has no header,
@@ -133,7 +129,6 @@ class CC3M(DataSet):
     """
 
     task = "captions"
-    protocols, sizes = published("cc3m")
 
     def files(self, part):
         short = part.rpartition("_")[2]
@@ -164,11 +159,10 @@ class CC3M(DataSet):
                 yield Draft(name, (picture,), (sample,), part)
 
 
-class SBU(DataSet):
+class SBU(DataSet, published="sbu"):
     """SBU captions: `sbu-captions-all.json` and `SBU/<end of the url>`."""
 
     task = "captions"
-    protocols, sizes = published("sbu")
 
     def files(self, part):
         return ("sbu-captions-all.json",), ("SBU",)
@@ -215,16 +209,12 @@ class AnnotatedPairs(DataSet):
             yield Draft(name, (picture,), (sample,), part)
 
 
-class CC3MAnnotated(AnnotatedPairs):
+class CC3MAnnotated(AnnotatedPairs, published="cc3m"):
     """CC3M in the files of ViLT and METER."""
 
-    protocols, sizes = published("cc3m")
 
-
-class SBUAnnotated(AnnotatedPairs):
+class SBUAnnotated(AnnotatedPairs, published="sbu"):
     """SBU captions in the files of ViLT and METER."""
-
-    protocols, sizes = published("sbu")
 
 
 # In the order of the authors' ids. SNLI itself has the reverse order.
@@ -232,7 +222,7 @@ ENTAILMENT_LABELS = ["contradiction", "neutral", "entailment"]
 NLVR2_LABELS = ["False", "True"]
 
 
-class SNLIVE(DataSet):
+class SNLIVE(DataSet, published="snli_ve"):
     """SNLI-VE: `snli_ve_{train,dev,test}.jsonl` and `flickr30k-images/`.
 
     The text is the hypothesis, `sentence2`. No sample is in two splits, so
@@ -241,7 +231,6 @@ class SNLIVE(DataSet):
 
     task = "entailment"
     labels = ENTAILMENT_LABELS
-    protocols, sizes = published("snli_ve")
 
     def files(self, part):
         name = f"snli_ve_{part.removeprefix('snli_')}.jsonl"
@@ -266,7 +255,7 @@ class SNLIVE(DataSet):
             yield Draft(image, (picture,), tuple(of_picture), part)
 
 
-class NLVR2(DataSet):
+class NLVR2(DataSet, published="nlvr2"):
     """NLVR2: `data/*.json`, `images/train/<directory>/`, `dev/`, `test1/`.
 
     A record is a pair of pictures with all of its sentences. Ids of samples
@@ -277,7 +266,6 @@ class NLVR2(DataSet):
 
     task = "nlvr2"
     labels = NLVR2_LABELS
-    protocols, sizes = published("nlvr2")
 
     def files(self, part):
         *balance, name = part.removeprefix("nlvr2_").split("_")

@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image
 
 from keras_bridgetower.data.datasets.base import DataSet
-from keras_bridgetower.data.datasets.base import published
 from keras_bridgetower.data.datasets.tables import Picture
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
@@ -147,7 +146,7 @@ class PickledPicture(Picture):
         return file.getvalue()
 
 
-class Cifar(DataSet):
+class Cifar(DataSet, published="cifar"):
     """Abstract: reads files of pictures, each with the number of its class.
 
     The official protocol chooses the best epoch on the test set. The honest
@@ -158,7 +157,6 @@ class Cifar(DataSet):
     task = "image_classification"
     folder = names = names_key = labels_key = None
     batches = {}
-    protocols, sizes = published("cifar")
 
     @functools.cached_property
     def labels(self):

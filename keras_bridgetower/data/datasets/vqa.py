@@ -6,7 +6,6 @@ import hashlib
 import random
 
 from keras_bridgetower.data.datasets.base import DataSet
-from keras_bridgetower.data.datasets.base import published
 from keras_bridgetower.data.datasets.captions import GENOME_FOLDERS
 from keras_bridgetower.data.datasets.captions import COCOCaptions
 from keras_bridgetower.data.datasets.captions import genome_pictures
@@ -32,7 +31,7 @@ _NO_VAL = "_no_val2014"
 TEST_AND_VAL_SIZE = 5000
 
 
-class VQAv2(DataSet):
+class VQAv2(DataSet, published="vqav2"):
     """VQAv2: `v2_*.json`, and `train2014/`, `val2014/`, `test2015/`.
 
     The classes are the normalized `multiple_choice_answer`s that occur at
@@ -53,7 +52,6 @@ class VQAv2(DataSet):
     """
 
     task = "vqa"
-    protocols, sizes = published("vqav2")
     years = {"train": "train2014", "val": "val2014", "test": "test2015"}
 
     def __init__(self, root, min_count=9, outside=False):
@@ -153,7 +151,7 @@ def _pictures_in(part, images):
     return [image for image in images if (image in held_out) == inside]
 
 
-class VGQA(DataSet):
+class VGQA(DataSet, published="vgqa"):
     """Visual Genome's questions with the classes of VQAv2.
 
     A question is kept if its normalized answer is a class and the picture has
@@ -181,7 +179,6 @@ class VGQA(DataSet):
     """
 
     task = "vqa"
-    protocols, sizes = published("vgqa")
     questions = ("annotations/question_answers.json", "question_answers.json")
 
     def __init__(self, root, coco, min_count=9, outside=False):

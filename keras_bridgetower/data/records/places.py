@@ -17,11 +17,10 @@ import threading
 import time
 import uuid
 
-import filelock
-
 from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.files import keras_home
+from keras_bridgetower.files import locked
 from keras_bridgetower.files import move_into_place
 from keras_bridgetower.files import open_regular
 from keras_bridgetower.files import read_most
@@ -60,10 +59,6 @@ class StoreError(OSError):
 
 class DamagedFile(ValueError):
     """Raised if a file has another checksum than the index, at each try."""
-
-
-class _OtherSum(ValueError):
-    """A file came with another checksum."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +188,7 @@ class ObjectStore:
                 right = size in (None, found[-1][1])
                 if right and found[-_DAMAGED:] == found[-1:] * _DAMAGED:
                     raise DamagedFile("its checksum differs from the index")
-                raise _OtherSum("its checksum differs from the index")
+                raise ValueError("its checksum differs from the index")
             move_into_place(part, path)
 
         while True:
@@ -334,26 +329,14 @@ class ObjectStore:
             concurrent.futures.wait([done], min(limit - now, 0.5))
         done.result()
 
-    @contextlib.contextmanager
     def _locked(self, lock, name, end):
-        """Wait for a lock that one process and thread can have at a time."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        made = filelock.FileLock(self._folder / f"{lock}.lock", mode=0o664)
-        try:
-            made.acquire(timeout=max(end - time.monotonic(), 0))
-        except filelock.Timeout as error:
-            raise StoreError(
-                f"{self._url}/{name} was not there in "
-                f"{self._cache.seconds:g} s (`ShardCache.seconds`): another "
-                "process or thread is fetching it"
-            ) from error
-        # Without locks, which some file systems lack, work is done twice.
-        except (OSError, NotImplementedError):
-            pass
-        try:
-            yield
-        finally:
-            made.release()
+        """Wait for a lock until the time is over."""
+        refusal = StoreError(
+            f"{self._url}/{name} was not there in {self._cache.seconds:g} s "
+            "(`ShardCache.seconds`): another process or thread is fetching it"
+        )
+        wait = max(end - time.monotonic(), 0)
+        return locked(self._folder / f"{lock}.lock", wait, refusal)
 
     def _delete_unused(self, newest):
         """Delete files until the others are small enough together."""

@@ -2,14 +2,10 @@
 
 import concurrent.futures
 import hashlib
-import os
 import pathlib
 import tarfile
 import zlib
 
-import numpy as np
-
-from keras_bridgetower import files
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import write
@@ -105,22 +101,8 @@ def _index_tar(path):
             rows.append((begin, len(data), 1, zlib.crc32(data)))
         while data := file.read(2**20):
             total.update(data)
-    offsets = np.array(rows, form.OFFSETS)
-    files.write_atomically(
-        form.offsets_path(path), lambda file: np.save(file, offsets)
-    )
-    return {
-        "file": path.name,
-        "schema_version": form.SCHEMA_VERSION,
-        "records": len(rows),
-        "samples": len(rows),
-        "sources": {form.OF_TARS: len(rows)},
-        "bytes": os.path.getsize(path),
-        "sha256": total.hexdigest(),
-        "offsets_sha256": files.sha256(form.offsets_path(path)),
-        "plan": "",
-        "left_out": left_out,
-    }
+    found = dict(sources={form.OF_TARS: len(rows)}, plan="", left_out=left_out)
+    return write.with_offsets(path, rows, total.hexdigest(), **found)
 
 
 def _samples_of(path):

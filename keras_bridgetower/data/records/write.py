@@ -200,22 +200,32 @@ def write_shard(job):
             rows.append((begin, len(data), samples, zlib.crc32(data)))
             end = begin + len(data) + form.FRAME_TAIL
             sources[record.source] = sources.get(record.source, 0) + samples
-    offsets = np.array(rows, form.OFFSETS)
-    files.write_atomically(
-        form.offsets_path(job.path), lambda file: np.save(file, offsets)
-    )
     files.move_into_place(part, job.path)
+    found = dict(sources=sources, plan=job.plan, left_out=left_out)
+    return with_offsets(job.path, rows, files.sha256(job.path), **found)
+
+
+def with_offsets(path, rows, digest, **found):
+    """Write the offsets of a shard, and return its entry in the index.
+
+    Args:
+        path: path of the finished shard.
+        rows: list of the values of `form.OFFSETS`, a tuple for each record.
+        digest: str, the SHA-256 of the shard.
+        **found: `sources`, `plan` and `left_out`.
+    """
+    offsets = np.array(rows, form.OFFSETS)
+    place = form.offsets_path(path)
+    files.write_atomically(place, lambda file: np.save(file, offsets))
     return {
-        "file": os.path.basename(job.path),
+        "file": os.path.basename(path),
         "schema_version": form.SCHEMA_VERSION,
         "records": len(rows),
         "samples": int(offsets["samples"].sum()),
-        "sources": sources,
-        "bytes": os.path.getsize(job.path),
-        "sha256": files.sha256(job.path),
-        "offsets_sha256": files.sha256(form.offsets_path(job.path)),
-        "plan": job.plan,
-        "left_out": left_out,
+        "bytes": os.path.getsize(path),
+        "sha256": digest,
+        "offsets_sha256": files.sha256(place),
+        **found,
     }
 
 

@@ -234,16 +234,9 @@ class AdamW(keras.optimizers.Optimizer):
             )
 
     def get_config(self):
-        config = super().get_config()
-        config.update(
-            rows=self.rows,
-            weight_decay=self.row_decay,
-            decay=self.decay,
-            beta_1=self.beta_1,
-            beta_2=self.beta_2,
-            epsilon=self.epsilon,
-        )
-        return config
+        names = ("rows", "decay", "beta_1", "beta_2", "epsilon")
+        own = {name: getattr(self, name) for name in names}
+        return super().get_config() | own | {"weight_decay": self.row_decay}
 
 
 def _on_torch():

@@ -59,13 +59,8 @@ class WarmupPolynomial(keras.optimizers.schedules.LearningRateSchedule):
         return ops.where(step < self.warmup_steps, rising, falling)
 
     def get_config(self):
-        return {
-            "peak": self.peak,
-            "total_steps": self.total_steps,
-            "warmup": self.warmup,
-            "power": self.power,
-            "end": self.end,
-        }
+        names = ("peak", "total_steps", "warmup", "power", "end")
+        return {name: getattr(self, name) for name in names}
 
 
 def count_steps(number, total_steps):
