@@ -36,10 +36,16 @@ WRONG = 3
 
 
 class Eyes:
-    """The image tower for one size, compiled; the backend must be PyTorch."""
+    """The image tower for one size, compiled; the backend must be PyTorch.
 
-    def __init__(self, encoder, side=model.SIDE):
-        taps = [tap for tap in model.FUSION["image_taps"] if tap is not None]
+    Args:
+        encoder: the image encoder.
+        side: int, of pictures.
+        taps: list of int, the states; by default those that the fusion reads.
+    """
+
+    def __init__(self, encoder, side=model.SIDE, taps=None):
+        taps = taps or [t for t in model.FUSION["image_taps"] if t is not None]
         tower = Tower(encoder, taps, positions=model.FUSION["image_positions"])
         shape = (BATCH, side, side, 3)
         with torch.no_grad():
