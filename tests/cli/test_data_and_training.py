@@ -123,6 +123,9 @@ def test_doctor(run):
     assert f"version\t{kbt.__version__}" in run("doctor").out
 
 
+# Converters warn of themselves, and PyTorch records what it traces.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("no_records_of_traces")
 def test_doctor_times_the_fusion(run):
     told = run("doctor", "--speed", "bridgetower_tiny_easy_retrieval", "--json")
     seconds = json.loads(told.out)["seconds_a_pair"]
