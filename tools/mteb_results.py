@@ -43,31 +43,45 @@ def main():
             print(model, scores, flush=True)
 
 
-def emoji_tasks(folder):
-    """Search the drawings of an artist by free descriptions."""
+def emoji_lists(folder):
+    """Yield the drawings of an artist with free descriptions."""
     run = Run(folder, 0)
     shown = score.Gallery(run.world, run.splits.looks, ARTIST)
     texts, wanted = score.descriptions(run)
     fits = np.array([np.isin(shown.looks, [*looks]) for looks in wanted])
+    yield "EmojiDescriptions", shown.pictures, texts, fits
+
+
+def emoji_tasks(folder):
+    """Search the drawings of an artist by free descriptions."""
     about = "free descriptions, never trained on, of drawings that were"
-    rows = shown.pictures, texts, fits
-    return [tasks.picture_retrieval("EmojiDescriptions", about, *rows)]
+    return [
+        tasks.picture_retrieval(name, about, *rows)
+        for name, *rows in emoji_lists(folder)
+    ]
+
+
+def photo_lists(folder):
+    """Yield all pictures with names and descriptions of held-out objects."""
+    world = things.load(packages.fetch(pathlib.Path(folder) / "packages"))
+    pictures = gallery.pictures(world)
+    for name, find in (
+        ("Names", gallery.named),
+        ("Descriptions", gallery.described),
+    ):
+        yield f"Photo{name}", pictures, *find(world, "test")
 
 
 def photo_tasks(folder):
     """Search all pictures by names and descriptions of held-out objects."""
-    world = things.load(packages.fetch(pathlib.Path(folder) / "packages"))
-    pictures = gallery.pictures(world)
     return [
         tasks.picture_retrieval(
-            f"Photo{name}",
-            f"{name.lower()} of objects that no training saw",
-            *(pictures, *find(world, "test")),
+            name,
+            f"{name.removeprefix('Photo').lower()} of objects that no training "
+            "saw",
+            *rows,
         )
-        for name, find in (
-            ("Names", gallery.named),
-            ("Descriptions", gallery.described),
-        )
+        for name, *rows in photo_lists(folder)
     ]
 
 

@@ -195,7 +195,7 @@ class ObjectStore:
             # Another process may delete it in between, but not once it is open.
             with contextlib.suppress(FileNotFoundError):
                 opened = open(path, "rb")
-                os.utime(path)
+                os.utime(opened.fileno())
                 return opened
             with self._locked(checksum[:2], name, end):
                 if not path.exists():

@@ -9,8 +9,7 @@ import zlib
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import write
-from keras_bridgetower.data.records.places import LocalFolder
-from keras_bridgetower.data.records.read import describe_damage
+from keras_bridgetower.files import sha256
 
 _BLOCK = 512  # Bytes, of which all parts of a tar file are multiples.
 
@@ -24,7 +23,7 @@ def index_tars(
     picture and its caption, such as `0.jpg` and `0.txt`. Others, such as
     `0.json`, are ignored. All of the files are read once. Offsets and an
     `index.json` are written into the same folder. The same call continues after
-    a kill, and after files were added or changed.
+    a kill, and reads only files that are new or changed since.
 
     Args:
         folder: path of the folder with the tar files.
@@ -62,13 +61,11 @@ def index_tars(
     task, labels = "captions", []
     before = write.open_index(folder, task, labels)["splits"].get(split)
     known = {shard["file"]: shard for shard in (before or {}).get("shards", ())}
-    place, done = LocalFolder(folder), {}
+    done = {}
 
     def shard_of(path):
         shard = known.get(path.name)
-        if shard and not describe_damage(place, shard):
-            return shard
-        return _index_tar(path)
+        return shard if _is_unchanged(path, shard) else _index_tar(path)
 
     entry = {"definition": definition, "num_shards": len(paths), "seed": 0}
 
@@ -87,6 +84,18 @@ def index_tars(
     write.check_left_out(split, done.values(), total, max_bad_share)
     save()
     return entry
+
+
+def _is_unchanged(path, shard):
+    """Return True if a file is older than its offsets, which are complete."""
+    offsets, state = form.offsets_path(path), path.stat()
+    return (
+        shard is not None
+        and shard["bytes"] == state.st_size
+        and offsets.is_file()
+        and state.st_mtime_ns <= offsets.stat().st_mtime_ns
+        and shard["offsets_sha256"] == sha256(offsets)
+    )
 
 
 def _index_tar(path):

@@ -81,10 +81,11 @@ def ranking_parts(path, saved, tokens=None, calibrated=0):
     side, calibration = task.input["images"].shape[1], None
     if calibrated:
         features = samples.features(calibrated, side, 32)
+        images = {"images": features.pop("images")}
         parts = ranking.ranking_parts(task)
         calibration = {
             "text_states": parts.text(features)["states"],
-            "image_states": parts.image(features)["states"],
+            "image_states": parts.image(images)["states"],
         }
         calibration = {k: x.detach().numpy() for k, x in calibration.items()}
         calibration["padding_mask"] = features["padding_mask"]
