@@ -35,10 +35,10 @@ def drawn(world, eyes, split):
     """Return what is asked of scenes of a split, and their states."""
     rng = np.random.default_rng((7, len(split)))
     source = scenes.Scenes(world, split)
-    answers, rows, states = questions.answers(world), [], []
+    answers, rows, states = set(questions.answers(world)), [], []
     for _ in range(SCENES[split] // draw.BATCH):
         made = [source.draw(rng) for _ in range(draw.BATCH)]
-        rows += [draw.described(scene, rng, set(answers)) for scene in made]
+        rows += [draw.described(scene, rng, answers) for scene in made]
         seen = eyes.states([scene.picture for scene in made])
         states.append([described(state) for state in seen])
     return rows, [np.concatenate(parts) for parts in zip(*states, strict=True)]

@@ -11,7 +11,6 @@ and budget.png into the folder; what is there already is not made again.
 """
 
 import argparse
-import csv
 import json
 import pathlib
 import subprocess
@@ -20,6 +19,7 @@ import time
 
 import numpy as np
 from PIL import Image
+from turns import report
 
 import keras_bridgetower as kbt
 from keras_bridgetower.files import write_atomically
@@ -58,10 +58,7 @@ def main():
     rng = np.random.default_rng(1)
     asked = rng.choice(len(captions), settings.queries, replace=False)
     rows = measured(search, [(i, captions[i]) for i in asked], settings.judged)
-    with (folder / "budget.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    report.write_csv(folder / "budget.csv", rows)
     plot(rows, folder / "budget.png")
 
 
@@ -146,12 +143,10 @@ def measured(search, asked, judged):
 
 
 def plot(rows, path):
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
     for count in sorted({row["judged"] for row in rows}):
         some = [row for row in rows if row["judged"] == count]
         axes.plot(

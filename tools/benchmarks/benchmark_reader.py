@@ -10,13 +10,14 @@ epoch 37. Writes rows.csv and rows.png.
 """
 
 import argparse
-import csv
 import json
 import multiprocessing
 import os
 import pathlib
 import resource
 import time
+
+from turns import report
 
 PROCESSES = (1, 8)
 ROWS = (10**6, 10**7, 10**8, 10**9)
@@ -42,10 +43,7 @@ def main():
             worst = {k: max(one[k] for one in every) for k in every[0]}
             found.append({"rows": rows, "processes": count, **worst})
             print(found[-1], flush=True)
-    with (settings.folder / "rows.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, found[0])
-        writer.writeheader()
-        writer.writerows(found)
+    report.write_csv(settings.folder / "rows.csv", found)
     plot(found, settings.folder / "rows.png")
 
 
@@ -108,14 +106,10 @@ def megabytes():
 
 
 def plot(found, path):
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(
-        1, 2, figsize=(8, 3.2), layout="constrained"
-    )
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for count in PROCESSES:
         some = [row for row in found if row["processes"] == count]
         rows = [row["rows"] for row in some]

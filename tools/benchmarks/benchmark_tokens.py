@@ -9,17 +9,18 @@ tokens.png into the second folder.
 """
 
 import argparse
-import csv
 import pathlib
 import sys
 import time
 
 import numpy as np
+from emoji_world import rerank
+from turns import report
 
 import keras_bridgetower as kbt
 
 sys.path.append(str(pathlib.Path(__file__).parents[1]))
-LISTED, BEST = 20, 10
+LISTED = 20
 SHARES = (1, 3 / 4, 1 / 2, 1 / 3, 1 / 4, 1 / 8)  # Of the tokens.
 
 
@@ -41,10 +42,7 @@ def main():
             for row in scored(models, pictures, texts, fits):
                 rows.append({"lists": name, **row})
                 print(rows[-1], flush=True)
-    with (settings.photos / "tokens.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    report.write_csv(settings.photos / "tokens.csv", rows)
     plot(rows, settings.photos / "tokens.png")
 
 
@@ -77,19 +75,16 @@ def scored(models, pictures, texts, fits):
 
 def ndcg(fits, lists):
     """Return the mean nDCG@10 of lists of pictures that fit or do not."""
-    gains = 1 / np.log2(np.arange(BEST) + 2)
-    right = np.take_along_axis(np.array(fits), lists[:, :BEST], 1)
-    best = np.cumsum(gains)[np.clip(np.sum(fits, 1), 1, BEST) - 1]
-    return float(np.mean(right @ gains / best))
+    fits = np.array(fits)
+    right = np.take_along_axis(fits, lists[:, : rerank.FIRST], 1)
+    return float(rerank.ndcg(right, fits.sum(1)).mean())
 
 
 def plot(rows, path):
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
     for name in dict.fromkeys(row["lists"] for row in rows):
         some = [row for row in rows if row["lists"] == name]
         times = [row["ms_a_pair"] for row in some]
