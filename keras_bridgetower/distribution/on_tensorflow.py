@@ -13,7 +13,6 @@ from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import check_batch_norms
 from keras_bridgetower.distribution.strategy import first_devices
-from keras_bridgetower.distribution.strategy import reduce_first
 
 
 class TensorFlowReplicas(Several):
@@ -104,7 +103,7 @@ class TensorFlowReplicas(Several):
             accumulate(optimizer, task.trainable_variables)
         if not hasattr(optimizer.apply, "accumulates"):
             # `accumulate` reduces gradients, also after a second `compile`.
-            reduce_first(optimizer, _dense_sum)
+            _reduce_first(optimizer, _dense_sum)
         trainers.gradients_are_summed(optimizer)
 
 
@@ -274,3 +273,23 @@ def _dense_sum(gradients):
     context = tf.distribute.get_replica_context()
     dense = [tf.convert_to_tensor(g) for g in gradients]
     return context.all_reduce(tf.distribute.ReduceOp.SUM, dense)
+
+
+def _reduce_first(optimizer, reduce):
+    """Let an optimizer first reduce gradients over replicas.
+
+    Args:
+        optimizer: any Keras optimizer.
+        reduce: function that takes and returns a list of tensors.
+    """
+    # The method of the class, so that gradients are reduced only once after a
+    # second `compile`.
+    apply = type(optimizer).apply
+
+    def reduced(grads, trainable_variables=None):
+        grads = list(grads)
+        reduced_grads = iter(reduce([g for g in grads if g is not None]))
+        grads = [None if g is None else next(reduced_grads) for g in grads]
+        return apply(optimizer, grads, trainable_variables)
+
+    optimizer.apply = reduced

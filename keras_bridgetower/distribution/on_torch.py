@@ -27,7 +27,6 @@ from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import check_batch_norms
-from keras_bridgetower.distribution.strategy import reduce_first
 
 
 class TorchDataParallel(Several):
@@ -82,19 +81,36 @@ class TorchDataParallel(Several):
         return keras.tree.map_structure(gathered, outputs)
 
     def prepare(self, task):
+        from keras_bridgetower.distribution import torch_gradients
+
         super().prepare(task)
         check_batch_norms(task, self)
         weights = [w.value for w in task.weights]
-        for weight, value in zip(weights, _from_first(weights), strict=True):
+        equal = torch_gradients.from_first(weights)
+        for weight, value in zip(weights, equal, strict=True):
             weight.data.copy_(value)
         _draw_apart(task, self.index)
-        if task.optimizer is not None:
-            reduce_first(task.optimizer, _mean)
+        if task.optimizer is not None and task.trainable_variables:
+            torch_gradients.Gradients(task)
+
+    @contextlib.contextmanager
+    def gathered(self, task):
+        # With accumulation, a checkpoint in the middle of an update has the
+        # gradients of all processes.
+        from keras_bridgetower.distribution import torch_gradients
+
+        if getattr(task, "optimizer", None) is not None:
+            torch_gradients.average_accumulated(task.optimizer)
+        yield
 
     @contextlib.contextmanager
     def summed(self, metrics):
+        from keras_bridgetower.distribution import torch_gradients
+
         own = [v.value.clone() for v in metrics]
-        for variable, value in zip(metrics, _sum(own), strict=True):
+        for variable, value in zip(
+            metrics, torch_gradients.add(own), strict=True
+        ):
             variable.assign(value)
         try:
             yield
@@ -124,50 +140,14 @@ def _draw_apart(task, index):
     """
     import torch
 
+    from keras_bridgetower.distribution.torch_gradients import from_first
+
     seed = torch.initial_seed() % 2**63
-    (start,) = _from_first([keras.ops.convert_to_tensor([seed], "int64")])
+    (start,) = from_first([keras.ops.convert_to_tensor([seed], "int64")])
     if index:
         start = np.random.SeedSequence([int(start), index])
         torch.manual_seed(int(start.generate_state(1, "uint64")[0] >> 1))
     process_seeds.seed_apart(task, index)
-
-
-def _mean(tensors):
-    """Average tensors over all processes."""
-    import torch.distributed as dist
-
-    return [t / dist.get_world_size() for t in _sum(tensors)]
-
-
-def _sum(tensors):
-    """Sum tensors over all processes."""
-    import torch.distributed as dist
-
-    return _in_one_message(tensors, dist.all_reduce)
-
-
-def _from_first(tensors):
-    """Return the values of process 0."""
-    import torch.distributed as dist
-
-    return _in_one_message(
-        tensors, lambda message: dist.broadcast(message, src=0)
-    )
-
-
-def _in_one_message(tensors, send):
-    """Communicate many tensors as one message for each dtype."""
-    import torch
-
-    received = list(tensors)
-    for dtype in dict.fromkeys(t.dtype for t in tensors):
-        chosen = [i for i, t in enumerate(tensors) if t.dtype == dtype]
-        message = torch.cat([tensors[i].detach().reshape(-1) for i in chosen])
-        send(message)
-        sizes = [tensors[i].numel() for i in chosen]
-        for i, part in zip(chosen, message.split(sizes), strict=True):
-            received[i] = part.view(tensors[i].shape)
-    return received
 
 
 # Seconds in which a process may end by its own error. The documented limit is

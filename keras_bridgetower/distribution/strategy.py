@@ -385,23 +385,3 @@ def first_devices(devices, known):
         return known
     check_at_most("devices", devices, len(known), "devices of this machine")
     return known[:devices]
-
-
-def reduce_first(optimizer, reduce):
-    """Let an optimizer first reduce gradients over replicas.
-
-    Args:
-        optimizer: any Keras optimizer.
-        reduce: function that takes and returns a list of tensors.
-    """
-    # The method of the class, so that gradients are reduced only once after a
-    # second `compile`.
-    apply = type(optimizer).apply
-
-    def reduced(grads, trainable_variables=None):
-        grads = list(grads)
-        reduced_grads = iter(reduce([g for g in grads if g is not None]))
-        grads = [None if g is None else next(reduced_grads) for g in grads]
-        return apply(optimizer, grads, trainable_variables)
-
-    optimizer.apply = reduced

@@ -97,6 +97,39 @@ def holds_others(optimizer):
     )
 
 
+def accumulated(optimizer):
+    """Return the variables in which an optimizer accumulates gradients.
+
+    Args:
+        optimizer: a Keras optimizer, or one that contains others.
+
+    Returns:
+        list of variables; empty without accumulation, and before the first
+        batch.
+    """
+    return [
+        variable
+        for one in _learning(optimizer)
+        if _accumulation(one) > 1 and one.built
+        for variable in one._accumulated_gradients
+        if variable is not None
+    ]
+
+
+def ends_update(optimizer):
+    """Return True if the next batch ends an update, as without accumulation.
+
+    Args:
+        optimizer: a Keras optimizer, or one that contains others.
+    """
+    one = _learning(optimizer)[0]
+    batches = _accumulation(one)
+    if batches == 1:
+        return True
+    done = int(ops.convert_to_numpy(one._iterations)) if one.built else 0
+    return (done + 1) % batches == 0
+
+
 def _learning(optimizer):
     """Return the optimizers inside of loss scaling or a `MultiOptimizer`."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
