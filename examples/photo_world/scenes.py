@@ -9,6 +9,7 @@ from PIL import ImageEnhance
 from PIL import ImageFilter
 from PIL import ImageOps
 
+from photo_world import painting
 from photo_world import things
 from photo_world import words
 
@@ -118,15 +119,18 @@ class Scene(NamedTuple):
 class Scenes:
     """Draws scenes from what belongs to one split, and from nothing else.
 
-    Files are decoded once, as long as there are no more than `kept`.
+    Files are decoded once, as long as there are no more than `kept`. A share
+    of the things is `painted` in another color.
     """
 
-    def __init__(self, world, split, side=224, shares=SHARES, kept=1000):
+    def __init__(
+        self, world, split, side=224, shares=SHARES, kept=1000, painted=0.0
+    ):
         self.world = things.World(
             *(tuple(o for o in ones if o.split == split) for ones in world)
         )
         self.side = side
-        self.shares = shares
+        self.shares, self.painted = shares, painted
         self._places = [p for p in self.world.photographs if p.place]
         self._cut_out = functools.lru_cache(kept)(self._read_cut_out)
         self._photograph = functools.lru_cache(kept)(self._read_photograph)
@@ -156,7 +160,7 @@ class Scenes:
         return self.whole(_one(self.world.photographs, rng), rng)
 
     def _draw_alone(self, rng):
-        thing = _one(self.world.things, rng)
+        thing = self._thing(self.world.things, rng)
         ground = self._ground(rng, [thing])
         if rng.random() < 0.4:
             length = self.side * rng.uniform(0.8, 0.98)
@@ -166,7 +170,7 @@ class Scenes:
         return ground.scene("alone", [self._free(thing, shape, ground, rng)])
 
     def _draw_close(self, rng):
-        thing = _one(self.world.things, rng)
+        thing = self._thing(self.world.things, rng)
         ground = self._ground(rng, [thing])
         # Of the longer side, so that much of a long thing is left out.
         length = self.side * rng.uniform(1.05, 1.8)
@@ -185,7 +189,7 @@ class Scenes:
     def _draw_several(self, rng):
         countable = [t for t in self.world.things if words.is_countable(t.noun)]
         number = int(rng.integers(2, 5))
-        return self._row("several", [_one(countable, rng)] * number, rng)
+        return self._row("several", [self._thing(countable, rng)] * number, rng)
 
     def _row(self, sort, chosen, rng):
         """Place things side by side, each in its part of the width."""
@@ -260,15 +264,22 @@ class Scenes:
             min(max(top, 0), self.side - shape.height),
         )
 
+    def _thing(self, choices, rng):
+        """Draw a thing, which may be painted."""
+        thing = _one(choices, rng)
+        if self.painted and rng.random() < self.painted:
+            return painting.painted(thing, rng)
+        return thing
+
     def _different_things(self, number, rng):
         """Draw things none of which can be called what another is called."""
-        chosen = [_one(self.world.things, rng)]
+        chosen = [self._thing(self.world.things, rng)]
         near = [t for t in self.world.things if _broad(t) == _broad(chosen[0])]
         pool = near if rng.random() < 0.4 else self.world.things
         for _ in range(50 * number):
             if len(chosen) == number:
                 return chosen
-            other = _one(pool, rng)
+            other = self._thing(pool, rng)
             if all(words.are_apart(other, thing) for thing in chosen):
                 chosen.append(other)
             else:
@@ -292,6 +303,8 @@ class Scenes:
             opacity = opacity.filter(
                 ImageFilter.GaussianBlur(rng.uniform(0.4, 0.9))
             )
+        if thing.paint:
+            shape = painting.paint(shape, thing.paint, rng)
         shape = _light(shape.convert("RGB"), rng)
         shape.putalpha(opacity)
         return shape

@@ -102,6 +102,7 @@ class Thing(NamedTuple):
     color: str  # One of `COLORS`, or "" where no single one fits.
     group: str  # Equal for what must be on one side of a split.
     split: str  # One of `SPLITS`.
+    paint: str = ""  # A color that it does not have by nature, for training.
 
 
 class Photograph(NamedTuple):

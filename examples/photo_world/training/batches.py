@@ -21,6 +21,7 @@ SHARES = {
     **dict.fromkeys(questions.SORTS, 1.0),
     **dict.fromkeys(("position", "side", "is relation", "depth"), 2.0),
     **dict.fromkeys(("noun", "kind", "place", "larger", "is place"), 1.5),
+    **dict.fromkeys(("color", "is color"), 1.5),
 }
 # The same where places are learnt first, in scenes with left and right alone.
 OF_PLACES = dict.fromkeys(("position", "side", "is left"), 1.0)

@@ -33,6 +33,7 @@ from photo_world.training import model
 SCENES = 4000
 BATCH = 32
 WRONG = 3
+PAINTED = 0.35  # Share of the things that have another color.
 
 
 class Eyes:
@@ -113,7 +114,8 @@ def draw(world, eyes, number, folder):
     if target.exists():
         return target
     rng = np.random.default_rng((0, number))
-    drawn = scenes.Scenes(world, "train", shares=scenes.TRAINING_SHARES)
+    given = {"shares": scenes.TRAINING_SHARES, "painted": PAINTED}
+    drawn = scenes.Scenes(world, "train", **given)
     answers = set(questions.answers(world))
     rows, states = [], []
     for _ in range(SCENES // BATCH):
