@@ -5,6 +5,7 @@ import re
 
 from keras_bridgetower import files
 from keras_bridgetower.presets import needed_files
+from keras_bridgetower.presets import stores
 from keras_bridgetower.presets.table import PRESETS
 
 MAIN = "main"
@@ -56,8 +57,9 @@ def fetch(handle, preset, revision=None):
 
     Args:
         handle: str, `hf://user/model`, `hf://user/model@revision` (a branch,
-            a tag, a commit or `refs/pr/2`), or
-            `kaggle://user/model/keras/variant`. Any other text is returned.
+            a tag, a commit or `refs/pr/2`),
+            `kaggle://user/model/keras/variant`, or the URL of a preset in an
+            object store. Any other text is returned.
         preset: str, the preset that the user named, for errors.
         revision: str, the part after the `@`, or None.
 
@@ -82,14 +84,16 @@ def fetch(handle, preset, revision=None):
                 f"without one. Received: {revision=}, preset={preset!r:.200}"
             )
         name = f"{name}@{revision}"
-    if scheme not in DOWNLOADS:
+    if not scheme:
         return handle
     try:
-        return DOWNLOADS[scheme](name)
+        if scheme in DOWNLOADS:
+            return DOWNLOADS[scheme](name)
+        return stores.fetch(handle)
     except Exception as error:  # Each hub has its own kinds of errors.
         message = " ".join(str(error).split())
         raise ValueError(
-            f"`preset` {preset!r:.200} could not be fetched from the hub: "
+            f"`preset` {preset!r:.200} could not be fetched: "
             f"{type(error).__name__}: {message:.500} Check the name and the "
             "connection, or pass the path of a folder with its files."
         ) from error

@@ -12,6 +12,7 @@ from keras_bridgetower.files import write_folder
 from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import needed_files
+from keras_bridgetower.presets import stores
 from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets.folder import CONFIG
 from keras_bridgetower.presets.folder import PresetFolder
@@ -79,7 +80,8 @@ def open_preset(preset, revision=None):
     Args:
         preset: a known name, a local folder, a checkpoint file of the
             authors, a handle `hf://user/model` or
-            `kaggle://user/model/keras/variant`, or a `PresetFolder`.
+            `kaggle://user/model/keras/variant`, the URL of an object store
+            such as `s3://bucket/preset`, or a `PresetFolder`.
         revision: str, branch, tag or commit of a handle's repository.
 
     Returns:
@@ -137,14 +139,21 @@ def write(folder, save, name="preset_dir"):
     """Write a preset folder and its manifest as a whole or not at all.
 
     Args:
-        folder: path of the new folder.
+        folder: path of the new folder, or its URL in an object store.
         save: callable that gets a folder and writes the files into it.
         name: str, the argument with the folder, for errors.
 
     Raises:
         FolderExists: the folder exists.
     """
-    write_folder(folder, save, manifest.write, name)
+
+    def write_here(path):
+        write_folder(path, save, manifest.write, name)
+
+    if stores.is_url(folder):
+        stores.write(folder, write_here, name)
+    else:
+        write_here(folder)
 
 
 def drop_frozen_state(folder):

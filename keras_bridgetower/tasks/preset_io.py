@@ -231,7 +231,8 @@ class PresetTask(keras.Model):
         """Save the task to a new preset folder, with a manifest.
 
         Args:
-            preset_dir: path of a folder that does not exist yet.
+            preset_dir: path of a folder that does not exist yet, or its URL
+                in an object store, such as `"s3://bucket/preset"`.
             max_shard_size: number, largest weight file in GB.
 
         Raises:

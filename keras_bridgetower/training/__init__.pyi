@@ -1,5 +1,6 @@
 from . import recipes as recipes
 from .optim.adamw import AdamW as AdamW
 from .optim.schedules import WarmupPolynomial as WarmupPolynomial
+from .planning import plan as plan
 from .runs.checkpoint import Checkpoint as Checkpoint
 from .runs.folders import CheckpointError as CheckpointError

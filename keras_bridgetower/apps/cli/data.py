@@ -272,9 +272,7 @@ def train(
     force_resume: bool = False,
     other_hosts: bool = False,
     distribute: str = "auto",
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", "-s", metavar="FIELD=VALUE")
-    ] = None,
+    changes: models.Changes = None,
     as_json: models.AsJson = False,
 ):
     """Train by a recipe of the paper, and save a preset.

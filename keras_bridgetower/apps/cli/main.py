@@ -16,6 +16,7 @@ from keras_bridgetower.apps.cli import data
 from keras_bridgetower.apps.cli import errors
 from keras_bridgetower.apps.cli import frameworks
 from keras_bridgetower.apps.cli import output
+from keras_bridgetower.apps.cli import plan
 from keras_bridgetower.apps.cli import search
 from keras_bridgetower.apps.cli import serve
 from keras_bridgetower.apps.cli import weights
@@ -37,7 +38,7 @@ COMMANDS = {
     ),
     "Data and training": (
         ("data", "Build data sets, show and filter them.", DATA),
-        *(data.train, data.evaluate),
+        *(plan.plan, data.train, data.evaluate),
     ),
     "Presets and weights": (
         *(weights.presets, weights.convert, weights.export),

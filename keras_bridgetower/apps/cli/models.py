@@ -49,6 +49,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Picture = Annotated[pathlib.Path, typer.Argument(help="Picture file.")]
 Count = Annotated[int, typer.Option(min=1)]
 CountOrNone = Annotated[int | None, typer.Option(min=1)]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="FIELD=VALUE")
+]
 KeyValues = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE")
 ]

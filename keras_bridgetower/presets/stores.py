@@ -1,0 +1,89 @@
+"""Presets in object stores, such as `s3://bucket/preset`, by fsspec.
+
+Credentials are those of the platform: environment variables, files and services
+that the libraries of the store know.
+"""
+
+import hashlib
+import json
+import pathlib
+import tempfile
+
+from keras_bridgetower import files
+from keras_bridgetower.checks import load_extra
+from keras_bridgetower.presets import manifest
+from keras_bridgetower.presets.safe_files import plain_name
+
+
+def is_url(path):
+    """Return True if a preset's path is the URL of an object store."""
+    return isinstance(path, str) and "://" in path
+
+
+def fetch(url):
+    """Return a folder with the files of a preset, which are fetched once.
+
+    The manifest is read at each call. A preset that was replaced is fetched
+    anew.
+
+    Args:
+        url: str, of a preset that has a manifest.
+
+    Returns:
+        str: path of the folder in `$KERAS_HOME`.
+
+    Raises:
+        ValueError: a file differs from the manifest.
+        Exception: an error of the store's library, of any kind.
+    """
+    store, root = _open(url)
+    text = store.cat_file(f"{root}/{manifest.MANIFEST}")
+    sums = json.loads(text)["sha256"]
+    if not all(map(plain_name, sums)):
+        raise ValueError("Its manifest names files outside of the folder.")
+    key = hashlib.sha256(text).hexdigest()
+    folder = files.keras_home() / "keras_bridgetower_presets" / key
+
+    def download(part):
+        for name, checksum in sums.items():
+            path = pathlib.Path(part, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            store.get_file(f"{root}/{name}", str(path))
+            if files.sha256(path) != checksum:
+                raise ValueError(f"{name} differs from the manifest.")
+        pathlib.Path(part, manifest.MANIFEST).write_bytes(text)
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with files.locked(folder.with_suffix(".lock")):
+        if not folder.exists():
+            files.write_folder(folder, download)
+    return str(folder)
+
+
+def write(url, save, name):
+    """Write a preset; its manifest comes last, so nobody opens a part of it.
+
+    Args:
+        url: str, where no preset is yet.
+        save: callable that gets the path of a new folder and writes a preset.
+        name: str, the argument with the URL, for errors.
+
+    Raises:
+        FolderExists: there is a preset.
+    """
+    store, root = _open(url)
+    if store.exists(f"{root}/{manifest.MANIFEST}"):
+        raise files.FolderExists(url, name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary, "preset")
+        save(folder)
+        saved = json.loads((folder / manifest.MANIFEST).read_text())
+        for file in (*saved["sha256"], manifest.MANIFEST):
+            store.makedirs(f"{root}/{file}".rpartition("/")[0], exist_ok=True)
+            store.put_file(str(folder / file), f"{root}/{file}")
+
+
+def _open(url):
+    fsspec = load_extra("fsspec", "object_stores")
+    store, root = fsspec.core.url_to_fs(url)
+    return store, root.rstrip("/")

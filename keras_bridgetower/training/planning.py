@@ -1,0 +1,232 @@
+"""Plans a run on many devices: what fits, how long it takes, what it costs."""
+
+import dataclasses
+
+import keras
+
+from keras_bridgetower.checks import check_above_zero
+from keras_bridgetower.checks import check_choice
+from keras_bridgetower.checks import check_count
+from keras_bridgetower.checks import check_part
+from keras_bridgetower.training import shapes
+
+# Operations a second in bfloat16 without sparsity, and bytes of memory. Source:
+# the makers' data sheets.
+DEVICES = {
+    "a100": (312e12, 80e9),
+    "h100": (989e12, 80e9),
+    "h200": (989e12, 141e9),
+    "v4": (275e12, 32e9),
+    "v5e": (197e12, 16e9),
+    "v5p": (459e12, 95e9),
+    "v6e": (918e12, 32e9),
+}
+# Share of the memory that a plan may fill: work space needs the rest.
+USABLE = 0.9
+KINDS = ("data_parallel", "fsdp")
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """One way to train: how weights are kept, and what is computed again.
+
+    Attributes:
+        kind: str, as `kbt.distribute` takes it.
+        checkpoint: bool, True if activations are computed again.
+        memory: dict from what it holds to bytes on each device.
+        accumulation: int, the fewest batches of an update that fit, or None
+            if not even single rows do.
+        operations: int, floating-point operations of a row.
+        sent: float, bytes that each device sends in an update.
+        hours: float, of the whole run.
+        cost: float, the hours of all devices times the price, or None.
+    """
+
+    kind: str
+    checkpoint: bool
+    memory: dict
+    accumulation: int | None
+    operations: int
+    sent: float
+    hours: float
+    cost: float | None
+
+    @property
+    def needed(self):
+        """Return the bytes that each device needs."""
+        return sum(self.memory.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A run on some devices, by each of its ways.
+
+    Attributes:
+        recipe: a `Recipe`.
+        device: str, a key of `DEVICES`.
+        devices: int.
+        steps: int, updates of the run.
+        passes: float, how often each row is seen, or None.
+        parameters: int, weights of the task.
+        rows_per_second: float, samples that all devices train on.
+        ways: tuple of `Way`.
+    """
+
+    recipe: object
+    device: str
+    devices: int
+    steps: int
+    passes: float | None
+    parameters: int
+    rows_per_second: float
+    ways: tuple
+
+    @property
+    def memory(self):
+        """Return the bytes of a device that may be filled."""
+        return USABLE * DEVICES[self.device][1]
+
+    def fits(self, way):
+        """Return True if a way fits with the accumulation of the recipe."""
+        return way.needed <= self.memory
+
+
+def plan(
+    recipe,
+    device,
+    devices,
+    rows=None,
+    *,
+    utilization=0.4,
+    price=None,
+    dtype="mixed_bfloat16",
+):
+    """Plan a run from shapes, before it starts. Needs the backend PyTorch.
+
+    Args:
+        recipe: a `Recipe`. Its encoders are CLIP and RoBERTa of its size.
+        device: str, a key of `DEVICES`, such as `"h100"`.
+        devices: int, how many.
+        rows: int, samples of the data set. May be omitted if the recipe has
+            `steps`, and not `epochs`.
+        utilization: float, share of the device's operations that is reached,
+            its "MFU". It depends on the machine: measure it.
+        price: float, price of a device for an hour.
+        dtype: str, dtype policy of the model.
+
+    Returns:
+        `Plan`.
+
+    Raises:
+        ValueError: an unknown device, devices that do not divide a batch, or
+            `rows` that are missing.
+
+    Example:
+
+    ```python
+    from keras_bridgetower import training
+
+    recipe = training.recipes.get("pretrain_base")
+    planned = training.plan(recipe, "h100", 8)
+    planned.ways[0].needed  # 33e9
+    ```
+    """
+    check_choice("device", device, DEVICES)
+    check_count("devices", devices)
+    check_part("utilization", utilization)
+    if rows is not None:
+        check_count("rows", rows)
+    if price is not None:
+        check_above_zero("price", price)
+    if keras.config.backend() != "torch":
+        raise ValueError(
+            "A plan is counted on PyTorch: set KERAS_BACKEND=torch. Received: "
+            f"the backend {keras.config.backend()}"
+        )
+    parts = devices * recipe.accumulation
+    if recipe.batch_size % parts:
+        raise ValueError(
+            "`devices` times the accumulation must divide the batch of "
+            f"{recipe.batch_size}. Received: devices={devices}, "
+            f"accumulation={recipe.accumulation}"
+        )
+    if recipe.steps is None and rows is None:
+        raise ValueError(
+            f"`rows` must be given: {recipe.name} has {recipe.epochs} epochs. "
+            "Received: rows=None"
+        )
+    steps = recipe.total_steps(rows)
+    per_second = utilization * devices * DEVICES[device][0]
+    counted = _counted(recipe, recipe.batch_size // parts, dtype)
+    ways = []
+    for kind in KINDS:
+        for checkpoint, (task, kept, operations) in counted.items():
+            seconds = steps * recipe.batch_size * operations / per_second
+            total = devices * seconds / 3600
+            fixed = shapes.weight_bytes(task, devices, kind)
+            ways.append(
+                Way(
+                    kind,
+                    checkpoint,
+                    _memory(fixed, kept, recipe.accumulation),
+                    _accumulation(recipe, devices, fixed, kept, device),
+                    operations,
+                    _sent(kind, task, devices),
+                    seconds / 3600,
+                    None if price is None else price * total,
+                )
+            )
+    operations = ways[0].operations
+    passes = None if rows is None else steps * recipe.batch_size / rows
+    return Plan(
+        *(recipe, device, devices, steps, passes),
+        *(task.count_params(), per_second / operations, tuple(ways)),
+    )
+
+
+def _counted(recipe, rows, dtype):
+    """Return the task, its bytes of activations and operations, both ways."""
+    found = {}
+    with shapes.meta_device():
+        for checkpoint in (False, True):
+            task = shapes.make_task(recipe, dtype)
+            if checkpoint:
+                task.backbone.checkpoint_activations()
+            x = shapes.features(task, rows, recipe.text_length)
+            kept = shapes.activation_bytes(task, x)
+            operations = shapes.step_operations(task, x) // rows
+            found[checkpoint] = task, kept, operations
+    return found
+
+
+def _memory(fixed, kept, accumulation):
+    memory = {**fixed, "activations": kept}
+    if accumulation > 1:
+        memory["accumulated"] = fixed["gradients"]
+    return memory
+
+
+def _accumulation(recipe, devices, fixed, kept, device):
+    """Return the fewest batches of an update that fit a device, or None."""
+    rows = recipe.batch_size // devices
+    each = kept / (rows // recipe.accumulation)
+    for parts in range(1, rows + 1):
+        memory = _memory(fixed, each * rows / parts, parts)
+        if rows % parts == 0 and sum(memory.values()) <= (
+            USABLE * DEVICES[device][1]
+        ):
+            return parts
+    return None
+
+
+def _sent(kind, task, devices):
+    """Return the bytes that a device sends in an update, in rings.
+
+    All-reduce sends twice the gradients. With split weights, these are gathered
+    in the forward and in the backward pass, and gradients are scattered once.
+    """
+    sizes = shapes.weight_bytes(task)
+    share = (devices - 1) / devices
+    if kind == "data_parallel":
+        return 2 * share * sizes["gradients"]
+    return share * (2 * sizes["weights"] + sizes["gradients"])

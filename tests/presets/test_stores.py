@@ -1,0 +1,95 @@
+"""Presets in object stores: written as a whole, fetched once, and checked."""
+
+import json
+
+import pytest
+from builders import FASTEST
+from builders import array
+from builders import assert_same_weights
+from builders import one_layer_each
+from builders import shallow
+from builders import vqa
+
+import keras_bridgetower as kbt
+from keras_bridgetower.files import FolderExists
+
+fsspec = pytest.importorskip("fsspec", reason="the extra `object_stores`")
+
+pytestmark = FASTEST
+URL = "memory://bucket/preset"
+
+
+@pytest.fixture
+def store(monkeypatch, tmp_path):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    found = fsspec.filesystem("memory")
+    yield found
+    found.rm("/bucket", recursive=True)
+
+
+def saved(url=URL):
+    task = vqa(**one_layer_each())
+    task.save_to_preset(url)
+    return task
+
+
+def test_a_saved_preset_is_fetched_once(store):
+    task = saved()
+    for _ in range(2):
+        again = kbt.BridgeTowerVQA.from_preset(URL)
+        assert again.preprocessor.answers == task.preprocessor.answers
+        assert_same_weights(again, task)
+        # From now on, only the manifest is in the store.
+        for path in store.find("/bucket/preset"):
+            if not path.endswith("manifest.json"):
+                store.rm(path)
+
+
+def test_a_replaced_preset_is_fetched_anew(store):
+    saved()
+    before = kbt.BridgeTowerVQA.from_preset(URL)
+    with pytest.raises(FolderExists):
+        saved()
+    store.rm("/bucket/preset", recursive=True)
+    saved()
+    after = kbt.BridgeTowerVQA.from_preset(URL)
+    pairs = zip(before.weights, after.weights, strict=True)
+    assert any((array(one) != array(other)).any() for one, other in pairs)
+
+
+def test_a_backbone_in_a_store(store):
+    backbone = shallow()
+    backbone.save_to_preset(URL)
+    assert_same_weights(kbt.BridgeTowerBackbone.from_preset(URL), backbone)
+
+
+def test_damaged_files_are_refused_and_not_kept(store):
+    saved()
+    path = "/bucket/preset/config.json"
+    whole = store.cat_file(path)
+    store.pipe_file(path, whole.replace(b"{", b"{ ", 1))
+    with pytest.raises(ValueError, match="config.json differs from the man"):
+        kbt.BridgeTowerVQA.from_preset(URL)
+    store.pipe_file(path, whole)
+    kbt.BridgeTowerVQA.from_preset(URL)
+
+
+def test_a_manifest_cannot_write_elsewhere(store, tmp_path):
+    saved()
+    path = "/bucket/preset/manifest.json"
+    values = json.loads(store.cat_file(path))
+    values["sha256"]["../../escaped"] = "0" * 64
+    store.pipe_file(path, json.dumps(values).encode())
+    with pytest.raises(ValueError, match="files outside of the folder"):
+        kbt.BridgeTowerVQA.from_preset(URL)
+    assert not [*tmp_path.rglob("escaped")]
+
+
+def test_what_was_not_written_completely_is_no_preset(store):
+    saved()
+    store.rm("/bucket/preset/manifest.json")
+    with pytest.raises(ValueError, match="could not be fetched: FileNotFound"):
+        kbt.BridgeTowerVQA.from_preset(URL)
+    # Another try replaces the rest.
+    saved()
+    kbt.BridgeTowerVQA.from_preset(URL)

@@ -1,0 +1,148 @@
+"""A plan counts what training really needs."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import memory_run
+import pytest
+
+from keras_bridgetower import training
+from keras_bridgetower.apps.cli.main import main
+from keras_bridgetower.training import planning
+from keras_bridgetower.training import shapes
+from keras_bridgetower.training.recipes import paper
+
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() != "torch", reason="counted on PyTorch"
+)
+
+
+def tiny(name="vqa_base", **values):
+    return paper.get(name).replace(size="tiny", image_size=32, **values)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vqa_base", "pretrain_base", "nlvr2_base", "coco_base", "cifar", "glue"],
+)
+def test_activations_from_shapes_equal_measured_ones(name):
+    def kept(device):
+        task = shapes.make_task(tiny(name))
+        x = shapes.features(task, 2, 7, device)
+        found = [shapes.activation_bytes(task, x)]
+        task.backbone.checkpoint_activations()
+        return [*found, shapes.activation_bytes(task, x)]
+
+    with shapes.meta_device():
+        predicted = kept("meta")
+    # Kernels of the CPU keep a little more or less than the shapes say.
+    assert predicted == pytest.approx(kept("cpu"), rel=0.1)
+    assert predicted[1] < predicted[0]
+
+
+def test_operations_are_those_of_the_matrices():
+    """Count a layer by hand; computing again adds one forward pass."""
+    with shapes.meta_device():
+        model = keras.Sequential(
+            [keras.Input((7,), name="x"), keras.layers.Dense(5)]
+        )
+        x = keras.ops.ones((3, 7))
+        # The first layer needs no gradient of its input.
+        assert shapes.step_operations(model, x) == 2 * (2 * 3 * 7 * 5)
+        task = shapes.make_task(tiny())
+        x = shapes.features(task, 2, 7)
+        kept = shapes.step_operations(task, x)
+        task.backbone.checkpoint_activations()
+        assert 1.1 < shapes.step_operations(task, x) / kept < 4 / 3
+
+
+def test_weights_by_kind():
+    with shapes.meta_device():
+        task = shapes.make_task(tiny())
+    whole = shapes.weight_bytes(task, 4)
+    floats = [w for w in task.weights if "int" not in w.dtype]
+    assert whole["gradients"] == 4 * sum(w.value.numel() for w in floats)
+    assert whole["optimizer"] == 2 * whole["gradients"]
+    split = shapes.weight_bytes(task, 4, "fsdp")
+    assert split["optimizer"] < whole["optimizer"] / 3
+
+
+def test_hours_cost_and_what_fits():
+    recipe = tiny(batch_size=64, epochs=3)
+    found = training.plan(recipe, "v5e", 4, 640, utilization=0.5, price=2.0)
+    assert found.steps == 30 and found.passes == 3
+    plain, again, *split = found.ways
+    per_second = 0.5 * 4 * 197e12
+    assert plain.hours * 3600 == pytest.approx(
+        3 * 640 * plain.operations / per_second
+    )
+    assert plain.cost == pytest.approx(plain.hours * 4 * 2.0)
+    assert again.hours > plain.hours and again.needed < plain.needed
+    assert {way.kind for way in split} == {"fsdp"}
+    # Of four devices in a ring, each sends three quarters twice.
+    assert plain.sent == pytest.approx(1.5 * plain.memory["gradients"])
+    assert all(found.fits(way) and way.accumulation == 1 for way in found.ways)
+
+
+def test_the_fewest_batches_that_fit(monkeypatch):
+    recipe = tiny(batch_size=64)
+    fixed, each = 4e6, 1e6
+
+    def fewest(memory):
+        monkeypatch.setitem(planning.DEVICES, "small", (1e12, memory / 0.9))
+        given = {"weights": fixed, "gradients": 1e6}
+        # Sixteen rows on each of four devices.
+        kept = each * 16
+        return planning._accumulation(recipe, 4, given, kept, "small")
+
+    assert fewest(21e6) == 1
+    # Gradients are kept a second time: 4 + 1 + 1 + 16 / 4.
+    assert fewest(10e6) == 4
+    assert fewest(5e6) is None
+
+
+@pytest.mark.parametrize(
+    "message, change, values",
+    [
+        ("`device` must be one of", {}, {"device": "h1000"}),
+        ("must divide the batch of 64.*devices=3", {}, {"devices": 3}),
+        ("`rows` must be given: vqa_base has 10 epochs", {}, {"rows": None}),
+        ("`utilization` must be a number above 0", {}, {"utilization": 0}),
+        ("at least `batch_size`, 64", {}, {"rows": 5}),
+    ],
+)
+def test_plans_that_cannot_be(message, change, values):
+    given = {"device": "h100", "devices": 2, "rows": 100} | values
+    with pytest.raises(ValueError, match=message):
+        training.plan(tiny(batch_size=64), **given)
+
+
+def test_the_command(capsys):
+    words = ["plan", "vqa_base", "--devices", "v5e:2", "--rows", "1e3"]
+    words += ["-s", "size=tiny", "-s", "batch_size=16", "--row-bytes", "5e4"]
+    assert main([*words, "-s", "image_size=32", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["steps"] == 10 * 63 and len(found["ways"]) == 4
+    assert found["bytes_per_second"] == 5e4 * found["rows_per_second"]
+    assert main(["plan", "vqa_base", "--devices", "8"]) == 2
+    assert "such as h100:8" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", memory_run.RECIPES)
+def test_planned_memory_is_that_of_a_process(recipe):
+    run = pathlib.Path(memory_run.__file__)
+    result = subprocess.run(
+        [sys.executable, run, recipe],
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    measured, planned = json.loads(result.stdout.splitlines()[-1])
+    assert planned == pytest.approx(measured, rel=0.15)
