@@ -82,6 +82,29 @@ def test_coordinates_are_those_of_the_centers(side):
         assert difference(got[:, token, 4:], [channels] * 3) <= 1e-6
 
 
+def test_towers_append_the_mean_colors_of_areas():
+    encoder = Grids()
+    plain, colored = (
+        kbt.Tower(encoder, (-2, -1), positions=positions)
+        for positions in ("coordinates", "coordinates_and_colors")
+    )
+    image = features()["images"]
+    rows, side = image.shape[:2]
+    for one, other in zip(plain(image), colored(image), strict=True):
+        one, other = array(one), array(other)
+        # Features, colors, coordinates.
+        width = one.shape[-1] - 10
+        rest = np.delete(other, np.arange(width, width + 3), -1)
+        np.testing.assert_allclose(rest, one, atol=1e-6)
+        cells = math.isqrt(one.shape[1] - 1)
+        step = side // cells
+        areas = image.reshape(rows, cells, step, cells, step, 3).mean((2, 4))
+        np.testing.assert_allclose(
+            *(other[:, 1:, width : width + 3], areas.reshape(rows, -1, 3)),
+            atol=1e-6,
+        )
+
+
 def test_towers_append_coordinates_before_the_summary():
     encoder, images = Grids(), features()["images"]
     plain = run(kbt.Tower(encoder, (-2, -1)), images)

@@ -1,7 +1,7 @@
 """Paint cut-outs in another color, so that no thing gives its color away.
 
 There are some two hundred things to learn from, two of them purple. Painted,
-each is seen in every color, and a color must be looked for in the picture.
+most are seen in most colors, and a color must be looked for in the picture.
 """
 
 import colorsys
@@ -31,16 +31,24 @@ KEPT = 0.1  # Of what the picture showed before.
 def painted(thing, rng):
     """Return a thing in a color that is drawn, or the thing as it is.
 
-    Unchanged are people, and what a color is a part of the noun of, such as a
+    Unchanged are people, and things whose noun contains a color, such as a
     blackbird.
     """
-    if thing.kind == "person" or any(c in thing.noun for c in PAINTS):
+    if thing.kind == "person" or _says_color(thing.noun):
         return thing
     color = str(rng.choice(list(PAINTS)))
     if not words.is_false_color(color, thing.color):
         return thing
-    # A specific name may say a color: a polar bear is white.
-    return thing._replace(color=color, paint=color, name=thing.noun, names=())
+    return thing._replace(
+        color=color,
+        paint=color,
+        name=thing.noun if _says_color(thing.name) else thing.name,
+        names=tuple(name for name in thing.names if not _says_color(name)),
+    )
+
+
+def _says_color(name):
+    return any(color in name for color in PAINTS)
 
 
 def paint(image, color, rng):

@@ -113,7 +113,7 @@ def checkpoint(layer):
         training = training_argument(layer)
         leaves = keras.tree.flatten((args, kwargs))
         symbolic = any(isinstance(x, keras.KerasTensor) for x in leaves)
-        if not training or symbolic or layer in _RUNNING.get():
+        if not training or symbolic or is_running(layer):
             return call(layer, *args, **kwargs)
         # Only float tensors have gradients; pass the others unchanged.
         floats = [i for i, x in enumerate(leaves) if _is_float(x)]
@@ -134,6 +134,11 @@ def checkpoint(layer):
         return remat(layer, run, *(leaves[i] for i in floats))
 
     layer.call = checkpointed
+
+
+def is_running(layer):
+    """Return True inside of a layer that `checkpoint` runs."""
+    return layer in _RUNNING.get()
 
 
 def _is_none(x):

@@ -11,6 +11,12 @@ from keras_bridgetower.distribution import on_torch
 from keras_bridgetower.distribution.strategy import Strategy
 
 
+def _torch_fsdp(devices=None):
+    from keras_bridgetower.distribution import torch_fsdp
+
+    return torch_fsdp.FSDP(devices)
+
+
 def _one_device(devices=1):
     """Return the strategy of kind "none"."""
     if devices not in (None, 1):
@@ -41,6 +47,7 @@ STRATEGIES = {
     "torch": {
         "none": _one_device,
         "data_parallel": on_torch.TorchDataParallel,
+        "fsdp": _torch_fsdp,
         "multi_worker": on_torch.TorchDataParallel,
     },
 }
@@ -63,7 +70,7 @@ def distribute(kind="auto", **values):
     Args:
         kind: `"none"`: one device; `"data_parallel"`: each device has the
             model and gets a part of the batch; `"fsdp"`: the weights are
-            also split over the devices (JAX); `"model_parallel"`: each layer
+            split too (JAX, PyTorch); `"model_parallel"`: each layer
             is split (JAX); `"multi_worker"`: several processes or hosts;
             `"tpu"`; `"auto"`: data parallel over all available devices.
         **values: `devices`, int, by default all that the backend sees;

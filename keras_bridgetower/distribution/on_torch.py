@@ -38,6 +38,8 @@ class TorchDataParallel(Several):
     """
 
     own_draws = staticmethod(process_seeds.select)
+    # It would add up what processes have accumulated in another order.
+    stops_within_updates = False
 
     def __init__(self, devices=None):
         super().__init__()
@@ -91,17 +93,18 @@ class TorchDataParallel(Several):
             weight.data.copy_(value)
         _draw_apart(task, self.index)
         if task.optimizer is not None and task.trainable_variables:
-            torch_gradients.Gradients(task)
+            self.average_gradients(task)
 
-    @contextlib.contextmanager
-    def gathered(self, task):
-        # With accumulation, a checkpoint in the middle of an update has the
-        # gradients of all processes.
+    def average_gradients(self, task):
+        """Let the optimizer of a task get the gradients of all processes."""
         from keras_bridgetower.distribution import torch_gradients
 
-        if getattr(task, "optimizer", None) is not None:
-            torch_gradients.average_accumulated(task.optimizer)
-        yield
+        torch_gradients.Gradients(task)
+
+    def share_accumulated(self, optimizer):
+        from keras_bridgetower.distribution import torch_gradients
+
+        torch_gradients.average_accumulated(optimizer)
 
     @contextlib.contextmanager
     def summed(self, metrics):

@@ -35,6 +35,8 @@ class Strategy(Replicas):
     """
 
     store = "file"
+    # Whether a run can stop in the middle of an update, and go on exactly.
+    stops_within_updates = True
     # Function of the named arrays of a run that selects the random states
     # that differ between processes.
     own_draws = staticmethod(lambda arrays: {})
@@ -122,6 +124,13 @@ class Strategy(Replicas):
     def gathered(self, task):
         """Return a context in which every process can read all weights."""
         yield
+
+    def own_rows(self, task, variable, array):
+        """Return what this process keeps of a variable of the optimizer."""
+        return array
+
+    def share_accumulated(self, optimizer):
+        """Let process 0 have what all processes accumulated in an update."""
 
     def keep_sums(self, metrics):
         """Keep restored values of metrics in process 0 only.

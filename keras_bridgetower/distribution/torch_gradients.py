@@ -29,10 +29,12 @@ class Gradients:
     def __init__(self, task):
         self._optimizer = task.optimizer
         self._batches = updates.accumulation(self._optimizer)
-        # Otherwise buckets would change after the first step, so that a run
-        # that goes on would add in another order.
+        # Whether the batch ends an update; None before its backward pass.
+        self._ends = None
         self._engine = DistributedDataParallel(
             _Loss(v.value for v in task.trainable_variables),
+            # Also keeps the first buckets. Others would add in another order,
+            # after the first step and so not in a run that goes on.
             find_unused_parameters=True,
             init_sync=False,
             gradient_as_bucket_view=True,
@@ -46,18 +48,25 @@ class Gradients:
     def scale_loss(self, loss):
         """Return the scaled loss, whose backward pass communicates."""
         loss = self._scale(self._optimizer, loss)
-        if updates.ends_update(self._optimizer):
+        self._ends = updates.ends_update(self._optimizer)
+        if self._ends:
             return self._engine(loss)
         with self._engine.no_sync():
             return self._engine(loss)
 
     def apply(self, grads, trainable_variables=None):
         """Apply gradients, equal in all processes where an update ends."""
-        if self._batches > 1:
-            if updates.ends_update(self._optimizer):
-                average_accumulated(self._optimizer)
-            else:
-                grads = _finite_in_all(grads)
+        if self._ends is None:
+            raise RuntimeError(
+                "With several processes of PyTorch, a `train_step` of your own "
+                "must call `optimizer.scale_loss(loss).backward()`, by which "
+                "gradients are averaged."
+            )
+        if self._ends and self._batches > 1:
+            average_accumulated(self._optimizer)
+        elif not self._ends:
+            grads = finite_in_all(self._optimizer, grads)
+        self._ends = None
         return self._apply(self._optimizer, grads, trainable_variables)
 
 
@@ -72,14 +81,15 @@ class _Loss(torch.nn.Module):
         return loss
 
 
-def _finite_in_all(grads):
+def finite_in_all(optimizer, grads):
     """Return gradients that are not finite if those of any process are not.
 
-    Optimizers count such a batch as zero, or leave it out.
+    Loss scaling leaves out such a batch. `AdamW` asks all processes itself.
     """
-    given = [g for g in grads if g is not None]
-    finite = torch.stack([torch.isfinite(g).all() for g in given]).all()
-    here = finite.to(torch.uint8)
+    if not hasattr(optimizer, "inner_optimizer"):
+        return grads
+    given = [torch.isfinite(g).all() for g in grads if g is not None]
+    here = torch.stack(given).all().to(torch.uint8)
     dist.all_reduce(here, dist.ReduceOp.MIN)
     if here:
         return grads

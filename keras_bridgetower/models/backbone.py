@@ -87,7 +87,8 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             blocks than the text encoder: as long, with None at the same
             places. None means `taps`.
         image_positions: `"coordinates"` tells the fusion where each token of
-            a feature map is, see `Tower`. None tells nothing: encoders such
+            a feature map is, and `"coordinates_and_colors"` which color the
+            image has there, see `Tower`. None tells nothing: encoders such
             as ViT have learned positions.
         dropout: float, dropout of the cross-modal layers.
         attention_dropout: float, dropout of their attention weights. None
@@ -320,9 +321,14 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         again in the backward pass. Outputs and gradients are the same. Call
         this before `compile`.
         """
-        towers = (*self.image_tower.blocks, *self.text_tower.blocks)
-        for block in (*towers, *self.fusion.steps):
+        for block in self.blocks:
             remat.checkpoint(block)
+
+    @property
+    def blocks(self):
+        """Return the blocks of both towers and the cross-modal layers."""
+        towers = (*self.image_tower.blocks, *self.text_tower.blocks)
+        return [*towers, *self.fusion.steps]
 
     def with_image_size(self, side):
         """Return a new backbone with the same weights for another image size.

@@ -121,8 +121,9 @@ class AttentionPoolSummary(Summary):
         return ops.sum(weights * x, axis=1, keepdims=True)
 
 
-# What says where the tokens of a grid are.
-POSITIONS = (None, "coordinates")
+# What says where the tokens of a grid are, and which color is there.
+COLORS = "coordinates_and_colors"
+POSITIONS = (None, "coordinates", COLORS)
 # `class` and `start` are the encoder's own tokens.
 IMAGE_SUMMARIES = {
     "class": None,

@@ -20,6 +20,7 @@ from keras_bridgetower.models.bridges import class_of
 from keras_bridgetower.models.checks import check_lengths
 from keras_bridgetower.models.checks import check_pixel_dtype
 from keras_bridgetower.models.managers import ManagerLayer
+from keras_bridgetower.models.summary import COLORS
 from keras_bridgetower.models.summary import POSITIONS
 from keras_bridgetower.models.summary import SUMMARIES
 from keras_bridgetower.models.summary import Coordinates
@@ -50,7 +51,9 @@ class Tower(PatchedModel, keras.Model):
             encoder's own token, or is an additional row if there is none.
             None means the own token or the default of the encoder.
         positions: str, for states of a grid: `"coordinates"` appends channels
-            that say where each token is, see `Coordinates`; None appends none.
+            that say where each token is, see `Coordinates`;
+            `"coordinates_and_colors"` appends the mean of the three channels
+            of the image there too, before them; None appends none.
         name: str, name of the model.
 
     Call arguments:
@@ -111,7 +114,7 @@ class Tower(PatchedModel, keras.Model):
         # A quantized encoder has a policy of integers; a summary stays float.
         policy = layer_records.float_policy(encoder)
         cls = SUMMARIES[entry.side][chosen]
-        tapped = _flattened(tapped, positions)
+        tapped = _flattened(tapped, positions, inputs)
         tapped = _summarized(tapped, cls, prefix, inputs, policy)
         super().__init__(inputs=inputs, outputs=tapped, name=name, **kwargs)
         # Not tracked by Keras: otherwise blocks above the highest tap would
@@ -194,12 +197,13 @@ def _inputs(encoder, side):
     return {**given, "padding_mask": mask}
 
 
-def _flattened(states, positions):
+def _flattened(states, positions, image):
     """Return states as lists of tokens; grids get the size of the highest.
 
     Args:
         states: list of symbolic tensors.
         positions: as `Tower`.
+        image: the symbolic image tensor.
     """
     is_grid = len(states[-1].shape) == 4
     check_choice("positions", positions, POSITIONS if is_grid else (None,))
@@ -212,15 +216,23 @@ def _flattened(states, positions):
             "`image_shape` or `input_shape`. Received: a grid of shape "
             f"{states[-1].shape}"
         )
-    layers = {"grid": SameGrid}
-    if positions is not None:
-        layers["places"] = Coordinates
-    for name, cls in layers.items():
-        states = [
+
+    def each(cls, name, states):
+        return [
             cls(size, dtype=x.dtype, name=f"tap_{i}_{name}")(x)
             for i, x in enumerate(states)
         ]
-    return states
+
+    states = each(SameGrid, "grid", states)
+    if positions == COLORS:
+        colors = SameGrid(size, dtype=states[0].dtype, name="colors")(image)
+        states = [
+            keras.layers.Concatenate(dtype=x.dtype, name=f"tap_{i}_colors")(
+                [x, colors]
+            )
+            for i, x in enumerate(states)
+        ]
+    return each(Coordinates, "places", states) if positions else states
 
 
 def _summarized(states, cls, prefix, inputs, policy):

@@ -84,12 +84,10 @@ def fetch(handle, preset, revision=None):
                 f"without one. Received: {revision=}, preset={preset!r:.200}"
             )
         name = f"{name}@{revision}"
-    if not scheme:
-        return handle
     try:
         if scheme in DOWNLOADS:
             return DOWNLOADS[scheme](name)
-        return stores.fetch(handle)
+        return stores.fetch(handle) if stores.is_url(handle) else handle
     except Exception as error:  # Each hub has its own kinds of errors.
         message = " ".join(str(error).split())
         raise ValueError(

@@ -4,9 +4,11 @@ Credentials are those of the platform: environment variables, files and services
 that the libraries of the store know.
 """
 
+import contextlib
 import hashlib
 import json
 import pathlib
+import re
 import tempfile
 
 from keras_bridgetower import files
@@ -14,10 +16,24 @@ from keras_bridgetower.checks import load_extra
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets.safe_files import plain_name
 
+# A drive of Windows has one letter.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://?[^/]")
+
 
 def is_url(path):
-    """Return True if a preset's path is the URL of an object store."""
-    return isinstance(path, str) and "://" in path
+    """Return True if a preset's path is the URL of an object store.
+
+    Raises:
+        ValueError: `pathlib.Path` has taken a slash from a URL.
+    """
+    if not _URL.match(str(path)):
+        return False
+    if "://" not in str(path):
+        raise ValueError(
+            "The URL of an object store must be a str, with '://'. Received: "
+            f"{str(path)!r}"
+        )
+    return True
 
 
 def fetch(url):
@@ -55,8 +71,10 @@ def fetch(url):
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with files.locked(folder.with_suffix(".lock")):
-        if not folder.exists():
-            files.write_folder(folder, download)
+        # Where files cannot be locked, another process may be first.
+        with contextlib.suppress(files.FolderExists):
+            if not folder.exists():
+                files.write_folder(folder, download)
     return str(folder)
 
 
@@ -64,22 +82,22 @@ def write(url, save, name):
     """Write a preset; its manifest comes last, so nobody opens a part of it.
 
     Args:
-        url: str, where no preset is yet.
+        url: str, where nothing is yet.
         save: callable that gets the path of a new folder and writes a preset.
         name: str, the argument with the URL, for errors.
 
     Raises:
-        FolderExists: there is a preset.
+        FolderExists: there are files, such as those of a preset that was not
+            written completely.
     """
     store, root = _open(url)
-    if store.exists(f"{root}/{manifest.MANIFEST}"):
+    if store.exists(root) and store.find(root):
         raise files.FolderExists(url, name)
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary, "preset")
         save(folder)
         saved = json.loads((folder / manifest.MANIFEST).read_text())
         for file in (*saved["sha256"], manifest.MANIFEST):
-            store.makedirs(f"{root}/{file}".rpartition("/")[0], exist_ok=True)
             store.put_file(str(folder / file), f"{root}/{file}")
 
 

@@ -35,9 +35,10 @@ class Way:
         checkpoint: bool, True if activations are computed again.
         memory: dict from what it holds to bytes on each device.
         accumulation: int, the fewest batches of an update that fit, or None
-            if not even single rows do.
+            if not even one row fits.
         operations: int, floating-point operations of a row.
         sent: float, bytes that each device sends in an update.
+        rows_per_second: float, samples that all devices train on.
         hours: float, of the whole run.
         cost: float, the hours of all devices times the price, or None.
     """
@@ -48,6 +49,7 @@ class Way:
     accumulation: int | None
     operations: int
     sent: float
+    rows_per_second: float
     hours: float
     cost: float | None
 
@@ -68,7 +70,6 @@ class Plan:
         steps: int, updates of the run.
         passes: float, how often each row is seen, or None.
         parameters: int, weights of the task.
-        rows_per_second: float, samples that all devices train on.
         ways: tuple of `Way`.
     """
 
@@ -78,7 +79,6 @@ class Plan:
     steps: int
     passes: float | None
     parameters: int
-    rows_per_second: float
     ways: tuple
 
     @property
@@ -99,20 +99,19 @@ def plan(
     *,
     utilization=0.4,
     price=None,
-    dtype="mixed_bfloat16",
 ):
     """Plan a run from shapes, before it starts. Needs the backend PyTorch.
 
     Args:
-        recipe: a `Recipe`. Its encoders are CLIP and RoBERTa of its size.
+        recipe: a `Recipe`. Its encoders are taken for CLIP and RoBERTa of its
+            size.
         device: str, a key of `DEVICES`, such as `"h100"`.
         devices: int, how many.
         rows: int, samples of the data set. May be omitted if the recipe has
             `steps`, and not `epochs`.
-        utilization: float, share of the device's operations that is reached,
-            its "MFU". It depends on the machine: measure it.
+        utilization: float, share of the device's operations in bfloat16 that
+            is reached. It depends on the machine: measure it.
         price: float, price of a device for an hour.
-        dtype: str, dtype policy of the model.
 
     Returns:
         `Plan`.
@@ -127,8 +126,9 @@ def plan(
     from keras_bridgetower import training
 
     recipe = training.recipes.get("pretrain_base")
+    recipe = recipe.replace(dtype="mixed_bfloat16")
     planned = training.plan(recipe, "h100", 8)
-    planned.ways[0].needed  # 33e9
+    [way.kind for way in planned.ways if planned.fits(way)]
     ```
     """
     check_choice("device", device, DEVICES)
@@ -157,61 +157,64 @@ def plan(
         )
     steps = recipe.total_steps(rows)
     per_second = utilization * devices * DEVICES[device][0]
-    counted = _counted(recipe, recipe.batch_size // parts, dtype)
+    task, counted = _counted(recipe, recipe.batch_size // parts)
     ways = []
     for kind in KINDS:
-        for checkpoint, (task, kept, operations) in counted.items():
-            seconds = steps * recipe.batch_size * operations / per_second
-            total = devices * seconds / 3600
-            fixed = shapes.weight_bytes(task, devices, kind)
+        fixed = shapes.weight_bytes(task, devices, kind)
+        for checkpoint, (kept, operations) in counted.items():
+            hours = steps * recipe.batch_size * operations / per_second / 3600
             ways.append(
                 Way(
                     kind,
                     checkpoint,
-                    _memory(fixed, kept, recipe.accumulation),
-                    _accumulation(recipe, devices, fixed, kept, device),
+                    _memory(kind, fixed, kept, recipe.accumulation),
+                    _accumulation(kind, recipe, devices, fixed, kept, device),
                     operations,
-                    _sent(kind, task, devices),
-                    seconds / 3600,
-                    None if price is None else price * total,
+                    _sent(kind, task, devices, recipe.accumulation),
+                    per_second / operations,
+                    hours,
+                    None if price is None else price * devices * hours,
                 )
             )
-    operations = ways[0].operations
     passes = None if rows is None else steps * recipe.batch_size / rows
     return Plan(
         *(recipe, device, devices, steps, passes),
-        *(task.count_params(), per_second / operations, tuple(ways)),
+        *(task.count_params(), tuple(ways)),
     )
 
 
-def _counted(recipe, rows, dtype):
-    """Return the task, its bytes of activations and operations, both ways."""
+def _counted(recipe, rows):
+    """Return a task, and by `checkpoint` bytes of a batch and operations."""
     found = {}
     with shapes.meta_device():
+        task = shapes.make_task(recipe)
+        x = shapes.features(task, rows, recipe.text_length)
+        again = shapes.largest_block(task, x)
+        outputs = shapes.output_bytes(task, x)
         for checkpoint in (False, True):
-            task = shapes.make_task(recipe, dtype)
             if checkpoint:
                 task.backbone.checkpoint_activations()
-            x = shapes.features(task, rows, recipe.text_length)
-            kept = shapes.activation_bytes(task, x)
+            kept = shapes.activation_bytes(task, x) + outputs
             operations = shapes.step_operations(task, x) // rows
-            found[checkpoint] = task, kept, operations
-    return found
+            found[checkpoint] = kept + checkpoint * again, operations
+    return task, found
 
 
-def _memory(fixed, kept, accumulation):
+def _memory(kind, fixed, kept, accumulation):
     memory = {**fixed, "activations": kept}
     if accumulation > 1:
-        memory["accumulated"] = fixed["gradients"]
+        # With whole weights a process also keeps the buckets that it sends.
+        buckets = 2 if kind == "data_parallel" else 1
+        memory["accumulated"] = buckets * fixed["gradients"]
     return memory
 
 
-def _accumulation(recipe, devices, fixed, kept, device):
+def _accumulation(kind, recipe, devices, fixed, kept, device):
     """Return the fewest batches of an update that fit a device, or None."""
     rows = recipe.batch_size // devices
     each = kept / (rows // recipe.accumulation)
     for parts in range(1, rows + 1):
-        memory = _memory(fixed, each * rows / parts, parts)
+        memory = _memory(kind, fixed, each * rows / parts, parts)
         if rows % parts == 0 and sum(memory.values()) <= (
             USABLE * DEVICES[device][1]
         ):
@@ -219,14 +222,16 @@ def _accumulation(recipe, devices, fixed, kept, device):
     return None
 
 
-def _sent(kind, task, devices):
+def _sent(kind, task, devices, accumulation):
     """Return the bytes that a device sends in an update, in rings.
 
-    All-reduce sends twice the gradients. With split weights, these are gathered
-    in the forward and in the backward pass, and gradients are scattered once.
+    All-reduce sends twice the gradients, on PyTorch those of the last batch and
+    those of the batches before. With split weights, each batch gathers these in
+    the forward and in the backward pass, and scatters gradients.
     """
     sizes = shapes.weight_bytes(task)
     share = (devices - 1) / devices
     if kind == "data_parallel":
-        return 2 * share * sizes["gradients"]
-    return share * (2 * sizes["weights"] + sizes["gradients"])
+        return 2 * share * sizes["gradients"] * min(accumulation, 2)
+    each = 2 * sizes["weights"] + sizes["gradients"]
+    return share * each * accumulation

@@ -47,16 +47,17 @@ def meta_device():
     return keras.device(_Meta("meta"))
 
 
-def make_task(recipe, dtype="float32"):
+def make_task(recipe):
     """Return a recipe's task, which has no memory in `meta_device()`.
+
+    Its encoders are CLIP and RoBERTa, of the size and dtype of the recipe.
 
     Args:
         recipe: a `Recipe`.
-        dtype: str, a dtype or the name of a dtype policy.
     """
     width, heads, text_layers, image_layers, patch = SIZES[recipe.size]
     side = recipe.image_size
-    shared = {"hidden_dim": width, "num_heads": heads, "dtype": dtype}
+    shared = {"hidden_dim": width, "num_heads": heads, "dtype": recipe.dtype}
     shared["intermediate_dim"] = 4 * width
     backbone = BridgeTowerBackbone(
         keras_hub.models.CLIPVisionEncoder(
@@ -120,9 +121,24 @@ def features(task, rows, tokens, device="meta"):
 
 
 def activation_bytes(task, x):
-    """Return the bytes that autograd keeps of a training step's forward pass.
+    """Return the bytes that autograd keeps of a task's forward pass.
 
-    Weights are not counted.
+    Weights are not counted, nor what the loss keeps.
+
+    Args:
+        task: a task.
+        x: features of a batch.
+    """
+    kept = _Kept(task)
+    with kept.counting():
+        task(x, training=True)
+    return kept.size
+
+
+def output_bytes(task, x):
+    """Return the bytes of logits, their losses' copies and their gradients.
+
+    A loss keeps its probabilities in float32, as large as the logits.
 
     Args:
         task: a task.
@@ -130,18 +146,63 @@ def activation_bytes(task, x):
     """
     import torch
 
-    # What was seen is held, so that no memory is found twice under one name.
-    seen = {_memory(w.value): w.value for w in task.weights}
-    kept = []
+    with torch.no_grad():
+        outputs = keras.tree.flatten(task(x, training=False))
+    return 3 * sum(4 * o.numel() for o in outputs)
 
-    def keep(tensor):
-        if seen.setdefault(_memory(tensor), tensor) is tensor:
-            kept.append(tensor.untyped_storage().nbytes())
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        task(x, training=True)
-    return sum(kept)
+def largest_block(task, x):
+    """Return the most bytes that autograd keeps of one block.
+
+    With `checkpoint_activations`, they are there while the block runs again.
+
+    Args:
+        task: a task that keeps its activations.
+        x: features of a batch.
+    """
+    sizes, blocks = [0], task.backbone.blocks
+    kept = _Kept(task)
+
+    def measured(call):
+        def run(*args, **kwargs):
+            before = kept.size
+            outputs = call(*args, **kwargs)
+            sizes.append(kept.size - before)
+            return outputs
+
+        return run
+
+    own = [block.call for block in blocks]
+    for block, call in zip(blocks, own, strict=True):
+        block.call = measured(call)
+    try:
+        with kept.counting():
+            task(x, training=True)
+    finally:
+        for block in blocks:
+            del block.call
+    return max(sizes)
+
+
+class _Kept:
+    """Counts the bytes of tensors that autograd keeps, without weights."""
+
+    def __init__(self, task):
+        # What was seen is held, so that no memory is found twice under one
+        # name.
+        self._seen = {_memory(w.value): w.value for w in task.weights}
+        self.size = 0
+
+    def counting(self):
+        import torch
+
+        def keep(tensor):
+            if self._seen.setdefault(_memory(tensor), tensor) is tensor:
+                self.size += tensor.untyped_storage().nbytes()
+            return tensor
+
+        hooks = torch.autograd.graph.saved_tensors_hooks
+        return hooks(keep, lambda tensor: tensor)
 
 
 def _memory(tensor):

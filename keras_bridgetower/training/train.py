@@ -108,6 +108,8 @@ def run(
         batch_checks.check_classes(task, train.labels)
         task_of_recipe.print_kept_values(recipe, task)
         task_of_recipe.set_text_length(task, recipe.text_length)
+        if recipe.checkpoint_activations:
+            task.backbone.checkpoint_activations()
         task.compile(recipe.optimizer(total))
     folder = settings.output / f"{recipe.name}-{recipe.size}"
     checkpoint = Checkpoint(

@@ -64,4 +64,7 @@ def test_no_thing_is_painted_by_default_or_against_its_name(tmp_path):
         assert all(painting.painted(other, rng) == other for _ in range(30))
     arctic = owl._replace(name="snowy owl", names=("white owl",))
     called = {painting.painted(arctic, rng) for _ in range(30)} - {arctic}
-    assert {(one.name, one.names) for one in called} == {("owl", ())}
+    assert {(one.name, one.names) for one in called} == {("snowy owl", ())}
+    green = owl._replace(name="green owl", names=("barn owl",))
+    called = {painting.painted(green, rng) for _ in range(30)} - {green}
+    assert {(one.name, one.names) for one in called} == {("owl", ("barn owl",))}

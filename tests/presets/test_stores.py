@@ -1,6 +1,7 @@
 """Presets in object stores: written as a whole, fetched once, and checked."""
 
 import json
+import pathlib
 
 import pytest
 from builders import FASTEST
@@ -12,6 +13,7 @@ from builders import vqa
 
 import keras_bridgetower as kbt
 from keras_bridgetower.files import FolderExists
+from keras_bridgetower.presets import stores
 
 fsspec = pytest.importorskip("fsspec", reason="the extra `object_stores`")
 
@@ -24,7 +26,8 @@ def store(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
     found = fsspec.filesystem("memory")
     yield found
-    found.rm("/bucket", recursive=True)
+    if found.exists("/bucket"):
+        found.rm("/bucket", recursive=True)
 
 
 def saved(url=URL):
@@ -90,6 +93,12 @@ def test_what_was_not_written_completely_is_no_preset(store):
     store.rm("/bucket/preset/manifest.json")
     with pytest.raises(ValueError, match="could not be fetched: FileNotFound"):
         kbt.BridgeTowerVQA.from_preset(URL)
-    # Another try replaces the rest.
-    saved()
-    kbt.BridgeTowerVQA.from_preset(URL)
+    # Nothing that is there is overwritten.
+    with pytest.raises(FolderExists):
+        saved()
+
+
+def test_paths_that_look_like_urls(store, tmp_path):
+    with pytest.raises(ValueError, match="must be a str, with '://'"):
+        saved(pathlib.Path("s3://bucket/preset"))
+    assert not stores.is_url(r"C:\presets") and not stores.is_url("C://presets")

@@ -78,11 +78,8 @@ def trained(name, strategy=None):
         values = [array(w).ravel() for w in made.weights]
         found[f"{name}/weights/{number}"] = np.concatenate(values)
         if strategy and number == MIDDLE:
-            with strategy.gathered(made):
-                kept = updates.accumulated(made.optimizer)
-                for i, variable in enumerate(kept):
-                    found[f"{name}/kept/{i}"] = array(variable)
-        elif number == MIDDLE:
+            strategy.share_accumulated(made.optimizer)
+        if number == MIDDLE:
             for i, variable in enumerate(updates.accumulated(made.optimizer)):
                 found[f"{name}/kept/{i}"] = array(variable)
     return found

@@ -44,7 +44,7 @@ def train(recipe):
 
 def main(name):
     recipe = recipes.get(name).replace(**RECIPES[name])
-    found = planning.plan(recipe, "h100", 1, 10**6, dtype="float32").ways[0]
+    found = planning.plan(recipe, "h100", 1, 10**6).ways[0]
     # What the libraries need for the first step.
     train(recipe.replace(size="tiny", image_size=32, batch_size=2))
     before = peak()

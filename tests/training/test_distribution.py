@@ -23,6 +23,7 @@ from launch import BACKEND
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import devices
+from keras_bridgetower.distribution import distribute
 from keras_bridgetower.distribution import on_jax
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.models.bridges import BRIDGES
@@ -33,15 +34,16 @@ RUN = pathlib.Path(__file__).parent.parent / "distribution_run.py"
 KINDS = {
     "jax": ["data_parallel", "fsdp", "model_parallel"],
     "tensorflow": ["data_parallel"],
-    "torch": ["data_parallel"],
+    "torch": ["data_parallel", "fsdp"],
 }[BACKEND]
 # Each must be compiled. Slow tests run all of them.
-SOME_KINDS = ["fsdp"] if BACKEND == "jax" else KINDS
+SOME_KINDS = ["fsdp"] if BACKEND == "jax" else ["data_parallel"]
 ONE_PROCESS = {
     "jax": {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
     "tensorflow": {"DEVICES": "2"},
 }
-TOLERANCE = {"sgd": 1e-6, "parts": 1e-6, "accumulated": 1e-6, "adamw": 5e-5}
+TOLERANCE = {"sgd": 1e-6, "parts": 1e-6, "accumulated": 1e-6}
+TOLERANCE["adamw"] = 5e-6 if BACKEND == "torch" else 5e-5
 
 
 def run(folder, environments, kinds, optimizers):
@@ -105,7 +107,10 @@ TASKS = [*((name, "both") for name in TOLERANCE), ("sgd", "matching")]
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer, task", TASKS)
 def test_ten_steps_of_each_kind_equal_one_device(tmp_path, optimizer, task):
-    check(launched(tmp_path, optimizer, task), KINDS, optimizer)
+    # Parts of weights cannot be shared by several optimizers of Keras.
+    several = BACKEND == "torch" and optimizer == "parts"
+    kinds = ["data_parallel"] if several else KINDS
+    check(launched(tmp_path, optimizer, task, kinds), kinds, optimizer)
 
 
 @pytest.mark.slow
@@ -211,9 +216,9 @@ REFUSED = [
     ),
     ("`devices` must be 1 or left out.*devices=9", "none", {"devices": 9}),
     *(
-        (f"or the backend jax. Received: kind='{kind}'", kind, {})
+        ("or the backend jax.* Received: kind=", kind, {})
         for kind in ("fsdp", "model_parallel")
-        if BACKEND != "jax"
+        if kind not in distribute.STRATEGIES[BACKEND]
     ),
     *(
         ("`devices` must be from 1 to 1.*devices=9", kind, {"devices": 9})

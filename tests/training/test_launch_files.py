@@ -1,17 +1,21 @@
 """Files that start training on clusters: right for their tools and for ours."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
 import subprocess
+import sys
 
+import launch
 import pytest
 import typer
 from builders import FASTEST
 
 from keras_bridgetower.apps.cli import main
 from keras_bridgetower.distribution.distribute import STRATEGIES
+from keras_bridgetower.training import recipes
 from keras_bridgetower.training import train
 
 yaml = pytest.importorskip("yaml", reason="comes with the extra `docs`")
@@ -40,12 +44,16 @@ def jobset(name):
 def check(values, backend):
     assert values["recipe"] in train.recipe_names()
     assert len(values["encoders"]) == 2 and values["data"] and values["out"]
+    # Its fields exist.
+    recipe = recipes.get(values["recipe"])
+    assert train.with_changes(recipe, values["changes"]).dtype
     assert values["distribute"] in ("auto", *STRATEGIES[backend])
 
 
 def test_slurm():
     text = SLURM.read_text().replace("\\\n", "")
     words = re.search(r"-m keras_bridgetower (.+)", text)[1]
+    words = words.partition("||")[0]
     words = re.sub(r'"\$\{(\w+):\?[^}]+\}"', r"\1", words).split()
     check(parsed(words), "torch")
     # One launcher on each host, which starts a process for each GPU.
@@ -64,22 +72,21 @@ def test_hosts_with_gpus():
     launcher = container["command"]
     words = launcher[launcher.index("keras_bridgetower") + 1 :]
     check(parsed(words), "torch")
-    options = dict(word[2:].split("=") for word in launcher if "=" in word)
+    options = dict(w[2:].split("=", 1) for w in launcher if "=" in w)
     assert int(options["nnodes"]) == job["completions"] == job["parallelism"]
     gpus = container["resources"]["limits"]["nvidia.com/gpu"]
     assert int(options["nproc-per-node"]) == gpus
     # The first pod of the first job, by the name that JobSet gives it.
     name = document["metadata"]["name"]
     [part] = document["spec"]["replicatedJobs"]
-    host, _ = options["rdzv-endpoint"].split(":")
-    assert host == f"{name}-{part['name']}-0-0.{name}"
+    assert options["master-addr"] == f"{name}-{part['name']}-0-0.{name}"
     assert document["spec"]["network"]["enableDNSHostnames"]
 
 
 def test_tpu_slice():
     _, job, container = jobset("train_tpu.yaml")
-    assert container["command"][0] == "keras-bridgetower"
-    check(parsed(container["command"][1:]), "jax")
+    assert container["command"][:3] == ["tini", "--", "keras-bridgetower"]
+    check(parsed(container["command"][3:]), "jax")
     selector = job["template"]["spec"]["nodeSelector"]
     sides = selector["cloud.google.com/gke-tpu-topology"].split("x")
     chips = container["resources"]["limits"]["google.com/tpu"]
@@ -93,3 +100,19 @@ def test_jobs_are_those_of_kubernetes(name):
     document = {"apiVersion": "batch/v1", "kind": "Job", "spec": job}
     document["metadata"] = {"name": "train"}
     validate.validate(json.loads(json.dumps(document)), "1.33", strict=True)
+
+
+@pytest.mark.slow
+def test_the_command_finds_no_device_before_processes_are_connected():
+    """JAX refuses to connect processes once it has a device."""
+    code = (
+        "import jax, sys; from keras_bridgetower.apps.cli import frameworks\n"
+        "frameworks.load(datasets=True, devices=False)\n"
+        "from keras_bridgetower.training import train\n"
+        "jax.distributed.initialize(sys.argv[1], 1, 0)\n"
+    )
+    address = f"127.0.0.1:{launch.free_port()}"
+    environment = os.environ | {"KERAS_BACKEND": "jax"}
+    subprocess.run(
+        [sys.executable, "-c", code, address], env=environment, check=True
+    )

@@ -85,6 +85,9 @@ def test_hours_cost_and_what_fits():
     assert {way.kind for way in split} == {"fsdp"}
     # Of four devices in a ring, each sends three quarters twice.
     assert plain.sent == pytest.approx(1.5 * plain.memory["gradients"])
+    parts = training.plan(recipe.replace(accumulation=4), "v5e", 4, 640).ways
+    assert parts[0].sent == pytest.approx(2 * plain.sent)
+    assert parts[2].sent == pytest.approx(4 * split[0].sent)
     assert all(found.fits(way) and way.accumulation == 1 for way in found.ways)
 
 
@@ -97,12 +100,16 @@ def test_the_fewest_batches_that_fit(monkeypatch):
         given = {"weights": fixed, "gradients": 1e6}
         # Sixteen rows on each of four devices.
         kept = each * 16
-        return planning._accumulation(recipe, 4, given, kept, "small")
+        return planning._accumulation(kind, recipe, 4, given, kept, "small")
 
+    kind = "fsdp"
     assert fewest(21e6) == 1
     # Gradients are kept a second time: 4 + 1 + 1 + 16 / 4.
     assert fewest(10e6) == 4
     assert fewest(5e6) is None
+    # And a third time, in the buckets that are sent.
+    kind = "data_parallel"
+    assert fewest(10e6) == 8
 
 
 @pytest.mark.parametrize(
@@ -127,7 +134,8 @@ def test_the_command(capsys):
     assert main([*words, "-s", "image_size=32", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["steps"] == 10 * 63 and len(found["ways"]) == 4
-    assert found["bytes_per_second"] == 5e4 * found["rows_per_second"]
+    for way in found["ways"]:
+        assert way["bytes_per_second"] == 5e4 * way["rows_per_second"]
     assert main(["plan", "vqa_base", "--devices", "8"]) == 2
     assert "such as h100:8" in capsys.readouterr().err
 

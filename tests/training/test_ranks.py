@@ -39,12 +39,12 @@ fastest = pytest.mark.skipif(
 )
 
 
-def ran(what, folder):
+def ran(what, folder, kind=KIND):
     """Run two processes; return the arrays and facts that each has saved."""
     rows = [streams.record("captions", i, samples=1) for i in range(ROWS)]
     streams.write(folder / "records", rows, "captions")
     run = [RUN, what, folder / "records", folder]
-    environments = [one | {"KIND": KIND} for one in launch.two_processes()]
+    environments = [one | {"KIND": kind} for one in launch.two_processes()]
     # Each may trace a model, and all share the cores.
     launch.codes(forks.started([run] * 2, environments), timeout=1800)
     return [
@@ -172,6 +172,11 @@ of_two_that_trained = slow_on("tensorflow", "jax")
 @of_two_that_trained
 def test_two_processes_train(two_that_trained):
     check_trained(two_that_trained)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="only PyTorch's way")
+def test_two_processes_train_with_split_weights(tmp_path):
+    check_trained(ran("trained", tmp_path, "fsdp"))
 
 
 @of_two_that_trained

@@ -25,7 +25,7 @@ FUSION = {
     "dropout": 0.0,
     "projections": "per_layer",
     "text_summary": "mean",
-    "image_positions": "coordinates",
+    "image_positions": "coordinates_and_colors",
     # MiniLM's blocks; the last features and class probabilities of Lite0.
     "taps": (-4, -1, None, None),
     "image_taps": (-3, -1, None, None),
@@ -38,6 +38,7 @@ SPREAD, PLACED = 6.0, 18.0
 # Factors of the first attention: of its logits, and of the places it returns.
 SHARPER, CARRIED = 1.5, 2.0
 COORDINATES = 10  # Channels of a state that say where it is: first y and x.
+COLORS = 3  # Those before, of the color there.
 PLACES = 2  # The last values of each head, which are for these two.
 # Width of the space of texts and pictures.
 SPACE = 256
@@ -159,7 +160,11 @@ def vqa_on(backbone, preset):
 
 
 def take_weights(task, other):
-    """Take the weights of a task of the same layers that knows more words."""
+    """Take the weights of a task of the same layers.
+
+    The other one may know more words, and no colors, which count for nothing
+    then.
+    """
     number = {
         word: i
         for i, word in enumerate(other.preprocessor.tokenizer.get_vocabulary())
@@ -170,6 +175,9 @@ def take_weights(task, other):
         for axis, size in enumerate(mine.shape):
             if values.shape[axis] == len(number) != size:
                 values = values.take(kept, axis)
+            elif values.shape[axis] == size - COLORS:
+                place = size - COLORS - COORDINATES
+                values = np.insert(values, [place] * COLORS, 0.0, axis)
         mine.assign(values)
 
 

@@ -302,7 +302,7 @@ def train(
         models.check_preset(init)
     bars = sys.stdout.isatty() and not as_json
     with output.progress("Loading Keras"):
-        frameworks.load(context.obj, bars=bars, datasets=True)
+        frameworks.load(context.obj, bars=bars, datasets=True, devices=False)
     from keras_bridgetower.training import recipes
     from keras_bridgetower.training import train as training
 

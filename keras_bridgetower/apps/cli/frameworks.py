@@ -53,7 +53,7 @@ def compiled_folder():
     return pathlib.Path(os.environ.get(JAX_CACHE) or kept)
 
 
-def load(debug=False, first=None, bars=False, datasets=False):
+def load(debug=False, first=None, bars=False, datasets=False, devices=True):
     """Import the package with its models.
 
     Args:
@@ -63,6 +63,8 @@ def load(debug=False, first=None, bars=False, datasets=False):
         bars: bool, True if Keras may show its progress bars.
         datasets: bool, True if datasets of TensorFlow will be read, which
             also makes it look for devices.
+        devices: bool, False if processes must be connected, or a process must
+            choose its device, before the first array.
 
     Raises:
         ImportError: the backend of Keras is not installed.
@@ -84,8 +86,9 @@ def load(debug=False, first=None, bars=False, datasets=False):
         for name in ("keras_hub", f"{PACKAGE}.convert", f"{PACKAGE}.tasks"):
             importlib.import_module(name)
         startup.import_own_modules()
-        # Frameworks look for devices when the first array is made.
-        keras.ops.zeros((1,))
+        if devices:
+            # Frameworks look for devices when the first array is made.
+            keras.ops.zeros((1,))
         if datasets:
             importlib.import_module("tensorflow").zeros((1,))
     if not (debug or bars):

@@ -13,8 +13,8 @@ from keras_bridgetower.apps.cli.errors import UsageError
 
 GB = 1e9
 COLUMNS = (
-    *("weights", "memory", "GB a device", "fits"),
-    *("GFLOP a row", "GB sent", "hours", "cost"),
+    *("kind", "activations", "GB a device", "fits", "GFLOP a row"),
+    *("GB sent", "rows a second", "MB read", "hours", "cost"),
 )
 
 
@@ -22,11 +22,10 @@ def plan(
     context: typer.Context,
     recipe: str,
     devices: Annotated[str, typer.Option(metavar="KIND:NUMBER")],
-    rows: float | None = None,
-    row_bytes: float | None = None,
+    rows: Annotated[float | None, typer.Option(min=1, max=1e15)] = None,
+    row_bytes: Annotated[float | None, typer.Option(min=1)] = None,
     utilization: float = 0.4,
     price: float | None = None,
-    dtype: str = "mixed_bfloat16",
     changes: models.Changes = None,
     as_json: models.AsJson = False,
 ):
@@ -44,9 +43,8 @@ def plan(
         row_bytes: Bytes of a sample, to know what storage must deliver.
         utilization: Share of the operations of a device that is reached.
         price: Price of a device for an hour.
-        dtype: Dtype policy of the model.
-        changes: Override a recipe field, such as batch_size=64. May be given
-            again.
+        changes: Override a recipe field, such as dtype=mixed_bfloat16. May be
+            given again.
     """
     kind, _, number = devices.partition(":")
     if not number.isdecimal():
@@ -66,28 +64,29 @@ def plan(
             *(chosen, kind, int(number), None if rows is None else int(rows)),
             utilization=utilization,
             price=price,
-            dtype=dtype,
         )
-    rate = found.rows_per_second
     facts = {
         "recipe": recipe,
         "devices": devices,
         "parameters": found.parameters,
         "steps": found.steps,
         "passes": found.passes,
-        "rows_per_second": rate,
-        "bytes_per_second": row_bytes and rate * row_bytes,
     }
     if as_json:
         ways = [
-            dataclasses.asdict(way) | {"fits": found.fits(way)}
+            dataclasses.asdict(way)
+            | {
+                "fits": found.fits(way),
+                "bytes_per_second": row_bytes
+                and row_bytes * way.rows_per_second,
+            }
             for way in found.ways
         ]
         output.show(True, facts | {"ways": ways}, (), ())
     else:
         output.show(
             *(False, None, COLUMNS),
-            [_row(found, way) for way in found.ways],
+            [_row(found, way, row_bytes) for way in found.ways],
         )
         output.show_lines(False, None, _lines(facts))
     for way in found.ways:
@@ -95,11 +94,13 @@ def plan(
             output.warn(_advice(found, way))
 
 
-def _row(found, way):
+def _row(found, way, row_bytes):
+    rate = way.rows_per_second
     return (
         *(way.kind, "computed again" if way.checkpoint else "kept"),
         *(f"{way.needed / GB:.1f}", found.fits(way)),
-        *(f"{way.operations / 1e9:.0f}", f"{way.sent / GB:.2f}"),
+        *(f"{way.operations / 1e9:.0f}", f"{way.sent / GB:.2f}", f"{rate:.0f}"),
+        None if row_bytes is None else f"{rate * row_bytes / 1e6:.1f}",
         f"{way.hours:.1f}",
         None if way.cost is None else f"{way.cost:.0f}",
     )
@@ -109,18 +110,13 @@ def _lines(facts):
     yield f"{facts['parameters']:,} parameters, {facts['steps']:,} updates"
     if facts["passes"]:
         yield f"each row is seen {facts['passes']:.2f} times"
-    yield f"{facts['rows_per_second']:,.0f} rows a second, memory kept"
-    if facts["bytes_per_second"]:
-        yield f"{facts['bytes_per_second'] / 1e6:,.1f} MB a second from storage"
 
 
 def _advice(found, way):
     parts = way.accumulation
     what = "computed again" if way.checkpoint else "kept"
     fix = (
-        f"add --set accumulation={parts}"
-        if parts
-        else "not even single rows do"
+        f"add --set accumulation={parts}" if parts else "not even one row fits"
     )
     return (
         f"{way.kind}, activations {what}: {way.needed / GB:.0f} GB do not fit "

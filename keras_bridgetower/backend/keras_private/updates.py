@@ -8,6 +8,8 @@ Before the first update the averages are zeros. If `fit` ends before it, because
 of too few batches or loss scaling, the weights keep their values.
 """
 
+import contextlib
+
 import keras
 from keras import ops
 
@@ -80,6 +82,8 @@ def check_trained(task):
         return
     built = [v for one in optimizers for v in one._trainable_variables]
     trained = task.trainable_variables
+    # With split weights it updates parts of them.
+    built = [getattr(v, "stands_for", v) for v in built]
     found = {id(v): v.path for v in built}
     changed = {id(v): v.path for v in trained}.items() ^ found.items()
     if optimizers and changed:
@@ -122,12 +126,65 @@ def ends_update(optimizer):
     Args:
         optimizer: a Keras optimizer, or one that contains others.
     """
-    one = _learning(optimizer)[0]
+    # One of several may have no weights, and is never built.
+    every = _learning(optimizer)
+    one = next((one for one in every if one.built), every[0])
     batches = _accumulation(one)
     if batches == 1:
         return True
     done = int(ops.convert_to_numpy(one._iterations)) if one.built else 0
     return (done + 1) % batches == 0
+
+
+@contextlib.contextmanager
+def references(optimizer, found):
+    """Note which variable each new variable of an optimizer belongs to.
+
+    Args:
+        optimizer: a Keras optimizer.
+        found: dict, which gets the other for the id of the new one.
+    """
+    (one,) = _learning(optimizer)
+    own = one.add_variable_from_reference
+
+    def add(reference_variable, *args, **kwargs):
+        made = own(reference_variable, *args, **kwargs)
+        found[id(made)] = reference_variable
+        return made
+
+    one.add_variable_from_reference = add
+    try:
+        yield
+    finally:
+        del one.add_variable_from_reference
+
+
+def clip_by_sums(optimizer, add):
+    """Let an optimizer clip by norms of gradients of which it has parts.
+
+    Args:
+        optimizer: a Keras optimizer.
+        add: function that sums a tensor over all processes.
+    """
+    (one,) = _learning(optimizer)
+
+    def clip(grads):
+        if not (one.clipnorm or one.global_clipnorm):
+            return type(one)._clip_gradients(one, grads)
+        given = [g for g in grads if g is not None]
+        sums = add(ops.stack([ops.sum(ops.square(g)) for g in given]))
+        if one.global_clipnorm:
+            most = one.global_clipnorm
+            norms = [ops.sqrt(ops.sum(sums))] * len(given)
+        else:
+            most, norms = one.clipnorm, ops.unstack(ops.sqrt(sums))
+        clipped = iter(
+            g * (most / ops.maximum(norm, most))
+            for g, norm in zip(given, norms, strict=True)
+        )
+        return [None if g is None else next(clipped) for g in grads]
+
+    one._clip_gradients = clip
 
 
 def _learning(optimizer):

@@ -28,6 +28,31 @@ def temporary_values(variables, values):
             variable._value = value
 
 
+def set_values(variables, values):
+    """Let variables of PyTorch read other tensors from now on."""
+    for variable, value in zip(variables, values, strict=True):
+        variable._value = value
+
+
+def with_value(variable, value):
+    """Return a variable of PyTorch with the name of another, and a tensor.
+
+    Assignments change the tensor, whose memory may be shared. Its attribute
+    `stands_for` is the other variable.
+
+    Args:
+        variable: the other variable.
+        value: tensor, of any shape.
+    """
+    import torch
+
+    made = keras.Variable(value, dtype=variable.dtype, name=variable.name)
+    made._path = variable.path
+    made._value = torch.nn.Parameter(value)
+    made.stands_for = variable
+    return made
+
+
 def paths_without_value(variables):
     """Return the paths of variables whose values JAX's trainer has taken.
 

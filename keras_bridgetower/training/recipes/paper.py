@@ -51,6 +51,10 @@ class Recipe:
         shortlist: int, candidates of the two-stage ranking, or None.
         new_poolers: bool. If True, the poolers below a new head are newly
             initialized. Poolers that matching has saturated learn slowly.
+        dtype: str, dtype policy of the model, such as `"mixed_bfloat16"`, or
+            None for that of the preset or of the encoders.
+        checkpoint_activations: bool, whether activations are computed again
+            in the backward pass, to save memory.
         note: str, a remark.
 
     Raises:
@@ -94,6 +98,8 @@ class Recipe:
     dropout: float = 0.1
     shortlist: int | None = None
     new_poolers: bool = False
+    dtype: str | None = None
+    checkpoint_activations: bool = False
     note: str = ""
     # The recipe from which `replace` made this one.
     original: "Recipe | None" = dataclasses.field(

@@ -45,6 +45,7 @@ def from_preset(recipe, preset, labels, load_weights=True):
             image_size=recipe.image_size,
             # The saved preset resizes pictures as the evaluation does.
             image_mode=_placing(recipe)["mode"],
+            dtype=recipe.dtype,
             **values,
         )
     if recipe.new_poolers and task.new_heads.still_random(task.heads):
@@ -63,14 +64,17 @@ def from_encoders(recipe, image_source, text_source, labels):
         labels: list of str, the classes of a VQA.
     """
     width, heads = SIZES[recipe.size]
+    image_encoder = unimodal.image_encoder(image_source, recipe.image_size)
+    text_encoder = unimodal.text_encoder(text_source)
     backbone = BridgeTowerBackbone(
-        unimodal.image_encoder(image_source, recipe.image_size),
-        unimodal.text_encoder(text_source),
+        _with_dtype(image_encoder, recipe.dtype),
+        _with_dtype(text_encoder, recipe.dtype),
         hidden_dim=width,
         num_heads=heads,
         num_layers=LAYERS,
         bridge=recipe.bridge,
         dropout=recipe.dropout,
+        dtype=recipe.dtype,
     )
     cls, values = class_and_values(recipe, labels)
     chosen = {k: values[k] for k in cls.label_arguments if k in values}
@@ -81,6 +85,16 @@ def from_encoders(recipe, image_source, text_source, labels):
         **chosen,
     )
     return cls(backbone, preprocessor, **values)
+
+
+def _with_dtype(encoder, dtype):
+    """Return an encoder with its weights, in another dtype policy."""
+    if dtype is None:
+        return encoder
+    config = encoder.get_config() | {"dtype": dtype}
+    made = type(encoder).from_config(config)
+    made.set_weights(encoder.get_weights())
+    return made
 
 
 def class_and_values(recipe, labels):

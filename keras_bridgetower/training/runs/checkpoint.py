@@ -234,7 +234,10 @@ class Checkpoint(keras.callbacks.Callback):
             # Metrics and random states are restored later, since `fit` resets
             # metrics, and other code may draw before it begins.
             self._restored = self.strategy.together(
-                lambda: state.restore(model, arrays, self.strategy.scope)
+                lambda: state.restore(
+                    *(model, arrays),
+                    *(self.strategy.scope, self.strategy.own_rows),
+                )
             )
         with self.strategy.scope():
             # Otherwise Keras would read the first batch twice.
@@ -270,6 +273,9 @@ class Checkpoint(keras.callbacks.Callback):
             return
         # A signal may reach the processes at different steps.
         stop = self.strategy.any(self._sigterm)
+        within = self._batches() % self._of_update > 0
+        if within and not self.strategy.stops_within_updates:
+            return
         every = self.every * self._of_update
         if stop or self._batches() % every == 0:
             self._save(position, {}, self._random)

@@ -269,6 +269,7 @@ class OneFile:
     @contextlib.contextmanager
     def values(self, strategy, model):
         """Yield a function from a variable to its array, for the context."""
+        strategy.share_accumulated(model.optimizer)
         with strategy.gathered(model), strategy.summed(model.metrics_variables):
             yield keras.ops.convert_to_numpy
 
@@ -343,11 +344,56 @@ class Orbax:
         return folder.absolute() / "state"
 
 
+class TorchDistributed:
+    """PyTorch's distributed format. Each process writes its parts."""
+
+    name = "torch"
+
+    @contextlib.contextmanager
+    def values(self, strategy, model):
+        def value(variable):
+            part = strategy.part_of(model, variable)
+            if part is None:
+                return keras.ops.convert_to_numpy(variable)
+            return part
+
+        with strategy.summed(model.metrics_variables):
+            yield value
+
+    def write(self, folder, arrays, is_chief):
+        import torch
+        from torch.distributed import checkpoint
+
+        # What is not divided is that of process 0.
+        given = {
+            name: torch.from_numpy(a) if isinstance(a, np.ndarray) else a
+            for name, a in arrays.items()
+            if is_chief or not isinstance(a, np.ndarray)
+        }
+        checkpoint.save(given, checkpoint_id=self._path(folder))
+
+    def read(self, folder):
+        import torch
+        from torch.distributed import checkpoint
+
+        path = self._path(folder)
+        saved = checkpoint.FileSystemReader(path).read_metadata()
+        arrays = {
+            name: torch.empty(found.size, dtype=found.properties.dtype)
+            for name, found in saved.state_dict_metadata.items()
+        }
+        checkpoint.load(arrays, checkpoint_id=path, no_dist=True)
+        return {name: array.numpy() for name, array in arrays.items()}
+
+    def _path(self, folder):
+        return folder.absolute() / "state"
+
+
 def _orbax():
     return load_extra("orbax.checkpoint", "orbax").PyTreeCheckpointer()
 
 
-STORES = {store.name: store() for store in (OneFile, Orbax)}
+STORES = {store.name: store() for store in (OneFile, Orbax, TorchDistributed)}
 
 
 LOCK = ".run.lock"

@@ -1,0 +1,363 @@
+"""Strategy for PyTorch that splits weights over processes, by `fully_shard`.
+
+During `fit` a process has all values of a block's weights only while it runs
+the block. Gradients and the optimizer's variables are those of its part. Before
+and after `fit` the weights are whole, as everything else needs them.
+"""
+
+import contextlib
+import functools
+import weakref
+
+import keras
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import Shard
+
+from keras_bridgetower.backend import remat
+from keras_bridgetower.backend.keras_private import updates
+from keras_bridgetower.backend.keras_private import variables as keras_variables
+from keras_bridgetower.distribution.on_torch import TorchDataParallel
+from keras_bridgetower.distribution.torch_gradients import add
+from keras_bridgetower.distribution.torch_gradients import finite_in_all
+from keras_bridgetower.distribution.torch_gradients import from_first
+
+# An update of these is one of each value, so parts can be updated apart.
+OPTIMIZERS = ("SGD", "Adam", "AdamW", "Adamax", "Nadam", "RMSprop", "Lion")
+
+
+class FSDP(TorchDataParallel):
+    """Data parallel with weights, gradients and optimizer split over processes.
+
+    Start the processes by `torchrun`. Checkpoints have PyTorch's distributed
+    format: each process writes its part. They continue on any number of
+    processes.
+    """
+
+    store = "torch"
+
+    def __init__(self, devices=None):
+        super().__init__(devices)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._mesh = init_device_mesh(device, (self.processes,))
+        # By task. A task can be compiled again.
+        self._shards = weakref.WeakKeyDictionary()
+
+    def average_gradients(self, task):
+        optimizer = getattr(task.optimizer, "inner_optimizer", task.optimizer)
+        names = {cls.__name__ for cls in type(optimizer).__mro__}
+        if not names & set(OPTIMIZERS):
+            raise ValueError(
+                f"The kind 'fsdp' needs one of the optimizers {OPTIMIZERS}, or "
+                f"a subclass. Received: {type(optimizer).__name__}"
+            )
+        if task not in self._shards:
+            self._shards[task] = Shards(task, self._mesh)
+        self._shards[task].train_with(task.optimizer)
+
+    def run(self, method, model, *args, **kwargs):
+        shards = self._shards.get(model)
+        running = contextlib.nullcontext()
+        if method == "fit" and shards is not None:
+            running = shards.split()
+        with running:
+            return super().run(method, model, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def gathered(self, task):
+        shards = self._shards.get(task)
+        whole = contextlib.nullcontext()
+        if shards is not None and shards.active:
+            whole = shards.whole()
+        with whole:
+            yield
+
+    def is_whole(self, variable):
+        return not any(
+            shards.active and id(variable) in shards.of_weight
+            for shards in self._shards.values()
+        )
+
+    def share_accumulated(self, optimizer):
+        """Do nothing: each process has the sums of its parts."""
+
+    def part_of(self, task, variable):
+        """Return the `DTensor` of a weight or of a variable of the optimizer.
+
+        None for a variable of which each process has all values.
+        """
+        shards = self._shards.get(task)
+        return None if shards is None else shards.part_of(variable)
+
+    def own_rows(self, task, variable, array):
+        shards = self._shards.get(task)
+        if shards is None or not shards.belongs_to_part(variable):
+            return array
+        return rows_of(array.reshape(array.shape or (1,)), variable, self._mesh)
+
+
+class Shards:
+    """The weights of a task, each process with a part of every one.
+
+    Args:
+        task: a task, whose blocks are gathered one after the other.
+        mesh: the `DeviceMesh` of all processes.
+
+    Attributes:
+        active: bool, True during `fit`.
+        of_weight: dict from the id of a variable to its parameter, a `DTensor`.
+    """
+
+    def __init__(self, task, mesh):
+        self.active, self.of_weight = False, {}
+        self._task, self._mesh = weakref.ref(task), mesh
+        self._parts, self._references, self._own = (), {}, ()
+
+    def _divide(self):
+        """Divide the weights, once. They stay whole for now."""
+        if self._parts:
+            return
+        task = self._task()
+        weights = {
+            id(v): v
+            for v in task.weights
+            if v.value.dtype == torch.float32 and v.shape
+        }
+        blocks = _blocks(task)
+        parts = [
+            _Part(weights.pop(id(v)) for v in block.weights if id(v) in weights)
+            for block in blocks
+        ]
+        self._parts = (*parts, _Part(weights.values(), parts))
+        # The inner ones first, so that the last has what is left.
+        for part in self._parts:
+            fully_shard(part, mesh=self._mesh)
+        for part in self._parts:
+            pairs = zip(part.variables, part.weights, strict=True)
+            self.of_weight |= {id(v): p for v, p in pairs}
+            part.unshard()
+            part.gathered = tuple(part.weights)
+            part.reshard()
+        for layer, part in zip((*blocks, task), self._parts, strict=True):
+            self._gather_during_call(layer, part)
+
+    def _gather_during_call(self, layer, part):
+        own = layer.call
+
+        def call(*args, **kwargs):
+            leaves = keras.tree.flatten((args, kwargs))
+            # In the backward pass a block that runs again is gathered already.
+            if (
+                not self.active
+                or remat.is_running(layer)
+                or any(_has_no_values(x) for x in leaves)
+            ):
+                return own(*args, **kwargs)
+            return part(own, *args, **kwargs)
+
+        layer.call = call
+
+    def train_with(self, optimizer):
+        """Let an optimizer update the parts that this process has.
+
+        Args:
+            optimizer: a Keras optimizer, whose methods are replaced, not those
+                of its class. Its variables are those of the parts.
+        """
+        cls, finalize = type(optimizer), optimizer.finalize_variable_values
+        build = functools.partial(cls.build, optimizer)
+        updates.clip_by_sums(optimizer, _sum)
+
+        def build_parts(variables):
+            if optimizer.built:
+                return
+            self._divide()
+            self._references = {}
+            self._trained = self._task().trainable_variables
+            self._own = [
+                keras_variables.with_value(v, self._own_value(v))
+                for v in self._trained
+            ]
+            with updates.references(optimizer, self._references):
+                build(self._own)
+
+        def apply_parts(grads, trainable_variables=None):
+            grads = finite_in_all(optimizer, self._gradients())
+            cls.apply(optimizer, grads, self._own)
+            self._share_small()
+
+        def finalize_parts(variables):
+            finalize(self._own)
+            self._share_small()
+
+        optimizer.build = build_parts
+        optimizer.apply = apply_parts
+        optimizer.finalize_variable_values = finalize_parts
+
+    def _own_value(self, variable, value=None):
+        """Return what this process has of a weight, or of its gradient.
+
+        Process 0 has those that are not divided, such as scalars.
+        """
+        part = self._part(variable)
+        if part is not None:
+            return part.detach().to_local()
+        value = variable.value.detach() if value is None else value
+        return value.reshape(-1)[: None if self._is_first else 0]
+
+    def _small(self):
+        return [v for v in self._trained if id(v) not in self.of_weight]
+
+    def _share_small(self):
+        """Copy what process 0 has alone to the others."""
+        small = [v.value.data for v in self._small()]
+        for value, first in zip(small, from_first(small), strict=True):
+            value.copy_(first)
+
+    def _gradients(self):
+        """Return the gradients of the parts, averaged over all processes."""
+        small = [v for v in self._small() if v.value.grad is not None]
+        sums = add([v.value.grad for v in small])
+        grads = {
+            id(v): self._own_value(v, total / self._mesh.size())
+            for v, total in zip(small, sums, strict=True)
+        }
+        for variable in self._trained:
+            part = self._part(variable)
+            if part is not None and part.grad is not None:
+                grads[id(variable)] = part.grad.to_local()
+                part.grad = None
+        return [grads.get(id(v)) for v in self._trained]
+
+    @property
+    def _is_first(self):
+        return self._mesh.get_local_rank() == 0
+
+    def _part(self, variable):
+        return self.of_weight.get(id(variable))
+
+    @contextlib.contextmanager
+    def split(self):
+        """Split the weights in the context; afterwards they are whole."""
+        optimizer = self._task().optimizer
+        if not optimizer.built:
+            optimizer.build(self._task().trainable_variables)
+        for part in self._parts:
+            for variable in part.variables:
+                own = self._part(variable).detach().to_local()
+                own.copy_(rows_of(variable.value.detach(), own, self._mesh))
+            part.set_split()
+        self.active = True
+        try:
+            yield
+        finally:
+            self.active = False
+            for part in self._parts:
+                part.set_whole()
+
+    @contextlib.contextmanager
+    def whole(self):
+        """Gather the weights in the context, between two steps, to read."""
+        for part in self._parts:
+            part.set_whole()
+        try:
+            yield
+        finally:
+            for part in self._parts:
+                part.set_split()
+
+    def part_of(self, variable):
+        """Return the `DTensor` of a variable, or None if it is not split."""
+        if id(variable) in self.of_weight:
+            return self._part(variable).detach()
+        if not self.belongs_to_part(variable):
+            return None
+        shape = tuple(self._references[id(variable)].stands_for.shape)
+        if not shape:
+            # Process 0 has it, and writes it as a plain array.
+            value = keras.ops.convert_to_numpy(variable)
+            return value.reshape(()) if value.size else value
+        return DTensor.from_local(
+            variable.value.detach(),
+            self._mesh,
+            [Shard(0)],
+            run_check=False,
+            shape=torch.Size(shape),
+            stride=torch.empty(shape, device="meta").stride(),
+        )
+
+    def belongs_to_part(self, variable):
+        """Return True for a variable of the optimizer that a weight has."""
+        return id(variable) in self._references
+
+
+class _Part(torch.nn.Module):
+    """Weights that are gathered together, while a function is called.
+
+    Attributes:
+        variables: tuple of the variables of Keras.
+        weights: their parameters, which `fully_shard` replaces by parts.
+        gathered: tuple of those that have all values during a call.
+    """
+
+    def __init__(self, variables, parts=()):
+        super().__init__()
+        self.variables = tuple(variables)
+        # In a tuple, which PyTorch does not search for parameters.
+        self._own = tuple(v.value for v in self.variables)
+        self.weights = torch.nn.ParameterList(self._own)
+        self.parts = torch.nn.ModuleList(parts)
+
+    def forward(self, call, *args, **kwargs):
+        return call(*args, **kwargs)
+
+    def set_split(self):
+        """Let the variables read what is gathered, and free the whole ones."""
+        for own in self._own:
+            own.data = own.data.new_empty(0)
+        keras_variables.set_values(self.variables, self.gathered)
+
+    def set_whole(self):
+        """Let the variables read copies, since NumPy would fix their memory."""
+        self.unshard()
+        for own, weight in zip(self._own, self.gathered, strict=True):
+            own.data = weight.detach().clone()
+        keras_variables.set_values(self.variables, self._own)
+        self.reshard()
+
+
+def _blocks(task):
+    """Return the blocks of a task's encoders and fusion, without repeated ones.
+
+    A block that is there twice would be released after its first run.
+    """
+    found = task.backbone.blocks
+    return [block for block in found if found.count(block) == 1]
+
+
+def rows_of(whole, part, mesh):
+    """Return the rows of a whole value that are the part of a process.
+
+    Args:
+        whole: tensor or array, divided as by `torch.chunk`.
+        part: tensor or variable with as many rows as this process has.
+        mesh: the `DeviceMesh`.
+    """
+    start = mesh.get_local_rank() * -(-whole.shape[0] // mesh.size())
+    start = min(start, whole.shape[0])
+    return whole[start : start + part.shape[0]]
+
+
+def _has_no_values(x):
+    return isinstance(x, keras.KerasTensor) or (
+        isinstance(x, torch.Tensor) and x.is_meta
+    )
+
+
+def _sum(tensor):
+    """Sum a tensor over all processes."""
+    dist.all_reduce(tensor)
+    return tensor
