@@ -38,6 +38,8 @@ class FSDP(TorchDataParallel):
     """
 
     store = "torch"
+    # Each process adds up what all have computed of its parts.
+    stops_within_updates = True
 
     def __init__(self, devices=None):
         super().__init__(devices)
@@ -185,6 +187,11 @@ class Shards:
                 build(self._own)
 
         def apply_parts(grads, trainable_variables=None):
+            if not self.active:
+                raise RuntimeError(
+                    "Weights are split during `fit` alone: with the kind "
+                    "'fsdp' call it in place of `train_on_batch`."
+                )
             grads = finite_in_all(optimizer, self._gradients())
             cls.apply(optimizer, grads, self._own)
             self._share_small()

@@ -120,6 +120,18 @@ def caught(function):
     return [error, time.monotonic() - started]
 
 
+class Sizes(keras.callbacks.Callback):
+    """Measures the memory of weights and of an optimizer between two steps."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        weights = [w for w in self.model.weights if w.dtype == "float32"]
+        size = sum(np.prod(w.shape) for w in weights)
+        held = sum(w.value.untyped_storage().size() for w in weights) / 4
+        slots = sum(np.prod(v.shape) for v in self.model.optimizer.variables)
+        # AdamW has two.
+        self.shares = [held / size, slots / (2 * size)]
+
+
 def found(strategy, folder, steps, resume):
     first = strategy.index == 0
     seen = {
@@ -185,12 +197,16 @@ def trained(strategy, records, folder):
     def weights(folder, seed=0):
         task = made(strategy, seed)
         checkpoint = Checkpoint(folder, stream(records), 2, strategy=strategy)
-        checkpoint.fit(task, STEPS, verbose=0)
+        given = [Sizes()] if os.environ["KIND"] == "fsdp" else []
+        checkpoint.fit(task, STEPS, given, verbose=0)
+        if given:
+            saved["shares"] = np.array(given[0].shares)
         with strategy.gathered(task):
             return task, [array(w) for w in task.weights]
 
+    saved = {}
     task, whole = weights(folder / "whole")
-    saved = {f"whole/{i}": w for i, w in enumerate(whole)}
+    saved |= {f"whole/{i}": w for i, w in enumerate(whole)}
     for kind, steps in DRAWN.items():
         saved |= {f"{kind}/{step}": values for step, values in steps.items()}
     steps = sorted((folder / "whole").glob("step-*"))

@@ -176,7 +176,11 @@ def test_two_processes_train(two_that_trained):
 
 @pytest.mark.skipif(BACKEND != "torch", reason="only PyTorch's way")
 def test_two_processes_train_with_split_weights(tmp_path):
-    check_trained(ran("trained", tmp_path, "fsdp"))
+    found = ran("trained", tmp_path, "fsdp")
+    check_trained(found)
+    for arrays, _ in found:
+        weights, optimizer = arrays["shares"]
+        assert weights < 0.01 and 0.45 < optimizer < 0.55
 
 
 @of_two_that_trained
