@@ -87,9 +87,8 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             blocks than the text encoder: as long, with None at the same
             places. None means `taps`.
         image_positions: `"coordinates"` tells the fusion where each token of
-            a feature map is, and `"coordinates_and_colors"` which color the
-            image has there, see `Tower`. None tells nothing: encoders such
-            as ViT have learned positions.
+            a feature map is, `"coordinates_and_colors"` its color too, see
+            `Tower`. None tells nothing: ViT has learned positions.
         dropout: float, dropout of the cross-modal layers.
         attention_dropout: float, dropout of their attention weights. None
             means `dropout`, as in the authors' code. With 0 attention uses a
@@ -317,9 +316,8 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
     def checkpoint_activations(self):
         """Recompute activations in the backward pass, to save memory.
 
-        Encoder blocks and cross-modal layers keep only their inputs, and run
-        again in the backward pass. Outputs and gradients are the same. Call
-        this before `compile`.
+        The `blocks` keep only their inputs, and run again in the backward
+        pass, with the same results. Call this before `compile`.
         """
         for block in self.blocks:
             remat.checkpoint(block)

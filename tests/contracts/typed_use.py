@@ -117,8 +117,6 @@ def data() -> None:
 def training() -> None:
     schedule = kbt.training.WarmupPolynomial(peak=1e-5, total_steps=100)
     kbt.training.AdamW(schedule, weight_decay=0.01)
-    recipe = kbt.training.recipes.get("vqa_base")
-    kbt.training.plan(recipe, "h100", devices=8, rows=640_000, price=2.0)
     stream = kbt.Stream([kbt.data.open_records("records", "test")], 8)
     run = kbt.Checkpoint("run", stream, every=100)
     model = kbt.BridgeTowerVQA.from_preset(PRESET)
@@ -131,6 +129,7 @@ def training() -> None:
         kbt.distribute("auto")
     recipe: kbt.training.recipes.Recipe = kbt.training.recipes.get("vqav2_base")
     recipe.replace(epochs=1).optimizer(total_steps=10)
+    kbt.training.plan(recipe, "h100", devices=8, rows=640_000, price=2.0)
     print(kbt.training.recipes.RECIPES)
 
 
