@@ -6,7 +6,6 @@ that the libraries of the store know.
 
 import contextlib
 import hashlib
-import json
 import pathlib
 import re
 import tempfile
@@ -54,7 +53,7 @@ def fetch(url):
     """
     store, root = _open(url)
     text = store.cat_file(f"{root}/{manifest.MANIFEST}")
-    sums = json.loads(text)["sha256"]
+    sums = files.parse_json(text)["sha256"]
     if not all(map(plain_name, sums)):
         raise ValueError("Its manifest names files outside of the folder.")
     key = hashlib.sha256(text).hexdigest()
@@ -96,7 +95,7 @@ def write(url, save, name):
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary, "preset")
         save(folder)
-        saved = json.loads((folder / manifest.MANIFEST).read_text())
+        saved = files.read_json(folder / manifest.MANIFEST)
         for file in (*saved["sha256"], manifest.MANIFEST):
             store.put_file(str(folder / file), f"{root}/{file}")
 

@@ -206,7 +206,10 @@ class _Kept:
 
 
 def _memory(tensor):
-    return tensor.untyped_storage()._cdata
+    """Return what is equal for tensors of one memory, also without values."""
+    from torch.multiprocessing import reductions
+
+    return reductions.StorageWeakRef(tensor.untyped_storage())
 
 
 def step_operations(task, x):
