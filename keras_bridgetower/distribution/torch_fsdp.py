@@ -63,18 +63,23 @@ class FSDP(TorchDataParallel):
     def run(self, method, model, *args, **kwargs):
         shards = self._shards.get(model)
         running = contextlib.nullcontext()
-        if method == "fit" and shards is not None:
-            running = shards.split()
+        if shards is not None:
+            shards.recover()
+            if method == "fit":
+                _check_callbacks(kwargs.get("callbacks") or ())
+                running = shards.split()
         with running:
             return super().run(method, model, *args, **kwargs)
 
     @contextlib.contextmanager
     def gathered(self, task):
-        shards = self._shards.get(task)
-        whole = contextlib.nullcontext()
-        if shards is not None and shards.active:
-            whole = shards.whole()
-        with whole:
+        weights = {id(w) for w in task.weights}
+        with contextlib.ExitStack() as stack:
+            for shards in self._shards.values():
+                if weights & shards.of_weight.keys():
+                    shards.recover()
+                    if shards.active:
+                        stack.enter_context(shards.whole())
             yield
 
     def is_whole(self, variable):
@@ -96,9 +101,7 @@ class FSDP(TorchDataParallel):
 
     def own_rows(self, task, variable, array):
         shards = self._shards.get(task)
-        if shards is None or not shards.belongs_to_part(variable):
-            return array
-        return rows_of(array.reshape(array.shape or (1,)), variable, self._mesh)
+        return array if shards is None else shards.own_rows(variable, array)
 
 
 class Shards:
@@ -117,12 +120,14 @@ class Shards:
         self.active, self.of_weight = False, {}
         self._task, self._mesh = weakref.ref(task), mesh
         self._parts, self._references, self._own = (), {}, ()
+        self._optimizer, self._failed, self._ran = None, False, False
 
     def _divide(self):
         """Divide the weights, once. They stay whole for now."""
         if self._parts:
             return
         task = self._task()
+        _check_weights(task)
         weights = {
             id(v): v
             for v in task.weights
@@ -150,14 +155,13 @@ class Shards:
         own = layer.call
 
         def call(*args, **kwargs):
-            leaves = keras.tree.flatten((args, kwargs))
             # In the backward pass a block that runs again is gathered already.
-            if (
-                not self.active
-                or remat.is_running(layer)
-                or any(_has_no_values(x) for x in leaves)
-            ):
+            if not self.active or remat.is_running(layer):
                 return own(*args, **kwargs)
+            leaves = keras.tree.flatten((args, kwargs))
+            if any(_has_no_values(x) for x in leaves):
+                return own(*args, **kwargs)
+            self._ran = True
             return part(own, *args, **kwargs)
 
         layer.call = call
@@ -169,6 +173,14 @@ class Shards:
             optimizer: a Keras optimizer, whose methods are replaced, not those
                 of its class. Its variables are those of the parts.
         """
+        if optimizer.built:
+            if optimizer is self._optimizer:
+                return
+            raise ValueError(
+                "`compile` must get a new optimizer with the kind 'fsdp'. "
+                f"Received: {optimizer.name!r}, which has been built"
+            )
+        self._optimizer = optimizer
         cls, finalize = type(optimizer), optimizer.finalize_variable_values
         build = functools.partial(cls.build, optimizer)
         updates.clip_by_sums(optimizer, _sum)
@@ -197,8 +209,10 @@ class Shards:
             self._share_small()
 
         def finalize_parts(variables):
-            finalize(self._own)
-            self._share_small()
+            # A `Checkpoint` calls it after `fit`.
+            with contextlib.nullcontext() if self.active else self.split():
+                finalize(self._own)
+                self._share_small()
 
         optimizer.build = build_parts
         optimizer.apply = apply_parts
@@ -248,20 +262,43 @@ class Shards:
 
     @contextlib.contextmanager
     def split(self):
-        """Split the weights in the context; afterwards they are whole."""
+        """Split the weights in the context; afterwards they are whole.
+
+        After an error they are whole when all processes call `recover`: one
+        that fails alone must not wait for the others.
+        """
         optimizer = self._task().optimizer
         if not optimizer.built:
             optimizer.build(self._task().trainable_variables)
+        trained = {id(v) for v in self._trained}
+        self._failed = True
         for part in self._parts:
-            for variable in part.variables:
-                own = self._part(variable).detach().to_local()
+            for variable, gathered in zip(
+                part.variables, part.gathered, strict=True
+            ):
+                parameter = self._part(variable)
+                own = parameter.detach().to_local()
                 own.copy_(rows_of(variable.value.detach(), own, self._mesh))
+                # It may have been frozen or not in another `fit`.
+                for x in (parameter, gathered):
+                    x.requires_grad_(id(variable) in trained)
+                    x.grad = None
             part.set_split()
         self.active = True
         try:
             yield
         finally:
             self.active = False
+        self._failed = False
+        for part in self._parts:
+            part.set_whole()
+
+    def recover(self):
+        """Make the weights whole after an error in `fit`. All must call it."""
+        if self._failed and not self.active:
+            self._failed = False
+            if self._ran:
+                self._parts[-1].reset_iter_state()
             for part in self._parts:
                 part.set_whole()
 
@@ -270,9 +307,11 @@ class Shards:
         """Gather the weights in the context, between two steps, to read."""
         for part in self._parts:
             part.set_whole()
+        self.active = False
         try:
             yield
         finally:
+            self.active = True
             for part in self._parts:
                 part.set_split()
 
@@ -282,11 +321,12 @@ class Shards:
             return self._part(variable).detach()
         if not self.belongs_to_part(variable):
             return None
-        shape = tuple(self._references[id(variable)].stands_for.shape)
-        if not shape:
+        weight = self._references[id(variable)].stands_for
+        shape = tuple(weight.shape)
+        if id(weight) not in self.of_weight:
             # Process 0 has it, and writes it as a plain array.
             value = keras.ops.convert_to_numpy(variable)
-            return value.reshape(()) if value.size else value
+            return value.reshape(shape) if self._is_first else value
         return DTensor.from_local(
             variable.value.detach(),
             self._mesh,
@@ -295,6 +335,15 @@ class Shards:
             shape=torch.Size(shape),
             stride=torch.empty(shape, device="meta").stride(),
         )
+
+    def own_rows(self, variable, array):
+        """Return what this process keeps of a variable of the optimizer."""
+        if not self.belongs_to_part(variable):
+            return array
+        weight = self._references[id(variable)].stands_for
+        if id(weight) in self.of_weight:
+            return rows_of(array, variable, self._mesh)
+        return array.reshape(-1)[: None if self._is_first else 0]
 
     def belongs_to_part(self, variable):
         """Return True for a variable of the optimizer that a weight has."""
@@ -329,6 +378,8 @@ class _Part(torch.nn.Module):
 
     def set_whole(self):
         """Let the variables read copies, since NumPy would fix their memory."""
+        # After an evaluation it may be gathered from before an update.
+        self.reshard()
         self.unshard()
         for own, weight in zip(self._own, self.gathered, strict=True):
             own.data = weight.detach().clone()
@@ -341,7 +392,7 @@ def _blocks(task):
 
     A block that is there twice would be released after its first run.
     """
-    found = task.backbone.blocks
+    found = getattr(task.backbone, "blocks", [])
     return [block for block in found if found.count(block) == 1]
 
 
@@ -356,6 +407,44 @@ def rows_of(whole, part, mesh):
     start = mesh.get_local_rank() * -(-whole.shape[0] // mesh.size())
     start = min(start, whole.shape[0])
     return whole[start : start + part.shape[0]]
+
+
+def _check_weights(task):
+    """Raise if the weights of a task cannot be split."""
+    odd = {
+        "in another dtype than float32": [
+            w for w in task.trainable_weights if w.dtype != "float32"
+        ],
+        "with a constraint": [
+            w for w in task.trainable_weights if w.shape and w.constraint
+        ],
+        "with a regularizer": [w for w in task.weights if w.regularizer],
+    }
+    for what, weights in odd.items():
+        if weights:
+            raise ValueError(
+                f"The kind 'fsdp' splits no weights {what}. Received: "
+                f"{weights[0].path!r}"
+            )
+
+
+def _check_callbacks(callbacks):
+    """Raise for callbacks of Keras that read weights while they are split."""
+    kinds = keras.callbacks
+    for callback in callbacks:
+        reads = isinstance(
+            callback,
+            (
+                *(kinds.ModelCheckpoint, kinds.BackupAndRestore),
+                kinds.SwapEMAWeights,
+            ),
+        )
+        if reads or getattr(callback, "restore_best_weights", False):
+            raise ValueError(
+                "With the kind 'fsdp' weights are split during `fit`: use a "
+                "`Checkpoint`, or `with strategy.gathered(task)` in a callback "
+                f"of your own. Received: {type(callback).__name__}"
+            )
 
 
 def _has_no_values(x):

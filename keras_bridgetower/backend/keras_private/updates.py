@@ -179,7 +179,8 @@ def clip_by_sums(optimizer, add):
         else:
             most, norms = one.clipnorm, ops.unstack(ops.sqrt(sums))
         clipped = iter(
-            g * (most / ops.maximum(norm, most))
+            # As in Keras, gradients that are not finite become NaN.
+            g * (most / ops.maximum(norm, most) + (norm - norm))
             for g, norm in zip(given, norms, strict=True)
         )
         return [None if g is None else next(clipped) for g in grads]

@@ -50,6 +50,7 @@ def with_value(variable, value):
     made._path = variable.path
     made._value = torch.nn.Parameter(value)
     made.stands_for = variable
+    made.constraint = variable.constraint
     return made
 
 

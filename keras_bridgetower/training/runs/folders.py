@@ -361,32 +361,54 @@ class TorchDistributed:
             yield value
 
     def write(self, folder, arrays, is_chief):
-        import torch
-        from torch.distributed import checkpoint
-
         # What is not divided is that of process 0.
         given = {
-            name: torch.from_numpy(a) if isinstance(a, np.ndarray) else a
+            name: self._tensor(a) if isinstance(a, np.ndarray) else a
             for name, a in arrays.items()
             if is_chief or not isinstance(a, np.ndarray)
         }
-        checkpoint.save(given, checkpoint_id=self._path(folder))
+        with self._errors() as checkpoint:
+            checkpoint.save(given, checkpoint_id=self._path(folder))
 
     def read(self, folder):
         import torch
-        from torch.distributed import checkpoint
 
         path = self._path(folder)
-        saved = checkpoint.FileSystemReader(path).read_metadata()
-        arrays = {
-            name: torch.empty(found.size, dtype=found.properties.dtype)
-            for name, found in saved.state_dict_metadata.items()
-        }
-        checkpoint.load(arrays, checkpoint_id=path, no_dist=True)
-        return {name: array.numpy() for name, array in arrays.items()}
+        with self._errors() as checkpoint:
+            saved = checkpoint.FileSystemReader(path).read_metadata()
+            arrays = {
+                name: torch.empty(found.size, dtype=found.properties.dtype)
+                for name, found in saved.state_dict_metadata.items()
+            }
+            checkpoint.load(arrays, checkpoint_id=path, no_dist=True)
+        return {name: self._array(value) for name, value in arrays.items()}
 
     def _path(self, folder):
         return folder.absolute() / "state"
+
+    @contextlib.contextmanager
+    def _errors(self):
+        """Yield PyTorch's module; its errors, no `Exception`, are OSErrors."""
+        from torch.distributed import checkpoint
+
+        try:
+            yield checkpoint
+        except checkpoint.CheckpointException as error:
+            raise OSError(str(error)) from error
+
+    def _tensor(self, array):
+        import torch
+
+        if str(array.dtype) == "bfloat16":
+            return torch.from_numpy(array.view("uint16")).view(torch.bfloat16)
+        return torch.from_numpy(np.asarray(array, order="C"))
+
+    def _array(self, tensor):
+        import torch
+
+        if tensor.dtype == torch.bfloat16:
+            return tensor.view(torch.uint16).numpy().view("bfloat16")
+        return tensor.numpy()
 
 
 def _orbax():
