@@ -9,6 +9,7 @@ import keras
 import keras_hub
 
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
+from keras_bridgetower.training.recipes.task_of_recipe import LAYERS
 from keras_bridgetower.training.recipes.task_of_recipe import class_and_values
 
 # Width, heads, layers of the text and of the image encoder, patch side.
@@ -17,7 +18,6 @@ SIZES = {
     "large": (1024, 16, 24, 24, 14),
     "tiny": (16, 2, 2, 3, 8),
 }
-LAYERS = 6
 VOCABULARY = 50_265
 # Classes that are learnt, where the number is not the task's own.
 CLASSES = {"VQA": 3_129, "ImageClassifier": 100, "TextClassifier": 2}
