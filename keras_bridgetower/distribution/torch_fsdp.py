@@ -226,8 +226,7 @@ class Shards:
         part = self._part(variable)
         if part is not None:
             return part.detach().to_local()
-        value = variable.value.detach() if value is None else value
-        return value.reshape(-1)[: None if self._is_first else 0]
+        return self._first(variable.value.detach() if value is None else value)
 
     def _small(self):
         return [v for v in self._trained if id(v) not in self.of_weight]
@@ -253,9 +252,14 @@ class Shards:
                 part.grad = None
         return [grads.get(id(v)) for v in self._trained]
 
-    @property
-    def _is_first(self):
-        return self._mesh.get_local_rank() == 0
+    def _first(self, value):
+        """Return a value that is not divided, flat; nothing but in process 0.
+
+        Args:
+            value: tensor or array.
+        """
+        is_first = self._mesh.get_local_rank() == 0
+        return value.reshape(-1)[: None if is_first else 0]
 
     def _part(self, variable):
         return self.of_weight.get(id(variable))
@@ -319,14 +323,14 @@ class Shards:
         """Return the `DTensor` of a variable, or None if it is not split."""
         if id(variable) in self.of_weight:
             return self._part(variable).detach()
-        if not self.belongs_to_part(variable):
+        weight = self._weight_of(variable)
+        if weight is None:
             return None
-        weight = self._references[id(variable)].stands_for
         shape = tuple(weight.shape)
         if id(weight) not in self.of_weight:
             # Process 0 has it, and writes it as a plain array.
             value = keras.ops.convert_to_numpy(variable)
-            return value.reshape(shape) if self._is_first else value
+            return value.reshape(shape) if value.size else value
         return DTensor.from_local(
             variable.value.detach(),
             self._mesh,
@@ -338,16 +342,17 @@ class Shards:
 
     def own_rows(self, variable, array):
         """Return what this process keeps of a variable of the optimizer."""
-        if not self.belongs_to_part(variable):
+        weight = self._weight_of(variable)
+        if weight is None:
             return array
-        weight = self._references[id(variable)].stands_for
         if id(weight) in self.of_weight:
             return rows_of(array, variable, self._mesh)
-        return array.reshape(-1)[: None if self._is_first else 0]
+        return self._first(array)
 
-    def belongs_to_part(self, variable):
-        """Return True for a variable of the optimizer that a weight has."""
-        return id(variable) in self._references
+    def _weight_of(self, variable):
+        """Return the weight of a variable of the optimizer, or None."""
+        made = self._references.get(id(variable))
+        return None if made is None else made.stands_for
 
 
 class _Part(torch.nn.Module):

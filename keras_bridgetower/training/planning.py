@@ -84,7 +84,7 @@ class Plan:
     @property
     def memory(self):
         """Return the bytes of a device that may be filled."""
-        return USABLE * DEVICES[self.device][1]
+        return _usable(self.device)
 
     def fits(self, way):
         """Return True if a way fits with the accumulation of the recipe."""
@@ -215,11 +215,15 @@ def _accumulation(kind, recipe, devices, fixed, kept, device):
     each = kept / (rows // recipe.accumulation)
     for parts in range(1, rows + 1):
         memory = _memory(kind, fixed, each * rows / parts, parts)
-        if rows % parts == 0 and sum(memory.values()) <= (
-            USABLE * DEVICES[device][1]
-        ):
+        fits = sum(memory.values()) <= _usable(device)
+        if fits and rows % parts == 0:
             return parts
     return None
+
+
+def _usable(device):
+    """Return the bytes of a device that may be filled."""
+    return USABLE * DEVICES[device][1]
 
 
 def _sent(kind, task, devices, accumulation):

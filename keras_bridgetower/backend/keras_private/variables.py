@@ -19,17 +19,15 @@ def temporary_values(variables, values):
         values: list of arrays.
     """
     before = [v._value for v in variables]
-    for variable, value in zip(variables, values, strict=True):
-        variable._value = value
+    set_values(variables, values)
     try:
         yield
     finally:
-        for variable, value in zip(variables, before, strict=True):
-            variable._value = value
+        set_values(variables, before)
 
 
 def set_values(variables, values):
-    """Let variables of PyTorch read other tensors from now on."""
+    """Let variables read other tensors from now on, without an assignment."""
     for variable, value in zip(variables, values, strict=True):
         variable._value = value
 
