@@ -116,7 +116,7 @@ class DataParallel(Several):
 
     def __init__(self, devices=None):
         super().__init__()
-        self._entered = False
+        self._entered, self._asked = False, 0
         known = keras.distribution.list_devices()
         self.devices = first_devices(devices, known)
         self.layout = self.make_layout()
@@ -192,6 +192,20 @@ class DataParallel(Several):
         from jax.experimental.multihost_utils import process_allgather
 
         return np.asarray(process_allgather(array))
+
+    @property
+    def notes_sigterm(self):
+        return self.processes > 1
+
+    def must_stop(self, signaled):
+        if self.processes == 1:
+            return signaled
+        from jax.experimental import multihost_utils
+
+        # JAX's coordinator sends word of a SIGTERM and agrees on a step, so
+        # that no step needs a collective. Steps must be consecutive.
+        self._asked += 1
+        return multihost_utils.reached_preemption_sync_point(self._asked)
 
     def check_seeds(self):
         """Raise in every process unless all will draw the same initial weights.

@@ -164,6 +164,19 @@ class Strategy(Replicas):
         """
         return any(self.gather_text("yes" if flag else ""))
 
+    # Whether JAX notes a SIGTERM itself: a handler of Python would replace it.
+    notes_sigterm = False
+
+    def must_stop(self, signaled):
+        """Return True at one step of all processes after one gets a SIGTERM.
+
+        Every process must call it once a step.
+
+        Args:
+            signaled: bool, whether this process got the signal.
+        """
+        return self.any(signaled)
+
     def is_whole(self, variable):
         """Return True if this process has all values of a variable."""
         return True

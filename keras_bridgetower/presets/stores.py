@@ -11,7 +11,7 @@ import re
 import tempfile
 
 from keras_bridgetower import files
-from keras_bridgetower.checks import load_extra
+from keras_bridgetower import object_stores
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets.safe_files import plain_name
 
@@ -101,6 +101,5 @@ def write(url, save, name):
 
 
 def _open(url):
-    fsspec = load_extra("fsspec", "object_stores")
-    store, root = fsspec.core.url_to_fs(url)
+    store, root = object_stores.open_store(url)
     return store, root.rstrip("/")

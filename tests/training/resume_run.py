@@ -79,6 +79,8 @@ def interrupt():
 
 def terminate():
     os.kill(os.getpid(), signal.SIGTERM)
+    if keras.distribution.distribution():
+        time.sleep(2)  # Processes of JAX look for the signal once a second.
 
 
 class After(keras.callbacks.Callback):

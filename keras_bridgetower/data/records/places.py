@@ -25,6 +25,8 @@ from keras_bridgetower.files import move_into_place
 from keras_bridgetower.files import open_regular
 from keras_bridgetower.files import read_most
 from keras_bridgetower.files import sha256
+from keras_bridgetower.object_stores import STALLED
+from keras_bridgetower.object_stores import open_store
 
 LOGGER = logging.getLogger("keras_bridgetower.data")
 # Files of the cache. No other file in its folder is deleted.
@@ -36,8 +38,6 @@ _OWN = re.compile(
 _LEFT = 3600
 # Seconds before the second try; twice as many before each further one.
 _PAUSE, _LONGEST_PAUSE = 0.1, 10.0
-# A try ends if no byte has come for so many seconds.
-_STALLED = 30.0
 # Failures after which a warning tells of them.
 _TOLD = 4
 # How long a new file may be missing in a store.
@@ -134,7 +134,7 @@ class ObjectStore:
     """
 
     def __init__(self, url, cache):
-        self._fsspec = load_extra("fsspec", "object_stores")
+        load_extra("fsspec", "object_stores")
         self._url, self._cache = str(url).rstrip("/"), cache
         folder = cache.folder or keras_home() / "keras_bridgetower_shards"
         self._folder = pathlib.Path(folder)
@@ -301,17 +301,11 @@ class ObjectStore:
     def _download(self, name, part, end):
         """Write a file of the store, in a thread that is left if it stalls."""
         done = concurrent.futures.Future()
-        stalled = min(_STALLED, self._cache.seconds / 2)
-        options = {}
-        if self._url.startswith("http"):
-            aiohttp = load_extra("aiohttp", "object_stores")
-            # By default all of a file must come in five minutes.
-            waits = aiohttp.ClientTimeout(total=None, sock_read=stalled)
-            options["client_kwargs"] = {"timeout": waits}
+        stalled = min(STALLED, self._cache.seconds / 2)
 
         def run():
             try:
-                store, root = self._fsspec.core.url_to_fs(self._url, **options)
+                store, root = open_store(self._url, stalled)
                 done.set_result(store.get_file(f"{root}/{name}", str(part)))
             except BaseException as error:
                 done.set_exception(error)

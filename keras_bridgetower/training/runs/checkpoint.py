@@ -177,6 +177,9 @@ class Checkpoint(keras.callbacks.Callback):
         Python receives signals in the main thread only.
         """
         self._sigterm = False
+        if self.strategy.notes_sigterm:
+            yield
+            return
         if threading.current_thread() is not threading.main_thread():
             warnings.warn(
                 "`Checkpoint.fit` runs outside the main thread, where Python "
@@ -271,11 +274,11 @@ class Checkpoint(keras.callbacks.Callback):
         if self._batches() == self._last:
             self.model.stop_training = True
             return
-        # A signal may reach the processes at different steps.
-        stop = self.strategy.any(self._sigterm)
         within = self._batches() % self._of_update > 0
         if within and not self.strategy.stops_within_updates:
             return
+        # A signal may reach the processes at different steps.
+        stop = self.strategy.must_stop(self._sigterm)
         every = self.every * self._of_update
         if stop or self._batches() % every == 0:
             self._save(position, {}, self._random)
@@ -291,7 +294,7 @@ class Checkpoint(keras.callbacks.Callback):
         checks.check_monitor(
             self.monitor, logs or {}, self._may_lack_validation
         )
-        if self.strategy.any(self._sigterm):
+        if self.strategy.must_stop(self._sigterm):
             raise SystemExit(STOPPED)
 
     def _batches(self):
