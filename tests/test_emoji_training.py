@@ -1,6 +1,5 @@
 """How the emoji presets are trained: losses and batches in closed form."""
 
-import json
 import types
 
 import numpy as np
@@ -17,34 +16,6 @@ from keras import ops
 import keras_bridgetower as kbt
 
 pytestmark = FASTEST
-
-
-def test_icon_sets_are_found_by_any_name(tmp_path):
-    body = '<path d="M0 0h8v8H0z" fill="#f00"/>'
-    names = ("flag-for-france", "cactus-1", "cactus-2", "frowning", "moon")
-    (tmp_path / "package").mkdir()
-    (tmp_path / "package/icons.json").write_text(
-        json.dumps(
-            {
-                "icons": {name: {"body": body} for name in names},
-                "width": 8,
-                "height": 8,
-            }
-        )
-    )
-    of_emoji = [
-        ["flag: france", "fr"],
-        ["cactus"],
-        ["frowning face", "frowning"],
-        ["new moon", "moon"],  # Whose moon it is, nobody knows.
-        ["full moon", "moon"],
-    ]
-    found = world.icon_drawings(tmp_path, of_emoji)
-    drawn = {number: path.stem for number, path in found.items()}
-    assert drawn == {0: "flag-for-france", 1: "cactus-1", 2: "frowning"}
-    emoji = world.Emoji("1", "x", (), "objects", "tool", {"set": found[1]})
-    picture = world.drawing(emoji, "set")
-    assert (picture == (255, 0, 0, 255)).all()
 
 
 def test_loss_of_captions_and_sentences():

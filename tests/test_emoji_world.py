@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from builders import FASTEST
 from easy_vqa_checks import digest
-from emoji_world import colors
-from emoji_world import other_vendor
 from emoji_world import packages
 from emoji_world import questions
 from emoji_world import score
@@ -18,11 +16,8 @@ from emoji_world import splits
 from emoji_world import texts
 from emoji_world import world
 from emoji_world.training import drawings
-from emoji_world.training.model import Together
 from emoji_world.training.run import Run
 from PIL import Image
-
-import keras_bridgetower as kbt
 
 pytestmark = FASTEST
 
@@ -51,12 +46,6 @@ def small_world(tmp_path):
     return found
 
 
-def test_find_looks(small_world):
-    looks = splits.find_looks(small_world)
-    assert looks[10] == looks[11]
-    assert len(set(looks)) == 11
-
-
 def test_captions_and_questions_are_those_of_the_presets(small_world):
     split = splits.Splits(
         np.arange(12), np.zeros(12, bool), frozenset({"worda"})
@@ -77,33 +66,6 @@ def test_captions_and_questions_are_those_of_the_presets(small_world):
     assert {answer for *_, answer in asked} <= set(questions.ANSWERS)
 
 
-def test_main_color_of_visible_pixels(tmp_path):
-    for name, color in (
-        ("red", (220, 20, 20)),
-        ("yellow", (255, 204, 50)),
-        ("blue", (40, 80, 220)),
-        ("gray", (128, 128, 128)),
-        ("black", (20, 20, 20)),
-        ("brown", (120, 70, 30)),
-    ):
-        path = drawn(tmp_path / f"{name}.png", color)
-        picture = np.asarray(Image.open(path))
-        assert colors.main_color(picture) == name
-    nothing = np.zeros((64, 64, 4), "uint8")
-    assert colors.main_color(nothing) is None
-
-
-def test_large_drawings_ignore_invisible_colors(tmp_path):
-    path = drawn(tmp_path / "large.png", (0, 255, 0), side=256, size=160)
-    emoji = world.Emoji("1", "x", (), "objects", "tool", {"fluent": path})
-    small = world.drawing(emoji, "fluent")
-    assert small.shape == (64, 64, 4)
-    visible = small[small[..., 3] > 8]
-    # The paper behind is magenta, and invisible.
-    assert visible[:, 0].max() < 30
-    assert world.drawing(emoji, "noto") is None
-
-
 def test_chance_is_the_closed_form(small_world):
     shown = score.Gallery(small_world, np.arange(12), "noto")
     chance = shown.chance([{3}, {1, 2}], kept=(1, 5))
@@ -121,24 +83,6 @@ def test_recalls_count_looks(small_world):
     assert found == {"IR@1": 0.0, "IR@2": 50.0, "IR@3": 100.0}
     texts_first = score.text_recalls(scores[:, [4, 9]], [4, 9], [4, 9], (1,))
     assert texts_first == {"TR@1": 100.0}
-
-
-def test_questions_about_another_vendor():
-    asked = other_vendor.questions()
-    assert len(asked) == 60 and len({name for name, _, _ in asked}) == 30
-    answers = [answer for _, _, answer in asked]
-    assert answers.count("yes") == answers.count("no") == 15
-    assert set(answers) <= set(questions.ANSWERS)
-    emoji = world.Emoji("1", "x", (), "objects", "tool", {})
-    known = {
-        way for _, ways, _ in questions.facts(emoji, "red") for way in ways
-    }
-    assert {question for _, question, _ in asked} <= known
-    given = [("yes", 0.95), ("no", 0.95), ("bird", 0.5), ("dish", 0.2)]
-    found = other_vendor.summary(
-        *(["yes", "yes", "bird", "bug"], given, ["no", "yes", "bird", "bug"])
-    )
-    assert list(found.values()) == [4, 2, 3, "1 of 2", "1 of 2", "1 of 2"]
 
 
 def test_archive_with_another_sum_is_rejected(tmp_path):
@@ -175,30 +119,3 @@ def test_world_of_the_registries(tmp_path):
         assert np.nanmin(apart.mean((1, 2, 3))) > splits.ALIKE
     rows = drawings.TrainingDrawings(run).rows
     assert not splits_.held_out[[number for number, _ in rows]].any()
-
-
-def test_tasks_saved_together_share_a_preset(small_world, tmp_path):
-    pretraining = kbt.BridgeTowerPretraining.from_preset(
-        "bridgetower_tiny_easy_pretrain"
-    )
-    made = pretraining.preprocessor
-    vqa = kbt.BridgeTowerVQA(
-        pretraining.backbone,
-        kbt.BridgeTowerVQAPreprocessor(
-            made.tokenizer, made.image_converter, ["yes", "no"]
-        ),
-    )
-    folder = tmp_path / "both"
-    Together(pretraining, vqa).save_to_preset(folder)
-    picture = small_world[0].files["noto"]
-    again = kbt.BridgeTowerVQA.from_preset(folder)
-    asked = picture, "is this a bird?"
-    assert again.answer(*asked) == vqa.answer(*asked)
-    # The heads of pre-training are there too; a new one would be a warning.
-    for name in ("MaskedLM", "Retrieval", "Contrastive", "Pretraining"):
-        task = getattr(kbt, f"BridgeTower{name}").from_preset(folder)
-        for head in task.heads:
-            kept = pretraining.heads[head].get_weights()
-            found = task.heads[head].get_weights()
-            for mine, its in zip(found, kept, strict=True):
-                np.testing.assert_array_equal(mine, its)

@@ -1,7 +1,6 @@
 """The examples run offline and print the scores that they promise."""
 
 import ast
-import dataclasses
 import os
 import pathlib
 import re
@@ -13,16 +12,12 @@ from types import SimpleNamespace
 import example
 import gallery
 import pytest
-import streams
-from builders import ANSWERS
 from builders import FASTEST
 from builders import difference
 from builders import roberta
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower.apps.cli import main as cli
-from keras_bridgetower.data.records.write import write_shards
 from keras_bridgetower.training.recipes import paper
 from keras_bridgetower.training.recipes import task_of_recipe
 
@@ -167,41 +162,6 @@ def test_text_length_beyond_the_positions_is_rejected():
         task_of_recipe.set_text_length(task, 65)
     task_of_recipe.set_text_length(task, 64)
     assert tokenizer.sequence_length == 64
-
-
-@FASTEST
-def test_recipe_on_own_data(tmp_path, monkeypatch, capsys):
-    """Of two folders, one for training alone, the other's test unlabelled."""
-    rows = [streams.record("vqa", number) for number in range(4)]
-    streams.write(tmp_path / "more", rows, num_shards=1)
-    bare = [
-        dataclasses.replace(
-            row,
-            samples=tuple(
-                dataclasses.replace(sample, labels=(), scores=())
-                for sample in row.samples
-            ),
-        )
-        for row in rows
-    ]
-    told = {"task": "vqa", "labels": ANSWERS, "definition": "made by a test"}
-    for split, made in (("train", rows), ("validation", rows), ("test", bare)):
-        write_shards(tmp_path / "own", split, made, **told)
-    # Outside the clone, and nothing of it is imported but the package.
-    monkeypatch.chdir(tmp_path)
-    changes = "steps=6", "batch_size=4", "image_size=64", "text_length=32"
-    code = cli.main(
-        [
-            *("train", "vqa_base", "--init", "bridgetower_tiny_easy_vqa"),
-            *(f"--data={tmp_path / name}" for name in ("own", "more")),
-            *(word for change in changes for word in ("--set", change)),
-        ]
-    )
-    printed = capsys.readouterr().out
-    assert code == 0 and "0 of 24 samples" in printed
-    assert (tmp_path / "runs/vqa_base-base/checkpoints/step-000000006").exists()
-    assert "own validation: vqa_score" in printed and "blind" not in printed
-    assert "own test: its samples have no labels" in printed
 
 
 @FASTEST

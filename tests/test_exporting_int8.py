@@ -115,7 +115,7 @@ def test_samples_are_prepared_rows(table, tmp_path):
     pair = calibration.calibration_samples(task, path)["images"]
     assert pair.shape[:2] == (1, 2) and (pair[0, 0] != pair[0, 1]).any()
     path.write_text(json.dumps(row | {"image": "rows.csv"}))
-    with pytest.raises(ValueError, match="`image` must be a readable.*rows"):
+    with pytest.raises(ValueError, match="`image`"):
         calibration.calibration_samples(task, path)
     path.write_text(json.dumps({"image": "0.png"}))
     with pytest.raises(ValueError, match="Row 0 of SOURCE: it must have"):
@@ -171,10 +171,3 @@ def test_export_command_in_int8(table, tmp_path, capsys):
     path = tmp_path / "whole.onnx"
     kbt.BridgeTowerVQA.from_preset(words[1]).export(path, format="onnx")
     assert _weights_in_float(path)
-
-
-@FASTEST
-def test_text_needs_int8(tmp_path, capsys):
-    words = ["export", "bridgetower_tiny_easy_vqa", str(tmp_path / "a.onnx")]
-    assert main.main([*words, "--format", "onnx", "--text", "a"]) == 2
-    assert "`--text` needs `--int8`" in capsys.readouterr().err

@@ -10,13 +10,11 @@ from builders import ANSWERS
 from builders import FASTEST
 from builders import LONG_ELSEWHERE
 from builders import backbone
-from builders import difference
 from builders import eager
 from builders import fast
 from builders import features
 from builders import moved
 from builders import preprocessor
-from builders import raw
 from builders import shallow
 from builders import some_everywhere
 
@@ -25,7 +23,6 @@ import keras_bridgetower as kbt
 PARTS = {
     "text tower": lambda task: task.backbone.text_tower,
     "image encoder": lambda task: task.backbone.image_encoder,
-    "backbone": lambda task: task.backbone,
     "fusion": lambda task: task.backbone.fusion,
     "head": lambda task: task.heads["vqa"],
     "task": lambda task: task,
@@ -47,7 +44,7 @@ COPIES = {
 
 @pytest.fixture
 def task():
-    return kbt.BridgeTowerVQA(backbone(), preprocessor())
+    return kbt.BridgeTowerVQA(shallow(), preprocessor())
 
 
 def frozen_in(task):
@@ -112,25 +109,6 @@ def test_presets_open_fully_trainable(task, tmp_path):
     assert frozen_in(opened) == never and opened.backbone.trainable
     for part in (opened.backbone.image_encoder, opened.backbone.text_encoder):
         assert part.trainable
-
-
-@LONG_ELSEWHERE
-def test_saving_merges_adapters_with_a_warning(task, tmp_path, caplog):
-    never = frozen_in(task)
-    task.enable_lora(2)
-    copied = saved_and_loaded(task, tmp_path)
-    (told,) = caplog.records
-    assert "were merged into its weights" in told.getMessage()
-    assert frozen_in(copied) == never
-    inputs = task.preprocessor(raw()[0])
-    assert difference(task(inputs), copied(inputs)) <= 1e-5
-
-
-@FASTEST
-def test_unknown_frozen_weights_are_rejected(task):
-    config = task.backbone.get_config() | {"frozen_weights": ["9999 kernel"]}
-    with pytest.raises(ValueError, match="'9999 kernel'"):
-        kbt.BridgeTowerBackbone.from_config(config)
 
 
 @LONG_ELSEWHERE

@@ -1,7 +1,5 @@
 """Managers against their formulas in NumPy, and inside of the fusion."""
 
-import warnings
-
 import keras
 import numpy as np
 import pytest
@@ -21,7 +19,6 @@ from keras import ops
 
 import keras_bridgetower as kbt
 from keras_bridgetower import analysis
-from keras_bridgetower.models import bridges
 from keras_bridgetower.models import managers
 from keras_bridgetower.models.attention import capture_attention
 
@@ -167,15 +164,6 @@ def test_layers_read_what_the_layer_before_returned(bridge, taps):
     assert difference(out["image"], y) <= 1e-5
 
 
-@pytest.mark.parametrize("bridge", managers.MANAGERS)
-def test_fewer_outputs_are_the_same(bridge):
-    layer, inputs = fusion(bridge)
-    everything = layer(*inputs)
-    for name in ("pooled", "text", "image"):
-        fewer = layer(*inputs, outputs=(name,))
-        assert difference(fewer[name], everything[name]) <= 1e-5
-
-
 def test_only_adaptive_managers_read_padding():
     for bridge, influence in (
         ("static_manager", False),
@@ -215,19 +203,7 @@ def test_gradients_reach_all_weights(bridge):
     )
 
 
-def test_own_manager():
-    @keras.saving.register_keras_serializable("tests")
-    class EvenManager(managers.ManagerLayer):
-        def call(self, states, own, other, training=None):
-            return own + self.mix(states, ops.zeros((1, 3, 1, 1)), training)
-
-    assert bridges.serialize(EvenManager) == "tests>EvenManager"
-    layer, inputs = fusion(EvenManager)
-    assert type(layer.text_bridges[1]) is EvenManager
-    assert layer.bridge == "tests>EvenManager"
-
-
-@pytest.mark.parametrize("taps", [(), (-1, -2), (-2, None), (-1, 0)])
+@pytest.mark.parametrize("taps", [(), (-1, -2), (-2, None)])
 def test_wrong_taps_are_rejected(taps):
     with pytest.raises(ValueError, match="With managers `taps`.*Received"):
         kbt.CrossModalEncoder(8, 2, 3, bridge="static_manager", taps=taps)
@@ -243,18 +219,14 @@ def test_buckets_are_refused():
 
 
 @FASTEST
-@pytest.mark.parametrize("bridge", managers.MANAGERS)
-def test_saved_models_are_the_same(bridge, tmp_path):
+def test_saved_models_are_the_same(tmp_path):
+    bridge = "adaptive_manager"
     task = vqa(bridge=bridge)
     randomise(task.backbone)
     task.save_to_preset(tmp_path / "preset")
-    task.save(tmp_path / "task.keras")
-    for copy in (
-        kbt.BridgeTowerVQA.from_preset(tmp_path / "preset"),
-        keras.saving.load_model(tmp_path / "task.keras"),
-    ):
-        assert copy.backbone.fusion.bridge == bridge
-        assert_same_weights(task, copy)
+    copy = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
+    assert copy.backbone.fusion.bridge == bridge
+    assert_same_weights(task, copy)
     resized = task.backbone.with_image_size(48)
     assert resized.fusion.text_bridges[0].scores.shape == (2, 16)
 
@@ -283,29 +255,3 @@ def test_attention_maps():
     with capture_attention() as captured:
         task.backbone.fuse(task.preprocessor(x))
     assert captured["image_manager_1"].shape == (1, 1, 17, 40)
-
-
-@FASTEST
-def test_adapters():
-    model = backbone(bridge="adaptive_manager")
-    model.enable_lora(2)
-    paths = {w.path for w in model.trainable_weights}
-    assert "fusion/text_manager_1/query/lora_kernel_a" in paths
-    assert not any("scores" in path for path in paths)
-
-
-@FASTEST
-def test_quantized(tmp_path):
-    task = randomise(vqa(bridge="adaptive_manager"), scale=0.05)
-    x = features(task.backbone)
-    before = array(task(x))
-    with warnings.catch_warnings():
-        # Keras warns of layers without weights.
-        warnings.simplefilter("ignore")
-        task.quantize("int8")
-    after = array(task(x))
-    assert 0 < difference(before, after) <= 0.1 * np.abs(before).max()
-    task.save_to_preset(tmp_path / "preset")
-    copy = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
-    assert_same_weights(task, copy)
-    assert difference(copy(x), after) == 0

@@ -117,14 +117,3 @@ def test_what_is_stored(name):
     ]
     given = set(re.findall(r"^(\w+) = ", cell.source, re.M))
     assert given == set(SMALL[name])
-
-
-def test_all_notebooks_read_the_drawings_in_the_same_cell():
-    cells = [
-        cell.source
-        for name in SMALL
-        for cell in read(name).cells
-        if "drawings" in cell.metadata.get("tags", [])
-    ]
-    every = len(list(tool.NOTEBOOKS.glob("*.ipynb")))
-    assert len(cells) == len(SMALL) == every and len(set(cells)) == 1

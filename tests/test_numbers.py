@@ -9,7 +9,6 @@ import streams
 
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.serve.plan import Limits
-from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.records.format import written_without_places
 from keras_bridgetower.data.stream.epoch_order import Shuffled
 from keras_bridgetower.data.stream.stream import Stream
@@ -41,12 +40,7 @@ def masked(count):
 # Each makes something of 3, and returns what of it is written to files.
 USES = {
     "batch_size of a recipe": lambda n: recipe("batch_size", n),
-    "steps of a recipe": lambda n: recipe("steps", n),
     "window": lambda n: written_without_places(Shuffled(n)),
-    "image_size of a transform": lambda n: written_without_places(
-        transform("blip", n)
-    ),
-    "image_size": lambda n: converter(image_size=n),
     "size_divisor": lambda n: converter(size_divisor=n),
     "sequence_length": lambda n: builders.tokenizer(n).get_config()[
         "sequence_length"
@@ -78,15 +72,13 @@ def test_streams_and_records_count_by_integers_of_numpy(tmp_path):
     found = Stream(reader, **{k: np.int64(v) for k, v in given.items()})
     assert json.dumps(found.identity) == json.dumps(expected.identity)
     assert found.ids(0) == expected.ids(0)
-    for wrong in ({"batch_size": True}, {"num_hosts": True}):
-        with pytest.raises(ValueError, match=f"`{[*wrong][0]}` must be"):
-            Stream(reader, **given | wrong)
-    for wrong in (0, True, 2.0):
-        with pytest.raises(ValueError, match="`num_shards` must be from 1"):
-            streams.write(tmp_path / "b", records, task, num_shards=wrong)
+    with pytest.raises(ValueError, match="`num_hosts`"):
+        Stream(reader, **given | {"num_hosts": True})
+    with pytest.raises(ValueError, match="`num_shards`"):
+        streams.write(tmp_path / "b", records, task, num_shards=True)
 
 
-@pytest.mark.parametrize("value", [0, -1, "5", None, True, np.nan])
+@pytest.mark.parametrize("value", [0, "5", True, np.nan])
 def test_limits_refuse_what_are_no_seconds(value):
     with pytest.raises(ValueError, match="`seconds` must be a number above 0"):
         Limits(seconds=value)

@@ -198,7 +198,7 @@ def test_a_rule_by_names_after_a_reload(tmp_path):
 
 @FASTEST
 def test_names_of_heads():
-    for name in ("vqa", "Count", "my head", "1st", "weights"):
+    for name in ("vqa", "my head"):
         with pytest.raises(ValueError, match="`name` must be of"):
             kbt.register_head(name)
 

@@ -30,10 +30,7 @@ BRIDGES = {
     "scaled_add": (18_432 + 10, None),
     "interpolate_scalar": (18_432 + 10, None),
 }
-PUBLISHED_LAYERS = {
-    **{2: 37.8, 3: 56.8, 4: 75.6, 5: 94.6},
-    **{6: 113.4, 8: 151.2, 10: 189.0, 12: 226.8},
-}
+PUBLISHED_LAYERS = {2: 37.8, 3: 56.8, 12: 226.8}
 
 
 def count(layer):
@@ -88,13 +85,13 @@ def test_cross_modal_layers_of_any_number(layers):
     assert abs(counted / 1e6 - PUBLISHED_LAYERS[layers]) <= 0.1
 
 
-@pytest.mark.parametrize("bridge", bridges.BRIDGES)
-def test_parameters_of_bridges(bridge):
+def test_parameters_of_bridges():
     bare = count(fusion(BASE, bridge=None))
-    added = count(fusion(BASE, bridge=bridge)) - bare
-    counted, published = BRIDGES[bridge]
-    assert added == counted
-    assert published is None or added == pytest.approx(published, rel=5e-3)
+    for bridge in bridges.BRIDGES:
+        added = count(fusion(BASE, bridge=bridge)) - bare
+        counted, published = BRIDGES[bridge]
+        assert added == counted, bridge
+        assert published is None or added == pytest.approx(published, rel=5e-3)
 
 
 def test_parameters_of_managers():

@@ -79,11 +79,15 @@ def asked():
 @pytest.mark.parametrize(
     "other, differs",
     [
-        ({"image_mode": "hf"}, {"image_mode"}),
         # The size of pictures also changes the positions of the model.
-        ({"image_size": 32}, {"image_size", "model"}),
-        ({"sequence_length": 12}, {"sequence_length"}),
-        ({"dtype": "mixed_bfloat16"}, {"dtype"}),
+        (
+            {"image_size": 32, "image_mode": "hf"},
+            {"image_size", "model", "image_mode"},
+        ),
+        (
+            {"sequence_length": 12, "dtype": "mixed_bfloat16"},
+            {"sequence_length", "dtype"},
+        ),
         ("mean", {"image_mean"}),
         ("crop_pct", {"image_mode"}),
         ("vocabulary", {"tokenizer"}),

@@ -16,7 +16,6 @@ from builders import vqa
 from drawn_photos import jpeg_of_scans
 from PIL import Image
 
-import keras_bridgetower as kbt
 from keras_bridgetower.apps.predict import batches
 from keras_bridgetower.apps.predict import on_beam
 from keras_bridgetower.apps.predict import output
@@ -175,15 +174,11 @@ TABLE = {
     "\ufeff" + with_id("7"): None,
     '{"image": "a.png", "text": "why': "must be JSON in UTF-8",
     '{"image": "a.png"}': "must have the columns text",
-    '{"image": "a.png", "text": 3}': "must have the columns text",
-    '["a.png", "why?"]': "must be a JSON object",
     '{"image": "a.png", "text": "\udcff\udcfe"}': "must be JSON in UTF-8",
     '{"image": "none.png", "text": "why?"}': "FileNotFoundError",
     '{"image": "scans.jpg", "text": "why?"}': "at most 100 scans",
-    '{"image": null, "text": "why?"}': "must have the columns image",
     "[" * 100_000: "must be JSON",
     with_id('{"a": 1, "a": 1}'): "the key 'a' occurs twice in an object",
-    with_id("NaN"): "is not a number in JSON",
     with_id("1e999"): "1e999 is not a number in JSON",
     with_id('"error"'): None,
 }
@@ -224,8 +219,6 @@ def test_a_table_with_commas(folder, out):
 WRONG = [
     ("b.csv", "a.png,why?\nc,who?\n", r"b.csv .*: \['a.png', 'why"),
     ("b.csv", 'image,text\na.png,who?\na.png,"why?\n', "b.csv.*from line 3"),
-    ("b.csv", "image,text,text\na.png,what?,why?\n", "each once"),
-    ("a.jsonl", "", "one row.*none in .*a.jsonl"),
     ("notes.txt", "", "SOURCE must be a folder, or a file"),
     ("more", None, "a folder has pictures alone"),
 ]
@@ -357,9 +350,8 @@ def test_output_of_another_run_is_rejected(task, photos, out):
         with pytest.raises(ValueError, match=f"differing in: {name}"):
             run_task(other, photos, out, **changes)
     assert out.read_bytes() == before
-    for text in ("my notes", "my notes\n", '{"row": 0}\n', '{"predictions":3}'):
-        out.write_text(text + "\n" * text.startswith("{"))
-        text = out.read_text()
+    for text in ("my notes\n", '{"row": 0}\n'):
+        out.write_text(text)
         with pytest.raises(ValueError, match="which is another file"):
             run_task(task, photos, out)
         assert out.read_text() == text
@@ -370,22 +362,6 @@ def test_output_of_another_run_is_rejected(task, photos, out):
     out.write_bytes(before[:20])
     run_task(task, photos, out)
     assert len(lines(out)) == 13
-
-
-def test_settings_that_fail_for_every_row(task):
-    mlm = kbt.BridgeTowerMaskedLM.from_preset("bridgetower_tiny_easy_mlm")
-    tokens, blank = mlm.preprocessor.tokenizer.vocabulary_size(), "a <mask>?"
-    for other, texts, top_k, message in (
-        (task, (), 0, "from 1 to 4, the"),
-        (task, (), 5, "from 1 to 4, the"),
-        (task, ["what?", "  "], 1, "`text` must not"),
-        (mlm, (), tokens + 1, "tokens of the vocabulary"),
-        (mlm, [blank, "no blank here"], 1, r"`text` .*text\[1\]='no b"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            other.check_request(texts, top_k)
-    mlm.check_request([blank], tokens)
-    task.check_request(["no blank here"])
 
 
 def test_beam_is_required(photos, tmp_path, monkeypatch):

@@ -73,18 +73,6 @@ def test_recomputation_does_not_change_training(image, text, make):
     np.testing.assert_allclose(losses, others, rtol=1e-6)
 
 
-@pytest.mark.skipif(
-    keras.config.backend() == "jax", reason="compiles each operation"
-)
-def test_recomputation_does_not_change_the_config():
-    model = backbone()
-    config = model.get_config()
-    model.checkpoint_activations()
-    assert model.get_config() == config
-    before, after = (model(features(model))["pooled"] for _ in range(2))
-    np.testing.assert_array_equal(array(before), array(after))
-
-
 @FASTEST
 def test_recomputation_keeps_fewer_activations():
     import torch
@@ -108,8 +96,8 @@ def test_recomputation_keeps_fewer_activations():
 
 
 @FASTEST
-def test_keras_remat_draws_another_dropout_mask():
-    # `keras.remat` is silently wrong here, so `remat` exists.
+def test_recomputation_draws_the_same_dropout_mask():
+    """Which `keras.remat` does not do."""
     block = keras.layers.Dropout(0.5, seed=1)
     x = keras.ops.ones((8, 8))
     x.requires_grad_()
@@ -125,5 +113,3 @@ def test_keras_remat_draws_another_dropout_mask():
 
     out, grad = gradient(lambda x: remat.remat(block, call, x))
     np.testing.assert_allclose(grad, 4 * out**2, rtol=1e-6)
-    out, grad = gradient(keras.remat(call))
-    assert np.abs(grad - 4 * out**2).max() > 1

@@ -14,6 +14,7 @@ from builders import difference
 from builders import features
 from builders import roberta
 from builders import run
+from builders import shallow
 from builders import some_everywhere
 
 import keras_bridgetower as kbt
@@ -140,18 +141,6 @@ def test_image_taps_choose_other_states(values):
 
 
 @FASTEST
-def test_layers_without_a_state_have_none_of_both_towers():
-    made = backbone(
-        clip(),
-        roberta(),
-        num_layers=3,
-        taps=(-2, -1, None),
-        image_taps=(-3, -1, None),
-    )
-    assert run(made, features(made))["image"].shape == (3, 17, 16)
-
-
-@FASTEST
 def test_widths_that_differ_need_projections_of_their_own():
     values = dict(image_encoder=Grids(), num_layers=3)
     with pytest.raises(ValueError, match="`projections` must be 'per_layer'"):
@@ -185,35 +174,28 @@ def test_text_summaries_replace_the_start_token(summary):
     "summary",
     some_everywhere(["mean", "attention_pool", "learned"], "attention_pool"),
 )
-def test_image_summaries_are_saved_and_trained(summary, tmp_path):
-    made = backbone(image_encoder=clip(), image_summary=summary)
-    inputs = features(made)
-    extra = {"mean": 0, "attention_pool": 2, "learned": 2}[summary]
-    assert len(made.weights) == len(backbone(clip()).weights) + extra
-    assert (
-        difference(
-            array(run(made, inputs)["image"]).shape,
-            array(run(backbone(clip()), inputs)["image"]).shape,
-        )
-        == 0
-    )
+def test_image_summaries_are_saved(summary, tmp_path):
+    made = shallow(image_summary=summary)
+    inputs, plain = features(made), shallow()
+    extra = {"mean": 0, "attention_pool": 1, "learned": 1}[summary]
+    assert len(made.weights) == len(plain.weights) + extra
+    shape = run(plain, inputs)["image"].shape
+    assert run(made, inputs)["image"].shape == shape
     made.save_to_preset(tmp_path / "preset")
     loaded = kbt.BridgeTowerBackbone.from_preset(tmp_path / "preset")
     assert loaded.image_tower.summary == summary
     assert difference(run(made, inputs), run(loaded, inputs)) == 0
 
 
-@pytest.mark.parametrize(
-    "summary", some_everywhere(["attention_pool", "learned"], "learned")
-)
-def test_summaries_keep_float32_weights(summary, tmp_path):
+def test_summaries_keep_float32_weights(tmp_path):
+    summary = "learned"
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        made = backbone(image_summary=summary, dtype="mixed_bfloat16")
+        made = shallow(image_summary=summary, dtype="mixed_bfloat16")
     finally:
         keras.config.set_dtype_policy("float32")
     weights = [w for w in made.weights if "summary" in w.path]
-    assert [w.dtype for w in weights] == ["float32"] * 2
+    assert [w.dtype for w in weights] == ["float32"]
     made.save_to_preset(tmp_path / "preset")
     loaded = kbt.BridgeTowerBackbone.from_preset(tmp_path / "preset")
     assert_same_weights(made, loaded)
@@ -225,16 +207,12 @@ def test_summaries_keep_float32_weights(summary, tmp_path):
     [
         ({"image_encoder": Grids, "image_summary": "class"}, "`summary`"),
         ({"text_summary": "class"}, "`summary`"),
-        ({"image_encoder": roberta}, "`image_encoder` must be"),
         ({"text_encoder": clip}, "`text_encoder` must be"),
         ({"image_positions": "coordinates"}, "`positions` must be"),
-        ({"image_encoder": Grids, "image_positions": "x"}, "'coordinates'"),
         ({"image_taps": (-1,)}, "`image_taps` must be 2 negative indices"),
-        ({"image_taps": (-2, -1, None)}, "`image_taps` must be 2 negative"),
         ({"image_taps": (-1, None)}, "`image_taps` must be as long as"),
         ({"image_taps": (-9, -1)}, "must count the encoder's 3 states"),
         ({"image_taps": (-2,), "bridge": "static_manager"}, "as long as"),
-        ({"image_taps": (-1, 0), "bridge": "static_manager"}, "`image_taps`"),
         ({"image_taps": (-2, -1), "bridge": None}, "`image_taps` must be"),
     ],
 )

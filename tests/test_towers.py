@@ -4,7 +4,6 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
-from builders import FASTEST
 from builders import IMAGE_ENCODERS
 from builders import LONG_ELSEWHERE
 from builders import TEXT_ENCODERS
@@ -14,7 +13,6 @@ from builders import deit
 from builders import difference
 from builders import features
 from builders import randomise
-from builders import roberta
 from builders import run
 
 import keras_bridgetower as kbt
@@ -58,18 +56,6 @@ def test_states_equal_the_outputs_of_encoders(name):
         weight.assign(by_path.get(weight.path, given[own]))
     top = last_output(shallow, own_input(shallow))
     assert difference(states[-2], top) <= 1e-5
-
-
-@pytest.mark.parametrize("name", ["clip", "roberta"])
-def test_single_tap_returns_a_list(name):
-    encoder = (IMAGE_ENCODERS | TEXT_ENCODERS)[name]()
-    tower = kbt.Tower(encoder, (-1, None))
-    inputs = own_input(encoder)
-    (called,) = run(tower, inputs)
-    (predicted,) = tower.predict(inputs, verbose=0)
-    (symbolic,) = tower(tower.input)
-    assert difference(called, predicted) <= 1e-5
-    assert symbolic.shape[1:][-1] == called.shape[-1]
 
 
 def test_blocks_above_the_highest_tap_are_excluded():
@@ -119,18 +105,3 @@ def test_per_tap_norms_start_as_copies(make):
     low, high = run(own, inputs)
     assert difference(high, before[1]) <= 1e-6
     assert difference(low, before[0]) > 0.1
-
-
-@FASTEST
-def test_unsupported_backend_is_rejected(monkeypatch):
-    encoder = clip()
-    monkeypatch.setattr(keras.config, "backend", lambda: "openvino")
-    with pytest.raises(ValueError, match="`KERAS_BACKEND` must be one of"):
-        kbt.Tower(encoder, (-1,))
-
-
-def test_masks_of_other_shapes_are_rejected():
-    tower = kbt.Tower(roberta(), taps=(-2, -1))
-    ids, mask = np.ones((3, 4), "int32"), np.ones((3, 1), "int32")
-    with pytest.raises(ValueError, match="`padding_mask`"):
-        tower({"token_ids": ids, "padding_mask": mask})

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import streams
 from builders import FASTEST
+from builders import one_layer_each
+from builders import retrieval
 from miniatures import miniature
 from PIL import Image
 
@@ -70,13 +72,22 @@ def records(tmp_path_factory):
             samples.append(dataclasses.replace(sample, **changes))
         made.append(dataclasses.replace(record, samples=tuple(samples)))
     folder = tmp_path_factory.mktemp("records")
+    told = {"task": "vqa", "labels": list(vqa.answers), "definition": "made"}
     for split in ("train", "validation"):
-        write_shards(
-            *(folder, split, made),
-            task="vqa",
-            labels=list(vqa.answers),
-            definition="made by a test",
+        write_shards(folder, split, made, **told)
+    # Beside it, more for training, and a test without labels.
+    bare = [
+        dataclasses.replace(
+            record,
+            samples=tuple(
+                dataclasses.replace(sample, labels=(), scores=())
+                for sample in record.samples
+            ),
         )
+        for record in made
+    ]
+    for split, rows in (("train", made), ("test", bare)):
+        write_shards(folder.with_name("more"), split, rows, **told)
     return folder
 
 
@@ -96,19 +107,24 @@ def test_train_then_evaluate(run, records, tmp_path):
     changes = ("steps=2", "batch_size=4", "image_size=64", "text_length=16")
     words = ("train", "vqa_base", "--data", records, "--init", PRESET)
     words += ("--output", tmp_path, "--every", 1)
+    words += ("--data", records.with_name("more"))
     for change in changes:
         words += ("--set", change)
     said = run(*words, "--json")
     found = json.loads(said.out)
     # The recipe and the like are for a reader, and no JSON.
     assert "batch_size: 4   [paper: 512]" in said.err
-    [(split, scores)] = found["scores"].items()
-    assert split == f"{records.name} validation"
+    split = f"{records.name} validation"
+    assert found["scores"].keys() == {split, "more test"}
+    scores = found["scores"][split]
+    assert found["scores"]["more test"] is None
     words_again = ("evaluate", found["preset"], records, "--json")
     again = json.loads(run(*words_again).out)["scores"]["validation"]
     assert again["vqa_score"] == pytest.approx(scores["vqa_score"], abs=1e-4)
     # Called again, nothing is trained, and the scores are told anew.
-    assert f"preset: {found['preset']}" in run(*words).out
+    said = run(*words)
+    assert f"preset: {found['preset']}" in said.out
+    assert "more test: its samples have no labels" in said.out + said.err
 
 
 def test_doctor(run):
@@ -118,16 +134,17 @@ def test_doctor(run):
     assert found["devices"][-1] == "cpu" and found["problems"] == []
     assert PRESET in found["presets"]
     assert "bridgetower_base" not in found["presets"]
-    holds = {cache["holds"] for cache in found["caches"]}
-    assert holds >= {"converted weights", "programs that JAX compiled"}
     assert f"version\t{kbt.__version__}" in run("doctor").out
 
 
 # Converters warn of themselves, and PyTorch records what it traces.
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("no_records_of_traces")
-def test_doctor_times_the_fusion(run):
-    told = run("doctor", "--speed", "bridgetower_tiny_easy_retrieval", "--json")
+def test_doctor_times_the_fusion(run, tmp_path):
+    """Of one layer: each form is exported."""
+    task = retrieval(**one_layer_each())
+    task.save_to_preset(tmp_path / "preset")
+    told = run("doctor", "--speed", tmp_path / "preset", "--json")
     seconds = json.loads(told.out)["seconds_a_pair"]
     assert "torch float32" in seconds
     if importlib.util.find_spec("openvino"):
@@ -157,10 +174,3 @@ def test_doctor_reads_markers_and_versions(tmp_path, monkeypatch):
         "x": ["nowhere-to-be-had"],
         "y": [f"numpy>=999 (found {np.__version__})"],
     }
-
-
-def test_doctor_reports_a_missing_backend(run, monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "theano")
-    said = run("doctor", "--json", code=1)
-    [problem] = json.loads(said.out)["problems"]
-    assert "The backend theano is not installed" in problem

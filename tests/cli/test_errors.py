@@ -45,22 +45,20 @@ ONE_LINE = [
     (FAILED, "the preset does not hold it", *ASK, "--preset", MLM),
     (FAILED, "with a config.json", *ASK, "--preset", PICTURES),
     (FAILED, "There is no file 'TMP/none.png'.", "ask", "TMP/none.png", "?"),
-    (FAILED, "`text` must not be empty", "match", PICTURE, " "),
     (FAILED, "at most 89478485 pixels", "ask", "TMP/bomb.png", "what?"),
     (WRONG_USAGE, "No such command 'frobnicate'", "frobnicate"),
-    (WRONG_USAGE, "Missing argument", "ask", PICTURE),
     (WRONG_USAGE, "--top-k", *ASK, "--top-k", "0"),
     (WRONG_USAGE, "Give `--text` or `--image`", "embed"),
     (WRONG_USAGE, "or as many of both", "embed", "--image", PICTURE)
     + ("--text", "a", "--text", "b"),
-    (FAILED, "vqb", "predict", VQA, "vqb", "a", "b"),
     (WRONG_USAGE, "need `--runner`", *PREDICT, "b", "--pictures", "a"),
     (WRONG_USAGE, "`--init` and `--encoders", "train", "x", "--data", "x"),
-    (WRONG_USAGE, "no preset 'tiny_easy_vqa'", "demo", "tiny_easy_vqa"),
     (FAILED, "the nearest is 'vqa_base'", "train", "vqa_bas", *TRAIN[2:]),
     (FAILED, "nearest is 'batch_size'", *TRAIN, "--set", "batchsize=3"),
     (WRONG_USAGE, "--format", "export", VQA, "TMP/new", "--format", "x"),
     (WRONG_USAGE, "`--part`", "export", VQA, "TMP/new", "--part", "fusion"),
+    (WRONG_USAGE, "`--text` needs", "export", VQA, "TMP/new", "--text", "a")
+    + ("--format", "onnx"),
     (WRONG_USAGE, "`--verify` needs", "export", VQA, "TMP/new", "--verify")
     + ("--format", "onnx"),
     # Of settings, before the first row.

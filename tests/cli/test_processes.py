@@ -7,12 +7,9 @@ import sys
 
 import pytest
 from builders import FASTEST
-from typer.testing import CliRunner
 
 import keras_bridgetower as kbt
-from keras_bridgetower import startup as process
 from keras_bridgetower.apps.cli import frameworks
-from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.cli import output
 
 pytestmark = FASTEST
@@ -111,33 +108,3 @@ def test_child_processes_are_quiet(debug, capfd):
     shown = capfd.readouterr()
     assert shown.out == ("out" if debug else "")
     assert shown.err == ("err" if debug else "") + "warning: of the command\n"
-
-
-@pytest.mark.parametrize(
-    "argv, given, wanted",
-    [
-        (["C:/keras-bridgetower.exe"], [], True),
-        (["-m", "ask"], ["python", "-m", "keras_bridgetower", "ask"], True),
-        (["-m"], ["python", "-mkeras_bridgetower"], True),
-        (["-m"], ["python", "-m", "keras_bridgetower.apps.predict"], False),
-        (["-c"], ["python", "-c", "import keras_bridgetower"], False),
-        ([], [], False),
-    ],
-)
-def test_command_line_processes_are_detected(argv, given, wanted, monkeypatch):
-    monkeypatch.setattr(sys, "argv", argv)
-    monkeypatch.setattr(sys, "orig_argv", given)
-    assert process.is_command_line() is wanted
-
-
-def test_names_of_presets_are_completed():
-    words = "keras-bridgetower ask a.png b --preset bridgetower_tiny_easy_r"
-    environment = {
-        "_ROOT_COMPLETE": "complete_bash",
-        "COMP_WORDS": words,
-        "COMP_CWORD": "5",
-    }
-    result = CliRunner().invoke(
-        main.application(), [], prog_name="root", env=environment
-    )
-    assert result.output.split() == ["bridgetower_tiny_easy_retrieval"]

@@ -1,6 +1,5 @@
 """The commands that index pictures and find them."""
 
-import dataclasses
 import io
 import json
 import shutil
@@ -13,7 +12,6 @@ from drawn_photos import draw
 
 from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.search import PictureSearch
-from keras_bridgetower.presets.table import PRESETS
 
 pytestmark = [FASTEST, pytest.mark.usefixtures("opened_once")]
 KNOWN = "bridgetower_tiny_easy_retrieval"
@@ -84,17 +82,6 @@ def test_query_equals_the_library(indexed, photos, run):
     assert first[0] == str(red) and first[1] == ""
 
 
-def test_query_says_that_a_head_improves_no_list(indexed, run, monkeypatch):
-    known = dataclasses.replace(PRESETS[KNOWN], reranks=False)
-    monkeypatch.setitem(PRESETS, KNOWN, known)
-    words = ("search", "query", TEXT, "--store", indexed[0], "--top-k", 1)
-    said = run(*words)
-    assert said.out.split("\t")[1] == ""
-    assert f"does not improve the lists of {KNOWN};" in said.err
-    said = run(*words, "--rerank", 4)
-    assert said.out.split("\t")[1] != "" and "improve" not in said.err
-
-
 def test_gone_and_unreadable_files_and_prune(photos, tmp_path, run):
     mine, store = tmp_path / "mine", tmp_path / "index"
     shutil.copytree(photos, mine)
@@ -122,12 +109,9 @@ NEW = ("--store", "TMP/new")
 OTHER = ("--preset", "bridgetower_tiny_easy_pretrain")
 REFUSED = [
     (WRONG_USAGE, "Give TEXT or `--image`", "query", "--store", "STORE"),
-    (WRONG_USAGE, "Did you mean bridgetower_tiny_easy_retrieval", "index")
-    + ("PHOTOS", *NEW, "--preset", "tiny_easy_retrieval"),
     (FAILED, "contrastive head", "index", "PHOTOS", *NEW)
     + ("--preset", "bridgetower_tiny_easy_vqa"),
     (FAILED, "must be a folder, or a file", "index", "TMP/nowhere", *NEW),
-    (FAILED, "Make one first, with `index`", "query", TEXT, *NEW),
     (FAILED, f"Open it with the preset {KNOWN!r}", *QUERY, *OTHER),
 ]
 

@@ -130,8 +130,13 @@ def other_backend():
         print(name, folder, file=process.stdin, flush=True)
         assert process.stdout.readline() == f"done {name}\n"
 
-    with process:
+    try:
         yield train
+    finally:
+        # Its own end would take seconds.
+        process.kill()
+        with process:
+            pass
 
 
 @pytest.mark.parametrize("name", on_torch("image_classifier"))

@@ -82,13 +82,3 @@ def test_merged_for_another_image_size():
     resized = model.with_image_size(model.image_size)
     assert difference(run(resized, features())["pooled"], expected) <= 1e-6
     assert model.with_image_size(48).image_size == 48
-
-
-@FASTEST
-@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
-def test_quantized_layers_are_refused(tmp_path):
-    model = peer.ours(peer.SMALL)
-    model.fusion.text_projections[0].quantize("int8")
-    with pytest.raises(ValueError, match="that are not quantized"):
-        model.export_to_transformers(tmp_path / "theirs")
-    assert not (tmp_path / "theirs").exists()

@@ -11,6 +11,7 @@ import shutil
 import archives
 import checkpoints
 import copies
+import faults_run
 import numpy as np
 import official
 import pytest
@@ -45,11 +46,6 @@ def flip_bits(path, rng):
     for _ in range(rng.integers(1, 4)):
         data[rng.integers(end)] ^= 1 << rng.integers(8)
     path.write_bytes(data)
-
-
-def truncate(path, rng):
-    data = path.read_bytes()
-    path.write_bytes(data[: rng.integers(len(data))])
 
 
 def change_tensor(path, rng):
@@ -119,7 +115,7 @@ def mutate(source, target, seed):
         target.mkdir()
         path = target / "model.ckpt"
         shutil.copy(source / "official" / "model.ckpt", path)
-        kinds = (flip_bits, truncate, change_tensor, change_opcodes)
+        kinds = (flip_bits, faults_run.cut, change_tensor, change_opcodes)
         kinds[rng.integers(4)](path, rng)
         return path
     shutil.copytree(source / "theirs", target)
@@ -127,7 +123,7 @@ def mutate(source, target, seed):
         ("model.safetensors", change_tensor),
         ("config.json", edit_json),
     )[rng.integers(2)]
-    (flip_bits, truncate, how)[rng.integers(3)](target / name, rng)
+    (flip_bits, faults_run.cut, how)[rng.integers(3)](target / name, rng)
     return target
 
 

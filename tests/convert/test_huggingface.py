@@ -24,13 +24,11 @@ from builders import array
 from builders import backbone
 from builders import clip
 from builders import difference
-from builders import randomise
 
 import keras_bridgetower as kbt
 from keras_bridgetower import files
 from keras_bridgetower.convert import cache
 from keras_bridgetower.convert import export
-from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.errors import ConversionError
@@ -43,9 +41,9 @@ def copied(three_heads, tmp_path):
     return shutil.copytree(three_heads[0], tmp_path / "model")
 
 
-def assert_near(ours, theirs, most=1e-5):
+def assert_near(ours, theirs):
     found = checkpoints.differences(ours, theirs)
-    assert max(found.values()) <= most, found
+    assert max(found.values()) <= 1e-5, found
 
 
 def outputs(model, inputs, **kwargs):
@@ -71,15 +69,24 @@ def test_all_heads_and_back(three_heads, tmp_path):
     sums = [state[folded[0]] + state[folded[1]] for state in (before, after)]
     assert torch.equal(*sums)
 
-    again = checkpoints.preset_parts(registry.resolve(back))
-    assert_near(checkpoints.run_ours(again.backbone, again.heads), got, 1e-6)
-
 
 @FASTEST
-def test_images_too_narrow_for_transformers(tmp_path):
+def test_what_transformers_has_no_place_for_is_not_exported(tmp_path):
+    heads = {"mine": keras.layers.Dense(1, name="mine_head")}
     narrow = backbone(image_encoder=clip(layers=2, heads=1))
-    with pytest.raises(ConversionError, match="image heads=1, not one of .0,"):
-        narrow.export_to_transformers(tmp_path / "back")
+    tapped = backbone(image_taps=(-3, -1))
+    for parts, found in (
+        (export.Parts(narrow, {}, {}, None, None), "heads=1, not one of .0,"),
+        (export.Parts(tapped, {}, {}, None, None), "image_taps=.-3, -1., not"),
+        (
+            export.Parts(backbone(), heads, {"mine": {}}, None, None),
+            "head=.mine., not one of",
+        ),
+    ):
+        with pytest.raises(ConversionError, match=found):
+            export.write(parts, tmp_path / "back")
+    with pytest.raises(files.FolderExists, match="`path` must not exist"):
+        narrow.export_to_transformers(tmp_path)
     # So many heads would theirs have.
     with pytest.raises(ValueError, match="num_heads=0"):
         transformers.BridgeTowerModel(
@@ -87,25 +94,8 @@ def test_images_too_narrow_for_transformers(tmp_path):
         )
 
 
-@FASTEST
-def test_image_taps_are_not_exported(tmp_path):
-    with pytest.raises(ConversionError, match="image_taps=.-3, -1., not one"):
-        backbone(image_taps=(-3, -1)).export_to_transformers(tmp_path / "back")
-
-
-@FASTEST
-def test_own_heads_are_not_exported(tmp_path):
-    heads = {"mine": keras.layers.Dense(1, name="mine_head")}
-    parts = export.Parts(backbone(), heads, {"mine": {}}, None, None)
-    with pytest.raises(ConversionError, match="head=.mine., not one of"):
-        export.write(parts, tmp_path / "back")
-    with pytest.raises(files.FolderExists, match="`path` must not exist"):
-        parts.backbone.export_to_transformers(tmp_path)
-
-
 @pytest.mark.parametrize(
-    "link, shared",
-    [("add", False), ("scaled_add", True), ("interpolate", False)],
+    "link, shared", [("scaled_add", True), ("interpolate", False)]
 )
 def test_links_and_projections(link, shared, tmp_path):
     model = checkpoints.theirs(link=link, shared_projections=shared)
@@ -127,7 +117,7 @@ def test_links_and_projections(link, shared, tmp_path):
     assert float((a - b).abs().max()) <= 1e-6
 
 
-@pytest.mark.parametrize("form", ["sharded", "pickled", "pickled shards"])
+@pytest.mark.parametrize("form", ["sharded", "pickled shards"])
 def test_forms_of_weight_files(form, three_heads, tmp_path):
     path, models = three_heads
     target = tmp_path / "model"
@@ -139,12 +129,10 @@ def test_forms_of_weight_files(form, three_heads, tmp_path):
     else:
         shutil.copy(path / "config.json", target)
         names = list(state)
-        shards = {"pytorch_model.bin": names}
-        if form == "pickled shards":
-            shards = {"one.bin": names[:99], "two.bin": names[99:]}
-            where = {k: file for file, part in shards.items() for k in part}
-            index = target / "pytorch_model.bin.index.json"
-            index.write_text(json.dumps({"weight_map": where}))
+        shards = {"one.bin": names[:99], "two.bin": names[99:]}
+        where = {k: file for file, part in shards.items() for k in part}
+        index = target / "pytorch_model.bin.index.json"
+        index.write_text(json.dumps({"weight_map": where}))
         for file, part in shards.items():
             torch.save({k: state[k] for k in part}, target / file)
     tensors = cache.open_checkpoint(target).tensors
@@ -171,21 +159,16 @@ LARGE = peer.SMALL | dict(layers=2, fused=1, side=294, patch=14)
 
 
 @FASTEST
-@pytest.mark.parametrize(
-    "size, side",
-    [(LARGE, 574), pytest.param(peer.SMALL, 32, marks=pytest.mark.slow)],
-)
-def test_other_image_size(size, side, tmp_path):
-    theirs = peer.peer(size)
+def test_other_image_size(tmp_path):
+    theirs, side = peer.peer(LARGE), 574
     theirs.save_pretrained(tmp_path)
     backbone = kbt.BridgeTowerBackbone.from_preset(tmp_path, image_size=side)
-    features, inputs = peer.inputs(size | {"side": side}, batch=1)
+    features, inputs = peer.inputs(LARGE | {"side": side}, batch=1)
     expected = outputs(
         theirs.bridgetower, inputs, interpolate_pos_encoding=True
     )
     got = backbone(features, training=False)
-    count = (side // size.get("patch", 16)) ** 2 + 1
-    assert got["image"].shape[1] == count
+    assert got["image"].shape[1] == (side // LARGE["patch"]) ** 2 + 1
     assert difference(got["image"], expected.image_features) <= 2e-5
     assert difference(got["pooled"], expected.pooler_output) <= 1e-5
 
@@ -231,7 +214,6 @@ def test_tied_decoder(tmp_path):
 @pytest.mark.parametrize(
     "level, key, value",
     [
-        (None, "model_type", "clip"),
         (None, "share_link_tower_layers", True),
         (None, "link_tower_type", "gate"),
         (None, "link_tower_type", "scaled_add"),
@@ -242,8 +224,6 @@ def test_tied_decoder(tmp_path):
         ("text_config", "layer_norm_eps", 1e-12),
         ("text_config", "hidden_act", "relu"),
         ("vision_config", "remove_last_layer", True),
-        ("vision_config", "image_size", 10**6),
-        ("vision_config", "hidden_size", None),
     ],
 )
 def test_bad_configurations(level, key, value, copied, home):
@@ -292,10 +272,6 @@ def test_unused_tensors_are_kept(copied):
         (lambda s: s.pop("itm_score.fc.bias"), "itm_score.fc.bias is missing"),
         (lambda s: s.update(odd=torch.ones(3)), "odd has no place"),
         (
-            lambda s: s.update({"rank_output.weight": torch.ones(1, 3)}),
-            "rank_output.weight has no place",
-        ),
-        (
             lambda s: s.update({"itc_text_head.fc.weight": torch.tensor(1.0)}),
             "itc_text_head.fc.weight has no place",
         ),
@@ -307,7 +283,6 @@ def test_unused_tensors_are_kept(copied):
             lambda s: s["itm_score.fc.weight"].fill_(float("nan")),
             "must be finite.*itm_score.fc.weight",
         ),
-        (lambda s: [s.pop(k) for k in list(s)[:30]], "30 in all|is missing"),
     ],
 )
 def test_bad_tensors(change, found, copied):
@@ -389,25 +364,6 @@ def test_full_disk_leaves_nothing(three_heads, home, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         parts.backbone.export_to_transformers(tmp_path / "back")
     assert [p.name for p in tmp_path.iterdir()] == ["home"]
-
-
-@FASTEST
-def test_handles_open_foreign_and_own_folders(tmp_path, monkeypatch):
-    model = checkpoints.theirs()
-    model.save_pretrained(tmp_path / "theirs")
-    own = randomise(backbone())
-    own.save_to_preset(tmp_path / "own")
-    for scheme in ("hf", "kaggle"):
-        monkeypatch.setitem(
-            hub.DOWNLOADS, scheme, lambda handle: str(tmp_path / handle)
-        )
-    opened = kbt.BridgeTowerBackbone.from_preset("hf://theirs")
-    np.testing.assert_array_equal(
-        checkpoints.array(opened.fusion.text_pooler.kernel),
-        model.bridgetower.cross_modal_text_pooler.dense.weight.detach().T,
-    )
-    opened = kbt.BridgeTowerBackbone.from_preset("kaggle://own")
-    assert opened.count_params() == own.count_params()
 
 
 def test_contrastive_outputs_loss_and_scale(tmp_path):

@@ -218,11 +218,6 @@ def test_vqa_task_needs_the_answers(path, home):
     weight = state["vqa_classifier.3.weight"].numpy()
     np.testing.assert_array_equal(kernel, weight.T)
     with (
-        pytest.warns(UserWarning, match="head `vqa`.*with other values"),
-        pytest.warns(UserWarning, match="no tokenizer files"),
-    ):
-        kbt.BridgeTowerVQA.from_preset(path, answers=["yes", "no"])
-    with (
         pytest.warns(UserWarning, match="no tokenizer files"),
         pytest.raises(ValueError, match="`answers` must be given"),
     ):
@@ -301,7 +296,6 @@ WIDE = "text_transformer.encoder.layer.0.intermediate.dense.weight"
         (lambda s: s.update(temperature=torch.tensor(-1.0)), "positive"),
         (lambda s: s.pop("vit_model.visual.conv1.weight"), "another model"),
         (lambda s: s.clear(), "must hold dense tensors"),
-        (lambda s: s.update({ITC: torch.tensor(1.0)}), f"{ITC} has no place"),
         (lambda s: s.update({ITC: torch.ones(0, 64)}), f"{ITC} has no place"),
         (lambda s: s.update({WIDE: torch.ones(10**5, 1)}), "has room for"),
         # Too large for the variable, alone or added to another.
@@ -326,8 +320,6 @@ def test_bad_state_dicts(change, found, path):
     "config, shown",
     [
         ({"num_heads": "4"}, "must fit together"),
-        ({"num_heads": 5}, "must fit together"),
-        ({"drop_rate": 2.0}, "`dropout`"),
         ({"drop_rate": 10**500}, "`dropout`"),
         ({"drop_rate": "\x1b[2J" * 1000}, r"`dropout`.*'\\x1b\[2J"),
         ({"drop_rate": float("nan")}, "`dropout`"),

@@ -87,8 +87,9 @@ def test_outputs_equal_the_authors():
 
 
 @FASTEST
-@pytest.mark.parametrize("bridge", MANAGERS)
-@pytest.mark.parametrize("image_layers", [3, 5])
+@pytest.mark.parametrize(
+    "bridge, image_layers", zip(MANAGERS, [3, 5], strict=True)
+)
 def test_tensors_come_back(bridge, image_layers, tmp_path):
     state = managed(bridge, image_layers=image_layers)
     checkpoint = saved(tmp_path / "model.ckpt", state)

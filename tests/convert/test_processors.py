@@ -33,12 +33,12 @@ def folder(tmp_path_factory):
     return path
 
 
-def processor(side=64, divisor=32, **kwargs):
+def processor(divisor):
     if not ROBERTA.is_dir():
         pytest.skip(f"RoBERTa's tokenizer files are not here: {ROBERTA}")
-    size = {"shortest_edge": side}
+    size = {"shortest_edge": 64}
     images = transformers.BridgeTowerImageProcessorPil(
-        size=size, crop_size=size, size_divisor=divisor, **kwargs
+        size=size, crop_size=size, size_divisor=divisor
     )
     tokenizer = transformers.RobertaTokenizer(
         str(ROBERTA / "vocab.json"), str(ROBERTA / "merges.txt")
@@ -64,26 +64,11 @@ def ids_of(tokenizer, text):
     return ids[ids != tokenizer.pad_token_id].tolist()
 
 
-def noise(*size):
-    return np.random.default_rng(0).integers(0, 256, (*size, 3), "uint8")
-
-
-def pixels_of(theirs, image):
-    return np.asarray(theirs(image)["pixel_values"])[0].transpose(1, 2, 0)
-
-
-def test_processor_files_of_older_versions_are_read(copied):
-    processor(divisor=16).image_processor.save_pretrained(copied)
-    for name in ("vocab.json", "merges.txt"):
-        shutil.copy(ROBERTA / name, copied)
+def test_processors_round_trip(copied, tmp_path):
+    processor(divisor=16).save_pretrained(copied)
     tokenizer, converter = read(copied).processors
     assert (converter.mode, converter.size_divisor) == ("hf", 16)
     assert tokenizer.vocabulary_size() == 50_265
-
-
-def test_processors_round_trip(copied, tmp_path):
-    processor().save_pretrained(copied)
-    tokenizer, converter = read(copied).processors
     tokenizer.sequence_length = 11
     back = tmp_path / "back"
     back.mkdir()
@@ -95,7 +80,7 @@ def test_processors_round_trip(copied, tmp_path):
     for text in TEXTS[:2]:
         assert theirs.tokenizer(text)["input_ids"] == ids_of(tokenizer, text)
     assert theirs.image_processor.size == {"shortest_edge": 64}
-    assert theirs.image_processor.size_divisor == 32
+    assert theirs.image_processor.size_divisor == 16
 
 
 def test_white_space_before_a_mask_belongs_to_it(tmp_path):
@@ -117,7 +102,6 @@ def test_white_space_before_a_mask_belongs_to_it(tmp_path):
             (0.5, 0.6, 0.3),
         ),
         ({"image_mean": 0.5, "image_std": 0.25}, (0.5,) * 3, (0.25,) * 3),
-        ({"image_mean": 0, "image_std": 1}, (0.0,) * 3, (1.0,) * 3),
         ({"do_normalize": False}, (0.0,) * 3, (1.0,) * 3),
         ({}, MEAN, STD),
     ],
@@ -127,14 +111,14 @@ def test_statistics_of_the_file_are_read(values, mean, std, copied):
     _, converter = read(copied).processors
     assert (converter.mean, converter.std) == (mean, std)
     theirs = transformers.BridgeTowerImageProcessorPil.from_pretrained(copied)
-    image = noise(64, 64)
-    expected = pixels_of(theirs, image)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), "uint8")
+    expected = np.asarray(theirs(image)["pixel_values"])[0].transpose(1, 2, 0)
     np.testing.assert_allclose(converter(image), expected, atol=2e-6)
 
 
 def test_statistics_go_to_a_preset_and_back(tmp_path):
     path = tmp_path / "model"
-    size = {**checkpoints.SIZE, "vocabulary": 300}
+    size = {**checkpoints.SIZE, "vocabulary": 300, "layers": 2, "fused": 1}
     checkpoints.theirs(size=size).save_pretrained(path)
     statistics = dict(image_mean=[0.1, 0.5, 0.7], image_std=[0.5, 0.6, 0.3])
     configure(path, **statistics)
@@ -151,16 +135,16 @@ def test_statistics_go_to_a_preset_and_back(tmp_path):
     assert {name: written[name] for name in statistics} == statistics
 
 
-@pytest.mark.parametrize("mode", ["squash", "crop"])
-def test_export_warns_of_other_modes(mode, tmp_path):
-    converter = kbt.BridgeTowerImageConverter(64, mode)
-    with pytest.warns(UserWarning, match=f"mode='{mode}'.*image_mode='{mode}'"):
-        processors.write(tmp_path, None, converter)
-
-
-def test_export_warns_of_another_filter(tmp_path):
-    converter = kbt.BridgeTowerImageConverter(64, "hf", resample="lanczos")
-    with pytest.warns(UserWarning, match="no place for.*'lanczos'"):
+@pytest.mark.parametrize(
+    "values, found",
+    [
+        ({"mode": "crop"}, "mode='crop'.*image_mode='crop'"),
+        ({"mode": "hf", "resample": "lanczos"}, "no place for.*'lanczos'"),
+    ],
+)
+def test_export_warns_of_other_pixels(values, found, tmp_path):
+    converter = kbt.BridgeTowerImageConverter(64, **values)
+    with pytest.warns(UserWarning, match=found):
         processors.write(tmp_path, None, converter)
 
 
@@ -168,16 +152,13 @@ def test_export_warns_of_another_filter(tmp_path):
     "name, value",
     [
         ("size", {"shortest_edge": 288}),
-        ("crop_size", 32),
         ("image_mean", [0.5, 0.5]),
-        ("image_mean", [0.5, float("nan"), 0.5]),
         ("image_mean", 10**400),
         ("image_std", [0.5, 0, 0.5]),
         ("do_rescale", False),
         ("resample", 2),
         ("size_divisor", 0),
         ("rescale_factor", 1 / 256),
-        ("rescale_factor", 10**400),
         ("max_text_len", "much"),
         ("image_processor_type", "CLIPImageProcessor"),
     ],
@@ -190,15 +171,6 @@ def test_other_image_processors_are_refused(name, value, copied):
 
 def test_vocabulary_larger_than_model_is_rejected(tmp_path):
     checkpoints.theirs().save_pretrained(tmp_path)
-    processor().save_pretrained(tmp_path)
-    with pytest.raises(ConversionError, match="50265 tokens, 100 rows"):
+    processors.write(tmp_path, tokenizer(), None)
+    with pytest.raises(ConversionError, match="261 tokens, 100 rows"):
         read(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "text", ["{", "[]", '{"model": {"type": "WordPiece"}}']
-)
-def test_damaged_tokenizers(text, copied):
-    (copied / "tokenizer.json").write_text(text)
-    with pytest.raises(ConversionError, match="tokenizer.json"):
-        read(copied)

@@ -1,23 +1,16 @@
 """Tokenizers of every text encoder against those of transformers."""
 
-import contextlib
 import json
 import os
 import pathlib
 import pickle
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import text_folders
 from builders import FASTEST
-from builders import backbone
-from builders import clip
-from builders import raw
-from builders import roberta
 
-import keras_bridgetower as kbt
 from keras_bridgetower.convert import tokenizers
 from keras_bridgetower.convert import unimodal
 from keras_bridgetower.encoders.registry import files_by_type
@@ -86,15 +79,6 @@ def test_ids_are_those_of_transformers(kind, saved, folder_of):
     whole = mask.sum(1) < LENGTH - 1 if kind == "siglip" else slice(None)
     np.testing.assert_array_equal(made[whole], ids[whole])
     assert len(made[whole]) > 10
-
-
-def test_what_siglip_maps_otherwise(folder_of):
-    """Accents in an order that no keyboard and no Unicode form produces."""
-    folder, peer = folder_of("siglip")
-    ours = unimodal.tokenizer(folder)
-    first, second = "a\u0301\u0323", "a\u0323\u0301"
-    assert ours(first).tolist() == ours(second).tolist()
-    assert peer(first)["input_ids"] != peer(second)["input_ids"]
 
 
 @pytest.mark.parametrize("kind", text_folders.FILES)
@@ -178,41 +162,14 @@ def test_values_files_and_graphs(kind, folder_of, tmp_path):
     assert ours.detokenize(ours(plain)) == plain
 
 
-def test_task_with_xlm_roberta(folder_of, tmp_path):
-    tokenizer = unimodal.tokenizer(folder_of("xlm-roberta")[0], 12)
-    text_encoder = roberta(vocabulary=tokenizer.vocabulary_size(), layers=1)
-    task = kbt.BridgeTowerMaskedLM(
-        backbone(clip(layers=1), text_encoder, num_layers=1),
-        kbt.BridgeTowerMaskedLMPreprocessor(
-            tokenizer, kbt.BridgeTowerImageConverter(32)
-        ),
-    )
-    image = raw(1)[0]["images"][0]
-    expected = task.fill_mask(image, "the red <mask>")
-    task.save_to_preset(tmp_path / "preset")
-    task.save(tmp_path / "task.keras")
-    for copy in (
-        kbt.BridgeTowerMaskedLM.from_preset(tmp_path / "preset"),
-        keras.saving.load_model(tmp_path / "task.keras"),
-    ):
-        assert copy.fill_mask(image, "the red <mask>")[1] == expected[1]
-    copy = kbt.BridgeTowerJsonTokenizer.from_preset(tmp_path / "preset")
-    assert copy.get_config() == tokenizer.get_config()
-    copy.save_assets(tmp_path)
-    engine = tmp_path / "preset/assets/tokenizer/engine.json"
-    assert engine.read_bytes() == (tmp_path / "engine.json").read_bytes()
-
-
 @pytest.mark.parametrize(
     "kind, values, found",
     [
         ("xlm-roberta", {"vocab_size": 100}, "vocab_size=100"),
         ("xlm-roberta", {"pad_token_id": 7}, "pad_token_id=7, but 1"),
         ("deberta-v2", {"pad_token_id": 1}, "pad_token_id=1, but 0"),
-        ("albert", {"bos_token_id": 9}, "bos_token_id=9, but 2"),
         ("distilbert", {"vocab_size": "many"}, "vocab_size='many'"),
         ("siglip", {"text_config": {"vocab_size": 5}}, "vocab_size=5"),
-        ("siglip", {"text_config": [1]}, "must be readable"),
         ("clip", {"max_position_embeddings": "x"}, "must be readable"),
         ("clip", {"model_type": "gpt2"}, "of type .*xlm-roberta, roberta"),
     ],
@@ -264,18 +221,14 @@ ONE = [{"Sequence": {"id": "A", "type_id": 0}}]
     [
         ({"model": None}, "must be readable"),
         ({"model": {"type": "WordPiece"}}, "BridgeTowerBertTokenizer"),
-        ({"model": {"type": "WordLevel"}}, "must hold BPE or Unigram"),
-        ({"model": {"vocab": []}}, "must be readable"),
         ({"model": {"vocab": [["a", "b"]]}}, "must be readable"),
         ({"model": {"vocab": [["a", 0.0], ["b", -1.0]]}}, "must follow"),
-        ({"model": {"unk_id": 10**9}}, "must be readable"),
         ({"added_tokens": [3]}, "must be readable"),
         ({"added_tokens": []}, None),
         (
             {"added_tokens": [{"id": 5, "content": "<x>", "special": True}]},
             "must follow the vocabulary",
         ),
-        ({"normalizer": {"type": "Nothing"}}, "must be readable"),
         (
             {
                 "normalizer": {
@@ -285,7 +238,6 @@ ONE = [{"Sequence": {"id": "A", "type_id": 0}}]
             },
             "must be readable",
         ),
-        ({"pre_tokenizer": [1]}, "must be readable"),
         (
             {
                 "post_processor": {
@@ -349,22 +301,15 @@ def test_damaged_engine_files(folder_of, tmp_path):
     """A preset's file of another tokenizer, cut, or with other bytes."""
     ours = unimodal.tokenizer(folder_of("xlm-roberta")[0], 9)
     ours.save_assets(tmp_path)
-    path, rng = tmp_path / "engine.json", np.random.default_rng(0)
+    path = tmp_path / "engine.json"
     content = path.read_bytes()
     damaged = [b"", b"[" * 10**5, content[:-9], content.replace(b"<s>", b"s")]
     damaged.append(content.replace(b"\\u0000", b""))
     for bad in damaged:
         path.write_bytes(bad)
+        # A panic of Rust would be no `Exception`.
         with pytest.raises(Exception, match="."):
             ours.load_assets(tmp_path)
-    for _ in range(20):
-        changed = bytearray(content)
-        changed[rng.integers(len(content))] = rng.integers(32, 127)
-        path.write_bytes(bytes(changed))
-        # A panic of Rust would be no `Exception`.
-        with contextlib.suppress(Exception):
-            ours.load_assets(tmp_path)
-            ours(text_folders.texts(20))
 
 
 def test_added_tokens_of_other_files(folder_of, tmp_path):

@@ -8,6 +8,7 @@ import archives
 import pytest
 import torch
 from builders import FASTEST
+from builders import long_but
 
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.torch_files import load
@@ -84,9 +85,7 @@ SHAPES = {
     "too_large": tensor(shape=(2**62, 2**62), strides=(2**62, 1)),
     "large_count": tensor(count=1 << 2000),
     "huge_number": tensor(shape=(1 << 100_000,)),
-    "another_count": tensor(count=3),
     "axes": tensor(shape=(1,) * 500, strides=(1,) * 500),
-    "one_stride_less": tensor(shape=(2, 1), strides=(1,)),
     "the_same_number": tensor(strides=(0,)),
     "another_entry": tensor(key="../data.pkl"),
     "escape_codes": tensor(key="\x1b[2J"),
@@ -130,7 +129,6 @@ BOMBS = {
     "long_flags": repeated(tensor()[:-2] + flags(500_000) + b"tR"),
     "long_key": repeated(tensor(key="0" * 3_000_000)),
     "deep_lists": state(b"]" * 100_000 + b"a" * 99_999),
-    "deep_key": b"\x80\x02})" + b"\x85" * 100_000 + b"Ns.",
     "colliding_keys": b"\x80\x02}" + colliding() + b".",
     "doubling": state(doubling()),
     "long_number": state(number(1 << 20_000_000)),
@@ -138,16 +136,17 @@ BOMBS = {
     "many_calls": state(
         b"(" + b"N" * 1_000_000 + b"tq\0csome\nThing\n" + b"h\0R" * 900_000
     ),
-    "many_dicts": state(b"(" + b"}" * 4_000_000 + b"t"),
+    "many_dicts": state(b"(" + b"}" * 800_000 + b"t"),
+    "most_dicts": state(b"(" + b"}" * 4_000_000 + b"t"),
     "no_stop": b"\x80\x02}",
-    "two_values": b"\x80\x02}}.",
     "empty": b"",
     "unset_memo": b"\x80\x02h\x07.",
-    "cut_text": b"\x80\x02X\xff\xff\xff\x7fabc",
 }
+# Near the most bytes that are read.
+LONG = {"most_dicts"}
 
 
-@pytest.mark.parametrize("kind", BOMBS)
+@pytest.mark.parametrize("kind", long_but(BOMBS, *BOMBS.keys() - LONG))
 def test_bombs_are_refused_in_time(kind, path):
     write(path, BOMBS[kind])
     started = time.process_time()
@@ -168,7 +167,6 @@ OPCODES = {
     "BUILD": b"cos\nsystem\n}" + text("__setstate__") + b"NsbN0",
     "REDUCE_a_tensor": tensor() + b")R",
     "REDUCE_by_dict": b"ccollections\nOrderedDict\n}R",
-    "SETITEM_a_list": b"]NNs",
     "APPEND_a_dict": b"}Na",
     "getattr": b"cbuiltins\ngetattr\nccollections\nOrderedDict\n"
     + text("__init__")

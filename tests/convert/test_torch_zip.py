@@ -89,7 +89,6 @@ def test_forms_are_read_as_by_torch(form, new, path):
     "change, found",
     [
         (lambda x: x[:-1], "It must have"),
-        (lambda x: x[:-30], "numbers of|too short"),
         (lambda x: x + b"x", "It must have"),
         (lambda x: x[:25], "torch.save"),
         (lambda x: x.replace(b"\x04\0\0\0\0", b"\x05\0\0\0\0"), "5 numbers of"),
@@ -162,20 +161,13 @@ ODD = {
     "negated": (lambda: (torch.ones(2) * 1j).conj().imag, "Complex|negated"),
     "float8": (float8, "_rebuild_tensor_v3"),
     "sparse": (lambda: torch.eye(3).to_sparse(), "_rebuild_sparse_tensor"),
-    "quantized": (
-        lambda: torch.quantize_per_tensor(numbers(3), 0.1, 0, torch.qint8),
-        "_rebuild_qtensor",
-    ),
-    "meta": (lambda: torch.ones(2, device="meta"), "_rebuild_meta_tensor"),
     "expanded": (lambda: torch.ones(1).expand(9, 9), "odd: Tensor of shape"),
-    "a_scalar_of_numpy": (lambda: np.float32(1), "scalar"),
     "a_number": (lambda: 3, "odd: int"),
     "an_object": (Callback, "Callback"),
 }
 
 
 @pytest.mark.filterwarnings("ignore:Sparse")
-@pytest.mark.filterwarnings("ignore:.*quantize")
 @pytest.mark.parametrize("kind", ODD)
 def test_other_objects_than_tensors_are_rejected_by_name(kind, path):
     make, found = ODD[kind]

@@ -21,15 +21,10 @@ ORIGINALS = {
 }
 
 
-def write(folder, name, rows, types=None):
+def write(folder, name, rows):
     import pyarrow as pa
 
-    columns = {key: [row[key] for row in rows] for key in rows[0]}
-    arrays = {
-        key: pa.array(values, (types or {}).get(key))
-        for key, values in columns.items()
-    }
-    table = pa.table(arrays)
+    table = pa.table({key: [row[key] for row in rows] for key in rows[0]})
     folder.mkdir(parents=True, exist_ok=True)
     with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink:
         with pa.RecordBatchFileWriter(sink, table.schema) as writer:

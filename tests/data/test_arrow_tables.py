@@ -27,13 +27,12 @@ def refused(name, folder, message):
         built(open_dataset(name, folder), folder / "built", "train")
 
 
-def captions(folder, of, types=None):
+def captions(folder, of):
     rows = [
         {"image": b"", "caption": caption, "image_id": f"{n}.jpg"}
         for n, caption in enumerate(of)
     ]
-    tables.write(folder, "vg", rows, types)
-    return folder
+    tables.write(folder, "vg", rows)
 
 
 @pytest.mark.parametrize(
@@ -43,14 +42,6 @@ def captions(folder, of, types=None):
 def test_captions_must_be_lists_of_texts(rows, tmp_path):
     captions(tmp_path, rows)
     refused("arrow_visual_genome", tmp_path, "must be as published|A text must")
-
-
-def test_the_stream_format_is_rejected(tmp_path):
-    table = pa.table({"image": [b"x"], "caption": [["a"]], "image_id": ["1"]})
-    with pa.OSFile(str(tmp_path / "vg.arrow"), "wb") as file:
-        with pa.ipc.new_stream(file, table.schema) as writer:
-            writer.write_table(table)
-    refused("arrow_visual_genome", tmp_path, "vg.arrow must be whole")
 
 
 def test_damaged_bytes_crash_no_process(tmp_path):
@@ -106,34 +97,27 @@ def test_both_sets_of_questions_have_one_list_of_classes(tmp_path):
     assert labels.shape == (4, 4)
 
 
-@pytest.mark.parametrize("column", ["answers", "answer_labels"])
-def test_contradicting_class_ids_are_rejected(column, tmp_path):
+def test_contradicting_class_ids_are_rejected(tmp_path):
     questions(tmp_path, vqav2_train_fix=range(3))
     rows = [asked(n) for n in range(3)]
-    other = {"circle": "blue", 2: 3}
     for row in rows:
-        row[column] = [[other.get(x, x) for x in of] for of in row[column]]
+        row["answer_labels"] = [[i, 3] for i, _ in row["answer_labels"]]
     tables.write(tmp_path, "vgqa_train", rows)
     refused("arrow_vqav2", tmp_path, "one id.*'circle', 2")
     refused("arrow_vgqa", tmp_path, "one id.*'circle', 2")
 
 
 @pytest.mark.parametrize(
-    "column, place",
+    "shortened",
     [
-        ("question_id", ()),
-        ("answer_labels", ()),
-        ("answer_labels", (0,)),
-        ("answer_scores", ()),
-        ("answer_scores", (0,)),
+        lambda row: row["question_id"],
+        lambda row: row["answer_labels"],
+        lambda row: row["answer_scores"][0],
     ],
 )
-def test_lists_of_unequal_lengths_are_rejected(column, place, tmp_path):
+def test_lists_of_unequal_lengths_are_rejected(shortened, tmp_path):
     rows = [asked(0), asked(1)]
-    cells = rows[1][column]
-    for i in place:
-        cells = cells[i]
-    cells.pop()
+    shortened(rows[1]).pop()
     tables.write(tmp_path, "vqav2_train_fix", rows)
     refused("arrow_vqav2", tmp_path, "zip|scores as many")
 
@@ -157,9 +141,8 @@ def test_sentence_numbers_of_nlvr2_tables(tmp_path):
     tables.write(tmp_path, "nlvr2_dev", rows)
     data = open_dataset("arrow_nlvr2", tmp_path)
     ids = [s.id for d in data.split("validation") for s in d.samples]
-    assert ids == [
-        *("dev-7-1-0", "dev-7-1-1", "dev-7-0-1", "dev-8-0-0", "dev-8-0-1"),
-    ]
+    numbers = ("7-1-0", "7-1-1", "7-0-1", "8-0-0", "8-0-1")
+    assert ids == [f"dev-{number}" for number in numbers]
     # One pair is wrong, so only its sentence is inconsistent.
     report = evaluate_nlvr2(ids, [1] * 5, [1, 1, 0, 1, 1])
     assert (report.sentences, report.consistency) == (4, 75)

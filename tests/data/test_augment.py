@@ -162,8 +162,10 @@ SIDED = ["The cat left of the dog", "is it on the RIGHT?", "leftmost one"]
 PLAIN = ["a bright cleft", "copyright", "a cat"]
 
 
-@pytest.mark.parametrize("when", ["unless_sided", "always"])
-@pytest.mark.parametrize("text", SIDED + PLAIN)
+@pytest.mark.parametrize(
+    "when, text",
+    [("always", SIDED[0])] + [("unless_sided", x) for x in SIDED + PLAIN],
+)
 def test_flips(picture, when, text):
     rng = np.random.default_rng(0)
     step = transforms.Flip(when)
@@ -192,36 +194,14 @@ def test_stored_draws():
     picture = rng.integers(0, 256, (50, 70, 3)).astype("uint8")
     change = transforms.transform("blip_randaug_wc", 24)
     draws = [change(picture, seed=(0, 0, i)).mean() for i in range(3)]
-    np.testing.assert_allclose(draws, MEANS, atol=0.05)
+    np.testing.assert_allclose(draws, (65.74, 124.00, 126.32), atol=0.05)
 
 
-MEANS = (65.74, 124.00, 126.32)
-
-
-@pytest.mark.parametrize(
-    "name, call",
-    [
-        ("name", lambda: transforms.transform("clipp")),
-        ("image_size", lambda: transforms.transform("clip", 0)),
-        ("resizer", lambda: transforms.transform("hf", 8, "tf")),
-        ("when", lambda: transforms.Flip("sometimes")),
-    ],
-)
-def test_wrong_arguments_are_rejected(name, call):
-    with pytest.raises(ValueError, match=f"`{name}` must"):
-        call()
-
-
-def photograph(name):
+@pytest.mark.parametrize("change", ["blip", "clip", "blip_randaug_wc"])
+def test_torch_resizes_as_pillow(change):
     package = pytest.importorskip("sklearn")
     folder = pathlib.Path(package.__file__).parent / "datasets/images"
-    return decode_image((folder / name).read_bytes())
-
-
-@pytest.mark.parametrize("name", ["china.jpg", "flower.jpg"])
-@pytest.mark.parametrize("change", ["blip", "clip", "blip_randaug_wc"])
-def test_torch_resizes_as_pillow(name, change):
-    data = photograph(name)
+    data = decode_image((folder / "china.jpg").read_bytes())
     wanted = transforms.transform(change)(data, seed=1).astype("int64")
     got = transforms.transform(change, resizer="torch")(data, seed=1)
     difference = np.abs(got - wanted)

@@ -34,16 +34,12 @@ def _edit(path, old, new, count=-1):
     return damage
 
 
-def _whole(path, content):
-    return lambda root: (root / path).write_bytes(content)
-
-
-def _hole(path, start=b""):
-    """Replace a file by a sparse one of 20 GB."""
+def _hole(path, start, gigabytes=20):
+    """Replace a file by other bytes and a hole of many gigabytes."""
 
     def damage(root):
         (root / path).write_bytes(start)
-        os.truncate(root / path, 20 * 2**30)
+        os.truncate(root / path, len(start) + gigabytes * 2**30)
 
     return damage
 
@@ -63,14 +59,12 @@ BAD = [
     ("snli_ve", _edit(SNLI, b"is old", b"is \xff"), "UTF-8"),
     ("vqav2", _edit(QUESTIONS, b'"question":', b'"ask":'), "'question'"),
     ("vqav2", _edit(QUESTIONS, FIRST_ID, b'"question_id": 77777'), "77777"),
-    ("snli_ve", _edit(SNLI, b'"neutral"', b'"-"'), "'-'"),
     ("nlvr2", _edit(NLVR2, b'"directory"', b'"folder"'), "'directory'"),
-    ("nlvr2", _whole(NLVR2, b'{"a"\n'), "one JSON object a line.*line 1"),
-    ("sbu_annot", _whole("annot.json", b"5"), "TypeError"),
+    ("nlvr2", _hole(NLVR2, b'{"a"\n', 0), "one JSON object a line.*line 1"),
     ("glue", _edit("RTE/train.tsv", b"\tent", b"\tdis"), "'disailment'"),
-    ("cifar100", _whole("cifar-100-python/train", PIXELS), "reshape"),
+    ("cifar100", _hole("cifar-100-python/train", PIXELS, 0), "reshape"),
     ("nlvr2", _edit(NLVR2, b"{", b'{"sentence": 0, ', 1), "occurs twice"),
-    ("coco", _whole(COCO, b"[" * 200_000), "nested deeper than 100"),
+    ("coco", _hole(COCO, b"[" * 200_000, 0), "nested deeper than 100"),
     ("nlvr2", _hole(NLVR2, b'{"sentence": "\xff'), "NUL"),
     (
         "cifar100",
@@ -123,45 +117,27 @@ def test_check_reports_the_errors_of_a_build(tmp_path):
     rows = json.loads((tmp_path / "train_annot.json").read_text())
     write_json(tmp_path / "train_annot.json", [*rows, rows[0]])
     write_json(tmp_path / "val_annot.json", [])
-    train, validation = data.check()
-    assert not train.ok and not validation.ok
-    assert "ERROR    Every key must occur once in a split. " in str(train)
-    assert "ERROR    The split is empty" in str(validation)
+    reports = data.check()
+    assert not any(report.ok for report in reports)
+    assert "ERROR    Every key must occur once" in str(reports[0])
+    assert "ERROR    The split is empty" in str(reports[1])
 
 
-def unknown_split(call):
-    return lambda root: call(open_dataset("coco", root))
-
-
-SPLITS = "`name` must be one of.*'train'"
-
-
-@pytest.mark.parametrize(
-    "call, message",
-    [
-        (lambda root: open_dataset("imagenet", root), "`name`"),
-        (lambda root: open_dataset("own", root / "none"), "`root`"),
-        (lambda root: open_dataset("coco", root, size=3), "'coco'.*'size'"),
-        (lambda root: open_dataset("glue", root, task_name="a"), "`task_name`"),
-        (lambda root: open_dataset("vgqa", root), "--set.*'coco'"),
-        (unknown_split(lambda data: data.split("dev")), SPLITS),
-        (unknown_split(lambda data: data.check(splits=["dev"])), SPLITS),
-        (
-            # Before the first of them is read.
-            unknown_split(
-                lambda data: build_splits(
-                    data, "set", "honest", ["train", "dev"]
-                )
-            ),
-            SPLITS,
-        ),
-        (unknown_split(lambda data: data.split("train", "a")), "`protocol`"),
-        (unknown_split(lambda data: data.check("typo")), "`protocol`"),
-    ],
-)
-def test_unknown_names_and_options_are_rejected(call, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        call(tmp_path)
+def test_unknown_names_and_options_are_rejected(tmp_path):
+    data, parts = open_dataset("coco", tmp_path), ["train", "dev"]
+    for call, message in (
+        (lambda: open_dataset("imagenet", tmp_path), "`name`"),
+        (lambda: open_dataset("own", tmp_path / "none"), "`root`"),
+        (lambda: open_dataset("coco", tmp_path, size=3), "'coco'.*'size'"),
+        (lambda: open_dataset("vgqa", tmp_path), "--set.*'coco'"),
+        (lambda: data.check(splits=["dev"]), "`name` .*'train'"),
+        # Before the first of them is read.
+        (lambda: build_splits(data, "a", "honest", parts), "`name` .*'train'"),
+        (lambda: data.split("train", "a"), "`protocol`"),
+        (lambda: data.check("a"), "`protocol`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
 
 
 class Attack:
@@ -215,17 +191,11 @@ def _dict_of(pushed):
 
 
 NESTED = b")" + b"2\x86" * 60  # A tuple, by DUP and TUPLE2.
+NAMES = {b"fine_label_names": _shared(), b"a": 1}
+LABELS = {b"data": np.zeros((2, 3072), "u1"), b"fine_labels": _shared()}
 BOMBS = {
-    "names": (
-        "meta",
-        pickle.dumps({b"fine_label_names": _shared(), b"a": 1}, 3),
-    ),
-    "labels": (
-        "train",
-        pickle.dumps(
-            {b"data": np.zeros((2, 3072), "u1"), b"fine_labels": _shared()}, 3
-        ),
-    ),
+    "names": ("meta", pickle.dumps(NAMES, 3)),
+    "labels": ("train", pickle.dumps(LABELS, 3)),
     "a dtype": ("train", _dict_of(b"Ncnumpy\ndtype\n" + NESTED + b"\x85R")),
     "keys": ("train", _dict_of(NESTED + b"N")),
     "a single key": ("train", b"\x80\x02}" + NESTED + b"Ns."),

@@ -109,23 +109,23 @@ def test_a_stalled_server_is_an_error_in_time(server, tmp_path):
     cache = data.ShardCache(tmp_path / "cache", seconds=SECONDS)
     reader = data.open_records(server.url, "train", cache=cache)
     hurried = data.ShardCache(tmp_path / "cache", seconds=1.0)
+    entry = {"definition": reader.definition, "shards": reader.shards}
+    index = {"task": reader.task, "labels": reader.labels}
+    index |= {"splits": {"train": entry}}
+    reader = type(reader)(server.url, "train", index, hurried)
     server.ask("stall")
     for act in (
         lambda: data.open_records(server.url, "train", cache=hurried),
-        lambda: type(reader)(
-            server.url, "train", streams_index(reader), hurried
-        ).sample(0),
+        lambda: reader.sample(0),
     ):
         started = time.monotonic()
         with pytest.raises(data.StoreError, match="seconds` is 1.*no answer"):
             act()
         assert time.monotonic() - started < 2.0
-
-
-def streams_index(reader):
-    entry = {"definition": reader.definition, "shards": reader.shards}
-    splits = {"train": entry}
-    return {"task": reader.task, "labels": reader.labels, "splits": splits}
+    # It ends a run, and is no bad sample of it.
+    with pytest.raises(Exception, match="could not be read"):
+        next(iter(stream(reader).dataset()))
+    assert reader.bad_shards == {}
 
 
 def test_a_damaged_shard_is_a_bad_sample(folder, tmp_path):
@@ -150,11 +150,13 @@ def test_a_damaged_shard_is_a_bad_sample(folder, tmp_path):
     assert list(far.verify()) == [first.name]
 
 
-def test_a_cache_is_of_object_stores(folder):
+def test_wrong_uses_of_stores_are_rejected(folder):
     with pytest.raises(ValueError, match="`cache` is that of object stores"):
         data.open_records(folder, "train", cache=data.ShardCache())
-    with pytest.raises(ValueError, match="`most_bytes` must be"):
-        data.ShardCache(most_bytes=0)
+    with pytest.raises(ValueError, match="a folder of this machine"):
+        streams.write("s3://bucket/set", [streams.record("vqa", 0)])
+    with pytest.raises(ValueError, match="with '://'"):
+        data.open_records(pathlib.Path("s3://bucket/set"), "train")
 
 
 def test_what_is_refused_is_no_damage(folder, tmp_path):
@@ -170,15 +172,11 @@ def test_what_is_refused_is_no_damage(folder, tmp_path):
     assert reader.bad_shards == {}
     local = data.open_records(folder, "train")
     assert reader.sample(0) == local.sample(0)
-
-
-def test_a_file_of_another_size_is_no_damage(folder, tmp_path):
-    """Such as an error page in place of a shard."""
+    # Nor is a file of another size, such as an error page.
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    reader = data.open_records(folder, "train")
-    (copy / reader.shards[0]["file"]).write_bytes(b"try again later")
-    cache = data.ShardCache(tmp_path / "cache", seconds=1.0)
+    (copy / local.shards[0]["file"]).write_bytes(b"try again later")
+    cache = data.ShardCache(tmp_path / "other", seconds=1.0)
     far = data.open_records(copy.as_uri(), "train", cache=cache)
     with pytest.raises(data.StoreError, match="differs from the index"):
         far.sample(0)
@@ -209,23 +207,6 @@ def test_processes_fetch_a_file_once(folder, tmp_path):
         for thread in threads:
             thread.join()
     assert len(fetched) == len(set(fetched)) == 2
-
-
-def test_the_error_of_a_store_ends_a_run(server, tmp_path):
-    hurried = data.ShardCache(tmp_path / "cache", seconds=2.0)
-    reader = data.open_records(server.url, "train", cache=hurried)
-    server.ask("stall")
-    with pytest.raises(Exception, match="could not be read"):
-        next(iter(stream(reader).dataset()))
-    assert reader.bad_shards == {}
-
-
-def test_only_folders_are_written(tmp_path):
-    row = streams.record("vqa", 0)
-    with pytest.raises(ValueError, match="a folder of this machine"):
-        streams.write("s3://bucket/set", [row], num_shards=1)
-    with pytest.raises(ValueError, match="with '://'"):
-        data.open_records(pathlib.Path("s3://bucket/set"), "train")
 
 
 @pytest.mark.slow

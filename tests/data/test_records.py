@@ -103,12 +103,9 @@ def test_finished_shards_are_kept(folder):
 
 
 def test_many_builds_at_once(tmp_path):
-    splits = [f"part{i}" for i in range(6)]
+    splits = [f"part{i}" for i in range(4)]
     with concurrent.futures.ThreadPoolExecutor(len(splits)) as pool:
-        made = [
-            pool.submit(write, tmp_path / "set", split=split)
-            for split in splits
-        ]
+        made = [pool.submit(write, tmp_path / "set", split=of) for of in splits]
         [of.result() for of in made]
     for split in splits:
         reader = records.open_records(tmp_path / "set", split)
@@ -128,14 +125,6 @@ def test_shards_of_another_num_shards_are_removed(folder):
     assert len(old) == 8
     reader = records.open_records(folder, "train")
     assert len(reader.shards) == 3 and reader.verify() == {}
-
-
-class Interrupts:
-    def read(self):
-        raise KeyboardInterrupt
-
-    def __repr__(self):
-        return "picture"
 
 
 KILLED = """
@@ -167,6 +156,14 @@ def test_killed_builds_leave_no_process_and_continue(tmp_path):
     check_continues(tmp_path, 2)
 
 
+class Interrupts:
+    def read(self):
+        raise KeyboardInterrupt
+
+    def __repr__(self):
+        return "picture"
+
+
 def stop(done, total):
     if done == 2:
         raise KeyboardInterrupt
@@ -190,7 +187,7 @@ def test_interrupted_builds_continue(finished, options, tmp_path):
     check_continues(tmp_path, finished)
 
 
-def check_continues(tmp_path, finished=None):
+def check_continues(tmp_path, finished):
     """Finished shards of four are not written again."""
     done = []
     entry = write(tmp_path / "set", on_shard=lambda *call: done.append(call))
@@ -210,14 +207,12 @@ def test_unreadable_pictures_are_left_out(tmp_path):
     (tmp_path / "2.jpg").mkdir()
     (tmp_path / "4.jpg").write_bytes(b"<html>gone</html>")
     (tmp_path / "5.jpg").write_bytes(b"P6 1 x 255 ")
+    files = {
+        f"{i}.jpg": FilePicture(str(tmp_path / f"{i}.jpg")) for i in range(6)
+    }
     drafts = [
-        Draft(
-            f"{i}.jpg",
-            (FilePicture(str(tmp_path / f"{i}.jpg")),),
-            (Sample(str(i), "text"),),
-            "own",
-        )
-        for i in range(6)
+        Draft(name, (file,), (Sample(name, "text"),), "own")
+        for name, file in files.items()
     ]
     options = dict(task="captions", labels=(), num_shards=1)
     with pytest.raises(ValueError, match="5 of 6 records of split 'train'"):
@@ -242,12 +237,6 @@ def test_unreadable_pictures_are_left_out(tmp_path):
     assert len(records.open_records(tmp_path / "set", "train")) == 2
 
 
-def flip(path, place=-30):
-    data = bytearray(path.read_bytes())
-    data[place] ^= 1
-    path.write_bytes(data)
-
-
 def shard(folder, number=1):
     return folder / f"train-0000{number}-of-00004.tfrecord"
 
@@ -261,7 +250,9 @@ def test_a_damaged_record_is_named_and_others_are_read(folder):
         if r.images and i >= reader.shards[0]["records"]
     )
     path, row = shard(folder), number - reader.shards[0]["records"]
-    flip(path, path.read_bytes().index(want[number].images[0]) + 5)
+    data = bytearray(path.read_bytes())
+    data[data.index(want[number].images[0]) + 5] ^= 1
+    path.write_bytes(data)
     with pytest.raises(records.DamagedRecord, match=str(path)) as caught:
         reader.record(number)
     error = caught.value
@@ -285,24 +276,12 @@ def test_a_file_cut_while_it_is_read(folder):
         reader.record(reader.num_records - 1)
 
 
-def _other_schema(folder):
-    path = folder / "index.json"
-    index = json.loads(path.read_text())
-    index["splits"]["train"]["shards"][2]["schema_version"] = 7
-    path.write_text(json.dumps(index))
-
-
 def _swap(folder):
     """Replace a shard by that of another build."""
     write(folder.parent / "other", seed=5)
     shutil.copy(shard(folder.parent / "other"), shard(folder))
 
 
-DAMAGES = [
-    (shutil.rmtree, "FileNotFound"),
-    (lambda f: os.truncate(f / "index.json", 50), "must be the index"),
-    (_other_schema, "schema versions"),
-]
 LOST = {
     "cut shard": (lambda f: os.truncate(shard(f), 50), "bytes expected, 50"),
     "no shard": (lambda f: os.remove(shard(f)), "bytes expected, None"),
@@ -314,10 +293,12 @@ LOST = {
 }
 
 
-@pytest.mark.parametrize("damage, message", DAMAGES)
-def test_damaged_folders_are_rejected(folder, damage, message):
-    damage(folder)
-    with pytest.raises(ValueError, match=message):
+def test_another_schema_version_is_rejected(folder):
+    path = folder / "index.json"
+    index = json.loads(path.read_text())
+    index["splits"]["train"]["shards"][2]["schema_version"] = 7
+    path.write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="schema versions"):
         records.open_records(folder, "train")
 
 
@@ -341,17 +322,6 @@ def test_lost_shards_or_their_samples_are_rejected(folder, name):
         with pytest.raises(records.DamagedRecord) as caught:
             reader.sample(i)
         assert caught.value.shard == str(shard(folder))
-
-
-def test_damaged_offsets_are_found_when_their_shard_is_read(folder):
-    flip(form.offsets_path(shard(folder)), -1)
-    reader = records.open_records(folder, "train")
-    place = sum(s["samples"] for s in reader.shards[:1])
-    assert reader.sample(place - 1) and reader.bad_shards == {}
-    with pytest.raises(records.DamagedRecord, match="offsets: .* differs"):
-        reader.sample(place)
-    assert list(reader.bad_shards) == [shard(folder).name]
-    assert pickle.loads(pickle.dumps(reader)).sample(0) == reader.sample(0)
 
 
 def one(sample, key="k"):

@@ -5,6 +5,7 @@ import dataclasses
 import peers
 import transformers as hf
 from peers_pyramids import moving
+from peers_texts import DEBERTA
 
 B16 = {"patch_size": 16}
 # Names of peers by side, and functions that make them at base size.
@@ -85,12 +86,7 @@ BASE = {
             num_attention_heads=12,
             intermediate_size=3072,
             type_vocab_size=0,
-            relative_attention=True,
-            position_biased_input=False,
-            position_buckets=256,
-            share_att_key=True,
-            norm_rel_ebd="layer_norm",
-            pos_att_type=["p2c", "c2p"],
+            **DEBERTA | {"position_buckets": 256},
         )
     ),
     ("text", "CLIP"): lambda: hf.CLIPModel(hf.CLIPConfig()),

@@ -1,11 +1,10 @@
 """DINOv2, with registers and a gated MLP too, and DINOv3."""
 
 import transformers
-from peers import Peer
 from peers import count
 from peers import randomised
 from peers_first import IMAGE
-from peers_first import image_states
+from peers_first import image
 
 SIZES = {k: v for k, v in IMAGE.items() if k != "intermediate_size"}
 
@@ -29,41 +28,27 @@ def dinov3(**kwargs):
     return randomised(transformers.DINOv3ViTModel(config))
 
 
-def of_dinov2(encoder):
-    """Return the parameters of a DINOv2: KerasHub saves positions twice."""
-    tables = encoder.embeddings.position_embeddings.numel()
-    return count(encoder, without=["mask_token"]) + tables
+def of_dinov2(name, make, part):
+    """Return a peer, whose positions KerasHub saves twice."""
 
+    def parameters(model):
+        encoder = getattr(model, part) if part else model
+        tables = encoder.embeddings.position_embeddings.numel()
+        return count(encoder, without=["mask_token"]) + tables
 
-def peer(name, make, encoder=lambda m: m, norm="layernorm", **kwargs):
-    return Peer(
-        name=name,
-        side="image",
-        make=make,
-        states=image_states(encoder, norm),
-        parameters=lambda m: of_dinov2(encoder(m)),
-        **kwargs,
-    )
+    return image(name, make, part, parameters=parameters)
 
 
 def of_dinov3(name, **values):
-    return Peer(
-        name=name,
-        side="image",
-        make=lambda: dinov3(**values),
-        states=image_states(lambda m: m, "norm"),
-        parameters=lambda m: count(m, without=["mask_token"]),
+    return image(
+        name, lambda: dinov3(**values), norm="norm", without=["mask_token"]
     )
 
 
 PEERS = [
-    peer("DINOv2", dinov2, lambda m: m.dinov2),
-    peer(
-        "DINOv2 SwiGLU",
-        lambda: dinov2(use_swiglu_ffn=True),
-        lambda m: m.dinov2,
-    ),
-    peer("DINOv2 registers", dinov2_with_registers),
+    of_dinov2("DINOv2", dinov2, "dinov2"),
+    of_dinov2("DINOv2 SwiGLU", lambda: dinov2(use_swiglu_ffn=True), "dinov2"),
+    of_dinov2("DINOv2 registers", dinov2_with_registers, ""),
     of_dinov3("DINOv3"),
     of_dinov3(
         "DINOv3 gated",

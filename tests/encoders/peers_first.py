@@ -1,6 +1,7 @@
 """CLIP, ViT, DeiT; RoBERTa and BERT."""
 
 import inspect
+import operator
 
 import torch
 import transformers
@@ -98,50 +99,38 @@ def text_states(encoder):
     return states
 
 
+def _part(name):
+    return operator.attrgetter(name) if name else lambda m: m
+
+
+def image(name, make, part="", norm="layernorm", without=(), **kwargs):
+    """Return a peer whose image encoder is a part of a model."""
+    encoder = _part(part)
+    values = dict(
+        states=image_states(encoder, norm),
+        parameters=lambda m: count(encoder(m), without=without),
+    )
+    return Peer(name=name, side="image", make=make, **values | kwargs)
+
+
+def text(name, make, part="", without=(), less=0, **kwargs):
+    """Return a peer whose text encoder is a part of a model."""
+    encoder = _part(part)
+    values = dict(
+        states=text_states(encoder),
+        parameters=lambda m: count(encoder(m), without=without) - less,
+    )
+    return Peer(name=name, side="text", make=make, **values | kwargs)
+
+
 # KerasHub's RoBERTa has no rows of positions for padding, and no token type.
 OF_ROBERTA = 3 * TEXT["hidden_size"]
 
 PEERS = [
-    Peer(
-        name="CLIP",
-        side="image",
-        make=clip,
-        states=image_states(lambda m: m.vision_model, "post_layernorm"),
-        parameters=lambda m: count(m.vision_model),
-    ),
-    Peer(
-        name="ViT",
-        side="image",
-        make=vit,
-        states=image_states(lambda m: m.vit, "layernorm"),
-        parameters=lambda m: count(m.vit),
-    ),
-    Peer(
-        name="ViT with pooler",
-        side="image",
-        make=vit_with_pooler,
-        states=image_states(lambda m: m, "layernorm"),
-        parameters=lambda m: count(m, without=["pooler"]),
-    ),
-    Peer(
-        name="DeiT",
-        side="image",
-        make=deit,
-        states=image_states(lambda m: m, "layernorm"),
-        parameters=lambda m: count(m, without=["pooler"]),
-    ),
-    Peer(
-        name="RoBERTa",
-        side="text",
-        make=roberta,
-        states=text_states(lambda m: m.roberta),
-        parameters=lambda m: count(m.roberta) - OF_ROBERTA,
-    ),
-    Peer(
-        name="BERT",
-        side="text",
-        make=bert,
-        states=text_states(lambda m: m),
-        parameters=lambda m: count(m, without=["pooler"]),
-    ),
+    image("CLIP", clip, "vision_model", "post_layernorm"),
+    image("ViT", vit, "vit"),
+    image("ViT with pooler", vit_with_pooler, without=["pooler"]),
+    image("DeiT", deit, without=["pooler"]),
+    text("RoBERTa", roberta, "roberta", less=OF_ROBERTA),
+    text("BERT", bert, without=["pooler"]),
 ]

@@ -12,6 +12,7 @@ from peers import with_norm
 from peers_first import IMAGE
 from peers_first import TEXT
 from peers_first import clip
+from peers_first import image
 from peers_first import image_states
 
 NAFLEX = {k: v for k, v in IMAGE.items() if k != "image_size"}
@@ -88,72 +89,41 @@ def text_states(first, mask=True):
     return states
 
 
-def image_parameters(*without):
-    return lambda m: count(m.vision_model, without=["head", *without])
+def of_images(name, make, norm="post_layernorm", without=("head",), **kwargs):
+    return image(name, make, "vision_model", norm, without, **kwargs)
 
 
-def text_parameters(model):
-    return count(model.text_model, without=["head"])
+def of_texts(name, make, first=0, masked=True, **kwargs):
+    states = text_states(first, masked)
+    return Peer(
+        name=name,
+        side="text",
+        make=make,
+        states=states,
+        parameters=lambda m: count(m.text_model, without=["head"]),
+        masked=masked,
+        **kwargs,
+    )
 
 
 IMAGE_STATES = image_states(lambda m: m.vision_model, "post_layernorm")
 PEERS = [
-    Peer(
-        name="SigLIP",
-        side="image",
-        make=siglip,
-        states=IMAGE_STATES,
-        parameters=image_parameters(),
-    ),
-    Peer(
-        name="SigLIP 2 (NaFlex)",
-        side="image",
-        make=siglip2,
-        states=naflex_states,
-        parameters=image_parameters(),
-        # It resizes positions by another filter.
-        resizes=False,
+    of_images("SigLIP", siglip),
+    # It resizes positions by another filter.
+    of_images(
+        "SigLIP 2 (NaFlex)", siglip2, states=naflex_states, resizes=False
     ),
     *(
-        Peer(
-            name=f"MetaCLIP 2 ({act})",
-            side="image",
-            make=lambda act=act: metaclip2(act),
+        of_images(
+            f"MetaCLIP 2 ({act})",
+            lambda act=act: metaclip2(act),
+            without=["head", "post_layernorm"],
             states=metaclip2_states,
-            parameters=image_parameters("post_layernorm"),
         )
         for act in ("quick_gelu", "gelu")
     ),
-    Peer(
-        name="SigLIP",
-        side="text",
-        make=siglip,
-        states=text_states(1, mask=False),
-        parameters=text_parameters,
-        masked=False,
-    ),
-    Peer(
-        name="SigLIP 2",
-        side="text",
-        make=siglip2,
-        states=text_states(1, mask=False),
-        parameters=text_parameters,
-        masked=False,
-    ),
-    Peer(
-        name="MetaCLIP 2",
-        side="text",
-        make=metaclip2,
-        states=text_states(0),
-        parameters=text_parameters,
-        summary="start",
-    ),
-    Peer(
-        name="CLIP",
-        side="text",
-        make=clip,
-        states=text_states(0),
-        parameters=text_parameters,
-        summary="start",
-    ),
+    of_texts("SigLIP", siglip, 1, masked=False),
+    of_texts("SigLIP 2", siglip2, 1, masked=False),
+    of_texts("MetaCLIP 2", metaclip2, summary="start"),
+    of_texts("CLIP", clip, summary="start"),
 ]

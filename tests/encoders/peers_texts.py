@@ -2,12 +2,22 @@
 
 import transformers
 from peers import VOCABULARY
-from peers import Peer
-from peers import count
 from peers import randomised
 from peers_first import OF_ROBERTA
 from peers_first import TEXT
-from peers_first import text_states
+from peers_first import text
+
+DISTILBERT = dict(
+    dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=40
+)
+DEBERTA = dict(
+    relative_attention=True,
+    position_biased_input=False,
+    position_buckets=8,
+    share_att_key=True,
+    norm_rel_ebd="layer_norm",
+    pos_att_type=["p2c", "c2p"],
+)
 
 
 def xlm_roberta():
@@ -18,14 +28,7 @@ def xlm_roberta():
 
 
 def distilbert():
-    config = transformers.DistilBertConfig(
-        vocab_size=VOCABULARY,
-        dim=32,
-        n_layers=2,
-        n_heads=2,
-        hidden_dim=64,
-        max_position_embeddings=40,
-    )
+    config = transformers.DistilBertConfig(vocab_size=VOCABULARY, **DISTILBERT)
     return randomised(transformers.DistilBertForMaskedLM(config))
 
 
@@ -45,74 +48,30 @@ def albert(layers, groups, inner):
 
 
 def deberta():
-    config = transformers.DebertaV2Config(
-        **TEXT,
-        relative_attention=True,
-        position_biased_input=False,
-        position_buckets=8,
-        share_att_key=True,
-        norm_rel_ebd="layer_norm",
-        pos_att_type=["p2c", "c2p"],
-    )
+    config = transformers.DebertaV2Config(**TEXT, **DEBERTA)
     return randomised(transformers.DebertaV2ForMaskedLM(config))
 
 
 PEERS = [
-    Peer(
-        name="XLM-RoBERTa",
-        side="text",
-        make=xlm_roberta,
-        states=text_states(lambda m: m.roberta),
-        parameters=lambda m: count(m.roberta) - OF_ROBERTA,
+    text("XLM-RoBERTa", xlm_roberta, "roberta", less=OF_ROBERTA),
+    text("DistilBERT", distilbert, "distilbert"),
+    text(
+        "ELECTRA",
+        lambda: electra(transformers.ElectraForPreTraining, 16),
+        "electra",
     ),
-    Peer(
-        name="DistilBERT",
-        side="text",
-        make=distilbert,
-        states=text_states(lambda m: m.distilbert),
-        parameters=lambda m: count(m.distilbert),
+    text(
+        "ELECTRA without projection",
+        lambda: electra(transformers.ElectraForMaskedLM, 32),
+        "electra",
     ),
-    Peer(
-        name="ELECTRA",
-        side="text",
-        make=lambda: electra(transformers.ElectraForPreTraining, 16),
-        states=text_states(lambda m: m.electra),
-        parameters=lambda m: count(m.electra),
+    text("ALBERT", lambda: albert(3, 1, 1), "albert", ["pooler"]),
+    text(
+        "ALBERT with two groups of two blocks",
+        lambda: albert(4, 2, 2),
+        "albert",
+        ["pooler"],
     ),
-    Peer(
-        name="ELECTRA without projection",
-        side="text",
-        make=lambda: electra(transformers.ElectraForMaskedLM, 32),
-        states=text_states(lambda m: m.electra),
-        parameters=lambda m: count(m.electra),
-    ),
-    Peer(
-        name="ALBERT",
-        side="text",
-        make=lambda: albert(3, 1, 1),
-        states=text_states(lambda m: m.albert),
-        parameters=lambda m: count(m.albert, without=["pooler"]),
-    ),
-    Peer(
-        name="ALBERT with two groups of two blocks",
-        side="text",
-        make=lambda: albert(4, 2, 2),
-        states=text_states(lambda m: m.albert),
-        parameters=lambda m: count(m.albert, without=["pooler"]),
-    ),
-    Peer(
-        name="DeBERTa-v3",
-        side="text",
-        make=deberta,
-        states=text_states(lambda m: m.deberta),
-        parameters=lambda m: count(m.deberta),
-    ),
-    Peer(
-        name="DeBERTa-v3 with long texts",
-        side="text",
-        make=deberta,
-        states=text_states(lambda m: m.deberta),
-        parameters=lambda m: count(m.deberta),
-        length=40,
-    ),
+    text("DeBERTa-v3", deberta, "deberta"),
+    text("DeBERTa-v3 with long texts", deberta, "deberta", length=40),
 ]

@@ -1,6 +1,5 @@
 """The classifier of an image encoder as its highest state, in backbones."""
 
-import functools
 import json
 import shutil
 
@@ -60,10 +59,6 @@ def classified():
         image_shape=(SIDE, SIDE, 3),
     )
     return ClassifiedEncoder(encoder, CLASSES)
-
-
-def with_all():
-    return randomise(backbone(classified(), **CHOICES), scale=0.1)
 
 
 def of_transformers(kind, folder):
@@ -126,11 +121,9 @@ def test_files_without_a_classifier_give_one_error(kind, tmp_path):
     weight, bias = (f"{NAMES[kind]}.{part}" for part in ("weight", "bias"))
     published = copies.tensors(tmp_path)
     for change in (
-        {bias: None},
         {weight: None, bias: None},
         {weight: torch.ones(CLASSES, 7)},
         {weight: torch.ones(())},
-        {bias: torch.ones(CLASSES + 1)},
         {bias: torch.ones(CLASSES, 1)},
     ):
 
@@ -181,15 +174,26 @@ def test_a_task_opens_it(tmp_path):
     assert [x.shape[-1] for x in states] == [640, CLASSES]
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A backbone and its preset; no test changes them."""
+    made = randomise(backbone(classified(), **CHOICES), scale=0.1)
+    folder = tmp_path_factory.mktemp("presets") / "preset"
+    made.save_to_preset(folder)
+    return made, folder
+
+
+def opened(saved, **values):
+    return kbt.BridgeTowerBackbone.from_preset(saved[1], **values)
+
+
 @LONG_ELSEWHERE
-def test_backbones_are_saved_and_resized(tmp_path):
-    made = with_all()
-    x = features()
+def test_backbones_are_saved(saved, tmp_path):
+    made, x = saved[0], features()
     expected = run(made, x)
-    made.save_to_preset(tmp_path / "preset")
     made.save(tmp_path / "made.keras")
     for copy in (
-        kbt.BridgeTowerBackbone.from_preset(tmp_path / "preset"),
+        opened(saved),
         keras.saving.load_model(tmp_path / "made.keras"),
     ):
         assert_same_weights(made, copy)
@@ -198,20 +202,16 @@ def test_backbones_are_saved_and_resized(tmp_path):
 
 
 @LONG_ELSEWHERE
-def test_backbones_have_other_sizes_and_dtypes(tmp_path):
-    made = with_all()
-    made.save_to_preset(tmp_path / "preset")
-    open_preset = functools.partial(
-        kbt.BridgeTowerBackbone.from_preset, tmp_path / "preset"
-    )
-    for large in (open_preset(image_size=48), made.with_image_size(48)):
-        assert_same_weights(made, large)
-        assert large.image_encoder.encoder.image_shape == (48, 48, 3)
-        found = run(large, features(side=48))
-        assert found["image"].shape == (3, 1 + 6 * 6, 16)
+def test_backbones_have_other_sizes_and_dtypes(saved):
+    made = saved[0]
+    large = opened(saved, image_size=48)
+    assert_same_weights(made, large)
+    assert large.image_encoder.encoder.image_shape == (48, 48, 3)
+    found = run(large, features(side=48))
+    assert found["image"].shape == (3, 1 + 6 * 6, 16)
     with pytest.raises(ValueError, match="must be one integer"):
         made.with_image_size(0)
-    narrow = open_preset(dtype="mixed_bfloat16")
+    narrow = opened(saved, dtype="mixed_bfloat16")
     layers = narrow.image_tower.layers
     types = {layer.compute_dtype for layer in layers if layer.weights}
     assert types == {"bfloat16"}
@@ -221,18 +221,9 @@ def test_backbones_have_other_sizes_and_dtypes(tmp_path):
     assert difference(found, expected) <= 0.1
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """A preset without a manifest."""
-    folder = tmp_path_factory.mktemp("presets") / "preset"
-    backbone(classified(), **CHOICES).save_to_preset(folder)
-    (folder / "manifest.json").unlink()
-    return folder
-
-
 @FASTEST
 def test_configurations_hold_no_counters(saved):
-    file = json.loads((saved / "config.json").read_text())
+    file = json.loads((saved[1] / "config.json").read_text())
     spec = file["config"]["image_encoder"]
     for part in (spec, spec["config"]["encoder"]):
         assert part["config"].keys() & {"name", "trainable"} == set()
@@ -250,10 +241,11 @@ NESTED = {
     "deeper": (lambda spec: holding(spec, LAMBDA), "must be a class"),
     "a classifier": (lambda spec: spec, "classes"),
     "too large": (lambda spec: large(spec["config"]["encoder"]), "at most"),
-    "texts": (lambda spec: plain(roberta()), "must have maps"),
-    "patches": (lambda spec: plain(clip()), "must have maps"),
+    "no maps": (
+        lambda spec: keras.saving.serialize_keras_object(clip()),
+        "must have maps",
+    ),
 }
-plain = keras.saving.serialize_keras_object
 
 
 def holding(spec, encoder):
@@ -270,7 +262,8 @@ def large(spec):
 @pytest.mark.parametrize("case", NESTED)
 def test_other_encoders_are_refused(case, saved, tmp_path):
     change, words = NESTED[case]
-    folder = shutil.copytree(saved, tmp_path / "preset")
+    folder = shutil.copytree(saved[1], tmp_path / "preset")
+    (folder / "manifest.json").unlink()
 
     def nest(file):
         values = file["config"]
@@ -284,11 +277,13 @@ def test_other_encoders_are_refused(case, saved, tmp_path):
 
 @LONG_ELSEWHERE
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
-def test_int8_is_saved(tmp_path):
-    made, x = with_all(), features()
+def test_int8_is_saved(saved, tmp_path):
+    made, x = opened(saved), features()
     before = run(made, x)
     made.quantize("int8")
     assert made.image_encoder.get_layer("classes").quantization_mode == "int8"
+    kernels = [w for w in made.image_encoder.weights if len(w.shape) == 4]
+    assert {w.dtype for w in kernels} == {"float32"}
     after = run(made, x)
     assert 0 < difference(before, after) <= 0.2
     made.save_to_preset(tmp_path / "preset")
@@ -298,29 +293,29 @@ def test_int8_is_saved(tmp_path):
 
 
 @LONG_ELSEWHERE
-def test_tasks_train_with_a_frozen_tower_or_adapters():
-    task = kbt.BridgeTowerVQA(with_all(), preprocessor())
-    task.backbone.image_tower.trainable = False
-    tower = task.backbone.image_tower.weights
+def test_tasks_train_with_adapters_or_a_frozen_tower(saved):
+    task = kbt.BridgeTowerVQA(opened(saved), preprocessor())
+    body, (x, y) = task.backbone, raw()
+    body.enable_lora(2, target_layer_names=["classes", "query", "value"])
+    adapted = body.image_encoder.get_layer("classes")
+    before = array(adapted.lora_kernel_b)
+    eager(task).fit(x, y, verbose=0)
+    assert difference(adapted.lora_kernel_b, before) > 0
+    body.image_tower.trainable = False
+    tower = body.image_tower.weights
     before = [array(w).copy() for w in tower]
-    x, y = raw()
     eager(task).fit(x, y, verbose=0)
     for weight, value in zip(tower, before, strict=True):
         assert difference(weight, value) == 0
-    body = with_all()
-    body.enable_lora(2, target_layer_names=["classes", "query", "value"])
-    assert body.image_encoder.get_layer("classes").lora_enabled
-    task = kbt.BridgeTowerVQA(body, preprocessor())
-    eager(task).fit(x, y, verbose=0)
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("no_records_of_traces")
 @pytest.mark.slow
 @pytest.mark.parametrize("form", exported_files.WRITTEN)
-def test_exported_backbones_give_the_same(form, tmp_path):
+def test_exported_backbones_give_the_same(form, saved, tmp_path):
     exported_files.need(form)
-    made = with_all()
+    made = opened(saved)
     path = tmp_path / f"made{FORMATS[form].suffix}"
     made.export(path, form, verbose=False)
     # Rows and tokens that were not traced.
@@ -337,10 +332,10 @@ def test_exported_backbones_give_the_same(form, tmp_path):
 @pytest.mark.usefixtures("no_records_of_traces")
 @pytest.mark.slow
 @exported_files.ON_TORCH
-def test_keras_exports_a_tower(tmp_path):
+def test_keras_exports_a_tower(saved, tmp_path):
     """By a trace, in which shapes are tensors."""
     exported_files.need("onnx")
-    tower = with_all().image_tower
+    tower = opened(saved).image_tower
     keras.Model.export(tower, tmp_path / "tower.onnx", format="onnx")
     import onnxruntime
 

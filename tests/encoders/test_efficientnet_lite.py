@@ -12,6 +12,7 @@ from builders import array
 from builders import assert_same_weights
 from builders import backbone
 from builders import difference
+from builders import roberta
 from builders import run
 from builders import some_everywhere
 from torch import nn
@@ -170,7 +171,9 @@ def test_the_classifier_is_that_of_the_peer(peer, tmp_path):
 def test_layers_that_are_never_called_are_not_quantized(peer, tmp_path):
     torch.save(peer.state_dict(), tmp_path / "lite.pth")
     encoder = unimodal.image_encoder(tmp_path / "lite.pth", image_size=37)
-    body = backbone(encoder, num_layers=1, projections="per_layer")
+    body = backbone(
+        encoder, roberta(layers=1), num_layers=1, projections="per_layer"
+    )
     layers = body.image_tower._flatten_layers()
     assert not all(layer.built for layer in layers)
     body.quantize("int8")

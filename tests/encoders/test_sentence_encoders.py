@@ -125,7 +125,6 @@ def test_the_published_minilm_gives_its_own_embeddings():
         ({"pooling_mode_cls_token": True, "pooling_mode_max": False}, "start"),
         ({"pooling_mode_lasttoken": True}, "end"),
         ({"pooling_mode": "cls"}, "start"),
-        ({"pooling_mode": "mean"}, "mean"),
     ],
 )
 def test_poolings_have_a_summary(pooling, summary, tmp_path):
@@ -138,7 +137,6 @@ def test_poolings_have_a_summary(pooling, summary, tmp_path):
     "pooling, kinds, words",
     [
         ({"pooling_mode_max_tokens": True}, ("Pooling",), "max_tokens"),
-        ({"pooling_mode": "weightedmean"}, ("Pooling",), "weightedmean"),
         (
             {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
             ("Pooling",),

@@ -13,20 +13,11 @@ from peers import randomised
 from peers_first import IMAGE
 from peers_first import TEXT
 from peers_pyramids import moving
+from peers_texts import DEBERTA
+from peers_texts import DISTILBERT
 
 SIDE = IMAGE["image_size"]
 OF_ROBERTA = dict(type_vocab_size=1, layer_norm_eps=1e-5)
-DEBERTA = dict(
-    relative_attention=True,
-    position_biased_input=False,
-    position_buckets=8,
-    share_att_key=True,
-    norm_rel_ebd="layer_norm",
-    pos_att_type=["p2c", "c2p"],
-)
-DISTILBERT = dict(
-    dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=40
-)
 DINO = {k: v for k, v in IMAGE.items() if k != "intermediate_size"}
 DINO["mlp_ratio"] = 2
 # Texts of one length; the tokenizer adds a start token.

@@ -48,23 +48,3 @@ def test_painted_things_look_as_they_are_called(tmp_path):
         told = captions.tell(scene, {"color"}, rng)
         assert thing.color in told.replace("grey", "gray").lower()
     assert found == set(painting.PAINTS)
-
-
-def test_no_thing_is_painted_by_default_or_against_its_name(tmp_path):
-    world = disks(tmp_path)
-    maker = scenes.Scenes(world, "train", side=64)
-    rng = np.random.default_rng(1)
-    shown = {p.thing for _ in range(50) for p in maker.draw(rng).placed}
-    assert shown <= {*world.things, *world.photographs}
-    owl = world.things[0]
-    for other in (
-        owl._replace(noun="blackbird"),
-        owl._replace(kind="person"),
-    ):
-        assert all(painting.painted(other, rng) == other for _ in range(30))
-    arctic = owl._replace(name="snowy owl", names=("white owl",))
-    called = {painting.painted(arctic, rng) for _ in range(30)} - {arctic}
-    assert {(one.name, one.names) for one in called} == {("snowy owl", ())}
-    green = owl._replace(name="green owl", names=("barn owl",))
-    called = {painting.painted(green, rng) for _ in range(30)} - {green}
-    assert {(one.name, one.names) for one in called} == {("owl", ("barn owl",))}

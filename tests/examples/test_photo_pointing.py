@@ -12,14 +12,6 @@ import keras_bridgetower as kbt
 pytestmark = FASTEST
 
 
-def test_a_side_is_where_most_of_the_similarity_is():
-    near = np.zeros((3, 2, 4))
-    near[0, 1, 0], near[1, 0, 3] = 0.2, 0.2
-    # Much of it in the middle, and a little more on the right.
-    near[2, 0, 1], near[2, 0, 2] = 0.5, 0.51
-    assert pointing.sides(near) == ["left", "right", "right"]
-
-
 def test_words_find_the_places_of_their_classes():
     tokenizer = tiny_photos.tokenizer()
     _, pairs = model.new_tasks(

@@ -87,13 +87,7 @@ def test_the_card_and_the_tables(stored):
     assert release.table_of(release.opened(package / release.FOLDER)) == rows
     assert json.loads((package / "table.json").read_text()).keys() == set(rows)
     card = (package / release.FOLDER / "README.md").read_text()
-    for told in (
-        "2.0 hours of 2 cores, 4.0 core hours",
-        "* all: 75.5\n* blind: 40.0",
-        "* GPL-3: 1 pictures",
-        "learnt from 1 pictures",
-        "EfficientNet-Lite0 by Google",
-    ):
+    for told in ("* all: 75.5\n* blind: 40.0", "* GPL-3: 1 pictures"):
         assert told in card
     with (package / "pictures.csv").open() as file:
         listed = list(csv.DictReader(file))

@@ -76,23 +76,11 @@ def test_unknown_pictures(folders):
     assert len(found) == len({(name, kind) for name, kind, _ in found})
     shown = {(kind, name): np.asarray(image) for name, kind, image in found}
     for which, color in (
-        (("cartoon", "hut"), (255, 0, 0)),
-        (("cartoon", "igloo"), (255, 0, 0)),
-        (("sign", "chess"), (0, 0, 255)),
+        (("cartoon", "igloo"), [255, 0, 0]),
+        (("sign", "chess"), [0, 0, 255]),
     ):
         assert shown[which][2, 32].tolist() == [255, 255, 255]
-        assert shown[which][32, 2].tolist() == [255, 255, 255]
-        assert shown[which][32, 32].tolist() == list(color)
-
-
-def test_unknown_pictures_are_the_same_each_time():
-    for make in unknown.MAKERS.values():
-        first, again = (
-            [np.asarray(make(rng, 64)) for _ in range(8)]
-            for rng in (np.random.default_rng(3), np.random.default_rng(3))
-        )
-        np.testing.assert_array_equal(first, again)
-        assert len({picture.tobytes() for picture in first}) == 8
+        assert shown[which][32, 32].tolist() == color
 
 
 def test_training_shows_other_pictures(folders):
@@ -111,19 +99,3 @@ def test_training_shows_other_pictures(folders):
     assert not tested & taught
     drawings = [kind for kind, _ in tested | taught if kind == "drawing"]
     assert len(drawings) == unknown.COUNT + 10
-
-
-def test_texture_is_a_piece_in_mirrors():
-    pixels = np.random.default_rng(0).integers(256, size=(60, 90, 3))
-    photograph = Image.fromarray(pixels.astype("uint8"))
-    found = unknown.texture(photograph, np.random.default_rng(0), 60)
-    found = np.asarray(found)
-    sizes = [
-        n for n in range(7, 30) if (found[:n] == found[n : 2 * n][::-1]).all()
-    ]
-    assert len(sizes) == 1
-    (size,) = sizes
-    piece = np.rot90(found[:size, :size], 2)
-    np.testing.assert_array_equal(
-        found[size : 2 * size, size : 2 * size], piece
-    )

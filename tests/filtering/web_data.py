@@ -36,8 +36,12 @@ def picture(number):
     return file.getvalue(), text
 
 
-def samples(shard, count=12, faults=False):
-    """`(key, dict from suffix to bytes)` of the samples of a shard."""
+def samples(shard, count=None, faults=False):
+    """`(key, dict from suffix to bytes)` of the samples of a shard.
+
+    By default 12 of the first shard and 4 of each other.
+    """
+    count = count or (4 if shard else 12)
     for number in range(count):
         image, text = picture(shard * 100 + number)
         key = f"{shard:05}{number:04}"

@@ -151,7 +151,6 @@ def test_the_embedder_takes_pictures_in_any_form(task, photos, monkeypatch):
         pathlib.Path(photos[0]),
         data,
         Image.open(photos[0]),
-        np.asarray(Image.open(photos[0])),
         text,
         "\n".join([text[:76], text[76:]]),
         base64.urlsafe_b64encode(data).decode().rstrip("="),
@@ -175,8 +174,6 @@ def test_the_embedder_takes_pictures_in_any_form(task, photos, monkeypatch):
     check(short.embed_query(TEXTS[0]), wanted)
     for wrong, message in (
         (text[:-9] + "*" + text[-8:], r"`images\[1\]`"),
-        ("data:image/png,abc", r"`images\[1\]`"),
-        ("data:image/png;base64,AAAA", "must be a readable image"),
         ("no/such.png", "No such file"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -32,15 +32,13 @@ def test_answers_are_normalized_as_officially(vector):
     assert normalize_answer(text) == expected
 
 
-def test_contractions():
+def test_contractions_and_many_periods():
+    # At most 32 of them are deleted.
+    assert normalize_answer("." * 40) == "." * 8
     assert len(vqa.CONTRACTIONS) == 120
     for key, value in vqa.CONTRACTIONS.items():
         if key == key.lower():
             assert normalize_answer(f"well, {key}") == f"well {value}"
-
-
-def test_at_most_32_periods_are_deleted():
-    assert normalize_answer("." * 40) == "." * 8
 
 
 def test_agreement_of_ten_people():
@@ -74,9 +72,7 @@ def test_unanimous_answers_are_not_normalized():
     assert vqa.score_answer("Two", ["two"] * 10) == 0.0
     assert vqa.score_answer(" two\n", ["two", "two\t"] * 5) == 1.0
     assert vqa.score_answer("Two", ["two"] * 9 + ["2"]) == 1.0
-
-
-def test_only_the_evaluation_strips_answers():
+    # Only the evaluation strips answers.
     assert normalize_answer(" -b-c") == "bc"
     assert vqa.score_answer(" -b-c", ["b c"] * 9 + ["d"]) == 1.0
 
@@ -105,20 +101,14 @@ def test_results_are_written_and_evaluated(tmp_path):
     assert report.per_question == {1: 100.0, 2: 90.0}
     assert report.per_question_type == {"what 1": 100.0, "what 2": 90.0}
     assert report.per_answer_type == {"other": 95.0}
-    assert str(report) == (
-        "official VQAv2 accuracy, leave one of the people out; split: "
-        "val2014, 2 questions\noverall: 95.00 %\nother: 95.00 %"
-    )
+    assert "val2014, 2 questions\noverall: 95.00 %" in str(report)
     bare = vqa.evaluate_vqa(rows(2), [{"question_id": 2, "answer": ""}])
     assert (bare.split, bare.overall) == ("not stated", 0.0)
 
 
 def test_wrong_ids_are_listed(tmp_path):
     given = [{"question_id": i, "answer": "red"} for i in (1, 4, 1, 5)]
-    expected = re.escape(
-        "3 questions once. Received: 5 ids missing, unknown or repeated, "
-        "[1, 2, 3, 4, 5]"
-    )
+    expected = r"3 questions once.* 5 ids .*\[1, 2, 3, 4, 5\]"
     path, asked = tmp_path / "results.json", rows(1, 2, 3)
     with pytest.raises(ValueError, match=expected):
         vqa.evaluate_vqa(asked, given)
@@ -131,16 +121,12 @@ def test_wrong_ids_are_listed(tmp_path):
         vqa.evaluate_vqa(rows(*range(100), 3), [])
 
 
-@pytest.mark.parametrize(
-    "annotations, results, named",
-    [
+def test_malformed_files_are_rejected():
+    for annotations, results, named in (
         (rows(1), [{"question_id": 1, "answer": 2}], "answer=2"),
         (rows(1), [{"answer": "red"}], "`results`"),
-        (rows(1), 3, "`results`"),
         ({"questions": []}, [], "`annotations`"),
         ([], [], "0 questions"),
-    ],
-)
-def test_malformed_files_are_rejected(annotations, results, named):
-    with pytest.raises(ValueError, match=named):
-        vqa.evaluate_vqa(annotations, results)
+    ):
+        with pytest.raises(ValueError, match=named):
+            vqa.evaluate_vqa(annotations, results)

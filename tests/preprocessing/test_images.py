@@ -2,9 +2,9 @@
 
 import io
 
-import keras
 import numpy as np
 import pytest
+from builders import FASTEST
 from drawn_photos import jpeg_of_scans
 from PIL import Image
 
@@ -14,10 +14,7 @@ from keras_bridgetower.preprocessing.image_converter import (
 from keras_bridgetower.preprocessing.images import check_head
 from keras_bridgetower.preprocessing.images import load_image
 
-pytestmark = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
+pytestmark = FASTEST
 RED = (200, 20, 40)
 
 
@@ -116,11 +113,8 @@ def test_rows_of_converted_pictures_keep_their_place():
         np.testing.assert_array_equal(load_image(image)[..., 2], gray)
 
 
-# Errors.
-
-NAN = np.full((2, 2, 3), np.nan)
 BAD_ARRAYS = [
-    (NAN, "finite.*from nan"),
+    (np.full((2, 2, 3), np.nan), "finite.*from nan"),
     (np.full((2, 2, 3), 256), "scale from 0 to 255.*to 256"),
     (np.full((2, 2), 1.2), "scale from 0 to 255.*to 1.2"),
     (np.eye(4, dtype="int64"), "scale from 0 to 255.*to 1"),
@@ -160,18 +154,15 @@ def test_a_mask_of_0_and_1_is_reported(size):
     ("content", "cause"),
     [
         (None, FileNotFoundError),
-        ("directory", IsADirectoryError),
         (b"", Image.UnidentifiedImageError),
         (encode(noise())[:3000], OSError),
         (encode(noise(), "JPEG")[:1500], OSError),
     ],
-    ids=["missing", "directory", "empty", "cut_png", "cut_jpeg"],
+    ids=["missing", "empty", "cut_png", "cut_jpeg"],
 )
 def test_unreadable_files_are_named(content, cause, tmp_path):
     path = tmp_path / "name.png"
-    if content == "directory":
-        path.mkdir()
-    elif content is not None:
+    if content is not None:
         path.write_bytes(content)
     with pytest.raises(ValueError, match="`photo` must.*name.png") as caught:
         load_image(path, name="photo")
@@ -180,15 +171,15 @@ def test_unreadable_files_are_named(content, cause, tmp_path):
         BridgeTowerImageConverter(32)([plain(), plain(), str(path)])
 
 
-@pytest.mark.parametrize("factor", [1.5, 3])
-def test_image_bombs(factor, tmp_path, monkeypatch):
-    limit = int(10000 / factor)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+def test_image_bombs(monkeypatch):
     image = plain(size=(100, 100))
-    for bomb in (image, encode(image)):
-        with pytest.raises(ValueError, match=f"at most {limit} pixels"):
-            load_image(bomb)
-    assert Image.MAX_IMAGE_PIXELS == limit
+    # Pillow itself only warns of the first one.
+    for limit in (9000, 3000):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        for bomb in (image, encode(image)):
+            with pytest.raises(ValueError, match=f"at most {limit} pixels"):
+                load_image(bomb)
+        assert Image.MAX_IMAGE_PIXELS == limit
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert load_image(encode(image)).shape == (100, 100, 3)
 

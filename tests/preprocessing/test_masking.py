@@ -1,16 +1,13 @@
 """Masking: the rules by statistics, and what can never happen."""
 
-import keras
 import numpy as np
 import pytest
+from builders import FASTEST
 
 from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.preprocessing.masking import WholeWordMasking
 
-pytestmark = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
+pytestmark = FASTEST
 START, PAD, END, UNKNOWN, MASK = SPECIAL = range(5)
 VOCABULARY = 100
 LENGTH = 20
@@ -124,13 +121,8 @@ def test_what_stands_at_chosen_places(masking):
     # Random tokens come from the whole vocabulary, special ones included.
     counts = np.bincount(new[(new != old)], minlength=VOCABULARY)
     expected = by_chance * len(new)
-    low, high = (
-        expected - 6 * np.sqrt(expected),
-        expected + 6 * np.sqrt(expected),
-    )
     rest = np.delete(counts, MASK)
-    assert (low < rest).all() and (rest < high).all()
-    assert low < counts[PAD] < high
+    assert (np.abs(rest - expected) < 6 * np.sqrt(expected)).all()
 
 
 def test_fewer_slots_keep_a_random_part():
@@ -179,7 +171,7 @@ def slow_words(row, rng, rate):
 def test_words_are_chosen_whole(rate, budget):
     masking = words(rate=rate)
     assert masking.max_masks == budget
-    ids, mask = batch(3000, seed=8)
+    ids, mask = batch(1000, seed=8)
     chosen = chosen_of(masking(ids, mask, seed=9))
     assert chosen.sum(1).max() == budget
     for row, hits in zip(ids.tolist(), chosen, strict=True):
@@ -209,9 +201,8 @@ def test_words_are_as_likely_as_by_the_slow_rule():
 
 
 @pytest.mark.parametrize(
-    "values", [{"rate": 15}, {"random_share": 0.3}, {"max_masks": 21}]
+    "name, value", [("rate", 15), ("random_share", 0.3), ("max_masks", 21)]
 )
-def test_bad_values(values):
-    (name,) = values
+def test_bad_values(name, value):
     with pytest.raises(ValueError, match=f"`{name}`"):
-        tokens(**values)
+        tokens(**{name: value})

@@ -1,12 +1,11 @@
 """BridgeTowerTokenizer with the published files, against transformers."""
 
-import json
 import random
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from builders import FASTEST
 from roberta_peer import packed
 from roberta_peer import published_peer
 from roberta_peer import random_strings
@@ -14,10 +13,7 @@ from roberta_peer import shared_data
 
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
 
-pytestmark = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
+pytestmark = [FASTEST, pytest.mark.filterwarnings("ignore:.*texts cut")]
 
 
 @pytest.fixture(scope="module")
@@ -31,25 +27,10 @@ def roberta():
     )
 
 
-@pytest.mark.filterwarnings("ignore:.*texts cut")
 def test_equals_transformers_eagerly_and_in_tf_data(roberta):
-    transformers = pytest.importorskip("transformers")
-    folder = shared_data() / "roberta"
-    vocabulary = json.loads((folder / "vocab.json").read_text("utf-8"))
-    lines = (folder / "merges.txt").read_text("utf-8").split("\n")
-    peer = transformers.RobertaTokenizer(
-        vocab=vocabulary,
-        merges=[tuple(line.split(" ")) for line in lines[1:] if line],
-    )
-    texts = random_strings(4000)
-    assert len(texts) > 3500
-    expected = peer(
-        texts,
-        padding="max_length",
-        truncation=True,
-        max_length=50,
-        return_tensors="np",
-    )
+    texts = random_strings(3000)
+    assert len(texts) > 2600
+    expected = published_peer()(texts, **packed())
     eager = roberta.encode(texts)
     np.testing.assert_array_equal(eager["token_ids"], expected["input_ids"])
     np.testing.assert_array_equal(
@@ -69,7 +50,6 @@ def test_equals_transformers_eagerly_and_in_tf_data(roberta):
         np.testing.assert_array_equal(graph, eager[name])
 
 
-@pytest.mark.filterwarnings("ignore:.*texts cut")
 def test_masks_in_a_text_equal_transformers(roberta):
     rng = random.Random(3)
     spaces = ("", " ", "  ", "\t", "\u00a0", "\u3000 ", "\x1c", "\u200b", "\n")
@@ -90,9 +70,8 @@ def test_masks_in_a_text_equal_transformers(roberta):
     assert not (roberta(texts) == roberta.mask_token_id).any()
 
 
-@pytest.mark.filterwarnings("ignore:.*texts cut")
-@pytest.mark.parametrize("length", [20, 21])
-def test_pairs_equal_transformers(length, roberta):
+def test_pairs_equal_transformers(roberta):
+    length = 21
     folder = shared_data() / "roberta"
     files = (folder / "vocab.json", folder / "merges.txt")
     tokenizer = BridgeTowerTokenizer(*files, sequence_length=length)

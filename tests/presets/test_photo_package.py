@@ -16,6 +16,7 @@ from builders import long_but
 from photo_world import release
 
 import keras_bridgetower as kbt
+from keras_bridgetower.presets import table
 from keras_bridgetower.presets.folder import PresetFolder
 
 LIBRARY = pathlib.Path(kbt.__file__).parent
@@ -143,9 +144,11 @@ def test_the_trained_package_is_whole():
 @FASTEST
 @TRAINED
 @pytest.mark.parametrize("case", long_but([README, GUIDES], README))
-def test_the_code_of_the_documents_runs_with_the_presets(case, tmp_path):
+def test_the_code_of_the_documents_runs_with_the_presets(
+    case, tmp_path, monkeypatch
+):
     pages, least = case
-    pytest.importorskip("matplotlib")
+    matplotlib = pytest.importorskip("matplotlib")
     blocks = []
     for page in LIBRARY.parent.glob(pages):
         blocks += re.findall(WITH_PHOTOS, page.read_text(), re.S | re.M)
@@ -155,16 +158,14 @@ def test_the_code_of_the_documents_runs_with_the_presets(case, tmp_path):
     info.mkdir()
     (info / "METADATA").write_text("Name: photos\nVersion: 1\n")
     (info / "entry_points.txt").write_text(
-        f"[keras_bridgetower.presets]\nphotos = {release.PACKAGE}\n"
+        f"[{table.GROUP}]\nphotos = {release.PACKAGE}\n"
     )
+    for folder in (SOURCE, tmp_path):
+        monkeypatch.syspath_prepend(folder)
+    for name, preset in table.installed().items():
+        monkeypatch.setitem(table.PRESETS, name, preset)
     given = tmp_path / "examples" / "photographs"
     shutil.copytree(LIBRARY.parent / "examples" / "photographs", given)
-    path = os.pathsep.join(map(str, (tmp_path, SOURCE, LIBRARY.parent)))
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(blocks)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path, "MPLBACKEND": "agg"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(matplotlib.rcParams, "backend", "agg")
+    exec("\n".join(blocks), {"__name__": "__main__"})

@@ -8,7 +8,6 @@ from builders import FASTEST
 from builders import array
 from builders import assert_same_weights
 from builders import one_layer_each
-from builders import shallow
 from builders import vqa
 
 import keras_bridgetower as kbt
@@ -58,12 +57,6 @@ def test_a_replaced_preset_is_fetched_anew(store):
     after = kbt.BridgeTowerVQA.from_preset(URL)
     pairs = zip(before.weights, after.weights, strict=True)
     assert any((array(one) != array(other)).any() for one, other in pairs)
-
-
-def test_a_backbone_in_a_store(store):
-    backbone = shallow()
-    backbone.save_to_preset(URL)
-    assert_same_weights(kbt.BridgeTowerBackbone.from_preset(URL), backbone)
 
 
 def test_damaged_files_are_refused_and_not_kept(store):

@@ -56,7 +56,7 @@ def test_with_time_all_are_judged_by_all_tokens(matching, states):
 
 
 @pytest.mark.parametrize("slower", [1.0, 1.19])
-@pytest.mark.parametrize("budget", [0, 1, 2.5, 5, 9, 14, 20, 25, 29])
+@pytest.mark.parametrize("budget", [0, 2.5, 9, 20, 29])
 def test_a_budget_is_held(matching, states, budget, slower):
     found = Timed(matching.retrieval, slower).rerank(states, budget)
     # The first stage has three fifths of it, and a pass may take 1.2 s. The

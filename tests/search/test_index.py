@@ -253,18 +253,6 @@ def test_a_table_with_texts_is_embedded_as_pairs(three_way, photos, lance_name):
         PictureSearch(lance_name, longer).index(table, vectors="fused")
 
 
-def test_invalid_sources_are_rejected(matching, photos, lance_name):
-    for preset, source, arguments, message in (
-        (matching, _table(photos), {"vectors": "fused"}, "`vectors`"),
-        (matching, photos, {"batch_size": 0}, "`batch_size`"),
-        ("bridgetower_nobody", photos, {}, "`preset` must be one of"),
-        ("bridgetower_tiny_easy_mlm", photos, {}, "a trained contrastive"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            PictureSearch(lance_name, preset).index(source, **arguments)
-    assert not pathlib.Path(lance_name).exists()
-
-
 def test_a_preset_folder_is_found_from_anywhere(
     matching, photos, lance_name, tmp_path, monkeypatch
 ):

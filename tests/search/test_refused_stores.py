@@ -101,7 +101,7 @@ def test_damaged_headers_are_refused(matching, lance_name, lance):
     whole = path.read_text()
     header = json.loads(whole)
     lost = [header | {"format": 9}]
-    for name in ("whole", "preset", "vectors", "sum", "width"):
+    for name in ("whole", "sum"):
         lost.append({k: v for k, v in header.items() if k != name})
     for text, message in (
         (whole[:40], "a readable search.json"),
@@ -116,10 +116,8 @@ def test_damaged_headers_are_refused(matching, lance_name, lance):
 
 DAMAGES = [
     ("lancedb", "*.manifest", "cut"),
-    ("lancedb", "*.manifest", "deleted"),
     ("lancedb", "data/*.lance", "cut"),
     ("qdrant", "*.sqlite", "cut"),
-    ("qdrant", "meta.json", "cut"),
     ("qdrant", "meta.json", "deleted"),
 ]
 

@@ -111,7 +111,12 @@ async def test_the_queue_is_bounded():
 
 
 @in_loop
-async def test_late_answers_get_504_and_are_cancelled():
+async def test_late_bodies_and_answers_get_errors_and_are_cancelled():
+    admit, body = admission(App(), body_seconds=0.05), slow()
+    await send(admit, body)
+    assert body.result == (408, "body_timed_out")
+    assert (b"connection", b"close") in body.sent[0]["headers"]
+    assert admit.present == 0
     app = App()
     # On a busy machine, the first one has to begin in this time.
     admit = admission(app, seconds=0.5, concurrency=1)
@@ -137,15 +142,6 @@ async def test_ended_work_is_cancelled(by):
             await task
     assert (app.cancelled, app.running, admit.present) == (1, 0, 0)
     assert request.sent == []
-
-
-@in_loop
-async def test_slow_bodies_get_408():
-    admit, body = admission(App(), body_seconds=0.05), slow()
-    await send(admit, body)
-    assert body.result == (408, "body_timed_out")
-    assert (b"connection", b"close") in body.sent[0]["headers"]
-    assert admit.present == 0
 
 
 @in_loop
@@ -177,17 +173,14 @@ async def test_the_memory_of_bodies_is_bounded():
     assert (await asked(admit, parts=[b"x" * 8])).result == (200, None)
 
 
-@pytest.mark.parametrize(
-    "request_values",
-    [
+@in_loop
+async def test_body_size_is_limited_with_and_without_length():
+    for values in (
         {"headers": [(b"content-length", b"11")]},
         {"parts": [b"12345", b"67890", b"1"]},
-    ],
-)
-@in_loop
-async def test_body_size_is_limited_with_and_without_length(request_values):
-    request = await asked(admission(App(), body_bytes=10), **request_values)
-    assert request.result == (413, "too_large")
+    ):
+        request = await asked(admission(App(), body_bytes=10), **values)
+        assert request.result == (413, "too_large")
 
 
 @pytest.mark.parametrize(
@@ -217,7 +210,6 @@ REBOUND = (
 )
 
 
-@pytest.mark.parametrize("path", ["/v1/answer", "/health"])
 @pytest.mark.parametrize(
     ("key", "hosts", "host", "status"),
     [
@@ -236,11 +228,12 @@ REBOUND = (
     ],
 )
 @in_loop
-async def test_hosts_that_are_answered(path, key, hosts, host, status):
+async def test_hosts_that_are_answered(key, hosts, host, status):
     headers = [(b"host", one.encode()) for one in host.split(",")]
     admit = admission(App(go=True), key, hosts)
-    request = await asked(admit, path, headers)
-    assert request.result == (status, {403: "unknown_host"}.get(status))
+    for path in ("/v1/answer", "/health"):
+        request = await asked(admit, path, headers)
+        assert request.result == (status, {403: "unknown_host"}.get(status))
 
 
 @in_loop
@@ -265,10 +258,7 @@ async def test_unexpected_errors_hide_their_message():
     request = await asked(admission(app))
     assert request.result == (500, "internal_error")
     assert b"secret" not in request.sent[1]["body"]
-
-
-@in_loop
-async def test_messages_quote_a_part_of_long_inputs():
+    # Others quote a part of long inputs.
     headers = [(b"host", b"x" * 5000)]
     request = await asked(admission(App(), None), headers=headers)
     assert request.result == (403, "unknown_host")

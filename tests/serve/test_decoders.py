@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import itertools
 import os
 import signal
 import subprocess
@@ -56,25 +57,25 @@ def processes(decoders):
     return {process._process.pid for process in decoders._idle}
 
 
-@pytest.mark.parametrize(
-    "mode, crop_pct", [("squash", 1), ("crop", 1), ("hf", 1), ("center", 0.8)]
-)
 @in_loop
-async def test_squares_equal_those_of_this_process(mode, crop_pct, tmp_path):
+async def test_squares_equal_those_of_this_process(tmp_path):
     rng = np.random.default_rng(0)
     file = io.BytesIO()
     pixels = rng.integers(0, 256, (70, 90, 3), "uint8")
     Image.fromarray(pixels).save(file, "JPEG")
     (tmp_path / "a").write_bytes(file.getvalue())
     whole = Image.fromarray(load_image(file.getvalue()))
-    asked = Square(32, mode, 32, crop_pct, "bilinear")
-    expected = np.asarray(place(whole, asked))
     async with decoding() as decoders:
-        for image in (file.getvalue(), str(tmp_path / "a")):
+        for mode, image in itertools.product(
+            ("squash", "crop", "hf", "center"),
+            (file.getvalue(), str(tmp_path / "a")),
+        ):
+            crop_pct = 0.8 if mode == "center" else 1
+            asked = Square(32, mode, 32, crop_pct, "bilinear")
             found = await square(decoders, image, square=asked)
             # What a crop cuts off is sent too.
-            found = place(found, asked)
-            np.testing.assert_array_equal(np.asarray(found), expected)
+            found, expected = place(found, asked), place(whole, asked)
+            np.testing.assert_array_equal(found, expected)
 
 
 @in_loop
@@ -93,15 +94,12 @@ async def test_rejected_pictures():
             assert (sizes[image].about, sizes[image].code) == ("image", code)
         refused = await square(decoders, jpeg_of_scans(101))
         assert "at most 100 scans" in refused.message
-
-
-@in_loop
-async def test_slow_pictures_kill_their_process():
+    # Slow ones end their process.
     async with decoding(picture_seconds=0.2) as decoders:
         before = processes(decoders)
         refused = await square(decoders, slow_picture(), 10**8)
         assert "within 0.2 seconds" in refused.message
-        assert (await square(decoders, encoded())).size == (32, 32)
+        assert (await square(decoders, good)).size == (32, 32)
         assert len(processes(decoders) & before) == 1
 
 
@@ -115,23 +113,6 @@ async def test_the_end_of_a_request_ends_its_work():
         assert len(processes(decoders)) == 2
         [ended] = before - processes(decoders)
         assert not os.path.exists(f"/proc/{ended}")
-
-
-@in_loop
-async def test_costly_pictures_do_not_delay_cheap_ones():
-    async with decoding(picture_seconds=LONG) as decoders:
-        good = encoded()
-        # Both processes have started.
-        await decoders.squares([good, encoded(65)], SQUARE)
-        slow = [slow_picture(2500 + i) for i in range(4)]
-        work = [asyncio.create_task(square(decoders, x, 10**8)) for x in slow]
-        await asyncio.sleep(0.1)
-        for _ in range(20):
-            await square(decoders, good)
-        assert not any(task.done() for task in work)
-        for task in work:
-            task.cancel()
-        await asyncio.gather(*work, return_exceptions=True)
 
 
 @in_loop

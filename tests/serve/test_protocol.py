@@ -89,7 +89,7 @@ def test_endless_heads_and_trailers_are_rejected(connect, start, part):
 
 
 @pytest.mark.parametrize(
-    "start", [b"", b"GET / HT", b"GET / HTTP/1.1\r\na: b", POST % (1, b"x")]
+    "start", [b"", b"GET / HTTP/1.1\r\na: b", POST % (1, b"x")]
 )
 def test_missing_heads_time_out(connect, start):
     connection = connect()
@@ -108,25 +108,20 @@ def test_long_and_slow_bodies_and_idle_connections_are_allowed(connect):
     connection = connect()
     for _ in range(2):
         connection.sendall(POST % (len(BODY), BODY[:-1]))
-        time.sleep(0.5)
+        time.sleep(0.4)
         connection.sendall(BODY[-1:])
         found = connection.recv(65_536)
         while not found.endswith(b"]"):
             found += connection.recv(65_536)
         assert b"\r\n\r\n%d [" % len(BODY) in found
-        time.sleep(0.5)
+        time.sleep(0.4)
 
 
-@pytest.mark.parametrize(
-    "trailers", [b"a: b\r\n" * 20_000, b"a: b\r\nc: d\r\n"]
-)
-def test_trailers_are_bounded_by_bytes_and_time(connect, trailers):
-    connection = connect()
-    connection.sendall(CHUNKED + b"1\r\nx\r\n0\r\n" + trailers)
-    assert everything(connection).startswith(b"HTTP/1.1 400")
-
-
-def test_trailers_do_not_become_headers(connect):
+def test_trailers_are_bounded_and_do_not_become_headers(connect):
+    for trailers in (b"a: b\r\n" * 20_000, b"a: b\r\nc: d\r\n"):
+        connection = connect()
+        connection.sendall(CHUNKED + b"1\r\nx\r\n0\r\n" + trailers)
+        assert everything(connection).startswith(b"HTTP/1.1 400")
     connection = connect()
     trailer = b"authorization: b\r\n"
     connection.sendall(CHUNKED + b"1\r\nx\r\n0\r\n" + trailer + b"\r\n")

@@ -33,17 +33,9 @@ ROUTES = sorted(
     {path for path, _, _ in LONG_TEXTS} | {"/embeddings", "/v1/encode"}
 )
 OTHERS = [
-    ("/v1/answer", ASKED | {"top_k": 1000}, "top_k"),
     ("/v1/fill", BLANK | {"top_k": 100_000}, "top_k"),
     ("/v1/fill", BLANK | {"text": "a circle"}, "text"),
-    ("/v1/answer", ASKED | {"image": HALF_64}, "image"),
     ("/v1/score", {"pairs": [PAIR | {"image": HALF_64}]}, "pairs.0.image"),
-    (
-        "/v1/rerank",
-        {"query": {"image": HALF_64}, "documents": [TEXT]},
-        "query",
-    ),
-    ("/v1/search", {"image": HALF_64}, "image"),
     # Its contrastive head is two-way.
     ("/v1/embeddings", {"input": [PAIR], "model": MATCHING}, "input.0"),
 ]
@@ -81,10 +73,9 @@ def test_long_texts_are_rejected_by_every_route(client, path, body, param):
 def test_a_wrong_content_type_names_the_header(client, content_type):
     answer = posted(client, "/v1/answer", b'{"input": "a"}', content_type)
     assert answer.status_code == 415
-    error = answer.json()["error"]
-    assert error["code"] == "unsupported_media_type"
-    assert "`Content-Type: application/json`" in error["message"]
-    assert error["message"].endswith(f"Received: {content_type or 'none'}")
+    assert (
+        "`Content-Type: application/json`" in answer.json()["error"]["message"]
+    )
 
 
 @pytest.mark.parametrize(("path", "body", "param"), OTHERS)

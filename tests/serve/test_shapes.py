@@ -120,14 +120,37 @@ def test_score(client, offline):
     close(column(answer["data"], "score"), expected)
 
 
-def test_rerank_orders_pictures_by_the_matching_head(client, offline):
-    documents = [{"image": BLUE_64}, {"image": RED_64}]
-    body = {"query": TEXT, "documents": documents, "return_documents": True}
-    [best] = posted(client, "/v1/rerank", **body, top_n=1)["results"]
+PICTURES = [f"data:image/png;base64,{image}" for image in (BLUE_64, RED_64)]
+
+
+def check(results, scores):
+    """Compare results, dicts with an index and a score, with scores."""
+    scores = np.asarray(scores)
+    assert column(results, "index") == np.argsort(-scores).tolist()
+    [name] = {"score", "relevance_score"} & {*results[0]}
+    close(column(results, name), np.sort(scores)[::-1])
+
+
+def test_rerank_of_other_services(client, offline):
+    """With the requests of Cohere, of Jina, and of TEI."""
     scores = offline["match"].score([BLUE, RED], TEXT)
-    assert best["index"] == int(np.argmax(scores))
-    close(best["relevance_score"], max(scores))
-    assert best["document"] == documents[best["index"]]
+    body = {"model": MATCHING, "query": TEXT, "documents": PICTURES}
+    for path in ("/v2/rerank", "/v1/rerank"):
+        check(posted(client, path, **body, top_n=2)["results"], scores)
+    documents = [{"image": BLUE_64}, {"image": RED_64}]
+    body |= {"documents": documents, "return_documents": True, "top_n": 1}
+    [best] = posted(client, "/v1/rerank", **body)["results"]
+    assert best["document"] == documents[int(np.argmax(scores))]
+    body = {"query": TEXT, "texts": PICTURES}
+    check(posted(client, "/rerank", **body, raw_scores=True), scores)
+    found = posted(client, "/rerank", **body, return_text=True)
+    check(found, 1 / (1 + np.exp(-scores)))
+    assert found[0]["text"] == PICTURES[int(np.argmax(scores))]
+    for path, name in (("/v2/rerank", "documents"), ("/rerank", "texts")):
+        body = {"query": TEXT, name: [TEXT, PICTURES[0]]}
+        answer = client.post(path, json=body)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] == name
 
 
 @pytest.mark.parametrize("model", [MATCHING, FUSED])
@@ -156,16 +179,16 @@ def test_answer(client, offline):
     assert answer == {"answers": answers, "model": ASKING}
 
 
-@pytest.mark.parametrize("threshold", [-999.0, 999.0])
-def test_answers_say_what_is_known(threshold):
-    served = models.ServedPreset(ASKING)
-    rule = {"kind": "energy", "threshold": threshold}
-    served.tasks["answer"].rejection = rule
+def test_answers_say_what_is_known(presets, monkeypatch):
+    served = presets[2]
     asked = Asked("what color is the shape?", Image.new("RGB", (64, 64)))
-    [found] = served.ask("answer", [asked])
-    assert {*found} == {"answers", "known"}
-    assert found["known"] is (threshold < 0)
-    assert {*found["answers"][0]} == {"answer", "score"}
+    for threshold in (-999.0, 999.0):
+        rule = {"kind": "energy", "threshold": threshold}
+        monkeypatch.setattr(served.tasks["answer"], "rejection", rule)
+        [found] = served.ask("answer", [asked])
+        assert {*found} == {"answers", "known"}
+        assert found["known"] is (threshold < 0)
+        assert {*found["answers"][0]} == {"answer", "score"}
 
 
 def test_fill(client, offline):
@@ -185,8 +208,11 @@ def test_search(client, photos, monkeypatch):
         assert photos / found["picture"] == pathlib.Path(hit.path)
         close(found["similarity"], hit.similarity)
         close(found["match"], hit.match)
-    # No folder of this machine is disclosed.
+    # No folder of this machine is disclosed, nor that of a table which was
+    # indexed with `outside=True`.
     assert str(photos) not in json.dumps(answer)
+    hit = Hit("/elsewhere/1.png", 0.5, folder="/photos")
+    assert models._public(hit)["picture"] == "1.png"
     # Where matching improves no list, it orders none unasked.
     known = dataclasses.replace(PRESETS[MATCHING], reranks=False)
     monkeypatch.setitem(PRESETS, MATCHING, known)
@@ -216,9 +242,3 @@ def test_the_docs_page_loads_nothing_from_the_network(client):
     assert "://" not in page
     # ReDoc loads its logo from the network.
     assert client.get("/redoc").status_code == 404
-
-
-def test_hits_name_no_folder_of_the_server():
-    # Of a table that was indexed with `outside=True`.
-    hit = Hit("/elsewhere/1.png", 0.5, folder="/photos")
-    assert models._public(hit)["picture"] == "1.png"

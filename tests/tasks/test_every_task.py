@@ -41,24 +41,18 @@ VALUES = {
 
 @pytest.mark.parametrize("name", every_task.TASKS)
 @slow_on("tensorflow", "jax")
-def test_fit_moves_what_is_trainable_and_lowers_the_loss(name):
-    optimizer = keras.optimizers.AdamW(1e-2)
-    task = every_task.make(name)
+def test_fit_moves_what_is_trainable_and_lowers_the_loss(name, tmp_path):
+    """And a preset gives the trained task back."""
+    task = every_task.make(name, **VALUES.get(name, {}))
     # A part that is frozen stays.
     if name == "vqa":
         task.backbone.text_tower.trainable = False
-    fast(task, optimizer, MANY_STEPS)
+    fast(task, keras.optimizers.AdamW(1e-2), MANY_STEPS)
     given = {**every_task.given(name), "batch_size": 4, "verbose": 0}
     changed = moved(task, lambda: task.fit(**given))
     assert changed == {w.path for w in task.trainable_weights}
     losses = task.fit(**given, epochs=6).history["loss"]
     assert min(losses) < losses[0]
-
-
-@pytest.mark.parametrize("name", every_task.TASKS)
-@slow_on("tensorflow", "jax")
-def test_a_preset_gives_the_task_back(name, tmp_path):
-    task = randomise(every_task.make(name, **VALUES.get(name, {})))
     task.save_to_preset(tmp_path / "preset")
     copy = type(task).from_preset(str(tmp_path / "preset"))
     for value in task.config_arguments:
@@ -123,9 +117,7 @@ def test_forms_of_labels(name, y, expected):
     [
         ("vqa", ["red", "pink", "red"], "y='pink'"),
         ("vqa", np.array([0, 4, 0]), "y=4"),
-        ("vqa", np.array([0, -1, 0]), "y=-1"),
         ("vqa", np.ones((3, 5), "float32"), r"\(batch, 4\)"),
-        ("vqa", np.ones(3, "float32"), "shape"),
         ("vqa", EYE[:3] * 30, "soft scores from 0 to 1"),
         ("entailment", [0, 3, 0], "y=3"),
         ("entailment", ["neutral", "maybe", "neutral"], "y='maybe'"),
@@ -133,13 +125,9 @@ def test_forms_of_labels(name, y, expected):
         ("nlvr2", ["True", "true", "True"], "y='true'"),
         ("nlvr2", [0.0, 1.0, 0.0], "dtype float64"),
         ("text_regressor", ["1.5"] * 3, "`y` must"),
-        ("text_regressor", [np.nan] * 3, "`y` must"),
         ("contrastive", np.ones(3), "integers or strings"),
-        ("contrastive", np.ones((3, 3), int), "integers or strings"),
         ("retrieval", {"match": [0, 2, 1]}, r"\[0, 2, 1\]"),
-        ("retrieval", {"match": [0.0, 1, 1]}, "integers"),
         ("retrieval", {"match": [0, 1]}, r"shape \(2,\)"),
-        ("retrieval", [0, 1], r"shape \(2,\)"),
         ("retrieval", [[0], [1], [2]], r"shape \(3, 1\)"),
         ("ranking", {"match": [0, 1, 1]}, "must hold image ids"),
     ],
@@ -296,7 +284,6 @@ def in_order(result):
     [
         ("vqa", lambda t: t.answer([IMAGE] * 3, ["a", "b"]), "same number"),
         ("vqa", lambda t: t.answer([], ["a"]), "`images`"),
-        ("vqa", lambda t: t.answer(IMAGE, []), "`questions`"),
         ("vqa", lambda t: t.answer("/no/such.png", "a"), "/no/such.png"),
         # By the place among all, not in the batch.
         (
@@ -308,11 +295,9 @@ def in_order(result):
         ("entailment", lambda t: t.entail(IMAGE, ["a", " "]), r"text\[1\]=' '"),
         ("contrastive", lambda t: t.embed(), "`images` or `texts`"),
         ("contrastive", lambda t: t.embed(texts="a", batch_size=0), "batch_si"),
-        ("contrastive", lambda t: t.embed(IMAGE, ["a", "b"]), "same number"),
         ("contrastive", lambda t: t.embed([IMAGE], "a"), "same number"),
         ("two_way", lambda t: t.embed(IMAGE, "a"), "together only with ways"),
         ("masked_lm", lambda t: t.fill_mask(IMAGE, "a"), "hold <mask>"),
-        ("masked_lm", lambda t: t.fill_mask([IMAGE], "<mask>"), "same number"),
         ("masked_lm", lambda t: t.fill_mask(IMAGE, "<mask>", 262), "`top_k`"),
         (
             "masked_lm",
@@ -324,7 +309,6 @@ def in_order(result):
             lambda t: t.compare([IMAGE] * 2, [IMAGE] * 2, ["a"]),
             "same number",
         ),
-        ("nlvr2", lambda t: t.compare([], [], []), "at least one item"),
         ("text_classifier", lambda t: t.classify("a", ["c"]), "same number"),
     ],
 )

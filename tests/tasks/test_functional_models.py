@@ -70,10 +70,7 @@ def differences(a, b):
     return max(difference(x, y) for x, y in pairs)
 
 
-@pytest.mark.parametrize(
-    "name",
-    some_everywhere(MAKE, "contrastive"),
-)
+@pytest.mark.parametrize("name", some_everywhere(MAKE, "contrastive"))
 def test_a_graph_reads_the_weights_of_now(name, towers):
     task = MAKE[name](towers)
     x = features_of(name, task)

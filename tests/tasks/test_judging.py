@@ -18,9 +18,6 @@ from builders import slow_on
 
 import keras_bridgetower as kbt
 
-BLACK = np.zeros((20, 30, 3), "uint8")
-WHITE = np.full((30, 20, 3), 255, "uint8")
-
 
 def pairs(batch=4):
     x, _ = raw(2 * batch)
@@ -90,18 +87,17 @@ def test_each_tower_runs_once(tasks, monkeypatch):
 
 
 @FASTEST
-@pytest.mark.parametrize(
-    "images, text",
-    [
-        (BLACK, "a"),
-        ([[BLACK] * 3], ["a"]),
-        ([[BLACK, WHITE]], ["a", "b"]),
-        ([[BLACK, WHITE]], "a"),
-    ],
-)
-def test_pictures_that_are_no_pairs(images, text):
-    with pytest.raises(ValueError, match="which must be"):
-        every_task.preprocessor("nlvr2")({"images": images, "text": text})
+def test_pictures_that_are_no_pairs():
+    made = every_task.preprocessor("nlvr2")
+    black = np.zeros((20, 30, 3), "uint8")
+    for images, text in (
+        (black, "a"),
+        ([[black] * 3], ["a"]),
+        ([[black] * 2], ["a", "b"]),
+        ([[black] * 2], "a"),
+    ):
+        with pytest.raises(ValueError, match="which must be"):
+            made({"images": images, "text": text})
 
 
 @FASTEST

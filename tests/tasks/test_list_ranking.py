@@ -19,6 +19,8 @@ import keras_bridgetower as kbt
 
 PRESET = "bridgetower_tiny_easy_retrieval"
 LOSSES = [kbt.ListwiseSoftmaxLoss(), kbt.LambdaRankLoss()]
+# With the learning rate and epochs of each.
+LEARNS = [(LOSSES[0], 5e-4, 12), (LOSSES[1], 2e-4, 20)]
 GRADES = np.array([[3, 0, 1, 1], [0, 2, -1, 0], [1, 0, 0, 2]], "float32")
 SCORES = np.array(
     [[0.3, -1.2, 0.9, 0.1], [2.0, 0.5, 9.0, -0.5], [0.0, 1.0, 1.0, -2.0]],
@@ -116,9 +118,8 @@ def test_other_shapes_are_rejected():
     with pytest.raises(ValueError, match="`k` must"):
         kbt.metrics.NDCG(k=0)
     for loss in LOSSES:
-        for labels in (np.ones((3, 1)), np.ones(3)):
-            with pytest.raises(ValueError, match="`y_true` must hold a grade"):
-                loss(labels, SCORES)
+        with pytest.raises(ValueError, match="`y_true` must"):
+            loss(np.ones((3, 1)), SCORES)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +140,7 @@ def judged():
 def test_scores_are_those_of_retrieval(judged):
     task = kbt.BridgeTowerListRanking.from_preset(PRESET, list_size=3)
     retrieval = kbt.BridgeTowerRetrieval.from_preset(PRESET)
-    x, _ = judged
+    x = {name: rows[:2] for name, rows in judged[0].items()}
     wanted = [
         retrieval.score(list(pictures), text)
         for pictures, text in zip(x["images"], x["text"], strict=True)
@@ -149,20 +150,20 @@ def test_scores_are_those_of_retrieval(judged):
 
 
 @FASTEST
-@pytest.mark.parametrize("loss", long_but(LOSSES, LOSSES[0]))
-def test_a_reranker_learns_from_lists(loss, judged, tmp_path):
-    x, grades = judged
+@pytest.mark.parametrize("values", long_but(LEARNS, LEARNS[0]))
+def test_a_reranker_learns_from_lists(values, judged, tmp_path):
+    (x, grades), (loss, rate, epochs) = judged, values
     task = kbt.BridgeTowerListRanking.from_preset(PRESET, list_size=3)
-    task.compile(keras.optimizers.Adam(2e-4), loss)
+    task.compile(keras.optimizers.Adam(rate), loss)
     before = task.evaluate(x, grades, batch_size=4, verbose=0)
-    task.fit(x, grades, batch_size=4, epochs=20, verbose=0)
+    task.fit(x, grades, batch_size=4, epochs=epochs, verbose=0)
     after = task.evaluate(x, grades, batch_size=4, verbose=0)
     assert before[1] < 0.8 and after[1] > 0.95
     task.save_to_preset(tmp_path / "ranker")
     reranker = kbt.BridgeTowerReranker.from_preset(tmp_path / "ranker")
     found = array(task.predict(x, verbose=0))
     for text, pictures, scores in zip(
-        x["text"], x["images"], found, strict=True
+        x["text"][:2], x["images"][:2], found[:2], strict=True
     ):
         ranked = reranker.rank(text, list(pictures))
         assert [one["corpus_id"] for one in ranked] == [*np.argsort(-scores)]
@@ -187,25 +188,16 @@ def test_a_step_trains_every_matrix():
 
 
 @FASTEST
-@pytest.mark.parametrize(
-    "grades",
-    [
+def test_grades_and_lists_of_another_size_are_rejected():
+    task = kbt.BridgeTowerListRanking.from_preset(PRESET, list_size=3)
+    pictures = np.zeros((1, 3, 64, 64, 3), "uint8")
+    for grades in (
         *([[1, 0]], [[0, 0, 0]], [[1, -2, 0]], [[1, math.nan, 0]]),
         *([["a"] * 3], [1, 0, 2], [[31, 0, 0]]),
-    ],
-)
-def test_other_grades_are_rejected(grades):
-    cls = kbt.BridgeTowerListRankingPreprocessor
-    made = cls.from_preset(PRESET, list_size=3)
-    pictures = np.zeros((1, 3, 64, 64, 3), "uint8")
-    with pytest.raises(ValueError, match="`y` must hold 3 grades"):
-        made({"images": pictures, "text": ["a"]}, y=grades)
-
-
-@FASTEST
-def test_lists_of_another_size_are_rejected():
-    task = kbt.BridgeTowerListRanking.from_preset(PRESET, list_size=3)
-    pictures = np.zeros((1, 2, 64, 64, 3), "uint8")
+    ):
+        with pytest.raises(ValueError, match="`y` must hold 3 grades"):
+            task.preprocessor({"images": pictures, "text": ["a"]}, y=grades)
+    pictures = pictures[:, :2]
     with pytest.raises(ValueError, match="which must be"):
         task.preprocessor({"images": pictures, "text": ["a"]}, y=[[1, 0]])
     with pytest.raises(ValueError, match="list_size=4"):
@@ -213,8 +205,8 @@ def test_lists_of_another_size_are_rejected():
             task.backbone, task.preprocessor, list_size=4
         )
     with pytest.raises(ValueError, match="`list_size`"):
-        kbt.BridgeTowerListRanking.from_preset(PRESET, list_size=0)
-    assert kbt.BridgeTowerListRanking.from_preset(PRESET).list_size == 8
+        kbt.BridgeTowerListRanking(task.backbone, None, list_size=0)
+    assert kbt.BridgeTowerListRanking(task.backbone, None).list_size == 8
     with pytest.raises(ValueError, match="`class_weight` must be left out"):
         task.fit(
             {"images": np.zeros((1, 3, 64, 64, 3), "uint8"), "text": ["a"]},

@@ -20,7 +20,6 @@ from builders import tokenizer
 
 import keras_bridgetower as kbt
 from keras_bridgetower import analysis
-from keras_bridgetower.backend import compiled
 from keras_bridgetower.tasks.inference import Inference
 
 X = raw(4)[0]
@@ -131,24 +130,6 @@ def test_who_may_use_a_task_beside_whom(first, second, refused):
             else:
                 assert waiting.result() == "entered"
         assert pool.submit(enter).result() == "entered"
-
-
-@FASTEST
-def test_few_sizes_are_compiled(tasks, monkeypatch):
-    model, sizes = tasks["vqa"], set()
-    monkeypatch.setattr(compiled, "is_eager", lambda _: False)
-    monkeypatch.setattr(compiled, "forward", lambda *_: run)
-    forward = model.inference.forward(model)
-
-    def run(inputs):
-        sizes.add(len(inputs["images"]))
-        return np.zeros((len(inputs["images"]), 4), "float32")
-
-    monkeypatch.setattr(model.inference, "cached", lambda *_: forward)
-    for count in range(1, 12):
-        found = model.answer(IMAGES[0], ["is it red?"] * count, batch_size=6)
-        assert len(found) == count
-    assert sizes == {1, 2, 4, 6}
 
 
 @FASTEST

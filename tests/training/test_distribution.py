@@ -4,6 +4,7 @@ import pathlib
 
 import every_task
 import forks
+import gradients_run
 import keras
 import launch
 import numpy as np
@@ -23,12 +24,12 @@ from launch import BACKEND
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import devices
-from keras_bridgetower.distribution import distribute
 from keras_bridgetower.distribution import on_jax
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.models.bridges import BRIDGES
 from keras_bridgetower.models.managers import MANAGERS
 from keras_bridgetower.objectives import pair_objectives
+from keras_bridgetower.training import shapes
 
 RUN = pathlib.Path(__file__).parent.parent / "distribution_run.py"
 KINDS = {
@@ -210,42 +211,37 @@ ALONE = {
 REFUSED = [
     *ALONE,
     ("kind='dp'", "dp", {}),
-    *(
-        ("must be an integer from 1", "model_parallel", {"model_devices": 0})
-        for _ in range(BACKEND == "jax")
-    ),
     ("`devices` must be 1 or left out.*devices=9", "none", {"devices": 9}),
-    *(
-        ("or the backend jax.* Received: kind=", kind, {})
-        for kind in ("fsdp", "model_parallel")
-        if kind not in distribute.STRATEGIES[BACKEND]
-    ),
-    *(
-        ("`devices` must be from 1 to 1.*devices=9", kind, {"devices": 9})
-        for kind in ("data_parallel", "auto")
-        if BACKEND != "torch"
-    ),
 ]
+if BACKEND == "jax":
+    values = {"model_devices": 0}
+    REFUSED += [("must be an integer from 1", "model_parallel", values)]
+else:
+    REFUSED += [("or the backend jax.* Received: kind", "model_parallel", {})]
+if BACKEND != "torch":
+    many = "`devices` must be from 1 to 1.*devices=9"
+    REFUSED += [
+        (many, kind, {"devices": 9}) for kind in ("data_parallel", "auto")
+    ]
 
 
-@pytest.mark.parametrize("message, kind, values", REFUSED)
-def test_kinds_and_devices_that_are_absent_are_rejected(
-    reset, message, kind, values
-):
-    with pytest.raises(ValueError, match=message):
-        kbt.distribute(kind, **values)
+def test_kinds_and_devices_that_are_absent_are_rejected(reset):
+    for message, kind, values in REFUSED:
+        with pytest.raises(ValueError, match=message):
+            kbt.distribute(kind, **values)
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="paths alone")
 def test_every_weight_has_a_layout():
-    tasks = list(map(every_task.make, every_task.TASKS))
-    for task in tasks:
-        task.enable_lora(2)
-    # Of two layers: the bridges of the first one have no weights.
-    backbones = [backbone(bridge=name) for name in (*BRIDGES, *MANAGERS)]
-    backbones += [backbone(vit(), bert()), backbone(deit(), bert())]
-    summaries = ("attention_pool", "learned")
-    backbones += [backbone(image_summary=name) for name in summaries]
+    with shapes.meta_device():
+        tasks = list(map(every_task.make, every_task.TASKS))
+        for task in tasks:
+            task.enable_lora(2)
+        # Of two layers: the bridges of the first one have no weights.
+        backbones = [backbone(bridge=name) for name in (*BRIDGES, *MANAGERS)]
+        backbones += [backbone(vit(), bert()), backbone(deit(), bert())]
+        summaries = ("attention_pool", "learned")
+        backbones += [backbone(image_summary=name) for name in summaries]
     for model in tasks + backbones:
         assert on_jax.without_layout(w.path for w in model.weights) == []
     assert on_jax.without_layout(["own/kernel"]) == ["own/kernel"]
@@ -357,3 +353,38 @@ def test_weights_are_kept_after_an_error():
         task.fit(x, y, verbose=0, callbacks=[Broken(0)])
     assert array(task.optimizer.iterations) == 2
     assert any((array(v) != b).any() for v, b in zip(kept, before, strict=True))
+
+
+@pytest.fixture(
+    scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)]
+)
+def averaged(request, tmp_path_factory):
+    """What processes that average their gradients saved."""
+    if BACKEND != "torch":
+        pytest.skip("only PyTorch's way")
+    folder, count = tmp_path_factory.mktemp("gradients"), request.param
+    environments = launch.several_processes(count)
+    command = [gradients_run.__file__, folder]
+    launch.codes(forks.started([command] * count, environments))
+    return [dict(np.load(folder / f"{i}.npz")) for i in range(count)]
+
+
+@pytest.mark.parametrize("optimizer", gradients_run.OPTIMIZERS)
+def test_weights_are_those_of_one_process(averaged, optimizer):
+    """Compare clipping, averages, loss scaling and a batch that is skipped."""
+    one = gradients_run.trained(optimizer)
+    for name, values in one.items():
+        for process in averaged:
+            np.testing.assert_array_equal(process[name], averaged[0][name])
+            np.testing.assert_allclose(process[name], values, atol=1e-6)
+    first, *_, last = (v for n, v in one.items() if "/weights/" in n)
+    assert np.isfinite(last).all() and np.abs(last - first).max() > 0.02
+    # What a checkpoint in the middle of an update stores.
+    assert (f"{optimizer}/kept/0" in one) == (optimizer != "sgd")
+
+
+def test_a_batch_within_an_update_sends_no_gradients(averaged):
+    *within, last = averaged[0]["messages"]
+    assert len(within) == gradients_run.STEPS - 1 and max(within) <= 1
+    # The gradients of the last batch, and those that were accumulated.
+    assert last >= 2 * (4 * 6 + 6 + 6 + 1)

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import pathlib
-import re
 import subprocess
 
 import keras
@@ -46,23 +45,23 @@ def begun(tmp_path_factory):
     return folder
 
 
-OPTIMIZERS = {
-    "rate": (decaying(2e-2), "learning_rate.peak: 0.01 then, 0.02 now"),
-    "decay": ({"weight_decay": 0.1}, "weight_decay: 0.01 then, 0.1 now"),
-    "clipping": (
-        {"global_clipnorm": 1.0},
-        "global_clipnorm: None then, 1.0 now",
-    ),
-}
+OPTIMIZERS = (
+    (decaying(2e-2), "learning_rate.peak: 0.01 then, 0.02 now"),
+    ({"weight_decay": 0.1}, "weight_decay: 0.01 then, 0.1 now"),
+    ({"global_clipnorm": 1.0}, "global_clipnorm: None then, 1.0 now"),
+)
 
 
-@pytest.mark.parametrize("change, found", OPTIMIZERS.values(), ids=OPTIMIZERS)
-def test_changed_optimizers_are_rejected(begun, change, found):
-    checkpoint = Checkpoint(begun, resume_run.Rows())
-    message = re.escape(f"training.optimizer.{found}")
-    with pytest.raises(CheckpointError, match=message):
-        checkpoint.resume(task(**decaying() | change))
-    assert checkpoint.resume(task(**decaying())).step == 2
+def test_changed_optimizers_are_rejected(begun):
+    checkpoint, built = Checkpoint(begun, resume_run.Rows()), task()
+    for change, found in OPTIMIZERS:
+        resume_run.compiled(built, AdamW(**decaying() | change))
+        with pytest.raises(
+            CheckpointError, match=f"training.optimizer.{found}"
+        ):
+            checkpoint.resume(built)
+    resume_run.compiled(built, AdamW(**decaying()))
+    assert checkpoint.resume(built).step == 2
 
 
 def lines(one, other):
@@ -167,7 +166,7 @@ class Rises(keras.callbacks.Callback):
         logs["score"] = 1.0 + epoch
 
 
-@pytest.mark.parametrize("steps", long_but([13, 16], 16))
+@pytest.mark.parametrize("steps", long_but([7, 8], 8))
 def test_states_of_keras_callbacks_continue(tmp_path, steps):
     """Interrupt after the second epoch, at its end or within the third."""
 
@@ -184,7 +183,7 @@ def test_states_of_keras_callbacks_continue(tmp_path, steps):
             ),
             callbacks.EarlyStopping(patience=4, **score),
         ]
-        checkpoint = Checkpoint(tmp_path / name, resume_run.Rows(), every=1)
+        checkpoint = Checkpoint(tmp_path / name, resume_run.Rows(3), every=1)
         added = [Rises(), *counted, *ends]
         return built, checkpoint.fit(built, 60, added, verbose=0), counted
 

@@ -116,7 +116,6 @@ def padded_roberta(width):
     [
         (clip, roberta, "learned"),
         (clip, padded_roberta, "attention_pool"),
-        (vit, bert, None),
         (deit, bert, None),
     ],
 )

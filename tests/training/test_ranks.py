@@ -10,28 +10,30 @@ import launch
 import numpy as np
 import pytest
 import ranks_run
+import split_passes
 import streams
 from builders import SIDE
 from builders import shallow
 from builders import slow_on
 from builders import tokenizer
 from launch import BACKEND
+from ranks_run import RECORDS
+from ranks_run import ROWS
+from ranks_run import SAMPLES
+from ranks_run import STEPS
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import devices
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.stream.epoch_order import Sequential
 from keras_bridgetower.data.stream.stream import Stream
-from keras_bridgetower.distribution import divide_batches as rows
 from keras_bridgetower.distribution import process_seeds
-from keras_bridgetower.distribution.divide_batches import is_divided
 from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.tasks.fit.batch_checks import check_partners
 
 RUN = pathlib.Path(__file__).parent / "ranks_run.py"
-ROWS, STEPS = 32, 8
 KIND = "data_parallel" if BACKEND == "torch" else "multi_worker"
 fastest = pytest.mark.skipif(
     BACKEND != "torch",
@@ -41,7 +43,7 @@ fastest = pytest.mark.skipif(
 
 def ran(what, folder, kind=KIND):
     """Run two processes; return the arrays and facts that each has saved."""
-    rows = [streams.record("captions", i, samples=1) for i in range(ROWS)]
+    rows = [streams.record("captions", i, samples=1) for i in range(RECORDS)]
     streams.write(folder / "records", rows, "captions")
     run = [RUN, what, folder / "records", folder]
     environments = [one | {"KIND": kind} for one in launch.two_processes()]
@@ -64,28 +66,35 @@ def check_read(found):
     assert len({len(one["decoded"]) for one in facts}) == 1
 
 
+WEIGHTS = {"weights": "process 0.*weights=.*process 1: weights="}
+
+
 def check_faults(found, **more):
     """Check that each fault ends all processes with one error."""
-    _, facts = zip(*found, strict=True)
     differ = {
-        "absent": r"checkpoint=\['step-000000008'\].*checkpoint=\[\]",
-        "older": r"=\['step-000000008'\].*=\['step-000000006'\]",
+        "absent": r"checkpoint=\['step-000000006'\].*checkpoint=\[\]",
+        "older": r"=\['step-000000006'\].*=\['step-000000004'\]",
         "seed": "process 0.*stream.seed=3.*process 1: .*stream.seed=4",
         "stream": "the same stream.*process 0.*: seed=3\nprocess 1: seed=4",
         **more,
     }
     if BACKEND == "jax":
         differ["start"] = "must begin with the same weights"
+    facts = check_errors(found, differ)
+    assert {one["faults"]["same"][0] for one in facts} == {""}
+
+
+def check_errors(found, differ):
+    facts = [facts for _, facts in found]
     for fault, text in differ.items():
         (error,) = {one["faults"][fault][0] for one in facts}
         assert re.search(f"(?s)All processes.*{text}", error)
         assert max(one["faults"][fault][1] for one in facts) < 60
-    assert {one["faults"]["same"][0] for one in facts} == {""}
+    return facts
 
 
 def check_trained(found):
     check_read(found)
-    check_faults(found, weights="process 0.*weights=.*process 1: weights=")
     arrays, _ = zip(*found, strict=True)
     whole = {k: v for k, v in arrays[0].items() if k.startswith("whole/")}
     assert whole
@@ -161,7 +170,7 @@ def test_rows_read_in_different_orders_are_rejected(two_that_read):
             assert f"Received: {batches} batches that differ" in first
 
 
-SAME_IN_EACH_PASS = ("in order", "no labels", "seed, two passes alike")
+SAME_IN_EACH_PASS = ("in order", "no labels")
 READ = (*SAME_IN_EACH_PASS, "seed", "augmented")
 
 
@@ -172,29 +181,51 @@ of_two_that_trained = slow_on("tensorflow", "jax")
 @of_two_that_trained
 def test_two_processes_train(two_that_trained):
     check_trained(two_that_trained)
+    check_faults(two_that_trained, **WEIGHTS)
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="only PyTorch's way")
-def test_two_processes_train_with_split_weights(tmp_path):
-    found = ran("trained", tmp_path, "fsdp")
-    check_trained(found)
-    for arrays, _ in found:
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    """What two processes of PyTorch with split weights found."""
+    if BACKEND != "torch":
+        pytest.skip("only PyTorch's way")
+    return ran("split", tmp_path_factory.mktemp("split"), "fsdp")
+
+
+def test_two_processes_train_with_split_weights(split):
+    check_trained(split)
+    check_errors(split, WEIGHTS)
+    for arrays, _ in split:
         weights, optimizer = arrays["shares"]
         assert weights < 0.01 and 0.45 < optimizer < 0.55
+
+
+def test_passes_with_split_weights(split):
+    """Averages, errors, frozen weights, and what is refused."""
+    one = split_passes.averages(Strategy())
+    for _, facts in split:
+        found = facts["passes"]
+        for mine, given in zip(found["averages"], one, strict=True):
+            np.testing.assert_allclose(mine, given, atol=1e-6)
+        assert found["after an error"] == 0.0
+        frozen, not_frozen = found["moved"]
+        assert frozen == 0.0 and not_frozen > 1e-4
+        for name, text in split_passes.REFUSED.items():
+            assert re.search(text, found["refused"][name]), name
 
 
 @of_two_that_trained
 def test_undivided_data_are_divided_or_rejected(two_that_trained):
     found, other = (facts["plain"] for _, facts in two_that_trained)
     assert found == other
-    rows = ROWS - 5 * (BACKEND != "jax")
+    rows = SAMPLES - 5 * (BACKEND != "jax")
     count, difference = found.pop("predicted")
     assert count == rows and difference < 1e-5
     assert found.pop("evaluate") == [1000 + rows]
-    assert found.pop("fit arrays") == [1000 + ROWS] * 2
+    assert found.pop("fit arrays") == [1000 + SAMPLES] * 2
     for name, text in REFUSED.items():
         assert re.search(text, found.pop(name))
-    assert set(map(str, found.values())) == {f"[{1000.0 + ROWS}]"}
+    assert set(map(str, found.values())) == {f"[{1000.0 + SAMPLES}]"}
     assert set(found) == {
         "fit arrays in order",
         "fit a dataset",
@@ -337,16 +368,6 @@ def test_replacements_for_bad_rows_differ_by_host(tmp_path):
     whole = stream(made, order=Sequential(), max_bad_share=1.0)
     read = [streams.ids(whole.of_host(2, h).batch(0)[0]) for h in range(2)]
     assert len(set(sum(read, []))) == 4
-
-
-@fastest
-def test_pieces_have_distinct_numbers(records):
-    numbers = []
-    for index in range(2):
-        pieces = rows.own_pieces(stream(records).dataset(epochs=2), index, 2)
-        numbers += [int(x["step"]) for x, _ in pieces]
-        assert is_divided(pieces.map(lambda *batch: batch).prefetch(1))
-    assert sorted(numbers) == list(range(8))
 
 
 @fastest

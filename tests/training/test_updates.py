@@ -189,20 +189,14 @@ def test_nonfinite_batches_count_as_zero(place, broken):
 
 @FASTEST
 def test_several_optimizers_count_updates():
-    schedule = WarmupPolynomial(1.0, 8, 4)
+    schedule, task = WarmupPolynomial(1.0, 8, 4), tiny()
     sgd = keras.optimizers.SGD(schedule, gradient_accumulation_steps=3)
-    task = tiny()
     task.compile(keras.optimizers.MultiOptimizer(lambda variable: sgd))
     assert accumulation(task.optimizer) == 3
     sgd._iterations.assign(3)
     assert float(sgd.learning_rate) == 0.25
-
-
-@FASTEST
-def test_parts_of_an_optimizer_accumulate_alike():
     two = [keras.optimizers.SGD(gradient_accumulation_steps=n) for n in (2, 3)]
     several = keras.optimizers.MultiOptimizer(lambda v: two["head" in v.path])
-    task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
     several.build(task.trainable_variables)
     with pytest.raises(ValueError, match=r"same in all parts.*\[2, 3\]"):
         accumulation(several)

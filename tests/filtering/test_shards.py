@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import tarfile
 
 import pytest
@@ -124,11 +125,31 @@ def test_kept_samples_are_those_that_were_scored(tmp_path):
     assert (first.text, between.text) == ("first", "between")
     assert second.key == "a" and "must be in the shard once" in second.error
     assert kept(path, tmp_path / "out", {"b": -9.0}) == (1, FIRST)
-
-
-def test_a_sample_with_two_texts(tmp_path):
-    """WebDataset refuses them, too."""
-    write(tmp_path / "a.tar", [*FIRST, *SECOND])
-    [shard] = find_shards(tmp_path / "a.tar")
-    [sample] = shard.samples()
+    # One sample with two texts, which WebDataset refuses too.
+    write(path, [*FIRST, *SECOND])
+    [sample] = find_shards(path)[0].samples()
     assert "must have one txt" in sample.error
+
+
+def test_shards_of_a_data_set(tmp_path):
+    (tmp_path / "more").mkdir()
+    for name in ("b.tar", "more/a.tar.gz", "more/c.tgz"):
+        (tmp_path / name).touch()
+    web_data.write_folder(tmp_path / "00000", web_data.samples(0, count=2))
+    shards = find_shards(tmp_path)
+    assert [s.name for s in shards] == ["00000", "b", "more/a", "more/c"]
+    [one] = find_shards(tmp_path / "more/a.tar.gz")
+    assert one.name == "a"
+    (tmp_path / "00000.tar").touch()
+    with pytest.raises(ValueError, match="must have different names"):
+        find_shards(tmp_path)
+
+
+def test_large_pictures_are_not_read(tmp_path):
+    """A file of 64 MiB and one byte, without its bytes on the disk."""
+    folder = tmp_path / "data"
+    web_data.write_folder(folder, [("a", {"txt": b"a cat"})])
+    (folder / "a.jpg").touch()
+    os.truncate(folder / "a.jpg", 64 * 2**20 + 1)
+    [sample] = find_shards(folder)[0].samples()
+    assert sample.image == b"" and "at most 67,108,864 bytes" in sample.error

@@ -1,14 +1,4 @@
-"""Run alone: passes of `fit` with split weights, after errors and changes.
-
-torchrun --nproc-per-node=2 tests/training/fsdp_run.py OUT
-
-What each process found is saved in OUT/INDEX.json.
-"""
-
-import json
-import os
-import pathlib
-import sys
+"""Passes of `fit` with split weights, after errors and changes."""
 
 import keras
 import numpy as np
@@ -20,6 +10,11 @@ from builders import shallow
 import keras_bridgetower as kbt
 
 X, Y = features(batch=8), np.eye(4, dtype="float32")[np.arange(8) % 4]
+REFUSED = {
+    "callback": "use a `Checkpoint`.*Received: ModelCheckpoint",
+    "batch": "call it in place of `train_on_batch`",
+    "optimizer": "needs one of the optimizers.*Received: Adafactor",
+}
 
 
 class Fails(keras.callbacks.Callback):
@@ -27,7 +22,7 @@ class Fails(keras.callbacks.Callback):
         raise OSError("no such picture")
 
 
-def made(strategy, optimizer):
+def made(strategy, **values):
     keras.utils.set_random_seed(0)
     with strategy.scope():
         task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
@@ -35,11 +30,11 @@ def made(strategy, optimizer):
         for weight in sorted(task.weights, key=lambda w: w.path):
             if str(weight.dtype) == "float32":
                 weight.assign(array(weight) + rng.normal(size=weight.shape) / 9)
-        task.compile(optimizer)
+        task.compile(keras.optimizers.SGD(0.1, **values))
     return task
 
 
-def fit(task, rows=8, **kwargs):
+def fit(task, rows=4, **kwargs):
     x = {name: value[:rows] for name, value in X.items()}
     given = dict(batch_size=4, shuffle=False, verbose=0)
     task.fit(x, Y[:rows], **given, **kwargs)
@@ -57,49 +52,47 @@ def apart(one, other):
 
 def averages(strategy):
     """Return weights after `fit` with averages and a validation."""
-    task = made(strategy, keras.optimizers.SGD(0.1, use_ema=True))
-    fit(task, validation_data=(X, Y))
+    task = made(strategy, use_ema=True)
+    fit(task, rows=8, validation_data=(X, Y))
     return weights(task)
 
 
 def after_an_error(strategy):
-    """Return how weights differ from those of a run without the error."""
-    task, other = (
-        made(strategy, keras.optimizers.SGD(0.1, momentum=0.9)) for _ in "ab"
-    )
+    """Return a task, and how it differs from one without the error."""
+    task, other = (made(strategy, momentum=0.9) for _ in "ab")
     try:
         fit(task, callbacks=[Fails()])
     except OSError:
         fit(task)
-    fit(other, rows=4)
     fit(other)
-    return apart(weights(task), weights(other))
+    fit(other)
+    return task, apart(weights(task), weights(other))
 
 
-def frozen_and_not(strategy):
+def frozen_and_not(strategy, task):
     """Return how much the image tower moved: frozen, and not any more."""
-    task, moved = made(strategy, keras.optimizers.SGD(0.1)), []
-    fit(task)
+    tower, moved = task.backbone.image_tower, []
     for trainable in (False, True):
-        task.backbone.image_tower.trainable = trainable
+        tower.trainable = trainable
         with strategy.scope():
             task.compile(keras.optimizers.SGD(0.1))
-        tower = task.backbone.image_tower
         before = weights(tower)
         fit(task)
         moved.append(apart(before, weights(tower)))
     return moved
 
 
-def refused(strategy):
-    task = made(strategy, keras.optimizers.SGD(0.1))
-    fit(task)
+def refused(strategy, task):
+    def compiled():
+        with strategy.scope():
+            task.compile(keras.optimizers.Adafactor())
+        fit(task)
+
+    saves = [keras.callbacks.ModelCheckpoint("x.keras")]
     calls = {
-        "callback": lambda: fit(
-            task, callbacks=[keras.callbacks.ModelCheckpoint("x.keras")]
-        ),
+        "callback": lambda: fit(task, callbacks=saves),
         "batch": lambda: task.train_on_batch(X, Y),
-        "optimizer": lambda: made(strategy, keras.optimizers.Adafactor()),
+        "optimizer": compiled,
     }
     return {name: message(call) for name, call in calls.items()}
 
@@ -112,17 +105,13 @@ def message(call):
     return ""
 
 
-def main(folder):
-    strategy = kbt.distribute("fsdp")
-    found = {
-        "averages": [w.tolist() for w in averages(strategy)],
-        "after an error": after_an_error(strategy),
-        "moved": frozen_and_not(strategy),
-        "refused": refused(strategy),
+def found(strategy):
+    """Return what a process of `ranks_run.py` saves."""
+    values = [w.tolist() for w in averages(strategy)]
+    task, difference = after_an_error(strategy)
+    return {
+        "averages": values,
+        "after an error": difference,
+        "moved": frozen_and_not(strategy, task),
+        "refused": refused(strategy, task),
     }
-    path = pathlib.Path(folder) / f"{os.environ['RANK']}.json"
-    path.write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

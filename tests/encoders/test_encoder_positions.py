@@ -1,0 +1,110 @@
+"""Sizes, positions and presets of self-supervised and contrastive encoders."""
+
+import keras
+import keras_hub.models as hub
+import peers_siglip
+import pytest
+from builders import FASTEST
+from builders import LONG_ELSEWHERE
+from builders import SIDE
+from builders import array
+from builders import assert_same_weights
+from builders import backbone
+from builders import difference
+from builders import features
+from builders import randomise
+from builders import run
+from test_adapted_encoders import SIZES
+from test_adapted_encoders import TOKENS
+from test_adapted_encoders import dino
+from test_adapted_encoders import encoders
+from test_adapted_encoders import of_pair
+
+import keras_bridgetower as kbt
+from keras_bridgetower.convert import unimodal
+
+pytestmark = LONG_ELSEWHERE
+
+
+def test_trained_positions_are_saved(tmp_path):
+    """DINOv2 has a second table, for the size of its input."""
+    model = randomise(backbone(dino(2)))
+    name = "/interpolated_position_embeddings"
+    (table,) = [w for w in model.weights if w.path.endswith(name)]
+    table.assign(array(table) + 0.5)
+    model.save_to_preset(tmp_path / "preset")
+    copy = kbt.BridgeTowerBackbone.from_preset(tmp_path / "preset")
+    assert_same_weights(copy, model)
+
+
+def test_other_stored_positions_are_refused():
+    other = dino(2, position_embedding_shape=(64, 64, 3))
+    with pytest.raises(ValueError, match="`position_embedding_shape`.*64.*32"):
+        backbone(other)
+
+
+@FASTEST
+@pytest.mark.parametrize("version", [2, 3])
+def test_another_image_size(version):
+    model = randomise(backbone(dino(version)))
+    larger = model.with_image_size(2 * SIDE)
+    # The class token and three registers.
+    assert larger.image_tower.prefix_tokens == 4
+    x = features(side=2 * SIDE)
+    assert run(larger, x)["image"].shape[1] == 4 + 64
+    same = larger.image_encoder.get_config()
+    assert same["image_shape"] == (2 * SIDE, 2 * SIDE, 3)
+    # Back at the first size nothing but DINOv2's table has changed.
+    again = larger.with_image_size(SIDE)
+    for a, b in zip(again.weights, model.weights, strict=True):
+        if "position" not in a.path:
+            assert difference(a, b) == 0
+
+
+def test_texts_of_another_length_are_refused():
+    body = backbone(*encoders("SigLIP"), num_layers=1)
+    with pytest.raises(ValueError, match="`token_ids` must have 20 tokens"):
+        body(features(tokens=TOKENS - 1))
+
+
+@pytest.mark.parametrize("name", ["SigLIP", "MetaCLIP2", "CLIP"])
+def test_encoders_of_a_preset_of_both(name, tmp_path):
+    parts = [getattr(hub, f"{name}{k}Encoder") for k in ("Vision", "Text")]
+    sizes = SIZES | {"num_layers": 1}
+    images = parts[0](patch_size=8, image_shape=(SIDE, SIDE, 3), **sizes)
+    texts = parts[1](60, 16, max_sequence_length=TOKENS, **sizes)
+    width = {} if name == "SigLIP" else {"projection_dim": 8}
+    both = getattr(hub, f"{name}Backbone")(images, texts, **width)
+    randomise(both).save_to_preset(str(tmp_path / "both"))
+    x = features(tokens=TOKENS + (name == "SigLIP"))
+    ids = {key: x[key] for key in ("token_ids", "padding_mask")}
+    for encoder, read, inputs in (
+        (images, unimodal.image_encoder, x["images"]),
+        (texts, unimodal.text_encoder, ids),
+    ):
+        opened = read(tmp_path / "both")
+        assert type(opened) is type(encoder)
+        expected = run(kbt.Tower(encoder, (-1,)), inputs)
+        assert difference(run(kbt.Tower(opened, (-1,)), inputs), expected) == 0
+
+
+def test_a_border_that_no_patch_has(tmp_path):
+    """As SigLIP of 384 pixels, which has 27 patches of 14."""
+    model = peers_siglip.siglip(image_size=44)
+    model.save_pretrained(tmp_path)
+    encoder = unimodal.image_encoder(tmp_path)
+    assert encoder.image_shape == (44, 44, 3)
+    images = features(side=44)["images"]
+    wanted = peers_siglip.IMAGE_STATES(model, images)[-1]
+    got = array(run(kbt.Tower(encoder, (-1,)), images)[0])
+    assert difference(got[:, 1:], wanted) <= 1e-5
+
+
+def test_frozen_weights_are_those_of_the_tower(tmp_path):
+    """Both encoders of MetaCLIP 2 have weights of the same paths."""
+    made = of_pair("MetaCLIP 2", 0.2)
+    made.backbone.text_tower.trainable = False
+    made.save(tmp_path / "a.keras")
+    copy = keras.saving.load_model(tmp_path / "a.keras").backbone
+    assert not copy.text_tower.trainable_weights
+    assert len(copy.image_tower.trainable_weights) > 10
