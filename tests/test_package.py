@@ -131,6 +131,15 @@ def test_what_is_imported_is_declared():
         assert floor.specifier.contains(metadata.version(floor.name))
 
 
+@FASTEST
+def test_files_are_small():
+    long = {
+        str(path.relative_to(PACKAGE)): len(path.read_text().splitlines())
+        for path in PACKAGE.rglob("*.py")
+    }
+    assert {k: n for k, n in long.items() if n > 500} == {}
+
+
 # Of what users subclass, `docs/own_work.md` has the example; what a run of
 # `Checkpoint` needs besides, `tests/training` makes.
 BASES = (kbt.BridgeTowerTask, kbt.BridgeTowerPreprocessor, kbt.Checkpoint)

@@ -3,16 +3,19 @@
 import json
 import pathlib
 import re
+import tomllib
 
 import pytest
 import typer
 from builders import FASTEST
+from packaging.requirements import Requirement
 
 pytest.importorskip("uvicorn", reason="the extra `serve`")
 
 from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.serve import admission
 from keras_bridgetower.apps.serve.plan import KEY
+from keras_bridgetower.apps.serve.plan import Limits
 from keras_bridgetower.apps.serve.plan import Plan
 from keras_bridgetower.presets.table import PRESETS
 
@@ -21,6 +24,7 @@ yaml = pytest.importorskip("yaml", reason="comes with the extra `docs`")
 pytestmark = FASTEST
 ROOT = pathlib.Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMAGE = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
 
 
@@ -51,6 +55,16 @@ TEMPLATE = KUBERNETES["Deployment"]["spec"]["template"]
 RAY = documents("kuberay.yaml")["RayService"]["spec"]
 
 
+def test_the_image_installs_extras_that_exist():
+    extras = re.search(r"^ARG EXTRAS=(.+)$", IMAGE, re.MULTILINE)[1]
+    known = PROJECT["optional-dependencies"]
+    assert {*extras.split(","), "ray"} <= set(known)
+    [needed] = known["ray"]
+    assert Requirement(needed).specifier.contains(
+        RAY["rayClusterConfig"]["rayVersion"]
+    )
+
+
 def test_the_image_asks_for_a_key(monkeypatch, capfd):
     words = ENTRY + json.loads(instruction("CMD"))
     values = parsed(words)
@@ -60,14 +74,19 @@ def test_the_image_asks_for_a_key(monkeypatch, capfd):
     monkeypatch.delenv(KEY, raising=False)
     assert main.main(words[3:]) == 2
     assert KEY in capfd.readouterr().err
-    # Compose stops where the variable is not set.
-    server, index = SERVICES["server"], SERVICES["index"]
-    assert server["environment"][KEY].startswith(f"${{{KEY}:?")
-    # The same index of the same preset.
-    served = parsed(ENTRY + server["command"])
+
+
+def test_the_commands_of_compose():
+    served = parsed(ENTRY + SERVICES["server"]["command"])
+    index = SERVICES["index"]
     indexed = parsed(index["entrypoint"] + index["command"])
+    # The same index of the same preset.
     assert served["store"] == indexed["store"] == "qdrant:http://qdrant:6333"
     assert indexed["preset"] in served["presets"]
+    # Compose stops where the variable is not set.
+    assert SERVICES["server"]["environment"][KEY].startswith(f"${{{KEY}:?")
+    grace = SERVICES["server"]["stop_grace_period"]
+    assert int(grace.removesuffix("s")) > Limits().seconds
 
 
 @pytest.mark.parametrize(
@@ -76,13 +95,23 @@ def test_the_image_asks_for_a_key(monkeypatch, capfd):
     ids=["ray_serve.yaml", "kuberay.yaml"],
 )
 def test_configurations_of_clusters(found):
+    pytest.importorskip("ray", reason="the extra `ray`")
+    from ray.serve.schema import ServeDeploySchema
+
+    from keras_bridgetower.apps.serve import deployments
+
+    ServeDeploySchema(**found)
     [application] = found["applications"]
+    module, _, function = application["import_path"].partition(":")
+    assert (module, function) == (deployments.__name__, "build")
+    assert deployments.build(application["args"]) is not None
     names = {"http", *Plan.from_values(**application["args"]).names()}
     assert {x["name"] for x in application["deployments"]} == names
 
 
 def test_the_pods_of_kubernetes():
     pod = TEMPLATE["spec"]
+    assert pod["securityContext"]["runAsUser"] == int(instruction("USER"))
     [container] = pod["containers"]
     variables = {variable["name"]: variable for variable in container["env"]}
     assert "secretKeyRef" in variables[KEY]["valueFrom"]

@@ -19,8 +19,6 @@ import keras_bridgetower as kbt
 
 PRESET = "bridgetower_tiny_easy_retrieval"
 LOSSES = [kbt.ListwiseSoftmaxLoss(), kbt.LambdaRankLoss()]
-# With the learning rate and epochs of each.
-LEARNS = [(LOSSES[0], 5e-4, 12), (LOSSES[1], 2e-4, 20)]
 GRADES = np.array([[3, 0, 1, 1], [0, 2, -1, 0], [1, 0, 0, 2]], "float32")
 SCORES = np.array(
     [[0.3, -1.2, 0.9, 0.1], [2.0, 0.5, 9.0, -0.5], [0.0, 1.0, 1.0, -2.0]],
@@ -150,11 +148,14 @@ def test_scores_are_those_of_retrieval(judged):
 
 
 @FASTEST
-@pytest.mark.parametrize("values", long_but(LEARNS, LEARNS[0]))
-def test_a_reranker_learns_from_lists(values, judged, tmp_path):
-    (x, grades), (loss, rate, epochs) = judged, values
+@pytest.mark.parametrize("loss", long_but(LOSSES, LOSSES[0]))
+def test_a_reranker_learns_from_lists(loss, judged, tmp_path):
+    x, grades = judged
+    # With other seeds so few lists may need many more epochs.
+    keras.utils.set_random_seed(2)
+    epochs = 14 if loss is LOSSES[0] else 28
     task = kbt.BridgeTowerListRanking.from_preset(PRESET, list_size=3)
-    task.compile(keras.optimizers.Adam(rate), loss)
+    task.compile(keras.optimizers.Adam(3e-4), loss)
     before = task.evaluate(x, grades, batch_size=4, verbose=0)
     task.fit(x, grades, batch_size=4, epochs=epochs, verbose=0)
     after = task.evaluate(x, grades, batch_size=4, verbose=0)
