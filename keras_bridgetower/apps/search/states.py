@@ -87,19 +87,42 @@ class StateFiles:
     def __init__(self, folder, format):
         self.folder, self.format = pathlib.Path(folder), format
 
-    def places(self):
-        """Return where rows are: dict from sum to `(segment, number)`."""
-        found = {}
-        for path in sorted(self.folder.glob(f"*{SUMS}")):
-            for number, sum in enumerate(_read_sums(path)):
-                if any(sum):
-                    found[sum.hex()] = path.with_suffix(ROWS), number
-        return found
+    def sums(self):
+        """Return the set of the sums of the stored pictures."""
+        segments = self.folder.glob(f"*{SUMS}")
+        return {
+            sum.hex()
+            for path in segments
+            for sum in _split(_read_sums(path))
+            if any(sum)
+        }
 
     @functools.cached_property
     def known(self):
-        """set of the stored sums, for the process that writes."""
-        return set(self.places())
+        """`sums`, for the process that writes."""
+        return self.sums()
+
+    def _places(self, sums):
+        """Return `(segment, number)` of the row of each sum, or None."""
+        # No Python objects for all pictures of the index: with tens of
+        # thousands, every few queries would wait for the garbage collector.
+        segments = sorted(self.folder.glob(f"*{SUMS}"))
+        data = [_read_sums(path) for path in segments]
+        ends = np.cumsum([len(part) // _SUM for part in data], dtype=int)
+        held = np.frombuffer(b"".join(data), f"S{_SUM}")
+        if not len(held):
+            return [None] * len(sums)
+        wanted = np.array([bytes.fromhex(sum) for sum in sums], held.dtype)
+        order = np.argsort(held)
+        nearest = np.searchsorted(held, wanted, sorter=order)
+        rows = order[np.minimum(nearest, len(held) - 1)]
+        places = []
+        for row, is_there in zip(rows, held[rows] == wanted, strict=True):
+            segment = np.searchsorted(ends, row, "right")
+            number = int(row - (ends[segment - 1] if segment else 0))
+            path = segments[segment].with_suffix(ROWS)
+            places.append((path, number) if is_there else None)
+        return places
 
     def add(self, sums, states):
         """Write the states of pictures that are not there yet.
@@ -126,11 +149,11 @@ class StateFiles:
             `(states, there)`: `StoredStates` of those that were found, and a
             list of bool, which ones these are.
         """
-        places, opened, rows, there = self.places(), {}, [], []
-        for sum in sums:
+        opened, rows, there = {}, [], []
+        for place in self._places(sums):
             row = None
-            if sum in places:
-                path, number = places[sum]
+            if place:
+                path, number = place
                 if path not in opened:
                     opened[path] = self._opened(path)
                 if opened[path] is not None:
@@ -150,7 +173,7 @@ class StateFiles:
         self.__dict__.pop("known", None)
         for path in sorted(self.folder.glob(f"*{ROWS}")):
             named = path.with_suffix(SUMS)
-            held = _read_sums(named)
+            held = _split(_read_sums(named))
             live = [n for n, sum in enumerate(held) if sum in kept]
             if len(live) == len(held) > 0:
                 continue
@@ -212,9 +235,12 @@ class StoredStates:
 
 def _read_sums(path):
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
-        return []
+        return b""
+
+
+def _split(data):
     return [data[i : i + _SUM] for i in range(0, len(data), _SUM)]
 
 
