@@ -1,6 +1,7 @@
 """Rerank within a time: merged tokens for many pictures, all for a few."""
 
 import dataclasses
+import math
 import threading
 import time
 
@@ -81,6 +82,13 @@ def _measured(models, scorer):
 
     merged = seconds(tokens) if tokens < all_tokens else np.inf
     return Pace(tokens, merged, seconds(None))
+
+
+def most_pictures(pace, seconds):
+    """Return how many pictures may be judged in a time, at most."""
+    # A pass may take half as long as those that were measured.
+    passes = 2 * seconds / min(pace.merged, pace.full)
+    return BATCH * math.ceil(passes)
 
 
 def rerank(scorer, states, pace, end, added=None, clock=time.perf_counter):

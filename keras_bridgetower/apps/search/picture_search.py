@@ -239,6 +239,11 @@ class PictureSearch:
             rerank = _RERANKED if self.models.reranks else 0
         if text is None or self.models.retrieval is None:
             rerank = 0
+        if budget_ms is not None:
+            # Fetching pictures takes time too.
+            pace = cascade.pace_of(self.models, scorer)
+            most = cascade.most_pictures(pace, budget_ms / 1000)
+            rerank = min(rerank, most)
         rerank = max(0, rerank)
         if rerank and self.models.fusion and "states" not in header:
             raise ValueError(

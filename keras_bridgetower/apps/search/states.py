@@ -116,13 +116,13 @@ class StateFiles:
         order = np.argsort(held)
         nearest = np.searchsorted(held, wanted, sorter=order)
         rows = order[np.minimum(nearest, len(held) - 1)]
-        places = []
-        for row, is_there in zip(rows, held[rows] == wanted, strict=True):
-            segment = np.searchsorted(ends, row, "right")
-            number = int(row - (ends[segment - 1] if segment else 0))
-            path = segments[segment].with_suffix(ROWS)
-            places.append((path, number) if is_there else None)
-        return places
+        of = np.searchsorted(ends, rows, "right")
+        numbers = rows - np.concatenate([[0], ends])[of]
+        found = zip(of, numbers, held[rows] == wanted, strict=True)
+        return [
+            (segments[segment].with_suffix(ROWS), number) if is_there else None
+            for segment, number, is_there in found
+        ]
 
     def add(self, sums, states):
         """Write the states of pictures that are not there yet.
