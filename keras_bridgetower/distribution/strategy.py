@@ -37,6 +37,8 @@ class Strategy(Replicas):
     store = "file"
     # Whether a run can stop in the middle of an update, and go on exactly.
     stops_within_updates = True
+    # Whether the framework notes a SIGTERM: a handler of Python replaces its.
+    notes_sigterm = False
     # Function of the named arrays of a run that selects the random states
     # that differ between processes.
     own_draws = staticmethod(lambda arrays: {})
@@ -163,9 +165,6 @@ class Strategy(Replicas):
             bool, the same in every process.
         """
         return any(self.gather_text("yes" if flag else ""))
-
-    # Whether JAX notes a SIGTERM itself: a handler of Python would replace it.
-    notes_sigterm = False
 
     def must_stop(self, signaled):
         """Return True at one step of all processes after one gets a SIGTERM.

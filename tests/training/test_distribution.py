@@ -359,7 +359,7 @@ def test_weights_are_kept_after_an_error():
     scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)]
 )
 def averaged(request, tmp_path_factory):
-    """What processes that average their gradients saved."""
+    """Return what the processes saved that average their gradients."""
     if BACKEND != "torch":
         pytest.skip("only PyTorch's way")
     folder, count = tmp_path_factory.mktemp("gradients"), request.param

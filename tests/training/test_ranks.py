@@ -186,7 +186,7 @@ def test_two_processes_train(two_that_trained):
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
-    """What two processes of PyTorch with split weights found."""
+    """Return what two processes with split weights found."""
     if BACKEND != "torch":
         pytest.skip("only PyTorch's way")
     return ran("split", tmp_path_factory.mktemp("split"), "fsdp")
