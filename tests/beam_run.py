@@ -16,8 +16,5 @@ if __name__ == "__main__":
         *("bridgetower_tiny_easy_vqa", "vqa", *sys.argv[1:]),
         top_k=2,
         shard_rows=100,
-        options=(
-            "direct_num_workers=2",
-            "direct_running_mode=multi_processing",
-        ),
+        options=TWO_WORKERS,
     )

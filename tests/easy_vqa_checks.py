@@ -5,16 +5,6 @@ import hashlib
 import json
 
 import numpy as np
-from easy_world import scenes
-
-WORDS = {
-    word: name for name, words in scenes.ATTRIBUTES.items() for word in words
-}
-
-
-def tokens(text):
-    assert text.endswith((".", "?"))
-    return text[:-1].split()
 
 
 def blind(train, test):
@@ -32,11 +22,6 @@ def blind(train, test):
         for key, label in zip(*test, strict=True)
     ]
     return 100 * np.mean(hits)
-
-
-def each(rows, *columns):
-    """The values of some columns, row by row."""
-    return zip(*(getattr(rows, name) for name in columns), strict=True)
 
 
 def digest(made):

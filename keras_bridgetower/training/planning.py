@@ -170,7 +170,7 @@ def plan(
                     _memory(kind, fixed, kept, recipe.accumulation),
                     _accumulation(kind, recipe, devices, fixed, kept, device),
                     operations,
-                    _sent(kind, task, devices, recipe.accumulation),
+                    sent_bytes(kind, task, devices, recipe.accumulation),
                     per_second / operations,
                     hours,
                     None if price is None else price * devices * hours,
@@ -226,7 +226,7 @@ def _usable(device):
     return USABLE * DEVICES[device][1]
 
 
-def _sent(kind, task, devices, accumulation):
+def sent_bytes(kind, task, devices, accumulation):
     """Return the bytes that a device sends in an update, in rings.
 
     All-reduce sends twice the gradients, on PyTorch those of the last batch and

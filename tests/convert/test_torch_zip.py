@@ -16,7 +16,6 @@ from keras_bridgetower.convert.torch_files import load
 from keras_bridgetower.presets.errors import ConversionError
 
 pytestmark = FASTEST
-MODULE = "keras_bridgetower.convert.tensors"
 DTYPES = "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 bool"
 
 

@@ -5,6 +5,7 @@ from peers import count
 from peers import randomised
 from peers_first import IMAGE
 from peers_first import image
+from peers_first import part_of
 
 SIZES = {k: v for k, v in IMAGE.items() if k != "intermediate_size"}
 
@@ -32,7 +33,7 @@ def of_dinov2(name, make, part):
     """Return a peer, whose positions KerasHub saves twice."""
 
     def parameters(model):
-        encoder = getattr(model, part) if part else model
+        encoder = part_of(part)(model)
         tables = encoder.embeddings.position_embeddings.numel()
         return count(encoder, without=["mask_token"]) + tables
 

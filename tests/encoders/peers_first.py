@@ -99,13 +99,13 @@ def text_states(encoder):
     return states
 
 
-def _part(name):
+def part_of(name):
     return operator.attrgetter(name) if name else lambda m: m
 
 
 def image(name, make, part="", norm="layernorm", without=(), **kwargs):
     """Return a peer whose image encoder is a part of a model."""
-    encoder = _part(part)
+    encoder = part_of(part)
     values = dict(
         states=image_states(encoder, norm),
         parameters=lambda m: count(encoder(m), without=without),
@@ -115,7 +115,7 @@ def image(name, make, part="", norm="layernorm", without=(), **kwargs):
 
 def text(name, make, part="", without=(), less=0, **kwargs):
     """Return a peer whose text encoder is a part of a model."""
-    encoder = _part(part)
+    encoder = part_of(part)
     values = dict(
         states=text_states(encoder),
         parameters=lambda m: count(encoder(m), without=without) - less,

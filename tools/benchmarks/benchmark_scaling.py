@@ -27,6 +27,7 @@ import numpy as np
 from turns import report
 
 import keras_bridgetower as kbt
+from keras_bridgetower.training import planning
 
 ROWS, TOKENS, SIDE, WARM, STEPS = 16, 16, 64, 3, 8
 KINDS, COUNTS = ("data_parallel", "fsdp"), (1, 2, 4, 8)
@@ -36,9 +37,7 @@ LOOPBACK = pathlib.Path("/sys/class/net/lo/statistics/tx_bytes")
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument(
-        "--processes", type=int, nargs="+", default=[1, 2, 4, 8]
-    )
+    parser.add_argument("--processes", type=int, nargs="+", default=COUNTS)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--work", nargs=2, help="kind and rows of a process")
     settings = parser.parse_args()
@@ -69,21 +68,13 @@ def measured(folder, kind, mode, count):
         "seconds": together["seconds"],
         "communication": max(0, 1 - alone["seconds"] / together["seconds"]),
         "sent": together["bytes"] / count / 1e6,
-        "planned": planned(together, kind, count) / 1e6,
+        "planned": together["planned"] / 1e6,
     }
     found = {
         k: round(v, 3) if isinstance(v, float) else v for k, v in found.items()
     }
     print(found, flush=True)
     return found
-
-
-def planned(sizes, kind, count):
-    """Return the bytes that a process sends in a step, as `plan` counts."""
-    share = (count - 1) / count
-    if kind == "data_parallel":
-        return 2 * share * sizes["gradients"]
-    return share * (2 * sizes["weights"] + sizes["gradients"])
 
 
 def started(folder, kind, rows, environments):
@@ -136,13 +127,8 @@ def work(kind, rows, place):
         verbose=0,
         callbacks=[timed],
     )
-    size = {
-        "weights": sum(4 * int(np.prod(w.shape)) for w in task.weights),
-        "gradients": sum(
-            4 * int(np.prod(w.shape)) for w in task.trainable_weights
-        ),
-    }
-    place.write_text(json.dumps(timed.found | size))
+    planned = planning.sent_bytes(kind, task, count, accumulation=1)
+    place.write_text(json.dumps(timed.found | {"planned": planned}))
 
 
 def made():

@@ -231,7 +231,8 @@ class PictureSearch:
         self._check(header)
         check_count("top_k", top_k)
         if budget_ms is not None:
-            scorer, started = self._prepare(budget_ms, header, text, image)
+            prepared = self._prepare(budget_ms, header, text, image)
+            scorer, pace, started = prepared
         vector = self.models.embed_query(text, image)
         if rerank is None and budget_ms is not None:
             rerank = _JUDGED
@@ -241,7 +242,6 @@ class PictureSearch:
             rerank = 0
         if budget_ms is not None:
             # Fetching pictures takes time too.
-            pace = cascade.pace_of(self.models, scorer)
             most = cascade.most_pictures(pace, budget_ms / 1000)
             rerank = min(rerank, most)
         rerank = max(0, rerank)
@@ -255,7 +255,7 @@ class PictureSearch:
             end = started + budget_ms / 1000
             states = state_files(self.store, header)
             hits[:rerank] = _judged(
-                self.models, states, hits[:rerank], scorer, end
+                self.models, states, hits[:rerank], scorer, pace, end
             )
         elif rerank:
             states = state_files(self.store, header)
@@ -274,8 +274,8 @@ class PictureSearch:
         """Check that a query can have a budget; compile and measure once.
 
         Returns:
-            `(scorer, started)`: the scorer of the text, and when the time of
-            the query began.
+            `(scorer, pace, started)`: the scorer of the text, its `Pace`, and
+            when the time of the query began.
         """
         check_above_zero("budget_ms", budget_ms)
         task = self.models.retrieval
@@ -293,7 +293,8 @@ class PictureSearch:
                 self.models.embed_query(text, image)
                 cascade.pace_of(self.models, scorer)
                 started = time.perf_counter()
-        return scorer, started
+            pace = cascade.pace_of(self.models, scorer)
+        return scorer, pace, started
 
     def _state_fields(self, states):
         """Return the fields of a header about states."""
@@ -440,12 +441,13 @@ def _sorted(pairs, weight):
     return sorted(pairs, key=score, reverse=True)
 
 
-def _judged(models, states, hits, scorer, end):
+def _judged(models, states, hits, scorer, pace, end):
     """Sort pairs of a hit and a sum by as many matches as there is time for.
 
     Args:
         models, states, hits: as `_matches`.
         scorer: what `models.state_scorer` returns.
+        pace: its `Pace`.
         end: float, the time of `time.perf_counter` at which to end.
     """
     kept, there = states.read([sum for _, sum in hits], check=False)
@@ -454,7 +456,6 @@ def _judged(models, states, hits, scorer, end):
     places = [place for place, is_there in enumerate(there) if is_there]
     added = [weight * hits[place][0].similarity for place in places]
     with task.inference.reading("query"):
-        pace = cascade.pace_of(models, scorer)
         found = cascade.rerank(scorer, kept, pace, end, added)
     stages = {cascade.FULL: [], cascade.MERGED: [], None: []}
     judged = {places[row]: result for row, result in found.items()}

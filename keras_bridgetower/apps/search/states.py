@@ -106,8 +106,8 @@ class StateFiles:
         """Return `(segment, number)` of the row of each sum, or None."""
         # No Python objects for all pictures of the index: with tens of
         # thousands, every few queries would wait for the garbage collector.
-        segments = sorted(self.folder.glob(f"*{SUMS}"))
-        data = [_read_sums(path) for path in segments]
+        named = sorted(self.folder.glob(f"*{SUMS}"))
+        data = [_read_sums(path) for path in named]
         ends = np.cumsum([len(part) // _SUM for part in data], dtype=int)
         held = np.frombuffer(b"".join(data), f"S{_SUM}")
         if not len(held):
@@ -118,9 +118,10 @@ class StateFiles:
         rows = order[np.minimum(nearest, len(held) - 1)]
         of = np.searchsorted(ends, rows, "right")
         numbers = rows - np.concatenate([[0], ends])[of]
+        segments = [path.with_suffix(ROWS) for path in named]
         found = zip(of, numbers, held[rows] == wanted, strict=True)
         return [
-            (segments[segment].with_suffix(ROWS), number) if is_there else None
+            (segments[segment], number) if is_there else None
             for segment, number, is_there in found
         ]
 
