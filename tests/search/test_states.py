@@ -31,7 +31,8 @@ def sums_of(search):
 
 
 @pytest.mark.parametrize(
-    ("kind", "tolerance"), [("float16", 1e-3), ("int8", 0.05)]
+    ("kind", "tolerance"),
+    [("float32", 1e-5), ("float16", 1e-3), ("int8", 0.05)],
 )
 def test_reranking_by_states_equals_that_by_files(
     matching, photos, lance_name, kind, tolerance
@@ -47,11 +48,11 @@ def test_reranking_by_states_equals_that_by_files(
     assert sorted(found) == paths
     scores = np.array([found[path] for path in paths])
     np.testing.assert_allclose(scores, expected, atol=tolerance)
-    if kind == "float16":
+    if kind != "int8":
         assert list(found) == [paths[i] for i in np.argsort(-expected)]
     facts = kbt.search.info(search.store)
     layers, tokens, width = facts["states_shape"]
-    size = {"float16": 2 * width, "int8": width + 4}[kind]
+    size = {"float32": 4 * width, "float16": 2 * width, "int8": width + 4}[kind]
     assert facts["states"] == kind
     assert facts["state_bytes"] == layers * tokens * size
     rows = files_of(search).folder.glob("*.rows")
@@ -113,8 +114,8 @@ def test_wrong_uses_of_states_are_refused(
     matching, three_way, photos, lance_name, tmp_path
 ):
     search = PictureSearch(lance_name, matching)
-    with pytest.raises(ValueError, match="`states` must be one of.*float32"):
-        search.index(photos, states="float32")
+    with pytest.raises(ValueError, match="`states` must be one of.*bfloat16"):
+        search.index(photos, states="bfloat16")
     search.index(photos)
     with pytest.raises(ValueError, match="`states` must be the same"):
         search.index(photos, states="int8")
@@ -129,11 +130,15 @@ def test_states_keep_their_values():
     values = np.random.default_rng(0).normal(size=(3, 2, 4, 5))
     values = (1000 * values).astype("float32")
     most = np.abs(values).max(-1, keepdims=True)
-    for kind, part in (("float16", 2**-11), ("int8", 0.5 / 127)):
+    for kind, part in (
+        ("float32", 0),
+        ("float16", 2**-11),
+        ("int8", 0.5 / 127),
+    ):
         format = states.StateFormat(kind, (2, 4, 5))
         rows = format.pack(values)
         assert rows.shape == (3, format.row_bytes)
         differences = np.abs(format.unpack(rows) - values)
         assert (differences <= 1.001 * part * most).all()
-    with pytest.raises(ValueError, match="`states` must be 'int8'"):
+    with pytest.raises(ValueError, match="`states` must be 'float32'"):
         states.StateFormat("float16", (2, 4, 5)).pack(1e6 * values)

@@ -47,8 +47,8 @@ def index(
         fused: Embed each picture with its text.
         batch_size: Pictures per batch.
         outside: Let a table name pictures anywhere.
-        states: Store what a query needs to rerank, as float16 or int8, so
-            that it opens no picture.
+        states: Store what a query needs to rerank, as float32, float16 or
+            int8, so that it opens no picture.
     """
     opened, header = _opened(store, needed=False)
     if header is None:

@@ -134,10 +134,11 @@ class PictureSearch:
                 folder.
             progress: callable that takes an `IndexProgress`, called after
                 each batch; or None.
-            states: `"float16"` or `"int8"` to store what the fusion reads of
-                each picture, so that a query reranks without opening files
-                and running the image tower. `info` tells how many bytes a
-                picture takes: layers times tokens times width, times 2 or 1.
+            states: `"float32"`, `"float16"` or `"int8"` to store what the
+                fusion reads of each picture, so that a query reranks without
+                opening files and running the image tower. `info` tells how
+                many bytes a picture takes: layers times tokens times width,
+                times 4, 2 or 1.
                 It needs a folder as store and a matching head, and is the
                 same for all sources of an index. None for what the index has.
 

@@ -26,7 +26,8 @@ class StateFormat:
     """Format of stored states.
 
     Args:
-        kind: `"float16"`, or `"int8"` with a float32 scale for each token.
+        kind: `"float32"`, `"float16"`, or `"int8"` with a float32 scale for
+            each token.
         shape: tuple of int, `(layers, tokens, width)`.
     """
 
@@ -40,20 +41,19 @@ class StateFormat:
     def row_bytes(self):
         """Bytes of a picture."""
         size = math.prod(self.shape)
-        if self.kind == "float16":
-            return 2 * size
-        return size + 4 * math.prod(self.shape[:2])
+        scales = 4 * math.prod(self.shape[:2]) if self.kind == "int8" else 0
+        return np.dtype(self.kind).itemsize * size + scales
 
     def pack(self, states):
         """Convert float32 `(pictures, *shape)` to bytes `(pictures, n)`."""
         count = len(states)
-        if self.kind == "float16":
-            if np.abs(states).max() > np.finfo("float16").max:
+        if self.kind != "int8":
+            if np.abs(states).max() > np.finfo(self.kind).max:
                 raise ValueError(
-                    "`states` must be 'int8' for this model, whose states are "
-                    "too large for float16."
+                    "`states` must be 'float32' or 'int8' for this model, "
+                    "whose states are too large for float16."
                 )
-            packed = states.astype("float16").reshape(count, -1)
+            packed = states.astype(self.kind).reshape(count, -1)
             return packed.view("uint8")
         scale = np.abs(states).max(-1, keepdims=True) / np.float32(127)
         scale = np.maximum(scale, np.finfo("float32").tiny)
@@ -65,15 +65,15 @@ class StateFormat:
     def unpack(self, rows):
         """Convert bytes `(pictures, n)` to float32 `(pictures, *shape)`."""
         shape = (len(rows), *self.shape)
-        if self.kind == "float16":
-            return rows.view("float16").reshape(shape).astype("float32")
+        if self.kind != "int8":
+            return rows.view(self.kind).reshape(shape).astype("float32")
         size = math.prod(self.shape)
         rounded = rows[:, :size].view("int8").reshape(shape)
         scale = np.ascontiguousarray(rows[:, size:]).view("float32")
         return rounded * scale.reshape(*shape[:-1], 1)
 
 
-KINDS = ("float16", "int8")
+KINDS = ("float32", "float16", "int8")
 
 
 class StateFiles:
