@@ -106,7 +106,17 @@ def checkpoint(layer):
     Args:
         layer: a layer whose outputs are tensors. The `call` of this object is
             replaced, not that of its class.
+
+    Raises:
+        RuntimeError: `fit` has already replaced it, to split the weights.
     """
+    replaced = vars(layer).get("call")
+    if getattr(replaced, "checkpoints", False):
+        return
+    if replaced is not None:
+        raise RuntimeError(
+            "`checkpoint_activations` must be called before the first `fit`."
+        )
     call = type(layer).call
 
     def checkpointed(*args, **kwargs):
@@ -133,6 +143,7 @@ def checkpoint(layer):
 
         return remat(layer, run, *(leaves[i] for i in floats))
 
+    checkpointed.checkpoints = True
     layer.call = checkpointed
 
 

@@ -184,6 +184,7 @@ class Shards:
         cls, finalize = type(optimizer), optimizer.finalize_variable_values
         build = functools.partial(cls.build, optimizer)
         updates.clip_by_sums(optimizer, _sum)
+        updates.decay_weights_of_parts(optimizer)
 
         def build_parts(variables):
             if optimizer.built:

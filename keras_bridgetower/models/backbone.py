@@ -317,7 +317,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         """Recompute activations in the backward pass, to save memory.
 
         The `blocks` keep only their inputs, and run again in the backward
-        pass, with the same results. Call this before `compile`.
+        pass, with the same results. Call this before `compile` and `fit`.
         """
         for block in self.blocks:
             remat.checkpoint(block)

@@ -14,6 +14,7 @@ REFUSED = {
     "callback": "use a `Checkpoint`.*Received: ModelCheckpoint",
     "batch": "call it in place of `train_on_batch`",
     "optimizer": "needs one of the optimizers.*Received: Adafactor",
+    "activations": "must be called before the first `fit`",
 }
 
 
@@ -30,7 +31,9 @@ def made(strategy, **values):
         for weight in sorted(task.weights, key=lambda w: w.path):
             if str(weight.dtype) == "float32":
                 weight.assign(array(weight) + rng.normal(size=weight.shape) / 9)
-        task.compile(keras.optimizers.SGD(0.1, **values))
+        optimizer = keras.optimizers.SGD(0.1, **values)
+        optimizer.exclude_from_weight_decay(task.trainable_variables[::2])
+        task.compile(optimizer)
     return task
 
 
@@ -51,8 +54,8 @@ def apart(one, other):
 
 
 def averages(strategy):
-    """Return weights after `fit` with averages and a validation."""
-    task = made(strategy, use_ema=True)
+    """Return weights after `fit` with averages, decay and a validation."""
+    task = made(strategy, use_ema=True, weight_decay=0.3)
     fit(task, rows=8, validation_data=(X, Y))
     return weights(task)
 
@@ -93,6 +96,7 @@ def refused(strategy, task):
         "callback": lambda: fit(task, callbacks=saves),
         "batch": lambda: task.train_on_batch(X, Y),
         "optimizer": compiled,
+        "activations": task.backbone.checkpoint_activations,
     }
     return {name: message(call) for name, call in calls.items()}
 

@@ -188,6 +188,21 @@ def clip_by_sums(optimizer, add):
     one._clip_gradients = clip
 
 
+def decay_weights_of_parts(optimizer):
+    """Let `exclude_from_weight_decay` of weights exclude their parts.
+
+    Args:
+        optimizer: a Keras optimizer, which updates variables that have the
+            attribute `stands_for`.
+    """
+    (one,) = _learning(optimizer)
+
+    def decays(variable):
+        return type(one)._use_weight_decay(one, variable.stands_for)
+
+    one._use_weight_decay = decays
+
+
 def _learning(optimizer):
     """Return the optimizers inside of loss scaling or a `MultiOptimizer`."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
