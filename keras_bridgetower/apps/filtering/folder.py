@@ -1,8 +1,6 @@
 """The folder of a filter: tables of scores, and kept samples."""
 
-import contextlib
 import io
-import itertools
 import json
 import math
 import os
@@ -21,8 +19,6 @@ from keras_bridgetower.files import write_atomically
 
 HEADER, RULE = "filter.json", "kept.json"
 _LARGEST = 1_000_000
-# Rows in memory before they are written.
-_ROWS = 10_000
 # The key of a shard's state in the metadata of its table.
 _STATE = b"keras_bridgetower_state"
 
@@ -91,33 +87,31 @@ class FilterFolder:
         count = 0
         for shard in shards:
             path, tar = self._kept(shard), self._tar(shard)
-            state = shard.state()
-            if not is_current(path, state):
+            if not is_current(path, shard.state()):
                 tar.unlink(missing_ok=True)
                 self._write_kept(shard, names, by, threshold)
-            kept = [
-                key for some in batches(path, ("key",)) for key in some["key"]
-            ]
+            kept = read_table(path, ["key"])["key"].to_pylist()
             count += len(kept)
             if write_tars and kept and not tar.exists():
-                with whole_file(tar) as part:
-                    _write_tar(part, shard, set(kept))
+                _write_whole(tar, _write_tar, shard, set(kept))
         return count
 
     def _write_kept(self, shard, names, by, threshold):
         """Write the rows of a shard that reach a threshold."""
-        pyarrow, _ = parquet()
+        # A sample with an error has no score, and is never above.
         limit = math.inf if threshold is None else threshold
-        path, texts = self._kept(shard), ("key", "uid", "shard")
-        with _writer(path, texts, names, shard.state()) as writer:
-            for some in batches(self.scores(shard), ("key", "uid", *names)):
-                # The NaN of a sample with an error is never above.
-                chosen = some[by] >= limit
-                columns = {
-                    name: values[chosen] for name, values in some.items()
-                }
-                columns["shard"] = [shard.name] * int(chosen.sum())
-                writer.write_table(pyarrow.table(columns, writer.schema))
+        rows = read_table(
+            self.scores(shard),
+            ["key", "uid", *names],
+            [(by, ">=", np.float32(limit))],
+        )
+        _write_table(
+            self._kept(shard),
+            [row | {"shard": shard.name} for row in rows.to_pylist()],
+            ("key", "uid", "shard"),
+            names,
+            shard.state(),
+        )
 
     def _remove_others(self, shards):
         """Remove the kept samples of deleted shards."""
@@ -163,19 +157,12 @@ def _write_tar(path, shard, keys):
                 return
 
 
-def parquet():
-    """Import `pyarrow` and `pyarrow.parquet`, or raise ImportError."""
-    files = load_extra("pyarrow.parquet", "data")
-    return load_extra("pyarrow", "data"), files
-
-
-@contextlib.contextmanager
-def whole_file(path):
-    """Yield a path whose file is moved into place at the end of the context."""
+def _write_whole(path, write, *args):
+    """Call `write` with a temporary path, then move that file into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Readers of a folder of tables skip such names.
     part = path.with_name(f"_{path.name}")
-    yield part
+    write(part, *args)
     move_into_place(part, path)
 
 
@@ -188,57 +175,49 @@ def write_scores(path, scored, names, state):
         names: tuple of str, the scores.
         state: str, see `Shard.state`.
     """
-    pyarrow, _ = parquet()
-    rows = (
+    rows = [
         {"key": sample.key, "uid": sample.uid, "error": sample.error, **found}
         for sample, found in scored
-    )
-    with _writer(path, ("key", "uid", "error"), names, state) as writer:
-        while some := list(itertools.islice(rows, _ROWS)):
-            writer.write_table(pyarrow.Table.from_pylist(some, writer.schema))
+    ]
+    _write_table(path, rows, ("key", "uid", "error"), names, state)
 
 
-@contextlib.contextmanager
-def _writer(path, texts, names, state):
-    """Open a table with columns of texts and of scores for writing."""
-    pyarrow, files = parquet()
-    schema = pyarrow.schema(
-        [(name, pyarrow.string()) for name in texts]
-        + [(name, pyarrow.float32()) for name in names],
-        metadata={_STATE: state.encode()},
+def _write_table(path, rows, texts, names, state):
+    """Write rows as a Parquet file with columns of texts and of scores."""
+    arrow = load_extra("pyarrow", "data")
+    parquet = load_extra("pyarrow.parquet", "data")
+    schema = arrow.schema(
+        [(name, arrow.string()) for name in texts]
+        + [(name, arrow.float32()) for name in names],
+        metadata={_STATE: state},
     )
-    with whole_file(path) as part, files.ParquetWriter(part, schema) as writer:
-        yield writer
+    table = arrow.Table.from_pylist(rows, schema)
+    _write_whole(path, lambda part: parquet.write_table(table, part))
 
 
 def is_current(path, state):
     """Return True if a table exists for this state of its shard."""
-    _, files = parquet()
+    parquet = load_extra("pyarrow.parquet", "data")
     try:
-        found = files.read_schema(path).metadata or {}
+        found = parquet.read_schema(path).metadata or {}
     # No such file, or a damaged one.
     except (OSError, ValueError):
         return False
     return found.get(_STATE) == state.encode()
 
 
-def batches(path, columns):
-    """Iterate over parts of a table, dicts from column to NumPy array."""
-    _, files = parquet()
-    with files.ParquetFile(path) as file:
-        for batch in file.iter_batches(_ROWS, columns=list(columns)):
-            yield {
-                name: batch.column(name).to_numpy(zero_copy_only=False)
-                for name in columns
-            }
+def read_table(path, columns, filters=None):
+    """Read columns of a Parquet file as a `pyarrow.Table`."""
+    parquet = load_extra("pyarrow.parquet", "data")
+    return parquet.read_table(path, columns=columns, filters=filters)
 
 
 def share_threshold(scores, share):
     """Find the lowest score of the best share of all scores, exactly.
 
     Args:
-        scores: iterable of float32 arrays; NaN is ignored. All are in memory,
-            4 GB for a billion.
+        scores: iterable of float32 arrays; NaN, the score of a sample with an
+            error, is ignored. All are in memory, 4 GB for a billion.
         share: float above 0 and up to 1. The number of scores is rounded, and
             at least 1.
 

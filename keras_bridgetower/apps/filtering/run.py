@@ -8,8 +8,8 @@ import pathlib
 import numpy as np
 
 from keras_bridgetower.apps.filtering.folder import FilterFolder
-from keras_bridgetower.apps.filtering.folder import batches
 from keras_bridgetower.apps.filtering.folder import is_current
+from keras_bridgetower.apps.filtering.folder import read_table
 from keras_bridgetower.apps.filtering.folder import share_threshold
 from keras_bridgetower.apps.filtering.folder import write_scores
 from keras_bridgetower.apps.filtering.samples import find_shards
@@ -20,6 +20,7 @@ from keras_bridgetower.apps.predict.identity import model_checksum
 from keras_bridgetower.apps.predict.identity import reading_values
 from keras_bridgetower.apps.search.models import SearchModels
 from keras_bridgetower.checks import check_choice
+from keras_bridgetower.checks import check_part
 from keras_bridgetower.preprocessing.images import decode_image
 from keras_bridgetower.presets.table import preset_name
 from keras_bridgetower.tasks import by_name
@@ -146,21 +147,22 @@ def _score(folder, shards, scorer, on_shards):
 
 def _column(folder, shards, name):
     for shard in shards:
-        for some in batches(folder.scores(shard), (name,)):
-            yield some[name]
+        yield read_table(folder.scores(shard), [name])[name].to_numpy()
 
 
 def _bad(folder, shards):
     """Count samples and bad ones, and find the first bad ones."""
     samples, bad, named = 0, 0, []
     for shard in shards:
-        for some in batches(folder.scores(shard), ("key", "error")):
-            samples += len(some["key"])
-            for key, error in zip(some["key"], some["error"], strict=True):
-                if error is not None:
-                    bad += 1
-                    if bad <= _NAMED:
-                        named.append((shard.name, key, error))
+        table = read_table(folder.scores(shard), ["key", "error"])
+        samples += len(table)
+        found = [
+            (shard.name, row["key"], row["error"])
+            for row in table.to_pylist()
+            if row["error"] is not None
+        ]
+        bad += len(found)
+        named += found[: _NAMED - len(named)]
     return {"samples": samples, "bad": bad, "bad_samples": tuple(named)}
 
 
@@ -169,11 +171,8 @@ def _check_rule(scores, keep_share, threshold):
         check_choice("scores", score, SCORES)
     if (keep_share is None) == (threshold is None):
         raise ValueError("Give either `keep_share` or `threshold`.")
-    if keep_share is not None and not 0 < keep_share <= 1:
-        raise ValueError(
-            "`keep_share` must be above 0 and at most 1. "
-            f"Received: keep_share={keep_share!r}"
-        )
+    if keep_share is not None:
+        check_part("keep_share", keep_share)
 
 
 def _check_place(source, out):
