@@ -1,4 +1,4 @@
-"""Runs a verb on rows, batch by batch, while pictures are read ahead."""
+"""Runs a verb on batches of rows while the next pictures are read."""
 
 import collections
 import concurrent.futures
@@ -27,14 +27,7 @@ def read(path):
 
 
 def open_picture(row, column):
-    """Open the picture of a row below a folder or an address.
-
-    Args:
-        row: `Row`.
-        column: str.
-
-    Returns:
-        `PIL.Image.Image` of mode RGB.
+    """Open the picture in a column of a `Row` as an RGB `PIL.Image.Image`.
 
     Raises:
         ValueError: no such file, or not a picture.
@@ -62,8 +55,7 @@ def run_rows(task, verb, rows, top_k, batch_size):
         verb: `Verb` of the task.
         rows: iterable of `Row`.
         top_k: int, answers or tokens per row.
-        batch_size: int, rows per forward pass. About two batches of pictures
-            are in memory.
+        batch_size: int, rows per forward pass.
 
     Yields:
         list of dict, one for each row of a batch: `"row"`, the values of the
@@ -71,7 +63,7 @@ def run_rows(task, verb, rows, top_k, batch_size):
     """
     for batch in read_ahead(rows, batch_size, with_pictures):
         good = [inputs for row, inputs in batch if row.error is None]
-        found = iter(run_verb(task, verb, good, top_k, batch_size))
+        found = iter(_run_verb(task, verb, good, top_k, batch_size))
         yield [
             {
                 "row": row.number,
@@ -83,15 +75,12 @@ def run_rows(task, verb, rows, top_k, batch_size):
 
 
 def read_ahead(items, batch_size, read):
-    """Read items in threads while a model runs on the batch before.
+    """Yield batches of `read(item)`, which threads compute one batch ahead.
 
     Args:
         items: iterable.
         batch_size: int. About two batches are in memory.
         read: callable of an item.
-
-    Yields:
-        list, the return values of `read` for a batch.
     """
     check_count("batch_size", batch_size)
     items = iter(items)
@@ -108,16 +97,13 @@ def read_ahead(items, batch_size, read):
 
 
 def each_or_refused(function, items, refused):
-    """Run a function on a batch, so that a bad item spoils no other.
+    """Run a function on a batch; only bad items get an error as result.
 
     Args:
         function: callable of a list of items that returns a list, and raises
             ValueError if it cannot read one of them.
         items: list.
         refused: callable of that error that returns the result of its item.
-
-    Returns:
-        list, a result for each item.
     """
     if not items:
         return []
@@ -132,14 +118,11 @@ def each_or_refused(function, items, refused):
 
 
 def each_in_batches(function, items, batch_size):
-    """Run a function on batches; a bad item gets its error as result.
+    """Run a function on batches; a bad item gets a ValueError as result.
 
     Args:
-        function, items: as `each_or_refused`.
+        function, items: as in `each_or_refused`.
         batch_size: int.
-
-    Returns:
-        list, for each item its result or a ValueError.
     """
     found = []
     for start in range(0, len(items), batch_size):
@@ -150,14 +133,11 @@ def each_in_batches(function, items, batch_size):
 
 
 def with_pictures(row):
-    """Open the pictures of a row.
-
-    Args:
-        row: `Row`.
+    """Open the pictures of a `Row`.
 
     Returns:
-        `(row, inputs)`: the row, with an error if a picture cannot be read,
-        and a dict of its columns as the model reads them.
+        The row, with an error if a picture cannot be read; and a dict of its
+        columns as the model reads them.
     """
     if row.error:
         return row, {}
@@ -170,7 +150,7 @@ def with_pictures(row):
     return row, inputs
 
 
-def run_verb(task, verb, rows, top_k, batch_size):
+def _run_verb(task, verb, rows, top_k, batch_size):
     """Return the results of a verb for each row, or `{"error": text}`."""
 
     def run(rows):

@@ -1,4 +1,4 @@
-"""Prepares rows of a table on which `export` measures ranges for int8."""
+"""Prepares the rows on which `export` measures ranges for int8."""
 
 import keras
 
@@ -34,7 +34,7 @@ def calibration_samples(task, source, texts=(), most=MOST):
     optional = dict.fromkeys(c for verb in task.verbs for c in verb.optional)
     rows = open_rows(source, tuple(columns) or PAIR, tuple(optional), texts)
     chosen = set(_spread(rows.count, most))
-    inputs = [_opened(row) for row in rows if row.number in chosen]
+    inputs = [_open(row) for row in rows if row.number in chosen]
     found = {name: [row[name] for row in inputs] for name in inputs[0]}
     raw = {k: v for k, v in found.items() if k not in PICTURES}
     if "image" in found:
@@ -56,7 +56,7 @@ def calibration_samples(task, source, texts=(), most=MOST):
 
 
 def _spread(count, most):
-    """Yield numbers of at most so many rows, one from each of equal spans."""
+    """Yield at most `most` row numbers, one from each of equal spans."""
     spans = min(count, most)
     for i in range(spans):
         start, stop = i * count // spans, (i + 1) * count // spans
@@ -64,7 +64,7 @@ def _spread(count, most):
         yield start + int(i * GOLDEN % 1 * (stop - start))
 
 
-def _opened(row):
+def _open(row):
     row, inputs = with_pictures(row)
     if row.error:
         raise ValueError(f"Row {row.number} of SOURCE: {row.error}")

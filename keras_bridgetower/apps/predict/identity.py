@@ -1,4 +1,4 @@
-"""Values on which results depend: weights, and how inputs are read."""
+"""Checksums of weights, and settings of a preprocessor."""
 
 import hashlib
 import json
@@ -10,13 +10,9 @@ _SKIPPED_DTYPES = ("int32", "int64", "uint32")
 
 
 def model_checksum(task):
-    """Compute a checksum of a task's weights and of what else changes outputs.
+    """Return the SHA-256 of a task's weights and other values of its heads.
 
-    Args:
-        task: a task.
-
-    Returns:
-        str, sha256 in hexadecimal, the same on every backend.
+    It is the same on every backend, in hexadecimal.
     """
     parts = weight_sums(task.weights)
     rule = getattr(task, "rejection", None)
@@ -39,19 +35,12 @@ def weight_sums(weights):
 
 
 def reading_values(preprocessor):
-    """Describe how a preprocessor reads pictures and texts.
-
-    Args:
-        preprocessor: a `BridgeTowerPreprocessor`.
-
-    Returns:
-        dict of plain values, only for the parts that the preprocessor has.
-    """
+    """Return the settings of a preprocessor, a dict of plain values."""
     return {**picture_reading(preprocessor), **text_reading(preprocessor)}
 
 
 def picture_reading(preprocessor):
-    """Describe how a preprocessor reads pictures, as `reading_values`."""
+    """Return the settings for pictures; empty if it reads none."""
     converter = preprocessor.image_converter
     if converter is None:
         return {}
@@ -68,7 +57,7 @@ def picture_reading(preprocessor):
 
 
 def text_reading(preprocessor):
-    """Describe how a preprocessor reads texts, as `reading_values`."""
+    """Return the settings for texts; empty if it reads none."""
     tokenizer = preprocessor.tokenizer
     if tokenizer is None:
         return {}

@@ -11,8 +11,8 @@ class BridgeTowerModelHandler(ModelHandler):
     """Run a verb in `RunInference`, from a list of rows to a list of results.
 
     `RunInference` loads the model once in each process of a worker. An element
-    is a list of `Row`, so that an unreadable row spoils no other. Its result
-    is the list of dicts that `run_rows` returns. Needs `apache-beam`.
+    is a list of `Row`. Its result is a list of dict, as `run_rows` yields
+    them. Needs `apache-beam`.
 
     Args:
         preset: str, as the `from_preset` of a task takes it. It must name the
@@ -22,13 +22,6 @@ class BridgeTowerModelHandler(ModelHandler):
         batch_size: int, rows per forward pass.
         model_sum: str, `model_checksum` of the task, or None. A worker whose
             preset differs fails.
-
-    Example:
-
-    ```python
-    handler = BridgeTowerModelHandler("bridgetower_tiny_easy_vqa", "vqa")
-    results = lists_of_rows | RunInference(handler)
-    ```
     """
 
     def __init__(self, preset, task, top_k=1, batch_size=32, model_sum=None):
@@ -38,7 +31,7 @@ class BridgeTowerModelHandler(ModelHandler):
         self._model_sum = model_sum
 
     def load_model(self):
-        """Open the preset as the task of the verb."""
+        """Open the preset."""
         task = by_name.open_verb(self._preset, self._task)
         if self._model_sum and model_checksum(task) != self._model_sum:
             raise ValueError(

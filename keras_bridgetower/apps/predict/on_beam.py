@@ -15,14 +15,14 @@ from keras_bridgetower.apps.predict.batches import files
 from keras_bridgetower.apps.predict.batches import read
 from keras_bridgetower.apps.predict.rows import ID
 from keras_bridgetower.apps.predict.rows import Row
-from keras_bridgetower.apps.predict.run import opened
+from keras_bridgetower.apps.predict.run import open_run
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.files import move_into_place
 from keras_bridgetower.files import parse_json
 from keras_bridgetower.presets.verbs import named
 
-# `DirectRunner` ends up with it, but would first try to download another
-# runner, which does not know its options for workers.
+# `DirectRunner` would first try to download another runner, which does not
+# know the options of this one for workers.
 _DIRECT = "FnApiRunner"
 
 
@@ -71,11 +71,11 @@ def run(
     settings = _settings(runner, options)
     out = _full(out)
     preset = os.fspath(preset)
-    model, verb, rows = opened(preset, task, source, text, top_k, outside)
+    model, verb, rows = open_run(preset, task, source, text, top_k, outside)
     header = output.make_header(model, verb, rows, top_k)
     header["shard_rows"] = shard_rows
-    folder = pathlib.Path(source)
-    folder = folder if folder.is_dir() else folder.parent
+    folder = source if os.path.isdir(source) else os.path.dirname(source)
+    pictures = _full(pictures or folder)
     # Storage at an address has no locks.
     lock = contextlib.nullcontext() if "://" in out else output.locked(out)
     with lock:
@@ -83,14 +83,14 @@ def run(
         done, missing, waiting = finished(out), [], iter(rows)
         count = -(-rows.count // shard_rows)
         for number in range(count):
-            shard = Shard(out, _full(pictures or folder), number, count)
+            shard = Shard(out, pictures, number, count)
             some = list(itertools.islice(waiting, shard_rows))
             if shard.name not in done:
                 shard.write_rows(some)
                 missing.append(shard)
         if missing:
-            of_model = (preset, task, top_k, batch_size, header["model"])
-            _run(missing, verb, of_model, settings)
+            model_args = (preset, task, top_k, batch_size, header["model"])
+            _run(missing, verb, model_args, settings)
             lost = {s.name for s in missing} - finished(out)
             if lost:
                 raise RuntimeError(
@@ -101,7 +101,7 @@ def run(
         return count_errors(out), +rows.passed_over
 
 
-def _run(missing, verb, of_model, settings):
+def _run(missing, verb, model_args, settings):
     """Run a pipeline that computes some shards."""
     import apache_beam as beam
     from apache_beam.ml.inference.base import KeyedModelHandler
@@ -111,7 +111,7 @@ def _run(missing, verb, of_model, settings):
         BridgeTowerModelHandler,
     )
 
-    handler = BridgeTowerModelHandler(*of_model)
+    handler = BridgeTowerModelHandler(*model_args)
     pipeline = beam.Pipeline(options=settings)
     (
         pipeline
@@ -128,7 +128,7 @@ def _run(missing, verb, of_model, settings):
 
 
 def _settings(runner, options):
-    """Return the options of the pipeline; Beam would ignore an unknown one."""
+    """Return the options of the pipeline. Beam itself ignores unknown ones."""
     beam = load_extra("apache_beam.options.pipeline_options", "beam")
     known = beam.PipelineOptions([]).get_all_options()
     for option in options:
@@ -181,7 +181,7 @@ class Shard:
         return f"{self.out}/{kind}/{self.name}.{suffix}"
 
     def write_rows(self, rows):
-        """Write the rows for the worker that takes the shard."""
+        """Write the rows for a worker."""
         lines = [[row.number, row.values, row.error] for row in rows]
         write(self.path(ROWS), output.json_lines(lines))
 
@@ -194,12 +194,7 @@ class Shard:
         ]
 
     def write_results(self, results, verb):
-        """Write errors, then results, whose file marks the shard as done.
-
-        Args:
-            results: list of dict, see `run_rows`.
-            verb: `Verb`.
-        """
+        """Write errors, then results, whose file marks the shard as done."""
         good = [result for result in results if "error" not in result]
         bad = [result for result in results if "error" in result]
         write(self.path(ERRORS), output.json_lines(bad))
@@ -207,15 +202,7 @@ class Shard:
 
 
 def begin(out, header):
-    """Create the folder of a run, or check one that was begun.
-
-    Args:
-        out: str, address of the folder.
-        header: dict of plain values on which the results depend.
-
-    Raises:
-        ValueError: it was begun with another header, or is another folder.
-    """
+    """Create the folder of a run, or check the header of one that was begun."""
     path = f"{out}/{HEADER}"
     if files().exists(path):
         output.check_header(read(path), header, out)
@@ -225,7 +212,7 @@ def begin(out, header):
 
 
 def finished(out):
-    """Return the set of names of the shards whose results are written."""
+    """Return the names of the finished shards, a set."""
     found = names(f"{out}/{RESULTS}")
     return {n.removesuffix(".parquet") for n in found if n[0] != "_"}
 
@@ -250,35 +237,25 @@ def clear(out):
 
 
 def to_parquet(results, verb):
-    """Convert results of rows to the content of a Parquet file.
+    """Convert results of `run_rows` without errors to a Parquet file, bytes.
 
-    Args:
-        results: list of dict without `"error"`, see `run_rows`.
-        verb: `Verb`.
-
-    Returns:
-        bytes. The columns are `row`, `id` (a string; other values as JSON),
-        the inputs of the verb, its results, and `known` if the task says it.
+    The columns are `row`, `id` (a string; other values as JSON), the inputs of
+    the verb, its results, and `known` if the task returns it.
     """
     import pyarrow
     from pyarrow import parquet
 
     texts = (ID, *verb.columns)
+    kinds = verb.results.items()
     fields = [("row", pyarrow.int64())]
     fields += [(column, pyarrow.string()) for column in texts]
-    fields += [
-        (column, _arrow_type(pyarrow, kind))
-        for column, kind in verb.results.items()
-    ]
-    known = ["known"] if any("known" in result for result in results) else []
-    fields += [(column, pyarrow.bool_()) for column in known]
+    fields += [(column, _arrow_type(pyarrow, kind)) for column, kind in kinds]
+    if any("known" in result for result in results):
+        fields.append(("known", pyarrow.bool_()))
     rows = [
-        {
-            "row": result["row"],
-            **{column: _text(result.get(column)) for column in texts},
-            **{c: named(kind, result[c]) for c, kind in verb.results.items()},
-            **{column: result[column] for column in known},
-        }
+        result
+        | {column: _text(result.get(column)) for column in texts}
+        | {column: named(kind, result[column]) for column, kind in kinds}
         for result in results
     ]
     table = pyarrow.Table.from_pylist(rows, pyarrow.schema(fields))
@@ -310,7 +287,7 @@ def _text(value):
 
 
 def names(folder):
-    """List the files of a folder, or none if there is no such folder."""
+    """List the files of a folder; none if it does not exist."""
     try:
         if "://" not in folder:
             return sorted(os.listdir(folder))
@@ -330,5 +307,5 @@ def write(path, data):
     if os.path.exists(part):
         move_into_place(part, path)
     else:
-        # Storage at an address keeps a file before it closes it.
+        # At an address the file is complete once it is closed.
         files().rename([part], [path])

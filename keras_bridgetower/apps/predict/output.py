@@ -1,4 +1,4 @@
-"""Writes predictions to a JSONL file, or continues an unfinished one."""
+"""Writes predictions to a JSONL file, new or begun."""
 
 import contextlib
 import json
@@ -17,13 +17,12 @@ START = b'{"predictions":'
 
 @contextlib.contextmanager
 def prediction_file(path, header):
-    """Open a file of predictions, new or begun, behind its last whole line.
-
-    It has a header line, then a line of results for each row.
+    """Open a file of predictions after its last complete line.
 
     Args:
-        path: path of the file.
-        header: dict of plain values on which the results depend.
+        path: path of the file, new or begun.
+        header: dict of plain values on which the results depend, its first
+            line.
 
     Yields:
         The number of rows in the file, and a callable that appends a line for
@@ -55,7 +54,7 @@ def json_lines(values):
 
 
 def _whole_lines(path, header):
-    """Return how many bytes and rows of a file are whole lines."""
+    """Count the bytes and the rows of the complete lines of a file."""
     size, rows, last = 0, 0, None
     if not os.path.exists(path):
         return size, rows
@@ -79,16 +78,7 @@ def _whole_lines(path, header):
 
 
 def check_header(text, header, path):
-    """Raise if predictions were begun with another model, rows or settings.
-
-    Args:
-        text: str or bytes, the first line that was found.
-        header: dict, the header that is needed.
-        path: path of the output, for messages.
-
-    Raises:
-        ValueError: they differ, or `text` is no such line.
-    """
+    """Check that the first line of an output has the needed header."""
     try:
         found = dict(parse_json(text)["predictions"])
     except (ValueError, KeyError, TypeError) as error:
@@ -100,7 +90,7 @@ def check_header(text, header, path):
 
 
 def check_same(found, header, path):
-    """Raise if the header of an output differs from the one that is needed."""
+    """Check that the header of an output is the needed one."""
     other = [k for k, v in header.items() if found.get(k) != v]
     if other:
         raise ValueError(
@@ -111,7 +101,7 @@ def check_same(found, header, path):
 
 
 def check_begun(names, header, path):
-    """Raise if a folder without the file of its header has other files."""
+    """Check that a folder without a header is empty."""
     if names:
         raise ValueError(
             "OUT must be a new or empty folder, or one that this command has "
@@ -122,13 +112,10 @@ def check_begun(names, header, path):
 
 @contextlib.contextmanager
 def locked(path):
-    """Return a context in which no other process writes a file or folder.
+    """Lock a file or folder, which may not exist yet, against other writers.
 
-    `<path>.lock` is released when its process ends, and never deleted:
-    otherwise two processes could each lock a file of that name.
-
-    Args:
-        path: path of the file or folder, which may not exist yet.
+    `<path>.lock` is never deleted: otherwise two processes could each lock a
+    file of that name.
 
     Raises:
         ValueError: a link, or another process is writing.
@@ -143,12 +130,7 @@ def locked(path):
 
 
 def check_file(path):
-    """Raise if a path is not a plain file, before a model is loaded.
-
-    Raises:
-        ValueError: a pipe, a device or a file of the kernel.
-        OSError: a folder.
-    """
+    """Reject a folder, pipe or device before a model is loaded."""
     if os.path.exists(path):
         open_regular(path).close()
 
@@ -163,17 +145,7 @@ def count_errors(path):
 
 
 def make_header(task, verb, rows, top_k):
-    """Return the values on which results depend.
-
-    Args:
-        task: a task.
-        verb: `Verb`.
-        rows: `Rows`.
-        top_k: int.
-
-    Returns:
-        dict of plain values.
-    """
+    """Return the values on which results depend, a dict of plain values."""
     return {
         "task": verb.name,
         "model": model_checksum(task),

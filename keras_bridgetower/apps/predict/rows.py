@@ -1,4 +1,4 @@
-"""Reads rows to predict, one by one, from a folder or a table."""
+"""Reads rows from a folder of pictures or a table."""
 
 import collections
 import csv
@@ -14,11 +14,11 @@ from keras_bridgetower.files import Below
 from keras_bridgetower.files import parse_json
 
 PICTURES = {"image", "second_image"}
-# The column that identifies a row to its reader; no model reads it.
+# A column that is copied to the results; no model reads it.
 ID = "id"
 # The name under which unreadable folders are counted.
 UNREADABLE_FOLDER = "folder that cannot be read"
-# Suffixes of pictures. Other files are pictures if their content says so.
+# Suffixes of pictures. Of other files the content decides.
 SUFFIXES = {
     *(".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm"),
     *(".tif", ".tiff", ".webp"),
@@ -34,7 +34,7 @@ class Row:
         values: dict from column to str, and `id` as in the source. Paths are
             those of the source.
         folder: path, to which the paths are relative.
-        error: str, why the row cannot be used, or None.
+        error: str, the reason why the row cannot be used, or None.
     """
 
     number: int
@@ -44,7 +44,7 @@ class Row:
 
 
 class Rows:
-    """Rows that can be iterated over again and again.
+    """Rows of a source, which can be read several times.
 
     Args:
         source: callable that returns an iterator of `(values, error)`.
@@ -76,13 +76,13 @@ class Rows:
             )
 
     def _state(self, values):
-        """Return sizes and times of a row's pictures, to detect changes."""
+        """Return the sizes and times of a row's pictures, to detect changes."""
         found = []
         for column in sorted(PICTURES & set(values)):
             try:
                 about = os.stat(self._folder / values[column])
                 found.append([about.st_size, about.st_mtime_ns])
-            # Reported when the row is read.
+            # Reading the row reports it.
             except (OSError, ValueError):
                 found.append(None)
         return json.dumps(found)
@@ -112,20 +112,16 @@ def open_rows(source, columns, optional=(), texts=(), outside=False):
             without the columns, or a `.csv` with an unclosed quote.
     """
     source = pathlib.Path(source)
-    suffix = source.suffix.lower()
-    if source.is_dir():
-        read, folder = _pictures, source
-        columns_of_source = ("image",)
-    elif source.is_file() and suffix in TABLES:
-        read, folder = TABLES[suffix], source.parent
-        columns_of_source = columns
-    else:
+    is_folder, suffix = source.is_dir(), source.suffix.lower()
+    if not is_folder and not (source.is_file() and suffix in TABLES):
         raise ValueError(
             "SOURCE must be a folder, or a file in .csv or .jsonl. "
             f"Received: {str(source)!r}"
         )
+    read = _pictures if is_folder else TABLES[suffix]
+    folder = source if is_folder else source.parent
     own = [c for c in columns if not (c == "text" and texts)]
-    if not set(own) <= set(columns_of_source):
+    if is_folder and not set(own) <= {"image"}:
         raise ValueError(
             f"The task reads the columns {', '.join(columns)}, and a folder "
             "has pictures alone. Give `--text`, or a table as SOURCE. "
@@ -134,7 +130,7 @@ def open_rows(source, columns, optional=(), texts=(), outside=False):
 
     below = Below(folder)
     # Links in a folder that the user named are trusted.
-    outside = outside or source.is_dir()
+    outside = outside or is_folder
     passed_over = collections.Counter()
 
     def rows():

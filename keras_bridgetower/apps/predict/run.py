@@ -1,4 +1,4 @@
-"""Runs a verb of a preset over a folder or a table, into a JSONL file.
+"""Runs a verb over a folder or a table, and writes a JSONL file.
 
 The file starts with a line that identifies the model, the rows and the
 settings. Then it has one line for each row, in order, with the row's `id` if
@@ -34,12 +34,14 @@ def run(
         source: path of a folder of pictures, or of a table.
         out: path of the JSONL file.
         text: list of str. Each row of the source is used with each.
-        top_k, batch_size, on_rows: as in `predict`.
+        top_k: int, answers or tokens per row, if the verb returns several.
+        batch_size: int, rows per forward pass. About two batches of pictures
+            are in memory.
         outside: bool, True if a table may name pictures outside its folder.
+        on_rows: callable of the numbers of finished rows and of all rows.
 
     Returns:
-        The number of rows of the file that could not be read, and a `Counter`
-        of files of a folder that were skipped.
+        The number of unreadable rows, and a `Counter` of skipped files.
 
     Raises:
         ValueError: a source, a preset or a file of the wrong kind, or a task,
@@ -47,13 +49,13 @@ def run(
         OSError: a file that cannot be read or written.
     """
     output.check_file(out)
-    model, verb, rows = opened(preset, task, source, text, top_k, outside)
+    model, verb, rows = open_run(preset, task, source, text, top_k, outside)
     predict(model, verb, rows, out, top_k, batch_size, on_rows)
     return output.count_errors(out), +rows.passed_over
 
 
-def opened(preset, task, source, text, top_k, outside):
-    """Open the task, the verb and the rows of a run, as in `run`."""
+def open_run(preset, task, source, text, top_k, outside):
+    """Return the task, the verb and the rows of a run."""
     model = by_name.open_verb(preset, task)
     _, verb = by_name.verbs()[task]
     model.check_request(text, top_k)
@@ -72,17 +74,7 @@ def predict(
     batch_size=32,
     on_rows=lambda done, total: None,
 ):
-    """Write a line for each row, after those that a file already has.
-
-    Args:
-        task: a task.
-        verb: `Verb` of the task.
-        rows: `Rows`.
-        out: path of the file.
-        top_k: int, answers or tokens per row, if the verb returns several.
-        batch_size: int, rows per forward pass. About two batches of pictures
-            are in memory.
-        on_rows: callable of the numbers of finished rows and of all rows.
+    """Write a line for each of `Rows`, after those that a file already has.
 
     Raises:
         ValueError: the file is of another model, task or setting, of other
