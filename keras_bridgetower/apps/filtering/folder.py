@@ -24,10 +24,7 @@ _STATE = b"keras_bridgetower_state"
 
 
 class FilterFolder:
-    """The output folder of a filter, written by one process at a time.
-
-    Args:
-        path: path of the folder, new or begun.
+    """The output folder of a filter, new or begun.
 
     Attributes:
         path: absolute `pathlib.Path`.
@@ -66,7 +63,7 @@ class FilterFolder:
         check_same(found, needed, self.path)
 
     def keep(self, shards, names, by, threshold, write_tars):
-        """Write the samples of each shard that reach a threshold.
+        """Write the samples that reach a threshold, and return their number.
 
         Args:
             shards: list of `Shard`, all of them scored.
@@ -74,9 +71,6 @@ class FilterFolder:
             by: str, the score that decides.
             threshold: float; None to keep nothing.
             write_tars: bool, True to write tars too.
-
-        Returns:
-            int, the number of samples.
         """
         rule = {"by": by, "threshold": threshold}
         if self._read(RULE) != rule:
@@ -213,7 +207,7 @@ def read_table(path, columns, filters=None):
 
 
 def share_threshold(scores, share):
-    """Find the lowest score of the best share of all scores, exactly.
+    """Return the lowest score of the best share of all scores.
 
     Args:
         scores: iterable of float32 arrays; NaN, the score of a sample with an

@@ -1,7 +1,6 @@
-"""Filters a data set: scores its shards, finds a threshold, keeps the best."""
+"""Filters a data set: scores its pairs and keeps the best."""
 
 import dataclasses
-import functools
 import os
 import pathlib
 
@@ -34,7 +33,7 @@ _NAMED = 20
 
 @dataclasses.dataclass(frozen=True)
 class FilterReport:
-    """Report of a filter.
+    """Result of a filter.
 
     Args:
         shards: int, shards of the data set.
@@ -45,8 +44,8 @@ class FilterReport:
         by: str, the score that decides.
         threshold: float, the lowest kept score; None if no sample could be
             scored.
-        bad_samples: tuple of `(shard, key, error)`, the first of the bad ones.
-            All of them are in the tables of scores.
+        bad_samples: tuple of `(shard, key, error)` of the first 20 bad ones.
+            The tables of scores have all of them.
     """
 
     shards: int
@@ -74,8 +73,7 @@ def run(
 
     Writes `OUT/scores` and `OUT/kept`, a Parquet file for each shard, and
     `OUT/tars` with `write_tars`. After an interruption the same call continues
-    with the next shard. With another share, only the kept samples are written
-    again.
+    with the next shard. Another share reuses the scores.
 
     Args:
         source: path of a tar of WebDataset, or of a folder with tars, or with
@@ -98,13 +96,6 @@ def run(
         ValueError: an argument, source, folder or preset of the wrong kind.
         ImportError: pyarrow is not installed.
 
-    Example:
-
-    ```python
-    report = run("laion", "filtered", "bridgetower_large_itm_mlm_itc",
-                 keep_share=0.3)
-    ```
-
     Source: the filter by CLIP scores of DataComp.
     """
     _check_rule(scores, keep_share, threshold)
@@ -118,7 +109,11 @@ def run(
         folder.begin({"scores": list(names), **scorer.identity()})
         before = _score(folder, shards, scorer, on_shards)
         if keep_share is not None:
-            threshold = share_threshold(_column(folder, shards, by), keep_share)
+            columns = (
+                read_table(folder.scores(shard), [by])[by].to_numpy()
+                for shard in shards
+            )
+            threshold = share_threshold(columns, keep_share)
         kept = folder.keep(shards, names, by, threshold, write_tars)
         return FilterReport(
             shards=len(shards),
@@ -131,7 +126,7 @@ def run(
 
 
 def _score(folder, shards, scorer, on_shards):
-    """Score shards, and return how many had scores already."""
+    """Score shards. Return the number of those that had scores already."""
     before = 0
     for number, shard in enumerate(shards):
         on_shards(number, len(shards))
@@ -143,11 +138,6 @@ def _score(folder, shards, scorer, on_shards):
         write_scores(path, scored, scorer.scores, state)
     on_shards(len(shards), len(shards))
     return before
-
-
-def _column(folder, shards, name):
-    for shard in shards:
-        yield read_table(folder.scores(shard), [name])[name].to_numpy()
 
 
 def _bad(folder, shards):
@@ -176,7 +166,7 @@ def _check_rule(scores, keep_share, threshold):
 
 
 def _check_place(source, out):
-    """Raise if the output is inside the data set that is filtered."""
+    """Reject an output inside the data set."""
     source = pathlib.Path(os.path.abspath(source))
     if out == source or source in out.parents:
         raise ValueError(
@@ -191,7 +181,7 @@ class PairScorer:
         preset: as `from_preset` of a task takes it.
         scores: tuple of names in `SCORES`: `"itm"`, the logit of "match" of
             the matching head, and `"itc"`, the cosine of the vectors of the
-            contrastive head. With both they share one backbone.
+            contrastive head. Both heads share one backbone.
         batch_size: int, pairs per forward pass.
 
     Raises:
@@ -216,14 +206,14 @@ class PairScorer:
 
     def identity(self):
         """Return the values on which the scores depend."""
-        some = self._tasks[self.scores[0]]
+        task = self._tasks[self.scores[0]]
         return {
             "preset": self._preset,
             "sums": {
                 name: model_checksum(t) for name, t in self._tasks.items()
             },
-            "dtype": some.backbone.dtype_policy.name,
-            **reading_values(some.needed_preprocessor()),
+            "dtype": task.backbone.dtype_policy.name,
+            **reading_values(task.needed_preprocessor()),
         }
 
     def score(self, samples):
@@ -233,12 +223,11 @@ class PairScorer:
             samples: iterable of `Sample`. About two batches are in memory.
 
         Yields:
-            `(Sample without picture and text, dict from the name of a score
-            to float)`, in their order; the dict is empty if the sample has an
-            error.
+            Each `Sample` without picture and text, and a dict from the name of
+            a score to float, empty if the sample has an error.
         """
         for batch in read_ahead(samples, self._batch_size, _decode):
-            good = [(i, s) for s, i in batch if s.error is None]
+            good = [pair for pair in batch if pair[0].error is None]
             scored = iter(
                 each_or_refused(self._scored, good, lambda e: ({}, str(e)))
             )
@@ -252,11 +241,10 @@ class PairScorer:
                 yield light, found
 
     def _scored(self, pairs):
-        """Return `(scores, error)` for pairs of a picture and a sample."""
-        images = [image for image, _ in pairs]
-        texts = [sample.text for _, sample in pairs]
-        of = {"itm": self._itm, "itc": self._itc}
-        columns = [of[name](images, texts).tolist() for name in self.scores]
+        """Return `(scores, error)` for pairs of a sample and its picture."""
+        images = [image for _, image in pairs]
+        texts = [sample.text for sample, _ in pairs]
+        columns = [self._column(name, images, texts) for name in self.scores]
         results = []
         for values in zip(*columns, strict=True):
             found, error = dict(zip(self.scores, values, strict=True)), None
@@ -266,15 +254,16 @@ class PairScorer:
             results.append((found, error))
         return results
 
-    def _itm(self, images, texts):
-        return self._tasks["itm"].score(images, texts, self._batch_size)
-
-    def _itc(self, images, texts):
-        embed = functools.partial(
-            self._tasks["itc"].embed, batch_size=self._batch_size
+    def _column(self, name, images, texts):
+        """Return one score of each pair, a list of float."""
+        task, size = self._tasks[name], self._batch_size
+        if name == "itm":
+            return task.score(images, texts, size).tolist()
+        text_vectors = task.embed(
+            texts=texts, batch_size=size, long_texts="cut_end"
         )
-        of_texts = embed(texts=texts, long_texts="cut_end")
-        return np.sum(embed(images=images) * of_texts, axis=1)
+        vectors = task.embed(images=images, batch_size=size)
+        return (vectors * text_vectors).sum(axis=1).tolist()
 
 
 def _decode(sample):

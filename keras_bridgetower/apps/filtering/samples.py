@@ -19,9 +19,7 @@ TEXT, ABOUT = "txt", "json"
 TARS = (".tar", ".tar.gz", ".tgz")
 # Most bytes of a picture, and of a text or JSON.
 _PICTURE_BYTES, _TEXT_BYTES = 64 * 2**20, 2**20
-
-
-# Errors of a tar. `BadGzipFile` is an `OSError`.
+# Errors of a damaged tar. `BadGzipFile` is an `OSError`.
 UNREADABLE = (tarfile.TarError, EOFError, OSError, zlib.error)
 _GZIP = b"\x1f\x8b"
 
@@ -35,7 +33,7 @@ class Sample:
         uid: str, the `uid` of its JSON, or `""`.
         image: bytes of the picture's file.
         text: str.
-        error: str, why there is no pair, or None.
+        error: str, the reason why there is no pair, or None.
     """
 
     key: str
@@ -48,8 +46,8 @@ class Sample:
 class Shard:
     """Abstract: some files of a data set.
 
-    A class defines `state()`, a str that changes with the files, and `files()`,
-    which iterates over `(name, size, open)` of the files, samples in order.
+    A subclass defines `state()`, a str that changes with the files, and
+    `files()`, which yields `(name, size, read)` of the files, sample by sample.
 
     Args:
         path: `pathlib.Path` of a tar or folder.
@@ -60,11 +58,10 @@ class Shard:
         self.path, self.name = path, name
 
     def grouped(self):
-        """Iterate over `(key, iterator of the files of a sample)`.
+        """Yield `(key, iterator of the files of a sample)`.
 
         Raises:
-            UNREADABLE: the shard cannot be read to its end. Raised after the
-                files before that place.
+            UNREADABLE: after the last readable file, if the shard is damaged.
         """
         broken = None
 
@@ -82,7 +79,7 @@ class Shard:
             raise broken
 
     def samples(self):
-        """Iterate over `Sample`. The last one of a broken shard has its error.
+        """Yield each `Sample`. The last one of a broken shard has its error.
 
         Files that belong to no sample, such as tables, are skipped.
         """
@@ -110,12 +107,7 @@ class TarShard(Shard):
         return f"{found.st_size} {found.st_mtime_ns}"
 
     def files(self):
-        """Iterate over the files.
-
-        Raises:
-            UNREADABLE: not a tar, or it is damaged, truncated, or continues
-                after its end.
-        """
+        """Yield the files. Raise `UNREADABLE` at the first damaged place."""
         with contextlib.ExitStack() as opened:
             file = opened.enter_context(open_regular(self.path))
             packed = file.read(len(_GZIP)) == _GZIP
@@ -164,17 +156,14 @@ class FolderShard(Shard):
 
 
 def find_shards(source):
-    """Find the shards of a data set, in the order of their names.
+    """Find the shards of a data set, a list of `Shard` sorted by name.
 
     Args:
         source: path of a tar, or of a folder with tars or with folders of
             pictures, at any depth.
 
-    Returns:
-        list of `Shard`.
-
     Raises:
-        ValueError: none, or two with the same name.
+        ValueError: no shard, or two with the same name.
     """
     source = pathlib.Path(source)
     found = []
@@ -224,7 +213,7 @@ def _stem(name):
 
 
 def _sample(key, files):
-    """Return the sample of some files, or None without picture and text."""
+    """Build the sample of some files; None without picture and text."""
     found, error = {}, None
     for name, size, read in files:
         suffix = file_suffix(name)
@@ -256,7 +245,7 @@ def _sample(key, files):
 
 
 def _about(found):
-    """Parse the JSON of a sample, a dict that is empty if there is none."""
+    """Parse the JSON of a sample to a dict, empty if there is none."""
     if not found.get(ABOUT):
         return {}
     try:
@@ -277,10 +266,9 @@ def _text(found, about):
 
 
 class _Member(tarfile.TarInfo):
-    """A member of a tar that reports what `tarfile` would ignore.
+    """A member of a tar that reports damage.
 
-    `tarfile` stops at damaged headers and at the end, and hides all files
-    after them.
+    `tarfile` itself would silently stop at a damaged header.
     """
 
     @classmethod
