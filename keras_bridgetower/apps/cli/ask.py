@@ -13,8 +13,8 @@ from keras_bridgetower.apps.cli.errors import UsageError
 from keras_bridgetower.presets import verbs
 
 
-def _asked(context, verb, preset, given, top_k=1):
-    """Ask a task about one row.
+def _run_verb(context, verb, preset, given, top_k=1):
+    """Run a verb on one row.
 
     Args:
         context: `typer.Context`.
@@ -25,7 +25,7 @@ def _asked(context, verb, preset, given, top_k=1):
         top_k: int.
 
     Returns:
-        The start of what `--json` prints, and the results of `Verb.run`.
+        The first values for `--json`, and the results of `Verb.run`.
     """
     value = {name: str(one) for name, one in given.items()}
     columns = zip(verb.inputs, ([one] for one in value.values()), strict=True)
@@ -56,7 +56,7 @@ def ask(
         top_k: How many to print.
     """
     given = {"picture": picture, "question": question}
-    value, found = _asked(context, verbs.ANSWER, preset, given, top_k)
+    value, found = _run_verb(context, verbs.ANSWER, preset, given, top_k)
     rows = found["answers"]
     found["answers"] = verbs.named(verbs.ANSWER.results["answers"], rows)
     columns = ("answer", "score")
@@ -86,7 +86,7 @@ def fill(
         top_k: How many to print.
     """
     given = {"picture": picture, "text": text}
-    value, found = _asked(context, verbs.FILL, preset, given, top_k)
+    value, found = _run_verb(context, verbs.FILL, preset, given, top_k)
     masks = verbs.named(verbs.FILL.results["masks"], found["masks"])
     value |= {"masks": masks, "filled": found["filled"]}
     rows = [
@@ -114,7 +114,7 @@ def entail(
         hypothesis: Sentence that may be true of the picture.
     """
     given = {"picture": picture, "hypothesis": hypothesis}
-    value, found = _asked(context, verbs.ENTAIL, preset, given)
+    value, found = _run_verb(context, verbs.ENTAIL, preset, given)
     shares = found["probabilities"].items()
     rows = sorted(shares, key=lambda pair: -pair[1])
     output.show(as_json, value | found, ("label", "probability"), rows)
@@ -137,7 +137,7 @@ def compare(
         statement: Statement about the two pictures.
     """
     given = {"left": left, "right": right, "statement": statement}
-    value, found = _asked(context, verbs.COMPARE, preset, given)
+    value, found = _run_verb(context, verbs.COMPARE, preset, given)
     rows = [("true" if found["true"] else "false", found["probability"])]
     columns = ("statement is", "probability")
     output.show(as_json, value | found, columns, rows)
@@ -158,7 +158,7 @@ def match(
         texts: Texts that may fit the picture.
     """
     task = models.open_task(
-        *(verbs.SCORE, preset, context, len(texts), [picture], texts)
+        verbs.SCORE, preset, context, len(texts), [picture], texts
     )
     scores = task.score(str(picture), list(texts)).tolist()
     rows = list(zip(texts, scores, strict=True))

@@ -1,4 +1,4 @@
-"""Commands for data sets: build, show, filter, train on them, evaluate."""
+"""Commands for data sets and training."""
 
 import contextlib
 import dataclasses
@@ -19,6 +19,11 @@ from keras_bridgetower.apps.cli.errors import UsageError
 from keras_bridgetower.presets.verbs import SCORE
 
 RUNS = pathlib.Path("runs")
+GB = 1e9
+PLAN_COLUMNS = (
+    *("kind", "activations", "GB a device", "fits", "GFLOP a row"),
+    *("GB sent", "rows a second", "MB read", "hours", "cost"),
+)
 Name = Annotated[
     str,
     typer.Argument(
@@ -57,7 +62,7 @@ def check(
         from keras_bridgetower.data.datasets import by_name as building
 
         data = building.open_dataset(name, root, **_options(values))
-        reports = data.check(protocol, splits, _counted(update))
+        reports = data.check(protocol, splits, _report_progress(update))
     good = all(report.ok for report in reports)
     value = {
         "good": good,
@@ -187,8 +192,8 @@ def _options(values):
     return dict(value.split("=", 1) for value in values or ())
 
 
-def _counted(update):
-    """Return a wrapper of a list of records that reports progress."""
+def _report_progress(update):
+    """Return a function that yields list items and reports progress."""
 
     def counted(items):
         for number, item in enumerate(items, 1):
@@ -258,6 +263,110 @@ def filter(
         dict(zip(("shard", "key", "error"), row, strict=True)) for row in named
     ]
     output.show(as_json, value, ("what", "value"), list(found.items()))
+
+
+def plan(
+    context: typer.Context,
+    recipe: str,
+    devices: Annotated[str, typer.Option(metavar="KIND:NUMBER")],
+    rows: Annotated[float | None, typer.Option(min=1, max=1e15)] = None,
+    row_bytes: Annotated[float | None, typer.Option(min=1)] = None,
+    utilization: float = 0.4,
+    price: float | None = None,
+    changes: models.Changes = None,
+    as_json: models.AsJson = False,
+):
+    """Estimate what a run needs on some devices, before it starts.
+
+    Counts steps, operations, memory, time and cost of a recipe, with whole
+    and with split weights, and with activations that are kept or computed
+    again. Nothing is trained, but PyTorch must be installed. Warns if the run
+    does not fit.
+
+    Args:
+        recipe: Recipe of the paper, such as pretrain_base.
+        devices: Kind and number of devices, such as h100:8 or v5e:256.
+        rows: Samples of the data set, such as 4e6.
+        row_bytes: Bytes of a sample, to know what storage must deliver.
+        utilization: Share of the operations of a device that is reached.
+        price: Price of a device for an hour.
+        changes: Override a recipe field, such as dtype=mixed_bfloat16. May be
+            given again.
+    """
+    kind, _, number = devices.partition(":")
+    if not number.isdecimal():
+        raise UsageError(
+            "--devices must be KIND:NUMBER, such as h100:8. "
+            f"Received: {devices!r}"
+        )
+    # The count does not depend on the backend that trains.
+    os.environ["KERAS_BACKEND"] = "torch"
+    with output.progress("Counting"):
+        frameworks.load(context.obj)
+        from keras_bridgetower import training
+        from keras_bridgetower.training import train
+
+        chosen = train.with_changes(training.recipes.get(recipe), changes or ())
+        found = training.plan(
+            *(chosen, kind, int(number), None if rows is None else int(rows)),
+            utilization=utilization,
+            price=price,
+        )
+    facts = {
+        "recipe": recipe,
+        "devices": devices,
+        "parameters": found.parameters,
+        "steps": found.steps,
+        "passes": found.passes,
+    }
+    if as_json:
+        ways = [
+            dataclasses.asdict(way)
+            | {
+                "fits": found.fits(way),
+                "bytes_per_second": row_bytes
+                and row_bytes * way.rows_per_second,
+            }
+            for way in found.ways
+        ]
+        output.show(True, facts | {"ways": ways}, (), ())
+    else:
+        rows = [_plan_row(found, way, row_bytes) for way in found.ways]
+        output.show(False, None, PLAN_COLUMNS, rows)
+        output.show_lines(False, None, _plan_lines(facts))
+    for way in found.ways:
+        if not found.fits(way):
+            output.warn(_plan_warning(found, way))
+
+
+def _plan_row(found, way, row_bytes):
+    rate = way.rows_per_second
+    return (
+        *(way.kind, "computed again" if way.checkpoint else "kept"),
+        *(f"{way.needed / GB:.1f}", found.fits(way)),
+        *(f"{way.operations / 1e9:.0f}", f"{way.sent / GB:.2f}", f"{rate:.0f}"),
+        None if row_bytes is None else f"{rate * row_bytes / 1e6:.1f}",
+        f"{way.hours:.1f}",
+        None if way.cost is None else f"{way.cost:.0f}",
+    )
+
+
+def _plan_lines(facts):
+    yield f"{facts['parameters']:,} parameters, {facts['steps']:,} updates"
+    if facts["passes"]:
+        yield f"each row is seen {facts['passes']:.2f} times"
+
+
+def _plan_warning(found, way):
+    parts = way.accumulation
+    what = "computed again" if way.checkpoint else "kept"
+    fix = (
+        f"add --set accumulation={parts}" if parts else "not even one row fits"
+    )
+    return (
+        f"{way.kind}, activations {what}: {way.needed / GB:.0f} GB do not fit "
+        f"{found.memory / GB:.0f} GB of a device; {fix}"
+    )
 
 
 def train(

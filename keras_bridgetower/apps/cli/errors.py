@@ -7,7 +7,7 @@ from keras_bridgetower.presets.errors import printable
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 # Errors of the package and the system for wrong input.
 EXPECTED = (ValueError, OSError, ImportError, RuntimeError)
-# Typer brings its own click, or uses the one that is installed.
+# Typer may have its own copy of click.
 CLICK_ERROR = typer.BadParameter.__mro__[2]
 
 
@@ -25,14 +25,11 @@ def exit_code(error):
 
 
 def line(error, program):
-    """Describe an error and its cure in one line.
+    """Describe an error in one line; empty if the help was printed.
 
     Args:
         error: the exception.
         program: str, the command, with which the line starts.
-
-    Returns:
-        str. Empty if the help was printed.
     """
     context = getattr(error, "ctx", None)
     if isinstance(error, KeyboardInterrupt | typer.Abort):

@@ -1,8 +1,7 @@
 """Imports Keras and its backend without their log lines.
 
-TensorFlow, absl and oneDNN log during import and when they first look for
-devices, partly from C++ before any log level applies. So the file descriptors
-of stdout and stderr are redirected meanwhile.
+TensorFlow, absl and oneDNN log from C++ before any log level applies. So the
+file descriptors of stdout and stderr are redirected meanwhile.
 """
 
 import contextlib
@@ -97,7 +96,7 @@ def load(debug=False, first=None, bars=False, datasets=False, devices=True):
 
 @contextlib.contextmanager
 def quiet(warn, debug=False):
-    """Return a context in which only warnings of this package are shown.
+    """Show only warnings of this package, in a context.
 
     Args:
         warn: callable of the text of a warning.
@@ -135,11 +134,10 @@ def _warned_here():
 def silenced(debug=False):
     """Discard what C code and child processes write to stdout and stderr.
 
-    They import the frameworks again, with their log lines. This process can
-    still write to `sys.stderr`.
+    This process can still write to `sys.stderr`.
 
     Args:
-        debug: bool, True if they may print.
+        debug: bool, True to discard nothing.
     """
     if debug:
         yield

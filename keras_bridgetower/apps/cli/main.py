@@ -16,7 +16,6 @@ from keras_bridgetower.apps.cli import data
 from keras_bridgetower.apps.cli import errors
 from keras_bridgetower.apps.cli import frameworks
 from keras_bridgetower.apps.cli import output
-from keras_bridgetower.apps.cli import plan
 from keras_bridgetower.apps.cli import search
 from keras_bridgetower.apps.cli import serve
 from keras_bridgetower.apps.cli import weights
@@ -38,7 +37,7 @@ COMMANDS = {
     ),
     "Data and training": (
         ("data", "Build data sets, show and filter them.", DATA),
-        *(plan.plan, data.train, data.evaluate),
+        *(data.plan, data.train, data.evaluate),
     ),
     "Presets and weights": (
         *(weights.presets, weights.convert, weights.export),
@@ -81,39 +80,31 @@ def main(words=None):
 
 
 def application(debug=False):
-    """Build the commands as a `typer.Typer`.
-
-    Args:
-        debug: bool, True if frameworks may print, as with `--debug`.
-    """
+    """Build the `typer.Typer`; with `debug` frameworks may print."""
     app = typer.Typer(
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["--help", "-h"], "obj": debug},
     )
-    app.callback()(described(options))
+    app.callback()(with_help(options))
     for heading, commands in COMMANDS.items():
         for command in commands:
             if callable(command):
-                app.command(rich_help_panel=heading)(described(command))
+                app.command(rich_help_panel=heading)(with_help(command))
                 continue
             name, help, functions = command
             group = typer.Typer(no_args_is_help=True)
             for function in functions:
-                group.command()(described(function))
+                group.command()(with_help(function))
             app.add_typer(group, name=name, help=help, rich_help_panel=heading)
     return app
 
 
-def described(command):
-    """Return a command whose parameters have the help of its docstring.
+def with_help(command):
+    """Return a command with the help of its docstring, `Args:` included.
 
     A parameter without a default is an argument, another one an option, and a
     `bool` a flag without a value.
-
-    Args:
-        command: function with annotated parameters, and those of its own in
-            the `Args:` at the end of its docstring.
     """
     text, _, listed = inspect.getdoc(command).partition("\n\nArgs:\n")
     found = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", listed, re.MULTILINE)
@@ -127,12 +118,12 @@ def described(command):
 
     run.__doc__ = text
     run.__signature__ = signature.replace(
-        parameters=[_with_help(parameter, help) for parameter in own]
+        parameters=[_add_help(parameter, help) for parameter in own]
     )
     return run
 
 
-def _with_help(parameter, help):
+def _add_help(parameter, help):
     kind, name = parameter.annotation, parameter.name
     if kind is typer.Context:
         return parameter

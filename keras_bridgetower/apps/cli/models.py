@@ -1,4 +1,4 @@
-"""Options that commands share, and the presets that they name.
+"""Options that commands share, and the presets that they open.
 
 Arguments are checked before Keras is imported, which takes seconds.
 """
@@ -15,36 +15,31 @@ import typer
 from keras_bridgetower.apps.cli import frameworks
 from keras_bridgetower.apps.cli import output
 from keras_bridgetower.apps.cli.errors import UsageError
-from keras_bridgetower.presets.table import FAMILIES
-from keras_bridgetower.presets.table import PRESETS
-from keras_bridgetower.presets.table import default_family
-from keras_bridgetower.presets.table import did_you_mean
-from keras_bridgetower.presets.table import not_installed
-from keras_bridgetower.presets.table import shipped_with
+from keras_bridgetower.presets import table
 from keras_bridgetower.presets.verbs import BUILT_IN
 
 # The preset that a command opens by default, by the name of its verb.
 DEFAULTS = {
     verb.name: shipped[0]
     for verb in BUILT_IN.values()
-    if (shipped := shipped_with(verb.heads))
+    if (shipped := table.shipped_with(verb.heads))
 }
-# Those of one family, for a command that opens several.
+# The default presets of one family, for a command that opens several.
 FAMILY = tuple(
     name
     for name in dict.fromkeys(DEFAULTS.values())
-    if name.startswith(default_family())
+    if name.startswith(table.default_family())
 )
-# Inputs that pass through the model in one batch.
+# The most inputs for which a model runs eagerly, if that is faster.
 ONE_BATCH = 32
 
 
 def names_starting(incomplete):
     """List the known presets that start like this, for shell completion."""
-    return [name for name in PRESETS if name.startswith(incomplete)]
+    return [name for name in table.PRESETS if name.startswith(incomplete)]
 
 
-# Types of parameters; a command's docstring has the help of its own ones.
+# Types of parameters that several commands have.
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Picture = Annotated[pathlib.Path, typer.Argument(help="Picture file.")]
 Count = Annotated[int, typer.Option(min=1)]
@@ -74,8 +69,7 @@ def open_task(verb, preset, context, inputs=1, pictures=(), texts=()):
     Args:
         verb: `Verb`.
         preset: str, as `from_preset` takes it.
-        context: `typer.Context` of the command. Its object is True if
-            frameworks may print.
+        context: `typer.Context` of the command. Its `obj` is `debug`.
         inputs: int, number of pictures, texts or pairs.
         pictures: paths that are checked before Keras is loaded.
         texts: list of str that are checked before.
@@ -87,7 +81,7 @@ def open_task(verb, preset, context, inputs=1, pictures=(), texts=()):
     """
     check_preset(preset)
     chosen = context.get_parameter_source("preset")
-    if chosen.name == "DEFAULT" and not preset.startswith(FAMILIES[0]):
+    if chosen.name == "DEFAULT" and not preset.startswith(table.FAMILIES[0]):
         context.call_on_close(functools.partial(_note_default, preset))
     from keras_bridgetower.apps import exported
 
@@ -127,7 +121,7 @@ def _open(verb, preset, context, inputs):
 
 
 class Quick:
-    """An exported task. Keras does what it cannot, such as naming errors.
+    """An exported task, which calls Keras for anything that it cannot do.
 
     Args:
         exported: `ExportedTask`.
@@ -139,14 +133,14 @@ class Quick:
         self._exported, self._with_keras = exported, with_keras
         self._debug = debug
 
-    def run(self, of_exported, of_task):
-        """Call a function of the exported task, or else one of Keras'."""
+    def run(self, by_exported, by_keras):
+        """Call a function of the exported task, else of the Keras task."""
         try:
-            return of_exported(self._exported)
+            return by_exported(self._exported)
         except Exception:
             if self._debug:
                 traceback.print_exc()
-            return of_task(self._with_keras())
+            return by_keras(self._with_keras())
 
     def __getattr__(self, name):
         def method(*args, **kwargs):
@@ -170,26 +164,21 @@ def _export(preset, verb):
 
 
 def _note_default(preset):
-    """Print after the results which preset gave them, but not after errors."""
-    if sys.exc_info()[0] is None:
-        output.note(
-            f"Used {preset}, which was trained on {PRESETS[preset].knows}."
-            f"{_better(preset)}"
-        )
-
-
-def _better(preset):
-    """Return how to install the presets that would be the default ones."""
-    command = not_installed().get(FAMILIES[0])
-    if not command or not preset.startswith(default_family()):
-        return ""
-    return f" For photographs, in a clone: `{command}`."
+    """Name the default preset after its results, but not after errors."""
+    if sys.exc_info()[0] is not None:
+        return
+    note = f"Used {preset}, which was trained on {table.PRESETS[preset].knows}."
+    command = table.not_installed().get(table.FAMILIES[0])
+    if command and preset.startswith(table.default_family()):
+        note += f" For photographs, in a clone: `{command}`."
+    output.note(note)
 
 
 def check_preset(preset):
     """Raise UsageError for an unknown preset."""
-    if not (preset in PRESETS or "://" in preset or os.path.exists(preset)):
+    known = preset in table.PRESETS or "://" in preset
+    if not (known or os.path.exists(preset)):
         raise UsageError(
-            f"There is no preset {preset!r}. {did_you_mean(preset)}"
+            f"There is no preset {preset!r}. {table.did_you_mean(preset)}"
             "`keras-bridgetower presets` lists the names."
         )

@@ -1,7 +1,6 @@
-"""Prints results as a table, as plain lines for a pipe, or as JSON.
+"""Prints results as a table on a terminal, as tabs in a pipe, or as JSON.
 
-A terminal gets tables and progress bars by Rich, a pipe lines with tabs and
-no heading. Results go to stdout, warnings and progress to stderr.
+Results go to stdout, warnings and progress to stderr.
 """
 
 import contextlib
@@ -16,14 +15,7 @@ WHOLE = 40
 
 
 def show(as_json, value, columns, rows):
-    """Print a result.
-
-    Args:
-        as_json: bool, True to print `value`.
-        value: the result as plain values and paths.
-        columns: tuple of str, the headings of a table.
-        rows: list of tuples with one cell for each column.
-    """
+    """Print a result: `value` as JSON, or a table of columns and rows."""
     if as_json:
         # ASCII can represent file names that are not UTF-8.
         print(json.dumps(value, default=str))
@@ -35,7 +27,7 @@ def show(as_json, value, columns, rows):
 
 
 def show_lines(as_json, value, lines):
-    """Print a result as JSON, or as lines that are ready."""
+    """Print a result: `value` as JSON, or lines."""
     if as_json:
         show(True, value, (), ())
     else:
@@ -73,12 +65,6 @@ def note(text):
 def progress(words):
     """Show a progress bar on the terminal.
 
-    Its own file descriptor reaches the terminal even while stderr is
-    redirected to hide the output of frameworks.
-
-    Args:
-        words: str, its description.
-
     Yields:
         Callable of the finished number and, if it is known, the total.
     """
@@ -88,6 +74,7 @@ def progress(words):
     from rich.console import Console
     from rich.progress import Progress
 
+    # Its own file descriptor, as `frameworks.silenced` redirects stderr.
     with os.fdopen(os.dup(2), "w") as terminal:
         console = Console(file=terminal)
         with Progress(console=console, transient=True) as bar:

@@ -50,7 +50,7 @@ def index(
         states: Store what a query needs to rerank, as float32, float16 or
             int8, so that it opens no picture.
     """
-    opened, header = _opened(store, needed=False)
+    opened, header = _open_store(store, needed=False)
     if header is None:
         preset = preset or models.DEFAULTS[EMBED_IMAGES.name]
     if preset:
@@ -114,7 +114,7 @@ def query(
         raise UsageError("Give TEXT or `--image`, or both.")
     if preset:
         models.check_preset(preset)
-    opened, _ = _opened(store)
+    opened, _ = _open_store(store)
     with output.progress("Searching"):
         frameworks.load(context.obj)
         from keras_bridgetower.apps.search import PictureSearch
@@ -149,7 +149,7 @@ def info(store: StoreName, as_json: models.AsJson = False):
     """Print the size and the model of an index."""
     from keras_bridgetower.apps.search import info as about
 
-    opened, _ = _opened(store)
+    opened, _ = _open_store(store)
     found = {"index": store, **about(opened)}
     output.show(as_json, found, ("what", "value"), list(found.items()))
 
@@ -187,15 +187,15 @@ def prune(
 
 
 def _show_removed(name, remove, path, as_json):
-    """Remove pictures, and print how many were removed and are left."""
-    store, _ = _opened(name)
+    """Remove pictures. Print the numbers of removed and remaining ones."""
+    store, _ = _open_store(name)
     removed = remove(store, path)
     counts = {"removed": len(removed), "pictures": store.count()}
     value = {"index": name, "store": store.kind, **counts, "paths": removed}
     output.show(as_json, value, ("what", "count"), list(counts.items()))
 
 
-def _opened(name, needed=True):
+def _open_store(name, needed=True):
     """Open a store and its header, which may be None, without Keras."""
     from keras_bridgetower.apps.search.header import open_store
     from keras_bridgetower.apps.search.header import read_header

@@ -1,4 +1,4 @@
-"""Commands that list, convert, export and quantize weights; and `doctor`."""
+"""Commands for presets and weights; and `doctor`."""
 
 import contextlib
 import dataclasses
@@ -138,13 +138,13 @@ def export(
 
             found = by_hand.to_transformers(preset, destination, verify)
         else:
-            found = _exported(
+            found = _export_task(
                 preset, destination, str(format), task, part, int8, text or ()
             )
     _show(as_json, found)
 
 
-def _exported(preset, destination, format, task, part, int8, texts):
+def _export_task(preset, destination, format, task, part, int8, texts):
     from keras_bridgetower.apps.predict.calibration import calibration_samples
     from keras_bridgetower.tasks import by_name
 
@@ -281,11 +281,9 @@ def installed_version(name):
 def extras():
     """List the missing requirements of each extra of the package.
 
-    Requirements whose marker excludes this Python or platform do not count.
-
     Returns:
-        dict from the name of an extra to a list of str. Empty if this
-        package is not installed.
+        dict from the name of an extra to a list of str. Empty if this package
+        is not installed.
     """
     try:
         metadata = importlib.metadata.metadata(DISTRIBUTION)
@@ -309,11 +307,7 @@ def extras():
 
 
 def caches():
-    """List the folders of downloaded, converted and compiled files.
-
-    Returns:
-        list of dicts of `holds`, `path` and `bytes`.
-    """
+    """List the folders of downloaded, converted and compiled files."""
     from huggingface_hub.constants import HF_HUB_CACHE
     from kagglehub.config import get_cache_folder
 
@@ -348,14 +342,14 @@ def _rows(value):
     """Yield the report as rows of a table."""
     for name, found in value.items():
         if isinstance(found, dict):
-            found = [f"{part}: {_told(one)}" for part, one in found.items()]
+            found = [f"{part}: {_as_text(one)}" for part, one in found.items()]
         elif not isinstance(found, list):
             found = [found]
         for part in found:
-            yield name, _told(part)
+            yield name, _as_text(part)
 
 
-def _told(value):
+def _as_text(value):
     if isinstance(value, list):
         return f"lacks {', '.join(value)}" if value else "installed"
     if isinstance(value, dict):
@@ -366,7 +360,7 @@ def _told(value):
 def presets(as_json: AsJson = False):
     """List the presets that can be opened by name.
 
-    `--json` tells more of each: what it knows, its heads, its image size.
+    `--json` prints more of each, such as its heads and image size.
     """
     rows = [
         (
@@ -381,4 +375,4 @@ def presets(as_json: AsJson = False):
     columns = ("preset", "parameters", "where", "what it does")
     output.show(as_json, value, columns, rows)
     for start, command in not_installed().items():
-        output.note(f"Those that start with {start}, in a clone: `{command}`.")
+        output.note(f"To install {start}*, in a clone: `{command}`.")
