@@ -26,16 +26,24 @@ def is_loopback(host):
         return False
 
 
-def is_known_host(header, names):
-    """Return True if a `Host` header names an allowed host.
+def unknown_host(headers, names):
+    """Return the first `Host` header that names no allowed host, or None.
 
     DNS rebinding points a name of the attacker to this machine. So a request
     must name an IP address, `localhost`, or one of the allowed names.
 
     Args:
-        header: str, the value of the header.
+        headers: list of pairs of bytes, as in an ASGI scope.
         names: iterable of str, the allowed host names.
     """
+    for name, value in headers:
+        host = value.decode("latin-1")
+        if name == b"host" and not _is_known(host, names):
+            return host
+    return None
+
+
+def _is_known(header, names):
     found = _HOST.fullmatch(header.lower())
     if found is None:
         return False

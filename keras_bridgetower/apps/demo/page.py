@@ -1,4 +1,4 @@
-"""The page: its tabs, the server that shows it, and what it rejects."""
+"""The page: its tabs and its server."""
 
 import contextlib
 import logging
@@ -13,9 +13,9 @@ from keras_bridgetower.apps.demo.tabs import match
 from keras_bridgetower.apps.demo.tabs import search
 from keras_bridgetower.apps.demo.tabs.other import other_tabs
 from keras_bridgetower.apps.demo.tabs.parts import Parts
-from keras_bridgetower.apps.hosts import is_known_host
 from keras_bridgetower.apps.hosts import is_loopback
 from keras_bridgetower.apps.hosts import listening
+from keras_bridgetower.apps.hosts import unknown_host
 from keras_bridgetower.presets import table
 
 try:
@@ -31,8 +31,9 @@ except ImportError as error:
 
 LOG = logging.getLogger("keras_bridgetower.apps.demo")
 TABS = (ask, match, search, fill, look)
-# Bytes of an uploaded file. Requests that run, and that wait.
+# Bytes of an uploaded file; requests that run, and that wait.
 _FILE_BYTES, _AT_ONCE, _WAITING = 30_000_000, 4, 64
+# Short forms of what presets were trained on.
 _IN_SHORT = {
     table.PRESETS["bridgetower_tiny_emoji_vqa"].knows: "emoji",
     table.PRESETS["bridgetower_tiny_easy_vqa"].knows: (
@@ -52,8 +53,7 @@ def serving(presets, host, port, allowed_hosts=()):
     """Serve the page in a context, which gets its address.
 
     Args:
-        presets: sequence of str, the presets that it offers, as
-            `from_preset` takes them.
+        presets: sequence of str, the presets that it offers.
         host: str, address to listen on. Only visitors of a loopback address
             may name other presets and folders of pictures.
         port: int, 0 for any that is free.
@@ -63,8 +63,7 @@ def serving(presets, host, port, allowed_hosts=()):
             Other names could let a web page read this one (DNS rebinding).
 
     Raises:
-        OSError: another program listens there, or the machine has no such
-            address.
+        OSError: the port is in use, or the machine has no such address.
         ValueError: one of the presets does not exist.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -73,7 +72,7 @@ def serving(presets, host, port, allowed_hosts=()):
     opened = DemoModels(presets, is_loopback(host) and not allowed_hosts)
     with contextlib.closing(search.IndexShelf(opened)) as shelf:
         parts = Parts(gr, opened, shelf)
-        blocks = _built(parts)
+        blocks = _build(parts)
         blocks.queue(max_size=_WAITING, default_concurrency_limit=_AT_ONCE)
         guard = Middleware(Guard, hosts=(host, *allowed_hosts))
         script = (_FOLDER / "page.js").read_text()
@@ -87,7 +86,7 @@ def serving(presets, host, port, allowed_hosts=()):
             ),
             css_paths=_FOLDER / "page.css",
             head=f"<script>{script}</script>",
-            # Gradio serves no others but those of the working directory.
+            # Gradio serves no other files, except of the working directory.
             allowed_paths=[str(path) for path, _ in parts.tried["pictures"]],
             max_file_size=_FILE_BYTES,
             footer_links=[],
@@ -104,12 +103,11 @@ def serving(presets, host, port, allowed_hosts=()):
             blocks.close(verbose=False)
 
 
-def _built(parts):
+def _build(parts):
     with gr.Blocks(
         title="BridgeTower",
         analytics_enabled=False,
-        # Seconds between searches for old uploads, and their age. Others are
-        # deleted when the page is closed.
+        # Seconds between searches for old uploads, and their age.
         delete_cache=(3600, 86400),
     ) as blocks:
         gr.Markdown(_HEAD, elem_classes="kb-head")
@@ -141,7 +139,7 @@ def _refuse_malformed_calls(blocks):
 
 
 def _fill_tab(parts, tab):
-    """Add the content of a tab, or name the preset that it needs."""
+    """Add the content of a tab, or a note about the preset that it needs."""
     if parts.opened.offered(tab.VERBS) or parts.local:
         tab.add(parts)
         return
@@ -154,7 +152,7 @@ def _fill_tab(parts, tab):
 
 
 def _describe(presets):
-    """Add what known presets were trained on, as a sentence and by name."""
+    """Describe the training data of known presets."""
     known = [table.PRESETS[name] for name in presets if name in table.PRESETS]
     if not known:
         return
@@ -176,7 +174,7 @@ def _describe(presets):
 class Guard:
     """ASGI middleware that checks the host of a request.
 
-    Errors of Gradio about malformed requests are logged in one line.
+    It logs Gradio's errors about malformed requests in one line.
 
     Args:
         app: the ASGI application behind it.
@@ -199,14 +197,12 @@ class Guard:
             await send(message)
 
         app = self._app
-        for name, value in scope["headers"]:
-            host = value.decode("latin-1")
-            if name == b"host" and not is_known_host(host, self._hosts):
-                app = PlainTextResponse("unknown host", 403)
+        if unknown_host(scope["headers"], self._hosts) is not None:
+            app = PlainTextResponse("unknown host", 403)
         try:
             await app(scope, receive, send_response)
         except Exception as error:
-            # Of Gradio itself: functions of the page handle their errors.
+            # Gradio's own error: functions of the page handle theirs.
             LOG.info("A request failed: %s %r", scope["path"], error)
             if not started:
                 refused = PlainTextResponse("bad request", 400)

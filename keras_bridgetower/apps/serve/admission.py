@@ -1,15 +1,15 @@
-"""Admit requests: host, key, size, queue, time. Stop work for gone clients."""
+"""Admit requests by host, key, size, queue and time."""
 
 import asyncio
 import hmac
 
 from starlette.responses import JSONResponse
 
-from keras_bridgetower.apps.hosts import is_known_host
+from keras_bridgetower.apps.hosts import unknown_host
 from keras_bridgetower.apps.serve import errors
 from keras_bridgetower.presets.errors import printable
 
-# Answered at once and without a key.
+# Routes that are answered at once and without a key.
 READY = "/ready"
 ALIVE = ("/health", "/v1/health_check")
 OPEN = (*ALIVE, READY)
@@ -31,8 +31,8 @@ class Admission:
     The body is received first. Then requests beyond `concurrency` wait, those
     beyond `queue` get 429, and those that take too long get 504. A slow body
     does not occupy a place: it gets 408 after `body_seconds`. If too many
-    bodies are received at once, the oldest gets 429. Once `draining` is set
-    (by Ray Serve, when a replica stops), new requests get 503.
+    bodies are received at once, the oldest gets 429. Once `draining` is set,
+    as Ray Serve does to stop a replica, new requests get 503.
 
     Args:
         app: the ASGI application with the routes.
@@ -55,10 +55,8 @@ class Admission:
         self._turns = asyncio.Semaphore(limits.concurrency)
         # Timeouts of the bodies that are being received, oldest first.
         self._receiving = {}
-        # Number of fully received requests; bytes of all bodies in memory.
-        self._received = 0
-        self._held = 0
-        self.present = 0
+        # Fully received requests; bytes of all bodies in memory.
+        self._received = self._held = self.present = 0
         self.draining = False
 
     async def __call__(self, scope, receive, send):
@@ -66,7 +64,7 @@ class Admission:
             await self._app(scope, receive, send)
             return
         route = scope["path"] if scope["path"] in self._routes else "other"
-        # Kept if the client disconnects first.
+        # The status if the client disconnects first.
         status = 499
 
         async def answer(message):
@@ -178,11 +176,10 @@ class Admission:
         # Pages of other sites do not know the key.
         if self._key is not None and not self._hosts:
             return
-        for name, value in headers:
-            host = value.decode("latin-1")
-            if name == b"host" and not is_known_host(host, self._hosts):
-                message = f"Unknown host; see `--allowed-host`: {host}"
-                raise errors.RequestError(403, message)
+        host = unknown_host(headers, self._hosts)
+        if host is not None:
+            message = f"Unknown host; see `--allowed-host`: {host}"
+            raise errors.RequestError(403, message)
 
     def _check_key(self, headers):
         if self._key is None:
