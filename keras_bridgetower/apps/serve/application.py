@@ -1,4 +1,4 @@
-"""The FastAPI application: all routes and the errors that they share."""
+"""The FastAPI application: routes and their errors."""
 
 import base64
 
@@ -23,22 +23,19 @@ _RULES = {"Right": "cut_end", "Left": "cut_start"}
 
 
 def application(service, key=None):
-    """Build the ASGI application of a service.
+    """Build the ASGI application of a `Service`, and set its `admission`.
 
     Args:
-        service: `Service`. This sets its `admission`.
+        service: `Service`.
         key: str, the API key that clients must send, or None.
-
-    Returns:
-        `Admission`, an ASGI application.
     """
     # Serves the files of /docs locally. ReDoc would still fetch its logo.
     app = FastAPIOffline(
         redoc_url=None, title="keras-bridgetower", version=__version__
     )
     app.include_router(_state(service))
-    # Its routes are annotated as returning dict, so that pydantic writes the
-    # JSON, which is many times faster for vectors.
+    # Routes are annotated to return dict, so that pydantic writes the JSON,
+    # which is many times faster for vectors.
     app.include_router(_models(service))
     ours = (errors.RequestError, RequestValidationError, HTTPException)
     for kind in (*ours, Exception):
@@ -280,7 +277,7 @@ def _encode(vector, encoding):
 
 
 async def _rerank(service, body, param="documents"):
-    """Sort documents, which the client sent as `param`."""
+    """Sort documents, which are the field `param` for the client."""
     query = _kind(body.query, "query")
     kinds = {
         _kind(document, f"{param}.{index}")
@@ -367,8 +364,8 @@ async def _predict(service, body, verb, rows, fields):
         service: `Service`.
         body: the body of the request.
         verb: str.
-        rows: list of dict from the names of inputs to texts and pictures.
-        fields: list of dict, the fields of the body that hold them.
+        rows: list of dict from names of inputs to texts and pictures.
+        fields: list of dict from the same names to fields of the body.
     """
     preset = service.preset(body.model, verb)
     inputs = []

@@ -13,11 +13,11 @@ from keras_bridgetower.apps.serve.plan import served_name
 _SEARCHES = 16
 
 
-def opened_preset(plan, preset):
+def open_preset(plan, preset):
     """Load a preset of a plan, and warm it up.
 
     Returns:
-        Pair of `ServedPreset`, and `ServedIndex` or None.
+        `ServedPreset`, and `ServedIndex` or None.
 
     Raises:
         ValueError: the preset or its index cannot be served.
@@ -36,13 +36,12 @@ def opened_preset(plan, preset):
 class BatchedPreset:
     """A preset that answers many requests with few forward passes.
 
-    Pictures are decoded first, in other processes. Inputs then wait for the
-    thread of the models. Whenever it is free, it takes the kind of input that
-    has waited longest, and as many of that kind as fit in a batch. So batches
-    grow with the load, and an idle model starts at once. If more inputs wait
-    than fit, the first inputs of all requests come before the second ones: a
-    request with few inputs does not wait for those with many. Inputs of
-    requests that have ended are dropped.
+    Pictures are decoded first, in other processes. Whenever the thread of the
+    models is free, it takes the kind of input that has waited longest, and as
+    many of that kind as fit in a batch. So batches grow with the load, and an
+    idle model starts at once. If more inputs wait than fit, the first inputs
+    of all requests come before the second ones: small requests do not wait
+    for large ones. Inputs of requests that have ended are dropped.
 
     Args:
         served: `ServedPreset`.
@@ -60,8 +59,8 @@ class BatchedPreset:
         self._decoders = decoders
         self.index = index
         self._searching = concurrent.futures.ThreadPoolExecutor(_SEARCHES)
-        # Lists of `(place in its request, input, future)`, by the key that
-        # inputs of one batch share. The first key has waited longest.
+        # Lists of `(place in its request, input, future)`, by verb and
+        # `Asked.batch`. The first key has waited longest.
         self._waiting = {}
         self._working = None
 
@@ -70,11 +69,7 @@ class BatchedPreset:
         return self._served.facts()
 
     async def ask(self, verb, inputs):
-        """Run a verb.
-
-        Args:
-            verb: str.
-            inputs: list of inputs.
+        """Run a verb on a list of `Asked`.
 
         Returns:
             list of results, some of which may be `Refused`. If a picture is
@@ -85,10 +80,9 @@ class BatchedPreset:
         if refused:
             return [_refused(one, refused) for one in inputs]
         results = []
-        # Few squares are in memory.
+        # One part after the other, so that few pictures are in memory.
         for part in parts:
-            squares = await self._squares(verb, _images(part), pixels)
-            found = await self._answered(verb, part, squares)
+            found = await self._run_part(verb, part, pixels)
             results += found
             if any(isinstance(result, Refused) for result in found):
                 break
@@ -99,8 +93,8 @@ class BatchedPreset:
         image = query.image
         if image is not None:
             pixels, refused = await self._pixels([[query]])
-            squares = refused or await self._squares("embed", [image], pixels)
-            image = squares[image]
+            decoded = refused or await self._decode("embed", [image], pixels)
+            image = decoded[image]
             if isinstance(image, Refused):
                 return image
         loop, calls, ended = asyncio.get_running_loop(), [], False
@@ -129,18 +123,13 @@ class BatchedPreset:
     async def _match(self, paths, text):
         """Return the logit of each picture file with a text, or `Refused`."""
         found = []
-        most = self._limits.batch_size
-        for start in range(0, len(paths), most):
-            part = [
-                Asked(image=path, text=text)
-                for path in paths[start : start + most]
-            ]
-            squares = await self._squares("score", _images(part))
-            found += await self._answered("score", part, squares)
+        pairs = [Asked(image=path, text=text) for path in paths]
+        for part in _parts(pairs, self._limits.batch_size):
+            found += await self._run_part("score", part)
         return found
 
     async def _pixels(self, parts):
-        """Return the pixels that a request decodes, and its refused images."""
+        """Count the pixels of a request. Return them and its refused images."""
         images = _images(itertools.chain(*parts))
         if not images:
             return 0, {}
@@ -155,17 +144,18 @@ class BatchedPreset:
             refused[images[0]] = Refused(message, "image", "picture_too_large")
         return total, refused
 
-    async def _squares(self, verb, images, *pixels):
+    async def _decode(self, verb, images, *pixels):
         """Decode images. Return a dict by bytes or path; some are `Refused`."""
         if not images:
             return {}
         square = self._served.square(verb)
         return await self._decoders.squares(images, square, *pixels)
 
-    async def _answered(self, verb, inputs, squares):
-        """Return results, with `Refused` for inputs whose image is refused."""
+    async def _run_part(self, verb, inputs, *pixels):
+        """Decode images and run a verb. Return results; some are `Refused`."""
+        decoded = await self._decode(verb, _images(inputs), *pixels)
         ready = [
-            _refused(one, squares) or _with_squares(one, squares)
+            _refused(one, decoded) or _with_images(one, decoded)
             for one in inputs
         ]
         good = [one for one in ready if not isinstance(one, Refused)]
@@ -193,14 +183,14 @@ class BatchedPreset:
                 await self._run(verb, batch)
 
     def _next(self):
-        """Take the verb and the inputs of the next batch from the queue."""
+        """Take the next batch from the queue. Return its verb and inputs."""
         key = next(iter(self._waiting))
         waiting = self._waiting.pop(key)
         waiting = [one for one in waiting if not one[2].done()]
         most = self._limits.batch_size
         if len(waiting) > most:
             waiting.sort(key=lambda one: one[0])
-            # At the end of the queue, behind all other keys.
+            # Behind all other keys.
             self._waiting[key] = waiting[most:]
         return key[0], [(one, future) for _, one, future in waiting[:most]]
 
@@ -248,7 +238,7 @@ def _images(inputs):
     return list(dict.fromkeys(images))
 
 
-def _with_squares(one, squares):
-    """Return an input with decoded images."""
-    decoded = {name: squares[x] for name, x in one.images.items()}
-    return dataclasses.replace(one, **decoded)
+def _with_images(one, decoded):
+    """Return an input with its decoded images."""
+    images = {name: decoded[image] for name, image in one.images.items()}
+    return dataclasses.replace(one, **images)

@@ -22,11 +22,7 @@ from keras_bridgetower.preprocessing.images import open_image
 
 
 def main(descriptor):
-    """Run jobs until the connection is closed.
-
-    Args:
-        descriptor: int, file descriptor of a connection.
-    """
+    """Run jobs until the connection of a file descriptor is closed."""
     # It ends with the server, which first answers its last requests.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -40,9 +36,9 @@ def main(descriptor):
 
 
 def send(connection, answer):
-    """Send what `done` returns, as JSON and the bytes of pixels.
+    """Send a result of `done` as JSON and the bytes of pixels.
 
-    The server unpickles nothing of a process that reads strangers' files.
+    The server unpickles nothing from a process that reads strangers' files.
     """
     pixels = b""
     if isinstance(answer, Image.Image):
@@ -54,7 +50,7 @@ def send(connection, answer):
 
 
 def receive(connection):
-    """Receive what `send` has sent."""
+    """Receive a result from `send`."""
     answer = json.loads(connection.recv_bytes())
     pixels = connection.recv_bytes()
     if isinstance(answer, int):

@@ -27,7 +27,7 @@ class Decoders:
 
     If a job is cancelled, or takes more processor time than `picture_seconds`,
     its process is killed and replaced. Jobs of the cheapest requests come
-    first, so that a request with few pixels does not wait for those with many.
+    first.
 
     Args:
         limits: `Limits`.
@@ -47,22 +47,14 @@ class Decoders:
             process.end()
 
     async def sizes(self, images):
-        """Read the sizes of pictures.
-
-        Args:
-            images: list of bytes of image files.
-
-        Returns:
-            dict from each image to its number of pixels, or to `Refused`.
-        """
+        """Return a dict from image files, bytes, to pixels or `Refused`."""
         return await self.squares(images, None, _BYTE * sum(map(len, images)))
 
     async def squares(self, images, square, cost=_FILE):
         """Decode pictures, resized for a model.
 
         Args:
-            images: collection of bytes of image files, or of str, paths of
-                local files.
+            images: list of image files, as bytes or paths.
             square: `geometry.Square`.
             cost: int, number of pixels in all pictures of the request.
 
@@ -74,7 +66,7 @@ class Decoders:
         return dict(zip(images, found, strict=True))
 
     async def _answer(self, image, square, cost):
-        """Return what `decoder.done` returns."""
+        """Run `decoder.done` in a process."""
         seconds = self._limits.picture_seconds
         job = (image, square, seconds, self._limits.picture_pixels)
         process = await self._turn(cost)
@@ -118,8 +110,8 @@ class Decoders:
 class _Process:
     """A decoding process and the connection to it.
 
-    It is spawned, since it is not safe to fork a process with threads and a
-    device. It imports Pillow and NumPy, but not Keras.
+    Spawned, since forking a process with threads and a device is not safe. It
+    imports Pillow and NumPy, but not Keras.
     """
 
     def __init__(self):
@@ -142,11 +134,7 @@ class _Process:
             )
 
     async def answer(self, job):
-        """Return what `decoder.done` returns for a job, its arguments.
-
-        Raises:
-            EOFError: the process has ended.
-        """
+        """Run `decoder.done`. Raise EOFError if the process has ended."""
         if self._process.poll() is not None:
             self.restart()
         # If the request ends first, so does the process, and then the thread.

@@ -19,7 +19,7 @@ from keras_bridgetower import startup
 from keras_bridgetower.apps.serve import errors
 from keras_bridgetower.apps.serve.application import application
 from keras_bridgetower.apps.serve.batching import BatchedPreset
-from keras_bridgetower.apps.serve.batching import opened_preset
+from keras_bridgetower.apps.serve.batching import open_preset
 from keras_bridgetower.apps.serve.decoders import Decoders
 from keras_bridgetower.apps.serve.plan import KEY
 from keras_bridgetower.apps.serve.plan import Plan
@@ -29,22 +29,16 @@ from keras_bridgetower.apps.serve.service import Service
 _TRIES = 3
 # Seconds within which a ready preset responds.
 _READY = 2.0
-# Seconds between two checks of whether a stopping process is idle.
+# Seconds between two checks of a stopping process.
 _LOOK = 0.1
 
 
 class PresetReplica(BatchedPreset):
-    """One process with the models of one preset.
-
-    Args:
-        plan: `Plan`.
-        preset: str, one of its presets.
-    """
+    """One process with the models of one preset of a plan."""
 
     def __init__(self, plan, preset):
-        opened = opened_preset(plan, preset)
+        opened, limits = open_preset(plan, preset), plan.limits
         thread = concurrent.futures.ThreadPoolExecutor(1)
-        limits = plan.limits
         super().__init__(*opened, limits, thread, Decoders(limits))
 
     async def facts(self):
@@ -58,7 +52,7 @@ class HttpReplica:
     Args:
         plan: `Plan`.
         searched: str, the name of the preset that searches, or None.
-        *handles: handles of the deployments of its presets, in its order.
+        *handles: the deployments of the presets, in the order of the plan.
     """
 
     async def __init__(self, plan, searched, *handles):
@@ -92,16 +86,13 @@ class HttpReplica:
 
 
 async def _call(method, *arguments):
-    """Call a deployment.
-
-    A call whose process dies is repeated, since calls have no side effects. A
-    call whose client disconnects is cancelled there too.
-    """
+    """Call a deployment, again if its process dies: calls change nothing."""
     for _ in range(_TRIES):
         response = method.remote(*arguments)
         try:
             return await response
         except asyncio.CancelledError:
+            # The client has disconnected.
             response.cancel()
             raise
         except RayActorError:
@@ -115,16 +106,10 @@ async def _call(method, *arguments):
 
 
 def build(arguments):
-    """Build the application that Ray Serve runs.
-
-    Configuration files of Ray Serve import this function as
-    `keras_bridgetower.apps.serve.deployments:build`.
+    """Build the application of Ray Serve, as its configuration files name it.
 
     Args:
         arguments: `Plan`, or a dict of its fields, with `limits` a dict too.
-
-    Returns:
-        An application of Ray Serve.
 
     Raises:
         ValueError: invalid values of a `Plan`.
@@ -132,7 +117,6 @@ def build(arguments):
     plan = arguments
     if not isinstance(plan, Plan):
         plan = Plan.from_values(**arguments)
-    searched = plan.searched()
     stopping = {
         "graceful_shutdown_wait_loop_s": _LOOK,
         "graceful_shutdown_timeout_s": plan.limits.seconds,
@@ -154,11 +138,11 @@ def build(arguments):
         name="http",
         # More than are admitted, so that `Admission` rejects the others.
         max_ongoing_requests=2 * (plan.limits.concurrency + plan.limits.queue),
-        # On a cluster nothing else sets the variable before it starts.
+        # Nothing else sets the variable on a cluster.
         ray_actor_options={
             "num_cpus": 0,
             "runtime_env": {"env_vars": {startup.SERVER: "1"}},
         },
         **stopping,
     )
-    return http.bind(plan, searched, *handles)
+    return http.bind(plan, plan.searched(), *handles)

@@ -40,20 +40,14 @@ class RequestError(Exception):
 
 
 class FieldError(RequestError):
-    """A request that is rejected with status 400 for one of its fields.
-
-    Args:
-        param: str, the field of the body at fault.
-        message: str, the problem, the allowed values and the fix.
-        code: str, as in `RequestError`.
-    """
+    """A request with status 400 for one of its fields; see `RequestError`."""
 
     def __init__(self, param, message, code=None):
         super().__init__(400, f"{param}: {message}", param, code)
 
 
 class TooManyRequests(RequestError):
-    """A request beyond those that may wait."""
+    """A request while the queue is full."""
 
     def __init__(self):
         super().__init__(429, "Too many requests are waiting. Try again later.")

@@ -1,4 +1,4 @@
-"""The tasks of a preset around one backbone, and the index that they search."""
+"""Served models: the tasks of a preset, and the index that they search."""
 
 import contextlib
 import copy
@@ -32,8 +32,8 @@ from keras_bridgetower.presets.table import named_heads
 from keras_bridgetower.presets.table import preset_name
 from keras_bridgetower.tasks import by_name
 
-# Operations with routes of their own, by the name of their verb. Both
-# verbs that embed share one. The route /v1/predict runs all others.
+# Operations with routes of their own, by the name of their verb. Both verbs
+# that embed share one. /v1/predict runs all others.
 OWN_ROUTES = {
     verbs.EMBED_IMAGES.name: "embed",
     verbs.EMBED_TEXTS.name: "embed",
@@ -41,17 +41,17 @@ OWN_ROUTES = {
     verbs.ANSWER.name: "answer",
     verbs.FILL.name: "fill",
 }
-# Of the routes that embed; others cut no text.
-_MEND = 'Send a shorter text, or `"truncate": true` to /v1/embeddings.'
+# Only the routes that embed can cut a text.
+_TRUNCATE = 'Send a shorter text, or `"truncate": true` to /v1/embeddings.'
 
 
 class ServedPreset:
-    """A preset, opened once, and what can be asked of it.
+    """A preset with the tasks of all its heads, around one backbone.
 
     Args:
-        preset: as `from_preset` of a task takes it.
-        tokens: int, tokens of a text that is embedded, or None for the
-            preset's own number.
+        preset: str, name or folder.
+        tokens: int, tokens of an embedded text, or None for the preset's own
+            number.
 
     Raises:
         ValueError: no such preset.
@@ -79,17 +79,12 @@ class ServedPreset:
             self._verbs[operation] = verb
         self.preset, self.tokens = preset_name(preset), tokens
 
-    def kinds(self):
-        """Return the kinds of embeddings, such as `("text", "image")`."""
-        embed = self.tasks.get("embed")
-        return tuple(embedding_kinds(embed.ways)) if embed else ()
-
     def facts(self):
-        """Return a dict of plain values that clients may see."""
+        """Return plain values for clients: verbs, embeddings, inputs."""
         embed = self.tasks.get("embed")
         return {
             "verbs": tuple(self.tasks),
-            "kinds": self.kinds(),
+            "kinds": tuple(embedding_kinds(embed.ways)) if embed else (),
             "width": embed.projection_dim if embed else None,
             "inputs": {
                 name: (tuple(verb.inputs), tuple(verb.optional))
@@ -107,10 +102,7 @@ class ServedPreset:
 
         Args:
             verb: str, one of `facts()["verbs"]`.
-            asked: list of inputs with the same `batch`.
-
-        Returns:
-            list, a result for each. One bad input does no harm to the others.
+            asked: list of `Asked` with the same `batch`.
         """
         run = functools.partial(self._run, verb)
         return batches.each_or_refused(run, asked, errors.Refused.of)
@@ -142,10 +134,7 @@ class ServedPreset:
         ]
 
     def embed(self, asked):
-        """Embed texts, pictures or pairs, all of the same kind and rule.
-
-        Args:
-            asked: list of `inputs.Asked`.
+        """Embed a list of `Asked` with the same `batch`.
 
         Returns:
             list of `(vector, tokens)`: a list of float, and how many tokens
@@ -162,7 +151,7 @@ class ServedPreset:
             given["texts"] = [one.text for one in asked]
             counts = _token_counts(tokenizer, given["texts"])
             if first.long_texts == REFUSE:
-                _check_lengths(counts, most, _MEND)
+                _check_lengths(counts, most, _TRUNCATE)
         if first.image is not None:
             given["images"] = [one.image for one in asked]
         vectors = task.embed(
@@ -177,9 +166,9 @@ class ServedPreset:
     def warm_up(self, batch_size):
         """Run each verb once for every shape of a batch that it will get.
 
-        Batches are filled up to powers of two. Where nothing is compiled,
-        one of each kind is enough. The longer texts of OPEA's shapes are
-        compiled when they are first asked.
+        Batches are filled up to powers of two. Models that run eagerly need
+        one of each kind. The longer texts of OPEA's shapes are compiled on
+        first use.
 
         Args:
             batch_size: int, the largest batch.
@@ -200,7 +189,7 @@ class ServedPreset:
                 "image": Asked(image=image),
                 "fused": Asked("a", image),
             }
-            return [kinds[kind] for kind in self.kinds()]
+            return [kinds[kind] for kind in self.facts()["kinds"]]
         text = "<mask>" if name == "fill" else "a"
         columns = self._verbs[name].inputs
         values = {x: image if x in IMAGES else text for x in columns}
@@ -223,7 +212,7 @@ def _token_counts(tokenizer, texts, masks=False):
 
 
 def _check_lengths(counts, most, fix="Send a shorter text."):
-    """Reject texts that are longer than the model reads."""
+    """Reject texts with more tokens than the model reads."""
     for count in counts:
         if count > most:
             message = f"a text must have at most {most} tokens, not {count}."
@@ -282,23 +271,19 @@ class ServedIndex:
 
 
 class _Models(SearchModels):
-    """Models of a preset, called in the batches of the server if set so.
+    """Models of a `ServedPreset`, which a query calls through the server."""
 
-    Args:
-        served: `ServedPreset`.
-    """
-
-    # As in `ServedIndex.find`; None to call the models directly.
+    # See `ServedIndex.find`; None to call the models directly.
     ask_embed = ask_match = None
 
     def __init__(self, served):
         embed, score = (served.tasks.get(name) for name in ("embed", "score"))
         super().__init__(embed, score, served.preset)
-        # The weights are summed up once.
+        # Compute the checksum of the weights once.
         self.identity = functools.cache(super().identity)
 
     def embed(self, texts=None, images=None, **options):
-        """Embed one input; see `SearchModels.embed`."""
+        """Embed one input, as `SearchModels.embed`."""
         if self.ask_embed is None:
             return super().embed(texts=texts, images=images, **options)
         # The token count of the index, whatever the server uses.
@@ -311,7 +296,7 @@ class _Models(SearchModels):
         return np.array(result[0], "float32")
 
     def matches(self, paths, text, batch_size):
-        """Score picture files; see `SearchModels.matches`."""
+        """Score picture files, as `SearchModels.matches`."""
         if self.ask_match is None:
             return super().matches(paths, text, batch_size)
         return [

@@ -42,9 +42,8 @@ def run(plan, host, port, ready, debug):
         host: str, the address to listen on.
         port: int.
         ready: callable without arguments, called when all models are warm.
-        debug: bool, whether to print the output of Ray and its processes,
-            which is otherwise only in the files of Ray's session, but for
-            errors.
+        debug: bool, True to print the output of Ray and its processes. It is
+            otherwise in the files of Ray's session, except for errors.
 
     Raises:
         OSError: the port is in use.
@@ -89,12 +88,12 @@ def run(plan, host, port, ready, debug):
         if not stop.is_set():
             ready()
         stop.wait()
-        asyncio.run(_drained(handle, plan.limits.seconds))
+        asyncio.run(_drain(handle, plan.limits.seconds))
     finally:
         ray.shutdown()
 
 
-async def _drained(handle, seconds):
+async def _drain(handle, seconds):
     """Wait until all received requests are answered."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):

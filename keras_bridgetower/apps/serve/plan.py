@@ -1,4 +1,4 @@
-"""`Plan` and `Limits`: what a server serves and accepts, as plain values."""
+"""`Plan` and `Limits`: the settings of a server, as plain values."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ KEY = "KERAS_BRIDGETOWER_API_KEY"
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Limits of the requests that a server accepts.
+    """Limits of requests.
 
     Args:
         body_bytes: int, bytes of a request body.
@@ -32,16 +32,7 @@ class Limits:
             to decode one.
 
     Raises:
-        ValueError: a number is not positive, or hosts are not a list of
-            names.
-
-    Example:
-
-    ```python
-    from keras_bridgetower.apps.serve.plan import Limits
-
-    Limits(queue=32, picture_hosts=("pictures.example.org",)).seconds  # 30.0
-    ```
+        ValueError: a number is not positive, or invalid host names.
     """
 
     body_bytes: int = 20_000_000
@@ -82,8 +73,7 @@ class Plan:
             without. IP addresses and `localhost` are always allowed.
 
     Raises:
-        ValueError: there are no presets or two of one name, or hosts are not a
-            list of names.
+        ValueError: no presets, two of one name, or invalid host names.
     """
 
     presets: tuple
@@ -101,18 +91,12 @@ class Plan:
 
     @classmethod
     def from_values(cls, presets, limits=None, **values):
-        """Build a plan from values of a JSON or YAML file.
-
-        Args:
-            presets: list of str.
-            limits: dict of the fields of `Limits`, or None.
-            **values: the other arguments of the class.
-        """
+        """Build a plan from a JSON or YAML file, with `limits` as a dict."""
         presets = tuple(preset_name(preset) for preset in presets)
         return cls(presets, Limits(**limits or {}), **values)
 
     def names(self):
-        """Return the names of the presets for clients, a list of str."""
+        """Return the names of the presets for clients."""
         return [served_name(preset) for preset in self.presets]
 
     def searched(self):
@@ -131,7 +115,7 @@ class Plan:
             headers.check_whole(store, header)
         if header["preset"] not in self.presets:
             raise ValueError(
-                f"`store` is an index of another preset. Serve "
+                "`store` is an index of another preset. Serve "
                 f"{header['preset']!r} too."
             )
         return served_name(header["preset"])

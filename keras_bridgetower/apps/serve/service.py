@@ -1,4 +1,4 @@
-"""`Service`: presets, pictures and metrics, as the routes use them."""
+"""Presets, pictures and metrics of a server, for its routes."""
 
 import asyncio
 import ipaddress
@@ -14,12 +14,11 @@ from keras_bridgetower.apps.serve import errors
 from keras_bridgetower.apps.serve.plan import served_name
 from keras_bridgetower.preprocessing.images import decode_base64
 
-# Folder in which processes share metrics. `prometheus_client` reads the
-# variable when it is imported.
+# Environment variable of the folder in which processes share metrics, which
+# `prometheus_client` reads when it is imported.
 COUNTS = "PROMETHEUS_MULTIPROC_DIR"
-# Bounds of the histogram, in seconds.
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
-# IPv6 networks whose addresses lead to addresses of IPv4: NAT64 and 6to4.
+# IPv6 networks with embedded IPv4 addresses: NAT64 and 6to4.
 _EMBEDDING = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "2002::/16")))
 _PORTS = {"http": 80, "https": 443}
 
@@ -79,25 +78,19 @@ class PresetClient:
 
     def __init__(self, name, facts, ask, counter):
         self.name = name
-        self.verbs = facts["verbs"]
-        self.kinds = facts["kinds"]
-        self.width = facts["width"]
-        # Required and optional inputs of the verbs of /v1/predict.
-        self.inputs = facts["inputs"]
+        self.verbs, self.kinds = facts["verbs"], facts["kinds"]
+        self.width, self.inputs = facts["width"], facts["inputs"]
         self._ask = ask
         self._counter = counter
 
     async def ask(self, verb, inputs, params):
-        """Run a verb.
+        """Run a verb, and return a list of results.
 
         Args:
             verb: str.
-            inputs: list of inputs.
+            inputs: list of `Asked`.
             params: list of dict, one for each input, from `Refused.about` to
                 the field of the request to blame.
-
-        Returns:
-            list of results.
 
         Raises:
             FieldError: the verb rejects an input.
@@ -118,18 +111,17 @@ class PresetClient:
 
 
 class Service:
-    """The objects that the routes use.
+    """Presets, pictures and metrics of one server.
 
     Args:
         plan: `Plan`.
         facts: list of dict, `ServedPreset.facts` of each preset.
-        ask: coroutine function of the engine that takes the name of a preset,
-            a verb and a list of inputs, and returns a list of results, some
-            of which may be `Refused`.
-        missing: coroutine function without arguments that returns the names
-            of presets that cannot answer now.
-        find: coroutine function that takes an `inputs.Asked` and returns a
-            list of hits as dicts, or `Refused`; None without an index.
+        ask: coroutine function of the name of a preset, a verb and a list of
+            inputs. Returns a list of results, some of which may be `Refused`.
+        missing: coroutine function that returns the names of presets that
+            cannot answer now.
+        find: coroutine function of an `inputs.Asked`. Returns a list of hits
+            as dicts, or `Refused`. None without an index.
 
     Attributes:
         admission: the `Admission` of the application.
@@ -153,7 +145,7 @@ class Service:
             name: str, the model of the request; None for the first preset
                 that supports the verb. Hyphens match underscores; a prefix
                 such as `user/` is ignored.
-            verb: str, which the preset must support.
+            verb: str.
 
         Raises:
             errors.RequestError: no such preset, or one without the verb.
@@ -181,17 +173,16 @@ class Service:
             raise errors.FieldError(param, message, "too_many_inputs")
 
     async def read_inputs(self, preset, values, param):
-        """Read the texts and pictures of inputs.
+        """Read the texts and pictures of a list of `bodies.Input`.
 
         Args:
             preset: `PresetClient`.
-            values: list of `bodies.Input`.
-            param: str, the field that contains them.
+            values: the list.
+            param: str, the field that contains it.
 
         Returns:
-            Pair of lists: `(text, image)` of each, either of which may be
-            None, with images as bytes; and the fields of each, for
-            `PresetClient.ask`.
+            For each input `(text, image)`, with the image as bytes or None; and
+            a list of dict for `PresetClient.ask`.
         """
         self.check_count(values, param)
         read, fields = [], []
@@ -222,9 +213,8 @@ def is_public(address):
 class PictureReader:
     """Read pictures as bytes of image files.
 
-    `Decoders` check them, since even a header may take seconds. URLs are
-    fetched with limits on hosts, addresses, size and time. Redirects are not
-    followed. The address is checked when its socket is opened, so that a name
+    URLs are fetched with limits on hosts, addresses, size and time, without
+    redirects. The address is checked when its socket is opened, so that a name
     cannot change its address in between.
 
     Args:
@@ -235,14 +225,11 @@ class PictureReader:
         self._limits = limits
 
     async def read(self, text, param):
-        """Return the bytes of a picture.
+        """Return the bytes of a picture, or None for None.
 
         Args:
             text: str, base64, a `data:` URL, or another URL; or None.
             param: str, the field that contains it.
-
-        Returns:
-            bytes, or None for None.
 
         Raises:
             FieldError: damaged base64, a URL that is not allowed, a private
@@ -250,38 +237,21 @@ class PictureReader:
         """
         if text is None:
             return None
+        # Base64 has no colon.
+        if "://" in text[:64]:
+            self._check_url(text, param)
+            return await self._fetch(text, param)
         try:
-            # Base64 has no colon.
-            if "://" in text[:64]:
-                return await self._fetched(text)
             return await asyncio.to_thread(decode_base64, text, "image")
-        except _FetchError as error:
-            raise errors.FieldError(param, str(error)) from error
         except ValueError as error:
             raise errors.FieldError(param, "must be base64 data.") from error
 
-    async def _fetched(self, url):
-        """Return the bytes at a URL."""
-        self._check(url)
-        seconds = self._limits.picture_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._answer(url)
-        except _FetchError:
-            raise
-        except TimeoutError as error:
-            message = f"the host did not send it within {seconds} seconds."
-            raise _FetchError(message) from error
-        # Clients raise many types, and messages may contain addresses.
-        except Exception as error:
-            errors.LOG.info("A picture could not be fetched", exc_info=error)
-            raise _FetchError("the picture could not be fetched.") from error
-
-    def _check(self, url):
+    def _check_url(self, url, param):
         """Reject a URL by its scheme, host, port or user name."""
         hosts = self._limits.picture_hosts
         if not hosts:
-            raise _FetchError("this server does not fetch URLs. Send base64.")
+            message = "this server does not fetch URLs. Send base64."
+            raise errors.FieldError(param, message)
         try:
             parts = urllib.parse.urlsplit(url)
             usual = _PORTS.get(parts.scheme)
@@ -295,33 +265,47 @@ class PictureReader:
         except ValueError:
             allowed = False
         if not allowed:
-            hosts = ", ".join(hosts)
-            raise _FetchError(f"only https:// and http:// from {hosts}.")
+            message = f"only https:// and http:// from {', '.join(hosts)}."
+            raise errors.FieldError(param, message)
 
-    async def _answer(self, url):
+    async def _fetch(self, url, param):
+        """Return the bytes at a URL."""
+        seconds = self._limits.picture_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._download(url, param)
+        except errors.FieldError:
+            raise
+        except TimeoutError as error:
+            message = f"the host did not send it within {seconds} seconds."
+            raise errors.FieldError(param, message) from error
+        # Clients raise many types, and messages may contain addresses.
+        except Exception as error:
+            errors.LOG.info("A picture could not be fetched", exc_info=error)
+            message = "the picture could not be fetched."
+            raise errors.FieldError(param, message) from error
+
+    async def _download(self, url, param):
         import aiohttp
 
-        def opened(found):
+        def open_socket(found):
             family, kind, protocol, _, address = found
             if not is_public(address[0]):
                 raise OSError("an address that is not public")
             return socket.socket(family, kind, protocol)
 
+        connector = aiohttp.TCPConnector(socket_factory=open_socket)
         async with (
-            aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(socket_factory=opened)
-            ) as session,
+            aiohttp.ClientSession(connector=connector) as session,
             session.get(url, allow_redirects=False) as answer,
         ):
             if answer.status != 200:
-                raise _FetchError(f"the host's status is {answer.status}.")
+                message = f"the host's status is {answer.status}."
+                raise errors.FieldError(param, message)
             most, data = self._limits.picture_bytes, bytearray()
             async for part in answer.content.iter_chunked(65536):
                 data += part
                 if len(data) > most:
-                    raise _FetchError(f"it must have at most {most} bytes.")
+                    message = f"it must have at most {most} bytes."
+                    raise errors.FieldError(param, message)
             return bytes(data)
-
-
-class _FetchError(ValueError):
-    """A picture that cannot be fetched, with a message for clients."""

@@ -32,9 +32,10 @@ from keras_bridgetower.apps.serve import errors
 from keras_bridgetower.apps.serve.admission import error_response
 from keras_bridgetower.apps.serve.application import application
 from keras_bridgetower.apps.serve.batching import BatchedPreset
-from keras_bridgetower.apps.serve.batching import opened_preset
+from keras_bridgetower.apps.serve.batching import open_preset
 from keras_bridgetower.apps.serve.decoders import Decoders
 from keras_bridgetower.apps.serve.plan import KEY
+from keras_bridgetower.apps.serve.plan import served_name
 from keras_bridgetower.apps.serve.service import COUNTS
 from keras_bridgetower.apps.serve.service import Service
 
@@ -88,12 +89,7 @@ def run(plan, host, port, ready, load):
 
 
 def _loaded(plan, load, failed):
-    """Build the application in a worker process.
-
-    Args:
-        plan, load: as in `run`.
-        failed: queue between processes that receives the message of an error.
-    """
+    """Build the application in a worker, or put the error into `failed`."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # SIGTERM ends it at once while it loads.
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -102,12 +98,12 @@ def _loaded(plan, load, failed):
         thread = concurrent.futures.ThreadPoolExecutor(1)
         processes = min(4, max(2, (os.cpu_count() or 1) // plan.replicas))
         decoders = Decoders(plan.limits, processes)
-        presets = {}
-        for preset, name in zip(plan.presets, plan.names(), strict=True):
-            opened = opened_preset(plan, preset)
-            presets[name] = BatchedPreset(
-                *opened, plan.limits, thread, decoders
+        presets = {
+            served_name(preset): BatchedPreset(
+                *open_preset(plan, preset), plan.limits, thread, decoders
             )
+            for preset in plan.presets
+        }
     except Exception as error:
         failed.put(str(error))
         sys.exit(STARTUP_FAILURE)
@@ -119,15 +115,12 @@ def _loaded(plan, load, failed):
 
 
 def local_application(plan, presets, key=None):
-    """Build the application for models in the same process.
+    """Build the ASGI application for models in the same process.
 
     Args:
         plan: `Plan`.
         presets: dict of `BatchedPreset` by name, in the order of the plan.
         key: str, the API key that clients must send, or None.
-
-    Returns:
-        `Admission`, an ASGI application.
     """
 
     async def ask(name, verb, inputs):
@@ -148,11 +141,7 @@ def _mark(name):
 
 
 def take_over():
-    """Wait until the supervisor accepts no more connections to refuse them.
-
-    Otherwise requests that follow the first answer of this worker would still
-    be refused.
-    """
+    """Make the supervisor stop refusing requests before this worker answers."""
     _mark("loaded").touch()
     until = time.monotonic() + _BODY_SECONDS
     while _mark("refusing").exists() and time.monotonic() < until:
@@ -181,10 +170,7 @@ def _end_with_parent():
 class Supervisor(Multiprocess):
     """Uvicorn's supervisor, which also reports when all workers are ready.
 
-    While no worker is ready, this process answers with status 503. Otherwise
-    requests would wait until a worker has loaded its presets. SIGTERM closes
-    the port and stops the workers (`terminate_all`); each first answers the
-    requests that it has.
+    While no worker is ready, this process answers with status 503.
 
     Args:
         config: `uvicorn.Config`.
@@ -198,12 +184,11 @@ class Supervisor(Multiprocess):
         self._ready = ready
         self._reported = False
         self._settings = settings
-        self._loading = self._thread = None
+        self._refusing = self._thread = None
 
     def init_processes(self):
-        """Start the workers."""
         super().init_processes()
-        self._answer_meanwhile()
+        self._start_refusals()
 
     def keep_subprocess_alive(self):
         """Replace dead workers; uvicorn calls this twice a second."""
@@ -228,8 +213,8 @@ class Supervisor(Multiprocess):
             # The worker that took over may be the one that died.
             if _mark("loaded").exists():
                 self._end_refusals()
-            if self._loading is None:
-                self._answer_meanwhile()
+            if self._refusing is None:
+                self._start_refusals()
         if not self._reported and all(x.is_ready() for x in self.processes):
             self._reported = True
             self._ready()
@@ -241,26 +226,26 @@ class Supervisor(Multiprocess):
         super().terminate_all()
         self._end_refusals()
 
-    def _end_refusals(self):
-        if self._loading is not None:
-            self._loading.should_exit = True
-            self._thread.join()
-            self._loading = None
-
-    def _answer_meanwhile(self):
+    def _start_refusals(self):
         _mark("loaded").unlink(missing_ok=True)
         _mark("refusing").touch()
-        config = uvicorn.Config(_refuse_while_loading, **self._settings)
-        self._loading = _Refusing(config)
+        self._refusing = _Refusing(uvicorn.Config(_refuse, **self._settings))
         # This server closes its sockets when it ends.
         sockets = [port.dup() for port in self.sockets]
         self._thread = threading.Thread(
-            target=self._loading.run, args=(sockets,), daemon=True
+            target=self._refusing.run, args=(sockets,), daemon=True
         )
         self._thread.start()
 
+    def _end_refusals(self):
+        if self._refusing is not None:
+            self._refusing.should_exit = True
+            self._thread.join()
+            self._refusing = None
 
-async def _refuse_while_loading(scope, receive, send):
+
+async def _refuse(scope, receive, send):
+    """Answer that the presets are loading."""
     # Closing a connection before its body is read may lose the response.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_BODY_SECONDS):
@@ -276,11 +261,7 @@ async def _refuse_while_loading(scope, receive, send):
 
 
 def http_settings(limits):
-    """Return the arguments of `uvicorn.Config` about connections.
-
-    Args:
-        limits: `Limits`.
-    """
+    """Return the arguments of `uvicorn.Config` about connections."""
     return {
         "http": BoundedHead,
         "ws": "none",
