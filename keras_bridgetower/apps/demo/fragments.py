@@ -1,4 +1,4 @@
-"""The look of results: HTML and pictures."""
+"""Renders results as HTML and pictures."""
 
 import base64
 import html
@@ -15,11 +15,7 @@ _STRONGEST = 0.78
 
 
 def bars(rows):
-    """Render names with shares as bars.
-
-    Args:
-        rows: list of `(name, share)`, shares in 0..1.
-    """
+    """Render `(name, share)` as bars, shares in 0..1."""
     lines = "".join(
         f'<li><span class="kb-name">{html.escape(name)}</span>'
         f'<span class="kb-track"><span style="width:{100 * share:.1f}%">'
@@ -35,20 +31,14 @@ def label(text):
 
 
 def answer(text, rows, note):
-    """Render the best answer in large letters, all as bars, and a note."""
+    """Render the best answer in large letters, then bars and a note."""
     return (
         f'<p class="kb-answer">{html.escape(text)}</p>{bars(rows)}{_note(note)}'
     )
 
 
 def result(name, kind, value):
-    """Render a result of any verb, in large letters or as bars.
-
-    Args:
-        name: str, its name in `Verb.results`.
-        kind: its type there.
-        value: the result.
-    """
+    """Render a result of a verb, by its name and type in `Verb.results`."""
     if isinstance(kind, list):
         return "".join(result(name, kind[0], one) for one in value)
     if isinstance(kind, tuple):
@@ -73,23 +63,15 @@ def filled(words, parts, note):
     text = first
     for best, part in zip(words, rest, strict=True):
         text += f" <mark>{html.escape(best[0][0])}</mark>{part}"
-    titles = [label(f"Blank {number}") for number in range(1, len(words) + 1)]
-    if len(words) == 1:
-        titles = [""]
     blanks = "".join(
-        title + bars(rows) for title, rows in zip(titles, words, strict=True)
+        (label(f"Blank {number}") if len(words) > 1 else "") + bars(rows)
+        for number, rows in enumerate(words, 1)
     )
     return f'<p class="kb-answer">{text}</p>{blanks}{_note(note)}'
 
 
 def marked_words(title, words, weights):
-    """Render words, the darker the larger their weight.
-
-    Args:
-        title: str.
-        words: list of str.
-        weights: list of float, not negative.
-    """
+    """Render words on orange, stronger for larger weights, which are >= 0."""
     top = max(weights) or 1.0
     marked = " ".join(
         f'<span style="--kb-share:{100 * weight / top:.0f}%">'

@@ -1,7 +1,6 @@
 """Checks the inputs of visitors, with error messages for the page.
 
-Values are as Gradio sends them: a picture is a dict with the path of the file,
-which Gradio has checked to be an uploaded one.
+Gradio sends a picture as a dict with the path of an uploaded file.
 """
 
 import os
@@ -24,14 +23,11 @@ SEARCHED = 200
 
 
 class RefusedInput(ValueError):
-    """An input cannot be used; the message is for the page."""
+    """An invalid input; the page shows the message."""
 
 
 def uploaded_path(value):
-    """Return the path of an uploaded picture.
-
-    Args:
-        value: a dict with `"path"`, or None.
+    """Return the path of an uploaded picture, a dict with `"path"` or None.
 
     Raises:
         RefusedInput: there is no picture.
@@ -62,7 +58,7 @@ def uploaded_paths(values, most):
 
 
 def opened_picture(path):
-    """Open an uploaded picture as an RGB `PIL.Image`, once it is checked.
+    """Check an uploaded picture, and open it as an RGB `PIL.Image`.
 
     Raises:
         RefusedInput: not a picture, a damaged one, or one with too many
@@ -96,7 +92,7 @@ def checked_text(text, what):
         what: str, its name on the page, such as `"question"`.
 
     Raises:
-        RefusedInput: it is empty or too long.
+        RefusedInput: the text is empty or too long.
     """
     text = " ".join(text.split()) if isinstance(text, str) else ""
     text = text.replace("\0", "")
@@ -114,7 +110,7 @@ def checked_lines(text):
     """Return the texts of a box, one on each line.
 
     Raises:
-        RefusedInput: there are none or too many, or one is too long.
+        RefusedInput: no text, too many, or one is too long.
     """
     lines = text.splitlines() if isinstance(text, str) else []
     lines = [line for line in lines if line.strip()]
@@ -124,10 +120,10 @@ def checked_lines(text):
 
 
 def with_blanks(text):
-    """Return a text with each blank `___` written `<mask>`.
+    """Replace each blank `___` of a text by `<mask>`.
 
     Raises:
-        RefusedInput: it has no blank, is empty or is too long.
+        RefusedInput: the text has no blank, is empty or too long.
     """
     text = re.sub("____*", "<mask>", checked_text(text, "sentence"))
     if "<mask>" not in text:

@@ -1,4 +1,4 @@
-"""The models of the page: each is opened once, by its first request."""
+"""The models of the page, each opened by its first request."""
 
 import dataclasses
 import functools
@@ -11,21 +11,19 @@ from keras_bridgetower.presets.table import shipped_with
 from keras_bridgetower.presets.verbs import EMBED_IMAGES
 from keras_bridgetower.tasks import by_name
 
-# The presets of the page unless others are named. A tab starts with the first
-# one that has its head.
+# Presets of the page by default. A tab starts with the first that has its head.
 OFFERED = tuple(shipped_with(("vqa", "itc", "itm", "mlm")))
 # Models in memory.
 _MODELS = 8
-# Opens `SearchModels` rather than the task of its verb.
+# Opens `SearchModels`, not a task.
 SEARCH = dataclasses.replace(EMBED_IMAGES, does="search pictures")
 
 
 class DemoModels:
-    """Models by preset, opened when first used, for any number of threads.
+    """Models by preset, for any number of threads.
 
     Args:
-        presets: sequence of str, the presets that the page offers, as
-            `from_preset` takes them.
+        presets: sequence of str, the presets that the page offers.
         others: bool, True if visitors may open other presets.
 
     Raises:
@@ -41,19 +39,11 @@ class DemoModels:
         self._opening = threading.Lock()
 
     def offered(self, verbs):
-        """List the offered presets that have one of some verbs.
-
-        Args:
-            verbs: tuple of `Verb`.
-        """
+        """List the offered presets that have one of some verbs."""
         return [name for name in self.presets if self._verbs(name, verbs)]
 
     def open(self, preset, *verbs):
         """Open a preset as the task of the first of some verbs that it has.
-
-        Args:
-            preset: str.
-            *verbs: `Verb`.
 
         Raises:
             RefusedInput: no preset, one that visitors may not open, or one
@@ -84,7 +74,7 @@ class DemoModels:
         return model[0]
 
     def _verbs(self, preset, verbs):
-        """Return those of some verbs that a preset has a head for."""
+        """Return the verbs that a preset has a head for."""
         heads = self._heads.get(preset) or _heads(preset)
         return [verb for verb in verbs if set(verb.heads) & set(heads)]
 

@@ -1,4 +1,4 @@
-"""The tab *Ask*: answers to a question, and where the model looked."""
+"""The tab *Ask*: answers to a question, and a map of the attention."""
 
 from keras_bridgetower.analysis import relevance
 from keras_bridgetower.apps.demo import fragments
@@ -16,18 +16,11 @@ _SCORES = (
 
 
 def ask(opened, image, question, preset):
-    """Answer a question about a picture.
-
-    Args:
-        opened: `DemoModels`.
-        image: a picture.
-        question: str.
-        preset: str.
+    """Answer a question about a picture by a preset of `DemoModels`.
 
     Returns:
-        `Answers`, as the task returns them; and a `PIL.Image.Image` of the
-        regions that support the best one, None if the preset merges tokens
-        of pictures.
+        `Answers`; and a `PIL.Image.Image` of the regions that support the best
+        one, or None if the preset merges tokens of pictures.
     """
     task = opened.open(preset, *VERBS)
     top_k = min(_ANSWERS, len(task.answers))
@@ -39,7 +32,7 @@ def ask(opened, image, question, preset):
 
 
 def shown(answers):
-    """Render `Answers`, below a line if the model does not know the picture."""
+    """Render `Answers`, with a warning if the picture is unknown."""
     html = fragments.answer(answers[0][0], answers, _SCORES)
     return fragments.label(UNKNOWN) + html if answers.known is False else html
 

@@ -1,4 +1,4 @@
-"""The tab *Fill the blank*: the words that fit each blank of a sentence."""
+"""The tab *Fill the blank*: words for each blank of a sentence."""
 
 from keras_bridgetower.apps.demo import fragments
 from keras_bridgetower.apps.demo.inputs import with_blanks
@@ -15,17 +15,11 @@ _SCORES = (
 
 
 def fill(opened, image, text, preset):
-    """Fill the blanks of a text about a picture.
-
-    Args:
-        opened: `DemoModels`.
-        image: a picture.
-        text: str, each blank written `<mask>`.
-        preset: str.
+    """Fill each `<mask>` of a text about a picture.
 
     Returns:
         For each blank a list of `(word, probability)`, the best first; and
-        the parts of the text around the blanks, one more.
+        the parts of the text around the blanks.
     """
     masks, _ = opened.open(preset, *VERBS).fill_mask(image, text, top_k=_WORDS)
     words = [

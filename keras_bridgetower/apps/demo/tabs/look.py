@@ -1,6 +1,6 @@
 """The tab *Look inside*: the attention of a layer, a head and a word."""
 
-import dataclasses
+import types
 
 from keras_bridgetower.analysis import attention_map
 from keras_bridgetower.analysis.maps import pair_features
@@ -16,28 +16,8 @@ VERBS = (
 )
 # Choices for all words, and for all heads.
 WHOLE, EVERY_HEAD = "whole text", "all heads"
-# The value of the choices for all words and all heads.
+# The value of these choices.
 _ALL = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Look:
-    """The attention of one word of a text over a picture.
-
-    Args:
-        layers, heads: int, how many the model has.
-        words: list of str, the words of the text.
-        weights: list of float, how much each counts for the whole text.
-        picture: `PIL.Image.Image`, the attention over the picture.
-        shown: str, the text, word, layer and head.
-    """
-
-    layers: int
-    heads: int
-    words: list
-    weights: list
-    picture: object
-    shown: str
 
 
 def look(opened, image, text, preset, layer, head=_ALL, word=_ALL):
@@ -48,12 +28,13 @@ def look(opened, image, text, preset, layer, head=_ALL, word=_ALL):
         image: a picture.
         text: str.
         preset: str.
-        layer: int, from 1, the lowest. Higher numbers mean the last layer.
+        layer: int, from 1, the lowest. Too high a number means the last.
         head: int from 1, or 0 for the mean of all.
         word: int from 1, the number of a word, or 0 for the whole text.
 
     Returns:
-        `Look`.
+        A namespace: numbers of `layers` and `heads`, `words` of the text with
+        `weights`, `picture`, a `PIL.Image.Image`, and `shown`, a description.
     """
     task = opened.open(preset, *VERBS)
     fusion = task.backbone.fusion
@@ -68,13 +49,14 @@ def look(opened, image, text, preset, layer, head=_ALL, word=_ALL):
         name, tokens = words[word - 1]
         weights, named = found.word_maps[tokens].mean(0), f"“{name}”"
     by = f"head {head}" if head else EVERY_HEAD
-    return Look(
-        fusion.num_layers,
-        fusion.num_heads,
-        [name for name, _ in words],
-        [float(found.word_weights[tokens].sum()) for _, tokens in words],
-        fragments.overlay(found.pictures[0], weights[0]),
-        f"“{text}” · {named} · layer {layer} of {fusion.num_layers} · {by}",
+    return types.SimpleNamespace(
+        layers=fusion.num_layers,
+        heads=fusion.num_heads,
+        words=[name for name, _ in words],
+        weights=[float(found.word_weights[t].sum()) for _, t in words],
+        picture=fragments.overlay(found.pictures[0], weights[0]),
+        shown=f"“{text}” · {named} · layer {layer} of {fusion.num_layers}"
+        f" · {by}",
     )
 
 
@@ -155,7 +137,7 @@ def add(parts):
 
 
 def _shown(found):
-    """Return the words, the title and the picture of attention."""
+    """Return the HTML of the words, the title and the picture."""
     words = fragments.marked_words(
         "How much each word counts (more orange: more)",
         found.words,
@@ -170,5 +152,5 @@ def _layers(count):
 
 
 def _choices(every, names=()):
-    """Return names with the numbers that the browser sends for them."""
+    """Return `(name, number)` for a choice, with 0 for all."""
     return [(every, _ALL), *((n, i) for i, n in enumerate(names, 1))]

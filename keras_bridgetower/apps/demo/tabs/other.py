@@ -1,4 +1,4 @@
-"""Tabs for verbs without a tab of their own, such as those of your tasks."""
+"""Tabs for all other verbs, such as those of your own tasks."""
 
 from keras_bridgetower.apps.demo import fragments
 from keras_bridgetower.apps.demo.inputs import checked_text
@@ -13,11 +13,7 @@ _OWN_TABS = (
 
 
 def other_tabs(opened):
-    """Return an `OtherTab` for each verb of the offered presets without one.
-
-    Args:
-        opened: `DemoModels`.
-    """
+    """Return an `OtherTab` for each other verb of the presets of the page."""
     return [
         OtherTab(verb)
         for _, verb in by_name.verbs().values()
@@ -26,22 +22,14 @@ def other_tabs(opened):
 
 
 class OtherTab:
-    """A tab with the inputs of a verb, and its results.
-
-    Args:
-        verb: `Verb`.
-    """
+    """A tab with the inputs and results of a `Verb`."""
 
     def __init__(self, verb):
         self.TITLE = verb.does[:1].upper() + verb.does[1:]
         self.VERBS = (verb,)
 
     def add(self, parts):
-        """Add the tab's content to the page.
-
-        Args:
-            parts: `Parts`.
-        """
+        """Add the tab's content to the page."""
         gr, (verb,) = parts.gr, self.VERBS
         parts.intro(self.TITLE, f"The model's task is `{verb.name}`.")
         with gr.Row():
@@ -65,16 +53,7 @@ class OtherTab:
         )
 
     def ask(self, parts, preset, values):
-        """Run the verb on what the browser sent.
-
-        Args:
-            parts: `Parts`.
-            preset: str.
-            values: list, a value for each of the verb's inputs.
-
-        Returns:
-            dict, as from `Verb.run`.
-        """
+        """Run the verb on values from the browser, one for each input."""
         (verb,) = self.VERBS
         columns = {}
         for column, value in zip(verb.columns, values, strict=True):

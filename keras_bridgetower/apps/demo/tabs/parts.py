@@ -1,4 +1,4 @@
-"""Parts of several tabs: examples, the choice of a model, events."""
+"""Parts that tabs share: examples, the choice of a model, events."""
 
 import contextlib
 import functools
@@ -16,7 +16,7 @@ _NEW_INPUT = ("input", "upload", "clear", "delete")
 
 
 class Parts:
-    """Parts of which tabs are built.
+    """Parts that tabs share.
 
     Args:
         gr: the module `gradio`.
@@ -80,7 +80,7 @@ class Parts:
         return self.gr.HTML(fragments.label(text), elem_classes="kb-plain")
 
     def looked(self, label):
-        """Add the title and the box of a picture with attention."""
+        """Add the title and the box of a picture of attention."""
         title = self.label(label)
         return title, self.gr.Image(
             label=label,
@@ -108,15 +108,12 @@ class Parts:
             )
 
     def examples(self, rows):
-        """Add buttons that fill in inputs and run, see `answers`.
+        """Add buttons, a list of `(button, values)` for `answers`.
 
         Args:
             rows: list of `(label, values, icon)`: the button's text, a tuple
                 of a value for each component, and the path of the picture on
                 it, or None.
-
-        Returns:
-            list of `(button, values)`.
         """
         gr, found = self.gr, []
         self.label("Click an example, or use your own:")
@@ -141,16 +138,15 @@ class Parts:
 
         Args:
             triggers: list of events of components.
+            examples: list of `(button, values)`. A click fills the values into
+                `boxes` and runs the function.
+            boxes: list of components.
+            given: list of components. New input in them clears the answer.
             run: callable of the values of `inputs`, as the browser sends
-                them. Its errors are shown.
+                them. The page shows its errors.
             outputs: list of components.
-            examples: list of `(button, values)`. A click fills in the values
-                and runs the function.
-            boxes: list of the components that take the values.
-            given: list of the components in which new input clears the answer.
-            inputs: list of the components that `run` takes, by default
-                `given`.
-            shown: list of components that show the answer, by default
+            inputs: list of components, by default `given`.
+            shown: list of the components with the answer, by default
                 `outputs`.
         """
         gr, inputs, shown = self.gr, inputs or given, shown or outputs
@@ -208,13 +204,13 @@ class Parts:
         Args:
             heading, sentence: as in `intro`.
             examples: list of pairs, the path of a picture and a text.
-            label: str, of the text.
+            label: str, label of the text.
             action: str, text of the button.
             verbs: as in `preset`.
 
         Yields:
-            callable of `run`, `outputs` and others, as `answers`, and list of
-            the picture, the text and the choice of a preset.
+            `answers` without its first arguments, and a list of the picture,
+            the text and the choice of a preset.
         """
         gr = self.gr
         self.intro(heading, sentence)
@@ -237,7 +233,7 @@ class Parts:
                 )
 
     def with_errors(self, run):
-        """Wrap a function, to show its errors on the page."""
+        """Return a function that shows the errors of `run` on the page."""
         gr = self.gr
 
         @functools.wraps(run)

@@ -1,4 +1,4 @@
-"""The tab *Search*: finds pictures by a text, in an index that is kept."""
+"""The tab *Search*: finds pictures by a text."""
 
 import collections
 import functools
@@ -20,21 +20,20 @@ from keras_bridgetower.preprocessing.images import open_image
 
 TITLE = "Search"
 VERBS = (models.SEARCH,)
-# Pictures per batch while an index is built; indexes that are kept; pictures
-# that a search shows.
+# Pictures per batch of indexing; indexes that are kept; pictures of a result.
 _BATCH, _INDEXES, HITS = 16, 8, 6
 
 
 def hit_score(hit):
-    """Return the score that orders hits, of the matching head if it ran."""
+    """Return the score of a hit: the matching head's, if it ran."""
     return hit.similarity if hit.match is None else hit.match
 
 
 def largest_drop(scores):
-    """Return how many scores, best first, come before the largest drop.
+    """Count the scores, best first, before the largest drop.
 
-    No fixed score separates good from bad: it depends on the model and the
-    text. Without two different scores all are good.
+    No fixed score separates good from bad hits: scores depend on the model and
+    the text. Without two different scores all are good.
     """
     drops = [a - b for a, b in zip(scores, scores[1:], strict=False)]
     if not drops or max(drops) <= 0:
@@ -43,11 +42,7 @@ def largest_drop(scores):
 
 
 class IndexShelf:
-    """Indexes of pictures, kept while the page runs.
-
-    Args:
-        opened: `DemoModels`.
-    """
+    """Indexes of pictures, kept while the page runs."""
 
     def __init__(self, opened):
         self._opened = opened
@@ -69,16 +64,14 @@ class IndexShelf:
             preset: str.
 
         Returns:
-            A namespace with `hits`, a list of pairs of a small
-            `PIL.Image.Image` and the `Hit`, the best first; `good`, how many
-            of them come before the largest drop of the score; `searched`, the
-            number of pictures; and `unreadable`, names of other files.
+            The arguments of `fragments.found`, as a namespace. The hits are
+            pairs of a small `PIL.Image.Image` and a `Hit`.
         """
         preset = preset if isinstance(preset, str) else ""
         index, table, lock = self._kept(source, preset)
         # One at a time: an index has one writer.
         with lock:
-            table = _listed(source, table)
+            table = _table(source, table)
             report = index.index(table, batch_size=_BATCH, outside=True)
             if report.total == len(report.unreadable):
                 raise inputs.RefusedInput("None of these files is a picture.")
@@ -99,8 +92,8 @@ class IndexShelf:
         self._folder.cleanup()
 
 
-def _listed(source, table):
-    """Return the folder, or a table of the uploaded pictures."""
+def _table(source, table):
+    """Return the folder, or write a table of the uploaded pictures."""
     if isinstance(source, str):
         if not any(picture_files(source, collections.Counter())):
             raise inputs.RefusedInput(f"There are no pictures in “{source}”.")
