@@ -69,9 +69,9 @@ def serving(presets, host, port, allowed_hosts=()):
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     with listening(host, port) as probe:
         port = probe.getsockname()[1]
-    opened = DemoModels(presets, is_loopback(host) and not allowed_hosts)
-    with contextlib.closing(search.IndexShelf(opened)) as shelf:
-        parts = Parts(gr, opened, shelf)
+    models = DemoModels(presets, is_loopback(host) and not allowed_hosts)
+    with contextlib.closing(search.IndexShelf(models)) as shelf:
+        parts = Parts(gr, models, shelf)
         blocks = _build(parts)
         blocks.queue(max_size=_WAITING, default_concurrency_limit=_AT_ONCE)
         guard = Middleware(Guard, hosts=(host, *allowed_hosts))
@@ -87,7 +87,7 @@ def serving(presets, host, port, allowed_hosts=()):
             css_paths=_FOLDER / "page.css",
             head=f"<script>{script}</script>",
             # Gradio serves no other files, except of the working directory.
-            allowed_paths=[str(path) for path, _ in parts.tried["pictures"]],
+            allowed_paths=[str(path) for path, _ in parts.samples["pictures"]],
             max_file_size=_FILE_BYTES,
             footer_links=[],
             app_kwargs={"middleware": [guard]},
@@ -111,10 +111,10 @@ def _build(parts):
         delete_cache=(3600, 86400),
     ) as blocks:
         gr.Markdown(_HEAD, elem_classes="kb-head")
-        _describe(parts.opened.presets)
+        _describe(parts.models.presets)
         # Otherwise a phone hides some tabs behind a menu.
         with gr.Tabs(overflow_behavior="wrap"):
-            for tab in (*TABS, *other_tabs(parts.opened)):
+            for tab in (*TABS, *other_tabs(parts.models)):
                 with gr.Tab(tab.TITLE):
                     _fill_tab(parts, tab)
     _refuse_malformed_calls(blocks)
@@ -140,7 +140,7 @@ def _refuse_malformed_calls(blocks):
 
 def _fill_tab(parts, tab):
     """Add the content of a tab, or a note about the preset that it needs."""
-    if parts.opened.offered(tab.VERBS) or parts.local:
+    if parts.models.offered(tab.VERBS) or parts.local:
         tab.add(parts)
         return
     verb = tab.VERBS[0]

@@ -15,14 +15,14 @@ _SCORES = (
 )
 
 
-def ask(opened, image, question, preset):
+def ask(models, image, question, preset):
     """Answer a question about a picture by a preset of `DemoModels`.
 
     Returns:
         `Answers`; and a `PIL.Image.Image` of the regions that support the best
         one, or None if the preset merges tokens of pictures.
     """
-    task = opened.open(preset, *VERBS)
+    task = models.open(preset, *VERBS)
     top_k = min(_ANSWERS, len(task.answers))
     answers = task.answer(image, question, top_k=top_k)
     if task.backbone.fusion.image_tokens is not None:
@@ -42,7 +42,7 @@ def add(parts):
     with parts.about_picture(
         "Ask a question about a picture",
         "The model answers, says how sure it is, and shows where it looked.",
-        parts.tried["ask"],
+        parts.samples["ask"],
         "Question",
         "Ask",
         VERBS,
@@ -53,7 +53,7 @@ def add(parts):
     def run(value, question, preset):
         question = checked_text(question, "question")
         image = parts.image(value)
-        answers, picture = ask(parts.opened, image, question, preset)
+        answers, picture = ask(parts.models, image, question, preset)
         best = answers[0][0]
         where = f"Where it looked (orange): “{question}” – “{best}”"
         return shown(answers), fragments.label(where), picture

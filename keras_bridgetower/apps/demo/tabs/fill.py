@@ -14,14 +14,14 @@ _SCORES = (
 )
 
 
-def fill(opened, image, text, preset):
+def fill(models, image, text, preset):
     """Fill each `<mask>` of a text about a picture.
 
     Returns:
         For each blank a list of `(word, probability)`, the best first; and
         the parts of the text around the blanks.
     """
-    masks, _ = opened.open(preset, *VERBS).fill_mask(image, text, top_k=_WORDS)
+    masks, _ = models.open(preset, *VERBS).fill_mask(image, text, top_k=_WORDS)
     words = [
         [(token.strip() or token, share) for token, share in tokens]
         for tokens in masks
@@ -35,7 +35,7 @@ def add(parts):
         "Fill the blank in a sentence",
         "Write `___` for a missing word. The model finds it by looking at the "
         "picture.",
-        parts.tried["fill"],
+        parts.samples["fill"],
         "Sentence with ___",
         "Fill the blank",
         VERBS,
@@ -45,7 +45,7 @@ def add(parts):
     def run(value, sentence, preset):
         sentence = with_blanks(sentence)
         image = parts.image(value)
-        words, around = fill(parts.opened, image, sentence, preset)
+        words, around = fill(parts.models, image, sentence, preset)
         return fragments.filled(words, around, _SCORES)
 
     answers(run, [result])

@@ -20,11 +20,11 @@ WHOLE, EVERY_HEAD = "whole text", "all heads"
 _ALL = 0
 
 
-def look(opened, image, text, preset, layer, head=_ALL, word=_ALL):
+def look(models, image, text, preset, layer, head=_ALL, word=_ALL):
     """Compute the attention of a word over a picture.
 
     Args:
-        opened: `DemoModels`.
+        models: `DemoModels`.
         image: a picture.
         text: str.
         preset: str.
@@ -36,7 +36,7 @@ def look(opened, image, text, preset, layer, head=_ALL, word=_ALL):
         A namespace: numbers of `layers` and `heads`, `words` of the text with
         `weights`, `picture`, a `PIL.Image.Image`, and `shown`, a description.
     """
-    task = opened.open(preset, *VERBS)
+    task = models.open(preset, *VERBS)
     fusion = task.backbone.fusion
     layer = min(max(int(layer or 1), 1), fusion.num_layers)
     head = head if head in range(fusion.num_heads + 1) else _ALL
@@ -92,7 +92,7 @@ def add(parts):
         "See what the model pays attention to",
         "Each word of the text looks at parts of the picture. Choose a word, "
         "a layer and a head: orange shows where it looks.",
-        parts.tried["look"],
+        parts.samples["look"],
         "Text",
         "Look inside",
         VERBS,
@@ -106,7 +106,7 @@ def add(parts):
 
     def run(value, text, preset, layer, head, word):
         text, image = checked_text(text, "text"), parts.image(value)
-        return look(parts.opened, image, text, preset, layer, head, word)
+        return look(parts.models, image, text, preset, layer, head, word)
 
     def start(value, text, preset, *_):
         """Show the last layer, all heads and all words of a new text."""

@@ -23,7 +23,7 @@ def add(parts):
         "Each cell says how probably a text describes a picture: the stronger "
         "the color, the better they match.",
     )
-    rows = parts.tried["match"]
+    rows = parts.samples["match"]
     pictures = [str(path) for path, _ in rows if path]
     fitting = "\n".join(text for path, text in rows if path)
     others = "\n".join(text for path, text in rows if not path)
@@ -52,7 +52,7 @@ def add(parts):
         texts = inputs.checked_lines(lines)
         paths = inputs.uploaded_paths(values, inputs.PICTURES)
         images = list(map(inputs.opened_picture, paths))
-        task = parts.opened.open(preset, *VERBS)
+        task = parts.models.open(preset, *VERBS)
         shares = task.match_probabilities(images, texts)
         note = _RANKED if "rank" in task.answering_heads else _EACH
         return fragments.heat_map(texts, images, shares.T, note)

@@ -12,12 +12,12 @@ _OWN_TABS = (
 )
 
 
-def other_tabs(opened):
+def other_tabs(models):
     """Return an `OtherTab` for each other verb of the presets of the page."""
     return [
         OtherTab(verb)
         for _, verb in by_name.verbs().values()
-        if verb not in _OWN_TABS and opened.offered((verb,))
+        if verb not in _OWN_TABS and models.offered((verb,))
     ]
 
 
@@ -63,7 +63,7 @@ class OtherTab:
                 columns[column] = [parts.image(value)]
             else:
                 columns[column] = [checked_text(value, column)]
-        [found] = verb.run(parts.opened.open(preset, verb), columns)
+        [found] = verb.run(parts.models.open(preset, verb), columns)
         return found
 
     def _box(self, parts, column):

@@ -20,19 +20,19 @@ class Parts:
 
     Args:
         gr: the module `gradio`.
-        opened: `DemoModels`.
+        models: `DemoModels`.
         shelf: `IndexShelf`.
 
     Attributes:
-        tried: dict, as from `first_examples` of the first preset.
+        samples: dict, as from `first_examples` of the first preset.
         local: bool, True if visitors are on this machine and may name presets
             and folders.
     """
 
-    def __init__(self, gr, opened, shelf):
-        self.gr, self.opened, self.shelf = gr, opened, shelf
-        self.tried = first_examples(next(iter(opened.presets), None))
-        self.local = opened.others
+    def __init__(self, gr, models, shelf):
+        self.gr, self.models, self.shelf = gr, models, shelf
+        self.samples = first_examples(next(iter(models.presets), None))
+        self.local = models.others
 
     def intro(self, heading, sentence):
         """Add the heading of a tab, and a sentence about it."""
@@ -95,7 +95,7 @@ class Parts:
     def preset(self, verbs):
         """Add the choice of a model, closed at first."""
         gr = self.gr
-        offered = self.opened.offered(verbs)
+        offered = self.models.offered(verbs)
         info = "Name of a preset, or the path of its folder."
         with gr.Accordion("Choose another model", open=not offered):
             return gr.Dropdown(

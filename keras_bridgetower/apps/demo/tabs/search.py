@@ -116,7 +116,7 @@ def add(parts):
         "Find pictures by a text",
         "Describe what you look for. The best picture comes first.",
     )
-    texts = [text for _, text in parts.tried["search"]]
+    texts = [text for _, text in parts.samples["search"]]
     examples = parts.examples([(text, (text,), None) for text in texts])
     with gr.Row():
         with gr.Column(min_width=280):
@@ -124,7 +124,7 @@ def add(parts):
                 label="What do you look for?", placeholder=texts[0]
             )
             button = gr.Button("Search", variant="primary")
-            paths = [path for path, _ in parts.tried["pictures"]]
+            paths = [path for path, _ in parts.samples["pictures"]]
             boxes = parts.pictures("Pictures to search", paths)
             folder = gr.Textbox(
                 label="Or a folder of pictures on this computer",
