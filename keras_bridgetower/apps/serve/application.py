@@ -33,13 +33,13 @@ def application(service, key=None):
     app = FastAPIOffline(
         redoc_url=None, title="keras-bridgetower", version=__version__
     )
-    app.include_router(_state(service))
+    app.include_router(_server_routes(service))
     # Routes are annotated to return dict, so that pydantic writes the JSON,
     # which is many times faster for vectors.
-    app.include_router(_models(service))
+    app.include_router(_model_routes(service))
     ours = (errors.RequestError, RequestValidationError, HTTPException)
     for kind in (*ours, Exception):
-        app.add_exception_handler(kind, _answer)
+        app.add_exception_handler(kind, _handle_error)
     service.admission = Admission(
         app,
         service.limits,
@@ -51,7 +51,7 @@ def application(service, key=None):
     return service.admission
 
 
-def _state(service):
+def _server_routes(service):
     """Build the routes about the server."""
     routes = fastapi.APIRouter(tags=["server"])
     presets = service.presets.values()
@@ -98,19 +98,19 @@ def _state(service):
     return routes
 
 
-async def _answer(request, error):
+async def _handle_error(request, error):
     """Answer with the error of a route, of FastAPI or of Starlette."""
     # FastAPI turns any error while a body is read into status 400.
     if isinstance(error.__cause__, errors.RequestError):
         error = error.__cause__
     elif isinstance(error, RequestValidationError):
-        error = _invalid(request, error)
+        error = _invalid_body(request, error)
     elif isinstance(error, HTTPException):
         error = errors.RequestError(error.status_code, f"{error.detail}.")
     return error_response(error)
 
 
-def _invalid(request, error):
+def _invalid_body(request, error):
     # FastAPI does not parse bodies of other content types.
     if isinstance(error.body, bytes):
         received = request.headers.get("content-type") or "none"
@@ -125,7 +125,7 @@ def _invalid(request, error):
     return errors.RequestError(400, message, where or None)
 
 
-def _models(service):
+def _model_routes(service):
     """Build the routes that ask models, and the index.
 
     They follow the shapes of OpenAI, of the hosted service, and of OPEA.

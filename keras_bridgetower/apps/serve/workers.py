@@ -76,7 +76,7 @@ def run(plan, host, port, ready, load):
     ):
         os.environ[COUNTS] = counts
         config = uvicorn.Config(
-            functools.partial(_loaded, plan, load, failed),
+            functools.partial(_load, plan, load, failed),
             factory=True,
             workers=plan.replicas,
             # Seconds without a response, after which a worker counts as dead.
@@ -88,7 +88,7 @@ def run(plan, host, port, ready, load):
         raise ValueError(failed.get())
 
 
-def _loaded(plan, load, failed):
+def _load(plan, load, failed):
     """Build the application in a worker, or put the error into `failed`."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # SIGTERM ends it at once while it loads.
