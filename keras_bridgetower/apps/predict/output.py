@@ -55,20 +55,21 @@ def json_lines(values):
 
 def _whole_lines(path, header):
     """Count the bytes and the rows of the complete lines of a file."""
-    size, rows, last = 0, 0, None
+    size, lines, last = 0, 0, None
     if not os.path.exists(path):
-        return size, rows
+        return 0, 0
     with open(path, "rb") as file:
-        for rows, line in enumerate(file):
-            if not line.endswith(b"\n"):
-                # A line that was cut off, or the notes of another program.
-                if not size and not START.startswith(line[: len(START)]):
-                    check_header(line, header, path)
-                rows = max(rows - 1, 0)
-                break
-            if not size:
+        for line in file:
+            complete = line.endswith(b"\n")
+            # The start of a header that was cut off needs no check.
+            cut = not complete and START.startswith(line[: len(START)])
+            if not lines and not cut:
                 check_header(line, header, path)
-            size, last = size + len(line), line
+            if not complete:
+                break
+            size, lines, last = size + len(line), lines + 1, line
+    # The first line is the header.
+    rows = max(lines - 1, 0)
     if rows and parse_json(last)["row"] != rows - 1:
         raise ValueError(
             f"{path} must hold the rows in their order. Write to another file. "
