@@ -16,7 +16,6 @@ class UsageError(ValueError):
 
 
 def exit_code(error):
-    """Return the exit code for an error."""
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return INTERRUPTED
     if isinstance(error, UsageError):

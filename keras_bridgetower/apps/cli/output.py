@@ -52,12 +52,10 @@ def cell(value):
 
 
 def warn(text):
-    """Print a warning on stderr."""
     print(printable(f"warning: {text}"), file=sys.stderr, flush=True)
 
 
 def note(text):
-    """Print a line about progress on stderr."""
     print(printable(text), file=sys.stderr, flush=True)
 
 

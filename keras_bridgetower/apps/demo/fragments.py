@@ -26,7 +26,6 @@ def bars(rows):
 
 
 def label(text):
-    """Render a short title."""
     return f'<p class="kb-label">{html.escape(text)}</p>'
 
 

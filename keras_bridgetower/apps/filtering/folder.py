@@ -34,7 +34,6 @@ class FilterFolder:
         self.path = pathlib.Path(os.path.abspath(path))
 
     def scores(self, shard):
-        """Return the path of the scores of a shard."""
         return self.path / "scores" / f"{shard.name}.parquet"
 
     def _kept(self, shard):

@@ -166,7 +166,6 @@ def _check_rule(scores, keep_share, threshold):
 
 
 def _check_place(source, out):
-    """Reject an output inside the data set."""
     source = pathlib.Path(os.path.abspath(source))
     if out == source or source in out.parents:
         raise ValueError(

@@ -31,7 +31,6 @@ class BridgeTowerModelHandler(ModelHandler):
         self._model_sum = model_sum
 
     def load_model(self):
-        """Open the preset."""
         task = by_name.open_verb(self._preset, self._task)
         if self._model_sum and model_checksum(task) != self._model_sum:
             raise ValueError(

@@ -144,7 +144,6 @@ def _settings(runner, options):
 
 
 def _full(path):
-    """Return the address, or the absolute path, of a folder."""
     path = os.fspath(path)
     if "://" in path:
         return path.rstrip("/")
@@ -181,12 +180,10 @@ class Shard:
         return f"{self.out}/{kind}/{self.name}.{suffix}"
 
     def write_rows(self, rows):
-        """Write the rows for a worker."""
         lines = [[row.number, row.values, row.error] for row in rows]
         write(self.path(ROWS), output.json_lines(lines))
 
     def rows(self):
-        """Read the rows, a list of `Row`."""
         lines = read(self.path(ROWS)).splitlines()
         return [
             Row(number, values, self.pictures, error)

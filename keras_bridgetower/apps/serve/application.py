@@ -52,7 +52,6 @@ def application(service, key=None):
 
 
 def _server_routes(service):
-    """Build the routes about the server."""
     routes = fastapi.APIRouter(tags=["server"])
     presets = service.presets.values()
 
@@ -327,7 +326,6 @@ def _ranked_text(body, index, relevance_score):
 
 
 def _kind(value, param):
-    """Return "text" or "image"; reject pairs."""
     if value.text is not None and value.image is not None:
         raise errors.FieldError(param, "give `text` or `image`, not both.")
     return "image" if value.text is None else "text"

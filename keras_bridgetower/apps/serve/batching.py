@@ -65,7 +65,6 @@ class BatchedPreset:
         self._working = None
 
     def facts(self):
-        """Return `ServedPreset.facts()`."""
         return self._served.facts()
 
     async def ask(self, verb, inputs):
@@ -176,7 +175,6 @@ class BatchedPreset:
         return await asyncio.gather(*futures)
 
     async def _work(self):
-        """Run batches until no input waits."""
         while self._waiting:
             verb, batch = self._next()
             if batch:
@@ -233,7 +231,6 @@ def _refused(one, images):
 
 
 def _images(inputs):
-    """Return the distinct images of inputs."""
     images = (image for one in inputs for image in one.images.values())
     return list(dict.fromkeys(images))
 

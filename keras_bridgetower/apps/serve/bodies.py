@@ -67,7 +67,6 @@ def _as_input(value):
 
 
 def _as_list(value):
-    """Wrap a single input in a list."""
     return [value] if isinstance(value, str | dict) else value
 
 

@@ -50,7 +50,6 @@ def send(connection, answer):
 
 
 def receive(connection):
-    """Receive a result from `send`."""
     answer = json.loads(connection.recv_bytes())
     pixels = connection.recv_bytes()
     if isinstance(answer, int):

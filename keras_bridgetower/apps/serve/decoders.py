@@ -42,7 +42,6 @@ class Decoders:
         self._numbers = itertools.count()
 
     def close(self):
-        """Kill all processes."""
         for process in self._idle:
             process.end()
 
@@ -84,7 +83,6 @@ class Decoders:
             self._start()
 
     async def _turn(self, cost):
-        """Wait for a process."""
         turn = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (cost, next(self._numbers), turn))
         self._start()
@@ -141,12 +139,10 @@ class _Process:
         return await asyncio.to_thread(_exchange, self._ours, job)
 
     def restart(self):
-        """Kill the process and start another."""
         self.end()
         self.__init__()
 
     def end(self):
-        """Kill the process."""
         self._process.kill()
         code = self._process.wait()
         if code not in (-signal.SIGKILL, -signal.SIGPROF):

@@ -212,7 +212,6 @@ def _token_counts(tokenizer, texts, masks=False):
 
 
 def _check_lengths(counts, most, fix="Send a shorter text."):
-    """Reject texts with more tokens than the model reads."""
     for count in counts:
         if count > most:
             message = f"a text must have at most {most} tokens, not {count}."

@@ -96,7 +96,6 @@ class Plan:
         return cls(presets, Limits(**limits or {}), **values)
 
     def names(self):
-        """Return the names of the presets for clients."""
         return [served_name(preset) for preset in self.presets]
 
     def searched(self):

@@ -59,7 +59,6 @@ class Metrics:
         )
 
     def page(self):
-        """Return the response with all metrics."""
         text = prometheus_client.generate_latest(self._shown)
         return fastapi.Response(
             text, media_type=prometheus_client.CONTENT_TYPE_LATEST
@@ -269,7 +268,6 @@ class PictureReader:
             raise errors.FieldError(param, message)
 
     async def _fetch(self, url, param):
-        """Return the bytes at a URL."""
         seconds = self._limits.picture_seconds
         try:
             async with asyncio.timeout(seconds):

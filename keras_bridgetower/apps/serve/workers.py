@@ -220,7 +220,6 @@ class Supervisor(Multiprocess):
             self._ready()
 
     def terminate_all(self):
-        """Close the port and stop the workers."""
         for port in self.sockets:
             port.close()
         super().terminate_all()
@@ -245,7 +244,6 @@ class Supervisor(Multiprocess):
 
 
 async def _refuse(scope, receive, send):
-    """Answer that the presets are loading."""
     # Closing a connection before its body is read may lose the response.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_BODY_SECONDS):

@@ -38,7 +38,6 @@ def shown(answers):
 
 
 def add(parts):
-    """Add the tab's content to the page."""
     with parts.about_picture(
         "Ask a question about a picture",
         "The model answers, says how sure it is, and shows where it looked.",

@@ -30,7 +30,6 @@ def fill(models, image, text, preset):
 
 
 def add(parts):
-    """Add the tab's content to the page."""
     with parts.about_picture(
         "Fill the blank in a sentence",
         "Write `___` for a missing word. The model finds it by looking at the "

@@ -86,7 +86,6 @@ def _whole_words(task, image, text):
 
 
 def add(parts):
-    """Add the tab's content to the page."""
     gr = parts.gr
     with parts.about_picture(
         "See what the model pays attention to",

@@ -16,7 +16,6 @@ _RANKED = (
 
 
 def add(parts):
-    """Add the tab's content to the page."""
     gr = parts.gr
     parts.intro(
         "Which text belongs to which picture?",

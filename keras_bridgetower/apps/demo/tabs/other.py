@@ -29,7 +29,6 @@ class OtherTab:
         self.VERBS = (verb,)
 
     def add(self, parts):
-        """Add the tab's content to the page."""
         gr, (verb,) = parts.gr, self.VERBS
         parts.intro(self.TITLE, f"The model's task is `{verb.name}`.")
         with gr.Row():

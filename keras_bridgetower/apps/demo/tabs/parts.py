@@ -39,7 +39,6 @@ class Parts:
         self.gr.Markdown(f"## {heading}\n{sentence}", elem_classes="kb-intro")
 
     def picture(self, label="Picture"):
-        """Add a box for a picture."""
         gr = self.gr
         self.label(label)
         return gr.Image(
@@ -249,7 +248,6 @@ class Parts:
         return with_errors
 
     def image(self, value):
-        """Read the picture that a visitor chose."""
         return inputs.opened_picture(inputs.uploaded_path(value))
 
     def event(self):

@@ -88,7 +88,6 @@ class IndexShelf:
         )
 
     def close(self):
-        """Delete the indexes."""
         self._folder.cleanup()
 
 
@@ -110,7 +109,6 @@ def _thumbnail(path):
 
 
 def add(parts):
-    """Add the tab's content to the page."""
     gr = parts.gr
     parts.intro(
         "Find pictures by a text",
