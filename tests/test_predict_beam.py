@@ -13,6 +13,8 @@ from builders import FASTEST
 from drawn_photos import COLOURS
 from drawn_photos import draw
 
+pytest.importorskip("apache_beam", reason="the extra `beam`")
+
 from keras_bridgetower.apps.predict import on_beam
 from keras_bridgetower.apps.predict import output
 from keras_bridgetower.apps.predict import run as predicting
@@ -21,12 +23,6 @@ from keras_bridgetower.presets.verbs import BUILT_IN
 pytestmark = FASTEST
 HERE = pathlib.Path(__file__).parent
 VQA = "bridgetower_tiny_easy_vqa"
-
-
-@pytest.fixture(autouse=True)
-def beam():
-    pytest.importorskip("apache_beam", reason="the extra `beam`")
-    pytest.importorskip("pyarrow", reason="the extra `beam`")
 
 
 def table_of(folder, count, bad_every):

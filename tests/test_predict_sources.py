@@ -16,8 +16,9 @@ from builders import vqa
 from drawn_photos import jpeg_of_scans
 from PIL import Image
 
+from keras_bridgetower.apps import predict
+from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.predict import batches
-from keras_bridgetower.apps.predict import on_beam
 from keras_bridgetower.apps.predict import output
 from keras_bridgetower.apps.predict import rows as prediction_rows
 from keras_bridgetower.apps.predict import run as predicting
@@ -364,9 +365,11 @@ def test_output_of_another_run_is_rejected(task, photos, out):
     assert len(lines(out)) == 13
 
 
-def test_beam_is_required(photos, tmp_path, monkeypatch):
-    for name in ("apache_beam", "apache_beam.options.pipeline_options"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=r"keras-bridgetower\[beam\]"):
-        on_beam.run("bridgetower_tiny_easy_vqa", "vqa", photos, tmp_path / "o")
+def test_beam_is_required(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    monkeypatch.delitem(sys.modules, f"{predict.__name__}.on_beam", False)
+    words = ["predict", "bridgetower_tiny_easy_vqa", "vqa", photos]
+    words += [tmp_path / "o", "--text", "what?", "--runner", "DirectRunner"]
+    assert main.main([*map(str, words)]) == 1
+    assert "'keras-bridgetower[beam]'" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()

@@ -317,15 +317,16 @@ def predict(
     rows = (preset, task, source, out, text or (), top_k, batch_size, outside)
     with output.progress("Predicting") as on_rows:
         frameworks.load(context.obj)
-        from keras_bridgetower.apps.predict import on_beam
-        from keras_bridgetower.apps.predict import run
-
         if runner:
+            from keras_bridgetower.apps.predict import on_beam
+
             with frameworks.silenced(context.obj):
                 bad, passed_over = on_beam.run(
                     *rows, pictures, shard_rows, runner, options or ()
                 )
         else:
+            from keras_bridgetower.apps.predict import run
+
             bad, passed_over = run.run(*rows, on_rows)
     value = {
         "out": out,

@@ -11,15 +11,31 @@ import pathlib
 import uuid
 
 from keras_bridgetower.apps.predict import output
-from keras_bridgetower.apps.predict.batches import files
 from keras_bridgetower.apps.predict.batches import read
+from keras_bridgetower.apps.predict.batches import run_rows
+from keras_bridgetower.apps.predict.identity import model_checksum
 from keras_bridgetower.apps.predict.rows import ID
 from keras_bridgetower.apps.predict.rows import Row
 from keras_bridgetower.apps.predict.run import open_run
-from keras_bridgetower.checks import load_extra
 from keras_bridgetower.files import move_into_place
 from keras_bridgetower.files import parse_json
 from keras_bridgetower.presets.verbs import named
+from keras_bridgetower.tasks import by_name
+
+try:
+    import apache_beam as beam
+    import pyarrow
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.ml.inference.base import KeyedModelHandler
+    from apache_beam.ml.inference.base import ModelHandler
+    from apache_beam.ml.inference.base import RunInference
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from pyarrow import parquet
+except ImportError as error:
+    raise ImportError(
+        "Apache Beam is needed and not installed: "
+        "`pip install 'keras-bridgetower[beam]'`"
+    ) from error
 
 # `DirectRunner` would first try to download another runner, which does not
 # know the options of this one for workers.
@@ -62,7 +78,6 @@ def run(
         As `run.run`.
 
     Raises:
-        ImportError: Apache Beam is not installed.
         ValueError: a source, preset, folder or option of the wrong kind.
         RuntimeError: the pipeline failed.
 
@@ -103,15 +118,7 @@ def run(
 
 def _run(missing, verb, model_args, settings):
     """Run a pipeline that computes some shards."""
-    import apache_beam as beam
-    from apache_beam.ml.inference.base import KeyedModelHandler
-    from apache_beam.ml.inference.base import RunInference
-
-    from keras_bridgetower.apps.predict.model_handler import (
-        BridgeTowerModelHandler,
-    )
-
-    handler = BridgeTowerModelHandler(*model_args)
+    handler = _ModelHandler(*model_args)
     pipeline = beam.Pipeline(options=settings)
     (
         pipeline
@@ -127,10 +134,48 @@ def _run(missing, verb, model_args, settings):
     pipeline.run().wait_until_finish()
 
 
+class _ModelHandler(ModelHandler):
+    """Run a verb on lists of `Row`, and return lists of results.
+
+    `RunInference` loads the model once in each process of a worker.
+
+    Args:
+        preset, task, top_k, batch_size: as in `run`.
+        model_sum: str, `model_checksum` of the task. A worker whose preset
+            differs fails.
+    """
+
+    def __init__(self, preset, task, top_k, batch_size, model_sum):
+        super().__init__()
+        self._preset, self._task = preset, task
+        self._top_k, self._batch_size = top_k, batch_size
+        self._model_sum = model_sum
+
+    def load_model(self):
+        task = by_name.open_verb(self._preset, self._task)
+        if model_checksum(task) != self._model_sum:
+            raise ValueError(
+                "`preset` must have the same weights on all machines. "
+                f"Received: preset={self._preset!r}, which differs on this one"
+            )
+        return task
+
+    def run_inference(self, batch, model, inference_args=None):
+        _, verb = by_name.verbs()[self._task]
+        for element in batch:
+            results = run_rows(
+                model, verb, element, self._top_k, self._batch_size
+            )
+            yield [result for some in results for result in some]
+
+    def batch_elements_kwargs(self):
+        """Pass one element at a time: it has many rows."""
+        return {"min_batch_size": 1, "max_batch_size": 1}
+
+
 def _settings(runner, options):
     """Return the options of the pipeline. Beam itself ignores unknown ones."""
-    beam = load_extra("apache_beam.options.pipeline_options", "beam")
-    known = beam.PipelineOptions([]).get_all_options()
+    known = PipelineOptions([]).get_all_options()
     for option in options:
         if option.partition("=")[0] not in known:
             near = difflib.get_close_matches(option, known, 3)
@@ -140,7 +185,7 @@ def _settings(runner, options):
             )
     runner = _DIRECT if runner == "DirectRunner" else runner
     flags = [f"--{option}" for option in options]
-    return beam.PipelineOptions([f"--runner={runner}", *flags])
+    return PipelineOptions([f"--runner={runner}", *flags])
 
 
 def _full(path):
@@ -201,7 +246,7 @@ class Shard:
 def begin(out, header):
     """Create the folder of a run, or check the header of one that was begun."""
     path = f"{out}/{HEADER}"
-    if files().exists(path):
+    if FileSystems.exists(path):
         output.check_header(read(path), header, out)
         return
     output.check_begun(names(out), HEADER, out)
@@ -230,7 +275,7 @@ def clear(out):
         if kind == ROWS or name[0] == "_"
     ]
     if paths:
-        files().delete(paths)
+        FileSystems.delete(paths)
 
 
 def to_parquet(results, verb):
@@ -239,14 +284,11 @@ def to_parquet(results, verb):
     The columns are `row`, `id` (a string; other values as JSON), the inputs of
     the verb, its results, and `known` if the task returns it.
     """
-    import pyarrow
-    from pyarrow import parquet
-
     texts = (ID, *verb.columns)
     kinds = verb.results.items()
     fields = [("row", pyarrow.int64())]
     fields += [(column, pyarrow.string()) for column in texts]
-    fields += [(column, _arrow_type(pyarrow, kind)) for column, kind in kinds]
+    fields += [(column, _arrow_type(kind)) for column, kind in kinds]
     if any("known" in result for result in results):
         fields.append(("known", pyarrow.bool_()))
     rows = [
@@ -261,10 +303,10 @@ def to_parquet(results, verb):
     return file.getvalue()
 
 
-def _arrow_type(pyarrow, kind):
+def _arrow_type(kind):
     """Return the Arrow type of a kind of `Verb.results`."""
     if isinstance(kind, list):
-        return pyarrow.list_(_arrow_type(pyarrow, kind[0]))
+        return pyarrow.list_(_arrow_type(kind[0]))
     if isinstance(kind, tuple):
         text, number = kind
         pair = [(text, pyarrow.string()), (number, pyarrow.float64())]
@@ -288,7 +330,7 @@ def names(folder):
     try:
         if "://" not in folder:
             return sorted(os.listdir(folder))
-        (found,) = files().match([f"{folder}/*"])
+        (found,) = FileSystems.match([f"{folder}/*"])
     except OSError:
         return []
     return sorted(data.path.rsplit("/", 1)[1] for data in found.metadata_list)
@@ -299,10 +341,10 @@ def write(path, data):
     folder, name = path.rsplit("/", 1)
     # Two workers may write the same file, each under its own name.
     part = f"{folder}/_{uuid.uuid4().hex}-{name}"
-    with files().create(part, compression_type="uncompressed") as file:
+    with FileSystems.create(part, compression_type="uncompressed") as file:
         file.write(data)
     if os.path.exists(part):
         move_into_place(part, path)
     else:
         # At an address the file is complete once it is closed.
-        files().rename([part], [path])
+        FileSystems.rename([part], [path])
