@@ -22,6 +22,11 @@ from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import first_devices
 
 BATCH, MODEL = "batch", "model"
+# Environment variables of several processes, which Keras reads too.
+ADDRESSES, COUNT, INDEX = (
+    f"KERAS_DISTRIBUTION_{name}"
+    for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
+)
 # Seconds without a heartbeat until a process counts as failed. The others wait
 # that long for it, even if they have failed themselves.
 HEARTBEAT_TIMEOUT = 45
@@ -116,6 +121,8 @@ class DataParallel(Several):
 
     def __init__(self, devices=None):
         super().__init__()
+        if os.environ.get(ADDRESSES):
+            connect()
         self._entered, self._asked = False, 0
         known = keras.distribution.list_devices()
         self.devices = first_devices(devices, known)
@@ -284,39 +291,35 @@ class MultiWorker(DataParallel):
     """
 
     def __init__(self, devices=None):
-        try:
-            initialize()
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(
-                "The processes must find each other, before anything runs on "
-                "a device: set KERAS_DISTRIBUTION_JOB_ADDRESSES, "
-                "..._NUM_PROCESSES and ..._PROCESS_ID. On one machine use "
-                f"'data_parallel'. Received: {error}"
-            ) from error
+        connect()
         super().__init__(devices)
 
 
-def initialize():
+def connect():
     """Connect the processes, as `keras.distribution.initialize` does.
 
     Keras' function would keep JAX's heartbeat timeout of 100 seconds.
 
     Raises:
-        ValueError, RuntimeError: the processes cannot be connected.
+        ValueError: the processes cannot be connected.
     """
     import jax
 
     if jax.distributed.is_initialized():
         return  # By an earlier call of `distribute`.
-    addresses, count, index = (
-        os.environ.get(f"KERAS_DISTRIBUTION_{name}")
-        for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
-    )
-    jax.distributed.initialize(
-        # Process 0 is the coordinator.
-        addresses and addresses.split(",")[0],
-        count and int(count),
-        index and int(index),
-        heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
-    )
+    addresses, count, index = map(os.environ.get, (ADDRESSES, COUNT, INDEX))
+    try:
+        jax.distributed.initialize(
+            # Process 0 is the coordinator.
+            addresses and addresses.split(",")[0],
+            count and int(count),
+            index and int(index),
+            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            "The processes must find each other, before anything runs on a "
+            f"device: set {ADDRESSES}, {COUNT} and {INDEX}. On one machine use "
+            f"'data_parallel'. Received: {error}"
+        ) from error
     share_seed()

@@ -200,6 +200,14 @@ def test_two_processes_train_with_split_weights(split):
         assert weights < 0.01 and 0.45 < optimizer < 0.55
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "jax", reason="PyTorch's are above")
+def test_two_processes_of_jax_train_with_split_weights(tmp_path):
+    found = ran("trained", tmp_path, "fsdp")
+    check_trained(found)
+    check_faults(found, **WEIGHTS)
+
+
 def test_passes_with_split_weights(split):
     """Averages, errors, frozen weights, and what is refused."""
     one = split_passes.averages(Strategy())
