@@ -195,6 +195,13 @@ class DataParallel(Several):
         with temporary_values(task.variables, values):
             yield
 
+    def whole(self, variable):
+        if variable.value.is_fully_addressable:
+            return super().whole(variable)
+        from jax.experimental.multihost_utils import process_allgather
+
+        return np.asarray(process_allgather(variable.value, True))
+
     def all_gather(self, array):
         from jax.experimental.multihost_utils import process_allgather
 

@@ -127,6 +127,10 @@ class Strategy(Replicas):
         """Return a context in which every process can read all weights."""
         yield
 
+    def whole(self, variable):
+        """Return a variable as NumPy array. Every process must call it."""
+        return keras.ops.convert_to_numpy(variable)
+
     def own_rows(self, task, variable, array):
         """Return what this process keeps of a variable of the optimizer."""
         return array

@@ -13,6 +13,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import s3_server
 import streams
 from builders import ONE_BACKEND
 
@@ -212,19 +213,7 @@ def test_processes_fetch_a_file_once(folder, tmp_path):
 @pytest.mark.slow
 def test_batches_are_those_of_a_bucket(folder, tmp_path, monkeypatch):
     """By s3fs, from a server that speaks S3."""
-    pytest.importorskip("s3fs")
-    servers = pytest.importorskip("moto.server", reason="moto[server]")
-    boto3 = pytest.importorskip("boto3")
-
-    made = servers.ThreadedMotoServer(port=0)
-    made.start()
-    try:
-        host, port = made.get_host_and_port()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        client = boto3.client("s3", region_name="us-east-1")
-        client.create_bucket(Bucket="mine")
+    with s3_server.bucket("mine", monkeypatch) as client:
         for path in folder.iterdir():
             client.upload_file(str(path), "mine", f"set/{path.name}")
         cache = data.ShardCache(tmp_path / "cache", seconds=SECONDS)
@@ -232,5 +221,3 @@ def test_batches_are_those_of_a_bucket(folder, tmp_path, monkeypatch):
         near = stream(data.open_records(folder, "train"))
         for number in range(far.steps_per_epoch):
             check_same(far.batch(number), near.batch(number))
-    finally:
-        made.stop()

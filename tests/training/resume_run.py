@@ -3,14 +3,14 @@
 KERAS_BACKEND=jax python tests/training/resume_run.py DIRECTORY OUT.npz [MOMENT]
 
 MOMENT says when the process kills itself: `save:3` at the third time that a
-file is synchronised, which is inside a save, `kill:5` before step 5,
-`kill_later:5` a second after step 5 began; `term:5` sends SIGTERM at step 5,
-and `hang:5` hangs there; `linger:5` waits 5 seconds after the end. The
-environment's KIND is one of `kbt.distribute`; BATCH is the batch size.
+file is synchronised, which is inside a save, `upload:3` before its third upload
+to a store, `kill:5` before step 5, `kill_later:5` a second after step 5 began;
+`term:5` sends SIGTERM at step 5, and `hang:5` hangs there; `linger:5` waits 5
+seconds after the end. The environment's KIND is one of `kbt.distribute`; BATCH
+is the batch size.
 """
 
 import os
-import pathlib
 import signal
 import sys
 import threading
@@ -32,6 +32,7 @@ from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.training.optim.adamw import AdamW
+from keras_bridgetower.training.runs import places
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 
 ROWS, STEPS, EVERY = 24, 10, 2
@@ -134,6 +135,18 @@ def end_inside_a_save(count):
     os.fsync = counted
 
 
+def end_inside_an_upload(count):
+    upload, left = places.RunStore._put, [count]
+
+    def counted(*args):
+        left[0] -= 1
+        if not left[0]:
+            end()
+        upload(*args)
+
+    places.RunStore._put = counted
+
+
 def task(optimizer=None, **kwargs):
     """Return a compiled task for features in memory."""
     keras.utils.set_random_seed(0)
@@ -185,7 +198,9 @@ def run(directory, out, moment=None):
     )
     if moment and moment.startswith("save:"):
         end_inside_a_save(int(moment.removeprefix("save:")))
-    saved = {path.name for path in pathlib.Path(directory).glob("step-*")}
+    if moment and moment.startswith("upload:"):
+        end_inside_an_upload(int(moment.removeprefix("upload:")))
+    saved = places.place_of(directory).names()
     if saved:
         # From here on only saved states may matter.
         keras.utils.set_random_seed(os.getpid())

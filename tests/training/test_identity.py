@@ -21,7 +21,7 @@ from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.optim.schedules import WarmupPolynomial
 from keras_bridgetower.training.runs import checks
-from keras_bridgetower.training.runs import folders
+from keras_bridgetower.training.runs import places
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 from keras_bridgetower.training.runs.folders import CheckpointError
 
@@ -148,7 +148,7 @@ sys.stdin.read()
 def test_one_run_in_a_folder(tmp_path):
     """Lock a folder until the process ends in any way."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    command = ["-c", HOLDS, tmp_path / folders.LOCK]
+    command = ["-c", HOLDS, tmp_path / places.LOCK]
     (process,) = launch.started([command], [{}], **pipes)
     with process:
         assert process.stdout.readline() == "held\n"

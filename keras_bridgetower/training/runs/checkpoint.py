@@ -16,7 +16,7 @@ from keras_bridgetower.checks import check_count
 from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.training.runs import checks
-from keras_bridgetower.training.runs import folders
+from keras_bridgetower.training.runs import places
 from keras_bridgetower.training.runs import state
 from keras_bridgetower.training.runs.checks import Position
 from keras_bridgetower.training.runs.folders import CheckpointError
@@ -36,7 +36,9 @@ class Checkpoint(keras.callbacks.Callback):
     next epoch.
 
     Args:
-        directory: path of the run's folder. Created if it does not exist.
+        directory: path of the run's folder, created if it does not exist, or
+            its URL in an object store, such as `"s3://bucket/run"`. A store
+            has no lock: one run at a time must use it.
         stream: a `Stream`, the training data.
         every: int, number of updates between two checkpoints.
         keep: int, number of the newest checkpoints to keep.
@@ -83,6 +85,7 @@ class Checkpoint(keras.callbacks.Callback):
         check_count("every", every)
         check_count("keep", keep)
         self.directory = directory
+        self._place = places.place_of(directory)
         self.strategy = strategy or Strategy()
         self.stream = self.strategy.share(stream)
         self._all_hosts = stream
@@ -123,13 +126,14 @@ class Checkpoint(keras.callbacks.Callback):
                 sets weights, pictures that the model's image converter would
                 change, labels of other classes than the task's, or arguments
                 that the run sets.
-            CheckpointError: another process trains in the folder.
+            CheckpointError: another process trains in the folder, or a store
+                cannot be written.
         """
         checks.check_fit(model, callbacks, kwargs)
         checks.check_pictures(model, self.stream)
         self._of_update = accumulation(model.optimizer)
         self._last = steps * self._of_update
-        with folders.exclusive(self.directory, self.strategy):
+        with self._place.exclusive(self.strategy):
             return self._fit(model, list(callbacks), force, kwargs)
 
     def _fit(self, model, callbacks, force, kwargs):
@@ -223,13 +227,13 @@ class Checkpoint(keras.callbacks.Callback):
         now["training"] = checks.of_run(model, self.stream)
         self._training = now["training"]
         moment = {"every": self.every, "steps": self._last}
-        found = checks.newest(self.strategy, self.directory, now | moment)
+        found = checks.newest(self.strategy, self._place, now | moment)
         if found is not None:
             arrays, facts = found
             now["training"] = checks.with_lowered_rate(
                 arrays, facts.get("training", {}), now["training"]
             )
-            checks.check_origin(self.directory, facts, now, force)
+            checks.check_origin(self._place, facts, now, force)
             length = self.stream.steps_per_epoch
             self.position = checks.saved_position(facts, length)
             self._callback_states = facts.get("callbacks", {})
@@ -306,7 +310,8 @@ class Checkpoint(keras.callbacks.Callback):
         model = self.model
         strategy = self.strategy
         checks.check_model(strategy, model, position)
-        with folders.STORES[strategy.store].values(strategy, model) as value:
+        kind = self._place.formats[strategy.store]
+        with kind.values(strategy, model) as value:
             arrays = {**state.arrays(model, value), **random}
             arrays = process_seeds.with_all_processes(strategy, arrays)
         facts = {
@@ -318,9 +323,9 @@ class Checkpoint(keras.callbacks.Callback):
             "callbacks": state.callback_states(self._beside),
         }
         step, rest = divmod(self._batches(), self._of_update)
-        folders.write(self.directory, step, arrays, facts, strategy, rest)
+        self._place.write(step, arrays, facts, strategy, rest)
         kept = self.keep, self.monitor, self.better
-        strategy.by_chief(lambda: folders.prune(self.directory, *kept))
+        strategy.by_chief(lambda: self._place.prune(*kept))
 
     def _check_finite(self, logs):
         loss, failure = logs.get("loss", 0.0), ""

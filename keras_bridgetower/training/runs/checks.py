@@ -18,7 +18,6 @@ from keras_bridgetower.data.records.format import written_without_places
 from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution.strategy import differences as of_processes
 from keras_bridgetower.preprocessing.geometry import check_transform
-from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs import state
 from keras_bridgetower.training.runs.folders import CheckpointError
 
@@ -392,12 +391,12 @@ def check(strategy, facts):
         )
 
 
-def newest(strategy, directory, started):
+def newest(strategy, place, started):
     """Read the newest checkpoint of a run, the same one in every process.
 
     Args:
         strategy: a `Strategy`; every process must call this.
-        directory: path of the run's folder.
+        place: a `RunFolder` or `RunStore`.
         started: dict of plain values, the settings of this process.
 
     Returns:
@@ -408,9 +407,9 @@ def newest(strategy, directory, started):
         ProcessError: another process cannot read the checkpoint.
     """
     # Check before reading, since on JAX all processes read together.
-    names = [path.name for path in folders.checkpoints_in(directory)]
-    check(strategy, started | {"checkpoint": names[-1:]})
-    found = strategy.together(lambda: folders.newest(directory))
+    newest = strategy.together(place.names)[-1:]
+    check(strategy, started | {"checkpoint": newest})
+    found = strategy.together(place.newest)
     arrays, facts = found or ({}, {})
     check(strategy, {"step": facts.get("step"), "sums": facts.get("sha256")})
     return found and (process_seeds.for_process(strategy, arrays), facts)

@@ -1,4 +1,4 @@
-"""The folder of a run: its lock, and checkpoints in two file formats."""
+"""Checkpoints in the folder of a run, in three file formats."""
 
 import contextlib
 import hashlib
@@ -8,7 +8,6 @@ import pathlib
 import shutil
 import warnings
 
-import filelock
 import keras
 import numpy as np
 import safetensors
@@ -18,22 +17,20 @@ from keras_bridgetower.checks import is_integer
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Strategy
-from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import parse_json
 from keras_bridgetower.files import read_text
 from keras_bridgetower.files import synchronize
-from keras_bridgetower.files import write_atomically
 from keras_bridgetower.presets.manifest import MANIFEST
 from keras_bridgetower.presets.manifest import folder_sums
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
-_PREFIX = "step-"
+PREFIX = "step-"
 # Kinds of a manifest's values, if they exist.
 _KINDS = dict.fromkeys(
     ("sha256", "logs", "settings", "versions", "stream", "training"), dict
 ) | {"callbacks": dict, "store": str}
 # What reading a damaged checkpoint may raise.
-_OF_DAMAGE = (
+OF_DAMAGE = (
     *(ValueError, KeyError, AttributeError, TypeError),
     safetensors.SafetensorError,
 )
@@ -43,6 +40,12 @@ _MOST = 10**12
 
 class CheckpointError(ValueError):
     """Raised if a checkpoint cannot be written, read or continued."""
+
+
+def name_of(step, batches):
+    """Return the name of a checkpoint; the arguments are as in `write`."""
+    within = f"-{batches:04d}" if batches else ""
+    return f"{PREFIX}{step:09d}{within}"
 
 
 def write(directory, step, arrays, facts, strategy=None, batches=0):
@@ -72,8 +75,7 @@ def write(directory, step, arrays, facts, strategy=None, batches=0):
     strategy = strategy or Strategy()
     store = STORES[strategy.store]
     directory = pathlib.Path(directory)
-    within = f"-{batches:04d}" if batches else ""
-    final = directory / f"{_PREFIX}{step:09d}{within}"
+    final = directory / name_of(step, batches)
     temporary = directory / f".{final.name}"
 
     def begin():
@@ -107,11 +109,12 @@ def write(directory, step, arrays, facts, strategy=None, batches=0):
     return final
 
 
-def read(folder):
+def read(folder, name=None):
     """Read the arrays and facts of a checkpoint.
 
     Args:
         folder: path of a checkpoint.
+        name: str, its name in errors. By default the path.
 
     Returns:
         `(arrays, facts)`, as in `write`, but always NumPy arrays.
@@ -128,10 +131,10 @@ def read(folder):
         if changed:
             raise ValueError(f"the sums of {sorted(changed)} are others")
         arrays = STORES[facts["store"]].read(folder)
-    except (OSError, *_OF_DAMAGE) as e:
+    except (OSError, *OF_DAMAGE) as e:
         raise CheckpointError(
             "A checkpoint must be as it was written. Received: "
-            f"folder={str(folder)!r} ({e})"
+            f"folder={name or str(folder)!r} ({e})"
         ) from e
     return arrays, facts
 
@@ -148,10 +151,14 @@ def read_facts(folder):
     Raises:
         OSError, ValueError: the manifest is missing or was changed.
     """
-    text = read_text(folder / MANIFEST, LARGEST_ASSET)
+    return parse_facts(read_text(folder / MANIFEST, LARGEST_ASSET))
+
+
+def parse_facts(text):
+    """Return the facts in the text of a manifest, as `read_facts`."""
     facts = parse_json(text)
     # Manifests of earlier versions have no seal and end with `sha256`.
-    if list(facts)[-1:] != ["sha256"] and text != _text(
+    if list(facts)[-1:] != ["sha256"] and text != sealed(
         {k: v for k, v in facts.items() if k != "seal"}
     ):
         raise ValueError(f"{MANIFEST} was changed")
@@ -163,23 +170,37 @@ def read_facts(folder):
 
 
 def newest(directory):
-    """Read the newest undamaged checkpoint of a run.
+    """Read the newest undamaged checkpoint of a run's folder.
+
+    Args:
+        directory: path of the folder.
+
+    Returns:
+        As `newest_of`.
+    """
+    return newest_of(checkpoints_in(directory), read)
+
+
+def newest_of(checkpoints, read):
+    """Read the newest undamaged checkpoint of several.
 
     Damaged ones are skipped with a warning.
 
     Args:
-        directory: path of the run's folder.
+        checkpoints: list of the checkpoints, oldest first.
+        read: function from one of them to its arrays and facts, which raises
+            `CheckpointError` if it is damaged.
 
     Returns:
-        `(arrays, facts)`, or None if the run has no checkpoint.
+        `(arrays, facts)`, or None if there is no checkpoint.
 
     Raises:
         CheckpointError: there are checkpoints, but none can be read.
     """
     error = None
-    for folder in reversed(checkpoints_in(directory)):
+    for checkpoint in reversed(checkpoints):
         try:
-            return read(folder)
+            return read(checkpoint)
         except CheckpointError as raised:
             error = raised
             text = f"{raised} The checkpoint before it is tried."
@@ -191,7 +212,26 @@ def newest(directory):
 
 def checkpoints_in(directory):
     """Return the paths of the checkpoints of a run, oldest first."""
-    return sorted(pathlib.Path(directory).glob(f"{_PREFIX}*"))
+    return sorted(pathlib.Path(directory).glob(f"{PREFIX}*"))
+
+
+def kept_of(checkpoints, facts_of, keep, monitor, better):
+    """Return the set of the newest checkpoints and the best.
+
+    Args:
+        checkpoints: list of the checkpoints, oldest first.
+        facts_of: function from one of them to its facts.
+        keep, monitor, better: as in `prune`.
+    """
+    scores = {}
+    for checkpoint in checkpoints:
+        with contextlib.suppress(OSError, *OF_DAMAGE):
+            # A damaged checkpoint has no score.
+            score = facts_of(checkpoint)["logs"][monitor]
+            if math.isfinite(score):
+                scores[checkpoint] = score
+    best = [better(scores, key=scores.get)] if scores else []
+    return {*checkpoints[-keep:], *best}
 
 
 def prune(directory, keep, monitor, better):
@@ -204,20 +244,11 @@ def prune(directory, keep, monitor, better):
         better: callable, `max` or `min`.
     """
     folders = checkpoints_in(directory)
-    kept = set(folders[-keep:])
-    scores = {}
-    for folder in folders:
-        with contextlib.suppress(OSError, *_OF_DAMAGE):
-            # A damaged checkpoint has no score.
-            score = read_facts(folder)["logs"][monitor]
-            if math.isfinite(score):
-                scores[folder] = score
-    if scores:
-        kept.add(better(scores, key=scores.get))
+    kept = kept_of(folders, read_facts, keep, monitor, better)
     for folder in folders:
         if folder not in kept:
             _remove(folder)
-    for left in pathlib.Path(directory).glob(f".{_PREFIX}*"):
+    for left in pathlib.Path(directory).glob(f".{PREFIX}*"):
         # Left by a process that was killed while writing or removing.
         shutil.rmtree(left, ignore_errors=True)
 
@@ -238,12 +269,12 @@ def _seal(folder, facts):
     sums = folder_sums(folder)
     for name in sums:
         synchronize(folder / name)
-    (folder / MANIFEST).write_text(_text({**facts, "sha256": sums}))
+    (folder / MANIFEST).write_text(sealed({**facts, "sha256": sums}))
     synchronize(folder / MANIFEST)
     synchronize(folder)
 
 
-def _text(facts):
+def sealed(facts):
     """Return the text of a manifest, ending with the SHA-256 of its content."""
     seal = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     return json.dumps({**facts, "seal": seal}, indent=1) + "\n"
@@ -271,7 +302,7 @@ class OneFile:
         """Yield a function from a variable to its array, for the context."""
         strategy.share_accumulated(model.optimizer)
         with strategy.gathered(model), strategy.summed(model.metrics_variables):
-            yield keras.ops.convert_to_numpy
+            yield strategy.whole
 
     def write(self, folder, arrays, is_chief):
         """Write arrays into an empty folder. Every process must call it.
@@ -416,65 +447,3 @@ def _orbax():
 
 
 STORES = {store.name: store() for store in (OneFile, Orbax, TorchDistributed)}
-
-
-LOCK = ".run.lock"
-
-
-@contextlib.contextmanager
-def exclusive(directory, strategy):
-    """Lock a folder for one run in the context.
-
-    The operating system releases the lock when the process ends.
-
-    Args:
-        directory: path of the run's folder. Created if it does not exist.
-        strategy: the run's `Strategy`. Process 0 takes the lock for all, but
-            every process must call this.
-
-    Raises:
-        CheckpointError: another run has the lock, or this process cannot
-            write in the folder.
-        ProcessError: as both, in one of several processes.
-        ValueError: the folder is a link.
-    """
-    check_no_link(directory, "`directory`")
-    directory = pathlib.Path(directory)
-    strategy.together(lambda: _check_writable(directory, strategy.index))
-    lock = filelock.FileLock(directory / LOCK, timeout=0, mode=0o664)
-
-    def acquire():
-        try:
-            lock.acquire()
-        except filelock.Timeout as error:
-            raise CheckpointError(
-                "A run's folder must have one run at a time. "
-                f"Received: directory={str(directory)!r}"
-            ) from error
-        except (OSError, NotImplementedError) as error:
-            warnings.warn(
-                "The run's folder cannot be locked, as on some file systems "
-                "of clusters: make sure that no other run uses it. Received: "
-                f"directory={str(directory)!r} ({error})",
-                stacklevel=4,
-            )
-
-    strategy.by_chief(acquire)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _check_writable(directory, index):
-    """Raise now the error that the first checkpoint would raise later."""
-    probe = directory / f".run.probe-{index}"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        write_atomically(probe, lambda file: file.write(b"probe"))
-        probe.unlink()
-    except OSError as error:
-        raise CheckpointError(
-            "A run's folder must be writable, with room for checkpoints. "
-            f"Received: directory={str(directory)!r} ({error})"
-        ) from error

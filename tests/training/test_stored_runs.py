@@ -1,0 +1,209 @@
+"""Runs whose checkpoints are in an object store: parts, failures, kills."""
+
+import os
+import warnings
+
+import forks
+import launch
+import numpy as np
+import pytest
+import resume_run
+import s3_server
+from builders import FASTEST
+from builders import array
+
+from keras_bridgetower.training.runs import folders
+from keras_bridgetower.training.runs.checkpoint import Checkpoint
+from keras_bridgetower.training.runs.folders import CheckpointError
+
+fsspec = pytest.importorskip("fsspec", reason="the extra `object_stores`")
+
+URL, ROOT = "memory://bucket/run", "/bucket/run/"
+
+
+@pytest.fixture
+def store():
+    found = fsspec.filesystem("memory")
+    yield found
+    if found.exists("/bucket"):
+        found.rm("/bucket", recursive=True)
+
+
+def fitted(directory, steps, *callbacks, keep=3):
+    task = resume_run.task()
+    checkpoint = Checkpoint(directory, resume_run.Rows(), 2, keep)
+    checkpoint.fit(task, steps, callbacks, verbose=0)
+    return [array(v) for v in (*task.variables, *task.optimizer.variables)]
+
+
+def names(store):
+    return sorted(path.removeprefix(ROOT) for path in store.find(ROOT))
+
+
+def files_of(*steps):
+    """Return the names of the files of complete checkpoints."""
+    return sorted(
+        f"step-{step:09d}/{file}"
+        for step in steps
+        for file in (folders.MANIFEST, folders.STATE)
+    )
+
+
+def check_equal(found, wanted):
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@FASTEST
+def test_a_run_continues_on_another_machine(store, tmp_path):
+    whole = fitted(tmp_path / "whole", 8)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(URL, 8, resume_run.After(5))
+    assert names(store) == files_of(2, 4)
+    # A part that a killed process left is no checkpoint, and is removed.
+    store.pipe_file(f"{ROOT}step-000000006/{folders.STATE}", b"0")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "A checkpoint must be as")
+        check_equal(fitted(URL, 8), whole)
+    assert names(store) == files_of(4, 6, 8)
+    # Copied to a folder, it is the run of that folder.
+    copy = tmp_path / "copy"
+    store.get(ROOT, str(copy), recursive=True)
+    found, wanted = folders.newest(copy), folders.newest(tmp_path / "whole")
+    assert found[1] == wanted[1]
+    check_equal(found[0].values(), wanted[0].values())
+
+
+DAMAGE = {
+    "missing": lambda store, path: store.rm(path),
+    "changed": lambda store, path: store.pipe_file(path, b"0"),
+}
+
+
+@FASTEST
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("file", [folders.STATE, folders.MANIFEST])
+def test_a_damaged_checkpoint_is_not_used(store, tmp_path, damage, file):
+    whole = fitted(tmp_path, 5)
+    fitted(URL, 4)
+    DAMAGE[damage](store, f"{ROOT}step-000000004/{file}")
+    left = store.cat_file(f"{ROOT}step-000000002/{folders.STATE}")
+    if (damage, file) == ("missing", folders.MANIFEST):
+        # It is one that was not written completely.
+        found = fitted(URL, 5)
+    else:
+        with pytest.warns(UserWarning, match=f"'{URL}/step-0*4' .* is tried"):
+            found = fitted(URL, 5)
+    check_equal(found, whole)
+    assert names(store) == files_of(2, 4, 5)
+    assert left == store.cat_file(f"{ROOT}step-000000002/{folders.STATE}")
+
+
+@FASTEST
+def test_a_damaged_checkpoint_is_set_aside(store):
+    fitted(URL, 4)
+    store.rm(f"{ROOT}step-000000004/{folders.STATE}")
+    stream = resume_run.Rows()
+    with pytest.warns(UserWarning, match="is tried"):
+        Checkpoint(URL, stream, every=1, keep=1).fit(
+            resume_run.task(), 3, verbose=0
+        )
+    aside = f"damaged-step-000000004/{folders.MANIFEST}"
+    assert names(store) == [aside, *files_of(3)]
+
+
+@FASTEST
+def test_a_failed_upload_leaves_old_checkpoints(store, tmp_path, monkeypatch):
+    def fail(self, path, *args, **kwargs):
+        raise ConnectionResetError("reset by peer")
+
+    with pytest.raises(KeyboardInterrupt):
+        fitted(URL, 8, resume_run.After(4))
+    with monkeypatch.context() as patched:
+        patched.setattr(type(store), "put_file", fail)
+        with pytest.raises(
+            CheckpointError, match=f"step 6 could .*'{URL}' .*reset by peer"
+        ):
+            fitted(URL, 8)
+        patched.undo()
+        # What cannot be fetched is no damage: no older one is taken.
+        patched.setattr(type(store), "get_file", fail)
+        with pytest.raises(CheckpointError, match=f"fetched.*'{URL}' .*reset"):
+            fitted(URL, 8)
+    check_equal(fitted(URL, 8), fitted(tmp_path, 8))
+
+
+@FASTEST
+def test_the_newest_and_the_best_are_kept(store):
+    stream, task = resume_run.Rows(), resume_run.task()
+    checkpoint = Checkpoint(URL, stream, 2, keep=1, monitor="loss", mode="max")
+    # The loss is that of each epoch of six updates; the first is the largest.
+    history = checkpoint.fit(task, 20, verbose=0).history["loss"]
+    best = 6 * (1 + int(np.argmax(history[:3])))
+    assert names(store) == files_of(*{best, 20})
+
+
+@FASTEST
+def test_another_run_in_the_store_ends_this_one(store):
+    def write_another():
+        other = f"{ROOT}step-000000009/{folders.MANIFEST}"
+        store.pipe_file(other, b"{}")
+
+    with pytest.raises(CheckpointError, match="one run at a time.*0009"):
+        fitted(URL, 8, resume_run.After(3, write_another))
+    assert names(store) == [*files_of(2), "step-000000009/manifest.json"]
+
+
+@FASTEST
+def test_passwords_are_rejected():
+    with pytest.raises(ValueError, match="no password") as raised:
+        Checkpoint("ftp://me:secret@host/run", resume_run.Rows())
+    assert "secret" not in str(raised.value)
+
+
+KINDS = {
+    "tensorflow": {"none": lambda: [{}]},
+    "jax": {"none": lambda: [{}], "multi_worker": launch.two_processes},
+    "torch": {"none": lambda: [{}], "fsdp": launch.two_processes},
+}[launch.BACKEND]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_processes_continue_from_a_bucket(tmp_path, monkeypatch, kind):
+    def run(directory, name, moment, allowed):
+        # A fork has the variables that its server began with.
+        server = {k: v for k, v in os.environ.items() if k.startswith("AWS_")}
+        common = server | {"KIND": kind}
+        environments = [one | common for one in KINDS[kind]()]
+        command = [resume_run.__file__, directory, tmp_path / f"{name}{{}}"]
+        commands = [command for _ in environments]
+        commands[0] = [*command, moment]
+        return launch.codes(forks.started(commands, environments), allowed)
+
+    with s3_server.bucket("runs", monkeypatch) as client:
+        url = "s3://runs/mine"
+        count = len(run(tmp_path / "run", "whole", "never:0", [0]))
+        # In the upload of the second checkpoint.
+        run(url, "part", f"upload:{2 if kind == 'none' else 3}", [-9])
+        assert run(url, "part", "term:4", [143]) == [143] * count
+        run(url, "part", "never:0", [0])
+        found = client.list_objects_v2(Bucket="runs")["Contents"]
+        last = found[-1]["Key"].rpartition("/")[0]
+        manifest = f"{last}/{folders.MANIFEST}"
+        body = client.get_object(Bucket="runs", Key=manifest)["Body"]
+        facts = folders.parse_facts(body.read().decode())
+    assert facts["store"] == ("torch" if kind == "fsdp" else "file")
+    kept = {entry["Key"].split("/")[1] for entry in found}
+    local = {path.name for path in folders.checkpoints_in(tmp_path / "run")}
+    assert kept == local
+    for index in range(count):
+        one, other = (
+            np.load(tmp_path / f"{name}{index}.npz")
+            for name in ("whole", "part")
+        )
+        assert set(one) == set(other)
+        for name in one:
+            # The metrics' sums over processes are taken in another order.
+            rtol = 0 if "/" in name or count == 1 else 1e-6
+            np.testing.assert_allclose(one[name], other[name], rtol, 0, name)
