@@ -35,6 +35,22 @@ def is_url(path):
     return True
 
 
+def exists(path):
+    """Return True if there is a preset at a path or URL."""
+    if not is_url(path):
+        return pathlib.Path(path).exists()
+    store, root = _open(path)
+    return store.exists(_manifest(root))
+
+
+def remove(url):
+    """Remove a preset, its manifest first, so that no part of it is left."""
+    store, root = _open(url)
+    files_in = store.find(root)
+    for path in sorted(files_in, key=lambda p: p != _manifest(root)):
+        store.rm_file(path)
+
+
 def fetch(url):
     """Return a folder with the files of a preset, which are fetched once.
 
@@ -52,7 +68,7 @@ def fetch(url):
         Exception: an error of the store's library, of any kind.
     """
     store, root = _open(url)
-    text = store.cat_file(f"{root}/{manifest.MANIFEST}")
+    text = store.cat_file(_manifest(root))
     sums = files.parse_json(text)["sha256"]
     if not all(map(plain_name, sums)):
         raise ValueError("Its manifest names files outside of the folder.")
@@ -102,4 +118,10 @@ def write(url, save, name):
 
 def _open(url):
     store, root = object_stores.open_store(url)
+    # Another process may have written since.
+    store.invalidate_cache()
     return store, root.rstrip("/")
+
+
+def _manifest(root):
+    return f"{root}/{manifest.MANIFEST}"

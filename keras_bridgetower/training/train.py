@@ -6,6 +6,7 @@
 import ast
 import dataclasses
 import importlib.util
+import pathlib
 import shutil
 import sys
 
@@ -16,6 +17,7 @@ from keras_bridgetower.data.records.format import read_index
 from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution.distribute import distribute
+from keras_bridgetower.presets import stores
 from keras_bridgetower.tasks.fit import batch_checks
 from keras_bridgetower.training import evaluate
 from keras_bridgetower.training.recipes import paper
@@ -79,8 +81,9 @@ def run(
     Args:
         recipe: a `Recipe`, of a task that is trained on records.
         settings: namespace of `data` (folders of records), `init` or
-            `encoders`, `output`, `seed`, `every`, `force_resume`,
-            `other_hosts` and `distribute`: the options of the command line.
+            `encoders`, `output` (path or URL), `seed`, `every`,
+            `force_resume`, `other_hosts` and `distribute`: the options of the
+            command line.
         folders: callable from the run's strategy to the folders of records.
             By default `settings.data`.
         start: callable from recipe, settings and labels to the task to train.
@@ -89,8 +92,8 @@ def run(
         callbacks: callable from the run's `Checkpoint` to further callbacks.
 
     Returns:
-        The path of the preset, and a dict from the name of each split to the
-        result of `show`.
+        The path or URL of the preset, and a dict from the name of each split
+        to the result of `show`.
 
     Raises:
         ValueError: records, a preset or a length that do not match the recipe.
@@ -111,24 +114,27 @@ def run(
         if recipe.checkpoint_activations:
             task.backbone.checkpoint_activations()
         task.compile(recipe.optimizer(total))
-    folder = settings.output / f"{recipe.name}-{recipe.size}"
+    folder = f"{settings.output}/{recipe.name}-{recipe.size}"
+    preset, loggers = f"{folder}/preset", []
+    if not stores.is_url(settings.output):
+        preset = pathlib.Path(preset)
+        if strategy.is_chief:
+            loggers = [_logger(pathlib.Path(folder, "logs"))]
     checkpoint = Checkpoint(
-        folder / "checkpoints",
+        f"{folder}/checkpoints",
         train,
         every=settings.every,
         settings=_plain(recipe)
         | {"seed": settings.seed, "init": settings.init or settings.encoders},
         strategy=strategy,
     )
-    loggers = [_logger(folder / "logs")] if strategy.is_chief else []
     history = checkpoint.fit(
         task,
         steps=total,
         callbacks=[*loggers, *callbacks(checkpoint)],
         force=settings.force_resume or (settings.other_hosts and "hosts"),
     )
-    preset = folder / "preset"
-    if strategy.any(bool(history.epoch) or not preset.exists()):
+    if strategy.any(bool(history.epoch) or not stores.exists(preset)):
         save(task, preset, strategy)
     found = {
         evaluate.split_name(reader): show(
@@ -165,7 +171,14 @@ def training_stream(recipe, readers, seed):
 
 
 def save(task, preset, strategy):
-    """Save the task, and replace an earlier run's preset."""
+    """Save the task, and replace an earlier run's preset.
+
+    In a store, which cannot rename, the earlier one is removed before.
+    """
+    if stores.is_url(preset):
+        strategy.by_chief(lambda: stores.remove(preset))
+        strategy.save_to_preset(task, preset)
+        return
     new = preset.with_name("preset-new")
 
     def take_place():

@@ -102,11 +102,23 @@ def test_evaluate(run, records):
     assert "must be of the records' task, 'vqa'" in said.err
 
 
-def test_train_then_evaluate(run, records, tmp_path):
+@pytest.fixture(params=["folder", "store"])
+def place(request, monkeypatch, tmp_path):
+    if request.param == "folder":
+        yield tmp_path
+        return
+    fsspec = pytest.importorskip("fsspec", reason="extra `object_stores`")
+    # Where presets are fetched to.
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    yield "memory://trained/runs"
+    fsspec.filesystem("memory").rm("/trained", recursive=True)
+
+
+def test_train_then_evaluate(run, records, place):
     """The preset that a run saves has the scores that the run gave."""
     changes = ("steps=2", "batch_size=4", "image_size=64", "text_length=16")
     words = ("train", "vqa_base", "--data", records, "--init", PRESET)
-    words += ("--output", tmp_path, "--every", 1)
+    words += ("--output", place, "--every", 1)
     words += ("--data", records.with_name("more"))
     for change in changes:
         words += ("--set", change)
@@ -125,6 +137,9 @@ def test_train_then_evaluate(run, records, tmp_path):
     said = run(*words)
     assert f"preset: {found['preset']}" in said.out
     assert "more test: its samples have no labels" in said.out + said.err
+    # Trained further, it takes the place of the earlier preset.
+    said = run(*words, "--set", "steps=3", "--force-resume")
+    assert f"preset: {found['preset']}" in said.out
 
 
 def test_doctor(run):

@@ -189,7 +189,7 @@ def test_killed_processes_continue_from_a_bucket(tmp_path, monkeypatch, kind):
         assert run(url, "part", "term:4", [143]) == [143] * count
         run(url, "part", "never:0", [0])
         found = client.list_objects_v2(Bucket="runs")["Contents"]
-        last = found[-1]["Key"].rpartition("/")[0]
+        last = "/".join(found[-1]["Key"].split("/")[:2])
         manifest = f"{last}/{folders.MANIFEST}"
         body = client.get_object(Bucket="runs", Key=manifest)["Body"]
         facts = folders.parse_facts(body.read().decode())

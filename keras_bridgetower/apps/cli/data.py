@@ -18,7 +18,6 @@ from keras_bridgetower.apps.cli import output
 from keras_bridgetower.apps.cli.errors import UsageError
 from keras_bridgetower.presets.verbs import SCORE
 
-RUNS = pathlib.Path("runs")
 GB = 1e9
 PLAN_COLUMNS = (
     *("kind", "activations", "GB a device", "fits", "GFLOP a row"),
@@ -375,7 +374,7 @@ def train(
     data: Annotated[list[str], typer.Option()],
     init: str | None = None,
     encoders: tuple[str, str] | None = None,
-    out: Annotated[pathlib.Path, typer.Option("--output")] = RUNS,
+    out: Annotated[str, typer.Option("--output")] = "runs",
     seed: int = 0,
     every: models.Count = 1000,
     force_resume: bool = False,
@@ -396,7 +395,7 @@ def train(
         data: Folder of records, or its URL. May be given again.
         init: Preset to start from.
         encoders: Uni-modal encoders to start from, of images and of texts.
-        out: Folder of checkpoints and presets.
+        out: Folder of checkpoints and presets, or its URL in an object store.
         seed: Seed of the run.
         every: Updates between checkpoints.
         force_resume: Resume although settings, versions or data changed.
