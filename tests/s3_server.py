@@ -1,6 +1,7 @@
 """A server that speaks S3, for tests of object stores."""
 
 import contextlib
+import urllib.request
 
 import pytest
 
@@ -23,7 +24,10 @@ def bucket(name, monkeypatch):
     made.start()
     try:
         host, port = made.get_host_and_port()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        url = f"http://{host}:{port}"
+        # All servers of a process have the same buckets.
+        urllib.request.urlopen(f"{url}/moto-api/reset", b"").close()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         client = boto3.client("s3", region_name="us-east-1")

@@ -196,7 +196,8 @@ class DataParallel(Several):
             yield
 
     def whole(self, variable):
-        if variable.value.is_fully_addressable:
+        # Those that `gathered` has gathered are NumPy arrays.
+        if getattr(variable.value, "is_fully_addressable", True):
             return super().whole(variable)
         from jax.experimental.multihost_utils import process_allgather
 

@@ -21,6 +21,7 @@ from keras_bridgetower import data
 from keras_bridgetower.data.records.places import ObjectStore
 
 pytest.importorskip("aiohttp", reason="the extra `object_stores`")
+fsspec = pytest.importorskip("fsspec")
 
 pytestmark = [ONE_BACKEND, pytest.mark.filterwarnings("ignore")]
 SERVER = pathlib.Path(__file__).with_name("faulty_server.py")
@@ -154,8 +155,6 @@ def test_a_damaged_shard_is_a_bad_sample(folder, tmp_path):
 def test_wrong_uses_of_stores_are_rejected(folder):
     with pytest.raises(ValueError, match="`cache` is that of object stores"):
         data.open_records(folder, "train", cache=data.ShardCache())
-    with pytest.raises(ValueError, match="a folder of this machine"):
-        streams.write("s3://bucket/set", [streams.record("vqa", 0)])
     with pytest.raises(ValueError, match="with '://'"):
         data.open_records(pathlib.Path("s3://bucket/set"), "train")
 
@@ -213,11 +212,70 @@ def test_processes_fetch_a_file_once(folder, tmp_path):
 @pytest.mark.slow
 def test_batches_are_those_of_a_bucket(folder, tmp_path, monkeypatch):
     """By s3fs, from a server that speaks S3."""
-    with s3_server.bucket("mine", monkeypatch) as client:
-        for path in folder.iterdir():
-            client.upload_file(str(path), "mine", f"set/{path.name}")
+    with s3_server.bucket("mine", monkeypatch):
+        rows = [streams.record("vqa", i) for i in range(48)]
+        streams.write("s3://mine/set", rows, num_shards=12)
         cache = data.ShardCache(tmp_path / "cache", seconds=SECONDS)
         far = stream(data.open_records("s3://mine/set", "train", cache=cache))
         near = stream(data.open_records(folder, "train"))
         for number in range(far.steps_per_epoch):
             check_same(far.batch(number), near.batch(number))
+
+
+@pytest.fixture
+def memory(monkeypatch, tmp_path):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    found = fsspec.filesystem("memory")
+    yield found
+    if found.exists("/mine"):
+        found.rm("/mine", recursive=True)
+
+
+def written(folder, on_shard=None, num_shards=6):
+    rows = [streams.record("captions", i) for i in range(24)]
+    values = {"task": "captions", "definition": "Own.", "seed": 1}
+    values |= {"num_shards": num_shards, "on_shard": on_shard}
+    data.write_shards(folder, "train", rows, **values)
+
+
+def test_a_store_gets_the_files_of_a_folder(memory, tmp_path):
+    """Also after an interruption, which repeats no finished shard."""
+    url, uploads = "memory://mine/set", []
+
+    def stop(done, total):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    upload = type(memory).put_file
+
+    def counted(store, path, *args, **kwargs):
+        uploads.append(path)
+        upload(store, path, *args, **kwargs)
+
+    with mock.patch.object(type(memory), "put_file", counted):
+        with pytest.raises(KeyboardInterrupt):
+            written(url, stop)
+        assert len(uploads) == 8
+        # A shard that the index names, but that is not whole.
+        memory.pipe_file("/mine/set/train-00002-of-00006.tfrecord", b"0")
+        written(url)
+    assert len(uploads) == 8 + 6
+    for count in (6, 5):
+        written(url, num_shards=count)
+        local = tmp_path / f"{count}"
+        written(local, num_shards=count)
+        found = {
+            path.rpartition("/")[2]: memory.cat_file(path)
+            for path in memory.find("/mine/set")
+        }
+        assert found == {
+            path.name: path.read_bytes()
+            for path in local.iterdir()
+            if path.suffix != ".lock"
+        }
+    reader = data.open_records(url, "train")
+    assert reader.verify() == {}
+    refuse = mock.Mock(side_effect=ConnectionResetError("reset"))
+    with mock.patch.object(type(memory), "put_file", refuse):
+        with pytest.raises(data.StoreError, match=f"{url} could .*reset"):
+            written(url, num_shards=4)

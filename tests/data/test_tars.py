@@ -5,6 +5,7 @@ import io
 import json
 import os
 import tarfile
+from unittest import mock
 
 import pytest
 import streams
@@ -91,6 +92,35 @@ def test_only_changed_files_are_read_again(folder):
     assert before[0] == after[0] and before[1] != after[1]
     assert [shard["samples"] for shard in entry["shards"]] == [5, 9, 1]
     assert len(data.open_records(folder, "train")) == 15
+
+
+def test_files_of_a_store_are_indexed_there(folder):
+    fsspec = pytest.importorskip("fsspec")
+    store, url = fsspec.filesystem("memory"), "memory://tars/set"
+    store.put(f"{folder}/", "/tars/set/", recursive=True)
+    fetched, fetch = [], type(store).get_file
+
+    def counted(store, path, *args, **kwargs):
+        fetched.append(path.rpartition("/")[2])
+        return fetch(store, path, *args, **kwargs)
+
+    try:
+        with mock.patch.object(type(store), "get_file", counted):
+            assert index(url) == index(folder)
+            index(url)
+            changed = [name for name in fetched if name.endswith(".tar")]
+            assert sorted(changed) == ["00000.tar", "00001.tar"]
+            write(folder / "00001.tar", range(7, 16))
+            store.put_file(f"{folder}/00001.tar", "/tars/set/00001.tar")
+            fetched.clear()
+            assert index(url) == index(folder)
+            assert "00001.tar" in fetched and "00000.tar" not in fetched
+        for path in folder.iterdir():
+            if path.suffix != ".lock":
+                found = store.cat_file(f"/tars/set/{path.name}")
+                assert found == path.read_bytes()
+    finally:
+        store.rm("/tars", recursive=True)
 
 
 def test_damage_is_that_of_one_sample(folder):

@@ -1,15 +1,15 @@
 """Indexes tar files of WebDataset, such as those of img2dataset, in place."""
 
 import concurrent.futures
+import fnmatch
 import hashlib
-import pathlib
 import tarfile
 import zlib
 
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import write
-from keras_bridgetower.files import sha256
+from keras_bridgetower.data.records.outputs import output_of
 
 _BLOCK = 512  # Bytes, of which all parts of a tar file are multiples.
 
@@ -26,7 +26,8 @@ def index_tars(
     a kill, and reads only files that are new or changed since.
 
     Args:
-        folder: path of the folder with the tar files.
+        folder: path of the folder with the tar files, or its URL in an object
+            store, from which each file is fetched for a while.
         split: str, name of the split.
         definition: str, a description of the split.
         pattern: str, the names of its tar files.
@@ -41,6 +42,7 @@ def index_tars(
         ValueError: no file has such a name, the folder has a data set of
             another task, a file is no uncompressed tar file, or too many
             samples are incomplete.
+        StoreError: the store could not be read or written.
 
     Example:
 
@@ -52,30 +54,32 @@ def index_tars(
     Source: WebDataset's documentation, "WebDataset Format".
     """
     check_count("workers", workers)
-    folder = pathlib.Path(folder)
-    paths = sorted(folder.glob(pattern))
-    if not paths:
+    output = output_of(folder)
+    names = sorted(fnmatch.filter(output.names(), pattern))
+    if not names:
         raise ValueError(
             f"`folder` must have files {pattern!r}. Received: {str(folder)!r}"
         )
     task, labels = "captions", []
-    before = write.open_index(folder, task, labels)["splits"].get(split)
+    before = write.open_index(output, task, labels)["splits"].get(split)
     known = {shard["file"]: shard for shard in (before or {}).get("shards", ())}
     done = {}
 
-    def shard_of(path):
-        shard = known.get(path.name)
-        return shard if _is_unchanged(path, shard) else _index_tar(path)
+    def shard_of(name):
+        if name in known and output.has_offsets(known[name]):
+            return known[name]
+        with output.read(name) as path:
+            return _index_tar(path)
 
-    entry = {"definition": definition, "num_shards": len(paths), "seed": 0}
+    entry = {"definition": definition, "num_shards": len(names), "seed": 0}
 
     def save():
         entry["shards"] = [done[name] for name in sorted(done)]
-        write.save_split(folder, task, labels, split, entry)
+        write.save_split(output, task, labels, split, entry)
 
     saved = 0
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        for shard in pool.map(shard_of, paths):
+        for shard in pool.map(shard_of, names):
             done[shard["file"]] = shard
             if len(done) * (1 - write.UNSAVED_SHARE) >= saved:
                 save()
@@ -84,18 +88,6 @@ def index_tars(
     write.check_left_out(split, done.values(), total, max_bad_share)
     save()
     return entry
-
-
-def _is_unchanged(path, shard):
-    """Return True if a file is older than its offsets, which are complete."""
-    offsets, state = form.offsets_path(path), path.stat()
-    return (
-        shard is not None
-        and shard["bytes"] == state.st_size
-        and offsets.is_file()
-        and state.st_mtime_ns <= offsets.stat().st_mtime_ns
-        and shard["offsets_sha256"] == sha256(offsets)
-    )
 
 
 def _index_tar(path):

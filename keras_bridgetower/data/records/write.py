@@ -25,11 +25,8 @@ from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.records import format as form
-from keras_bridgetower.data.records.places import LocalFolder
-from keras_bridgetower.data.records.places import ObjectStore
-from keras_bridgetower.data.records.places import place_of
-from keras_bridgetower.data.records.read import describe_damage
-from keras_bridgetower.files import locked
+from keras_bridgetower.data.records.outputs import output_of
+from keras_bridgetower.data.records.outputs import written
 from keras_bridgetower.preprocessing import images
 
 RECORDS_PER_SHARD = 1000
@@ -46,7 +43,7 @@ class ShardJob:
     """The input of `write_shard`.
 
     Args:
-        path: str, path of the shard's file.
+        path: str, path or URL of the shard's file.
         records: tuple of `Record` or `Draft`.
         plan: str, a hash of the records before their pictures are read.
     """
@@ -74,13 +71,15 @@ def write_shards(
 
     Records are shuffled by the seed. Each shard is written completely or not
     at all. The same call continues after a kill: a shard is kept if it was
-    written from the same records, its checksum is right, and pictures that it
-    left out still cannot be read. At the end, shards of an earlier call with
-    another `num_shards` are removed. Several processes may write one split
-    each.
+    written from the same records, its checksum is right (in a store its size:
+    it is not read), and pictures that it left out still cannot be read. At the
+    end, shards of an earlier call with another `num_shards` are removed.
+    Several processes may write one split each.
 
     Args:
-        folder: path of the data set. Created if it does not exist.
+        folder: path of the data set, created if it does not exist, or its URL
+            in an object store, such as `"s3://bucket/data"`. A store has no
+            lock: its splits must be written one after the other.
         split: str, name of the split.
         records: list of `Record` or `Draft`. The pictures of a `Draft` are
             read by the process that writes it.
@@ -105,6 +104,7 @@ def write_shards(
         ValueError: the folder is a link or has another data set, there are
             no records, labels are not in the list, ids or keys are repeated,
             or too many pictures cannot be read.
+        StoreError: the store could not be written.
 
     Example:
 
@@ -122,12 +122,6 @@ def write_shards(
     )
     ```
     """
-    if isinstance(place_of(folder), ObjectStore):
-        raise ValueError(
-            "`folder` must be a folder of this machine. Copy it to the object "
-            f"store when it is written. Received: {folder!r}"
-        )
-    folder = pathlib.Path(folder)
     records, labels = list(records), list(labels)
     check_records(split, records, task, labels)
     if num_shards is None:
@@ -135,19 +129,19 @@ def write_shards(
         num_shards = min(num_shards, MOST_SHARDS)
     check_at_most("num_shards", num_shards, len(records), "records")
     num_shards = int(num_shards)
-    files.check_no_link(folder, "`folder`")
-    folder.mkdir(parents=True, exist_ok=True)
-    before = open_index(folder, task, labels)["splits"].get(split)
+    output = output_of(folder)
+    output.create()
+    before = open_index(output, task, labels)["splits"].get(split)
     order = np.random.default_rng(seed).permutation(len(records))
     jobs = {}
     for number, rows in enumerate(np.array_split(order, num_shards)):
         name = form.shard_name(split, number, num_shards)
         part = tuple(records[row] for row in rows)
-        jobs[name] = ShardJob(str(folder / name), part, _hash_records(part))
+        jobs[name] = ShardJob(output.path(name), part, _hash_records(part))
     done = {
         shard["file"]: shard
         for shard in (before["shards"] if before else ())
-        if _is_finished(folder, shard, jobs.get(shard["file"]))
+        if _is_finished(output, shard, jobs.get(shard["file"]))
     }
     on_shard = on_shard or (lambda done, total: None)
     on_shard(len(done), num_shards)
@@ -155,7 +149,7 @@ def write_shards(
 
     def save():
         entry["shards"] = [done[name] for name in sorted(done)]
-        save_split(folder, task, labels, split, entry)
+        save_split(output, task, labels, split, entry)
 
     save()
     saved = len(done)
@@ -169,7 +163,7 @@ def write_shards(
         on_shard(len(done), num_shards)
     save()
     check_left_out(split, done.values(), len(records), max_bad_share)
-    _remove_others(folder, split, entry)
+    _remove_others(output, split, entry)
     return entry
 
 
@@ -183,8 +177,13 @@ def write_shard(job):
         dict, the entry of the shard in the index: file, records, samples,
         sources, bytes, checksums, and the left-out records with reasons.
     """
+    with written(job.path) as path:
+        return _write_shard(path, job)
+
+
+def _write_shard(path, job):
     rows, sources, left_out, end = [], {}, [], 0
-    part = f"{job.path}.part"
+    part = f"{path}.part"
     files.check_no_link(part, "A file to write")
     with tf.io.TFRecordWriter(part) as writer:
         for draft in job.records:
@@ -200,9 +199,9 @@ def write_shard(job):
             rows.append((begin, len(data), samples, zlib.crc32(data)))
             end = begin + len(data) + form.FRAME_TAIL
             sources[record.source] = sources.get(record.source, 0) + samples
-    files.move_into_place(part, job.path)
+    files.move_into_place(part, path)
     found = dict(sources=sources, plan=job.plan, left_out=left_out)
-    return with_offsets(job.path, rows, files.sha256(job.path), **found)
+    return with_offsets(path, rows, files.sha256(path), **found)
 
 
 def with_offsets(path, rows, digest, **found):
@@ -255,8 +254,8 @@ def in_processes(workers):
 def on_beam(runner="DirectRunner", **options):
     """Return a function that writes shards by a pipeline of Apache Beam.
 
-    The folder of the data set and the pictures must have the same paths on
-    all machines.
+    The folder of the data set, which must be no URL, and the pictures must
+    have the same paths on all machines.
 
     Args:
         runner: str, the name of a Beam runner.
@@ -276,6 +275,11 @@ def on_beam(runner="DirectRunner", **options):
     def run(jobs):
         if not jobs:
             return
+        if "://" in jobs[0].path:
+            raise ValueError(
+                "With `on_beam`, `folder` must be a folder that all machines "
+                f"see. Received: {jobs[0].path!r}"
+            )
         # Workers return their parts of the index through files.
         folder = pathlib.Path(jobs[0].path).parent
         with tempfile.TemporaryDirectory(prefix=".beam-", dir=folder) as rows:
@@ -343,16 +347,14 @@ def check_left_out(split, shards, total, max_bad_share):
         )
 
 
-def open_index(folder, task, labels):
-    """Read the index of a folder, or return a new one."""
-    index = {
+def open_index(output, task, labels):
+    """Read the index of an output, or return a new one."""
+    index = output.read_index() or {
         "schema_version": form.SCHEMA_VERSION,
         "task": task,
         "labels": labels,
         "splits": {},
     }
-    if (folder / form.INDEX).exists():
-        index = form.read_index(folder)
     if (index["task"], index["labels"]) != (task, labels):
         raise ValueError(
             "All splits of a data set have one task and one list of labels. "
@@ -361,37 +363,31 @@ def open_index(folder, task, labels):
     return index
 
 
-def save_split(folder, task, labels, split, entry):
+def save_split(output, task, labels, split, entry):
     """Update one split in the index, which other processes may write too."""
-    path = folder / form.INDEX
-    with locked(folder / f"{form.INDEX}.lock"):
-        index = open_index(folder, task, labels)
+    with output.locked():
+        index = open_index(output, task, labels)
         index["splits"][split] = entry
         text = json.dumps(form.sealed(index), indent=1, ensure_ascii=False)
-        data = text.encode()
-        files.write_atomically(path, lambda file: file.write(data))
+        output.write_index(text.encode())
 
 
-def _remove_others(folder, split, entry):
+def _remove_others(output, split, entry):
     """Remove the shards of a split that its entry in the index lacks."""
     named = {shard["file"] for shard in entry["shards"]}
     shard = re.compile(
         rf"({re.escape(split)}-\d{{5,}}-of-\d{{5,}})"
         r"(\.tfrecord|\.offsets\.npy)(\.part)?"
     )
-    for path in folder.iterdir():
-        found = shard.fullmatch(path.name)
+    for name in output.names():
+        found = shard.fullmatch(name)
         if found and f"{found[1]}.tfrecord" not in named:
-            path.unlink()
+            output.remove(name)
 
 
-def _is_finished(folder, shard, job):
-    """Return True if a shard on disk is what its job would write."""
-    if (
-        job is None
-        or shard["plan"] != job.plan
-        or describe_damage(LocalFolder(folder), shard)
-    ):
+def _is_finished(output, shard, job):
+    """Return True if a written shard is what its job would write."""
+    if job is None or shard["plan"] != job.plan or not output.has(shard):
         return False
     left_out = {key for key, _ in shard["left_out"]}
     for draft in job.records:
