@@ -32,7 +32,6 @@ Name = Annotated[
 Root = Annotated[
     pathlib.Path, typer.Argument(help="Folder of the original files.")
 ]
-Folder = Annotated[pathlib.Path, typer.Argument(help="Folder of the records.")]
 Place = Annotated[
     str, typer.Argument(help="Folder of the records, or its URL.")
 ]
@@ -82,7 +81,7 @@ def build(
     context: typer.Context,
     name: Name,
     root: Root,
-    folder: Folder,
+    folder: Place,
     protocol: str = "honest",
     splits: models.Splits = None,
     values: models.KeyValues = None,

@@ -77,7 +77,7 @@ def build_splits(data, folder, protocol, splits, **options):
 
     Args:
         data: `base.DataSet`.
-        folder: path of the folder to write.
+        folder: path or URL of the folder to write.
         protocol: str, one of the data set's.
         splits: list of str, or None for all of the protocol.
         **options: as in `write.write_shards`.
