@@ -208,7 +208,9 @@ class RunStore:
                 lambda: kind.write(own, arrays, strategy.is_chief)
             )
             each = strategy.gather_text(json.dumps(strategy.together(upload)))
-            sums = {k: v for text in each for k, v in json.loads(text).items()}
+            sums = {
+                k: v for text in each for k, v in files.parse_json(text).items()
+            }
             strategy.by_chief(end)
 
     def prune(self, keep, monitor, better):
@@ -240,10 +242,10 @@ class RunStore:
 
     def _read_facts(self, name):
         """Return the facts of a checkpoint, or `{}` if it is damaged."""
+        text = self._store.cat_file(self._path(name, MANIFEST))
         try:
-            text = self._store.cat_file(self._path(name, MANIFEST)).decode()
-            return folders.parse_facts(text)
-        except (FileNotFoundError, *folders.OF_DAMAGE):
+            return folders.parse_facts(text.decode())
+        except folders.OF_DAMAGE:
             return {}
 
     def _read(self, name):
