@@ -42,6 +42,7 @@ from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.runs import checks
 from keras_bridgetower.training.runs import folders as checkpoints
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
+from keras_bridgetower.training.runs.places import RunFolder
 
 # Two epochs of the records, and a step in the second one.
 RECORDS, BATCH, STEPS, FIRST = 24, 8, 6, 4
@@ -187,7 +188,7 @@ def read(strategy, records, folder):
 
     def resume(folder, seed):
         started = {"stream": stream(records, seed).identity}
-        checks.newest(strategy, folder, started)
+        checks.newest(strategy, RunFolder(folder), started)
 
     # The other engines compute it in each process alone.
     saved = asked(strategy) if keras.config.backend() == "jax" else {}
