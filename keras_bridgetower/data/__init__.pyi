@@ -2,6 +2,7 @@ from .augment.transforms import transform as transform
 from .datasets.by_name import open_dataset as open_dataset
 from .records.format import Record as Record
 from .records.format import Sample as Sample
+from .records.parquet import index_parquet as index_parquet
 from .records.places import ShardCache as ShardCache
 from .records.places import StoreError as StoreError
 from .records.read import DamagedRecord as DamagedRecord

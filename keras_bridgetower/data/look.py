@@ -41,8 +41,8 @@ def contents(folder, verify=False):
             "records": reader.num_records,
             "samples": reader.num_samples,
             "shards": len(reader.shards),
-            "bytes": sum(shard["bytes"] for shard in reader.shards),
-            "left_out": sum(len(shard["left_out"]) for shard in reader.shards),
+            "bytes": sum(shard["bytes"] for shard in reader.files),
+            "left_out": sum(len(shard["left_out"]) for shard in reader.files),
             "definition": reader.definition,
             "sources": dict(sorted(reader.sources.items())),
         }

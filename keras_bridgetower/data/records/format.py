@@ -2,7 +2,8 @@
 
 A data set is a folder with an `index.json`. Each split has several TFRecord
 files, called shards, with one `tf.train.Example` per record, or tar files of
-WebDataset. Next to each shard, a NumPy array has the offset of every record.
+WebDataset, or Parquet files. Next to each shard, a NumPy array has the offset
+of every record.
 """
 
 import dataclasses
@@ -177,9 +178,52 @@ def decode_tar(data):
     return Record(key, (found["picture"],), (sample,), OF_TARS)
 
 
+# `Record.source` of rows of Parquet files.
+OF_PARQUET = "Parquet"
+
+
+def encode_row(key, texts, picture):
+    """Convert a row of a Parquet file to the bytes that its offsets sum up."""
+    # JSON has no raw line break, so the first one ends it.
+    return json.dumps([key, texts]).encode() + b"\n" + picture
+
+
+def decode_row(data):
+    """Convert the bytes of `encode_row` to a record."""
+    head, _, picture = data.partition(b"\n")
+    key, texts = parse_json(head)
+    ids = (
+        [key] if len(texts) == 1 else [f"{key}#{i}" for i in range(len(texts))]
+    )
+    samples = tuple(map(Sample, ids, texts))
+    return Record(key, (picture,), samples, OF_PARQUET)
+
+
+def parts_of(shard):
+    """Return the parts of a shard that a stream takes as its shards.
+
+    Those of a Parquet file are its row groups, which are read as a whole.
+
+    Args:
+        shard: dict, an entry of the index.
+    """
+    parts, first = [], 0
+    lists = ("groups", "left_out")
+    whole = {k: v for k, v in shard.items() if k not in lists}
+    for group, (records, samples, _) in enumerate(shard.get("groups", ())):
+        counts = {"records": records, "samples": samples}
+        place = {"group": group, "first": first, "rows": shard["records"]}
+        parts.append(whole | counts | place)
+        first += records
+    return parts or [shard]
+
+
+_DECODERS = {".tar": decode_tar, ".parquet": decode_row}
+
+
 def decoder_of(shard):
     """Return the function that decodes the records of a shard, by its name."""
-    return decode_tar if shard.endswith(".tar") else decode
+    return _DECODERS.get(pathlib.PurePath(shard).suffix, decode)
 
 
 def shard_name(split, number, count):
@@ -292,6 +336,7 @@ def _check(index):
             raise ValueError(f"the checksums {sums}")
         counts += (shard[k] for k in ("records", "samples", "bytes"))
         counts += shard["sources"].values()
+        counts += (n for group in shard.get("groups", ()) for n in group)
         # No path to another folder.
         if not shard["file"].isprintable() or {*shard["file"]} & {*"/\\"}:
             raise ValueError(f"the file {shard['file']!r}")

@@ -31,7 +31,7 @@ from keras_bridgetower.object_stores import open_store
 LOGGER = logging.getLogger("keras_bridgetower.data")
 # Files of the cache. No other file in its folder is deleted.
 _OWN = re.compile(
-    r"[0-9a-f]{64}\.(tfrecord|tar|offsets\.npy)(\.[0-9a-f]{32}\.part)?"
+    r"[0-9a-f]{64}\.(tfrecord|tar|parquet|offsets\.npy)(\.[0-9a-f]{32}\.part)?"
 )
 # Unfinished files that did not grow for so many seconds were left by a process
 # that has ended.

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.records import format as form
+from keras_bridgetower.data.records import row_groups
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.data.records.format import read_index
 from keras_bridgetower.data.records.kept import Kept
@@ -67,7 +68,7 @@ class Item:
 
 
 def open_records(folder, split, max_bad_share=0.0, cache=None):
-    """Open a split that `write_shards` wrote.
+    """Open a split of `write_shards`, `index_tars` or `index_parquet`.
 
     Args:
         folder: path of the data set, or its URL in an object store, such as
@@ -153,11 +154,12 @@ class RecordReader:
         self.labels = index["labels"]
         entry = index["splits"][split]
         self.definition = entry["definition"]
-        self.shards = entry["shards"]
-        sources = [collections.Counter(s["sources"]) for s in self.shards]
+        self.files = entry["shards"]
+        self.shards = [p for file in self.files for p in form.parts_of(file)]
+        sources = [collections.Counter(s["sources"]) for s in self.files]
         self.sources = dict(sum(sources, collections.Counter()))
         self.bad_shards = self._find_bad()
-        self._offsets = Kept(self._load_offsets, _KEPT)
+        self.keep_offsets(1)
         self._first_record = _starts([s["records"] for s in self.shards])
         self._first_sample = _starts([s["samples"] for s in self.shards])
         self.num_records = int(self._first_record[-1])
@@ -208,16 +210,23 @@ class RecordReader:
         Returns:
             dict from names of damaged shards to descriptions of the damage.
         """
-        found = {s["file"]: describe_damage(self.place, s) for s in self.shards}
+        found = {s["file"]: describe_damage(self.place, s) for s in self.files}
         return {name: why for name, why in found.items() if why}
 
     def keep_offsets(self, count):
-        """Keep the offsets of more shards in memory.
+        """Keep the offsets of more shards in memory, and more row groups.
 
         Args:
             count: int, number of shards that are read at a time.
         """
         self._offsets = Kept(self._load_offsets, max(count, _KEPT))
+        largest = max(
+            (size for s in self.files for *_, size in s.get("groups", ())),
+            default=0,
+        )
+        count = min(count, len(self.shards))
+        count = row_groups.count_to_keep(count, largest, self.place)
+        self._groups = Kept(self._load_group, count)
 
     def read_ahead(self, numbers):
         """Fetch shards of an object store in the background.
@@ -244,15 +253,12 @@ class RecordReader:
     def _read(self, shard, row):
         rows, _ = self._offsets(shard)
         offset, length, samples, crc = rows[row].tolist()
-        keys = ("file", "sha256", "bytes")
-        name, *known = (self.shards[shard][key] for key in keys)
+        name = self.shards[shard]["file"]
         path = f"{self.place}/{name}"
         if not length or (self.is_far and name in self.bad_shards):
             raise DamagedRecord(path, row, None, self.bad_shards[name])
         try:
-            with self.place.open(name, *known) as file:
-                file.seek(offset)
-                data = file.read(length)
+            data = self._bytes(shard, offset, length)
         except StoreError:
             raise
         except (OSError, DamagedFile) as error:
@@ -260,13 +266,34 @@ class RecordReader:
                 self.bad_shards[name] = str(error)
             raise DamagedRecord(path, row, None, str(error)) from error
         if zlib.crc32(data) != crc:
-            reason = "its sum is wrong" if len(data) == length else "it is cut"
+            reason = "its sum is wrong"
+            if len(data) != length:
+                reason = "it is cut or another one"
             raise DamagedRecord(path, row, _key_of_bytes(name, data), reason)
         record = form.decoder_of(name)(data)
         if len(record.samples) != samples:
             reason = f"{samples} samples expected, {len(record.samples)} found"
             raise DamagedRecord(path, row, record.key, reason)
         return record
+
+    def _bytes(self, number, offset, length):
+        """Return the bytes of a record."""
+        shard = self.shards[number]
+        if "group" in shard:
+            return self._groups(number).encoded(offset)
+        with self._open(shard) as file:
+            file.seek(offset)
+            return file.read(length)
+
+    def _open(self, shard):
+        keys = ("file", "sha256", "bytes")
+        return self.place.open(*(shard[key] for key in keys))
+
+    def _load_group(self, number):
+        shard = self.shards[number]
+        with self._open(shard) as file:
+            told = (shard[key] for key in ("file", "columns", "group"))
+            return row_groups.RowGroup(file, *told)
 
     def _find_bad(self):
         """Return the reasons of shards whose files are missing or cut."""
@@ -295,13 +322,16 @@ class RecordReader:
         shard = self.shards[number]
         name, counts = shard["file"], (shard["records"], shard["samples"])
         try:
-            most = shard["records"] * form.OFFSETS.itemsize + _LARGEST_HEAD
+            count = shard.get("rows", shard["records"])
+            most = count * form.OFFSETS.itemsize + _LARGEST_HEAD
             data = self.place.read(
                 form.offsets_path(name).name, most, shard["offsets_sha256"]
             )
             if hashlib.sha256(data).hexdigest() != shard["offsets_sha256"]:
                 raise ValueError("their checksum differs from the index")
             rows = np.load(io.BytesIO(data), allow_pickle=False)
+            if "group" in shard:
+                rows = rows[shard["first"] :][: shard["records"]]
             if (len(rows), rows["samples"].sum()) != counts:
                 raise ValueError(f"{counts} records and samples expected")
         except (StoreError, MemoryError):

@@ -1,15 +1,12 @@
 """Indexes tar files of WebDataset, such as those of img2dataset, in place."""
 
-import concurrent.futures
-import fnmatch
 import hashlib
 import tarfile
 import zlib
 
-from keras_bridgetower.checks import check_count
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import write
-from keras_bridgetower.data.records.outputs import output_of
+from keras_bridgetower.data.records.in_place import index_files
 
 _BLOCK = 512  # Bytes, of which all parts of a tar file are multiples.
 
@@ -53,41 +50,11 @@ def index_tars(
 
     Source: WebDataset's documentation, "WebDataset Format".
     """
-    check_count("workers", workers)
-    output = output_of(folder)
-    names = sorted(fnmatch.filter(output.names(), pattern))
-    if not names:
-        raise ValueError(
-            f"`folder` must have files {pattern!r}. Received: {str(folder)!r}"
-        )
-    task, labels = "captions", []
-    before = write.open_index(output, task, labels)["splits"].get(split)
-    known = {shard["file"]: shard for shard in (before or {}).get("shards", ())}
-    done = {}
-
-    def shard_of(name):
-        if name in known and output.has_offsets(known[name]):
-            return known[name]
-        with output.read(name) as path:
-            return _index_tar(path)
-
-    entry = {"definition": definition, "num_shards": len(names), "seed": 0}
-
-    def save():
-        entry["shards"] = [done[name] for name in sorted(done)]
-        write.save_split(output, task, labels, split, entry)
-
-    saved = 0
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        for shard in pool.map(shard_of, names):
-            done[shard["file"]] = shard
-            if len(done) * (1 - write.UNSAVED_SHARE) >= saved:
-                save()
-                saved = len(done)
-    total = sum(s["records"] + len(s["left_out"]) for s in done.values())
-    write.check_left_out(split, done.values(), total, max_bad_share)
-    save()
-    return entry
+    return index_files(
+        *(folder, split, definition, pattern, workers, max_bad_share),
+        index_file=_index_tar,
+        kind={},
+    )
 
 
 def _index_tar(path):
