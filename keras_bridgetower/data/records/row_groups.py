@@ -80,37 +80,25 @@ def column_paths(schema, columns):
     Raises:
         ValueError: a column is missing, or of another type.
     """
-    is_type = load_extra("pyarrow.types", "data")
+    arrow = load_extra("pyarrow", "data")
     kinds = dict(zip(schema.names, schema.types, strict=True))
-    image, text = (kinds.get(columns[k]) for k in ("image", "text"))
-    path = columns["image"]
-    if image is not None and is_type.is_struct(image):
-        names = [field.name for field in image]
-        image = image.field("bytes").type if "bytes" in names else None
-        path += ".bytes"
-    if image is None or not (
-        is_type.is_binary(image) or is_type.is_large_binary(image)
+    paths = [columns["image"], columns["text"]]
+    image, text = map(kinds.get, paths)
+    if isinstance(image, arrow.StructType):
+        paths[0] += ".bytes"
+        image = {field.name: field.type for field in image}.get("bytes")
+    text = getattr(text, "value_type", text)
+    for name, kind, wanted, described in (
+        ("image", image, "binary", "bytes, or of structs with `bytes`"),
+        ("text", text, "string", "strings, or of lists of strings"),
     ):
-        raise ValueError(
-            "`image` must be a column of bytes, or of structs with `bytes`. "
-            f"Received: {columns['image']!r}, of {_described(kinds)}"
-        )
-    if text is not None and (
-        is_type.is_list(text) or is_type.is_large_list(text)
-    ):
-        text = text.value_type
-    if text is None or not (
-        is_type.is_string(text) or is_type.is_large_string(text)
-    ):
-        raise ValueError(
-            "`text` must be a column of strings, or of lists of strings. "
-            f"Received: {columns['text']!r}, of {_described(kinds)}"
-        )
-    return path, columns["text"]
-
-
-def _described(kinds):
-    return ", ".join(f"{name!r} ({kind})" for name, kind in kinds.items())
+        if str(kind) not in (wanted, f"large_{wanted}"):
+            found = ", ".join(f"{name!r} ({kinds[name]})" for name in kinds)
+            raise ValueError(
+                f"`{name}` must be a column of {described}. "
+                f"Received: {columns[name]!r}, of {found}"
+            )
+    return paths
 
 
 def count_to_keep(wanted, largest, place):
