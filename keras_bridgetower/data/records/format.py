@@ -336,7 +336,9 @@ def _check(index):
             raise ValueError(f"the checksums {sums}")
         counts += (shard[k] for k in ("records", "samples", "bytes"))
         counts += shard["sources"].values()
-        counts += (n for group in shard.get("groups", ()) for n in group)
+        if "groups" in shard:
+            texts += (shard["columns"][name] for name in ("image", "text"))
+            counts += (n for r, s, b in shard["groups"] for n in (r, s, b))
         # No path to another folder.
         if not shard["file"].isprintable() or {*shard["file"]} & {*"/\\"}:
             raise ValueError(f"the file {shard['file']!r}")
