@@ -1,6 +1,8 @@
-"""Time this package's readers beside WebDataset and MosaicML's streaming.
+r"""Time this package's readers beside WebDataset and MosaicML's streaming.
 
-    pip install webdataset mosaicml-streaming
+    pip install webdataset
+    pip install --no-deps mosaicml-streaming catalogue zstd xxhash \
+        python-snappy cramjam brotli torchvision
     export KERAS_BACKEND=tensorflow
     python tools/benchmarks/benchmark_readers.py runs/readers
 
@@ -9,6 +11,9 @@ Pillow, and give batches of uint8, which the loop makes float32. Each turn is a
 process of its own: A B C, A B C, so that other work on the machine meets all.
 Sums of pixels are compared: each reader must give every picture once, and
 after a restart the batch of the first run. Writes readers.csv.
+
+MosaicML's package asks for older NumPy and transformers: use an environment of
+its own.
 """
 
 import argparse
