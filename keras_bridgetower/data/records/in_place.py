@@ -38,7 +38,11 @@ def index_files(
 
     def shard_of(name):
         shard = known.get(name)
-        if shard and kind.items() <= shard.items() and output.has_offsets(shard):
+        if (
+            shard
+            and kind.items() <= shard.items()
+            and output.has_offsets(shard)
+        ):
             return shard
         with output.read(name) as path:
             return index_file(path)
