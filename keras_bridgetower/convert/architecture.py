@@ -14,7 +14,7 @@ import keras_hub
 from keras_hub.models import RobertaBackbone
 
 from keras_bridgetower.backend import uninitialized
-from keras_bridgetower.convert.rules import managers
+from keras_bridgetower.convert import bridgetower
 from keras_bridgetower.encoders.clip import heads_for_width
 from keras_bridgetower.encoders.layouts import PADDING_ROWS
 from keras_bridgetower.encoders.registry import patch_size
@@ -196,9 +196,8 @@ def measure(tensors, names):
     )
     roberta = found["segments"] == 1
     side = math.isqrt(max(found["grid"] - 1, 0))
-    managed = managers.SCORES in tensors.shapes
-    if managed:
-        found |= sizes(tensors, {managers.SCORES: "_ managed _ _"}, {})
+    if bridgetower.SCORES in tensors.shapes:
+        found |= sizes(tensors, {bridgetower.SCORES: "_ managed _ _"}, {})
         _check_managed(found, tensors)
     fields = {field.name for field in dataclasses.fields(Architecture)}
     return Architecture(
@@ -206,7 +205,7 @@ def measure(tensors, names):
         text_encoder="roberta" if roberta else "bert",
         positions=found["places"] - (PADDING_ROWS if roberta else 0),
         image_size=side * found["patch_size"],
-        bridge=(managers.kind if managed else _bridge)(tensors.shapes),
+        bridge=_bridge(tensors.shapes),
         projections="per_layer" if per_layer else "shared",
     )
 
@@ -219,7 +218,7 @@ def _check_managed(found, tensors):
             f"Managers must read from 1 to {most} states of each encoder, its "
             "highest ones.",
             tensors.path,
-            [f"{managers.SCORES} has {found['managed']}"],
+            [f"{bridgetower.SCORES} has {found['managed']}"],
         )
 
 
@@ -265,6 +264,11 @@ def heads(shapes, epsilon, ways):
 
 
 def _bridge(shapes):
+    """Return the value of `bridge` for a checkpoint with these tensors."""
+    if bridgetower.SCORES in shapes:
+        adaptive = "cross_modal_text_manager_tower.1.manager_layer.linear_"
+        found = any(key.startswith(adaptive) for key in shapes)
+        return "adaptive_manager" if found else "static_manager"
     key = "cross_modal_text_link_tower.0."
     for scalar, bridge in (
         ("scaled_factor", "scaled_add"),

@@ -10,11 +10,11 @@ import dataclasses
 import pathlib
 
 from keras_bridgetower.convert import architecture
+from keras_bridgetower.convert import bridgetower
 from keras_bridgetower.convert import processors
 from keras_bridgetower.convert import torch_files
 from keras_bridgetower.convert.checkpoint import Checkpoint
 from keras_bridgetower.convert.checkpoint import unread_keys
-from keras_bridgetower.convert.rules import bridgetower
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import reject_code
 from keras_bridgetower.convert.tensors import state_dict_tensors

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_bridgetower.convert import architecture
-from keras_bridgetower.convert.rules.bridgetower import UNREAD
+from keras_bridgetower.convert.bridgetower import UNREAD
 from keras_bridgetower.encoders.layouts import POSITIONS
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.adapters import merged_weights

@@ -8,13 +8,13 @@ import keras
 import safetensors.numpy
 
 from keras_bridgetower.backend import layer_records
+from keras_bridgetower.convert import bridgetower
 from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import processors
 from keras_bridgetower.convert import transformers_folder as theirs
 from keras_bridgetower.convert.architecture import of_backbone
 from keras_bridgetower.convert.checkpoint import to_tensors
 from keras_bridgetower.convert.checkpoint import variables_by_path
-from keras_bridgetower.convert.rules import bridgetower
 from keras_bridgetower.encoders.clip import HEAD_WIDTH
 from keras_bridgetower.encoders.layouts import PADDING_ROWS
 from keras_bridgetower.files import write_folder

@@ -5,11 +5,11 @@ import pathlib
 import warnings
 
 from keras_bridgetower.convert import architecture
+from keras_bridgetower.convert import bridgetower
 from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import processors
 from keras_bridgetower.convert.checkpoint import Checkpoint
 from keras_bridgetower.convert.checkpoint import unread_keys
-from keras_bridgetower.convert.rules import bridgetower
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json

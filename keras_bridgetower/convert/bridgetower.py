@@ -1,13 +1,12 @@
-"""Rules of fusion and heads, and layouts that only they have.
-
-The rules of the encoders are in `encoders`.
-"""
+"""Rules of fusion, managers and heads. Those of encoders are in `encoders`."""
 
 import numpy as np
 
-from keras_bridgetower.convert.rules import managers
 from keras_bridgetower.encoders import layouts
 from keras_bridgetower.encoders.layouts import Layout
+from keras_bridgetower.encoders.layouts import reshaped
+from keras_bridgetower.encoders.layouts import without_first
+from keras_bridgetower.encoders.rules import Rule
 from keras_bridgetower.encoders.rules import attention
 from keras_bridgetower.encoders.rules import dense
 from keras_bridgetower.encoders.rules import joined
@@ -31,7 +30,9 @@ UNREAD = (
     r"vision_model\.visual\.ln_separate\.\d+\.(weight|bias)",
     # The scale of contrastive training, without its heads.
     r"temperature|logit_scale",
-    managers.UNREAD,
+    # A temperature of managers, of a shape that the authors' code never reads.
+    r"cross_modal_(text|image)_manager_tower\.\d+\.manager_layer\."
+    r"softmax_temperature_cross",
 )
 # Norms of states that no tap reads, if each tap has a norm of its own.
 UNTAPPED = r"vit_model\.visual\.(ln_post|ln_separate\.\d+)\.(weight|bias)"
@@ -62,16 +63,8 @@ TEMPERATURE = Layout(
 )
 
 
-def fusion(architecture):
-    """Return the rules of the fusion, whose names are the same in both sources.
-
-    Args:
-        architecture: an `Architecture`.
-
-    Returns:
-        list of `Rule`.
-    """
-    a = architecture
+def fusion(a):
+    """Return the rules of the fusion of an `Architecture`, for both sources."""
     types = TWO_TYPES if a.type_rows == 2 else THREE_TYPES
     rules = same("fusion/type_embedding", "token_type_embeddings.weight", types)
     for side in ("text", "image"):
@@ -93,7 +86,7 @@ def fusion(architecture):
                     f"{path}bridge_{layer}",
                     f"{key}link_tower.{layer - 1}",
                 )
-    return rules + managers.managers(a) if a.managed else rules
+    return rules + _managers(a) if a.managed else rules
 
 
 # Variables and tensors of the bridges that both sources have.
@@ -124,6 +117,67 @@ def _cross_modal_layer(side, layer):
         (dense, "output_dense", "output.dense"),
         (norm, "feedforward_norm", "output.LayerNorm"),
     )
+
+
+# A tensor of every checkpoint with managers, which only the authors' files
+# have; its second axis counts states.
+SCORES = "cross_modal_text_manager_tower.0.manager_layer.layer_scores"
+
+
+def _managers(a):
+    """Return the rules of the managers and the layer embeddings."""
+    rules = []
+    for side, blocks in (("text", a.text_layers), ("image", a.image_layers)):
+        # The table has a row for each block, the model one for each state.
+        rules += same(
+            f"fusion/type_embedding_{side}_layers",
+            f"layer_embeddings_{side}.weight",
+            without_first(blocks - a.managed),
+        )
+        for layer in range(a.num_layers):
+            path = f"fusion/{side}_manager_{layer}"
+            key = f"cross_modal_{side}_manager_tower.{layer}.manager_layer"
+            rules += same(
+                f"{path}/temperature", f"{key}.softmax_temperature", _NUMBER
+            )
+            for i in range(a.managed):
+                rules += norm(f"{path}/norm_{i}", f"{key}.LayerNorm.{i}")
+            if layer == 0:
+                rules += same(f"{path}/scores", f"{key}.layer_scores", _SCORES)
+                continue
+            rules += norm(f"{path}/own_norm", f"{key}.LayerNorm.{a.managed}")
+            rules += _MANAGERS[a.bridge](path, key)
+    return rules
+
+
+def _static_manager(path, key):
+    variables = f"{path}/scores", f"{path}/own_score"
+    return [Rule(variables, (f"{key}.layer_scores",), _ALL_SCORES)]
+
+
+def _adaptive_manager(path, key):
+    return [
+        *same(f"{path}/own_score", f"{key}.layer_scores_cross", _VECTOR),
+        *norm(f"{path}/other_norm", f"{key}.extra_query_LayerNorm"),
+        *dense(f"{path}/query", f"{key}.fusion_attention.q_proj"),
+        *dense(f"{path}/key", f"{key}.fusion_attention.k_proj"),
+        *dense(f"{path}/controller", f"{key}.linear_controller"),
+    ]
+
+
+_MANAGERS = {
+    "static_manager": _static_manager,
+    "adaptive_manager": _adaptive_manager,
+}
+# The authors' tensors have axes of samples and tokens, of one row each.
+_NUMBER = reshaped(lambda x: x.reshape(1))
+_VECTOR = reshaped(lambda x: x.reshape(1, 1, 1, -1))
+_SCORES = reshaped(lambda x: x[None, :, None])
+# The last row is the score of the layer before.
+_ALL_SCORES = Layout(
+    lambda tensors, shapes: [tensors[0][0, :-1, 0], tensors[0][0, -1, 0]],
+    lambda values: [np.vstack(values)[None, :, None]],
+)
 
 
 def _classifier(path, key):

@@ -1,1 +1,0 @@
-"""Rules that connect variables of a model and tensors of a checkpoint."""
