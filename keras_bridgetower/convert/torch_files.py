@@ -1,32 +1,204 @@
 """Reads files of `torch.save` without PyTorch and without running their code.
 
-Such a file holds a pickle and the numbers of tensors. Python's own unpickler
-calls any function that a file names. Here it gets only the opcodes that
-`torch.save` writes, plain values and tensors. Any other class or function that
-a file names becomes a `Foreign`, which does nothing. Values of tensors are read
-on demand.
+Such a file holds a pickle and the numbers of tensors: in a zip file since
+PyTorch 1.6, before that as a row of pickles, followed by the numbers. Python's
+own unpickler calls any function that a file names. This one accepts only the
+opcodes that `torch.save` writes, and builds plain values and tensors. Any other
+class or function becomes a `Foreign`, which does nothing. Tensors are read on
+demand.
 """
 
 import io
 import math
 import pickle
+import pickletools
+import zipfile
 from typing import NamedTuple
 
 import ml_dtypes  # A dependency of Keras; adds bfloat16 to NumPy.
 import numpy as np
 
-from keras_bridgetower.convert import torch_archives
 from keras_bridgetower.presets.errors import ConversionError
 
+VERSIONS = range(1, 11)
+# The largest pickle in bytes. That of a large model with the state of its
+# optimizer has less than 1 MB.
+MOST_BYTES = 4 << 20
+# The pickles of a magic number and of the version 1001, which begin old files.
+OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
 MOST_AXES = 8
 # PyTorch counts elements in signed 64-bit integers.
 MOST_ELEMENTS = 1 << 63
 
 
-class Foreign:
-    """A placeholder for a class or function that is not loaded.
+def _damaged(path, reason):
+    """Return an error; `reason` is a str, or the error that was raised."""
+    if isinstance(reason, Exception):
+        reason = f"{type(reason).__name__}: {reason!s:.100}"
+    return ConversionError(
+        f"The file must be an intact file of `torch.save`: {reason}. Fetch it "
+        "again, or save its state dict with PyTorch 1.6 or newer.",
+        path,
+    )
 
-    It takes what a pickle puts into an object, and drops it.
+
+class Archive:
+    """The entries of a zip file, by their names in its one folder.
+
+    The file is read and not mapped into memory: if it is truncated meanwhile,
+    an error is raised, where a mapped file would crash the process. Each entry
+    has a checksum.
+
+    Args:
+        path: `pathlib.Path` of the file.
+
+    Raises:
+        ConversionError: the file is damaged.
+    """
+
+    # Pickles of values that `OldArchive.place` needs.
+    others = ()
+
+    def __init__(self, path):
+        self.path = path
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except Exception as error:  # A damaged directory raises any error.
+            raise _damaged(path, error) from error
+        entries = self._zip.infolist()
+        self._entries = {e.filename.partition("/")[2]: e for e in entries}
+        self._last = (None, None)
+        self._check(entries)
+
+    def _check(self, entries):
+        names = [entry.filename for entry in entries]
+        folders = {name.partition("/")[0] for name in names}
+        if len(folders) != 1 or len(self._entries) != len(names):
+            reason = "Its entries must be of one folder, each once"
+            raise _damaged(self.path, reason)
+        if sum(e.file_size for e in entries) > self.path.stat().st_size:
+            raise _damaged(self.path, "It is smaller than its entries")
+        # Compressed ones may be far longer than their `file_size`.
+        if any(e.compress_type != zipfile.ZIP_STORED for e in entries):
+            raise _damaged(self.path, "Its entries must not be compressed")
+        version = self.read("version").tobytes().strip()
+        if version not in {b"%d" % v for v in VERSIONS}:
+            raise _damaged(self.path, f"Its version is {version!r:.80}")
+        if "byteorder" in self._entries:
+            order = self.read("byteorder").tobytes()
+            if order != b"little":
+                raise _damaged(self.path, f"Its byte order is {order!r:.80}")
+
+    @property
+    def pickle(self):
+        """NumPy array of bytes, the pickle of the saved object."""
+        if (self.size("data.pkl") or 0) > MOST_BYTES:
+            reason = f"Its pickle has more than {MOST_BYTES} bytes"
+            raise _damaged(self.path, reason)
+        return self.read("data.pkl")
+
+    def size(self, name):
+        """Return the size of an entry in bytes, or None if it is absent."""
+        entry = self._entries.get(name)
+        return entry and entry.file_size
+
+    def read(self, name):
+        """Read an entry and check its checksum.
+
+        Args:
+            name: str, name of the entry without its folder.
+
+        Returns:
+            NumPy array of bytes. The last one is kept, because several tensors
+            may be views of it.
+
+        Raises:
+            ConversionError: the entry is absent or damaged.
+        """
+        if self._last[0] == name:
+            return self._last[1]
+        if name not in self._entries:
+            raise _damaged(self.path, f"It has no entry {name!r:.80}")
+        try:
+            read = self._zip.read(self._entries[name])
+        except Exception as error:  # As above.
+            raise _damaged(self.path, error) from error
+        self._last = (name, np.frombuffer(read, "uint8"))
+        return self._last[1]
+
+
+class OldArchive:
+    """A file of PyTorch before 1.6, without checksums; as `Archive`."""
+
+    def __init__(self, path):
+        self.path = path
+        with path.open("rb") as file:
+            # A damaged pickle cannot make this read more.
+            start = io.BytesIO(file.read(MOST_BYTES))
+        start.seek(len(OLD))
+        self._places = {}
+        try:
+            system, self.pickle, keys = (_pickle(start) for _ in range(3))
+        except Exception as error:  # A damaged pickle raises any error.
+            raise _damaged(path, error) from error
+        self.others = system, keys
+        self._start = start.tell()
+
+    def place(self, storages, system, keys):
+        """Find the numbers of tensors, which follow the pickles.
+
+        Args:
+            storages: dict from keys to `Storage`.
+            system, keys: the values in `others`: a dict that describes the
+                machine, and the list of keys in the order of the file.
+
+        Raises:
+            ConversionError: the file has another length or byte order.
+        """
+        if not all(isinstance(s.dtype, np.dtype) for s in storages.values()):
+            return  # Numbers of unknown types have unknown sizes.
+        if system.get("little_endian") is not True:
+            raise _damaged(self.path, "Its byte order must be little-endian")
+        if sorted(keys) != sorted(storages):
+            raise _damaged(self.path, "It must list each storage once")
+        place = self._start
+        for key in keys:
+            count = int(self._read(place, 8).view("<i8")[0])
+            if count != storages[key].count:
+                reason = f"It holds {count} numbers of {key:.80}"
+                raise _damaged(self.path, reason)
+            self._places[storages[key].entry] = place + 8, storages[key].nbytes
+            place += 8 + storages[key].nbytes
+        if place != self.path.stat().st_size:
+            raise _damaged(self.path, f"It must have {place} bytes")
+
+    def size(self, name):
+        """Return the size of an entry in bytes, or None if it is absent."""
+        return self._places.get(name, (0, None))[1]
+
+    def read(self, name):
+        """Read an entry, as `Archive.read`."""
+        return self._read(*self._places[name])
+
+    def _read(self, place, size):
+        with self.path.open("rb") as file:
+            file.seek(place)
+            content = np.frombuffer(file.read(size), "uint8")
+        if len(content) != size:
+            raise _damaged(self.path, "It is too short")
+        return content
+
+
+def _pickle(file):
+    """Return the next pickle in a file as a NumPy array, without running it."""
+    start = file.tell()
+    for _ in pickletools.genops(file):
+        pass
+    return np.frombuffer(file.getvalue()[start : file.tell()], "uint8")
+
+
+class Foreign:
+    """A class or function that is not loaded. It ignores what is put into it.
 
     Args:
         name: str, the class or function that the file names.
@@ -48,7 +220,7 @@ class Storage(NamedTuple):
     """A flat array of numbers in a file; tensors are views of it.
 
     Args:
-        archive: an archive of `torch_archives`.
+        archive: `Archive` or `OldArchive`.
         key: str, the name of its entry in the archive is `data/<key>`.
         dtype: NumPy dtype; a `Foreign` if the type is unknown.
         count: int, the number of elements, as the pickle gives it.
@@ -288,7 +460,11 @@ def load(path):
     Raises:
         ConversionError: the file is damaged, too long, or of another format.
     """
-    archive = torch_archives.open_archive(path)
+    if not path.is_file():
+        raise _damaged(path, "It must be a regular file")
+    with path.open("rb") as file:
+        old = file.read(len(OLD)) == OLD
+    archive = OldArchive(path) if old else Archive(path)
     unpickler = _Unpickler(archive, archive.pickle)
     try:
         value = unpickler.load()
@@ -298,10 +474,6 @@ def load(path):
     except ConversionError:
         raise
     except Exception as error:  # A damaged pickle raises any error.
-        raise ConversionError(
-            "The file must be an intact file of `torch.save` with tensors and "
-            f"plain values: {type(error).__name__}. Fetch it again, or open it "
-            "with PyTorch and save its state dict.",
-            path,
-        ) from None
+        # Its text may quote the file without an end.
+        raise _damaged(path, type(error).__name__) from None
     return value, sorted(unpickler.foreign)
