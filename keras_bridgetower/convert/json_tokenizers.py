@@ -1,19 +1,38 @@
-"""Reads tokenizers of the class `BridgeTowerJsonTokenizer` from folders."""
+"""Reads tokenizers of the class `BridgeTowerJsonTokenizer` from folders.
 
-from keras_bridgetower.convert import sentencepiece_files
+SentencePiece `.model` files become values of a `tokenizer.json`, by the rules
+of transformers' tokenizers of the same name.
+"""
+
+import base64
+import string
+
 from keras_bridgetower.convert.tensors import read_json
+from keras_bridgetower.files import open_regular
+from keras_bridgetower.files import read_most
 from keras_bridgetower.preprocessing.json_tokenizer import (
     BridgeTowerJsonTokenizer,
 )
 from keras_bridgetower.preprocessing.tokenizer import read_merges
 from keras_bridgetower.presets.errors import ConversionError
+from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
 JSON = "tokenizer.json"
-# What CLIP takes for a word.
+# Words of CLIP.
 CLIP_WORDS = (
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]"
     r"|[^\s\p{L}\p{N}]+"
 )
+
+UNIGRAM = 1
+# Types of pieces: `<unk>`, and those that never occur in a text.
+SPECIAL = (2, 3)
+# Pieces defined by a user, which are matched before all others.
+DEFINED = 4
+SPACE = "▁"
+# The last sigma of a word has its own small letter.
+LAST_SIGMA = r"\p{Cased}\p{Case_Ignorable}*\KΣ(?!\p{Case_Ignorable}*\p{Cased})"
+PUNCTUATION = "".join(f"\\{sign}" for sign in string.punctuation)
 
 
 def read(folder, tokens, sequence_length, files):
@@ -62,8 +81,8 @@ def read(folder, tokens, sequence_length, files):
     return tokenizer
 
 
-def as_it_is(path, special, config):
-    """Return the values of a `tokenizer.json`."""
+def any_json(path, special, config):
+    """Return the values of a `tokenizer.json`, unchanged."""
     return read_json(path)
 
 
@@ -119,6 +138,156 @@ def _clip_decoder():
 def _bytes():
     switches = {"add_prefix_space": False, "trim_offsets": True}
     return {"type": "ByteLevel", **switches, "use_regex": True}
+
+
+def xlm_roberta(path, special, config):
+    """Return the values for XLM-R, whose ids are those of fairseq."""
+    proto = _read_proto(path)
+    start, padding, end, unknown, mask = special
+    first = [(name, 0.0) for name in (start, padding, end, unknown)]
+    words = [{"type": "WhitespaceSplit"}]
+    if [name for name, _ in _pieces(proto)[:3]] != [unknown, start, end]:
+        raise ValueError(f"its pieces must begin {unknown} {start} {end}")
+    pieces = first + _pieces(proto)[3:] + [(mask, 0.0)]
+    return _unigram(proto, pieces, unknown, _characters(proto), words)
+
+
+def deberta(path, special, config):
+    """Return the values for DeBERTa-v3, whose mask token comes last."""
+    proto = _read_proto(path)
+    pieces = _pieces(proto)
+    names = {name for name, _ in pieces}
+    pieces += [(name, 0.0) for name in special if name not in names]
+    lower = [{"type": "Lowercase"}] if config.get("do_lower_case") else []
+    split = [{"type": "Punctuation", "behavior": "Isolated"}]
+    normalizers = lower + [
+        _replace({"Regex": r"\s{2,}|[\n\r\t]"}, " "),
+        {"type": "NFC"},
+        {"type": "Strip", "strip_left": False, "strip_right": True},
+    ]
+    return _unigram(
+        proto,
+        pieces,
+        special[3],
+        normalizers,
+        split if config.get("split_by_punct") else [],
+    )
+
+
+def albert(path, special, config):
+    """Return the values for ALBERT."""
+    proto = _read_proto(path)
+    normalizers = [
+        _replace({"String": "``"}, '"'),
+        _replace({"String": "''"}, '"'),
+    ]
+    if not config.get("keep_accents"):
+        normalizers += [{"type": "NFKD"}, {"type": "StripAccents"}]
+    if config.get("do_lower_case", True):
+        normalizers.append({"type": "Lowercase"})
+    return _unigram(
+        proto,
+        _pieces(proto),
+        special[3],
+        normalizers + _characters(proto),
+        [{"type": "WhitespaceSplit"}],
+    )
+
+
+def siglip(path, special, config):
+    """Return the values for SigLIP: without punctuation, in lower case.
+
+    transformers uses SentencePiece itself here. The library `tokenizers` maps
+    a letter together with its accents, so letters are composed, and then
+    separated by NUL, which no text has, while characters are mapped.
+    """
+    proto = _read_proto(path)
+    lower = [_replace({"Regex": LAST_SIGMA}, "ς"), {"type": "Lowercase"}]
+    normalizers = [
+        _replace({"String": SPACE}, " "),
+        {"type": "Prepend", "prepend": SPACE},
+        *(lower if config.get("do_lower_case", True) else []),
+        _replace({"Regex": f"[{PUNCTUATION}]"}, ""),
+        _replace({"Regex": r"[\s\x1c-\x1f]+"}, " "),
+        {"type": "Strip", "strip_left": False, "strip_right": True},
+        {"type": "NFC"},
+        _replace({"Regex": "(?<=.)"}, "\0"),
+        *_characters(proto),
+        _replace({"String": "\0"}, ""),
+        _replace({"Regex": " {2,}"}, " "),
+        _replace({"String": " "}, SPACE),
+        _replace({"Regex": f"{SPACE}+$"}, ""),
+    ]
+    values = _unigram(proto, _pieces(proto), special[3], normalizers, [])
+    return {**values, "pre_tokenizer": None}
+
+
+def _read_proto(path):
+    """Read and check the message in a file."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    with open_regular(path) as file:
+        data = read_most(file, LARGEST_ASSET)
+    proto = sentencepiece_model_pb2.ModelProto.FromString(data)
+    trained = proto.trainer_spec
+    if trained.model_type != UNIGRAM or trained.byte_fallback:
+        raise ValueError("it must hold a Unigram model without bytes as pieces")
+    return proto
+
+
+def _pieces(proto):
+    return [(piece.piece, piece.score) for piece in proto.pieces]
+
+
+def _characters(proto):
+    """Return the normalizer of a file, in a list, or none."""
+    table = base64.b64encode(proto.normalizer_spec.precompiled_charsmap)
+    whole = {"type": "Precompiled", "precompiled_charsmap": table.decode()}
+    return [whole] if table else []
+
+
+def _replace(pattern, content):
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def _unigram(proto, pieces, unknown, normalizers, pre_tokenizers):
+    """Return the values of a `tokenizer.json`.
+
+    Args:
+        proto: the message of a file.
+        pieces: list of `(piece, score)`, in the order of their ids.
+        unknown: str, the token that stands for unknown characters.
+        normalizers, pre_tokenizers: lists of dicts; `Metaspace` comes last.
+    """
+    spaces = {"replacement": SPACE, "prepend_scheme": "always", "split": True}
+    spaces = {"type": "Metaspace", **spaces}
+    ids = {name: i for i, (name, _) in enumerate(pieces)}
+    added = [
+        {
+            "id": ids[piece.piece],
+            "content": piece.piece,
+            "special": piece.type in SPECIAL,
+            **dict.fromkeys(("single_word", "lstrip", "rstrip"), False),
+            "normalized": False,
+        }
+        for piece in proto.pieces
+        if piece.type in (*SPECIAL, DEFINED) and piece.piece in ids
+    ]
+    return {
+        "added_tokens": added,
+        "normalizer": {"type": "Sequence", "normalizers": normalizers},
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [*pre_tokenizers, spaces],
+        },
+        "decoder": spaces,
+        "model": {
+            "type": "Unigram",
+            "unk_id": ids[unknown],
+            "vocab": pieces,
+            "byte_fallback": False,
+        },
+    }
 
 
 def read_if_there(path):
@@ -203,22 +372,22 @@ def _check_added(folder, config, tokenizer):
 # By `Tokens.kind`, the files as `read` takes them.
 FILES = {
     "xlm_roberta": (
-        (JSON, as_it_is),
-        ("sentencepiece.bpe.model", sentencepiece_files.xlm_roberta),
+        (JSON, any_json),
+        ("sentencepiece.bpe.model", xlm_roberta),
     ),
     "clip": ((JSON, clip_json), ("vocab.json", clip_lists)),
     # transformers does not read the other one.
     "siglip": (
-        ("spiece.model", sentencepiece_files.siglip),
-        (JSON, as_it_is),
+        ("spiece.model", siglip),
+        (JSON, any_json),
     ),
     "gemma": ((JSON, gemma_json),),
     "deberta": (
-        (JSON, as_it_is),
-        ("spm.model", sentencepiece_files.deberta),
+        (JSON, any_json),
+        ("spm.model", deberta),
     ),
     "albert": (
-        (JSON, as_it_is),
-        ("spiece.model", sentencepiece_files.albert),
+        (JSON, any_json),
+        ("spiece.model", albert),
     ),
 }
