@@ -14,7 +14,6 @@ import numpy as np
 from keras_bridgetower.backend.uninitialized import shapes_only
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert import architecture
-from keras_bridgetower.convert import classifiers
 from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import tokenizers
 from keras_bridgetower.convert.checkpoint import load_weights
@@ -29,9 +28,11 @@ from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tensors import weight_file
+from keras_bridgetower.encoders.classified import ClassifiedEncoder
 from keras_bridgetower.encoders.registry import entries
 from keras_bridgetower.encoders.registry import entry_of
 from keras_bridgetower.encoders.registry import files_by_type
+from keras_bridgetower.encoders.rules import dense
 from keras_bridgetower.models.positions import check_side
 from keras_bridgetower.models.positions import copy_resized
 from keras_bridgetower.preprocessing.image_converter import (
@@ -56,14 +57,11 @@ CLAIMS = {
 }
 # Tensors that hold a constant range of numbers, or count training steps.
 CONSTANT = r"(.*\.)?(position_ids|num_batches_tracked)"
-
-
-# What makes the inputs of encoders.
 PARTS = ("tokenizer", "image_converter")
 
 
 class Encoders(NamedTuple):
-    """Two encoders, and what makes their inputs.
+    """Two encoders, their tokenizer and their image converter.
 
     Args:
         image_encoder, text_encoder: KerasHub encoders.
@@ -105,7 +103,7 @@ def open_encoders(
     Raises:
         ConversionError: damaged files, or another kind of model.
     """
-    # Before weights are read.
+    # Errors about these come before weights are read.
     words = make_converter = converter = None
     if "tokenizer" in parts:
         words = tokenizer(text_source, sequence_length)
@@ -160,11 +158,11 @@ def image_encoder(source, image_size=None, with_classifier=False):
     elif _is_transformers(path):
         encoder = _read_folder(path, "image", image_size)
     elif with_classifier:
-        raise classifiers.missing(path)
+        raise _no_classifier(path)
     else:
         encoder = _from_keras_hub(source, path, "image", image_size)
     if with_classifier:
-        encoder = classifiers.read(encoder, path)
+        encoder = _with_classifier(encoder, path)
     if image_size in (None, encoder.inputs[0].shape[1]):
         return encoder
     entry = entry_of(encoder)
@@ -232,20 +230,16 @@ def tokenizer(source, sequence_length=None):
 
 
 def _converter_for(source):
-    """Return a function of a side that makes the converter of an encoder.
-
-    Args:
-        source: as `image_encoder`.
-    """
+    """Return a function from an image size to the converter of an encoder."""
     source, path = _fetched(source)
     if _is_transformers(path):
         # Raises if it is of another kind, or if there is no converter.
         _type_of(path / "config.json", "image")
         image_converter(path)
         return functools.partial(image_converter, path)
-    # Other files do not say; the registry does.
+    # Other files do not have these values.
     if path.is_file():
-        cls, files = _told_by_tensors(open_tensors(path))
+        cls, files = _find_files(open_tensors(path))
         pixels = files.pixels or entries("image")[cls].pixels
     else:
         _, encoder = _described(source, path, "image")
@@ -260,14 +254,7 @@ def _converter_for(source):
 
 
 def _fetched(source):
-    """Return the folder of a handle of Hugging Face, else the source itself.
-
-    Args:
-        source: str or path.
-
-    Returns:
-        `(source, path)`: the source for KerasHub, and a `pathlib.Path`.
-    """
+    """Return a source, downloaded if it is a handle, as str and as path."""
     source = str(source)
     if source.startswith("hf://"):
         source = hub_files.fetch(source, source)
@@ -281,9 +268,7 @@ def _is_transformers(path):
 def _from_keras_hub(source, path, side, image_size=None):
     """Read the encoder of a KerasHub preset, and check it before its weights.
 
-    Args:
-        source, path, side: as `_described`.
-        image_size: as `image_encoder`.
+    Args: as `_described` and `image_encoder`.
     """
     preset, encoder = _described(source, path, side)
     _check_size(encoder, image_size)
@@ -296,15 +281,11 @@ def _encoder_in(backbone, side):
 
 
 def _described(source, path, side):
-    """Return the encoder that a KerasHub preset describes, without weights.
+    """Return a KerasHub preset's name and its encoder, without weights.
 
     Args:
-        source: as `image_encoder`.
-        path: `pathlib.Path` of the source.
+        source, path: as `_fetched` returns them.
         side: `"image"` or `"text"`.
-
-    Returns:
-        `(preset, encoder)`: the preset by its name for KerasHub.
     """
     # KerasHub would take a relative path for the name of a preset.
     folder = (path / "config.json").is_file()
@@ -323,32 +304,26 @@ def _described(source, path, side):
 
 
 def _check_size(encoder, image_size):
-    """Raise if an encoder cannot have images of a size, if there is one."""
+    """Raise if a size is given and the encoder cannot read such images."""
     if image_size not in (None, encoder.inputs[0].shape[1]):
         check_side("image_size", image_size, encoder)
 
 
 def _type_of(path, side):
-    """Return the configuration in a file, and the model type of its encoder."""
+    """Return a configuration and the model type of its encoder."""
     config = read_json(path)
     types = files_by_type(side)
     return config, configurations.require_type(config, path, types)
 
 
 def _read_folder(folder, side, image_size=None):
-    """Read the encoder of a `transformers` folder.
-
-    Args:
-        folder: path of the folder.
-        side: `"image"` or `"text"`.
-        image_size: as `image_encoder`.
-    """
+    """Read the encoder of a side from a `transformers` folder."""
     check_links(folder)
     path = folder / "config.json"
     config, kind = _type_of(path, side)
     tensors = open_tensors(weight_file(folder))
     if kind == "vit" and any("distillation" in key for key in tensors.shapes):
-        kind = "deit"  # A configuration without a type does not tell.
+        kind = "deit"  # A configuration without a type looks like ViT's.
     cls, files = files_by_type(side)[kind]
     if files.part:
         config = configurations.nested_values(config, files.part) or config
@@ -383,22 +358,17 @@ def _read_folder(folder, side, image_size=None):
     return _build(cls, files, tensors, sizes, arguments, image_size)
 
 
-def _read_state_dict(path, image_size=None):
-    """Read an image encoder from a state dict, by the names of its tensors.
-
-    Args:
-        path: `pathlib.Path` of the file.
-        image_size: as `image_encoder`.
-    """
+def _read_state_dict(path, image_size):
+    """Read an image encoder from a state dict, by the names of its tensors."""
     tensors = open_tensors(path)
-    cls, files = _told_by_tensors(tensors)
+    cls, files = _find_files(tensors)
     sizes = _sizes(files, tensors)
     arguments = _arguments(files, {}, sizes, path)
     return _build(cls, files, tensors, sizes, arguments, image_size)
 
 
-def _told_by_tensors(tensors):
-    """Return the class and the `Files` of a state dict."""
+def _find_files(tensors):
+    """Return the class and the `Files` whose mark is in a state dict."""
     known = {
         files.mark: (cls, files)
         for cls, entry in entries("image").items()
@@ -441,9 +411,7 @@ def _build(cls, files, tensors, sizes, arguments, image_size=None):
     """Build an encoder and load its weights.
 
     Args:
-        cls: class of KerasHub's encoder.
-        files: `Files`.
-        tensors: `Tensors`.
+        cls, files, tensors: class of the encoder, `Files` and `Tensors`.
         sizes: dict, as `_sizes` returns it.
         arguments: dict of further arguments of the encoder; None removes one.
         image_size: as `image_encoder`.
@@ -468,3 +436,34 @@ def _build(cls, files, tensors, sizes, arguments, image_size=None):
             unused.assign(np.zeros(unused.shape))
     load_weights(rules, tensors, variables)
     return encoder
+
+
+def _with_classifier(encoder, path):
+    """Return a `ClassifiedEncoder` of an encoder and the classifier in a file.
+
+    Args:
+        encoder: image encoder.
+        path: `pathlib.Path` of the `transformers` folder or the state dict
+            that it was read from.
+    """
+    tensors = open_tensors(path if path.is_file() else weight_file(path))
+    found = []
+    for key in filter(None, (f.classifier for f in entry_of(encoder).files)):
+        names = f"{key}.weight", f"{key}.bias"
+        weight, bias = (tensors.shapes.get(name, ()) for name in names)
+        if len(bias) == 1 and weight == (*bias, encoder.output.shape[-1]):
+            model = ClassifiedEncoder(encoder, *bias)
+            variables = variables_by_path(model.get_layer("classes"))
+            load_weights(dense("classes", key), tensors, variables)
+            return model
+        found += [f"{n}: {tensors.shapes.get(n, 'missing')}" for n in names]
+    raise _no_classifier(path, found)
+
+
+def _no_classifier(path, found=()):
+    return ConversionError(
+        "`with_classifier=True` needs a `transformers` folder or a state dict "
+        "of EfficientNet, ResNet or Swin with a linear classifier.",
+        path,
+        found,
+    )
