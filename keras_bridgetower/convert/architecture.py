@@ -1,7 +1,7 @@
 """Derives a model's architecture from the tensor shapes of a checkpoint.
 
-Sizes come from the stored tensors, not from a configuration file. So no
-configuration can ask for more memory than the weights themselves take.
+Sizes come from the stored tensors, not from a configuration. So no file can ask
+for more memory than its weights take.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ from keras_bridgetower.presets.configs import MOST_LAYERS
 from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.presets.errors import converting
 
-# How many times more weights than stored a model may have, for weights that
-# are copied or added, such as a second row of types.
+# A model may have this many times the stored weights: some are copied or added,
+# such as a second row of types.
 MORE_WEIGHTS = 2
 # Tensors whose shapes give sizes, and the name of the size of each axis.
 SIZES = {
@@ -143,9 +143,9 @@ def sizes(tensors, table, layers):
     Args:
         tensors: `Tensors`.
         table: dict from names of tensors to the names of the sizes of their
-            axes.
-        layers: dict from names of sizes to the start of the names of tensors;
-            the number of the layer follows it.
+            axes, separated by spaces.
+        layers: dict from names of sizes to the start of names of tensors; the
+            number of the layer follows it.
 
     Returns:
         dict from names of sizes to int.
@@ -177,9 +177,6 @@ def measure(tensors, names):
 
     Returns:
         `Architecture`, with defaults for values that shapes do not give.
-
-    Raises:
-        ConversionError: as `sizes`.
     """
     per_layer = "cross_modal_text_transform.0.weight" in tensors.shapes
     places = {
@@ -286,12 +283,6 @@ def build(architecture, tensors):
     Args:
         architecture: an `Architecture`.
         tensors: the `Tensors` that will be loaded.
-
-    Returns:
-        A `BridgeTowerBackbone`, built without drawing random numbers.
-
-    Raises:
-        ConversionError: sizes do not fit together.
     """
     a = architecture
 
@@ -299,7 +290,7 @@ def build(architecture, tensors):
         return {name: getattr(a, field) for field, name in fields.items()}
 
     def make():
-        # Managers read padding too, which in RoBERTa has its own position.
+        # Managers also read padding, which in RoBERTa has its own position.
         roberta = PaddedRobertaBackbone if a.managed else RobertaBackbone
         text = {"roberta": roberta, "bert": keras_hub.models.BertBackbone}
         text = text[a.text_encoder](**values(TEXT))
@@ -320,10 +311,10 @@ def build(architecture, tensors):
 
 
 def built(make, tensors):
-    """Return the model of a function, with uninitialized weights.
+    """Call `make` to build a model with uninitialized weights.
 
     Raises:
-        ConversionError: its sizes do not fit together, or it has far more
+        ConversionError: sizes do not fit together, or the model has far more
             weights than the tensors; no memory was allocated for them.
     """
     stored = sum(map(math.prod, tensors.shapes.values()))
@@ -337,8 +328,8 @@ def built(make, tensors):
         return uninitialized.without_initialization(make, room=room)
 
 
-def of_backbone(backbone):
-    """Return the architecture of a backbone of RoBERTa and CLIP."""
+def from_backbone(backbone):
+    """Return the `Architecture` of a backbone of RoBERTa and CLIP."""
     fusion = backbone.fusion
     text, image = backbone.text_encoder, backbone.image_encoder
     values = {

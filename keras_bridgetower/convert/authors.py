@@ -1,9 +1,7 @@
-"""Opens checkpoint files (`.ckpt`) of the authors.
+"""Opens checkpoint files (`.ckpt`) of BridgeTower, METER and ManagerTower.
 
-They are those of BridgeTower, METER and ManagerTower, who share their code.
-Such a file holds a state dict and the hyper-parameters of the training. It is
-read without Lightning and without the authors' code, and nothing in it is
-executed.
+Such a file has a state dict and the hyper-parameters of the training. It is
+read without Lightning, and no code in it is executed.
 """
 
 import dataclasses
@@ -62,8 +60,8 @@ def read(path, text_heads=None, answers=None, ignore=()):
     check_links(path)
     content, names = torch_files.load(path)
     if not isinstance(content, dict) or "state_dict" not in content:
-        # The file is only a state dict. Objects that Lightning stores beside a
-        # state dict are not read and need no check.
+        # The file is only a state dict. Objects that Lightning stores beside
+        # one are ignored and need no check.
         reject_code(path, names)
         content = {"state_dict": content}
     tensors = state_dict_tensors(path, content["state_dict"])
@@ -91,7 +89,8 @@ def read(path, text_heads=None, answers=None, ignore=()):
     unread = (*bridgetower.UNREAD, *ignore)
     if per_tap:
         unread += (bridgetower.UNTAPPED,)
-    # ManagerTower's retrieval has no head of its own, but masks no words.
+    # Retrieval models of ManagerTower have the pre-trained contrastive head,
+    # but no head of masked words.
     retrieval = "itc" in heads and "mlm" not in heads
     tuned = retrieval or set(heads) & set(FINE_TUNED)
     mode = "squash" if tuned else "crop"
@@ -138,7 +137,7 @@ def _hyper_parameters(content, path):
             path,
             [f"hyper_parameters={short_plain(values)}"],
         )
-    # Those in use are numbers. The text of a list in an error could be endless.
+    # Only numbers are used. The text of a list in an error could be endless.
     return {
         key: short_plain(value)
         if isinstance(value, (list, tuple, dict))
@@ -148,7 +147,7 @@ def _hyper_parameters(content, path):
 
 
 def _check_sizes(saved, a, path):
-    """Reject sizes that contradict the tensors, as where a layer is missing."""
+    """Reject sizes that contradict the tensors, as when a layer is missing."""
     sizes = {"vocab_size": a.vocabulary_size, "hidden_size": a.hidden_dim}
     if "num_top_layer" not in saved:  # METER's name for it.
         sizes["num_layers"] = a.num_layers

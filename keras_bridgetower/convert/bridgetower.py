@@ -89,7 +89,7 @@ def fusion(a):
     return rules + _managers(a) if a.managed else rules
 
 
-# Variables and tensors of the bridges that both sources have.
+# Variables and tensors of the bridges in both sources.
 BRIDGE_SCALARS = {
     "add": (),
     "scaled_add": (("scale", "scaled_factor"),),
@@ -264,8 +264,5 @@ def heads(table, values):
     Args:
         table: `TRANSFORMERS_HEADS`, `LIGHTNING_HEADS` or `MANAGER_HEADS`.
         values: dict from names of heads to their constructor values.
-
-    Returns:
-        list of `Rule`.
     """
     return [rule for name in values for rule in table[name](values[name])]

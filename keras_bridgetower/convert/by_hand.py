@@ -1,8 +1,8 @@
 """Converts a checkpoint or exports a preset, and summarizes the result.
 
-`from_preset` converts automatically. These functions, which the command line
-calls, also choose the folder, take the answers of a VQA checkpoint, and compare
-the result with the source.
+`from_preset` converts automatically. The command line calls these functions to
+choose the folder, to pass the answers of a VQA checkpoint, and to compare the
+result with the source.
 """
 
 import pathlib
@@ -47,8 +47,8 @@ def to_preset(
         text_heads: int, attention heads of the text encoder.
         ignore: regular expressions of the tensors that may be left out.
         allow_nonfinite: bool, whether weights may be NaN or infinite.
-        verify: bool, whether to open the new preset and compare every tensor
-            with the source.
+        verify: bool, whether to compare every tensor of the new preset with
+            the source.
         progress: callable of the number of finished rules and of all.
 
     Returns:
@@ -56,7 +56,7 @@ def to_preset(
         transformers' outputs.
 
     Raises:
-        ConversionError: weights that cannot be read or do not fit.
+        ConversionError: the weights cannot be read or do not fit.
         ValueError: there is no source, it lacks the head, or `destination`
             exists.
     """
@@ -87,11 +87,10 @@ def to_preset(
 def to_transformers(preset, destination, verify=False):
     """Export a preset to a folder that `transformers` opens.
 
-    Heads that transformers supports are written to one file, the others to
-    head.safetensors beside it.
+    Heads that transformers lacks are written to head.safetensors.
 
     Args:
-        preset: as `from_preset` takes it.
+        preset: as in `from_preset`.
         destination: path of a folder that does not exist yet.
         verify: bool, whether to run both on the same random input.
 
@@ -180,9 +179,9 @@ def _check_equal(checkpoint, parts, layers):
 
 
 def pooled_difference(backbone, folder):
-    """Compute the largest difference of the pooled outputs from transformers'.
+    """Compute the largest difference of pooled outputs from transformers'.
 
-    Import PyTorch before TensorFlow, after which importing it can crash.
+    PyTorch must be imported before TensorFlow, or it can crash.
 
     Args:
         backbone: a `BridgeTowerBackbone`.
@@ -190,7 +189,7 @@ def pooled_difference(backbone, folder):
             layers run with the backbone's epsilon.
 
     Returns:
-        float, or None where transformers or PyTorch is not installed.
+        float, or None if transformers or PyTorch is not installed.
     """
     try:
         import torch
@@ -216,7 +215,7 @@ def pooled_difference(backbone, folder):
 
 
 def set_cross_modal_epsilon(model, epsilon):
-    """Run the cross-modal layers of a transformers model with an epsilon."""
+    """Set the epsilon of the cross-modal layers of a transformers model."""
     import torch
 
     for name, module in model.named_modules():

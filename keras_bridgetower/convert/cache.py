@@ -36,9 +36,6 @@ def open_checkpoint(source, **kwargs):
 
     Returns:
         `Checkpoint`.
-
-    Raises:
-        ConversionError: they cannot be read or do not fit.
     """
     source = pathlib.Path(source)
     if source.is_file():
@@ -49,15 +46,17 @@ def open_checkpoint(source, **kwargs):
 def open_converted(source, published=None):
     """Open the preset of a foreign checkpoint; convert it if it is not cached.
 
+    The folder's name is computed from the contents of the source and the
+    version of this library. A file is read again only if its time or size has
+    changed.
+
     Args:
-        source: path, as `open_checkpoint` takes it.
+        source: path, as in `open_checkpoint`.
         published: dict from the name of a file to the first digits of its
             SHA-256, as `hub.published` returns it.
 
     Returns:
-        `PresetFolder` in the cache. Its name is computed from the content of
-        the source and the version of this library. The content is read again
-        only if the time or the size of a file has changed.
+        `PresetFolder` in the cache.
 
     Raises:
         ConversionError: files cannot be read, do not fit or change meanwhile,
@@ -81,8 +80,7 @@ def open_converted(source, published=None):
         if preset:
             return preset
         shutil.rmtree(folder, ignore_errors=True)
-        # It exists only if locks do not work here and another process was
-        # faster.
+        # Without working locks another process may write it first.
         with contextlib.suppress(files.FolderExists):
             open_checkpoint(source).save_to_preset(folder)
         if _file_states(source) != states:
@@ -107,8 +105,8 @@ def _complete_preset(folder):
 def _check_digests(digests, published):
     """Compare the digests of files with the expected ones."""
     for path, digest in digests.items():
-        # In the cache of the hub, a large file is named by its SHA-256, and
-        # a link with the real name leads to it.
+        # In the hub's cache, the real name of a large file is a link to a
+        # file that is named by its SHA-256.
         blob = pathlib.Path(os.readlink(path) if path.is_symlink() else path)
         named = blob.parent.name == "blobs" and SHA256.fullmatch(blob.name)
         if named and blob.name != digest:
@@ -136,7 +134,7 @@ def _cache_folder():
 def _file_states(source):
     """Return for each file a text that changes with it, and its latest time."""
     states = {}
-    for path in needed_files.of_checkpoint(source):
+    for path in needed_files.checkpoint_files(source):
         state = files.file_state(path)
         states[path] = " ".join(map(str, state)), max(state[-2:])
     return states
@@ -154,8 +152,7 @@ def _digests(states):
     digests, new = {}, {}
     for path, (state, latest) in states.items():
         digests[path] = known.get(state) or files.sha256(path)
-        # A file that was just written may change again within the same tick
-        # of the clock.
+        # A new file may change again within the same tick of the clock.
         if now - latest > CLOCK_TICK:
             new[state] = digests[path]
     if not new.items() <= known.items():

@@ -20,7 +20,7 @@ from keras_bridgetower.presets.errors import converting
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """The description of an opened checkpoint, before any weight is read.
+    """An opened checkpoint of another library, before any weight is read.
 
     Args:
         tensors: `Tensors`, the weights, read on demand.
@@ -83,19 +83,15 @@ class Checkpoint:
 
 
 def variables_by_path(*layers, encoder=None):
-    """Return the weights of layers by path, with LoRA adapters merged in.
+    """Return a dict of the weights of layers by path.
 
-    CLIP's position ids, which are constant, are left out.
+    Values of variables with LoRA adapters are merged. CLIP's position ids,
+    which are constant, are left out.
 
     Args:
         *layers: backbone, encoder or heads.
-        encoder: the image encoder among them. After saving and loading,
-            KerasHub's CLIP puts its own name before the names of its layers;
-            this prefix is removed.
-
-    Returns:
-        dict from path to variable, or to the merged value if the variable
-        has an adapter.
+        encoder: the image encoder among them. After loading, KerasHub's CLIP
+            puts its own name before those of its layers; it is removed.
     """
     prefix = f"{encoder.name}_" if encoder else ""
     return {
@@ -197,8 +193,8 @@ def load_weights(
         return values
 
     for done, rule in enumerate(rules, 1):
-        # Cast before layouts add tensors: in half precision a sum would be
-        # rounded, or overflow.
+        # Cast before layouts add tensors: in half precision a sum could be
+        # rounded or overflow.
         targets = [variables[path] for path in rule.variables]
         shapes = [tuple(variable.shape) for variable in targets]
         # NumPy lacks some types of tensors.
@@ -219,9 +215,9 @@ def load_weights(
 def _read_extra(rules, tensors, unread):
     """Read the tensors that the model does not use and export writes again.
 
-    The first rows of a table that the model does not hold are named
-    `<tensor>[:2]`, as the two for padding in RoBERTa's positions. The token
-    type row, which was added to the positions, keeps its name.
+    Rows that the model does not hold, such as the two for padding of RoBERTa's
+    positions, are named `<tensor>[:2]`. The token type row, which is added to
+    the positions, keeps its name.
     """
     extra = {key: np.array(tensors.read(key)) for key in unread}
     for rule in rules:
@@ -235,15 +231,12 @@ def _read_extra(rules, tensors, unread):
 
 
 def to_tensors(rules, variables, extra):
-    """Convert variables to tensors, with the names in the rules.
+    """Convert variables to float32 tensors with the names of the rules.
 
     Args:
         rules: list of `Rule`.
         variables: dict from path to variable.
         extra: dict, the `extra` of a backbone.
-
-    Returns:
-        dict from name to float32 array.
     """
     tensors, extra = {}, dict(extra)
     for rule in rules:
@@ -256,7 +249,7 @@ def to_tensors(rules, variables, extra):
         if rows:
             saved[0][:rows] = extra.pop(f"{key}[:{rows}]", 0)
         if rule.layout is POSITIONS:
-            # The other rows hold the sum of both tables; so must these.
+            # Like the other rows, these hold the sum of both tables.
             saved[0][:rows] += extra.pop(rule.keys[1], 0)
         for key, value in zip(rule.keys, saved, strict=True):
             tensors[key] = np.array(value, order="C")

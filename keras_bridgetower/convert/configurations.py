@@ -1,7 +1,7 @@
 """Reads and writes values of a `config.json` of `transformers`.
 
-When a folder of BridgeTower is read, the values are compared with those that
-export would write for the architecture of the weights.
+The values of a BridgeTower folder are compared with those that export would
+write for the architecture of its weights.
 """
 
 import re
@@ -106,9 +106,6 @@ def architecture_fields(levels):
 
     Args:
         levels: dict from levels to values, as `read_levels` returns it.
-
-    Returns:
-        dict from the name of a field to its value.
     """
     text = levels["text"]
     return dict(
@@ -123,14 +120,11 @@ def architecture_fields(levels):
 
 
 def contradictions(levels, architecture):
-    """List the values that are not those of an architecture.
+    """List the values that differ from those of an `Architecture`.
 
     Args:
         levels: dict from levels to values, as `read_levels` returns it.
         architecture: the `Architecture` of the weights.
-
-    Returns:
-        list of str.
     """
     expected = values_for(architecture)
     return [
@@ -186,11 +180,7 @@ def read_levels(config, path):
 
 
 def model_type(config):
-    """Return the model type of a configuration, or None if it is unknown.
-
-    Args:
-        config: dict, the values of a `config.json`.
-    """
+    """Return the model type of a configuration, or None if it is unknown."""
     if config.get("model_type"):
         return config["model_type"]
     if config.get("architectures"):
@@ -204,23 +194,20 @@ def model_type(config):
     if {"text_config", "vision_config"} <= config.keys():
         return "clip"
     if {"patch_size", "image_size"} <= config.keys():
-        of_clip = config.get("hidden_act") == "quick_gelu"
-        return "clip_vision_model" if of_clip else "vit"
+        quick = config.get("hidden_act") == "quick_gelu"
+        return "clip_vision_model" if quick else "vit"
     rows = config.get("type_vocab_size")
     return "roberta" if rows == 1 else "bert" if rows == 2 else None
 
 
 def require_type(config, path, kinds, hint=""):
-    """Check that a configuration is of one of some model types.
+    """Return the model type of a configuration, which must be one of `kinds`.
 
     Args:
         config: dict, the values of a `config.json`.
         path: path of the file.
         kinds: collection of str, the allowed model types.
         hint: str, a sentence that is added to the error.
-
-    Returns:
-        str: the model type.
 
     Raises:
         ConversionError: the type is another one, or unknown.

@@ -1,4 +1,4 @@
-"""Writes backbones and tasks as folders that `transformers` can open."""
+"""Exports backbones and tasks as folders that `transformers` opens."""
 
 import pathlib
 import warnings
@@ -12,7 +12,7 @@ from keras_bridgetower.convert import bridgetower
 from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import processors
 from keras_bridgetower.convert import transformers_folder as theirs
-from keras_bridgetower.convert.architecture import of_backbone
+from keras_bridgetower.convert.architecture import from_backbone
 from keras_bridgetower.convert.checkpoint import to_tensors
 from keras_bridgetower.convert.checkpoint import variables_by_path
 from keras_bridgetower.encoders.clip import HEAD_WIDTH
@@ -36,7 +36,7 @@ TEXT_EPSILON = 1e-5
 
 
 class Parts(NamedTuple):
-    """The parts of a model that are exported.
+    """The parts of a model to export.
 
     Args:
         backbone: a `BridgeTowerBackbone`.
@@ -59,7 +59,7 @@ def export_model(model, path):
     Args:
         model: the backbone or task.
         path: path of a folder that does not exist yet. If anything fails, it
-            does not exist afterwards either.
+            is not created.
     """
     preprocessor = getattr(model, "preprocessor", None)
     parts = Parts(
@@ -128,7 +128,7 @@ def _write(parts, folder):
             "the model",
             kinds,
         )
-    architecture = of_backbone(backbone)
+    architecture = from_backbone(backbone)
     known = {k: v for k, v in values.items() if k in theirs.CLASSES}
     _check(backbone, architecture, values)
     layers = [backbone] + [parts.heads[name] for name in known]
@@ -155,7 +155,7 @@ def _write(parts, folder):
 
 
 def _check(backbone, a, heads):
-    """Reject architectures of which transformers has no class, and warn."""
+    """Reject architectures that transformers lacks, and warn of its epsilon."""
     fusion = backbone.fusion
     requirements = [
         ("bridge", a.bridge, tuple(configurations.LINKS)),
@@ -176,7 +176,7 @@ def _check(backbone, a, heads):
         ),
         ("image FFN width", a.image_intermediate, (4 * a.image_width,)),
     ]
-    # Heads of your own have no names there.
+    # transformers has no names for heads of users.
     requirements += [
         ("head", name, tuple(bridgetower.LIGHTNING_HEADS)) for name in heads
     ]

@@ -1,4 +1,4 @@
-"""Reads the image processor of an encoder, as a converter of pictures."""
+"""Converts image processors of `transformers` and timm to image converters."""
 
 import math
 import pathlib
@@ -66,9 +66,9 @@ CLASSES = {
     },
     "ConvNext": {"size": {"shortest_edge": 384}, "default_to_square": False},
 }
-# From this side ConvNeXt takes whole pictures, without their aspect ratio.
+# From this side on ConvNeXt squashes whole pictures.
 _WHOLE = 384
-# What of the modes of timm is here. It rounds the corner of a crop.
+# The supported modes of timm, which rounds the corner of a crop.
 _TIMM_MODES = {"center": "crop", "squash": "squash"}
 
 
@@ -77,10 +77,10 @@ def image_converter(source, image_size=None):
 
     It reads `preprocessor_config.json` or `processor_config.json`, or, for an
     encoder of timm, `config.json`. Pixels are those of the image processor of
-    `transformers` that computes by Pillow (`backend="pil"`). If torchvision
-    shrinks a picture, fewer than one value in a hundred differ, by one of 255
-    levels. DINOv3's, the only one without Pillow, does not round to levels
-    after resizing, so values differ by up to one level.
+    `transformers` that uses Pillow (`backend="pil"`). When torchvision shrinks
+    a picture, fewer than one value in a hundred differ, by one of 255 levels.
+    DINOv3's, the only one without Pillow, does not round to levels after
+    resizing, so values differ by up to one level.
 
     Args:
         source: path of a `transformers` folder of CLIP, MetaCLIP 2, SigLIP,
@@ -94,8 +94,8 @@ def image_converter(source, image_size=None):
         A `BridgeTowerImageConverter`.
 
     Raises:
-        ConversionError: there is no such file, or it has settings that do not
-            make squares as the converter does. The error lists them.
+        ConversionError: the file is missing, or has settings that the converter
+            does not support. The error lists them.
 
     Example:
 
@@ -111,10 +111,10 @@ def image_converter(source, image_size=None):
     if folder.is_dir():
         check_links(folder)
     path, config = saved_image_processor(folder)
-    read = _of_transformers
+    read = _read_transformers
     if path is None and (folder / "config.json").is_file():
         path = folder / "config.json"
-        config, read = read_json(path).get("pretrained_cfg"), _of_timm
+        config, read = read_json(path).get("pretrained_cfg"), _read_timm
     if not config:
         raise ConversionError(
             "A folder must have the settings of its image processor, in "
@@ -140,8 +140,8 @@ def image_converter(source, image_size=None):
     )
 
 
-def _of_transformers(config, image_size, wrong):
-    """Return values of a converter, and add to `wrong` what is unsupported."""
+def _read_transformers(config, image_size, wrong):
+    """Return values of a converter, and add unsupported settings to `wrong`."""
     named = config.get("image_processor_type")
     named = named or config.get("feature_extractor_type")
     kind = re.sub("(ImageProcessor|FeatureExtractor).*", "", str(named))
@@ -156,21 +156,21 @@ def _of_transformers(config, image_size, wrong):
         return {}
     given = {k: v for k, v in config.items() if v is not None}
     config = DEFAULTS | CLASSES[kind] | given
-    of_convnext = kind == "ConvNext"
+    convnext = kind == "ConvNext"
     fixed = dict(do_resize=True, do_pad=False, use_square_size=False)
-    if of_convnext:
+    if convnext:
         fixed["do_center_crop"] = False
     unfit = [name for name, value in fixed.items() if config[name] != value]
     larger, shortest = _side(config["size"], config["default_to_square"])
     side, mode = larger, "squash"
-    if of_convnext:
+    if convnext:
         side = larger = larger and (image_size or larger)
         if side and side < _WHOLE:
             mode, larger = "center", int(side / config["crop_pct"])
     elif config["do_center_crop"]:
         side, _ = _side(config["crop_size"], True)
         mode = "center" if shortest else "squash"
-    if not larger or shortest != (of_convnext or mode == "center"):
+    if not larger or shortest != (convnext or mode == "center"):
         unfit.append("size")
     elif not side or side > larger:
         unfit.append("crop_size")
@@ -195,11 +195,8 @@ def _side(size, to_square):
     """Return a side in pixels, and True if it is that of the shorter side.
 
     Args:
-        size: any form of a size in a file.
-        to_square: bool, what one number means.
-
-    Returns:
-        `(side, shortest)`; the side is None if the size is another one.
+        size: any form of a size in a file; the side is None for others.
+        to_square: bool, True if one number is the side of a square.
     """
     if isinstance(size, dict):
         size = {k: v for k, v in size.items() if v is not None}
@@ -217,18 +214,17 @@ def _side(size, to_square):
 def _statistics(config):
     """Return mean and standard deviation of pixels from 0 to 1, as tuples.
 
-    All steps of a processor after the crop are linear. Together they are one
-    normalization.
+    All steps after the crop are linear; together they are one normalization.
     """
     mean, std = map(np.array, statistics(config))
     if config["include_top"]:
-        # Of the classifier: it divides once more.
+        # Pixels for the classifier are divided once more.
         std = std * statistics(config | {"do_normalize": True})[1]
     factor, offset = 255.0, 0.0
     if config["do_rescale"]:
         factor *= config["rescale_factor"]
         offset = float(config["rescale_offset"])
-    # Text has rounded it.
+    # The file may have a rounded factor.
     if not math.isclose(factor, 1, rel_tol=1e-6):
         mean, std = mean / factor, std / factor
     if offset:
@@ -236,8 +232,8 @@ def _statistics(config):
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def _of_timm(config, image_size, wrong):
-    """Read the `pretrained_cfg` of timm, as `_of_transformers`."""
+def _read_timm(config, image_size, wrong):
+    """Read the `pretrained_cfg` of timm, as `_read_transformers`."""
     _, height, side = config.get("input_size") or (3, 224, 224)
     mode = config.get("crop_mode") or "center"
     resample = config.get("interpolation") or "bicubic"

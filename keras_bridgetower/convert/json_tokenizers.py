@@ -63,8 +63,8 @@ def read(folder, tokens, sequence_length, files):
     found = next(((p, made) for p, made in paths if p.is_file()), None)
     if found is None:
         return None
-    path, values_of = found
-    values = values_of(path, special, config)
+    path, make_values = found
+    values = make_values(path, special, config)
     tokenizer = BridgeTowerJsonTokenizer(
         None,
         special,
@@ -76,7 +76,7 @@ def read(folder, tokens, sequence_length, files):
     tokenizer.set_vocabulary(values)
     _check_packing(values.get("post_processor"), tokenizer, config, path)
     _check_added(folder, config, tokenizer)
-    # A damaged table of characters is only found when it is used.
+    # A damaged table of characters raises an error only when it is used.
     tokenizer.token_lists(["A ｆéw 漢字, 12 кот ñ ﬁ\u0301 😀"])
     return tokenizer
 
@@ -87,7 +87,7 @@ def any_json(path, special, config):
 
 
 def clip_json(path, special, config):
-    """Return the values for CLIP; their decoder turns word ends to spaces."""
+    """Return the values for CLIP; their decoder turns word ends into spaces."""
     return {**read_json(path), "decoder": _clip_decoder()}
 
 
@@ -197,9 +197,9 @@ def albert(path, special, config):
 def siglip(path, special, config):
     """Return the values for SigLIP: without punctuation, in lower case.
 
-    transformers uses SentencePiece itself here. The library `tokenizers` maps
-    a letter together with its accents, so letters are composed, and then
-    separated by NUL, which no text has, while characters are mapped.
+    transformers uses SentencePiece itself here. `tokenizers` maps a letter
+    together with its accents. So letters are composed, and separated by NUL,
+    which no text has, while characters are mapped.
     """
     proto = _read_proto(path)
     lower = [_replace({"Regex": LAST_SIGMA}, "ς"), {"type": "Lowercase"}]
@@ -291,7 +291,7 @@ def _unigram(proto, pieces, unknown, normalizers, pre_tokenizers):
 
 
 def read_if_there(path):
-    """Return the object in a JSON file, `{}` if there is no such file."""
+    """Return the object in a JSON file, `{}` if the file is absent."""
     return read_json(path) if path.is_file() else {}
 
 
@@ -300,12 +300,12 @@ def _content(token):
 
 
 def _check_packing(processor, tokenizer, config, path):
-    """Compare the packing in a file with that of the text encoder."""
+    """Check that a file packs texts as the text encoder was trained."""
     start, _, end, *_ = tokenizer.special_tokens
     one = [None, end] if tokenizer.adds_start else [start, None, end]
     pair = [*one, *tokenizer.between, None, end]
     if "add_bos_token" in config or "add_eos_token" in config:
-        # transformers then ignores what tokenizer.json says.
+        # transformers then ignores the packing of tokenizer.json.
         before = [start] if config.get("add_bos_token") else []
         after = [end] if config.get("add_eos_token") else []
         found = {"a text": [*before, None, *after]}
@@ -351,7 +351,7 @@ def _packing(processor):
 
 
 def _check_added(folder, config, tokenizer):
-    """Reject tokens of other files that the tokenizer does not have."""
+    """Reject added tokens of other files that the tokenizer lacks."""
     added = read_if_there(folder / "added_tokens.json")
     listed = config.get("added_tokens_decoder") or {}
     added |= {_content(token): int(i) for i, token in listed.items()}
@@ -376,7 +376,7 @@ FILES = {
         ("sentencepiece.bpe.model", xlm_roberta),
     ),
     "clip": ((JSON, clip_json), ("vocab.json", clip_lists)),
-    # transformers does not read the other one.
+    # transformers reads the first one only.
     "siglip": (
         ("spiece.model", siglip),
         (JSON, any_json),

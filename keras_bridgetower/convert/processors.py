@@ -36,7 +36,7 @@ def read(folder, architecture, mode="hf", sequence_length=None):
 
     Args:
         folder: path of a folder with tokenizer and image processor files.
-        architecture: `Architecture` of the model that they must fit.
+        architecture: `Architecture` of the model.
         mode: str, mode of the converter if no file gives the settings.
         sequence_length: int, number of tokens in a text. By default
             `max_text_len` in the image processor's file, where the published
@@ -47,8 +47,8 @@ def read(folder, architecture, mode="hf", sequence_length=None):
         has no tokenizer files.
 
     Raises:
-        ConversionError: files are damaged, or have settings that this library
-            does not support.
+        ConversionError: files are damaged, do not fit the model, or have
+            settings that this library does not support.
     """
     folder = pathlib.Path(folder)
     side = architecture.image_size
@@ -140,8 +140,7 @@ def write(folder, tokenizer, image_converter):
         folder: path of a folder.
         tokenizer: a `BridgeTowerTokenizer`, or None.
         image_converter: a `BridgeTowerImageConverter`, or None. A warning is
-            given if its mode is not `"hf"`, or if it crops or resamples in
-            another way, because transformers computes other pixels.
+            given if transformers computes other pixels.
     """
     folder = pathlib.Path(folder)
     length = TEXT_LENGTH

@@ -1,4 +1,4 @@
-"""Reads how a sentence encoder joins its tokens to one embedding."""
+"""Reads the pooling of sentence encoders."""
 
 import pathlib
 
@@ -19,8 +19,8 @@ _MODE = "pooling_mode"
 def text_summary(source):
     """Return the pooling with which a sentence encoder was trained.
 
-    Embeddings are then computed as published: give it to the backbone beside
-    `text_encoder(source)`. Contrastive embeddings are normalized anyway, so a
+    Pass it to the backbone beside `text_encoder(source)`, and embeddings are
+    computed as published. Contrastive embeddings are normalized anyway, so a
     module that normalizes changes nothing.
 
     Args:
@@ -33,7 +33,7 @@ def text_summary(source):
 
     Raises:
         ConversionError: damaged or missing files, another pooling, or modules
-            behind it that this library does not have.
+            after it that this library does not have.
 
     Example:
 

@@ -54,18 +54,15 @@ class Tensors(NamedTuple):
 
 
 def check_links(source):
-    """Check that no file that a conversion reads is a link out of the folder.
+    """Reject links in a checkpoint's folder that lead out of it.
 
     Args:
         source: `pathlib.Path` of a folder, or of a checkpoint file, which may
             itself be a link.
-
-    Raises:
-        ConversionError: there are such links.
     """
     folder = source if source.is_dir() else source.parent
     below = files.Below(folder)
-    paths = needed_files.of_checkpoint(source)
+    paths = needed_files.checkpoint_files(source)
     away = [
         path.name
         for path in paths
@@ -103,7 +100,7 @@ def open_tensors(path):
         `Tensors`.
 
     Raises:
-        ConversionError: the file is damaged, or holds other objects than
+        ConversionError: the file is damaged, or has objects other than
             tensors.
     """
     path = pathlib.Path(path)
@@ -117,12 +114,7 @@ def open_tensors(path):
 
 
 def read_json(path):
-    """Read a JSON file that holds an object.
-
-    Raises:
-        ConversionError: the file is absent, damaged or too large, or does not
-            hold an object.
-    """
+    """Read a JSON file that holds an object, as `files.read_json`."""
     with converting("Fetch it again. It must be readable JSON", path):
         values = files.read_json(path, LARGEST_ASSET)
     if not isinstance(values, dict):
@@ -177,11 +169,7 @@ def _open_shards(path):
 
 
 def reject_code(path, names):
-    """Raise an error if a file refers to classes or functions.
-
-    Raises:
-        ConversionError: `names` is not empty.
-    """
+    """Raise an error if `names` of classes or functions is not empty."""
     if names:
         raise ConversionError(
             f"The file needs the code of {short_plain(names[0])}, which is "
@@ -196,7 +184,7 @@ def state_dict_tensors(path, state):
     """Return the `Tensors` of a state dict that `torch_files.load` read.
 
     Raises:
-        ConversionError: it holds other objects than tensors, or tensors whose
+        ConversionError: it has objects other than tensors, or tensors whose
             elements are not all stored.
     """
     if not isinstance(state, dict):

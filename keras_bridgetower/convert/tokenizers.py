@@ -1,4 +1,4 @@
-"""Reads tokenizers, of `transformers` folders and of KerasHub's presets."""
+"""Reads tokenizers of `transformers` folders and of KerasHub's presets."""
 
 import functools
 import pathlib
@@ -27,8 +27,8 @@ from keras_bridgetower.presets.registry import write_json
 
 # Tokens in a text: `max_text_len` of the published models and the authors.
 TEXT_LENGTH = 50
-# Keys that tell the type of the model in the first versions of tokenizer.json,
-# which do not name it.
+# Keys of the model in the first versions of tokenizer.json, which do not name
+# its type.
 TYPE_KEYS = {"BPE": "merges", "WordPiece": "max_input_chars_per_word"}
 # Settings that RoBERTa's files leave empty: null, false, or `""`.
 BPE_SETTINGS = (
@@ -43,17 +43,7 @@ BPE_SETTINGS = (
 def open_folder(folder, sequence_length=None):
     """Open the tokenizer of a folder with a text encoder.
 
-    Args:
-        folder: `pathlib.Path`.
-        sequence_length: int, or None.
-
-    Returns:
-        `PackedTokenizer`. `unimodal.tokenizer` describes it.
-
-    Raises:
-        ConversionError: files are damaged or missing, or the tokenizer is not
-            the encoder's.
-        ValueError: `sequence_length` is more than the encoder reads.
+    `unimodal.tokenizer` documents its arguments, result and errors.
     """
     check_links(folder)
     path = folder / "config.json"
@@ -87,7 +77,7 @@ def _most_tokens(config, files):
 
 
 def _usual_length(folder, most, cls, tokens):
-    """Return the number of tokens in a text that the files give."""
+    """Return the default number of tokens in a text."""
     files = ("tokenizer_config.json", "sentence_bert_config.json")
     config, sentences = (read_if_there(folder / name) for name in files)
     given = (config.get("model_max_length"), sentences.get("max_seq_length"))
@@ -103,8 +93,7 @@ def _check_encoder(tokenizer, keys, config, path):
     Args:
         tokenizer: `PackedTokenizer`.
         keys: tuple of str, as `Tokens.ids`.
-        config: dict.
-        path: `pathlib.Path` of its file.
+        config: dict, the values of the file `path`.
     """
     size = tokenizer.vocabulary_size()
     rows = config.get("vocab_size", size)
@@ -139,21 +128,15 @@ def read(folder, kind, sequence_length):
         A tokenizer, or None if the folder has no tokenizer files.
 
     Raises:
-        ConversionError: files are damaged or contradict each other, or have
-            settings that this library does not support.
+        ConversionError: files are damaged, contradict each other, or have
+            unsupported settings.
     """
     _, files = files_by_type("text")[kind]
     return read_tokens(pathlib.Path(folder), files.tokens, sequence_length)
 
 
 def read_tokens(folder, tokens, sequence_length):
-    """Read the tokenizer of a folder, as `read`.
-
-    Args:
-        folder: `pathlib.Path`.
-        tokens: `Tokens`.
-        sequence_length: int.
-    """
+    """Read the tokenizer that `tokens`, a `Tokens`, describes; as `read`."""
     with converting("A tokenizer must be readable", folder):
         return READERS[tokens.kind](folder, tokens, sequence_length)
 
@@ -202,9 +185,9 @@ def _check_splitting(folder, values):
 
 
 def _read_bert(folder, tokens, sequence_length):
-    """Read the words, in the order of their ids, and whether to lower-case.
+    """Read the words, in the order of their ids, and `lowercase`.
 
-    The configuration comes before tokenizer.json, as in transformers.
+    As in transformers, the configuration comes before tokenizer.json.
     """
     config = read_if_there(folder / "tokenizer_config.json")
     values = _tokenizer_json(folder, "WordPiece")
@@ -263,16 +246,16 @@ READERS = {
 }
 
 
-# Both tokenizers must make the same of it.
+# Both tokenizers must give it the same ids.
 PROBE = "The 2 quick Foxes' red-brown fur, isn't it?"
 
 
-def of_keras_hub(preset, encoder, sequence_length=None):
+def open_preset(preset, encoder, sequence_length=None):
     """Open the tokenizer of a KerasHub preset.
 
-    KerasHub's vocabulary is read by the rules of `transformers`, as of the
-    encoder's own files. They differ in rare signs; ids of a plain text are
-    compared.
+    KerasHub's vocabulary is read by the rules of `transformers`, as from the
+    encoder's own files. They differ in rare characters; the ids of a plain text
+    are compared.
 
     Args:
         preset: str, the name or path of the preset.
@@ -297,7 +280,7 @@ def of_keras_hub(preset, encoder, sequence_length=None):
         theirs = hub.Tokenizer.from_preset(preset)
         found = _converted(theirs, entry.files[0].tokens, length)
         wrong = _differences(found, theirs, encoder)
-    except Exception as error:  # Files and classes of KerasHub may be any.
+    except Exception as error:  # KerasHub may raise any.
         wrong.append(f"{error!s:.300}")
     if wrong:
         raise ConversionError(
@@ -327,7 +310,7 @@ def _converted(theirs, tokens, length):
 
 
 def _differences(ours, theirs, encoder):
-    """List what is not the same in a tokenizer and in one of KerasHub."""
+    """List the differences of a tokenizer from one of KerasHub."""
     size = ours.vocabulary_size()
     # ELECTRA has the other name.
     rows = getattr(encoder, "vocabulary_size", None) or encoder.vocab_size

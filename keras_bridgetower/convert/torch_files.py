@@ -270,7 +270,7 @@ class Tensor(NamedTuple):
         return 1 + sum((size - 1) * stride for size, stride in axes)
 
     def problem(self):
-        """Return the reason why the tensor cannot be read, or None."""
+        """Return why the tensor cannot be read, or None."""
         storage = self.storage
         if isinstance(storage.dtype, Foreign):
             return f"of {storage.dtype.name}"
@@ -332,12 +332,12 @@ class Tensor(NamedTuple):
         return values
 
 
-# Types of keys that a dict may have. Python hashes them without recursion, and
-# a file cannot choose keys with equal hashes: the hashes of text are random,
-# and those of integers below `LARGEST_KEY` differ.
+# Allowed types of keys. Python hashes them without recursion, and a file cannot
+# choose keys with equal hashes: the hashes of text are random, and those of
+# integers below `LARGEST_KEY` differ.
 KEYS = (str, int, float, bool, type(None), Foreign)
 LARGEST_KEY = 1 << 60
-# Characters of names that the values of a file may repeat.
+# Characters of a name, which the values of a file may repeat.
 LONGEST_NAME = 200
 
 STORAGES = {
@@ -355,7 +355,7 @@ STORAGES = {
 
 
 class _Dict(dict):
-    """A dict whose keys a file cannot choose to take time."""
+    """A dict that rejects keys which a file could choose to make it slow."""
 
     def __setitem__(self, key, value):
         large = type(key) is int and abs(key) >= LARGEST_KEY
@@ -372,7 +372,7 @@ def _tensor(storage, offset, shape, strides, grad, hooks, flags=None):
     return Tensor(storage, offset, shape, strides, flags)
 
 
-# What a file may name. The arguments of functions come from the file.
+# The names that a file may use. Arguments of functions come from the file.
 NAMES = {
     "collections.OrderedDict": lambda: _Dict(),
     "torch._utils._rebuild_tensor_v2": _tensor,
@@ -390,7 +390,7 @@ OPCODES = (
 )
 
 
-# The class in Python, whose opcodes can be chosen; that in C has all.
+# The class in Python: its opcodes can be chosen, those of the one in C cannot.
 class _Unpickler(pickle._Unpickler):
     """Reads plain values, `Tensor`s and `Foreign`s, and calls no other code."""
 

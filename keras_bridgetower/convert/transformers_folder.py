@@ -34,7 +34,7 @@ PREFIX = "bridgetower."
 
 
 def read(folder):
-    """Open a folder that `transformers` wrote.
+    """Open a BridgeTower folder that `transformers` wrote.
 
     Args:
         folder: path of the folder.
@@ -43,8 +43,8 @@ def read(folder):
         `Checkpoint`.
 
     Raises:
-        ConversionError: files are damaged, or hold another model, or an
-            architecture that transformers itself cannot run.
+        ConversionError: files are damaged or hold another model, or
+            transformers itself cannot run the architecture.
     """
     folder = pathlib.Path(folder)
     check_links(folder)
@@ -87,7 +87,7 @@ def read(folder):
 
 
 def _check(levels, m, path):
-    """Reject values that contradict the weights, or that cannot be run."""
+    """Reject values that contradict the weights or that cannot be run."""
     wrong = configurations.contradictions(levels, m)
     if m.text_layers != m.image_layers:
         # With `remove_last_layer`, the removed layer is not counted.

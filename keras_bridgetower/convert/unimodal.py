@@ -225,7 +225,7 @@ def tokenizer(source, sequence_length=None):
     source, path = _fetched(source)
     if (path / "config.json").is_file() and is_keras(path) or not path.exists():
         preset, encoder = _described(source, path, "text")
-        return tokenizers.of_keras_hub(preset, encoder, sequence_length)
+        return tokenizers.open_preset(preset, encoder, sequence_length)
     return tokenizers.open_folder(path, sequence_length)
 
 

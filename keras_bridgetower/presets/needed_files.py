@@ -105,7 +105,7 @@ def lacking(folder):
     return lacks + [TOKENIZER] * (not tokenized)
 
 
-def of_checkpoint(source):
+def checkpoint_files(source):
     """List all files that the conversion of a checkpoint reads.
 
     Args:
