@@ -394,8 +394,8 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
         self.answers = checked_answers(answers)
         self._class_ids = ClassIds(self.answers)
         ids = self._class_ids.ids
-        # The id of each normalized answer. If several answers are the same
-        # when normalized, it is that of the one spelled so, or of the first.
+        # The id of each normalized answer. Of several answers with the same
+        # normal form, the one spelled so is used, or else the first.
         spelled = [(normalize_answer(a), i) for a, i in ids.items()]
         self._spelled = {
             **dict(reversed(spelled)),
@@ -435,7 +435,7 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
     def _agreement(self, ten):
         scores = np.zeros(len(self.answers), "float32")
         ten = [v.decode() if isinstance(v, bytes) else v for v in ten.tolist()]
-        # The evaluator takes line breaks for blanks before it looks at marks.
+        # The evaluator replaces line breaks before it removes punctuation.
         for answer, score in soft_scores(
             [" ".join(a.split()) for a in ten]
         ).items():

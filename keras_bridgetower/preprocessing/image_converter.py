@@ -18,7 +18,7 @@ from keras_bridgetower.preprocessing.geometry import place
 from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.preprocessing.images import STD
 from keras_bridgetower.preprocessing.images import open_image
-from keras_bridgetower.preprocessing.picture_arrays import warn_of_mask
+from keras_bridgetower.preprocessing.images import warn_of_mask
 from keras_bridgetower.preprocessing.tf_graph import DirectLayer
 from keras_bridgetower.preprocessing.tf_graph import in_tf_graph
 from keras_bridgetower.preprocessing.tf_graph import numpy_function

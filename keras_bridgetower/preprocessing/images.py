@@ -1,17 +1,17 @@
-"""Reads any picture that a user may hold, as one RGB array."""
+"""Reads any kind of picture as one RGB array."""
 
 import base64
 import contextlib
 import io
 import os
 import re
+import warnings
 
 import numpy as np
 from PIL import Image
 from PIL import ImageOps
 
 from keras_bridgetower.files import open_regular
-from keras_bridgetower.preprocessing import picture_arrays
 
 # Mean and standard deviation of the color channels of CLIP's training
 # pictures, for values from 0 to 1.
@@ -25,18 +25,18 @@ SIGNATURE = re.compile(
     rb"|II\*\x00|MM\x00\*|BM....\x00{4}|P[1-6]\s",
     re.DOTALL,
 )
-# What is one picture, whatever its content.
+# Types of one picture.
 SINGLE = (str, bytes, bytearray, memoryview, os.PathLike, io.IOBase)
 SINGLE += (Image.Image,)
 ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 # Formats whose mode I says that 65535 is white.
 SCALED_FORMATS = ("PNG", "PPM")
-# Bytes of EXIF that are read for a rotation. JPEG holds no more in a segment;
-# far longer ones took Pillow minutes.
+# Bytes of EXIF that are read for a rotation: a segment of JPEG has no more, and
+# Pillow needs minutes for far longer ones.
 EXIF_BYTES = 65536
 EXIF_KEYS = ("exif", "Raw profile type exif")
-# Scans of a JPEG. Encoders write about 10, and each is a pass over all pixels
-# that may take 20 bytes of the file. Pillow has no limit, libtiff has this one.
+# Scans of a JPEG. Encoders write about 10. Each takes a pass over all pixels,
+# and may have only 20 bytes. Pillow has no limit; this one is libtiff's.
 SCANS = 100
 # Bytes of a JPEG that are searched for scans: a longer file explains its time.
 _SEARCHED = 2**28
@@ -44,6 +44,10 @@ _BLOCK = 2**16
 # A marker, not a byte 0xFF of the data (0 follows), a restart, or padding.
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
 _END, _SCAN = b"\xd9", b"\xda"
+# White in integers of 12 bits, which are often kept in 16.
+_WHITE_OF_12_BITS = 4095
+# Parts in which a picture is converted, to use little memory.
+_STRIPS = 64
 
 
 def load_image(image, name="images"):
@@ -106,18 +110,11 @@ def open_image(image, name="images"):
         with _reading(name, shown):
             image.seek(0)
         return _open(image, name, shown)
-    return Image.fromarray(picture_arrays.from_array(image, name))
+    return Image.fromarray(_from_array(image, name))
 
 
 def decode_image(data, name="images"):
-    """Decode a picture to an RGB `PIL.Image`; bytes are never a path.
-
-    Args:
-        data: bytes of an image file.
-        name: str, the picture's name in errors.
-
-    Returns:
-        `PIL.Image.Image` of mode RGB.
+    """Decode the bytes of an image file to an RGB `PIL.Image`.
 
     Raises:
         ValueError: as `load_image`.
@@ -130,14 +127,11 @@ def open_file(file, path, name="images"):
 
     Args:
         file: binary file at its start: that of the path, or a copy of it.
-        path: str or `os.PathLike`, which errors tell.
+        path: str or `os.PathLike`, for errors.
         name: str, the picture's name in errors.
 
     Returns:
         `PIL.Image.Image` of mode RGB.
-
-    Raises:
-        ValueError: as `load_image`.
     """
     return _open(file, name, repr(os.fspath(path)))
 
@@ -154,13 +148,13 @@ def check_head(file, name="images"):
 
     Raises:
         ValueError: more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, none, or a
-            progressive JPEG with too many scans. What is damaged makes Pillow
-            raise nearly anything.
+            progressive JPEG with too many scans. Damaged files make Pillow
+            raise nearly any error.
     """
     with Image.open(file, formats=FORMATS) as image:
         shown = f"{image.format} of {image.width} x {image.height}"
-        picture_arrays.check_size(image.size, name, shown)
-        # Others are searched when they are decoded: the whole file is read.
+        _check_size(image.size, name, shown)
+        # Other JPEGs are searched when they are decoded and read completely.
         if image.info.get("progressive"):
             _check_scans(file, name, shown)
         return image.size
@@ -177,8 +171,8 @@ def _check_scans(file, name, shown):
 def _scans(file):
     """Count the scans of a JPEG, up to the first that is too many.
 
-    Segments are skipped, so that a thumbnail in them does not count, and so
-    are bytes behind the end of the picture.
+    Segments, which may hold a thumbnail, and bytes after the end of the picture
+    are skipped.
     """
     before = file.tell()
     start, block, place, found = 0, b"", 2, 0
@@ -232,8 +226,8 @@ def _reading(name, shown):
         yield
     # Opening looks at the size too, and errs where warnings are errors.
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
-        raise ValueError(picture_arrays.of_wrong_size(name, shown)) from e
-    # Damaged files make Pillow raise nearly anything, struct.error included.
+        raise _size_error(name, shown) from e
+    # Damaged files make Pillow raise nearly any error.
     except Exception as error:
         raise ValueError(
             f"`{name}` must be a readable image file, one of {FORMATS}. "
@@ -245,23 +239,23 @@ def _open(file, name, shown):
     with _reading(name, shown):
         image = Image.open(file, formats=FORMATS)
     with image:
-        picture_arrays.check_size(image.size, name, shown)
+        _check_size(image.size, name, shown)
         if image.format in ("JPEG", "MPO"):
             _check_scans(file, name, shown)
-        # In place: it is ours, and a copy costs a third of decoding.
+        # In place, because a copy takes a third of the time of decoding.
         _turn(image, name, shown, in_place=True)
         return _to_rgb(image, name, shown, image.format)
 
 
 def _decode(image, name, shown):
     """Convert a user's Pillow image, which is not changed."""
-    picture_arrays.check_size(image.size, name, shown)
+    _check_size(image.size, name, shown)
     turned = _turn(image, name, shown, in_place=False) or image
     return _to_rgb(turned, name, shown, image.format)
 
 
 def _turn(image, name, shown, in_place):
-    """Carry out a rotation of EXIF; a new image where it is not in place."""
+    """Apply a rotation of EXIF; return a new image if not `in_place`."""
     with _reading(name, shown):
         # Metadata may follow the pixels.
         image.load()
@@ -273,19 +267,140 @@ def _turn(image, name, shown, in_place):
 
 def _to_rgb(image, name, shown, file_format):
     if image.mode in ALPHA_MODES or image.has_transparency_data:
-        return picture_arrays.by_strips(image, picture_arrays.over_white)
+        return _by_strips(image, _over_white)
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I"):
         # Pillow's own conversion clips 16-bit values at 255.
         known = file_format in SCALED_FORMATS
         low, high = image.convert("I").getextrema()
-        picture_arrays.check_16_bit(low, high, name, shown, known)
-        return picture_arrays.by_strips(image, picture_arrays.from_16_bit)
+        _check_16_bit(low, high, name, shown, known)
+        return _by_strips(image, _from_16_bit)
     if image.mode == "F":
-        return Image.fromarray(picture_arrays.from_array(image, name, shown))
+        return Image.fromarray(_from_array(image, name, shown))
     with _reading(name, shown):
         return image.convert("RGB")
+
+
+def _from_array(image, name, file=None):
+    """Convert an array-like of pixels to a uint8 array `(H, W, 3)`.
+
+    Args:
+        image: array-like.
+        name: str, the picture's name in errors.
+        file: str, the picture's file in errors, or None for an array.
+    """
+    array = np.asarray(image)
+    shown = f"array of shape {array.shape} and dtype {array.dtype}"
+    shown = f"{file}, {shown}" if file else shown
+    channels = array.shape[2] if array.ndim == 3 else 1
+    right = array.dtype.kind in "uif" and array.ndim in (2, 3)
+    if not right or channels not in (1, 3, 4):
+        raise ValueError(
+            f"`{name}` must be a path, encoded bytes, a PIL image, or an array "
+            f"(H, W), (H, W, 1), (H, W, 3) or (H, W, 4). Received: {shown}"
+        )
+    _check_size(array.shape[1::-1], name, shown)
+    array = _to_eight_bit(array, name, shown)
+    if channels == 4:
+        return np.array(_by_strips(Image.fromarray(array), _over_white))
+    array = array.reshape(*array.shape[:2], channels)
+    return np.broadcast_to(array, (*array.shape[:2], 3))
+
+
+def _check_size(size, name, shown):
+    """Reject a picture without pixels, or with more than Pillow allows.
+
+    Args:
+        size: pair of ints, width and height.
+        name, shown: str, the picture's name and description in errors.
+    """
+    # Before pixels are decoded or copied: a file of a few hundred kilobytes can
+    # hold gigabytes, and one byte can be broadcast to any number of pixels.
+    limit = Image.MAX_IMAGE_PIXELS or float("inf")
+    if not 0 < size[0] * size[1] <= limit:
+        raise _size_error(name, shown)
+
+
+def _size_error(name, shown):
+    return ValueError(
+        f"`{name}` must hold at least 1 and at most {Image.MAX_IMAGE_PIXELS} "
+        f"pixels. Received: {name}={shown}"
+    )
+
+
+def _check_16_bit(low, high, name, shown, scale_known=False):
+    """Reject values that are not from 0 to 65535, warn of dark pictures.
+
+    Args:
+        low, high: ints, the extreme values.
+        name, shown: as `_check_size`.
+        scale_known: bool, whether 65535 is known to be white. Otherwise an
+            array without a value above 4095 is rejected: it nearly always has
+            integers of 8, 10 or 12 bits.
+    """
+    dark = 0 < high <= _WHITE_OF_12_BITS
+    message = f"`{name}` must use the range 0 to 65535 in uint16 or mode I."
+    if low < 0 or high > 65535 or (dark and not scale_known):
+        raise ValueError(f"{message} Received: {shown}, {low} to {high}")
+    if dark:
+        warnings.warn(f"{message} It has at most {high}.", stacklevel=2)
+
+
+def _from_16_bit(image):
+    """Convert a `PIL.Image` of mode `I` or `I;16` to RGB."""
+    return Image.fromarray(_scaled(np.asarray(image))).convert("RGB")
+
+
+def _scaled(array):
+    return np.rint(array / 257.0).astype("uint8")
+
+
+def warn_of_mask(array, name):
+    """Warn if a uint8 picture has only the values 0 and 1, and is not black."""
+    if array.max() == 1:
+        warnings.warn(
+            f"`{name}` is nearly black: multiply a mask of 0 and 1 by 255.",
+            stacklevel=2,
+        )
+
+
+def _by_strips(image, convert):
+    """Convert a `PIL.Image` to RGB by `convert`, few rows at a time."""
+    made = Image.new("RGB", image.size)
+    rows = image.height // _STRIPS + 1
+    for top in range(0, image.height, rows):
+        stop = min(top + rows, image.height)
+        strip = image.crop((0, top, image.width, stop))
+        made.paste(convert(strip), (0, top))
+    return made
+
+
+def _over_white(image):
+    """Convert a `PIL.Image` with transparency to RGB over white."""
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+def _to_eight_bit(array, name, shown):
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.uint16:
+        _check_16_bit(int(array.min()), int(array.max()), name, shown)
+        strips = np.array_split(array, _STRIPS)
+        return np.concatenate([_scaled(strip) for strip in strips])
+    # NaN fails both comparisons, infinities fail one.
+    low, high = array.min(), array.max()
+    # Floats from 0 to 1 exceed 1 after resizing or augmentation.
+    least = 2 if array.dtype.kind == "f" else 1
+    if not (low >= 0 and high <= 255) or 0 < high <= least:
+        raise ValueError(
+            f"`{name}` must be finite and on the scale from 0 to 255. "
+            f"Received: {shown} with values from {low} to {high}"
+        )
+    made = np.empty(array.shape, "uint8")
+    # Without a copy of all values as floats.
+    return np.rint(array, out=made, casting="unsafe")
 
 
 def _from_base64(text):
@@ -298,14 +413,14 @@ def decoded(image, name="images"):
 
     A string is base64 if it begins as a picture does in base64 and is not the
     path of a file, or if it begins with `data:`. Everything else is returned
-    as it is, such as paths, bytes, arrays and PIL pictures.
+    unchanged, such as paths, bytes, arrays and PIL pictures.
 
     Args:
         image: one picture.
         name: str, the argument's name in errors.
 
     Returns:
-        bytes, or what was given.
+        bytes, or `image`.
 
     Raises:
         ValueError: damaged base64, or a `data:` URL without it.
