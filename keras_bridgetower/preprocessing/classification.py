@@ -1,4 +1,4 @@
-"""Preprocessors of classifiers, of VQA and of the regressor, with labels."""
+"""Preprocessors of classifiers, VQA and the regressor, with labels."""
 
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from keras_bridgetower.preprocessing.preprocessor import check_keys
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
 from keras_bridgetower.preprocessing.tf_graph import static_shape
 
-# In the order of their ids, as SNLI-VE and the authors number them. SNLI's
-# own order in Hugging Face's data sets is the reverse.
+# In the order of their ids in SNLI-VE and the authors' code. The order of SNLI
+# in Hugging Face's data sets is the reverse.
 ENTAILMENT_LABELS = ("contradiction", "neutral", "entailment")
 # In the order of their ids, spelled as in the files of NLVR2.
 TRUTH_VALUES = ("False", "True")
@@ -26,11 +26,8 @@ def checked_answers(answers, name="answers"):
     """Return names of classes as a list of distinct strings.
 
     Args:
-        answers: iterable of str.
+        answers: iterable of str, in an order.
         name: str, the argument's name in errors.
-
-    Raises:
-        ValueError: anything else, or no order.
     """
     unordered = isinstance(answers, (str, Mapping, Set))
     names = answers if isinstance(answers, Iterable) and not unordered else ()
@@ -116,9 +113,7 @@ class BridgeTowerEntailmentPreprocessor(_ClassPreprocessor):
     """Features and class ids for visual entailment.
 
     Args:
-        tokenizer: a `BridgeTowerTokenizer`.
-        image_converter: a `BridgeTowerImageConverter`.
-        **kwargs: `features` and `name`, as in `BridgeTowerPreprocessor`.
+        tokenizer, image_converter, **kwargs: as in `BridgeTowerPreprocessor`.
 
     Call arguments:
         x, sample_weight: as in `BridgeTowerPreprocessor`; the text is the
@@ -153,9 +148,7 @@ class BridgeTowerNLVR2Preprocessor(_ClassPreprocessor):
     """Features and truth values of statements about two pictures.
 
     Args:
-        tokenizer: a `BridgeTowerTokenizer`.
-        image_converter: a `BridgeTowerImageConverter`.
-        **kwargs: `features` and `name`, as in `BridgeTowerPreprocessor`.
+        tokenizer, image_converter, **kwargs: as in `BridgeTowerPreprocessor`.
 
     Call arguments:
         x, sample_weight: as in `BridgeTowerPreprocessor`, but `"images"` are
@@ -353,19 +346,17 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
     """Features and soft scores for visual question answering.
 
     Args:
-        tokenizer: a `BridgeTowerTokenizer`.
-        image_converter: a `BridgeTowerImageConverter`.
+        tokenizer, image_converter, **kwargs: as in `BridgeTowerPreprocessor`.
         answers: list of str, the classes in the order of the logits.
-        **kwargs: `features` and `name`, as `BridgeTowerPreprocessor`.
 
     Call arguments:
-        x, sample_weight: as `BridgeTowerPreprocessor`.
-        y: soft scores `(batch, answers)` in 0..1, a column for each of
-            `answers` in their order; class ids `(batch,)` in the same order;
-            answer strings `(batch,)`; or the answers of ten people
-            `(batch, 10)` as they typed them. These are normalized as in the
-            official evaluation ("Yes." to "yes"). Those outside the list are
-            left out, and the others score by how many people agree.
+        x, sample_weight: as in `BridgeTowerPreprocessor`.
+        y: one of
+            soft scores `(batch, answers)` in 0..1, a column for each answer;
+            class ids `(batch,)`; answer strings `(batch,)`; or the answers of
+            ten people `(batch, 10)` as typed. These are normalized as in the
+            official evaluation ("Yes." to "yes"). Answers outside the list
+            are dropped; the others score by how many people agree.
 
     Returns:
         Features, or `(features, soft scores float32 (batch, answers))`.

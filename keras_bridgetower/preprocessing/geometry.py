@@ -1,4 +1,4 @@
-"""Resizes a picture of any shape to a square, and crops or pads it."""
+"""Resizes, crops or pads a picture of any shape to a square."""
 
 import math
 import typing
@@ -18,7 +18,7 @@ class UnfitPicture(ValueError):
 
 
 class Square(typing.NamedTuple):
-    """The way from a picture to a square: values of an image converter."""
+    """The values of an image converter that turn a picture into a square."""
 
     image_size: int
     mode: str = "squash"
@@ -27,7 +27,7 @@ class Square(typing.NamedTuple):
     resample: str = "bicubic"
 
     def added_values(self):
-        """Return a dict of the values that presets have only if they differ."""
+        """Return a dict of the values that are not the defaults of presets."""
         plain = Square(self.image_size)
         return {
             name: getattr(self, name)
@@ -37,12 +37,12 @@ class Square(typing.NamedTuple):
 
 
 def squash(size, side, divisor):
-    """Both sides to `side`; the aspect ratio is lost, no pixel is."""
+    """Resize both sides to `side`, without keeping the aspect ratio."""
     return side, side
 
 
 def crop(size, side, divisor):
-    """Shorter side to `side`; of the longer one the ends are cut off."""
+    """Resize the shorter side to `side`; the ends of the longer are cut off."""
     short = min(size)
     return tuple(side if n == short else int(side * n / short) for n in size)
 
@@ -58,7 +58,7 @@ def hf(size, side, divisor):
     return tuple(int(n + 0.5) // divisor * divisor for n in resized)
 
 
-# A mode is geometry alone, (width, height) -> resized size.
+# Functions from (width, height) to the resized size.
 MODES = {"squash": squash, "crop": crop, "center": crop, "hf": hf}
 
 
@@ -68,14 +68,14 @@ def _resized(size, square):
     # 224 / (224 / 250) could be a little less than 250.
     larger = int(side / square.crop_pct + 1e-6)
     resized = MODES[square.mode](size, larger, square.size_divisor)
-    # torchvision rounds the corner, transformers floors it. It is negative
-    # where a side is too short: the crop then adds black around it.
+    # torchvision rounds the corner, transformers floors it. If a side is too
+    # short, it is negative, and the crop adds black.
     whole = round if square.mode == "crop" else math.floor
     return resized, tuple(whole((n - side) / 2) for n in resized)
 
 
 def leaves_as_is(square):
-    """Return True if a square of the right side stays unchanged."""
+    """Return True if a square of the right side remains unchanged."""
     size = (square.image_size, square.image_size)
     return _resized(size, square) == (size, (0, 0))
 
@@ -85,13 +85,13 @@ def as_square(image, square, name="images"):
 
     Args:
         image: RGB `PIL.Image`.
-        square: `Square` of an image converter, which makes the same of the
-            picture and of the result.
+        square: `Square` of an image converter, which computes the same from
+            the picture and from the result.
         name: str, the picture's name in errors.
 
     Returns:
-        uint8 array `(S, S, 3)`, or the picture itself where the converter
-        leaves no square as it is.
+        uint8 array `(S, S, 3)`, or the picture itself if the converter would
+        change a square.
 
     Raises:
         UnfitPicture: as `place`.
@@ -107,10 +107,6 @@ def check_transform(transform, converter):
     Args:
         transform: a `data.augment.Transform`.
         converter: a `BridgeTowerImageConverter`.
-
-    Raises:
-        ValueError: another size, a black frame, a crop, or values of another
-            mean or standard deviation.
     """
     ours, theirs = (
         (made.image_size, made.mean, made.std)
@@ -119,8 +115,8 @@ def check_transform(transform, converter):
     if ours != theirs or not leaves_as_is(converter.square):
         raise ValueError(
             "`transform` must make pictures that the preprocessor's image "
-            "converter leaves as they are: both need one size, one mean and "
-            "one standard deviation, and the converter image_mode='squash' or "
+            "converter does not change: both need the same size, mean and "
+            "standard deviation, and the converter image_mode='squash' or "
             "'crop', and crop_pct=1. "
             f"Received: image_size={ours[0]}, {ours[1:]}, and a converter with "
             f"{theirs}, {converter.mode!r}, crop_pct={converter.crop_pct}"
@@ -134,13 +130,13 @@ def place(image, square, name="images", resizer="pillow"):
         image: RGB `PIL.Image`.
         square: `Square`.
         name: str, the picture's name in errors.
-        resizer: string, a key of `RESIZERS`.
+        resizer: str, a key of `RESIZERS`.
 
     Returns:
         RGB `PIL.Image` of this side.
 
     Raises:
-        UnfitPicture: the picture is so long that resized it would not fit.
+        UnfitPicture: the picture is too long for the mode.
     """
     side = square.image_size
     size, (left, top) = _resized(image.size, square)
@@ -151,7 +147,7 @@ def place(image, square, name="images", resizer="pillow"):
             "mode='squash'. "
             f"Received: {image.size} pixels, mode={square.mode!r}"
         )
-    # Pillow would copy a picture that is right already.
+    # Pillow would copy a picture of the right size.
     if image.size != size:
         image = RESIZERS[resizer](image, size, square.resample)
     if size == (side, side) and (left, top) == (0, 0):
@@ -167,8 +163,8 @@ def by_pillow(image, size, resample="bicubic"):
 def by_torch(image, size, resample="bicubic"):
     """Resize by vector instructions, in integer arithmetic.
 
-    Its weights have 16 bits and Pillow's 32: about one value in a thousand
-    differs, by one level for each of the two directions at most.
+    Weights have 16 bits, Pillow's 32: about one value in a thousand differs, by
+    at most one level for each of the two directions.
     """
     import torch
 

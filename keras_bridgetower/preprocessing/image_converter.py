@@ -32,42 +32,40 @@ CONFIG = "image_converter.json"
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
-    """Turn pictures of any kind and size into normalized square arrays.
+    """Converts pictures of any kind and size to normalized square arrays.
 
-    Every picture is decoded and resized by Pillow (bicubic, anti-aliased),
-    kept as 8-bit values, divided by 255 and normalized with CLIP's mean and
-    standard deviation. The same code runs eagerly and, through
-    `tf.numpy_function`, inside a TensorFlow graph such as
-    `tf.data.Dataset.map`; the numbers are equal to the last bit. For the
-    values of another image encoder see
+    Pillow decodes and resizes each picture (bicubic, anti-aliased). Its 8-bit
+    values are divided by 255 and normalized with CLIP's mean and standard
+    deviation. The same code runs eagerly and, through `tf.numpy_function`, in a
+    TensorFlow graph such as `tf.data.Dataset.map`; the numbers are equal to the
+    last bit. For the values of another image encoder see
     `keras_bridgetower.convert.unimodal.image_converter`.
 
     Args:
-        image_size: int. Side of the output in pixels.
-        mode: string. `"squash"` resizes straight to the square (the authors'
-            evaluation in fine-tuning), `"crop"` resizes the shorter side and
-            takes the centre (their pre-training), `"center"` does the same
-            but rounds the corner of the centre down, as image processors of
-            `transformers` do, `"hf"` follows BridgeTower's image
-            processor of `transformers` 4, as the published presets do: sides
-            are floored to multiples of `size_divisor`, long pictures shrink,
-            black fills what is missing. With 294 pixels and 32 the picture
-            is thus 288 wide with a black edge of 3, as are the vectors that
-            `transformers` 4 computes. `"crop"` fills all 294 pixels, as in
-            the authors' training.
-        size_divisor: int. Read by the mode `"hf"` only.
-        mean, std: three numbers each, of red, green and blue. CLIP's by
-            default; encoders of ImageNet and ViT were trained with others.
+        image_size: int, side of the output in pixels.
+        mode: str. `"squash"` resizes straight to the square (the authors'
+            evaluation in fine-tuning). `"crop"` resizes the shorter side and
+            takes the center (their pre-training). `"center"` also rounds the
+            corner of the center down, as image processors of `transformers`
+            do. `"hf"` follows BridgeTower's image processor of
+            `transformers` 4, as the published presets do: sides are floored
+            to multiples of `size_divisor`, long pictures shrink, black fills
+            missing pixels. With 294 pixels and 32 the picture is 288 wide
+            with a black edge of 3, as in `transformers` 4. `"crop"` fills all
+            294 pixels, as in the authors' training.
+        size_divisor: int, used by the mode `"hf"` only.
+        mean, std: three numbers each, of red, green and blue; by default
+            CLIP's. Encoders of ImageNet and ViT were trained with others.
         crop_pct: float above 0, to 1. A mode resizes to `image_size /
-            crop_pct`, rounded down, and the square is the centre of that:
-            with 224 pixels and 0.875 to 256, as most encoders of ImageNet do.
+            crop_pct`, rounded down, and takes the center as the square: with
+            224 pixels and 0.875 from 256, as most encoders of ImageNet do.
             A stream, whose transform makes the squares, needs 1.
-        resample: string, the filter of Pillow: `"bicubic"`, `"bilinear"`,
+        resample: str, the filter of Pillow: `"bicubic"`, `"bilinear"`,
             `"lanczos"`, `"nearest"`, `"box"` or `"hamming"`.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+        **kwargs: arguments of `keras.layers.Layer`, such as `name`.
 
     Call arguments:
-        images: One picture, in any form that
+        images: one picture, in any form that
             `keras_bridgetower.preprocessing.images.load_image` reads, or a
             list, tuple or array of pictures; lists may be nested and pictures
             in a list may differ in size. In a graph: a string tensor of paths
@@ -78,7 +76,7 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         NumPy array, in a graph a `tf.Tensor` of that static shape.
 
     Raises:
-        ValueError: An unknown mode or filter, a size that is not a positive
+        ValueError: an unknown mode or filter, a size that is not a positive
             integer, another number that is out of range, or a picture that
             cannot be read, named as in `images[2]`.
 
@@ -123,8 +121,8 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
                 "`mean` and `std` must be three numbers each, those of `std` "
                 f"above 0. Received: mean={mean!r}, std={std!r}"
             )
-        # Set all, so that passing one of them is an error and reading one
-        # returns the true value.
+        # All are set: passing one of them is an error, and reading one returns
+        # the true value.
         super().__init__(
             image_size=(image_size, image_size),
             scale=tuple(1 / (255 * s) for s in std),
@@ -136,16 +134,16 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
             data_format="channels_last",
             **kwargs,
         )
-        # Never run. If a layer is not built, Keras reads one more batch before
-        # it predicts, and batches of several workers come out of order.
+        # It never runs. But Keras reads one more batch before it predicts with
+        # a layer that is not built, and reorders batches of several workers.
         self.resizing.built = True
         self.image_size = image_size
         self.mode = mode
         self.size_divisor = size_divisor
         self.crop_pct, self.resample = float(crop_pct), resample
         self.mean, self.std = tuple(mean), tuple(std)
-        # Along whole rows of pixels NumPy computes several times as fast as
-        # along three channels.
+        # NumPy is several times as fast on whole rows of pixels as on three
+        # channels.
         self._row_mean, self._row_std = (
             np.tile(np.float32(values), image_size) for values in (mean, std)
         )
@@ -193,8 +191,7 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
 
         Args:
             images: list of pictures, as `list_pictures` returns it.
-            start: int, the first of the part.
-            stop: int, the one after the last.
+            start, stop: ints.
 
         Returns:
             float32 NumPy array `(pictures, S, S, 3)`.
@@ -242,13 +239,13 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
 
         Args:
             folder: `PresetFolder`.
-            spec: dict, what its preprocessor says of the converter, or None.
+            spec: dict, the converter in the preset's preprocessor, or None.
             **values: constructor values that replace the saved ones.
         """
         return folder.build(CONFIG, cls, spec, **values)
 
     def get_config(self):
-        # What the base class would add is fixed in the constructor.
+        # The constructor fixes the other values of the base class.
         names = ("image_size", "mode", "size_divisor", "mean", "std")
         config = keras.layers.Layer.get_config(self)
         config |= {name: getattr(self, name) for name in names}

@@ -53,20 +53,20 @@ _STRIPS = 64
 def load_image(image, name="images"):
     """Read one picture into an 8-bit RGB array.
 
-    Transparent parts are laid over white, an EXIF rotation is carried out, of
-    an animation the first frame is taken, and 16-bit values are divided by
-    257, so that white stays white. The format is known by the content of a
-    file, never by its name, and only plain files are opened. Decoding takes up
-    to 10 bytes a pixel: 0.9 GB at Pillow's own limit.
+    Transparent parts become white, an EXIF rotation is applied, the first frame
+    of an animation is read, and 16-bit values are divided by 257, so that white
+    remains white. The format is recognized by the content of a file, not by
+    its name, and only plain files are opened. Decoding takes up to 10 bytes a
+    pixel: 0.9 GB at Pillow's own limit.
 
     Args:
-        image: One of
+        image: one of
             a path (`str` or `os.PathLike`); an encoded JPEG, PNG, GIF, WebP,
             BMP, TIFF or PPM (`bytes`, which are never a path); the same as an
             open binary file or `io.BytesIO`, read from its start; a
             `PIL.Image.Image`; an array `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or
             `(H, W, 4)` with values from 0 to 255, integers or floats. A
-            uint16 array or an image of mode `I` holds values from 0 to 65535,
+            uint16 array or an image of mode `I` has values from 0 to 65535,
             some of them above 4095.
         name: str, the picture's name in errors.
 
@@ -74,7 +74,7 @@ def load_image(image, name="images"):
         A uint8 NumPy array `(H, W, 3)`.
 
     Raises:
-        ValueError: The picture cannot be read, holds more pixels than
+        ValueError: the picture cannot be read, has more pixels than
             `PIL.Image.MAX_IMAGE_PIXELS`, is a JPEG with more than 100 scans,
             or is an array on another scale, such as floats up to 1 and masks
             of 0 and 1, or with another order of axes. The message says how to

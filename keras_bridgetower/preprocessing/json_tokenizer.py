@@ -13,8 +13,8 @@ from keras_bridgetower.preprocessing.packed_tokenizer import without_panics
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
 ENGINE_FILE = "engine.json"
-# Before the name of a special token in the engine: texts have no NUL, so none
-# can spell a special token.
+# Prefix of a special token in the engine: texts have no NUL, so they cannot
+# contain a special token.
 HIDDEN = "\0"
 
 
@@ -22,11 +22,11 @@ HIDDEN = "\0"
 class BridgeTowerJsonTokenizer(PackedTokenizer):
     """Tokenizer of a `tokenizer.json` with BPE or Unigram (SentencePiece).
 
-    That of CLIP, SigLIP, SigLIP 2, MetaCLIP 2, XLM-R, DeBERTa or ALBERT:
-    special tokens and packing are values. `convert.unimodal.tokenizer` finds
-    them in a `transformers` folder. A special token typed by a user is text
-    like any other (`encode_with_masks` alone knows `<mask>`, the same sign for
-    every tokenizer).
+    CLIP, SigLIP, SigLIP 2, MetaCLIP 2, XLM-R, DeBERTa and ALBERT have one. The
+    special tokens and the packing are arguments, which `convert.unimodal.
+    tokenizer` reads from a `transformers` folder. A special token in a text is
+    read as plain text (only `encode_with_masks` reads `<mask>`, which is the
+    same for every tokenizer).
 
     Args:
         vocabulary: path of a `tokenizer.json`, or dict of its values. Its
@@ -39,9 +39,9 @@ class BridgeTowerJsonTokenizer(PackedTokenizer):
         adds_start: bool, whether the encoder was trained without a start
             token. The packed text then has one that the encoder does not see.
         has_segments: bool, whether the encoder reads `segment_ids`.
-        sequence_length: int. Tokens in each packed text, those at its start
-            and end included. Longer texts are cut, with one warning a call.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+        sequence_length: int, tokens in each packed text, including those at
+            its start and end. Longer texts are cut, with one warning a call.
+        **kwargs: arguments of `keras.layers.Layer`, such as `name`.
 
     Call arguments:
         texts: string or UTF-8 bytes, or a list, NumPy array or string tensor
@@ -52,9 +52,9 @@ class BridgeTowerJsonTokenizer(PackedTokenizer):
         the methods' results, as `BridgeTowerTokenizer`.
 
     Raises:
-        ValueError: A text is empty, is not text, holds a NUL character or has
+        ValueError: a text is empty, is not text, has a NUL character or has
             more than 100,000 characters; or the file is damaged, is of
-            another kind, or misses special tokens.
+            another kind, or lacks special tokens.
 
     Example:
 
@@ -101,20 +101,20 @@ class BridgeTowerJsonTokenizer(PackedTokenizer):
             self.set_vocabulary(vocabulary)
 
     def set_vocabulary(self, vocabulary):
-        """Replace the vocabulary, as of the constructor.
+        """Replace the vocabulary.
 
-        Keras walks through constructor values, which takes seconds for a dict
-        of a large vocabulary.
+        In contrast to the constructor, whose values Keras walks through, this
+        is fast for a dict of a large vocabulary.
 
         Args:
-            vocabulary: path or dict, as of the constructor.
+            vocabulary: path or dict, as in the constructor.
         """
         if not isinstance(vocabulary, dict):
             vocabulary = read_json(vocabulary, LARGEST_ASSET)
         self._set_engine(build_engine(vocabulary, self.special_tokens))
 
     def reading(self):
-        """Return a plain value on which ids depend beside the vocabulary."""
+        """Return a plain value on which ids depend, besides the vocabulary."""
         return [self.special_tokens, self.between, self._engine.to_str()]
 
     def token_to_id(self, token):
@@ -160,15 +160,12 @@ class BridgeTowerJsonTokenizer(PackedTokenizer):
 
 
 def build_engine(values, special_tokens):
-    """Build the engine, which finds no special token in a text.
+    """Build a `tokenizers.Tokenizer` that finds no special token in a text.
 
     Args:
         values: dict, the values of a `tokenizer.json`.
         special_tokens: list of str. The engine hides them, and all that the
             file marks as special.
-
-    Returns:
-        `tokenizers.Tokenizer`.
 
     Raises:
         Exception: of any type, for damaged values.
@@ -224,6 +221,6 @@ def _hidden(name, special):
 
 
 def _without(special, merges):
-    """Return the merges that neither take nor make a special token."""
+    """Return the merges in which no special token occurs or results."""
     pairs = [tuple(m.split(" ") if isinstance(m, str) else m) for m in merges]
     return [p for p in pairs if not special & {*p, "".join(p)}]

@@ -1,7 +1,7 @@
 """Chooses the tokens that masked language modeling hides, and replaces them.
 
-Pure NumPy, so that it also runs inside `tf.numpy_function`. Every draw comes
-from the seed of the call: the same seed gives the same masks.
+NumPy only, so that it also runs inside `tf.numpy_function`. The same seed gives
+the same masks.
 """
 
 import abc
@@ -14,11 +14,11 @@ from keras_bridgetower.checks import check_at_most
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Masking(abc.ABC):
-    """Abstract: hides tokens; a subclass says which.
+    """Abstract: hides tokens; a subclass chooses them.
 
     Of the chosen tokens `mask_share` become the mask token, `random_share` a
-    token drawn from the whole vocabulary, special tokens included, and the
-    rest stay as they are. Special tokens and padding are never chosen.
+    token drawn from the whole vocabulary, including special tokens, and the
+    rest remain. Special tokens and padding are never chosen.
 
     Args:
         mask_token_id: int.
@@ -28,24 +28,22 @@ class Masking(abc.ABC):
         rate: float, share of tokens to choose.
         mask_share: float.
         random_share: float.
-        max_masks: int, M: slots for chosen tokens in each text. By default as
-            many as can ever be chosen, so none is lost. A lower number saves
-            memory in the logits `(batch, M, vocabulary)`; if a text then has
-            more chosen tokens, M of them, drawn at random, remain so.
+        max_masks: int, M: slots for chosen tokens in each text. By default
+            enough for all. Fewer save memory in the logits `(batch, M,
+            vocabulary)`; if more tokens are chosen, M of them are drawn.
 
     Call arguments:
         token_ids: int array `(batch, T)` or `(T,)`.
         padding_mask: int array like `token_ids`, 1 on tokens.
-        seed: what `np.random.default_rng` takes: an int, a list of ints such
-            as `[seed, step]`, or a generator. Two threads must not share a
-            generator.
+        seed: an argument of `np.random.default_rng`: an int, a list of ints
+            such as `[seed, step]`, or a generator. Two threads must not share
+            a generator.
 
     Returns:
         dict of `"token_ids"` int32 like the given ones, and of arrays
         `(batch, M)` or `(M,)`: `"mask_positions"` int32, rising, `"mask_ids"`
-        int32, the tokens that stood there, and `"mask_weights"` float32, 1
-        for a chosen token, 0 for a slot that is left over, whose position
-        and id are 0.
+        int32, the original tokens there, and `"mask_weights"` float32, 1 for
+        a chosen token, 0 for an empty slot, whose position and id are 0.
 
     Raises:
         ValueError: values out of range, or arrays of another shape.
@@ -156,7 +154,7 @@ class TokenMasking(Masking):
     def choose(self, token_ids, allowed, rng):
         draw = np.where(allowed, rng.random(token_ids.shape), 1.0)
         chosen = draw < self.rate
-        # The lowest draws remain: of equal draws, those further left.
+        # The lowest draws are kept; of equal draws, those further left.
         order = np.argsort(draw, axis=1, kind="stable")
         rank = np.argsort(order, axis=1, kind="stable")
         return chosen & allowed & (rank < self.max_masks)
@@ -166,16 +164,16 @@ class TokenMasking(Masking):
 class WholeWordMasking(Masking):
     """Chooses all pieces of a word together, as for BERT.
 
-    Words are taken in random order until `rate * T` tokens are reached, at
-    least one; a word that would pass this number is left out. T counts the
-    padding: padding is drawn like a word and then not hidden, so that short
-    texts have few masks, and may have none.
+    Words are drawn at random until `rate * T` tokens are reached, at least one;
+    a word that would exceed this number is skipped. T includes the padding,
+    which is drawn like words and then not hidden. So short texts have few
+    masks, or none.
 
     Args:
         continuation_ids: ints, the pieces that continue a word: those that
             begin with "##" in BERT's vocabulary.
-        break_ids: ints, tokens that are no candidates at all: [CLS] and
-            [SEP]. Other special tokens are drawn, then not hidden.
+        break_ids: ints, tokens that are not drawn at all: [CLS] and [SEP].
+            Other special tokens are drawn, then not hidden.
         **kwargs: as `Masking`. By default M is that number of tokens.
 
     Example:

@@ -20,33 +20,32 @@ from keras_bridgetower.preprocessing.tf_graph import apply_numpy
 from keras_bridgetower.preprocessing.tf_graph import static_shape
 from keras_bridgetower.presets import registry
 
-# As KerasHub names what a preset holds of a tokenizer.
+# KerasHub's names of a tokenizer's files in a preset.
 CONFIG = "tokenizer.json"
 ASSETS = "assets/tokenizer"
-# Constructor values that lie there.
+# Constructor values that are in assets.
 FROM_FILES = ("vocabulary", "merges")
 
-# Characters that are tokenized at once. A token takes some 200 bytes until it
-# is packed, so that this many need at most 50 MB.
+# Characters that are tokenized at once. A token takes about 200 bytes until it
+# is packed, so these take at most 50 MB.
 AT_ONCE = 250_000
 
 
 class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
-    """Abstract: texts as packed ids, by an engine of `tokenizers`.
+    """Abstract: texts to packed ids, by an engine of `tokenizers`.
 
-    A subclass names its special tokens, in the order start, padding, end,
-    unknown, and mask if it has one, and the tokens `between` two texts; makes
-    the engine from its files; and gives the rule that hides its tokens,
-    `masking`. Special
-    tokens are not made known to the engine, so that it never finds one in a
-    text; they are placed by id. The same code runs eagerly and, through
-    `tf.numpy_function`, inside a TensorFlow graph.
+    A subclass defines `special_tokens`, in the order start, padding, end,
+    unknown and, if there is one, mask; the tokens `between` two texts; the
+    engine; and `masking`, the rule that hides its tokens. The engine does not
+    know the special tokens, so it never finds one in a text; they are added by
+    id. The same code runs eagerly and, through `tf.numpy_function`, in a
+    TensorFlow graph.
 
     Args:
-        sequence_length: int. Tokens in each packed text, those at its start
-            and end included. Longer texts are cut; the first time, a warning
-            says so.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+        sequence_length: int, tokens in each packed text, including those at
+            its start and end. Longer texts are cut, with a warning the first
+            time.
+        **kwargs: arguments of `keras.layers.Layer`, such as `name`.
     """
 
     backbone_cls = BridgeTowerBackbone
@@ -86,7 +85,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
 
         Args:
             folder: `PresetFolder`.
-            spec: dict, what its preprocessor says of the tokenizer, or None.
+            spec: dict, the tokenizer in the preset's preprocessor, or None.
             **values: constructor values that replace the saved ones.
         """
         made = folder.build(CONFIG, cls, spec, FROM_FILES, **values)
@@ -102,12 +101,12 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
             **values: `rate`, `max_masks` and others of `Masking`.
 
         Returns:
-            A `Masking`: RoBERTa's rule, if a class has no other.
+            A `Masking`: RoBERTa's rule, unless a subclass has another.
         """
         return TokenMasking(**self.masking_values(), **values)
 
     def reading(self):
-        """Return a plain value on which ids depend beside the vocabulary."""
+        """Return a plain value on which ids depend, besides the vocabulary."""
         return None
 
     def _check_mask_token(self):
@@ -122,7 +121,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
             )
 
     def masking_values(self):
-        """Return the values of a tokenizer that every rule needs."""
+        """Return the arguments that every masking rule needs."""
         self._check_mask_token()
         return {
             "mask_token_id": self.mask_token_id,
@@ -160,8 +159,8 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
     def encode_with_masks(self, texts):
         """Encode texts in which `<mask>` is the mask token.
 
-        White space before it belongs to it, as in RoBERTa's published files:
-        the token that fills the place brings its own.
+        White space before it is dropped, as in RoBERTa's published files: the
+        token that fills the place has its own.
         """
         self._check_mask_token()
         return self._encode(self._ids_around_masks, texts)
@@ -169,19 +168,19 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
     def encode_pairs(self, texts, second_texts):
         """Encode pairs of texts: `<s> a </s></s> b </s>`.
 
-        BERT's are `[CLS] a [SEP] b [SEP]`. Where they are too long together,
-        the longer one is cut first.
+        BERT's are `[CLS] a [SEP] b [SEP]`. If a pair is too long, its longer
+        text is cut first.
         """
         return self._encode(self._to_ids, texts, second_texts)
 
-    def _encode(self, ids_of, *parts):
+    def _encode(self, encode, *parts):
         spec = ("int32", (*static_shape(parts[0]), self.sequence_length))
         ids, mask = apply_numpy(
-            lambda *parts: self._pack(ids_of, parts), list(parts), spec, spec
+            lambda *parts: self._pack(encode, parts), list(parts), spec, spec
         )
         return {"token_ids": ids, "padding_mask": mask}
 
-    def _pack(self, ids_of, parts):
+    def _pack(self, encode, parts):
         """Join the parts of each row between special tokens, and pad."""
         names = ("text", "second_text")
         checked = [checked_texts(*p) for p in zip(parts, names, strict=False)]
@@ -198,11 +197,11 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
             )
         _, pad, *_ = self.special_token_ids
         ids = np.full((len(texts), size), pad, "int32")
-        # Not from the ids: a text may hold the padding token too.
+        # Not computed from ids: a text may have the padding token.
         mask = np.zeros_like(ids)
         longest = too_long = 0
-        pieces_of = _encode_rows(ids_of, [texts for texts, _ in checked])
-        for row, real, pieces in zip(ids, mask, pieces_of, strict=True):
+        encoded = _encode_rows(encode, [texts for texts, _ in checked])
+        for row, real, pieces in zip(ids, mask, encoded, strict=True):
             lengths = [len(piece) for piece in pieces]
             kept = kept_lengths(lengths, room)
             packed = []
@@ -224,12 +223,12 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         return (ids[0], mask[0]) if single else (ids, mask)
 
     def token_lists(self, texts):
-        """Return all ids of some texts, a list each, without special tokens."""
+        """Return a list of all ids of each text, without special tokens."""
         return [ids for (ids,) in _encode_rows(self._to_ids, [list(texts)])]
 
     def _to_ids(self, texts):
         """Return lists of ids, without special tokens."""
-        # Without the positions of tokens in the text, which nothing reads.
+        # This does not compute the positions of tokens in the text.
         encode = self._engine.encode_batch_fast
         with without_panics():
             encodings = encode(texts, add_special_tokens=False)
@@ -303,11 +302,11 @@ def without_panics():
         ) from error
 
 
-def _encode_rows(ids_of, columns):
-    """Iterate over the ids of rows of texts, few characters at a time.
+def _encode_rows(encode, columns):
+    """Yield the ids of rows of texts, encoding few characters at a time.
 
     Args:
-        ids_of: function from a list of texts to a list of lists of ids.
+        encode: function from a list of texts to a list of lists of ids.
         columns: lists of texts, all of the same length.
 
     Yields:
@@ -318,6 +317,6 @@ def _encode_rows(ids_of, columns):
     for stop, row in enumerate(rows, 1):
         characters += sum(map(len, row))
         if characters > AT_ONCE or stop == len(rows):
-            parts = [ids_of(column[start:stop]) for column in columns]
+            parts = [encode(column[start:stop]) for column in columns]
             yield from zip(*parts, strict=True)
             start, characters = stop, 0

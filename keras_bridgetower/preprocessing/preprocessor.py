@@ -1,4 +1,4 @@
-"""The base class of all preprocessors: pictures and texts to features."""
+"""The base class of all preprocessors of pictures and texts."""
 
 import itertools
 
@@ -25,36 +25,36 @@ from keras_bridgetower.presets.table import PresetsOf
 
 CONFIG = "preprocessor.json"
 FEATURES = ("images", "token_ids", "padding_mask")
-# What `from_preset` takes for its parts.
+# Arguments of `from_preset` for the parts.
 OF_PREPROCESSORS = ("image_size", "image_mode", "sequence_length")
 
 
 class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
-    """Abstract: makes features, and leaves the labels to `targets`.
+    """Abstract: computes features; subclasses convert labels in `targets`.
 
-    A subclass defines `targets`; `docs/own_work.md` has an example.
-    Works eagerly (NumPy out), inside `tf.data.Dataset.map` (tensors out) and
-    inside a task's `fit`, `evaluate` and `predict`.
+    `docs/own_work.md` has an example. It works eagerly (NumPy out), inside
+    `tf.data.Dataset.map` (tensors out) and inside a task's `fit`, `evaluate`
+    and `predict`.
 
     Args:
         tokenizer: a `BridgeTowerTokenizer`, or for BERT's text encoder a
             `BridgeTowerBertTokenizer`.
         image_converter: a `BridgeTowerImageConverter`.
-        features: tuple of the features to make: by default images, token_ids
-            and padding_mask, and for BERT's tokenizer segment_ids (zeros).
-            They must be the inputs of the backbone.
+        features: tuple of the features, which must be the inputs of the
+            backbone: by default images, token_ids and padding_mask, and for
+            BERT's tokenizer segment_ids (zeros).
         buckets: tuple of rising ints, or None. The numbers of tokens that a
-            batch may have: as few as its longest text fits in, or the
-            tokenizer's `sequence_length`. None: always that. A model computes
-            less, with the same result; one that is compiled is so once for
-            each. `rank` keeps texts at full length.
+            batch may have: the lowest that its longest text fits in, or the
+            tokenizer's `sequence_length`. None: always the latter. A model
+            computes less, with the same result; a compiled one is compiled
+            once for each. `rank` keeps texts at full length.
         **kwargs: `name`.
 
     Call arguments:
-        x: dict of `"images"`, whatever the image converter reads, and
-            `"text"`, a string or a list or string tensor; as many of one as
-            of the other.
-        y: labels as `targets` takes them, or None.
+        x: dict of `"images"`, in any form that the image converter reads, and
+            `"text"`, a string or a list or string tensor; the same number of
+            both.
+        y: labels in the form of `targets`, or None.
         sample_weight: passed through.
 
     Returns:
@@ -64,8 +64,8 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         `(x, y, sample_weight)`.
 
     Raises:
-        ValueError: missing keys, unequal counts, or what tokenizer and image
-            converter refuse.
+        ValueError: missing keys, unequal counts, or inputs that the tokenizer
+            or the image converter rejects.
     """
 
     backbone_cls = BridgeTowerBackbone
@@ -73,9 +73,9 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
     image_converter_cls = BridgeTowerImageConverter
     presets = PresetsOf()
     default_features = FEATURES
-    # Axes of the pictures that belong to one text: none, or one of this size.
+    # Shape of the pictures of one text: none, or one axis of this size.
     pictures = ()
-    # Whether it draws by the number of the batch, `x["step"]`.
+    # Whether its draws depend on the number of the batch, `x["step"]`.
     reads_step = False
     # Whether labels depend on the other rows of a batch.
     pairs_rows = False
@@ -93,7 +93,6 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         super().__init__(**kwargs)
         self.tokenizer = tokenizer
         self.image_converter = image_converter
-        # Two parts that were swapped, for example.
         for name in ("tokenizer", "image_converter"):
             part, cls = getattr(self, name), getattr(self, f"{name}_cls")
             if cls is not None and not isinstance(part, cls):
@@ -115,7 +114,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         return (x, *labels) if labels else x
 
     def targets(self, y, batched=True):
-        """Convert labels to the form that the task's loss takes.
+        """Convert labels to the targets of the task's loss.
 
         Args:
             y: labels, in a form that the subclass documents.
@@ -133,7 +132,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
             function: callable of the labels as a NumPy array that returns an
                 array with one number per sample.
             y: labels; in `fit` a tensor of TensorFlow.
-            batched: bool, True if `y` has a batch axis.
+            batched: bool, whether `y` has a batch axis.
             dtype: str, dtype of the returned array.
 
         Returns:
@@ -213,9 +212,10 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
 
         Args:
             preset, revision: as `BridgeTowerVQA.from_preset`.
-            image_size, image_mode: another side of the images, and another
-                `mode` of the image converter, than the saved ones.
-            sequence_length: int, another number of tokens in each text.
+            image_size, image_mode: values in place of the saved `image_size`
+                and `mode` of the image converter.
+            sequence_length: int, tokens in each text in place of the saved
+            number.
             **kwargs: constructor values that replace the saved ones.
 
         Returns:
@@ -223,7 +223,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
 
         Raises:
             TypeError: an unknown keyword.
-            ValueError: a value that this preprocessor does not read, or that
+            ValueError: a value that this preprocessor does not use, or that
                 belongs to a part that was passed.
         """
         check_keywords(cls, kwargs, (*OF_PREPROCESSORS, *OF_PRESETS))
@@ -247,7 +247,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
             if issubclass(saved, cls):
                 cls = saved
             else:
-                # That of another task brings no more than its parts.
+                # Only the parts of another task's preprocessor are used.
                 config = {}
         made = {}
         for part, values in given.items():
@@ -312,9 +312,8 @@ def shortened(features, buckets):
 class Draws:
     """Numbers batches, and seeds the random draws of each.
 
-    A batch that brings its own number, `x["step"]`, always gets the same
-    draws, on every machine and after every restart; otherwise batches are
-    numbered as they come.
+    A batch with a number, `x["step"]`, always gets the same draws, on every
+    machine and after every restart. Other batches are numbered as they come.
 
     Args:
         seed: int. The same seed gives the same draws.
@@ -327,7 +326,7 @@ class Draws:
         *specs: as `apply_numpy`.
 
     Returns:
-        What `function` returns, or tensors of these specs in a graph.
+        The result of `function`; in a graph tensors of these specs.
 
     Example:
 

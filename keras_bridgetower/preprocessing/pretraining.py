@@ -18,7 +18,7 @@ from keras_bridgetower.preprocessing.tf_graph import static_shape
 
 OBJECTIVES = ("mlm", "itm", "itc")
 NEGATIVES = ("random_negatives", "hard_negatives")
-# Label of a slot without a hidden token, as in transformers.
+# Label of an empty slot, as in transformers.
 IGNORED = -100
 
 
@@ -27,32 +27,29 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
     """Features and labels for several objectives at once.
 
     Args:
-        tokenizer: a `BridgeTowerTokenizer`.
-        image_converter: a `BridgeTowerImageConverter`.
+        tokenizer, image_converter, **kwargs: as in `BridgeTowerPreprocessor`.
         objectives: tuple out of `"mlm"`, `"itm"`, `"itc"`.
-        negatives: which pairs matching sees: `"random_negatives"` or
+        negatives: the negative pairs of matching: `"random_negatives"` or
             `"hard_negatives"` (see `objectives`; these need `"itc"`).
         seed: int, seed of masks and pairs.
         rate: float, share of tokens to mask.
         max_masks: int, slots for masked tokens in each text; by default as
             many as can ever be masked.
-        **kwargs: `features` and `name`, as `BridgeTowerPreprocessor`.
 
     Call arguments:
         x: dict of `"images"` and `"text"`, a batch, and optionally `"step"`,
-            the number of the batch: then the draws depend on it and on
-            `seed` alone. `fit` numbers batches by the steps of training,
-            `evaluate` from 0.
+            the number of the batch, on which the draws then depend. `fit`
+            numbers batches by the steps of training, `evaluate` from 0.
         y: image ids `(batch,)`, ints or strings; by default equal pictures
             have equal ids.
         sample_weight: passed through.
 
     Returns:
         `(features, labels)`. Features: those of `BridgeTowerPreprocessor`,
-        `"masked_token_ids"` int32 `(batch, T)` and `"mask_positions"` int32
-        `(batch, M)`, and what the negatives need. Labels, a dict of the
-        objectives: masked tokens int32 `(batch, M)` with -100 in slots that
-        are left over, matches int32, and image ids int32 `(batch,)`.
+        `"masked_token_ids"` int32 `(batch, T)`, `"mask_positions"` int32
+        `(batch, M)`, and those of the negatives. Labels, a dict of the
+        objectives: masked tokens int32 `(batch, M)` with -100 in empty slots,
+        matches int32, and image ids int32 `(batch,)`.
 
     Raises:
         ValueError: values out of range, or a single sample: negatives come
@@ -68,8 +65,8 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
     y["mlm"].shape, y["itm"].shape  # (2, 14), (2,)
     ```
 
-    Source: BridgeTower (AAAI 2023), pre-training; `objectives` names the
-    places where negatives differ.
+    Source: BridgeTower (AAAI 2023), pre-training; `objectives` lists the
+    differences of negatives.
     """
 
     reads_step = True
@@ -142,17 +139,11 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
 
 
 def checked_objectives(objectives, negatives):
-    """Return the objectives as a tuple.
-
-    Args:
-        objectives: sequence out of `OBJECTIVES`.
-        negatives: one of `NEGATIVES`.
-
-    Returns:
-        tuple of str, in the order of `OBJECTIVES`.
+    """Return the objectives as a tuple, in the order of `OBJECTIVES`.
 
     Raises:
-        ValueError: unknown ones, none, or hard negatives without `"itc"`.
+        ValueError: unknown or no objectives, unknown negatives, or hard
+            negatives without `"itc"`.
     """
     check_choice("negatives", negatives, NEGATIVES)
     given = set(objectives)
@@ -180,8 +171,8 @@ def hide_tokens(masking, draws, step, features):
 
     Returns:
         `(token_ids, mask_positions, labels)`: int32 `(batch, T)` with hidden
-        tokens, int32 `(batch, M)` where they are, and int32 `(batch, M)` what
-        stood there, `IGNORED` in slots that are left over.
+        tokens, int32 `(batch, M)`, their places, and int32 `(batch, M)`, the
+        hidden tokens, `IGNORED` in empty slots.
     """
 
     def hide(seed, ids, padding_mask):
@@ -209,21 +200,18 @@ def hide_tokens(masking, draws, step, features):
 class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
     """Features with hidden tokens, and the hidden tokens as labels.
 
-    The tokenizer's rule hides other tokens at each call: RoBERTa's
+    Each call hides other tokens, by the tokenizer's rule: RoBERTa's
     `TokenMasking`, or BERT's `WholeWordMasking`. Pairs are not changed.
 
     Args:
-        tokenizer: a `BridgeTowerTokenizer`.
-        image_converter: a `BridgeTowerImageConverter`.
+        tokenizer, image_converter, **kwargs: as in `BridgeTowerPreprocessor`.
         rate: float, share of tokens to hide.
-        max_masks: int, M: slots for hidden tokens in each text. By default as
-            many as a text can have, so that none is lost; fewer save memory
-            in the logits.
+        max_masks: int, M: slots for hidden tokens in each text. By default
+            enough for all; fewer save memory in the logits.
         seed: int. The same seed gives the same masks.
-        **kwargs: `features` and `name`, as `BridgeTowerPreprocessor`.
 
     Call arguments:
-        x: dict of `"images"` and `"text"`, as `BridgeTowerPreprocessor`.
+        x: dict of `"images"` and `"text"`, as in `BridgeTowerPreprocessor`.
             `"step"`, an optional int scalar, numbers the batch: the same
             number gives the same masks. `fit` numbers batches by the steps
             of training, `evaluate` from 0; otherwise they are counted.
@@ -231,10 +219,10 @@ class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
         sample_weight: passed through.
 
     Returns:
-        `(features, labels)`: the features have `"mask_positions"` int32
-        `(batch, M)` besides, and labels are int32 `(batch, M)`, -100 in slots
-        without a hidden token, whose position is 0. Without batch axis for a
-        single sample.
+        `(features, labels)`: the features also have `"mask_positions"` int32
+        `(batch, M)`, and labels are int32 `(batch, M)`, -100 in slots without
+        a hidden token, whose position is 0. Without batch axis for a single
+        sample.
 
     Raises:
         ValueError: labels, values out of range, or inputs
@@ -273,7 +261,7 @@ class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
 
     def call(self, x, y=None, sample_weight=None):
         if y is not None:
-            raise ValueError("`y` must not be given: hidden tokens are it.")
+            raise ValueError("`y` must be None: the labels are hidden tokens.")
         features, _ = self.features_of(x)
         masking = self.tokenizer.masking(
             rate=self.rate, max_masks=self.max_masks
@@ -295,8 +283,8 @@ class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
             `(batch, M)`, M the largest number of masks in a text.
 
         Raises:
-            ValueError: a text without `<mask>`, or one whose masks are cut
-                off.
+            ValueError: a text without `<mask>`, or with masks beyond
+                `sequence_length`.
         """
         features = self.text_features(text, self.tokenizer.encode_with_masks)
         batched = features["token_ids"].ndim > 1

@@ -1,4 +1,4 @@
-"""Preprocessors of retrieval, of contrastive training and of judged lists."""
+"""Preprocessors of retrieval, contrastive training and judged lists."""
 
 import warnings
 import zlib
@@ -19,9 +19,8 @@ from keras_bridgetower.preprocessing.tf_graph import static_shape
 def as_image_ids(ids):
     """Convert image ids to int32, the same in every batch and on every machine.
 
-    Integers that fit stay as they are; larger ones and strings become the
-    CRC-32 of their text, by which two names are equal by chance once in four
-    billion.
+    Integers that fit are unchanged. Larger ones and strings become the CRC-32
+    of their text; two names collide once in four billion.
 
     Args:
         ids: ints or strings `(batch,)`: a list, an array, or a tensor in a
@@ -67,38 +66,36 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
     """Features for matching, and in training the pairs of an objective.
 
     Args:
-        tokenizer: a `BridgeTowerTokenizer`.
-        image_converter: a `BridgeTowerImageConverter`.
-        objective: str, what is drawn from a batch: `"random_negatives"`,
-            `"hard_negatives"`, `"ranking"` or `"ranking_and_matching"`, as in
+        tokenizer, image_converter, **kwargs: as in `BridgeTowerPreprocessor`.
+        objective: str, one of `"random_negatives"`, `"hard_negatives"`,
+            `"ranking"` and `"ranking_and_matching"`, as in
             `BridgeTowerRetrieval`.
         seed: int. The same seed gives the same draws.
-        **kwargs: `features` and `name`, as `BridgeTowerPreprocessor`.
 
     Call arguments:
-        x, sample_weight: as `BridgeTowerPreprocessor`. `x["step"]`, an int,
+        x, sample_weight: as in `BridgeTowerPreprocessor`. `x["step"]`, an int,
             may number the batch: then its draws are always the same. `fit`
             numbers batches by the steps of training, `evaluate` from 0;
             otherwise they are numbered as they come.
         y: image ids `(batch,)`, ints or strings, of a whole batch, from which
-            the objective draws; equal ids fit each other's texts. Or a dict
-            `{"match": 0 or 1 (batch,)}` of pairs that are labelled already:
-            then nothing is drawn, and an `"image_id"` beside it is not read.
+            the objective draws; pairs with equal ids match. Or a dict
+            `{"match": 0 or 1 (batch,)}` of labeled pairs: then nothing is
+            drawn, and an `"image_id"` beside it is ignored.
 
     Returns:
-        Features; with ids `(features, labels)`, the features with what was
-        drawn: `"match"` int32 `(batch,)`, or `"image_id"` int32 `(batch,)`
+        Features; with ids `(features, labels)`, the features with the drawn
+        values: `"match"` int32 `(batch,)`, or `"image_id"` int32 `(batch,)`
         and `"negative_places"` float32 `(batch, 2)`, the places of the
         negatives among the others by similarity, or `"false_texts"` int32
-        `(batch, 15)`, how many rows further each one is; and the labels
-        int32 `(batch,)`, for hard negatives a dict of `"itm"` `(batch, 3)` and
+        `(batch, 15)`, their distances in rows; and the labels int32
+        `(batch,)`, for hard negatives a dict of `"itm"` `(batch, 3)` and
         `"itc"` `(batch,)`, for ranking and matching of `"rank"` and `"itm"`
-        `(batch,)`. With labelled pairs `(features, match)`.
+        `(batch,)`. With labeled pairs `(features, match)`.
 
     Raises:
         ValueError: an unknown objective, no ids, ids of another type or
             number, draws for a single sample, labels other than 0 and 1, or
-            labelled pairs for an objective that draws its own.
+            labeled pairs for an objective that draws its own.
 
     Example:
 
@@ -182,7 +179,7 @@ def _checked_match(match):
 
 
 def _check_number(y, batch):
-    """Reject ids or labels that are not one for each text."""
+    """Check that there is one id or label for each text."""
     shape = static_shape(y)
     # In a graph a size may be unknown: None.
     if None not in (*shape, *batch) and shape != batch:
@@ -197,19 +194,16 @@ class BridgeTowerContrastivePreprocessor(BridgeTowerPreprocessor):
     """Features and image ids for contrastive training.
 
     Args:
-        tokenizer: a `BridgeTowerTokenizer`.
-        image_converter: a `BridgeTowerImageConverter`.
-        **kwargs: `features` and `name`, as `BridgeTowerPreprocessor`.
+        tokenizer, image_converter, **kwargs: as in `BridgeTowerPreprocessor`.
 
     Call arguments:
-        x, sample_weight: as `BridgeTowerPreprocessor`.
-        y: image ids `(batch,)`, ints or strings, equal where texts and
-            pictures fit each other; or None: then every pair fits itself
-            alone.
+        x, sample_weight: as in `BridgeTowerPreprocessor`.
+        y: image ids `(batch,)`, ints or strings, equal if texts and pictures
+            match; or None: then only the given pairs match.
 
     Returns:
-        Features, or `(features, image ids int32 (batch,))`. A batch of one
-        pair is warned about once: it has no negatives to learn from.
+        Features, or `(features, image ids int32 (batch,))`. The first batch
+        of one pair is warned about: it has no negatives.
 
     Raises:
         ValueError: ids of another kind.
@@ -247,7 +241,7 @@ class BridgeTowerContrastivePreprocessor(BridgeTowerPreprocessor):
             self._warned = True
             warnings.warn(
                 "A batch of one pair has no negatives: its contrastive loss "
-                "is 0 and nothing is learnt from it.",
+                "is 0 and the model learns nothing from it.",
                 stacklevel=2,
             )
 
@@ -258,13 +252,11 @@ HIGHEST = 30
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerListRankingPreprocessor(BridgeTowerPreprocessor):
-    """Makes features and grades of judged lists: a text and its pictures.
+    """Features and grades of judged lists: a text and its pictures.
 
     Args:
-        tokenizer: a `BridgeTowerTokenizer`.
-        image_converter: a `BridgeTowerImageConverter`.
+        tokenizer, image_converter, **kwargs: as in `BridgeTowerPreprocessor`.
         list_size: int, pictures of a list.
-        **kwargs: `features` and `name`, as in `BridgeTowerPreprocessor`.
 
     Call arguments:
         x, sample_weight: as in `BridgeTowerPreprocessor`, but `"images"` are

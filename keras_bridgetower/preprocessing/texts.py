@@ -1,4 +1,4 @@
-"""Checks texts that a user passes, and cuts long ones."""
+"""Checks and cuts the texts of users."""
 
 import warnings
 
@@ -7,18 +7,16 @@ import numpy as np
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 
-# The sign of a hidden token in a text, the same for every tokenizer.
+# A hidden token in a text, the same for every tokenizer.
 MASK_TOKEN = "<mask>"
-# What Unicode calls white space, and so the `\s` of the `tokenizers` library;
-# Python's own idea of it has four characters more.
+# White space of Unicode, and so `\s` in the `tokenizers` library. Python's white
+# space has four more characters.
 WHITE_SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
     "\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 )
-
-
-# Of one text. A model reads some hundred tokens; all others would be made for
-# nothing, at 200 bytes each.
+# In one text. A model reads a few hundred tokens; others would take 200 bytes
+# each for nothing.
 MOST_CHARACTERS = 100_000
 
 
@@ -33,7 +31,7 @@ def checked_texts(texts, name="text"):
         `(list of str, whether it was a single text)`.
 
     Raises:
-        ValueError: a text is empty, is not text, holds a NUL character or has
+        ValueError: a text is empty, is not text, has a NUL character or has
             more than 100,000 characters.
     """
     if not isinstance(texts, (str, bytes, list, tuple)):
@@ -45,9 +43,7 @@ def checked_texts(texts, name="text"):
 
 
 def split_at_masks(text):
-    """Split a text at each `<mask>`.
-
-    As in RoBERTa, white space before a mask belongs to it.
+    """Split a text at each `<mask>`, and at white space before it.
 
     Args:
         text: str.
@@ -60,7 +56,7 @@ def split_at_masks(text):
 
 
 def kept_lengths(lengths, room):
-    """Return how many tokens of each part remain; the longest is cut first.
+    """Return how many tokens of each part to keep; the longest is cut first.
 
     Args:
         lengths: sequence of int, tokens of the parts.
@@ -114,11 +110,10 @@ def encode_long(tokenizer, texts, sequence_length, rule="refuse"):
     Args:
         tokenizer: a `PackedTokenizer`.
         texts: a string, or a list or array of strings.
-        sequence_length: int, tokens of each text that are read, those at its
-            start and end included.
-        rule: `"refuse"`: an error names longer texts; `"warn"`: they are cut
-            at their end, and a warning says so; `"cut_end"`, `"cut_start"`:
-            they are cut there.
+        sequence_length: int, tokens of each text, including those at its
+            start and end.
+        rule: for longer texts. `"refuse"`: raise an error; `"warn"`: cut
+            their end, and warn; `"cut_end"`, `"cut_start"`: cut it silently.
 
     Returns:
         dict of int32 arrays `(texts, sequence_length)`, without the first
@@ -126,7 +121,7 @@ def encode_long(tokenizer, texts, sequence_length, rule="refuse"):
 
     Raises:
         ValueError: a text is too long and the rule is `"refuse"`, the
-            tokenizer refuses it, or another rule or length.
+            tokenizer rejects it, or another rule or length.
     """
     check_count("sequence_length", sequence_length)
     check_choice("long_texts", rule, LONG_TEXTS)
@@ -141,8 +136,8 @@ def encode_long(tokenizer, texts, sequence_length, rule="refuse"):
         )
         if rule == "refuse":
             raise ValueError(
-                "`texts` must not be longer than what is read, or pass another "
-                f"`long_texts`. Received: {example}"
+                "`texts` must not be longer than `sequence_length`, or pass "
+                f"another `long_texts`. Received: {example}"
             )
         warnings.warn(
             f"{len(long)} of {len(rows)} texts cut at their end: {example}.",

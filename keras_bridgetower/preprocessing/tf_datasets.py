@@ -16,7 +16,7 @@ from keras_bridgetower.preprocessing.tf_graph import is_string_tensor
 from keras_bridgetower.preprocessing.tf_graph import returned_errors
 from keras_bridgetower.preprocessing.tf_graph import static_shape
 
-# Datasets that leave the labels of the one they read as they are.
+# Datasets that do not change labels.
 _KEEP_LABELS = (
     "AssertCardinality",
     "Batch",
@@ -33,12 +33,12 @@ _KEEP_LABELS = (
 
 
 def labelled(dataset, names):
-    """Return the dataset, with the names of the classes that it counts.
+    """Return the dataset, with the names of its classes.
 
     Args:
         dataset: a `tf.data.Dataset`.
         names: list of str, in the order of the labels' ids or scores, or None
-            where labels are no classes.
+            if labels are not classes.
 
     Example:
 
@@ -54,8 +54,8 @@ def label_names(dataset):
     """Return the names that `labelled` has set, or None if they are unknown.
 
     Args:
-        dataset: a `tf.data.Dataset`. Other libraries' data have no names, nor
-            has what `map` returns, which may change labels.
+        dataset: a `tf.data.Dataset`. Data of other libraries have no names,
+            nor has the result of `map`, which may change labels.
 
     Example:
 
@@ -75,16 +75,16 @@ def label_names(dataset):
 def untuned(dataset):
     """Return the dataset with TensorFlow's tuning disabled.
 
-    The tuning thread sleeps ever longer between two looks. Ending a dataset
-    often waits until it wakes: for as long again as the dataset was read
-    (seen in TensorFlow 2.21). What would be tuned takes all cores instead.
+    The tuning thread sleeps for longer and longer times. Closing a dataset
+    waits for it: often as long again as the dataset was read (seen in
+    TensorFlow 2.21). Values that would be tuned are set to the number of cores.
 
     Args:
-        dataset: a `tf.data.Dataset`, or whatever else a model reads.
+        dataset: a `tf.data.Dataset`, or any other input of a model.
 
     Returns:
-        The dataset, with `options().autotune` set; as it was where its owner
-        has set it, or where it is no `tf.data.Dataset`.
+        The dataset, with `options().autotune` set; unchanged if its owner has
+        set it, or if it is not a `tf.data.Dataset`.
 
     Example:
 
@@ -107,19 +107,18 @@ def untuned(dataset):
 def numbered(dataset, first=lambda: 0, own=lambda number: number):
     """Add its number to each batch as `x["step"]`.
 
-    Preprocessing runs in parallel, so what it draws may not depend on which
-    batch comes to it first.
+    Preprocessing runs in parallel, so its draws must not depend on the order in
+    which batches arrive.
 
     Args:
         dataset: `tf.data.Dataset` of `x`, `(x, y)` or
             `(x, y, sample_weight)`, batched.
         first: callable that returns an int, the number of the first batch. It
             is called whenever the dataset is read from its start.
-        own: callable of the number of a batch, which returns the one that it
-            gets.
+        own: callable from the number of a batch to the one that it gets.
 
     Returns:
-        `tf.data.Dataset`; as it was where `x` is no dict, or has a step.
+        `tf.data.Dataset`; unchanged if `x` is not a dict, or has a step.
 
     Example:
 
@@ -157,9 +156,8 @@ def numbered(dataset, first=lambda: 0, own=lambda number: number):
 def mapped(dataset, function):
     """Apply a function to each batch, to several batches at a time.
 
-    One batch for each core is in work, and two finished ones wait. Left to
-    itself, TensorFlow doubles the latter whenever the model is faster, without
-    an end.
+    One batch for each core is in work, and two finished ones wait. By default
+    TensorFlow doubles the latter whenever the model is faster, without a limit.
 
     Args:
         dataset: `tf.data.Dataset`.
@@ -172,7 +170,7 @@ def mapped(dataset, function):
     """
     import tensorflow as tf
 
-    # AutoGraph would add the lines of all files on the way to an error.
+    # AutoGraph would add the whole stack of files to an error.
     plain = tf.autograph.experimental.do_not_convert
     pairs = dataset.map(
         plain(returned_errors(function)), num_parallel_calls=tf.data.AUTOTUNE
@@ -191,16 +189,17 @@ def make_batches(x, y, sample_weight, batch_size, order=None, least=1):
         y: array, list or dict of these, or None.
         sample_weight: likewise.
         batch_size: int.
-        order: callable that returns an int array, the places of the rows in
-            the order in which they are read. It is called whenever the dataset
-            is read from its start. None: unchanged.
-        least: int, 0 where no rows are allowed, otherwise 1.
+        order: callable that returns an int array, the order of the rows. It
+            is called whenever the dataset is read from its start. None:
+            unchanged.
+        least: int, 0 if no rows are allowed, otherwise 1.
 
     Returns:
         `tf.data.Dataset` of `x`, `(x, y)` or `(x, y, sample_weight)`.
 
     Raises:
-        ValueError: what is no array, or has another number of rows.
+        ValueError: values that are not arrays, or have different numbers of
+            rows.
     """
     import tensorflow as tf
 
@@ -213,7 +212,7 @@ def make_batches(x, y, sample_weight, batch_size, order=None, least=1):
             "`x`, `y` and `sample_weight` must have one row for each sample, "
             f"at least one sample. Received: rows={rows}"
         )
-    # Where the last batch is whole, all are known to be of one size.
+    # If the last batch is whole, all batches have a known size.
     whole = {"drop_remainder": count % batch_size == 0}
     if order is None:
         data = tf.data.Dataset.from_tensor_slices(given)
@@ -237,15 +236,7 @@ def make_batches(x, y, sample_weight, batch_size, order=None, least=1):
 
 
 def split_rows(values, count):
-    """Split arrays and lists into their first rows and the others.
-
-    Args:
-        values: array, list, or dicts and tuples of these; or None.
-        count: int, how many are the first.
-
-    Returns:
-        `(first, others)`, each as `values`.
-    """
+    """Split arrays and lists, or dicts of them, into `(first, others)` rows."""
     if values is None:
         return None, None
     first = _mapped(lambda rows: rows[:count], values)
@@ -293,9 +284,9 @@ def _tensors(name, values):
     else:
         if hasattr(values, "__array__"):
             values = ops.convert_to_numpy(values)
-            # Objects of one type, as a column of a table holds them.
+            # Objects of one type, as in a column of a table.
             values = values.tolist() if values.dtype == object else values
-        # An empty list is taken for one of paths or texts.
+        # An empty list is treated as one of paths or texts.
         kind = tf.string if isinstance(values, list) and not values else None
         made = tf.convert_to_tensor(values, kind)
     if not made.shape.rank:
@@ -306,12 +297,12 @@ def _tensors(name, values):
 def sliceable(x):
     """Convert pictures to a form that TensorFlow slices into rows.
 
-    TensorFlow takes arrays of one shape, and strings, where it does not tell
-    bytes from paths. So bytes that are not a picture are rejected here. Other
-    kinds of pictures become image files in memory, without loss.
+    TensorFlow slices arrays of one shape, and strings, which may be bytes or
+    paths. So bytes that are not a picture are rejected here. Other kinds of
+    pictures become image files in memory, without loss.
 
     Args:
-        x: what `fit`, `evaluate` or `predict` takes.
+        x: the input of `fit`, `evaluate` or `predict`.
 
     Returns:
         `x`; of a dict with lists of `"images"` a copy with lists of strings,
@@ -337,13 +328,13 @@ def sliceable(x):
     _nested(images, lambda picture, _: pictures.append(picture))
     arrays = not any(isinstance(picture, SINGLE) for picture in pictures)
     if arrays and len({static_shape(picture) for picture in pictures}) == 1:
-        # A tuple would be taken for several inputs.
+        # TensorFlow would read a tuple as several inputs.
         return {**x, "images": _nested(images, _pixels)}
     return {**x, "images": _nested(images, _stored)}
 
 
 def _column(images):
-    """Return pictures that a table or an array holds as objects as a list."""
+    """Return pictures in a column of a table or an array as a list."""
     if isinstance(images, (str, bytes, list, tuple)):
         return images
     # Columns of `datasets` read each row on access.
@@ -370,7 +361,7 @@ def _nested(images, function, name="images"):
 
 
 def _pixels(image, name):
-    # TensorFlow makes arrays of no other library's tensors.
+    # TensorFlow does not convert tensors of other libraries.
     return ops.convert_to_numpy(image) if ops.is_tensor(image) else image
 
 
@@ -380,7 +371,7 @@ def _stored(image, name):
         try:
             os.stat(path)
         except (OSError, ValueError):
-            # Raises here, where the row is known, not in a later batch.
+            # Raises an error that names the row, before batches are made.
             open_image(path, name)
         return path
     if isinstance(image, (bytes, bytearray, memoryview)):

@@ -1,4 +1,4 @@
-"""Runs NumPy functions in the same way eagerly and inside TensorFlow graphs."""
+"""Runs NumPy functions eagerly and, unchanged, inside TensorFlow graphs."""
 
 import atexit
 import builtins
@@ -13,16 +13,16 @@ import time
 import keras
 import numpy as np
 
-# An error that `numpy_function` passed on, which TensorFlow quotes as C does.
+# An error that `numpy_function` passed on, with C's escapes.
 _PASSED_ON = re.compile(
     r"assertion failed: \[ValueError: (.*)\]$", re.MULTILINE
 )
-# An error that a function of `tf.numpy_function` raised.
+# An error in a function of `tf.numpy_function`.
 _RAISED = re.compile(
     r"\b(\w+Error): (.+?)\nTraceback \(most recent call last\)(.+)", re.DOTALL
 )
 _PACKAGE = __name__.partition(".")[0]
-# The attribute of a graph that has the errors of its functions.
+# The attribute of a graph with the errors of its functions.
 _ERRORS = "keras_bridgetower_errors"
 
 
@@ -34,11 +34,11 @@ def in_tf_graph():
 
 
 class DirectLayer(keras.layers.Layer):
-    """Abstract: a layer without weights whose errors arrive as raised.
+    """Abstract: a layer without weights that does not change errors.
 
     `keras.layers.Layer.__call__` would append all arguments, including whole
-    pictures, to an error, and reject dicts of tensors and strings. As the last
-    base this class comes after KerasHub's classes.
+    pictures, to an error, and reject dicts of tensors and strings. This class
+    must be the last base, after KerasHub's classes.
     """
 
     def __init__(self, **kwargs):
@@ -50,7 +50,7 @@ class DirectLayer(keras.layers.Layer):
             return self.call(*args, **kwargs)
         import tensorflow as tf
 
-        # AutoGraph would rewrite decisions that Python makes.
+        # AutoGraph would rewrite `if` statements of Python.
         call = tf.autograph.experimental.do_not_convert(self.call)
         return call(*args, **kwargs)
 
@@ -59,7 +59,7 @@ class DirectLayer(keras.layers.Layer):
 def typed_errors():
     """A context in which our errors leave a TensorFlow graph as raised.
 
-    TensorFlow makes an `InvalidArgumentError` of them, whose text has the
+    TensorFlow turns them into an `InvalidArgumentError`, whose text has the
     names of nodes and a traceback. The error is restored from that text,
     because TensorFlow's threads do not know which call waits for them. Errors
     of functions outside this package are not changed.
@@ -128,8 +128,8 @@ def numpy_function(function, inputs, dtypes, stateful=True, blank=None):
     """Wrap `tf.numpy_function`, so that our errors come without a traceback.
 
     TensorFlow logs each error with its whole traceback. For our checks one
-    sentence is enough, so the function returns its text, and an operation of
-    the graph raises it.
+    sentence is enough: the function returns its text, and an operation of the
+    graph raises it.
 
     Args:
         function: callable that takes arrays and returns a list of them, or
@@ -180,13 +180,13 @@ def numpy_function(function, inputs, dtypes, stateful=True, blank=None):
 def returned_errors(function):
     """Return a function for a graph that returns errors beside its result.
 
-    TensorFlow logs an error that an operation of a graph raises.
+    If an operation of a graph raised them, TensorFlow would log them.
 
     Args:
         function: callable of tensors.
 
     Returns:
-        Callable that returns `(result, errors)`: texts `(N,)`, empty where
+        Callable that returns `(result, errors)`: texts `(N,)`, empty if
         nothing failed. Errors of other operations are raised as before.
     """
     import tensorflow as tf
@@ -220,23 +220,23 @@ def _is_own(error):
 
 
 class _Calls:
-    """Counts the calls of Python that TensorFlow's threads make.
+    """Counts the calls of Python by TensorFlow's threads.
 
-    When Python ends, a dataset that is still open waits for its threads, and
-    these wait for Python, which no longer serves them: the process would
-    never end. So from its exit on, calls return at once, until the buffers of
-    the dataset are full and its threads make no more of them.
+    When Python exits, an open dataset waits for its threads, and these wait for
+    Python, which no longer runs them: the process would never end. So after the
+    exit begins, calls return at once, until the buffers of the dataset are full
+    and its threads stop calling.
 
     Attributes:
-        running: int, calls that have started and not ended.
-        ended: float, the time at which the last one ended.
+        running: int, calls that have not returned.
+        ended: float, the time at which the last one returned.
         stopped: bool, whether calls return at once.
     """
 
-    # Seconds without a call after which there will be none: between two calls
-    # for one batch TensorFlow needs some milliseconds.
+    # Seconds without a call after which no more will come: between two calls
+    # for one batch TensorFlow takes a few milliseconds.
     quiet = 0.3
-    # Seconds after which the exit waits no longer.
+    # Seconds that the exit waits at most.
     longest = 30.0
 
     def __init__(self):
@@ -274,7 +274,7 @@ def until_exit(function, nothing):
 
     Args:
         function: callable that a dataset runs through `tf.numpy_function`.
-        nothing: its result while Python ends, in the same dtypes.
+        nothing: its result while Python exits, in the same dtypes.
     """
     # The last to be registered is the first to be run.
     atexit.unregister(_stop_calls)

@@ -19,7 +19,7 @@ WORDS_FILE = "vocabulary.txt"
 # In this order: start, padding, end, unknown, mask.
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", MASK_TOKEN)
 BERT_SPECIAL_TOKENS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
-# Begins the tokens of BERT that continue a word.
+# Prefix of BERT's tokens that continue a word.
 CONTINUES = "##"
 
 
@@ -28,20 +28,19 @@ class BridgeTowerTokenizer(PackedTokenizer):
     """Byte-level BPE as in RoBERTa, packed as `<s> ... </s> <pad> ...`.
 
     Ids equal those of `transformers.RobertaTokenizer`, except that a special
-    token typed by a user is text like any other (`encode_with_masks` alone
-    knows `<mask>`). The same code runs eagerly and, through
-    `tf.numpy_function`, inside a TensorFlow graph such as
-    `tf.data.Dataset.map`.
+    token in a text is read as plain text (only `encode_with_masks` reads
+    `<mask>`). The same code runs eagerly and, through `tf.numpy_function`, in a
+    TensorFlow graph such as `tf.data.Dataset.map`.
 
     Args:
         vocabulary: path of a JSON file, or dict, from token to id. Ids run
             from 0 without gaps; `<s>`, `<pad>`, `</s>`, `<unk>` and `<mask>`
             are among the tokens. `None`, as `merges`: `load_assets` sets both.
         merges: path of a text file with one merge a line, or list of strings
-            such as `"h e"`, the first merge the most frequent.
-        sequence_length: int. Tokens in each packed text, `<s>` and `</s>`
-            included. Longer texts are cut, with one warning a call.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+            such as `"h e"`, the most frequent merge first.
+        sequence_length: int, tokens in each packed text, including `<s>` and
+            `</s>`. Longer texts are cut, with one warning a call.
+        **kwargs: arguments of `keras.layers.Layer`, such as `name`.
 
     Call arguments:
         texts: string or UTF-8 bytes, or a list, NumPy array or string tensor
@@ -55,8 +54,8 @@ class BridgeTowerTokenizer(PackedTokenizer):
         `encode_with_masks` and `encode_pairs` likewise.
 
     Raises:
-        ValueError: A text is empty, is not text, holds a NUL character or has
-            more than 100,000 characters; or the vocabulary misses special
+        ValueError: a text is empty, is not text, has a NUL character or has
+            more than 100,000 characters; or the vocabulary lacks special
             tokens or products of merges.
 
     Example:
@@ -116,7 +115,7 @@ def read_vocabulary(vocabulary):
     if not isinstance(vocabulary, dict):
         vocabulary = read_json(vocabulary, LARGEST_ASSET)
     missing = set(SPECIAL_TOKENS) - set(vocabulary)
-    # A gap or a second use of an id would leave the embedding's rows.
+    # With a gap or a repeated id, an id could exceed the embedding's rows.
     ids = set(vocabulary.values())
     if missing or ids != set(range(len(vocabulary))):
         raise ValueError(
@@ -132,7 +131,7 @@ def read_merges(merges):
         merges = [x for x in lines if x and not x.startswith("#version")]
     pairs = [tuple(x.split(" ") if isinstance(x, str) else x) for x in merges]
     for i, pair in enumerate(pairs):
-        # A merge into a special token would let a text spell it.
+        # With a merge into a special token, a text could contain it.
         if len(pair) != 2 or "".join(pair) in SPECIAL_TOKENS:
             raise ValueError(
                 "`merges` must be pairs of tokens, none a special token. "
@@ -155,7 +154,7 @@ def read_words(vocabulary):
 
 
 def _lines(path):
-    # Tokens may hold other characters at which `str.splitlines` divides.
+    # `str.splitlines` also splits at other characters, which tokens may have.
     text = io.StringIO(read_text(path, LARGEST_ASSET), newline="\n")
     return [line.rstrip("\r\n") for line in text]
 
@@ -164,10 +163,9 @@ def _lines(path):
 class BridgeTowerBertTokenizer(PackedTokenizer):
     """WordPiece as in BERT, packed as `[CLS] ... [SEP] [PAD] ...`.
 
-    Ids equal those of `transformers.BertTokenizer`, except that a special
-    token typed by a user is text like any other (`encode_with_masks` alone
-    knows `<mask>`, the same sign for every tokenizer). Eagerly and in
-    `tf.data` it is the same code.
+    Ids equal those of `transformers.BertTokenizer`, except that a special token
+    in a text is read as plain text (only `encode_with_masks` reads `<mask>`,
+    which is the same for every tokenizer). It runs eagerly and in `tf.data`.
 
     Args:
         vocabulary: path of a text file with one token a line, or list of
@@ -176,11 +174,11 @@ class BridgeTowerBertTokenizer(PackedTokenizer):
             it.
         lowercase: bool, whether the vocabulary is uncased: texts are lowered
             and accents removed.
-        sequence_length: int. Tokens in each packed text, `[CLS]` and `[SEP]`
-            included. Longer texts are cut, with one warning a call.
+        sequence_length: int, tokens in each packed text, including `[CLS]`
+            and `[SEP]`. Longer texts are cut, with one warning a call.
         has_segments: bool, whether the encoder reads `segment_ids`: BERT and
             ELECTRA do, DistilBERT does not.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+        **kwargs: arguments of `keras.layers.Layer`, such as `name`.
 
     Call arguments:
         texts: string or UTF-8 bytes, or a list, NumPy array or string tensor
@@ -191,8 +189,8 @@ class BridgeTowerBertTokenizer(PackedTokenizer):
         the methods' results, as `BridgeTowerTokenizer`.
 
     Raises:
-        ValueError: A text is empty, is not text, holds a NUL character or has
-            more than 100,000 characters; or the vocabulary misses special
+        ValueError: a text is empty, is not text, has a NUL character or has
+            more than 100,000 characters; or the vocabulary lacks special
             tokens or repeats a token.
 
     Example:
@@ -246,7 +244,7 @@ class BridgeTowerBertTokenizer(PackedTokenizer):
         self._set_engine(engine)
 
     def reading(self):
-        """Return a plain value on which ids depend beside the vocabulary."""
+        """Return a plain value on which ids depend, besides the vocabulary."""
         return self.lowercase
 
     def masking(self, **values):
@@ -270,7 +268,7 @@ class BridgeTowerBertTokenizer(PackedTokenizer):
 
     def get_config(self):
         config = {**super().get_config(), "lowercase": self.lowercase}
-        # Files that were saved before do not have it.
+        # Older files do not have it.
         return (
             config if self.has_segments else {**config, "has_segments": False}
         )

@@ -1,8 +1,8 @@
-"""Converts the pictures and texts that a caller passes to a verb to features.
+"""Converts the pictures and texts that are passed to a verb to features.
 
-Every verb makes its inputs a list of sources (`Pictures`, `Texts` and their
-kin), checks by `check_numbers` that they belong together, and returns what
-`one_or_all` makes of its results.
+Every verb makes its inputs a list of sources (`Pictures`, `Texts` and others),
+checks with `check_numbers` that they belong together, and returns the value of
+`one_or_all` for its results.
 """
 
 import functools
@@ -23,7 +23,7 @@ def list_pictures(images):
 
     Args:
         images: one picture, or a list, tuple or array of pictures, as
-            `BridgeTowerImageConverter` takes them.
+            `BridgeTowerImageConverter` reads them.
 
     Returns:
         `(pictures, single)`: list of pictures, and whether only one came,
@@ -39,7 +39,7 @@ def list_pictures(images):
     elif ops.is_tensor(images):
         images = ops.convert_to_numpy(images)
     array = np.asarray(images)
-    # Strings and objects are whole pictures, numbers are pixels.
+    # A string or an object is a picture, a number a pixel's.
     own_axes = 0 if array.dtype.kind in "OSUT" else 3
     if array.ndim <= own_axes:
         return [array.item() if own_axes == 0 else array], True
@@ -47,15 +47,9 @@ def list_pictures(images):
 
 
 def pictures_in(strings):
-    """Separate a string tensor's pictures, as bytes, and paths, as `str`.
+    """Convert a string tensor to an array of objects: bytes and `str` paths.
 
     TensorFlow has one type for both.
-
-    Args:
-        strings: array of bytes or strings.
-
-    Returns:
-        Array of objects, of the same shape.
     """
     strings = np.asarray(strings, object)
     found = np.empty(strings.shape, object)
@@ -106,7 +100,7 @@ class Texts(Features):
     """
 
     def __init__(self, preprocessor, texts, name="texts", encode=None):
-        # NumPy would take these for a single object.
+        # NumPy would read these as a single object.
         if isinstance(texts, (abc.Iterator, abc.MappingView, abc.Set)):
             texts = list(texts)
         features = preprocessor.text_features(texts, encode)
@@ -124,7 +118,7 @@ class MaskedTexts(Features):
     def __init__(self, preprocessor, texts):
         texts, single = checked_texts(texts)
         features = {"mask_positions": np.empty((0, 0), "int32")}
-        # An empty list is left to `check_numbers`.
+        # `check_numbers` rejects an empty list.
         if texts:
             features, _ = preprocessor.text_with_blanks(
                 texts[0] if single else texts
@@ -152,14 +146,14 @@ class TextPairs(Features):
 
 
 class Pictures:
-    """A source of the caller's pictures, each read when it is needed.
+    """A source of the caller's pictures, which are read when needed.
 
-    It has what `Features` has.
+    It has the attributes and methods of `Features`.
 
     Args:
         preprocessor: a `BridgeTowerPreprocessor`.
         images: one picture, or a list or array of pictures.
-        name: str, what errors about their number call them.
+        name: str, their name in errors.
     """
 
     def __init__(self, preprocessor, images, name="images"):
@@ -210,10 +204,7 @@ class PicturePairs(Pictures):
 
 
 def check_order(images, texts, name):
-    """Raise if pictures and texts were passed in each other's place.
-
-    `name` is what the verb calls the texts.
-    """
+    """Raise if pictures and texts, named `name`, were swapped."""
     if _are_words(images) and _are_pictures(texts):
         raise ValueError(
             f"`images` must come first, then `{name}`: swap the two. "
@@ -222,7 +213,7 @@ def check_order(images, texts, name):
 
 
 def check_not_words(images):
-    """Raise if texts were passed alone, and so in place of pictures."""
+    """Raise if texts were passed alone, in place of pictures."""
     if _are_words(images):
         raise ValueError(
             "`images` must be pictures. Embed texts by `embed(texts=...)`. "
@@ -273,14 +264,11 @@ def check_numbers(sources, repeat=True):
 
 
 def one_or_all(results, sources):
-    """Return a verb's only result if all sources are single, else the list.
+    """Return the only result if every source is single, else `results`.
 
     Args:
         results: list or array with a result for each item.
         sources: list of `Features` and `Pictures`.
-
-    Returns:
-        The only result if every source is single, else `results`.
     """
     return results[0] if all(x.single for x in sources) else results
 
