@@ -243,12 +243,6 @@ def read_answers(*paths):
 
     Raises:
         ConversionError: the file has none of these forms.
-
-    Example:
-
-    ```python
-    read_answers("answers.json")
-    ```
     """
     contents = [_read(pathlib.Path(path)) for path in paths]
     first = contents[0]

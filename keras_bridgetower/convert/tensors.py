@@ -29,14 +29,6 @@ class Tensors(NamedTuple):
         path: path of the file that errors name.
         shapes: dict from names of tensors to shapes.
         read: callable that takes a name and returns a NumPy array.
-
-    Example:
-
-    ```python
-    tensors = open_tensors("model.safetensors")
-    tensors.shapes["cross_modal_text_pooler.dense.bias"]  # (768,)
-    tensors.read("cross_modal_text_pooler.dense.bias")
-    ```
     """
 
     path: object

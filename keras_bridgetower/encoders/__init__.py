@@ -1,4 +1,4 @@
-"""Encoders that bridges can join: one file for each family, one entry each."""
+"""Encoders that bridges can join: one file for each family."""
 
 from keras_bridgetower.encoders import bert as bert
 from keras_bridgetower.encoders import classified as classified

@@ -1,4 +1,4 @@
-"""BERT and its relatives, and what other text encoders share with it.
+"""BERT and its relatives, and the parts that other text encoders share with it.
 
 BERT (Devlin et al., 2019), ALBERT (Lan et al., 2020), ELECTRA (Clark et al.,
 2020).
@@ -87,8 +87,8 @@ def block_rules(
         path: str, the start of the paths of its variables.
         key: str, the start of the names of its tensors.
         projections: function that returns the rules of its attention.
-        names: tuple of str, how the names of the attention, its norm, both
-            dense layers and the last norm go on.
+        names: tuple of str, the rest of the names of the attention, its norm,
+            both dense layers and the last norm.
     """
     makes = (projections, norm, dense, dense, norm)
     paths = (
@@ -131,8 +131,8 @@ def text_files(
         types: tuple of str, model types of `transformers`.
         rules: function of a dict of sizes.
         epsilon: float, the only one that KerasHub's class has.
-        sizes: dict, as `Files` takes it.
-        own: dict of `Value`, beside those of BERT or in their place.
+        sizes: dict, as in `Files`.
+        own: dict of `Value`, added to those of BERT or replacing them.
         **others: further arguments of `Files`, such as `before`.
     """
     return Files(
@@ -156,7 +156,7 @@ def text_files(
 
 
 def exact_gelu(encoder):
-    """Use the exact GELU of BERT's training, which KerasHub approximates."""
+    """Set the exact GELU of BERT's training, which KerasHub approximates."""
     for block in encoder.transformer_layers:
         for layer in layers_in(block):
             if layer.name == "feedforward_intermediate_dense":

@@ -1,6 +1,6 @@
 """An image encoder with the classifier that was trained on top of it.
 
-A linear classifier of the mean of a map also classifies each place of the map
+A linear classifier of the mean of a map can also classify each place of the map
 (class activation maps; Zhou et al., 2016). The probabilities are a state of
 their own: they name things that the bridges never saw in training.
 """

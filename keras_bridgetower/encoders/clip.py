@@ -1,7 +1,4 @@
-"""CLIP, and what SigLIP shares with it, and MetaCLIP 2, trained worldwide.
-
-CLIP (Radford et al., 2021), MetaCLIP 2 (Chuang et al., 2025).
-"""
+"""CLIP (Radford et al., 2021) and MetaCLIP 2 (Chuang et al., 2025)."""
 
 import dataclasses
 import functools
@@ -237,7 +234,7 @@ OPENAI = Files(
 
 
 def _number_positions(encoder):
-    """Set the position ids 0, 1, 2, ...: a new encoder has 0 at each patch."""
+    """Set the position ids 0, 1, 2, ...; those of a new encoder are all 0."""
     ids = encoder.embedding.position_ids
     ids.assign(np.arange(ids.shape[1])[None])
 
@@ -255,7 +252,7 @@ def states(encoder):
 
 
 def _usual_epsilon(encoder):
-    """Use the epsilon of CLIP's training, of which KerasHub has a tenth."""
+    """Set the epsilon of CLIP's training, ten times that of KerasHub."""
     encoder.layer_norm.epsilon = 1e-5
 
 

@@ -44,7 +44,7 @@ def deberta(sizes):
 
 
 def _positions(config, sizes):
-    """Distances have a range, -1 for the number of positions."""
+    """Return the number of positions: the range of distances if it is set."""
     most = config.get("max_relative_positions", -1)
     if most < 1:
         most = config.get("max_position_embeddings", 512)

@@ -1,7 +1,7 @@
-"""DINOv2 (Oquab et al., 2024), with registers too, and DINOv3 (Siméoni, 2025).
+"""DINOv2 (Oquab et al., 2024), also with registers, and DINOv3 (Siméoni, 2025).
 
 The mask token of their pre-training is not read from `transformers`, since
-towers hide no patches; a preset of KerasHub has it, frozen.
+towers hide no patches; in a preset of KerasHub it is frozen.
 In training, `transformers` shifts and scales the coordinates of DINOv3's
 patches at random; KerasHub's encoder does not.
 """
@@ -186,7 +186,7 @@ def _freeze_mask_token(encoder):
 
 
 def _correct_dinov2(encoder):
-    """Freeze the mask token, and let positions be saved as they are.
+    """Freeze the mask token, and save positions unchanged.
 
     KerasHub saves trained positions only if the sum of all their changes is
     positive, and, if the size of images is not that of positions, not exactly.

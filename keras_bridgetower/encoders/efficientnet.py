@@ -1,9 +1,9 @@
 """EfficientNet (Tan and Le, 2019), and EfficientNet-Lite.
 
-KerasHub computes blocks of two types: `v1` pads a strided convolution on both
-sides, as `timm` does; `unfused` as TensorFlow does, with which the weights of
+KerasHub has blocks of two types: `v1` pads a strided convolution on both sides,
+as `timm` does; `unfused` as TensorFlow does, with which the weights of
 `transformers` and of Lite were trained. Only `v1` can have a block that does
-not expand, so it is the type where the stride is 1, which makes no difference.
+not expand. With stride 1 both are the same, so `v1` is used there.
 """
 
 import functools
@@ -160,7 +160,7 @@ def _arguments(stacks, side, width, depth, squeeze):
     return values
 
 
-def _of_configuration(config, sizes):
+def _from_config(config, sizes):
     """Return the arguments of the encoder that a configuration describes."""
     stacks = {
         key: list(config.get(key, default))
@@ -189,7 +189,7 @@ def _check_padding(strides, depths, side, square):
     Args:
         strides, depths: list of int, of each stack.
         side: int, side of images.
-        square: set of int, the blocks that pad all edges alike.
+        square: set of int, the blocks that pad all edges equally.
     """
     fits, first, grid = set(strides) <= {1, 2} and side % 2 == 0, 0, side // 2
     for stride, depth in zip(strides, depths, strict=True):
@@ -205,7 +205,7 @@ def _check_padding(strides, depths, side, square):
 
 
 def _check_residuals(stacks, width, divisor):
-    """Raise if KerasHub alone would add the input of a stack's first block."""
+    """Raise if only KerasHub would add the input of a stack's first block."""
     pairs = zip(
         *(stacks[key] for key in ("in_channels", "out_channels", "strides")),
         strict=True,
@@ -267,7 +267,7 @@ def _measured_lite(shapes):
                 "batch_norm_momentum": Value("batch_norm_momentum", 0.99),
                 "drop_connect_rate": Value("dropout", 0.2),
             },
-            arguments=_of_configuration,
+            arguments=_from_config,
             prefix="efficientnet",
             unread=(r"classifier\..*",),
             classifier="classifier",

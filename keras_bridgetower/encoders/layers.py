@@ -1,4 +1,4 @@
-"""Layers around the layers of encoders, for the rules of hidden states."""
+"""Layers that wrap layers of encoders, to compute hidden states."""
 
 import keras
 from keras import ops
@@ -38,11 +38,11 @@ class _LayerWrapper(keras.layers.Layer):
 class TokenLookup(_LayerWrapper):
     """Look up rows of an embedding's table, with a dense gradient.
 
-    On TensorFlow the gradient of a plain lookup is a list of slices. If a
-    token occurs twice, its row occurs twice in the list. Adaptive optimizers
-    then square the parts instead of their sum, and clipping computes a wrong
-    norm. `backend_ops.lookup` sums them first. This layer has no weights: the
-    table remains a weight of the encoder.
+    On TensorFlow the gradient of a plain lookup is a list of slices, in which
+    the row of a repeated token is repeated. Adaptive optimizers then square the
+    parts instead of their sum, and clipping computes a wrong norm.
+    `backend_ops.lookup` sums them first. This layer has no weights: the table
+    remains a weight of the encoder.
 
     Args:
         embedding: a `keras.layers.Embedding`.
@@ -75,12 +75,7 @@ class TokenLookup(_LayerWrapper):
 
 
 def token_embeddings(encoder, embedding):
-    """Look up the tokens of a text encoder's input.
-
-    Args:
-        encoder: a text encoder.
-        embedding: its `keras.layers.Embedding` of tokens.
-    """
+    """Look up the tokens of a text encoder's input in its `embedding`."""
     lookup = TokenLookup(embedding, name="token_lookup")
     return lookup(encoder.input["token_ids"])
 
@@ -131,9 +126,9 @@ class AllPositions(TokenLookup):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class Patches(_LayerWrapper):
-    """Call the embedding of SigLIP, and tell the number of patches right.
+    """Call the embedding of SigLIP, with the right number of patches.
 
-    KerasHub's layer counts a class token, which it has not.
+    KerasHub's layer also counts a class token, which it does not have.
     """
 
     inner = "embedding"
@@ -148,11 +143,11 @@ class Patches(_LayerWrapper):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class PartOfStage(_LayerWrapper):
-    """Call a layer of a stage. Those of all stages have the same names.
+    """Call a layer of a stage, since layers of all stages have the same names.
 
     Args:
         part: the layer, which is built.
-        arguments: dict, values with which it is called.
+        arguments: dict of arguments of its call.
         **kwargs: name of the layer.
     """
 

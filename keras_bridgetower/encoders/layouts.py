@@ -1,8 +1,8 @@
 """Layouts that convert tensors of PyTorch to Keras' variables, and back.
 
 A layout is a pair of functions: `load` converts tensors to values, `save`
-converts values to tensors. Most only move or reshape axes; `POSITIONS`
-computes with the numbers.
+converts values to tensors. Most only move or reshape axes; `POSITIONS` adds two
+tables.
 """
 
 from collections.abc import Callable
@@ -34,10 +34,10 @@ def _one_to_one(load, save):
 
 
 def reshaped(save):
-    """Return the layout of a tensor of the same order of values.
+    """Return the layout of a tensor with the same order of values.
 
     Args:
-        save: function of a value that returns the tensor.
+        save: function from a value to the tensor.
     """
     return _one_to_one(np.reshape, save)
 

@@ -35,16 +35,16 @@ class Tokens:
     Args:
         kind: str, how texts are split: a key of `convert.tokenizers.READERS`.
         special: str, the tokens for start, padding, end, unknown and, if there
-            is one, mask, where tokenizer_config.json names no other. Empty for
-            a kind whose tokens are always the same.
+            is one, mask, unless tokenizer_config.json has others. Empty for a
+            kind whose tokens are always the same.
         ends: tuple of str, the names there of the start and of the end.
         ends_twice: bool, whether two end tokens separate two texts.
         adds_start: bool, whether there is no start token. A packed text then
             begins with one that the encoder does not see.
         has_segments: bool, whether the encoder reads `segment_ids`.
-        ids: tuple of str, the ids of special tokens in `config.json` that are
-            those of the tokenizer.
-        positions: int, positions of tokens if `config.json` names none.
+        ids: tuple of str, the ids of special tokens in `config.json` that must
+            be the tokenizer's.
+        positions: int, positions of tokens if `config.json` has none.
     """
 
     kind: str
@@ -63,14 +63,14 @@ SPECIAL_IDS = ("bos_token_id", "pad_token_id", "eos_token_id")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Files:
-    """The files of `transformers` that hold the weights of an encoder.
+    """The files of `transformers` with the weights of an encoder.
 
-    Sizes come from the shapes of tensors, and the configuration must agree.
-    Of a pyramid they come from the configuration, and the shapes must agree.
+    Sizes come from the shapes of tensors, and the configuration must agree. For
+    a pyramid they come from the configuration, and the shapes must agree.
 
     Args:
         types: tuple of str, the `model_type` of the configurations. Empty for
-            a state dict that comes without one.
+            a state dict without one.
         rules: function of a dict of sizes and constructor arguments that
             returns a list of `Rule`.
         mark: str, name of a tensor that only such a state dict has.
@@ -84,14 +84,14 @@ class Files:
         claims: dict from further names in the configuration to names of sizes,
             which must agree.
         arguments: function of a configuration and a dict of sizes that returns
-            further constructor arguments, or ones in place of sizes; None
-            removes an argument. It raises ValueError for a configuration that
-            KerasHub's class cannot compute.
+            constructor arguments, new ones or in place of sizes; None removes
+            one. It raises ValueError for a configuration that KerasHub's
+            class cannot compute.
         prefix: str, with which the names of tensors may begin.
         part: str, the part of the configuration that describes the encoder,
             such as `"vision_config"`, if there is one.
-        before: int, rows of the table of positions that come before those of
-            tokens or patches.
+        before: int, rows of the table of positions before those of tokens or
+            patches.
         unread: tuple of regular expressions of the names of tensors that the
             encoder does not use.
         pixels: dict, in place of that of `Encoder`.
@@ -124,19 +124,18 @@ class Encoder:
 
     Args:
         side: `"image"` or `"text"`.
-        prefix_tokens: function of an encoder that returns the number of rows
-            of its states before those of patches or words: a class token or a
-            start token, and registers. If it is 0, the tower adds a row.
+        prefix_tokens: function from an encoder to the number of rows of its
+            states before those of patches or words: a class token or a start
+            token, and registers. If it is 0, the tower adds a row.
         summary: str, row 0 by default, a name in
             `models.summary.SUMMARIES`. None means the encoder's own token.
-        side_step: function of an encoder that returns the number of pixels of
-            which the side of its images must be a multiple.
-        correct: function of an encoder that corrects defaults of KerasHub, in
-            place.
-        sized: function of an image shape `(S, S, 3)` that returns the
-            constructor arguments of an encoder for it.
-        antialias: function of an encoder that returns whether its positions
-            are resized with anti-aliasing.
+        side_step: function from an encoder to the number of pixels of which
+            the side of its images must be a multiple.
+        correct: function that corrects KerasHub's defaults in an encoder.
+        sized: function from an image shape `(S, S, 3)` to the constructor
+            arguments of an encoder for it.
+        antialias: function from an encoder to whether its positions are
+            resized with anti-aliasing.
         not_exported: tuple of str, the backends on which KerasHub's class
             cannot be traced for texts of any length.
         fixed_length: bool, whether a text must fill all positions of the
@@ -251,7 +250,7 @@ def register_encoder(cls, side, **values):
 
 
 def entry_of(encoder):
-    """Return the `Encoder` of an encoder, that of its nearest base class.
+    """Return the `Encoder` of an encoder's class or nearest base class.
 
     Raises:
         TypeError: there is no rule for this class.
@@ -271,7 +270,7 @@ def entry_of(encoder):
 def text_length(encoder):
     """Return how many tokens a text may have, or None if there is no limit.
 
-    An encoder without a start token does not see the first id.
+    An encoder without a start token does not read the first id.
     """
     positions = getattr(encoder, "max_sequence_length", None)
     if positions is None:
@@ -280,20 +279,12 @@ def text_length(encoder):
 
 
 def entries(side):
-    """Return a dict from classes of encoders to their `Encoder`.
-
-    Args:
-        side: `"image"` or `"text"`.
-    """
+    """Return a dict from classes of encoders of a side to their `Encoder`."""
     return {c: e for c, e in _ENTRIES.items() if e.side == side}
 
 
 def files_by_type(side):
-    """Return a dict from model types to `(class, Files)`.
-
-    Args:
-        side: `"image"` or `"text"`.
-    """
+    """Return a dict from model types of a side to `(class, Files)`."""
     return {
         kind: (cls, files)
         for cls, entry in entries(side).items()

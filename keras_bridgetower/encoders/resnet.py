@@ -51,7 +51,7 @@ def rules(values):
     return found
 
 
-def _of_configuration(config, sizes):
+def _from_config(config, sizes):
     """Return the arguments of the encoder that a configuration describes."""
     kind = config.get("layer_type", "bottleneck")
     name, _, wider = _KINDS[kind]
@@ -89,7 +89,7 @@ def _of_configuration(config, sizes):
                 "downsample_in_first_stage": Value(None, False, (False,)),
                 "downsample_in_bottleneck": Value(None, False, (False,)),
             },
-            arguments=_of_configuration,
+            arguments=_from_config,
             prefix="resnet",
             unread=(r"classifier\..*",),
             classifier="classifier.1",

@@ -163,8 +163,8 @@ def states(encoder):
 class PaddedPositions(keras.layers.Layer):
     """Add positions to tokens, and the padding's own position to padding.
 
-    The token type is a weight of its own, too. As in `transformers`, padding
-    learns neither its position nor its token.
+    The token type is a separate weight. As in `transformers`, padding learns
+    neither its position nor its token.
 
     Call arguments:
         tokens, positions: float tensors `(batch, tokens, width)`.
@@ -172,13 +172,6 @@ class PaddedPositions(keras.layers.Layer):
 
     Returns:
         Float tensor `(batch, tokens, width)`.
-
-    Example:
-
-    ```python
-    x, mask = np.ones((1, 2, 8), "float32"), np.array([[1, 0]])
-    PaddedPositions()(x, x, mask).shape  # (1, 2, 8)
-    ```
     """
 
     def build(self, tokens_shape, positions_shape=None, mask_shape=None):
@@ -207,20 +200,12 @@ class PaddedPositions(keras.layers.Layer):
 class PaddedRobertaBackbone(keras_hub.models.RobertaBackbone):
     """RoBERTa whose padding has a position of its own.
 
-    Its states at padding are those of `transformers`, for models that read
-    padding: adaptive managers. At tokens they are those of RoBERTa. Only the
-    states that `hidden_states` returns are computed so.
+    For models that read padding: adaptive managers. Its states at padding are
+    those of `transformers`, at tokens those of RoBERTa. This applies to the
+    states of `hidden_states` only.
 
     Args:
         **kwargs: as `keras_hub.models.RobertaBackbone`.
-
-    Example:
-
-    ```python
-    PaddedRobertaBackbone(
-        vocabulary_size=100, num_layers=2, num_heads=2, hidden_dim=16,
-        intermediate_dim=32)
-    ```
     """
 
     def __init__(self, **kwargs):

@@ -1,8 +1,8 @@
 """Rules that connect variables of Keras and tensors of PyTorch.
 
 A `Rule` connects paths of variables, names of tensors, and the layout that
-converts one to the other. The same rules are used to load and to export. Each
-function returns the rules of a part.
+converts between them. The same rules load and export. Each function returns the
+rules of a part.
 """
 
 from typing import NamedTuple

@@ -20,7 +20,8 @@ from keras_bridgetower.presets.configs import MOST_LAYERS
 def side_step(encoder):
     """Return the side of images whose highest grid is one window.
 
-    KerasHub shifts before it pads, transformers after. So no grid is padded.
+    KerasHub shifts before it pads, transformers after, so no grid may be
+    padded.
     """
     return _step(encoder.patch_size, encoder.window_size, len(encoder.depths))
 
@@ -84,7 +85,7 @@ def rules(values):
     return found + norm("norm", "layernorm")
 
 
-def _of_configuration(config, sizes):
+def _from_config(config, sizes):
     """Return the arguments of the encoder that a configuration describes."""
     depths = list(config.get("depths", (2, 2, 6, 2)))
     side, patch = config.get("image_size", 224), config.get("patch_size", 4)
@@ -125,7 +126,7 @@ def _of_configuration(config, sizes):
                 "use_absolute_embeddings": Value(None, False, (False,)),
                 "layer_norm_eps": Value(None, 1e-5, (1e-5,)),
             },
-            arguments=_of_configuration,
+            arguments=_from_config,
             prefix="swin",
             unread=(
                 r"classifier\..*|decoder\..*|embeddings\.mask_token",

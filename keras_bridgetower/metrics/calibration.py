@@ -1,4 +1,4 @@
-"""Calibration: how far scores can be believed, and which inputs are unknown."""
+"""Calibration: how reliable scores are, and which inputs are unknown."""
 
 import math
 
@@ -14,10 +14,10 @@ _HALVINGS = 60
 
 
 def fit_temperature(logits, labels):
-    """Compute the temperature that makes the scores of a task fit its labels.
+    """Compute the temperature that fits the scores of a task to its labels.
 
-    Logits that are divided by it have the lowest cross-entropy. The order of
-    the classes stays. Use data that the task was not trained on.
+    Logits divided by it have the lowest cross-entropy. The order of the classes
+    does not change. Use data that the task was not trained on.
 
     Args:
         logits: float array `(rows, classes)`.
@@ -25,11 +25,10 @@ def fit_temperature(logits, labels):
             float array `(rows, classes)` in 0..1, for sigmoids, as in VQA.
 
     Returns:
-        float from 0.01 to 100; one of them if the best is beyond. Above 1
-        the scores were too sure.
+        float, clipped to 0.01..100. Above 1 the scores were too high.
 
     Raises:
-        ValueError: shapes that do not belong together, ids out of range, or
+        ValueError: shapes that do not fit together, ids out of range, or
             logits that are not finite.
 
     Example:
@@ -45,12 +44,12 @@ def fit_temperature(logits, labels):
     labels = np.asarray(labels)
     scored = labels.ndim == 2
     _check_labels(logits, labels, scored)
-    scores_of = _sigmoid if scored else softmax
+    to_scores = _sigmoid if scored else softmax
     targets = labels if scored else np.eye(logits.shape[1])[labels]
 
     def too_large(factor):
         # The loss is convex in the factor of the logits; this is its slope.
-        return np.sum((scores_of(factor * logits) - targets) * logits) > 0
+        return np.sum((to_scores(factor * logits) - targets) * logits) > 0
 
     low, high = 1 / _LIMITS[1], 1 / _LIMITS[0]
     for _ in range(_HALVINGS):
@@ -77,7 +76,7 @@ def _check_labels(logits, labels, scored):
 
 
 def softmax(logits):
-    """Return the shares of the last axis, as NumPy."""
+    """Compute the softmax of the last axis, in NumPy."""
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return weights / weights.sum(axis=-1, keepdims=True)
 
@@ -88,10 +87,10 @@ def _sigmoid(logits):
 
 
 def expected_calibration_error(scores, right, bins=15):
-    """Compute by how much scores differ from the shares of right answers.
+    """Compute the difference between scores and the shares of right answers.
 
-    Answers are sorted into bins of equal width by their score. The error is
-    the mean difference of mean score and share of right answers in a bin,
+    Answers are sorted into bins of equal width by their score. The error is the
+    mean difference of the mean score and the share of right answers in a bin,
     weighted by the number of answers.
 
     Args:
@@ -158,7 +157,7 @@ def threshold_for(scores, share=0.95):
         share: float above 0, to 1.
 
     Returns:
-        float, one of the scores. At least this share is not below it.
+        float, one of the scores; at least this share of them is not lower.
 
     Raises:
         ValueError: no scores, scores that are NaN, or another share.

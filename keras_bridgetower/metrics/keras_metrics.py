@@ -59,15 +59,15 @@ def _nearest_matches(y_true, y_pred, ways):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class MaskedTokenAccuracy(keras.metrics.Mean):
-    """Share of the masked tokens whose highest logit is that of the label.
+    """Share of the masked tokens whose label has the highest logit.
 
     The mean is over tokens, not over batches or texts. Pass it to `compile`
     in `weighted_metrics`, because Keras does not pass sample weights to
     `metrics`.
 
     Args:
-        ignore_id: int, the label of slots without a masked token, which do
-            not count; -100 as in `transformers`.
+        ignore_id: int, the label of empty slots, which are ignored; -100 as
+            in `transformers`.
         name: str, name in the logs.
         dtype: dtype of the state.
 

@@ -78,9 +78,9 @@ def retrieval_recall(
     """Compute the recall of images for texts and of texts for images.
 
     An item is found at rank k if fewer than k other items have an equal or
-    higher score, so a model gains nothing from equal scores. An image may
-    have any number of texts; the best of them counts. The scores are read in
-    blocks of images, so a `numpy.memmap` need not fit into memory.
+    higher score, so equal scores count as misses. An image may have any number
+    of texts; the best of them counts. The scores are read in blocks of images,
+    so a `numpy.memmap` need not fit into memory.
 
     Args:
         scores: float array or tensor `(images, texts)`, higher is better.
@@ -97,7 +97,7 @@ def retrieval_recall(
         `RetrievalReport`.
 
     Raises:
-        ValueError: inconsistent shapes, ranks or folds that are no counts,
+        ValueError: inconsistent shapes, ranks or folds that are not counts,
             scores that are NaN, repeated image ids, a text of an unknown
             image, or an image without text.
 

@@ -350,19 +350,13 @@ def load_json(source):
 
 
 def read_rows(name, source, keys):
-    """Read the values of some keys from each row of a VQA file.
+    """Return the values of some keys in each row of a VQA file, as tuples.
 
     Args:
         name: str, the key of the list in the file, also its name in errors.
         source: path of a JSON file, or its content: a list of dicts, or a
             dict with this list.
         keys: tuple of str, keys that every row must have.
-
-    Returns:
-        list of tuples of values, one for each row.
-
-    Raises:
-        ValueError: the file has other content.
     """
     content = load_json(source)
     try:
@@ -376,14 +370,11 @@ def read_rows(name, source, keys):
 
 
 def check_ids(questions, answered):
-    """Raise unless every question has exactly one answer.
+    """Raise a ValueError unless every question has exactly one answer.
 
     Args:
         questions: list of distinct question ids.
         answered: list of question ids that have an answer.
-
-    Raises:
-        ValueError: ids are missing, unknown or repeated; it lists them.
     """
     asked, given = map(collections.Counter, (questions, answered))
     wrong = [q for q in asked | given if (asked[q], given[q]) != (1, 1)]

@@ -424,14 +424,6 @@ def decoded(image, name="images"):
 
     Raises:
         ValueError: damaged base64, or a `data:` URL without it.
-
-    Example:
-
-    ```python
-    with open("photo.png", "rb") as file:
-        text = base64.b64encode(file.read()).decode()
-    decoded(text)[:4]  # b"\\x89PNG"
-    ```
     """
     if not isinstance(image, str):
         return image
@@ -453,12 +445,6 @@ def decode_base64(text, name="images"):
 
     Raises:
         ValueError: damaged base64, or a `data:` URL without it.
-
-    Example:
-
-    ```python
-    decode_base64("data:image/png;base64,iVBORw==")  # b"\\x89PNG"
-    ```
     """
     if text.startswith("data:"):
         _, _, text = text.partition(";base64,")

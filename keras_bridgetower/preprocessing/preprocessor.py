@@ -327,14 +327,6 @@ class Draws:
 
     Returns:
         The result of `function`; in a graph tensors of these specs.
-
-    Example:
-
-    ```python
-    draws = Draws(seed=0)
-    draws(lambda seed: np.random.default_rng(seed).random(2), 7, [],
-          ("float64", (2,)))
-    ```
     """
 
     def __init__(self, seed):

@@ -39,12 +39,6 @@ def labelled(dataset, names):
         dataset: a `tf.data.Dataset`.
         names: list of str, in the order of the labels' ids or scores, or None
             if labels are not classes.
-
-    Example:
-
-    ```python
-    dataset = labelled(tf.data.Dataset.range(2), ["no", "yes"])
-    ```
     """
     dataset.keras_bridgetower_labels = names
     return dataset
@@ -56,13 +50,6 @@ def label_names(dataset):
     Args:
         dataset: a `tf.data.Dataset`. Data of other libraries have no names,
             nor has the result of `map`, which may change labels.
-
-    Example:
-
-    ```python
-    data = labelled(tf.data.Dataset.range(2), ["no", "yes"])
-    label_names(data.take(1))  # ["no", "yes"]
-    ```
     """
     while not hasattr(dataset, "keras_bridgetower_labels"):
         kind = type(dataset).__name__.strip("_").removesuffix("Dataset")
@@ -85,12 +72,6 @@ def untuned(dataset):
     Returns:
         The dataset, with `options().autotune` set; unchanged if its owner has
         set it, or if it is not a `tf.data.Dataset`.
-
-    Example:
-
-    ```python
-    dataset = untuned(tf.data.Dataset.range(3))
-    ```
     """
     if not is_dataset(dataset):
         return dataset
@@ -119,13 +100,6 @@ def numbered(dataset, first=lambda: 0, own=lambda number: number):
 
     Returns:
         `tf.data.Dataset`; unchanged if `x` is not a dict, or has a step.
-
-    Example:
-
-    ```python
-    data = tf.data.Dataset.from_tensor_slices({"text": ["a", "b", "c"]})
-    [int(x["step"]) for x in numbered(data.batch(2))]  # 0, 1
-    ```
     """
     import tensorflow as tf
 
@@ -311,13 +285,6 @@ def sliceable(x):
     Raises:
         ValueError: a picture that cannot be read, or a path without a file.
             The error names its row.
-
-    Example:
-
-    ```python
-    image = PIL.Image.new("RGB", (8, 8))
-    sliceable({"images": [image, "photo.png"], "text": ["a?", "b?"]})
-    ```
     """
     if not isinstance(x, dict) or "images" not in x:
         return x

@@ -63,13 +63,6 @@ def typed_errors():
     names of nodes and a traceback. The error is restored from that text,
     because TensorFlow's threads do not know which call waits for them. Errors
     of functions outside this package are not changed.
-
-    Example:
-
-    ```python
-    with typed_errors():
-        features = next(iter(dataset.map(preprocessor)))
-    ```
     """
     try:
         yield
@@ -108,12 +101,6 @@ def apply_numpy(function, inputs, *specs):
 
     Returns:
         The result of `function`; in a graph tensors of these specs.
-
-    Example:
-
-    ```python
-    apply_numpy(lambda x: x + 1, [np.ones(2)], ("float64", (2,)))
-    ```
     """
     if not in_tf_graph():
         return function(*inputs)

@@ -1,8 +1,8 @@
 """Checks of configurations in preset files: known classes, allowed sizes.
 
-Keras imports and calls functions that a configuration names. This module only
-looks up classes that are already registered with Keras, and accepts only
-subclasses of the expected class.
+Keras imports and calls functions that a configuration names. This module
+accepts only classes that are already registered with Keras and are subclasses
+of the expected class.
 """
 
 import keras
@@ -36,12 +36,10 @@ def class_and_values(spec, base):
         base: the expected class, or a superclass of it.
 
     Returns:
-        `(class, dict)`. The arguments are not checked yet, see
-        `check_values`.
+        `(class, dict)`. The arguments are not checked, see `check_values`.
 
     Raises:
-        Exception: of any type: another class, or no configuration of an
-            object.
+        Exception: of any type: another class, or not an object.
     """
     cls = registered(spec)
     if not issubclass(cls, base):
@@ -98,7 +96,7 @@ def check_own_file(config, name, without):
     Args:
         config: dict, the saved values of the object.
         name: str, the file that describes the object.
-        without: tuple of str, keys that no file may have.
+        without: tuple of str, keys that must not be set.
     """
     if config.get("config_file", name) != name:
         raise ValueError(f"`config_file` must be {name!r}.")

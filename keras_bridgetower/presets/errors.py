@@ -1,4 +1,4 @@
-"""Errors about files from others, whose values they print safely."""
+"""Errors about files of others, whose values are printed safely."""
 
 import contextlib
 
@@ -86,7 +86,7 @@ def short_plain(value):
     """Return a short text for a value from a pickle.
 
     Lists, dicts and other objects are shown by their type: a list may contain
-    itself many times, and its text could be endless.
+    itself many times, so its text could be endless.
     """
     if isinstance(value, int) and value.bit_length() > 64:
         return f"a number of {value.bit_length()} bits"

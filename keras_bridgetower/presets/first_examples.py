@@ -1,7 +1,7 @@
-"""Pictures and texts with which one tries presets.
+"""Pictures and texts to try presets with.
 
 A distribution of presets may have a folder `examples` beside its table: the
-pictures, and `examples.json` with what is asked about them.
+pictures, and `examples.json` with questions and texts about them.
 """
 
 import pathlib
@@ -15,18 +15,18 @@ FILE = "examples.json"
 
 
 def first_examples(preset=None):
-    """Return pictures and texts with which one tries presets.
+    """Return pictures and texts to try presets with.
 
     Args:
         preset: str, the name of a preset, for the examples of its
-            distribution. By default, and for other presets, they are those of
-            the presets that are opened by default.
+            distribution. By default, and for presets without examples, those
+            of the default presets.
 
     Returns:
         dict from `"ask"`, `"match"`, `"search"`, `"fill"` and `"look"` to a
         list of `(picture, text)`, a `pathlib.Path` and a str. The picture is
-        None beside a text that fits none. `"pictures"` has all pictures and
-        their names.
+        None beside a text that matches none. `"pictures"` has all pictures
+        and their names.
 
     Example:
 

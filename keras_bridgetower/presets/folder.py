@@ -24,22 +24,15 @@ class PresetFolder:
     """An opened preset folder, from which all parts of a model are loaded.
 
     Every `from_preset` also takes an opened folder in place of a name. So a
-    task with its backbone, tokenizer and image converter finds and checks the
-    folder once and parses each file once. `registry.open_preset` returns it.
+    task with its backbone, tokenizer and image converter checks the folder once
+    and parses each file once. `registry.open_preset` returns it.
 
     Args:
         root: path of the folder. If it has a manifest, its small files are
             checked against it now, and a check of its large files is started.
 
     Raises:
-        PresetError: files that differ from the manifest.
-
-    Example:
-
-    ```python
-    folder = registry.open_preset("bridgetower_tiny_easy_vqa")
-    folder.json("heads.json")["vqa"]["num_classes"]  # 13
-    ```
+        PresetError: files differ from the manifest.
     """
 
     def __init__(self, root):
@@ -68,13 +61,7 @@ class PresetFolder:
         return plain_name(name) and os.path.lexists(self.root / name)
 
     def path(self, name):
-        """Return the path of a file, after a check that it may be opened.
-
-        Args:
-            name: str, name of a file inside the folder.
-
-        Returns:
-            `pathlib.Path` of a regular file.
+        """Return the `pathlib.Path` of a file inside the folder.
 
         Raises:
             PresetError: the file is missing, or may not be opened.
@@ -117,9 +104,6 @@ class PresetFolder:
 
         Returns:
             dict, a copy.
-
-        Raises:
-            PresetError: the file is missing or cannot be read.
         """
         if default is not None and not self.has(name):
             return default
@@ -133,12 +117,6 @@ class PresetFolder:
         Args:
             name: str, name of the file.
             base: the expected class, or a superclass of it.
-
-        Returns:
-            `(class, dict)`.
-
-        Raises:
-            PresetError: the file describes something else.
         """
         with self.reading(name):
             return configs.class_and_values(self.json(name), base)
@@ -150,8 +128,8 @@ class PresetFolder:
             name: str, name of the file.
             base: the expected class, or a superclass of it.
             spec: dict, a configuration to use in place of the file's.
-            without: tuple of str, constructor arguments that the file may
-                not have.
+            without: tuple of str, constructor arguments that must not be in
+                the file.
             **values: constructor arguments that replace the saved ones.
 
         Returns:
@@ -168,7 +146,7 @@ class PresetFolder:
         return self.create(name, cls.from_config, config, values)
 
     def create(self, name, make, saved, given):
-        """Build an object from saved values and those of a caller.
+        """Call `make` with saved values and those of a caller.
 
         Args:
             name: str, name of the file with the saved values.
@@ -176,11 +154,8 @@ class PresetFolder:
             saved: dict of values.
             given: dict of values that replace saved ones.
 
-        Returns:
-            The result of `make`.
-
         Raises:
-            PresetError: it cannot be built from these values.
+            PresetError: `make` raised an error.
         """
         source = " and ".join([name, *(f"`{value}`" for value in given)])
         with self.reading(source):
@@ -188,13 +163,10 @@ class PresetFolder:
 
     @contextlib.contextmanager
     def reading(self, name):
-        """Turn errors in a `with` block into a `PresetError` about a file.
+        """Turn errors in a `with` block into a `PresetError` about file `name`.
 
         Constructors check the arguments of users, but values of a damaged
         file may raise any error.
-
-        Args:
-            name: str, name of the file whose values are used.
         """
         try:
             yield

@@ -1,4 +1,4 @@
-"""Handles such as `hf://user/model`: downloads, and the local cache."""
+"""Downloads handles such as `hf://user/model` to the local cache."""
 
 import pathlib
 import re
@@ -51,15 +51,15 @@ DOWNLOADS = {"hf": _from_hugging_face, "kaggle": _from_kaggle}
 def fetch(handle, preset, revision=None):
     """Return the folder of a handle, downloaded if it is not cached.
 
-    Files in the cache are used without asking the network, even for the
-    branch `main`. To get a newer commit, name it, or download it with
+    Cached files are used without asking the network, even for the branch
+    `main`. To get a newer commit, name it, or download it with
     `huggingface_hub.snapshot_download`.
 
     Args:
         handle: str, `hf://user/model`, `hf://user/model@revision` (a branch,
             a tag, a commit or `refs/pr/2`),
             `kaggle://user/model/keras/variant`, or the URL of a preset in an
-            object store. Any other text is returned.
+            object store. Any other text is returned unchanged.
         preset: str, the preset that the user named, for errors.
         revision: str, the part after the `@`, or None.
 
@@ -69,12 +69,6 @@ def fetch(handle, preset, revision=None):
 
     Raises:
         ValueError: a wrong handle or revision, or a failed download.
-
-    Example:
-
-    ```python
-    fetch("hf://BridgeTower/bridgetower-base@main", "bridgetower_base")
-    ```
     """
     scheme, _, name = handle.rpartition("://")
     if revision is not None:
@@ -101,8 +95,7 @@ def published(handle, revision=None):
     """Return the known checksums of the files of a handle.
 
     Args:
-        handle: str, as in `fetch`.
-        revision: str or None, as in `fetch`.
+        handle, revision: as in `fetch`.
 
     Returns:
         dict from the name of a file to the first digits of its SHA-256, in
@@ -119,8 +112,8 @@ def published(handle, revision=None):
 def download(repository, revision):
     """Download the needed files of a revision into the hub's local cache.
 
-    Weights are downloaded last, so a folder that has weights is complete. If
-    a download of weights is interrupted, the next call continues it.
+    Weights come last, so a folder with weights is complete. An interrupted
+    download of weights is continued by the next call.
 
     Args:
         repository: str, `user/model`.
@@ -130,8 +123,8 @@ def download(repository, revision):
         str, path of the revision's folder in the cache.
 
     Raises:
-        Exception: an error of the hub's client, of any kind. Without a
-            connection, it is raised after one attempt.
+        Exception: any error of the hub's client. Without a connection, it is
+            raised after one attempt.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -171,8 +164,8 @@ def download(repository, revision):
 def _fetch_blob(folder, url, name, sha256, size):
     """Download a large file to its place in the hub's cache.
 
-    After an interruption `hf_hub_download` would start again from the first
-    byte. Here it only links the finished file to its name.
+    After an interruption `hf_hub_download` would start again. Here it only
+    links the finished file to its name.
     """
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers

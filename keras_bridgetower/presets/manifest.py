@@ -27,8 +27,8 @@ def verify(folder):
 
     Returns:
         dict from the name of each file to a `Future` of its check, or None
-        without a manifest. The checks of the weights have only begun: wait
-        for them before the weights are handed out.
+        without a manifest. The checks of weights have only begun: wait for
+        them before the weights are used.
 
     Raises:
         PresetError: a file is missing or differs. `Future.result` of weights
@@ -79,7 +79,7 @@ def _mismatch(folder, name):
 
 
 def write(folder):
-    """Write the manifest of all files now in a preset folder."""
+    """Write the manifest of all files in a preset folder."""
     folder = pathlib.Path(folder)
     versions = {
         "keras_bridgetower": __version__,
@@ -90,7 +90,7 @@ def write(folder):
 
 
 def folder_sums(folder):
-    """Return the SHA-256 of each file but the manifest, by its path."""
+    """Return the SHA-256 of each file except the manifest, by its path."""
     return {
         path.relative_to(folder).as_posix(): sha256(path)
         for path in sorted(folder.rglob("*"))

@@ -1,4 +1,4 @@
-"""Lists the files that a model needs, and the missing ones."""
+"""Lists the files that a model needs, and missing ones."""
 
 import pathlib
 
@@ -47,9 +47,6 @@ def beside_weights(folder, names):
     Args:
         folder: `pathlib.Path` with the config.json of the repository.
         names: set of str, all files of the repository.
-
-    Returns:
-        list of str.
     """
     if is_keras(folder):
         return sorted(n for n in names if n.endswith((".json", ".txt")))
@@ -86,7 +83,7 @@ def lacking(folder):
 
     Returns:
         list of str: names of files, or "weights" or "a tokenizer" if
-        several sets of files would do.
+        one of several sets of files is needed.
     """
     names = {
         path.relative_to(folder).as_posix()
@@ -106,13 +103,10 @@ def lacking(folder):
 
 
 def checkpoint_files(source):
-    """List all files that the conversion of a checkpoint reads.
+    """List the paths of all files that the conversion of a checkpoint reads.
 
     Args:
         source: `pathlib.Path` of a file, or of a `transformers` folder.
-
-    Returns:
-        list of `pathlib.Path`.
     """
     if source.is_file():
         folder, found = source.parent, [source.name]

@@ -59,15 +59,6 @@ def resolve(preset):
 
     Returns:
         str: the path of the preset folder.
-
-    Raises:
-        ValueError: as in `open_preset`.
-
-    Example:
-
-    ```python
-    resolve("bridgetower_tiny_easy_vqa")
-    ```
     """
     folder = open_preset(preset)
     folder.finish_check()
@@ -85,22 +76,15 @@ def open_preset(preset, revision=None):
         revision: str, branch, tag or commit of a handle's repository.
 
     Returns:
-        `PresetFolder`. Files of a handle are downloaded, and weights of
-        another library converted, if they are not cached. Small files are
-        checked against the manifest; `finish_check` waits for the large ones.
-        A warning is given if there is no manifest.
+        `PresetFolder`. A handle is downloaded, and weights of another library
+        are converted, if they are not cached. Small files are checked against
+        the manifest; `finish_check` waits for the large ones. A warning is
+        given if there is no manifest.
 
     Raises:
         ValueError: there is no such preset, files differ from the manifest
             (`PresetError`), or foreign weights do not fit
             (`ConversionError`).
-
-    Example:
-
-    ```python
-    folder = open_preset("bridgetower_tiny_easy_vqa")
-    tokenizer = BridgeTowerTokenizer.from_preset(folder)
-    ```
     """
     if isinstance(preset, PresetFolder):
         if revision is None:
@@ -157,7 +141,7 @@ def write(folder, save, name="preset_dir"):
 
 
 def drop_frozen_state(folder):
-    """Drop from configurations the values that only a training needs."""
+    """Remove values from configurations that only training needs."""
 
     def without(values):
         if isinstance(values, dict):
@@ -189,7 +173,7 @@ def write_backbone(backbone, save, folder, max_shard_size):
 
 
 def load_backbone(backbone, folder):
-    """Load the weights of a `PresetFolder` while its check goes on."""
+    """Load the weights of a `PresetFolder` while they are checked."""
     try:
         weights_file.load(backbone, folder)
     finally:

@@ -16,14 +16,9 @@ LARGEST_HEADER = 100_000_000
 
 
 def plain_name(name):
-    """Return True if a name from a preset is a safe path in its folder.
+    """Return True for a str that is a relative path inside its folder.
 
-    Args:
-        name: anything.
-
-    Returns:
-        bool: True for a relative path with `/` as separator that cannot leave
-        the folder.
+    Its separator is `/`.
     """
     return (
         isinstance(name, str)
@@ -37,9 +32,9 @@ def check_regular(path, folder):
     """Check that a file is a regular file inside the folder.
 
     Reading a pipe or a device may wait forever or end the process. A link
-    may lead to any private file of the user. Two kinds of links are allowed:
-    the cache of the Hugging Face hub links to its own `blobs`, and an
-    installer may link the files of a package.
+    may lead to a private file of the user. Two kinds of links are allowed:
+    those of the Hugging Face hub's cache to its own `blobs`, and those of an
+    installer to the files of a package.
 
     Args:
         path: path of the file, in `folder`.
@@ -65,7 +60,7 @@ def check_regular(path, folder):
 def check_safetensors(path):
     """Reject a `.safetensors` file whose header names a tensor twice.
 
-    The library, which finds all other damage, would keep the last one.
+    The library, which finds all other damage, would use the last one.
 
     Args:
         path: path of the file.
@@ -84,9 +79,6 @@ def read_json(path, folder):
     Args:
         path: path of the file.
         folder: path of the preset folder, for errors.
-
-    Returns:
-        dict.
 
     Raises:
         PresetError: the file is missing, not regular, too large, too deeply

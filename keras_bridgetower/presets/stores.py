@@ -1,7 +1,7 @@
 """Presets in object stores, such as `s3://bucket/preset`, by fsspec.
 
 Credentials are those of the platform: environment variables, files and services
-that the libraries of the store know.
+that the libraries of the store use.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ def is_url(path):
     """Return True if a preset's path is the URL of an object store.
 
     Raises:
-        ValueError: `pathlib.Path` has taken a slash from a URL.
+        ValueError: `pathlib.Path` has removed a slash from a URL.
     """
     if not _URL.match(str(path)):
         return False
@@ -54,8 +54,7 @@ def remove(url):
 def fetch(url):
     """Return a folder with the files of a preset, which are fetched once.
 
-    The manifest is read at each call. A preset that was replaced is fetched
-    anew.
+    The manifest is read at each call, and a replaced preset is fetched again.
 
     Args:
         url: str, of a preset that has a manifest.
@@ -65,7 +64,7 @@ def fetch(url):
 
     Raises:
         ValueError: a file differs from the manifest.
-        Exception: an error of the store's library, of any kind.
+        Exception: any error of the store's library.
     """
     store, root = _open(url)
     text = store.cat_file(_manifest(root))
@@ -94,7 +93,7 @@ def fetch(url):
 
 
 def write(url, save, name):
-    """Write a preset; its manifest comes last, so nobody opens a part of it.
+    """Write a preset; its manifest comes last, so no part of it can be opened.
 
     Args:
         url: str, where nothing is yet.
@@ -102,8 +101,7 @@ def write(url, save, name):
         name: str, the argument with the URL, for errors.
 
     Raises:
-        FolderExists: there are files, such as those of a preset that was not
-            written completely.
+        FolderExists: there are files, such as those of an interrupted write.
     """
     store, root = _open(url)
     if store.exists(root) and store.find(root):

@@ -1,6 +1,6 @@
 """The table of presets that can be opened by name.
 
-Those of this package are in `table.json`. Other distributions add theirs by an
+`table.json` has those of this package. Other distributions add theirs by an
 entry point of the group `keras_bridgetower.presets`, whose value is a package
 with such a table and the folders of its presets.
 """
@@ -25,14 +25,14 @@ class Preset:
         description: str, one sentence.
         knows: str, the pictures and words that it was trained on. On others
             it only guesses.
-        parameters: int, number of parameters, heads included.
+        parameters: int, number of parameters, including heads.
         image_size: int, side of its images in pixels.
         heads: tuple of str, names of its heads.
         tasks: tuple of str, names of the task classes whose heads it has.
         reranks: bool, whether matching improves the lists of its contrastive
-            head. If not, a search does not rerank unless it is asked to.
-        similarity_weight: float, by which a search multiplies the cosine
-            similarity when it adds it to the logit of "match", to rerank.
+            head, so that a search reranks by default.
+        similarity_weight: float, factor of the cosine similarity that a search
+            adds to the logit of "match", to rerank.
         handle: str, handle of the published preset, or None if it is in the
             package.
         sha256: str, first digits of the SHA-256 of the published weights, in
@@ -129,9 +129,9 @@ def default_family():
 
 
 def not_installed():
-    """Return the commands, in a clone, that install further presets.
+    """Return a dict of the commands, in a clone, that install other presets.
 
-    They are a dict by the start of the presets' names.
+    Its keys are the prefixes of the presets' names.
     """
     return {
         start: f"pip install ./{folder}"
@@ -147,7 +147,7 @@ def _is_installed(start):
 def shipped_with(heads):
     """Return the names of installed presets with one of some heads.
 
-    Those of `FAMILIES` come first, then the order of the table.
+    Those of `FAMILIES` come first, then the others in the order of the table.
 
     Args:
         heads: tuple of str.
@@ -176,7 +176,7 @@ class PresetsOf:
 
 
 def did_you_mean(name):
-    """Return what may help with an unknown name: a command or near names."""
+    """Return a hint for an unknown name: a command or similar names."""
     for start, command in not_installed().items():
         if name.startswith(start):
             return f"Install it in a clone: `{command}`. "
@@ -185,7 +185,7 @@ def did_you_mean(name):
 
 
 def preset_name(preset):
-    """Return the name of a preset that holds in every folder and process.
+    """Return the name of a preset that is valid in every folder and process.
 
     Args:
         preset: as in `from_preset`, or a `PresetFolder`.
@@ -201,9 +201,6 @@ def sharing(preset):
 
     Such a folder has the heads of several presets, and was saved as the task
     of one of them.
-
-    Args:
-        preset: as in `from_preset`.
     """
     named = PRESETS.get(preset) if isinstance(preset, str) else None
     return named if named and named.folder else None
@@ -213,7 +210,7 @@ def named_heads(preset, saved):
     """Return the heads of a folder that belong to a preset.
 
     Args:
-        preset: as `from_preset` takes it.
+        preset: as in `from_preset`.
         saved: dict with the names of all heads of its folder as keys.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Verbs: the ways to ask a task, as data that every application reads.
+"""Verbs: the methods of tasks, as data for every application.
 
 Keras is not imported here, so that a command can check its arguments first.
 """
@@ -8,7 +8,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Verb:
-    """One way to ask a task, as data that every application reads.
+    """A method of a task, as data for every application.
 
     A task lists its verbs in the class attribute `verbs`. `predict`, the
     server and the page need nothing else to offer a task.
@@ -17,7 +17,7 @@ class Verb:
         name: str, unique among the verbs of all tasks, such as `"vqa"`.
         method: str, the method of the task.
         heads: tuple of str, heads that can answer. A preset needs one of them.
-        does: str, what the verb does, as in "cannot answer questions".
+        does: str, its purpose, as in "cannot answer questions".
         inputs: dict from `"image"`, `"second_image"`, `"text"` or
             `"second_text"` to the parameter of the method that takes a list
             of them.
@@ -26,7 +26,7 @@ class Verb:
             floats), a pair of names for texts with numbers, such as
             `("answer", "score")`, or a list of such a pair for several.
         optional: dict as `inputs`, of inputs that may be absent.
-        top_k: bool, True if the method takes `top_k`.
+        top_k: bool, whether the method takes `top_k`.
 
     Example:
 
@@ -57,7 +57,7 @@ class Verb:
         return (*self.inputs, *self.optional)
 
     def run(self, task, columns, top_k=1, batch_size=32):
-        """Ask a task about some rows.
+        """Call the method for some rows.
 
         Args:
             task: a task with this verb.
@@ -68,7 +68,7 @@ class Verb:
 
         Returns:
             list of dict from the names in `results` to plain values; with
-            `"known"`, a bool, if the task has a rule of what is unknown.
+            `"known"`, a bool, if the task has a `rejection`.
         """
         parameters = self.inputs | self.optional
         values = {parameters[name]: rows for name, rows in columns.items()}
@@ -98,7 +98,7 @@ def named(kind, value):
         value: the result.
 
     Returns:
-        A list of dict for texts with numbers, else the value.
+        A list of dict for texts with numbers, else `value`.
     """
     if isinstance(kind, list):
         return [named(kind[0], one) for one in value]

@@ -102,7 +102,7 @@ def load_heads(heads, names, folder):
 
 
 class _Received(keras.StatelessScope):
-    """A scope that notes which variables this thread assigns."""
+    """A scope that records which variables this thread assigns."""
 
     def __init__(self):
         super().__init__()
@@ -148,7 +148,7 @@ def is_finite(array):
 def make_dense(path):
     """Rewrite a file of quantized weights in HDF5's denser layout.
 
-    Otherwise the headers of scales and biases take as much room as the
+    Otherwise the headers of scales and biases take as much space as the
     integers of a small model.
 
     Args:
