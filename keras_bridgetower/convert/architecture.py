@@ -169,14 +169,13 @@ def sizes(tensors, table, layers):
 
 
 def measure(tensors, names):
-    """Derive the architecture from the shapes of a checkpoint.
+    """Derive an `Architecture` from the shapes of a checkpoint.
+
+    Values that shapes do not give have defaults.
 
     Args:
         tensors: `Tensors`.
         names: `Names` of the source.
-
-    Returns:
-        `Architecture`, with defaults for values that shapes do not give.
     """
     per_layer = "cross_modal_text_transform.0.weight" in tensors.shapes
     places = {
@@ -235,15 +234,12 @@ def _count_layers(tensors, start):
 
 
 def heads(shapes, epsilon, ways):
-    """Return the heads of pre-training that a checkpoint has.
+    """Return a dict from the heads of pre-training to their constructor values.
 
     Args:
         shapes: dict from names of tensors to shapes.
         epsilon: float, of the masked language head.
         ways: str, of the contrastive head.
-
-    Returns:
-        dict from the name of a head to its constructor values.
     """
     found = {}
     if "itm_score.fc.weight" in shapes:

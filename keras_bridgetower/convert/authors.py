@@ -39,22 +39,22 @@ def read(path, text_heads=None, answers=None, ignore=()):
     """Open a checkpoint file of BridgeTower, METER or ManagerTower.
 
     Args:
-        path: path of the `.ckpt` file. Tokenizer files of RoBERTa are looked
-            for beside it.
+        path: path of the `.ckpt` file. Tokenizer files of RoBERTa are read
+            from its folder.
         text_heads: int, number of attention heads of the text encoder, which
-            the file does not give. By default that of the cross-modal layers
+            the file does not have. By default that of the cross-modal layers
             if both have the same width, else the width divided by 64.
         answers: list of str, the classes of a question answering head, which
-            the file does not name.
-        ignore: tuple of regular expressions. Tensors with such names need no
-            place in the model.
+            the file does not have.
+        ignore: tuple of regular expressions of the names of tensors that the
+            model may lack.
 
     Returns:
         `Checkpoint`.
 
     Raises:
-        ConversionError: the file is damaged, would run code, or holds
-            another model.
+        ConversionError: the file is damaged, would run code, or has another
+            model.
     """
     path = pathlib.Path(path)
     check_links(path)

@@ -46,9 +46,6 @@ class Checkpoint:
 
         Returns:
             `(backbone, heads)`: a `BridgeTowerBackbone` and a `HeadSet`.
-
-        Raises:
-            ConversionError: tensors do not fit the model.
         """
         backbone = architecture.build(self.architecture, self.tensors)
         heads = architecture.built(
@@ -110,9 +107,6 @@ def unread_keys(rules, tensors, unread=UNREAD):
         tensors: `Tensors`.
         unread: tuple of regular expressions of the names of tensors that may
             be unused.
-
-    Returns:
-        list of str, the names of the unused tensors.
 
     Raises:
         ConversionError: tensors are missing, or unused and not allowed to be.

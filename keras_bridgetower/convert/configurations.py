@@ -102,11 +102,7 @@ def values_for(architecture):
 
 
 def architecture_fields(levels):
-    """Return the `Architecture` fields that only a configuration gives.
-
-    Args:
-        levels: dict from levels to values, as `read_levels` returns it.
-    """
+    """Return the `Architecture` fields that only a configuration gives."""
     text = levels["text"]
     return dict(
         bridge_epsilon=levels["top"]["layer_norm_eps"],
@@ -120,12 +116,7 @@ def architecture_fields(levels):
 
 
 def contradictions(levels, architecture):
-    """List the values that differ from those of an `Architecture`.
-
-    Args:
-        levels: dict from levels to values, as `read_levels` returns it.
-        architecture: the `Architecture` of the weights.
-    """
+    """List the values that differ from those of an `Architecture`."""
     expected = values_for(architecture)
     return [
         f"{level} {key}={value!r}, but {expected[level][key]!r} in the weights"
@@ -144,9 +135,6 @@ def read_levels(config, path):
 
     Returns:
         dict from the levels to dicts with all keys of `DEFAULTS`.
-
-    Raises:
-        ConversionError: a value has a wrong type.
     """
     given = {
         "top": config,

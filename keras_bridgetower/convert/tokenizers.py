@@ -251,7 +251,7 @@ PROBE = "The 2 quick Foxes' red-brown fur, isn't it?"
 
 
 def open_preset(preset, encoder, sequence_length=None):
-    """Open the tokenizer of a KerasHub preset.
+    """Open the tokenizer of a KerasHub preset, as a `PackedTokenizer`.
 
     KerasHub's vocabulary is read by the rules of `transformers`, as from the
     encoder's own files. They differ in rare characters; the ids of a plain text
@@ -262,13 +262,9 @@ def open_preset(preset, encoder, sequence_length=None):
         encoder: its text encoder.
         sequence_length: int, or None.
 
-    Returns:
-        `PackedTokenizer`.
-
     Raises:
         ConversionError: there is no tokenizer, it is of another kind, or it is
             not the encoder's.
-        ValueError: `sequence_length` is more than the encoder reads.
     """
     entry, most = entry_of(encoder), text_length(encoder)
     length = sequence_length

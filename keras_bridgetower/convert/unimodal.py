@@ -87,7 +87,7 @@ def open_encoders(
     parts=PARTS,
     with_classifier=False,
 ):
-    """Open two encoders, the tokenizer and the image converter.
+    """Open two encoders, the tokenizer and the image converter, as `Encoders`.
 
     Args:
         image_source, image_size, with_classifier: as `image_encoder`.
@@ -95,13 +95,7 @@ def open_encoders(
         sequence_length: as `tokenizer`.
         summary: str, `text_summary` of the backbone. By default the pooling
             of a folder of `sentence-transformers`.
-        parts: tuple of str, which of `PARTS` are opened; others are None.
-
-    Returns:
-        `Encoders`.
-
-    Raises:
-        ConversionError: damaged files, or another kind of model.
+        parts: tuple of str, the opened ones of `PARTS`; others are None.
     """
     # Errors about these come before weights are read.
     words = make_converter = converter = None

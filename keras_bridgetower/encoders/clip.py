@@ -106,9 +106,7 @@ BLOCK = ("attention", "layer_norm_1", "layer_norm_2", "dense_1", "dense_2")
 def blocks(num_layers, names=BLOCK):
     """Return the rules of the blocks of CLIP and of its successors.
 
-    Args:
-        num_layers: int, number of blocks.
-        names: tuple of str, the names of KerasHub's layers, as `BLOCK`.
+    `names` are those of KerasHub's layers, in the order of `BLOCK`.
     """
     projections = functools.partial(
         attention, parts=("q_proj", "k_proj", "v_proj"), output="out_proj"
@@ -128,9 +126,7 @@ def blocks(num_layers, names=BLOCK):
 def text_rules(num_layers, final_norm="layer_norm", names=BLOCK):
     """Return the rules of the text encoder of CLIP and of its successors.
 
-    Args:
-        num_layers, names: as `blocks`.
-        final_norm: str, the name of KerasHub's final norm.
+    `final_norm` and `names` are KerasHub's names of layers.
     """
     rules = norm(final_norm, "final_layer_norm") + blocks(num_layers, names)
     for kind in ("token", "position"):
@@ -156,8 +152,7 @@ TEXT_SIZES = {
 def values(num_heads):
     """Return the values of CLIP's configurations.
 
-    Args:
-        num_heads: int, attention heads where a file omits them.
+    `num_heads` is the number of attention heads if a file omits it.
     """
     return {
         "num_attention_heads": Value("num_heads", num_heads),

@@ -87,7 +87,7 @@ def run_blocks(x, blocks, norm=None, **arguments):
         x: symbolic tensor `(batch, tokens, width)`.
         blocks: iterable of layers, lowest first.
         norm: the final norm, which is applied to every output, or None.
-        **arguments: with which each block is called.
+        **arguments: of each block's call.
     """
     states = []
     for block in blocks:

@@ -80,20 +80,12 @@ def agreement(matches, people=10):
     """Return the official accuracy of an answer that some people gave.
 
     Each person is left out in turn. The answer scores one third for each of
-    the other people who gave it, at most 1. The result is the mean.
+    the other people who gave it, at most 1. The result is the mean: for ten
+    people 0, 0.3, 0.6, 0.9, 1, 1, ...
 
     Args:
         matches: int, number of people who gave the answer.
         people: int, number of people who were asked.
-
-    Returns:
-        float in 0..1; for ten people 0, 0.3, 0.6, 0.9, 1, 1, ...
-
-    Example:
-
-    ```python
-    agreement(2)  # 0.6
-    ```
 
     Source: `vqaEval.py` of the VQA challenge.
     """

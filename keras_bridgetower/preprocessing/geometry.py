@@ -81,20 +81,15 @@ def leaves_as_is(square):
 
 
 def as_square(image, square, name="images"):
-    """Resize a picture to a square, which takes far less memory.
+    """Resize a picture to a uint8 array `(S, S, 3)`, to save memory.
+
+    The converter computes the same from both. The picture is returned unchanged
+    if the converter would change a square.
 
     Args:
         image: RGB `PIL.Image`.
-        square: `Square` of an image converter, which computes the same from
-            the picture and from the result.
+        square: `Square` of an image converter.
         name: str, the picture's name in errors.
-
-    Returns:
-        uint8 array `(S, S, 3)`, or the picture itself if the converter would
-        change a square.
-
-    Raises:
-        UnfitPicture: as `place`.
     """
     if not leaves_as_is(square):
         return image

@@ -129,9 +129,6 @@ def open_file(file, path, name="images"):
         file: binary file at its start: that of the path, or a copy of it.
         path: str or `os.PathLike`, for errors.
         name: str, the picture's name in errors.
-
-    Returns:
-        `PIL.Image.Image` of mode RGB.
     """
     return _open(file, name, repr(os.fspath(path)))
 
@@ -147,9 +144,8 @@ def check_head(file, name="images"):
         Pair of ints, width and height.
 
     Raises:
-        ValueError: more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, none, or a
-            progressive JPEG with too many scans. Damaged files make Pillow
-            raise nearly any error.
+        ValueError: a wrong number of pixels, or a progressive JPEG with too
+            many scans. Damaged files make Pillow raise nearly any error.
     """
     with Image.open(file, formats=FORMATS) as image:
         shown = f"{image.format} of {image.width} x {image.height}"
@@ -409,18 +405,14 @@ def _from_base64(text):
 
 
 def decoded(image, name="images"):
-    """Decode a picture in base64 to bytes for `load_image`.
+    """Decode a picture in base64 to bytes; return other pictures unchanged.
 
     A string is base64 if it begins as a picture does in base64 and is not the
-    path of a file, or if it begins with `data:`. Everything else is returned
-    unchanged, such as paths, bytes, arrays and PIL pictures.
+    path of a file, or if it begins with `data:`.
 
     Args:
         image: one picture.
         name: str, the argument's name in errors.
-
-    Returns:
-        bytes, or `image`.
 
     Raises:
         ValueError: damaged base64, or a `data:` URL without it.

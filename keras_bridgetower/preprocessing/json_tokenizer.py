@@ -163,12 +163,10 @@ def build_engine(values, special_tokens):
     """Build a `tokenizers.Tokenizer` that finds no special token in a text.
 
     Args:
-        values: dict, the values of a `tokenizer.json`.
+        values: dict, the values of a `tokenizer.json`; damaged ones raise an
+            error of any type.
         special_tokens: list of str. The engine hides them, and all that the
             file marks as special.
-
-    Raises:
-        Exception: of any type, for damaged values.
     """
     model = dict(values["model"])
     # The first versions of the file do not name the type.

@@ -159,8 +159,8 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
 
         Args:
             x: dict of `"images"` and `"text"`, as the class describes.
-            encode: method of the tokenizer that reads the text; by default
-                its `encode`.
+            encode: method of the tokenizer for the text; by default its
+            `encode`.
 
         Returns:
             `(features, batched)`: a dict of arrays, and whether they have a
@@ -292,9 +292,6 @@ def shortened(features, buckets):
     Args:
         features: dict of arrays or tensors, `"padding_mask"` among them.
         buckets: tuple of rising ints, the numbers of columns to choose from.
-
-    Returns:
-        dict of the same features.
     """
 
     def width(mask):

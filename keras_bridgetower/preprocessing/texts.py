@@ -9,7 +9,7 @@ from keras_bridgetower.checks import check_count
 
 # A hidden token in a text, the same for every tokenizer.
 MASK_TOKEN = "<mask>"
-# White space of Unicode, and so `\s` in the `tokenizers` library. Python's white
+# White space of Unicode, as `\s` in the `tokenizers` library. Python's white
 # space has four more characters.
 WHITE_SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
@@ -21,14 +21,11 @@ MOST_CHARACTERS = 100_000
 
 
 def checked_texts(texts, name="text"):
-    """Return one text or several as a list of strings.
+    """Return `(texts, single)`: a list of strings, and True for a single text.
 
     Args:
         texts: string or UTF-8 bytes, or a list or array of them.
         name: str, the argument's name in errors.
-
-    Returns:
-        `(list of str, whether it was a single text)`.
 
     Raises:
         ValueError: a text is empty, is not text, has a NUL character or has
@@ -43,27 +40,15 @@ def checked_texts(texts, name="text"):
 
 
 def split_at_masks(text):
-    """Split a text at each `<mask>`, and at white space before it.
-
-    Args:
-        text: str.
-
-    Returns:
-        list of str, one more than there are masks.
-    """
+    """Split a text at each `<mask>`, and remove white space before it."""
     *before, last = text.split(MASK_TOKEN)
     return [*(part.rstrip(WHITE_SPACE) for part in before), last]
 
 
 def kept_lengths(lengths, room):
-    """Return how many tokens of each part to keep; the longest is cut first.
+    """Return how many tokens of each part to keep, at most `room` together.
 
-    Args:
-        lengths: sequence of int, tokens of the parts.
-        room: int, tokens that all may have together.
-
-    Returns:
-        list of int.
+    The longest part is cut first.
     """
     kept = list(lengths)
     shortest_first = sorted(range(len(kept)), key=kept.__getitem__)

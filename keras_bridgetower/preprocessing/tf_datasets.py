@@ -47,9 +47,8 @@ def labelled(dataset, names):
 def label_names(dataset):
     """Return the names that `labelled` has set, or None if they are unknown.
 
-    Args:
-        dataset: a `tf.data.Dataset`. Data of other libraries have no names,
-            nor has the result of `map`, which may change labels.
+    Data of other libraries have none, nor has the result of `map`, which may
+    change labels.
     """
     while not hasattr(dataset, "keras_bridgetower_labels"):
         kind = type(dataset).__name__.strip("_").removesuffix("Dataset")
@@ -65,13 +64,8 @@ def untuned(dataset):
     The tuning thread sleeps for longer and longer times. Closing a dataset
     waits for it: often as long again as the dataset was read (seen in
     TensorFlow 2.21). Values that would be tuned are set to the number of cores.
-
-    Args:
-        dataset: a `tf.data.Dataset`, or any other input of a model.
-
-    Returns:
-        The dataset, with `options().autotune` set; unchanged if its owner has
-        set it, or if it is not a `tf.data.Dataset`.
+    The dataset is unchanged if its owner has set `options().autotune`, or if it
+    is not a `tf.data.Dataset`.
     """
     if not is_dataset(dataset):
         return dataset
@@ -156,20 +150,16 @@ def mapped(dataset, function):
 
 
 def make_batches(x, y, sample_weight, batch_size, order=None, least=1):
-    """Return arrays and lists as a dataset of batches.
+    """Return arrays and lists as a `tf.data.Dataset` of batches.
 
     Args:
         x: dict of arrays and lists, a row for each sample.
-        y: array, list or dict of these, or None.
-        sample_weight: likewise.
+        y, sample_weight: array, list or dict of these, or None.
         batch_size: int.
         order: callable that returns an int array, the order of the rows. It
             is called whenever the dataset is read from its start. None:
             unchanged.
         least: int, 0 if no rows are allowed, otherwise 1.
-
-    Returns:
-        `tf.data.Dataset` of `x`, `(x, y)` or `(x, y, sample_weight)`.
 
     Raises:
         ValueError: values that are not arrays, or have different numbers of

@@ -19,15 +19,11 @@ from keras_bridgetower.preprocessing.tf_graph import is_string_tensor
 
 
 def list_pictures(images):
-    """Return the caller's pictures as a list.
+    """Return `(pictures, single)`: a list, and True for one picture alone.
 
     Args:
         images: one picture, or a list, tuple or array of pictures, as
             `BridgeTowerImageConverter` reads them.
-
-    Returns:
-        `(pictures, single)`: list of pictures, and whether only one came,
-        not in a list.
     """
     if isinstance(images, SINGLE):
         return [images], True
@@ -65,7 +61,7 @@ class Features:
     Args:
         name: str, the argument's name in errors.
         features: dict of arrays.
-        single: bool, whether they are of one item and have no batch axis.
+        single: bool, whether they are of one item, without batch axis.
     """
 
     def __init__(self, name, features, single=False):
@@ -264,12 +260,7 @@ def check_numbers(sources, repeat=True):
 
 
 def one_or_all(results, sources):
-    """Return the only result if every source is single, else `results`.
-
-    Args:
-        results: list or array with a result for each item.
-        sources: list of `Features` and `Pictures`.
-    """
+    """Return the only result if every source is single, else `results`."""
     return results[0] if all(x.single for x in sources) else results
 
 

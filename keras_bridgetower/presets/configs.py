@@ -29,14 +29,11 @@ WEIGHTS_IN_A_BYTE = 2
 
 
 def class_and_values(spec, base):
-    """Return the class that a configuration names, and its arguments.
+    """Return the class that a configuration names, and its unchecked arguments.
 
     Args:
         spec: dict, an object as Keras serializes it.
         base: the expected class, or a superclass of it.
-
-    Returns:
-        `(class, dict)`. The arguments are not checked, see `check_values`.
 
     Raises:
         Exception: of any type: another class, or not an object.

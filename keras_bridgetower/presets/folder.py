@@ -112,12 +112,7 @@ class PresetFolder:
         return copy.deepcopy(self._parsed[name])
 
     def spec(self, name, base):
-        """Return the class and arguments that a JSON file describes.
-
-        Args:
-            name: str, name of the file.
-            base: the expected class, or a superclass of it.
-        """
+        """Return the class and arguments that a JSON file describes."""
         with self.reading(name):
             return configs.class_and_values(self.json(name), base)
 

@@ -113,7 +113,8 @@ def download(repository, revision):
     """Download the needed files of a revision into the hub's local cache.
 
     Weights come last, so a folder with weights is complete. An interrupted
-    download of weights is continued by the next call.
+    download of weights is continued by the next call. Any error of the hub's
+    client may be raised, without a connection after one attempt.
 
     Args:
         repository: str, `user/model`.
@@ -121,10 +122,6 @@ def download(repository, revision):
 
     Returns:
         str, path of the revision's folder in the cache.
-
-    Raises:
-        Exception: any error of the hub's client. Without a connection, it is
-            raised after one attempt.
     """
     import huggingface_hub
     from huggingface_hub import constants

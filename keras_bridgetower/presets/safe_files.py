@@ -58,15 +58,9 @@ def check_regular(path, folder):
 
 
 def check_safetensors(path):
-    """Reject a `.safetensors` file whose header names a tensor twice.
+    """Raise a ValueError if a header names a tensor twice, or is not JSON.
 
     The library, which finds all other damage, would use the last one.
-
-    Args:
-        path: path of the file.
-
-    Raises:
-        ValueError: such a header, or one that is not JSON.
     """
     with files.open_regular(path) as file:
         size = int.from_bytes(file.read(8), "little")

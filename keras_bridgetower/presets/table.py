@@ -207,14 +207,11 @@ def sharing(preset):
 
 
 def named_heads(preset, saved):
-    """Return the heads of a folder that belong to a preset.
+    """Return the part of `saved`, a folder's heads, that belongs to a preset.
 
     Args:
         preset: as in `from_preset`.
         saved: dict with the names of all heads of its folder as keys.
-
-    Returns:
-        dict, a part of `saved`.
     """
     named = sharing(preset)
     if named is None:

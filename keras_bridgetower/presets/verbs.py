@@ -95,10 +95,7 @@ def named(kind, value):
 
     Args:
         kind: its type in `Verb.results`.
-        value: the result.
-
-    Returns:
-        A list of dict for texts with numbers, else `value`.
+        value: the result; only texts with numbers are changed, to dicts.
     """
     if isinstance(kind, list):
         return [named(kind[0], one) for one in value]

@@ -17,9 +17,6 @@ TASK_WEIGHTS = "task.weights.h5"
 def array_types(path):
     """Return the dtypes of the arrays in a weight file, by name.
 
-    Args:
-        path: path of the file.
-
     Raises:
         Exception: of any type, from h5py: the file is truncated or damaged,
             or contains links or arrays that are compressed or stored
@@ -48,11 +45,7 @@ def array_types(path):
 
 
 def load(backbone, folder):
-    """Load a backbone's weights from a preset folder.
-
-    Args:
-        backbone: a backbone of the preset's architecture.
-        folder: `PresetFolder`.
+    """Load a backbone's weights from a `PresetFolder`.
 
     Raises:
         PresetError: weights do not belong to the backbone, or are not finite.
