@@ -211,8 +211,8 @@ def _check_managed(found, tensors):
     most = min(found["text_layers"], found["image_layers"])
     if not 0 < found["managed"] <= most:
         raise ConversionError(
-            f"Managers must read from 1 to {most} states of each encoder, its "
-            "highest ones.",
+            f"Managers must read 1 to {most} of the highest states of each "
+            "encoder.",
             tensors.path,
             [f"{bridgetower.SCORES} has {found['managed']}"],
         )

@@ -179,7 +179,7 @@ def load_weights(
             values = values.astype(dtype, copy=False)
         if not (allow_nonfinite or weights_file.is_finite(values)):
             raise ConversionError(
-                "A tensor must be finite, also as the type of its variable. "
+                "A tensor must be finite, also in the dtype of its variable. "
                 "Pass `allow_nonfinite=True` to load it unchanged.",
                 tensors.path,
                 keys,

@@ -73,8 +73,8 @@ def _pooling(folder):
     wanted = ["Transformer", "Pooling"]
     if away or kinds not in (wanted, [*wanted, "Normalize"]):
         raise ConversionError(
-            "A sentence encoder must have the modules Transformer and Pooling, "
-            "and Normalize or nothing behind them, inside of its folder.",
+            "A sentence encoder must have the modules Transformer, Pooling "
+            "and, optionally, Normalize, inside its folder.",
             path,
             [*kinds, config],
         )

@@ -62,8 +62,8 @@ def check_links(source):
     ]
     if away:
         raise ConversionError(
-            "The files of a folder must be in it, and these are links that "
-            "leave it. Copy the files instead.",
+            "A folder of weights must not have links that leave it. Copy the "
+            "files instead.",
             folder,
             away,
         )
@@ -165,8 +165,8 @@ def reject_code(path, names):
     if names:
         raise ConversionError(
             f"The file needs the code of {short_plain(names[0])}, which is "
-            "not loaded: it could do anything. Save its state dict alone, of "
-            "tensors and plain values.",
+            "not loaded, because it could do anything. Save only its state "
+            "dict, of tensors and plain values.",
             path,
             names,
         )

@@ -373,7 +373,7 @@ def _find_files(tensors):
         if mark in tensors.shapes:
             return known[mark]
     raise ConversionError(
-        f"A state dict must hold one of {sorted(known)}. Is it one of another "
+        f"A state dict must have one of {sorted(known)}. Is it of another "
         "model?",
         tensors.path,
         sorted(tensors.shapes)[:5],

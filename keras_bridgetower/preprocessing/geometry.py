@@ -138,7 +138,7 @@ def place(image, square, name="images", resizer="pillow"):
     limit = Image.MAX_IMAGE_PIXELS or float("inf")
     if not 0 < size[0] * size[1] <= limit:
         raise UnfitPicture(
-            f"`{name}` must not be so long and thin. Cut it, or use "
+            f"`{name}` must not be too long and thin. Crop it, or use "
             "mode='squash'. "
             f"Received: {image.size} pixels, mode={square.mode!r}"
         )

@@ -445,6 +445,6 @@ def decode_base64(text, name="images"):
         return _from_base64(body + "=" * (-len(body) % 4))
     except ValueError as error:
         raise ValueError(
-            f"`{name}` must be whole base64 ({error}). "
+            f"`{name}` must be complete base64 data ({error}). "
             f"Received: {name} of {len(text)} characters, {text[:40]!r}..."
         ) from error

@@ -186,7 +186,9 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         checked = [checked_texts(*p) for p in zip(parts, names, strict=False)]
         texts, single = checked[0]
         if any((len(t), s) != (len(texts), single) for t, s in checked):
-            raise ValueError("The second texts must be of the same number.")
+            raise ValueError(
+                "`text` and `second_text` must have the same number of texts."
+            )
         size = self.sequence_length
         between = [self.token_to_id(token) for token in self.between]
         added = 2 + (len(checked) - 1) * (1 + len(between))
@@ -298,7 +300,7 @@ def without_panics():
         if type(error).__name__ != "PanicException":
             raise
         raise ValueError(
-            f"The files of a tokenizer must be whole: {error!s:.200}"
+            f"The files of a tokenizer must be intact: {error!s:.200}"
         ) from error
 
 

@@ -173,9 +173,9 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         wanted, found = batch + self.pictures, tuple(images.shape)[:-3]
         if len(found) != len(wanted) or sizes_differ(found, wanted):
             raise ValueError(
-                "`images` and `text` must be of the same number, both single "
-                f"or both in lists. Received: images of batch shape {found}, "
-                f"which must be {wanted}"
+                "`images` and `text` must have the same number of items, both "
+                f"single or both in lists. Received: images of batch shape "
+                f"{found}, which must be {wanted}"
             )
         made = {"images": images, **text}
         return {name: made[name] for name in self.features}, bool(batch)

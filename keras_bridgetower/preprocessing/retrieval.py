@@ -163,7 +163,7 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
     def _draw_pairs(self, seed, ids):
         if len(ids) < 2:
             warnings.warn(
-                "A batch of one pair has no negatives to learn from.",
+                "A batch of one pair has no negatives.",
                 stacklevel=2,
             )
         return self._pair_objective.draw(seed, ids)

@@ -255,7 +255,7 @@ def check_numbers(sources, repeat=True):
         names = " and ".join(f"`{source.name}`" for source in sources)
         counts = {s.name: "single" if s.single else s.count for s in sources}
         raise ValueError(
-            f"{names} must be of the same number. Received: {counts}"
+            f"{names} must have the same number of items. Received: {counts}"
         )
 
 

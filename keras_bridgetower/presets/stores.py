@@ -70,7 +70,7 @@ def fetch(url):
     text = store.cat_file(_manifest(root))
     sums = files.parse_json(text)["sha256"]
     if not all(map(plain_name, sums)):
-        raise ValueError("Its manifest names files outside of the folder.")
+        raise ValueError("Its manifest has names of files outside its folder.")
     key = hashlib.sha256(text).hexdigest()
     folder = files.keras_home() / "keras_bridgetower_presets" / key
 

@@ -125,8 +125,9 @@ class _Received(keras.StatelessScope):
             == sum(variable.dtype == "int8" for variable in variables)
         ):
             raise ValueError(
-                f"{len(types)} arrays, {len(self._assigned)} of them for the "
-                f"{len(variables)} weights of the model, must be one for each"
+                f"there must be one array for each of the {len(variables)} "
+                f"weights. Received: {len(types)} arrays, "
+                f"{len(self._assigned)} of them for these weights"
             )
         for variable in variables:
             if not is_finite(keras.ops.convert_to_numpy(variable)):
