@@ -67,8 +67,8 @@ from .preprocessing.tokenizer import (
 from .preprocessing.tokenizer import (
     BridgeTowerTokenizer as BridgeTowerTokenizer,
 )
-from .presets.first_examples import first_examples as first_examples
 from .presets.table import default_family as default_family
+from .presets.table import first_examples as first_examples
 from .presets.verbs import Verb as Verb
 from .tasks.classification import BridgeTowerEntailment as BridgeTowerEntailment
 from .tasks.classification import BridgeTowerNLVR2 as BridgeTowerNLVR2

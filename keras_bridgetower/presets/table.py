@@ -67,6 +67,8 @@ class Preset:
 
 HERE = pathlib.Path(__file__).parent
 TABLE = "table.json"
+# Questions and texts about the pictures in the folder `examples`.
+EXAMPLES = "examples.json"
 # Entry points of distributions with presets.
 GROUP = "keras_bridgetower.presets"
 # The start of names of presets, and where a clone has their distribution.
@@ -126,6 +128,49 @@ def default_family():
     ```
     """
     return next(filter(_is_installed, FAMILIES))
+
+
+def first_examples(preset=None):
+    """Return pictures and texts to try presets with.
+
+    They are in the folder `examples` beside the table of a distribution.
+
+    Args:
+        preset: str, the name of a preset, for the examples of its
+            distribution. By default, and for presets without examples, those
+            of the default presets.
+
+    Returns:
+        dict from `"ask"`, `"match"`, `"search"`, `"fill"` and `"look"` to a
+        list of `(picture, text)`, a `pathlib.Path` and a str. The picture is
+        None beside a text that matches none. `"pictures"` has all pictures
+        and their names.
+
+    Example:
+
+    ```python
+    import keras_bridgetower as kbt
+
+    vqa = kbt.BridgeTowerVQA.from_preset(kbt.default_family() + "vqa")
+    for picture, question in kbt.first_examples()["ask"]:
+        print(picture.name, question, vqa.answer(picture, question))
+    ```
+    """
+    folder = _example_folder(preset)
+    return {
+        use: [(name and folder / name, text) for name, text in rows]
+        for use, rows in read_json(folder / EXAMPLES).items()
+    }
+
+
+def _example_folder(preset):
+    family = default_family()
+    default = next(p for n, p in PRESETS.items() if n.startswith(family))
+    chosen = PRESETS.get(preset, default)
+    if chosen.handle:  # Published, without pictures.
+        chosen = default
+    folder = pathlib.Path(chosen.root or HERE, "examples")
+    return folder if (folder / EXAMPLES).is_file() else HERE / "examples"
 
 
 def not_installed():

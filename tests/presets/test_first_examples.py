@@ -8,7 +8,6 @@ from builders import FASTEST
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower.presets import first_examples
 from keras_bridgetower.presets import table
 
 pytestmark = FASTEST
@@ -24,7 +23,6 @@ def with_photos(monkeypatch):
     photo = dataclasses.replace(emoji, name=PHOTO, root=str(PHOTOS))
     presets = {**table.PRESETS, PHOTO: photo}
     monkeypatch.setattr(table, "PRESETS", presets)
-    monkeypatch.setattr(first_examples, "PRESETS", presets)
 
 
 def pictures_of(found):
