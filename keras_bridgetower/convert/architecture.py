@@ -194,7 +194,14 @@ def measure(tensors, names):
     side = math.isqrt(max(found["grid"] - 1, 0))
     if bridgetower.SCORES in tensors.shapes:
         found |= sizes(tensors, {bridgetower.SCORES: "_ managed _ _"}, {})
-        _check_managed(found, tensors)
+        most = min(found["text_layers"], found["image_layers"])
+        if not 0 < found["managed"] <= most:
+            raise ConversionError(
+                f"Managers must read 1 to {most} of the highest states of each "
+                "encoder.",
+                tensors.path,
+                [f"{bridgetower.SCORES} has {found['managed']}"],
+            )
     fields = {field.name for field in dataclasses.fields(Architecture)}
     return Architecture(
         **{name: size for name, size in found.items() if name in fields},
@@ -204,18 +211,6 @@ def measure(tensors, names):
         bridge=_bridge(tensors.shapes),
         projections="per_layer" if per_layer else "shared",
     )
-
-
-def _check_managed(found, tensors):
-    """Raise if managers read more states than an encoder has."""
-    most = min(found["text_layers"], found["image_layers"])
-    if not 0 < found["managed"] <= most:
-        raise ConversionError(
-            f"Managers must read 1 to {most} of the highest states of each "
-            "encoder.",
-            tensors.path,
-            [f"{bridgetower.SCORES} has {found['managed']}"],
-        )
 
 
 def _count_layers(tensors, start):

@@ -17,7 +17,7 @@ from keras_bridgetower.models.heads import LOGIT_SCALE_LIMITS
 # Patterns of tensors that the model does not use. A preset keeps them in
 # `extra.safetensors`, and export writes them again.
 UNREAD = (
-    # The text encoder's own pooler; the fusion pools.
+    # The text encoder's own pooler.
     r"text_(model|transformer)\.pooler\.dense\.(weight|bias)",
     # A constant range of numbers.
     r".*\.position_ids",
@@ -28,7 +28,7 @@ UNREAD = (
     r"ln_final\.(weight|bias)|visual\.proj)",
     # Norms of each layer, which transformers creates and does not call.
     r"vision_model\.visual\.ln_separate\.\d+\.(weight|bias)",
-    # The scale of contrastive training, without its heads.
+    # The scale of contrastive training, in files without its heads.
     r"temperature|logit_scale",
     # A temperature of managers, of a shape that the authors' code never reads.
     r"cross_modal_(text|image)_manager_tower\.\d+\.manager_layer\."
@@ -40,8 +40,7 @@ UNTAPPED = r"vit_model\.visual\.(ln_post|ln_separate\.\d+)\.(weight|bias)"
 
 def _load_types(tensors, shapes):
     (rows,) = tensors
-    # Pre-trained models have one image; the type of the second starts as a
-    # copy of it.
+    # Pre-trained models have the type of one image. It is copied to the second.
     return [np.concatenate([rows, rows[1:2]])[: shapes[0][0]]]
 
 

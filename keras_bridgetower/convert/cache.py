@@ -21,7 +21,7 @@ from keras_bridgetower.version import __version__
 SHA256 = re.compile("[0-9a-f]{64}")
 # Nanoseconds. Some file systems round the times of files to two seconds.
 CLOCK_TICK = 2_000_000_000
-# Number of digests that are kept.
+# Largest number of stored digests.
 MOST_DIGESTS = 1000
 
 

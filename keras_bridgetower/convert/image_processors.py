@@ -12,6 +12,7 @@ from keras_bridgetower.convert.processors import saved_image_processor
 from keras_bridgetower.convert.processors import statistics
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import read_json
+from keras_bridgetower.encoders import pixels
 from keras_bridgetower.preprocessing.geometry import RESAMPLES
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
@@ -20,10 +21,7 @@ from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.preprocessing.images import STD
 from keras_bridgetower.presets.errors import ConversionError
 
-IMAGENET = {
-    "image_mean": (0.485, 0.456, 0.406),
-    "image_std": (0.229, 0.224, 0.225),
-}
+IMAGENET = {f"image_{key}": x for key, x in pixels.IMAGENET.items()}
 # Settings that a file may omit: those of most classes, then of single ones, by
 # their names in `transformers` without "ImageProcessor". A resample is a number
 # of Pillow, 2 is bilinear and 3 bicubic.

@@ -30,7 +30,7 @@ SPECIAL = (2, 3)
 # Pieces defined by a user, which are matched before all others.
 DEFINED = 4
 SPACE = "▁"
-# The last sigma of a word has its own small letter.
+# The last sigma of a word has another lower case.
 LAST_SIGMA = r"\p{Cased}\p{Case_Ignorable}*\KΣ(?!\p{Case_Ignorable}*\p{Cased})"
 PUNCTUATION = "".join(f"\\{sign}" for sign in string.punctuation)
 
@@ -369,7 +369,7 @@ def _check_added(folder, config, tokenizer):
         )
 
 
-# By `Tokens.kind`, the files as `read` takes them.
+# `files` of `read`, by `Tokens.kind`.
 FILES = {
     "xlm_roberta": (
         (JSON, any_json),

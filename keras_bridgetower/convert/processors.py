@@ -105,7 +105,7 @@ def _unsupported(config, side):
     }
     fits |= {name: config[name] == value for name, value in FIXED.items()}
     fits["image_processor_type"] = str(kind).startswith("BridgeTower")
-    # Float32 and text round it.
+    # The file may have a rounded factor.
     factor = config["rescale_factor"]
     fits["rescale_factor"] = math.isclose(factor, 1 / 255, rel_tol=1e-6)
     return [f"{name}={config[name]!r:.60}" for name in fits if not fits[name]]
@@ -161,7 +161,7 @@ def _write_tokenizer(folder, tokenizer):
         sep_token="</s>",
         pad_token="<pad>",
         unk_token="<unk>",
-        # White space before a mask belongs to it, as here.
+        # As in this library, white space before a mask belongs to it.
         mask_token=dict(
             __type="AddedToken",
             content="<mask>",

@@ -17,8 +17,7 @@ from keras_bridgetower.presets.needed_files import WEIGHT_FILES
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 from keras_bridgetower.presets.safe_files import check_safetensors
 
-# Number of tensors that may share the same stored values: a table that two
-# layers share has two names.
+# Number of tensors that may share stored values, as tables with tied weights.
 MOST_SHARED = 2
 
 
@@ -148,7 +147,7 @@ def _open_shards(path):
             path,
             elsewhere,
         )
-    # Tensors that the index names and the files lack are missed later.
+    # Tensors that the files lack are reported later.
     places = {}
     for name in names:
         shard = open_tensors(path.parent / name)

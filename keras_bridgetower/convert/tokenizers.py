@@ -194,7 +194,7 @@ def _read_bert(folder, tokens, sequence_length):
     before = values.get("normalizer")
     saved = before.get("lowercase") if isinstance(before, dict) else None
     lowercase = config.get("do_lower_case", saved is not False)
-    # If not set, accents are removed exactly if texts are lower-cased.
+    # By default accents are removed if and only if texts are lower-cased.
     wrong = [
         f"{name}={config[name]!r:.60}"
         for name, kept in (

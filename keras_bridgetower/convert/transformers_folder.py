@@ -29,7 +29,7 @@ CLASSES = {
     "itc": "BridgeTowerForContrastiveLearning",
 }
 MODEL = "BridgeTowerModel"
-# Comes before the names of the model's tensors in a class with a head.
+# Prefix of the names of the model's tensors in a class with a head.
 PREFIX = "bridgetower."
 
 

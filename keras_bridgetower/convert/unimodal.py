@@ -43,7 +43,7 @@ from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.presets.errors import converting
 from keras_bridgetower.presets.needed_files import is_keras
 
-# Keys of a `config.json`, and the sizes of the weights that they give too.
+# Keys of a `config.json`, and the sizes of the weights that must agree.
 CLAIMS = {
     "num_hidden_layers": "num_layers",
     "hidden_size": "hidden_dim",
@@ -281,7 +281,7 @@ def _described(source, path, side):
         source, path: as `_fetched` returns them.
         side: `"image"` or `"text"`.
     """
-    # KerasHub would take a relative path for the name of a preset.
+    # KerasHub would read a relative path as the name of a preset.
     folder = (path / "config.json").is_file()
     preset = str(path.resolve() if folder else source)
     with shapes_only():
@@ -326,7 +326,7 @@ def _read_folder(folder, side, image_size=None):
     sizes = _sizes(files, tensors)
     given = config.get("image_size")
     if "image_size" in sizes and is_integer(given):
-        # A convolution leaves out a border: 384 pixels have 27 patches of 14.
+        # A convolution ignores a border: 384 pixels have 27 patches of 14.
         if given - given % sizes["patch_size"] == sizes["image_size"]:
             sizes["image_size"] = given
     wrong = [

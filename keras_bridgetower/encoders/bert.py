@@ -228,7 +228,7 @@ def albert(sizes):
             },
             layers={"num_groups": _GROUPS, "num_inner_repetitions": _FIRST},
             own={
-                # Blocks are shared, so tensors do not tell their number.
+                # Blocks are shared, so tensors do not give their number.
                 "num_hidden_layers": Value(
                     "num_layers", 12, range(1, MOST_LAYERS + 1)
                 ),
@@ -273,7 +273,7 @@ def electra(sizes):
 
 def _correct_electra(encoder):
     exact_gelu(encoder)
-    # The name that other encoders have, which heads and checks read.
+    # The name in other encoders, which heads and checks read.
     encoder.vocabulary_size = encoder.vocab_size
 
 
@@ -287,7 +287,7 @@ def _correct_electra(encoder):
         text_files(
             ("electra",),
             electra,
-            # KerasHub's ELECTRA has a name of its own for the vocabulary.
+            # KerasHub's ELECTRA has another name for the vocabulary's size.
             sizes=BERT_SIZES
             | {
                 "embeddings.word_embeddings.weight": "vocab_size embedding_dim",

@@ -165,7 +165,7 @@ def values(num_heads):
 
 # CLIP's mean and deviation are those of the converter.
 PIXELS = {"mode": "center"}
-# Tensors of a model of both encoders that belong to none of them.
+# Tensors of a model of both encoders that belong to neither.
 HEADS = r"(text|visual)_projection\.weight|logit_(scale|bias)"
 FILES = Files(
     types=("clip", "clip_vision_model"),
@@ -187,7 +187,7 @@ TEXT_FILES = Files(
     prefix="text_model",
     part="text_config",
     unread=(r"vision_model\..*", HEADS),
-    # Files do not agree on the ids of special tokens.
+    # The ids of special tokens differ between files.
     tokens=Tokens(
         kind="clip",
         special="<|startoftext|>" + 3 * " <|endoftext|>",

@@ -23,12 +23,12 @@ from keras_bridgetower.encoders.rules import joined
 from keras_bridgetower.encoders.rules import norm
 from keras_bridgetower.encoders.rules import same
 
-# KerasHub adds the first table to the patches, and saves both.
+# KerasHub adds only the first table to the patches, but saves both.
 TABLES = (
     "embeddings/interpolated_position_embeddings",
     "embeddings/position_embeddings",
 )
-# Of each layer of both encoders.
+# Parts of each layer of both encoders.
 LAYER = (
     (norm, "norm1", "norm1"),
     (norm, "norm2", "norm2"),
@@ -207,7 +207,7 @@ def _correct_dinov2(encoder):
         embeddings.position_embeddings.assign(trained)
         type(embeddings).save_own_variables(embeddings, store)
 
-    # Of this object alone, and not of its class.
+    # For this object, not for its class.
     embeddings.save_own_variables = save
 
 

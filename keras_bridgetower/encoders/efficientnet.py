@@ -289,6 +289,6 @@ def states(encoder):
     for layer in encoder.layers:
         block = re.match(r"block\d+._", layer.name)
         if block:
-            # The last layer of the block remains.
+            # Keeps the last layer of the block.
             blocks[block[0]] = layer.output
     return [*blocks.values(), encoder.output]

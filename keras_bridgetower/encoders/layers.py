@@ -16,7 +16,7 @@ class _LayerWrapper(keras.layers.Layer):
 
     # Name of the layer as an attribute and in a configuration.
     inner = None
-    # Whether there is nothing to build.
+    # Whether the layer is built when it is created.
     is_whole = True
 
     def __init__(self, layer, **kwargs):

@@ -14,7 +14,7 @@ from keras_bridgetower.encoders.rules import joined
 from keras_bridgetower.presets.configs import MOST_LAYERS
 
 # Kinds of blocks in transformers: KerasHub's name, the number of convolutions,
-# and how many times the output is as wide as the block inside.
+# and the width of the output relative to the inner width.
 _KINDS = {
     "basic": ("basic_block", 2, 1),
     "bottleneck": ("bottleneck_block", 3, 4),

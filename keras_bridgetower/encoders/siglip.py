@@ -74,8 +74,8 @@ def _square(config, sizes):
     }
 
 
-# SigLIP 2 of any aspect ratio (NaFlex) reads patches by a dense layer. Of a
-# square picture it computes what SigLIP does.
+# SigLIP 2 of any aspect ratio (NaFlex) has a dense layer for patches. It is
+# equal to SigLIP for square pictures.
 NAFLEX = dataclasses.replace(
     FILES,
     types=("siglip2", "siglip2_vision_model"),
@@ -99,7 +99,7 @@ TEXT_FILES = Files(
     unread=(r"vision_model\..*", clip.HEADS, HEADS),
     tokens=Tokens(
         kind="siglip",
-        # It has no start token: the encoder does not read this one.
+        # The encoder does not read the start token, which is added.
         special="</s> </s> </s> <unk>",
         ends=("eos", "eos"),
         adds_start=True,
@@ -127,7 +127,7 @@ TEXT_FILES_2 = dataclasses.replace(
     prefix_tokens=lambda encoder: 0,
     files=(FILES, NAFLEX),
     unused=("head",),
-    # SigLIP 2's files say bilinear; an encoder does not tell which it is.
+    # SigLIP 2's files have bilinear, but the encoders cannot be distinguished.
     pixels=HALF,
 )
 def states(encoder):
@@ -140,14 +140,14 @@ def states(encoder):
     "text",
     name="SigLIP, SigLIP 2",
     prefix_tokens=lambda encoder: 0,
-    # What its own head reads, padding or not.
+    # Its own head reads the last token, even if it is padding.
     summary="last",
     fixed_length=True,
     files=(TEXT_FILES, TEXT_FILES_2),
     unused=("head",),
 )
 def text_states(encoder):
-    # The first id of a text is a start token, which this encoder has not.
+    # The first id is a start token, which this encoder was trained without.
     ids = encoder.input["token_ids"][:, 1:]
     table, positions = (
         getattr(encoder.embedding, f"{kind}_embedding")

@@ -7,7 +7,7 @@ import numpy as np
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import check_part
 
-# Temperatures beyond them fit no scores: all or none of them are right.
+# With a best temperature beyond them, all or none of the scores are right.
 _LIMITS = (0.01, 100.0)
 # Each halves the logarithm of the range.
 _HALVINGS = 60

@@ -21,13 +21,13 @@ NUMBERS = {
     )
 } | {"none": "0"}
 
-# From spellings without some apostrophe.
+# Keys are spellings that lack an apostrophe.
 CONTRACTIONS = read_json(pathlib.Path(__file__).with_name("contractions.json"))
 
 PROTOCOL = "official VQAv2 accuracy, leave one of the people out"
 # Ids that an error lists. A split may have 447,793.
 MOST_LISTED = 20
-# Not \d: in the original, which is Python 2, it matches only these digits.
+# Not \d, which matched only these digits in the original's Python 2.
 _COMMA_IN_NUMBER = re.compile(r"[0-9],[0-9]")
 _PERIOD = re.compile(r"\.(?![0-9])")
 # The original passes a flag of this value as the argument `count`.

@@ -51,7 +51,7 @@ def hf(size, side, divisor):
     """Crop like transformers: long pictures shrink and sides are floored."""
     short = min(size)
     resized = [side if n == short else side / short * n for n in size]
-    # The limit on the longer side keeps the 1333 : 800 of detection models.
+    # The limit on the longer side is from detection models, 1333 : 800.
     longest, limit = max(resized), int(1333 / 800 * side)
     if longest > limit:
         resized = [limit / longest * n for n in resized]

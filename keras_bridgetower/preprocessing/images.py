@@ -19,7 +19,8 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 # Pillow would also run Ghostscript for EPS; only plain pictures are opened.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
-# A text may begin with "BM" too, hence the four zero bytes BMP reserves.
+# A text may also begin with "BM", so four zero bytes that BMP reserves are
+# checked.
 SIGNATURE = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP"
     rb"|II\*\x00|MM\x00\*|BM....\x00{4}|P[1-6]\s",
@@ -29,7 +30,7 @@ SIGNATURE = re.compile(
 SINGLE = (str, bytes, bytearray, memoryview, os.PathLike, io.IOBase)
 SINGLE += (Image.Image,)
 ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
-# Formats whose mode I says that 65535 is white.
+# Formats in whose mode I 65535 is white.
 SCALED_FORMATS = ("PNG", "PPM")
 # Bytes of EXIF that are read for a rotation: a segment of JPEG has no more, and
 # Pillow needs minutes for far longer ones.
@@ -38,7 +39,7 @@ EXIF_KEYS = ("exif", "Raw profile type exif")
 # Scans of a JPEG. Encoders write about 10. Each takes a pass over all pixels,
 # and may have only 20 bytes. Pillow has no limit; this one is libtiff's.
 SCANS = 100
-# Bytes of a JPEG that are searched for scans: a longer file explains its time.
+# Bytes of a JPEG that are searched for scans. Longer files may take longer.
 _SEARCHED = 2**28
 _BLOCK = 2**16
 # A marker, not a byte 0xFF of the data (0 follows), a restart, or padding.
@@ -220,7 +221,7 @@ def is_base64(start):
 def _reading(name, shown):
     try:
         yield
-    # Opening looks at the size too, and errs where warnings are errors.
+    # Opening checks the size too, and may turn its warning into an error.
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
         raise _size_error(name, shown) from e
     # Damaged files make Pillow raise nearly any error.

@@ -100,7 +100,7 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
     @functools.cached_property
     def masking(self):
         """Return the rule that hides tokens."""
-        # Not earlier: a preset restores the vocabulary after the tokenizer.
+        # Computed late: a preset loads the vocabulary after the tokenizer.
         return self.tokenizer.masking(rate=self.rate, max_masks=self.max_masks)
 
     def call(self, x, y=None, sample_weight=None):

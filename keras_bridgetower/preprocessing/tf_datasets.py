@@ -335,6 +335,6 @@ def _stored(image, name):
         check_signature(bytes(image), name)
         return bytes(image)
     file = io.BytesIO()
-    # The format that costs no compression.
+    # PPM is not compressed.
     open_image(image, name).save(file, "PPM")
     return file.getvalue()

@@ -35,7 +35,7 @@ def list_pictures(images):
     elif ops.is_tensor(images):
         images = ops.convert_to_numpy(images)
     array = np.asarray(images)
-    # A string or an object is a picture, a number a pixel's.
+    # Strings and objects are pictures, numbers are pixels.
     own_axes = 0 if array.dtype.kind in "OSUT" else 3
     if array.ndim <= own_axes:
         return [array.item() if own_axes == 0 else array], True

@@ -9,8 +9,8 @@ import keras
 
 from keras_bridgetower.presets.errors import short_text
 
-# Libraries that save objects with plain values and dtypes only; their classes
-# may not be nested in other objects.
+# Libraries whose saved objects have only plain values and dtypes; their classes
+# must not be nested in other objects.
 _LIBRARIES = ("keras", "keras_hub", "keras_bridgetower", "builtins")
 MOST_LAYERS = 100
 # Largest allowed values, by the end of their names. A model with larger ones
@@ -50,8 +50,7 @@ def class_and_values(spec, base):
 def registered(spec):
     """Return the registered class that a configuration names, or None."""
     found = keras.saving.get_registered_object(spec.get("registered_name"))
-    # Keras gives some values of `class_name` another meaning, so it must be
-    # the name of the class.
+    # It must be the name of the class: Keras gives some others a meaning.
     named = isinstance(found, type) and found.__name__ == spec.get("class_name")
     return found if named else None
 

@@ -2,7 +2,7 @@
 
 import contextlib
 
-# Characters of a value, and values, that a message shows.
+# A message shows at most this many characters of a value, and values.
 LENGTH, MOST = 300, 20
 
 

@@ -126,7 +126,7 @@ def download(repository, revision):
     import huggingface_hub
     from huggingface_hub import constants
 
-    # One request without retries, which fails soon without a connection.
+    # A single request, which fails fast without a connection.
     info = huggingface_hub.HfApi().model_info(
         repository,
         revision=revision,
@@ -140,7 +140,7 @@ def download(repository, revision):
             repository, name, revision=revision
         )
 
-    # By the revision's name, so that the cache learns the commit of it.
+    # By the revision's name, so that the cache stores its commit.
     get(needed_files.CONFIG, revision)
     folder = pathlib.Path(get(needed_files.CONFIG)).parent
     for name in needed_files.beside_weights(folder, set(found)):
@@ -176,7 +176,7 @@ def _fetch_blob(folder, url, name, sha256, size):
         if whole.is_file():
             return
         whole.parent.mkdir(parents=True, exist_ok=True)
-        # Compressed content could not be continued at a byte.
+        # A compressed download could not be continued.
         headers = build_hf_headers() | {"Accept-Encoding": "identity"}
         with open(part, "ab", buffering=0) as file:
             http_get(

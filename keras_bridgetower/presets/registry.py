@@ -89,7 +89,7 @@ def open_preset(preset, revision=None):
     if isinstance(preset, PresetFolder):
         if revision is None:
             return preset
-        preset = preset.root  # It has no revisions, as the error says.
+        preset = preset.root  # Raises below: a folder has no revisions.
     name = str(preset)
     known = PRESETS.get(name)
     handle = known.handle if known and known.handle else name

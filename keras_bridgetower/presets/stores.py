@@ -85,7 +85,7 @@ def fetch(url):
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with files.locked(folder.with_suffix(".lock")):
-        # Where files cannot be locked, another process may be first.
+        # Without working locks another process may write it first.
         with contextlib.suppress(files.FolderExists):
             if not folder.exists():
                 files.write_folder(folder, download)

@@ -71,10 +71,10 @@ TABLE = "table.json"
 EXAMPLES = "examples.json"
 # Entry points of distributions with presets.
 GROUP = "keras_bridgetower.presets"
-# The start of names of presets, and where a clone has their distribution.
+# Prefixes of names of presets, and the folders of their distributions.
 DISTRIBUTIONS = {"bridgetower_small_photo_": "preset_packages/photos"}
-# The starts of the names of presets that are opened by default, the first that
-# is installed before the others.
+# Prefixes of the names of presets that are opened by default: the first that is
+# installed.
 FAMILIES = (*DISTRIBUTIONS, "bridgetower_tiny_emoji_")
 
 
@@ -104,7 +104,7 @@ def installed():
     return found
 
 
-# No other distribution replaces a preset of this one.
+# Other distributions cannot replace a preset of this one.
 PRESETS = installed() | _read(HERE)
 # The folders of installed presets.
 ROOTS = {

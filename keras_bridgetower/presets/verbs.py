@@ -119,7 +119,7 @@ class Answers(list):
         self.known = known
 
 
-# What is said beside an answer that is not `known`.
+# A note beside an answer that is not `known`.
 UNKNOWN = (
     "Don't rely on this: the picture or the question is unlike those that I "
     "learned from."

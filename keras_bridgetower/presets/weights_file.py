@@ -30,9 +30,9 @@ def array_types(path):
             raise ValueError(f"{name!r} is a link")
         item = file[name]
         if isinstance(item, h5py.Dataset):
-            # Chunks may be compressed, and then a small file can fill the
-            # memory. Unwritten and external arrays are not in this file.
-            # A number may take fewer bytes than NumPy's.
+            # Chunks may be compressed, so a small file could fill the memory.
+            # Unwritten and external arrays are not in this file. A number may
+            # take fewer bytes than NumPy's.
             size = item.size * item.id.get_type().get_size()
             stored = item.id.get_storage_size()
             if item.chunks or item.external or stored != size:
@@ -104,7 +104,7 @@ class _Received(keras.StatelessScope):
     def add_update(self, update):
         variable, value = update
         self._assigned.append(id(variable))
-        # Values that wait until the end would take twice the memory.
+        # Keeping values until the end would take twice the memory.
         self.__exit__()
         variable.assign(value)
         self.__enter__()
