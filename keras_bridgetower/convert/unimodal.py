@@ -121,14 +121,14 @@ def image_encoder(source, image_size=None, with_classifier=False):
             handle `"hf://user/model"` of one, for one of the encoders in
             docs/guides/encoders.md; or the path of a state dict of OpenAI's
             CLIP or of EfficientNet-Lite in PyTorch (`.pt`, `.pth`). Lite
-            reads 224 pixels by default, of mean 127 and deviation 128.
+            reads 224 pixels by default, with mean 127 and deviation 128.
         image_size: int, side of the images in pixels. Learned positions are
             resized to fit, see `resize_positions`. By default the size with
             which the encoder was saved.
-        with_classifier: bool, whether the linear classifier that was trained
-            on top of an EfficientNet, ResNet or Swin is opened too. The
-            highest state is then the probabilities of its classes at each
-            place, see `ClassifiedEncoder`. Not of a KerasHub preset.
+        with_classifier: bool, whether to open the linear classifier that was
+            trained on top of an EfficientNet, ResNet or Swin. The highest
+            state is then the probabilities of its classes at each place, see
+            `ClassifiedEncoder`. Not for a KerasHub preset.
 
     Returns:
         A KerasHub encoder, or a `ClassifiedEncoder`, for
@@ -137,8 +137,8 @@ def image_encoder(source, image_size=None, with_classifier=False):
     Raises:
         ConversionError: damaged files, another kind of model, or no
             classifier.
-        ValueError: the encoder cannot have images of this size. No weight has
-            been read then.
+        ValueError: the encoder cannot have images of this size. No weights
+            were read then.
 
     Example:
 
@@ -196,18 +196,18 @@ def tokenizer(source, sequence_length=None):
     """Open the tokenizer of a text encoder.
 
     Args:
-        source: as `text_encoder`.
+        source: as in `text_encoder`.
         sequence_length: int, number of tokens in a text. By default 50, or
-            fewer if the files say so; of SigLIP and SigLIP 2, which read no
-            other length, all positions and the added start token.
+            fewer if the files say so. SigLIP and SigLIP 2 read only texts of
+            all positions and the added start token.
 
     Returns:
         A `BridgeTowerTokenizer`, a `BridgeTowerBertTokenizer` or a
         `BridgeTowerJsonTokenizer`.
 
     Raises:
-        ConversionError: files are damaged or missing, hold another model, or
-            the tokenizer is not that of the encoder.
+        ConversionError: files are damaged or missing, are of another model, or
+            the tokenizer is not the encoder's.
         ValueError: `sequence_length` is more than the encoder reads.
 
     Example:

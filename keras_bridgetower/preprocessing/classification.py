@@ -186,13 +186,11 @@ class BridgeTowerImageClassifierPreprocessor(_ClassPreprocessor):
     """Pictures and class ids for the image tower alone.
 
     Args:
-        image_converter: a `BridgeTowerImageConverter`.
+        image_converter, features, **kwargs: as in `BridgeTowerPreprocessor`.
         labels: list of str, the classes in the order of the logits.
-        features: tuple of the names of the features.
-        **kwargs: `name`.
 
     Call arguments:
-        x: dict of `"images"`, whatever the image converter reads.
+        x: dict of `"images"`, in any form that the image converter reads.
         y: ids `(batch,)` or names of `labels`, or None.
         sample_weight: passed through.
 
@@ -255,14 +253,12 @@ class BridgeTowerTextClassifierPreprocessor(
     """Texts, or pairs of texts, and class ids for the text tower alone.
 
     Args:
-        tokenizer: a `BridgeTowerTokenizer`.
+        tokenizer, features, **kwargs: as in `BridgeTowerPreprocessor`.
         labels: list of str, the classes in the order of the logits.
-        features: tuple of the names of the features.
-        **kwargs: `name`.
 
     Call arguments:
         x: dict of `"text"`, a string or a list or string tensor, and, for
-            tasks about two texts, as many of `"second_text"`.
+            tasks about two texts, the same number of `"second_text"`.
         y: ids `(batch,)` or names of `labels`, or None.
         sample_weight: passed through.
 
@@ -299,9 +295,7 @@ class BridgeTowerTextRegressorPreprocessor(_TextPreprocessor):
     """Texts, or pairs of texts, and numbers for the text tower alone.
 
     Args:
-        tokenizer: a `BridgeTowerTokenizer`.
-        features: tuple of the names of the features.
-        **kwargs: `name`.
+        tokenizer, features, **kwargs: as in `BridgeTowerPreprocessor`.
 
     Call arguments:
         x, sample_weight: as in `BridgeTowerTextClassifierPreprocessor`.

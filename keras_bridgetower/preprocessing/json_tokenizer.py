@@ -26,7 +26,8 @@ class BridgeTowerJsonTokenizer(PackedTokenizer):
     special tokens and the packing are arguments, which `convert.unimodal.
     tokenizer` reads from a `transformers` folder. A special token in a text is
     read as plain text (only `encode_with_masks` reads `<mask>`, which is the
-    same for every tokenizer).
+    same for every tokenizer). Calls, results and errors are those of
+    `BridgeTowerTokenizer`.
 
     Args:
         vocabulary: path of a `tokenizer.json`, or dict of its values. Its
@@ -39,22 +40,7 @@ class BridgeTowerJsonTokenizer(PackedTokenizer):
         adds_start: bool, whether the encoder was trained without a start
             token. The packed text then has one that the encoder does not see.
         has_segments: bool, whether the encoder reads `segment_ids`.
-        sequence_length: int, tokens in each packed text, including those at
-            its start and end. Longer texts are cut, with one warning a call.
-        **kwargs: arguments of `keras.layers.Layer`, such as `name`.
-
-    Call arguments:
-        texts: string or UTF-8 bytes, or a list, NumPy array or string tensor
-            of them with one axis.
-
-    Returns:
-        int32 token ids, `(sequence_length,)` or `(B, sequence_length)`, and
-        the methods' results, as `BridgeTowerTokenizer`.
-
-    Raises:
-        ValueError: a text is empty, is not text, has a NUL character or has
-            more than 100,000 characters; or the file is damaged, is of
-            another kind, or lacks special tokens.
+        sequence_length, **kwargs: as in `BridgeTowerTokenizer`.
 
     Example:
 

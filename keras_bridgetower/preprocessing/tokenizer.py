@@ -165,33 +165,19 @@ class BridgeTowerBertTokenizer(PackedTokenizer):
 
     Ids equal those of `transformers.BertTokenizer`, except that a special token
     in a text is read as plain text (only `encode_with_masks` reads `<mask>`,
-    which is the same for every tokenizer). It runs eagerly and in `tf.data`.
+    which is the same for every tokenizer). Calls, results and errors are those
+    of `BridgeTowerTokenizer`.
 
     Args:
         vocabulary: path of a text file with one token a line, or list of
-            tokens, in the order of their ids; `[CLS]`, `[PAD]`, `[SEP]`,
-            `[UNK]` and `[MASK]` are among them. `None`: `load_assets` sets
-            it.
+            distinct tokens, in the order of their ids; `[CLS]`, `[PAD]`,
+            `[SEP]`, `[UNK]` and `[MASK]` are among them. `None`:
+            `load_assets` sets it.
         lowercase: bool, whether the vocabulary is uncased: texts are lowered
             and accents removed.
-        sequence_length: int, tokens in each packed text, including `[CLS]`
-            and `[SEP]`. Longer texts are cut, with one warning a call.
+        sequence_length, **kwargs: as in `BridgeTowerTokenizer`.
         has_segments: bool, whether the encoder reads `segment_ids`: BERT and
             ELECTRA do, DistilBERT does not.
-        **kwargs: arguments of `keras.layers.Layer`, such as `name`.
-
-    Call arguments:
-        texts: string or UTF-8 bytes, or a list, NumPy array or string tensor
-            of them with one axis.
-
-    Returns:
-        int32 token ids, `(sequence_length,)` or `(B, sequence_length)`, and
-        the methods' results, as `BridgeTowerTokenizer`.
-
-    Raises:
-        ValueError: a text is empty, is not text, has a NUL character or has
-            more than 100,000 characters; or the vocabulary lacks special
-            tokens or repeats a token.
 
     Example:
 
