@@ -304,14 +304,13 @@ def _column(images):
     return images
 
 
-def _several(images):
-    """Return True for several pictures; a pair may be one array."""
-    return isinstance(images, (list, tuple)) or len(static_shape(images)) == 4
-
-
 def _nested(images, function, name="images"):
     """Apply a function to each picture in nested lists."""
-    if isinstance(images, SINGLE) or not _several(images):
+    # A pair of pictures may be one array.
+    several = not isinstance(images, SINGLE) and (
+        isinstance(images, (list, tuple)) or len(static_shape(images)) == 4
+    )
+    if not several:
         return function(images, name)
     named = ((image, f"{name}[{i}]") for i, image in enumerate(images))
     return [_nested(image, function, name) for image, name in named]
