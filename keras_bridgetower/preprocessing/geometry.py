@@ -27,7 +27,7 @@ class Square(typing.NamedTuple):
     resample: str = "bicubic"
 
     def added_values(self):
-        """Return a dict of the values that are not the defaults of presets."""
+        """Return the values of `crop_pct` and `resample` that are not default."""
         plain = Square(self.image_size)
         return {
             name: getattr(self, name)
