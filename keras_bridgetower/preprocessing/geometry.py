@@ -27,7 +27,7 @@ class Square(typing.NamedTuple):
     resample: str = "bicubic"
 
     def added_values(self):
-        """Return the values of `crop_pct` and `resample` that are not default."""
+        """Return a dict of `crop_pct` and `resample`, unless they are usual."""
         plain = Square(self.image_size)
         return {
             name: getattr(self, name)
@@ -110,7 +110,7 @@ def check_transform(transform, converter):
     if ours != theirs or not leaves_as_is(converter.square):
         raise ValueError(
             "`transform` must make pictures that the preprocessor's image "
-            "converter does not change: both need the same size, mean and "
+            "converter does not change: both need one size, one mean and one "
             "standard deviation, and the converter image_mode='squash' or "
             "'crop', and crop_pct=1. "
             f"Received: image_size={ours[0]}, {ours[1:]}, and a converter with "

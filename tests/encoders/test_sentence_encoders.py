@@ -161,5 +161,5 @@ def test_a_pooling_outside_of_the_folder_is_rejected(tmp_path):
     save_modules(tmp_path, {"pooling_mode": "mean"})
     path = tmp_path / "modules.json"
     path.write_text(path.read_text().replace("1_Pooling", "../elsewhere"))
-    with pytest.raises(ConversionError, match="inside of its folder"):
+    with pytest.raises(ConversionError, match="inside its folder"):
         unimodal.text_summary(tmp_path)

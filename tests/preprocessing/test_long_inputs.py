@@ -122,7 +122,7 @@ def test_a_task_reads_more_tokens_than_its_preprocessor():
         task.embed(texts=SHORT, sequence_length=most + 1)
     task.embed(texts=SHORT, sequence_length=most)
     embedder = kbt.BridgeTowerEmbedder(task, sequence_length=most)
-    with pytest.raises(ValueError, match="must not be longer than what is"):
+    with pytest.raises(ValueError, match="must not be longer than"):
         embedder.embed_documents([SHORT, "word " * most])
     with pytest.raises(ValueError, match="`sequence_length` must be"):
         task.embed(texts=SHORT, sequence_length=2.5, long_texts="warn")

@@ -76,7 +76,7 @@ def test_a_manifest_cannot_write_elsewhere(store, tmp_path):
     values = json.loads(store.cat_file(path))
     values["sha256"]["../../escaped"] = "0" * 64
     store.pipe_file(path, json.dumps(values).encode())
-    with pytest.raises(ValueError, match="files outside of the folder"):
+    with pytest.raises(ValueError, match="files outside its folder"):
         kbt.BridgeTowerVQA.from_preset(URL)
     assert not [*tmp_path.rglob("escaped")]
 
