@@ -125,8 +125,8 @@ class _Received(keras.StatelessScope):
             == sum(variable.dtype == "int8" for variable in variables)
         ):
             raise ValueError(
-                f"there must be one array for each of the {len(variables)} "
-                f"weights. Received: {len(types)} arrays, "
+                f"there must be one array of the right type for each of the "
+                f"{len(variables)} weights. Received: {len(types)} arrays, "
                 f"{len(self._assigned)} of them for these weights"
             )
         for variable in variables:

@@ -313,7 +313,7 @@ def test_floats_are_never_cut_to_integers(int8, tmp_path):
         lambda name, x: {"data": x.astype("f4") if x.dtype == "i1" else x},
     )
     manifest.write(folder)
-    with pytest.raises(PresetError, match="one for each"):
+    with pytest.raises(PresetError, match="one array of the right type"):
         kbt.BridgeTowerVQA.from_preset(folder)
 
 
