@@ -3,12 +3,11 @@
     export PYTHONPATH=examples KERAS_BACKEND=torch
     python tools/benchmarks/benchmark_budget.py runs/photos
 
-The scenes are collages of `examples/photo_world`, each query is the caption of
-one of them. The process that indexes is killed in the middle and started again.
-How good a list is: how many of its ten best are among the ten best without a
-budget (for the first queries only, which take long), and how often the scene of
-the caption is among them. Writes budget.csv and budget.png into the folder;
-what is there already is not made again.
+The scenes are collages of `examples/photo_world`, a query is a caption of one.
+The process that indexes is killed in the middle and started again. Quality is
+the share of the ten best hits that are among the ten best without a budget (for
+the first queries only), and how often the scene of the caption is among them.
+Writes budget.csv and budget.png into the folder, and reuses existing files.
 """
 
 import argparse
@@ -63,7 +62,8 @@ def main():
     asked = rng.choice(len(captions), settings.queries, replace=False)
     rows = measured(search, [(i, captions[i]) for i in asked], settings.judged)
     report.write_csv(folder / "budget.csv", rows)
-    plot(rows, folder / "budget.png")
+    panel = rows, "budget_ms", "same_of_ten", "judged"
+    report.curves(folder / "budget.png", panel, xscale="log")
 
 
 def draw(settings, folder):
@@ -153,31 +153,6 @@ def measured(search, asked, judged):
             )
             print(rows[-1], flush=True)
     return rows
-
-
-def plot(rows, path):
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for count in sorted({row["judged"] for row in rows}):
-        some = [row for row in rows if row["judged"] == count]
-        axes.plot(
-            [row["budget_ms"] for row in some],
-            [100 * row["same_of_ten"] for row in some],
-            marker="o",
-            label=f"{count:,} pictures",
-        )
-    axes.set(
-        xscale="log",
-        xlabel="budget in milliseconds",
-        ylabel="% of the ten best without a budget",
-        ylim=(0, 103),
-    )
-    axes.set_xticks(BUDGETS, [str(budget) for budget in BUDGETS])
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=160)
 
 
 if __name__ == "__main__":

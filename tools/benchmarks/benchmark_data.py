@@ -1,4 +1,4 @@
-"""Measure how many pictures a stream reads, and whether `fit` waits for it.
+"""Measure the pictures that a stream reads, and if `fit` waits for it.
 
 Called by `benchmark.py data`; prints its tables.
 """
@@ -18,7 +18,6 @@ import transformers  # isort: skip
 import tensorflow as tf
 from PIL import Image
 from PIL import ImageDraw
-from transformers.models.bridgetower import image_processing_pil_bridgetower
 from transformers.utils import is_torchvision_available
 
 import keras_bridgetower as kbt
@@ -55,9 +54,8 @@ def write_pictures(folder):
         image = Image.fromarray(small).resize((640, 480), Image.BICUBIC)
         draw = ImageDraw.Draw(image)
         for _ in range(12):
-            corners = rng.integers(0, 480, 4).tolist()
-            box = (*np.sort(corners[::2]), *np.sort(corners[1::2]))
-            box = (box[0], box[2], box[1], box[3])
+            corners = rng.integers(0, 480, (2, 2))
+            box = np.sort(corners, axis=0).ravel().tolist()
             draw.ellipse(box, fill=tuple(rng.integers(0, 256, 3).tolist()))
         grain = rng.normal(0, 6, (480, 640, 3))
         pixels = np.clip(np.asarray(image) + grain, 0, 255).astype("uint8")
@@ -121,9 +119,7 @@ def compare_loaders(folder, paths, repeats):
 
 
 def peer_processors():
-    made = {
-        "PIL": image_processing_pil_bridgetower.BridgeTowerImageProcessorPil()
-    }
+    made = {"PIL": transformers.BridgeTowerImageProcessorPil()}
     if is_torchvision_available():
         made["torchvision"] = transformers.BridgeTowerImageProcessor()
     return made

@@ -3,10 +3,10 @@
     export KERAS_BACKEND=tensorflow
     python tools/benchmarks/benchmark_reader.py runs/rows
 
-Each split is one shard of short texts, linked under as many names as the rows
-need, so its pages are in the system's cache. One process, and eight at a time,
-open it as a host of so many, make the first batch, and one in the middle of
-epoch 37. Writes rows.csv and rows.png.
+Each split is one shard of short texts, hard-linked as many times as the rows
+need, so it stays in the page cache. One process, and eight at a time, open it
+as one of so many hosts, read the first batch, and one amid epoch 37.
+Writes rows.csv and rows.png.
 """
 
 import argparse
@@ -44,7 +44,9 @@ def main():
             found.append({"rows": rows, "processes": count, **worst})
             print(found[-1], flush=True)
     report.write_csv(settings.folder / "rows.csv", found)
-    plot(found, settings.folder / "rows.png")
+    columns = "open_s", "first_batch_s", "jump_s", "megabytes"
+    panels = [(found, "rows", column, "processes") for column in columns]
+    report.curves(settings.folder / "rows.png", *panels, xscale="log")
 
 
 def make(folder, rows):
@@ -58,10 +60,15 @@ def make(folder, rows):
         data.Record(f"{i}", (), (data.Sample(f"{i}", "it rains", (0,)),), "a")
         for i in range(rows // shards)
     ]
-    told = {"task": "text_classification", "labels": ["wet", "dry"]}
-    told["definition"] = "One shard, many times."
-    given = folder, SPLIT, records
-    entry = data.write_shards(*given, num_shards=1, **told)
+    entry = data.write_shards(
+        folder,
+        SPLIT,
+        records,
+        num_shards=1,
+        task="text_classification",
+        labels=["wet", "dry"],
+        definition="One shard, many times.",
+    )
     (shard,) = entry["shards"]
     first = folder / shard["file"]
     names = [form.shard_name(SPLIT, i, shards) for i in range(shards)]
@@ -74,8 +81,7 @@ def make(folder, rows):
     }
     index = form.read_index(folder)
     index["splits"][SPLIT] = entry
-    text = json.dumps(form.sealed(index))
-    (folder / form.INDEX).write_text(text)
+    (folder / form.INDEX).write_text(json.dumps(form.sealed(index)))
 
 
 def measure(folder, rows, num_hosts, host):
@@ -103,29 +109,6 @@ def measure(folder, rows, num_hosts, host):
 def megabytes():
     """Return the most memory that this process ever had."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-
-
-def plot(found, path):
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for count in PROCESSES:
-        some = [row for row in found if row["processes"] == count]
-        rows = [row["rows"] for row in some]
-        style = {"linestyle": "-" if count == 1 else "--", "marker": "o"}
-        for name in ("open_s", "first_batch_s", "jump_s"):
-            label = f"{name.removesuffix('_s').replace('_', ' ')}, {count}"
-            left.plot(rows, [row[name] for row in some], label=label, **style)
-        label = f"{count} processes" if count > 1 else "1 process"
-        right.plot(
-            rows, [row["megabytes"] for row in some], label=label, **style
-        )
-    for axes, name in ((left, "seconds"), (right, "megabytes a process")):
-        axes.set(xscale="log", xlabel="rows", ylabel=name, ylim=(0, None))
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    figure.savefig(path, dpi=160)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,10 @@
     export KERAS_BACKEND=torch
     python tools/benchmarks/benchmark_scaling.py runs/scaling
 
-A process has one thread. Strong: all processes together have one batch; weak:
-each has one. Beside them, as many processes that do not know of each other run
-a step of the same rows: what is longer is communication. All bytes pass the
-loopback device, so its counter of the system is compared with the plan's
-formula. Writes scaling.csv and scaling.png.
+A process has one thread. Strong: all processes share one batch; weak: each has
+its own. Communication is the time above that of as many independent processes
+with the same rows. The bytes on the loopback device are compared with the
+plan's formula. Writes scaling.csv and scaling.png.
 """
 
 import argparse
@@ -30,6 +29,7 @@ import keras_bridgetower as kbt
 from keras_bridgetower.training import planning
 
 ROWS, TOKENS, SIDE, WARM, STEPS = 16, 16, 64, 3, 8
+MODES = ("strong", "weak")
 KINDS, COUNTS = ("data_parallel", "fsdp"), (1, 2, 4, 8)
 LOOPBACK = pathlib.Path("/sys/class/net/lo/statistics/tx_bytes")
 
@@ -46,14 +46,19 @@ def main():
         work(kind, int(rows), settings.folder)
         return
     settings.folder.mkdir(parents=True, exist_ok=True)
-    found = [
-        measured(settings.folder, kind, mode, count)
-        for kind in settings.kinds
-        for mode in ("strong", "weak")
-        for count in settings.processes
-    ]
+    found = []
+    for kind in settings.kinds:
+        for mode in MODES:
+            rows = [
+                measured(settings.folder, kind, mode, count)
+                for count in settings.processes
+            ]
+            first = rows[0]["seconds"]
+            found += [r | {"slowdown": r["seconds"] / first} for r in rows]
     report.write_csv(settings.folder / "scaling.csv", found)
-    plot(found, settings.folder / "scaling.png")
+    modes = [[row for row in found if row["mode"] == mode] for mode in MODES]
+    panels = [(rows, "processes", "slowdown", "kind") for rows in modes]
+    report.curves(settings.folder / "scaling.png", *panels)
 
 
 def measured(folder, kind, mode, count):
@@ -158,31 +163,6 @@ def batch(rows):
         "padding_mask": np.ones((rows, TOKENS), "int32"),
     }
     return x, rng.uniform(size=(rows, 100)).astype("float32")
-
-
-def plot(found, path):
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 3), layout="constrained")
-    for axes, mode in zip(
-        figure.subplots(1, 2), ("strong", "weak"), strict=True
-    ):
-        for kind in sorted({row["kind"] for row in found}):
-            rows = [r for r in found if (r["kind"], r["mode"]) == (kind, mode)]
-            counts = [row["processes"] for row in rows]
-            ratios = [row["seconds"] / rows[0]["seconds"] for row in rows]
-            axes.plot(counts, ratios, marker="o", label=kind)
-        axes.set(
-            title=mode,
-            xlabel="processes",
-            ylabel="time of a step, one process = 1",
-            xscale="log",
-        )
-        axes.set_xticks(counts, [str(count) for count in counts])
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
-        axes.legend()
-    figure.savefig(path, dpi=160)
 
 
 if __name__ == "__main__":

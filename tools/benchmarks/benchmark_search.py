@@ -3,10 +3,9 @@
     python tools/benchmarks/benchmark_search.py
     python tools/benchmarks/benchmark_search.py --count 100000 --store qdrant
 
-The vectors are made: `clustered` ones lie around random centres, as those of
-pictures do, and `uniform` ones nowhere near each other, which is the hardest
-case. The truth is brute force in NumPy. With `--preset` the last lines time
-whole queries over drawn pictures, with and without re-ranking.
+`clustered` vectors lie around random centers, as those of pictures do;
+`uniform` ones are the hardest case. The truth is brute force in NumPy. The last
+lines time whole queries over random pictures, with and without re-ranking.
 """
 
 import argparse

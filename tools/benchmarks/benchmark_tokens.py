@@ -43,7 +43,8 @@ def main():
                 rows.append({"lists": name, **row})
                 print(rows[-1], flush=True)
     report.write_csv(settings.photos / "tokens.csv", rows)
-    plot(rows, settings.photos / "tokens.png")
+    panel = rows, "ms_a_pair", "ndcg", "lists"
+    report.curves(settings.photos / "tokens.png", panel, note="tokens")
 
 
 def scored(models, pictures, texts, fits):
@@ -78,24 +79,6 @@ def ndcg(fits, lists):
     fits = np.array(fits)
     right = np.take_along_axis(fits, lists[:, : rerank.FIRST], 1)
     return float(rerank.ndcg(right, fits.sum(1)).mean())
-
-
-def plot(rows, path):
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for name in dict.fromkeys(row["lists"] for row in rows):
-        some = [row for row in rows if row["lists"] == name]
-        times = [row["ms_a_pair"] for row in some]
-        axes.plot(times, [row["ndcg"] for row in some], marker="o", label=name)
-        for row in some:
-            place = row["ms_a_pair"], row["ndcg"]
-            axes.annotate(row["tokens"], place, fontsize=7, va="bottom")
-    axes.set(xlabel="milliseconds for a pair", ylabel="nDCG@10")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=160)
 
 
 if __name__ == "__main__":

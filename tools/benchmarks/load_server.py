@@ -1,10 +1,10 @@
 """Load a server: throughput, latency, mix-ups, memory, and a killed worker.
 
 Starts `keras-bridgetower serve` with a small preset, sends it requests from 1,
-8 and 64 clients, and compares each answer with the offline one. Its own loop
-over `embed` runs before and after each turn of the server. Each speed has the
-processor time beside it, which other programs on the machine hardly change.
-Other options go to the server.
+8 and 64 clients, and compares each answer with the offline one. A loop over
+`embed` runs before and after each turn of the server. Speeds are printed with
+processor times, which depend less on other programs. Other options go to the
+server.
 
     KERAS_BACKEND=torch python tools/benchmarks/load_server.py
     ... --requests 200 --long 0      # a quick look
@@ -92,10 +92,10 @@ async def post(client, url, body):
 
 
 async def load(url, asked, expected, clients, numbers, inputs=1, also=()):
-    """Send requests, count what comes back, and await what runs beside it.
+    """Send requests, and count and check the answers.
 
-    `asked` is what `questions` returns, `expected` the vectors, `clients` how
-    many send at a time, and `numbers` has an int for each request.
+    `asked` is what `questions` returns, `expected` has the vectors, `numbers`
+    an int for each request; `also` are coroutines to run at the same time.
     """
     numbers = iter(numbers)
     places = (np.arange(KINDS)[:, None] + np.arange(inputs)) % KINDS
@@ -145,7 +145,7 @@ class Offline:
     def __init__(self, asked, requests):
         self._task = kbt.BridgeTowerContrastive.from_preset(PRESET)
         self._requests = requests
-        # Columns of all requests, by their kind.
+        # All requests as columns, by the names of their arguments.
         self._given = {}
         for number in range(requests):
             given, _ = asked[number % KINDS]

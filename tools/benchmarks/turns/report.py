@@ -113,6 +113,29 @@ def write_csv(path, rows):
         table.writerows(rows)
 
 
+def curves(path, *panels, note=None, **settings):
+    """Draw panels of curves, one curve for each value of a column.
+
+    A panel is `(rows, x, y, by)`, three names of columns. `note` is a column
+    whose values are written at points; `settings` are for `Axes.set`.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2 + 4 * len(panels), 3.6), layout="constrained")
+    places = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (rows, x, y, by) in zip(places, panels, strict=True):
+        for value in dict.fromkeys(row[by] for row in rows):
+            some = [row for row in rows if row[by] == value]
+            points = [(row[x], row[y]) for row in some]
+            axes.plot(*zip(*points, strict=True), "o-", label=value)
+            for row, point in zip(some if note else (), points, strict=False):
+                axes.annotate(row[note], point, fontsize=7, va="bottom")
+        axes.set(xlabel=x, ylabel=y, **settings)
+        axes.grid(alpha=0.3)
+        axes.legend(title=by, fontsize=8)
+    figure.savefig(path, dpi=160)
+
+
 def draw(path, rows):
     from matplotlib.figure import Figure
 

@@ -30,11 +30,7 @@ def write_picture(path):
 
 
 def answer_weights(width):
-    """Return random weights of a VQA head, for a model of some width.
-
-    Kernel and bias of the hidden layer, scale and shift of its norm, kernel
-    and bias of the last layer.
-    """
+    """Return random weights of a VQA head, in the order of its layers."""
     rng = np.random.default_rng(7)
     hidden = 4 * width
     return [

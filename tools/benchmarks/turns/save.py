@@ -71,9 +71,8 @@ def onnx(path, saved, calibrated=0):
 def ranking_parts(path, saved, tokens=None, calibrated=0):
     """Write both towers and the fusion in ONNX, the fusion perhaps in int8.
 
-    Args:
-        tokens: int, to which image tokens are merged, or None.
-        calibrated: int, pairs for the ranges of int8, or 0 for float32.
+    `tokens` is the number of merged image tokens, `calibrated` that of pairs
+    for the ranges of int8, or 0 for float32.
     """
     task = kbt.BridgeTowerRetrieval.from_preset(
         str(saved.path("checkpoint")), preprocessor=None, image_tokens=tokens
