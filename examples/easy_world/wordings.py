@@ -12,6 +12,7 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
+import reports
 
 from easy_world.meaning import Claim
 from easy_world.meaning import Statement
@@ -65,10 +66,6 @@ def draw(table, rng, value=None):
     return Word(ways[way], chosen)
 
 
-def _pick(ways, rng):
-    return ways[rng.integers(len(ways))]
-
-
 def _word(attribute, rng, words):
     if words is None and attribute == "colour" and rng.random() < 0.06:
         return draw(ABSENT_ADJECTIVES, rng)
@@ -114,7 +111,9 @@ def _nouns(text):
 
 def quality(rng, words):
     """It is blue. It is not small."""
-    attribute = _pick(("colour", "colour", "colour", "size", "shape"), rng)
+    attribute = reports.draw(
+        ("colour", "colour", "colour", "size", "shape"), rng
+    )
     word = _word(attribute, rng, words)
     denied = words is None and rng.random() < 0.5
     table = "is_not" if denied else "is"
@@ -122,7 +121,7 @@ def quality(rng, words):
         ways = TEXTS[f"{table}_of"][attribute]
     else:
         ways = TEXTS[table]
-    text = _fill(_pick(ways, rng), rng, adj=word.text)
+    text = _fill(reports.draw(ways, rng), rng, adj=word.text)
     return Statement(text, (word.claim,), denied)
 
 
@@ -130,7 +129,7 @@ def thing(rng, words):
     """There is a blue circle. No triangle here."""
     text, claims = _noun_phrase(rng, words)
     denied = words is None and rng.random() < 0.5
-    frame = _pick(TEXTS["not_there" if denied else "there"], rng)
+    frame = reports.draw(TEXTS["not_there" if denied else "there"], rng)
     return Statement(_fill(frame, rng, **_nouns(text)), claims, denied)
 
 
@@ -138,7 +137,7 @@ def place(rng, words):
     """It lies at the top left."""
     word = _somewhere(rng, words)
     denied = words is None and rng.random() < 0.4
-    frame = _pick(TEXTS["lies_not" if denied else "lies"], rng)
+    frame = reports.draw(TEXTS["lies_not" if denied else "lies"], rng)
     return Statement(_fill(frame, rng, place=word.text), (word.claim,), denied)
 
 
@@ -146,14 +145,14 @@ def thing_in_place(rng, words):
     """A blue circle in the middle."""
     text, claims = _noun_phrase(rng, words)
     word = _somewhere(rng, words)
-    frame = _pick(TEXTS["lies_there"], rng)
+    frame = reports.draw(TEXTS["lies_there"], rng)
     text = _fill(frame, rng, place=word.text, **_nouns(text))
     return Statement(text, (*claims, word.claim))
 
 
 def predicate(rng, words):
     """The circle is blue. The blue shape is not on the left."""
-    attribute = _pick(("colour", "size", "shape", "position"), rng)
+    attribute = reports.draw(("colour", "size", "shape", "position"), rng)
     text, claims = _noun_phrase(rng, words, without=(attribute,))
     if attribute == "position":
         word = _somewhere(rng, words)
@@ -172,10 +171,12 @@ def predicate(rng, words):
 
 def two(rng, words):
     """It is small and blue. It is red, not blue. Red or blue."""
-    attribute = _pick(("colour", "colour", "shape"), rng)
+    attribute = reports.draw(("colour", "colour", "shape"), rng)
     if words is not None or rng.random() < 0.4:
         first, second = _word("size", rng, words), _word(attribute, rng, words)
-        frame = _pick(("{it} is {one} and {two}", "{one} and {two}"), rng)
+        frame = reports.draw(
+            ("{it} is {one} and {two}", "{one} and {two}"), rng
+        )
         claims = (first.claim, second.claim)
     else:
         first = second = _either(attribute, rng)
@@ -221,12 +222,12 @@ def number(rng, words):
         table, claimed = "one_shape", claim("shape", *ATTRIBUTES["shape"])
     else:
         table, claimed = "many_shapes", claim("shape")
-    return Statement(_fill(_pick(TEXTS[table], rng), rng), (claimed,))
+    return Statement(_fill(reports.draw(TEXTS[table], rng), rng), (claimed,))
 
 
 def untold(rng, words):
     """It is heavy: no picture of this world says so."""
-    return Statement(_fill(_pick(TEXTS["untold"], rng), rng), ())
+    return Statement(_fill(reports.draw(TEXTS["untold"], rng), rng), ())
 
 
 # The shares of the kinds; of true sentences, of those worth a blank.
@@ -261,7 +262,7 @@ def _fill(frame, rng, **words):
     """Put words into a frame, and draw those for the slots that are left."""
     slots = TEXTS["slots"]
     text = frame.format_map(words | {k: f"{{{k}}}" for k in slots})
-    return text.format_map({k: _pick(v, rng) for k, v in slots.items()})
+    return text.format_map({k: reports.draw(v, rng) for k, v in slots.items()})
 
 
 def _written(text, rng):
@@ -272,4 +273,4 @@ def _written(text, rng):
     if rng.random() < 0.5:
         text = text[0].upper() + text[1:]
         text = text.replace(" i ", " I ")
-    return text + _pick(("", ".", ".", ".", "", "!"), rng)
+    return text + reports.draw(("", ".", ".", ".", "", "!"), rng)

@@ -1,16 +1,13 @@
-r"""Divide the logits of an emoji preset, so that its scores can be believed.
+"""Calibrate the scores of an emoji preset by a temperature.
 
     PYTHONPATH=examples:tools python -m emoji_world.calibrate runs/emoji
 
-The temperature fits the answers to the drawings of the artist that training
-never saw. Prints the calibration error before and after, and writes the preset
-into the folder `calibrated`.
+The temperature is fitted on the artist that is held out of training. Prints the
+calibration error before and after, and writes the folder `calibrated`.
 """
 
-import argparse
-import pathlib
-
 import numpy as np
+import reports
 
 import keras_bridgetower as kbt
 from emoji_world import score
@@ -23,8 +20,7 @@ ARTIST = "twemoji"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=pathlib.Path)
+    parser = reports.parser(__doc__)
     parser.add_argument("--preset", help="another preset than the run's")
     settings = parser.parse_args()
     run = Run(settings.folder, 0)
@@ -52,13 +48,10 @@ def calibrate(vqa, shares, right):
 
 
 def divide(vqa, best, right):
-    """Divide the logits by the temperature that fits, and return it.
+    """Divide the logits by the fitted temperature, and return it.
 
-    Args:
-        vqa: `BridgeTowerVQA`.
-        best: float `(questions,)`, the logit of the best answer to each, which
-            is the one whose score is shown.
-        right: bool `(questions,)`, whether it is right.
+    `best` has the highest logit of each question, `right` is True where that
+    answer is right.
     """
     temperature = metrics.fit_temperature(
         best[:, None], right[:, None].astype(float)

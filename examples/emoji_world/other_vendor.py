@@ -2,15 +2,15 @@
 
     PYTHONPATH=examples python -m emoji_world.other_vendor runs/emoji
 
-`other_vendor.json` holds two questions for each of thirty emoji, with answers
-from a look at OpenMoji's drawings. No training saw these.
+`other_vendor.json` has two questions for each of thirty emoji, answered by hand
+from OpenMoji's drawings, which are in no training set.
 """
 
-import argparse
 import json
 import pathlib
 
 import numpy as np
+import reports
 
 import keras_bridgetower as kbt
 from emoji_world import score
@@ -22,8 +22,7 @@ SURE = 0.9
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=pathlib.Path)
+    parser = reports.parser(__doc__)
     parser.add_argument("--preset", default="bridgetower_tiny_emoji_vqa")
     settings = parser.parse_args()
     run = Run(settings.folder, 0)
@@ -46,16 +45,16 @@ def main():
 
 def questions():
     """Return `(name of the emoji, question, answer)` for each question."""
-    told = json.loads(QUESTIONS.read_text(encoding="utf-8"))
+    table = json.loads(QUESTIONS.read_text(encoding="utf-8"))
     return [
         (name, question, answer)
-        for name, answers in told.items()
+        for name, answers in table.items()
         for question, answer in answers.items()
     ]
 
 
 def summary(right, given, blind):
-    """Count right answers, and wrong ones that are given as sure."""
+    """Count right answers, and confident wrong ones."""
     hits = np.array([said for said, _ in given]) == right
     sure = np.array([odds for _, odds in given]) > SURE
     closed = np.isin(right, ("yes", "no"))

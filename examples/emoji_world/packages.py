@@ -1,11 +1,10 @@
-r"""Fetch the packages with drawings, words and a teacher, by npm and pip.
+"""Fetch the packages with drawings, words and a teacher, by npm and pip.
 
     PYTHONPATH=examples python -m emoji_world.packages runs/emoji/packages
 
 `packages.json` lists them with their sums, licenses and authors.
 """
 
-import argparse
 import hashlib
 import json
 import pathlib
@@ -13,6 +12,8 @@ import shutil
 import subprocess
 import sys
 from typing import NamedTuple
+
+import reports
 
 
 class Package(NamedTuple):
@@ -45,14 +46,13 @@ def fetch(folder, packages=PACKAGES):
 def _unpacked(package, target):
     if target.is_dir():
         return target
-    fetch_one = {"npm": _npm, "pypi": _pypi, "apt": _apt}[package.registry]
-    archive = fetch_one(package, target.parent)
+    archive = _archive(package, target.parent)
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != package.sha256:
         raise ValueError(
             f"{archive.name} is not the archive that was used. Received: "
             f"sha256 {found}, expected {package.sha256}. Remove it to fetch "
-            "it again, or change `PACKAGES` after a look at what changed"
+            "it again, or review the changes and update `PACKAGES`"
         )
     unfinished = target.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -67,47 +67,36 @@ def _unpacked(package, target):
     return target
 
 
-def _npm(package, folder):
-    name = package.name.lstrip("@").replace("/", "-")
-    archive = folder / f"{name}-{package.version}.tgz"
-    if not archive.exists():
-        _run("npm", "pack", f"{package.name}@{package.version}", cwd=folder)
-    return archive
-
-
-def _pypi(package, folder):
-    name = package.name.replace("-", "_")
-    wheels = f"{name}-{package.version}-*.whl"
-    if not any(folder.glob(wheels)):
-        wanted = f"{package.name}=={package.version}"
-        pip = (sys.executable, "-m", "pip", "download", "--no-deps", wanted)
-        _run(*pip, cwd=folder)
-    return next(folder.glob(wheels))
-
-
-def _apt(package, folder):
-    archive = folder / f"{package.name}_{package.version}_all.deb"
-    if not archive.exists():
-        wanted = f"{package.name}={package.version}"
-        _run("apt-get", "download", wanted, cwd=folder)
-    return archive
+def _archive(package, folder):
+    """Return the archive of a package; download it if it is missing."""
+    name, version = package.name, package.version
+    archive, *command = {
+        "npm": (
+            f"{name.lstrip('@').replace('/', '-')}-{version}.tgz",
+            *("npm", "pack", f"{name}@{version}"),
+        ),
+        "pypi": (
+            f"{name.replace('-', '_')}-{version}-*.whl",
+            *(sys.executable, "-m", "pip", "download", "--no-deps"),
+            f"{name}=={version}",
+        ),
+        "apt": (
+            f"{name}_{version}_all.deb",
+            *("apt-get", "download", f"{name}={version}"),
+        ),
+    }[package.registry]
+    if not any(folder.glob(archive)):
+        _run(*command, cwd=folder)
+    return next(folder.glob(archive))
 
 
 def _run(*command, cwd):
     subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.DEVNULL)
 
 
-def main(about, fetch, packages):
-    """Fetch packages into the folder that the command line names.
-
-    Args:
-        about: str, what the command says of itself, in its first line.
-        fetch: function of a folder that returns a folder for each package.
-        packages: dict from the same keys to `Package`.
-    """
-    parser = argparse.ArgumentParser(description=about.split("\n")[0])
-    parser.add_argument("folder", type=pathlib.Path)
-    for key, folder in fetch(parser.parse_args().folder).items():
+def main(doc, fetch, packages):
+    """Fetch packages into a folder, and print their credits."""
+    for key, folder in fetch(reports.parser(doc).parse_args().folder).items():
         package = packages[key]
         print(f"{folder}: {package.credit} ({package.licence})")
 

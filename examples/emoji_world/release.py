@@ -12,6 +12,7 @@ import json
 import pathlib
 
 import low_precision
+import reports
 
 import keras_bridgetower as kbt
 from emoji_world.packages import PACKAGES
@@ -55,19 +56,15 @@ def _page(parameters, record):
         name.replace(" ", "_"): _table(rows)
         for name, rows in record["scores"].items()
     }
-    return (
-        pathlib.Path(__file__)
-        .with_name("page.md")
-        .read_text()
-        .format(
-            name=NAME,
-            parameters=f"{parameters:,}",
-            minutes=round(minutes),
-            backends=", ".join(f"{s} {record[s]['backend']}" for s in STAGES),
-            seed=record[WHOLE]["seed"],
-            credits=credits(PACKAGES),
-            **tables,
-        )
+    page = pathlib.Path(__file__).with_name("page.md").read_text()
+    return page.format(
+        name=NAME,
+        parameters=f"{parameters:,}",
+        minutes=round(minutes),
+        backends=", ".join(f"{s} {record[s]['backend']}" for s in STAGES),
+        seed=record[WHOLE]["seed"],
+        credits=credits(PACKAGES),
+        **tables,
     )
 
 
@@ -82,12 +79,11 @@ def credits(packages):
 
 def _table(rows):
     columns = list(dict.fromkeys(c for row in rows.values() for c in row))
-    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    lines = [["", *columns]]
     lines += [
-        f"| {name} | {' | '.join(str(row.get(c, '')) for c in columns)} |"
-        for name, row in rows.items()
+        [name, *(row.get(c, "") for c in columns)] for name, row in rows.items()
     ]
-    return "\n".join(lines)
+    return reports.markdown(lines).rstrip("\n")
 
 
 if __name__ == "__main__":

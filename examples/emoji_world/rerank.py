@@ -1,18 +1,17 @@
-r"""Measure whether matching improves the list that the vectors find.
+"""Measure whether matching improves the list that the vectors find.
 
     PYTHONPATH=examples python -m emoji_world.rerank runs/emoji
 
-The hundred free descriptions search all emoji of each artist; the matching
-head then orders the first ten again. Prints the scores of both lists, and the
-mean difference with its 95 % interval: a paired bootstrap over the texts. In
-the rows "all artists" a text counts once, with its mean.
+The hundred free descriptions search all emoji of each artist, and the matching
+head reorders the first ten. Prints the scores of both lists, and the mean
+difference with its 95 % interval by a paired bootstrap over the texts. "all
+artists" has the mean of each text.
 """
 
-import argparse
 import json
-import pathlib
 
 import numpy as np
+import reports
 
 import keras_bridgetower as kbt
 from emoji_world import score
@@ -27,9 +26,8 @@ SEED = 7
 def ndcg(right, count):
     """Compute nDCG@10 of each list.
 
-    Args:
-        right: bool array `(texts, 10)`, which of the first ten are right.
-        count: int array `(texts,)`, how many pictures are right in all.
+    `right`, bool `(texts, 10)`, marks the right ones of the first ten; `count`
+    is the number of right pictures of each text.
     """
     gains = 1 / np.log2(np.arange(FIRST) + 2)
     best = np.cumsum(gains)[np.clip(count, 1, FIRST) - 1]
@@ -46,13 +44,9 @@ def scores_of(right, count):
 
 
 def interval(differences, units=None, draws=DRAWS, seed=SEED):
-    """Return the mean, and the 95 % interval of the mean by a bootstrap.
+    """Return the mean, and its 95 % interval by a bootstrap.
 
-    Args:
-        differences: float `(rows,)`.
-        units: int `(rows,)`, the unit of each row, from 0: units are drawn
-            with all of their rows. None means that each row is one.
-        draws, seed: int.
+    Rows with the same number in `units` are drawn together.
     """
     rng = np.random.default_rng(seed)
     if units is None:
@@ -67,12 +61,8 @@ def interval(differences, units=None, draws=DRAWS, seed=SEED):
 def both_lists(task, embedder, shown, asked, wanted):
     """Return the scores of the list by vectors, and of the re-ranked one.
 
-    Args:
-        task: `BridgeTowerRetrieval`.
-        embedder: `BridgeTowerContrastive` of the same preset.
-        shown: `score.Gallery` and the vectors of its pictures.
-        asked: list of str.
-        wanted: list of sets of looks.
+    `shown` is the pair that `score.embedded` returns, `asked` and `wanted` are
+    those of `score.descriptions`.
     """
     drawn, images = shown
     near = embedder.embed(texts=asked, batch_size=100) @ images.T
@@ -115,8 +105,7 @@ def means(several):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=pathlib.Path)
+    parser = reports.parser(__doc__)
     parser.add_argument("--preset", default="bridgetower_tiny_emoji_retrieval")
     settings = parser.parse_args()
     run = Run(settings.folder, 0)

@@ -1,17 +1,17 @@
-"""Score the emoji presets, with guessing and blind baselines beside them.
+"""Score the emoji presets, beside guessing and blind baselines.
 
     PYTHONPATH=examples python -m emoji_world.score runs/emoji
 
 prints tables and writes `scores.json` into the folder. Scores choose nothing.
 """
 
-import argparse
 import collections
 import json
 import pathlib
 
 import bm25s
 import numpy as np
+import reports
 
 import keras_bridgetower as kbt
 from emoji_world import colors
@@ -27,8 +27,7 @@ DESCRIPTIONS = pathlib.Path(__file__).parent / "descriptions.json"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=pathlib.Path)
+    parser = reports.parser(__doc__)
     parser.add_argument("--preset", help="another preset than the run's")
     settings = parser.parse_args()
     run = Run(settings.folder, 0)
@@ -42,11 +41,7 @@ def main():
         "matching": match(run, task, preset, shown),
         "masked words": fill(run, preset, shown),
     }
-    for name, table in found.items():
-        print(f"\n{name}")
-        for row, numbers in table.items():
-            print(f"  {row}: {numbers}")
-    (run.folder / "scores.json").write_text(json.dumps(found, indent=2))
+    reports.write_scores(run.folder / "scores.json", found)
 
 
 def embedded(run, task, artist):
@@ -83,7 +78,7 @@ class Gallery:
         for k in kept:
             wrong = np.maximum(count - right[:, None] - np.arange(k), 0)
             missed = np.prod(wrong / (count - np.arange(k)), axis=1)
-            found[f"IR@{k}"] = round(100 * float(1 - missed.mean()), 2)
+            found[f"IR@{k}"] = reports.percent(1 - missed.mean(), 2)
         return found
 
 
@@ -99,8 +94,7 @@ def _first(scores, kept):
 
 def _recalls(name, hit, kept, digits=2):
     return {
-        f"{name}@{k}": round(100 * float(hit[:, :k].any(1).mean()), digits)
-        for k in kept
+        f"{name}@{k}": reports.percent(hit[:, :k].any(1), digits) for k in kept
     }
 
 
@@ -233,11 +227,11 @@ def answered(run, task, artist):
 
 def _by_kind(hit, kinds, rows):
     numbers = {
-        kind: round(100 * float(hit[rows & (kinds == kind)].mean()), 1)
+        kind: reports.percent(hit[rows & (kinds == kind)])
         for kind in questions.TYPES
         if (rows & (kinds == kind)).any()
     }
-    return numbers | {"all": round(100 * float(hit[rows].mean()), 1)}
+    return numbers | {"all": reports.percent(hit[rows])}
 
 
 def blind_guesses(run):
@@ -306,10 +300,10 @@ def match(run, embedder, preset, shown):
         ).reshape(first.shape)
         order = np.argsort(-again, 1, kind="stable")
         found[artist] = {
-            "own, taken": _percent(its > 0),
-            "random, refused": _percent(others[wrong] < 0),
-            "nearest, refused": _percent(like < 0),
-            "own above nearest": _percent(its > like),
+            "own, taken": reports.percent(its > 0),
+            "random, refused": reports.percent(others[wrong] < 0),
+            "nearest, refused": reports.percent(like < 0),
+            "own above nearest": reports.percent(its > like),
             **_recalls("by vectors, IR", right, BEST, 1),
             **_recalls(
                 "matched again, IR",
@@ -361,15 +355,11 @@ def _filled(said, task, pictures, asked):
     given = task.fill_mask(pictures, sentences, top_k=max(BEST), batch_size=100)
     words = [[word.strip() for word, _ in masks[0]] for masks, _ in given]
     return {
-        f"{said}first {k}": _percent(
-            np.array([n in w[:k] for n, w in zip(names, words, strict=True)])
+        f"{said}first {k}": reports.percent(
+            [n in w[:k] for n, w in zip(names, words, strict=True)]
         )
         for k in BEST
     }
-
-
-def _percent(hit):
-    return round(100 * float(np.mean(hit)), 1)
 
 
 if __name__ == "__main__":

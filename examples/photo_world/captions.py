@@ -3,6 +3,8 @@
 import json
 import pathlib
 
+from reports import draw
+
 from photo_world import things
 from photo_world import words
 
@@ -158,7 +160,7 @@ def phrase(scene, number, said, rng, named=True):
         name = _paraphrase(thing, len(said) > 0, rng)
     else:
         names = words.names_of_one(thing)
-        name = str(_one([thing.noun] * 3 + names[1:2] + names[1:], rng))
+        name = str(draw([thing.noun] * 3 + names[1:2] + names[1:], rng))
         if words.is_proper(name):
             way = _way("own name", rng)
             a = words.with_article(thing.noun)
@@ -185,7 +187,7 @@ def _adjectives(scene, number, name, said, rng):
     size = scene.size(number)
     told = {word for ways in SIZES.values() for word in ways}
     if "size" in said and size and not told & set(name.split(" ")):
-        found.append(str(_one(SIZES[size], rng)))
+        found.append(str(draw(SIZES[size], rng)))
     color = scene.placed[number].thing.color
     if "color" in said and color and not _COLORS & set(name.split(" ")):
         found.append(color)
@@ -195,7 +197,7 @@ def _adjectives(scene, number, name, said, rng):
 def _counted(scene, said, rng):
     thing = scene.placed[0].thing
     names = [thing.noun, *words.names_of_one(thing)]
-    name = str(_one(names, rng)) if "noun" in said else thing.kind
+    name = str(draw(names, rng)) if "noun" in said else thing.kind
     if not words.is_countable(name) or words.is_proper(name):
         name = thing.noun
     color = _adjectives(scene, 0, name, said - {"size"}, rng)
@@ -207,7 +209,7 @@ def _unnamed(scene, rng):
     """Draw a thing whose kind alone tells it from the others, or -1."""
     broad = [things.BROAD[placed.thing.kind] for placed in scene.placed]
     alone = [n for n, one in enumerate(broad) if broad.count(one) == 1]
-    return _one(alone, rng) if alone else -1
+    return draw(alone, rng) if alone else -1
 
 
 def _paraphrase(thing, vague, rng):
@@ -216,7 +218,7 @@ def _paraphrase(thing, vague, rng):
     ways += words.PARAPHRASES.get(thing.kind, [])
     if vague:
         ways += words.PARAPHRASES.get(broad, [])
-    return str(_one(ways, rng))
+    return str(draw(ways, rng))
 
 
 def _side(scene):
@@ -232,11 +234,7 @@ def _lead(way, rng):
 
 
 def _way(name, rng):
-    return _one(_WAYS[name], rng)
-
-
-def _one(choices, rng):
-    return choices[rng.integers(len(choices))]
+    return draw(_WAYS[name], rng)
 
 
 def _with_things(scene, new):
@@ -281,9 +279,9 @@ def _other_thing(scene, present, own, rng):
 
 def _with_other_color(scene, rng):
     present = [placed.thing for placed in scene.placed]
-    own = _one([thing for thing in present if thing.color], rng)
+    own = draw([thing for thing in present if thing.color], rng)
     false = [c for c in things.COLORS if words.is_false_color(c, own.color)]
-    other = own._replace(color=_one(false, rng), name=own.noun, names=())
+    other = own._replace(color=draw(false, rng), name=own.noun, names=())
     return _with_things(
         scene, [other if thing is own else thing for thing in present]
     )
@@ -307,7 +305,7 @@ def _exchanged(scene, rng):
 
 def _with_other_count(scene, rng):
     counts = [n for n in (2, 3, 4) if n != len(scene.placed)]
-    return scene._replace(placed=scene.placed[:1] * _one(counts, rng))
+    return scene._replace(placed=scene.placed[:1] * draw(counts, rng))
 
 
 def _with_other_place(scene, rng):
@@ -321,13 +319,13 @@ def _with_other_place(scene, rng):
     )
     if not false:
         return None
-    other = own._replace(place=_one(false, rng))
+    other = own._replace(place=draw(false, rng))
     return scene._replace(background=other)
 
 
 def _with_other_paper(scene, rng):
     false = [c for c in things.COLORS if words.is_false_color(c, scene.paper)]
-    return scene._replace(paper=_one(false, rng))
+    return scene._replace(paper=draw(false, rng))
 
 
 def _with_other_front(scene, rng):

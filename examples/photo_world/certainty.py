@@ -8,11 +8,9 @@ from photo_world import unknown
 
 
 def scores(scored, asked, logits):
-    """Score calibration, and how well known pictures are told from others.
+    """Score calibration, and the separation of known and unknown pictures.
 
-    Args:
-        scored: `score.Scored`.
-        asked, logits: what `scored.answered` returned for scenes of the world.
+    `asked` and `logits` are what `scored.answered` returned.
     """
     best = shares(logits).max(1)
     right = scored.are_right(asked, logits)
@@ -38,10 +36,9 @@ def scores(scored, asked, logits):
 
 
 def of_unknown(scored, asked):
-    """Ask questions about other scenes of the pictures of `unknown`.
+    """Return kind and negative energy of each picture of `unknown`.
 
-    Returns:
-        `(kinds, scores)`: for each picture its kind, and minus its energy.
+    Each is asked a question about some scene of the world.
     """
     shown = unknown.unknown(scored.folders)
     states = scored.see([np.array(picture) for *_, picture in shown])
@@ -54,10 +51,7 @@ def of_unknown(scored, asked):
 
 
 def area(known, others):
-    """Return the share of pairs in which the known one has the higher score.
-
-    That is the area under the receiver operating characteristic.
-    """
+    """Return the area under the receiver operating characteristic."""
     above = known[:, None] > others
     same = known[:, None] == others
     return round(float(np.mean(above + same / 2)), 3)
@@ -68,15 +62,9 @@ def shares(logits):
 
 
 def calibrate(vqa, scored, split="validation"):
-    """Divide the logits of answers, and enter the rule of what is known.
+    """Calibrate `vqa`, whose answers `scored` judges, and set its rejection.
 
-    Args:
-        vqa: `BridgeTowerVQA`, whose answers `scored` judges.
-        scored: `score.Scored`.
-        split: str.
-
-    Returns:
-        dict of the temperature and the threshold.
+    Returns the temperature and the threshold.
     """
     asked, logits = scored.answered(split)
     right = scored.are_right(asked, logits)

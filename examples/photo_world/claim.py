@@ -3,20 +3,19 @@ r"""Compare METER, BridgeTower and ManagerTower on the photo world.
     export PYTHONPATH=examples KERAS_BACKEND=jax
     python -m photo_world.claim runs/photos
 
-The folder is that of `photo_world.training.train`, whose stage `start` is
-done. All variants have its towers and its contrastive head, both frozen, and
-learn from the same batches with the same number of weights. The command can be
-stopped at any time: called again, it goes on. What is done is skipped, and
-`--seeds` without a number only prints the tables, of what is there. After
-another `start`, remove the folder `claim_600` first.
+The folder is that of `photo_world.training.train` after the stage `start`. All
+variants share its frozen towers and contrastive head, and learn from the same
+batches with the same number of weights. A stopped command resumes. `--seeds`
+without a number only prints the tables. After another `start`, remove the
+folder `claim_600` first.
 """
 
-import argparse
 import json
 import pathlib
 
 import keras
 import numpy as np
+import reports
 from emoji_world.training.model import train
 
 import keras_bridgetower as kbt
@@ -35,7 +34,7 @@ from photo_world.training.train import enter_space
 from photo_world.training.train import with_weights
 
 STEPS = 100  # Of an epoch, after which a stopped run goes on.
-POOLS = 4  # Pools that are learnt from, whatever else is drawn later.
+POOLS = 4  # The first pools, whatever else is drawn later.
 
 
 def variants():
@@ -60,13 +59,10 @@ def variants():
 
 
 def equal_variants(start):
-    """Return what variants change, and how many weights their fusions have.
+    """Return the changes of variants, and the weights of their fusions.
 
-    The feed-forward blocks are as wide as it takes to have the weights of
-    BridgeTower.
-
-    Args:
-        start: `BridgeTowerBackbone`, whose encoders are used.
+    The width of the feed-forward blocks gives all the size of BridgeTower.
+    `start` is the backbone whose encoders are used.
     """
     encoders = start.image_encoder, start.text_encoder
 
@@ -77,7 +73,7 @@ def equal_variants(start):
 
     changed, width = variants(), model.FUSION["intermediate_dim"]
     counts = {name: count(changes) for name, changes in changed.items()}
-    # What feed-forward blocks cost that are wider by one, in both modalities.
+    # The weights of one more unit in all feed-forward blocks.
     unit = 2 * model.FUSION["hidden_dim"] + 1
     unit *= 2 * model.FUSION["num_layers"]
     for name, changes in changed.items():
@@ -122,13 +118,7 @@ def read_by(backbone, states):
 
 
 def tasks_of(run, changes, dtype="float32"):
-    """Return new tasks of a variant, with the towers and the head of `start`.
-
-    Args:
-        run: `Run`.
-        changes: dict, values of the backbone.
-        dtype: str.
-    """
+    """Return new tasks of a variant, with towers and head of `start`."""
     start = kbt.BridgeTowerPretraining.from_preset(
         run.folder / "start", dtype=dtype
     )
@@ -146,14 +136,7 @@ def tasks_of(run, changes, dtype="float32"):
 
 
 def learn(run, changes, steps, folder):
-    """Train a variant, or go on with it, and save a preset.
-
-    Args:
-        run: `Run`, with the seed.
-        changes: dict, values of the backbone.
-        steps: int.
-        folder: path. Its folder "preset" is complete or not there.
-    """
+    """Train a variant, or resume it, and save `preset` in the folder."""
     keras.utils.set_random_seed(run.seed)
     vqa, pairs = tasks_of(run, changes, run.dtype)
     enter_space(run, pairs)
@@ -171,10 +154,7 @@ def learn(run, changes, steps, folder):
 class Exam:
     """The questions and texts of all variants, and the states of pictures.
 
-    Args:
-        run: `Run`.
-        split: str.
-        folder: path, where the states of drawn scenes are kept.
+    States of drawn scenes are kept in `folder`.
     """
 
     def __init__(self, run, split, folder):
@@ -199,9 +179,8 @@ class Exam:
     def take(self, preset):
         """Return the scores of a preset, each as a list.
 
-        "VQA" has whether each question is answered right, "scene" and "sort"
-        which questions these are. Others have a number for each text: of the
-        list by matching, and of that by vectors.
+        "VQA", "scene" and "sort" have a value for each question, others one
+        for each text: of the list by matching, or by vectors.
         """
         scored = score.Scored(self.folder, preset)
         backbone = scored.contrastive.backbone
@@ -226,20 +205,13 @@ class Exam:
 
 
 def compare(run, steps, seeds, split):
-    """Train and score what is not there yet; write the tables after each.
-
-    Returns the folder of results.
-    """
+    """Train and score missing variants; return the folder of results."""
     folder = run.folder / f"claim_{steps}"
-    places = {
-        (seed, name): folder / f"{name}_{seed}"
+    missing = [
+        (seed, name)
         for seed in seeds
         for name in variants()
-    }
-    missing = [
-        key
-        for key, place in places.items()
-        if not (place / f"{split}.json").exists()
+        if not (folder / f"{name}_{seed}" / f"{split}.json").exists()
     ]
     if missing:
         folder.mkdir(exist_ok=True)
@@ -248,7 +220,7 @@ def compare(run, steps, seeds, split):
         print(f"Weights of the fusions: {weights}", flush=True)
         exam = Exam(run, split, folder)
     for run.seed, name in missing:
-        place = places[run.seed, name]
+        place = folder / f"{name}_{run.seed}"
         if not (place / "preset").exists():
             learn(run, changed[name], steps, place)
         found = exam.take(place / "preset") | {"weights": weights[name]}
@@ -261,8 +233,7 @@ def compare(run, steps, seeds, split):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=pathlib.Path)
+    parser = reports.parser(__doc__)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--split", default="test", choices=score.SPLITS[1:])

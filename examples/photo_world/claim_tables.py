@@ -4,6 +4,7 @@ import itertools
 import json
 
 import numpy as np
+import reports
 from emoji_world import rerank
 
 SCORES = (
@@ -14,11 +15,9 @@ SCORES = (
 
 
 def write(folder, split):
-    """Write what is there as JSON and Markdown; return the Markdown.
+    """Write the tables as JSON and Markdown; return the Markdown.
 
-    Args:
-        folder: path, with a folder for each variant and seed.
-        split: str.
+    `folder` has a folder for each variant and seed.
     """
     runs = read(folder, split)
     if not runs:
@@ -38,16 +37,15 @@ def write(folder, split):
             for before, after in itertools.combinations(runs, 2)
         },
     }
-    text = "\n".join(
-        [score_table(runs, found), difference_table(found), sort_table(runs)]
-    )
+    tables = score_rows(found), difference_rows(found), sort_rows(runs)
+    text = "\n".join(map(reports.markdown, tables))
     (folder / f"claims_{split}.json").write_text(json.dumps(found, indent=2))
     (folder / f"claims_{split}.md").write_text(text)
     return text
 
 
 def read(folder, split):
-    """Return the scores by variant and seed, that without bridges first."""
+    """Return the scores by variant and seed, METER first."""
     runs = {}
     for path in sorted(folder.glob(f"*_*/{split}.json")):
         name, seed = path.parent.name.split("_")
@@ -65,12 +63,9 @@ def means(run):
 def differences(before, after):
     """Return the differences of two variants in percent, with intervals.
 
-    Of each question and text, the difference is the mean over the seeds that
-    both variants have. An interval is that of a bootstrap over texts, or over
+    `before` and `after` are dicts from seed to scores. Differences are means
+    over the seeds that both have; intervals are bootstraps over texts, or over
     scenes, each drawn with all of its questions.
-
-    Args:
-        before, after: dict from seed to the scores of a run.
     """
     seeds = sorted(before.keys() & after.keys())
     if not seeds:
@@ -93,58 +88,49 @@ def differences(before, after):
     return found
 
 
-def score_table(runs, found):
+def score_rows(found):
     """Return a row for each variant: means, and deviations over seeds."""
     rows = [("percent", "weights", "seeds", *SCORES)]
     for name, by_seed in found["runs"].items():
         cells = [
-            _spread([one[score] for one in by_seed.values()])
+            reports.mean_and_spread([one[score] for one in by_seed.values()], 1)
             for score in SCORES
         ]
         weights = f"{found['weights'][name]:,}"
         rows.append((name, weights, len(by_seed), *cells))
     first = next(iter(next(iter(found["runs"].values())).values()))
-    # Towers and contrastive head are those of all variants.
+    # All variants share towers and contrastive head.
     alone = [first.get(f"{score}, by vectors") for score in SCORES]
     cells = ["" if value is None else f"{value:.1f}" for value in alone]
-    rows.append(("by vectors alone", "", "", *cells))
-    return _markdown(rows)
+    return [*rows, ("by vectors alone", "", "", *cells)]
 
 
-def difference_table(found):
+def difference_rows(found):
     """Return a row for each two variants, with intervals of 95 %."""
     rows = [("difference", "seeds", *SCORES)]
     for name, scores in found["differences"].items():
         cells = [
-            f"{one['difference']:+.1f} ({one['interval'][0]:+.1f} to "
-            f"{one['interval'][1]:+.1f})"
-            for one in (scores[score] for score in SCORES if scores)
+            f"{scores[score]['difference']:+.1f} "
+            "({:+.1f} to {:+.1f})".format(*scores[score]["interval"])
+            for score in SCORES
+            if scores
         ]
         if cells:
             rows.append((name, len(scores["seeds"]), *cells))
-    return _markdown(rows)
+    return rows
 
 
-def sort_table(runs):
+def sort_rows(runs):
     """Return the right answers to each sort of question, in percent."""
     first = next(iter(next(iter(runs.values())).values()))
     sorts = np.array(first["sort"])
+    hits = [
+        np.mean([one["VQA"] for one in by_seed.values()], 0)
+        for by_seed in runs.values()
+    ]
     rows = [("question", "count", *runs)]
     for sort in sorted({*first["sort"]}):
-        hits = [
-            np.mean([one["VQA"] for one in by_seed.values()], 0)[sorts == sort]
-            for by_seed in runs.values()
-        ]
-        cells = [f"{100 * one.mean():.1f}" for one in hits]
-        rows.append((sort, (sorts == sort).sum(), *cells))
-    return _markdown(rows)
-
-
-def _spread(values):
-    mean = f"{np.mean(values):.1f}"
-    return f"{mean} ± {np.std(values, ddof=1):.1f}" if values[1:] else mean
-
-
-def _markdown(rows):
-    rows = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
+        own = sorts == sort
+        cells = [f"{100 * one[own].mean():.1f}" for one in hits]
+        rows.append((sort, own.sum(), *cells))
+    return rows

@@ -49,20 +49,24 @@ def nouns(packages):
 
 
 def daily_words(count):
-    """Return the daily words for each of the first classes, a list of lists."""
-    found = [[] for _ in range(count)]
-    for word, numbers in _TABLES["daily words"].items():
-        for number in _numbers(numbers, count):
-            found[number].append(word)
-    return found
+    """Return the daily words for each of the first classes."""
+    return _listed("daily words", count)
 
 
 def kinds_of(count):
     """Return the kind of each of the first classes, `""` where none fits."""
-    found = [""] * count
-    for kind, numbers in _TABLES["kinds"].items():
-        for number in _numbers(numbers, count):
-            found[number] = kind
+    return [kinds[-1] if kinds else "" for kinds in _listed("kinds", count)]
+
+
+def _listed(table, count):
+    """Return the words of a table for each of the first classes."""
+    found = [[] for _ in range(count)]
+    for word, ranges in _TABLES[table].items():
+        for part in ranges.split():
+            first, _, last = part.partition("-")
+            for number in range(int(first), int(last or first) + 1):
+                if number < count:
+                    found[number].append(word)
     return found
 
 
@@ -77,9 +81,3 @@ def answers(world, classes):
 def _table(path):
     rows = (line.split("\t") for line in path.read_text("utf-8").splitlines())
     return {key: value.lower() for key, value in rows}
-
-
-def _numbers(ranges, count):
-    for part in ranges.split():
-        first, _, last = part.partition("-")
-        yield from range(int(first), min(int(last or first) + 1, count))

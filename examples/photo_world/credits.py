@@ -1,19 +1,13 @@
-r"""List each picture that is used with its license and its authors.
+"""License and authors of each picture, for `photo_world.release`.
 
-    PYTHONPATH=examples python -m photo_world.credits runs/photos/packages
-
-It reads the copyright files of the packages, and the author that a picture
-itself names. The file of GCompris names pictures by their paths. It was not
-changed where another picture took the place of one, as that of most fish, so
-an address may show another picture than the one that is used.
+They come from the copyright files of the packages, and from the pictures' own
+data. GCompris replaced some pictures, most fish among them, without an update
+of its copyright file, so an address may show another picture.
 """
 
-import argparse
-import csv
 import fnmatch
 import pathlib
 import re
-import sys
 from typing import NamedTuple
 
 from PIL import ExifTags
@@ -96,20 +90,14 @@ def credits(folders):
         for picture, path in pictures.items():
             paragraph, named = match(path, listed)
             whole = named == "collection"
-            authors = package.credit if whole else paragraph.authors
-            told = (paragraph.licence, authors, paragraph.source, named)
-            owned = (package.name, *told, artist(picture.file))
-            found.append(Credit(picture.id, *owned))
+            credit = Credit(
+                picture.id,
+                package.name,
+                paragraph.licence,
+                package.credit if whole else paragraph.authors,
+                paragraph.source,
+                named,
+                artist(picture.file),
+            )
+            found.append(credit)
     return found
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=pathlib.Path)
-    table = csv.writer(sys.stdout, lineterminator="\n")
-    table.writerow(Credit._fields)
-    table.writerows(credits(packages.fetch(parser.parse_args().folder)))
-
-
-if __name__ == "__main__":
-    main()

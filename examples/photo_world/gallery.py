@@ -14,10 +14,9 @@ DESCRIPTIONS = pathlib.Path(__file__).with_name("descriptions.json")
 
 
 def pictures(world):
-    """Return the pictures: cut-outs on white paper, photographs cropped.
+    """Return cut-outs on white paper, then cropped photographs: a list.
 
-    Returns:
-        list of uint8 arrays `(224, 224, 3)`: things, then photographs.
+    Each is a uint8 array `(224, 224, 3)`.
     """
     found = [_on_paper(things.cut_out(thing)) for thing in world.things]
     for photograph in world.photographs:
@@ -40,11 +39,7 @@ def _on_paper(cut_out):
 
 
 def named(world, split):
-    """Return the names of a split's pictures, and which pictures they fit.
-
-    Returns:
-        `(texts, wanted)`: list of str, and bool `(texts, pictures)`.
-    """
+    """Return names of a split's pictures, and `(texts, pictures)` of bool."""
     shown = [*world.things, *world.photographs]
     names = sorted({one.name for one in shown if one.split == split})
     texts = [f"a photo of {words.with_article(name)}" for name in names]
@@ -53,7 +48,7 @@ def named(world, split):
 
 
 def described(world, split):
-    """Return free descriptions, and which pictures they were written for."""
+    """Return free descriptions, and the pictures that they describe."""
     shown = [one.id for ones in world for one in ones]
     known = json.loads(DESCRIPTIONS.read_text())[split]
     fits = [[one == name for one in shown] for name in known]

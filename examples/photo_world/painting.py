@@ -1,7 +1,7 @@
-"""Paint cut-outs in another color, so that no thing gives its color away.
+"""Paint cut-outs in other colors, so that a thing does not reveal its color.
 
-There are some two hundred things to learn from, two of them purple. Painted,
-most are seen in most colors, and a color must be looked for in the picture.
+Of some two hundred things only two are purple. Painted, most are seen in most
+colors.
 """
 
 import colorsys
@@ -29,10 +29,9 @@ KEPT = 0.1  # Of what the picture showed before.
 
 
 def painted(thing, rng):
-    """Return a thing in a color that is drawn, or the thing as it is.
+    """Return a thing in a random color.
 
-    Unchanged are people, and things whose noun contains a color, such as a
-    blackbird.
+    People, and things whose noun contains a color (blackbird), are unchanged.
     """
     if thing.kind == "person" or _says_color(thing.noun):
         return thing

@@ -3,16 +3,14 @@ r"""Measure how often a word alone finds the side where its thing is.
     export PYTHONPATH=examples KERAS_BACKEND=torch
     python -m photo_world.pointing runs/photos --sides 224 320 448
 
-No fusion takes part: a noun in a question is compared with the classes that the
-image tower sees at each place, in the space of the stage `start`. What this
-does not tell of things that training never saw, no fusion can learn to tell.
+No fusion is involved: a noun in a question is compared with the classes that
+the image tower sees at each place, in the space of the stage `start`. For
+things that training never saw this is the upper limit of any fusion.
 """
-
-import argparse
-import pathlib
 
 import keras
 import numpy as np
+import reports
 from keras import ops
 
 import keras_bridgetower as kbt
@@ -31,9 +29,7 @@ BEFORE, BEHIND = 4, 2  # Tokens around the noun, those of start and end too.
 def draw(world, split, rng):
     """Draw scenes of several things, some of which are on a side.
 
-    Returns:
-        `(pictures, asked)`: list of arrays, and list of `(picture, noun,
-        side)`, where the side is "left" or "right".
+    Returns pictures, and `(picture, noun, "left" or "right")` for such things.
     """
     drawn, pictures, asked = scenes.Scenes(world, split), [], []
     while len(pictures) < SCENES:
@@ -41,9 +37,9 @@ def draw(world, split, rng):
         if scene.sort == "several" or len(scene.placed) < 2:
             continue
         for number, placed in enumerate(scene.placed):
-            if scene.position(number) in ("left", "right"):
-                place = scene.position(number)
-                asked.append((len(pictures), placed.thing.noun, place))
+            side = scene.position(number)
+            if side in ("left", "right"):
+                asked.append((len(pictures), placed.thing.noun, side))
         pictures.append(scene.picture)
     return pictures, asked
 
@@ -62,13 +58,9 @@ def word_vectors(pairs, nouns):
 
 
 def sides(near):
-    """Return the side where most of each similarity is.
+    """Return "left" or "right" for each of `(words, height, width)`.
 
-    Args:
-        near: float `(words, height, width)`, similarities to places.
-
-    Returns:
-        list of "left" or "right".
+    `near` has the similarities of words to places.
     """
     columns = np.exp(SHARPNESS * near).sum(1)
     middle = columns @ np.linspace(-1, 1, columns.shape[1])
@@ -78,11 +70,7 @@ def sides(near):
 def share_right(pairs, eyes, pictures, asked, words):
     """Return the share of words that find the side of their things.
 
-    Args:
-        pairs: task with the contrastive head.
-        eyes: `draw.Eyes`.
-        pictures, asked: as of `draw`.
-        words: float `(asked, width)`, as of `word_vectors`.
+    `pictures` and `asked` are those of `draw`, `words` those of `word_vectors`.
     """
     seen = eyes.states(pictures)[-1][:, 1:].astype("float32")
     places = ops.convert_to_numpy(pairs.heads["itc"].image_dense(seen))
@@ -95,8 +83,7 @@ def share_right(pairs, eyes, pictures, asked, words):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=pathlib.Path)
+    parser = reports.parser(__doc__)
     parser.add_argument("--sides", type=int, nargs="+", default=[model.SIDE])
     settings = parser.parse_args()
     # It imports OpenVINO, which makes a process of its own.

@@ -1,4 +1,4 @@
-r"""Tell what states of the image tower know of scenes, by linear probes.
+r"""Probe states of the image tower: how well do they predict a scene?
 
     PYTHONPATH=examples KERAS_BACKEND=torch \
         python -m photo_world.probing runs/photos
@@ -8,11 +8,10 @@ colors of validation scenes, from the mean, maximum and deviation of a state
 over its places.
 """
 
-import argparse
 import collections
-import pathlib
 
 import numpy as np
+import reports
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -37,9 +36,8 @@ def drawn(world, eyes, split):
     source = scenes.Scenes(world, split)
     answers, rows, states = set(questions.answers(world)), [], []
     for _ in range(SCENES[split] // draw.BATCH):
-        made = [source.draw(rng) for _ in range(draw.BATCH)]
-        rows += [draw.described(scene, rng, answers) for scene in made]
-        seen = eyes.states([scene.picture for scene in made])
+        made, seen = draw.draw_batch(source, eyes, rng, answers)
+        rows += made
         states.append([described(state) for state in seen])
     return rows, [np.concatenate(parts) for parts in zip(*states, strict=True)]
 
@@ -62,9 +60,8 @@ def asked(rows, sort):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=pathlib.Path)
-    folders = packages.fetch(parser.parse_args().folder / "packages")
+    folder = reports.parser(__doc__).parse_args().folder
+    folders = packages.fetch(folder / "packages")
     world = things.load(folders)
     eyes = draw.Eyes(model.image_encoder(folders), taps=TAPS)
     taught, probed = (drawn(world, eyes, split) for split in SCENES)

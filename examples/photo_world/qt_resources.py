@@ -50,8 +50,8 @@ def files(path):
 def _unpacked(body, flags, path):
     if flags & ZSTANDARD:
         raise ValueError(
-            f"`{path}` is compressed by Zstandard, which this reader does "
-            "not know. Make the resource file anew by `rcc --no-zstd`"
+            f"`{path}` is compressed by Zstandard, which is not supported. "
+            "Make the resource file again by `rcc --no-zstd`"
         )
     # The length of the file stands before what zlib compressed.
     return zlib.decompress(body[4:]) if flags & COMPRESSED else body

@@ -5,6 +5,8 @@ import json
 import pathlib
 from typing import NamedTuple
 
+from reports import draw
+
 from photo_world import things
 from photo_world import words
 
@@ -24,6 +26,9 @@ class Question(NamedTuple):
     other_answers: tuple = ()  # What is right as well.
     wording: str = ""  # The text before words are put in.
     options: tuple = ()  # The answers that the text itself names, if any.
+
+    def is_right(self, answer):
+        return answer in (self.answer, *self.other_answers)
 
 
 def answers(world):
@@ -50,7 +55,7 @@ def questions(scene, rng, known=None):
             if known is None or {question.answer, *question.options} <= known
         ]
         if choices:
-            question = _one(choices, rng)
+            question = draw(choices, rng)
             text = _dressed(question.text, rng)
             found.append(question._replace(text=text))
     return [found[n] for n in rng.permutation(len(found))]
@@ -88,7 +93,7 @@ def _kinds_asked(scene, rng):
 def _broad_kinds(scene, rng):
     found = []
     # Drawn as often as they are right, so that a frequent one is no guess.
-    pool = [_one(_pool(scene), rng) for _ in range(20)]
+    pool = [draw(_pool(scene), rng) for _ in range(20)]
     pool = dict.fromkeys(things.BROAD[one.kind] for one in pool)
     for own, ref in _unnamed(scene, rng):
         broad = things.BROAD[own.kind]
@@ -177,12 +182,12 @@ def _is_it(scene, sort, name_of, rng):
     The two are drawn in the same way, and only if both can be asked about:
     so each name is as often right as wrong, and says nothing by itself.
     """
-    own = _one(scene.placed, rng).thing
+    own = draw(scene.placed, rng).thing
     pool = _pool(scene)
     if rng.random() < 0.5:
         broad = things.BROAD[own.kind]
         pool = [one for one in pool if things.BROAD[one.kind] == broad]
-    other = _one(pool, rng)
+    other = draw(pool, rng)
     name, false = name_of(own, rng), name_of(other, rng)
     hidden = scene.background and {own.kind, other.kind} & IN_BACKGROUNDS
     apart = words.is_false(name, other) and all(
@@ -197,7 +202,7 @@ def _is_it(scene, sort, name_of, rng):
 def _a_name(thing, rng):
     names = words.names_of_one(thing)
     names = [name for name in names if not words.is_proper(name)]
-    return str(_one([thing.noun] * 3 + names, rng))
+    return str(draw([thing.noun] * 3 + names, rng))
 
 
 def _is(scene, sort, name, answer, rng):
@@ -220,9 +225,9 @@ def _is_color(scene, rng):
     colored = [(own, ref) for own, ref in _referred(scene, rng) if own.color]
     if not colored:
         return []
-    own, ref = _one(colored, rng)
+    own, ref = draw(colored, rng)
     colors = [other.color for other in scene.world.things if other.color]
-    false = str(_one(colors, rng))
+    false = str(draw(colors, rng))
     if not words.is_false_color(false, own.color):
         return []
     answer = rng.random() < 0.5
@@ -241,7 +246,7 @@ def _is_relation(scene, rng):
         orders.append(("is in front", (scene.front, 1 - scene.front)))
     if not orders:
         return []
-    way, pair = _one(orders, rng)
+    way, pair = draw(orders, rng)
     answer = rng.random() < 0.5
     a, b = (named[n] for n in pair)
     side = "left"
@@ -257,10 +262,10 @@ def _is_count(scene, rng):
     if scene.sort != "several":
         return []
     thing, number = scene.placed[0].thing, len(scene.placed)
-    name = str(_one([thing.noun, thing.kind], rng))
+    name = str(draw([thing.noun, thing.kind], rng))
     answer = rng.random() < 0.5
     if not answer:
-        number = _one([n for n in (2, 3, 4) if n != number], rng)
+        number = draw([n for n in (2, 3, 4) if n != number], rng)
     told = {"n": words.NUMBERS[number], "ns": words.plural(name)}
     return [_ask("is count", _yes(answer), "is count", rng, **told)]
 
@@ -270,7 +275,7 @@ def _is_place(scene, rng):
         return []
     own = scene.background
     places = [p.place for p in scene.world.photographs if p.place]
-    false = str(_one(places, rng))
+    false = str(draw(places, rng))
     if not words.is_false(false, own):
         return []
     answer = rng.random() < 0.5
@@ -303,7 +308,7 @@ SORTS = {
 
 
 def _ask(way, answer, sort, rng, **told):
-    wording = _one(WAYS[way], rng)
+    wording = draw(WAYS[way], rng)
     return Question(wording.format(**told), answer, sort, wording=wording)
 
 
@@ -314,10 +319,6 @@ def _pool(scene):
 
 def _yes(answer):
     return "yes" if answer else "no"
-
-
-def _one(choices, rng):
-    return choices[rng.integers(len(choices))]
 
 
 def _others(thing):
@@ -352,9 +353,9 @@ def _unnamed(scene, rng):
     if scene.sort == "several":
         return []
     if len(scene.placed) == 1:
-        return [(scene.placed[0].thing, str(_one(["this", "it"], rng)))]
+        return [(scene.placed[0].thing, str(draw(["this", "it"], rng)))]
     return [
-        (own, f"{_one(['the one', 'the thing'], rng)} {_on(side)}")
+        (own, f"{draw(['the one', 'the thing'], rng)} {_on(side)}")
         for side, own in _by_side(scene).items()
     ]
 
@@ -383,7 +384,7 @@ def _definite(scene, rng):
 def _anything(scene, rng):
     if len(scene.placed) > 1:
         return "all this"
-    return _one(list(_definite(scene, rng).values()), rng)
+    return draw(list(_definite(scene, rng).values()), rng)
 
 
 def _countable(scene, rng):
@@ -391,7 +392,7 @@ def _countable(scene, rng):
     shown = [placed.thing for placed in scene.placed]
     if scene.sort == "photograph":
         return "", 0
-    first = _one(shown, rng)
+    first = draw(shown, rng)
     names = {first.kind: [o.kind for o in shown]}
     names[things.BROAD[first.kind]] = [things.BROAD[o.kind] for o in shown]
     if scene.sort in ("several", "alone"):
@@ -405,7 +406,7 @@ def _countable(scene, rng):
     # Of most things there is only one: rarely asked, so that "1" is no guess.
     if not numbers or (not more and rng.random() < 0.7):
         return "", 0
-    name = str(_one(more if more and rng.random() < 0.8 else [*numbers], rng))
+    name = str(draw(more if more and rng.random() < 0.8 else [*numbers], rng))
     return name, numbers[name]
 
 
@@ -425,7 +426,7 @@ def _dressed(text, rng):
     """Draw a spelling, a capital letter, a question mark and a "please"."""
     text = words.spelled(text, rng)
     if rng.random() < 0.08:
-        text = _one(WAYS["please"], rng).format(q=text)
+        text = draw(WAYS["please"], rng).format(q=text)
         if "? " in text:
             text = text.replace("? ", ", ") + "?"
     if rng.random() < 0.2:

@@ -1,12 +1,12 @@
-r"""Write the package of the photo presets from a trained and scored run.
+"""Write the package of the photo presets from a trained and scored run.
 
     export PYTHONPATH=examples:tools
     python -m photo_world.release runs/photos/calibrated preset_packages/photos
 
-The run has the scores of both splits: those of validation say whether a search
-reranks. Matrices become floats of 8 bits, the rest float16. Score both splits
-once more with `photo_world.score --preset`, and release again by
-`--keep-weights`: the card has the scores of the weights that are stored.
+Both splits must be scored: validation decides whether a search reranks.
+Matrices become floats of 8 bits, the rest float16. Then score both splits again
+with `photo_world.score --preset`, and release by `--keep-weights`, so that the
+card has the scores of the stored weights.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from emoji_world.training.model import Together
 
 import keras_bridgetower as kbt
 from keras_bridgetower.presets import manifest
+from keras_bridgetower.presets import registry
 from photo_world import credits
 from photo_world import packages
 from photo_world import things
@@ -106,11 +107,7 @@ def pictures(folders):
 
 
 def store(preset, folder):
-    """Save a preset with its heads in a new folder, in few bits.
-
-    Returns:
-        dict, the table of the presets that share the folder.
-    """
+    """Save a preset with all heads in few bits; return `table_of` it."""
     tasks = opened(preset)
     folder.parent.mkdir(parents=True, exist_ok=True)
     Together(*tasks).save_to_preset(folder)
@@ -157,8 +154,8 @@ def describe(package, rows, record, shown, cores):
     folder = package / FOLDER
     search = reranking(record)
     rows = {name: row | search for name, row in rows.items()}
-    (package / "table.json").write_text(_json(rows))
-    (folder / "training.json").write_text(_json(record))
+    registry.write_json(package, "table.json", rows)
+    registry.write_json(folder, "training.json", record)
     (folder / "README.md").write_text(card(rows, record, shown, cores))
     manifest.write(folder)
     with (package / "pictures.csv").open("w", newline="") as file:
@@ -177,10 +174,6 @@ def reranking(record):
     ]
     improves = bool(gains) and min(gains) > 0
     return {"reranks": improves, "similarity_weight": SHARPNESS}
-
-
-def _json(values):
-    return json.dumps(values, indent=2) + "\n"
 
 
 def card(rows, record, shown, cores):

@@ -8,6 +8,7 @@ from PIL import Image
 from PIL import ImageEnhance
 from PIL import ImageFilter
 from PIL import ImageOps
+from reports import draw
 
 from photo_world import painting
 from photo_world import things
@@ -157,7 +158,7 @@ class Scenes:
         )
 
     def _draw_photograph(self, rng):
-        return self.whole(_one(self.world.photographs, rng), rng)
+        return self.whole(draw(self.world.photographs, rng), rng)
 
     def _draw_alone(self, rng):
         thing = self._thing(self.world.things, rng)
@@ -266,7 +267,7 @@ class Scenes:
 
     def _thing(self, choices, rng):
         """Draw a thing, which may be painted."""
-        thing = _one(choices, rng)
+        thing = draw(choices, rng)
         if self.painted and rng.random() < self.painted:
             return painting.painted(thing, rng)
         return thing
@@ -316,7 +317,7 @@ class Scenes:
     def _ground(self, rng, shown):
         """Draw a photograph of a place, or paper, below the things."""
         if self._places and rng.random() < 0.6:
-            background = _one(self._places, rng)
+            background = draw(self._places, rng)
             image = _cropped(self._photograph(background), rng, 0.6)
             image = _light(_mirrored(image, rng), rng)
             size = (self.side, self.side)
@@ -324,7 +325,7 @@ class Scenes:
             return _Ground(image, background, "", self.world, rng)
         hidden = {thing.color for thing in shown if thing.color != "white"}
         colors = [color for color in PAPERS if color not in hidden]
-        color = "white" if rng.random() < 0.35 else _one(colors, rng)
+        color = "white" if rng.random() < 0.35 else draw(colors, rng)
         image = paper(color, self.side, rng)
         return _Ground(image, None, color, self.world, rng)
 
@@ -456,10 +457,6 @@ def _light(image, rng):
     image = ImageEnhance.Color(image).enhance(rng.uniform(0.88, 1.12))
     image = ImageEnhance.Brightness(image).enhance(rng.uniform(0.88, 1.1))
     return image
-
-
-def _one(choices, rng):
-    return choices[rng.integers(len(choices))]
 
 
 def _broad(thing):

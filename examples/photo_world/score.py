@@ -2,17 +2,16 @@ r"""Score a photo preset, with guessing and blind baselines beside it.
 
     PYTHONPATH=examples python -m photo_world.score runs/photos
 
-prints tables and writes `scores.json` into the folder. Scores choose nothing;
-`--split validation` prints what settings are chosen by.
+prints tables and writes `scores_test.json` into the folder. Settings are chosen
+by `--split validation` alone.
 """
 
-import argparse
 import collections
-import json
 import pathlib
 
 import keras
 import numpy as np
+import reports
 from emoji_world import rerank
 from keras import ops
 
@@ -102,7 +101,7 @@ class Scored:
         self.contrastive = opened.contrastive
         backbone = self.contrastive.backbone
         self.judge = Judge(vqa_on(backbone, preset), opened.retrieval)
-        # Asked is what the pictures of training can teach.
+        # Ask only for answers that the training pictures can teach.
         self.asked = set(questions.answers(self.world))
         self.answers = self.judge.vqa.preprocessor.answers
         converter = self.contrastive.preprocessor.image_converter
@@ -116,12 +115,7 @@ class Scored:
         return made, [questions.questions(one, rng, self.asked) for one in made]
 
     def answered(self, split, count=SCENES):
-        """Ask about drawn scenes.
-
-        Returns:
-            `(questions, logits)`: list of `Question`, and float `(questions,
-            answers)`.
-        """
+        """Ask about drawn scenes; return the questions and their logits."""
         made, asked = self.drawn(split, count)
         states = self.see([scene.picture for scene in made])
         rows = np.repeat(np.arange(len(made)), [len(a) for a in asked])
@@ -131,40 +125,31 @@ class Scored:
 
     def are_right(self, asked, logits):
         """Return for each question whether the best answer is right."""
-        told = [self.answers[i] for i in logits.argmax(1)]
-        return np.array(
-            [
-                answer in (question.answer, *question.other_answers)
-                for question, answer in zip(asked, told, strict=True)
-            ]
-        )
+        best = [self.answers[i] for i in logits.argmax(1)]
+        pairs = zip(asked, best, strict=True)
+        return np.array([q.is_right(answer) for q, answer in pairs])
 
     def vqa_scores(self, split, asked, logits):
         """Return the share of right answers by sort, and blind ones."""
-        right = collections.defaultdict(list)
-        every = self.are_right(asked, logits)
+        every, right = self.are_right(asked, logits), {}
         for question, hit in zip(asked, every, strict=True):
-            right[question.sort].append(hit)
+            right.setdefault(question.sort, []).append(hit)
         _, taught = self.drawn("train", TRAINING_SCENES)
         taught = [question for several in taught for question in several]
-        found = {sort: _percent(hits) for sort, hits in sorted(right.items())}
+        found = {s: reports.percent(hits) for s, hits in sorted(right.items())}
         guessed = blind.scores(taught, asked)
         return found | {
-            "all": _percent(every),
+            "all": reports.percent(every),
             "blind": round(max(guessed.values()), 1),
             "questions": len(asked),
         }
 
     def searched(self, texts, states):
-        """Return lists of all pictures, and new scores of the first of them.
+        """Search pictures by texts.
 
-        Args:
-            texts: list of str.
-            states: list of arrays, the states of the pictures.
-
-        Returns:
-            `(order, scores)`: int `(texts, pictures)`, most similar first, and
-            float `(texts, LISTED)`: by matching and similarity, as in training.
+        Returns `(order, scores)`: the pictures of each text, most similar
+        first, and the scores of the first `LISTED`, by matching and similarity
+        as in training.
         """
         head = self.contrastive.heads["itc"]
         first = ops.convert_to_tensor(states[-1][:, 0].astype("float32"))
@@ -192,12 +177,9 @@ class Scored:
 
 
 def list_scores(fits, order, scores):
-    """Return the scores of lists, and of their first ordered by other scores.
+    """Return the scores of lists before and after they are reordered.
 
-    Args:
-        fits: bool `(texts, pictures)`.
-        order: int `(texts, pictures)`, the lists.
-        scores: float `(texts, listed)`, of the first of each list.
+    `order` has the pictures of each text, `scores` those of the first ones.
     """
     listed = order[:, : scores.shape[1]]
     again = np.argsort(-scores, 1, kind="stable")
@@ -212,16 +194,11 @@ def list_scores(fits, order, scores):
 
 def _recalls(fits, order):
     hit = np.take_along_axis(fits, order, 1)
-    return {f"R@{k}": _percent(hit[:, :k].any(1)) for k in KEPT}
-
-
-def _percent(hits):
-    return round(100 * float(np.mean(hits)), 1)
+    return {f"R@{k}": reports.percent(hit[:, :k].any(1)) for k in KEPT}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=pathlib.Path)
+    parser = reports.parser(__doc__)
     parser.add_argument("--preset", help="another preset than the run's")
     parser.add_argument("--split", default="test", choices=SPLITS[1:])
     settings = parser.parse_args()
@@ -233,12 +210,8 @@ def main():
         "vqa": scored.vqa_scores(settings.split, asked, logits),
         "certainty": certainty.scores(scored, asked, logits),
     }
-    for name, table in found.items():
-        print(f"\n{name}")
-        for row, numbers in table.items():
-            print(f"  {row}: {numbers}")
     path = settings.folder / f"scores_{settings.split}.json"
-    path.write_text(json.dumps(found, indent=2))
+    reports.write_scores(path, found)
 
 
 if __name__ == "__main__":

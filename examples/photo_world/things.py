@@ -1,90 +1,22 @@
 """Read the tables of photographed things and of photographs.
 
 `things.csv` lists cut-outs of the package "tuxpaint", `photographs.csv`
-pictures of the package "gcompris": what is on them, how else it is called,
-and which side of a split it is on. People wrote them who looked at each
-picture. One group, be it near copies or one noun, is on one side.
+pictures of the package "gcompris": their names, colors, kinds and splits,
+labeled by hand. All rows of a group (near copies, or one noun) share a split.
 """
 
 import csv
+import json
 import pathlib
 from typing import NamedTuple
 
 from PIL import Image
 
-# Each kind of thing, and the broad kind that it belongs to.
-BROAD = {
-    "mammal": "animal",
-    "bird": "animal",
-    "fish": "animal",
-    "insect": "animal",
-    "invertebrate": "animal",
-    "reptile or amphibian": "animal",
-    "fruit": "food",
-    "vegetable": "food",
-    "food": "food",
-    "flower": "plant",
-    "plant": "plant",
-    "vehicle": "vehicle",
-    "musical instrument": "object",
-    "tool": "object",
-    "kitchenware": "object",
-    "device": "object",
-    "sports equipment": "object",
-    "coin": "object",
-    "household object": "object",
-    "street object": "object",
-    "building": "place",
-    "monument": "place",
-    "landscape": "place",
-    "celestial body": "celestial body",
-    "person": "person",
-}
+_TABLES = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
+BROAD = _TABLES["broad kinds"]  # The broad kind of each kind of thing.
 KINDS = tuple(BROAD)
-COLORS = (
-    "black",
-    "blue",
-    "brown",
-    "gray",
-    "green",
-    "orange",
-    "pink",
-    "purple",
-    "red",
-    "white",
-    "yellow",
-)
-PLACES = (
-    "amphitheater",
-    "bridge",
-    "canyon",
-    "capitol",
-    "castle",
-    "church",
-    "cliff",
-    "dam",
-    "fort",
-    "gate",
-    "house",
-    "island",
-    "lake",
-    "mosque",
-    "mountain",
-    "opera house",
-    "palace",
-    "pyramid",
-    "ruins",
-    "sea",
-    "snow",
-    "solar panels",
-    "statue",
-    "temple",
-    "tower",
-    "village",
-    "wall",
-    "wind farm",
-    "windmill",
-)
+COLORS = tuple(_TABLES["colors"])
+PLACES = tuple(_TABLES["places"])
 SPLITS = ("train", "validation", "test")
 # The longer side of a cut-out, in pixels.
 SIDE = 320
@@ -93,16 +25,16 @@ SIDE = 320
 class Thing(NamedTuple):
     """A photographed object, cut out."""
 
-    id: str  # Its file in the package, without the folders that all share.
+    id: str  # Path in the package, below the shared folder.
     file: pathlib.Path
     noun: str  # The usual word, singular, without an article: "owl".
-    name: str  # As specific as can be, "snowy owl", or the noun again.
+    name: str  # The most specific name, "snowy owl", or the noun again.
     names: tuple  # Other usual words for it.
     kind: str  # One of `KINDS`.
     color: str  # One of `COLORS`, or "" where no single one fits.
-    group: str  # Equal for what must be on one side of a split.
+    group: str  # Rows of one group share a split.
     split: str  # One of `SPLITS`.
-    paint: str = ""  # A color that it does not have by nature, for training.
+    paint: str = ""  # The color it is painted in, for training.
 
 
 class Photograph(NamedTuple):
@@ -130,10 +62,9 @@ class World(NamedTuple):
 
 def load(folders):
     """Read the world from the folders that `packages.fetch` returns."""
-    stamps = pathlib.Path(folders["tuxpaint"]) / "usr/share/tuxpaint/stamps"
     pictures = pathlib.Path(folders["gcompris"]) / "pictures"
     things = (
-        Thing(file=stamps / f"{row['id']}.png", **row)
+        Thing(file=stamps(folders) / f"{row['id']}.png", **row)
         for row in rows("things.csv")
     )
     photographs = (
@@ -141,6 +72,11 @@ def load(folders):
         for row in rows("photographs.csv")
     )
     return World(tuple(things), tuple(photographs))
+
+
+def stamps(folders):
+    """Return the folder of the cut-outs."""
+    return pathlib.Path(folders["tuxpaint"]) / "usr/share/tuxpaint/stamps"
 
 
 def rows(table):

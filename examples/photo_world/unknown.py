@@ -1,9 +1,7 @@
-"""Collect pictures from outside the photo world, for tests of rejection.
+"""Collect pictures from outside the photo world, to test rejection.
 
-Noise, patterns and text are made here; drawings and paintings are those of the
-packages. Other photographs come with scikit-image: surfaces, tissue and pages.
-Its cat, coffee, astronaut, photographer, coins, motorcycle, rocket, moon and
-stars are left out, for the world has such kinds.
+Noise, patterns and text are generated; drawings and paintings come from the
+packages, photographs of surfaces, tissue and pages from scikit-image.
 """
 
 import io
@@ -47,8 +45,8 @@ SIGNS = (
 def unknown(folders, side=224):
     """Return `(name, kind, picture)`, each an RGB square of `side` pixels.
 
-    `folders` are those of `packages.fetch`; "noto", the emoji of
-    `emoji_world.packages`, may be among them. Each call returns the same.
+    `folders` are those of `packages.fetch`, perhaps with "noto" of
+    `emoji_world.packages`. Each call returns the same.
     """
     found = _made(MAKERS, COUNT, np.random.default_rng(SEED), side)
     images = [
@@ -105,7 +103,7 @@ def _made(makers, count, rng, side):
 
 def _files(folders):
     """Return the files of the packages' pictures by kind."""
-    stamps = pathlib.Path(folders["tuxpaint"]) / "usr/share/tuxpaint/stamps"
+    stamps = things.stamps(folders)
     pictures = pathlib.Path(folders["gcompris"]) / "pictures/src/activities"
     photographs = {row["id"] for row in things.rows("photographs.csv")}
     found = {
@@ -203,12 +201,7 @@ def texture(photograph, rng, side):
     return Image.fromarray(tiles[:side, :side])
 
 
-MAKERS = {
-    "noise": noise,
-    "gradient": gradient,
-    "pattern": pattern,
-    "page": page,
-}
+MAKERS = {f.__name__: f for f in (noise, gradient, pattern, page)}
 
 
 def _places(rng, side):

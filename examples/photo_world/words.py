@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 
+import reports
 from easy_world import spelling
 
 from photo_world import things
@@ -100,8 +101,7 @@ def _plural_of_word(word):
 
 def spelled(text, rng):
     """Draw the American or the British spelling."""
-    ways = spelling.both(text, _SPELLED)
-    return ways[rng.integers(len(ways))]
+    return reports.draw(spelling.both(text, _SPELLED), rng)
 
 
 def called(thing):
@@ -119,10 +119,9 @@ def names_of_one(thing):
 
 
 def are_apart(one, other):
-    """Tell whether nothing that one is called is true of the other."""
-    return all(is_false(name, other) for name in called(one)) and all(
-        is_false(name, one) for name in called(other)
-    )
+    """Return True if no name of one is true of the other."""
+    both = (one, other), (other, one)
+    return all(is_false(name, x) for y, x in both for name in called(y))
 
 
 def is_false(name, thing):
@@ -144,9 +143,8 @@ def _may_be_same(one, other):
 
 
 def at_place(place, rng):
-    ways = _AT_PLACES.get(place)
-    if ways:
-        return ways[rng.integers(len(ways))]
+    if place in _AT_PLACES:
+        return reports.draw(_AT_PLACES[place], rng)
     return f"in front of {with_article(place)}"
 
 

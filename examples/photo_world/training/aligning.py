@@ -1,8 +1,7 @@
-"""Move the names of classes to where the world's own names are.
+"""Adapt the names of ImageNet's classes to those of the world.
 
-The contrastive head reads the class probabilities of a picture, and begins with
-the names of ImageNet's classes. Few pictures are enough to move them: what is
-called a "hook" there is a crowbar here.
+The contrastive head reads class probabilities, and begins with ImageNet's
+names. Few pictures are enough to move them: a "hook" there is a crowbar here.
 """
 
 import keras
@@ -18,11 +17,7 @@ HIDDEN = 0.3  # Share of the probabilities that a step does not see.
 def learn(pairs, world, states, seed):
     """Train the image side of the contrastive head; return the losses.
 
-    Args:
-        pairs: `BridgeTowerPretraining`.
-        world: `things.World`.
-        states: list of arrays, the states of all pictures of the gallery.
-        seed: int.
+    `states` are those of all pictures of the gallery.
     """
     texts, fits = gallery.named(world, "train")
     taught = fits.any(0)
@@ -50,8 +45,7 @@ def learn(pairs, world, states, seed):
 def _find(told):
     """Return a loss: each picture finds its name, and each name its pictures.
 
-    Args:
-        told: float `(names, width)`, the vectors of names.
+    `told` has the vectors of names.
     """
 
     def loss(fits, given):

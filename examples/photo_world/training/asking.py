@@ -1,7 +1,4 @@
-"""Ask about a scene after its classes were exchanged, with the new answers.
-
-Questions that training alone asks are here too.
-"""
+"""Questions after an exchange of classes, and others for training alone."""
 
 import re
 
@@ -10,7 +7,7 @@ from photo_world import things
 from photo_world import words
 from photo_world.training import swapping
 
-# What comes before "is it on the left?": which side it is.
+# Asked before "is it on the left?".
 SIDES = (
     "is {a} on the left or on the right of {b}?",
     "on which side of {b} is {a}?",
@@ -24,14 +21,8 @@ _KINDS = {w: kind for kind in things.KINDS for w in (kind, words.plural(kind))}
 def ask(swap, question, nouns, rng):
     """Return a question about the new things, or None where that fails.
 
-    Args:
-        swap: `Swap`.
-        question: `(text, answer, other answers, sort)`, in front of more.
-        nouns: list of str, those of the scene.
-        rng: `numpy.random.Generator`.
-
-    Returns:
-        `(text, answer, other answers, sort)`.
+    `question` and the result are `(text, answer, other answers, sort)`; `nouns`
+    are those of the scene.
     """
     text, answer, others, sort = question[:4]
     found = None
@@ -46,12 +37,8 @@ def ask(swap, question, nouns, rng):
 def of_sides(question, rng):
     """Return a question about left and right, and its open form, or none.
 
-    Whether one thing is on the left of another is hard to learn: two places
-    are compared, and then the result with a word. Where it is comes first.
-
-    Args:
-        question: `(text, answer, other answers, sort, wording)`.
-        rng: `numpy.random.Generator`.
+    "Is it on the left?" is hard to learn: it compares two places, and the
+    result with a word. The open form asks for the first step alone.
     """
     text, answer, _, _, wording = question
     found = wording in _NAMING and _NAMING[wording].search(text)
@@ -150,6 +137,6 @@ def _broad(kind):
 
 
 def _are_apart(kind, other):
-    """Tell whether what is of one kind is surely not of the other."""
+    """Return True if nothing is of both kinds."""
     broad, others = things.BROAD[kind], things.BROAD[other]
     return broad != others or (kind != other and broad == "animal")

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 from emoji_world.training.model import hide_tokens
+from reports import draw
 
 from photo_world import questions
 from photo_world.training.asking import ask
@@ -33,17 +34,12 @@ class Batches:
     """Makes batches of one pool; half of the scenes are like the other half.
 
     Args:
-        pool: `Pool`.
         vectors: float `(scenes, width)`, the pictures in the space.
-        tokenizer: that of the text tower.
-        answers: list of str.
         apart: set of pairs of nouns that never name one thing.
-        swaps: `Swaps`.
         outliers: `Pool`, pictures that show nothing of the world.
-        lists: `Lists`.
-        shares: dict from a sort of question to how often it is drawn; others
-            are not asked.
-        needed: optional sort; scenes without such a question are left out.
+        shares: dict from the sorts of questions that are asked to their
+            frequencies.
+        needed: sort of question without which scenes are left out, or None.
         swapped: float, share of the scenes whose classes are exchanged.
     """
 
@@ -75,24 +71,11 @@ class Batches:
         self._said = (shown @ close) > 0
         self._shown = shown
         self._likeness = vectors.astype("float32") @ vectors.T
-        self._asked = np.array(
-            [
-                any(
-                    sort == needed if needed else sort in shares
-                    for *_, sort in _all_asked(row, np.random.default_rng(0))
-                )
-                for row in pool.rows
-            ]
-        )
-        self._named = [
-            [
-                text
-                for text in row["captions"]
-                if any(noun in text.lower() for noun in row["nouns"])
-            ]
-            or row["captions"][:1]
-            for row in pool.rows
-        ]
+        wanted = {needed} if needed else set(shares)
+        rng = np.random.default_rng(0)
+        sorts = [{q[3] for q in _all_asked(row, rng)} for row in pool.rows]
+        self._asked = np.array([bool(wanted & found) for found in sorts])
+        self._named = [_naming(row) or row["captions"][:1] for row in pool.rows]
 
     def are_apart(self, rows, others):
         """Return whether no noun of one scene can be said of the other."""
@@ -111,23 +94,16 @@ class Batches:
         apart = self.are_apart([row], slice(None))[0] & self._asked
         likeness = np.where(apart, self._likeness[row], -9.0)
         near = np.argpartition(-likeness, NEIGHBORS)[:NEIGHBORS]
-        return near[rng.integers(NEIGHBORS)]
+        return draw(near, rng)
 
     def make(self, rows, rng):
         """Return the features and labels of a batch."""
         swaps = self._swaps(rows, rng)
-        told = [
-            self._told(row, swap, rng)
-            for row, swap in zip(rows, swaps, strict=True)
-        ]
-        # Where too little can be said of an exchanged scene, keep it as it is.
-        swaps = [
-            swap if one else None for swap, one in zip(swaps, told, strict=True)
-        ]
-        told = [
-            one or self._told(row, None, rng)
-            for row, one in zip(rows, told, strict=True)
-        ]
+        told = list(map(self._told, rows, swaps, [rng] * len(rows)))
+        for i, (row, found) in enumerate(zip(rows, told, strict=True)):
+            # Too little can be said after the exchange: undo it.
+            if found is None:
+                swaps[i], told[i] = None, self._told(row, None, rng)
         said, wrong, asked = zip(*told, strict=True)
         asked = [question for several in asked for question in several]
         searched, listed = self.lists.draw(rng)
@@ -135,12 +111,9 @@ class Batches:
         longest = np.argsort([-len(text) for text, *_ in asked], kind="stable")
         asked = [asked[i] for i in longest]
         texts = [text for text, *_ in asked]
+        captions = [*said[:CAPTIONS], *wrong[:CAPTIONS]]
         given = text_features(
-            self.tokenizer,
-            [
-                *(*said[:CAPTIONS], *wrong[:CAPTIONS]),
-                *(*texts[:-SHORT], *searched),
-            ],
+            self.tokenizer, [*captions, *texts[:-SHORT], *searched]
         )
         short = text_features(self.tokenizer, texts[-SHORT:])
         masked, places, tokens = self._masked(
@@ -195,7 +168,7 @@ class Batches:
             len(asked), len(asked), replace=False, p=shares / shares.sum()
         )
         asked = [asked[i][:3] for i in np.resize(order, QUESTIONS)]
-        return self._one(said, rng), self._one(wrong, rng), asked
+        return draw(said, rng), draw(wrong, rng), asked
 
     def _scores(self, answer, others):
         scores = np.zeros(len(self.number), "float32")
@@ -228,9 +201,14 @@ class Batches:
         ids[hidden] = self.tokenizer.mask_token_id
         return {**given, "token_ids": ids}, places, tokens
 
-    @staticmethod
-    def _one(texts, rng):
-        return texts[rng.integers(len(texts))]
+
+def _naming(row):
+    """Return the captions that name a thing of the scene."""
+    return [
+        text
+        for text in row["captions"]
+        if any(noun in text.lower() for noun in row["nouns"])
+    ]
 
 
 def _all_asked(row, rng):
@@ -253,5 +231,5 @@ def _renamed(said, wrong, known, asked, swap, rng):
     # Half of the false captions have a wrong name alone.
     both = [all_of(swap.rename, wrong), all_of(swap.misname, said)]
     both = [texts for texts in both if texts]
-    wrong = both[rng.integers(len(both))] if both else []
+    wrong = draw(both, rng) if both else []
     return all_of(swap.rename, said), wrong, asked

@@ -7,17 +7,15 @@ holds some thousand scenes with all that is said and asked of them; training
 goes through each pool a few times, and new ones are drawn beside it.
 """
 
-import argparse
-import json
 import os
 import pathlib
-import shutil
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import keras
 import numpy as np
 import openvino
+import reports
 import torch
 
 from keras_bridgetower.models.towers import Tower
@@ -29,6 +27,7 @@ from photo_world import scenes
 from photo_world import things
 from photo_world import unknown
 from photo_world.training import model
+from photo_world.training import pools
 
 SCENES = 4000
 BATCH = 32
@@ -39,10 +38,7 @@ PAINTED = 0.35  # Share of the things that have another color.
 class Eyes:
     """The image tower for one size, compiled; the backend must be PyTorch.
 
-    Args:
-        encoder: the image encoder.
-        side: int, of pictures.
-        taps: list of int, the states; by default those that the fusion reads.
+    `taps` are the states, by default those that the fusion reads.
     """
 
     def __init__(self, encoder, side=model.SIDE, taps=None):
@@ -60,11 +56,7 @@ class Eyes:
         self._convert = model.converter(side)
 
     def states(self, pictures):
-        """Return the states of pictures, float16 arrays.
-
-        Args:
-            pictures: list of uint8 `(side, side, 3)`.
-        """
+        """Return the states of a list of pictures, float16 arrays."""
         return model.states_of(pictures, self._see, BATCH)
 
     def _see(self, batch):
@@ -108,6 +100,13 @@ def described(scene, rng, answers):
     }
 
 
+def draw_batch(drawn, eyes, rng, answers):
+    """Draw a batch of scenes; return their descriptions and states."""
+    made = [drawn.draw(rng) for _ in range(BATCH)]
+    rows = [described(scene, rng, answers) for scene in made]
+    return rows, eyes.states([scene.picture for scene in made])
+
+
 def draw(world, eyes, number, folder):
     """Draw a pool of training scenes and write it, unless it is there."""
     target = pathlib.Path(folder) / f"train_{number}"
@@ -119,44 +118,33 @@ def draw(world, eyes, number, folder):
     answers = set(questions.answers(world))
     rows, states = [], []
     for _ in range(SCENES // BATCH):
-        made = [drawn.draw(rng) for _ in range(BATCH)]
-        rows += [described(scene, rng, answers) for scene in made]
-        states.append(eyes.states([scene.picture for scene in made]))
+        made, seen = draw_batch(drawn, eyes, rng, answers)
+        rows += made
+        states.append(seen)
     states = [np.concatenate(parts) for parts in zip(*states, strict=True)]
-    return _write(target, states, rows)
+    return pools.write(target, states, rows)
 
 
-def _write(target, states, rows):
-    """Write a pool, whole or not at all."""
-    unfinished = target.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    for layer, values in enumerate(states):
-        np.save(unfinished / f"states_{layer}.npy", values)
-    (unfinished / "rows.json").write_text(json.dumps(rows))
-    unfinished.rename(target)
-    return target
-
-
-def draw_pictures(name, pictures, eyes, folder):
-    """Keep the states of pictures of which nothing is said."""
-    return _write(pathlib.Path(folder) / name, eyes.states(pictures), [])
+def draw_pictures(target, pictures, eyes):
+    """Write the states of pictures without descriptions, unless it is there."""
+    if not target.exists():
+        pools.write(target, eyes.states(pictures()), [])
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=pathlib.Path)
+    parser = reports.parser(__doc__)
     parser.add_argument("--pools", type=int, default=8)
     settings = parser.parse_args()
     folders = packages.fetch(settings.folder / "packages")
     world = things.load(folders)
     eyes = Eyes(model.image_encoder(folders))
     target = settings.folder / "pools"
-    if not (target / "gallery").exists():
-        draw_pictures("gallery", gallery.pictures(world), eyes, target)
-    if not (target / "outliers").exists():
-        shown = [np.array(one) for *_, one in unknown.outliers(folders)]
-        draw_pictures("outliers", shown, eyes, target)
+    draw_pictures(target / "gallery", lambda: gallery.pictures(world), eyes)
+    draw_pictures(
+        target / "outliers",
+        lambda: [np.array(one) for *_, one in unknown.outliers(folders)],
+        eyes,
+    )
     for number in range(settings.pools):
         print(draw(world, eyes, number, target), flush=True)
 

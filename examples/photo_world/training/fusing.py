@@ -16,11 +16,7 @@ WEIGHTS = {"vqa": 1.0, "match": 1.0, "list": 1.0, "mlm": 0.3}
 
 
 class Fusion(keras.Model):
-    """Questions, lists of pictures, matching and masked words.
-
-    Args:
-        vqa, pairs: tasks that share a backbone.
-    """
+    """Learns questions, lists of pictures, matching and masked words."""
 
     pair_heads = ("itm", "mlm")
     rated = ("vqa", "match", "list", "near", "mlm")
@@ -204,11 +200,7 @@ class Questions(Fusion):
 def _shorter(x, count):
     """Return the rows of the shortest questions and of their pictures.
 
-    Some are asked of the pictures of nothing too, which are behind the others.
-
-    Args:
-        x: dict, the features of a batch.
-        count: int, number of scenes.
+    Some are also asked of the outliers, which follow the `count` scenes.
     """
     strange = ops.arange(OUTLIERS)
     return [
@@ -218,7 +210,7 @@ def _shorter(x, count):
 
 
 def _margins(logits, rows):
-    """Return how much more each pair is a match than none: `(rows, pairs)`."""
+    """Return the margin by which each pair matches, `(rows, pairs)`."""
     return ops.reshape(logits[:, 1] - logits[:, 0], (rows, -1))
 
 
@@ -229,11 +221,9 @@ def _pair_loss(margins):
 
 
 def _match_loss(logits):
-    """Return the loss of captions.
+    """Return the loss of captions: right pairs, wrong ones, and outliers.
 
-    Args:
-        logits: float `(3 * captions + OUTLIERS, 2)`: right pairs, then wrong
-            pictures, wrong captions, and pictures of nothing in the world.
+    Wrong are first the pictures, then the captions.
     """
     strange = _margins(logits[-OUTLIERS:], 1)
     pairs = _pair_loss(_margins(logits[:-OUTLIERS], 3))
@@ -248,9 +238,7 @@ def _listed(logits, near):
 def _list_loss(logits, near):
     """Return the loss of lists, and of each of their pairs by itself.
 
-    Args:
-        logits: float `((1 + WRONG) * LISTS, 2)`: the right pictures first.
-        near: float `((1 + WRONG) * LISTS,)`, the similarities.
+    Both arrays have the right pictures first; `near` are the similarities.
     """
     near = ops.reshape(near, (1 + WRONG, -1))
     listed = ops.log_softmax(_listed(logits, near), 0)[0]

@@ -1,10 +1,11 @@
-"""Lists as a search finds them: one text, and pictures that are all alike.
+"""Lists as a search finds them: one text, and similar pictures.
 
-In a scene much tells whether a text fits: how many things there are, and where.
-Among the pictures of a gallery it is the name, the kind and the color alone.
+In a scene counts and places also tell whether a text fits; in a gallery only
+name, kind and color do.
 """
 
 import numpy as np
+from reports import draw
 
 from photo_world import words
 
@@ -36,7 +37,6 @@ class Lists:
         states: list of arrays, their states.
         vectors: float `(shown, width)`, the pictures in the space.
         apart: set of pairs of nouns that never name one thing.
-        swaps: `Swaps`.
     """
 
     def __init__(self, shown, states, vectors, apart, swaps):
@@ -52,11 +52,9 @@ class Lists:
         self.near = np.array(self.rows)[near]
 
     def draw(self, rng):
-        """Return texts and states, those of the right pictures first.
+        """Return `LISTS` texts, and the states of their pictures.
 
-        Returns:
-            `(texts, states)`: list of `LISTS` str, and a list of arrays
-            `((1 + WRONG) * LISTS, tokens, width)`.
+        States are `((1 + WRONG) * LISTS, tokens, width)`, right ones first.
         """
         texts, lists, swaps = [], [], []
         while len(texts) < LISTS:
@@ -126,7 +124,7 @@ class Lists:
         return found
 
     def _text(self, told, noun, rng):
-        way = WAYS[rng.integers(len(WAYS))]
+        way = draw(WAYS, rng)
         return way.format(noun=told, a=words.with_article(told, noun))
 
 

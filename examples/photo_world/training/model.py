@@ -52,12 +52,7 @@ def image_encoder(packages, side=SIDE):
 
 
 def text_encoder_and_tokenizer(packages, needed):
-    """Open MiniLM with a part of its words.
-
-    Args:
-        packages: dict from package to folder.
-        needed: list of str, texts whose words are kept in any case.
-    """
+    """Open MiniLM with a part of its words, all those of `needed` included."""
     folder = packages["minilm"] / MINILM
     encoder = unimodal.text_encoder(folder)
     words = (folder / "vocab.txt").read_text("utf-8").splitlines()
@@ -76,8 +71,8 @@ def text_encoder_and_tokenizer(packages, needed):
 def kept_words(words, tokenizer, needed, count=WORDS):
     """Return the numbers of the words that are kept, in order.
 
-    Kept are special tokens, characters of ASCII alone and as ends of words,
-    the first `count` others of lower-case letters, and the words of `needed`.
+    These are special tokens, ASCII characters alone and as ends of words, the
+    first `count` others of lower-case letters, and the words of `needed`.
     """
     plain = [re.fullmatch("(##)?([!-~]+)", word) for word in words]
     short = [i for i, w in enumerate(plain) if w and len(w[2]) == 1]
@@ -101,13 +96,7 @@ class Names(NamedTuple):
 
 
 def read_names(packages, known, answers):
-    """Return `Names`, as MiniLM reads them with all of its words.
-
-    Args:
-        packages: dict from package to folder.
-        known: list of `Class`.
-        answers: list of str.
-    """
+    """Return `Names`, as MiniLM reads them with all of its words."""
     source = packages["minilm"] / MINILM
     tokenizer = unimodal.tokenizer(source, TOKENS)
     tower = Tower(unimodal.text_encoder(source), (-1,), summary="mean")
@@ -162,8 +151,7 @@ def vqa_on(backbone, preset):
 def take_weights(task, other):
     """Take the weights of a task of the same layers.
 
-    The other one may know more words, and no colors, which count for nothing
-    then.
+    The other one may know more words, and no colors, which start at zero.
     """
     number = {
         word: i
@@ -184,10 +172,7 @@ def take_weights(task, other):
 def states_of(pictures, see, batch_size):
     """Return the states of pictures, in batches of one size.
 
-    Args:
-        pictures: list of uint8 arrays `(side, side, 3)`.
-        see: function of a batch of them that returns a list of arrays.
-        batch_size: int.
+    `see` is a function from a batch of pictures to a list of arrays.
     """
     found = []
     for first in range(0, len(pictures), batch_size):
@@ -201,12 +186,7 @@ def states_of(pictures, see, batch_size):
 def new_tasks(image, text, tokenizer, answers, names, **fusion):
     """Return a VQA and a pre-training task on one new backbone.
 
-    Args:
-        image, text: the encoders.
-        tokenizer: the text encoder's.
-        answers: list of str.
-        names: `Names`, or None for a random start.
-        **fusion: values of the backbone in place of those in `FUSION`.
+    Without `names` the heads start at random; `fusion` overrides `FUSION`.
     """
     backbone = kbt.BridgeTowerBackbone(image, text, **FUSION | fusion)
     given = tokenizer, converter(backbone.image_size)
@@ -230,14 +210,8 @@ def enter_space(fusion, head, told, seen):
     """Begin the last layers of a fusion in the space of a contrastive head.
 
     The highest states of both towers enter there, and attention begins with
-    what is alike. So a word finds its thing, and what it takes from there
-    includes where that is.
-
-    Args:
-        fusion: `CrossModalEncoder`.
-        head: the contrastive head.
-        told: float `(texts, width)`, states of texts.
-        seen: float `(tokens, width)`, states of pictures.
+    similarity: a word finds its thing, and returns where it is. `told` and
+    `seen` are states of texts and of places, `(rows, width)`.
     """
     heads = np.arange(fusion.hidden_dim).reshape(fusion.num_heads, -1)
     placed = heads[:, -PLACES:]

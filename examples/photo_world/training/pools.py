@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
 
@@ -24,6 +25,18 @@ class Pool:
             for path in sorted(folder.glob("states_*.npy"))
         ]
         self.rows = json.loads((folder / "rows.json").read_text())
+
+
+def write(target, states, rows):
+    """Write a pool, whole or not at all."""
+    unfinished = target.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    for layer, values in enumerate(states):
+        np.save(unfinished / f"states_{layer}.npy", values)
+    (unfinished / "rows.json").write_text(json.dumps(rows))
+    unfinished.rename(target)
+    return target
 
 
 def apart(world):

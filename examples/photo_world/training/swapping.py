@@ -1,10 +1,9 @@
 """Exchange the classes of things, so that a fusion learns a thousand nouns.
 
-The world has some two hundred nouns, which a fusion learns by heart: of a thing
-that it never saw it then thinks anything. The class probabilities of a scene
-can be moved to other classes, as if a toaster stood where the owl is, and what
-is said of it with them: "the toaster is left of the lamp". What is like an owl
-goes to what is like a toaster, so the usual confusions stay.
+The world has some two hundred nouns, which a fusion would memorize. So class
+probabilities of a scene move to other classes, as if a toaster stood where the
+owl is, and texts change with them: "the toaster is left of the lamp". Classes
+like the owl become classes like the toaster, so the usual confusions stay.
 """
 
 import collections
@@ -27,7 +26,7 @@ _OTHERS = {*things.COLORS, "does"}
 
 
 class Swaps:
-    """Classes, their names and their likeness, from which exchanges are drawn.
+    """Draws exchanges of classes.
 
     Args:
         known: list of `Class`.
@@ -99,13 +98,7 @@ class Swap:
         return moved
 
     def rename(self, text, nouns, rng):
-        """Say a text of the new things, or return None where that fails.
-
-        Args:
-            text: str.
-            nouns: list of str, those of the scene.
-            rng: `numpy.random.Generator`.
-        """
+        """Return a text about the new things, or None where that fails."""
         return self._say(text, nouns, self.to, rng)
 
     def became(self, noun, nouns):
@@ -116,7 +109,7 @@ class Swap:
         return self.swaps.known[self.to[self.swaps.class_of[noun]]]
 
     def misname(self, text, nouns, rng):
-        """Say a text with a wrong name, often one that is nearly right."""
+        """Return a text with a wrong name, often one that is nearly right."""
         classes = [self.swaps.class_of[noun] for noun in nouns]
         own = classes[rng.integers(len(classes))]
         most = len(self.to)

@@ -3,18 +3,17 @@ r"""Train the photo presets, stage by stage; resume an interrupted run.
     export PYTHONPATH=examples KERAS_BACKEND=jax
     python -m photo_world.training.train runs/photos
 
-Each stage reads what the one before wrote into the folder. Without `places` or
-`questions`, which may be left out, that is the one before them. No epoch is
-chosen by a score: the last one stands. The pools of scenes come from
-`photo_world.training.draw`.
+Each stage reads what the one before wrote into the folder; `places` and
+`questions` may be left out. The last epoch is used, none is chosen by a score.
+The pools of scenes come from `photo_world.training.draw`.
 """
 
-import argparse
 import functools
 import pathlib
 
 import keras
 import numpy as np
+import reports
 from emoji_world.training.model import Together
 from emoji_world.training.model import run_stages
 from emoji_world.training.model import train
@@ -46,11 +45,8 @@ FIRST_EPOCH = PLACES_EPOCHS + QUESTIONS_EPOCHS  # Of those with all objectives.
 class Run:
     """The world and the folder in which the stages write.
 
-    Args:
-        folder: path.
-        seed, epochs: int, of the fusion.
-        dtype: str, of the fusion while it learns.
-        earlier: optional path of a preset whose fusion learns more.
+    Epochs, seed and dtype are those of the fusion in training; `earlier` is a
+    preset whose fusion is trained further.
     """
 
     def __init__(
@@ -82,11 +78,7 @@ class Run:
 class Epochs(keras.utils.PyDataset):
     """Batches of one pool after the other; they depend on seed and number.
 
-    Args:
-        run: `Run`.
-        pairs: task with the contrastive head.
-        first: int, number of the first epoch.
-        **asked: arguments of `Batches`, on what is asked.
+    `first` is the number of the first epoch, `asked` has arguments of `Batches`.
     """
 
     def __init__(self, run, pairs, first=0, **asked):
@@ -212,15 +204,10 @@ def warm_up(epochs):
 
 
 def learn(run, folder, earlier, kind, epochs, rate, first=0, **asked):
-    """Go on with a stage; return the tasks of the new one and its history.
+    """Train the tasks of an earlier stage further; return them and a history.
 
-    Args:
-        run: `Run`.
-        folder: path, where a stopped run goes on.
-        earlier: str, the stage whose weights are the first ones.
-        kind: `Fusion` or `Questions`.
-        epochs, rate: as `train`.
-        first, **asked: as `Epochs`.
+    `kind` is `Fusion` or `Questions`, other arguments are those of `train` and
+    `Epochs`.
     """
     vqa, pairs = tasks_of(run, earlier, run.dtype)
     data = Epochs(run, pairs, first, **asked)
@@ -229,10 +216,9 @@ def learn(run, folder, earlier, kind, epochs, rate, first=0, **asked):
 
 
 def places_stage(run, folder):
-    """Learn from questions alone that ask what is on the left or the right.
+    """Learn from questions about left and right alone, without exchanges.
 
-    They take longest: a relation is at chance for hundreds of steps. No class
-    is exchanged: names as they are find their things best at first.
+    They take longest: a relation is at chance for hundreds of steps.
     """
     asked = {"shares": OF_PLACES, "needed": "side", "swapped": 0.0}
     given = Questions, PLACES_EPOCHS, warm_up(1)
@@ -276,8 +262,7 @@ STAGES = {
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=pathlib.Path)
+    parser = reports.parser(__doc__)
     parser.add_argument("stages", nargs="*", default=list(STAGES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
