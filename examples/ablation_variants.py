@@ -1,8 +1,8 @@
 """The variants that the paper's ablations compare: values, models, parameters.
 
-The variants and the numbers of the paper (AAAI 2023), VQAv2 test-dev and RSUM
-on Flickr30K without vision-language pre-training, stand in
-`ablation_variants.json`, and the managers of ManagerTower (ACL 2023).
+`ablation_variants.json` has them with the paper's numbers (AAAI 2023): VQAv2
+test-dev and Flickr30K RSUM without vision-language pre-training. The managers
+are those of ManagerTower (ACL 2023).
 """
 
 import json

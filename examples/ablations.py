@@ -12,12 +12,11 @@ Accelerator: none; half a minute on one CPU core to count, two to four minutes
     python examples/ablations.py layers --count-only
     python examples/ablations.py bridges --seeds 0 1 2 --retrieval-steps 200
 
-The table stands beside the paper's own numbers, as Markdown and CSV, with a
-plot. A run that was interrupted goes on where it stopped, more `--seeds` are
-added to those that are there. `--count-only` prints the column of parameters of
-the paper's base size and trains nothing; that is also what happens without the
-name of a study. `encoders --costs` measures what all encoders of the library
-and the managers cost at base width, see encoder_costs.py.
+Writes a table beside the paper's numbers, as Markdown and CSV, and a plot. An
+interrupted run resumes, and more `--seeds` are added. `--count-only`, the
+default without a study, prints the parameters at the paper's base size and
+trains nothing. `encoders --costs` measures all encoders of the library and the
+managers at base width, see encoder_costs.py.
 """
 
 import argparse
@@ -31,6 +30,7 @@ import time
 import example
 import keras
 import numpy as np
+import reports
 from ablation_variants import BASE
 from ablation_variants import COUNTS
 from ablation_variants import STUDIES
@@ -222,12 +222,9 @@ def once(file, make):
 
 
 def mean_and_spread(values):
-    """`"84.10 ± 0.52"`: mean and standard deviation (n - 1) over seeds."""
+    """Return mean and deviation over the seeds that have the score."""
     values = [value for value in values if value is not None]
-    if not values:
-        return ""
-    mean = f"{np.mean(values):.2f}"
-    return f"{mean} ± {np.std(values, ddof=1):.2f}" if values[1:] else mean
+    return reports.mean_and_spread(values, 2) if values else ""
 
 
 def row_of(variant, parameters, runs, blind):
@@ -248,9 +245,8 @@ def row_of(variant, parameters, runs, blind):
 def markdown(rows):
     """Return the table, without columns that are empty in every row."""
     columns = [c for c in COLUMNS if any(row[c] for row in rows)]
-    lines = [columns, ["---"] * len(columns)]
-    lines += [[row[column] for column in columns] for row in rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    cells = [[row[column] for column in columns] for row in rows]
+    return reports.markdown([columns, *cells])
 
 
 if __name__ == "__main__":

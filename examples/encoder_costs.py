@@ -2,11 +2,11 @@
 
     python examples/ablations.py encoders --costs
 
-Each pair of encoders is measured by PyTorch in a process of its own. A training
-step takes two pairs of a picture of 224 pixels and a text of 32 tokens, with
-AdamW. FLOPs are those of one pair, forward. A cached pair is a picture and a
-text whose states are known, as `rank` computes it. Memory is the peak of the
-process after the training steps, above that of Python with its libraries.
+Each pair of encoders is measured by PyTorch in its own process. A training step
+takes two pairs of a picture of 224 pixels and a text of 32 tokens, with AdamW.
+FLOPs are those of one pair, forward. A cached pair has known states of picture
+and text, as in `rank`. Memory is the peak of the process after the training
+steps, above that of Python with its libraries.
 """
 
 import json
@@ -22,6 +22,7 @@ os.environ["KERAS_BACKEND"] = "torch"  # whose counter of FLOPs it uses
 import keras
 import keras_hub
 import numpy as np
+import reports
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -30,106 +31,20 @@ import keras_bridgetower as kbt
 OUTPUT = pathlib.Path("runs", "encoder-costs")
 CALL = "import encoder_costs; encoder_costs.show"
 SIDE, TOKENS, STEP_ROWS, PAIR_ROWS = 224, 32, 2, 8
-WIDTH = {"hidden_dim": 768, "num_layers": 12, "num_heads": 12}
-_IMAGE = {**WIDTH, "patch_size": 16, "image_shape": (SIDE, SIDE, 3)}
-_FFN = {"intermediate_dim": 3072}
 hub = keras_hub.models
-
-
-def efficientnet_lite0():
-    """EfficientNet-Lite0, whose blocks have no squeeze and excitation."""
-    return hub.EfficientNetBackbone(
-        stackwise_width_coefficients=[1.0] * 7,
-        stackwise_depth_coefficients=[1.0] * 7,
-        stackwise_squeeze_and_excite_ratios=[0] * 7,
-        stackwise_kernel_sizes=[3, 3, 5, 3, 5, 5, 3],
-        stackwise_num_repeats=[1, 2, 2, 3, 3, 4, 1],
-        stackwise_input_filters=[32, 16, 24, 40, 80, 112, 192],
-        stackwise_output_filters=[16, 24, 40, 80, 112, 192, 320],
-        stackwise_expansion_ratios=[1, 6, 6, 6, 6, 6, 6],
-        stackwise_strides=[1, 2, 2, 2, 1, 2, 1],
-        stackwise_block_types=["v1"] * 7,
-        activation="relu6",
-        input_shape=(SIDE, SIDE, 3),
-    )
-
-
-def resnet50():
-    return hub.ResNetBackbone(
-        input_conv_filters=[64],
-        input_conv_kernel_sizes=[7],
-        stackwise_num_filters=[64, 128, 256, 512],
-        stackwise_num_blocks=[3, 4, 6, 3],
-        stackwise_num_strides=[1, 2, 2, 2],
-        block_type="bottleneck_block",
-        image_shape=(SIDE, SIDE, 3),
-    )
-
-
-def swin_tiny():
-    return hub.SwinTransformerBackbone(
-        image_shape=(SIDE, SIDE, 3),
-        embed_dim=96,
-        depths=[2, 2, 6, 2],
-        num_heads=[3, 6, 12, 24],
-        window_size=7,
-    )
-
-
-IMAGE_ENCODERS = {
-    "CLIP": lambda: hub.CLIPVisionEncoder(**_IMAGE, **_FFN),
-    "ViT": lambda: hub.ViTBackbone(**_IMAGE, mlp_dim=3072),
-    "DeiT": lambda: hub.DeiTBackbone(**_IMAGE, **_FFN),
-    "SigLIP": lambda: hub.SigLIPVisionEncoder(**_IMAGE, **_FFN),
-    "MetaCLIP 2": lambda: hub.MetaCLIP2VisionEncoder(**_IMAGE, **_FFN),
-    "DINOv2": lambda: hub.DINOV2Backbone(
-        **_IMAGE | {"patch_size": 14},
-        **_FFN,
-        num_register_tokens=4,
-        position_embedding_shape=(SIDE, SIDE, 3),
-    ),
-    "DINOv3": lambda: hub.DINOV3Backbone(
-        **_IMAGE, **_FFN, num_register_tokens=4
-    ),
-    "EfficientNet-Lite0": efficientnet_lite0,
-    "ResNet-50": resnet50,
-    "Swin-T": swin_tiny,
-}
+# By side and name: the class, its values, and the values that it shares.
+ENCODERS = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
 PYRAMIDS = ("EfficientNet-Lite0", "ResNet-50", "Swin-T")
 
 
-def _text(cls, vocabulary_size, **values):
-    sizes = {**WIDTH, **_FFN, **values}
-    return lambda: getattr(hub, cls)(vocabulary_size=vocabulary_size, **sizes)
+def encoder(side, name):
+    row = dict(ENCODERS[side][name])
+    cls = getattr(hub, row.pop("class"))
+    values = ENCODERS["shared"][row.pop("shared", side)] | row
+    shapes = {k: tuple(v) for k, v in values.items() if k.endswith("shape")}
+    return cls(**values | shapes)
 
 
-TEXT_ENCODERS = {
-    "RoBERTa": _text("RobertaBackbone", 50_265),
-    "XLM-RoBERTa": _text("XLMRobertaBackbone", 250_002),
-    "BERT": _text("BertBackbone", 30_522),
-    "DistilBERT": _text("DistilBertBackbone", 30_522, num_layers=6),
-    "ELECTRA": lambda: hub.ElectraBackbone(
-        vocab_size=30_522, embedding_dim=768, **WIDTH, **_FFN
-    ),
-    "ALBERT": _text("AlbertBackbone", 30_000, embedding_dim=128),
-    "DeBERTa-v3": _text("DebertaV3Backbone", 128_100),
-    "MiniLM": _text(
-        "BertBackbone",
-        30_522,
-        hidden_dim=384,
-        intermediate_dim=1536,
-        num_layers=6,
-    ),
-    "CLIP text": _text(
-        "CLIPTextEncoder",
-        49_408,
-        embedding_dim=512,
-        hidden_dim=512,
-        num_heads=8,
-        intermediate_dim=2048,
-    ),
-    "SigLIP text": _text("SigLIPTextEncoder", 32_000, embedding_dim=768),
-}
 BRIDGES = {
     "METER": None,
     "BridgeTower": "add",
@@ -139,8 +54,8 @@ BRIDGES = {
 # Each image encoder beside RoBERTa, each text encoder beside CLIP, and each way
 # of joining those two. Name, image encoder, text encoder, bridge.
 PAIRS = {
-    **{f"{x} + RoBERTa": (x, "RoBERTa", "add") for x in IMAGE_ENCODERS},
-    **{f"CLIP + {x}": ("CLIP", x, "add") for x in TEXT_ENCODERS},
+    **{f"{x} + RoBERTa": (x, "RoBERTa", "add") for x in ENCODERS["image"]},
+    **{f"CLIP + {x}": ("CLIP", x, "add") for x in ENCODERS["text"]},
     **{
         f"CLIP + RoBERTa, {name}": ("CLIP", "RoBERTa", bridge)
         for name, bridge in BRIDGES.items()
@@ -173,13 +88,12 @@ def table(output):
             ).stdout
             file.write_text(found.splitlines()[-1] + "\n")
         rows[name] = json.loads(file.read_text())
-    lines = [f"| pair | {' | '.join(COLUMNS.values())} |"]
-    lines.append(f"|---|{'---|' * len(COLUMNS)}")
+    lines = [("pair", *COLUMNS.values())]
     lines += [
-        f"| {name} | {' | '.join(f'{row[key]:.3g}' for key in COLUMNS)} |"
+        (name, *(f"{row[key]:.3g}" for key in COLUMNS))
         for name, row in rows.items()
     ]
-    text = "\n".join(lines) + "\n"
+    text = reports.markdown(lines)
     (output / "table.md").write_text(text)
     return text
 
@@ -190,17 +104,12 @@ def show(name):
 
 
 def measure(image, text, bridge):
-    """Return what a pair of encoders costs.
-
-    Args:
-        image, text: str, keys of `IMAGE_ENCODERS` and `TEXT_ENCODERS`.
-        bridge: str or None, as `BridgeTowerBackbone` takes it.
-    """
+    """Return the costs of a pair of encoders, by the keys of `COLUMNS`."""
     before = peak()
     per_layer = image in PYRAMIDS
     backbone = kbt.BridgeTowerBackbone(
-        IMAGE_ENCODERS[image](),
-        TEXT_ENCODERS[text](),
+        encoder("image", image),
+        encoder("text", text),
         bridge=bridge,
         projections="per_layer" if per_layer else "shared",
     )

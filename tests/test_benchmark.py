@@ -63,7 +63,7 @@ def work(**programs):
         Contender(name, "keras_bridgetower", "reference", settings={"code": x})
         for name, x in programs.items()
     ]
-    return Work("any", "starts.program", contenders, fresh=True)
+    return Work("any", "program", contenders, fresh=True)
 
 
 def turn(code, saved):

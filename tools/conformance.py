@@ -15,12 +15,13 @@ import subprocess
 import sys
 import xml.etree.ElementTree
 
+import tables
+
+FAILS = "FAILS"
+SIGNS = {None: "·", "right": "✓", FAILS: "✗"}
 BACKENDS = ("tensorflow", "jax", "torch")
-ROOT = pathlib.Path(__file__).parent.parent
 EXPORTS = "tests/conformance/test_export.py"
-
-
-# By name: a document, whose table is written anew, and arguments of pytest.
+# By name: the document with the table, and arguments of pytest.
 PAGES = {
     "keras": (
         "docs/conformance.md",
@@ -28,8 +29,6 @@ PAGES = {
     ),
     "exports": ("docs/export_matrix.md", (EXPORTS,)),
 }
-# What stands before it stays.
-MARK = "<!-- table -->\n\n"
 
 
 def main():
@@ -45,12 +44,9 @@ def main():
     for backend in () if arguments.read else arguments.backends:
         run(backend, tests, report_of(folder, backend))
     found = {b: outcomes(report_of(folder, b)) for b in BACKENDS}
-    text, mark, _ = (ROOT / document).read_text().partition(MARK)
-    (ROOT / document).write_text(text + mark + table(found))
-    wrong = [
-        k for cells in found.values() for k in cells.items() if failed(k[1])
-    ]
-    print(f"{document}: {len(wrong)} cells are wrong")
+    tables.replace(document, "table", f"\n{table(found)}")
+    wrong = sum(x == FAILS for cells in found.values() for x in cells.values())
+    print(f"{document}: {wrong} cells are wrong")
     sys.exit(bool(wrong))
 
 
@@ -64,14 +60,16 @@ def run(backend, tests, report):
         + ["-m", "slow or not slow", f"--junitxml={report}"]
         # The other family has no properties of a test.
         + ["-o", "junit_family=xunit1"],
-        cwd=ROOT,
+        cwd=tables.ROOT,
         env=os.environ | {"KERAS_BACKEND": backend},
     )
 
 
 def outcomes(report):
     found = {}
-    for test in cases(report):
+    if not report.exists():
+        return found
+    for test in xml.etree.ElementTree.parse(report).iter("testcase"):
         facts = {p.get("name"): p.get("value") for p in test.iter("property")}
         if "row" not in facts:
             continue
@@ -79,47 +77,30 @@ def outcomes(report):
         if (skipped := test.find("skipped")) is not None:
             outcome = f"skipped: {skipped.get('message')}"
         elif test.find("failure") is not None or test.find("error") is not None:
-            outcome = "FAILS"
+            outcome = FAILS
         found[facts["row"], facts["task"]] = outcome
     return found
-
-
-def cases(report):
-    if not report.exists():
-        return ()
-    return xml.etree.ElementTree.parse(report).iter("testcase")
-
-
-def failed(outcome):
-    return outcome.startswith("FAILS")
 
 
 def table(found):
     cells = [cell for of_backend in found.values() for cell in of_backend]
     names = dict.fromkeys(row for row, _ in cells)
     tasks = dict.fromkeys(task for _, task in cells)
-    headings = [task.replace("_", " ") for task in tasks]
-    notes, written = {}, [f"| | {' | '.join(headings)} |"]
-    written.append("|---" * (len(tasks) + 1) + "|")
+    notes, rows = {}, [["", *(task.replace("_", " ") for task in tasks)]]
     for name in names:
-        row = []
+        rows.append([name])
         for task in tasks:
-            told = [found[b].get((name, task)) for b in BACKENDS]
-            signs = [sign(outcome, notes) for outcome in told]
-            row.append(signs[0] if len(set(signs)) == 1 else " ".join(signs))
-        written.append(f"| {name} | {' | '.join(row)} |")
-    written.append("")
-    written += [f"{number}. {text}" for text, number in notes.items()]
-    return "\n".join(written) + "\n"
+            outcomes = [found[b].get((name, task)) for b in BACKENDS]
+            signs = [sign(outcome, notes) for outcome in outcomes]
+            same = len(set(signs)) == 1
+            rows[-1].append(signs[0] if same else " ".join(signs))
+    listed = [f"{number}. {text}\n" for text, number in notes.items()]
+    return f"{tables.markdown(rows)}\n{''.join(listed)}"
 
 
 def sign(outcome, notes):
-    if outcome is None:
-        return "·"
-    if outcome == "right":
-        return "✓"
-    if failed(outcome):
-        return "✗"
+    if outcome in SIGNS:
+        return SIGNS[outcome]
     kind, _, text = outcome.partition(": ")
     # What was received differs from task to task.
     sentence = re.split(r"(?<=[.;]) |\. Received|: Received", text)[0]

@@ -21,8 +21,8 @@ import textwrap
 import time
 
 from small_pictures import few_colours
+from tables import ROOT
 
-ROOT = pathlib.Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 PAGE = ROOT / "docs" / "examples.md"
 PICTURES = ROOT / "docs" / "pictures" / "examples"

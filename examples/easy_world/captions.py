@@ -67,9 +67,8 @@ def gallery(scenes):
 def matches(scenes, seed=0):
     """Return each picture with a true and a false caption.
 
-    Pictures are paired, and two of a pair exchange one attribute in which
-    they differ. So every word is as frequent in false captions as in true
-    ones, and the text alone says nothing.
+    Pairs of pictures exchange one attribute in which they differ, so every word
+    is as frequent in false captions as in true ones.
     """
     rng = scenes.generator(seed)
     count = len(scenes.values)

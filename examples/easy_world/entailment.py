@@ -69,11 +69,10 @@ def veil(image, view, seed):
 def entailment(scenes, seed=0):
     """Draw hypotheses of visual entailment with three labels.
 
-    Each hypothesis, "the shape is (not) a circle." or "... (not) red.",
-    stands with one picture where it is true, one where it is false, and one
-    whose view hides what it is about. True and false ones are seen in full or
-    with the other attribute hidden, at random, so that a veil alone does not
-    mean neutral.
+    Each ("the shape is (not) a circle." or "... (not) red.") has a picture
+    where it is true, one where it is false, and one whose view hides the
+    attribute. True and false ones are seen in full or with the other attribute
+    hidden, at random, so a veil does not imply neutral.
     """
     rng = scenes.generator(seed)
     rows = []
@@ -96,9 +95,8 @@ def entailment(scenes, seed=0):
 def varied_entailment(scenes, seed=0, sentences=4000):
     """Draw hypotheses in many wordings, for training.
 
-    Each sentence of `wordings.statement` stands with one picture that entails
-    it, one that contradicts it and one that leaves it open, as far as there
-    are such. Half of the contradictions are near: one claim alone is false.
+    Each sentence of `wordings.statement` has a picture for each label that some
+    picture has. Half of the contradictions are near: one claim alone is false.
     """
     rng = scenes.generator(seed)
     rows = []
@@ -132,11 +130,5 @@ def _failing_claims(said, values):
 
 
 def _entailment(rows, seed):
-    pictures, views, hypotheses, labels = zip(*rows, strict=True)
-    return Entailment(
-        np.array(pictures),
-        list(views),
-        list(hypotheses),
-        np.array(labels),
-        seed,
-    )
+    index, views, texts, labels = map(list, zip(*rows, strict=True))
+    return Entailment(np.array(index), views, texts, np.array(labels), seed)

@@ -1,10 +1,9 @@
 """The claims of sentences about pictures, and their truth.
 
-A sentence makes claims. A claim is about one attribute of the shape, and says
-for each of its values whether the claim is true or false. All else follows
-from the three truth values of Kleene: false, unknown and true are 0, 1 and 2,
-"and" is the smallest of them, and "not" is 2 minus it. They are also the ids
-of contradiction, neutral and entailment.
+A claim is true or false of each value of one attribute. Sentences combine them
+by Kleene's logic: false, unknown and true are 0, 1 and 2, "and" is the minimum,
+"not" is 2 minus the value. These are also the ids of contradiction, neutral and
+entailment.
 """
 
 import dataclasses
@@ -29,8 +28,7 @@ HIDDEN = {
 class Claim:
     """The claim of a phrase about one attribute.
 
-    Of values that are neither true nor false, such as "north" for a shape at
-    the top left, it is undecided.
+    It is undecided for values in neither set: "north" for the top left.
     """
 
     attribute: str
@@ -53,7 +51,7 @@ class Claim:
 class Statement:
     """A sentence and its claims, all of which must be true.
 
-    Without a claim it is about what no picture tells, and neutral.
+    Without a claim it is neutral: no picture shows if it is true.
     """
 
     text: str
@@ -80,12 +78,8 @@ def judge(statement, values, view):
 def _judge(one, values, view):
     if one.attribute in HIDDEN[view]:
         return np.full(len(values), NEUTRAL)
-    by_value = [
-        ENTAILMENT
-        if word in one.true
-        else CONTRADICTION
-        if word in one.false
-        else UNDECIDED
-        for word in ATTRIBUTES[one.attribute]
-    ]
-    return np.array(by_value)[values[:, list(ATTRIBUTES).index(one.attribute)]]
+    labels = dict.fromkeys(one.true, ENTAILMENT)
+    labels |= dict.fromkeys(one.false, CONTRADICTION)
+    words = ATTRIBUTES[one.attribute]
+    by_value = np.array([labels.get(word, UNDECIDED) for word in words])
+    return by_value[values[:, list(ATTRIBUTES).index(one.attribute)]]

@@ -115,12 +115,9 @@ def _share(shown, judge, shared, kind, rng):
         allowed = np.arange(count) != one
         if kind == "left larger":
             allowed &= abs(shown["side"] - own["side"]) >= LARGER_BY
-        yes, no = (
-            np.flatnonzero(truth & allowed),
-            np.flatnonzero(~truth & allowed),
-        )
-        # Some pictures decide alone, such as one that is not red where both
-        # must be: another is drawn.
+        yes, no = (np.flatnonzero(x & allowed) for x in (truth, ~truth))
+        # If the picture decides alone, such as a blue one where both must be
+        # red, draw another.
         if len(yes) and len(no):
             return one, int(rng.choice(yes)), int(rng.choice(no))
 

@@ -1,8 +1,8 @@
-r"""Score presets on plain sentences that a reader wrote about test pictures.
+"""Score presets on plain sentences that a reader wrote about test pictures.
 
-The sentences (`plain_sentences.json`) were written when the ways of saying of
-the training texts were fixed, and nothing was tuned on them: 35 to judge, some
-of them about veiled pictures, and 15 with a blank and all words that fit it.
+`plain_sentences.json` was written after the training texts, and nothing was
+tuned on it: 35 sentences to judge, some of them about veiled pictures, and 15
+with a blank and all words that fit it.
 
     PYTHONPATH=examples python -m easy_world.plain
     PYTHONPATH=examples python -m easy_world.plain --fill runs/tiny/my_preset

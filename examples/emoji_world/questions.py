@@ -5,6 +5,7 @@ import pathlib
 import re
 
 from easy_world import spelling
+from reports import draw
 
 from emoji_world.colors import COLORS
 from emoji_world.texts import SPELLED
@@ -42,24 +43,23 @@ def facts(emoji, color):
             answer = "yes" if other == color else "no"
             found.append(("is it that color", ways, answer))
     return [
-        (
-            kind,
-            tuple(one for way in ways for one in spelling.both(way, SPELLED)),
-            answer,
-        )
-        for kind, ways, answer in found
+        (kind, _both_spellings(ways), answer) for kind, ways, answer in found
     ]
+
+
+def _both_spellings(ways):
+    return tuple(one for way in ways for one in spelling.both(way, SPELLED))
 
 
 def question(emoji, color, rng):
     """Draw a question: types are equally frequent, and so are yes and no."""
     every = facts(emoji, color)
     kinds = sorted({kind for kind, _, _ in every})
-    kind = kinds[rng.integers(len(kinds))]
+    kind = draw(kinds, rng)
     chosen = [fact for fact in every if fact[0] == kind]
     yes = [fact for fact in chosen if fact[2] == "yes"]
     no = [fact for fact in chosen if fact[2] == "no"]
     if yes and no:
         chosen = yes if rng.random() < 0.5 else no
-    _, ways, answer = chosen[rng.integers(len(chosen))]
-    return kind, ways[rng.integers(len(ways))], answer
+    _, ways, answer = draw(chosen, rng)
+    return kind, draw(ways, rng), answer

@@ -1,4 +1,4 @@
-r"""Write the preset folder of the package from a trained and scored run.
+"""Write the preset folder of the package from a trained and scored run.
 
     PYTHONPATH=examples:tools python -m emoji_world.release runs/emoji out
 

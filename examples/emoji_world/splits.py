@@ -1,7 +1,7 @@
 """Split the world: some emoji, words and one artist are held out.
 
-Drawings that look alike are on one side: skin tones are left out, and emoji
-whose drawings hardly differ by any artist are one "look".
+Similar drawings share a split: emoji that any artist draws nearly alike are one
+"look". Skin tones are left out.
 """
 
 import re

@@ -4,6 +4,7 @@ import json
 import pathlib
 
 from easy_world import spelling
+from reports import draw
 
 # The words that are spelled in both ways. A flying disc is no disk.
 SPELLED = ("color", "gray")
@@ -28,26 +29,21 @@ def caption(emoji, color, splits, rng, meaning=None):
     if meaning and rng.random() < MEANT:
         return meaning
     words = words_of(emoji, splits)
-    draw = rng.random()
-    if draw < 0.45 or not words:
+    share = rng.random()
+    if share < 0.45 or not words:
         said = _short_name(emoji, rng)
-    elif draw < 0.7:
-        said = words[rng.integers(len(words))]
+    elif share < 0.7:
+        said = draw(words, rng)
     else:
-        parts = [
-            str(part)
-            for part in rng.permutation([emoji.name, *words])[
-                : rng.integers(2, 4)
-            ]
-        ]
+        parts = rng.permutation([emoji.name, *words])
+        parts = list(map(str, parts[: rng.integers(2, 4)]))
         said = parts[0]
         for part in parts[1:]:
-            said = JOINS[rng.integers(len(JOINS))].format(said, part)
+            said = draw(JOINS, rng).format(said, part)
     if color and rng.random() < 0.15:
         said = f"{color} {said}"
-    said = phrase(WAYS[rng.integers(len(WAYS))], said)
-    spelled = spelling.both(said, SPELLED)
-    said = spelled[rng.integers(len(spelled))]
+    said = phrase(draw(WAYS, rng), said)
+    said = draw(spelling.both(said, SPELLED), rng)
     if rng.random() < 0.15:
         said = said.capitalize()
     return said + "." if rng.random() < 0.1 else said
@@ -76,4 +72,4 @@ def _short_name(emoji, rng):
     if not colon:
         return emoji.name
     ways = (emoji.name, f"{before} {after}", f"{before} of {after}", after)
-    return ways[rng.integers(len(ways))]
+    return draw(ways, rng)

@@ -9,22 +9,16 @@ from photo_world import things
 from photo_world import words
 
 _WAYS = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
-# How often a true caption says what could be said.
+# How often a true caption mentions an aspect.
 SAID = {
-    "noun": 0.9,
-    "color": 0.45,
-    "size": 0.4,
-    "position": 0.5,
-    "larger": 0.6,
-    "depth": 0.6,
-    "count": 1.0,
-    "place": 0.6,
-    "paper": 0.4,
+    **{"noun": 0.9, "color": 0.45, "size": 0.4, "position": 0.5},
+    **{"larger": 0.6, "depth": 0.6, "count": 1.0, "place": 0.6, "paper": 0.4},
 }
-# Of these, one caption says one.
+# A caption mentions one of these.
 RELATIONS = ("position", "larger", "depth")
 _COLORS = {*things.COLORS, "grey"}
 SIZES = {"large": ("large", "big"), "small": ("small", "little")}
+_SIZE_WORDS = {word for ways in SIZES.values() for word in ways}
 
 
 def captions(scene, rng, number=4):
@@ -69,17 +63,12 @@ def tell(scene, said, rng):
     told = _things(scene, said, rng)
     if "place" in said:
         place = scene.background.place
-        after = " after depth" if "depth" in said else ""
-        told = _way("place" + after, rng).format(
-            x=told,
-            at=words.at_place(place, rng),
-            a=words.with_article(place),
-        )
+        way = _way("place after depth" if "depth" in said else "place", rng)
+        at, a = words.at_place(place, rng), words.with_article(place)
+        told = way.format(x=told, at=at, a=a)
     elif "paper" in said:
-        color = scene.paper
-        told = _way("paper", rng).format(
-            x=told, c=color, a=words.with_article(color)
-        )
+        color, a = scene.paper, words.with_article(scene.paper)
+        told = _way("paper", rng).format(x=told, c=color, a=a)
     told = words.spelled(told, rng)
     if rng.random() < 0.2:
         told = told[0].upper() + told[1:]
@@ -113,19 +102,14 @@ def _things(scene, said, rng):
         apart = scene.sort != "before" and rng.random() < 0.4
         way = _way("together" + ", apart" * apart, rng)
         return _lead(way, rng).format(a=phrases[0], b=phrases[1])
-    first = {
-        "position": 0,
-        "larger": scene.larger(),
-        "depth": scene.front,
-    }[relation]
+    firsts = {"position": 0, "larger": scene.larger(), "depth": scene.front}
+    first = firsts[relation]
     a, b = phrases[first], phrases[1 - first]
     if unnamed >= 0 or rng.random() < 0.7:
         return _lead(_way(relation, rng), rng).format(a=a, b=b)
-    definite = [
-        words.with_the(scene.placed[n].thing.noun) for n in (first, 1 - first)
-    ]
+    one, other = (scene.placed[n].thing.noun for n in (first, 1 - first))
     way = _way(f"{relation}, told", rng)
-    return way.format(a=a, b=b, A=definite[0], B=definite[1])
+    return way.format(a=a, b=b, A=words.with_the(one), B=words.with_the(other))
 
 
 def _one_thing(scene, told, said, rng):
@@ -133,10 +117,8 @@ def _one_thing(scene, told, said, rng):
     if side:
         way = _way("middle" if side == "middle" else "side", rng)
         return _lead(way, rng).format(x=told, side=side)
-    near = scene.sort == "alone" and scene.placed[0].length > 0.8 * len(
-        scene.picture
-    )
-    if near and rng.random() < 0.3:
+    share = scene.placed[0].length / len(scene.picture)
+    if scene.sort == "alone" and share > 0.8 and rng.random() < 0.3:
         return _way("close", rng).format(x=told)
     return _lead("{x}", rng).format(x=told)
 
@@ -185,8 +167,7 @@ def _described(name, adjectives):
 def _adjectives(scene, number, name, said, rng):
     found = []
     size = scene.size(number)
-    told = {word for ways in SIZES.values() for word in ways}
-    if "size" in said and size and not told & set(name.split(" ")):
+    if "size" in said and size and not _SIZE_WORDS & set(name.split(" ")):
         found.append(str(draw(SIZES[size], rng)))
     color = scene.placed[number].thing.color
     if "color" in said and color and not _COLORS & set(name.split(" ")):
@@ -263,13 +244,12 @@ def _other_thing(scene, present, own, rng):
     pool = scene.world[scene.sort == "photograph"]
     pool = [pool[n] for n in rng.permutation(len(pool))]
     broad = things.BROAD[own.kind]
-    # Sorting keeps the chance order among equals.
-    pool.sort(
-        key=lambda one: (
-            (one.kind != own.kind) + (things.BROAD[one.kind] != broad)
-        )
-    )
-    for other in pool:
+
+    def unlike(one):
+        return (one.kind != own.kind) + (things.BROAD[one.kind] != broad)
+
+    # The sort is stable: equals stay in random order.
+    for other in sorted(pool, key=unlike):
         if scene.sort == "several" and not words.is_countable(other.noun):
             continue
         if all(words.is_false(other.noun, thing) for thing in present):
@@ -310,17 +290,11 @@ def _with_other_count(scene, rng):
 
 def _with_other_place(scene, rng):
     own = scene.background
-    false = sorted(
-        {
-            photograph.place
-            for photograph in scene.world.photographs
-            if photograph.place and words.is_false(photograph.place, own)
-        }
-    )
+    places = {photograph.place for photograph in scene.world.photographs} - {""}
+    false = sorted(place for place in places if words.is_false(place, own))
     if not false:
         return None
-    other = own._replace(place=draw(false, rng))
-    return scene._replace(background=other)
+    return scene._replace(background=own._replace(place=draw(false, rng)))
 
 
 def _with_other_paper(scene, rng):

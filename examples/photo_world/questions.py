@@ -1,8 +1,8 @@
 """Ask what a scene shows, with answers of one word or two."""
 
-import functools
 import json
 import pathlib
+import re
 from typing import NamedTuple
 
 from reports import draw
@@ -62,31 +62,27 @@ def questions(scene, rng, known=None):
 
 
 def _nouns(scene, rng):
-    ask = functools.partial(_ask, sort="noun", rng=rng)
+    def ask(way, own, plurals=(), **slots):
+        slots |= _kinds(own)
+        others = _others(own) + plurals
+        return _ask(way, own.noun, "noun", rng, others=others, **slots)
+
+    own = scene.placed[0].thing
     if scene.sort == "several":
-        own = scene.placed[0].thing
         plurals = tuple(words.plural(name) for name in words.called(own))
-        found = ask("noun of several", own.noun, **_kinds(own))
-        return [found._replace(other_answers=_others(own) + plurals)]
+        return [ask("noun of several", own, plurals)]
     if len(scene.placed) == 1:
-        own = scene.placed[0].thing
-        found = ask("noun of one", own.noun, **_kinds(own))
-        return [found._replace(other_answers=_others(own))]
-    return [
-        ask("noun by place", own.noun, on=_on(side), **_kinds(own))._replace(
-            other_answers=_others(own)
-        )
-        for side, own in _by_side(scene).items()
-    ]
+        return [ask("noun of one", own)]
+    sides = _by_side(scene).items()
+    return [ask("noun by place", own, on=_on(side)) for side, own in sides]
 
 
 def _kinds_asked(scene, rng):
     found = []
     for own, ref in _unnamed(scene, rng):
-        told = {"ref": ref, "broad": things.BROAD[own.kind]}
+        slots = {"ref": ref, "broad": things.BROAD[own.kind]}
         others = tuple(n for n in words.called(own) if n != own.kind)
-        asked = _ask("kind", own.kind, "kind", rng, **told)
-        found.append(asked._replace(other_answers=others))
+        found.append(_ask("kind", own.kind, "kind", rng, others, **slots))
     return found
 
 
@@ -99,9 +95,9 @@ def _broad_kinds(scene, rng):
         broad = things.BROAD[own.kind]
         options = list(dict.fromkeys([broad, *pool]))[:4]
         options = tuple(str(option) for option in rng.permutation(options))
-        told = [words.with_article(option) for option in options]
-        told = f"{', '.join(told[:-1])} or {told[-1]}"
-        asked = _ask("broad", broad, "broad", rng, ref=ref, options=told)
+        *several, last = map(words.with_article, options)
+        slots = {"ref": ref, "options": f"{', '.join(several)} or {last}"}
+        asked = _ask("broad", broad, "broad", rng, **slots)
         found.append(asked._replace(options=options))
     return found
 
@@ -122,8 +118,9 @@ def _counts(scene, rng):
     name, number = _countable(scene, rng)
     if not name:
         return []
-    found = _ask("count", str(number), "count", rng, ns=words.plural(name))
-    return [found._replace(other_answers=(words.NUMBERS[number],))]
+    others = (words.NUMBERS[number],)
+    slots = {"ns": words.plural(name)}
+    return [_ask("count", str(number), "count", rng, others, **slots)]
 
 
 def _positions(scene, rng):
@@ -139,9 +136,8 @@ def _places(scene, rng):
         return []
     ref = _anything(scene, rng)
     place = scene.background.place
-    found = _ask("place", place, "place", rng, ref=ref)
-    others = [n for n in words.called(scene.background) if n != place]
-    return [found._replace(other_answers=tuple(others))]
+    others = tuple(n for n in words.called(scene.background) if n != place)
+    return [_ask("place", place, "place", rng, others, ref=ref)]
 
 
 def _larger(scene, rng):
@@ -179,8 +175,8 @@ def _is_kind(scene, rng):
 def _is_it(scene, sort, name_of, rng):
     """Ask about a thing in the scene or, as often, about one that is not.
 
-    The two are drawn in the same way, and only if both can be asked about:
-    so each name is as often right as wrong, and says nothing by itself.
+    Both are drawn in the same way, and both must be askable, so each name is
+    as often right as wrong.
     """
     own = draw(scene.placed, rng).thing
     pool = _pool(scene)
@@ -207,18 +203,12 @@ def _a_name(thing, rng):
 
 def _is(scene, sort, name, answer, rng):
     if scene.sort == "several":
-        way, told = "is there", words.plural(name)
-        if words.is_proper(name):
-            told = name
-    else:
-        told = words.with_article(name)
-        one = scene.sort == "photograph"
-        one |= scene.sort == "alone" and rng.random() < 0.5
-        way = "is this" if one else "is there"
-    found = _ask(way, _yes(answer), sort, rng, a=told)
-    if scene.sort == "several":
-        found = found._replace(text=_as_plural(found.text))
-    return found
+        found = _ask("is there", _yes(answer), sort, rng, a=words.plural(name))
+        return found._replace(text=_as_plural(found.text))
+    one = scene.sort == "photograph"
+    one |= scene.sort == "alone" and rng.random() < 0.5
+    way = "is this" if one else "is there"
+    return _ask(way, _yes(answer), sort, rng, a=words.with_article(name))
 
 
 def _is_color(scene, rng):
@@ -307,9 +297,9 @@ SORTS = {
 }
 
 
-def _ask(way, answer, sort, rng, **told):
+def _ask(way, answer, sort, rng, others=(), **slots):
     wording = draw(WAYS[way], rng)
-    return Question(wording.format(**told), answer, sort, wording=wording)
+    return Question(wording.format(**slots), answer, sort, others, wording)
 
 
 def _pool(scene):
@@ -412,14 +402,7 @@ def _countable(scene, rng):
 
 def _as_plural(text):
     """Ask for several: "are there owls?"."""
-    for one, several in (
-        ("is there ", "are there "),
-        ("there is ", "there are "),
-        ("is ", "are "),
-    ):
-        if text.startswith(one):
-            return several + text[len(one) :]
-    return text
+    return re.sub("^(there )?is ", r"\1are ", text)
 
 
 def _dressed(text, rng):

@@ -24,7 +24,7 @@ SHARES = {
     "different": 0.09,
     "photograph": 0.14,
 }
-# Training sees things so near that the picture does not hold them, too.
+# In training some things are larger than the picture.
 TRAINING_SHARES = SHARES | {"close": 0.14}
 # Paper, as the red, green and blue of a color word.
 PAPERS = {
@@ -40,7 +40,7 @@ PAPERS = {
 }
 # Of a thing that is covered, this share stays in sight at least.
 IN_SIGHT = 0.6
-# No writing is on these, so that a mirror changes nothing that is said.
+# These have no writing on them and may be mirrored.
 MIRRORED = ("animal", "food", "plant")
 
 
@@ -58,6 +58,11 @@ class Placed(NamedTuple):
     def length(self):
         left, top, right, bottom = self.box
         return max(right - left, bottom - top)
+
+    @property
+    def area(self):
+        left, top, right, bottom = self.box
+        return (right - left) * (bottom - top)
 
 
 class Scene(NamedTuple):
@@ -88,19 +93,15 @@ class Scene(NamedTuple):
         return "left" if share <= 0.36 else "right" if share >= 0.64 else ""
 
     def is_left(self, one, other):
-        """Tell whether a thing is clearly to the left of another."""
+        """Return True if a thing is clearly to the left of another."""
         ahead = self.placed[other].middle - self.placed[one].middle
         return ahead >= 0.2 * len(self.picture)
 
     def is_larger(self, one, other):
-        """Tell whether a thing is clearly larger than another."""
+        """Return True if a thing is clearly larger than another."""
         one, other = self.placed[one], self.placed[other]
-        areas = [
-            (right - left) * (bottom - top)
-            for left, top, right, bottom in (one.box, other.box)
-        ]
         longer = one.length >= 1.5 * other.length
-        return longer and areas[0] >= 2.2 * areas[1]
+        return longer and one.area >= 2.2 * other.area
 
     def larger(self):
         """Return the number of the clearly larger one of two, or None."""
@@ -118,10 +119,9 @@ class Scene(NamedTuple):
 
 
 class Scenes:
-    """Draws scenes from what belongs to one split, and from nothing else.
+    """Draws scenes of one split.
 
-    Files are decoded once, as long as there are no more than `kept`. A share
-    of the things is `painted` in another color.
+    Up to `kept` decoded files are cached. A share of the things is `painted`.
     """
 
     def __init__(
@@ -217,15 +217,11 @@ class Scenes:
         free = self.side - sum(shape.width for shape in shapes)
         first, between = rng.dirichlet((1, 1, 1))[:2] * max(free, 0)
         lefts = first, first + shapes[0].width + between
-        return ground.scene(
-            "larger",
-            [
-                (thing, shape, left, ground.top(shape, rng))
-                for thing, shape, left in zip(
-                    chosen, shapes, lefts, strict=True
-                )
-            ],
-        )
+        pieces = [
+            (thing, shape, left, ground.top(shape, rng))
+            for thing, shape, left in zip(chosen, shapes, lefts, strict=True)
+        ]
+        return ground.scene("larger", pieces)
 
     def _draw_before(self, rng):
         back, front = self._different_things(2, rng)
@@ -301,9 +297,8 @@ class Scenes:
         shape = shape.resize(size, Image.BICUBIC)
         opacity = shape.getchannel("A")
         if rng.random() < 0.5:
-            opacity = opacity.filter(
-                ImageFilter.GaussianBlur(rng.uniform(0.4, 0.9))
-            )
+            blur = ImageFilter.GaussianBlur(rng.uniform(0.4, 0.9))
+            opacity = opacity.filter(blur)
         if thing.paint:
             shape = painting.paint(shape, thing.paint, rng)
         shape = _light(shape.convert("RGB"), rng)
@@ -340,11 +335,8 @@ class Scenes:
         short = min(image.size)
         if short > 1.4 * self.side:
             scale = 1.4 * self.side / short
-            image = image.resize(
-                [round(scale * length) for length in image.size],
-                Image.BICUBIC,
-                reducing_gap=2,
-            )
+            size = [round(scale * length) for length in image.size]
+            image = image.resize(size, Image.BICUBIC, reducing_gap=2)
         return image
 
 
@@ -367,15 +359,13 @@ class _Ground:
     def scene(self, sort, pieces, front=None):
         """Put things down, the first one farthest back."""
         image, placed = self.image.copy(), []
-        for thing, shape, left, top in pieces:
-            left, top = round(left), round(top)
+        for thing, shape, *place in pieces:
+            left, top = map(round, place)
             if self.shadow:
                 self._darken(image, shape, left, top)
             image.paste(shape, (left, top), shape)
-            seen = visible_box(shape)
-            box = tuple(
-                p + o for p, o in zip(seen, (left, top) * 2, strict=True)
-            )
+            x, y, right, bottom = visible_box(shape)
+            box = (x + left, y + top, right + left, bottom + top)
             placed.append(Placed(thing, box))
         order = sorted(range(len(placed)), key=lambda n: placed[n].middle)
         return Scene(
@@ -415,15 +405,12 @@ def visible_box(shape):
 
 
 def _window(shape, side, rng):
-    """Cut out what of a large shape is in a picture, near its middle."""
-    starts = [
+    """Cut a part as large as the picture from a shape, near its middle."""
+    left, top = (
         round(max(length - side, 0) * rng.beta(3, 3)) for length in shape.size
-    ]
-    ends = (
-        min(start + side, length)
-        for start, length in zip(starts, shape.size, strict=True)
     )
-    window = shape.crop((*starts, *ends))
+    right, bottom = min(left + side, shape.width), min(top + side, shape.height)
+    window = shape.crop((left, top, right, bottom))
     return window.crop(visible_box(window))
 
 

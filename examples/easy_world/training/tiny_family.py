@@ -1,10 +1,14 @@
 """The stages of `train_tiny_family.py`: the model, data and score of each."""
 
+import functools
+import json
+import pathlib
 from collections.abc import Callable
 from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
+import reports
 
 import keras_bridgetower as kbt
 from easy_world import captions
@@ -86,8 +90,7 @@ def statements(scenes, seed):
 # Scores: dicts of percentages, from a task and scenes.
 
 
-def _percent(share):
-    return round(100 * float(share), 2)
+_percent = functools.partial(reports.percent, digits=2)
 
 
 def score_questions(task, scenes):
@@ -96,8 +99,8 @@ def score_questions(task, scenes):
     logits = task.predict(x, batch_size=256, verbose=0)
     right = np.array(task.answers)[logits.argmax(-1)] == answers
     kinds = np.array([pictures.question_kind(a) for a in answers])
-    found = {k: _percent(right[kinds == k].mean()) for k in np.unique(kinds)}
-    return {"overall": _percent(right.mean())} | found
+    found = {k: _percent(right[kinds == k]) for k in np.unique(kinds)}
+    return {"overall": _percent(right)} | found
 
 
 def score_pretraining(task, scenes):
@@ -115,7 +118,7 @@ def score_blanks(task, scenes):
     words = [masks[0][0][0].strip() for masks, _ in filled]
     right = np.array(words) == made.answers
     kinds = np.array(made.kinds)
-    scores = {k: _percent(right[kinds == k].mean()) for k in ATTRIBUTES}
+    scores = {k: _percent(right[kinds == k]) for k in ATTRIBUTES}
     return scores | {"mean": round(float(np.mean([*scores.values()])), 2)}
 
 
@@ -150,7 +153,7 @@ def score_hypotheses(task, scenes):
 
 def _accuracy(task, x, labels):
     logits = task.predict(x, batch_size=256, verbose=0)
-    return _percent((logits.argmax(-1) == labels).mean())
+    return _percent(logits.argmax(-1) == labels)
 
 
 def score_statements(task, scenes):
@@ -162,7 +165,7 @@ def score_statements(task, scenes):
 
 
 class Stage(NamedTuple):
-    """One preset of the family."""
+    """One preset of the family; `tiny_family.json` has the later values."""
 
     build: Callable  # From the folder of the preset to start from to the task.
     rows: Callable  # From scenes and seed to raw `(x, y)` of one epoch.
@@ -250,96 +253,45 @@ CHANCE = {"IR@1": 0.22, "IR@5": 1.09, "IR@10": 2.18} | {
     "TR@10": 2.16,
     "RSUM": captions.BLIND_RSUM,
 }
-# The score of hypotheses, its blind value, and its description.
-JUDGED = (
-    score_hypotheses,
-    {"accuracy": entailment.BLIND_ENTAILMENT["text and view"]},
-    "Accuracy. Blind: the majority label of text and kind of view.",
-)
-STAGES = {
-    "pretrain": Stage(
-        _pretraining,
-        caption_rows,
-        score_pretraining,
+_ENTAILMENT_BLIND = {"accuracy": entailment.BLIND_ENTAILMENT["text and view"]}
+_STAGES = {
+    "pretrain": (
+        *(_pretraining, caption_rows, score_pretraining),
         {"itm_accuracy": 50.0, "itc_accuracy": 1.0},
-        "Accuracies of masked tokens (30 % of all), of matching (half the "
-        "texts with another picture) and of the nearest picture among 100.",
-        epochs=40,
-        learning_rate=1.0,
-        start=None,
     ),
-    "vqa": Stage(
-        _vqa,
-        questions,
-        score_questions,
-        pictures.BLIND_TEST_SCORES,
-        "Share of right answers, of all and by kind of question. Blind: the "
-        "majority answer to each question.",
-        epochs=8,
-        learning_rate=1.0,
-        start=None,
-    ),
-    "mlm": Stage(
-        _fill_start,
-        varied_captions,
-        score_blanks,
+    "vqa": (_vqa, questions, score_questions, pictures.BLIND_TEST_SCORES),
+    "mlm": (
+        *(_fill_start, varied_captions, score_blanks),
         captions.BLIND_BLANKS | {"mean": 27.68},
-        "Share of captions whose one masked word is found, for each attribute. "
-        "Blind: the attribute's most frequent word.",
-        epochs=24,
-        batch_size=64,
-        learning_rate=1.0,
-        texts="Seven of ten training texts are said in many ways "
-        "(`wordings.py`), the others are captions as in the score. Words such "
-        "as `upper`, `big` and `grey` are tokens, which can fill a blank. The "
-        "image tower was not trained further.",
     ),
-    "retrieval": Stage(
+    "retrieval": (
         _start(kbt.BridgeTowerRetrieval, objective="hard_negatives"),
-        caption_rows,
-        score_ranking,
+        *(caption_rows, score_ranking),
         CHANCE | {"true or false caption": 50.0},
-        "Recall on the gallery of distinct pictures, by the two-stage protocol "
-        "with a shortlist of 32; and captions that are true or wrong in one "
-        "attribute. Blind: guessing.",
-        epochs=15,
     ),
-    "contrastive": Stage(
+    "contrastive": (
         _start(
             kbt.BridgeTowerContrastive,
             projection_dim=PROJECTION_DIM,
             ways="three_way",
         ),
-        caption_rows,
-        score_embeddings,
-        CHANCE,
-        "Recall on the gallery of distinct pictures, by the cosine of text and "
-        "image embeddings alone. Blind: guessing.",
-        epochs=15,
+        *(caption_rows, score_embeddings, CHANCE),
     ),
     # The statements of the score alone: from varied ones at the start a model
     # learns the words, and not to look.
-    "statements": Stage(
-        _start(kbt.BridgeTowerEntailment), hypotheses, *JUDGED, epochs=6
+    "statements": (
+        _start(kbt.BridgeTowerEntailment),
+        *(hypotheses, score_hypotheses, _ENTAILMENT_BLIND),
     ),
-    "entailment": Stage(
+    "entailment": (
         _start_with_more_words(kbt.BridgeTowerEntailment),
-        varied_hypotheses,
-        *JUDGED,
-        epochs=20,
-        batch_size=64,
-        texts="Training began with the texts of the score alone (the stage "
-        "`statements`). Then a third of the texts were those, the others were "
-        "said in many ways (`wordings.py`).",
-        start="statements",
+        *(varied_hypotheses, score_hypotheses, _ENTAILMENT_BLIND),
     ),
-    "nlvr2": Stage(
+    "nlvr2": (
         _start(kbt.BridgeTowerNLVR2),
-        statements,
-        score_statements,
+        *(statements, score_statements),
         {"accuracy": pairs.BLIND_PAIRS["text and right"]},
-        "Accuracy, and share of sentences that are right for all four pairs. "
-        "Blind: the better of text with one of the two pictures.",
-        epochs=12,
     ),
 }
+_VALUES = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
+STAGES = {n: Stage(*parts, **_VALUES[n]) for n, parts in _STAGES.items()}

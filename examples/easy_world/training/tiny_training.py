@@ -1,6 +1,7 @@
 """What the scripts that train the small presets share."""
 
 import json
+import operator
 import pathlib
 
 import keras
@@ -35,11 +36,7 @@ def learn_vocabulary(texts, size=512):
         ),
     )
     learned = json.loads(engine.to_str())["model"]
-    merges = [
-        pair if isinstance(pair, str) else " ".join(pair)
-        for pair in learned["merges"]
-    ]
-    return learned["vocab"], merges
+    return learned["vocab"], list(map(" ".join, learned["merges"]))
 
 
 def build_backbone(
@@ -88,13 +85,11 @@ def train_image_tower(task, scenes, epochs, settings):
 
     data, steps = stream(scenes, rows, epochs, settings.tower_batch_size, 0)
     first_token = tower(tower.input)[-1][:, 0]
-    model = keras.Model(
-        tower.input,
-        {
-            name: keras.layers.Dense(len(words), name=name)(first_token)
-            for name, words in ATTRIBUTES.items()
-        },
-    )
+    outputs = {
+        name: keras.layers.Dense(len(words), name=name)(first_token)
+        for name, words in ATTRIBUTES.items()
+    }
+    model = keras.Model(tower.input, outputs)
     entropy = keras.losses.SparseCategoricalCrossentropy
     compile_for(
         model,
@@ -127,19 +122,18 @@ def stream(scenes, rows, epochs, batch_size, seed):
             order = rng.permutation(len(keras.tree.flatten(made)[0]))
             for first in range(0, len(order) - batch_size + 1, batch_size):
                 chosen = order[first : first + batch_size]
-                yield keras.tree.map_structure(
-                    lambda values, chosen=chosen: values[chosen], made
-                )
+                take = operator.itemgetter(chosen)
+                yield keras.tree.map_structure(take, made)
+
+    def spec(values):
+        text = values.dtype.kind in "UO"
+        shape = (batch_size, *values.shape[1:])
+        return tf.TensorSpec(shape, tf.string if text else values.dtype)
 
     one = epoch(0)
-    spec = keras.tree.map_structure(
-        lambda values: tf.TensorSpec(
-            (batch_size, *values.shape[1:]),
-            tf.string if values.dtype.kind in "UO" else values.dtype,
-        ),
-        one,
+    dataset = tf.data.Dataset.from_generator(
+        generate, output_signature=keras.tree.map_structure(spec, one)
     )
-    dataset = tf.data.Dataset.from_generator(generate, output_signature=spec)
     return dataset, len(keras.tree.flatten(one)[0]) // batch_size
 
 

@@ -1,10 +1,9 @@
 r"""Train the tiny presets of all tasks.
 
-First the image tower learns to name what the training pictures show; then the
-whole model is pre-trained on captions by masked language, matching and
-contrast; then each task but VQA, which is trained from scratch, starts from
-it. No epoch is chosen: the last one stands. Validation scores are printed on
-the way, the test split is read once for each preset, at its end.
+First the image tower learns the attributes of training pictures, then the whole
+model is pre-trained on captions by masked language, matching and contrast, and
+each task but VQA (trained from scratch) starts from that. The last epoch is
+used, none is chosen; the test split is read once for each preset, at its end.
 
     PYTHONPATH=examples KERAS_BACKEND=torch python -m \
         easy_world.training.train_tiny_family runs/tiny

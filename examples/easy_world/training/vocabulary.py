@@ -1,8 +1,7 @@
 """Add the words of new texts to the vocabulary of a trained preset.
 
-Byte-level pieces spell every word, but a `<mask>` is one token: a word fills a
-blank only if it is a token. The old tokens keep their ids and embeddings, and
-old texts keep their tokens.
+A `<mask>` is one token, so a word fills a blank only if it is one token. Old
+tokens keep their ids and embeddings, old texts their tokens.
 """
 
 import collections

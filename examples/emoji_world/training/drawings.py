@@ -18,7 +18,7 @@ ONE_WAY = ("symbols", "flags")
 def vary(drawing, rng, mirror, mixed=None):
     """Vary position, paper and, unless `mixed` is None, colors of a drawing.
 
-    `mixed` is the share of drawings whose colors are mixed with each other.
+    Channels are mixed in a share `mixed` of the drawings.
     """
     image = Image.fromarray(drawing)
     if mirror and rng.random() < 0.5:
@@ -76,7 +76,7 @@ def _recolored(image, rng, mixed):
         image = image.resize((size, size), Image.BILINEAR)
         image = image.resize((world.SIDE, world.SIDE), Image.BILINEAR)
     if rng.random() < mixed:
-        # The color does not make the thing.
+        # A thing keeps its name in any color.
         channels = np.asarray(image, "float32")
         matrix = np.eye(3) + rng.normal(0, 0.15, (3, 3))
         mixed = np.clip(channels @ matrix, 0, 255).astype("uint8")

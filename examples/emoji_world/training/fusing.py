@@ -69,13 +69,12 @@ def with_both_spellings(folder, said):
 def _enter_where_the_picture_is(fusion, head):
     """Project texts near the pictures that they describe.
 
-    The head multiplies a text's state with a picture's projected one. With
-    this projection, the plain product of what enters is that.
+    The plain product of projected states is then the head's similarity.
     """
     text, image = head.text_dense.kernel, head.image_dense.kernel
     (projection,) = fusion.text_projections
     entry = ops.convert_to_numpy(ops.matmul(text, ops.transpose(image)))
-    # As large as a projection that was drawn.
+    # Keep the scale of a random projection.
     drawn = ops.convert_to_numpy(ops.std(projection.kernel))
     projection.kernel.assign(entry * (drawn / entry.std()))
 

@@ -1,7 +1,6 @@
 """Keep the states of the frozen towers, and draw wrong captions.
 
-A fusion that learns from kept states needs no tower, so a step takes a fraction
-of the time.
+Steps from kept states take a fraction of the time.
 """
 
 from typing import NamedTuple
@@ -41,19 +40,13 @@ class Masked(NamedTuple):
 class KeptStates:
     """States of varied drawings, their captions and questions.
 
-    Args:
-        task: a task whose towers rest.
-        drawings: `TrainingDrawings`.
-        rng: `numpy.random.Generator`.
-
     Attributes:
-        images: float16 `(drawings * VARIED, layers, tokens, width)`, those of
-            a drawing in a row: as it is, with its own colors, with others.
+        images: float16 `(drawings * VARIED, layers, tokens, width)`, of each
+            drawing unchanged, with its own colors, and with others.
         captions: list of str, `CAPTIONS` of each emoji of training.
         emoji_of: int `(captions,)`, the number of a caption's emoji.
         read: `Texts`, the captions.
-        masked: list of `Masked`, the captions, each time with other words
-            hidden.
+        masked: list of `Masked`, the captions with other words hidden each.
         asked: list of str, all questions.
         questions: `Texts`, those questions.
     """
@@ -83,13 +76,15 @@ class KeptStates:
         common = np.unique(self._ids(_plain_words()))
         self.masked = [self._masked(ids, common, rng) for _ in range(MASKINGS)]
 
-        asked = set()
-        for (number, _), color in zip(
-            drawings.rows, drawings.colors, strict=True
-        ):
-            for _, ways, _ in questions.facts(run.world[number], color):
-                asked.update(ways)
-        self.asked = sorted(asked)
+        pairs = zip(drawings.rows, drawings.colors, strict=True)
+        self.asked = sorted(
+            {
+                text
+                for (number, _), color in pairs
+                for _, ways, _ in questions.facts(run.world[number], color)
+                for text in ways
+            }
+        )
         self.questions = self._texts(self._ids(self.asked))
 
     def _ids(self, said):
@@ -150,8 +145,7 @@ class _Tower(keras.Model):
         return found
 
 
-# Of the captions that do not belong to a drawing, how many are of one of the
-# emoji that are most like it, at most.
+# The largest share of wrong captions of the emoji that are most similar.
 ALIKE, NEAREST = 0.6, 32
 TRIES = 20
 
@@ -160,12 +154,7 @@ class WrongCaptions:
     """Draws captions that do not belong to an emoji.
 
     A caption is wrong if the word that it was made of is none of the emoji's.
-
-    Args:
-        run: `Run`.
-        captions: list of str.
-        emoji_of: int array `(captions,)`, the number of a caption's emoji.
-        vectors: float array `(captions, SPACE)`, where a text tower puts them.
+    `emoji_of` has the number of each caption's emoji, `vectors` its vector.
     """
 
     def __init__(self, run, captions, emoji_of, vectors):

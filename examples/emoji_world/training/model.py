@@ -54,8 +54,8 @@ def new_tokenizer(texts):
 class Batches(keras.utils.PyDataset):
     """Batches that depend on seed, epoch and number alone, so runs resume.
 
-    `make` maps row numbers and a `numpy.random.Generator` to a batch, `order`
-    a generator to the rows of an epoch, by default all in random order.
+    `make(rows, rng)` returns a batch, `order(rng)` the rows of an epoch, by
+    default all in random order.
     """
 
     def __init__(self, make, count, batch_size, seed, order=None):
@@ -81,7 +81,7 @@ class Batches(keras.utils.PyDataset):
 def train(model, data, epochs, learning_rate, folder, **compiled):
     """Train, or resume an interrupted run in the same folder.
 
-    Returns a dict from metric, and `"seconds"`, to a number for each epoch.
+    Returns the values of each metric, and the seconds, by epoch.
     """
     compile_for(model, epochs * len(data), learning_rate, **compiled)
     history = pathlib.Path(folder) / "history.jsonl"
@@ -118,10 +118,8 @@ def train(model, data, epochs, learning_rate, folder, **compiled):
 def run_stages(stages, run):
     """Run the stages whose preset is not there yet, in order.
 
-    Args:
-        stages: dict from name to a function of the run and the folder of the
-            stage, which returns what is saved and the history.
-        run: what the stages share, with `folder` and `seed`.
+    A stage is a function of the run and a folder that returns tasks to save and
+    the history.
     """
     for name, stage in stages.items():
         target = run.folder / name
@@ -131,7 +129,7 @@ def run_stages(stages, run):
         started = time.time()
         task, history = stage(run, run.folder / f"{name}_run")
         task.save_to_preset(target)
-        # Of a run that was stopped, the epochs alone.
+        # If the run was resumed, count the epochs before as well.
         seconds = max(time.time() - started, sum(history["seconds"]))
         record = {
             "backend": keras.config.backend(),
@@ -144,21 +142,12 @@ def run_stages(stages, run):
 
 
 def hide_tokens(ids, free, share, most, rng):
-    """Draw tokens to hide, at least one free one of each text.
+    """Draw tokens to hide: a share of the free ones, from one to `most`.
 
-    Args:
-        ids: int `(texts, tokens)`.
-        free: bool `(texts, tokens)`, which ones may be hidden.
-        share: float, how many of them.
-        most: int, at most so many of a text.
-        rng: `numpy.random.Generator`.
-
-    Returns:
-        `(hidden, places, tokens)`: bool `(texts, tokens)`, and int32 `(texts,
-        most)`: where they are, 0 if no more is hidden, and what they were,
-        -100 there.
+    Returns the mask `(texts, tokens)`, and `(texts, most)` the positions of
+    hidden tokens and their ids. Unused slots have position 0 and id -100.
     """
-    # One draw for each token, so that the lowest is hidden in any case.
+    # The token with the lowest draw is hidden in any case.
     draws = np.where(free, rng.random(ids.shape), 2.0)
     lowest = draws.min(1, keepdims=True)
     hidden = free & ((draws < share) | (draws == lowest))

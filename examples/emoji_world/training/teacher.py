@@ -155,8 +155,8 @@ def _common(path):
 def meanings(world, splits, wordnet, teacher):
     """Return for each emoji a definition of its name, or None.
 
-    Of several senses (a lime is a fruit, and a powder) the one that is
-    nearest to the keywords by MiniLM. No definition has a held-out word.
+    Of several senses (a lime is a fruit, and a powder) it is the one that is
+    nearest to the keywords by MiniLM, without held-out words.
     """
     known = senses(wordnet)
     said = [

@@ -1,14 +1,12 @@
 """Train the towers: English, captions, and the places of drawings.
 
-The text tower first learns English from MiniLM, without pictures: to give the
-vectors that MiniLM gives for WordNet's sentences and captions, and to name
-masked tokens. Then it learns captions. MiniLM hardly tells some emoji apart,
-so half of each batch are captions, which must find their emoji among all; the
-other half are sentences of WordNet, which must bring to mind the emoji that
-they bring to MiniLM's mind, and stay near MiniLM's vector. The image tower
-learns to put each drawing where a reader puts its captions. A classifier of
-all emoji, which is dropped afterwards, teaches it to tell apart what the reader
-puts in nearly the same place.
+The text tower first learns English from MiniLM, without pictures: MiniLM's
+vectors of WordNet's sentences and captions, and masked tokens. Then half of
+each batch are captions, which must find their emoji among all; the other half
+are sentences of WordNet, which must keep MiniLM's vector and its similarities
+to emoji. The image tower learns to put each drawing where the text tower puts
+its captions. A classifier of all emoji, which is dropped afterwards, separates
+those that the text tower puts in nearly the same place.
 """
 
 import keras
@@ -26,11 +24,8 @@ def know_words(task, space):
     size = tokenizer.vocabulary_size()
     words = [tokenizer.id_to_token(i) for i in range(size)]
     words = [word.replace("\u0120", "") or " " for word in words]
-    (table,) = (
-        variable
-        for variable in task.backbone.text_tower.weights
-        if tuple(variable.shape) == (size, model.SPACE)
-    )
+    weights = task.backbone.text_tower.weights
+    (table,) = (w for w in weights if tuple(w.shape) == (size, model.SPACE))
     table.assign(0.7 * space.of(words))
 
 
@@ -127,11 +122,8 @@ def _rows_of_like_length(lengths):
 
 
 CAPTIONS, SENTENCES = 128, 128
-# How much it counts how far a sentence moves, beside what it brings to mind.
-ENGLISH = 5.0
-# How sharp MiniLM's shares are: at 25, a sentence that says what an emoji is
-# gives most of its share to a few.
-SHARPNESS = 25.0
+ENGLISH = 5.0  # Weight of the distance to MiniLM's vector.
+SHARPNESS = 25.0  # Of MiniLM's similarities to emoji.
 
 
 def learn_captions(task, run, space, places, same, epochs, folder):
@@ -163,7 +155,7 @@ def learn_captions(task, run, space, places, same, epochs, folder):
 
 
 class Reminders:
-    """Sentences without held-out words, and the emoji they remind MiniLM of."""
+    """Sentences without held-out words, and MiniLM's similar emoji."""
 
     def __init__(self, run, space):
         self._space, self._teacher = space, run.teacher
@@ -184,7 +176,7 @@ class Reminders:
 
 
 def find_it(places):
-    """Return a loss of texts: find the right places, and stay near."""
+    """Return a loss of texts: find the right places, and do not move far."""
 
     def loss(true, given):
         stay, wanted = true[:, : model.SPACE], true[:, model.SPACE :]
@@ -196,10 +188,9 @@ def find_it(places):
 
 
 DRAWINGS_BATCH = 64
-# How sharp the softmax over all emoji is.
-SCALE = 30.0
-# How much it counts how far a drawing is from its place. Nearest to its own
-# place it may be far from all, and then other drawings are nearer to a text.
+SCALE = 30.0  # Of the softmax over all emoji.
+# Weight of the distance of a drawing to its place: one that is far from all
+# places is behind other drawings for its own text.
 NEAR = 5.0
 
 
@@ -216,10 +207,12 @@ def learn_places(task, drawings, space, read, epochs, learning_rate, folder):
 
     run = drawings.run
     data = model.Batches(batch, len(drawings.rows), DRAWINGS_BATCH, run.seed)
-    losses = find_its_place(places, same), find_its_name(same)
     return model.train(
         *(_looker(task, len(numbers)), data, epochs, learning_rate, folder),
-        loss=dict(zip(("place", "name"), losses, strict=True)),
+        loss={
+            "place": find_its_place(places, same),
+            "name": find_its_name(same),
+        },
         loss_weights={"place": 1.0, "name": 0.5},
     )
 

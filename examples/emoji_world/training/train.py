@@ -1,16 +1,14 @@
-r"""Train the emoji presets, stage by stage; resume an interrupted run.
+"""Train the emoji presets, stage by stage; resume an interrupted run.
 
     export PYTHONPATH=examples KERAS_BACKEND=torch
     python -m emoji_world.training.train runs/emoji
 
-Each stage reads what the one before wrote into the folder. No epoch is
-chosen by a score: the last one stands.
+Each stage reads what the one before wrote into the folder. The last epoch is
+used, none is chosen by a score.
 """
 
-import argparse
-import pathlib
-
 import numpy as np
+import reports
 
 import keras_bridgetower as kbt
 from emoji_world import questions
@@ -129,8 +127,7 @@ STAGES = {
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=pathlib.Path)
+    parser = reports.parser(__doc__)
     parser.add_argument("stages", nargs="*", default=list(STAGES))
     parser.add_argument("--seed", type=int, default=0)
     settings = parser.parse_args()

@@ -78,7 +78,7 @@ class Run:
 class Epochs(keras.utils.PyDataset):
     """Batches of one pool after the other; they depend on seed and number.
 
-    `first` is the number of the first epoch, `asked` has arguments of `Batches`.
+    `first` is the number of the first epoch, `asked` are values of `Batches`.
     """
 
     def __init__(self, run, pairs, first=0, **asked):

@@ -82,10 +82,10 @@ _PREPARE, _TURNS = [], {}
 def load(work, saved, contender):
     """Load the model; return `loading` seconds and the `device`."""
     started = time.perf_counter()
-    module, _, name = work.function.partition(".")
-    if contender.library == "transformers":
-        name = f"peer_{name}"
-    function = getattr(importlib.import_module(f"turns.{module}"), name)
+    modules = {"keras_bridgetower": "ours", "transformers": "peers"}
+    module = modules.get(contender.library, "runtimes")
+    module = importlib.import_module(f"turns.{module}")
+    function = getattr(module, work.function)
     _PREPARE[:] = [function(saved, contender, **contender.settings)]
     return {
         "loading": time.perf_counter() - started,
@@ -134,7 +134,7 @@ class Fresh:
     about = {}
 
     def __init__(self, work, contender, saved):
-        command = getattr(starts, work.function.removeprefix("starts."))
+        command = getattr(starts, work.function)
         self.command = command(saved, contender, **contender.settings)
         self.environment = environment(contender.backend, saved.home)
 

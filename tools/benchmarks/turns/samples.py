@@ -1,10 +1,14 @@
 """The inputs of a turn, the same for all libraries."""
 
 import numpy as np
+from PIL import Image
 
 TEXT = "is the red cat on a dog?"
 # The authors' number of answers for VQAv2.
 ANSWERS = [f"answer {number}" for number in range(3_129)]
+BEST = 5  # Answers whose scores are compared.
+RATE = 1e-5
+MASKED, MASK_ID = 5, 4  # Masked tokens of each text.
 
 
 def features(batch, side, tokens):
@@ -19,10 +23,46 @@ def features(batch, side, tokens):
     }
 
 
+def pictures_and_text(batch, side, tokens):
+    """Return pictures, and the features of one text."""
+    x = features(batch, side, tokens)
+    images = x.pop("images")
+    return images, {name: values[:1] for name, values in x.items()}
+
+
+def pretraining_rows(batch, side, tokens):
+    """Return a batch of both objectives: half of the pairs match.
+
+    A pair that does not match has the next row's picture.
+    """
+    x = features(batch, side, tokens)
+    images, ids = x["images"], x["token_ids"]
+    rng = np.random.default_rng(5)
+    positions = np.stack(
+        [rng.permutation(tokens)[:MASKED] for _ in range(batch)]
+    )
+    masked = ids.copy()
+    np.put_along_axis(masked, positions, MASK_ID, 1)
+    match = (np.arange(batch) % 2).astype("int32")
+    return images, ids, masked, positions.astype("int32"), match
+
+
+def soft_scores(batch):
+    """Return scores `(batch, answers)`: each row has three right answers."""
+    rng = np.random.default_rng(11)
+    found = np.zeros((batch, len(ANSWERS)), "float32")
+    for row in found:
+        row[rng.permutation(len(ANSWERS))[:3]] = 1.0, 0.6, 0.3
+    return found
+
+
+def scores(rows):
+    """Return the scores of answers as an array."""
+    return np.array([[score for _, score in row] for row in rows])
+
+
 def write_picture(path):
     """Write a JPEG file of 640 x 480 pixels."""
-    from PIL import Image
-
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (12, 16, 3)).astype("uint8")
     picture = Image.fromarray(small).resize((640, 480), Image.BICUBIC)

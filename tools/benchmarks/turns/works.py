@@ -43,9 +43,8 @@ class Work:
     """One thing to do, by several contenders."""
 
     title: str  # A heading of the report.
-    # `module.name` below `turns`: `(saved, contender, **settings)` to a
-    # function from batch and tokens to a turn; of transformers,
-    # `module.peer_name`. If each turn is a new process: to its command.
+    # A function of `ours`, `peers` and `runtimes`; of `starts`, which returns
+    # a command, if each turn is a new process.
     function: str
     contenders: list
     batches: tuple = (1,)  # Rows of a turn; `--batches` replaces them.
