@@ -1,5 +1,6 @@
 """Write easy-VQA as small data sets of records, to try recipes on."""
 
+import contextlib
 import io
 import itertools
 
@@ -17,18 +18,17 @@ from keras_bridgetower.data.records.write import write_shards
 
 SPLITS = ("train", "validation", "test")
 SOURCE = "easy-vqa"
+LABELS = ["contradiction", "neutral", "entailment"]
 
 
 def build(task, folder, limit=None):
     """Write all splits of a task's data, where they are not there yet."""
     labels, records = RECORDS[task]
     for split in SPLITS:
-        try:
+        # A part of a data set is not read: `write_shards` writes the rest.
+        with contextlib.suppress(ValueError):
             open_records(folder, split)
             continue
-        except ValueError:
-            # None, or a part of one: `write_shards` writes the rest.
-            pass
         write_shards(
             folder,
             split,
@@ -97,9 +97,6 @@ def _png(image):
 RECORDS = {
     "captions": (list, _captions),
     "vqa": (pictures.answer_list, _questions),
-    "entailment": (
-        lambda: ["contradiction", "neutral", "entailment"],
-        _hypotheses,
-    ),
+    "entailment": (lambda: LABELS, _hypotheses),
     "nlvr2": (lambda: ["False", "True"], _statements),
 }

@@ -10,6 +10,8 @@ import pathlib
 import sys
 import textwrap
 
+import tables
+
 NAMES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
 
@@ -147,23 +149,20 @@ def scores(hosts):
 
 
 def table(reports):
-    lines = [
+    head = (
         "{recipe}: {hosts} hosts, {updates} updates of {accumulation} "
         "batch(es) of {rows_of_batch} rows, {warmup} of them warm-up; an "
-        "epoch is {length} batches.".format(**reports[0]),
-        "",
-        f"| | {' | '.join(NAMES[r['backend']] for r in reports)} |",
-        "|---" * (len(reports) + 1) + "|",
-    ]
+        "epoch is {length} batches."
+    ).format(**reports[0])
+    rows = [["", *(NAMES[report["backend"]] for report in reports)]]
     for cells in zip(*(report["rows"] for report in reports), strict=True):
         results = [
             ("" if cell["right"] else "✗ ") + cell["found"].replace("|", "/")
             for cell in cells
         ]
-        lines.append(f"| {cells[0]['check']} | {' | '.join(results)} |")
-    seconds = [f"{report['seconds']:.0f}" for report in reports]
-    lines.append(f"| seconds | {' | '.join(seconds)} |")
-    return "\n".join(lines) + "\n"
+        rows.append([cells[0]["check"], *results])
+    rows.append(["seconds", *(f"{r['seconds']:.0f}" for r in reports)])
+    return f"{head}\n\n{tables.markdown(rows)}"
 
 
 def main(paths):

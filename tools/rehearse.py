@@ -4,12 +4,11 @@ r"""Rehearse a recipe on this machine, with the faults of a long run.
     python tools/rehearse.py pretrain_base --hosts 2 --json REPORT.json
     python tools/rehearsal_table.py REPORT.json ...   # for docs/rehearsal.md
 
-Each host is a process of its own. Accumulation, and the shares of warm-up and
-decay, are the recipe's; widths, rows and the number of updates are tiny, and
-the data is easy-VQA (`pip install easy-vqa`). One run is left alone. Another
-is killed on all hosts, later on one host alone, then finds no checkpoint on
-that host, and is put right. Both must end alike. Prints a table; the exit code
-tells whether all of it is right. It takes a few minutes.
+Each host is a process. Accumulation, warm-up and decay are the recipe's; sizes
+are tiny, the data is easy-VQA (`pip install easy-vqa`). One run is undisturbed.
+Another is killed on all hosts, later on one, then finds no checkpoint on that
+host, and is repaired. Both must end alike. Prints a table in a few minutes; the
+exit code is 0 if all of it is right.
 """
 
 import argparse
@@ -142,7 +141,7 @@ class Plan:
         """Run all hosts, and return the outcome of each.
 
         `dies` has the batch at which a host is killed, `others` the folder of
-        a host that does not write into that of the others, `name`.
+        a host that does not write into `name`.
         """
         script, recipe = self._command
         paths, commands = [], []

@@ -134,11 +134,8 @@ def _queries(run, shown):
             first, second = rng.permutation(words)[:2]
             add("two keywords", f"{first} {second}", {looks[number]})
     for word in sorted(run.splits.held_out_words):
-        right = {
-            looks[number]
-            for number in shown.numbers
-            if word in run.world[number].keywords
-        }
+        named = [n for n in shown.numbers if word in run.world[n].keywords]
+        right = set(looks[named])
         if right:
             add("words never seen", word, right)
     return found
@@ -193,32 +190,26 @@ def answers(run, preset):
         blind = np.array([guess[text] for text in asked])
         given = np.array([answer for answer, _ in given])
         for name, rows in (("", seen), (", emoji never seen", ~seen)):
-            numbers = _by_kind(given == right, kinds, rows)
-            found[f"{artist}{name}"] = numbers
-            found[f"{artist}{name}, blind"] = _by_kind(
-                blind == right, kinds, rows
-            )
+            for suffix, said in (("", given), (", blind", blind)):
+                numbers = _by_kind(said == right, kinds, rows)
+                found[f"{artist}{name}{suffix}"] = numbers
     return found
 
 
 def answered(run, task, artist):
     """Ask a question about each drawing of an artist.
 
-    Returns:
-        `(asked, kinds, seen, given, right)`: the questions, their kinds,
-        whether training saw the emoji, pairs of the best answer and its score,
-        and the right answers.
+    Returns the questions, their kinds, True for emoji of training, pairs of the
+    best answer and its score, and the right answers.
     """
     rng = np.random.default_rng(SEED)
     rows, pictures = [], []
     for number, emoji in enumerate(run.world):
         drawing = world.drawing(emoji, artist)
-        if drawing is None:
-            continue
-        color = colors.main_color(drawing)
-        asked = questions.question(emoji, color, rng)
-        rows.append((*asked, not run.splits.held_out[number]))
-        pictures.append(world.on_white(drawing))
+        if drawing is not None:
+            asked = questions.question(emoji, colors.main_color(drawing), rng)
+            rows.append((*asked, not run.splits.held_out[number]))
+            pictures.append(world.on_white(drawing))
     kinds, asked, right, seen = zip(*rows, strict=True)
     given = task.answer(pictures, list(asked), top_k=1, batch_size=128)
     kinds, seen, right = map(np.array, (kinds, seen, right))
@@ -269,9 +260,8 @@ BLANK = "a drawing of {article}<mask>"
 def match(run, embedder, preset, shown):
     """Score matching of pairs, and a search that is re-ranked.
 
-    Each of 300 emoji of training is named in a way that training does not
-    use. The name must fit its own drawing, and neither one drawn at random
-    nor the wrong one that a search by vectors finds first.
+    Names of 300 training emoji, in new phrases, must fit their own drawing, and
+    neither a random one nor the first wrong one of a search by vectors.
     """
     task = kbt.BridgeTowerRetrieval.from_preset(preset)
     found = {}
@@ -299,17 +289,14 @@ def match(run, embedder, preset, shown):
             batch_size=160,
         ).reshape(first.shape)
         order = np.argsort(-again, 1, kind="stable")
+        matched = np.take_along_axis(right, order, 1)
         found[artist] = {
             "own, taken": reports.percent(its > 0),
             "random, refused": reports.percent(others[wrong] < 0),
             "nearest, refused": reports.percent(like < 0),
             "own above nearest": reports.percent(its > like),
             **_recalls("by vectors, IR", right, BEST, 1),
-            **_recalls(
-                "matched again, IR",
-                np.take_along_axis(right, order, 1),
-                *(BEST, 1),
-            ),
+            **_recalls("matched again, IR", matched, BEST, 1),
         }
     return found
 

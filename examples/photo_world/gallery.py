@@ -40,16 +40,14 @@ def _on_paper(cut_out):
 
 def named(world, split):
     """Return names of a split's pictures, and `(texts, pictures)` of bool."""
-    shown = [*world.things, *world.photographs]
-    names = sorted({one.name for one in shown if one.split == split})
+    names = sorted({one.name for one in world.shown if one.split == split})
     texts = [f"a photo of {words.with_article(name)}" for name in names]
-    fits = [[one.name == name for one in shown] for name in names]
-    return texts, np.array(fits)
+    shown = np.array([one.name for one in world.shown])
+    return texts, np.array(names)[:, None] == shown
 
 
 def described(world, split):
     """Return free descriptions, and the pictures that they describe."""
-    shown = [one.id for ones in world for one in ones]
     known = json.loads(DESCRIPTIONS.read_text())[split]
-    fits = [[one == name for one in shown] for name in known]
-    return list(known.values()), np.array(fits)
+    shown = np.array([one.id for one in world.shown])
+    return list(known.values()), np.array([*known])[:, None] == shown

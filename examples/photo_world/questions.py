@@ -33,7 +33,7 @@ class Question(NamedTuple):
 
 def answers(world):
     """Return the answers that training can teach, in a fixed order."""
-    shown = [o for ones in world for o in ones if o.split == "train"]
+    shown = [one for one in world.shown if one.split == "train"]
     found = ["yes", "no", *SIDES, *COUNTS, *things.COLORS]
     found += sorted({things.BROAD[one.kind] for one in shown})
     found += sorted({one.kind for one in shown})

@@ -12,7 +12,6 @@ card has the scores of the stored weights.
 import argparse
 import collections
 import csv
-import json
 import pathlib
 
 import low_precision
@@ -20,6 +19,7 @@ from emoji_world import release as emoji_release
 from emoji_world.training.model import Together
 
 import keras_bridgetower as kbt
+from keras_bridgetower.files import read_json
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import registry
 from photo_world import credits
@@ -34,34 +34,8 @@ KNOWS = (
     "photographs of animals, food, plants, things and buildings, with 224 x "
     "224 pixels, and short English texts about them"
 )
-# The task of each preset, its heads, and what it does.
-PRESETS = {
-    "vqa": (
-        "BridgeTowerVQA",
-        ("vqa",),
-        "Answers simple questions about photographs.",
-    ),
-    "contrastive": (
-        "BridgeTowerContrastive",
-        ("itc",),
-        "Finds photographs by texts: embeds both in one space.",
-    ),
-    "retrieval": (
-        "BridgeTowerRetrieval",
-        ("itm", "itc"),
-        "Says whether a text fits a photograph.",
-    ),
-    "mlm": (
-        "BridgeTowerMaskedLM",
-        ("mlm",),
-        "Fills blanks in short texts about photographs.",
-    ),
-    "pretrain": (
-        "BridgeTowerPretraining",
-        ("mlm", "itm", "itc"),
-        "Pre-trained on photographs by three objectives.",
-    ),
-}
+# The task of each preset, its heads, and a description.
+PRESETS = read_json(pathlib.Path(__file__).with_suffix(".json"))
 # Licenses whose works may become a part of one under version 3 of the GPL.
 # Later versions of CC BY-SA may replace 2.0, and 4.0 leads to the GPL.
 FREE = {"public-domain", "CC0-1.0", "CC-BY-1.0", "CC-BY-2.0", "CC-BY-3.0"}
@@ -94,7 +68,7 @@ def pictures(folders):
         ValueError: the weights may not be under the license of the package.
     """
     world = things.load(folders)
-    splits = {one.id: one.split for one in world.things + world.photographs}
+    splits = {one.id: one.split for one in world.shown}
     found = [(splits[c.picture], *c) for c in credits.credits(folders)]
     for split, picture, _, licence, *_ in found:
         # What no weight learns from can be under any license.
@@ -143,10 +117,7 @@ def table_of(tasks):
 
 def records(run):
     """Return what the stages and the scoring of a run wrote, by file."""
-    return {
-        path.stem: json.loads(path.read_text())
-        for path in sorted(run.glob("*.json"))
-    }
+    return {path.stem: read_json(path) for path in sorted(run.glob("*.json"))}
 
 
 def describe(package, rows, record, shown, cores):

@@ -75,10 +75,7 @@ class Judge(keras.Model):
             for name, values in self.predict_on_batch(given).items():
                 found[name].append(np.asarray(values))
         back = np.argsort(order, kind="stable")
-        return {
-            name: np.concatenate(parts)[: len(texts)][back]
-            for name, parts in found.items()
-        }
+        return {n: np.concatenate(x)[back] for n, x in found.items()}
 
 
 def tower_states(backbone, pictures, converter):

@@ -38,7 +38,7 @@ class Thing(NamedTuple):
 
 
 class Photograph(NamedTuple):
-    """A whole photograph."""
+    """A whole photograph, with the fields of `Thing`."""
 
     id: str
     file: pathlib.Path
@@ -49,8 +49,7 @@ class Photograph(NamedTuple):
     color: str
     group: str
     split: str
-    # One of `PLACES` where it can be the background of a collage, or "".
-    place: str
+    place: str  # One of `PLACES`, or "" if it is no background of a collage.
 
 
 class World(NamedTuple):
@@ -58,6 +57,11 @@ class World(NamedTuple):
 
     things: tuple
     photographs: tuple
+
+    @property
+    def shown(self):
+        """All of both, as in a gallery."""
+        return [*self.things, *self.photographs]
 
 
 def load(folders):

@@ -55,12 +55,10 @@ def questions():
         x = 2 * (number % 16)
         ImageDraw.Draw(picture).ellipse((x, 10, x + 25, 35), fill=color)
         image = encoded(picture, "PNG")
-        given, sent = {"texts": text}, {"text": text}
-        if number % 3:
-            given["images"], sent = image, sent | as_input(image)
-        if number % 3 == 1:
-            del given["texts"], sent["text"]
-        found.append((given, sent))
+        texts = {"texts": text}, {"text": text}
+        images = {"images": image}, as_input(image)
+        both = texts[0] | images[0], texts[1] | images[1]
+        found.append((texts, images, both)[number % 3])
     return found
 
 
@@ -99,11 +97,8 @@ async def load(url, asked, expected, clients, numbers, inputs=1, also=()):
     """
     numbers = iter(numbers)
     places = (np.arange(KINDS)[:, None] + np.arange(inputs)) % KINDS
-    bodies = [
-        {"model": PRESET, "input": [asked[place][1] for place in row]}
-        for row in places
-    ]
-    bodies = [json.dumps(body).encode() for body in bodies]
+    rows = [[asked[place][1] for place in row] for row in places]
+    bodies = [json.dumps({"model": PRESET, "input": x}).encode() for x in rows]
     times, statuses, found = [], collections.Counter(), []
 
     async def ask(client):

@@ -1,11 +1,11 @@
 """Four attacks on the server together, while honest clients ask it.
 
-Starts `keras-bridgetower serve` with two tiny presets. Attackers send trailers
-without end, bodies that hardly come, the pictures that cost most to decode, and
-256 pictures at a time to re-rank. Every few seconds it prints what the honest
-clients got, with the slowest answer, and the memory of the server. It ends with
-status 1 if an answer took more than `--within` seconds, was refused, or differs
-from the offline one. Other options go to the server.
+Starts `keras-bridgetower serve` with two tiny presets. Attackers send endless
+trailers, slow bodies, pictures that are expensive to decode, and 256 pictures
+at a time to re-rank. Prints the honest clients' answers and the server's memory
+every few seconds. Ends with status 1 if an answer took more than `--within`
+seconds, was refused, or differs from the offline one. Other options go to the
+server.
 
     KERAS_BACKEND=torch python tools/benchmarks/soak_server.py --seconds 600
 """

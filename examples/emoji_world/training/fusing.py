@@ -88,11 +88,11 @@ def learn(both, run, epochs, learning_rate, folder, easy_epochs=0):
     return model.train(Fusion(pairs, vqa), data, epochs, learning_rate, folder)
 
 
-class Fusion(keras.Model):
+class Fusion(model.Rated):
     """Questions, matching, masked words and the space, from kept states."""
 
     def __init__(self, pairs, vqa):
-        super().__init__()
+        super().__init__(("vqa", "itm", "mlm"))
         self.fusion = vqa.backbone.fusion
         self.heads = {n: pairs.heads[n] for n in ("itm", "mlm", "itc")}
         self.heads["vqa"] = vqa.heads["vqa"]
@@ -103,10 +103,6 @@ class Fusion(keras.Model):
             "mlm": losses.MaskedLMLoss(),
             "itc": losses.ContrastiveLoss(self.ways),
         }
-        self.rates = {
-            n: keras.metrics.Mean(name=n) for n in ("vqa", "itm", "mlm")
-        }
-        self.built = True
 
     def call(self, x, training=None):
         images, colored = _layers(x["images"]), _layers(x["colored"])
@@ -159,13 +155,6 @@ class Fusion(keras.Model):
             WEIGHTS[name] * loss(y[name], y_pred[name])
             for name, loss in self.losses_of.items()
         )
-
-    @property
-    def metrics(self):
-        return [*super().metrics, *self.rates.values()]
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        return {metric.name: metric.result() for metric in self.metrics}
 
 
 def batches(states, drawings, vectors, easy_epochs):

@@ -78,6 +78,22 @@ class Batches(keras.utils.PyDataset):
         return self.make(self.rows[first : first + self.batch_size], rng)
 
 
+class Rated(keras.Model):
+    """A model whose `compute_loss` updates the means `rates`, by name."""
+
+    def __init__(self, names):
+        super().__init__()
+        self.rates = {name: keras.metrics.Mean(name=name) for name in names}
+        self.built = True
+
+    @property
+    def metrics(self):
+        return [*super().metrics, *self.rates.values()]
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return {metric.name: metric.result() for metric in self.metrics}
+
+
 def train(model, data, epochs, learning_rate, folder, **compiled):
     """Train, or resume an interrupted run in the same folder.
 

@@ -1,6 +1,6 @@
 """Train the fusion and the heads from kept states; the towers rest."""
 
-import keras
+from emoji_world.training.model import Rated
 from keras import ops
 
 from keras_bridgetower.objectives import losses
@@ -15,14 +15,14 @@ from photo_world.training.lists import WRONG
 WEIGHTS = {"vqa": 1.0, "match": 1.0, "list": 1.0, "mlm": 0.3}
 
 
-class Fusion(keras.Model):
+class Fusion(Rated):
     """Learns questions, lists of pictures, matching and masked words."""
 
     pair_heads = ("itm", "mlm")
     rated = ("vqa", "match", "list", "near", "mlm")
 
     def __init__(self, vqa, pairs):
-        super().__init__()
+        super().__init__(self.rated)
         backbone = vqa.backbone
         self.text_tower, self.fusion = backbone.text_tower, backbone.fusion
         self.text_tower.trainable = False
@@ -30,8 +30,6 @@ class Fusion(keras.Model):
         self.itc.trainable = False
         self.heads = {n: pairs.heads[n] for n in self.pair_heads}
         self.heads["vqa"] = vqa.heads["vqa"]
-        self.rates = {n: keras.metrics.Mean(name=n) for n in self.rated}
-        self.built = True
 
     def call(self, x, training=None):
         told, short = self._told(x), self._told(x, "short_")
@@ -80,13 +78,13 @@ class Fusion(keras.Model):
         # The ends of matched pairs, of lists and of questions.
         ends = 3 * CAPTIONS + OUTLIERS, -QUESTIONS * count - OUTLIERS
         logits = self.heads["itm"](pooled[: ends[1]])
-        near = self._near(
+        names, pictures = self._near(
             ops.take(told[-1], lists, axis=0)[:, 0], listed[-1][:, 0]
         )
         return {
             "match": logits[: ends[0]],
             "list": logits[ends[0] :],
-            "near": ops.sum(near[0] * near[1], -1),
+            "near": ops.sum(names * pictures, -1),
             "vqa": self.heads["vqa"](pooled[ends[1] :]),
             "mlm": self.heads["mlm"](ops.take_along_axis(filled, places, 1)),
         }
@@ -132,7 +130,7 @@ class Fusion(keras.Model):
             "list": _list_loss(y_pred["list"], y_pred["near"]),
             "mlm": losses.MaskedLMLoss()(y["mlm"], y_pred["mlm"]),
         }
-        self._note(y, y_pred)
+        self._note_pairs(y, y_pred)
         return sum(WEIGHTS[name] * loss for name, loss in found.items())
 
     def _note_answers(self, y, y_pred):
@@ -140,7 +138,7 @@ class Fusion(keras.Model):
         told = ops.take_along_axis(y["vqa"], best, 1)
         self.rates["vqa"].update_state(told[:-OUTLIERS])
 
-    def _note(self, y, y_pred):
+    def _note_pairs(self, y, y_pred):
         self._note_answers(y, y_pred)
         margins = _margins(y_pred["match"][:-OUTLIERS], 3)
         self.rates["match"].update_state(margins[0] > 0)
@@ -153,13 +151,6 @@ class Fusion(keras.Model):
             self.rates[name].update_state(ops.argmax(scores, 0) == 0)
         given = ops.cast(ops.argmax(y_pred["mlm"], -1), "int32")
         self.rates["mlm"].update_state(given == y["mlm"], y["mlm"] >= 0)
-
-    @property
-    def metrics(self):
-        return [*super().metrics, *self.rates.values()]
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        return {metric.name: metric.result() for metric in self.metrics}
 
 
 class Questions(Fusion):

@@ -41,7 +41,7 @@ def write(target, states, rows):
 
 def apart(world):
     """Return the set of pairs of nouns that never name one thing."""
-    shown = {one.noun: one for ones in world for one in ones}
+    shown = {one.noun: one for one in world.shown}
     return {
         (a, b)
         for a in shown

@@ -87,14 +87,11 @@ class Epochs(keras.utils.PyDataset):
         self.apart = apart(run.world)
         gallery = Pool(run.folder / "pools/gallery")
         seen = gallery.states[-1][:, 0, : len(run.classes)]
-        shown = [one for ones in run.world for one in ones]
-        self.swaps = Swaps(
-            *(run.classes, run.names.classes),
-            *(shown, seen.astype("float32")),
-        )
+        shown, names = run.world.shown, run.names.classes
+        self.swaps = Swaps(run.classes, names, shown, seen.astype("float32"))
+        vectors = image_vectors(pairs, gallery)
         self.lists = Lists(
-            *(shown, gallery.states, image_vectors(pairs, gallery)),
-            *(self.apart, self.swaps),
+            shown, gallery.states, vectors, self.apart, self.swaps
         )
         self.outliers = Pool(run.folder / "pools/outliers")
         self.folder = self.batches = None
@@ -153,8 +150,9 @@ def with_weights(tasks, trained):
 
 def start_stage(run, folder):
     """Open the towers, and enter the names of classes."""
-    shown = [one for ones in run.world for one in ones]
-    needed = [n for one in shown for n in (one.noun, one.name, *one.names)]
+    needed = [
+        n for one in run.world.shown for n in (one.noun, one.name, *one.names)
+    ]
     text, tokenizer = model.text_encoder_and_tokenizer(run.packages, needed)
     vqa, pairs = model.new_tasks(
         model.image_encoder(run.packages),
@@ -179,7 +177,7 @@ def start_stage(run, folder):
 
 def enter_space(run, pairs):
     """Begin the fusion in the space of the aligned contrastive head."""
-    shown = [one for ones in run.world for one in ones]
+    shown = run.world.shown
     taught = [one.split == "train" for one in shown]
     states = Pool(run.folder / "pools/gallery").states[-1]
     seen = states[taught, 1:].astype("float32")
