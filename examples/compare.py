@@ -42,7 +42,7 @@ def main():
         f"{blind:.1f} %)"
     )
 
-    # Four pairs stand with each sentence: another pair of each.
+    # Each sentence has four pairs: show another one of each.
     cells = []
     for i in range(0, min(count, 45), 5):
         true, share = judged[i]

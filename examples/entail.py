@@ -47,7 +47,7 @@ def main():
         "of the test split"
     )
 
-    # Each hypothesis stands with three pictures, one for each label.
+    # Each hypothesis has three pictures, one for each label.
     cells = [
         (
             [images[i]],

@@ -1,4 +1,4 @@
-"""What the examples share: a command line and figures.
+"""Command line and figures of the examples.
 
 An example begins with fields such as `Title:` and `Accelerator:`, from which
 the help of its command line and the page docs/examples.md are made.

@@ -34,7 +34,7 @@ NAMES = (
     "ablations",
 )
 WIDEST = 1000  # pixels
-# What stands before it stays.
+# The text before it is kept.
 MARK = "<!-- examples -->\n"
 
 

@@ -1,17 +1,16 @@
 """Store the weights of preset folders in half precision, or in fewer bits.
 
-A preset takes half the room then, or a quarter. It loads as before: each number
-becomes that of the model's own type, and nothing is rounded again. Score the
-preset before and after, and keep a wider type where a score moves.
+A preset loads as before, in the model's own type. Score it before and after,
+and keep a wider type where a score moves.
 
     python tools/low_precision.py runs/tiny/bridgetower_tiny_easy_mlm
     python tools/low_precision.py --bits 8 runs/tiny/bridgetower_tiny_easy_mlm
 
 In 8 bits, arrays of at least two axes and 1,024 numbers become floats with a
-sign, 3 bits of exponent and 4 of fraction, which HDF5 itself reads. The largest
-exponent is that of the array, so numbers need no scales. In 10 bits they have
-2 more digits and stay float16, whose zeros a wheel compresses. Other arrays are
-in half precision.
+sign, 3 bits of exponent and 4 of fraction, which HDF5 itself reads. The
+exponents depend on the array's largest number. In 10 bits they have 2 more
+digits and stay float16, whose zeros a wheel compresses. Other arrays are in
+half precision.
 """
 
 import argparse

@@ -6,6 +6,7 @@ Derived from easy-VQA as `scenes.py` says.
 from typing import NamedTuple
 
 import numpy as np
+from reports import draw
 
 from easy_world import wordings
 from easy_world.scenes import words_of
@@ -100,7 +101,7 @@ def blanks(scenes, seed=0):
     rng = scenes.generator(seed)
     rows = []
     for picture in range(len(scenes.values)):
-        template = TEMPLATES[rng.integers(len(TEMPLATES))]
+        template = draw(TEMPLATES, rng)
         words = scenes.words(picture)
         for kind, word in words.items():
             text = template.format(**words | {kind: MASK})
@@ -119,8 +120,7 @@ def varied_captions(scenes, seed=0):
     for picture in range(len(scenes.values)):
         words = scenes.words(picture)
         if rng.random() < 0.3:
-            template = TEMPLATES[rng.integers(len(TEMPLATES))]
-            texts.append(template.format(**words))
+            texts.append(draw(TEMPLATES, rng).format(**words))
         else:
             texts.append(wordings.true_statement(rng, words).text)
     return texts

@@ -259,7 +259,7 @@ def _drawn(kinds, rng, words):
 
 
 def _fill(frame, rng, **words):
-    """Put words into a frame, and draw those for the slots that are left."""
+    """Fill a frame with words; draw the words of other slots."""
     slots = TEXTS["slots"]
     text = frame.format_map(words | {k: f"{{{k}}}" for k in slots})
     return text.format_map({k: reports.draw(v, rng) for k, v in slots.items()})

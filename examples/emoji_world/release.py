@@ -13,13 +13,13 @@ import pathlib
 
 import low_precision
 import reports
+from easy_world.training import tiny_training
 
 import keras_bridgetower as kbt
 from emoji_world.packages import PACKAGES
 from emoji_world.training.model import Together
 from emoji_world.training.run import WHOLE
 from emoji_world.training.train import STAGES
-from keras_bridgetower.presets import manifest
 
 NAME = "bridgetower_tiny_emoji_vqa"
 
@@ -40,10 +40,8 @@ def main():
     }
     record["scores"] = json.loads((run / "scores.json").read_text())
     record["scores"]["rerank"] = json.loads((run / "rerank.json").read_text())
-    Together(*tasks).save_to_preset(folder)
-    (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")
-    (folder / "README.md").write_text(_page(tasks[0].count_params(), record))
-    manifest.write(folder)
+    page = _page(tasks[0].count_params(), record)
+    tiny_training.save(Together(*tasks), folder, record, page)
     low_precision.store(folder, 10)
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
     print(f"{folder}: {size / 1e6:.2f} MB")

@@ -121,7 +121,7 @@ def _opened(path):
 
 
 def on_white(drawing):
-    """Put a drawing on white paper, uint8 `(..., 64, 64, 3)`."""
+    """Return a drawing on white paper, uint8 `(..., 64, 64, 3)`."""
     opacity = drawing[..., 3:] / 255.0
     paper = drawing[..., :3] * opacity + 255.0 * (1.0 - opacity)
     return np.rint(paper).astype("uint8")

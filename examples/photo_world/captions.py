@@ -1,4 +1,4 @@
-"""Say what a scene shows, in many ways; or say one thing of it wrongly."""
+"""True captions of a scene, and captions with one error."""
 
 import json
 import pathlib
@@ -24,8 +24,8 @@ _SIZE_WORDS = {word for ways in SIZES.values() for word in ways}
 def captions(scene, rng, number=4):
     """Return several true captions, the first one short."""
     short = tell(scene, {"noun", "count"}, rng)
-    told = [tell(scene, _some(scene, rng), rng) for _ in range(number - 1)]
-    return list(dict.fromkeys([short, *told]))
+    texts = [tell(scene, _some(scene, rng), rng) for _ in range(number - 1)]
+    return list(dict.fromkeys([short, *texts]))
 
 
 def wrong_caption(scene, rng):
@@ -35,13 +35,13 @@ def wrong_caption(scene, rng):
     for name in names:
         changed = changes[name](scene, rng)
         if changed is not None:
-            said = _some(scene, rng) - {*RELATIONS, "size"}
-            return tell(changed, said | {"noun", str(name)}, rng)
-    raise ValueError(f"Nothing of this scene can be said wrongly: {names}")
+            mentioned = _some(scene, rng) - {*RELATIONS, "size"}
+            return tell(changed, mentioned | {"noun", str(name)}, rng)
+    raise ValueError(f"No aspect of this scene can be changed: {names}")
 
 
 def aspects(scene):
-    """Return what can be said of a scene, of the names in `SAID`."""
+    """Return the aspects that a scene has, of the names in `SAID`."""
     numbers = range(len(scene.placed))
     found = {
         "noun": True,
@@ -57,47 +57,48 @@ def aspects(scene):
     return {name for name, here in found.items() if here}
 
 
-def tell(scene, said, rng):
-    """Return a caption that says what is named in `said`."""
-    said = said & aspects(scene) | (said & {"noun"})
-    told = _things(scene, said, rng)
-    if "place" in said:
+def tell(scene, mentioned, rng):
+    """Return a caption that mentions some aspects."""
+    mentioned = mentioned & aspects(scene) | (mentioned & {"noun"})
+    text = _things(scene, mentioned, rng)
+    if "place" in mentioned:
         place = scene.background.place
-        way = _way("place after depth" if "depth" in said else "place", rng)
+        after = " after depth" if "depth" in mentioned else ""
+        way = _way("place" + after, rng)
         at, a = words.at_place(place, rng), words.with_article(place)
-        told = way.format(x=told, at=at, a=a)
-    elif "paper" in said:
+        text = way.format(x=text, at=at, a=a)
+    elif "paper" in mentioned:
         color, a = scene.paper, words.with_article(scene.paper)
-        told = _way("paper", rng).format(x=told, c=color, a=a)
-    told = words.spelled(told, rng)
+        text = _way("paper", rng).format(x=text, c=color, a=a)
+    text = words.spelled(text, rng)
     if rng.random() < 0.2:
-        told = told[0].upper() + told[1:]
-    return told + "." if rng.random() < 0.15 else told
+        text = text[0].upper() + text[1:]
+    return text + "." if rng.random() < 0.15 else text
 
 
 def _some(scene, rng):
     """Draw what to say of a scene."""
-    said = {name for name in aspects(scene) if rng.random() < SAID[name]}
-    relations = sorted(said & set(RELATIONS))
+    mentioned = {name for name in aspects(scene) if rng.random() < SAID[name]}
+    relations = sorted(mentioned & set(RELATIONS))
     if relations:
-        said -= set(relations) - {relations[rng.integers(len(relations))]}
-    return said
+        mentioned -= set(relations) - {relations[rng.integers(len(relations))]}
+    return mentioned
 
 
-def _things(scene, said, rng):
-    """Say what things there are, and how they stand."""
+def _things(scene, mentioned, rng):
+    """Return a text about the things and their relation."""
     if scene.sort == "several":
-        return _way("many leads", rng).format(x=_counted(scene, said, rng))
-    unnamed = _unnamed(scene, rng) if "noun" not in said else -1
+        return _way("many leads", rng).format(x=_counted(scene, mentioned, rng))
+    unnamed = _unnamed(scene, rng) if "noun" not in mentioned else -1
     phrases = [
-        phrase(scene, number, said, rng, number != unnamed)
+        phrase(scene, number, mentioned, rng, number != unnamed)
         for number in range(len(scene.placed))
     ]
     if len(phrases) == 1:
-        return _one_thing(scene, phrases[0], said, rng)
+        return _one_thing(scene, phrases[0], mentioned, rng)
     if len(phrases) > 2:
-        return _row(phrases, "position" in said, rng)
-    relation = next((r for r in RELATIONS if r in said), None)
+        return _row(phrases, "position" in mentioned, rng)
+    relation = next((r for r in RELATIONS if r in mentioned), None)
     if relation is None:
         apart = scene.sort != "before" and rng.random() < 0.4
         way = _way("together" + ", apart" * apart, rng)
@@ -112,15 +113,15 @@ def _things(scene, said, rng):
     return way.format(a=a, b=b, A=words.with_the(one), B=words.with_the(other))
 
 
-def _one_thing(scene, told, said, rng):
-    side = _side(scene) if "position" in said else ""
+def _one_thing(scene, text, mentioned, rng):
+    side = _side(scene) if "position" in mentioned else ""
     if side:
         way = _way("middle" if side == "middle" else "side", rng)
-        return _lead(way, rng).format(x=told, side=side)
+        return _lead(way, rng).format(x=text, side=side)
     share = scene.placed[0].length / len(scene.picture)
     if scene.sort == "alone" and share > 0.8 and rng.random() < 0.3:
-        return _way("close", rng).format(x=told)
-    return _lead("{x}", rng).format(x=told)
+        return _way("close", rng).format(x=text)
+    return _lead("{x}", rng).format(x=text)
 
 
 def _row(phrases, ordered, rng):
@@ -135,11 +136,11 @@ def _row(phrases, ordered, rng):
     return _lead(way, rng).format(list=together, number=number)
 
 
-def phrase(scene, number, said, rng, named=True):
+def phrase(scene, number, mentioned, rng, named=True):
     """Return a phrase for a thing: "a small brown owl"."""
     thing = scene.placed[number].thing
     if not named:
-        name = _paraphrase(thing, len(said) > 0, rng)
+        name = _paraphrase(thing, len(mentioned) > 0, rng)
     else:
         names = words.names_of_one(thing)
         name = str(draw([thing.noun] * 3 + names[1:2] + names[1:], rng))
@@ -147,47 +148,47 @@ def phrase(scene, number, said, rng, named=True):
             way = _way("own name", rng)
             a = words.with_article(thing.noun)
             return way.format(name=name, a=a) if name != thing.noun else a
-    return _described(name, _adjectives(scene, number, name, said, rng))
+    return _described(name, _adjectives(scene, number, name, mentioned, rng))
 
 
 def _described(name, adjectives):
-    """Put adjectives to a noun: "something red to eat"."""
+    """Add adjectives to a noun: "something red to eat"."""
     first, _, rest = name.partition(" ")
-    told = " ".join([*adjectives, rest])
+    text = " ".join([*adjectives, rest])
     if first == "something":
-        told = [first, " and ".join(adjectives), rest]
-        return " ".join(word for word in told if word)
+        parts = first, " and ".join(adjectives), rest
+        return " ".join(word for word in parts if word)
     if first == "some":
-        return f"{first} {told}"
+        return f"{first} {text}"
     if first in ("a", "an"):
-        return words.with_article(told, "thing")
+        return words.with_article(text, "thing")
     return words.with_article(" ".join([*adjectives, name]), name)
 
 
-def _adjectives(scene, number, name, said, rng):
+def _adjectives(scene, number, name, mentioned, rng):
     found = []
     size = scene.size(number)
-    if "size" in said and size and not _SIZE_WORDS & set(name.split(" ")):
+    if "size" in mentioned and size and not _SIZE_WORDS & set(name.split(" ")):
         found.append(str(draw(SIZES[size], rng)))
     color = scene.placed[number].thing.color
-    if "color" in said and color and not _COLORS & set(name.split(" ")):
+    if "color" in mentioned and color and not _COLORS & set(name.split(" ")):
         found.append(color)
     return found
 
 
-def _counted(scene, said, rng):
+def _counted(scene, mentioned, rng):
     thing = scene.placed[0].thing
     names = [thing.noun, *words.names_of_one(thing)]
-    name = str(draw(names, rng)) if "noun" in said else thing.kind
+    name = str(draw(names, rng)) if "noun" in mentioned else thing.kind
     if not words.is_countable(name) or words.is_proper(name):
         name = thing.noun
-    color = _adjectives(scene, 0, name, said - {"size"}, rng)
+    color = _adjectives(scene, 0, name, mentioned - {"size"}, rng)
     number = words.NUMBERS[len(scene.placed)]
     return " ".join([number, *color, words.plural(name)])
 
 
 def _unnamed(scene, rng):
-    """Draw a thing whose kind alone tells it from the others, or -1."""
+    """Draw the number of a thing with a unique broad kind, or -1."""
     broad = [things.BROAD[placed.thing.kind] for placed in scene.placed]
     alone = [n for n, one in enumerate(broad) if broad.count(one) == 1]
     return draw(alone, rng) if alone else -1

@@ -1,4 +1,4 @@
-"""Name ImageNet's classes, in daily words too, and say their kinds.
+"""Names, daily words and kinds of ImageNet's classes.
 
 The names come from a package; `classes.json` has daily words and kinds, each
 with the numbers of its classes in ImageNet's order.

@@ -53,5 +53,5 @@ def _unpacked(body, flags, path):
             f"`{path}` is compressed by Zstandard, which is not supported. "
             "Make the resource file again by `rcc --no-zstd`"
         )
-    # The length of the file stands before what zlib compressed.
+    # The compressed data begin with the length of the file.
     return zlib.decompress(body[4:]) if flags & COMPRESSED else body

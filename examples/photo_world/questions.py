@@ -1,4 +1,4 @@
-"""Ask what a scene shows, with answers of one word or two."""
+"""Questions about a scene, with answers of one or two words."""
 
 import json
 import pathlib
@@ -244,8 +244,8 @@ def _is_relation(scene, rng):
         a, b, side = b, a, "right"
     if not answer:
         a, b = b, a
-    told = {"a": a, "b": b, "side": side}
-    return [_ask(way, _yes(answer), "is relation", rng, **told)]
+    slots = {"a": a, "b": b, "side": side}
+    return [_ask(way, _yes(answer), "is relation", rng, **slots)]
 
 
 def _is_count(scene, rng):
@@ -256,8 +256,8 @@ def _is_count(scene, rng):
     answer = rng.random() < 0.5
     if not answer:
         number = draw([n for n in (2, 3, 4) if n != number], rng)
-    told = {"n": words.NUMBERS[number], "ns": words.plural(name)}
-    return [_ask("is count", _yes(answer), "is count", rng, **told)]
+    slots = {"n": words.NUMBERS[number], "ns": words.plural(name)}
+    return [_ask("is count", _yes(answer), "is count", rng, **slots)]
 
 
 def _is_place(scene, rng):
@@ -270,12 +270,12 @@ def _is_place(scene, rng):
         return []
     answer = rng.random() < 0.5
     place = own.place if answer else false
-    told = {
+    slots = {
         "a": words.with_article(place),
         "at": words.at_place(place, rng),
         "ref": _anything(scene, rng),
     }
-    return [_ask("is place", _yes(answer), "is place", rng, **told)]
+    return [_ask("is place", _yes(answer), "is place", rng, **slots)]
 
 
 SORTS = {
@@ -329,7 +329,7 @@ def _on(side):
 
 
 def _by_side(scene):
-    """Return the things that a side tells from the others."""
+    """Return the things that a side identifies."""
     if not scene.neighbors():
         return {}
     found = {"left": scene.placed[0].thing, "right": scene.placed[-1].thing}

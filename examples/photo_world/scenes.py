@@ -1,4 +1,4 @@
-"""Draw scenes: things on photographs or paper, and what is true of them."""
+"""Draw scenes: things on photographs or paper, and their facts."""
 
 import functools
 from typing import NamedTuple
@@ -357,7 +357,7 @@ class _Ground:
         return free * (rng.beta(4, 1.3) if self.background else rng.random())
 
     def scene(self, sort, pieces, front=None):
-        """Put things down, the first one farthest back."""
+        """Paste the pieces, the first one farthest back."""
         image, placed = self.image.copy(), []
         for thing, shape, *place in pieces:
             left, top = map(round, place)

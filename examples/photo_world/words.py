@@ -45,7 +45,7 @@ def _is_plural(noun):
 
 
 def is_proper(name):
-    """Tell whether a name is one's own: "Taj Mahal", not "Egyptian goose"."""
+    """Return True for a proper name: "Taj Mahal", not "Egyptian goose"."""
     end = _last(name.replace(" at night", ""))
     return name[0].isupper() and (end[:1].isupper() or "'s " in name)
 
@@ -125,7 +125,7 @@ def are_apart(one, other):
 
 
 def is_false(name, thing):
-    """Tell whether a name or a kind can surely not be said of a thing."""
+    """Return True if a name or a kind is surely wrong for a thing."""
     own = (*called(thing), thing.kind, things.BROAD[thing.kind])
     return not any(_may_be_same(name, word) for word in own)
 

@@ -1,4 +1,4 @@
-"""What the scripts that train the small presets share."""
+"""Parts that the scripts for the small presets share."""
 
 import json
 import operator
@@ -75,7 +75,7 @@ def build_backbone(
 
 
 def train_image_tower(task, scenes, epochs, settings):
-    """Let the image tower name attributes of moved training pictures."""
+    """Train the image tower on attributes of moved training pictures."""
     tower = task.backbone.image_tower
     converter = task.preprocessor.image_converter
 

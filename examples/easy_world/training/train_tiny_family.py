@@ -78,7 +78,7 @@ def train(name, settings):
         "test_scores": stage.score(task, load_scenes("test")),
         "blind_test_scores": stage.blind,
     }
-    # What rested may be trained by others.
+    # Users may train frozen layers.
     task.trainable = True
     text = tiny_training.page(
         *(__file__, f"{PREFIX}{name}", task, record),

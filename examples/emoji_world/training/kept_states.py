@@ -14,7 +14,7 @@ from emoji_world import texts
 from emoji_world.training.model import hide_tokens
 from emoji_world.world import on_white
 
-VARIED = 8  # Of each drawing, the first as it is; half keep their colors.
+VARIED = 8  # Of each drawing: one unchanged, half with their own colors.
 CAPTIONS = 16  # Of each emoji.
 # Of a caption's words, and at most so many tokens.
 HIDDEN, MOST_HIDDEN = 0.7, 6

@@ -1,4 +1,4 @@
-"""What the stages of a run share: the world, its split, and a folder."""
+"""The world, its split and the folder that the stages of a run share."""
 
 import functools
 import pathlib

@@ -112,7 +112,7 @@ WAYS = {
 
 
 def _say_kind(swap, text, noun, new):
-    """Put a new kind for that of a noun; without one, the text has none."""
+    """Replace the kind of a noun; return None if that is impossible."""
     fixed = swap.swaps.fixed
     if not new:
         return None if fixed.search(text) else text

@@ -1,4 +1,4 @@
-"""Train the fusion and the heads from kept states; the towers rest."""
+"""Train the fusion and the heads from kept states; the towers are frozen."""
 
 from emoji_world.training.model import Rated
 from keras import ops

@@ -74,7 +74,7 @@ class Lists:
         return texts, [x.reshape(-1, *x.shape[2:]) for x in states]
 
     def _of_class(self, row, rng):
-        """Say what a picture shows after an exchange."""
+        """Return a text after an exchange of classes, and wrong pictures."""
         one, known = self.shown[row], self.swaps.known
         own = rng.choice(len(known), p=self.shares[row])
         swap = self.swaps.draw_from(own, rng)
@@ -90,7 +90,7 @@ class Lists:
         return self._text(noun, noun, rng), self._others(row, own), swap
 
     def _of_kind(self, row, rng):
-        """Say the color and the kind of what a picture shows."""
+        """Return a text of color and kind, and wrong pictures."""
         one = self.shown[row]
         if not one.color:
             return "", [], None

@@ -207,7 +207,7 @@ def new_tasks(image, text, tokenizer, answers, names, **fusion):
 
 
 def enter_space(fusion, head, told, seen):
-    """Begin the last layers of a fusion in the space of a contrastive head.
+    """Initialize the last layers of a fusion in the contrastive space.
 
     The highest states of both towers enter there, and attention begins with
     similarity: a word finds its thing, and returns where it is. `told` and
@@ -221,7 +221,7 @@ def enter_space(fusion, head, told, seen):
     ):
         kernel = ops.convert_to_numpy(dense.kernel)[:, : fusion.hidden_dim]
         found = states @ kernel
-        # What all have in common tells nothing.
+        # Remove the mean, which distinguishes nothing.
         mean = found.mean(0)
         scale = SPREAD / np.std(found - mean)
         kernel, bias = scale * kernel, -scale * mean
@@ -238,7 +238,7 @@ def enter_space(fusion, head, told, seen):
 
 
 def _attend_to_alike(attention):
-    """Begin with the product of both sides, which are in one space.
+    """Initialize attention with the product of both sides, in one space.
 
     Places do not count there, and return enlarged.
     """
@@ -266,7 +266,7 @@ def _enter_named(head, names):
 
 
 def _enter_answers(head, answers):
-    """Begin with what answers mean: those alike are right of things alike."""
+    """Initialize the answers with their meanings."""
     apart = answers - answers.mean(0)
     unit = apart / np.linalg.norm(apart, axis=1, keepdims=True)
     # What GELU lets pass is positive, so both signs are there.

@@ -38,7 +38,7 @@ class Swaps:
     def __init__(self, known, vectors, shown, seen):
         self.known = known
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        # All classes, most similar first, and where each stands there.
+        # All classes, most similar first, and the rank of each.
         self.order = np.argsort(-unit @ unit.T, 1).astype("int32")
         self.rank = np.argsort(self.order, 1)
         rows, nouns = collections.defaultdict(list), {}
@@ -190,6 +190,6 @@ def _pattern(names, before=""):
 
 
 def begun(match, word):
-    """Begin with a capital letter where a text begins with one."""
+    """Capitalize a word at the start of a text that is capitalized."""
     first = match[0][0].isupper() and not match.start()
     return word[0].upper() + word[1:] if first else word

@@ -176,7 +176,7 @@ def start_stage(run, folder):
 
 
 def enter_space(run, pairs):
-    """Begin the fusion in the space of the aligned contrastive head."""
+    """Initialize the fusion in the space of the contrastive head."""
     shown = run.world.shown
     taught = [one.split == "train" for one in shown]
     states = Pool(run.folder / "pools/gallery").states[-1]

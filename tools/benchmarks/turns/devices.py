@@ -2,10 +2,12 @@
 
 import pathlib
 
+from turns.works import MODULES
+
 
 def device_of(contender):
     """Return the device of a contender: "cpu" or that of its backend."""
-    if contender.library not in ("keras_bridgetower", "transformers"):
+    if MODULES[contender.library] == "runtimes":
         return "cpu"
     if contender.backend == "jax":
         import jax
@@ -38,7 +40,7 @@ def gpu_peak_bytes(contender):
 
 
 def forget_peak():
-    """Let `peak_bytes` begin with the memory of now, and return that."""
+    """Reset the peak to the current memory, and return it."""
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     return peak_bytes()
 

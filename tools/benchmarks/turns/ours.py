@@ -6,11 +6,14 @@ float array `(rows, outputs)` in the processor's memory, or the loss of a step,
 so that an accelerator is done. `peers` and `runtimes` have the same functions.
 """
 
+import pathlib
+
 import keras
 import numpy as np
 from keras import ops
 
 import keras_bridgetower as kbt
+from keras_bridgetower.presets import registry
 from keras_bridgetower.tasks.ranking import ranking_parts
 from keras_bridgetower.training import AdamW
 from turns import samples
@@ -119,6 +122,18 @@ def vqa(saved, contender):
         return _step(task, x, samples.soft_scores(batch))
 
     return prepare
+
+
+def opener(folder):
+    """Return functions that open a model and return its weight file."""
+
+    def open_model():
+        backbone = kbt.BridgeTowerBackbone.from_preset(folder)
+        return backbone.predict_on_batch, backbone.input["images"].shape[1]
+
+    return open_model, lambda: pathlib.Path(
+        registry.resolve(folder), "model.weights.h5"
+    )
 
 
 def _opened(cls, saved, contender, **values):

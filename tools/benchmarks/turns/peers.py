@@ -3,6 +3,8 @@
 Training is a plain loop.
 """
 
+import pathlib
+
 import numpy as np
 import torch
 import transformers
@@ -66,6 +68,21 @@ class QuestionAnswering(torch.nn.Module):
 
     def forward(self, **x):
         return self.head(self.encoder(**x).pooler_output)
+
+
+def opener(folder):
+    """Return functions that open a model and return its weight file."""
+
+    def open_model():
+        peer = Peer(folder, "float32")
+
+        @torch.inference_mode()
+        def run(features):
+            peer.model(**peer.arguments(features))[0].cpu()
+
+        return run, peer.side
+
+    return open_model, lambda: pathlib.Path(folder, "model.safetensors")
 
 
 def forward(saved, contender):

@@ -1,4 +1,4 @@
-"""Let a contender and its reference take turns in processes of their own."""
+"""Run turns of a contender and its reference in two processes."""
 
 import concurrent.futures
 import contextlib
@@ -19,6 +19,7 @@ import numpy as np
 
 from turns import starts
 from turns.devices import device_of
+from turns.works import MODULES
 
 BENCHMARKS = pathlib.Path(__file__).parents[1]
 # The tests build the models that are compared.
@@ -82,9 +83,7 @@ _PREPARE, _TURNS = [], {}
 def load(work, saved, contender):
     """Load the model; return `loading` seconds and the `device`."""
     started = time.perf_counter()
-    modules = {"keras_bridgetower": "ours", "transformers": "peers"}
-    module = modules.get(contender.library, "runtimes")
-    module = importlib.import_module(f"turns.{module}")
+    module = importlib.import_module(f"turns.{MODULES[contender.library]}")
     function = getattr(module, work.function)
     _PREPARE[:] = [function(saved, contender, **contender.settings)]
     return {

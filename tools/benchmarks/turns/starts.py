@@ -5,14 +5,17 @@ measurements as JSON, imports not counted. With `new` in place of `converted`,
 this package finds no copy of the weights in its own format.
 """
 
+import importlib
 import json
 import os
-import pathlib
 import sys
 import tempfile
 import time
 
-from turns.samples import TEXT
+from turns import samples
+from turns.devices import forget_peak
+from turns.devices import peak_bytes
+from turns.works import MODULES
 
 TOKENS = 32
 # Programs as a user writes them, timed from the start of their process.
@@ -49,15 +52,14 @@ print('{"outputs": [[%.9g]]}' % score)
 
 def program(saved, contender, code):
     """Return the command of a Python program: its code and three arguments."""
-    values = saved.path(contender.file), saved.picture, TEXT
+    values = saved.path(contender.file), saved.picture, samples.TEXT
     return [sys.executable, "-c", code, *map(str, values)]
 
 
 def importing(saved, contender, module, name):
     """Return the command that imports a name."""
-    return program(
-        saved, contender, f"from {module} import {name}\nprint('{{}}')"
-    )
+    code = f"from {module} import {name}\nprint('{{}}')"
+    return program(saved, contender, code)
 
 
 def first_score(saved, contender):
@@ -77,16 +79,12 @@ def measure(open_model, weights):
     the pictures; `weights` the path of the weights. Gigabytes are the peak
     above the memory before; `loaded` is the peak before the first output.
     """
-    from turns.devices import forget_peak
-    from turns.devices import peak_bytes
-    from turns.samples import features
-
     before = forget_peak()
     started, processor = time.perf_counter(), time.process_time()
     run, side = open_model()
     # Before the first output, which also compiles.
     loaded = peak_bytes() - before
-    run(features(1, side, TOKENS))
+    run(samples.features(1, side, TOKENS))
     return {
         "seconds": time.perf_counter() - started,
         "processor seconds": time.process_time() - processor,
@@ -96,51 +94,13 @@ def measure(open_model, weights):
     }
 
 
-def measure_ours(folder):
-    import keras_bridgetower as kbt
-    from keras_bridgetower.presets import registry
-
-    def open_model():
-        backbone = kbt.BridgeTowerBackbone.from_preset(folder)
-        return backbone.predict_on_batch, backbone.input["images"].shape[1]
-
-    return measure(
-        open_model,
-        lambda: pathlib.Path(registry.resolve(folder)) / "model.weights.h5",
-    )
-
-
-def measure_transformers(folder):
-    import torch
-    from transformers import BridgeTowerModel  # noqa: F401
-
-    from turns.peers import Peer
-
-    def open_model():
-        peer = Peer(folder, "float32")
-
-        @torch.inference_mode()
-        def run(features):
-            peer.model(**peer.arguments(features))[0].cpu()
-
-        return run, peer.side
-
-    file = pathlib.Path(folder) / "model.safetensors"
-    return measure(open_model, lambda: file)
-
-
-MEASURES = {
-    "keras_bridgetower": measure_ours,
-    "transformers": measure_transformers,
-}
-
-
 def main():
     library, folder, state = sys.argv[1:]
     with tempfile.TemporaryDirectory() as home:
         if state == "new":
             os.environ["KERAS_HOME"] = home
-        print(json.dumps(MEASURES[library](folder)))
+        module = importlib.import_module(f"turns.{MODULES[library]}")
+        print(json.dumps(measure(*module.opener(folder))))
 
 
 if __name__ == "__main__":

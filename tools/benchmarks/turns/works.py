@@ -5,8 +5,11 @@ import importlib.util
 import json
 import pathlib
 
-# Runtimes that are installed here for the processor alone.
-RUNTIMES = ("onnxruntime", "openvino")
+# The module of each library that runs a model.
+MODULES = {
+    **{"keras_bridgetower": "ours", "transformers": "peers"},
+    **{"onnxruntime": "runtimes", "openvino": "runtimes"},
+}
 REFERENCE = "transformers float32"
 
 
@@ -33,7 +36,8 @@ class Contender:
         missing = [p for p in packages if importlib.util.find_spec(p) is None]
         if missing:
             return f"{', '.join(sorted(missing))} is not installed"
-        if gpu and self.library in RUNTIMES:
+        # The runtimes are installed for the processor alone.
+        if gpu and MODULES.get(self.library) == "runtimes":
             return "it runs on the processor only, and there is a GPU"
         return None
 
@@ -43,8 +47,8 @@ class Work:
     """One thing to do, by several contenders."""
 
     title: str  # A heading of the report.
-    # A function of `ours`, `peers` and `runtimes`; of `starts`, which returns
-    # a command, if each turn is a new process.
+    # A function of the modules in `MODULES`; of `starts`, which returns a
+    # command, if each turn is a new process.
     function: str
     contenders: list
     batches: tuple = (1,)  # Rows of a turn; `--batches` replaces them.
