@@ -12,15 +12,14 @@ and the memory that each took.
 import argparse
 import base64
 import os
-import pathlib
 import tempfile
 import time
 
 import nbformat
 from nbclient import NotebookClient
 from small_pictures import few_colours
+from tables import ROOT
 
-ROOT = pathlib.Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 PICTURES = ROOT / "docs" / "pictures" / "notebooks"
 # Bytes of a picture, so that the repository stays small.

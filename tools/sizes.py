@@ -9,11 +9,12 @@ checks if it raises, is an `if` that only raises, or calls a `check_*` function.
 import ast
 import collections
 import io
-import pathlib
 import re
 import tokenize
 
-ROOT = pathlib.Path(__file__).parent.parent
+import tables
+from tables import ROOT
+
 PACKAGE = ROOT / "keras_bridgetower"
 NO_CODE = {
     *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE),
@@ -39,16 +40,13 @@ def table():
         code, checks = count(path.read_text())
         for key in (name, "all", *(["core"] if parts[0] != "apps" else [])):
             folders[key].update(files=1, code=code, checks=checks)
-    lines = ["| folder | files | lines of code | lines that check |"]
-    lines.append("|---|---:|---:|---:|")
-    for name, sizes in sorted(
-        folders.items(), key=lambda item: (item[0] in ("core", "all"), item)
-    ):
+    rows = [("folder", "files", "lines of code", "lines that check")]
+    # Sums come last.
+    for name in sorted(folders, key=lambda n: (n in ("core", "all"), n)):
+        sizes = folders[name]
         share = f"{sizes['checks'] / max(1, sizes['code']):.1%}"
-        lines.append(
-            f"| {name} | {sizes['files']} | {sizes['code']} | {share} |"
-        )
-    return "\n".join(lines)
+        rows.append((name, sizes["files"], sizes["code"], share))
+    return tables.markdown(rows)
 
 
 def count(text):
@@ -91,10 +89,10 @@ def with_one_importer():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module:
                 for alias in node.names:
-                    for name in (f"{node.module}.{alias.name}", node.module):
-                        if name in paths:
-                            importers[name].add(path)
-                            break
+                    names = f"{node.module}.{alias.name}", node.module
+                    imported = next(filter(paths.__contains__, names), None)
+                    importers[imported].add(path)
+    del importers[None]
     return sorted(name for name, by in importers.items() if len(by) == 1)
 
 

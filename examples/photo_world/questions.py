@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+from functools import partial
 from typing import NamedTuple
 
 from reports import draw
@@ -140,18 +141,10 @@ def _places(scene, rng):
     return [_ask("place", place, "place", rng, others, ref=ref)]
 
 
-def _larger(scene, rng):
-    return _which(scene, "larger", scene.larger(), rng)
-
-
-def _depths(scene, rng):
-    first = scene.front if scene.front >= 0 else None
-    return _which(scene, "depth", first, rng)
-
-
-def _which(scene, sort, first, rng):
+def _which(scene, rng, sort):
     """Ask which of two things it is, by nouns and, if they differ, by kinds."""
-    if first is None:
+    first = scene.larger() if sort == "larger" else scene.front
+    if first in (None, -1):
         return []
     one, other = (scene.placed[n].thing for n in (first, 1 - first))
     found = []
@@ -164,15 +157,7 @@ def _which(scene, sort, first, rng):
     return found
 
 
-def _is_noun(scene, rng):
-    return _is_it(scene, "is noun", _a_name, rng)
-
-
-def _is_kind(scene, rng):
-    return _is_it(scene, "is kind", lambda shown, rng: shown.kind, rng)
-
-
-def _is_it(scene, sort, name_of, rng):
+def _is_it(scene, rng, sort, name_of):
     """Ask about a thing in the scene or, as often, about one that is not.
 
     Both are drawn in the same way, and both must be askable, so each name is
@@ -286,10 +271,10 @@ SORTS = {
     "count": _counts,
     "position": _positions,
     "place": _places,
-    "larger": _larger,
-    "depth": _depths,
-    "is noun": _is_noun,
-    "is kind": _is_kind,
+    "larger": partial(_which, sort="larger"),
+    "depth": partial(_which, sort="depth"),
+    "is noun": partial(_is_it, sort="is noun", name_of=_a_name),
+    "is kind": partial(_is_it, sort="is kind", name_of=lambda x, rng: x.kind),
     "is color": _is_color,
     "is relation": _is_relation,
     "is count": _is_count,

@@ -102,6 +102,7 @@ def train_image_tower(task, scenes, epochs, settings):
         data.map(lambda x, y: (converter(x), y), num_parallel_calls=2),
         epochs=epochs,
         steps_per_epoch=steps,
+        shuffle=False,  # The stream has its own order.
         verbose=2,
     ).history
     found = {name: history[f"{name}_accuracy"][-1] for name in ATTRIBUTES}
