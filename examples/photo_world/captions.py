@@ -78,7 +78,9 @@ def tell(scene, mentioned, rng):
 
 def _some(scene, rng):
     """Draw what to say of a scene."""
-    mentioned = {name for name in aspects(scene) if rng.random() < SAID[name]}
+    # Sorted, as the order of a set differs between processes.
+    names = sorted(aspects(scene))
+    mentioned = {name for name in names if rng.random() < SAID[name]}
     relations = sorted(mentioned & set(RELATIONS))
     if relations:
         mentioned -= set(relations) - {relations[rng.integers(len(relations))]}
