@@ -13,7 +13,7 @@ def markdown(rows):
 
 
 def replace(document, name, text):
-    """Write a text behind the mark of its name, up to the end mark if any."""
+    """Write a text after the mark of its name, up to the end mark if any."""
     path = ROOT / document
     before, mark, after = path.read_text().partition(f"<!-- {name} -->\n")
     _, end, after = after.partition(f"<!-- end of {name} -->\n")

@@ -33,7 +33,7 @@ def index_parquet(
     Args:
         folder: path of the folder with the files, whose names end in
             `.parquet`, or its URL in an object store, from which each file is
-            fetched for a while.
+            downloaded and then deleted here.
         split: str, name of the split.
         definition: str, a description of the split.
         image: str, the column of picture files: bytes, or structs with `bytes`

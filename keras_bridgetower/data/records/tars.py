@@ -24,7 +24,7 @@ def index_tars(
 
     Args:
         folder: path of the folder with the tar files, or its URL in an object
-            store, from which each file is fetched for a while.
+            store, from which each file is downloaded and then deleted here.
         split: str, name of the split.
         definition: str, a description of the split.
         pattern: str, the names of its tar files.
