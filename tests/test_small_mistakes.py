@@ -28,7 +28,7 @@ from keras_bridgetower.files import one_writer
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.metrics.vqa import write_vqa_results
 from keras_bridgetower.tasks.ranking import BlockCache
-from keras_bridgetower.training.runs.folders import exclusive
+from keras_bridgetower.training.runs.places import RunFolder
 
 pytestmark = pytest.mark.skipif(
     keras.config.backend() != "torch",
@@ -241,7 +241,7 @@ OUTPUTS = {
     "part of a shard": lambda path: write_shard(
         ShardJob(str(path).removesuffix(".part"), (record("vqa", 0),), "")
     ),
-    "run": lambda path: _context(exclusive(path, Strategy())),
+    "run": lambda path: _context(RunFolder(path).exclusive(Strategy())),
     "lancedb": lambda path: _index(path, ""),
     "qdrant": lambda path: _index(path, "qdrant:"),
     "preset": lambda path: shallow().save_to_preset(path),

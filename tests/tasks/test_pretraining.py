@@ -20,7 +20,6 @@ from builders import slow_on
 from builders import tokenizer
 from convert import checkpoints
 from keras import ops
-from turns.training import OBJECTIVES
 
 import keras_bridgetower as kbt
 from keras_bridgetower.objectives.losses import MaskedLMLoss
@@ -129,7 +128,7 @@ class TwoPasses(kbt.BridgeTowerPretraining):
 def test_a_step_equals_two_passes():
     """One image-tower pass gives the gradients of an own pass for each."""
     x, _ = raw(4)
-    names = OBJECTIVES
+    names = ("mlm", "itm")
     features, labels = preprocessor(objectives=names, rate=0.5)(x)
     # Two rows take the next one's picture, two keep their own.
     features["match"] = labels["itm"] = np.array([1, 0, 1, 0], "int32")
