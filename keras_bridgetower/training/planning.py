@@ -231,11 +231,13 @@ def sent_bytes(kind, task, devices, accumulation):
 
     All-reduce sends twice the gradients, on PyTorch those of the last batch and
     those of the batches before. With split weights, each batch gathers these in
-    the forward and in the backward pass, and scatters gradients.
+    the forward pass, those of blocks in the backward pass again, and scatters
+    gradients.
     """
     sizes = shapes.weight_bytes(task)
     share = (devices - 1) / devices
     if kind == "data_parallel":
         return 2 * share * sizes["gradients"] * min(accumulation, 2)
-    each = 2 * sizes["weights"] + sizes["gradients"]
+    blocks = shapes.block_bytes(task)
+    each = sizes["weights"] + blocks + sizes["gradients"]
     return share * each * accumulation

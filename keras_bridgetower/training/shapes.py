@@ -101,6 +101,14 @@ def weight_bytes(task, devices=1, kind="data_parallel"):
     }
 
 
+def block_bytes(task):
+    """Return the bytes of the weights of encoder and fusion blocks."""
+    weights = {id(w): w for b in task.backbone.blocks for w in b.weights}
+    return sum(
+        w.value.numel() * w.value.element_size() for w in weights.values()
+    )
+
+
 def features(task, rows, tokens, device="meta"):
     """Return features of a batch that a task takes, as a dict of ones.
 
