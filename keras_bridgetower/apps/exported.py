@@ -220,7 +220,7 @@ class ExportedTask:
         ]
 
     def score(self, images, texts, batch_size=32):
-        """As `BridgeTowerRetrieval.score`; one of both may be no list."""
+        """Score pairs, as `BridgeTowerRetrieval.score` does."""
         if isinstance(texts, str):
             texts = [texts] * len(images)
         if not isinstance(images, list):

@@ -1,4 +1,4 @@
-"""Whether a task knows a picture and a question: a score and a threshold."""
+"""Reject pictures and questions that a task does not know."""
 
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_finite

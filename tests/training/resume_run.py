@@ -200,7 +200,7 @@ def run(directory, out, moment=None):
         end_inside_a_save(int(moment.removeprefix("save:")))
     if moment and moment.startswith("upload:"):
         end_inside_an_upload(int(moment.removeprefix("upload:")))
-    saved = places.place_of(directory).names()
+    saved = places.open_place(directory).names()
     if saved:
         # From here on only saved states may matter.
         keras.utils.set_random_seed(os.getpid())
@@ -221,6 +221,19 @@ def run(directory, out, moment=None):
     np.savez(str(out).format(strategy.index), **found)
     if moment and moment.startswith("linger:"):
         time.sleep(float(moment.removeprefix("linger:")))
+
+
+def check_equal(folder, count, exact=False):
+    """Compare what `count` processes saved of the runs "whole" and "part"."""
+    for index in range(count):
+        one, other = (
+            np.load(folder / f"{name}{index}.npz") for name in ("whole", "part")
+        )
+        assert set(one) == set(other)
+        for name in one:
+            # The metrics' sums over processes are taken in another order.
+            rtol = 0 if "/" in name or exact else 1e-6
+            np.testing.assert_allclose(one[name], other[name], rtol, 0, name)
 
 
 if __name__ == "__main__":

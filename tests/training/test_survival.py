@@ -78,16 +78,7 @@ def test_runs_on_several_devices_continue(tmp_path, kind):
     is_orbax = launch.BACKEND == "jax" and count > 1
     _, facts = folders.newest(tmp_path / "part")
     assert facts["store"] == ("orbax" if is_orbax else "file")
-    for index in range(count):
-        one, other = (
-            np.load(tmp_path / f"{name}{index}.npz")
-            for name in ("whole", "part")
-        )
-        assert set(one) == set(other)
-        for name in one:
-            # The metrics' sums over processes are taken in another order.
-            rtol = 0 if "/" in name else 1e-6
-            np.testing.assert_allclose(one[name], other[name], rtol, 0, name)
+    resume_run.check_equal(tmp_path, count)
 
 
 MULTI_PROCESS = list(DEVICES)[-1]

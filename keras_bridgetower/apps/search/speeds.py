@@ -1,4 +1,4 @@
-"""How long the fusion takes for a pair, in each form that is installed."""
+"""Time the fusion for a pair, in each form that is installed."""
 
 import importlib.util
 import pathlib

@@ -199,7 +199,7 @@ def decode_row(data):
     return Record(key, (picture,), samples, OF_PARQUET)
 
 
-def parts_of(shard):
+def shard_parts(shard):
     """Return the parts of a shard that a stream takes as its shards.
 
     Those of a Parquet file are its row groups, which are read as a whole.

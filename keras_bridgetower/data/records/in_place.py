@@ -5,7 +5,7 @@ import fnmatch
 
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.data.records import write
-from keras_bridgetower.data.records.outputs import output_of
+from keras_bridgetower.data.records.outputs import open_output
 
 
 def index_files(
@@ -25,7 +25,7 @@ def index_files(
         dict, the entry of the split in `index.json`.
     """
     check_count("workers", workers)
-    output = output_of(folder)
+    output = open_output(folder)
     names = sorted(fnmatch.filter(output.names(), pattern))
     if not names:
         raise ValueError(

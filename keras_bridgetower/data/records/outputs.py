@@ -1,4 +1,4 @@
-"""Where the files of a data set are written: to a folder, or to a store."""
+"""Write the files of a data set to a folder or an object store."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from keras_bridgetower.data.records.read import describe_damage
 from keras_bridgetower.object_stores import open_store
 
 
-def output_of(folder):
+def open_output(folder):
     """Return the output of a data set by its path or URL."""
     place = place_of(folder)
     if isinstance(place, LocalFolder):

@@ -83,7 +83,7 @@ def _index_parquet(path, columns):
         with open(path, "rb") as file:
             for number in range(parquet.read_metadata(path).num_row_groups):
                 group = RowGroup(file, path.name, columns, number)
-                found = _rows_of(group, left_out)
+                found = _read_rows(group, left_out)
                 sums = [sum(row[i] for row in found) for i in (2, 1)]
                 groups.append([len(found), *sums])
                 rows += found
@@ -102,7 +102,7 @@ def _index_parquet(path, columns):
     )
 
 
-def _rows_of(group, left_out):
+def _read_rows(group, left_out):
     """Return the offsets of the rows of a group, and list incomplete rows."""
     rows = []
     for row in range(len(group)):

@@ -1,4 +1,4 @@
-"""Where the files of a data set are: in a folder, or in an object store.
+"""Read the files of a data set from a folder or an object store.
 
 Shards of an object store are fetched as a whole into a cache on this machine,
 which all of its processes share.

@@ -155,7 +155,7 @@ class RecordReader:
         entry = index["splits"][split]
         self.definition = entry["definition"]
         self.files = entry["shards"]
-        self.shards = [p for file in self.files for p in form.parts_of(file)]
+        self.shards = [p for file in self.files for p in form.shard_parts(file)]
         sources = [collections.Counter(s["sources"]) for s in self.files]
         self.sources = dict(sum(sources, collections.Counter()))
         self.bad_shards = self._find_bad()

@@ -25,7 +25,7 @@ from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.records import format as form
-from keras_bridgetower.data.records.outputs import output_of
+from keras_bridgetower.data.records.outputs import open_output
 from keras_bridgetower.data.records.outputs import written
 from keras_bridgetower.preprocessing import images
 
@@ -129,7 +129,7 @@ def write_shards(
         num_shards = min(num_shards, MOST_SHARDS)
     check_at_most("num_shards", num_shards, len(records), "records")
     num_shards = int(num_shards)
-    output = output_of(folder)
+    output = open_output(folder)
     output.create()
     before = open_index(output, task, labels)["splits"].get(split)
     order = np.random.default_rng(seed).permutation(len(records))

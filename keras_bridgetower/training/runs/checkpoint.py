@@ -85,7 +85,7 @@ class Checkpoint(keras.callbacks.Callback):
         check_count("every", every)
         check_count("keep", keep)
         self.directory = directory
-        self._place = places.place_of(directory)
+        self._place = places.open_place(directory)
         self.strategy = strategy or Strategy()
         self.stream = self.strategy.share(stream)
         self._all_hosts = stream

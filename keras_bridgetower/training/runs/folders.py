@@ -42,7 +42,7 @@ class CheckpointError(ValueError):
     """Raised if a checkpoint cannot be written, read or continued."""
 
 
-def name_of(step, batches):
+def checkpoint_name(step, batches):
     """Return the name of a checkpoint; the arguments are as in `write`."""
     within = f"-{batches:04d}" if batches else ""
     return f"{PREFIX}{step:09d}{within}"
@@ -75,7 +75,7 @@ def write(directory, step, arrays, facts, strategy=None, batches=0):
     strategy = strategy or Strategy()
     store = STORES[strategy.store]
     directory = pathlib.Path(directory)
-    final = directory / name_of(step, batches)
+    final = directory / checkpoint_name(step, batches)
     temporary = directory / f".{final.name}"
 
     def begin():
@@ -176,12 +176,12 @@ def newest(directory):
         directory: path of the folder.
 
     Returns:
-        As `newest_of`.
+        As `read_newest`.
     """
-    return newest_of(checkpoints_in(directory), read)
+    return read_newest(checkpoints_in(directory), read)
 
 
-def newest_of(checkpoints, read):
+def read_newest(checkpoints, read):
     """Read the newest undamaged checkpoint of several.
 
     Damaged ones are skipped with a warning.
@@ -215,7 +215,7 @@ def checkpoints_in(directory):
     return sorted(pathlib.Path(directory).glob(f"{PREFIX}*"))
 
 
-def kept_of(checkpoints, facts_of, keep, monitor, better):
+def to_keep(checkpoints, facts_of, keep, monitor, better):
     """Return the set of the newest checkpoints and the best.
 
     Args:
@@ -244,7 +244,7 @@ def prune(directory, keep, monitor, better):
         better: callable, `max` or `min`.
     """
     folders = checkpoints_in(directory)
-    kept = kept_of(folders, read_facts, keep, monitor, better)
+    kept = to_keep(folders, read_facts, keep, monitor, better)
     for folder in folders:
         if folder not in kept:
             _remove(folder)

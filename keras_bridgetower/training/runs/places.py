@@ -1,4 +1,4 @@
-"""Where the checkpoints of a run are: in a folder, or in an object store.
+"""Read and write the checkpoints of a run in a folder or an object store.
 
 In a store a checkpoint has the same files. Its manifest is written last and
 removed first, so that no part of a checkpoint is taken for a whole one.
@@ -25,7 +25,7 @@ from keras_bridgetower.training.runs.folders import CheckpointError
 LOCK = ".run.lock"
 
 
-def place_of(directory):
+def open_place(directory):
     """Return the place of a run by its path or URL."""
     return RunStore(directory) if is_url(directory) else RunFolder(directory)
 
@@ -166,11 +166,11 @@ class RunStore:
         names = self.names()
         with self._errors("The checkpoints could not be fetched."):
             self._facts = {name: self._read_facts(name) for name in names}
-            return folders.newest_of(names, self._read)
+            return folders.read_newest(names, self._read)
 
     def write(self, step, arrays, facts, strategy, batches):
         """Write a checkpoint, as `folders.write`."""
-        name = folders.name_of(step, batches)
+        name = folders.checkpoint_name(step, batches)
         kind = self.formats[strategy.store]
 
         def begin():
@@ -217,7 +217,7 @@ class RunStore:
         """Remove all checkpoints but the newest and the best, and parts."""
         with self._errors("Old checkpoints could not be removed."):
             objects = self._objects()
-            kept = folders.kept_of(
+            kept = folders.to_keep(
                 *(self._complete(objects), self._facts.get),
                 *(keep, monitor, better),
             )
