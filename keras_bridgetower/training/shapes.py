@@ -89,7 +89,7 @@ def weight_bytes(task, devices=1, kind="data_parallel"):
     """
 
     def share(weight):
-        size = weight.value.numel() * weight.value.element_size()
+        size = _bytes(weight)
         splits = any(n % devices == 0 for n in weight.shape)
         return size / devices if kind == "fsdp" and splits else size
 
@@ -104,9 +104,11 @@ def weight_bytes(task, devices=1, kind="data_parallel"):
 def block_bytes(task):
     """Return the bytes of the weights of encoder and fusion blocks."""
     weights = {id(w): w for b in task.backbone.blocks for w in b.weights}
-    return sum(
-        w.value.numel() * w.value.element_size() for w in weights.values()
-    )
+    return sum(map(_bytes, weights.values()))
+
+
+def _bytes(weight):
+    return weight.value.numel() * weight.value.element_size()
 
 
 def features(task, rows, tokens, device="meta"):

@@ -207,15 +207,17 @@ def shard_parts(shard):
     Args:
         shard: dict, an entry of the index.
     """
+    if not shard.get("groups"):
+        return [shard]
     parts, first = [], 0
     lists = ("groups", "left_out")
     whole = {k: v for k, v in shard.items() if k not in lists}
-    for group, (records, samples, _) in enumerate(shard.get("groups", ())):
+    for group, (records, samples, _) in enumerate(shard["groups"]):
         counts = {"records": records, "samples": samples}
         place = {"group": group, "first": first, "rows": shard["records"]}
         parts.append(whole | counts | place)
         first += records
-    return parts or [shard]
+    return parts
 
 
 _DECODERS = {".tar": decode_tar, ".parquet": decode_row}

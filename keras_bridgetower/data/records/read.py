@@ -159,6 +159,8 @@ class RecordReader:
         sources = [collections.Counter(s["sources"]) for s in self.files]
         self.sources = dict(sum(sources, collections.Counter()))
         self.bad_shards = self._find_bad()
+        groups = (g for s in self.files for g in s.get("groups", ()))
+        self._largest_group = max((size for *_, size in groups), default=0)
         self.keep_offsets(1)
         self._first_record = _starts([s["records"] for s in self.shards])
         self._first_sample = _starts([s["samples"] for s in self.shards])
@@ -220,12 +222,9 @@ class RecordReader:
             count: int, number of shards that are read at a time.
         """
         self._offsets = Kept(self._load_offsets, max(count, _KEPT))
-        largest = max(
-            (size for s in self.files for *_, size in s.get("groups", ())),
-            default=0,
+        count = row_groups.count_to_keep(
+            min(count, len(self.shards)), self._largest_group, self.place
         )
-        count = min(count, len(self.shards))
-        count = row_groups.count_to_keep(count, largest, self.place)
         self._groups = Kept(self._load_group, count)
 
     def read_ahead(self, numbers):
