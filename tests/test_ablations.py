@@ -1,14 +1,10 @@
-"""The paper's ablations: columns of parameters, runs that go on, errors."""
-
-import json
-import sys
+"""The paper's ablations: columns of parameters."""
 
 import keras
 import pytest
 
 pytest.importorskip("matplotlib")
 
-import ablations  # noqa: E402
 from ablation_variants import BASE  # noqa: E402
 from ablation_variants import COUNTS  # noqa: E402
 from ablation_variants import STUDIES  # noqa: E402
@@ -46,28 +42,3 @@ def test_every_variant_can_be_built():
     for study in STUDIES.values():
         assert all(COUNTS["model"](v, TINY) for v in study.variants(TINY))
     assert len(STUDIES["layers"].variants(BASE)) == 16
-
-
-def command(monkeypatch, study, output, *arguments):
-    line = ["ablations.py", study, "--output", str(output), *arguments]
-    monkeypatch.setattr(sys, "argv", line)
-    ablations.main()
-
-
-def test_folders_of_other_settings_are_rejected(tmp_path):
-    assert ablations.mean_and_spread([1.0, None, 3.0]) == "2.00 ± 1.41"
-    made = ablations.folder_of(tmp_path / "a", {"steps": 3, "size": (1, 2)})
-    assert made == ablations.folder_of(made, {"steps": 3, "size": [1, 2]})
-    with pytest.raises(ValueError, match="new folder.*steps=4, there 3"):
-        ablations.folder_of(made, {"steps": 4, "size": [1, 2]})
-
-
-@pytest.mark.slow
-def test_the_command_trains(tmp_path, monkeypatch):
-    steps = "--steps 3 --tower-epochs 1 --retrieval-steps 3 --text-steps 3"
-    command(
-        *(monkeypatch, "cross_encoder", tmp_path / "runs"),
-        *("--seeds", "0", *steps.split()),
-    )
-    (result,) = (tmp_path / "runs").glob("co_attention, METER*.json")
-    assert set(json.loads(result.read_text())) == {"vqa", "rsum", "seconds"}
