@@ -11,7 +11,6 @@ from builders import FASTEST
 
 import keras_bridgetower
 from keras_bridgetower import files
-from keras_bridgetower.apps.filtering import folder as filtering
 from keras_bridgetower.apps.search.stores.store import HEADER
 from keras_bridgetower.apps.search.stores.store import FolderStore
 from keras_bridgetower.convert import by_hand as answers
@@ -32,10 +31,6 @@ def _search(path):
     path.rename(path.parent / HEADER)
     store = types.SimpleNamespace(folder=path.parent)
     return FolderStore.header(store)
-
-
-def _filter(path):
-    return filtering.FilterFolder(path.parent)._read(path.name)
 
 
 def _run(path):
@@ -59,7 +54,6 @@ READERS = {
     "records": _records,
     "run": _run,
     "search": _search,
-    "filter": _filter,
 }
 BAD = {
     "a key twice": ('{"a": 1, "a": 1}', "key 'a' occurs twice"),

@@ -1,4 +1,4 @@
-"""Applications: command line, server, page, search, batch jobs, filters."""
+"""Applications: command line, server, page, search, batch jobs."""
 
 import lazy_loader
 

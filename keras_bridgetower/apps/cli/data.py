@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import enum
 import os
 import pathlib
 import sys
@@ -16,7 +15,6 @@ from keras_bridgetower.apps.cli import frameworks
 from keras_bridgetower.apps.cli import models
 from keras_bridgetower.apps.cli import output
 from keras_bridgetower.apps.cli.errors import UsageError
-from keras_bridgetower.presets.verbs import SCORE
 
 GB = 1e9
 PLAN_COLUMNS = (
@@ -199,68 +197,6 @@ def _report_progress(update):
             update(number, len(items))
 
     return counted
-
-
-class Score(enum.StrEnum):
-    """Score of a pair: by the matching or by the contrastive head."""
-
-    itm = enum.auto()
-    itc = enum.auto()
-
-
-def filter(
-    context: typer.Context,
-    source: pathlib.Path,
-    out: pathlib.Path,
-    keep: float | None = None,
-    threshold: float | None = None,
-    scores: Annotated[list[Score] | None, typer.Option("--score")] = None,
-    tars: bool = False,
-    batch_size: models.Count = 32,
-    preset: models.Preset = models.DEFAULTS[SCORE.name],
-    as_json: models.AsJson = False,
-):
-    """Keep the best image-text pairs of a web data set.
-
-    Writes a table of scores, and one of the kept samples, for each shard. If it
-    is interrupted, the same command continues. To keep another share, run it
-    again: the scores are reused.
-
-    Args:
-        source: Tar of WebDataset, or folder of tars or of img2dataset.
-        out: Folder to write, new or begun.
-        keep: Share of the samples to keep, such as 0.3.
-        threshold: Lowest score to keep.
-        scores: itm (matching head) or itc (contrastive head). May be given
-            again; the first one decides. By default both.
-        tars: Write the kept samples as tars too.
-        batch_size: Pairs per batch.
-    """
-    models.check_preset(preset)
-    with output.progress("Scoring shards") as update:
-        frameworks.load(context.obj)
-        from keras_bridgetower.apps.filtering import run as filtering
-
-        report = filtering.run(
-            source,
-            out,
-            preset,
-            tuple(map(str, scores or Score)),
-            keep_share=keep,
-            threshold=threshold,
-            write_tars=tars,
-            batch_size=batch_size,
-            on_shards=update,
-        )
-    found = dataclasses.asdict(report)
-    named = found.pop("bad_samples")
-    for shard, key, error in named:
-        output.warn(f"{key} of {shard} has no score: {error}")
-    value = {"out": out, "preset": preset, **found}
-    value["bad_samples"] = [
-        dict(zip(("shard", "key", "error"), row, strict=True)) for row in named
-    ]
-    output.show(as_json, value, ("what", "value"), list(found.items()))
 
 
 def plan(

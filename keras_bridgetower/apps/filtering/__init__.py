@@ -1,1 +1,0 @@
-"""Scores the image-text pairs of a web data set, and keeps the best."""
