@@ -18,11 +18,11 @@ import pathlib
 
 import example
 import numpy as np
-import reports
 from ablation_variants import BASE
 from ablation_variants import COUNTS
 from ablation_variants import STUDIES
 from ablation_variants import count_text
+from keras_bridgetower_drawings.training import reports
 
 COLUMNS = (
     *("variant", "parameters", "parameters, paper"),

@@ -12,9 +12,9 @@ Runs offline; needs `pip install easy-vqa matplotlib`.
 """
 
 import example
-from easy_world.pairs import BLIND_PAIRS
-from easy_world.pairs import pairs
-from easy_world.scenes import load_scenes
+from keras_bridgetower_drawings.training.easy.pairs import BLIND_PAIRS
+from keras_bridgetower_drawings.training.easy.pairs import pairs
+from keras_bridgetower_drawings.training.easy.scenes import load_scenes
 
 import keras_bridgetower as kbt
 from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2

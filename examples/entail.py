@@ -14,9 +14,9 @@ Runs offline; needs `pip install easy-vqa matplotlib`.
 
 import example
 import numpy as np
-from easy_world.entailment import BLIND_ENTAILMENT
-from easy_world.entailment import entailment
-from easy_world.scenes import load_scenes
+from keras_bridgetower_drawings.training.easy.entailment import BLIND_ENTAILMENT
+from keras_bridgetower_drawings.training.easy.entailment import entailment
+from keras_bridgetower_drawings.training.easy.scenes import load_scenes
 
 import keras_bridgetower as kbt
 

@@ -18,9 +18,9 @@ import tempfile
 import example
 import keras
 import numpy as np
-from easy_world.captions import TEMPLATES
-from easy_world.scenes import ATTRIBUTES
-from easy_world.scenes import load_scenes
+from keras_bridgetower_drawings.training.easy.captions import TEMPLATES
+from keras_bridgetower_drawings.training.easy.scenes import ATTRIBUTES
+from keras_bridgetower_drawings.training.easy.scenes import load_scenes
 
 import keras_bridgetower as kbt
 

@@ -16,8 +16,8 @@ import warnings
 
 import example
 import keras
-from easy_world.scenes import SIZES
-from easy_world.scenes import load_scenes
+from keras_bridgetower_drawings.training.easy.scenes import SIZES
+from keras_bridgetower_drawings.training.easy.scenes import load_scenes
 
 import keras_bridgetower as kbt
 

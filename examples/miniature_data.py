@@ -4,11 +4,11 @@ import contextlib
 import io
 import itertools
 
-from easy_world import captions
-from easy_world import entailment
-from easy_world import pairs
-from easy_world import pictures
-from easy_world.scenes import load_scenes
+from keras_bridgetower_drawings.training.easy import captions
+from keras_bridgetower_drawings.training.easy import entailment
+from keras_bridgetower_drawings.training.easy import pairs
+from keras_bridgetower_drawings.training.easy import pictures
+from keras_bridgetower_drawings.training.easy.scenes import load_scenes
 from PIL import Image
 
 from keras_bridgetower.data.records.format import Record

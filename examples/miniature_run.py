@@ -7,10 +7,10 @@ import example
 import keras
 import miniature_data
 import numpy as np
-from easy_world import captions
-from easy_world import entailment
-from easy_world import pairs
-from easy_world import pictures
+from keras_bridgetower_drawings.training.easy import captions
+from keras_bridgetower_drawings.training.easy import entailment
+from keras_bridgetower_drawings.training.easy import pairs
+from keras_bridgetower_drawings.training.easy import pictures
 
 from keras_bridgetower.training import evaluate
 from keras_bridgetower.training import train

@@ -22,7 +22,7 @@ from builders import features
 from builders import retrieval
 from builders import roberta
 from builders import vqa
-from easy_world import pictures
+from keras_bridgetower_drawings.training.easy import pictures
 from packaging import requirements
 
 import keras_bridgetower as kbt

@@ -1,15 +1,14 @@
-"""Hides installed presets of other distributions, when it is imported.
+"""Hides installed presets, but for the drawings, when it is imported.
 
-They would be opened by default, and the tests ask the presets of this package.
-It comes before the package, which reads the entry points once. Those that a
-test adds are seen.
+They would be opened by default, and the tests ask the drawings. It comes before
+the package, which reads the entry points once. Those that a test adds are seen.
 """
 
 import importlib.metadata
 
 _GROUP = "keras_bridgetower.presets"
 _find = importlib.metadata.entry_points
-_HIDDEN = set(_find(group=_GROUP))
+_HIDDEN = {p for p in _find(group=_GROUP) if p.name != "drawings"}
 
 
 def _entry_points(**given):

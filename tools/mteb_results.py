@@ -10,8 +10,8 @@ import argparse
 import pathlib
 
 import numpy as np
-from emoji_world import score
-from emoji_world.training.run import Run
+from keras_bridgetower_drawings.training.emoji import score
+from keras_bridgetower_drawings.training.emoji.run import Run
 from photo_world import gallery
 from photo_world import packages
 from photo_world import things

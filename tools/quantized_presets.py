@@ -23,8 +23,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import keras
 import numpy as np
-from easy_world.scenes import load_scenes
-from easy_world.training import tiny_family
+from keras_bridgetower_drawings.training.easy import tiny_family
+from keras_bridgetower_drawings.training.easy.scenes import load_scenes
 
 import keras_bridgetower as kbt
 from keras_bridgetower.models.exporting import runtime

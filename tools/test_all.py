@@ -14,7 +14,7 @@ import time
 
 # Backends whose passes run side by side. PyTorch's pass also runs the tests of
 # no backend: it takes as long as the other two together and has two processes
-# (tests/conftest.py). Four processes on two cores took 1.5 times as long as two
+# (tests/suite.py). Four processes on two cores took 1.5 times as long as two
 # and two, as threads of some wait busily for each other.
 ROUNDS = (("torch",), ("jax", "tensorflow"))
 ROOT = pathlib.Path(__file__).parent.parent

@@ -3,7 +3,7 @@
 import json
 import pathlib
 
-from reports import draw
+from keras_bridgetower_drawings.training.reports import draw
 
 from photo_world import things
 from photo_world import words

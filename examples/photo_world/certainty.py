@@ -1,7 +1,7 @@
 """Calibrate answers, and tell known pictures from unknown ones."""
 
 import numpy as np
-from emoji_world.calibrate import divide
+from keras_bridgetower_drawings.training.emoji.calibrate import divide
 
 from keras_bridgetower import metrics
 from photo_world import unknown

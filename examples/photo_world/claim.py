@@ -15,8 +15,8 @@ import pathlib
 
 import keras
 import numpy as np
-import reports
-from emoji_world.training.model import train
+from keras_bridgetower_drawings.training import reports
+from keras_bridgetower_drawings.training.emoji.model import train
 
 import keras_bridgetower as kbt
 from keras_bridgetower.files import write_atomically

@@ -4,8 +4,8 @@ import itertools
 import json
 
 import numpy as np
-import reports
-from emoji_world import rerank
+from keras_bridgetower_drawings.training import reports
+from keras_bridgetower_drawings.training.emoji import rerank
 
 SCORES = (
     "VQA",

@@ -9,7 +9,7 @@ names the author of each picture. The first two are packages of Debian.
 import pathlib
 import shutil
 
-from emoji_world import packages
+from keras_bridgetower_drawings.training.emoji import packages
 
 from photo_world import qt_resources
 

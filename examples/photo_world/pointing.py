@@ -10,8 +10,8 @@ things that training never saw this is the upper limit of any fusion.
 
 import keras
 import numpy as np
-import reports
 from keras import ops
+from keras_bridgetower_drawings.training import reports
 
 import keras_bridgetower as kbt
 from photo_world import packages

@@ -11,7 +11,7 @@ over its places.
 import collections
 
 import numpy as np
-import reports
+from keras_bridgetower_drawings.training import reports
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler

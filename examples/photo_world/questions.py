@@ -6,7 +6,7 @@ import re
 from functools import partial
 from typing import NamedTuple
 
-from reports import draw
+from keras_bridgetower_drawings.training.reports import draw
 
 from photo_world import things
 from photo_world import words

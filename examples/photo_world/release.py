@@ -14,9 +14,9 @@ import collections
 import csv
 import pathlib
 
-import low_precision
-from emoji_world import release as emoji_release
-from emoji_world.training.model import Together
+from keras_bridgetower_drawings.training import low_precision
+from keras_bridgetower_drawings.training.emoji import release as emoji_release
+from keras_bridgetower_drawings.training.emoji.model import Together
 
 import keras_bridgetower as kbt
 from keras_bridgetower.files import read_json

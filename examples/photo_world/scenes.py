@@ -4,11 +4,11 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
+from keras_bridgetower_drawings.training.reports import draw
 from PIL import Image
 from PIL import ImageEnhance
 from PIL import ImageFilter
 from PIL import ImageOps
-from reports import draw
 
 from photo_world import painting
 from photo_world import things

@@ -11,9 +11,9 @@ import pathlib
 
 import keras
 import numpy as np
-import reports
-from emoji_world import rerank
 from keras import ops
+from keras_bridgetower_drawings.training import reports
+from keras_bridgetower_drawings.training.emoji import rerank
 
 from keras_bridgetower.apps.search.models import SearchModels
 from photo_world import blind

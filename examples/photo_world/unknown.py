@@ -46,7 +46,7 @@ def unknown(folders, side=224):
     """Return `(name, kind, picture)`, each an RGB square of `side` pixels.
 
     `folders` are those of `packages.fetch`, perhaps with "noto" of
-    `emoji_world.packages`. Each call returns the same.
+    the emoji's `packages`. Each call returns the same.
     """
     found = _made(MAKERS, COUNT, np.random.default_rng(SEED), side)
     images = [

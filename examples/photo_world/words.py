@@ -4,8 +4,8 @@ import json
 import pathlib
 import re
 
-import reports
-from easy_world import spelling
+from keras_bridgetower_drawings.training import reports
+from keras_bridgetower_drawings.training.easy import spelling
 
 from photo_world import things
 

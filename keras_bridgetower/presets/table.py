@@ -1,8 +1,8 @@
 """The table of presets that can be opened by name.
 
-`table.json` has those of this package. Other distributions add theirs by an
-entry point of the group `keras_bridgetower.presets`, whose value is a package
-with such a table and the folders of its presets.
+`table.json` has the published ones. Distributions add theirs by an entry point
+of the group `keras_bridgetower.presets`, whose value is a package with such a
+table and the folders of its presets.
 """
 
 import dataclasses
@@ -72,10 +72,13 @@ EXAMPLES = "examples.json"
 # Entry points of distributions with presets.
 GROUP = "keras_bridgetower.presets"
 # Prefixes of names of presets, and the folders of their distributions.
-DISTRIBUTIONS = {"bridgetower_small_photo_": "preset_packages/photos"}
+DISTRIBUTIONS = {
+    "bridgetower_small_photo_": "preset_packages/photos",
+    "bridgetower_tiny_": "preset_packages/drawings",
+}
 # Prefixes of the names of presets that are opened by default: the first that is
 # installed.
-FAMILIES = (*DISTRIBUTIONS, "bridgetower_tiny_emoji_")
+FAMILIES = ("bridgetower_small_photo_", "bridgetower_tiny_emoji_")
 
 
 def _read(folder, root=None):
@@ -116,8 +119,8 @@ ROOTS = {
 def default_family():
     """Return the start of the names of the presets opened by default.
 
-    It is `"bridgetower_small_photo_"` if the distribution of those presets is
-    installed, else `"bridgetower_tiny_emoji_"`.
+    It is `"bridgetower_tiny_emoji_"` if only the distribution of those presets
+    is installed, else `"bridgetower_small_photo_"`.
 
     Example:
 
@@ -127,7 +130,7 @@ def default_family():
     vqa = kbt.BridgeTowerVQA.from_preset(kbt.default_family() + "vqa")
     ```
     """
-    return next(filter(_is_installed, FAMILIES))
+    return next(filter(_is_installed, FAMILIES), FAMILIES[0])
 
 
 def first_examples(preset=None):
@@ -165,12 +168,16 @@ def first_examples(preset=None):
 
 def _example_folder(preset):
     family = default_family()
-    default = next(p for n, p in PRESETS.items() if n.startswith(family))
-    chosen = PRESETS.get(preset, default)
-    if chosen.handle:  # Published, without pictures.
-        chosen = default
-    folder = pathlib.Path(chosen.root or HERE, "examples")
-    return folder if (folder / EXAMPLES).is_file() else HERE / "examples"
+    defaults = (p for name, p in PRESETS.items() if name.startswith(family))
+    for chosen in (PRESETS.get(preset), *defaults):
+        if chosen and chosen.root:
+            folder = pathlib.Path(chosen.root, "examples")
+            if (folder / EXAMPLES).is_file():
+                return folder
+    raise ValueError(
+        "Pictures to try come with presets, and none is installed. Install "
+        f"some in a clone: {' or '.join(not_installed().values())}."
+    )
 
 
 def not_installed():

@@ -6,7 +6,7 @@ import io
 import json
 
 import numpy as np
-from easy_world import pictures as easy_vqa
+from keras_bridgetower_drawings.training.easy import pictures as easy_vqa
 from PIL import Image
 
 COUNT = 24

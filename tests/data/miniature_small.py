@@ -4,7 +4,7 @@ import csv
 import pickle
 
 import numpy as np
-from easy_world import pictures as easy_vqa
+from keras_bridgetower_drawings.training.easy import pictures as easy_vqa
 from miniature_pictures import pictures
 from miniature_pictures import write_lines
 

@@ -11,7 +11,7 @@ import tiny_photos
 from builders import FASTEST
 from builders import difference
 from builders import long_but
-from emoji_world.training.model import Together
+from keras_bridgetower_drawings.training.emoji.model import Together
 from photo_world import claim
 from photo_world import claim_tables
 from photo_world import classes

@@ -7,8 +7,8 @@ import pytest
 from builders import FASTEST
 from builders import randomise
 from builders import shallow
-from emoji_world.training.model import Together
 from every_task import make
+from keras_bridgetower_drawings.training.emoji.model import Together
 from photo_world import credits
 from photo_world import release
 from photo_world import things

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from builders import FASTEST
-from emoji_world import rerank
+from keras_bridgetower_drawings.training.emoji import rerank
 from photo_world import score
 
 import keras_bridgetower as kbt

@@ -2,7 +2,6 @@
 
 import h5py
 import keras
-import low_precision
 import numpy as np
 import pytest
 from builders import LONG_ELSEWHERE
@@ -10,6 +9,7 @@ from builders import array
 from builders import assert_same_weights
 from builders import randomise
 from builders import shallow
+from keras_bridgetower_drawings.training import low_precision
 
 import keras_bridgetower as kbt
 from keras_bridgetower.presets.errors import PresetError

@@ -3,8 +3,8 @@
 import itertools
 
 import numpy as np
-from emoji_world.training.model import hide_tokens
-from reports import draw
+from keras_bridgetower_drawings.training.emoji.model import hide_tokens
+from keras_bridgetower_drawings.training.reports import draw
 
 from photo_world import questions
 from photo_world.training.asking import ask

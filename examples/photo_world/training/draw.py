@@ -15,8 +15,8 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 import keras
 import numpy as np
 import openvino
-import reports
 import torch
+from keras_bridgetower_drawings.training import reports
 
 from keras_bridgetower.models.towers import Tower
 from photo_world import captions

@@ -1,7 +1,7 @@
 """Train the fusion and the heads from kept states; the towers are frozen."""
 
-from emoji_world.training.model import Rated
 from keras import ops
+from keras_bridgetower_drawings.training.emoji.model import Rated
 
 from keras_bridgetower.objectives import losses
 from photo_world.training.aligning import SHARPNESS

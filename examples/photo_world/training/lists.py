@@ -5,7 +5,7 @@ name, kind and color do.
 """
 
 import numpy as np
-from reports import draw
+from keras_bridgetower_drawings.training.reports import draw
 
 from photo_world import words
 

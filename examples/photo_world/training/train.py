@@ -13,11 +13,11 @@ import pathlib
 
 import keras
 import numpy as np
-import reports
-from emoji_world.training.model import Together
-from emoji_world.training.model import run_stages
-from emoji_world.training.model import train
 from keras import ops
+from keras_bridgetower_drawings.training import reports
+from keras_bridgetower_drawings.training.emoji.model import Together
+from keras_bridgetower_drawings.training.emoji.model import run_stages
+from keras_bridgetower_drawings.training.emoji.model import train
 
 import keras_bridgetower as kbt
 from photo_world import certainty

@@ -20,9 +20,10 @@ from keras_bridgetower.presets.verbs import BUILT_IN
 
 # The preset that a command opens by default, by the name of its verb.
 DEFAULTS = {
-    verb.name: shipped[0]
+    verb.name: next(
+        iter(table.shipped_with(verb.heads)), f"{table.default_family()}vqa"
+    )
     for verb in BUILT_IN.values()
-    if (shipped := table.shipped_with(verb.heads))
 }
 # The default presets of one family, for a command that opens several.
 FAMILY = tuple(

@@ -1,1 +1,0 @@
-"""Scripts that trained the tiny presets on easy-VQA."""

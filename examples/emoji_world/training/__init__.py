@@ -1,1 +1,0 @@
-"""Train the emoji presets: one stage a file, `train.py` runs them."""

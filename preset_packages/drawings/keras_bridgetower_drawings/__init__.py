@@ -1,0 +1,1 @@
+"""Presets of keras-bridgetower that know drawings, and their training."""

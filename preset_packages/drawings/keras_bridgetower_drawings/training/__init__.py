@@ -1,0 +1,1 @@
+"""How the presets were trained: easy-VQA and emoji."""
