@@ -169,7 +169,7 @@ def first_examples(preset=None):
 def _example_folder(preset):
     family = default_family()
     defaults = (p for name, p in PRESETS.items() if name.startswith(family))
-    for chosen in (PRESETS.get(preset), *defaults):
+    for chosen in (PRESETS.get(preset), *defaults, *PRESETS.values()):
         if chosen and chosen.root:
             folder = pathlib.Path(chosen.root, "examples")
             if (folder / EXAMPLES).is_file():
