@@ -108,6 +108,16 @@ OF_PRESETS = ("revision",)
 OF_CLASSES = ("heads", "head")
 
 
+class BuiltElsewhere(ValueError):
+    """A task was built or compiled for other devices than the current ones."""
+
+    def __init__(self, received):
+        super().__init__(
+            "A task must be built and compiled inside of `strategy.scope()`, "
+            f"after `distribute`. Received: {received}"
+        )
+
+
 def check_keywords(cls, keywords, others=(), without=()):
     """Reject keywords that a class's `from_preset` does not take.
 

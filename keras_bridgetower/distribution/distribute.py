@@ -4,11 +4,11 @@ import os
 
 import keras
 
-from keras_bridgetower.backend import devices as replicas
 from keras_bridgetower.distribution import on_jax
 from keras_bridgetower.distribution import on_tensorflow
 from keras_bridgetower.distribution import on_torch
 from keras_bridgetower.distribution.strategy import Strategy
+from keras_bridgetower.distribution.strategy import set_current
 
 
 def _torch_fsdp(devices=None):
@@ -107,7 +107,7 @@ def distribute(kind="auto", **values):
             f"Received: kind={kind!r}"
         )
     strategy = table[kind](**values)
-    replicas.set_current(strategy)
+    set_current(strategy)
     return strategy
 
 

@@ -6,18 +6,25 @@ import json
 import keras
 import numpy as np
 
-from keras_bridgetower.backend.devices import BuiltElsewhere
-from keras_bridgetower.backend.devices import Replicas
 from keras_bridgetower.backend.keras_private.layers import layers_in
+from keras_bridgetower.backend.keras_private.updates import count_updates
+from keras_bridgetower.backend.keras_private.updates import holds_others
+from keras_bridgetower.backend.precision import build_once
+from keras_bridgetower.checks import BuiltElsewhere
 from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution.same_order import SameOrder
 
 
-class Strategy(Replicas):
+class Strategy:
     """One device; the base class of all strategies of `kbt.distribute`.
 
+    Tasks call its methods, and so do not depend on how each framework
+    distributes.
+
     Attributes:
+        place: str, name of the devices. A task must be trained on the devices
+            that it was compiled for.
         count: int, number of replicas, among which a batch is divided.
         processes: int, number of processes that train together.
         index: int, number of this process, from 0.
@@ -34,6 +41,7 @@ class Strategy(Replicas):
     ```
     """
 
+    place, count, index, processes = "one device", 1, 0, 1
     store = "file"
     # Whether a run can stop in the middle of an update, and go on exactly.
     stops_within_updates = True
@@ -225,9 +233,144 @@ class Strategy(Replicas):
         """
         self.together(function if self.is_chief else lambda: None)
 
+    def prepare(self, task):
+        """Check a compiled task, and prepare its optimizer for the replicas.
+
+        The optimizer then sums gradients over all replicas. If it accumulates
+        gradients, its schedule and averages count updates, not batches.
+
+        Args:
+            task: a task, at the end of its `compile`.
+
+        Raises:
+            ValueError: settings that these devices do not support.
+        """
+        distribution = keras.distribution.distribution()
+        if keras.config.backend() != "jax" and distribution is not None:
+            raise ValueError(
+                "`keras.distribution` must not be set except on JAX. Use "
+                f"`keras_bridgetower.distribute`. Received: {distribution}"
+            )
+        optimizer = task.optimizer
+        if optimizer is None:
+            return
+        if holds_others(optimizer):
+            # It may create its optimizers only now.
+            build_once(optimizer, task.trainable_variables)
+        count_updates(optimizer)
+
+    def check_training(self, dataset):
+        """Raise unless the replicas can divide every batch of a dataset.
+
+        Args:
+            dataset: the training data, as Keras reads them.
+
+        Raises:
+            ValueError: batches of unknown size, or that cannot be divided.
+        """
+
+    def divided(self, source, training):
+        """Return the batches of a source for the replicas of this process.
+
+        Args:
+            source: batches before preprocessing.
+            training: bool, True for batches to train on.
+
+        Returns:
+            The source, or a `tf.data.Dataset` of this process's rows.
+
+        Raises:
+            ValueError: batches that cannot be divided.
+        """
+        return source
+
+    def run(self, method, model, *args, **kwargs):
+        """Call a method of `keras.Model` that trains, evaluates or predicts.
+
+        Args:
+            method: str, its name, such as `"fit"`.
+            model: a `keras.Model`.
+            *args, **kwargs: as for the method.
+        """
+        return getattr(keras.Model, method)(model, *args, **kwargs)
+
+    def check_order(self):
+        """Raise if processes have read their batches in different orders.
+
+        Every process must call it.
+
+        Raises:
+            ValueError: in every process.
+        """
+
+    def gather_text(self, text):
+        """Gather a text of each process. Every process must call it.
+
+        Args:
+            text: str, of this process.
+
+        Returns:
+            list of str, in the order of the processes, the same in each.
+        """
+        return [text]
+
+    def draw_number(self, step):
+        """Return the number that seeds random values of a batch.
+
+        Args:
+            step: int or scalar tensor, the number of the batch.
+
+        Returns:
+            As `step`. Processes that read different samples get different
+            numbers.
+        """
+        return step
+
+    def readable_outputs(self, outputs):
+        """Return the outputs of a prediction step as Keras can read them."""
+        return outputs
+
+    def gather_predictions(self, x, outputs, sizes):
+        """Gather the predictions of all processes, in the order of the rows.
+
+        Args:
+            x: the data passed to `predict`.
+            outputs: nested structure of NumPy arrays `(samples, ...)`, the
+                predictions for the samples of this process.
+            sizes: list of ints, its number of samples in each batch.
+
+        Returns:
+            The structure for the samples of all processes.
+        """
+        return outputs
+
+    def summed(self, metrics):
+        """Return a context in which metrics are summed over all replicas.
+
+        Args:
+            metrics: list of the variables of metrics.
+
+        Returns:
+            A context manager.
+        """
+        return contextlib.nullcontext()
+
 
 class ProcessError(RuntimeError):
     """Error of one or more processes, raised in all of them."""
+
+
+_CURRENT = [Strategy()]
+
+
+def current():
+    """Return the `Strategy` that tasks are trained by."""
+    return _CURRENT[0]
+
+
+def set_current(strategy):
+    """Train tasks by another `Strategy` from now on."""
+    _CURRENT[0] = strategy
 
 
 def by_process(texts):

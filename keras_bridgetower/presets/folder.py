@@ -5,7 +5,7 @@ import copy
 import os
 import pathlib
 
-from keras_bridgetower.backend.devices import BuiltElsewhere
+from keras_bridgetower.checks import BuiltElsewhere
 from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import manifest

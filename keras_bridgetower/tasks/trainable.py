@@ -7,11 +7,12 @@ import keras_hub
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.backend import devices
 from keras_bridgetower.backend import precision
 from keras_bridgetower.backend.keras_private import training as keras_training
 from keras_bridgetower.backend.keras_private.updates import check_trained
+from keras_bridgetower.checks import BuiltElsewhere
 from keras_bridgetower.checks import MissingMethod
+from keras_bridgetower.distribution import strategy
 from keras_bridgetower.objectives import losses
 from keras_bridgetower.objectives.pair_objectives import with_packed
 from keras_bridgetower.tasks.fit import batch_checks
@@ -24,7 +25,7 @@ _WITHOUT_SLOTS = "optimizer_without_slots"
 class TrainableTask(keras_hub.models.Task):
     """Abstract: a task that is trained on raw inputs or features.
 
-    `fit/data_path.py` lists the steps that data go through. `Replicas.run`
+    `fit/data_path.py` lists the steps that data go through. `Strategy.run`
     calls the methods of `keras.Model`, because KerasHub's would preprocess a
     second time.
     """
@@ -124,8 +125,8 @@ class TrainableTask(keras_hub.models.Task):
             weighted_metrics=weighted_metrics,
             **kwargs,
         )
-        devices.current().prepare(self)
-        self._place = devices.current().place
+        strategy.current().prepare(self)
+        self._place = strategy.current().place
 
     def make_train_function(self, force=False):
         if self.train_function is None or force:
@@ -144,7 +145,7 @@ class TrainableTask(keras_hub.models.Task):
         return self.test_function
 
     def get_metrics_result(self):
-        with devices.current().summed(self.metrics_variables):
+        with strategy.current().summed(self.metrics_variables):
             return super().get_metrics_result()
 
     def compute_loss(
@@ -182,7 +183,7 @@ class TrainableTask(keras_hub.models.Task):
                 variable.assign(value)
             mean.update_state(of_batch, sample_weight=rows * share)
         # Keras adds this batch with all its rows afterwards.
-        replicas = devices.current().count
+        replicas = strategy.current().count
         scaled = replicas if keras.config.backend() == "tensorflow" else 1
         total.update_state(loss * scaled, sample_weight=rows * (share - 1))
         return loss
@@ -313,7 +314,7 @@ class TrainableTask(keras_hub.models.Task):
             data_path.reading(self, x) as source,
         ):
             found = self._keras("evaluate", source, verbose=verbose, **kwargs)
-        devices.current().check_order()
+        strategy.current().check_order()
         return found
 
     def predict(
@@ -333,8 +334,8 @@ class TrainableTask(keras_hub.models.Task):
                 callbacks = _with_callback(callbacks, sizes)
                 given = dict(verbose=verbose, steps=steps, callbacks=callbacks)
                 outputs = self._keras("predict", source, **given)
-            devices.current().check_order()
-            return devices.current().gather_predictions(x, outputs, sizes.rows)
+            strategy.current().check_order()
+            return strategy.current().gather_predictions(x, outputs, sizes.rows)
 
     def train_on_batch(
         self, x, y=None, sample_weight=None, class_weight=None, **kwargs
@@ -367,7 +368,7 @@ class TrainableTask(keras_hub.models.Task):
             return self._keras("predict_on_batch", features)
 
     def _keras(self, method, *args, **kwargs):
-        return devices.current().run(method, self, *args, **kwargs)
+        return strategy.current().run(method, self, *args, **kwargs)
 
     def _prepared(self, *batch):
         # KerasHub's version fails with labels of several objectives.
@@ -384,14 +385,14 @@ class TrainableTask(keras_hub.models.Task):
             return super().test_step(*args)
 
     def predict_step(self, *args):
-        return devices.current().readable_outputs(super().predict_step(*args))
+        return strategy.current().readable_outputs(super().predict_step(*args))
 
     def _check_place(self):
         # Keras itself refuses to train a task that was never compiled.
-        now = devices.current().place
+        now = strategy.current().place
         place = getattr(self, "_place", now)
         if place != now:
-            raise devices.BuiltElsewhere(
+            raise BuiltElsewhere(
                 f"{self.name!r}, compiled for {place}, to run on {now}"
             )
 

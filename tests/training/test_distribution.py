@@ -23,7 +23,7 @@ from builders import vit
 from launch import BACKEND
 
 import keras_bridgetower as kbt
-from keras_bridgetower.backend import devices
+from keras_bridgetower import checks
 from keras_bridgetower.distribution import on_jax
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.models.bridges import BRIDGES
@@ -283,7 +283,7 @@ def test_tasks_outside_of_the_scope_are_rejected(reset):
     with pytest.raises(ValueError, match=message):
         kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
     # The error does not blame the preset's files.
-    with pytest.raises(devices.BuiltElsewhere, match=message):
+    with pytest.raises(checks.BuiltElsewhere, match=message):
         kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
     if BACKEND == "tensorflow":
         with strategy.scope(), pytest.raises(ValueError, match="built before"):
@@ -295,7 +295,7 @@ def test_tasks_compiled_for_other_devices_are_rejected(reset):
     task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
     fast(task, "sgd", jit_compile=MANY_STEPS)
     x, y = features(batch=2), np.eye(4, dtype="float32")[:2]
-    devices.set_current(Several())
+    strategies.set_current(Several())
     message = "compiled for one device, to run on Several of 1 replicas"
     for run, data in (
         *((run, (x, y)) for run in (task.fit, task.evaluate)),

@@ -23,11 +23,11 @@ from ranks_run import SAMPLES
 from ranks_run import STEPS
 
 import keras_bridgetower as kbt
-from keras_bridgetower.backend import devices
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.stream.epoch_order import Sequential
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution import process_seeds
+from keras_bridgetower.distribution import strategy as strategies
 from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import Strategy
@@ -381,7 +381,7 @@ def test_matching_needs_two_rows_in_each_process(records, monkeypatch):
     task = pretraining()
     alone = stream(records, 1).dataset(epochs=1)
     check_partners(task, alone)
-    monkeypatch.setattr(devices.current(), "processes", 2, raising=False)
+    monkeypatch.setattr(strategies.current(), "processes", 2, raising=False)
     check_partners(task, stream(records, 2).dataset(epochs=1))
     with pytest.raises(ValueError, match="one row in each of 2 processes"):
         task.fit(alone, verbose=0)

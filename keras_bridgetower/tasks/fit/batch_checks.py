@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_bridgetower.backend import devices
+from keras_bridgetower.distribution import strategy
 from keras_bridgetower.models import checks
 from keras_bridgetower.objectives import losses
 from keras_bridgetower.preprocessing.geometry import leaves_as_is
@@ -122,7 +122,7 @@ def check_partners(task, x):
     Raises:
         ValueError: one row of a batch in each of several processes.
     """
-    processes = devices.current().processes
+    processes = strategy.current().processes
     if processes == 1 or not getattr(task.preprocessor, "pairs_rows", False):
         return
     rows = keras.tree.flatten(x.element_spec)

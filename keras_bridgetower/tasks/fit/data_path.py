@@ -7,7 +7,7 @@
 3. Batches are checked: their labels and, without a preprocessor, their values
    (`batch_checks`).
 4. If several processes train together, each takes its rows of every batch
-   (`Replicas.divided`). In training it must be able to pair them
+   (`Strategy.divided`). In training it must be able to pair them
    (`check_partners`).
 5. A batch gets its number, if the preprocessor draws by it: in training the
    number of steps so far, otherwise its position (`Steps`).
@@ -32,11 +32,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_bridgetower.backend import devices
 from keras_bridgetower.backend.keras_private.training import closed_after
 from keras_bridgetower.backend.keras_private.training import read_again
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
+from keras_bridgetower.distribution import strategy
 from keras_bridgetower.objectives.losses import VQALoss
 from keras_bridgetower.preprocessing import tf_datasets
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
@@ -86,7 +86,7 @@ def for_training(task, steps, data, validation, batch_size, shuffle, given):
     x = prepared(
         task, *data, batch_size, steps, order, class_weight=class_weight
     )
-    devices.current().check_training(x)
+    strategy.current().check_training(x)
     weighted = tf_datasets.is_dataset(x) and (
         keras.utils.unpack_x_y_sample_weight(x.element_spec)[2] is not None
     )
@@ -182,14 +182,14 @@ def prepared(
         )
     if tf_datasets.is_dataset(x):
         batch_checks.check_batches(task, x, **checked)
-    x = devices.current().divided(x, steps is not None)
+    x = strategy.current().divided(x, steps is not None)
     if not tf_datasets.is_dataset(x):
         return _prepared_source(task, x, steps, checked)
     if steps is not None:
         batch_checks.check_partners(task, x)
     if _reads_step(task):
         x = tf_datasets.numbered(
-            x, lambda: _first(steps), devices.current().draw_number
+            x, lambda: _first(steps), strategy.current().draw_number
         )
     return tf_datasets.mapped(x, task.preprocess_samples)
 
@@ -259,7 +259,7 @@ def prepared_batch(task, x, y=None, sample_weight=None, number=0):
     """
     sample_weight = batch_checks.check_weights(sample_weight)
     if isinstance(x, dict) and _reads_step(task):
-        x = {"step": devices.current().draw_number(number), **x}
+        x = {"step": strategy.current().draw_number(number), **x}
     return task.preprocess_samples(x, y, sample_weight)
 
 
@@ -420,7 +420,7 @@ class Steps(keras.callbacks.Callback):
         self.first = self._steps_taken()
 
     def on_epoch_end(self, epoch, logs=None):
-        devices.current().check_order()
+        strategy.current().check_order()
         self._epochs += 1
         if self._epochs == 1 and not self.weighted:
             warn_if_worse_than_untrained(self.model, (logs or {}))
@@ -454,7 +454,7 @@ def shuffled(count, steps):
     # `keras.utils.set_random_seed` decides it, as all that Keras draws.
     seed = np.random.randint(2**31)
     # All processes of a run need one order, so they use that of the first.
-    seed = int(devices.current().gather_text(str(seed))[0])
+    seed = int(strategy.current().gather_text(str(seed))[0])
 
     def order():
         rng = np.random.default_rng([seed, steps.first])
