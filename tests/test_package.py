@@ -132,43 +132,6 @@ def test_what_is_imported_is_declared():
 
 
 @FASTEST
-def test_files_are_small():
-    long = {
-        str(path.relative_to(PACKAGE)): len(path.read_text().splitlines())
-        for path in PACKAGE.rglob("*.py")
-    }
-    assert {k: n for k, n in long.items() if n > 500} == {}
-
-
-# Of what users subclass, `docs/own_work.md` has the example; what a run of
-# `Checkpoint` needs besides, `tests/training` makes.
-BASES = (kbt.BridgeTowerTask, kbt.BridgeTowerPreprocessor, kbt.Checkpoint)
-PUBLIC = [getattr(kbt, name) for name in dir(kbt) if name[0].isupper()]
-DOCUMENTED = [
-    *(public for public in PUBLIC if public not in BASES),
-    *(BridgeTowerAttention, capture_attention, CoAttention, CrossModalLayer),
-    MergedAttention,
-    *(TokenLookup, bridges.get, backend_ops.gradients, heads.ClassifierHead),
-    *(positions.resize_positions, kbt.hidden_states, kbt.Tower),
-    kbt.register_head,
-    *(kbt.BridgeTowerVQA.answer, kbt.BridgeTowerBackbone.attention_maps),
-    *(kbt.BridgeTowerRetrieval.score, kbt.BridgeTowerRetrieval.rank),
-    *(kbt.distribute, remat.remat),
-]
-
-
-@pytest.fixture(scope="module")
-def models():
-    """Models that the examples look into and leave as they are."""
-    return {
-        "backbone": backbone(),
-        "vqa": vqa(),
-        "retrieval": retrieval(),
-    }
-
-
-# Some examples start a task from the preset of another one.
-@FASTEST
 @pytest.mark.filterwarnings("ignore:Newly initialized in this")
 @pytest.mark.parametrize("documented", DOCUMENTED, ids=lambda d: d.__qualname__)
 def test_docstring_example_runs(documented, models, tmp_path, monkeypatch):

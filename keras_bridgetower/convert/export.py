@@ -77,8 +77,7 @@ def parts_of_preset(preset):
     folder = registry.open_preset(preset)
     backbone = BridgeTowerBackbone.from_preset(folder)
     values = head_table.saved_heads(folder)
-    with head_table.awaiting(values):
-        heads = head_table.make_all(values, backbone)
+    heads = head_table.make_all(values, backbone, (values, None))
     if values:
         weights_file.load_heads(heads, list(values), folder)
     tokenizer, converter = (

@@ -152,70 +152,31 @@ class AdaptedBackbone(Exported, keras_hub.models.Backbone):
                 layer.bias.trainable = False
 
 
-class AdaptedTask(keras.Model):
-    """Abstract: a task whose backbone is an `AdaptedBackbone`."""
+def save_with_heads(task, filepath):
+    """Save the adapters of a task's backbone, and its heads."""
+    task.backbone.save_lora_weights(filepath)
+    with h5py.File(filepath, "a") as file:
+        for name, weight in _head_weights(task).items():
+            file[name] = _float32(weight)
 
-    def enable_lora(self, rank, target_layer_names=None):
-        """Train low-rank adapters of the backbone's attention, and the head.
 
-        All other weights of the backbone are frozen. Call this before
-        training starts.
-
-        Args:
-            rank, target_layer_names: as `backbone.enable_lora`.
-        """
-        self.backbone.enable_lora(rank, target_layer_names)
-
-    def save_lora_weights(self, filepath):
-        """Save the adapters of the backbone, and the heads.
-
-        Args:
-            filepath: path of the new file.
-
-        Raises:
-            ValueError: no adapters.
-
-        Example:
-
-        ```python
-        vqa.enable_lora(rank=4)
-        vqa.fit(x, y)
-        vqa.save_lora_weights("mine.lora.h5")
-        # Later, in the same preset with the same answers:
-        vqa.load_lora_weights("mine.lora.h5")
-        ```
-        """
-        self.backbone.save_lora_weights(filepath)
-        with h5py.File(filepath, "a") as file:
-            for name, weight in _head_weights(self).items():
-                file[name] = _float32(weight)
-
-    def load_lora_weights(self, filepath):
-        """Load a file of a task's `save_lora_weights`.
-
-        Args:
-            filepath: path of the file.
-
-        Raises:
-            ValueError: the file has no heads, or other heads or adapters than
-                this task. Load the adapters of a backbone alone by
-                `backbone.load_lora_weights`.
-        """
-        weights = _head_weights(self)
-        with h5py.File(filepath) as file:
-            saved = {
-                f"{_HEADS}/{head}/{index}": np.asarray(value)
-                for head, values in file.get(_HEADS, {}).items()
-                for index, value in values.items()
-            }
-        if _shapes(saved) != _shapes(weights):
-            raise ValueError(
-                f"`filepath` must hold the heads {[*self.heads]}, of the same "
-                f"sizes. Received: filepath={filepath} with {_shapes(saved)}"
-            )
-        self.backbone._load_adapters(filepath, heads=True)
-        for name, weight in weights.items():
-            weight.assign(saved[name])
+def load_with_heads(task, filepath):
+    """Load what `save_with_heads` saved."""
+    weights = _head_weights(task)
+    with h5py.File(filepath) as file:
+        saved = {
+            f"{_HEADS}/{head}/{index}": np.asarray(value)
+            for head, values in file.get(_HEADS, {}).items()
+            for index, value in values.items()
+        }
+    if _shapes(saved) != _shapes(weights):
+        raise ValueError(
+            f"`filepath` must hold the heads {[*task.heads]}, of the same "
+            f"sizes. Received: filepath={filepath} with {_shapes(saved)}"
+        )
+    task.backbone._load_adapters(filepath, heads=True)
+    for name, weight in weights.items():
+        weight.assign(saved[name])
 
 
 def merged_weights(model):

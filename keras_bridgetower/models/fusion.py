@@ -301,6 +301,17 @@ class CrossModalEncoder(keras.layers.Layer):
             for name in outputs
         }
 
+    def unread_layers(self, outputs):
+        """Return the layers on which none of some outputs depends.
+
+        Args:
+            outputs: tuple of the names of the outputs that are read, if any.
+        """
+        if outputs == ("text",):
+            poolers = [self.text_pooler, self.image_pooler]
+            return poolers + list(self.steps[-1].image_only)
+        return [] if outputs else [self]
+
     def reset_poolers(self):
         """Reinitialize the poolers, which matching may have saturated."""
         for pooler in (self.text_pooler, self.image_pooler):

@@ -3,8 +3,6 @@
 A preset stores names and values in `heads.json`.
 """
 
-import contextlib
-import contextvars
 import inspect
 import re
 
@@ -15,26 +13,8 @@ from keras_bridgetower.models import heads
 from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import registry
 
-_AWAITED = contextvars.ContextVar("awaited", default=({}, None))
 
-
-@contextlib.contextmanager
-def awaiting(saved, room=None):
-    """Leave heads uninitialized in a context if they will be loaded.
-
-    Args:
-        saved: dict from the name of a head to its plain values, as in
-            `heads.json` of a preset. Heads with these values will be loaded.
-        room: as for `without_initialization`, for each of these heads.
-    """
-    token = _AWAITED.set((saved, room))
-    try:
-        yield
-    finally:
-        _AWAITED.reset(token)
-
-
-def make(name, backbone, **values):
+def make(name, backbone, awaited=None, /, **values):
     """Build a head for a backbone.
 
     Args:
@@ -42,6 +22,7 @@ def make(name, backbone, **values):
             itc, image_class, text_class, text_number; or one of your own, see
             `register_head`.
         backbone: a `BridgeTowerBackbone`.
+        awaited: as for `make_all`.
         **values: plain values of the head, as in `heads.json` of a preset.
 
     Returns:
@@ -53,7 +34,7 @@ def make(name, backbone, **values):
             f"The head {name!r} must be a layer of the name '{name}_head'. "
             f"Received: name={head.name!r}"
         )
-    saved, room = _AWAITED.get()
+    saved, room = awaited or ({}, None)
     loaded = agrees_with_saved(name, saved.get(name), values)
 
     def built():
@@ -235,10 +216,19 @@ def agrees_with_saved(name, saved, values):
     )
 
 
-def make_all(values, backbone):
-    """Build a `HeadSet` from a dict of heads' names and plain values."""
+def make_all(values, backbone, awaited=None):
+    """Build a `HeadSet` from a dict of heads' names and plain values.
+
+    Args:
+        values: dict from name to plain values.
+        backbone: a `BridgeTowerBackbone`.
+        awaited: `(saved, room)`, or None. `saved` is a dict as `values`, of
+            a preset: heads with these values are not initialized, as they
+            will be loaded. `room` is that of `without_initialization`, for
+            each of them.
+    """
     return HeadSet(
-        {name: make(name, backbone, **v) for name, v in values.items()}
+        {name: make(name, backbone, awaited, **v) for name, v in values.items()}
     )
 
 

@@ -19,7 +19,6 @@ from keras_bridgetower.preprocessing.texts import encode_long
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.ranking import ranking_parts
 from keras_bridgetower.tasks.task import BridgeTowerTask
-from keras_bridgetower.tasks.trainable import layers_not_read
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -99,7 +98,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
 
     def unread_layers(self):
         fused = ("pooled",) if "fused" in embedding_kinds(self.ways) else ()
-        return layers_not_read(self.backbone.fusion, fused)
+        return self.backbone.fusion.unread_layers(fused)
 
     def loss_inputs(self, y, y_pred):
         scale = self.heads["itc"].logit_scale

@@ -15,7 +15,6 @@ from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks import classification
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
-from keras_bridgetower.tasks.trainable import layers_not_read
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -152,7 +151,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
         text = ("text",) if "mlm" in names else ()
         three_way = "itc" in names and self.ways == "three_way"
         pooled = ("pooled",) if "itm" in names or three_way else ()
-        return layers_not_read(self.backbone.fusion, text + pooled)
+        return self.backbone.fusion.unread_layers(text + pooled)
 
     def default_loss(self):
         made = {
@@ -230,7 +229,7 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
         return None if self.preprocessor else "labels that a preprocessor makes"
 
     def unread_layers(self):
-        return layers_not_read(self.backbone.fusion, ("text",))
+        return self.backbone.fusion.unread_layers(("text",))
 
     @classmethod
     def head_arguments(cls, heads):

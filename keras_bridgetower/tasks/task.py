@@ -1,34 +1,69 @@
 """The base class of all tasks: a backbone, a preprocessor and heads."""
 
-import keras
+import contextlib
+import os
+import pathlib
+import shutil
+from collections import abc
 
+import keras
+import keras_hub
+from keras import ops
+
+from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import layer_records
+from keras_bridgetower.backend import precision
+from keras_bridgetower.backend.keras_private import training as keras_training
 from keras_bridgetower.backend.keras_private.layers import training_set
 from keras_bridgetower.backend.keras_private.models import PatchedModel
+from keras_bridgetower.backend.keras_private.updates import check_trained
+from keras_bridgetower.checks import OF_CLASSES
+from keras_bridgetower.checks import OF_PRESETS
+from keras_bridgetower.checks import BuiltElsewhere
 from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_constructor
+from keras_bridgetower.checks import check_keywords
+from keras_bridgetower.checks import constructor_values
+from keras_bridgetower.distribution import strategy
+from keras_bridgetower.models import adapters
 from keras_bridgetower.models import head_table
-from keras_bridgetower.models.adapters import AdaptedTask
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.checks import check_features
 from keras_bridgetower.models.checks import check_preprocessor
+from keras_bridgetower.models.exporting import runtime
 from keras_bridgetower.models.exporting.exported import Exported
 from keras_bridgetower.models.heads import divide_logits
+from keras_bridgetower.objectives import losses
+from keras_bridgetower.objectives.pair_objectives import with_packed
 from keras_bridgetower.preprocessing import verb_inputs
+from keras_bridgetower.preprocessing.preprocessor import OF_PREPROCESSORS
 from keras_bridgetower.preprocessing.texts import checked_texts
+from keras_bridgetower.presets import registry
+from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets.table import PresetsOf
+from keras_bridgetower.tasks import from_preset
 from keras_bridgetower.tasks import inference
-from keras_bridgetower.tasks import preset_io
+from keras_bridgetower.tasks.fit import batch_checks
 from keras_bridgetower.tasks.fit import data_path
-from keras_bridgetower.tasks.trainable import TrainableTask
+from keras_bridgetower.tasks.fit import targets
+from keras_bridgetower.tasks.fit.data_path import Steps
+from keras_bridgetower.tasks.new_heads import NEW_HEADS
+from keras_bridgetower.tasks.new_heads import NewHeads
+
+# Constructor values that no caller of `from_preset` gives.
+OF_BASES = ("backbone", *OF_CLASSES)
+# Keras' own, which no task's constructor names.
+OF_MODELS = ("compile", "trainable")
+# Beside an exported model: what the task is, and a program that runs it.
+DESCRIPTION = "export.json"
+RUNNER = "run.py"
+_WITHOUT_SLOTS = "optimizer_without_slots"
 
 
 # Keras replaces `Model` by `Functional` among the bases of all these classes.
 # `Exported` is last because KerasHub's classes undo this replacement.
-class BridgeTowerTask(
-    PatchedModel, AdaptedTask, preset_io.PresetTask, TrainableTask, Exported
-):
+class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
     """Abstract: a backbone, a preprocessor and a head, ready to train.
 
     A subclass names its `preprocessor_cls` and its heads, calls them in
@@ -41,6 +76,8 @@ class BridgeTowerTask(
             `predict` and `evaluate` take features.
         heads: dict from the name of a head (see `head_table`) to its plain
             values.
+        awaited: heads that a preset holds and their largest number of
+            weights, as for `head_table.make_all`. They are not initialized.
         **kwargs: `name`, `compile`.
     """
 
@@ -62,7 +99,7 @@ class BridgeTowerTask(
     # hold them; "labels" are those of the data.
     recipe_arguments = {}
 
-    def __init__(self, backbone, preprocessor, heads, **kwargs):
+    def __init__(self, backbone, preprocessor, heads, awaited=None, **kwargs):
         check_constructor(self, kwargs, ("name", "compile", "trainable"))
         inputs = self.inputs_of(backbone)
         if preprocessor is not None:
@@ -75,8 +112,9 @@ class BridgeTowerTask(
         self.preprocessor = preprocessor
         # Tracked below, after the layers of the graph, on every backend:
         # optimizers number their slots in this order.
-        object.__setattr__(self, "heads", head_table.make_all(heads, backbone))
-        object.__setattr__(self, "new_heads", preset_io.NewHeads(self.heads))
+        made = head_table.make_all(heads, backbone, awaited)
+        object.__setattr__(self, "heads", made)
+        object.__setattr__(self, "new_heads", NewHeads(self.heads))
         values = heads.get(self.head_name, {})
         for name in set(values) & set(self.config_arguments):
             setattr(self, name, values[name])
@@ -119,29 +157,6 @@ class BridgeTowerTask(
         """
         return new
 
-    def divide_logits(self, head, temperature):
-        """Divide the logits of a head by a temperature, for honest scores.
-
-        The head's last layer gets smaller weights. So all scores, presets and
-        exports have the temperature, and the order of results stays.
-
-        Args:
-            head: str, name of a head with logits, such as `"vqa"`.
-            temperature: number above 0, as `metrics.fit_temperature` returns.
-
-        Raises:
-            ValueError: another head or number, or a quantized head.
-
-        Example:
-
-        ```python
-        logits = vqa.predict(data)
-        vqa.divide_logits("vqa", kbt.metrics.fit_temperature(logits, labels))
-        ```
-        """
-        check_choice("head", head, tuple(self.heads))
-        divide_logits(self.heads[head], temperature)
-
     @classmethod
     def head_arguments(cls, heads):
         """Return constructor values that fit the heads of a preset.
@@ -179,6 +194,718 @@ class BridgeTowerTask(
         parts = self.backbone, self.preprocessor
         check_features(inputs, self.input, *parts)
         return super().__call__(inputs, *args, **kwargs)
+
+    def summary(self, *args, **kwargs):
+        """Print the layers, as `keras.Model.summary`."""
+        # KerasHub expects (height, width); our converter has one integer.
+        keras.Model.summary(self, *args, **kwargs)
+
+    # --- Presets and files. ---
+
+    @classmethod
+    def from_preset(
+        cls,
+        preset,
+        load_weights=True,
+        image_size=None,
+        image_mode=None,
+        sequence_length=None,
+        dtype=None,
+        revision=None,
+        random_heads=False,
+        image_tokens=None,
+        **kwargs,
+    ):
+        """Open a task from a preset, or from weights of another library.
+
+        Args:
+            preset: a name of `presets`, a handle such as
+                `"hf://user/model"`, or the path of a preset folder, of a
+                `transformers` folder or of a checkpoint file of the authors.
+            load_weights: bool, whether to load weights or leave them at
+                their random start.
+            image_size: int; learned positions are resized.
+            image_mode: str, how the image converter makes a square of a
+                picture.
+            sequence_length: int, tokens in each text.
+            dtype: a Keras dtype policy or its name.
+            revision: str, branch, tag or commit of a handle's repository.
+            random_heads: bool. Heads that the preset lacks are new: a warning
+                says so, and verbs raise until they are trained. Not so with
+                True.
+            image_tokens: int, to how many tokens those of a picture are
+                merged before the fusion: faster, and less exact. None for the
+                preset's own value.
+            **kwargs: `preprocessor`, and constructor values of the class.
+
+        Raises:
+            TypeError: an unknown keyword.
+            ValueError: no such preset, files that were changed or are
+                damaged, or values that this task does not read.
+        """
+        for name, value in kwargs.items():
+            if isinstance(value, abc.Iterator):
+                # Both the preprocessor and the task read it.
+                kwargs[name] = list(value)
+        given = {k: v for k, v in kwargs.items() if k not in OF_MODELS}
+        others = (*OF_PREPROCESSORS, *OF_PRESETS, "dtype", "random_heads")
+        check_keywords(cls, given, others + OF_MODELS, without=OF_BASES)
+        reading = {"image_mode": image_mode, "sequence_length": sequence_length}
+        passed = "preprocessor" in kwargs
+        unread = {k: v for k, v in reading.items() if v}
+        if passed and unread:
+            raise ValueError(
+                f"{sorted(unread)} must be left out where `preprocessor` is "
+                f"passed. Received: {unread}"
+            )
+        folder = registry.open_preset(preset, revision)
+        saved = head_table.saved_heads(folder)
+        own = from_preset.saved_values(cls, folder, saved)
+        values = {**own, **kwargs}
+        merged = {}
+        if image_tokens is not None:
+            merged = {"image_tokens": image_tokens}
+        backbone = cls.backbone_cls.from_preset(
+            folder, load_weights, image_size=image_size, dtype=dtype, **merged
+        )
+        if not passed:
+            reading["image_size"] = image_size
+            own["preprocessor"] = from_preset.build_preprocessor(
+                cls, folder, reading, values, backbone
+            )
+
+        awaited = (saved, folder.room_for_heads()) if load_weights else None
+        model = folder.create(
+            weights_file.TASK,
+            lambda values: cls(backbone=backbone, awaited=awaited, **values),
+            own,
+            kwargs,
+        )
+        if merged and not {"images", "padding_mask"} <= set(model.input):
+            raise ValueError(
+                f"`image_tokens` must be None for {cls.__name__}, which does "
+                f"not run the fusion. Received: image_tokens={image_tokens!r}"
+            )
+        if load_weights:
+            # Other answers or sizes than the preset's make a new head.
+            changed = bool(set(given) - {"name"}) or passed
+            from_preset.load_heads(model, folder, saved, random_heads, changed)
+        return model
+
+    @classmethod
+    def from_encoders(
+        cls,
+        image_encoder,
+        text_encoder,
+        image_size=None,
+        sequence_length=None,
+        with_classifier=False,
+        **kwargs,
+    ):
+        """Build a task on two pre-trained encoders.
+
+        Pictures are normalized, and texts tokenized, as the encoders were
+        trained. The fusion and the heads are newly initialized: verbs raise
+        until they are trained.
+
+        Args:
+            image_encoder: a KerasHub preset such as `"dinov2_base"`, a handle
+                `"hf://user/model"`, or the path of a `transformers` folder.
+            text_encoder: the same, such as `"hf://xlm-roberta-base"`.
+            image_size: int, side of the pictures in pixels; learned positions
+                are resized. By default that of the encoder.
+            sequence_length: int, tokens in each text.
+            with_classifier: bool, whether the image encoder keeps the linear
+                classifier of its files, see `ClassifiedEncoder`.
+            **kwargs: constructor values of `BridgeTowerBackbone`, such as
+                `hidden_dim` and `bridge`, and of this class.
+
+        Raises:
+            TypeError: an unknown keyword.
+            ValueError: an encoder without a rule, files that are damaged or
+                of another kind, or values that do not fit.
+
+        Example:
+
+        ```python
+        vqa = kbt.BridgeTowerVQA.from_encoders(
+            "hf://google/siglip2-base-patch16-256",
+            "hf://FacebookAI/xlm-roberta-base",
+            answers=["yes", "no"],
+        )
+        ```
+        """
+        own = constructor_values(cls) - {"backbone", *OF_CLASSES}
+        fusion = constructor_values(cls.backbone_cls) - own
+        fusion -= {"image_encoder", "text_encoder", "dtype"}
+        for name in set(kwargs) - own - fusion:
+            raise TypeError(
+                f"`{cls.__name__}.from_encoders` takes the keywords "
+                f"{sorted(own | fusion)}. Received: {name}={kwargs[name]!r}"
+            )
+        values = {k: v for k, v in kwargs.items() if k in own}
+        made = cls.preprocessor_cls
+        names = [
+            name
+            for name in ("tokenizer", "image_converter")
+            if getattr(made, f"{name}_cls") is not None
+            and "preprocessor" not in values
+        ]
+        if "preprocessor" in values and sequence_length is not None:
+            raise TypeError(
+                "`sequence_length` must not be passed beside `preprocessor`, "
+                "whose tokenizer has one. Received: "
+                f"sequence_length={sequence_length!r}"
+            )
+        parts = registry.open_encoders(
+            image_encoder,
+            text_encoder,
+            image_size,
+            sequence_length,
+            kwargs.get("text_summary"),
+            names,
+            with_classifier,
+        )
+        backbone = cls.backbone_cls(
+            parts.image_encoder,
+            parts.text_encoder,
+            **{k: v for k, v in kwargs.items() if k in fusion}
+            | {"text_summary": parts.text_summary},
+        )
+        if "preprocessor" not in values:
+            read = {name: getattr(parts, name) for name in names}
+            read |= {k: values[k] for k in cls.label_arguments if k in values}
+            values["preprocessor"] = made(
+                **read, **from_preset.features(cls, backbone)
+            )
+        model = cls(backbone, **values)
+        model.new_heads.note(model.start_heads(set(model.head_values)))
+        return model
+
+    def save_to_preset(self, preset_dir, max_shard_size=10):
+        """Save the task to a new preset folder, with a manifest.
+
+        Args:
+            preset_dir: path of a folder that does not exist yet, or its URL
+                in an object store, such as `"s3://bucket/preset"`.
+            max_shard_size: number, largest weight file in GB.
+
+        Raises:
+            ValueError: the folder exists.
+        """
+        layer_records.check_one_policy(self, self.backbone)
+
+        def save(folder):
+            write_task(folder, max_shard_size)
+            registry.drop_frozen_state(folder)
+            heads = os.path.join(folder, weights_file.TASK_WEIGHTS)
+            weights_file.make_dense(heads)
+            random = self.new_heads.still_random(self.head_values)
+            held = {
+                k: v for k, v in self.head_values.items() if k not in random
+            }
+            registry.write_json(folder, registry.HEADS, held)
+
+        write_task = super().save_to_preset
+        registry.write(preset_dir, save)
+
+    def save_task_weights(self, filepath):
+        """Save the heads' weights to a `.weights.h5` file."""
+        # KerasHub's own method would put the optimizer beside them.
+        self.heads.save(filepath)
+
+    def load_task_weights(self, filepath):
+        """Load what `save_task_weights` saved."""
+        self.heads.load(filepath)
+
+    def export_to_transformers(self, path):
+        """Write a folder that `transformers` opens with `from_pretrained`.
+
+        Tasks without a class there (VQA, entailment, NLVR2) become a
+        `BridgeTowerModel`, with the head in `head.safetensors` beside it.
+
+        Args:
+            path: path of a folder that does not exist yet.
+
+        Raises:
+            ConversionError: transformers cannot run this architecture.
+        """
+        registry.export(self, path)
+
+    def _write_companions(self, folder, chosen, part):
+        described = {
+            "task": type(self).__name__,
+            "part": part,
+            # Of a part the outputs are no logits.
+            "class_names": None if part else self.class_names,
+            "rejection": None if part else getattr(self, "rejection", None),
+        }
+        registry.write_json(folder, DESCRIPTION, described)
+        if self.preprocessor is None:
+            return
+        self.preprocessor.save_to_preset(str(folder))
+        if chosen.runs:
+            shutil.copyfile(runtime.__file__, pathlib.Path(folder, RUNNER))
+
+    def enable_lora(self, rank, target_layer_names=None):
+        """Train low-rank adapters of the backbone's attention, and the head.
+
+        All other weights of the backbone are frozen. Call this before
+        training starts.
+
+        Args:
+            rank, target_layer_names: as `backbone.enable_lora`.
+        """
+        self.backbone.enable_lora(rank, target_layer_names)
+
+    def save_lora_weights(self, filepath):
+        """Save the adapters of the backbone, and the heads.
+
+        Args:
+            filepath: path of the new file.
+
+        Raises:
+            ValueError: no adapters.
+
+        Example:
+
+        ```python
+        vqa.enable_lora(rank=4)
+        vqa.fit(x, y)
+        vqa.save_lora_weights("mine.lora.h5")
+        # Later, in the same preset with the same answers:
+        vqa.load_lora_weights("mine.lora.h5")
+        ```
+        """
+        adapters.save_with_heads(self, filepath)
+
+    def load_lora_weights(self, filepath):
+        """Load a file of a task's `save_lora_weights`.
+
+        Args:
+            filepath: path of the file.
+
+        Raises:
+            ValueError: the file has no heads, or other heads or adapters than
+                this task. Load the adapters of a backbone alone by
+                `backbone.load_lora_weights`.
+        """
+        adapters.load_with_heads(self, filepath)
+
+    def get_config(self):
+        heads = {name: self.heads[name] for name in self.heads}
+        policy = self.backbone.fusion.dtype_policy
+        quantized, frozen = (
+            {name: read(head) for name, head in heads.items() if read(head)}
+            for read in (layer_records.quantized_layers, _frozen)
+        )
+        kept = {
+            layer_records.POLICIES: layer_records.changed_policies(
+                self.heads, policy
+            ),
+            layer_records.QUANTIZED: quantized,
+            NEW_HEADS: self.new_heads.saved(),
+            layer_records.FROZEN: frozen,
+        }
+        config = super().get_config()
+        if not self.trainable:
+            config["trainable"] = False
+        config |= {k: values for k, values in kept.items() if values}
+        return config | {n: getattr(self, n) for n in self.config_arguments}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        changed = config.pop(layer_records.POLICIES, None)
+        quantized = config.pop(layer_records.QUANTIZED, {})
+        new = config.pop(NEW_HEADS, {})
+        frozen = config.pop(layer_records.FROZEN, {})
+        task = super().from_config(config)
+        layer_records.restore_policies(task.heads, changed)
+        for name in task.heads:
+            head = task.heads[name]
+            layer_records.quantize_as(head, quantized.get(name))
+            layer_records.restore_frozen(
+                head, {layer_records.FROZEN: frozen.get(name)}, (head,)
+            )
+        task.new_heads.restore(new)
+        return task
+
+    # --- The loss and the metrics of a task. ---
+
+    def default_loss(self):
+        """Return the loss that `compile` uses by default."""
+        raise MissingMethod(type(self).__name__, "default_loss")
+
+    def default_metrics(self):
+        """Return the metrics that `compile` uses by default."""
+        raise MissingMethod(type(self).__name__, "default_metrics")
+
+    def loss_inputs(self, y, y_pred):
+        """Return labels and outputs in the form that the loss takes."""
+        if targets.has_embeddings(y_pred):
+            y_pred = with_packed(y_pred, self.heads["itc"].logit_scale)
+        return y, y_pred
+
+    def metric_inputs(self, y, y_pred):
+        """Return labels and outputs in the form that the metrics take."""
+        # On JAX no weight can be read while metrics are updated.
+        return y, with_packed(y_pred) if targets.has_embeddings(
+            y_pred
+        ) else y_pred
+
+    def label_words(self):
+        """Describe `y` for errors, or return None if `y` is optional."""
+        return "labels, as the class describes them"
+
+    def label_widths(self):
+        """Return the number of logits; for several outputs a dict."""
+        if not isinstance(self.output, dict):
+            return self.output.shape[-1]
+        # Embeddings are no logits, and come in dicts of their own.
+        logits = {k: x for k, x in self.output.items() if type(x) is not dict}
+        return {name: x.shape[-1] for name, x in logits.items()}
+
+    def unread_layers(self):
+        """Return the layers of the graph that lead to no output."""
+        return []
+
+    @property
+    def trainable_weights(self):
+        # Keras would warn about weights without gradients, or decay them.
+        return self._without_unread(super().trainable_weights)
+
+    @property
+    def trainable_variables(self):
+        return self._without_unread(super().trainable_variables)
+
+    def _without_unread(self, variables):
+        layers = self.unread_layers()
+        unread = {id(w) for layer in layers for w in layer.weights}
+        return [v for v in variables if id(v) not in unread]
+
+    def compile(
+        self,
+        optimizer="auto",
+        loss="auto",
+        *,
+        metrics="auto",
+        weighted_metrics=None,
+        **kwargs,
+    ):
+        """Configure the task for training.
+
+        Args:
+            optimizer: a Keras optimizer or its identifier. The default is
+                Keras' AdamW with the learning rate, decay and betas of the
+                authors' VQA fine-tuning, but with a constant rate, and weight
+                decay also on biases and norms. For the authors' optimizer use
+                `keras_bridgetower.training.AdamW` with rows, or a recipe.
+                With `gradient_accumulation_steps` schedules count updates.
+            loss: a Keras loss of logits. The default is the task's loss. `fit`
+                describes how rows are weighted.
+            metrics: list of metrics. The default is the task's metrics; if
+                `weighted_metrics` is None too, they become the weighted
+                metrics, so that rows of weight 0 do not count.
+            weighted_metrics: list of metrics that use sample weights.
+            **kwargs: as in `keras.Model.compile`.
+        """
+        if optimizer == "auto":
+            # Base VQA fine-tuning of the authors' scripts, without schedule.
+            optimizer = keras.optimizers.AdamW(
+                1e-5, weight_decay=0.05, beta_2=0.98, epsilon=1e-8
+            )
+        targets.check_reads_logits(loss)
+        if metrics == "auto":
+            metrics = self.default_metrics()
+            if weighted_metrics is None:
+                metrics, weighted_metrics = None, metrics
+        precision.warn_where_slow(self.backbone.fusion.dtype_policy)
+        super().compile(
+            optimizer=optimizer,
+            loss=self.default_loss() if loss == "auto" else loss,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            **kwargs,
+        )
+        strategy.current().prepare(self)
+        self._place = strategy.current().place
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        first = keras.tree.flatten(y_pred)[0]
+        weights = keras.tree.map_structure(
+            lambda w: losses.weight_column(w, first.shape[0]), sample_weight
+        )
+        share = targets.share_without_padding(weights)
+        if share is not None:
+            weights = keras.tree.map_structure(
+                lambda w: None if w is None else ops.divide_no_nan(w, share),
+                weights,
+            )
+        y, y_pred = self.loss_inputs(y, y_pred)
+        targets.check_targets(self.loss, y, y_pred)
+        if share is None and first.shape[0] is not None:
+            return super().compute_loss(x, y, y_pred, weights, training)
+        # Keras weights the batches of an epoch by their rows, padding
+        # included. If TensorFlow does not know that number, Keras does not
+        # weight the losses of heads at all.
+        share = 1.0 if share is None else share
+        rows = ops.cast(ops.shape(first)[0], "float32")
+        before = {}
+        for mean in keras_training.loss_means(self)[1]:
+            before[id(mean)] = [ops.add(v, 0) for v in mean.variables]
+            mean.reset_state()
+        loss = super().compute_loss(x, y, y_pred, weights, training)
+        total, heads = keras_training.loss_means(self)
+        for mean in heads:
+            of_batch = mean.result()
+            old = before.get(id(mean), (0, 0))
+            for variable, value in zip(mean.variables, old, strict=True):
+                variable.assign(value)
+            mean.update_state(of_batch, sample_weight=rows * share)
+        # Keras adds this batch with all its rows afterwards.
+        replicas = strategy.current().count
+        scaled = replicas if keras.config.backend() == "tensorflow" else 1
+        total.update_state(loss * scaled, sample_weight=rows * (share - 1))
+        return loss
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        y, y_pred = self.metric_inputs(y, y_pred)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def get_metrics_result(self):
+        with strategy.current().summed(self.metrics_variables):
+            return super().get_metrics_result()
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config and not getattr(self.optimizer, "built", True):
+            # Otherwise Keras warns that the missing slots do not fit.
+            config[_WITHOUT_SLOTS] = True
+        return config
+
+    def compile_from_config(self, config):
+        config = keras_training.with_public_optimizers(config)
+        without_slots = config.pop(_WITHOUT_SLOTS, False)
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if not without_slots:
+            precision.build_once(self.optimizer, self.trainable_variables)
+
+    # --- Passes over data, see fit/data_path.py. ---
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=None,
+        validation_data=None,
+        shuffle=None,
+        class_weight=None,
+        sample_weight=None,
+        **kwargs,
+    ):
+        """Train on raw inputs, or on features if there is no preprocessor.
+
+        Random draws of the preprocessor depend on its seed and on the number
+        of training steps so far: they differ between epochs, and are the same
+        in each run. Validation draws the same in each epoch.
+
+        The loss of a batch is the sum of its rows' weighted losses divided by
+        the number of rows, as in Keras: a row of weight 0 counts as a row.
+        Rows that only pad a batch, which `Stream(remainder="pad")` marks by
+        the weight -0.0, do not. Regularization is added once. This loss is
+        minimized, and its mean over the rows of an epoch is logged.
+
+        If several processes train together, each must call this with the same
+        data, and trains on its rows of every batch.
+
+        Args:
+            x: dict of arrays, lists and columns of tables; or batches `x`,
+                `(x, y)` or `(x, y, sample_weight)`: a `tf.data.Dataset`, a
+                `keras.utils.PyDataset`, a torch `DataLoader`, a grain dataset
+                or a generator. Batches that contain `x["step"]` keep it.
+            y: labels, if `x` is arrays.
+            batch_size: int, rows per batch of arrays; 32 by default.
+            epochs, verbose, callbacks: as in `keras.Model.fit`.
+            validation_split: float, share of the arrays, their last rows, to
+                validate on.
+            validation_data: batches, or a tuple `(x, y, sample_weight)`.
+            shuffle: bool, whether to read arrays in a new order in each
+                epoch, which NumPy's global seed
+                (`keras.utils.set_random_seed`) decides; True by default, as
+                in `keras.Model.fit`. A dataset is read in its own order.
+            class_weight: dict from each class id to its weight. For scores,
+                the class of a row is that of its largest score. A row without
+                scores counts as class 0: give it a `sample_weight` of 0.
+            sample_weight: `(samples,)`, if `x` is arrays.
+            **kwargs: as in `keras.Model.fit`.
+
+        Returns: `keras.callbacks.History`.
+
+        Raises:
+            ValueError: data that do not fit the task or each other, or the
+                trainable weights changed since the last `compile`.
+        """
+        self._check_place()
+        check_trained(self)
+        kwargs |= dict(
+            epochs=epochs, verbose=verbose, class_weight=class_weight
+        )
+        steps = Steps(getattr(self, "optimizer", None))
+        data = x, y, sample_weight
+        validation = validation_data, validation_split
+        with data_path.for_training(
+            self, steps, data, validation, batch_size, shuffle, kwargs
+        ) as sources:
+            # Compiled steps take over the memory of the weights. Eager steps
+            # do not: the values kept here would be a copy of all weights.
+            kept = contextlib.nullcontext()
+            if self.jit_compile and not self.run_eagerly:
+                kept = backend_ops.kept_weights(self, trains=True)
+            with self.inference.training("fit"), kept:
+                keras_training.forget_continued(self)
+                kwargs["callbacks"] = data_path.with_callback(callbacks, steps)
+                return self._keras("fit", **sources, **kwargs)
+
+    def evaluate(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        verbose="auto",
+        sample_weight=None,
+        **kwargs,
+    ):
+        """Compute loss and metrics on raw inputs or features.
+
+        Random draws of the preprocessor depend on its seed and on the number
+        of the batch: they are the same in each call.
+
+        Args:
+            x, y, batch_size, verbose, sample_weight: as in `fit`.
+            **kwargs: as in `keras.Model.evaluate`.
+        """
+        self._check_place()
+        # Validation data are prepared by `fit`.
+        if not kwargs.get("_use_cached_eval_dataset"):
+            x = data_path.prepared(self, x, y, sample_weight, batch_size)
+        with (
+            self.inference.testing("evaluate"),
+            backend_ops.kept_weights(self),
+            data_path.reading(self, x) as source,
+        ):
+            found = self._keras("evaluate", source, verbose=verbose, **kwargs)
+        strategy.current().check_order()
+        return found
+
+    def predict(
+        self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
+    ):
+        self._check_place()
+        x = data_path.prepared(self, x, size=batch_size, labelled=False)
+        nothing = data_path.without_rows(self, x)
+        if nothing is not None:
+            return nothing
+        sizes = data_path.Sizes()
+        with (
+            self.inference.predicting("predict"),
+            backend_ops.kept_weights(self),
+        ):
+            with data_path.reading(self, x) as source:
+                callbacks = data_path.with_callback(callbacks, sizes)
+                given = dict(verbose=verbose, steps=steps, callbacks=callbacks)
+                outputs = self._keras("predict", source, **given)
+            strategy.current().check_order()
+            return strategy.current().gather_predictions(x, outputs, sizes.rows)
+
+    def train_on_batch(
+        self, x, y=None, sample_weight=None, class_weight=None, **kwargs
+    ):
+        """Train on one batch, as `keras.Model.train_on_batch`.
+
+        Random draws depend on the number of training steps so far, as in
+        `fit`.
+        """
+        self._check_place()
+        check_trained(self)
+        batch_checks.check_batch(self, y, class_weight=class_weight)
+        first = Steps(getattr(self, "optimizer", None)).first
+        batch = self._prepared(x, y, sample_weight, first)
+        kwargs["class_weight"] = class_weight
+        with self.inference.training("train_on_batch"):
+            return self._keras("train_on_batch", *batch, **kwargs)
+
+    def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+        """Compute loss and metrics of one batch, as the first of `evaluate`."""
+        batch_checks.check_batch(self, y)
+        batch = self._prepared(x, y, sample_weight)
+        with self.inference.testing("test_on_batch"):
+            return self._keras("test_on_batch", *batch, **kwargs)
+
+    def predict_on_batch(self, x):
+        """Return the outputs for one batch, as the first of `predict`."""
+        features, _, _ = self._prepared(x)
+        with self.inference.predicting("predict_on_batch"):
+            return self._keras("predict_on_batch", features)
+
+    def make_train_function(self, force=False):
+        if self.train_function is None or force:
+            super().make_train_function(force=True)
+            self.train_function = keras_training.reads_held(
+                self, self.train_function
+            )
+        return self.train_function
+
+    def make_test_function(self, force=False):
+        if self.test_function is None or force:
+            super().make_test_function(force=True)
+            self.test_function = keras_training.reads_held(
+                self, self.test_function
+            )
+        return self.test_function
+
+    def train_step(self, *args):
+        with backend_ops.after_reading(args[-1]):
+            return super().train_step(*args)
+
+    def test_step(self, *args):
+        with backend_ops.after_reading(args[-1]):
+            return super().test_step(*args)
+
+    def predict_step(self, *args):
+        return strategy.current().readable_outputs(super().predict_step(*args))
+
+    def preprocess_samples(self, x, y=None, sample_weight=None):
+        # A preprocessor has checked the features that it computed.
+        if self.preprocessor is None and isinstance(x, dict):
+            batch_checks.check_values(self, x, y)
+        return super().preprocess_samples(x, y, sample_weight)
+
+    def _keras(self, method, *args, **kwargs):
+        return strategy.current().run(method, self, *args, **kwargs)
+
+    def _prepared(self, *batch):
+        # KerasHub's version fails with labels of several objectives.
+        return keras.utils.unpack_x_y_sample_weight(
+            data_path.prepared_batch(self, *batch)
+        )
+
+    def _check_place(self):
+        # Keras itself refuses to train a task that was never compiled.
+        now = strategy.current().place
+        place = getattr(self, "_place", now)
+        if place != now:
+            raise BuiltElsewhere(
+                f"{self.name!r}, compiled for {place}, to run on {now}"
+            )
+
+    # --- Verbs. ---
 
     def needed_preprocessor(self):
         """Return the preprocessor, or raise an error without one."""
@@ -304,49 +1031,28 @@ class BridgeTowerTask(
             self.batches(verb, sources, batch_size, **values)
         )
 
-    def summary(self, *args, **kwargs):
-        """Print the layers, as `keras.Model.summary`."""
-        # KerasHub expects (height, width); our converter has one integer.
-        keras.Model.summary(self, *args, **kwargs)
+    def divide_logits(self, head, temperature):
+        """Divide the logits of a head by a temperature, for honest scores.
 
-    def get_config(self):
-        heads = {name: self.heads[name] for name in self.heads}
-        policy = self.backbone.fusion.dtype_policy
-        quantized, frozen = (
-            {name: read(head) for name, head in heads.items() if read(head)}
-            for read in (layer_records.quantized_layers, _frozen)
-        )
-        kept = {
-            layer_records.POLICIES: layer_records.changed_policies(
-                self.heads, policy
-            ),
-            layer_records.QUANTIZED: quantized,
-            preset_io.NEW_HEADS: self.new_heads.saved(),
-            layer_records.FROZEN: frozen,
-        }
-        config = super().get_config()
-        if not self.trainable:
-            config["trainable"] = False
-        config |= {k: values for k, values in kept.items() if values}
-        return config | {n: getattr(self, n) for n in self.config_arguments}
+        The head's last layer gets smaller weights. So all scores, presets and
+        exports have the temperature, and the order of results stays.
 
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        changed = config.pop(layer_records.POLICIES, None)
-        quantized = config.pop(layer_records.QUANTIZED, {})
-        new = config.pop(preset_io.NEW_HEADS, {})
-        frozen = config.pop(layer_records.FROZEN, {})
-        task = super().from_config(config)
-        layer_records.restore_policies(task.heads, changed)
-        for name in task.heads:
-            head = task.heads[name]
-            layer_records.quantize_as(head, quantized.get(name))
-            layer_records.restore_frozen(
-                head, {layer_records.FROZEN: frozen.get(name)}, (head,)
-            )
-        task.new_heads.restore(new)
-        return task
+        Args:
+            head: str, name of a head with logits, such as `"vqa"`.
+            temperature: number above 0, as `metrics.fit_temperature` returns.
+
+        Raises:
+            ValueError: another head or number, or a quantized head.
+
+        Example:
+
+        ```python
+        logits = vqa.predict(data)
+        vqa.divide_logits("vqa", kbt.metrics.fit_temperature(logits, labels))
+        ```
+        """
+        check_choice("head", head, tuple(self.heads))
+        divide_logits(self.heads[head], temperature)
 
 
 def _frozen(head):

@@ -18,7 +18,7 @@ from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.presets.table import named_heads
 from keras_bridgetower.presets.table import preset_name
-from keras_bridgetower.tasks import preset_io
+from keras_bridgetower.tasks import from_preset
 
 # How a query may be cut: the matching head reads the start of a text.
 _LONG_TEXTS = ("refuse", "cut_end")
@@ -273,10 +273,10 @@ def task_around(backbone, cls, folder, saved, values, reading=None):
     """
     names = ("image_size", "image_mode", "sequence_length")
     reading = {name: (reading or {}).get(name) for name in names}
-    preprocessor = preset_io.build_preprocessor(
+    preprocessor = from_preset.build_preprocessor(
         cls, folder, reading, values, backbone
     )
-    with head_table.awaiting(saved, folder.room_for_heads()):
-        task = cls(backbone, preprocessor, **values)
-    preset_io.load_heads(task, folder, saved, random_heads=False)
+    awaited = saved, folder.room_for_heads()
+    task = cls(backbone, preprocessor, awaited=awaited, **values)
+    from_preset.load_heads(task, folder, saved, random_heads=False)
     return task

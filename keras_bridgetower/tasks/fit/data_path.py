@@ -490,3 +490,25 @@ def warn_if_worse_than_untrained(task, logs):
             found,
             start,
         )
+
+
+class Sizes(keras.callbacks.Callback):
+    """Counts the rows of each batch that is predicted."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def on_predict_batch_end(self, batch, logs=None):
+        # Keras flattens a dict of outputs into the logs, and passes outputs
+        # of one value as numbers.
+        first = keras.tree.flatten(logs)[0]
+        self.rows.append(len(first) if getattr(first, "shape", ()) else 1)
+
+
+def with_callback(callbacks, own):
+    """Return callbacks as Keras takes them, with one more."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.append(own)
+        return callbacks
+    return [own, *(c for c in keras.tree.flatten(callbacks) if c is not None)]

@@ -13,7 +13,7 @@ from keras_bridgetower.preprocessing.image_converter import (
 )
 from keras_bridgetower.presets import registry
 from keras_bridgetower.tasks.by_name import task_classes
-from keras_bridgetower.tasks.preset_io import NewHeadWarning
+from keras_bridgetower.tasks.new_heads import NewHeadWarning
 
 # Width and number of heads of the cross-modal layers, and the number of layers.
 SIZES = {"base": (768, 12), "large": (1024, 16)}
