@@ -131,6 +131,34 @@ def test_what_is_imported_is_declared():
         assert floor.specifier.contains(metadata.version(floor.name))
 
 
+# Of what users subclass, `docs/own_work.md` has the example; what a run of
+# `Checkpoint` needs besides, `tests/training` makes.
+BASES = (kbt.BridgeTowerTask, kbt.BridgeTowerPreprocessor, kbt.Checkpoint)
+PUBLIC = [getattr(kbt, name) for name in dir(kbt) if name[0].isupper()]
+DOCUMENTED = [
+    *(public for public in PUBLIC if public not in BASES),
+    *(BridgeTowerAttention, capture_attention, CoAttention, CrossModalLayer),
+    MergedAttention,
+    *(TokenLookup, bridges.get, backend_ops.gradients, heads.ClassifierHead),
+    *(positions.resize_positions, kbt.hidden_states, kbt.Tower),
+    kbt.register_head,
+    *(kbt.BridgeTowerVQA.answer, kbt.BridgeTowerBackbone.attention_maps),
+    *(kbt.BridgeTowerRetrieval.score, kbt.BridgeTowerRetrieval.rank),
+    *(kbt.distribute, remat.remat),
+]
+
+
+@pytest.fixture(scope="module")
+def models():
+    """Models that the examples look into and leave as they are."""
+    return {
+        "backbone": backbone(),
+        "vqa": vqa(),
+        "retrieval": retrieval(),
+    }
+
+
+# Some examples start a task from the preset of another one.
 @FASTEST
 @pytest.mark.filterwarnings("ignore:Newly initialized in this")
 @pytest.mark.parametrize("documented", DOCUMENTED, ids=lambda d: d.__qualname__)
