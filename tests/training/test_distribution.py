@@ -25,6 +25,7 @@ from launch import BACKEND
 import keras_bridgetower as kbt
 from keras_bridgetower import checks
 from keras_bridgetower.distribution import on_jax
+from keras_bridgetower.distribution import strategy as strategies
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.models.bridges import BRIDGES
 from keras_bridgetower.models.managers import MANAGERS
