@@ -90,6 +90,12 @@ class Inference:
             model = _Part(self._task, model)
         return Forward(model, self._task, self._compiling)
 
+    def whole(self):
+        """Return a `Forward` of the whole task."""
+        if compiled.is_eager(self._task):
+            return self.forward(self._task)  # Nothing gets out of date.
+        return self.cached("forward", lambda: self.forward(self._task))
+
     def _taken(self):
         # Keras' own passes take the weights out of the model on JAX.
         return {_WEIGHTS} if keras.config.backend() == "jax" else set()

@@ -1012,9 +1012,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             `(features, outputs)`, dict of arrays and NumPy arrays.
         """
         if forward is None:
-            forward = self.inference.cached(
-                "forward", lambda: self.inference.forward(self)
-            )
+            forward = self.inference.whole()
         with self.inference.reading(name):
             if answers:
                 self.new_heads.check(name, self.answering_heads)
