@@ -79,6 +79,11 @@ class Inference:
                 self._cached[name] = make()
             return self._cached[name]
 
+    def forget(self):
+        """Free what `cached` keeps, such as a replaced optimizer."""
+        with self._lock:
+            self._structure, self._cached = None, {}
+
     def forward(self, model):
         """Return a `Forward` of this task.
 

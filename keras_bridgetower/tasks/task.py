@@ -630,6 +630,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         )
         strategy.current().prepare(self)
         self._place = strategy.current().place
+        self.inference.forget()
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True

@@ -148,7 +148,7 @@ def test_pictures_are_read_batch_by_batch(tasks, monkeypatch):
         return np.zeros((len(inputs["images"]), 4), "float32")
 
     monkeypatch.setattr(type(converter), "block", block)
-    monkeypatch.setattr(model.inference, "cached", lambda *_: forward)
+    monkeypatch.setattr(model.inference, "whole", lambda: forward)
     assert SIDE == converter.image_size
     model.answer(IMAGES, TEXTS, batch_size=2)
     assert events == [("read", 2), ("run", 2)] * 2
