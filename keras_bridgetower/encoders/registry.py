@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+from keras_bridgetower.backend.keras_private.splash import avoid_splash
+
 
 def patch_size(encoder):
     """Return the side of an encoder's square patches in pixels, or 1."""
@@ -167,6 +169,17 @@ class Encoder:
 _ENTRIES = {}
 
 
+def _plainly(states):
+    # It has the attributes of `states`, such as `register`.
+    @functools.wraps(states)
+    def wrapped(encoder):
+        avoid_splash(encoder)
+        return states(encoder)
+
+    return wrapped
+
+
+@_plainly
 @functools.singledispatch
 def hidden_states(encoder):
     """Return the outputs of an encoder's blocks, as bridges read them.
@@ -188,7 +201,8 @@ def hidden_states(encoder):
         List of symbolic tensors `(batch, tokens, width)`, of a grid `(batch,
         height, width, channels)`, lowest block first, connected to the inputs
         of `encoder`. For pre-norm encoders the final norm of the encoder is
-        applied to every state. The encoder does not change.
+        applied to every state. The encoder does not change, except that on
+        a TPU its attention avoids a kernel of Keras with wrong values.
 
     Raises:
         TypeError: there is no rule for this class.

@@ -27,7 +27,7 @@ def check_version():
     check_known("Training on several devices", "train on one device")
 
 
-def _with_names(method, **names):
+def with_names(method, **names):
     """Return a copy of a method that reads other module-level names.
 
     Args:
@@ -63,7 +63,7 @@ def jax_method(name):
                 yield trainer._distribute_data(data)
 
     own = getattr(trainer.JAXTrainer, name)
-    return _with_names(own, JAXEpochIterator=EachBatch)
+    return with_names(own, JAXEpochIterator=EachBatch)
 
 
 def divided(x, class_weight, divide):
@@ -98,7 +98,7 @@ def make_worker_functions(model):
     """
     from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
-    own = functools.partial(_with_names, reduce_per_replica=_reduce)
+    own = functools.partial(with_names, reduce_per_replica=_reduce)
     make = own(TensorFlowTrainer._make_function)
     if model.train_function is None:
         model.train_function = make(model, model.train_step)
