@@ -125,12 +125,7 @@ class BridgeTowerAttention(keras.layers.MultiHeadAttention):
             return fused, None
         # Keras' layer is not fused if scores are requested.
         return super()._compute_attention(
-            query,
-            key,
-            value,
-            attention_mask=attention_mask,
-            training=training,
-            return_attention_scores=True,
+            query, key, value, attention_mask, training, True
         )
 
     def _masked_softmax(self, attention_scores, attention_mask=None):

@@ -15,6 +15,7 @@ import functools
 import types
 
 import keras
+from keras import ops
 
 from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.backend.keras_private.trainers import with_names
@@ -58,10 +59,7 @@ _NAME = "dot_product_attention"
 
 def _plain_ops():
     """Return `keras.ops` for one method, with attention that is plain."""
-    own = functools.partial(
-        keras.ops.dot_product_attention, flash_attention=False
-    )
-    plain = {**vars(keras.ops), _NAME: own}
-    return types.SimpleNamespace(
-        **plain | {"nn": types.SimpleNamespace(**plain)}
-    )
+    plain = functools.partial(ops.dot_product_attention, flash_attention=False)
+    own = types.SimpleNamespace(**vars(ops) | {_NAME: plain})
+    own.nn = own  # `ops` has all names of `ops.nn`.
+    return own

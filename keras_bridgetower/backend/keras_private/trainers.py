@@ -16,15 +16,13 @@ import types
 
 import keras
 
-from keras_bridgetower.backend.keras_private.versions import (
-    check_version as check_known,
-)
-from keras_bridgetower.backend.keras_private.versions import is_known
+from keras_bridgetower.backend.keras_private import versions
 
 
 def check_version():
     """Raise if this version of Keras is not known."""
-    check_known("Training on several devices", "train on one device")
+    feature = "Training on several devices"
+    versions.check_version(feature, "train on one device")
 
 
 def with_names(method, **names):
@@ -131,7 +129,7 @@ class BuiltByOneReplica:
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         strategy = self._distribute_strategy
-        if strategy is None or not is_known():
+        if strategy is None or not versions.is_known():
             super()._maybe_symbolic_build(iterator, data_batch)
             return
         parts = (self._compile_metrics, self._compile_loss)
