@@ -50,11 +50,9 @@ def forward(model, settings):
 
 def is_eager(settings):
     """Return True if a model with these settings is not compiled."""
-    if settings.run_eagerly:
-        return True
     # TensorFlow always makes a graph.
     graph = keras.config.backend() == "tensorflow"
-    return not (graph or settings.jit_compile)
+    return settings.run_eagerly or not (graph or settings.jit_compile)
 
 
 def run_once(settings):

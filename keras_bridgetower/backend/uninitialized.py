@@ -60,7 +60,8 @@ def without_initialization(make, active=True, room=None):
     return with_initializer(_cheapest_initializer(), make, check)
 
 
-# A context to count the weights of a model of any size, which cannot be called.
+# A context in which weights have a shape and no value, to count those of a model
+# of any size.
 shapes_only = without_values
 
 
@@ -69,15 +70,11 @@ def _cheapest_initializer():
     if keras.distribution.distribution() is not None:
         # Keras divides the values of its own initializers among devices.
         return keras.initializers.Zeros()
+    if keras.config.backend() == "torch":
+        return keras.ops.empty
+
     # On TensorFlow and JAX `empty` writes zeros. They never write into a
     # tensor later, so all weights of one shape can share one.
-    writes_in_place = keras.config.backend() == "torch"
-    return keras.ops.empty if writes_in_place else _shared_zeros()
-
-
-def _shared_zeros():
-    """Return an initializer that reuses the zeros of each shape and dtype."""
-
     @functools.cache
     def zeros(shape, dtype):
         size = math.prod(shape) * np.dtype(dtype).itemsize
