@@ -60,8 +60,8 @@ def without_initialization(make, active=True, room=None):
     return with_initializer(_cheapest_initializer(), make, check)
 
 
-# A context in which weights have a shape and no value, to count those of a model
-# of any size.
+# A context in which weights have a shape and no value, to count those of a
+# model of any size.
 shapes_only = without_values
 
 
