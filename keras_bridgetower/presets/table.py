@@ -5,14 +5,19 @@ entry point of the group `keras_bridgetower.presets`, whose value is a package
 with such a table and the folders of its presets.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import importlib.metadata
 import importlib.util
 import os
 import pathlib
+import re
 import warnings
 
+from packaging.utils import canonicalize_name
+
+from keras_bridgetower.files import Below
 from keras_bridgetower.files import read_json
 
 
@@ -51,7 +56,7 @@ class Preset:
     heads: tuple
     tasks: tuple
     reranks: bool = True
-    similarity_weight: float = 0.0
+    similarity_weight: int | float = 0.0
     handle: str | None = None
     sha256: str | None = None
     folder: str | None = None
@@ -76,32 +81,151 @@ DISTRIBUTIONS = {"bridgetower_small_photo_": "preset_packages/photos"}
 # Prefixes of the names of presets that are opened by default: the first that is
 # installed.
 FAMILIES = (*DISTRIBUTIONS, "bridgetower_tiny_emoji_")
+# Bytes of a table or of examples; this package's have 7,000.
+_LARGEST = 1_000_000
+_NAME = re.compile(r"\w[\w.-]*")
+# More parameters, or pixels, than any model has.
+_MOST = 10**15
 
 
 def _read(folder, root=None):
     """Return the presets in the table of a folder."""
     found = {}
-    for name, row in read_json(pathlib.Path(folder, TABLE)).items():
-        parts = {key: tuple(row[key]) for key in ("heads", "tasks")}
-        found[name] = Preset(name, **{**row, **parts, "root": root})
+    rows = read_json(pathlib.Path(folder, TABLE), _LARGEST, nan=False)
+    for name, row in rows.items():
+        lists = {k: tuple(v) for k, v in row.items() if isinstance(v, list)}
+        found[name] = Preset(name, root=root, **row | lists)
     return found
+
+
+def _check(preset):
+    """Raise a ValueError if a distribution has a wrong value of a preset."""
+    right = {
+        field.name: isinstance(getattr(preset, field.name), field.type)
+        for field in dataclasses.fields(preset)
+    }
+    if all(right.values()):
+        heads = (*preset.heads, *preset.tasks)
+        right = {
+            "name": _NAME.fullmatch(preset.name),
+            "description": preset.description.isprintable(),
+            "knows": preset.knows.isprintable(),
+            "heads and tasks": all(isinstance(x, str) for x in heads),
+            "parameters": 0 < preset.parameters < _MOST,
+            "image_size": 0 < preset.image_size < _MOST,
+            "handle": preset.handle is preset.sha256 is None,
+            "folder": not Below(preset.root).leads_out(
+                preset.folder or preset.name
+            ),
+        }
+    wrong = [name for name, is_right in right.items() if not is_right]
+    if wrong:
+        raise ValueError(
+            f"the preset {preset.name[:80]!r} in {TABLE} has a wrong value of "
+            f"{', '.join(wrong)}"
+        )
+
+
+def _folder(distribution, package):
+    """Return the folder of a package of a distribution, not importing it."""
+    first, *rest = package.split(".")
+    if not all(map(str.isidentifier, (first, *rest))):
+        raise ValueError(f"an entry point names no package: {package:.80}")
+    folder = distribution.locate_file(first)
+    if not os.path.isdir(folder):  # It is installed as editable.
+        (folder,) = importlib.util.find_spec(first).submodule_search_locations
+    return os.path.join(folder, *rest)
+
+
+def _examples(folder):
+    """Return what `first_examples` returns, of one folder."""
+    found, examples = {}, read_json(folder / EXAMPLES, _LARGEST)
+    for use in ("ask", "match", "search", "fill", "look", "pictures"):
+        rows = found[use] = []
+        for name, text in examples[use]:
+            if name and name != pathlib.PurePath(name).name:
+                raise ValueError(f"{EXAMPLES} names a file elsewhere: {name}")
+            rows.append((name and folder / name, str(text)))
+    return found
+
+
+def _presets_of(distribution):
+    """Return a list of the presets of one distribution.
+
+    Raises:
+        Exception: its files are damaged.
+    """
+    points = distribution.entry_points.select(group=GROUP)
+    found = []
+    for folder in sorted({_folder(distribution, x.value) for x in points}):
+        found += _read(folder, root=folder).values()
+        examples = pathlib.Path(folder, "examples")
+        if (examples / EXAMPLES).is_file():
+            _examples(examples)
+    for preset in found:
+        _check(preset)
+    if len({preset.name for preset in found}) < len(found):
+        raise ValueError("two of its tables have a preset of the same name")
+    return found
+
+
+def _others():
+    """Yield pairs of another distribution's name and one of its presets.
+
+    A distribution that cannot be read is left out with a warning.
+    """
+    seen = set()
+    for distribution in importlib.metadata.distributions():
+        name, found = None, []
+        try:
+            points = distribution.read_text("entry_points.txt") or ""
+            if GROUP in points:
+                name = distribution.metadata["Name"]
+                # The first one in `sys.path` hides others of its name.
+                if canonicalize_name(name) not in seen:
+                    seen.add(canonicalize_name(name))
+                    found = _presets_of(distribution)
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                name = name or distribution.metadata["Name"]
+            warnings.warn(
+                f"The presets of the distribution {name!r} in "
+                f"{str(distribution.locate_file(''))!r} could not be read, as "
+                "its entry points, table or examples are damaged: "
+                f"{type(error).__name__}: {error!s:.200}. Install it again, "
+                "or uninstall it.",
+                stacklevel=3,
+            )
+        yield from ((name, preset) for preset in found)
 
 
 def installed():
-    """Return the presets of other distributions, without running their code."""
-    found = {}
-    for point in importlib.metadata.entry_points(group=GROUP):
-        try:
-            spec = importlib.util.find_spec(point.value)
-            (root,) = spec.submodule_search_locations
-            found |= _read(root, root=root)
-        except Exception as error:  # A broken package must not stop others.
-            warnings.warn(
-                f"The presets of the entry point {point.name!r} could not be "
-                f"read: {type(error).__name__}: {error!s:.200}",
-                stacklevel=2,
-            )
-    return found
+    """Return the presets of other distributions, without running their code.
+
+    A name that another distribution or this package has too is left out with a
+    warning.
+    """
+    own = _read(HERE)
+    owners = {name: {"keras_bridgetower": own[name]} for name in own}
+    for distribution, preset in _others():
+        owners.setdefault(preset.name, {})[distribution] = preset
+    twice = {
+        name: sorted(presets)
+        for name, presets in owners.items()
+        if len(set(presets.values())) > 1
+    }
+    if twice:
+        warnings.warn(
+            "Several distributions have presets of the same name: "
+            f"{str(twice):.500}. Uninstall all but one of them. Until then "
+            "only those of keras_bridgetower can be opened.",
+            stacklevel=2,
+        )
+    return {
+        name: next(iter(presets.values()))
+        for name, presets in owners.items()
+        if name not in twice and name not in own
+    }
 
 
 # Other distributions cannot replace a preset of this one.
@@ -156,11 +280,7 @@ def first_examples(preset=None):
         print(picture.name, question, vqa.answer(picture, question))
     ```
     """
-    folder = _example_folder(preset)
-    return {
-        use: [(name and folder / name, text) for name, text in rows]
-        for use, rows in read_json(folder / EXAMPLES).items()
-    }
+    return _examples(_example_folder(preset))
 
 
 def _example_folder(preset):
