@@ -2,16 +2,20 @@
 
 import contextlib
 import functools
+import json
 import os
 import pathlib
 import re
 
+from keras_bridgetower.apps.search.states import KINDS
 from keras_bridgetower.apps.search.states import StateFiles
 from keras_bridgetower.apps.search.states import StateFormat
 from keras_bridgetower.apps.search.stores.lance import LanceStore
 from keras_bridgetower.apps.search.stores.qdrant import QdrantFolder
 from keras_bridgetower.apps.search.stores.qdrant import QdrantServer
+from keras_bridgetower.apps.search.stores.store import HEADER
 from keras_bridgetower.apps.search.stores.store import Store
+from keras_bridgetower.apps.search.stores.store import StoreError
 from keras_bridgetower.files import file_is_gone
 
 FORMAT = 1
@@ -59,9 +63,19 @@ def state_files(store, header):
     """
     if not header.get("states"):
         return None
-    shape = tuple(header["states_shape"])
+    shape = header.get("states_shape")
+    whole = header["states"] in KINDS and isinstance(shape, list)
+    if not whole or not all(type(n) is int and n > 0 for n in shape):
+        raise StoreError(
+            f"`store` must have a {HEADER} with the kind and shape of states. "
+            f"Delete its folder and index again. Received: store="
+            f"{store.place!r}, states={header['states']!r}, {shape=}"
+        )
+    fields = {k: v for k, v in header.items() if k not in ("whole", "preset")}
     return StateFiles(
-        store.folder / _STATES, StateFormat(header["states"], shape)
+        store.folder / _STATES,
+        StateFormat(header["states"], tuple(shape)),
+        json.dumps(fields, sort_keys=True).encode(),
     )
 
 
