@@ -2,8 +2,9 @@
 
 A segment is a file of rows of bytes, one for each picture, and a file of the
 sums of these pictures in the same order, which is written last. Each sum is
-followed by the checksum of the index, the picture and its row. Pictures with
-the same content share a row. One process at a time writes.
+followed by the checksum of the index, the picture and its row. A segment is
+never changed, only replaced. Pictures with the same content share a row. One
+process at a time writes.
 """
 
 import dataclasses
@@ -17,11 +18,10 @@ import uuid
 import numpy as np
 
 from keras_bridgetower.apps.search.stores.store import StoreError
-from keras_bridgetower.checks import check_choice
 from keras_bridgetower.files import write_atomically
 
 ROWS, SUMS = ".rows", ".sums"
-_SUM = 32  # Bytes of a SHA-256. A deleted picture has zeros.
+_SUM = 32  # Bytes of a SHA-256.
 _RECORD = np.dtype([("sum", f"S{_SUM}"), ("checksum", f"S{_SUM}")])
 
 
@@ -37,9 +37,6 @@ class StateFormat:
 
     kind: str
     shape: tuple
-
-    def __post_init__(self):
-        check_choice("states", self.kind, KINDS)
 
     @property
     def row_bytes(self):
@@ -101,7 +98,6 @@ class StateFiles:
             record[:_SUM].hex()
             for path in self.folder.glob(f"*{SUMS}")
             for record in _split(self._records(path))
-            if any(record)
         }
 
     @functools.cached_property
@@ -110,7 +106,7 @@ class StateFiles:
         return self.sums()
 
     def _places(self, sums):
-        """Return `(segment, number, record)` of each sum, or None."""
+        """Return `(path, number, record)` of each sum; None if not found."""
         # No Python objects for all pictures of the index: with tens of
         # thousands, every few queries would wait for the garbage collector.
         named = sorted(self.folder.glob(f"*{SUMS}"))
@@ -119,7 +115,7 @@ class StateFiles:
         ends = np.cumsum([len(part) // size for part in data], dtype=int)
         held = np.frombuffer(b"".join(data), _RECORD)["sum"]
         if not len(held):
-            return [None] * len(sums)
+            return [(None, None, None)] * len(sums)
         wanted = np.array([bytes.fromhex(sum) for sum in sums], held.dtype)
         order = np.argsort(held)
         nearest = np.searchsorted(held, wanted, sorter=order)
@@ -128,7 +124,7 @@ class StateFiles:
         numbers = rows - np.concatenate([[0], ends])[of]
         found = zip(of, numbers, held[rows] == wanted, strict=True)
         return [
-            (named[i], n, data[i][n * size :][:size]) if is_there else None
+            (named[i] if is_there else None, n, data[i][n * size :][:size])
             for i, n, is_there in found
         ]
 
@@ -146,43 +142,30 @@ class StateFiles:
             self._write([x + self._checksum(x, row) for x, row in pairs], rows)
             self.known.update(new)
 
-    def read(self, sums, check=True):
+    def read(self, sums):
         """Find states, while another process may delete some.
 
         Args:
             sums: list of str.
-            check: bool, whether to leave out states that are being deleted,
-                which are zeros when they are read. It reads all of them.
 
         Returns:
             `(states, there)`: `StoredStates` of those that were found, and a
             list of bool, which ones these are.
         """
-        opened, rows, there = {}, [], []
-        for place in self._places(sums):
-            there.append(False)
-            if place is None:
-                continue
-            path, number, record = place
-            if path not in opened:
-                opened[path] = self._opened(path)
-            if opened[path] is None:
-                continue
-            row = path, record, opened[path][number]
-            if not check or self._row(*row) is not None:
-                rows.append(row)
-                there[-1] = True
+        opened, rows, there = functools.cache(self._opened), [], []
+        for path, number, record in self._places(sums):
+            segment = path and opened(path)
+            there.append(segment is not None)
+            if segment is not None:
+                rows.append((path, record, segment[number]))
         return StoredStates(rows, self), there
 
-    def _row(self, path, record, row):
-        """Return a copy of a row, or None if its picture was deleted."""
+    def checked(self, path, record, row):
+        """Return a copy of a row, once its checksum is found to be right."""
         row, sum = np.array(row), record[:_SUM]
-        if sum + self._checksum(sum, row) == record:
-            return row
-        # The sum is deleted before the row.
-        if record in _split(self._records(path)):
+        if sum + self._checksum(sum, row) != record:
             raise _damaged(path.with_suffix(ROWS), "a row was changed")
-        return None
+        return row
 
     def _checksum(self, sum, row):
         found = hashlib.sha256(self._index + sum)
@@ -203,26 +186,13 @@ class StateFiles:
             live = [n for n, x in enumerate(held) if x[:_SUM] in kept]
             if len(live) == len(held) > 0:
                 continue
-            if 2 * len(live) > len(held):
-                self._blank(path, held, set(live))
-                continue
             if live:
-                rows = np.array(self._opened(path)[live])
+                rows = self._opened(path)[live]
                 self._write([held[n] for n in live], rows)
             path.unlink(missing_ok=True)
             path.with_suffix(ROWS).unlink(missing_ok=True)
         for path in self.folder.glob("*.part"):
             path.unlink()
-
-    def _blank(self, path, held, live):
-        """Overwrite rows with zeros, of which there are few."""
-        gone = set(range(len(held))) - live
-        empty = bytes(_RECORD.itemsize)
-        _write(path, [empty if n in gone else x for n, x in enumerate(held)])
-        rows = self._opened(path, "r+")
-        for number in gone:
-            rows[number] = 0
-        rows.flush()
 
     def _write(self, records, rows):
         self.folder.mkdir(exist_ok=True)
@@ -244,10 +214,10 @@ class StateFiles:
         except OSError as error:
             raise _damaged(path, error) from error
 
-    def _opened(self, path, mode="r"):
+    def _opened(self, path):
         """Return the rows of a segment, or None if it was deleted."""
         try:
-            rows = np.memmap(path.with_suffix(ROWS), "uint8", mode)
+            rows = np.memmap(path.with_suffix(ROWS), "uint8", "r")
             return rows.reshape(-1, self.format.row_bytes)
         except FileNotFoundError:
             return None
@@ -259,7 +229,7 @@ class StoredStates:
     """States on disk, as an array that is read where it is sliced.
 
     Args:
-        rows: list of tuple, arguments of `StateFiles._row`.
+        rows: list of tuple, arguments of `StateFiles.checked`.
         files: `StateFiles`.
     """
 
@@ -271,9 +241,7 @@ class StoredStates:
         return len(self._rows)
 
     def __getitem__(self, some):
-        found = [self._files._row(*row) for row in self._rows[some]]
-        deleted = np.zeros(self._files.format.row_bytes, "uint8")
-        rows = [deleted if row is None else row for row in found]
+        rows = [self._files.checked(*row) for row in self._rows[some]]
         return self._files.format.unpack(np.stack(rows))
 
 
