@@ -5,6 +5,7 @@ entry point of the group `keras_bridgetower.presets`, whose value is a package
 with such a table and the folders of its presets.
 """
 
+import collections
 import contextlib
 import dataclasses
 import difflib
@@ -84,8 +85,6 @@ FAMILIES = (*DISTRIBUTIONS, "bridgetower_tiny_emoji_")
 # Bytes of a table or of examples; this package's have 7,000.
 _LARGEST = 1_000_000
 _NAME = re.compile(r"\w[\w.-]*")
-# More parameters, or pixels, than any model has.
-_MOST = 10**15
 
 
 def _read(folder, root=None):
@@ -100,30 +99,29 @@ def _read(folder, root=None):
 
 def _check(preset):
     """Raise a ValueError if a distribution has a wrong value of a preset."""
-    right = {
-        field.name: isinstance(getattr(preset, field.name), field.type)
-        for field in dataclasses.fields(preset)
-    }
-    if all(right.values()):
-        heads = (*preset.heads, *preset.tasks)
-        right = {
-            "name": _NAME.fullmatch(preset.name),
-            "description": preset.description.isprintable(),
-            "knows": preset.knows.isprintable(),
-            "heads and tasks": all(isinstance(x, str) for x in heads),
-            "parameters": 0 < preset.parameters < _MOST,
-            "image_size": 0 < preset.image_size < _MOST,
-            "handle": preset.handle is preset.sha256 is None,
-            "folder": not Below(preset.root).leads_out(
-                preset.folder or preset.name
-            ),
-        }
-    wrong = [name for name, is_right in right.items() if not is_right]
-    if wrong:
-        raise ValueError(
-            f"the preset {preset.name[:80]!r} in {TABLE} has a wrong value of "
-            f"{', '.join(wrong)}"
-        )
+    wrong = [
+        field.name
+        for field in dataclasses.fields(preset)[:-1]  # All but `root`.
+        if not isinstance(value := getattr(preset, field.name), field.type)
+        or not _is_plain(value)
+    ]
+    if (
+        wrong
+        or preset.handle
+        or not _NAME.fullmatch(preset.name)
+        or Below(preset.root).leads_out(preset.folder or preset.name)
+    ):
+        wrong = ", ".join(wrong) or "name, folder or handle"
+        raise ValueError(f"{preset.name!r:.80} has a wrong {wrong}")
+
+
+def _is_plain(value):
+    """Return True for printable texts, and for numbers that a model has."""
+    if isinstance(value, tuple):
+        return all(isinstance(x, str) and x.isprintable() for x in value)
+    if isinstance(value, str):
+        return value.isprintable()
+    return value is None or 0 <= value < 10**15
 
 
 def _folder(distribution, package):
@@ -150,53 +148,53 @@ def _examples(folder):
 
 
 def _presets_of(distribution):
-    """Return a list of the presets of one distribution.
+    """Return the presets of a distribution, by name.
 
     Raises:
         Exception: its files are damaged.
     """
+    found = {}
     points = distribution.entry_points.select(group=GROUP)
-    found = []
     for folder in sorted({_folder(distribution, x.value) for x in points}):
-        found += _read(folder, root=folder).values()
+        presets = _read(folder, root=folder)
+        if found.keys() & presets:
+            raise ValueError("two of its tables have a preset of the same name")
+        found |= presets
         examples = pathlib.Path(folder, "examples")
         if (examples / EXAMPLES).is_file():
             _examples(examples)
-    for preset in found:
+    for preset in found.values():
         _check(preset)
-    if len({preset.name for preset in found}) < len(found):
-        raise ValueError("two of its tables have a preset of the same name")
     return found
 
 
 def _others():
-    """Yield pairs of another distribution's name and one of its presets.
+    """Return the presets of other distributions, by distribution and name.
 
     A distribution that cannot be read is left out with a warning.
     """
-    seen = set()
+    found = {}
     for distribution in importlib.metadata.distributions():
-        name, found = None, []
+        name = None
         try:
-            points = distribution.read_text("entry_points.txt") or ""
-            if GROUP in points:
-                name = distribution.metadata["Name"]
+            if GROUP in (distribution.read_text("entry_points.txt") or ""):
+                name = canonicalize_name(distribution.metadata["Name"])
                 # The first one in `sys.path` hides others of its name.
-                if canonicalize_name(name) not in seen:
-                    seen.add(canonicalize_name(name))
-                    found = _presets_of(distribution)
+                if name not in found:
+                    found[name] = {}
+                    found[name] = _presets_of(distribution)
         except Exception as error:
+            where = str(distribution.locate_file(""))
             with contextlib.suppress(Exception):
-                name = name or distribution.metadata["Name"]
+                name = distribution.metadata["Name"]
             warnings.warn(
-                f"The presets of the distribution {name!r} in "
-                f"{str(distribution.locate_file(''))!r} could not be read, as "
-                "its entry points, table or examples are damaged: "
-                f"{type(error).__name__}: {error!s:.200}. Install it again, "
-                "or uninstall it.",
+                f"The presets of the distribution {name!r} in {where!r} could "
+                "not be read, as its entry points, table or examples are "
+                f"damaged: {type(error).__name__}: {error!s:.200}. Install it "
+                "again, or uninstall it.",
                 stacklevel=3,
             )
-        yield from ((name, preset) for preset in found)
+    return found
 
 
 def installed():
@@ -205,27 +203,21 @@ def installed():
     A name that another distribution or this package has too is left out with a
     warning.
     """
-    own = _read(HERE)
-    owners = {name: {"keras_bridgetower": own[name]} for name in own}
-    for distribution, preset in _others():
-        owners.setdefault(preset.name, {})[distribution] = preset
-    twice = {
-        name: sorted(presets)
-        for name, presets in owners.items()
-        if len(set(presets.values())) > 1
-    }
+    owners = collections.defaultdict(dict)
+    tables = _others() | {"keras-bridgetower": _read(HERE)}
+    for distribution, presets in tables.items():
+        for name, preset in presets.items():
+            owners[name].setdefault(preset, distribution)
+    twice = {n: sorted(of.values()) for n, of in owners.items() if len(of) > 1}
     if twice:
         warnings.warn(
             "Several distributions have presets of the same name: "
             f"{str(twice):.500}. Uninstall all but one of them. Until then "
-            "only those of keras_bridgetower can be opened.",
+            "only those of keras-bridgetower can be opened.",
             stacklevel=2,
         )
-    return {
-        name: next(iter(presets.values()))
-        for name, presets in owners.items()
-        if name not in twice and name not in own
-    }
+    alone = [preset for of in owners.values() if len(of) == 1 for preset in of]
+    return {preset.name: preset for preset in alone if preset.root}
 
 
 # Other distributions cannot replace a preset of this one.

@@ -7,6 +7,7 @@ never changed, only replaced. Pictures with the same content share a row. One
 process at a time writes.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -21,8 +22,8 @@ from keras_bridgetower.apps.search.stores.store import StoreError
 from keras_bridgetower.files import write_atomically
 
 ROWS, SUMS = ".rows", ".sums"
-_SUM = 32  # Bytes of a SHA-256.
-_RECORD = np.dtype([("sum", f"S{_SUM}"), ("checksum", f"S{_SUM}")])
+# Bytes of a SHA-256, and of a sum with its checksum.
+_SUM, _RECORD = 32, 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,29 +106,6 @@ class StateFiles:
         """`sums`, for the process that writes."""
         return self.sums()
 
-    def _places(self, sums):
-        """Return `(path, number, record)` of each sum; None if not found."""
-        # No Python objects for all pictures of the index: with tens of
-        # thousands, every few queries would wait for the garbage collector.
-        named = sorted(self.folder.glob(f"*{SUMS}"))
-        data = [self._records(path) for path in named]
-        size = _RECORD.itemsize
-        ends = np.cumsum([len(part) // size for part in data], dtype=int)
-        held = np.frombuffer(b"".join(data), _RECORD)["sum"]
-        if not len(held):
-            return [(None, None, None)] * len(sums)
-        wanted = np.array([bytes.fromhex(sum) for sum in sums], held.dtype)
-        order = np.argsort(held)
-        nearest = np.searchsorted(held, wanted, sorter=order)
-        rows = order[np.minimum(nearest, len(held) - 1)]
-        of = np.searchsorted(ends, rows, "right")
-        numbers = rows - np.concatenate([[0], ends])[of]
-        found = zip(of, numbers, held[rows] == wanted, strict=True)
-        return [
-            (named[i] if is_there else None, n, data[i][n * size :][:size])
-            for i, n, is_there in found
-        ]
-
     def add(self, sums, states):
         """Write the states of pictures that are not there yet.
 
@@ -152,19 +130,24 @@ class StateFiles:
             `(states, there)`: `StoredStates` of those that were found, and a
             list of bool, which ones these are.
         """
-        opened, rows, there = functools.cache(self._opened), [], []
-        for path, number, record in self._places(sums):
-            segment = path and opened(path)
-            there.append(segment is not None)
-            if segment is not None:
-                rows.append((path, record, segment[number]))
-        return StoredStates(rows, self), there
+        found = {bytes.fromhex(sum): None for sum in sums}
+        for path in self.folder.glob(f"*{SUMS}"):
+            rows = None
+            for number, record in enumerate(_split(self._records(path))):
+                if record[:_SUM] in found:
+                    rows = self._opened(path) if rows is None else rows
+                    if rows is not None:
+                        found[record[:_SUM]] = path, record, rows[number]
+        rows = [found[bytes.fromhex(sum)] for sum in sums]
+        there = [row is not None for row in rows]
+        return StoredStates([row for row in rows if row], self), there
 
     def checked(self, path, record, row):
         """Return a copy of a row, once its checksum is found to be right."""
         row, sum = np.array(row), record[:_SUM]
-        if sum + self._checksum(sum, row) != record:
-            raise _damaged(path.with_suffix(ROWS), "a row was changed")
+        with _reading(path.with_suffix(ROWS)):
+            if sum + self._checksum(sum, row) != record:
+                raise ValueError("a row was changed")
         return row
 
     def _checksum(self, sum, row):
@@ -202,27 +185,23 @@ class StateFiles:
 
     def _records(self, path):
         """Return the sums and checksums of a segment, b"" if it was deleted."""
-        try:
-            count, rest = divmod(
-                os.path.getsize(path.with_suffix(ROWS)), self.format.row_bytes
-            )
-            if rest or os.path.getsize(path) != count * _RECORD.itemsize:
-                raise _damaged(path, "it does not fit its rows")
+        with _reading(path):
+            size = os.path.getsize(path)
+            rows = size // _RECORD * self.format.row_bytes
+            if (
+                size % _RECORD
+                or os.path.getsize(path.with_suffix(ROWS)) != rows
+            ):
+                raise ValueError("it does not fit its rows")
             return path.read_bytes()
-        except FileNotFoundError:
-            return b""
-        except OSError as error:
-            raise _damaged(path, error) from error
+        return b""
 
     def _opened(self, path):
         """Return the rows of a segment, or None if it was deleted."""
-        try:
+        with _reading(path):
             rows = np.memmap(path.with_suffix(ROWS), "uint8", "r")
             return rows.reshape(-1, self.format.row_bytes)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise _damaged(path, error) from error
+        return None
 
 
 class StoredStates:
@@ -245,16 +224,22 @@ class StoredStates:
         return self._files.format.unpack(np.stack(rows))
 
 
-def _damaged(path, problem):
-    return StoreError(
-        "`store` must have the states that `index` wrote. Delete its folder "
-        f"and index again. Received: {str(path)!r}: {problem}"
-    )
+@contextlib.contextmanager
+def _reading(path):
+    """Go on if a segment was deleted; raise a `StoreError` if it is damaged."""
+    try:
+        yield
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            "`store` must have the states that `index` wrote. Delete its "
+            f"folder and index again. Received: {str(path)!r}: {error}"
+        ) from error
 
 
 def _split(data):
-    size = _RECORD.itemsize
-    return [data[i : i + size] for i in range(0, len(data), size)]
+    return [data[i : i + _RECORD] for i in range(0, len(data), _RECORD)]
 
 
 def _write(path, parts):
