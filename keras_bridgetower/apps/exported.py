@@ -29,6 +29,7 @@ from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.files import write_folder
 from keras_bridgetower.preprocessing.images import open_image
+from keras_bridgetower.presets import needed_files
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.version import __version__
@@ -80,7 +81,7 @@ class Place:
         return [__version__, self.preset, self.verb, *map(list, states)]
 
     def _files(self):
-        return [path for path in self.root.rglob("*") if path.is_file()]
+        return needed_files.model_files(self.root)
 
     def is_possible(self):
         """Return whether commands may run an exported form of the preset."""

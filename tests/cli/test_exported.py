@@ -16,6 +16,7 @@ import keras_bridgetower as kbt
 from keras_bridgetower import startup
 from keras_bridgetower.apps import exported
 from keras_bridgetower.apps.cli.main import main
+from keras_bridgetower.presets.table import PRESETS
 
 ROOT = pathlib.Path(__file__).parents[2]
 VQA = "bridgetower_tiny_easy_vqa"
@@ -26,6 +27,7 @@ CODE = """
 import sys
 sys.argv[0] = "keras-bridgetower"
 from keras_bridgetower.apps.cli.main import main
+from keras_bridgetower.presets.table import PRESETS
 code = main()
 heavy = {"keras", "tensorflow", "torch", "jax"} & set(sys.modules)
 print(code, sorted(heavy), file=sys.stderr)
@@ -126,3 +128,41 @@ def test_where_commands_use_what_was_exported(cache, monkeypatch):
             assert not place.is_possible()
     monkeypatch.setattr(exported, "LARGEST", 10)
     assert not place.is_possible()
+
+
+@FASTEST
+@pytest.mark.parametrize("kind", ["sealed", "without manifest", "foreign"])
+def test_other_folders_beside_a_model_are_not_walked(kind, cache):
+    folder = cache / "folder"
+    if kind == "foreign":
+        folder.mkdir()
+        (folder / "config.json").write_text('{"model_type": "bridgetower"}')
+        needed = [
+            "model.safetensors",
+            "tokenizer.json",
+            "1_Pooling/config.json",
+        ]
+        (folder / "1_Pooling").mkdir()
+        for name in needed:
+            (folder / name).touch()
+    else:
+        shutil.copytree(PRESETS[VQA].path, folder)
+        needed = [
+            "model.weights.h5",
+            "heads.json",
+            "assets/tokenizer/merges.txt",
+        ]
+    if kind == "without manifest":
+        (folder / "manifest.json").unlink()
+    place = exported.Place(str(folder), "vqa")
+    before = place.identity()
+    for name in ("config.json", *needed):
+        path = folder / name
+        content = path.read_bytes()
+        path.write_bytes(content + b" ")
+        assert place.identity() != before
+        path.write_bytes(content)
+    before = place.identity()
+    (folder / "pictures" / "many").mkdir(parents=True)
+    (folder / "pictures" / "many" / "a.png").touch()
+    assert place.identity() == before
