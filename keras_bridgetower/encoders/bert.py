@@ -243,8 +243,6 @@ def albert(sizes):
             },
             tokens=Tokens(
                 kind="albert",
-                special="[CLS] <pad> [SEP] <unk> [MASK]",
-                ends=("cls", "sep"),
                 has_segments=True,
                 ids=SPECIAL_IDS,
             ),

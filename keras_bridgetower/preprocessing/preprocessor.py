@@ -105,6 +105,16 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         self.features = tuple(features)
         self.buckets = buckets and tuple(sorted(map(int, buckets)))
 
+    @property
+    def sequence_length(self):
+        """int, tokens in each text; a new value changes this preprocessor."""
+        return getattr(self.tokenizer, "sequence_length", None)
+
+    @sequence_length.setter
+    def sequence_length(self, value):
+        # Other preprocessors may have the same tokenizer.
+        self.tokenizer = self.tokenizer.with_length(value)
+
     def __call__(self, *args, **kwargs):
         made = super().__call__(*args, **kwargs)
         if self.buckets is None:
