@@ -456,7 +456,9 @@ def test_settings_that_are_refused(
         with_changes(folder_of, kind, {file: values}, folder)
         with pytest.raises(ConversionError, match=found) as error:
             unimodal.tokenizer(folder)
-        assert file in str(error.value) or file == "added_tokens.json"
+        assert str(folder) in str(error.value)
+        if file != "added_tokens.json" and "=" in found:
+            assert file in str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "siglip"])

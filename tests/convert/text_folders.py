@@ -130,7 +130,7 @@ def byte_pairs(folder):
     """As CLIP's, with the tokens of RoBERTa."""
     clip(folder)
     values = json.loads((folder / "vocab.json").read_text())
-    names = [name for name in values if "</w>" not in name and "|" not in name]
+    names = [name for name in values if "</w>" not in name and "<|" not in name]
     names = ["<s>", "<pad>", "</s>", "<unk>", *names, "<mask>"]
     dump(folder, "vocab.json", {name: i for i, name in enumerate(names)})
     merges = (folder / "merges.txt").read_text().splitlines()
