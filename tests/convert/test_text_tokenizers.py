@@ -340,6 +340,7 @@ STEPS = {
     "pre_tokenizer": {"add_prefix_space": True, "use_regex": False},
     "model": {"ignore_merges": True},
 }
+SILENT = dict.fromkeys(("do_lower_case", "strip_accents", "tokenizer_class"))
 CONFIG, MAP = "tokenizer_config.json", "special_tokens_map.json"
 
 
@@ -347,7 +348,8 @@ def with_box(count):
     return {"added_tokens_decoder": {str(count): BOX}}
 
 
-# Kinds, and other values of files. A function takes the number of tokens.
+# Kinds, and other values of files, None to delete one. A function takes the
+# number of tokens.
 SETTINGS = {
     "decoder": ((*WORDS, "roberta", "albert"), {CONFIG: with_box}),
     "added": ((*WORDS, *OTHERS[:3]), {"added_tokens.json": "<box>"}),
@@ -357,7 +359,7 @@ SETTINGS = {
     "ends": (ENDS, {CONFIG: ENDS}),
     "ends in the map": (("bert", "roberta", "siglip2"), {MAP: ENDS}),
     "cased": (WORDS, {CONFIG: {"do_lower_case": False}}),
-    "cased in json": (WORDS, {"tokenizer.json": CASED}),
+    "cased in json": (WORDS, {CONFIG: SILENT, "tokenizer.json": CASED}),
     "accents": (WORDS, {CONFIG: {"strip_accents": False}}),
     "letters": (WORDS, {CONFIG: {"tokenize_chinese_chars": False}}),
     "relative": (
@@ -371,7 +373,7 @@ SETTINGS = {
     ),
     "whole by config.json": (
         ("bert",),
-        {"config.json": FAST, "tokenizer.json": CASED},
+        {CONFIG: SILENT, "config.json": FAST, "tokenizer.json": CASED},
     ),
     "whole with steps": (("roberta",), {CONFIG: FAST, "tokenizer.json": STEPS}),
     "steps": (("roberta",), {"tokenizer.json": STEPS}),
@@ -404,6 +406,7 @@ def with_changes(folder_of, kind, changes, target):
         for key, value in values.items():
             inner = old.get(key)
             old[key] = (inner | value) if isinstance(inner, dict) else value
+        old = {key: value for key, value in old.items() if value is not None}
         text_folders.dump(target, name, old)
 
 
