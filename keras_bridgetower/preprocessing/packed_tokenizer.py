@@ -167,6 +167,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
 
     def with_length(self, sequence_length):
         """Return a tokenizer of the same vocabulary with another length."""
+        check_count("sequence_length", sequence_length)
         config = {**self.get_config(), "sequence_length": sequence_length}
         made = type(self).from_config(config)
         if self._loaded is not None:

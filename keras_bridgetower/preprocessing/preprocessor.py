@@ -112,8 +112,15 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
 
     @sequence_length.setter
     def sequence_length(self, value):
-        # Other preprocessors may have the same tokenizer.
-        self.tokenizer = self.tokenizer.with_length(value)
+        if self.tokenizer is None:
+            raise ValueError(
+                "`sequence_length` must not be set where there is no "
+                f"`tokenizer`. Received: sequence_length={value!r:.60}"
+            )
+        # Other preprocessors may have the same tokenizer. Once built, Keras
+        # tracks no new layers.
+        made = self.tokenizer.with_length(value)
+        object.__setattr__(self, "_tokenizer", made)
 
     def __call__(self, *args, **kwargs):
         made = super().__call__(*args, **kwargs)

@@ -478,6 +478,62 @@ def test_lower_case_of_sentence_transformers(kind, folder_of, tmp_path):
     np.testing.assert_array_equal(made[:, ours.adds_start :], ids)
 
 
+DOUBLES = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+GROWS = {
+    "normalizer": {"type": "Sequence", "normalizers": [DOUBLES] * 40},
+    "pre_tokenizer": {
+        "type": "Sequence",
+        "pretokenizers": [
+            {
+                "type": "ByteLevel",
+                "add_prefix_space": False,
+                "trim_offsets": True,
+                "use_regex": False,
+            }
+        ]
+        * 40,
+    },
+    "decoder": {"type": "Sequence", "decoders": [DOUBLES] * 40},
+}
+REGEX = {**DOUBLES, "pattern": {"Regex": "(?<=.)"}, "content": "x" * 99}
+NESTED = {"type": "Sequence", "normalizers": [REGEX, REGEX]}
+
+
+@pytest.mark.parametrize("part", [*GROWS, "nested"])
+def test_steps_that_grow_without_bound(part, folder_of, tmp_path):
+    """Of a folder and of a preset; a process without memory aborts."""
+    values = {part: GROWS.get(part)}
+    if part == "nested":
+        nested = {"type": "Sequence", "normalizers": [NESTED, NESTED]}
+        values = {"normalizer": nested}
+    changes = {CONFIG: FAST, "tokenizer.json": {}}
+    with_changes(folder_of, "xlm-roberta", changes, tmp_path / "whole")
+    ours = unimodal.tokenizer(tmp_path / "whole", LENGTH)
+    changed(tmp_path / "whole", tmp_path / "whole", **values)
+    with pytest.raises(ConversionError, match="10,000 times"):
+        unimodal.tokenizer(tmp_path / "whole", LENGTH)
+    ours.save_assets(tmp_path)
+    path = tmp_path / ours.file_assets[0]
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | values))
+    with pytest.raises(ValueError, match="10,000 times"):
+        ours.load_assets(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "kind, name", [("bert", "vocab.txt"), ("roberta", "vocab.json")]
+)
+def test_vocabularies_of_more_than_a_million(kind, name, folder_of, tmp_path):
+    with_changes(folder_of, kind, {}, tmp_path / kind)
+    path = tmp_path / kind / name
+    words = [f"w{i:x}" for i in range(1_000_001)]
+    if kind == "bert":
+        path.write_text("\n".join(words))
+    else:
+        path.write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    with pytest.raises(ConversionError, match="at most 1,000,000 tokens"):
+        unimodal.tokenizer(tmp_path / kind)
+
+
 def test_clip_pads_as_its_file_says(folder_of, tmp_path):
     """open_clip pads with the id 0, which is an exclamation mark."""
     folder, _ = folder_of("clip")
