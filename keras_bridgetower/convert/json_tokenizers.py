@@ -1,6 +1,10 @@
 """Reads the tokenizers of `transformers` folders, as transformers 5 does."""
 
 import base64
+import json
+
+import tokenizers
+from tokenizers import normalizers
 
 from keras_bridgetower.convert import tokenizer_rules as rules
 from keras_bridgetower.convert.tensors import read_json
@@ -79,7 +83,7 @@ def read(folder, tokens, sequence_length):
     before = values.get("normalizer")
     if read_if_there(folder / SENTENCES).get("do_lower_case"):
         # sentence-transformers lowers texts before it calls the tokenizer.
-        before = rules.sequence([*rules.LOWER, *([before] if before else [])])
+        before = rules.after_lower(before)
     if not whole and all(token["special"] for token in added):
         if (special, before) == (list(SPECIAL_TOKENS), None) and not config.get(
             "add_prefix_space"
@@ -104,8 +108,9 @@ def read(folder, tokens, sequence_length):
     tokenizer.set_vocabulary(
         {**values, "normalizer": before, "added_tokens": added}
     )
-    whole |= family.rules is rules.gemma
-    _check_packing(saved.get("post_processor"), tokenizer, config, path, whole)
+    # Other classes have their own packing.
+    if whole or family.rules is rules.gemma:
+        _check_packing(saved.get("post_processor"), tokenizer, path)
     # A damaged table of characters raises an error only when it is used.
     tokenizer.token_lists(["A ｆéw 漢字, 12 кот ñ ﬁ\u0301 😀"])
     return tokenizer
@@ -172,8 +177,11 @@ def _words(path, saved, special):
     """Return the `Words` in a file."""
     if path.name == JSON:
         model, steps = saved["model"], saved.get("normalizer") or {}
-        steps = steps.get("normalizers", [steps])
-        table = [s for s in steps if s.get("type") == "Precompiled"][:1]
+        table = [
+            normalizers.Precompiled(base64.b64decode(s["precompiled_charsmap"]))
+            for s in steps.get("normalizers", [steps])
+            if s.get("type") == "Precompiled"
+        ][:1]
         return Words(model["vocab"], model.get("merges"), table)
     if path.suffix == ".model":
         return _pieces(path, special)
@@ -203,14 +211,14 @@ def _pieces(path, special):
             raise ValueError("its pieces must begin <unk> <s> </s>")
         first = [(name, 0.0) for name in (start, padding, end, unknown)]
         pieces = [*first, *pieces[3:], (mask, 0.0)]
-    table = base64.b64encode(proto.normalizer_spec.precompiled_charsmap)
-    whole = {"type": "Precompiled", "precompiled_charsmap": table.decode()}
+    table = proto.normalizer_spec.precompiled_charsmap
+    table = [normalizers.Precompiled(table)] if table else []
     added = [
         {"content": p.piece, "special": p.type in SPECIAL, "normalized": False}
         for p in proto.pieces
         if p.type in (*SPECIAL, DEFINED)
     ]
-    return Words(pieces, (), [whole] if table else [], added)
+    return Words(pieces, (), table, added)
 
 
 def _added(folder, config, saved, words, roles, family, whole):
@@ -279,55 +287,20 @@ def _content(token):
     return token["content"] if isinstance(token, dict) else token
 
 
-def _check_packing(processor, tokenizer, config, path, whole):
-    """Check that a file packs texts as the text encoder was trained.
-
-    Classes with a packing of their own must have tokens at the same places.
-    """
+def _check_packing(processor, tokenizer, path):
+    """Check that a file packs texts as the text encoder was trained."""
     start, _, end, *_ = tokenizer.special_tokens
-    one = [None, end] if tokenizer.adds_start else [start, None, end]
-    pair = [*one, *tokenizer.between, None, end]
-    found = {"a text": [None]} if whole else {}
-    found |= _packing(processor)
-    if "add_bos_token" in config or "add_eos_token" in config:
-        before = [start] if config.get("add_bos_token") else []
-        after = [end] if config.get("add_eos_token") else []
-        found = {"a text": [*before, None, *after]}
-    expected = {"a text": one, "two texts": pair}
-    wrong = [
-        f"{name}: {' '.join(token or '…' for token in tokens)}"
-        for name, tokens in found.items()
-        if [token and (not whole or token) for token in tokens]
-        != [token and (not whole or token) for token in expected[name]]
-    ]
+    one = ["…", end] if tokenizer.adds_start else [start, "…", end]
+    pair = [*one, *tokenizer.between, "…", end]
+    model = {"type": "WordLevel", "vocab": {"…": 0}, "unk_token": "…"}
+    values = {"model": model, "post_processor": processor}
+    engine = tokenizers.Tokenizer.from_str(json.dumps(values))
+    found = [engine.encode(*texts).tokens for texts in ("…", "……")]
+    wrong = [" ".join(made) for made in found if made not in (one, pair)]
     if wrong:
         raise ConversionError(
             "A tokenizer must pack texts as its encoder was trained: "
-            f"{' '.join(token or '…' for token in one)}.",
+            f"{' '.join(one)}.",
             path,
             wrong,
         )
-
-
-def _packing(processor):
-    """Return the packed texts in a post-processor, None for each text."""
-    if not processor:
-        return {}
-    kind = processor["type"]
-    if kind == "Sequence":
-        found = map(_packing, processor["processors"])
-        return {name: tokens for one in found for name, tokens in one.items()}
-    if kind == "TemplateProcessing":
-        return {
-            name: [part.get("SpecialToken", {}).get("id") for part in parts]
-            for name, parts in (
-                ("a text", processor["single"]),
-                ("two texts", processor["pair"]),
-            )
-        }
-    if kind not in ("RobertaProcessing", "BertProcessing"):
-        return {}
-    start, end = processor["cls"][0], processor["sep"][0]
-    between = [end] * (kind == "RobertaProcessing")
-    one = [start, None, end]
-    return {"a text": one, "two texts": [*one, *between, None, end]}

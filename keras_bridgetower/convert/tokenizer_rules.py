@@ -4,9 +4,16 @@ Each class is built from its vocabulary and the values of tokenizer_config.json,
 without the rules in tokenizer.json.
 """
 
+import json
 import string
 from collections.abc import Callable
 from typing import NamedTuple
+
+import tokenizers
+from tokenizers import Regex
+from tokenizers import decoders
+from tokenizers import normalizers
+from tokenizers import pre_tokenizers
 
 from keras_bridgetower.preprocessing.tokenizer import CONTINUES
 
@@ -29,7 +36,7 @@ class Words(NamedTuple):
     Args:
         vocab: dict from tokens to ids, or list of `(piece, score)`.
         merges: list of the merges of BPE.
-        characters: list of the normalizer `Precompiled`, or empty.
+        characters: list of the file's normalizer of characters, or empty.
         added: list of dicts, the added tokens among the pieces.
     """
 
@@ -64,114 +71,87 @@ class Family(NamedTuple):
 
 def roberta(words, unknown, config):
     """Return the values for RoBERTa."""
-    before = _bytes(config.get("add_prefix_space", False))
-    return {
-        "pre_tokenizer": before,
-        "decoder": before,
-        "model": _bpe(words, unk_token=None),
-    }
+    prefix = config.get("add_prefix_space", False)
+    before = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+    return _values(_bpe(words), None, before, decoders.ByteLevel())
 
 
 def bert(words, unknown, config):
     """Return the values for BERT, DistilBERT and ELECTRA."""
-    return {
-        "normalizer": {
-            "type": "BertNormalizer",
-            "clean_text": True,
-            "handle_chinese_chars": config.get("tokenize_chinese_chars", True),
-            "strip_accents": config.get("strip_accents"),
-            "lowercase": config.get("do_lower_case", True),
-        },
-        "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "decoder": {"type": "WordPiece", "prefix": CONTINUES, "cleanup": True},
-        "model": {
-            "type": "WordPiece",
-            "unk_token": unknown,
-            "continuing_subword_prefix": CONTINUES,
-            "max_input_chars_per_word": 100,
-            "vocab": words.vocab,
-        },
+    model = {
+        "type": "WordPiece",
+        "unk_token": unknown,
+        "continuing_subword_prefix": CONTINUES,
+        "max_input_chars_per_word": 100,
+        "vocab": words.vocab,
     }
+    before = normalizers.BertNormalizer(
+        handle_chinese_chars=config.get("tokenize_chinese_chars", True),
+        strip_accents=config.get("strip_accents"),
+        lowercase=config.get("do_lower_case", True),
+    )
+    split = pre_tokenizers.BertPreTokenizer()
+    return _values(model, before, split, decoders.WordPiece())
 
 
 def clip(words, unknown, config):
     """Return the values for CLIP; their decoder turns word ends into spaces."""
-    ends = _replace({"String": "</w>"}, " ")
-    last = {"type": "Strip", "content": " ", "start": 0, "stop": 1}
-    spaces = _replace({"Regex": r"\s+"}, " ")
-    split = {
-        "type": "Split",
-        "pattern": {"Regex": CLIP_WORDS},
-        "behavior": "Removed",
-        "invert": True,
-    }
-    return {
-        "normalizer": sequence([{"type": "NFC"}, spaces, LOWERCASE]),
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [split, _bytes()],
-        },
-        "decoder": {"type": "Sequence", "decoders": [_bytes(), ends, last]},
-        "model": _bpe(words, unk_token=unknown, end_of_word_suffix="</w>"),
-    }
+    model = _bpe(words, unk_token=unknown, end_of_word_suffix="</w>")
+    spaces = normalizers.Replace(Regex(r"\s+"), " ")
+    steps = [normalizers.NFC(), spaces, normalizers.Lowercase()]
+    split = pre_tokenizers.Split(Regex(CLIP_WORDS), "removed", invert=True)
+    split = [split, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    ends = [decoders.Replace("</w>", " "), decoders.Strip(" ", 0, 1)]
+    return _values(
+        model,
+        normalizers.Sequence(steps),
+        pre_tokenizers.Sequence(split),
+        decoders.Sequence([decoders.ByteLevel(), *ends]),
+    )
 
 
 def gemma(words, unknown, config):
     """Return the values for SigLIP 2, which was trained in lower case."""
-    spaces = _replace({"String": SPACE}, " ")
-    parts = [spaces, {"type": "ByteFallback"}, {"type": "Fuse"}]
-    steps = [LOWERCASE, _replace({"String": " "}, SPACE)]
-    return {
-        "normalizer": sequence(steps),
-        "decoder": {"type": "Sequence", "decoders": parts},
-        "model": _bpe(
-            words, unk_token=unknown, fuse_unk=True, byte_fallback=True
-        ),
-    }
-
-
-def _bytes(prefix=False):
-    switches = {"add_prefix_space": prefix, "trim_offsets": True}
-    return {"type": "ByteLevel", **switches, "use_regex": True}
-
-
-def _bpe(words, **switches):
-    model = {"type": "BPE", "vocab": words.vocab, "merges": words.merges}
-    return {**model, **switches}
+    bytes_ = {"fuse_unk": True, "byte_fallback": True}
+    steps = [normalizers.Lowercase(), normalizers.Replace(" ", SPACE)]
+    ends = [decoders.ByteFallback(), decoders.Fuse()]
+    return _values(
+        _bpe(words, unk_token=unknown, **bytes_),
+        normalizers.Sequence(steps),
+        None,
+        decoders.Sequence([decoders.Replace(SPACE, " "), *ends]),
+    )
 
 
 def xlm_roberta(words, unknown, config):
     """Return the values for XLM-R."""
-    split = [{"type": "WhitespaceSplit"}]
+    split = [pre_tokenizers.WhitespaceSplit()]
     return _unigram(words, 3, words.characters, split, config)
 
 
 def deberta(words, unknown, config):
     """Return the values for DeBERTa-v3."""
-    split = [{"type": "Punctuation", "behavior": "Isolated"}]
-    normalizers = [
-        *([LOWERCASE] if config.get("do_lower_case") else []),
-        _replace({"Regex": r"\s{2,}|[\n\r\t]"}, " "),
-        {"type": "NFC"},
-        {"type": "Strip", "strip_left": False, "strip_right": True},
+    split = [pre_tokenizers.Punctuation("isolated")]
+    steps = [
+        normalizers.Lowercase(),
+        normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " "),
+        normalizers.NFC(),
+        normalizers.Strip(left=False),
     ]
+    steps = steps if config.get("do_lower_case") else steps[1:]
     split = split if config.get("split_by_punct") else []
-    return _unigram(words, unknown, normalizers, split, config, "first")
+    return _unigram(words, unknown, steps, split, config, "first")
 
 
 def albert(words, unknown, config):
     """Return the values for ALBERT."""
-    normalizers = [
-        _replace({"String": "``"}, '"'),
-        _replace({"String": "''"}, '"'),
-    ]
+    steps = [normalizers.Replace(quotes, '"') for quotes in ("``", "''")]
     if not config.get("keep_accents"):
-        normalizers += [{"type": "NFKD"}, {"type": "StripAccents"}]
+        steps += [normalizers.NFKD(), normalizers.StripAccents()]
     if config.get("do_lower_case", True):
-        normalizers.append(LOWERCASE)
-    normalizers += words.characters
-    split = [{"type": "WhitespaceSplit"}]
-    return _unigram(words, 1, normalizers, split, config)
+        steps.append(normalizers.Lowercase())
+    split = [pre_tokenizers.WhitespaceSplit()]
+    return _unigram(words, 1, steps + words.characters, split, config)
 
 
 def siglip(words, unknown, config):
@@ -181,122 +161,98 @@ def siglip(words, unknown, config):
     together with its accents. So letters are composed, and separated by NUL,
     which no text has, while characters are mapped.
     """
-    normalizers = [
-        _replace({"String": SPACE}, " "),
-        {"type": "Prepend", "prepend": SPACE},
-        *(LOWER if config.get("do_lower_case", True) else []),
-        _replace({"Regex": f"[{PUNCTUATION}]"}, ""),
-        _replace({"Regex": r"[\s\x1c-\x1f]+"}, " "),
-        {"type": "Strip", "strip_left": False, "strip_right": True},
-        {"type": "NFC"},
-        _replace({"Regex": "(?<=.)"}, "\0"),
+    replace = normalizers.Replace
+    steps = [
+        replace(SPACE, " "),
+        normalizers.Prepend(SPACE),
+        *(lowered() if config.get("do_lower_case", True) else []),
+        replace(Regex(f"[{PUNCTUATION}]"), ""),
+        replace(Regex(r"[\s\x1c-\x1f]+"), " "),
+        normalizers.Strip(left=False),
+        normalizers.NFC(),
+        replace(Regex("(?<=.)"), "\0"),
         *words.characters,
-        _replace({"String": "\0"}, ""),
-        _replace({"Regex": " {2,}"}, " "),
-        _replace({"String": " "}, SPACE),
-        _replace({"Regex": f"{SPACE}+$"}, ""),
+        replace("\0", ""),
+        replace(Regex(" {2,}"), " "),
+        replace(" ", SPACE),
+        replace(Regex(f"{SPACE}+$"), ""),
     ]
-    values = _unigram(words, unknown, normalizers, [], config)
+    values = _unigram(words, unknown, steps, [], config)
     return {**values, "pre_tokenizer": None}
 
 
-def _replace(pattern, content):
-    return {"type": "Replace", "pattern": pattern, "content": content}
+def lowered():
+    """Return the normalizers that do what `str.lower` does."""
+    sigma = normalizers.Replace(Regex(LAST_SIGMA), "ς")
+    return [sigma, normalizers.Lowercase()]
 
 
-def sequence(normalizers):
-    return {"type": "Sequence", "normalizers": normalizers}
+def after_lower(normalizer):
+    """Return the value of a normalizer after `str.lower`."""
+    first = _values(None, normalizers.Sequence(lowered()), None, None)
+    steps = first["normalizer"]["normalizers"]
+    steps += [normalizer] if normalizer else []
+    return {"type": "Sequence", "normalizers": steps}
 
 
-LOWERCASE = {"type": "Lowercase"}
-# Of `str.lower`.
-LOWER = (_replace({"Regex": LAST_SIGMA}, "ς"), LOWERCASE)
+def _bpe(words, **switches):
+    model = {"type": "BPE", "vocab": words.vocab, "merges": words.merges}
+    return {**model, **switches}
 
 
-def _unigram(words, unknown, normalizers, splits, config, scheme="never"):
+def _unigram(words, unknown, steps, splits, config, scheme="never"):
     """Return the values of a `tokenizer.json`.
 
     Args:
         words: `Words`.
         unknown: str or int, the token or id for unknown characters.
-        normalizers, splits: lists of dicts; `Metaspace` comes last.
+        steps: list of normalizers.
+        splits: list of pre-tokenizers; `Metaspace` comes last.
         config: dict, whose `add_prefix_space` is True by default.
         scheme: str, where `Metaspace` prepends a space if it is False.
     """
     if isinstance(unknown, str):
         unknown = [name for name, _ in words.vocab].index(unknown)
     scheme = "always" if config.get("add_prefix_space", True) else scheme
-    spaces = {"replacement": SPACE, "prepend_scheme": scheme, "split": True}
-    spaces = {"type": "Metaspace", **spaces}
-    return {
-        "normalizer": sequence(normalizers),
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [*splits, spaces],
-        },
-        "decoder": spaces,
-        "model": {
-            "type": "Unigram",
-            "unk_id": unknown,
-            "vocab": words.vocab,
-            "byte_fallback": False,
-        },
-    }
+    spaces = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    return _values(
+        {"type": "Unigram", "unk_id": unknown, "vocab": words.vocab},
+        normalizers.Sequence(steps),
+        pre_tokenizers.Sequence([*splits, spaces]),
+        decoders.Metaspace(prepend_scheme=scheme),
+    )
 
 
+def _values(model, normalizer, pre_tokenizer, decoder):
+    """Return the values of a `tokenizer.json` with these parts."""
+    engine = tokenizers.Tokenizer(tokenizers.models.BPE())
+    engine.normalizer = normalizer
+    engine.pre_tokenizer, engine.decoder = pre_tokenizer, decoder
+    return {**json.loads(engine.to_str()), "model": model}
+
+
+BERT = "cls=[CLS] pad=[PAD] sep=[SEP] unk=[UNK] mask=[MASK]"
+ALBERT = "cls=[CLS] pad=<pad> sep=[SEP] unk=<unk> mask=[MASK]"
+ROBERTA = "cls=<s> pad=<pad> sep=</s> unk=<unk> mask=<mask>"
+XLM = "bos=<s> pad=<pad> eos=</s> unk=<unk> mask=<mask>"
+CLIP = "bos=<|startoftext|> pad={0} eos={0} unk={0}".format("<|endoftext|>")
+# The encoder does not read the start token, which is added.
+SIGLIP = "eos=</s> pad=</s> eos=</s> unk=<unk>"
+GEMMA = "bos=<bos> pad=<pad> eos=<eos> unk=<unk>"
+BERTS = "BertTokenizer DistilBertTokenizer ElectraTokenizer"
+PAIRS = (JSON, "vocab.json", "merges.txt")
 # By `Tokens.kind`.
 FAMILIES = {
-    "byte_bpe": Family(
-        "RobertaTokenizer",
-        (JSON, "vocab.json", "merges.txt"),
-        "cls=<s> pad=<pad> sep=</s> unk=<unk> mask=<mask>",
-        roberta,
-        ends_twice=True,
-    ),
-    "wordpiece": Family(
-        "BertTokenizer DistilBertTokenizer ElectraTokenizer",
-        (JSON, "vocab.txt"),
-        "cls=[CLS] pad=[PAD] sep=[SEP] unk=[UNK] mask=[MASK]",
-        bert,
-    ),
+    "byte_bpe": Family("RobertaTokenizer", PAIRS, ROBERTA, roberta, True),
+    "wordpiece": Family(BERTS, (JSON, "vocab.txt"), BERT, bert),
     "xlm_roberta": Family(
-        "XLMRobertaTokenizer",
-        (JSON, XLM_PIECES),
-        "bos=<s> pad=<pad> eos=</s> unk=<unk> mask=<mask>",
-        xlm_roberta,
-        ends_twice=True,
+        "XLMRobertaTokenizer", (JSON, XLM_PIECES), XLM, xlm_roberta, True
     ),
-    "clip": Family(
-        "CLIPTokenizer",
-        (JSON, "vocab.json"),
-        "bos=<|startoftext|> pad={0} eos={0} unk={0}".format("<|endoftext|>"),
-        clip,
-        ends_twice=True,
-    ),
-    "siglip": Family(
-        "SiglipTokenizer",
-        ("spiece.model", JSON),
-        # The encoder does not read the start token, which is added.
-        "eos=</s> pad=</s> eos=</s> unk=<unk>",
-        siglip,
-    ),
+    "clip": Family("CLIPTokenizer", PAIRS, CLIP, clip, True),
+    "siglip": Family("SiglipTokenizer", ("spiece.model", JSON), SIGLIP, siglip),
     "gemma": Family(
-        "Siglip2Tokenizer",
-        (JSON,),
-        "bos=<bos> pad=<pad> eos=<eos> unk=<unk>",
-        gemma,
-        padding_side="left",
+        "Siglip2Tokenizer", (JSON,), GEMMA, gemma, padding_side="left"
     ),
-    "deberta": Family(
-        "DebertaV2Tokenizer",
-        (JSON, "spm.model"),
-        "cls=[CLS] pad=[PAD] sep=[SEP] unk=[UNK] mask=[MASK]",
-        deberta,
-    ),
-    "albert": Family(
-        "AlbertTokenizer",
-        (JSON, "spiece.model"),
-        "cls=[CLS] pad=<pad> sep=[SEP] unk=<unk> mask=[MASK]",
-        albert,
-    ),
+    "deberta": Family("DebertaV2Tokenizer", (JSON, "spm.model"), BERT, deberta),
+    "albert": Family("AlbertTokenizer", (JSON, "spiece.model"), ALBERT, albert),
 }
