@@ -8,21 +8,11 @@ from tokenizers import normalizers
 
 from keras_bridgetower.convert import tokenizer_rules as rules
 from keras_bridgetower.convert.tensors import read_json
-from keras_bridgetower.convert.tokenizer_rules import JSON
-from keras_bridgetower.convert.tokenizer_rules import Words
 from keras_bridgetower.files import open_regular
 from keras_bridgetower.files import read_most
-from keras_bridgetower.preprocessing.json_tokenizer import (
-    BridgeTowerJsonTokenizer,
-)
-from keras_bridgetower.preprocessing.json_tokenizer import in_order
+from keras_bridgetower.preprocessing import json_tokenizer
+from keras_bridgetower.preprocessing import tokenizer as plain
 from keras_bridgetower.preprocessing.packed_tokenizer import check_size
-from keras_bridgetower.preprocessing.tokenizer import BERT_SPECIAL_TOKENS
-from keras_bridgetower.preprocessing.tokenizer import SPECIAL_TOKENS
-from keras_bridgetower.preprocessing.tokenizer import BridgeTowerBertTokenizer
-from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
-from keras_bridgetower.preprocessing.tokenizer import read_lines
-from keras_bridgetower.preprocessing.tokenizer import read_merges
 from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
@@ -60,10 +50,10 @@ def read(folder, tokens, sequence_length):
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return None
-    saved = read_if_there(folder / JSON)
+    saved = read_if_there(folder / rules.JSON)
     _check_sides(folder, config, saved, family)
     # transformers has no rules of SigLIP for this file.
-    whole |= path.name == JSON and family.rules is rules.siglip
+    whole |= path.name == rules.JSON and family.rules is rules.siglip
     usual = [pair.split("=") for pair in family.special.split()]
     roles = dict(usual)
     if whole and saved.get("padding"):
@@ -84,30 +74,26 @@ def read(folder, tokens, sequence_length):
     if read_if_there(folder / SENTENCES).get("do_lower_case"):
         # sentence-transformers lowers texts before it calls the tokenizer.
         before = rules.after_lower(before)
+    # The two classes of tokenizers that need no file of an engine.
     if not whole and all(token["special"] for token in added):
-        if (special, before) == (list(SPECIAL_TOKENS), None) and not config.get(
-            "add_prefix_space"
-        ):
-            merges = words.merges
-            return BridgeTowerTokenizer(words.vocab, merges, sequence_length)
-        if special == list(BERT_SPECIAL_TOKENS) and _is_plain(before):
-            return BridgeTowerBertTokenizer(
-                in_order(words.vocab),
-                before["lowercase"],
-                sequence_length,
-                tokens.has_segments,
-            )
-    tokenizer = BridgeTowerJsonTokenizer(
-        None,
-        special,
-        special[2:3] * family.ends_twice,
-        tokens.adds_start,
-        tokens.has_segments,
-        sequence_length,
+        prefix = config.get("add_prefix_space")
+        if family.rules is rules.roberta and not (before or prefix):
+            if special == list(plain.SPECIAL_TOKENS):
+                lists = words.vocab, words.merges
+                return plain.BridgeTowerTokenizer(*lists, sequence_length)
+        if special == list(plain.BERT_SPECIAL_TOKENS) and _is_plain(before):
+            names = json_tokenizer.in_order(words.vocab)
+            values = before["lowercase"], sequence_length, tokens.has_segments
+            return plain.BridgeTowerBertTokenizer(names, *values)
+    tokenizer = json_tokenizer.BridgeTowerJsonTokenizer(
+        special_tokens=special,
+        between=special[2:3] * family.ends_twice,
+        adds_start=tokens.adds_start,
+        has_segments=tokens.has_segments,
+        sequence_length=sequence_length,
     )
-    tokenizer.set_vocabulary(
-        {**values, "normalizer": before, "added_tokens": added}
-    )
+    values = {**values, "normalizer": before, "added_tokens": added}
+    tokenizer.set_vocabulary(values)
     # Other classes have their own packing.
     if whole or family.rules is rules.gemma:
         _check_packing(saved.get("post_processor"), tokenizer, path)
@@ -119,11 +105,8 @@ def read(folder, tokens, sequence_length):
 def _is_plain(normalizer):
     """Return True for a normalizer of `BridgeTowerBertTokenizer`."""
     found = normalizer or {}
-    return (
-        found.get("type") == "BertNormalizer"
-        and found["handle_chinese_chars"]
-        and found["strip_accents"] in (None, found["lowercase"])
-    )
+    usual = found.get("strip_accents") in (None, found.get("lowercase"))
+    return usual and bool(found.get("handle_chinese_chars"))
 
 
 def _family(folder, kind, config):
@@ -135,7 +118,7 @@ def _family(folder, kind, config):
         name = read_if_there(folder / file).get("tokenizer_class")
     # transformers ignores the class in files of SigLIP 2.
     name = None if kind == "gemma" else name and name.removesuffix("Fast")
-    if name in WHOLE and (folder / JSON).is_file():
+    if name in WHOLE and (folder / rules.JSON).is_file():
         return family, True
     for other in (family, *rules.FAMILIES.values()):
         if name is None or name in other.classes.split():
@@ -153,16 +136,12 @@ def _family(folder, kind, config):
 
 def _check_sides(folder, config, saved, family):
     """Check that texts are cut and padded at their ends."""
-    for key, side in (
-        ("truncation", "right"),
-        ("padding", family.padding_side),
-    ):
+    for key, side in ("truncation", "right"), ("padding", family.padding_side):
         file, name = CONFIG, f"{key}_side"
         given = (saved.get(key) or {}).get("direction")
-        if config.get(name):
-            side = config[name]
-        elif given:
-            file, name, side = JSON, f"{key}.direction", given.lower()
+        if given and not config.get(name):
+            file, name, side = rules.JSON, f"{key}.direction", given.lower()
+        side = config.get(name) or side
         if side != "right":
             raise ConversionError(
                 "A tokenizer must cut and pad texts at their ends. Set "
@@ -175,21 +154,23 @@ def _check_sides(folder, config, saved, family):
 
 def _words(path, saved, special):
     """Return the `Words` in a file."""
-    if path.name == JSON:
+    if path.name == rules.JSON:
         model, steps = saved["model"], saved.get("normalizer") or {}
         table = [
             normalizers.Precompiled(base64.b64decode(s["precompiled_charsmap"]))
             for s in steps.get("normalizers", [steps])
             if s.get("type") == "Precompiled"
         ][:1]
-        return Words(model["vocab"], model.get("merges"), table)
+        return rules.Words(model["vocab"], model.get("merges"), table)
     if path.suffix == ".model":
         return _pieces(path, special)
     if path.name == "vocab.txt":
-        return Words({word: i for i, word in enumerate(read_lines(path))})
+        return rules.Words(
+            {word: i for i, word in enumerate(plain.read_lines(path))}
+        )
     folder = path.parent
-    merges = read_merges(folder / "merges.txt")
-    return Words(read_json(folder / "vocab.json"), merges)
+    merges = plain.read_merges(folder / "merges.txt")
+    return rules.Words(read_json(folder / "vocab.json"), merges)
 
 
 def _pieces(path, special):
@@ -218,7 +199,7 @@ def _pieces(path, special):
         for p in proto.pieces
         if p.type in (*SPECIAL, DEFINED)
     ]
-    return Words(pieces, (), table, added)
+    return rules.Words(pieces, (), table, added)
 
 
 def _added(folder, config, saved, words, roles, family, whole):
@@ -236,20 +217,12 @@ def _added(folder, config, saved, words, roles, family, whole):
     extra = config.get("extra_special_tokens")
     extra = extra or config.get("additional_special_tokens") or ()
     found = sorted(listed.items(), key=lambda item: item[0])
-    found += [
-        (None, token)
-        for token in (
-            *(roles[name] for name in ROLES if name in roles),
-            *(extra.values() if isinstance(extra, dict) else extra),
-            *words.added,
-            # Of other roles, such as `image_token`.
-            *(
-                value
-                for key, value in config.items()
-                if key.endswith("_token") and isinstance(value, str)
-            ),
-        )
-    ]
+    more = [roles[name] for name in ROLES if name in roles]
+    more += extra.values() if isinstance(extra, dict) else extra
+    # Of other roles, such as `image_token`.
+    named = (value for key, value in config.items() if key.endswith("_token"))
+    more += [value for value in named if isinstance(value, str)]
+    found += [(None, token) for token in (*more, *words.added)]
     ids = words.vocab
     if not isinstance(ids, dict):
         ids = {name: i for i, (name, _) in enumerate(ids)}
@@ -279,7 +252,7 @@ def _added(folder, config, saved, words, roles, family, whole):
 
 
 def read_if_there(path):
-    """Return the object in a JSON file, `{}` if the file is absent."""
+    """Return the object in a rules.JSON file, `{}` if the file is absent."""
     return read_json(path) if path.is_file() else {}
 
 

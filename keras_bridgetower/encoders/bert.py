@@ -241,11 +241,7 @@ def albert(sizes):
                 "num_hidden_groups": "num_groups",
                 "inner_group_num": "num_inner_repetitions",
             },
-            tokens=Tokens(
-                kind="albert",
-                has_segments=True,
-                ids=SPECIAL_IDS,
-            ),
+            tokens=Tokens(kind="albert", has_segments=True, ids=SPECIAL_IDS),
             unread=(*HEADS, r"(predictions|sop_classifier)\..*"),
         ),
     ),

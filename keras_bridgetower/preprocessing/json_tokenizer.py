@@ -179,19 +179,18 @@ def build_engine(values, special_tokens):
         names = [name for name, _ in vocabulary]
     else:
         names = in_order(vocabulary)
-    # Not in the model, which could find them in a text.
-    known = set(names)
-    further = [token for token in added if token["content"] not in known]
-    ids = range(len(names), len(names) + len(further))
-    if [token["id"] for token in further] != list(ids):
-        raise ValueError("its added tokens must follow the vocabulary")
-    kept = [t for t in added if t["content"] not in special & known]
-    kept = [
-        {**token, "content": HIDDEN + token["content"], "normalized": False}
-        if token["content"] in special
-        else token
-        for token in kept
-    ]
+    known, kept = set(names), []
+    for token in added:
+        name = token["content"]
+        if name not in known and token["id"] != len(known):
+            raise ValueError("its added tokens must follow the vocabulary")
+        if name not in special:
+            kept.append(token)
+        elif name not in known:
+            # Not in the model, which could find it in a text.
+            hidden = {"content": HIDDEN + name, "normalized": False}
+            kept.append({**token, **hidden})
+        known.add(name)
     names = [HIDDEN + name if name in special else name for name in names]
     if kind == "Unigram":
         scores = [score for _, score in vocabulary]

@@ -1,6 +1,7 @@
 """Base class of the tokenizers: texts to token ids of one length."""
 
 import contextlib
+import functools
 import warnings
 
 import keras
@@ -54,6 +55,8 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
 
     backbone_cls = BridgeTowerBackbone
     special_tokens = ()
+    start_token_id = pad_token_id = end_token_id = None
+    unk_token_id = mask_token_id = None
     between = ()
     # Whether encoders of this tokenizer read `segment_ids` too.
     has_segments = False
@@ -67,7 +70,8 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         self.sequence_length = int(sequence_length)
         self._loaded = None
         self._said_cut = False
-        self._set_ids([None] * 5)
+        # Of WordPiece: pieces that continue a word.
+        self._continuing = ()
 
     @classmethod
     def from_preset(cls, preset, revision=None, **kwargs):
@@ -152,18 +156,14 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
 
     def _set_engine(self, engine):
         self._loaded = engine
-        self._set_ids([*self.special_token_ids, None][:5])
-        # Of WordPiece, for `masking`.
+        ids = self.special_token_ids
+        self.start_token_id, self.pad_token_id, self.end_token_id = ids[:3]
+        self.unk_token_id, self.mask_token_id = [*ids[3:], None][:2]
         prefix = getattr(engine.model, "continuing_subword_prefix", None)
         names = self.get_vocabulary() if prefix else ()
         self._continuing = tuple(
             i for i, name in enumerate(names) if name.startswith(prefix)
         )
-
-    def _set_ids(self, ids):
-        self.start_token_id, self.pad_token_id, self.end_token_id = ids[:3]
-        self.unk_token_id, self.mask_token_id = ids[3:]
-        self._continuing = ()
 
     def with_length(self, sequence_length):
         """Return a tokenizer of the same vocabulary with another length."""
@@ -206,15 +206,11 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         # A graph keeps the length with which it was traced.
         size = self.sequence_length
         spec = ("int32", (*static_shape(parts[0]), size))
-        ids, mask = apply_numpy(
-            lambda *parts: self._pack(encode, parts, size),
-            list(parts),
-            spec,
-            spec,
-        )
+        pack = functools.partial(self._pack, encode, size)
+        ids, mask = apply_numpy(pack, list(parts), spec, spec)
         return {"token_ids": ids, "padding_mask": mask}
 
-    def _pack(self, encode, parts, size):
+    def _pack(self, encode, size, *parts):
         """Join the parts of each row between special tokens, and pad."""
         names = ("text", "second_text")
         checked = [checked_texts(*p) for p in zip(parts, names, strict=False)]
