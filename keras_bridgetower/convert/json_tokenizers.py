@@ -120,14 +120,10 @@ def _family(folder, kind, config):
     name = None if kind == "gemma" else name and name.removesuffix("Fast")
     if name in WHOLE and (folder / rules.JSON).is_file():
         return family, True
-    for other in (family, *rules.FAMILIES.values()):
-        if name is None or name in other.classes.split():
-            return other, False
-    known = [
-        name for f in rules.FAMILIES.values() for name in f.classes.split()
-    ]
+    if not name or name in rules.CLASSES:
+        return rules.CLASSES.get(name, family), False
     raise ConversionError(
-        f"The class of a tokenizer must be one of {sorted(known)}, or "
+        f"The class of a tokenizer must be one of {list(rules.CLASSES)}, or "
         "PreTrainedTokenizerFast with a tokenizer.json.",
         folder / file,
         [f"tokenizer_class={name!r:.60}"],

@@ -256,3 +256,5 @@ FAMILIES = {
     "deberta": Family("DebertaV2Tokenizer", (JSON, "spm.model"), BERT, deberta),
     "albert": Family("AlbertTokenizer", (JSON, "spiece.model"), ALBERT, albert),
 }
+# By the name of a class.
+CLASSES = {n: f for f in FAMILIES.values() for n in f.classes.split()}

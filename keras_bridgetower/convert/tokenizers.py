@@ -13,10 +13,7 @@ from keras_bridgetower.convert.json_tokenizers import read_if_there
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tokenizer_rules import FAMILIES
-from keras_bridgetower.encoders.registry import entries
-from keras_bridgetower.encoders.registry import entry_of
-from keras_bridgetower.encoders.registry import files_by_type
-from keras_bridgetower.encoders.registry import text_length
+from keras_bridgetower.encoders import registry as encoders
 from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.presets.errors import converting
 from keras_bridgetower.presets.registry import write_json
@@ -33,7 +30,7 @@ def open_folder(folder, sequence_length=None):
     check_links(folder)
     path = folder / "config.json"
     config = read_json(path)
-    known = files_by_type("text")
+    known = encoders.files_by_type("text")
     name = configurations.require_type(config, path, list(known))
     cls, files = known[name]
     if files.part:
@@ -67,7 +64,7 @@ def _usual_length(folder, most, cls, tokens):
     config, sentences = (read_if_there(folder / name) for name in files)
     given = (config.get("model_max_length"), sentences.get("max_seq_length"))
     given = [int(n) + tokens.adds_start for n in given if n]
-    if entries("text")[cls].fixed_length:
+    if encoders.entries("text")[cls].fixed_length:
         return most
     return min(TEXT_LENGTH, most, *given)
 
@@ -116,7 +113,7 @@ def read(folder, kind, sequence_length):
         ConversionError: files are damaged, contradict each other, or have
             unsupported settings.
     """
-    _, files = files_by_type("text")[kind]
+    _, files = encoders.files_by_type("text")[kind]
     return read_tokens(pathlib.Path(folder), files.tokens, sequence_length)
 
 
@@ -146,7 +143,7 @@ def open_preset(preset, encoder, sequence_length=None):
         ConversionError: there is no tokenizer, it is of another kind, or it is
             not the encoder's.
     """
-    entry, most = entry_of(encoder), text_length(encoder)
+    entry, most = encoders.entry_of(encoder), encoders.text_length(encoder)
     length = sequence_length
     if length is None:
         length = most if entry.fixed_length else min(TEXT_LENGTH, most)

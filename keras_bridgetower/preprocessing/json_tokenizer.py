@@ -1,6 +1,7 @@
 """Tokenizers of other text encoders, from a file `tokenizer.json`."""
 
 import base64
+import itertools
 import json
 import math
 import os
@@ -132,9 +133,8 @@ class BridgeTowerJsonTokenizer(PackedTokenizer):
     def load_assets(self, dir_path):
         """Load the engine from the file of `save_assets`."""
         path = os.path.join(dir_path, ENGINE_FILE)
-        engine = _engine(read_json(path, LARGEST_ASSET))
-        engine.no_truncation()
-        engine.no_padding()
+        values = read_json(path, LARGEST_ASSET)
+        engine = _engine({**values, "truncation": None, "padding": None})
         hidden = [HIDDEN + token for token in self.special_tokens]
         if None in map(engine.token_to_id, hidden):
             raise ValueError(
@@ -210,7 +210,7 @@ def build_engine(values, special_tokens):
 def _engine(values):
     """Build a `tokenizers.Tokenizer` from all values of its file."""
     for part in ("normalizer", "pre_tokenizer", "decoder"):
-        if growth(values.get(part)) > MOST_GROWTH:
+        if growth(values.get(part) or {}) > MOST_GROWTH:
             raise ValueError(
                 f"`{part}` of a tokenizer must make a text at most "
                 f"{MOST_GROWTH:,} times as long"
@@ -222,13 +222,10 @@ def _engine(values):
 
 def growth(step):
     """Return a bound of the characters that a step makes of one."""
-    if isinstance(step, list):
-        return math.prod(map(growth, step))
-    if not isinstance(step, dict):
-        return 1
     kind, pattern = step.get("type"), step.get("pattern") or {}
     if kind == "Sequence":
-        return math.prod(map(growth, step.values()))
+        lists = (v for v in step.values() if isinstance(v, list))
+        return math.prod(map(growth, itertools.chain(*lists)))
     if kind == "Precompiled":
         table = base64.b64decode(step["precompiled_charsmap"])
         size = int.from_bytes(table[:4], "little")

@@ -243,8 +243,6 @@ class BridgeTowerBertTokenizer(PackedTokenizer):
         self._set_vocabulary(os.path.join(dir_path, WORDS_FILE))
 
     def get_config(self):
-        config = {**super().get_config(), "lowercase": self.lowercase}
         # Older files do not have it.
-        return (
-            config if self.has_segments else {**config, "has_segments": False}
-        )
+        more = {} if self.has_segments else {"has_segments": False}
+        return {**super().get_config(), "lowercase": self.lowercase, **more}
