@@ -4,7 +4,6 @@ Each class is built from its vocabulary and the values of tokenizer_config.json,
 without the rules in tokenizer.json.
 """
 
-import json
 import string
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from tokenizers import decoders
 from tokenizers import normalizers
 from tokenizers import pre_tokenizers
 
+from keras_bridgetower.files import parse_json
 from keras_bridgetower.preprocessing.tokenizer import CONTINUES
 
 JSON = "tokenizer.json"
@@ -228,7 +228,7 @@ def _values(model, normalizer, pre_tokenizer, decoder):
     engine = tokenizers.Tokenizer(tokenizers.models.BPE())
     engine.normalizer = normalizer
     engine.pre_tokenizer, engine.decoder = pre_tokenizer, decoder
-    return {**json.loads(engine.to_str()), "model": model}
+    return {**parse_json(engine.to_str()), "model": model}
 
 
 BERT = "cls=[CLS] pad=[PAD] sep=[SEP] unk=[UNK] mask=[MASK]"

@@ -19,8 +19,9 @@ ENGINE_FILE = "engine.json"
 # Prefix of a special token in the engine: texts have no NUL, so they cannot
 # contain a special token.
 HIDDEN = "\0"
-# Characters that rules may make of one. SigLIP's make at most 4,000.
-MOST_GROWTH = 10_000
+# Characters that rules may make of one. SigLIP's make at most 5,000, by the
+# bounds below.
+MOST_GROWTH = 50_000
 # Of normalizers and pre-tokenizers without a `content`, if it is not 1.
 GROWTH = {
     **dict.fromkeys(("NFC", "NFD", "ByteLevel"), 4),
@@ -31,9 +32,10 @@ GROWTH = {
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerJsonTokenizer(PackedTokenizer):
-    """Tokenizer of a `tokenizer.json` with BPE or Unigram (SentencePiece).
+    """Tokenizer of a `tokenizer.json` with BPE, Unigram or WordPiece.
 
-    CLIP, SigLIP, SigLIP 2, MetaCLIP 2, XLM-R, DeBERTa and ALBERT have one. The
+    CLIP, SigLIP, SigLIP 2, MetaCLIP 2, XLM-R, DeBERTa and ALBERT have one, and
+    RoBERTa and BERT with added or other special tokens, or other rules. The
     special tokens and the packing are arguments, which `convert.unimodal.
     tokenizer` reads from a `transformers` folder. A special token in a text is
     read as plain text (only `encode_with_masks` reads `<mask>`, which is the
@@ -229,7 +231,7 @@ def growth(step):
     if kind == "Precompiled":
         table = base64.b64decode(step["precompiled_charsmap"])
         size = int.from_bytes(table[:4], "little")
-        return max(map(len, table[4 + size :].split(b"\0")))
+        return max(map(len, table[4 + size :].decode().split("\0")))
     added = len(step.get("content") or step.get("prepend") or "")
     if kind == "Replace" and "String" in pattern:
         return max(1, added / max(1, len(pattern["String"])))
