@@ -35,12 +35,8 @@ class Tokens:
     """The tokenizer with which a text encoder was trained.
 
     Args:
-        kind: str, how texts are split: a key of `convert.tokenizers.READERS`.
-        special: str, the tokens for start, padding, end, unknown and, if there
-            is one, mask, unless tokenizer_config.json has others. Empty for a
-            kind whose tokens are always the same.
-        ends: tuple of str, the names there of the start and of the end.
-        ends_twice: bool, whether two end tokens separate two texts.
+        kind: str, how texts are split: a key of
+            `convert.tokenizer_rules.FAMILIES`.
         adds_start: bool, whether there is no start token. A packed text then
             begins with one that the encoder does not see.
         has_segments: bool, whether the encoder reads `segment_ids`.
@@ -50,9 +46,6 @@ class Tokens:
     """
 
     kind: str
-    special: str = ""
-    ends: tuple = ("bos", "eos")
-    ends_twice: bool = False
     adds_start: bool = False
     has_segments: bool = False
     ids: tuple = ("pad_token_id",)
