@@ -123,6 +123,19 @@ def read_text(path, largest=None):
     return content.decode("utf-8")
 
 
+def plain_name(name):
+    """Return True for a str that is a relative path inside its folder.
+
+    Its separator is `/`.
+    """
+    return (
+        isinstance(name, str)
+        and name.isprintable()
+        and not {"", ".", ".."} & set(name.split("/"))
+        and not set(name) & set("\\:")
+    )
+
+
 def file_is_gone(path):
     """Return True if there is no file; False if that cannot be found out."""
     try:

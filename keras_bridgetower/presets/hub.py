@@ -4,6 +4,8 @@ import pathlib
 import re
 
 from keras_bridgetower import files
+from keras_bridgetower.object_stores import hide
+from keras_bridgetower.object_stores import is_url
 from keras_bridgetower.presets import needed_files
 from keras_bridgetower.presets import stores
 from keras_bridgetower.presets.table import PRESETS
@@ -75,17 +77,18 @@ def fetch(handle, preset, revision=None):
         if scheme != "hf" or "@" in name:
             raise ValueError(
                 "`revision` can only be used with a handle 'hf://user/model' "
-                f"without one. Received: {revision=}, preset={preset!r:.200}"
+                f"without one. Received: {revision=}, "
+                f"preset={hide(preset)!r:.200}"
             )
         name = f"{name}@{revision}"
     try:
         if scheme in DOWNLOADS:
             return DOWNLOADS[scheme](name)
-        return stores.fetch(handle) if stores.is_url(handle) else handle
+        return stores.fetch(handle) if is_url(handle) else handle
     except Exception as error:  # Each hub has its own kinds of errors.
-        message = " ".join(str(error).split())
+        message = " ".join(hide(error).split())
         raise ValueError(
-            f"`preset` {preset!r:.200} could not be fetched: "
+            f"`preset` {hide(preset)!r:.200} could not be fetched: "
             f"{type(error).__name__}: {message:.500} Check the name and the "
             "connection, or pass the path of a folder with its files."
         ) from error

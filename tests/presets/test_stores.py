@@ -12,7 +12,7 @@ from builders import vqa
 
 import keras_bridgetower as kbt
 from keras_bridgetower.files import FolderExists
-from keras_bridgetower.presets import stores
+from keras_bridgetower.object_stores import is_url
 
 fsspec = pytest.importorskip("fsspec", reason="the extra `object_stores`")
 
@@ -64,7 +64,7 @@ def test_damaged_files_are_refused_and_not_kept(store):
     path = "/bucket/preset/config.json"
     whole = store.cat_file(path)
     store.pipe_file(path, whole.replace(b"{", b"{ ", 1))
-    with pytest.raises(ValueError, match="config.json differs from the man"):
+    with pytest.raises(ValueError, match="config.json: its checksum differs"):
         kbt.BridgeTowerVQA.from_preset(URL)
     store.pipe_file(path, whole)
     kbt.BridgeTowerVQA.from_preset(URL)
@@ -84,7 +84,9 @@ def test_a_manifest_cannot_write_elsewhere(store, tmp_path):
 def test_what_was_not_written_completely_is_no_preset(store):
     saved()
     store.rm("/bucket/preset/manifest.json")
-    with pytest.raises(ValueError, match="could not be fetched: FileNotFound"):
+    with pytest.raises(
+        ValueError, match="be fetched: .*FileNotFound"
+    ):
         kbt.BridgeTowerVQA.from_preset(URL)
     # Nothing that is there is overwritten.
     with pytest.raises(FolderExists):
@@ -94,4 +96,4 @@ def test_what_was_not_written_completely_is_no_preset(store):
 def test_paths_that_look_like_urls(store, tmp_path):
     with pytest.raises(ValueError, match="must be a str, with '://'"):
         saved(pathlib.Path("s3://bucket/preset"))
-    assert not stores.is_url(r"C:\presets") and not stores.is_url("C://presets")
+    assert not is_url(r"C:\presets") and not is_url("C://presets")

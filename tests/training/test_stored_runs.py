@@ -12,6 +12,7 @@ import s3_server
 from builders import FASTEST
 from builders import array
 
+from keras_bridgetower import object_stores
 from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 from keras_bridgetower.training.runs.folders import CheckpointError
@@ -120,12 +121,14 @@ def test_a_failed_upload_leaves_old_checkpoints(store, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         fitted(URL, 8, resume_run.After(4))
     with monkeypatch.context() as patched:
+        patched.setattr(object_stores, "SECONDS", 0.5)
         patched.setattr(type(store), "put_file", fail)
         with pytest.raises(
             CheckpointError, match=f"step 6 could .*'{URL}' .*reset by peer"
         ):
             fitted(URL, 8)
         patched.undo()
+        patched.setattr(object_stores, "SECONDS", 0.5)
         # What cannot be fetched is no damage: no older one is taken.
         patched.setattr(type(store), "get_file", fail)
         with pytest.raises(CheckpointError, match=f"fetched.*'{URL}' .*reset"):

@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import hashlib
-import io
 import zlib
 
 import numpy as np
@@ -14,10 +13,11 @@ from keras_bridgetower.data.records import row_groups
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.data.records.format import read_index
 from keras_bridgetower.data.records.kept import Kept
-from keras_bridgetower.data.records.places import DamagedFile
-from keras_bridgetower.data.records.places import LocalFolder
-from keras_bridgetower.data.records.places import StoreError
+from keras_bridgetower.data.records.places import Folder
 from keras_bridgetower.data.records.places import place_of
+from keras_bridgetower.files import read_most
+from keras_bridgetower.object_stores import DamagedFile
+from keras_bridgetower.object_stores import StoreError
 
 # Maximum number of bytes before the offsets in their file.
 _LARGEST_HEAD = 10_000
@@ -178,7 +178,7 @@ class RecordReader:
     @property
     def is_far(self):
         """bool, whether the files are in an object store."""
-        return not isinstance(self.place, LocalFolder)
+        return not isinstance(self.place, Folder)
 
     def record_of(self, i):
         """Return the number of the record that has the i-th sample."""
@@ -233,13 +233,15 @@ class RecordReader:
         Args:
             numbers: list of int, the shards that are needed first in front.
         """
-        files = []
-        for shard in [self.shards[number] for number in numbers]:
-            offsets = form.offsets_path(shard["file"]).name
-            if shard["file"] not in self.bad_shards:
-                files.append((offsets, shard["offsets_sha256"], None))
-                files.append((shard["file"], shard["sha256"], shard["bytes"]))
-        self.place.read_ahead(files)
+        shards = [self.shards[number] for number in numbers]
+        self.place.read_ahead(
+            [
+                file
+                for shard in shards
+                if shard["file"] not in self.bad_shards
+                for file in reversed(_files_of(shard))
+            ]
+        )
 
     def _find(self, i):
         """Return the shard, the record in it and the place in the record."""
@@ -257,6 +259,8 @@ class RecordReader:
         if not length or (self.is_far and name in self.bad_shards):
             raise DamagedRecord(path, row, None, self.bad_shards[name])
         try:
+            if length > form.LARGEST_SAMPLE:
+                raise DamagedFile(f"a record of {length:,} bytes")
             data = self._bytes(shard, offset, length)
         except StoreError:
             raise
@@ -264,15 +268,21 @@ class RecordReader:
             if self.is_far:
                 self.bad_shards[name] = str(error)
             raise DamagedRecord(path, row, None, str(error)) from error
-        if zlib.crc32(data) != crc:
+        record, reason = None, ""
+        try:
+            record = form.decoder_of(name)(data)
+            if len(record.samples) != samples:
+                count = len(record.samples)
+                reason = f"{samples} samples expected, {count} found"
+        # Damaged bytes cause errors of many types.
+        except Exception as error:
+            reason = f"it cannot be decoded: {error!s:.300}"
+        if len(data) != length:
+            reason = "it is cut or another one"
+        elif zlib.crc32(data) != crc:
             reason = "its sum is wrong"
-            if len(data) != length:
-                reason = "it is cut or another one"
-            raise DamagedRecord(path, row, _key_of_bytes(name, data), reason)
-        record = form.decoder_of(name)(data)
-        if len(record.samples) != samples:
-            reason = f"{samples} samples expected, {len(record.samples)} found"
-            raise DamagedRecord(path, row, record.key, reason)
+        if reason:
+            raise DamagedRecord(path, row, record and record.key, reason)
         return record
 
     def _bytes(self, number, offset, length):
@@ -285,8 +295,7 @@ class RecordReader:
             return file.read(length)
 
     def _open(self, shard):
-        keys = ("file", "sha256", "bytes")
-        return self.place.open(*(shard[key] for key in keys))
+        return self.place.open(*_files_of(shard)[0])
 
     def _load_group(self, number):
         shard = self.shards[number]
@@ -296,9 +305,10 @@ class RecordReader:
 
     def _find_bad(self):
         """Return the reasons of shards whose files are missing or cut."""
-        sizes, found = self.place.sizes(), {}
-        if sizes is None:
-            return found
+        # Listings of object stores may be old.
+        if self.is_far:
+            return {}
+        sizes, found = self.place.names(), {}
         for shard in self.shards:
             name, offsets = shard["file"], form.offsets_path(shard["file"]).name
             least = shard["records"] * form.OFFSETS.itemsize
@@ -321,22 +331,22 @@ class RecordReader:
         shard = self.shards[number]
         name, counts = shard["file"], (shard["records"], shard["samples"])
         try:
-            count = shard.get("rows", shard["records"])
-            most = count * form.OFFSETS.itemsize + _LARGEST_HEAD
-            data = self.place.read(
-                form.offsets_path(name).name, most, shard["offsets_sha256"]
-            )
+            _, offsets = _files_of(shard)
+            with self.place.open(*offsets) as file:
+                data = read_most(file, offsets[-1])
             if hashlib.sha256(data).hexdigest() != shard["offsets_sha256"]:
                 raise ValueError("their checksum differs from the index")
-            rows = np.load(io.BytesIO(data), allow_pickle=False)
+            # Not `np.load`, which makes room for as many as the head names.
+            count = shard.get("rows", shard["records"])
+            start = len(data) - count * form.OFFSETS.itemsize
+            rows = np.frombuffer(data, form.OFFSETS, offset=start)
             if "group" in shard:
                 rows = rows[shard["first"] :][: shard["records"]]
             if (len(rows), rows["samples"].sum()) != counts:
                 raise ValueError(f"{counts} records and samples expected")
-        except (StoreError, MemoryError):
+        except StoreError:
             raise
-        # On damaged files NumPy raises errors of many types.
-        except Exception as error:
+        except (OSError, ValueError) as error:
             self.bad_shards[name] = f"its offsets: {error!s:.200}"
             rows = _unreadable(*counts)
         return rows, _starts(rows["samples"])
@@ -344,15 +354,29 @@ class RecordReader:
 
 def describe_damage(place, shard):
     """Describe the damage of a shard's files, or return `""`."""
-    name = shard["file"]
-    sums = {name: "sha256", form.offsets_path(name).name: "offsets_sha256"}
-    for file, key in sums.items():
-        found = place.checksum(file, shard[key])
-        if found is None:
-            return f"{file} is missing"
-        if found != shard[key]:
-            return f"{file} has a checksum that differs from the index"
+    for name, checksum, *sizes in _files_of(shard):
+        found = None
+        try:
+            with place.open(name, checksum, *sizes) as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except DamagedFile:
+            pass
+        if found != checksum:
+            return f"{name} has a checksum that differs from the index"
     return ""
+
+
+def _files_of(shard):
+    """Return the arguments of `open` for a shard, and for its offsets."""
+    offsets = form.offsets_path(shard["file"]).name
+    count = shard.get("rows", shard["records"])
+    most = count * form.OFFSETS.itemsize + _LARGEST_HEAD
+    return (
+        (shard["file"], shard["sha256"], shard["bytes"], shard["bytes"]),
+        (offsets, shard["offsets_sha256"], 0, most),
+    )
 
 
 def _unreadable(records, samples):
@@ -374,10 +398,3 @@ def _part_with(starts, number, what):
             f"{what} are numbered 0 to {starts[-1] - 1}. Received: {number}"
         )
     return int(np.searchsorted(starts, number, "right")) - 1
-
-
-def _key_of_bytes(shard, data):
-    try:
-        return form.decoder_of(shard)(data).key
-    except Exception:  # Damaged bytes cause errors of many types.
-        return None

@@ -25,8 +25,10 @@ from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.records import format as form
-from keras_bridgetower.data.records.outputs import open_output
-from keras_bridgetower.data.records.outputs import written
+from keras_bridgetower.data.records.outputs import Output
+from keras_bridgetower.data.records.outputs import local_copy
+from keras_bridgetower.object_stores import hide
+from keras_bridgetower.object_stores import is_url
 from keras_bridgetower.preprocessing import images
 
 RECORDS_PER_SHARD = 1000
@@ -129,7 +131,7 @@ def write_shards(
         num_shards = min(num_shards, MOST_SHARDS)
     check_at_most("num_shards", num_shards, len(records), "records")
     num_shards = int(num_shards)
-    output = open_output(folder)
+    output = Output(folder)
     output.create()
     before = open_index(output, task, labels)["splits"].get(split)
     order = np.random.default_rng(seed).permutation(len(records))
@@ -177,7 +179,7 @@ def write_shard(job):
         dict, the entry of the shard in the index: file, records, samples,
         sources, bytes, checksums, and the left-out records with reasons.
     """
-    with written(job.path) as path:
+    with local_copy(job.path) as path:
         return _write_shard(path, job)
 
 
@@ -275,10 +277,10 @@ def on_beam(runner="DirectRunner", **options):
     def run(jobs):
         if not jobs:
             return
-        if "://" in jobs[0].path:
+        if is_url(jobs[0].path):
             raise ValueError(
                 "With `on_beam`, `folder` must be a folder that all machines "
-                f"see. Received: {jobs[0].path!r}"
+                f"see. Received: {hide(jobs[0].path)!r}"
             )
         # Workers return their parts of the index through files.
         folder = pathlib.Path(jobs[0].path).parent

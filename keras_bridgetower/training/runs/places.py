@@ -14,11 +14,14 @@ import warnings
 import filelock
 
 from keras_bridgetower import files
-from keras_bridgetower.object_stores import open_store
+from keras_bridgetower.distribution.strategy import ProcessError
+from keras_bridgetower.object_stores import MissingFile
+from keras_bridgetower.object_stores import Store
+from keras_bridgetower.object_stores import TooLarge
+from keras_bridgetower.object_stores import is_url
 from keras_bridgetower.presets.manifest import MANIFEST
 from keras_bridgetower.presets.manifest import folder_sums
-from keras_bridgetower.presets.safe_files import plain_name
-from keras_bridgetower.presets.stores import is_url
+from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs.folders import CheckpointError
 
@@ -119,7 +122,7 @@ class RunFolder:
 
 
 class RunStore:
-    """The checkpoints of a run in an object store, by fsspec.
+    """The checkpoints of a run in an object store.
 
     Each process writes its files to a temporary folder and uploads them.
 
@@ -132,26 +135,24 @@ class RunStore:
 
     def __init__(self, url):
         if urllib.parse.urlsplit(url).password is not None:
-            # Errors and logs would have it.
+            # Scripts and lists of processes would have it.
             raise ValueError("`directory` must have no password in its URL.")
-        self._url = url.rstrip("/")
-        store, root = open_store(self._url)
-        self._store, self._root = store, root.rstrip("/")
+        self._store = Store(url)
         # Facts of the checkpoints that this run knows, by name.
         self._facts = {}
 
     def __str__(self):
-        return self._url
+        return str(self._store)
 
     @contextlib.contextmanager
     def exclusive(self, strategy):
         """Check that all processes can write. A store has no lock."""
 
         def check():
-            probe = self._path(f".run.probe-{strategy.index}")
+            probe = f".run.probe-{strategy.index}"
             with self._errors("A run's folder must be writable."):
-                self._store.pipe_file(probe, b"probe")
-                self._store.rm_file(probe)
+                self._store.write(probe, b"probe")
+                self._store.remove([probe])
 
         strategy.together(check)
         yield
@@ -159,7 +160,7 @@ class RunStore:
     def names(self):
         """Return the names of the complete checkpoints, oldest first."""
         with self._errors("A run's folder must be readable."):
-            return self._complete(self._objects())
+            return _complete(self._files())
 
     def newest(self):
         """Read the newest undamaged checkpoint, as `folders.newest`."""
@@ -174,31 +175,34 @@ class RunStore:
         kind = self.formats[strategy.store]
 
         def begin():
-            objects = self._objects()
-            others = {*self._complete(objects)} - self._facts.keys()
+            found = self._files()
+            others = {*_complete(found)} - self._facts.keys()
             if others:
                 raise CheckpointError(
                     "A run's folder must have one run at a time. Received: "
-                    f"directory={self._url!r}, where another run wrote "
+                    f"directory={str(self)!r}, where another run wrote "
                     f"{sorted(others)}"
                 )
-            self._remove(name, objects.get(name, ()))
+            self._remove(name, found)
 
         def upload():
             sums = folder_sums(own)
             for file in sums:
-                self._put(own / file, self._path(name, file))
+                self._put(f"{name}/{file}", own / file)
             return sums
 
         def end():
             saved = {**facts, "step": step, "store": kind.name, "sha256": sums}
             text = folders.sealed(saved)
-            self._store.pipe_file(self._path(name, MANIFEST), text.encode())
+            self._store.write(f"{name}/{MANIFEST}", text.encode())
             self._facts[name] = saved
-            objects = self._objects()
-            for newer in self._complete(objects):
+            found = self._files()
+            for newer in _complete(found):
                 if newer > name:
-                    self._set_aside(newer, objects[newer])
+                    # It is damaged, or the run would have continued from it.
+                    for file in found[newer]:
+                        self._store.copy(file, f"damaged-{file}")
+                    self._remove(newer, found)
 
         text = f"The checkpoint of step {step} could not be written."
         with self._errors(text), tempfile.TemporaryDirectory() as own:
@@ -216,74 +220,56 @@ class RunStore:
     def prune(self, keep, monitor, better):
         """Remove all checkpoints but the newest and the best, and parts."""
         with self._errors("Old checkpoints could not be removed."):
-            objects = self._objects()
+            found = self._files()
             kept = folders.to_keep(
-                *(self._complete(objects), self._facts.get),
-                *(keep, monitor, better),
+                *(_complete(found), self._facts.get, keep, monitor, better)
             )
-            for name in objects.keys() - kept:
-                self._remove(name, objects[name])
+            for name in found.keys() - kept:
+                self._remove(name, found)
 
-    def _path(self, *names):
-        return "/".join((self._root, *names))
-
-    def _objects(self):
+    def _files(self):
         """Return the files of each checkpoint, also of incomplete ones."""
-        self._store.invalidate_cache()
         found = {}
-        for path in self._store.find(self._root):
-            name, _, file = path[len(self._root) + 1 :].partition("/")
-            if name.startswith(folders.PREFIX) and file:
+        for file in self._store.names():
+            name = file.partition("/")[0]
+            if name.startswith(folders.PREFIX) and name != file:
                 found.setdefault(name, []).append(file)
         return found
 
-    def _complete(self, objects):
-        return sorted(name for name in objects if MANIFEST in objects[name])
-
     def _read_facts(self, name):
         """Return the facts of a checkpoint, or `{}` if it is damaged."""
-        text = self._store.cat_file(self._path(name, MANIFEST))
         try:
+            text = self._store.read(f"{name}/{MANIFEST}", LARGEST_ASSET)
             return folders.parse_facts(text.decode())
-        except folders.OF_DAMAGE:
+        except (TooLarge, *folders.OF_DAMAGE):
             return {}
 
     def _read(self, name):
         with tempfile.TemporaryDirectory() as temporary:
             folder = pathlib.Path(temporary, name)
             wanted = self._facts[name].get("sha256", {})
-            for file in filter(plain_name, (*wanted, MANIFEST)):
-                path = folder / file
-                path.parent.mkdir(parents=True, exist_ok=True)
+            for file in filter(files.plain_name, (*wanted, MANIFEST)):
                 # Reading finds that it is missing.
-                with contextlib.suppress(FileNotFoundError):
-                    self._store.get_file(self._path(name, file), str(path))
-            return folders.read(folder, f"{self._url}/{name}")
+                with contextlib.suppress(MissingFile):
+                    self._store.fetch(f"{name}/{file}", folder / file)
+            return folders.read(folder, f"{self}/{name}")
 
-    def _put(self, file, path):
-        self._store.put_file(str(file), path)
+    def _put(self, name, file):
+        self._store.write(name, file)
 
-    def _remove(self, name, names):
+    def _remove(self, name, found):
         """Remove the files of a checkpoint, its manifest first."""
-        for file in sorted(names, key=lambda file: file != MANIFEST):
-            self._store.rm_file(self._path(name, file))
-
-    def _set_aside(self, name, names):
-        """Rename a damaged checkpoint to `damaged-...`."""
-        for file in names:
-            path = self._path(f"damaged-{name}", file)
-            self._store.cp_file(self._path(name, file), path)
-        self._remove(name, names)
+        self._store.remove(found.get(name, ()), f"{name}/{MANIFEST}")
 
     @contextlib.contextmanager
     def _errors(self, text):
         try:
             yield
-        except CheckpointError:
-            raise
-        # Libraries of stores raise errors of many types.
-        except Exception as error:
+        except (OSError, ProcessError) as error:
             raise CheckpointError(
-                f"{text} Received: directory={self._url!r} "
-                f"({type(error).__name__}: {error})"
+                f"{text} Received: directory={str(self)!r} ({error})"
             ) from error
+
+
+def _complete(found):
+    return sorted(name for name in found if f"{name}/{MANIFEST}" in found[name])
