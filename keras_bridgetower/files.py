@@ -11,6 +11,7 @@ import os
 import pathlib
 import stat
 import tempfile
+import warnings
 
 import filelock
 
@@ -424,7 +425,7 @@ def _begins(path, folder):
 
 
 @contextlib.contextmanager
-def locked(path, timeout=-1, refusal=None):
+def locked(path, timeout=-1, refusal=None, warning=None):
     """Wait for a lock that one process and thread can have at a time.
 
     The operating system releases the lock when the process ends.
@@ -433,6 +434,7 @@ def locked(path, timeout=-1, refusal=None):
         path: path of the lock file; its folder is created.
         timeout: float, how many seconds to wait; without end by default.
         refusal: the error to raise if another one has the lock then.
+        warning: str, given if the file system has no locks.
     """
     lock = filelock.FileLock(path, mode=0o664)
     try:
@@ -442,8 +444,9 @@ def locked(path, timeout=-1, refusal=None):
         raise refusal from error
     # Some file systems have no locks, and some caches are read-only. Without
     # a lock, work may be done twice, and writing may fail.
-    except (OSError, NotImplementedError):
-        pass
+    except (OSError, NotImplementedError) as error:
+        if warning is not None:
+            warnings.warn(f"{warning} ({error})", stacklevel=4)
     try:
         yield
     finally:

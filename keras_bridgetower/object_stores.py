@@ -5,7 +5,6 @@ names of a listing stay below the URL. Messages show no user names, passwords
 and queries of URLs.
 """
 
-import concurrent.futures
 import contextlib
 import errno
 import logging
@@ -14,7 +13,6 @@ import random
 import re
 import shutil
 import tempfile
-import threading
 import time
 import urllib.parse
 import uuid
@@ -29,9 +27,9 @@ SECONDS = 600.0
 _PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 # Failures after which a warning tells of them.
 _TOLD = 4
-# A download that brings less than this many bytes in a second, over so many
-# seconds, is tried again.
-_SLOWEST, _STALLED = 1000, 30.0
+# Seconds without an answer after which a try ends, and bytes in each further
+# second that are too few.
+_LONGEST_WAIT, _SLOWEST = 30.0, 1000
 # Times that a file must come with the same wrong checksum to count as damaged.
 _DAMAGED = 3
 # Bytes that stay free on the disk.
@@ -108,6 +106,7 @@ class Store:
         parts = self._given.partition("?" if self._is_web else "\0")
         self._url, self._query = parts[0].rstrip("/"), "".join(parts[1:])
         self.seconds = SECONDS if seconds is None else seconds
+        self._wait = min(_LONGEST_WAIT, self.seconds / 2)
 
     def __str__(self):
         return hide(self._url)
@@ -131,12 +130,9 @@ class Store:
                 found = store.find(root.rstrip("/"), detail=True)
             except FileNotFoundError:
                 return {}
-            below = {
-                path.removeprefix(root): entry.get("size")
-                for path, entry in found.items()
-                if path.startswith(root)
-            }
-            return {n: below[n] for n in below if files.plain_name(n)}
+            # A path elsewhere stays absolute, or becomes one below the root.
+            sizes = {k.removeprefix(root): found[k].get("size") for k in found}
+            return {n: sizes[n] for n in sizes if files.plain_name(n)}
 
         return self._try(act, "")
 
@@ -162,6 +158,7 @@ class Store:
             DamagedFile: the store has a file of another checksum.
             StoreError: it is larger, or could not be fetched in time.
         """
+        fsspec = load_extra("fsspec", "object_stores")
         path = pathlib.Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         if largest is None:
@@ -169,9 +166,23 @@ class Store:
         found = []
 
         def act():
+            begin, end = time.monotonic(), []
+
+            def check(size, value, **_):
+                if max(size or 0, value) > largest:
+                    raise TooLarge(f"it has more than {largest:,} bytes")
+                slow = time.monotonic() - begin - value / _SLOWEST
+                if end or slow > self._wait:
+                    raise TimeoutError(f"less than {_SLOWEST} bytes a second")
+
+            store, place = self._open(name)
+            # Its library may copy without asking.
+            if not store.async_impl:
+                check(store.size(place), 0)
+            calls = fsspec.Callback(hooks={"check": check})
             part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
             try:
-                self._download(name, part, largest)
+                store.get_file(place, str(part), callback=calls)
                 found.append((files.sha256(part), part.stat().st_size))
                 if checksum not in (None, found[-1][0]):
                     reason = f"{name}: its checksum differs from the saved one"
@@ -181,6 +192,8 @@ class Store:
                     raise ValueError(reason)
                 files.move_into_place(part, path)
             finally:
+                # An interrupted download ends with its next bytes.
+                end.append(True)
                 part.unlink(missing_ok=True)
 
         self._try(act, name, **rule)
@@ -219,7 +232,8 @@ class Store:
         if self._is_web:
             aiohttp = load_extra("aiohttp", "object_stores")
             # By default all of a file must come in five minutes.
-            waits = aiohttp.ClientTimeout(total=None, sock_read=self._stalled)
+            waits = {"sock_connect": self._wait, "sock_read": self._wait}
+            waits = aiohttp.ClientTimeout(total=None, **waits)
             options["client_kwargs"] = {"timeout": waits}
         store, root = fsspec.core.url_to_fs(self._url, **options)
         return store, f"{root.rstrip('/')}/{name}{self._query}"
@@ -232,10 +246,6 @@ class Store:
             return getattr(store, method)(path, *arguments)
 
         return self._try(act, name)
-
-    @property
-    def _stalled(self):
-        return min(_STALLED, self.seconds / 2)
 
     def _try(self, act, name, unlisted=0.0, end=None):
         """Call a function until it succeeds, and return its result.
@@ -290,42 +300,3 @@ class Store:
             for form in (secret, urllib.parse.unquote(secret)):
                 text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", "***", text)
         return text[:300]
-
-    def _download(self, name, part, largest):
-        """Write a file of the store, in a thread that is left if it stalls."""
-        done, left = concurrent.futures.Future(), threading.Event()
-
-        def check(size, value, **_):
-            if left.is_set():
-                raise TimeoutError("no answer")
-            if max(size or 0, value) > largest:
-                raise TooLarge(f"it has more than {largest:,} bytes")
-
-        def run():
-            try:
-                store, path = self._open(name)
-                if not store.async_impl:
-                    check(store.size(path), 0)
-                fsspec = load_extra("fsspec", "object_stores")
-                calls = fsspec.Callback(hooks={"check": check})
-                done.set_result(store.get_file(path, str(part), callback=calls))
-            except BaseException as error:
-                done.set_exception(error)
-
-        threading.Thread(target=run, daemon=True).start()
-        size, last = 0, time.monotonic()
-        try:
-            while not done.done():
-                now = time.monotonic()
-                with contextlib.suppress(FileNotFoundError):
-                    grown = part.stat().st_size
-                    check(None, grown)
-                    if grown > size + _SLOWEST * self._stalled:
-                        size, last = grown, now
-                limit = last + self._stalled - now
-                if limit <= 0:
-                    raise TimeoutError("no answer")
-                concurrent.futures.wait([done], min(limit, 0.5))
-        finally:
-            left.set()
-        done.result()

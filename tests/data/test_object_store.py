@@ -19,7 +19,6 @@ from builders import ONE_BACKEND
 
 from keras_bridgetower import data
 from keras_bridgetower import object_stores
-from keras_bridgetower.data.records.places import ShardStore
 
 pytest.importorskip("aiohttp", reason="the extra `object_stores`")
 fsspec = pytest.importorskip("fsspec")
@@ -27,6 +26,7 @@ fsspec = pytest.importorskip("fsspec")
 pytestmark = [ONE_BACKEND, pytest.mark.filterwarnings("ignore")]
 SERVER = pathlib.Path(__file__).with_name("faulty_server.py")
 SECONDS = 60.0
+FILES = fsspec.filesystem("file")
 
 
 class Server:
@@ -122,7 +122,7 @@ def test_a_stalled_server_is_an_error_in_time(server, tmp_path):
         lambda: reader.sample(0),
     ):
         started = time.monotonic()
-        with pytest.raises(data.StoreError, match="`seconds`, is 1.*no answer"):
+        with pytest.raises(data.StoreError, match="`seconds`, is 1.*Timeout"):
             act()
         assert time.monotonic() - started < 2.0
     # It ends a run, and is no bad sample of it.
@@ -166,7 +166,7 @@ def test_what_is_refused_is_no_damage(folder, tmp_path):
     reader = data.open_records(folder.as_uri(), "train", cache=cache)
     for error in (PermissionError("denied"), OSError(28, "No space left")):
         refuse = mock.Mock(side_effect=error)
-        with mock.patch.object(ShardStore, "_download", refuse):
+        with mock.patch.object(type(FILES), "get_file", refuse):
             with pytest.raises(data.StoreError, match=str(error.args[-1])):
                 reader.sample(0)
         refuse.assert_called_once()
@@ -191,14 +191,14 @@ def test_processes_fetch_a_file_once(folder, tmp_path):
         data.open_records(folder.as_uri(), "train", cache=cache)
         for _ in range(2)
     ]
-    fetched, whole = [], ShardStore._download
+    fetched, whole = [], type(FILES).get_file
 
-    def slow(store, name, *told):
+    def slow(store, name, *told, **more):
         fetched.append(name)
         time.sleep(0.2)
-        whole(store, name, *told)
+        whole(store, name, *told, **more)
 
-    with mock.patch.object(ShardStore, "_download", slow):
+    with mock.patch.object(type(FILES), "get_file", slow):
         threads = [
             threading.Thread(target=reader.sample, args=(0,))
             for reader in readers

@@ -150,35 +150,24 @@ def _index_files(
     task, labels = "captions", []
     before = write.open_index(output, task, labels)["splits"].get(split)
     known = {shard["file"]: shard for shard in (before or {}).get("shards", ())}
-    done = {}
 
-    def shard_of(name):
+    def is_current(name):
         shard = known.get(name)
-        if (
-            shard
-            and kind.items() <= shard.items()
-            and output.has_offsets(shard)
-        ):
-            return shard
+        is_same = shard and kind.items() <= shard.items()
+        return is_same and output.has_offsets(shard)
+
+    def index(name):
         with output.read(name) as path:
             return index_file(path)
 
     entry = {"definition": definition, "num_shards": len(names), "seed": 0}
-
-    def save():
-        entry["shards"] = [done[name] for name in sorted(done)]
-        write.save_split(output, task, labels, split, entry)
-
-    saved = 0
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        for shard in pool.map(shard_of, names):
-            done[shard["file"]] = shard
-            if len(done) * (1 - write.UNSAVED_SHARE) >= saved:
-                save()
-                saved = len(done)
+        current = zip(names, pool.map(is_current, names), strict=True)
+        done = {name: known[name] for name, is_kept in current if is_kept}
+        shards = pool.map(index, [name for name in names if name not in done])
+        write.save_each(output, task, labels, split, entry, done, shards)
     total = sum(s["records"] + len(s["left_out"]) for s in done.values())
     write.check_left_out(split, done.values(), total, max_bad_share)
-    save()
     return entry
 
 

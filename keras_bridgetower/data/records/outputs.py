@@ -65,11 +65,10 @@ class Output:
             return False
         names = shard["file"], form.offsets_path(shard["file"]).name
         written, offsets = map(self._place.modified, names)
-        return written <= offsets and not (
-            self._is_local
-            and files.sha256(self._place.path / names[1])
-            != shard["offsets_sha256"]
-        )
+        if self._is_local:
+            found = files.sha256(self._place.path / names[1])
+            return written <= offsets and found == shard["offsets_sha256"]
+        return written <= offsets
 
     def _has_size(self, shard):
         offsets = form.offsets_path(shard["file"]).name

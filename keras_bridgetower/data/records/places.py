@@ -199,7 +199,7 @@ class ShardStore(Store):
     def _locked(self, lock, name, end):
         """Wait for a lock until the time is over."""
         refusal = StoreError(
-            f"{self}/{name} was not there in {self.seconds:g} s "
+            f"{self}/{name} could not be read in {self.seconds:g} s "
             "(`ShardCache.seconds`): another process or thread is fetching it"
         )
         wait = max(end - time.monotonic(), 0)

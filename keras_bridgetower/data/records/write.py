@@ -149,22 +149,17 @@ def write_shards(
     on_shard(len(done), num_shards)
     entry = {"definition": definition, "num_shards": num_shards, "seed": seed}
 
-    def save():
-        entry["shards"] = [done[name] for name in sorted(done)]
-        save_split(output, task, labels, split, entry)
-
-    save()
-    saved = len(done)
-    left = [job for name, job in jobs.items() if name not in done]
-    for shard in (run or functools.partial(map, write_shard))(left):
-        done[shard["file"]] = shard
+    def check():
         check_left_out(split, done.values(), len(records), max_bad_share)
-        if len(done) * (1 - UNSAVED_SHARE) >= saved:
-            save()
-            saved = len(done)
+
+    def told():
+        check()
         on_shard(len(done), num_shards)
-    save()
-    check_left_out(split, done.values(), len(records), max_bad_share)
+
+    left = [job for name, job in jobs.items() if name not in done]
+    shards = (run or functools.partial(map, write_shard))(left)
+    save_each(output, task, labels, split, entry, done, shards, told)
+    check()
     _remove_others(output, split, entry)
     return entry
 
@@ -365,13 +360,36 @@ def open_index(output, task, labels):
     return index
 
 
-def save_split(output, task, labels, split, entry):
-    """Update one split in the index, which other processes may write too."""
-    with output.locked():
-        index = open_index(output, task, labels)
-        index["splits"][split] = entry
-        text = json.dumps(form.sealed(index), indent=1, ensure_ascii=False)
-        output.write_index(text.encode())
+def save_each(output, task, labels, split, entry, done, shards, told=None):
+    """Update a split in the index while its shards are finished.
+
+    Args:
+        output: `Output`, whose index other processes may write too.
+        task, labels, split: as in `write_shards`.
+        entry: dict, the entry of the split, which gets its `shards`.
+        done: dict from names to the shards that were there before.
+        shards: iterator over the others as they are finished.
+        told: function that is called after each.
+    """
+
+    def save():
+        entry["shards"] = [done[name] for name in sorted(done)]
+        with output.locked():
+            index = open_index(output, task, labels)
+            index["splits"][split] = entry
+            text = json.dumps(form.sealed(index), indent=1, ensure_ascii=False)
+            output.write_index(text.encode())
+
+    save()
+    saved = len(done)
+    for shard in shards:
+        done[shard["file"]] = shard
+        if len(done) * (1 - UNSAVED_SHARE) >= saved:
+            save()
+            saved = len(done)
+        if told:
+            told()
+    save()
 
 
 def _remove_others(output, split, entry):

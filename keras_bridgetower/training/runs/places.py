@@ -9,9 +9,6 @@ import json
 import pathlib
 import tempfile
 import urllib.parse
-import warnings
-
-import filelock
 
 from keras_bridgetower import files
 from keras_bridgetower.distribution.strategy import ProcessError
@@ -65,44 +62,29 @@ class RunFolder:
             ValueError: the folder is a link.
         """
         files.check_no_link(self._directory, "`directory`")
-        strategy.together(lambda: self._check_writable(strategy.index))
-        path = self._directory / LOCK
-        lock = filelock.FileLock(path, timeout=0, mode=0o664)
+        probe = self._directory / f".run.probe-{strategy.index}"
 
-        def acquire():
-            try:
-                lock.acquire()
-            except filelock.Timeout as error:
-                raise CheckpointError(
-                    "A run's folder must have one run at a time. "
-                    f"Received: directory={str(self)!r}"
-                ) from error
-            except (OSError, NotImplementedError) as error:
-                warnings.warn(
-                    "The run's folder cannot be locked, as on some file "
-                    "systems of clusters: make sure that no other run uses "
-                    f"it. Received: directory={str(self)!r} ({error})",
-                    stacklevel=4,
-                )
+        def check():
+            # The error that the first checkpoint would raise later.
+            with _errors(self, "A run's folder must be writable, with room."):
+                self._directory.mkdir(parents=True, exist_ok=True)
+                files.write_atomically(probe, lambda file: file.write(b"probe"))
+                probe.unlink()
 
-        strategy.by_chief(acquire)
-        try:
+        strategy.together(check)
+        refusal = CheckpointError(
+            "A run's folder must have one run at a time. Received: "
+            f"directory={str(self)!r}"
+        )
+        warning = (
+            "The run's folder cannot be locked, as on some file systems of "
+            "clusters: make sure that no other run uses it. Received: "
+            f"directory={str(self)!r}"
+        )
+        lock = files.locked(self._directory / LOCK, 0, refusal, warning)
+        with contextlib.ExitStack() as stack:
+            strategy.by_chief(lambda: stack.enter_context(lock))
             yield
-        finally:
-            lock.release()
-
-    def _check_writable(self, index):
-        """Raise now the error that the first checkpoint would raise later."""
-        probe = self._directory / f".run.probe-{index}"
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            files.write_atomically(probe, lambda file: file.write(b"probe"))
-            probe.unlink()
-        except OSError as error:
-            raise CheckpointError(
-                "A run's folder must be writable, with room for checkpoints. "
-                f"Received: directory={str(self)!r} ({error})"
-            ) from error
 
     def names(self):
         """Return the names of the checkpoints, oldest first."""
@@ -150,7 +132,7 @@ class RunStore:
 
         def check():
             probe = f".run.probe-{strategy.index}"
-            with self._errors("A run's folder must be writable."):
+            with _errors(self, "A run's folder must be writable."):
                 self._store.write(probe, b"probe")
                 self._store.remove([probe])
 
@@ -159,13 +141,13 @@ class RunStore:
 
     def names(self):
         """Return the names of the complete checkpoints, oldest first."""
-        with self._errors("A run's folder must be readable."):
+        with _errors(self, "A run's folder must be readable."):
             return _complete(self._files())
 
     def newest(self):
         """Read the newest undamaged checkpoint, as `folders.newest`."""
         names = self.names()
-        with self._errors("The checkpoints could not be fetched."):
+        with _errors(self, "The checkpoints could not be fetched."):
             self._facts = {name: self._read_facts(name) for name in names}
             return folders.read_newest(names, self._read)
 
@@ -205,7 +187,7 @@ class RunStore:
                     self._remove(newer, found)
 
         text = f"The checkpoint of step {step} could not be written."
-        with self._errors(text), tempfile.TemporaryDirectory() as own:
+        with _errors(self, text), tempfile.TemporaryDirectory() as own:
             own = pathlib.Path(own)
             strategy.by_chief(begin)
             strategy.together(
@@ -219,7 +201,7 @@ class RunStore:
 
     def prune(self, keep, monitor, better):
         """Remove all checkpoints but the newest and the best, and parts."""
-        with self._errors("Old checkpoints could not be removed."):
+        with _errors(self, "Old checkpoints could not be removed."):
             found = self._files()
             kept = folders.to_keep(
                 *(_complete(found), self._facts.get, keep, monitor, better)
@@ -261,15 +243,17 @@ class RunStore:
         """Remove the files of a checkpoint, its manifest first."""
         self._store.remove(found.get(name, ()), f"{name}/{MANIFEST}")
 
-    @contextlib.contextmanager
-    def _errors(self, text):
-        try:
-            yield
-        except (OSError, ProcessError) as error:
-            raise CheckpointError(
-                f"{text} Received: directory={str(self)!r} ({error})"
-            ) from error
-
 
 def _complete(found):
+    """Return the names of the checkpoints that have a manifest."""
     return sorted(name for name in found if f"{name}/{MANIFEST}" in found[name])
+
+
+@contextlib.contextmanager
+def _errors(place, text):
+    try:
+        yield
+    except (OSError, ProcessError) as error:
+        raise CheckpointError(
+            f"{text} Received: directory={str(place)!r} ({error})"
+        ) from error
