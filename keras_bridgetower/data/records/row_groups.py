@@ -83,16 +83,30 @@ def _read_bounded(opened, group, paths, file):
     """Read columns of a row group as a table, if it is not too large."""
     arrow = load_extra("pyarrow", "data")
     size = os.fstat(file.fileno()).st_size
-    left = min(_LARGEST, _EXPANSION * size + _SPARE)
-    batches = []
-    for batch in opened.iter_batches(_BATCH, [group], paths):
-        left -= batch.nbytes
-        if left < 0:
+    most = min(_LARGEST, _EXPANSION * size + _SPARE)
+
+    def check(size):
+        if size > most:
             raise ValueError(
                 f"row group {group} is too large: its pictures and texts must "
-                f"take at most {_LARGEST:,} bytes, and {_EXPANSION} times the "
-                "file's"
+                f"take at most {_LARGEST:,} bytes, and {_EXPANSION} times "
+                "those of the file"
             )
+
+    metadata = opened.metadata.row_group(group)
+    columns = map(metadata.column, range(metadata.num_columns))
+    starts = tuple(f"{path}." for path in paths)
+    check(
+        sum(
+            column.total_uncompressed_size
+            for column in columns
+            if f"{column.path_in_schema}.".startswith(starts)
+        )
+    )
+    batches, total = [], 0
+    for batch in opened.iter_batches(_BATCH, [group], paths):
+        total += batch.nbytes
+        check(total)
         batches.append(batch)
     schema = None if batches else opened.schema_arrow
     return arrow.Table.from_batches(batches, schema)
