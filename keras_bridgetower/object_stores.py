@@ -173,7 +173,7 @@ class Store:
                     raise TooLarge(f"it has more than {largest:,} bytes")
                 slow = time.monotonic() - begin - value / _SLOWEST
                 if end or slow > self._wait:
-                    raise TimeoutError(f"less than {_SLOWEST} bytes a second")
+                    raise ConnectionError(f"under {_SLOWEST} bytes a second")
 
             store, place = self._open(name)
             # Its library may copy without asking.
@@ -293,7 +293,7 @@ class Store:
 
     def _told(self, error):
         """Describe an error without the secrets of the URL."""
-        text = hide(f"{type(error).__name__}: {error}")
+        text = hide(f"{type(error).__name__}: {str(error) or 'no answer'}")
         parts = urllib.parse.urlsplit(self._given)
         secrets = [parts.username, parts.password, parts.query]
         for secret in filter(None, secrets):
