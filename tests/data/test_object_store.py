@@ -349,7 +349,7 @@ def test_a_signed_url_opens_each_file(folder, tmp_path):
         body = (folder / path.removeprefix("/set/")).read_bytes()
         faulty_server.send(request, 200, body, Content_Length=str(len(body)))
 
-    cache = data.ShardCache(tmp_path / "cache")
+    cache = data.ShardCache(tmp_path / "cache", seconds=5.0)
     near = data.open_records(folder, "train")
     with faulty_server.served(answer) as address:
         url = WITH_SECRETS.format(address)
