@@ -57,7 +57,7 @@ class TooLarge(StoreError):
 # Another try cannot help.
 _FINAL = (
     *(PermissionError, IsADirectoryError, TypeError, AttributeError),
-    *(NotImplementedError, TooLarge),
+    NotImplementedError,
 )
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
 _REFUSED = (400, 401, 403, 410)
@@ -83,8 +83,8 @@ def is_url(path):
 
 def hide(text):
     """Return a text without user names, passwords and queries of its URLs."""
-    text = re.sub(r"(://)[^\s/]*@", r"\1", str(text))
-    return re.sub(r"(://[^\s'\"?#]*)[?#][^\s'\")>]*", r"\1", text)
+    text = re.sub(r"(:/+)[^\s/]*@", r"\1", str(text))
+    return re.sub(r"(:/+[^\s'\"?#]*)[?#][^\s'\")>]*", r"\1", text)
 
 
 class Store:
@@ -126,10 +126,7 @@ class Store:
             store, root = self._open("")
             # Another process may have written since.
             store.invalidate_cache()
-            try:
-                found = store.find(root.rstrip("/"), detail=True)
-            except FileNotFoundError:
-                return {}
+            found = store.find(root.rstrip("/"), detail=True)
             # A path elsewhere stays absolute, or becomes one below the root.
             sizes = {k.removeprefix(root): found[k].get("size") for k in found}
             return {n: sizes[n] for n in sizes if files.plain_name(n)}
@@ -170,7 +167,9 @@ class Store:
 
             def check(size, value, **_):
                 if max(size or 0, value) > largest:
-                    raise TooLarge(f"it has more than {largest:,} bytes")
+                    raise TooLarge(
+                        f"{self}/{name} has more than {largest:,} bytes"
+                    )
                 slow = time.monotonic() - begin - value / _SLOWEST
                 if end or slow > self._wait:
                     raise ConnectionError(f"under {_SLOWEST} bytes a second")
@@ -262,7 +261,7 @@ class Store:
         while True:
             try:
                 return act()
-            except (DamagedFile, ImportError):
+            except (DamagedFile, TooLarge, ImportError):
                 raise
             # Libraries of stores raise errors of many types.
             except Exception as error:
@@ -278,7 +277,6 @@ class Store:
                 or (missing and now > first + unlisted)
             ):
                 kind = MissingFile if missing else StoreError
-                kind = TooLarge if isinstance(failed, TooLarge) else kind
                 raise kind(
                     f"{self}/{name} could not be read or written in "
                     f"{now - first:.1f} s (the limit, `seconds`, is "

@@ -6,8 +6,7 @@ import pathlib
 import tempfile
 
 from keras_bridgetower import files
-from keras_bridgetower.object_stores import Store
-from keras_bridgetower.object_stores import is_url
+from keras_bridgetower import object_stores
 from keras_bridgetower.presets.manifest import MANIFEST
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 from keras_bridgetower.presets.safe_files import LARGEST_JSON
@@ -18,14 +17,14 @@ _WEIGHTS = (".h5", ".safetensors")
 
 def exists(path):
     """Return True if there is a preset at a path or URL."""
-    if is_url(path):
-        return MANIFEST in Store(path).names()
+    if object_stores.is_url(path):
+        return MANIFEST in object_stores.Store(path).names()
     return pathlib.Path(path).exists()
 
 
 def remove(url):
     """Remove a preset, its manifest first, so that no part of it is left."""
-    store = Store(url)
+    store = object_stores.Store(url)
     store.remove(store.names(), first=MANIFEST)
 
 
@@ -44,7 +43,7 @@ def fetch(url):
         ValueError: a file differs from the manifest.
         StoreError: the store could not be read in time.
     """
-    store = Store(url)
+    store = object_stores.Store(url)
     text = store.read(MANIFEST, LARGEST_JSON)
     sums = files.parse_json(text)["sha256"]
     if not all(map(files.plain_name, sums)):
@@ -78,7 +77,7 @@ def write(url, save, name):
     Raises:
         FolderExists: there are files, such as those of an interrupted write.
     """
-    store = Store(url)
+    store = object_stores.Store(url)
     if store.names():
         raise files.FolderExists(store, name)
     with tempfile.TemporaryDirectory() as temporary:

@@ -12,13 +12,12 @@ import sys
 
 import keras
 
+from keras_bridgetower import object_stores
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.records.format import read_index
 from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution.distribute import distribute
-from keras_bridgetower.object_stores import hide
-from keras_bridgetower.object_stores import is_url
 from keras_bridgetower.presets import stores
 from keras_bridgetower.tasks.fit import batch_checks
 from keras_bridgetower.training import evaluate
@@ -123,11 +122,12 @@ def run(
         task.compile(recipe.optimizer(total))
     folder = f"{settings.output}/{recipe.name}-{recipe.size}"
     preset, loggers = f"{folder}/preset", []
-    if not is_url(settings.output):
+    if not object_stores.is_url(settings.output):
         preset = pathlib.Path(preset)
         if strategy.is_chief:
             loggers = [_logger(pathlib.Path(folder, "logs"))]
     # A manifest has no password of a URL.
+    hide = object_stores.hide
     init = hide(settings.init or "") or [*map(hide, settings.encoders)]
     checkpoint = Checkpoint(
         f"{folder}/checkpoints",
@@ -188,7 +188,7 @@ def save(task, preset, strategy):
 
     In a store, which cannot rename, the earlier one is removed before.
     """
-    if is_url(preset):
+    if object_stores.is_url(preset):
         strategy.by_chief(lambda: stores.remove(preset))
         strategy.save_to_preset(task, preset)
         return

@@ -165,7 +165,8 @@ def _index_files(
         current = zip(names, pool.map(is_current, names), strict=True)
         done = {name: known[name] for name, is_kept in current if is_kept}
         shards = pool.map(index, [name for name in names if name not in done])
-        write.save_each(output, task, labels, split, entry, done, shards)
+        told = (output, task, labels, split, entry, done, shards, lambda: None)
+        write.save_each(*told)
     total = sum(s["records"] + len(s["left_out"]) for s in done.values())
     write.check_left_out(split, done.values(), total, max_bad_share)
     return entry

@@ -113,7 +113,6 @@ def local_copy(path, size=None):
         if size is not None:
             place.fetch(name, copy, size)
         yield copy
-        if size is not None:
-            copy.unlink()
         for file in pathlib.Path(folder).iterdir():
-            place.write(file.name, file)
+            if size is None or file != copy:
+                place.write(file.name, file)

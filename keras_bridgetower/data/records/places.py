@@ -14,11 +14,9 @@ import threading
 import time
 
 from keras_bridgetower import files
+from keras_bridgetower import object_stores
 from keras_bridgetower.checks import check_above_zero
-from keras_bridgetower.object_stores import DamagedFile
-from keras_bridgetower.object_stores import Store
 from keras_bridgetower.object_stores import StoreError
-from keras_bridgetower.object_stores import is_url
 
 # Files of the cache. No other file in its folder is deleted.
 _OWN = re.compile(r"[0-9a-f]{64}\.shard(\.[0-9a-f]{32}\.part)?")
@@ -62,7 +60,7 @@ class ShardCache:
 
 def place_of(folder, cache=None):
     """Return the place of a data set by its path or URL."""
-    if is_url(folder):
+    if object_stores.is_url(folder):
         return ShardStore(folder, cache)
     if cache is not None:
         raise ValueError(
@@ -115,7 +113,7 @@ class Folder:
         return (self.path / name).stat().st_mtime_ns
 
 
-class ShardStore(Store):
+class ShardStore(object_stores.Store):
     """The files of a data set in an object store.
 
     Args:
@@ -167,7 +165,7 @@ class ShardStore(Store):
                         )
                 with self._locked("all", name, end):
                     self._delete_unused(path)
-        except (StoreError, DamagedFile):
+        except (StoreError, object_stores.DamagedFile):
             raise
         except OSError as error:
             raise StoreError(f"The cache {self._folder}: {error}") from error
@@ -208,7 +206,9 @@ class ShardStore(Store):
     def _delete_unused(self, newest):
         """Delete files until the others are small enough together."""
         found = []
-        for path in filter(_is_own, self._folder.iterdir()):
+        for path in self._folder.iterdir():
+            if not _OWN.fullmatch(path.name):
+                continue
             # Another process may remove its unfinished file.
             with contextlib.suppress(FileNotFoundError):
                 state = path.lstat()
@@ -222,7 +222,3 @@ class ShardStore(Store):
                 unused = total > self._cache.most_bytes and path != newest
             if unused:
                 path.unlink(missing_ok=True)
-
-
-def _is_own(path):
-    return _OWN.fullmatch(path.name)

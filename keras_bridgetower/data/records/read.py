@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 
+from keras_bridgetower import object_stores
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import row_groups
@@ -16,8 +17,6 @@ from keras_bridgetower.data.records.kept import Kept
 from keras_bridgetower.data.records.places import Folder
 from keras_bridgetower.data.records.places import place_of
 from keras_bridgetower.files import read_most
-from keras_bridgetower.object_stores import DamagedFile
-from keras_bridgetower.object_stores import StoreError
 
 # Maximum number of bytes before the offsets in their file.
 _LARGEST_HEAD = 10_000
@@ -233,15 +232,9 @@ class RecordReader:
         Args:
             numbers: list of int, the shards that are needed first in front.
         """
-        shards = [self.shards[number] for number in numbers]
-        self.place.read_ahead(
-            [
-                file
-                for shard in shards
-                if shard["file"] not in self.bad_shards
-                for file in reversed(_files_of(shard))
-            ]
-        )
+        shards = (self.shards[number] for number in numbers)
+        good = (s for s in shards if s["file"] not in self.bad_shards)
+        self.place.read_ahead([file for s in good for file in _files_of(s)])
 
     def _find(self, i):
         """Return the shard, the record in it and the place in the record."""
@@ -260,11 +253,11 @@ class RecordReader:
             raise DamagedRecord(path, row, None, self.bad_shards[name])
         try:
             if length > form.LARGEST_SAMPLE:
-                raise DamagedFile(f"a record of {length:,} bytes")
+                raise object_stores.DamagedFile(f"a record of {length:,} bytes")
             data = self._bytes(shard, offset, length)
-        except StoreError:
+        except object_stores.StoreError:
             raise
-        except (OSError, DamagedFile) as error:
+        except (OSError, object_stores.DamagedFile) as error:
             if self.is_far:
                 self.bad_shards[name] = str(error)
             raise DamagedRecord(path, row, None, str(error)) from error
@@ -272,8 +265,7 @@ class RecordReader:
         try:
             record = form.decoder_of(name)(data)
             if len(record.samples) != samples:
-                count = len(record.samples)
-                reason = f"{samples} samples expected, {count} found"
+                reason = f"{samples} samples expected"
         # Damaged bytes cause errors of many types.
         except Exception as error:
             reason = f"it cannot be decoded: {error!s:.300}"
@@ -295,7 +287,7 @@ class RecordReader:
             return file.read(length)
 
     def _open(self, shard):
-        return self.place.open(*_files_of(shard)[0])
+        return self.place.open(*_files_of(shard)[1])
 
     def _load_group(self, number):
         shard = self.shards[number]
@@ -331,7 +323,7 @@ class RecordReader:
         shard = self.shards[number]
         name, counts = shard["file"], (shard["records"], shard["samples"])
         try:
-            _, offsets = _files_of(shard)
+            offsets, _ = _files_of(shard)
             with self.place.open(*offsets) as file:
                 data = read_most(file, offsets[-1])
             if hashlib.sha256(data).hexdigest() != shard["offsets_sha256"]:
@@ -344,7 +336,7 @@ class RecordReader:
                 rows = rows[shard["first"] :][: shard["records"]]
             if (len(rows), rows["samples"].sum()) != counts:
                 raise ValueError(f"{counts} records and samples expected")
-        except StoreError:
+        except object_stores.StoreError:
             raise
         except (OSError, ValueError) as error:
             self.bad_shards[name] = f"its offsets: {error!s:.200}"
@@ -361,7 +353,7 @@ def describe_damage(place, shard):
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
             return f"{name} is missing"
-        except DamagedFile:
+        except object_stores.DamagedFile:
             pass
         if found != checksum:
             return f"{name} has a checksum that differs from the index"
@@ -369,13 +361,13 @@ def describe_damage(place, shard):
 
 
 def _files_of(shard):
-    """Return the arguments of `open` for a shard, and for its offsets."""
+    """Return the arguments of `open` for the offsets of a shard, and for it."""
     offsets = form.offsets_path(shard["file"]).name
     count = shard.get("rows", shard["records"])
     most = count * form.OFFSETS.itemsize + _LARGEST_HEAD
     return (
-        (shard["file"], shard["sha256"], shard["bytes"], shard["bytes"]),
         (offsets, shard["offsets_sha256"], 0, most),
+        (shard["file"], shard["sha256"], shard["bytes"], shard["bytes"]),
     )
 
 

@@ -88,21 +88,15 @@ def _read_bounded(opened, group, paths, file):
     def check(size):
         if size > most:
             raise ValueError(
-                f"row group {group} is too large: its pictures and texts must "
-                f"take at most {_LARGEST:,} bytes, and {_EXPANSION} times "
-                "those of the file"
+                f"row group {group} is too large: {size:,} bytes of pictures "
+                f"and texts, where {most:,} are allowed"
             )
 
-    metadata = opened.metadata.row_group(group)
-    columns = map(metadata.column, range(metadata.num_columns))
+    told = opened.metadata.row_group(group)
     starts = tuple(f"{path}." for path in paths)
-    check(
-        sum(
-            column.total_uncompressed_size
-            for column in columns
-            if f"{column.path_in_schema}.".startswith(starts)
-        )
-    )
+    columns = map(told.column, range(told.num_columns))
+    own = (c for c in columns if f"{c.path_in_schema}.".startswith(starts))
+    check(sum(column.total_uncompressed_size for column in own))
     batches, total = [], 0
     for batch in opened.iter_batches(_BATCH, [group], paths):
         total += batch.nbytes

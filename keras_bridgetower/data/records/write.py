@@ -21,14 +21,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bridgetower import files
+from keras_bridgetower import object_stores
 from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records.outputs import Output
 from keras_bridgetower.data.records.outputs import local_copy
-from keras_bridgetower.object_stores import hide
-from keras_bridgetower.object_stores import is_url
 from keras_bridgetower.preprocessing import images
 
 RECORDS_PER_SHARD = 1000
@@ -272,10 +271,10 @@ def on_beam(runner="DirectRunner", **options):
     def run(jobs):
         if not jobs:
             return
-        if is_url(jobs[0].path):
+        if object_stores.is_url(jobs[0].path):
             raise ValueError(
                 "With `on_beam`, `folder` must be a folder that all machines "
-                f"see. Received: {hide(jobs[0].path)!r}"
+                f"see. Received: {object_stores.hide(jobs[0].path)!r}"
             )
         # Workers return their parts of the index through files.
         folder = pathlib.Path(jobs[0].path).parent
@@ -360,7 +359,7 @@ def open_index(output, task, labels):
     return index
 
 
-def save_each(output, task, labels, split, entry, done, shards, told=None):
+def save_each(output, task, labels, split, entry, done, shards, told):
     """Update a split in the index while its shards are finished.
 
     Args:
@@ -387,8 +386,7 @@ def save_each(output, task, labels, split, entry, done, shards, told=None):
         if len(done) * (1 - UNSAVED_SHARE) >= saved:
             save()
             saved = len(done)
-        if told:
-            told()
+        told()
     save()
 
 

@@ -11,11 +11,8 @@ import tempfile
 import urllib.parse
 
 from keras_bridgetower import files
+from keras_bridgetower import object_stores
 from keras_bridgetower.distribution.strategy import ProcessError
-from keras_bridgetower.object_stores import MissingFile
-from keras_bridgetower.object_stores import Store
-from keras_bridgetower.object_stores import TooLarge
-from keras_bridgetower.object_stores import is_url
 from keras_bridgetower.presets.manifest import MANIFEST
 from keras_bridgetower.presets.manifest import folder_sums
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
@@ -27,7 +24,8 @@ LOCK = ".run.lock"
 
 def open_place(directory):
     """Return the place of a run by its path or URL."""
-    return RunStore(directory) if is_url(directory) else RunFolder(directory)
+    is_url = object_stores.is_url(directory)
+    return RunStore(directory) if is_url else RunFolder(directory)
 
 
 class RunFolder:
@@ -72,16 +70,15 @@ class RunFolder:
                 probe.unlink()
 
         strategy.together(check)
-        refusal = CheckpointError(
-            "A run's folder must have one run at a time. Received: "
-            f"directory={str(self)!r}"
-        )
-        warning = (
+        where = f"Received: directory={str(self)!r}"
+        lock = files.locked(
+            *(self._directory / LOCK, 0),
+            CheckpointError(
+                f"A run's folder must have one run at a time. {where}"
+            ),
             "The run's folder cannot be locked, as on some file systems of "
-            "clusters: make sure that no other run uses it. Received: "
-            f"directory={str(self)!r}"
+            f"clusters: make sure that no other run uses it. {where}",
         )
-        lock = files.locked(self._directory / LOCK, 0, refusal, warning)
         with contextlib.ExitStack() as stack:
             strategy.by_chief(lambda: stack.enter_context(lock))
             yield
@@ -119,7 +116,7 @@ class RunStore:
         if urllib.parse.urlsplit(url).password is not None:
             # Scripts and lists of processes would have it.
             raise ValueError("`directory` must have no password in its URL.")
-        self._store = Store(url)
+        self._store = object_stores.Store(url)
         # Facts of the checkpoints that this run knows, by name.
         self._facts = {}
 
@@ -223,7 +220,7 @@ class RunStore:
         try:
             text = self._store.read(f"{name}/{MANIFEST}", LARGEST_ASSET)
             return folders.parse_facts(text.decode())
-        except (TooLarge, *folders.OF_DAMAGE):
+        except (object_stores.TooLarge, *folders.OF_DAMAGE):
             return {}
 
     def _read(self, name):
@@ -232,7 +229,7 @@ class RunStore:
             wanted = self._facts[name].get("sha256", {})
             for file in filter(files.plain_name, (*wanted, MANIFEST)):
                 # Reading finds that it is missing.
-                with contextlib.suppress(MissingFile):
+                with contextlib.suppress(object_stores.MissingFile):
                     self._store.fetch(f"{name}/{file}", folder / file)
             return folders.read(folder, f"{self}/{name}")
 
