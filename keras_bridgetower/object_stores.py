@@ -32,8 +32,6 @@ _TOLD = 4
 _LONGEST_WAIT, _SLOWEST = 30.0, 1000
 # Times that a file must come with the same wrong checksum to count as damaged.
 _DAMAGED = 3
-# Bytes that stay free on the disk.
-_SPARE = 2**30
 # A drive of Windows has one letter.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]+:/")
 
@@ -60,7 +58,6 @@ _FINAL = (
     NotImplementedError,
 )
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
-_REFUSED = (400, 401, 403, 410)
 # Not the generator that users seed, and other pauses in each process.
 _DRAWS = random.SystemRandom()
 
@@ -146,7 +143,8 @@ class Store:
         Args:
             name: str.
             path: path of the copy.
-            largest: int, its largest size; None for the room on the disk.
+            largest: int, its largest size; None for most of what is free on
+                the disk.
             checksum: str, its SHA-256, or None.
             least: int, the size from which a wrong checksum counts as damage.
             **rule: `unlisted` and `end` of `_try`.
@@ -159,7 +157,7 @@ class Store:
         path = pathlib.Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         if largest is None:
-            largest = shutil.disk_usage(path.parent).free - _SPARE
+            largest = shutil.disk_usage(path.parent).free * 9 // 10
         found = []
 
         def act():
@@ -272,7 +270,7 @@ class Store:
             if (
                 isinstance(failed, _FINAL)
                 or getattr(failed, "errno", None) in _DISK
-                or getattr(failed, "status", None) in _REFUSED
+                or getattr(failed, "status", None) in (400, 401, 403, 410)
                 or now + pause > end
                 or (missing and now > first + unlisted)
             ):

@@ -102,15 +102,10 @@ def run(
     print(recipe, flush=True)
     strategy = distribute(settings.distribute)
     keras.utils.set_random_seed(settings.seed)
-    readers = strategy.together(
-        lambda: open_splits(
-            folders(strategy) if folders else settings.data,
-            settings.max_bad_share,
-        )
-    )
-    train = training_stream(
-        recipe, readers["train"], settings.seed, settings.max_bad_share
-    )
+    share = settings.max_bad_share
+    own = folders or (lambda strategy: settings.data)
+    readers = strategy.together(lambda: open_splits(own(strategy), share))
+    train = training_stream(recipe, readers["train"], settings.seed, share)
     total = recipe.total_steps(sum(r.num_samples for r in readers["train"]))
     with strategy.scope():
         task = start(recipe, settings, train.labels)
