@@ -6,6 +6,7 @@ import json
 import os
 import tarfile
 import tempfile
+import tracemalloc
 from unittest import mock
 
 import pytest
@@ -14,6 +15,7 @@ from builders import ONE_BACKEND
 
 from keras_bridgetower import data
 from keras_bridgetower.data.records import format
+from keras_bridgetower.files import sha256
 from keras_bridgetower.object_stores import Store
 
 pytestmark = ONE_BACKEND
@@ -223,10 +225,16 @@ def test_sizes_that_a_file_does_not_hold_are_refused(tmp_path, monkeypatch):
     info = tarfile.TarInfo("1.jpg")
     info.size = 2**25
     with open(path, "wb") as file:
-        file.write(good + info.tobuf())
-        file.truncate(len(good) + 512 + info.size + 1024)
+        file.write(info.tobuf())
+        file.seek(info.size, 1)
+        file.write(good + bytes(1024))
+    tracemalloc.start()
     entry = index(tmp_path, max_bad_share=0.5)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     assert "too large" in entry["shards"][0]["left_out"][0][1]
+    assert entry["shards"][0]["sha256"] == sha256(path) and most < 2**23
+    assert data.open_records(tmp_path, "train").sample(0).sample.id == "0"
     info.size = -2 * 512
     block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
     path.write_bytes(good + block + bytes(1024))

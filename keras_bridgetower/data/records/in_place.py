@@ -184,7 +184,9 @@ def _index_tar(path):
     total, rows = hashlib.sha256(), []
     with open(path, "rb") as file:
         for begin, end in ranges:
-            total.update(file.read(begin - file.tell()))
+            # What was left out may be of any size.
+            for place in range(file.tell(), begin, 2**20):
+                total.update(file.read(min(begin - place, 2**20)))
             data = file.read(end - begin)
             total.update(data)
             rows.append((begin, len(data), 1, zlib.crc32(data)))

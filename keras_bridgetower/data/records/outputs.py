@@ -16,12 +16,14 @@ class Output:
 
     Args:
         folder: path, or URL in an object store, which has no lock.
+
+    Attributes:
+        place: `Folder` or `ShardStore`.
     """
 
     def __init__(self, folder):
-        self._place = place_of(folder)
-        self._folder = folder
-        self._is_local = isinstance(self._place, Folder)
+        self.place, self._folder = place_of(folder), folder
+        self._is_local = isinstance(self.place, Folder)
         self._before = self.names()
 
     def create(self):
@@ -32,7 +34,7 @@ class Output:
         """
         if self._is_local:
             files.check_no_link(self._folder, "`folder`")
-            self._place.path.mkdir(parents=True, exist_ok=True)
+            self.place.path.mkdir(parents=True, exist_ok=True)
 
     def path(self, name):
         """Return the path or URL of a file, for `local_copy`."""
@@ -41,22 +43,18 @@ class Output:
     def locked(self):
         """Return a context in which no other process changes the index."""
         if self._is_local:
-            return files.locked(self._place.path / f"{form.INDEX}.lock")
+            return files.locked(self.place.path / f"{form.INDEX}.lock")
         return contextlib.nullcontext()
 
     def read_index(self):
         """Read the index, or return None if there is none."""
-        exists = form.INDEX in self._place.names()
+        exists = form.INDEX in self.place.names()
         return form.read_index(self._folder) if exists else None
-
-    def write_index(self, data):
-        """Write the bytes of the index, all or none."""
-        self._place.write(form.INDEX, data)
 
     def has(self, shard):
         """Return True if a shard is there: in a store by its size alone."""
         if self._is_local:
-            return not describe_damage(self._place, shard)
+            return not describe_damage(self.place, shard)
         return self._has_size(shard)
 
     def has_offsets(self, shard):
@@ -64,9 +62,9 @@ class Output:
         if not self._has_size(shard):
             return False
         names = shard["file"], form.offsets_path(shard["file"]).name
-        written, offsets = map(self._place.modified, names)
+        written, offsets = map(self.place.modified, names)
         if self._is_local:
-            found = files.sha256(self._place.path / names[1])
+            found = files.sha256(self.place.path / names[1])
             return written <= offsets and found == shard["offsets_sha256"]
         return written <= offsets
 
@@ -81,12 +79,8 @@ class Output:
 
     def names(self):
         """Return a dict from the names of files to their sizes."""
-        found = self._place.names()
+        found = self.place.names()
         return {name: found[name] for name in found if "/" not in name}
-
-    def remove(self, name):
-        """Remove a file."""
-        self._place.remove([name])
 
 
 @contextlib.contextmanager

@@ -377,7 +377,7 @@ def save_each(output, task, labels, split, entry, done, shards, told):
             index = open_index(output, task, labels)
             index["splits"][split] = entry
             text = json.dumps(form.sealed(index), indent=1, ensure_ascii=False)
-            output.write_index(text.encode())
+            output.place.write(form.INDEX, text.encode())
 
     save()
     saved = len(done)
@@ -397,10 +397,9 @@ def _remove_others(output, split, entry):
         rf"({re.escape(split)}-\d{{5,}}-of-\d{{5,}})"
         r"(\.tfrecord|\.offsets\.npy)(\.part)?"
     )
-    for name in output.names():
-        found = shard.fullmatch(name)
-        if found and f"{found[1]}.tfrecord" not in named:
-            output.remove(name)
+    found = filter(None, map(shard.fullmatch, output.names()))
+    old = [m[0] for m in found if f"{m[1]}.tfrecord" not in named]
+    output.place.remove(old)
 
 
 def _is_finished(output, shard, job):
