@@ -201,21 +201,21 @@ def test_a_text_that_is_not_utf_8_is_one_bad_row(tmp_path):
 
 
 def test_few_bytes_that_ask_for_many_are_refused(tmp_path):
-    """Neither 200,000 times one value, nor one page of 200 MB of zeros."""
+    """Neither 200,000 times one value, nor one page of 80 MB of zeros."""
     one = pyarrow.array(np.zeros(200_000, "int32"))
     columns = [
         pyarrow.DictionaryArray.from_arrays(one, [value])
         for value in (b"x" * 1000, "a text")
     ]
     values = pyarrow.table({"jpg": columns[0], "txt": columns[1]})
-    zeros = pyarrow.table({"jpg": [bytes(200_000_000)], "txt": ["a text"]})
-    made = {"values": (values, "snappy"), "zeros": (zeros, "brotli")}
+    zeros = pyarrow.table({"jpg": [bytes(80_000_000)], "txt": ["a text"]})
+    made = {"values": (values, "snappy"), "zeros": (zeros, "zstd")}
     for name, (table, compression) in made.items():
         (tmp_path / name).mkdir()
         path = tmp_path / name / "x.parquet"
         kind = {"compression": compression, "store_schema": False}
         parquet.write_table(table, path, row_group_size=200_000, **kind)
-        assert path.stat().st_size < 10_000
+        assert path.stat().st_size < 20_000
     del values, zeros, table, made
     before = pyarrow.default_memory_pool()
     counted = pyarrow.proxy_memory_pool(before)
@@ -226,4 +226,4 @@ def test_few_bytes_that_ask_for_many_are_refused(tmp_path):
                 index(tmp_path / name)
     finally:
         pyarrow.set_memory_pool(before)
-    assert counted.max_memory() < 100_000_000
+    assert counted.max_memory() < 75_000_000
