@@ -11,6 +11,7 @@ import os
 import pathlib
 import stat
 import tempfile
+import warnings
 
 import filelock
 
@@ -121,6 +122,19 @@ def read_text(path, largest=None):
     with open_bytes_of_text(path) as file:
         content = file.read() if largest is None else read_most(file, largest)
     return content.decode("utf-8")
+
+
+def plain_name(name):
+    """Return True for a str that is a relative path inside its folder.
+
+    Its separator is `/`.
+    """
+    return (
+        isinstance(name, str)
+        and name.isprintable()
+        and not {"", ".", ".."} & set(name.split("/"))
+        and not set(name) & set("\\:")
+    )
 
 
 def file_is_gone(path):
@@ -411,7 +425,7 @@ def _begins(path, folder):
 
 
 @contextlib.contextmanager
-def locked(path, timeout=-1, refusal=None):
+def locked(path, timeout=-1, refusal=None, warning=None):
     """Wait for a lock that one process and thread can have at a time.
 
     The operating system releases the lock when the process ends.
@@ -420,6 +434,7 @@ def locked(path, timeout=-1, refusal=None):
         path: path of the lock file; its folder is created.
         timeout: float, how many seconds to wait; without end by default.
         refusal: the error to raise if another one has the lock then.
+        warning: str, given if the file system has no locks.
     """
     lock = filelock.FileLock(path, mode=0o664)
     try:
@@ -429,8 +444,9 @@ def locked(path, timeout=-1, refusal=None):
         raise refusal from error
     # Some file systems have no locks, and some caches are read-only. Without
     # a lock, work may be done twice, and writing may fail.
-    except (OSError, NotImplementedError):
-        pass
+    except (OSError, NotImplementedError) as error:
+        if warning is not None:
+            warnings.warn(f"{warning} ({error})", stacklevel=4)
     try:
         yield
     finally:

@@ -9,10 +9,10 @@ import pathlib
 import keras
 import keras_hub
 
+from keras_bridgetower.files import plain_name
 from keras_bridgetower.files import sha256
 from keras_bridgetower.presets.errors import PresetError
 from keras_bridgetower.presets.safe_files import check_regular
-from keras_bridgetower.presets.safe_files import plain_name
 from keras_bridgetower.presets.safe_files import read_json
 from keras_bridgetower.version import __version__
 

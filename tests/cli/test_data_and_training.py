@@ -137,9 +137,19 @@ def test_train_then_evaluate(run, records, place):
     said = run(*words)
     assert f"preset: {found['preset']}" in said.out
     assert "more test: its samples have no labels" in said.out + said.err
-    # Trained further, it takes the place of the earlier preset.
-    said = run(*words, "--set", "steps=3", "--force-resume")
-    assert f"preset: {found['preset']}" in said.out
+    # Trained further, it takes the place of the earlier preset: also after the
+    # loss of one of two shards, if that is allowed.
+    words += ("--set", "steps=3", "--force-resume")
+    [shard] = records.with_name("more").glob("train-*.tfrecord")
+    lost = shard.rename(shard.with_suffix(".lost"))
+    try:
+        said = run(*words, code=1)
+        assert "1 of 1 shards are damaged; max_bad_share=0.001" in said.err
+        said = run(*words, "--max-bad-share", 1)
+        assert f"preset: {found['preset']}" in said.out
+        assert "6 of 24 samples were left out" in said.out
+    finally:
+        lost.rename(shard)
 
 
 def test_doctor(run):
