@@ -4,10 +4,13 @@
 be set before it is imported. The package asks this while it is imported.
 """
 
+import contextlib
 import importlib
 import os
 import pathlib
+import re
 import sys
+import tempfile
 
 COMMAND = "keras-bridgetower"
 # Modules that are run as programs.
@@ -17,6 +20,11 @@ PROGRAMS = ("keras_bridgetower", "keras_bridgetower.apps.exported")
 SERVER = "KERAS_BRIDGETOWER_SERVER"
 # The environment variable that names modules with your own tasks.
 OWN_MODULES = "KERAS_BRIDGETOWER_MODULES"
+# Lines that TensorFlow's C++ logs before a level applies. 0 shows all.
+LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+_LOGGED = re.compile(
+    rb"[IW]\d{4} [\d:.]+ +\d+ \S+\.cc:\d+\] |WARNING: All log messages before"
+)
 
 
 def imports_late():
@@ -29,12 +37,29 @@ def is_command_line():
     program = sys.argv[0] if sys.argv else ""
     if program == "-m":
         # While Python looks for the module, only this list has its name.
-        given = sys.orig_argv
-        pairs = [*zip(given, given[1:], strict=False)]
-        return any(
-            f"-m{name}" in given or ("-m", name) in pairs for name in PROGRAMS
-        )
+        return any(w.removeprefix("-m") in PROGRAMS for w in sys.orig_argv)
     return pathlib.Path(program).stem == COMMAND
+
+
+@contextlib.contextmanager
+def without_log_lines():
+    """Leave out what TensorFlow logs while it is imported.
+
+    All else that is written to stderr meanwhile appears afterwards.
+    """
+    imported = "tensorflow" in sys.modules or sys.stderr is None
+    if imported or os.environ.setdefault(LEVEL, "3") == "0":
+        yield
+        return
+    with tempfile.TemporaryFile() as kept, os.fdopen(os.dup(2), "wb") as err:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(err.fileno(), 2)
+            kept.seek(0)
+            err.writelines(line for line in kept if not _LOGGED.match(line))
 
 
 def import_own_modules():

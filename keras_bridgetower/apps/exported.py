@@ -25,17 +25,9 @@ import time
 import numpy as np
 
 import keras_bridgetower as kbt
+from keras_bridgetower import files
 from keras_bridgetower import startup
 from keras_bridgetower.apps.predict.batches import each_in_batches
-from keras_bridgetower.files import MANIFEST
-from keras_bridgetower.files import file_state
-from keras_bridgetower.files import folder_sums
-from keras_bridgetower.files import keras_home
-from keras_bridgetower.files import locked
-from keras_bridgetower.files import read_json
-from keras_bridgetower.files import synchronize
-from keras_bridgetower.files import write_atomically
-from keras_bridgetower.files import write_folder
 from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.presets.table import PRESETS
@@ -65,17 +57,13 @@ MODEL = "model"
 
 def folder():
     """Return the folder of all exported presets."""
-    return keras_home() / "keras_bridgetower_exported"
-
-
-class Busy(RuntimeError):
-    """Another process exports a preset."""
+    return files.keras_home() / "keras_bridgetower_exported"
 
 
 def _alone():
     """Take the lock of the only process that may export, without waiting."""
-    busy = Busy("Another process exports a preset: try again later.")
-    return locked(folder() / "export.lock", 0, busy)
+    busy = "Another process is exporting a preset."
+    return files.one_writer(folder() / "export.lock", busy)
 
 
 class Place:
@@ -97,7 +85,9 @@ class Place:
 
     def identity(self):
         """Return plain values that change with the files of the preset."""
-        states = sorted((str(p), *file_state(p)[1:]) for p in self._files())
+        states = sorted(
+            (str(p), *files.file_state(p)[1:]) for p in self._files()
+        )
         return [__version__, self.preset, self.verb, *map(list, states)]
 
     def _files(self):
@@ -120,15 +110,14 @@ class Place:
         Args:
             meanwhile: modules to import while the files are read.
         """
-        identity, sums = self.identity(), None
-        # Also a damaged file, and one of another version of this package.
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            found, sums = read_json(self.folder / MANIFEST)
-            sums = sums if found == identity else None
-        if sums is None:
+        try:
+            found, sums = files.read_json(self.folder / files.MANIFEST)
+        except (OSError, ValueError, TypeError):
+            return False
+        if found != self.identity():
             return False
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            found = pool.submit(folder_sums, self.folder)
+            found = pool.submit(files.folder_sums, self.folder)
             for name in meanwhile:
                 importlib.import_module(name)
             return found.result() == sums
@@ -137,9 +126,10 @@ class Place:
         """Return whether an export began lately that has not succeeded."""
         try:
             age = time.time() - self.tried.stat().st_mtime
-            return age < AGAIN and read_json(self.tried) == self.identity()
+            found = files.read_json(self.tried)
         except (OSError, ValueError):
             return False
+        return age < AGAIN and found == self.identity()
 
     def note_start(self):
         """Remember that an export begins, in case that it fails.
@@ -147,8 +137,12 @@ class Place:
         Raises:
             OSError: the cache is not writable.
         """
-        text = json.dumps(self.identity()).encode()
-        write_atomically(self.tried, lambda file: file.write(text))
+        _write_json(self.tried, self.identity())
+
+
+def _write_json(path, value):
+    text = json.dumps(value).encode()
+    files.write_atomically(path, lambda file: file.write(text))
 
 
 def _lacking(packages):
@@ -186,14 +180,14 @@ def prepare(preset, verb):
             "Each command loads Keras, which takes most of the time. "
             f"`keras-bridgetower serve {preset}` loads it once for many."
         )
-    slow = "Without Keras, calls answer in a second. "
+    slow = "Without Keras, calls would answer in a second. "
     if lacking := _lacking((*RUNS, *WRITES)):
         return (
             f"{slow}That needs {', '.join(lacking)}: in a clone, `pip install "
             "'.[torch,export]'`."
         )
     if _free_memory() < FREE:
-        return f"{slow}Exporting {preset} for that needs 4 GB of free memory."
+        return f"{slow}To export {preset}, 4 GB of memory must be free."
     words = ["-m", "keras_bridgetower.apps.exported", preset, verb]
     try:
         with _alone():
@@ -201,24 +195,20 @@ def prepare(preset, verb):
                 return None
             if place.was_tried():
                 return (
-                    f"{slow}Exporting {preset} for that was started, and has "
-                    f"not succeeded. `python {' '.join(words)}` shows why; it "
-                    "is tried again tomorrow."
+                    f"{slow}The last export of {preset} has not ended. `python "
+                    f"{' '.join(words)}` shows why; a day later it starts anew."
                 )
             place.note_start()
-        nothing = dict.fromkeys(
-            ("stdin", "stdout", "stderr"), subprocess.DEVNULL
-        )
         subprocess.Popen(
             [sys.executable, *words],
             env={**os.environ, "KERAS_BACKEND": "torch"},
             start_new_session=True,
-            **nothing,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
-    except Busy:
-        return f"{slow}A preset is being exported for that in the background."
-    except OSError as error:
-        return f"{slow}{preset} could not be exported for that: {error}"
+    except (OSError, ValueError) as error:
+        return f"{slow}{preset} is not exported now: {error}"
     return (
         f"{preset} is being exported in the background, which takes a few "
         "minutes. After that, calls answer without loading Keras."
@@ -244,8 +234,8 @@ def write(preset, verb):
     """Export a preset for a verb.
 
     Raises:
-        Busy: another process exports a preset.
-        ValueError: the model cannot be exported.
+        ValueError: another process exports a preset, or the model cannot be
+            exported.
     """
     with _alone():
         place = Place(preset, verb)
@@ -268,15 +258,14 @@ def write(preset, verb):
                 task.export(new / (part or MODEL), format="onnx", part=part)
             # What cannot be opened is not left for the commands.
             ExportedTask(new, PARTS[verb])
-            sums = folder_sums(new)
+            sums = files.folder_sums(new)
             for name in sums:
-                synchronize(new / name)
-            text = json.dumps([identity, sums]).encode()
-            write_atomically(new / MANIFEST, lambda file: file.write(text))
+                files.synchronize(new / name)
+            _write_json(new / files.MANIFEST, [identity, sums])
 
         shutil.rmtree(place.folder, ignore_errors=True)
-        write_folder(place.folder, save)
-        synchronize(folder())
+        files.write_folder(place.folder, save)
+        files.synchronize(folder())
         place.tried.unlink()
 
 

@@ -114,7 +114,7 @@ def test_where_commands_use_what_was_exported(cache, monkeypatch):
     place = exported.Place(str(folder), "vqa")
     assert place.is_possible() and not place.is_there()
     place.folder.mkdir(parents=True)
-    identity = place.folder / exported.MANIFEST
+    identity = place.folder / exported.files.MANIFEST
     identity.write_text(json.dumps([place.identity(), {}]))
     assert place.is_there()
     # Another preset in the same folder, or another version of its files.
@@ -148,14 +148,14 @@ DAMAGES = {
     "two models": lambda f: shutil.copy(
         f / "model/model.onnx", f / "model/b.onnx"
     ),
-    "no manifest": lambda f: (f / exported.MANIFEST).unlink(),
+    "no manifest": lambda f: (f / exported.files.MANIFEST).unlink(),
     "a folder": lambda f: (
-        (f / exported.MANIFEST).unlink(),
-        (f / exported.MANIFEST).mkdir(),
+        (f / exported.files.MANIFEST).unlink(),
+        (f / exported.files.MANIFEST).mkdir(),
     ),
     **{
         f"manifest {text!r}": lambda f, text=text: (
-            f / exported.MANIFEST
+            f / exported.files.MANIFEST
         ).write_bytes(text)
         for text in (
             b"",
@@ -202,14 +202,14 @@ def test_a_damaged_export_is_replaced(cache, run, monkeypatch):
         assert "is being exported" in exported.prepare(preset, "vqa")
         assert len(started) == number
     found = run(*ask)
-    assert (found.out, "has not succeeded" in found.err) == (expected, True)
+    assert (found.out, "has not ended" in found.err) == (expected, True)
     # An intact file that the runtime cannot open.
     onnx = place.folder / "model/model.onnx"
     shutil.rmtree(place.folder)
     shutil.copytree(intact, place.folder)
     onnx.write_bytes(b"from a newer version")
-    sums = exported.folder_sums(place.folder)
-    (place.folder / exported.MANIFEST).write_text(
+    sums = exported.files.folder_sums(place.folder)
+    (place.folder / exported.files.MANIFEST).write_text(
         json.dumps([place.identity(), sums])
     )
     assert run(*ask) == (expected, "")
@@ -233,7 +233,7 @@ def test_one_process_exports(cache, started, monkeypatch):
     assert sum("minutes" in one for one in said) == 1
     # It was killed.
     place = exported.Place(VQA, "vqa")
-    assert "has not succeeded" in exported.prepare(VQA, "vqa")
+    assert "has not ended" in exported.prepare(VQA, "vqa")
     assert len(started) == 1
     day = 24 * 3600
     os.utime(place.tried, (0, time.time() - 1.01 * day))
@@ -248,11 +248,14 @@ with filelock.FileLock({str(exported.folder() / "export.lock")!r}):
 """
     with subprocess_of(code) as other:
         other.stdout.readline()
-        assert "in the background" in exported.prepare(VQA, "retrieval")
+        assert "Another process is" in exported.prepare(VQA, "retrieval")
         found = subprocess_of("", "-m", exported.__name__, VQA, "vqa")
         _, err = found.communicate(timeout=60)
         # Before anything that takes memory was imported.
-        assert "\nBusy: " in err and found.returncode == 1
+        assert (
+            "ValueError: Another process is exporting" in err
+            and found.returncode == 1
+        )
         for heavy in ("keras", "tensorflow", "torch"):
             assert f"| {heavy}\n" not in err
         other.communicate("")
@@ -290,13 +293,13 @@ def test_no_export_is_started_in_vain(cache, started, monkeypatch, run):
     assert "loads it once" in said("bridgetower_tiny_easy_mlm", "mlm")
     with monkeypatch.context() as patch:
         patch.setattr(exported, "FREE", 1e15)
-        assert "4 GB" in said()
+        assert "4 GB of memory must be free" in said()
         patch.setenv(exported.SWITCH, "0")
         assert said() is None
     # A cache that nobody can write.
     exported.folder().write_bytes(b"")
     for _ in range(2):
-        assert "could not be exported" in said()
+        assert "is not exported now: [Errno" in said()
 
 
 @FASTEST

@@ -52,6 +52,25 @@ def test_ask_prints_only_the_answer():
     assert running.returncode == 0
 
 
+def test_the_import_logs_nothing():
+    code = """
+import os, sys
+class Other:
+    def find_spec(self, name, *rest):
+        if name == "keras_hub":
+            os.write(2, b"of another library\\n")
+            print("of Python", file=sys.stderr)
+sys.meta_path.insert(0, Other())
+import keras_bridgetower, keras
+keras.ops.ones(2)
+assert "tensorflow" in sys.modules
+"""
+    running = start("-c", code, environment={"KERAS_BACKEND": "tensorflow"})
+    out, err = running.communicate(timeout=120)
+    assert (out, err) == (b"", b"of another library\nof Python\n")
+    assert running.returncode == 0
+
+
 @pytest.mark.slow
 def test_jax_reuses_compiled_programs(tmp_path):
     words = ("-m", "keras_bridgetower", "ask", str(PICTURE), "what color?")

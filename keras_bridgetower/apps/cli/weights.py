@@ -25,18 +25,10 @@ from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.presets.table import not_installed
 from keras_bridgetower.version import __version__
 
-
-class Format(enum.StrEnum):
-    """A key of `models.exporting.exported.FORMATS`, which imports Keras."""
-
-    transformers = enum.auto()
-    onnx = enum.auto()
-    openvino = enum.auto()
-    torch = enum.auto()
-    tf_saved_model = enum.auto()
-    litert = enum.auto()
-
-
+# Keys of `models.exporting.exported.FORMATS`, which imports Keras.
+Format = enum.StrEnum(
+    "Format", "transformers onnx openvino torch tf_saved_model litert"
+)
 # PyTorch writes the others.
 BY_TENSORFLOW = (Format.tf_saved_model, Format.litert)
 
@@ -361,10 +353,10 @@ def _size(folder):
 def _report(value):
     """Return the report as sentences, with advice at the end."""
     backend, because = value["backend"].values()
-    packages, lacking = value["packages"].items(), value["extras"].items()
-    devices, problems = value["devices"], value["problems"]
+    lacking, problems = value["extras"].items(), value["problems"]
     lists = {
-        "Packages": [f"{name} {version}" for name, version in packages],
+        "Devices": value["devices"] or ["none"],
+        "Packages": [f"{n} {found}" for n, found in value["packages"].items()],
         "Extras that are installed": [n for n, lacks in lacking if not lacks],
         "Presets that open offline": value["presets"],
     }
@@ -372,7 +364,6 @@ def _report(value):
         f"keras_bridgetower {value['version']} runs on Python "
         f"{value['python']}, on {value['platform']}.",
         f"Keras uses the backend {backend} ({because}).",
-        *(f"It computes on {', '.join(devices)}." for _ in devices[:1]),
         *(f"{what}: {', '.join(names)}." for what, names in lists.items()),
         *(f"The extra {n} lacks {', '.join(x)}." for n, x in lacking if x),
     ]
@@ -381,14 +372,13 @@ def _report(value):
         lines.append(f"The {cache['holds']} take {size} in {cache['path']}.")
     for form, seconds in value.get("seconds_a_pair", {}).items():
         lines.append(f"The fusion takes {seconds} s a pair in {form}.")
-    if problems:
-        return [*lines, *(f"No model can run: {x}" for x in problems)]
-    if any(value["extras"].get(name) for name in ("torch", "export")):
+    if value["extras"].get("export") or value["extras"].get("torch"):
         install = "`pip install '.[torch,export]'`"
         lines.append(f"For answers in a second, in a clone: {install}.")
     for start, command in value["missing_presets"].items():
         lines.append(f"To install {start}*, in a clone: `{command}`.")
-    return [*lines, 'All is ready for `keras-bridgetower ask PICTURE "..."`.']
+    ready = ['All is ready for `keras-bridgetower ask PICTURE "..."`.']
+    return lines + ([f"No model can run: {one}" for one in problems] or ready)
 
 
 def presets(as_json: AsJson = False):
