@@ -181,7 +181,7 @@ def quantize(
     models.check_preset(preset)
     with output.progress("Quantizing"):
         frameworks.load(context.obj)
-        from keras import quantizers
+        from keras.quantizers import Int8QuantizationConfig
 
         from keras_bridgetower.backend.layer_records import check_not_quantized
         from keras_bridgetower.tasks import by_name
@@ -192,11 +192,7 @@ def quantize(
             # Other kinds of layers, such as norms, are not quantized.
             warnings.filterwarnings("ignore", "Layer .* does not have a")
             # A few large activations would leave others less than 8 bits.
-            opened.quantize(
-                config=quantizers.Int8QuantizationConfig(
-                    activation_quantizer=None
-                )
-            )
+            opened.quantize(config=Int8QuantizationConfig(None, None))
         opened.save_to_preset(destination)
     weights = [path.stat().st_size for path in destination.glob("*.h5")]
     found = {
@@ -302,9 +298,8 @@ def _lacking(distribution, extra):
     for line in importlib.metadata.requires(distribution) or ():
         required = Requirement(line)
         name, marker = required.name, required.marker
-        if marker is None or marker.evaluate({"extra": ""}):
-            continue
-        if not marker.evaluate({"extra": extra}):
+        added = marker and marker.evaluate({"extra": extra})
+        if not added or marker.evaluate({"extra": ""}):
             continue
         version = installed_version(name)
         if version is None:
