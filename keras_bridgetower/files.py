@@ -17,6 +17,8 @@ import filelock
 
 # Folders of the kernel, whose files may block or never end.
 KERNEL = (("proc",), ("sys",))
+# The file with the names and checksums of all others in a folder.
+MANIFEST = "manifest.json"
 # Levels of nesting in JSON: Python code that walks a value must not run out of
 # stack. Annotations and configurations have fewer than ten.
 DEEPEST_JSON = 100
@@ -248,6 +250,15 @@ def sha256(path):
     """Return the SHA-256 digest of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_sums(folder):
+    """Return the SHA-256 of each file except the manifest, by its path."""
+    return {
+        path.relative_to(folder).as_posix(): sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
 
 
 def file_state(path):

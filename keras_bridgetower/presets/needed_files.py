@@ -2,6 +2,7 @@
 
 import pathlib
 
+from keras_bridgetower.files import MANIFEST
 from keras_bridgetower.files import read_json
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
@@ -39,7 +40,6 @@ TOKENIZERS = (
 )
 TOKENIZER = "a tokenizer"
 CONFIG = "config.json"
-MANIFEST = "manifest.json"
 
 
 def beside_weights(folder, names):
