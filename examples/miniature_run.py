@@ -45,7 +45,12 @@ def main(description, names, given=None, callbacks=lambda checkpoint: []):
     add("--distribute", default="auto", help="kind of `kbt.distribute`")
     add("--set", "-s", nargs="+", default=[], metavar="FIELD=VALUE")
     add("--records", type=int, help="of each split, not all")
-    commands.set_defaults(encoders=None, force_resume=False, other_hosts=False)
+    commands.set_defaults(
+        encoders=None,
+        force_resume=False,
+        other_hosts=False,
+        max_bad_share=0.001,
+    )
     settings = commands.parse_args(given)
     recipe = paper.get(settings.recipe)
     return train.run(

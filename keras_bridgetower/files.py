@@ -11,11 +11,14 @@ import os
 import pathlib
 import stat
 import tempfile
+import warnings
 
 import filelock
 
 # Folders of the kernel, whose files may block or never end.
 KERNEL = (("proc",), ("sys",))
+# The file with the names and checksums of all others in a folder.
+MANIFEST = "manifest.json"
 # Levels of nesting in JSON: Python code that walks a value must not run out of
 # stack. Annotations and configurations have fewer than ten.
 DEEPEST_JSON = 100
@@ -121,6 +124,19 @@ def read_text(path, largest=None):
     with open_bytes_of_text(path) as file:
         content = file.read() if largest is None else read_most(file, largest)
     return content.decode("utf-8")
+
+
+def plain_name(name):
+    """Return True for a str that is a relative path inside its folder.
+
+    Its separator is `/`.
+    """
+    return (
+        isinstance(name, str)
+        and name.isprintable()
+        and not {"", ".", ".."} & set(name.split("/"))
+        and not set(name) & set("\\:")
+    )
 
 
 def file_is_gone(path):
@@ -234,6 +250,15 @@ def sha256(path):
     """Return the SHA-256 digest of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_sums(folder):
+    """Return the SHA-256 of each file except the manifest, by its path."""
+    return {
+        path.relative_to(folder).as_posix(): sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
 
 
 def file_state(path):
@@ -411,7 +436,7 @@ def _begins(path, folder):
 
 
 @contextlib.contextmanager
-def locked(path, timeout=-1, refusal=None):
+def locked(path, timeout=-1, refusal=None, warning=None):
     """Wait for a lock that one process and thread can have at a time.
 
     The operating system releases the lock when the process ends.
@@ -420,6 +445,7 @@ def locked(path, timeout=-1, refusal=None):
         path: path of the lock file; its folder is created.
         timeout: float, how many seconds to wait; without end by default.
         refusal: the error to raise if another one has the lock then.
+        warning: str, given if the file system has no locks.
     """
     lock = filelock.FileLock(path, mode=0o664)
     try:
@@ -429,8 +455,9 @@ def locked(path, timeout=-1, refusal=None):
         raise refusal from error
     # Some file systems have no locks, and some caches are read-only. Without
     # a lock, work may be done twice, and writing may fail.
-    except (OSError, NotImplementedError):
-        pass
+    except (OSError, NotImplementedError) as error:
+        if warning is not None:
+            warnings.warn(f"{warning} ({error})", stacklevel=4)
     try:
         yield
     finally:

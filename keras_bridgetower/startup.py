@@ -10,7 +10,8 @@ import pathlib
 import sys
 
 COMMAND = "keras-bridgetower"
-MODULE = "keras_bridgetower"
+# Modules that are run as programs.
+PROGRAMS = ("keras_bridgetower", "keras_bridgetower.apps.exported")
 # Set in the environment of the server's processes. The one that answers HTTP
 # needs no Keras.
 SERVER = "KERAS_BRIDGETOWER_SERVER"
@@ -24,14 +25,11 @@ def imports_late():
 
 
 def is_command_line():
-    """Return True in `keras-bridgetower` and `python -m keras_bridgetower`."""
+    """Return True in `keras-bridgetower` and `python -m` with a program."""
     program = sys.argv[0] if sys.argv else ""
     if program == "-m":
         # While Python looks for the module, only this list has its name.
-        given = sys.orig_argv
-        return f"-m{MODULE}" in given or ("-m", MODULE) in zip(
-            given, given[1:], strict=False
-        )
+        return any(w.removeprefix("-m") in PROGRAMS for w in sys.orig_argv)
     return pathlib.Path(program).stem == COMMAND
 
 

@@ -1,4 +1,7 @@
-"""Private names of Keras are used for known versions only."""
+"""Private names of Keras are used for known versions only; faults of Keras."""
+
+import pathlib
+import re
 
 import keras
 import numpy as np
@@ -116,3 +119,26 @@ def test_shapes_only_keeps_variables_of_outer_scopes():
     with keras.StatelessScope():
         pass
     assert empty.kernel.shape == (3, 2) and "value" not in repr(empty.kernel)
+
+
+PAGE = pathlib.Path(__file__).parent.parent / "docs" / "upstream.md"
+SCRIPT = re.compile(r"^```py\n# (.*?)\n(.*?)^```$", re.S | re.M)
+
+
+def faults():
+    """The scripts of `docs/upstream.md` for this backend, by their heading."""
+    shared = ""
+    for section in PAGE.read_text().split("\n### ")[1:]:
+        scripts = SCRIPT.findall(section)
+        for number, (backend, code) in enumerate(scripts):
+            if backend == "every backend":
+                shared = code
+            elif backend == f"KERAS_BACKEND={BACKEND}":
+                name = section.splitlines()[0]
+                yield pytest.param(shared + code, id=f"{name}-{number}")
+
+
+@pytest.mark.parametrize("script", faults())
+def test_a_fault_is_still_there(script):
+    """Once Keras has repaired it, remove what the page names."""
+    exec(script, {"__name__": "fault"})

@@ -7,28 +7,29 @@ preset for the next call:
     python -m keras_bridgetower.apps.exported bridgetower_tiny_emoji_vqa vqa
 """
 
+import concurrent.futures
+import contextlib
 import functools
 import hashlib
+import importlib
 import importlib.util
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 
 import keras_bridgetower as kbt
+from keras_bridgetower import files
 from keras_bridgetower import startup
 from keras_bridgetower.apps.predict.batches import each_in_batches
-from keras_bridgetower.files import file_state
-from keras_bridgetower.files import keras_home
-from keras_bridgetower.files import locked
-from keras_bridgetower.files import read_json
-from keras_bridgetower.files import write_atomically
-from keras_bridgetower.files import write_folder
 from keras_bridgetower.preprocessing.images import open_image
+from keras_bridgetower.presets import needed_files
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.version import __version__
@@ -47,14 +48,23 @@ SWITCH = "KERAS_BRIDGETOWER_EXPORTED"
 # Larger presets, in bytes of files, are not exported: in float32 they may
 # become four times as large.
 LARGEST = 256 * 2**20
-IDENTITY = "identity.json"
+# Bytes of memory that must be free for an export, which takes 1.6 GB.
+FREE = 4e9
+# Seconds until an export that failed, or was killed, is tried again.
+AGAIN = 24 * 60 * 60
 # The folder of a whole model.
 MODEL = "model"
 
 
 def folder():
     """Return the folder of all exported presets."""
-    return keras_home() / "keras_bridgetower_exported"
+    return files.keras_home() / "keras_bridgetower_exported"
+
+
+def _alone():
+    """Take the lock of the only process that may export, without waiting."""
+    busy = "Another process is exporting a preset."
+    return files.one_writer(folder() / "export.lock", busy)
 
 
 class Place:
@@ -72,15 +82,17 @@ class Place:
         self.root = root and root.resolve()
         key = hashlib.sha256(f"{self.root}\n{preset}\n{verb}".encode())
         self.folder = folder() / key.hexdigest()[:20]
-        self.failed = self.folder.with_suffix(".failed")
+        self.tried = self.folder.with_suffix(".tried")
 
     def identity(self):
         """Return plain values that change with the files of the preset."""
-        states = sorted((str(p), *file_state(p)[1:]) for p in self._files())
+        states = sorted(
+            (str(p), *files.file_state(p)[1:]) for p in self._files()
+        )
         return [__version__, self.preset, self.verb, *map(list, states)]
 
     def _files(self):
-        return [path for path in self.root.rglob("*") if path.is_file()]
+        return needed_files.model_files(self.root)
 
     def is_possible(self):
         """Return whether commands may run an exported form of the preset."""
@@ -90,28 +102,52 @@ class Place:
             and self.verb in PARTS
             and self.root is not None
             and self.root.is_dir()
-            and _are_installed(RUNS)
             and sum(path.stat().st_size for path in self._files()) <= LARGEST
         )
 
-    def is_there(self):
-        return self._says(self.folder / IDENTITY)
+    def is_there(self, meanwhile=()):
+        """Return whether the preset is exported, and every file is intact.
 
-    def has_failed(self):
-        return self._says(self.failed)
+        Args:
+            meanwhile: modules to import while the files are read.
+        """
+        try:
+            found, sums = files.read_json(self.folder / files.MANIFEST)
+        except (OSError, ValueError, TypeError):
+            return False
+        if found != self.identity():
+            return False
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            found = pool.submit(files.folder_sums, self.folder)
+            for name in meanwhile:
+                importlib.import_module(name)
+            return found.result() == sums
 
-    def _says(self, path):
-        return path.is_file() and read_json(path) == self.identity()
+    def was_tried(self):
+        """Return whether an export began lately that has not succeeded."""
+        try:
+            age = time.time() - self.tried.stat().st_mtime
+            found = files.read_json(self.tried)
+        except (OSError, ValueError):
+            return False
+        return age < AGAIN and found == self.identity()
 
-    def note_failure(self):
-        """Remember that this preset cannot be exported as it is."""
-        self.failed.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.identity()).encode()
-        write_atomically(self.failed, lambda file: file.write(text))
+    def note_start(self):
+        """Remember that an export begins, in case that it fails.
+
+        Raises:
+            OSError: the cache is not writable.
+        """
+        _write_json(self.tried, self.identity())
 
 
-def _are_installed(packages):
-    return all(importlib.util.find_spec(name) for name in packages)
+def _write_json(path, value):
+    text = json.dumps(value).encode()
+    files.write_atomically(path, lambda file: file.write(text))
+
+
+def _lacking(packages):
+    return [name for name in packages if not importlib.util.find_spec(name)]
 
 
 def available(preset, verb):
@@ -122,61 +158,116 @@ def available(preset, verb):
         verb: str, the name of a verb.
     """
     place = Place(preset, verb)
-    if not (place.is_possible() and place.is_there()):
+    if not place.is_possible() or _lacking(RUNS) or not place.is_there(RUNS):
         return None
-    return ExportedTask(place.folder, PARTS[verb])
+    try:
+        return ExportedTask(place.folder, PARTS[verb])
+    # Such as a runtime that is too old, or a file that is removed just now.
+    except Exception:
+        return None
 
 
-def start_writing(preset, verb):
-    """Start a process that exports a preset, unless that is done or fails.
+def prepare(preset, verb):
+    """Start a process that exports a preset, if that is useful now.
 
-    Returns whether one was started.
+    Returns:
+        str, what makes later calls fast; None if the user needs no advice.
     """
     place = Place(preset, verb)
-    needed = place.is_possible() and _are_installed(WRITES)
-    if not needed or place.is_there() or place.has_failed():
-        return False
-    nothing = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    subprocess.Popen(
-        [sys.executable, "-m", __name__, preset, verb],
-        env={**os.environ, "KERAS_BACKEND": "torch"},
-        start_new_session=True,
-        **nothing,
+    if os.environ.get(SWITCH) == "0":
+        return None
+    if not place.is_possible():
+        return (
+            "Each command loads Keras, which takes most of the time. "
+            f"`keras-bridgetower serve {preset}` loads it once for many."
+        )
+    slow = "Without Keras, calls would answer in a second. "
+    if lacking := _lacking((*RUNS, *WRITES)):
+        return (
+            f"{slow}That needs {', '.join(lacking)}: in a clone, `pip install "
+            "'.[torch,export]'`."
+        )
+    if _free_memory() < FREE:
+        return f"{slow}To export {preset}, 4 GB of memory must be free."
+    words = ["-m", "keras_bridgetower.apps.exported", preset, verb]
+    try:
+        with _alone():
+            if place.is_there():
+                return None
+            if place.was_tried():
+                return (
+                    f"{slow}The last export of {preset} has not ended. `python "
+                    f"{' '.join(words)}` shows why; a day later it starts anew."
+                )
+            place.note_start()
+        subprocess.Popen(
+            [sys.executable, *words],
+            env={**os.environ, "KERAS_BACKEND": "torch"},
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    except (OSError, ValueError) as error:
+        return f"{slow}{preset} is not exported now: {error}"
+    return (
+        f"{preset} is being exported in the background, which takes a few "
+        "minutes. After that, calls answer without loading Keras."
     )
-    return True
+
+
+def _free_memory(root="/"):
+    """Return the bytes of memory that are free, infinite where unknown."""
+    root = pathlib.Path(root)
+    group, free = root / "sys/fs/cgroup", float("inf")
+    with contextlib.suppress(OSError):
+        lines = (root / "proc/meminfo").read_text()
+        free = 1024 * int(re.search(r"MemAvailable: +(\d+)", lines)[1])
+    # The limit of a container; "max" is none.
+    with contextlib.suppress(OSError, ValueError):
+        limit = int((group / "memory.max").read_text())
+        lines = (group / "memory.stat").read_text()
+        free = min(free, limit - int(re.search(r"anon (\d+)", lines)[1]))
+    return free
 
 
 def write(preset, verb):
     """Export a preset for a verb.
 
     Raises:
-        ValueError: the model cannot be exported.
+        ValueError: another process exports a preset, or the model cannot be
+            exported.
     """
-    from keras_bridgetower.tasks import by_name
-
-    place = Place(preset, verb)
-    # One at a time, as each takes 1.6 GB.
-    with locked(folder() / "export.lock"):
+    with _alone():
+        place = Place(preset, verb)
         if place.is_there():
             return
+        place.note_start()
+        # Of processes that were killed.
+        for path in folder().glob(".*"):
+            shutil.rmtree(path, ignore_errors=True)
         identity = place.identity()
-        try:
-            task = by_name.open_verb(preset, verb)
+        # As the package does where it is not imported by a command.
+        importlib.import_module("keras_bridgetower.convert")
+        from keras_bridgetower.tasks import by_name
 
-            def save(part_of):
-                for part in PARTS[verb]:
-                    path = pathlib.Path(part_of, part or MODEL)
-                    task.export(path, format="onnx", part=part)
-                # What cannot be opened is not left for the commands.
-                ExportedTask(pathlib.Path(part_of), PARTS[verb])
-                text = json.dumps(identity)
-                pathlib.Path(part_of, IDENTITY).write_text(text)
+        task = by_name.open_verb(preset, verb)
 
-            shutil.rmtree(place.folder, ignore_errors=True)
-            write_folder(place.folder, save)
-        except Exception:
-            place.note_failure()
-            raise
+        def save(new):
+            new = pathlib.Path(new)
+            for part in PARTS[verb]:
+                task.export(new / (part or MODEL), format="onnx", part=part)
+            # What cannot be opened is not left for the commands.
+            ExportedTask(new, PARTS[verb])
+            sums = files.folder_sums(new)
+            for name in sums:
+                files.synchronize(new / name)
+            _write_json(new / files.MANIFEST, [identity, sums])
+
+        shutil.rmtree(place.folder, ignore_errors=True)
+        files.write_folder(place.folder, save)
+        files.synchronize(folder())
+        place.tried.unlink()
 
 
 class Refused(Exception):
@@ -270,5 +361,5 @@ def _opened(picture):
 
 
 if __name__ == "__main__":
-    os.nice(10)
+    getattr(os, "nice", int)(10)
     write(*sys.argv[1:])

@@ -144,11 +144,8 @@ def kept_weights(model, trains=False):
     if trains and optimizer and not optimizer.built:
         # `fit` would build it, but the values before are needed here.
         optimizer.build(model.trainable_variables)
-    variables = [
-        *model.variables,
-        *model.metrics_variables,
-        *(optimizer.variables if optimizer else ()),
-    ]
+    variables = [*model.variables, *model.metrics_variables]
+    variables += optimizer.variables if optimizer else ()
     before = [v.value for v in variables]
     try:
         yield
@@ -236,15 +233,12 @@ def gradients(function, arrays):
     ```
     """
     tensors = [keras.ops.convert_to_tensor(a) for a in arrays]
-    backend_gradients = {
+    found = {
         "tensorflow": _tensorflow_gradients,
         "jax": _jax_gradients,
         "torch": _torch_gradients,
-    }[keras.config.backend()]
-    return [
-        keras.ops.convert_to_numpy(g)
-        for g in backend_gradients(function, tensors)
-    ]
+    }[keras.config.backend()](function, tensors)
+    return [keras.ops.convert_to_numpy(g) for g in found]
 
 
 def _tensorflow_gradients(function, tensors):
@@ -268,11 +262,10 @@ def _torch_gradients(function, tensors):
     import torch
 
     tensors = [t.detach().requires_grad_() for t in tensors]
-    grads = torch.autograd.grad(function(tensors), tensors, allow_unused=True)
-    return [
-        torch.zeros_like(t) if g is None else g
-        for g, t in zip(grads, tensors, strict=True)
-    ]
+    # Zeros for tensors that the value does not depend on.
+    return torch.autograd.grad(
+        function(tensors), tensors, materialize_grads=True
+    )
 
 
 def all_gather(x):

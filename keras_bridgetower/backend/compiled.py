@@ -19,14 +19,8 @@ from keras_bridgetower.backend.keras_private.variables import (
 # outputs. PyTorch's `training` has none because every call passes `training`.
 _NOTES_OF_LAYERS = ("_called", "_parent_path", "_trainable", "training")
 _NOTES_OF_MODELS = {
-    "history",
-    "predict_function",
-    "stop_evaluating",
-    "stop_predicting",
-    "stop_training",
-    "test_function",
-    "train_function",
-    "training",
+    *("history", "predict_function", "test_function", "train_function"),
+    *("stop_evaluating", "stop_predicting", "stop_training", "training"),
 }
 
 
@@ -47,21 +41,18 @@ def forward(model, settings):
     forward(backbone, backbone)(features)["pooled"].shape  # (3, 32)
     ```
     """
-    backend = {
+    return {
         "tensorflow": _tensorflow_forward,
         "jax": _jax_forward,
         "torch": _torch_forward,
-    }[keras.config.backend()]
-    return backend(model, settings)
+    }[keras.config.backend()](model, settings)
 
 
 def is_eager(settings):
     """Return True if a model with these settings is not compiled."""
-    if settings.run_eagerly:
-        return True
     # TensorFlow always makes a graph.
     graph = keras.config.backend() == "tensorflow"
-    return not (graph or settings.jit_compile)
+    return settings.run_eagerly or not (graph or settings.jit_compile)
 
 
 def run_once(settings):

@@ -42,9 +42,9 @@ def remat(layer, function, *args):
         with _Replay(states, seeds) as replay:
             outputs = function(*args)
         draws.append(replay.draws)
-        absent.append(keras.tree.map_structure(_is_none, outputs))
+        absent.append(keras.tree.map_structure(lambda x: x is None, outputs))
         # TensorFlow rejects None as an output.
-        return [x for x in keras.tree.flatten(outputs) if not _is_none(x)]
+        return [x for x in keras.tree.flatten(outputs) if x is not None]
 
     tensors = iter(keras.remat(run)(*args))
     outputs = keras.tree.map_structure(
@@ -59,8 +59,7 @@ def remat(layer, function, *args):
 
 def _seed_states(layer):
     """Return the states of all seed generators in a layer."""
-    others = (*layer.weights, *layer.metrics_variables)
-    others = {id(v) for v in others}
+    others = {id(v) for v in (*layer.weights, *layer.metrics_variables)}
     return [v for v in layer.variables if id(v) not in others]
 
 
@@ -150,10 +149,6 @@ def checkpoint(layer):
 def is_running(layer):
     """Return True inside of a layer that `checkpoint` runs."""
     return layer in _RUNNING.get()
-
-
-def _is_none(x):
-    return x is None
 
 
 def _is_float(x):

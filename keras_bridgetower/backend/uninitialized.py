@@ -4,7 +4,6 @@ PyTorch writes into the memory of a weight, so two weights must not share
 memory. TensorFlow and JAX assign a new tensor.
 """
 
-import contextlib
 import functools
 import math
 import mmap
@@ -14,16 +13,6 @@ import numpy as np
 
 from keras_bridgetower.backend.keras_private.variables import with_initializer
 from keras_bridgetower.backend.keras_private.variables import without_values
-
-
-def _pages(size):
-    """Return zeros that take memory only when written, page by page.
-
-    NumPy asks for large pages. In a virtual machine that gets them from its
-    host, this can take four times as long.
-    """
-    memory = mmap.mmap(-1, max(size, 1), access=mmap.ACCESS_COPY)
-    return np.frombuffer(memory, "uint8")[:size]
 
 
 def without_initialization(make, active=True, room=None):
@@ -71,24 +60,9 @@ def without_initialization(make, active=True, room=None):
     return with_initializer(_cheapest_initializer(), make, check)
 
 
-@contextlib.contextmanager
-def shapes_only():
-    """Create weights with a shape but no value inside the `with` block.
-
-    Use it to count the weights of a model of any size. The model cannot be
-    called. Other threads are not affected.
-
-    Example:
-
-    ```python
-    with shapes_only():
-        layer = keras.layers.Dense(100_000)
-        layer.build((None, 100_000))
-    layer.count_params()  # 10,000,100,000
-    ```
-    """
-    with without_values():
-        yield
+# A context in which weights have a shape and no value, to count those of a
+# model of any size.
+shapes_only = without_values
 
 
 def _cheapest_initializer():
@@ -96,20 +70,19 @@ def _cheapest_initializer():
     if keras.distribution.distribution() is not None:
         # Keras divides the values of its own initializers among devices.
         return keras.initializers.Zeros()
+    if keras.config.backend() == "torch":
+        return keras.ops.empty
+
     # On TensorFlow and JAX `empty` writes zeros. They never write into a
     # tensor later, so all weights of one shape can share one.
-    writes_in_place = keras.config.backend() == "torch"
-    return keras.ops.empty if writes_in_place else _shared_zeros()
-
-
-def _shared_zeros():
-    """Return an initializer that reuses the zeros of each shape and dtype."""
-
     @functools.cache
     def zeros(shape, dtype):
-        # By NumPy, because JAX would compile a program for each shape.
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        memory = _pages(size).view(dtype)
-        return keras.ops.convert_to_tensor(memory.reshape(shape))
+        # Takes memory only when written, page by page. NumPy asks for large
+        # pages, which a virtual machine may get four times as slowly.
+        memory = mmap.mmap(-1, max(size, 1), access=mmap.ACCESS_COPY)
+        array = np.frombuffer(memory, "uint8")[:size].view(dtype)
+        # By NumPy, because JAX would compile a program for each shape.
+        return keras.ops.convert_to_tensor(array.reshape(shape))
 
     return zeros

@@ -117,13 +117,14 @@ def _write(parts, folder):
             "the model",
             [f"bridge={backbone.fusion.bridge!r}"],
         )
-    kinds = [
-        type(encoder).__name__
-        for encoder in (backbone.text_encoder, backbone.image_encoder)
-    ]
-    if kinds != ["RobertaBackbone", "CLIPVisionEncoder"]:
+    used = [backbone.text_encoder, backbone.image_encoder]
+    used += [parts.tokenizer] if parts.tokenizer else []
+    kinds = [type(part).__name__ for part in used]
+    known = ["RobertaBackbone", "CLIPVisionEncoder", "BridgeTowerTokenizer"]
+    if kinds != known[: len(kinds)]:
         raise ConversionError(
-            "transformers runs RoBERTa and CLIP's vision encoder only.",
+            "transformers runs RoBERTa, with its own tokenizer, and CLIP's "
+            "vision encoder only.",
             "the model",
             kinds,
         )

@@ -1,229 +1,176 @@
-"""Reads tokenizers of the class `BridgeTowerJsonTokenizer` from folders.
-
-SentencePiece `.model` files become values of a `tokenizer.json`, by the rules
-of transformers' tokenizers of the same name.
-"""
+"""Reads the tokenizers of `transformers` folders, as transformers 5 does."""
 
 import base64
-import string
+import json
 
+import tokenizers
+from tokenizers import normalizers
+
+from keras_bridgetower.convert import tokenizer_rules as rules
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.files import open_regular
 from keras_bridgetower.files import read_most
-from keras_bridgetower.preprocessing.json_tokenizer import (
-    BridgeTowerJsonTokenizer,
-)
-from keras_bridgetower.preprocessing.tokenizer import read_merges
+from keras_bridgetower.preprocessing import json_tokenizer
+from keras_bridgetower.preprocessing import tokenizer as plain
+from keras_bridgetower.preprocessing.packed_tokenizer import check_size
 from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
-JSON = "tokenizer.json"
-# Words of CLIP.
-CLIP_WORDS = (
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]"
-    r"|[^\s\p{L}\p{N}]+"
-)
-
+CONFIG = "tokenizer_config.json"
+SENTENCES = "sentence_bert_config.json"
+# Classes that use the rules in tokenizer.json.
+WHOLE = ("PreTrainedTokenizer", "TokenizersBackend")
+# Special tokens, in the order in which transformers adds missing ones.
+ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+# Switches of added tokens.
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 UNIGRAM = 1
 # Types of pieces: `<unk>`, and those that never occur in a text.
 SPECIAL = (2, 3)
 # Pieces defined by a user, which are matched before all others.
 DEFINED = 4
-SPACE = "▁"
-# The last sigma of a word has another lower case.
-LAST_SIGMA = r"\p{Cased}\p{Case_Ignorable}*\KΣ(?!\p{Case_Ignorable}*\p{Cased})"
-PUNCTUATION = "".join(f"\\{sign}" for sign in string.punctuation)
 
 
-def read(folder, tokens, sequence_length, files):
+def read(folder, tokens, sequence_length):
     """Read the tokenizer in a folder.
 
     Args:
         folder: `pathlib.Path`.
         tokens: `Tokens`.
         sequence_length: int.
-        files: tuple of `(name, function)`. The first file that exists is
-            used. The function takes its path, the special tokens and the
-            values of tokenizer_config.json, and returns the values of a
-            `tokenizer.json`.
 
     Returns:
-        `BridgeTowerJsonTokenizer`, or None if there are no files.
+        `PackedTokenizer`, or None if there are no files.
     """
-    config = read_if_there(folder / "special_tokens_map.json")
-    config |= read_if_there(folder / "tokenizer_config.json")
-    start, end = tokens.ends
-    names = zip(
-        (start, "pad", end, "unk", "mask"), tokens.special.split(), strict=False
-    )
-    special = [
-        _content(config.get(f"{name}_token") or token) for name, token in names
-    ]
-    paths = ((folder / name, made) for name, made in files)
-    found = next(((p, made) for p, made in paths if p.is_file()), None)
-    if found is None:
+    config = read_if_there(folder / CONFIG)
+    if "added_tokens_decoder" not in config:
+        config |= read_if_there(folder / "special_tokens_map.json")
+    family, whole = _family(folder, tokens.kind, config)
+    paths = [folder / name for name in family.files]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
         return None
-    path, make_values = found
-    values = make_values(path, special, config)
-    tokenizer = BridgeTowerJsonTokenizer(
-        None,
-        special,
-        special[2:3] * tokens.ends_twice,
-        tokens.adds_start,
-        tokens.has_segments,
-        sequence_length,
+    saved = read_if_there(folder / rules.JSON)
+    _check_sides(folder, config, saved, family)
+    # transformers has no rules of SigLIP for this file.
+    whole |= path.name == rules.JSON and family.rules is rules.siglip
+    usual = [pair.split("=") for pair in family.special.split()]
+    roles = dict(usual)
+    if whole and saved.get("padding"):
+        roles["pad"] = saved["padding"].get("pad_token", roles["pad"])
+    given = {name: _content(config.get(f"{name}_token")) for name in ROLES}
+    roles |= {name: token for name, token in given.items() if token}
+    special = [roles[name] for name, _ in usual]
+    words = _words(path, saved, special)
+    check_size(len(words.vocab))
+    values = saved if whole else family.rules(words, special[3], config)
+    kinds = {found["model"].get("type") for found in (saved, values) if found}
+    # The first versions of the file do not name the type.
+    if not whole and len(kinds - {None}) > 1:
+        kind = values["model"]["type"]
+        raise ConversionError(f"A tokenizer must be of type {kind}.", path)
+    added = _added(folder, config, saved, words, roles, family, whole)
+    before = values.get("normalizer")
+    if read_if_there(folder / SENTENCES).get("do_lower_case"):
+        # sentence-transformers lowers texts before it calls the tokenizer.
+        before = rules.after_lower(before)
+    # The two classes of tokenizers that need no file of an engine.
+    if not whole and all(token["special"] for token in added):
+        prefix = config.get("add_prefix_space")
+        if family.rules is rules.roberta and not (before or prefix):
+            if special == list(plain.SPECIAL_TOKENS):
+                lists = words.vocab, words.merges
+                return plain.BridgeTowerTokenizer(*lists, sequence_length)
+        if special == list(plain.BERT_SPECIAL_TOKENS) and _is_plain(before):
+            names = json_tokenizer.in_order(words.vocab)
+            values = before["lowercase"], sequence_length, tokens.has_segments
+            return plain.BridgeTowerBertTokenizer(names, *values)
+    tokenizer = json_tokenizer.BridgeTowerJsonTokenizer(
+        special_tokens=special,
+        between=special[2:3] * family.ends_twice,
+        adds_start=tokens.adds_start,
+        has_segments=tokens.has_segments,
+        sequence_length=sequence_length,
     )
+    values = {**values, "normalizer": before, "added_tokens": added}
     tokenizer.set_vocabulary(values)
-    _check_packing(values.get("post_processor"), tokenizer, config, path)
-    _check_added(folder, config, tokenizer)
+    # Other classes have their own packing.
+    if whole or family.rules is rules.gemma:
+        _check_packing(saved.get("post_processor"), tokenizer, path)
     # A damaged table of characters raises an error only when it is used.
     tokenizer.token_lists(["A ｆéw 漢字, 12 кот ñ ﬁ\u0301 😀"])
     return tokenizer
 
 
-def any_json(path, special, config):
-    """Return the values of a `tokenizer.json`, unchanged."""
-    return read_json(path)
+def _is_plain(normalizer):
+    """Return True for a normalizer of `BridgeTowerBertTokenizer`."""
+    found = normalizer or {}
+    usual = found.get("strip_accents") in (None, found.get("lowercase"))
+    return usual and bool(found.get("handle_chinese_chars"))
 
 
-def clip_json(path, special, config):
-    """Return the values for CLIP; their decoder turns word ends into spaces."""
-    return {**read_json(path), "decoder": _clip_decoder()}
-
-
-def gemma_json(path, special, config):
-    """Return the values for SigLIP 2, which was trained in lower case."""
-    values = read_json(path)
-    before = [{"type": "Lowercase"}, values.get("normalizer")]
-    steps = [step for step in before if step]
-    return {**values, "normalizer": {"type": "Sequence", "normalizers": steps}}
-
-
-def clip_lists(path, special, config):
-    """Return the values for CLIP's `vocab.json` with `merges.txt`."""
-    spaces = {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "}
-    words = {
-        "type": "Split",
-        "pattern": {"Regex": CLIP_WORDS},
-        "behavior": "Removed",
-        "invert": True,
-    }
-    return {
-        "normalizer": {
-            "type": "Sequence",
-            "normalizers": [{"type": "NFC"}, spaces, {"type": "Lowercase"}],
-        },
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [words, _bytes()],
-        },
-        "decoder": _clip_decoder(),
-        "model": {
-            "type": "BPE",
-            "unk_token": special[3],
-            "continuing_subword_prefix": "",
-            "end_of_word_suffix": "</w>",
-            "vocab": read_json(path),
-            "merges": read_merges(path.parent / "merges.txt"),
-        },
-    }
-
-
-def _clip_decoder():
-    ends = {"type": "Replace", "pattern": {"String": "</w>"}, "content": " "}
-    last = {"type": "Strip", "content": " ", "start": 0, "stop": 1}
-    return {"type": "Sequence", "decoders": [_bytes(), ends, last]}
-
-
-def _bytes():
-    switches = {"add_prefix_space": False, "trim_offsets": True}
-    return {"type": "ByteLevel", **switches, "use_regex": True}
-
-
-def xlm_roberta(path, special, config):
-    """Return the values for XLM-R, whose ids are those of fairseq."""
-    proto = _read_proto(path)
-    start, padding, end, unknown, mask = special
-    first = [(name, 0.0) for name in (start, padding, end, unknown)]
-    words = [{"type": "WhitespaceSplit"}]
-    if [name for name, _ in _pieces(proto)[:3]] != [unknown, start, end]:
-        raise ValueError(f"its pieces must begin {unknown} {start} {end}")
-    pieces = first + _pieces(proto)[3:] + [(mask, 0.0)]
-    return _unigram(proto, pieces, unknown, _characters(proto), words)
-
-
-def deberta(path, special, config):
-    """Return the values for DeBERTa-v3, whose mask token comes last."""
-    proto = _read_proto(path)
-    pieces = _pieces(proto)
-    names = {name for name, _ in pieces}
-    pieces += [(name, 0.0) for name in special if name not in names]
-    lower = [{"type": "Lowercase"}] if config.get("do_lower_case") else []
-    split = [{"type": "Punctuation", "behavior": "Isolated"}]
-    normalizers = lower + [
-        _replace({"Regex": r"\s{2,}|[\n\r\t]"}, " "),
-        {"type": "NFC"},
-        {"type": "Strip", "strip_left": False, "strip_right": True},
-    ]
-    return _unigram(
-        proto,
-        pieces,
-        special[3],
-        normalizers,
-        split if config.get("split_by_punct") else [],
+def _family(folder, kind, config):
+    """Return the class of a tokenizer, and whether it uses tokenizer.json."""
+    file, family = CONFIG, rules.FAMILIES[kind]
+    name = config.get("tokenizer_class")
+    if not name:
+        file = "config.json"
+        name = read_if_there(folder / file).get("tokenizer_class")
+    # transformers ignores the class in files of SigLIP 2.
+    name = None if kind == "gemma" else name and name.removesuffix("Fast")
+    if name in WHOLE and (folder / rules.JSON).is_file():
+        return family, True
+    if not name or name in rules.CLASSES:
+        return rules.CLASSES.get(name, family), False
+    raise ConversionError(
+        f"The class of a tokenizer must be one of {list(rules.CLASSES)}, or "
+        "PreTrainedTokenizerFast with a tokenizer.json.",
+        folder / file,
+        [f"tokenizer_class={name!r:.60}"],
     )
 
 
-def albert(path, special, config):
-    """Return the values for ALBERT."""
-    proto = _read_proto(path)
-    normalizers = [
-        _replace({"String": "``"}, '"'),
-        _replace({"String": "''"}, '"'),
-    ]
-    if not config.get("keep_accents"):
-        normalizers += [{"type": "NFKD"}, {"type": "StripAccents"}]
-    if config.get("do_lower_case", True):
-        normalizers.append({"type": "Lowercase"})
-    return _unigram(
-        proto,
-        _pieces(proto),
-        special[3],
-        normalizers + _characters(proto),
-        [{"type": "WhitespaceSplit"}],
-    )
+def _check_sides(folder, config, saved, family):
+    """Check that texts are cut and padded at their ends."""
+    for key, side in ("truncation", "right"), ("padding", family.padding_side):
+        file, name = CONFIG, f"{key}_side"
+        given = (saved.get(key) or {}).get("direction")
+        if given and not config.get(name):
+            file, name, side = rules.JSON, f"{key}.direction", given.lower()
+        side = config.get(name) or side
+        if side != "right":
+            raise ConversionError(
+                "A tokenizer must cut and pad texts at their ends. Set "
+                f'"{key}_side": "right" in {CONFIG} if its encoder was trained '
+                "so.",
+                folder / file,
+                [f"{name}={side!r:.60}"],
+            )
 
 
-def siglip(path, special, config):
-    """Return the values for SigLIP: without punctuation, in lower case.
-
-    transformers uses SentencePiece itself here. `tokenizers` maps a letter
-    together with its accents. So letters are composed, and separated by NUL,
-    which no text has, while characters are mapped.
-    """
-    proto = _read_proto(path)
-    lower = [_replace({"Regex": LAST_SIGMA}, "ς"), {"type": "Lowercase"}]
-    normalizers = [
-        _replace({"String": SPACE}, " "),
-        {"type": "Prepend", "prepend": SPACE},
-        *(lower if config.get("do_lower_case", True) else []),
-        _replace({"Regex": f"[{PUNCTUATION}]"}, ""),
-        _replace({"Regex": r"[\s\x1c-\x1f]+"}, " "),
-        {"type": "Strip", "strip_left": False, "strip_right": True},
-        {"type": "NFC"},
-        _replace({"Regex": "(?<=.)"}, "\0"),
-        *_characters(proto),
-        _replace({"String": "\0"}, ""),
-        _replace({"Regex": " {2,}"}, " "),
-        _replace({"String": " "}, SPACE),
-        _replace({"Regex": f"{SPACE}+$"}, ""),
-    ]
-    values = _unigram(proto, _pieces(proto), special[3], normalizers, [])
-    return {**values, "pre_tokenizer": None}
+def _words(path, saved, special):
+    """Return the `Words` in a file."""
+    if path.name == rules.JSON:
+        model, steps = saved["model"], saved.get("normalizer") or {}
+        table = [
+            normalizers.Precompiled(base64.b64decode(s["precompiled_charsmap"]))
+            for s in steps.get("normalizers", [steps])
+            if s.get("type") == "Precompiled"
+        ][:1]
+        return rules.Words(model["vocab"], model.get("merges"), table)
+    if path.suffix == ".model":
+        return _pieces(path, special)
+    if path.name == "vocab.txt":
+        return rules.Words(
+            {word: i for i, word in enumerate(plain.read_lines(path))}
+        )
+    folder = path.parent
+    merges = plain.read_merges(folder / "merges.txt")
+    return rules.Words(read_json(folder / "vocab.json"), merges)
 
 
-def _read_proto(path):
-    """Read and check the message in a file."""
+def _pieces(path, special):
+    """Return the `Words` in a file of SentencePiece."""
     from sentencepiece import sentencepiece_model_pb2
 
     with open_regular(path) as file:
@@ -232,66 +179,76 @@ def _read_proto(path):
     trained = proto.trainer_spec
     if trained.model_type != UNIGRAM or trained.byte_fallback:
         raise ValueError("it must hold a Unigram model without bytes as pieces")
-    return proto
-
-
-def _pieces(proto):
-    return [(piece.piece, piece.score) for piece in proto.pieces]
-
-
-def _characters(proto):
-    """Return the normalizer of a file, in a list, or none."""
-    table = base64.b64encode(proto.normalizer_spec.precompiled_charsmap)
-    whole = {"type": "Precompiled", "precompiled_charsmap": table.decode()}
-    return [whole] if table else []
-
-
-def _replace(pattern, content):
-    return {"type": "Replace", "pattern": pattern, "content": content}
-
-
-def _unigram(proto, pieces, unknown, normalizers, pre_tokenizers):
-    """Return the values of a `tokenizer.json`.
-
-    Args:
-        proto: the message of a file.
-        pieces: list of `(piece, score)`, in the order of their ids.
-        unknown: str, the token that stands for unknown characters.
-        normalizers, pre_tokenizers: lists of dicts; `Metaspace` comes last.
-    """
-    spaces = {"replacement": SPACE, "prepend_scheme": "always", "split": True}
-    spaces = {"type": "Metaspace", **spaces}
-    ids = {name: i for i, (name, _) in enumerate(pieces)}
+    check_size(len(proto.pieces))
+    pieces = [(piece.piece, piece.score) for piece in proto.pieces]
+    if path.name == rules.XLM_PIECES:
+        # Ids are those of fairseq.
+        start, padding, end, unknown, mask = special
+        if [name for name, _ in pieces[:3]] != ["<unk>", "<s>", "</s>"]:
+            raise ValueError("its pieces must begin <unk> <s> </s>")
+        first = [(name, 0.0) for name in (start, padding, end, unknown)]
+        pieces = [*first, *pieces[3:], (mask, 0.0)]
+    table = proto.normalizer_spec.precompiled_charsmap
+    table = [normalizers.Precompiled(table)] if table else []
     added = [
-        {
-            "id": ids[piece.piece],
-            "content": piece.piece,
-            "special": piece.type in SPECIAL,
-            **dict.fromkeys(("single_word", "lstrip", "rstrip"), False),
-            "normalized": False,
-        }
-        for piece in proto.pieces
-        if piece.type in (*SPECIAL, DEFINED) and piece.piece in ids
+        {"content": p.piece, "special": p.type in SPECIAL, "normalized": False}
+        for p in proto.pieces
+        if p.type in (*SPECIAL, DEFINED)
     ]
-    return {
-        "added_tokens": added,
-        "normalizer": {"type": "Sequence", "normalizers": normalizers},
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [*pre_tokenizers, spaces],
-        },
-        "decoder": spaces,
-        "model": {
-            "type": "Unigram",
-            "unk_id": ids[unknown],
-            "vocab": pieces,
-            "byte_fallback": False,
-        },
-    }
+    return rules.Words(pieces, (), table, added)
+
+
+def _added(folder, config, saved, words, roles, family, whole):
+    """Return the added tokens in the form of tokenizer.json.
+
+    The special ones in it, which no text can contain, are those of `roles`.
+    """
+    listed = {t["id"]: t for t in saved.get("added_tokens") or ()}
+    if "added_tokens_decoder" in config:
+        decoder = config["added_tokens_decoder"].items()
+        listed = (listed if whole else {}) | {int(i): t for i, t in decoder}
+    else:
+        names = read_if_there(folder / "added_tokens.json")
+        listed = {i: {"content": name} for name, i in names.items()} | listed
+    extra = config.get("extra_special_tokens")
+    extra = extra or config.get("additional_special_tokens") or ()
+    found = sorted(listed.items(), key=lambda item: item[0])
+    more = [roles[name] for name in ROLES if name in roles]
+    more += extra.values() if isinstance(extra, dict) else extra
+    # Of other roles, such as `image_token`.
+    named = (value for key, value in config.items() if key.endswith("_token"))
+    more += [value for value in named if isinstance(value, str)]
+    found += [(None, token) for token in (*more, *words.added)]
+    ids = words.vocab
+    if not isinstance(ids, dict):
+        ids = {name: i for i, (name, _) in enumerate(ids)}
+    ids, made, wrong = dict(ids), {}, []
+    for i, token in found:
+        if not isinstance(token, dict):
+            token = {"content": token, "special": True}
+        name, special = token["content"], bool(token.get("special"))
+        if i not in (None, ids.setdefault(name, len(ids))):
+            wrong.append(f"{name!r:.60}: {i}, {ids[name]} in the vocabulary")
+        if ids[name] >= len(words.vocab) and family.rules is rules.siglip:
+            wrong.append(f"{name!r:.60}, which SigLIP's text lacks")
+        flags = dict.fromkeys(FLAGS, False) | {"normalized": not special}
+        flags |= {flag: token[flag] for flag in FLAGS if flag in token}
+        # SentencePiece itself, which SigLIP uses, finds no special pieces.
+        special &= family.rules is rules.siglip
+        flags["special"] = special or name in roles.values()
+        made.setdefault(name, {"id": ids[name], "content": name, **flags})
+    if wrong:
+        raise ConversionError(
+            "The ids of added tokens must be those of the vocabulary, or "
+            "follow them.",
+            folder,
+            wrong,
+        )
+    return list(made.values())
 
 
 def read_if_there(path):
-    """Return the object in a JSON file, `{}` if the file is absent."""
+    """Return the object in a rules.JSON file, `{}` if the file is absent."""
     return read_json(path) if path.is_file() else {}
 
 
@@ -299,95 +256,20 @@ def _content(token):
     return token["content"] if isinstance(token, dict) else token
 
 
-def _check_packing(processor, tokenizer, config, path):
+def _check_packing(processor, tokenizer, path):
     """Check that a file packs texts as the text encoder was trained."""
     start, _, end, *_ = tokenizer.special_tokens
-    one = [None, end] if tokenizer.adds_start else [start, None, end]
-    pair = [*one, *tokenizer.between, None, end]
-    if "add_bos_token" in config or "add_eos_token" in config:
-        # transformers then ignores the packing of tokenizer.json.
-        before = [start] if config.get("add_bos_token") else []
-        after = [end] if config.get("add_eos_token") else []
-        found = {"a text": [*before, None, *after]}
-    else:
-        found = _packing(processor)
-    expected = {"a text": one, "two texts": pair}
-    wrong = [
-        f"{name}: {' '.join(token or '…' for token in tokens)}"
-        for name, tokens in found.items()
-        if tokens != expected[name]
-    ]
+    one = ["…", end] if tokenizer.adds_start else [start, "…", end]
+    pair = [*one, *tokenizer.between, "…", end]
+    model = {"type": "WordLevel", "vocab": {"…": 0}, "unk_token": "…"}
+    values = {"model": model, "post_processor": processor}
+    engine = tokenizers.Tokenizer.from_str(json.dumps(values))
+    found = [engine.encode(*texts).tokens for texts in ("…", "……")]
+    wrong = [" ".join(made) for made in found if made not in (one, pair)]
     if wrong:
         raise ConversionError(
             "A tokenizer must pack texts as its encoder was trained: "
-            f"{' '.join(token or '…' for token in one)}.",
+            f"{' '.join(one)}.",
             path,
             wrong,
         )
-
-
-def _packing(processor):
-    """Return the packed texts in a post-processor, None for each text."""
-    if not processor:
-        return {}
-    kind = processor["type"]
-    if kind == "Sequence":
-        found = map(_packing, processor["processors"])
-        return {name: tokens for one in found for name, tokens in one.items()}
-    if kind == "TemplateProcessing":
-        return {
-            name: [part.get("SpecialToken", {}).get("id") for part in parts]
-            for name, parts in (
-                ("a text", processor["single"]),
-                ("two texts", processor["pair"]),
-            )
-        }
-    if kind not in ("RobertaProcessing", "BertProcessing"):
-        return {}
-    start, end = processor["cls"][0], processor["sep"][0]
-    between = [end] * (kind == "RobertaProcessing")
-    one = [start, None, end]
-    return {"a text": one, "two texts": [*one, *between, None, end]}
-
-
-def _check_added(folder, config, tokenizer):
-    """Reject added tokens of other files that the tokenizer lacks."""
-    added = read_if_there(folder / "added_tokens.json")
-    listed = config.get("added_tokens_decoder") or {}
-    added |= {_content(token): int(i) for i, token in listed.items()}
-    size = tokenizer.vocabulary_size()
-    wrong = [
-        f"{name!r:.60}: {i}"
-        for name, i in added.items()
-        if not 0 <= i < size or tokenizer.id_to_token(i) != name
-    ]
-    if wrong:
-        raise ConversionError(
-            "Added tokens must be in the vocabulary of the tokenizer.",
-            folder,
-            wrong,
-        )
-
-
-# `files` of `read`, by `Tokens.kind`.
-FILES = {
-    "xlm_roberta": (
-        (JSON, any_json),
-        ("sentencepiece.bpe.model", xlm_roberta),
-    ),
-    "clip": ((JSON, clip_json), ("vocab.json", clip_lists)),
-    # transformers reads the first one only.
-    "siglip": (
-        ("spiece.model", siglip),
-        (JSON, any_json),
-    ),
-    "gemma": ((JSON, gemma_json),),
-    "deberta": (
-        (JSON, any_json),
-        ("spm.model", deberta),
-    ),
-    "albert": (
-        (JSON, any_json),
-        ("spiece.model", albert),
-    ),
-}

@@ -154,23 +154,10 @@ def write(folder, tokenizer, image_converter):
 def _write_tokenizer(folder, tokenizer):
     tokenizer.save_assets(folder)
     (folder / "vocabulary.json").rename(folder / "vocab.json")
-    special = dict(
-        bos_token="<s>",
-        cls_token="<s>",
-        eos_token="</s>",
-        sep_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        # As in this library, white space before a mask belongs to it.
-        mask_token=dict(
-            __type="AddedToken",
-            content="<mask>",
-            lstrip=True,
-            rstrip=False,
-            normalized=False,
-            single_word=False,
-        ),
-    )
+    # As in this library, white space before a mask belongs to it. The other
+    # special tokens are those of the class.
+    mask = dict.fromkeys(("rstrip", "normalized", "single_word"), False)
+    mask |= dict(__type="AddedToken", content="<mask>", lstrip=True)
     write_json(
         folder,
         "tokenizer_config.json",
@@ -179,7 +166,7 @@ def _write_tokenizer(folder, tokenizer):
             processor_class="BridgeTowerProcessor",
             add_prefix_space=False,
             model_max_length=tokenizer.sequence_length,
-            **special,
+            mask_token=mask,
         ),
     )
 

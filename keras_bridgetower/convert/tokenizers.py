@@ -1,6 +1,5 @@
 """Reads tokenizers of `transformers` folders and of KerasHub's presets."""
 
-import functools
 import pathlib
 import tempfile
 
@@ -13,31 +12,14 @@ from keras_bridgetower.convert import json_tokenizers
 from keras_bridgetower.convert.json_tokenizers import read_if_there
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import read_json
-from keras_bridgetower.encoders.registry import entries
-from keras_bridgetower.encoders.registry import entry_of
-from keras_bridgetower.encoders.registry import files_by_type
-from keras_bridgetower.encoders.registry import text_length
-from keras_bridgetower.preprocessing.tokenizer import SPECIAL_TOKENS
-from keras_bridgetower.preprocessing.tokenizer import BridgeTowerBertTokenizer
-from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
-from keras_bridgetower.preprocessing.tokenizer import read_merges
+from keras_bridgetower.convert.tokenizer_rules import FAMILIES
+from keras_bridgetower.encoders import registry as encoders
 from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.presets.errors import converting
 from keras_bridgetower.presets.registry import write_json
 
 # Tokens in a text: `max_text_len` of the published models and the authors.
 TEXT_LENGTH = 50
-# Keys of the model in the first versions of tokenizer.json, which do not name
-# its type.
-TYPE_KEYS = {"BPE": "merges", "WordPiece": "max_input_chars_per_word"}
-# Settings that RoBERTa's files leave empty: null, false, or `""`.
-BPE_SETTINGS = (
-    "dropout",
-    "continuing_subword_prefix",
-    "end_of_word_suffix",
-    "byte_fallback",
-    "ignore_merges",
-)
 
 
 def open_folder(folder, sequence_length=None):
@@ -48,7 +30,7 @@ def open_folder(folder, sequence_length=None):
     check_links(folder)
     path = folder / "config.json"
     config = read_json(path)
-    known = files_by_type("text")
+    known = encoders.files_by_type("text")
     name = configurations.require_type(config, path, list(known))
     cls, files = known[name]
     if files.part:
@@ -82,7 +64,7 @@ def _usual_length(folder, most, cls, tokens):
     config, sentences = (read_if_there(folder / name) for name in files)
     given = (config.get("model_max_length"), sentences.get("max_seq_length"))
     given = [int(n) + tokens.adds_start for n in given if n]
-    if entries("text")[cls].fixed_length:
+    if encoders.entries("text")[cls].fixed_length:
         return most
     return min(TEXT_LENGTH, most, *given)
 
@@ -131,119 +113,14 @@ def read(folder, kind, sequence_length):
         ConversionError: files are damaged, contradict each other, or have
             unsupported settings.
     """
-    _, files = files_by_type("text")[kind]
+    _, files = encoders.files_by_type("text")[kind]
     return read_tokens(pathlib.Path(folder), files.tokens, sequence_length)
 
 
 def read_tokens(folder, tokens, sequence_length):
     """Read the tokenizer that `tokens`, a `Tokens`, describes; as `read`."""
     with converting("A tokenizer must be readable", folder):
-        return READERS[tokens.kind](folder, tokens, sequence_length)
-
-
-def _read_roberta(folder, tokens, sequence_length):
-    """Read vocabulary and merges, from tokenizer.json if there is one."""
-    values = _tokenizer_json(folder, "BPE")
-    _check_splitting(folder, values)
-    found = folder / "vocab.json", folder / "merges.txt"
-    if values:
-        model = values["model"]
-        found = model["vocab"], read_merges(model.get("merges"))
-    elif not any(path.is_file() for path in found):
-        return None
-    return BridgeTowerTokenizer(*found, sequence_length)
-
-
-def _check_splitting(folder, values):
-    """Reject settings that split texts differently than RoBERTa's tokenizer."""
-    before = values.get("pre_tokenizer", {"type": "ByteLevel"})
-    before = before if isinstance(before, dict) else {"type": before}
-    tokens = [*read_if_there(folder / "added_tokens.json")]
-    tokens += [t.get("content") for t in values.get("added_tokens") or ()]
-    config = read_if_there(folder / "tokenizer_config.json")
-    wrong = [f"token {t!r:.60}" for t in tokens if t not in SPECIAL_TOKENS]
-    if before.get("type") != "ByteLevel" or not before.get("use_regex", True):
-        wrong.append(f"pre_tokenizer={before!r:.100}")
-    wrong += [
-        f"{name}={value!r:.60}"
-        for name, value in (
-            ("normalizer", values.get("normalizer")),
-            ("add_prefix_space", before.get("add_prefix_space")),
-            ("add_prefix_space", config.get("add_prefix_space")),
-            *((k, values.get("model", {}).get(k)) for k in BPE_SETTINGS),
-        )
-        if value
-    ]
-    if wrong:
-        raise ConversionError(
-            "A tokenizer must be RoBERTa's, without added tokens or other "
-            "settings. Remove them, or the tokenizer's files, and pass a "
-            "`preprocessor` of your own.",
-            folder,
-            wrong,
-        )
-
-
-def _read_bert(folder, tokens, sequence_length):
-    """Read the words, in the order of their ids, and `lowercase`.
-
-    As in transformers, the configuration comes before tokenizer.json.
-    """
-    config = read_if_there(folder / "tokenizer_config.json")
-    values = _tokenizer_json(folder, "WordPiece")
-    before = values.get("normalizer")
-    saved = before.get("lowercase") if isinstance(before, dict) else None
-    lowercase = config.get("do_lower_case", saved is not False)
-    # By default accents are removed if and only if texts are lower-cased.
-    wrong = [
-        f"{name}={config[name]!r:.60}"
-        for name, kept in (
-            ("strip_accents", (None, lowercase)),
-            ("tokenize_chinese_chars", (True,)),
-        )
-        if name in config and config[name] not in kept
-    ]
-    if wrong:
-        raise ConversionError(
-            "A tokenizer of BERT must have the published settings.",
-            folder / "tokenizer_config.json",
-            wrong,
-        )
-    words = folder / "vocab.txt"
-    if values:
-        ids = values["model"]["vocab"]
-        words = sorted(ids, key=ids.get)
-    elif not words.is_file():
-        return None
-    return BridgeTowerBertTokenizer(
-        words, lowercase, sequence_length, tokens.has_segments
-    )
-
-
-def _tokenizer_json(folder, kind):
-    """Return the values of `tokenizer.json`, or `{}`."""
-    path = folder / "tokenizer.json"
-    values = read_if_there(path)
-    if path.is_file():
-        model = values.get("model")
-        named = isinstance(model, dict) and (
-            model.get("type") or TYPE_KEYS[kind] in model
-        )
-        if named not in (kind, True):
-            raise ConversionError(f"A tokenizer must be of type {kind}.", path)
-    return values
-
-
-# By `Tokens.kind`: functions of a folder, `Tokens` and a sequence length.
-# They return the tokenizer, or None if there are no files.
-READERS = {
-    "byte_bpe": _read_roberta,
-    "wordpiece": _read_bert,
-    **{
-        kind: functools.partial(json_tokenizers.read, files=files)
-        for kind, files in json_tokenizers.FILES.items()
-    },
-}
+        return json_tokenizers.read(folder, tokens, sequence_length)
 
 
 # Both tokenizers must give it the same ids.
@@ -266,7 +143,7 @@ def open_preset(preset, encoder, sequence_length=None):
         ConversionError: there is no tokenizer, it is of another kind, or it is
             not the encoder's.
     """
-    entry, most = entry_of(encoder), text_length(encoder)
+    entry, most = encoders.entry_of(encoder), encoders.text_length(encoder)
     length = sequence_length
     if length is None:
         length = most if entry.fixed_length else min(TEXT_LENGTH, most)
@@ -290,7 +167,7 @@ def open_preset(preset, encoder, sequence_length=None):
 
 def _converted(theirs, tokens, length):
     """Return a tokenizer of KerasHub as one of this library."""
-    known = dict(json_tokenizers.FILES.get(tokens.kind, ()))
+    known = FAMILIES[tokens.kind].files
     pieces = next((name for name in known if name.endswith(".model")), "")
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)

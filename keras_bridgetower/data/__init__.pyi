@@ -2,13 +2,13 @@ from .augment.transforms import transform as transform
 from .datasets.by_name import open_dataset as open_dataset
 from .records.format import Record as Record
 from .records.format import Sample as Sample
-from .records.parquet import index_parquet as index_parquet
+from .records.in_place import index_parquet as index_parquet
+from .records.in_place import index_tars as index_tars
 from .records.places import ShardCache as ShardCache
 from .records.places import StoreError as StoreError
 from .records.read import DamagedRecord as DamagedRecord
 from .records.read import RecordReader as RecordReader
 from .records.read import open_records as open_records
-from .records.tars import index_tars as index_tars
 from .records.write import write_shards as write_shards
 from .stream.epoch_order import Sequential as Sequential
 from .stream.epoch_order import Shuffled as Shuffled

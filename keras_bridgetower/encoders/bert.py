@@ -181,12 +181,8 @@ _ATTENTION = functools.partial(
     attention, parts=("query", "key", "value"), output="dense"
 )
 _BLOCK = (
-    "attention",
-    "attention.LayerNorm",
-    "ffn",
-    "ffn_output",
-    "full_layer_layer_norm",
-)
+    "attention attention.LayerNorm ffn ffn_output full_layer_layer_norm"
+).split()
 
 
 def albert(sizes):
@@ -216,14 +212,11 @@ def albert(sizes):
             ("albert",),
             albert,
             sizes={
-                name: sizes
-                for name, sizes in BERT_SIZES.items()
-                if "embeddings" in name
-            }
-            | {
                 "embeddings.word_embeddings.weight": (
                     "vocabulary_size embedding_dim"
                 ),
+                "embeddings.position_embeddings.weight": "positions _",
+                "embeddings.token_type_embeddings.weight": "num_segments _",
                 f"{_FIRST}0.ffn.weight": "intermediate_dim hidden_dim",
             },
             layers={"num_groups": _GROUPS, "num_inner_repetitions": _FIRST},
@@ -241,13 +234,7 @@ def albert(sizes):
                 "num_hidden_groups": "num_groups",
                 "inner_group_num": "num_inner_repetitions",
             },
-            tokens=Tokens(
-                kind="albert",
-                special="[CLS] <pad> [SEP] <unk> [MASK]",
-                ends=("cls", "sep"),
-                has_segments=True,
-                ids=SPECIAL_IDS,
-            ),
+            tokens=Tokens(kind="albert", has_segments=True, ids=SPECIAL_IDS),
             unread=(*HEADS, r"(predictions|sop_classifier)\..*"),
         ),
     ),

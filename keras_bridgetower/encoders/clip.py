@@ -188,13 +188,7 @@ TEXT_FILES = Files(
     part="text_config",
     unread=(r"vision_model\..*", HEADS),
     # The ids of special tokens differ between files.
-    tokens=Tokens(
-        kind="clip",
-        special="<|startoftext|>" + 3 * " <|endoftext|>",
-        ends_twice=True,
-        ids=(),
-        positions=77,
-    ),
+    tokens=Tokens(kind="clip", ids=(), positions=77),
 )
 
 

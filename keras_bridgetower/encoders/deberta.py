@@ -91,11 +91,7 @@ def _positions(config, sizes):
             },
             arguments=_positions,
             prefix="deberta",
-            tokens=Tokens(
-                kind="deberta",
-                special="[CLS] [PAD] [SEP] [UNK] [MASK]",
-                ends=("cls", "sep"),
-            ),
+            tokens=Tokens(kind="deberta"),
             # Published files keep positions for the heads of pre-training.
             unread=(
                 *HEADS,

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+from keras_bridgetower.backend.keras_private.splash import avoid_splash
+
 
 def patch_size(encoder):
     """Return the side of an encoder's square patches in pixels, or 1."""
@@ -33,12 +35,8 @@ class Tokens:
     """The tokenizer with which a text encoder was trained.
 
     Args:
-        kind: str, how texts are split: a key of `convert.tokenizers.READERS`.
-        special: str, the tokens for start, padding, end, unknown and, if there
-            is one, mask, unless tokenizer_config.json has others. Empty for a
-            kind whose tokens are always the same.
-        ends: tuple of str, the names there of the start and of the end.
-        ends_twice: bool, whether two end tokens separate two texts.
+        kind: str, how texts are split: a key of
+            `convert.tokenizer_rules.FAMILIES`.
         adds_start: bool, whether there is no start token. A packed text then
             begins with one that the encoder does not see.
         has_segments: bool, whether the encoder reads `segment_ids`.
@@ -48,9 +46,6 @@ class Tokens:
     """
 
     kind: str
-    special: str = ""
-    ends: tuple = ("bos", "eos")
-    ends_twice: bool = False
     adds_start: bool = False
     has_segments: bool = False
     ids: tuple = ("pad_token_id",)
@@ -167,6 +162,17 @@ class Encoder:
 _ENTRIES = {}
 
 
+def _plainly(states):
+    # It has the attributes of `states`, such as `register`.
+    @functools.wraps(states)
+    def wrapped(encoder):
+        avoid_splash(encoder)
+        return states(encoder)
+
+    return wrapped
+
+
+@_plainly
 @functools.singledispatch
 def hidden_states(encoder):
     """Return the outputs of an encoder's blocks, as bridges read them.
@@ -188,7 +194,8 @@ def hidden_states(encoder):
         List of symbolic tensors `(batch, tokens, width)`, of a grid `(batch,
         height, width, channels)`, lowest block first, connected to the inputs
         of `encoder`. For pre-norm encoders the final norm of the encoder is
-        applied to every state. The encoder does not change.
+        applied to every state. The encoder does not change, except that on
+        a TPU its attention avoids a kernel of Keras with wrong values.
 
     Raises:
         TypeError: there is no rule for this class.

@@ -55,12 +55,7 @@ def roberta(prefix, num_layers):
 
 
 BYTE_BPE = Tokens(kind="byte_bpe", ids=SPECIAL_IDS)
-PIECES = Tokens(
-    kind="xlm_roberta",
-    special="<s> <pad> </s> <unk> <mask>",
-    ends_twice=True,
-    ids=SPECIAL_IDS,
-)
+PIECES = Tokens(kind="xlm_roberta", ids=SPECIAL_IDS)
 
 
 def _files(kind, tokens):

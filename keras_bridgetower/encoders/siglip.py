@@ -99,9 +99,6 @@ TEXT_FILES = Files(
     unread=(r"vision_model\..*", clip.HEADS, HEADS),
     tokens=Tokens(
         kind="siglip",
-        # The encoder does not read the start token, which is added.
-        special="</s> </s> </s> <unk>",
-        ends=("eos", "eos"),
         adds_start=True,
         ids=(),
         positions=64,
@@ -110,12 +107,7 @@ TEXT_FILES = Files(
 TEXT_FILES_2 = dataclasses.replace(
     TEXT_FILES,
     types=("siglip2", "siglip2_text_model"),
-    tokens=dataclasses.replace(
-        TEXT_FILES.tokens,
-        kind="gemma",
-        special="<bos> <pad> <eos> <unk>",
-        ends=("bos", "eos"),
-    ),
+    tokens=dataclasses.replace(TEXT_FILES.tokens, kind="gemma"),
 )
 
 

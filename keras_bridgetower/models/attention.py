@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.backend.keras_private.splash import flash_attention
 
 # A context variable: each thread captures its own attention maps.
 _WATCHERS = contextvars.ContextVar("watchers of attention", default=())
@@ -115,17 +116,16 @@ class BridgeTowerAttention(keras.layers.MultiHeadAttention):
             if attention_mask is not None:
                 attention_mask = ops.expand_dims(attention_mask, 1)
             fused = ops.dot_product_attention(
-                query, key, value, mask=attention_mask
+                query,
+                key,
+                value,
+                mask=attention_mask,
+                flash_attention=flash_attention(),
             )
             return fused, None
         # Keras' layer is not fused if scores are requested.
         return super()._compute_attention(
-            query,
-            key,
-            value,
-            attention_mask=attention_mask,
-            training=training,
-            return_attention_scores=True,
+            query, key, value, attention_mask, training, True
         )
 
     def _masked_softmax(self, attention_scores, attention_mask=None):

@@ -1,14 +1,17 @@
 """Tokenizers of other text encoders, from a file `tokenizer.json`."""
 
+import base64
+import itertools
 import json
+import math
 import os
 
 import keras
 import tokenizers
 
 from keras_bridgetower.files import read_json
-from keras_bridgetower.files import read_text
 from keras_bridgetower.preprocessing.packed_tokenizer import PackedTokenizer
+from keras_bridgetower.preprocessing.packed_tokenizer import check_size
 from keras_bridgetower.preprocessing.packed_tokenizer import without_panics
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
@@ -16,13 +19,23 @@ ENGINE_FILE = "engine.json"
 # Prefix of a special token in the engine: texts have no NUL, so they cannot
 # contain a special token.
 HIDDEN = "\0"
+# Characters that rules may make of one. SigLIP's make at most 5,000, by the
+# bounds below.
+MOST_GROWTH = 50_000
+# Of normalizers and pre-tokenizers without a `content`, if it is not 1.
+GROWTH = {
+    **dict.fromkeys(("NFC", "NFD", "ByteLevel"), 4),
+    **dict.fromkeys(("NFKC", "NFKD", "BertNormalizer"), 18),
+    **dict.fromkeys(("Lowercase", "Metaspace"), 2),
+}
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class BridgeTowerJsonTokenizer(PackedTokenizer):
-    """Tokenizer of a `tokenizer.json` with BPE or Unigram (SentencePiece).
+    """Tokenizer of a `tokenizer.json` with BPE, Unigram or WordPiece.
 
-    CLIP, SigLIP, SigLIP 2, MetaCLIP 2, XLM-R, DeBERTa and ALBERT have one. The
+    CLIP, SigLIP, SigLIP 2, MetaCLIP 2, XLM-R, DeBERTa and ALBERT have one, and
+    RoBERTa and BERT with added or other special tokens, or other rules. The
     special tokens and the packing are arguments, which `convert.unimodal.
     tokenizer` reads from a `transformers` folder. A special token in a text is
     read as plain text (only `encode_with_masks` reads `<mask>`, which is the
@@ -122,11 +135,8 @@ class BridgeTowerJsonTokenizer(PackedTokenizer):
     def load_assets(self, dir_path):
         """Load the engine from the file of `save_assets`."""
         path = os.path.join(dir_path, ENGINE_FILE)
-        with without_panics():
-            text = read_text(path, LARGEST_ASSET)
-            engine = tokenizers.Tokenizer.from_str(text)
-        engine.no_truncation()
-        engine.no_padding()
+        values = read_json(path, LARGEST_ASSET)
+        engine = _engine({**values, "truncation": None, "padding": None})
         hidden = [HIDDEN + token for token in self.special_tokens]
         if None in map(engine.token_to_id, hidden):
             raise ValueError(
@@ -155,53 +165,85 @@ def build_engine(values, special_tokens):
             file marks as special.
     """
     model = dict(values["model"])
+    vocabulary = model["vocab"]
+    check_size(len(vocabulary))
     # The first versions of the file do not name the type.
-    model.setdefault("type", "BPE" if "merges" in model else "Unigram")
-    added = values.get("added_tokens") or []
+    kind = "Unigram" if isinstance(vocabulary, list) else "WordPiece"
+    kind = model.setdefault("type", "BPE" if "merges" in model else kind)
+    if kind not in ("BPE", "Unigram", "WordPiece"):
+        raise ValueError(
+            f"it must hold BPE, Unigram or WordPiece. Received: {kind!r:.60}"
+        )
+    added = sorted(values.get("added_tokens") or [], key=lambda t: t["id"])
     special = {token["content"] for token in added if token["special"]}
     special.update(special_tokens)
-    if model["type"] == "Unigram":
-        names = [name for name, _ in model["vocab"]]
-        scores = [score for _, score in model["vocab"]]
-        names += _further(names, added)
-        scores += [0.0] * (len(names) - len(scores))
-        names = [_hidden(name, special) for name in names]
-        model["vocab"] = list(zip(names, scores, strict=True))
-    elif model["type"] == "BPE":
-        names = sorted(model["vocab"], key=model["vocab"].get)
-        if [model["vocab"][name] for name in names] != list(range(len(names))):
-            raise ValueError("its vocabulary must have each id from 0 once")
-        names += _further(names, added)
-        names = [_hidden(name, special) for name in names]
-        model["vocab"] = {name: i for i, name in enumerate(names)}
-        model["merges"] = _without(special, model["merges"])
-        model["unk_token"] = _hidden(model.get("unk_token"), special)
+    if kind == "Unigram":
+        names = [name for name, _ in vocabulary]
     else:
-        raise ValueError(
-            "it must hold BPE or Unigram; for WordPiece there is "
-            f"BridgeTowerBertTokenizer. Received: {model['type']!r:.60}"
-        )
-    kept = [token for token in added if token["content"] not in special]
+        names = in_order(vocabulary)
+    known, kept = set(names), []
+    for token in added:
+        name = token["content"]
+        if name not in known and token["id"] != len(known):
+            raise ValueError("its added tokens must follow the vocabulary")
+        if name not in special:
+            kept.append(token)
+        elif name not in known:
+            # Not in the model, which could find it in a text.
+            hidden = {"content": HIDDEN + name, "normalized": False}
+            kept.append({**token, **hidden})
+        known.add(name)
+    names = [HIDDEN + name if name in special else name for name in names]
+    if kind == "Unigram":
+        scores = [score for _, score in vocabulary]
+        model["vocab"] = list(zip(names, scores, strict=True))
+    else:
+        model["vocab"] = {name: i for i, name in enumerate(names)}
+        unknown = model.get("unk_token")
+        model["unk_token"] = HIDDEN + unknown if unknown in special else unknown
+    if kind == "BPE":
+        model["merges"] = _without(special, model["merges"])
     unset = dict.fromkeys(("normalizer", "pre_tokenizer", "decoder"))
     own = {"version": "1.0", "added_tokens": kept, "model": model}
     own |= dict.fromkeys(("truncation", "padding", "post_processor"))
-    text = json.dumps(unset | values | own)
+    return _engine(unset | values | own)
+
+
+def _engine(values):
+    """Build a `tokenizers.Tokenizer` from all values of its file."""
+    for part in ("normalizer", "pre_tokenizer", "decoder"):
+        if growth(values.get(part) or {}) > MOST_GROWTH:
+            raise ValueError(
+                f"`{part}` of a tokenizer must make a text at most "
+                f"{MOST_GROWTH:,} times as long"
+            )
+    check_size(len(values["model"]["vocab"]))
     with without_panics():
-        return tokenizers.Tokenizer.from_str(text)
+        return tokenizers.Tokenizer.from_str(json.dumps(values))
 
 
-def _further(names, added):
-    """List the added tokens that follow the vocabulary, by their ids."""
-    known = set(names)
-    found = {t["id"]: t["content"] for t in added if t["content"] not in known}
-    ids = range(len(names), len(names) + len(found))
-    if sorted(found) != list(ids):
-        raise ValueError("its added tokens must follow the vocabulary")
-    return [found[i] for i in ids]
+def growth(step):
+    """Return a bound of the characters that a step makes of one."""
+    kind, pattern = step.get("type"), step.get("pattern") or {}
+    if kind == "Sequence":
+        lists = (v for v in step.values() if isinstance(v, list))
+        return math.prod(map(growth, itertools.chain(*lists)))
+    if kind == "Precompiled":
+        table = base64.b64decode(step["precompiled_charsmap"])
+        size = int.from_bytes(table[:4], "little")
+        return max(map(len, table[4 + size :].decode().split("\0")))
+    added = len(step.get("content") or step.get("prepend") or "")
+    if kind == "Replace" and "String" in pattern:
+        return max(1, added / max(1, len(pattern["String"])))
+    return GROWTH.get(kind, 1 + added)
 
 
-def _hidden(name, special):
-    return HIDDEN + name if name in special else name
+def in_order(vocabulary):
+    """Return the tokens of a dict, in the order of their ids."""
+    names = sorted(vocabulary, key=vocabulary.get)
+    if [vocabulary[name] for name in names] != list(range(len(names))):
+        raise ValueError("its vocabulary must have each id from 0 once")
+    return names
 
 
 def _without(special, merges):

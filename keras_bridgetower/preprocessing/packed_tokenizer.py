@@ -1,17 +1,20 @@
 """Base class of the tokenizers: texts to token ids of one length."""
 
 import contextlib
+import functools
 import warnings
 
 import keras
 import keras_hub
 import numpy as np
+import tokenizers
 
 from keras_bridgetower.checks import OF_PRESETS
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.preprocessing.masking import TokenMasking
+from keras_bridgetower.preprocessing.masking import WholeWordMasking
 from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.preprocessing.texts import kept_lengths
 from keras_bridgetower.preprocessing.texts import split_at_masks
@@ -29,6 +32,8 @@ FROM_FILES = ("vocabulary", "merges")
 # Characters that are tokenized at once. A token takes about 200 bytes until it
 # is packed, so these take at most 50 MB.
 AT_ONCE = 250_000
+# The largest published vocabulary, of XLM-V, has 901,629.
+MOST_TOKENS = 1_000_000
 
 
 class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
@@ -65,6 +70,8 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         self.sequence_length = int(sequence_length)
         self._loaded = None
         self._said_cut = False
+        # Of WordPiece: pieces that continue a word.
+        self._continuing = ()
 
     @classmethod
     def from_preset(cls, preset, revision=None, **kwargs):
@@ -101,9 +108,17 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
             **values: `rate`, `max_masks` and others of `Masking`.
 
         Returns:
-            A `Masking`: RoBERTa's rule, unless a subclass has another.
+            A `Masking`: `WholeWordMasking` for WordPiece, as for BERT, and
+            `TokenMasking` for others.
         """
-        return TokenMasking(**self.masking_values(), **values)
+        values |= self.masking_values()
+        if not isinstance(self._engine.model, tokenizers.models.WordPiece):
+            return TokenMasking(**values)
+        return WholeWordMasking(
+            continuation_ids=self._continuing,
+            break_ids=(self.start_token_id, self.end_token_id),
+            **values,
+        )
 
     def reading(self):
         """Return a plain value on which ids depend, besides the vocabulary."""
@@ -144,6 +159,20 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         ids = self.special_token_ids
         self.start_token_id, self.pad_token_id, self.end_token_id = ids[:3]
         self.unk_token_id, self.mask_token_id = [*ids[3:], None][:2]
+        prefix = getattr(engine.model, "continuing_subword_prefix", None)
+        names = self.get_vocabulary() if prefix else ()
+        self._continuing = tuple(
+            i for i, name in enumerate(names) if name.startswith(prefix)
+        )
+
+    def with_length(self, sequence_length):
+        """Return a tokenizer of the same vocabulary with another length."""
+        check_count("sequence_length", sequence_length)
+        config = {**self.get_config(), "sequence_length": sequence_length}
+        made = type(self).from_config(config)
+        if self._loaded is not None:
+            made._set_engine(self._loaded)
+        return made
 
     def tokenize(self, texts):
         return self.encode(texts)["token_ids"]
@@ -174,13 +203,14 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         return self._encode(self._to_ids, texts, second_texts)
 
     def _encode(self, encode, *parts):
-        spec = ("int32", (*static_shape(parts[0]), self.sequence_length))
-        ids, mask = apply_numpy(
-            lambda *parts: self._pack(encode, parts), list(parts), spec, spec
-        )
+        # A graph keeps the length with which it was traced.
+        size = self.sequence_length
+        spec = ("int32", (*static_shape(parts[0]), size))
+        pack = functools.partial(self._pack, encode, size)
+        ids, mask = apply_numpy(pack, list(parts), spec, spec)
         return {"token_ids": ids, "padding_mask": mask}
 
-    def _pack(self, encode, parts):
+    def _pack(self, encode, size, *parts):
         """Join the parts of each row between special tokens, and pad."""
         names = ("text", "second_text")
         checked = [checked_texts(*p) for p in zip(parts, names, strict=False)]
@@ -189,7 +219,6 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
             raise ValueError(
                 "`text` and `second_text` must have the same number of texts."
             )
-        size = self.sequence_length
         between = [self.token_to_id(token) for token in self.between]
         added = 2 + (len(checked) - 1) * (1 + len(between))
         room = size - added
@@ -289,6 +318,15 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
     def get_config(self):
         config = super().get_config()
         return {**config, "sequence_length": self.sequence_length}
+
+
+def check_size(count):
+    """Raise a ValueError if a vocabulary has too many tokens."""
+    if count > MOST_TOKENS:
+        raise ValueError(
+            f"A vocabulary must have at most {MOST_TOKENS:,} tokens. "
+            f"Received: {count:,} tokens"
+        )
 
 
 @contextlib.contextmanager

@@ -105,6 +105,23 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         self.features = tuple(features)
         self.buckets = buckets and tuple(sorted(map(int, buckets)))
 
+    @property
+    def sequence_length(self):
+        """int, tokens in each text; a new value changes this preprocessor."""
+        return getattr(self.tokenizer, "sequence_length", None)
+
+    @sequence_length.setter
+    def sequence_length(self, value):
+        if self.tokenizer is None:
+            raise ValueError(
+                "`sequence_length` must not be set where there is no "
+                f"`tokenizer`. Received: sequence_length={value!r:.60}"
+            )
+        # Other preprocessors may have the same tokenizer. Once built, Keras
+        # tracks no new layers.
+        made = self.tokenizer.with_length(value)
+        object.__setattr__(self, "_tokenizer", made)
+
     def __call__(self, *args, **kwargs):
         made = super().__call__(*args, **kwargs)
         if self.buckets is None:

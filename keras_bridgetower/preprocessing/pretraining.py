@@ -1,6 +1,5 @@
 """Features and labels for masked language modeling and pre-training."""
 
-import functools
 import zlib
 
 import keras
@@ -97,10 +96,9 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
         """Return True if matching is among the objectives."""
         return "itm" in self.objectives
 
-    @functools.cached_property
+    @property
     def masking(self):
         """Return the rule that hides tokens."""
-        # Computed late: a preset loads the vocabulary after the tokenizer.
         return self.tokenizer.masking(rate=self.rate, max_masks=self.max_masks)
 
     def call(self, x, y=None, sample_weight=None):

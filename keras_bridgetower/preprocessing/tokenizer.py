@@ -8,8 +8,8 @@ import tokenizers
 
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import read_text
-from keras_bridgetower.preprocessing.masking import WholeWordMasking
 from keras_bridgetower.preprocessing.packed_tokenizer import PackedTokenizer
+from keras_bridgetower.preprocessing.packed_tokenizer import check_size
 from keras_bridgetower.preprocessing.texts import MASK_TOKEN
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
@@ -114,6 +114,7 @@ class BridgeTowerTokenizer(PackedTokenizer):
 def read_vocabulary(vocabulary):
     if not isinstance(vocabulary, dict):
         vocabulary = read_json(vocabulary, LARGEST_ASSET)
+    check_size(len(vocabulary))
     missing = set(SPECIAL_TOKENS) - set(vocabulary)
     # With a gap or a repeated id, an id could exceed the embedding's rows.
     ids = set(vocabulary.values())
@@ -127,7 +128,7 @@ def read_vocabulary(vocabulary):
 
 def read_merges(merges):
     if isinstance(merges, (str, os.PathLike)):
-        lines = _lines(merges)
+        lines = read_lines(merges)
         merges = [x for x in lines if x and not x.startswith("#version")]
     pairs = [tuple(x.split(" ") if isinstance(x, str) else x) for x in merges]
     for i, pair in enumerate(pairs):
@@ -142,8 +143,9 @@ def read_merges(merges):
 
 def read_words(vocabulary):
     if isinstance(vocabulary, (str, os.PathLike)):
-        vocabulary = _lines(vocabulary)
+        vocabulary = read_lines(vocabulary)
     words = list(vocabulary)
+    check_size(len(words))
     missing = set(BERT_SPECIAL_TOKENS) - set(words)
     if missing or len(set(words)) < len(words):
         raise ValueError(
@@ -153,7 +155,7 @@ def read_words(vocabulary):
     return words
 
 
-def _lines(path):
+def read_lines(path):
     # `str.splitlines` also splits at other characters, which tokens may have.
     text = io.StringIO(read_text(path, LARGEST_ASSET), newline="\n")
     return [line.rstrip("\r\n") for line in text]
@@ -224,23 +226,11 @@ class BridgeTowerBertTokenizer(PackedTokenizer):
         )
         engine.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
         engine.decoder = tokenizers.decoders.WordPiece(prefix=CONTINUES)
-        self._continuing = tuple(
-            i for i, word in enumerate(words) if word.startswith(CONTINUES)
-        )
         self._set_engine(engine)
 
     def reading(self):
         """Return a plain value on which ids depend, besides the vocabulary."""
         return self.lowercase
-
-    def masking(self, **values):
-        """Return BERT's rule, `WholeWordMasking`, for this vocabulary."""
-        return WholeWordMasking(
-            **self.masking_values(),
-            continuation_ids=self._continuing,
-            break_ids=(self.start_token_id, self.end_token_id),
-            **values,
-        )
 
     def save_assets(self, dir_path):
         """Write the vocabulary's files into a folder."""
@@ -253,8 +243,6 @@ class BridgeTowerBertTokenizer(PackedTokenizer):
         self._set_vocabulary(os.path.join(dir_path, WORDS_FILE))
 
     def get_config(self):
-        config = {**super().get_config(), "lowercase": self.lowercase}
         # Older files do not have it.
-        return (
-            config if self.has_segments else {**config, "has_segments": False}
-        )
+        more = {} if self.has_segments else {"has_segments": False}
+        return {**super().get_config(), "lowercase": self.lowercase, **more}

@@ -7,12 +7,12 @@ import pathlib
 
 from keras_bridgetower.checks import BuiltElsewhere
 from keras_bridgetower.checks import MissingMethod
+from keras_bridgetower.files import plain_name
 from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import manifest
 from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets.errors import PresetError
 from keras_bridgetower.presets.safe_files import check_regular
-from keras_bridgetower.presets.safe_files import plain_name
 from keras_bridgetower.presets.safe_files import read_json
 
 CONFIG = "config.json"

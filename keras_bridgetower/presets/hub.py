@@ -4,6 +4,7 @@ import pathlib
 import re
 
 from keras_bridgetower import files
+from keras_bridgetower import object_stores
 from keras_bridgetower.presets import needed_files
 from keras_bridgetower.presets import stores
 from keras_bridgetower.presets.table import PRESETS
@@ -71,21 +72,22 @@ def fetch(handle, preset, revision=None):
         ValueError: a wrong handle or revision, or a failed download.
     """
     scheme, _, name = handle.rpartition("://")
+    shown = object_stores.hide(preset)
     if revision is not None:
         if scheme != "hf" or "@" in name:
             raise ValueError(
                 "`revision` can only be used with a handle 'hf://user/model' "
-                f"without one. Received: {revision=}, preset={preset!r:.200}"
+                f"without one. Received: {revision=}, preset={shown!r:.200}"
             )
         name = f"{name}@{revision}"
     try:
         if scheme in DOWNLOADS:
             return DOWNLOADS[scheme](name)
-        return stores.fetch(handle) if stores.is_url(handle) else handle
+        return stores.fetch(handle) if object_stores.is_url(handle) else handle
     except Exception as error:  # Each hub has its own kinds of errors.
-        message = " ".join(str(error).split())
+        message = " ".join(object_stores.hide(error).split())
         raise ValueError(
-            f"`preset` {preset!r:.200} could not be fetched: "
+            f"`preset` {shown!r:.200} could not be fetched: "
             f"{type(error).__name__}: {message:.500} Check the name and the "
             "connection, or pass the path of a folder with its files."
         ) from error

@@ -9,14 +9,14 @@ import pathlib
 import keras
 import keras_hub
 
+from keras_bridgetower.files import MANIFEST
+from keras_bridgetower.files import folder_sums
+from keras_bridgetower.files import plain_name
 from keras_bridgetower.files import sha256
 from keras_bridgetower.presets.errors import PresetError
 from keras_bridgetower.presets.safe_files import check_regular
-from keras_bridgetower.presets.safe_files import plain_name
 from keras_bridgetower.presets.safe_files import read_json
 from keras_bridgetower.version import __version__
-
-MANIFEST = "manifest.json"
 
 
 def verify(folder):
@@ -87,15 +87,6 @@ def write(folder):
         "keras_hub": keras_hub.__version__,
     }
     (folder / MANIFEST).write_text(_text(versions, folder_sums(folder)))
-
-
-def folder_sums(folder):
-    """Return the SHA-256 of each file except the manifest, by its path."""
-    return {
-        path.relative_to(folder).as_posix(): sha256(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
-    }
 
 
 def _text(versions, sums):

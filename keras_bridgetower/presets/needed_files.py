@@ -2,6 +2,7 @@
 
 import pathlib
 
+from keras_bridgetower.files import MANIFEST
 from keras_bridgetower.files import read_json
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
@@ -69,7 +70,7 @@ def weights(folder, names):
         return _foreign_weights(folder, names)
     found = {name for name in names if name.endswith((".h5", ".safetensors"))}
     # A manifest may also list files that are only checked.
-    found.update(_entries(folder / "manifest.json", "sha256"))
+    found.update(_entries(folder / MANIFEST, "sha256"))
     shards = _entries(folder / "model.weights.json", "weight_map")
     found.update(shards.values())
     return sorted(found, key=lambda n: (n.startswith("model.weights"), n))
@@ -102,6 +103,23 @@ def lacking(folder):
     return lacks + [TOKENIZER] * (not tokenized)
 
 
+def model_files(folder):
+    """List the paths of all files that a model in a folder is read from.
+
+    Other folders in it, which may be large, are not walked.
+
+    Args:
+        folder: `pathlib.Path`.
+    """
+    if not is_keras(folder):
+        return checkpoint_files(folder)
+    names = _entries(folder / MANIFEST, "sha256")
+    paths = [folder / name for name in (*names, MANIFEST)]
+    if not names:
+        paths = [*folder.iterdir(), *(folder / "assets").rglob("*")]
+    return [path for path in paths if path.is_file()]
+
+
 def checkpoint_files(source):
     """List the paths of all files that the conversion of a checkpoint reads.
 
@@ -111,7 +129,7 @@ def checkpoint_files(source):
     if source.is_file():
         folder, found = source.parent, [source.name]
     else:
-        names = {path.name for path in source.iterdir() if path.is_file()}
+        names = [name for name in WEIGHT_FILES if (source / name).is_file()]
         folder, found = source, _foreign_weights(source, names)
     plain = [n for n in found if pathlib.PurePath(n).name == n]
     paths = [folder / n for n in dict.fromkeys([*plain, *SIDE_FILES])]

@@ -7,6 +7,7 @@ import warnings
 
 import safetensors.numpy
 
+from keras_bridgetower import object_stores
 from keras_bridgetower.backend import layer_records
 from keras_bridgetower.files import write_folder
 from keras_bridgetower.presets import hub
@@ -101,7 +102,7 @@ def open_preset(preset, revision=None):
             f"{did_you_mean(name)}`preset` must be one of the names "
             f"{sorted(PRESETS)}, the path of a folder with a config.json or of "
             "a checkpoint of the authors, or a handle such as "
-            f"'hf://user/model'. Received: preset={name!r}"
+            f"'hf://user/model'. Received: preset={object_stores.hide(name)!r}"
         )
     if path.is_file() or not needed_files.is_keras(path):
         open_foreign = _CONVERSIONS["open_foreign"]
@@ -134,7 +135,7 @@ def write(folder, save, name="preset_dir"):
     def write_here(path):
         write_folder(path, save, manifest.write, name)
 
-    if stores.is_url(folder):
+    if object_stores.is_url(folder):
         stores.write(folder, write_here, name)
     else:
         write_here(folder)

@@ -15,19 +15,6 @@ LARGEST_ASSET = 64_000_000
 LARGEST_HEADER = 100_000_000
 
 
-def plain_name(name):
-    """Return True for a str that is a relative path inside its folder.
-
-    Its separator is `/`.
-    """
-    return (
-        isinstance(name, str)
-        and name.isprintable()
-        and not {"", ".", ".."} & set(name.split("/"))
-        and not set(name) & set("\\:")
-    )
-
-
 def check_regular(path, folder):
     """Check that a file is a regular file inside the folder.
 

@@ -5,14 +5,20 @@ of the group `keras_bridgetower.presets`, whose value is a package with such a
 table and the folders of its presets.
 """
 
+import collections
+import contextlib
 import dataclasses
 import difflib
 import importlib.metadata
 import importlib.util
 import os
 import pathlib
+import re
 import warnings
 
+from packaging.utils import canonicalize_name
+
+from keras_bridgetower.files import Below
 from keras_bridgetower.files import read_json
 
 
@@ -51,7 +57,7 @@ class Preset:
     heads: tuple
     tasks: tuple
     reranks: bool = True
-    similarity_weight: float = 0.0
+    similarity_weight: int | float = 0.0
     handle: str | None = None
     sha256: str | None = None
     folder: str | None = None
@@ -79,32 +85,142 @@ DISTRIBUTIONS = {
 # Prefixes of the names of presets that are opened by default: the first that is
 # installed.
 FAMILIES = ("bridgetower_small_photo_", "bridgetower_tiny_emoji_")
+# Bytes of a table or of examples; those of the drawings have 5,000.
+_LARGEST = 1_000_000
+_NAME = re.compile(r"\w[\w.-]*")
 
 
 def _read(folder, root=None):
     """Return the presets in the table of a folder."""
     found = {}
-    for name, row in read_json(pathlib.Path(folder, TABLE)).items():
-        parts = {key: tuple(row[key]) for key in ("heads", "tasks")}
-        found[name] = Preset(name, **{**row, **parts, "root": root})
+    rows = read_json(pathlib.Path(folder, TABLE), _LARGEST, nan=False)
+    for name, row in rows.items():
+        lists = {k: tuple(v) for k, v in row.items() if isinstance(v, list)}
+        found[name] = Preset(name, root=root, **row | lists)
+    return found
+
+
+def _check(preset):
+    """Raise a ValueError if a distribution has a wrong value of a preset."""
+    wrong = [
+        field.name
+        for field in dataclasses.fields(preset)[:-1]  # All but `root`.
+        if not isinstance(value := getattr(preset, field.name), field.type)
+        or not _is_plain(value)
+    ]
+    if (
+        wrong
+        or preset.handle
+        or not _NAME.fullmatch(preset.name)
+        or Below(preset.root).leads_out(preset.folder or preset.name)
+    ):
+        wrong = ", ".join(wrong) or "name, folder or handle"
+        raise ValueError(f"{preset.name!r:.80} has a wrong {wrong}")
+
+
+def _is_plain(value):
+    """Return True for printable texts, and for numbers that a model has."""
+    if isinstance(value, tuple):
+        return all(isinstance(x, str) and x.isprintable() for x in value)
+    if isinstance(value, str):
+        return value.isprintable()
+    return value is None or 0 <= value < 10**15
+
+
+def _folder(distribution, package):
+    """Return the folder of a package of a distribution, not importing it."""
+    first, *rest = package.split(".")
+    if not all(map(str.isidentifier, (first, *rest))):
+        raise ValueError(f"an entry point names no package: {package:.80}")
+    folder = distribution.locate_file(first)
+    if not os.path.isdir(folder):  # It is installed as editable.
+        (folder,) = importlib.util.find_spec(first).submodule_search_locations
+    return os.path.join(folder, *rest)
+
+
+def _examples(folder):
+    """Return what `first_examples` returns, of one folder."""
+    found, examples = {}, read_json(folder / EXAMPLES, _LARGEST)
+    for use in ("ask", "match", "search", "fill", "look", "pictures"):
+        rows = found[use] = []
+        for name, text in examples[use]:
+            if name and name != pathlib.PurePath(name).name:
+                raise ValueError(f"{EXAMPLES} names a file elsewhere: {name}")
+            rows.append((name and folder / name, str(text)))
+    return found
+
+
+def _presets_of(distribution):
+    """Return the presets of a distribution, by name.
+
+    Raises:
+        Exception: its files are damaged.
+    """
+    found = {}
+    points = distribution.entry_points.select(group=GROUP)
+    for folder in sorted({_folder(distribution, x.value) for x in points}):
+        presets = _read(folder, root=folder)
+        if found.keys() & presets:
+            raise ValueError("two of its tables have a preset of the same name")
+        found |= presets
+        examples = pathlib.Path(folder, "examples")
+        if (examples / EXAMPLES).is_file():
+            _examples(examples)
+    for preset in found.values():
+        _check(preset)
+    return found
+
+
+def _others():
+    """Return the presets of other distributions, by distribution and name.
+
+    A distribution that cannot be read is left out with a warning.
+    """
+    found = {}
+    for distribution in importlib.metadata.distributions():
+        name = None
+        try:
+            if GROUP in (distribution.read_text("entry_points.txt") or ""):
+                name = canonicalize_name(distribution.metadata["Name"])
+                # The first one in `sys.path` hides others of its name.
+                if name not in found:
+                    found[name] = {}
+                    found[name] = _presets_of(distribution)
+        except Exception as error:
+            where = str(distribution.locate_file(""))
+            with contextlib.suppress(Exception):
+                name = distribution.metadata["Name"]
+            warnings.warn(
+                f"The presets of the distribution {name!r} in {where!r} could "
+                "not be read, as its entry points, table or examples are "
+                f"damaged: {type(error).__name__}: {error!s:.200}. Install it "
+                "again, or uninstall it.",
+                stacklevel=3,
+            )
     return found
 
 
 def installed():
-    """Return the presets of other distributions, without running their code."""
-    found = {}
-    for point in importlib.metadata.entry_points(group=GROUP):
-        try:
-            spec = importlib.util.find_spec(point.value)
-            (root,) = spec.submodule_search_locations
-            found |= _read(root, root=root)
-        except Exception as error:  # A broken package must not stop others.
-            warnings.warn(
-                f"The presets of the entry point {point.name!r} could not be "
-                f"read: {type(error).__name__}: {error!s:.200}",
-                stacklevel=2,
-            )
-    return found
+    """Return the presets of other distributions, without running their code.
+
+    A name that another distribution or this package has too is left out with a
+    warning.
+    """
+    owners = collections.defaultdict(dict)
+    tables = _others() | {"keras-bridgetower": _read(HERE)}
+    for distribution, presets in tables.items():
+        for name, preset in presets.items():
+            owners[name].setdefault(preset, distribution)
+    twice = {n: sorted(of.values()) for n, of in owners.items() if len(of) > 1}
+    if twice:
+        warnings.warn(
+            "Several distributions have presets of the same name: "
+            f"{str(twice):.500}. Uninstall all but one of them. Until then "
+            "only those of keras-bridgetower can be opened.",
+            stacklevel=2,
+        )
+    alone = [preset for of in owners.values() if len(of) == 1 for preset in of]
+    return {preset.name: preset for preset in alone if preset.root}
 
 
 # Other distributions cannot replace a preset of this one.
@@ -159,11 +275,7 @@ def first_examples(preset=None):
         print(picture.name, question, vqa.answer(picture, question))
     ```
     """
-    folder = _example_folder(preset)
-    return {
-        use: [(name and folder / name, text) for name, text in rows]
-        for use, rows in read_json(folder / EXAMPLES).items()
-    }
+    return _examples(_example_folder(preset))
 
 
 def _example_folder(preset):

@@ -12,6 +12,7 @@ import sys
 
 import keras
 
+from keras_bridgetower import object_stores
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.records.format import read_index
 from keras_bridgetower.data.records.read import open_records
@@ -82,8 +83,8 @@ def run(
         recipe: a `Recipe`, of a task that is trained on records.
         settings: namespace of `data` (folders of records), `init` or
             `encoders`, `output` (path or URL), `seed`, `every`,
-            `force_resume`, `other_hosts` and `distribute`: the options of the
-            command line.
+            `force_resume`, `other_hosts`, `max_bad_share` and `distribute`: the
+            options of the command line.
         folders: callable from the run's strategy to the folders of records.
             By default `settings.data`.
         start: callable from recipe, settings and labels to the task to train.
@@ -101,10 +102,10 @@ def run(
     print(recipe, flush=True)
     strategy = distribute(settings.distribute)
     keras.utils.set_random_seed(settings.seed)
-    readers = strategy.together(
-        lambda: open_splits(folders(strategy) if folders else settings.data)
-    )
-    train = training_stream(recipe, readers["train"], settings.seed)
+    share = settings.max_bad_share
+    own = folders or (lambda strategy: settings.data)
+    readers = strategy.together(lambda: open_splits(own(strategy), share))
+    train = training_stream(recipe, readers["train"], settings.seed, share)
     total = recipe.total_steps(sum(r.num_samples for r in readers["train"]))
     with strategy.scope():
         task = start(recipe, settings, train.labels)
@@ -116,16 +117,18 @@ def run(
         task.compile(recipe.optimizer(total))
     folder = f"{settings.output}/{recipe.name}-{recipe.size}"
     preset, loggers = f"{folder}/preset", []
-    if not stores.is_url(settings.output):
+    if not object_stores.is_url(settings.output):
         preset = pathlib.Path(preset)
         if strategy.is_chief:
             loggers = [_logger(pathlib.Path(folder, "logs"))]
+    # A manifest has no password of a URL.
+    hide = object_stores.hide
+    init = hide(settings.init or "") or [*map(hide, settings.encoders)]
     checkpoint = Checkpoint(
         f"{folder}/checkpoints",
         train,
         every=settings.every,
-        settings=_plain(recipe)
-        | {"seed": settings.seed, "init": settings.init or settings.encoders},
+        settings=_plain(recipe) | {"seed": settings.seed, "init": init},
         strategy=strategy,
     )
     history = checkpoint.fit(
@@ -142,24 +145,28 @@ def run(
         )
         for reader in readers["validation"] + readers["test"]
     }
-    print(f"preset: {preset}")
+    print(f"preset: {hide(preset)}")
     print(checkpoint.stream.report)
     return preset, found
 
 
-def open_splits(folders):
-    """Return a dict from the splits of a run's data to `RecordReader`s."""
+def open_splits(folders, max_bad_share):
+    """Return a dict from the splits of a run's data to `RecordReader`s.
+
+    The share is that of the training split: scores need every sample.
+    """
     readers = {split: [] for split in SPLITS}
     for folder in folders:
         # Some data sets are for training only.
         there = read_index(folder)["splits"]
         for split, opened in readers.items():
             if split in there or split == "train":
-                opened.append(open_records(folder, split))
+                share = max_bad_share if split == "train" else 0.0
+                opened.append(open_records(folder, split, share))
     return readers
 
 
-def training_stream(recipe, readers, seed):
+def training_stream(recipe, readers, seed, max_bad_share):
     """Return the `Stream` for training."""
     return Stream(
         readers,
@@ -167,6 +174,7 @@ def training_stream(recipe, readers, seed):
         transform(recipe.transform, recipe.image_size),
         remainder="drop",
         seed=seed,
+        max_bad_share=max_bad_share,
     )
 
 
@@ -175,7 +183,7 @@ def save(task, preset, strategy):
 
     In a store, which cannot rename, the earlier one is removed before.
     """
-    if stores.is_url(preset):
+    if object_stores.is_url(preset):
         strategy.by_chief(lambda: stores.remove(preset))
         strategy.save_to_preset(task, preset)
         return

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import re
 
 import numpy as np
 import pytest
@@ -137,9 +138,19 @@ def test_train_then_evaluate(run, records, place):
     said = run(*words)
     assert f"preset: {found['preset']}" in said.out
     assert "more test: its samples have no labels" in said.out + said.err
-    # Trained further, it takes the place of the earlier preset.
-    said = run(*words, "--set", "steps=3", "--force-resume")
-    assert f"preset: {found['preset']}" in said.out
+    # Trained further, it takes the place of the earlier preset: also after the
+    # loss of one of two shards, if that is allowed.
+    words += ("--set", "steps=3", "--force-resume")
+    [shard] = records.with_name("more").glob("train-*.tfrecord")
+    lost = shard.rename(shard.with_suffix(".lost"))
+    try:
+        said = run(*words, code=1)
+        assert "1 of 1 shards are damaged; max_bad_share=0.001" in said.err
+        said = run(*words, "--max-bad-share", 1)
+        assert f"preset: {found['preset']}" in said.out
+        assert "6 of 24 samples were left out" in said.out
+    finally:
+        lost.rename(shard)
 
 
 def test_doctor(run):
@@ -149,7 +160,24 @@ def test_doctor(run):
     assert found["devices"][-1] == "cpu" and found["problems"] == []
     assert PRESET in found["presets"]
     assert "bridgetower_base" not in found["presets"]
-    assert f"version\t{kbt.__version__}" in run("doctor").out
+    lines = run("doctor").out.splitlines()
+    assert all(line[0].isupper() or line[0] == "k" for line in lines)
+    assert all(line.endswith(".") and "\t" not in line for line in lines)
+    assert lines[0].startswith(f"keras_bridgetower {kbt.__version__} runs on")
+    assert any("backend torch (" in line for line in lines)
+    [cache] = [line for line in lines if "exported presets" in line]
+    assert re.search(r" take [0-9,]+\.[0-9] MB in /", cache)
+    assert "`keras-bridgetower ask" in lines[-1]
+
+
+def test_doctor_ends_with_the_fix(run, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "nowhere")
+    last = run("doctor", code=1).out.splitlines()[-1]
+    assert (
+        "No model can run: nowhere: The backend nowhere is not installed"
+        in last
+    )
+    assert "Set KERAS_BACKEND to one of" in last
 
 
 # Converters warn of themselves, and PyTorch records what it traces.
@@ -182,10 +210,30 @@ def test_doctor_reads_markers_and_versions(tmp_path, monkeypatch):
         "Requires-Dist: keras>=3; extra == 'x'\n"
         "Requires-Dist: nowhere-to-be-had>=2; extra == 'x'\n"
         "Requires-Dist: numpy>=999; extra == 'y'\n"
+        "Provides-Extra: demo\nProvides-Extra: z\n"
+        "Requires-Dist: chips[fast]; extra == 'z'\n"
+    )
+    chips = tmp_path / "chips-1.0.dist-info"
+    chips.mkdir()
+    (chips / "METADATA").write_text(
+        "Metadata-Version: 2.4\nName: chips\nVersion: 1.0\n"
+        "Provides-Extra: fast\nProvides-Extra: slow\n"
+        "Requires-Dist: libchip; extra == 'fast'\n"
+        "Requires-Dist: keras; extra == 'fast'\n"
+        "Requires-Dist: libslow; extra == 'slow'\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(weights, "DISTRIBUTION", "wanted")
+    version = weights.installed_version
+    monkeypatch.setattr(
+        *(weights, "installed_version"),
+        lambda name: None if name == "gradio" else version(name),
+    )
     assert weights.extras() == {
         "x": ["nowhere-to-be-had"],
         "y": [f"numpy>=999 (found {np.__version__})"],
+        # Of the extra of a requirement, as `jax[tpu]` has `libtpu`.
+        "z": ["libchip"],
+        # No metadata can have it.
+        "demo": ["gradio"],
     }

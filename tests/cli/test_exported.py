@@ -1,31 +1,38 @@
 """Commands that run presets from the cache, without Keras."""
 
+import concurrent.futures
 import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
+import every_task
 import exported_files
 import numpy as np
 import pytest
 from builders import FASTEST
+from builders import randomise
 
 import keras_bridgetower as kbt
 from keras_bridgetower import startup
 from keras_bridgetower.apps import exported
 from keras_bridgetower.apps.cli.main import main
+from keras_bridgetower.presets.table import PRESETS
 
 ROOT = pathlib.Path(__file__).parents[2]
 VQA = "bridgetower_tiny_easy_vqa"
 PICTURES = [str(p) for p in sorted(ROOT.glob("examples/drawings/*.png"))]
 QUESTION, TEXTS = "what color is it?", ["a penguin", "a red circle"]
+POPEN = subprocess.Popen
 # Runs a command, and then says what was imported.
 CODE = """
 import sys
 sys.argv[0] = "keras-bridgetower"
 from keras_bridgetower.apps.cli.main import main
+from keras_bridgetower.presets.table import PRESETS
 code = main()
 heavy = {"keras", "tensorflow", "torch", "jax"} & set(sys.modules)
 print(code, sorted(heavy), file=sys.stderr)
@@ -57,7 +64,10 @@ def command(*words):
 def test_the_second_answer_imports_no_keras(cache, capsys):
     exported_files.need("onnx")
     assert exported.available(VQA, "vqa") is None
-    exported.write(VQA, "vqa")
+    # As a command starts it.
+    export = subprocess_of("", "-m", exported.__name__, VQA, "vqa")
+    export.communicate(timeout=300)
+    assert export.returncode == 0
     ask = ("ask", PICTURES[0], QUESTION, "--preset", VQA, "--top-k", "2")
     out, err = command(*ask, "--json")
     vqa = kbt.BridgeTowerVQA.from_preset(VQA)
@@ -104,20 +114,15 @@ def test_where_commands_use_what_was_exported(cache, monkeypatch):
     folder = cache / "preset"
     shutil.copytree(kbt.BridgeTowerVQA.presets[VQA].path, folder)
     place = exported.Place(str(folder), "vqa")
-    for package in exported.RUNS:
-        pytest.importorskip(package)
     assert place.is_possible() and not place.is_there()
     place.folder.mkdir(parents=True)
-    identity = place.folder / exported.IDENTITY
-    identity.write_text(json.dumps(place.identity()))
+    identity = place.folder / exported.files.MANIFEST
+    identity.write_text(json.dumps([place.identity(), {}]))
     assert place.is_there()
     # Another preset in the same folder, or another version of its files.
     assert not exported.Place(str(folder), "retrieval").is_there()
     (folder / "task.json").touch()
     assert not place.is_there()
-    place.note_failure()
-    assert place.has_failed()
-    assert not exported.start_writing(str(folder), "vqa")
     assert not exported.Place("hf://user/model", "vqa").is_possible()
     assert not exported.Place(str(folder), "entailment").is_possible()
     for name, value in ((startup.OWN_MODULES, "mine"), (exported.SWITCH, "0")):
@@ -126,3 +131,229 @@ def test_where_commands_use_what_was_exported(cache, monkeypatch):
             assert not place.is_possible()
     monkeypatch.setattr(exported, "LARGEST", 10)
     assert not place.is_possible()
+
+
+@FASTEST
+@pytest.mark.parametrize("kind", ["sealed", "without manifest", "foreign"])
+def test_other_folders_beside_a_model_are_not_walked(kind, cache):
+    folder = cache / "folder"
+    if kind == "foreign":
+        folder.mkdir()
+        (folder / "config.json").write_text('{"model_type": "bridgetower"}')
+        needed = [
+            "model.safetensors",
+            "tokenizer.json",
+            "1_Pooling/config.json",
+        ]
+        (folder / "1_Pooling").mkdir()
+        for name in needed:
+            (folder / name).touch()
+    else:
+        shutil.copytree(PRESETS[VQA].path, folder)
+        needed = [
+            "model.weights.h5",
+            "heads.json",
+            "assets/tokenizer/merges.txt",
+        ]
+    if kind == "without manifest":
+        (folder / "manifest.json").unlink()
+    place = exported.Place(str(folder), "vqa")
+    before = place.identity()
+    for name in ("config.json", *needed):
+        path = folder / name
+        content = path.read_bytes()
+        path.write_bytes(content + b" ")
+        assert place.identity() != before
+        path.write_bytes(content)
+    before = place.identity()
+    (folder / "pictures" / "many").mkdir(parents=True)
+    (folder / "pictures" / "many" / "a.png").touch()
+    assert place.identity() == before
+
+
+def _flip(path, place=-1000, bit=6):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1 << bit
+    path.write_bytes(content)
+
+
+# What may happen to files of the cache.
+DAMAGES = {
+    "a bit of a weight": lambda f: _flip(f / "model/model.onnx"),
+    "a bit of a name": lambda f: _flip(f / "model/preprocessor.json", 20, 0),
+    "a cut model": lambda f: os.truncate(f / "model/model.onnx", 9000),
+    "an empty model": lambda f: os.truncate(f / "model/model.onnx", 0),
+    "no model": lambda f: shutil.rmtree(f / "model"),
+    "no tokenizer": lambda f: shutil.rmtree(f / "model/assets"),
+    "two models": lambda f: shutil.copy(
+        f / "model/model.onnx", f / "model/b.onnx"
+    ),
+    "no manifest": lambda f: (f / exported.files.MANIFEST).unlink(),
+    "a folder": lambda f: (
+        (f / exported.files.MANIFEST).unlink(),
+        (f / exported.files.MANIFEST).mkdir(),
+    ),
+    **{
+        f"manifest {text!r}": lambda f, text=text: (
+            f / exported.files.MANIFEST
+        ).write_bytes(text)
+        for text in (
+            b"",
+            b"{}",
+            b"1",
+            b"null",
+            b"[1, 2]",
+            b"[[]",
+            b"\0",
+            b"\xff",
+        )
+    },
+}
+
+
+@exported_files.ON_TORCH
+@pytest.mark.usefixtures("no_records_of_traces")
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_export_is_replaced(cache, run, monkeypatch):
+    exported_files.need("onnx")
+    preset = str(cache / "preset")
+    randomise(every_task.make("vqa")).save_to_preset(preset)
+    ask = ("ask", PICTURES[0], QUESTION, "--preset", preset, "--json")
+    expected = run(*ask).out
+    place = exported.Place(preset, "vqa")
+    # Of a process that was killed.
+    left = exported.folder() / f".{place.folder.name}.x" / place.folder.name
+    left.mkdir(parents=True)
+    exported.write(preset, "vqa")
+    found = {path.name for path in exported.folder().iterdir()}
+    assert found == {"export.lock", place.folder.name}
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(a))
+    assert exported.available(preset, "vqa")
+    intact = cache / "intact"
+    place.folder.rename(intact)
+    for number, (name, damage) in enumerate(DAMAGES.items(), 1):
+        shutil.rmtree(place.folder, ignore_errors=True)
+        shutil.copytree(intact, place.folder)
+        damage(place.folder)
+        assert exported.available(preset, "vqa") is None, name
+        # Keras answers, and the preset is exported again.
+        place.tried.write_bytes(b"")
+        assert "is being exported" in exported.prepare(preset, "vqa")
+        assert len(started) == number
+    found = run(*ask)
+    assert (found.out, "has not ended" in found.err) == (expected, True)
+    # An intact file that the runtime cannot open.
+    onnx = place.folder / "model/model.onnx"
+    shutil.rmtree(place.folder)
+    shutil.copytree(intact, place.folder)
+    onnx.write_bytes(b"from a newer version")
+    sums = exported.files.folder_sums(place.folder)
+    (place.folder / exported.files.MANIFEST).write_text(
+        json.dumps([place.identity(), sums])
+    )
+    assert run(*ask) == (expected, "")
+
+
+@pytest.fixture
+def started(cache, monkeypatch):
+    """The commands of the processes that would export a preset."""
+    found = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: found.append(a))
+    monkeypatch.setattr(exported, "RUNS", ())
+    monkeypatch.setattr(exported, "WRITES", ())
+    return found
+
+
+@FASTEST
+def test_one_process_exports(cache, started, monkeypatch):
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        said = [*pool.map(exported.prepare, [VQA] * 20, ["vqa"] * 20)]
+    assert len(started) == 1
+    assert sum("minutes" in one for one in said) == 1
+    # It was killed.
+    place = exported.Place(VQA, "vqa")
+    assert "has not ended" in exported.prepare(VQA, "vqa")
+    assert len(started) == 1
+    day = 24 * 3600
+    os.utime(place.tried, (0, time.time() - 1.01 * day))
+    assert "minutes" in exported.prepare(VQA, "vqa")
+    assert len(started) == 2
+    # Another one runs.
+    code = f"""
+import filelock, sys
+with filelock.FileLock({str(exported.folder() / "export.lock")!r}):
+    print(flush=True)
+    sys.stdin.read()
+"""
+    with subprocess_of(code) as other:
+        other.stdout.readline()
+        assert "Another process is" in exported.prepare(VQA, "retrieval")
+        found = subprocess_of("", "-m", exported.__name__, VQA, "vqa")
+        _, err = found.communicate(timeout=60)
+        # Before anything that takes memory was imported.
+        assert (
+            "ValueError: Another process is exporting" in err
+            and found.returncode == 1
+        )
+        for heavy in ("keras", "tensorflow", "torch"):
+            assert f"| {heavy}\n" not in err
+        other.communicate("")
+    assert len(started) == 2
+
+
+def subprocess_of(code, *words):
+    words = words or ("-c", code)
+    return POPEN(
+        [sys.executable, "-X", "importtime", *words],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@FASTEST
+def test_no_export_is_started_in_vain(cache, started, monkeypatch, run):
+    def said(preset=VQA, verb="vqa"):
+        found = exported.prepare(preset, verb)
+        assert not started
+        return found
+
+    # What a command says last.
+    monkeypatch.setattr(exported, "WRITES", ("keras", "nowhere"))
+    answer = run("ask", PICTURES[0], QUESTION, "--preset", VQA)
+    assert answer.err.splitlines()[-1] == said()
+    assert "needs nowhere: in a clone, `pip install" in said()
+    monkeypatch.setattr(exported, "WRITES", ())
+    assert "`keras-bridgetower serve hf://user/model`" in said(
+        "hf://user/model"
+    )
+    assert "loads it once" in said("bridgetower_tiny_easy_mlm", "mlm")
+    with monkeypatch.context() as patch:
+        patch.setattr(exported, "FREE", 1e15)
+        assert "4 GB of memory must be free" in said()
+        patch.setenv(exported.SWITCH, "0")
+        assert said() is None
+    # A cache that nobody can write.
+    exported.folder().write_bytes(b"")
+    for _ in range(2):
+        assert "is not exported now: [Errno" in said()
+
+
+@FASTEST
+def test_free_memory(tmp_path):
+    psutil = pytest.importorskip("psutil")
+    expected = psutil.virtual_memory().available
+    assert abs(exported._free_memory() / expected - 1) < 0.5
+    assert exported._free_memory(tmp_path) == float("inf")
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (tmp_path / "proc").mkdir()
+    lines = "MemTotal:  9000000 kB\nMemAvailable:    8000000 kB\n"
+    (tmp_path / "proc/meminfo").write_text(lines)
+    (group / "memory.stat").write_text("anon 500\nfile 9\nfile_anon 3\n")
+    for limit, free in (("max", 8_192_000_000), ("2000", 1500)):
+        (group / "memory.max").write_text(f"{limit}\n")
+        assert exported._free_memory(tmp_path) == free

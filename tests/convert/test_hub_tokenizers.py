@@ -1,7 +1,5 @@
 """Tokenizers of KerasHub presets, against KerasHub's own."""
 
-import json
-
 import keras_hub.models as hub
 import numpy as np
 import pytest
@@ -27,19 +25,6 @@ FUSION = dict(hidden_dim=16, num_heads=2, num_layers=1)
 TEXTS = ["The red dog, it's in Park 12!", "hello two people; A CAT.", "a-b"]
 
 
-def byte_pairs(folder):
-    """As CLIP's, with the tokens of RoBERTa."""
-    text_folders.clip(folder)
-    values = json.loads((folder / "vocab.json").read_text())
-    names = [name for name in values if "</w>" not in name and "|" not in name]
-    names = ["<s>", "<pad>", "</s>", "<unk>", *names, "<mask>"]
-    ids = {name: i for i, name in enumerate(names)}
-    text_folders.dump(folder, "vocab.json", ids)
-    merges = (folder / "merges.txt").read_text().splitlines()
-    kept = [merge for merge in merges if "</w>" not in merge]
-    (folder / "merges.txt").write_text("\n".join(kept))
-
-
 def of_pieces(name, **values):
     return lambda folder: {"proto": str(folder / name), **values}
 
@@ -55,7 +40,7 @@ def of_words(folder):
 
 # Name of KerasHub's classes, what writes files, the arguments of a tokenizer.
 ENCODERS = {
-    "Roberta": (byte_pairs, of_pairs),
+    "Roberta": (text_folders.byte_pairs, of_pairs),
     "XLMRoberta": (
         text_folders.xlm_roberta,
         of_pieces("sentencepiece.bpe.model"),

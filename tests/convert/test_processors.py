@@ -133,6 +133,14 @@ def test_statistics_go_to_a_preset_and_back(tmp_path):
     file = tmp_path / "back" / "preprocessor_config.json"
     written = json.loads(file.read_text())
     assert {name: written[name] for name in statistics} == statistics
+    # transformers' class cannot have a tokenizer of another class.
+    task.preprocessor.tokenizer = kbt.BridgeTowerJsonTokenizer(
+        {"model": {"vocab": {f"<{i}>": i for i in range(4)}, "merges": []}},
+        special_tokens=[f"<{i}>" for i in range(4)],
+    )
+    with pytest.raises(ConversionError, match="with its own tokenizer"):
+        task.export_to_transformers(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

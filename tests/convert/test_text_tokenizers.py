@@ -4,11 +4,13 @@ import json
 import os
 import pathlib
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import text_folders
+import transformers
 from builders import FASTEST
 
 from keras_bridgetower.convert import tokenizers
@@ -213,21 +215,18 @@ def changed(folder, target, **values):
     text_folders.dump(target, "tokenizer.json", made)
 
 
-ONE = [{"Sequence": {"id": "A", "type_id": 0}}]
-
-
 @pytest.mark.parametrize(
     "values, found",
     [
         ({"model": None}, "must be readable"),
-        ({"model": {"type": "WordPiece"}}, "BridgeTowerBertTokenizer"),
-        ({"model": {"vocab": [["a", "b"]]}}, "must be readable"),
-        ({"model": {"vocab": [["a", 0.0], ["b", -1.0]]}}, "must follow"),
+        ({"model": {"type": "WordPiece"}}, "of type Unigram"),
+        ({"model": {"vocab": [["a", "b"]]}}, "ids of added tokens"),
+        ({"model": {"vocab": [["a", 0.0], ["b", -1.0]]}}, "or follow"),
         ({"added_tokens": [3]}, "must be readable"),
         ({"added_tokens": []}, None),
         (
             {"added_tokens": [{"id": 5, "content": "<x>", "special": True}]},
-            "must follow the vocabulary",
+            "'<x>': 5, 1002 in the vocabulary",
         ),
         (
             {
@@ -237,17 +236,6 @@ ONE = [{"Sequence": {"id": "A", "type_id": 0}}]
                 }
             },
             "must be readable",
-        ),
-        (
-            {
-                "post_processor": {
-                    "type": "TemplateProcessing",
-                    "single": ONE,
-                    "pair": ONE,
-                    "special_tokens": {},
-                }
-            },
-            "must pack texts",
         ),
     ],
 )
@@ -312,12 +300,228 @@ def test_damaged_engine_files(folder_of, tmp_path):
             ours.load_assets(tmp_path)
 
 
-def test_added_tokens_of_other_files(folder_of, tmp_path):
-    folder, _ = folder_of("xlm-roberta", True)
-    changed(folder, tmp_path)
-    text_folders.dump(tmp_path, "added_tokens.json", {"<box>": 5})
-    with pytest.raises(ConversionError, match="'<box>': 5"):
-        tokenizers.read(tmp_path, "xlm-roberta", 9)
+BOX = {"content": "<box>", "lstrip": False, "rstrip": False}
+BOX |= {"single_word": False, "normalized": True, "special": False}
+EXTRA = {"additional_special_tokens": ["<ent>", "<box>"]}
+WORDS = ("bert", "distilbert", "electra")
+OTHERS = ("roberta", "xlm-roberta", "clip", "deberta-v2", "albert")
+# Other special tokens, some of which the vocabulary lacks.
+ENDS = {
+    **dict.fromkeys(
+        WORDS,
+        {"cls_token": "[MASK]", "sep_token": "<c>", "pad_token": "<d>"},
+    ),
+    "roberta": {"cls_token": "<c>", "sep_token": "<d>", "pad_token": "<mask>"},
+    "clip": {"eos_token": "<c>", "bos_token": "<d>"},
+    "deberta-v2": {"cls_token": "<c>", "pad_token": "[MASK]"},
+    "albert": {"pad_token": "[MASK]"},
+    "siglip": {"pad_token": "<unk>"},
+    "siglip2": {"pad_token": "<unk>"},
+}
+CASED = {"lowercase": False, "strip_accents": True}
+CASED = {"normalizer": {**CASED, "handle_chinese_chars": False}}
+FAST = {"tokenizer_class": "PreTrainedTokenizerFast"}
+STEPS = {
+    "normalizer": {"type": "Lowercase"},
+    "pre_tokenizer": {"add_prefix_space": True, "use_regex": False},
+    "model": {"ignore_merges": True},
+}
+SILENT = dict.fromkeys(("do_lower_case", "strip_accents", "tokenizer_class"))
+CONFIG, MAP = "tokenizer_config.json", "special_tokens_map.json"
+
+
+def with_box(count):
+    return {"added_tokens_decoder": {str(count): BOX}}
+
+
+# Kinds, and other values of files, None to delete one. A function takes the
+# number of tokens.
+SETTINGS = {
+    "decoder": ((*WORDS, "roberta", "albert"), {CONFIG: with_box}),
+    "added": ((*WORDS, *OTHERS[:3]), {"added_tokens.json": "<box>"}),
+    "extra": ((*WORDS, *OTHERS), {CONFIG: EXTRA}),
+    "extra in the map": (("bert", "roberta", "clip"), {MAP: EXTRA}),
+    "named": (("bert", "clip"), {CONFIG: {"image_token": "<box>"}}),
+    "ends": (ENDS, {CONFIG: ENDS}),
+    "ends in the map": (("bert", "roberta", "siglip2"), {MAP: ENDS}),
+    "cased": (WORDS, {CONFIG: {"do_lower_case": False}}),
+    "cased in json": (WORDS, {CONFIG: SILENT, "tokenizer.json": CASED}),
+    "accents": (WORDS, {CONFIG: {"strip_accents": False}}),
+    "letters": (WORDS, {CONFIG: {"tokenize_chinese_chars": False}}),
+    "relative": (
+        ("bert",),
+        {CONFIG: {"tokenizer_class": "ElectraTokenizerFast"}},
+    ),
+    "whole": ((*WORDS, *OTHERS), {CONFIG: FAST, "tokenizer.json": {}}),
+    "whole and cased": (
+        WORDS,
+        {CONFIG: {**FAST, "pad_token": "[MASK]"}, "tokenizer.json": CASED},
+    ),
+    "whole by config.json": (
+        ("bert",),
+        {CONFIG: SILENT, "config.json": FAST, "tokenizer.json": CASED},
+    ),
+    "whole with steps": (("roberta",), {CONFIG: FAST, "tokenizer.json": STEPS}),
+    "steps": (("roberta",), {"tokenizer.json": STEPS}),
+    "prefix": (("roberta",), {CONFIG: {"add_prefix_space": True}}),
+    "no prefix": (
+        ("xlm-roberta", "albert", "deberta-v2"),
+        {CONFIG: {"add_prefix_space": False}},
+    ),
+    "keep": (
+        ("albert",),
+        {CONFIG: {"keep_accents": True, "do_lower_case": False}},
+    ),
+    "split": (
+        ("deberta-v2",),
+        {CONFIG: {"split_by_punct": True, "do_lower_case": True}},
+    ),
+}
+
+
+def with_changes(folder_of, kind, changes, target):
+    """Copy the files of a kind, with other values in some."""
+    folder, peer = folder_of(kind, "tokenizer.json" in changes)
+    shutil.copytree(folder, target, ignore=lambda *_: ["saved"])
+    for name, values in changes.items():
+        values = values(len(peer)) if callable(values) else values
+        values = {values: len(peer)} if isinstance(values, str) else values
+        values = values[kind] if values is ENDS else values
+        path = target / name
+        old = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        for key, value in values.items():
+            inner = isinstance(old.get(key), dict) and "type" not in value
+            old[key] = (old[key] | value) if inner else value
+        old = {key: value for key, value in old.items() if value is not None}
+        text_folders.dump(target, name, old)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_of_files_are_obeyed(name, folder_of, tmp_path):
+    """As transformers does; see `SETTINGS`."""
+    kinds, changes = SETTINGS[name]
+    texts = text_folders.texts(50)
+    texts += ["a <box> b", "<box>", "a<box>b <BOX> <ent>", "THE <ent>Dog"]
+    for kind in kinds:
+        folder = tmp_path / kind
+        with_changes(folder_of, kind, changes, folder)
+        peer = transformers.AutoTokenizer.from_pretrained(folder)
+        ours = unimodal.tokenizer(folder, LENGTH)
+        ids, mask = packed(peer, ours, texts)
+        made, first = ours.encode(texts), int(ours.adds_start)
+        wrong = (made["token_ids"][:, first:] != ids).any(1)
+        found = [texts[i][:80] for i in np.flatnonzero(wrong)]
+        assert (kind, found) == (kind, [])
+        made = made["padding_mask"][:, first:]
+        np.testing.assert_array_equal(made, mask)
+        assert ours.vocabulary_size() == len(peer)
+        assert ours.mask_token_id == peer.mask_token_id or kind == "siglip2"
+
+
+ONE = [{"Sequence": {"id": "A", "type_id": 0}}]
+BARE = {"type": "TemplateProcessing", "single": ONE, "pair": ONE}
+BARE = {"post_processor": {**BARE, "special_tokens": {}}}
+LEFT = {"direction": "Left", "max_length": 9, "stride": 0}
+LEFT = {"truncation": {**LEFT, "strategy": "LongestFirst"}}
+
+
+@pytest.mark.parametrize(
+    "kinds, file, values, found",
+    [
+        (ENDS, CONFIG, {"truncation_side": "left"}, "truncation_side='left'"),
+        (ENDS, CONFIG, {"padding_side": "left"}, "padding_side='left'"),
+        (("siglip2",), CONFIG, {"padding_side": None}, "padding_side='left'"),
+        (OTHERS, "tokenizer.json", LEFT, "truncation.direction='left'"),
+        (("bert",), CONFIG, {"tokenizer_class": "MPNetTokenizer"}, "'MPNet"),
+        (("bert",), CONFIG, {"tokenizer_class": "Herbert"}, "'Herbert'"),
+        (("siglip",), CONFIG, EXTRA, "'<ent>'"),
+        (OTHERS, "tokenizer.json", BARE, "must pack texts"),
+        (("siglip2",), CONFIG, {"eos_token": "<mask>"}, "<eos>"),
+        (("xlm-roberta",), "added_tokens.json", {"<box>": 5}, "'<box>': 5"),
+    ],
+)
+def test_settings_that_are_refused(
+    kinds, file, values, found, folder_of, tmp_path
+):
+    for kind in kinds:
+        folder = tmp_path / kind
+        changes = {CONFIG: FAST} if values is BARE else {}
+        with_changes(folder_of, kind, {**changes, file: values}, folder)
+        with pytest.raises(ConversionError, match=found) as error:
+            unimodal.tokenizer(folder)
+        assert str(folder) in str(error.value)
+        if file != "added_tokens.json" and "=" in found:
+            assert file in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "siglip"])
+def test_lower_case_of_sentence_transformers(kind, folder_of, tmp_path):
+    """It lowers texts by Python, also for cased tokenizers."""
+    changes = {"sentence_bert_config.json": {"do_lower_case": True}}
+    changes[CONFIG] = {"do_lower_case": False}
+    with_changes(folder_of, kind, changes, tmp_path / kind)
+    peer = transformers.AutoTokenizer.from_pretrained(tmp_path / kind)
+    ours = unimodal.tokenizer(tmp_path / kind, LENGTH)
+    texts = text_folders.texts(50, seed=4)
+    ids, _ = packed(peer, ours, [text.lower() for text in texts])
+    made = ours.encode(texts)["token_ids"]
+    np.testing.assert_array_equal(made[:, ours.adds_start :], ids)
+
+
+DOUBLES = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+GROWS = {
+    "normalizer": {"type": "Sequence", "normalizers": [DOUBLES] * 40},
+    "pre_tokenizer": {
+        "type": "Sequence",
+        "pretokenizers": [
+            {
+                "type": "ByteLevel",
+                "add_prefix_space": False,
+                "trim_offsets": True,
+                "use_regex": False,
+            }
+        ]
+        * 40,
+    },
+    "decoder": {"type": "Sequence", "decoders": [DOUBLES] * 40},
+}
+REGEX = {**DOUBLES, "pattern": {"Regex": "(?<=.)"}, "content": "x" * 99}
+NESTED = {"type": "Sequence", "normalizers": [REGEX, REGEX]}
+
+
+@pytest.mark.parametrize("part", [*GROWS, "nested"])
+def test_steps_that_grow_without_bound(part, folder_of, tmp_path):
+    """Of a folder and of a preset; a process without memory aborts."""
+    values = {part: GROWS.get(part)}
+    if part == "nested":
+        nested = {"type": "Sequence", "normalizers": [NESTED, NESTED]}
+        values = {"normalizer": nested}
+    changes = {CONFIG: FAST, "tokenizer.json": {}}
+    with_changes(folder_of, "xlm-roberta", changes, tmp_path / "whole")
+    ours = unimodal.tokenizer(tmp_path / "whole", LENGTH)
+    changed(tmp_path / "whole", tmp_path / "whole", **values)
+    with pytest.raises(ConversionError, match="50,000 times"):
+        unimodal.tokenizer(tmp_path / "whole", LENGTH)
+    ours.save_assets(tmp_path)
+    path = tmp_path / ours.file_assets[0]
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | values))
+    with pytest.raises(ValueError, match="50,000 times"):
+        ours.load_assets(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "kind, name", [("bert", "vocab.txt"), ("roberta", "vocab.json")]
+)
+def test_vocabularies_of_more_than_a_million(kind, name, folder_of, tmp_path):
+    with_changes(folder_of, kind, {}, tmp_path / kind)
+    path = tmp_path / kind / name
+    words = [f"w{i:x}" for i in range(1_000_001)]
+    if kind == "bert":
+        path.write_text("\n".join(words))
+    else:
+        path.write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    with pytest.raises(ConversionError, match="at most 1,000,000 tokens"):
+        unimodal.tokenizer(tmp_path / kind)
 
 
 def test_clip_pads_as_its_file_says(folder_of, tmp_path):

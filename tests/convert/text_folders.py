@@ -126,6 +126,18 @@ def clip(folder):
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
 
 
+def byte_pairs(folder):
+    """As CLIP's, with the tokens of RoBERTa."""
+    clip(folder)
+    values = json.loads((folder / "vocab.json").read_text())
+    names = [name for name in values if "</w>" not in name and "<|" not in name]
+    names = ["<s>", "<pad>", "</s>", "<unk>", *names, "<mask>"]
+    dump(folder, "vocab.json", {name: i for i, name in enumerate(names)})
+    merges = (folder / "merges.txt").read_text().splitlines()
+    kept = [merge for merge in merges if "</w>" not in merge]
+    (folder / "merges.txt").write_text("\n".join(kept))
+
+
 def siglip2(folder):
     engine = tokenizers.Tokenizer(models.BPE(byte_fallback=True))
     engine.normalizer = normalizers.Replace(" ", "▁")
@@ -175,13 +187,17 @@ FILES = {
 }
 
 
+# Kinds of which other tests compare most.
+MORE = {"bert": word_pieces, "roberta": byte_pairs}
+
+
 def write(folder, kind, saved=False):
     """Write a folder of a model type; `saved`: as transformers saves it.
 
     Returns:
         the tokenizer of transformers for this folder.
     """
-    FILES[kind](folder)
+    (FILES | MORE)[kind](folder)
     dump(folder, "config.json", {"model_type": kind})
     peer = transformers.AutoTokenizer.from_pretrained(folder)
     if saved:

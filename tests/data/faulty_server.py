@@ -4,6 +4,7 @@ It prints its port. `/faults` returns how many faults there were, `/stall` makes
 all further requests wait forever.
 """
 
+import contextlib
 import functools
 import http.server
 import itertools
@@ -68,6 +69,39 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *given):
         """Log nothing."""
+
+
+@contextlib.contextmanager
+def served(answer):
+    """Yield the address of a server whose GET requests a function answers."""
+
+    class Own(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            # Clients may leave at any time.
+            with contextlib.suppress(OSError):
+                answer(self)
+
+        def log_message(self, *given):
+            """Log nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Own)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def send(handler, code, body=b"", **headers):
+    """Answer a request at once."""
+    handler.send_response(code)
+    for name, value in headers.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+    handler.wfile.write(body)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,22 @@
 """Data sets in an object store: a server with faults, in its own process."""
 
+import base64
+import collections
+import gzip
 import os
 import pathlib
 import pickle
+import re
 import shutil
 import subprocess
 import sys
 import threading
 import time
+import traceback
 import urllib.request
 from unittest import mock
 
+import faulty_server
 import numpy as np
 import pytest
 import s3_server
@@ -18,7 +24,8 @@ import streams
 from builders import ONE_BACKEND
 
 from keras_bridgetower import data
-from keras_bridgetower.data.records.places import ObjectStore
+from keras_bridgetower import object_stores
+from keras_bridgetower.data.records import format
 
 pytest.importorskip("aiohttp", reason="the extra `object_stores`")
 fsspec = pytest.importorskip("fsspec")
@@ -26,6 +33,7 @@ fsspec = pytest.importorskip("fsspec")
 pytestmark = [ONE_BACKEND, pytest.mark.filterwarnings("ignore")]
 SERVER = pathlib.Path(__file__).with_name("faulty_server.py")
 SECONDS = 60.0
+FILES = fsspec.filesystem("file")
 
 
 class Server:
@@ -121,7 +129,7 @@ def test_a_stalled_server_is_an_error_in_time(server, tmp_path):
         lambda: reader.sample(0),
     ):
         started = time.monotonic()
-        with pytest.raises(data.StoreError, match="seconds` is 1.*no answer"):
+        with pytest.raises(data.StoreError, match="`seconds`, is 1.*no answer"):
             act()
         assert time.monotonic() - started < 2.0
     # It ends a run, and is no bad sample of it.
@@ -165,7 +173,7 @@ def test_what_is_refused_is_no_damage(folder, tmp_path):
     reader = data.open_records(folder.as_uri(), "train", cache=cache)
     for error in (PermissionError("denied"), OSError(28, "No space left")):
         refuse = mock.Mock(side_effect=error)
-        with mock.patch.object(ObjectStore, "_download", refuse):
+        with mock.patch.object(type(FILES), "get_file", refuse):
             with pytest.raises(data.StoreError, match=str(error.args[-1])):
                 reader.sample(0)
         refuse.assert_called_once()
@@ -178,7 +186,7 @@ def test_what_is_refused_is_no_damage(folder, tmp_path):
     (copy / local.shards[0]["file"]).write_bytes(b"try again later")
     cache = data.ShardCache(tmp_path / "other", seconds=1.0)
     far = data.open_records(copy.as_uri(), "train", cache=cache)
-    with pytest.raises(data.StoreError, match="differs from the index"):
+    with pytest.raises(data.StoreError, match="differs from the saved"):
         far.sample(0)
     assert far.bad_shards == {}
 
@@ -190,14 +198,14 @@ def test_processes_fetch_a_file_once(folder, tmp_path):
         data.open_records(folder.as_uri(), "train", cache=cache)
         for _ in range(2)
     ]
-    fetched, whole = [], ObjectStore._download
+    fetched, whole = [], type(FILES).get_file
 
-    def slow(store, name, part, end):
+    def slow(store, name, *told, **more):
         fetched.append(name)
         time.sleep(0.2)
-        whole(store, name, part, end)
+        whole(store, name, *told, **more)
 
-    with mock.patch.object(ObjectStore, "_download", slow):
+    with mock.patch.object(type(FILES), "get_file", slow):
         threads = [
             threading.Thread(target=reader.sample, args=(0,))
             for reader in readers
@@ -238,7 +246,7 @@ def written(folder, on_shard=None, num_shards=6):
     data.write_shards(folder, "train", rows, **values)
 
 
-def test_a_store_gets_the_files_of_a_folder(memory, tmp_path):
+def test_a_store_gets_the_files_of_a_folder(memory, tmp_path, monkeypatch):
     """Also after an interruption, which repeats no finished shard."""
     url, uploads = "memory://mine/set", []
 
@@ -275,7 +283,127 @@ def test_a_store_gets_the_files_of_a_folder(memory, tmp_path):
         }
     reader = data.open_records(url, "train")
     assert reader.verify() == {}
+    monkeypatch.setattr(object_stores, "SECONDS", 0.5)
     refuse = mock.Mock(side_effect=ConnectionResetError("reset"))
     with mock.patch.object(type(memory), "put_file", refuse):
-        with pytest.raises(data.StoreError, match=f"{url} could .*reset"):
+        with pytest.raises(data.StoreError, match=f"{url}/.* could .*reset"):
             written(url, num_shards=4)
+    assert refuse.call_count > 2
+
+
+def test_a_read_ends_at_its_largest_size(tmp_path, monkeypatch):
+    """Endless files, packed ones, and those that drip: none is read on."""
+    monkeypatch.setattr(format, "_LARGEST_INDEX", 10**6)
+    sent = collections.Counter()
+
+    def answer(request):
+        kind = request.path.split("/")[1]
+        if kind == "packed":
+            body = gzip.compress(bytes(64 * 10**6))
+            faulty_server.send(request, 200, body, Content_Encoding="gzip")
+            return
+        faulty_server.send(request, 200)
+        size, pause = (2**16, 0) if kind == "endless" else (5, 0.01)
+        while sent[kind] < 300 * 10**6:
+            request.wfile.write(bytes(size))
+            sent[kind] += size
+            time.sleep(pause)
+
+    with faulty_server.served(answer) as address:
+        for kind, why in (
+            ("endless", "more than 1,000,000 bytes"),
+            ("packed", "more than 1,000,000 bytes"),
+            ("drips", "bytes a second"),
+        ):
+            cache = data.ShardCache(tmp_path / "cache", seconds=1.0)
+            with pytest.raises(data.StoreError, match=why):
+                data.open_records(f"http://{address}/{kind}", "train", 0, cache)
+        assert sent["endless"] < 50 * 10**6
+        # An abandoned download does not go on.
+        time.sleep(0.3)
+        before = sent["drips"]
+        time.sleep(0.3)
+        assert sent["drips"] == before
+    assert not list(cache.folder.glob("*.part"))
+
+
+SECRETS = ("me", "s3cret word", "aBcD1234")
+WITH_SECRETS = "http://me:s3cret%20word@{}/set?X-Signature=aBcD1234"
+
+
+def check_hidden(text):
+    for secret in (*SECRETS, "s3cret"):
+        assert not re.search(rf"\b{secret}\b", text), text
+
+
+def test_a_signed_url_opens_each_file(folder, tmp_path):
+    """A password and a query are sent, and shown nowhere."""
+    wanted = b"Basic " + base64.b64encode(b"me:s3cret word")
+
+    def answer(request):
+        path, _, query = request.path.partition("?")
+        allowed = request.headers["Authorization"].encode() == wanted
+        if not allowed or query != "X-Signature=aBcD1234":
+            faulty_server.send(request, 403)
+            return
+        body = (folder / path.removeprefix("/set/")).read_bytes()
+        faulty_server.send(request, 200, body, Content_Length=str(len(body)))
+
+    cache = data.ShardCache(tmp_path / "cache", seconds=5.0)
+    near = data.open_records(folder, "train")
+    with faulty_server.served(answer) as address:
+        url = WITH_SECRETS.format(address)
+        far = data.open_records(url, "train", cache=cache)
+        assert far.sample(7) == near.sample(7)
+        again = pickle.loads(pickle.dumps(far))
+        assert again.sample(30) == near.sample(30)
+    shown = [repr(far), str(far.place), *map(str, cache.folder.iterdir())]
+    check_hidden(" ".join(shown))
+
+
+@pytest.mark.parametrize("code", [302, 403, 404, 503])
+def test_errors_and_logs_show_no_secret(tmp_path, caplog, monkeypatch, code):
+    """Nor one of an address to which the server points."""
+    monkeypatch.setattr(object_stores, "_PAUSE", 0.01, raising=False)
+
+    def answer(request):
+        to = "/other?X-Signature=aBcD1234"
+        is_first = code == 302 and request.path != to
+        faulty_server.send(
+            request, 302 if is_first else max(code, 403), Location=to
+        )
+
+    cache = data.ShardCache(tmp_path / "cache", seconds=1.0)
+    with faulty_server.served(answer) as address:
+        url = WITH_SECRETS.format(address)
+        started = time.monotonic()
+        with pytest.raises(data.StoreError, match=f"http://{address}/set") as e:
+            data.open_records(url, "train", cache=cache)
+        # What is refused is not tried again.
+        assert code in (404, 503) or time.monotonic() - started < 0.5
+        told = "".join(traceback.format_exception(e.value))
+        assert caplog.text or code in (302, 403)
+    # The test itself shows no value in its traceback.
+    check_hidden(told + caplog.text)
+
+
+def test_all_that_fails_is_tried_again(memory, monkeypatch):
+    """Each method of the store fails twice before it succeeds."""
+    calls = collections.Counter()
+    with monkeypatch.context() as patched:
+        patched.setattr(object_stores, "_PAUSE", 0.001, raising=False)
+        for name in ("find", "pipe_file", "put_file", "get_file", "rm_file"):
+            whole = getattr(type(memory), name)
+
+            def fails(*told, name=name, whole=whole, **more):
+                calls[name] += 1
+                if calls[name] % 3:
+                    raise OSError(f"500 of {name}")
+                return whole(*told, **more)
+
+            patched.setattr(type(memory), name, fails)
+        for count in (2, 1):
+            written("memory://mine/set", num_shards=count)
+        reader = data.open_records("memory://mine/set", "train")
+        assert reader.verify() == {} and len(reader.files) == 1
+    assert len(calls) == 5 and not any(n % 3 for n in calls.values())

@@ -186,3 +186,44 @@ def test_an_object_store_has_the_same_rows(folder):
     far.read_ahead(list(range(5)))
     for number in (29, *range(0, 30, 4)):
         assert far.sample(number) == near.sample(number)
+
+
+def test_a_text_that_is_not_utf_8_is_one_bad_row(tmp_path):
+    """In a string column, as other programs may write it."""
+    texts = pyarrow.array([b"a", b"\xff\xfe", b"c"]).cast("string", safe=False)
+    pictures = [streams.picture(n, form="JPEG") for n in range(3)]
+    write(tmp_path / "x.parquet", "img2dataset", pictures, texts)
+    with pytest.raises(ValueError, match="1 of 3 .* x/1: its text is not UTF"):
+        index(tmp_path)
+    index(tmp_path, max_bad_share=0.4)
+    reader = data.open_records(tmp_path, "train")
+    assert [reader.sample(i).sample.text for i in range(2)] == ["a", "c"]
+
+
+def test_few_bytes_that_ask_for_many_are_refused(tmp_path):
+    """Neither 200,000 times one value, nor one page of 80 MB of zeros."""
+    one = pyarrow.array(np.zeros(200_000, "int32"))
+    columns = [
+        pyarrow.DictionaryArray.from_arrays(one, [value])
+        for value in (b"x" * 1000, "a text")
+    ]
+    values = pyarrow.table({"jpg": columns[0], "txt": columns[1]})
+    zeros = pyarrow.table({"jpg": [bytes(80_000_000)], "txt": ["a text"]})
+    made = {"values": (values, "snappy"), "zeros": (zeros, "zstd")}
+    for name, (table, compression) in made.items():
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / "x.parquet"
+        kind = {"compression": compression, "store_schema": False}
+        parquet.write_table(table, path, row_group_size=200_000, **kind)
+        assert path.stat().st_size < 20_000
+    del values, zeros, table, made
+    before = pyarrow.default_memory_pool()
+    counted = pyarrow.proxy_memory_pool(before)
+    pyarrow.set_memory_pool(counted)
+    try:
+        for name in ("values", "zeros"):
+            with pytest.raises(ValueError, match="row group 0 is too large"):
+                index(tmp_path / name)
+    finally:
+        pyarrow.set_memory_pool(before)
+    assert counted.max_memory() < 75_000_000

@@ -5,6 +5,8 @@ import io
 import json
 import os
 import tarfile
+import tempfile
+import tracemalloc
 from unittest import mock
 
 import pytest
@@ -12,6 +14,9 @@ import streams
 from builders import ONE_BACKEND
 
 from keras_bridgetower import data
+from keras_bridgetower.data.records import format
+from keras_bridgetower.files import sha256
+from keras_bridgetower.object_stores import Store
 
 pytestmark = ONE_BACKEND
 TOLD = "Made by a test."
@@ -154,3 +159,120 @@ def test_other_files_are_rejected(folder):
     assert [far.sample(i) for i in range(15)] == [
         near.sample(i) for i in range(15)
     ]
+
+
+def test_a_caption_that_is_not_utf_8_is_one_bad_sample(tmp_path):
+    """So is a name: JSON has no room for either."""
+    with tarfile.open(
+        tmp_path / "0.tar", "w", format=tarfile.GNU_FORMAT
+    ) as tar:
+        for key, text in (
+            ("0", b"zero"),
+            ("1", b"\xff\xfe"),
+            ("\udcff", b"two"),
+            ("3", b"three"),
+        ):
+            add(tar, f"{key}.jpg", streams.picture(0, form="JPEG"))
+            add(tar, f"{key}.txt", text)
+    entry = index(tmp_path, max_bad_share=0.5)
+    [shard] = entry["shards"]
+    assert [key for key, _ in shard["left_out"]] == ["1", "?"]
+    assert all("is not UTF-8" in why for _, why in shard["left_out"])
+    reader = data.open_records(tmp_path, "train")
+    texts = [reader.sample(i).sample.text for i in range(len(reader))]
+    assert texts == ["zero", "three"]
+
+
+def members(contents):
+    """Return the bytes of files in a tar file, without its end."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for name, content in contents.items():
+            add(tar, name, content)
+        return file.getvalue()[: tar.offset]
+
+
+def sparse_member(name, size):
+    """Return a member of GNU's sparse format: 3 bytes before a hole."""
+    info = tarfile.TarInfo(name)
+    info.size, info.type = 3, tarfile.GNUTYPE_SPARSE
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[386:398], block[398:410] = b"%011o\0" % 0, b"%011o\0" % 3
+    block[483:495] = b"%011o\0" % size
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block) + b"hey".ljust(512, b"\0")
+
+
+def test_sizes_that_a_file_does_not_hold_are_refused(tmp_path, monkeypatch):
+    """Sparse members of 3 GiB, a hole on the disk, and negative sizes."""
+    monkeypatch.setattr(format, "LARGEST_SAMPLE", 2**24, raising=False)
+    good = members({"0.jpg": streams.picture(0, form="JPEG"), "0.txt": b"zero"})
+    path = tmp_path / "0.tar"
+    for kind in ("jpg", "txt"):
+        other = {"jpg": "txt", "txt": "jpg"}[kind]
+        data_of_one = members({f"1.{other}": b"text"})
+        data_of_one += sparse_member(f"1.{kind}", 3 * 2**30)
+        path.write_bytes(good + data_of_one + bytes(1024))
+        entry = index(tmp_path, max_bad_share=0.5)
+        assert entry["shards"][0]["left_out"] == [
+            ["1", f"its {kind} is sparse or too large"]
+        ]
+        # An index of others may name it nevertheless.
+        with pytest.raises(ValueError, match="is too large"):
+            format.decode_tar(data_of_one)
+    # Bytes that take no room on the disk.
+    info = tarfile.TarInfo("1.jpg")
+    info.size = 2**25
+    with open(path, "wb") as file:
+        file.write(info.tobuf())
+        file.seek(info.size, 1)
+        file.write(good + bytes(1024))
+    tracemalloc.start()
+    entry = index(tmp_path, max_bad_share=0.5)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "too large" in entry["shards"][0]["left_out"][0][1]
+    assert entry["shards"][0]["sha256"] == sha256(path) and most < 2**23
+    assert data.open_records(tmp_path, "train").sample(0).sample.id == "0"
+    info.size = -2 * 512
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    path.write_bytes(good + block + bytes(1024))
+    with pytest.raises(ValueError, match="0.tar must be .* negative size"):
+        index(tmp_path)
+
+
+def test_names_of_a_listing_never_leave_their_place(tmp_path, monkeypatch):
+    """They overwrite and delete no file beside the copies, and none there."""
+    fsspec = pytest.importorskip("fsspec")
+    store, url = fsspec.filesystem("memory"), "memory://tars/set"
+    (tmp_path / "copies").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "copies"))
+    own = tmp_path / "own.tar"
+    own.write_bytes(b"mine")
+    write(tmp_path / "good.tar", range(6, 9))
+    content = (tmp_path / "good.tar").read_bytes()
+    bad = (
+        "../../own.tar",
+        "/etc/own.tar",
+        "..\\own.tar",
+        "a//b.tar",
+        "a/b.tar",
+    )
+    try:
+        for name in ("good.tar", *bad):
+            store.pipe_file(f"/tars/set/{name}", content)
+        entry = index(url)
+        assert [shard["file"] for shard in entry["shards"]] == ["good.tar"]
+        assert own.read_bytes() == b"mine"
+        names = Store(url).names()
+        assert {*names} == {*data_files("good"), "index.json", "a/b.tar"}
+        Store(url).remove(names)
+        left = {path.removeprefix("/tars/set/") for path in store.find("/tars")}
+        assert left == {*bad} - {"a/b.tar"}
+    finally:
+        store.rm("/tars", recursive=True)
+
+
+def data_files(name):
+    return f"{name}.tar", f"{name}.offsets.npy"

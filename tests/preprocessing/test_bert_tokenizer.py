@@ -49,6 +49,16 @@ def test_ids_are_those_of_transformers(tmp_path):
     assert (ours.pad_token_id, ours.mask_token_id) == (0, 4)
 
 
+def test_attributes_are_those_before_a_vocabulary(tmp_path):
+    loaded = tokenizer()
+    empty = kbt.BridgeTowerBertTokenizer(sequence_length=16)
+    assert {*dir(loaded)} == {*dir(empty)}
+    loaded.save_assets(tmp_path)
+    empty.load_assets(tmp_path)
+    assert empty.masking() == loaded.masking()
+    assert empty.masking().continuation_ids == (12, 13, 15, 25)
+
+
 def masked():
     converter = kbt.BridgeTowerImageConverter(32)
     return kbt.BridgeTowerMaskedLMPreprocessor(tokenizer(), converter, rate=0.4)

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import shutil
 
 import pytest
 from builders import FASTEST
@@ -16,45 +15,117 @@ ROOT = pathlib.Path(kbt.__file__).parent
 INSTALL = "pip install ./preset_packages/photos"
 
 
-def install(site, name="my_presets", value=None, rows=None):
+ROW = json.loads((ROOT / "presets" / "table.json").read_text())[
+    "bridgetower_tiny_easy_contrastive"
+]
+EXAMPLES = "ask", "match", "search", "fill", "look", "pictures"
+
+
+def install(
+    site, name="my_presets", value=None, rows=None, points=None, examples=None
+):
     """Write a distribution with a preset into a folder, as pip does."""
-    package, info = site / name, site / f"{name}-1.0.dist-info"
-    package.mkdir(parents=True)
-    info.mkdir()
-    (package / "__init__.py").write_text("raise RuntimeError('was run')\n")
-    shutil.copytree(
-        ROOT / "presets" / "bridgetower_tiny_easy_contrastive",
-        package / "my_shapes",
+    value = value or name
+    package, info = (
+        site.joinpath(*value.split(".")),
+        site / f"{name}-1.dist-info",
     )
-    source = json.loads((ROOT / "presets" / "table.json").read_text())
-    row = source["bridgetower_tiny_easy_contrastive"]
-    rows = rows or {"my_shapes": {**row, "knows": "my shapes"}}
+    for folder in (package / "examples", info):
+        folder.mkdir(parents=True)
+    for folder in (package, site / value.partition(".")[0]):
+        (folder / "__init__.py").write_text("raise RuntimeError('was run')\n")
+    if rows is None:
+        rows = {"my_shapes": {**ROW, "knows": "my shapes"}}
     (package / "table.json").write_text(json.dumps(rows))
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
-    )
-    (info / "entry_points.txt").write_text(
-        f"[{table.GROUP}]\n{name} = {value or name}\n"
-    )
+    if examples is not None:
+        (package / "examples" / "examples.json").write_text(
+            json.dumps(dict.fromkeys(EXAMPLES, []) | examples)
+        )
+    (info / "METADATA").write_text(f"Name: {name}\nVersion: 1\n")
+    points = points or f"[{table.GROUP}]\n{name} = {value}\n".encode()
+    (info / "entry_points.txt").write_bytes(points)
+    return package
 
 
-def test_a_distribution_is_read_and_not_run(tmp_path, monkeypatch):
-    install(tmp_path)
+@pytest.mark.parametrize("value", ["my_presets", "company.my_presets"])
+def test_a_distribution_is_read_and_not_run(value, tmp_path, monkeypatch):
+    package = install(tmp_path, value=value, examples={"ask": [["a.png", "b"]]})
     monkeypatch.syspath_prepend(tmp_path)
     (found,) = table.installed().values()
-    assert found.path == tmp_path / "my_presets" / "my_shapes"
+    assert found.path == package / "my_shapes"
     assert found.knows == "my shapes"
 
 
-@pytest.mark.parametrize(
-    "values",
-    [{"value": "no_such_package"}, {"rows": {"my_shapes": {"heads": 3}}}],
-)
-def test_a_broken_distribution_is_a_warning(values, tmp_path, monkeypatch):
-    install(tmp_path, **values)
+GROUP = table.GROUP.encode()
+BROKEN = [
+    *({"points": data} for data in (b"\xff" + GROUP, b"[%b]\nno" % GROUP)),
+    *(
+        {"points": b"[%b]\na = %b\n" % (GROUP, value)}
+        for value in (b"no_such_package", b"json", b"..", b"/", b"my_presets:a")
+    ),
+    *({"rows": rows} for rows in ([], {"a": []}, {"a": {}})),
+    {"rows": {f"a{i}": ROW for i in range(200_000)}},
+    *({"rows": {name: ROW}} for name in ("hf://a/b", "../a", "/a", "", "a\n")),
+    *(
+        {"rows": {"a": {**ROW, key: value}}}
+        for key, values in {
+            "heads": (3, [["x"]], "itc", None),
+            "tasks": ([{}], {"a": 1}),
+            "parameters": ("many", -1, 1e30, 10**400, None, float("nan")),
+            "image_size": (-1, "64", [64]),
+            "description": (None, "\x1b[2J", "\ud800", ["a"]),
+            "knows": (7, "a\nb"),
+            "folder": ("/etc", "..", "../../etc", ".", "link", 7),
+            "handle": ("/etc", "hf://a/b"),
+            "reranks": ("no",),
+            "similarity_weight": ("1",),
+            "root": ("/etc",),
+            "colour": ("red",),
+        }.items()
+        for value in values
+    ),
+    *(
+        {"examples": {"look": rows}}
+        for rows in ([["../a.png", "b"]], [["/a.png", "b"]], [["a.png"]], 7)
+    ),
+]
+
+
+@pytest.mark.parametrize("values", BROKEN, ids=lambda x: f"{x!s:.60}")
+def test_a_broken_distribution_is_one_warning(values, tmp_path, monkeypatch):
+    package = install(tmp_path, **values)
+    (package / "link").symlink_to("/etc")
+    install(tmp_path, "others", rows={"theirs": ROW})
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.warns(UserWarning, match="'my_presets' could not be read"):
-        assert table.installed() == {}
+    with pytest.warns(UserWarning) as warned:
+        assert list(table.installed()) == ["theirs"]
+    (text,) = (str(one.message) for one in warned)
+    for words in ("'my_presets'", str(tmp_path), "uninstall it"):
+        assert words in text
+
+
+@pytest.mark.parametrize("package", [None, "my_presets"])
+def test_two_distributions_with_one_name(package, tmp_path, monkeypatch):
+    """Neither replaces the other, nor a preset of this package."""
+    rows = {"my_shapes": ROW, "bridgetower_tiny_easy_vqa": ROW}
+    install(tmp_path / "a", rows=rows)
+    install(tmp_path / "b", "others", package, {"my_shapes": ROW, "more": ROW})
+    for site in ("a", "b"):
+        monkeypatch.syspath_prepend(tmp_path / site)
+    with pytest.warns(UserWarning) as warned:
+        assert list(table.installed()) == ["more"]
+    (text,) = (str(one.message) for one in warned)
+    assert "'my_shapes': ['my-presets', 'others']" in text
+    assert "'bridgetower_tiny_easy_vqa': ['keras-bridgetower', 'my-pr" in text
+
+
+def test_the_first_of_two_versions_counts(tmp_path, monkeypatch, recwarn):
+    for site in ("a", "b"):
+        install(tmp_path / site)
+        monkeypatch.syspath_prepend(tmp_path / site)
+    (found,) = table.installed().values()
+    assert found.path == tmp_path / "b" / "my_presets" / "my_shapes"
+    assert not recwarn.list
 
 
 def test_a_distribution_that_is_not_installed_is_named(monkeypatch, capsys):

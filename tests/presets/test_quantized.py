@@ -108,6 +108,27 @@ def test_int8_is_saved_opened_and_copied(int8, tmp_path):
     same(copy.deepcopy(model), model)
 
 
+def test_large_activations_leave_the_others_their_bits():
+    """Without integers for them: a weight moves by half a step at most."""
+    inside = {}
+    for way in ("int8", "int8_weights"):
+        layer = task().backbone.fusion.text_pooler
+        kernel = array(layer.kernel)
+        kernel[0] = 0
+        layer.kernel.assign(kernel)
+        x = np.random.default_rng(0).normal(size=(5, len(kernel)))
+        x[:, 0] = 1000
+        expected = array(layer(x.astype("float32")))
+        layer.quantize(config=WAYS[way]())
+        step = np.abs(kernel).max(axis=0) / 127
+        most = np.abs(x[:, 1:]).sum(axis=-1, keepdims=True) * step / 2
+        # The slope of `tanh` is one at most.
+        moved = np.abs(array(layer(x.astype("float32"))) - expected)
+        assert moved.max() > 0
+        inside[way] = bool((moved <= most + 1e-5).all())
+    assert inside == {"int8": False, "int8_weights": True}
+
+
 @FASTEST
 @pytest.mark.parametrize("way", long_but([*WAYS][1:], "int4/8"))
 def test_other_ways_are_saved_and_opened(way, tmp_path):
@@ -319,7 +340,8 @@ def test_floats_are_never_cut_to_integers(int8, tmp_path):
 
 @FASTEST
 def test_quantize_command(int8, tmp_path, capsys):
-    model, _, whole = int8
+    _, _, whole = int8
+    model = quantize(kbt.BridgeTowerVQA.from_preset(whole), "int8_weights")
     words = ["quantize", str(whole), str(tmp_path / "int8")]
     assert main.main([*words, "--json"]) == 0
     out, err = capsys.readouterr()

@@ -95,13 +95,6 @@ def test_slow_reading_ends_it_in_time(matching, states):
     assert (len(found), timed.now) == (8, 4.0)
 
 
-def test_states_of_a_deleted_picture_are_not_judged(matching, states):
-    some = states[:8].copy()
-    some[3] = 0
-    found = Timed(matching.retrieval).rerank(some, budget=10)
-    assert sorted(found["full"]) == [0, 1, 2, 4, 5, 6, 7]
-
-
 def test_the_pace_is_measured_once(matching):
     scorer = matching.state_scorer(TEXT)
     pace = cascade.pace_of(matching, scorer)

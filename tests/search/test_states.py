@@ -1,6 +1,7 @@
 """An index with the states of pictures, by which queries rerank."""
 
 import hashlib
+import json
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ from keras_bridgetower.apps.search import PictureSearch
 from keras_bridgetower.apps.search import states
 from keras_bridgetower.apps.search.header import read_header
 from keras_bridgetower.apps.search.header import state_files
+from keras_bridgetower.apps.search.stores.store import StoreError
 
 pytestmark = FASTEST
 TEXT = "a red circle"
@@ -79,7 +81,7 @@ def test_states_are_stored_once_and_deleted_with_their_pictures(
     # Of one segment most are deleted, of the others one or none.
     gone = sorted(photos.rglob("*_0.png"))[:4]
     sums = {hashlib.sha256(p.read_bytes()).hexdigest() for p in gone}
-    rows = {s: bytes(files.read([s])[0]._rows[0][:64]) for s in sums}
+    rows = {s: bytes(files.read([s])[0]._rows[0][-1][:64]) for s in sums}
     for path in gone:
         path.unlink()
     kbt.search.prune(search.store)
@@ -92,6 +94,19 @@ def test_states_are_stored_once_and_deleted_with_their_pictures(
     assert found == pytest.approx({p: expected[p] for p in found}, abs=1e-5)
     kbt.search.remove(search.store, photos)
     assert list(files.folder.iterdir()) == []
+
+
+def test_states_that_are_open_stay_as_written(matching, photos, lance_name):
+    search = PictureSearch(lance_name, matching)
+    search.index(photos, states="float32", batch_size=4)
+    files, sums = files_of(search), sorted(sums_of(search))
+    found, there = files.read(sums)
+    assert all(there)
+    before = found[:]
+    for path in sorted(photos.rglob("*_0.png"))[::3]:
+        kbt.search.remove(search.store, path)
+    assert np.array_equal(found[:], before)
+    assert files.read(sums)[1].count(False) == 4
 
 
 def test_pictures_without_states_are_read_again(matching, photos, lance_name):
@@ -142,3 +157,165 @@ def test_states_keep_their_values():
         assert (differences <= 1.001 * part * most).all()
     with pytest.raises(ValueError, match="`states` must be 'float32'"):
         states.StateFormat("float16", (2, 4, 5)).pack(1e6 * values)
+
+
+class Index:
+    """An index that is damaged on purpose: a segment has four pictures."""
+
+    def __init__(self, search):
+        self.files, self.pictures = files_of(search), sorted(sums_of(search))
+        self.header = search.store.folder / "search.json"
+        self.sizes = {"rows": self.files.format.row_bytes, "sums": 64}
+        self.paths = {}
+        for kind in KINDS:
+            found = self.files.folder.glob(f"*.{kind}")
+            by_size = sorted(found, key=lambda p: (-p.stat().st_size, p.name))
+            self.paths[kind] = by_size
+
+    def edit(self, kind, edit):
+        path = self.paths[kind][0]
+        path.write_bytes(edit(path.read_bytes()))
+
+    def flip(self, place, kind):
+        def edit(data):
+            at = int(place * (len(data) - 1))
+            return data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
+
+        self.edit(kind, edit)
+
+    def swap_segments(self, *kinds):
+        for kind in kinds:
+            one, two = (path.read_bytes() for path in self.paths[kind][:2])
+            self.paths[kind][0].write_bytes(two)
+            self.paths[kind][1].write_bytes(one)
+
+    def swap_pictures(self, *kinds):
+        for kind in kinds:
+            n = self.sizes[kind]
+            self.edit(kind, lambda x, n=n: x[n : 2 * n] + x[:n] + x[2 * n :])
+
+    def swap_tokens(self):
+        n = self.sizes["rows"] // self.files.format.shape[1]
+        self.edit("rows", lambda x: x[n : 2 * n] + x[:n] + x[2 * n :])
+
+    def erase(self, *kinds):
+        for kind in kinds:
+            n = self.sizes[kind]
+            self.edit(kind, lambda x, n=n: bytes(n) + x[n:])
+
+    def cut(self, size, *kinds):
+        for kind in kinds:
+            n = size or self.sizes[kind]
+            self.edit(kind, lambda x, n=n: x[:-n])
+
+    def extend(self, size, *kinds):
+        for kind in kinds:
+            n = size or self.sizes[kind]
+            self.edit(kind, lambda x, n=n: x + x[:n])
+
+    def remove(self, *kinds):
+        for kind in kinds:
+            self.paths[kind][0].unlink()
+
+    def make_folder(self, kind):
+        self.remove(kind)
+        self.paths[kind][0].mkdir()
+
+    def copy(self, *kinds):
+        for kind in kinds:
+            copy = self.files.folder / f"another.{kind}"
+            shutil.copy(self.paths[kind][0], copy)
+
+    def replace(self, pictures, index):
+        """Put states of the same shape in their place."""
+        shutil.rmtree(self.files.folder)
+        files = states.StateFiles(self.files.folder, self.files.format, index)
+        shape = len(pictures), *self.files.format.shape
+        values = np.random.default_rng(0).normal(size=shape)
+        files.add(pictures, values.astype("float32"))
+
+    def of_another_model(self):
+        self.replace(self.pictures, b"another index")
+
+    def of_other_pictures(self):
+        self.replace(["ab" * 32, "cd" * 32], self.files._index)
+
+    def set(self, **values):
+        header = json.loads(self.header.read_text()) | values
+        kept = {name: x for name, x in header.items() if x != "removed"}
+        self.header.write_text(json.dumps(kept))
+
+
+KINDS = ("rows", "sums")
+CHANGES = [
+    *(("flip", x, kind) for x in (0, 0.2, 0.45, 1) for kind in KINDS),
+    *(
+        (name, *kinds)
+        for name in ("swap_segments", "swap_pictures", "erase", "remove")
+        for kinds in ((KINDS[0],), (KINDS[1],), KINDS)
+    ),
+    *(
+        (name, size, *kinds)
+        for name in ("cut", "extend")
+        for size in (1, None, 10**7)
+        for kinds in ((KINDS[0],), (KINDS[1],))
+    ),
+    *(("make_folder", kind) for kind in KINDS),
+    *(("cut", None, *KINDS), ("swap_tokens",), ("copy", *KINDS)),
+    *(("of_another_model",), ("of_other_pictures",)),
+]
+VALUES = {
+    "states": ("float16", "int8", "text", [1], 7, "removed"),
+    "states_shape": ([65, 2, 64], [1, 2], [2**40] * 3, [], [0], 7, "removed"),
+    "dtype": ("float16", "text", 7),
+    "image_size": (32, "removed"),
+    "sum": ("00", 7),
+}
+
+
+def test_changed_states_are_named_or_as_written(
+    matching, photos, lance_name, tmp_path
+):
+    search = PictureSearch(lance_name, matching)
+    search.index(photos, states="float32", batch_size=4)
+    assert files_of(search).format.shape == (2, 65, 64)
+    paths = [str(path) for path in sorted(photos.rglob("*_0.png"))]
+    scores = matching.retrieval.score(paths, TEXT)
+    expected = dict(zip(paths, scores, strict=True))
+    changes = [(change, {}) for change in CHANGES]
+    for name, values in VALUES.items():
+        changes += [(("set",), {name: value}) for value in values]
+    place, errors, others = tmp_path / "changed", [], []
+
+    def query(**given):
+        hits = PictureSearch(place, matching).query(TEXT, top_k=100, **given)
+        found = {hit.path: hit.match for hit in hits if hit.stage == "full"}
+        right = {path: expected[path] for path in found}
+        assert found == pytest.approx(right, abs=1e-5)
+
+    calls = {
+        "rerank": lambda: query(rerank=100),
+        "budget": lambda: query(budget_ms=60_000),
+        "info": lambda: kbt.search.info(place),
+        "prune": lambda: kbt.search.prune(place),
+    }
+    for (change, *given), values in changes:
+        shutil.copytree(lance_name, place)
+        index = Index(PictureSearch(place, matching))
+        getattr(index, change)(*given, **values)
+        for call in calls.values():
+            try:
+                call()
+            except StoreError as error:
+                errors.append(str(error))
+            except (Exception, AssertionError) as error:
+                others.append((values, repr(error)))
+        shutil.rmtree(place)
+    assert len(errors) > 80
+    assert all(str(place) in error for error in errors)
+    # An index of another model, or without states for a budget.
+    for values, error in others:
+        assert values.keys() & {*VALUES} - {"dtype"}, error
+        assert error.startswith(
+            ('ValueError("`store` must', 'ValueError("`budg')
+        )

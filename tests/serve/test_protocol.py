@@ -88,6 +88,43 @@ def test_endless_heads_and_trailers_are_rejected(connect, start, part):
     assert sent < 10_000_000
 
 
+HEAD = b"GET / HTTP/1.1\r\nhost: here\r\n"
+LAST = CHUNKED + b"1\r\nx\r\n0\r\n"
+END = b"\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "part", "end", "answers"),
+    [
+        (HEAD + b"a: ", b"a", END, 1),
+        (HEAD, b"a: b\r\n", END, 1),
+        (HEAD, b"a:\r\n", END, 1),
+        (b"GET /", b"a", b" HTTP/1.1\r\nhost: here" + END, 1),
+        (HEAD + b"\r\n" + HEAD + b"a: ", b"a", END, 2),
+        (LAST, b"a: b\r\n", END, 1),
+        (LAST + b"a: ", b"a", END, 1),
+        (CHUNKED + b"1;a=", b"a", b"\r\nx\r\n0" + END, 1),
+    ],
+    ids=[
+        *("header", "headers", "empty headers", "path", "second head"),
+        *("trailers", "trailer", "extension"),
+    ],
+)
+def test_whole_heads_and_trailers_are_bounded(
+    connect, start, part, end, answers
+):
+    """They are too long, and end before the server has noticed it."""
+    for size in (60_000, 70_000):
+        connection = connect()
+        with contextlib.suppress(OSError):
+            connection.sendall(start + part * (size // len(part)) + end)
+            connection.shutdown(socket.SHUT_WR)
+        found = everything(connection)
+        answered = found.count(b"HTTP/1.1 200") + found.count(b"HTTP/1.1 413")
+        # A first request may be closed before its answer.
+        assert answered < answers if size > 65_536 else answered == answers
+
+
 @pytest.mark.parametrize(
     "start", [b"", b"GET / HTTP/1.1\r\na: b", POST % (1, b"x")]
 )

@@ -179,6 +179,64 @@ def test_draws_depend_on_the_number_of_the_batch(kind):
             check_equal(other({**x, "step": step}, y=y), numbered[0])
 
 
+@ONE_BACKEND
+@pytest.mark.filterwarnings("ignore:.*texts cut")
+@pytest.mark.parametrize(
+    "name",
+    [name for name, case in every_task.TASKS.items() if "text" in case.names],
+)
+def test_length_of_texts_is_set_afterwards(name):
+    """As in KerasHub, for one preprocessor, and for graphs traced later."""
+    words = tokenizer(24)
+    made, other, short = (
+        every_task.preprocessor(name, tokenizer=words)
+        for words in (words, words, tokenizer(7))
+    )
+    x, y = every_task.as_arrays(every_task.raw(name)), every_task.TASKS[name].y
+    x |= {"step": np.int64(3)} if made.reads_step else {}
+    samples = {key: x[key][None] for key in x}
+    samples = samples if y is None else (samples, np.array(y)[None])
+    rows = tf.data.Dataset.from_tensor_slices(samples)
+    before, long = rows.map(made), made(x, y)
+    made.build(None)
+    made.sequence_length = 7
+    expected = short(x, y)
+    assert (made.sequence_length, other.sequence_length) == (7, 24)
+    check_equal(made(x, y), expected)
+    (found,) = rows.map(made)
+    check_equal(found, expected)
+    (found,) = before
+    check_equal(found, long)
+    check_equal(other(x, y), long)
+    copy = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(made)
+    )
+    assert copy.sequence_length == 7
+    with pytest.raises(ValueError, match="sequence_length=0"):
+        made.sequence_length = 0
+
+
+@ONE_BACKEND
+@pytest.mark.filterwarnings("ignore:.*texts cut")
+def test_length_of_texts_in_fit():
+    task = randomise(every_task.make("text_regressor"))
+    task.compile(keras.optimizers.SGD(0.0))
+
+    def loss():
+        given = every_task.given("text_regressor")
+        return task.fit(**given, shuffle=False, verbose=0).history
+
+    long, task.preprocessor.sequence_length = loss(), 5
+    short = loss()
+    values = {"tokenizer": tokenizer(5)}
+    task.preprocessor = every_task.preprocessor("text_regressor", **values)
+    assert short == loss() != long
+    images = every_task.preprocessor("image_classifier")
+    assert images.sequence_length is None
+    with pytest.raises(ValueError, match="no `tokenizer`"):
+        images.sequence_length = 5
+
+
 def check_equal(a, b):
     for x, y in zip(keras.tree.flatten(a), keras.tree.flatten(b), strict=True):
         np.testing.assert_array_equal(x, y)

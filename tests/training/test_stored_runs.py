@@ -1,6 +1,7 @@
 """Runs whose checkpoints are in an object store: parts, failures, kills."""
 
 import os
+import traceback
 import warnings
 
 import forks
@@ -12,6 +13,7 @@ import s3_server
 from builders import FASTEST
 from builders import array
 
+from keras_bridgetower import object_stores
 from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 from keras_bridgetower.training.runs.folders import CheckpointError
@@ -120,12 +122,14 @@ def test_a_failed_upload_leaves_old_checkpoints(store, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         fitted(URL, 8, resume_run.After(4))
     with monkeypatch.context() as patched:
+        patched.setattr(object_stores, "SECONDS", 0.5)
         patched.setattr(type(store), "put_file", fail)
         with pytest.raises(
             CheckpointError, match=f"step 6 could .*'{URL}' .*reset by peer"
         ):
             fitted(URL, 8)
         patched.undo()
+        patched.setattr(object_stores, "SECONDS", 0.5)
         # What cannot be fetched is no damage: no older one is taken.
         patched.setattr(type(store), "get_file", fail)
         with pytest.raises(CheckpointError, match=f"fetched.*'{URL}' .*reset"):
@@ -155,10 +159,35 @@ def test_another_run_in_the_store_ends_this_one(store):
 
 
 @FASTEST
-def test_passwords_are_rejected():
+def test_secrets_are_rejected_or_hidden(store, monkeypatch):
     with pytest.raises(ValueError, match="no password") as raised:
         Checkpoint("ftp://me:secret@host/run", resume_run.Rows())
     assert "secret" not in str(raised.value)
+    monkeypatch.setattr(object_stores, "SECONDS", 0.2, raising=False)
+
+    def refuse(self, path, *args):
+        raise PermissionError(f"memory:/{path}?X-Signature=abcd")
+
+    monkeypatch.setattr(type(store), "pipe_file", refuse)
+    url = "memory://me@bucket/run"
+    with pytest.raises(CheckpointError, match="'memory://bucket/run'") as told:
+        fitted(url, 2)
+    lines = "".join(traceback.format_exception(told.value))
+    assert "me@" not in lines and "abcd" not in lines
+
+
+@FASTEST
+def test_a_failed_upload_is_tried_again(store, tmp_path, monkeypatch):
+    upload, left = type(store).put_file, [OSError("500"), OSError("500")]
+
+    def fails_twice(*told, **more):
+        if left:
+            raise left.pop()
+        upload(*told, **more)
+
+    monkeypatch.setattr(type(store), "put_file", fails_twice)
+    check_equal(fitted(URL, 4), fitted(tmp_path, 4))
+    assert names(store) == files_of(2, 4) and not left
 
 
 KINDS = {

@@ -314,6 +314,7 @@ def train(
     every: models.Count = 1000,
     force_resume: bool = False,
     other_hosts: bool = False,
+    max_bad_share: Annotated[float, typer.Option(min=0, max=1)] = 0.001,
     distribute: str = "auto",
     changes: models.Changes = None,
     as_json: models.AsJson = False,
@@ -335,6 +336,8 @@ def train(
         every: Updates between checkpoints.
         force_resume: Resume although settings, versions or data changed.
         other_hosts: Resume with another number of processes.
+        max_bad_share: Share of the training samples, and of their shards, that
+            may be damaged.
         distribute: Devices, as `kbt.distribute` takes them.
         changes: Override a recipe field, such as batch_size=64. May be given
             again.

@@ -94,7 +94,7 @@ def open_task(verb, preset, context, inputs=1, pictures=(), texts=()):
     task = exported.available(preset, verb.name)
     if task:
         return Quick(task, with_keras, debug=context.obj)
-    context.call_on_close(functools.partial(_export, preset, verb.name))
+    context.call_on_close(functools.partial(_prepare, preset, verb.name))
     return with_keras()
 
 
@@ -153,15 +153,12 @@ class Quick:
         return method
 
 
-def _export(preset, verb):
+def _prepare(preset, verb):
     """Export a preset for the next call, unless this one failed."""
     from keras_bridgetower.apps import exported
 
-    if sys.exc_info()[0] is None and exported.start_writing(preset, verb):
-        output.note(
-            f"{preset} is being exported in the background, which takes a few "
-            "minutes. After that, calls answer without loading Keras."
-        )
+    if sys.exc_info()[0] is None and (advice := exported.prepare(preset, verb)):
+        output.note(advice)
 
 
 def _note_default(preset):

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 
+from keras_bridgetower.object_stores import hide
 from keras_bridgetower.presets.errors import printable
 
 # Characters of a first column that are not wrapped.
@@ -76,7 +77,7 @@ def progress(words):
     with os.fdopen(os.dup(2), "w") as terminal:
         console = Console(file=terminal)
         with Progress(console=console, transient=True) as bar:
-            task = bar.add_task(words, total=None)
+            task = bar.add_task(hide(words), total=None)
             yield lambda done, total=None: bar.update(
                 task, completed=done, total=total
             )

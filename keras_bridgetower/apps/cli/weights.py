@@ -25,18 +25,10 @@ from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.presets.table import not_installed
 from keras_bridgetower.version import __version__
 
-
-class Format(enum.StrEnum):
-    """A key of `models.exporting.exported.FORMATS`, which imports Keras."""
-
-    transformers = enum.auto()
-    onnx = enum.auto()
-    openvino = enum.auto()
-    torch = enum.auto()
-    tf_saved_model = enum.auto()
-    litert = enum.auto()
-
-
+# Keys of `models.exporting.exported.FORMATS`, which imports Keras.
+Format = enum.StrEnum(
+    "Format", "transformers onnx openvino torch tf_saved_model litert"
+)
 # PyTorch writes the others.
 BY_TENSORFLOW = (Format.tf_saved_model, Format.litert)
 
@@ -178,7 +170,7 @@ def quantize(
     """Write a preset whose matrices are 8-bit integers.
 
     Its weights take about a quarter of the space of float32. It opens on every
-    backend. Evaluate it before you use it.
+    backend, and computes in floats. Evaluate it before you use it.
 
     Args:
         preset: Preset to quantize.
@@ -189,6 +181,8 @@ def quantize(
     models.check_preset(preset)
     with output.progress("Quantizing"):
         frameworks.load(context.obj)
+        from keras.quantizers import Int8QuantizationConfig
+
         from keras_bridgetower.backend.layer_records import check_not_quantized
         from keras_bridgetower.tasks import by_name
 
@@ -197,7 +191,8 @@ def quantize(
         with warnings.catch_warnings():
             # Other kinds of layers, such as norms, are not quantized.
             warnings.filterwarnings("ignore", "Layer .* does not have a")
-            opened.quantize("int8")
+            # A few large activations would leave others less than 8 bits.
+            opened.quantize(config=Int8QuantizationConfig(None, None))
         opened.save_to_preset(destination)
     weights = [path.stat().st_size for path in destination.glob("*.h5")]
     found = {
@@ -252,7 +247,7 @@ def doctor(
     }
     if speed:
         value["seconds_a_pair"] = {} if problems else fusion_seconds(speed)
-    output.show(as_json, value, ("what", "found"), list(_rows(value)))
+    output.show_lines(as_json, value, _report(value))
     if problems:
         raise typer.Exit(errors.FAILED)
 
@@ -289,21 +284,33 @@ def extras():
         metadata = importlib.metadata.metadata(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
         return {}
-    missing = {name: [] for name in metadata.get_all("Provides-Extra") or ()}
-    for line in metadata.get_all("Requires-Dist") or ():
-        required = Requirement(line)
-        if required.marker is None or required.marker.evaluate({"extra": ""}):
-            continue
-        version = installed_version(required.name)
-        if version and required.specifier.contains(version, prereleases=True):
-            continue
-        text = required.name
-        if version:
-            text += f"{required.specifier} (found {version})"
-        for extra, lacking in missing.items():
-            if required.marker.evaluate({"extra": extra}):
-                lacking.append(text)
+    names = metadata.get_all("Provides-Extra") or ()
+    missing = {name: _lacking(DISTRIBUTION, name) for name in names}
+    # It is in no metadata, as it asks for an older Pillow.
+    if "demo" in missing and not installed_version("gradio"):
+        missing["demo"].append("gradio")
     return missing
+
+
+def _lacking(distribution, extra):
+    """List the missing requirements of an extra of a distribution."""
+    found = []
+    for line in importlib.metadata.requires(distribution) or ():
+        required = Requirement(line)
+        name, marker = required.name, required.marker
+        added = marker and marker.evaluate({"extra": extra})
+        if not added or marker.evaluate({"extra": ""}):
+            continue
+        version = installed_version(name)
+        if version is None:
+            found.append(name)
+        elif not required.specifier.contains(version, prereleases=True):
+            found.append(f"{name}{required.specifier} (found {version})")
+        else:
+            # Such as `jax[tpu]`.
+            for inner in sorted(required.extras):
+                found += _lacking(name, inner)
+    return found
 
 
 def caches():
@@ -338,23 +345,35 @@ def _size(folder):
     return total
 
 
-def _rows(value):
-    """Yield the report as rows of a table."""
-    for name, found in value.items():
-        if isinstance(found, dict):
-            found = [f"{part}: {_as_text(one)}" for part, one in found.items()]
-        elif not isinstance(found, list):
-            found = [found]
-        for part in found:
-            yield name, _as_text(part)
-
-
-def _as_text(value):
-    if isinstance(value, list):
-        return f"lacks {', '.join(value)}" if value else "installed"
-    if isinstance(value, dict):
-        return " ".join(map(str, value.values()))
-    return value
+def _report(value):
+    """Return the report as sentences, with advice at the end."""
+    backend, because = value["backend"].values()
+    lacking, problems = value["extras"].items(), value["problems"]
+    lists = {
+        "Devices": value["devices"] or ["none"],
+        "Packages": [f"{n} {found}" for n, found in value["packages"].items()],
+        "Extras that are installed": [n for n, lacks in lacking if not lacks],
+        "Presets that open offline": value["presets"],
+    }
+    lines = [
+        f"keras_bridgetower {value['version']} runs on Python "
+        f"{value['python']}, on {value['platform']}.",
+        f"Keras uses the backend {backend} ({because}).",
+        *(f"{what}: {', '.join(names)}." for what, names in lists.items()),
+        *(f"The extra {n} lacks {', '.join(x)}." for n, x in lacking if x),
+    ]
+    for cache in value["caches"]:
+        size = f"{cache['bytes'] / 1e6:,.1f} MB"
+        lines.append(f"The {cache['holds']} take {size} in {cache['path']}.")
+    for form, seconds in value.get("seconds_a_pair", {}).items():
+        lines.append(f"The fusion takes {seconds} s a pair in {form}.")
+    if value["extras"].get("export") or value["extras"].get("torch"):
+        install = "`pip install '.[torch,export]'`"
+        lines.append(f"For answers in a second, in a clone: {install}.")
+    for start, command in value["missing_presets"].items():
+        lines.append(f"To install {start}*, in a clone: `{command}`.")
+    ready = ['All is ready for `keras-bridgetower ask PICTURE "..."`.']
+    return lines + ([f"No model can run: {one}" for one in problems] or ready)
 
 
 def presets(as_json: AsJson = False):

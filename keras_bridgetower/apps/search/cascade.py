@@ -100,8 +100,7 @@ def rerank(scorer, states, pace, end, added=None, clock=time.perf_counter):
 
     Args:
         scorer: what `SearchModels.state_scorer` returns.
-        states: float32 array or `StoredStates`, by falling similarity. Zeros
-            are of a picture that is being deleted, and not judged.
+        states: float32 array or `StoredStates`, by falling similarity.
         pace: `Pace`.
         end: float, the time of the clock at which to end.
         added: list of float, what counts beside each logit; None for 0.
@@ -126,10 +125,8 @@ def rerank(scorer, states, pace, end, added=None, clock=time.perf_counter):
             some = order[start : start + BATCH]
             read = np.stack([states[i : i + 1][0] for i in some])
             scores = _scores(scorer, read, tokens)
-            there = read.any(axis=(1, 2, 3))
-            for index, score, kept in zip(some, scores, there, strict=True):
-                if kept:
-                    found[index] = stage, float(score)
+            for index, score in zip(some, scores, strict=True):
+                found[index] = stage, float(score)
             # Reading from a disk may take longer than the fusion.
             cost = max(cost, clock() - started)
 

@@ -2,16 +2,20 @@
 
 import contextlib
 import functools
+import json
 import os
 import pathlib
 import re
 
+from keras_bridgetower.apps.search.states import KINDS
 from keras_bridgetower.apps.search.states import StateFiles
 from keras_bridgetower.apps.search.states import StateFormat
 from keras_bridgetower.apps.search.stores.lance import LanceStore
 from keras_bridgetower.apps.search.stores.qdrant import QdrantFolder
 from keras_bridgetower.apps.search.stores.qdrant import QdrantServer
+from keras_bridgetower.apps.search.stores.store import HEADER
 from keras_bridgetower.apps.search.stores.store import Store
+from keras_bridgetower.apps.search.stores.store import StoreError
 from keras_bridgetower.files import file_is_gone
 
 FORMAT = 1
@@ -59,10 +63,18 @@ def state_files(store, header):
     """
     if not header.get("states"):
         return None
-    shape = tuple(header["states_shape"])
-    return StateFiles(
-        store.folder / _STATES, StateFormat(header["states"], shape)
-    )
+    kind, shape = header["states"], header.get("states_shape")
+    numbers = shape if isinstance(shape, list) else [0]
+    if kind not in KINDS or not all(type(n) is int and n > 0 for n in numbers):
+        raise StoreError(
+            f"`store` must have a kind and a shape of states in its {HEADER}. "
+            "Delete the folder and index again. Received: "
+            f"store={store.place!r}, {kind=}, {shape=}"
+        )
+    fields = {k: v for k, v in header.items() if k not in ("whole", "preset")}
+    index = json.dumps(fields, sort_keys=True).encode()
+    format = StateFormat(kind, tuple(shape))
+    return StateFiles(store.folder / _STATES, format, index)
 
 
 def check_model(store, header, models):
@@ -76,7 +88,9 @@ def check_model(store, header, models):
     Raises:
         ValueError: the weights or the preprocessing of pictures differ.
     """
-    now = models.identity(header["vectors"])
+    now = dict(models.identity(header["vectors"]))
+    if header.get("states") and models.retrieval is not None:
+        now["states_shape"] = list(models.retrieval.image_states_shape)
     # Older indexes have fewer fields about preprocessing.
     other = {k: (header[k], v) for k, v in now.items() if header.get(k, v) != v}
     if other:

@@ -451,7 +451,7 @@ def _judged(models, states, hits, scorer, pace, end):
         pace: its `Pace`.
         end: float, the time of `time.perf_counter` at which to end.
     """
-    kept, there = states.read([sum for _, sum in hits], check=False)
+    kept, there = states.read([sum for _, sum in hits])
     task, weight = models.retrieval, models.similarity_weight
     # Places in the list of those that have states.
     places = [place for place, is_there in enumerate(there) if is_there]

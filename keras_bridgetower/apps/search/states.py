@@ -1,12 +1,16 @@
 """States of indexed pictures: a query reranks with them, and opens no file.
 
 A segment is a file of rows of bytes, one for each picture, and a file of the
-sums of these pictures in the same order, which is written last. Pictures with
-the same content share a row. One process at a time writes.
+sums of these pictures in the same order, which is written last. Each sum is
+followed by the checksum of the index, the picture and its row. A segment is
+never changed, only replaced. Pictures with the same content share a row. One
+process at a time writes.
 """
 
+import contextlib
 import dataclasses
 import functools
+import hashlib
 import math
 import os
 import pathlib
@@ -14,11 +18,12 @@ import uuid
 
 import numpy as np
 
-from keras_bridgetower.checks import check_choice
+from keras_bridgetower.apps.search.stores.store import StoreError
 from keras_bridgetower.files import write_atomically
 
 ROWS, SUMS = ".rows", ".sums"
-_SUM = 32  # Bytes of a SHA-256. A deleted picture has zeros.
+# Bytes of a SHA-256, and of a sum with its checksum.
+_SUM, _RECORD = 32, 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +38,6 @@ class StateFormat:
 
     kind: str
     shape: tuple
-
-    def __post_init__(self):
-        check_choice("states", self.kind, KINDS)
 
     @property
     def row_bytes(self):
@@ -82,48 +84,27 @@ class StateFiles:
     Args:
         folder: path, which may not exist yet.
         format: `StateFormat`.
+        index: bytes that identify the index in checksums.
+
+    Methods raise `StoreError` if files are damaged.
     """
 
-    def __init__(self, folder, format):
+    def __init__(self, folder, format, index=b""):
         self.folder, self.format = pathlib.Path(folder), format
+        self._index = index
 
     def sums(self):
         """Return the set of the sums of the stored pictures."""
-        segments = self.folder.glob(f"*{SUMS}")
         return {
-            sum.hex()
-            for path in segments
-            for sum in _split(_read_sums(path))
-            if any(sum)
+            record[:_SUM].hex()
+            for path in self.folder.glob(f"*{SUMS}")
+            for record in _split(self._records(path))
         }
 
     @functools.cached_property
     def known(self):
         """`sums`, for the process that writes."""
         return self.sums()
-
-    def _places(self, sums):
-        """Return `(segment, number)` of the row of each sum, or None."""
-        # No Python objects for all pictures of the index: with tens of
-        # thousands, every few queries would wait for the garbage collector.
-        named = sorted(self.folder.glob(f"*{SUMS}"))
-        data = [_read_sums(path) for path in named]
-        ends = np.cumsum([len(part) // _SUM for part in data], dtype=int)
-        held = np.frombuffer(b"".join(data), f"S{_SUM}")
-        if not len(held):
-            return [None] * len(sums)
-        wanted = np.array([bytes.fromhex(sum) for sum in sums], held.dtype)
-        order = np.argsort(held)
-        nearest = np.searchsorted(held, wanted, sorter=order)
-        rows = order[np.minimum(nearest, len(held) - 1)]
-        of = np.searchsorted(ends, rows, "right")
-        numbers = rows - np.concatenate([[0], ends])[of]
-        segments = [path.with_suffix(ROWS) for path in named]
-        found = zip(of, numbers, held[rows] == wanted, strict=True)
-        return [
-            (segments[segment], number) if is_there else None
-            for segment, number, is_there in found
-        ]
 
     def add(self, sums, states):
         """Write the states of pictures that are not there yet.
@@ -135,34 +116,44 @@ class StateFiles:
         new = {s: i for i, s in enumerate(sums) if s not in self.known}
         if new:
             rows = self.format.pack(states[list(new.values())])
-            self._write([bytes.fromhex(sum) for sum in new], rows)
+            pairs = zip(map(bytes.fromhex, new), rows, strict=True)
+            self._write([x + self._checksum(x, row) for x, row in pairs], rows)
             self.known.update(new)
 
-    def read(self, sums, check=True):
+    def read(self, sums):
         """Find states, while another process may delete some.
 
         Args:
             sums: list of str.
-            check: bool, whether to leave out states that are being deleted,
-                which are zeros. It reads all of them.
 
         Returns:
             `(states, there)`: `StoredStates` of those that were found, and a
             list of bool, which ones these are.
         """
-        opened, rows, there = {}, [], []
-        for place in self._places(sums):
-            row = None
-            if place:
-                path, number = place
-                if path not in opened:
-                    opened[path] = self._opened(path)
-                if opened[path] is not None:
-                    row = opened[path][number]
-            there.append(row is not None and (not check or bool(row.any())))
-            if there[-1]:
-                rows.append(row)
-        return StoredStates(rows, self.format), there
+        found = {bytes.fromhex(sum): None for sum in sums}
+        for path in self.folder.glob(f"*{SUMS}"):
+            rows = None
+            for number, record in enumerate(_split(self._records(path))):
+                if record[:_SUM] in found:
+                    rows = self._opened(path) if rows is None else rows
+                    if rows is not None:
+                        found[record[:_SUM]] = path, record, rows[number]
+        rows = [found[bytes.fromhex(sum)] for sum in sums]
+        there = [row is not None for row in rows]
+        return StoredStates([row for row in rows if row], self), there
+
+    def checked(self, path, record, row):
+        """Return a copy of a row, once its checksum is found to be right."""
+        row, sum = np.array(row), record[:_SUM]
+        with _reading(path.with_suffix(ROWS)):
+            if sum + self._checksum(sum, row) != record:
+                raise ValueError("a row was changed")
+        return row
+
+    def _checksum(self, sum, row):
+        found = hashlib.sha256(self._index + sum)
+        found.update(row)
+        return found.digest()
 
     def keep(self, sums):
         """Delete the states of all other pictures, and what a kill left.
@@ -172,78 +163,88 @@ class StateFiles:
         """
         kept = {bytes.fromhex(sum) for sum in sums}
         self.__dict__.pop("known", None)
-        for path in sorted(self.folder.glob(f"*{ROWS}")):
-            named = path.with_suffix(SUMS)
-            held = _split(_read_sums(named))
-            live = [n for n, sum in enumerate(held) if sum in kept]
+        files = [*self.folder.glob(f"*{ROWS}"), *self.folder.glob(f"*{SUMS}")]
+        for path in sorted({path.with_suffix(SUMS) for path in files}):
+            held = _split(self._records(path))
+            live = [n for n, x in enumerate(held) if x[:_SUM] in kept]
             if len(live) == len(held) > 0:
                 continue
-            if 2 * len(live) > len(held):
-                self._blank(path, held, set(live))
-                continue
             if live:
-                rows = np.array(self._opened(path)[live])
+                rows = self._opened(path)[live]
                 self._write([held[n] for n in live], rows)
-            named.unlink(missing_ok=True)
-            path.unlink()
+            path.unlink(missing_ok=True)
+            path.with_suffix(ROWS).unlink(missing_ok=True)
         for path in self.folder.glob("*.part"):
             path.unlink()
 
-    def _blank(self, path, held, live):
-        """Overwrite rows with zeros, of which there are few."""
-        sums = [s if n in live else bytes(_SUM) for n, s in enumerate(held)]
-        _write_sums(path.with_suffix(SUMS), sums)
-        rows = self._opened(path, "r+")
-        for number in set(range(len(held))) - live:
-            rows[number] = 0
-        rows.flush()
-
-    def _write(self, sums, rows):
+    def _write(self, records, rows):
         self.folder.mkdir(exist_ok=True)
-        path = self.folder / f"{uuid.uuid4().hex}{ROWS}"
-        rows = np.ascontiguousarray(rows)
-        write_atomically(path, lambda file: file.write(rows))
-        _write_sums(path.with_suffix(SUMS), sums)
+        path = self.folder / f"{uuid.uuid4().hex}{SUMS}"
+        _write(path.with_suffix(ROWS), [np.ascontiguousarray(rows)])
+        _write(path, records)
 
-    def _opened(self, path, mode="r"):
+    def _records(self, path):
+        """Return the sums and checksums of a segment, b"" if it was deleted."""
+        with _reading(path):
+            size = os.path.getsize(path)
+            rows = size // _RECORD * self.format.row_bytes
+            if (
+                size % _RECORD
+                or os.path.getsize(path.with_suffix(ROWS)) != rows
+            ):
+                raise ValueError("it does not fit its rows")
+            return path.read_bytes()
+        return b""
+
+    def _opened(self, path):
         """Return the rows of a segment, or None if it was deleted."""
-        try:
-            rows = os.path.getsize(path) // self.format.row_bytes
-            shape = rows, self.format.row_bytes
-            return np.memmap(path, "uint8", mode, shape=shape)
-        except FileNotFoundError:
-            return None
+        with _reading(path):
+            rows = np.memmap(path.with_suffix(ROWS), "uint8", "r")
+            return rows.reshape(-1, self.format.row_bytes)
+        return None
 
 
 class StoredStates:
     """States on disk, as an array that is read where it is sliced.
 
     Args:
-        rows: list of arrays of bytes.
-        format: `StateFormat`.
+        rows: list of tuple, arguments of `StateFiles.checked`.
+        files: `StateFiles`.
     """
 
-    def __init__(self, rows, format):
-        self._rows, self._format = rows, format
-        self.shape = (len(rows), *format.shape)
+    def __init__(self, rows, files):
+        self._rows, self._files = rows, files
+        self.shape = (len(rows), *files.format.shape)
 
     def __len__(self):
         return len(self._rows)
 
     def __getitem__(self, some):
-        return self._format.unpack(np.stack(self._rows[some]))
+        rows = [self._files.checked(*row) for row in self._rows[some]]
+        return self._files.format.unpack(np.stack(rows))
 
 
-def _read_sums(path):
+@contextlib.contextmanager
+def _reading(path):
+    """Go on if a segment was deleted; raise a `StoreError` if it is damaged."""
     try:
-        return path.read_bytes()
+        yield
     except FileNotFoundError:
-        return b""
+        pass
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            "`store` must have the states that `index` wrote. Delete its "
+            f"folder and index again. Received: {str(path)!r}: {error}"
+        ) from error
 
 
 def _split(data):
-    return [data[i : i + _SUM] for i in range(0, len(data), _SUM)]
+    return [data[i : i + _RECORD] for i in range(0, len(data), _RECORD)]
 
 
-def _write_sums(path, sums):
-    write_atomically(path, lambda file: file.write(b"".join(sums)))
+def _write(path, parts):
+    def write(file):
+        for part in parts:
+            file.write(part)
+
+    write_atomically(path, write)

@@ -91,10 +91,10 @@ class Admission:
         if path in OPEN:
             await self._app(scope, receive, answer)
             return
-        headers = dict(scope["headers"])
+        headers = scope["headers"]
         self._check_key(headers)
         # HTTP/1.1 of uvicorn rejects other values.
-        self._check_size(int(headers.get(b"content-length", 0)))
+        self._check_size(int(dict(headers).get(b"content-length", 0)))
         self._check_queue()
         self.present += 1
         self._metrics.present.inc()
@@ -184,7 +184,9 @@ class Admission:
     def _check_key(self, headers):
         if self._key is None:
             return
-        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        # Two headers are joined by a comma, and match no key.
+        given = b",".join(v for k, v in headers if k == b"authorization")
+        scheme, _, key = given.partition(b" ")
         valid = hmac.compare_digest(key.strip(), self._key)
         if scheme.lower() != b"bearer" or not valid:
             message = "The header `Authorization: Bearer KEY` needs the key."

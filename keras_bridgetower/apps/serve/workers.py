@@ -44,6 +44,8 @@ _BODY_SECONDS = 2
 # Seconds that a connection stays open between two requests: longer than in
 # usual proxies, which would otherwise use a closed connection.
 _KEEP_ALIVE = 75
+# Bytes that are parsed at once. A head may be too long by twice as many.
+_PARSED = 2048
 
 
 def run(plan, host, port, ready, load):
@@ -312,10 +314,15 @@ class BoundedHead(HttpToolsProtocol):
             self._begin(self._refuse)
 
     def data_received(self, data):
-        self._unparsed += len(data)
-        super().data_received(data)
-        if self._unparsed > self.head_bytes:
-            self._refuse()
+        # The parser reads all that it gets before it can be stopped.
+        for start in range(0, len(data), _PARSED):
+            part = data[start : start + _PARSED]
+            self._unparsed += len(part)
+            super().data_received(part)
+            if self._unparsed > self.head_bytes:
+                self._refuse()
+            if self.transport.is_closing():
+                return
 
     def on_headers_complete(self):
         self._end()

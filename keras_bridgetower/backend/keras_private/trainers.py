@@ -16,18 +16,16 @@ import types
 
 import keras
 
-from keras_bridgetower.backend.keras_private.versions import (
-    check_version as check_known,
-)
-from keras_bridgetower.backend.keras_private.versions import is_known
+from keras_bridgetower.backend.keras_private import versions
 
 
 def check_version():
     """Raise if this version of Keras is not known."""
-    check_known("Training on several devices", "train on one device")
+    feature = "Training on several devices"
+    versions.check_version(feature, "train on one device")
 
 
-def _with_names(method, **names):
+def with_names(method, **names):
     """Return a copy of a method that reads other module-level names.
 
     Args:
@@ -63,7 +61,7 @@ def jax_method(name):
                 yield trainer._distribute_data(data)
 
     own = getattr(trainer.JAXTrainer, name)
-    return _with_names(own, JAXEpochIterator=EachBatch)
+    return with_names(own, JAXEpochIterator=EachBatch)
 
 
 def divided(x, class_weight, divide):
@@ -98,7 +96,7 @@ def make_worker_functions(model):
     """
     from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
-    own = functools.partial(_with_names, reduce_per_replica=_reduce)
+    own = functools.partial(with_names, reduce_per_replica=_reduce)
     make = own(TensorFlowTrainer._make_function)
     if model.train_function is None:
         model.train_function = make(model, model.train_step)
@@ -131,7 +129,7 @@ class BuiltByOneReplica:
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         strategy = self._distribute_strategy
-        if strategy is None or not is_known():
+        if strategy is None or not versions.is_known():
             super()._maybe_symbolic_build(iterator, data_batch)
             return
         parts = (self._compile_metrics, self._compile_loss)

@@ -229,8 +229,6 @@ def optimizer_value(model, variable):
                 strict=True,
             )
             variable = next(x for v, x in pairs if v is variable)
-        else:
-            model.jax_state_sync()
     return keras.ops.convert_to_numpy(variable)
 
 

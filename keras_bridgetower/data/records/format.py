@@ -18,11 +18,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bridgetower.checks import is_integer
-from keras_bridgetower.data.records.places import LocalFolder
-from keras_bridgetower.data.records.places import StoreError
 from keras_bridgetower.data.records.places import place_of
 from keras_bridgetower.files import parse_json
-from keras_bridgetower.files import read_json
+from keras_bridgetower.object_stores import StoreError
 
 SCHEMA_VERSION = 1
 TASKS = (
@@ -33,6 +31,8 @@ TASKS = (
     "image_classification",
     "text_classification",
 )
+# Maximum number of bytes of the pictures and texts of a record.
+LARGEST_SAMPLE = 2**30
 # Separates the two texts of a sample that has two, as in GLUE.
 SECOND_TEXT = "\t"
 # Bytes around a record in a TFRecord file: its length (8) and a checksum (4)
@@ -164,11 +164,25 @@ def key_and_kind(name):
     return f"{folder}{slash}{key}", kind.lower()
 
 
+def end_of_member(tar, member):
+    """Return where the member that was just read ends.
+
+    Raises:
+        ValueError: before it begins, so that reading would not end.
+    """
+    if tar.offset <= member.offset:
+        raise ValueError(f"{member.name} has a negative size")
+    return tar.offset
+
+
 def decode_tar(data):
     """Convert the part of a tar file that has a sample to a record."""
     found = {}
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
         for member in tar:
+            # Of a sparse member, the holes are not in the file.
+            if member.size > len(data) or not end_of_member(tar, member):
+                raise ValueError(f"{member.name} is too large")
             key, kind = key_and_kind(member.name)
             for name, kinds in PARTS.items():
                 if kind in kinds:
@@ -291,10 +305,7 @@ def read_index(folder, cache=None):
     """
     place = place_of(folder, cache)
     try:
-        if isinstance(place, LocalFolder):
-            index = read_json(place.folder / INDEX, _LARGEST_INDEX)
-        else:
-            index = parse_json(place.read(INDEX, _LARGEST_INDEX))
+        index = parse_json(place.read(INDEX, _LARGEST_INDEX))
         _check(index)
     except StoreError:
         raise

@@ -3,21 +3,20 @@
 import collections
 import dataclasses
 import hashlib
-import io
 import zlib
 
 import numpy as np
 
+from keras_bridgetower import object_stores
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import row_groups
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.data.records.format import read_index
 from keras_bridgetower.data.records.kept import Kept
-from keras_bridgetower.data.records.places import DamagedFile
-from keras_bridgetower.data.records.places import LocalFolder
-from keras_bridgetower.data.records.places import StoreError
+from keras_bridgetower.data.records.places import Folder
 from keras_bridgetower.data.records.places import place_of
+from keras_bridgetower.files import read_most
 
 # Maximum number of bytes before the offsets in their file.
 _LARGEST_HEAD = 10_000
@@ -178,7 +177,7 @@ class RecordReader:
     @property
     def is_far(self):
         """bool, whether the files are in an object store."""
-        return not isinstance(self.place, LocalFolder)
+        return not isinstance(self.place, Folder)
 
     def record_of(self, i):
         """Return the number of the record that has the i-th sample."""
@@ -233,13 +232,9 @@ class RecordReader:
         Args:
             numbers: list of int, the shards that are needed first in front.
         """
-        files = []
-        for shard in [self.shards[number] for number in numbers]:
-            offsets = form.offsets_path(shard["file"]).name
-            if shard["file"] not in self.bad_shards:
-                files.append((offsets, shard["offsets_sha256"], None))
-                files.append((shard["file"], shard["sha256"], shard["bytes"]))
-        self.place.read_ahead(files)
+        shards = (self.shards[number] for number in numbers)
+        good = (s for s in shards if s["file"] not in self.bad_shards)
+        self.place.read_ahead([file for s in good for file in _files_of(s)])
 
     def _find(self, i):
         """Return the shard, the record in it and the place in the record."""
@@ -251,28 +246,33 @@ class RecordReader:
 
     def _read(self, shard, row):
         rows, _ = self._offsets(shard)
-        offset, length, samples, crc = rows[row].tolist()
+        offset, length, _, crc = rows[row].tolist()
         name = self.shards[shard]["file"]
         path = f"{self.place}/{name}"
         if not length or (self.is_far and name in self.bad_shards):
             raise DamagedRecord(path, row, None, self.bad_shards[name])
         try:
+            if length > form.LARGEST_SAMPLE:
+                raise object_stores.DamagedFile(f"a record of {length:,} bytes")
             data = self._bytes(shard, offset, length)
-        except StoreError:
+        except object_stores.StoreError:
             raise
-        except (OSError, DamagedFile) as error:
+        except (OSError, object_stores.DamagedFile) as error:
             if self.is_far:
                 self.bad_shards[name] = str(error)
             raise DamagedRecord(path, row, None, str(error)) from error
-        if zlib.crc32(data) != crc:
+        record, reason = None, ""
+        try:
+            record = form.decoder_of(name)(data)
+        # Damaged bytes cause errors of many types.
+        except Exception as error:
+            reason = f"it cannot be decoded: {error!s:.300}"
+        if len(data) != length:
+            reason = "it is cut or another one"
+        elif zlib.crc32(data) != crc:
             reason = "its sum is wrong"
-            if len(data) != length:
-                reason = "it is cut or another one"
-            raise DamagedRecord(path, row, _key_of_bytes(name, data), reason)
-        record = form.decoder_of(name)(data)
-        if len(record.samples) != samples:
-            reason = f"{samples} samples expected, {len(record.samples)} found"
-            raise DamagedRecord(path, row, record.key, reason)
+        if reason:
+            raise DamagedRecord(path, row, record and record.key, reason)
         return record
 
     def _bytes(self, number, offset, length):
@@ -285,8 +285,7 @@ class RecordReader:
             return file.read(length)
 
     def _open(self, shard):
-        keys = ("file", "sha256", "bytes")
-        return self.place.open(*(shard[key] for key in keys))
+        return self.place.open(*_files_of(shard)[1])
 
     def _load_group(self, number):
         shard = self.shards[number]
@@ -296,9 +295,10 @@ class RecordReader:
 
     def _find_bad(self):
         """Return the reasons of shards whose files are missing or cut."""
-        sizes, found = self.place.sizes(), {}
-        if sizes is None:
-            return found
+        # Listings of object stores may be old.
+        if self.is_far:
+            return {}
+        sizes, found = self.place.names(), {}
         for shard in self.shards:
             name, offsets = shard["file"], form.offsets_path(shard["file"]).name
             least = shard["records"] * form.OFFSETS.itemsize
@@ -321,22 +321,22 @@ class RecordReader:
         shard = self.shards[number]
         name, counts = shard["file"], (shard["records"], shard["samples"])
         try:
-            count = shard.get("rows", shard["records"])
-            most = count * form.OFFSETS.itemsize + _LARGEST_HEAD
-            data = self.place.read(
-                form.offsets_path(name).name, most, shard["offsets_sha256"]
-            )
+            offsets, _ = _files_of(shard)
+            with self.place.open(*offsets) as file:
+                data = read_most(file, offsets[-1])
             if hashlib.sha256(data).hexdigest() != shard["offsets_sha256"]:
                 raise ValueError("their checksum differs from the index")
-            rows = np.load(io.BytesIO(data), allow_pickle=False)
+            # Not `np.load`, which makes room for as many as the head names.
+            count = shard.get("rows", shard["records"])
+            start = len(data) - count * form.OFFSETS.itemsize
+            rows = np.frombuffer(data, form.OFFSETS, offset=start)
             if "group" in shard:
                 rows = rows[shard["first"] :][: shard["records"]]
             if (len(rows), rows["samples"].sum()) != counts:
                 raise ValueError(f"{counts} records and samples expected")
-        except (StoreError, MemoryError):
+        except object_stores.StoreError:
             raise
-        # On damaged files NumPy raises errors of many types.
-        except Exception as error:
+        except (OSError, ValueError) as error:
             self.bad_shards[name] = f"its offsets: {error!s:.200}"
             rows = _unreadable(*counts)
         return rows, _starts(rows["samples"])
@@ -344,15 +344,29 @@ class RecordReader:
 
 def describe_damage(place, shard):
     """Describe the damage of a shard's files, or return `""`."""
-    name = shard["file"]
-    sums = {name: "sha256", form.offsets_path(name).name: "offsets_sha256"}
-    for file, key in sums.items():
-        found = place.checksum(file, shard[key])
-        if found is None:
-            return f"{file} is missing"
-        if found != shard[key]:
-            return f"{file} has a checksum that differs from the index"
+    for name, checksum, *sizes in _files_of(shard):
+        found = None
+        try:
+            with place.open(name, checksum, *sizes) as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except object_stores.DamagedFile:
+            pass
+        if found != checksum:
+            return f"{name} has a checksum that differs from the index"
     return ""
+
+
+def _files_of(shard):
+    """Return the arguments of `open` for the offsets of a shard, and for it."""
+    offsets = form.offsets_path(shard["file"]).name
+    count = shard.get("rows", shard["records"])
+    most = count * form.OFFSETS.itemsize + _LARGEST_HEAD
+    return (
+        (offsets, shard["offsets_sha256"], 0, most),
+        (shard["file"], shard["sha256"], shard["bytes"], shard["bytes"]),
+    )
 
 
 def _unreadable(records, samples):
@@ -374,10 +388,3 @@ def _part_with(starts, number, what):
             f"{what} are numbered 0 to {starts[-1] - 1}. Received: {number}"
         )
     return int(np.searchsorted(starts, number, "right")) - 1
-
-
-def _key_of_bytes(shard, data):
-    try:
-        return form.decoder_of(shard)(data).key
-    except Exception:  # Damaged bytes cause errors of many types.
-        return None

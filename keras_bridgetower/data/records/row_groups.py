@@ -1,13 +1,19 @@
 """Reads row groups of Parquet files with pictures and texts."""
 
+import os
 import pathlib
 
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.records.format import encode_row
-from keras_bridgetower.data.records.places import DamagedFile
+from keras_bridgetower.object_stores import DamagedFile
 
 # Bytes of row groups that a reader keeps, and how many at least if they fit.
 _MOST, _FEWEST = 4 * 2**30, 8
+# Bytes of one row group in memory: at most so many, and so many for each byte
+# of the file, with so many more. Repeated values take no room in a file.
+_LARGEST, _EXPANSION, _SPARE = 2**30, 100, 2**26
+# Rows that are decoded at a time.
+_BATCH = 64
 
 
 class RowGroup:
@@ -30,7 +36,7 @@ class RowGroup:
         try:
             opened = parquet.ParquetFile(file)
             image, text = column_paths(opened.schema_arrow, columns)
-            table = opened.read_row_group(group, [image, text])
+            table = _read_bounded(opened, group, [image, text], file)
             self._images, self._texts = (
                 table[columns[name]] for name in ("image", "text")
             )
@@ -64,10 +70,40 @@ class RowGroup:
     def encoded(self, row):
         """Return the bytes of a row, of which its offset has the checksum."""
         # A changed file may have fewer rows, or rows without a part.
-        parts = self.parts(row) if row < len(self) else {"picture": b""}
+        try:
+            parts = self.parts(row)
+        except (IndexError, UnicodeError):
+            return b""
         if not all(parts.values()):
             return b""
         return encode_row(self.key(row), parts["text"], parts["picture"])
+
+
+def _read_bounded(opened, group, paths, file):
+    """Read columns of a row group as a table, if it is not too large."""
+    arrow = load_extra("pyarrow", "data")
+    size = os.fstat(file.fileno()).st_size
+    most = min(_LARGEST, _EXPANSION * size + _SPARE)
+
+    def check(size):
+        if size > most:
+            raise ValueError(
+                f"row group {group} is too large: {size:,} bytes of pictures "
+                f"and texts, where {most:,} are allowed"
+            )
+
+    told = opened.metadata.row_group(group)
+    starts = tuple(f"{path}." for path in paths)
+    columns = map(told.column, range(told.num_columns))
+    own = (c for c in columns if f"{c.path_in_schema}.".startswith(starts))
+    check(sum(column.total_uncompressed_size for column in own))
+    batches, total = [], 0
+    for batch in opened.iter_batches(_BATCH, [group], paths):
+        total += batch.nbytes
+        check(total)
+        batches.append(batch)
+    schema = None if batches else opened.schema_arrow
+    return arrow.Table.from_batches(batches, schema)
 
 
 def column_paths(schema, columns):

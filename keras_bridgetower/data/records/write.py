@@ -21,12 +21,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bridgetower import files
+from keras_bridgetower import object_stores
 from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.records import format as form
-from keras_bridgetower.data.records.outputs import open_output
-from keras_bridgetower.data.records.outputs import written
+from keras_bridgetower.data.records.outputs import Output
+from keras_bridgetower.data.records.outputs import local_copy
 from keras_bridgetower.preprocessing import images
 
 RECORDS_PER_SHARD = 1000
@@ -129,7 +130,7 @@ def write_shards(
         num_shards = min(num_shards, MOST_SHARDS)
     check_at_most("num_shards", num_shards, len(records), "records")
     num_shards = int(num_shards)
-    output = open_output(folder)
+    output = Output(folder)
     output.create()
     before = open_index(output, task, labels)["splits"].get(split)
     order = np.random.default_rng(seed).permutation(len(records))
@@ -147,22 +148,17 @@ def write_shards(
     on_shard(len(done), num_shards)
     entry = {"definition": definition, "num_shards": num_shards, "seed": seed}
 
-    def save():
-        entry["shards"] = [done[name] for name in sorted(done)]
-        save_split(output, task, labels, split, entry)
-
-    save()
-    saved = len(done)
-    left = [job for name, job in jobs.items() if name not in done]
-    for shard in (run or functools.partial(map, write_shard))(left):
-        done[shard["file"]] = shard
+    def check():
         check_left_out(split, done.values(), len(records), max_bad_share)
-        if len(done) * (1 - UNSAVED_SHARE) >= saved:
-            save()
-            saved = len(done)
+
+    def told():
+        check()
         on_shard(len(done), num_shards)
-    save()
-    check_left_out(split, done.values(), len(records), max_bad_share)
+
+    left = [job for name, job in jobs.items() if name not in done]
+    shards = (run or functools.partial(map, write_shard))(left)
+    save_each(output, task, labels, split, entry, done, shards, told)
+    check()
     _remove_others(output, split, entry)
     return entry
 
@@ -177,7 +173,7 @@ def write_shard(job):
         dict, the entry of the shard in the index: file, records, samples,
         sources, bytes, checksums, and the left-out records with reasons.
     """
-    with written(job.path) as path:
+    with local_copy(job.path) as path:
         return _write_shard(path, job)
 
 
@@ -275,10 +271,10 @@ def on_beam(runner="DirectRunner", **options):
     def run(jobs):
         if not jobs:
             return
-        if "://" in jobs[0].path:
+        if object_stores.is_url(jobs[0].path):
             raise ValueError(
                 "With `on_beam`, `folder` must be a folder that all machines "
-                f"see. Received: {jobs[0].path!r}"
+                f"see. Received: {object_stores.hide(jobs[0].path)!r}"
             )
         # Workers return their parts of the index through files.
         folder = pathlib.Path(jobs[0].path).parent
@@ -363,13 +359,35 @@ def open_index(output, task, labels):
     return index
 
 
-def save_split(output, task, labels, split, entry):
-    """Update one split in the index, which other processes may write too."""
-    with output.locked():
-        index = open_index(output, task, labels)
-        index["splits"][split] = entry
-        text = json.dumps(form.sealed(index), indent=1, ensure_ascii=False)
-        output.write_index(text.encode())
+def save_each(output, task, labels, split, entry, done, shards, told):
+    """Update a split in the index while its shards are finished.
+
+    Args:
+        output: `Output`, whose index other processes may write too.
+        task, labels, split: as in `write_shards`.
+        entry: dict, the entry of the split, which gets its `shards`.
+        done: dict from names to the shards that were there before.
+        shards: iterator over the others as they are finished.
+        told: function that is called after each.
+    """
+
+    def save():
+        entry["shards"] = [done[name] for name in sorted(done)]
+        with output.locked():
+            index = open_index(output, task, labels)
+            index["splits"][split] = entry
+            text = json.dumps(form.sealed(index), indent=1, ensure_ascii=False)
+            output.place.write(form.INDEX, text.encode())
+
+    save()
+    saved = len(done)
+    for shard in shards:
+        done[shard["file"]] = shard
+        if len(done) * (1 - UNSAVED_SHARE) >= saved:
+            save()
+            saved = len(done)
+        told()
+    save()
 
 
 def _remove_others(output, split, entry):
@@ -379,10 +397,9 @@ def _remove_others(output, split, entry):
         rf"({re.escape(split)}-\d{{5,}}-of-\d{{5,}})"
         r"(\.tfrecord|\.offsets\.npy)(\.part)?"
     )
-    for name in output.names():
-        found = shard.fullmatch(name)
-        if found and f"{found[1]}.tfrecord" not in named:
-            output.remove(name)
+    found = filter(None, map(shard.fullmatch, output.names()))
+    old = [m[0] for m in found if f"{m[1]}.tfrecord" not in named]
+    output.place.remove(old)
 
 
 def _is_finished(output, shard, job):

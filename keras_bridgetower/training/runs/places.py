@@ -9,16 +9,13 @@ import json
 import pathlib
 import tempfile
 import urllib.parse
-import warnings
-
-import filelock
 
 from keras_bridgetower import files
-from keras_bridgetower.object_stores import open_store
+from keras_bridgetower import object_stores
+from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.presets.manifest import MANIFEST
 from keras_bridgetower.presets.manifest import folder_sums
-from keras_bridgetower.presets.safe_files import plain_name
-from keras_bridgetower.presets.stores import is_url
+from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs.folders import CheckpointError
 
@@ -27,7 +24,8 @@ LOCK = ".run.lock"
 
 def open_place(directory):
     """Return the place of a run by its path or URL."""
-    return RunStore(directory) if is_url(directory) else RunFolder(directory)
+    is_url = object_stores.is_url(directory)
+    return RunStore(directory) if is_url else RunFolder(directory)
 
 
 class RunFolder:
@@ -62,44 +60,28 @@ class RunFolder:
             ValueError: the folder is a link.
         """
         files.check_no_link(self._directory, "`directory`")
-        strategy.together(lambda: self._check_writable(strategy.index))
-        path = self._directory / LOCK
-        lock = filelock.FileLock(path, timeout=0, mode=0o664)
+        probe = self._directory / f".run.probe-{strategy.index}"
 
-        def acquire():
-            try:
-                lock.acquire()
-            except filelock.Timeout as error:
-                raise CheckpointError(
-                    "A run's folder must have one run at a time. "
-                    f"Received: directory={str(self)!r}"
-                ) from error
-            except (OSError, NotImplementedError) as error:
-                warnings.warn(
-                    "The run's folder cannot be locked, as on some file "
-                    "systems of clusters: make sure that no other run uses "
-                    f"it. Received: directory={str(self)!r} ({error})",
-                    stacklevel=4,
-                )
+        def check():
+            # The error that the first checkpoint would raise later.
+            with _errors(self, "A run's folder must be writable, with room."):
+                self._directory.mkdir(parents=True, exist_ok=True)
+                files.write_atomically(probe, lambda file: file.write(b"probe"))
+                probe.unlink()
 
-        strategy.by_chief(acquire)
-        try:
+        strategy.together(check)
+        where = f"Received: directory={str(self)!r}"
+        lock = files.locked(
+            *(self._directory / LOCK, 0),
+            CheckpointError(
+                f"A run's folder must have one run at a time. {where}"
+            ),
+            "The run's folder cannot be locked, as on some file systems of "
+            f"clusters: make sure that no other run uses it. {where}",
+        )
+        with contextlib.ExitStack() as stack:
+            strategy.by_chief(lambda: stack.enter_context(lock))
             yield
-        finally:
-            lock.release()
-
-    def _check_writable(self, index):
-        """Raise now the error that the first checkpoint would raise later."""
-        probe = self._directory / f".run.probe-{index}"
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            files.write_atomically(probe, lambda file: file.write(b"probe"))
-            probe.unlink()
-        except OSError as error:
-            raise CheckpointError(
-                "A run's folder must be writable, with room for checkpoints. "
-                f"Received: directory={str(self)!r} ({error})"
-            ) from error
 
     def names(self):
         """Return the names of the checkpoints, oldest first."""
@@ -119,7 +101,7 @@ class RunFolder:
 
 
 class RunStore:
-    """The checkpoints of a run in an object store, by fsspec.
+    """The checkpoints of a run in an object store.
 
     Each process writes its files to a temporary folder and uploads them.
 
@@ -132,39 +114,37 @@ class RunStore:
 
     def __init__(self, url):
         if urllib.parse.urlsplit(url).password is not None:
-            # Errors and logs would have it.
+            # Scripts and lists of processes would have it.
             raise ValueError("`directory` must have no password in its URL.")
-        self._url = url.rstrip("/")
-        store, root = open_store(self._url)
-        self._store, self._root = store, root.rstrip("/")
+        self._store = object_stores.Store(url)
         # Facts of the checkpoints that this run knows, by name.
         self._facts = {}
 
     def __str__(self):
-        return self._url
+        return str(self._store)
 
     @contextlib.contextmanager
     def exclusive(self, strategy):
         """Check that all processes can write. A store has no lock."""
 
         def check():
-            probe = self._path(f".run.probe-{strategy.index}")
-            with self._errors("A run's folder must be writable."):
-                self._store.pipe_file(probe, b"probe")
-                self._store.rm_file(probe)
+            probe = f".run.probe-{strategy.index}"
+            with _errors(self, "A run's folder must be writable."):
+                self._store.write(probe, b"probe")
+                self._store.remove([probe])
 
         strategy.together(check)
         yield
 
     def names(self):
         """Return the names of the complete checkpoints, oldest first."""
-        with self._errors("A run's folder must be readable."):
-            return self._complete(self._objects())
+        with _errors(self, "A run's folder must be readable."):
+            return _complete(self._files())
 
     def newest(self):
         """Read the newest undamaged checkpoint, as `folders.newest`."""
         names = self.names()
-        with self._errors("The checkpoints could not be fetched."):
+        with _errors(self, "The checkpoints could not be fetched."):
             self._facts = {name: self._read_facts(name) for name in names}
             return folders.read_newest(names, self._read)
 
@@ -174,34 +154,37 @@ class RunStore:
         kind = self.formats[strategy.store]
 
         def begin():
-            objects = self._objects()
-            others = {*self._complete(objects)} - self._facts.keys()
+            found = self._files()
+            others = {*_complete(found)} - self._facts.keys()
             if others:
                 raise CheckpointError(
                     "A run's folder must have one run at a time. Received: "
-                    f"directory={self._url!r}, where another run wrote "
+                    f"directory={str(self)!r}, where another run wrote "
                     f"{sorted(others)}"
                 )
-            self._remove(name, objects.get(name, ()))
+            self._remove(name, found)
 
         def upload():
             sums = folder_sums(own)
             for file in sums:
-                self._put(own / file, self._path(name, file))
+                self._put(f"{name}/{file}", own / file)
             return sums
 
         def end():
             saved = {**facts, "step": step, "store": kind.name, "sha256": sums}
             text = folders.sealed(saved)
-            self._store.pipe_file(self._path(name, MANIFEST), text.encode())
+            self._store.write(f"{name}/{MANIFEST}", text.encode())
             self._facts[name] = saved
-            objects = self._objects()
-            for newer in self._complete(objects):
+            found = self._files()
+            for newer in _complete(found):
                 if newer > name:
-                    self._set_aside(newer, objects[newer])
+                    # It is damaged, or the run would have continued from it.
+                    for file in found[newer]:
+                        self._store.copy(file, f"damaged-{file}")
+                    self._remove(newer, found)
 
         text = f"The checkpoint of step {step} could not be written."
-        with self._errors(text), tempfile.TemporaryDirectory() as own:
+        with _errors(self, text), tempfile.TemporaryDirectory() as own:
             own = pathlib.Path(own)
             strategy.by_chief(begin)
             strategy.together(
@@ -215,75 +198,59 @@ class RunStore:
 
     def prune(self, keep, monitor, better):
         """Remove all checkpoints but the newest and the best, and parts."""
-        with self._errors("Old checkpoints could not be removed."):
-            objects = self._objects()
+        with _errors(self, "Old checkpoints could not be removed."):
+            found = self._files()
             kept = folders.to_keep(
-                *(self._complete(objects), self._facts.get),
-                *(keep, monitor, better),
+                *(_complete(found), self._facts.get, keep, monitor, better)
             )
-            for name in objects.keys() - kept:
-                self._remove(name, objects[name])
+            for name in found.keys() - kept:
+                self._remove(name, found)
 
-    def _path(self, *names):
-        return "/".join((self._root, *names))
-
-    def _objects(self):
+    def _files(self):
         """Return the files of each checkpoint, also of incomplete ones."""
-        self._store.invalidate_cache()
         found = {}
-        for path in self._store.find(self._root):
-            name, _, file = path[len(self._root) + 1 :].partition("/")
-            if name.startswith(folders.PREFIX) and file:
+        for file in self._store.names():
+            name = file.partition("/")[0]
+            if name.startswith(folders.PREFIX) and name != file:
                 found.setdefault(name, []).append(file)
         return found
 
-    def _complete(self, objects):
-        return sorted(name for name in objects if MANIFEST in objects[name])
-
     def _read_facts(self, name):
         """Return the facts of a checkpoint, or `{}` if it is damaged."""
-        text = self._store.cat_file(self._path(name, MANIFEST))
         try:
+            text = self._store.read(f"{name}/{MANIFEST}", LARGEST_ASSET)
             return folders.parse_facts(text.decode())
-        except folders.OF_DAMAGE:
+        except (object_stores.TooLarge, *folders.OF_DAMAGE):
             return {}
 
     def _read(self, name):
         with tempfile.TemporaryDirectory() as temporary:
             folder = pathlib.Path(temporary, name)
             wanted = self._facts[name].get("sha256", {})
-            for file in filter(plain_name, (*wanted, MANIFEST)):
-                path = folder / file
-                path.parent.mkdir(parents=True, exist_ok=True)
+            for file in filter(files.plain_name, (*wanted, MANIFEST)):
                 # Reading finds that it is missing.
-                with contextlib.suppress(FileNotFoundError):
-                    self._store.get_file(self._path(name, file), str(path))
-            return folders.read(folder, f"{self._url}/{name}")
+                with contextlib.suppress(object_stores.MissingFile):
+                    self._store.fetch(f"{name}/{file}", folder / file)
+            return folders.read(folder, f"{self}/{name}")
 
-    def _put(self, file, path):
-        self._store.put_file(str(file), path)
+    def _put(self, name, file):
+        self._store.write(name, file)
 
-    def _remove(self, name, names):
+    def _remove(self, name, found):
         """Remove the files of a checkpoint, its manifest first."""
-        for file in sorted(names, key=lambda file: file != MANIFEST):
-            self._store.rm_file(self._path(name, file))
+        self._store.remove(found.get(name, ()), f"{name}/{MANIFEST}")
 
-    def _set_aside(self, name, names):
-        """Rename a damaged checkpoint to `damaged-...`."""
-        for file in names:
-            path = self._path(f"damaged-{name}", file)
-            self._store.cp_file(self._path(name, file), path)
-        self._remove(name, names)
 
-    @contextlib.contextmanager
-    def _errors(self, text):
-        try:
-            yield
-        except CheckpointError:
-            raise
-        # Libraries of stores raise errors of many types.
-        except Exception as error:
-            raise CheckpointError(
-                f"{text} Received: directory={self._url!r} "
-                f"({type(error).__name__}: {error})"
-            ) from error
+def _complete(found):
+    """Return the names of the checkpoints that have a manifest."""
+    return sorted(name for name in found if f"{name}/{MANIFEST}" in found[name])
+
+
+@contextlib.contextmanager
+def _errors(place, text):
+    try:
+        yield
+    except (OSError, ProcessError) as error:
+        raise CheckpointError(
+            f"{text} Received: directory={str(place)!r} ({error})"
+        ) from error

@@ -1,0 +1,65 @@
+"""Keeps Keras' Splash attention off all layers, because its values are wrong.
+
+On a TPU, `ops.dot_product_attention` of Keras 3.15 takes JAX's Splash kernel
+if the numbers of queries and keys are multiples of 128. Without a mask it
+attends causally, with concrete masks it uses the first row's for all rows, it
+never scales by 1/sqrt(width), and it ignores `bias`. For other lengths it logs
+an error and falls back. `docs/upstream.md` has a script.
+
+No version of Keras repairs this yet (3.15.1 was read). Once `pyproject.toml`
+requires one that does, delete this file and its two uses: in
+`models/attention.py` and in `encoders/registry.py`.
+"""
+
+import functools
+import types
+
+import keras
+from keras import ops
+
+from keras_bridgetower.backend.keras_private.layers import layers_in
+from keras_bridgetower.backend.keras_private.trainers import with_names
+
+
+def flash_attention():
+    """Return the `flash_attention` of attention: False on a TPU, else None."""
+    if keras.config.backend() != "jax":
+        return None
+    import jax
+
+    # As Keras decides it.
+    return False if jax.devices()[0].platform == "tpu" else None
+
+
+def avoid_splash(layer):
+    """On a TPU, let a layer and all layers inside compute attention plainly.
+
+    It is set in these objects and in no class. Their configurations do not
+    contain it, so a copy needs another call.
+
+    Args:
+        layer: a layer or model of any library.
+    """
+    if flash_attention() is None:
+        return
+    for part in (layer, *layers_in(layer)):
+        if hasattr(part, "_flash_attention"):
+            # Keras' constructor turns False into None.
+            part._flash_attention = False
+            continue
+        # DINOv3's layer calls the operation without this argument.
+        code = getattr(type(part).call, "__code__", None)
+        if _NAME in getattr(code, "co_names", ()):
+            call = with_names(type(part).call, ops=_plain_ops())
+            part.call = types.MethodType(call, part)
+
+
+_NAME = "dot_product_attention"
+
+
+def _plain_ops():
+    """Return `keras.ops` for one method, with attention that is plain."""
+    plain = functools.partial(ops.dot_product_attention, flash_attention=False)
+    own = types.SimpleNamespace(**vars(ops) | {_NAME: plain})
+    own.nn = own  # `ops` has all names of `ops.nn`.
+    return own
