@@ -1,7 +1,7 @@
 """Hides installed presets, but for the drawings, when it is imported.
 
 They would be opened by default, and the tests ask the drawings. It comes before
-the package, which reads the distributions once. Those that a test adds are seen.
+the package, which reads the distributions once. Those that tests add are seen.
 """
 
 import importlib.metadata

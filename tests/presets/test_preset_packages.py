@@ -1,5 +1,6 @@
 """Presets of other distributions, which an entry point names."""
 
+import importlib.metadata
 import json
 import pathlib
 
@@ -11,14 +12,22 @@ from keras_bridgetower.apps.cli import main
 from keras_bridgetower.presets import table
 
 pytestmark = FASTEST
-ROOT = pathlib.Path(kbt.__file__).parent
 INSTALL = "pip install ./preset_packages/photos"
-
-
-ROW = json.loads((ROOT / "presets" / "table.json").read_text())[
+DRAWINGS = pathlib.Path(table.PRESETS["bridgetower_tiny_emoji_vqa"].root)
+ROW = json.loads((DRAWINGS / "table.json").read_text())[
     "bridgetower_tiny_easy_contrastive"
 ]
 EXAMPLES = "ask", "match", "search", "fill", "look", "pictures"
+
+
+@pytest.fixture(autouse=True)
+def _without_drawings(monkeypatch):
+    find = importlib.metadata.distributions
+    monkeypatch.setattr(
+        importlib.metadata,
+        "distributions",
+        lambda: (x for x in find() if x.name != "keras-bridgetower-drawings"),
+    )
 
 
 def install(
@@ -107,7 +116,7 @@ def test_a_broken_distribution_is_one_warning(values, tmp_path, monkeypatch):
 @pytest.mark.parametrize("package", [None, "my_presets"])
 def test_two_distributions_with_one_name(package, tmp_path, monkeypatch):
     """Neither replaces the other, nor a preset of this package."""
-    rows = {"my_shapes": ROW, "bridgetower_tiny_easy_vqa": ROW}
+    rows = {"my_shapes": ROW, "bridgetower_base": ROW}
     install(tmp_path / "a", rows=rows)
     install(tmp_path / "b", "others", package, {"my_shapes": ROW, "more": ROW})
     for site in ("a", "b"):
@@ -116,7 +125,7 @@ def test_two_distributions_with_one_name(package, tmp_path, monkeypatch):
         assert list(table.installed()) == ["more"]
     (text,) = (str(one.message) for one in warned)
     assert "'my_shapes': ['my-presets', 'others']" in text
-    assert "'bridgetower_tiny_easy_vqa': ['keras-bridgetower', 'my-pr" in text
+    assert "'bridgetower_base': ['keras-bridgetower', 'my-pr" in text
 
 
 def test_the_first_of_two_versions_counts(tmp_path, monkeypatch, recwarn):
