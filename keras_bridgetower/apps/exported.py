@@ -28,6 +28,7 @@ from keras_bridgetower.files import locked
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.files import write_folder
+from keras_bridgetower.metrics.calibration import match_scores
 from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.presets.table import PRESETS
@@ -219,13 +220,19 @@ class ExportedTask:
             for row, order, is_known in zip(scores, best, known, strict=True)
         ]
 
-    def score(self, images, texts, batch_size=32):
-        """Score pairs, as `BridgeTowerRetrieval.score` does."""
+    def outputs_for(self, verb, images, texts, batch_size=32):
+        """Return the logits of pairs."""
         if isinstance(texts, str):
             texts = [texts] * len(images)
         if not isinstance(images, list):
             images = [images] * len(texts)
-        return self._run(batch_size, pictures=images, texts=texts)[:, -1]
+        return self._run(batch_size, pictures=images, texts=texts)
+
+    def score(self, images, texts, batch_size=32):
+        """Score pairs, as `BridgeTowerRetrieval.score` does."""
+        return match_scores(
+            self.outputs_for("score", images, texts, batch_size)
+        )
 
     def match_files(self, paths, text, batch_size):
         """Score picture files with a text, as the models of a search do."""

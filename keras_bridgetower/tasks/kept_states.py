@@ -5,8 +5,8 @@ import types
 import numpy as np
 from keras import ops
 
+from keras_bridgetower.metrics.calibration import match_scores
 from keras_bridgetower.models.merged_tokens import merge_tokens
-from keras_bridgetower.tasks.inference import in_batches
 from keras_bridgetower.tasks.inference import joined
 from keras_bridgetower.tasks.ranking import ranking_parts
 
@@ -31,7 +31,7 @@ class StateScorer:
             before the fusion; None for all.
 
     Returns:
-        float32 array `(pictures,)`, the logits of "match".
+        float32 array `(pictures,)`, as `BridgeTowerRetrieval.score`.
     """
 
     def __init__(self, task, text, fusion=None):
@@ -46,23 +46,21 @@ class StateScorer:
 
     def __call__(self, states, image_tokens=None):
         found = ops.convert_to_numpy(self.logits(states, image_tokens))
-        return found[:, -1].astype("float32")
+        return match_scores(found).astype("float32")
 
     def logits(self, states, image_tokens=None):
-        """Return a tensor `(pictures, outputs)`, whose last is "match"."""
+        """Return a tensor `(pictures, outputs)`, the logits of the head."""
         if self._fusion is not None:
             return self._by_fusion(states, image_tokens)
         if image_tokens not in self._pairs:
             made = self._parts.merged_pairs(image_tokens)
             self._pairs[image_tokens] = made
-        rows = np.arange(len(states), dtype="int32")
+        count = len(states)
         return self._pairs[image_tokens](
             {
-                "text": self._text,
-                "padding_mask": ops.convert_to_tensor(self._mask),
+                "text": ops.repeat(self._text, count, axis=0),
+                "padding_mask": np.repeat(self._mask, count, axis=0),
                 "image": states,
-                "image_rows": rows,
-                "text_rows": np.zeros_like(rows),
             }
         )
 
@@ -99,7 +97,7 @@ def score_states(task, states, text, batch_size, fusion=None):
         fusion: as `StateScorer`.
 
     Returns:
-        float32 array `(pictures,)`: the logits of "match".
+        float32 array `(pictures,)`, as `BridgeTowerRetrieval.score`.
     """
     scorer = StateScorer(task, text, fusion)
 
@@ -113,4 +111,5 @@ def score_states(task, states, text, batch_size, fusion=None):
     if not len(states):
         return np.zeros(0, "float32")
     source = types.SimpleNamespace(count=len(states), features=features)
-    return joined(in_batches(run, [source], batch_size))[:, -1]
+    batches = task.inference.in_batches(run, [source], batch_size)
+    return match_scores(joined(batches))

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_bridgetower.checks import check_count
+from keras_bridgetower.metrics.calibration import match_scores
 from keras_bridgetower.metrics.keras_metrics import NDCG
 from keras_bridgetower.objectives.list_losses import ListwiseSoftmaxLoss
 from keras_bridgetower.preprocessing.retrieval import (
@@ -38,8 +39,8 @@ class BridgeTowerListRanking(BridgeTowerTask):
             `(batch, list_size, S, S, 3)`.
 
     Returns:
-        float32 tensor `(batch, list_size)`: the logits of "match", as
-        `BridgeTowerRetrieval.score` returns them. In `fit` and `evaluate` `x`
+        float32 tensor `(batch, list_size)`: the scores of
+        `BridgeTowerRetrieval.score`. In `fit` and `evaluate` `x`
         is a dict of `"images"`, lists of pictures, and `"text"`, and `y` are
         grades (see `BridgeTowerListRankingPreprocessor`). The default loss is
         `ListwiseSoftmaxLoss`, the metric `NDCG`.
@@ -94,8 +95,8 @@ class BridgeTowerListRanking(BridgeTowerTask):
             backbone.image_tower(ops.reshape(images, (-1, *images.shape[2:]))),
             {"padding_mask": for_each(inputs["padding_mask"])},
         )
-        logits = self.heads["itm"](found)[:, -1]
-        return ops.reshape(logits, (-1, self.list_size))
+        scores = match_scores(self.heads["itm"](found))
+        return ops.reshape(scores, (-1, self.list_size))
 
     @classmethod
     def head_arguments(cls, heads):

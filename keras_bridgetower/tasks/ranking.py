@@ -14,6 +14,7 @@ from keras import ops
 from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
+from keras_bridgetower.metrics.calibration import match_scores
 from keras_bridgetower.models.heads import tower_outputs
 from keras_bridgetower.models.merged_tokens import merge_tokens
 from keras_bridgetower.preprocessing.verb_inputs import check_numbers
@@ -37,7 +38,6 @@ def rank(
     shortlist=None,
     cache_dir=None,
     verbose=0,
-    odds=False,
 ):
     """Compute all scores, or those of a shortlist.
 
@@ -47,10 +47,9 @@ def rank(
         texts: `Texts`.
         batch_size, max_memory, shortlist, cache_dir, verbose: as
             `BridgeTowerRetrieval.rank`.
-        odds: bool, whether scores are the log-odds of "match"; else its logits.
 
     Returns:
-        float32 array `(images, texts)`.
+        float32 array `(images, texts)` of `match_scores`.
     """
     check_numbers([images])
     check_numbers([texts])
@@ -78,6 +77,8 @@ def rank(
             "shortlist": shortlist,
             "batch_size": batch_size,
             "block": [plan.pictures, plan.texts],
+            # Older caches hold the logits of "match" alone.
+            "scores": "match minus no match",
         }
         cache = BlockCache(cache_dir, key)
     scores = np.empty((images.count, texts.count), "float32")
@@ -90,7 +91,7 @@ def rank(
         found = cache and cache.load(number)
         if found is None:
             if blocks is None:
-                blocks = _Blocks(task, images, texts, plan, shortlist, odds)
+                blocks = _Blocks(task, images, texts, plan, shortlist)
             found = blocks.scores(rows)
             if cache:
                 cache.save(number, found)
@@ -103,12 +104,13 @@ class _Blocks:
     """Computes scores by blocks of pictures.
 
     Args:
-        task, images, texts, shortlist, odds: as `rank`.
+        task, images, texts, shortlist: as `rank`.
         plan: `Plan`.
     """
 
-    def __init__(self, task, images, texts, plan, shortlist, odds):
-        self.parts, self.odds = ranking_parts(task), odds
+    def __init__(self, task, images, texts, plan, shortlist):
+        self.parts = ranking_parts(task)
+        self.filled_rows = task.inference.filled_rows
         self.images, self.texts, self.plan = images, texts, plan
         self.image_states = None
         # The tensors of the last block of texts, by its first text.
@@ -131,7 +133,8 @@ class _Blocks:
         last = first + len(states)
         for features in _batches(source, size, first, last):
             count = len(next(iter(features.values())))
-            made = part({k: filled(x, size) for k, x in features.items()})
+            rows = self.filled_rows(count, size)
+            made = part({k: filled(x, rows) for k, x in features.items()})
             made = {k: ops.convert_to_numpy(x)[:count] for k, x in made.items()}
             states[:count] = made["states"]
             states = states[count:]
@@ -161,19 +164,18 @@ class _Blocks:
             places = np.flatnonzero(chosen)
             if not len(places):
                 continue
-            inputs = {"image": image, **self._texts(columns)}
+            text = self._texts(columns)
             for start in range(0, len(places), size):
                 batch = places[start : start + size]
+                count = self.filled_rows(len(batch), size)
+                batch = filled(batch.astype("int32"), count)
                 row, column = np.divmod(batch, chosen.shape[1])
-                for name, x in (("image_rows", row), ("text_rows", column)):
-                    inputs[name] = filled(x.astype("int32"), size)
-                logits = ops.convert_to_numpy(self.parts.pairs(inputs))
-                found = logits[: len(batch), -1]
-                if self.odds and logits.shape[1] > 1:
-                    found = found - logits[: len(batch), 0]
-                scores[row, first + column] = found
-            # It holds the block of texts that the next one replaces.
-            del inputs
+                pairs = {k: ops.take(x, column, 0) for k, x in text.items()}
+                pairs["image"] = ops.take(image, row, axis=0)
+                logits = ops.convert_to_numpy(self.parts.pairs(pairs))
+                scores[row, first + column] = match_scores(logits)
+            # The next block of texts replaces this one.
+            del text
         return scores
 
     def _texts(self, columns):
@@ -231,21 +233,15 @@ class Parts:
             return tower_outputs(fusion, task.heads, "image", states)
 
         def pairs(inputs, image_tokens=None):
-            def of_pairs(name, rows):
-                return ops.take(inputs[name], inputs[rows], axis=0)
-
-            def states(name, rows):
-                x = ops.cast(of_pairs(name, rows), fusion.compute_dtype)
+            def states(name):
+                x = ops.cast(inputs[name], fusion.compute_dtype)
                 return ops.unstack(x, x.shape[1], axis=1)
 
-            kept = states("image", "image_rows")
+            kept = states("image")
             if image_tokens is not None:
                 kept = merge_tokens(kept, image_tokens)
             pooled = fusion.join(
-                states("text", "text_rows"),
-                kept,
-                of_pairs("padding_mask", "text_rows"),
-                ("pooled",),
+                states("text"), kept, inputs["padding_mask"], ("pooled",)
             )["pooled"]
             (head,) = task.answering_heads
             return task.heads[head](pooled)

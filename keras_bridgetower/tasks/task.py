@@ -277,7 +277,7 @@ class BridgeTowerTask(
 
         Args:
             name: str, the verb that is called.
-            sources, batch_size, **kwargs: as `in_batches`.
+            sources, batch_size, **kwargs: as `Inference.in_batches`.
             answers: bool, whether the heads that it reads must be trained.
             forward: `Forward` of what is run, by default of the whole task.
 
@@ -291,7 +291,7 @@ class BridgeTowerTask(
         with self.inference.reading(name):
             if answers:
                 self.new_heads.check(name, self.answering_heads)
-            yield from inference.in_batches(
+            yield from self.inference.in_batches(
                 forward, sources, batch_size, **kwargs
             )
 

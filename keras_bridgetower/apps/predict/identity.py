@@ -5,6 +5,8 @@ import json
 
 import keras
 
+from keras_bridgetower.presets import verbs
+
 # States of random generators and position ids, which differ by backend.
 _SKIPPED_DTYPES = ("int32", "int64", "uint32")
 
@@ -19,6 +21,9 @@ def model_checksum(task):
     merged = getattr(task.backbone, "image_tokens", None)
     values = task.head_values | ({"rejection": rule} if rule else {})
     values |= {"image_tokens": merged} if merged else {}
+    if verbs.SCORE in task.verbs:
+        # It was once the logit of "match" alone: begun results are not mixed.
+        values |= {"score": "match minus no match"}
     heads = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256("".join([*parts, heads]).encode()).hexdigest()
 

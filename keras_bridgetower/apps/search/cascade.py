@@ -104,12 +104,12 @@ def rerank(scorer, states, pace, end, added=None, clock=time.perf_counter):
             are of a picture that is being deleted, and not judged.
         pace: `Pace`.
         end: float, the time of the clock at which to end.
-        added: list of float, what counts beside each logit; None for 0.
+        added: list of float, what counts beside each score; None for 0.
         clock: callable that returns the time in seconds.
 
     Returns:
         dict from the index of a picture to its stage, `"merged"` or `"full"`,
-        and its logit of "match".
+        and its score.
     """
     found, order = {}, list(range(len(states)))
     added = [0.0] * len(states) if added is None else added

@@ -338,8 +338,8 @@ class Hit:
     Args:
         path: str, full path of its file.
         similarity: float, cosine of its vector and that of the query.
-        match: float, the logit of "match" of the picture and the text of the
-            query; None if it was not reranked.
+        match: float, the score (`BridgeTowerRetrieval.score`) of the picture
+            and the text of the query; None if it was not reranked.
         stage: str, what judged it last: `"similarity"`, `"merged"` for the
             matching head with merged image tokens, or `"full"` with all.
         name: str, the `id` of its row in the table, or `""`.
@@ -396,7 +396,7 @@ def _nearest(store, vector, count):
 
 
 def _matches(models, states, hits, text, batch_size):
-    """Return the logit of "match" of each hit, or the error of its file.
+    """Return the score of each hit, or the error of its file.
 
     Args:
         models: `SearchModels`.
