@@ -297,8 +297,10 @@ def divide_logits(head, temperature):
             "`head` must have logits, from a layer `output_dense`. "
             f"Received: {type(head).__name__}"
         )
-    for weight in (last.kernel, last.bias):
-        weight.assign(weight / temperature)
+    for weight in last.weights:
+        # An adapter is the product of two factors.
+        if weight.name != "lora_kernel_a":
+            weight.assign(weight / temperature)
 
 
 def tower_outputs(fusion, heads, kind, states):
