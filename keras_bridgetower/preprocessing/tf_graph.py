@@ -70,12 +70,15 @@ def typed_errors():
         found = _PASSED_ON.search(str(error))
         if found:
             text, _ = codecs.escape_decode(found[1].encode())
-            raise ValueError(text.decode()) from error
+            raise ValueError(text.decode()) from None
         found = _RAISED.search(str(error))
         kind = found and getattr(builtins, found[1], None)
         if not kind or f"{_PACKAGE}/" not in found[3].replace("\\", "/"):
             raise
-        raise kind(found[2]) from error
+        raised = kind(found[2])
+        # The traceback of the function, without the names of nodes.
+        raised.add_note(found[3].partition("[[{{")[0].strip())
+        raise raised from None
 
 
 def is_string_tensor(x):
