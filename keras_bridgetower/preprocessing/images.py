@@ -228,8 +228,11 @@ def _reading(name, shown):
         raise _size_error(name, shown) from e
     except FileNotFoundError as error:
         address = _ADDRESS.match(shown)
-        must = "a file here: addresses are not opened" if address else (
-            "a file that exists")
+        must = (
+            "a file here: addresses are not opened"
+            if address
+            else ("a file that exists")
+        )
         raise ValueError(
             f"`{name}` must be {must}. Received: {name}={shown}"
         ) from error

@@ -97,7 +97,7 @@ class PictureSearch:
         self,
         source,
         vectors="image",
-        batch_size=32,
+        batch_size=8,
         save_every=512,
         ann_from=50_000,
         outside=False,
@@ -124,7 +124,9 @@ class PictureSearch:
                 and a table with the column `text`. It is the same for all
                 sources of an index.
             batch_size: int, pictures per batch. About three times as many are
-                in memory.
+                in memory, and the states of a batch in all layers of the
+                tower, up to 40 MB a picture. More are faster on an
+                accelerator, not on a CPU.
             save_every: int, pictures that are written at once. They are also
                 written after half a minute.
             ann_from: int, number of pictures from which the store builds an

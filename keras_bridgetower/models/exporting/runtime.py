@@ -151,7 +151,8 @@ class ExportedModel:
         if self._rejection is None:
             return None
         # By the logits of which the threshold was chosen.
-        logits = logits.astype("float64") * self._rejection.get("temperature", 1)
+        factor = self._rejection.get("temperature", 1.0)
+        logits = logits.astype("float64") * factor
         scores = np.logaddexp.reduce(logits, axis=-1)
         return (scores >= self._rejection["threshold"]).tolist()
 
