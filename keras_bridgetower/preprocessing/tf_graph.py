@@ -75,10 +75,8 @@ def typed_errors():
         kind = found and getattr(builtins, found[1], None)
         if not kind or f"{_PACKAGE}/" not in found[3].replace("\\", "/"):
             raise
-        raised = kind(found[2])
-        # The traceback of the function, without the names of nodes.
-        raised.add_note(found[3].partition("[[{{")[0].strip())
-        raise raised from None
+        # TensorFlow has logged the traceback of the function.
+        raise kind(found[2]) from None
 
 
 def is_string_tensor(x):

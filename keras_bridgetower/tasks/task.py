@@ -26,6 +26,20 @@ from keras_bridgetower.tasks.trainable import TrainableTask
 
 # Keras replaces `Model` by `Functional` among the bases of all these classes.
 # `Exported` is last because KerasHub's classes undo this replacement.
+def check_made_for(preprocessor, **values):
+    """Reject a preprocessor that was made with other values than its task."""
+    made = {name: getattr(preprocessor, name, None) for name in values}
+    if preprocessor is not None and made != values:
+        wanted, received = (
+            ", ".join(f"{k}={v!r}" for k, v in x.items())
+            for x in (values, made)
+        )
+        raise ValueError(
+            f"`preprocessor` must have {wanted}, as the task. Received: "
+            f"{received} in the preprocessor"
+        )
+
+
 class BridgeTowerTask(
     PatchedModel, AdaptedTask, preset_io.PresetTask, TrainableTask, Exported
 ):

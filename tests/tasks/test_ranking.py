@@ -8,7 +8,6 @@ import weakref
 import keras
 import numpy as np
 import pytest
-from builders import FASTEST
 from builders import LONG_ELSEWHERE
 from builders import array
 from builders import backbone
@@ -101,19 +100,6 @@ def test_states_of_pictures_give_the_same_scores(task, scores):
         assert difference(found, scores[:, number]) <= 1e-5
     with pytest.raises(ValueError, match="`image_states` must be what.*17"):
         task.score_states(states[0], TEXTS[0])
-
-
-@FASTEST
-def test_few_sizes_are_compiled(task):
-    """However many texts and pictures the calls of a server have."""
-    plans = [
-        ranking.Plan(task, pictures, texts, 4, 2**30, again=False)
-        for pictures in range(1, 41)
-        for texts in range(1, 101)
-    ]
-    assert len({plan.pictures for plan in plans}) <= 6
-    assert len({plan.texts for plan in plans}) <= 8
-    assert all(plan.all_texts for plan in plans)
 
 
 def test_top_matches(task, scores):

@@ -171,16 +171,13 @@ class PictureSearch:
             }
             self.store.create(header)
         header = read_header(self.store)
-        if states not in (None, header.get("states")):
-            raise ValueError(
-                "`states` must be the same for all pictures of an index. "
-                f"Received: {states!r}, and {header.get('states')!r} before"
-            )
-        if header["vectors"] != vectors:
-            raise ValueError(
-                "`vectors` must be the same for all pictures of an index. "
-                f"Received: {vectors!r}, and {header['vectors']!r} before"
-            )
+        for name, given in (("states", states), ("vectors", vectors)):
+            before = header.get(name)
+            if given not in (None, before):
+                raise ValueError(
+                    f"`{name}` must be the same for all pictures of an index. "
+                    f"Received: {given!r}, and {before!r} before"
+                )
         self._check(header)
         with self.store.writing():
             run = IndexRun(
@@ -237,10 +234,9 @@ class PictureSearch:
             prepared = self._prepare(budget_ms, header, text, image)
             scorer, pace, started = prepared
         vector = self.models.embed_query(text, image)
-        if rerank is None and budget_ms is not None:
-            rerank = _JUDGED
         if rerank is None:
             rerank = _RERANKED if self.models.reranks else 0
+            rerank = rerank if budget_ms is None else _JUDGED
         if text is None or self.models.retrieval is None:
             rerank = 0
         if budget_ms is not None:
@@ -254,19 +250,15 @@ class PictureSearch:
                 "`states`. Received: an index without states"
             )
         hits = _nearest(self.store, vector, max(top_k, rerank))
-        if rerank and budget_ms is not None:
-            end = started + budget_ms / 1000
-            states = state_files(self.store, header)
-            hits[:rerank] = _judged(
-                self.models, states, hits[:rerank], scorer, pace, end
-            )
-        elif rerank:
-            states = state_files(self.store, header)
-            matches = _matches(
-                self.models, states, hits[:rerank], text, batch_size
-            )
-            weight = self.models.similarity_weight
-            hits[:rerank] = _reranked(hits[:rerank], matches, weight)
+        if rerank:
+            some = self.models, state_files(self.store, header), hits[:rerank]
+            if budget_ms is not None:
+                end = started + budget_ms / 1000
+                hits[:rerank] = _judged(*some, scorer, pace, end)
+            else:
+                matches = _matches(*some, text, batch_size)
+                weight = self.models.similarity_weight
+                hits[:rerank] = _reranked(hits[:rerank], matches, weight)
         return [hit for hit, _ in hits[:top_k]]
 
     def close(self):
