@@ -227,14 +227,10 @@ def _reading(name, shown):
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
         raise _size_error(name, shown) from e
     except FileNotFoundError as error:
-        address = _ADDRESS.match(shown)
-        must = (
-            "a file here: addresses are not opened"
-            if address
-            else ("a file that exists")
-        )
+        address = _ADDRESS.match(shown) and "here: addresses are not opened"
         raise ValueError(
-            f"`{name}` must be {must}. Received: {name}={shown}"
+            f"`{name}` must be a file {address or 'that exists'}. "
+            f"Received: {name}={shown}"
         ) from error
     # Damaged files make Pillow raise nearly any error.
     except Exception as error:

@@ -30,13 +30,9 @@ def check_made_for(preprocessor, **values):
     """Reject a preprocessor that was made with other values than its task."""
     made = {name: getattr(preprocessor, name, None) for name in values}
     if preprocessor is not None and made != values:
-        wanted, received = (
-            ", ".join(f"{k}={v!r}" for k, v in x.items())
-            for x in (values, made)
-        )
         raise ValueError(
-            f"`preprocessor` must have {wanted}, as the task. Received: "
-            f"{received} in the preprocessor"
+            f"`preprocessor` must have the {values} of the task. Received: "
+            f"preprocessor with {made}"
         )
 
 
