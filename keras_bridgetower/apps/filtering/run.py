@@ -178,9 +178,9 @@ class PairScorer:
 
     Args:
         preset: as `from_preset` of a task takes it.
-        scores: tuple of names in `SCORES`: `"itm"`, the logit of "match" of
-            the matching head, and `"itc"`, the cosine of the vectors of the
-            contrastive head. Both heads share one backbone.
+        scores: tuple of names in `SCORES`: `"itm"`, the score of the matching
+            head (`BridgeTowerRetrieval.score`), and `"itc"`, the cosine of
+            the vectors of the contrastive head. Both share one backbone.
         batch_size: int, pairs per forward pass.
 
     Raises:
