@@ -35,6 +35,7 @@ DEFAULTS = {
         type_vocab_size=1,
         layer_norm_eps=1e-5,
         pad_token_id=1,
+        is_decoder=False,
     ),
     "vision": dict(
         hidden_size=768,
@@ -211,6 +212,12 @@ def require_type(config, path, kinds, hint=""):
             for name in ("model_type", "architectures")
         ],
     )
+
+
+def part_of(config, names):
+    """Return the first nested part that is there, or the whole."""
+    parts = map(config.get, names)
+    return next((p for p in parts if isinstance(p, dict)), config)
 
 
 def nested_values(config, name):

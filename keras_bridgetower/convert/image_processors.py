@@ -159,14 +159,14 @@ def _read_transformers(config, image_size, wrong):
     if convnext:
         fixed["do_center_crop"] = False
     unfit = [name for name, value in fixed.items() if config[name] != value]
-    larger, shortest = _side(config["size"], config["default_to_square"])
+    larger, shortest = side_of(config["size"], config["default_to_square"])
     side, mode = larger, "squash"
     if convnext:
         side = larger = larger and (image_size or larger)
         if side and side < _WHOLE:
             mode, larger = "center", int(side / config["crop_pct"])
     elif config["do_center_crop"]:
-        side, _ = _side(config["crop_size"], True)
+        side, _ = side_of(config["crop_size"])
         mode = "center" if shortest else "squash"
     if not larger or shortest != (convnext or mode == "center"):
         unfit.append("size")
@@ -189,7 +189,7 @@ def _read_transformers(config, image_size, wrong):
     )
 
 
-def _side(size, to_square):
+def side_of(size, to_square=True):
     """Return a side in pixels, and True if it is that of the shorter side.
 
     Args:

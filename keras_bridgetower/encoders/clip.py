@@ -174,8 +174,9 @@ FILES = Files(
     layers="encoder.layers.",
     values=values(12),
     prefix="vision_model",
-    part="vision_config",
-    before=1,
+    # As in transformers, the older name wins.
+    parts=("vision_config_dict", "vision_config"),
+    before=lambda config: 1,
     unread=(r"text_model\..*", HEADS),
 )
 TEXT_FILES = Files(
@@ -185,7 +186,7 @@ TEXT_FILES = Files(
     layers="encoder.layers.",
     values=values(8),
     prefix="text_model",
-    part="text_config",
+    parts=("text_config_dict", "text_config"),
     unread=(r"vision_model\..*", HEADS),
     # The ids of special tokens differ between files.
     tokens=Tokens(
@@ -219,7 +220,7 @@ OPENAI = Files(
     arguments=lambda config, sizes: {
         "num_heads": heads_for_width(sizes["hidden_dim"])
     },
-    before=1,
+    before=lambda config: 1,
     unread=(
         r"logit_scale|text_projection|positional_embedding|visual\.proj",
         r"token_embedding\.weight|ln_final\..*|transformer\.resblocks\..*",

@@ -40,7 +40,9 @@ LAYER = (
 def dinov2(values):
     """Return the rules of KerasHub's DINOv2, with transformers' names."""
     parts = ("attention.query", "attention.key", "attention.value")
-    projections = functools.partial(attention, parts=parts)
+    projections = functools.partial(
+        attention, parts=parts, bias=values["_qkv_bias"] or None
+    )
     mlp = ("fc1", "fc2")
     if values["use_swiglu_ffn"]:
         mlp = ("weights_in", "weights_out")
@@ -97,7 +99,7 @@ def _embeddings(values, patches):
         (same, "cls_token", "cls_token"),
         (_patches, "patch_embeddings/projection", patches),
     )
-    if values["num_register_tokens"]:
+    if values.get("num_register_tokens"):
         rules += same(
             "embeddings/register_tokens", "embeddings.register_tokens"
         )
@@ -116,6 +118,11 @@ def _dinov2_arguments(config, sizes):
     }
 
 
+_FLAG = (True, False)
+# A file without registers has a tensor of zero rows.
+_REGISTERS = {"embeddings.register_tokens": "_ num_register_tokens _"}
+
+
 def _dinov2_files(kind, registers):
     return Files(
         types=(kind,),
@@ -125,40 +132,41 @@ def _dinov2_files(kind, registers):
                 "hidden_dim _ patch_size _"
             ),
             "embeddings.position_embeddings": "_ positions _",
+            **registers,
         },
+        claims={"num_register_tokens": "num_register_tokens"},
         layers="encoder.layer.",
         values={
             "num_attention_heads": Value("num_heads", 12),
-            "num_register_tokens": Value("num_register_tokens", registers),
             "use_swiglu_ffn": Value("use_swiglu_ffn", False, (True, False)),
             "layer_norm_eps": Value(None, 1e-6, (1e-6,)),
             "hidden_act": Value(None, "gelu", ("gelu",)),
-            "qkv_bias": Value(None, True, (True,)),
+            "qkv_bias": Value("_qkv_bias", True, _FLAG),
         },
         # From this type on KerasHub resizes positions with anti-aliasing.
         arguments=lambda config, sizes: {
             **_dinov2_arguments(config, sizes),
-            "antialias_in_interpolation": registers > 0,
+            "antialias_in_interpolation": bool(registers),
         },
         prefix=kind,
-        before=1,
-        unread=(r"embeddings\.mask_token|classifier\..*",),
+        before=lambda config: 1,
+        unread=(r"embeddings\.(mask_token|register_tokens)|classifier\..*",),
     )
 
 
-_FLAG = (True, False)
 DINOV3_FILES = Files(
     types=("dinov3_vit",),
     rules=dinov3,
     sizes={
         "embeddings.patch_embeddings.weight": "hidden_dim _ patch_size _",
         "layer.0.mlp.up_proj.weight": "intermediate_dim _",
+        **_REGISTERS,
     },
+    claims={"num_register_tokens": "num_register_tokens"},
     layers="layer.",
     values={
         "image_size": Value("image_size", 224),
         "num_attention_heads": Value("num_heads", 6),
-        "num_register_tokens": Value("num_register_tokens", 0),
         "hidden_act": Value("hidden_activation", "gelu", ("gelu", "silu")),
         "layer_norm_eps": Value("layer_norm_eps", 1e-5),
         "rope_theta": Value("rope_theta", 100.0),
@@ -171,7 +179,7 @@ DINOV3_FILES = Files(
     },
     arguments=lambda config, sizes: {"use_mask_token": False},
     prefix="model",
-    unread=(r"embeddings\.mask_token",),
+    unread=(r"embeddings\.(mask_token|register_tokens)",),
 )
 
 
@@ -218,8 +226,8 @@ def _correct_dinov2(encoder):
     prefix_tokens=_prefix_tokens,
     correct=_correct_dinov2,
     files=(
-        _dinov2_files("dinov2", 0),
-        _dinov2_files("dinov2_with_registers", 4),
+        _dinov2_files("dinov2", {}),
+        _dinov2_files("dinov2_with_registers", _REGISTERS),
     ),
     pixels={**IMAGENET, "mode": "center", "crop_pct": 224 / 256},
     sized=lambda shape: {

@@ -191,7 +191,8 @@ def _check_padding(strides, depths, side, square):
         side: int, side of images.
         square: set of int, the blocks that pad all edges equally.
     """
-    fits, first, grid = set(strides) <= {1, 2} and side % 2 == 0, 0, side // 2
+    fits = set(strides) <= {1, 2} and 0 < side and side % 2 == 0
+    first, grid = 0, side // 2
     for stride, depth in zip(strides, depths, strict=True):
         if stride == 2:
             fits = fits and (first in square) == (grid % 2 == 1)

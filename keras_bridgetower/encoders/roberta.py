@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_bridgetower.encoders import layouts
 from keras_bridgetower.encoders.bert import BERT_SIZES
+from keras_bridgetower.encoders.bert import MOST
 from keras_bridgetower.encoders.bert import block_rules
 from keras_bridgetower.encoders.bert import block_states
 from keras_bridgetower.encoders.bert import normed
@@ -32,8 +33,11 @@ from keras_bridgetower.encoders.rules import norm
 from keras_bridgetower.encoders.rules import same
 
 
-def roberta(prefix, num_layers):
-    """Return the rules of KerasHub's RoBERTa, with transformers' names."""
+def roberta(prefix, num_layers, layout=layouts.POSITIONS):
+    """Return the rules of KerasHub's RoBERTa, with transformers' names.
+
+    `layout` is that of positions and token types.
+    """
     key = f"{prefix}embeddings"
     positions = Rule(
         ("embeddings/position_embedding/embeddings",),
@@ -41,7 +45,7 @@ def roberta(prefix, num_layers):
             f"{key}.position_embeddings.weight",
             f"{key}.token_type_embeddings.weight",
         ),
-        layouts.POSITIONS,
+        layout,
     )
     return [
         positions,
@@ -63,16 +67,25 @@ PIECES = Tokens(
 )
 
 
+def _rules(sizes):
+    padding = sizes["positions"] - sizes["max_sequence_length"]
+    layout = layouts.positions(padding, sizes["_types"])
+    return roberta("", sizes["num_layers"], layout)
+
+
 def _files(kind, tokens):
     """Return the `Files` of RoBERTa under the name of a model type."""
     return text_files(
         (kind,),
-        lambda sizes: roberta("", sizes["num_layers"]),
+        _rules,
         epsilon=1e-5,
-        # Both types have one prefix, and one row of segments.
-        sizes={k: v for k, v in BERT_SIZES.items() if "token_type" not in k},
+        sizes=BERT_SIZES
+        | {"embeddings.token_type_embeddings.weight": "_types _"},
+        own={"pad_token_id": Value(None, 1, range(MOST))},
+        claims={"type_vocab_size": "_types"},
+        # Both types have one prefix.
         prefix="roberta",
-        before=layouts.PADDING_ROWS,
+        before=lambda config: config.get("pad_token_id", 1) + 1,
         tokens=tokens,
     )
 
