@@ -117,6 +117,7 @@ class Tower(PatchedModel, keras.Model):
         tapped = _flattened(tapped, positions, inputs)
         tapped = _summarized(tapped, cls, prefix, inputs, policy)
         super().__init__(inputs=inputs, outputs=tapped, name=name, **kwargs)
+        self.dtype_policy = policy
         # Not tracked by Keras: otherwise blocks above the highest tap would
         # count as weights of the tower on some backends only.
         object.__setattr__(self, "encoder", encoder)
