@@ -436,15 +436,10 @@ def _check_weights(task):
 
 def _check_callbacks(callbacks):
     """Raise for callbacks of Keras that read weights while they are split."""
-    kinds = keras.callbacks
+    names = ("ModelCheckpoint", "BackupAndRestore", "SwapEMAWeights")
+    kinds = tuple(getattr(keras.callbacks, name) for name in names)
     for callback in callbacks:
-        reads = isinstance(
-            callback,
-            (
-                *(kinds.ModelCheckpoint, kinds.BackupAndRestore),
-                kinds.SwapEMAWeights,
-            ),
-        )
+        reads = isinstance(callback, kinds)
         if reads or getattr(callback, "restore_best_weights", False):
             raise ValueError(
                 "With the kind 'fsdp' weights are split during `fit`: use a "

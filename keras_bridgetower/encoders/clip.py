@@ -267,19 +267,11 @@ def text_states(encoder):
     return run_blocks(x, encoder.encoder_layers, encoder.layer_norm)
 
 
-def _without_final_norm(sizes):
-    """Return the rules of the vision encoder, which has no final norm."""
-    return [
-        rule
-        for rule in clip(sizes)
-        if not rule.keys[0].startswith("post_layernorm")
-    ]
-
-
 METACLIP_2 = dataclasses.replace(
     FILES,
     types=("metaclip_2", "metaclip_2_vision_model"),
-    rules=_without_final_norm,
+    # Without the final norm.
+    rules=lambda sizes: [x for x in clip(sizes) if "post_" not in x.keys[0]],
     unread=(*FILES.unread, r"post_layernorm\..*|classifier\..*"),
 )
 METACLIP_2_TEXT = dataclasses.replace(

@@ -23,10 +23,8 @@ _SIDE = 224
 
 
 def _convolution(path, key):
-    names = ("convolution", "normalization")
-    return conv(f"{path}conv", f"{key}{names[0]}") + batch_norm(
-        f"{path}bn", f"{key}{names[1]}"
-    )
+    kernel = conv(f"{path}conv", f"{key}convolution")
+    return kernel + batch_norm(f"{path}bn", f"{key}normalization")
 
 
 def rules(values):

@@ -188,14 +188,9 @@ class PaddedPositions(keras.layers.Layer):
     """
 
     def build(self, tokens_shape, positions_shape=None, mask_shape=None):
-        def add(name, **kwargs):
-            shape = (tokens_shape[-1],)
-            return self.add_weight(
-                shape=shape, initializer="zeros", name=name, **kwargs
-            )
-
-        self.padding = add("padding", trainable=False)
-        self.token_type = add("token_type")
+        zeros = {"shape": tokens_shape[-1:], "initializer": "zeros"}
+        self.padding = self.add_weight(name="padding", trainable=False, **zeros)
+        self.token_type = self.add_weight(name="token_type", **zeros)
 
     def call(self, tokens, positions, mask):
         padding = ops.stop_gradient(tokens) + self.padding
