@@ -156,8 +156,7 @@ def _read_transformers(config, image_size, wrong):
     config = DEFAULTS | CLASSES[kind] | given
     convnext = kind == "ConvNext"
     fixed = dict(do_resize=True, do_pad=False, use_square_size=False)
-    if convnext:
-        fixed["do_center_crop"] = False
+    fixed |= {"do_center_crop": False} if convnext else {}
     unfit = [name for name, value in fixed.items() if config[name] != value]
     larger, shortest = side_of(config["size"], config["default_to_square"])
     side, mode = larger, "squash"

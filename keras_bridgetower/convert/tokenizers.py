@@ -70,10 +70,8 @@ def open_folder(folder, sequence_length=None):
 
 def _most_tokens(config, files):
     """Return the number of tokens that an encoder reads at most."""
-    named = config.get("max_position_embeddings")
-    positions = (
-        named - files.before(config) if named else files.tokens.positions
-    )
+    rows = config.get("max_position_embeddings")
+    positions = rows - files.before(config) if rows else files.tokens.positions
     return positions + files.tokens.adds_start
 
 

@@ -55,6 +55,7 @@ CLAIMS = {
     "embedding_size": "embedding_dim",
     "patch_size": "patch_size",
     "image_size": "image_size",
+    "num_register_tokens": "num_register_tokens",
 }
 # Tensors that hold a constant range of numbers, or count training steps.
 CONSTANT = r"(.*\.)?(position_ids|num_batches_tracked)"
@@ -99,15 +100,14 @@ def open_encoders(
         parts: tuple of str, the opened ones of `PARTS`; others are None.
     """
     # Errors about these come before weights are read.
-    words = make_converter = converter = None
+    words, make_converter = None, lambda side: None
     if "tokenizer" in parts:
         words = tokenizer(text_source, sequence_length)
     if "image_converter" in parts:
         make_converter = _converter_for(image_source)
     image = image_encoder(image_source, image_size, with_classifier)
     text = text_encoder(text_source)
-    if make_converter is not None:
-        converter = make_converter(image.inputs[0].shape[1])
+    converter = make_converter(image.inputs[0].shape[1])
     _, path = _fetched(text_source)
     if summary is None and (path / MODULES).is_file():
         summary = text_summary(path)
@@ -374,21 +374,14 @@ def _find_files(tensors):
         for files in entry.files
         if files.mark
     }
-    for mark in known:
-        if mark in tensors.shapes:
-            return known[mark]
+    for mark in known.keys() & tensors.shapes.keys():
+        return known[mark]
     raise ConversionError(
         f"A state dict must have one of {sorted(known)}. Is it of another "
         "model?",
         tensors.path,
         sorted(tensors.shapes)[:5],
     )
-
-
-def _arguments(files, config, sizes, path):
-    problem = "A configuration must be of an encoder that KerasHub can compute"
-    with converting(problem, path):
-        return files.arguments(config, sizes)
 
 
 def _sizes(files, tensors, config):
@@ -405,6 +398,12 @@ def _sizes(files, tensors, config):
     elif "positions" in found:
         found["max_sequence_length"] = rows
     return found
+
+
+def _arguments(files, config, sizes, path):
+    problem = "A configuration must be of an encoder that KerasHub can compute"
+    with converting(problem, path):
+        return files.arguments(config, sizes)
 
 
 def _build(cls, files, tensors, sizes, arguments, image_size=None):

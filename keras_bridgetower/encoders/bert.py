@@ -163,10 +163,9 @@ def text_files(
 
 def exact_gelu(encoder):
     """Set the exact GELU of BERT's training, which KerasHub approximates."""
-    for block in encoder.transformer_layers:
-        for layer in layers_in(block):
-            if layer.name == "feedforward_intermediate_dense":
-                layer.activation = keras.activations.gelu
+    for layer in layers_in(encoder):
+        if layer.name == "feedforward_intermediate_dense":
+            layer.activation = keras.activations.gelu
 
 
 @register_encoder(

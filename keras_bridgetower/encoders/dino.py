@@ -40,9 +40,7 @@ LAYER = (
 def dinov2(values):
     """Return the rules of KerasHub's DINOv2, with transformers' names."""
     parts = ("attention.query", "attention.key", "attention.value")
-    projections = functools.partial(
-        attention, parts=parts, bias=values["_qkv_bias"] or None
-    )
+    heads = functools.partial(attention, parts=parts, bias=values["_bias"])
     mlp = ("fc1", "fc2")
     if values["use_swiglu_ffn"]:
         mlp = ("weights_in", "weights_out")
@@ -53,7 +51,7 @@ def dinov2(values):
         rules += joined(
             f"encoder/layers_{layer}/",
             f"encoder.layer.{layer}.",
-            (projections, "attention/attention", "attention"),
+            (heads, "attention/attention", "attention"),
             *((dense, f"mlp/{name}", f"mlp.{name}") for name in mlp),
             *LAYER,
         )
@@ -115,6 +113,8 @@ def _dinov2_arguments(config, sizes):
         "intermediate_dim": int(width * config.get("mlp_ratio", 4)),
         "position_embedding_shape": (side, side, 3),
         "use_mask_token": False,
+        # From the type with registers on KerasHub resizes positions so.
+        "antialias_in_interpolation": "num_register_tokens" in sizes,
     }
 
 
@@ -134,20 +134,15 @@ def _dinov2_files(kind, registers):
             "embeddings.position_embeddings": "_ positions _",
             **registers,
         },
-        claims={"num_register_tokens": "num_register_tokens"},
         layers="encoder.layer.",
         values={
             "num_attention_heads": Value("num_heads", 12),
             "use_swiglu_ffn": Value("use_swiglu_ffn", False, (True, False)),
             "layer_norm_eps": Value(None, 1e-6, (1e-6,)),
             "hidden_act": Value(None, "gelu", ("gelu",)),
-            "qkv_bias": Value("_qkv_bias", True, _FLAG),
+            "qkv_bias": Value("_bias", True, _FLAG),
         },
-        # From this type on KerasHub resizes positions with anti-aliasing.
-        arguments=lambda config, sizes: {
-            **_dinov2_arguments(config, sizes),
-            "antialias_in_interpolation": bool(registers),
-        },
+        arguments=_dinov2_arguments,
         prefix=kind,
         before=lambda config: 1,
         unread=(r"embeddings\.(mask_token|register_tokens)|classifier\..*",),
@@ -162,7 +157,6 @@ DINOV3_FILES = Files(
         "layer.0.mlp.up_proj.weight": "intermediate_dim _",
         **_REGISTERS,
     },
-    claims={"num_register_tokens": "num_register_tokens"},
     layers="layer.",
     values={
         "image_size": Value("image_size", 224),

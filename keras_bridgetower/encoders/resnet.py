@@ -30,9 +30,8 @@ def _convolution(path, key):
 def rules(values):
     """Return the rules of a ResNet, with transformers' names."""
     found = _convolution("conv1_", "embedder.embedder.")
-    _, count, _ = next(
-        kind for kind in _KINDS.values() if kind[0] == values["block_type"]
-    )
+    counts = {name: count for name, count, _ in _KINDS.values()}
+    count = counts[values["block_type"]]
     for stage, depth in enumerate(values["stackwise_num_blocks"]):
         for block in range(depth):
             shortcut = block == 0 and (count == 3 or stage > 0)
@@ -60,16 +59,8 @@ def _from_config(config, sizes):
             f"`depths` must name at most {MOST_LAYERS} blocks of each of "
             f"`hidden_sizes`. Received: {depths}, {widths}"
         )
-    first = config.get("embedding_size", 64)
-    # There is a shortcut in the first block where `transformers` has none.
-    if widths[0] != 64 * wider or (widths[0] == first) != (wider == 1):
-        raise ValueError(
-            f"KerasHub's ResNet has {64 * wider} channels in a first stage of "
-            f"{kind} blocks, {'and' if wider == 1 else 'but not'} before it. "
-            f"Received: hidden_sizes={widths}, embedding_size={first}"
-        )
     return {
-        "input_conv_filters": [first],
+        "input_conv_filters": [config.get("embedding_size", 64)],
         "input_conv_kernel_sizes": [7],
         "stackwise_num_filters": [width // wider for width in widths],
         "stackwise_num_blocks": depths,

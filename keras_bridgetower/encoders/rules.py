@@ -92,11 +92,11 @@ def attention(
 ):
     """Return the rules of attention with separate query, key and value.
 
-    `bias` is that of these three, as in `dense`.
+    `bias` is False if a file has none for these three, as KerasHub has.
     """
     rules = dense(
         f"{path}/attention_output", f"{key}.{output}", layouts.HEADS_DENSE
     )
     for name, part in zip(("query", "key", "value"), parts, strict=True):
-        rules += dense(f"{path}/{name}", f"{key}.{part}", bias=bias)
+        rules += dense(f"{path}/{name}", f"{key}.{part}", bias=bias or None)
     return rules

@@ -64,7 +64,7 @@ def rules(values):
         ),
         *norm("patch_embedding/norm", "embeddings.norm"),
     ]
-    attention = functools.partial(_attention, bias=values["_qkv_bias"])
+    attention = functools.partial(_attention, bias=values["_bias"])
     for stage, depth in enumerate(values["depths"]):
         start = f"encoder.layers.{stage}."
         for block in range(depth):
@@ -125,7 +125,7 @@ def _from_config(config, sizes):
                 "attention_probs_dropout_prob": Value("attention_dropout", 0.0),
                 "drop_path_rate": Value("drop_path", 0.1),
                 "hidden_act": Value(None, "gelu", ("gelu",)),
-                "qkv_bias": Value("_qkv_bias", True, (True, False)),
+                "qkv_bias": Value("_bias", True, (True, False)),
                 "use_absolute_embeddings": Value(None, False, (False,)),
                 "layer_norm_eps": Value(None, 1e-5, (1e-5,)),
             },

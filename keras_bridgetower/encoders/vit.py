@@ -55,14 +55,12 @@ def _image_blocks(kind, values, hidden, output):
     )
 
     parts = ("attention.query", "attention.key", "attention.value")
-    projections = functools.partial(
-        attention, parts=parts, bias=values["_qkv_bias"] or None
-    )
+    heads = functools.partial(attention, parts=parts, bias=values["_bias"])
     for layer in range(values["num_layers"]):
         rules += joined(
             f"{kind}_encoder/transformer_block_{layer + 1}/",
             f"encoder.layer.{layer}.",
-            (projections, "mha", "attention"),
+            (heads, "mha", "attention"),
             (norm, "ln_1", "layernorm_before"),
             (norm, "ln_2", "layernorm_after"),
             (dense, hidden, "intermediate.dense"),
@@ -88,7 +86,7 @@ def _files(types, rules, before, hidden="intermediate_dim"):
             "num_attention_heads": Value("num_heads", 12),
             "layer_norm_eps": Value("layer_norm_epsilon", 1e-12),
             "hidden_act": Value(None, "gelu", ("gelu",)),
-            "qkv_bias": Value("_qkv_bias", True, (True, False)),
+            "qkv_bias": Value("_bias", True, (True, False)),
         },
         prefix=types[0],
         before=lambda config: before,

@@ -227,10 +227,9 @@ def _flattened(states, positions, image):
     states = each(SameGrid, "grid", states)
     if positions == COLORS:
         colors = SameGrid(size, dtype=states[0].dtype, name="colors")(image)
+        join = keras.layers.Concatenate
         states = [
-            keras.layers.Concatenate(dtype=x.dtype, name=f"tap_{i}_colors")(
-                [x, colors]
-            )
+            join(dtype=x.dtype, name=f"tap_{i}_colors")([x, colors])
             for i, x in enumerate(states)
         ]
     return each(Coordinates, "places", states) if positions else states

@@ -136,6 +136,8 @@ PEERS = [
         parameters=count_with_statistics,
         resizes=False,
         image_size=20,
+        # With 40 no block would halve an odd side.
+        larger=1.4,
     ),
     *(
         Peer(

@@ -166,12 +166,6 @@ def test_a_size_may_be_a_list_of_two_equal_sides(name, tmp_path):
         (xlm_roberta, {"pad_token_id": -1}),
         (roberta, {"type_vocab_size": 2}),
         (made("DINOv3ViT", **IMAGE), {"num_register_tokens": 4}),
-        (lambda: resnet("bottleneck", [128, 32]), {"hidden_sizes": [128, 32]}),
-        (lambda: resnet("basic", [64, 72], 32), {"embedding_size": 32}),
-        (
-            lambda: resnet("bottleneck", [256, 72], 256),
-            {"embedding_size": 256},
-        ),
     ],
 )
 def test_a_setting_that_cannot_be_computed_is_named(make, values, tmp_path):
@@ -182,6 +176,21 @@ def test_a_setting_that_cannot_be_computed_is_named(make, values, tmp_path):
     ((key, value),) = values.items()
     with pytest.raises(ConversionError, match=re.escape(f"{key}={value!r}")):
         read(tmp_path)
+
+
+@FASTEST
+@pytest.mark.parametrize(
+    "kind, widths, first, found",
+    [
+        ("bottleneck", [128, 32], 64, "must be 64"),
+        ("basic", [64, 72], 32, "shortcut.*has no place"),
+        ("bottleneck", [256, 72], 256, "shortcut.*is missing"),
+    ],
+)
+def test_first_stages_that_kerashub_lacks(kind, widths, first, found, tmp_path):
+    resnet(kind, widths, first).save_pretrained(tmp_path)
+    with pytest.raises(ConversionError, match=found):
+        unimodal.image_encoder(tmp_path)
 
 
 @LONG_ELSEWHERE
