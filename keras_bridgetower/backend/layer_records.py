@@ -118,12 +118,13 @@ def changed_policies(model, usual):
 
     Args:
         model: a built model.
-        usual: `keras.DTypePolicy` that the model was built with.
+        usual: `keras.DTypePolicy` that the model was built with, or a map.
 
     Returns:
         dict from the number and class of a layer to its serialized policy. A
         quantized layer has its policy from before quantization.
     """
+    usual = before_quantization(getattr(usual, "default_policy", usual))
     layers = numbered_layers(model).items()
     policies = {place: float_policy(layer) for place, layer in layers}
     return {

@@ -344,9 +344,8 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         return resized
 
     def get_config(self):
-        usual = layer_records.float_policy(self.fusion)
         own = layer_records.before_quantization(self.dtype_policy)
-        policies = layer_records.changed_policies(self, usual)
+        policies = layer_records.changed_policies(self, own)
         state = {
             layer_records.POLICIES: policies,
             layer_records.QUANTIZED: layer_records.quantized_layers(self),
