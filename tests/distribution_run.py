@@ -175,7 +175,9 @@ def parts():
 OPTIMIZERS = {
     "sgd": clipped,
     "parts": parts,
-    "adamw": lambda: AdamW(1e-3, epsilon=1e-6, global_clipnorm=1.0),
+    "adamw": lambda: AdamW(
+        1e-3, epsilon=1e-6, global_clipnorm=1.0, use_ema=True
+    ),
     # The tenth batch waits for another.
     "accumulated": lambda: keras.optimizers.SGD(
         WarmupPolynomial(0.1, 3, 1),

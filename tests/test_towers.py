@@ -13,6 +13,7 @@ from builders import deit
 from builders import difference
 from builders import features
 from builders import randomise
+from builders import roberta
 from builders import run
 
 import keras_bridgetower as kbt
@@ -79,6 +80,17 @@ def test_towers_alone_correct_the_defaults_of_their_encoders():
     assert before is not keras.activations.gelu
     for layer in gelu_layers(text):
         assert layer.activation is keras.activations.gelu
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "mixed_bfloat16"])
+def test_towers_have_the_policy_of_their_encoders(dtype):
+    made = [kbt.Tower(make(dtype=dtype), (-1,)) for make in (clip, roberta)]
+    made += [kbt.Tower.from_config(tower.get_config()) for tower in made]
+    assert {tower.dtype_policy.name for tower in made} == {dtype}
+    encoder = clip(dtype=dtype)
+    encoder.quantize("int8")
+    assert kbt.Tower(encoder, (-1,)).dtype_policy.name == dtype
 
 
 def gelu_layers(bert):

@@ -16,6 +16,7 @@ from keras_bridgetower_drawings.training import reports
 from keras_bridgetower_drawings.training.emoji import rerank
 
 from keras_bridgetower.apps.search.models import SearchModels
+from keras_bridgetower.metrics.calibration import match_scores
 from photo_world import blind
 from photo_world import certainty
 from photo_world import gallery
@@ -58,7 +59,7 @@ class Judge(keras.Model):
         )["pooled"]
         logits = self.retrieval.heads["itm"](pooled)
         return {
-            "match": logits[:, 1],  # As the verbs of retrieval score.
+            "match": match_scores(logits),  # As the verbs of retrieval score.
             "answers": self.vqa.heads["vqa"](pooled),
         }
 
@@ -145,8 +146,7 @@ class Scored:
         """Search pictures by texts.
 
         Returns `(order, scores)`: the pictures of each text, most similar
-        first, and the scores of the first `LISTED`, by matching and similarity
-        as in training.
+        first, and the scores of the first `LISTED`, by matching and similarity.
         """
         head = self.contrastive.heads["itc"]
         first = ops.convert_to_tensor(states[-1][:, 0].astype("float32"))

@@ -28,6 +28,7 @@ import keras_bridgetower as kbt
 from keras_bridgetower import files
 from keras_bridgetower import startup
 from keras_bridgetower.apps.predict.batches import each_in_batches
+from keras_bridgetower.metrics.calibration import match_scores
 from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.presets import needed_files
 from keras_bridgetower.presets import verbs
@@ -310,13 +311,19 @@ class ExportedTask:
             for row, order, is_known in zip(scores, best, known, strict=True)
         ]
 
-    def score(self, images, texts, batch_size=32):
-        """Score pairs, as `BridgeTowerRetrieval.score` does."""
+    def outputs_for(self, verb, images, texts, batch_size=32):
+        """Return the logits of pairs."""
         if isinstance(texts, str):
             texts = [texts] * len(images)
         if not isinstance(images, list):
             images = [images] * len(texts)
-        return self._run(batch_size, pictures=images, texts=texts)[:, -1]
+        return self._run(batch_size, pictures=images, texts=texts)
+
+    def score(self, images, texts, batch_size=32):
+        """Score pairs, as `BridgeTowerRetrieval.score` does."""
+        return match_scores(
+            self.outputs_for("score", images, texts, batch_size)
+        )
 
     def match_files(self, paths, text, batch_size):
         """Score picture files with a text, as the models of a search do."""

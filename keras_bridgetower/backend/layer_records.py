@@ -118,12 +118,13 @@ def changed_policies(model, usual):
 
     Args:
         model: a built model.
-        usual: `keras.DTypePolicy` that the model was built with.
+        usual: `keras.DTypePolicy` that the model was built with, or a map.
 
     Returns:
         dict from the number and class of a layer to its serialized policy. A
         quantized layer has its policy from before quantization.
     """
+    usual = before_quantization(getattr(usual, "default_policy", usual))
     layers = numbered_layers(model).items()
     policies = {place: float_policy(layer) for place, layer in layers}
     return {
@@ -143,7 +144,16 @@ def restore_policies(model, changed):
 
 def float_policy(layer):
     """Return the dtype policy of a layer, or that before quantization."""
-    policy = _policy(layer)
+    return before_quantization(_policy(layer))
+
+
+def before_quantization(policy):
+    """Return the policy, or map of policies, of a model before `quantize`."""
+    if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
+        usual = before_quantization(policy.default_policy)
+        others = {k: before_quantization(v) for k, v in policy.items()}
+        others = {k: v for k, v in others.items() if v != usual}
+        return type(policy)(usual, others) if others else usual
     if policy.quantization_mode is None:
         return policy
     # Names of quantized policies are lost when Keras saves a map of them.

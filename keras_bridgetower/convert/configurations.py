@@ -35,6 +35,7 @@ DEFAULTS = {
         type_vocab_size=1,
         layer_norm_eps=1e-5,
         pad_token_id=1,
+        is_decoder=False,
     ),
     "vision": dict(
         hidden_size=768,
@@ -136,14 +137,11 @@ def read_levels(config, path):
     Returns:
         dict from the levels to dicts with all keys of `DEFAULTS`.
     """
-    given = {
-        "top": config,
-        "text": nested_values(config, "text_config"),
-        "vision": nested_values(config, "vision_config"),
-    }
     levels, wrong = {}, []
     for level, defaults in DEFAULTS.items():
-        values = given[level]
+        name = f"{level}_config"
+        values = config.get(name) or config.get(f"{name}_dict") or {}
+        values = config if level == "top" else values
         if not isinstance(values, dict):
             values, wrong = {}, [*wrong, f"{level}_config is no object"]
         older = {k: values[v] for k, v in OLD_NAMES.items() if v in values}
@@ -213,9 +211,10 @@ def require_type(config, path, kinds, hint=""):
     )
 
 
-def nested_values(config, name):
-    """Return a nested part, whose name may end in `_dict`; {} if absent."""
-    return config.get(name) or config.get(f"{name}_dict") or {}
+def part_of(config, names):
+    """Return the first nested part that is there, or the whole."""
+    parts = map(config.get, names)
+    return next((p for p in parts if isinstance(p, dict)), config)
 
 
 def _has_type(value, default):

@@ -130,7 +130,7 @@ def _write(parts, folder):
         )
     architecture = from_backbone(backbone)
     known = {k: v for k, v in values.items() if k in theirs.CLASSES}
-    _check(backbone, architecture, values)
+    _check(parts, architecture)
     layers = [backbone] + [parts.heads[name] for name in known]
     tensors = to_tensors(
         theirs.rules(architecture, known),
@@ -154,8 +154,9 @@ def _write(parts, folder):
     _write_other_heads(parts, values.keys() - known.keys(), folder)
 
 
-def _check(backbone, a, heads):
+def _check(parts, a):
     """Reject architectures that transformers lacks, and warn of its epsilon."""
+    backbone, heads = parts.backbone, parts.values
     fusion = backbone.fusion
     requirements = [
         ("bridge", a.bridge, tuple(configurations.LINKS)),
@@ -175,6 +176,8 @@ def _check(backbone, a, heads):
             (a.image_width // HEAD_WIDTH,),
         ),
         ("image FFN width", a.image_intermediate, (4 * a.image_width,)),
+        # transformers counts positions from the tokens that are not padding.
+        ("pad_token_id", getattr(parts.tokenizer, "pad_token_id", 1), (1,)),
     ]
     # transformers has no names for heads of users.
     requirements += [

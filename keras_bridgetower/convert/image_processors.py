@@ -7,8 +7,8 @@ import re
 import numpy as np
 
 from keras_bridgetower.checks import check_count
-from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert.processors import saved_image_processor
+from keras_bridgetower.convert.processors import side_of
 from keras_bridgetower.convert.processors import statistics
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import read_json
@@ -156,17 +156,16 @@ def _read_transformers(config, image_size, wrong):
     config = DEFAULTS | CLASSES[kind] | given
     convnext = kind == "ConvNext"
     fixed = dict(do_resize=True, do_pad=False, use_square_size=False)
-    if convnext:
-        fixed["do_center_crop"] = False
+    fixed |= {"do_center_crop": False} if convnext else {}
     unfit = [name for name, value in fixed.items() if config[name] != value]
-    larger, shortest = _side(config["size"], config["default_to_square"])
+    larger, shortest = side_of(config["size"], config["default_to_square"])
     side, mode = larger, "squash"
     if convnext:
         side = larger = larger and (image_size or larger)
         if side and side < _WHOLE:
             mode, larger = "center", int(side / config["crop_pct"])
     elif config["do_center_crop"]:
-        side, _ = _side(config["crop_size"], True)
+        side, _ = side_of(config["crop_size"])
         mode = "center" if shortest else "squash"
     if not larger or shortest != (convnext or mode == "center"):
         unfit.append("size")
@@ -187,26 +186,6 @@ def _read_transformers(config, image_size, wrong):
         crop_pct=side / larger,
         resample=resamples[config["resample"]],
     )
-
-
-def _side(size, to_square):
-    """Return a side in pixels, and True if it is that of the shorter side.
-
-    Args:
-        size: any form of a size in a file; the side is None for others.
-        to_square: bool, True if one number is the side of a square.
-    """
-    if isinstance(size, dict):
-        size = {k: v for k, v in size.items() if v is not None}
-        if set(size) == {"shortest_edge"}:
-            size, to_square = size["shortest_edge"], False
-        else:
-            # Other keys make it too long.
-            size = [size.pop("height", None), size.pop("width", None), *size]
-    if isinstance(size, (list, tuple)):
-        to_square = True
-        size = size[0] if len(size) == 2 and size[0] == size[1] else None
-    return size if is_integer(size) else None, not to_square
 
 
 def _statistics(config):

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert import tokenizers
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tokenizers import TEXT_LENGTH
@@ -100,7 +101,7 @@ def _unsupported(config, side):
     kind = config["image_processor_type"] or "BridgeTower"
     fits = {
         # Published files of the base size have `image_size`, the authors' name.
-        name: config.get(name) is None or _side(config[name]) == side
+        name: config.get(name) is None or side_of(config[name])[0] == side
         for name in ("size", "crop_size", "image_size")
     }
     fits |= {name: config[name] == value for name, value in FIXED.items()}
@@ -124,13 +125,24 @@ def statistics(config):
     )
 
 
-def _side(size):
-    """Return the side of a square from any form of `size`, or None."""
+def side_of(size, to_square=True):
+    """Return a side in pixels, and True if it is that of the shorter side.
+
+    Args:
+        size: any form of a size in a file; the side is None for others.
+        to_square: bool, True if one number is the side of a square.
+    """
     if isinstance(size, dict):
-        names = {"shortest_edge", "height", "width"} & set(size)
-        sides = {repr(size[name]) for name in names}
-        return size[names.pop()] if len(sides) == 1 else None
-    return size
+        size = {k: v for k, v in size.items() if v is not None}
+        if set(size) == {"shortest_edge"}:
+            size, to_square = size["shortest_edge"], False
+        else:
+            # Other keys make it too long.
+            size = [size.pop("height", None), size.pop("width", None), *size]
+    if isinstance(size, (list, tuple)):
+        to_square = True
+        size = size[0] if len(size) == 2 and size[0] == size[1] else None
+    return size if is_integer(size) else None, not to_square
 
 
 def write(folder, tokenizer, image_converter):

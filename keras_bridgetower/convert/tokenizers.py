@@ -33,8 +33,7 @@ def open_folder(folder, sequence_length=None):
     known = encoders.files_by_type("text")
     name = configurations.require_type(config, path, list(known))
     cls, files = known[name]
-    if files.part:
-        config = configurations.nested_values(config, files.part) or config
+    config = configurations.part_of(config, files.parts)
     with converting("A configuration must be readable", path):
         most = _most_tokens(config, files)
         usual = _usual_length(folder, most, cls, files.tokens)
@@ -53,8 +52,8 @@ def open_folder(folder, sequence_length=None):
 
 def _most_tokens(config, files):
     """Return the number of tokens that an encoder reads at most."""
-    named = config.get("max_position_embeddings")
-    positions = named - files.before if named else files.tokens.positions
+    rows = config.get("max_position_embeddings")
+    positions = rows - files.before(config) if rows else files.tokens.positions
     return positions + files.tokens.adds_start
 
 

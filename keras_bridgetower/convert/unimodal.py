@@ -22,6 +22,7 @@ from keras_bridgetower.convert.checkpoint import variables_by_path
 from keras_bridgetower.convert.image_processors import (
     image_converter as image_converter,
 )
+from keras_bridgetower.convert.processors import side_of
 from keras_bridgetower.convert.sentences import MODULES
 from keras_bridgetower.convert.sentences import text_summary as text_summary
 from keras_bridgetower.convert.tensors import check_links
@@ -54,6 +55,7 @@ CLAIMS = {
     "embedding_size": "embedding_dim",
     "patch_size": "patch_size",
     "image_size": "image_size",
+    "num_register_tokens": "num_register_tokens",
 }
 # Tensors that hold a constant range of numbers, or count training steps.
 CONSTANT = r"(.*\.)?(position_ids|num_batches_tracked)"
@@ -98,15 +100,14 @@ def open_encoders(
         parts: tuple of str, the opened ones of `PARTS`; others are None.
     """
     # Errors about these come before weights are read.
-    words = make_converter = converter = None
+    words, make_converter = None, lambda side: None
     if "tokenizer" in parts:
         words = tokenizer(text_source, sequence_length)
     if "image_converter" in parts:
         make_converter = _converter_for(image_source)
     image = image_encoder(image_source, image_size, with_classifier)
     text = text_encoder(text_source)
-    if make_converter is not None:
-        converter = make_converter(image.inputs[0].shape[1])
+    converter = make_converter(image.inputs[0].shape[1])
     _, path = _fetched(text_source)
     if summary is None and (path / MODULES).is_file():
         summary = text_summary(path)
@@ -319,11 +320,15 @@ def _read_folder(folder, side, image_size=None):
     if kind == "vit" and any("distillation" in key for key in tensors.shapes):
         kind = "deit"  # A configuration without a type looks like ViT's.
     cls, files = files_by_type(side)[kind]
-    if files.part:
-        config = configurations.nested_values(config, files.part) or config
+    config = dict(configurations.part_of(config, files.parts))
+    for key in config.keys() & {"image_size", "patch_size"}:
+        config[key] = side_of(config[key])[0] or config[key]
+    if not files.sizes and is_integer(image_size):
+        # A pyramid may be able to have other sizes than in its files.
+        config["image_size"] = image_size
     if files.prefix:
         tensors = tensors.without_prefix(f"{files.prefix}.")
-    sizes = _sizes(files, tensors)
+    sizes = _sizes(files, tensors, config)
     given = config.get("image_size")
     if "image_size" in sizes and is_integer(given):
         # A convolution ignores a border: 384 pixels have 27 patches of 14.
@@ -356,7 +361,7 @@ def _read_state_dict(path, image_size):
     """Read an image encoder from a state dict, by the names of its tensors."""
     tensors = open_tensors(path)
     cls, files = _find_files(tensors)
-    sizes = _sizes(files, tensors)
+    sizes = _sizes(files, tensors, {})
     arguments = _arguments(files, {}, sizes, path)
     return _build(cls, files, tensors, sizes, arguments, image_size)
 
@@ -369,9 +374,8 @@ def _find_files(tensors):
         for files in entry.files
         if files.mark
     }
-    for mark in known:
-        if mark in tensors.shapes:
-            return known[mark]
+    for mark in known.keys() & tensors.shapes.keys():
+        return known[mark]
     raise ConversionError(
         f"A state dict must have one of {sorted(known)}. Is it of another "
         "model?",
@@ -380,25 +384,26 @@ def _find_files(tensors):
     )
 
 
-def _arguments(files, config, sizes, path):
-    problem = "A configuration must be of an encoder that KerasHub can compute"
-    with converting(problem, path):
-        return files.arguments(config, sizes)
-
-
-def _sizes(files, tensors):
+def _sizes(files, tensors, config):
     """Return the sizes of an encoder, from the shapes of its tensors."""
     layers = files.layers
     if isinstance(layers, str):
         layers = {"num_layers": layers}
     found = architecture.sizes(tensors, files.sizes, layers)
-    found.pop("_", None)
     with converting("Tensors must be those of a known encoder", tensors.path):
         found |= files.measure(tensors.shapes)
+        rows = found.get("positions", 0) - files.before(config)
     if {"patch_size", "positions"} <= found.keys():
-        side = math.isqrt(max(found["positions"] - files.before, 0))
-        found["image_size"] = side * found["patch_size"]
+        found["image_size"] = math.isqrt(max(rows, 0)) * found["patch_size"]
+    elif "positions" in found:
+        found["max_sequence_length"] = rows
     return found
+
+
+def _arguments(files, config, sizes, path):
+    problem = "A configuration must be of an encoder that KerasHub can compute"
+    with converting(problem, path):
+        return files.arguments(config, sizes)
 
 
 def _build(cls, files, tensors, sizes, arguments, image_size=None):
@@ -413,14 +418,11 @@ def _build(cls, files, tensors, sizes, arguments, image_size=None):
     values = sizes | arguments
     rules = files.rules(values)
     unread_keys(rules, tensors, (*files.unread, CONSTANT))
-    positions = values.pop("positions", None)
+    values.pop("positions", None)
     side = values.pop("image_size", None)
     if side is not None:
         values = {"image_shape": (side, side, 3), **values}
-    elif positions is not None:
-        length = positions - files.before
-        values = {"max_sequence_length": length, **values}
-    values = {k: v for k, v in values.items() if v is not None}
+    values = {k: v for k, v in values.items() if v is not None and k[0] != "_"}
     encoder = architecture.built(functools.partial(cls, **values), tensors)
     _check_size(encoder, image_size)
     variables = variables_by_path(encoder, encoder=encoder)

@@ -417,34 +417,27 @@ def rows_of(whole, part, mesh):
 
 def _check_weights(task):
     """Raise if the weights of a task cannot be split."""
-    odd = {
-        "in another dtype than float32": [
-            w for w in task.trainable_weights if w.dtype != "float32"
-        ],
-        "with a constraint": [
-            w for w in task.trainable_weights if w.shape and w.constraint
-        ],
-        "with a regularizer": [w for w in task.weights if w.regularizer],
-    }
-    for what, weights in odd.items():
-        if weights:
+    trained = {id(w) for w in task.trainable_weights}
+    for w in task.weights:
+        learns = id(w) in trained
+        odd = {
+            "in another dtype than float32": learns and w.dtype != "float32",
+            "with a constraint": learns and w.shape and w.constraint,
+            "with a regularizer": w.regularizer,
+        }
+        for what in filter(odd.get, odd):
             raise ValueError(
                 f"The kind 'fsdp' splits no weights {what}. Received: "
-                f"{weights[0].path!r}"
+                f"{w.path!r}"
             )
 
 
 def _check_callbacks(callbacks):
     """Raise for callbacks of Keras that read weights while they are split."""
-    kinds = keras.callbacks
+    names = ("ModelCheckpoint", "BackupAndRestore", "SwapEMAWeights")
+    kinds = tuple(getattr(keras.callbacks, name) for name in names)
     for callback in callbacks:
-        reads = isinstance(
-            callback,
-            (
-                *(kinds.ModelCheckpoint, kinds.BackupAndRestore),
-                kinds.SwapEMAWeights,
-            ),
-        )
+        reads = isinstance(callback, kinds)
         if reads or getattr(callback, "restore_best_weights", False):
             raise ValueError(
                 "With the kind 'fsdp' weights are split during `fit`: use a "

@@ -31,6 +31,8 @@ BERT_SIZES = {
     "embeddings.token_type_embeddings.weight": "num_segments _",
     "encoder.layer.0.intermediate.dense.weight": "intermediate_dim _",
 }
+# The largest value that a configuration may give for a number of positions.
+MOST = 100_000
 WORD_PIECES = Tokens(kind="wordpiece", has_segments=True)
 # Poolers, and the heads of all tasks of `transformers`.
 HEADS = (
@@ -145,6 +147,10 @@ def text_files(
                 "num_attention_heads": Value("num_heads", 12),
                 "layer_norm_eps": Value(None, 1e-12, (epsilon,)),
                 "hidden_act": Value(None, "gelu", ("gelu",)),
+                "is_decoder": Value(None, False, (False,)),
+                "position_embedding_type": Value(
+                    None, "absolute", ("absolute",)
+                ),
                 **(own or {}),
             },
             prefix=types[0],
@@ -157,10 +163,9 @@ def text_files(
 
 def exact_gelu(encoder):
     """Set the exact GELU of BERT's training, which KerasHub approximates."""
-    for block in encoder.transformer_layers:
-        for layer in layers_in(block):
-            if layer.name == "feedforward_intermediate_dense":
-                layer.activation = keras.activations.gelu
+    for layer in layers_in(encoder):
+        if layer.name == "feedforward_intermediate_dense":
+            layer.activation = keras.activations.gelu
 
 
 @register_encoder(

@@ -174,8 +174,9 @@ FILES = Files(
     layers="encoder.layers.",
     values=values(12),
     prefix="vision_model",
-    part="vision_config",
-    before=1,
+    # As in transformers, the older name wins.
+    parts=("vision_config_dict", "vision_config"),
+    before=lambda config: 1,
     unread=(r"text_model\..*", HEADS),
 )
 TEXT_FILES = Files(
@@ -185,7 +186,7 @@ TEXT_FILES = Files(
     layers="encoder.layers.",
     values=values(8),
     prefix="text_model",
-    part="text_config",
+    parts=("text_config_dict", "text_config"),
     unread=(r"vision_model\..*", HEADS),
     # The ids of special tokens differ between files.
     tokens=Tokens(kind="clip", ids=(), positions=77),
@@ -213,7 +214,7 @@ OPENAI = Files(
     arguments=lambda config, sizes: {
         "num_heads": heads_for_width(sizes["hidden_dim"])
     },
-    before=1,
+    before=lambda config: 1,
     unread=(
         r"logit_scale|text_projection|positional_embedding|visual\.proj",
         r"token_embedding\.weight|ln_final\..*|transformer\.resblocks\..*",
@@ -260,19 +261,11 @@ def text_states(encoder):
     return run_blocks(x, encoder.encoder_layers, encoder.layer_norm)
 
 
-def _without_final_norm(sizes):
-    """Return the rules of the vision encoder, which has no final norm."""
-    return [
-        rule
-        for rule in clip(sizes)
-        if not rule.keys[0].startswith("post_layernorm")
-    ]
-
-
 METACLIP_2 = dataclasses.replace(
     FILES,
     types=("metaclip_2", "metaclip_2_vision_model"),
-    rules=_without_final_norm,
+    # Without the final norm.
+    rules=lambda sizes: [x for x in clip(sizes) if "post_" not in x.keys[0]],
     unread=(*FILES.unread, r"post_layernorm\..*|classifier\..*"),
 )
 METACLIP_2_TEXT = dataclasses.replace(

@@ -5,6 +5,7 @@ import functools
 import keras_hub
 
 from keras_bridgetower.encoders.bert import HEADS
+from keras_bridgetower.encoders.bert import MOST
 from keras_bridgetower.encoders.bert import block_rules
 from keras_bridgetower.encoders.bert import block_states
 from keras_bridgetower.encoders.bert import normed
@@ -20,8 +21,6 @@ from keras_bridgetower.encoders.rules import same
 _ATTENTION = functools.partial(
     attention, parts=("self.query_proj", "self.key_proj", "self.value_proj")
 )
-# The largest value that a configuration may give for a number of positions.
-_MOST = 100_000
 
 
 def deberta(sizes):
@@ -73,9 +72,9 @@ def _positions(config, sizes):
             own={
                 "num_attention_heads": Value("num_heads", 24),
                 "layer_norm_eps": Value(None, 1e-7, (1e-7,)),
-                "position_buckets": Value("bucket_size", -1, range(2, _MOST)),
-                "max_position_embeddings": Value(None, 512, range(1, _MOST)),
-                "max_relative_positions": Value(None, -1, range(-1, _MOST)),
+                "position_buckets": Value("bucket_size", -1, range(2, MOST)),
+                "max_position_embeddings": Value(None, 512, range(1, MOST)),
+                "max_relative_positions": Value(None, -1, range(-1, MOST)),
                 # KerasHub has the kind of attention of version 3 only.
                 "relative_attention": Value(None, False, (True,)),
                 "position_biased_input": Value(None, True, (False,)),

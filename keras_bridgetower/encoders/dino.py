@@ -40,7 +40,7 @@ LAYER = (
 def dinov2(values):
     """Return the rules of KerasHub's DINOv2, with transformers' names."""
     parts = ("attention.query", "attention.key", "attention.value")
-    projections = functools.partial(attention, parts=parts)
+    heads = functools.partial(attention, parts=parts, bias=values["_bias"])
     mlp = ("fc1", "fc2")
     if values["use_swiglu_ffn"]:
         mlp = ("weights_in", "weights_out")
@@ -51,7 +51,7 @@ def dinov2(values):
         rules += joined(
             f"encoder/layers_{layer}/",
             f"encoder.layer.{layer}.",
-            (projections, "attention/attention", "attention"),
+            (heads, "attention/attention", "attention"),
             *((dense, f"mlp/{name}", f"mlp.{name}") for name in mlp),
             *LAYER,
         )
@@ -97,7 +97,7 @@ def _embeddings(values, patches):
         (same, "cls_token", "cls_token"),
         (_patches, "patch_embeddings/projection", patches),
     )
-    if values["num_register_tokens"]:
+    if values.get("num_register_tokens"):
         rules += same(
             "embeddings/register_tokens", "embeddings.register_tokens"
         )
@@ -113,7 +113,14 @@ def _dinov2_arguments(config, sizes):
         "intermediate_dim": int(width * config.get("mlp_ratio", 4)),
         "position_embedding_shape": (side, side, 3),
         "use_mask_token": False,
+        # From the type with registers on KerasHub resizes positions so.
+        "antialias_in_interpolation": "num_register_tokens" in sizes,
     }
+
+
+_FLAG = (True, False)
+# A file without registers has a tensor of zero rows.
+_REGISTERS = {"embeddings.register_tokens": "_ num_register_tokens _"}
 
 
 def _dinov2_files(kind, registers):
@@ -125,40 +132,35 @@ def _dinov2_files(kind, registers):
                 "hidden_dim _ patch_size _"
             ),
             "embeddings.position_embeddings": "_ positions _",
+            **registers,
         },
         layers="encoder.layer.",
         values={
             "num_attention_heads": Value("num_heads", 12),
-            "num_register_tokens": Value("num_register_tokens", registers),
             "use_swiglu_ffn": Value("use_swiglu_ffn", False, (True, False)),
             "layer_norm_eps": Value(None, 1e-6, (1e-6,)),
             "hidden_act": Value(None, "gelu", ("gelu",)),
-            "qkv_bias": Value(None, True, (True,)),
+            "qkv_bias": Value("_bias", True, _FLAG),
         },
-        # From this type on KerasHub resizes positions with anti-aliasing.
-        arguments=lambda config, sizes: {
-            **_dinov2_arguments(config, sizes),
-            "antialias_in_interpolation": registers > 0,
-        },
+        arguments=_dinov2_arguments,
         prefix=kind,
-        before=1,
-        unread=(r"embeddings\.mask_token|classifier\..*",),
+        before=lambda config: 1,
+        unread=(r"embeddings\.(mask_token|register_tokens)|classifier\..*",),
     )
 
 
-_FLAG = (True, False)
 DINOV3_FILES = Files(
     types=("dinov3_vit",),
     rules=dinov3,
     sizes={
         "embeddings.patch_embeddings.weight": "hidden_dim _ patch_size _",
         "layer.0.mlp.up_proj.weight": "intermediate_dim _",
+        **_REGISTERS,
     },
     layers="layer.",
     values={
         "image_size": Value("image_size", 224),
         "num_attention_heads": Value("num_heads", 6),
-        "num_register_tokens": Value("num_register_tokens", 0),
         "hidden_act": Value("hidden_activation", "gelu", ("gelu", "silu")),
         "layer_norm_eps": Value("layer_norm_eps", 1e-5),
         "rope_theta": Value("rope_theta", 100.0),
@@ -171,7 +173,7 @@ DINOV3_FILES = Files(
     },
     arguments=lambda config, sizes: {"use_mask_token": False},
     prefix="model",
-    unread=(r"embeddings\.mask_token",),
+    unread=(r"embeddings\.(mask_token|register_tokens)",),
 )
 
 
@@ -218,8 +220,8 @@ def _correct_dinov2(encoder):
     prefix_tokens=_prefix_tokens,
     correct=_correct_dinov2,
     files=(
-        _dinov2_files("dinov2", 0),
-        _dinov2_files("dinov2_with_registers", 4),
+        _dinov2_files("dinov2", {}),
+        _dinov2_files("dinov2_with_registers", _REGISTERS),
     ),
     pixels={**IMAGENET, "mode": "center", "crop_pct": 224 / 256},
     sized=lambda shape: {

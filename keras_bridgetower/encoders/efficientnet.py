@@ -47,11 +47,8 @@ _PARTS = {
 
 def _depths(values):
     """Return the number of blocks of each stack."""
-    pairs = zip(
-        values["stackwise_num_repeats"],
-        values["stackwise_depth_coefficients"],
-        strict=True,
-    )
+    names = ("stackwise_num_repeats", "stackwise_depth_coefficients")
+    pairs = zip(*map(values.get, names), strict=True)
     return [math.ceil(count * coefficient) for count, coefficient in pairs]
 
 
@@ -75,11 +72,8 @@ def _block_rules(values, start, names, excite=()):
         strict=True,
     )
     for stack, (depth, kind, ratio) in enumerate(stacks, 1):
-        core = zip(
-            (_depthwise, batch_norm, conv, batch_norm),
-            _PARTS[kind],
-            strict=True,
-        )
+        makes = (_depthwise, batch_norm, conv, batch_norm)
+        core = zip(makes, _PARTS[kind], strict=True)
         parts = [*expansion, *core, *(squeeze if excite else ())]
         named = [
             (*part, name)
@@ -191,7 +185,8 @@ def _check_padding(strides, depths, side, square):
         side: int, side of images.
         square: set of int, the blocks that pad all edges equally.
     """
-    fits, first, grid = set(strides) <= {1, 2} and side % 2 == 0, 0, side // 2
+    fits = set(strides) <= {1, 2} and 0 < side and side % 2 == 0
+    first, grid = 0, side // 2
     for stride, depth in zip(strides, depths, strict=True):
         if stride == 2:
             fits = fits and (first in square) == (grid % 2 == 1)
@@ -206,11 +201,8 @@ def _check_padding(strides, depths, side, square):
 
 def _check_residuals(stacks, width, divisor):
     """Raise if only KerasHub would add the input of a stack's first block."""
-    pairs = zip(
-        *(stacks[key] for key in ("in_channels", "out_channels", "strides")),
-        strict=True,
-    )
-    for before, after, stride in pairs:
+    keys = ("in_channels", "out_channels", "strides")
+    for before, after, stride in zip(*map(stacks.get, keys), strict=True):
         rounded = [_rounded(x * width, divisor) for x in (before, after)]
         if stride == 1 and rounded[0] == rounded[1]:
             raise ValueError(

@@ -121,22 +121,37 @@ JOINED_BIAS = _join(BIAS)
 SPLIT_DENSE = _split(DENSE)
 SPLIT_BIAS = _split(BIAS)
 
-# The first two rows of RoBERTa's position table are for padding. Keras' table
-# does not have them.
+# A tensor that files lack because it is zero.
+ZEROS = Layout(
+    lambda tensors, shapes: [np.zeros(shapes[0], "float32")],
+    lambda values: [],
+)
+# The rows of RoBERTa's position table up to that of padding, which is usually
+# token 1. Keras' table does not have them.
 PADDING_ROWS = 2
 
 
-def _load_positions(tensors, shapes):
-    positions, token_type = tensors
-    return [positions[PADDING_ROWS:] + token_type]
+def positions(padding=PADDING_ROWS, types=1):
+    """Return the layout of RoBERTa's positions and token types.
+
+    The first token type is added to every token. KerasHub's RoBERTa has none,
+    so its row is added to all positions.
+
+    Args:
+        padding: int, number of rows up to that of padding.
+        types: int, number of token types.
+    """
+
+    def load(tensors, shapes):
+        rows, token_types = tensors
+        return [rows[padding:] + token_types[0]]
+
+    def save(values):
+        (rows,) = values
+        no_types = np.zeros((types, rows.shape[-1]), rows.dtype)
+        return [np.pad(rows, ((padding, 0), (0, 0))), no_types]
+
+    return Layout(load, save, padding)
 
 
-def _save_positions(values):
-    (rows,) = values
-    padding = np.zeros((PADDING_ROWS, rows.shape[-1]), rows.dtype)
-    return [np.concatenate([padding, rows]), padding[:1].copy()]
-
-
-# RoBERTa has one token type, which is added to every token. KerasHub's has
-# none, so its row is added to all positions.
-POSITIONS = Layout(_load_positions, _save_positions, PADDING_ROWS)
+POSITIONS = positions()

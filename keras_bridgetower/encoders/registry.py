@@ -70,12 +70,14 @@ class Files:
             returns a list of `Rule`.
         mark: str, name of a tensor that only such a state dict has.
         sizes: dict from names of tensors to the names of the sizes of their
-            axes: constructor arguments of the encoder, `positions`, or `_`.
+            axes: constructor arguments of the encoder or `positions`. Names
+            that begin with `_` are for `rules` alone.
         layers: str, the start of the names of tensors of layers; the number
             of the layer follows it. Or a dict from sizes to such starts.
         measure: function of a dict from names of tensors to shapes that
             returns further sizes.
-        values: dict from names in the configuration to `Value`.
+        values: dict from names in the configuration to `Value`, whose argument
+            may begin with `_` too.
         claims: dict from further names in the configuration to names of sizes,
             which must agree.
         arguments: function of a configuration and a dict of sizes that returns
@@ -83,10 +85,10 @@ class Files:
             one. It raises ValueError for a configuration that KerasHub's
             class cannot compute.
         prefix: str, with which the names of tensors may begin.
-        part: str, the part of the configuration that describes the encoder,
-            such as `"vision_config"`, if there is one.
-        before: int, rows of the table of positions before those of tokens or
-            patches.
+        parts: tuple of str, the parts of the configuration that may describe
+            the encoder, such as `"vision_config"`. The first one counts.
+        before: function from a configuration to the number of rows of the
+            table of positions before those of tokens or patches.
         unread: tuple of regular expressions of the names of tensors that the
             encoder does not use.
         pixels: dict, in place of that of `Encoder`.
@@ -105,8 +107,8 @@ class Files:
     claims: dict = dataclasses.field(default_factory=dict)
     arguments: Callable = lambda config, sizes: {}
     prefix: str = ""
-    part: str = ""
-    before: int = 0
+    parts: tuple = ()
+    before: Callable = lambda config: 0
     unread: tuple = ()
     pixels: dict = dataclasses.field(default_factory=dict)
     tokens: Tokens | None = None

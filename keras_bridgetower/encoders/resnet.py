@@ -23,18 +23,15 @@ _SIDE = 224
 
 
 def _convolution(path, key):
-    names = ("convolution", "normalization")
-    return conv(f"{path}conv", f"{key}{names[0]}") + batch_norm(
-        f"{path}bn", f"{key}{names[1]}"
-    )
+    kernel = conv(f"{path}conv", f"{key}convolution")
+    return kernel + batch_norm(f"{path}bn", f"{key}normalization")
 
 
 def rules(values):
     """Return the rules of a ResNet, with transformers' names."""
     found = _convolution("conv1_", "embedder.embedder.")
-    _, count, _ = next(
-        kind for kind in _KINDS.values() if kind[0] == values["block_type"]
-    )
+    counts = {name: count for name, count, _ in _KINDS.values()}
+    count = counts[values["block_type"]]
     for stage, depth in enumerate(values["stackwise_num_blocks"]):
         for block in range(depth):
             shortcut = block == 0 and (count == 3 or stage > 0)

@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_bridgetower.encoders import layouts
 from keras_bridgetower.encoders.bert import BERT_SIZES
+from keras_bridgetower.encoders.bert import MOST
 from keras_bridgetower.encoders.bert import block_rules
 from keras_bridgetower.encoders.bert import block_states
 from keras_bridgetower.encoders.bert import normed
@@ -32,8 +33,11 @@ from keras_bridgetower.encoders.rules import norm
 from keras_bridgetower.encoders.rules import same
 
 
-def roberta(prefix, num_layers):
-    """Return the rules of KerasHub's RoBERTa, with transformers' names."""
+def roberta(prefix, num_layers, layout=layouts.POSITIONS):
+    """Return the rules of KerasHub's RoBERTa, with transformers' names.
+
+    `layout` is that of positions and token types.
+    """
     key = f"{prefix}embeddings"
     positions = Rule(
         ("embeddings/position_embedding/embeddings",),
@@ -41,7 +45,7 @@ def roberta(prefix, num_layers):
             f"{key}.position_embeddings.weight",
             f"{key}.token_type_embeddings.weight",
         ),
-        layouts.POSITIONS,
+        layout,
     )
     return [
         positions,
@@ -58,16 +62,25 @@ BYTE_BPE = Tokens(kind="byte_bpe", ids=SPECIAL_IDS)
 PIECES = Tokens(kind="xlm_roberta", ids=SPECIAL_IDS)
 
 
+def _rules(sizes):
+    padding = sizes["positions"] - sizes["max_sequence_length"]
+    layout = layouts.positions(padding, sizes["_types"])
+    return roberta("", sizes["num_layers"], layout)
+
+
 def _files(kind, tokens):
     """Return the `Files` of RoBERTa under the name of a model type."""
     return text_files(
         (kind,),
-        lambda sizes: roberta("", sizes["num_layers"]),
+        _rules,
         epsilon=1e-5,
-        # Both types have one prefix, and one row of segments.
-        sizes={k: v for k, v in BERT_SIZES.items() if "token_type" not in k},
+        sizes=BERT_SIZES
+        | {"embeddings.token_type_embeddings.weight": "_types _"},
+        own={"pad_token_id": Value(None, 1, range(MOST))},
+        claims={"type_vocab_size": "_types"},
+        # Both types have one prefix.
         prefix="roberta",
-        before=layouts.PADDING_ROWS,
+        before=lambda config: config.get("pad_token_id", 1) + 1,
         tokens=tokens,
     )
 
@@ -170,14 +183,9 @@ class PaddedPositions(keras.layers.Layer):
     """
 
     def build(self, tokens_shape, positions_shape=None, mask_shape=None):
-        def add(name, **kwargs):
-            shape = (tokens_shape[-1],)
-            return self.add_weight(
-                shape=shape, initializer="zeros", name=name, **kwargs
-            )
-
-        self.padding = add("padding", trainable=False)
-        self.token_type = add("token_type")
+        zeros = {"shape": tokens_shape[-1:], "initializer": "zeros"}
+        self.padding = self.add_weight(name="padding", trainable=False, **zeros)
+        self.token_type = self.add_weight(name="token_type", **zeros)
 
     def call(self, tokens, positions, mask):
         padding = ops.stop_gradient(tokens) + self.padding

@@ -51,10 +51,19 @@ def conv(path, key, layout=layouts.CONV):
 
 
 def dense(path, key, layout=layouts.DENSE, bias=True):
-    """Return the rules of a dense layer, with a bias or without."""
+    """Return the rules of a dense layer.
+
+    Args:
+        path, key: str, the layer in Keras and in the file.
+        layout: `Layout` of the kernel.
+        bias: bool, whether there is a bias; None if only Keras' layer has one,
+            which becomes 0.
+    """
     rules = same(f"{path}/kernel", f"{key}.weight", layout)
     if bias:
         rules += same(f"{path}/bias", f"{key}.bias", layouts.BIAS)
+    elif bias is None:
+        rules.append(Rule((f"{path}/bias",), (), layouts.ZEROS))
     return rules
 
 
@@ -79,11 +88,15 @@ def attention(
     key,
     parts=("self.query", "self.key", "self.value"),
     output="output.dense",
+    bias=True,
 ):
-    """Return the rules of attention with separate query, key and value."""
+    """Return the rules of attention with separate query, key and value.
+
+    `bias` is False if a file has none for these three, as KerasHub has.
+    """
     rules = dense(
         f"{path}/attention_output", f"{key}.{output}", layouts.HEADS_DENSE
     )
     for name, part in zip(("query", "key", "value"), parts, strict=True):
-        rules += dense(f"{path}/{name}", f"{key}.{part}")
+        rules += dense(f"{path}/{name}", f"{key}.{part}", bias=bias or None)
     return rules

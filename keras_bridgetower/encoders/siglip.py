@@ -57,7 +57,7 @@ FILES = Files(
     layers="encoder.layers.",
     values=VALUES,
     prefix="vision_model",
-    part="vision_config",
+    parts=("vision_config",),
     unread=(r"text_model\..*", clip.HEADS, HEADS),
 )
 
@@ -95,7 +95,7 @@ TEXT_FILES = Files(
     layers="encoder.layers.",
     values=VALUES,
     prefix="text_model",
-    part="text_config",
+    parts=("text_config",),
     unread=(r"vision_model\..*", clip.HEADS, HEADS),
     tokens=Tokens(
         kind="siglip",

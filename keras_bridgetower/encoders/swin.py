@@ -1,5 +1,7 @@
 """Swin (Liu et al., 2021), with windows that are shifted."""
 
+import functools
+
 import keras
 import keras_hub
 
@@ -30,9 +32,10 @@ def _step(patch, window, stages):
     return patch * window * 2 ** (stages - 1)
 
 
-def _attention(path, key):
+def _attention(path, key, bias):
     """Return the rules of query, key and value, one layer in KerasHub."""
     keys = [f"{key}self.{part}" for part in ("query", "key", "value")]
+    joined_bias = tuple(f"{key}.bias" for key in keys), layouts.JOINED_BIAS
     return [
         Rule(
             (f"{path}attention_qkv/kernel",),
@@ -41,8 +44,7 @@ def _attention(path, key):
         ),
         Rule(
             (f"{path}attention_qkv/bias",),
-            tuple(f"{key}.bias" for key in keys),
-            layouts.JOINED_BIAS,
+            *(joined_bias if bias else ((), layouts.ZEROS)),
         ),
         *dense(f"{path}attention_projection", f"{key}output.dense"),
         *same(
@@ -62,6 +64,7 @@ def rules(values):
         ),
         *norm("patch_embedding/norm", "embeddings.norm"),
     ]
+    attention = functools.partial(_attention, bias=values["_bias"])
     for stage, depth in enumerate(values["depths"]):
         start = f"encoder.layers.{stage}."
         for block in range(depth):
@@ -69,7 +72,7 @@ def rules(values):
                 f"stage_{stage}/blocks_{block}/",
                 f"{start}blocks.{block}.",
                 (norm, "norm1", "layernorm_before"),
-                (_attention, "attn/", "attention."),
+                (attention, "attn/", "attention."),
                 (norm, "norm2", "layernorm_after"),
                 (dense, "mlp/fc1", "intermediate.dense"),
                 (dense, "mlp/fc2", "output.dense"),
@@ -122,7 +125,7 @@ def _from_config(config, sizes):
                 "attention_probs_dropout_prob": Value("attention_dropout", 0.0),
                 "drop_path_rate": Value("drop_path", 0.1),
                 "hidden_act": Value(None, "gelu", ("gelu",)),
-                "qkv_bias": Value(None, True, (True,)),
+                "qkv_bias": Value("_bias", True, (True, False)),
                 "use_absolute_embeddings": Value(None, False, (False,)),
                 "layer_norm_eps": Value(None, 1e-5, (1e-5,)),
             },

@@ -19,7 +19,7 @@ from keras_bridgetower.encoders.rules import norm
 from keras_bridgetower.encoders.rules import same
 
 
-def vit(num_layers):
+def vit(values):
     """Return the rules of KerasHub's ViT, with transformers' names."""
     path, key = "vit_patching_and_embedding", "embeddings"
     return [
@@ -29,11 +29,11 @@ def vit(num_layers):
             f"{key}.position_embeddings",
             layouts.LEADING_AXIS,
         ),
-        *_image_blocks("vit", num_layers, "mlp/dense_1", "mlp/dense_2"),
+        *_image_blocks("vit", values, "mlp/dense_1", "mlp/dense_2"),
     ]
 
 
-def deit(num_layers):
+def deit(values):
     """Return the rules of KerasHub's DeiT, with transformers' names."""
     return [
         *joined(
@@ -43,11 +43,11 @@ def deit(num_layers):
             (same, "distillation_token", "distillation_token"),
             (same, "position_embedding", "position_embeddings"),
         ),
-        *_image_blocks("deit", num_layers, "mlp/dense", "output_layer/output"),
+        *_image_blocks("deit", values, "mlp/dense", "output_layer/output"),
     ]
 
 
-def _image_blocks(kind, num_layers, hidden, output):
+def _image_blocks(kind, values, hidden, output):
     rules = dense(
         f"{kind}_patching_and_embedding/patch_embedding",
         "embeddings.patch_embeddings.projection",
@@ -55,12 +55,12 @@ def _image_blocks(kind, num_layers, hidden, output):
     )
 
     parts = ("attention.query", "attention.key", "attention.value")
-    projections = functools.partial(attention, parts=parts)
-    for layer in range(num_layers):
+    heads = functools.partial(attention, parts=parts, bias=values["_bias"])
+    for layer in range(values["num_layers"]):
         rules += joined(
             f"{kind}_encoder/transformer_block_{layer + 1}/",
             f"encoder.layer.{layer}.",
-            (projections, "mha", "attention"),
+            (heads, "mha", "attention"),
             (norm, "ln_1", "layernorm_before"),
             (norm, "ln_2", "layernorm_after"),
             (dense, hidden, "intermediate.dense"),
@@ -72,7 +72,7 @@ def _image_blocks(kind, num_layers, hidden, output):
 def _files(types, rules, before, hidden="intermediate_dim"):
     return Files(
         types=types,
-        rules=lambda sizes: rules(sizes["num_layers"]),
+        rules=rules,
         sizes={
             "embeddings.patch_embeddings.projection.weight": (
                 "hidden_dim _ patch_size _"
@@ -86,9 +86,10 @@ def _files(types, rules, before, hidden="intermediate_dim"):
             "num_attention_heads": Value("num_heads", 12),
             "layer_norm_eps": Value("layer_norm_epsilon", 1e-12),
             "hidden_act": Value(None, "gelu", ("gelu",)),
+            "qkv_bias": Value("_bias", True, (True, False)),
         },
         prefix=types[0],
-        before=before,
+        before=lambda config: before,
         unread=(r"pooler\..*|(distillation_|cls_)?classifier\..*",),
     )
 

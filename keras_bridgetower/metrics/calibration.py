@@ -81,6 +81,34 @@ def softmax(logits):
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
+def match_scores(logits):
+    """Return how well pairs match: "match" minus "no match".
+
+    The difference of both logits compares texts: it orders pairs as their
+    probability does, of which it is the log-odds.
+
+    Args:
+        logits: array or tensor `(..., 2)` of a matching head, or `(..., 1)` of
+            a ranking head, whose logit is the score.
+
+    Returns:
+        Array or tensor `(...)`.
+    """
+    scores = logits[..., -1]
+    return scores - logits[..., 0] if logits.shape[-1] > 1 else scores
+
+
+def match_shares(scores, ranked=False):
+    """Return the probabilities of `match_scores`.
+
+    Args:
+        scores: array `(..., texts)`.
+        ranked: bool, True for the scores of a ranking head, which compares the
+            texts of a picture: their probabilities add up to 1.
+    """
+    return softmax(scores) if ranked else _sigmoid(scores)
+
+
 def _sigmoid(logits):
     # Unlike exp, tanh never overflows.
     return (1 + np.tanh(logits / 2)) / 2

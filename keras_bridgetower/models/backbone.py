@@ -344,8 +344,8 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         return resized
 
     def get_config(self):
-        usual = self.fusion.dtype_policy
-        policies = layer_records.changed_policies(self, usual)
+        own = layer_records.before_quantization(self.dtype_policy)
+        policies = layer_records.changed_policies(self, own)
         state = {
             layer_records.POLICIES: policies,
             layer_records.QUANTIZED: layer_records.quantized_layers(self),
@@ -357,7 +357,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             # encoders may have the same ones.
             "name": self.name,
             "trainable": self.trainable,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "dtype": keras.dtype_policies.serialize(own),
             "image_encoder": _encoder_config(self.image_encoder),
             "text_encoder": _encoder_config(self.text_encoder),
             **values | {"image_norms": self.image_norms},

@@ -105,7 +105,6 @@ class LinearHead(keras.layers.Layer):
 
     def __init__(self, num_classes, **kwargs):
         super().__init__(**kwargs)
-        self.num_classes = num_classes
         self.output_dense = dense(self, num_classes, "output_dense")
 
     def build(self, x_shape):
@@ -297,8 +296,10 @@ def divide_logits(head, temperature):
             "`head` must have logits, from a layer `output_dense`. "
             f"Received: {type(head).__name__}"
         )
-    for weight in (last.kernel, last.bias):
-        weight.assign(weight / temperature)
+    for weight in last.weights:
+        # An adapter is the product of two factors.
+        if weight.name != "lora_kernel_a":
+            weight.assign(weight / temperature)
 
 
 def tower_outputs(fusion, heads, kind, states):

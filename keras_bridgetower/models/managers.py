@@ -102,6 +102,7 @@ class ManagerLayer(keras.layers.Layer):
         return layer_norm(self, self.epsilon, name)
 
 
+@keras.saving.register_keras_serializable("keras_bridgetower")
 class FirstManager(ManagerLayer):
     """The manager of the first layer: scores are learned vectors.
 
@@ -128,6 +129,7 @@ class FirstManager(ManagerLayer):
         return self.mix(states, self.scores[None, :, None], training)
 
 
+@keras.saving.register_keras_serializable("keras_bridgetower")
 class StaticManager(FirstManager):
     """A static manager: learned scores, and a learned share of `own`.
 
@@ -144,8 +146,8 @@ class StaticManager(FirstManager):
     Source: `SAUE` of ManagerTower's code.
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, hidden_dim, num_states, epsilon=1e-5, **kwargs):
+        super().__init__(hidden_dim, num_states, epsilon, **kwargs)
         self.own_norm = self._norm("own_norm")
 
     def build(self, states_shape, own_shape=None, other_shape=None):
@@ -158,6 +160,7 @@ class StaticManager(FirstManager):
         return mixed + self.own_score * self.own_norm(own)
 
 
+@keras.saving.register_keras_serializable("keras_bridgetower")
 class AdaptiveManager(ManagerLayer):
     """An adaptive manager: the scores depend on both modalities.
 
@@ -183,8 +186,8 @@ class AdaptiveManager(ManagerLayer):
 
     reads_padding = True
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, hidden_dim, num_states, epsilon=1e-5, **kwargs):
+        super().__init__(hidden_dim, num_states, epsilon, **kwargs)
         self.own_norm = self._norm("own_norm")
         self.other_norm = self._norm("other_norm")
         self.query = dense(self, self.hidden_dim, "query")

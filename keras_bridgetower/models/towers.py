@@ -117,6 +117,7 @@ class Tower(PatchedModel, keras.Model):
         tapped = _flattened(tapped, positions, inputs)
         tapped = _summarized(tapped, cls, prefix, inputs, policy)
         super().__init__(inputs=inputs, outputs=tapped, name=name, **kwargs)
+        self.dtype_policy = policy
         # Not tracked by Keras: otherwise blocks above the highest tap would
         # count as weights of the tower on some backends only.
         object.__setattr__(self, "encoder", encoder)
@@ -226,10 +227,9 @@ def _flattened(states, positions, image):
     states = each(SameGrid, "grid", states)
     if positions == COLORS:
         colors = SameGrid(size, dtype=states[0].dtype, name="colors")(image)
+        join = keras.layers.Concatenate
         states = [
-            keras.layers.Concatenate(dtype=x.dtype, name=f"tap_{i}_colors")(
-                [x, colors]
-            )
+            join(dtype=x.dtype, name=f"tap_{i}_colors")([x, colors])
             for i, x in enumerate(states)
         ]
     return each(Coordinates, "places", states) if positions else states

@@ -38,7 +38,7 @@ class Preset:
         reranks: bool, whether matching improves the lists of its contrastive
             head, so that a search reranks by default.
         similarity_weight: float, factor of the cosine similarity that a search
-            adds to the logit of "match", to rerank.
+            adds to the score of the matching head, to rerank.
         handle: str, handle of the published preset, or None if it is in the
             package.
         sha256: str, first digits of the SHA-256 of the published weights, in

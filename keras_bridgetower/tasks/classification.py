@@ -301,7 +301,7 @@ class BridgeTowerVQA(BridgeTowerTask):
             a picture and a question, or None: `"kind"`, which is `"energy"`,
             and `"threshold"`, a number. Below it, minus the energy of the
             logits means unknown. It may be set later, and a new head has
-            none.
+            none. `divide_logits` notes a `"temperature"` in it.
         **kwargs: `name`, `compile`.
 
     Call arguments:
@@ -369,6 +369,12 @@ class BridgeTowerVQA(BridgeTowerTask):
             # The threshold is one for the logits of another head.
             self.rejection = None
         return super().start_heads(new)
+
+    def divide_logits(self, head, temperature):
+        super().divide_logits(head, temperature)
+        if self.rejection:
+            before = self.rejection.get("temperature", 1.0)
+            self.rejection |= {"temperature": before * temperature}
 
     def get_config(self):
         rule = {"rejection": self.rejection} if self.rejection else {}

@@ -101,6 +101,60 @@ class Inference:
             return self.forward(self._task)  # Nothing gets out of date.
         return self.cached("forward", lambda: self.forward(self._task))
 
+    def filled_rows(self, rows, batch_size):
+        """Return to how many rows a batch is filled up.
+
+        Where shapes are compiled, a power of two or `batch_size`, so that
+        there are few; elsewhere rows that nobody needs would only take time.
+        """
+        if compiled.is_eager(self._task):
+            return rows
+        return min(batch_size, 1 << (rows - 1).bit_length())
+
+    def in_batches(
+        self, function, sources, batch_size, buckets=None, fill=True
+    ):
+        """Run a function over sources, in batches of few distinct sizes.
+
+        Pictures of a batch are read when its turn comes, while an accelerator
+        still computes the batch before.
+
+        Args:
+            function: callable, from a dict of features to arrays
+                `(rows, ...)`.
+            sources: list of `Features` and `Pictures`, of the same count or
+                single.
+            batch_size: int, rows of a batch.
+            buckets: tuple of int or None, see `BridgeTowerPreprocessor`.
+            fill: bool, whether rows may be added to a batch, see
+                `filled_rows`: not where an objective drew among its rows, of
+                which they would be part.
+
+        Yields:
+            `(features, outputs)` of each batch: a dict of arrays, and NumPy
+            arrays as the function returns them.
+
+        Raises:
+            ValueError: `batch_size` is no integer from 1.
+        """
+        check_count("batch_size", batch_size)
+        batch_size = int(batch_size)
+        count = max(source.count for source in sources)
+        waiting = None
+        for start in range(0, count, batch_size):
+            rows = min(batch_size, count - start)
+            size = self.filled_rows(rows, batch_size) if fill else rows
+            features = {}
+            for source in sources:
+                features |= source.features(start, start + rows)
+            if buckets is not None and "padding_mask" in features:
+                features = shortened(features, buckets)
+            made = function({k: filled(x, size) for k, x in features.items()})
+            if waiting:
+                yield _finished(*waiting)
+            waiting = features, made, rows
+        yield _finished(*waiting)
+
     def _taken(self):
         # Keras' own passes take the weights out of the model on JAX.
         return {_WEIGHTS} if keras.config.backend() == "jax" else set()
@@ -202,47 +256,6 @@ class _Part(keras.Model):
         return self.function(inputs)
 
 
-def in_batches(function, sources, batch_size, buckets=None, fill=True):
-    """Run a function over sources, in batches of few distinct sizes.
-
-    The last batch is filled up to a power of two, so that `function` is
-    compiled for few shapes. Pictures of a batch are read when its turn comes,
-    while an accelerator still computes the batch before.
-
-    Args:
-        function: callable, from a dict of features to arrays `(rows, ...)`.
-        sources: list of `Features` and `Pictures`, of the same count or single.
-        batch_size: int, rows of a batch.
-        buckets: tuple of int or None, see `BridgeTowerPreprocessor`.
-        fill: bool, whether rows may be added to a batch: not where an
-            objective drew among its rows, of which they would be part.
-
-    Yields:
-        `(features, outputs)` of each batch: a dict of arrays, and NumPy
-        arrays as the function returns them.
-
-    Raises:
-        ValueError: `batch_size` is no integer from 1.
-    """
-    check_count("batch_size", batch_size)
-    batch_size = int(batch_size)
-    count = max(source.count for source in sources)
-    waiting = None
-    for start in range(0, count, batch_size):
-        rows = min(batch_size, count - start)
-        size = min(batch_size, 1 << (rows - 1).bit_length()) if fill else rows
-        features = {}
-        for source in sources:
-            features |= source.features(start, start + rows)
-        if buckets is not None and "padding_mask" in features:
-            features = shortened(features, buckets)
-        made = function({k: filled(x, size) for k, x in features.items()})
-        if waiting:
-            yield _finished(*waiting)
-        waiting = features, made, rows
-    yield _finished(*waiting)
-
-
 def filled(x, size):
     """Repeat the last row up to a fixed number of rows."""
     if len(x) == size:
@@ -252,7 +265,7 @@ def filled(x, size):
 
 
 def joined(batches):
-    """Return all outputs of `in_batches`, concatenated."""
+    """Return all outputs of `Inference.in_batches`, concatenated."""
     outputs = [outputs for _, outputs in batches]
     return keras.tree.map_structure(lambda *x: np.concatenate(x), *outputs)
 

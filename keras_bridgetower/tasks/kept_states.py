@@ -5,8 +5,8 @@ import types
 import numpy as np
 from keras import ops
 
+from keras_bridgetower.metrics.calibration import match_scores
 from keras_bridgetower.models.merged_tokens import merge_tokens
-from keras_bridgetower.tasks.inference import in_batches
 from keras_bridgetower.tasks.inference import joined
 from keras_bridgetower.tasks.ranking import ranking_parts
 
@@ -31,14 +31,14 @@ class StateScorer:
             before the fusion; None for all.
 
     Returns:
-        float32 array `(pictures,)`, the logits of "match".
+        float32 array `(pictures,)`, as `BridgeTowerRetrieval.score`.
     """
 
     def __init__(self, task, text, fusion=None):
         task.new_heads.check("score_states", task.answering_heads)
         self._parts = parts = ranking_parts(task)
         self._pairs = {None: parts.pairs}
-        self._fusion = fusion
+        self._fusion, self._inference = fusion, task.inference
         features = text.features(0, 1)
         mask, states = features["padding_mask"], parts.text(features)["states"]
         self.width = width = _width(task.backbone.fusion, mask)
@@ -46,25 +46,37 @@ class StateScorer:
 
     def __call__(self, states, image_tokens=None):
         found = ops.convert_to_numpy(self.logits(states, image_tokens))
-        return found[:, -1].astype("float32")
+        return match_scores(found).astype("float32")
 
     def logits(self, states, image_tokens=None):
-        """Return a tensor `(pictures, outputs)`, whose last is "match"."""
+        """Return a tensor `(pictures, outputs)`, the logits of the head."""
         if self._fusion is not None:
             return self._by_fusion(states, image_tokens)
         if image_tokens not in self._pairs:
             made = self._parts.merged_pairs(image_tokens)
             self._pairs[image_tokens] = made
-        rows = np.arange(len(states), dtype="int32")
+        count = len(states)
         return self._pairs[image_tokens](
             {
-                "text": self._text,
-                "padding_mask": ops.convert_to_tensor(self._mask),
+                "text": ops.repeat(self._text, count, axis=0),
+                "padding_mask": np.repeat(self._mask, count, axis=0),
                 "image": states,
-                "image_rows": rows,
-                "text_rows": np.zeros_like(rows),
             }
         )
+
+    def in_batches(self, states, batch_size):
+        """Return the scores of states that may be on disk."""
+
+        def features(start, stop):
+            return {"states": np.asarray(states[start:stop], "float32")}
+
+        if not len(states):
+            return np.zeros(0, "float32")
+        source = types.SimpleNamespace(count=len(states), features=features)
+        batches = self._inference.in_batches(
+            lambda batch: self.logits(**batch), [source], batch_size
+        )
+        return match_scores(joined(batches))
 
     def _by_fusion(self, states, image_tokens):
         states = np.asarray(states, "float32")
@@ -86,31 +98,3 @@ def _width(fusion, mask):
         return width
     tokens = max(SHORTEST, int(mask.sum()))
     return min(1 << (tokens - 1).bit_length(), width)
-
-
-def score_states(task, states, text, batch_size, fusion=None):
-    """Score pictures with a text by the states that the fusion reads.
-
-    Args:
-        task: a `BridgeTowerRetrieval`.
-        states: array `(pictures, layers, tokens, width)`.
-        text: `Texts`, of one text.
-        batch_size: int, pictures per forward pass.
-        fusion: as `StateScorer`.
-
-    Returns:
-        float32 array `(pictures,)`: the logits of "match".
-    """
-    scorer = StateScorer(task, text, fusion)
-
-    def run(batch):
-        return scorer.logits(batch["image"])
-
-    def features(start, stop):
-        # The states may be on disk.
-        return {"image": np.asarray(states[start:stop], "float32")}
-
-    if not len(states):
-        return np.zeros(0, "float32")
-    source = types.SimpleNamespace(count=len(states), features=features)
-    return joined(in_batches(run, [source], batch_size))[:, -1]

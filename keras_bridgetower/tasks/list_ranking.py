@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_bridgetower.checks import check_count
+from keras_bridgetower.metrics.calibration import match_scores
 from keras_bridgetower.metrics.keras_metrics import NDCG
 from keras_bridgetower.objectives.list_losses import ListwiseSoftmaxLoss
 from keras_bridgetower.preprocessing.retrieval import (
@@ -12,6 +13,7 @@ from keras_bridgetower.preprocessing.retrieval import (
 from keras_bridgetower.tasks.contrastive import pooled
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
+from keras_bridgetower.tasks.task import check_made_for
 
 LIST_SIZE = 8  # By default.
 
@@ -38,8 +40,8 @@ class BridgeTowerListRanking(BridgeTowerTask):
             `(batch, list_size, S, S, 3)`.
 
     Returns:
-        float32 tensor `(batch, list_size)`: the logits of "match", as
-        `BridgeTowerRetrieval.score` returns them. In `fit` and `evaluate` `x`
+        float32 tensor `(batch, list_size)`: the scores of
+        `BridgeTowerRetrieval.score`. In `fit` and `evaluate` `x`
         is a dict of `"images"`, lists of pictures, and `"text"`, and `y` are
         grades (see `BridgeTowerListRankingPreprocessor`). The default loss is
         `ListwiseSoftmaxLoss`, the metric `NDCG`.
@@ -64,15 +66,10 @@ class BridgeTowerListRanking(BridgeTowerTask):
     task_name = "list_ranking"
 
     def __init__(self, backbone, preprocessor=None, list_size=None, **kwargs):
-        made = getattr(preprocessor, "list_size", None)
         if list_size is None:
-            list_size = made or LIST_SIZE
+            list_size = getattr(preprocessor, "list_size", LIST_SIZE)
         check_count("list_size", list_size)
-        if made not in (None, list_size):
-            raise ValueError(
-                f"`preprocessor` must have list_size={list_size}, as the "
-                f"task. Received: list_size={made} in the preprocessor"
-            )
+        check_made_for(preprocessor, list_size=list_size)
         # Read by what the base class calls.
         self.list_size = int(list_size)
         super().__init__(backbone, preprocessor, {"itm": {}}, **kwargs)
@@ -94,8 +91,8 @@ class BridgeTowerListRanking(BridgeTowerTask):
             backbone.image_tower(ops.reshape(images, (-1, *images.shape[2:]))),
             {"padding_mask": for_each(inputs["padding_mask"])},
         )
-        logits = self.heads["itm"](found)[:, -1]
-        return ops.reshape(logits, (-1, self.list_size))
+        scores = match_scores(self.heads["itm"](found))
+        return ops.reshape(scores, (-1, self.list_size))
 
     @classmethod
     def head_arguments(cls, heads):

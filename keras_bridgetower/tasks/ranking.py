@@ -1,5 +1,6 @@
 """Scores of all pictures with all texts: towers once, fusion in blocks."""
 
+import functools
 import hashlib
 import json
 import math
@@ -14,6 +15,7 @@ from keras import ops
 from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
+from keras_bridgetower.metrics.calibration import match_scores
 from keras_bridgetower.models.heads import tower_outputs
 from keras_bridgetower.models.merged_tokens import merge_tokens
 from keras_bridgetower.preprocessing.verb_inputs import check_numbers
@@ -37,7 +39,6 @@ def rank(
     shortlist=None,
     cache_dir=None,
     verbose=0,
-    odds=False,
 ):
     """Compute all scores, or those of a shortlist.
 
@@ -47,10 +48,9 @@ def rank(
         texts: `Texts`.
         batch_size, max_memory, shortlist, cache_dir, verbose: as
             `BridgeTowerRetrieval.rank`.
-        odds: bool, whether scores are the log-odds of "match"; else its logits.
 
     Returns:
-        float32 array `(images, texts)`.
+        float32 array `(images, texts)` of `match_scores`.
     """
     check_numbers([images])
     check_numbers([texts])
@@ -78,6 +78,8 @@ def rank(
             "shortlist": shortlist,
             "batch_size": batch_size,
             "block": [plan.pictures, plan.texts],
+            # Older caches hold the logits of "match" alone.
+            "scores": "match minus no match",
         }
         cache = BlockCache(cache_dir, key)
     scores = np.empty((images.count, texts.count), "float32")
@@ -90,7 +92,7 @@ def rank(
         found = cache and cache.load(number)
         if found is None:
             if blocks is None:
-                blocks = _Blocks(task, images, texts, plan, shortlist, odds)
+                blocks = _Blocks(task, images, texts, plan, shortlist)
             found = blocks.scores(rows)
             if cache:
                 cache.save(number, found)
@@ -103,12 +105,13 @@ class _Blocks:
     """Computes scores by blocks of pictures.
 
     Args:
-        task, images, texts, shortlist, odds: as `rank`.
+        task, images, texts, shortlist: as `rank`.
         plan: `Plan`.
     """
 
-    def __init__(self, task, images, texts, plan, shortlist, odds):
-        self.parts, self.odds = ranking_parts(task), odds
+    def __init__(self, task, images, texts, plan, shortlist):
+        self.parts = ranking_parts(task)
+        self.filled_rows = task.inference.filled_rows
         self.images, self.texts, self.plan = images, texts, plan
         self.image_states = None
         # The tensors of the last block of texts, by its first text.
@@ -131,7 +134,8 @@ class _Blocks:
         last = first + len(states)
         for features in _batches(source, size, first, last):
             count = len(next(iter(features.values())))
-            made = part({k: filled(x, size) for k, x in features.items()})
+            rows = self.filled_rows(count, size)
+            made = part({k: filled(x, rows) for k, x in features.items()})
             made = {k: ops.convert_to_numpy(x)[:count] for k, x in made.items()}
             states[:count] = made["states"]
             states = states[count:]
@@ -153,7 +157,7 @@ class _Blocks:
             self._encode(self.parts.image, self.images, states, rows.start)
         else:
             states = np.asarray(self.image_states[rows])
-        image = ops.convert_to_tensor(filled(states, self.plan.pictures))
+        image = ops.convert_to_tensor(states)
         scores = np.full((count, self.texts.count), NOT_SCORED, "float32")
         for first in range(0, self.texts.count, self.plan.texts):
             columns = slice(first, first + self.plan.texts)
@@ -161,19 +165,18 @@ class _Blocks:
             places = np.flatnonzero(chosen)
             if not len(places):
                 continue
-            inputs = {"image": image, **self._texts(columns)}
+            text = self._texts(columns)
             for start in range(0, len(places), size):
                 batch = places[start : start + size]
+                count = self.filled_rows(len(batch), size)
+                batch = filled(batch.astype("int32"), count)
                 row, column = np.divmod(batch, chosen.shape[1])
-                for name, x in (("image_rows", row), ("text_rows", column)):
-                    inputs[name] = filled(x.astype("int32"), size)
-                logits = ops.convert_to_numpy(self.parts.pairs(inputs))
-                found = logits[: len(batch), -1]
-                if self.odds and logits.shape[1] > 1:
-                    found = found - logits[: len(batch), 0]
-                scores[row, first + column] = found
-            # It holds the block of texts that the next one replaces.
-            del inputs
+                pairs = {k: ops.take(x, column, 0) for k, x in text.items()}
+                pairs["image"] = ops.take(image, row, axis=0)
+                logits = ops.convert_to_numpy(self.parts.pairs(pairs))
+                scores[row, first + column] = match_scores(logits)
+            # The next block of texts replaces this one.
+            del text
         return scores
 
     def _texts(self, columns):
@@ -183,7 +186,7 @@ class _Blocks:
             text = self.texts.features(columns.start, columns.stop)
             text["text"] = np.asarray(self.text_states[columns])
             self.text_block[columns.start] = {
-                name: ops.convert_to_tensor(filled(text[name], self.plan.texts))
+                name: ops.convert_to_tensor(text[name])
                 for name in ("text", "padding_mask")
             }
         return self.text_block[columns.start]
@@ -231,21 +234,15 @@ class Parts:
             return tower_outputs(fusion, task.heads, "image", states)
 
         def pairs(inputs, image_tokens=None):
-            def of_pairs(name, rows):
-                return ops.take(inputs[name], inputs[rows], axis=0)
-
-            def states(name, rows):
-                x = ops.cast(of_pairs(name, rows), fusion.compute_dtype)
+            def states(name):
+                x = ops.cast(inputs[name], fusion.compute_dtype)
                 return ops.unstack(x, x.shape[1], axis=1)
 
-            kept = states("image", "image_rows")
+            kept = states("image")
             if image_tokens is not None:
                 kept = merge_tokens(kept, image_tokens)
             pooled = fusion.join(
-                states("text", "text_rows"),
-                kept,
-                of_pairs("padding_mask", "text_rows"),
-                ("pooled",),
+                states("text"), kept, inputs["padding_mask"], ("pooled",)
             )["pooled"]
             (head,) = task.answering_heads
             return task.heads[head](pooled)
@@ -258,10 +255,7 @@ class Parts:
 
     def merged_pairs(self, image_tokens):
         """Return `pairs` that merges the image tokens of each pair."""
-
-        def pairs(inputs):
-            return self._of_pairs(inputs, image_tokens)
-
+        pairs = functools.partial(self._of_pairs, image_tokens=image_tokens)
         inference = self._task.inference
         return inference.cached(
             f"pairs of {image_tokens} tokens", lambda: inference.forward(pairs)
@@ -381,25 +375,15 @@ class Plan:
                 f"or `batch_size` lower. Received: max_memory={max_memory}"
             )
         share = min(free // 2, free - image)
-        self.texts = _few_sizes(texts, max(1, share // text))
+        self.texts = min(texts, max(1, share // text))
         self.all_texts = self.texts >= texts
         room = free - self.texts * text
         # Texts that wait in a file are read once for each block of pictures.
         few = self.all_texts or again
         block = min(pictures, _PICTURES) if few else pictures
-        self.pictures = _few_sizes(block, room // image)
+        self.pictures = min(block, room // image)
         every = pictures * image // 2 + self.pictures * image
         self.all_pictures = every <= room
-
-
-def _few_sizes(count, most):
-    """Return the size of a block: a power of two, unless that hardly fits.
-
-    A function is compiled for each size of its blocks. Each number of texts
-    would be one, and each is filled up in a copy.
-    """
-    size = 1 << (count - 1).bit_length()
-    return size if 2 * size <= most else min(count, most)
 
 
 def _work(tokens, width, heads):

@@ -63,8 +63,8 @@ class BridgeTowerReranker:
                 reranker's own.
 
         Returns:
-            float32 array `(pairs,)`, for one pair a float32: the logit of
-            "match", as of `BridgeTowerRetrieval.score`. Higher is better.
+            float32 array `(pairs,)`, for one pair a float32, as
+            `BridgeTowerRetrieval.score` returns them. Higher is better.
 
         Raises:
             ValueError: a pair that is not a text and a picture, an empty

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_bridgetower.checks import check_count
-from keras_bridgetower.metrics.calibration import softmax
+from keras_bridgetower.metrics import calibration
 from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.objectives.losses import ContrastiveLoss
@@ -25,11 +25,11 @@ from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.inference import joined
 from keras_bridgetower.tasks.kept_states import StateScorer
-from keras_bridgetower.tasks.kept_states import score_states
 from keras_bridgetower.tasks.ranking import NOT_SCORED
 from keras_bridgetower.tasks.ranking import rank
 from keras_bridgetower.tasks.ranking import ranking_parts
 from keras_bridgetower.tasks.task import BridgeTowerTask
+from keras_bridgetower.tasks.task import check_made_for
 
 # Bytes that a ranking uses by default.
 MEMORY = 4 * 2**30
@@ -41,9 +41,9 @@ class TopMatches:
 
     Args:
         images: list with one entry for each text: a list of
-            `(index of an image, match logit)`, the best first.
+            `(index of an image, score)`, the best first.
         texts: list with one entry for each image: a list of
-            `(index of a text, match logit)`, the best first. Pairs that a
+            `(index of a text, score)`, the best first. Pairs that a
             shortlist left out are in neither.
     """
 
@@ -143,12 +143,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         # Read by what the base class calls.
         self.pair_objective = pair_objectives.make_objective(objective)
         self.ways = ways
-        made = getattr(preprocessor, "objective", None)
-        if preprocessor is not None and made != objective:
-            raise ValueError(
-                f"`preprocessor` must have objective={objective!r}, as the "
-                f"task. Received: objective={made!r} in the preprocessor"
-            )
+        check_made_for(preprocessor, objective=objective)
         heads = {"itm": {}}
         if projection_dim is not None:
             heads["itc"] = {"projection_dim": projection_dim, "ways": ways}
@@ -168,7 +163,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
 
     @property
     def answering_heads(self):
-        """The head whose last logit says how well a pair matches."""
+        """The head whose logits say how well a pair matches."""
         return self.pair_objective.heads[:1]
 
     def outputs_of(self, inputs):
@@ -213,11 +208,10 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             batch_size: int, pairs per forward pass.
 
         Returns:
-            float32 array `(pairs,)`, a float for one pair: the logit of
-            "match", higher is better. It orders pairs, as in the authors'
-            retrieval; the probability of a match is
-            `keras.ops.softmax(task.predict(x))[:, 1]`, and for a task of the
-            objective `"ranking"` the softmax over the texts of a picture.
+            float32 array `(pairs,)`, a float for one pair; higher is better.
+            A matching head's score is its logit of "match" minus that of no
+            match, the log-odds of a match, which compares texts as well as
+            pictures. A ranking head's is its logit.
 
         Raises:
             ValueError: no preprocessor, nothing to score, lists of different
@@ -229,10 +223,26 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         retrieval.score("photo.png", ["a red circle", "a blue square"])
         ```
         """
-        sources = self.sources(images, texts, "texts")
-        logits = self._run("score", sources, batch_size)[:, -1]
-        found = one_or_all(logits, sources)
-        return found if found is logits else float(found)
+        logits = self.outputs_for("score", images, texts, batch_size)
+        scores = calibration.match_scores(logits)
+        return scores if scores.ndim else float(scores)
+
+    def match_logits(self, images, texts, batch_size=32):
+        """Compute the logit of "match" alone: `logits[:, 1]` of transformers.
+
+        It orders pictures for a text, but not the texts of a picture.
+
+        Args:
+            images, texts, batch_size: as `score`.
+
+        Returns:
+            float32 array `(pairs,)`, a float for one pair.
+
+        Raises:
+            ValueError: as `score`.
+        """
+        logits = self.outputs_for("match_logits", images, texts, batch_size)
+        return logits[:, -1] if logits.ndim > 1 else float(logits[-1])
 
     def image_states(self, images, batch_size=32):
         """Compute what the fusion reads of pictures, for `score_states`.
@@ -295,8 +305,8 @@ class BridgeTowerRetrieval(BridgeTowerTask):
                 f"an array {shape}"
             )
         with self.inference.reading("score_states"):
-            given = self, image_states, source, batch_size, fusion
-            return score_states(*given)
+            scorer = StateScorer(self, source, fusion)
+            return scorer.in_batches(image_states, batch_size)
 
     def state_scorer(self, text, fusion=None):
         """Return a function that scores batches of pictures with one text.
@@ -414,8 +424,8 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             verbose: int, 0 for no progress bar of the pictures.
 
         Returns:
-            float32 array `(N, M)` of match logits, as `score` gives them, -100
-            where the shortlist left a pair out. With `top_k`, `TopMatches`.
+            float32 array `(N, M)`, as of `score`, -100 where the shortlist
+            left a pair out. With `top_k`, `TopMatches`.
 
         Raises:
             ValueError: no preprocessor, no pictures or texts, `shortlist`
@@ -468,10 +478,8 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         """
         sources = self.sources(images, texts, "texts")
         with self.inference.reading("match_probabilities"):
-            odds = rank(self, *sources, batch_size, MEMORY, odds=True)
-        if "rank" in self.answering_heads:
-            return softmax(odds)
-        return 1 / (1 + np.exp(-odds))
+            scores = rank(self, *sources, batch_size, MEMORY)
+        return calibration.match_shares(scores, "rank" in self.answering_heads)
 
     def default_loss(self):
         classes = {name: class_loss() for name in ("itm", "rank")}

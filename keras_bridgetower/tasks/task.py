@@ -61,6 +61,16 @@ RUNNER = "run.py"
 _WITHOUT_SLOTS = "optimizer_without_slots"
 
 
+def check_made_for(preprocessor, **values):
+    """Reject a preprocessor that was made with other values than its task."""
+    made = {name: getattr(preprocessor, name, None) for name in values}
+    if preprocessor is not None and made != values:
+        raise ValueError(
+            f"`preprocessor` must have the {values} of the task. Received: "
+            f"preprocessor with {made}"
+        )
+
+
 # Keras replaces `Model` by `Functional` among the bases of all these classes.
 # `Exported` is last because KerasHub's classes undo this replacement.
 class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
@@ -1005,7 +1015,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
 
         Args:
             name: str, the verb that is called.
-            sources, batch_size, **kwargs: as `in_batches`.
+            sources, batch_size, **kwargs: as `Inference.in_batches`.
             answers: bool, whether the heads that it reads must be trained.
             forward: `Forward` of what is run, by default of the whole task.
 
@@ -1017,7 +1027,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         with self.inference.reading(name):
             if answers:
                 self.new_heads.check(name, self.answering_heads)
-            yield from inference.in_batches(
+            yield from self.inference.in_batches(
                 forward, sources, batch_size, **kwargs
             )
 

@@ -75,9 +75,12 @@ def test_what_transformers_has_no_place_for_is_not_exported(tmp_path):
     heads = {"mine": keras.layers.Dense(1, name="mine_head")}
     narrow = backbone(image_encoder=clip(layers=2, heads=1))
     tapped = backbone(image_taps=(-3, -1))
+    ids = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "<mask>": 4}
+    padded = kbt.BridgeTowerTokenizer(ids, [])
     for parts, found in (
         (export.Parts(narrow, {}, {}, None, None), "heads=1, not one of .0,"),
         (export.Parts(tapped, {}, {}, None, None), "image_taps=.-3, -1., not"),
+        (export.Parts(backbone(), {}, {}, padded, None), "pad_token_id=0, not"),
         (
             export.Parts(backbone(), heads, {"mine": {}}, None, None),
             "head=.mine., not one of",
@@ -223,6 +226,9 @@ def test_tied_decoder(tmp_path):
         ("text_config", "num_attention_heads", 7),
         ("text_config", "layer_norm_eps", 1e-12),
         ("text_config", "hidden_act", "relu"),
+        ("text_config", "is_decoder", True),
+        ("text_config", "pad_token_id", 0),
+        ("text_config", "type_vocab_size", 2),
         ("vision_config", "remove_last_layer", True),
     ],
 )

@@ -249,6 +249,8 @@ def test_pixels_of_timm(mode, crop_pct, resized, corner, tmp_path):
         ("ViT", {"do_resize": False, "do_pad": True}, "do_resize=.*do_pad="),
         ("ViT", {"size": {"height": 4, "width": 5}}, "size="),
         ("ViT", {"size": {"shortest_edge": 5}}, "size="),
+        # The shorter side, so pictures that are not square do not become so.
+        ("Siglip", {"size": 32}, "size=32"),
         ("ViT", {"resample": 9}, "resample=9"),
         ("ViT", {"image_std": [1, 0, 1]}, "std"),
         ("CLIP", {"do_center_crop": False}, "size="),

@@ -202,6 +202,12 @@ def test_lengths_of_the_files(folder_of, tmp_path):
     assert unimodal.tokenizer(tmp_path, 40).has_segments
     with pytest.raises(ValueError, match="from 1 to 48"):
         unimodal.tokenizer(tmp_path, 49)
+    # RoBERTa's first position is after the row of padding.
+    for pad, most in ((1, 46), (7, 40)):
+        values |= {"model_type": "roberta", "pad_token_id": pad}
+        text_folders.dump(tmp_path, "config.json", values)
+        with pytest.raises(ValueError, match=f"to {most}, the"):
+            unimodal.tokenizer(tmp_path, 47)
 
 
 def changed(folder, target, **values):

@@ -17,7 +17,7 @@ def dinov2(**kwargs):
 
 def dinov2_with_registers(**kwargs):
     config = transformers.Dinov2WithRegistersConfig(
-        **SIZES, mlp_ratio=2, num_register_tokens=3, **kwargs
+        **SIZES, mlp_ratio=2, **{"num_register_tokens": 3} | kwargs
     )
     return randomised(transformers.Dinov2WithRegistersModel(config))
 

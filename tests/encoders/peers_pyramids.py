@@ -62,9 +62,12 @@ def count_with_statistics(model):
     return count(model) + sum(b.numel() for b in statistics)
 
 
-def resnet(kind, widths):
+def resnet(kind, widths, first=64):
     config = transformers.ResNetConfig(
-        layer_type=kind, hidden_sizes=widths, depths=[2, 1]
+        layer_type=kind,
+        hidden_sizes=widths,
+        depths=[2, 1],
+        embedding_size=first,
     )
     return moving(transformers.ResNetModel(config))
 
@@ -80,7 +83,7 @@ def resnet_states(model, images):
     return of_maps(states)
 
 
-def swin():
+def swin(**kwargs):
     config = transformers.SwinConfig(
         image_size=32,
         patch_size=2,
@@ -88,6 +91,7 @@ def swin():
         depths=[2, 3],
         num_heads=[1, 2],
         window_size=4,
+        **kwargs,
     )
     return randomised(transformers.SwinModel(config))
 
@@ -132,6 +136,8 @@ PEERS = [
         parameters=count_with_statistics,
         resizes=False,
         image_size=20,
+        # With 40 no block would halve an odd side.
+        larger=1.4,
     ),
     *(
         Peer(

@@ -212,6 +212,35 @@ def test_only_some_layers(tmp_path):
 
 
 @FASTEST
+@pytest.mark.parametrize("usual", ["float32", "bfloat16"])
+def test_a_backbone_made_with_a_map_of_quantized_policies(usual, tmp_path):
+    policies = keras.dtype_policies
+    dtype = policies.DTypePolicyMap(usual)
+    for path, mode in ((".*_projection_0", "int8"), (".*/query", "int4/8")):
+        dtype[path] = policies.get(f"{mode}_from_{usual}")
+    parts = [make(layers=1, dtype=usual) for make in (clip, roberta)]
+    body = backbone(*parts, num_layers=1, dtype=dtype)
+    rng = np.random.default_rng(0)
+    for weight in body.weights:
+        if weight.dtype == "int8":
+            weight.assign(rng.integers(-9, 9, weight.shape))
+    ways = body.get_config()["quantized_layers"]
+    assert [len(places) for places in ways.values()] == [2, 4]
+    # Keras cannot save a layer whose quantized policy comes from a map.
+    copied = kbt.BridgeTowerBackbone.from_config(body.get_config())
+    copied.set_weights(body.get_weights())
+    copied.save(tmp_path / "a.keras")
+    x = features(body)
+    for other in (
+        copied,
+        keras.saving.load_model(tmp_path / "a.keras"),
+        reopened(copied, tmp_path / "preset"),
+    ):
+        assert other.get_config()["quantized_layers"] == ways
+        assert difference(run(other, x), run(body, x)) == 0
+
+
+@FASTEST
 def test_half_precision(tmp_path):
     half = {"dtype": "bfloat16"}
     body = backbone(

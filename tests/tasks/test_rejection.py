@@ -64,6 +64,31 @@ def test_divided_logits():
         )
 
 
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_rule_knows_the_same_after_division(adapted, tmp_path):
+    """Also after a second one, in a preset, and with an adapted head."""
+    task = small_vqa()
+    if adapted:
+        last = task.heads["vqa"].output_dense
+        last.enable_lora(2)
+        for weight in last.weights:
+            weight.assign(keras.random.normal(weight.shape, seed=1))
+    logits = logits_of(task)
+    scores = np.log(np.exp(logits.astype("float64")).sum(axis=1))
+    task.rejection = between(scores)
+    known = [one.known for one in task.answer(IMAGES, TEXTS)]
+    assert sorted(known) == [False, False, True, True]
+    task.divide_logits("vqa", 0.5)
+    task.divide_logits("vqa", 8)
+    assert difference(logits_of(task), logits / 4) < 1e-4
+    assert [one.known for one in task.answer(IMAGES, TEXTS)] == known
+    if not adapted:
+        task.save_to_preset(tmp_path / "preset")
+        opened = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
+        assert opened.rejection["temperature"] == 4
+        assert [one.known for one in opened.answer(IMAGES, TEXTS)] == known
+
+
 @slow_on("jax")
 def test_divided_logits_of_matching():
     task = randomise(retrieval(**one_layer_each()))
@@ -177,8 +202,9 @@ BAD = [
     ({"kind": "energy"}, "`rejection` must be a dict"),
     (
         {"kind": "energy", "threshold": 1.0, "temperature": 0},
-        "`rejection` must be a dict",
+        "`temperature` must be a number above 0",
     ),
+    ({"kind": "energy", "threshold": 1.0, "x": 1}, "`rejection` must be a d"),
     (["energy", 1.0], "`rejection` must be a dict"),
 ]
 

@@ -8,6 +8,7 @@ from builders import features
 from builders import shallow
 
 import keras_bridgetower as kbt
+from keras_bridgetower.training.optim.adamw import AdamW
 
 X, Y = features(batch=8), np.eye(4, dtype="float32")[np.arange(8) % 4]
 REFUSED = {
@@ -23,7 +24,7 @@ class Fails(keras.callbacks.Callback):
         raise OSError("no such picture")
 
 
-def made(strategy, **values):
+def made(strategy, cls=keras.optimizers.SGD, **values):
     keras.utils.set_random_seed(0)
     with strategy.scope():
         task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
@@ -31,8 +32,9 @@ def made(strategy, **values):
         for weight in sorted(task.weights, key=lambda w: w.path):
             if str(weight.dtype) == "float32":
                 weight.assign(array(weight) + rng.normal(size=weight.shape) / 9)
-        optimizer = keras.optimizers.SGD(0.1, **values)
-        optimizer.exclude_from_weight_decay(task.trainable_variables[::2])
+        optimizer = cls(0.1, **values)
+        if cls is keras.optimizers.SGD:
+            optimizer.exclude_from_weight_decay(task.trainable_variables[::2])
         task.compile(optimizer)
     return task
 
@@ -54,10 +56,16 @@ def apart(one, other):
 
 
 def averages(strategy):
-    """Return weights after `fit` with averages, decay and a validation."""
-    task = made(strategy, use_ema=True, weight_decay=0.3)
-    fit(task, rows=8, validation_data=(X, Y))
-    return weights(task)
+    """Return weights after `fit` with averages, decay and a validation.
+
+    Those of Keras' SGD, then of our AdamW, then of the same that accumulates.
+    """
+    found, ours = [], {"cls": AdamW, "epsilon": 0.1}
+    for values in ({}, ours, ours | {"gradient_accumulation_steps": 2}):
+        task = made(strategy, use_ema=True, weight_decay=0.3, **values)
+        fit(task, rows=8, validation_data=(X, Y))
+        found += weights(task)
+    return found
 
 
 def after_an_error(strategy):

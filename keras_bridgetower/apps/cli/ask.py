@@ -150,9 +150,9 @@ def match(
     preset: models.Preset = models.DEFAULTS[verbs.SCORE.name],
     as_json: models.AsJson = False,
 ):
-    """Score how well each text fits a picture.
+    """Say how probably each text fits a picture.
 
-    A score is the logit of "match": higher is better.
+    Several texts may fit. JSON also has the scores that probabilities are of.
 
     Args:
         texts: Texts that may fit the picture.
@@ -160,11 +160,16 @@ def match(
     task = models.open_task(
         verbs.SCORE, preset, context, len(texts), [picture], texts
     )
-    scores = task.score(str(picture), list(texts)).tolist()
-    rows = list(zip(texts, scores, strict=True))
-    matches = [{"text": text, "score": score} for text, score in rows]
+    logits = task.outputs_for("match", str(picture), list(texts))
+    from keras_bridgetower.metrics import calibration
+
+    scores = calibration.match_scores(logits)
+    shares = calibration.match_shares(scores, ranked=logits.shape[-1] == 1)
+    names = ("text", "probability", "score")
+    rows = [*zip(texts, shares.tolist(), scores.tolist(), strict=True)]
+    matches = verbs.named(names, rows)
     value = {"picture": str(picture), "preset": preset, "matches": matches}
-    output.show(as_json, value, ("text", "score"), rows)
+    output.show(as_json, value, names[:2], [row[:2] for row in rows])
 
 
 def rank(
@@ -178,7 +183,8 @@ def rank(
 ):
     """Order pictures by how well they fit a text, the best first.
 
-    Pictures that cannot be read are left out with a warning.
+    A score is the logit of "match" minus that of no match. Pictures that
+    cannot be read are left out with a warning.
 
     Args:
         text: Text to look for.

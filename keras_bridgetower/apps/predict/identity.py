@@ -19,6 +19,8 @@ def model_checksum(task):
     merged = getattr(task.backbone, "image_tokens", None)
     values = task.head_values | ({"rejection": rule} if rule else {})
     values |= {"image_tokens": merged} if merged else {}
+    # It was once the logit of "match" alone: begun results are not mixed.
+    values |= {"score": "match minus no match"} if "itm" in values else {}
     heads = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256("".join([*parts, heads]).encode()).hexdigest()
 

@@ -103,21 +103,17 @@ def rerank(scorer, states, pace, end, added=None, clock=time.perf_counter):
         states: float32 array or `StoredStates`, by falling similarity.
         pace: `Pace`.
         end: float, the time of the clock at which to end.
-        added: list of float, what counts beside each logit; None for 0.
+        added: list of float, what counts beside each score; None for 0.
         clock: callable that returns the time in seconds.
 
     Returns:
         dict from the index of a picture to its stage, `"merged"` or `"full"`,
-        and its logit of "match".
+        and its score.
     """
     found, order = {}, list(range(len(states)))
     added = [0.0] * len(states) if added is None else added
 
-    def judge(stage, until):
-        tokens, cost = {
-            MERGED: (pace.tokens, pace.merged),
-            FULL: (None, pace.full),
-        }[stage]
+    def judge(stage, tokens, cost, until):
         for start in range(0, len(order), BATCH):
             started = clock()
             if started + _SLOWER * cost > until:
@@ -138,9 +134,9 @@ def rerank(scorer, states, pace, end, added=None, clock=time.perf_counter):
     left = end - clock()
     whole = -(-len(order) // BATCH) * pace.full * _SLOWER
     if whole > left and 2 * pace.merged < pace.full:
-        judge(MERGED, end - (1 - _FIRST) * left)
+        judge(MERGED, pace.tokens, pace.merged, end - (1 - _FIRST) * left)
         order.sort(key=place)
-    judge(FULL, end)
+    judge(FULL, None, pace.full, end)
     return found
 
 

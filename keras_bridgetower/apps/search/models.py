@@ -128,7 +128,7 @@ class SearchModels:
 
     @property
     def similarity_weight(self):
-        """float, what the similarity counts beside the logit of "match"."""
+        """float, what the similarity counts beside the score."""
         known = PRESETS.get(self.preset)
         return known.similarity_weight if known else 0.0
 
@@ -231,7 +231,7 @@ class SearchModels:
             batch_size: int, files that are read for a forward pass.
 
         Returns:
-            list, for each file the logit of "match", a float, or the
+            list, for each file `BridgeTowerRetrieval.score`, a float, or the
             ValueError for which it cannot be read.
         """
         return match_files(self.retrieval, paths, text, batch_size)

@@ -15,6 +15,7 @@ from keras_bridgetower.apps.serve.admission import error_response
 from keras_bridgetower.apps.serve.inputs import IMAGES
 from keras_bridgetower.apps.serve.inputs import REFUSE
 from keras_bridgetower.apps.serve.inputs import Asked
+from keras_bridgetower.metrics.calibration import match_shares
 from keras_bridgetower.version import __version__
 
 # Tokens of a text that OPEA's services read.
@@ -154,7 +155,7 @@ def _model_routes(service):
         """Sort documents by relevance to a query, best first.
 
         The matching head scores a text with a picture; two texts or two
-        pictures get the cosine of their vectors.
+        pictures get the cosine of their vectors. Both are scaled to 0..1.
         """
         return await _rerank(service, body)
 
@@ -165,12 +166,16 @@ def _model_routes(service):
         Scores are between 0 and 1 unless `raw_scores` is given.
         """
         asked = bodies.RerankBody(query=body.query, documents=body.texts)
-        results = (await _rerank(service, asked, "texts"))["results"]
-        return [_ranked_text(body, **result) for result in results]
+        answer = await _rerank(service, asked, "texts", body.raw_scores)
+        return [_ranked_text(body, **result) for result in answer["results"]]
 
     @routes.post("/v1/score", tags=["matching"])
     async def score(body: bodies.ScoreBody) -> dict:
-        """Return the logit of "match" of each pair; higher is better."""
+        """Return the score and the probability of each pair.
+
+        The score is the logit of "match" minus that of no match. A ranking
+        head has no probability.
+        """
         answer = await _predict_list(service, body, "score", "pairs")
         for one in answer["data"]:
             one["object"] = "score"
@@ -275,8 +280,11 @@ def _encode(vector, encoding):
     return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
 
 
-async def _rerank(service, body, param="documents"):
-    """Sort documents, which are the field `param` for the client."""
+async def _rerank(service, body, param="documents", raw=False):
+    """Sort documents, which are the field `param` for the client.
+
+    Scores are scaled to 0..1, unless they are asked for `raw`.
+    """
     query = _kind(body.query, "query")
     kinds = {
         _kind(document, f"{param}.{index}")
@@ -294,7 +302,8 @@ async def _rerank(service, body, param="documents"):
         inputs = [Asked(*one) for one in (asked, *inputs)]
         found = await preset.ask("embed", inputs, [of_query, *fields])
         vectors = np.array([vector for vector, _ in found], "float32")
-        scores = (vectors[1:] @ vectors[0]).tolist()
+        scores = vectors[1:] @ vectors[0]
+        shares = (1 + scores) / 2
     else:
         # Each pair has a document and the query.
         pairs = [
@@ -306,9 +315,11 @@ async def _rerank(service, body, param="documents"):
         ]
         fields = [names | {query: "query"} for names in fields]
         found = await preset.ask("score", pairs, fields)
-        scores = [result["score"] for result in found]
-    order = np.argsort(-np.array(scores), kind="stable")[: body.top_n].tolist()
-    results = [{"index": i, "relevance_score": scores[i]} for i in order]
+        scores = np.array([result["score"] for result in found])
+        shares = match_shares(scores)
+    order = np.argsort(-scores, kind="stable")[: body.top_n].tolist()
+    shown = (scores if raw else shares.clip(0, 1)).tolist()
+    results = [{"index": i, "relevance_score": shown[i]} for i in order]
     if body.return_documents:
         for result in results:
             document = body.documents[result["index"]]
@@ -318,11 +329,8 @@ async def _rerank(service, body, param="documents"):
 
 def _ranked_text(body, index, relevance_score):
     """Return a result in the shape of text-embeddings-inference."""
-    score = relevance_score
-    if not body.raw_scores:
-        score = 1 / (1 + np.exp(-score))
     text = {"text": body.texts[index]} if body.return_text else {}
-    return {"index": index, "score": float(score), **text}
+    return {"index": index, "score": relevance_score, **text}
 
 
 def _kind(value, param):

@@ -120,7 +120,7 @@ class BatchedPreset:
                 call.cancel()
 
     async def _match(self, paths, text):
-        """Return the logit of each picture file with a text, or `Refused`."""
+        """Return the score of each picture file with a text, or `Refused`."""
         found = []
         pairs = [Asked(image=path, text=text) for path in paths]
         for part in _parts(pairs, self._limits.batch_size):

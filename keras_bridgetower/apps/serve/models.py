@@ -22,6 +22,7 @@ from keras_bridgetower.apps.serve.inputs import IMAGES
 from keras_bridgetower.apps.serve.inputs import REFUSE
 from keras_bridgetower.apps.serve.inputs import Asked
 from keras_bridgetower.backend import compiled
+from keras_bridgetower.metrics.calibration import match_shares
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.heads import embedding_kinds
 from keras_bridgetower.preprocessing.texts import checked_texts
@@ -127,6 +128,9 @@ class ServedPreset:
         except ValueError as error:
             raise errors.InputError("top_k", str(error)) from error
         found = verb.run(task, columns, first.top_k, len(asked))
+        if verb is verbs.SCORE and "rank" not in task.answering_heads:
+            for row in found:
+                row["probability"] = float(match_shares(row["score"]))
         kinds = verb.results.items()
         return [
             row | {name: verbs.named(kind, row[name]) for name, kind in kinds}
@@ -248,7 +252,7 @@ class ServedIndex:
             embed: callable that takes an `inputs.Asked` and returns a list
                 with the result of the verb.
             match: callable that takes a list of paths and a text, and returns
-                the logit of each pair, or `Refused`.
+                the score of each pair, or `Refused`.
 
         Returns:
             list of dict, best first; or `Refused`.

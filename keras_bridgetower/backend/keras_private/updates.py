@@ -56,7 +56,8 @@ def count_updates(optimizer):
             weights in the middle of an update.
     """
     for one in _learning(optimizer):
-        if one.use_ema:
+        # `AdamW` comes here twice: split weights have their own by then.
+        if one.use_ema and "finalize_variable_values" not in vars(one):
             _take_averages_of_updates(one)
         if _accumulation(one) > 1:
             _count_updates(one)

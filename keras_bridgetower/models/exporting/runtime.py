@@ -150,7 +150,10 @@ class ExportedModel:
         """
         if self._rejection is None:
             return None
-        scores = np.logaddexp.reduce(logits.astype("float64"), axis=-1)
+        # By the logits of which the threshold was chosen.
+        factor = self._rejection.get("temperature", 1.0)
+        logits = logits.astype("float64") * factor
+        scores = np.logaddexp.reduce(logits, axis=-1)
         return (scores >= self._rejection["threshold"]).tolist()
 
     def is_cut(self, text):

@@ -47,17 +47,15 @@ def ranking(saved, contender, image_tokens=None):
 
     def prepare(batch, tokens):
         images, text = samples.pictures_and_text(batch, _side(task), tokens)
-        rows = np.arange(batch, dtype="int32")
         kept = parts.image({"images": images})["states"]
 
         def turn():
+            states = parts.text(text)["states"]
             logits = parts.pairs(
                 {
                     "image": kept,
-                    "text": parts.text(text)["states"],
-                    "padding_mask": text["padding_mask"],
-                    "image_rows": rows,
-                    "text_rows": np.zeros_like(rows),
+                    "text": ops.repeat(states, batch, axis=0),
+                    "padding_mask": np.repeat(text["padding_mask"], batch, 0),
                 }
             )
             return ops.convert_to_numpy(logits).astype("float32")[:, -1:]

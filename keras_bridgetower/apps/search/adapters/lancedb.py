@@ -77,7 +77,8 @@ class BridgeTowerFunction(EmbeddingFunction):
 class BridgeTowerTableReranker(Reranker):
     """LanceDB's `Reranker`: sorts what a search found by its pictures.
 
-    Needs `lancedb`. Results have the logit of "match" as `_relevance_score`.
+    Needs `lancedb`. Results have `BridgeTowerRetrieval.score` as
+    `_relevance_score`.
 
     Args:
         reranker: a `BridgeTowerReranker`.

@@ -1,0 +1,212 @@
+"""Encoders with settings that are legal and rare: their states, or an error."""
+
+import dataclasses
+import json
+import re
+
+import copies
+import numpy as np
+import peers
+import pytest
+import transformers
+from builders import FASTEST
+from builders import LONG_ELSEWHERE
+from builders import difference
+from peers import randomised
+from peers_dino import dinov2
+from peers_dino import dinov2_with_registers
+from peers_dino import of_dinov2
+from peers_first import IMAGE
+from peers_first import TEXT
+from peers_first import bert
+from peers_first import clip
+from peers_first import image
+from peers_first import roberta
+from peers_first import text
+from peers_first import vit
+from peers_pyramids import PEERS as PYRAMIDS
+from peers_pyramids import efficientnet
+from peers_pyramids import resnet
+from peers_pyramids import swin
+from peers_siglip import of_images
+from peers_siglip import of_texts
+from peers_siglip import siglip
+from peers_texts import electra
+from peers_texts import xlm_roberta
+from test_encoder_peers import compared
+from test_encoder_peers import opened
+
+from keras_bridgetower.convert import unimodal
+from keras_bridgetower.presets.errors import ConversionError
+
+EPSILON = dict(layer_norm_eps=1e-5)
+
+
+def made(name, model="Model", **values):
+    """Return a function that makes a model of `transformers`."""
+    config = getattr(transformers, f"{name}Config")
+    cls = getattr(transformers, f"{name}{model}")
+    return lambda: randomised(cls(config(**values)))
+
+
+def of_roberta(name, pad, types=1):
+    values = TEXT | EPSILON | {"pad_token_id": pad, "type_vocab_size": types}
+    return text(name, made(name, **values))
+
+
+def of_swin(make):
+    return image("Swin", make, states=PYRAMIDS[0].states, resizes=False)
+
+
+# Heads by which each part differs from the other description of it.
+FOUR = {"num_attention_heads": 4}
+DICTS = {
+    f"{kind}_config_dict": values
+    for kind, values in (("text", TEXT), ("vision", IMAGE))
+}
+WRONG = {
+    "text_config": TEXT | FOUR,
+    "vision_config": IMAGE | FOUR,
+}
+NO_BIAS = IMAGE | {"qkv_bias": False}
+# A peer, and the changes of its configuration after it is saved.
+CASES = {
+    "padding is token 0": (of_roberta("Roberta", 0), {}),
+    "padding is token 3": (of_roberta("XLMRoberta", 3), {}),
+    "two token types": (of_roberta("Roberta", 1, 2), {}),
+    "padding is token 0, three types": (of_roberta("XLMRoberta", 0, 3), {}),
+    "ViT": (image("ViT", made("ViT", **NO_BIAS)), {}),
+    "DeiT": (image("DeiT", made("DeiT", **NO_BIAS)), {}),
+    "DINOv2": (of_dinov2("", lambda: dinov2(qkv_bias=False), "dinov2"), {}),
+    "Swin": (of_swin(lambda: swin(qkv_bias=False)), {}),
+    "DINOv3 without registers": (
+        image("DINOv3", made("DINOv3ViT", **IMAGE), norm="norm"),
+        {},
+    ),
+    "DINOv2 without registers": (
+        of_dinov2("", lambda: dinov2_with_registers(num_register_tokens=0), ""),
+        {},
+    ),
+    # In transformers the older name of a part wins, but not SigLIP's.
+    "CLIP text": (of_texts("CLIP", clip, summary="start"), WRONG | DICTS),
+    "CLIP": (
+        image("CLIP", clip, "vision_model", "post_layernorm"),
+        WRONG | DICTS,
+    ),
+    "SigLIP": (
+        of_images("SigLIP", siglip),
+        {"vision_config_dict": WRONG["vision_config"]},
+    ),
+}
+
+
+@LONG_ELSEWHERE
+@pytest.mark.parametrize("case", CASES)
+def test_states_are_those_of_transformers(case, tmp_path):
+    peer, changes = CASES[case]
+    model = peer.make()
+    model.save_pretrained(tmp_path)
+    copies.update(tmp_path / "config.json", **changes)
+    model = type(model).from_pretrained(tmp_path).eval()
+    inputs = peers.inputs_for(peer)
+    if peer.side == "text":
+        pad = getattr(model.config, "pad_token_id", 1)
+        mask, ids = inputs["padding_mask"], inputs["token_ids"]
+        # Another id than that of padding has a position like others.
+        ids[0, 2] = 1 if pad != 1 else 0
+        inputs["token_ids"] = np.where(mask == 1, ids, pad).astype("int32")
+    expected = peer.states(model, inputs)
+    _, pairs = compared(peer, opened(peer, tmp_path), expected, inputs)
+    for x, wanted in pairs:
+        assert difference(x, wanted) <= 1e-5
+
+
+SQUARES = {
+    "ViT": vit,
+    "DINOv3": made("DINOv3ViT", **IMAGE),
+    "Swin": swin,
+    "EfficientNet": lambda: efficientnet(32),
+    "CLIP": clip,
+}
+
+
+@FASTEST
+@pytest.mark.parametrize("name", SQUARES)
+def test_a_size_may_be_a_list_of_two_equal_sides(name, tmp_path):
+    SQUARES[name]().save_pretrained(tmp_path)
+    plain = unimodal.image_encoder(tmp_path).get_config()
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    values = config.get("vision_config", config)
+    sizes = {k: values[k] for k in ("image_size", "patch_size") if k in values}
+    values |= {key: [side, side] for key, side in sizes.items()}
+    path.write_text(json.dumps(config))
+    same = unimodal.image_encoder(tmp_path).get_config()
+    assert same | {"name": ""} == plain | {"name": ""}
+    values["image_size"] = [32, 40]
+    path.write_text(json.dumps(config))
+    with pytest.raises(ConversionError):
+        unimodal.image_encoder(tmp_path)
+
+
+@FASTEST
+@pytest.mark.parametrize(
+    "make, values",
+    [
+        *(
+            (make, {"is_decoder": True})
+            for make in (
+                bert,
+                roberta,
+                xlm_roberta,
+                lambda: electra(transformers.ElectraModel, 16),
+            )
+        ),
+        (bert, {"position_embedding_type": "relative_key"}),
+        (xlm_roberta, {"pad_token_id": -1}),
+        (roberta, {"type_vocab_size": 2}),
+        (made("DINOv3ViT", **IMAGE), {"num_register_tokens": 4}),
+    ],
+)
+def test_a_setting_that_cannot_be_computed_is_named(make, values, tmp_path):
+    make().save_pretrained(tmp_path)
+    copies.update(tmp_path / "config.json", **values)
+    texts = make in (bert, roberta, xlm_roberta) or "is_decoder" in values
+    read = unimodal.text_encoder if texts else unimodal.image_encoder
+    ((key, value),) = values.items()
+    with pytest.raises(ConversionError, match=re.escape(f"{key}={value!r}")):
+        read(tmp_path)
+
+
+@FASTEST
+@pytest.mark.parametrize(
+    "kind, widths, first, found",
+    [
+        ("bottleneck", [128, 32], 64, "must be 64"),
+        ("basic", [64, 72], 32, "shortcut.*has no place"),
+        ("bottleneck", [256, 72], 256, "shortcut.*is missing"),
+    ],
+)
+def test_first_stages_that_kerashub_lacks(kind, widths, first, found, tmp_path):
+    resnet(kind, widths, first).save_pretrained(tmp_path)
+    with pytest.raises(ConversionError, match=found):
+        unimodal.image_encoder(tmp_path)
+
+
+@LONG_ELSEWHERE
+def test_an_efficientnet_reads_other_sizes_if_it_pads_as_its_file_says(
+    tmp_path,
+):
+    model = efficientnet(32)
+    model.save_pretrained(tmp_path)
+    peer = next(p for p in PYRAMIDS if p.name == "EfficientNet")
+    larger = dataclasses.replace(peer, image_size=48)
+    inputs = peers.inputs_for(larger)
+    encoder = opened(peer, tmp_path, image_size=48)
+    _, pairs = compared(peer, encoder, peer.states(model, inputs), inputs)
+    for x, wanted in pairs:
+        assert difference(x, wanted) <= 1e-5
+    # The second of its halvings would have an odd side, which is padded.
+    for side in (34, 33, 0):
+        with pytest.raises(ConversionError, match=f"image_size={side}"):
+            opened(peer, tmp_path, image_size=side)
