@@ -49,8 +49,8 @@ def ask(
 ):
     """Answer a question about a picture.
 
-    Prints the best answers and their scores, from 0 to 1, and of presets with
-    a rule for it whether such a picture and question are known.
+    Prints the best answers and their scores, from 0 to 1. Presets with a rule
+    for it print percent, and whether they are sure or do not know.
 
     Args:
         question: Question about the picture.
@@ -60,13 +60,22 @@ def ask(
     value, found = _run_verb(context, verbs.ANSWER, preset, given, top_k)
     rows = found["answers"]
     found["answers"] = verbs.named(verbs.ANSWER.results["answers"], rows)
-    columns = ("answer", "score")
-    if "known" in found:
-        columns = (*columns, "known")
-        rows = [(*row, found["known"]) for row in rows]
-    output.show(as_json, value | found, columns, rows)
-    if found.get("known") is False and not as_json:
+    if "known" not in found:
+        output.show(as_json, value | found, ("answer", "score"), rows)
+        return
+    lines = [f"{output.cell(name)} ({_share(score)})" for name, score in rows]
+    if found["known"]:
+        lines[0] = lines[0].removesuffix(")") + ", sure)"
+    else:
+        guesses = "; ".join(f"{name}, {_share(score)}" for name, score in rows)
+        lines = [f"I do not know (best guess: {output.cell(guesses)})"]
+    output.show_lines(as_json, value | found, lines)
+    if not (found["known"] or as_json):
         output.note(verbs.UNKNOWN)
+
+
+def _share(score):
+    return f"{100 * score:.1f} %"
 
 
 def fill(
