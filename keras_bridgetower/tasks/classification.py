@@ -423,8 +423,8 @@ class BridgeTowerVQA(BridgeTowerTask):
         check_at_most("top_k", top_k, len(self.answers), "answers")
         sources = self.sources(images, questions, "questions")
         logits = self._run("answer", sources, batch_size)
-        asked = sources[1]
-        texts = asked.texts * (len(logits) if asked.single else 1)
+        # One question may be asked of several pictures.
+        texts = sources[1].texts * (len(logits) // sources[1].count)
         found = best_answers(self.rejection, self.answers, logits, texts, top_k)
         results = [verbs.Answers(*row) for row in found]
         return verb_inputs.one_or_all(results, sources)

@@ -47,13 +47,9 @@ def checked_rejection(rejection):
 
 def _is_like(value, like):
     if isinstance(like, dict):
-        return (
-            isinstance(value, dict)
-            and {*value} == {*like}
-            and all(_is_like(value[key], like[key]) for key in like)
-        )
+        right = isinstance(value, dict) and {*value} == {*like}
+        return right and all(_is_like(value[key], like[key]) for key in like)
     if isinstance(like, list):
-        return isinstance(value, list) and all(
-            _is_like(one, like[0]) for one in value
-        )
+        right = isinstance(value, list)
+        return right and all(_is_like(one, like[0]) for one in value)
     return isinstance(value, like)

@@ -63,19 +63,14 @@ def ask(
     if "known" not in found:
         output.show(as_json, value | found, ("answer", "score"), rows)
         return
-    lines = [f"{output.cell(name)} ({_share(score)})" for name, score in rows]
+    lines = [f"{output.cell(a)} ({100 * score:.1f} %)" for a, score in rows]
     if found["known"]:
-        lines[0] = lines[0].removesuffix(")") + ", sure)"
+        lines[0] = f"{lines[0][:-1]}, sure)"
     else:
-        guesses = "; ".join(f"{name}, {_share(score)}" for name, score in rows)
-        lines = [f"I do not know (best guess: {output.cell(guesses)})"]
+        lines = [f"I do not know. Best guess: {'; '.join(lines)}"]
     output.show_lines(as_json, value | found, lines)
     if not (found["known"] or as_json):
         output.note(verbs.UNKNOWN)
-
-
-def _share(score):
-    return f"{100 * score:.1f} %"
 
 
 def fill(

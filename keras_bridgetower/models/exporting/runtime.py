@@ -226,9 +226,9 @@ def ranked(rule, names, logits, text):
         sort, share = read_question(text, **rule["questions"])
         named = set(sort["answers"])
         fit = [i for i in order if (names[i] in named) is sort["only"]]
-        score = 1 / (1 + np.exp(-logits[fit[0]])) if fit else 0
-        known &= share >= rule["questions"]["share"] and score >= sort["floor"]
         order = fit or order
+        score = 1 / (1 + np.exp(-logits[order[0]]))
+        known &= share >= rule["questions"]["share"] and score >= sort["floor"]
     return order, bool(known)
 
 
@@ -243,11 +243,11 @@ def read_question(text, words, share, skip, sorts):
     phrase = f" ^ {' '.join(found)} "
     for polite in skip:
         phrase = phrase.replace(f" {polite} ", " ")
-    sort = next(
-        one
-        for one in sorts
-        if all(any(f" {p} " in phrase for p in some) for some in one["has"])
-    )
+
+    def has(some):
+        return any(f" {one} " in phrase for one in some)
+
+    sort = next(sort for sort in sorts if all(map(has, sort["has"])))
     found, taught = [w for w in found if w != ","], set(words.split())
     return sort, sum(w in taught for w in found) / max(len(found), 1)
 
