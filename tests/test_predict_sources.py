@@ -176,7 +176,7 @@ TABLE = {
     '{"image": "a.png", "text": "why': "must be JSON in UTF-8",
     '{"image": "a.png"}': "must have the columns text",
     '{"image": "a.png", "text": "\udcff\udcfe"}': "must be JSON in UTF-8",
-    '{"image": "none.png", "text": "why?"}': "FileNotFoundError",
+    '{"image": "none.png", "text": "why?"}': "must be a file that exists",
     '{"image": "scans.jpg", "text": "why?"}': "at most 100 scans",
     "[" * 100_000: "must be JSON",
     with_id('{"a": 1, "a": 1}'): "the key 'a' occurs twice in an object",

@@ -48,7 +48,7 @@ def test_a_saved_model_gives_the_same_outputs(name):
 def test_a_saved_retrieval_task_gives_the_same_scores():
     task = keras.saving.load_model(SAVED / "retrieval.keras")
     x, _ = raw()
-    assert_close(task.score(x["images"], x["text"]), "retrieval_scores")
+    assert_close(task.match_logits(x["images"], x["text"]), "retrieval_scores")
 
 
 def test_saved_weights_and_presets_give_the_same_outputs():

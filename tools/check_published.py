@@ -41,7 +41,7 @@ def main():
         handle = registry.PRESETS[PRESET].handle
         sys.exit(f"would fetch {handle}, about 1.6 GB\n{error}")
     failed = 0
-    scores = retrieval.score(folder / MATCHING, list(MATCHED))
+    scores = retrieval.match_logits(folder / MATCHING, list(MATCHED))
     for (text, expected), found in zip(MATCHED.items(), scores, strict=True):
         failed += abs(found - expected) > TOLERANCE
         print(f"{text!r}: {found:.4f}, published {expected:.4f}")

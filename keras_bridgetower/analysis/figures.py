@@ -131,6 +131,8 @@ def attention(seen, top_k=5):
     attention(seen).savefig("seen.png")
     ```
     """
+    # With as many digits as distinct labels need.
+    percent = load_extra("matplotlib.ticker", "viz").PercentFormatter
     best = np.argsort(-seen.word_weights, kind="stable")[:top_k]
     overlays = {
         "where the text looks": seen.whole,
@@ -151,13 +153,13 @@ def attention(seen, top_k=5):
     for axes, name in zip(grid[0], ("the picture", *overlays), strict=True):
         axes.set_title(name, fontsize=11)
     bar = maps.colorbar(heat, ax=grid, shrink=0.8, pad=0.02)
-    bar.ax.yaxis.set_major_formatter("{x:.0%}")
+    bar.ax.yaxis.set_major_formatter(percent(1))
     bar.set_label("share of a patch")
     bars = words.subplots()
     bars.barh(range(len(best)), seen.word_weights[best], color=_ACCENT)
     bars.set_yticks(range(len(best)), [seen.words[i] for i in best])
     bars.invert_yaxis()
-    bars.xaxis.set_major_formatter("{x:.0%}")
+    bars.xaxis.set_major_formatter(percent(1))
     bars.spines[["top", "right"]].set_visible(False)
     bars.set_title("share of each word", fontsize=11)
     figure.suptitle(seen.title, fontsize=12)

@@ -45,6 +45,8 @@ _BLOCK = 2**16
 # A marker, not a byte 0xFF of the data (0 follows), a restart, or padding.
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
 _END, _SCAN = b"\xd9", b"\xda"
+# Of a URL, also where `pathlib` took one of its slashes.
+_ADDRESS = re.compile(r"'[A-Za-z][\w+.-]+:/")
 # White in integers of 12 bits, which are often kept in 16.
 _WHITE_OF_12_BITS = 4095
 # Parts in which a picture is converted, to use little memory.
@@ -224,6 +226,12 @@ def _reading(name, shown):
     # Opening checks the size too, and may turn its warning into an error.
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
         raise _size_error(name, shown) from e
+    except FileNotFoundError as error:
+        address = _ADDRESS.match(shown) and "here: addresses are not opened"
+        raise ValueError(
+            f"`{name}` must be a file {address or 'that exists'}. "
+            f"Received: {name}={shown}"
+        ) from error
     # Damaged files make Pillow raise nearly any error.
     except Exception as error:
         raise ValueError(

@@ -70,12 +70,13 @@ def typed_errors():
         found = _PASSED_ON.search(str(error))
         if found:
             text, _ = codecs.escape_decode(found[1].encode())
-            raise ValueError(text.decode()) from error
+            raise ValueError(text.decode()) from None
         found = _RAISED.search(str(error))
         kind = found and getattr(builtins, found[1], None)
         if not kind or f"{_PACKAGE}/" not in found[3].replace("\\", "/"):
             raise
-        raise kind(found[2]) from error
+        # TensorFlow has logged the traceback of the function.
+        raise kind(found[2]) from None
 
 
 def is_string_tensor(x):

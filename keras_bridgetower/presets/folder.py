@@ -153,21 +153,26 @@ class PresetFolder:
             PresetError: `make` raised an error.
         """
         source = " and ".join([name, *(f"`{value}`" for value in given)])
-        with self.reading(source):
+        with self.reading(source, given):
             return make({**saved, **given})
 
     @contextlib.contextmanager
-    def reading(self, name):
+    def reading(self, name, given=()):
         """Turn errors in a `with` block into a `PresetError` about file `name`.
 
         Constructors check the arguments of users, but values of a damaged
-        file may raise any error.
+        file may raise any error. One about an argument that is `given` is no
+        fault of the file.
         """
         try:
             yield
         except _NOT_OF_FILES:
             raise
         except Exception as error:
+            # Keras puts the values of a file before it.
+            text = str(error).rpartition("Exception encountered: ")[2]
+            if text.startswith(tuple(f"`{k}` must" for k in given)):
+                raise ValueError(text) from error
             reason = f"{type(error).__name__}: {error!s:.600}"
             raise PresetError(
                 f"{name} cannot be used: {reason}", self.root

@@ -38,7 +38,7 @@ class StateScorer:
         task.new_heads.check("score_states", task.answering_heads)
         self._parts = parts = ranking_parts(task)
         self._pairs = {None: parts.pairs}
-        self._fusion = fusion
+        self._fusion, self._inference = fusion, task.inference
         features = text.features(0, 1)
         mask, states = features["padding_mask"], parts.text(features)["states"]
         self.width = width = _width(task.backbone.fusion, mask)
@@ -64,6 +64,20 @@ class StateScorer:
             }
         )
 
+    def in_batches(self, states, batch_size):
+        """Return the scores of states that may be on disk."""
+
+        def features(start, stop):
+            return {"states": np.asarray(states[start:stop], "float32")}
+
+        if not len(states):
+            return np.zeros(0, "float32")
+        source = types.SimpleNamespace(count=len(states), features=features)
+        batches = self._inference.in_batches(
+            lambda batch: self.logits(**batch), [source], batch_size
+        )
+        return match_scores(joined(batches))
+
     def _by_fusion(self, states, image_tokens):
         states = np.asarray(states, "float32")
         if image_tokens is not None:
@@ -84,32 +98,3 @@ def _width(fusion, mask):
         return width
     tokens = max(SHORTEST, int(mask.sum()))
     return min(1 << (tokens - 1).bit_length(), width)
-
-
-def score_states(task, states, text, batch_size, fusion=None):
-    """Score pictures with a text by the states that the fusion reads.
-
-    Args:
-        task: a `BridgeTowerRetrieval`.
-        states: array `(pictures, layers, tokens, width)`.
-        text: `Texts`, of one text.
-        batch_size: int, pictures per forward pass.
-        fusion: as `StateScorer`.
-
-    Returns:
-        float32 array `(pictures,)`, as `BridgeTowerRetrieval.score`.
-    """
-    scorer = StateScorer(task, text, fusion)
-
-    def run(batch):
-        return scorer.logits(batch["image"])
-
-    def features(start, stop):
-        # The states may be on disk.
-        return {"image": np.asarray(states[start:stop], "float32")}
-
-    if not len(states):
-        return np.zeros(0, "float32")
-    source = types.SimpleNamespace(count=len(states), features=features)
-    batches = task.inference.in_batches(run, [source], batch_size)
-    return match_scores(joined(batches))

@@ -13,6 +13,7 @@ from keras_bridgetower.preprocessing.retrieval import (
 from keras_bridgetower.tasks.contrastive import pooled
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
+from keras_bridgetower.tasks.task import check_made_for
 
 LIST_SIZE = 8  # By default.
 
@@ -65,15 +66,10 @@ class BridgeTowerListRanking(BridgeTowerTask):
     task_name = "list_ranking"
 
     def __init__(self, backbone, preprocessor=None, list_size=None, **kwargs):
-        made = getattr(preprocessor, "list_size", None)
         if list_size is None:
-            list_size = made or LIST_SIZE
+            list_size = getattr(preprocessor, "list_size", LIST_SIZE)
         check_count("list_size", list_size)
-        if made not in (None, list_size):
-            raise ValueError(
-                f"`preprocessor` must have list_size={list_size}, as the "
-                f"task. Received: list_size={made} in the preprocessor"
-            )
+        check_made_for(preprocessor, list_size=list_size)
         # Read by what the base class calls.
         self.list_size = int(list_size)
         super().__init__(backbone, preprocessor, {"itm": {}}, **kwargs)

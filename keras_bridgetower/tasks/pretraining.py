@@ -15,6 +15,7 @@ from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks import classification
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
+from keras_bridgetower.tasks.task import check_made_for
 from keras_bridgetower.tasks.trainable import layers_not_read
 
 
@@ -91,13 +92,9 @@ class BridgeTowerPretraining(BridgeTowerTask):
             objectives, negatives
         )
         self.negatives = negatives
-        names = ("objectives", "negatives")
-        made = [getattr(preprocessor, name, None) for name in names]
-        if preprocessor and made != [self.objectives, negatives]:
-            raise ValueError(
-                "`preprocessor` must have the objectives and negatives of the "
-                f"task. Received: {made} in the preprocessor"
-            )
+        check_made_for(
+            preprocessor, objectives=self.objectives, negatives=negatives
+        )
         self.pair_objective = pair_objectives.make_objective(negatives)
         self.ways = ways
         self.projection_dim = projection_dim

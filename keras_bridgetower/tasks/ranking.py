@@ -1,5 +1,6 @@
 """Scores of all pictures with all texts: towers once, fusion in blocks."""
 
+import functools
 import hashlib
 import json
 import math
@@ -156,7 +157,7 @@ class _Blocks:
             self._encode(self.parts.image, self.images, states, rows.start)
         else:
             states = np.asarray(self.image_states[rows])
-        image = ops.convert_to_tensor(filled(states, self.plan.pictures))
+        image = ops.convert_to_tensor(states)
         scores = np.full((count, self.texts.count), NOT_SCORED, "float32")
         for first in range(0, self.texts.count, self.plan.texts):
             columns = slice(first, first + self.plan.texts)
@@ -185,7 +186,7 @@ class _Blocks:
             text = self.texts.features(columns.start, columns.stop)
             text["text"] = np.asarray(self.text_states[columns])
             self.text_block[columns.start] = {
-                name: ops.convert_to_tensor(filled(text[name], self.plan.texts))
+                name: ops.convert_to_tensor(text[name])
                 for name in ("text", "padding_mask")
             }
         return self.text_block[columns.start]
@@ -254,10 +255,7 @@ class Parts:
 
     def merged_pairs(self, image_tokens):
         """Return `pairs` that merges the image tokens of each pair."""
-
-        def pairs(inputs):
-            return self._of_pairs(inputs, image_tokens)
-
+        pairs = functools.partial(self._of_pairs, image_tokens=image_tokens)
         inference = self._task.inference
         return inference.cached(
             f"pairs of {image_tokens} tokens", lambda: inference.forward(pairs)
@@ -377,25 +375,15 @@ class Plan:
                 f"or `batch_size` lower. Received: max_memory={max_memory}"
             )
         share = min(free // 2, free - image)
-        self.texts = _few_sizes(texts, max(1, share // text))
+        self.texts = min(texts, max(1, share // text))
         self.all_texts = self.texts >= texts
         room = free - self.texts * text
         # Texts that wait in a file are read once for each block of pictures.
         few = self.all_texts or again
         block = min(pictures, _PICTURES) if few else pictures
-        self.pictures = _few_sizes(block, room // image)
+        self.pictures = min(block, room // image)
         every = pictures * image // 2 + self.pictures * image
         self.all_pictures = every <= room
-
-
-def _few_sizes(count, most):
-    """Return the size of a block: a power of two, unless that hardly fits.
-
-    A function is compiled for each size of its blocks. Each number of texts
-    would be one, and each is filled up in a copy.
-    """
-    size = 1 << (count - 1).bit_length()
-    return size if 2 * size <= most else min(count, most)
 
 
 def _work(tokens, width, heads):

@@ -25,11 +25,11 @@ from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.inference import joined
 from keras_bridgetower.tasks.kept_states import StateScorer
-from keras_bridgetower.tasks.kept_states import score_states
 from keras_bridgetower.tasks.ranking import NOT_SCORED
 from keras_bridgetower.tasks.ranking import rank
 from keras_bridgetower.tasks.ranking import ranking_parts
 from keras_bridgetower.tasks.task import BridgeTowerTask
+from keras_bridgetower.tasks.task import check_made_for
 
 # Bytes that a ranking uses by default.
 MEMORY = 4 * 2**30
@@ -143,12 +143,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         # Read by what the base class calls.
         self.pair_objective = pair_objectives.make_objective(objective)
         self.ways = ways
-        made = getattr(preprocessor, "objective", None)
-        if preprocessor is not None and made != objective:
-            raise ValueError(
-                f"`preprocessor` must have objective={objective!r}, as the "
-                f"task. Received: objective={made!r} in the preprocessor"
-            )
+        check_made_for(preprocessor, objective=objective)
         heads = {"itm": {}}
         if projection_dim is not None:
             heads["itc"] = {"projection_dim": projection_dim, "ways": ways}
@@ -233,10 +228,9 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         return scores if scores.ndim else float(scores)
 
     def match_logits(self, images, texts, batch_size=32):
-        """Compute the logit of "match" alone, as transformers' `logits[:, 1]`.
+        """Compute the logit of "match" alone: `logits[:, 1]` of transformers.
 
-        It is the authors' score of a picture for one text. It does not say
-        which text fits a picture better: `score` does.
+        It orders pictures for a text, but not the texts of a picture.
 
         Args:
             images, texts, batch_size: as `score`.
@@ -246,12 +240,6 @@ class BridgeTowerRetrieval(BridgeTowerTask):
 
         Raises:
             ValueError: as `score`.
-
-        Example:
-
-        ```python
-        retrieval.match_logits("photo.png", "a red circle")
-        ```
         """
         logits = self.outputs_for("match_logits", images, texts, batch_size)
         return logits[:, -1] if logits.ndim > 1 else float(logits[-1])
@@ -317,8 +305,8 @@ class BridgeTowerRetrieval(BridgeTowerTask):
                 f"an array {shape}"
             )
         with self.inference.reading("score_states"):
-            given = self, image_states, source, batch_size, fusion
-            return score_states(*given)
+            scorer = StateScorer(self, source, fusion)
+            return scorer.in_batches(image_states, batch_size)
 
     def state_scorer(self, text, fusion=None):
         """Return a function that scores batches of pictures with one text.

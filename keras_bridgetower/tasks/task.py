@@ -26,6 +26,16 @@ from keras_bridgetower.tasks.trainable import TrainableTask
 
 # Keras replaces `Model` by `Functional` among the bases of all these classes.
 # `Exported` is last because KerasHub's classes undo this replacement.
+def check_made_for(preprocessor, **values):
+    """Reject a preprocessor that was made with other values than its task."""
+    made = {name: getattr(preprocessor, name, None) for name in values}
+    if preprocessor is not None and made != values:
+        raise ValueError(
+            f"`preprocessor` must have the {values} of the task. Received: "
+            f"preprocessor with {made}"
+        )
+
+
 class BridgeTowerTask(
     PatchedModel, AdaptedTask, preset_io.PresetTask, TrainableTask, Exported
 ):

@@ -1,5 +1,6 @@
 """Head diversity and attention maps, against NumPy and transformers."""
 
+import dataclasses
 import itertools
 
 import builders
@@ -266,3 +267,10 @@ def test_figures_are_drawn(task, tmp_path):
         figure.savefig(tmp_path / "figure.png")
         with Image.open(tmp_path / "figure.png") as drawn:
             assert len(drawn.convert("L").getcolors()) > 20
+    # As of a picture of many patches.
+    small = {n: getattr(seen, n) / 60 for n in ("whole", "word_maps")}
+    figure = figures.attention(dataclasses.replace(seen, **small))
+    figure.savefig(tmp_path / "figure.png")
+    [bar] = [a for a in figure.axes if a.get_ylabel() == "share of a patch"]
+    labels = [label.get_text() for label in bar.get_yticklabels()]
+    assert len({*labels}) == len(labels) > 2

@@ -59,12 +59,12 @@ COMMANDS = {
     "match": (
         ("Retrieval", "score", [BLUE, TEXTS], {}),
         lambda found: {
-            "matches": [
-                {"text": text, "score": score}
-                for text, score in zip(TEXTS, found, strict=True)
-            ]
+            "matches": pairs(
+                ("text", "probability", "score"),
+                zip(TEXTS, 1 / (1 + np.exp(-found)), found, strict=True),
+            )
         },
-        lambda found: f"{TEXTS[0]}\t{found[0]:.5f}",
+        lambda found: f"{TEXTS[0]}\t{1 / (1 + np.exp(-found[0])):.5f}",
     ),
 }
 

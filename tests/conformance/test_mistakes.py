@@ -94,7 +94,7 @@ def test_a_bad_value_in_a_graph(task, trained, refused):
         message = "`text` must not be empty. Received: text.[01].="
     else:
         x["images"] = ["none.png"] * 4
-        message = "`images.[01].` must be a readable image file"
+        message = "`images.[01].` must be a file that exists"
     with pytest.raises(ValueError, match=message.replace("[01]", "[0-9]")):
         model.predict(named(x, None).batch(BATCH))
     with refused(message):

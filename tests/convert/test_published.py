@@ -227,7 +227,9 @@ def test_raw_pictures_and_texts(name, hub):
         logits = models["itm"](**ids, pixel_values=torch.tensor(image)).logits
     task, _ = opened("Retrieval", folder)
     assert task.preprocessor.tokenizer.sequence_length == published.TEXT_LENGTH
-    assert difference(task.score(PICTURE, text), float(logits[0, 1])) <= 1e-5
+    no_match, match = logits[0].tolist()
+    assert difference(task.match_logits(PICTURE, text), match) <= 1e-5
+    assert difference(task.score(PICTURE, text), match - no_match) <= 1e-5
 
 
 @FASTEST

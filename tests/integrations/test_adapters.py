@@ -174,7 +174,7 @@ def test_the_embedder_takes_pictures_in_any_form(task, photos, monkeypatch):
     check(short.embed_query(TEXTS[0]), wanted)
     for wrong, message in (
         (text[:-9] + "*" + text[-8:], r"`images\[1\]`"),
-        ("no/such.png", "No such file"),
+        ("no/such.png", "must be a file that exists"),
     ):
         with pytest.raises(ValueError, match=message):
             embedder.embed_images([photos[1], wrong])

@@ -127,6 +127,11 @@ BAD_ARRAYS = [
     (np.zeros((2, 2, 3), bool), "or an array.*dtype bool"),
     ({"images": 1}, "or an array"),
     ("a\0b", "readable image file.*ValueError"),
+    ("none.png", "must be a file that exists.*'none.png'"),
+    *(
+        (f"{where}b/c.png", "here: addresses are not opened.*Received: .*b/c")
+        for where in ("http://", "https:/", "s3://")
+    ),
 ]
 
 

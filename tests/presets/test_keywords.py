@@ -99,9 +99,12 @@ def test_values_for_a_given_preprocessor_are_rejected(preset):
         (kbt.BridgeTowerTokenizer, {"sequence_length": 0}),
         (kbt.BridgeTowerImageConverter, {"mode": "x"}),
         (kbt.BridgeTowerPretrainingPreprocessor, {"objectives": "x"}),
+        (kbt.BridgeTowerVQA, {"answers": ["a", "a"]}),
+        (kbt.BridgeTowerImageClassifier, {"labels": ["a", "a"]}),
     ],
 )
 def test_wrong_keyword_values_are_named(cls, values, preset):
+    """Without a word of the preset's files, which are right."""
     (name,) = values
-    with pytest.raises(ValueError, match=f"json and `{name}` cannot be used"):
+    with pytest.raises(ValueError, match=f"^`{name}` must be"):
         cls.from_preset(preset, **values)

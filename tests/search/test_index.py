@@ -16,6 +16,7 @@ from PIL import Image
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.search import PictureSearch
 from keras_bridgetower.apps.search import SearchModels
+from keras_bridgetower.tasks.inference import Forward
 
 pytestmark = FASTEST
 
@@ -47,6 +48,20 @@ def test_every_picture_is_indexed_and_the_unreadable_are_named(
     assert facts["pictures"] == 10 and facts["whole"] is True
     assert facts["preset"] == matching.preset and facts["width"] == 64
     assert facts["image_mode"] == "squash" and len(facts["sum"]) == 64
+
+
+def test_a_pass_has_few_pictures_by_default(matching, photos, lance_name):
+    """A convolutional tower takes 40 MB for each."""
+    rows, run = [], Forward.__call__
+
+    def counted(part, inputs):
+        rows.append(len(inputs["images"]))
+        return run(part, inputs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Forward, "__call__", counted)
+        report = PictureSearch(lance_name, matching).index(photos)
+    assert (report.embedded, max(rows)) == (10, 8)
 
 
 def test_index_is_synchronized_with_its_source(photos, search):

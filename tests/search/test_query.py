@@ -187,7 +187,7 @@ def test_wrong_queries_are_refused(lance, tmp_path):
     for wrong, message in (
         ({}, "`text` or `image`"),
         ({"text": "circle " * 60}, "must not be longer"),
-        ({"image": tmp_path / "none.png"}, "readable image file"),
+        ({"image": tmp_path / "none.png"}, "a file that exists"),
         ({"text": [TEXT, TEXT]}, "one text and one picture"),
         ({"text": TEXT, "top_k": 0}, "`top_k`"),
     ):

@@ -118,6 +118,9 @@ def test_score(client, offline):
     answer = posted(client, "/v1/score", model=MATCHING, pairs=pairs)
     expected = offline["match"].score([RED, BLUE], TEXT)
     close(column(answer["data"], "score"), expected)
+    # As the page shows them.
+    shares = offline["match"].match_probabilities([RED, BLUE], TEXT)[:, 0]
+    close(column(answer["data"], "probability"), shares)
 
 
 PICTURES = [f"data:image/png;base64,{image}" for image in (BLUE_64, RED_64)]
@@ -134,9 +137,10 @@ def check(results, scores):
 def test_rerank_of_other_services(client, offline):
     """With the requests of Cohere, of Jina, and of TEI."""
     scores = offline["match"].score([BLUE, RED], TEXT)
+    shares = 1 / (1 + np.exp(-scores))
     body = {"model": MATCHING, "query": TEXT, "documents": PICTURES}
     for path in ("/v2/rerank", "/v1/rerank"):
-        check(posted(client, path, **body, top_n=2)["results"], scores)
+        check(posted(client, path, **body, top_n=2)["results"], shares)
     documents = [{"image": BLUE_64}, {"image": RED_64}]
     body |= {"documents": documents, "return_documents": True, "top_n": 1}
     [best] = posted(client, "/v1/rerank", **body)["results"]
@@ -144,7 +148,7 @@ def test_rerank_of_other_services(client, offline):
     body = {"query": TEXT, "texts": PICTURES}
     check(posted(client, "/rerank", **body, raw_scores=True), scores)
     found = posted(client, "/rerank", **body, return_text=True)
-    check(found, 1 / (1 + np.exp(-scores)))
+    check(found, shares)
     assert found[0]["text"] == PICTURES[int(np.argmax(scores))]
     for path, name in (("/v2/rerank", "documents"), ("/rerank", "texts")):
         body = {"query": TEXT, name: [TEXT, PICTURES[0]]}
@@ -158,11 +162,11 @@ def test_rerank_orders_texts(client, offline, model):
     texts = ["a large blue square", "a medium red circle"]
     if model == MATCHING:
         query = {"image": RED_64}
-        expected = offline["match"].score(RED, texts)
+        expected = offline["match"].match_probabilities(RED, texts)[0]
     else:
         query = TEXT
         embedded = offline["embed"].embed(texts=[TEXT, *texts])
-        expected = embedded[1:] @ embedded[0]
+        expected = (1 + embedded[1:] @ embedded[0]) / 2
     body = {"model": model, "query": query, "documents": texts}
     results = posted(client, "/v1/rerank", **body)["results"]
     scores = column(results, "relevance_score")

@@ -201,7 +201,7 @@ def test_grades_and_lists_of_another_size_are_rejected():
     pictures = pictures[:, :2]
     with pytest.raises(ValueError, match="which must be"):
         task.preprocessor({"images": pictures, "text": ["a"]}, y=[[1, 0]])
-    with pytest.raises(ValueError, match="list_size=4"):
+    with pytest.raises(ValueError, match="'list_size': 4"):
         kbt.BridgeTowerListRanking(
             task.backbone, task.preprocessor, list_size=4
         )

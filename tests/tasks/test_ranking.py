@@ -1,12 +1,13 @@
 """Rankings: the scores of all pairs, cheaply, within bounds, and resumed."""
 
 import gc
+import itertools
 import re
 import weakref
 
+import keras
 import numpy as np
 import pytest
-from builders import FASTEST
 from builders import LONG_ELSEWHERE
 from builders import array
 from builders import backbone
@@ -17,6 +18,7 @@ from builders import retrieval
 from builders import tokenizer
 
 import keras_bridgetower as kbt
+from keras_bridgetower.backend import compiled
 from keras_bridgetower.models.towers import Tower
 from keras_bridgetower.preprocessing.verb_inputs import Texts
 from keras_bridgetower.tasks import ranking
@@ -44,8 +46,8 @@ def task():
     )
 
 
-def ranked(model, images=IMAGES, texts=TEXTS, **kwargs):
-    return model.rank(images, texts, batch_size=4, verbose=0, **kwargs)
+def ranked(model, images=IMAGES, texts=TEXTS, batch_size=4, **kwargs):
+    return model.rank(images, texts, batch_size=batch_size, verbose=0, **kwargs)
 
 
 def memory(model, rows, batch_size=4):
@@ -98,19 +100,6 @@ def test_states_of_pictures_give_the_same_scores(task, scores):
         assert difference(found, scores[:, number]) <= 1e-5
     with pytest.raises(ValueError, match="`image_states` must be what.*17"):
         task.score_states(states[0], TEXTS[0])
-
-
-@FASTEST
-def test_few_sizes_are_compiled(task):
-    """However many texts and pictures the calls of a server have."""
-    plans = [
-        ranking.Plan(task, pictures, texts, 4, 2**30, again=False)
-        for pictures in range(1, 41)
-        for texts in range(1, 101)
-    ]
-    assert len({plan.pictures for plan in plans}) <= 6
-    assert len({plan.texts for plan in plans}) <= 8
-    assert all(plan.all_texts for plan in plans)
 
 
 def test_top_matches(task, scores):
@@ -177,6 +166,47 @@ def test_match_probabilities(objective):
     axis = 0 if objective == "ranking" else 2
     shares = weights / weights.sum(axis=axis, keepdims=True)
     np.testing.assert_allclose(found, shares[..., -1].T, atol=1e-5)
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_a_pass_has_the_rows_that_are_needed(eager, monkeypatch):
+    """Or powers of two where shapes compile, of which there are few."""
+    if eager and keras.config.backend() != "torch":
+        pytest.skip("compiles")
+    monkeypatch.setattr(compiled, "is_eager", lambda settings: eager)
+    task = randomise(retrieval("random_negatives", **one_layer_each()))
+    parts, run = ranking.ranking_parts(task), Forward.__call__
+    rows = {parts.text: [], parts.image: [], parts.pairs: []}
+
+    def counted(part, inputs):
+        rows.setdefault(part, []).append(len(next(iter(inputs.values()))))
+        return run(part, inputs)
+
+    monkeypatch.setattr(Forward, "__call__", counted)
+    pairs = list(itertools.product(IMAGES, TEXTS))
+    expected = [task.score(*pair, batch_size=1) for pair in pairs]
+    expected = np.reshape(expected, (5, 7))
+    for images, texts, size in (
+        *((1, 4, 4), (1, 3, 4), (2, 2, 4), (5, 7, 4), (3, 1, 4)),
+        *((1, 4, 64), (5, 7, 9), (5, 7, 64)),
+    ):
+        for passes in rows.values():
+            passes.clear()
+        found = ranked(task, IMAGES[:images], TEXTS[:texts], batch_size=size)
+        assert difference(found, expected[:images, :texts]) <= 1e-5
+        counts = {parts.text: texts, parts.image: images}
+        counts[parts.pairs] = images * texts
+        for part, count in counts.items():
+            *whole, last = rows[part]
+            left = count - sum(whole)
+            power = min(size, 1 << (left - 1).bit_length())
+            assert {*whole} <= {size} and last == (left if eager else power)
+        if size == 4 and not eager:
+            # log2(4) + 1, however many pictures and texts there are.
+            assert max(len(part._runs) for part in counts) <= 3
+    rows.clear()
+    task.score(IMAGES[0], TEXTS[:3], batch_size=32)
+    assert [*rows.values()] == [[3 if eager else 4]]
 
 
 @pytest.mark.parametrize("shortlist", [None, 2])

@@ -10,7 +10,6 @@ from keras_bridgetower.apps.cli import frameworks
 from keras_bridgetower.apps.cli import models
 from keras_bridgetower.apps.cli import output
 from keras_bridgetower.apps.cli.errors import UsageError
-from keras_bridgetower.metrics import calibration
 from keras_bridgetower.presets import verbs
 
 
@@ -166,6 +165,8 @@ def match(
         verbs.SCORE, preset, context, len(texts), [picture], texts
     )
     logits = task.outputs_for("match", str(picture), list(texts))
+    from keras_bridgetower.metrics import calibration
+
     scores = calibration.match_scores(logits)
     shares = calibration.match_shares(scores, ranked=logits.shape[-1] == 1)
     names = ("text", "probability", "score")

@@ -28,7 +28,7 @@ def index(
     store: StoreName,
     preset: models.Preset = None,
     fused: bool = False,
-    batch_size: models.Count = 32,
+    batch_size: models.Count = 8,
     outside: bool = False,
     states: str | None = None,
     as_json: models.AsJson = False,
@@ -45,7 +45,7 @@ def index(
         preset: Preset. By default that of the index, and for a new one that
             of `embed`.
         fused: Embed each picture with its text.
-        batch_size: Pictures per batch.
+        batch_size: Pictures per batch. More are faster on an accelerator.
         outside: Let a table name pictures anywhere.
         states: Store what a query needs to rerank, as float32, float16 or
             int8, so that it opens no picture.

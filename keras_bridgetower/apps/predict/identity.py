@@ -5,8 +5,6 @@ import json
 
 import keras
 
-from keras_bridgetower.presets import verbs
-
 # States of random generators and position ids, which differ by backend.
 _SKIPPED_DTYPES = ("int32", "int64", "uint32")
 
@@ -21,9 +19,8 @@ def model_checksum(task):
     merged = getattr(task.backbone, "image_tokens", None)
     values = task.head_values | ({"rejection": rule} if rule else {})
     values |= {"image_tokens": merged} if merged else {}
-    if verbs.SCORE in task.verbs:
-        # It was once the logit of "match" alone: begun results are not mixed.
-        values |= {"score": "match minus no match"}
+    # It was once the logit of "match" alone: begun results are not mixed.
+    values |= {"score": "match minus no match"} if "itm" in values else {}
     heads = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256("".join([*parts, heads]).encode()).hexdigest()
 

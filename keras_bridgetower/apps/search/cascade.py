@@ -114,11 +114,7 @@ def rerank(scorer, states, pace, end, added=None, clock=time.perf_counter):
     found, order = {}, list(range(len(states)))
     added = [0.0] * len(states) if added is None else added
 
-    def judge(stage, until):
-        tokens, cost = {
-            MERGED: (pace.tokens, pace.merged),
-            FULL: (None, pace.full),
-        }[stage]
+    def judge(stage, tokens, cost, until):
         for start in range(0, len(order), BATCH):
             started = clock()
             if started + _SLOWER * cost > until:
@@ -141,9 +137,9 @@ def rerank(scorer, states, pace, end, added=None, clock=time.perf_counter):
     left = end - clock()
     whole = -(-len(order) // BATCH) * pace.full * _SLOWER
     if whole > left and 2 * pace.merged < pace.full:
-        judge(MERGED, end - (1 - _FIRST) * left)
+        judge(MERGED, pace.tokens, pace.merged, end - (1 - _FIRST) * left)
         order.sort(key=place)
-    judge(FULL, end)
+    judge(FULL, None, pace.full, end)
     return found
 
 

@@ -21,6 +21,9 @@ from keras_bridgetower.files import open_regular
 from keras_bridgetower.preprocessing.geometry import as_square
 from keras_bridgetower.preprocessing.images import open_file
 
+# Pictures that are embedded, in batches, before their states are written: few
+# would make many files.
+_TOGETHER = 32
 # Seconds after which embedded pictures are written, even if few.
 _WAIT = 30
 
@@ -213,7 +216,8 @@ class IndexRun:
             self._counts["unchanged"] += 1
         else:
             self._read.append(read)
-            if len(self._read) == self._batch_size:
+            together = min(_TOGETHER, self._save_every)
+            if len(self._read) >= max(self._batch_size, together):
                 self._embed()
 
     def _embed(self):

@@ -26,7 +26,7 @@ import keras_bridgetower as kbt
 
 folder, picture, text = sys.argv[1:]
 task = kbt.BridgeTowerRetrieval.from_preset(folder)
-score = task.score(picture, text)
+score = task.match_logits(picture, text)
 print('{"outputs": [[%.9g]]}' % score)
 """,
     "transformers": """
