@@ -175,6 +175,19 @@ def raw(batch=4, seed=0):
     return x, [ANSWERS[i % 4] for i in range(batch)]
 
 
+def asking(answers, floor=0.0, share=0.5):
+    """A rule with two sorts of questions, and the answers that fit each."""
+    only, floor = answers[1:3], float(floor)
+    sorts = [
+        {"name": "is", "has": [["^ is"], ["red", "blue"]], "only": True},
+        {"name": "else", "has": [], "only": False},
+    ]
+    sorts = [sort | {"answers": only, "floor": floor} for sort in sorts]
+    table = {"words": "is it red blue or", "share": share, "skip": ["please"]}
+    rule = {"kind": "energy", "threshold": -99.0}
+    return rule | {"questions": table | {"sorts": sorts}}
+
+
 def array(tensor):
     return ops.convert_to_numpy(tensor)
 

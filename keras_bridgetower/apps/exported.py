@@ -301,15 +301,8 @@ class ExportedTask:
         if top_k > len(model.names):
             raise Refused("There are fewer answers.")
         logits = self._run(batch_size, pictures=images, texts=questions)
-        scores = 1 / (1 + np.exp(-logits.astype("float64")))
-        best = np.argsort(-logits, axis=-1, kind="stable")[:, :top_k]
-        known = model.known(logits) or [None] * len(logits)
-        return [
-            verbs.Answers(
-                ((model.names[i], float(row[i])) for i in order), is_known
-            )
-            for row, order, is_known in zip(scores, best, known, strict=True)
-        ]
+        found = model.best_answers(logits, questions, top_k)
+        return [verbs.Answers(*row) for row in found]
 
     def outputs_for(self, verb, images, texts, batch_size=32):
         """Return the logits of pairs."""

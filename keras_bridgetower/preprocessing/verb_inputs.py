@@ -101,6 +101,7 @@ class Texts(Features):
             texts = list(texts)
         features = preprocessor.text_features(texts, encode)
         super().__init__(name, features, features["token_ids"].ndim == 1)
+        self.texts, _ = checked_texts(texts)
 
 
 class MaskedTexts(Features):

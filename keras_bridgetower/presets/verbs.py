@@ -110,8 +110,9 @@ class Answers(list):
 
     Args:
         pairs: iterable of the pairs, the best first.
-        known: bool, whether the model knows such pictures and questions; None
-            if the task has no `rejection`.
+        known: bool, whether the model knows such pictures and questions, and
+            scores the best answer high enough; None if the task has no
+            `rejection`.
     """
 
     def __init__(self, pairs, known=None):
@@ -121,8 +122,8 @@ class Answers(list):
 
 # A note beside an answer that is not `known`.
 UNKNOWN = (
-    "Don't rely on this: the picture or the question is unlike those that I "
-    "learned from."
+    "Don't rely on this: the score is low for such a question, or the picture "
+    "or the question is unlike those that I learned from."
 )
 
 _PAIR = {"image": "images", "text": "texts"}

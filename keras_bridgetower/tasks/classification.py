@@ -1,12 +1,12 @@
 """Tasks that choose among classes: VQA, visual entailment, NLVR2."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.metrics.calibration import softmax
 from keras_bridgetower.metrics.keras_metrics import VQAScore
+from keras_bridgetower.models.exporting.runtime import best_answers
 from keras_bridgetower.models.fusion import IMAGE_ROW
 from keras_bridgetower.models.fusion import SECOND_IMAGE_ROW
 from keras_bridgetower.objectives.losses import VQALoss
@@ -16,7 +16,6 @@ from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.contrastive import pooled
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.rejection import checked_rejection
-from keras_bridgetower.tasks.rejection import known_rows
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
 # The type row of each picture, left first.
@@ -302,6 +301,13 @@ class BridgeTowerVQA(BridgeTowerTask):
             and `"threshold"`, a number. Below it, minus the energy of the
             logits means unknown. It may be set later, and a new head has
             none. `divide_logits` notes a `"temperature"` in it.
+            `"questions"` may be a table: `"words"`, a string of words, of
+            which a `"share"` of a question must be; `"skip"`, phrases that
+            are passed over; and `"sorts"`, a list of dicts. A question is of
+            the first sort where each list in `"has"` has a phrase that is in
+            it (`"^ is"` at its start). `"answers"` are the only ones that fit
+            it or, without `"only"`, the ones that do not; best answers that
+            score below `"floor"` are unknown.
         **kwargs: `name`, `compile`.
 
     Call arguments:
@@ -393,14 +399,16 @@ class BridgeTowerVQA(BridgeTowerTask):
             questions: one question or a list, as many as pictures. One
                 picture that is not in a list is asked every question, one
                 question that is not in a list is asked of every picture.
-            top_k: int, number of answers for each question.
+            top_k: int, number of answers for each question. There are fewer
+                if the `rejection` has fewer that fit it, such as yes and no.
             batch_size: int, questions per forward pass.
 
         Returns:
             list of `(answer, score)` with the best first, the score a
             sigmoid in 0..1; a list of such lists if the inputs were lists.
             Each has an attribute `known`: whether the task knows such
-            pictures and questions, or None if it has no `rejection`.
+            pictures and questions and the best answer is likely right, or
+            None if it has no `rejection`.
 
         Raises:
             ValueError: no preprocessor, unequal counts, unreadable pictures,
@@ -415,15 +423,10 @@ class BridgeTowerVQA(BridgeTowerTask):
         check_at_most("top_k", top_k, len(self.answers), "answers")
         sources = self.sources(images, questions, "questions")
         logits = self._run("answer", sources, batch_size)
-        scores = 1 / (1 + np.exp(-logits.astype("float64")))
-        best = np.argsort(-logits, axis=-1, kind="stable")[:, :top_k]
-        known = known_rows(self.rejection, logits)
-        results = [
-            verbs.Answers(
-                [(self.answers[i], float(row[i])) for i in order], is_known
-            )
-            for row, order, is_known in zip(scores, best, known, strict=True)
-        ]
+        # One question may be asked of several pictures.
+        texts = sources[1].texts * (len(logits) // sources[1].count)
+        found = best_answers(self.rejection, self.answers, logits, texts, top_k)
+        results = [verbs.Answers(*row) for row in found]
         return verb_inputs.one_or_all(results, sources)
 
     def default_loss(self):

@@ -220,9 +220,21 @@ def test_ask_says_what_it_does_not_know(run, tmp_path):
         task.save_to_preset(tmp_path / str(known))
         words = ("ask", BLUE, "what?", "--preset", tmp_path / str(known))
         said = run(*words)
-        assert said.out.endswith("\tyes\n" if known else "\tno\n")
+        found = json.loads(run(*words, "--top-k", 2, "--json").out)
+        assert found["known"] is known
+        best, other = (
+            (row["answer"], f"{100 * row['score']:.1f} %")
+            for row in found["answers"]
+        )
+        # Nothing reads like a second answer.
+        assert said.out == (
+            f"{best[0]} ({best[1]}, sure)\n"
+            if known
+            else f"I do not know. Best guess: {best[0]} ({best[1]})\n"
+        )
         assert said.err == ("" if known else f"{verbs.UNKNOWN}\n")
-        assert json.loads(run(*words, "--json").out)["known"] is known
+        both = run(*words, "--top-k", 2).out
+        assert f"{other[0]} ({other[1]})" in both
 
 
 def test_default_presets_know_emoji(run):

@@ -30,11 +30,11 @@ def result(panel):
 
 
 def message(window):
-    """The text of the one message that came, which is then closed."""
-    toast = window.locator(".toast-body")
+    """The text of the one error that came, which is then closed."""
+    toast = window.locator(".toast-body.error")
     toast.wait_for()
     said = toast.inner_text()
-    window.locator(".toast-close").click()
+    toast.locator(".toast-close").click()
     toast.wait_for(state="detached")
     assert "Traceback" not in said and "/tmp" not in said
     return said

@@ -35,7 +35,11 @@ def pages(said):
             [sys.executable, RUN],
             # Not a folder of the package, as users start it.
             cwd=said.parent,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            # The page asks nobody, itself neither: here by a proxy that is
+            # not there.
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join(sys.path)}
+            | dict.fromkeys(("HTTP_PROXY", "http_proxy"), "http://127.0.0.1:9"),
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

@@ -1,5 +1,6 @@
 """The page in a real browser: every tab, phone, keyboard, bad files."""
 
+import json
 import re
 
 import pytest
@@ -13,6 +14,7 @@ from browsing import opened
 from browsing import panel_of
 from browsing import result
 from builders import FASTEST
+from PIL import Image
 
 pytestmark = FASTEST
 # By tab: an example that one clicks, and what it must show.
@@ -183,6 +185,51 @@ MALFORMED = (
 )
 # For an input of a function of the page.
 ODD = (None, 3, -1.5, "x", True, [], [3], [None], {}, {"path": 3}, {"a": {}})
+
+
+def test_uploads_replace_the_examples(page, pages, tmp_path):
+    """In each gallery that is filled in; and the page says what it knows."""
+    httpx = pytest.importorskip("httpx", reason="the extra `demo`")
+    path = tmp_path / "own.png"
+    Image.new("RGB", (8, 8)).save(path)
+    with httpx.Client(base_url=page, timeout=60) as client:
+        [own] = client.post(
+            f"{API}/upload", files={"files": path.read_bytes()}
+        ).json()
+        config = client.get("/config").json()
+        galleries = {
+            one["id"]: one["props"]["value"]
+            for one in config["components"]
+            if one["type"] == "gallery" and one["props"].get("value")
+        }
+        assert len(galleries) == 2
+        uploads = {
+            target[0]: function
+            for function in config["dependencies"]
+            for target in function["targets"]
+            if target[1] == "upload" and function["outputs"] == [target[0]]
+        }
+        for number, examples in galleries.items():
+            new = {"image": {**examples[0]["image"], "path": own}}
+            body = {
+                "fn_index": uploads[number]["id"],
+                "session_hash": f"upload{number}",
+                "data": [[*examples, new | {"caption": None}]],
+            }
+            client.post(f"{API}/queue/join", json=body)
+            query = {"session_hash": body["session_hash"]}
+            with client.stream(
+                "GET", f"{API}/queue/data", params=query
+            ) as stream:
+                for line in stream.iter_lines():
+                    if '"process_completed"' in line:
+                        break
+            output = json.loads(line.removeprefix("data: "))["output"]
+            [[left]] = output["data"]
+            assert left["image"]["path"].split("/")[-1] == own.split("/")[-1]
+    told = "starts with a model that knows drawings of emoji"
+    assert told in json.dumps(config)
+    assert httpx.get(pages[0], timeout=60).status_code == 200
 
 
 def test_malformed_requests_leave_no_traceback(page, said):

@@ -69,7 +69,10 @@ def test_ask_says_what_is_unknown(known):
     page = ask.shown(Answers([("red", 0.9), ("blue", 0.2)], known))
     said = html.escape(verbs.UNKNOWN) in page
     assert said is (known is False)
-    assert '<p class="kb-answer">red</p>' in page
+    # A guess is no heading.
+    heading = '<p class="kb-answer">red</p>' in page
+    assert heading is (known is not False)
+    assert page.count('<span class="kb-name">') == 2
 
 
 def test_fill(opened, picture):
@@ -162,7 +165,8 @@ def test_good_hits_end_at_the_largest_drop(scores, good):
 
 
 def test_threads_share_one_model(monkeypatch):
-    fresh = models.DemoModels()
+    waited = []
+    fresh = models.DemoModels(loading=waited.append)
     began, end = threading.Event(), threading.Event()
 
     def from_preset(preset):
@@ -171,6 +175,10 @@ def test_threads_share_one_model(monkeypatch):
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         [same] = set(pool.map(lambda _: fresh.open(MLM, FILL), range(4)))
+        # Whoever waits is told, and nobody after that.
+        assert 1 <= waited.count(MLM) <= 4
+        told = len(waited)
+        assert fresh.open(MLM, FILL) is same and len(waited) == told
         # Another preset takes long to open.
         monkeypatch.setattr(kbt.BridgeTowerVQA, "from_preset", from_preset)
         pool.submit(fresh.open, VQA, ANSWER)

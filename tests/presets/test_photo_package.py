@@ -169,3 +169,35 @@ def test_the_code_of_the_documents_runs_with_the_presets(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(matplotlib.rcParams, "backend", "agg")
     exec("\n".join(blocks), {"__name__": "__main__"})
+
+
+@FASTEST
+@TRAINED
+def test_answers_fit_their_questions():
+    """What the preset cannot know, it says that it does not know."""
+    task = kbt.BridgeTowerVQA.from_preset(PACKAGE / release.FOLDER)
+    cat, coffee = (
+        PACKAGE / "examples" / f"{name}.jpg" for name in ("cat", "coffee")
+    )
+    sure = [(cat, "what animal is this?"), (cat, "How many cats are there?")]
+    unsure = [
+        (cat, "what color are its eyes?"),
+        (coffee, "which color is the cup?"),
+        (coffee, "where is the spoon?"),
+        (coffee, "what is behind the cup?"),
+        (cat, "was ist das f\u00fcr ein Tier?"),
+        (cat, "qu'est-ce que c'est ?"),
+        (coffee, "\u00bfde qu\u00e9 color es la taza?"),
+        (cat, "\u3053\u308c\u306f\u4f55\u3067\u3059\u304b"),
+        (cat, "who is this?"),
+        (cat, "???"),
+    ]
+    found = task.answer(*map(list, zip(*sure, *unsure, strict=True)), top_k=5)
+    assert [one.known for one in found] == [True] * 2 + [False] * 10
+    names = [{name for name, _ in one} for one in found]
+    assert [one[0][0] for one in found[:2]] == ["cat", "1"]
+    for asked in names[2:]:
+        assert not asked & {"yes", "no"}
+    places = {"left", "middle", "right", "castle", "palace", "house", "wall"}
+    assert names[4] & places and "cup" not in names[4] | names[5]
+    assert {n for n, _ in task.answer(cat, "is it a dog?", 5)} == {"yes", "no"}

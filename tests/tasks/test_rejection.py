@@ -10,6 +10,7 @@ import pytest
 from builders import FASTEST
 from builders import LONG_ELSEWHERE
 from builders import array
+from builders import asking
 from builders import backbone
 from builders import difference
 from builders import one_layer_each
@@ -151,6 +152,40 @@ def test_answers_say_what_is_known():
     assert {*rows[0]} == {"answers"}
 
 
+def test_questions_have_their_own_answers_and_floors(tmp_path):
+    """Alone, in lists, after a division, in presets and without Keras."""
+    task = small_vqa()
+    asked = ["Please is it RED?", "is it blue", "ist es rot?", "red or blue?"]
+    rows = {"images": np.stack(IMAGES), "text": asked}
+    made = {k: array(x) for k, x in task.preprocessor(rows).items()}
+    logits = task.predict_features(made).astype("float64")
+    answers = task.answers
+    fit = np.array([[a in answers[1:3] for a in answers]] * 4)
+    fit[2:] = ~fit[2:]
+    scores = 1 / (1 + np.exp(-np.where(fit, logits, -np.inf)))
+    best = [answers[i] for i in scores.argmax(1)]
+    # Without the rule, others are best.
+    assert best != [answers[i] for i in logits.argmax(1)]
+    floor = np.median(scores.max(1))
+    known = (scores.max(1) >= floor) & [True, True, False, True]
+    task.rejection = asking(answers, floor)
+    found = task.answer(IMAGES, asked, top_k=4)
+    assert [one[0][0] for one in found] == best
+    assert [one.known for one in found] == known.tolist()
+    assert len(found[0]) == 2 and len(found[3]) == len(answers) - 2
+    one = task.answer(IMAGES[3], asked[3])
+    assert one.known is bool(known[3]) and one[0][0] == best[3]
+    several = task.answer(IMAGES, asked[0])
+    assert {a[0][0] for a in several} <= {*answers[1:3]}
+    task.divide_logits("vqa", 2.0)
+    again = task.answer(IMAGES, asked)
+    assert [one.known for one in again] == known.tolist()
+    task.save_to_preset(tmp_path / "preset")
+    opened = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
+    assert opened.answer(IMAGES, asked) == again
+    assert [one.known for one in opened.answer(IMAGES, asked)] == known.tolist()
+
+
 @LONG_ELSEWHERE
 def test_rules_are_kept(tmp_path):
     """In presets, `.keras` files and copies."""
@@ -205,6 +240,14 @@ BAD = [
         "`temperature` must be a number above 0",
     ),
     ({"kind": "energy", "threshold": 1.0, "x": 1}, "`rejection` must be a d"),
+    *(
+        (asking(["a", "b", "c"], share=share), "`questions` must be like")
+        for share in (None, "0.5")
+    ),
+    (
+        {"kind": "energy", "threshold": 1.0, "questions": {"sorts": []}},
+        "`questions` must be like",
+    ),
     (["energy", 1.0], "`rejection` must be a dict"),
 ]
 

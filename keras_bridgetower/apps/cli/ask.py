@@ -48,8 +48,8 @@ def ask(
 ):
     """Answer a question about a picture.
 
-    Prints the best answers and their scores, from 0 to 1, and of presets with
-    a rule for it whether such a picture and question are known.
+    Prints the best answers and their scores, from 0 to 1. Presets with a rule
+    for it print percent, and whether they are sure or do not know.
 
     Args:
         question: Question about the picture.
@@ -59,12 +59,16 @@ def ask(
     value, found = _run_verb(context, verbs.ANSWER, preset, given, top_k)
     rows = found["answers"]
     found["answers"] = verbs.named(verbs.ANSWER.results["answers"], rows)
-    columns = ("answer", "score")
-    if "known" in found:
-        columns = (*columns, "known")
-        rows = [(*row, found["known"]) for row in rows]
-    output.show(as_json, value | found, columns, rows)
-    if found.get("known") is False and not as_json:
+    if "known" not in found:
+        output.show(as_json, value | found, ("answer", "score"), rows)
+        return
+    lines = [f"{output.cell(a)} ({100 * score:.1f} %)" for a, score in rows]
+    if found["known"]:
+        lines[0] = f"{lines[0][:-1]}, sure)"
+    else:
+        lines = [f"I do not know. Best guess: {'; '.join(lines)}"]
+    output.show_lines(as_json, value | found, lines)
+    if not (found["known"] or as_json):
         output.note(verbs.UNKNOWN)
 
 

@@ -32,7 +32,7 @@ def label(text):
 def answer(text, rows, note):
     """Render the best answer in large letters, then bars and a note."""
     return (
-        f'<p class="kb-answer">{html.escape(text)}</p>{bars(rows)}{_note(note)}'
+        f'<p class="kb-answer">{html.escape(text)}</p>{bars(rows)}{small(note)}'
     )
 
 
@@ -66,7 +66,7 @@ def filled(words, parts, note):
         (label(f"Blank {number}") if len(words) > 1 else "") + bars(rows)
         for number, rows in enumerate(words, 1)
     )
-    return f'<p class="kb-answer">{text}</p>{blanks}{_note(note)}'
+    return f'<p class="kb-answer">{text}</p>{blanks}{small(note)}'
 
 
 def marked_words(title, words, weights):
@@ -105,7 +105,7 @@ def heat_map(texts, pictures, shares, note):
         '<div class="kb-scroll" tabindex="0" role="region" '
         'aria-label="Heat map of texts and pictures"><table class="kb-table">'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        f"</div>{_note(note)}"
+        f"</div>{small(note)}"
     )
 
 
@@ -134,7 +134,7 @@ def found(hits, good, searched, unreadable):
     )
 
 
-def _note(text):
+def small(text):
     return f'<p class="kb-note">{html.escape(text)}</p>'
 
 

@@ -57,6 +57,18 @@ def uploaded_paths(values, most):
     return paths
 
 
+def without_examples(values, examples):
+    """Return the paths of a gallery without those of examples, if it has any.
+
+    Args:
+        values: as of `uploaded_paths`.
+        examples: list of such dicts, which filled the gallery first.
+    """
+    given = {example["image"]["path"] for example in examples}
+    paths = uploaded_paths(values, SEARCHED)
+    return [path for path in paths if path not in given] or paths
+
+
 def opened_picture(path):
     """Check an uploaded picture, and open it as an RGB `PIL.Image`.
 

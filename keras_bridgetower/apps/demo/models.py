@@ -25,14 +25,15 @@ class DemoModels:
     Args:
         presets: sequence of str, the presets that the page offers.
         others: bool, True if visitors may open other presets.
+        loading: callable that is told the preset which a request waits for.
 
     Raises:
         ValueError: one of the presets does not exist.
     """
 
-    def __init__(self, presets=OFFERED, others=True):
+    def __init__(self, presets=OFFERED, others=True, loading=str):
         self.presets = tuple(presets)
-        self.others = others
+        self.others, self._loading = others, loading
         self._heads = {name: _heads(name) for name in self.presets}
         # Lists of a model, which are empty until it is opened.
         self._opened = functools.lru_cache(_MODELS)(lambda cls, preset: [])
@@ -67,6 +68,7 @@ class DemoModels:
             cls, _ = by_name.verbs()[fitting[0].name]
         model = self._opened(cls, preset)
         if not model:
+            self._loading(preset)
             # One at a time: two at once need memory for both.
             with self._opening:
                 if not model:

@@ -2,8 +2,8 @@
 
 import contextlib
 import logging
-import os
 import pathlib
+import threading
 
 from keras_bridgetower.apps.demo.models import DemoModels
 from keras_bridgetower.apps.demo.tabs import ask
@@ -20,6 +20,8 @@ from keras_bridgetower.presets import table
 
 try:
     import gradio as gr
+    import uvicorn
+    from fastapi import FastAPI
     from starlette.middleware import Middleware
     from starlette.responses import PlainTextResponse
 except ImportError as error:
@@ -33,18 +35,13 @@ LOG = logging.getLogger("keras_bridgetower.apps.demo")
 TABS = (ask, match, search, fill, look)
 # Bytes of an uploaded file; requests that run, and that wait.
 _FILE_BYTES, _AT_ONCE, _WAITING = 30_000_000, 4, 64
-# Short forms of what presets were trained on.
-_IN_SHORT = {
-    table.PRESETS["bridgetower_tiny_emoji_vqa"].knows: "emoji",
-    table.PRESETS["bridgetower_tiny_easy_vqa"].knows: (
-        "drawings of one colored shape"
-    ),
-    table.PRESETS["bridgetower_base"].knows: "everyday photographs",
-}
 _HEAD = """# BridgeTower
 A model that looks at a picture and reads a text at the same time. Choose a
 tab, then click an example.
 """
+_LOADING = "The model {} is being loaded, which takes up to a minute."
+_HUES = {f"{name}_hue": "orange" for name in ("primary", "secondary")}
+_HUES["neutral_hue"] = "stone"
 _FOLDER = pathlib.Path(__file__).parent
 
 
@@ -66,24 +63,22 @@ def serving(presets, host, port, allowed_hosts=()):
         OSError: the port is in use, or the machine has no such address.
         ValueError: one of the presets does not exist.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    with listening(host, port) as probe:
-        port = probe.getsockname()[1]
-    models = DemoModels(presets, is_loopback(host) and not allowed_hosts)
-    with contextlib.closing(search.IndexShelf(models)) as shelf:
+    local = is_loopback(host) and not allowed_hosts
+    models = DemoModels(presets, local, lambda x: gr.Info(_LOADING.format(x)))
+    with (
+        listening(host, port) as listener,
+        contextlib.closing(search.IndexShelf(models)) as shelf,
+    ):
         parts = Parts(gr, models, shelf)
         blocks = _build(parts)
         blocks.queue(max_size=_WAITING, default_concurrency_limit=_AT_ONCE)
         guard = Middleware(Guard, hosts=(host, *allowed_hosts))
         script = (_FOLDER / "page.js").read_text()
-        blocks.launch(
-            server_name=host,
-            server_port=port,
-            theme=gr.themes.Soft(
-                primary_hue="orange",
-                secondary_hue="orange",
-                neutral_hue="stone",
-            ),
+        app = gr.mount_gradio_app(
+            FastAPI(openapi_url=None),
+            blocks,
+            "/",
+            theme=gr.themes.Soft(**_HUES),
             css_paths=_FOLDER / "page.css",
             head=f"<script>{script}</script>",
             # Gradio serves no other files, except of the working directory.
@@ -91,16 +86,22 @@ def serving(presets, host, port, allowed_hosts=()):
             max_file_size=_FILE_BYTES,
             footer_links=[],
             app_kwargs={"middleware": [guard]},
-            prevent_thread_lock=True,
-            quiet=True,
-            # Send nothing to other machines.
-            share=False,
             ssr_mode=False,
         )
+        # Gradio's `launch` asks its own page, and fails if a slow machine or
+        # a proxy does not answer in time.
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
+        )
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
         try:
-            yield blocks.local_url.rstrip("/")
+            name = "localhost" if host == "0.0.0.0" else host
+            name = f"[{name}]" if ":" in name else name
+            yield f"http://{name}:{listener.getsockname()[1]}"
         finally:
-            blocks.close(verbose=False)
+            server.should_exit = True
+            thread.join()
 
 
 def _build(parts):
@@ -156,14 +157,10 @@ def _describe(presets):
     known = [table.PRESETS[name] for name in presets if name in table.PRESETS]
     if not known:
         return
-    worlds = {
-        _IN_SHORT.get(preset.knows, preset.knows.partition(", with ")[0])
-        for preset in known
-    }
+    knows = known[0].knows.partition(", and ")[0]
     gr.Markdown(
-        "The models of this page know "
-        f"{' and '.join(sorted(worlds, reverse=True))}. On any other picture "
-        "they only guess.",
+        f"This page starts with a model that knows {knows}; of anything else "
+        "it only guesses.",
         elem_classes="kb-note",
     )
     names = "\n".join(f"- `{one.name}`: {one.knows}" for one in known)

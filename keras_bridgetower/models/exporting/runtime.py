@@ -11,6 +11,7 @@ import argparse
 import functools
 import json
 import pathlib
+import re
 import threading
 
 import numpy as np
@@ -135,26 +136,26 @@ class ExportedModel:
     def answer(self, pictures=(), texts=()):
         """Return the best answer or label, and its logit, for each text."""
         (logits,) = self(pictures, texts).values()
-        best = logits.argmax(axis=-1)
-        rows = zip(logits, best, strict=True)
-        return [(self.names[i], float(row[i])) for row, i in rows]
+        texts = texts or [""] * len(logits)
+        found = [
+            (row, ranked(self._rejection, self.names, row, text)[0][0])
+            for row, text in zip(logits, texts, strict=True)
+        ]
+        return [(self.names[i], float(row[i])) for row, i in found]
 
-    def known(self, logits):
-        """Return whether the task knows such pictures and questions.
+    def best_answers(self, logits, texts, top_k=1):
+        """Return what `BridgeTowerVQA.answer` says for rows of logits.
 
         Args:
-            logits: float array `(rows, classes)`.
+            logits: float array `(rows, answers)`.
+            texts: list of str, the questions.
+            top_k: int, number of answers for each question.
 
         Returns:
-            list of bool, or None for a task without such a rule.
+            list of `(answers, known)`: pairs of an answer and its score, the
+            best first, and a bool; None for a task without a rule.
         """
-        if self._rejection is None:
-            return None
-        # By the logits of which the threshold was chosen.
-        factor = self._rejection.get("temperature", 1.0)
-        logits = logits.astype("float64") * factor
-        scores = np.logaddexp.reduce(logits, axis=-1)
-        return (scores >= self._rejection["threshold"]).tolist()
+        return best_answers(self._rejection, self.names, logits, texts, top_k)
 
     def is_cut(self, text):
         """Return whether a text has more tokens than the model reads."""
@@ -190,6 +191,65 @@ class ExportedModel:
             "padding_mask": mask,
             "segment_ids": np.zeros_like(ids),
         }
+
+
+def best_answers(rule, names, logits, texts, top_k=1):
+    """Return the best answers and whether they are known, for each question.
+
+    Args:
+        rule: dict, the `rejection` of a `BridgeTowerVQA`, or None.
+        names: list of str, the answers in the order of the logits.
+        logits, texts, top_k: as of `ExportedModel.best_answers`.
+    """
+    found = []
+    for row, text in zip(logits, texts, strict=True):
+        order, known = ranked(rule, names, row, text)
+        # In float64, the exponential of a score is finite.
+        scores = 1 / (1 + np.exp(-row.astype("float64")))
+        pairs = [(names[i], float(scores[i])) for i in order[:top_k]]
+        found.append((pairs, known))
+    return found
+
+
+def ranked(rule, names, logits, text):
+    """Return the numbers of the answers that fit a question, the best first.
+
+    The second result says whether the best one is known, or is None.
+    """
+    order = np.argsort(-logits, kind="stable").tolist()
+    if rule is None:
+        return order, None
+    # The rule was chosen for these logits.
+    logits = logits.astype("float64") * rule.get("temperature", 1.0)
+    known = np.logaddexp.reduce(logits) >= rule["threshold"]
+    if "questions" in rule:
+        sort, share = read_question(text, **rule["questions"])
+        named = set(sort["answers"])
+        fit = [i for i in order if (names[i] in named) is sort["only"]]
+        order = fit or order
+        score = 1 / (1 + np.exp(-logits[order[0]]))
+        known &= share >= rule["questions"]["share"] and score >= sort["floor"]
+    return order, bool(known)
+
+
+def read_question(text, words, share, skip, sorts):
+    """Return the sort of a question, and the share of its words that are known.
+
+    Args:
+        text: str.
+        words, share, skip, sorts: a table, as in the `rejection` of a task.
+    """
+    found = re.findall(r"[^\W_]+|,", text.lower())
+    phrase = f" ^ {' '.join(found)} "
+    for polite in skip:
+        phrase = phrase.replace(f" {polite} ", " ")
+
+    def has(some):
+        return any(f" {one} " in phrase for one in some)
+
+    sort = next(sort for sort in sorts if all(map(has, sort["has"])))
+    found, taught = [w for w in found if w != ","], set(words.split())
+    return sort, sum(w in taught for w in found) / max(len(found), 1)
 
 
 def load(file, threads=0):

@@ -32,9 +32,11 @@ def ask(models, image, question, preset):
 
 
 def shown(answers):
-    """Render `Answers`, with a warning if the picture is unknown."""
-    html = fragments.answer(answers[0][0], answers, _SCORES)
-    return fragments.label(UNKNOWN) + html if answers.known is False else html
+    """Render `Answers`: those that are not known without a heading."""
+    if answers.known is not False:
+        return fragments.answer(answers[0][0], answers, _SCORES)
+    title = fragments.label("I do not know. These are guesses:")
+    return title + fragments.bars(answers) + fragments.small(UNKNOWN)
 
 
 def add(parts):
@@ -53,8 +55,7 @@ def add(parts):
         question = checked_text(question, "question")
         image = parts.image(value)
         answers, picture = ask(parts.models, image, question, preset)
-        best = answers[0][0]
-        where = f"Where it looked (orange): “{question}” – “{best}”"
+        where = f"Where it looked (orange): “{question}” – “{answers[0][0]}”"
         return shown(answers), fragments.label(where), picture
 
     answers(run, [answer, title, looked])

@@ -56,7 +56,7 @@ class Parts:
         """Add a box for several pictures, with those of some paths."""
         gr = self.gr
         self.label(label)
-        return gr.Gallery(
+        box = gr.Gallery(
             list(map(str, paths)),
             label=label,
             show_label=False,
@@ -68,6 +68,10 @@ class Parts:
             object_fit="contain",
             buttons=[],
         )
+        # Gradio adds an upload to the pictures that are there.
+        own = functools.partial(inputs.without_examples, examples=box.value)
+        box.upload(self.with_errors(own), box, box, **self.event())
+        return box
 
     def result(self, sentence):
         """Add a box for a result, with a sentence until there is one."""
