@@ -1,6 +1,6 @@
 """Write mteb's result files of the emoji and the photo presets.
 
-    PYTHONPATH=examples python tools/mteb_results.py runs/emoji runs/photos
+    python tools/mteb_results.py runs/emoji runs/photos
 
 They go to docs/results/mteb. Texts search all pictures; matching reorders the
 first 20 of each list.
@@ -12,9 +12,9 @@ import pathlib
 import numpy as np
 from keras_bridgetower_drawings.training.emoji import score
 from keras_bridgetower_drawings.training.emoji.run import Run
-from photo_world import gallery
-from photo_world import packages
-from photo_world import things
+from keras_bridgetower_photos.training import gallery
+from keras_bridgetower_photos.training import packages
+from keras_bridgetower_photos.training import things
 
 from keras_bridgetower.apps.evaluation import models
 from keras_bridgetower.apps.evaluation import tasks

@@ -1,6 +1,6 @@
 r"""Compare the small presets in float32 with integers of 8 and 4 bits.
 
-    KERAS_BACKEND=torch PYTHONPATH=examples python tools/quantized_presets.py
+    KERAS_BACKEND=torch python tools/quantized_presets.py
 
 prints a Markdown table: the score on the test split, the size of the weights,
 and the time of one row, with PyTorch, ONNX and OpenVINO in one thread. Keras'

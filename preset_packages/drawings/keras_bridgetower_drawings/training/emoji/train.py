@@ -1,6 +1,6 @@
 """Train the emoji presets, stage by stage; resume an interrupted run.
 
-    export PYTHONPATH=examples KERAS_BACKEND=torch
+    export KERAS_BACKEND=torch
     python -m keras_bridgetower_drawings.training.emoji.train runs/emoji
 
 Each stage reads what the one before wrote into the folder. The last epoch is

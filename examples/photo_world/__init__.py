@@ -1,1 +1,0 @@
-"""Photographs: a small world of real things and places, and what is said."""

@@ -1,0 +1,1 @@
+"""How the presets were trained: photographs of things, and what is said."""

@@ -1,0 +1,132 @@
+"""The photo world: its packages, its tables and their splits."""
+
+import collections
+import json
+import pathlib
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from builders import FASTEST
+from keras_bridgetower_photos.training import credits
+from keras_bridgetower_photos.training import qt_resources
+from keras_bridgetower_photos.training import things
+from PIL import Image
+
+pytestmark = FASTEST
+
+# Nouns of many different things: each of these is held out by itself.
+BROAD_NOUNS = {
+    *("fish", "flower", "planet", "coin", "solar panel", "windmill", "dam"),
+    *("amphitheater", "bridge", "castle", "cathedral", "cave", "church"),
+    *("fort", "gate", "memorial", "palace", "pyramid", "ruins", "statue"),
+    *("temple", "tower"),
+}
+
+
+@pytest.fixture(scope="module")
+def world():
+    return things.load({"tuxpaint": "stamps", "gcompris": "data"})
+
+
+def resource(version, flags=0, body=b"hello"):
+    """Return a resource file that holds `body` at `folder/one.webp`."""
+    names, starts = b"", []
+    for name in ("folder", "one.webp"):
+        starts.append(len(names))
+        names += struct.pack(">HI", len(name), 0) + name.encode("utf-16-be")
+    data = struct.pack(">I", len(body)) + body
+    entries = (
+        struct.pack(">IHII", 0, 2, 1, 1),
+        struct.pack(">IHII", starts[0], 2, 1, 2),
+        struct.pack(">IHIII", starts[1], flags, 0, 0, 0)[:14],
+    )
+    time = bytes(0 if version == 1 else 8)
+    tree = b"".join(entry + time for entry in entries)
+    header = 20 if version < 3 else 24
+    places = (header, header + len(tree), header + len(tree) + len(data))
+    head = struct.pack(">4s4I", b"qres", version, *places)
+    return head.ljust(header, b"\0") + tree + data + names
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_files_of_a_resource_file(version, tmp_path):
+    path = tmp_path / "made.rcc"
+    path.write_bytes(resource(version))
+    assert list(qt_resources.files(path)) == [("folder/one.webp", b"hello")]
+    body = struct.pack(">I", 5) + zlib.compress(b"hello")
+    path.write_bytes(resource(version, qt_resources.COMPRESSED, body))
+    assert list(qt_resources.files(path)) == [("folder/one.webp", b"hello")]
+
+
+def test_groups_and_nouns_are_on_one_side(world):
+    sides = collections.defaultdict(set)
+    for row in world.things + world.photographs:
+        sides["group", row.group].add(row.split)
+        sides["name", row.name].add(row.split)
+        if row.noun not in BROAD_NOUNS:
+            sides["noun", row.noun].add(row.split)
+    assert {what for what, found in sides.items() if len(found) > 1} == set()
+
+
+def test_each_picture_of_the_test_is_described(world):
+    """By somebody who saw the pictures, and neither names nor files."""
+    path = pathlib.Path(things.__file__).with_name("descriptions.json")
+    told = json.loads(path.read_text(encoding="utf-8"))
+    side = {one.id: one.split for table in world for one in table}
+    assert set(told["test"]) == {i for i in side if side[i] == "test"}
+    assert {side[i] for i in told["validation"]} == {"validation"}
+    for texts in told.values():
+        assert len(set(texts.values())) == len(texts)
+
+
+def test_cut_out_is_cropped_and_small(tmp_path, world):
+    image = Image.new("RGBA", (900, 500), (255, 0, 0, 0))
+    image.paste((0, 0, 255, 255), (100, 50, 740, 210))
+    image.save(tmp_path / "thing.png")
+    thing = world.things[0]._replace(file=tmp_path / "thing.png")
+    cut = things.cut_out(thing)
+    assert (cut.mode, cut.size) == ("RGBA", (320, 80))
+    assert (np.asarray(cut) == (0, 0, 255, 255)).all()
+
+
+COPYRIGHT = """Format: 1.0
+
+Files: *
+Copyright: 2020 The Collection
+License: GPL-3
+
+Files: src/fish/*
+       src/birds/owl.jpg
+Copyright: 2021 A. Painter
+           2022 B. Painter
+License: CC-BY-2.0
+Comment: found at
+ https://example.org
+
+Files: src/fish/carp.png
+Copyright: C. Diver
+License: public-domain
+
+License: GPL-3
+ A long text.
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "licence", "named"),
+    [
+        ("src/fish/carp", "public-domain", "picture"),
+        ("src/fish/perch", "CC-BY-2.0", "folder"),
+        ("src/birds/owl", "CC-BY-2.0", "picture"),
+        ("src/birds/owl2", "GPL-3", "collection"),
+    ],
+)
+def test_last_paragraph_about_a_picture_counts(path, licence, named):
+    listed = credits.paragraphs(COPYRIGHT)
+    assert len(listed) == 3
+    assert listed[1].authors == "2021 A. Painter; 2022 B. Painter"
+    assert listed[1].source == "found at https://example.org"
+    paragraph, told = credits.match(path, listed)
+    assert (paragraph.licence, told) == (licence, named)
