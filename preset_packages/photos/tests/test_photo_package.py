@@ -20,6 +20,7 @@ from keras_bridgetower.presets import table
 from keras_bridgetower.presets.folder import PresetFolder
 
 LIBRARY = pathlib.Path(kbt.__file__).parent
+DRAWINGS = pathlib.Path(table.PRESETS["bridgetower_tiny_emoji_vqa"].root)
 SOURCE = LIBRARY.parent / "preset_packages" / "photos"
 PACKAGE = SOURCE / release.PACKAGE
 # Pages, and how many of their blocks need the presets at least.
@@ -67,10 +68,8 @@ def site(tmp_path):
     )
     package = source / release.PACKAGE
     emoji = "bridgetower_tiny_emoji_"
-    shutil.copytree(
-        LIBRARY / "presets" / f"{emoji}vqa", package / release.FOLDER
-    )
-    rows = json.loads((LIBRARY / "presets" / "table.json").read_text())
+    shutil.copytree(DRAWINGS / f"{emoji}vqa", package / release.FOLDER)
+    rows = json.loads((DRAWINGS / "table.json").read_text())
     (package / "table.json").write_text(
         json.dumps(
             {
@@ -100,7 +99,8 @@ def site(tmp_path):
 
 @FASTEST
 def test_the_wheel_opens_in_a_fresh_process(site):
-    path = os.pathsep.join([str(site), str(LIBRARY.parent)])
+    paths = site, LIBRARY.parent, DRAWINGS.parent
+    path = os.pathsep.join(map(str, paths))
     done = subprocess.run(
         [sys.executable, "-c", OPEN],
         env={**os.environ, "PYTHONPATH": path},
