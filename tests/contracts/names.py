@@ -119,10 +119,11 @@ def registered_names():
 
 
 def preset_sums():
-    """The sum of each file of the shipped presets but their pages."""
+    """The sum of each file of the presets of drawings but their pages."""
+    drawings = PACKAGE.parent / "preset_packages/drawings"
     return [
         f"{folder.name} {name} {digest}"
-        for folder in sorted((PACKAGE / "presets").glob("bridgetower_*"))
+        for folder in sorted(drawings.glob("*/bridgetower_*"))
         for name, digest in manifest.folder_sums(folder).items()
         if name != "README.md"
     ]
