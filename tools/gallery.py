@@ -79,9 +79,8 @@ def page():
         parts.append(
             f"\n## {found['Title']}\n\n"
             f"{textwrap.fill(found['Description'], 90)}\n\n"
-            f"`python examples/{name}.py`\n\n"
-            f"By {found['Author']}, {found['Date']}. "
-            f"Accelerator: {found['Accelerator']}.\n\n"
+            f"`python examples/{name}.py`: "
+            f"{found['Accelerator'].removeprefix('none; ')}\n\n"
             f"![{found['Title']}](pictures/examples/{name}.png)\n"
         )
     return "".join(parts)
