@@ -133,8 +133,9 @@ def sign(outcome, notes):
     if outcome in SIGNS:
         return SIGNS[outcome]
     kind, _, text = outcome.partition(": ")
-    # What was received differs from task to task.
+    # Values that were received and numbers of classes differ among tasks.
     sentence = re.split(r"(?<=[.;]) |\. Received|: Received", text)[0]
+    sentence = re.sub(r"the \d+ classes", "the classes", sentence)
     note = f"{kind.capitalize()}: {sentence.rstrip('.;')}."
     return str(notes.setdefault(note, len(notes) + 1))
 

@@ -81,7 +81,7 @@ def page():
             f"{textwrap.fill(found['Description'], 90)}\n\n"
             f"`python examples/{name}.py`: "
             f"{found['Accelerator'].removeprefix('none; ')}\n\n"
-            f"![{found['Title']}](pictures/examples/{name}.png)\n"
+            f"![Figure of {name}.py](pictures/examples/{name}.png)\n"
         )
     return "".join(parts)
 
