@@ -94,16 +94,48 @@ def table(found):
             signs = [sign(outcome, notes) for outcome in outcomes]
             same = len(set(signs)) == 1
             rows[-1].append(signs[0] if same else " ".join(signs))
+    head, *rows = rows_joined(rows)
+    equal = [row[:2] for row in rows if len({*row[1:]}) == 1]
+    others = [row for row in rows if len({*row[1:]}) > 1]
+    parts = []
+    if equal:
+        parts.append(tables.markdown([["", "all tasks"], *equal]))
+    if others:
+        parts.append(tables.markdown(columns_joined([head, *others])))
     listed = [f"{number}. {text}\n" for text, number in notes.items()]
-    return f"{tables.markdown(rows)}\n{''.join(listed)}"
+    return "\n".join([*parts, "".join(listed)])
+
+
+def rows_joined(rows):
+    """Join neighbors that are variants of one test with equal results."""
+    joined = []
+    for row in rows:
+        title, colon, _ = row[0].rpartition(": ")
+        before = joined[-1] if joined else [""]
+        if colon and before[1:] == row[1:]:
+            if before[0].startswith(f"{title}: "):
+                before[0] += f", {row[0].removeprefix(f'{title}: ')}"
+                continue
+        joined.append(list(row))
+    return joined
+
+
+def columns_joined(rows):
+    """Join tasks with equal results."""
+    tasks = {}
+    for task, *cells in zip(*rows, strict=True):
+        tasks.setdefault(tuple(cells), []).append(task)
+    columns = [(", ".join(names), *cells) for cells, names in tasks.items()]
+    return list(zip(*columns, strict=True))
 
 
 def sign(outcome, notes):
     if outcome in SIGNS:
         return SIGNS[outcome]
     kind, _, text = outcome.partition(": ")
-    # What was received differs from task to task.
+    # Values that were received and numbers of classes differ among tasks.
     sentence = re.split(r"(?<=[.;]) |\. Received|: Received", text)[0]
+    sentence = re.sub(r"the \d+ classes", "the classes", sentence)
     note = f"{kind.capitalize()}: {sentence.rstrip('.;')}."
     return str(notes.setdefault(note, len(notes) + 1))
 

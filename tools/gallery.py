@@ -78,13 +78,16 @@ def page():
         found = fields(ast.get_docstring(ast.parse(script.read_text())))
         parts.append(
             f"\n## {found['Title']}\n\n"
-            f"{textwrap.fill(found['Description'], 90)}\n\n"
-            f"`python examples/{name}.py`\n\n"
-            f"By {found['Author']}, {found['Date']}. "
-            f"Accelerator: {found['Accelerator']}.\n\n"
-            f"![{found['Title']}](pictures/examples/{name}.png)\n"
+            f"{textwrap.fill(first_sentence(found['Description']), 90)}\n\n"
+            f"`python examples/{name}.py`: "
+            f"{found['Accelerator'].removeprefix('none; ')}\n\n"
+            f"![Figure of {name}.py](pictures/examples/{name}.png)\n"
         )
     return "".join(parts)
+
+
+def first_sentence(text):
+    return f"{text.split('. ')[0].rstrip('.')}."
 
 
 def fields(doc):
