@@ -105,6 +105,7 @@ class LinearHead(keras.layers.Layer):
 
     def __init__(self, num_classes, **kwargs):
         super().__init__(**kwargs)
+        self.num_classes = num_classes
         self.output_dense = dense(self, num_classes, "output_dense")
 
     def build(self, x_shape):

@@ -6,8 +6,10 @@ from keras_bridgetower.checks import check_finite
 
 _NEEDED, _OPTIONAL = {"kind", "threshold"}, {"temperature", "questions"}
 # The table of questions, with the type of each value.
-_SORT = {"name": str, "has": [[str]], "answers": [str], "only": bool}
-_SORT["floor"] = float
+_SORT = {
+    **{"name": str, "has": [[str]], "answers": [str]},
+    **{"only": bool, "floor": float},
+}
 _TABLE = {"words": str, "share": float, "skip": [str], "sorts": [_SORT]}
 
 

@@ -277,7 +277,7 @@ def test_changed_states_are_named_or_as_written(
     matching, photos, lance_name, tmp_path
 ):
     search = PictureSearch(lance_name, matching)
-    search.index(photos, states="float32", batch_size=4)
+    search.index(photos, states="float32", batch_size=4, save_every=4)
     assert files_of(search).format.shape == (2, 65, 64)
     paths = [str(path) for path in sorted(photos.rglob("*_0.png"))]
     scores = matching.retrieval.score(paths, TEXT)

@@ -40,8 +40,10 @@ A model that looks at a picture and reads a text at the same time. Choose a
 tab, then click an example.
 """
 _LOADING = "The model {} is being loaded, which takes up to a minute."
-_HUES = {f"{name}_hue": "orange" for name in ("primary", "secondary")}
-_HUES["neutral_hue"] = "stone"
+_HUES = {
+    **{"primary_hue": "orange", "secondary_hue": "orange"},
+    **{"neutral_hue": "stone"},
+}
 _FOLDER = pathlib.Path(__file__).parent
 
 
