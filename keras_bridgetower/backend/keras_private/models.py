@@ -33,12 +33,12 @@ class PatchedModel(BuiltByOneReplica):
         patterns of names choose them.
         """
         if filters is None or callable(filters):
-            filters = _of_built_layers(filters)
+            filters = _choose_built(filters)
         with _older_objects_frozen():
             super().quantize(mode, config, filters, **kwargs)
 
 
-def _of_built_layers(chosen):
+def _choose_built(chosen):
     return lambda layer: layer.built and (chosen is None or chosen(layer))
 
 
