@@ -19,8 +19,7 @@ from keras_bridgetower.backend.keras_private.models import (
 )
 
 _LOG = logging.getLogger(__name__)
-# Keys of a configuration, which are absent if they do not apply. The name of
-# the first changed with the order of the numbers, so older ones are rejected.
+# Keys of a configuration, which are absent if they do not apply.
 POLICIES = "policies_of_layers"
 QUANTIZED = "quantized_layers"
 FROZEN = "frozen_weights"

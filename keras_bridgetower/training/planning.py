@@ -361,7 +361,7 @@ def features(task, rows, tokens, device="meta"):
 
     found = {}
     for name, tensor in task.input.items():
-        # Of masked positions there are no more than tokens.
+        # A text has at most as many masked positions as tokens.
         shape = (rows, *(tokens if n is None else n for n in tensor.shape[1:]))
         dtype = getattr(torch, tensor.dtype)
         found[name] = torch.ones(shape, dtype=dtype, device=device)
@@ -436,8 +436,7 @@ class _Kept:
     """Counts the bytes of tensors that autograd keeps, without weights."""
 
     def __init__(self, task):
-        # What was seen is held, so that no memory is found twice under one
-        # name.
+        # Tensors are kept alive, so that another one cannot get their memory.
         self._seen = {_storage(w.value): w.value for w in task.weights}
         self.size = 0
 
@@ -454,7 +453,7 @@ class _Kept:
 
 
 def _storage(tensor):
-    """Return what is equal for tensors of one memory, also without values."""
+    """Return a value that tensors of one memory share, even without values."""
     from torch.multiprocessing import reductions
 
     return reductions.StorageWeakRef(tensor.untyped_storage())

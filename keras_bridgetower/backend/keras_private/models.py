@@ -49,7 +49,7 @@ def _older_objects_frozen():
     Keras collects garbage whenever a layer replaces its weight. With the
     frameworks imported, each collection took one to two seconds.
     """
-    # Otherwise what the process froze itself would thaw.
+    # Unfreezing would also thaw the objects that the process froze itself.
     thaw = not gc.get_freeze_count()
     gc.freeze()
     try:

@@ -143,7 +143,8 @@ def references(optimizer, found):
 
     Args:
         optimizer: a Keras optimizer.
-        found: dict, which gets the other for the id of the new one.
+        found: dict to fill, from the id of each new variable to the one that
+            it belongs to.
     """
     (one,) = _learning(optimizer)
     own = one.add_variable_from_reference
