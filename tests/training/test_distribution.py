@@ -10,6 +10,7 @@ import launch
 import numpy as np
 import pytest
 from builders import ANSWERS
+from builders import FASTEST
 from builders import MANY_STEPS
 from builders import array
 from builders import backbone
@@ -232,7 +233,7 @@ def test_kinds_and_devices_that_are_absent_are_rejected(reset):
             kbt.distribute(kind, **values)
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="paths alone")
+@FASTEST
 def test_every_weight_has_a_layout():
     with planning.meta_device():
         tasks = list(map(every_task.make, every_task.TASKS))

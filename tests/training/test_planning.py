@@ -9,6 +9,7 @@ import sys
 import keras
 import memory_run
 import pytest
+from builders import FASTEST
 from builders import long_but
 
 from keras_bridgetower import training
@@ -16,9 +17,7 @@ from keras_bridgetower.apps.cli.main import main
 from keras_bridgetower.training import planning
 from keras_bridgetower.training.recipes import paper
 
-pytestmark = pytest.mark.skipif(
-    keras.config.backend() != "torch", reason="counted on PyTorch"
-)
+pytestmark = FASTEST
 
 
 def tiny(name="vqa_base", **values):
