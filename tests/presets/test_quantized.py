@@ -255,7 +255,7 @@ def test_half_precision(tmp_path):
         tmp_path / "preset", dtype="mixed_bfloat16"
     )
     assert mixed.heads["vqa"].output_dense.kernel_scale.dtype == "float32"
-    with pytest.raises(ValueError, match="`dtype` cannot be used"):
+    with pytest.raises(ValueError, match="`dtype` must not be float16"):
         kbt.BridgeTowerVQA.from_preset(tmp_path / "preset", dtype="float16")
 
 
