@@ -423,7 +423,8 @@ class Below:
         if not _begins(os.path.normpath(path), self._start):
             return True
         try:
-            # Not the normal path: behind a link, `..` leads elsewhere.
+            # The normal path would be wrong: behind a link, `..` leads
+            # elsewhere.
             real = os.path.realpath(path)
         # Reading reports names that no file can have.
         except ValueError:

@@ -15,6 +15,7 @@ from builders import slow_on
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import remat
+from keras_bridgetower.training import planning
 
 
 def answering(model):
@@ -75,21 +76,10 @@ def test_recomputation_does_not_change_training(image, text, make):
 
 @FASTEST
 def test_recomputation_keeps_fewer_activations():
-    import torch
-
     def kept(prepare):
         model = backbone(dropout=0.3)
         prepare(model)
-        sizes = {}
-
-        def keep(tensor):
-            sizes[tensor.data_ptr()] = tensor.numel()
-            return tensor
-
-        weights = {w.value.data_ptr() for w in model.weights}
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-            model(features(model), training=True)
-        return sum(n for p, n in sizes.items() if p not in weights)
+        return planning.activation_bytes(model, features(model))
 
     plain = kept(lambda model: None)
     assert kept(checkpointed) < plain / 3
@@ -97,19 +87,10 @@ def test_recomputation_keeps_fewer_activations():
 
 @FASTEST
 def test_recomputation_draws_the_same_dropout_mask():
-    """Which `keras.remat` does not do."""
+    """Which `keras.remat` does not do for a layer with a seed."""
     block = keras.layers.Dropout(0.5, seed=1)
     x = keras.ops.ones((8, 8))
     x.requires_grad_()
-
-    def gradient(run):
-        x.grad = None
-        out = run(x)
-        keras.ops.sum(out * out).backward()
-        return array(out), array(x.grad)
-
-    def call(x):
-        return block(x, training=True) * x
-
-    out, grad = gradient(lambda x: remat.remat(block, call, x))
-    np.testing.assert_allclose(grad, 4 * out**2, rtol=1e-6)
+    out = remat.remat(block, lambda x: block(x, training=True) * x, x)
+    keras.ops.sum(out * out).backward()
+    np.testing.assert_allclose(array(x.grad), 4 * array(out) ** 2, rtol=1e-6)

@@ -9,6 +9,8 @@ import contextlib
 import keras
 import numpy as np
 
+from keras_bridgetower.backend.keras_private.variables import has_value
+
 
 def inference_scope():
     """Return a context in which eager calls record no gradients.
@@ -118,11 +120,6 @@ def after_reading(batch):
 
     parts = tf.nest.flatten(batch, expand_composites=True)
     return tf.control_dependencies([x for x in parts if tf.is_tensor(x)])
-
-
-def has_value(variable):
-    """Return False if the value was taken out, as by `fit` on JAX."""
-    return variable._value is not None
 
 
 @contextlib.contextmanager

@@ -11,9 +11,7 @@ import operator
 import keras
 
 from keras_bridgetower.backend.keras_private.layers import layers_in
-from keras_bridgetower.backend.keras_private.variables import (
-    paths_without_value,
-)
+from keras_bridgetower.backend.keras_private.variables import has_value
 
 # Attributes that change when layers and models run, without an effect on
 # outputs. PyTorch's `training` has none because every call passes `training`.
@@ -80,7 +78,7 @@ def restore_weights(model):
     if keras.config.backend() != "jax":
         return
     model.jax_state_sync()
-    missing = paths_without_value(model.variables)
+    missing = [v.path for v in model.variables if not has_value(v)]
     if missing:
         raise RuntimeError(
             "The weights of this model are in use by `fit`, `evaluate` or "

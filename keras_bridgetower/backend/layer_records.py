@@ -19,8 +19,7 @@ from keras_bridgetower.backend.keras_private.models import (
 )
 
 _LOG = logging.getLogger(__name__)
-# Keys of a configuration, which are absent if they do not apply. The name of
-# the first changed with the order of the numbers, so older ones are rejected.
+# Keys of a configuration, which are absent if they do not apply.
 POLICIES = "policies_of_layers"
 QUANTIZED = "quantized_layers"
 FROZEN = "frozen_weights"
@@ -48,7 +47,7 @@ def numbered_layers(model):
         model: a built layer or model, which may itself be innermost.
 
     Returns:
-        dict from places, such as `"3 Dense"`, to layers.
+        dict from keys, such as `"3 Dense"`, to layers.
     """
     own = [
         layer
@@ -104,13 +103,13 @@ def _natural(path):
     return [int(part) if part.isdecimal() else part for part in parts]
 
 
-def _at(places, place):
-    """Return the layer or weight at a saved place."""
-    if place not in places:
+def _at(numbered, key):
+    """Return the layer or weight of a saved key."""
+    if key not in numbered:
         raise ValueError(
-            f"Layers must be those that were saved. Received: {place!r:.100}"
+            f"Layers must be those that were saved. Received: {key!r:.100}"
         )
-    return places[place]
+    return numbered[key]
 
 
 def changed_policies(model, usual):
@@ -126,10 +125,10 @@ def changed_policies(model, usual):
     """
     usual = before_quantization(getattr(usual, "default_policy", usual))
     layers = numbered_layers(model).items()
-    policies = {place: float_policy(layer) for place, layer in layers}
+    policies = {key: float_policy(layer) for key, layer in layers}
     return {
-        place: keras.dtype_policies.serialize(policy)
-        for place, policy in policies.items()
+        key: keras.dtype_policies.serialize(policy)
+        for key, policy in policies.items()
         if policy.name != usual.name
     }
 
@@ -137,9 +136,9 @@ def changed_policies(model, usual):
 def restore_policies(model, changed):
     """Set the policies that `changed_policies` returned, or None."""
     layers = numbered_layers(model)
-    for place, policy in (changed or {}).items():
+    for key, policy in (changed or {}).items():
         policy = keras.dtype_policies.deserialize(policy)
-        _at(layers, place).dtype_policy = policy
+        _at(layers, key).dtype_policy = policy
 
 
 def float_policy(layer):
@@ -195,9 +194,9 @@ def quantized_layers(model):
         ValueError: a layer was quantized by a method that cannot be saved.
     """
     found = {}
-    for place, layer in numbered_layers(model).items():
+    for key, layer in numbered_layers(model).items():
         if layer.quantization_mode is not None:
-            found.setdefault(_method(layer), []).append(place)
+            found.setdefault(_method(layer), []).append(key)
     return found
 
 
@@ -249,15 +248,15 @@ def quantize_as(model, saved):
         ValueError: the model lacks a saved layer, or the method is unknown.
     """
     layers = numbered_layers(model)
-    for method, places in dict(saved or {}).items():
+    for method, keys in dict(saved or {}).items():
         config = _config(method)
         if config is None:
             raise ValueError(
                 f"`{QUANTIZED}` must name layers quantized by {ALLOWED}. "
                 f"Received: {method!r:.100}"
             )
-        for place in places:
-            layer = _at(layers, place)
+        for key in keys:
+            layer = _at(layers, key)
             before = float_policy(layer).name
             if layer.compute_dtype == "float16" and config.mode == INT8:
                 raise ValueError(
@@ -303,7 +302,7 @@ def frozen_state(model):
     if any(getattr(layer, "lora_enabled", False) for layer in layers):
         return {MERGED: True}
     weights = _numbered_weights(model).items()
-    frozen = [place for place, weight in weights if not weight.trainable]
+    frozen = [key for key, weight in weights if not weight.trainable]
     return {FROZEN: frozen} if frozen else {}
 
 
@@ -325,7 +324,7 @@ def restore_frozen(model, saved, parts=()):
             "saved or copied. Call `enable_lora` again, or freeze layers."
         )
     weights = _numbered_weights(model)
-    frozen = {id(_at(weights, place)) for place in saved.get(FROZEN) or ()}
+    frozen = {id(_at(weights, key)) for key in saved.get(FROZEN) or ()}
     if not frozen:
         return
     # Outer layers first, because freezing a layer freezes its inner layers.

@@ -99,7 +99,7 @@ def _complete_preset(folder):
         opened = PresetFolder(folder)
     except (ValueError, OSError):
         return None
-    return opened if opened.sealed else None
+    return opened if opened.has_manifest else None
 
 
 def _check_digests(digests, published):

@@ -138,8 +138,8 @@ class DataParallel(Several):
         keras.distribution.set_distribution(self.layout)
 
     @property
-    def place(self):
-        return f"{super().place} on {len(self.devices)} devices"
+    def device_name(self):
+        return f"{super().device_name} on {len(self.devices)} devices"
 
     def make_layout(self):
         """Return the `keras.distribution.Distribution`."""

@@ -96,8 +96,8 @@ class TensorFlowReplicas(Several):
         if holds_others(optimizer) and accumulation(optimizer) > 1:
             raise ValueError(
                 "With several optimizers `gradient_accumulation_steps` must "
-                f"be None on {self.place}: use one optimizer, such as `AdamW` "
-                "with `rows`, or larger batches."
+                f"be None on {self.device_name}: use one optimizer, such as "
+                "`AdamW` with `rows`, or larger batches."
             )
         if _learning(optimizer).gradient_accumulation_steps:
             accumulate(optimizer, task.trainable_variables)

@@ -23,8 +23,8 @@ class Strategy:
     distributes.
 
     Attributes:
-        place: str, name of the devices. A task must be trained on the devices
-            that it was compiled for.
+        device_name: str, name of the devices. A task must be trained on the
+            devices that it was compiled for.
         count: int, number of replicas, among which a batch is divided.
         processes: int, number of processes that train together.
         index: int, number of this process, from 0.
@@ -41,7 +41,7 @@ class Strategy:
     ```
     """
 
-    place, count, index, processes = "one device", 1, 0, 1
+    device_name, count, index, processes = "one device", 1, 0, 1
     store = "file"
     # Whether a run can stop in the middle of an update, and go on exactly.
     stops_within_updates = True
@@ -437,7 +437,7 @@ class Several(Strategy):
             )
 
     @property
-    def place(self):
+    def device_name(self):
         return f"{type(self).__name__} of {self.count} replicas"
 
     @contextlib.contextmanager
@@ -535,9 +535,9 @@ def check_batch_norms(task, strategy):
     ]
     if strategy.count > 1 and task.optimizer is not None and trained:
         raise ValueError(
-            f"Batch norms must be frozen on {strategy.place}, where replicas "
-            "see parts of a batch: set `backbone.image_tower.trainable = "
-            "False` before `compile`, or use JAX. Received: "
+            f"Batch norms must be frozen on {strategy.device_name}, where "
+            "replicas see parts of a batch: set `backbone.image_tower."
+            "trainable = False` before `compile`, or use JAX. Received: "
             f"{len(trained)} batch norms, such as {trained[0]!r}"
         )
 

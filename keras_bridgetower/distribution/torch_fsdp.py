@@ -283,7 +283,7 @@ class Shards:
             ):
                 parameter = self._part(variable)
                 own = parameter.detach().to_local()
-                own.copy_(rows_of(variable.value.detach(), own, self._mesh))
+                own.copy_(select_rows(variable.value.detach(), own, self._mesh))
                 # It may have been frozen or not in another `fit`.
                 for x in (parameter, gathered):
                     x.requires_grad_(id(variable) in trained)
@@ -324,7 +324,7 @@ class Shards:
         """Return the `DTensor` of a variable, or None if it is not split."""
         if id(variable) in self.of_weight:
             return self._part(variable).detach()
-        weight = self._weight_of(variable)
+        weight = self._find_weight(variable)
         if weight is None:
             return None
         shape = tuple(weight.shape)
@@ -343,14 +343,14 @@ class Shards:
 
     def own_rows(self, variable, array):
         """Return what this process keeps of a variable of the optimizer."""
-        weight = self._weight_of(variable)
+        weight = self._find_weight(variable)
         if weight is None:
             return array
         if id(weight) in self.of_weight:
-            return rows_of(array, variable, self._mesh)
+            return select_rows(array, variable, self._mesh)
         return self._first(array)
 
-    def _weight_of(self, variable):
+    def _find_weight(self, variable):
         """Return the weight of a variable of the optimizer, or None."""
         made = self._references.get(id(variable))
         return None if made is None else made.stands_for
@@ -402,7 +402,7 @@ def _blocks(task):
     return [block for block in found if found.count(block) == 1]
 
 
-def rows_of(whole, part, mesh):
+def select_rows(whole, part, mesh):
     """Return the rows of a whole value that are the part of a process.
 
     Args:

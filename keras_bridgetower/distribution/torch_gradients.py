@@ -33,8 +33,9 @@ class Gradients:
         self._ends = None
         self._engine = DistributedDataParallel(
             _Loss(v.value for v in task.trainable_variables),
-            # Also keeps the first buckets. Others would add in another order,
-            # after the first step and so not in a run that goes on.
+            # This also keeps the first buckets. New ones would add in another
+            # order, after the first step only, and so not in a run that
+            # continues there.
             find_unused_parameters=True,
             init_sync=False,
             gradient_as_bucket_view=True,

@@ -41,7 +41,7 @@ class PresetFolder:
         self._parsed = {}
 
     @property
-    def sealed(self):
+    def has_manifest(self):
         """bool, whether the folder has a manifest."""
         return self._checks is not None
 
@@ -56,7 +56,7 @@ class PresetFolder:
 
     def has(self, name):
         """Return True if the folder has a file of this name."""
-        if self.sealed:
+        if self.has_manifest:
             return name in self._checks
         return plain_name(name) and os.path.lexists(self.root / name)
 
@@ -66,7 +66,7 @@ class PresetFolder:
         Raises:
             PresetError: the file is missing, or may not be opened.
         """
-        listed = not self.sealed or name in self._checks
+        listed = not self.has_manifest or name in self._checks
         if not plain_name(name) or not listed:
             raise PresetError(
                 "A file name in a preset must be plain, and in its manifest.",

@@ -163,8 +163,9 @@ def download(repository, revision):
 def _fetch_blob(folder, url, name, sha256, size):
     """Download a large file to its place in the hub's cache.
 
-    After an interruption `hf_hub_download` would start again. Here it only
-    links the finished file to its name.
+    After an interruption `hf_hub_download` would start again, because it
+    removes what it has, and it compares no checksum (huggingface_hub 2.4).
+    Here it only links the finished file to its name.
     """
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers

@@ -109,7 +109,7 @@ def open_preset(preset, revision=None):
         folder = open_foreign(path, hub.published(handle, revision))
     else:
         folder = PresetFolder(path)
-    if not folder.sealed:
+    if not folder.has_manifest:
         warnings.warn(
             f"The preset {str(path)!r} has no {manifest.MANIFEST}, so its "
             "files could not be verified. `save_to_preset` of the loaded model "

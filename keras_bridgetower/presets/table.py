@@ -150,7 +150,7 @@ def _examples(folder):
     return found
 
 
-def _presets_of(distribution):
+def _read_distribution(distribution):
     """Return the presets of a distribution, by name.
 
     Raises:
@@ -185,7 +185,7 @@ def _others():
                 # The first one in `sys.path` hides others of its name.
                 if name not in found:
                     found[name] = {}
-                    found[name] = _presets_of(distribution)
+                    found[name] = _read_distribution(distribution)
         except Exception as error:
             where = str(distribution.locate_file(""))
             with contextlib.suppress(Exception):

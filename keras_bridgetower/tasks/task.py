@@ -639,7 +639,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             **kwargs,
         )
         strategy.current().prepare(self)
-        self._place = strategy.current().place
+        self._place = strategy.current().device_name
         self.inference.forget()
 
     def compute_loss(
@@ -909,7 +909,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
 
     def _check_place(self):
         # Keras itself refuses to train a task that was never compiled.
-        now = strategy.current().place
+        now = strategy.current().device_name
         place = getattr(self, "_place", now)
         if place != now:
             raise BuiltElsewhere(

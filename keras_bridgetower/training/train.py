@@ -8,7 +8,6 @@ import dataclasses
 import importlib.util
 import pathlib
 import shutil
-import sys
 
 import keras
 
@@ -210,7 +209,3 @@ def _plain(recipe):
     """Return a recipe as plain values, which a checkpoint keeps."""
     values = dataclasses.asdict(dataclasses.replace(recipe, original=None))
     return {k: repr(v) for k, v in values.items()}
-
-
-if __name__ == "__main__":
-    sys.exit("This command is `python -m keras_bridgetower train` now.")

@@ -14,7 +14,6 @@ import torch
 
 from keras_bridgetower.training import planning
 from keras_bridgetower.training import recipes
-from keras_bridgetower.training import shapes
 
 # In two of them the weights need most, in one the activations.
 RECIPES = {
@@ -30,9 +29,9 @@ def peak():
 
 def train(recipe):
     """Train a recipe's task for two steps, on ones."""
-    task = shapes.make_task(recipe)
+    task = planning.make_task(recipe)
     optimizer = recipe.optimizer(100)
-    x = shapes.features(task, recipe.batch_size, recipe.text_length, "cpu")
+    x = planning.features(task, recipe.batch_size, recipe.text_length, "cpu")
     for _ in range(2):
         outputs = keras.tree.flatten(task(x, training=True))
         task.zero_grad()

@@ -10,6 +10,7 @@ import launch
 import numpy as np
 import pytest
 from builders import ANSWERS
+from builders import FASTEST
 from builders import MANY_STEPS
 from builders import array
 from builders import backbone
@@ -30,7 +31,7 @@ from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.models.bridges import BRIDGES
 from keras_bridgetower.models.managers import MANAGERS
 from keras_bridgetower.objectives import pair_objectives
-from keras_bridgetower.training import shapes
+from keras_bridgetower.training import planning
 
 RUN = pathlib.Path(__file__).parent.parent / "distribution_run.py"
 KINDS = {
@@ -232,9 +233,9 @@ def test_kinds_and_devices_that_are_absent_are_rejected(reset):
             kbt.distribute(kind, **values)
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="paths alone")
+@FASTEST
 def test_every_weight_has_a_layout():
-    with shapes.meta_device():
+    with planning.meta_device():
         tasks = list(map(every_task.make, every_task.TASKS))
         for task in tasks:
             task.enable_lora(2)

@@ -136,7 +136,7 @@ def test_sane_decay_applies_to_matrices_only(
         assert (v.path in spared) != is_matrix, v.path
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="paths and patterns alone")
+@FASTEST
 @pytest.mark.parametrize(
     "encoder, decays", [(clip, True), (vit, False), (deit, False)]
 )
@@ -156,7 +156,7 @@ def test_decay_of_layer_norms_follows_the_scripts(encoder, decays):
     assert {found[path] > 0 for path in norms} == {decays}
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="paths and patterns alone")
+@FASTEST
 @pytest.mark.parametrize("bridge", ["static_manager", "adaptive_manager"])
 def test_managers_follow_the_scripts(bridge):
     """As the authors' function groups the names of their variables."""

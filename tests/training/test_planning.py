@@ -9,17 +9,15 @@ import sys
 import keras
 import memory_run
 import pytest
+from builders import FASTEST
 from builders import long_but
 
 from keras_bridgetower import training
 from keras_bridgetower.apps.cli.main import main
 from keras_bridgetower.training import planning
-from keras_bridgetower.training import shapes
 from keras_bridgetower.training.recipes import paper
 
-pytestmark = pytest.mark.skipif(
-    keras.config.backend() != "torch", reason="counted on PyTorch"
-)
+pytestmark = FASTEST
 
 
 def tiny(name="vqa_base", **values):
@@ -35,13 +33,13 @@ def tiny(name="vqa_base", **values):
 )
 def test_activations_from_shapes_equal_measured_ones(name):
     def kept(device):
-        task = shapes.make_task(tiny(name))
-        x = shapes.features(task, 2, 7, device)
-        found = [shapes.activation_bytes(task, x)]
+        task = planning.make_task(tiny(name))
+        x = planning.features(task, 2, 7, device)
+        found = [planning.activation_bytes(task, x)]
         task.backbone.checkpoint_activations()
-        return [*found, shapes.activation_bytes(task, x)]
+        return [*found, planning.activation_bytes(task, x)]
 
-    with shapes.meta_device():
+    with planning.meta_device():
         predicted = kept("meta")
     # Kernels of the CPU keep a little more or less than the shapes say.
     assert predicted == pytest.approx(kept("cpu"), rel=0.1)
@@ -50,28 +48,28 @@ def test_activations_from_shapes_equal_measured_ones(name):
 
 def test_operations_are_those_of_the_matrices():
     """Count a layer by hand; computing again adds one forward pass."""
-    with shapes.meta_device():
+    with planning.meta_device():
         model = keras.Sequential(
             [keras.Input((7,), name="x"), keras.layers.Dense(5)]
         )
         x = keras.ops.ones((3, 7))
         # The first layer needs no gradient of its input.
-        assert shapes.step_operations(model, x) == 2 * (2 * 3 * 7 * 5)
-        task = shapes.make_task(tiny())
-        x = shapes.features(task, 2, 7)
-        kept = shapes.step_operations(task, x)
+        assert planning.step_operations(model, x) == 2 * (2 * 3 * 7 * 5)
+        task = planning.make_task(tiny())
+        x = planning.features(task, 2, 7)
+        kept = planning.step_operations(task, x)
         task.backbone.checkpoint_activations()
-        assert 1.1 < shapes.step_operations(task, x) / kept < 4 / 3
+        assert 1.1 < planning.step_operations(task, x) / kept < 4 / 3
 
 
 def test_weights_by_kind():
-    with shapes.meta_device():
-        task = shapes.make_task(tiny())
-    whole = shapes.weight_bytes(task, 4)
+    with planning.meta_device():
+        task = planning.make_task(tiny())
+    whole = planning.weight_bytes(task, 4)
     floats = [w for w in task.weights if "int" not in w.dtype]
     assert whole["gradients"] == 4 * sum(w.value.numel() for w in floats)
     assert whole["optimizer"] == 2 * whole["gradients"]
-    split = shapes.weight_bytes(task, 4, "fsdp")
+    split = planning.weight_bytes(task, 4, "fsdp")
     assert split["optimizer"] < whole["optimizer"] / 3
 
 

@@ -12,6 +12,7 @@ import pytest
 import ranks_run
 import split_passes
 import streams
+from builders import FASTEST
 from builders import SIDE
 from builders import shallow
 from builders import slow_on
@@ -35,10 +36,6 @@ from keras_bridgetower.tasks.fit.batch_checks import check_partners
 
 RUN = pathlib.Path(__file__).parent / "ranks_run.py"
 KIND = "data_parallel" if BACKEND == "torch" else "multi_worker"
-fastest = pytest.mark.skipif(
-    BACKEND != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
 
 
 def ran(what, folder, kind=KIND):
@@ -266,7 +263,7 @@ def failing():
     raise OSError("no space left")
 
 
-@fastest
+@FASTEST
 def test_an_error_in_one_process_ends_all():
     other = "process 0: nothing.*process 1: no such file"
     for strategy, function, error, message in (
@@ -287,7 +284,7 @@ class Apart(Pair):
     own_draws = staticmethod(process_seeds.select)
 
 
-@fastest
+@FASTEST
 def test_random_states_are_restored_by_process():
     seed = "model/3/seed_generator_state"
     one = {seed: np.array([7, 2]), "random/cpu": np.arange(4, dtype="uint8")}
@@ -337,7 +334,7 @@ def stream(records, batch_size=4, **kwargs):
     return Stream(records, batch_size, transform("clip", SIDE), **values)
 
 
-@fastest
+@FASTEST
 def test_a_stream_is_shared_by_the_strategy(records):
     whole, shares = streams.ids(stream(records).batch(0)[0]), []
     for index in range(2):
@@ -365,7 +362,7 @@ def test_a_stream_is_shared_by_the_strategy(records):
         Pair("").batches(stream(records, remainder="keep"))
 
 
-@fastest
+@FASTEST
 def test_replacements_for_bad_rows_differ_by_host(tmp_path):
     rows = [streams.record("captions", i, samples=1) for i in range(12)]
     rows[0] = streams.Record("k0", (b"",), rows[0].samples, "s")
@@ -376,7 +373,7 @@ def test_replacements_for_bad_rows_differ_by_host(tmp_path):
     assert len(set(sum(read, []))) == 4
 
 
-@fastest
+@FASTEST
 def test_matching_needs_two_rows_in_each_process(records, monkeypatch):
     task = pretraining()
     alone = stream(records, 1).dataset(epochs=1)

@@ -33,12 +33,12 @@ class PatchedModel(BuiltByOneReplica):
         patterns of names choose them.
         """
         if filters is None or callable(filters):
-            filters = _of_built_layers(filters)
+            filters = _choose_built(filters)
         with _older_objects_frozen():
             super().quantize(mode, config, filters, **kwargs)
 
 
-def _of_built_layers(chosen):
+def _choose_built(chosen):
     return lambda layer: layer.built and (chosen is None or chosen(layer))
 
 
@@ -49,7 +49,7 @@ def _older_objects_frozen():
     Keras collects garbage whenever a layer replaces its weight. With the
     frameworks imported, each collection took one to two seconds.
     """
-    # Otherwise what the process froze itself would thaw.
+    # Unfreezing would also thaw the objects that the process froze itself.
     thaw = not gc.get_freeze_count()
     gc.freeze()
     try:

@@ -13,7 +13,7 @@ import contextlib
 import keras
 from keras import ops
 
-from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.backend.keras_private.variables import has_value
 from keras_bridgetower.backend.keras_private.versions import check_version
 from keras_bridgetower.backend.keras_private.versions import is_known
 
@@ -143,7 +143,8 @@ def references(optimizer, found):
 
     Args:
         optimizer: a Keras optimizer.
-        found: dict, which gets the other for the id of the new one.
+        found: dict to fill, from the id of each new variable to the one that
+            it belongs to.
     """
     (one,) = _learning(optimizer)
     own = one.add_variable_from_reference
@@ -271,7 +272,7 @@ def _take_averages_of_updates(optimizer):
     finalize = type(optimizer).finalize_variable_values
 
     def take(variables):
-        if not all(map(backend_ops.has_value, optimizer.variables)):
+        if not all(map(has_value, optimizer.variables)):
             return
         if int(ops.convert_to_numpy(optimizer.iterations)):
             finalize(optimizer, variables)

@@ -52,12 +52,12 @@ def with_value(variable, value):
     return made
 
 
-def paths_without_value(variables):
-    """Return the paths of variables whose values JAX's trainer has taken.
+def has_value(variable):
+    """Return False for a variable whose value JAX's trainer has taken.
 
     Reading such a variable would give its initial value.
     """
-    return [v.path for v in variables if v._value is None]
+    return variable._value is not None
 
 
 @contextlib.contextmanager

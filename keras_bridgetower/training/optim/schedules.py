@@ -36,7 +36,8 @@ class WarmupPolynomial(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, peak, total_steps, warmup=0.1, power=1.0, end=0.0):
-        self.warmup_steps = count_steps(warmup, total_steps)
+        is_share = isinstance(warmup, float)
+        self.warmup_steps = int(warmup * total_steps) if is_share else warmup
         if not 0 <= self.warmup_steps < total_steps:
             raise ValueError(
                 "`warmup` must be a share of the steps as a float below 1, or "
@@ -61,15 +62,3 @@ class WarmupPolynomial(keras.optimizers.schedules.LearningRateSchedule):
     def get_config(self):
         names = ("peak", "total_steps", "warmup", "power", "end")
         return {name: getattr(self, name) for name in names}
-
-
-def count_steps(number, total_steps):
-    """Return a number of steps, from a number or a share of all steps.
-
-    Args:
-        number: int, a number of steps, or float, a share.
-        total_steps: int.
-
-    """
-    is_share = isinstance(number, float)
-    return int(number * total_steps) if is_share else number
