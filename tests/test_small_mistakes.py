@@ -27,7 +27,7 @@ from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.files import one_writer
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.metrics.vqa import write_vqa_results
-from keras_bridgetower.tasks.ranking import BlockCache
+from keras_bridgetower.tasks.ranking import open_cache
 from keras_bridgetower.training.runs.places import RunFolder
 
 pytestmark = pytest.mark.skipif(
@@ -246,7 +246,7 @@ OUTPUTS = {
     "qdrant": lambda path: _index(path, "qdrant:"),
     "preset": lambda path: shallow().save_to_preset(path),
     "export": lambda path: shallow().export(path, format="torch"),
-    "cache of rank": lambda path: BlockCache(path, {}),
+    "cache of rank": lambda path: open_cache(path, {}),
     "part of a file": lambda path: write_atomically(
         str(path).removesuffix(".part"), lambda file: file.write(b"1")
     ),

@@ -24,8 +24,8 @@ from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.inference import joined
-from keras_bridgetower.tasks.kept_states import StateScorer
 from keras_bridgetower.tasks.ranking import NOT_SCORED
+from keras_bridgetower.tasks.ranking import StateScorer
 from keras_bridgetower.tasks.ranking import rank
 from keras_bridgetower.tasks.ranking import ranking_parts
 from keras_bridgetower.tasks.task import BridgeTowerTask
