@@ -141,8 +141,8 @@ def test_pairs_of_hard_negatives():
     for seed, factor in enumerate([1.0] * 30 + [1e4]):
         batch = hard(6, ids, seed)
         embeddings = [ops.convert_to_tensor(x) for x in (text, image, factor)]
-        pairs, own = objective.logits(fuse, {"itm": same}, batch, embeddings)
-        pairs = array(pairs)
+        found, own = objective.logits(fuse, {"itm": same}, batch, embeddings)
+        pairs = array(found["itm"])
         rows = np.arange(6)
         np.testing.assert_array_equal(array(own), pairs[:, 0])
         np.testing.assert_array_equal(pairs[:, 0].T, [rows, 100 + rows])
@@ -171,7 +171,8 @@ def test_hard_negatives_are_drawn_by_the_softmax(place):
     pairs, _ = make_objective("hard_negatives").logits(
         fuse, {"itm": same}, hard(rows, ids, places=place), embeddings
     )
-    found = array(pairs)[:, 1, 1] - 100, array(pairs)[:, 2, 0]
+    pairs = array(pairs["itm"])
+    found = pairs[:, 1, 1] - 100, pairs[:, 2, 0]
     for drawn, logits in zip(found, (scores, scores.T), strict=True):
         weights = np.exp(logits) * (ids[:, None] != ids)
         sums = weights.cumsum(1) / weights.sum(1, keepdims=True)
@@ -187,7 +188,7 @@ def test_hard_negatives_of_a_single_image():
     pairs, _ = make_objective("hard_negatives").logits(
         fuse, {"itm": same}, batch, (unit, unit, ops.convert_to_tensor(1.0))
     )
-    for drawn in np.moveaxis(array(pairs), 1, 0):
+    for drawn in np.moveaxis(array(pairs["itm"]), 1, 0):
         np.testing.assert_array_equal(drawn[:, 0], [0, 1, 2, 3])
         np.testing.assert_array_equal(drawn[:, 1], [100, 101, 102, 103])
 
@@ -207,7 +208,7 @@ def test_gradients_reach_states_but_not_draw_scores():
             batch,
             embeddings,
         )
-        return ops.sum(logits**2)
+        return ops.sum(logits["itm"] ** 2)
 
     text, image, *drawing = backend_ops.gradients(loss, list(arrays))
     assert np.abs(text[:, 0]).min() > 0 and np.abs(image[:, 0]).min() > 0

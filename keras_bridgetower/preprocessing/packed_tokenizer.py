@@ -206,12 +206,22 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         # A graph keeps the length with which it was traced.
         size = self.sequence_length
         spec = ("int32", (*static_shape(parts[0]), size))
-        pack = functools.partial(self._pack, encode, size)
+        pack = functools.partial(self.pack, encode, size)
         ids, mask = apply_numpy(pack, list(parts), spec, spec)
         return {"token_ids": ids, "padding_mask": mask}
 
-    def _pack(self, encode, size, *parts):
-        """Join the parts of each row between special tokens, and pad."""
+    def pack(self, encode, size, *parts):
+        """Join the parts of each row between special tokens, and pad.
+
+        Args:
+            encode: callable from a list of texts to a list of lists of ids.
+            size: int, tokens of each row. Longer ones are cut.
+            *parts: one or two strings, lists or arrays of strings.
+
+        Returns:
+            `(ids, mask)`: int32 arrays `(texts, size)`, without the first
+            axis for single texts.
+        """
         names = ("text", "second_text")
         checked = [checked_texts(*p) for p in zip(parts, names, strict=False)]
         texts, single = checked[0]

@@ -17,7 +17,7 @@ from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.metrics.calibration import match_scores
-from keras_bridgetower.models.heads import tower_outputs
+from keras_bridgetower.models.exporting.exported import tower_function
 from keras_bridgetower.models.merged_tokens import merge_tokens
 from keras_bridgetower.preprocessing.verb_inputs import check_numbers
 from keras_bridgetower.tasks.inference import filled
@@ -277,15 +277,7 @@ class Parts:
     """
 
     def __init__(self, task):
-        backbone, fusion = task.backbone, task.backbone.fusion
-
-        def text(inputs):
-            states = backbone.text_tower(inputs)
-            return tower_outputs(fusion, task.heads, "text", states)
-
-        def image(inputs):
-            states = backbone.image_tower(inputs["images"])
-            return tower_outputs(fusion, task.heads, "image", states)
+        fusion = task.backbone.fusion
 
         def pairs(inputs, image_tokens=None):
             def states(name):
@@ -302,10 +294,10 @@ class Parts:
             return task.heads[head](pooled)
 
         self._task, self._of_pairs = task, pairs
-        self.text, self.image, self.pairs = (
-            task.inference.forward(function)
-            for function in (text, image, pairs)
-        )
+        forward = task.inference.forward
+        self.text = forward(tower_function("text", task, task.backbone))
+        self.image = forward(tower_function("image", task, task.backbone))
+        self.pairs = forward(pairs)
 
     def merged_pairs(self, image_tokens):
         """Return `pairs` that merges the image tokens of each pair."""
