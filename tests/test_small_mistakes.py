@@ -138,13 +138,6 @@ def test_a_single_picture_or_text_is_used_with_every_other():
         assert shares == pytest.approx(expected[1], abs=1e-6)
 
 
-def test_adapters_are_enabled_once():
-    task = VQA(backbone(), answers=ANSWERS)
-    task.enable_lora(2)
-    with pytest.raises(ValueError, match="must be called once.*rank=3"):
-        task.enable_lora(3)
-
-
 def test_features_of_other_shapes(model):
     task = VQA(model, answers=ANSWERS)
     made = features()
