@@ -39,7 +39,7 @@ class Bridges:
 
     # The layer embedding, which bridges do not have.
     embedding = None
-    # Whether outputs at tokens depend on those at padding.
+    # True if outputs at tokens depend on those at padding.
     reads_padding = False
 
     def __init__(self, fusion, side):
@@ -80,7 +80,7 @@ class Bridges:
         return bridge(own, state, mask, training=training)
 
     def reads_tower(self, layer):
-        """Return whether a layer gets states of the tower."""
+        """Return True if a layer gets states of the tower."""
         return self.taps[layer] is not None
 
 
@@ -98,7 +98,7 @@ class Managers:
 
     def __init__(self, fusion, side):
         self.fusion, self.side = fusion, side
-        manager = bridges.class_of(fusion.bridge)
+        manager = bridges.get_class(fusion.bridge)
         self.layers = [
             (manager if layer else FirstManager)(
                 fusion.hidden_dim,
@@ -128,13 +128,13 @@ class Managers:
         return self.layers[layer](states, own, other, training=training)
 
     def reads_tower(self, layer):
-        """Return whether a layer gets states of the tower."""
+        """Return True if a layer gets states of the tower."""
         return True
 
 
 def feeds(fusion):
     """Return the feeds of text and image, by the value of `bridge`."""
-    bridge = fusion.bridge and bridges.class_of(fusion.bridge)
+    bridge = fusion.bridge and bridges.get_class(fusion.bridge)
     managed = bridge is not None and issubclass(bridge, ManagerLayer)
     feed = Managers if managed else Bridges
     return feed(fusion, "text"), feed(fusion, "image")

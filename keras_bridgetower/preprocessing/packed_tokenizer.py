@@ -58,9 +58,9 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
     start_token_id = pad_token_id = end_token_id = None
     unk_token_id = mask_token_id = None
     between = ()
-    # Whether encoders of this tokenizer read `segment_ids` too.
+    # True if encoders of this tokenizer read `segment_ids` too.
     has_segments = False
-    # Whether the encoder was trained without a start token: the packed text
+    # True if the encoder was trained without a start token: the packed text
     # has one, which only the layers above the encoder see.
     adds_start = False
 

@@ -69,7 +69,7 @@ def open_task(preset, name=None, purpose="export"):
         preset: as the `from_preset` of a task takes it.
         name: str, the `task_name` of a class; by default that of the
             preset's name, or of the class that was saved.
-        purpose: str, what the heads are needed for, for the error.
+        purpose: str, the use of the heads, for the error.
 
     Raises:
         ValueError: no such preset or task, a preset that names no task, or

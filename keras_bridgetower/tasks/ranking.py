@@ -314,7 +314,7 @@ def ranking_parts(task):
 
 
 def shortlisted(images, texts, k):
-    """The k texts nearest to each image and the k images nearest to each text.
+    """Choose the k texts nearest to each image, and the k images to each text.
 
     The authors score both lists, -100 elsewhere, and take the maximum: the
     score of a pair that is in either list.
@@ -380,7 +380,7 @@ def _checked_shortlist(task, k, images, texts):
 
 
 def _work(tokens, width, heads):
-    """Estimate of what one row of a forward pass takes at its widest."""
+    """Estimate the bytes of one row of a forward pass at its widest."""
     # Queries, keys, values, the hidden layer four times as wide, residuals,
     # of both modalities; and attention weights where nothing fuses them.
     return 4 * (20 * tokens * width + 2 * heads * tokens**2)

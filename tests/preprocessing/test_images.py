@@ -1,4 +1,4 @@
-"""Pictures of every kind in load_image and the image converter, and refusals."""
+"""Pictures of every kind in load_image and the image converter; refusals."""
 
 import builtins
 import io

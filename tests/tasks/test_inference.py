@@ -109,11 +109,11 @@ TAKES = keras.config.backend() == "jax"
 @pytest.mark.parametrize(
     "first, second, refused",
     [
-        ("reading", "reading", False),
-        ("reading", "predicting", TAKES),
+        ("read_lock", "read_lock", False),
+        ("read_lock", "predicting", TAKES),
         ("testing", "testing", True),
-        ("training", "reading", True),
-        ("reading", "training", True),
+        ("training", "read_lock", True),
+        ("read_lock", "training", True),
     ],
 )
 def test_who_may_use_a_task_beside_whom(first, second, refused):
