@@ -57,9 +57,7 @@ def open_verb(preset, name):
     """
     known = verbs()
     check_choice("task", name, tuple(known))
-    task = known[name][0].from_preset(preset)
-    task.new_heads.check(name, task.answering_heads)
-    return task
+    return _trained(known[name][0], preset, name)
 
 
 def open_task(preset, name=None, purpose="export"):
@@ -88,7 +86,11 @@ def open_task(preset, name=None, purpose="export"):
         )
     name = name or known[saved]
     check_choice("task", name, tuple(classes))
-    task = classes[name].from_preset(folder)
+    return _trained(classes[name], folder, purpose)
+
+
+def _trained(cls, preset, purpose):
+    task = cls.from_preset(preset)
     task.new_heads.check(purpose, task.answering_heads)
     return task
 
