@@ -224,10 +224,9 @@ class BridgeTowerContrastive(BridgeTowerTask):
         ```
         """
         source = verb_inputs.Pictures(self.needed_preprocessor(), images)
+        forward = ranking_parts(self).image
         found = self._run(
-            *("embed_with_states", [source], batch_size),
-            repeat=False,
-            forward=ranking_parts(self).image,
+            "embed_with_states", [source], batch_size, forward=forward
         )
         return found["embedding"], found["states"]
 

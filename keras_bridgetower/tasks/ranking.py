@@ -78,15 +78,16 @@ def rank(
             "dtype": task.backbone.fusion.dtype_policy.name,
             "shortlist": shortlist,
             "batch_size": batch_size,
-            "block": [blocks.pictures, blocks.texts],
+            "block": [blocks.block_pictures, blocks.block_texts],
         }
         folder = open_cache(cache_dir, key)
     scores = np.empty((images.count, texts.count), "float32")
     bar = keras.utils.Progbar(
         images.count, verbose=verbose, unit_name="picture"
     )
-    for number, first in enumerate(range(0, images.count, blocks.pictures)):
-        rows = slice(first, min(first + blocks.pictures, images.count))
+    step = blocks.block_pictures
+    for number, first in enumerate(range(0, images.count, step)):
+        rows = slice(first, min(first + step, images.count))
         path = folder and folder / f"block_{number:06}.npy"
         if path and path.exists():
             scores[rows] = _read(path, np.load)
@@ -113,8 +114,7 @@ class Blocks:
             before any is scored.
 
     Attributes:
-        pictures, texts: int, the sizes of a block. There may be fewer of
-            them.
+        block_pictures, block_texts: int, items of a block, or fewer.
         all_texts: bool, whether the states of all texts fit.
 
     Raises:
@@ -151,14 +151,14 @@ class Blocks:
                 f"or `batch_size` lower. Received: max_memory={max_memory}"
             )
         share = min(free // 2, free - image)
-        self.texts = min(texts.count, max(1, share // text))
-        self.all_texts = self.texts >= texts.count
-        room = free - self.texts * text
+        self.block_texts = min(texts.count, max(1, share // text))
+        self.all_texts = self.block_texts >= texts.count
+        room = free - self.block_texts * text
         # Texts that wait in a file are read once for each block of pictures.
         few = self.all_texts or shortlist is not None
         block = min(images.count, _PICTURES) if few else images.count
-        self.pictures = min(block, room // image)
-        every = images.count * image // 2 + self.pictures * image
+        self.block_pictures = min(block, room // image)
+        every = images.count * image // 2 + self.block_pictures * image
         self._all_pictures = every <= room
 
     def _start(self):
@@ -182,13 +182,15 @@ class Blocks:
 
     def _encode(self, part, source, states, first=0):
         """Write the states of items from `first` on; return embeddings."""
-        embeddings, size = [], self._batch_size
-        last = first + len(states)
-        for features in _batches(source, size, first, last):
-            count = len(next(iter(features.values())))
-            rows = self._task.inference.filled_rows(count, size)
-            made = part({k: filled(x, rows) for k, x in features.items()})
-            made = {k: ops.convert_to_numpy(x)[:count] for k, x in made.items()}
+        some = types.SimpleNamespace(
+            count=len(states),
+            features=lambda a, b: source.features(first + a, first + b),
+        )
+        embeddings = []
+        for _, made in self._task.inference.in_batches(
+            part, [some], self._batch_size
+        ):
+            count = len(made["states"])
             states[:count] = made["states"]
             states = states[count:]
             embeddings.append(made.get("embedding"))
@@ -213,8 +215,8 @@ class Blocks:
             states = np.asarray(self._image_states[rows])
         image = ops.convert_to_tensor(states)
         scores = np.full((count, self._texts.count), NOT_SCORED, "float32")
-        for first in range(0, self._texts.count, self.texts):
-            columns = slice(first, first + self.texts)
+        for first in range(0, self._texts.count, self.block_texts):
+            columns = slice(first, first + self.block_texts)
             chosen = self._chosen[rows, columns]
             places = np.flatnonzero(chosen)
             if not len(places):
@@ -246,11 +248,10 @@ class Blocks:
         return self._text_block[columns.start]
 
 
-def _batches(source, size, first=0, last=None):
-    """Yield features of the items `first` to `last - 1`, batch by batch."""
-    last = source.count if last is None else last
-    for start in range(first, last, size):
-        yield source.features(start, min(start + size, last))
+def _batches(source, size):
+    """Yield the features of a source, batch by batch."""
+    for start in range(0, source.count, size):
+        yield source.features(start, min(start + size, source.count))
 
 
 def _states(rows, shape, in_memory):

@@ -268,13 +268,8 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         ```
         """
         source = Pictures(self.needed_preprocessor(), images)
-        found = self._run(
-            "image_states",
-            [source],
-            batch_size,
-            repeat=False,
-            forward=ranking_parts(self).image,
-        )
+        forward = ranking_parts(self).image
+        found = self._run("image_states", [source], batch_size, forward=forward)
         return one_or_all(found["states"], [source])
 
     def score_states(self, image_states, text, batch_size=32, fusion=None):

@@ -84,8 +84,9 @@ def test_rank_is_the_score_of_every_pair(task, scores):
     assert found.shape == (5, 7) and found.dtype == np.float32
     assert difference(found, scores) <= 1e-5
     # The same where blocks are small and texts wait in a file.
-    plan = blocks(task, 5, 7, 4, small(task))
-    assert (plan.pictures, plan.texts, plan.all_texts) == (2, 2, False)
+    made = blocks(task, 5, 7, 4, small(task))
+    assert (made.block_pictures, made.block_texts) == (2, 2)
+    assert not made.all_texts
     found = ranked(task, max_memory=small(task))
     assert difference(found, scores) <= 1e-5
     assert ranked(task, IMAGES[0], TEXTS[1]).shape == (1, 1)
@@ -254,7 +255,7 @@ def test_texts_are_read_once_for_all_blocks_of_pictures(task, monkeypatch):
         return features(self, start, stop)
 
     monkeypatch.setattr(Texts, "features", watched)
-    assert blocks(task, 35, 2, 4, 2**30).pictures < 35
+    assert blocks(task, 35, 2, 4, 2**30).block_pictures < 35
     ranked(task, IMAGES * 7, TEXTS[:2])
     # A batch of the tower, and the block of all texts.
     assert read == [(0, 2), (0, 2)]
