@@ -111,13 +111,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
             A `Masking`: `WholeWordMasking` for WordPiece, as for BERT, and
             `TokenMasking` for others.
         """
-        self._check_mask_token()
-        values |= {
-            "mask_token_id": self.mask_token_id,
-            "special_token_ids": self.special_token_ids,
-            "vocabulary_size": self.vocabulary_size(),
-            "sequence_length": self.sequence_length,
-        }
+        values |= self.masking_values()
         if not isinstance(self._engine.model, tokenizers.models.WordPiece):
             return TokenMasking(**values)
         return WholeWordMasking(
@@ -140,6 +134,16 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
                 f"none. Received: {type(self).__name__} with the special "
                 f"tokens {self.special_tokens}"
             )
+
+    def masking_values(self):
+        """Return the arguments that every masking rule needs."""
+        self._check_mask_token()
+        return {
+            "mask_token_id": self.mask_token_id,
+            "special_token_ids": self.special_token_ids,
+            "vocabulary_size": self.vocabulary_size(),
+            "sequence_length": self.sequence_length,
+        }
 
     @property
     def _engine(self):
@@ -202,11 +206,11 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         # A graph keeps the length with which it was traced.
         size = self.sequence_length
         spec = ("int32", (*static_shape(parts[0]), size))
-        pack = functools.partial(self.pack, encode, size)
+        pack = functools.partial(self._pack, encode, size)
         ids, mask = apply_numpy(pack, list(parts), spec, spec)
         return {"token_ids": ids, "padding_mask": mask}
 
-    def pack(self, encode, size, *parts):
+    def _pack(self, encode, size, *parts):
         """Join the parts of each row between special tokens, and pad.
 
         Args:
@@ -293,10 +297,6 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         special = self.special_token_ids
         pieces = [i for i in ids.tolist() if i not in special]
         return self._engine.decode(pieces, skip_special_tokens=False)
-
-    def token_text(self, id):
-        """Return the text of a token, or the name of a special one."""
-        return self.detokenize([id]) or self.id_to_token(id)
 
     def get_vocabulary(self):
         vocabulary = self._engine.get_vocab()

@@ -96,6 +96,11 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
         """Return True if matching is among the objectives."""
         return "itm" in self.objectives
 
+    @property
+    def masking(self):
+        """Return the rule that hides tokens."""
+        return self.tokenizer.masking(rate=self.rate, max_masks=self.max_masks)
+
     def call(self, x, y=None, sample_weight=None):
         features, batched = self.features_of(x)
         if not batched:
@@ -109,7 +114,7 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
                 features["masked_token_ids"],
                 features["mask_positions"],
                 labels["mlm"],
-            ) = hide_tokens(self, self._draws["mlm"], step, features)
+            ) = hide_tokens(self.masking, self._draws["mlm"], step, features)
         if "itm" in self.objectives:
             *drawn, labels["itm"] = self._draws["itm"](
                 self.pair_objective.draw,
@@ -153,11 +158,11 @@ def checked_objectives(objectives, negatives):
     return tuple(name for name in OBJECTIVES if name in given)
 
 
-def hide_tokens(preprocessor, draws, step, features):
+def hide_tokens(masking, draws, step, features):
     """Hide tokens of a text or a batch of texts.
 
     Args:
-        preprocessor: its tokenizer, `rate` and `max_masks` give the rule.
+        masking: a `Masking`.
         draws: `Draws`, which seeds it.
         step: number of the batch, or None.
         features: dict of `"token_ids"` and `"padding_mask"`.
@@ -167,9 +172,6 @@ def hide_tokens(preprocessor, draws, step, features):
         tokens, int32 `(batch, M)`, their places, and int32 `(batch, M)`, the
         hidden tokens, `IGNORED` in empty slots.
     """
-    masking = preprocessor.tokenizer.masking(
-        rate=preprocessor.rate, max_masks=preprocessor.max_masks
-    )
 
     def hide(seed, ids, padding_mask):
         made = masking(ids, padding_mask, seed)
@@ -259,8 +261,11 @@ class BridgeTowerMaskedLMPreprocessor(BridgeTowerPreprocessor):
         if y is not None:
             raise ValueError("`y` must be None: the labels are hidden tokens.")
         features, _ = self.features_of(x)
+        masking = self.tokenizer.masking(
+            rate=self.rate, max_masks=self.max_masks
+        )
         ids, positions, labels = hide_tokens(
-            self, self._draws, x.get("step"), features
+            masking, self._draws, x.get("step"), features
         )
         made = {**features, "token_ids": ids, "mask_positions": positions}
         return keras.utils.pack_x_y_sample_weight(made, labels, sample_weight)

@@ -130,7 +130,7 @@ def encode_long(tokenizer, texts, sequence_length, rule="refuse"):
         )
     part = slice(-room, None) if rule == "cut_start" else slice(room)
     cut = iter([row[part] for row in rows])
-    ids, mask = tokenizer.pack(
+    ids, mask = tokenizer._pack(
         lambda texts: [next(cut) for _ in texts], sequence_length, texts
     )
     return {"token_ids": ids, "padding_mask": mask}

@@ -311,9 +311,15 @@ def _filled(tokenizer, top_k, ids, positions, logits):
     logits = logits[: len(places)].astype("float64")
     best = np.argsort(-logits, axis=-1, kind="stable")[:, :top_k]
     masks = [
-        [(tokenizer.token_text(i), float(row[i])) for i in order]
+        [(_token_text(tokenizer, i), float(row[i])) for i in order]
         for row, order in zip(classification.softmax(logits), best, strict=True)
     ]
     ids = ids.copy()
     ids[places] = best[:, 0]
     return masks, tokenizer.detokenize(ids)
+
+
+def _token_text(tokenizer, token_id):
+    # Special tokens are written as nothing, and so called by name.
+    written = tokenizer.detokenize(np.array([token_id]))
+    return written or tokenizer.id_to_token(token_id)

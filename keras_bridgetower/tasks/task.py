@@ -560,9 +560,9 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
     def metric_inputs(self, y, y_pred):
         """Return labels and outputs in the form that the metrics take."""
         # On JAX no weight can be read while metrics are updated.
-        return y, with_packed(y_pred) if targets.has_embeddings(
-            y_pred
-        ) else y_pred
+        if targets.has_embeddings(y_pred):
+            y_pred = with_packed(y_pred)
+        return y, y_pred
 
     def label_words(self):
         """Describe `y` for errors, or return None if `y` is optional."""
