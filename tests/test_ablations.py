@@ -20,7 +20,7 @@ def as_number(text):
     return float(text[:-1]) * {"K": 1e3, "M": 1e6}[text[-1]]
 
 
-# tests/test_parameter_counts.py has the same numbers of the library.
+# tests/models/test_backbone.py has the same numbers of the library.
 @pytest.mark.slow
 @pytest.mark.parametrize("study", ["definition", "layers"])
 def test_parameter_counts_equal_the_paper(study):

@@ -27,7 +27,7 @@ from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.files import one_writer
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.metrics.vqa import write_vqa_results
-from keras_bridgetower.tasks.ranking import BlockCache
+from keras_bridgetower.tasks.ranking import open_cache
 from keras_bridgetower.training.runs.places import RunFolder
 
 pytestmark = pytest.mark.skipif(
@@ -138,13 +138,6 @@ def test_a_single_picture_or_text_is_used_with_every_other():
         assert shares == pytest.approx(expected[1], abs=1e-6)
 
 
-def test_adapters_are_enabled_once():
-    task = VQA(backbone(), answers=ANSWERS)
-    task.enable_lora(2)
-    with pytest.raises(ValueError, match="must be called once.*rank=3"):
-        task.enable_lora(3)
-
-
 def test_features_of_other_shapes(model):
     task = VQA(model, answers=ANSWERS)
     made = features()
@@ -246,7 +239,7 @@ OUTPUTS = {
     "qdrant": lambda path: _index(path, "qdrant:"),
     "preset": lambda path: shallow().save_to_preset(path),
     "export": lambda path: shallow().export(path, format="torch"),
-    "cache of rank": lambda path: BlockCache(path, {}),
+    "cache of rank": lambda path: open_cache(path, {}),
     "part of a file": lambda path: write_atomically(
         str(path).removesuffix(".part"), lambda file: file.write(b"1")
     ),

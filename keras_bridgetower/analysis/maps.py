@@ -205,7 +205,7 @@ def attention_branches(model, features):
     pictures = pixels(features)
     for place in range(pictures.shape[1]):
         with (
-            model.inference.reading("attention maps"),
+            model.inference.read_lock("attention maps"),
             backend_ops.inference_scope(),
             capture_attention() as captured,
         ):
@@ -329,7 +329,7 @@ def _captured(model, tensors):
         return weights
 
     with (
-        model.inference.reading("relevance"),
+        model.inference.read_lock("relevance"),
         backend_ops.inference_scope(),
         watch_attention(_by_visit(keep)),
     ):
@@ -349,7 +349,7 @@ def _gradients(model, tensors, maps, index):
         return ops.reshape(logits, (-1, logits.shape[-1]))[0, index]
 
     # The gradient of a term added to a map is that of the map.
-    with model.inference.reading("relevance"):
+    with model.inference.read_lock("relevance"):
         gradients = backend_ops.gradients(
             score, [np.zeros_like(x) for x in maps.values()]
         )

@@ -161,7 +161,7 @@ def save_with_heads(task, filepath):
 
 
 def load_with_heads(task, filepath):
-    """Load what `save_with_heads` saved."""
+    """Load a file of `save_with_heads`."""
     weights = _head_weights(task)
     with h5py.File(filepath) as file:
         saved = {

@@ -82,7 +82,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             `"attention_pool"` or `"learned"`, see `Tower`. None means the
             encoder's class token, and the mean if it has none.
         text_summary: str, the same for texts: `"start"`, `"mean"`, `"end"` or
-            `"last"`. None means what the encoder was trained with.
+            `"last"`. None means that of its training.
         image_taps: `taps` of the image tower alone, if its encoder has other
             blocks than the text encoder: as long, with None at the same
             places. None means `taps`.

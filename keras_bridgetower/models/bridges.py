@@ -256,12 +256,12 @@ def get(
     get("gate", hidden_dim=16)
     ```
     """
-    return class_of(identifier)(
+    return get_class(identifier)(
         hidden_dim, num_heads, dropout, epsilon, **kwargs
     )
 
 
-def class_of(identifier):
+def get_class(identifier):
     """Return the class of a bridge or manager.
 
     Args:

@@ -54,7 +54,7 @@ class ManagerLayer(keras.layers.Layer):
     Source: ManagerTower (ACL 2023).
     """
 
-    # Whether outputs at tokens depend on those at padding.
+    # True if outputs at tokens depend on those at padding.
     reads_padding = False
 
     def __init__(self, hidden_dim, num_states, epsilon=1e-5, **kwargs):

@@ -1,8 +1,8 @@
 """Row 0 of a tower's states: the token that poolers and embeddings read.
 
 CLIP, ViT and BERT learn a class token or a start token. Other encoders have
-none, or one that says nothing: the start token of a causal text encoder is the
-same for every text. There a summary takes its place.
+none, or one without information: the start token of a causal text encoder is
+the same for every text. There a summary takes its place.
 """
 
 import keras
@@ -121,7 +121,7 @@ class AttentionPoolSummary(Summary):
         return ops.sum(weights * x, axis=1, keepdims=True)
 
 
-# What says where the tokens of a grid are, and which color is there.
+# Values of `positions`, for towers whose states are grids.
 COLORS = "coordinates_and_colors"
 POSITIONS = (None, "coordinates", COLORS)
 # `class` and `start` are the encoder's own tokens.
@@ -183,7 +183,7 @@ class SameGrid(keras.layers.Layer):
 
 @_register
 class Coordinates(keras.layers.Layer):
-    """Append where each token of a grid is: ten channels.
+    """Append the position of each token of a grid, as ten channels.
 
     They are the coordinates from -1 to 1, and sines and cosines of one and two
     half waves over the image. The states of convolutions hardly say where they

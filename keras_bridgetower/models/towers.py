@@ -16,7 +16,7 @@ from keras_bridgetower.checks import BACKENDS
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.encoders.registry import entry_of
 from keras_bridgetower.encoders.registry import hidden_states
-from keras_bridgetower.models.bridges import class_of
+from keras_bridgetower.models.bridges import get_class
 from keras_bridgetower.models.checks import check_lengths
 from keras_bridgetower.models.checks import check_pixel_dtype
 from keras_bridgetower.models.managers import ManagerLayer
@@ -298,7 +298,7 @@ def resolve_taps(taps, num_layers, bridge, name="taps"):
     taps = tuple(None if tap is None else operator.index(tap) for tap in taps)
     indices = [tap for tap in taps if tap is not None]
     rising = indices == sorted(set(indices)) and max(indices, default=0) < 0
-    if bridge is not None and issubclass(class_of(bridge), ManagerLayer):
+    if bridge is not None and issubclass(get_class(bridge), ManagerLayer):
         if not rising or len(indices) != len(taps):
             raise ValueError(
                 f"With managers `{name}` must be negative indices that rise, "

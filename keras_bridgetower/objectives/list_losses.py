@@ -12,7 +12,7 @@ _LOWEST = -1e9
 
 
 def _split(grades, scores):
-    """Return grades from 0, which candidates are no padding, and scores."""
+    """Return grades with 0 for padding, a mask of the judged, and scores."""
     shapes = tuple(grades.shape), tuple(scores.shape)
     if len(shapes[0]) != 2 or sizes_differ(*shapes):
         raise ValueError(
@@ -105,7 +105,7 @@ class ListwiseSoftmaxLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
 class LambdaRankLoss(keras.losses.Loss):
-    """Logistic loss of pairs, weighted by what their exchange does to nDCG.
+    """Logistic loss of pairs, weighted by how a swap would change nDCG.
 
     For candidates i and j of a list, i with the higher grade, sums
     `|gain_i - gain_j| * |discount_i - discount_j| / best DCG *

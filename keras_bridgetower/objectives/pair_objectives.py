@@ -106,20 +106,10 @@ class Objective(abc.ABC):
                 the objective has one, else None.
 
         Returns:
-            `(logits, pooled)`: a float tensor, and the pooled representation
-            of the batch's true pairs, or None if they were not all fused.
+            `(logits, pooled)`: a dict from the name of each head that scores
+            pairs to a float tensor, and the pooled representation of the
+            batch's true pairs, or None if they were not all fused.
         """
-
-    def other_logits(self, fuse, heads, batch):
-        """Compute the logits of further heads, for their own pairs.
-
-        Args:
-            fuse, heads, batch: as in `logits`.
-
-        Returns:
-            dict from the name of a head to a float tensor.
-        """
-        return {}
 
 
 class Batch(NamedTuple):
@@ -169,7 +159,7 @@ class RandomNegatives(Objective):
         following = NextSample()
         image = [ops.where(own, x, following(x)) for x in batch.image]
         pooled = fuse(batch.text, image, batch.padding_mask)
-        return heads["itm"](pooled), None
+        return {"itm": heads["itm"](pooled)}, None
 
 
 class HardNegatives(Objective):
@@ -219,7 +209,7 @@ class HardNegatives(Objective):
         )
         own, with_image, with_text = ops.split(pooled, 3)
         logits = [heads["itm"](x) for x in (own, with_image, with_text)]
-        return ops.stack(logits, axis=1), own
+        return {"itm": ops.stack(logits, axis=1)}, own
 
 
 class Ranking(Objective):
@@ -260,7 +250,7 @@ class Ranking(Objective):
             take_samples(batch.padding_mask, texts),
         )
         logits = heads["rank"](pooled)
-        return ops.reshape(logits, (-1, FALSE_TEXTS + 1)), None
+        return {"rank": ops.reshape(logits, (-1, FALSE_TEXTS + 1))}, None
 
 
 class RankingAndMatching(Ranking):
@@ -283,8 +273,10 @@ class RankingAndMatching(Ranking):
         match, _ = RandomNegatives().draw(seed, ids)
         return false_texts, match, labels
 
-    def other_logits(self, fuse, heads, batch):
-        return {"itm": RandomNegatives().logits(fuse, heads, batch)[0]}
+    def logits(self, fuse, heads, batch, embeddings=None):
+        ranked, _ = super().logits(fuse, heads, batch)
+        matched, _ = RandomNegatives().logits(fuse, heads, batch)
+        return ranked | matched, None
 
 
 PAIR_OBJECTIVES = {
@@ -464,12 +456,8 @@ def pair_outputs(names, objective, backbone, heads, text, image, inputs):
         # The vectors only determine the graph of the factor.
         factor = with_weight(_factor, embeddings["text"], head.logit_scale)
         scored = embeddings["text"], embeddings["image"], factor
-    pair_head = objective.heads[0]
-    if pair_head in names:
-        outputs[pair_head], pooled = objective.logits(
-            fuse, heads, batch, scored
-        )
-        outputs |= objective.other_logits(fuse, heads, batch)
+    if objective.heads[0] in names:
+        outputs, pooled = objective.logits(fuse, heads, batch, scored)
     if "itc" in names:
         if "fused" in embedding_kinds(head.ways):
             if pooled is None:

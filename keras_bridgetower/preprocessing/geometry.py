@@ -28,11 +28,10 @@ class Square(typing.NamedTuple):
 
     def added_values(self):
         """Return a dict of `crop_pct` and `resample`, unless they are usual."""
-        plain = Square(self.image_size)
         return {
             name: getattr(self, name)
             for name in ("crop_pct", "resample")
-            if getattr(self, name) != getattr(plain, name)
+            if getattr(self, name) != self._field_defaults[name]
         }
 
 

@@ -58,9 +58,9 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
     start_token_id = pad_token_id = end_token_id = None
     unk_token_id = mask_token_id = None
     between = ()
-    # Whether encoders of this tokenizer read `segment_ids` too.
+    # True if encoders of this tokenizer read `segment_ids` too.
     has_segments = False
-    # Whether the encoder was trained without a start token: the packed text
+    # True if the encoder was trained without a start token: the packed text
     # has one, which only the layers above the encoder see.
     adds_start = False
 
@@ -211,7 +211,17 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         return {"token_ids": ids, "padding_mask": mask}
 
     def _pack(self, encode, size, *parts):
-        """Join the parts of each row between special tokens, and pad."""
+        """Join the parts of each row between special tokens, and pad.
+
+        Args:
+            encode: callable from a list of texts to a list of lists of ids.
+            size: int, tokens of each row. Longer ones are cut.
+            *parts: one or two strings, lists or arrays of strings.
+
+        Returns:
+            `(ids, mask)`: int32 arrays `(texts, size)`, without the first
+            axis for single texts.
+        """
         names = ("text", "second_text")
         checked = [checked_texts(*p) for p in zip(parts, names, strict=False)]
         texts, single = checked[0]

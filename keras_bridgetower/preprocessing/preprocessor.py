@@ -75,9 +75,9 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
     default_features = FEATURES
     # Shape of the pictures of one text: none, or one axis of this size.
     pictures = ()
-    # Whether its draws depend on the number of the batch, `x["step"]`.
+    # True if its draws depend on the number of the batch, `x["step"]`.
     reads_step = False
-    # Whether labels depend on the other rows of a batch.
+    # True if labels depend on the other rows of a batch.
     pairs_rows = False
     # Constructor arguments that `get_config` adds: attributes of these names.
     config_arguments = ()

@@ -110,7 +110,7 @@ def encode_long(tokenizer, texts, sequence_length, rule="refuse"):
     """
     check_count("sequence_length", sequence_length)
     check_choice("long_texts", rule, LONG_TEXTS)
-    checked, single = checked_texts(texts)
+    checked, _ = checked_texts(texts)
     room = sequence_length - 2
     rows = tokenizer.token_lists(checked)
     long = [i for i, row in enumerate(rows) if len(row) > room]
@@ -128,13 +128,9 @@ def encode_long(tokenizer, texts, sequence_length, rule="refuse"):
             f"{len(long)} of {len(rows)} texts cut at their end: {example}.",
             stacklevel=2,
         )
-    start, pad, end, *_ = tokenizer.special_token_ids
-    ids = np.full((len(rows), sequence_length), pad, "int32")
-    mask = np.zeros_like(ids)
-    for packed, real, row in zip(ids, mask, rows, strict=True):
-        first = max(len(row) - room, 0) if rule == "cut_start" else 0
-        kept = [start, *row[first : first + room], end]
-        packed[: len(kept)] = kept
-        real[: len(kept)] = 1
-    ids, mask = (ids[0], mask[0]) if single else (ids, mask)
+    part = slice(-room, None) if rule == "cut_start" else slice(room)
+    cut = iter([row[part] for row in rows])
+    ids, mask = tokenizer._pack(
+        lambda texts: [next(cut) for _ in texts], sequence_length, texts
+    )
     return {"token_ids": ids, "padding_mask": mask}

@@ -190,7 +190,7 @@ def returned_errors(function):
 
 
 def check_errors(result, errors):
-    """Return what `returned_errors` computed, or raise its errors."""
+    """Return the result of `returned_errors`, or raise its errors."""
     import tensorflow as tf
 
     text = tf.strings.reduce_join(errors)

@@ -57,9 +57,7 @@ def open_verb(preset, name):
     """
     known = verbs()
     check_choice("task", name, tuple(known))
-    task = known[name][0].from_preset(preset)
-    task.new_heads.check(name, task.answering_heads)
-    return task
+    return _trained(known[name][0], preset, name)
 
 
 def open_task(preset, name=None, purpose="export"):
@@ -69,7 +67,7 @@ def open_task(preset, name=None, purpose="export"):
         preset: as the `from_preset` of a task takes it.
         name: str, the `task_name` of a class; by default that of the
             preset's name, or of the class that was saved.
-        purpose: str, what the heads are needed for, for the error.
+        purpose: str, the use of the heads, for the error.
 
     Raises:
         ValueError: no such preset or task, a preset that names no task, or
@@ -88,7 +86,11 @@ def open_task(preset, name=None, purpose="export"):
         )
     name = name or known[saved]
     check_choice("task", name, tuple(classes))
-    task = classes[name].from_preset(folder)
+    return _trained(classes[name], folder, purpose)
+
+
+def _trained(cls, preset, purpose):
+    task = cls.from_preset(preset)
     task.new_heads.check(purpose, task.answering_heads)
     return task
 

@@ -134,7 +134,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
     ):
         """Embed texts, pictures, or pairs of both.
 
-        Runs only what is needed: for texts or pictures alone, neither the
+        Runs only the parts it needs: for texts or pictures alone, neither the
         fusion nor the other tower.
 
         Args:
@@ -203,16 +203,16 @@ class BridgeTowerContrastive(BridgeTowerTask):
         return verb_inputs.one_or_all(found, sources)
 
     def embed_with_states(self, images, batch_size=32):
-        """Embed pictures, and return what the fusion reads of them besides.
+        """Embed pictures, and return their states for the fusion too.
 
         Args:
             images: list of pictures, as `embed` takes them.
             batch_size: int, pictures per forward pass.
 
         Returns:
-            `(vectors, states)`: what `embed` returns, and what
-            `BridgeTowerRetrieval.image_states` of the same backbone returns,
-            of one pass of the image tower.
+            `(vectors, states)`: the results of `embed` and of
+            `BridgeTowerRetrieval.image_states` of the same backbone, from one
+            pass of the image tower.
 
         Raises:
             ValueError: no preprocessor, no pictures, or unreadable ones.
@@ -224,10 +224,9 @@ class BridgeTowerContrastive(BridgeTowerTask):
         ```
         """
         source = verb_inputs.Pictures(self.needed_preprocessor(), images)
+        forward = ranking_parts(self).image
         found = self._run(
-            *("embed_with_states", [source], batch_size),
-            repeat=False,
-            forward=ranking_parts(self).image,
+            "embed_with_states", [source], batch_size, forward=forward
         )
         return found["embedding"], found["states"]
 
@@ -292,7 +291,7 @@ class BridgeTowerEmbedder:
         sequence_length: int, tokens of each text, such as 200; None for the
             task's own number. Tokens beyond those that the model was trained
             with are read, up to the positions of its text encoder.
-        long_texts: what becomes of longer texts, as in
+        long_texts: how to handle longer texts, as in
             `BridgeTowerContrastive.embed`; `"refuse"` by default.
 
     Example:

@@ -22,8 +22,8 @@ def saved_values(cls, folder, saved):
     if task.get("class_name") != cls.__name__:
         with folder.reading(registry.HEADS):
             return cls.head_arguments(saved)
-    # Which heads are new, `heads.json` tells; which layers are quantized is
-    # read with the weights.
+    # `heads.json` says which heads are new; quantized layers are read with
+    # the weights.
     left_out = {"backbone", "preprocessor", "trainable", "dtype"}
     left_out |= {NEW_HEADS, layer_records.QUANTIZED, layer_records.FROZEN}
     with folder.reading(weights_file.TASK):
@@ -37,13 +37,13 @@ def saved_values(cls, folder, saved):
     return values
 
 
-def build_preprocessor(cls, folder, reading, values, backbone):
+def build_preprocessor(cls, folder, parts, values, backbone):
     """Return the preprocessor of a preset for a task class.
 
     Args:
         cls: the task class.
         folder: `PresetFolder`.
-        reading: dict of `image_size`, `image_mode` and `sequence_length`.
+        parts: dict of `image_size`, `image_mode` and `sequence_length`.
         values: dict, constructor values of the task.
         backbone: the backbone.
 
@@ -75,8 +75,8 @@ def build_preprocessor(cls, folder, reading, values, backbone):
     chosen |= features(cls, backbone)
     if cls.preprocessor_cls.image_converter_cls is None:
         # The size is that of the backbone alone.
-        reading = {**reading, "image_size": None}
-    return cls.preprocessor_cls.from_preset(folder, **reading, **chosen)
+        parts = {**parts, "image_size": None}
+    return cls.preprocessor_cls.from_preset(folder, **parts, **chosen)
 
 
 def features(cls, backbone):
@@ -90,12 +90,12 @@ def features(cls, backbone):
 
 
 def load_heads(model, folder, saved, random_heads, changed=False):
-    """Load the heads that a preset holds; say which are new.
+    """Load the heads that a preset holds, and warn of new ones.
 
     Args:
         model: the task.
         folder: `PresetFolder`.
-        saved: dict, what its `heads.json` holds.
+        saved: dict, the content of its `heads.json`.
         random_heads: bool, whether new ones were asked for, and verbs may
             answer by them.
         changed: bool, whether the caller chose values of heads. Otherwise

@@ -31,7 +31,7 @@ class Inference:
         self._lock, self._compiling = threading.Lock(), threading.Lock()
 
     @contextlib.contextmanager
-    def reading(self, name):
+    def read_lock(self, name):
         """A context in which a verb reads weights.
 
         Args:
@@ -73,14 +73,14 @@ class Inference:
         now = compiled.Structure(self._task, self._task)
         with self._lock:
             if self._structure != now:
-                # All goes, as it would keep replaced weights in memory.
+                # Clear all of it: it would keep replaced weights in memory.
                 self._structure, self._cached = now, {}
             if name not in self._cached:
                 self._cached[name] = make()
             return self._cached[name]
 
     def forget(self):
-        """Free what `cached` keeps, such as a replaced optimizer."""
+        """Free cached objects, such as a replaced optimizer."""
         with self._lock:
             self._structure, self._cached = None, {}
 
@@ -102,10 +102,10 @@ class Inference:
         return self.cached("forward", lambda: self.forward(self._task))
 
     def filled_rows(self, rows, batch_size):
-        """Return to how many rows a batch is filled up.
+        """Return the number of rows to which a batch is padded.
 
-        Where shapes are compiled, a power of two or `batch_size`, so that
-        there are few; elsewhere rows that nobody needs would only take time.
+        Compiled functions get a power of two or `batch_size`, so that few
+        shapes are compiled. Eager ones get no rows that nobody needs.
         """
         if compiled.is_eager(self._task):
             return rows
@@ -126,9 +126,8 @@ class Inference:
                 single.
             batch_size: int, rows of a batch.
             buckets: tuple of int or None, see `BridgeTowerPreprocessor`.
-            fill: bool, whether rows may be added to a batch, see
-                `filled_rows`: not where an objective drew among its rows, of
-                which they would be part.
+            fill: bool, whether to pad a batch, see `filled_rows`. False if
+                an objective sampled pairs from its rows.
 
         Yields:
             `(features, outputs)` of each batch: a dict of arrays, and NumPy
@@ -213,7 +212,7 @@ class Forward:
 
     Args:
         model: a `keras.Model`.
-        settings: the task, whose way of running it has.
+        settings: the task, whose settings of `compile` apply.
         lock: held while something is compiled, so that threads that ask for
             the same do not compile it twice.
 
@@ -221,7 +220,7 @@ class Forward:
         inputs: dict of NumPy arrays with a batch axis.
 
     Returns:
-        What the model returns; on accelerators perhaps not computed yet.
+        The outputs of the model; on accelerators perhaps not computed yet.
     """
 
     def __init__(self, model, settings, lock):

@@ -70,7 +70,7 @@ class BridgeTowerListRanking(BridgeTowerTask):
             list_size = getattr(preprocessor, "list_size", LIST_SIZE)
         check_count("list_size", list_size)
         check_made_for(preprocessor, list_size=list_size)
-        # Read by what the base class calls.
+        # The base class's constructor reads it.
         self.list_size = int(list_size)
         super().__init__(backbone, preprocessor, {"itm": {}}, **kwargs)
 

@@ -9,7 +9,7 @@ from keras_bridgetower.backend import backend_ops
 # Numbers of a weight that are looked at; any training changes some of them.
 _LOOKED_AT = 1_000
 _DIGITS = 16
-# In configurations, where there are such heads alone.
+# Key in the configuration of a task with such heads.
 NEW_HEADS = "new_heads"
 
 
@@ -50,7 +50,7 @@ class NewHeads:
         left = []
         for name in names:
             start = self._starts.get(name)
-            # Of more weights where adapters came in, which change nothing yet.
+            # Adapters add weights, which change no output yet.
             if start and start == self._digests(name)[: len(start)]:
                 left.append(name)
         return left

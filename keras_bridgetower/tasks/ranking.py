@@ -6,6 +6,7 @@ import json
 import math
 import pathlib
 import tempfile
+import types
 import warnings
 
 import keras
@@ -16,10 +17,11 @@ from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.metrics.calibration import match_scores
-from keras_bridgetower.models.heads import tower_outputs
+from keras_bridgetower.models.exporting.exported import tower_function
 from keras_bridgetower.models.merged_tokens import merge_tokens
 from keras_bridgetower.preprocessing.verb_inputs import check_numbers
 from keras_bridgetower.tasks.inference import filled
+from keras_bridgetower.tasks.inference import joined
 
 # Pictures that are scored, and written, together if memory allows.
 _PICTURES = 32
@@ -28,6 +30,8 @@ NOT_SCORED = -100.0
 # Similarities that are sorted at a time: some tens of MB.
 _SORTED = 1_000_000
 _KEY = "ranking.json"
+# Tokens to which short texts are cut: this number, or twice as many, and so on.
+_SHORTEST = 8
 
 
 def rank(
@@ -59,11 +63,8 @@ def rank(
         shortlist = _checked_shortlist(
             task, shortlist, images.count, texts.count
         )
-    plan = Plan(
-        *(task, images.count, texts.count, batch_size, max_memory),
-        again=shortlist is not None,
-    )
-    cache = None
+    blocks = Blocks(task, images, texts, batch_size, max_memory, shortlist)
+    folder = None
     if cache_dir is not None:
         weights = [*task.backbone.weights, *task.heads.weights]
         key = {
@@ -77,66 +78,119 @@ def rank(
             "dtype": task.backbone.fusion.dtype_policy.name,
             "shortlist": shortlist,
             "batch_size": batch_size,
-            "block": [plan.pictures, plan.texts],
-            # Older caches hold the logits of "match" alone.
-            "scores": "match minus no match",
+            "block": [blocks.block_pictures, blocks.block_texts],
         }
-        cache = BlockCache(cache_dir, key)
+        folder = open_cache(cache_dir, key)
     scores = np.empty((images.count, texts.count), "float32")
     bar = keras.utils.Progbar(
         images.count, verbose=verbose, unit_name="picture"
     )
-    blocks = None
-    for number, first in enumerate(range(0, images.count, plan.pictures)):
-        rows = slice(first, min(first + plan.pictures, images.count))
-        found = cache and cache.load(number)
-        if found is None:
-            if blocks is None:
-                blocks = _Blocks(task, images, texts, plan, shortlist)
-            found = blocks.scores(rows)
-            if cache:
-                cache.save(number, found)
-        scores[rows] = found
+    step = blocks.block_pictures
+    for number, first in enumerate(range(0, images.count, step)):
+        rows = slice(first, min(first + step, images.count))
+        path = folder and folder / f"block_{number:06}.npy"
+        if path and path.exists():
+            scores[rows] = _read(path, np.load)
+        else:
+            scores[rows] = blocks.scores(rows)
+            if path:
+                _save(path, scores[rows])
         bar.update(rows.stop)
     return scores
 
 
-class _Blocks:
-    """Computes scores by blocks of pictures.
+class Blocks:
+    """Computes scores by blocks of pictures, within a limit of memory.
+
+    Nothing is encoded before the first block.
 
     Args:
-        task, images, texts, shortlist: as `rank`.
-        plan: `Plan`.
+        task: a `BridgeTowerRetrieval`.
+        images: `Pictures`.
+        texts: `Texts`.
+        batch_size: int, rows per forward pass.
+        max_memory: int, bytes.
+        shortlist: int, as `rank`, or None. With it all pictures are encoded
+            before any is scored.
+
+    Attributes:
+        block_pictures, block_texts: int, items of a block, or fewer.
+        all_texts: bool, whether the states of all texts fit.
+
+    Raises:
+        ValueError: not even one picture and text fit.
     """
 
-    def __init__(self, task, images, texts, plan, shortlist):
-        self.parts = ranking_parts(task)
-        self.filled_rows = task.inference.filled_rows
-        self.images, self.texts, self.plan = images, texts, plan
-        self.image_states = None
+    def __init__(
+        self, task, images, texts, batch_size, max_memory, shortlist=None
+    ):
+        self._task, self._shortlist = task, shortlist
+        self._images, self._texts = images, texts
+        self._batch_size = batch_size
+        self._image_states = self._text_states = None
         # The tensors of the last block of texts, by its first text.
-        self.text_block = {}
-        self.chosen = np.broadcast_to(True, (images.count, texts.count))
-        self.text_states = _states(texts.count, plan.text_shape, plan.all_texts)
-        embeddings = self._encode(self.parts.text, texts, self.text_states)
-        if shortlist is not None:
-            self.image_states = _states(
-                images.count, plan.image_shape, plan.all_pictures
+        self._text_block = {}
+        fusion, tower = task.backbone.fusion, task.backbone.image_tower
+        tokens = task.needed_preprocessor().tokenizer.sequence_length
+        patches, width = tower.outputs[-1].shape[1:]
+        self._image_shape = task.image_states_shape
+        taps, kept, _ = self._image_shape
+        self._text_shape = (taps, tokens, fusion.hidden_dim)
+        # Rows kept here are copied to the device too.
+        text = 8 * math.prod(self._text_shape)
+        image = 8 * math.prod(self._image_shape)
+        pair = _work(kept + tokens, fusion.hidden_dim, fusion.num_heads)
+        alone = 8 * math.prod(tower.inputs[0].shape[1:])
+        alone += _work(patches, width, fusion.num_heads)
+        # Gathered, or just made.
+        work = batch_size * ((text + image) // 2 + max(pair, alone))
+        free = max_memory - work
+        if free < text + image:
+            raise ValueError(
+                f"`max_memory` must be at least {work + text + image} bytes, "
+                f"or `batch_size` lower. Received: max_memory={max_memory}"
             )
-            near = self._encode(self.parts.image, images, self.image_states)
-            self.chosen = shortlisted(
-                np.concatenate(near), np.concatenate(embeddings), shortlist
-            )
+        share = min(free // 2, free - image)
+        self.block_texts = min(texts.count, max(1, share // text))
+        self.all_texts = self.block_texts >= texts.count
+        room = free - self.block_texts * text
+        # Texts that wait in a file are read once for each block of pictures.
+        few = self.all_texts or shortlist is not None
+        block = min(images.count, _PICTURES) if few else images.count
+        self.block_pictures = min(block, room // image)
+        every = images.count * image // 2 + self.block_pictures * image
+        self._all_pictures = every <= room
+
+    def _start(self):
+        """Encode all texts, and with a shortlist all pictures."""
+        images, texts = self._images, self._texts
+        self._parts = ranking_parts(self._task)
+        self._text_states = _states(
+            texts.count, self._text_shape, self.all_texts
+        )
+        embeddings = self._encode(self._parts.text, texts, self._text_states)
+        if self._shortlist is None:
+            self._chosen = np.broadcast_to(True, (images.count, texts.count))
+            return
+        self._image_states = _states(
+            images.count, self._image_shape, self._all_pictures
+        )
+        near = self._encode(self._parts.image, images, self._image_states)
+        self._chosen = shortlisted(
+            np.concatenate(near), np.concatenate(embeddings), self._shortlist
+        )
 
     def _encode(self, part, source, states, first=0):
         """Write the states of items from `first` on; return embeddings."""
-        embeddings, size = [], self.plan.batch_size
-        last = first + len(states)
-        for features in _batches(source, size, first, last):
-            count = len(next(iter(features.values())))
-            rows = self.filled_rows(count, size)
-            made = part({k: filled(x, rows) for k, x in features.items()})
-            made = {k: ops.convert_to_numpy(x)[:count] for k, x in made.items()}
+        some = types.SimpleNamespace(
+            count=len(states),
+            features=lambda a, b: source.features(first + a, first + b),
+        )
+        embeddings = []
+        for _, made in self._task.inference.in_batches(
+            part, [some], self._batch_size
+        ):
+            count = len(made["states"])
             states[:count] = made["states"]
             states = states[count:]
             embeddings.append(made.get("embedding"))
@@ -151,52 +205,53 @@ class _Blocks:
         Returns:
             float32 array `(pictures, texts)`.
         """
-        count, size = rows.stop - rows.start, self.plan.batch_size
-        if self.image_states is None:
-            states = np.empty((count, *self.plan.image_shape), "float32")
-            self._encode(self.parts.image, self.images, states, rows.start)
+        if self._text_states is None:
+            self._start()
+        count, size = rows.stop - rows.start, self._batch_size
+        if self._image_states is None:
+            states = np.empty((count, *self._image_shape), "float32")
+            self._encode(self._parts.image, self._images, states, rows.start)
         else:
-            states = np.asarray(self.image_states[rows])
+            states = np.asarray(self._image_states[rows])
         image = ops.convert_to_tensor(states)
-        scores = np.full((count, self.texts.count), NOT_SCORED, "float32")
-        for first in range(0, self.texts.count, self.plan.texts):
-            columns = slice(first, first + self.plan.texts)
-            chosen = self.chosen[rows, columns]
+        scores = np.full((count, self._texts.count), NOT_SCORED, "float32")
+        for first in range(0, self._texts.count, self.block_texts):
+            columns = slice(first, first + self.block_texts)
+            chosen = self._chosen[rows, columns]
             places = np.flatnonzero(chosen)
             if not len(places):
                 continue
-            text = self._texts(columns)
+            text = self._block_of_texts(columns)
             for start in range(0, len(places), size):
                 batch = places[start : start + size]
-                count = self.filled_rows(len(batch), size)
+                count = self._task.inference.filled_rows(len(batch), size)
                 batch = filled(batch.astype("int32"), count)
                 row, column = np.divmod(batch, chosen.shape[1])
                 pairs = {k: ops.take(x, column, 0) for k, x in text.items()}
                 pairs["image"] = ops.take(image, row, axis=0)
-                logits = ops.convert_to_numpy(self.parts.pairs(pairs))
+                logits = ops.convert_to_numpy(self._parts.pairs(pairs))
                 scores[row, first + column] = match_scores(logits)
             # The next block of texts replaces this one.
             del text
         return scores
 
-    def _texts(self, columns):
-        if columns.start not in self.text_block:
+    def _block_of_texts(self, columns):
+        if columns.start not in self._text_block:
             # Free the other block before this one is read.
-            self.text_block.clear()
-            text = self.texts.features(columns.start, columns.stop)
-            text["text"] = np.asarray(self.text_states[columns])
-            self.text_block[columns.start] = {
+            self._text_block.clear()
+            text = self._texts.features(columns.start, columns.stop)
+            text["text"] = np.asarray(self._text_states[columns])
+            self._text_block[columns.start] = {
                 name: ops.convert_to_tensor(text[name])
                 for name in ("text", "padding_mask")
             }
-        return self.text_block[columns.start]
+        return self._text_block[columns.start]
 
 
-def _batches(source, size, first=0, last=None):
-    """Yield features of the items `first` to `last - 1`, batch by batch."""
-    last = source.count if last is None else last
-    for start in range(first, last, size):
-        yield source.features(start, min(start + size, last))
+def _batches(source, size):
+    """Yield the features of a source, batch by batch."""
+    for start in range(0, source.count, size):
+        yield source.features(start, min(start + size, source.count))
 
 
 def _states(rows, shape, in_memory):
@@ -223,15 +278,7 @@ class Parts:
     """
 
     def __init__(self, task):
-        backbone, fusion = task.backbone, task.backbone.fusion
-
-        def text(inputs):
-            states = backbone.text_tower(inputs)
-            return tower_outputs(fusion, task.heads, "text", states)
-
-        def image(inputs):
-            states = backbone.image_tower(inputs["images"])
-            return tower_outputs(fusion, task.heads, "image", states)
+        fusion = task.backbone.fusion
 
         def pairs(inputs, image_tokens=None):
             def states(name):
@@ -248,10 +295,10 @@ class Parts:
             return task.heads[head](pooled)
 
         self._task, self._of_pairs = task, pairs
-        self.text, self.image, self.pairs = (
-            task.inference.forward(function)
-            for function in (text, image, pairs)
-        )
+        forward = task.inference.forward
+        self.text = forward(tower_function("text", task, task.backbone))
+        self.image = forward(tower_function("image", task, task.backbone))
+        self.pairs = forward(pairs)
 
     def merged_pairs(self, image_tokens):
         """Return `pairs` that merges the image tokens of each pair."""
@@ -268,7 +315,7 @@ def ranking_parts(task):
 
 
 def shortlisted(images, texts, k):
-    """The k texts nearest to each image and the k images nearest to each text.
+    """Choose the k texts nearest to each image, and the k images to each text.
 
     The authors score both lists, -100 elsewhere, and take the maximum: the
     score of a pair that is in either list.
@@ -333,106 +380,43 @@ def _checked_shortlist(task, k, images, texts):
     return min(k, max(images, texts))
 
 
-class Plan:
-    """Sizes of the blocks of states that are kept at a time.
-
-    Args:
-        task: a `BridgeTowerRetrieval`.
-        pictures, texts: int, how many there are.
-        batch_size: int, rows per forward pass.
-        max_memory: int, bytes.
-        again: bool, whether pictures are encoded before all are scored.
-
-    Attributes:
-        pictures, texts: int, of a block. There may be fewer of them.
-        text_shape, image_shape: tuple, of the states of one.
-        all_texts, all_pictures: bool, whether the states of all fit.
-
-    Raises:
-        ValueError: not even one picture and text fit.
-    """
-
-    def __init__(self, task, pictures, texts, batch_size, max_memory, again):
-        fusion, tower = task.backbone.fusion, task.backbone.image_tower
-        self.batch_size = batch_size
-        tokens = task.needed_preprocessor().tokenizer.sequence_length
-        patches, width = tower.outputs[-1].shape[1:]
-        self.image_shape = task.image_states_shape
-        taps, kept, _ = self.image_shape
-        self.text_shape = (taps, tokens, fusion.hidden_dim)
-        # Rows kept here are copied to the device too.
-        text = 8 * math.prod(self.text_shape)
-        image = 8 * math.prod(self.image_shape)
-        pair = _work(kept + tokens, fusion.hidden_dim, fusion.num_heads)
-        alone = 8 * math.prod(tower.inputs[0].shape[1:])
-        alone += _work(patches, width, fusion.num_heads)
-        # Gathered, or just made.
-        work = batch_size * ((text + image) // 2 + max(pair, alone))
-        free = max_memory - work
-        if free < text + image:
-            raise ValueError(
-                f"`max_memory` must be at least {work + text + image} bytes, "
-                f"or `batch_size` lower. Received: max_memory={max_memory}"
-            )
-        share = min(free // 2, free - image)
-        self.texts = min(texts, max(1, share // text))
-        self.all_texts = self.texts >= texts
-        room = free - self.texts * text
-        # Texts that wait in a file are read once for each block of pictures.
-        few = self.all_texts or again
-        block = min(pictures, _PICTURES) if few else pictures
-        self.pictures = min(block, room // image)
-        every = pictures * image // 2 + self.pictures * image
-        self.all_pictures = every <= room
-
-
 def _work(tokens, width, heads):
-    """Estimate of what one row of a forward pass takes at its widest."""
+    """Estimate the bytes of one row of a forward pass at its widest."""
     # Queries, keys, values, the hidden layer four times as wide, residuals,
     # of both modalities; and attention weights where nothing fuses them.
     return 4 * (20 * tokens * width + 2 * heads * tokens**2)
 
 
-class BlockCache:
-    """Stores each block's scores in a file, for one model and one pool.
+def open_cache(folder, key):
+    """Return the folder that stores the scores of one ranking.
 
     Args:
-        folder: path; made if it is not there.
-        key: dict of plain values that tells this ranking from any other.
+        folder: path; created if it does not exist.
+        key: dict of plain values that identifies the ranking.
 
     Raises:
         ValueError: the folder holds another ranking, or a damaged file.
     """
+    folder = pathlib.Path(folder)
+    check_no_link(folder, "`cache_dir`")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / _KEY
+    if not path.exists():
+        text = json.dumps(key, indent=2) + "\n"
+        write_atomically(path, lambda file: file.write(text.encode()))
+    saved = _read(path, lambda path: dict(read_json(path)))
+    other = sorted(k for k in key if saved.get(k) != key[k])
+    if other:
+        raise ValueError(
+            "`cache_dir` must be empty or hold blocks of this call. "
+            f"Received: {str(folder)!r}, which differs in {other}"
+        )
+    return folder
 
-    def __init__(self, folder, key):
-        self._folder = pathlib.Path(folder)
-        check_no_link(self._folder, "`cache_dir`")
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / _KEY
-        if not path.exists():
-            text = json.dumps(key, indent=2) + "\n"
-            write_atomically(path, lambda file: file.write(text.encode()))
-        saved = _read(path, lambda path: dict(read_json(path)))
-        other = sorted(k for k in key if saved.get(k) != key[k])
-        if other:
-            raise ValueError(
-                "`cache_dir` must be empty or hold blocks of this call. "
-                f"Received: {str(folder)!r}, which differs in {other}"
-            )
 
-    def load(self, block):
-        """Return the scores of a block, or None if it is not finished."""
-        path = self._path(block)
-        if path.exists():
-            return _read(path, np.load)
-        return None
-
-    def save(self, block, scores):
-        """Store the scores of a finished block, completely or not at all."""
-        write_atomically(self._path(block), lambda file: np.save(file, scores))
-
-    def _path(self, block):
-        return self._folder / f"block_{block:06}.npy"
+def _save(path, scores):
+    """Store the scores of a finished block, completely or not at all."""
+    write_atomically(path, lambda file: np.save(file, scores))
 
 
 def _read(path, reader):
@@ -452,3 +436,89 @@ def _digest(rows):
             digest.update(f"{name} {x.dtype} {x.shape}".encode())
             digest.update(x.view("uint8") if x.ndim else x.tobytes())
     return digest.hexdigest()
+
+
+class StateScorer:
+    """Scores batches of pictures with one text, whose tower runs once.
+
+    Args:
+        task: a `BridgeTowerRetrieval`.
+        text: `Texts`, of one text.
+        fusion: as `BridgeTowerRetrieval.state_scorer`.
+
+    Attributes:
+        width: int, tokens of the text that the fusion reads.
+
+    Call arguments:
+        states: float32 array `(pictures, layers, tokens, width)`.
+        image_tokens: int, to how many tokens those of a picture are merged
+            before the fusion; None for all.
+
+    Returns:
+        float32 array `(pictures,)`, as `BridgeTowerRetrieval.score`.
+    """
+
+    def __init__(self, task, text, fusion=None):
+        task.new_heads.check("score_states", task.answering_heads)
+        self._parts = parts = ranking_parts(task)
+        self._pairs = {None: parts.pairs}
+        self._fusion, self._inference = fusion, task.inference
+        features = text.features(0, 1)
+        mask, states = features["padding_mask"], parts.text(features)["states"]
+        self.width = width = _width(task.backbone.fusion, mask)
+        self._mask, self._text = mask[:, :width], states[:, :, :width]
+
+    def __call__(self, states, image_tokens=None):
+        found = ops.convert_to_numpy(self.logits(states, image_tokens))
+        return match_scores(found).astype("float32")
+
+    def logits(self, states, image_tokens=None):
+        """Return a tensor `(pictures, outputs)`, the logits of the head."""
+        if self._fusion is not None:
+            return self._by_fusion(states, image_tokens)
+        if image_tokens not in self._pairs:
+            made = self._parts.merged_pairs(image_tokens)
+            self._pairs[image_tokens] = made
+        count = len(states)
+        return self._pairs[image_tokens](
+            {
+                "text": ops.repeat(self._text, count, axis=0),
+                "padding_mask": np.repeat(self._mask, count, axis=0),
+                "image": states,
+            }
+        )
+
+    def in_batches(self, states, batch_size):
+        """Return the scores of states that may be on disk."""
+
+        def features(start, stop):
+            return {"states": np.asarray(states[start:stop], "float32")}
+
+        if not len(states):
+            return np.zeros(0, "float32")
+        source = types.SimpleNamespace(count=len(states), features=features)
+        batches = self._inference.in_batches(
+            lambda batch: self.logits(**batch), [source], batch_size
+        )
+        return match_scores(joined(batches))
+
+    def _by_fusion(self, states, image_tokens):
+        states = np.asarray(states, "float32")
+        if image_tokens is not None:
+            layers = list(np.moveaxis(states, 1, 0))
+            layers = merge_tokens(layers, image_tokens)
+            states = np.stack([ops.convert_to_numpy(x) for x in layers], 1)
+        text = ops.convert_to_numpy(self._text).astype("float32")
+        inputs = {"text_states": text, "padding_mask": self._mask}
+        inputs = {k: np.repeat(x, len(states), 0) for k, x in inputs.items()}
+        return self._fusion({**inputs, "image_states": states})
+
+
+def _width(fusion, mask):
+    """Return to how many tokens a text is cut, without a change of scores."""
+    width = mask.shape[1]
+    # Managers without a mask see padding.
+    if fusion.text_feed.reads_padding:
+        return width
+    tokens = max(_SHORTEST, int(mask.sum()))
+    return min(1 << (tokens - 1).bit_length(), width)

@@ -131,7 +131,7 @@ def _read(pair, name):
 
 
 def _kinds(item):
-    """Return an item by what it may be: a str is a text or a path."""
+    """Return an item by its possible kinds: a str is a text or a path."""
     if isinstance(item, dict):
         return item if len(item) == 1 else {}
     kinds = ("text", "image") if isinstance(item, str) else ("image",)

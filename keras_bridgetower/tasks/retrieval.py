@@ -24,8 +24,8 @@ from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.inference import joined
-from keras_bridgetower.tasks.kept_states import StateScorer
 from keras_bridgetower.tasks.ranking import NOT_SCORED
+from keras_bridgetower.tasks.ranking import StateScorer
 from keras_bridgetower.tasks.ranking import rank
 from keras_bridgetower.tasks.ranking import ranking_parts
 from keras_bridgetower.tasks.task import BridgeTowerTask
@@ -88,10 +88,10 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         backbone: a `BridgeTowerBackbone`.
         preprocessor: a `BridgeTowerRetrievalPreprocessor` of the same
             objective, or None.
-        objective: what `fit` learns. `"random_negatives"`: matching, half of
-            the texts with another image; `"hard_negatives"`: matching of those
-            that look alike, and the contrastive loss that finds them;
-            `"ranking"`: which of 16 texts is the image's; or
+        objective: the objective of `fit`. `"random_negatives"`: matching,
+            half of the texts with another image; `"hard_negatives"`: matching
+            of those that look alike, and the contrastive loss that finds
+            them; `"ranking"`: which of 16 texts is the image's; or
             `"ranking_and_matching"`, as the authors.
         projection_dim: int, width of the contrastive heads' space, or None
             for no such heads; `"hard_negatives"` and `shortlist` need them.
@@ -100,14 +100,15 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         **kwargs: `name`, `compile`.
 
     Call arguments:
-        inputs: dict of features, as the backbone's. With what the objective
-            drew (see the preprocessor) the pairs drawn are scored, without it
-            the pairs given.
+        inputs: dict of features, as the backbone's. With drawn features (see
+            the preprocessor) the drawn pairs are scored, without them the
+            given pairs.
 
     Returns:
         float32 logits of the pairs `(batch, 2)`, no match and match; with
-        ranking `(batch, 1)`. For drawn pairs what the loss takes. In `fit` and
-        `evaluate` `y` is image ids (see `BridgeTowerRetrievalPreprocessor`).
+        ranking `(batch, 1)`. For drawn pairs the input of the loss. In `fit`
+        and `evaluate` `y` is image ids (see
+        `BridgeTowerRetrievalPreprocessor`).
 
     Raises:
         ValueError: an unknown objective, one that needs `projection_dim`, or
@@ -140,7 +141,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         ways="two_way",
         **kwargs,
     ):
-        # Read by what the base class calls.
+        # The base class's constructor reads it.
         self.pair_objective = pair_objectives.make_objective(objective)
         self.ways = ways
         check_made_for(preprocessor, objective=objective)
@@ -245,7 +246,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         return logits[:, -1] if logits.ndim > 1 else float(logits[-1])
 
     def image_states(self, images, batch_size=32):
-        """Compute what the fusion reads of pictures, for `score_states`.
+        """Compute the fusion's inputs of pictures, for `score_states`.
 
         Args:
             images: one picture or a list, as `score` takes them.
@@ -267,13 +268,8 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         ```
         """
         source = Pictures(self.needed_preprocessor(), images)
-        found = self._run(
-            "image_states",
-            [source],
-            batch_size,
-            repeat=False,
-            forward=ranking_parts(self).image,
-        )
+        forward = ranking_parts(self).image
+        found = self._run("image_states", [source], batch_size, forward=forward)
         return one_or_all(found["states"], [source])
 
     def score_states(self, image_states, text, batch_size=32, fusion=None):
@@ -304,7 +300,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
                 f"of a list, (pictures, *{self.image_states_shape}). Received: "
                 f"an array {shape}"
             )
-        with self.inference.reading("score_states"):
+        with self.inference.read_lock("score_states"):
             scorer = StateScorer(self, source, fusion)
             return scorer.in_batches(image_states, batch_size)
 
@@ -339,11 +335,11 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         ```
         """
         source = Texts(self.needed_preprocessor(), [text])
-        with self.inference.reading("state_scorer"):
+        with self.inference.read_lock("state_scorer"):
             return StateScorer(self, source, fusion)
 
     def fusion_inputs(self, images, texts, batch_size=32):
-        """Compute what the fusion reads of pairs, for `export`'s calibration.
+        """Compute the fusion's inputs of pairs, for `export`'s calibration.
 
         Args:
             images, texts, batch_size: as `score`.
@@ -418,7 +414,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
                 temporary file. Scores, 4 bytes a pair, and what was passed
                 in are not counted.
             cache_dir: path of a folder that keeps the scores of finished
-                blocks. The same call after an interruption goes on with the
+                blocks. The same call after an interruption continues with the
                 next block and gives the same numbers, to the bit.
             batch_size: int, pairs, pictures or texts per forward pass.
             verbose: int, 0 for no progress bar of the pictures.
@@ -448,7 +444,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         check_count("max_memory", max_memory)
         sources = self.sources(images, texts, "texts")
         chosen = batch_size, max_memory, shortlist, cache_dir, verbose
-        with self.inference.reading("rank"):
+        with self.inference.read_lock("rank"):
             scores = rank(self, *sources, *chosen)
         return scores if top_k is None else top_matches(scores, top_k)
 
@@ -477,7 +473,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         ```
         """
         sources = self.sources(images, texts, "texts")
-        with self.inference.reading("match_probabilities"):
+        with self.inference.read_lock("match_probabilities"):
             scores = rank(self, *sources, batch_size, MEMORY)
         return calibration.match_shares(scores, "rank" in self.answering_heads)
 

@@ -55,7 +55,7 @@ from keras_bridgetower.tasks.new_heads import NewHeads
 OF_BASES = ("backbone", *OF_CLASSES)
 # Keras' own, which no task's constructor names.
 OF_MODELS = ("compile", "trainable")
-# Beside an exported model: what the task is, and a program that runs it.
+# Files beside an exported model: a description, and a program that runs it.
 DESCRIPTION = "export.json"
 RUNNER = "run.py"
 _WITHOUT_SLOTS = "optimizer_without_slots"
@@ -260,9 +260,9 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         given = {k: v for k, v in kwargs.items() if k not in OF_MODELS}
         others = (*OF_PREPROCESSORS, *OF_PRESETS, "dtype", "random_heads")
         check_keywords(cls, given, others + OF_MODELS, without=OF_BASES)
-        reading = {"image_mode": image_mode, "sequence_length": sequence_length}
+        parts = {"image_mode": image_mode, "sequence_length": sequence_length}
         passed = "preprocessor" in kwargs
-        unread = {k: v for k, v in reading.items() if v}
+        unread = {k: v for k, v in parts.items() if v}
         if passed and unread:
             raise ValueError(
                 f"{sorted(unread)} must be left out where `preprocessor` is "
@@ -279,9 +279,9 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             folder, load_weights, image_size=image_size, dtype=dtype, **merged
         )
         if not passed:
-            reading["image_size"] = image_size
+            parts["image_size"] = image_size
             own["preprocessor"] = from_preset.build_preprocessor(
-                cls, folder, reading, values, backbone
+                cls, folder, parts, values, backbone
             )
 
         awaited = (saved, folder.room_for_heads()) if load_weights else None
@@ -425,7 +425,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         self.heads.save(filepath)
 
     def load_task_weights(self, filepath):
-        """Load what `save_task_weights` saved."""
+        """Load a file of `save_task_weights`."""
         self.heads.load(filepath)
 
     def export_to_transformers(self, path):
@@ -560,9 +560,9 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
     def metric_inputs(self, y, y_pred):
         """Return labels and outputs in the form that the metrics take."""
         # On JAX no weight can be read while metrics are updated.
-        return y, with_packed(y_pred) if targets.has_embeddings(
-            y_pred
-        ) else y_pred
+        if targets.has_embeddings(y_pred):
+            y_pred = with_packed(y_pred)
+        return y, y_pred
 
     def label_words(self):
         """Describe `y` for errors, or return None if `y` is optional."""
@@ -809,7 +809,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         with (
             self.inference.testing("evaluate"),
             backend_ops.kept_weights(self),
-            data_path.reading(self, x) as source,
+            data_path.open_source(self, x) as source,
         ):
             found = self._keras("evaluate", source, verbose=verbose, **kwargs)
         strategy.current().check_order()
@@ -828,7 +828,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             self.inference.predicting("predict"),
             backend_ops.kept_weights(self),
         ):
-            with data_path.reading(self, x) as source:
+            with data_path.open_source(self, x) as source:
                 callbacks = data_path.with_callback(callbacks, sizes)
                 given = dict(verbose=verbose, steps=steps, callbacks=callbacks)
                 outputs = self._keras("predict", source, **given)
@@ -996,7 +996,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
 
         Args:
             images, texts: one or several of each.
-            name: str, what the verb calls the texts.
+            name: str, the verb's name for the texts.
 
         Returns:
             List of `Pictures` and `Texts`.
@@ -1017,14 +1017,14 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             name: str, the verb that is called.
             sources, batch_size, **kwargs: as `Inference.in_batches`.
             answers: bool, whether the heads that it reads must be trained.
-            forward: `Forward` of what is run, by default of the whole task.
+            forward: `Forward` to run, by default that of the whole task.
 
         Yields:
             `(features, outputs)`, dict of arrays and NumPy arrays.
         """
         if forward is None:
             forward = self.inference.whole()
-        with self.inference.reading(name):
+        with self.inference.read_lock(name):
             if answers:
                 self.new_heads.check(name, self.answering_heads)
             yield from self.inference.in_batches(

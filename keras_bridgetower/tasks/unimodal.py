@@ -123,7 +123,7 @@ class BridgeTowerTextClassifier(_Labelled):
 
     Call arguments:
         inputs: dict of `"token_ids"` and `"padding_mask"`, int32
-            `(batch, T)`, and what else the text encoder declares.
+            `(batch, T)`, and other inputs of the text encoder.
 
     Returns:
         float32 tensor `(batch, classes)`: logits. In `fit` and `evaluate`

@@ -203,6 +203,8 @@ def test_adapters_that_do_not_fit(tmp_path):
     with pytest.raises(ValueError, match="`target_layer_names` must name"):
         model.enable_lora(2, ["nothing"])
     model.enable_lora(2)
+    with pytest.raises(ValueError, match="must be called once.*rank=3"):
+        model.enable_lora(3)
     model.save_lora_weights(path)
     for values in ((3,), (2, ["key"])):
         other = shallow()

@@ -1,20 +1,35 @@
-"""load_image: every kind of picture, and every refusal."""
+"""Pictures of every kind in load_image and the image converter; refusals."""
 
+import builtins
 import io
+import os
+import pathlib
+import pickle
+import socket
+import struct
+import time
+import zlib
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from builders import FASTEST
+from builders import ONE_BACKEND
 from drawn_photos import jpeg_of_scans
 from PIL import Image
 
+from keras_bridgetower.data.datasets.cifar import read_pickle
+from keras_bridgetower.data.datasets.tables import FilePicture
+from keras_bridgetower.files import open_regular
+from keras_bridgetower.files import read_text
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )
 from keras_bridgetower.preprocessing.images import check_head
 from keras_bridgetower.preprocessing.images import load_image
+from keras_bridgetower.preprocessing.images import open_image
 
-pytestmark = FASTEST
 RED = (200, 20, 40)
 
 
@@ -86,6 +101,7 @@ KINDS = {
 }
 
 
+@FASTEST
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_picture(kind, tmp_path):
     image, row = KINDS[kind]
@@ -105,6 +121,7 @@ def test_every_kind_of_picture(kind, tmp_path):
             np.testing.assert_array_equal(load_image(opened), outputs)
 
 
+@FASTEST
 def test_rows_of_converted_pictures_keep_their_place():
     gray = np.arange(200, dtype="uint8")[:, None].repeat(3, 1)
     deep = gray.astype("uint16") * 257
@@ -135,6 +152,7 @@ BAD_ARRAYS = [
 ]
 
 
+@FASTEST
 @pytest.mark.parametrize(("image", "message"), BAD_ARRAYS)
 def test_refused_pictures(image, message):
     with pytest.raises(ValueError, match=message):
@@ -143,6 +161,7 @@ def test_refused_pictures(image, message):
         BridgeTowerImageConverter(32)([plain(), image])
 
 
+@FASTEST
 @pytest.mark.parametrize("size", [(8, 8), (32, 32, 3)])
 def test_a_mask_of_0_and_1_is_reported(size):
     mask = np.zeros(size, "uint8")
@@ -155,6 +174,7 @@ def test_a_mask_of_0_and_1_is_reported(size):
         assert made[0].max() > made[1].max() > black.max()
 
 
+@FASTEST
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
@@ -176,6 +196,7 @@ def test_unreadable_files_are_named(content, cause, tmp_path):
         BridgeTowerImageConverter(32)([plain(), plain(), str(path)])
 
 
+@FASTEST
 def test_image_bombs(monkeypatch):
     image = plain(size=(100, 100))
     # Pillow itself only warns of the first one.
@@ -189,6 +210,7 @@ def test_image_bombs(monkeypatch):
     assert load_image(encode(image)).shape == (100, 100, 3)
 
 
+@FASTEST
 def test_the_scans_of_a_jpeg_are_bounded(tmp_path):
     most, bomb = jpeg_of_scans(100), jpeg_of_scans(101)
     assert most.count(b"\xff\xda") == 100
@@ -200,6 +222,7 @@ def test_the_scans_of_a_jpeg_are_bounded(tmp_path):
             load_image(given)
 
 
+@FASTEST
 def test_only_scans_of_the_picture_count():
     scans = b"\xff\xda\0\2" * 200
     whole = jpeg_of_scans(10, segment=scans, behind=scans)
@@ -214,3 +237,318 @@ def test_only_scans_of_the_picture_count():
             check_head(io.BytesIO(padded))
         padded = jpeg_of_scans(100, segment=scans[:length].ljust(length))
         assert check_head(io.BytesIO(padded)) == (16, 16)
+
+
+PNG = encode(plain())
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The paths that anything opens meanwhile."""
+    paths = []
+    for module in (builtins, io, os):
+        real = module.open
+
+        def spy(path, *args, real=real, **kwargs):
+            paths.append(path)
+            return real(path, *args, **kwargs)
+
+        monkeypatch.setattr(module, "open", spy)
+    return paths
+
+
+@FASTEST
+def test_bytes_are_never_opened_as_a_path(tmp_path, opened):
+    path = tmp_path / "secret.png"
+    path.write_bytes(PNG)
+    opened.clear()
+    for data in (bytes(path), np.bytes_(bytes(path)), bytearray(bytes(path))):
+        with pytest.raises(ValueError, match="must be a readable image"):
+            load_image(data)
+    for images in ([bytes(path)], np.array([bytes(path)])):
+        with pytest.raises(ValueError, match=r"`images\[0\]` must be a read"):
+            BridgeTowerImageConverter(32)(images)
+    assert opened == []
+    load_image(path)
+    assert str(path) in opened
+
+
+def socket_at(path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path.name)
+
+
+SPECIAL = {
+    "fifo": lambda path: os.mkfifo(path),
+    "socket": socket_at,
+    "link": lambda path: path.symlink_to("/dev/zero"),
+    "/dev/urandom": None,
+    "/proc/self/environ": None,
+    "/sys/power/state": None,
+}
+
+
+@FASTEST
+@pytest.mark.skipif(os.name != "posix", reason="POSIX alone has these files")
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_special_files_are_refused_at_once(kind, tmp_path, monkeypatch, opened):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / kind
+    if make := SPECIAL[kind]:
+        make(path)
+    if not path.exists():
+        pytest.skip("not on this system")
+    opened.clear()
+    start = time.process_time()
+    told = "must be a plain file"
+    picture = FilePicture(str(path))
+    for read in (open_regular, read_text, read_pickle, load_image):
+        with pytest.raises(ValueError, match=told):
+            read(str(path))
+    for read in (picture.open, picture.read):
+        with pytest.raises(ValueError, match=told):
+            read()
+    assert told in picture.problem()
+    assert time.process_time() - start < 1
+    assert opened == []
+
+
+FOREIGN = {
+    "pickle": pickle.dumps({"data": b"x"}, protocol=2),
+    "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n",
+    "svg": b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
+    "pdf": encode(Image.new("RGB", (9, 9)), "PDF"),
+    "jpeg 2000": encode(Image.new("RGB", (9, 9)), "JPEG2000"),
+}
+
+
+@FASTEST
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_other_formats_are_refused_whatever_their_name(kind, tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(FOREIGN[kind])
+    with open(path, encoding="latin1") as text:
+        for image in (path, FOREIGN[kind], text):
+            with pytest.raises(ValueError, match="readable image file"):
+                load_image(image)
+    assert "UnidentifiedImageError" in FilePicture(str(path)).problem()
+
+
+@FASTEST
+def test_values_up_to_255_of_16_bit_modes_are_not_black():
+    dim = np.full((2, 3), 200, "int32")
+    for image in (
+        Image.fromarray(dim),
+        Image.fromarray(dim.astype("uint16")),
+        Image.open(io.BytesIO(encode(Image.fromarray(dim), "TIFF"))),
+    ):
+        assert image.mode.startswith("I")
+        with pytest.raises(ValueError, match="0 to 65535.*200 to 200"):
+            load_image(image)
+    # A PNG says that its white is 65535.
+    dark = encode(Image.fromarray(dim.astype("uint16")))
+    for image in (dark, Image.open(io.BytesIO(dark))):
+        with pytest.warns(UserWarning, match="`images` must use the range"):
+            assert load_image(image).max() == 1
+    scaled = Image.fromarray(np.full((2, 3), 0.7, "float32"))
+    with pytest.raises(ValueError, match="scale from 0 to 255"):
+        load_image(scaled)
+
+
+@FASTEST
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_broadcast_arrays_take_no_memory(dtype):
+    start = time.process_time()
+    for shape in ((10**5, 10**5), (10**5, 10**5, 3), (10**5, 10**5, 4)):
+        huge = np.broadcast_to(np.ones((), dtype), shape)
+        for image in (huge, [huge]):
+            with pytest.raises(ValueError, match="at most .* pixels"):
+                BridgeTowerImageConverter(32)(image)
+    assert time.process_time() - start < 1
+
+
+@FASTEST
+@pytest.mark.skipif(not os.path.exists("/proc"), reason="Linux tells memory")
+@pytest.mark.parametrize("kind", ["alpha", "16 bits", "array of 16 bits"])
+def test_decoding_takes_little_memory(kind):
+    side = 2000
+    deep = np.full((side, side), 50000, "uint16")
+    image = Image.fromarray(deep)
+    if kind == "alpha":
+        image = Image.new("RGBA", (side, side), (9, 9, 9, 99))
+    file = deep if "array" in kind else encode(image, compress_level=1)
+    open_image(file)
+    # Forgets the peak.
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    open_image(file)
+    assert (resident("VmHWM") - before) / side**2 < 9
+
+
+def resident(name):
+    """Return bytes of memory of this process."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition(f"{name}:")[2].split()[0])
+
+
+def chunk(name, data):
+    sum_ = struct.pack(">I", zlib.crc32(name + data))
+    return struct.pack(">I", len(data)) + name + data + sum_
+
+
+TURN = b"MM\x00\x2a\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01"
+TURN += b"\x00\x06\x00\x00\x00\x00\x00\x00"  # orientation 6
+
+
+@FASTEST
+@pytest.mark.parametrize("text", [False, True])
+def test_endless_exif_headers(text):
+    exif = b"Exif\0\0" * (4 * 2**20 // 6) + TURN
+    held = chunk(b"eXIf", exif)
+    if text:
+        words = f"\nexif\n{len(exif)}\n{exif.hex()}".encode()
+        held = chunk(b"tEXt", b"Raw profile type exif\0" + words)
+    # Behind the signature and the header of 25 bytes.
+    png = PNG[:33] + held + PNG[33:]
+    start = time.process_time()
+    assert load_image(png).shape == (4, 6, 3)
+    with Image.open(io.BytesIO(png)) as image:
+        assert load_image(image).shape == (4, 6, 3)
+    assert time.process_time() - start < 2
+
+
+CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
+CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711])
+
+
+def picture(width, height, seed=0):
+    """Smooth colours under noise, so that resizing matters."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    smooth = np.stack([x / width, y / height, (x + y) / (width + height)], -1)
+    noise = rng.uniform(-60, 60, (height, width, 3))
+    return np.clip(255 * smooth + noise, 0, 255).astype("uint8")
+
+
+def normalise(pixels):
+    return (np.asarray(pixels, "float64") / 255 - CLIP_MEAN) / CLIP_STD
+
+
+@ONE_BACKEND
+@pytest.mark.parametrize(
+    ("width", "height", "side"),
+    [
+        *((640, 480, 294), (1000, 300, 288), (37, 61, 288)),
+    ],
+)
+def test_hf_mode_equals_transformers(width, height, side):
+    models = pytest.importorskip("transformers.models.bridgetower")
+    peer = models.image_processing_pil_bridgetower.BridgeTowerImageProcessorPil(
+        size={"shortest_edge": side},
+        crop_size={"shortest_edge": side},
+    )
+    image = picture(width, height)
+    expected = peer(Image.fromarray(image), return_tensors="np")
+    expected = expected["pixel_values"][0].transpose(1, 2, 0)
+    outputs = BridgeTowerImageConverter(side, mode="hf")(image)
+    np.testing.assert_allclose(outputs, expected, atol=1e-6)
+
+
+@ONE_BACKEND
+@pytest.mark.parametrize(
+    ("mode", "width", "height", "resized", "corner"),
+    [
+        ("squash", 9, 8, (288, 288), (0, 0)),
+        ("squash", 640, 480, (288, 288), (0, 0)),
+        ("crop", 427, 640, (288, 431), (0, 72)),  # 71.5 rounds to the even 72
+        ("crop", 1000, 300, (960, 288), (336, 0)),
+        ("crop", 100, 101, (288, 290), (0, 1)),
+    ],
+)
+def test_squash_and_crop_equal_pillow(mode, width, height, resized, corner):
+    image = picture(width, height)
+    expected = np.asarray(Image.fromarray(image).resize(resized, Image.BICUBIC))
+    left, top = corner
+    expected = expected[top : top + 288, left : left + 288]
+    outputs = BridgeTowerImageConverter(mode=mode)(image)
+    assert outputs.dtype == np.float32
+    np.testing.assert_allclose(outputs, normalise(expected), atol=1e-6)
+
+
+def test_batches_equal_single_pictures(tmp_path):
+    converter = BridgeTowerImageConverter(32)
+    images = [picture(40, 30), picture(30, 50, seed=1)]
+    singles = np.stack([converter(image) for image in images])
+    paths = []
+    for i, image in enumerate(images):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(image).save(paths[-1])
+    names = [str(path) for path in paths]
+    for batch in (
+        images,
+        tuple(map(Image.fromarray, images)),
+        paths,
+        [path.read_bytes() for path in paths],
+        np.array(names),
+        np.array(names, object),
+        tf.constant(names),
+    ):
+        outputs = converter(batch)
+        assert isinstance(outputs, np.ndarray)
+        np.testing.assert_array_equal(outputs, singles)
+    nested = converter([names, names[::-1]])
+    np.testing.assert_array_equal(nested, [singles, singles[::-1]])
+    # Grey ones of several sizes in a graph.
+    grey = images[0][..., 0]
+    outputs = tf.function(lambda x: converter([x, x[:5]]))(tf.constant(grey))
+    np.testing.assert_array_equal(outputs, converter([grey, grey[:5]]))
+    # Arrays and tensors of pictures of one size.
+    batch = np.stack([picture(40, 30), picture(40, 30, seed=1)])
+    singles = np.stack([converter(image) for image in batch])
+    tensor = keras.ops.convert_to_tensor(batch)
+    for images in (batch, batch.astype("float32"), tf.constant(batch), tensor):
+        np.testing.assert_array_equal(converter(images), singles)
+    np.testing.assert_array_equal(converter(tensor[1]), singles[1])
+    pairs = converter(np.stack([batch, batch]))
+    np.testing.assert_array_equal(pairs, [singles, singles])
+
+
+@ONE_BACKEND
+def test_tf_data_equals_eager(tmp_path):
+    converter = BridgeTowerImageConverter(32, mode="hf", size_divisor=16)
+    images = np.stack([picture(40, 60), picture(40, 60, seed=1)])
+    expected = converter(images)
+    dataset = tf.data.Dataset.from_tensor_slices(images)
+    jpeg = encode(Image.fromarray(images[0]), "JPEG")
+    path = tmp_path / "0.jpg"
+    path.write_bytes(jpeg)
+    for pictures, outputs in (
+        (dataset, expected),
+        (dataset.map(lambda x: tf.cast(x, "float32")), expected),
+        (dataset.batch(2, drop_remainder=True), expected[None]),
+        (tf.data.Dataset.from_tensors(str(path)), converter(path)[None]),
+        (tf.data.Dataset.from_tensors([jpeg]), converter([jpeg])[None]),
+    ):
+        mapped = pictures.map(converter, num_parallel_calls=2)
+        assert mapped.element_spec.shape == outputs.shape[1:]
+        assert mapped.element_spec.dtype == tf.float32
+        np.testing.assert_array_equal(
+            np.stack(list(mapped.as_numpy_iterator())), outputs
+        )
+
+
+@ONE_BACKEND
+def test_long_and_thin_pictures_and_saved_values():
+    for mode, size in (("hf", (3000, 40)), ("crop", (60000, 1))):
+        thin = Image.new("RGB", size)
+        with pytest.raises(ValueError, match="long and thin.*mode='squash'"):
+            BridgeTowerImageConverter(mode=mode)(thin)
+        assert BridgeTowerImageConverter()(thin).shape == (288, 288, 3)
+    converter = BridgeTowerImageConverter(64, "hf", 16, name="eye")
+    config = keras.saving.serialize_keras_object(converter)
+    again = keras.saving.deserialize_keras_object(config)
+    assert again.get_config() == converter.get_config()
+    # What KerasHub reads off a converter describes what is done.
+    image = picture(90, 70)
+    expected = image[0, 0] * np.array(again.scale) + again.offset
+    np.testing.assert_allclose(expected, normalise(image[0, 0]))

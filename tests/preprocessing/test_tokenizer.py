@@ -1,6 +1,9 @@
-"""BridgeTowerTokenizer with a small vocabulary, by hand."""
+"""Tokenizers by hand, against transformers, and of long texts."""
 
 import pickle
+import random
+import string
+import time
 import traceback
 import warnings
 
@@ -8,9 +11,30 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from builders import FASTEST
 from builders import ONE_BACKEND
+from builders import backbone
+from builders import bert
+from builders import clip
+from builders import contrastive
+from builders import eager
+from builders import fast
+from builders import moved
+from builders import randomise
+from builders import raw
+from builders import tokenizer as of_length
+from roberta_peer import packed
+from roberta_peer import published_peer
+from roberta_peer import random_strings
+from roberta_peer import shared_data
 
+import keras_bridgetower as kbt
+from keras_bridgetower.preprocessing import packed_tokenizer
+from keras_bridgetower.preprocessing.masking import WholeWordMasking
+from keras_bridgetower.preprocessing.texts import MOST_CHARACTERS
+from keras_bridgetower.preprocessing.texts import encode_long
 from keras_bridgetower.preprocessing.tf_graph import typed_errors
+from keras_bridgetower.preprocessing.tokenizer import BridgeTowerBertTokenizer
 from keras_bridgetower.preprocessing.tokenizer import BridgeTowerTokenizer
 
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -139,3 +163,281 @@ def test_vocabulary_methods():
     for call in (lambda: empty("hi"), empty.masking, empty.get_vocabulary):
         with pytest.raises(ValueError, match="`vocabulary` must be passed"):
             call()
+
+
+@pytest.fixture(scope="module")
+def roberta():
+    folder = shared_data()
+    if folder is None:
+        pytest.skip("needs shared/data/roberta, which is not in the project")
+    return BridgeTowerTokenizer(
+        folder / "roberta" / "vocab.json",
+        str(folder / "roberta" / "merges.txt"),
+    )
+
+
+@FASTEST
+@pytest.mark.filterwarnings("ignore:.*texts cut")
+def test_equals_transformers_eagerly_and_in_tf_data(roberta):
+    texts = random_strings(3000)
+    assert len(texts) > 2600
+    expected = published_peer()(texts, **packed())
+    eager = roberta.encode(texts)
+    np.testing.assert_array_equal(eager["token_ids"], expected["input_ids"])
+    np.testing.assert_array_equal(
+        eager["padding_mask"], expected["attention_mask"]
+    )
+    # Some texts must really be cut for this to say anything about cutting.
+    assert (eager["padding_mask"].sum(-1) == 50).sum() > 50
+
+    dataset = tf.data.Dataset.from_tensor_slices(texts)
+    one_by_one = dataset.map(roberta, num_parallel_calls=2)
+    np.testing.assert_array_equal(
+        np.stack(list(one_by_one.as_numpy_iterator())), expected["input_ids"]
+    )
+    batches = list(dataset.batch(500).map(roberta.encode).as_numpy_iterator())
+    for name in ("token_ids", "padding_mask"):
+        graph = np.concatenate([batch[name] for batch in batches])
+        np.testing.assert_array_equal(graph, eager[name])
+
+
+@FASTEST
+@pytest.mark.filterwarnings("ignore:.*texts cut")
+def test_masks_in_a_text_equal_transformers(roberta):
+    rng = random.Random(3)
+    spaces = ("", " ", "  ", "\t", "\u00a0", "\u3000 ", "\x1c", "\u200b", "\n")
+    texts = ["<mask>", " <mask> ", "<mask><mask> <mask>", "a small <mask> dog."]
+    for text in random_strings(1000):
+        parts = [text]
+        for _ in range(rng.randint(1, 3)):
+            around = (rng.choice(spaces), "<mask>", rng.choice(spaces))
+            parts += ["".join(around), rng.choice(["a", "Dog,", "", "é"])]
+        texts.append("".join(parts))
+    expected = published_peer()(texts, **packed())
+    found = roberta.encode_with_masks(texts)
+    np.testing.assert_array_equal(found["token_ids"], expected["input_ids"])
+    np.testing.assert_array_equal(
+        found["padding_mask"], expected["attention_mask"]
+    )
+    # Elsewhere the same characters are text.
+    assert not (roberta(texts) == roberta.mask_token_id).any()
+
+
+@FASTEST
+@pytest.mark.filterwarnings("ignore:.*texts cut")
+def test_pairs_equal_transformers(roberta):
+    length = 21
+    folder = shared_data() / "roberta"
+    files = (folder / "vocab.json", folder / "merges.txt")
+    tokenizer = BridgeTowerTokenizer(*files, sequence_length=length)
+    texts = random_strings(1000)
+    others = texts[::-1]
+    found = tokenizer.encode_pairs(texts, others)
+    expected = published_peer()(texts, others, **packed(length))
+    np.testing.assert_array_equal(found["token_ids"], expected["input_ids"])
+    full = found["padding_mask"].sum(-1) == length
+    assert 50 < full.sum() < 950
+
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "is", "it", "red"]
+WORDS += ["blue", "or", "what", "play", "##ing", "##s", "col", "##our", "?"]
+WORDS += ["!", "[", "]", "<", ">", "mask", "sep", "a", "##b", "cafe", "中"]
+STRINGS = (
+    "Is it red?",
+    "playing plays PLAY a ab abb",
+    "what colour\tis  it?!  ",
+    "café CAFÉ cafe\u0301",
+    "中a中",
+    "\u200bred\u00a0blue\ufffd unknownword",
+    "x" * 200,
+)
+
+
+def tokenizer(sequence_length=16, **kwargs):
+    return kbt.BridgeTowerBertTokenizer(
+        WORDS, sequence_length=sequence_length, **kwargs
+    )
+
+
+@FASTEST
+def test_ids_are_those_of_transformers(tmp_path):
+    """Cased; tests/convert compares others, which are lowercase."""
+    import transformers
+
+    ours = tokenizer(300, lowercase=False)
+    file = tmp_path / "vocab.txt"
+    file.write_text("\n".join(WORDS) + "\n")
+    theirs = transformers.BertTokenizerFast(str(file), do_lower_case=False)
+    for text in STRINGS:
+        expected = theirs(text)["input_ids"]
+        made = ours.encode(text)
+        count = made["padding_mask"].sum()
+        assert made["token_ids"][:count].tolist() == expected, text
+    assert (ours.pad_token_id, ours.mask_token_id) == (0, 4)
+
+
+@FASTEST
+def test_attributes_are_those_before_a_vocabulary(tmp_path):
+    loaded = tokenizer()
+    empty = kbt.BridgeTowerBertTokenizer(sequence_length=16)
+    assert {*dir(loaded)} == {*dir(empty)}
+    loaded.save_assets(tmp_path)
+    empty.load_assets(tmp_path)
+    assert empty.masking() == loaded.masking()
+    assert empty.masking().continuation_ids == (12, 13, 15, 25)
+
+
+def masked():
+    converter = kbt.BridgeTowerImageConverter(32)
+    return kbt.BridgeTowerMaskedLMPreprocessor(tokenizer(), converter, rate=0.4)
+
+
+@FASTEST
+def test_whole_words_are_hidden():
+    preprocessor = masked()
+    assert isinstance(preprocessor.tokenizer.masking(), WholeWordMasking)
+    x = raw(1)[0] | {"text": ["playing plays colour abb red"]}
+    hidden = set()
+    for step in range(30):
+        made, labels = preprocessor({**x, "step": step})
+        places = made["mask_positions"][0][labels[0] >= 0].tolist()
+        hidden.update(places)
+        # play ##ing | play ##s | col ##our | a ##b ##b | red, after [CLS].
+        for word in ((1, 2), (3, 4), (5, 6), (7, 8, 9), (10,)):
+            assert len(set(word) & set(places)) in (0, len(word))
+    assert hidden == set(range(1, 11))
+
+
+@FASTEST
+def test_bert_trains_fills_and_is_a_preset(tmp_path):
+    small = backbone(clip(layers=1), bert(layers=1), num_layers=1)
+    model = eager(kbt.BridgeTowerMaskedLM(small, masked()))
+    changed = moved(model, lambda: model.fit(raw(4)[0], verbose=0))
+    assert changed
+    image = raw(1)[0]["images"][0]
+    (expected,), text = model.fill_mask(image, "is it <mask>?", top_k=3)
+    model.save_to_preset(tmp_path / "preset")
+    copy = kbt.BridgeTowerMaskedLM.from_preset(tmp_path / "preset")
+    assert type(copy.preprocessor.tokenizer) is kbt.BridgeTowerBertTokenizer
+    (found,), again = copy.fill_mask(image, "is it <mask>?", top_k=3)
+    assert again == text
+    assert np.allclose([p for _, p in found], [p for _, p in expected])
+    vqa = kbt.BridgeTowerVQA.from_preset(
+        tmp_path / "preset", answers=["yes", "no"], random_heads=True
+    )
+    assert vqa.answer(image, "is it red?")[0][0] in ("yes", "no")
+
+
+LETTERS = [*string.ascii_lowercase, "\u0120"]
+
+
+@pytest.fixture(scope="module")
+def tokenizers():
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = [f"##{letter}" for letter in string.ascii_lowercase]
+    return (
+        BridgeTowerTokenizer(
+            {token: i for i, token in enumerate(SPECIALS + LETTERS)}, [], 16
+        ),
+        BridgeTowerBertTokenizer(
+            [*words, *string.ascii_lowercase, *pieces], sequence_length=16
+        ),
+    )
+
+
+@FASTEST
+@pytest.mark.filterwarnings("ignore:.*texts cut")
+def test_a_text_has_a_longest_length(tokenizers):
+    for tokenizer in tokenizers:
+        ids = tokenizer("ab " * 1000)
+        longest = ("ab " * MOST_CHARACTERS)[:MOST_CHARACTERS]
+        np.testing.assert_array_equal(tokenizer(longest), ids)
+        start = time.process_time()
+        for text in (longest + "a", longest.encode() + b"a", "a" * 10**7):
+            for encode in (tokenizer, tokenizer.encode_with_masks):
+                with pytest.raises(
+                    ValueError, match=r"`text` must have at most 100,000 char"
+                ) as caught:
+                    encode(["a", text])
+                assert "text[1]=" in str(caught.value)
+                assert len(str(caught.value)) < 500
+        assert time.process_time() - start < 1
+
+
+@FASTEST
+@pytest.mark.filterwarnings("ignore:.*texts cut")
+def test_little_is_tokenised_at_once(tokenizers, monkeypatch):
+    rng = np.random.default_rng(0)
+    texts = ["ab" * n for n in rng.integers(1, 40, 50)]
+    for tokenizer in tokenizers:
+        once = tokenizer.encode(texts), tokenizer.encode_pairs(texts, texts)
+        sizes = []
+        real = tokenizer._to_ids
+
+        def counted(part, real=real, sizes=sizes):
+            sizes.append(sum(map(len, part)))
+            return real(part)
+
+        monkeypatch.setattr(packed_tokenizer, "AT_ONCE", 100)
+        monkeypatch.setattr(tokenizer, "_to_ids", counted)
+        again = tokenizer.encode(texts), tokenizer.encode_pairs(texts, texts)
+        monkeypatch.undo()
+        assert len(sizes) > 30 and max(sizes) <= 100 + 80
+        for one, other in zip(once, again, strict=True):
+            for name in one:
+                np.testing.assert_array_equal(one[name], other[name])
+
+
+SHORT, LONG = "red", "0123456789 and more"
+
+
+def ids(text):
+    made = of_length(60).encode(text)
+    return made["token_ids"][made["padding_mask"] == 1].tolist()
+
+
+@FASTEST
+@pytest.mark.filterwarnings("ignore:.*texts cut")
+@pytest.mark.parametrize("rule", ["cut_end", "cut_start"])
+def test_texts_are_cut_where_it_was_asked(rule):
+    first, second = (ids(text) for text in (SHORT, LONG))
+    found = encode_long(of_length(60), [SHORT, LONG], 8, rule)
+    inner = second[1:-1]
+    kept = inner[:6] if rule == "cut_end" else inner[-6:]
+    wanted = [first + [1] * (8 - len(first)), [second[0], *kept, second[-1]]]
+    assert found["token_ids"].tolist() == wanted
+    assert found["padding_mask"].tolist() == [[1] * 5 + [0] * 3, [1] * 8]
+    single = encode_long(of_length(60), LONG, 8, rule)
+    assert single["token_ids"].tolist() == wanted[1]
+
+    told = r"texts\[1\] has 21 tokens, but sequence_length=20"
+    with pytest.raises(ValueError, match=told):
+        encode_long(of_length(60), [SHORT, LONG], 20)
+
+
+@FASTEST
+@pytest.mark.filterwarnings("ignore:.*texts cut")
+def test_a_task_reads_more_tokens_than_its_preprocessor():
+    task = randomise(fast(contrastive("three_way")))
+    text = "ten letters " * 4
+    count = len(ids(text))
+    assert task.preprocessor.tokenizer.sequence_length < count
+    found = task.embed(texts=text, sequence_length=60, long_texts="refuse")
+    features = of_length(60).encode([text])
+    wanted = task.embed(texts=[text], sequence_length=count)[0]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    tower = task.backbone.text_tower(features)
+    assert tower[-1].shape[1] == 60
+    # What stands behind the usual length does count.
+    cut = task.embed(texts=text, long_texts="cut_end")
+    assert np.abs(found - cut).max() > 1e-4
+    # Beyond the positions of the encoder is refused.
+    most = task.backbone.text_encoder.max_sequence_length
+    with pytest.raises(ValueError, match=f"at most {most} tokens"):
+        task.embed(texts=SHORT, sequence_length=most + 1)
+    task.embed(texts=SHORT, sequence_length=most)
+    embedder = kbt.BridgeTowerEmbedder(task, sequence_length=most)
+    with pytest.raises(ValueError, match="must not be longer than"):
+        embedder.embed_documents([SHORT, "word " * most])
+    with pytest.raises(ValueError, match="`sequence_length` must be"):
+        task.embed(texts=SHORT, sequence_length=2.5, long_texts="warn")

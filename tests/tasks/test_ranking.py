@@ -3,6 +3,7 @@
 import gc
 import itertools
 import re
+import types
 import weakref
 
 import keras
@@ -50,10 +51,16 @@ def ranked(model, images=IMAGES, texts=TEXTS, batch_size=4, **kwargs):
     return model.rank(images, texts, batch_size=batch_size, verbose=0, **kwargs)
 
 
+def blocks(model, pictures, texts, batch_size, max_memory):
+    """The sizes of a ranking's blocks."""
+    items = (types.SimpleNamespace(count=n) for n in (pictures, texts))
+    return ranking.Blocks(model, *items, batch_size, max_memory)
+
+
 def memory(model, rows, batch_size=4):
     """Bytes for so many rows of text at a time, and for their work."""
     with pytest.raises(ValueError, match="at least") as error:
-        ranking.Plan(model, 1, 1, batch_size, 0, again=False)
+        blocks(model, 1, 1, batch_size, 0)
     least = int(re.search(r"at least (\d+)", str(error.value))[1])
     # Two states of float32 for each row: 2 taps of 20 tokens or 17 patches.
     return least + 8 * 2 * 16 * (20 * (rows - 1) - 17)
@@ -77,8 +84,9 @@ def test_rank_is_the_score_of_every_pair(task, scores):
     assert found.shape == (5, 7) and found.dtype == np.float32
     assert difference(found, scores) <= 1e-5
     # The same where blocks are small and texts wait in a file.
-    plan = ranking.Plan(task, 5, 7, 4, small(task), again=False)
-    assert (plan.pictures, plan.texts, plan.all_texts) == (2, 2, False)
+    made = blocks(task, 5, 7, 4, small(task))
+    assert (made.block_pictures, made.block_texts) == (2, 2)
+    assert not made.all_texts
     found = ranked(task, max_memory=small(task))
     assert difference(found, scores) <= 1e-5
     assert ranked(task, IMAGES[0], TEXTS[1]).shape == (1, 1)
@@ -247,30 +255,30 @@ def test_texts_are_read_once_for_all_blocks_of_pictures(task, monkeypatch):
         return features(self, start, stop)
 
     monkeypatch.setattr(Texts, "features", watched)
-    plan = ranking.Plan(task, 35, 2, 4, 2**30, again=False)
-    assert plan.pictures < 35
+    assert blocks(task, 35, 2, 4, 2**30).block_pictures < 35
     ranked(task, IMAGES * 7, TEXTS[:2])
     # A batch of the tower, and the block of all texts.
     assert read == [(0, 2), (0, 2)]
 
 
 def test_one_block_of_texts_is_held(task, monkeypatch):
-    blocks, (features, texts) = [], (Texts.features, ranking._Blocks._texts)
+    held, features = [], Texts.features
+    texts = ranking.Blocks._block_of_texts
 
     def reading(self, start, stop):
         gc.collect()  # Calls of a model may leave cycles.
-        assert all(block() is None for block in blocks)
+        assert all(block() is None for block in held)
         return features(self, start, stop)
 
     def watched(self, columns):
         inputs = texts(self, columns)
-        blocks.append(weakref.ref(inputs["text"]))
+        held.append(weakref.ref(inputs["text"]))
         return inputs
 
     monkeypatch.setattr(Texts, "features", reading)
-    monkeypatch.setattr(ranking._Blocks, "_texts", watched)
+    monkeypatch.setattr(ranking.Blocks, "_block_of_texts", watched)
     ranked(task, IMAGES[:3], TEXTS[:4], max_memory=small(task))
-    assert len(blocks) == 4
+    assert len(held) == 4
 
 
 @pytest.mark.parametrize("shortlist", [None, 2])
@@ -279,33 +287,33 @@ def test_an_interrupted_ranking_goes_on(shortlist, task, tmp_path, monkeypatch):
     values |= dict(images=IMAGES[:3], texts=TEXTS[:4])
     whole = ranked(task, cache_dir=tmp_path / "whole", **values)
     np.testing.assert_array_equal(ranked(task, **values), whole)
-    folder, save = tmp_path / "part", ranking.BlockCache.save
+    folder, save = tmp_path / "part", ranking._save
 
-    def stop(self, block, scores):
-        if block == 1:
+    def stop(path, scores):
+        if path.name == "block_000001.npy":
             raise KeyboardInterrupt
-        save(self, block, scores)
+        save(path, scores)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ranking.BlockCache, "save", stop)
+        patch.setattr(ranking, "_save", stop)
         with pytest.raises(KeyboardInterrupt):
             ranked(task, cache_dir=folder, **values)
     files = sorted(path.name for path in folder.iterdir())
     assert files == ["block_000000.npy", "ranking.json"]
     # What a kill in the middle of writing would leave is not read.
     (folder / "block_000001.part").write_bytes(b"half")
-    blocks, scored = [], ranking._Blocks.scores
+    firsts, scored = [], ranking.Blocks.scores
 
     def watched(self, rows):
-        blocks.append(rows.start)
+        firsts.append(rows.start)
         return scored(self, rows)
 
-    monkeypatch.setattr(ranking._Blocks, "scores", watched)
+    monkeypatch.setattr(ranking.Blocks, "scores", watched)
     again = ranked(task, cache_dir=folder, **values)
     np.testing.assert_array_equal(again, whole)
-    assert again.dtype == whole.dtype and 0 not in blocks and blocks
+    assert again.dtype == whole.dtype and 0 not in firsts and firsts
     # When all is there, no model runs.
-    monkeypatch.setattr(ranking, "_Blocks", None)
+    monkeypatch.setattr(ranking.Blocks, "scores", None)
     again = ranked(task, cache_dir=folder, **values)
     np.testing.assert_array_equal(again, whole)
 

@@ -281,7 +281,7 @@ class PictureSearch:
                 f"text={text!r}, states={header.get('states')!r}, "
                 f"preset={self.models.preset!r}"
             )
-        with task.inference.reading("query"):
+        with task.inference.read_lock("query"):
             started = time.perf_counter()
             scorer = self.models.state_scorer(text)
             if not cascade.is_measured(self.models, scorer):
@@ -450,7 +450,7 @@ def _judged(models, states, hits, scorer, pace, end):
     # Places in the list of those that have states.
     places = [place for place, is_there in enumerate(there) if is_there]
     added = [weight * hits[place][0].similarity for place in places]
-    with task.inference.reading("query"):
+    with task.inference.read_lock("query"):
         found = cascade.rerank(scorer, kept, pace, end, added)
     stages = {cascade.FULL: [], cascade.MERGED: [], None: []}
     judged = {places[row]: result for row, result in found.items()}

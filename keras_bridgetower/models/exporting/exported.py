@@ -377,18 +377,28 @@ def _input_features(model):
     return features
 
 
-def _tower(kind, model, backbone):
-    heads, tower = (
-        getattr(model, "heads", {}),
-        getattr(backbone, f"{kind}_tower"),
-    )
+def tower_function(kind, model, backbone):
+    """Return a function from the features of a tower to its outputs.
+
+    Args:
+        kind: `"text"` or `"image"`.
+        model: `BridgeTowerBackbone` or `BridgeTowerTask`, with its heads.
+        backbone: its `BridgeTowerBackbone`.
+    """
+    heads = getattr(model, "heads", {})
+    tower = getattr(backbone, f"{kind}_tower")
 
     def run(inputs):
         states = tower(inputs["images"] if kind == "image" else inputs)
         return tower_outputs(backbone.fusion, heads, kind, states)
 
+    return run
+
+
+def _tower(kind, model, backbone):
     features = _input_features(backbone)
-    names = ["images"] if kind == "image" else tower.input
+    names = ["images"] if kind == "image" else backbone.text_tower.input
+    run = tower_function(kind, model, backbone)
     return {name: features[name] for name in names}, run
 
 

@@ -50,8 +50,8 @@ def check_batched(task, ranks):
 
     Args:
         task: the task.
-        ranks: dict from the names of what it reads to the number of their
-            axes, None where that is unknown.
+        ranks: dict from the names of inputs to their numbers of axes, None
+            where these are unknown.
     """
     if task.preprocessor is None:
         single = {k: range(len(x.shape)) for k, x in task.input.items()}

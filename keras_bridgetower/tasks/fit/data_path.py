@@ -16,11 +16,11 @@
    read (`_prepared_source`).
 7. Training data must be divisible among the devices (`check_training`).
 8. Keras reads the batches, without TensorFlow's tuning (`untuned`). Errors
-   arrive as they were raised, and then all reading ends (`reading`).
+   arrive as they were raised, and then all reading ends (`open_source`).
 
 `for_training` takes all of these steps. `prepared` takes steps 2 to 6, which
 evaluation and prediction need, `prepared_batch` steps 5 and 6 for one batch,
-and `reading` the last one.
+and `open_source` the last one.
 """
 
 import collections.abc
@@ -98,14 +98,14 @@ def for_training(task, steps, data, validation, batch_size, shuffle, given):
         size = size if isinstance(data[0], dict) else None
         validation_data = prepared(task, *data, size)
     with (
-        reading(task, x, class_weight) as x,
-        reading(task, validation_data) as validation_data,
+        open_source(task, x, class_weight) as x,
+        open_source(task, validation_data) as validation_data,
     ):
         yield {"x": x, "validation_data": validation_data, "shuffle": False}
 
 
 @contextlib.contextmanager
-def reading(task, source, class_weight=None):
+def open_source(task, source, class_weight=None):
     """A context in which Keras reads a source; afterwards all reading ends.
 
     Args:
@@ -471,7 +471,7 @@ def warn_if_worse_than_untrained(task, logs):
 
     Args:
         task: the task.
-        logs: dict, what Keras logged of its first epoch.
+        logs: dict, the logs of the first epoch.
     """
     kind = type(getattr(task, "loss", None))
     penalized = any(

@@ -1,4 +1,4 @@
-"""What a loss may take: logits, targets, and rows that are not padding."""
+"""Checks of losses and targets, and the share of rows without padding."""
 
 import keras
 from keras import ops

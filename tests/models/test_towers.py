@@ -1,25 +1,137 @@
-"""Row 0 of states: class tokens, and what stands in their place."""
+"""Towers: states of every encoder, row 0, resized positions."""
 
 import math
 
 import keras
+import keras_hub
 import numpy as np
 import pytest
+import torch
 from builders import FASTEST
+from builders import IMAGE_ENCODERS
+from builders import LONG_ELSEWHERE
+from builders import ONE_BACKEND
+from builders import TEXT_ENCODERS
 from builders import array
 from builders import assert_same_weights
 from builders import backbone
 from builders import clip
+from builders import deit
 from builders import difference
 from builders import features
+from builders import randomise
 from builders import roberta
 from builders import run
 from builders import shallow
 from builders import some_everywhere
 
 import keras_bridgetower as kbt
+from keras_bridgetower.models.positions import resize_positions
 from keras_bridgetower.models.summary import Coordinates
 from keras_bridgetower.models.summary import SameGrid
+
+
+def own_input(encoder):
+    """Return features in the form of the inputs of an encoder."""
+    made = features()
+    made["segment_ids"] = np.zeros_like(made["token_ids"])
+    if len(encoder.inputs) == 1:
+        return made["images"]
+    return {key: made[key] for key in encoder.input}
+
+
+def last_output(encoder, inputs):
+    if isinstance(encoder, keras_hub.models.CLIPVisionEncoder):
+        inputs = {"images": inputs}
+    outputs = run(encoder, inputs)
+    return outputs["sequence_output"] if isinstance(outputs, dict) else outputs
+
+
+@LONG_ELSEWHERE
+@pytest.mark.parametrize("name", [*IMAGE_ENCODERS, *TEXT_ENCODERS])
+def test_states_equal_the_outputs_of_encoders(name):
+    make = (IMAGE_ENCODERS | TEXT_ENCODERS)[name]
+    encoder = make()
+    tower = kbt.Tower(encoder, range(-encoder.num_layers, 0))
+    randomise(encoder)
+    states = run(tower, own_input(encoder))
+    assert len(states) == encoder.num_layers
+    top = last_output(encoder, own_input(encoder))
+    assert difference(states[-1], top) <= 1e-5
+    # A lower state is the output of a shallower encoder of the same weights.
+    shallow = make(layers=encoder.num_layers - 1)
+    kbt.Tower(shallow, (-1,))
+    given = {w.path.split("/", 1)[-1]: w for w in encoder.weights}
+    by_path = {w.path: w for w in encoder.weights}
+    for weight in shallow.weights:
+        own = weight.path.split("/", 1)[-1]
+        weight.assign(by_path.get(weight.path, given[own]))
+    top = last_output(shallow, own_input(shallow))
+    assert difference(states[-2], top) <= 1e-5
+
+
+@LONG_ELSEWHERE
+def test_blocks_above_the_highest_tap_are_excluded():
+    encoder = clip(layers=3)
+    whole = kbt.Tower(encoder, (-2, -1))
+    lower = kbt.Tower(encoder, (-3, -2))
+    block = len(encoder.encoder_layers[0].weights)
+    assert len(whole.weights) - len(lower.weights) == block
+
+
+@LONG_ELSEWHERE
+def test_towers_alone_correct_the_defaults_of_their_encoders():
+    image, text = clip(), TEXT_ENCODERS["bert"]()
+    kbt.hidden_states(image)
+    kbt.hidden_states(text)
+    assert not array(image.embedding.position_ids).any()
+    before = gelu_layers(text)[0].activation
+    kbt.Tower(image, (-1,))
+    kbt.Tower(text, (-1,))
+    positions = array(image.embedding.position_ids)
+    np.testing.assert_array_equal(positions, [np.arange(17)])
+    assert before is not keras.activations.gelu
+    for layer in gelu_layers(text):
+        assert layer.activation is keras.activations.gelu
+
+
+@LONG_ELSEWHERE
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "mixed_bfloat16"])
+def test_towers_have_the_policy_of_their_encoders(dtype):
+    made = [kbt.Tower(make(dtype=dtype), (-1,)) for make in (clip, roberta)]
+    made += [kbt.Tower.from_config(tower.get_config()) for tower in made]
+    assert {tower.dtype_policy.name for tower in made} == {dtype}
+    encoder = clip(dtype=dtype)
+    encoder.quantize("int8")
+    assert kbt.Tower(encoder, (-1,)).dtype_policy.name == dtype
+
+
+def gelu_layers(bert):
+    return [
+        layer
+        for block in bert.transformer_layers
+        for layer in block._flatten_layers()
+        if layer.name == "feedforward_intermediate_dense"
+    ]
+
+
+@LONG_ELSEWHERE
+@pytest.mark.parametrize("make", [clip, deit])
+def test_per_tap_norms_start_as_copies(make):
+    encoder = make()
+    randomise(encoder)
+    shared = kbt.Tower(encoder, (-2, -1))
+    own = kbt.Tower(encoder, (-2, -1), norms="per_tap")
+    inputs = own_input(encoder)
+    before = run(shared, inputs)
+    for a, b in zip(before, run(own, inputs), strict=True):
+        assert difference(a, b) <= 1e-6
+    gamma = own.get_layer("tap_0_norm").gamma
+    gamma.assign(array(gamma) * 2)
+    low, high = run(own, inputs)
+    assert difference(high, before[1]) <= 1e-6
+    assert difference(low, before[0]) > 0.1
 
 
 @keras.saving.register_keras_serializable(package="test_summary")
@@ -220,3 +332,101 @@ def test_what_does_not_fit_is_rejected(values, words):
     values = {k: v() if callable(v) else v for k, v in values.items()}
     with pytest.raises(ValueError, match=words):
         backbone(**values)
+
+
+@ONE_BACKEND
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize(
+    "side, new, prefix", [(3, 5, 0), (18, 24, 1), (24, 14, 2), (4, 4, 1)]
+)
+def test_grid_is_resized_as_by_pytorch(side, new, prefix, antialias):
+    rng = np.random.default_rng(0)
+    # In float32 the peer itself is off by 7e-6.
+    table = rng.normal(size=(prefix + side**2, 7))
+    resized = resize_positions(table, prefix + new**2, antialias)
+    np.testing.assert_array_equal(resized[:prefix], table[:prefix])
+    grid = torch.tensor(table[prefix:].T.reshape(1, 7, side, side))
+    expected = torch.nn.functional.interpolate(
+        grid,
+        size=(new, new),
+        mode="bicubic",
+        align_corners=False,
+        antialias=antialias,
+    )
+    expected = expected.numpy().reshape(7, -1).T
+    assert np.abs(resized[prefix:] - expected).max() <= 1e-12
+
+
+@ONE_BACKEND
+@pytest.mark.parametrize("count", [12, 1, 0])
+def test_a_count_that_is_no_grid_is_rejected(count):
+    with pytest.raises(ValueError, match="`count` must be a square.* plus 1"):
+        resize_positions(np.ones((1 + 9, 7)), count)
+
+
+@keras.saving.register_keras_serializable(package="test_positions")
+class Places(keras.layers.Layer):
+    """Add a row to each token; with `wide`, the weight is not a table."""
+
+    def __init__(self, wide=False, **kwargs):
+        super().__init__(**kwargs)
+        self.wide = wide
+
+    def build(self, shape):
+        shape = (shape[1], shape[2], 1) if self.wide else shape[1:]
+        self.places = self.add_weight(
+            shape=shape, initializer="random_normal", name="places"
+        )
+
+    def call(self, x):
+        return x + (self.places[..., 0] if self.wide else self.places)
+
+    def get_config(self):
+        return {**super().get_config(), "wide": self.wide}
+
+
+@keras.saving.register_keras_serializable(package="test_positions")
+class OwnImages(keras_hub.models.Backbone):
+    """An encoder whose table of positions has another name."""
+
+    patch_size = 8
+
+    def __init__(self, image_shape=(32, 32, 3), wide=False, **kwargs):
+        images = keras.Input(image_shape, name="images")
+        x = keras.layers.Conv2D(16, self.patch_size, self.patch_size)(images)
+        x = keras.layers.Reshape((-1, 16))(x)
+        x = Places(wide, name="positions")(x)
+        x = keras.layers.Dense(16, name="block")(x)
+        super().__init__(inputs=images, outputs=x, **kwargs)
+        self.image_shape, self.wide = image_shape, wide
+
+    def get_config(self):
+        own = {"image_shape": self.image_shape, "wide": self.wide}
+        return {**super().get_config(), **own}
+
+
+@kbt.hidden_states.register(OwnImages)
+def own_states(encoder):
+    return [encoder.get_layer("block").output]
+
+
+def position_table(model):
+    (found,) = (w for w in model.weights if w.path.endswith("/places"))
+    return array(found)
+
+
+@FASTEST
+def test_positions_of_a_custom_encoder():
+    made = randomise(backbone(OwnImages(), num_layers=1))
+    larger = made.with_image_size(np.int64(64))
+    assert larger.image_size == 64
+    expected = resize_positions(position_table(made), 64)
+    np.testing.assert_array_equal(position_table(larger), expected)
+    assert position_table(larger).std() > 0.01
+
+
+@FASTEST
+def test_other_weights_are_not_resized():
+    made = backbone(OwnImages(wide=True), num_layers=1)
+    with pytest.raises(ValueError, match="tables of positions.*/places of"):
+        made.with_image_size(64)

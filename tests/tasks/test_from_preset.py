@@ -1,25 +1,30 @@
-"""Heads that a preset lacks: no verb answers by them untrained."""
+"""Heads that a preset lacks, and tasks from two encoders."""
 
 import copy
 import pickle
 import warnings
 
 import keras
+import numpy as np
 import pytest
+import transformers
 from builders import FASTEST
 from builders import LONG_ELSEWHERE
 from builders import array
+from builders import difference
 from builders import eager
 from builders import long_but
 from builders import one_layer_each
 from builders import raw
 from builders import retrieval
+from builders import run
 from builders import vqa
+from peers_first import IMAGE
+from peers_first import TEXT
 
 import keras_bridgetower as kbt
 
 NEW = "Newly initialized"
-pytestmark = [LONG_ELSEWHERE, pytest.mark.filterwarnings(f"ignore:{NEW}")]
 PICTURE = raw(1)[0]["images"][0]
 REFUSED = r"`{}` reads the head {}, .* `fit`, or pass `random_heads=True`"
 
@@ -57,6 +62,8 @@ def by_assignment(task, path):
 LONG = [pytest.mark.slow] if keras.config.backend() != "torch" else []
 
 
+@LONG_ELSEWHERE
+@pytest.mark.filterwarnings(f"ignore:{NEW}")
 @pytest.mark.parametrize(
     "train",
     [pytest.param(by_fit, marks=LONG), by_assignment],
@@ -70,6 +77,8 @@ def test_verbs_wait_for_training(presets, tmp_path, train):
     assert fill(task)
 
 
+@LONG_ELSEWHERE
+@pytest.mark.filterwarnings(f"ignore:{NEW}")
 @FASTEST
 def test_what_was_asked_for_answers(presets):
     with warnings.catch_warnings():
@@ -97,6 +106,8 @@ def by_file(task, path):
     return keras.saving.load_model(path / "task.keras")
 
 
+@LONG_ELSEWHERE
+@pytest.mark.filterwarnings(f"ignore:{NEW}")
 @pytest.mark.parametrize(
     "copied",
     long_but([by_preset, by_deepcopy, by_pickle, by_file], by_preset, by_file),
@@ -118,6 +129,8 @@ def test_copies_wait_for_training_too(presets, tmp_path, copied):
     assert fill(other)
 
 
+@LONG_ELSEWHERE
+@pytest.mark.filterwarnings(f"ignore:{NEW}")
 @FASTEST
 def test_only_heads_that_a_verb_reads(presets):
     """Matching is loaded, contrast is new: a shortlist alone reads it."""
@@ -136,3 +149,82 @@ def test_only_heads_that_a_verb_reads(presets):
     contrastive = kbt.BridgeTowerContrastive.from_preset(presets / "vqa")
     with refused("embed", "itc"):
         contrastive.embed(texts="a dot")
+
+
+SIZES = dict(hidden_dim=16, num_heads=2, num_layers=2)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """An image encoder and a text encoder, each with its preprocessing."""
+    root = tmp_path_factory.mktemp("encoders")
+    config = transformers.ViTConfig(**IMAGE)
+    transformers.ViTModel(config).save_pretrained(root / "image")
+    transformers.ViTImageProcessorPil(
+        size={"height": 32, "width": 32}, image_mean=[0.5] * 3
+    ).save_pretrained(root / "image")
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] is it red blue or what ?".split()
+    config = transformers.BertConfig(**{**TEXT, "vocab_size": len(words)})
+    transformers.BertModel(config).save_pretrained(root / "text")
+    vocabulary = {word: i for i, word in enumerate(words)}
+    transformers.BertTokenizer(vocabulary).save_pretrained(root / "text")
+    return root / "image", root / "text"
+
+
+@LONG_ELSEWHERE
+def test_a_task_from_two_encoders_answers_after_training(folders, tmp_path):
+    vqa = kbt.BridgeTowerVQA.from_encoders(
+        *folders, answers=["yes", "no"], sequence_length=12, **SIZES
+    )
+    assert vqa.preprocessor.image_converter.mean == (0.5, 0.5, 0.5)
+    assert vqa.backbone.fusion.hidden_dim == 16
+    x, _ = raw()
+    with pytest.raises(ValueError, match="newly initialized"):
+        vqa.answer(x["images"], x["text"])
+    vqa.compile("adam")
+    losses = vqa.fit(
+        x, ["yes", "no", "no", "yes"], batch_size=4, epochs=2, verbose=0
+    ).history["loss"]
+    assert losses[-1] < losses[0]
+    answers = vqa.answer(x["images"], x["text"])
+    vqa.save_to_preset(tmp_path / "vqa")
+    again = kbt.BridgeTowerVQA.from_preset(tmp_path / "vqa")
+    assert again.answer(x["images"], x["text"]) == answers
+
+
+@LONG_ELSEWHERE
+@pytest.mark.parametrize(
+    "cls, values",
+    [
+        (kbt.BridgeTowerMaskedLM, {}),
+        (kbt.BridgeTowerImageClassifier, {"labels": ["a", "b"]}),
+    ],
+)
+def test_other_tasks(cls, values, folders):
+    task = cls.from_encoders(*folders, **SIZES, **values)
+    made = task.preprocessor(raw()[0])
+    made = made[0] if isinstance(made, tuple) else made
+    out = run(task, made)
+    out = out if isinstance(out, dict) else {"out": out}
+    assert all(np.isfinite(np.asarray(x)).all() for x in out.values())
+
+
+@LONG_ELSEWHERE
+def test_the_weights_are_those_of_the_encoders(folders):
+    from keras_bridgetower.convert import unimodal
+
+    vqa = kbt.BridgeTowerVQA.from_encoders(*folders, answers=["a"], **SIZES)
+    encoders = (
+        unimodal.image_encoder(folders[0]),
+        unimodal.text_encoder(folders[1]),
+    )
+    own = (vqa.backbone.image_encoder, vqa.backbone.text_encoder)
+    for ours, other in zip(own, encoders, strict=True):
+        for a, b in zip(ours.weights, other.weights, strict=True):
+            assert difference(a, b) == 0
+
+
+@LONG_ELSEWHERE
+def test_unknown_keywords_are_rejected(folders):
+    with pytest.raises(TypeError, match="hidden_size"):
+        kbt.BridgeTowerVQA.from_encoders(*folders, hidden_size=3)

@@ -42,7 +42,7 @@ VALUES = {
 @pytest.mark.parametrize("name", every_task.TASKS)
 @slow_on("tensorflow", "jax")
 def test_fit_moves_what_is_trainable_and_lowers_the_loss(name, tmp_path):
-    """And a preset gives the trained task back."""
+    # And a preset gives the trained task back.
     task = every_task.make(name, **VALUES.get(name, {}))
     # A part that is frozen stays.
     if name == "vqa":
@@ -186,7 +186,7 @@ def test_draws_depend_on_the_number_of_the_batch(kind):
     [name for name, case in every_task.TASKS.items() if "text" in case.names],
 )
 def test_length_of_texts_is_set_afterwards(name):
-    """As in KerasHub, for one preprocessor, and for graphs traced later."""
+    # As in KerasHub, for one preprocessor, and for graphs traced later.
     words = tokenizer(24)
     made, other, short = (
         every_task.preprocessor(name, tokenizer=words)

@@ -1,0 +1,404 @@
+"""The backbone: parts and whole, saving, sizes, frozen parts."""
+
+import copy
+import json
+import pickle
+import re
+
+import keras
+import keras_hub
+import numpy as np
+import peer
+import pytest
+from builders import ANSWERS
+from builders import FASTEST
+from builders import IMAGE_ENCODERS
+from builders import LONG_ELSEWHERE
+from builders import TEXT_ENCODERS
+from builders import array
+from builders import backbone
+from builders import bert
+from builders import clip
+from builders import deit
+from builders import difference
+from builders import eager
+from builders import fast
+from builders import features
+from builders import moved
+from builders import preprocessor
+from builders import randomise
+from builders import run
+from builders import shallow
+from builders import some_everywhere
+from builders import vit
+
+import keras_bridgetower as kbt
+from keras_bridgetower.backend.uninitialized import shapes_only
+from keras_bridgetower.models import bridges
+
+# Weights of the tiny encoders, the same set on every backend.
+WEIGHTS = {"clip": 56, "vit": 54, "deit": 55, "roberta": 36, "bert": 53}
+PAIRS = [("clip", "roberta"), ("vit", "bert"), ("deit", "bert")]
+
+
+@LONG_ELSEWHERE
+@pytest.mark.parametrize(
+    "pair", some_everywhere(PAIRS, ("clip", "roberta"), ("deit", "bert"))
+)
+def test_every_pair_of_encoders(pair):
+    image, text = pair
+    model = backbone(IMAGE_ENCODERS[image](), TEXT_ENCODERS[text]())
+    fusion = len(model.fusion.weights)
+    assert len(model.weights) == WEIGHTS[image] + WEIGHTS[text] + fusion
+    randomise(model)
+    inputs = features(model)
+    outputs = run(model, inputs)
+    tokens = 18 if image == "deit" else 17
+    assert {k: v.shape for k, v in outputs.items()} == {
+        "text": (3, 6, 16),
+        "image": (3, tokens, 16),
+        "pooled": (3, 32),
+    }
+    copy = kbt.BridgeTowerBackbone.from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    assert difference(run(copy, inputs), outputs) == 0
+
+
+@LONG_ELSEWHERE
+@pytest.mark.parametrize(
+    "values",
+    [
+        dict(image_encoder=deit(), text_encoder=bert(), image_norms="per_tap"),
+        dict(
+            projections="per_layer",
+            taps=(-2, None),
+            intermediate_dim=24,
+            bridge="gate",
+            cross_encoder="merged_attention",
+        ),
+    ],
+)
+def test_saved_models_give_the_same_outputs(values, tmp_path):
+    model = randomise(backbone(**values))
+    inputs = features(model)
+    expected = run(model, inputs)
+    model.save(tmp_path / "a.keras")
+    copy = keras.saving.load_model(tmp_path / "a.keras")
+    assert json.dumps(copy.get_config()) == json.dumps(model.get_config())
+    assert difference(run(copy, inputs), expected) == 0
+    model.save_to_preset(tmp_path / "preset")
+    copy = kbt.BridgeTowerBackbone.from_preset(tmp_path / "preset")
+    assert difference(run(copy, inputs), expected) == 0
+
+
+@LONG_ELSEWHERE
+def test_padding_does_not_change_outputs():
+    model = randomise(backbone())
+    short, more = features(tokens=4), ((0, 0), (0, 5))
+    long = {
+        "images": short["images"],
+        "token_ids": np.pad(short["token_ids"], more, constant_values=1),
+        "padding_mask": np.pad(short["padding_mask"], more),
+    }
+    a, b = (model.predict(x, verbose=0)["pooled"] for x in (short, long))
+    assert difference(a, b) <= 1e-5
+
+
+@LONG_ELSEWHERE
+@pytest.mark.parametrize("make", some_everywhere([clip, vit, deit], clip))
+def test_other_image_sizes_resize_only_positions(make):
+    model = randomise(backbone(make()))
+    same = model.with_image_size(32)
+    assert difference(run(same, features()), run(model, features())) == 0
+    larger = model.with_image_size(48)
+    assert larger.image_size == 48 and model.image_size == 32
+    prefix = 2 if make is deit else 1
+    outputs = run(larger, features(side=48))
+    assert outputs["image"].shape == (3, prefix + 36, 16)
+    for weight, resized in zip(model.weights, larger.weights, strict=True):
+        old, new = array(weight), array(resized)
+        if "position_embedding" in weight.path:
+            old, new = old[..., :1, :], new[..., :1, :]
+        if "position_ids" not in weight.path:
+            assert difference(old, new) == 0
+
+
+@pytest.fixture(scope="module")
+def unchanged():
+    """A backbone that no test changes."""
+    return backbone()
+
+
+@LONG_ELSEWHERE
+@pytest.mark.parametrize(
+    "make, error, named",
+    [
+        (lambda m: m({"token_ids": 0}), ValueError, "'images', 'padding_mask'"),
+        (lambda m: m(features(side=40)), ValueError, r"\(None, 32, 32, 3\)"),
+        (
+            lambda m: m(features() | {"padding_mask": np.ones((1, 6))}),
+            ValueError,
+            "batch size",
+        ),
+        (lambda m: backbone(keras.Sequential()), TypeError, "vision_encoder"),
+        (lambda m: backbone(num_layers=3), ValueError, "taps"),
+        (lambda m: backbone(image_norms="a"), ValueError, "image_norms"),
+        (
+            lambda m: backbone(clip(dtype="bfloat16")),
+            ValueError,
+            "image_encoder",
+        ),
+        (lambda m: backbone(num_heads=3), ValueError, "`num_heads` must divi"),
+    ],
+)
+def test_what_does_not_fit_is_rejected(make, error, named, unchanged):
+    with pytest.raises(error, match=named):
+        make(unchanged)
+
+
+@LONG_ELSEWHERE
+@pytest.mark.parametrize("link", peer.LINKS)
+@pytest.mark.parametrize("shared_projections", [True, False])
+def test_small_model_equals_transformers(link, shared_projections):
+    found = peer.differences(
+        peer.SMALL, link=link, shared_projections=shared_projections
+    )
+    assert max(found.values()) <= 1e-5, found
+
+
+@LONG_ELSEWHERE
+@pytest.mark.slow
+def test_base_model_equals_transformers():
+    found = peer.differences(peer.BASE)
+    print(found)
+    assert max(found.values()) <= 2e-4, found
+
+
+BASE = dict(hidden_dim=768, num_heads=12, num_layers=6)
+LARGE = dict(hidden_dim=1024, num_heads=16, num_layers=6)
+# Parameters each definition adds to the cross-modal layers, K = 6, and the
+# number that is published.
+BRIDGES = {
+    "add": (18_432, 18.4e3),
+    "multiply": (18_432, 18.4e3),
+    "interpolate": (26_112, 26.1e3),
+    "gate": (18_432 + 10 * 1_180_416, 11.8e6),
+    "linear": (18_432 + 10 * 1_180_416, 11.8e6),
+    "mlp": (18_432 + 10 * 3_541_248, 35.4e6),
+    "cross_attention": (18_432 + 10 * 2_362_368, 23.6e6),
+    "cross_attention_ffn": (18_432 + 10 * 7_084_800, 70.9e6),
+    "add_linear": (18_432 + 10 * 1_180_416, 11.8e6),
+    "scaled_add": (18_432 + 10, None),
+    "interpolate_scalar": (18_432 + 10, None),
+}
+PUBLISHED_LAYERS = {2: 37.8, 3: 56.8, 12: 226.8}
+
+
+def count(layer):
+    return sum(int(np.prod(w.shape)) for w in layer.trainable_weights)
+
+
+def fusion(values, **kwargs):
+    layer = kbt.CrossModalEncoder(**values, **kwargs)
+    tapped = sum(tap is not None for tap in layer.taps)
+    state = (None, None, values["hidden_dim"])
+    with shapes_only():
+        layer.build([state] * tapped, [state] * tapped)
+    return layer
+
+
+def steps(values, **kwargs):
+    return sum(count(step) for step in fusion(values, **kwargs).steps)
+
+
+def full(values, layers, heads, patch, side):
+    width = values["hidden_dim"]
+    common = dict(num_layers=layers, hidden_dim=width)
+    common["intermediate_dim"] = 4 * width
+    with shapes_only():
+        vision = keras_hub.models.CLIPVisionEncoder(
+            patch_size=patch,
+            num_heads=heads,
+            image_shape=(side, side, 3),
+            **common,
+        )
+        text = keras_hub.models.RobertaBackbone(
+            50_265, num_heads=heads, **common
+        )
+        return kbt.BridgeTowerBackbone(vision, text, **values)
+
+
+@FASTEST
+def test_cross_modal_layers_of_base_and_large():
+    assert steps(BASE) == 113_421_312
+    assert steps(LARGE) == 201_560_064
+
+
+@FASTEST
+def test_merged_attention_is_one_transformer_block():
+    d = 768
+    block = 4 * (d * d + d) + 8 * d * d + 5 * d + 2 * 2 * d
+    assert steps(BASE, cross_encoder="merged_attention") == 6 * block
+
+
+@FASTEST
+@pytest.mark.parametrize("layers", PUBLISHED_LAYERS)
+def test_cross_modal_layers_of_any_number(layers):
+    counted = steps(BASE | {"num_layers": layers})
+    assert counted == 113_421_312 // 6 * layers
+    assert abs(counted / 1e6 - PUBLISHED_LAYERS[layers]) <= 0.1
+
+
+@FASTEST
+def test_parameters_of_bridges():
+    bare = count(fusion(BASE, bridge=None))
+    for bridge in bridges.BRIDGES:
+        added = count(fusion(BASE, bridge=bridge)) - bare
+        counted, published = BRIDGES[bridge]
+        assert added == counted, bridge
+        assert published is None or added == pytest.approx(published, rel=5e-3)
+
+
+@FASTEST
+def test_parameters_of_managers():
+    layer = fusion(BASE, bridge="adaptive_manager")
+    names = {"managers": r"_manager_\d", "embeddings": r"_(text|image)_layers$"}
+    found = {
+        name: sum(
+            int(np.prod(w.shape))
+            for w in layer.trainable_weights
+            if re.search(pattern, w.path)
+        )
+        for name, pattern in names.items()
+    }
+    # The checkpoint has a temperature more in each manager, that nothing
+    # reads, and an embedding for each of its 12 + 12 blocks.
+    assert found["managers"] + 12 == 12_062_292
+    assert 2 * found["embeddings"] == 18_432
+    # No layer norms before and in bridges.
+    added = count(layer) - count(fusion(BASE, bridge="add"))
+    assert added == 12_062_280 - 18_432 + 9_216
+    for number, counted in ((0, 13_826), (1, 1_203_464)):
+        assert count(layer.text_bridges[number]) + 1 == counted
+
+
+@FASTEST
+@pytest.mark.parametrize(
+    "values, sizes, counts",
+    [
+        (BASE, (12, 12, 16, 288), (85_897_728, 124_645_632, 326_347_008)),
+        (LARGE, (24, 16, 14, 294), (303_369_216, 355_359_744, 864_514_048)),
+    ],
+)
+def test_counts_of_transformers(values, sizes, counts):
+    model, width = full(values, *sizes), values["hidden_dim"]
+    vision, text, whole = counts
+    # Without RoBERTa's pooler and its three rows that never matter.
+    less, third_type_row = width**2 + width + 3 * width, width
+    assert count(model.image_tower) == vision
+    assert count(model.text_tower) == text - less
+    assert count(model) == whole - less + third_type_row
+
+
+PARTS = {
+    "text tower": lambda task: task.backbone.text_tower,
+    "image encoder": lambda task: task.backbone.image_encoder,
+    "fusion": lambda task: task.backbone.fusion,
+    "head": lambda task: task.heads["vqa"],
+    "task": lambda task: task,
+}
+
+
+def saved_and_loaded(task, folder):
+    task.save(folder / "a.keras")
+    return keras.saving.load_model(folder / "a.keras")
+
+
+COPIES = {
+    "copy.deepcopy": lambda task, _: copy.deepcopy(task),
+    "save": saved_and_loaded,
+    "pickle": lambda task, _: pickle.loads(pickle.dumps(task)),
+    "from_config": lambda task, _: type(task).from_config(task.get_config()),
+}
+
+
+@pytest.fixture
+def task():
+    return kbt.BridgeTowerVQA(shallow(), preprocessor())
+
+
+def frozen_in(task):
+    """Return the indices of the weights that are not trained."""
+    places = enumerate(task.weights)
+    return [place for place, weight in places if not weight.trainable]
+
+
+CASES = [
+    *((part, "save") for part in PARTS),
+    *(("fusion", kind) for kind in COPIES if kind != "save"),
+]
+
+
+@pytest.mark.parametrize(
+    "case", some_everywhere(CASES, ("text tower", "save")), ids=str
+)
+def test_copies_of_a_frozen_part(case, task, tmp_path):
+    part, kind = case
+    PARTS[part](task).trainable = False
+    copied = COPIES[kind](task, tmp_path)
+    assert frozen_in(copied) == frozen_in(task)
+    assert len(copied.trainable_variables) == len(task.trainable_variables)
+    assert not PARTS[part](copied).trainable
+    for other in set(PARTS) - {part, "task"}:
+        mine, its = PARTS[other](task), PARTS[other](copied)
+        assert mine.trainable_variables or not its.trainable_variables
+
+
+@pytest.mark.parametrize("trainable", some_everywhere([False, True], True))
+def test_another_choice_of_weights_needs_another_compile(trainable):
+    task = kbt.BridgeTowerImageClassifier(shallow(), labels=ANSWERS)
+    x, y = {"images": features(batch=4)["images"]}, np.arange(4) % 4
+    task.backbone.trainable = not trainable
+    fast(task)
+    task.backbone.trainable = trainable
+    message = "`compile` must be called again, with a new optimizer, after a"
+    for train in (task.fit, task.train_on_batch):
+        with pytest.raises(ValueError, match=message):
+            train(x, y)
+    if keras.config.backend() != "jax":  # There a step takes half a minute.
+        eager(task)
+        changed = moved(task, lambda: task.train_on_batch(x, y))
+        assert changed == {w.path for w in task.trainable_weights}
+
+
+@FASTEST
+def test_single_frozen_weights_are_saved(task, tmp_path):
+    never = frozen_in(task)
+    task.backbone.fusion.trainable_variables[3].trainable = False
+    copied = saved_and_loaded(task, tmp_path)
+    assert frozen_in(copied) == frozen_in(task)
+    assert len(frozen_in(copied)) == len(never) + 1
+
+
+@LONG_ELSEWHERE
+def test_presets_open_fully_trainable(task, tmp_path):
+    never = frozen_in(task)
+    task.backbone.trainable = False
+    task.save_to_preset(tmp_path / "frozen")
+    opened = kbt.BridgeTowerVQA.from_preset(tmp_path / "frozen")
+    assert frozen_in(opened) == never and opened.backbone.trainable
+    for part in (opened.backbone.image_encoder, opened.backbone.text_encoder):
+        assert part.trainable
+
+
+@LONG_ELSEWHERE
+def test_frozen_parts_of_a_custom_model_are_saved(tmp_path):
+    model = backbone()
+    parts = model.text_tower, model.fusion.steps[0], model.image_tower.blocks[0]
+    for part in parts:
+        part.trainable = False
+    outputs = keras.layers.Dense(3)(model.output["pooled"])
+    own = keras.Model(model.input, outputs)
+    copied = saved_and_loaded(own, tmp_path)
+    assert frozen_in(copied) == frozen_in(own)
+    assert len(copied.trainable_variables) == len(own.trainable_variables)

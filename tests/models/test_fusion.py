@@ -1,0 +1,456 @@
+"""The cross-modal encoder: exact fast paths, masks, taps, merged tokens."""
+
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+from builders import FASTEST
+from builders import LONG_ELSEWHERE
+from builders import array
+from builders import backbone
+from builders import difference
+from builders import eager
+from builders import features
+from builders import moved
+from builders import randomise
+from builders import raw
+from builders import retrieval
+from builders import some_everywhere
+from builders import vqa
+from drawn_photos import draw
+
+import keras_bridgetower as kbt
+from keras_bridgetower.analysis import attention_map
+from keras_bridgetower.analysis import relevance
+from keras_bridgetower.apps.predict.identity import model_checksum
+from keras_bridgetower.models.attention import BridgeTowerAttention
+from keras_bridgetower.models.attention import capture_attention
+from keras_bridgetower.models.cross_modal import CROSS_ENCODERS
+from keras_bridgetower.models.cross_modal import MergedAttention
+from keras_bridgetower.models.merged_tokens import merge_tokens
+from keras_bridgetower.models.towers import resolve_taps
+from keras_bridgetower.presets.errors import ConversionError
+
+WIDTH, HEADS, LAYERS = 16, 2, 3
+
+
+def states(count=LAYERS, width=WIDTH):
+    rng = np.random.default_rng(1)
+    text = rng.normal(size=(count, 2, 5, width)).astype("float32")
+    image = rng.normal(size=(count, 2, 10, width)).astype("float32")
+    mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], "int32")
+    return list(text), list(image), mask
+
+
+def fusion(**kwargs):
+    layer = kbt.CrossModalEncoder(WIDTH, HEADS, LAYERS, **kwargs)
+    tapped = sum(tap is not None for tap in layer.taps)
+    text, image, mask = states(tapped)
+    layer(text, image, mask)
+    return randomise(layer), (text, image, mask)
+
+
+every_cross_encoder = pytest.mark.parametrize("cross", CROSS_ENCODERS)
+
+
+@LONG_ELSEWHERE
+@every_cross_encoder
+@pytest.mark.parametrize(
+    "bridge", ["add", "cross_attention_ffn", "adaptive_manager", None]
+)
+def test_fewer_outputs_are_the_same(cross, bridge):
+    layer, inputs = fusion(bridge=bridge, cross_encoder=cross)
+    everything = layer(*inputs)
+    for outputs in (("pooled",), ("text",), ("image",), ("text", "pooled")):
+        fewer = layer(*inputs, outputs=outputs)
+        assert tuple(fewer) == outputs
+        for name in outputs:
+            assert difference(fewer[name], everything[name]) <= 1e-5
+
+
+@LONG_ELSEWHERE
+@every_cross_encoder
+def test_fewer_outputs_compute_fewer_tokens(cross, monkeypatch):
+    layer, inputs = fusion(cross_encoder=cross)
+    queries = []
+    step = CROSS_ENCODERS[cross]
+    call = step.call
+
+    def spy(self, text_query, image_query, *args, **kwargs):
+        sides = text_query, image_query
+        queries.append([None if q is None else q.shape[1] for q in sides])
+        return call(self, text_query, image_query, *args, **kwargs)
+
+    monkeypatch.setattr(step, "call", spy)
+    for outputs, last in (
+        (("pooled",), [1, 1]),
+        (("text",), [5, None]),
+        (("image",), [None, 10]),
+        (("text", "pooled"), [5, 1]),
+    ):
+        queries.clear()
+        layer(*inputs, outputs=outputs)
+        assert queries == [[5, 10], [5, 10], last]
+
+
+@LONG_ELSEWHERE
+@pytest.mark.parametrize(
+    "cross, bridge",
+    [("co_attention", "cross_attention"), ("merged_attention", "add")],
+)
+def test_padding_has_no_influence(cross, bridge):
+    layer, (text, image, mask) = fusion(bridge=bridge, cross_encoder=cross)
+    changed = [np.where(mask[..., None] == 1, t, 9.0) for t in text]
+    changed = [t.astype("float32") for t in changed]
+    before, after = layer(text, image, mask), layer(changed, image, mask)
+    kept = mask == 1
+    for name in ("image", "pooled"):
+        assert difference(before[name], after[name]) <= 1e-5
+    a, b = array(before["text"])[kept], array(after["text"])[kept]
+    assert np.abs(a - b).max() <= 1e-5
+    unmasked = layer(changed, image)
+    assert difference(before["pooled"], unmasked["pooled"]) > 1e-2
+
+
+@LONG_ELSEWHERE
+def test_fused_attention_equals_plain_attention():
+    rng = np.random.default_rng(0)
+    q, kv = rng.normal(size=(2, 4, 16)), rng.normal(size=(2, 7, 16))
+    mask = rng.integers(0, 2, (2, 1, 7))
+    mask[:, :, 0] = 1
+    layer = BridgeTowerAttention(num_heads=2, key_dim=8, dropout=0.5)
+    fused = layer(q, kv, attention_mask=mask)
+    plain, weights = layer(
+        q, kv, attention_mask=mask, return_attention_scores=True
+    )
+    assert difference(fused, plain) <= 1e-5
+    np.testing.assert_allclose(array(weights).sum(-1), 1, atol=1e-5)
+    assert (array(weights)[..., mask[1, 0] == 0][1] < 1e-6).all()
+    assert difference(fused, layer(q, kv, attention_mask=mask)) == 0
+    assert difference(fused, layer(q, kv, attention_mask=mask, training=True))
+
+
+@LONG_ELSEWHERE
+@pytest.mark.parametrize("tokens", [5, 150])
+def test_attention_of_bfloat16_with_gradients(tokens):
+    q = np.random.default_rng(0).normal(size=(2, tokens, 16)).astype("float32")
+    exact = BridgeTowerAttention(num_heads=2, key_dim=8)
+    layer = BridgeTowerAttention(2, 8, dtype="mixed_bfloat16")
+    for each in (exact, layer):
+        each.build(q.shape, q.shape)
+    layer.set_weights(exact.get_weights())
+    # Values are near one, of which bfloat16 keeps eight bits.
+    assert difference(exact(q, q), keras.ops.cast(layer(q, q), "float32")) < (
+        2**-6
+    )
+
+
+@LONG_ELSEWHERE
+def test_second_image_has_its_own_type_embedding():
+    layer, inputs = fusion()
+    first, second = layer(*inputs), layer(*inputs, image_row=2)
+    assert difference(first["pooled"], second["pooled"]) > 1e-3
+    rows = array(layer.type_embedding).copy()
+    rows[2] = rows[1]
+    layer.type_embedding.assign(rows)
+    assert difference(first, layer(*inputs, image_row=2)) == 0
+
+
+@LONG_ELSEWHERE
+@pytest.mark.parametrize(
+    "taps, layers, bridge, expected",
+    [
+        (None, 3, "add", (-3, -2, -1)),
+        (None, 3, None, (-1, None, None)),
+        ([-4, -2, None], 3, "add", (-4, -2, None)),
+        (np.array([-2, -1]), 2, "gate", (-2, -1)),
+        ((None, -2, -1), 3, "add", None),
+        ((-2, -2, -1), 3, "add", None),
+        ((-2, -1, 0), 3, "add", None),
+        ((-2, None, None), 3, None, None),
+    ],
+)
+def test_taps_are_resolved_or_rejected(taps, layers, bridge, expected):
+    if expected is None:
+        with pytest.raises(ValueError, match="Received: taps="):
+            resolve_taps(taps, layers, bridge)
+    else:
+        found = resolve_taps(taps, layers, bridge)
+        # As integers of Python, which a configuration can hold.
+        assert json.dumps(found) == json.dumps(expected)
+
+
+@LONG_ELSEWHERE
+def test_only_poolers_are_reset():
+    layer, inputs = fusion()
+    before = layer(*inputs)
+    weights = [array(weight) for weight in layer.weights]
+    layer.reset_poolers()
+    after = layer(*inputs)
+    assert difference(after["text"], before["text"]) == 0
+    assert difference(after["pooled"], before["pooled"]) > 1e-3
+    for weight, old in zip(layer.weights, weights, strict=True):
+        same = np.array_equal(array(weight), old)
+        assert same == ("pooler" not in weight.path)
+
+
+@LONG_ELSEWHERE
+@every_cross_encoder
+def test_attention_dropout_differs_from_dropout(cross):
+    def changes_in_training(**rates):
+        layer, inputs = fusion(cross_encoder=cross, **rates)
+        trained, inferred = (
+            array(layer(*inputs, training=training)["text"])
+            for training in (True, False)
+        )
+        return np.abs(trained - inferred).max() > 1e-5
+
+    assert not changes_in_training(dropout=0.0)
+    assert changes_in_training(dropout=0.0, attention_dropout=0.5)
+    assert changes_in_training(dropout=0.5, attention_dropout=0.0)
+
+
+@LONG_ELSEWHERE
+@FASTEST
+def test_inconsistent_states_are_rejected():
+    layer, (text, image, mask) = fusion()
+    short = [state[:1] for state in image]
+    for wrong in (
+        (text, short),
+        (text[:-1], image),
+        ([*text[:-1], text[-1][:, :1]], image),
+        (text, image, mask[:, :1]),
+    ):
+        with pytest.raises(ValueError, match="`padding_mask` must be .batch"):
+            layer(*wrong)
+
+
+def joined():
+    rng = np.random.default_rng(0)
+    text = rng.normal(size=(2, 4, WIDTH)).astype("float32")
+    image = rng.normal(size=(2, 7, WIDTH)).astype("float32")
+    mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0]], "int32")
+    step = MergedAttention(WIDTH, HEADS, 32, dropout=0.3, name="step")
+    step(text, image, text, image, mask)
+    return randomise(step), text, image, mask
+
+
+def by_formula(step, text, image, mask):
+    """Compute one post-norm transformer block in float64."""
+    w = {
+        weight.path.split("/", 1)[1]: array(weight).astype("float64")
+        for weight in step.weights
+    }
+    x = np.concatenate([text, image], 1).astype("float64")
+    kept = np.concatenate([mask, np.ones(image.shape[:2])], 1) == 1
+
+    def heads(name):
+        kernel = w[f"step_attention/{name}/kernel"]
+        bias = w[f"step_attention/{name}/bias"]
+        return np.einsum("btd,dhk->bhtk", x, kernel) + bias[:, None]
+
+    def norm(x, name):
+        x = x - x.mean(-1, keepdims=True)
+        x = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5)
+        return x * w[f"{name}_norm/gamma"] + w[f"{name}_norm/beta"]
+
+    scores = heads("query") @ heads("key").swapaxes(-1, -2)
+    scores = scores / math.sqrt(WIDTH // HEADS)
+    weights = np.exp(scores) * kept[:, None, None]
+    weights /= weights.sum(-1, keepdims=True)
+    kernel = w["step_attention/attention_output/kernel"]
+    mixed = np.einsum("bhtk,hkd->btd", weights @ heads("value"), kernel)
+    x = norm(x + mixed + w["step_attention/attention_output/bias"], "attention")
+    hidden = x @ w["intermediate_dense/kernel"] + w["intermediate_dense/bias"]
+    hidden *= 0.5 * (1 + np.vectorize(math.erf)(hidden / math.sqrt(2)))
+    hidden = hidden @ w["output_dense/kernel"] + w["output_dense/bias"]
+    return norm(x + hidden, "feedforward"), weights
+
+
+@LONG_ELSEWHERE
+def test_merged_attention_equals_its_formula():
+    step, text, image, mask = joined()
+    with capture_attention() as maps:
+        found = step(text, image, text, image, mask)
+    expected, weights = by_formula(step, text, image, mask)
+    assert np.abs(array(maps["step_attention"]) - weights).max() <= 1e-5
+    assert np.abs(array(found[0]) - expected[:, :4]).max() <= 1e-4
+    assert np.abs(array(found[1]) - expected[:, 4:]).max() <= 1e-4
+    fused = step(text, image, text, image, mask)
+    assert difference(found[0], fused[0]) <= 1e-5
+
+
+@LONG_ELSEWHERE
+@pytest.mark.parametrize("queries", [(4, 7), (4, 0), (1, 1), (0, 7)])
+def test_maps_contain_the_computed_rows(queries):
+    step, text, image, mask = joined()
+    t, p = queries
+    with capture_attention() as everything:
+        step(text, image, text, image, mask)
+    with capture_attention() as maps:
+        some = text[:, :t] if t else None, image[:, :p] if p else None
+        step(*some, text, image, mask)
+    (whole,) = step.branches(everything, (4, 7))
+    (part,) = step.branches(maps, (4, 7), queries)
+    rows = [*range(t), *range(4, 4 + p)]
+    others = [i for i in range(11) if i not in rows]
+    assert np.abs(part[..., rows, :] - whole[..., rows, :]).max() <= 1e-6
+    assert not part[..., others, :].any()
+
+
+@LONG_ELSEWHERE
+def test_blocks_are_normalized_within_a_modality():
+    model = randomise(backbone(cross_encoder="merged_attention"))
+    inputs = features()
+    with capture_attention() as captured:
+        model(inputs)
+    joint = array(captured["layer_1_attention"])
+    maps = model.attention_maps(inputs)
+    log = np.log(joint[:, :, :6, 6:])
+    expected = np.exp(log - log.max(-1, keepdims=True))
+    expected /= expected.sum(-1, keepdims=True)
+    assert np.abs(maps["text_cross"][1] - expected).max() <= 1e-5
+
+
+PRESET = "bridgetower_tiny_easy_retrieval"
+TEXT = "a red circle"
+
+
+def merged_by_loops(states, count):
+    """`merge_tokens` of one picture, one token at a time."""
+    groups = [[i] for i in range(len(states[-1]))]
+    while len(groups) > count:
+        means = [states[-1][group].mean(0) for group in groups]
+        units = [mean / np.linalg.norm(mean) for mean in means]
+        others = range(2, len(groups), 2)
+        best = []
+        for one in range(1, len(groups), 2):
+            cosines = [units[one] @ units[other] for other in others]
+            best.append((max(cosines), one, others[int(np.argmax(cosines))]))
+        best.sort(reverse=True)
+        gone = set()
+        for _, one, other in best[: len(groups) - count]:
+            groups[other] += groups[one]
+            gone.add(one)
+        groups = [g for i, g in enumerate(groups) if i not in gone]
+    return [np.stack([state[g].mean(0) for g in groups]) for state in states]
+
+
+SIZES = [(26, 6), (10, 9), (3, 2)]
+
+
+@pytest.mark.parametrize("sizes", some_everywhere(SIZES, (26, 6), (3, 2)))
+def test_merged_as_by_loops(sizes):
+    tokens, count = sizes
+    rng = np.random.default_rng(tokens)
+    shapes = (2, 3, tokens, 8)
+    states = [*rng.normal(size=shapes).astype("float32")]
+    found = merge_tokens(states, count)
+    for row in range(3):
+        wanted = merged_by_loops([state[row] for state in states], count)
+        for state, expected in zip(found, wanted, strict=True):
+            state = keras.ops.convert_to_numpy(state[row])
+            np.testing.assert_allclose(state, expected, atol=1e-5)
+
+
+def test_a_picture_of_equal_tokens_has_the_same_outputs():
+    """Attention to equal keys gives their value, however many there are."""
+    whole, merged = backbone(), backbone(image_tokens=3)
+    merged.set_weights(whole.get_weights())
+    inputs = features()
+    images = [
+        keras.ops.repeat(x[:, :1], x.shape[1], axis=1)
+        for x in whole.image_tower(inputs["images"])
+    ]
+    texts = whole.text_tower({k: inputs[k] for k in whole.text_tower.input})
+    found = [
+        model.fusion(texts, images, inputs["padding_mask"])
+        for model in (whole, merged)
+    ]
+    assert [x["image"].shape[1] for x in found] == [17, 3]
+    for name in ("text", "pooled"):
+        whole, merged = (keras.ops.convert_to_numpy(x[name]) for x in found)
+        np.testing.assert_allclose(merged, whole, atol=1e-5)
+
+
+@FASTEST
+def test_all_verbs_read_the_merged_tokens(tmp_path):
+    whole = kbt.BridgeTowerRetrieval.from_preset(PRESET)
+    merged = kbt.BridgeTowerRetrieval.from_preset(PRESET, image_tokens=20)
+    pictures = list(
+        np.random.default_rng(0).integers(0, 255, (5, 64, 64, 3), "uint8")
+    )
+    found = merged.score(pictures, TEXT)
+    assert np.abs(found - whole.score(pictures, TEXT)).max() > 1e-3
+    states = merged.image_states(pictures)
+    assert states.shape[2] == 20
+    np.testing.assert_allclose(
+        merged.score_states(states, TEXT), found, atol=1e-4
+    )
+    assert model_checksum(merged) != model_checksum(whole)
+    # Scores of one are not taken for those of the other.
+    ranked = merged.rank(pictures, [TEXT, "a dot"], cache_dir=tmp_path)
+    np.testing.assert_allclose(ranked[:, 0], found, atol=1e-4)
+    with pytest.raises(ValueError, match="differs in .*'image_tokens'"):
+        whole.rank(pictures, [TEXT, "a dot"], cache_dir=tmp_path)
+
+
+@FASTEST
+def test_an_index_of_merged_tokens_is_opened_again(tmp_path):
+    pytest.importorskip("lancedb", reason="the extra `search`")
+    preset = "bridgetower_tiny_easy_pretrain"
+    models = kbt.search.SearchModels.from_preset(preset, image_tokens=20)
+    search = kbt.search.PictureSearch(tmp_path / "index", models)
+    search.index(draw(tmp_path / "photos"), states="int8")
+    found = search.query(TEXT, rerank=4)
+    search = kbt.search.PictureSearch(tmp_path / "index")
+    assert search.query(TEXT, rerank=4) == found
+    assert search.models.retrieval.image_states_shape[1] == 20
+
+
+@FASTEST
+def test_they_are_fewer_than_those_of_the_new_size(tmp_path):
+    open_preset = kbt.BridgeTowerRetrieval.from_preset
+    task = open_preset(PRESET, image_size=128, image_tokens=100)
+    assert task.image_states_shape[1] == 100
+    task.save_to_preset(tmp_path / "preset")
+    again = open_preset(str(tmp_path / "preset"), image_size=64, image_tokens=9)
+    assert again.image_states_shape[1] == 9
+    with pytest.raises(ValueError, match="from 2 to below .* 65"):
+        open_preset(PRESET, image_size=64, image_tokens=100)
+
+
+@FASTEST
+def test_saved_and_trained(tmp_path):
+    task = vqa(image_tokens=3)
+    task.save_to_preset(tmp_path / "preset")
+    again = kbt.BridgeTowerVQA.from_preset(str(tmp_path / "preset"))
+    assert again.backbone.fusion.image_tokens == 3
+    x, y = raw()
+    np.testing.assert_allclose(again.predict(x), task.predict(x), atol=1e-5)
+    task = eager(task)
+    kernel = task.backbone.fusion.image_projections[0].kernel
+    assert kernel.path in moved(task, lambda: task.fit(x, y, verbose=0))
+
+
+@FASTEST
+def test_what_needs_all_patches_refuses(tmp_path):
+    # As many as a square has patches, beside the first token.
+    task = kbt.BridgeTowerRetrieval.from_preset(PRESET, image_tokens=17)
+    picture = np.zeros((64, 64, 3), "uint8")
+    for map_of in (attention_map, relevance):
+        with pytest.raises(ValueError, match="image_tokens=17"):
+            map_of(task, picture, TEXT)
+    with pytest.raises(ConversionError, match="transformers"):
+        retrieval(image_tokens=3).export_to_transformers(tmp_path / "folder")
+    for wrong in (1, 65):
+        with pytest.raises(ValueError, match="image_tokens"):
+            kbt.BridgeTowerRetrieval.from_preset(PRESET, image_tokens=wrong)
+    with pytest.raises(ValueError, match="does not run the fusion"):
+        kbt.BridgeTowerImageClassifier.from_preset(
+            PRESET, labels=["a", "b"], image_tokens=9, random_heads=True
+        )
+    with pytest.raises(ValueError, match="`image_tokens` must be an integer"):
+        backbone(image_tokens=2.5)
