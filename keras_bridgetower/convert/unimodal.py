@@ -22,7 +22,7 @@ from keras_bridgetower.convert.checkpoint import variables_by_path
 from keras_bridgetower.convert.image_processors import (
     image_converter as image_converter,
 )
-from keras_bridgetower.convert.processors import side_of
+from keras_bridgetower.convert.image_processors import side_of
 from keras_bridgetower.convert.sentences import MODULES
 from keras_bridgetower.convert.sentences import text_summary as text_summary
 from keras_bridgetower.convert.tensors import check_links
