@@ -11,6 +11,7 @@ from typing import NamedTuple
 import keras_hub.models as hub
 import numpy as np
 
+from keras_bridgetower import files as local_files
 from keras_bridgetower.backend.uninitialized import shapes_only
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert import architecture
@@ -23,8 +24,6 @@ from keras_bridgetower.convert.image_processors import (
     image_converter as image_converter,
 )
 from keras_bridgetower.convert.image_processors import side_of
-from keras_bridgetower.convert.sentences import MODULES
-from keras_bridgetower.convert.sentences import text_summary as text_summary
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
@@ -43,6 +42,7 @@ from keras_bridgetower.presets import hub as hub_files
 from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.presets.errors import converting
 from keras_bridgetower.presets.needed_files import is_keras
+from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
 # Keys of a `config.json`, and the sizes of the weights that must agree.
 CLAIMS = {
@@ -60,6 +60,12 @@ CLAIMS = {
 # Tensors that hold a constant range of numbers, or count training steps.
 CONSTANT = r"(.*\.)?(position_ids|num_batches_tracked)"
 PARTS = ("tokenizer", "image_converter")
+MODULES = "modules.json"
+# Poolings in the configurations of `sentence-transformers`, and ours.
+SUMMARIES = {"mean_tokens": "mean", "cls_token": "start", "lasttoken": "end"}
+# Newer configurations have one value instead of a key for each pooling.
+_SHORT = {"mean": "mean_tokens", "cls": "cls_token"}
+_MODE = "pooling_mode"
 
 
 class Encoders(NamedTuple):
@@ -222,6 +228,51 @@ def tokenizer(source, sequence_length=None):
         preset, encoder = _described(source, path, "text")
         return tokenizers.open_preset(preset, encoder, sequence_length)
     return tokenizers.open_folder(path, sequence_length)
+
+
+def text_summary(source):
+    """Return the pooling with which a sentence encoder was trained.
+
+    Pass it to the backbone beside `text_encoder(source)`, and embeddings are
+    computed as published. Contrastive embeddings are normalized anyway, so a
+    module that normalizes changes nothing.
+
+    Args:
+        source: path of a folder of `sentence-transformers`, such as
+            all-MiniLM-L6-v2 or multilingual-e5-base.
+
+    Returns:
+        str: `"mean"`, `"start"` or `"end"`, a `text_summary` of
+        `BridgeTowerBackbone`.
+
+    Raises:
+        ConversionError: damaged or missing files, another pooling, or modules
+            after it that this library does not have.
+
+    Example:
+
+    ```python
+    text_summary("all-MiniLM-L6-v2")  # "mean"
+    ```
+    """
+    folder = pathlib.Path(source)
+    path = _pooling_file(folder)
+    config = read_json(path)
+    modes = [
+        key.removeprefix(f"{_MODE}_")
+        for key, value in config.items()
+        if key.startswith(f"{_MODE}_") and value is True
+    ]
+    if _MODE in config:
+        modes.append(_SHORT.get(str(config[_MODE]), str(config[_MODE])))
+    if len(modes) != 1 or modes[0] not in SUMMARIES:
+        raise ConversionError(
+            "The pooling of a sentence encoder must be one of "
+            f"{list(SUMMARIES)}. Choose a `text_summary` of your own.",
+            path,
+            modes,
+        )
+    return SUMMARIES[modes[0]]
 
 
 def _converter_for(source):
@@ -463,3 +514,23 @@ def _no_classifier(path, found=()):
         path,
         found,
     )
+
+
+def _pooling_file(folder):
+    """Return the path of the configuration of the pooling."""
+    path = folder / MODULES
+    problem = f"A folder of sentence-transformers needs a readable {MODULES}"
+    with converting(problem, path):
+        modules = local_files.read_json(path, LARGEST_ASSET)
+        kinds = [module["type"].rpartition(".")[2] for module in modules]
+        config = [f"{module['path']}/config.json" for module in modules][1]
+        away = local_files.Below(folder).leads_out(config)
+    wanted = ["Transformer", "Pooling"]
+    if away or kinds not in (wanted, [*wanted, "Normalize"]):
+        raise ConversionError(
+            "A sentence encoder must have the modules Transformer, Pooling "
+            "and, optionally, Normalize, inside its folder.",
+            path,
+            [*kinds, config],
+        )
+    return folder / config
