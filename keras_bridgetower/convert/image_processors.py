@@ -143,7 +143,7 @@ def image_converter(source, image_size=None):
     return _converter(read, path, config, image_size, CLASSES)
 
 
-def of_bridgetower(path, config, image_size):
+def read_bridgetower(path, config, image_size):
     """Make the converter of a BridgeTower, as `image_converter`.
 
     Args:
@@ -208,11 +208,11 @@ def _read_transformers(config, image_size, wrong, classes=CLASSES):
         config["rescale_factor"] = 1 / 255
     fixed = FIXED_OF.get(kind, FIXED)
     unfit = [name for name, value in fixed.items() if config[name] != value]
-    larger, shortest = side_of(config["size"], config["default_to_square"])
+    larger, shortest = read_side(config["size"], config["default_to_square"])
     side, mode = larger, "squash"
     convnext = kind == "ConvNext"
     if kind == "BridgeTower":
-        sides = {n: side_of(given[n])[0] for n in SIDES if n in given}
+        sides = {n: read_side(given[n])[0] for n in SIDES if n in given}
         side = larger = image_size or next(iter(sides.values()), _SIDE)
         mode, shortest = "hf", False
         unfit += [name for name, found in sides.items() if found != side]
@@ -221,7 +221,7 @@ def _read_transformers(config, image_size, wrong, classes=CLASSES):
         if side and side < _WHOLE:
             mode, larger = "center", int(side / config["crop_pct"])
     elif config["do_center_crop"]:
-        side, _ = side_of(config["crop_size"])
+        side, _ = read_side(config["crop_size"])
         mode = "center" if shortest else "squash"
     if not larger or shortest != (convnext or mode == "center"):
         unfit.append("size")
@@ -246,7 +246,7 @@ def _read_transformers(config, image_size, wrong, classes=CLASSES):
     )
 
 
-def side_of(size, to_square=True):
+def read_side(size, to_square=True):
     """Return a side in pixels, and True if it is that of the shorter side.
 
     Args:

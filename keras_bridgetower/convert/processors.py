@@ -39,7 +39,7 @@ def read(folder, architecture, mode="hf", sequence_length=None):
     if path is None:
         converter = BridgeTowerImageConverter(side, mode=mode)
     else:
-        converter = image_processors.of_bridgetower(path, saved, side)
+        converter = image_processors.read_bridgetower(path, saved, side)
     with converting("`max_text_len` must be a number", path or folder):
         usual = saved.get("max_text_len", TEXT_LENGTH)
         length = min(sequence_length or usual, architecture.positions)

@@ -54,12 +54,9 @@ def open_folder(folder, sequence_length=None):
     `unimodal.tokenizer` documents its arguments, result and errors.
     """
     check_links(folder)
+    name, config = configurations.read_encoder(folder, "text")
+    cls, files = encoders.files_by_type("text")[name]
     path = folder / "config.json"
-    config = read_json(path)
-    known = encoders.files_by_type("text")
-    name = configurations.require_type(config, path, list(known))
-    cls, files = known[name]
-    config = configurations.part_of(config, files.parts)
     with converting("A configuration must be readable", path):
         most = _most_tokens(config, files)
         usual = _usual_length(folder, most, cls, files.tokens)
@@ -354,7 +351,6 @@ def _pieces(path, special):
     trained = proto.trainer_spec
     if trained.model_type != UNIGRAM or trained.byte_fallback:
         raise ValueError("it must hold a Unigram model without bytes as pieces")
-    check_size(len(proto.pieces))
     pieces = [(piece.piece, piece.score) for piece in proto.pieces]
     if path.name == rules.XLM_PIECES:
         # Ids are those of fairseq.

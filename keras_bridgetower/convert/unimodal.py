@@ -23,7 +23,7 @@ from keras_bridgetower.convert.checkpoint import variables_by_path
 from keras_bridgetower.convert.image_processors import (
     image_converter as image_converter,
 )
-from keras_bridgetower.convert.image_processors import side_of
+from keras_bridgetower.convert.image_processors import read_side
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
@@ -280,7 +280,7 @@ def _converter_for(source):
     source, path = _fetched(source)
     if _is_transformers(path):
         # Raises if it is of another kind, or if there is no converter.
-        _type_of(path / "config.json", "image")
+        configurations.read_encoder(path, "image")
         image_converter(path)
         return functools.partial(image_converter, path)
     # Other files do not have these values.
@@ -355,25 +355,18 @@ def _check_size(encoder, image_size):
         check_side("image_size", image_size, encoder)
 
 
-def _type_of(path, side):
-    """Return a configuration and the model type of its encoder."""
-    config = read_json(path)
-    types = files_by_type(side)
-    return config, configurations.require_type(config, path, types)
-
-
 def _read_folder(folder, side, image_size=None):
     """Read the encoder of a side from a `transformers` folder."""
     check_links(folder)
+    kind, config = configurations.read_encoder(folder, side)
     path = folder / "config.json"
-    config, kind = _type_of(path, side)
     tensors = open_tensors(weight_file(folder))
     if kind == "vit" and any("distillation" in key for key in tensors.shapes):
         kind = "deit"  # A configuration without a type looks like ViT's.
     cls, files = files_by_type(side)[kind]
-    config = dict(configurations.part_of(config, files.parts))
+    config = dict(config)
     for key in config.keys() & {"image_size", "patch_size"}:
-        config[key] = side_of(config[key])[0] or config[key]
+        config[key] = read_side(config[key])[0] or config[key]
     if not files.sizes and is_integer(image_size):
         # A pyramid may be able to have other sizes than in its files.
         config["image_size"] = image_size
