@@ -208,7 +208,7 @@ def test_names_of_heads():
     model = backbone()
     # A cell of a notebook that is run again.
     assert kbt.register_head("own")(own) is kbt.register_head("own")(own)
-    assert head_table.make("own", model, most=5).num_classes == 5
+    assert head_table.make("own", model, most=5).output_dense.units == 5
     kbt.register_head("other")(own)
     with pytest.raises(ValueError, match="of the name 'other_head'"):
         head_table.make("other", model)

@@ -6,7 +6,9 @@ write for the architecture of its weights.
 
 import re
 
+from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.encoders.layouts import PADDING_ROWS
+from keras_bridgetower.encoders.registry import files_by_type
 from keras_bridgetower.presets.errors import ConversionError
 
 # Defaults of transformers, for values that a file omits, by level.
@@ -211,10 +213,24 @@ def require_type(config, path, kinds, hint=""):
     )
 
 
-def part_of(config, names):
-    """Return the first nested part that is there, or the whole."""
-    parts = map(config.get, names)
-    return next((p for p in parts if isinstance(p, dict)), config)
+def read_encoder(folder, side):
+    """Read the configuration of an encoder in a `transformers` folder.
+
+    Args:
+        folder: `pathlib.Path`.
+        side: `"image"` or `"text"`.
+
+    Returns:
+        `(kind, config)`: the model type, and the values of the encoder: the
+        first nested part that is there, or the whole.
+    """
+    path = folder / "config.json"
+    config = read_json(path)
+    types = files_by_type(side)
+    kind = require_type(config, path, types)
+    _, files = types[kind]
+    parts = map(config.get, files.parts)
+    return kind, next((p for p in parts if isinstance(p, dict)), config)
 
 
 def _has_type(value, default):

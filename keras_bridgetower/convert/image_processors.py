@@ -1,5 +1,6 @@
 """Converts image processors of `transformers` and timm to image converters."""
 
+import functools
 import math
 import pathlib
 import re
@@ -7,9 +8,7 @@ import re
 import numpy as np
 
 from keras_bridgetower.checks import check_count
-from keras_bridgetower.convert.processors import saved_image_processor
-from keras_bridgetower.convert.processors import side_of
-from keras_bridgetower.convert.processors import statistics
+from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.encoders import pixels
@@ -63,7 +62,26 @@ CLASSES = {
         "include_top": True,
     },
     "ConvNext": {"size": {"shortest_edge": 384}, "default_to_square": False},
+    "BridgeTower": {**_CLIP, "size_divisor": 32},
 }
+# Settings with one supported value: those of most classes, then of single ones.
+FIXED = dict(do_resize=True, do_pad=False, use_square_size=False)
+BRIDGETOWER = dict(
+    do_resize=True,
+    do_center_crop=True,
+    do_rescale=True,
+    resample=3,
+    rescale_factor=1 / 255,
+)
+FIXED_OF = {
+    "ConvNext": FIXED | {"do_center_crop": False},
+    "BridgeTower": BRIDGETOWER,
+}
+# BridgeTower resizes, and crops or pads, to one side. Published files of the
+# base size have the authors' name of it.
+SIDES = ("size", "crop_size", "image_size")
+# Of a BridgeTower, if no file names it.
+_SIDE = 288
 # From this side on ConvNeXt squashes whole pictures.
 _WHOLE = 384
 # The supported modes of timm, which rounds the corner of a crop.
@@ -83,10 +101,11 @@ def image_converter(source, image_size=None):
     Args:
         source: path of a `transformers` folder of CLIP, MetaCLIP 2, SigLIP,
             SigLIP 2 of a fixed size, ViT, DeiT, DINOv2, DINOv3, EfficientNet,
-            ConvNeXt, ResNet, Swin, or of a model of timm.
+            ConvNeXt, ResNet, Swin, BridgeTower, or of a model of timm.
         image_size: int, side of the images in pixels. By default that of the
             file. The size before a crop keeps its ratio to it: 256 and 224
             become 384 and 336. ConvNeXt crops below 384 pixels only.
+            BridgeTower's files have one size, that of the model.
 
     Returns:
         A `BridgeTowerImageConverter`.
@@ -121,6 +140,36 @@ def image_converter(source, image_size=None):
             "image_size, mean and std.",
             folder,
         )
+    return _converter(read, path, config, image_size, CLASSES)
+
+
+def read_bridgetower(path, config, image_size):
+    """Make the converter of a BridgeTower, as `image_converter`.
+
+    Args:
+        path: path of the file.
+        config: dict, the values of the image processor in it.
+        image_size: int, side of the images of the model.
+    """
+    kind = config.get("image_processor_type") or "BridgeTower"
+    config = {**config, "image_processor_type": kind}
+    classes = ("BridgeTower",)
+    read = functools.partial(_read_transformers, classes=classes)
+    return _converter(read, path, config, image_size, classes)
+
+
+def saved_image_processor(folder):
+    """Return path and values of the image processor, or `(None, {})`."""
+    path = folder / "preprocessor_config.json"
+    if path.is_file():
+        return path, read_json(path)
+    path = folder / "processor_config.json"
+    values = path.is_file() and read_json(path).get("image_processor")
+    return (path, values) if values else (None, {})
+
+
+def _converter(read, path, config, image_size, classes):
+    """Make a converter of the values that a function reads from a file."""
     wrong = []
     try:
         values = read(config, image_size, wrong)
@@ -129,16 +178,16 @@ def image_converter(source, image_size=None):
     except (TypeError, ValueError, ArithmeticError) as error:
         wrong.append(f"{error!s:.300}")
     raise ConversionError(
-        "An image processor must resize to a square, or crop the center of a "
-        "picture, and be one of transformers' "
-        f"{', '.join(f'{name}ImageProcessor' for name in CLASSES)}, or timm's. "
-        "For others build a BridgeTowerImageConverter.",
+        "An image processor must make squares of the model's side, and be one "
+        f"of transformers' {', '.join(f'{n}ImageProcessor' for n in classes)}, "
+        "or, of an encoder, timm's. For others build a "
+        "BridgeTowerImageConverter.",
         path,
         wrong,
     )
 
 
-def _read_transformers(config, image_size, wrong):
+def _read_transformers(config, image_size, wrong, classes=CLASSES):
     """Return values of a converter, and add unsupported settings to `wrong`."""
     named = config.get("image_processor_type")
     named = named or config.get("feature_extractor_type")
@@ -148,24 +197,31 @@ def _read_transformers(config, image_size, wrong):
             f"{named} makes as many patches as a picture's aspect ratio needs "
             "(NaFlex). Take a SigLIP 2 of a fixed size."
         )
-    elif kind not in CLASSES:
+    elif kind not in classes:
         wrong.append(f"image_processor_type={named!r:.60}")
     if wrong:
         return {}
     given = {k: v for k, v in config.items() if v is not None}
     config = DEFAULTS | CLASSES[kind] | given
-    convnext = kind == "ConvNext"
-    fixed = dict(do_resize=True, do_pad=False, use_square_size=False)
-    fixed |= {"do_center_crop": False} if convnext else {}
+    # The file may have a rounded factor.
+    if math.isclose(config["rescale_factor"], 1 / 255, rel_tol=1e-6):
+        config["rescale_factor"] = 1 / 255
+    fixed = FIXED_OF.get(kind, FIXED)
     unfit = [name for name, value in fixed.items() if config[name] != value]
-    larger, shortest = side_of(config["size"], config["default_to_square"])
+    larger, shortest = read_side(config["size"], config["default_to_square"])
     side, mode = larger, "squash"
-    if convnext:
+    convnext = kind == "ConvNext"
+    if kind == "BridgeTower":
+        sides = {n: read_side(given[n])[0] for n in SIDES if n in given}
+        side = larger = image_size or next(iter(sides.values()), _SIDE)
+        mode, shortest = "hf", False
+        unfit += [name for name, found in sides.items() if found != side]
+    elif convnext:
         side = larger = larger and (image_size or larger)
         if side and side < _WHOLE:
             mode, larger = "center", int(side / config["crop_pct"])
     elif config["do_center_crop"]:
-        side, _ = side_of(config["crop_size"])
+        side, _ = read_side(config["crop_size"])
         mode = "center" if shortest else "squash"
     if not larger or shortest != (convnext or mode == "center"):
         unfit.append("size")
@@ -178,6 +234,7 @@ def _read_transformers(config, image_size, wrong):
     if wrong:
         return {}
     mean, std = _statistics(config)
+    own = {k: config[k] for k in ("size_divisor",) if k in CLASSES[kind]}
     return dict(
         image_size=image_size or side,
         mode=mode,
@@ -185,7 +242,28 @@ def _read_transformers(config, image_size, wrong):
         std=std,
         crop_pct=side / larger,
         resample=resamples[config["resample"]],
+        **own,
     )
+
+
+def read_side(size, to_square=True):
+    """Return a side in pixels, and True if it is that of the shorter side.
+
+    Args:
+        size: any form of a size in a file; the side is None for others.
+        to_square: bool, True if one number is the side of a square.
+    """
+    if isinstance(size, dict):
+        size = {k: v for k, v in size.items() if v is not None}
+        if set(size) == {"shortest_edge"}:
+            size, to_square = size["shortest_edge"], False
+        else:
+            # Other keys make it too long.
+            size = [size.pop("height", None), size.pop("width", None), *size]
+    if isinstance(size, (list, tuple)):
+        to_square = True
+        size = size[0] if len(size) == 2 and size[0] == size[1] else None
+    return size if is_integer(size) else None, not to_square
 
 
 def _statistics(config):
@@ -193,20 +271,22 @@ def _statistics(config):
 
     All steps after the crop are linear; together they are one normalization.
     """
-    mean, std = map(np.array, statistics(config))
+    given = [_for_channels(config[k]) for k in ("image_mean", "image_std")]
+    mean, std = given if config["do_normalize"] else (np.zeros(3), np.ones(3))
     if config["include_top"]:
         # Pixels for the classifier are divided once more.
-        std = std * statistics(config | {"do_normalize": True})[1]
+        std = std * given[1]
     factor, offset = 255.0, 0.0
     if config["do_rescale"]:
         factor *= config["rescale_factor"]
         offset = float(config["rescale_offset"])
-    # The file may have a rounded factor.
-    if not math.isclose(factor, 1, rel_tol=1e-6):
-        mean, std = mean / factor, std / factor
-    if offset:
-        mean = mean + offset / factor
+    mean, std = mean / factor + offset / factor, std / factor
     return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _for_channels(value):
+    """Return the numbers of three channels; one is that of all of them."""
+    return np.broadcast_to(np.asarray_chkfinite(value, float), 3)
 
 
 def _read_timm(config, image_size, wrong):

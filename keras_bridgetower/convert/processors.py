@@ -1,35 +1,17 @@
-"""Reads and writes `transformers` files of tokenizers and image processors."""
+"""Reads and writes the files of a BridgeTower's tokenizer and pictures."""
 
-import math
 import pathlib
 import warnings
 
-import numpy as np
-
-from keras_bridgetower.checks import is_integer
+from keras_bridgetower.convert import image_processors
 from keras_bridgetower.convert import tokenizers
-from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tokenizers import TEXT_LENGTH
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )
-from keras_bridgetower.preprocessing.images import MEAN
-from keras_bridgetower.preprocessing.images import STD
 from keras_bridgetower.presets.errors import ConversionError
+from keras_bridgetower.presets.errors import converting
 from keras_bridgetower.presets.registry import write_json
-
-# Settings that cannot differ; 3 is Pillow's number of the bicubic filter.
-FIXED = dict(do_resize=True, do_center_crop=True, do_rescale=True, resample=3)
-# Defaults of settings that a file omits.
-DEFAULTS = dict(
-    FIXED,
-    image_processor_type="BridgeTower",
-    size_divisor=32,
-    max_text_len=TEXT_LENGTH,
-    rescale_factor=1 / 255,
-    image_mean=MEAN,
-    image_std=STD,
-)
 
 
 def read(folder, architecture, mode="hf", sequence_length=None):
@@ -53,28 +35,14 @@ def read(folder, architecture, mode="hf", sequence_length=None):
     """
     folder = pathlib.Path(folder)
     side = architecture.image_size
-    path, saved = saved_image_processor(folder)
-    try:
-        config = DEFAULTS | saved
-        wrong = _unsupported(config, side)
-        if path is None:
-            converter = BridgeTowerImageConverter(side, mode=mode)
-        else:
-            mean, std = statistics(config)
-            converter = BridgeTowerImageConverter(
-                side, "hf", config["size_divisor"], mean, std
-            )
-        length = sequence_length or config["max_text_len"]
-        length = min(length, architecture.positions)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        wrong = [f"{error!s:.300}"]
-    if wrong:
-        raise ConversionError(
-            "An image processor must be transformers' for BridgeTower, with "
-            f"the model's image size {side}.",
-            path or folder,
-            wrong,
-        )
+    path, saved = image_processors.saved_image_processor(folder)
+    if path is None:
+        converter = BridgeTowerImageConverter(side, mode=mode)
+    else:
+        converter = image_processors.read_bridgetower(path, saved, side)
+    with converting("`max_text_len` must be a number", path or folder):
+        usual = saved.get("max_text_len", TEXT_LENGTH)
+        length = min(sequence_length or usual, architecture.positions)
     tokenizer = tokenizers.read(folder, architecture.text_encoder, length)
     rows = architecture.vocabulary_size
     if tokenizer is not None and tokenizer.vocabulary_size() > rows:
@@ -84,65 +52,6 @@ def read(folder, architecture, mode="hf", sequence_length=None):
             [f"{tokenizer.vocabulary_size()} tokens, {rows} rows"],
         )
     return tokenizer, converter
-
-
-def saved_image_processor(folder):
-    """Return path and values of the image processor, or `(None, {})`."""
-    path = folder / "preprocessor_config.json"
-    if path.is_file():
-        return path, read_json(path)
-    path = folder / "processor_config.json"
-    values = path.is_file() and read_json(path).get("image_processor")
-    return (path, values) if values else (None, {})
-
-
-def _unsupported(config, side):
-    """List the settings of an image processor that are not supported."""
-    kind = config["image_processor_type"] or "BridgeTower"
-    fits = {
-        # Published files of the base size have `image_size`, the authors' name.
-        name: config.get(name) is None or side_of(config[name])[0] == side
-        for name in ("size", "crop_size", "image_size")
-    }
-    fits |= {name: config[name] == value for name, value in FIXED.items()}
-    fits["image_processor_type"] = str(kind).startswith("BridgeTower")
-    # The file may have a rounded factor.
-    factor = config["rescale_factor"]
-    fits["rescale_factor"] = math.isclose(factor, 1 / 255, rel_tol=1e-6)
-    return [f"{name}={config[name]!r:.60}" for name in fits if not fits[name]]
-
-
-def statistics(config):
-    """Return mean and standard deviation of pixels from 0 to 1, as tuples.
-
-    As in transformers, a single number is that of all channels.
-    """
-    if config.get("do_normalize") is False:
-        return (0.0,) * 3, (1.0,) * 3
-    return tuple(
-        tuple(np.broadcast_to(np.asarray_chkfinite(value, float), 3).tolist())
-        for value in (config["image_mean"], config["image_std"])
-    )
-
-
-def side_of(size, to_square=True):
-    """Return a side in pixels, and True if it is that of the shorter side.
-
-    Args:
-        size: any form of a size in a file; the side is None for others.
-        to_square: bool, True if one number is the side of a square.
-    """
-    if isinstance(size, dict):
-        size = {k: v for k, v in size.items() if v is not None}
-        if set(size) == {"shortest_edge"}:
-            size, to_square = size["shortest_edge"], False
-        else:
-            # Other keys make it too long.
-            size = [size.pop("height", None), size.pop("width", None), *size]
-    if isinstance(size, (list, tuple)):
-        to_square = True
-        size = size[0] if len(size) == 2 and size[0] == size[1] else None
-    return size if is_integer(size) else None, not to_square
 
 
 def write(folder, tokenizer, image_converter):
@@ -207,14 +116,13 @@ def _write_image_processor(folder, image_converter, text_length):
         folder,
         "preprocessor_config.json",
         dict(
-            FIXED,
+            image_processors.BRIDGETOWER,
             image_processor_type="BridgeTowerImageProcessor",
             processor_class="BridgeTowerProcessor",
             max_text_len=text_length,
             size=size,
             crop_size=size,
             size_divisor=image_converter.size_divisor,
-            rescale_factor=1 / 255,
             image_mean=image_converter.mean,
             image_std=image_converter.std,
             do_normalize=True,

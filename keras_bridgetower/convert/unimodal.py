@@ -11,6 +11,7 @@ from typing import NamedTuple
 import keras_hub.models as hub
 import numpy as np
 
+from keras_bridgetower import files as local_files
 from keras_bridgetower.backend.uninitialized import shapes_only
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert import architecture
@@ -22,9 +23,7 @@ from keras_bridgetower.convert.checkpoint import variables_by_path
 from keras_bridgetower.convert.image_processors import (
     image_converter as image_converter,
 )
-from keras_bridgetower.convert.processors import side_of
-from keras_bridgetower.convert.sentences import MODULES
-from keras_bridgetower.convert.sentences import text_summary as text_summary
+from keras_bridgetower.convert.image_processors import read_side
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
@@ -43,6 +42,7 @@ from keras_bridgetower.presets import hub as hub_files
 from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.presets.errors import converting
 from keras_bridgetower.presets.needed_files import is_keras
+from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
 # Keys of a `config.json`, and the sizes of the weights that must agree.
 CLAIMS = {
@@ -60,6 +60,12 @@ CLAIMS = {
 # Tensors that hold a constant range of numbers, or count training steps.
 CONSTANT = r"(.*\.)?(position_ids|num_batches_tracked)"
 PARTS = ("tokenizer", "image_converter")
+MODULES = "modules.json"
+# Poolings in the configurations of `sentence-transformers`, and ours.
+SUMMARIES = {"mean_tokens": "mean", "cls_token": "start", "lasttoken": "end"}
+# Newer configurations have one value instead of a key for each pooling.
+_SHORT = {"mean": "mean_tokens", "cls": "cls_token"}
+_MODE = "pooling_mode"
 
 
 class Encoders(NamedTuple):
@@ -224,12 +230,57 @@ def tokenizer(source, sequence_length=None):
     return tokenizers.open_folder(path, sequence_length)
 
 
+def text_summary(source):
+    """Return the pooling with which a sentence encoder was trained.
+
+    Pass it to the backbone beside `text_encoder(source)`, and embeddings are
+    computed as published. Contrastive embeddings are normalized anyway, so a
+    module that normalizes changes nothing.
+
+    Args:
+        source: path of a folder of `sentence-transformers`, such as
+            all-MiniLM-L6-v2 or multilingual-e5-base.
+
+    Returns:
+        str: `"mean"`, `"start"` or `"end"`, a `text_summary` of
+        `BridgeTowerBackbone`.
+
+    Raises:
+        ConversionError: damaged or missing files, another pooling, or modules
+            after it that this library does not have.
+
+    Example:
+
+    ```python
+    text_summary("all-MiniLM-L6-v2")  # "mean"
+    ```
+    """
+    folder = pathlib.Path(source)
+    path = _pooling_file(folder)
+    config = read_json(path)
+    modes = [
+        key.removeprefix(f"{_MODE}_")
+        for key, value in config.items()
+        if key.startswith(f"{_MODE}_") and value is True
+    ]
+    if _MODE in config:
+        modes.append(_SHORT.get(str(config[_MODE]), str(config[_MODE])))
+    if len(modes) != 1 or modes[0] not in SUMMARIES:
+        raise ConversionError(
+            "The pooling of a sentence encoder must be one of "
+            f"{list(SUMMARIES)}. Choose a `text_summary` of your own.",
+            path,
+            modes,
+        )
+    return SUMMARIES[modes[0]]
+
+
 def _converter_for(source):
     """Return a function from an image size to the converter of an encoder."""
     source, path = _fetched(source)
     if _is_transformers(path):
         # Raises if it is of another kind, or if there is no converter.
-        _type_of(path / "config.json", "image")
+        configurations.read_encoder(path, "image")
         image_converter(path)
         return functools.partial(image_converter, path)
     # Other files do not have these values.
@@ -304,25 +355,18 @@ def _check_size(encoder, image_size):
         check_side("image_size", image_size, encoder)
 
 
-def _type_of(path, side):
-    """Return a configuration and the model type of its encoder."""
-    config = read_json(path)
-    types = files_by_type(side)
-    return config, configurations.require_type(config, path, types)
-
-
 def _read_folder(folder, side, image_size=None):
     """Read the encoder of a side from a `transformers` folder."""
     check_links(folder)
+    kind, config = configurations.read_encoder(folder, side)
     path = folder / "config.json"
-    config, kind = _type_of(path, side)
     tensors = open_tensors(weight_file(folder))
     if kind == "vit" and any("distillation" in key for key in tensors.shapes):
         kind = "deit"  # A configuration without a type looks like ViT's.
     cls, files = files_by_type(side)[kind]
-    config = dict(configurations.part_of(config, files.parts))
+    config = dict(config)
     for key in config.keys() & {"image_size", "patch_size"}:
-        config[key] = side_of(config[key])[0] or config[key]
+        config[key] = read_side(config[key])[0] or config[key]
     if not files.sizes and is_integer(image_size):
         # A pyramid may be able to have other sizes than in its files.
         config["image_size"] = image_size
@@ -463,3 +507,23 @@ def _no_classifier(path, found=()):
         path,
         found,
     )
+
+
+def _pooling_file(folder):
+    """Return the path of the configuration of the pooling."""
+    path = folder / MODULES
+    problem = f"A folder of sentence-transformers needs a readable {MODULES}"
+    with converting(problem, path):
+        modules = local_files.read_json(path, LARGEST_ASSET)
+        kinds = [module["type"].rpartition(".")[2] for module in modules]
+        config = [f"{module['path']}/config.json" for module in modules][1]
+        away = local_files.Below(folder).leads_out(config)
+    wanted = ["Transformer", "Pooling"]
+    if away or kinds not in (wanted, [*wanted, "Normalize"]):
+        raise ConversionError(
+            "A sentence encoder must have the modules Transformer, Pooling "
+            "and, optionally, Normalize, inside its folder.",
+            path,
+            [*kinds, config],
+        )
+    return folder / config

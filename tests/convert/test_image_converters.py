@@ -3,6 +3,7 @@
 import json
 
 import keras
+import keras_hub.models as hub
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -16,6 +17,7 @@ from PIL import Image
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert.unimodal import image_converter
+from keras_bridgetower.encoders.registry import entries
 from keras_bridgetower.preprocessing.geometry import as_square
 from keras_bridgetower.preprocessing.geometry import check_transform
 from keras_bridgetower.presets.errors import ConversionError
@@ -243,47 +245,99 @@ def test_pixels_of_timm(mode, crop_pct, resized, corner, tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "cls, values, named",
-    [
-        ("ViT", {"do_resize": False, "do_pad": True}, "do_resize=.*do_pad="),
-        ("ViT", {"size": {"height": 4, "width": 5}}, "size="),
-        ("ViT", {"size": {"shortest_edge": 5}}, "size="),
-        # The shorter side, so pictures that are not square do not become so.
-        ("Siglip", {"size": 32}, "size=32"),
-        ("ViT", {"resample": 9}, "resample=9"),
-        ("ViT", {"image_std": [1, 0, 1]}, "std"),
-        ("CLIP", {"do_center_crop": False}, "size="),
-        ("CLIP", {"crop_size": {"height": 4, "width": 5}}, "crop_size="),
-        ("CLIP", {"size": 20, "crop_size": 30}, "crop_size="),
-        ("CLIP", {"use_square_size": True}, "use_square_size="),
-        ("ConvNext", {"do_center_crop": True}, "do_center_crop="),
-        ("ConvNext", {"size": 30, "crop_pct": 0}, "zero"),
-        ("Siglip2", {}, "NaFlex"),
-        ("Mllama", {"size": 9}, "image_processor_type='MllamaImage"),
-    ],
-)
-def test_what_makes_no_squares_is_refused(cls, values, named, tmp_path):
-    config = {"image_processor_type": f"{cls}ImageProcessor", **values}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
-    with pytest.raises(ConversionError, match=f"_config.json': .*{named}"):
-        image_converter(tmp_path)
+def of_class(name, **values):
+    return {"image_processor_type": f"{name}ImageProcessor", **values}
+
+
+def of_bridgetower(**values):
+    return of_class("BridgeTower", **{"size": 40, "crop_size": 40, **values})
+
+
+def of_timm(**values):
+    return {"pretrained_cfg": {"input_size": [3, 40, 40], **values}}
+
+
+ODD = {"height": 4, "width": 5}
+# Values of a file, and what the error names.
+REFUSED = [
+    (
+        of_class("ViT", do_resize=False, do_pad=True),
+        "do_resize=.*do_pad=",
+    ),
+    (of_class("ViT", size=ODD), "size="),
+    (of_class("ViT", size={"shortest_edge": 5}), "size="),
+    # The shorter side, so pictures that are not square do not become so.
+    (of_class("Siglip", size=32), "size=32"),
+    (of_class("ViT", resample=9), "resample=9"),
+    (of_class("ViT", image_std=[1, 0, 1]), "std"),
+    (of_class("CLIP", do_center_crop=False), "size="),
+    (of_class("CLIP", crop_size=ODD), "crop_size="),
+    (of_class("CLIP", size=20, crop_size=30), "crop_size="),
+    (of_class("CLIP", use_square_size=True), "use_square_size="),
+    (of_class("ConvNext", do_center_crop=True), "do_center_crop="),
+    (of_class("ConvNext", size=30, crop_pct=0), "zero"),
+    (of_class("Siglip2"), "NaFlex"),
+    (of_class("Mllama", size=9), "image_processor_type='MllamaImage"),
+    (of_bridgetower(size={"shortest_edge": 288}), "crop_size="),
+    (of_bridgetower(size=ODD), "size="),
+    (of_bridgetower(image_mean=[0.5, 0.5]), "broadcast"),
+    (of_bridgetower(image_mean=10**400), "too large"),
+    (of_bridgetower(image_std=[0.5, 0, 0.5]), "std"),
+    (of_bridgetower(do_rescale=False), "do_rescale="),
+    (of_bridgetower(resample=2), "resample="),
+    (of_bridgetower(size_divisor=0), "size_divisor"),
+    (of_bridgetower(rescale_factor=1 / 256), "rescale_factor="),
+    (of_timm(input_size=[3, 40, 30]), "input_size="),
+    (of_timm(crop_mode="border"), "crop_mode='border'"),
+    (of_timm(interpolation="random"), "`resample` must be one of"),
+    (of_timm(crop_pct=1.5), "`crop_pct` must be"),
+]
 
 
 @pytest.mark.parametrize(
-    "values, named",
-    [
-        ({"input_size": [3, 40, 30]}, "input_size="),
-        ({"crop_mode": "border"}, "crop_mode='border'"),
-        ({"interpolation": "random"}, "`resample` must be one of"),
-        ({"crop_pct": 1.5}, "`crop_pct` must be"),
-    ],
+    "values, named", REFUSED, ids=lambda value: str(value)[-50:]
 )
-def test_settings_of_timm_that_are_refused(values, named, tmp_path):
-    config = {"pretrained_cfg": {"input_size": [3, 40, 40], **values}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
+def test_what_makes_no_squares_is_refused(values, named, tmp_path):
+    name = "config" if "pretrained_cfg" in values else "preprocessor_config"
+    (tmp_path / f"{name}.json").write_text(json.dumps(values))
     with pytest.raises(ConversionError, match=f"config.json': .*{named}"):
         image_converter(tmp_path)
+
+
+OF_IMAGENET = {
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+}
+# The settings of openai/clip-vit-base-patch16, google/vit-base-patch16-224,
+# facebook/deit-base-distilled-patch16-224, dinov2-base and dinov3-vitb16,
+# without those that are the class's own.
+PUBLISHED = {
+    hub.CLIPVisionEncoder: of_class("CLIP"),
+    # transformers' processor of MetaCLIP 2 is CLIP's.
+    hub.MetaCLIP2VisionEncoder: of_class("CLIP"),
+    hub.SigLIPVisionEncoder: of_class("Siglip", size=[224, 224]),
+    hub.ViTBackbone: of_class("ViT"),
+    hub.DeiTBackbone: of_class("DeiT", crop_size=224, **OF_IMAGENET),
+    hub.DINOV2Backbone: of_class(
+        "Bit", size={"shortest_edge": 256}, crop_size=224, **OF_IMAGENET
+    ),
+    hub.DINOV3Backbone: of_class("DINOv3ViT", resample=2, **OF_IMAGENET),
+}
+
+
+@pytest.mark.parametrize("cls", PUBLISHED, ids=lambda cls: cls.__name__)
+def test_an_entry_has_the_pixels_of_its_published_weights(cls, tmp_path):
+    text = json.dumps(PUBLISHED[cls])
+    (tmp_path / "preprocessor_config.json").write_text(text)
+    expected = image_converter(tmp_path).get_config()
+    pixels = entries("image")[cls].pixels
+    made = kbt.BridgeTowerImageConverter(224, **pixels).get_config()
+    assert {**made, "name": ""} == {**expected, "name": ""}
+
+
+def test_every_entry_has_pixels():
+    # Those that tests register have no name.
+    assert all(e.pixels for e in entries("image").values() if e.name)
 
 
 def test_a_folder_without_the_file(tmp_path):

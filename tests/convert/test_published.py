@@ -23,7 +23,6 @@ from huggingface_hub import constants
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower.presets import errors
 
 pytestmark = LONG_ELSEWHERE
 
@@ -272,9 +271,3 @@ def test_published_presets_are_described():
         assert preset.parameters == count
         assert preset.handle.startswith("hf://BridgeTower/bridgetower-")
         assert preset.image_size == (288 if "base" in name else 294)
-
-
-def test_errors_are_found_at_their_former_place():
-    from keras_bridgetower.convert.errors import ConversionError
-
-    assert ConversionError is errors.ConversionError

@@ -90,21 +90,3 @@ def test_bert_tokenizer_json_without_type_is_read(tmp_path):
     tokenizer_files.dump(tmp_path / "config.json", {"model_type": "bert"})
     found = unimodal.tokenizer(tmp_path, sequence_length=7)
     assert found("Two cats").tolist() == [2, 5, 6, 7, 3, 0, 0]
-
-
-@pytest.mark.parametrize("lowercase", [True, False])
-@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
-def test_bert_case_is_read_from_the_configuration(file, lowercase, tmp_path):
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"TCtc"]
-    ids = {token: i for i, token in enumerate(tokens)}
-    values = {"model": {"type": "WordPiece", "vocab": ids}}
-    if file == "tokenizer.json":
-        values["normalizer"] = {"lowercase": lowercase}
-        # As in transformers, this file does not count.
-        lowercase = True
-    else:
-        config = {"do_lower_case": lowercase}
-        tokenizer_files.dump(tmp_path / file, config)
-    tokenizer_files.dump(tmp_path / "tokenizer.json", values)
-    read = tokenizers.read(tmp_path, "bert", 4)
-    assert read("T").tolist() == [2, 7 if lowercase else 5, 3, 0]

@@ -132,28 +132,26 @@ def test_poolings_have_a_summary(pooling, summary, tmp_path):
     assert unimodal.text_summary(tmp_path) == summary
 
 
+MEAN = {"pooling_mode": "mean"}
+TWO = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}
+
+
 @FASTEST
 @pytest.mark.parametrize(
     "pooling, kinds, words",
     [
         ({"pooling_mode_max_tokens": True}, ("Pooling",), "max_tokens"),
-        (
-            {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
-            ("Pooling",),
-            "cls_token.*mean_tokens",
-        ),
+        (TWO, ("Pooling",), "cls_token.*mean_tokens"),
         ({}, ("Pooling",), "must be one of"),
-        ({"pooling_mode": "mean"}, ("Pooling", "Dense"), "Dense"),
+        (MEAN, ("Pooling", "Dense"), "Dense"),
         (None, (), "modules.json"),
     ],
 )
 def test_other_poolings_are_rejected(pooling, kinds, words, tmp_path):
-    folder = tmp_path / "folder"
-    folder.mkdir()
     if pooling is not None:
-        save_modules(folder, pooling, ("Transformer", *kinds))
+        save_modules(tmp_path, pooling, ("Transformer", *kinds))
     with pytest.raises(ConversionError, match=words):
-        unimodal.text_summary(folder)
+        unimodal.text_summary(tmp_path)
 
 
 @FASTEST

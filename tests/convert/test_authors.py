@@ -1,5 +1,6 @@
-"""Checkpoint files of the authors."""
+"""Checkpoint files of the authors of BridgeTower, METER and ManagerTower."""
 
+import functools
 import pathlib
 import pickle
 
@@ -13,11 +14,17 @@ import transformers
 from builders import FASTEST
 from builders import LONG_ELSEWHERE
 from builders import array
+from builders import assert_same_weights
 from builders import difference
+from builders import slow_on
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import authors
 from keras_bridgetower.convert import by_hand
+from keras_bridgetower.convert.checkpoint import to_tensors
+from keras_bridgetower.convert.checkpoint import variables_by_path
+from keras_bridgetower.encoders.roberta import PaddedRobertaBackbone
+from keras_bridgetower.models.managers import MANAGERS
 from keras_bridgetower.presets.errors import ConversionError
 
 pytestmark = LONG_ELSEWHERE
@@ -46,10 +53,30 @@ def saved(path, state, **others):
     return authors.read(path)
 
 
-def configured(path, task="vqa", **config):
+def configured(path, state, **config):
     """An opened file with these hyper-parameters."""
-    state = official.state_dict(task)
     return saved(path, state, hyper_parameters={"config": config})
+
+
+def managed(bridge, task="vqa", **kwargs):
+    return official.state_dict(task, bridges=False, managers=bridge, **kwargs)
+
+
+def converted_back(checkpoint, backbone, heads):
+    """All tensors of the file, made from the model."""
+    return to_tensors(
+        authors.rules(checkpoint.architecture, checkpoint.heads),
+        variables_by_path(backbone, heads, encoder=backbone.image_encoder),
+        backbone.extra,
+    )
+
+
+def assert_same_tensors(found, state):
+    """Equal to the bit, half precision widened."""
+    assert found.keys() == state.keys()
+    for name, tensor in state.items():
+        tensor = tensor.float() if tensor.is_floating_point() else tensor
+        np.testing.assert_array_equal(found[name], tensor.numpy(), name)
 
 
 def transformers_model(state, **kwargs):
@@ -288,29 +315,84 @@ ITC = "itc_text_head.fc.weight"
 WIDE = "text_transformer.encoder.layer.0.intermediate.dense.weight"
 
 
-@pytest.mark.parametrize(
-    "change, found",
-    [
-        (lambda s: s.update(name="text"), "name: str"),
-        (lambda s: s.update(odd=torch.ones(1).expand(9, 9)), "odd: Tensor"),
-        (lambda s: s.update(temperature=torch.tensor(-1.0)), "positive"),
-        (lambda s: s.pop("vit_model.visual.conv1.weight"), "another model"),
-        (lambda s: s.clear(), "must hold dense tensors"),
-        (lambda s: s.update({ITC: torch.ones(0, 64)}), f"{ITC} has no place"),
-        (lambda s: s.update({WIDE: torch.ones(10**5, 1)}), "has room for"),
-        # Too large for the variable, alone or added to another.
-        (
-            lambda s: s.update({ITC: s[ITC].double() * 1e300}),
-            f"must be finite.*{ITC}",
-        ),
-        (
-            lambda s: [s[name].fill_(3e38) for name in (FOLDED, ROWS)],
-            f"must be finite.*{ROWS}",
-        ),
-    ],
+TOWER = "cross_modal_text_manager_tower"
+QUERY = (
+    f"{TOWER.replace('text', 'image')}.1.manager_layer.fusion_attention.q_proj"
 )
-def test_bad_state_dicts(change, found, path):
-    state = official.state_dict("retrieval")
+
+
+def without(name):
+    return lambda state: state.pop(name)
+
+
+def shaped(name, *shape):
+    return lambda state: state.update({name: torch.zeros(shape)})
+
+
+RETRIEVAL = functools.partial(official.state_dict, "retrieval")
+MANAGED = functools.partial(managed, "adaptive_manager")
+# Changes of a state dict, and what the error names.
+BAD = [
+    (lambda s: s.update(name="text"), "name: str"),
+    (lambda s: s.update(odd=torch.ones(1).expand(9, 9)), "odd: Tensor"),
+    (lambda s: s.update(temperature=torch.tensor(-1.0)), "positive"),
+    (lambda s: s.pop("vit_model.visual.conv1.weight"), "another model"),
+    (lambda s: s.clear(), "must hold dense tensors"),
+    (
+        lambda s: s.update({ITC: torch.ones(0, 64)}),
+        f"{ITC} has no place",
+    ),
+    (lambda s: s.update({WIDE: torch.ones(10**5, 1)}), "has room for"),
+    # Too large for the variable, alone or added to another.
+    (
+        lambda s: s.update({ITC: s[ITC].double() * 1e300}),
+        f"must be finite.*{ITC}",
+    ),
+    (
+        lambda s: [s[name].fill_(3e38) for name in (FOLDED, ROWS)],
+        f"must be finite.*{ROWS}",
+    ),
+]
+BAD_MANAGERS = [
+    (
+        without(f"{TOWER}.1.manager_layer.layer_scores_cross"),
+        "layer_scores_cross is missing",
+    ),
+    (
+        without("layer_embeddings_image.weight"),
+        "layer_embeddings_image.weight is missing",
+    ),
+    (
+        shaped(f"{TOWER}.2.manager_layer.LayerNorm.4.weight", 64),
+        "LayerNorm.4.weight has no place",
+    ),
+    (
+        shaped("layer_embeddings_text.weight", 3, 64),
+        r"layer_embeddings_text.*\(3, 64\), not \(4, 64\)",
+    ),
+    (
+        shaped(f"{TOWER}.0.manager_layer.layer_scores", 1, 5, 1, 64),
+        "1 to 4.*layer_scores",
+    ),
+    (
+        shaped(f"{TOWER}.0.manager_layer.layer_scores", 3, 64),
+        "layer_scores.*with 4 axes",
+    ),
+    (
+        shaped(f"{QUERY}.weight", 64, 32),
+        f"{QUERY}.weight has shape",
+    ),
+]
+
+
+@FASTEST
+@pytest.mark.parametrize(
+    "make, change, found",
+    [(RETRIEVAL, *case) for case in BAD]
+    + [(MANAGED, *case) for case in BAD_MANAGERS],
+)
+def test_bad_state_dicts(make, change, found, path):
+    state = make()
     change(state)
     with pytest.raises(ConversionError, match=found):
         saved(path, state).build()
@@ -329,23 +411,24 @@ def test_bad_state_dicts(change, found, path):
 )
 def test_bad_hyper_parameters(config, shown, path):
     with pytest.raises(ConversionError, match=shown) as error:
-        configured(path, **config).build()
+        configured(path, RETRIEVAL(), **config).build()
     assert len(str(error.value)) < 900 and str(error.value).isprintable()
 
 
 @pytest.mark.parametrize(
-    "key, size",
+    "make, key, size",
     [
-        ("vocab_size", official.ROWS),
-        ("hidden_size", official.WIDTH),
-        ("num_layers", official.FUSED),
+        (RETRIEVAL, "vocab_size", official.ROWS),
+        (RETRIEVAL, "hidden_size", official.WIDTH),
+        (RETRIEVAL, "num_layers", official.FUSED),
+        (MANAGED, "managed_layers_text", official.FUSED),
     ],
 )
-def test_sizes_that_contradict_tensors_are_rejected(key, size, path):
-    assert configured(path, **{key: size})
+def test_sizes_that_contradict_tensors_are_rejected(make, key, size, path):
+    assert configured(path, make(), **{key: size})
     for value in (size * 2, str(size)):
         with pytest.raises(ConversionError, match=f"{key}=.*in its tensors"):
-            configured(path, **{key: value})
+            configured(path, make(), **{key: value})
 
 
 def test_half_precision_is_added_in_float32(path):
@@ -369,3 +452,99 @@ def test_names_may_be_left_by_pattern(path):
         saved(path, state)
     checkpoint = authors.read(path, ignore=(r"queue\..*",))
     assert "queue.ids" in checkpoint.unread
+
+
+@slow_on("jax")
+def test_outputs_with_managers_equal_the_authors():
+    path = SHARED / "manager" / "manager_pretrain.ckpt"
+    if not path.is_file():
+        pytest.skip(f"the authors' outputs are not here: {SHARED}")
+    expected = np.load(path.with_suffix(".npz"))
+    inputs = np.load(path.with_name("inputs.npz"))
+    checkpoint = authors.read(path)
+    backbone, heads = checkpoint.build()
+    assert backbone.fusion.bridge == "adaptive_manager"
+    encoders = backbone.text_encoder, backbone.image_encoder
+    assert [x.num_layers for x in encoders] == [7, 8]
+    out = backbone(
+        {
+            "images": inputs["image"],
+            "token_ids": inputs["ids"].astype("int32"),
+            "padding_mask": inputs["mask"].astype("int32"),
+        },
+        training=False,
+    )
+    # At padding, too.
+    found = {
+        "cls_feats": out["pooled"],
+        "text_feats": out["text"],
+        "image_feats": out["image"],
+        "mlm_logits": heads["mlm"](out["text"]),
+        "itm_logits": heads["itm"](out["pooled"]),
+    }
+    for name, x in found.items():
+        assert difference(x, expected[name]) <= 2e-5, name
+    state = torch.load(path, weights_only=True)["state_dict"]
+    assert_same_tensors(converted_back(checkpoint, backbone, heads), state)
+
+
+@FASTEST
+@pytest.mark.parametrize(
+    "bridge, image_layers", zip(MANAGERS, [3, 5], strict=True)
+)
+def test_tensors_come_back(bridge, image_layers, path, tmp_path):
+    state = managed(bridge, image_layers=image_layers)
+    checkpoint = saved(path, state)
+    backbone, heads = checkpoint.build()
+    assert backbone.fusion.bridge == bridge
+    assert backbone.fusion.taps == (-3, -2, -1)
+    assert isinstance(backbone.text_encoder, PaddedRobertaBackbone)
+    assert_same_tensors(converted_back(checkpoint, backbone, heads), state)
+    # From a preset, too.
+    backbone.save_to_preset(tmp_path / "preset")
+    opened = kbt.BridgeTowerBackbone.from_preset(tmp_path / "preset")
+    assert_same_weights(opened, backbone)
+    assert_same_tensors(converted_back(checkpoint, opened, heads), state)
+
+
+@FASTEST
+def test_heads_of_retrieval_have_other_names(path):
+    state = managed("adaptive_manager", "retrieval")
+    for name in [name for name in state if name.startswith("itc_")]:
+        state[f"cross_modal_{name}"] = state.pop(name)
+    for name in ("rank_output.weight", "rank_output.bias"):
+        del state[name]
+    checkpoint = saved(path, state)
+    backbone, heads = checkpoint.build()
+    assert set(heads) == {"itm", "itc"}
+    assert checkpoint.processors[1].mode == "squash"
+    back = converted_back(checkpoint, backbone, heads)
+    # It is stored as the logarithm of its reciprocal.
+    name = "temperature"
+    assert difference(back.pop(name), state.pop(name).numpy()) <= 1e-6
+    assert_same_tensors(back, state)
+
+
+@FASTEST
+def test_padding_has_a_position_of_its_own(path):
+    state = managed("adaptive_manager")
+    backbone, _ = saved(path, state).build()
+    ids = np.array([[0, 5, 2, 1, 1]], "int32")
+    mask = np.array([[1, 1, 1, 0, 0]], "int32")
+    tower = backbone.text_tower
+    before = tower({"token_ids": ids, "padding_mask": mask})[0]
+    x = array(before)
+    assert difference(x[:, 3], x[:, 4]) == 0
+    longer = {
+        "token_ids": np.pad(ids, ((0, 0), (0, 2)), constant_values=1),
+        "padding_mask": np.pad(mask, ((0, 0), (0, 2))),
+    }
+    assert difference(tower(longer)[0][:, :5], x) <= 1e-5
+
+
+@FASTEST
+def test_transformers_has_no_managers(path, tmp_path):
+    checkpoint = saved(path, managed("static_manager"))
+    backbone, _ = checkpoint.build()
+    with pytest.raises(ConversionError, match="has no managers.*\n?.*static"):
+        backbone.export_to_transformers(tmp_path / "folder")
