@@ -4,7 +4,7 @@ What the shipped preset gives is compared on each with what JAX gave, as it is
 written down in `preset_numbers.json`. A step of each task is compared in
 PyTorch's pass, the shortest, by a process of each backend that runs this file:
 
-KERAS_BACKEND=jax python tests/test_across_backends.py OUT.npz
+KERAS_BACKEND=jax python tests/package/test_across_backends.py OUT.npz
 """
 
 # Before TensorFlow, see `around_tests.py`.
@@ -27,8 +27,8 @@ import keras_bridgetower as kbt
 from keras_bridgetower import analysis
 
 BACKENDS = ("tensorflow", "jax", "torch")
-HERE = pathlib.Path(__file__).parent
-NUMBERS = HERE / "preset_numbers.json"
+HERE = pathlib.Path(__file__).parents[1]
+NUMBERS = pathlib.Path(__file__).with_name("preset_numbers.json")
 
 
 def steps_of_tasks():
@@ -111,7 +111,7 @@ def test_the_preset_gives_the_same_numbers():
     """Compare logits, and the divergence of heads.
 
     If the preset is trained anew, JAX writes them again:
-    `KERAS_BACKEND=jax python tests/test_across_backends.py`.
+    `KERAS_BACKEND=jax python tests/package/test_across_backends.py`.
     """
     written = json.loads(NUMBERS.read_text())
     found = tiny_preset()

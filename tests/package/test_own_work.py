@@ -34,7 +34,7 @@ from keras_bridgetower.models.heads import LinearHead
 
 pytestmark = LONG_ELSEWHERE
 
-HERE = pathlib.Path(__file__).parent
+HERE = pathlib.Path(__file__).parents[1]
 COUNTS = np.array([0, 1, 2, 3])
 
 

@@ -121,7 +121,7 @@ def test_shapes_only_keeps_variables_of_outer_scopes():
     assert empty.kernel.shape == (3, 2) and "value" not in repr(empty.kernel)
 
 
-PAGE = pathlib.Path(__file__).parent.parent / "docs" / "upstream.md"
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "upstream.md"
 SCRIPT = re.compile(r"^```py\n# (.*?)\n(.*?)^```$", re.S | re.M)
 
 

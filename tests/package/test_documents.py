@@ -20,9 +20,9 @@ import keras_bridgetower as kbt
 from keras_bridgetower.apps.cli import main
 
 pytestmark = FASTEST
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-# Its code is a module of its own, which tests/test_own_work.py runs.
+# Its code is a module of its own, which tests/package/test_own_work.py runs.
 ELSEWHERE = {DOCS / "own_work.md"}
 PAGES = sorted({ROOT / "README.md", *DOCS.rglob("*.md")} - ELSEWHERE)
 FENCE = re.compile(r"^( *)```(\w+)([^\n]*)\n(.*?)^ *```$", re.S | re.M)

@@ -43,7 +43,7 @@ def model():
 
 
 EASY = "bridgetower_tiny_easy_"
-DUCK = str(pathlib.Path(__file__).parents[1] / "examples/drawings/duck.png")
+DUCK = str(pathlib.Path(__file__).parents[2] / "examples/drawings/duck.png")
 RED, TEXT = np.full((64, 64, 3), (255, 0, 0), "uint8"), "a red circle"
 RAW = {"images": [RED, RED], "text": [TEXT, TEXT]}
 

@@ -19,7 +19,7 @@ from turns.works import Contender
 from turns.works import Work
 
 COMMAND = (
-    pathlib.Path(__file__).parents[1] / "tools" / "benchmarks" / "benchmark.py"
+    pathlib.Path(__file__).parents[2] / "tools" / "benchmarks" / "benchmark.py"
 )
 pytestmark = FASTEST
 

@@ -21,7 +21,7 @@ import keras_bridgetower as kbt
 from keras_bridgetower.training.recipes import paper
 from keras_bridgetower.training.recipes import task_of_recipe
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def run(script, *arguments, cwd):
