@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from PIL import Image
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.search import PictureSearch
 from keras_bridgetower.apps.search import SearchModels
+from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.tasks.inference import Forward
 
 pytestmark = FASTEST
@@ -272,8 +272,7 @@ def test_a_preset_folder_is_found_from_anywhere(
     matching, photos, lance_name, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    preset = pathlib.Path(kbt.__file__).parent / "presets" / matching.preset
-    shutil.copytree(preset, tmp_path / "mine")
+    shutil.copytree(PRESETS[matching.preset].path, tmp_path / "mine")
     report = PictureSearch(lance_name, "mine").index(photos)
     assert report.embedded == 10
     monkeypatch.chdir(photos)

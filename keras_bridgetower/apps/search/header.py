@@ -91,8 +91,8 @@ def check_model(store, header, models):
     now = dict(models.identity(header["vectors"]))
     if header.get("states") and models.retrieval is not None:
         now["states_shape"] = list(models.retrieval.image_states_shape)
-    # Older indexes have fewer fields about preprocessing.
-    other = {k: (header[k], v) for k, v in now.items() if header.get(k, v) != v}
+    before = {name: header.get(name) for name in now}
+    other = {k: (before[k], v) for k, v in now.items() if before[k] != v}
     if other:
         raise ValueError(
             "`store` must be an index of the same model. Open it with the "

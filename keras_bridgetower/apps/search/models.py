@@ -146,13 +146,11 @@ class SearchModels:
         preprocessor = self.contrastive.needed_preprocessor()
         # Texts of queries may be longer than those of an index.
         texts = text_reading(preprocessor) if vectors == "fused" else {}
-        merged = self.contrastive.backbone.fusion.image_tokens
-        if merged is not None:
-            texts |= {"image_tokens": merged}
         return {
             "sum": model_checksum(self.contrastive),
             **picture_reading(preprocessor),
             **texts,
+            "image_tokens": self.contrastive.backbone.fusion.image_tokens,
             "vectors": vectors,
             "width": self.contrastive.projection_dim,
         }
