@@ -1,6 +1,5 @@
 """An index with the states of pictures, by which queries rerank."""
 
-import hashlib
 import json
 import shutil
 

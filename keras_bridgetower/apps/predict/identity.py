@@ -34,7 +34,7 @@ def weight_sums(weights):
     )
 
 
-def picture_reading(preprocessor):
+def picture_settings(preprocessor):
     """Return the settings for pictures; empty if it reads none."""
     converter = preprocessor.image_converter
     if converter is None:
@@ -50,7 +50,7 @@ def picture_reading(preprocessor):
     }
 
 
-def text_reading(preprocessor):
+def text_settings(preprocessor):
     """Return the settings for texts; empty if it reads none."""
     tokenizer = preprocessor.tokenizer
     if tokenizer is None:

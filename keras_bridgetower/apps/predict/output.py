@@ -5,8 +5,8 @@ import json
 import os
 
 from keras_bridgetower.apps.predict.identity import model_checksum
-from keras_bridgetower.apps.predict.identity import picture_reading
-from keras_bridgetower.apps.predict.identity import text_reading
+from keras_bridgetower.apps.predict.identity import picture_settings
+from keras_bridgetower.apps.predict.identity import text_settings
 from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import one_writer
 from keras_bridgetower.files import open_regular
@@ -97,16 +97,6 @@ def check_header(text, header, path):
         )
 
 
-def check_begun(names, header, path):
-    """Check that a folder without a header is empty."""
-    if names:
-        raise ValueError(
-            "OUT must be a new or empty folder, or one that this command has "
-            f"begun, with a {header}. Received: {str(path)!r}, which holds "
-            "other files"
-        )
-
-
 @contextlib.contextmanager
 def locked(path):
     """Lock a file or folder, which may not exist yet, against other writers.
@@ -148,8 +138,8 @@ def make_header(task, verb, rows, top_k):
         "task": verb.name,
         "model": model_checksum(task),
         "dtype": task.backbone.dtype_policy.name,
-        **picture_reading(preprocessor),
-        **text_reading(preprocessor),
+        **picture_settings(preprocessor),
+        **text_settings(preprocessor),
         "rows": rows.sum,
         "pictures": rows.pictures,
         "top_k": top_k,

@@ -28,7 +28,7 @@ from keras_bridgetower.files import file_is_gone
 from keras_bridgetower.presets.table import preset_name
 
 # Fields of a header that are arguments of `SearchModels.from_preset`.
-_READING = (
+_SETTINGS = (
     *("image_mode", "image_size", "sequence_length", "dtype"),
     "image_tokens",
 )
@@ -88,7 +88,7 @@ class PictureSearch:
         # Uses the preprocessing of the index if the preset is the same.
         if header and header["preset"] == preset_name(self._preset):
             # The preset alone gives its other values.
-            values = {n: header[n] for n in _READING if n in header}
+            values = {n: header[n] for n in _SETTINGS if n in header}
         return SearchModels.from_preset(self._preset, **values)
 
     def index(
@@ -288,9 +288,9 @@ class PictureSearch:
             scorer = self.models.state_scorer(text)
             if not cascade.is_measured(self.models, scorer):
                 self.models.embed_query(text, image)
-                cascade.pace_of(self.models, scorer)
+                cascade.find_pace(self.models, scorer)
                 started = time.perf_counter()
-            pace = cascade.pace_of(self.models, scorer)
+            pace = cascade.find_pace(self.models, scorer)
         return scorer, pace, started
 
     def _state_fields(self, states):
@@ -301,7 +301,7 @@ class PictureSearch:
         if not isinstance(self.store, FolderStore):
             raise ValueError(
                 "`states` needs a folder as store, for their files. Received: "
-                f"states={states!r}, store={self.store.place!r}"
+                f"states={states!r}, store={self.store.location!r}"
             )
         if self.models.retrieval is None:
             raise ValueError(
