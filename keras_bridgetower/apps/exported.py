@@ -7,7 +7,6 @@ preset for the next call:
     python -m keras_bridgetower.apps.exported bridgetower_tiny_emoji_vqa vqa
 """
 
-import concurrent.futures
 import contextlib
 import functools
 import hashlib
@@ -68,8 +67,8 @@ def _alone():
     return files.one_writer(folder() / "export.lock", busy)
 
 
-class Place:
-    """Place in the cache of a preset that is exported for a verb.
+class CachedExport:
+    """The export of a preset for a verb in the cache, which may not be there.
 
     Args:
         preset: str, a name or a folder.
@@ -106,23 +105,15 @@ class Place:
             and sum(path.stat().st_size for path in self._files()) <= LARGEST
         )
 
-    def is_there(self, meanwhile=()):
-        """Return whether the preset is exported, and every file is intact.
-
-        Args:
-            meanwhile: modules to import while the files are read.
-        """
+    def is_there(self):
+        """Return whether the preset is exported, and every file is intact."""
         try:
             found, sums = files.read_json(self.folder / files.MANIFEST)
         except (OSError, ValueError, TypeError):
             return False
-        if found != self.identity():
-            return False
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            found = pool.submit(files.folder_sums, self.folder)
-            for name in meanwhile:
-                importlib.import_module(name)
-            return found.result() == sums
+        return found == self.identity() and (
+            files.folder_sums(self.folder) == sums
+        )
 
     def was_tried(self):
         """Return whether an export began lately that has not succeeded."""
@@ -158,11 +149,11 @@ def available(preset, verb):
         preset: str, a name or a folder.
         verb: str, the name of a verb.
     """
-    place = Place(preset, verb)
-    if not place.is_possible() or _lacking(RUNS) or not place.is_there(RUNS):
+    cached = CachedExport(preset, verb)
+    if not cached.is_possible() or _lacking(RUNS) or not cached.is_there():
         return None
     try:
-        return ExportedTask(place.folder, PARTS[verb])
+        return ExportedTask(cached.folder, PARTS[verb])
     # Such as a runtime that is too old, or a file that is removed just now.
     except Exception:
         return None
@@ -174,10 +165,10 @@ def prepare(preset, verb):
     Returns:
         str, what makes later calls fast; None if the user needs no advice.
     """
-    place = Place(preset, verb)
+    cached = CachedExport(preset, verb)
     if os.environ.get(SWITCH) == "0":
         return None
-    if not place.is_possible():
+    if not cached.is_possible():
         return (
             "Each command loads Keras, which takes most of the time. "
             f"`keras-bridgetower serve {preset}` loads it once for many."
@@ -193,14 +184,14 @@ def prepare(preset, verb):
     words = ["-m", "keras_bridgetower.apps.exported", preset, verb]
     try:
         with _alone():
-            if place.is_there():
+            if cached.is_there():
                 return None
-            if place.was_tried():
+            if cached.was_tried():
                 return (
                     f"{slow}The last export of {preset} has not ended. `python "
                     f"{' '.join(words)}` shows why; a day later it starts anew."
                 )
-            place.note_start()
+            cached.note_start()
         subprocess.Popen(
             [sys.executable, *words],
             env={**os.environ, "KERAS_BACKEND": "torch"},
@@ -240,14 +231,14 @@ def write(preset, verb):
             exported.
     """
     with _alone():
-        place = Place(preset, verb)
-        if place.is_there():
+        cached = CachedExport(preset, verb)
+        if cached.is_there():
             return
-        place.note_start()
+        cached.note_start()
         # Of processes that were killed.
         for path in folder().glob(".*"):
             shutil.rmtree(path, ignore_errors=True)
-        identity = place.identity()
+        identity = cached.identity()
         # As the package does where it is not imported by a command.
         importlib.import_module("keras_bridgetower.convert")
         from keras_bridgetower.tasks import by_name
@@ -265,10 +256,10 @@ def write(preset, verb):
                 files.synchronize(new / name)
             _write_json(new / files.MANIFEST, [identity, sums])
 
-        shutil.rmtree(place.folder, ignore_errors=True)
-        files.write_folder(place.folder, save)
+        shutil.rmtree(cached.folder, ignore_errors=True)
+        files.write_folder(cached.folder, save)
         files.synchronize(folder())
-        place.tried.unlink()
+        cached.tried.unlink()
 
 
 class Refused(Exception):
@@ -292,7 +283,7 @@ class ExportedTask:
 
     def check_request(self, texts):
         """Raise `Refused` for texts that Keras cuts with a warning."""
-        model = self._reading("texts")
+        model = self._model_for("texts")
         if any(model.is_cut(text) for text in texts):
             raise Refused("A text is too long.")
 
@@ -333,12 +324,12 @@ class ExportedTask:
             raise Refused("Pairs need the fusion.")
         return self._run(batch_size, "embedding", **given)
 
-    def _reading(self, kind):
+    def _model_for(self, kind):
         return next(model for model in self._models if kind in model.reads)
 
     def _run(self, batch_size, output="output", **given):
         """Run the model that reads what is given, in batches."""
-        model = self._reading(next(iter(given)))
+        model = self._model_for(next(iter(given)))
         if "texts" in given:
             self.check_request(given["texts"])
         count = len(next(iter(given.values())))

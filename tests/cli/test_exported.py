@@ -113,18 +113,18 @@ def test_all_verbs_equal_those_of_keras(cache):
 def test_where_commands_use_what_was_exported(cache, monkeypatch):
     folder = cache / "preset"
     shutil.copytree(kbt.BridgeTowerVQA.presets[VQA].path, folder)
-    place = exported.Place(str(folder), "vqa")
+    place = exported.CachedExport(str(folder), "vqa")
     assert place.is_possible() and not place.is_there()
     place.folder.mkdir(parents=True)
     identity = place.folder / exported.files.MANIFEST
     identity.write_text(json.dumps([place.identity(), {}]))
     assert place.is_there()
     # Another preset in the same folder, or another version of its files.
-    assert not exported.Place(str(folder), "retrieval").is_there()
+    assert not exported.CachedExport(str(folder), "retrieval").is_there()
     (folder / "task.json").touch()
     assert not place.is_there()
-    assert not exported.Place("hf://user/model", "vqa").is_possible()
-    assert not exported.Place(str(folder), "entailment").is_possible()
+    assert not exported.CachedExport("hf://user/model", "vqa").is_possible()
+    assert not exported.CachedExport(str(folder), "entailment").is_possible()
     for name, value in ((startup.OWN_MODULES, "mine"), (exported.SWITCH, "0")):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
@@ -157,7 +157,7 @@ def test_other_folders_beside_a_model_are_not_walked(kind, cache):
         ]
     if kind == "without manifest":
         (folder / "manifest.json").unlink()
-    place = exported.Place(str(folder), "vqa")
+    place = exported.CachedExport(str(folder), "vqa")
     before = place.identity()
     for name in ("config.json", *needed):
         path = folder / name
@@ -220,7 +220,7 @@ def test_a_damaged_export_is_replaced(cache, run, monkeypatch):
     randomise(every_task.make("vqa")).save_to_preset(preset)
     ask = ("ask", PICTURES[0], QUESTION, "--preset", preset, "--json")
     expected = run(*ask).out
-    place = exported.Place(preset, "vqa")
+    place = exported.CachedExport(preset, "vqa")
     # Of a process that was killed.
     left = exported.folder() / f".{place.folder.name}.x" / place.folder.name
     left.mkdir(parents=True)
@@ -272,7 +272,7 @@ def test_one_process_exports(cache, started, monkeypatch):
     assert len(started) == 1
     assert sum("minutes" in one for one in said) == 1
     # It was killed.
-    place = exported.Place(VQA, "vqa")
+    place = exported.CachedExport(VQA, "vqa")
     assert "has not ended" in exported.prepare(VQA, "vqa")
     assert len(started) == 1
     day = 24 * 3600

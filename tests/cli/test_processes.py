@@ -30,10 +30,11 @@ def start(*words, environment=None, **kwargs):
     # to keep what it compiles.
     ours = ("TF_CPP_MIN_LOG_LEVEL", frameworks.JAX_CACHE)
     loud = {k: v for k, v in os.environ.items() if k not in ours}
+    given = environment or {}
     return subprocess.Popen(
         [sys.executable, *words],
         cwd=ROOT,
-        env=loud | {"PYTHONPATH": str(ROOT)} | (environment or {}),
+        env=loud | {"PYTHONPATH": os.pathsep.join(sys.path)} | given,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         **kwargs,

@@ -368,6 +368,7 @@ def test_output_of_another_run_is_rejected(task, photos, out):
 def test_beam_is_required(photos, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     monkeypatch.delitem(sys.modules, f"{predict.__name__}.on_beam", False)
+    monkeypatch.delattr(predict, "on_beam", raising=False)
     words = ["predict", "bridgetower_tiny_easy_vqa", "vqa", photos]
     words += [tmp_path / "o", "--text", "what?", "--runner", "DirectRunner"]
     assert main.main([*map(str, words)]) == 1

@@ -97,9 +97,9 @@ def test_slow_reading_ends_it_in_time(matching, states):
 
 def test_the_pace_is_measured_once(matching):
     scorer = matching.state_scorer(TEXT)
-    pace = cascade.pace_of(matching, scorer)
+    pace = cascade.find_pace(matching, scorer)
     assert cascade.is_measured(matching, scorer)
-    assert cascade.pace_of(matching, matching.state_scorer("a")) is pace
+    assert cascade.find_pace(matching, matching.state_scorer("a")) is pace
     # Of longer texts passes take longer.
     longer = matching.state_scorer("a red circle in the center of the picture")
     assert not cascade.is_measured(matching, longer)

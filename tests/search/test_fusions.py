@@ -120,7 +120,7 @@ def test_queries_are_those_of_keras(models, exported, photos, lance_name):
         assert counted.pairs
         counted.pairs = 0
     # Each is measured by itself.
-    paces = [cascade.pace_of(x, x.state_scorer("a")) for x in (models, fast)]
+    paces = [cascade.find_pace(x, x.state_scorer("a")) for x in (models, fast)]
     assert paces[0] is not paces[1]
 
 

@@ -272,8 +272,7 @@ def test_a_preset_folder_is_found_from_anywhere(
     matching, photos, lance_name, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    preset = PRESETS[matching.preset].path
-    shutil.copytree(preset, tmp_path / "mine")
+    shutil.copytree(PRESETS[matching.preset].path, tmp_path / "mine")
     report = PictureSearch(lance_name, "mine").index(photos)
     assert report.embedded == 10
     monkeypatch.chdir(photos)

@@ -35,13 +35,6 @@ def test_an_index_remembers_its_reading_and_dtype(matching, photos, lance_name):
     other = r"'image_mode': \('squash', 'crop'\)"
     rejected(other, lambda: PictureSearch(lance_name, crop).query("a circle"))
     rejected(other, lambda: PictureSearch(lance_name, crop).index(photos))
-    # An index that was made before headers said so.
-    path = pathlib.Path(lance_name, "search.json")
-    older = json.loads(path.read_text())
-    for name in ("dtype", "image_divisor", "image_mean", "image_std"):
-        del older[name]
-    path.write_text(json.dumps(older))
-    assert PictureSearch(lance_name, narrow).query("a red circle", top_k=3)
 
 
 def test_an_index_of_a_preset_that_crops_opens_again(

@@ -13,6 +13,7 @@ from builders import FASTEST
 from PIL import Image
 from served import ASKING
 from served import FUSED
+from served import KEY
 from served import MATCHING
 from served import picture
 
@@ -155,6 +156,57 @@ def test_rerank_of_other_services(client, offline):
         answer = client.post(path, json=body)
         assert answer.status_code == 400
         assert answer.json()["error"]["param"] == name
+
+
+def importorskip(name):
+    return pytest.importorskip(name, reason="a client that is not installed")
+
+
+@pytest.fixture
+def shares(offline):
+    return offline["match"].match_probabilities([BLUE, RED], TEXT)[:, 0]
+
+
+def test_the_client_of_cohere(server, shares):
+    cohere = importorskip("cohere")
+    httpx = importorskip("httpx")
+    with httpx.Client() as http:
+        client = cohere.ClientV2(
+            api_key=KEY, base_url=server.url, httpx_client=http
+        )
+        found = client.rerank(model=MATCHING, query=TEXT, documents=PICTURES)
+    pairs = [(one.index, one.relevance_score) for one in found.results]
+    check([{"index": i, "score": score} for i, score in pairs], shares)
+
+
+def check_postprocessed(rerank, shares):
+    """Compare what a client of LlamaIndex returns with scores."""
+    from llama_index.core.schema import NodeWithScore
+    from llama_index.core.schema import TextNode
+
+    nodes = [NodeWithScore(node=TextNode(text=text)) for text in PICTURES]
+    found = [
+        {"index": PICTURES.index(one.node.text), "score": one.score}
+        for one in rerank.postprocess_nodes(nodes, query_str=TEXT)
+    ]
+    check(found, shares)
+
+
+def test_the_client_of_jina(server, shares):
+    jina = importorskip("llama_index.postprocessor.jinaai_rerank")
+    rerank = jina.JinaRerank(
+        base_url=f"{server.url}/v1", api_key=KEY, model=MATCHING, top_n=2
+    )
+    check_postprocessed(rerank, shares)
+    rerank._session.close()
+
+
+def test_the_client_of_text_embeddings_inference(server, shares):
+    tei = importorskip("llama_index.postprocessor.tei_rerank")
+    rerank = tei.TextEmbeddingInference(
+        base_url=server.url, auth_token=f"Bearer {KEY}"
+    )
+    check_postprocessed(rerank, shares)
 
 
 @pytest.mark.parametrize("model", [MATCHING, FUSED])

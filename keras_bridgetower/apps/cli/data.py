@@ -246,13 +246,6 @@ def plan(
             utilization=utilization,
             price=price,
         )
-    facts = {
-        "recipe": recipe,
-        "devices": devices,
-        "parameters": found.parameters,
-        "steps": found.steps,
-        "passes": found.passes,
-    }
     if as_json:
         ways = [
             dataclasses.asdict(way)
@@ -263,11 +256,21 @@ def plan(
             }
             for way in found.ways
         ]
-        output.show(True, facts | {"ways": ways}, (), ())
+        facts = {
+            "recipe": recipe,
+            "devices": devices,
+            "parameters": found.parameters,
+            "steps": found.steps,
+            "passes": found.passes,
+            "ways": ways,
+        }
+        output.show(True, facts, (), ())
     else:
         rows = [_plan_row(found, way, row_bytes) for way in found.ways]
         output.show(False, None, PLAN_COLUMNS, rows)
-        output.show_lines(False, None, _plan_lines(facts))
+        print(f"{found.parameters:,} parameters, {found.steps:,} updates")
+        if found.passes:
+            print(f"each row is seen {found.passes:.2f} times")
     for way in found.ways:
         if not found.fits(way):
             output.warn(_plan_warning(found, way))
@@ -283,12 +286,6 @@ def _plan_row(found, way, row_bytes):
         f"{way.hours:.1f}",
         None if way.cost is None else f"{way.cost:.0f}",
     )
-
-
-def _plan_lines(facts):
-    yield f"{facts['parameters']:,} parameters, {facts['steps']:,} updates"
-    if facts["passes"]:
-        yield f"each row is seen {facts['passes']:.2f} times"
 
 
 def _plan_warning(found, way):

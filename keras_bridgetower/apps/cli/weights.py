@@ -255,7 +255,7 @@ def doctor(
 def fusion_seconds(preset):
     """Time reranking with a preset; return seconds by form, fastest first."""
     from keras_bridgetower import BridgeTowerRetrieval
-    from keras_bridgetower.apps.search.speeds import fusion_speeds
+    from keras_bridgetower.apps.search.fusions import fusion_speeds
 
     models.check_preset(preset)
     with output.progress("Timing the fusion"):

@@ -19,8 +19,6 @@ def model_checksum(task):
     merged = getattr(task.backbone, "image_tokens", None)
     values = task.head_values | ({"rejection": rule} if rule else {})
     values |= {"image_tokens": merged} if merged else {}
-    # It was once the logit of "match" alone: begun results are not mixed.
-    values |= {"score": "match minus no match"} if "itm" in values else {}
     heads = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256("".join([*parts, heads]).encode()).hexdigest()
 
@@ -36,29 +34,23 @@ def weight_sums(weights):
     )
 
 
-def reading_values(preprocessor):
-    """Return the settings of a preprocessor, a dict of plain values."""
-    return {**picture_reading(preprocessor), **text_reading(preprocessor)}
-
-
-def picture_reading(preprocessor):
+def picture_settings(preprocessor):
     """Return the settings for pictures; empty if it reads none."""
     converter = preprocessor.image_converter
     if converter is None:
         return {}
-    # In one value, since earlier outputs have no others.
-    added = converter.square.added_values()
-    mode = [converter.mode, *(f"{k}={v}" for k, v in added.items())]
     return {
-        "image_mode": " ".join(mode),
+        "image_mode": converter.mode,
         "image_size": converter.image_size,
         "image_divisor": converter.size_divisor,
+        "image_crop_pct": converter.crop_pct,
+        "image_resample": converter.resample,
         "image_mean": [float(x) for x in converter.mean],
         "image_std": [float(x) for x in converter.std],
     }
 
 
-def text_reading(preprocessor):
+def text_settings(preprocessor):
     """Return the settings for texts; empty if it reads none."""
     tokenizer = preprocessor.tokenizer
     if tokenizer is None:

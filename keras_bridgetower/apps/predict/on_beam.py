@@ -249,7 +249,12 @@ def begin(out, header):
     if FileSystems.exists(path):
         output.check_header(read(path), header, out)
         return
-    output.check_begun(names(out), HEADER, out)
+    if names(out):
+        raise ValueError(
+            "OUT must be a new or empty folder, or one that this command has "
+            f"begun, with a {HEADER}. Received: {out!r}, which holds other "
+            "files"
+        )
     write(path, json.dumps({"predictions": header}).encode())
 
 

@@ -5,7 +5,8 @@ import json
 import os
 
 from keras_bridgetower.apps.predict.identity import model_checksum
-from keras_bridgetower.apps.predict.identity import reading_values
+from keras_bridgetower.apps.predict.identity import picture_settings
+from keras_bridgetower.apps.predict.identity import text_settings
 from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import one_writer
 from keras_bridgetower.files import open_regular
@@ -87,27 +88,12 @@ def check_header(text, header, path):
             "OUT must be new, or begun by this tool. "
             f"Received: {str(path)!r}, which is another file"
         ) from error
-    check_same(found, header, path)
-
-
-def check_same(found, header, path):
-    """Check that the header of an output is the needed one."""
     other = [k for k, v in header.items() if found.get(k) != v]
     if other:
         raise ValueError(
             "OUT must be of the same model, data and settings. Write "
             f"elsewhere, or delete it. Received: {str(path)!r}, differing in: "
             f"{', '.join(other)}"
-        )
-
-
-def check_begun(names, header, path):
-    """Check that a folder without a header is empty."""
-    if names:
-        raise ValueError(
-            "OUT must be a new or empty folder, or one that this command has "
-            f"begun, with a {header}. Received: {str(path)!r}, which holds "
-            "other files"
         )
 
 
@@ -147,11 +133,13 @@ def count_errors(path):
 
 def make_header(task, verb, rows, top_k):
     """Return the values on which results depend, a dict of plain values."""
+    preprocessor = task.needed_preprocessor()
     return {
         "task": verb.name,
         "model": model_checksum(task),
         "dtype": task.backbone.dtype_policy.name,
-        **reading_values(task.needed_preprocessor()),
+        **picture_settings(preprocessor),
+        **text_settings(preprocessor),
         "rows": rows.sum,
         "pictures": rows.pictures,
         "top_k": top_k,

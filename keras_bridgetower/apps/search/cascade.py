@@ -44,7 +44,7 @@ def is_measured(models, scorer):
     return _held(models, scorer).pace is not None
 
 
-def pace_of(models, scorer):
+def find_pace(models, scorer):
     """Return the `Pace` of a scorer, measured once for texts of its width.
 
     Args:

@@ -44,12 +44,12 @@ def read_header(store, needed=True):
             return None
         raise ValueError(
             "`store` must have an index. Make one first, with `index`. "
-            f"Received: store={store.place!r}"
+            f"Received: store={store.location!r}"
         )
     if header.get("format") != FORMAT or not _FIELDS <= set(header):
         raise ValueError(
             f"`store` must have a complete header of format {FORMAT}. Index "
-            f"again into another store. Received: store={store.place!r}"
+            f"again into another store. Received: store={store.location!r}"
         )
     return header
 
@@ -69,7 +69,7 @@ def state_files(store, header):
         raise StoreError(
             f"`store` must have a kind and a shape of states in its {HEADER}. "
             "Delete the folder and index again. Received: "
-            f"store={store.place!r}, {kind=}, {shape=}"
+            f"store={store.location!r}, {kind=}, {shape=}"
         )
     fields = {k: v for k, v in header.items() if k not in ("whole", "preset")}
     index = json.dumps(fields, sort_keys=True).encode()
@@ -91,13 +91,13 @@ def check_model(store, header, models):
     now = dict(models.identity(header["vectors"]))
     if header.get("states") and models.retrieval is not None:
         now["states_shape"] = list(models.retrieval.image_states_shape)
-    # Older indexes have fewer fields about preprocessing.
-    other = {k: (header[k], v) for k, v in now.items() if header.get(k, v) != v}
+    before = {name: header.get(name) for name in now}
+    other = {k: (before[k], v) for k, v in now.items() if before[k] != v}
     if other:
         raise ValueError(
             "`store` must be an index of the same model. Open it with the "
             f"preset {header['preset']!r}, or index again into another store. "
-            f"Received: store={store.place!r}, differing in (index, now): "
+            f"Received: store={store.location!r}, differing in (index, now): "
             f"{other}"
         )
 
@@ -107,7 +107,7 @@ def check_whole(store, header):
     if not header["whole"]:
         raise ValueError(
             "`store` must be a complete index. Run `index` with its pictures "
-            f"again. Received: store={store.place!r}, which has "
+            f"again. Received: store={store.location!r}, which has "
             f"{store.count()} pictures so far"
         )
 

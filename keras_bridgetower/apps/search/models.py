@@ -6,8 +6,8 @@ from keras_bridgetower import BridgeTowerContrastive
 from keras_bridgetower import BridgeTowerRetrieval
 from keras_bridgetower.apps.predict.batches import each_in_batches
 from keras_bridgetower.apps.predict.identity import model_checksum
-from keras_bridgetower.apps.predict.identity import picture_reading
-from keras_bridgetower.apps.predict.identity import text_reading
+from keras_bridgetower.apps.predict.identity import picture_settings
+from keras_bridgetower.apps.predict.identity import text_settings
 from keras_bridgetower.apps.search.fusions import ExportedFusion
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models import head_table
@@ -145,14 +145,12 @@ class SearchModels:
         """
         preprocessor = self.contrastive.needed_preprocessor()
         # Texts of queries may be longer than those of an index.
-        texts = text_reading(preprocessor) if vectors == "fused" else {}
-        merged = self.contrastive.backbone.fusion.image_tokens
-        if merged is not None:
-            texts |= {"image_tokens": merged}
+        texts = text_settings(preprocessor) if vectors == "fused" else {}
         return {
             "sum": model_checksum(self.contrastive),
-            **picture_reading(preprocessor),
+            **picture_settings(preprocessor),
             **texts,
+            "image_tokens": self.contrastive.backbone.fusion.image_tokens,
             "vectors": vectors,
             "width": self.contrastive.projection_dim,
         }

@@ -28,7 +28,7 @@ from keras_bridgetower.files import file_is_gone
 from keras_bridgetower.presets.table import preset_name
 
 # Fields of a header that are arguments of `SearchModels.from_preset`.
-_READING = (
+_SETTINGS = (
     *("image_mode", "image_size", "sequence_length", "dtype"),
     "image_tokens",
 )
@@ -87,10 +87,8 @@ class PictureSearch:
         header = read_header(self.store, needed=False)
         # Uses the preprocessing of the index if the preset is the same.
         if header and header["preset"] == preset_name(self._preset):
-            values = {n: header[n] for n in _READING if n in header}
-            if "image_mode" in values:
-                # The preset alone gives its other values.
-                values["image_mode"] = values["image_mode"].split()[0]
+            # The preset alone gives its other values.
+            values = {n: header[n] for n in _SETTINGS if n in header}
         return SearchModels.from_preset(self._preset, **values)
 
     def index(
@@ -231,8 +229,9 @@ class PictureSearch:
         self._check(header)
         check_count("top_k", top_k)
         if budget_ms is not None:
-            prepared = self._prepare(budget_ms, header, text, image)
-            scorer, pace, started = prepared
+            scorer, pace, started = self._prepare(
+                budget_ms, header, text, image
+            )
         vector = self.models.embed_query(text, image)
         if rerank is None:
             rerank = _RERANKED if self.models.reranks else 0
@@ -249,17 +248,20 @@ class PictureSearch:
                 "`fusion` reranks by the states of an index: index with "
                 "`states`. Received: an index without states"
             )
-        hits = _nearest(self.store, vector, max(top_k, rerank))
+        hits, sums = _nearest(self.store, vector, max(top_k, rerank))
         if rerank:
-            some = self.models, state_files(self.store, header), hits[:rerank]
+            some = hits[:rerank]
+            states = state_files(self.store, header)
+            given = self.models, states, some, [sums[hit.path] for hit in some]
             if budget_ms is not None:
                 end = started + budget_ms / 1000
-                hits[:rerank] = _judged(*some, scorer, pace, end)
+                judged = _judge_until(*given, scorer, pace, end)
             else:
-                matches = _matches(*some, text, batch_size)
-                weight = self.models.similarity_weight
-                hits[:rerank] = _reranked(hits[:rerank], matches, weight)
-        return [hit for hit, _ in hits[:top_k]]
+                judged = _judge(*given, text, batch_size)
+            for place, (stage, match) in judged.items():
+                some[place] = _matched(some[place], stage, match)
+            hits[:rerank] = _ordered(some, self.models.similarity_weight)
+        return hits[:top_k]
 
     def close(self):
         """Close the files and connections of the store."""
@@ -286,9 +288,9 @@ class PictureSearch:
             scorer = self.models.state_scorer(text)
             if not cascade.is_measured(self.models, scorer):
                 self.models.embed_query(text, image)
-                cascade.pace_of(self.models, scorer)
+                cascade.find_pace(self.models, scorer)
                 started = time.perf_counter()
-            pace = cascade.pace_of(self.models, scorer)
+            pace = cascade.find_pace(self.models, scorer)
         return scorer, pace, started
 
     def _state_fields(self, states):
@@ -299,7 +301,7 @@ class PictureSearch:
         if not isinstance(self.store, FolderStore):
             raise ValueError(
                 "`states` needs a folder as store, for their files. Received: "
-                f"states={states!r}, store={self.store.place!r}"
+                f"states={states!r}, store={self.store.location!r}"
             )
         if self.models.retrieval is None:
             raise ValueError(
@@ -321,6 +323,8 @@ class PictureSearch:
 _RERANKED = 128
 # The same where a budget ends it.
 _JUDGED = 1_000
+# What judged a hit last, in the order of a list.
+_STAGES = (cascade.FULL, cascade.MERGED, "similarity")
 # Pictures that a query examines at most to find some whose files exist.
 _MOST = 100_000
 
@@ -355,12 +359,13 @@ class Hit:
 def _nearest(store, vector, count):
     """Find the nearest distinct pictures whose files exist.
 
-    Returns a list of pairs of a `Hit` and the sum of its file.
+    Returns:
+        list of `Hit`, and a dict from their paths to the sums of the files.
     """
     limit = count
     while True:
         found = store.nearest(vector, limit)
-        hits, gone = {}, []
+        hits, sums, gone = {}, {}, []
         for stored, similarity in found:
             key = (os.path.normpath(stored.file), stored.name, stored.text)
             if len(hits) == count or key in hits:
@@ -368,14 +373,14 @@ def _nearest(store, vector, count):
             if file_is_gone(stored.file):
                 gone.append(stored.file)
                 continue
-            hit = Hit(
+            hits[key] = Hit(
                 stored.file,
                 similarity,
                 name=stored.name,
                 text=stored.text,
                 folder=stored.folder,
             )
-            hits[key] = hit, stored.sum
+            sums[stored.file] = stored.sum
         if len(hits) == count or len(found) < limit or limit >= _MOST:
             break
         limit = min(4 * limit, max(_MOST, count))
@@ -386,81 +391,80 @@ def _nearest(store, vector, count):
             "remove them with `prune`.",
             stacklevel=3,
         )
-    return list(hits.values())
+    return list(hits.values()), sums
 
 
-def _matches(models, states, hits, text, batch_size):
-    """Return the score of each hit, or the error of its file.
+def _judge(models, states, hits, sums, text, batch_size):
+    """Score hits with a text.
 
     Args:
         models: `SearchModels`.
         states: `StateFiles`, by which pictures are judged; others, or all if
             this is None, by their files.
-        hits: list of pairs of a `Hit` and the sum of its file.
+        hits: list of `Hit`.
+        sums: list of str, the sums of their files.
         text: str.
         batch_size: int.
+
+    Returns:
+        dict from the place of a hit in the list to `"full"`, and its score or
+        the error of its file.
     """
     found, there = [], [False] * len(hits)
     if states is not None:
-        kept, there = states.read([sum for _, sum in hits])
+        kept, there = states.read(sums)
         found = models.retrieval.score_states(
             kept, text, batch_size, models.fusion
         )
-    paths = [hit.path for hit, _ in hits]
-    paths = [path for path, has in zip(paths, there, strict=True) if not has]
+    pairs = zip(hits, there, strict=True)
+    paths = [hit.path for hit, has in pairs if not has]
     others = iter(models.matches(paths, text, batch_size))
     found = iter(found)
-    return [next(found if has else others) for has in there]
+    return {
+        place: (cascade.FULL, next(found if has else others))
+        for place, has in enumerate(there)
+    }
 
 
-def _reranked(hits, matches, weight):
-    """Sort pairs of a hit and a sum by matches; unreadable files come last."""
-    scored, lost = [], []
-    for (hit, sum), match in zip(hits, matches, strict=True):
-        if isinstance(match, ValueError):
-            lost.append((dataclasses.replace(hit, problem=str(match)), sum))
-        else:
-            hit = dataclasses.replace(
-                hit, match=float(match), stage=cascade.FULL
-            )
-            scored.append((hit, sum))
-    return [*_sorted(scored, weight), *lost]
-
-
-def _sorted(pairs, weight):
-    """Sort pairs of a hit and a sum; ties keep the order of similarity."""
-
-    def score(pair):
-        return pair[0].match + weight * pair[0].similarity
-
-    return sorted(pairs, key=score, reverse=True)
-
-
-def _judged(models, states, hits, scorer, pace, end):
-    """Sort pairs of a hit and a sum by as many matches as there is time for.
+def _judge_until(models, states, hits, sums, scorer, pace, end):
+    """Score as many hits as there is time for.
 
     Args:
-        models, states, hits: as `_matches`.
+        models, states, hits, sums: as `_judge`.
         scorer: what `models.state_scorer` returns.
         pace: its `Pace`.
         end: float, the time of `time.perf_counter` at which to end.
+
+    Returns:
+        dict from the place of a hit to its stage and score.
     """
-    kept, there = states.read([sum for _, sum in hits])
-    task, weight = models.retrieval, models.similarity_weight
+    kept, there = states.read(sums)
     # Places in the list of those that have states.
     places = [place for place, is_there in enumerate(there) if is_there]
-    added = [weight * hits[place][0].similarity for place in places]
-    with task.inference.read_lock("query"):
+    weight = models.similarity_weight
+    added = [weight * hits[place].similarity for place in places]
+    with models.retrieval.inference.read_lock("query"):
         found = cascade.rerank(scorer, kept, pace, end, added)
-    stages = {cascade.FULL: [], cascade.MERGED: [], None: []}
-    judged = {places[row]: result for row, result in found.items()}
-    for place, (hit, sum) in enumerate(hits):
-        stage, match = judged.get(place, (None, None))
-        if stage:
-            hit = dataclasses.replace(hit, match=match, stage=stage)
-        stages[stage].append((hit, sum))
-    return [
-        *_sorted(stages[cascade.FULL], weight),
-        *_sorted(stages[cascade.MERGED], weight),
-        *stages[None],
-    ]
+    return {places[row]: result for row, result in found.items()}
+
+
+def _matched(hit, stage, match):
+    """Return a hit with its score, or with the error of its file."""
+    if isinstance(match, ValueError):
+        return dataclasses.replace(hit, problem=str(match))
+    return dataclasses.replace(hit, stage=stage, match=float(match))
+
+
+def _ordered(hits, weight):
+    """Sort hits by the stage that judged them last, then by their scores.
+
+    Ties, and hits without a score, keep the order of similarity.
+    """
+
+    def place(hit):
+        stage = _STAGES.index(hit.stage)
+        if hit.match is None:
+            return stage, 0.0
+        return stage, -hit.match - weight * hit.similarity
+
+    return sorted(hits, key=place)

@@ -167,7 +167,14 @@ def _model_routes(service):
         """
         asked = bodies.RerankBody(query=body.query, documents=body.texts)
         answer = await _rerank(service, asked, "texts", body.raw_scores)
-        return [_ranked_text(body, **result) for result in answer["results"]]
+        found = [
+            {"index": one["index"], "score": one["relevance_score"]}
+            for one in answer["results"]
+        ]
+        if body.return_text:
+            for one in found:
+                one["text"] = body.texts[one["index"]]
+        return found
 
     @routes.post("/v1/score", tags=["matching"])
     async def score(body: bodies.ScoreBody) -> dict:
@@ -325,12 +332,6 @@ async def _rerank(service, body, param="documents", raw=False):
             document = body.documents[result["index"]]
             result["document"] = document.model_dump(exclude_none=True)
     return {"results": results, "model": body.model or preset.name}
-
-
-def _ranked_text(body, index, relevance_score):
-    """Return a result in the shape of text-embeddings-inference."""
-    text = {"text": body.texts[index]} if body.return_text else {}
-    return {"index": index, "score": relevance_score, **text}
 
 
 def _kind(value, param):

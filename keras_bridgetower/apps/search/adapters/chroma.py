@@ -59,10 +59,6 @@ class BridgeTowerChromaFunction(EmbeddingFunction):
         """Return the default distance, a str."""
         return "cosine"
 
-    def supported_spaces(self):
-        """Return the supported distances, a list of str."""
-        return ["cosine", "l2", "ip"]
-
     @staticmethod
     def build_from_config(config):
         """Rebuild the function of a collection from its config."""

@@ -128,7 +128,7 @@ class QdrantFolder(FolderStore, _QdrantStore):
         except RuntimeError as error:
             raise StoreError(
                 "`store` must be open in one process at a time, as Qdrant's "
-                f"local mode is. Received: store={self.place!r}"
+                f"local mode is. Received: store={self.location!r}"
             ) from error
 
     def _client(self):
@@ -174,7 +174,7 @@ class QdrantServer(_QdrantStore):
     _HEADER = "keras_bridgetower"
 
     def __init__(self, address, collection=COLLECTION, api_key=None):
-        self.address = self.place = address
+        self.address = self.location = address
         self.collection = collection
         self._server = load_extra("qdrant_client", "search").QdrantClient(
             location=address, api_key=api_key, check_compatibility=False

@@ -73,8 +73,8 @@ def raises_store_error(method):
         except Exception as error:
             # Messages of these libraries contain paths of their source code.
             raise StoreError(
-                f"{self.needed}. Received: store={self.place!r}, which failed "
-                f"with {type(error).__name__}"
+                f"{self.needed}. Received: store={self.location!r}, which "
+                f"failed with {type(error).__name__}"
             ) from error
 
     return call
@@ -96,7 +96,7 @@ class Store:
     # Requirement and fix in the message of `StoreError`.
     needed = ""
     # str, path or address of the store, for messages.
-    place = ""
+    location = ""
 
     def header(self):
         """Return the header, a dict, or None before `create`."""
@@ -191,7 +191,7 @@ class FolderStore(Store):
 
     def __init__(self, folder):
         self.folder = pathlib.Path(os.path.abspath(folder))
-        self.place = str(self.folder)
+        self.location = str(self.folder)
 
     def header(self):
         path = self.folder / HEADER
