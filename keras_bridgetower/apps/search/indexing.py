@@ -21,6 +21,9 @@ from keras_bridgetower.files import open_regular
 from keras_bridgetower.preprocessing.geometry import as_square
 from keras_bridgetower.preprocessing.images import open_file
 
+# Pictures that are embedded, in batches, before their states are written: few
+# would make many files.
+_TOGETHER = 32
 # Seconds after which embedded pictures are written, even if few.
 _WAIT = 30
 
@@ -118,7 +121,8 @@ class IndexRun:
         self._batch_size, self._save_every = batch_size, save_every
         self._known = KnownPictures(store.pictures(), self._fused)
         converter = models.contrastive.needed_preprocessor().image_converter
-        self._reader = PictureReader(source, converter, self._known, states)
+        needed = states and states.known
+        self._reader = PictureReader(source, converter, self._known, needed)
         self._read, self._copies, self._unsaved = [], [], []
         self._saved = time.monotonic()
         # Ids of pictures that are or will be in the index; that cannot be
@@ -212,7 +216,8 @@ class IndexRun:
             self._counts["unchanged"] += 1
         else:
             self._read.append(read)
-            if len(self._read) == self._batch_size:
+            together = min(_TOGETHER, self._save_every)
+            if len(self._read) >= max(self._batch_size, together):
                 self._embed()
 
     def _embed(self):
@@ -327,11 +332,12 @@ class PictureReader:
         source: path of the folder or table.
         converter: the `BridgeTowerImageConverter` of the model.
         known: `KnownPictures`.
-        states: `StateFiles`, or None if no states are stored.
+        with_states: set of the sums of pictures whose states are stored, or
+            None if no states are.
     """
 
-    def __init__(self, source, converter, known, states=None):
-        self._states = states
+    def __init__(self, source, converter, known, with_states=None):
+        self._with_states = with_states
         self._source = full_path(source)
         # A link to a folder is the same folder.
         self._real = os.path.realpath(source)
@@ -361,8 +367,8 @@ class PictureReader:
             with open_regular(path) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 stored = dataclasses.replace(stored, sum=digest)
-                if self._states is not None:
-                    always = always or not self._states.has(digest)
+                if self._with_states is not None:
+                    always = always or digest not in self._with_states
                 if not always:
                     known = self._known.get(stored.id)
                     if known and known.sum == digest:

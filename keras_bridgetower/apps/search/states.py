@@ -1,25 +1,29 @@
 """States of indexed pictures: a query reranks with them, and opens no file.
 
-Each picture has a file of its own, named by the SHA-256 of the picture, so
-that pictures with the same content share it. It begins with a checksum of the
-index, the picture and the states.
+A segment is a file of rows of bytes, one for each picture, and a file of the
+sums of these pictures in the same order, which is written last. Each sum is
+followed by the checksum of the index, the picture and its row. A segment is
+never changed, only replaced. Pictures with the same content share a row. One
+process at a time writes.
 """
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import math
+import os
 import pathlib
+import uuid
 
 import numpy as np
 
 from keras_bridgetower.apps.search.stores.store import StoreError
 from keras_bridgetower.files import write_atomically
 
-KINDS = ("float32", "float16", "int8")
-SUFFIX = ".states"
-# Bytes of the checksum at the start of a file.
-_CHECKSUM = 32
+ROWS, SUMS = ".rows", ".sums"
+# Bytes of a SHA-256, and of a sum with its checksum.
+_SUM, _RECORD = 32, 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +75,9 @@ class StateFormat:
         return rounded * scale.reshape(*shape[:-1], 1)
 
 
+KINDS = ("float32", "float16", "int8")
+
+
 class StateFiles:
     """The states of the pictures of an index.
 
@@ -79,36 +86,39 @@ class StateFiles:
         format: `StateFormat`.
         index: bytes that identify the index in checksums.
 
-    Pictures are named by the SHA-256 of their files, str. Methods raise
-    `StoreError` if files are damaged.
+    Methods raise `StoreError` if files are damaged.
     """
 
     def __init__(self, folder, format, index=b""):
         self.folder, self.format = pathlib.Path(folder), format
         self._index = index
 
-    def _path(self, sum):
-        return self.folder / f"{sum}{SUFFIX}"
+    def sums(self):
+        """Return the set of the sums of the stored pictures."""
+        return {
+            record[:_SUM].hex()
+            for path in self.folder.glob(f"*{SUMS}")
+            for record in _split(self._records(path))
+        }
 
-    def has(self, sum):
-        """Return whether there are states of a picture."""
-        return self._path(sum).exists()
+    @functools.cached_property
+    def known(self):
+        """`sums`, for the process that writes."""
+        return self.sums()
 
     def add(self, sums, states):
         """Write the states of pictures that are not there yet.
 
         Args:
-            sums: list of str.
+            sums: list of str, SHA-256 of their files.
             states: float32 array `(pictures, layers, tokens, width)`.
         """
-        self.folder.mkdir(exist_ok=True)
-        rows = self.format.pack(states)
-        for sum, row in zip(sums, rows, strict=True):
-            if not self.has(sum):
-                data = self._checksum(sum, row) + row.tobytes()
-                write_atomically(
-                    self._path(sum), lambda file, data=data: file.write(data)
-                )
+        new = {s: i for i, s in enumerate(sums) if s not in self.known}
+        if new:
+            rows = self.format.pack(states[list(new.values())])
+            pairs = zip(map(bytes.fromhex, new), rows, strict=True)
+            self._write([x + self._checksum(x, row) for x, row in pairs], rows)
+            self.known.update(new)
 
     def read(self, sums):
         """Find states, while another process may delete some.
@@ -120,32 +130,28 @@ class StateFiles:
             `(states, there)`: `StoredStates` of those that were found, and a
             list of bool, which ones these are.
         """
-        found = [(sum, self._open(sum)) for sum in sums]
-        there = [data is not None for _, data in found]
-        return StoredStates([x for x in found if x[1] is not None], self), there
+        found = {bytes.fromhex(sum): None for sum in sums}
+        for path in self.folder.glob(f"*{SUMS}"):
+            rows = None
+            for number, record in enumerate(_split(self._records(path))):
+                if record[:_SUM] in found:
+                    rows = self._opened(path) if rows is None else rows
+                    if rows is not None:
+                        found[record[:_SUM]] = path, record, rows[number]
+        rows = [found[bytes.fromhex(sum)] for sum in sums]
+        there = [row is not None for row in rows]
+        return StoredStates([row for row in rows if row], self), there
 
-    def _open(self, sum):
-        """Map a file to memory, which outlives it; None if it is gone."""
-        with self._named(sum):
-            try:
-                data = np.memmap(self._path(sum), "uint8", "r")
-            except FileNotFoundError:
-                return None
-            if len(data) != _CHECKSUM + self.format.row_bytes:
-                raise ValueError("its size is not that of the states")
-            return data
-
-    def checked(self, sum, data):
-        """Return the row of bytes in a file, if its checksum is right."""
-        data = np.array(data)
-        row = data[_CHECKSUM:]
-        with self._named(sum):
-            if self._checksum(sum, row) != data[:_CHECKSUM].tobytes():
-                raise ValueError("it was changed")
+    def checked(self, path, record, row):
+        """Return a copy of a row, once its checksum is found to be right."""
+        row, sum = np.array(row), record[:_SUM]
+        with _reading(path.with_suffix(ROWS)):
+            if sum + self._checksum(sum, row) != record:
+                raise ValueError("a row was changed")
         return row
 
     def _checksum(self, sum, row):
-        found = hashlib.sha256(self._index + sum.encode())
+        found = hashlib.sha256(self._index + sum)
         found.update(row)
         return found.digest()
 
@@ -155,22 +161,47 @@ class StateFiles:
         Args:
             sums: set of str.
         """
-        kept = {self._path(sum) for sum in sums}
-        for path in self.folder.glob("*"):
-            if path not in kept:
-                path.unlink()
+        kept = {bytes.fromhex(sum) for sum in sums}
+        self.__dict__.pop("known", None)
+        files = [*self.folder.glob(f"*{ROWS}"), *self.folder.glob(f"*{SUMS}")]
+        for path in sorted({path.with_suffix(SUMS) for path in files}):
+            held = _split(self._records(path))
+            live = [n for n, x in enumerate(held) if x[:_SUM] in kept]
+            if len(live) == len(held) > 0:
+                continue
+            if live:
+                rows = self._opened(path)[live]
+                self._write([held[n] for n in live], rows)
+            path.unlink(missing_ok=True)
+            path.with_suffix(ROWS).unlink(missing_ok=True)
+        for path in self.folder.glob("*.part"):
+            path.unlink()
 
-    @contextlib.contextmanager
-    def _named(self, sum):
-        """Raise a `StoreError` that names a damaged file."""
-        try:
-            yield
-        except (OSError, ValueError) as error:
-            raise StoreError(
-                "`store` must have the states that `index` wrote. Delete its "
-                f"folder and index again. Received: {str(self._path(sum))!r}: "
-                f"{error}"
-            ) from error
+    def _write(self, records, rows):
+        self.folder.mkdir(exist_ok=True)
+        path = self.folder / f"{uuid.uuid4().hex}{SUMS}"
+        _write(path.with_suffix(ROWS), [np.ascontiguousarray(rows)])
+        _write(path, records)
+
+    def _records(self, path):
+        """Return the sums and checksums of a segment, b"" if it was deleted."""
+        with _reading(path):
+            size = os.path.getsize(path)
+            rows = size // _RECORD * self.format.row_bytes
+            if (
+                size % _RECORD
+                or os.path.getsize(path.with_suffix(ROWS)) != rows
+            ):
+                raise ValueError("it does not fit its rows")
+            return path.read_bytes()
+        return b""
+
+    def _opened(self, path):
+        """Return the rows of a segment, or None if it was deleted."""
+        with _reading(path):
+            rows = np.memmap(path.with_suffix(ROWS), "uint8", "r")
+            return rows.reshape(-1, self.format.row_bytes)
+        return None
 
 
 class StoredStates:
@@ -191,3 +222,29 @@ class StoredStates:
     def __getitem__(self, some):
         rows = [self._files.checked(*row) for row in self._rows[some]]
         return self._files.format.unpack(np.stack(rows))
+
+
+@contextlib.contextmanager
+def _reading(path):
+    """Go on if a segment was deleted; raise a `StoreError` if it is damaged."""
+    try:
+        yield
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            "`store` must have the states that `index` wrote. Delete its "
+            f"folder and index again. Received: {str(path)!r}: {error}"
+        ) from error
+
+
+def _split(data):
+    return [data[i : i + _RECORD] for i in range(0, len(data), _RECORD)]
+
+
+def _write(path, parts):
+    def write(file):
+        for part in parts:
+            file.write(part)
+
+    write_atomically(path, write)
