@@ -21,7 +21,7 @@ from keras_bridgetower.apps.predict import run as predicting
 from keras_bridgetower.presets.verbs import BUILT_IN
 
 pytestmark = FASTEST
-HERE = pathlib.Path(__file__).parents[1]
+HERE = pathlib.Path(__file__).parent
 VQA = "bridgetower_tiny_easy_vqa"
 
 

@@ -1,5 +1,6 @@
 """An index with the states of pictures, by which queries rerank."""
 
+import hashlib
 import json
 import shutil
 
