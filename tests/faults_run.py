@@ -2,7 +2,7 @@
 
 KERAS_BACKEND=torch python tests/faults_run.py
 
-writes the tables of `docs/faults.md`, which tells how a fault may end.
+writes the table of `docs/faults.md`, which tells how a fault may end.
 """
 
 import collections
@@ -82,16 +82,6 @@ def make_huge(owner, key, rng):
     owner[key] = HUGE[rng.integers(len(HUGE))]
 
 
-def without_seal(fault):
-    def made(path, rng):
-        content = json.loads(path.read_text())
-        content.pop("seal", None)
-        path.write_text(json.dumps(content, indent=1))
-        fault(path, rng)
-
-    return made
-
-
 def swap_with_another(path, rng):
     others = sorted(set(path.parent.glob("*.offsets.npy")) - {path})
     other = others[rng.integers(len(others))]
@@ -120,13 +110,6 @@ JSON = {
     "a letter changed": change_a_letter,
     "a key or entry missing": edit(remove),
     "a huge number or another type": edit(make_huge),
-}
-# Files of earlier versions. What is well-formed there cannot be told from
-# what was written, but nothing may end in an error of something else.
-UNSEALED = {
-    (kind, name): without_seal(JSON[name])
-    for kind in (INDEX, MANIFEST)
-    for name in ("a key or entry missing", "a huge number or another type")
 }
 FAULTS = {
     **{(INDEX, name): fault for name, fault in JSON.items()},
@@ -168,8 +151,6 @@ def read_data_set(folder):
 
 def read_run(folder):
     arrays, facts = folders.newest(folder)
-    # The seal is no fact.
-    facts = {k: v for k, v in facts.items() if k != "seal"}
     position = checks.saved_position(facts, 6)
     return {k: a.tolist() for k, a in arrays.items()}, facts, position
 
@@ -229,19 +210,13 @@ def table(rows):
 
 
 def written(text, count):
-    """Return the document with new tables, and what went wrong."""
-    parts, wrong = re.split(r"(?m)((?:^\|.*\n)+)", text), []
-    for place, faults in ((1, FAULTS), (3, UNSEALED)):
-        rows = {}
-        for (kind, name), fault in faults.items():
-            rows[kind, name], found = inject(kind, fault, count)
-            wrong += [
-                (kind, name, *one)
-                for one in found
-                if faults is FAULTS or one[1] == "raw"
-            ]
-        parts[place] = table(rows)
-    return "".join(parts), wrong
+    """Return the document with a new table, and what went wrong."""
+    rows, wrong = {}, []
+    for (kind, name), fault in FAULTS.items():
+        rows[kind, name], found = inject(kind, fault, count)
+        wrong += [(kind, name, *one) for one in found]
+    before, _, after = re.split(r"(?m)((?:^\|.*\n)+)", text, maxsplit=1)
+    return before + table(rows) + after, wrong
 
 
 if __name__ == "__main__":

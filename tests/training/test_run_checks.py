@@ -109,9 +109,6 @@ def test_force_hosts_allows_other_hosts_only(tmp_path):
             expected = pytest.raises(CheckpointError, match=f"\n{differs}$")
         with expected:
             checks.check_origin(tmp_path, then, now, force)
-    old = {k: v for k, v in origin(1).items() if k != "versions"}
-    with pytest.warns(UserWarning, match="older version.*compared: backend"):
-        checks.check_origin(tmp_path, old, origin(1), False)
     with pytest.raises(ValueError, match="`force` must be one of"):
         Checkpoint(tmp_path, resume_run.Rows()).resume(None, force="host")
 

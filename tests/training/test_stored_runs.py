@@ -13,6 +13,7 @@ import s3_server
 from builders import FASTEST
 from builders import array
 
+from keras_bridgetower import files
 from keras_bridgetower import object_stores
 from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
@@ -221,7 +222,7 @@ def test_killed_processes_continue_from_a_bucket(tmp_path, monkeypatch, kind):
         last = "/".join(found[-1]["Key"].split("/")[:2])
         manifest = f"{last}/{folders.MANIFEST}"
         body = client.get_object(Bucket="runs", Key=manifest)["Body"]
-        facts = folders.parse_facts(body.read().decode())
+        facts = files.parse_checksummed(body.read().decode())
     assert facts["store"] == ("torch" if kind == "fsdp" else "file")
     kept = {entry["Key"].split("/")[1] for entry in found}
     local = {path.name for path in folders.checkpoints_in(tmp_path / "run")}

@@ -376,7 +376,7 @@ def save_each(output, task, labels, split, entry, done, shards, told):
         with output.locked():
             index = open_index(output, task, labels)
             index["splits"][split] = entry
-            text = json.dumps(form.sealed(index), indent=1, ensure_ascii=False)
+            text = files.checksummed(index)
             output.place.write(form.INDEX, text.encode())
 
     save()

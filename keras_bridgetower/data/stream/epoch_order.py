@@ -52,12 +52,6 @@ class Shuffled:
         check_count("window", self.window)
         check_count("lanes", self.lanes)
 
-    def __repr__(self):
-        # Without lanes, as in earlier versions: it is part of the identity of
-        # a run.
-        lanes = f", lanes={self.lanes}" if self.lanes > 1 else ""
-        return f"{type(self).__qualname__}(window={self.window}{lanes})"
-
     def permutation(self, count, seed):
         """Return the numbers from 0 to `count` - 1 in the order of the seed."""
         return np.random.default_rng(seed).permutation(count)

@@ -187,14 +187,12 @@ def origin(settings, stream):
 
 
 def differences(then, now):
-    """Return a line for each difference in common parts of two `origin`s."""
+    """Return a line for each difference between two `origin`s."""
     return [
-        f"{part}.{name}: {before.get(name)!r} then, {value.get(name)!r} now"
+        f"{part}.{name}: {before!r} then, {value.get(name)!r} now"
         for part, value in now.items()
-        # An older checkpoint may lack a part.
-        if (before := then.get(part)) is not None
-        for name in sorted({*before, *value})
-        if before.get(name) != value.get(name)
+        for name in sorted({*then[part], *value})
+        if (before := then[part].get(name)) != value.get(name)
     ]
 
 
@@ -210,13 +208,6 @@ def check_origin(directory, then, now, force):
     Raises:
         CheckpointError: it lists the differences.
     """
-    lacking = sorted(n for part in now if part not in then for n in now[part])
-    if lacking:
-        warnings.warn(
-            "The checkpoint is of an older version, which did not save "
-            f"everything that is compared. Not compared: {', '.join(lacking)}",
-            stacklevel=4,
-        )
     lines = differences(then, now)
     allowed = {True: "", False: None, HOSTS: "stream.num_hosts: "}[force]
     if allowed is not None:

@@ -1,7 +1,6 @@
 """Checkpoints in the folder of a run, in three file formats."""
 
 import contextlib
-import hashlib
 import json
 import math
 import pathlib
@@ -13,10 +12,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from keras_bridgetower.checks import is_integer
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Strategy
+from keras_bridgetower.files import checksummed
+from keras_bridgetower.files import parse_checksummed
 from keras_bridgetower.files import parse_json
 from keras_bridgetower.files import read_text
 from keras_bridgetower.files import synchronize
@@ -25,17 +25,11 @@ from keras_bridgetower.presets.manifest import folder_sums
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
 PREFIX = "step-"
-# Kinds of a manifest's values, if they exist.
-_KINDS = dict.fromkeys(
-    ("sha256", "logs", "settings", "versions", "stream", "training"), dict
-) | {"callbacks": dict, "store": str}
 # What reading a damaged checkpoint may raise.
 OF_DAMAGE = (
     *(ValueError, KeyError, AttributeError, TypeError),
     safetensors.SafetensorError,
 )
-# Maximum number of steps or epochs.
-_MOST = 10**12
 
 
 class CheckpointError(ValueError):
@@ -83,7 +77,7 @@ def write(directory, step, arrays, facts, strategy=None, batches=0):
         temporary.mkdir(parents=True)
 
     def end():
-        _seal(temporary, {**facts, "step": step, "store": store.name})
+        _finish(temporary, {**facts, "step": step, "store": store.name})
         if final.exists():
             _remove(final)
         temporary.rename(final)
@@ -151,22 +145,7 @@ def read_facts(folder):
     Raises:
         OSError, ValueError: the manifest is missing or was changed.
     """
-    return parse_facts(read_text(folder / MANIFEST, LARGEST_ASSET))
-
-
-def parse_facts(text):
-    """Return the facts in the text of a manifest, as `read_facts`."""
-    facts = parse_json(text)
-    # Manifests of earlier versions have no seal and end with `sha256`.
-    if list(facts)[-1:] != ["sha256"] and text != sealed(
-        {k: v for k, v in facts.items() if k != "seal"}
-    ):
-        raise ValueError(f"{MANIFEST} was changed")
-    kinds = {k: isinstance(facts.get(k, v()), v) for k, v in _KINDS.items()}
-    kinds["position"] = _is_position(facts.get("position", {}))
-    if not all(kinds.values()):
-        raise ValueError(f"{MANIFEST} has other values: {kinds}")
-    return facts
+    return parse_checksummed(read_text(folder / MANIFEST, LARGEST_ASSET))
 
 
 def newest(directory):
@@ -264,26 +243,14 @@ def _remove(folder):
     shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _seal(folder, facts):
+def _finish(folder, facts):
     """Flush all files of a folder to disk, and write its manifest."""
     sums = folder_sums(folder)
     for name in sums:
         synchronize(folder / name)
-    (folder / MANIFEST).write_text(sealed({**facts, "sha256": sums}))
+    (folder / MANIFEST).write_text(checksummed({**facts, "sha256": sums}))
     synchronize(folder / MANIFEST)
     synchronize(folder)
-
-
-def sealed(facts):
-    """Return the text of a manifest, ending with the SHA-256 of its content."""
-    seal = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    return json.dumps({**facts, "seal": seal}, indent=1) + "\n"
-
-
-def _is_position(values):
-    return isinstance(values, dict) and all(
-        is_integer(n) and 0 <= n < _MOST for n in values.values()
-    )
 
 
 STATE = "state.safetensors"

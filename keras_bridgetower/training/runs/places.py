@@ -172,7 +172,7 @@ class RunStore:
 
         def end():
             saved = {**facts, "step": step, "store": kind.name, "sha256": sums}
-            text = folders.sealed(saved)
+            text = files.checksummed(saved)
             self._store.write(f"{name}/{MANIFEST}", text.encode())
             self._facts[name] = saved
             found = self._files()
@@ -219,7 +219,7 @@ class RunStore:
         """Return the facts of a checkpoint, or `{}` if it is damaged."""
         try:
             text = self._store.read(f"{name}/{MANIFEST}", LARGEST_ASSET)
-            return folders.parse_facts(text.decode())
+            return files.parse_checksummed(text.decode())
         except (object_stores.TooLarge, *folders.OF_DAMAGE):
             return {}
 
