@@ -302,7 +302,11 @@ def read_index(folder, cache=None):
             damaged or has another schema version.
         StoreError: the object store does not give the index in time.
     """
-    place = place_of(folder, cache)
+    return load_index(place_of(folder, cache))
+
+
+def load_index(place):
+    """Read the index of a `Folder` or `ShardStore`, as `read_index`."""
     try:
         text = place.read(INDEX, _LARGEST_INDEX).decode()
         index = parse_checksummed(text)

@@ -14,7 +14,6 @@ from keras_bridgetower.data.records import row_groups
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.data.records.format import read_index
 from keras_bridgetower.data.records.kept import Kept
-from keras_bridgetower.data.records.places import Folder
 from keras_bridgetower.data.records.places import place_of
 from keras_bridgetower.files import read_most
 
@@ -144,10 +143,12 @@ class RecordReader:
         sources: dict from names of sources to numbers of samples.
         bad_shards: dict from the names of missing or cut shards to reasons.
             Those whose offsets are damaged are added when they are read.
+        is_far: bool, whether the files are in an object store.
     """
 
     def __init__(self, folder, split, index, cache=None):
         self.place = place_of(folder, cache)
+        self.is_far = self.place.is_far
         self.split = split
         self.task = index["task"]
         self.labels = index["labels"]
@@ -173,11 +174,6 @@ class RecordReader:
 
     def __len__(self):
         return self.num_samples
-
-    @property
-    def is_far(self):
-        """bool, whether the files are in an object store."""
-        return not isinstance(self.place, Folder)
 
     def record_of(self, i):
         """Return the number of the record that has the i-th sample."""
