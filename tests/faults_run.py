@@ -23,6 +23,7 @@ from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import read as records
 from keras_bridgetower.training.runs import checks
 from keras_bridgetower.training.runs import folders
+from keras_bridgetower.training.runs.places import RunFolder
 
 PACKAGE = pathlib.Path(keras_bridgetower.__file__).parent
 TABLE = PACKAGE.parent / "docs" / "faults.md"
@@ -139,7 +140,7 @@ def run(folder):
         "settings": {"seed": 0},
         "stream": {"steps_per_epoch": 6},
     }
-    folders.write(folder, 9, arrays, facts)
+    RunFolder(folder).write(9, arrays, facts)
     return folder
 
 
@@ -150,7 +151,7 @@ def read_data_set(folder):
 
 
 def read_run(folder):
-    arrays, facts = folders.newest(folder)
+    arrays, facts = RunFolder(folder).newest()
     position = checks.saved_position(facts, 6)
     return {k: a.tolist() for k, a in arrays.items()}, facts, position
 

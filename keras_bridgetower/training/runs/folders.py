@@ -1,11 +1,8 @@
-"""Checkpoints in the folder of a run, in three file formats."""
+"""Checkpoints in three file formats."""
 
 import contextlib
 import json
-import math
 import pathlib
-import shutil
-import warnings
 
 import keras
 import numpy as np
@@ -13,13 +10,9 @@ import safetensors
 import safetensors.numpy
 
 from keras_bridgetower.checks import load_extra
-from keras_bridgetower.distribution.strategy import ProcessError
-from keras_bridgetower.distribution.strategy import Strategy
-from keras_bridgetower.files import checksummed
 from keras_bridgetower.files import parse_checksummed
 from keras_bridgetower.files import parse_json
 from keras_bridgetower.files import read_text
-from keras_bridgetower.files import synchronize
 from keras_bridgetower.presets.manifest import MANIFEST
 from keras_bridgetower.presets.manifest import folder_sums
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
@@ -37,70 +30,15 @@ class CheckpointError(ValueError):
 
 
 def checkpoint_name(step, batches):
-    """Return the name of a checkpoint; the arguments are as in `write`."""
-    within = f"-{batches:04d}" if batches else ""
-    return f"{PREFIX}{step:09d}{within}"
-
-
-def write(directory, step, arrays, facts, strategy=None, batches=0):
-    """Write a checkpoint to a temporary folder, flush and rename it.
-
-    Checkpoints of later steps are damaged, or the run would have continued
-    from them. They are renamed to `damaged-...`, so that they are not taken
-    for newer ones.
+    """Return the name of a checkpoint.
 
     Args:
-        directory: path of the run's folder.
-        step: int, number of updates so far; part of the checkpoint's name.
-        arrays: dict from name to array, as the strategy's store takes them.
-        facts: dict of plain values for the manifest.
-        strategy: a `Strategy`, whose processes must all call this. By default
-            one process.
+        step: int, number of updates so far.
         batches: int, number of batches after the last update, whose gradients
-            are accumulated; part of the name too.
-
-    Returns:
-        Path of the checkpoint.
-
-    Raises:
-        CheckpointError: the disk is full or not writable. Earlier checkpoints
-            are unchanged.
+            are accumulated.
     """
-    strategy = strategy or Strategy()
-    store = STORES[strategy.store]
-    directory = pathlib.Path(directory)
-    final = directory / checkpoint_name(step, batches)
-    temporary = directory / f".{final.name}"
-
-    def begin():
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-
-    def end():
-        _finish(temporary, {**facts, "step": step, "store": store.name})
-        if final.exists():
-            _remove(final)
-        temporary.rename(final)
-        for newer in checkpoints_in(directory):
-            if newer > final:
-                aside = newer.with_name(f"damaged-{newer.name}")
-                shutil.rmtree(aside, ignore_errors=True)
-                newer.rename(aside)
-        synchronize(directory)
-
-    try:
-        strategy.by_chief(begin)
-        strategy.together(
-            lambda: store.write(temporary, arrays, strategy.is_chief)
-        )
-        strategy.by_chief(end)
-    except (OSError, ProcessError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(
-            f"The checkpoint of step {step} could not be written; earlier ones "
-            f"are unchanged. Received: directory={str(directory)!r} ({error})"
-        ) from error
-    return final
+    within = f"-{batches:04d}" if batches else ""
+    return f"{PREFIX}{step:09d}{within}"
 
 
 def read(folder, name=None):
@@ -111,7 +49,7 @@ def read(folder, name=None):
         name: str, its name in errors. By default the path.
 
     Returns:
-        `(arrays, facts)`, as in `write`, but always NumPy arrays.
+        `(arrays, facts)`, as in `RunFolder.write`, but always NumPy arrays.
 
     Raises:
         CheckpointError: a file is missing or changed.
@@ -146,111 +84,6 @@ def read_facts(folder):
         OSError, ValueError: the manifest is missing or was changed.
     """
     return parse_checksummed(read_text(folder / MANIFEST, LARGEST_ASSET))
-
-
-def newest(directory):
-    """Read the newest undamaged checkpoint of a run's folder.
-
-    Args:
-        directory: path of the folder.
-
-    Returns:
-        As `read_newest`.
-    """
-    return read_newest(checkpoints_in(directory), read)
-
-
-def read_newest(checkpoints, read):
-    """Read the newest undamaged checkpoint of several.
-
-    Damaged ones are skipped with a warning.
-
-    Args:
-        checkpoints: list of the checkpoints, oldest first.
-        read: function from one of them to its arrays and facts, which raises
-            `CheckpointError` if it is damaged.
-
-    Returns:
-        `(arrays, facts)`, or None if there is no checkpoint.
-
-    Raises:
-        CheckpointError: there are checkpoints, but none can be read.
-    """
-    error = None
-    for checkpoint in reversed(checkpoints):
-        try:
-            return read(checkpoint)
-        except CheckpointError as raised:
-            error = raised
-            text = f"{raised} The checkpoint before it is tried."
-            warnings.warn(text, stacklevel=2)
-    if error is not None:
-        raise error
-    return None
-
-
-def checkpoints_in(directory):
-    """Return the paths of the checkpoints of a run, oldest first."""
-    return sorted(pathlib.Path(directory).glob(f"{PREFIX}*"))
-
-
-def to_keep(checkpoints, facts_of, keep, monitor, better):
-    """Return the set of the newest checkpoints and the best.
-
-    Args:
-        checkpoints: list of the checkpoints, oldest first.
-        facts_of: function from one of them to its facts.
-        keep, monitor, better: as in `prune`.
-    """
-    scores = {}
-    for checkpoint in checkpoints:
-        with contextlib.suppress(OSError, *OF_DAMAGE):
-            # A damaged checkpoint has no score.
-            score = facts_of(checkpoint)["logs"][monitor]
-            if math.isfinite(score):
-                scores[checkpoint] = score
-    best = [better(scores, key=scores.get)] if scores else []
-    return {*checkpoints[-keep:], *best}
-
-
-def prune(directory, keep, monitor, better):
-    """Remove all checkpoints but the newest and the best.
-
-    Args:
-        directory: path of the run's folder.
-        keep: int, number of the newest checkpoints to keep.
-        monitor: str, the logged value that determines the best, or None.
-        better: callable, `max` or `min`.
-    """
-    folders = checkpoints_in(directory)
-    kept = to_keep(folders, read_facts, keep, monitor, better)
-    for folder in folders:
-        if folder not in kept:
-            _remove(folder)
-    for left in pathlib.Path(directory).glob(f".{PREFIX}*"):
-        # Left by a process that was killed while writing or removing.
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def _remove(folder):
-    """Remove a checkpoint.
-
-    Rename it first, so that a partly removed folder is no checkpoint.
-    """
-    hidden = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(hidden, ignore_errors=True)
-    folder.rename(hidden)
-    shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _finish(folder, facts):
-    """Flush all files of a folder to disk, and write its manifest."""
-    sums = folder_sums(folder)
-    for name in sums:
-        synchronize(folder / name)
-    (folder / MANIFEST).write_text(checksummed({**facts, "sha256": sums}))
-    synchronize(folder / MANIFEST)
-    synchronize(folder)
 
 
 STATE = "state.safetensors"
