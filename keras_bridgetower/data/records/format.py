@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bridgetower.checks import is_integer
-from keras_bridgetower.data.records.places import place_of
+from keras_bridgetower.data.records.places import open_place
 from keras_bridgetower.files import parse_checksummed
 from keras_bridgetower.files import parse_json
 from keras_bridgetower.object_stores import StoreError
@@ -237,7 +237,7 @@ def shard_parts(shard):
 _DECODERS = {".tar": decode_tar, ".parquet": decode_row}
 
 
-def decoder_of(shard):
+def find_decoder(shard):
     """Return the function that decodes the records of a shard, by its name."""
     return _DECODERS.get(pathlib.PurePath(shard).suffix, decode)
 
@@ -302,7 +302,7 @@ def read_index(folder, cache=None):
             damaged or has another schema version.
         StoreError: the object store does not give the index in time.
     """
-    return load_index(place_of(folder, cache))
+    return load_index(open_place(folder, cache))
 
 
 def load_index(place):

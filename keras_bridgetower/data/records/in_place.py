@@ -11,7 +11,7 @@ from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import write
-from keras_bridgetower.data.records.places import place_of
+from keras_bridgetower.data.records.places import open_place
 from keras_bridgetower.data.records.row_groups import RowGroup
 from keras_bridgetower.files import sha256
 
@@ -141,7 +141,7 @@ def _index_files(
         dict, the entry of the split in `index.json`.
     """
     check_count("workers", workers)
-    place = place_of(folder)
+    place = open_place(folder)
     found = {k: v for k, v in place.names().items() if "/" not in k}
     names = sorted(fnmatch.filter(found, pattern))
     if not names:
@@ -188,7 +188,7 @@ def _has_offsets(place, found, shard):
 def _index_tar(path):
     """Write the offsets of a tar file, and return its entry in the index."""
     try:
-        ranges, left_out = _samples_of(path)
+        ranges, left_out = _find_samples(path)
     except (tarfile.TarError, ValueError, LookupError) as error:
         raise ValueError(
             f"{path} must be a tar file that is not compressed. "
@@ -218,7 +218,7 @@ class _BoundedReads(io.FileIO):
         return super().read(size)
 
 
-def _samples_of(path):
+def _find_samples(path):
     """Return where samples begin and end, and which are left out."""
     found, ranges, left_out = [], [], []
     with (

@@ -59,7 +59,7 @@ class ShardCache:
         check_above_zero("seconds", self.seconds)
 
 
-def place_of(folder, cache=None):
+def open_place(folder, cache=None):
     """Return the place of a data set by its path or URL."""
     if object_stores.is_url(folder):
         return ShardStore(folder, cache)

@@ -26,7 +26,7 @@ from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.records import format as form
-from keras_bridgetower.data.records.places import place_of
+from keras_bridgetower.data.records.places import open_place
 from keras_bridgetower.data.records.read import describe_damage
 from keras_bridgetower.preprocessing import images
 
@@ -130,7 +130,7 @@ def write_shards(
         num_shards = min(num_shards, MOST_SHARDS)
     check_at_most("num_shards", num_shards, len(records), "records")
     num_shards = int(num_shards)
-    place = place_of(folder)
+    place = open_place(folder)
     place.create()
     found = place.names()
     before = open_index(place, task, labels)["splits"].get(split)
@@ -175,7 +175,7 @@ def write_shard(job):
         sources, bytes, checksums, and the left-out records with reasons.
     """
     folder, _, name = job.path.rpartition("/")
-    with place_of(folder).local_copy(name) as path:
+    with open_place(folder).local_copy(name) as path:
         return _write_shard(path, job)
 
 

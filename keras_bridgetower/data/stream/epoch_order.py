@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 
 from keras_bridgetower.checks import check_count
-from keras_bridgetower.data.records.kept import Kept
+from keras_bridgetower.data.records.cached import Cached
 
 # Distinct parts of the seeds of different draws.
 _SHARDS, _WINDOW, _PART = range(3)
@@ -103,8 +103,8 @@ class EpochOrder:
         ]
         self.rows = sum(self._rows_by_source)
         # Consecutive batches are of one epoch and mostly one window.
-        self._epoch = Kept(self._lay_out, 2)
-        self._window = Kept(self._shuffle_window, 2 * mixing.lanes + 2)
+        self._epoch = Cached(self._lay_out, 2)
+        self._window = Cached(self._shuffle_window, 2 * mixing.lanes + 2)
 
     def __call__(self, epoch, places):
         _, starts, *_ = self._epoch(epoch)
