@@ -22,6 +22,8 @@ MANIFEST = "manifest.json"
 # Levels of nesting in JSON: Python code that walks a value must not run out of
 # stack. Annotations and configurations have fewer than ten.
 DEEPEST_JSON = 100
+# The key of the checksum in a JSON object.
+_CHECKSUM = "seal"
 
 
 def keras_home():
@@ -213,6 +215,33 @@ def parse_json(text, nan=True):
             f"it is nested deeper than {DEEPEST_JSON} levels"
         ) from None
     return value
+
+
+def checksummed(content):
+    """Return a dict as the text of a JSON object with its own checksum.
+
+    Example:
+
+    ```python
+    parse_checksummed(checksummed({"step": 3}))  # {"step": 3}
+    ```
+    """
+    checksum = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return json.dumps({**content, _CHECKSUM: checksum}, indent=2) + "\n"
+
+
+def parse_checksummed(text):
+    """Parse the text of `checksummed` to the dict.
+
+    Raises:
+        ValueError: the text was changed, or as in `parse_json`.
+    """
+    found = parse_json(text)
+    if isinstance(found, dict):
+        content = {k: v for k, v in found.items() if k != _CHECKSUM}
+        if text == checksummed(content):
+            return content
+    raise ValueError("it was changed: its checksum is another one")
 
 
 def read_json(path, largest=None, nan=True):

@@ -2,7 +2,7 @@
 
 KERAS_BACKEND=torch python tests/faults_run.py
 
-writes the tables of `docs/faults.md`, which tells how a fault may end.
+writes the table of `docs/faults.md`, which tells how a fault may end.
 """
 
 import collections
@@ -23,6 +23,7 @@ from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import read as records
 from keras_bridgetower.training.runs import checks
 from keras_bridgetower.training.runs import folders
+from keras_bridgetower.training.runs.places import RunFolder
 
 PACKAGE = pathlib.Path(keras_bridgetower.__file__).parent
 TABLE = PACKAGE.parent / "docs" / "faults.md"
@@ -82,16 +83,6 @@ def make_huge(owner, key, rng):
     owner[key] = HUGE[rng.integers(len(HUGE))]
 
 
-def without_seal(fault):
-    def made(path, rng):
-        content = json.loads(path.read_text())
-        content.pop("seal", None)
-        path.write_text(json.dumps(content, indent=1))
-        fault(path, rng)
-
-    return made
-
-
 def swap_with_another(path, rng):
     others = sorted(set(path.parent.glob("*.offsets.npy")) - {path})
     other = others[rng.integers(len(others))]
@@ -121,13 +112,6 @@ JSON = {
     "a key or entry missing": edit(remove),
     "a huge number or another type": edit(make_huge),
 }
-# Files of earlier versions. What is well-formed there cannot be told from
-# what was written, but nothing may end in an error of something else.
-UNSEALED = {
-    (kind, name): without_seal(JSON[name])
-    for kind in (INDEX, MANIFEST)
-    for name in ("a key or entry missing", "a huge number or another type")
-}
 FAULTS = {
     **{(INDEX, name): fault for name, fault in JSON.items()},
     (OFFSETS, "a bit flipped"): flip_a_bit,
@@ -156,7 +140,7 @@ def run(folder):
         "settings": {"seed": 0},
         "stream": {"steps_per_epoch": 6},
     }
-    folders.write(folder, 9, arrays, facts)
+    RunFolder(folder).write(9, arrays, facts)
     return folder
 
 
@@ -167,9 +151,7 @@ def read_data_set(folder):
 
 
 def read_run(folder):
-    arrays, facts = folders.newest(folder)
-    # The seal is no fact.
-    facts = {k: v for k, v in facts.items() if k != "seal"}
+    arrays, facts = RunFolder(folder).newest()
     position = checks.saved_position(facts, 6)
     return {k: a.tolist() for k, a in arrays.items()}, facts, position
 
@@ -229,19 +211,13 @@ def table(rows):
 
 
 def written(text, count):
-    """Return the document with new tables, and what went wrong."""
-    parts, wrong = re.split(r"(?m)((?:^\|.*\n)+)", text), []
-    for place, faults in ((1, FAULTS), (3, UNSEALED)):
-        rows = {}
-        for (kind, name), fault in faults.items():
-            rows[kind, name], found = inject(kind, fault, count)
-            wrong += [
-                (kind, name, *one)
-                for one in found
-                if faults is FAULTS or one[1] == "raw"
-            ]
-        parts[place] = table(rows)
-    return "".join(parts), wrong
+    """Return the document with a new table, and what went wrong."""
+    rows, wrong = {}, []
+    for (kind, name), fault in FAULTS.items():
+        rows[kind, name], found = inject(kind, fault, count)
+        wrong += [(kind, name, *one) for one in found]
+    before, _, after = re.split(r"(?m)((?:^\|.*\n)+)", text, maxsplit=1)
+    return before + table(rows) + after, wrong
 
 
 if __name__ == "__main__":

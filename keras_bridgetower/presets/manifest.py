@@ -1,8 +1,6 @@
 """The manifest of a preset folder: the names and checksums of its files."""
 
 import concurrent.futures
-import hashlib
-import json
 import os
 import pathlib
 
@@ -10,7 +8,9 @@ import keras
 import keras_hub
 
 from keras_bridgetower.files import MANIFEST
+from keras_bridgetower.files import checksummed
 from keras_bridgetower.files import folder_sums
+from keras_bridgetower.files import parse_checksummed
 from keras_bridgetower.files import plain_name
 from keras_bridgetower.files import sha256
 from keras_bridgetower.presets.errors import PresetError
@@ -38,13 +38,13 @@ def verify(folder):
     path = folder / MANIFEST
     if not os.path.lexists(path):
         return None
-    saved = read_json(path, folder)
+    # Raises an error that says more if it is no JSON.
+    read_json(path, folder)
     try:
-        sums = dict(saved["sha256"])
-        intact = path.read_text() == _text(saved["versions"], sums)
-    except (ValueError, TypeError, KeyError):
-        intact = False
-    if not intact or not all(map(plain_name, sums)):
+        sums = parse_checksummed(path.read_text())["sha256"]
+    except (ValueError, KeyError):
+        sums = None
+    if not isinstance(sums, dict) or not all(map(plain_name, sums)):
         raise _mismatch(folder, MANIFEST)
     for name in sums:
         check_regular(folder / name, folder)
@@ -86,11 +86,5 @@ def write(folder):
         "keras": keras.__version__,
         "keras_hub": keras_hub.__version__,
     }
-    (folder / MANIFEST).write_text(_text(versions, folder_sums(folder)))
-
-
-def _text(versions, sums):
-    """Return the content of the file, which ends with its own checksum."""
-    content = {"versions": versions, "sha256": sums}
-    seal = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    return json.dumps({**content, "seal": seal}, indent=2) + "\n"
+    content = {"versions": versions, "sha256": folder_sums(folder)}
+    (folder / MANIFEST).write_text(checksummed(content))

@@ -1,5 +1,6 @@
-"""The order of samples: seeds, windows, weights, stored numbers."""
+"""The order of samples: seeds, windows, weights, hosts, stored numbers."""
 
+import collections
 import hashlib
 
 import numpy as np
@@ -116,3 +117,26 @@ def test_lanes_have_each_row_once_and_hosts_read_other_shards(tmp_path):
     shards = [{shard_of[record] for record in records} for records in seen]
     # A window may lie on the border of two lanes.
     assert all(len(found) <= 16 // 4 + 2 for found in shards)
+
+
+def test_each_row_is_read_once_though_hosts_are_lost(tmp_path):
+    """A rehearsal of 64 hosts, of which 7 are lost: what each of them reads."""
+    size, batches = 64 * 57, 2
+    count = batches * size + 100
+    rows = [streams.record("text_classification", i, 1) for i in range(count)]
+    reader = streams.write(tmp_path, rows, "text_classification", num_shards=64)
+    whole = Stream(reader, size, order=Shuffled(window=4), seed=1)
+    steps = whole.steps_per_epoch
+
+    def read(hosts, numbers):
+        """Return by batch the ids that hosts read, one host after another."""
+        every = [whole.of_host(hosts, host) for host in range(hosts)]
+        return {n: [i for one in every for i in one.ids(n)] for n in numbers}
+
+    # The hosts are lost in the second batch, which the others begin again.
+    found = read(64, [0]) | read(57, range(1, steps))
+    seen = collections.Counter(i for ids in found.values() for i in ids)
+    assert len(seen) == len(reader)
+    assert set(seen.values()) == {1}
+    # In the order in which one host would read them.
+    assert found == {n: whole.ids(n) for n in range(steps)}

@@ -2,7 +2,6 @@
 
 import collections
 import concurrent.futures
-import json
 import os
 import pickle
 import shutil
@@ -16,6 +15,7 @@ from record_rows import LABELS
 from record_rows import made
 from record_rows import write
 
+from keras_bridgetower import files
 from keras_bridgetower.data.datasets.tables import FilePicture
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import read as records
@@ -295,9 +295,9 @@ LOST = {
 
 def test_another_schema_version_is_rejected(folder):
     path = folder / "index.json"
-    index = json.loads(path.read_text())
+    index = files.parse_checksummed(path.read_text())
     index["splits"]["train"]["shards"][2]["schema_version"] = 7
-    path.write_text(json.dumps(index))
+    path.write_text(files.checksummed(index))
     with pytest.raises(ValueError, match="schema versions"):
         records.open_records(folder, "train")
 

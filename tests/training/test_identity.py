@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
 import subprocess
 
 import keras
@@ -106,17 +105,6 @@ def test_identity_of_models(of_records):
         setattr(owner, attribute, value)
         assert lines(then, checks.of_run(built, stream)) == {name}
         setattr(owner, attribute, before)
-
-
-def test_identity_of_an_earlier_version(of_records):
-    """Compare with facts that were saved as the `repr` of classes."""
-    stream, built = of_records
-    path = pathlib.Path(__file__).with_name("facts_of_a_run.json")
-    saved = json.loads(path.read_text())
-    assert json.loads(json.dumps(stream.identity)) == saved["stream"]
-    # Keras may add values to a configuration.
-    found = checks.of_run(built, stream)
-    assert saved["training"].items() <= found.items()
 
 
 def test_identity_of_custom_transforms():

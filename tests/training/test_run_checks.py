@@ -22,9 +22,9 @@ from keras_bridgetower.data.stream.epoch_order import Sequential
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.runs import checks
-from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 from keras_bridgetower.training.runs.folders import CheckpointError
+from keras_bridgetower.training.runs.places import RunFolder
 
 pytestmark = LONG_ELSEWHERE
 
@@ -36,13 +36,13 @@ def test_monitors_must_be_logged(tmp_path):
     with pytest.raises(CheckpointError, match="'loss'.*monitor='val_scor'"):
         checkpoint.fit(task, 4, verbose=0)
     # The epoch is not lost.
-    (saved,) = folders.checkpoints_in(tmp_path)
+    (saved,) = RunFolder(tmp_path).checkpoints()
     assert saved.name == "step-000000002"
     # Every second epoch is evaluated, and the first is not.
     checkpoint = Checkpoint(tmp_path / "freq", stream, monitor="val_loss")
     evaluated = {"validation_data": stream.batch(0), "validation_freq": 2}
     checkpoint.fit(resume_run.compiled(task), 4, verbose=0, **evaluated)
-    _, facts = folders.newest(tmp_path / "freq")
+    _, facts = RunFolder(tmp_path / "freq").newest()
     assert "val_loss" in facts["logs"]
 
 
@@ -109,9 +109,6 @@ def test_force_hosts_allows_other_hosts_only(tmp_path):
             expected = pytest.raises(CheckpointError, match=f"\n{differs}$")
         with expected:
             checks.check_origin(tmp_path, then, now, force)
-    old = {k: v for k, v in origin(1).items() if k != "versions"}
-    with pytest.warns(UserWarning, match="older version.*compared: backend"):
-        checks.check_origin(tmp_path, old, origin(1), False)
     with pytest.raises(ValueError, match="`force` must be one of"):
         Checkpoint(tmp_path, resume_run.Rows()).resume(None, force="host")
 

@@ -13,10 +13,12 @@ import s3_server
 from builders import FASTEST
 from builders import array
 
+from keras_bridgetower import files
 from keras_bridgetower import object_stores
 from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 from keras_bridgetower.training.runs.folders import CheckpointError
+from keras_bridgetower.training.runs.places import RunFolder
 
 fsspec = pytest.importorskip("fsspec", reason="the extra `object_stores`")
 
@@ -71,7 +73,10 @@ def test_a_run_continues_on_another_machine(store, tmp_path):
     # Copied to a folder, it is the run of that folder.
     copy = tmp_path / "copy"
     store.get(ROOT, str(copy), recursive=True)
-    found, wanted = folders.newest(copy), folders.newest(tmp_path / "whole")
+    found, wanted = (
+        RunFolder(copy).newest(),
+        RunFolder(tmp_path / "whole").newest(),
+    )
     assert found[1] == wanted[1]
     check_equal(found[0].values(), wanted[0].values())
 
@@ -221,9 +226,9 @@ def test_killed_processes_continue_from_a_bucket(tmp_path, monkeypatch, kind):
         last = "/".join(found[-1]["Key"].split("/")[:2])
         manifest = f"{last}/{folders.MANIFEST}"
         body = client.get_object(Bucket="runs", Key=manifest)["Body"]
-        facts = folders.parse_facts(body.read().decode())
+        facts = files.parse_checksummed(body.read().decode())
     assert facts["store"] == ("torch" if kind == "fsdp" else "file")
     kept = {entry["Key"].split("/")[1] for entry in found}
-    local = {path.name for path in folders.checkpoints_in(tmp_path / "run")}
+    local = {path.name for path in RunFolder(tmp_path / "run").checkpoints()}
     assert kept == local
     resume_run.check_equal(tmp_path, count, exact=count == 1)

@@ -21,6 +21,7 @@ from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 from keras_bridgetower.training.runs.folders import CheckpointError
+from keras_bridgetower.training.runs.places import RunFolder
 
 
 def run(directory, out, moment):
@@ -76,7 +77,7 @@ def test_runs_on_several_devices_continue(tmp_path, kind):
     assert run("part", "term:4", [143]) == [143] * count
     run("part", "never:0", [0])
     is_orbax = launch.BACKEND == "jax" and count > 1
-    _, facts = folders.newest(tmp_path / "part")
+    _, facts = RunFolder(tmp_path / "part").newest()
     assert facts["store"] == ("orbax" if is_orbax else "file")
     resume_run.check_equal(tmp_path, count)
 
@@ -131,7 +132,7 @@ def test_survivors_of_a_killed_process_end_in_time(tmp_path, lost):
     finally:
         for process in processes.values():
             process.kill()
-    _, facts = folders.newest(tmp_path / "run")
+    _, facts = RunFolder(tmp_path / "run").newest()
     assert facts["position"] == {"epoch": 2, "step": 0}
 
 
@@ -155,8 +156,8 @@ def test_orbax_checkpoints_are_read_or_rejected(tmp_path):
         "random/seed": np.arange(2, dtype="uint32"),
     }
     for step in (1, 2):
-        folders.write(tmp_path, step, built, {"logs": {}}, Alone())
-    arrays, facts = folders.newest(tmp_path)
+        RunFolder(tmp_path).write(step, built, {"logs": {}}, Alone())
+    arrays, facts = RunFolder(tmp_path).newest()
     assert facts["step"] == 2 and set(arrays) == set(built)
     for name, x in arrays.items():
         assert isinstance(x, np.ndarray) and x.dtype == built[name].dtype
@@ -164,7 +165,7 @@ def test_orbax_checkpoints_are_read_or_rejected(tmp_path):
     (damaged, *_) = (tmp_path / "step-000000002" / "state" / "d").iterdir()
     damaged.write_bytes(damaged.read_bytes() + b"0")
     with pytest.warns(UserWarning, match="The checkpoint before it is tried"):
-        _, facts = folders.newest(tmp_path)
+        _, facts = RunFolder(tmp_path).newest()
     assert facts["step"] == 1
 
 
@@ -187,16 +188,16 @@ def test_the_best_checkpoint_is_kept(tmp_path):
     # NaN and infinity are never best.
     for step, score in enumerate([np.nan, 0.9, np.inf, 0.5]):
         facts = {"logs": {"score": score}}
-        folders.write(tmp_path, step, {"x": np.zeros(1)}, facts)
-    folders.prune(tmp_path, 1, "score", max)
-    names = [path.name for path in folders.checkpoints_in(tmp_path)]
+        RunFolder(tmp_path).write(step, {"x": np.zeros(1)}, facts)
+    RunFolder(tmp_path).prune(1, "score", max)
+    names = [path.name for path in RunFolder(tmp_path).checkpoints()]
     assert names == ["step-000000001", "step-000000003"]
 
 
 @FASTEST
 def test_pruning_continues_after_a_kill(tmp_path, monkeypatch):
     for step in range(3):
-        folders.write(tmp_path, step, {"x": np.zeros(1)}, {"logs": {}})
+        RunFolder(tmp_path).write(step, {"x": np.zeros(1)}, {"logs": {}})
     # Left by an earlier process.
     (tmp_path / "step-000000000" / folders.MANIFEST).unlink()
     removed = []
@@ -209,9 +210,9 @@ def test_pruning_continues_after_a_kill(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
-            folders.prune(tmp_path, 1, "score", max)
+            RunFolder(tmp_path).prune(1, "score", max)
     assert removed and removed[0].startswith(".")
-    folders.prune(tmp_path, 1, "score", max)
+    RunFolder(tmp_path).prune(1, "score", max)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000002"]
 
 
@@ -219,7 +220,7 @@ def test_pruning_continues_after_a_kill(tmp_path, monkeypatch):
 def test_damaged_checkpoints_are_skipped_and_set_aside(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     # Only the newest two were kept.
-    older, newer = folders.checkpoints_in(tmp_path)
+    older, newer = RunFolder(tmp_path).checkpoints()
     assert (older.name, newer.name) == ("step-000000004", "step-000000006")
     content = bytearray((newer / folders.STATE).read_bytes())
     content[len(content) // 2] ^= 1
@@ -235,7 +236,7 @@ def test_damaged_checkpoints_are_skipped_and_set_aside(finished, tmp_path):
         pytest.warns(UserWarning, match="is tried"),
         pytest.raises(CheckpointError, match="as it was written"),
     ):
-        folders.newest(tmp_path)
+        RunFolder(tmp_path).newest()
 
 
 @slow_on("tensorflow", "jax")
@@ -292,17 +293,17 @@ STRATEGIES = {"file": Strategy, "orbax": pytest.param(Alone, marks=needs_orbax)}
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
 def test_a_full_disk_leaves_old_checkpoints(tmp_path, strategy):
     old = {"x": np.arange(10)}
-    folders.write(tmp_path, 1, old, {}, strategy())
+    RunFolder(tmp_path).write(1, old, {}, strategy())
     new = {"x": np.random.default_rng(0).random(10_000)}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
     try:
         with pytest.raises(CheckpointError, match="could not be written"):
-            folders.write(tmp_path, 2, new, {}, strategy())
+            RunFolder(tmp_path).write(2, new, {}, strategy())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000001"]
-    arrays, _ = folders.newest(tmp_path)
+    arrays, _ = RunFolder(tmp_path).newest()
     np.testing.assert_array_equal(arrays["x"], old["x"])
 
 
@@ -314,4 +315,7 @@ def test_nonfinite_losses_stop(tmp_path):
     message = f"loss=nan at step 3 of epoch 0.*'row {row}'"
     with pytest.raises(CheckpointError, match=message):
         fitted(tmp_path, stream)
-    assert folders.newest(tmp_path)[1]["position"] == {"epoch": 0, "step": 2}
+    assert RunFolder(tmp_path).newest()[1]["position"] == {
+        "epoch": 0,
+        "step": 2,
+    }

@@ -20,8 +20,8 @@ from keras_bridgetower.backend.keras_private.training import optimizer_value
 from keras_bridgetower.backend.keras_private.updates import accumulation
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.optim.schedules import WarmupPolynomial
-from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
+from keras_bridgetower.training.runs.places import RunFolder
 
 POWER = 2.0
 
@@ -233,11 +233,11 @@ def finished(tmp_path_factory):
 def test_a_run_counts_updates(finished):
     folder, task = finished
     assert array(task.optimizer.iterations) == 5
-    found = [path.name for path in folders.checkpoints_in(folder)]
+    found = [path.name for path in RunFolder(folder).checkpoints()]
     # Every second update, and the ends of epochs and of the run.
     steps = ("1-0002", "2", "3", "4", "4-0002", "5")
     assert found == [f"step-00000000{step}" for step in steps]
-    facts = folders.newest(folder)[1]
+    facts = RunFolder(folder).newest()[1]
     assert facts["step"] == 5 and facts["position"] == {"epoch": 3, "step": 2}
 
 
@@ -257,7 +257,7 @@ def test_a_run_continues_within_an_update(finished, tmp_path, ends, error):
     whole = finished[1]
     with pytest.raises(error):
         run(tmp_path, resume_run.After(*ends))
-    assert folders.checkpoints_in(tmp_path)[-1].name[-5] == "-"
+    assert RunFolder(tmp_path).checkpoints()[-1].name[-5] == "-"
     part = run(tmp_path)
     for one, other in zip(
         [*whole.variables, *whole.optimizer.variables],

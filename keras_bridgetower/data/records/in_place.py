@@ -11,7 +11,7 @@ from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import write
-from keras_bridgetower.data.records.outputs import Output
+from keras_bridgetower.data.records.places import open_place
 from keras_bridgetower.data.records.row_groups import RowGroup
 from keras_bridgetower.files import sha256
 
@@ -141,23 +141,24 @@ def _index_files(
         dict, the entry of the split in `index.json`.
     """
     check_count("workers", workers)
-    output = Output(folder)
-    names = sorted(fnmatch.filter(output.names(), pattern))
+    place = open_place(folder)
+    found = {k: v for k, v in place.names().items() if "/" not in k}
+    names = sorted(fnmatch.filter(found, pattern))
     if not names:
         raise ValueError(
             f"`folder` must have files {pattern!r}. Received: {str(folder)!r}"
         )
     task, labels = "captions", []
-    before = write.open_index(output, task, labels)["splits"].get(split)
+    before = write.open_index(place, task, labels)["splits"].get(split)
     known = {shard["file"]: shard for shard in (before or {}).get("shards", ())}
 
     def is_current(name):
         shard = known.get(name)
         is_same = shard and kind.items() <= shard.items()
-        return is_same and output.has_offsets(shard)
+        return is_same and _has_offsets(place, found, shard)
 
     def index(name):
-        with output.read(name) as path:
+        with place.local_copy(name, found[name]) as path:
             return index_file(path)
 
     entry = {"definition": definition, "num_shards": len(names), "seed": 0}
@@ -165,17 +166,29 @@ def _index_files(
         current = zip(names, pool.map(is_current, names), strict=True)
         done = {name: known[name] for name, is_kept in current if is_kept}
         shards = pool.map(index, [name for name in names if name not in done])
-        told = (output, task, labels, split, entry, done, shards, lambda: None)
+        told = (place, task, labels, split, entry, done, shards, lambda: None)
         write.save_each(*told)
     total = sum(s["records"] + len(s["left_out"]) for s in done.values())
     write.check_left_out(split, done.values(), total, max_bad_share)
     return entry
 
 
+def _has_offsets(place, found, shard):
+    """Return True if a file is older than its offsets, which are whole."""
+    if not write.has_files(found, shard):
+        return False
+    offsets = form.offsets_path(shard["file"]).name
+    if place.modified(shard["file"]) > place.modified(offsets):
+        return False
+    return place.is_far or (
+        sha256(place.path / offsets) == shard["offsets_sha256"]
+    )
+
+
 def _index_tar(path):
     """Write the offsets of a tar file, and return its entry in the index."""
     try:
-        ranges, left_out = _samples_of(path)
+        ranges, left_out = _find_samples(path)
     except (tarfile.TarError, ValueError, LookupError) as error:
         raise ValueError(
             f"{path} must be a tar file that is not compressed. "
@@ -205,7 +218,7 @@ class _BoundedReads(io.FileIO):
         return super().read(size)
 
 
-def _samples_of(path):
+def _find_samples(path):
     """Return where samples begin and end, and which are left out."""
     found, ranges, left_out = [], [], []
     with (

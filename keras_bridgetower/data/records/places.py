@@ -10,6 +10,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import tempfile
 import threading
 import time
 
@@ -58,7 +59,7 @@ class ShardCache:
         check_above_zero("seconds", self.seconds)
 
 
-def place_of(folder, cache=None):
+def open_place(folder, cache=None):
     """Return the place of a data set by its path or URL."""
     if object_stores.is_url(folder):
         return ShardStore(folder, cache)
@@ -72,6 +73,8 @@ def place_of(folder, cache=None):
 
 class Folder:
     """The files of a data set in a folder."""
+
+    is_far = False
 
     def __init__(self, path):
         self.path = pathlib.Path(path)
@@ -112,6 +115,24 @@ class Folder:
         """Return the time at which a file was written."""
         return (self.path / name).stat().st_mtime_ns
 
+    def create(self):
+        """Create the folder.
+
+        Raises:
+            ValueError: it is a link.
+        """
+        files.check_no_link(self.path, "`folder`")
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def write_lock(self, name):
+        """Return a context in which no other process writes a file."""
+        return files.locked(self.path / f"{name}.lock")
+
+    @contextlib.contextmanager
+    def local_copy(self, name, size=None):
+        """Yield the path of a file, as `ShardStore.local_copy`."""
+        yield self.path / name
+
 
 class ShardStore(object_stores.Store):
     """The files of a data set in an object store.
@@ -120,6 +141,8 @@ class ShardStore(object_stores.Store):
         url: as `Store`.
         cache: `ShardCache`, or None for its default values.
     """
+
+    is_far = True
 
     def __init__(self, url, cache=None):
         super().__init__(url, cache and cache.seconds)
@@ -193,6 +216,36 @@ class ShardStore(object_stores.Store):
                 thread = threading.Thread(target=fetch, daemon=True)
                 thread.start()
                 self._threads.append(thread)
+
+    def create(self):
+        """Do nothing: a store has no folders."""
+
+    def write_lock(self, name):
+        """Return a context without a lock, which a store does not have."""
+        return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def local_copy(self, name, size=None):
+        """Yield a path at which to write a shard and its offsets.
+
+        At the end of the context, all files beside it are uploaded.
+
+        Args:
+            name: str, the name of the shard.
+            size: int, the bytes of a shard that is there, to read it at the
+                path and not upload it again; None for a new one.
+
+        Raises:
+            StoreError: the store could not be read or written.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            copy = pathlib.Path(folder, name)
+            if size is not None:
+                self.fetch(name, copy, size)
+            yield copy
+            for file in pathlib.Path(folder).iterdir():
+                if size is None or file != copy:
+                    self.write(file.name, file)
 
     def _locked(self, lock, name, end):
         """Wait for a lock until the time is over."""

@@ -11,11 +11,10 @@ from keras_bridgetower import object_stores
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import row_groups
+from keras_bridgetower.data.records.cached import Cached
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.data.records.format import read_index
-from keras_bridgetower.data.records.kept import Kept
-from keras_bridgetower.data.records.places import Folder
-from keras_bridgetower.data.records.places import place_of
+from keras_bridgetower.data.records.places import open_place
 from keras_bridgetower.files import read_most
 
 # Maximum number of bytes before the offsets in their file.
@@ -144,10 +143,12 @@ class RecordReader:
         sources: dict from names of sources to numbers of samples.
         bad_shards: dict from the names of missing or cut shards to reasons.
             Those whose offsets are damaged are added when they are read.
+        is_far: bool, whether the files are in an object store.
     """
 
     def __init__(self, folder, split, index, cache=None):
-        self.place = place_of(folder, cache)
+        self.place = open_place(folder, cache)
+        self.is_far = self.place.is_far
         self.split = split
         self.task = index["task"]
         self.labels = index["labels"]
@@ -173,11 +174,6 @@ class RecordReader:
 
     def __len__(self):
         return self.num_samples
-
-    @property
-    def is_far(self):
-        """bool, whether the files are in an object store."""
-        return not isinstance(self.place, Folder)
 
     def record_of(self, i):
         """Return the number of the record that has the i-th sample."""
@@ -220,11 +216,11 @@ class RecordReader:
         Args:
             count: int, number of shards that are read at a time.
         """
-        self._offsets = Kept(self._load_offsets, max(count, _KEPT))
+        self._offsets = Cached(self._load_offsets, max(count, _KEPT))
         count = row_groups.count_to_keep(
             min(count, len(self.shards)), self._largest_group, self.place
         )
-        self._groups = Kept(self._load_group, count)
+        self._groups = Cached(self._load_group, count)
 
     def read_ahead(self, numbers):
         """Fetch shards of an object store in the background.
@@ -234,7 +230,7 @@ class RecordReader:
         """
         shards = (self.shards[number] for number in numbers)
         good = (s for s in shards if s["file"] not in self.bad_shards)
-        self.place.read_ahead([file for s in good for file in _files_of(s)])
+        self.place.read_ahead([file for s in good for file in _list_files(s)])
 
     def _find(self, i):
         """Return the shard, the record in it and the place in the record."""
@@ -263,7 +259,7 @@ class RecordReader:
             raise DamagedRecord(path, row, None, str(error)) from error
         record, reason = None, ""
         try:
-            record = form.decoder_of(name)(data)
+            record = form.find_decoder(name)(data)
         # Damaged bytes cause errors of many types.
         except Exception as error:
             reason = f"it cannot be decoded: {error!s:.300}"
@@ -285,7 +281,7 @@ class RecordReader:
             return file.read(length)
 
     def _open(self, shard):
-        return self.place.open(*_files_of(shard)[1])
+        return self.place.open(*_list_files(shard)[1])
 
     def _load_group(self, number):
         shard = self.shards[number]
@@ -321,7 +317,7 @@ class RecordReader:
         shard = self.shards[number]
         name, counts = shard["file"], (shard["records"], shard["samples"])
         try:
-            offsets, _ = _files_of(shard)
+            offsets, _ = _list_files(shard)
             with self.place.open(*offsets) as file:
                 data = read_most(file, offsets[-1])
             if hashlib.sha256(data).hexdigest() != shard["offsets_sha256"]:
@@ -344,7 +340,7 @@ class RecordReader:
 
 def describe_damage(place, shard):
     """Describe the damage of a shard's files, or return `""`."""
-    for name, checksum, *sizes in _files_of(shard):
+    for name, checksum, *sizes in _list_files(shard):
         found = None
         try:
             with place.open(name, checksum, *sizes) as file:
@@ -358,7 +354,7 @@ def describe_damage(place, shard):
     return ""
 
 
-def _files_of(shard):
+def _list_files(shard):
     """Return the arguments of `open` for the offsets of a shard, and for it."""
     offsets = form.offsets_path(shard["file"]).name
     count = shard.get("rows", shard["records"])

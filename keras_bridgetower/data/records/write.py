@@ -26,8 +26,8 @@ from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.records import format as form
-from keras_bridgetower.data.records.outputs import Output
-from keras_bridgetower.data.records.outputs import local_copy
+from keras_bridgetower.data.records.places import open_place
+from keras_bridgetower.data.records.read import describe_damage
 from keras_bridgetower.preprocessing import images
 
 RECORDS_PER_SHARD = 1000
@@ -130,19 +130,20 @@ def write_shards(
         num_shards = min(num_shards, MOST_SHARDS)
     check_at_most("num_shards", num_shards, len(records), "records")
     num_shards = int(num_shards)
-    output = Output(folder)
-    output.create()
-    before = open_index(output, task, labels)["splits"].get(split)
+    place = open_place(folder)
+    place.create()
+    found = place.names()
+    before = open_index(place, task, labels)["splits"].get(split)
     order = np.random.default_rng(seed).permutation(len(records))
     jobs = {}
     for number, rows in enumerate(np.array_split(order, num_shards)):
         name = form.shard_name(split, number, num_shards)
         part = tuple(records[row] for row in rows)
-        jobs[name] = ShardJob(output.path(name), part, _hash_records(part))
+        jobs[name] = ShardJob(f"{folder}/{name}", part, _hash_records(part))
     done = {
         shard["file"]: shard
         for shard in (before["shards"] if before else ())
-        if _is_finished(output, shard, jobs.get(shard["file"]))
+        if _is_finished(place, found, shard, jobs.get(shard["file"]))
     }
     on_shard = on_shard or (lambda done, total: None)
     on_shard(len(done), num_shards)
@@ -157,9 +158,9 @@ def write_shards(
 
     left = [job for name, job in jobs.items() if name not in done]
     shards = (run or functools.partial(map, write_shard))(left)
-    save_each(output, task, labels, split, entry, done, shards, told)
+    save_each(place, task, labels, split, entry, done, shards, told)
     check()
-    _remove_others(output, split, entry)
+    _remove_others(place, split, entry)
     return entry
 
 
@@ -173,7 +174,8 @@ def write_shard(job):
         dict, the entry of the shard in the index: file, records, samples,
         sources, bytes, checksums, and the left-out records with reasons.
     """
-    with local_copy(job.path) as path:
+    folder, _, name = job.path.rpartition("/")
+    with open_place(folder).local_copy(name) as path:
         return _write_shard(path, job)
 
 
@@ -343,14 +345,16 @@ def check_left_out(split, shards, total, max_bad_share):
         )
 
 
-def open_index(output, task, labels):
-    """Read the index of an output, or return a new one."""
-    index = output.read_index() or {
+def open_index(place, task, labels):
+    """Read the index of a `Folder` or `ShardStore`, or return a new one."""
+    index = {
         "schema_version": form.SCHEMA_VERSION,
         "task": task,
         "labels": labels,
         "splits": {},
     }
+    if form.INDEX in place.names():
+        index = form.load_index(place)
     if (index["task"], index["labels"]) != (task, labels):
         raise ValueError(
             "All splits of a data set have one task and one list of labels. "
@@ -359,11 +363,12 @@ def open_index(output, task, labels):
     return index
 
 
-def save_each(output, task, labels, split, entry, done, shards, told):
+def save_each(place, task, labels, split, entry, done, shards, told):
     """Update a split in the index while its shards are finished.
 
     Args:
-        output: `Output`, whose index other processes may write too.
+        place: `Folder` or `ShardStore`, whose index other processes may
+            write too.
         task, labels, split: as in `write_shards`.
         entry: dict, the entry of the split, which gets its `shards`.
         done: dict from names to the shards that were there before.
@@ -373,11 +378,11 @@ def save_each(output, task, labels, split, entry, done, shards, told):
 
     def save():
         entry["shards"] = [done[name] for name in sorted(done)]
-        with output.locked():
-            index = open_index(output, task, labels)
+        with place.write_lock(form.INDEX):
+            index = open_index(place, task, labels)
             index["splits"][split] = entry
-            text = json.dumps(form.sealed(index), indent=1, ensure_ascii=False)
-            output.place.write(form.INDEX, text.encode())
+            text = files.checksummed(index)
+            place.write(form.INDEX, text.encode())
 
     save()
     saved = len(done)
@@ -390,21 +395,30 @@ def save_each(output, task, labels, split, entry, done, shards, told):
     save()
 
 
-def _remove_others(output, split, entry):
+def _remove_others(place, split, entry):
     """Remove the shards of a split that its entry in the index lacks."""
     named = {shard["file"] for shard in entry["shards"]}
     shard = re.compile(
         rf"({re.escape(split)}-\d{{5,}}-of-\d{{5,}})"
         r"(\.tfrecord|\.offsets\.npy)(\.part)?"
     )
-    found = filter(None, map(shard.fullmatch, output.names()))
+    found = filter(None, map(shard.fullmatch, place.names()))
     old = [m[0] for m in found if f"{m[1]}.tfrecord" not in named]
-    output.place.remove(old)
+    place.remove(old)
 
 
-def _is_finished(output, shard, job):
+def has_files(found, shard):
+    """Return True if a listing has the files of a shard, by name and size."""
+    offsets = form.offsets_path(shard["file"]).name
+    return found.get(shard["file"]) == shard["bytes"] and offsets in found
+
+
+def _is_finished(place, found, shard, job):
     """Return True if a written shard is what its job would write."""
-    if job is None or shard["plan"] != job.plan or not output.has(shard):
+    if job is None or shard["plan"] != job.plan or not has_files(found, shard):
+        return False
+    # A store would have to send all of its bytes.
+    if not place.is_far and describe_damage(place, shard):
         return False
     left_out = {key for key, _ in shard["left_out"]}
     for draft in job.records:

@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 
 from keras_bridgetower.checks import check_count
-from keras_bridgetower.data.records.kept import Kept
+from keras_bridgetower.data.records.cached import Cached
 
 # Distinct parts of the seeds of different draws.
 _SHARDS, _WINDOW, _PART = range(3)
@@ -51,12 +51,6 @@ class Shuffled:
     def __post_init__(self):
         check_count("window", self.window)
         check_count("lanes", self.lanes)
-
-    def __repr__(self):
-        # Without lanes, as in earlier versions: it is part of the identity of
-        # a run.
-        lanes = f", lanes={self.lanes}" if self.lanes > 1 else ""
-        return f"{type(self).__qualname__}(window={self.window}{lanes})"
 
     def permutation(self, count, seed):
         """Return the numbers from 0 to `count` - 1 in the order of the seed."""
@@ -109,8 +103,8 @@ class EpochOrder:
         ]
         self.rows = sum(self._rows_by_source)
         # Consecutive batches are of one epoch and mostly one window.
-        self._epoch = Kept(self._lay_out, 2)
-        self._window = Kept(self._shuffle_window, 2 * mixing.lanes + 2)
+        self._epoch = Cached(self._lay_out, 2)
+        self._window = Cached(self._shuffle_window, 2 * mixing.lanes + 2)
 
     def __call__(self, epoch, places):
         _, starts, *_ = self._epoch(epoch)

@@ -231,13 +231,13 @@ class Checkpoint(keras.callbacks.Callback):
         if found is not None:
             arrays, facts = found
             now["training"] = checks.with_lowered_rate(
-                arrays, facts.get("training", {}), now["training"]
+                arrays, facts["training"], now["training"]
             )
             checks.check_origin(self._place, facts, now, force)
             length = self.stream.steps_per_epoch
             self.position = checks.saved_position(facts, length)
-            self._callback_states = facts.get("callbacks", {})
-            self._loss_is_finite = facts.get("loss_is_finite", True)
+            self._callback_states = facts["callbacks"]
+            self._loss_is_finite = facts["loss_is_finite"]
             # Metrics and random states are restored later, since `fit` resets
             # metrics, and other code may draw before it begins.
             self._restored = self.strategy.together(

@@ -13,7 +13,6 @@ import keras
 import numpy as np
 
 from keras_bridgetower.backend.keras_private.layers import layers_in
-from keras_bridgetower.checks import is_integer
 from keras_bridgetower.data.records.format import written_without_places
 from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution.strategy import differences as of_processes
@@ -106,30 +105,21 @@ def saved_position(facts, length):
     Args:
         facts: dict, the facts of the checkpoint.
         length: int, steps of an epoch now.
-
-    Raises:
-        CheckpointError: the checkpoint has no valid position.
     """
-    position = facts.get("position", {})
-    before = facts.get("stream", {}).get("steps_per_epoch", length)
-    complete = set(position) == {"epoch", "step"} and is_integer(before)
-    if not complete or position["step"] >= before:
-        raise CheckpointError(
-            "A checkpoint must have a position within an epoch. "
-            f"Received: position={position!r:.100}, steps_per_epoch={before}"
-        )
-    if before == length or not position["step"]:
-        return Position(**position)
+    position = Position(**facts["position"])
+    before = facts["stream"]["steps_per_epoch"]
+    if before == length or not position.step:
+        return position
     # Reached with `force` only. Rounded down, so that no sample of the rest
     # of the epoch is skipped.
-    step = min(position["step"] * length // before, length - 1)
+    step = min(position.step * length // before, length - 1)
     warnings.warn(
         f"An epoch had {before} steps and has {length} now: the run continues "
-        f"at step {step} of epoch {position['epoch']} instead of "
-        f"{position['step']}, with other samples than before.",
+        f"at step {step} of epoch {position.epoch} instead of "
+        f"{position.step}, with other samples than before.",
         stacklevel=5,
     )
-    return Position(position["epoch"], step)
+    return Position(position.epoch, step)
 
 
 def check_monitor(monitor, logs, may_lack_validation):
@@ -187,14 +177,12 @@ def origin(settings, stream):
 
 
 def differences(then, now):
-    """Return a line for each difference in common parts of two `origin`s."""
+    """Return a line for each difference between two `origin`s."""
     return [
-        f"{part}.{name}: {before.get(name)!r} then, {value.get(name)!r} now"
+        f"{part}.{name}: {before!r} then, {value.get(name)!r} now"
         for part, value in now.items()
-        # An older checkpoint may lack a part.
-        if (before := then.get(part)) is not None
-        for name in sorted({*before, *value})
-        if before.get(name) != value.get(name)
+        for name in sorted({*then[part], *value})
+        if (before := then[part].get(name)) != value.get(name)
     ]
 
 
@@ -210,13 +198,6 @@ def check_origin(directory, then, now, force):
     Raises:
         CheckpointError: it lists the differences.
     """
-    lacking = sorted(n for part in now if part not in then for n in now[part])
-    if lacking:
-        warnings.warn(
-            "The checkpoint is of an older version, which did not save "
-            f"everything that is compared. Not compared: {', '.join(lacking)}",
-            stacklevel=4,
-        )
     lines = differences(then, now)
     allowed = {True: "", False: None, HOSTS: "stream.num_hosts: "}[force]
     if allowed is not None:

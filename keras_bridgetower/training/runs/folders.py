@@ -1,41 +1,28 @@
-"""Checkpoints in the folder of a run, in three file formats."""
+"""Checkpoints in three file formats."""
 
 import contextlib
-import hashlib
 import json
-import math
 import pathlib
-import shutil
-import warnings
 
 import keras
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from keras_bridgetower.checks import is_integer
 from keras_bridgetower.checks import load_extra
-from keras_bridgetower.distribution.strategy import ProcessError
-from keras_bridgetower.distribution.strategy import Strategy
+from keras_bridgetower.files import parse_checksummed
 from keras_bridgetower.files import parse_json
 from keras_bridgetower.files import read_text
-from keras_bridgetower.files import synchronize
 from keras_bridgetower.presets.manifest import MANIFEST
 from keras_bridgetower.presets.manifest import folder_sums
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
 PREFIX = "step-"
-# Kinds of a manifest's values, if they exist.
-_KINDS = dict.fromkeys(
-    ("sha256", "logs", "settings", "versions", "stream", "training"), dict
-) | {"callbacks": dict, "store": str}
 # What reading a damaged checkpoint may raise.
 OF_DAMAGE = (
     *(ValueError, KeyError, AttributeError, TypeError),
     safetensors.SafetensorError,
 )
-# Maximum number of steps or epochs.
-_MOST = 10**12
 
 
 class CheckpointError(ValueError):
@@ -43,70 +30,15 @@ class CheckpointError(ValueError):
 
 
 def checkpoint_name(step, batches):
-    """Return the name of a checkpoint; the arguments are as in `write`."""
-    within = f"-{batches:04d}" if batches else ""
-    return f"{PREFIX}{step:09d}{within}"
-
-
-def write(directory, step, arrays, facts, strategy=None, batches=0):
-    """Write a checkpoint to a temporary folder, flush and rename it.
-
-    Checkpoints of later steps are damaged, or the run would have continued
-    from them. They are renamed to `damaged-...`, so that they are not taken
-    for newer ones.
+    """Return the name of a checkpoint.
 
     Args:
-        directory: path of the run's folder.
-        step: int, number of updates so far; part of the checkpoint's name.
-        arrays: dict from name to array, as the strategy's store takes them.
-        facts: dict of plain values for the manifest.
-        strategy: a `Strategy`, whose processes must all call this. By default
-            one process.
+        step: int, number of updates so far.
         batches: int, number of batches after the last update, whose gradients
-            are accumulated; part of the name too.
-
-    Returns:
-        Path of the checkpoint.
-
-    Raises:
-        CheckpointError: the disk is full or not writable. Earlier checkpoints
-            are unchanged.
+            are accumulated.
     """
-    strategy = strategy or Strategy()
-    store = STORES[strategy.store]
-    directory = pathlib.Path(directory)
-    final = directory / checkpoint_name(step, batches)
-    temporary = directory / f".{final.name}"
-
-    def begin():
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-
-    def end():
-        _seal(temporary, {**facts, "step": step, "store": store.name})
-        if final.exists():
-            _remove(final)
-        temporary.rename(final)
-        for newer in checkpoints_in(directory):
-            if newer > final:
-                aside = newer.with_name(f"damaged-{newer.name}")
-                shutil.rmtree(aside, ignore_errors=True)
-                newer.rename(aside)
-        synchronize(directory)
-
-    try:
-        strategy.by_chief(begin)
-        strategy.together(
-            lambda: store.write(temporary, arrays, strategy.is_chief)
-        )
-        strategy.by_chief(end)
-    except (OSError, ProcessError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(
-            f"The checkpoint of step {step} could not be written; earlier ones "
-            f"are unchanged. Received: directory={str(directory)!r} ({error})"
-        ) from error
-    return final
+    within = f"-{batches:04d}" if batches else ""
+    return f"{PREFIX}{step:09d}{within}"
 
 
 def read(folder, name=None):
@@ -117,7 +49,7 @@ def read(folder, name=None):
         name: str, its name in errors. By default the path.
 
     Returns:
-        `(arrays, facts)`, as in `write`, but always NumPy arrays.
+        `(arrays, facts)`, as in `RunFolder.write`, but always NumPy arrays.
 
     Raises:
         CheckpointError: a file is missing or changed.
@@ -151,139 +83,7 @@ def read_facts(folder):
     Raises:
         OSError, ValueError: the manifest is missing or was changed.
     """
-    return parse_facts(read_text(folder / MANIFEST, LARGEST_ASSET))
-
-
-def parse_facts(text):
-    """Return the facts in the text of a manifest, as `read_facts`."""
-    facts = parse_json(text)
-    # Manifests of earlier versions have no seal and end with `sha256`.
-    if list(facts)[-1:] != ["sha256"] and text != sealed(
-        {k: v for k, v in facts.items() if k != "seal"}
-    ):
-        raise ValueError(f"{MANIFEST} was changed")
-    kinds = {k: isinstance(facts.get(k, v()), v) for k, v in _KINDS.items()}
-    kinds["position"] = _is_position(facts.get("position", {}))
-    if not all(kinds.values()):
-        raise ValueError(f"{MANIFEST} has other values: {kinds}")
-    return facts
-
-
-def newest(directory):
-    """Read the newest undamaged checkpoint of a run's folder.
-
-    Args:
-        directory: path of the folder.
-
-    Returns:
-        As `read_newest`.
-    """
-    return read_newest(checkpoints_in(directory), read)
-
-
-def read_newest(checkpoints, read):
-    """Read the newest undamaged checkpoint of several.
-
-    Damaged ones are skipped with a warning.
-
-    Args:
-        checkpoints: list of the checkpoints, oldest first.
-        read: function from one of them to its arrays and facts, which raises
-            `CheckpointError` if it is damaged.
-
-    Returns:
-        `(arrays, facts)`, or None if there is no checkpoint.
-
-    Raises:
-        CheckpointError: there are checkpoints, but none can be read.
-    """
-    error = None
-    for checkpoint in reversed(checkpoints):
-        try:
-            return read(checkpoint)
-        except CheckpointError as raised:
-            error = raised
-            text = f"{raised} The checkpoint before it is tried."
-            warnings.warn(text, stacklevel=2)
-    if error is not None:
-        raise error
-    return None
-
-
-def checkpoints_in(directory):
-    """Return the paths of the checkpoints of a run, oldest first."""
-    return sorted(pathlib.Path(directory).glob(f"{PREFIX}*"))
-
-
-def to_keep(checkpoints, facts_of, keep, monitor, better):
-    """Return the set of the newest checkpoints and the best.
-
-    Args:
-        checkpoints: list of the checkpoints, oldest first.
-        facts_of: function from one of them to its facts.
-        keep, monitor, better: as in `prune`.
-    """
-    scores = {}
-    for checkpoint in checkpoints:
-        with contextlib.suppress(OSError, *OF_DAMAGE):
-            # A damaged checkpoint has no score.
-            score = facts_of(checkpoint)["logs"][monitor]
-            if math.isfinite(score):
-                scores[checkpoint] = score
-    best = [better(scores, key=scores.get)] if scores else []
-    return {*checkpoints[-keep:], *best}
-
-
-def prune(directory, keep, monitor, better):
-    """Remove all checkpoints but the newest and the best.
-
-    Args:
-        directory: path of the run's folder.
-        keep: int, number of the newest checkpoints to keep.
-        monitor: str, the logged value that determines the best, or None.
-        better: callable, `max` or `min`.
-    """
-    folders = checkpoints_in(directory)
-    kept = to_keep(folders, read_facts, keep, monitor, better)
-    for folder in folders:
-        if folder not in kept:
-            _remove(folder)
-    for left in pathlib.Path(directory).glob(f".{PREFIX}*"):
-        # Left by a process that was killed while writing or removing.
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def _remove(folder):
-    """Remove a checkpoint.
-
-    Rename it first, so that a partly removed folder is no checkpoint.
-    """
-    hidden = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(hidden, ignore_errors=True)
-    folder.rename(hidden)
-    shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _seal(folder, facts):
-    """Flush all files of a folder to disk, and write its manifest."""
-    sums = folder_sums(folder)
-    for name in sums:
-        synchronize(folder / name)
-    (folder / MANIFEST).write_text(sealed({**facts, "sha256": sums}))
-    synchronize(folder / MANIFEST)
-    synchronize(folder)
-
-
-def sealed(facts):
-    """Return the text of a manifest, ending with the SHA-256 of its content."""
-    seal = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    return json.dumps({**facts, "seal": seal}, indent=1) + "\n"
-
-
-def _is_position(values):
-    return isinstance(values, dict) and all(
-        is_integer(n) and 0 <= n < _MOST for n in values.values()
-    )
+    return parse_checksummed(read_text(folder / MANIFEST, LARGEST_ASSET))
 
 
 STATE = "state.safetensors"

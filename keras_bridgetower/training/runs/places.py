@@ -6,13 +6,17 @@ removed first, so that no part of a checkpoint is taken for a whole one.
 
 import contextlib
 import json
+import math
 import pathlib
+import shutil
 import tempfile
 import urllib.parse
+import warnings
 
 from keras_bridgetower import files
 from keras_bridgetower import object_stores
 from keras_bridgetower.distribution.strategy import ProcessError
+from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.presets.manifest import MANIFEST
 from keras_bridgetower.presets.manifest import folder_sums
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
@@ -83,25 +87,116 @@ class RunFolder:
             strategy.by_chief(lambda: stack.enter_context(lock))
             yield
 
+    def checkpoints(self):
+        """Return the paths of the checkpoints, oldest first."""
+        return sorted(self._directory.glob(f"{folders.PREFIX}*"))
+
     def names(self):
         """Return the names of the checkpoints, oldest first."""
-        return [p.name for p in folders.checkpoints_in(self._directory)]
+        return [path.name for path in self.checkpoints()]
 
     def newest(self):
-        """Read the newest checkpoint, as `folders.newest`."""
-        return folders.newest(self._directory)
+        """Read the newest undamaged checkpoint.
 
-    def write(self, step, arrays, facts, strategy, batches):
-        """Write a checkpoint, as `folders.write`."""
-        folders.write(self._directory, step, arrays, facts, strategy, batches)
+        Damaged ones are skipped with a warning.
+
+        Returns:
+            `(arrays, facts)`, or None if there is no checkpoint.
+
+        Raises:
+            CheckpointError: there are checkpoints, but none can be read.
+        """
+        return _read_newest(self.checkpoints(), folders.read)
+
+    def write(self, step, arrays, facts, strategy=None, batches=0):
+        """Write a checkpoint to a temporary folder, flush and rename it.
+
+        Checkpoints of later steps are damaged, or the run would have continued
+        from them. They are renamed to `damaged-...`, so that they are not
+        taken for newer ones.
+
+        Args:
+            step: int, number of updates so far; part of the checkpoint's name.
+            arrays: dict from name to array, as the strategy's store takes
+                them.
+            facts: dict of plain values for the manifest.
+            strategy: a `Strategy`, whose processes must all call this. By
+                default one process.
+            batches: int, number of batches after the last update, whose
+                gradients are accumulated; part of the name too.
+
+        Raises:
+            CheckpointError: the disk is full or not writable. Earlier
+                checkpoints are unchanged.
+        """
+        strategy = strategy or Strategy()
+        kind = self.formats[strategy.store]
+        final = self._directory / folders.checkpoint_name(step, batches)
+        temporary = self._directory / f".{final.name}"
+
+        def begin():
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+
+        def end():
+            sums = folder_sums(temporary)
+            saved = {**facts, "step": step, "store": kind.name, "sha256": sums}
+            (temporary / MANIFEST).write_text(files.checksummed(saved))
+            for name in (*sums, MANIFEST, "."):
+                files.synchronize(temporary / name)
+            if final.exists():
+                _remove(final)
+            temporary.rename(final)
+            for newer in self.checkpoints():
+                if newer > final:
+                    aside = newer.with_name(f"damaged-{newer.name}")
+                    shutil.rmtree(aside, ignore_errors=True)
+                    newer.rename(aside)
+            files.synchronize(self._directory)
+
+        text = f"The checkpoint of step {step} could not be written."
+        with _errors(self, f"{text} Earlier ones are unchanged."):
+            try:
+                strategy.by_chief(begin)
+                strategy.together(
+                    lambda: kind.write(temporary, arrays, strategy.is_chief)
+                )
+                strategy.by_chief(end)
+            except (OSError, ProcessError):
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
 
     def prune(self, keep, monitor, better):
-        """Remove checkpoints, as `folders.prune`."""
-        folders.prune(self._directory, keep, monitor, better)
+        """Remove all checkpoints but the newest and the best, and parts.
+
+        Args:
+            keep: int, number of the newest checkpoints to keep.
+            monitor: str, the logged value that determines the best, or None.
+            better: callable, `max` or `min`.
+        """
+        found = self.checkpoints()
+        kept = _to_keep(found, folders.read_facts, keep, monitor, better)
+        for folder in found:
+            if folder not in kept:
+                _remove(folder)
+        for left in self._directory.glob(f".{folders.PREFIX}*"):
+            # Left by a process that was killed while writing or removing.
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _remove(folder):
+    """Remove a checkpoint.
+
+    Rename it first, so that a partly removed folder is no checkpoint.
+    """
+    hidden = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(hidden, ignore_errors=True)
+    folder.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 class RunStore:
-    """The checkpoints of a run in an object store.
+    """The checkpoints of a run in an object store, as `RunFolder`.
 
     Each process writes its files to a temporary folder and uploads them.
 
@@ -142,14 +237,14 @@ class RunStore:
             return _complete(self._files())
 
     def newest(self):
-        """Read the newest undamaged checkpoint, as `folders.newest`."""
+        """Read the newest undamaged checkpoint, as `RunFolder.newest`."""
         names = self.names()
         with _errors(self, "The checkpoints could not be fetched."):
             self._facts = {name: self._read_facts(name) for name in names}
-            return folders.read_newest(names, self._read)
+            return _read_newest(names, self._read)
 
     def write(self, step, arrays, facts, strategy, batches):
-        """Write a checkpoint, as `folders.write`."""
+        """Write a checkpoint, as `RunFolder.write`."""
         name = folders.checkpoint_name(step, batches)
         kind = self.formats[strategy.store]
 
@@ -167,12 +262,12 @@ class RunStore:
         def upload():
             sums = folder_sums(own)
             for file in sums:
-                self._put(f"{name}/{file}", own / file)
+                self._store.write(f"{name}/{file}", own / file)
             return sums
 
         def end():
             saved = {**facts, "step": step, "store": kind.name, "sha256": sums}
-            text = folders.sealed(saved)
+            text = files.checksummed(saved)
             self._store.write(f"{name}/{MANIFEST}", text.encode())
             self._facts[name] = saved
             found = self._files()
@@ -200,7 +295,7 @@ class RunStore:
         """Remove all checkpoints but the newest and the best, and parts."""
         with _errors(self, "Old checkpoints could not be removed."):
             found = self._files()
-            kept = folders.to_keep(
+            kept = _to_keep(
                 *(_complete(found), self._facts.get, keep, monitor, better)
             )
             for name in found.keys() - kept:
@@ -219,7 +314,7 @@ class RunStore:
         """Return the facts of a checkpoint, or `{}` if it is damaged."""
         try:
             text = self._store.read(f"{name}/{MANIFEST}", LARGEST_ASSET)
-            return folders.parse_facts(text.decode())
+            return files.parse_checksummed(text.decode())
         except (object_stores.TooLarge, *folders.OF_DAMAGE):
             return {}
 
@@ -233,12 +328,57 @@ class RunStore:
                     self._store.fetch(f"{name}/{file}", folder / file)
             return folders.read(folder, f"{self}/{name}")
 
-    def _put(self, name, file):
-        self._store.write(name, file)
-
     def _remove(self, name, found):
         """Remove the files of a checkpoint, its manifest first."""
         self._store.remove(found.get(name, ()), f"{name}/{MANIFEST}")
+
+
+def _read_newest(checkpoints, read):
+    """Read the newest undamaged checkpoint of several.
+
+    Damaged ones are skipped with a warning.
+
+    Args:
+        checkpoints: list of the checkpoints, oldest first.
+        read: function from one of them to its arrays and facts, which raises
+            `CheckpointError` if it is damaged.
+
+    Returns:
+        `(arrays, facts)`, or None if there is no checkpoint.
+
+    Raises:
+        CheckpointError: there are checkpoints, but none can be read.
+    """
+    error = None
+    for checkpoint in reversed(checkpoints):
+        try:
+            return read(checkpoint)
+        except CheckpointError as raised:
+            error = raised
+            text = f"{raised} The checkpoint before it is tried."
+            warnings.warn(text, stacklevel=2)
+    if error is not None:
+        raise error
+    return None
+
+
+def _to_keep(checkpoints, facts_of, keep, monitor, better):
+    """Return the set of the newest checkpoints and the best.
+
+    Args:
+        checkpoints: list of the checkpoints, oldest first.
+        facts_of: function from one of them to its facts.
+        keep, monitor, better: as in `RunFolder.prune`.
+    """
+    scores = {}
+    for checkpoint in checkpoints:
+        with contextlib.suppress(OSError, *folders.OF_DAMAGE):
+            # A damaged checkpoint has no score.
+            score = facts_of(checkpoint)["logs"][monitor]
+            if math.isfinite(score):
+                scores[checkpoint] = score
+    best = [better(scores, key=scores.get)] if scores else []
+    return {*checkpoints[-keep:], *best}
 
 
 def _complete(found):

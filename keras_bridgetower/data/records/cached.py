@@ -1,17 +1,17 @@
-"""`Kept`: results that several threads ask for, each computed once."""
+"""`Cached`: results that several threads ask for, each computed once."""
 
 import functools
 import threading
 
 
-class Kept:
-    """Calls a function, and keeps its last results.
+class Cached:
+    """Calls a function, and caches its last results.
 
     A thread waits while another one computes.
 
     Args:
         function: callable of hashable arguments; picklable if this is pickled.
-        count: int, how many results are kept.
+        count: int, how many results are cached.
     """
 
     def __init__(self, function, count):
@@ -24,4 +24,4 @@ class Kept:
             return self._cached(*arguments)
 
     def __reduce__(self):
-        return Kept, self._given
+        return Cached, self._given
