@@ -1,6 +1,8 @@
 """Start processes that train together on this machine."""
 
+import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -49,10 +51,18 @@ def several_processes(count):
 
 
 def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        # The next ones are used too, by the other workers of TensorFlow.
-        return found.getsockname()[1] - 1
+    """Return a port that is free, as are the next two.
+
+    It is below those that systems hand out to connections meanwhile. Workers of
+    TensorFlow use the next ones too.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20_000, 30_000)
+        with contextlib.ExitStack() as bound, contextlib.suppress(OSError):
+            for number in range(port, port + 3):
+                one = bound.enter_context(socket.socket())
+                one.bind(("127.0.0.1", number))
+            return port
 
 
 def started(commands, environments, **kwargs):

@@ -15,6 +15,8 @@ PRIVATE = "backend/keras_private/"
 # Private names of other libraries.
 FOREIGN = {
     *(("torch", "_foreach_"), ("os", "_exit")),
+    # Of a named tuple, documented.
+    ("self", "_field_defaults"),
     # TensorFlow; without it the labels of a stream are unknown.
     ("dataset", "_input_dataset"),
     # Gradio, of one version; by it the page tells its components apart.

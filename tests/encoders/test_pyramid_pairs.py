@@ -72,7 +72,7 @@ def test_default_taps_have_several_widths_and_one_grid():
 
 def test_training_moves_statistics_unless_the_tower_is_frozen():
     """Several replicas would each have their own."""
-    replicas = types.SimpleNamespace(count=2, place="2 replicas")
+    replicas = types.SimpleNamespace(count=2, device_name="2 replicas")
     task = eager(vqa(), keras.optimizers.AdamW(3e-3))
     with pytest.raises(ValueError, match="10 batch norms"):
         check_batch_norms(task, replicas)

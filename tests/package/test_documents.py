@@ -74,8 +74,9 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_commands_of_a_page_exist(page):
+def test_commands_of_a_page_exist(page, monkeypatch):
     """Each script and command in a block of a page, and its options."""
+    monkeypatch.syspath_prepend(ROOT / "preset_packages/photos")
     shell = "".join(code for _, code in blocks(page, "sh"))
     for path in re.findall(r"python ((?:examples|tools)/\S+\.py)", shell):
         assert (ROOT / path).is_file(), path

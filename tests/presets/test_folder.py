@@ -16,6 +16,8 @@ import pytest
 from builders import ANSWERS
 
 import keras_bridgetower as kbt
+from keras_bridgetower.files import checksummed
+from keras_bridgetower.files import parse_checksummed
 from keras_bridgetower.presets import folder as folders
 from keras_bridgetower.presets import hub
 from keras_bridgetower.presets import manifest
@@ -81,14 +83,14 @@ def test_preset_files_are_read_and_hashed_once(monkeypatch):
 
 def test_files_that_the_manifest_lacks_are_refused(copied):
     path = copied / manifest.MANIFEST
-    content = json.loads(path.read_text())
+    content = parse_checksummed(path.read_text())
     for name in ("../theirs", None):
         sums = dict(content["sha256"])
         if name is None:
             del sums["assets/tokenizer/merges.txt"]
         else:
             sums[name] = "0"
-        path.write_text(manifest._text(content["versions"], sums))
+        path.write_text(checksummed({**content, "sha256": sums}))
         refused(copied, "was changed" if name else "in its manifest")
 
 

@@ -118,7 +118,9 @@ def test_whole_heads_and_trailers_are_bounded(
         connection = connect()
         with contextlib.suppress(OSError):
             connection.sendall(start + part * (size // len(part)) + end)
-            connection.shutdown(socket.SHUT_WR)
+            # An end of the requests can end a second one before its answer.
+            if size > 65_536 or answers == 1:
+                connection.shutdown(socket.SHUT_WR)
         found = everything(connection)
         answered = found.count(b"HTTP/1.1 200") + found.count(b"HTTP/1.1 413")
         # A first request may be closed before its answer.
