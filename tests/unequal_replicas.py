@@ -63,12 +63,12 @@ def ranked(ranking, x, false_texts):
         "padding_mask": ops.convert_to_tensor(x),
         "false_texts": ops.convert_to_tensor(false_texts),
     }
-    logits, _ = ranking.logits(
+    found, _ = ranking.logits(
         lambda text, image, mask: ops.sum(text[0][:, 0] * image[0][:, 0], -1),
         {"rank": lambda scores: scores},
         pair_objectives.Batch(states, states, drawn),
     )
-    return logits
+    return found["rank"]
 
 
 def hard(x, own):
@@ -91,7 +91,7 @@ def hard(x, own):
         ),
         (rows, 2 * rows, ops.ones(())),
     )
-    return pairs
+    return pairs["itm"]
 
 
 def seen(strategy):
