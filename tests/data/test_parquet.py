@@ -215,7 +215,7 @@ def test_few_bytes_that_ask_for_many_are_refused(tmp_path):
         path = tmp_path / name / "x.parquet"
         kind = {"compression": compression, "store_schema": False}
         parquet.write_table(table, path, row_group_size=200_000, **kind)
-        assert path.stat().st_size < 20_000
+        assert path.stat().st_size < 50_000
     del values, zeros, table, made
     before = pyarrow.default_memory_pool()
     counted = pyarrow.proxy_memory_pool(before)

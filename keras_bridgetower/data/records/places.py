@@ -86,8 +86,14 @@ class Folder:
         """Return a dict from the names of files to their sizes."""
         if not self.path.is_dir():
             return {}
+        found = {}
         with os.scandir(self.path) as entries:
-            return {e.name: e.stat().st_size for e in entries if e.is_file()}
+            for entry in entries:
+                # Another thread may move its file into place meanwhile.
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.is_file():
+                        found[entry.name] = entry.stat().st_size
+        return found
 
     def read(self, name, largest):
         """Return the bytes of a text."""
