@@ -25,7 +25,7 @@ class DemoModels:
     Args:
         presets: sequence of str, the presets that the page offers.
         others: bool, True if visitors may open other presets.
-        loading: callable that is told the preset which a request waits for.
+        loading: callable of the name of a preset, before a request loads it.
 
     Raises:
         ValueError: one of the presets does not exist.
