@@ -43,6 +43,7 @@ from .preprocessing.image_converter import (
 from .preprocessing.json_tokenizer import (
     BridgeTowerJsonTokenizer as BridgeTowerJsonTokenizer,
 )
+from .preprocessing.kept_states import KeptStates as KeptStates
 from .preprocessing.preprocessor import (
     BridgeTowerPreprocessor as BridgeTowerPreprocessor,
 )

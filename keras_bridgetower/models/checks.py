@@ -23,6 +23,29 @@ TOKEN_FEATURES = (*_IDS, "padding_mask", "segment_ids")
 CHECKED_FEATURES = ("images", *_IDS, "padding_mask", "mask_positions")
 
 
+def are_states(x):
+    """Return True for states of a tower, in place of what the tower reads."""
+    # Pictures have four axes and token ids two.
+    return len(getattr(x, "shape", ())) == 3
+
+
+def without_states(features, expected):
+    """Return the features that the towers read, not those that are states.
+
+    Args:
+        features: dict of tensors.
+        expected: dict of symbolic inputs.
+    """
+    more = {"images": -1, "token_ids": 1}
+    return {
+        name: x
+        for name, x in features.items()
+        if name not in more
+        or name not in expected
+        or len(x.shape) != len(expected[name].shape) + more[name]
+    }
+
+
 def check_features(features, expected, backbone, preprocessor=None):
     """Raise if inputs lack a key or have wrong shapes or values.
 
@@ -46,18 +69,22 @@ def check_features(features, expected, backbone, preprocessor=None):
             f": {missing}. Received: inputs={_describe(features)}"
         )
     shapes = {k: tuple(getattr(features[k], "shape", ())) for k in expected}
-    ranks_differ = any(
-        len(shape) != len(expected[key].shape) for key, shape in shapes.items()
+    read = without_states({k: features[k] for k in expected}, expected)
+    wrong = any(
+        len(shapes[key]) != len(expected[key].shape)
+        or sizes_differ(shapes[key][1:], expected[key].shape[1:])
+        for key in read
     )
     first = next(iter(shapes.values()))
     # Not by a set: symbolic sizes of a PyTorch export cannot be hashed.
-    if ranks_differ or any(x[:1] != first[:1] for x in shapes.values()):
+    if wrong or any(x[:1] != first[:1] for x in shapes.values()):
+        wanted = {k: tuple(x.shape) for k, x in expected.items()}
         raise ValueError(
-            "All inputs must have as many axes as the model's, and the same "
+            f"All inputs must have the model's shapes, {wanted}, and the same "
             f"batch size. Received: shapes={shapes}"
         )
-    features = {k: features[k] for k in features if k in CHECKED_FEATURES}
-    check_feature_values(features, backbone, preprocessor)
+    read = {k: x for k, x in read.items() if k in CHECKED_FEATURES}
+    check_feature_values(read, backbone, preprocessor)
 
 
 def check_lengths(features, text_encoder):

@@ -4,9 +4,11 @@
 that the bridges need.
 """
 
+import itertools
 import operator
 
 import keras
+from keras import ops
 
 from keras_bridgetower.backend import layer_records
 from keras_bridgetower.backend.keras_private.layers import layers_in
@@ -17,6 +19,7 @@ from keras_bridgetower.checks import check_choice
 from keras_bridgetower.encoders.registry import entry_of
 from keras_bridgetower.encoders.registry import hidden_states
 from keras_bridgetower.models.bridges import get_class
+from keras_bridgetower.models.checks import are_states
 from keras_bridgetower.models.checks import check_lengths
 from keras_bridgetower.models.checks import check_pixel_dtype
 from keras_bridgetower.models.managers import ManagerLayer
@@ -167,6 +170,9 @@ class Tower(PatchedModel, keras.Model):
         return tower
 
     def __call__(self, inputs, *args, **kwargs):
+        given = inputs["token_ids"] if isinstance(inputs, dict) else inputs
+        if are_states(given):
+            return self._split(given)
         if len(getattr(inputs, "shape", ())) == 4:
             check_pixel_dtype(inputs, self.encoder)
         return super().__call__(inputs, *args, **kwargs)
@@ -175,9 +181,32 @@ class Tower(PatchedModel, keras.Model):
         check_lengths(inputs, self.encoder)
         return _as_list(super().call(inputs, training=training, mask=mask))
 
+    def _split(self, states):
+        """Split what `joined_states` has joined."""
+        widths = [x.shape[-1] for x in self.outputs[:-1]]
+        places = list(itertools.accumulate(widths))
+        parts = ops.split(states, places, axis=-1) if places else [states]
+        outputs = zip(parts, self.outputs, strict=True)
+        return [ops.cast(x, output.dtype) for x, output in outputs]
+
     def compute_output_spec(self, inputs, training=None, mask=None):
         spec = super().compute_output_spec(inputs, training=training, mask=mask)
         return _as_list(spec)
+
+
+def joined_states(states):
+    """Join the states of a tower to one float32 tensor, to keep them.
+
+    A tower that is called with it, in place of an image tensor or of
+    `"token_ids"`, returns the states again.
+
+    Args:
+        states: list of float tensors `(batch, tokens, width)`.
+
+    Returns:
+        float32 tensor `(batch, tokens, sum of widths)`.
+    """
+    return ops.concatenate([ops.cast(x, "float32") for x in states], axis=-1)
 
 
 def _as_list(outputs):

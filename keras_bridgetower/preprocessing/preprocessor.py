@@ -12,6 +12,7 @@ from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.checks import TOKEN_FEATURES
 from keras_bridgetower.models.checks import sizes_differ
+from keras_bridgetower.preprocessing import kept_states
 from keras_bridgetower.preprocessing import tf_graph
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
@@ -183,11 +184,18 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
             `(features, batched)`: a dict of arrays, and whether they have a
             batch axis.
         """
-        check_keys(x, ("images", "text"))
-        text = self.text_features(x["text"], encode)
-        images = self.image_converter(x["images"])
-        batch = tuple(text["token_ids"].shape)[:-1]
-        wanted, found = batch + self.pictures, tuple(images.shape)[:-3]
+        kept = {"images": "image_states", "text": "text_states"}
+        check_keys(x, [k for k, name in kept.items() if name not in x])
+        if "image_states" in x:
+            images, axes = x["image_states"], 2
+        else:
+            images, axes = self.image_converter(x["images"]), 3
+        if "text_states" in x:
+            text = kept_states.text_features(x["text_states"])
+        else:
+            text = self.text_features(x["text"], encode)
+        batch = tuple(text["padding_mask"].shape)[:-1]
+        wanted, found = batch + self.pictures, tuple(images.shape)[:-axes]
         if len(found) != len(wanted) or sizes_differ(found, wanted):
             raise ValueError(
                 "`images` and `text` must have the same number of items, both "

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_bridgetower.checks import check_choice
+from keras_bridgetower.models.checks import are_states
 from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.preprocessor import Draws
@@ -172,6 +173,11 @@ def hide_tokens(masking, draws, step, features):
         tokens, int32 `(batch, M)`, their places, and int32 `(batch, M)`, the
         hidden tokens, `IGNORED` in empty slots.
     """
+    if are_states(features["token_ids"]):
+        raise ValueError(
+            "`text` must be texts, whose tokens are hidden. Received: kept "
+            "states of texts"
+        )
 
     def hide(seed, ids, padding_mask):
         made = masking(ids, padding_mask, seed)

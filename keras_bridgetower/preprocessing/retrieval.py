@@ -131,7 +131,7 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
     def call(self, x, y=None, sample_weight=None):
         features, batched = self.features_of(x)
         if y is not None:
-            batch = tuple(features["token_ids"].shape)[:-1]
+            batch = tuple(features["padding_mask"].shape)[:-1]
             if isinstance(y, dict) and "match" in y:
                 y = self.targets(y["match"], batched)
                 _check_number(y, batch)

@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_bridgetower.preprocessing.images import SIGNATURE
 from keras_bridgetower.preprocessing.images import SINGLE
+from keras_bridgetower.preprocessing.kept_states import KeptStates
 from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.preprocessing.tf_graph import is_string_tensor
 
@@ -149,18 +150,22 @@ class Pictures:
 
     Args:
         preprocessor: a `BridgeTowerPreprocessor`.
-        images: one picture, or a list or array of pictures.
+        images: one picture, or a list or array of pictures; or `KeptStates`.
         name: str, their name in errors.
     """
 
     def __init__(self, preprocessor, images, name="images"):
         self.name = name
         self._converter = preprocessor.image_converter
-        self.images, self.single = list_pictures(images)
+        self.images, self.single = images, False
+        if not isinstance(images, KeptStates):
+            self.images, self.single = list_pictures(images)
         self.count = len(self.images)
 
     def features(self, start, stop):
         """Return features of pictures; a single picture is read once."""
+        if isinstance(self.images, KeptStates):
+            return {"images": self.images[start:stop].read()}
         if not self.single:
             images = self._converter.block(self.images, start, stop)
             return {"images": images}

@@ -44,6 +44,7 @@ from keras_bridgetower.presets import weights_file
 from keras_bridgetower.presets.table import PresetsOf
 from keras_bridgetower.tasks import from_preset
 from keras_bridgetower.tasks import inference
+from keras_bridgetower.tasks import keep_states
 from keras_bridgetower.tasks.fit import batch_checks
 from keras_bridgetower.tasks.fit import data_path
 from keras_bridgetower.tasks.fit import targets
@@ -132,6 +133,8 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         super().__init__(
             inputs=inputs, outputs=self.outputs_of(inputs), **kwargs
         )
+        # `check_features` accepts states in place of pictures, Keras would not.
+        self.input_spec = None
         # The symbolic graph may not reach all heads.
         self.heads = self.heads
         # === Config ===
@@ -847,7 +850,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         check_trained(self)
         batch_checks.check_batch(self, y, class_weight=class_weight)
         first = Steps(getattr(self, "optimizer", None)).first
-        batch = self._prepared(x, y, sample_weight, first)
+        batch = self._prepared(x, y, sample_weight, first, True)
         kwargs["class_weight"] = class_weight
         with self.inference.training("train_on_batch"):
             return self._keras("train_on_batch", *batch, **kwargs)
@@ -961,6 +964,67 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         return keras.tree.map_structure(
             lambda x: verb_inputs.one_or_all(x, sources),
             self._run(verb, sources, batch_size),
+        )
+
+    def keep_states(
+        self,
+        folder,
+        images=None,
+        texts=None,
+        kind="float32",
+        batch_size=32,
+        variants=0,
+        augment=None,
+        verbose=1,
+    ):
+        """Write the states of a frozen tower to a folder.
+
+        `fit`, `evaluate`, `predict` and the verbs take them in place of the
+        pictures or texts, and run only the fusion. Training on float32 states
+        gives the weights of training with frozen towers, whose dropout is 0.
+        What the folder already holds is kept: the same call continues after an
+        interruption, and one with more pictures adds to them.
+
+        Args:
+            folder: path of the folder.
+            images: list of pictures, as `load_image` reads them, or None.
+            texts: list of str, or None. One of both must be given.
+            kind: `"float32"`, `"float16"` or `"int8"`, how they are stored.
+            batch_size: int, items per forward pass.
+            variants: int, how many augmented variants of each picture are kept
+                beside it. `fit` draws one of them for each step, `evaluate`
+                and `predict` read the picture.
+            augment: callable that makes them, from a uint8 array
+                `(height, width, 3)` and a `numpy.random.Generator`.
+            verbose: 0 for no progress bar.
+
+        Returns:
+            `KeptStates`, an array of one axis without values in memory.
+
+        Raises:
+            ValueError: no preprocessor, nothing to keep, unreadable pictures,
+                or a folder with states of another model.
+
+        Example:
+
+        ```python
+        task.backbone.image_tower.trainable = False
+        task.compile()
+        states = task.keep_states("states", images=["a.png", "b.png"])
+        task.fit({"images": states, "text": ["a dog", "a cat"]}, [0, 1])
+        ```
+        """
+        given = {"image": images, "text": texts}
+        given = {k: v for k, v in given.items() if v is not None}
+        if len(given) != 1:
+            raise ValueError(
+                "One of `images` and `texts` must be given. Received: "
+                f"{sorted(given)}"
+            )
+        ((side, items),) = given.items()
+        return keep_states.keep(
+            *(self, folder, items, side, kind, batch_size),
+            *(variants, augment, verbose),
         )
 
     def predict_features(self, features, batch_size=32):

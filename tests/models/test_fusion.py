@@ -24,7 +24,7 @@ from drawn_photos import draw
 import keras_bridgetower as kbt
 from keras_bridgetower.analysis import attention_map
 from keras_bridgetower.analysis import relevance
-from keras_bridgetower.apps.predict.identity import model_checksum
+from keras_bridgetower.tasks.identity import model_checksum
 from keras_bridgetower.models.attention import BridgeTowerAttention
 from keras_bridgetower.models.attention import capture_attention
 from keras_bridgetower.models.cross_modal import CROSS_ENCODERS

@@ -10,7 +10,7 @@ from builders import FASTEST
 
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.search import PictureSearch
-from keras_bridgetower.apps.search import states
+from keras_bridgetower.preprocessing import state_files as states
 from keras_bridgetower.apps.search.header import read_header
 from keras_bridgetower.apps.search.header import state_files
 from keras_bridgetower.apps.search.stores.store import StoreError

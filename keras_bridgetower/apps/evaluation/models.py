@@ -9,7 +9,7 @@ from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ScoringFunction
 
 import keras_bridgetower as kbt
-from keras_bridgetower.apps.predict.identity import model_checksum
+from keras_bridgetower.tasks.identity import model_checksum
 
 DENSE, CROSS_ENCODER = "dense", "cross-encoder"
 _FRAMEWORKS = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}

@@ -13,7 +13,6 @@ import uuid
 from keras_bridgetower.apps.predict import output
 from keras_bridgetower.apps.predict.batches import read
 from keras_bridgetower.apps.predict.batches import run_rows
-from keras_bridgetower.apps.predict.identity import model_checksum
 from keras_bridgetower.apps.predict.rows import ID
 from keras_bridgetower.apps.predict.rows import Row
 from keras_bridgetower.apps.predict.run import open_run
@@ -21,6 +20,7 @@ from keras_bridgetower.files import move_into_place
 from keras_bridgetower.files import parse_json
 from keras_bridgetower.presets.verbs import named
 from keras_bridgetower.tasks import by_name
+from keras_bridgetower.tasks.identity import model_checksum
 
 try:
     import apache_beam as beam

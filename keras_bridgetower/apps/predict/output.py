@@ -4,13 +4,13 @@ import contextlib
 import json
 import os
 
-from keras_bridgetower.apps.predict.identity import model_checksum
-from keras_bridgetower.apps.predict.identity import picture_settings
-from keras_bridgetower.apps.predict.identity import text_settings
 from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import one_writer
 from keras_bridgetower.files import open_regular
 from keras_bridgetower.files import parse_json
+from keras_bridgetower.tasks.identity import model_checksum
+from keras_bridgetower.tasks.identity import picture_settings
+from keras_bridgetower.tasks.identity import text_settings
 
 # Start of the first line.
 START = b'{"predictions":'

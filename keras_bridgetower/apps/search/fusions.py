@@ -10,9 +10,9 @@ import keras
 import numpy as np
 
 from keras_bridgetower import ExportedModel
-from keras_bridgetower.apps.predict.identity import weight_sums
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_folder
+from keras_bridgetower.tasks.identity import weight_sums
 
 FILE, IDENTITY = "fusion.onnx", "fusion.json"
 # Packages that write and run an exported fusion.

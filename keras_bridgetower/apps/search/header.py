@@ -7,9 +7,6 @@ import os
 import pathlib
 import re
 
-from keras_bridgetower.apps.search.states import KINDS
-from keras_bridgetower.apps.search.states import StateFiles
-from keras_bridgetower.apps.search.states import StateFormat
 from keras_bridgetower.apps.search.stores.lance import LanceStore
 from keras_bridgetower.apps.search.stores.qdrant import QdrantFolder
 from keras_bridgetower.apps.search.stores.qdrant import QdrantServer
@@ -17,6 +14,9 @@ from keras_bridgetower.apps.search.stores.store import HEADER
 from keras_bridgetower.apps.search.stores.store import Store
 from keras_bridgetower.apps.search.stores.store import StoreError
 from keras_bridgetower.files import file_is_gone
+from keras_bridgetower.preprocessing.state_files import KINDS
+from keras_bridgetower.preprocessing.state_files import StateFiles
+from keras_bridgetower.preprocessing.state_files import StateFormat
 
 FORMAT = 1
 _STATES = "states"
@@ -74,7 +74,14 @@ def state_files(store, header):
     fields = {k: v for k, v in header.items() if k not in ("whole", "preset")}
     index = json.dumps(fields, sort_keys=True).encode()
     format = StateFormat(kind, tuple(shape))
-    return StateFiles(store.folder / _STATES, format, index)
+    return StateFiles(store.folder / _STATES, format, index, _damaged)
+
+
+def _damaged(path, error):
+    return StoreError(
+        "`store` must have the states that `index` wrote. Delete its folder "
+        f"and index again. Received: {str(path)!r}: {error}"
+    )
 
 
 def check_model(store, header, models):

@@ -5,9 +5,6 @@ import numpy as np
 from keras_bridgetower import BridgeTowerContrastive
 from keras_bridgetower import BridgeTowerRetrieval
 from keras_bridgetower.apps.predict.batches import each_in_batches
-from keras_bridgetower.apps.predict.identity import model_checksum
-from keras_bridgetower.apps.predict.identity import picture_settings
-from keras_bridgetower.apps.predict.identity import text_settings
 from keras_bridgetower.apps.search.fusions import ExportedFusion
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models import head_table
@@ -19,6 +16,9 @@ from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.presets.table import named_heads
 from keras_bridgetower.presets.table import preset_name
 from keras_bridgetower.tasks import from_preset
+from keras_bridgetower.tasks.identity import model_checksum
+from keras_bridgetower.tasks.identity import picture_settings
+from keras_bridgetower.tasks.identity import text_settings
 
 # How a query may be cut: the matching head reads the start of a text.
 _LONG_TEXTS = ("refuse", "cut_end")

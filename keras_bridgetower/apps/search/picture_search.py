@@ -19,12 +19,12 @@ from keras_bridgetower.apps.search.header import read_header
 from keras_bridgetower.apps.search.header import state_files
 from keras_bridgetower.apps.search.indexing import IndexRun
 from keras_bridgetower.apps.search.models import SearchModels
-from keras_bridgetower.apps.search.states import KINDS
 from keras_bridgetower.apps.search.stores.store import FolderStore
 from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.files import file_is_gone
+from keras_bridgetower.preprocessing.state_files import KINDS
 from keras_bridgetower.presets.table import preset_name
 
 # Fields of a header that are arguments of `SearchModels.from_preset`.

@@ -54,7 +54,11 @@ def check_batched(task, ranks):
             where these are unknown.
     """
     if task.preprocessor is None:
-        single = {k: range(len(x.shape)) for k, x in task.input.items()}
+        # States of pictures have an axis less than pictures.
+        single = {
+            k: range(len(x.shape) - (k == "images"))
+            for k, x in task.input.items()
+        }
     else:
         # Pictures alone: a file, or an array of height, width and channels.
         alone = (0, 3) if "text" not in ranks else ()
@@ -227,7 +231,8 @@ def check_values(task, x, y):
             "`y` must hold numbers without a preprocessor, which would find "
             "the ids of names. Received: y of strings"
         )
-    features = {k: v for k, v in x.items() if k in checks.CHECKED_FEATURES}
+    read = checks.without_states(x, task.input)
+    features = {k: v for k, v in read.items() if k in checks.CHECKED_FEATURES}
     rules = [] if y is None else _rules(task, y)
     values = [*features.values(), *(labels for *_, labels in rules)]
     if not in_tf_graph():

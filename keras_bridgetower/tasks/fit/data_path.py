@@ -41,6 +41,7 @@ from keras_bridgetower.objectives.losses import VQALoss
 from keras_bridgetower.preprocessing import tf_datasets
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.tf_graph import typed_errors
+from keras_bridgetower.tasks import keep_states
 from keras_bridgetower.tasks.fit import batch_checks
 
 # The default of Keras.
@@ -162,7 +163,9 @@ def prepared(
     Raises:
         ValueError: another type of data, or data that do not fit the task.
     """
+    kept = {}
     if isinstance(x, dict):
+        x, kept = keep_states.separate(task, x, trains=steps is not None)
         size = BATCH_SIZE if size is None else size
         check_count("batch_size", size)
         weights = batch_checks.check_weights(weights)
@@ -187,11 +190,20 @@ def prepared(
         return _prepared_source(task, x, steps, checked)
     if steps is not None:
         batch_checks.check_partners(task, x)
-    if _reads_step(task):
+    draws = steps is not None and any(
+        states.identity["variants"] for states in kept.values()
+    )
+    if draws or _reads_step(task):
         x = tf_datasets.numbered(
             x, lambda: _first(steps), strategy.current().draw_number
         )
-    return tf_datasets.mapped(x, task.preprocess_samples)
+
+    def prepare(x, *labels):
+        if kept:
+            x = keep_states.restore(task, x, kept, draws)
+        return task.preprocess_samples(x, *labels)
+
+    return tf_datasets.mapped(x, prepare)
 
 
 def _first(steps):
@@ -214,7 +226,7 @@ def _prepared_source(task, source, steps, checked):
             )
             batch_checks.check_batch(task, y, **checked)
             batch_checks.check_lists_of_pictures(task, x)
-        made = prepared_batch(task, x, y, weights, number)
+        made = prepared_batch(task, x, y, weights, number, steps is not None)
         # Keras rejects tensors of another library than the backend's.
         made = keras.tree.map_structure(
             lambda x: None if x is None else np.asarray(x), made
@@ -248,7 +260,7 @@ def _rank(value):
     return None if isinstance(value, (list, tuple)) else np.ndim(value)
 
 
-def prepared_batch(task, x, y=None, sample_weight=None, number=0):
+def prepared_batch(task, x, y=None, sample_weight=None, number=0, trains=False):
     """Return the features and targets of one batch, as Keras takes them.
 
     Args:
@@ -256,10 +268,15 @@ def prepared_batch(task, x, y=None, sample_weight=None, number=0):
         x, y, sample_weight: the batch.
         number: int that determines the preprocessor's random draws, unless
             `x` contains its own.
+        trains: bool, whether the task is trained on it.
     """
     sample_weight = batch_checks.check_weights(sample_weight)
-    if isinstance(x, dict) and _reads_step(task):
-        x = {"step": strategy.current().draw_number(number), **x}
+    if isinstance(x, dict):
+        x, kept = keep_states.separate(task, x, trains)
+        if _reads_step(task):
+            x = {"step": strategy.current().draw_number(number), **x}
+        if kept:
+            x = keep_states.restore(task, x, kept)
     return task.preprocess_samples(x, y, sample_weight)
 
 

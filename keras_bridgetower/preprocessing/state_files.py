@@ -1,16 +1,17 @@
-"""States of indexed pictures: a query reranks with them, and opens no file.
+"""States of a tower in files, each found by the checksum of its picture.
 
 A segment is a file of rows of bytes, one for each picture, and a file of the
 sums of these pictures in the same order, which is written last. Each sum is
 followed by the checksum of the index, the picture and its row. A segment is
 never changed, only replaced. Pictures with the same content share a row. One
-process at a time writes.
+process at a time writes. Training, ranking and search read these files.
 """
 
 import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import math
 import os
 import pathlib
@@ -18,7 +19,6 @@ import uuid
 
 import numpy as np
 
-from keras_bridgetower.apps.search.stores.store import StoreError
 from keras_bridgetower.files import write_atomically
 
 ROWS, SUMS = ".rows", ".sums"
@@ -32,19 +32,28 @@ class StateFormat:
 
     Args:
         kind: `"float32"`, `"float16"`, or `"int8"` with a float32 scale for
-            each token.
-        shape: tuple of int, `(layers, tokens, width)`.
+            each part of a token.
+        shape: tuple of int, such as `(tokens, width)`; the last is a width.
+        widths: tuple of int, the parts of the width, such as those of the
+            blocks of an encoder; None for one part.
     """
 
     kind: str
     shape: tuple
+    widths: tuple | None = None
+
+    @property
+    def _starts(self):
+        widths = self.widths or self.shape[-1:]
+        return [0, *itertools.accumulate(widths[:-1])]
 
     @property
     def row_bytes(self):
         """Bytes of a picture."""
-        size = math.prod(self.shape)
-        scales = 4 * math.prod(self.shape[:2]) if self.kind == "int8" else 0
-        return np.dtype(self.kind).itemsize * size + scales
+        size = np.dtype(self.kind).itemsize * math.prod(self.shape)
+        if self.kind != "int8":
+            return size
+        return size + 4 * math.prod(self.shape[:-1]) * len(self._starts)
 
     def pack(self, states):
         """Convert float32 `(pictures, *shape)` to bytes `(pictures, n)`."""
@@ -57,9 +66,10 @@ class StateFormat:
                 )
             packed = states.astype(self.kind).reshape(count, -1)
             return packed.view("uint8")
-        scale = np.abs(states).max(-1, keepdims=True) / np.float32(127)
+        largest = np.maximum.reduceat(np.abs(states), self._starts, axis=-1)
+        scale = largest / np.float32(127)
         scale = np.maximum(scale, np.finfo("float32").tiny)
-        rounded = np.rint(states / scale).astype("int8")
+        rounded = np.rint(states / self._repeated(scale)).astype("int8")
         parts = (rounded, scale.astype("float32"))
         parts = [x.reshape(count, -1).view("uint8") for x in parts]
         return np.concatenate(parts, axis=1)
@@ -72,7 +82,12 @@ class StateFormat:
         size = math.prod(self.shape)
         rounded = rows[:, :size].view("int8").reshape(shape)
         scale = np.ascontiguousarray(rows[:, size:]).view("float32")
-        return rounded * scale.reshape(*shape[:-1], 1)
+        return rounded * self._repeated(scale.reshape(*shape[:-1], -1))
+
+    def _repeated(self, scale):
+        """Repeat the scale of each part for its values."""
+        widths = self.widths or self.shape[-1:]
+        return np.repeat(scale, widths, axis=-1)
 
 
 KINDS = ("float32", "float16", "int8")
@@ -85,13 +100,13 @@ class StateFiles:
         folder: path, which may not exist yet.
         format: `StateFormat`.
         index: bytes that identify the index in checksums.
-
-    Methods raise `StoreError` if files are damaged.
+        damaged: callable from the path of a damaged file and an error to the
+            error that is raised.
     """
 
-    def __init__(self, folder, format, index=b""):
+    def __init__(self, folder, format, index, damaged):
         self.folder, self.format = pathlib.Path(folder), format
-        self._index = index
+        self._index, self._damaged = index, damaged
 
     def sums(self):
         """Return the set of the sums of the stored pictures."""
@@ -145,7 +160,7 @@ class StateFiles:
     def checked(self, path, record, row):
         """Return a copy of a row, once its checksum is found to be right."""
         row, sum = np.array(row), record[:_SUM]
-        with _reading(path.with_suffix(ROWS)):
+        with self._reading(path.with_suffix(ROWS)):
             if sum + self._checksum(sum, row) != record:
                 raise ValueError("a row was changed")
         return row
@@ -185,7 +200,7 @@ class StateFiles:
 
     def _records(self, path):
         """Return the sums and checksums of a segment, b"" if it was deleted."""
-        with _reading(path):
+        with self._reading(path):
             size = os.path.getsize(path)
             rows = size // _RECORD * self.format.row_bytes
             if (
@@ -196,9 +211,19 @@ class StateFiles:
             return path.read_bytes()
         return b""
 
+    @contextlib.contextmanager
+    def _reading(self, path):
+        """Go on if a segment was deleted; raise if it is damaged."""
+        try:
+            yield
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            raise self._damaged(path, error) from error
+
     def _opened(self, path):
         """Return the rows of a segment, or None if it was deleted."""
-        with _reading(path):
+        with self._reading(path):
             rows = np.memmap(path.with_suffix(ROWS), "uint8", "r")
             return rows.reshape(-1, self.format.row_bytes)
         return None
@@ -220,22 +245,9 @@ class StoredStates:
         return len(self._rows)
 
     def __getitem__(self, some):
-        rows = [self._files.checked(*row) for row in self._rows[some]]
+        chosen = np.arange(len(self))[some]
+        rows = [self._files.checked(*self._rows[i]) for i in chosen]
         return self._files.format.unpack(np.stack(rows))
-
-
-@contextlib.contextmanager
-def _reading(path):
-    """Go on if a segment was deleted; raise a `StoreError` if it is damaged."""
-    try:
-        yield
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError) as error:
-        raise StoreError(
-            "`store` must have the states that `index` wrote. Delete its "
-            f"folder and index again. Received: {str(path)!r}: {error}"
-        ) from error
 
 
 def _split(data):

@@ -1,0 +1,225 @@
+"""`KeptStates`: states of a frozen tower on disk, in place of its inputs."""
+
+import hashlib
+import pathlib
+
+import numpy as np
+
+from keras_bridgetower.files import checksummed
+from keras_bridgetower.files import parse_checksummed
+from keras_bridgetower.files import read_text
+from keras_bridgetower.files import write_atomically
+from keras_bridgetower.preprocessing.state_files import StateFiles
+from keras_bridgetower.preprocessing.state_files import StateFormat
+from keras_bridgetower.preprocessing.tf_graph import apply_numpy
+from keras_bridgetower.preprocessing.tf_graph import static_shape
+
+_IDENTITY, _ITEMS = "states.json", "items.bin"
+_SUM = 32
+_KEYS = {"images": "image", "text": "text"}
+
+
+class KeptStates:
+    """States of pictures or texts, which `keep_states` of a task has written.
+
+    They take the place of the pictures or texts in `fit`, `evaluate`,
+    `predict` and the verbs of a task whose tower is the same. They are read
+    from disk batch by batch.
+
+    Args:
+        folder: path of the folder that `keep_states` wrote.
+        rows: int array of any shape, which items these are, or None for all.
+
+    Attributes:
+        shape: tuple of int, that of `rows`.
+        identity: dict of plain values: what the states are of.
+
+    Raises:
+        ValueError: the folder has no states, or files of it were changed.
+
+    Example:
+
+    ```python
+    states = task.keep_states("states", images=["a.png", "b.png"])
+    task.fit({"images": states, "text": ["a dog", "a cat"]}, [0, 1])
+    KeptStates("states")[[1, 1, 0]].shape  # (3,)
+    ```
+    """
+
+    def __init__(self, folder, rows=None):
+        self.folder = pathlib.Path(folder)
+        try:
+            text = read_text(self.folder / _IDENTITY)
+            self.identity = parse_checksummed(text)
+            data = (self.folder / _ITEMS).read_bytes()
+            if hashlib.sha256(data[:-_SUM]).digest() != data[-_SUM:]:
+                raise ValueError(f"{_ITEMS} was changed")
+        except (OSError, ValueError) as error:
+            raise _damaged(self.folder, error) from error
+        sums = [data[i : i + _SUM].hex() for i in range(0, len(data), _SUM)]
+        self._stored, there = files_of(folder, self.identity).read(sums[:-1])
+        if not all(there):
+            raise _damaged(self.folder, f"{there.count(False)} items lack")
+        copies = self.identity["variants"] + 1
+        every = np.arange(len(there) // copies)
+        self.rows = every if rows is None else every[np.asarray(rows)]
+
+    @property
+    def shape(self):
+        return self.rows.shape
+
+    @property
+    def ndim(self):
+        return self.rows.ndim
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, some):
+        """Return the states of some items, in their order."""
+        other = object.__new__(KeptStates)
+        other.__dict__.update(self.__dict__, rows=self.rows[some])
+        return other
+
+    def read(self, step=None):
+        """Read states.
+
+        Args:
+            step: int, by which a variant of each item is drawn; None for the
+                items as they are.
+
+        Returns:
+            float32 array `(*shape, tokens, width)`.
+        """
+        return self.read_rows(self.rows, step)
+
+    def read_rows(self, rows, step=None):
+        """Read the states of items, by their numbers."""
+        count = self.identity["variants"]
+        places = np.asarray(rows).reshape(-1) * (count + 1)
+        if count and step is not None:
+            rng = np.random.default_rng(int(step))
+            places = places + rng.integers(1, count + 1, len(places))
+        states = self._stored[places]
+        return states.reshape(*np.shape(rows), *states.shape[1:])
+
+    def tensor(self, rows, step=None):
+        """Read states as `read_rows`, also in a graph of `tf.data`."""
+        spec = "float32", (*static_shape(rows), *self.identity["shape"])
+        given = [rows] if step is None else [rows, step]
+        return apply_numpy(self.read_rows, given, spec)
+
+
+def separate(x):
+    """Separate kept states from other inputs.
+
+    Args:
+        x: dict of raw inputs.
+
+    Returns:
+        `(x, kept)`: the inputs with the numbers of their rows, as
+        `"image_rows"` and `"text_rows"`, and a dict of the `KeptStates`.
+    """
+    x, kept = dict(x), {}
+    for name, key in _KEYS.items():
+        if isinstance(x.get(name), KeptStates):
+            kept[key] = states = x.pop(name)
+            if states.identity["side"] != key:
+                raise ValueError(
+                    f"`{name}` must be states of the {key} tower. Received: "
+                    f"those of the {states.identity['side']} tower, in "
+                    f"{str(states.folder)!r}"
+                )
+            x[f"{key}_rows"] = states.rows
+    return x, kept
+
+
+def restore(x, kept, draws=False):
+    """Read the states of rows that `separate` has numbered.
+
+    Args:
+        x: dict of inputs, also of tensors in a graph of `tf.data`.
+        kept: dict of `KeptStates`.
+        draws: bool, whether variants are drawn, by `x["step"]`.
+
+    Returns:
+        dict with `"image_states"` and `"text_states"` float32
+        `(..., tokens, width)`.
+    """
+    x = dict(x)
+    for key, states in kept.items():
+        step = x["step"] if draws and states.identity["variants"] else None
+        rows = x.pop(f"{key}_rows")
+        x[f"{key}_states"] = states.tensor(rows, step)
+    return x
+
+
+def text_features(states):
+    """Return the features of texts, of their states.
+
+    Args:
+        states: float32 `(batch, tokens, width)`, 0 at padding.
+    """
+
+    def tokens(states):
+        return (states != 0).any(-1).astype("int32")
+
+    spec = "int32", static_shape(states)[:-1]
+    mask = apply_numpy(tokens, [states], spec)
+    ids = {"token_ids": states, "segment_ids": mask * 0}
+    return {**ids, "padding_mask": mask}
+
+
+def files_of(folder, identity):
+    """Return the `StateFiles` of a folder, by what its states are of."""
+    kind, shape, widths = (identity[k] for k in ("kind", "shape", "widths"))
+    format = StateFormat(kind, tuple(shape), tuple(widths))
+    index = checksummed(identity).encode()
+    return StateFiles(folder, format, index, _damaged)
+
+
+def begin(folder, identity):
+    """Write what a folder's states are of, or check that it is the same.
+
+    Raises:
+        ValueError: the folder has other states.
+    """
+    path = pathlib.Path(folder, _IDENTITY)
+    if path.exists():
+        try:
+            found = parse_checksummed(read_text(path))
+        except ValueError as error:
+            raise _damaged(path, error) from error
+        check_same(found, identity, folder)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = checksummed(identity).encode()
+    write_atomically(path, lambda file: file.write(text))
+
+
+def finish(folder, sums):
+    """Write the checksums of all items, in their order."""
+    data = b"".join(map(bytes.fromhex, sums))
+    data += hashlib.sha256(data).digest()
+    path = pathlib.Path(folder, _ITEMS)
+    write_atomically(path, lambda file: file.write(data))
+
+
+def check_same(found, wanted, folder):
+    """Reject states of another model, other pixels or another format."""
+    other = {
+        k: (found.get(k), v) for k, v in wanted.items() if found.get(k) != v
+    }
+    if other:
+        raise ValueError(
+            "The states must be of this model and these settings. Keep them "
+            f"again, in another folder. Received: {str(folder)!r}, which "
+            f"differs in (there, here): {other}"
+        )
+
+
+def _damaged(path, error):
+    return ValueError(
+        "`folder` must hold what `keep_states` wrote. Delete it and keep the "
+        f"states again. Received: {str(path)!r}: {error}"
+    )

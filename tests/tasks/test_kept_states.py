@@ -1,0 +1,295 @@
+"""States that are kept on disk, in place of pictures and texts."""
+
+import json
+
+import builders
+import keras
+import numpy as np
+import pytest
+from builders import difference
+
+import keras_bridgetower as kbt
+
+TEXTS = ["is it red?", "is it blue?", "what is it?", "red or blue?", "is it?"]
+
+
+def pictures(count=5, size=(40, 30)):
+    rng = np.random.default_rng(0)
+    return list(rng.integers(0, 256, (count, *size, 3), dtype="uint8"))
+
+
+def frozen(task):
+    """A task whose fusion alone is trained, from the same weights each time."""
+    builders.randomise(task)
+    task.backbone.image_tower.trainable = False
+    task.backbone.text_tower.trainable = False
+    return builders.eager(task)
+
+
+def vqa():
+    return frozen(builders.vqa())
+
+
+def retrieval(**kwargs):
+    return frozen(builders.retrieval(projection_dim=8, **kwargs))
+
+
+def lists():
+    preprocessor = kbt.BridgeTowerListRankingPreprocessor(
+        builders.tokenizer(), kbt.BridgeTowerImageConverter(32), list_size=2
+    )
+    return frozen(kbt.BridgeTowerListRanking(builders.backbone(), preprocessor))
+
+
+def nlvr2():
+    preprocessor = kbt.BridgeTowerNLVR2Preprocessor(
+        builders.tokenizer(), kbt.BridgeTowerImageConverter(32)
+    )
+    return frozen(
+        kbt.BridgeTowerNLVR2(builders.backbone(), preprocessor, dropout=0.0)
+    )
+
+
+ROWS = np.array([[0, 1], [2, 0], [3, 4], [1, 3], [4, 4]])
+# The labels, and the rows of a picture or a list.
+CASES = {
+    "vqa": (vqa, ["red", "blue", "no", "yes", "red"], np.arange(5)),
+    "random_negatives": (retrieval, [0, 1, 2, 1, 3], np.array([0, 1, 2, 1, 3])),
+    "hard_negatives": (
+        lambda: retrieval(objective="hard_negatives"),
+        [0, 1, 2, 3, 4],
+        np.arange(5),
+    ),
+    "lists": (lists, [[1, 0], [0, 2], [1, 0], [0, 1], [1, 1]], ROWS),
+    "nlvr2": (nlvr2, [1, 0, 1, 0, 1], ROWS),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_training_from_states_equals_training_with_frozen_towers(
+    name, tmp_path
+):
+    make, y, rows = CASES[name]
+    taken = pictures()
+    x = {"images": [taken[i] for i in rows.reshape(-1)], "text": TEXTS}
+    if rows.ndim == 2:
+        x["images"] = [[taken[i] for i in row] for row in rows]
+    plain, task = make(), make()
+    task.set_weights(plain.get_weights())
+    images = task.keep_states(tmp_path / "i", images=taken, verbose=0)
+    texts = task.keep_states(tmp_path / "t", texts=TEXTS, verbose=0)
+    kept = {"images": images[rows], "text": texts}
+    given = dict(epochs=2, batch_size=3, verbose=0)
+    histories = []
+    for model, inputs in ((plain, x), (task, kept)):
+        keras.utils.set_random_seed(0)
+        histories.append(model.fit(inputs, y, **given).history)
+    assert difference(*[h["loss"] for h in histories]) <= 1e-5
+    for a, b in zip(plain.weights, task.weights, strict=True):
+        assert difference(a, b) <= 1e-5, a.path
+    found = [
+        model.evaluate(inputs, y, batch_size=3, verbose=0)
+        for model, inputs in ((plain, x), (task, kept), (task, x))
+    ]
+    assert difference(found[0], found[1]) <= 1e-5
+    assert difference(found[1], found[2]) <= 1e-5
+    # Pictures of the same content, and texts that are no states, go together.
+    mixed = {"images": images[rows], "text": TEXTS}
+    made = [task.predict(inputs, verbose=0) for inputs in (x, kept, mixed)]
+    assert difference(made[0], made[1]) <= 1e-5
+    assert difference(made[0], made[2]) <= 1e-5
+
+
+def test_batches_of_any_source_and_validation_read_states(tmp_path):
+    task, other = vqa(), vqa()
+    other.set_weights(task.get_weights())
+    states = task.keep_states(tmp_path / "s", images=pictures(), verbose=0)
+    y = np.array(["red", "blue", "no", "yes", "red"])
+
+    class Batches(keras.utils.PyDataset):
+        def __init__(self, images):
+            super().__init__()
+            self.images = images
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, number):
+            some = slice(2 * number, 2 * number + 2)
+            images = self.images[some]
+            return {"images": images, "text": TEXTS[some]}, y[some]
+
+    x = {"images": states, "text": TEXTS}
+    given = dict(validation_data=(x, y), verbose=0)
+    mine = task.fit(Batches(states), **given).history
+    x = x | {"images": pictures()}
+    given = dict(validation_data=(x, y), verbose=0)
+    assert difference(mine, other.fit(Batches(pictures()), **given).history) < (
+        1e-5
+    )
+    x = {"images": states, "text": TEXTS}
+    found = task.fit(x, y, validation_split=0.4, verbose=0).history
+    assert set(found) == {"loss", "vqa_score", "val_loss", "val_vqa_score"}
+
+
+@builders.FASTEST
+def test_verbs_read_states(tmp_path):
+    task, taken = retrieval(), pictures()
+    states = task.keep_states(tmp_path / "s", images=taken, verbose=0)
+    wanted = task.score(taken, TEXTS)
+    assert difference(task.score(states, TEXTS), wanted) <= 1e-5
+    ranked = [task.rank(x, TEXTS, verbose=0) for x in (taken, states)]
+    assert difference(*ranked) <= 1e-5
+
+
+@builders.FASTEST
+def test_kinds_and_bytes(tmp_path):
+    task, sizes = vqa(), {}
+    exact = task.keep_states(tmp_path / "f", images=pictures(), verbose=0)
+    for kind, share in (("float16", 2**-11), ("int8", 0.5 / 127)):
+        states = task.keep_states(
+            tmp_path / kind, images=pictures(), kind=kind, verbose=0
+        )
+        # Each of the two tapped states has a scale of its own.
+        parts = exact.read().reshape(5, 17, 2, 16)
+        error = np.abs(states.read().reshape(parts.shape) - parts)
+        assert (
+            error <= 1.001 * share * np.abs(parts).max(-1, keepdims=True)
+        ).all()
+        sizes[kind] = sum(
+            p.stat().st_size for p in (tmp_path / kind).glob("*.rows")
+        )
+    assert sizes == {"float16": 5 * 17 * 64, "int8": 5 * 17 * (32 + 8)}
+
+
+@builders.FASTEST
+def test_keeping_continues_and_adds(tmp_path):
+    task, taken = vqa(), pictures(8)
+    folder = tmp_path / "s"
+    bad = [*taken[:3], "missing.png"]
+    with pytest.raises(OSError):
+        task.keep_states(folder, images=bad, verbose=0)
+    with pytest.raises(ValueError, match="`folder` must hold what"):
+        kbt.KeptStates(folder)
+    first = task.keep_states(folder, images=taken[:5], verbose=0).read()
+    before = set(folder.glob("*.rows"))
+    again = task.keep_states(folder, images=taken[:5], verbose=0)
+    assert set(folder.glob("*.rows")) == before
+    assert difference(again.read(), first) == 0
+    # One that is there twice is kept once, and in each place.
+    more = task.keep_states(folder, images=[*taken, taken[0]], verbose=0)
+    assert more.shape == (9,)
+    assert difference(more[:5].read(), first) == 0
+    assert difference(more[8:].read(), first[:1]) == 0
+    opened = kbt.KeptStates(folder)
+    assert difference(opened[[8, 1]].read(), first[:2]) == 0
+
+
+@builders.FASTEST
+def test_variants_are_drawn_in_training_alone(tmp_path):
+    task = vqa()
+    taken = [np.full((32, 32, 3), 40 * i, "uint8") for i in range(4)]
+
+    def augment(picture, rng):
+        return np.full_like(picture, 255)
+
+    states = task.keep_states(
+        tmp_path / "s", images=taken, variants=2, augment=augment, verbose=0
+    )
+    plain = task.keep_states(tmp_path / "p", images=taken, verbose=0)
+    white = task.keep_states(
+        tmp_path / "w", images=[augment(taken[0], None)], verbose=0
+    )
+    assert difference(states.read(), plain.read()) <= 1e-6
+    for step in range(3):
+        drawn = states.read(step)
+        assert difference(drawn, np.repeat(white.read(), 4, 0)) <= 1e-6
+    x = {"images": states, "text": TEXTS[:4]}
+    y = ["red", "blue", "no", "yes"]
+    wanted = vqa()
+    wanted.set_weights(task.get_weights())
+    all_white = {"images": white[[0, 0, 0, 0]], "text": TEXTS[:4]}
+    a = task.fit(x, y, shuffle=False, verbose=0).history
+    b = wanted.fit(all_white, y, shuffle=False, verbose=0).history
+    assert difference(a, b) <= 1e-5
+    assert (
+        difference(
+            task.predict(x, verbose=0),
+            task.predict({"images": taken, "text": TEXTS[:4]}, verbose=0),
+        )
+        <= 1e-5
+    )
+
+
+@builders.FASTEST
+def test_what_does_not_fit_is_refused(tmp_path):
+    task = vqa()
+    folder = tmp_path / "s"
+    states = task.keep_states(folder, images=pictures(), verbose=0)
+    texts = task.keep_states(tmp_path / "t", texts=TEXTS, verbose=0)
+    y = ["red"] * 5
+    task.backbone.image_tower.trainable = True
+    builders.eager(task)
+    with pytest.raises(ValueError, match="image tower must be frozen"):
+        task.fit({"images": states, "text": TEXTS}, y)
+    with pytest.raises(ValueError, match="`images` must be states of the im"):
+        task.predict({"images": texts, "text": TEXTS})
+    with pytest.raises(ValueError, match="same number of items|one row"):
+        task.predict({"images": states[:4], "text": TEXTS}, verbose=0)
+    weight = task.backbone.image_tower.trainable_weights[0]
+    weight.assign(weight + 1)
+    with pytest.raises(ValueError, match="differs in .*'weights'"):
+        task.predict({"images": states, "text": TEXTS})
+    with pytest.raises(ValueError, match="differs in .*'weights'"):
+        task.keep_states(folder, images=pictures(), verbose=0)
+    with pytest.raises(ValueError, match="differs in .*'kind'"):
+        vqa().keep_states(folder, images=pictures(), kind="int8", verbose=0)
+    for given in ({}, {"images": pictures(), "texts": TEXTS}):
+        with pytest.raises(ValueError, match="One of `images` and `texts`"):
+            task.keep_states(tmp_path / "n", **given)
+    with pytest.raises(ValueError, match="`variants` needs"):
+        task.keep_states(tmp_path / "n", images=pictures(), variants=2)
+    mlm = kbt.BridgeTowerMaskedLM(
+        builders.backbone(),
+        kbt.BridgeTowerMaskedLMPreprocessor(
+            builders.tokenizer(), kbt.BridgeTowerImageConverter(32)
+        ),
+    )
+    frozen(mlm)
+    hidden = mlm.keep_states(tmp_path / "m", texts=TEXTS, verbose=0)
+    with pytest.raises(ValueError, match="`text` must be texts, whose tokens"):
+        mlm.evaluate({"images": pictures(), "text": hidden}, verbose=0)
+
+
+def change_identity(folder):
+    path = folder / "states.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"kind": "int8"}))
+
+
+def flip(pattern):
+    def change(folder):
+        path = next(folder.glob(pattern))
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+    return change
+
+
+CHANGES = {
+    "identity": change_identity,
+    "items": flip("items.bin"),
+    "states": flip("*.rows"),
+    "no_items": lambda folder: (folder / "items.bin").unlink(),
+    "no_states": lambda folder: next(folder.glob("*.rows")).unlink(),
+}
+
+
+@builders.FASTEST
+@pytest.mark.parametrize("name", CHANGES)
+def test_changed_files_are_named(name, tmp_path):
+    task = vqa()
+    task.keep_states(tmp_path / "s", images=pictures(), verbose=0)
+    CHANGES[name](tmp_path / "s")
+    with pytest.raises(ValueError, match="`folder` must hold what.*Delete it"):
+        kbt.KeptStates(tmp_path / "s").read()
