@@ -9,9 +9,14 @@ import re
 import keras
 
 from keras_bridgetower.backend import uninitialized
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models import heads
 from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import registry
+
+# What the matching head reads: the pooled representation, or also the product
+# of the contrastive vectors, from which its score starts.
+MATCHING = ("fused", "similarity_and_fused")
 
 
 def make(name, backbone, awaited=None, /, **values):
@@ -76,6 +81,19 @@ def _linear(name, num_classes):
     return maker
 
 
+def matching_values(matching):
+    """Return the values of a matching head; files of the default name none."""
+    return {} if matching == "fused" else {"matching": matching}
+
+
+def _matching(backbone, matching="fused"):
+    check_choice("matching", matching, MATCHING)
+    if matching == "fused":
+        return _linear("itm", 2)(backbone)
+    head = heads.SimilarityHead(**_common(backbone, "itm"))
+    return head, (None, 2 * backbone.fusion.hidden_dim + 1)
+
+
 def _mlm(backbone, epsilon=1e-5):
     size = backbone.text_encoder.vocabulary_size
     head = heads.MaskedLMHead(size, epsilon, **_common(backbone, "mlm"))
@@ -114,7 +132,7 @@ BUILT_IN = {
     "vqa": _classifier("vqa"),
     "entailment": _classifier("entailment"),
     "nlvr2": _classifier("nlvr2", pairs=2),
-    "itm": _linear("itm", 2),
+    "itm": _matching,
     "rank": _linear("rank", 1),
     "mlm": _mlm,
     "itc": _itc,

@@ -16,6 +16,8 @@ from keras_bridgetower.models.attention import layer_norm
 # log(1 / 0.07), the initial value in CLIP, BridgeTower and transformers.
 LOGIT_SCALE = math.log(1 / 0.07)
 LOGIT_SCALE_LIMITS = (math.log(2), math.log(1000))
+# The same as a factor, about that of CLIP's vectors once they are trained.
+SCALE = 30.0
 KINDS = ("text", "image", "fused")
 # The pairs of kinds that a contrastive head learns to match.
 WAYS = {
@@ -113,6 +115,73 @@ class LinearHead(keras.layers.Layer):
 
     def call(self, x):
         return ops.cast(self.output_dense(x), "float32")
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class SimilarityHead(keras.layers.Layer):
+    """A matching head that starts from the vectors and learns a correction.
+
+    The log-odds of a match are the product of both vectors of the contrastive
+    head times a learned scale, and a Linear of the pooled representation that
+    starts at 0. So an untrained head sorts pictures as their vectors do, and
+    what it learns beyond that is a gain of the fusion.
+
+    Args:
+        scale: float, initial factor of the product.
+        **kwargs: `name`, `dtype`.
+
+    Call arguments:
+        x: float32 tensor `(batch, width + 1)`: the pooled representation, and
+            last the product of the vectors, from -1 to 1.
+
+    Returns:
+        float32 tensor `(batch, 2)`: logits of no match and match.
+
+    Example:
+
+    ```python
+    head = SimilarityHead(scale=10.0)
+    head(np.array([[0.3, 0.1, 0.5]], "float32"))  # [[-2.5, 2.5]]
+    ```
+    """
+
+    def __init__(self, scale=SCALE, **kwargs):
+        # A similarity in half precision would have ties.
+        super().__init__(autocast=False, **kwargs)
+        self.scale = scale
+        self.output_dense = dense(
+            self, 2, "output_dense", kernel_initializer="zeros"
+        )
+
+    def build(self, x_shape):
+        self.output_dense.build((*x_shape[:-1], x_shape[-1] - 1))
+        self.similarity_scale = self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(self.scale),
+            dtype="float32",
+            name="similarity_scale",
+        )
+
+    def call(self, x):
+        pooled = ops.cast(x[..., :-1], self.compute_dtype)
+        logits = ops.cast(self.output_dense(pooled), "float32")
+        near = self.similarity_scale * ops.cast(x[..., -1:], "float32") / 2
+        return logits + ops.concatenate([-near, near], axis=-1)
+
+
+def head_input(head, pooled, similarity):
+    """Return the input of a head that scores pairs.
+
+    Args:
+        head: a head of the pooled representation.
+        pooled: float tensor `(batch, width)`.
+        similarity: callable that returns float32 `(batch,)`, the products of
+            the vectors of each pair. It is called for a `SimilarityHead`.
+    """
+    if not isinstance(head, SimilarityHead):
+        return pooled
+    near = ops.cast(similarity(), "float32")[:, None]
+    return ops.concatenate([ops.cast(pooled, "float32"), near], axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -297,7 +366,8 @@ def divide_logits(head, temperature):
             "`head` must have logits, from a layer `output_dense`. "
             f"Received: {type(head).__name__}"
         )
-    for weight in last.weights:
+    scale = getattr(head, "similarity_scale", None)
+    for weight in last.weights + ([] if scale is None else [scale]):
         # An adapter is the product of two factors.
         if weight.name != "lora_kernel_a":
             weight.assign(weight / temperature)
@@ -323,6 +393,22 @@ def tower_outputs(fusion, heads, kind, states):
         vectors = contrastive_features(fusion, head.ways, **{kind: states})
         made["embedding"] = head(vectors)[kind]
     return made
+
+
+def similarities(fusion, heads, text, image):
+    """Compute the products of the contrastive vectors of pairs.
+
+    Args:
+        fusion: `CrossModalEncoder`.
+        heads: mapping from name to head, `"itc"` among them.
+        text, image: lists of float tensors `(pairs, tokens, width)`.
+
+    Returns:
+        float32 tensor `(pairs,)`.
+    """
+    head = heads["itc"]
+    vectors = head(contrastive_features(fusion, head.ways, text, image))
+    return ops.sum(vectors["text"] * vectors["image"], axis=-1)
 
 
 def contrastive_features(fusion, ways, text=None, image=None, pooled=None):

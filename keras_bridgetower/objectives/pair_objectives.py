@@ -16,6 +16,8 @@ from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models.fusion import with_weight
 from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.models.heads import embedding_kinds
+from keras_bridgetower.models.heads import head_input
+from keras_bridgetower.models.heads import similarities
 from keras_bridgetower.objectives.losses import pack_embeddings
 
 # Labels of a matching head.
@@ -99,7 +101,8 @@ class Objective(abc.ABC):
 
         Args:
             fuse: callable that takes text states, image states and padding
-                mask and returns the pooled representation.
+                mask and returns what the matching head reads, and
+                the pooled representation.
             heads: mapping from name to head.
             batch: `Batch`.
             embeddings: `(text, image, factor)` of the contrastive head, if
@@ -158,8 +161,8 @@ class RandomNegatives(Objective):
         own = ops.equal(ops.reshape(batch.features["match"], (-1, 1, 1)), MATCH)
         following = NextSample()
         image = [ops.where(own, x, following(x)) for x in batch.image]
-        pooled = fuse(batch.text, image, batch.padding_mask)
-        return {"itm": heads["itm"](pooled)}, None
+        read, _ = fuse(batch.text, image, batch.padding_mask)
+        return {"itm": heads["itm"](read)}, None
 
 
 class HardNegatives(Objective):
@@ -202,14 +205,14 @@ class HardNegatives(Objective):
         def images(x):
             return ops.concatenate([x, take_samples(x, other_image), x])
 
-        pooled = fuse(
+        read, pooled = fuse(
             [texts(x) for x in batch.text],
             [images(x) for x in batch.image],
             texts(batch.padding_mask),
         )
-        own, with_image, with_text = ops.split(pooled, 3)
-        logits = [heads["itm"](x) for x in (own, with_image, with_text)]
-        return {"itm": ops.stack(logits, axis=1)}, own
+        # The true pair, and those with another image and with another text.
+        logits = [heads["itm"](x) for x in ops.split(read, 3)]
+        return {"itm": ops.stack(logits, axis=1)}, ops.split(pooled, 3)[0]
 
 
 class Ranking(Objective):
@@ -244,7 +247,7 @@ class Ranking(Objective):
         false = batch.features["false_texts"]
         texts = ops.concatenate([ops.zeros_like(false[:, :1]), false], axis=1)
         take_samples = TakeSamples()
-        pooled = fuse(
+        _, pooled = fuse(
             [take_samples(x, texts) for x in batch.text],
             [ops.repeat(x, FALSE_TEXTS + 1, axis=0) for x in batch.image],
             take_samples(batch.padding_mask, texts),
@@ -445,7 +448,13 @@ def pair_outputs(names, objective, backbone, heads, text, image, inputs):
 
     def fuse(text, image, padding_mask):
         fused = backbone.fusion(text, image, padding_mask, outputs=("pooled",))
-        return fused["pooled"]
+        pooled = fused["pooled"]
+
+        def near():
+            return similarities(backbone.fusion, heads, text, image)
+
+        matching = heads["itm"] if "itm" in heads else None
+        return head_input(matching, pooled, near), pooled
 
     batch = Batch(text, image, inputs)
     outputs, pooled, scored = {}, None, None
@@ -461,7 +470,7 @@ def pair_outputs(names, objective, backbone, heads, text, image, inputs):
     if "itc" in names:
         if "fused" in embedding_kinds(head.ways):
             if pooled is None:
-                pooled = fuse(text, image, batch.padding_mask)
+                _, pooled = fuse(text, image, batch.padding_mask)
             embeddings |= head({"fused": pooled})
         outputs["itc"] = embeddings
     return outputs

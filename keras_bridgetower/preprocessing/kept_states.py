@@ -60,6 +60,8 @@ class KeptStates:
         self._stored, there = files_of(folder, self.identity).read(sums[:-1])
         if not all(there):
             raise _damaged(self.folder, f"{there.count(False)} items lack")
+        # The task whose tower they were found to be of.
+        self.checked_for = lambda: None
         copies = self.identity["variants"] + 1
         every = np.arange(len(there) // copies)
         self.rows = every if rows is None else every[np.asarray(rows)]

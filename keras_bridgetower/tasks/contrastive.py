@@ -9,6 +9,8 @@ from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.models.heads import embedding_kinds
+from keras_bridgetower.models.heads import head_input
+from keras_bridgetower.models.heads import similarities
 from keras_bridgetower.objectives import losses
 from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.preprocessing.images import decoded
@@ -268,6 +270,24 @@ def pooled(backbone, text, image, features, **kwargs):
     return backbone.fusion(text, image, mask, outputs=("pooled",), **kwargs)[
         "pooled"
     ]
+
+
+def pair_logits(backbone, heads, head, text, image, padding_mask):
+    """Compute the logits of pairs of a text and a picture.
+
+    Args:
+        backbone: a `BridgeTowerBackbone`.
+        heads: mapping from name to head.
+        head: the one of them that is called.
+        text, image: states of the towers.
+        padding_mask: int tensor `(pairs, tokens)`.
+    """
+
+    def near():
+        return similarities(backbone.fusion, heads, text, image)
+
+    found = pooled(backbone, text, image, {"padding_mask": padding_mask})
+    return head(head_input(head, found, near))
 
 
 _READ = {

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import weakref
 
 import keras
 import numpy as np
@@ -68,7 +69,9 @@ def keep(
             waiting = {}
         bar.update(number)
     kept_states.finish(folder, sums)
-    return KeptStates(folder)
+    states = KeptStates(folder)
+    states.checked_for = weakref.ref(task)
+    return states
 
 
 def describe(task, side, kind, variants):
@@ -110,6 +113,7 @@ def check(task, states):
     own = states.identity
     wanted = describe(task, own["side"], own["kind"], own["variants"])
     kept_states.check_same(own, wanted, states.folder)
+    states.checked_for = weakref.ref(task)
 
 
 def _forward(task, side):
@@ -157,13 +161,15 @@ def _checksum(item, variant, side):
     return found.hexdigest()
 
 
-def separate(task, x, trains=False):
+def separate(task, x, trains=False, reads_weights=True):
     """Separate kept states from other inputs, and check that they fit.
 
     Args:
         task: the task.
         x: dict of raw inputs.
         trains: bool, whether the task is trained on them.
+        reads_weights: bool, False within a pass of Keras, which on JAX has
+            taken the weights: the states must have been checked before.
 
     Returns:
         As `kept_states.separate`.
@@ -173,7 +179,14 @@ def separate(task, x, trains=False):
     """
     x, kept = kept_states.separate(x)
     for side, states in kept.items():
-        check(task, states)
+        if reads_weights:
+            check(task, states)
+        elif states.checked_for() is not task:
+            raise ValueError(
+                "Batches must have states that `keep_states` of this task has "
+                "returned: call it again, which computes nothing twice. "
+                f"Received: {str(states.folder)!r}"
+            )
         if trains and getattr(task.backbone, f"{side}_tower").trainable_weights:
             raise ValueError(
                 f"The {side} tower must be frozen to train on its states: set "

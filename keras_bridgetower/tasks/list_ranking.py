@@ -6,11 +6,12 @@ from keras import ops
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.metrics.calibration import match_scores
 from keras_bridgetower.metrics.keras_metrics import NDCG
+from keras_bridgetower.models import head_table
 from keras_bridgetower.objectives.list_losses import ListwiseSoftmaxLoss
 from keras_bridgetower.preprocessing.retrieval import (
     BridgeTowerListRankingPreprocessor,
 )
-from keras_bridgetower.tasks.contrastive import pooled
+from keras_bridgetower.tasks.contrastive import pair_logits
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.tasks.task import check_made_for
@@ -33,6 +34,9 @@ class BridgeTowerListRanking(BridgeTowerTask):
         preprocessor: a `BridgeTowerListRankingPreprocessor`, or None.
         list_size: int, pictures of a list; None for that of the preprocessor,
             8 without one.
+        projection_dim, ways, matching: as `BridgeTowerRetrieval`. Contrastive
+            heads are not trained, and are there if the matching head reads
+            them.
         **kwargs: `name`, `compile`.
 
     Call arguments:
@@ -62,17 +66,34 @@ class BridgeTowerListRanking(BridgeTowerTask):
     """
 
     preprocessor_cls = BridgeTowerListRankingPreprocessor
-    label_arguments = config_arguments = ("list_size",)
+    label_arguments = ("list_size",)
+    config_arguments = ("list_size", "projection_dim", "ways", "matching")
     task_name = "list_ranking"
 
-    def __init__(self, backbone, preprocessor=None, list_size=None, **kwargs):
+    def __init__(
+        self,
+        backbone,
+        preprocessor=None,
+        list_size=None,
+        projection_dim=None,
+        ways="two_way",
+        matching="fused",
+        **kwargs,
+    ):
         if list_size is None:
             list_size = getattr(preprocessor, "list_size", LIST_SIZE)
         check_count("list_size", list_size)
         check_made_for(preprocessor, list_size=list_size)
         # The base class's constructor reads it.
         self.list_size = int(list_size)
-        super().__init__(backbone, preprocessor, {"itm": {}}, **kwargs)
+        heads = {"itm": head_table.matching_values(matching)}
+        if matching != "fused":
+            heads["itc"] = {"projection_dim": projection_dim, "ways": ways}
+        self.projection_dim, self.ways = projection_dim, ways
+        self.matching = matching
+        super().__init__(backbone, preprocessor, heads, **kwargs)
+        if "itc" in heads:
+            self.heads["itc"].trainable = False
 
     def inputs_of(self, backbone):
         side = backbone.image_size
@@ -85,18 +106,19 @@ class BridgeTowerListRanking(BridgeTowerTask):
         def for_each(x):
             return ops.repeat(x, self.list_size, axis=0)
 
-        found = pooled(
-            backbone,
+        logits = pair_logits(
+            *(backbone, self.heads, self.heads["itm"]),
             [for_each(x) for x in text_states(backbone, inputs)],
             backbone.image_tower(ops.reshape(images, (-1, *images.shape[2:]))),
-            {"padding_mask": for_each(inputs["padding_mask"])},
+            for_each(inputs["padding_mask"]),
         )
-        scores = match_scores(self.heads["itm"](found))
+        scores = match_scores(logits)
         return ops.reshape(scores, (-1, self.list_size))
 
     @classmethod
     def head_arguments(cls, heads):
-        return {"list_size": LIST_SIZE}
+        matching = heads.get("itm", {}) | heads.get("itc", {})
+        return {"list_size": LIST_SIZE, **matching}
 
     def label_widths(self):
         # Grades are no classes.

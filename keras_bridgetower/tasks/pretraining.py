@@ -6,6 +6,7 @@ import numpy as np
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.metrics import keras_metrics
+from keras_bridgetower.models import head_table
 from keras_bridgetower.objectives import losses
 from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.objectives.pair_objectives import pair_outputs
@@ -35,6 +36,8 @@ class BridgeTowerPretraining(BridgeTowerTask):
         projection_dim: int, width of the contrastive space.
         ways: `"two_way"` or `"three_way"`, see `ContrastiveLoss`.
         head_epsilon: float, epsilon of the masked language head's layer norm.
+        matching: as `BridgeTowerRetrieval`; `"similarity_and_fused"` needs
+            the objective `"itc"`.
         **kwargs: `name`, `compile`.
 
     Call arguments:
@@ -74,6 +77,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
         "projection_dim",
         "ways",
         "head_epsilon",
+        "matching",
     )
 
     def __init__(
@@ -85,8 +89,10 @@ class BridgeTowerPretraining(BridgeTowerTask):
         projection_dim=256,
         ways="two_way",
         head_epsilon=1e-5,
+        matching="fused",
         **kwargs,
     ):
+        self.matching = matching
         self.objectives = preprocessing.checked_objectives(
             objectives, negatives
         )
@@ -100,7 +106,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
         self.head_epsilon = head_epsilon
         values = {
             "mlm": {"epsilon": head_epsilon},
-            "itm": {},
+            "itm": head_table.matching_values(matching),
             "itc": {"projection_dim": projection_dim, "ways": ways},
         }
         heads = {name: values[name] for name in self.objectives}
@@ -112,7 +118,8 @@ class BridgeTowerPretraining(BridgeTowerTask):
         asked = dict(
             objectives=preprocessing.OBJECTIVES, negatives="random_negatives"
         )
-        return asked | _epsilon(heads) | heads.get("itc", {})
+        saved = heads.get("itm", {}) | heads.get("itc", {})
+        return asked | _epsilon(heads) | saved
 
     def inputs_of(self, backbone):
         inputs = dict(backbone.input)

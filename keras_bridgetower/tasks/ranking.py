@@ -18,6 +18,8 @@ from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.metrics.calibration import match_scores
 from keras_bridgetower.models.exporting.exported import tower_function
+from keras_bridgetower.models.heads import SimilarityHead
+from keras_bridgetower.models.heads import head_input
 from keras_bridgetower.models.merged_tokens import merge_tokens
 from keras_bridgetower.preprocessing.verb_inputs import check_numbers
 from keras_bridgetower.tasks.inference import filled
@@ -169,6 +171,7 @@ class Blocks:
             texts.count, self._text_shape, self.all_texts
         )
         embeddings = self._encode(self._parts.text, texts, self._text_states)
+        self._text_vectors = _joined(embeddings)
         if self._shortlist is None:
             self._chosen = np.broadcast_to(True, (images.count, texts.count))
             return
@@ -176,8 +179,9 @@ class Blocks:
             images.count, self._image_shape, self._all_pictures
         )
         near = self._encode(self._parts.image, images, self._image_states)
+        self._image_vectors = np.concatenate(near)
         self._chosen = shortlisted(
-            np.concatenate(near), np.concatenate(embeddings), self._shortlist
+            self._image_vectors, self._text_vectors, self._shortlist
         )
 
     def _encode(self, part, source, states, first=0):
@@ -210,9 +214,11 @@ class Blocks:
         count, size = rows.stop - rows.start, self._batch_size
         if self._image_states is None:
             states = np.empty((count, *self._image_shape), "float32")
-            self._encode(self._parts.image, self._images, states, rows.start)
+            given = self._parts.image, self._images, states, rows.start
+            vectors = _joined(self._encode(*given))
         else:
             states = np.asarray(self._image_states[rows])
+            vectors = self._image_vectors[rows]
         image = ops.convert_to_tensor(states)
         scores = np.full((count, self._texts.count), NOT_SCORED, "float32")
         for first in range(0, self._texts.count, self.block_texts):
@@ -229,6 +235,9 @@ class Blocks:
                 row, column = np.divmod(batch, chosen.shape[1])
                 pairs = {k: ops.take(x, column, 0) for k, x in text.items()}
                 pairs["image"] = ops.take(image, row, axis=0)
+                if self._parts.reads_similarity:
+                    near = vectors[row] * self._text_vectors[first + column]
+                    pairs["similarity"] = near.sum(-1)
                 logits = ops.convert_to_numpy(self._parts.pairs(pairs))
                 scores[row, first + column] = match_scores(logits)
             # The next block of texts replaces this one.
@@ -246,6 +255,11 @@ class Blocks:
                 for name in ("text", "padding_mask")
             }
         return self._text_block[columns.start]
+
+
+def _joined(vectors):
+    """Join the vectors of batches; a task without heads for them has none."""
+    return None if vectors[0] is None else np.concatenate(vectors)
 
 
 def _batches(source, size):
@@ -291,9 +305,11 @@ class Parts:
             pooled = fusion.join(
                 states("text"), kept, inputs["padding_mask"], ("pooled",)
             )["pooled"]
-            (head,) = task.answering_heads
-            return task.heads[head](pooled)
+            return head(head_input(head, pooled, lambda: inputs["similarity"]))
 
+        (name,) = task.answering_heads
+        head = task.heads[name]
+        self.reads_similarity = isinstance(head, SimilarityHead)
         self._task, self._of_pairs = task, pairs
         forward = task.inference.forward
         self.text = forward(tower_function("text", task, task.backbone))
@@ -453,6 +469,7 @@ class StateScorer:
         states: float32 array `(pictures, layers, tokens, width)`.
         image_tokens: int, to how many tokens those of a picture are merged
             before the fusion; None for all.
+        similarities: as `BridgeTowerRetrieval.score_states`.
 
     Returns:
         float32 array `(pictures,)`, as `BridgeTowerRetrieval.score`.
@@ -468,14 +485,23 @@ class StateScorer:
         self.width = width = _width(task.backbone.fusion, mask)
         self._mask, self._text = mask[:, :width], states[:, :, :width]
 
-    def __call__(self, states, image_tokens=None):
-        found = ops.convert_to_numpy(self.logits(states, image_tokens))
+    def __call__(self, states, image_tokens=None, similarities=None):
+        found = self.logits(states, image_tokens, similarities)
+        found = ops.convert_to_numpy(found)
         return match_scores(found).astype("float32")
 
-    def logits(self, states, image_tokens=None):
+    def logits(self, states, image_tokens=None, similarities=None):
         """Return a tensor `(pictures, outputs)`, the logits of the head."""
+        near = {}
+        if self._parts.reads_similarity:
+            if similarities is None:
+                raise ValueError(
+                    "`similarities` must be given: the matching head of this "
+                    "model starts from them. Received: similarities=None"
+                )
+            near = {"similarity": np.asarray(similarities, "float32")}
         if self._fusion is not None:
-            return self._by_fusion(states, image_tokens)
+            return self._by_fusion(states, image_tokens, near)
         if image_tokens not in self._pairs:
             made = self._parts.merged_pairs(image_tokens)
             self._pairs[image_tokens] = made
@@ -485,14 +511,18 @@ class StateScorer:
                 "text": ops.repeat(self._text, count, axis=0),
                 "padding_mask": np.repeat(self._mask, count, axis=0),
                 "image": states,
+                **near,
             }
         )
 
-    def in_batches(self, states, batch_size):
+    def in_batches(self, states, batch_size, similarities=None):
         """Return the scores of states that may be on disk."""
 
         def features(start, stop):
-            return {"states": np.asarray(states[start:stop], "float32")}
+            some = {"states": np.asarray(states[start:stop], "float32")}
+            if similarities is not None:
+                some["similarities"] = np.asarray(similarities[start:stop])
+            return some
 
         if not len(states):
             return np.zeros(0, "float32")
@@ -502,7 +532,7 @@ class StateScorer:
         )
         return match_scores(joined(batches))
 
-    def _by_fusion(self, states, image_tokens):
+    def _by_fusion(self, states, image_tokens, near):
         states = np.asarray(states, "float32")
         if image_tokens is not None:
             layers = list(np.moveaxis(states, 1, 0))
@@ -511,7 +541,7 @@ class StateScorer:
         text = ops.convert_to_numpy(self._text).astype("float32")
         inputs = {"text_states": text, "padding_mask": self._mask}
         inputs = {k: np.repeat(x, len(states), 0) for k, x in inputs.items()}
-        return self._fusion({**inputs, "image_states": states})
+        return self._fusion({**inputs, **near, "image_states": states})
 
 
 def _width(fusion, mask):

@@ -4,10 +4,12 @@ import dataclasses
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.metrics import calibration
 from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
+from keras_bridgetower.models import head_table
 from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.objectives.losses import ContrastiveLoss
 from keras_bridgetower.objectives.pair_objectives import MATCH
@@ -22,6 +24,7 @@ from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
+from keras_bridgetower.tasks.contrastive import pair_logits
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.inference import joined
 from keras_bridgetower.tasks.ranking import NOT_SCORED
@@ -97,6 +100,9 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             for no such heads; `"hard_negatives"` and `shortlist` need them.
         ways: `"two_way"` as the authors or `"three_way"` as transformers,
             form of the contrastive heads.
+        matching: what the matching head reads. `"fused"`: the pooled
+            representation, as the authors; `"similarity_and_fused"`: also the
+            product of the contrastive vectors, from which the score starts.
         **kwargs: `name`, `compile`.
 
     Call arguments:
@@ -129,7 +135,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
     label_arguments = ("objective",)
     task_name = "retrieval"
     verbs = (verbs.SCORE,)
-    config_arguments = ("objective", "projection_dim", "ways")
+    config_arguments = ("objective", "projection_dim", "ways", "matching")
     recipe_arguments = {n: n for n in ("objective", "projection_dim")}
 
     def __init__(
@@ -139,25 +145,31 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         objective="random_negatives",
         projection_dim=None,
         ways="two_way",
+        matching="fused",
         **kwargs,
     ):
         # The base class's constructor reads it.
         self.pair_objective = pair_objectives.make_objective(objective)
         self.ways = ways
         check_made_for(preprocessor, objective=objective)
-        heads = {"itm": {}}
+        heads = {"itm": head_table.matching_values(matching)}
         if projection_dim is not None:
             heads["itc"] = {"projection_dim": projection_dim, "ways": ways}
         if "rank" in self.pair_objective.heads:
             heads["rank"] = {}
-        if not set(self.pair_objective.heads) <= set(heads):
+        needed = set(self.pair_objective.heads)
+        if matching != "fused":
+            needed.add("itc")
+        if not needed <= set(heads):
             raise ValueError(
                 f"`projection_dim` must be a width, such as 256, for the "
-                f"objective {objective!r}. Received: projection_dim=None"
+                f"objective {objective!r} and matching={matching!r}. Received: "
+                "projection_dim=None"
             )
         super().__init__(backbone, preprocessor, heads, **kwargs)
         self.objective = objective
         self.projection_dim = projection_dim
+        self.matching = matching
         for name in heads:
             self.heads[name].trainable = name in self.pair_objective.learning
         self.start_heads(set(heads))
@@ -169,8 +181,13 @@ class BridgeTowerRetrieval(BridgeTowerTask):
 
     def outputs_of(self, inputs):
         if not set(self.pair_objective.drawn) <= set(inputs):
-            fused = self.backbone.fuse(inputs, outputs=("pooled",))
-            return self.heads[self.answering_heads[0]](fused["pooled"])
+            return pair_logits(
+                *(self.backbone, self.heads),
+                self.heads[self.answering_heads[0]],
+                text_states(self.backbone, inputs),
+                self.backbone.image_tower(inputs["images"]),
+                inputs["padding_mask"],
+            )
         parts = self.pair_objective, self.backbone, self.heads
         text = text_states(self.backbone, inputs)
         image = self.backbone.image_tower(inputs["images"])
@@ -193,7 +210,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
 
     @classmethod
     def head_arguments(cls, heads):
-        saved = heads.get("itc", {})
+        saved = heads.get("itm", {}) | heads.get("itc", {})
         # The preprocessor asks for an objective, which no head names.
         return {"objective": "random_negatives", **saved}
 
@@ -272,7 +289,14 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         found = self._run("image_states", [source], batch_size, forward=forward)
         return one_or_all(found["states"], [source])
 
-    def score_states(self, image_states, text, batch_size=32, fusion=None):
+    def score_states(
+        self,
+        image_states,
+        text,
+        batch_size=32,
+        fusion=None,
+        similarities=None,
+    ):
         """Score how well pictures match a text, by their states.
 
         The text tower runs once and the image tower not at all. The scores
@@ -284,6 +308,9 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             text: str.
             batch_size: int, pictures per forward pass.
             fusion: as `state_scorer`.
+            similarities: float array `(pictures,)`, the products of the
+                vectors of the text and the pictures, if the matching head
+                reads them, else None.
 
         Returns:
             float32 array `(pictures,)`, as `score`.
@@ -302,7 +329,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             )
         with self.inference.read_lock("score_states"):
             scorer = StateScorer(self, source, fusion)
-            return scorer.in_batches(image_states, batch_size)
+            return scorer.in_batches(image_states, batch_size, similarities)
 
     def state_scorer(self, text, fusion=None):
         """Return a function that scores batches of pictures with one text.
@@ -319,9 +346,9 @@ class BridgeTowerRetrieval(BridgeTowerTask):
                 task's own.
 
         Returns:
-            Callable of `image_states`, as `score_states` takes them, and of
+            Callable of `image_states`, as `score_states` takes them, of
             `image_tokens=None`, to how many tokens those of each picture are
-            merged before the fusion. It returns a float32 array
+            merged before the fusion, and of `similarities=None`. It returns a float32 array
             `(pictures,)`, and is compiled for each number of pictures.
 
         Raises:
@@ -363,12 +390,17 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         parts = ranking_parts(self)
 
         def forward(features):
-            images = {"images": features.pop("images")}
-            return {
-                "image_states": parts.image(images)["states"],
-                "text_states": parts.text(features)["states"],
+            image = parts.image({"images": features.pop("images")})
+            text = parts.text(features)
+            given = {
+                "image_states": image["states"],
+                "text_states": text["states"],
                 "padding_mask": features["padding_mask"],
             }
+            if parts.reads_similarity:
+                near = image["embedding"] * text["embedding"]
+                given["similarity"] = ops.sum(near, axis=-1)
+            return given
 
         check_numbers(sources)
         return joined(

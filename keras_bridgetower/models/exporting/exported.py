@@ -18,6 +18,8 @@ from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import write_folder
 from keras_bridgetower.models.checks import TOKEN_FEATURES
 from keras_bridgetower.models.exporting import by_torch
+from keras_bridgetower.models.heads import SimilarityHead
+from keras_bridgetower.models.heads import head_input
 from keras_bridgetower.models.heads import tower_outputs
 
 # Name of the model in a folder, before the suffix of its format.
@@ -423,13 +425,20 @@ def _fusion(model, backbone):
         pooled = outputs["pooled"]
         for name in POOLED_HEADS:
             if name in heads:
-                outputs[f"{name}_logits"] = heads[name](pooled)
+                read = head_input(
+                    heads[name], pooled, lambda: inputs["similarity"]
+                )
+                outputs[f"{name}_logits"] = heads[name](read)
         if "itc" in heads and heads["itc"].ways == "three_way":
             outputs["embedding"] = heads["itc"]({"fused": pooled})["fused"]
         return {k: ops.cast(x, "float32") for k, x in outputs.items()}
 
     width = fusion.hidden_dim
+    near = {}
+    if any(isinstance(heads[name], SimilarityHead) for name in heads):
+        near = {"similarity": Feature((BATCH,), "float32")}
     return {
+        **near,
         "text_states": Feature((BATCH, taps, TOKENS, width), "float32"),
         "image_states": Feature((BATCH, taps, PATCHES, width), "float32"),
         "padding_mask": Feature((BATCH, TOKENS), "int32"),

@@ -1,0 +1,129 @@
+"""A matching head whose score starts from the contrastive vectors."""
+
+import json
+
+import builders
+import keras
+import numpy as np
+import pytest
+from builders import difference
+from test_kept_states import TEXTS
+from test_kept_states import pictures
+
+import keras_bridgetower as kbt
+
+MATCHING = "similarity_and_fused"
+
+
+def retrieval(objective="random_negatives", ways="two_way"):
+    preprocessor = kbt.BridgeTowerRetrievalPreprocessor(
+        builders.tokenizer(), kbt.BridgeTowerImageConverter(32), objective
+    )
+    task = kbt.BridgeTowerRetrieval(
+        builders.backbone(), preprocessor, objective, 8, ways, MATCHING
+    )
+    builders.randomise(task.backbone)
+    return task
+
+
+def similarities(task):
+    """Products of the vectors, which another task computes."""
+    head = task.heads["itc"]
+    contrastive = kbt.BridgeTowerContrastive(
+        task.backbone, task.preprocessor, 8, ways=head.ways
+    )
+    contrastive.heads["itc"].set_weights(head.get_weights())
+    # They are no longer random.
+    contrastive.new_heads.restore({})
+    images, texts = (
+        contrastive.embed(**{name: given})
+        for name, given in (("images", pictures()), ("texts", TEXTS))
+    )
+    return images @ texts.T
+
+
+@pytest.mark.parametrize("ways", ["two_way", "three_way"])
+def test_an_untrained_score_is_the_similarity_times_the_scale(ways):
+    task = retrieval(ways=ways)
+    wanted = 30 * similarities(task)
+    scores = task.rank(pictures(), TEXTS, verbose=0)
+    assert difference(scores, wanted) <= 1e-4
+    assert difference(task.score(pictures(), TEXTS), wanted.diagonal()) <= 1e-4
+    task.divide_logits("itm", 2.0)
+    again = task.score(pictures(), TEXTS)
+    assert difference(again, wanted.diagonal() / 2) <= 1e-4
+
+
+def trained(task):
+    rng = np.random.default_rng(0)
+    head = task.heads["itm"].output_dense
+    head.kernel.assign(rng.normal(size=head.kernel.shape))
+    return task
+
+
+@builders.FASTEST
+def test_all_ways_to_score_agree(tmp_path):
+    task = trained(retrieval())
+    wanted = task.rank(pictures(), TEXTS, verbose=0)
+    assert difference(wanted, 30 * similarities(task)) > 1
+    listed = task.rank(pictures(), TEXTS, verbose=0, shortlist=5)
+    assert difference(listed, wanted) <= 1e-4
+    for column, text in enumerate(TEXTS):
+        near = similarities(task)[:, column]
+        states = task.image_states(pictures())
+        found = task.score_states(states, text, similarities=near)
+        assert difference(found, wanted[:, column]) <= 1e-4
+    with pytest.raises(ValueError, match="`similarities` must be given"):
+        task.score_states(states, text)
+    features = task.preprocessor({"images": pictures(), "text": TEXTS})
+    features = keras.tree.map_structure(builders.array, features)
+    logits = task.predict_features(features)
+    assert difference(logits[:, 1] - logits[:, 0], wanted.diagonal()) <= 1e-4
+    path = str(tmp_path / "fusion.onnx")
+    task.export(path, "onnx", part="fusion")
+    found = kbt.ExportedModel.program(path, "onnxruntime", "float32")(
+        task.fusion_inputs(pictures(), TEXTS)
+    )
+    assert difference(found["itm_logits"], logits) <= 1e-4
+
+
+@pytest.mark.parametrize("objective", ["random_negatives", "hard_negatives"])
+def test_scale_and_correction_are_trained(objective):
+    task = builders.eager(retrieval(objective))
+    x = {"images": pictures(), "text": TEXTS}
+    moved = builders.moved(
+        task, lambda: task.fit(x, [0, 1, 2, 3, 4], batch_size=5, verbose=0)
+    )
+    assert "itm_head/similarity_scale" in moved
+    assert "itm_head/output_dense/kernel" in moved
+
+
+@builders.FASTEST
+def test_presets_name_the_head_where_it_is_no_default(tmp_path):
+    task = trained(retrieval())
+    task.new_heads.restore({})
+    task.save_to_preset(str(tmp_path / "p"))
+    saved = json.loads((tmp_path / "p" / "heads.json").read_text())
+    assert saved["itm"] == {"matching": MATCHING}
+    opened = kbt.BridgeTowerRetrieval.from_preset(str(tmp_path / "p"))
+    assert opened.matching == MATCHING
+    wanted = task.score(pictures(), TEXTS)
+    assert difference(opened.score(pictures(), TEXTS), wanted) <= 1e-5
+    lists = kbt.BridgeTowerListRanking.from_preset(
+        str(tmp_path / "p"), list_size=5
+    )
+    found = lists.predict({"images": [pictures()], "text": TEXTS[:1]})
+    scores = task.rank(pictures(), TEXTS[:1], verbose=0)
+    assert difference(found[0], scores[:, 0]) <= 1e-4
+    pretraining = kbt.BridgeTowerPretraining.from_preset(
+        str(tmp_path / "p"), objectives=("itm", "itc")
+    )
+    assert pretraining.matching == MATCHING
+    plain = builders.retrieval(projection_dim=8)
+    plain.save_to_preset(str(tmp_path / "q"))
+    saved = json.loads((tmp_path / "q" / "heads.json").read_text())
+    assert saved["itm"] == {}
+    with pytest.raises(ValueError, match="`projection_dim` must be a width"):
+        kbt.BridgeTowerRetrieval(builders.backbone(), matching=MATCHING)
+    with pytest.raises(ValueError, match="`matching` must be one of"):
+        builders.retrieval(projection_dim=8, matching="both")
