@@ -148,9 +148,10 @@ def retrieval(objective="random_negatives", projection_dim=None, **kwargs):
     preprocessor = kbt.BridgeTowerRetrievalPreprocessor(
         tokenizer(), kbt.BridgeTowerImageConverter(SIDE), objective
     )
-    ways = kwargs.pop("ways", "two_way")
+    of_task = {k: kwargs.pop(k) for k in ("ways", "matching") if k in kwargs}
     return kbt.BridgeTowerRetrieval(
-        backbone(**kwargs), preprocessor, objective, projection_dim, ways
+        *(backbone(**kwargs), preprocessor, objective, projection_dim),
+        **of_task,
     )
 
 

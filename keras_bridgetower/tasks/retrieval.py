@@ -348,8 +348,9 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         Returns:
             Callable of `image_states`, as `score_states` takes them, of
             `image_tokens=None`, to how many tokens those of each picture are
-            merged before the fusion, and of `similarities=None`. It returns a float32 array
-            `(pictures,)`, and is compiled for each number of pictures.
+            merged before the fusion, and of `similarities=None`. It returns a
+            float32 array `(pictures,)`, and is compiled for each number of
+            pictures.
 
         Raises:
             ValueError: no preprocessor, an empty text, or an untrained head.

@@ -850,7 +850,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         check_trained(self)
         batch_checks.check_batch(self, y, class_weight=class_weight)
         first = Steps(getattr(self, "optimizer", None)).first
-        batch = self._prepared(x, y, sample_weight, first, True)
+        batch = self._prepared(x, y, sample_weight, first, trains=True)
         kwargs["class_weight"] = class_weight
         with self.inference.training("train_on_batch"):
             return self._keras("train_on_batch", *batch, **kwargs)
@@ -904,10 +904,10 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
     def _keras(self, method, *args, **kwargs):
         return strategy.current().run(method, self, *args, **kwargs)
 
-    def _prepared(self, *batch):
+    def _prepared(self, *batch, trains=False):
         # KerasHub's version fails with labels of several objectives.
         return keras.utils.unpack_x_y_sample_weight(
-            data_path.prepared_batch(self, *batch)
+            data_path.prepared_batch(self, *batch, trains=trains)
         )
 
     def _check_place(self):

@@ -127,6 +127,8 @@ def test_batches_of_any_source_and_validation_read_states(tmp_path):
     assert difference(mine, other.fit(Batches(pictures()), **given).history) < (
         1e-5
     )
+    with pytest.raises(ValueError, match="Batches must have states that"):
+        task.fit(Batches(kbt.KeptStates(tmp_path / "s")), verbose=0)
     x = {"images": states, "text": TEXTS}
     found = task.fit(x, y, validation_split=0.4, verbose=0).history
     assert set(found) == {"loss", "vqa_score", "val_loss", "val_vqa_score"}

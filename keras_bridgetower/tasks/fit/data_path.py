@@ -226,7 +226,11 @@ def _prepared_source(task, source, steps, checked):
             )
             batch_checks.check_batch(task, y, **checked)
             batch_checks.check_lists_of_pictures(task, x)
-        made = prepared_batch(task, x, y, weights, number, steps is not None)
+        made = prepared_batch(
+            *(task, x, y, weights, number),
+            trains=steps is not None,
+            reads_weights=False,
+        )
         # Keras rejects tensors of another library than the backend's.
         made = keras.tree.map_structure(
             lambda x: None if x is None else np.asarray(x), made
@@ -260,7 +264,9 @@ def _rank(value):
     return None if isinstance(value, (list, tuple)) else np.ndim(value)
 
 
-def prepared_batch(task, x, y=None, sample_weight=None, number=0, trains=False):
+def prepared_batch(
+    task, x, y=None, sample_weight=None, number=0, **kept_states
+):
     """Return the features and targets of one batch, as Keras takes them.
 
     Args:
@@ -268,11 +274,11 @@ def prepared_batch(task, x, y=None, sample_weight=None, number=0, trains=False):
         x, y, sample_weight: the batch.
         number: int that determines the preprocessor's random draws, unless
             `x` contains its own.
-        trains: bool, whether the task is trained on it.
+        **kept_states: as in `keep_states.separate`.
     """
     sample_weight = batch_checks.check_weights(sample_weight)
     if isinstance(x, dict):
-        x, kept = keep_states.separate(task, x, trains)
+        x, kept = keep_states.separate(task, x, **kept_states)
         if _reads_step(task):
             x = {"step": strategy.current().draw_number(number), **x}
         if kept:
