@@ -17,7 +17,9 @@ from .models.head_table import register_head as register_head
 from .models.managers import ManagerLayer as ManagerLayer
 from .models.towers import Tower as Tower
 from .objectives.list_losses import LambdaRankLoss as LambdaRankLoss
+from .objectives.list_losses import ListDistillationLoss as ListDistillationLoss
 from .objectives.list_losses import ListwiseSoftmaxLoss as ListwiseSoftmaxLoss
+from .objectives.list_losses import MarginMSELoss as MarginMSELoss
 from .objectives.losses import VQALoss as VQALoss
 from .preprocessing.classification import (
     BridgeTowerEntailmentPreprocessor as BridgeTowerEntailmentPreprocessor,

@@ -134,6 +134,55 @@ def retrieval_recall(
     )
 
 
+def list_ndcg(scores, grades, k=10):
+    """Compute nDCG@k of each list.
+
+    Args:
+        scores: float array `(lists, candidates)`. Of equal ones the first
+            comes first.
+        grades: float array like `scores`, from 0; a gain is `2 ** grade - 1`.
+        k: int, places that count.
+
+    Returns:
+        float64 array `(lists,)`, 0 for a list without a grade above 0.
+
+    Example:
+
+    ```python
+    list_ndcg(np.array([[0.1, 0.9]]), np.array([[1, 0]]))  # [0.63]
+    ```
+    """
+    gains = 2.0 ** np.asarray(grades, "float64") - 1
+    order = np.argsort(-scores, axis=1, kind="stable")
+    discounts = 1 / np.log2(np.arange(min(k, gains.shape[1])) + 2)
+
+    def dcg(gains):
+        return gains[:, :k] @ discounts
+
+    best = dcg(-np.sort(-gains, axis=1))
+    found = dcg(np.take_along_axis(gains, order, axis=1))
+    return np.divide(found, best, out=np.zeros_like(best), where=best > 0)
+
+
+def paired_interval(differences, draws=10_000, seed=0):
+    """Return the mean of paired differences, and its 95 % interval.
+
+    Args:
+        differences: float array `(queries,)`.
+        draws: int, resamples of the bootstrap over queries.
+        seed: int.
+
+    Returns:
+        `(mean, low, high)`, floats.
+    """
+    rng = np.random.default_rng(seed)
+    size = len(differences)
+    rows = (rng.integers(size, size=size) for _ in range(draws))
+    means = [differences[some].mean() for some in rows]
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(np.mean(differences)), float(low), float(high)
+
+
 def _owners(scores, text_image_ids, image_ids):
     """Return the row of each text's image in `scores`."""
     if len(text_image_ids) != scores.shape[1]:

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.models.checks import sizes_differ
 
 # The grade of padding, which fills a list up.
@@ -149,3 +150,100 @@ class LambdaRankLoss(keras.losses.Loss):
         losses = ops.softplus(-differences(scores))
         losses = ops.where(counts, weights * losses, 0.0)
         return ops.sum(losses, axis=(1, 2))
+
+
+def _with_teacher(y_true, y_pred):
+    """Return a teacher's scores and those of a model, and where there are."""
+    told = ops.cast(y_true, "float32")
+    given = ops.logical_not(ops.isnan(told))
+    scores = ops.cast(y_pred, "float32")
+    _split(ops.where(given, 1.0, PADDING), scores)
+    return ops.where(given, told, 0.0), scores, given
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class MarginMSELoss(keras.losses.Loss):
+    """Squared differences of a model's margins and those of a teacher.
+
+    The margin of two candidates of a list is the difference of their scores.
+    All pairs of a list count, so only differences of scores are learned.
+
+    Call arguments:
+        y_true: float tensor `(batch, candidates)`, scores of a teacher; NaN
+            for candidates that it has not scored.
+        y_pred: float tensor `(batch, candidates)`, scores.
+
+    Returns:
+        Scalar: the mean over the pairs of a list, and over the lists.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+
+    ```python
+    MarginMSELoss()(np.array([[3.0, 1.0]]), np.zeros((1, 2)))  # 4.0
+    ```
+
+    Source: Hofstätter et al., Improving Efficient Neural Ranking Models with
+    Cross-Architecture Knowledge Distillation (2020).
+    """
+
+    def __init__(self, name="margin_mse_loss", **kwargs):
+        super().__init__(name=name, **{"dtype": "float32"} | kwargs)
+
+    def call(self, y_true, y_pred):
+        told, scores, given = _with_teacher(y_true, y_pred)
+        off = ops.where(given, scores - told, 0.0)
+        pairs = ops.logical_and(given[:, :, None], given[:, None, :])
+        pairs = ops.cast(pairs, "float32") * (1 - ops.eye(off.shape[-1]))
+        squares = ops.square(off[:, :, None] - off[:, None, :])
+        total = ops.sum(pairs * squares, axis=(1, 2))
+        return ops.divide_no_nan(total, ops.sum(pairs, axis=(1, 2)))
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class ListDistillationLoss(keras.losses.Loss):
+    """KL divergence of a list's softmax from that of a teacher.
+
+    Args:
+        temperature: float, by which both scores are divided.
+        name, **kwargs: as in `keras.losses.Loss`.
+
+    Call arguments:
+        y_true, y_pred: as in `MarginMSELoss`.
+
+    Returns:
+        Scalar: the mean over the lists.
+
+    Raises:
+        ValueError: the shapes differ, or a temperature that is not above 0.
+
+    Example:
+
+    ```python
+    ListDistillationLoss()(np.array([[0.0, 0.0]]), np.zeros((1, 2)))  # 0.0
+    ```
+
+    Source: Hinton et al., Distilling the Knowledge in a Neural Network (2015).
+    """
+
+    def __init__(
+        self, temperature=1.0, name="list_distillation_loss", **kwargs
+    ):
+        super().__init__(name=name, **{"dtype": "float32"} | kwargs)
+        check_above_zero("temperature", temperature)
+        self.temperature = temperature
+
+    def call(self, y_true, y_pred):
+        told, scores, given = _with_teacher(y_true, y_pred)
+
+        def logs(x):
+            x = ops.where(given, x / self.temperature, _LOWEST)
+            return ops.log_softmax(x, axis=-1)
+
+        wanted, found = logs(told), logs(scores)
+        return ops.sum(ops.exp(wanted) * (wanted - found), axis=-1)
+
+    def get_config(self):
+        return {**super().get_config(), "temperature": self.temperature}

@@ -6,6 +6,7 @@ import zlib
 import keras
 import numpy as np
 
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.objectives import pair_objectives
@@ -257,6 +258,7 @@ class BridgeTowerListRankingPreprocessor(BridgeTowerPreprocessor):
     Args:
         tokenizer, image_converter, **kwargs: as in `BridgeTowerPreprocessor`.
         list_size: int, pictures of a list.
+        labels: `"grades"`, or `"scores"` of a teacher.
 
     Call arguments:
         x, sample_weight: as in `BridgeTowerPreprocessor`, but `"images"` are
@@ -265,7 +267,8 @@ class BridgeTowerListRankingPreprocessor(BridgeTowerPreprocessor):
         y: grades `(batch, list_size)`: how well each picture fits, from 0 to
             30, at least one of a list above 0. The loss and the metric use
             `2 ** grade`, so 0 to 4 are usual. To fill up a shorter list,
-            repeat a picture with the grade -1, which is ignored.
+            repeat a picture with the grade -1, which is ignored. Scores of a
+            teacher are any numbers, NaN for padding.
 
     Returns:
         Features, with `"images"` float32 `(batch, list_size, S, S, 3)`, or
@@ -286,11 +289,20 @@ class BridgeTowerListRankingPreprocessor(BridgeTowerPreprocessor):
     ```
     """
 
-    config_arguments = ("list_size",)
+    config_arguments = ("list_size", "labels")
 
-    def __init__(self, tokenizer, image_converter, list_size=8, **kwargs):
+    def __init__(
+        self,
+        tokenizer,
+        image_converter,
+        list_size=8,
+        labels="grades",
+        **kwargs,
+    ):
         super().__init__(tokenizer, image_converter, **kwargs)
         check_count("list_size", list_size)
+        check_choice("labels", labels, ("grades", "scores"))
+        self.labels = labels
         self.list_size = int(list_size)
         self.pictures = (self.list_size,)
 
@@ -304,6 +316,13 @@ class BridgeTowerListRankingPreprocessor(BridgeTowerPreprocessor):
         lists = grades.ndim == axes and grades.shape[-1] == self.list_size
         if lists and grades.dtype.kind in "biuf":
             grades = grades.astype("float32")
+            if self.labels == "scores":
+                if np.isfinite(grades).any(-1).all():
+                    return grades
+                raise ValueError(
+                    "`y` must hold a teacher's scores, at least one finite in "
+                    f"each list. Received: {y!r:.200}"
+                )
             known = ((grades >= 0) & (grades <= HIGHEST)) | (grades == PADDING)
             if known.all() and (grades > 0).any(-1).all():
                 return grades

@@ -12,6 +12,7 @@ from collections import abc
 import numpy as np
 from keras import ops
 
+from keras_bridgetower.preprocessing import kept_states
 from keras_bridgetower.preprocessing.images import SIGNATURE
 from keras_bridgetower.preprocessing.images import SINGLE
 from keras_bridgetower.preprocessing.kept_states import KeptStates
@@ -91,18 +92,27 @@ class Texts(Features):
 
     Args:
         preprocessor: a `BridgeTowerPreprocessor`.
-        texts: a string, or a list or array of strings.
+        texts: a string, or a list or array of strings; or `KeptStates`.
         name: str, the argument's name in errors.
         encode: as `BridgeTowerPreprocessor.features_of`.
     """
 
     def __init__(self, preprocessor, texts, name="texts", encode=None):
+        self.texts = texts
+        if isinstance(texts, KeptStates):
+            self.name, self.single, self.count = name, False, len(texts)
+            return
         # NumPy would read these as a single object.
         if isinstance(texts, (abc.Iterator, abc.MappingView, abc.Set)):
             texts = list(texts)
         features = preprocessor.text_features(texts, encode)
         super().__init__(name, features, features["token_ids"].ndim == 1)
         self.texts, _ = checked_texts(texts)
+
+    def features(self, start, stop):
+        if isinstance(self.texts, KeptStates):
+            return kept_states.text_features(self.texts[start:stop].read())
+        return super().features(start, stop)
 
 
 class MaskedTexts(Features):

@@ -8,6 +8,7 @@ from keras_bridgetower.metrics.calibration import match_scores
 from keras_bridgetower.metrics.keras_metrics import NDCG
 from keras_bridgetower.models import head_table
 from keras_bridgetower.objectives.list_losses import ListwiseSoftmaxLoss
+from keras_bridgetower.objectives.list_losses import MarginMSELoss
 from keras_bridgetower.preprocessing.retrieval import (
     BridgeTowerListRankingPreprocessor,
 )
@@ -34,6 +35,7 @@ class BridgeTowerListRanking(BridgeTowerTask):
         preprocessor: a `BridgeTowerListRankingPreprocessor`, or None.
         list_size: int, pictures of a list; None for that of the preprocessor,
             8 without one.
+        labels: `"grades"`, or `"scores"` of a teacher.
         projection_dim, ways, matching: as `BridgeTowerRetrieval`. Contrastive
             heads are not trained, and are there if the matching head reads
             them.
@@ -48,7 +50,7 @@ class BridgeTowerListRanking(BridgeTowerTask):
         `BridgeTowerRetrieval.score`. In `fit` and `evaluate` `x`
         is a dict of `"images"`, lists of pictures, and `"text"`, and `y` are
         grades (see `BridgeTowerListRankingPreprocessor`). The default loss is
-        `ListwiseSoftmaxLoss`, the metric `NDCG`.
+        `ListwiseSoftmaxLoss`, the metric `NDCG`; of scores `MarginMSELoss`.
 
     Raises:
         ValueError: a preprocessor that does not fit the backbone, or one of
@@ -66,8 +68,11 @@ class BridgeTowerListRanking(BridgeTowerTask):
     """
 
     preprocessor_cls = BridgeTowerListRankingPreprocessor
-    label_arguments = ("list_size",)
-    config_arguments = ("list_size", "projection_dim", "ways", "matching")
+    label_arguments = ("list_size", "labels")
+    config_arguments = (
+        *label_arguments,
+        *("projection_dim", "ways", "matching"),
+    )
     task_name = "list_ranking"
 
     def __init__(
@@ -75,6 +80,7 @@ class BridgeTowerListRanking(BridgeTowerTask):
         backbone,
         preprocessor=None,
         list_size=None,
+        labels="grades",
         projection_dim=None,
         ways="two_way",
         matching="fused",
@@ -83,7 +89,8 @@ class BridgeTowerListRanking(BridgeTowerTask):
         if list_size is None:
             list_size = getattr(preprocessor, "list_size", LIST_SIZE)
         check_count("list_size", list_size)
-        check_made_for(preprocessor, list_size=list_size)
+        check_made_for(preprocessor, list_size=list_size, labels=labels)
+        self.labels = labels
         # The base class's constructor reads it.
         self.list_size = int(list_size)
         heads = {"itm": head_table.matching_values(matching)}
@@ -118,14 +125,15 @@ class BridgeTowerListRanking(BridgeTowerTask):
     @classmethod
     def head_arguments(cls, heads):
         matching = heads.get("itm", {}) | heads.get("itc", {})
-        return {"list_size": LIST_SIZE, **matching}
+        return {"list_size": LIST_SIZE, "labels": "grades", **matching}
 
     def label_widths(self):
         # Grades are no classes.
         return None
 
     def default_loss(self):
-        return ListwiseSoftmaxLoss()
+        graded = self.labels == "grades"
+        return ListwiseSoftmaxLoss() if graded else MarginMSELoss()
 
     def default_metrics(self):
-        return [NDCG()]
+        return [NDCG()] if self.labels == "grades" else []

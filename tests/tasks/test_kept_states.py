@@ -140,8 +140,15 @@ def test_verbs_read_states(tmp_path):
     states = task.keep_states(tmp_path / "s", images=taken, verbose=0)
     wanted = task.score(taken, TEXTS)
     assert difference(task.score(states, TEXTS), wanted) <= 1e-5
-    ranked = [task.rank(x, TEXTS, verbose=0) for x in (taken, states)]
-    assert difference(*ranked) <= 1e-5
+    texts = task.keep_states(tmp_path / "t", texts=TEXTS, verbose=0)
+    assert difference(task.score(states, texts), wanted) <= 1e-5
+    ranked = [
+        task.rank(*given, verbose=0, shortlist=shortlist)
+        for given in ((taken, TEXTS), (states, texts))
+        for shortlist in (None, 2)
+    ]
+    assert difference(ranked[0], ranked[2]) <= 1e-5
+    assert difference(ranked[1], ranked[3]) <= 1e-5
 
 
 @builders.FASTEST
