@@ -226,8 +226,11 @@ def agrees_with_saved(name, saved, values):
     """
     if saved is None:
         return False
-    parameters = inspect.signature(_maker(name)).parameters
-    values = {key: p.default for key, p in parameters.items()} | values
+    parameters = inspect.signature(_maker(name)).parameters.values()
+    defaults = {
+        p.name: p.default for p in parameters if p.default is not p.empty
+    }
+    saved, values = defaults | saved, defaults | values
     return all(
         value is None or values.get(key) == value
         for key, value in saved.items()

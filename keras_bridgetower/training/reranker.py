@@ -60,8 +60,8 @@ class Pairs:
     def split(self):
         """Divide the pictures by a hash of their names.
 
-        A query belongs to the part of its pictures. Of the queries of
-        validation and test those that training has too are left out.
+        A query is asked in each part that has pictures of it, and there of
+        these alone.
 
         Returns:
             dict from `"train"`, `"validation"` and `"test"` to two int arrays,
@@ -70,12 +70,12 @@ class Pairs:
         names = [pathlib.Path(path).name for path in self.pictures]
         sums = [hashlib.sha256(name.encode()).digest() for name in names]
         percent = np.array([int.from_bytes(x[:4]) % 100 for x in sums])
-        parts, low, known = {}, 0, np.zeros(len(self.texts), bool)
+        parts, low = {}, 0
         for name, high in _SHARES.items():
             pictures = np.flatnonzero((low <= percent) & (percent < high))
             asked = self.grades[pictures].max(0, initial=0) > 0
-            parts[name] = pictures, np.flatnonzero(asked & ~known)
-            known, low = known | asked, high
+            parts[name] = pictures, np.flatnonzero(asked)
+            low = high
         few = [name for name, (_, texts) in parts.items() if len(texts) < 2]
         if few:
             raise ValueError(
@@ -185,7 +185,7 @@ def train(
         kind: how states are stored, as in `keep_states`.
         epochs: int, most passes over the queries of training.
         patience: int, epochs without a better validation before the end.
-        list_size: int, pictures of a list in training.
+        list_size: int, pictures of a list in training, from 2.
         batch_size: int, lists of a step.
         learning_rate: float, that of the first step; it falls to 0.
         seed: int, of all draws.
@@ -219,7 +219,7 @@ def train(
     }
     lists = _Lists(scorer, pairs, images, texts, parts["train"], list_size)
     task = _list_task(scorer, list_size, lists.labels)
-    steps = epochs * -(-len(lists.texts) // batch_size)
+    steps = epochs * -(-len(lists.pairs) // batch_size)
     task.compile(
         keras.optimizers.AdamW(
             keras.optimizers.schedules.CosineDecay(learning_rate, steps),
@@ -404,15 +404,18 @@ class _Lists:
             )
         # Pictures of each query, the nearest first.
         self.order = np.argsort(-near, axis=0, kind="stable").T
+        # A list of each relevant picture: the place of its query, and itself.
+        self.pairs = np.argwhere(self.grades.T > 0)
 
     def draw(self, rng):
         """Return `x` and `y` of an epoch."""
-        drawn = [self._draw(rng, query) for query in range(len(self.texts))]
+        drawn = [self._draw(rng, *pair) for pair in self.pairs]
         rows, labels = map(np.stack, zip(*drawn, strict=True))
-        x = {"images": self.images[rows], "text": self.kept_texts[self.texts]}
+        asked = self.texts[self.pairs[:, 0]]
+        x = {"images": self.images[rows], "text": self.kept_texts[asked]}
         return x, labels
 
-    def _draw(self, rng, query):
+    def _draw(self, rng, query, picture):
         order = self.order[query]
         if self.labels == "scores":
             told = self.told[:, query]
@@ -420,7 +423,7 @@ class _Lists:
             return self._filled(chosen, told, np.nan)
         grades = self.grades[:, query]
         right = rng.permutation(np.flatnonzero(grades > 0))
-        right = right[: max(1, self.list_size // 2)]
+        right = [picture, *right[right != picture]][: self.list_size // 2]
         wrong = order[grades[order] <= 0]
         missing = self.list_size - len(right)
         # Half of the wrong ones are among the nearest.

@@ -361,6 +361,53 @@ def train(
         output.show(True, value, (), ())
 
 
+def train_reranker(
+    context: typer.Context,
+    pairs: pathlib.Path,
+    pictures: Annotated[pathlib.Path, typer.Option()],
+    preset: Annotated[str, typer.Option()],
+    out: Annotated[pathlib.Path, typer.Option("--output")],
+    teacher: pathlib.Path | None = None,
+    states: pathlib.Path | None = None,
+    kind: str = "float16",
+    epochs: models.Count = 20,
+    seed: int = 0,
+    as_json: models.AsJson = False,
+):
+    """Train a reranker on your own pictures, and say whether it helps.
+
+    Also called `train reranker`. Divides the pictures into training,
+    validation and test, keeps the states of both towers on disk, trains the
+    fusion on lists of the nearest pictures, and prints nDCG@10 of the test
+    queries before and after, with an interval. Writes a preset with a card.
+
+    Args:
+        pairs: Table of the columns image and text and, if wanted, grade: CSV,
+            JSONL or Parquet.
+        pictures: Folder of the pictures.
+        preset: Preset to start from, with vectors.
+        out: New preset folder.
+        teacher: Table of the columns query, picture and score, of another
+            model, to learn its scores.
+        states: Folder of states, for later runs; by default beside the preset.
+        kind: How states are stored, such as float32, float16 or int8.
+        epochs: Most passes over the queries.
+        seed: Seed of the run.
+    """
+    models.check_preset(preset)
+    with output.progress("Loading Keras"):
+        frameworks.load(context.obj, bars=not as_json, datasets=True)
+    from keras_bridgetower.training import reranker
+
+    found = reranker.read_pairs(pairs, pictures, teacher)
+    report = reranker.train(
+        *(found, preset, out, states, kind, epochs),
+        seed=seed,
+        verbose=0 if as_json else 1,
+    )
+    output.show_lines(as_json, report, [reranker.summary(report)])
+
+
 def evaluate(
     context: typer.Context,
     preset: models.PresetArgument,

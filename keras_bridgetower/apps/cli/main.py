@@ -37,7 +37,7 @@ COMMANDS = {
     ),
     "Data and training": (
         ("data", "Build data sets and show them.", DATA),
-        *(data.plan, data.train, data.evaluate),
+        *(data.plan, data.train, data.train_reranker, data.evaluate),
     ),
     "Presets and weights": (
         *(weights.presets, weights.convert, weights.export),
@@ -59,6 +59,8 @@ def main(words=None):
     words = sys.argv[1:] if words is None else words
     debug = DEBUG in words
     words = [word for word in words if word != DEBUG]
+    if words[:2] == ["train", "reranker"]:
+        words[:2] = ["train-reranker"]
     with frameworks.quiet(output.warn, debug):
         try:
             command = typer.main.get_command(application(debug))
