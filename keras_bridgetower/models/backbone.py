@@ -95,7 +95,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             fused kernel in training, which is faster.
         layer_norm_epsilon: float, epsilon in the cross-modal layers.
         bridge_epsilon: float, epsilon in entries, bridges and managers.
-        image_tokens: int, to how many tokens those of a picture are merged
+        image_tokens: int, tokens of a picture that remain after merging
             before the fusion, which makes it faster. None merges none.
         dtype: dtype policy of the fusion, the same as that of the encoders.
         **kwargs: `name`, `trainable`.
@@ -249,7 +249,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
 
     @property
     def text_length(self):
-        """int, most tokens of a text, or None if there is no limit."""
+        """int, largest number of tokens of a text, or None without a limit."""
         return text_length(self.text_encoder)
 
     def fuse(self, inputs, outputs=("text", "image", "pooled")):
@@ -366,7 +366,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         }
 
     def _choices(self):
-        """Return values that configurations have only where they were given."""
+        """Return values that a configuration has only if they were given."""
         taps = self.image_tower.taps
         return {
             "image_summary": self.image_tower.given_summary,

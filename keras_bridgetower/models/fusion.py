@@ -62,7 +62,7 @@ class CrossModalEncoder(keras.layers.Layer):
             fused kernel in training, which is faster.
         layer_norm_epsilon: float, epsilon in the cross-modal layers.
         bridge_epsilon: float, epsilon in entries, bridges and managers.
-        image_tokens: int, to how many tokens those of a picture are merged
+        image_tokens: int, tokens of a picture that remain after merging
             (see `merge_tokens`); None merges none.
 
     Call arguments:
@@ -309,7 +309,7 @@ class CrossModalEncoder(keras.layers.Layer):
         }
 
     def unread_layers(self, outputs):
-        """Return the layers on which none of some outputs depends.
+        """Return the layers on which none of these outputs depends.
 
         Args:
             outputs: tuple of the names of the outputs that are read, if any.

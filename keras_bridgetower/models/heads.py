@@ -304,7 +304,7 @@ def divide_logits(head, temperature):
 
 
 def tower_outputs(fusion, heads, kind, states):
-    """Return what a tower alone can give to the fusion and to a search.
+    """Return the outputs of a tower alone, for the fusion and a search.
 
     Args:
         fusion: `CrossModalEncoder`.

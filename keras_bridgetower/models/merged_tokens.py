@@ -1,4 +1,4 @@
-"""Fewer image tokens for the fusion: those that are alike become one."""
+"""Merges image tokens that are alike, before the fusion."""
 
 from keras import ops
 
@@ -8,8 +8,8 @@ def merge_tokens(states, count):
 
     Tokens are alike if their highest states have a large cosine. In each
     round every second token may join one of the others; the most similar
-    pairs do. All states of a token that is left are the means of the states
-    that it stands for. The first token, which poolers read, stays alone.
+    pairs do. Each state of a token that is left is the mean of the states
+    that were merged. The first token, which poolers read, stays alone.
 
     Args:
         states: list of float tensors `(batch, tokens, width)`, lowest first.
@@ -40,7 +40,7 @@ def merge_tokens(states, count):
 
 
 def _round(x, merged):
-    """Return which tokens are one after a round.
+    """Return the matrix from tokens to those left after a round.
 
     Args:
         x: float tensor `(batch, tokens, width)`.
@@ -81,6 +81,6 @@ def _alternating(first, second, length):
 
 
 def _means(members, x):
-    """Return the means of the tokens that are one, `(batch, count, width)`."""
+    """Return the means of merged tokens, `(batch, count, width)`."""
     shares = members / ops.sum(members, axis=-1, keepdims=True)
     return ops.matmul(ops.cast(shares, x.dtype), x)

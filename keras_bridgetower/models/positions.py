@@ -32,7 +32,7 @@ def resize_positions(table, count, antialias=False):
         Float array `(..., count, width)`.
 
     Raises:
-        ValueError: `count` is no square number and the prefix of the table.
+        ValueError: `count` without the prefix is not a square number.
 
     Example:
 
