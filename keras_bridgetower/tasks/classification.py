@@ -23,14 +23,14 @@ ROWS = (IMAGE_ROW, SECOND_IMAGE_ROW)
 
 
 def class_loss():
-    """Softmax cross-entropy of class ids, never rounded."""
+    """Return the softmax cross-entropy of class ids, in float32."""
     return keras.losses.SparseCategoricalCrossentropy(
         from_logits=True, dtype="float32"
     )
 
 
 def class_accuracy():
-    """Accuracy of the class with the highest logit."""
+    """Return the accuracy of the class with the highest logit, in float32."""
     return keras.metrics.SparseCategoricalAccuracy(
         name="accuracy", dtype="float32"
     )
@@ -362,7 +362,7 @@ class BridgeTowerVQA(BridgeTowerTask):
 
     @property
     def rejection(self):
-        """The rule of what is unknown, as dict, or None."""
+        """dict: the rule for what is unknown, or None."""
         return self._rejection
 
     @rejection.setter
@@ -400,7 +400,7 @@ class BridgeTowerVQA(BridgeTowerTask):
                 picture that is not in a list is asked every question, one
                 question that is not in a list is asked of every picture.
             top_k: int, number of answers for each question. There are fewer
-                if the `rejection` has fewer that fit it, such as yes and no.
+                if the `rejection` allows fewer, such as yes and no.
             batch_size: int, questions per forward pass.
 
         Returns:

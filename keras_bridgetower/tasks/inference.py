@@ -105,7 +105,7 @@ class Inference:
         """Return the number of rows to which a batch is padded.
 
         Compiled functions get a power of two or `batch_size`, so that few
-        shapes are compiled. Eager ones get no rows that nobody needs.
+        shapes are compiled. Eager ones get no additional rows.
         """
         if compiled.is_eager(self._task):
             return rows
@@ -134,7 +134,7 @@ class Inference:
             arrays as the function returns them.
 
         Raises:
-            ValueError: `batch_size` is no integer from 1.
+            ValueError: `batch_size` is not a positive integer.
         """
         check_count("batch_size", batch_size)
         batch_size = int(batch_size)
@@ -185,7 +185,7 @@ class Inference:
 
 @dataclasses.dataclass(eq=False)
 class _Use:
-    """Use of a task by one thread: sets out of weights and metrics."""
+    """Use of a task by one thread, which reads and writes parts of it."""
 
     name: str
     thread: int
@@ -193,7 +193,7 @@ class _Use:
     writes: set
 
     def check(self, other):
-        """Raise an error if another use that has started conflicts."""
+        """Raise an error if a use that has started conflicts with this one."""
         shared = self.writes & (other.reads | other.writes)
         shared |= self.reads & other.writes
         # What a callback does in its own thread is part of the training.

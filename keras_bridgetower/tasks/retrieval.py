@@ -320,8 +320,8 @@ class BridgeTowerRetrieval(BridgeTowerTask):
 
         Returns:
             Callable of `image_states`, as `score_states` takes them, and of
-            `image_tokens=None`, to how many tokens those of each picture are
-            merged before the fusion. It returns a float32 array
+            `image_tokens=None`, the tokens of each picture that remain after
+            merging before the fusion. It returns a float32 array
             `(pictures,)`, and is compiled for each number of pictures.
 
         Raises:
@@ -408,7 +408,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             shortlist: int k. If given, only the k texts closest to each
                 picture and the k pictures closest to each text by the
                 contrastive heads are scored, as in the authors' evaluation.
-                More than there are is clamped, with a warning.
+                Larger values are clamped, with a warning.
             max_memory: int, bytes for states and work at a time. Texts (and
                 with `shortlist` pictures) whose states do not fit wait in a
                 temporary file. Scores, 4 bytes a pair, and what was passed

@@ -163,7 +163,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             new: set of the names of heads that are still random.
 
         Returns:
-            Those that stay random.
+            set of the names that stay random.
         """
         return new
 
@@ -241,10 +241,10 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             dtype: a Keras dtype policy or its name.
             revision: str, branch, tag or commit of a handle's repository.
             random_heads: bool. Heads that the preset lacks are new: a warning
-                says so, and verbs raise until they are trained. Not so with
-                True.
-            image_tokens: int, to how many tokens those of a picture are
-                merged before the fusion: faster, and less exact. None for the
+                says so, and verbs raise until they are trained. With True
+                neither happens.
+            image_tokens: int, tokens of a picture that remain after merging
+                before the fusion: faster, and less exact. None for the
                 preset's own value.
             **kwargs: `preprocessor`, and constructor values of the class.
 
@@ -1041,7 +1041,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         )
 
     def divide_logits(self, head, temperature):
-        """Divide the logits of a head by a temperature, for honest scores.
+        """Divide the logits of a head by a temperature, to calibrate scores.
 
         The head's last layer gets smaller weights. So all scores, presets and
         exports have the temperature, and the order of results stays.

@@ -112,7 +112,7 @@ def _check_frame(task, specs):
 def check_partners(task, x):
     """Reject training on pairs if a process has one row of each batch.
 
-    A preprocessor pairs the rows that it receives: of one row, every label
+    A preprocessor pairs the rows that it receives: with one row, every label
     would be "match".
 
     Args:
