@@ -220,10 +220,6 @@ class DataSet(abc.ABC):
             for draft in self.read(part)
         ]
 
-    def definition(self, name, protocol="honest"):
-        """Describe a `Split` by the names of split and protocol."""
-        return self.definitions(protocol, [name])[name]
-
     def definitions(self, protocol="honest", splits=None):
         """Look up several splits, by default all of the protocol, by name."""
         check_choice("protocol", protocol, sorted(self.protocols))

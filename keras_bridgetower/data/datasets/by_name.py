@@ -91,14 +91,14 @@ def build_splits(data, folder, protocol, splits, **options):
         ValueError: as in `write.write_shards`.
     """
     left_out = []
-    for name in data.definitions(protocol, splits):
+    for name, split in data.definitions(protocol, splits).items():
         entry = write.write_shards(
             folder,
             name,
             data.split(name, protocol),
             task=data.task,
             labels=data.labels,
-            definition=data.definition(name, protocol).definition,
+            definition=split.definition,
             **options,
         )
         for shard in entry["shards"]:
