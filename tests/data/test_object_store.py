@@ -105,7 +105,9 @@ def test_a_stalled_server_is_an_error_in_time(folder, server, tmp_path):
         lambda: reader.sample(0),
     ):
         started = time.monotonic()
-        with pytest.raises(data.StoreError, match="`seconds`, is 0.5.*no answer"):
+        with pytest.raises(
+            data.StoreError, match="`seconds`, is 0.5.*no answer"
+        ):
             act()
         assert time.monotonic() - started < 1.0
     # It ends a run, and is no bad sample of it.

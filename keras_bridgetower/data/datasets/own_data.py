@@ -224,20 +224,20 @@ def _read_tables(tables):
         shared = {}
         table = READERS[path.suffix.lower()](path)
         for number, row in enumerate(table, 1):
-            place = f"row {number} of {path}: {row!r:.200}"
+            where = f"row {number} of {path}: {row!r:.200}"
             cells = {k: v for k, v in row.items() if v is not None}
             names = tuple(cells)
             if names not in known:
-                _check_names(names, path, place)
+                _check_names(names, path, where)
                 columns = tuple(c for c in COLUMNS if c in cells)
                 known[names] = columns
                 if {*known.values()} != {columns} or columns not in TASKS:
                     allowed = [",".join(columns) for columns in TASKS]
                     raise ValueError(
                         f"All rows must have the columns of one task: {allowed}"
-                        f". Received: {', '.join(names)} in {place}"
+                        f". Received: {', '.join(names)} in {where}"
                     )
-            target = _answers(cells, place)
+            target = _answers(cells, where)
             # An empty cell of CSV is no id, but the number 0 is one.
             id = None if cells.get(ID) == "" else cells.get(ID)
             target = shared.setdefault(target, target)
@@ -246,7 +246,7 @@ def _read_tables(tables):
     return TASKS[columns], found
 
 
-def _check_names(names, path, place):
+def _check_names(names, path, where):
     """Raise if a column is misspelled, and so would not be read."""
     for name in {*names} - {*COLUMNS, ID}:
         plain = name.strip().casefold()
@@ -254,11 +254,11 @@ def _check_names(names, path, place):
         if alike or plain == ID:
             raise ValueError(
                 f"{path} must spell the column {(*alike, ID)[0]!r} exactly: "
-                f"{name!r} is similar and would not be read. Received: {place}"
+                f"{name!r} is similar and would not be read. Received: {where}"
             )
 
 
-def _answers(cells, place):
+def _answers(cells, where):
     """Return the answers of all people, or the label, as a tuple of str."""
     given = cells.get("answer", cells.get("label"))
     if given is None:
@@ -270,7 +270,7 @@ def _answers(cells, place):
     ):
         raise ValueError(
             "An answer or label must be a text or number, or a list of "
-            f"answers. Received: {given!r:.100} in {place}"
+            f"answers. Received: {given!r:.100} in {where}"
         )
     return tuple(map(str, answers))
 
