@@ -110,9 +110,10 @@ class _Run:
         """
         with _errors(self, "Old checkpoints could not be removed."):
             names, scores = self.names(), {}
-            for name in names:
-                # A damaged checkpoint has no score.
-                with contextlib.suppress(OSError, *folders.OF_DAMAGE):
+            for name in names if monitor else ():
+                # A damaged checkpoint has no score. Of one that cannot be read
+                # now, nobody knows whether it is the best.
+                with contextlib.suppress(FileNotFoundError, *folders.OF_DAMAGE):
                     score = self._facts(name)["logs"][monitor]
                     if math.isfinite(score):
                         scores[name] = score
@@ -301,7 +302,7 @@ class RunStore(_Run):
 
     def _read(self, name):
         with tempfile.TemporaryDirectory() as folder:
-            self._fetch(self._files()[name], folder)
+            self._fetch(self._files().get(name, ()), folder)
             return folders.read(pathlib.Path(folder, name), f"{self}/{name}")
 
     def _facts(self, name):
