@@ -97,13 +97,13 @@ def test_weights_of_small_shards(sizes, weight, epochs):
 
 def test_hosts_read_their_rows_of_the_same_batches(tmp_path):
     """However many they are; of as many lanes, each reads other shards."""
-    rows = [streams.record("text_classification", i) for i in range(158)]
+    rows = [streams.record("text_classification", i) for i in range(157)]
     reader = streams.write(tmp_path, rows, "text_classification", num_shards=16)
-    whole = Stream(reader, 16, order=Shuffled(window=2, lanes=4), seed=1)
+    whole = Stream(reader, 16, order=Shuffled(window=2, lanes=4))
     batches = [whole.ids(number) for number in range(whole.steps_per_epoch)]
     every = [i for batch in batches for i in batch]
     assert len(set(every)) == len(every) == len(reader)
-    for count in (8, 2, 4):
+    for count in (2, 4):
         hosts = [whole.of_host(count, host) for host in range(count)]
         for number, batch in enumerate(batches):
             assert [i for one in hosts for i in one.ids(number)] == batch
