@@ -20,7 +20,6 @@ from streams import write
 import keras_bridgetower as kbt
 from keras_bridgetower import analysis
 from keras_bridgetower.apps.predict import output
-from keras_bridgetower.data import look
 from keras_bridgetower.data.records.write import ShardJob
 from keras_bridgetower.data.records.write import write_shard
 from keras_bridgetower.distribution.strategy import Strategy
@@ -244,7 +243,6 @@ OUTPUTS = {
         str(path).removesuffix(".part"), lambda file: file.write(b"1")
     ),
     "lock": lambda path: _context(one_writer(path, "refused")),
-    "sheet of samples": lambda path: look.draw("", "train", path),
     "answers": lambda path: write_vqa_results(path, [1], ["red"]),
 }
 

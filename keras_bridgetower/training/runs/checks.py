@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_bridgetower.backend.keras_private.layers import layers_in
-from keras_bridgetower.data.records.format import written_without_places
+from keras_bridgetower.data.records.format import written_without_addresses
 from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution.strategy import differences as of_processes
 from keras_bridgetower.preprocessing.geometry import check_transform
@@ -319,7 +319,7 @@ def _config(value):
     try:
         return keras.saving.serialize_keras_object(value)
     except (TypeError, ValueError, NotImplementedError, AttributeError):
-        return written_without_places(value)
+        return written_without_addresses(value)
 
 
 def _flat(name, value):
@@ -347,7 +347,7 @@ def _short(value):
 
 
 def _plain_text(value):
-    return json.dumps(value, default=written_without_places, sort_keys=True)
+    return json.dumps(value, default=written_without_addresses, sort_keys=True)
 
 
 def _sum(text):
