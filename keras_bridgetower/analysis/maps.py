@@ -117,14 +117,14 @@ def attention_rollout(model, image, text):
     Source: attention rollout (Abnar and Zuidema, 2020).
     """
     features = pair_features(model, image, text)
-    feed = model.backbone.fusion.text_feed
+    fusion = model.backbone.fusion
     joined = []
     for layers in attention_branches(model, features):
         identity = np.eye(layers[0][0].shape[-1])
         rolled = identity
         for number, layer in enumerate(layers):
             # No change in the lowest layer, where `rolled` is the identity.
-            if feed.reads_tower(number):
+            if fusion.reads_tower(number):
                 rolled = (rolled + identity) / 2
             mixed = identity
             for branch in layer:
@@ -391,7 +391,7 @@ def _relevances(model, features, weighted):
     identity = np.eye(sum(sizes))
     relevances = np.zeros_like(identity)
     for layer, step in enumerate(fusion.steps):
-        if fusion.text_feed.reads_tower(layer):
+        if fusion.reads_tower(layer):
             relevances = relevances + identity
         queries = last if layer == fusion.num_layers - 1 else sizes
         parts = step.branches(weighted, sizes, queries)

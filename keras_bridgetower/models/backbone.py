@@ -25,7 +25,6 @@ from keras_bridgetower.models import bridges
 from keras_bridgetower.models.adapters import AdaptedBackbone
 from keras_bridgetower.models.attention import attention_blocks
 from keras_bridgetower.models.attention import capture_attention
-from keras_bridgetower.models.checks import check_dtype
 from keras_bridgetower.models.checks import check_encoder
 from keras_bridgetower.models.checks import check_features
 from keras_bridgetower.models.fusion import CrossModalEncoder
@@ -163,9 +162,8 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         check_constructor(self, kwargs, ("name", "trainable"))
         check_choice("image_norms", image_norms, IMAGE_NORMS)
         policy = keras.dtype_policies.get(dtype)
-        for side, encoder in (("image", image_encoder), ("text", text_encoder)):
-            check_encoder(f"{side}_encoder", encoder, side)
-            check_dtype(f"{side}_encoder", encoder, policy)
+        check_encoder("image", image_encoder, policy)
+        check_encoder("text", text_encoder, policy)
         taps = resolve_taps(taps, num_layers, bridge)
         if image_taps is None:
             image_taps = taps

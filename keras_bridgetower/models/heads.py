@@ -9,7 +9,6 @@ from keras_bridgetower.backend.layer_records import check_not_quantized
 from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_finite
-from keras_bridgetower.checks import check_share
 from keras_bridgetower.models.attention import dense
 from keras_bridgetower.models.attention import layer_norm
 
@@ -58,7 +57,6 @@ class ClassifierHead(keras.layers.Layer):
 
     def __init__(self, num_classes, hidden_dim, dropout=0.0, **kwargs):
         super().__init__(**kwargs)
-        check_share("dropout", dropout)
         self.hidden_dim = hidden_dim
         self.input_dropout = keras.layers.Dropout(
             dropout, dtype=self.dtype_policy, name="input_dropout"
@@ -141,7 +139,6 @@ class TextHead(keras.layers.Layer):
 
     def __init__(self, num_classes, dropout=0.1, **kwargs):
         super().__init__(**kwargs)
-        check_share("dropout", dropout)
         self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
         self.output_dense = dense(self, num_classes, "output_dense")
 

@@ -285,7 +285,7 @@ def test_layers_read_what_the_layer_before_returned(bridge, taps):
     assert layer.text_entry is None and len(layer.text_bridges) == 3
     assert type(layer.image_bridges[0]) is managers.FirstManager
     assert type(layer.image_bridges[1]) is managers.MANAGERS[bridge]
-    rows = array(layer.type_embedding), layer.text_feed.embedding
+    rows = array(layer.type_embedding), layer.text_layer_embedding
     states = [
         array(layer.text_projections[0](x)) + rows[0][0] + array(rows[1])[i]
         for i, x in enumerate(text)
