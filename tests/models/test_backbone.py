@@ -69,6 +69,7 @@ def test_every_pair_of_encoders(pair):
     "values",
     [
         dict(image_encoder=deit(), text_encoder=bert(), image_norms="per_tap"),
+        dict(bridge="adaptive_manager"),
         dict(
             projections="per_layer",
             taps=(-2, None),
