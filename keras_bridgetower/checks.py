@@ -39,6 +39,12 @@ def check_at_most(name, value, most, of):
     _require(right, name, value, f"from 1 to {most}, the number of {of}")
 
 
+def check_share(name, value):
+    """Reject a value that is not a number from 0 to below 1."""
+    right = _is_number(value) and 0 <= value < 1
+    _require(right, name, value, "a number from 0 to below 1")
+
+
 def check_part(name, value):
     """Reject a value that is not a number above 0, to 1."""
     right = _is_number(value) and 0 < value <= 1

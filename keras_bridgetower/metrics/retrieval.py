@@ -5,8 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_bridgetower.checks import check_at_most
-from keras_bridgetower.checks import check_count
+from keras_bridgetower import checks
 
 PROTOCOL = "recall over the whole pool, ties against the model"
 # Scores compared at a time, with about 100 MB of temporary memory.
@@ -117,8 +116,8 @@ def retrieval_recall(
     owner = _owners(scores, text_image_ids, image_ids)
     images = len(scores)
     for k in ks:
-        check_count("ks", k)
-    check_at_most("folds", folds, images, "images")
+        checks.check_count("ks", k)
+    checks.check_at_most("folds", folds, images, "images")
     found = {f"{name}@{k}": [] for name in ("IR", "TR") for k in ks}
     for rows in np.array_split(np.arange(images), folds):
         image_ranks, text_ranks = _ranks(scores, owner, rows)

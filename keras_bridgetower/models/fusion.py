@@ -7,10 +7,8 @@ through a manager; `_enter` does either.
 import keras
 from keras import ops
 
+from keras_bridgetower import checks
 from keras_bridgetower.backend import layer_records
-from keras_bridgetower.checks import check_above_zero
-from keras_bridgetower.checks import check_choice
-from keras_bridgetower.checks import check_count
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models.attention import dense
 from keras_bridgetower.models.attention import initializer
@@ -116,13 +114,15 @@ class CrossModalEncoder(keras.layers.Layer):
             intermediate_dim = 4 * hidden_dim
         if attention_dropout is None:
             attention_dropout = dropout
-        check_choice("cross_encoder", cross_encoder, tuple(CROSS_ENCODERS))
-        check_choice("projections", projections, ("shared", "per_layer"))
-        check_count("num_layers", num_layers)
-        check_above_zero("layer_norm_epsilon", layer_norm_epsilon)
-        check_above_zero("bridge_epsilon", bridge_epsilon)
+        checks.check_choice(
+            "cross_encoder", cross_encoder, tuple(CROSS_ENCODERS)
+        )
+        checks.check_choice("projections", projections, ("shared", "per_layer"))
+        checks.check_count("num_layers", num_layers)
         if image_tokens is not None:
-            check_count("image_tokens", image_tokens)
+            checks.check_count("image_tokens", image_tokens)
+        checks.check_share("dropout", dropout)
+        checks.check_share("attention_dropout", attention_dropout)
         if hidden_dim % num_heads:
             raise ValueError(
                 "`num_heads` must divide `hidden_dim`. Received: "

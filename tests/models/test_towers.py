@@ -298,13 +298,6 @@ def test_grid_is_resized_as_by_pytorch(side, new, prefix, antialias):
     assert np.abs(resized[prefix:] - expected).max() <= 1e-12
 
 
-@ONE_BACKEND
-@pytest.mark.parametrize("count", [12, 1, 0])
-def test_a_count_that_is_no_grid_is_rejected(count):
-    with pytest.raises(ValueError, match="`count` must be a square.* plus 1"):
-        resize_positions(np.ones((1 + 9, 7)), count)
-
-
 @keras.saving.register_keras_serializable(package="test_positions")
 class Places(keras.layers.Layer):
     """Add a row to each token; with `wide`, the weight is not a table."""
