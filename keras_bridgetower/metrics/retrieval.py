@@ -108,8 +108,7 @@ def retrieval_recall(
     report.recalls  # {"IR@1": 66.7, "TR@1": 100.0}
     ```
 
-    Source: the retrieval evaluation of BridgeTower; equal to
-    `coco_5k_recalls` of ECCV Caption (Chun et al., 2022).
+    Source: the retrieval evaluation of BridgeTower.
     """
     if not isinstance(scores, np.ndarray):
         scores = keras.ops.convert_to_numpy(scores)
