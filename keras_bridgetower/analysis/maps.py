@@ -195,18 +195,18 @@ def attention_branches(model, features):
         if name in backbone.input and name != "images"
     }
     pictures = pixels(features)
-    for place in range(pictures.shape[1]):
+    for number in range(pictures.shape[1]):
         with (
             model.inference.read_lock("attention maps"),
             backend_ops.inference_scope(),
             capture_attention() as captured,
         ):
-            image = ops.convert_to_tensor(pictures[:, place])
+            image = ops.convert_to_tensor(pictures[:, number])
             outputs = fusion(
                 text_states(backbone, tensors),
                 backbone.image_tower(image),
                 padding_mask=tensors["padding_mask"],
-                image_row=IMAGE_ROW + place,
+                image_row=IMAGE_ROW + number,
                 training=False,
             )
         sizes = tuple(outputs[name].shape[1] for name in ("text", "image"))

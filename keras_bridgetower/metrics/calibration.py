@@ -149,8 +149,8 @@ def expected_calibration_error(scores, right, bins=15):
             f"one. Received: shapes {scores.shape} and {right.shape}"
         )
     # The upper end belongs to a bin, as in the paper.
-    places = np.maximum(np.ceil(scores * bins).astype(int) - 1, 0)
-    gaps = np.bincount(places, scores - right)
+    numbers = np.maximum(np.ceil(scores * bins).astype(int) - 1, 0)
+    gaps = np.bincount(numbers, scores - right)
     return float(np.abs(gaps).sum() / len(scores))
 
 

@@ -154,18 +154,18 @@ class HardNegatives(Objective):
     def draw(self, seed, ids):
         labels = np.full((len(ids), 3), NO_MATCH, "int32")
         labels[:, 0] = MATCH
-        places = np.random.default_rng(seed).random((len(ids), 2), "float32")
+        quantiles = np.random.default_rng(seed).random((len(ids), 2), "float32")
         if (ids == ids[0]).all():
             # The global batch may have other ids, which would not match.
-            labels[:], places[:] = MATCH, ITSELF
-        return ids, places, labels
+            labels[:], quantiles[:] = MATCH, ITSELF
+        return ids, quantiles, labels
 
     def logits(self, fuse, heads, text, image, features, embeddings=None):
         texts, images, factor = map(ops.stop_gradient, embeddings)
-        ids, places = (features[name] for name in self.drawn)
+        ids, quantiles = (features[name] for name in self.drawn)
         draw_samples, take_samples = DrawSamples(), TakeSamples()
-        other_image = draw_samples(texts * factor, images, ids, places[:, 0])
-        other_text = draw_samples(images * factor, texts, ids, places[:, 1])
+        other_image = draw_samples(texts * factor, images, ids, quantiles[:, 0])
+        other_text = draw_samples(images * factor, texts, ids, quantiles[:, 1])
 
         def three_texts(x):
             return ops.concatenate([x, x, take_samples(x, other_text)])
@@ -361,9 +361,9 @@ class DrawSamples(GlobalBatchLayer):
         others: float tensor `(batch, width)`, the embeddings of this replica
             to draw from, such as those of the other modality.
         ids: int tensor `(batch,)`.
-        places: float tensor `(batch,)`, uniform from 0 to 1. The first sample
-            whose cumulative probability exceeds this number is drawn. A
-            sample with `ITSELF` is not replaced.
+        quantiles: float tensor `(batch,)`, uniform from 0 to 1. The first
+            sample whose cumulative probability exceeds this number is drawn.
+            A sample with `ITSELF` is not replaced.
 
     Returns:
         int32 tensor `(batch, 1)`, distances for `TakeSamples`.
@@ -372,12 +372,12 @@ class DrawSamples(GlobalBatchLayer):
 
     ```python
     own, others = 9.0 * np.eye(3), np.eye(3)[[0, 2, 1]]
-    ids, places = np.arange(3), np.full(3, 0.25)
-    DrawSamples()(own, others, ids, places)  # [[1], [1], [-1]]
+    ids, quantiles = np.arange(3), np.full(3, 0.25)
+    DrawSamples()(own, others, ids, quantiles)  # [[1], [1], [-1]]
     ```
     """
 
-    def call(self, own, others, ids, places):
+    def call(self, own, others, ids, quantiles):
         every, own_indices = self.gather(others)
         every_id, _ = backend_ops.all_gather(ids)
         scores = ops.cast(ops.matmul(own, ops.transpose(every)), "float32")
@@ -385,15 +385,15 @@ class DrawSamples(GlobalBatchLayer):
         # Keras' `softmax` would warn if there is a single sample.
         logs = ops.log_softmax(ops.where(same, -1e9, scores))
         sums = ops.cumsum(ops.exp(logs), axis=-1)
-        itself = ops.cast(places, "float32") < 0.0
+        itself = ops.cast(quantiles, "float32") < 0.0
         # Rounding must give neither an index above the last one nor a sample
         # of probability 0.
-        places = ops.minimum(ops.cast(places, "float32"), 1 - 1e-6)
-        places = ops.expand_dims(places, 1) * sums[:, -1:]
-        drawn = ops.sum(ops.cast(sums <= places, "int32"), axis=-1)
+        quantiles = ops.minimum(ops.cast(quantiles, "float32"), 1 - 1e-6)
+        quantiles = ops.expand_dims(quantiles, 1) * sums[:, -1:]
+        drawn = ops.sum(ops.cast(sums <= quantiles, "int32"), axis=-1)
         return ops.where(itself, 0, drawn - own_indices)[:, None]
 
-    def compute_output_spec(self, own, others, ids, places):
+    def compute_output_spec(self, own, others, ids, quantiles):
         return keras.KerasTensor((own.shape[0], 1), dtype="int32")
 
 
