@@ -116,7 +116,7 @@ def attention_rollout(model, image, text):
         rolled = identity
         for number, layer in enumerate(layers):
             # No change in the lowest layer, where `rolled` is the identity.
-            if fusion.reads_tower(number):
+            if number in fusion.tapped_layers:
                 rolled = (rolled + identity) / 2
             mixed = identity
             for branch in layer:
@@ -352,7 +352,7 @@ def _relevances(model, features, weighted):
     identity = np.eye(sum(sizes))
     relevances = np.zeros_like(identity)
     for layer, step in enumerate(fusion.steps):
-        if fusion.reads_tower(layer):
+        if layer in fusion.tapped_layers:
             relevances = relevances + identity
         queries = last if layer == fusion.num_layers - 1 else sizes
         parts = step.branches(weighted, sizes, queries)

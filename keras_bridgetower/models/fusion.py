@@ -147,6 +147,14 @@ class CrossModalEncoder(keras.layers.Layer):
         # The class of the managers, or None with bridges.
         cls = None if bridge is None else bridges.get_class(bridge)
         self.manager = cls if cls and issubclass(cls, ManagerLayer) else None
+        # True if outputs at tokens depend on those at padding.
+        self.reads_padding = bool(self.manager and self.manager.reads_padding)
+        # Numbers of the layers that get states of the towers.
+        self.tapped_layers = tuple(
+            layer
+            for layer in range(num_layers)
+            if self.manager or self.taps[layer] is not None
+        )
         self.text_entry = self._make_entry("text_entry")
         self.image_entry = self._make_entry("image_entry")
         self.text_bridges = self._make_bridges("text")
@@ -339,15 +347,6 @@ class CrossModalEncoder(keras.layers.Layer):
                 f"States must be lists of {count} tensors, `padding_mask` must "
                 f"be (batch, tokens). Received: {text}, {image} and {mask}"
             )
-
-    @property
-    def reads_padding(self):
-        """True if outputs at tokens depend on those at padding."""
-        return bool(self.manager and self.manager.reads_padding)
-
-    def reads_tower(self, layer):
-        """Return True if a layer gets states of the towers."""
-        return bool(self.manager) or self.taps[layer] is not None
 
     def _enter(self, side, layer, before, states, mask, training):
         """Compute the input of a layer for one modality, from its states.
