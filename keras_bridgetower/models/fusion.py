@@ -372,11 +372,11 @@ class CrossModalEncoder(keras.layers.Layer):
             return getattr(self, f"{side}_entry")(states[0])
         if bridge is None:
             return own
-        state = states[sum(tap is not None for tap in self.taps[:layer])]
+        state = states[self.tapped_layers.index(layer)]
         return bridge(own, state, mask, training=training)
 
     def _make_entry(self, name):
-        """Return the layer before the first one; there is none of managers."""
+        """Return the layer by which the first state enters, or None."""
         if self.manager:
             return None
         if self.bridge is None:
@@ -408,7 +408,7 @@ class CrossModalEncoder(keras.layers.Layer):
         return made
 
     def _build_bridges(self, side, shape):
-        """Build what states enter by, for inputs of this shape."""
+        """Build the layers by which states enter, for inputs of this shape."""
         layers = getattr(self, f"{side}_bridges")
         if not self.manager:
             getattr(self, f"{side}_entry").build(shape)
