@@ -58,20 +58,20 @@ def _round(x, merged):
     _, nearest = ops.top_k(ops.max(cosines, axis=-1), merged, sorted=False)
     nearest = ops.one_hot(nearest, giving.shape[1], dtype="float32")
     joins = ops.sum(nearest, axis=1)
-    # Places of those that stay, by counting them: all of 2, 4, ..., too.
+    # New positions of those that stay, by counting them: all of 2, 4, ..., too.
     stays = _alternating(1 - joins, ops.ones_like(joins), length)
-    places = ops.cumsum(stays, axis=1)
+    positions = ops.cumsum(stays, axis=1)
     partners = ops.one_hot(
         ops.argmax(cosines, axis=-1), taking.shape[1], dtype="float32"
     )
-    to = ops.matmul(partners, places[:, 1::2, None])[:, :, 0]
-    given = ops.where(joins > 0, to, places[:, 0::2])
-    taken = places[:, 1::2]
+    to = ops.matmul(partners, positions[:, 1::2, None])[:, :, 0]
+    given = ops.where(joins > 0, to, positions[:, 0::2])
+    taken = positions[:, 1::2]
     if taking.shape[1] < giving.shape[1]:
         taken = ops.pad(taken, ((0, 0), (0, 1)))
-    places = ops.pad(_alternating(given, taken, length), ((0, 0), (1, 0)))
-    places = ops.cast(places, "int32")
-    return ops.one_hot(places, length - merged, axis=1, dtype="float32")
+    positions = ops.pad(_alternating(given, taken, length), ((0, 0), (1, 0)))
+    positions = ops.cast(positions, "int32")
+    return ops.one_hot(positions, length - merged, axis=1, dtype="float32")
 
 
 def _alternating(first, second, length):

@@ -518,7 +518,7 @@ def _width(fusion, mask):
     """Return the length to which a text is cut without changing scores."""
     width = mask.shape[1]
     # Managers without a mask see padding.
-    if fusion.text_feed.reads_padding:
+    if fusion.reads_padding:
         return width
     tokens = max(_SHORTEST, int(mask.sum()))
     return min(1 << (tokens - 1).bit_length(), width)

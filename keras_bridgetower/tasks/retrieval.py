@@ -158,8 +158,9 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         super().__init__(backbone, preprocessor, heads, **kwargs)
         self.objective = objective
         self.projection_dim = projection_dim
+        learning = set(self.pair_objective.heads) - {*self.pair_objective.fixed}
         for name in heads:
-            self.heads[name].trainable = name in self.pair_objective.learning
+            self.heads[name].trainable = name in learning
         self.start_heads(set(heads))
 
     @property
