@@ -26,7 +26,7 @@ class Inference:
     def __init__(self, task):
         self._task = task
         self._running = []
-        self._structure, self._cached = None, {}
+        self._made_for, self._cached = [], {}
         # The first guards the fields above, the second is held to compile.
         self._lock, self._compiling = threading.Lock(), threading.Lock()
 
@@ -64,17 +64,21 @@ class Inference:
         return self._using(name, {_WEIGHTS}, self._taken(), "predict_function")
 
     def cached(self, name, make):
-        """Return an object made of the task's layers, until they change.
+        """Return an object made of the task's layers, until weights change.
+
+        It is made again after adapters were added or layers quantized, and
+        after `compile`. As in Keras, other changes of layers, such as another
+        activation, need another `compile`.
 
         Args:
             name: hashable key of this object alone.
             make: callable without arguments.
         """
-        now = compiled.Structure(self._task, self._task)
+        now = self._task.variables
         with self._lock:
-            if self._structure != now:
+            if list(map(id, self._made_for)) != list(map(id, now)):
                 # Clear all of it: it would keep replaced weights in memory.
-                self._structure, self._cached = now, {}
+                self._made_for, self._cached = now, {}
             if name not in self._cached:
                 self._cached[name] = make()
             return self._cached[name]
@@ -82,7 +86,7 @@ class Inference:
     def forget(self):
         """Free cached objects, such as a replaced optimizer."""
         with self._lock:
-            self._structure, self._cached = None, {}
+            self._made_for, self._cached = [], {}
 
     def forward(self, model):
         """Return a `Forward` of this task.

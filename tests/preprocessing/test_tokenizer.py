@@ -328,6 +328,17 @@ def test_bert_trains_fills_and_is_a_preset(tmp_path):
     assert vqa.answer(image, "is it red?")[0][0] in ("yes", "no")
 
 
+@FASTEST
+@pytest.mark.parametrize("entry", ['"w":0,', '["w",-1.5],'])
+def test_a_file_of_two_million_words_is_refused_at_once(entry, tmp_path):
+    file = tmp_path / "tokenizer.json"
+    file.write_text('{"model":{"vocab":' + entry * 2_000_000)
+    start = time.process_time()
+    with pytest.raises(ValueError, match="at most 1,500,000 values"):
+        kbt.BridgeTowerJsonTokenizer(file)
+    assert time.process_time() - start < 1
+
+
 LETTERS = [*string.ascii_lowercase, "\u0120"]
 
 
