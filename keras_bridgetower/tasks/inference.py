@@ -1,7 +1,6 @@
 """Runs forward passes in several threads, and refuses uses that conflict."""
 
 import contextlib
-import dataclasses
 import threading
 
 import keras
@@ -170,10 +169,21 @@ class Inference:
 
     @contextlib.contextmanager
     def _using(self, name, reads, writes, function=None):
-        use = _Use(name, threading.get_ident(), reads, writes)
+        thread = threading.get_ident()
+        use = name, thread, reads, writes
         with self._lock:
-            for other in self._running:
-                use.check(other)
+            for other, its_thread, its_reads, its_writes in self._running:
+                shared = writes & (its_reads | its_writes) | reads & its_writes
+                # What a callback does in its own thread is part of the
+                # training.
+                if shared and thread != its_thread:
+                    does = "changes" if its_writes & shared else "reads"
+                    raise RuntimeError(
+                        f"`{name}` must wait until `{other}`, which {does} "
+                        f"this model's {' and '.join(sorted(shared))} in "
+                        f"another thread, has returned. Received: `{name}` "
+                        f"while `{other}` runs"
+                    )
             self._running.append(use)
         try:
             if function:
@@ -185,30 +195,6 @@ class Inference:
         finally:
             with self._lock:
                 self._running.remove(use)
-
-
-@dataclasses.dataclass(eq=False)
-class _Use:
-    """Use of a task by one thread: sets out of weights and metrics."""
-
-    name: str
-    thread: int
-    reads: set
-    writes: set
-
-    def check(self, other):
-        """Raise an error if another use that has started conflicts."""
-        shared = self.writes & (other.reads | other.writes)
-        shared |= self.reads & other.writes
-        # What a callback does in its own thread is part of the training.
-        if shared and self.thread != other.thread:
-            does = "changes" if other.writes & shared else "reads"
-            raise RuntimeError(
-                f"`{self.name}` must wait until `{other.name}`, which {does} "
-                f"this model's {' and '.join(sorted(shared))} in another "
-                f"thread, has returned. Received: `{self.name}` while "
-                f"`{other.name}` runs"
-            )
 
 
 class Forward:
