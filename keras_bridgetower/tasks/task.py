@@ -632,7 +632,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             **kwargs,
         )
         strategy.current().prepare(self)
-        self._place = strategy.current().device_name
+        self._compiled_for = strategy.current().device_name
         self.inference.forget()
 
     def compute_loss(
@@ -756,7 +756,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             ValueError: data that do not fit the task or each other, or the
                 trainable weights changed since the last `compile`.
         """
-        self._check_place()
+        self._check_device()
         check_trained(self)
         kwargs |= dict(
             epochs=epochs, verbose=verbose, class_weight=class_weight
@@ -795,7 +795,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             x, y, batch_size, verbose, sample_weight: as in `fit`.
             **kwargs: as in `keras.Model.evaluate`.
         """
-        self._check_place()
+        self._check_device()
         # Validation data are prepared by `fit`.
         if not kwargs.get("_use_cached_eval_dataset"):
             x = data_path.prepared(self, x, y, sample_weight, batch_size)
@@ -811,7 +811,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
     def predict(
         self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
     ):
-        self._check_place()
+        self._check_device()
         x = data_path.prepared(self, x, size=batch_size, labelled=False)
         nothing = data_path.without_rows(self, x)
         if nothing is not None:
@@ -836,7 +836,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         Random draws depend on the number of training steps so far, as in
         `fit`.
         """
-        self._check_place()
+        self._check_device()
         check_trained(self)
         batch_checks.check_batch(self, y, class_weight=class_weight)
         first = Steps(getattr(self, "optimizer", None)).first
@@ -900,13 +900,13 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             data_path.prepared_batch(self, *batch)
         )
 
-    def _check_place(self):
+    def _check_device(self):
         # Keras itself refuses to train a task that was never compiled.
         now = strategy.current().device_name
-        place = getattr(self, "_place", now)
-        if place != now:
+        device = getattr(self, "_compiled_for", now)
+        if device != now:
             raise BuiltElsewhere(
-                f"{self.name!r}, compiled for {place}, to run on {now}"
+                f"{self.name!r}, compiled for {device}, to run on {now}"
             )
 
     # --- Verbs. ---
