@@ -206,7 +206,7 @@ def _prepared_source(task, source, steps, checked):
     read once.
     """
 
-    def prepare(batch, number):
+    def prepare(batch, position):
         x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
         if isinstance(x, dict):
             batch_checks.check_batched(
@@ -214,7 +214,7 @@ def _prepared_source(task, source, steps, checked):
             )
             batch_checks.check_batch(task, y, **checked)
             batch_checks.check_lists_of_pictures(task, x)
-        made = prepared_batch(task, x, y, weights, number)
+        made = prepared_batch(task, x, y, weights, _first(steps) + position)
         # Keras rejects tensors of another library than the backend's.
         made = keras.tree.map_structure(
             lambda x: None if x is None else np.asarray(x), made
@@ -222,17 +222,14 @@ def _prepared_source(task, source, steps, checked):
         return made if isinstance(made, tuple) else (made,)
 
     def each():
-        for number, batch in enumerate(source, _first(steps)):
-            yield prepare(batch, number)
-
-    def of_epoch(batch, place):
-        return prepare(batch, _first(steps) + place)
+        for position, batch in enumerate(source):
+            yield prepare(batch, position)
 
     if isinstance(source, keras.utils.PyDataset):
-        return _Prepared(source, of_epoch)
+        return _Prepared(source, prepare)
     # A torch `DataLoader` raises an error if its length is unknown.
     with contextlib.suppress(TypeError):
-        return _Prepared(_InOrder(source), of_epoch)
+        return _Prepared(_InOrder(source), prepare)
     if checked.get("class_weight"):
         raise ValueError(
             "`class_weight` needs arrays, a dataset or batches of a known "
