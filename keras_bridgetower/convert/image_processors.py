@@ -182,14 +182,9 @@ def _read(config, image_size, wrong, classes):
     named = config.get("image_processor_type")
     named = named or config.get("feature_extractor_type")
     kind = re.sub("(ImageProcessor|FeatureExtractor).*", "", str(named))
-    if kind == "Siglip2":
-        wrong.append(
-            f"{named} makes as many patches as a picture's aspect ratio needs "
-            "(NaFlex). Take a SigLIP 2 of a fixed size."
-        )
-    elif kind not in classes:
+    if kind not in classes:
+        # Siglip2's makes as many patches as the aspect ratio needs (NaFlex).
         wrong.append(f"image_processor_type={named!r:.60}")
-    if wrong:
         return {}
     given = {k: v for k, v in config.items() if v is not None}
     config = DEFAULTS | CLASSES[kind] | given

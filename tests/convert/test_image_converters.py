@@ -240,7 +240,7 @@ REFUSED = [
     (of_class("CLIP", use_square_size=True), "use_square_size="),
     (of_class("ConvNext", do_center_crop=True), "do_center_crop="),
     (of_class("ConvNext", size=30, crop_pct=0), "zero"),
-    (of_class("Siglip2"), "NaFlex"),
+    (of_class("Siglip2"), "image_processor_type='Siglip2Image"),
     (of_class("Mllama", size=9), "image_processor_type='MllamaImage"),
     (of_bridgetower(size={"shortest_edge": 288}), "crop_size="),
     (of_bridgetower(size=ODD), "size="),
