@@ -326,21 +326,3 @@ def test_exported_backbones_give_the_same(form, saved, tmp_path):
         found = dict(zip(sorted(expected), found.values(), strict=True))
     for name, value in expected.items():
         assert difference(found[name], value) <= 1e-5
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.usefixtures("no_records_of_traces")
-@pytest.mark.slow
-@exported_files.ON_TORCH
-def test_keras_exports_a_tower(saved, tmp_path):
-    """By a trace, in which shapes are tensors."""
-    exported_files.need("onnx")
-    tower = opened(saved).image_tower
-    keras.Model.export(tower, tmp_path / "tower.onnx", format="onnx")
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(tmp_path / "tower.onnx")
-    x = features(batch=2)["images"]
-    found = session.run(None, {session.get_inputs()[0].name: x})
-    for state, expected in zip(found, run(tower, x), strict=True):
-        assert difference(state, expected) <= 1e-5
