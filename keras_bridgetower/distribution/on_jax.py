@@ -133,7 +133,6 @@ class DataParallel(Several):
             import jax
 
             self.index = jax.process_index()
-            self.store = "orbax"
         trainers.check_version()
         keras.distribution.set_distribution(self.layout)
 
