@@ -90,13 +90,13 @@ class FSDP(TorchDataParallel):
     def share_accumulated(self, optimizer):
         """Do nothing: each process has the sums of its parts."""
 
-    def part_of(self, task, variable):
+    def find_part(self, task, variable):
         """Return the `DTensor` of a weight or of a variable of the optimizer.
 
         None for a variable of which each process has all values.
         """
         shards = self._shards.get(task)
-        return None if shards is None else shards.part_of(variable)
+        return None if shards is None else shards.find_part(variable)
 
     def own_rows(self, task, variable, array):
         shards = self._shards.get(task)
@@ -295,7 +295,7 @@ class Shards:
             for part in self._parts:
                 part.set_split()
 
-    def part_of(self, variable):
+    def find_part(self, variable):
         """Return the `DTensor` of a variable, or None if it is not split."""
         if id(variable) in self.of_weight:
             return self._part(variable).detach()

@@ -152,7 +152,7 @@ class TorchDistributed:
     @contextlib.contextmanager
     def values(self, strategy, model):
         def value(variable):
-            part = strategy.part_of(model, variable)
+            part = strategy.find_part(model, variable)
             if part is None:
                 return keras.ops.convert_to_numpy(variable)
             return part
