@@ -623,7 +623,6 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             metrics = self.default_metrics()
             if weighted_metrics is None:
                 metrics, weighted_metrics = None, metrics
-        precision.warn_where_slow(self.backbone.fusion.dtype_policy)
         super().compile(
             optimizer=optimizer,
             loss=self.default_loss() if loss == "auto" else loss,

@@ -122,7 +122,7 @@ def test_what_is_imported_is_declared():
     }
     # Of pillow and others; pydantic is LanceDB's, whose class it makes. Gradio
     # is installed by itself (the extra `demo`).
-    named |= {"pil", "sklearn", "orbax", "llama_index", "pydantic"}
+    named |= {"pil", "sklearn", "llama_index", "pydantic"}
     named |= {"gradio", "haystack"}
     needed = {name[0].lower() for _, name in imported()}
     assert needed - named - sys.stdlib_module_names == {"keras_bridgetower"}
