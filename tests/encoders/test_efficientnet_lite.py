@@ -15,7 +15,6 @@ from builders import difference
 from builders import roberta
 from builders import run
 from builders import run_once
-from builders import some_everywhere
 from torch import nn
 
 import keras_bridgetower as kbt
@@ -117,7 +116,9 @@ def peer():
     return model
 
 
-@pytest.mark.parametrize("side", some_everywhere([32, 37], 37))
+# Its blocks are those of EfficientNet, which each backend is compared in.
+@FASTEST
+@pytest.mark.parametrize("side", [32, 37])
 def test_states_are_those_of_the_peer(side, peer, tmp_path):
     torch.save(peer.state_dict(), tmp_path / "lite.pth")
     encoder = unimodal.image_encoder(tmp_path / "lite.pth", image_size=side)
