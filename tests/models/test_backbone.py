@@ -314,9 +314,8 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(
-    "case", some_everywhere(CASES, ("text tower", "save")), ids=str
-)
+@FASTEST
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_copies_of_a_frozen_part(case, task, tmp_path):
     part, kind = case
     PARTS[part](task).trainable = False

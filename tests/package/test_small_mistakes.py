@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from builders import ANSWERS
+from builders import FASTEST
 from builders import backbone
 from builders import features
 from builders import preprocessor
@@ -29,10 +30,7 @@ from keras_bridgetower.metrics.vqa import write_vqa_results
 from keras_bridgetower.tasks.ranking import open_cache
 from keras_bridgetower.training.runs.places import RunFolder
 
-pytestmark = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
+pytestmark = FASTEST
 SIDE = 32
 
 
