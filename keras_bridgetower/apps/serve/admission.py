@@ -10,9 +10,8 @@ from keras_bridgetower.apps.serve import errors
 from keras_bridgetower.presets.errors import printable
 
 # Routes that are answered at once and without a key.
-READY = "/ready"
-ALIVE = ("/health", "/v1/health_check")
-OPEN = (*ALIVE, READY)
+READY, ALIVE = "/ready", "/health"
+OPEN = (ALIVE, READY)
 # Characters of a message, which may quote the input of a client.
 _LONGEST = 1000
 _RETRY = {"retry-after": "1"}
@@ -86,7 +85,7 @@ class Admission:
     async def _admitted(self, scope, receive, answer):
         path = scope["path"]
         self._check_hosts(scope["headers"])
-        if self.draining and path not in ALIVE:
+        if self.draining and path != ALIVE:
             raise errors.RequestError(503, "The server is stopping.")
         if path in OPEN:
             await self._app(scope, receive, answer)

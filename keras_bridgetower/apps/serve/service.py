@@ -102,12 +102,6 @@ class PresetClient:
         self._counter.labels(self.name, verb).inc(len(inputs))
         return found
 
-    def check_pair(self, param):
-        """Reject a pair that the contrastive head cannot embed."""
-        if "fused" not in self.kinds:
-            message = f"{self.name} embeds no pairs: its head is two-way."
-            raise errors.FieldError(param, message)
-
 
 class Service:
     """Presets, pictures and metrics of one server.
@@ -188,8 +182,11 @@ class Service:
         for index, value in enumerate(values):
             name, image = f"{param}.{index}", value.image
             if image is not None:
-                if value.text is not None:
-                    preset.check_pair(name)
+                if value.text is not None and "fused" not in preset.kinds:
+                    message = (
+                        f"{preset.name} embeds no pairs: its head is two-way."
+                    )
+                    raise errors.FieldError(name, message)
                 image = await self.pictures.read(image, f"{name}.image")
             read.append((value.text, image))
             fields.append(dict.fromkeys(("text", "image"), name))
