@@ -11,6 +11,7 @@ import pytest
 from builders import FASTEST
 
 pytest.importorskip("uvicorn", reason="the extra `serve`")
+pytest.importorskip("aiohttp", reason="the extra `object_stores`")
 
 import load_server
 

@@ -68,12 +68,7 @@ def serve(
     seconds: Seconds = DEFAULT.seconds,
     body_seconds: Seconds = DEFAULT.body_seconds,
     batch_size: Limit = DEFAULT.batch_size,
-    picture_hosts: Annotated[
-        list[str] | None,
-        typer.Option("--picture-host", rich_help_panel="Limits"),
-    ] = None,
     picture_seconds: Seconds = DEFAULT.picture_seconds,
-    picture_bytes: Limit = DEFAULT.picture_bytes,
     as_json: AsJson = False,
 ):
     """Serve presets over HTTP: embeddings, rerank, answers, search.
@@ -107,17 +102,13 @@ def serve(
         seconds: Time of a request; then 504.
         body_seconds: Time to receive a body; then 408.
         batch_size: Inputs of a forward pass.
-        picture_hosts: Host from which pictures are fetched by URL. May be given
-            again; without it URLs are refused.
-        picture_seconds: Time to fetch a picture, and processor time to decode
-            one.
-        picture_bytes: Bytes of a fetched picture.
+        picture_seconds: Processor time to decode a picture.
     """
     presets = presets or models.FAMILY
     for preset in presets:
         models.check_preset(preset)
-    given = {f.name: context.params[f.name] for f in dataclasses.fields(Limits)}
-    limits = Limits(**given | {"picture_hosts": tuple(picture_hosts or ())})
+    names = [field.name for field in dataclasses.fields(Limits)]
+    limits = Limits(**{name: context.params[name] for name in names})
     key = os.environ.get(KEY)
     if not (key or without_key or is_loopback(host)):
         raise UsageError(

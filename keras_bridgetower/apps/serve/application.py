@@ -15,6 +15,7 @@ from keras_bridgetower.apps.serve.admission import error_response
 from keras_bridgetower.apps.serve.inputs import IMAGES
 from keras_bridgetower.apps.serve.inputs import REFUSE
 from keras_bridgetower.apps.serve.inputs import Asked
+from keras_bridgetower.apps.serve.service import read_picture
 from keras_bridgetower.metrics.calibration import match_shares
 from keras_bridgetower.version import __version__
 
@@ -197,7 +198,7 @@ def _model_routes(service):
         if service.find is None:
             message = "This server has no index: start it with `--store`."
             raise errors.RequestError(404, message)
-        image = await service.pictures.read(body.image, "image")
+        image = await read_picture(body.image, "image")
         asked = Asked(body.text, image, top_k=body.top_k, rerank=body.rerank)
         hits = await service.find(asked)
         if isinstance(hits, errors.Refused):
@@ -328,7 +329,7 @@ async def _predict(service, body, verb, rows, fields):
     inputs = []
     for row, names in zip(rows, fields, strict=True):
         images = {
-            name: await service.pictures.read(row[name], names[name])
+            name: await read_picture(row[name], names[name])
             for name in IMAGES
             if name in row
         }

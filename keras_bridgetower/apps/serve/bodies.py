@@ -48,7 +48,7 @@ class ModelBody(Body):
 class Input(Body):
     """A text, a picture, or both.
 
-    A picture is base64, a `data:` URL, or the URL of an allowed host.
+    A picture is base64 or a `data:` URL.
     """
 
     text: str | None = None
