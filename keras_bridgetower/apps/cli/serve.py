@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import enum
 import functools
 import json
 import logging
@@ -29,13 +28,6 @@ from keras_bridgetower.presets.table import preset_name
 DEFAULT = Limits()
 
 
-class Engine(enum.StrEnum):
-    """Program that runs the processes of a server."""
-
-    uvicorn = "uvicorn"
-    ray = "ray"
-
-
 def _load_in_worker(debug):
     """Import the package quietly in a worker process."""
     if not debug:
@@ -57,7 +49,6 @@ def serve(
     without_key: bool = False,
     store: str | None = None,
     tokens: Annotated[int | None, typer.Option(min=3)] = None,
-    engine: Engine = Engine.uvicorn,
     replicas: models.Count = 1,
     body_bytes: Limit = DEFAULT.body_bytes,
     picture_pixels: Limit = DEFAULT.picture_pixels,
@@ -90,9 +81,7 @@ def serve(
         without_key: Answer other machines without an API key.
         store: Index of `search index`, for /v1/search.
         tokens: Tokens of an embedded text; else the preset's own.
-        engine: Program that runs the processes: uvicorn, with all presets in
-            each; or Ray Serve, with one preset in each.
-        replicas: Processes; each holds its presets in memory.
+        replicas: Processes; each holds all presets in memory.
         body_bytes: Bytes of a request.
         picture_pixels: Pixels of a picture.
         request_pixels: Pixels of all pictures of a request.
@@ -129,15 +118,10 @@ def serve(
         sys.stdout.flush()
 
     output.note(f"Loading {', '.join(plan.names())}")
-    if engine == Engine.ray:
-        from keras_bridgetower.apps.serve import on_ray
+    from keras_bridgetower.apps.serve import workers
 
-        on_ray.run(plan, host, port, ready, context.obj)
-    else:
-        from keras_bridgetower.apps.serve import workers
-
-        load = functools.partial(_load_in_worker, context.obj)
-        workers.run(plan, host, port, ready, load)
+    load = functools.partial(_load_in_worker, context.obj)
+    workers.run(plan, host, port, ready, load)
 
 
 def demo(
