@@ -135,21 +135,14 @@ def test_bad_files_and_texts(visit, files):
     panel.get_by_role("button", name="what color is it mostly?").click()
     assert result(panel).startswith("red")
 
-    panel = opened(window, "Search")
-    panel.get_by_label("Or a folder").fill("/no/such/folder")
-    panel.get_by_label("What do you look for?").fill("a circle")
-    panel.get_by_role("button", name="Search", exact=True).click()
-    assert "There is no folder" in message(window)
-
 
 def test_page_for_other_machines(visit, pages):
-    """It offers one preset, opens no other, and shows no folder."""
+    """It offers one preset, and opens no other."""
     window = visit(DESKTOP, page=pages[0])
     assert (
         "keras-bridgetower demo bridgetower_tiny_emoji_vqa"
         in opened(window, "Ask").inner_text()
     )
-    assert opened(window, "Search").get_by_label("Or a folder").count() == 0
     panel = opened(window, "Fill the blank")
     panel.get_by_role("button", name="a ___ apple").click()
     assert "is apple" in result(panel)

@@ -141,11 +141,11 @@ def demo(
         presets: Presets that the page offers. Without any, the installed ones
             that fit a tab.
         host: Address to listen on. With 0.0.0.0 other machines can use the
-            page, but cannot open other presets or folders.
+            page, but cannot open other presets.
         port: Port; 0 for any free one.
         allowed_hosts: Further host name by which the page may be opened, such
-            as that of a proxy, whose visitors then cannot open other presets
-            or folders. May be given again.
+            as that of a proxy, whose visitors then cannot open other
+            presets. May be given again.
     """
     for preset in presets or ():
         models.check_preset(preset)

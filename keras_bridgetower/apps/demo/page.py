@@ -52,7 +52,7 @@ def serving(presets, host, port, allowed_hosts=()):
     Args:
         presets: sequence of str, the presets that it offers.
         host: str, address to listen on. Only visitors of a loopback address
-            may name other presets and folders of pictures.
+            may name other presets.
         port: int, 0 for any that is free.
         allowed_hosts: tuple of str, further host names of the page, such as
             that of a proxy. With any, all visitors count as those of other
