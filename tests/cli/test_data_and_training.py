@@ -1,7 +1,6 @@
 """Commands for data sets and training, and what they say in JSON."""
 
 import dataclasses
-import importlib.util
 import json
 import re
 
@@ -9,8 +8,6 @@ import numpy as np
 import pytest
 import streams
 from builders import FASTEST
-from builders import one_layer_each
-from builders import retrieval
 from miniatures import miniature
 
 import keras_bridgetower as kbt
@@ -171,25 +168,6 @@ def test_doctor_ends_with_the_fix(run, monkeypatch):
         in last
     )
     assert "Set KERAS_BACKEND to one of" in last
-
-
-# Converters warn of themselves, and PyTorch records what it traces.
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.usefixtures("no_records_of_traces")
-def test_doctor_times_the_fusion(run, tmp_path):
-    """Of one layer: each form is exported."""
-    task = retrieval(**one_layer_each())
-    task.save_to_preset(tmp_path / "preset")
-    told = run("doctor", "--speed", tmp_path / "preset", "--json")
-    seconds = json.loads(told.out)["seconds_a_pair"]
-    assert "torch float32" in seconds
-    if importlib.util.find_spec("openvino"):
-        forms = {f"exported {name}" for name in ("float32", "bfloat16", "int8")}
-        assert forms <= set(seconds)
-    assert list(seconds.values()) == sorted(seconds.values())
-    assert all(0 < one < 10 for one in seconds.values())
-    said = run("doctor", "--speed", "bridgetower_tiny_easy_mlm", code=1).err
-    assert "`rerank` reads the head itm, which is newly initialized" in said
 
 
 def test_doctor_reads_markers_and_versions(tmp_path, monkeypatch):

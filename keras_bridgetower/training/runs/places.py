@@ -255,8 +255,7 @@ class RunStore(_Run):
         url: str, such as `"s3://bucket/run"`.
     """
 
-    # Orbax needs a folder that all processes see: process 0 writes instead.
-    formats = folders.STORES | {"orbax": folders.STORES["file"]}
+    formats = folders.STORES
 
     def __init__(self, url):
         if urllib.parse.urlsplit(url).password is not None:
