@@ -255,8 +255,6 @@ class RunStore(_Run):
         url: str, such as `"s3://bucket/run"`.
     """
 
-    formats = folders.STORES
-
     def __init__(self, url):
         if urllib.parse.urlsplit(url).password is not None:
             # Scripts and lists of processes would have it.
