@@ -21,6 +21,8 @@ KERNEL = (("proc",), ("sys",))
 MANIFEST = "manifest.json"
 # Levels of nesting in JSON: Python code that walks a value must not run out of
 # stack. Annotations and configurations have fewer than ten.
+# Names or lists in a JSON file: more than in any published vocabulary.
+MOST_VALUES = 1_500_000
 DEEPEST_JSON = 100
 # The key of the checksum in a JSON object.
 _CHECKSUM = "seal"
@@ -245,8 +247,15 @@ def parse_checksummed(text):
 
 
 def read_json(path, largest=None, nan=True):
-    """Read a JSON file with `read_text` and `parse_json`."""
-    return parse_json(read_text(path, largest), nan)
+    """Read a JSON file with `read_text` and `parse_json`.
+
+    With `largest`, a file of many small values is refused at once too: as
+    Python's objects these take far more time and memory than its bytes.
+    """
+    text = read_text(path, largest)
+    if largest and max(text.count('":'), text.count("[")) > MOST_VALUES:
+        raise ValueError(f"{path} must have at most {MOST_VALUES:,} values")
+    return parse_json(text, nan)
 
 
 def _without_repeats(pairs):

@@ -30,8 +30,6 @@ _TOLD = 4
 # Seconds without an answer after which a try ends, and bytes in each further
 # second that are too few.
 _LONGEST_WAIT, _SLOWEST = 30.0, 1000
-# Times that a file must come with the same wrong checksum to count as damaged.
-_DAMAGED = 3
 # A drive of Windows has one letter.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]+:/")
 
@@ -45,7 +43,7 @@ class MissingFile(StoreError, FileNotFoundError):
 
 
 class DamagedFile(ValueError):
-    """Raised if a file has another checksum than it should, at each try."""
+    """Raised if a file has another checksum than it should."""
 
 
 class TooLarge(StoreError):
@@ -54,8 +52,8 @@ class TooLarge(StoreError):
 
 # Another try cannot help.
 _FINAL = (
-    *(PermissionError, IsADirectoryError, TypeError, AttributeError),
-    NotImplementedError,
+    *(FileNotFoundError, PermissionError, IsADirectoryError),
+    *(TypeError, AttributeError, NotImplementedError),
 )
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
 # Not the generator that users seed, and other pauses in each process.
@@ -130,14 +128,14 @@ class Store:
 
         return self._try(act, "")
 
-    def read(self, name, largest, **rule):
+    def read(self, name, largest):
         """Return the bytes of a file; the arguments are as in `fetch`."""
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "file")
-            self.fetch(name, path, largest, **rule)
+            self.fetch(name, path, largest)
             return path.read_bytes()
 
-    def fetch(self, name, path, largest=None, checksum=None, least=0, **rule):
+    def fetch(self, name, path, largest=None, checksum=None, least=0):
         """Copy a file to a path, where no part of it appears.
 
         Args:
@@ -147,7 +145,8 @@ class Store:
                 the disk.
             checksum: str, its SHA-256, or None.
             least: int, the size from which a wrong checksum counts as damage.
-            **rule: `unlisted` and `end` of `_try`.
+                A smaller file is fetched again: it was cut, or is an error
+                page.
 
         Raises:
             DamagedFile: the store has a file of another checksum.
@@ -158,7 +157,6 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         if largest is None:
             largest = shutil.disk_usage(path.parent).free * 9 // 10
-        found = []
 
         def act():
             begin, end = time.monotonic(), []
@@ -180,20 +178,18 @@ class Store:
             part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
             try:
                 store.get_file(place, str(part), callback=calls)
-                found.append((files.sha256(part), part.stat().st_size))
-                if checksum not in (None, found[-1][0]):
-                    reason = f"{name}: its checksum differs from the saved one"
-                    same = found[-_DAMAGED:] == found[-1:] * _DAMAGED
-                    if same and found[-1][1] >= least:
-                        raise DamagedFile(reason)
-                    raise ValueError(reason)
+                if checksum not in (None, files.sha256(part)):
+                    is_cut = part.stat().st_size < least
+                    raise (ConnectionError if is_cut else DamagedFile)(
+                        f"{name}: its checksum differs from the saved one"
+                    )
                 files.move_into_place(part, path)
             finally:
                 # An interrupted download ends with its next bytes.
                 end.append(True)
                 part.unlink(missing_ok=True)
 
-        self._try(act, name, **rule)
+        self._try(act, name)
 
     def write(self, name, content):
         """Write a file: bytes, or those of a file with a path."""
@@ -244,18 +240,14 @@ class Store:
 
         return self._try(act, name)
 
-    def _try(self, act, name, unlisted=0.0, end=None):
+    def _try(self, act, name):
         """Call a function until it succeeds, and return its result.
 
         Args:
             act: function without arguments.
             name: str, the file in errors.
-            unlisted: float, how long a missing file is tried again: a store
-                may not list a new one at once.
-            end: float, the time after which no further try begins.
         """
         first, pause, failures = time.monotonic(), _PAUSE, 0
-        end = first + self.seconds if end is None else end
         while True:
             try:
                 return act()
@@ -265,19 +257,17 @@ class Store:
             except Exception as error:
                 failed = error
             # Outside of `except`, as the error itself may show a password.
-            now, told = time.monotonic(), self._told(failed)
-            missing = isinstance(failed, FileNotFoundError)
+            spent, told = time.monotonic() - first, self._told(failed)
             if (
                 isinstance(failed, _FINAL)
                 or getattr(failed, "errno", None) in _DISK
                 or getattr(failed, "status", None) in (400, 401, 403, 410)
-                or now + pause > end
-                or (missing and now > first + unlisted)
+                or spent + pause > self.seconds
             ):
-                kind = MissingFile if missing else StoreError
-                raise kind(
+                is_missing = isinstance(failed, FileNotFoundError)
+                raise (MissingFile if is_missing else StoreError)(
                     f"{self}/{name} could not be read or written in "
-                    f"{now - first:.1f} s (the limit, `seconds`, is "
+                    f"{spent:.1f} s (the limit, `seconds`, is "
                     f"{self.seconds:g}). The last error: {told}"
                 )
             failures += 1

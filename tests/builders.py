@@ -215,6 +215,24 @@ def run(model, inputs):
     return keras.tree.map_structure(array, model(inputs, training=False))
 
 
+def run_once(model, inputs):
+    """As `run`, of a model of its own shapes.
+
+    JAX would compile each operation, which takes five times as long as all.
+    """
+    if keras.config.backend() != "jax":
+        return run(model, inputs)
+    import jax
+
+    def outputs(trainable, others, inputs):
+        made, _ = model.stateless_call(trainable, others, inputs)
+        return made
+
+    variables = model.trainable_variables, model.non_trainable_variables
+    values = ([v.value for v in some] for some in variables)
+    return keras.tree.map_structure(array, jax.jit(outputs)(*values, inputs))
+
+
 # Of tests of many steps, which on JAX take longer op by op.
 MANY_STEPS = keras.config.backend() == "jax"
 

@@ -160,21 +160,13 @@ def dataset(rows, seed, **kwargs):
     return rows.batch(BATCH, **kwargs)
 
 
-def clipped(norm=15.0):
+def clipped():
     """Clip some steps: a clipped gradient has no scale that could be wrong."""
-    return keras.optimizers.SGD(0.004, global_clipnorm=norm)
-
-
-def parts():
-    """Return an optimizer for the heads and one for the rest."""
-    each = keras.optimizers.OptimizerMap(clipped())
-    each[".*_head/.*"] = clipped(3.0)
-    return keras.optimizers.MultiOptimizer(each)
+    return keras.optimizers.SGD(0.004, global_clipnorm=15.0)
 
 
 OPTIMIZERS = {
     "sgd": clipped,
-    "parts": parts,
     "adamw": lambda: AdamW(
         1e-3, epsilon=1e-6, global_clipnorm=1.0, use_ema=True
     ),

@@ -19,7 +19,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # the time on JAX, as in JAX's own tests, and in four fifths on TensorFlow; the
 # second one holds for tests that set XLA_FLAGS for several devices too. With
 # `-m slow` it optimises, as for users.
-if not any(argument.startswith("slow") for argument in sys.argv):
+SLOW = any(argument.startswith("slow") for argument in sys.argv)
+if not SLOW:
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     os.environ.setdefault(
         "XLA_FLAGS",
@@ -43,6 +44,8 @@ def pytest_xdist_auto_num_workers(config):
 
 # The backend that alone runs a module whose `pytestmark` begins so.
 ALONE = {"FASTEST": "torch", "ONE_BACKEND": "tensorflow"}
+if not SLOW:
+    ALONE["LONG_ELSEWHERE"] = "torch"
 MARKED = re.compile(r"^pytestmark = \[?\s*(?:builders\.)?(\w+)", re.M)
 
 

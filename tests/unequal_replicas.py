@@ -17,18 +17,12 @@ def pieces(rank):
     """Return what one of two replicas sees, and gradients."""
     rng = np.random.default_rng(2)
     x = rng.normal(size=(5, 2)).astype("float32")
-    factors = rng.normal(size=(2, *x.shape)).astype("float32")
     logits = rng.normal(size=(len(x), SLOTS, WORDS)).astype("float32")
     labels = rng.integers(0, WORDS, (len(x), SLOTS)).astype("int32")
     labels[3:, 1:] = -100
     own = slice(0, 3) if rank == 0 else slice(3, 5)
 
-    def read(tensors):
-        rows, _ = backend_ops.all_gather(tensors[0])
-        return ops.sum(ops.multiply(rows, factors[rank]))
-
     rows, offset = backend_ops.all_gather(ops.convert_to_tensor(x[own]))
-    (gradient,) = backend_ops.gradients(read, [x[own]])
     ranking = pair_objectives.make_objective("ranking")
     texts, _ = ranking.draw(0, np.arange(len(x)))
     (taken,) = backend_ops.gradients(
@@ -39,10 +33,8 @@ def pieces(rank):
         "hard": ops.convert_to_numpy(hard(x, own)),
         "ranked": ops.convert_to_numpy(ranked(ranking, x[own], texts[own])),
         "x": x,
-        "factors": factors,
         "rows": ops.convert_to_numpy(rows),
         "offset": np.array(int(offset)),
-        "gradient": gradient,
         "taken": taken,
         "sum": ops.convert_to_numpy(
             backend_ops.global_sum(ops.ones(()) + rank)

@@ -1,6 +1,5 @@
 """Maps from words of a text to patches of a picture: attention, relevance."""
 
-import collections
 import dataclasses
 
 import numpy as np
@@ -15,7 +14,7 @@ from keras_bridgetower.models.fusion import IMAGE_ROW
 from keras_bridgetower.tasks.contrastive import text_states
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True)
 class AttentionMap:
     """Weights over the patches of a picture, for words and for a whole text.
 
@@ -34,18 +33,11 @@ class AttentionMap:
     """
 
     words: list
-    word_weights: np.ndarray
-    word_maps: np.ndarray
-    whole: np.ndarray
-    pictures: np.ndarray
+    word_weights: np.ndarray = dataclasses.field(repr=False)
+    word_maps: np.ndarray = dataclasses.field(repr=False)
+    whole: np.ndarray = dataclasses.field(repr=False)
+    pictures: np.ndarray = dataclasses.field(repr=False)
     title: str
-
-    def __repr__(self):
-        pictures, rows, columns = self.whole.shape
-        return (
-            f"<AttentionMap {self.title!r}: {len(self.words)} words, "
-            f"{pictures} x {rows} x {columns} patches>"
-        )
 
 
 def attention_map(model, image, text, layer=-1, head=None):
@@ -117,14 +109,14 @@ def attention_rollout(model, image, text):
     Source: attention rollout (Abnar and Zuidema, 2020).
     """
     features = pair_features(model, image, text)
-    feed = model.backbone.fusion.text_feed
+    fusion = model.backbone.fusion
     joined = []
     for layers in attention_branches(model, features):
         identity = np.eye(layers[0][0].shape[-1])
         rolled = identity
         for number, layer in enumerate(layers):
             # No change in the lowest layer, where `rolled` is the identity.
-            if feed.reads_tower(number):
+            if number in fusion.tapped_layers:
                 rolled = (rolled + identity) / 2
             mixed = identity
             for branch in layer:
@@ -203,18 +195,18 @@ def attention_branches(model, features):
         if name in backbone.input and name != "images"
     }
     pictures = pixels(features)
-    for place in range(pictures.shape[1]):
+    for number in range(pictures.shape[1]):
         with (
             model.inference.read_lock("attention maps"),
             backend_ops.inference_scope(),
             capture_attention() as captured,
         ):
-            image = ops.convert_to_tensor(pictures[:, place])
+            image = ops.convert_to_tensor(pictures[:, number])
             outputs = fusion(
                 text_states(backbone, tensors),
                 backbone.image_tower(image),
                 padding_mask=tensors["padding_mask"],
-                image_row=IMAGE_ROW + place,
+                image_row=IMAGE_ROW + number,
                 training=False,
             )
         sizes = tuple(outputs[name].shape[1] for name in ("text", "image"))
@@ -300,72 +292,41 @@ def relevance(model, image, text, answer=None):
     if "mask_positions" in model.input:
         features = _with_mask(model, features)
     tensors = {k: ops.convert_to_tensor(v) for k, v in features.items()}
-    found, logits = _captured(model, tensors)
-    names = model.class_names or []
-    index = _class_index(names, logits, answer)
-    gradients = _gradients(model, tensors, found, index)
-    weighted = {at: np.maximum(found[at] * gradients[at], 0) for at in found}
-    joined = []
-    for place in range(pixels(features).shape[1]):
-        of_place = {
-            name: x for (name, at), x in weighted.items() if at == place
-        }
-        joined.append(_relevances(model, features, of_place))
-    name = names[index] if names else index
-    return make_map(model, features, joined, f"relevance for {name}")
+    layers, maps = [], []
 
-
-def _captured(model, tensors):
-    """Run a forward pass and capture its attention maps.
-
-    Returns:
-        `(maps, logits)`: dict from `(name, visit)` to a NumPy array, the map
-        of a layer; a layer is visited once per picture.
-    """
-    maps = {}
-
-    def keep(at, weights):
-        maps[at] = ops.convert_to_numpy(weights)
+    def keep(name, weights):
+        layers.append(name)
+        maps.append(ops.convert_to_numpy(weights))
         return weights
 
     with (
         model.inference.read_lock("relevance"),
         backend_ops.inference_scope(),
-        watch_attention(_by_visit(keep)),
+        watch_attention(keep),
     ):
         model.new_heads.check("relevance", model.answering_heads)
         logits = model.outputs_of(tensors)
-    return maps, logits
-
-
-def _gradients(model, tensors, maps, index):
-    """Compute the gradients of one logit with respect to each map."""
+    names = model.class_names or []
+    index = _class_index(names, logits, answer)
 
     def score(probes):
-        added = dict(zip(maps, probes, strict=True))
-        add = _by_visit(lambda at, weights: weights + added[at])
-        with watch_attention(add):
+        added = iter(probes)
+        # The gradient of a term added to a map is that of the map.
+        with watch_attention(lambda name, weights: weights + next(added)):
             logits = model.outputs_of(tensors)
         return ops.reshape(logits, (-1, logits.shape[-1]))[0, index]
 
-    # The gradient of a term added to a map is that of the map.
     with model.inference.read_lock("relevance"):
-        gradients = backend_ops.gradients(
-            score, [np.zeros_like(x) for x in maps.values()]
-        )
-    return dict(zip(maps, gradients, strict=True))
-
-
-def _by_visit(watch):
-    """Make a watcher that also receives the number of earlier visits."""
-    visits = collections.Counter()
-
-    def watcher(name, weights):
-        at = name, visits[name]
-        visits[name] += 1
-        return watch(at, weights)
-
-    return watcher
+        zeros = [np.zeros_like(x) for x in maps]
+        gradients = backend_ops.gradients(score, zeros)
+    # A layer runs once for each picture.
+    by_picture = [{} for _ in range(pixels(features).shape[1])]
+    for layer, x, gradient in zip(layers, maps, gradients, strict=True):
+        weighted = next(found for found in by_picture if layer not in found)
+        weighted[layer] = np.maximum(x * gradient, 0)
+    joined = [_relevances(model, features, x) for x in by_picture]
+    name = names[index] if names else index
+    return make_map(model, features, joined, f"relevance for {name}")
 
 
 def _relevances(model, features, weighted):
@@ -391,7 +352,7 @@ def _relevances(model, features, weighted):
     identity = np.eye(sum(sizes))
     relevances = np.zeros_like(identity)
     for layer, step in enumerate(fusion.steps):
-        if fusion.text_feed.reads_tower(layer):
+        if layer in fusion.tapped_layers:
             relevances = relevances + identity
         queries = last if layer == fusion.num_layers - 1 else sizes
         parts = step.branches(weighted, sizes, queries)

@@ -8,16 +8,6 @@ import socket
 _HOST = re.compile(r"(?:\[([\da-f:.]+)\]|([^\[\]:@/]+?)\.?)(?::\d*)?")
 
 
-def check_hosts(name, hosts):
-    """Raise an error if one of several host names is none."""
-    for host in hosts:
-        if set("/:@") & set(host):
-            raise ValueError(
-                f"`{name}` must be host names, such as 'example.org', without "
-                f"scheme, port or path. Received: {host!r}"
-            )
-
-
 def is_loopback(host):
     """Return True if only programs on this machine can reach an address."""
     try:

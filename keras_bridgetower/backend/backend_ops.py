@@ -62,35 +62,27 @@ def host_array(x):
     """
     if isinstance(x, np.ndarray):
         return x
-    on_host = {
-        "tensorflow": _tensorflow_on_host,
-        "jax": _jax_on_host,
-        "torch": _torch_on_host,
-    }[keras.config.backend()]
     try:
-        return keras.ops.convert_to_numpy(x) if on_host(x) else None
+        return keras.ops.convert_to_numpy(x) if _is_on_host(x) else None
     except RuntimeError:
         # Inside `torch.func` and `torch.vmap` a tensor has no values.
         return None
 
 
-def _tensorflow_on_host(x):
-    import tensorflow as tf
+def _is_on_host(x):
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
 
-    eager = tf.executing_eagerly() and tf.is_tensor(x) and hasattr(x, "numpy")
-    return eager and x.device.endswith(("CPU:0", "cpu:0"))
+        if not (tf.executing_eagerly() and hasattr(x, "numpy")):
+            return False
+        return tf.is_tensor(x) and x.device.lower().endswith("cpu:0")
+    if keras.config.backend() == "jax":
+        import jax
 
-
-def _jax_on_host(x):
-    import jax
-
-    if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
-        return False
-    on_cpu = all(device.platform == "cpu" for device in x.devices())
-    return on_cpu and x.is_fully_addressable
-
-
-def _torch_on_host(x):
+        if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
+            return False
+        on_cpu = all(device.platform == "cpu" for device in x.devices())
+        return on_cpu and x.is_fully_addressable
     import torch
 
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
@@ -230,39 +222,27 @@ def gradients(function, arrays):
     ```
     """
     tensors = [keras.ops.convert_to_tensor(a) for a in arrays]
-    found = {
-        "tensorflow": _tensorflow_gradients,
-        "jax": _jax_gradients,
-        "torch": _torch_gradients,
-    }[keras.config.backend()](function, tensors)
-    return [keras.ops.convert_to_numpy(g) for g in found]
-
-
-def _tensorflow_gradients(function, tensors):
-    import tensorflow as tf
-
-    with tf.GradientTape() as tape:
-        tape.watch(tensors)
-        value = function(tensors)
-    return tape.gradient(
-        value, tensors, unconnected_gradients=tf.UnconnectedGradients.ZERO
-    )
-
-
-def _jax_gradients(function, tensors):
-    import jax
-
-    return jax.grad(function)(tensors)
-
-
-def _torch_gradients(function, tensors):
-    import torch
-
-    tensors = [t.detach().requires_grad_() for t in tensors]
     # Zeros for tensors that the value does not depend on.
-    return torch.autograd.grad(
-        function(tensors), tensors, materialize_grads=True
-    )
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            value = function(tensors)
+        zero = tf.UnconnectedGradients.ZERO
+        found = tape.gradient(value, tensors, unconnected_gradients=zero)
+    elif keras.config.backend() == "jax":
+        import jax
+
+        found = jax.grad(function)(tensors)
+    else:
+        import torch
+
+        tensors = [t.detach().requires_grad_() for t in tensors]
+        found = torch.autograd.grad(
+            function(tensors), tensors, materialize_grads=True
+        )
+    return [keras.ops.convert_to_numpy(g) for g in found]
 
 
 def all_gather(x):

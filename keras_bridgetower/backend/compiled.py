@@ -1,25 +1,13 @@
 """Compiles forward passes without changing the model.
 
 `keras.Model.predict` takes the weights out of the model on JAX. On TensorFlow
-and JAX it also keeps its compiled function after layers have changed. These
-functions are thread-safe, and comparing two `Structure`s shows if a compiled
-function is out of date.
+and JAX it also keeps its compiled function after weights were added. These
+functions are thread-safe.
 """
-
-import operator
 
 import keras
 
-from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.backend.keras_private.variables import has_value
-
-# Attributes that change when layers and models run, without an effect on
-# outputs. PyTorch's `training` has none because every call passes `training`.
-_NOTES_OF_LAYERS = ("_called", "_parent_path", "_trainable", "training")
-_NOTES_OF_MODELS = {
-    *("history", "predict_function", "test_function", "train_function"),
-    *("stop_evaluating", "stop_predicting", "stop_training", "training"),
-}
 
 
 def forward(model, settings):
@@ -84,51 +72,6 @@ def restore_weights(model):
             "The weights of this model are in use by `fit`, `evaluate` or "
             f"`predict` of another. Received: {missing[0]!r} without a value"
         )
-
-
-class Structure:
-    """Everything that a compiled function depends on but values of weights.
-
-    Two structures are equal if the layers are the same objects and their
-    attributes are too: activations, dtype policies, adapters, variables.
-
-    Args:
-        model: a `keras.Model`.
-        settings: as `forward`.
-    """
-
-    def __init__(self, model, settings):
-        parts = [settings.run_eagerly, settings.jit_compile]
-        for layer in (model, *layers_in(model)):
-            # Copy, because other threads may set attributes meanwhile.
-            own = vars(layer).copy()
-            parts.append(layer)
-            if isinstance(layer, keras.Model):
-                parts += [
-                    x for name, x in own.items() if _affects_outputs(name)
-                ]
-                continue
-            # Faster than to filter: a model has tens of thousands of
-            # attributes.
-            for name in _NOTES_OF_LAYERS:
-                own.pop(name, None)
-            parts += own.values()
-        # References keep the objects alive: a new object cannot get the
-        # identity of an old one.
-        self._parts = parts
-
-    def __eq__(self, other):
-        own, others = self._parts, getattr(other, "_parts", ())
-        alike = len(own) == len(others)
-        return alike and all(map(operator.is_, own, others))
-
-    __hash__ = None
-
-
-def _affects_outputs(name):
-    """Return True if an attribute of a model can change its outputs."""
-    private = name[0] == "_" and name != "_dtype_policy"
-    return not private and name not in _NOTES_OF_MODELS
 
 
 def _tensorflow_forward(model, settings):

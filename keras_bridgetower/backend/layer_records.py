@@ -54,39 +54,36 @@ def numbered_layers(model):
         for layer in (model, *layers_in(model))
         if layer.weights and not layers_in(layer)
     ]
-    # Sort by path, because the order of layers differs by backend.
-    around = _models_around(model)
-    own.sort(
-        key=lambda la: (
-            _natural(la.weights[0].path.rpartition("/")[0]),
-            around.get(id(la), []),
-        )
-    )
-    return {f"{i} {type(la).__name__}": la for i, la in enumerate(own)}
+    found = _sorted(model, own, lambda x: x.weights[0].path.rpartition("/")[0])
+    return {f"{i} {type(layer).__name__}": layer for i, layer in found}
 
 
 def _numbered_weights(model):
     """Return the weights that can be trained, by number and name."""
-    around = _models_around(model)
-    weights = sorted(
-        _weights_in(model),
-        key=lambda w: (_natural(w.path), around.get(id(w), [])),
-    )
-    return {f"{i} {w.name}": w for i, w in enumerate(weights)}
+    found = _sorted(model, _weights_in(model), lambda weight: weight.path)
+    return {f"{i} {weight.name}": weight for i, weight in found}
 
 
-def _models_around(model):
-    """Return the names of the models around layers and weights, by identity.
+def _sorted(model, parts, path):
+    """Return numbers and layers or weights, sorted by their path.
 
-    Two encoders may have layers of the same paths. Their towers differ.
+    The order of layers differs by backend. Two encoders may have layers of the
+    same paths: these are sorted by the names of the models around them.
     """
-    names = {}
-    for part in (model, *layers_in(model)):
-        if isinstance(part, keras.Model):
-            for inner in layers_in(part):
-                for known in (inner, *weights_to_train(inner)):
-                    names.setdefault(id(known), set()).add(part.name)
-    return {known: sorted(found) for known, found in names.items()}
+    around = {id(part): set() for part in parts}
+    for outer in (model, *layers_in(model)):
+        if isinstance(outer, keras.Model):
+            for inner in layers_in(outer):
+                for part in (inner, *weights_to_train(inner)):
+                    around.get(id(part), set()).add(outer.name)
+
+    def key(part):
+        # `dense_10` comes after `dense_9`.
+        words = re.split(r"(\d+)", path(part))
+        words = [int(w) if w.isdecimal() else w for w in words]
+        return words, sorted(around[id(part)])
+
+    return enumerate(sorted(parts, key=key))
 
 
 def _weights_in(layer):
@@ -95,12 +92,6 @@ def _weights_in(layer):
     return list(
         {id(w): w for x in layers for w in weights_to_train(x)}.values()
     )
-
-
-def _natural(path):
-    """Return a sort key that puts `dense_10` after `dense_9`."""
-    parts = re.split(r"(\d+)", path)
-    return [int(part) if part.isdecimal() else part for part in parts]
 
 
 def _at(numbered, key):

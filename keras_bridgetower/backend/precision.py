@@ -2,35 +2,12 @@
 
 import warnings
 
-import keras
 import ml_dtypes
 import numpy as np
 
 _HALF = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 # Names of the factors, below 1, by which optimizers decay running means.
 _DECAYS = ("beta_1", "beta_2", "rho", "momentum")
-
-
-def warn_where_slow(policy):
-    """Warn if a model's dtype is slower than float32 on its device.
-
-    On a CPU, code compiled by JAX does not use the processor's bfloat16 units.
-    PyTorch uses them, and so does TensorFlow, which Keras does not compile
-    there.
-
-    Args:
-        policy: a Keras dtype policy.
-    """
-    if keras.config.backend() != "jax" or policy.compute_dtype != "bfloat16":
-        return
-    import jax
-
-    if jax.default_backend() == "cpu":
-        warnings.warn(
-            "On a CPU JAX computes bfloat16 more slowly than float32. "
-            f"KERAS_BACKEND=torch does not. Received: dtype={policy.name!r}",
-            stacklevel=5,
-        )
 
 
 def check_training(variables, optimizer):

@@ -6,7 +6,6 @@ memory. TensorFlow and JAX assign a new tensor.
 
 import functools
 import math
-import mmap
 
 import keras
 import numpy as np
@@ -77,12 +76,7 @@ def _cheapest_initializer():
     # tensor later, so all weights of one shape can share one.
     @functools.cache
     def zeros(shape, dtype):
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        # Takes memory only when written, page by page. NumPy asks for large
-        # pages, which a virtual machine may get four times as slowly.
-        memory = mmap.mmap(-1, max(size, 1), access=mmap.ACCESS_COPY)
-        array = np.frombuffer(memory, "uint8")[:size].view(dtype)
         # By NumPy, because JAX would compile a program for each shape.
-        return keras.ops.convert_to_tensor(array.reshape(shape))
+        return keras.ops.convert_to_tensor(np.zeros(shape, dtype))
 
     return zeros

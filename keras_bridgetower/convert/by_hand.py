@@ -6,8 +6,6 @@ result with the source.
 """
 
 import pathlib
-import tempfile
-import warnings
 
 import keras
 import numpy as np
@@ -52,8 +50,8 @@ def to_preset(
         progress: callable of the number of finished rules and of all.
 
     Returns:
-        dict from labels to results: counts, heads, and the difference from
-        transformers' outputs.
+        dict from labels to results: counts, heads and what there is beside
+        them.
 
     Raises:
         ConversionError: the weights cannot be read or do not fit.
@@ -81,7 +79,7 @@ def to_preset(
         allow_nonfinite=allow_nonfinite,
         progress=lambda done: progress(done, count),
     )
-    return _summary(checkpoint, source, destination, verify)
+    return _summary(checkpoint, destination, verify)
 
 
 def to_transformers(preset, destination, verify=False):
@@ -115,17 +113,17 @@ def to_transformers(preset, destination, verify=False):
     }
     if verify:
         difference = pooled_difference(parts.backbone, folder)
-        found["max |difference|"] = difference_text(difference)
+        found["max |difference|"] = (
+            "not done: transformers is not installed"
+            if difference is None
+            else f"{difference:.1e}"
+        )
     return found
 
 
-def _summary(checkpoint, source, destination, verify):
+def _summary(checkpoint, destination, verify):
     parts = export.parts_of_preset(destination)
     layers = [parts.backbone, *(parts.heads[name] for name in parts.heads)]
-    try:
-        check = difference_text(_difference(parts, source))
-    except ConversionError:
-        check = "not done: transformers cannot run this architecture"
     found = {
         "tensors in the source": len(checkpoint.tensors.shapes),
         "of them read by nothing": len(checkpoint.unread),
@@ -133,7 +131,6 @@ def _summary(checkpoint, source, destination, verify):
         "parameters": f"{sum(x.count_params() for x in layers):,}",
         "image size": parts.backbone.image_size,
         "tokenizer": "yes" if parts.tokenizer else "none found",
-        "self-check, max |difference|": check,
     }
     if verify:
         _check_equal(checkpoint, parts, layers)
@@ -141,17 +138,6 @@ def _summary(checkpoint, source, destination, verify):
             len(rule.keys) for rule in checkpoint.rules
         )
     return found
-
-
-def _difference(parts, source):
-    if source.is_dir():
-        return pooled_difference(parts.backbone, source)
-    # transformers does not know the authors' names, so export the preset.
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exported = pathlib.Path(folder) / "exported"
-        export.write(parts, exported)
-        return pooled_difference(parts.backbone, exported)
 
 
 def _check_equal(checkpoint, parts, layers):
@@ -221,13 +207,6 @@ def set_cross_modal_epsilon(model, epsilon):
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.LayerNorm) and "_layers." in name:
             module.eps = epsilon
-
-
-def difference_text(difference):
-    """Format a difference for a table."""
-    if difference is None:
-        return "not done: transformers is not installed"
-    return f"{difference:.1e}"
 
 
 def read_answers(*paths):

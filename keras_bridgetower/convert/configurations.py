@@ -177,15 +177,8 @@ def model_type(config):
         name = re.sub(r"(Model|LMHead|For[A-Z]).*", "", name).lower()
         return {"clipvision": "clip_vision_model"}.get(name, name)
     # The published files of BridgeTower have neither.
-    if any("link_tower" in key for key in config):
-        return "bridgetower"
-    if {"text_config", "vision_config"} <= config.keys():
-        return "clip"
-    if {"patch_size", "image_size"} <= config.keys():
-        quick = config.get("hidden_act") == "quick_gelu"
-        return "clip_vision_model" if quick else "vit"
-    rows = config.get("type_vocab_size")
-    return "roberta" if rows == 1 else "bert" if rows == 2 else None
+    links = any("link_tower" in key for key in config)
+    return "bridgetower" if links else None
 
 
 def require_type(config, path, kinds, hint=""):

@@ -1,6 +1,5 @@
-"""Converts image processors of `transformers` and timm to image converters."""
+"""Converts image processors of `transformers` to image converters."""
 
-import functools
 import math
 import pathlib
 import re
@@ -84,24 +83,22 @@ SIDES = ("size", "crop_size", "image_size")
 _SIDE = 288
 # From this side on ConvNeXt squashes whole pictures.
 _WHOLE = 384
-# The supported modes of timm, which rounds the corner of a crop.
-_TIMM_MODES = {"center": "crop", "squash": "squash"}
 
 
 def image_converter(source, image_size=None):
     """Make the converter of pictures for a pre-trained image encoder.
 
-    It reads `preprocessor_config.json` or `processor_config.json`, or, for an
-    encoder of timm, `config.json`. Pixels are those of the image processor of
-    `transformers` that uses Pillow (`backend="pil"`). When torchvision shrinks
-    a picture, fewer than one value in a hundred differ, by one of 255 levels.
+    It reads `preprocessor_config.json` or `processor_config.json`. Pixels are
+    those of the image processor of `transformers` that uses Pillow
+    (`backend="pil"`). When torchvision shrinks a picture, fewer than one value
+    in a hundred differ, by one of 255 levels.
     DINOv3's, the only one without Pillow, does not round to levels after
     resizing, so values differ by up to one level.
 
     Args:
         source: path of a `transformers` folder of CLIP, MetaCLIP 2, SigLIP,
             SigLIP 2 of a fixed size, ViT, DeiT, DINOv2, DINOv3, EfficientNet,
-            ConvNeXt, ResNet, Swin, BridgeTower, or of a model of timm.
+            ConvNeXt, ResNet, Swin or BridgeTower.
         image_size: int, side of the images in pixels. By default that of the
             file. The size before a crop keeps its ratio to it: 256 and 224
             become 384 and 336. ConvNeXt crops below 384 pixels only.
@@ -120,7 +117,7 @@ def image_converter(source, image_size=None):
     image_converter("dinov2-base", image_size=224)
     ```
 
-    Source: the image processors of `transformers`, and `timm.data`.
+    Source: the image processors of `transformers`.
     """
     if image_size is not None:
         check_count("image_size", image_size)
@@ -128,10 +125,6 @@ def image_converter(source, image_size=None):
     if folder.is_dir():
         check_links(folder)
     path, config = saved_image_processor(folder)
-    read = _read_transformers
-    if path is None and (folder / "config.json").is_file():
-        path = folder / "config.json"
-        config, read = read_json(path).get("pretrained_cfg"), _read_timm
     if not config:
         raise ConversionError(
             "A folder must have the settings of its image processor, in "
@@ -140,7 +133,7 @@ def image_converter(source, image_size=None):
             "image_size, mean and std.",
             folder,
         )
-    return _converter(read, path, config, image_size, CLASSES)
+    return _converter(path, config, image_size, CLASSES)
 
 
 def read_bridgetower(path, config, image_size):
@@ -153,9 +146,7 @@ def read_bridgetower(path, config, image_size):
     """
     kind = config.get("image_processor_type") or "BridgeTower"
     config = {**config, "image_processor_type": kind}
-    classes = ("BridgeTower",)
-    read = functools.partial(_read_transformers, classes=classes)
-    return _converter(read, path, config, image_size, classes)
+    return _converter(path, config, image_size, ("BridgeTower",))
 
 
 def saved_image_processor(folder):
@@ -168,38 +159,32 @@ def saved_image_processor(folder):
     return (path, values) if values else (None, {})
 
 
-def _converter(read, path, config, image_size, classes):
-    """Make a converter of the values that a function reads from a file."""
+def _converter(path, config, image_size, classes):
+    """Make a converter of the values in a file, of one of the classes."""
     wrong = []
     try:
-        values = read(config, image_size, wrong)
+        values = _read(config, image_size, wrong, classes)
         if not wrong:
             return BridgeTowerImageConverter(**values)
     except (TypeError, ValueError, ArithmeticError) as error:
         wrong.append(f"{error!s:.300}")
     raise ConversionError(
         "An image processor must make squares of the model's side, and be one "
-        f"of transformers' {', '.join(f'{n}ImageProcessor' for n in classes)}, "
-        "or, of an encoder, timm's. For others build a "
-        "BridgeTowerImageConverter.",
+        f"of transformers' {', '.join(f'{n}ImageProcessor' for n in classes)}. "
+        "For others build a BridgeTowerImageConverter.",
         path,
         wrong,
     )
 
 
-def _read_transformers(config, image_size, wrong, classes=CLASSES):
+def _read(config, image_size, wrong, classes):
     """Return values of a converter, and add unsupported settings to `wrong`."""
     named = config.get("image_processor_type")
     named = named or config.get("feature_extractor_type")
     kind = re.sub("(ImageProcessor|FeatureExtractor).*", "", str(named))
-    if kind == "Siglip2":
-        wrong.append(
-            f"{named} makes as many patches as a picture's aspect ratio needs "
-            "(NaFlex). Take a SigLIP 2 of a fixed size."
-        )
-    elif kind not in classes:
+    if kind not in classes:
+        # Siglip2's makes as many patches as the aspect ratio needs (NaFlex).
         wrong.append(f"image_processor_type={named!r:.60}")
-    if wrong:
         return {}
     given = {k: v for k, v in config.items() if v is not None}
     config = DEFAULTS | CLASSES[kind] | given
@@ -287,24 +272,3 @@ def _statistics(config):
 def _for_channels(value):
     """Return the numbers of three channels; one is that of all of them."""
     return np.broadcast_to(np.asarray_chkfinite(value, float), 3)
-
-
-def _read_timm(config, image_size, wrong):
-    """Read the `pretrained_cfg` of timm, as `_read_transformers`."""
-    _, height, side = config.get("input_size") or (3, 224, 224)
-    mode = config.get("crop_mode") or "center"
-    resample = config.get("interpolation") or "bicubic"
-    if height != side:
-        wrong.append(f"input_size={config['input_size']!r:.60}")
-    if mode not in _TIMM_MODES:
-        wrong.append(f"crop_mode={mode!r:.60}")
-    mean = config.get("mean") or IMAGENET["image_mean"]
-    std = config.get("std") or IMAGENET["image_std"]
-    return dict(
-        image_size=image_size or side,
-        mode=_TIMM_MODES.get(mode),
-        mean=tuple(mean),
-        std=tuple(std),
-        crop_pct=config.get("crop_pct") or 224 / 256,
-        resample=resample,
-    )

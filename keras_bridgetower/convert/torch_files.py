@@ -11,7 +11,6 @@ demand.
 import io
 import math
 import pickle
-import pickletools
 import zipfile
 from typing import NamedTuple
 
@@ -56,9 +55,6 @@ class Archive:
         ConversionError: the file is damaged.
     """
 
-    # Pickles of values that `OldArchive.place` needs.
-    others = ()
-
     def __init__(self, path):
         self.path = path
         try:
@@ -89,13 +85,14 @@ class Archive:
             if order != b"little":
                 raise _damaged(self.path, f"Its byte order is {order!r:.80}")
 
-    @property
-    def pickle(self):
-        """NumPy array of bytes, the pickle of the saved object."""
+    def load(self):
+        """Return the saved object, and the set of names of `Foreign`s in it."""
         if (self.size("data.pkl") or 0) > MOST_BYTES:
             reason = f"Its pickle has more than {MOST_BYTES} bytes"
             raise _damaged(self.path, reason)
-        return self.read("data.pkl")
+        content = io.BytesIO(self.read("data.pkl").tobytes())
+        unpickler = _Unpickler(self, content)
+        return unpickler.load(), unpickler.foreign
 
     def size(self, name):
         """Return the size of an entry in bytes, or None if it is absent."""
@@ -132,69 +129,54 @@ class OldArchive:
 
     def __init__(self, path):
         self.path = path
-        with path.open("rb") as file:
+        self._offsets = {}
+
+    def load(self):
+        """Return the saved object and names, as `Archive.load`."""
+        with self.path.open("rb") as file:
             # A damaged pickle cannot make this read more.
             start = io.BytesIO(file.read(MOST_BYTES))
         start.seek(len(OLD))
-        self._places = {}
-        try:
-            system, self.pickle, keys = (_pickle(start) for _ in range(3))
-        except Exception as error:  # A damaged pickle raises any error.
-            raise _damaged(path, error) from error
-        self.others = system, keys
-        self._start = start.tell()
+        # Pickles of the machine, of the saved object, and of a list of keys.
+        machine, saved, listed = (_Unpickler(self, start) for _ in range(3))
+        system, value, keys = machine.load(), saved.load(), listed.load()
+        self._find(start.tell(), saved.storages, system, keys)
+        return value, saved.foreign
 
-    def place(self, storages, system, keys):
-        """Find the numbers of tensors, which follow the pickles.
-
-        Args:
-            storages: dict from keys to `Storage`.
-            system, keys: the values in `others`: a dict that describes the
-                machine, and the list of keys in the order of the file.
-
-        Raises:
-            ConversionError: the file has another length or byte order.
-        """
+    def _find(self, offset, storages, system, keys):
+        """Find the numbers of storages, which follow the pickles."""
         if not all(isinstance(s.dtype, np.dtype) for s in storages.values()):
             return  # Numbers of unknown types have unknown sizes.
         if system.get("little_endian") is not True:
             raise _damaged(self.path, "Its byte order must be little-endian")
         if sorted(keys) != sorted(storages):
             raise _damaged(self.path, "It must list each storage once")
-        place = self._start
         for key in keys:
-            count = int(self._read(place, 8).view("<i8")[0])
+            count = int(self._read(offset, 8).view("<i8")[0])
             if count != storages[key].count:
                 reason = f"It holds {count} numbers of {key:.80}"
                 raise _damaged(self.path, reason)
-            self._places[storages[key].entry] = place + 8, storages[key].nbytes
-            place += 8 + storages[key].nbytes
-        if place != self.path.stat().st_size:
-            raise _damaged(self.path, f"It must have {place} bytes")
+            size = storages[key].nbytes
+            self._offsets[storages[key].entry] = offset + 8, size
+            offset += 8 + size
+        if offset != self.path.stat().st_size:
+            raise _damaged(self.path, f"It must have {offset} bytes")
 
     def size(self, name):
         """Return the size of an entry in bytes, or None if it is absent."""
-        return self._places.get(name, (0, None))[1]
+        return self._offsets.get(name, (0, None))[1]
 
     def read(self, name):
         """Read an entry, as `Archive.read`."""
-        return self._read(*self._places[name])
+        return self._read(*self._offsets[name])
 
-    def _read(self, place, size):
+    def _read(self, offset, size):
         with self.path.open("rb") as file:
-            file.seek(place)
+            file.seek(offset)
             content = np.frombuffer(file.read(size), "uint8")
         if len(content) != size:
             raise _damaged(self.path, "It is too short")
         return content
-
-
-def _pickle(file):
-    """Return the next pickle in a file as a NumPy array, without running it."""
-    start = file.tell()
-    for _ in pickletools.genops(file):
-        pass
-    return np.frombuffer(file.getvalue()[start : file.tell()], "uint8")
 
 
 class Foreign:
@@ -394,8 +376,8 @@ OPCODES = (
 class _Unpickler(pickle._Unpickler):
     """Reads plain values, `Tensor`s and `Foreign`s, and calls no other code."""
 
-    def __init__(self, archive, content):
-        super().__init__(io.BytesIO(content.tobytes()))
+    def __init__(self, archive, file):
+        super().__init__(file)
         self.archive = archive
         self.foreign, self.storages = set(), {}
 
@@ -465,15 +447,11 @@ def load(path):
     with path.open("rb") as file:
         old = file.read(len(OLD)) == OLD
     archive = OldArchive(path) if old else Archive(path)
-    unpickler = _Unpickler(archive, archive.pickle)
     try:
-        value = unpickler.load()
-        if archive.others:
-            others = (_Unpickler(archive, x).load() for x in archive.others)
-            archive.place(unpickler.storages, *others)
+        value, foreign = archive.load()
     except ConversionError:
         raise
     except Exception as error:  # A damaged pickle raises any error.
         # Its text may quote the file without an end.
         raise _damaged(path, type(error).__name__) from None
-    return value, sorted(unpickler.foreign)
+    return value, sorted(foreign)

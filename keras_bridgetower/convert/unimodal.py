@@ -361,8 +361,6 @@ def _read_folder(folder, side, image_size=None):
     kind, config = configurations.read_encoder(folder, side)
     path = folder / "config.json"
     tensors = open_tensors(weight_file(folder))
-    if kind == "vit" and any("distillation" in key for key in tensors.shapes):
-        kind = "deit"  # A configuration without a type looks like ViT's.
     cls, files = files_by_type(side)[kind]
     config = dict(config)
     for key in config.keys() & {"image_size", "patch_size"}:

@@ -1,54 +1,33 @@
 """`distribute`, which chooses the devices that tasks are trained on."""
 
+import importlib
 import os
 
 import keras
 
-from keras_bridgetower.distribution import on_jax
-from keras_bridgetower.distribution import on_tensorflow
-from keras_bridgetower.distribution import on_torch
 from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.distribution.strategy import set_current
 
-
-def _torch_fsdp(devices=None):
-    from keras_bridgetower.distribution import torch_fsdp
-
-    return torch_fsdp.FSDP(devices)
-
-
-def _one_device(devices=1):
-    """Return the strategy of kind "none"."""
-    if devices not in (None, 1):
-        raise ValueError(
-            "`devices` must be 1 or left out with the kind 'none'. "
-            f"Received: devices={devices!r}"
-        )
-    if keras.config.backend() == "jax":
-        keras.distribution.set_distribution(None)
-    return Strategy()
-
-
+# The class of each kind. Its module imports the framework.
 STRATEGIES = {
     "jax": {
-        "none": _one_device,
-        "data_parallel": on_jax.DataParallel,
-        "fsdp": on_jax.FSDP,
-        "model_parallel": on_jax.ModelParallel,
-        "multi_worker": on_jax.MultiWorker,
-        "tpu": on_jax.MultiWorker,
+        "none": "strategy.Strategy",
+        "data_parallel": "on_jax.DataParallel",
+        "fsdp": "on_jax.FSDP",
+        "model_parallel": "on_jax.ModelParallel",
+        "multi_worker": "on_jax.MultiWorker",
+        "tpu": "on_jax.MultiWorker",
     },
     "tensorflow": {
-        "none": _one_device,
-        "data_parallel": on_tensorflow.Mirrored,
-        "multi_worker": on_tensorflow.MultiWorkerMirrored,
-        "tpu": on_tensorflow.TPU,
+        "none": "strategy.Strategy",
+        "data_parallel": "on_tensorflow.Mirrored",
+        "multi_worker": "on_tensorflow.MultiWorkerMirrored",
     },
     "torch": {
-        "none": _one_device,
-        "data_parallel": on_torch.TorchDataParallel,
-        "fsdp": _torch_fsdp,
-        "multi_worker": on_torch.TorchDataParallel,
+        "none": "strategy.Strategy",
+        "data_parallel": "on_torch.TorchDataParallel",
+        "fsdp": "torch_fsdp.FSDP",
+        "multi_worker": "on_torch.TorchDataParallel",
     },
 }
 # Environment variable that launchers of several processes set, and the kind
@@ -72,7 +51,7 @@ def distribute(kind="auto", **values):
             model and gets a part of the batch; `"fsdp"`: the weights are
             split too (JAX, PyTorch); `"model_parallel"`: each layer
             is split (JAX); `"multi_worker"`: several processes or hosts;
-            `"tpu"`; `"auto"`: data parallel over all available devices.
+            `"tpu"` (JAX); `"auto"`: data parallel over all available devices.
         **values: `devices`, int, by default all that the backend sees;
             `model_devices`, int, for `"model_parallel"`.
 
@@ -100,15 +79,30 @@ def distribute(kind="auto", **values):
         kind = _kind_of_machine(backend, values.get("devices"))
     table = STRATEGIES[backend]
     if kind not in table:
-        others = [name for name, t in STRATEGIES.items() if kind in t]
         raise ValueError(
-            f"`kind` must be 'auto' or one of {list(table)} on {backend}"
-            f"{''.join(f', or the backend {name}' for name in others)}. "
+            f"`kind` must be 'auto' or one of {list(table)} on {backend}. "
             f"Received: kind={kind!r}"
         )
-    strategy = table[kind](**values)
+    if kind == "none":
+        strategy = _one_device(**values)
+    else:
+        module, name = table[kind].split(".")
+        module = importlib.import_module(f"{__package__}.{module}")
+        strategy = getattr(module, name)(**values)
     set_current(strategy)
     return strategy
+
+
+def _one_device(devices=1):
+    """Return the strategy of kind "none"."""
+    if devices not in (None, 1):
+        raise ValueError(
+            "`devices` must be 1 or left out with the kind 'none'. "
+            f"Received: devices={devices!r}"
+        )
+    if keras.config.backend() == "jax":
+        keras.distribution.set_distribution(None)
+    return Strategy()
 
 
 def _kind_of_machine(backend, devices):
@@ -119,6 +113,8 @@ def _kind_of_machine(backend, devices):
     if devices is None and backend == "jax":
         devices = len(keras.distribution.list_devices())
     if devices is None and backend == "tensorflow":
+        from keras_bridgetower.distribution import on_tensorflow
+
         devices = len(on_tensorflow.usable_devices())
     # A process of PyTorch has one device.
     return "data_parallel" if (devices or 1) > 1 else "none"

@@ -4,10 +4,12 @@ import contextlib
 import hashlib
 import os
 import random
-import re
 
+import jax
 import keras
 import numpy as np
+from jax.experimental import multihost_utils
+from jax.experimental.multihost_utils import process_allgather
 from keras.distribution import DeviceMesh
 from keras.distribution import LayoutMap
 from keras.distribution import TensorLayout
@@ -41,7 +43,8 @@ _OUT = "output_dense|feedforward_output_dense|dense_2|output_layer/output"
 _OUT += r"|decoder|\w+_bridge_[0-9]+/output"
 # The axis of a weight that is split among the devices of one model: attention
 # heads, and the hidden width of feed-forward networks and classifiers. Token
-# embeddings are split along the width, since a vocabulary may have any size.
+# embeddings are split along the width, since a vocabulary may have any size. Of
+# other weights, which are small or of unknown layers, each device has a copy.
 MODEL_ROWS = (
     (rf"{_HEADS}/kernel", (None, MODEL, None)),
     (rf"{_HEADS}/bias", (MODEL, None)),
@@ -52,23 +55,6 @@ MODEL_ROWS = (
     (r"(.*/)?token_embedding/embeddings", (None, MODEL)),
     # LoRA adapters are not split along the rank.
     (rf"{_HEADS}/lora_kernel_a", (None, MODEL, None)),
-)
-# Weights of which each device has a copy: they are small, or have no axis of
-# heads or hidden width.
-WHOLE = (
-    r".*/(gamma|beta)",
-    r"fusion/\w+_manager_[0-9]+/.*",
-    r"fusion/type_embedding_(text|image)_layers",
-    r"padded_positions/(padding|token_type)",
-    r"tap_[0-9]+_summary/(token|query)",
-    rf".*/({_OUT}|attention_output)/bias",
-    r".*(position|segment|type|class)_embedding(/embeddings)?",
-    r".*/(position_ids|class_token|distillation_token)",
-    r".*/patch_embedding/(kernel|bias)",
-    r"fusion/\w+_(projection_[0-9]+|pooler)/(kernel|bias)",
-    r"fusion/\w+_bridge_[0-9]+/(?!hidden/|output/|.*attention).*",
-    r".*/logit_scale",
-    rf"{_HEADS}/lora_kernel_b",
 )
 
 
@@ -130,10 +116,7 @@ class DataParallel(Several):
         self.count = self.layout.num_model_replicas
         self.processes = self.layout.num_processes
         if self.processes > 1:
-            import jax
-
             self.index = jax.process_index()
-            self.store = "orbax"
         trainers.check_version()
         keras.distribution.set_distribution(self.layout)
 
@@ -165,8 +148,6 @@ class DataParallel(Several):
         return compiled.on_all_devices(outputs), state
 
     def holds(self, variable):
-        import jax
-
         sharding = variable.value.sharding
         return len(self.devices) == 1 or not isinstance(
             sharding, jax.sharding.SingleDeviceSharding
@@ -189,8 +170,6 @@ class DataParallel(Several):
             # One process can read the shards of all its devices.
             yield
             return
-        from jax.experimental.multihost_utils import process_allgather
-
         values = [process_allgather(v.value, True) for v in task.variables]
         with temporary_values(task.variables, values):
             yield
@@ -199,13 +178,9 @@ class DataParallel(Several):
         # Those that `gathered` has gathered are NumPy arrays.
         if getattr(variable.value, "is_fully_addressable", True):
             return super().whole(variable)
-        from jax.experimental.multihost_utils import process_allgather
-
         return np.asarray(process_allgather(variable.value, True))
 
     def all_gather(self, array):
-        from jax.experimental.multihost_utils import process_allgather
-
         return np.asarray(process_allgather(array))
 
     @property
@@ -215,8 +190,6 @@ class DataParallel(Several):
     def must_stop(self, signaled):
         if self.processes == 1:
             return signaled
-        from jax.experimental import multihost_utils
-
         # JAX's coordinator sends word of a SIGTERM and agrees on a step, so
         # that no step needs a collective. Steps must be consecutive.
         self._asked += 1
@@ -274,21 +247,6 @@ class ModelParallel(DataParallel):
             layout_map=layouts, batch_dim_name=BATCH, auto_shard_dataset=False
         )
 
-    def prepare(self, task):
-        super().prepare(task)
-        unknown = without_layout(w.path for w in task.weights)
-        if unknown:
-            raise ValueError(
-                "'model_parallel' must know how to split every weight. Use "
-                f"'fsdp' for other layers. Received: weights {unknown[:20]}"
-            )
-
-
-def without_layout(paths):
-    """Return the paths of weights that neither `MODEL_ROWS` nor `WHOLE` has."""
-    known = re.compile("|".join([*dict(MODEL_ROWS), *WHOLE]))
-    return [path for path in paths if not known.fullmatch(path)]
-
 
 class MultiWorker(DataParallel):
     """Data parallel over the devices of several processes or hosts.
@@ -311,8 +269,6 @@ def connect():
     Raises:
         ValueError: the processes cannot be connected.
     """
-    import jax
-
     if jax.distributed.is_initialized():
         return  # By an earlier call of `distribute`.
     addresses, count, index = map(os.environ.get, (ADDRESSES, COUNT, INDEX))

@@ -1,13 +1,14 @@
-"""Strategies for TensorFlow by `tf.distribute`: GPUs, processes, TPUs."""
+"""Strategies for TensorFlow by `tf.distribute`: GPUs and processes."""
 
 import contextlib
 import functools
 import json
 import os
 
+import tensorflow as tf
+
 from keras_bridgetower.backend.keras_private import trainers
-from keras_bridgetower.backend.keras_private.updates import accumulation
-from keras_bridgetower.backend.keras_private.updates import holds_others
+from keras_bridgetower.backend.keras_private.updates import learning
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution.strategy import Several
@@ -58,8 +59,6 @@ class TensorFlowReplicas(Several):
 
     def distributed(self, dataset):
         """Divide the batches of a dataset among the replicas."""
-        import tensorflow as tf
-
         if isinstance(dataset, tf.distribute.DistributedDataset):
             return dataset
         if self.count == 1:
@@ -93,17 +92,11 @@ class TensorFlowReplicas(Several):
         optimizer = task.optimizer
         if optimizer is None:
             return
-        if holds_others(optimizer) and accumulation(optimizer) > 1:
-            raise ValueError(
-                "With several optimizers `gradient_accumulation_steps` must "
-                f"be None on {self.device_name}: use one optimizer, such as "
-                "`AdamW` with `rows`, or larger batches."
-            )
-        if _learning(optimizer).gradient_accumulation_steps:
+        if learning(optimizer).gradient_accumulation_steps:
             accumulate(optimizer, task.trainable_variables)
         if not hasattr(optimizer.apply, "accumulates"):
             # `accumulate` reduces gradients, also after a second `compile`.
-            _reduce_first(optimizer, _dense_sum)
+            _reduce_first(optimizer)
         trainers.gradients_are_summed(optimizer)
 
 
@@ -121,9 +114,7 @@ def accumulate(optimizer, variables):
             it. The attribute becomes None.
         variables: list of the variables that it trains.
     """
-    import tensorflow as tf
-
-    scaled, optimizer = optimizer, _learning(optimizer)
+    scaled, optimizer = optimizer, learning(optimizer)
     # Loss scaling has already reduced the gradients to check for infinities.
     reduce = _dense_sum if scaled is optimizer else list
     steps = optimizer.gradient_accumulation_steps
@@ -179,11 +170,6 @@ def accumulate(optimizer, variables):
     optimizer.get_config = get_config
 
 
-def _learning(optimizer):
-    """Return the optimizer that updates weights, inside loss scaling."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
-
-
 class Mirrored(TensorFlowReplicas):
     """One replica on each GPU of this machine, or on each logical CPU."""
 
@@ -194,8 +180,6 @@ class Mirrored(TensorFlowReplicas):
 
 def usable_devices():
     """Return TensorFlow's GPUs, or its CPUs if there is none."""
-    import tensorflow as tf
-
     gpus = tf.config.list_logical_devices("GPU")
     return gpus or tf.config.list_logical_devices("CPU")
 
@@ -204,8 +188,6 @@ def usable_devices():
 def _mirrored(devices):
     # One strategy for the same devices: a second one would number its messages
     # alike, and receive those of the first.
-    import tensorflow as tf
-
     return tf.distribute.MirroredStrategy(devices)
 
 
@@ -218,8 +200,6 @@ class MultiWorkerMirrored(TensorFlowReplicas):
     own_draws = staticmethod(process_seeds.select)
 
     def __init__(self, devices=None):
-        import tensorflow as tf
-
         cluster = json.loads(os.environ.get("TF_CONFIG", "{}"))
         if "cluster" not in cluster:
             raise ValueError(
@@ -242,8 +222,6 @@ class MultiWorkerMirrored(TensorFlowReplicas):
         return super().run(method, model, x, *args, **kwargs)
 
     def all_gather(self, array):
-        import tensorflow as tf
-
         def gather():
             context = tf.distribute.get_replica_context()
             return context.all_gather(tf.constant(array)[None], axis=0)
@@ -255,40 +233,21 @@ class MultiWorkerMirrored(TensorFlowReplicas):
         return gathered.numpy()[:: self.count // self.processes]
 
 
-class TPU(TensorFlowReplicas):
-    """One replica on each core of a TPU. Not tested on a TPU so far."""
-
-    def __init__(self, devices=None):
-        import tensorflow as tf
-
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
-        tf.config.experimental_connect_to_cluster(resolver)
-        tf.tpu.experimental.initialize_tpu_system(resolver)
-        super().__init__(tf.distribute.TPUStrategy(resolver))
-
-
 def _dense_sum(gradients):
-    import tensorflow as tf
-
     context = tf.distribute.get_replica_context()
     dense = [tf.convert_to_tensor(g) for g in gradients]
     return context.all_reduce(tf.distribute.ReduceOp.SUM, dense)
 
 
-def _reduce_first(optimizer, reduce):
-    """Let an optimizer first reduce gradients over replicas.
-
-    Args:
-        optimizer: any Keras optimizer.
-        reduce: function that takes and returns a list of tensors.
-    """
+def _reduce_first(optimizer):
+    """Let an optimizer first sum gradients over replicas."""
     # The method of the class, so that gradients are reduced only once after a
     # second `compile`.
     apply = type(optimizer).apply
 
     def reduced(grads, trainable_variables=None):
         grads = list(grads)
-        reduced_grads = iter(reduce([g for g in grads if g is not None]))
+        reduced_grads = iter(_dense_sum([g for g in grads if g is not None]))
         grads = [None if g is None else next(reduced_grads) for g in grads]
         return apply(optimizer, grads, trainable_variables)
 

@@ -21,10 +21,13 @@ import warnings
 
 import keras
 import numpy as np
+import torch
+import torch.distributed as dist
 
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import process_seeds
+from keras_bridgetower.distribution import torch_gradients
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import check_batch_norms
 
@@ -43,9 +46,6 @@ class TorchDataParallel(Several):
 
     def __init__(self, devices=None):
         super().__init__()
-        import torch
-        import torch.distributed as dist
-
         has_gpu = torch.cuda.is_available()
         if has_gpu:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
@@ -83,8 +83,6 @@ class TorchDataParallel(Several):
         return keras.tree.map_structure(gathered, outputs)
 
     def prepare(self, task):
-        from keras_bridgetower.distribution import torch_gradients
-
         super().prepare(task)
         check_batch_norms(task, self)
         weights = [w.value for w in task.weights]
@@ -97,19 +95,13 @@ class TorchDataParallel(Several):
 
     def average_gradients(self, task):
         """Let the optimizer of a task get the gradients of all processes."""
-        from keras_bridgetower.distribution import torch_gradients
-
         torch_gradients.Gradients(task)
 
     def share_accumulated(self, optimizer):
-        from keras_bridgetower.distribution import torch_gradients
-
         torch_gradients.average_accumulated(optimizer)
 
     @contextlib.contextmanager
     def summed(self, metrics):
-        from keras_bridgetower.distribution import torch_gradients
-
         own = [v.value.clone() for v in metrics]
         for variable, value in zip(
             metrics, torch_gradients.add(own), strict=True
@@ -128,8 +120,6 @@ class TorchDataParallel(Several):
                 variable.assign(variable * 0)
 
     def gather_text(self, text):
-        import torch.distributed as dist
-
         texts = [None] * self.processes
         dist.all_gather_object(texts, text)
         return texts
@@ -141,12 +131,10 @@ def _draw_apart(task, index):
     KerasHub's layers draw from PyTorch's generator, others from their own
     seeds, so both are changed.
     """
-    import torch
-
-    from keras_bridgetower.distribution.torch_gradients import from_first
-
     seed = torch.initial_seed() % 2**63
-    (start,) = from_first([keras.ops.convert_to_tensor([seed], "int64")])
+    (start,) = torch_gradients.from_first(
+        [keras.ops.convert_to_tensor([seed], "int64")]
+    )
     if index:
         start = np.random.SeedSequence([int(start), index])
         torch.manual_seed(int(start.generate_state(1, "uint64")[0] >> 1))

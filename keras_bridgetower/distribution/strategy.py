@@ -8,8 +8,6 @@ import numpy as np
 
 from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.backend.keras_private.updates import count_updates
-from keras_bridgetower.backend.keras_private.updates import holds_others
-from keras_bridgetower.backend.precision import build_once
 from keras_bridgetower.checks import BuiltElsewhere
 from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.distribution import divide_batches
@@ -251,13 +249,8 @@ class Strategy:
                 "`keras.distribution` must not be set except on JAX. Use "
                 f"`keras_bridgetower.distribute`. Received: {distribution}"
             )
-        optimizer = task.optimizer
-        if optimizer is None:
-            return
-        if holds_others(optimizer):
-            # It may create its optimizers only now.
-            build_once(optimizer, task.trainable_variables)
-        count_updates(optimizer)
+        if task.optimizer is not None:
+            count_updates(task.optimizer)
 
     def check_training(self, dataset):
         """Raise unless the replicas can divide every batch of a dataset.

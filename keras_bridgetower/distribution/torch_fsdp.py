@@ -23,7 +23,6 @@ from keras_bridgetower.backend.keras_private import variables as keras_variables
 from keras_bridgetower.distribution.on_torch import TorchDataParallel
 from keras_bridgetower.distribution.torch_gradients import add
 from keras_bridgetower.distribution.torch_gradients import finite_in_all
-from keras_bridgetower.distribution.torch_gradients import from_first
 
 # An update of these is one of each value, so parts can be updated apart.
 OPTIMIZERS = ("SGD", "Adam", "AdamW", "Adamax", "Nadam", "RMSprop", "Lion")
@@ -91,13 +90,13 @@ class FSDP(TorchDataParallel):
     def share_accumulated(self, optimizer):
         """Do nothing: each process has the sums of its parts."""
 
-    def part_of(self, task, variable):
+    def find_part(self, task, variable):
         """Return the `DTensor` of a weight or of a variable of the optimizer.
 
         None for a variable of which each process has all values.
         """
         shards = self._shards.get(task)
-        return None if shards is None else shards.part_of(variable)
+        return None if shards is None else shards.find_part(variable)
 
     def own_rows(self, task, variable, array):
         shards = self._shards.get(task)
@@ -183,7 +182,7 @@ class Shards:
         self._optimizer = optimizer
         cls, finalize = type(optimizer), optimizer.finalize_variable_values
         build = functools.partial(cls.build, optimizer)
-        updates.clip_by_sums(optimizer, _sum)
+        updates.clip_by_sums(optimizer, _sum_squares)
         updates.decay_weights_of_parts(optimizer)
 
         def build_parts(variables):
@@ -207,60 +206,36 @@ class Shards:
                 )
             grads = finite_in_all(optimizer, self._gradients())
             cls.apply(optimizer, grads, self._own)
-            self._share_small()
 
         def finalize_parts(variables):
             # A `Checkpoint` calls it after `fit`.
             with contextlib.nullcontext() if self.active else self.split():
                 finalize(self._own)
-                self._share_small()
 
         optimizer.build = build_parts
         optimizer.apply = apply_parts
         optimizer.finalize_variable_values = finalize_parts
 
-    def _own_value(self, variable, value=None):
-        """Return what this process has of a weight, or of its gradient.
-
-        Process 0 has those that are not divided, such as scalars.
-        """
+    def _own_value(self, variable):
+        """Return what this process has of a weight: scalars are whole."""
         part = self._part(variable)
-        if part is not None:
-            return part.detach().to_local()
-        return self._first(variable.value.detach() if value is None else value)
-
-    def _small(self):
-        return [v for v in self._trained if id(v) not in self.of_weight]
-
-    def _share_small(self):
-        """Copy what process 0 has alone to the others."""
-        small = [v.value.data for v in self._small()]
-        for value, first in zip(small, from_first(small), strict=True):
-            value.copy_(first)
+        if part is None:
+            return variable.value.detach()
+        return part.detach().to_local()
 
     def _gradients(self):
         """Return the gradients of the parts, averaged over all processes."""
-        small = [v for v in self._small() if v.value.grad is not None]
-        sums = add([v.value.grad for v in small])
-        grads = {
-            id(v): self._own_value(v, total / self._mesh.size())
-            for v, total in zip(small, sums, strict=True)
-        }
+        grads = {}
         for variable in self._trained:
             part = self._part(variable)
-            if part is not None and part.grad is not None:
+            if part is None:
+                if variable.value.grad is not None:
+                    (total,) = add([variable.value.grad])
+                    grads[id(variable)] = total / self._mesh.size()
+            elif part.grad is not None:
                 grads[id(variable)] = part.grad.to_local()
                 part.grad = None
         return [grads.get(id(v)) for v in self._trained]
-
-    def _first(self, value):
-        """Return a value that is not divided, flat; nothing but in process 0.
-
-        Args:
-            value: tensor or array.
-        """
-        is_first = self._mesh.get_local_rank() == 0
-        return value.reshape(-1)[: None if is_first else 0]
 
     def _part(self, variable):
         return self.of_weight.get(id(variable))
@@ -320,7 +295,7 @@ class Shards:
             for part in self._parts:
                 part.set_split()
 
-    def part_of(self, variable):
+    def find_part(self, variable):
         """Return the `DTensor` of a variable, or None if it is not split."""
         if id(variable) in self.of_weight:
             return self._part(variable).detach()
@@ -328,10 +303,6 @@ class Shards:
         if weight is None:
             return None
         shape = tuple(weight.shape)
-        if id(weight) not in self.of_weight:
-            # Process 0 has it, and writes it as a plain array.
-            value = keras.ops.convert_to_numpy(variable)
-            return value.reshape(shape) if value.size else value
         return DTensor.from_local(
             variable.value.detach(),
             self._mesh,
@@ -343,17 +314,15 @@ class Shards:
 
     def own_rows(self, variable, array):
         """Return what this process keeps of a variable of the optimizer."""
-        weight = self._find_weight(variable)
-        if weight is None:
+        if self._find_weight(variable) is None:
             return array
-        if id(weight) in self.of_weight:
-            return select_rows(array, variable, self._mesh)
-        return self._first(array)
+        return select_rows(array, variable, self._mesh)
 
     def _find_weight(self, variable):
-        """Return the weight of a variable of the optimizer, or None."""
+        """Return the split weight of a variable of the optimizer, or None."""
         made = self._references.get(id(variable))
-        return None if made is None else made.stands_for
+        weight = getattr(made, "stands_for", None)
+        return weight if id(weight) in self.of_weight else None
 
 
 class _Part(torch.nn.Module):
@@ -452,7 +421,10 @@ def _has_no_values(x):
     )
 
 
-def _sum(tensor):
-    """Sum a tensor over all processes."""
-    dist.all_reduce(tensor)
-    return tensor
+def _sum_squares(gradients):
+    """Return the sum of the squares of each gradient in all processes."""
+    share = 1 / dist.get_world_size()
+    # Scalars are whole in every process.
+    squares = [g.square().sum() * (1 if g.dim() else share) for g in gradients]
+    (sums,) = add([torch.stack(squares)])
+    return sums

@@ -1,7 +1,6 @@
 """The registry of encoders: one entry for each class."""
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -216,13 +215,10 @@ def hidden_states(encoder):
 def no_rule(cls):
     """Return the error text for a class of encoders without a rule."""
     known = sorted({c.__name__ for c in hidden_states.registry} - {"object"})
-    close = difflib.get_close_matches(cls.__name__, known, 1, 0.3)
-    nearest = f" The nearest known class is {close[0]}." if close else ""
     return (
         f"The encoder must be one of {known} (of a CLIPBackbone its `vision_"
         "encoder` or `text_encoder`), or have a rule of `hidden_states`: see "
-        "docs/own_work.md."
-        f"{nearest} Received: {cls.__name__}"
+        f"docs/own_work.md. Received: {cls.__name__}"
     )
 
 

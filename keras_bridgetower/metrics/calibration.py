@@ -4,8 +4,7 @@ import math
 
 import numpy as np
 
-from keras_bridgetower.checks import check_count
-from keras_bridgetower.checks import check_part
+from keras_bridgetower import checks
 
 # With a best temperature beyond them, all or none of the scores are right.
 _LIMITS = (0.01, 100.0)
@@ -140,7 +139,7 @@ def expected_calibration_error(scores, right, bins=15):
 
     Source: Guo et al., On Calibration of Modern Neural Networks (ICML 2017).
     """
-    check_count("bins", bins)
+    checks.check_count("bins", bins)
     scores, right = (np.asarray(x, "float64") for x in (scores, right))
     same = scores.shape == right.shape and scores.ndim == 1 and scores.size
     both = np.stack([scores, right]) if same else np.array(np.nan)
@@ -150,8 +149,8 @@ def expected_calibration_error(scores, right, bins=15):
             f"one. Received: shapes {scores.shape} and {right.shape}"
         )
     # The upper end belongs to a bin, as in the paper.
-    places = np.maximum(np.ceil(scores * bins).astype(int) - 1, 0)
-    gaps = np.bincount(places, scores - right)
+    numbers = np.maximum(np.ceil(scores * bins).astype(int) - 1, 0)
+    gaps = np.bincount(numbers, scores - right)
     return float(np.abs(gaps).sum() / len(scores))
 
 
@@ -196,7 +195,7 @@ def threshold_for(scores, share=0.95):
     threshold_for([5.0, 1.0, 4.0, 3.0], share=0.75)  # 3.0
     ```
     """
-    check_part("share", share)
+    checks.check_part("share", share)
     scores = np.sort(np.asarray(scores, "float64"))
     if scores.ndim != 1 or not scores.size or np.isnan(scores).any():
         raise ValueError(

@@ -166,7 +166,7 @@ class NDCG(keras.metrics.MeanMetricWrapper):
     The gain of a grade is `2 ** grade - 1`.
 
     Args:
-        k: int, places of a list that count, or None for all.
+        k: int, ranks of a list that count, or None for all.
         name: str, name in the logs.
         dtype: dtype of the state.
 

@@ -5,8 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_bridgetower.checks import check_at_most
-from keras_bridgetower.checks import check_count
+from keras_bridgetower import checks
 
 PROTOCOL = "recall over the whole pool, ties against the model"
 # Scores compared at a time, with about 100 MB of temporary memory.
@@ -109,16 +108,15 @@ def retrieval_recall(
     report.recalls  # {"IR@1": 66.7, "TR@1": 100.0}
     ```
 
-    Source: the retrieval evaluation of BridgeTower; equal to
-    `coco_5k_recalls` of ECCV Caption (Chun et al., 2022).
+    Source: the retrieval evaluation of BridgeTower.
     """
     if not isinstance(scores, np.ndarray):
         scores = keras.ops.convert_to_numpy(scores)
     owner = _owners(scores, text_image_ids, image_ids)
     images = len(scores)
     for k in ks:
-        check_count("ks", k)
-    check_at_most("folds", folds, images, "images")
+        checks.check_count("ks", k)
+    checks.check_at_most("folds", folds, images, "images")
     found = {f"{name}@{k}": [] for name in ("IR", "TR") for k in ks}
     for rows in np.array_split(np.arange(images), folds):
         image_ranks, text_ranks = _ranks(scores, owner, rows)

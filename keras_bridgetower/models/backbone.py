@@ -7,16 +7,13 @@ import re
 import keras
 import numpy as np
 
+from keras_bridgetower import checks
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.backend import layer_records
 from keras_bridgetower.backend import remat
 from keras_bridgetower.backend import uninitialized
 from keras_bridgetower.backend.keras_private.models import PatchedModel
-from keras_bridgetower.checks import OF_PRESETS
-from keras_bridgetower.checks import check_choice
-from keras_bridgetower.checks import check_constructor
-from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.encoders.classified import ClassifiedEncoder
 from keras_bridgetower.encoders.registry import has_rule
 from keras_bridgetower.encoders.registry import no_rule
@@ -25,7 +22,6 @@ from keras_bridgetower.models import bridges
 from keras_bridgetower.models.adapters import AdaptedBackbone
 from keras_bridgetower.models.attention import attention_blocks
 from keras_bridgetower.models.attention import capture_attention
-from keras_bridgetower.models.checks import check_dtype
 from keras_bridgetower.models.checks import check_encoder
 from keras_bridgetower.models.checks import check_features
 from keras_bridgetower.models.fusion import CrossModalEncoder
@@ -95,7 +91,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             fused kernel in training, which is faster.
         layer_norm_epsilon: float, epsilon in the cross-modal layers.
         bridge_epsilon: float, epsilon in entries, bridges and managers.
-        image_tokens: int, to how many tokens those of a picture are merged
+        image_tokens: int, tokens of a picture that remain after merging
             before the fusion, which makes it faster. None merges none.
         dtype: dtype policy of the fusion, the same as that of the encoders.
         **kwargs: `name`, `trainable`.
@@ -160,12 +156,11 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         dtype=None,
         **kwargs,
     ):
-        check_constructor(self, kwargs, ("name", "trainable"))
-        check_choice("image_norms", image_norms, IMAGE_NORMS)
+        checks.check_constructor(self, kwargs, ("name", "trainable"))
+        checks.check_choice("image_norms", image_norms, IMAGE_NORMS)
         policy = keras.dtype_policies.get(dtype)
-        for side, encoder in (("image", image_encoder), ("text", text_encoder)):
-            check_encoder(f"{side}_encoder", encoder, side)
-            check_dtype(f"{side}_encoder", encoder, policy)
+        check_encoder("image", image_encoder, policy)
+        check_encoder("text", text_encoder, policy)
         taps = resolve_taps(taps, num_layers, bridge)
         if image_taps is None:
             image_taps = taps
@@ -249,7 +244,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
 
     @property
     def text_length(self):
-        """int, most tokens of a text, or None if there is no limit."""
+        """int, largest number of tokens of a text, or None without a limit."""
         return text_length(self.text_encoder)
 
     def fuse(self, inputs, outputs=("text", "image", "pooled")):
@@ -366,7 +361,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         }
 
     def _choices(self):
-        """Return values that configurations have only where they were given."""
+        """Return values that a configuration has only if they were given."""
         taps = self.image_tower.taps
         return {
             "image_summary": self.image_tower.given_summary,
@@ -395,9 +390,9 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             **kwargs: `image_size`, `dtype` and `revision`, as there, and
                 constructor arguments that replace the saved ones.
         """
-        own = ("image_size", "dtype", *OF_PRESETS)
+        own = ("image_size", "dtype", *checks.OF_PRESETS)
         image_size, dtype, revision = (kwargs.pop(name, None) for name in own)
-        check_keywords(cls, kwargs, own, ENCODERS)
+        checks.check_keywords(cls, kwargs, own, ENCODERS)
         folder = registry.open_preset(preset, revision)
         cls, config = folder.spec(CONFIG, cls)
         with folder.reading(CONFIG):
@@ -417,14 +412,12 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
 
         def make(values):
             build = functools.partial(cls.from_config, values)
-            room = size and configs.WEIGHTS_IN_A_BYTE * size
-            if load_weights:
-                room = room, weights_file.WEIGHTS
-                return uninitialized.without_initialization(build, room=room)
-            if room:
-                with uninitialized.shapes_only():
-                    if build().count_params() > room:
-                        raise ValueError("It describes more than the file.")
+            if size is not None:
+                room = configs.WEIGHTS_IN_A_BYTE * size, weights_file.WEIGHTS
+                # It counts the weights before it takes memory for them.
+                made = uninitialized.without_initialization(build, room=room)
+                if load_weights:
+                    return made
             return build()
 
         backbone = folder.create(CONFIG, make, config, kwargs)

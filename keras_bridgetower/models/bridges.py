@@ -285,12 +285,11 @@ def serialize(identifier):
     Raises:
         ValueError: an unknown bridge; it lists all names.
     """
-    bases = (BridgeLayer, ManagerLayer)
-    name = identifier
-    if isinstance(identifier, type) and issubclass(identifier, bases):
+    bases, name = (BridgeLayer, ManagerLayer), identifier
+    if isinstance(identifier, type):
         names = {cls: name for name, cls in _NAMED.items()}
-        name = names.get(identifier)
-        name = name or keras.saving.get_registered_name(identifier)
+        registered = keras.saving.get_registered_name(identifier)
+        name = names.get(identifier, registered)
     if isinstance(name, str):
         cls = _NAMED.get(name) or keras.saving.get_registered_object(name)
         if isinstance(cls, type) and issubclass(cls, bases):

@@ -66,7 +66,7 @@ def check_features(features, expected, backbone, preprocessor=None):
         missing = sorted(set(expected) - set(features))
         raise ValueError(
             f"`inputs` must be a dict with the keys {sorted(expected)}; missing"
-            f": {missing}. Received: inputs={_describe(features)}"
+            f": {missing}. Received: inputs of type {type(features).__name__}"
         )
     shapes = {k: tuple(getattr(features[k], "shape", ())) for k in expected}
     read = without_states({k: features[k] for k in expected}, expected)
@@ -100,17 +100,13 @@ def check_lengths(features, text_encoder):
     shape = tuple(ids.shape)
     limit = text_length(text_encoder)
     known = None not in (shape[1], limit)
-    if known and entry_of(text_encoder).fixed_length and shape[1] != limit:
+    fixed = known and entry_of(text_encoder).fixed_length
+    if known and (shape[1] != limit if fixed else shape[1] > limit):
+        # A fixed length needs a preprocessor without `buckets`, too.
         raise ValueError(
-            f"`token_ids` must have {limit} tokens, padding included: the "
-            f"text encoder was trained so. Set sequence_length={limit} of "
-            "the tokenizer, and no `buckets` of the preprocessor. Received: "
-            f"token_ids of shape {shape}"
-        )
-    if known and shape[1] > limit:
-        raise ValueError(
-            f"`token_ids` must have at most {limit} tokens, the positions of "
-            f"the text encoder. Received: token_ids of shape {shape}"
+            f"`token_ids` must have {'' if fixed else 'at most '}{limit} "
+            "tokens, the positions of the text encoder: set sequence_length="
+            f"{limit} of the tokenizer. Received: token_ids of shape {shape}"
         )
     for name in TOKEN_FEATURES:
         other = tuple(getattr(features.get(name), "shape", shape))
@@ -215,26 +211,21 @@ def sizes_differ(a, b):
     return any(x != y for x, y in pairs if x is not None and y is not None)
 
 
-def _describe(features):
-    if not isinstance(features, dict):
-        return type(features).__name__
-    return {
-        k: getattr(v, "shape", type(v).__name__) for k, v in features.items()
-    }
+def check_encoder(side, encoder, policy):
+    """Raise if an encoder reads the other modality, or has another dtype.
 
-
-def check_encoder(name, encoder, side):
-    """Raise if an encoder reads pictures instead of texts, or the reverse."""
-    other = {"image": "a picture", "text": "a text"}[side]
+    Args:
+        side: `"image"` or `"text"`.
+        encoder: the encoder.
+        policy: dtype policy of the backbone.
+    """
+    name = f"{side}_encoder"
+    # `Tower` rejects an encoder without a rule.
     if has_rule(type(encoder)) and entry_of(encoder).side != side:
         raise ValueError(
-            f"`{name}` must be an encoder that reads {other}. Received: {name} "
+            f"`{name}` must be an encoder of {side}s. Received: {name} "
             f"of class {type(encoder).__name__}"
         )
-
-
-def check_dtype(name, encoder, policy):
-    """Raise if an encoder has another compute dtype than the backbone."""
     own = getattr(encoder, "dtype_policy", policy)
     if own.compute_dtype != policy.compute_dtype:
         raise ValueError(
@@ -268,7 +259,7 @@ def check_preprocessor(backbone, preprocessor, inputs):
             )
     if preprocessor.buckets is not None and wanted == set(backbone.input):
         last = backbone.text_tower.summary == "last"
-        if last or backbone.fusion.text_feed.reads_padding:
+        if last or backbone.fusion.reads_padding:
             raise ValueError(
                 "`buckets` of the preprocessor must be None with an adaptive "
                 "manager or text_summary='last': outputs depend on the "

@@ -1,18 +1,14 @@
 """The fusion: a cross-modal encoder that joins the states of both towers.
 
-A feed passes the states of one tower to the cross-modal layers: each layer gets
-one state through a bridge (`Bridges`), or all through a manager (`Managers`).
-Feeds are plain objects; the fusion owns their layers and weights.
+Each cross-modal layer gets one state of a tower through a bridge, or all states
+through a manager; `_enter` does either.
 """
 
 import keras
 from keras import ops
 
+from keras_bridgetower import checks
 from keras_bridgetower.backend import layer_records
-from keras_bridgetower.checks import check_above_zero
-from keras_bridgetower.checks import check_choice
-from keras_bridgetower.checks import check_count
-from keras_bridgetower.checks import check_share
 from keras_bridgetower.models import bridges
 from keras_bridgetower.models.attention import dense
 from keras_bridgetower.models.attention import initializer
@@ -62,7 +58,7 @@ class CrossModalEncoder(keras.layers.Layer):
             fused kernel in training, which is faster.
         layer_norm_epsilon: float, epsilon in the cross-modal layers.
         bridge_epsilon: float, epsilon in entries, bridges and managers.
-        image_tokens: int, to how many tokens those of a picture are merged
+        image_tokens: int, tokens of a picture that remain after merging
             (see `merge_tokens`); None merges none.
 
     Call arguments:
@@ -118,15 +114,15 @@ class CrossModalEncoder(keras.layers.Layer):
             intermediate_dim = 4 * hidden_dim
         if attention_dropout is None:
             attention_dropout = dropout
-        check_choice("cross_encoder", cross_encoder, tuple(CROSS_ENCODERS))
-        check_choice("projections", projections, ("shared", "per_layer"))
-        check_count("num_layers", num_layers)
-        check_above_zero("layer_norm_epsilon", layer_norm_epsilon)
-        check_above_zero("bridge_epsilon", bridge_epsilon)
+        checks.check_choice(
+            "cross_encoder", cross_encoder, tuple(CROSS_ENCODERS)
+        )
+        checks.check_choice("projections", projections, ("shared", "per_layer"))
+        checks.check_count("num_layers", num_layers)
         if image_tokens is not None:
-            check_count("image_tokens", image_tokens)
-        check_share("dropout", dropout)
-        check_share("attention_dropout", attention_dropout)
+            checks.check_count("image_tokens", image_tokens)
+        checks.check_share("dropout", dropout)
+        checks.check_share("attention_dropout", attention_dropout)
         if hidden_dim % num_heads:
             raise ValueError(
                 "`num_heads` must divide `hidden_dim`. Received: "
@@ -148,9 +144,21 @@ class CrossModalEncoder(keras.layers.Layer):
 
         self.text_projections = self._make_projections("text")
         self.image_projections = self._make_projections("image")
-        text, image = self.text_feed, self.image_feed = _feeds(self)
-        self.text_entry, self.image_entry = text.entry, image.entry
-        self.text_bridges, self.image_bridges = text.layers, image.layers
+        # The class of the managers, or None with bridges.
+        cls = None if bridge is None else bridges.get_class(bridge)
+        self.manager = cls if cls and issubclass(cls, ManagerLayer) else None
+        # True if outputs at tokens depend on those at padding.
+        self.reads_padding = bool(self.manager and self.manager.reads_padding)
+        # Numbers of the layers that get states of the towers.
+        self.tapped_layers = tuple(
+            layer
+            for layer in range(num_layers)
+            if self.manager or self.taps[layer] is not None
+        )
+        self.text_entry = self._make_entry("text_entry")
+        self.image_entry = self._make_entry("image_entry")
+        self.text_bridges = self._make_bridges("text")
+        self.image_bridges = self._make_bridges("image")
         self.steps = [
             CROSS_ENCODERS[cross_encoder](
                 hidden_dim=hidden_dim,
@@ -198,7 +206,7 @@ class CrossModalEncoder(keras.layers.Layer):
                 )
             for projection, state in zip(projections, states, strict=False):
                 projection.build(state)
-            getattr(self, f"{side}_feed").build(projected)
+            self._build_bridges(side, projected)
             getattr(self, f"{side}_pooler").build(projected[1:])
         for step in self.steps:
             step.build(projected, projected)
@@ -218,13 +226,11 @@ class CrossModalEncoder(keras.layers.Layer):
 
     def project_text(self, states):
         """Project text states and add the type embedding, for `join`."""
-        layers = self.text_feed.embedding
-        return self._project(states, self.text_projections, TEXT_ROW, layers)
+        return self._project("text", states, TEXT_ROW)
 
     def project_image(self, states, row=IMAGE_ROW):
         """Project image states, add the type embedding, and merge tokens."""
-        layers = self.image_feed.embedding
-        states = self._project(states, self.image_projections, row, layers)
+        states = self._project("image", states, row)
         count = self.image_tokens
         # Contrastive heads project the first token alone.
         if count is None or states[-1].shape[1] == 1:
@@ -264,14 +270,13 @@ class CrossModalEncoder(keras.layers.Layer):
         self._check_shapes(text_states, image_states, padding_mask)
         text = image = None
         for layer, step in enumerate(self.steps):
-            # Both feeds read what the layer before has returned.
-            text, image = (
-                self.text_feed(
-                    *(layer, text, image, text_states, padding_mask, training)
-                ),
-                self.image_feed(
-                    *(layer, image, text, image_states, None, training)
-                ),
+            # Both read what the layer before has returned.
+            before = {"text": text, "image": image}
+            text = self._enter(
+                "text", layer, before, text_states, padding_mask, training
+            )
+            image = self._enter(
+                "image", layer, before, image_states, None, training
             )
             text_query, image_query = text, image
             if layer == self.num_layers - 1:
@@ -309,7 +314,7 @@ class CrossModalEncoder(keras.layers.Layer):
         }
 
     def unread_layers(self, outputs):
-        """Return the layers on which none of some outputs depends.
+        """Return the layers on which none of these outputs depends.
 
         Args:
             outputs: tuple of the names of the outputs that are read, if any.
@@ -343,14 +348,95 @@ class CrossModalEncoder(keras.layers.Layer):
                 f"be (batch, tokens). Received: {text}, {image} and {mask}"
             )
 
-    def _project(self, states, projections, row, layers):
+    def _enter(self, side, layer, before, states, mask, training):
+        """Compute the input of a layer for one modality, from its states.
+
+        The first state enters through a layer norm, each further one through a
+        bridge. A manager reads all states. It reads no mask, as in the
+        authors' code.
+
+        Args:
+            side: `"text"` or `"image"`.
+            layer: int, number of the cross-modal layer, from 0.
+            before: dict from side to the output of the layer before, a float
+                tensor `(batch, tokens, D)`; None for layer 0.
+            states: list of projected states of this modality, lowest first.
+            mask: int tensor `(batch, tokens)`, 0 at padding, or None.
+            training: bool.
+        """
+        own, bridge = before[side], getattr(self, f"{side}_bridges")[layer]
+        if self.manager:
+            other = before["image" if side == "text" else "text"]
+            return bridge(states, own, other, training=training)
+        if layer == 0:
+            return getattr(self, f"{side}_entry")(states[0])
+        if bridge is None:
+            return own
+        state = states[self.tapped_layers.index(layer)]
+        return bridge(own, state, mask, training=training)
+
+    def _make_entry(self, name):
+        """Return the layer by which the first state enters, or None."""
+        if self.manager:
+            return None
+        if self.bridge is None:
+            return keras.layers.Identity(dtype=self.dtype_policy, name=name)
+        return layer_norm(self, self.bridge_epsilon, name)
+
+    def _make_bridges(self, side):
+        """Return for each layer its bridge or manager, or None."""
+        made = [None] * self.num_layers
+        for layer in range(self.num_layers):
+            name = f"{side}_{'manager' if self.manager else 'bridge'}_{layer}"
+            named = {"dtype": self.dtype_policy, "name": name}
+            if self.manager:
+                made[layer] = (self.manager if layer else FirstManager)(
+                    self.hidden_dim,
+                    len(self.taps),
+                    self.bridge_epsilon,
+                    **named,
+                )
+            elif layer and self.taps[layer] is not None:
+                made[layer] = bridges.get(
+                    self.bridge,
+                    self.hidden_dim,
+                    self.num_heads,
+                    self.attention_dropout,
+                    self.bridge_epsilon,
+                    **named,
+                )
+        return made
+
+    def _build_bridges(self, side, shape):
+        """Build the layers by which states enter, for inputs of this shape."""
+        layers = getattr(self, f"{side}_bridges")
+        if not self.manager:
+            getattr(self, f"{side}_entry").build(shape)
+            for bridge in filter(None, layers):
+                bridge.build(shape, shape)
+            return
+        # It tells the states of a tower apart. Its name begins like that of
+        # the other embedding, so that both are trained at the rate of the
+        # towers (`training/optim/adamw.py`).
+        embedding = self.add_weight(
+            shape=(len(self.taps), self.hidden_dim),
+            initializer=initializer(),
+            name=f"type_embedding_{side}_layers",
+        )
+        setattr(self, f"{side}_layer_embedding", embedding)
+        for manager in layers:
+            manager.build([shape] * len(self.taps), shape, shape)
+
+    def _project(self, side, states, row):
+        projections = getattr(self, f"{side}_projections")
         typed = []
         for index, state in enumerate(states):
             # The list has a single projection if it is shared.
             x = projections[index % len(projections)](state)
             x = _add_row(x, self.type_embedding, row)
-            if layers is not None:
-                x = _add_row(x, layers, index)
+            if self.manager:
+                table = getattr(self, f"{side}_layer_embedding")
+                x = _add_row(x, table, index)
             typed.append(x)
         return typed
 
@@ -408,129 +494,3 @@ class WithWeight(keras.Operation):
             "A functional model built on a task cannot be serialized. Save "
             f"the task, or weights alone. Received: {self.weight.path}"
         )
-
-
-class Bridges:
-    """A feed: one state of a tower for each layer that has a tap.
-
-    The first state enters through a layer norm, each further one through a
-    bridge. Without bridges the only state is passed unchanged.
-
-    Args:
-        fusion: the `CrossModalEncoder`, with its values.
-        side: `"text"` or `"image"`.
-
-    Call arguments:
-        layer: int, number of the cross-modal layer, from 0.
-        own, other: float tensors `(batch, tokens, D)`, the outputs of the
-            layer before, of this modality and of the other one; None for
-            layer 0.
-        states: list of projected states of this modality, lowest first.
-        mask: int tensor `(batch, tokens)`, 0 at padding, or None.
-        training: bool.
-
-    Returns:
-        Float tensor `(batch, tokens, D)`, the input of the layer.
-    """
-
-    # The layer embedding, which bridges do not have.
-    embedding = None
-    # True if outputs at tokens depend on those at padding.
-    reads_padding = False
-
-    def __init__(self, fusion, side):
-        self.taps, name = fusion.taps, f"{side}_entry"
-        if fusion.bridge is None:
-            dtype = fusion.dtype_policy
-            self.entry = keras.layers.Identity(dtype=dtype, name=name)
-        else:
-            self.entry = layer_norm(fusion, fusion.bridge_epsilon, name)
-        self.layers = [
-            bridges.get(
-                fusion.bridge,
-                fusion.hidden_dim,
-                fusion.num_heads,
-                fusion.attention_dropout,
-                fusion.bridge_epsilon,
-                dtype=fusion.dtype_policy,
-                name=f"{side}_bridge_{layer}",
-            )
-            if layer and tap is not None
-            else None
-            for layer, tap in enumerate(fusion.taps)
-        ]
-
-    def build(self, shape):
-        """Build the layers, for inputs of this shape."""
-        self.entry.build(shape)
-        for bridge in filter(None, self.layers):
-            bridge.build(shape, shape)
-
-    def __call__(self, layer, own, other, states, mask, training):
-        if layer == 0:
-            return self.entry(states[0])
-        bridge = self.layers[layer]
-        if bridge is None:
-            return own
-        state = states[sum(tap is not None for tap in self.taps[:layer])]
-        return bridge(own, state, mask, training=training)
-
-    def reads_tower(self, layer):
-        """Return True if a layer gets states of the tower."""
-        return self.taps[layer] is not None
-
-
-class Managers:
-    """A feed: all tapped states for each layer, through a manager of its own.
-
-    A layer embedding, with one row for each state, distinguishes them.
-
-    Args, call arguments and result are those of `Bridges`. Managers read no
-    mask, as in the authors' code.
-    """
-
-    # There is no layer norm before the first manager.
-    entry = None
-
-    def __init__(self, fusion, side):
-        self.fusion, self.side = fusion, side
-        manager = bridges.get_class(fusion.bridge)
-        self.layers = [
-            (manager if layer else FirstManager)(
-                fusion.hidden_dim,
-                len(fusion.taps),
-                fusion.bridge_epsilon,
-                dtype=fusion.dtype_policy,
-                name=f"{side}_manager_{layer}",
-            )
-            for layer in range(fusion.num_layers)
-        ]
-        self.reads_padding = any(x.reads_padding for x in self.layers)
-
-    def build(self, shape):
-        """Build the layers, for inputs of this shape."""
-        count = len(self.fusion.taps)
-        self.embedding = self.fusion.add_weight(
-            shape=(count, self.fusion.hidden_dim),
-            initializer=initializer(),
-            # It begins like the name of the other embedding, so that both are
-            # trained at the rate of the towers (`training/optim/adamw.py`).
-            name=f"type_embedding_{self.side}_layers",
-        )
-        for manager in self.layers:
-            manager.build([shape] * count, shape, shape)
-
-    def __call__(self, layer, own, other, states, mask, training):
-        return self.layers[layer](states, own, other, training=training)
-
-    def reads_tower(self, layer):
-        """Return True if a layer gets states of the tower."""
-        return True
-
-
-def _feeds(fusion):
-    """Return the feeds of text and image, by the value of `bridge`."""
-    bridge = fusion.bridge and bridges.get_class(fusion.bridge)
-    managed = bridge is not None and issubclass(bridge, ManagerLayer)
-    feed = Managers if managed else Bridges
-    return feed(fusion, "text"), feed(fusion, "image")

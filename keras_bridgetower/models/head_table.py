@@ -3,6 +3,7 @@
 A preset stores names and values in `heads.json`.
 """
 
+import functools
 import inspect
 import re
 
@@ -59,26 +60,25 @@ def _width(tower):
     return tower.outputs[-1].shape[-1]
 
 
-def _classifier(name, pairs=1):
-    def maker(
-        backbone, num_classes, head_hidden_scale=2, dropout=0.0, answers=None
-    ):
-        width = 2 * backbone.fusion.hidden_dim
-        hidden = int(width * head_hidden_scale)
-        head = heads.ClassifierHead(
-            num_classes, hidden, dropout, **_common(backbone, name)
-        )
-        return head, (None, pairs * width)
+def _classifier(
+    name,
+    pairs,
+    backbone,
+    num_classes,
+    head_hidden_scale=2,
+    dropout=0.0,
+    answers=None,
+):
+    width = 2 * backbone.fusion.hidden_dim
+    hidden = int(width * head_hidden_scale)
+    common = _common(backbone, name)
+    head = heads.ClassifierHead(num_classes, hidden, dropout, **common)
+    return head, (None, pairs * width)
 
-    return maker
 
-
-def _linear(name, num_classes):
-    def maker(backbone):
-        head = heads.LinearHead(num_classes, **_common(backbone, name))
-        return head, (None, 2 * backbone.fusion.hidden_dim)
-
-    return maker
+def _linear(name, num_classes, backbone):
+    head = heads.LinearHead(num_classes, **_common(backbone, name))
+    return head, (None, 2 * backbone.fusion.hidden_dim)
 
 
 def matching_values(matching):
@@ -89,7 +89,7 @@ def matching_values(matching):
 def _matching(backbone, matching="fused"):
     check_choice("matching", matching, MATCHING)
     if matching == "fused":
-        return _linear("itm", 2)(backbone)
+        return _linear("itm", 2, backbone)
     head = heads.SimilarityHead(**_common(backbone, "itm"))
     return head, (None, 2 * backbone.fusion.hidden_dim + 1)
 
@@ -120,25 +120,23 @@ def _image_class(backbone, num_classes, labels=None):
     return head, (None, _width(backbone.image_tower))
 
 
-def _text(name):
-    def maker(backbone, num_classes, dropout=0.1, labels=None):
-        head = heads.TextHead(num_classes, dropout, **_common(backbone, name))
-        return head, (None, None, _width(backbone.text_tower))
-
-    return maker
+def _text(name, backbone, num_classes, dropout=0.1, labels=None):
+    head = heads.TextHead(num_classes, dropout, **_common(backbone, name))
+    return head, (None, None, _width(backbone.text_tower))
 
 
+# Functions of a backbone and, by keyword, the plain values of a head.
 BUILT_IN = {
-    "vqa": _classifier("vqa"),
-    "entailment": _classifier("entailment"),
-    "nlvr2": _classifier("nlvr2", pairs=2),
+    "vqa": functools.partial(_classifier, "vqa", 1),
+    "entailment": functools.partial(_classifier, "entailment", 1),
+    "nlvr2": functools.partial(_classifier, "nlvr2", 2),
     "itm": _matching,
-    "rank": _linear("rank", 1),
+    "rank": functools.partial(_linear, "rank", 1),
     "mlm": _mlm,
     "itc": _itc,
     "image_class": _image_class,
-    "text_class": _text("text_class"),
-    "text_number": _text("text_number"),
+    "text_class": functools.partial(_text, "text_class"),
+    "text_number": functools.partial(_text, "text_number"),
 }
 _registered = {}
 # A head's name begins the paths of its weights and is the name of a Python

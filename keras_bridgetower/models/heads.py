@@ -5,11 +5,8 @@ import math
 import keras
 from keras import ops
 
+from keras_bridgetower import checks
 from keras_bridgetower.backend.layer_records import check_not_quantized
-from keras_bridgetower.checks import check_above_zero
-from keras_bridgetower.checks import check_choice
-from keras_bridgetower.checks import check_finite
-from keras_bridgetower.checks import check_share
 from keras_bridgetower.models.attention import dense
 from keras_bridgetower.models.attention import layer_norm
 
@@ -60,7 +57,7 @@ class ClassifierHead(keras.layers.Layer):
 
     def __init__(self, num_classes, hidden_dim, dropout=0.0, **kwargs):
         super().__init__(**kwargs)
-        check_share("dropout", dropout)
+        checks.check_share("dropout", dropout)
         self.hidden_dim = hidden_dim
         self.input_dropout = keras.layers.Dropout(
             dropout, dtype=self.dtype_policy, name="input_dropout"
@@ -210,7 +207,7 @@ class TextHead(keras.layers.Layer):
 
     def __init__(self, num_classes, dropout=0.1, **kwargs):
         super().__init__(**kwargs)
-        check_share("dropout", dropout)
+        checks.check_share("dropout", dropout)
         self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
         self.output_dense = dense(self, num_classes, "output_dense")
 
@@ -301,7 +298,7 @@ class ContrastiveHead(keras.layers.Layer):
 
     def __init__(self, projection_dim=512, ways="three_way", **kwargs):
         super().__init__(**kwargs)
-        check_choice("ways", ways, tuple(WAYS))
+        checks.check_choice("ways", ways, tuple(WAYS))
         self.projection_dim = projection_dim
         self.ways = ways
         for kind in embedding_kinds(ways):
@@ -357,8 +354,8 @@ def divide_logits(head, temperature):
     Raises:
         ValueError: a head without logits, a quantized one, or another number.
     """
-    check_above_zero("temperature", temperature)
-    check_finite("temperature", temperature)
+    checks.check_above_zero("temperature", temperature)
+    checks.check_finite("temperature", temperature)
     check_not_quantized(head, "`divide_logits`")
     last = getattr(head, "output_dense", None) or getattr(head, "decoder", None)
     if last is None:
@@ -374,7 +371,7 @@ def divide_logits(head, temperature):
 
 
 def tower_outputs(fusion, heads, kind, states):
-    """Return what a tower alone can give to the fusion and to a search.
+    """Return the outputs of a tower alone, for the fusion and a search.
 
     Args:
         fusion: `CrossModalEncoder`.

@@ -1,4 +1,4 @@
-"""Fewer image tokens for the fusion: those that are alike become one."""
+"""Merges image tokens that are alike, before the fusion."""
 
 from keras import ops
 
@@ -8,8 +8,8 @@ def merge_tokens(states, count):
 
     Tokens are alike if their highest states have a large cosine. In each
     round every second token may join one of the others; the most similar
-    pairs do. All states of a token that is left are the means of the states
-    that it stands for. The first token, which poolers read, stays alone.
+    pairs do. Each state of a token that is left is the mean of the states
+    that were merged. The first token, which poolers read, stays alone.
 
     Args:
         states: list of float tensors `(batch, tokens, width)`, lowest first.
@@ -40,7 +40,7 @@ def merge_tokens(states, count):
 
 
 def _round(x, merged):
-    """Return which tokens are one after a round.
+    """Return the matrix from tokens to those left after a round.
 
     Args:
         x: float tensor `(batch, tokens, width)`.
@@ -58,20 +58,20 @@ def _round(x, merged):
     _, nearest = ops.top_k(ops.max(cosines, axis=-1), merged, sorted=False)
     nearest = ops.one_hot(nearest, giving.shape[1], dtype="float32")
     joins = ops.sum(nearest, axis=1)
-    # Places of those that stay, by counting them: all of 2, 4, ..., too.
+    # New positions of those that stay, by counting them: all of 2, 4, ..., too.
     stays = _alternating(1 - joins, ops.ones_like(joins), length)
-    places = ops.cumsum(stays, axis=1)
+    positions = ops.cumsum(stays, axis=1)
     partners = ops.one_hot(
         ops.argmax(cosines, axis=-1), taking.shape[1], dtype="float32"
     )
-    to = ops.matmul(partners, places[:, 1::2, None])[:, :, 0]
-    given = ops.where(joins > 0, to, places[:, 0::2])
-    taken = places[:, 1::2]
+    to = ops.matmul(partners, positions[:, 1::2, None])[:, :, 0]
+    given = ops.where(joins > 0, to, positions[:, 0::2])
+    taken = positions[:, 1::2]
     if taking.shape[1] < giving.shape[1]:
         taken = ops.pad(taken, ((0, 0), (0, 1)))
-    places = ops.pad(_alternating(given, taken, length), ((0, 0), (1, 0)))
-    places = ops.cast(places, "int32")
-    return ops.one_hot(places, length - merged, axis=1, dtype="float32")
+    positions = ops.pad(_alternating(given, taken, length), ((0, 0), (1, 0)))
+    positions = ops.cast(positions, "int32")
+    return ops.one_hot(positions, length - merged, axis=1, dtype="float32")
 
 
 def _alternating(first, second, length):
@@ -81,6 +81,6 @@ def _alternating(first, second, length):
 
 
 def _means(members, x):
-    """Return the means of the tokens that are one, `(batch, count, width)`."""
+    """Return the means of merged tokens, `(batch, count, width)`."""
     shares = members / ops.sum(members, axis=-1, keepdims=True)
     return ops.matmul(ops.cast(shares, x.dtype), x)

@@ -31,9 +31,6 @@ def resize_positions(table, count, antialias=False):
     Returns:
         Float array `(..., count, width)`.
 
-    Raises:
-        ValueError: `count` is no square number and the prefix of the table.
-
     Example:
 
     ```python
@@ -44,12 +41,7 @@ def resize_positions(table, count, antialias=False):
     """
     side = math.isqrt(table.shape[-2])
     prefix = table.shape[-2] - side**2
-    new_side = math.isqrt(max(count - prefix, 0))
-    if new_side < 1 or count != prefix + new_side**2:
-        raise ValueError(
-            f"`count` must be a square number plus {prefix} prefix tokens. "
-            f"Received: count={count}"
-        )
+    new_side = math.isqrt(count - prefix)
     grid = table[..., prefix:, :].astype("float64")
     grid = grid.reshape(*grid.shape[:-2], side, side, grid.shape[-1])
     weights = (_smooth_bicubic if antialias else _bicubic)(side, new_side)

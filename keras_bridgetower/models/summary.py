@@ -38,8 +38,8 @@ class Summary(keras.layers.Layer):
         if not self.replaces:
             return ops.concatenate([row, x], axis=1)
         # Without a slice, which would forbid some lengths in an exported file.
-        place = ops.cumsum(ops.ones_like(x[..., :1]), axis=1)
-        return ops.where(place == 1, row, x)
+        position = ops.cumsum(ops.ones_like(x[..., :1]), axis=1)
+        return ops.where(position == 1, row, x)
 
     def summarize(self, x, mask):
         """Return the row `(batch, 1, width)`."""
@@ -206,12 +206,12 @@ class Coordinates(keras.layers.Layer):
         super().__init__(**kwargs)
         self.size = tuple(size)
         # Centers of cells from -1 to 1.
-        places = ((np.arange(n) + 0.5) * (2 / n) - 1 for n in self.size)
-        places = np.stack(np.meshgrid(*places, indexing="ij"), -1)
-        places = places.reshape(-1, 2)
-        angles = np.concatenate([np.pi / 2 * places, np.pi * places], -1)
+        centers = ((np.arange(n) + 0.5) * (2 / n) - 1 for n in self.size)
+        centers = np.stack(np.meshgrid(*centers, indexing="ij"), -1)
+        centers = centers.reshape(-1, 2)
+        angles = np.concatenate([np.pi / 2 * centers, np.pi * centers], -1)
         self.channels = np.concatenate(
-            [places, np.sin(angles), np.cos(angles)], -1
+            [centers, np.sin(angles), np.cos(angles)], -1
         )
 
     def call(self, x):

@@ -327,20 +327,17 @@ def resolve_taps(taps, num_layers, bridge, name="taps"):
     taps = tuple(None if tap is None else operator.index(tap) for tap in taps)
     indices = [tap for tap in taps if tap is not None]
     rising = indices == sorted(set(indices)) and max(indices, default=0) < 0
-    if bridge is not None and issubclass(get_class(bridge), ManagerLayer):
-        if not rising or len(indices) != len(taps):
-            raise ValueError(
-                f"With managers `{name}` must be negative indices that rise, "
-                f"as (-3, -2, -1). Received: {name}={taps}"
-            )
-    elif len(taps) != num_layers or taps[0] is None or not rising:
-        raise ValueError(
-            f"`{name}` must be {num_layers} negative indices that rise, and "
-            f"None behind the first, as (-2, -1, None). Received: {name}={taps}"
+    if bridge is None:
+        right, must = taps == two_tower, f"{two_tower} without a bridge"
+    elif issubclass(get_class(bridge), ManagerLayer):
+        right = rising and len(indices) == len(taps)
+        must = "negative indices that rise, as (-3, -2, -1), with managers"
+    else:
+        right = rising and len(taps) == num_layers and taps[0] is not None
+        must = (
+            f"{num_layers} negative indices that rise, and None behind the "
+            "first, as (-2, -1, None)"
         )
-    if bridge is None and taps != two_tower:
-        raise ValueError(
-            f"With `bridge=None` `{name}` must be {two_tower}. Name a bridge "
-            f"to tap more. Received: {name}={taps}"
-        )
+    if not right:
+        raise ValueError(f"`{name}` must be {must}. Received: {name}={taps}")
     return taps

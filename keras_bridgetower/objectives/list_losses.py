@@ -33,7 +33,7 @@ def gains(grades):
 
 
 def discounts(grades, scores):
-    """Compute `1 / log2(1 + place)` of each candidate, by falling scores.
+    """Compute `1 / log2(1 + rank)` of each candidate, by falling scores.
 
     Args:
         grades: float tensor `(batch, candidates)`.
@@ -49,8 +49,8 @@ def discounts(grades, scores):
     later = ops.convert_to_tensor(np.triu(np.ones((count, count), bool), 1))
     is_after = (other < one) | ((other == one) & later)
     # Scores that are NaN come last.
-    places = count - ops.sum(ops.cast(is_after, "float32"), axis=-1)
-    return np.log(2.0) / ops.log(1.0 + places)
+    ranks = count - ops.sum(ops.cast(is_after, "float32"), axis=-1)
+    return np.log(2.0) / ops.log(1.0 + ranks)
 
 
 def best_dcg(grades, k=None):
@@ -58,7 +58,7 @@ def best_dcg(grades, k=None):
 
     Args:
         grades: float tensor `(batch, candidates)`.
-        k: int, places that count, or None for all.
+        k: int, ranks that count, or None for all.
 
     Returns:
         float32 tensor `(batch, 1)`.

@@ -4,9 +4,6 @@ An objective draws the pairs, gives their labels, and computes their logits.
 The layers below take the pairs from the global batch of all replicas.
 """
 
-import abc
-from typing import NamedTuple
-
 import keras
 import numpy as np
 from keras import ops
@@ -27,39 +24,30 @@ FALSE_TEXTS = 15
 ITSELF = -1.0
 
 
-class Objective(abc.ABC):
+class Objective:
     """Abstract: draws pairs of a batch's images and texts, and scores them.
 
     The preprocessor calls `draw`, which uses NumPy. The task calls `logits`,
     which uses tensors. Both are methods of one object, so that they agree.
     """
 
-    # Names of the heads that score pairs. The last logit of the first head
-    # scores the match of a pair.
-    heads = ("itm",)
+    # The heads that score pairs, with their numbers of classes; None for one
+    # without. The last logit of the first head scores the match of a pair.
+    widths = {"itm": 2}
+    # Heads whose weights are fixed: only layers below learn from their loss.
+    fixed = ()
     # True if the task can also learn pairs with labels from the data set.
     takes_labels = False
     # Features that `draw` adds: name to dtype and shape for one sample.
     drawn = {}
-    # Dtype and shape of the labels of one sample, and the number of classes.
+    # Dtype and shape of the labels of one sample.
     labels = ("int32", ())
-    choices = 2
 
     @property
-    def learning(self):
-        """The heads that are trained.
+    def heads(self):
+        """Names of the heads that score pairs, a tuple."""
+        return tuple(self.widths)
 
-        The weights of the others are fixed; only the layers below them learn
-        from their loss.
-        """
-        return self.heads
-
-    @property
-    def widths(self):
-        """dict from the name of each head to its number of classes."""
-        return {"itm": 2, "itc": None, self.heads[0]: self.choices}
-
-    @abc.abstractmethod
     def draw(self, seed, ids):
         """Draw features and labels.
 
@@ -95,8 +83,7 @@ class Objective(abc.ABC):
             for dtype, shape in (*self.drawn.values(), self.labels)
         ]
 
-    @abc.abstractmethod
-    def logits(self, fuse, heads, batch, embeddings=None):
+    def logits(self, fuse, heads, text, image, features, embeddings=None):
         """Compute the logits of the drawn pairs.
 
         Args:
@@ -104,7 +91,9 @@ class Objective(abc.ABC):
                 mask and returns what the matching head reads, and
                 the pooled representation.
             heads: mapping from name to head.
-            batch: `Batch`.
+            text: list of float tensors `(batch, tokens, width)`, tower states.
+            image: list of float tensors `(batch, tokens, width)`.
+            features: dict of tensors: `"padding_mask"` and the drawn features.
             embeddings: `(text, image, factor)` of the contrastive head, if
                 the objective has one, else None.
 
@@ -113,24 +102,6 @@ class Objective(abc.ABC):
             pairs to a float tensor, and the pooled representation of the
             batch's true pairs, or None if they were not all fused.
         """
-
-
-class Batch(NamedTuple):
-    """Tower states and features of a batch.
-
-    Args:
-        text: list of float tensors `(batch, tokens, width)`.
-        image: list of float tensors `(batch, tokens, width)`.
-        features: dict of tensors: `"padding_mask"` and the drawn features.
-    """
-
-    text: list
-    image: list
-    features: dict
-
-    @property
-    def padding_mask(self):
-        return self.features["padding_mask"]
 
 
 class RandomNegatives(Objective):
@@ -156,12 +127,12 @@ class RandomNegatives(Objective):
         match[-1] = MATCH
         return match, match
 
-    def logits(self, fuse, heads, batch, embeddings=None):
+    def logits(self, fuse, heads, text, image, features, embeddings=None):
         # Not `==`, which compares symbolic tensors as objects.
-        own = ops.equal(ops.reshape(batch.features["match"], (-1, 1, 1)), MATCH)
+        own = ops.equal(ops.reshape(features["match"], (-1, 1, 1)), MATCH)
         following = NextSample()
-        image = [ops.where(own, x, following(x)) for x in batch.image]
-        read, _ = fuse(batch.text, image, batch.padding_mask)
+        image = [ops.where(own, x, following(x)) for x in image]
+        read, _ = fuse(text, image, features["padding_mask"])
         return {"itm": heads["itm"](read)}, None
 
 
@@ -178,7 +149,7 @@ class HardNegatives(Objective):
     `gather_global_negative`.
     """
 
-    heads = ("itm", "itc")
+    widths = {"itm": 2, "itc": None}
     drawn = {"image_id": ("int32", ()), "negative_places": ("float32", (2,))}
     # The true pair; the text with another image; the image with another text.
     labels = ("int32", (3,))
@@ -186,29 +157,29 @@ class HardNegatives(Objective):
     def draw(self, seed, ids):
         labels = np.full((len(ids), 3), NO_MATCH, "int32")
         labels[:, 0] = MATCH
-        places = np.random.default_rng(seed).random((len(ids), 2), "float32")
+        quantiles = np.random.default_rng(seed).random((len(ids), 2), "float32")
         if (ids == ids[0]).all():
             # The global batch may have other ids, which would not match.
-            labels[:], places[:] = MATCH, ITSELF
-        return ids, places, labels
+            labels[:], quantiles[:] = MATCH, ITSELF
+        return ids, quantiles, labels
 
-    def logits(self, fuse, heads, batch, embeddings=None):
-        text, image, factor = map(ops.stop_gradient, embeddings)
-        ids, places = (batch.features[name] for name in self.drawn)
+    def logits(self, fuse, heads, text, image, features, embeddings=None):
+        texts, images, factor = map(ops.stop_gradient, embeddings)
+        ids, quantiles = (features[name] for name in self.drawn)
         draw_samples, take_samples = DrawSamples(), TakeSamples()
-        other_image = draw_samples(text * factor, image, ids, places[:, 0])
-        other_text = draw_samples(image * factor, text, ids, places[:, 1])
+        other_image = draw_samples(texts * factor, images, ids, quantiles[:, 0])
+        other_text = draw_samples(images * factor, texts, ids, quantiles[:, 1])
 
-        def texts(x):
+        def three_texts(x):
             return ops.concatenate([x, x, take_samples(x, other_text)])
 
-        def images(x):
+        def three_images(x):
             return ops.concatenate([x, take_samples(x, other_image), x])
 
         read, pooled = fuse(
-            [texts(x) for x in batch.text],
-            [images(x) for x in batch.image],
-            texts(batch.padding_mask),
+            [three_texts(x) for x in text],
+            [three_images(x) for x in image],
+            three_texts(features["padding_mask"]),
         )
         # The true pair, and those with another image and with another text.
         logits = [heads["itm"](x) for x in ops.split(read, 3)]
@@ -226,9 +197,8 @@ class Ranking(Objective):
     because it concatenates tensors of unequal rank.
     """
 
-    heads = ("rank",)
+    widths = {"rank": FALSE_TEXTS + 1}
     drawn = {"false_texts": ("int32", (FALSE_TEXTS,))}
-    choices = FALSE_TEXTS + 1
 
     def draw(self, seed, ids):
         rng = np.random.default_rng(seed)
@@ -243,14 +213,14 @@ class Ranking(Objective):
             distances.append(drawn - index)
         return np.array(distances, "int32"), np.zeros(len(ids), "int32")
 
-    def logits(self, fuse, heads, batch, embeddings=None):
-        false = batch.features["false_texts"]
+    def logits(self, fuse, heads, text, image, features, embeddings=None):
+        false = features["false_texts"]
         texts = ops.concatenate([ops.zeros_like(false[:, :1]), false], axis=1)
         take_samples = TakeSamples()
         _, pooled = fuse(
-            [take_samples(x, texts) for x in batch.text],
-            [ops.repeat(x, FALSE_TEXTS + 1, axis=0) for x in batch.image],
-            take_samples(batch.padding_mask, texts),
+            [take_samples(x, texts) for x in text],
+            [ops.repeat(x, FALSE_TEXTS + 1, axis=0) for x in image],
+            take_samples(features["padding_mask"], texts),
         )
         logits = heads["rank"](pooled)
         return {"rank": ops.reshape(logits, (-1, FALSE_TEXTS + 1))}, None
@@ -267,8 +237,8 @@ class RankingAndMatching(Ranking):
     enables the loss.
     """
 
-    heads = ("rank", "itm")
-    learning = ("rank",)
+    widths = {**Ranking.widths, **RandomNegatives.widths}
+    fixed = ("itm",)
     drawn = {**Ranking.drawn, **RandomNegatives.drawn}
 
     def draw(self, seed, ids):
@@ -276,9 +246,10 @@ class RankingAndMatching(Ranking):
         match, _ = RandomNegatives().draw(seed, ids)
         return false_texts, match, labels
 
-    def logits(self, fuse, heads, batch, embeddings=None):
-        ranked, _ = super().logits(fuse, heads, batch)
-        matched, _ = RandomNegatives().logits(fuse, heads, batch)
+    def logits(self, fuse, heads, text, image, features, embeddings=None):
+        batch = text, image, features
+        ranked, _ = super().logits(fuse, heads, *batch)
+        matched, _ = RandomNegatives().logits(fuse, heads, *batch)
         return ranked | matched, None
 
 
@@ -393,9 +364,9 @@ class DrawSamples(GlobalBatchLayer):
         others: float tensor `(batch, width)`, the embeddings of this replica
             to draw from, such as those of the other modality.
         ids: int tensor `(batch,)`.
-        places: float tensor `(batch,)`, uniform from 0 to 1. The first sample
-            whose cumulative probability exceeds this number is drawn. A
-            sample with `ITSELF` is not replaced.
+        quantiles: float tensor `(batch,)`, uniform from 0 to 1. The first
+            sample whose cumulative probability exceeds this number is drawn.
+            A sample with `ITSELF` is not replaced.
 
     Returns:
         int32 tensor `(batch, 1)`, distances for `TakeSamples`.
@@ -404,12 +375,12 @@ class DrawSamples(GlobalBatchLayer):
 
     ```python
     own, others = 9.0 * np.eye(3), np.eye(3)[[0, 2, 1]]
-    ids, places = np.arange(3), np.full(3, 0.25)
-    DrawSamples()(own, others, ids, places)  # [[1], [1], [-1]]
+    ids, quantiles = np.arange(3), np.full(3, 0.25)
+    DrawSamples()(own, others, ids, quantiles)  # [[1], [1], [-1]]
     ```
     """
 
-    def call(self, own, others, ids, places):
+    def call(self, own, others, ids, quantiles):
         every, own_indices = self.gather(others)
         every_id, _ = backend_ops.all_gather(ids)
         scores = ops.cast(ops.matmul(own, ops.transpose(every)), "float32")
@@ -417,15 +388,15 @@ class DrawSamples(GlobalBatchLayer):
         # Keras' `softmax` would warn if there is a single sample.
         logs = ops.log_softmax(ops.where(same, -1e9, scores))
         sums = ops.cumsum(ops.exp(logs), axis=-1)
-        itself = ops.cast(places, "float32") < 0.0
+        itself = ops.cast(quantiles, "float32") < 0.0
         # Rounding must give neither an index above the last one nor a sample
         # of probability 0.
-        places = ops.minimum(ops.cast(places, "float32"), 1 - 1e-6)
-        places = ops.expand_dims(places, 1) * sums[:, -1:]
-        drawn = ops.sum(ops.cast(sums <= places, "int32"), axis=-1)
+        quantiles = ops.minimum(ops.cast(quantiles, "float32"), 1 - 1e-6)
+        quantiles = ops.expand_dims(quantiles, 1) * sums[:, -1:]
+        drawn = ops.sum(ops.cast(sums <= quantiles, "int32"), axis=-1)
         return ops.where(itself, 0, drawn - own_indices)[:, None]
 
-    def compute_output_spec(self, own, others, ids, places):
+    def compute_output_spec(self, own, others, ids, quantiles):
         return keras.KerasTensor((own.shape[0], 1), dtype="int32")
 
 
@@ -456,7 +427,6 @@ def pair_outputs(names, objective, backbone, heads, text, image, inputs):
         matching = heads["itm"] if "itm" in heads else None
         return head_input(matching, pooled, near), pooled
 
-    batch = Batch(text, image, inputs)
     outputs, pooled, scored = {}, None, None
     if "itc" in names:
         head = heads["itc"]
@@ -466,11 +436,13 @@ def pair_outputs(names, objective, backbone, heads, text, image, inputs):
         factor = with_weight(_factor, embeddings["text"], head.logit_scale)
         scored = embeddings["text"], embeddings["image"], factor
     if objective.heads[0] in names:
-        outputs, pooled = objective.logits(fuse, heads, batch, scored)
+        outputs, pooled = objective.logits(
+            *(fuse, heads, text, image, inputs, scored)
+        )
     if "itc" in names:
         if "fused" in embedding_kinds(head.ways):
             if pooled is None:
-                _, pooled = fuse(text, image, batch.padding_mask)
+                _, pooled = fuse(text, image, inputs["padding_mask"])
             embeddings |= head({"fused": pooled})
         outputs["itc"] = embeddings
     return outputs

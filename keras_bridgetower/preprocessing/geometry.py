@@ -27,7 +27,7 @@ class Square(typing.NamedTuple):
     resample: str = "bicubic"
 
     def added_values(self):
-        """Return a dict of `crop_pct` and `resample`, unless they are usual."""
+        """Return a dict of `crop_pct` and `resample`, without defaults."""
         return {
             name: getattr(self, name)
             for name in ("crop_pct", "resample")

@@ -137,7 +137,7 @@ def open_file(file, path, name="images"):
 
 
 def check_head(file, name="images"):
-    """Reject an image file that `open_image` would, without reading its pixels.
+    """Reject an image file as `open_image` does, without reading its pixels.
 
     Args:
         file: binary file, open for reading.

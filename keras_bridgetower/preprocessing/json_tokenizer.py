@@ -223,7 +223,7 @@ def _engine(values):
 
 
 def growth(step):
-    """Return a bound of the characters that a step makes of one."""
+    """Return the most characters that a step can make of one."""
     kind, pattern = step.get("type"), step.get("pattern") or {}
     if kind == "Sequence":
         lists = (v for v in step.values() if isinstance(v, list))

@@ -341,7 +341,7 @@ def check_size(count):
 
 @contextlib.contextmanager
 def without_panics():
-    """Turn a panic of the engine, which is no `Exception`, into an error."""
+    """Turn a panic of the engine, not an `Exception`, into an error."""
     try:
         yield
     except BaseException as error:

@@ -178,7 +178,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         Args:
             x: dict of `"images"` and `"text"`, as the class describes.
             encode: method of the tokenizer for the text; by default its
-            `encode`.
+                `encode`.
 
         Returns:
             `(features, batched)`: a dict of arrays, and whether they have a
@@ -240,7 +240,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
             image_size, image_mode: values in place of the saved `image_size`
                 and `mode` of the image converter.
             sequence_length: int, tokens in each text in place of the saved
-            number.
+                number.
             **kwargs: constructor values that replace the saved ones.
 
         Returns:

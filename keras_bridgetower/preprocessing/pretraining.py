@@ -28,7 +28,7 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
 
     Args:
         tokenizer, image_converter, **kwargs: as in `BridgeTowerPreprocessor`.
-        objectives: tuple out of `"mlm"`, `"itm"`, `"itc"`.
+        objectives: tuple of some of `"mlm"`, `"itm"`, `"itc"`.
         negatives: the negative pairs of matching: `"random_negatives"` or
             `"hard_negatives"` (see `objectives`; these need `"itc"`).
         seed: int, seed of masks and pairs.

@@ -114,9 +114,8 @@ def published(handle, revision=None):
 def download(repository, revision):
     """Download the needed files of a revision into the hub's local cache.
 
-    Weights come last, so a folder with weights is complete. An interrupted
-    download of weights is continued by the next call. Any error of the hub's
-    client may be raised, without a connection after one attempt.
+    Weights come last, so a folder with weights is complete. Any error of the
+    hub's client may be raised, without a connection after one attempt.
 
     Args:
         repository: str, `user/model`.
@@ -138,59 +137,27 @@ def download(repository, revision):
     found = {file.rfilename: file for file in info.siblings}
 
     def get(name, revision=info.sha):
-        return huggingface_hub.hf_hub_download(
+        path = huggingface_hub.hf_hub_download(
             repository, name, revision=revision
         )
+        return pathlib.Path(path)
 
     # By the revision's name, so that the cache stores its commit.
     get(needed_files.CONFIG, revision)
-    folder = pathlib.Path(get(needed_files.CONFIG)).parent
+    folder = get(needed_files.CONFIG).parent
     for name in needed_files.beside_weights(folder, set(found)):
         get(name)
-    for name in needed_files.weights(folder, set(found)):
-        file = found.get(name)
-        if file is None or (folder / name).is_file():
-            continue  # The reader of an index reports files that are missing.
-        if file.lfs is not None:
-            url = huggingface_hub.hf_hub_url(
-                repository, name, revision=info.sha
-            )
-            _fetch_blob(folder, url, name, file.lfs.sha256, file.lfs.size)
-        get(name)
+    # The reader of an index reports files that are missing.
+    for name in filter(found.get, needed_files.weights(folder, set(found))):
+        if not (folder / name).is_file():
+            _check_download(get(name), found[name].lfs)
     return str(folder)
 
 
-def _fetch_blob(folder, url, name, sha256, size):
-    """Download a large file to its place in the hub's cache.
-
-    After an interruption `hf_hub_download` would start again, because it
-    removes what it has, and it compares no checksum (huggingface_hub 2.4).
-    Here it only links the finished file to its name.
-    """
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
-
-    repository = folder.parents[1]
-    whole = repository / "blobs" / sha256
-    part = whole.with_name(f"{sha256}.part.incomplete")
-    locks = repository.parent / ".locks" / repository.name
-    # The same lock that `hf_hub_download` uses in other processes.
-    with files.locked(locks / f"{sha256}.lock"):
-        if whole.is_file():
-            return
-        whole.parent.mkdir(parents=True, exist_ok=True)
-        # A compressed download could not be continued.
-        headers = build_hf_headers() | {"Accept-Encoding": "identity"}
-        with open(part, "ab", buffering=0) as file:
-            http_get(
-                url,
-                file,
-                resume_size=file.tell(),
-                headers=headers,
-                expected_size=size,
-                displayed_filename=name,
-            )
-        if files.sha256(part) != sha256:
-            part.unlink()
-            raise OSError(f"{name} arrived damaged and was removed.")
-        files.move_into_place(part, whole)
+def _check_download(path, lfs):
+    """Remove a file that differs from the checksum that the hub has of it."""
+    # The hub's client compares sizes alone (huggingface_hub 2.4).
+    if lfs is not None and files.sha256(path) != lfs.sha256:
+        path.resolve().unlink()
+        path.unlink()
+        raise OSError(f"{path.name} arrived damaged and was removed.")

@@ -3,7 +3,10 @@
 import keras
 from keras import ops
 
+from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import check_at_most
+from keras_bridgetower.checks import check_choice
+from keras_bridgetower.checks import check_finite
 from keras_bridgetower.metrics.calibration import softmax
 from keras_bridgetower.metrics.keras_metrics import VQAScore
 from keras_bridgetower.models.exporting.runtime import best_answers
@@ -15,7 +18,6 @@ from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.contrastive import pooled
 from keras_bridgetower.tasks.contrastive import text_states
-from keras_bridgetower.tasks.rejection import checked_rejection
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
 # The type row of each picture, left first.
@@ -23,14 +25,14 @@ ROWS = (IMAGE_ROW, SECOND_IMAGE_ROW)
 
 
 def class_loss():
-    """Softmax cross-entropy of class ids, never rounded."""
+    """Return the softmax cross-entropy of class ids, in float32."""
     return keras.losses.SparseCategoricalCrossentropy(
         from_logits=True, dtype="float32"
     )
 
 
 def class_accuracy():
-    """Accuracy of the class with the highest logit."""
+    """Return the accuracy of the class with the highest logit, in float32."""
     return keras.metrics.SparseCategoricalAccuracy(
         name="accuracy", dtype="float32"
     )
@@ -362,7 +364,7 @@ class BridgeTowerVQA(BridgeTowerTask):
 
     @property
     def rejection(self):
-        """The rule of what is unknown, as dict, or None."""
+        """dict: the rule for what is unknown, or None."""
         return self._rejection
 
     @rejection.setter
@@ -400,7 +402,7 @@ class BridgeTowerVQA(BridgeTowerTask):
                 picture that is not in a list is asked every question, one
                 question that is not in a list is asked of every picture.
             top_k: int, number of answers for each question. There are fewer
-                if the `rejection` has fewer that fit it, such as yes and no.
+                if the `rejection` allows fewer, such as yes and no.
             batch_size: int, questions per forward pass.
 
         Returns:
@@ -434,3 +436,57 @@ class BridgeTowerVQA(BridgeTowerTask):
 
     def default_metrics(self):
         return [VQAScore()]
+
+
+# Of the rule by which a task rejects what it does not know.
+_NEEDED, _OPTIONAL = {"kind", "threshold"}, {"temperature", "questions"}
+# The table of questions, with the type of each value.
+_SORT = {
+    **{"name": str, "has": [[str]], "answers": [str]},
+    **{"only": bool, "floor": float},
+}
+_TABLE = {"words": str, "share": float, "skip": [str], "sorts": [_SORT]}
+
+
+def checked_rejection(rejection):
+    """Return a rule as plain values, or None for None.
+
+    Args:
+        rejection: dict, as `BridgeTowerVQA` takes it.
+
+    Raises:
+        ValueError: other keys or values.
+    """
+    if rejection is None:
+        return None
+    if not isinstance(rejection, dict) or {*rejection} - _OPTIONAL != _NEEDED:
+        raise ValueError(
+            "`rejection` must be a dict with the keys 'kind' and 'threshold'. "
+            f"Received: rejection={rejection!r:.200}"
+        )
+    rule = dict(rejection)
+    check_choice("kind", rule["kind"], ("energy",))
+    for key in rule.keys() - {"kind", "questions"}:
+        check_finite(key, rule[key])
+        rule[key] = float(rule[key])
+    check_above_zero("temperature", rule.get("temperature", 1.0))
+    if "questions" in rule:
+        table = rule["questions"]
+        right = _is_like(table, _TABLE) and table["sorts"]
+        # The last sort takes every question.
+        if not right or table["sorts"][-1]["has"]:
+            raise ValueError(
+                f"`questions` must be like {_TABLE}, and `has` of the last "
+                f"sort empty. Received: questions={table!r:.200}"
+            )
+    return rule
+
+
+def _is_like(value, like):
+    if isinstance(like, dict):
+        right = isinstance(value, dict) and {*value} == {*like}
+        return right and all(_is_like(value[key], like[key]) for key in like)
+    if isinstance(like, list):
+        right = isinstance(value, list)
+        return right and all(_is_like(one, like[0]) for one in value)
+    return isinstance(value, like)

@@ -1,7 +1,6 @@
 """Runs forward passes in several threads, and refuses uses that conflict."""
 
 import contextlib
-import dataclasses
 import threading
 
 import keras
@@ -26,7 +25,7 @@ class Inference:
     def __init__(self, task):
         self._task = task
         self._running = []
-        self._structure, self._cached = None, {}
+        self._made_for, self._cached = [], {}
         # The first guards the fields above, the second is held to compile.
         self._lock, self._compiling = threading.Lock(), threading.Lock()
 
@@ -64,17 +63,21 @@ class Inference:
         return self._using(name, {_WEIGHTS}, self._taken(), "predict_function")
 
     def cached(self, name, make):
-        """Return an object made of the task's layers, until they change.
+        """Return an object made of the task's layers, until weights change.
+
+        It is made again after adapters were added or layers quantized, and
+        after `compile`. As in Keras, other changes of layers, such as another
+        activation, need another `compile`.
 
         Args:
             name: hashable key of this object alone.
             make: callable without arguments.
         """
-        now = compiled.Structure(self._task, self._task)
+        now = self._task.variables
         with self._lock:
-            if self._structure != now:
+            if list(map(id, self._made_for)) != list(map(id, now)):
                 # Clear all of it: it would keep replaced weights in memory.
-                self._structure, self._cached = now, {}
+                self._made_for, self._cached = now, {}
             if name not in self._cached:
                 self._cached[name] = make()
             return self._cached[name]
@@ -82,7 +85,7 @@ class Inference:
     def forget(self):
         """Free cached objects, such as a replaced optimizer."""
         with self._lock:
-            self._structure, self._cached = None, {}
+            self._made_for, self._cached = [], {}
 
     def forward(self, model):
         """Return a `Forward` of this task.
@@ -105,7 +108,7 @@ class Inference:
         """Return the number of rows to which a batch is padded.
 
         Compiled functions get a power of two or `batch_size`, so that few
-        shapes are compiled. Eager ones get no rows that nobody needs.
+        shapes are compiled. Eager ones get no additional rows.
         """
         if compiled.is_eager(self._task):
             return rows
@@ -134,7 +137,7 @@ class Inference:
             arrays as the function returns them.
 
         Raises:
-            ValueError: `batch_size` is no integer from 1.
+            ValueError: `batch_size` is not a positive integer.
         """
         check_count("batch_size", batch_size)
         batch_size = int(batch_size)
@@ -166,10 +169,21 @@ class Inference:
 
     @contextlib.contextmanager
     def _using(self, name, reads, writes, function=None):
-        use = _Use(name, threading.get_ident(), reads, writes)
+        thread = threading.get_ident()
+        use = name, thread, reads, writes
         with self._lock:
-            for other in self._running:
-                use.check(other)
+            for other, its_thread, its_reads, its_writes in self._running:
+                shared = writes & (its_reads | its_writes) | reads & its_writes
+                # What a callback does in its own thread is part of the
+                # training.
+                if shared and thread != its_thread:
+                    does = "changes" if its_writes & shared else "reads"
+                    raise RuntimeError(
+                        f"`{name}` must wait until `{other}`, which {does} "
+                        f"this model's {' and '.join(sorted(shared))} in "
+                        f"another thread, has returned. Received: `{name}` "
+                        f"while `{other}` runs"
+                    )
             self._running.append(use)
         try:
             if function:
@@ -181,30 +195,6 @@ class Inference:
         finally:
             with self._lock:
                 self._running.remove(use)
-
-
-@dataclasses.dataclass(eq=False)
-class _Use:
-    """Use of a task by one thread: sets out of weights and metrics."""
-
-    name: str
-    thread: int
-    reads: set
-    writes: set
-
-    def check(self, other):
-        """Raise an error if another use that has started conflicts."""
-        shared = self.writes & (other.reads | other.writes)
-        shared |= self.reads & other.writes
-        # What a callback does in its own thread is part of the training.
-        if shared and self.thread != other.thread:
-            does = "changes" if other.writes & shared else "reads"
-            raise RuntimeError(
-                f"`{self.name}` must wait until `{other.name}`, which {does} "
-                f"this model's {' and '.join(sorted(shared))} in another "
-                f"thread, has returned. Received: `{self.name}` while "
-                f"`{other.name}` runs"
-            )
 
 
 class Forward:

@@ -30,7 +30,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
     Args:
         backbone: a `BridgeTowerBackbone`.
         preprocessor: a `BridgeTowerPretrainingPreprocessor`, or None.
-        objectives: tuple out of `"mlm"`, `"itm"`, `"itc"`.
+        objectives: tuple of some of `"mlm"`, `"itm"`, `"itc"`.
         negatives: `"random_negatives"` or `"hard_negatives"`, those of the
             preprocessor.
         projection_dim: int, width of the contrastive space.

@@ -467,7 +467,7 @@ class StateScorer:
 
     Call arguments:
         states: float32 array `(pictures, layers, tokens, width)`.
-        image_tokens: int, to how many tokens those of a picture are merged
+        image_tokens: int, tokens of a picture that remain after merging
             before the fusion; None for all.
         similarities: as `BridgeTowerRetrieval.score_states`.
 
@@ -545,10 +545,10 @@ class StateScorer:
 
 
 def _width(fusion, mask):
-    """Return to how many tokens a text is cut, without a change of scores."""
+    """Return the length to which a text is cut without changing scores."""
     width = mask.shape[1]
     # Managers without a mask see padding.
-    if fusion.text_feed.reads_padding:
+    if fusion.reads_padding:
         return width
     tokens = max(_SHORTEST, int(mask.sum()))
     return min(1 << (tokens - 1).bit_length(), width)

@@ -91,7 +91,7 @@ class BridgeTowerReranker:
         """Sort pictures by how well a text fits them, or texts by a picture.
 
         Args:
-            query: a text, or a picture that is no str, or `{"image": ...}`.
+            query: a text, or a picture that is not a str, or `{"image": ...}`.
             documents: list of pictures, for a picture list of texts.
             top_k: int, how many are returned; None for all.
             return_documents: bool, whether each result holds its document.

@@ -170,8 +170,9 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         self.objective = objective
         self.projection_dim = projection_dim
         self.matching = matching
+        learning = set(self.pair_objective.heads) - {*self.pair_objective.fixed}
         for name in heads:
-            self.heads[name].trainable = name in self.pair_objective.learning
+            self.heads[name].trainable = name in learning
         self.start_heads(set(heads))
 
     @property
@@ -347,9 +348,9 @@ class BridgeTowerRetrieval(BridgeTowerTask):
 
         Returns:
             Callable of `image_states`, as `score_states` takes them, of
-            `image_tokens=None`, to how many tokens those of each picture are
-            merged before the fusion, and of `similarities=None`. It returns a
-            float32 array `(pictures,)`, and is compiled for each number of
+            `image_tokens=None`, the tokens of each picture that remain after
+            merging before the fusion, and of `similarities=None`. It returns
+            a float32 array `(pictures,)`, and is compiled for each number of
             pictures.
 
         Raises:
@@ -441,7 +442,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             shortlist: int k. If given, only the k texts closest to each
                 picture and the k pictures closest to each text by the
                 contrastive heads are scored, as in the authors' evaluation.
-                More than there are is clamped, with a warning.
+                Larger values are clamped, with a warning.
             max_memory: int, bytes for states and work at a time. Texts (and
                 with `shortlist` pictures) whose states do not fit wait in a
                 temporary file. Scores, 4 bytes a pair, and what was passed

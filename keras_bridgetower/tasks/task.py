@@ -47,7 +47,6 @@ from keras_bridgetower.tasks import inference
 from keras_bridgetower.tasks import keep_states
 from keras_bridgetower.tasks.fit import batch_checks
 from keras_bridgetower.tasks.fit import data_path
-from keras_bridgetower.tasks.fit import targets
 from keras_bridgetower.tasks.fit.data_path import Steps
 from keras_bridgetower.tasks.new_heads import NEW_HEADS
 from keras_bridgetower.tasks.new_heads import NewHeads
@@ -166,7 +165,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             new: set of the names of heads that are still random.
 
         Returns:
-            Those that stay random.
+            set of the names that stay random.
         """
         return new
 
@@ -244,10 +243,10 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             dtype: a Keras dtype policy or its name.
             revision: str, branch, tag or commit of a handle's repository.
             random_heads: bool. Heads that the preset lacks are new: a warning
-                says so, and verbs raise until they are trained. Not so with
-                True.
-            image_tokens: int, to how many tokens those of a picture are
-                merged before the fusion: faster, and less exact. None for the
+                says so, and verbs raise until they are trained. With True
+                neither happens.
+            image_tokens: int, tokens of a picture that remain after merging
+                before the fusion: faster, and less exact. None for the
                 preset's own value.
             **kwargs: `preprocessor`, and constructor values of the class.
 
@@ -349,14 +348,9 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         ```
         """
         own = constructor_values(cls) - {"backbone", *OF_CLASSES}
-        fusion = constructor_values(cls.backbone_cls) - own
-        fusion -= {"image_encoder", "text_encoder", "dtype"}
-        for name in set(kwargs) - own - fusion:
-            raise TypeError(
-                f"`{cls.__name__}.from_encoders` takes the keywords "
-                f"{sorted(own | fusion)}. Received: {name}={kwargs[name]!r}"
-            )
         values = {k: v for k, v in kwargs.items() if k in own}
+        # The backbone rejects what neither of them takes.
+        fusion = {k: v for k, v in kwargs.items() if k not in own}
         made = cls.preprocessor_cls
         names = [
             name
@@ -382,8 +376,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         backbone = cls.backbone_cls(
             parts.image_encoder,
             parts.text_encoder,
-            **{k: v for k, v in kwargs.items() if k in fusion}
-            | {"text_summary": parts.text_summary},
+            **fusion | {"text_summary": parts.text_summary},
         )
         if "preprocessor" not in values:
             read = {name: getattr(parts, name) for name in names}
@@ -556,14 +549,14 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
 
     def loss_inputs(self, y, y_pred):
         """Return labels and outputs in the form that the loss takes."""
-        if targets.has_embeddings(y_pred):
+        if _has_embeddings(y_pred):
             y_pred = with_packed(y_pred, self.heads["itc"].logit_scale)
         return y, y_pred
 
     def metric_inputs(self, y, y_pred):
         """Return labels and outputs in the form that the metrics take."""
         # On JAX no weight can be read while metrics are updated.
-        if targets.has_embeddings(y_pred):
+        if _has_embeddings(y_pred):
             y_pred = with_packed(y_pred)
         return y, y_pred
 
@@ -628,12 +621,11 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             optimizer = keras.optimizers.AdamW(
                 1e-5, weight_decay=0.05, beta_2=0.98, epsilon=1e-8
             )
-        targets.check_reads_logits(loss)
+        batch_checks.check_reads_logits(loss)
         if metrics == "auto":
             metrics = self.default_metrics()
             if weighted_metrics is None:
                 metrics, weighted_metrics = None, metrics
-        precision.warn_where_slow(self.backbone.fusion.dtype_policy)
         super().compile(
             optimizer=optimizer,
             loss=self.default_loss() if loss == "auto" else loss,
@@ -642,7 +634,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             **kwargs,
         )
         strategy.current().prepare(self)
-        self._place = strategy.current().device_name
+        self._compiled_for = strategy.current().device_name
         self.inference.forget()
 
     def compute_loss(
@@ -652,14 +644,14 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         weights = keras.tree.map_structure(
             lambda w: losses.weight_column(w, first.shape[0]), sample_weight
         )
-        share = targets.share_without_padding(weights)
+        share = _share_without_padding(weights)
         if share is not None:
             weights = keras.tree.map_structure(
                 lambda w: None if w is None else ops.divide_no_nan(w, share),
                 weights,
             )
         y, y_pred = self.loss_inputs(y, y_pred)
-        targets.check_targets(self.loss, y, y_pred)
+        batch_checks.check_targets(self.loss, y, y_pred)
         if share is None and first.shape[0] is not None:
             return super().compute_loss(x, y, y_pred, weights, training)
         # Keras weights the batches of an epoch by their rows, padding
@@ -766,7 +758,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             ValueError: data that do not fit the task or each other, or the
                 trainable weights changed since the last `compile`.
         """
-        self._check_place()
+        self._check_device()
         check_trained(self)
         kwargs |= dict(
             epochs=epochs, verbose=verbose, class_weight=class_weight
@@ -805,7 +797,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             x, y, batch_size, verbose, sample_weight: as in `fit`.
             **kwargs: as in `keras.Model.evaluate`.
         """
-        self._check_place()
+        self._check_device()
         # Validation data are prepared by `fit`.
         if not kwargs.get("_use_cached_eval_dataset"):
             x = data_path.prepared(self, x, y, sample_weight, batch_size)
@@ -821,7 +813,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
     def predict(
         self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
     ):
-        self._check_place()
+        self._check_device()
         x = data_path.prepared(self, x, size=batch_size, labelled=False)
         nothing = data_path.without_rows(self, x)
         if nothing is not None:
@@ -846,7 +838,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         Random draws depend on the number of training steps so far, as in
         `fit`.
         """
-        self._check_place()
+        self._check_device()
         check_trained(self)
         batch_checks.check_batch(self, y, class_weight=class_weight)
         first = Steps(getattr(self, "optimizer", None)).first
@@ -910,13 +902,13 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             data_path.prepared_batch(self, *batch, trains=trains)
         )
 
-    def _check_place(self):
+    def _check_device(self):
         # Keras itself refuses to train a task that was never compiled.
         now = strategy.current().device_name
-        place = getattr(self, "_place", now)
-        if place != now:
+        device = getattr(self, "_compiled_for", now)
+        if device != now:
             raise BuiltElsewhere(
-                f"{self.name!r}, compiled for {place}, to run on {now}"
+                f"{self.name!r}, compiled for {device}, to run on {now}"
             )
 
     # --- Verbs. ---
@@ -1105,7 +1097,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         )
 
     def divide_logits(self, head, temperature):
-        """Divide the logits of a head by a temperature, for honest scores.
+        """Divide the logits of a head by a temperature, to calibrate scores.
 
         The head's last layer gets smaller weights. So all scores, presets and
         exports have the temperature, and the order of results stays.
@@ -1130,3 +1122,24 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
 
 def _frozen(head):
     return layer_records.frozen_state(head).get(layer_records.FROZEN)
+
+
+def _has_embeddings(outputs):
+    return isinstance(outputs, dict) and "itc" in outputs
+
+
+def _share_without_padding(weights):
+    """Return the share of rows of the global batch that are not padding.
+
+    Args:
+        weights: float tensor `(batch, 1)`, or a nested structure of them.
+
+    Returns:
+        Scalar tensor, or None without weights.
+    """
+    given = [w for w in keras.tree.flatten(weights) if w is not None]
+    if not given:
+        return None
+    padding = ops.all(ops.stack([losses.is_padding(w) for w in given]), axis=0)
+    everywhere, _ = backend_ops.all_gather(ops.cast(padding, "float32"))
+    return 1 - ops.mean(everywhere)

@@ -51,7 +51,7 @@ class BridgeTowerImageClassifier(_Labelled):
         **kwargs: `name`, `compile`.
 
     Call arguments:
-        inputs: dict of `"images"`, float `(batch, S, S, 3)`, normalised.
+        inputs: dict of `"images"`, float `(batch, S, S, 3)`, normalized.
 
     Returns:
         float32 tensor `(batch, classes)`: logits. In `fit` and `evaluate`

@@ -109,7 +109,6 @@ def run(
     with strategy.scope():
         task = start(recipe, settings, train.labels)
         batch_checks.check_classes(task, train.labels)
-        task_of_recipe.print_kept_values(recipe, task)
         task_of_recipe.set_text_length(task, recipe.text_length)
         if recipe.checkpoint_activations:
             task.backbone.checkpoint_activations()

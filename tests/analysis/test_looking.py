@@ -116,6 +116,7 @@ TASKS = {
     "vqa": (vqa, picture, TEXT),
     "merged": (lambda: vqa(cross_encoder="merged_attention"), picture, TEXT),
     "meter": (lambda: vqa(bridge=None), picture, TEXT),
+    "managers": (lambda: vqa(bridge="adaptive_manager"), picture, TEXT),
     "retrieval": (retrieval, picture, TEXT),
     "nlvr2": (
         lambda: every_task.make("nlvr2"),

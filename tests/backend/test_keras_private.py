@@ -2,15 +2,18 @@
 
 import pathlib
 import re
+import threading
 
 import keras
 import numpy as np
 import pytest
 from builders import ANSWERS
 from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import array
 from builders import backbone
 from builders import features
+from builders import randomise
 from builders import shallow
 from builders import slow_on
 
@@ -119,6 +122,72 @@ def test_shapes_only_keeps_variables_of_outer_scopes():
     with keras.StatelessScope():
         pass
     assert empty.kernel.shape == (3, 2) and "value" not in repr(empty.kernel)
+
+
+# Loading in one thread does not affect other threads.
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("threads") / "preset"
+    randomise(backbone()).save_to_preset(folder)
+    return folder
+
+
+def load(preset):
+    return kbt.BridgeTowerBackbone.from_preset(preset)
+
+
+def in_threads(*functions):
+    """Run each in a thread of its own; what they returned."""
+    found = [None] * len(functions)
+
+    def run(index, function):
+        found[index] = function()
+
+    threads = [
+        threading.Thread(target=run, args=pair) for pair in enumerate(functions)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+@LONG_ELSEWHERE
+def test_layers_built_during_a_load_are_initialized(preset):
+    done = threading.Event()
+
+    def load_on():
+        while not done.is_set():
+            load(preset)
+
+    def build():
+        load(preset)  # By now the other thread is loading, too.
+        try:
+            return [array(dense().kernel) for _ in range(200)]
+        finally:
+            done.set()
+
+    _, kernels = in_threads(load_on, build)
+    np.testing.assert_array_equal(kernels, np.ones((200, 3, 2)))
+
+
+@LONG_ELSEWHERE
+def test_two_threads_load_at_once(preset):
+    alone = load(preset)
+    for model in in_threads(lambda: load(preset), lambda: load(preset)):
+        for a, b in zip(alone.weights, model.weights, strict=True):
+            np.testing.assert_array_equal(array(a), array(b), err_msg=a.path)
+    np.testing.assert_array_equal(array(dense().kernel), np.ones((3, 2)))
+
+
+@LONG_ELSEWHERE
+def test_initialization_after_an_error():
+    with pytest.raises(ValueError, match="taps"):
+        uninitialized.without_initialization(lambda: backbone(taps=(-99, -98)))
+    np.testing.assert_array_equal(array(dense().kernel), np.ones((3, 2)))
 
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "upstream.md"

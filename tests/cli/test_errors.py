@@ -53,8 +53,8 @@ ONE_LINE = [
     + ("--text", "a", "--text", "b"),
     (WRONG_USAGE, "need `--runner`", *PREDICT, "b", "--pictures", "a"),
     (WRONG_USAGE, "`--init` and `--encoders", "train", "x", "--data", "x"),
-    (FAILED, "the nearest is 'vqa_base'", "train", "vqa_bas", *TRAIN[2:]),
-    (FAILED, "nearest is 'batch_size'", *TRAIN, "--set", "batchsize=3"),
+    (FAILED, "`recipe` must be one of", "train", "vqa_bas", *TRAIN[2:]),
+    (FAILED, "`field` must be one of", *TRAIN, "--set", "batchsize=3"),
     (WRONG_USAGE, "--format", "export", VQA, "TMP/new", "--format", "x"),
     (WRONG_USAGE, "`--part`", "export", VQA, "TMP/new", "--part", "fusion"),
     (WRONG_USAGE, "`--text` needs", "export", VQA, "TMP/new", "--text", "a")

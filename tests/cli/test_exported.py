@@ -133,33 +133,31 @@ def test_where_commands_use_what_was_exported(cache, monkeypatch):
     assert not place.is_possible()
 
 
+SAVED = ("model.weights.h5", "heads.json", "assets/tokenizer/merges.txt")
+# Files of a model, by the kind of its folder.
+FILES = {
+    "sealed": SAVED,
+    "without manifest": SAVED,
+    "foreign": ("model.safetensors", "tokenizer.json", "1_Pooling/config.json"),
+}
+
+
 @FASTEST
-@pytest.mark.parametrize("kind", ["sealed", "without manifest", "foreign"])
+@pytest.mark.parametrize("kind", FILES)
 def test_other_folders_beside_a_model_are_not_walked(kind, cache):
     folder = cache / "folder"
     if kind == "foreign":
-        folder.mkdir()
+        (folder / "1_Pooling").mkdir(parents=True)
         (folder / "config.json").write_text('{"model_type": "bridgetower"}')
-        needed = [
-            "model.safetensors",
-            "tokenizer.json",
-            "1_Pooling/config.json",
-        ]
-        (folder / "1_Pooling").mkdir()
-        for name in needed:
+        for name in FILES[kind]:
             (folder / name).touch()
     else:
         shutil.copytree(PRESETS[VQA].path, folder)
-        needed = [
-            "model.weights.h5",
-            "heads.json",
-            "assets/tokenizer/merges.txt",
-        ]
     if kind == "without manifest":
         (folder / "manifest.json").unlink()
     place = exported.CachedExport(str(folder), "vqa")
     before = place.identity()
-    for name in ("config.json", *needed):
+    for name in ("config.json", *FILES[kind]):
         path = folder / name
         content = path.read_bytes()
         path.write_bytes(content + b" ")
@@ -171,43 +169,32 @@ def test_other_folders_beside_a_model_are_not_walked(kind, cache):
     assert place.identity() == before
 
 
-def _flip(path, place=-1000, bit=6):
+def flip(path, place, bit):
     content = bytearray(path.read_bytes())
     content[place] ^= 1 << bit
     path.write_bytes(content)
 
 
-# What may happen to files of the cache.
+def as_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+MODEL, SUMS = "model/model.onnx", exported.files.MANIFEST
+# What may happen to a file or folder of the cache.
 DAMAGES = {
-    "a bit of a weight": lambda f: _flip(f / "model/model.onnx"),
-    "a bit of a name": lambda f: _flip(f / "model/preprocessor.json", 20, 0),
-    "a cut model": lambda f: os.truncate(f / "model/model.onnx", 9000),
-    "an empty model": lambda f: os.truncate(f / "model/model.onnx", 0),
-    "no model": lambda f: shutil.rmtree(f / "model"),
-    "no tokenizer": lambda f: shutil.rmtree(f / "model/assets"),
-    "two models": lambda f: shutil.copy(
-        f / "model/model.onnx", f / "model/b.onnx"
-    ),
-    "no manifest": lambda f: (f / exported.files.MANIFEST).unlink(),
-    "a folder": lambda f: (
-        (f / exported.files.MANIFEST).unlink(),
-        (f / exported.files.MANIFEST).mkdir(),
-    ),
-    **{
-        f"manifest {text!r}": lambda f, text=text: (
-            f / exported.files.MANIFEST
-        ).write_bytes(text)
-        for text in (
-            b"",
-            b"{}",
-            b"1",
-            b"null",
-            b"[1, 2]",
-            b"[[]",
-            b"\0",
-            b"\xff",
-        )
-    },
+    "a bit of a weight": (MODEL, lambda x: flip(x, -1000, 6)),
+    "a bit of a name": ("model/preprocessor.json", lambda x: flip(x, 20, 0)),
+    "a cut model": (MODEL, lambda x: os.truncate(x, 9000)),
+    "an empty model": (MODEL, lambda x: os.truncate(x, 0)),
+    "no model": ("model", shutil.rmtree),
+    "no tokenizer": ("model/assets", shutil.rmtree),
+    "two models": (MODEL, lambda x: shutil.copy(x, x.with_name("b.onnx"))),
+    "no manifest": (SUMS, os.unlink),
+    "a folder": (SUMS, as_folder),
+} | {
+    f"manifest {text!r}": (SUMS, lambda x, text=text: x.write_bytes(text))
+    for text in (b"", b"{}", b"1", b"null", b"[1, 2]", b"[[]", b"\0", b"\xff")
 }
 
 
@@ -232,10 +219,10 @@ def test_a_damaged_export_is_replaced(cache, run, monkeypatch):
     assert exported.available(preset, "vqa")
     intact = cache / "intact"
     place.folder.rename(intact)
-    for number, (name, damage) in enumerate(DAMAGES.items(), 1):
+    for number, (name, (file, damage)) in enumerate(DAMAGES.items(), 1):
         shutil.rmtree(place.folder, ignore_errors=True)
         shutil.copytree(intact, place.folder)
-        damage(place.folder)
+        damage(place.folder / file)
         assert exported.available(preset, "vqa") is None, name
         # Keras answers, and the preset is exported again.
         place.tried.write_bytes(b"")
@@ -244,7 +231,7 @@ def test_a_damaged_export_is_replaced(cache, run, monkeypatch):
     found = run(*ask)
     assert (found.out, "has not ended" in found.err) == (expected, True)
     # An intact file that the runtime cannot open.
-    onnx = place.folder / "model/model.onnx"
+    onnx = place.folder / MODEL
     shutil.rmtree(place.folder)
     shutil.copytree(intact, place.folder)
     onnx.write_bytes(b"from a newer version")
@@ -292,10 +279,8 @@ with filelock.FileLock({str(exported.folder() / "export.lock")!r}):
         found = subprocess_of("", "-m", exported.__name__, VQA, "vqa")
         _, err = found.communicate(timeout=60)
         # Before anything that takes memory was imported.
-        assert (
-            "ValueError: Another process is exporting" in err
-            and found.returncode == 1
-        )
+        assert found.returncode == 1
+        assert "ValueError: Another process is exporting" in err
         for heavy in ("keras", "tensorflow", "torch"):
             assert f"| {heavy}\n" not in err
         other.communicate("")
@@ -327,9 +312,7 @@ def test_no_export_is_started_in_vain(cache, started, monkeypatch, run):
     assert answer.err.splitlines()[-1] == said()
     assert "needs nowhere: in a clone, `pip install" in said()
     monkeypatch.setattr(exported, "WRITES", ())
-    assert "`keras-bridgetower serve hf://user/model`" in said(
-        "hf://user/model"
-    )
+    assert "`keras-bridgetower serve hf://u/m`" in said("hf://u/m")
     assert "loads it once" in said("bridgetower_tiny_easy_mlm", "mlm")
     with monkeypatch.context() as patch:
         patch.setattr(exported, "FREE", 1e15)

@@ -21,7 +21,7 @@ COMMANDS = (
     *("predict", "train", "evaluate", "presets", "convert", "export"),
     *("demo", "serve", "doctor", "search index", "search query"),
     *("search info", "search remove", "search prune", "data check"),
-    *("data build", "data stats", "data show", "quantize"),
+    *("data build", "data stats", "quantize"),
 )
 
 

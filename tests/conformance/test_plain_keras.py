@@ -6,7 +6,6 @@ itself differs. Functional models over the graph of a task are such, too.
 """
 
 import copy
-import functools
 import os
 import pathlib
 import pickle
@@ -27,7 +26,6 @@ from builders import one_layer_each
 from builders import randomise
 from builders import run
 from builders import shallow
-from builders import some_everywhere
 from every_task import only
 from every_task import state
 
@@ -48,12 +46,6 @@ def on_torch(*some):
 OTHER = {"torch": "tensorflow", "tensorflow": "torch", "jax": "torch"}
 
 
-@pytest.fixture(scope="module")
-def tasks(any_backbone):
-    """Tasks by name, made when they are asked for, on one backbone."""
-    return functools.cache(lambda name: every_task.build(name, any_backbone))
-
-
 def slots(task):
     return [array(v) for v in task.optimizer.variables]
 
@@ -70,10 +62,10 @@ def differences(a, b):
 
 
 @pytest.mark.parametrize("name", on_torch(*SOME))
-def test_clone_model_names_what_copies(name, tasks, refused):
+def test_clone_model_names_what_copies(name, trained, refused):
     """`keras.models.clone_model`."""
     with refused("copy.deepcopy.*from_config", NotImplementedError):
-        keras.models.clone_model(tasks(name))
+        keras.models.clone_model(trained(name))
 
 
 @FASTEST
@@ -91,9 +83,9 @@ def test_clone_model_refuses_parts_of_a_task(part):
 @pytest.mark.parametrize(
     "name", only("text_classifier", *(("vqa", "retrieval") if ON_TORCH else ()))
 )
-def test_saved_compiled(name, tasks, tmp_path):
+def test_saved_compiled(name, trained, tmp_path):
     """`.keras`, compiled, saved and loaded."""
-    task = tasks(name)
+    task = trained(name)
     task.save(tmp_path / "a.keras")
     loaded = keras.saving.load_model(tmp_path / "a.keras")
     same_outputs(name, task, loaded)
@@ -107,9 +99,9 @@ def test_saved_compiled(name, tasks, tmp_path):
 
 @pytest.mark.parametrize("make", ["deepcopy", "pickle"])
 @pytest.mark.parametrize("name", on_torch(*SOME))
-def test_copies(name, make, tasks):
+def test_copies(name, make, trained):
     """A copy that goes on training."""
-    task = tasks(name)
+    task = trained(name)
     if make == "pickle":
         copied = pickle.loads(pickle.dumps(task))
     else:
@@ -148,12 +140,12 @@ def other_backend():
 
 
 @pytest.mark.parametrize("name", on_torch("image_classifier"))
-def test_another_backend_goes_on(name, tasks, tmp_path, other_backend):
+def test_another_backend_goes_on(name, trained, tmp_path, other_backend):
     """`.keras`, trained on another backend, and back.
 
     Optimizers store their slots by number: one order on every backend.
     """
-    tasks(name).save(tmp_path / "first.keras")
+    trained(name).save(tmp_path / "first.keras")
     other_backend(name, tmp_path)
     loaded = keras.saving.load_model(tmp_path / "first.keras")
     start = state(loaded)
@@ -216,7 +208,8 @@ def features_of(name, task):
     return x
 
 
-@pytest.mark.parametrize("name", some_everywhere(MAKE, "contrastive"))
+@FASTEST
+@pytest.mark.parametrize("name", MAKE)
 def test_a_graph_reads_the_weights_of_now(name, towers):
     task = MAKE[name](towers)
     x = features_of(name, task)

@@ -164,30 +164,6 @@ def test_values_files_and_graphs(kind, folder_of, tmp_path):
     assert ours.detokenize(ours(plain)) == plain
 
 
-@pytest.mark.parametrize(
-    "kind, values, found",
-    [
-        ("xlm-roberta", {"vocab_size": 100}, "vocab_size=100"),
-        ("xlm-roberta", {"pad_token_id": 7}, "pad_token_id=7, but 1"),
-        ("deberta-v2", {"pad_token_id": 1}, "pad_token_id=1, but 0"),
-        ("distilbert", {"vocab_size": "many"}, "vocab_size='many'"),
-        ("siglip", {"text_config": {"vocab_size": 5}}, "vocab_size=5"),
-        ("clip", {"max_position_embeddings": "x"}, "must be readable"),
-        ("clip", {"model_type": "gpt2"}, "of type .*xlm-roberta, roberta"),
-    ],
-)
-def test_tokenizer_that_is_not_the_encoders(
-    kind, values, found, folder_of, tmp_path
-):
-    folder, _ = folder_of(kind)
-    for path in folder.iterdir():
-        if path.is_file():
-            (tmp_path / path.name).write_bytes(path.read_bytes())
-    text_folders.dump(tmp_path, "config.json", {"model_type": kind, **values})
-    with pytest.raises(ConversionError, match=found):
-        unimodal.tokenizer(tmp_path)
-
-
 def test_lengths_of_the_files(folder_of, tmp_path):
     vocabulary = folder_of("distilbert")[0] / "vocab.txt"
     (tmp_path / "vocab.txt").write_bytes(vocabulary.read_bytes())
@@ -208,52 +184,6 @@ def test_lengths_of_the_files(folder_of, tmp_path):
         text_folders.dump(tmp_path, "config.json", values)
         with pytest.raises(ValueError, match=f"to {most}, the"):
             unimodal.tokenizer(tmp_path, 47)
-
-
-def changed(folder, target, **values):
-    """Copy a `tokenizer.json` with other values."""
-    made = json.loads((folder / "tokenizer.json").read_text("utf-8"))
-    for name, value in values.items():
-        if isinstance(made.get(name), dict) and isinstance(value, dict):
-            made[name] |= value
-        else:
-            made[name] = value
-    text_folders.dump(target, "tokenizer.json", made)
-
-
-@pytest.mark.parametrize(
-    "values, found",
-    [
-        ({"model": None}, "must be readable"),
-        ({"model": {"type": "WordPiece"}}, "of type Unigram"),
-        ({"model": {"vocab": [["a", "b"]]}}, "ids of added tokens"),
-        ({"model": {"vocab": [["a", 0.0], ["b", -1.0]]}}, "or follow"),
-        ({"added_tokens": [3]}, "must be readable"),
-        ({"added_tokens": []}, None),
-        (
-            {"added_tokens": [{"id": 5, "content": "<x>", "special": True}]},
-            "'<x>': 5, 1002 in the vocabulary",
-        ),
-        (
-            {
-                "normalizer": {
-                    "type": "Precompiled",
-                    "precompiled_charsmap": "AA",
-                }
-            },
-            "must be readable",
-        ),
-    ],
-)
-def test_damaged_or_other_tokenizer_json(values, found, folder_of, tmp_path):
-    folder, _ = folder_of("xlm-roberta", True)
-    changed(folder, tmp_path, **values)
-    if found is None:
-        assert tokenizers.read(tmp_path, "xlm-roberta", 9) is not None
-        return
-    with pytest.raises(ConversionError, match=found) as error:
-        tokenizers.read(tmp_path, "xlm-roberta", 9)
-    assert str(tmp_path) in str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["xlm-roberta", "deberta-v2", "siglip"])
@@ -386,17 +316,21 @@ SETTINGS = {
 
 
 def with_changes(folder_of, kind, changes, target):
-    """Copy the files of a kind, with other values in some."""
+    """Copy the files of a kind, with other values in some; None removes one."""
     folder, peer = folder_of(kind, "tokenizer.json" in changes)
     shutil.copytree(folder, target, ignore=lambda *_: ["saved"])
     for name, values in changes.items():
+        if values is None:
+            (target / name).unlink()
+            continue
         values = values(len(peer)) if callable(values) else values
         values = {values: len(peer)} if isinstance(values, str) else values
         values = values[kind] if values is ENDS else values
         path = target / name
         old = json.loads(path.read_text("utf-8")) if path.is_file() else {}
         for key, value in values.items():
-            inner = isinstance(old.get(key), dict) and "type" not in value
+            both = isinstance(value, dict) and isinstance(old.get(key), dict)
+            inner = both and "type" not in value
             old[key] = (old[key] | value) if inner else value
         old = {key: value for key, value in old.items() if value is not None}
         text_folders.dump(target, name, old)
@@ -431,21 +365,51 @@ LEFT = {"direction": "Left", "max_length": 9, "stride": 0}
 LEFT = {"truncation": {**LEFT, "strategy": "LongestFirst"}}
 
 
-@pytest.mark.parametrize(
-    "kinds, file, values, found",
-    [
-        (ENDS, CONFIG, {"truncation_side": "left"}, "truncation_side='left'"),
-        (ENDS, CONFIG, {"padding_side": "left"}, "padding_side='left'"),
-        (("siglip2",), CONFIG, {"padding_side": None}, "padding_side='left'"),
-        (OTHERS, "tokenizer.json", LEFT, "truncation.direction='left'"),
-        (("bert",), CONFIG, {"tokenizer_class": "MPNetTokenizer"}, "'MPNet"),
-        (("bert",), CONFIG, {"tokenizer_class": "Herbert"}, "'Herbert'"),
-        (("siglip",), CONFIG, EXTRA, "'<ent>'"),
-        (OTHERS, "tokenizer.json", BARE, "must pack texts"),
-        (("siglip2",), CONFIG, {"eos_token": "<mask>"}, "<eos>"),
-        (("xlm-roberta",), "added_tokens.json", {"<box>": 5}, "'<box>': 5"),
-    ],
-)
+XLM, JSON, OWN = ("xlm-roberta",), "tokenizer.json", "config.json"
+CHARACTERS = {"type": "Precompiled", "precompiled_charsmap": "AA"}
+
+
+def added(number):
+    return {"added_tokens": [{"id": number, "content": "<x>"}]}
+
+
+# Kinds, the file and what is changed in it, and the error.
+REFUSED = [
+    (ENDS, CONFIG, {"truncation_side": "left"}, "truncation_side='left'"),
+    (ENDS, CONFIG, {"padding_side": "left"}, "padding_side='left'"),
+    (("siglip2",), CONFIG, {"padding_side": None}, "padding_side='left'"),
+    (OTHERS, JSON, LEFT, "truncation.direction='left'"),
+    (("bert",), CONFIG, {"tokenizer_class": "MPNetTokenizer"}, "'MPNet"),
+    (("bert",), CONFIG, {"tokenizer_class": "Herbert"}, "'Herbert'"),
+    (("siglip",), CONFIG, EXTRA, "'<ent>'"),
+    (OTHERS, JSON, BARE, "must pack texts"),
+    (("siglip2",), CONFIG, {"eos_token": "<mask>"}, "<eos>"),
+    (XLM, "added_tokens.json", {"<box>": 5}, "'<box>': 5"),
+    # Of another encoder.
+    (XLM, OWN, {"vocab_size": 100}, "vocab_size=100"),
+    (XLM, OWN, {"pad_token_id": 7}, "pad_token_id=7, but 1"),
+    (("deberta-v2",), OWN, {"pad_token_id": 1}, "pad_token_id=1, but 0"),
+    (("distilbert",), OWN, {"vocab_size": "many"}, "vocab_size='many'"),
+    (("siglip",), OWN, {"text_config": {"vocab_size": 5}}, "vocab_size=5"),
+    (("clip",), OWN, {"max_position_embeddings": "x"}, "must be readable"),
+    (("clip",), OWN, {"model_type": "gpt2"}, "of type .*xlm-roberta, roberta"),
+    # Incomplete or damaged.
+    (("roberta",), "vocab.json", None, "vocab.json"),
+    (("roberta",), "merges.txt", None, "merges.txt"),
+    (("roberta",), JSON, {"model": {"merges": ["x y"]}}, "out of vocabulary"),
+    (("roberta",), JSON, {"model": {"merges": ["a b c"]}}, "must be pairs"),
+    (("roberta",), JSON, {"model": {"type": "WordPiece", "vocab": {}}}, "BPE"),
+    (XLM, JSON, {"model": {"type": "WordPiece", "vocab": []}}, "type Unigram"),
+    (("roberta", *XLM), JSON, added(0), "'<x>': 0, .* in the vocabulary"),
+    (XLM, JSON, {"added_tokens": [3]}, "must be readable"),
+    (XLM, JSON, {"model": [3]}, "must be readable"),
+    (XLM, JSON, {"model": {"vocab": [["a", "b"]]}}, "ids of added tokens"),
+    (XLM, JSON, {"model": {"vocab": [["a", 0.0]]}}, "or follow"),
+    (XLM, JSON, {"normalizer": CHARACTERS}, "must be readable"),
+]
+
+
+@pytest.mark.parametrize("kinds, file, values, found", REFUSED)
 def test_settings_that_are_refused(
     kinds, file, values, found, folder_of, tmp_path
 ):
@@ -505,7 +469,8 @@ def test_steps_that_grow_without_bound(part, folder_of, tmp_path):
     changes = {CONFIG: FAST, "tokenizer.json": {}}
     with_changes(folder_of, "xlm-roberta", changes, tmp_path / "whole")
     ours = unimodal.tokenizer(tmp_path / "whole", LENGTH)
-    changed(tmp_path / "whole", tmp_path / "whole", **values)
+    path = tmp_path / "whole" / JSON
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | values))
     with pytest.raises(ConversionError, match="50,000 times"):
         unimodal.tokenizer(tmp_path / "whole", LENGTH)
     ours.save_assets(tmp_path)

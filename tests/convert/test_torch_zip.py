@@ -84,30 +84,6 @@ def test_forms_are_read_as_by_torch(form, new, path):
     assert_read_as_by_torch(path)
 
 
-@pytest.mark.parametrize(
-    "change, found",
-    [
-        (lambda x: x[:-1], "It must have"),
-        (lambda x: x + b"x", "It must have"),
-        (lambda x: x[:25], "torch.save"),
-        (lambda x: x.replace(b"\x04\0\0\0\0", b"\x05\0\0\0\0"), "5 numbers of"),
-        (
-            lambda x: x.replace(b"endianq\x02\x88", b"endianq\x02\x89"),
-            "byte order",
-        ),
-        (lambda x: x.replace(b"FloatStorage", b"QuartStorage"), "QuartStorage"),
-    ],
-)
-def test_damaged_old_files_are_rejected(change, found, path):
-    made = {"a": numbers(4), "b": numbers(5)}
-    torch.save(made, path, _use_new_zipfile_serialization=False)
-    content = path.read_bytes()
-    assert change(content) != content
-    path.write_bytes(change(content))
-    with pytest.raises(ConversionError, match=found):
-        open_tensors(path)
-
-
 @pytest.mark.parametrize("zip64", [False, True])
 def test_archives_of_other_zip_writers_are_read(zip64, path):
     torch.save(of_dtypes(), path)
@@ -182,50 +158,39 @@ def test_more_than_two_tensors_of_one_storage_are_rejected(path):
         open_tensors(path)
 
 
-def saves(make):
-    """Makes a file of `torch.save` and then changes it."""
+def entry(name, content, zipped=zipfile.ZIP_STORED):
+    """A mutator of an entry of a zip file; None removes it."""
 
-    def saved(path):
-        torch.save({"a": numbers(4), "b": numbers(5)}, path)
-        make(path)
+    def mutate(path):
+        found = archives.entries_of(path) | {name: content}
+        kept = {k: v for k, v in found.items() if v is not None}
+        archives.write(path, kept, zipped)
 
-    return saved
-
-
-def other(name, content):
-    """Another entry of a name; None removes it."""
-
-    def change(path):
-        entries = archives.entries_of(path)
-        folder = next(iter(entries)).split("/")[0]
-        entries[f"{folder}/{name}"] = content
-        kept = {k: v for k, v in entries.items() if v is not None}
-        archives.write(path, kept)
-
-    return saves(change)
+    return mutate
 
 
 def edited(change):
-    return saves(lambda path: path.write_bytes(change(path.read_bytes())))
+    """A mutator of the bytes of a file."""
+
+    def mutate(path):
+        before = path.read_bytes()
+        path.write_bytes(change(before))
+        assert path.read_bytes() != before
+
+    return mutate
 
 
-@saves
-def in_two_folders(path):
-    archives.write(path, {**archives.entries_of(path), "more/x": b""})
+def old(change):
+    """A mutator of the same tensors in a file of PyTorch before 1.6."""
+
+    def mutate(path):
+        state = torch.load(path)
+        torch.save(state, path, _use_new_zipfile_serialization=False)
+        edited(change)(path)
+
+    return mutate
 
 
-@saves
-def compressed(path):
-    entries = {**archives.entries_of(path), "pytorch_model/x": bytes(1 << 20)}
-    archives.write(path, entries, zipfile.ZIP_DEFLATED)
-
-
-@saves
-def packed(path):
-    archives.write(path, archives.entries_of(path), zipfile.ZIP_BZIP2)
-
-
-@saves
 def twice(path):
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("pytorch_model/data/0", b"other")
@@ -239,37 +204,62 @@ def without_checksums(path):
         torch.serialization.set_crc32_options(True)
 
 
-def flipped(path):
-    """One bit of a storage."""
-    torch.save({"a": torch.tensor([1.0, 2.0])}, path)
-    held, others = (np.float32(pair).tobytes() for pair in ([1, 2], [1, 3]))
-    data = path.read_bytes()
-    assert data.count(held) == 1
-    path.write_bytes(data.replace(held, others))
+def replaced(before, after):
+    return lambda data: data.replace(before, after)
 
 
+ONES, OTHERS = (np.float32([1, x]).tobytes() for x in (1, 2))
+# Changes of a file with two tensors, and the error.
 DAMAGED = {
-    "flipped": (flipped, "CRC-32.*data/0"),
-    "big_endian": (other("byteorder", b"big"), "byte order is b'big'"),
-    "version": (other("version", b"99\n"), "version is b'99"),
-    "no_pickle": (other("data.pkl", None), "no entry 'data.pkl'"),
-    "no_storage": (other("data/0", None), "stored in None bytes, not 16"),
-    "short_storage": (other("data/0", b"1234"), "stored in 4 bytes, not 16"),
-    "two_folders": (in_two_folders, "one folder"),
+    "flipped": (edited(replaced(ONES, OTHERS)), "CRC-32.*data/0"),
+    "big_endian": (
+        entry("pytorch_model/byteorder", b"big"),
+        "byte order is b'big'",
+    ),
+    "version": (entry("pytorch_model/version", b"99\n"), "version is b'99"),
+    "no_pickle": (entry("pytorch_model/data.pkl", None), "no entry 'data.pkl'"),
+    "no_storage": (
+        entry("pytorch_model/data/0", None),
+        "stored in None bytes, not 16",
+    ),
+    "short_storage": (
+        entry("pytorch_model/data/0", b"1234"),
+        "stored in 4 bytes, not 16",
+    ),
+    "two_folders": (entry("more/x", b""), "one folder"),
     "twice": (twice, "each once"),
     "no_crc": (without_checksums, "CRC-32"),
-    "bomb": (compressed, "smaller than its entries"),
-    "compressed": (packed, "not be compressed"),
+    "bomb": (
+        entry("pytorch_model/x", bytes(1 << 20), zipfile.ZIP_DEFLATED),
+        "smaller than its entries",
+    ),
+    "compressed": (
+        entry("pytorch_model/x", b"x", zipfile.ZIP_BZIP2),
+        "not be compressed",
+    ),
     "cut": (edited(lambda data: data[:-30]), "BadZipFile"),
     "no_archive": (edited(lambda data: b"weights"), "BadZipFile"),
+    "old_cut": (old(lambda data: data[:-1]), "It must have"),
+    "old_longer": (old(lambda data: data + b"x"), "It must have"),
+    "old_start": (old(lambda data: data[:25]), "torch.save"),
+    "old_count": (
+        old(replaced(b"\x04\0\0\0\0", b"\x05\0\0\0\0")),
+        "5 numbers of",
+    ),
+    "old_endian": (
+        old(replaced(b"endianq\x02\x88", b"endianq\x02\x89")),
+        "byte order",
+    ),
+    "old_type": (old(replaced(b"FloatS", b"QuartS")), "QuartStorage"),
 }
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_damaged_archives_are_refused(kind, path):
-    make, found = DAMAGED[kind]
-    make(path)
+def test_damaged_files_are_refused(kind, path):
+    change, found = DAMAGED[kind]
+    torch.save({"a": torch.ones(4), "b": numbers(5)}, path)
+    change(path)
     with pytest.raises(ConversionError, match=found):
         tensors = open_tensors(path)
         for name in tensors.shapes:

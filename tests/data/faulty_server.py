@@ -1,74 +1,11 @@
-"""Serves a folder over HTTP with faults: python faulty_server.py FOLDER.
-
-It prints its port. `/faults` returns how many faults there were, `/stall` makes
-all further requests wait forever.
-"""
+"""HTTP servers of this process that answer as a test says, also with faults."""
 
 import contextlib
-import functools
 import http.server
 import itertools
-import pathlib
 import random
-import sys
 import threading
 import time
-
-FAULTS = ("slow", "error", "cut", "not yet listed")
-# Share of the requests that are answered as they should.
-WHOLE = 0.4
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers by a file, or by a fault that the number of a request draws."""
-
-    protocol_version = "HTTP/1.1"
-    counter, lock = itertools.count(), threading.Lock()
-    faults, stalled = 0, threading.Event()
-
-    def __init__(self, folder, *given):
-        self.folder = folder
-        super().__init__(*given)
-
-    def do_HEAD(self):
-        self._answer()
-
-    def do_GET(self):
-        self._answer()
-
-    def _answer(self):
-        kind = type(self)
-        if self.path == "/stall":
-            kind.stalled.set()
-        if self.path in ("/stall", "/faults"):
-            return self._send(200, str(kind.faults).encode())
-        if kind.stalled.is_set():
-            time.sleep(3600)
-        with kind.lock:
-            drawn = random.Random(next(kind.counter))
-            whole = drawn.random() < WHOLE
-            fault = "" if whole else drawn.choice(FAULTS)
-            kind.faults += not whole
-        path = self.folder / self.path.strip("/")
-        if fault == "error":
-            return self._send(503, b"busy")
-        if fault == "not yet listed" or not path.is_file():
-            return self._send(404, b"no such file")
-        if fault == "slow":
-            time.sleep(0.05)
-        self._send(200, path.read_bytes(), cut=fault == "cut")
-
-    def _send(self, code, body, cut=False):
-        self.send_response(code)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body[: len(body) // 2] if cut else body)
-        if cut:
-            self.close_connection = True
-
-    def log_message(self, *given):
-        """Log nothing."""
 
 
 @contextlib.contextmanager
@@ -85,7 +22,7 @@ def served(answer):
             """Log nothing."""
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Own)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield f"127.0.0.1:{server.server_port}"
@@ -95,17 +32,39 @@ def served(answer):
         thread.join()
 
 
-def send(handler, code, body=b"", **headers):
+def send(request, code, body=b"", **headers):
     """Answer a request at once."""
-    handler.send_response(code)
+    request.send_response(code)
     for name, value in headers.items():
-        handler.send_header(name.replace("_", "-"), value)
-    handler.end_headers()
-    handler.wfile.write(body)
+        request.send_header(name.replace("_", "-"), value)
+    request.end_headers()
+    request.wfile.write(body)
 
 
-if __name__ == "__main__":
-    made = functools.partial(Handler, pathlib.Path(sys.argv[1]))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), made)
-    print(server.server_port, flush=True)
-    server.serve_forever()
+class Faults:
+    """Answers by the files of a folder, or by a fault.
+
+    The number of a request draws the fault. `count` is how many there were;
+    after `stalled.set()` no request is answered.
+    """
+
+    def __init__(self, folder):
+        self.folder, self.count = folder, 0
+        self.stalled = threading.Event()
+        self._numbers = itertools.count()
+
+    def __call__(self, request):
+        if self.stalled.is_set():
+            time.sleep(5)
+            return
+        drawn = random.Random(next(self._numbers))
+        fault = drawn.choice(("slow", "error", "cut", "", ""))
+        self.count += bool(fault)
+        if fault == "error":
+            send(request, 503, b"busy")
+            return
+        if fault == "slow":
+            time.sleep(0.05)
+        body = (self.folder / request.path.strip("/")).read_bytes()
+        sent = body[: len(body) // 2] if fault == "cut" else body
+        send(request, 200, sent, Content_Length=str(len(body)))

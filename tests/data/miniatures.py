@@ -50,6 +50,6 @@ def built(data, folder, split, protocol="honest"):
         data.split(split, protocol),
         task=data.task,
         labels=data.labels,
-        definition=data.definition(split, protocol).definition,
+        definition=data.definitions(protocol)[split].definition,
     )
     return read.open_records(folder, split)

@@ -1,6 +1,5 @@
 """The order of samples: seeds, windows, weights, hosts, stored numbers."""
 
-import collections
 import hashlib
 
 import numpy as np
@@ -96,47 +95,24 @@ def test_weights_of_small_shards(sizes, weight, epochs):
     assert len(set(passes)) == len(passes)
 
 
-def test_lanes_have_each_row_once_and_hosts_read_other_shards(tmp_path):
+def test_hosts_read_their_rows_of_the_same_batches(tmp_path):
+    """However many they are; of as many lanes, each reads other shards."""
     rows = [streams.record("text_classification", i) for i in range(157)]
     reader = streams.write(tmp_path, rows, "text_classification", num_shards=16)
-    order = Shuffled(window=2, lanes=4)
-    whole = Stream(reader, 16, order=order)
-    every = [i for n in range(whole.steps_per_epoch) for i in whole.ids(n)]
+    whole = Stream(reader, 16, order=Shuffled(window=2, lanes=4))
+    batches = [whole.ids(number) for number in range(whole.steps_per_epoch)]
+    every = [i for batch in batches for i in batch]
     assert len(set(every)) == len(every) == len(reader)
-    seen = []
-    for host in range(4):
-        one = whole.of_host(4, host)
-        ids = [one.ids(number) for number in range(one.steps_per_epoch - 1)]
-        seen.append({int(i.split("-")[0][1:]) for part in ids for i in part})
-        for number in range(2):
-            assert ids[number] == whole.ids(number)[4 * host : 4 * host + 4]
-    shard_of = {}
-    for i in range(len(reader)):
-        item = reader.sample(i)
-        shard_of[int(item.key[1:])] = reader.locate(i)[0]
-    shards = [{shard_of[record] for record in records} for records in seen]
-    # A window may lie on the border of two lanes.
-    assert all(len(found) <= 16 // 4 + 2 for found in shards)
-
-
-def test_each_row_is_read_once_though_hosts_are_lost(tmp_path):
-    """A rehearsal of 64 hosts, of which 7 are lost: what each of them reads."""
-    size, batches = 64 * 57, 2
-    count = batches * size + 100
-    rows = [streams.record("text_classification", i, 1) for i in range(count)]
-    reader = streams.write(tmp_path, rows, "text_classification", num_shards=64)
-    whole = Stream(reader, size, order=Shuffled(window=4), seed=1)
-    steps = whole.steps_per_epoch
-
-    def read(hosts, numbers):
-        """Return by batch the ids that hosts read, one host after another."""
-        every = [whole.of_host(hosts, host) for host in range(hosts)]
-        return {n: [i for one in every for i in one.ids(n)] for n in numbers}
-
-    # The hosts are lost in the second batch, which the others begin again.
-    found = read(64, [0]) | read(57, range(1, steps))
-    seen = collections.Counter(i for ids in found.values() for i in ids)
-    assert len(seen) == len(reader)
-    assert set(seen.values()) == {1}
-    # In the order in which one host would read them.
-    assert found == {n: whole.ids(n) for n in range(steps)}
+    for count in (2, 4):
+        hosts = [whole.of_host(count, host) for host in range(count)]
+        for number, batch in enumerate(batches):
+            assert [i for one in hosts for i in one.ids(number)] == batch
+    shard_of = {
+        reader.sample(i).sample.id: reader.locate(i)[0]
+        for i in range(len(reader))
+    }
+    for host in hosts:
+        ids = (host.ids(number) for number in range(len(batches) - 1))
+        shards = {shard_of[i] for part in ids for i in part}
+        # A window may lie on the border of two lanes.
+        assert len(shards) <= 16 // 4 + 2

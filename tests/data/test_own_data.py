@@ -130,17 +130,10 @@ def test_questions_without_a_class_are_kept_for_evaluation(tmp_path):
     assert data.labels == ["red", "green"]
     ((train,),) = (draft.samples for draft in data.split("train"))
     assert train == Sample("train-1", "what?", (0,), (1.0,))
-    message = data.definition("train").definition
-    assert "2 questions without a class as answer: left out." in message
-    assert "Columns that are not read: 'notes'." in message
     for of in ("validation", "test"):
         reader = built(data, tmp_path / "built", of)
         found = [reader.sample(i).sample.labels for i in range(len(reader))]
         assert found == [(0,), (), ()]
-        assert "2 questions without a class" in reader.definition
-        assert "kept" in reader.definition
-    data = open_dataset("own", tmp_path)
-    assert "questions" not in data.definition("train").definition
     for labels in ("Red,red.", "red,,blue"):
         with pytest.raises(ValueError):
             open_dataset("own", tmp_path, labels=labels).split("train")

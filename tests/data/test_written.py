@@ -16,7 +16,7 @@ from keras_bridgetower.data.datasets.tables import FilePicture
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Record
 from keras_bridgetower.data.records.format import Sample
-from keras_bridgetower.data.records.format import written_without_places
+from keras_bridgetower.data.records.format import written_without_addresses
 from keras_bridgetower.data.records.write import _hash_records
 from keras_bridgetower.data.stream.epoch_order import Sequential
 from keras_bridgetower.data.stream.epoch_order import Shuffled
@@ -77,10 +77,10 @@ def test_stored_plans_of_records(tmp_path):
 
 def test_stored_texts_of_orders_and_transforms():
     orders = Shuffled(np.int64(16)), Sequential()
-    texts = [written_without_places(of) for of in orders]
+    texts = [written_without_addresses(of) for of in orders]
     assert texts == ["Shuffled(window=16, lanes=1)", "Sequential(window=1)"]
     texts = [
-        written_without_places(transform(name, 32, resizer))
+        written_without_addresses(transform(name, 32, resizer))
         for name in TRANSFORMS
         for resizer in ("pillow", "torch")
     ]

@@ -135,21 +135,14 @@ def test_bad_files_and_texts(visit, files):
     panel.get_by_role("button", name="what color is it mostly?").click()
     assert result(panel).startswith("red")
 
-    panel = opened(window, "Search")
-    panel.get_by_label("Or a folder").fill("/no/such/folder")
-    panel.get_by_label("What do you look for?").fill("a circle")
-    panel.get_by_role("button", name="Search", exact=True).click()
-    assert "There is no folder" in message(window)
-
 
 def test_page_for_other_machines(visit, pages):
-    """It offers one preset, opens no other, and shows no folder."""
+    """It offers one preset, and opens no other."""
     window = visit(DESKTOP, page=pages[0])
     assert (
         "keras-bridgetower demo bridgetower_tiny_emoji_vqa"
         in opened(window, "Ask").inner_text()
     )
-    assert opened(window, "Search").get_by_label("Or a folder").count() == 0
     panel = opened(window, "Fill the blank")
     panel.get_by_role("button", name="a ___ apple").click()
     assert "is apple" in result(panel)
@@ -160,6 +153,7 @@ def test_page_for_other_machines(visit, pages):
     [
         ("evil.example", 403),
         ("127.0.0.1.evil.example", 403),
+        ("", 403),
         ("localhost:7860", 200),
         ("[::1]", 200),
     ],
@@ -172,19 +166,6 @@ def test_hosts_of_the_page(pages, page, host, status):
 
 
 API = "/gradio_api"
-# A method, a path, and arguments of the request.
-MALFORMED = (
-    ("POST", f"{API}/queue/join", {"json": {}}),
-    ("POST", f"{API}/queue/join", {"content": b"{"}),
-    ("POST", f"{API}/queue/join", {"json": {"data": [], "fn_index": 9999}}),
-    ("POST", f"{API}/call/nothing", {"json": {"data": []}}),
-    ("POST", f"{API}/run/predict", {"json": {"data": [], "fn_index": 0}}),
-    ("POST", f"{API}/upload", {"content": b"x"}),
-    ("GET", f"{API}/file=%00", {}),
-    ("GET", f"{API}/proxy=http://example.org/", {}),
-)
-# For an input of a function of the page.
-ODD = (None, 3, -1.5, "x", True, [], [3], [None], {}, {"path": 3}, {"a": {}})
 
 
 def test_uploads_replace_the_examples(page, pages, tmp_path):
@@ -230,31 +211,3 @@ def test_uploads_replace_the_examples(page, pages, tmp_path):
     told = "starts with a model that knows drawings of emoji"
     assert told in json.dumps(config)
     assert httpx.get(pages[0], timeout=60).status_code == 200
-
-
-def test_malformed_requests_leave_no_traceback(page, said):
-    """Of every function of the page, with too few inputs and with odd ones."""
-    httpx = pytest.importorskip("httpx", reason="the extra `demo`")
-    with httpx.Client(base_url=page, timeout=60) as client:
-        for method, path, more in MALFORMED:
-            client.request(method, path, **more)
-        functions = client.get("/config").json()["dependencies"]
-        asked = 0
-        for function in functions:
-            inputs = len(function["inputs"])
-            for data in ([], *([odd] * inputs for odd in ODD)):
-                body = {"data": data, "fn_index": function["id"]}
-                body["session_hash"] = "odd"
-                answer = client.post(f"{API}/queue/join", json=body)
-                asked += answer.status_code == 200
-        assert asked > 100
-        ended = 0
-        with client.stream(
-            "GET", f"{API}/queue/data", params={"session_hash": "odd"}
-        ) as stream:
-            for line in stream.iter_lines():
-                ended += '"process_completed"' in line
-                if ended == asked:
-                    break
-        assert client.get("/config").status_code == 200
-    assert "Traceback" not in said.read_text()

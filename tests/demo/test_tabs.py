@@ -137,20 +137,22 @@ def test_search(opened, tmp_path):
     assert found.good == 1 + drops.argmax()
     assert found.searched == len(paths)
 
-    (tmp_path / "notes.png").write_text("no picture")
-    found = shelf.find(str(tmp_path), text, PRETRAIN)
+    notes = tmp_path / "notes.png"
+    notes.write_text("no picture")
+    every = (*paths, str(notes))
+    found = shelf.find(every, text, PRETRAIN)
     assert found.unreadable == ["notes.png"]
     assert "notes.png" in fragments.found(**vars(found))
     for path in map(pathlib.Path, best[1:]):
         path.unlink()
-    found = shelf.find(str(tmp_path), text, PRETRAIN)
+    found = shelf.find(every, text, PRETRAIN)
     assert [hit.path for _, hit in found.hits] == best[:1]
     with pytest.raises(RefusedInput, match="None of these"):
-        shelf.find((str(tmp_path / "notes.png"),), text, PRETRAIN)
+        shelf.find((str(notes),), text, PRETRAIN)
     # An index stays, even if its models have left the cache meanwhile.
     kept = os.listdir(shelf._folder.name)
     opened._opened.cache_clear()
-    shelf.find(str(tmp_path), text, PRETRAIN)
+    shelf.find(every, text, PRETRAIN)
     assert os.listdir(shelf._folder.name) == kept
     shelf.close()
     assert not os.path.exists(shelf._folder.name)

@@ -26,6 +26,7 @@ from builders import randomise
 from builders import raw
 from builders import roberta
 from builders import run
+from builders import run_once
 from builders import some_everywhere
 from peers import pixels
 from peers_pyramids import moving
@@ -95,16 +96,16 @@ def test_classes_are_those_of_the_peer(kind, tmp_path):
             top = top.flatten(2).transpose(1, 2)
         linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
         each = linear[-1](top).softmax(-1)
-    logits = array(run(logits_of(encoder), images)).mean((1, 2))
+    logits = array(run_once(logits_of(encoder), images)).mean((1, 2))
     scale = float(wanted.abs().max())
     assert scale > 0.1
     assert difference(logits, wanted.numpy()) <= 1e-5 * max(scale, 1)
-    found = array(run(encoder, images))
+    found = array(run_once(encoder, images))
     assert difference(found.reshape(each.shape), each.numpy()) <= 1e-5
     # Below them are the states of the encoder alone.
     plain = unimodal.image_encoder(tmp_path, image_size=SIDE)
     both = [
-        run(kbt.Tower(model, taps), images)
+        run_once(kbt.Tower(model, taps), images)
         for model, taps in ((encoder, (-3, -2, -1)), (plain, (-2, -1)))
     ]
     assert difference(both[0][0], both[1][0]) == 0
@@ -326,21 +327,3 @@ def test_exported_backbones_give_the_same(form, saved, tmp_path):
         found = dict(zip(sorted(expected), found.values(), strict=True))
     for name, value in expected.items():
         assert difference(found[name], value) <= 1e-5
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.usefixtures("no_records_of_traces")
-@pytest.mark.slow
-@exported_files.ON_TORCH
-def test_keras_exports_a_tower(saved, tmp_path):
-    """By a trace, in which shapes are tensors."""
-    exported_files.need("onnx")
-    tower = opened(saved).image_tower
-    keras.Model.export(tower, tmp_path / "tower.onnx", format="onnx")
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(tmp_path / "tower.onnx")
-    x = features(batch=2)["images"]
-    found = session.run(None, {session.get_inputs()[0].name: x})
-    for state, expected in zip(found, run(tower, x), strict=True):
-        assert difference(state, expected) <= 1e-5

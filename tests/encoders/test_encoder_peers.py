@@ -11,6 +11,7 @@ from builders import LONG_ELSEWHERE
 from builders import array
 from builders import difference
 from builders import run
+from builders import run_once
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
@@ -80,7 +81,7 @@ def compared(peer, encoder, expected, inputs):
         states = keras.Model(encoder.inputs[0], kbt.hidden_states(encoder))
     else:
         states = tower_of(encoder, peer.summary)
-    got = run(states, given(states, inputs))
+    got = run_once(states, given(states, inputs))
     got = got if isinstance(got, list) else [got]
     pairs = []
     for x, wanted in zip(got, expected, strict=True):

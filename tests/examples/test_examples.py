@@ -148,6 +148,25 @@ def test_recipe_in_miniature(tmp_path):
 
 
 @FASTEST
+@pytest.mark.slow
+def test_every_variant_of_the_ablations_can_be_built():
+    """tests/models/test_backbone.py has the paper's counts of the library."""
+    pytest.importorskip("matplotlib")
+    from ablation_variants import BASE
+    from ablation_variants import COUNTS
+    from ablation_variants import STUDIES
+    from ablation_variants import TINY
+
+    assert {n: len(s.variants(TINY)) for n, s in STUDIES.items()} == {
+        **{"definition": 9, "layers": 10, "bridges": 5},
+        **{"managers": 4, "encoders": 12, "cross_encoder": 4},
+    }
+    for study in STUDIES.values():
+        assert all(COUNTS["model"](v, TINY) for v in study.variants(TINY))
+    assert len(STUDIES["layers"].variants(BASE)) == 16
+
+
+@FASTEST
 def test_text_length_beyond_the_positions_is_rejected():
     """Before the first step, which would fail inside an embedding."""
     encoder = roberta(layers=1)

@@ -1,12 +1,10 @@
-"""Calibration against closed forms, scikit-learn and sums by hand."""
+"""Calibration against closed forms and sums by hand."""
 
 import math
 
 import numpy as np
 import pytest
 from builders import ONE_BACKEND
-from sklearn.calibration import calibration_curve
-from sklearn.linear_model import LogisticRegression
 
 from keras_bridgetower import metrics
 
@@ -26,18 +24,6 @@ def test_a_temperature_in_closed_form():
         scores = np.array(scores)[:, None]
         found = metrics.fit_temperature(logits[:, :1], scores)
         assert found == pytest.approx(expected, rel=1e-12)
-
-
-def test_scikit_learn_finds_the_same_temperature():
-    """As the slope of a regression without a bias."""
-    logits = RNG.normal(size=500) * 4
-    labels = (RNG.random(500) < 1 / (1 + np.exp(-logits / 2))).astype(int)
-    regression = LogisticRegression(C=1e9, fit_intercept=False, tol=1e-10)
-    slope = regression.fit(logits[:, None], labels).coef_.item()
-    found = metrics.fit_temperature(logits[:, None], labels[:, None])
-    assert 1 / found == pytest.approx(slope, rel=1e-6)
-    two = np.stack([np.zeros(500), logits], axis=1)
-    assert metrics.fit_temperature(two, labels) == pytest.approx(found)
 
 
 def test_temperatures_end_at_their_limits():
@@ -71,16 +57,6 @@ def test_calibration_error_by_hand():
     error = metrics.expected_calibration_error(scores, right, bins=5)
     assert error == pytest.approx((0.5 + 0.05) / 5)
     assert metrics.expected_calibration_error([0, 1], [False, True]) == 0
-
-
-def test_calibration_error_of_scikit_learns_curve():
-    scores = RNG.random(1000)
-    right = RNG.random(1000) < scores**2
-    share, mean = calibration_curve(right, scores, n_bins=8)
-    counts, _ = np.histogram(scores, bins=8, range=(0, 1))
-    expected = np.average(np.abs(share - mean), weights=counts)
-    found = metrics.expected_calibration_error(scores, right, bins=8)
-    assert found == pytest.approx(expected)
 
 
 def test_energy():

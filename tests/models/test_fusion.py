@@ -1,7 +1,6 @@
 """The cross-modal encoder: exact fast paths, masks, taps, merged tokens."""
 
 import json
-import math
 
 import keras
 import numpy as np
@@ -14,17 +13,23 @@ from builders import difference
 from builders import eager
 from builders import features
 from builders import moved
+from builders import preprocessor
 from builders import randomise
 from builders import raw
 from builders import retrieval
 from builders import some_everywhere
 from builders import vqa
 from drawn_photos import draw
+from formulas import attend
+from formulas import dense
+from formulas import gelu
+from formulas import norm
+from formulas import weights_by_path
 
 import keras_bridgetower as kbt
 from keras_bridgetower.analysis import attention_map
 from keras_bridgetower.analysis import relevance
-from keras_bridgetower.tasks.identity import model_checksum
+from keras_bridgetower.models import managers
 from keras_bridgetower.models.attention import BridgeTowerAttention
 from keras_bridgetower.models.attention import capture_attention
 from keras_bridgetower.models.cross_modal import CROSS_ENCODERS
@@ -32,6 +37,7 @@ from keras_bridgetower.models.cross_modal import MergedAttention
 from keras_bridgetower.models.merged_tokens import merge_tokens
 from keras_bridgetower.models.towers import resolve_taps
 from keras_bridgetower.presets.errors import ConversionError
+from keras_bridgetower.tasks.identity import model_checksum
 
 WIDTH, HEADS, LAYERS = 16, 2, 3
 
@@ -47,9 +53,8 @@ def states(count=LAYERS, width=WIDTH):
 def fusion(**kwargs):
     layer = kbt.CrossModalEncoder(WIDTH, HEADS, LAYERS, **kwargs)
     tapped = sum(tap is not None for tap in layer.taps)
-    text, image, mask = states(tapped)
-    layer(text, image, mask)
-    return randomise(layer), (text, image, mask)
+    layer(*states(tapped))
+    return randomise(layer), states(tapped)
 
 
 every_cross_encoder = pytest.mark.parametrize("cross", CROSS_ENCODERS)
@@ -60,20 +65,10 @@ every_cross_encoder = pytest.mark.parametrize("cross", CROSS_ENCODERS)
 @pytest.mark.parametrize(
     "bridge", ["add", "cross_attention_ffn", "adaptive_manager", None]
 )
-def test_fewer_outputs_are_the_same(cross, bridge):
+def test_fewer_outputs_are_the_same_from_fewer_tokens(
+    cross, bridge, monkeypatch
+):
     layer, inputs = fusion(bridge=bridge, cross_encoder=cross)
-    everything = layer(*inputs)
-    for outputs in (("pooled",), ("text",), ("image",), ("text", "pooled")):
-        fewer = layer(*inputs, outputs=outputs)
-        assert tuple(fewer) == outputs
-        for name in outputs:
-            assert difference(fewer[name], everything[name]) <= 1e-5
-
-
-@LONG_ELSEWHERE
-@every_cross_encoder
-def test_fewer_outputs_compute_fewer_tokens(cross, monkeypatch):
-    layer, inputs = fusion(cross_encoder=cross)
     queries = []
     step = CROSS_ENCODERS[cross]
     call = step.call
@@ -84,6 +79,7 @@ def test_fewer_outputs_compute_fewer_tokens(cross, monkeypatch):
         return call(self, text_query, image_query, *args, **kwargs)
 
     monkeypatch.setattr(step, "call", spy)
+    everything = layer(*inputs)
     for outputs, last in (
         (("pooled",), [1, 1]),
         (("text",), [5, None]),
@@ -91,25 +87,34 @@ def test_fewer_outputs_compute_fewer_tokens(cross, monkeypatch):
         (("text", "pooled"), [5, 1]),
     ):
         queries.clear()
-        layer(*inputs, outputs=outputs)
+        fewer = layer(*inputs, outputs=outputs)
         assert queries == [[5, 10], [5, 10], last]
+        assert tuple(fewer) == outputs
+        for name in outputs:
+            assert difference(fewer[name], everything[name]) <= 1e-5
 
 
 @LONG_ELSEWHERE
 @pytest.mark.parametrize(
-    "cross, bridge",
-    [("co_attention", "cross_attention"), ("merged_attention", "add")],
+    "cross, bridge, influence",
+    [
+        ("co_attention", "cross_attention", False),
+        ("merged_attention", "add", False),
+        ("co_attention", "static_manager", False),
+        ("co_attention", "adaptive_manager", True),
+    ],
 )
-def test_padding_has_no_influence(cross, bridge):
+def test_only_adaptive_managers_read_padding(cross, bridge, influence):
     layer, (text, image, mask) = fusion(bridge=bridge, cross_encoder=cross)
+    assert layer.reads_padding is influence
     changed = [np.where(mask[..., None] == 1, t, 9.0) for t in text]
     changed = [t.astype("float32") for t in changed]
     before, after = layer(text, image, mask), layer(changed, image, mask)
-    kept = mask == 1
     for name in ("image", "pooled"):
-        assert difference(before[name], after[name]) <= 1e-5
-    a, b = array(before["text"])[kept], array(after["text"])[kept]
-    assert np.abs(a - b).max() <= 1e-5
+        assert (difference(before[name], after[name]) > 1e-3) is influence
+        assert influence or difference(before[name], after[name]) <= 1e-5
+    a, b = (array(x["text"])[mask == 1] for x in (before, after))
+    assert influence or np.abs(a - b).max() <= 1e-5
     unmasked = layer(changed, image)
     assert difference(before["pooled"], unmasked["pooled"]) > 1e-2
 
@@ -170,6 +175,10 @@ def test_second_image_has_its_own_type_embedding():
         ((-2, -2, -1), 3, "add", None),
         ((-2, -1, 0), 3, "add", None),
         ((-2, None, None), 3, None, None),
+        ((-4, -1), 3, "static_manager", (-4, -1)),
+        ((), 3, "static_manager", None),
+        ((-1, -2), 3, "static_manager", None),
+        ((-2, None), 3, "static_manager", None),
     ],
 )
 def test_taps_are_resolved_or_rejected(taps, layers, bridge, expected):
@@ -227,6 +236,81 @@ def test_inconsistent_states_are_rejected():
             layer(*wrong)
 
 
+@LONG_ELSEWHERE
+@pytest.mark.parametrize("bridge", managers.MANAGERS)
+@pytest.mark.parametrize("taps", [None, (-4, -1), (-4, -3, -2, -1)])
+def test_layers_read_what_the_layer_before_returned(bridge, taps):
+    layer, (text, image, mask) = fusion(bridge=bridge, taps=taps, dropout=0.0)
+    assert layer.text_entry is None and len(layer.text_bridges) == 3
+    assert type(layer.image_bridges[0]) is managers.FirstManager
+    assert type(layer.image_bridges[1]) is managers.MANAGERS[bridge]
+    rows = array(layer.type_embedding), layer.text_layer_embedding
+    states = [
+        array(layer.text_projections[0](x)) + rows[0][0] + array(rows[1])[i]
+        for i, x in enumerate(text)
+    ]
+    projected = layer.project_text(text)
+    assert difference(projected, states) <= 1e-5
+    pictures = layer.project_image(image)
+    x, y = None, None
+    for step, own, other in zip(
+        layer.steps, layer.text_bridges, layer.image_bridges, strict=True
+    ):
+        x, y = own(projected, x, y), other(pictures, y, x)
+        x, y = step(x, y, x, y, mask)
+    out = layer(text, image, mask)
+    assert difference(out["text"], x) <= 1e-5
+    assert difference(out["image"], y) <= 1e-5
+
+
+@LONG_ELSEWHERE
+@pytest.mark.parametrize("bridge", managers.MANAGERS)
+def test_gradients_reach_all_weights(bridge):
+    model = backbone(bridge=bridge)
+    weights = {w.path: array(w) for w in model.trainable_weights}
+    inputs = keras.Model(model.inputs, model.output["pooled"])
+    inputs.compile(
+        keras.optimizers.SGD(1.0),
+        "mse",
+        run_eagerly=keras.config.backend() != "jax",
+    )
+    x = features(model)
+    inputs.train_on_batch(x, np.ones((3, 32), "float32"))
+    parts = ("scores", "own_score", "temperature", "controller", "_layers")
+    seen = set()
+    for weight in model.trainable_weights:
+        found = [part for part in parts if part in weight.path]
+        if found:
+            assert difference(weight, weights[weight.path]) > 0, weight.path
+            seen |= set(found)
+    static = {"scores", "own_score", "temperature", "_layers"}
+    assert seen == static | (
+        {"controller"} if bridge == "adaptive_manager" else set()
+    )
+
+
+@LONG_ELSEWHERE
+def test_buckets_are_refused():
+    cut = preprocessor(buckets=(8, 40))
+    kbt.BridgeTowerVQA(backbone(bridge="static_manager"), cut)
+    with pytest.raises(ValueError, match="`buckets`.*adaptive.*Received"):
+        kbt.BridgeTowerVQA(backbone(bridge="adaptive_manager"), cut)
+    with pytest.raises(ValueError, match="`buckets`.*'last'.*Received"):
+        kbt.BridgeTowerVQA(backbone(text_summary="last"), cut)
+
+
+@FASTEST
+def test_ranking_equals_the_forward_pass():
+    task = retrieval(bridge="adaptive_manager")
+    randomise(task.backbone)
+    x, _ = raw(3)
+    ranked = task.rank(x["images"], x["text"], verbose=0)
+    pairs = task.score(
+        [*x["images"]] * 3, [text for text in x["text"] for _ in range(3)]
+    )
+    assert difference(ranked.T.ravel(), pairs) <= 1e-5
+
+
 def joined():
     rng = np.random.default_rng(0)
     text = rng.normal(size=(2, 4, WIDTH)).astype("float32")
@@ -237,47 +321,21 @@ def joined():
     return randomise(step), text, image, mask
 
 
-def by_formula(step, text, image, mask):
-    """Compute one post-norm transformer block in float64."""
-    w = {
-        weight.path.split("/", 1)[1]: array(weight).astype("float64")
-        for weight in step.weights
-    }
-    x = np.concatenate([text, image], 1).astype("float64")
-    kept = np.concatenate([mask, np.ones(image.shape[:2])], 1) == 1
-
-    def heads(name):
-        kernel = w[f"step_attention/{name}/kernel"]
-        bias = w[f"step_attention/{name}/bias"]
-        return np.einsum("btd,dhk->bhtk", x, kernel) + bias[:, None]
-
-    def norm(x, name):
-        x = x - x.mean(-1, keepdims=True)
-        x = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5)
-        return x * w[f"{name}_norm/gamma"] + w[f"{name}_norm/beta"]
-
-    scores = heads("query") @ heads("key").swapaxes(-1, -2)
-    scores = scores / math.sqrt(WIDTH // HEADS)
-    weights = np.exp(scores) * kept[:, None, None]
-    weights /= weights.sum(-1, keepdims=True)
-    kernel = w["step_attention/attention_output/kernel"]
-    mixed = np.einsum("bhtk,hkd->btd", weights @ heads("value"), kernel)
-    x = norm(x + mixed + w["step_attention/attention_output/bias"], "attention")
-    hidden = x @ w["intermediate_dense/kernel"] + w["intermediate_dense/bias"]
-    hidden *= 0.5 * (1 + np.vectorize(math.erf)(hidden / math.sqrt(2)))
-    hidden = hidden @ w["output_dense/kernel"] + w["output_dense/bias"]
-    return norm(x + hidden, "feedforward"), weights
-
-
 @LONG_ELSEWHERE
 def test_merged_attention_equals_its_formula():
     step, text, image, mask = joined()
     with capture_attention() as maps:
         found = step(text, image, text, image, mask)
-    expected, weights = by_formula(step, text, image, mask)
+    w = weights_by_path(step)
+    x = np.concatenate([text, image], 1).astype("float64")
+    mask_of_all = np.concatenate([mask, np.ones(image.shape[:2])], 1)
+    attended, weights = attend(w, x, x, mask_of_all, "step_attention/")
+    x = norm(w, "attention_norm", x + attended)
+    hidden = gelu(dense(w, "intermediate_dense", x))
+    x = norm(w, "feedforward_norm", x + dense(w, "output_dense", hidden))
     assert np.abs(array(maps["step_attention"]) - weights).max() <= 1e-5
-    assert np.abs(array(found[0]) - expected[:, :4]).max() <= 1e-4
-    assert np.abs(array(found[1]) - expected[:, 4:]).max() <= 1e-4
+    assert np.abs(array(found[0]) - x[:, :4]).max() <= 1e-4
+    assert np.abs(array(found[1]) - x[:, 4:]).max() <= 1e-4
     fused = step(text, image, text, image, mask)
     assert difference(found[0], fused[0]) <= 1e-5
 
@@ -341,7 +399,7 @@ def merged_by_loops(states, count):
 SIZES = [(26, 6), (10, 9), (3, 2)]
 
 
-@pytest.mark.parametrize("sizes", some_everywhere(SIZES, (26, 6), (3, 2)))
+@pytest.mark.parametrize("sizes", some_everywhere(SIZES, (26, 6)))
 def test_merged_as_by_loops(sizes):
     tokens, count = sizes
     rng = np.random.default_rng(tokens)
@@ -355,6 +413,7 @@ def test_merged_as_by_loops(sizes):
             np.testing.assert_allclose(state, expected, atol=1e-5)
 
 
+@FASTEST
 def test_a_picture_of_equal_tokens_has_the_same_outputs():
     """Attention to equal keys gives their value, however many there are."""
     whole, merged = backbone(), backbone(image_tokens=3)

@@ -20,7 +20,6 @@ from keras_bridgetower.objectives.losses import ContrastiveLoss
 from keras_bridgetower.objectives.losses import MaskedLMLoss
 from keras_bridgetower.objectives.losses import pack_embeddings
 from keras_bridgetower.objectives.pair_objectives import ITSELF
-from keras_bridgetower.objectives.pair_objectives import Batch
 from keras_bridgetower.objectives.pair_objectives import NextSample
 from keras_bridgetower.objectives.pair_objectives import make_objective
 
@@ -37,38 +36,28 @@ every_ids = pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
 
 @LONG_ELSEWHERE
 @every_ids
-def test_random_negatives(ids):
-    objective = make_objective("random_negatives")
-    fits = ids == np.roll(ids, -1)
-    seen = set()
-    for seed in range(20):
-        match, labels = objective.draw(seed, ids)
-        np.testing.assert_array_equal(match, labels)
-        assert match.dtype == np.int32 and set(match) <= {0, 1}
-        assert match[fits].all()
-        # Half of them, and the pairs that match anyway.
-        drawn = len(ids) // 2
-        assert drawn <= match.sum() <= drawn + fits.sum()
-        np.testing.assert_array_equal(objective.draw(seed, ids)[0], match)
-        seen.add(tuple(match))
-    assert len(seen) > 1 or fits.all()
-
-
-@LONG_ELSEWHERE
-@every_ids
-def test_random_negatives_of_several_processes(ids):
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_random_negatives(processes, ids):
     """The last sample of a process is followed by the next process's first."""
     objective = make_objective("random_negatives")
-    for processes in (1, 2, 3):
-        parts = np.array_split(ids, processes)
-        if any(len(part) == 0 for part in parts):
-            continue
-        for seed in range(20):
-            match = np.concatenate(
-                [objective.draw((seed, i), p)[0] for i, p in enumerate(parts)]
-            )
-            following = array(NextSample()(ops.array(ids)[:, None]))[:, 0]
-            assert match[following == ids].all()
+    following = array(NextSample()(ops.array(ids)[:, None]))[:, 0]
+    parts = [part for part in np.array_split(ids, processes) if len(part)]
+    seen = set()
+    for seed in range(20):
+        match = []
+        for i, part in enumerate(parts):
+            drawn, labels = objective.draw((seed, i), part)
+            np.testing.assert_array_equal(drawn, labels)
+            again = objective.draw((seed, i), part)[0]
+            np.testing.assert_array_equal(drawn, again)
+            assert drawn.dtype == np.int32 and set(drawn) <= {0, 1}
+            # Half of them, and the pairs that match anyway.
+            fits = (part == np.roll(part, -1)).sum()
+            assert 0 <= drawn.sum() - len(part) // 2 <= fits
+            match += drawn.tolist()
+        assert np.array(match)[following == ids].all()
+        seen.add(tuple(match))
+    assert len(seen) > 1 or processes > 1 or (following == ids).all()
 
 
 @LONG_ELSEWHERE
@@ -108,23 +97,25 @@ def test_labels_of_hard_negatives(ids):
     np.testing.assert_array_equal(labels, [[1, alone, alone]] * len(ids))
 
 
-class _Numbered:
-    """A batch whose states are row numbers."""
-
-    def __init__(self, rows, **drawn):
-        states = np.arange(rows, dtype="float32")[:, None, None]
-        self.text = [ops.convert_to_tensor(states)] * 2
-        self.image = [ops.convert_to_tensor(100 + states)] * 2
-        self.features = {k: ops.convert_to_tensor(v) for k, v in drawn.items()}
-        self.padding_mask = ops.convert_to_tensor(states[:, 0].astype("int32"))
-
-
-def hard(rows, ids=None, seed=0, places=None):
-    """Return a numbered batch with the features of hard negatives."""
+def hard(rows, ids=None, seed=0, **changed):
+    """Return the states, row numbers, and features of hard negatives."""
     ids = np.arange(rows, dtype="int32") if ids is None else ids
-    _, drawn, _ = make_objective("hard_negatives").draw(seed, ids)
-    places = drawn if places is None else np.full((rows, 2), places, "float32")
-    return _Numbered(rows, image_id=ids, negative_places=places)
+    _, places, _ = make_objective("hard_negatives").draw(seed, ids)
+    states = np.arange(rows, dtype="float32")[:, None, None]
+    mask = states[:, 0].astype("int32")
+    drawn = {"image_id": ids, "negative_places": places} | changed
+    text, image = (ops.convert_to_tensor(x) for x in (states, 100 + states))
+    drawn = {k: ops.convert_to_tensor(v) for k, v in drawn.items()}
+    return [text] * 2, [image] * 2, drawn | {"padding_mask": mask}
+
+
+def pairs_of(batch, *embeddings):
+    """Return the pairs `(rows, 3, 2)` of hard negatives, and the true ones."""
+    tensors = [ops.convert_to_tensor(np.float32(x)) for x in embeddings]
+    found, own = make_objective("hard_negatives").logits(
+        fuse, {"itm": lambda x: x}, *batch, tensors
+    )
+    return array(found["itm"]), array(own)
 
 
 def fuse(text, image, padding_mask):
@@ -135,24 +126,16 @@ def fuse(text, image, padding_mask):
     return ops.concatenate([rows, image[-1][:, 0]], axis=-1)
 
 
-def same(x):
-    return x
-
-
 @LONG_ELSEWHERE
 def test_pairs_of_hard_negatives():
     ids = np.array([1, 2, 1, 3, 2, 4], "int32")
     rng = np.random.default_rng(0)
     text, image = rng.normal(size=(2, 6, 8)).astype("float32")
-    objective = make_objective("hard_negatives")
     drawn = []
     for seed, factor in enumerate([1.0] * 30 + [1e4]):
-        batch = hard(6, ids, seed)
-        embeddings = [ops.convert_to_tensor(x) for x in (text, image, factor)]
-        found, own = objective.logits(fuse, {"itm": same}, batch, embeddings)
-        pairs = array(found["itm"])
+        pairs, own = pairs_of(hard(6, ids, seed), text, image, factor)
         rows = np.arange(6)
-        np.testing.assert_array_equal(array(own), pairs[:, 0])
+        np.testing.assert_array_equal(own, pairs[:, 0])
         np.testing.assert_array_equal(pairs[:, 0].T, [rows, 100 + rows])
         np.testing.assert_array_equal(pairs[:, 1, 0], rows)
         np.testing.assert_array_equal(pairs[:, 2, 1], 100 + rows)
@@ -173,14 +156,9 @@ def test_hard_negatives_are_drawn_by_the_softmax(place):
     rows = 6
     ids = np.array([0, 1, 2, 0, 3, 4], "int32")
     scores = np.random.default_rng(1).normal(size=(rows, rows))
-    embeddings = [
-        ops.convert_to_tensor(x.astype("float32"))
-        for x in (np.eye(rows), scores.T, np.array(1.0))
-    ]
-    pairs, _ = make_objective("hard_negatives").logits(
-        fuse, {"itm": same}, hard(rows, ids, places=place), embeddings
-    )
-    pairs = array(pairs["itm"])
+    places = np.full((rows, 2), place, "float32")
+    batch = hard(rows, ids, negative_places=places)
+    pairs, _ = pairs_of(batch, np.eye(rows), scores.T, 1.0)
     found = pairs[:, 1, 1] - 100, pairs[:, 2, 0]
     for drawn, logits in zip(found, (scores, scores.T), strict=True):
         weights = np.exp(logits) * (ids[:, None] != ids)
@@ -192,32 +170,27 @@ def test_hard_negatives_are_drawn_by_the_softmax(place):
 @LONG_ELSEWHERE
 def test_hard_negatives_of_a_single_image():
     """Also if another process has other images, which do not match."""
-    batch = hard(4, np.array([5, 5], "int32").repeat(2))
-    batch.features["image_id"] = ops.array([5, 5, 6, 7], "int32")
-    unit = ops.convert_to_tensor(np.eye(4, dtype="float32"))
-    pairs, _ = make_objective("hard_negatives").logits(
-        fuse, {"itm": same}, batch, (unit, unit, ops.convert_to_tensor(1.0))
-    )
-    for drawn in np.moveaxis(array(pairs["itm"]), 1, 0):
+    others = np.array([5, 5, 6, 7], "int32")
+    batch = hard(4, np.full(4, 5, "int32"), image_id=others)
+    pairs, _ = pairs_of(batch, np.eye(4), np.eye(4), 1.0)
+    for drawn in np.moveaxis(pairs, 1, 0):
         np.testing.assert_array_equal(drawn[:, 0], [0, 1, 2, 3])
         np.testing.assert_array_equal(drawn[:, 1], [100, 101, 102, 103])
 
 
 @LONG_ELSEWHERE
 def test_gradients_reach_states_but_not_draw_scores():
-    drawn = hard(3).features
+    drawn = hard(3)[2] | {"padding_mask": ops.ones((3, 2), "int32")}
     rng = np.random.default_rng(0)
     arrays = rng.normal(size=(4, 3, 2, 4)).astype("float32")
 
     def loss(tensors):
-        inputs = {"padding_mask": ops.ones((3, 2), "int32"), **drawn}
-        batch = Batch([tensors[0]], [tensors[1]], inputs)
-        embeddings = (tensors[2][:, 0], tensors[3][:, 0], ops.ones(()))
+        text, image, *vectors = tensors
+        embeddings = (*(x[:, 0] for x in vectors), ops.ones(()))
         logits, _ = make_objective("hard_negatives").logits(
             lambda t, i, m: t[0][:, 0] * i[0][:, 0],
-            {"itm": same},
-            batch,
-            embeddings,
+            {"itm": lambda x: x},
+            *([text], [image], drawn, embeddings),
         )
         return ops.sum(logits["itm"] ** 2)
 
@@ -272,7 +245,11 @@ def test_drawn_pairs_score_as_given_pairs():
     likened = other("hard_negatives", projection_dim=8)
     # With two images each negative is certain.
     x = {k: v[:2] for k, v in x.items()}
-    drawn = {k: array(v) for k, v in hard(2).features.items()}
+    drawn = {
+        k: array(v)
+        for k, v in hard(2)[2].items()
+        if k in ("image_id", "negative_places")
+    }
     found = likened.predict_features({**x, **drawn})["itm"]
     expected = given[[[0, 0, 1], [1, 1, 0]], [[0, 1, 0], [1, 0, 1]]]
     assert difference(found, expected) <= 1e-5

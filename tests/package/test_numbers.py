@@ -9,7 +9,7 @@ import streams
 
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.serve.plan import Limits
-from keras_bridgetower.data.records.format import written_without_places
+from keras_bridgetower.data.records.format import written_without_addresses
 from keras_bridgetower.data.stream.epoch_order import Shuffled
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.preprocessing.masking import TokenMasking
@@ -40,7 +40,7 @@ def masked(count):
 # Each makes something of 3, and returns what of it is written to files.
 USES = {
     "batch_size of a recipe": lambda n: recipe("batch_size", n),
-    "window": lambda n: written_without_places(Shuffled(n)),
+    "window": lambda n: written_without_addresses(Shuffled(n)),
     "size_divisor": lambda n: converter(size_divisor=n),
     "sequence_length": lambda n: builders.tokenizer(n).get_config()[
         "sequence_length"

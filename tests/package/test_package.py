@@ -1,7 +1,6 @@
-"""The package as a whole: layering, imports, docstring examples."""
+"""The package as a whole: its layers, its imports, and what documents show."""
 
 import ast
-import inspect
 import pathlib
 import re
 import subprocess
@@ -10,35 +9,12 @@ import tomllib
 from importlib import metadata
 
 import encoder_table
-import exported_files
-import keras
-import keras_hub
 import module_table
-import numpy as np
-import pytest
 from builders import FASTEST
-from builders import backbone
-from builders import features
-from builders import retrieval
-from builders import roberta
-from builders import vqa
-from keras_bridgetower_drawings.training.easy import pictures
 from packaging import requirements
 
 import keras_bridgetower as kbt
-from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.backend import remat
-from keras_bridgetower.encoders.layers import TokenLookup
-from keras_bridgetower.models import bridges
-from keras_bridgetower.models import heads
-from keras_bridgetower.models import positions
-from keras_bridgetower.models.attention import BridgeTowerAttention
-from keras_bridgetower.models.attention import capture_attention
-from keras_bridgetower.models.cross_modal import CoAttention
-from keras_bridgetower.models.cross_modal import CrossModalLayer
-from keras_bridgetower.models.cross_modal import MergedAttention
 
-BACKEND = keras.config.backend()
 PACKAGE = pathlib.Path(kbt.__file__).parent
 ROOT = PACKAGE.parent
 # Which folders may import a framework, and most of them inside functions.
@@ -122,77 +98,10 @@ def test_what_is_imported_is_declared():
     }
     # Of pillow and others; pydantic is LanceDB's, whose class it makes. Gradio
     # is installed by itself (the extra `demo`).
-    named |= {"pil", "sklearn", "orbax", "llama_index", "pydantic"}
+    named |= {"pil", "sklearn", "llama_index", "pydantic"}
     named |= {"gradio", "haystack"}
     needed = {name[0].lower() for _, name in imported()}
     assert needed - named - sys.stdlib_module_names == {"keras_bridgetower"}
     for requirement in project["dependencies"]:
         floor = requirements.Requirement(requirement)
         assert floor.specifier.contains(metadata.version(floor.name))
-
-
-# Of what users subclass, `docs/own_work.md` has the example; what a run of
-# `Checkpoint` needs besides, `tests/training` makes.
-BASES = (kbt.BridgeTowerTask, kbt.BridgeTowerPreprocessor, kbt.Checkpoint)
-PUBLIC = [getattr(kbt, name) for name in dir(kbt) if name[0].isupper()]
-DOCUMENTED = [
-    *(public for public in PUBLIC if public not in BASES),
-    *(BridgeTowerAttention, capture_attention, CoAttention, CrossModalLayer),
-    MergedAttention,
-    *(TokenLookup, bridges.get, backend_ops.gradients, heads.ClassifierHead),
-    *(positions.resize_positions, kbt.hidden_states, kbt.Tower),
-    kbt.register_head,
-    *(kbt.BridgeTowerVQA.answer, kbt.BridgeTowerBackbone.attention_maps),
-    *(kbt.BridgeTowerRetrieval.score, kbt.BridgeTowerRetrieval.rank),
-    *(kbt.distribute, remat.remat),
-]
-
-
-@pytest.fixture(scope="module")
-def models():
-    """Models that the examples look into and leave as they are."""
-    return {
-        "backbone": backbone(),
-        "vqa": vqa(),
-        "retrieval": retrieval(),
-    }
-
-
-# Some examples start a task from the preset of another one.
-@FASTEST
-@pytest.mark.filterwarnings("ignore:Newly initialized in this")
-@pytest.mark.parametrize("documented", DOCUMENTED, ids=lambda d: d.__qualname__)
-def test_docstring_example_runs(documented, models, tmp_path, monkeypatch):
-    if documented is kbt.BridgeTowerPretraining and BACKEND == "tensorflow":
-        pytest.skip("traces for most of a minute; the others run it")
-    if documented is kbt.ExportedModel:
-        exported_files.need("onnx")
-    monkeypatch.chdir(tmp_path)
-    examples = re.findall(
-        r"```python\n(.*?)```", inspect.getdoc(documented), re.DOTALL
-    )
-    assert examples, f"{documented} has no example"
-    from PIL import Image
-
-    Image.new("RGB", (20, 20)).save("photo.png")
-    names = {
-        **{n: getattr(kbt, n) for n in dir(kbt)},
-        **{n: getattr(pictures, n) for n in ("load", "attributes")},
-        **{k: v for k, v in globals().items() if not k.startswith("test")},
-        "layer": BridgeTowerAttention(num_heads=2, key_dim=8),
-        "x": np.ones((1, 3, 16), "float32"),
-        "np": np,
-        "keras_hub": keras_hub,
-        "get": bridges.get,
-        "remat": remat.remat,
-        "gradients": backend_ops.gradients,
-        "ClassifierHead": heads.ClassifierHead,
-        "LinearHead": heads.LinearHead,
-        "resize_positions": positions.resize_positions,
-        "features": features(),
-        **models,
-        "MyEncoder": type("MyEncoder", (), {}),
-        "encoder": roberta(),
-    }
-    for example in examples:
-        exec(compile(example, documented.__qualname__, "exec"), dict(names))

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from builders import ANSWERS
+from builders import FASTEST
 from builders import backbone
 from builders import features
 from builders import preprocessor
@@ -20,7 +21,6 @@ from streams import write
 import keras_bridgetower as kbt
 from keras_bridgetower import analysis
 from keras_bridgetower.apps.predict import output
-from keras_bridgetower.data import look
 from keras_bridgetower.data.records.write import ShardJob
 from keras_bridgetower.data.records.write import write_shard
 from keras_bridgetower.distribution.strategy import Strategy
@@ -30,10 +30,7 @@ from keras_bridgetower.metrics.vqa import write_vqa_results
 from keras_bridgetower.tasks.ranking import open_cache
 from keras_bridgetower.training.runs.places import RunFolder
 
-pytestmark = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
+pytestmark = FASTEST
 SIDE = 32
 
 
@@ -244,7 +241,6 @@ OUTPUTS = {
         str(path).removesuffix(".part"), lambda file: file.write(b"1")
     ),
     "lock": lambda path: _context(one_writer(path, "refused")),
-    "sheet of samples": lambda path: look.draw("", "train", path),
     "answers": lambda path: write_vqa_results(path, [1], ["red"]),
 }
 

@@ -14,10 +14,10 @@ from builders import SIDE
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.predict import batches
 from keras_bridgetower.apps.predict import output
-from keras_bridgetower.tasks.identity import model_checksum
 from keras_bridgetower.apps.predict.rows import Row
 from keras_bridgetower.presets.verbs import BUILT_IN
 from keras_bridgetower.tasks import inference
+from keras_bridgetower.tasks.identity import model_checksum
 
 pytestmark = FASTEST
 PRESET = "bridgetower_tiny_easy_vqa"

@@ -13,13 +13,8 @@ import pytest
 import tensorflow as tf
 from builders import FASTEST
 from builders import ONE_BACKEND
-from builders import backbone
-from builders import bert
-from builders import clip
 from builders import contrastive
-from builders import eager
 from builders import fast
-from builders import moved
 from builders import randomise
 from builders import raw
 from builders import tokenizer as of_length
@@ -309,23 +304,14 @@ def test_whole_words_are_hidden():
 
 
 @FASTEST
-def test_bert_trains_fills_and_is_a_preset(tmp_path):
-    small = backbone(clip(layers=1), bert(layers=1), num_layers=1)
-    model = eager(kbt.BridgeTowerMaskedLM(small, masked()))
-    changed = moved(model, lambda: model.fit(raw(4)[0], verbose=0))
-    assert changed
-    image = raw(1)[0]["images"][0]
-    (expected,), text = model.fill_mask(image, "is it <mask>?", top_k=3)
-    model.save_to_preset(tmp_path / "preset")
-    copy = kbt.BridgeTowerMaskedLM.from_preset(tmp_path / "preset")
-    assert type(copy.preprocessor.tokenizer) is kbt.BridgeTowerBertTokenizer
-    (found,), again = copy.fill_mask(image, "is it <mask>?", top_k=3)
-    assert again == text
-    assert np.allclose([p for _, p in found], [p for _, p in expected])
-    vqa = kbt.BridgeTowerVQA.from_preset(
-        tmp_path / "preset", answers=["yes", "no"], random_heads=True
-    )
-    assert vqa.answer(image, "is it red?")[0][0] in ("yes", "no")
+@pytest.mark.parametrize("entry", ['"w":0,', '["w",-1.5],'])
+def test_a_file_of_two_million_words_is_refused_at_once(entry, tmp_path):
+    file = tmp_path / "tokenizer.json"
+    file.write_text('{"model":{"vocab":' + entry * 2_000_000)
+    start = time.process_time()
+    with pytest.raises(ValueError, match="at most 1,500,000 values"):
+        kbt.BridgeTowerJsonTokenizer(file)
+    assert time.process_time() - start < 1
 
 
 LETTERS = [*string.ascii_lowercase, "\u0120"]

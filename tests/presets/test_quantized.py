@@ -108,6 +108,7 @@ def test_int8_is_saved_opened_and_copied(int8, tmp_path):
     same(copy.deepcopy(model), model)
 
 
+@slow_on("jax")
 def test_large_activations_leave_the_others_their_bits():
     """Without integers for them: a weight moves by half a step at most."""
     inside = {}

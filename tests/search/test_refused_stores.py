@@ -22,25 +22,10 @@ def rejected(message, *calls):
             call()
 
 
-def test_an_index_remembers_its_reading_and_dtype(matching, photos, lance_name):
-    narrow = SearchModels.from_preset(matching.preset, dtype="bfloat16")
-    first = PictureSearch(lance_name, narrow)
-    first.index(photos)
-    hits = first.query("a red circle", top_k=3)
-    assert info(lance_name)["dtype"] == "bfloat16"
-    for preset in (None, matching.preset):
-        again = PictureSearch(lance_name, preset)
-        assert again.query("a red circle", top_k=3) == hits
-    crop = SearchModels.from_preset(matching.preset, image_mode="crop")
-    other = r"'image_mode': \('squash', 'crop'\)"
-    rejected(other, lambda: PictureSearch(lance_name, crop).query("a circle"))
-    rejected(other, lambda: PictureSearch(lance_name, crop).index(photos))
-
-
-def test_an_index_of_a_preset_that_crops_opens_again(
+def test_an_index_remembers_its_reading_and_dtype(
     matching, photos, tmp_path, lance_name
 ):
-    """As DINOv2's pictures: its preset alone says how much is cut off."""
+    """Its preset alone says how much of a picture is cut off, as DINOv2's."""
     task = kbt.BridgeTowerContrastive.from_preset(matching.preset)
     converter = task.preprocessor.image_converter
     values = {"crop_pct": 0.5, "resample": "bilinear"}
@@ -49,11 +34,18 @@ def test_an_index_of_a_preset_that_crops_opens_again(
     )
     preset = str(tmp_path / "preset")
     task.save_to_preset(preset)
-    first = PictureSearch(lance_name, preset)
+    narrow = SearchModels.from_preset(preset, dtype="bfloat16")
+    first = PictureSearch(lance_name, narrow)
     first.index(photos)
     hits = first.query("a red circle", top_k=3)
-    again = PictureSearch(lance_name)
-    assert again.query("a red circle", top_k=3) == hits
+    assert info(lance_name)["dtype"] == "bfloat16"
+    for name in (None, preset):
+        again = PictureSearch(lance_name, name)
+        assert again.query("a red circle", top_k=3) == hits
+    crop = SearchModels.from_preset(preset, image_mode="crop")
+    other = r"'image_mode': \('squash', 'crop'\)"
+    rejected(other, lambda: PictureSearch(lance_name, crop).query("a circle"))
+    rejected(other, lambda: PictureSearch(lance_name, crop).index(photos))
 
 
 def test_incomplete_index_is_rejected_and_resumes(matching, photos, store_name):

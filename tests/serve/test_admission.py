@@ -239,20 +239,6 @@ async def test_hosts_that_are_answered(key, hosts, host, status):
 
 
 @in_loop
-async def test_draining_rejects_requests():
-    app = App()
-    admit = admission(app)
-    task = asyncio.create_task(asked(admit))
-    await asyncio.sleep(0.01)
-    admit.draining = True
-    for path in ("/v1/answer", "/ready"):
-        assert (await asked(admit, path)).result == (503, "not_ready")
-    app.go.set()
-    assert (await task).result == (200, None)
-    assert (await asked(admit, "/health")).result == (200, None)
-
-
-@in_loop
 async def test_unexpected_errors_hide_their_message():
     async def app(scope, receive, send):
         raise KeyError("/home/secret")

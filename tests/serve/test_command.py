@@ -1,9 +1,14 @@
 """Test the command: correct answers under load, after a kill, at a stop."""
 
 import asyncio
+import contextlib
 import json
+import pathlib
 import re
 import signal
+import socket
+import subprocess
+import sys
 import time
 import urllib.request
 
@@ -11,12 +16,14 @@ import pytest
 from builders import FASTEST
 
 pytest.importorskip("uvicorn", reason="the extra `serve`")
+pytest.importorskip("aiohttp", reason="the extra `object_stores`")
 
 import load_server
 
 # The processes take some 10 seconds to start, and minutes on a busy machine.
 pytestmark = [FASTEST, pytest.mark.slow]
 WORKERS = 2
+RAY_RUN = pathlib.Path(__file__).with_name("ray_run.py")
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +39,14 @@ def expected(asked):
 @pytest.fixture(scope="module", params=["uvicorn", "ray"])
 def running(request, tmp_path_factory):
     """The address and the process of a server with two workers."""
-    engine = request.param
-    if engine == "ray":
+    if request.param == "ray":
         pytest.importorskip("ray", reason="the extra `ray`")
+        with on_ray() as running:
+            yield running
+        return
     log = tmp_path_factory.mktemp("serve") / "log"
-    options = ["--engine", engine, "--replicas", str(WORKERS)]
     # No request is late, however busy the machine is.
-    options += ["--seconds", "300"]
+    options = ["--replicas", str(WORKERS), "--seconds", "300"]
     with (
         open(log, "w") as file,
         load_server.server(file, *options) as (url, process),
@@ -52,6 +60,20 @@ def running(request, tmp_path_factory):
     assert "Traceback" not in words
     # Only our own two lines, and the message about the kill.
     assert len(words.splitlines()) <= 3, words
+
+
+@contextlib.contextmanager
+def on_ray():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    words = [RAY_RUN, load_server.PRESET, str(port), str(WORKERS)]
+    with subprocess.Popen([sys.executable, *words]) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            load_server.wait(url, process)
+            yield url, process
+        finally:
+            process.send_signal(signal.SIGTERM)
 
 
 async def stopped(url, process, bodies):

@@ -37,7 +37,7 @@ def test_index_of_an_unserved_preset_is_rejected(index, photos):
     ("words", "message"),
     [
         ([FUSED, "--seconds", "-1"], "`seconds`"),
-        ([FUSED, "--picture-host", "http://a/"], "`picture_hosts`"),
+        ([FUSED, "--allowed-host", "http://a/"], "`allowed_hosts`"),
         ([FUSED, "--store", "no/index"], "`store`"),
         ([FUSED, "--host", "0.0.0.0"], "need an API key"),
         ([FUSED, "--host", "::"], "`--without-key`"),

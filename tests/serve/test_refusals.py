@@ -29,9 +29,7 @@ LONG_TEXTS = [
     ("/v1/fill", BLANK | {"text": f"<mask> {LONG}"}, "text"),
     ("/v1/search", {"text": LONG}, "text"),
 ]
-ROUTES = sorted(
-    {path for path, _, _ in LONG_TEXTS} | {"/embeddings", "/v1/encode"}
-)
+ROUTES = sorted({path for path, _, _ in LONG_TEXTS} | {"/embeddings"})
 OTHERS = [
     ("/v1/fill", BLANK | {"top_k": 100_000}, "top_k"),
     ("/v1/fill", BLANK | {"text": "a circle"}, "text"),

@@ -87,33 +87,6 @@ def test_base64_vectors_are_32_bit_floats(client, offline):
     close(found, offline["embed"].embed(texts=TEXT))
 
 
-def test_opea_model_server(client, offline):
-    # 200 tokens there; this preset has fewer positions.
-    rule = {"sequence_length": 32, "long_texts": "cut_end"}
-    embed = functools.partial(offline["embed"].embed, **rule)
-    for image, expected in (
-        ({}, embed(texts=LONG)),
-        ({"img_b64_str": RED_64}, embed(RED, LONG)),
-    ):
-        found = posted(client, "/v1/encode", text=LONG, **image)
-        assert list(found) == ["embedding"]
-        close(found["embedding"], expected)
-    assert client.get("/v1/health_check").status_code == 200
-    status = client.post("/v1/worker_get_status").json()
-    assert status["model_names"] == [FUSED, MATCHING, ASKING]
-
-
-def test_opea_micro_service(client, offline):
-    embed = offline["embed"].embed
-    found = posted(client, "/v1/embeddings", text=TEXT)
-    close(found.pop("embedding"), embed(texts=TEXT))
-    assert found == {"text": TEXT}
-    image = {"base64_image": RED_64}
-    found = posted(client, "/v1/embeddings", text={"text": TEXT}, image=image)
-    close(found.pop("embedding"), embed(RED, TEXT))
-    assert found == {"text": TEXT, **image}
-
-
 def test_score(client, offline):
     pairs = [{"image": image, "text": TEXT} for image in (RED_64, BLUE_64)]
     answer = posted(client, "/v1/score", model=MATCHING, pairs=pairs)

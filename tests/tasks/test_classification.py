@@ -44,6 +44,7 @@ def tasks():
     return {name: randomise(every_task.make(name, made)) for name in names}
 
 
+@slow_on("jax")
 def test_entailment_in_closed_form():
     judge, x = randomise(kbt.BridgeTowerEntailment(backbone())), features()
     pooled = judge.backbone(x, training=False)["pooled"]

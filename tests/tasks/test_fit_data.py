@@ -364,7 +364,7 @@ def test_random_layers_of_a_task_draw_in_training():
         "sgd", "mse", run_eagerly=keras.config.backend() == "tensorflow"
     )
     x = features(batch=2)
-    task.train_on_batch(x, array(task(x)))
+    task.train_on_batch(x, np.zeros((2, 2), "float32"))
     assert any(difference(v, b) for v, b in zip(states, before, strict=True))
 
 

@@ -79,11 +79,7 @@ def test_jobs_from_threads(tasks):
 
 def test_verbs_while_the_task_is_trained():
     """Asked by a callback, in the thread of the training and in another."""
-    model = kbt.BridgeTowerTextRegressor(
-        shallow(),
-        kbt.BridgeTowerTextRegressorPreprocessor(tokenizer(24)),
-        dropout=0.0,
-    )
+    model = regressor()
     fast(randomise(model), keras.optimizers.SGD(0.1), MANY_STEPS)
     before, found, errors = model.rate(TEXTS), [], []
 
@@ -182,10 +178,6 @@ def assign(model, folder):
             weight.assign(array(weight) * 1.5)
 
 
-def activation(model, folder):
-    dense(model).activation = keras.activations.sigmoid
-
-
 def loaded_lora(model, folder):
     other = kbt.BridgeTowerBackbone.from_config(model.backbone.get_config())
     other.set_weights(model.backbone.get_weights())
@@ -201,7 +193,7 @@ def quantized(model, folder):
     dense(model).quantize("int8")
 
 
-CHANGES = (assign, activation, loaded_lora, quantized)
+CHANGES = (assign, loaded_lora, quantized)
 
 
 def rows(found):
@@ -232,6 +224,7 @@ def changing():
 def test_every_change_counts(change, changing, tmp_path):
     verbs = (rate, predict)
     before = [rows(verb(changing)) for verb in verbs]
+    evaluate(changing)
     change(changing, tmp_path)
     # Layer by layer, by nothing that was compiled.
     x = changing.preprocessor({"text": TWO_TEXTS})
@@ -240,13 +233,7 @@ def test_every_change_counts(change, changing, tmp_path):
         found = rows(verb(changing))
         np.testing.assert_allclose(found, eager, rtol=2e-5, atol=1e-6)
         assert np.abs(found - earlier).max() > 1e-4
-
-
-def test_evaluation_sees_a_change(changing):
-    evaluate(changing)
-    dense(changing).activation = keras.activations.tanh
-    difference = np.array(rate(changing)) - 1
-    expected = np.square(difference).mean(), np.abs(difference).mean()
+    expected = np.square(eager - 1).mean(), np.abs(eager - 1).mean()
     np.testing.assert_allclose(evaluate(changing), expected, rtol=2e-5)
 
 
@@ -282,7 +269,7 @@ def test_every_verb_sees_a_change(name, tmp_path):
     make, verb = VERBS[name]
     model = randomise(make())
     before = rows(verb(model))
-    activation(model, tmp_path)
+    quantized(model, tmp_path)
     found = rows(verb(model))
     model.compile(run_eagerly=True)
     np.testing.assert_allclose(found, rows(verb(model)), rtol=1e-4, atol=1e-5)

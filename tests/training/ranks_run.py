@@ -40,7 +40,6 @@ from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.runs import checks
-from keras_bridgetower.training.runs import folders as checkpoints
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 from keras_bridgetower.training.runs.places import RunFolder
 
@@ -181,10 +180,10 @@ def read(strategy, records, folder):
     for _ in strategy.batches(stream(records), epochs=2):
         pass
     own = folder / f"own {strategy.index}"
-    steps = [
-        checkpoints.write(own / "written", step, {"x": np.zeros(1)}, {})
-        for step in (FIRST, STEPS)
-    ]
+    written = RunFolder(own / "written")
+    for step in (FIRST, STEPS):
+        written.write(step, {"x": np.zeros(1)}, {})
+    steps = written.checkpoints()
 
     def resume(folder, seed):
         started = {"stream": stream(records, seed).identity}

@@ -78,13 +78,14 @@ def of_records(tmp_path_factory):
 
 def test_identity_of_models(of_records):
     stream, built = of_records
-    then = checks.of_run(built, stream)
+    then = checks.describe_run(built, stream)
     assert then == json.loads(json.dumps(then))
     assert "0x" not in str(then)
     # Equal in a second model, which has other names.
-    assert checks.of_model(resume_run.task()) == checks.of_model(
-        resume_run.task()
+    one, other = (
+        checks.describe_run(resume_run.task(), stream) for _ in range(2)
     )
+    assert one == other
     preprocessor = built.preprocessor
     converter, tokens = preprocessor.image_converter, preprocessor.tokenizer
     fusion = built.backbone.fusion._flatten_layers()
@@ -103,7 +104,7 @@ def test_identity_of_models(of_records):
         attribute = attribute or name.rpartition(".")[2]
         before = getattr(owner, attribute)
         setattr(owner, attribute, value)
-        assert lines(then, checks.of_run(built, stream)) == {name}
+        assert lines(then, checks.describe_run(built, stream)) == {name}
         setattr(owner, attribute, before)
 
 
@@ -115,13 +116,12 @@ def test_identity_of_custom_transforms():
     assert checks.source_sum(library) is None
     assert not any(map(checks.source_sum, library.steps))
 
-    class Stream:
-        def __init__(self, step):
-            self.transform = dataclasses.replace(library, steps=(step,))
+    def sources(step):
+        changed = dataclasses.replace(library, steps=(step,))
+        return [checks.source_sum(part) for part in (changed, step)]
 
-    one, other = (checks.of_stream(Stream(steps(n))) for n in (32, 33))
-    assert one and one != other
-    assert one == checks.of_stream(Stream(steps(32)))
+    assert sources(steps(32)) != sources(steps(33))
+    assert sources(steps(32)) == sources(steps(32))
 
 
 HOLDS = """

@@ -81,14 +81,12 @@ class OneByOne(AdamW):
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="the others take one at a time")
-@pytest.mark.parametrize("limit, numbers", [("CHUNK", 1000), ("PIECE", 1000)])
-def test_grouped_updates_equal_single_updates(limit, numbers, monkeypatch):
+def test_grouped_updates_equal_single_updates(monkeypatch):
     from keras_bridgetower.training.optim import adamw_torch
 
-    monkeypatch.setattr(adamw_torch, limit, numbers)
-    if limit == "CHUNK":  # As on an accelerator.
-        monkeypatch.setattr(adamw_torch, "_in_memory", lambda _: False)
-        monkeypatch.setattr(adamw_torch, "known_to_be", lambda _: False)
+    monkeypatch.setattr(adamw_torch, "CHUNK", 1000)
+    # As on an accelerator.
+    monkeypatch.setattr(adamw_torch, "known_to_be", lambda _: False)
     found = []
     for cls in (AdamW, OneByOne):
         keras.utils.set_random_seed(0)

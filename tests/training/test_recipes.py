@@ -114,13 +114,11 @@ def test_every_recipe_has_an_optimizer_for_its_task():
 
 
 @FASTEST
-def test_a_preset_keeps_the_width_of_its_head(capsys):
+def test_a_preset_keeps_the_width_of_its_head():
     recipe = RECIPES["coco_base"].tiny()
     preset = "bridgetower_tiny_easy_pretrain"
     task = task_of_recipe.from_preset(recipe, preset, None)
-    task_of_recipe.print_kept_values(recipe, task)
     assert task.projection_dim == 64
-    assert "projection_dim: 64, kept from the preset" in capsys.readouterr().out
 
 
 def built(*rows):
@@ -139,8 +137,8 @@ REJECTED = {
     "`epochs`": replaced(epochs=None),
     "`accumulation`": replaced(accumulation=3),
     "`size`": replaced(size="huge"),
-    "nearest is 'weight_decay'": replaced(weight_decy=0.1),
-    "nearest is 'vqa_base'": lambda: paper.get("vqa_bas"),
+    "`field` must be one of": replaced(weight_decy=0.1),
+    "`recipe` must be one of": lambda: paper.get("vqa_bas"),
     "`samples` must be": lambda: RECIPES["vqa_base"].total_steps(500),
     "type_embedding: 2 rows": built((".*", 1), ("fusion", 2)),
     "embeddings: no row": built(("fusion", 2)),

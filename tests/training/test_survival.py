@@ -3,7 +3,6 @@
 import resource
 import shutil
 import time
-from importlib.util import find_spec
 
 import forks
 import keras
@@ -16,7 +15,6 @@ from builders import array
 from builders import long_but
 from builders import slow_on
 
-from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.training.optim.adamw import AdamW
 from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
@@ -76,9 +74,6 @@ def test_runs_on_several_devices_continue(tmp_path, kind):
     run("part", "save:7", [-9])
     assert run("part", "term:4", [143]) == [143] * count
     run("part", "never:0", [0])
-    is_orbax = launch.BACKEND == "jax" and count > 1
-    _, facts = RunFolder(tmp_path / "part").newest()
-    assert facts["store"] == ("orbax" if is_orbax else "file")
     resume_run.check_equal(tmp_path, count)
 
 
@@ -134,39 +129,6 @@ def test_survivors_of_a_killed_process_end_in_time(tmp_path, lost):
             process.kill()
     _, facts = RunFolder(tmp_path / "run").newest()
     assert facts["position"] == {"epoch": 2, "step": 0}
-
-
-needs_orbax = pytest.mark.skipif(
-    launch.BACKEND != "jax" or find_spec("orbax") is None,
-    reason="JAX's format, needs orbax-checkpoint",
-)
-
-
-class Alone(Strategy):
-    """One process that writes as several do on JAX."""
-
-    store = "orbax"
-
-
-@needs_orbax
-def test_orbax_checkpoints_are_read_or_rejected(tmp_path):
-    built = {
-        "model/0/kernel": keras.ops.arange(12, dtype="bfloat16"),
-        "optimizer/0/iterations": keras.ops.cast(3, "int32"),
-        "random/seed": np.arange(2, dtype="uint32"),
-    }
-    for step in (1, 2):
-        RunFolder(tmp_path).write(step, built, {"logs": {}}, Alone())
-    arrays, facts = RunFolder(tmp_path).newest()
-    assert facts["step"] == 2 and set(arrays) == set(built)
-    for name, x in arrays.items():
-        assert isinstance(x, np.ndarray) and x.dtype == built[name].dtype
-        np.testing.assert_array_equal(x, built[name])
-    (damaged, *_) = (tmp_path / "step-000000002" / "state" / "d").iterdir()
-    damaged.write_bytes(damaged.read_bytes() + b"0")
-    with pytest.warns(UserWarning, match="The checkpoint before it is tried"):
-        _, facts = RunFolder(tmp_path).newest()
-    assert facts["step"] == 1
 
 
 def fitted(directory, stream=None, **kwargs):
@@ -287,19 +249,15 @@ def test_other_models_are_rejected(finished):
         checkpoint.resume(task, force=True)
 
 
-STRATEGIES = {"file": Strategy, "orbax": pytest.param(Alone, marks=needs_orbax)}
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
-def test_a_full_disk_leaves_old_checkpoints(tmp_path, strategy):
+def test_a_full_disk_leaves_old_checkpoints(tmp_path):
     old = {"x": np.arange(10)}
-    RunFolder(tmp_path).write(1, old, {}, strategy())
+    RunFolder(tmp_path).write(1, old, {})
     new = {"x": np.random.default_rng(0).random(10_000)}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
     try:
         with pytest.raises(CheckpointError, match="could not be written"):
-            RunFolder(tmp_path).write(2, new, {}, strategy())
+            RunFolder(tmp_path).write(2, new, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000001"]

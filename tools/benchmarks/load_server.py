@@ -8,7 +8,6 @@ server.
 
     KERAS_BACKEND=torch python tools/benchmarks/load_server.py
     ... --requests 200 --long 0      # a quick look
-    ... --engine ray
     ... --minutes 10                 # at the end, requests for ten minutes
 """
 

@@ -106,7 +106,6 @@ def build(
     """
     with output.progress("Writing shards") as update:
         frameworks.load(context.obj)
-        from keras_bridgetower.data import look
         from keras_bridgetower.data.datasets import by_name as building
         from keras_bridgetower.data.records import write
 
@@ -124,11 +123,11 @@ def build(
                 else write.in_processes(workers or os.cpu_count()),
                 on_shard=update,
             )
-    found = look.contents(folder)
+    found = building.summarize(folder)
     lines = [f"  left out {key}: {reason}" for key, reason in left_out]
     records = [{"record": key, "reason": why} for key, why in left_out]
     value = {**found, "left_out": records}
-    output.show_lines(as_json, value, [*lines, *look.lines(found)])
+    output.show_lines(as_json, value, [*lines, *_summary(found)])
 
 
 def stats(
@@ -144,41 +143,30 @@ def stats(
     """
     with output.progress("Reading"):
         frameworks.load(context.obj)
-        from keras_bridgetower.data import look
+        from keras_bridgetower.data.datasets import by_name as building
 
-        found = look.contents(folder, verify)
-    output.show_lines(as_json, found, look.lines(found))
+        found = building.summarize(folder, verify)
+    output.show_lines(as_json, found, _summary(found))
     if found["damaged"]:
         raise ValueError(
             f"{len(found['damaged'])} shards are damaged; build again."
         )
 
 
-def show(
-    context: typer.Context,
-    folder: Place,
-    split: str,
-    picture: pathlib.Path,
-    count: models.Count = 12,
-    seed: int = 0,
-    as_json: models.AsJson = False,
-):
-    """Draw some samples of a split into one picture.
-
-    Args:
-        split: Split, such as train.
-        picture: Picture file to write.
-        count: Samples to draw.
-        seed: Seed of the choice.
-    """
-    with output.progress("Drawing"):
-        frameworks.load(context.obj)
-        from keras_bridgetower.data import look
-
-        drawn, samples = look.draw(folder, split, picture, count, seed)
-    value = {"picture": str(picture), "drawn": drawn, "samples": samples}
-    line = f"{drawn} of {samples:,} samples: {picture}"
-    output.show_lines(as_json, value, [line])
+def _summary(found):
+    """Yield the result of `summarize` as lines of text."""
+    yield f"task {found['task']}, {found['labels']} labels"
+    for name, split in found["splits"].items():
+        yield (
+            f"{name}: {split['records']:,} records, "
+            f"{split['samples']:,} samples, {split['shards']} shards, "
+            f"{split['bytes']:,} bytes, {split['left_out']} left out"
+        )
+        yield f"  {split['definition']}"
+        for source, count in split["sources"].items():
+            yield f"  {source}: {count:,} samples"
+    for why in found["damaged"]:
+        yield f"  DAMAGED {why}"
 
 
 def _options(values):

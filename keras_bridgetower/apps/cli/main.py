@@ -24,7 +24,7 @@ from keras_bridgetower.version import __version__
 
 DEBUG = "--debug"
 SEARCH = (search.index, search.query, search.info, search.remove, search.prune)
-DATA = (data.check, data.build, data.stats, data.show)
+DATA = (data.check, data.build, data.stats)
 # Commands by their heading in `--help`. A group of commands is its name, its
 # help and the commands.
 COMMANDS = {
@@ -36,7 +36,7 @@ COMMANDS = {
         ("search", "Index your own pictures, and find them.", SEARCH),
     ),
     "Data and training": (
-        ("data", "Build data sets and show them.", DATA),
+        ("data", "Build data sets and count them.", DATA),
         *(data.plan, data.train, data.train_reranker, data.evaluate),
     ),
     "Presets and weights": (

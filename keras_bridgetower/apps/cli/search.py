@@ -90,7 +90,6 @@ def query(
     image: pathlib.Path | None = None,
     top_k: models.Count = 10,
     rerank: Annotated[int | None, typer.Option(min=0)] = None,
-    budget_ms: Annotated[float | None, typer.Option(min=1)] = None,
     preset: models.Preset = None,
     as_json: models.AsJson = False,
 ):
@@ -104,10 +103,7 @@ def query(
         image: Picture to look for, alone or with the text.
         top_k: How many pictures to print.
         rerank: How many of the nearest pictures the matching head orders. By
-            default 128, or none if that does not improve the preset's lists;
-            1,000 with `--budget-ms`.
-        budget_ms: Milliseconds in which to order as many as there is time
-            for, in an index with states.
+            default 128, or none if that does not improve the preset's lists.
         preset: Preset. By default that of the index.
     """
     if text is None and image is None:
@@ -120,13 +116,8 @@ def query(
         from keras_bridgetower.apps.search import PictureSearch
 
         search = PictureSearch(opened, preset)
-        hits = search.query(text, image, top_k, rerank, budget_ms=budget_ms)
-    if (
-        text
-        and rerank is None
-        and budget_ms is None
-        and not search.models.reranks
-    ):
+        hits = search.query(text, image, top_k, rerank)
+    if text and rerank is None and not search.models.reranks:
         output.note(
             "Sorted by similarity. The matching head does not improve the "
             f"lists of {search.models.preset}; `--rerank 128` uses it anyway."

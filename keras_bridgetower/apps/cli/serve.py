@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import enum
 import functools
 import json
 import logging
@@ -29,13 +28,6 @@ from keras_bridgetower.presets.table import preset_name
 DEFAULT = Limits()
 
 
-class Engine(enum.StrEnum):
-    """Program that runs the processes of a server."""
-
-    uvicorn = "uvicorn"
-    ray = "ray"
-
-
 def _load_in_worker(debug):
     """Import the package quietly in a worker process."""
     if not debug:
@@ -57,7 +49,6 @@ def serve(
     without_key: bool = False,
     store: str | None = None,
     tokens: Annotated[int | None, typer.Option(min=3)] = None,
-    engine: Engine = Engine.uvicorn,
     replicas: models.Count = 1,
     body_bytes: Limit = DEFAULT.body_bytes,
     picture_pixels: Limit = DEFAULT.picture_pixels,
@@ -68,12 +59,7 @@ def serve(
     seconds: Seconds = DEFAULT.seconds,
     body_seconds: Seconds = DEFAULT.body_seconds,
     batch_size: Limit = DEFAULT.batch_size,
-    picture_hosts: Annotated[
-        list[str] | None,
-        typer.Option("--picture-host", rich_help_panel="Limits"),
-    ] = None,
     picture_seconds: Seconds = DEFAULT.picture_seconds,
-    picture_bytes: Limit = DEFAULT.picture_bytes,
     as_json: AsJson = False,
 ):
     """Serve presets over HTTP: embeddings, rerank, answers, search.
@@ -95,9 +81,7 @@ def serve(
         without_key: Answer other machines without an API key.
         store: Index of `search index`, for /v1/search.
         tokens: Tokens of an embedded text; else the preset's own.
-        engine: Program that runs the processes: uvicorn, with all presets in
-            each; or Ray Serve, with one preset in each.
-        replicas: Processes; each holds its presets in memory.
+        replicas: Processes; each holds all presets in memory.
         body_bytes: Bytes of a request.
         picture_pixels: Pixels of a picture.
         request_pixels: Pixels of all pictures of a request.
@@ -107,17 +91,13 @@ def serve(
         seconds: Time of a request; then 504.
         body_seconds: Time to receive a body; then 408.
         batch_size: Inputs of a forward pass.
-        picture_hosts: Host from which pictures are fetched by URL. May be given
-            again; without it URLs are refused.
-        picture_seconds: Time to fetch a picture, and processor time to decode
-            one.
-        picture_bytes: Bytes of a fetched picture.
+        picture_seconds: Processor time to decode a picture.
     """
     presets = presets or models.FAMILY
     for preset in presets:
         models.check_preset(preset)
-    given = {f.name: context.params[f.name] for f in dataclasses.fields(Limits)}
-    limits = Limits(**given | {"picture_hosts": tuple(picture_hosts or ())})
+    names = [field.name for field in dataclasses.fields(Limits)]
+    limits = Limits(**{name: context.params[name] for name in names})
     key = os.environ.get(KEY)
     if not (key or without_key or is_loopback(host)):
         raise UsageError(
@@ -138,15 +118,10 @@ def serve(
         sys.stdout.flush()
 
     output.note(f"Loading {', '.join(plan.names())}")
-    if engine == Engine.ray:
-        from keras_bridgetower.apps.serve import on_ray
+    from keras_bridgetower.apps.serve import workers
 
-        on_ray.run(plan, host, port, ready, context.obj)
-    else:
-        from keras_bridgetower.apps.serve import workers
-
-        load = functools.partial(_load_in_worker, context.obj)
-        workers.run(plan, host, port, ready, load)
+    load = functools.partial(_load_in_worker, context.obj)
+    workers.run(plan, host, port, ready, load)
 
 
 def demo(
@@ -166,11 +141,11 @@ def demo(
         presets: Presets that the page offers. Without any, the installed ones
             that fit a tab.
         host: Address to listen on. With 0.0.0.0 other machines can use the
-            page, but cannot open other presets or folders.
+            page, but cannot open other presets.
         port: Port; 0 for any free one.
         allowed_hosts: Further host name by which the page may be opened, such
-            as that of a proxy, whose visitors then cannot open other presets
-            or folders. May be given again.
+            as that of a proxy, whose visitors then cannot open other
+            presets. May be given again.
     """
     for preset in presets or ():
         models.check_preset(preset)

@@ -211,15 +211,10 @@ PACKAGES = (
 )
 
 
-def doctor(
-    context: typer.Context, speed: str | None = None, as_json: AsJson = False
-):
+def doctor(context: typer.Context, as_json: AsJson = False):
     """Report the backend, and what is installed, cached and missing.
 
     Exits with 1 if no command that needs a model could run.
-
-    Args:
-        speed: Preset whose fusion is timed, in each form that is installed.
     """
     backend, reason = frameworks.chosen_backend()
     problems, devices = [], []
@@ -245,24 +240,9 @@ def doctor(
         "missing_presets": not_installed(),
         "problems": problems,
     }
-    if speed:
-        value["seconds_a_pair"] = {} if problems else fusion_seconds(speed)
     output.show_lines(as_json, value, _report(value))
     if problems:
         raise typer.Exit(errors.FAILED)
-
-
-def fusion_seconds(preset):
-    """Time reranking with a preset; return seconds by form, fastest first."""
-    from keras_bridgetower import BridgeTowerRetrieval
-    from keras_bridgetower.apps.search.fusions import fusion_speeds
-
-    models.check_preset(preset)
-    with output.progress("Timing the fusion"):
-        task = BridgeTowerRetrieval.from_preset(preset)
-        task.new_heads.check("rerank", task.answering_heads)
-        found = fusion_speeds(task)
-    return {name: float(f"{seconds:.3g}") for name, seconds in found.items()}
 
 
 def installed_version(name):
@@ -365,8 +345,6 @@ def _report(value):
     for cache in value["caches"]:
         size = f"{cache['bytes'] / 1e6:,.1f} MB"
         lines.append(f"The {cache['holds']} take {size} in {cache['path']}.")
-    for form, seconds in value.get("seconds_a_pair", {}).items():
-        lines.append(f"The fusion takes {seconds} s a pair in {form}.")
     if value["extras"].get("export") or value["extras"].get("torch"):
         install = "`pip install '.[torch,export]'`"
         lines.append(f"For answers in a second, in a clone: {install}.")

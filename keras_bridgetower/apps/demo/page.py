@@ -1,7 +1,6 @@
 """The page: its tabs and its server."""
 
 import contextlib
-import logging
 import pathlib
 import threading
 
@@ -31,7 +30,6 @@ except ImportError as error:
         "older Pillow, which has security holes."
     ) from error
 
-LOG = logging.getLogger("keras_bridgetower.apps.demo")
 TABS = (ask, match, search, fill, look)
 # Bytes of an uploaded file; requests that run, and that wait.
 _FILE_BYTES, _AT_ONCE, _WAITING = 30_000_000, 4, 64
@@ -54,7 +52,7 @@ def serving(presets, host, port, allowed_hosts=()):
     Args:
         presets: sequence of str, the presets that it offers.
         host: str, address to listen on. Only visitors of a loopback address
-            may name other presets and folders of pictures.
+            may name other presets.
         port: int, 0 for any that is free.
         allowed_hosts: tuple of str, further host names of the page, such as
             that of a proxy. With any, all visitors count as those of other
@@ -120,25 +118,7 @@ def _build(parts):
             for tab in (*TABS, *other_tabs(parts.models)):
                 with gr.Tab(tab.TITLE):
                     _fill_tab(parts, tab)
-    _refuse_malformed_calls(blocks)
     return blocks
-
-
-def _refuse_malformed_calls(blocks):
-    """Reject calls whose inputs Gradio cannot read, without a traceback."""
-    read_inputs = blocks.preprocess_data
-
-    async def checked(function, *args):
-        try:
-            if function.fn is None:
-                raise TypeError("the event runs in the browser alone")
-            return await read_inputs(function, *args)
-        except Exception as error:
-            LOG.info("A call was refused: %r", error)
-            message = "The page cannot read this request. Reload the page."
-            raise gr.Error(message, print_exception=False) from error
-
-    blocks.preprocess_data = checked
 
 
 def _fill_tab(parts, tab):
@@ -173,8 +153,6 @@ def _describe(presets):
 class Guard:
     """ASGI middleware that checks the host of a request.
 
-    It logs Gradio's errors about malformed requests in one line.
-
     Args:
         app: the ASGI application behind it.
         hosts: tuple of str, host names of the page.
@@ -185,24 +163,9 @@ class Guard:
         self._hosts = hosts
 
     async def __call__(self, scope, receive, send):
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = False
-
-        async def send_response(message):
-            nonlocal started
-            started = True
-            await send(message)
-
         app = self._app
-        if unknown_host(scope["headers"], self._hosts) is not None:
-            app = PlainTextResponse("unknown host", 403)
-        try:
-            await app(scope, receive, send_response)
-        except Exception as error:
-            # Gradio's own error: functions of the page handle theirs.
-            LOG.info("A request failed: %s %r", scope["path"], error)
-            if not started:
-                refused = PlainTextResponse("bad request", 400)
-                await refused(scope, receive, send)
+        if scope["type"] == "http":
+            # An empty name is one too.
+            if unknown_host(scope["headers"], self._hosts) is not None:
+                app = PlainTextResponse("unknown host", 403)
+        await app(scope, receive, send)

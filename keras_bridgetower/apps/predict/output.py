@@ -97,9 +97,8 @@ def check_header(text, header, path):
         )
 
 
-@contextlib.contextmanager
 def locked(path):
-    """Lock a file or folder, which may not exist yet, against other writers.
+    """Return a context that locks a file or folder, which may not exist yet.
 
     `<path>.lock` is never deleted: otherwise two processes could each lock a
     file of that name.
@@ -108,12 +107,11 @@ def locked(path):
         ValueError: a link, or another process is writing.
     """
     check_no_link(path, "OUT")
-    with one_writer(
+    return one_writer(
         f"{path}.lock",
         "OUT must be written by one process at a time. Wait for the other one, "
         f"or write elsewhere. Received: {str(path)!r}",
-    ):
-        yield
+    )
 
 
 def check_file(path):

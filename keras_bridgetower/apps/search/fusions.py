@@ -3,8 +3,6 @@
 import importlib.util
 import json
 import pathlib
-import tempfile
-import time
 
 import keras
 import numpy as np
@@ -15,11 +13,6 @@ from keras_bridgetower.files import write_folder
 from keras_bridgetower.tasks.identity import weight_sums
 
 FILE, IDENTITY = "fusion.onnx", "fusion.json"
-# Packages that write and run an exported fusion.
-_NEEDED = ("onnx", "onnxscript", "onnxruntime")
-# What its speed is measured with.
-_PAIRS, _TURNS = 32, 3
-_TEXT = "a red circle left of a small blue square"
 
 
 def export_fusion(retrieval, folder, pairs=None):
@@ -112,52 +105,3 @@ class ExportedFusion:
 
     def __call__(self, inputs):
         return np.asarray(self._run(inputs)[self._output], "float32")
-
-
-def fusion_speeds(retrieval):
-    """Time reranking by stored states, in each form of the fusion.
-
-    Besides the task itself these are the folders that `export_fusion` writes,
-    in float32, bfloat16 and int8. They need PyTorch, a task in float32, and the
-    extra `export`, and are left out otherwise.
-
-    Args:
-        retrieval: a `BridgeTowerRetrieval`.
-
-    Returns:
-        dict from a form, such as `"exported int8"`, to its seconds for a pair,
-        fastest first.
-    """
-    backend, dtype = keras.config.backend(), retrieval.compute_dtype
-    rng = np.random.default_rng(0)
-    states = rng.normal(size=(_PAIRS, *retrieval.image_states_shape))
-    states = states.astype("float32")
-    found = {f"{backend} {dtype}": _seconds(retrieval, states)}
-    installed = map(importlib.util.find_spec, _NEEDED)
-    if (backend, dtype) == ("torch", "float32") and all(installed):
-        with tempfile.TemporaryDirectory() as folder:
-            for name, fusion in _exported(retrieval, pathlib.Path(folder)):
-                found[name] = _seconds(retrieval, states, fusion)
-    return dict(sorted(found.items(), key=lambda item: item[1]))
-
-
-def _exported(retrieval, folder):
-    """Yield the forms of the exported fusion, with their names."""
-    pictures = [np.full((64, 64, 3), 36 * i, "uint8") for i in range(8)]
-    for name, pairs in (("float32", None), ("int8", (pictures, [_TEXT] * 8))):
-        export_fusion(retrieval, folder / name, pairs)
-        yield f"exported {name}", ExportedFusion(folder / name, retrieval)
-    if importlib.util.find_spec("openvino"):
-        given = folder / "float32", retrieval, "bfloat16"
-        yield "exported bfloat16", ExportedFusion(*given)
-
-
-def _seconds(retrieval, states, fusion=None):
-    scorer = retrieval.state_scorer(_TEXT, fusion)
-    scorer(states)  # The first pass compiles.
-    taken = []
-    for _ in range(_TURNS):
-        started = time.perf_counter()
-        scorer(states)
-        taken.append(time.perf_counter() - started)
-    return min(taken) / len(states)

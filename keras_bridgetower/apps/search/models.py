@@ -216,10 +216,6 @@ class SearchModels:
         states = self.retrieval.image_states(given["images"], batch_size)
         return self.embed(batch_size, **given), states
 
-    def state_scorer(self, text):
-        """`BridgeTowerRetrieval.state_scorer`, with the exported fusion."""
-        return self.retrieval.state_scorer(text, self.fusion)
-
     def matches(self, paths, text, batch_size):
         """Score picture files with a text, a batch of files at a time.
 

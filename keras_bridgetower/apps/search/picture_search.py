@@ -6,11 +6,9 @@ A query takes the nearest vectors, which the matching head then reranks.
 import dataclasses
 import os
 import threading
-import time
 import warnings
 
 from keras_bridgetower.apps.predict.rows import open_rows
-from keras_bridgetower.apps.search import cascade
 from keras_bridgetower.apps.search.header import FORMAT
 from keras_bridgetower.apps.search.header import check_model
 from keras_bridgetower.apps.search.header import check_whole
@@ -20,7 +18,6 @@ from keras_bridgetower.apps.search.header import state_files
 from keras_bridgetower.apps.search.indexing import IndexRun
 from keras_bridgetower.apps.search.models import SearchModels
 from keras_bridgetower.apps.search.stores.store import FolderStore
-from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.files import file_is_gone
@@ -191,7 +188,6 @@ class PictureSearch:
         top_k=10,
         rerank=None,
         batch_size=32,
-        budget_ms=None,
     ):
         """Find pictures by a text, a picture, or both.
 
@@ -204,15 +200,7 @@ class PictureSearch:
                 or for none if the head does not improve the list
                 (`SearchModels.reranks`). Without a text or a matching head,
                 similarity decides the order.
-            batch_size: int, pairs per batch; not with `budget_ms`.
-            budget_ms: number, milliseconds that the query may take; None for
-                no limit. The matching head then judges as many of the `rerank`
-                nearest pictures, by default 1,000, as there is time for: many
-                by merged image tokens, the best of them by all (`Hit.stage`).
-                It needs an index with states, and reranks whether or not that
-                improves the list. The first such query of a process, and the
-                first with a longer text, also compiles and measures, which is
-                not counted.
+            batch_size: int, pairs per batch.
 
         Returns:
             list of `Hit`, best first; fewer if the index has no more. Pictures
@@ -221,27 +209,17 @@ class PictureSearch:
         Raises:
             ValueError: there is neither text nor picture, the text is empty
                 or too long, the picture is unreadable, or the index is
-                missing, incomplete or of another model; or there is
-                `budget_ms` without text or states.
+                missing, incomplete or of another model.
         """
         header = read_header(self.store)
         check_whole(self.store, header)
         self._check(header)
         check_count("top_k", top_k)
-        if budget_ms is not None:
-            scorer, pace, started = self._prepare(
-                budget_ms, header, text, image
-            )
         vector = self.models.embed_query(text, image)
         if rerank is None:
             rerank = _RERANKED if self.models.reranks else 0
-            rerank = rerank if budget_ms is None else _JUDGED
         if text is None or self.models.retrieval is None:
             rerank = 0
-        if budget_ms is not None:
-            # Fetching pictures takes time too.
-            most = cascade.most_pictures(pace, budget_ms / 1000)
-            rerank = min(rerank, most)
         rerank = max(0, rerank)
         if rerank and self.models.fusion and "states" not in header:
             raise ValueError(
@@ -251,47 +229,19 @@ class PictureSearch:
         hits, sums = _nearest(self.store, vector, max(top_k, rerank))
         if rerank:
             some = hits[:rerank]
-            states = state_files(self.store, header)
-            given = self.models, states, some, [sums[hit.path] for hit in some]
-            if budget_ms is not None:
-                end = started + budget_ms / 1000
-                judged = _judge_until(*given, scorer, pace, end)
-            else:
-                judged = _judge(*given, text, batch_size)
-            for place, (stage, match) in judged.items():
-                some[place] = _matched(some[place], stage, match)
-            hits[:rerank] = _ordered(some, self.models.similarity_weight)
+            hits[:rerank] = _judge(
+                self.models,
+                state_files(self.store, header),
+                some,
+                [sums[hit.path] for hit in some],
+                text,
+                batch_size,
+            )
         return hits[:top_k]
 
     def close(self):
         """Close the files and connections of the store."""
         self.store.close()
-
-    def _prepare(self, budget_ms, header, text, image):
-        """Check that a query can have a budget; compile and measure once.
-
-        Returns:
-            `(scorer, pace, started)`: the scorer of the text, its `Pace`, and
-            when the time of the query began.
-        """
-        check_above_zero("budget_ms", budget_ms)
-        task = self.models.retrieval
-        if text is None or "states" not in header or task is None:
-            raise ValueError(
-                "`budget_ms` needs a text, a matching head, and an index with "
-                "states (`index(states=...)`). Received: "
-                f"text={text!r}, states={header.get('states')!r}, "
-                f"preset={self.models.preset!r}"
-            )
-        with task.inference.read_lock("query"):
-            started = time.perf_counter()
-            scorer = self.models.state_scorer(text)
-            if not cascade.is_measured(self.models, scorer):
-                self.models.embed_query(text, image)
-                cascade.find_pace(self.models, scorer)
-                started = time.perf_counter()
-            pace = cascade.find_pace(self.models, scorer)
-        return scorer, pace, started
 
     def _state_fields(self, states):
         """Return the fields of a header about states."""
@@ -321,10 +271,6 @@ class PictureSearch:
 
 # Pictures that the matching head reads for a query by default.
 _RERANKED = 128
-# The same where a budget ends it.
-_JUDGED = 1_000
-# What judged a hit last, in the order of a list.
-_STAGES = (cascade.FULL, cascade.MERGED, "similarity")
 # Pictures that a query examines at most to find some whose files exist.
 _MOST = 100_000
 
@@ -338,8 +284,6 @@ class Hit:
         similarity: float, cosine of its vector and that of the query.
         match: float, the score (`BridgeTowerRetrieval.score`) of the picture
             and the text of the query; None if it was not reranked.
-        stage: str, what judged it last: `"similarity"`, `"merged"` for the
-            matching head with merged image tokens, or `"full"` with all.
         name: str, the `id` of its row in the table, or `""`.
         text: str, the text of its row, or `""`.
         problem: str, the error if the file could not be read, or None.
@@ -353,7 +297,6 @@ class Hit:
     text: str = ""
     problem: str | None = None
     folder: str = ""
-    stage: str = "similarity"
 
 
 def _nearest(store, vector, count):
@@ -395,20 +338,19 @@ def _nearest(store, vector, count):
 
 
 def _judge(models, states, hits, sums, text, batch_size):
-    """Score hits with a text.
+    """Score hits with a text, and sort them, the best first.
 
     Args:
         models: `SearchModels`.
         states: `StateFiles`, by which pictures are judged; others, or all if
             this is None, by their files.
-        hits: list of `Hit`.
+        hits: list of `Hit`, by falling similarity.
         sums: list of str, the sums of their files.
         text: str.
         batch_size: int.
 
     Returns:
-        dict from the place of a hit in the list to `"full"`, and its score or
-        the error of its file.
+        list of `Hit`. Those whose file cannot be read are the last.
     """
     found, there = [], [False] * len(hits)
     if states is not None:
@@ -420,51 +362,17 @@ def _judge(models, states, hits, sums, text, batch_size):
     paths = [hit.path for hit, has in pairs if not has]
     others = iter(models.matches(paths, text, batch_size))
     found = iter(found)
-    return {
-        place: (cascade.FULL, next(found if has else others))
-        for place, has in enumerate(there)
-    }
-
-
-def _judge_until(models, states, hits, sums, scorer, pace, end):
-    """Score as many hits as there is time for.
-
-    Args:
-        models, states, hits, sums: as `_judge`.
-        scorer: what `models.state_scorer` returns.
-        pace: its `Pace`.
-        end: float, the time of `time.perf_counter` at which to end.
-
-    Returns:
-        dict from the place of a hit to its stage and score.
-    """
-    kept, there = states.read(sums)
-    # Places in the list of those that have states.
-    places = [place for place, is_there in enumerate(there) if is_there]
-    weight = models.similarity_weight
-    added = [weight * hits[place].similarity for place in places]
-    with models.retrieval.inference.read_lock("query"):
-        found = cascade.rerank(scorer, kept, pace, end, added)
-    return {places[row]: result for row, result in found.items()}
-
-
-def _matched(hit, stage, match):
-    """Return a hit with its score, or with the error of its file."""
-    if isinstance(match, ValueError):
-        return dataclasses.replace(hit, problem=str(match))
-    return dataclasses.replace(hit, stage=stage, match=float(match))
-
-
-def _ordered(hits, weight):
-    """Sort hits by the stage that judged them last, then by their scores.
-
-    Ties, and hits without a score, keep the order of similarity.
-    """
+    judged = []
+    for hit, has in zip(hits, there, strict=True):
+        match = next(found if has else others)
+        if isinstance(match, ValueError):
+            judged.append(dataclasses.replace(hit, problem=str(match)))
+        else:
+            judged.append(dataclasses.replace(hit, match=float(match)))
 
     def place(hit):
-        stage = _STAGES.index(hit.stage)
         if hit.match is None:
-            return stage, 0.0
-        return stage, -hit.match - weight * hit.similarity
+            return float("inf")
+        return -hit.match - models.similarity_weight * hit.similarity
 
-    return sorted(hits, key=place)
+    return sorted(judged, key=place)

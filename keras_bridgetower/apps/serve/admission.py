@@ -11,8 +11,7 @@ from keras_bridgetower.presets.errors import printable
 
 # Routes that are answered at once and without a key.
 READY = "/ready"
-ALIVE = ("/health", "/v1/health_check")
-OPEN = (*ALIVE, READY)
+OPEN = ("/health", READY)
 # Characters of a message, which may quote the input of a client.
 _LONGEST = 1000
 _RETRY = {"retry-after": "1"}
@@ -31,8 +30,7 @@ class Admission:
     The body is received first. Then requests beyond `concurrency` wait, those
     beyond `queue` get 429, and those that take too long get 504. A slow body
     does not occupy a place: it gets 408 after `body_seconds`. If too many
-    bodies are received at once, the oldest gets 429. Once `draining` is set,
-    as Ray Serve does to stop a replica, new requests get 503.
+    bodies are received at once, the oldest gets 429.
 
     Args:
         app: the ASGI application with the routes.
@@ -57,7 +55,6 @@ class Admission:
         self._receiving = {}
         # Fully received requests; bytes of all bodies in memory.
         self._received = self._held = self.present = 0
-        self.draining = False
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
@@ -86,8 +83,6 @@ class Admission:
     async def _admitted(self, scope, receive, answer):
         path = scope["path"]
         self._check_hosts(scope["headers"])
-        if self.draining and path not in ALIVE:
-            raise errors.RequestError(503, "The server is stopping.")
         if path in OPEN:
             await self._app(scope, receive, answer)
             return

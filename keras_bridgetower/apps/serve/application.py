@@ -15,11 +15,10 @@ from keras_bridgetower.apps.serve.admission import error_response
 from keras_bridgetower.apps.serve.inputs import IMAGES
 from keras_bridgetower.apps.serve.inputs import REFUSE
 from keras_bridgetower.apps.serve.inputs import Asked
+from keras_bridgetower.apps.serve.service import read_picture
 from keras_bridgetower.metrics.calibration import match_shares
 from keras_bridgetower.version import __version__
 
-# Tokens of a text that OPEA's services read.
-_OPEA_TOKENS = 200
 _RULES = {"Right": "cut_end", "Left": "cut_start"}
 
 
@@ -81,20 +80,6 @@ def _server_routes(service):
         data = [{"id": x.name, "verbs": x.verbs, **shared} for x in presets]
         return {"object": "list", "data": data}
 
-    @routes.get("/v1/health_check")
-    async def health_check() -> dict:
-        """Check health, in the shape of OPEA's model server."""
-        return {"message": "The server is running."}
-
-    @routes.post("/v1/worker_get_status")
-    async def worker_get_status() -> dict:
-        """Return models and queue length, in the shape of OPEA's server."""
-        return {
-            "model_names": [preset.name for preset in presets],
-            "speed": 1,
-            "queue_length": service.admission.present,
-        }
-
     return routes
 
 
@@ -117,9 +102,8 @@ def _invalid_body(request, error):
         needed = "The body needs the header `Content-Type: application/json`."
         return errors.RequestError(415, f"{needed} Received: {received}")
     first = error.errors()[0]
-    # FastAPI adds "body" and the name of a shape.
-    parts = [str(x) for x in first["loc"] if x != "body"]
-    where = ".".join(x for x in parts if not x.startswith("shape:"))
+    # FastAPI adds "body".
+    where = ".".join(str(x) for x in first["loc"] if x != "body")
     problem = first["msg"].removeprefix("Value error, ")
     message = f"{where or 'The body'}: {problem}."
     return errors.RequestError(400, message, where or None)
@@ -128,26 +112,15 @@ def _invalid_body(request, error):
 def _model_routes(service):
     """Build the routes that ask models, and the index.
 
-    They follow the shapes of OpenAI, of the hosted service, and of OPEA.
+    They follow the shapes of OpenAI and of the hosted service.
     """
     routes = fastapi.APIRouter(route_class=bodies.JSONRoute)
 
     @routes.post("/v1/embeddings", tags=["embeddings"])
     @routes.post("/embeddings", tags=["embeddings"])
-    async def embeddings(body: bodies.EitherBody) -> dict:
-        """Embed texts, pictures and pairs, in one of two shapes."""
-        if isinstance(body, bodies.EmbeddingsBody):
-            return await _embed_list(service, body)
-        return await _embed_document(service, body)
-
-    @routes.post("/v1/encode", tags=["embeddings"])
-    async def encode(body: bodies.EncodeBody) -> dict:
-        """Embed a text or a pair, as OPEA's model server does."""
-        image = body.img_b64_str or None
-        vector = await _embed_one(
-            service, body.model, body.text, image, "img_b64_str"
-        )
-        return {"embedding": vector}
+    async def embeddings(body: bodies.EmbeddingsBody) -> dict:
+        """Embed texts, pictures and pairs."""
+        return await _embed(service, body)
 
     @routes.post("/v1/rerank", tags=["matching"])
     @routes.post("/v2/rerank", tags=["matching"])
@@ -225,7 +198,7 @@ def _model_routes(service):
         if service.find is None:
             message = "This server has no index: start it with `--store`."
             raise errors.RequestError(404, message)
-        image = await service.pictures.read(body.image, "image")
+        image = await read_picture(body.image, "image")
         asked = Asked(body.text, image, top_k=body.top_k, rerank=body.rerank)
         hits = await service.find(asked)
         if isinstance(hits, errors.Refused):
@@ -235,7 +208,7 @@ def _model_routes(service):
     return routes
 
 
-async def _embed_list(service, body):
+async def _embed(service, body):
     """Answer in the shape of OpenAI and the hosted service."""
     preset = service.preset(body.model, "embed")
     if body.dimensions not in (None, preset.width):
@@ -256,28 +229,6 @@ async def _embed_list(service, body):
         "model": body.model or preset.name,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
-
-
-async def _embed_document(service, body):
-    """Answer in the shape of OPEA's micro-service."""
-    text = body.text if isinstance(body.text, str | None) else body.text.text
-    sent = body.image.model_dump(exclude_none=True) if body.image else {}
-    # A URL or base64.
-    [(name, image)] = sent.items() or [("", None)]
-    param = f"image.{name}"
-    vector = await _embed_one(service, body.model, text, image, param)
-    return {"text": text, "embedding": vector, **sent}
-
-
-async def _embed_one(service, model, text, image, param):
-    preset = service.preset(model, "embed")
-    data = await service.pictures.read(image, param)
-    if text is not None and data is not None:
-        preset.check_pair(param)
-    one = Asked(text, data, long_texts="cut_end", tokens=_OPEA_TOKENS)
-    fields = {"text": "text", "image": param}
-    [(vector, _)] = await preset.ask("embed", [one], [fields])
-    return vector
 
 
 def _encode(vector, encoding):
@@ -378,7 +329,7 @@ async def _predict(service, body, verb, rows, fields):
     inputs = []
     for row, names in zip(rows, fields, strict=True):
         images = {
-            name: await service.pictures.read(row[name], names[name])
+            name: await read_picture(row[name], names[name])
             for name in IMAGES
             if name in row
         }

@@ -48,7 +48,7 @@ class ModelBody(Body):
 class Input(Body):
     """A text, a picture, or both.
 
-    A picture is base64, a `data:` URL, or the URL of an allowed host.
+    A picture is base64 or a `data:` URL.
     """
 
     text: str | None = None
@@ -90,54 +90,6 @@ class EmbeddingsBody(ModelBody):
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
     user: str | None = None
-
-
-class TextPart(Body):
-    """A text in the shape of OPEA's documents."""
-
-    text: str
-
-
-class ImagePart(Body):
-    """A picture in the shape of OPEA's documents: a URL or base64."""
-
-    url: str | None = None
-    base64_image: str | None = None
-
-    @pydantic.model_validator(mode="after")
-    def _holds_one(self):
-        if (self.url is None) == (self.base64_image is None):
-            raise ValueError("one of `url` and `base64_image` must be given")
-        return self
-
-
-class DocumentBody(Input):
-    """A text, a picture or a pair, in the format of OPEA's micro-service."""
-
-    text: str | TextPart | None = None
-    image: ImagePart | None = None
-    model: str | None = None
-
-
-def _shape(value):
-    """Return the tag of the shape of an embeddings body."""
-    names = set(value) if isinstance(value, dict) else set()
-    document = {"text", "image"} & names and "input" not in names
-    return "shape:document" if document else "shape:input"
-
-
-EitherBody = Annotated[
-    Annotated[EmbeddingsBody, pydantic.Tag("shape:input")]
-    | Annotated[DocumentBody, pydantic.Tag("shape:document")],
-    pydantic.Discriminator(_shape),
-]
-
-
-class EncodeBody(ModelBody):
-    """A text or a text-picture pair, in the format of OPEA's model server."""
-
-    text: str
-    img_b64_str: str | None = None
 
 
 def _as_document(value):

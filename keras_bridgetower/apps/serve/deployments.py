@@ -29,8 +29,6 @@ from keras_bridgetower.apps.serve.service import Service
 _TRIES = 3
 # Seconds within which a ready preset responds.
 _READY = 2.0
-# Seconds between two checks of a stopping process.
-_LOOK = 0.1
 
 
 class PresetReplica(BatchedPreset):
@@ -66,12 +64,6 @@ class HttpReplica:
 
     def __serve_build_asgi_app__(self):
         return self._application
-
-    async def drain(self):
-        """Reject new requests and return once the present ones are answered."""
-        self._application.draining = True
-        while self._application.present:
-            await asyncio.sleep(_LOOK)
 
     async def _ask(self, name, verb, inputs):
         return await _call(self._handles[name].ask, verb, inputs)
@@ -118,7 +110,8 @@ def build(arguments):
     if not isinstance(plan, Plan):
         plan = Plan.from_values(**arguments)
     stopping = {
-        "graceful_shutdown_wait_loop_s": _LOOK,
+        # Between two checks whether a process still answers.
+        "graceful_shutdown_wait_loop_s": 0.1,
         "graceful_shutdown_timeout_s": plan.limits.seconds,
     }
     handles = []

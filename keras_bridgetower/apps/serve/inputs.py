@@ -18,7 +18,8 @@ class Asked:
             decoded, or None.
         top_k: int, number of results.
         long_texts: str, as in `BridgeTowerContrastive.embed`.
-        tokens: int, tokens of an embedded text that are read, or None.
+        tokens: int, tokens of an embedded text that are read, or None for the
+            server's own number.
         rerank: int, number of pictures of an index that the matching head
             reranks; None as in `PictureSearch.query`.
     """

@@ -171,8 +171,7 @@ class ServedPreset:
         """Run each verb once for every shape of a batch that it will get.
 
         Batches are filled up to powers of two. Models that run eagerly need
-        one of each kind. The longer texts of OPEA's shapes are compiled on
-        first use.
+        one of each kind.
 
         Args:
             batch_size: int, the largest batch.

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-from keras_bridgetower.apps.hosts import check_hosts
 from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.presets.table import preset_name
 
@@ -16,7 +15,6 @@ class Limits:
 
     Args:
         body_bytes: int, bytes of a request body.
-        picture_bytes: int, bytes of a picture that is fetched by URL.
         picture_pixels: int, width times height of a picture.
         request_pixels: int, total pixels of the pictures of a request.
         inputs: int, texts, pictures, pairs or documents per request.
@@ -26,17 +24,13 @@ class Limits:
         body_seconds: number, time to receive a body. After it the status is
             408.
         batch_size: int, inputs per forward pass.
-        picture_hosts: tuple of str, hosts from which pictures are fetched by
-            URL. If empty, URLs are rejected.
-        picture_seconds: number, time to fetch a picture, and processor time
-            to decode one.
+        picture_seconds: number, processor time to decode a picture.
 
     Raises:
-        ValueError: a number is not positive, or invalid host names.
+        ValueError: a number is not positive.
     """
 
     body_bytes: int = 20_000_000
-    picture_bytes: int = 10_000_000
     picture_pixels: int = 40_000_000
     request_pixels: int = 160_000_000
     inputs: int = 256
@@ -45,14 +39,11 @@ class Limits:
     seconds: float = 30.0
     body_seconds: float = 10.0
     batch_size: int = 32
-    picture_hosts: tuple = ()
     picture_seconds: float = 5.0
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            if name != "picture_hosts":
-                check_above_zero(name, value)
-        check_hosts("picture_hosts", self.picture_hosts)
+            check_above_zero(name, value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +75,13 @@ class Plan:
     allowed_hosts: tuple = ()
 
     def __post_init__(self):
-        check_hosts("allowed_hosts", self.allowed_hosts)
+        for host in self.allowed_hosts:
+            if set("/:@") & set(host):
+                raise ValueError(
+                    "`allowed_hosts` must be host names, such as "
+                    "'example.org', without scheme, port or path. "
+                    f"Received: {host!r}"
+                )
         names = self.names()
         if not names or len(set(names)) < len(names):
             raise ValueError(f"`presets` must have distinct names: {names}")

@@ -1,10 +1,7 @@
 """Presets, pictures and metrics of a server, for its routes."""
 
 import asyncio
-import ipaddress
 import os
-import socket
-import urllib.parse
 
 import fastapi
 import prometheus_client
@@ -18,9 +15,6 @@ from keras_bridgetower.preprocessing.images import decode_base64
 # `prometheus_client` reads when it is imported.
 COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
-# IPv6 networks with embedded IPv4 addresses: NAT64 and 6to4.
-_EMBEDDING = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "2002::/16")))
-_PORTS = {"http": 80, "https": 443}
 
 
 class Metrics:
@@ -102,12 +96,6 @@ class PresetClient:
         self._counter.labels(self.name, verb).inc(len(inputs))
         return found
 
-    def check_pair(self, param):
-        """Reject a pair that the contrastive head cannot embed."""
-        if "fused" not in self.kinds:
-            message = f"{self.name} embeds no pairs: its head is two-way."
-            raise errors.FieldError(param, message)
-
 
 class Service:
     """Presets, pictures and metrics of one server.
@@ -130,7 +118,6 @@ class Service:
         self.plan, self.limits = plan, plan.limits
         self.missing, self.find = missing, find
         self.metrics = Metrics()
-        self.pictures = PictureReader(plan.limits)
         self.presets = {
             _same(name): PresetClient(name, known, ask, self.metrics.inputs)
             for name, known in zip(plan.names(), facts, strict=True)
@@ -188,9 +175,12 @@ class Service:
         for index, value in enumerate(values):
             name, image = f"{param}.{index}", value.image
             if image is not None:
-                if value.text is not None:
-                    preset.check_pair(name)
-                image = await self.pictures.read(image, f"{name}.image")
+                if value.text is not None and "fused" not in preset.kinds:
+                    message = (
+                        f"{preset.name} embeds no pairs: its head is two-way."
+                    )
+                    raise errors.FieldError(name, message)
+                image = await read_picture(image, f"{name}.image")
             read.append((value.text, image))
             fields.append(dict.fromkeys(("text", "image"), name))
         return read, fields
@@ -200,110 +190,23 @@ def _same(name):
     return served_name(name).replace("-", "_").lower()
 
 
-def is_public(address):
-    """Return True if an IP address, a str, is on the public network."""
-    address = ipaddress.ip_address(address)
-    address = getattr(address, "ipv4_mapped", None) or address
-    if address.is_multicast or any(address in net for net in _EMBEDDING):
-        return False
-    return address.is_global
-
-
-class PictureReader:
-    """Read pictures as bytes of image files.
-
-    URLs are fetched with limits on hosts, addresses, size and time, without
-    redirects. The address is checked when its socket is opened, so that a name
-    cannot change its address in between.
+async def read_picture(text, param):
+    """Return the bytes of a picture, or None for None.
 
     Args:
-        limits: `Limits`. Without `picture_hosts`, URLs are rejected.
+        text: str, base64 or a `data:` URL; or None.
+        param: str, the field that contains it.
+
+    Raises:
+        FieldError: another URL, or damaged base64.
     """
-
-    def __init__(self, limits):
-        self._limits = limits
-
-    async def read(self, text, param):
-        """Return the bytes of a picture, or None for None.
-
-        Args:
-            text: str, base64, a `data:` URL, or another URL; or None.
-            param: str, the field that contains it.
-
-        Raises:
-            FieldError: damaged base64, a URL that is not allowed, a private
-                address, a redirect, too many bytes, or no answer in time.
-        """
-        if text is None:
-            return None
-        # Base64 has no colon.
-        if "://" in text[:64]:
-            self._check_url(text, param)
-            return await self._fetch(text, param)
-        try:
-            return await asyncio.to_thread(decode_base64, text, "image")
-        except ValueError as error:
-            raise errors.FieldError(param, "must be base64 data.") from error
-
-    def _check_url(self, url, param):
-        """Reject a URL by its scheme, host, port or user name."""
-        hosts = self._limits.picture_hosts
-        if not hosts:
-            message = "this server does not fetch URLs. Send base64."
-            raise errors.FieldError(param, message)
-        try:
-            parts = urllib.parse.urlsplit(url)
-            usual = _PORTS.get(parts.scheme)
-            # `hostname` is in lower case.
-            allowed = (
-                usual is not None
-                and parts.port in (None, usual)
-                and parts.username is None
-                and parts.hostname in map(str.lower, hosts)
-            )
-        except ValueError:
-            allowed = False
-        if not allowed:
-            message = f"only https:// and http:// from {', '.join(hosts)}."
-            raise errors.FieldError(param, message)
-
-    async def _fetch(self, url, param):
-        seconds = self._limits.picture_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._download(url, param)
-        except errors.FieldError:
-            raise
-        except TimeoutError as error:
-            message = f"the host did not send it within {seconds} seconds."
-            raise errors.FieldError(param, message) from error
-        # Clients raise many types, and messages may contain addresses.
-        except Exception as error:
-            errors.LOG.info("A picture could not be fetched", exc_info=error)
-            message = "the picture could not be fetched."
-            raise errors.FieldError(param, message) from error
-
-    async def _download(self, url, param):
-        import aiohttp
-
-        def open_socket(found):
-            family, kind, protocol, _, address = found
-            if not is_public(address[0]):
-                raise OSError("an address that is not public")
-            return socket.socket(family, kind, protocol)
-
-        connector = aiohttp.TCPConnector(socket_factory=open_socket)
-        async with (
-            aiohttp.ClientSession(connector=connector) as session,
-            session.get(url, allow_redirects=False) as answer,
-        ):
-            if answer.status != 200:
-                message = f"the host's status is {answer.status}."
-                raise errors.FieldError(param, message)
-            most, data = self._limits.picture_bytes, bytearray()
-            async for part in answer.content.iter_chunked(65536):
-                data += part
-                if len(data) > most:
-                    message = f"it must have at most {most} bytes."
-                    raise errors.FieldError(param, message)
-            return bytes(data)
+    if text is None:
+        return None
+    # Base64 has no colon.
+    if "://" in text[:64]:
+        message = "this server does not fetch URLs. Send base64."
+        raise errors.FieldError(param, message)
+    try:
+        return await asyncio.to_thread(decode_base64, text, "image")
+    except ValueError as error:
+        raise errors.FieldError(param, "must be base64 data.") from error

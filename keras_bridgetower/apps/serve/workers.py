@@ -1,24 +1,20 @@
 """Run the server on this machine with uvicorn, until SIGTERM or SIGINT.
 
 Each worker is a process with the application and the models of all presets. A
-supervisor replaces workers that die. On SIGTERM it closes the port and stops
-the workers, which first answer the requests that they have, for at most
-`Limits.seconds`.
+supervisor replaces workers that die; connections wait until a worker is loaded.
+On SIGTERM the supervisor closes the port and stops the workers, which first
+answer the requests that they have, for at most `Limits.seconds`.
 """
 
-import asyncio
 import concurrent.futures
-import contextlib
 import functools
 import gc
 import multiprocessing
 import os
-import pathlib
 import signal
 import sys
 import tempfile
 import threading
-import time
 
 import uvicorn
 from prometheus_client import multiprocess
@@ -29,7 +25,6 @@ from uvicorn.supervisors import Multiprocess
 from keras_bridgetower import startup
 from keras_bridgetower.apps.hosts import listening
 from keras_bridgetower.apps.serve import errors
-from keras_bridgetower.apps.serve.admission import error_response
 from keras_bridgetower.apps.serve.application import application
 from keras_bridgetower.apps.serve.batching import BatchedPreset
 from keras_bridgetower.apps.serve.batching import open_preset
@@ -39,8 +34,6 @@ from keras_bridgetower.apps.serve.plan import served_name
 from keras_bridgetower.apps.serve.service import COUNTS
 from keras_bridgetower.apps.serve.service import Service
 
-# Seconds to read the body of a request that is rejected while workers load.
-_BODY_SECONDS = 2
 # Seconds that a connection stays open between two requests: longer than in
 # usual proxies, which would otherwise use a closed connection.
 _KEEP_ALIVE = 75
@@ -70,7 +63,6 @@ def run(plan, host, port, ready, load):
         # As many threads in all as cores.
         threads = max(1, os.cpu_count() // plan.replicas)
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    settings = http_settings(plan.limits)
     failed = multiprocessing.get_context("spawn").SimpleQueue()
     with (
         listening(host, port) as opened,
@@ -83,9 +75,9 @@ def run(plan, host, port, ready, load):
             workers=plan.replicas,
             # Seconds without a response, after which a worker counts as dead.
             timeout_worker_healthcheck=60,
-            **settings,
+            **http_settings(plan.limits),
         )
-        Supervisor(config, opened, ready, settings).run()
+        Supervisor(config, opened, ready).run()
     if not failed.empty():
         raise ValueError(failed.get())
 
@@ -109,7 +101,6 @@ def _load(plan, load, failed):
     except Exception as error:
         failed.put(str(error))
         sys.exit(STARTUP_FAILURE)
-    take_over()
     signal.signal(signal.SIGTERM, before)
     # Excludes the loaded models from garbage collection.
     gc.freeze()
@@ -138,31 +129,6 @@ def local_application(plan, presets, key=None):
     return application(Service(plan, facts, ask, missing, find), key)
 
 
-def _mark(name):
-    return pathlib.Path(os.environ[COUNTS], name)
-
-
-def take_over():
-    """Make the supervisor stop refusing requests before this worker answers."""
-    _mark("loaded").touch()
-    until = time.monotonic() + _BODY_SECONDS
-    while _mark("refusing").exists() and time.monotonic() < until:
-        time.sleep(0.02)
-
-
-class _Refusing(uvicorn.Server):
-    """A server that ends when a worker has loaded its presets."""
-
-    async def on_tick(self, counter):
-        return _mark("loaded").exists() or await super().on_tick(counter)
-
-    async def shutdown(self, sockets=None):
-        for server in self.servers:
-            server.close()
-        _mark("refusing").unlink(missing_ok=True)
-        await super().shutdown(sockets)
-
-
 def _end_with_parent():
     """Send this process SIGTERM if the supervisor is killed."""
     multiprocessing.parent_process().join()
@@ -172,25 +138,16 @@ def _end_with_parent():
 class Supervisor(Multiprocess):
     """Uvicorn's supervisor, which also reports when all workers are ready.
 
-    While no worker is ready, this process answers with status 503.
-
     Args:
         config: `uvicorn.Config`.
         port: socket from which the workers accept connections.
         ready: callable without arguments, called once.
-        settings: dict, arguments of `uvicorn.Config` for this process.
     """
 
-    def __init__(self, config, port, ready, settings):
+    def __init__(self, config, port, ready):
         super().__init__(config, [port])
         self._ready = ready
         self._reported = False
-        self._settings = settings
-        self._refusing = self._thread = None
-
-    def init_processes(self):
-        super().init_processes()
-        self._start_refusals()
 
     def keep_subprocess_alive(self):
         """Replace dead workers; uvicorn calls this twice a second."""
@@ -202,21 +159,12 @@ class Supervisor(Multiprocess):
         super().keep_subprocess_alive()
         if self.should_exit.is_set():
             return
-        kept = [x for x in self.processes if x.pid in before]
-        for gone in before - {process.pid for process in kept}:
+        for gone in before - {process.pid for process in self.processes}:
             errors.LOG.error(
                 "A process of the server died. Another is starting."
             )
             # Its requests no longer count as present.
             multiprocess.mark_process_dead(gone, os.environ[COUNTS])
-        if any(process.is_ready() for process in kept):
-            self._end_refusals()
-        elif len(kept) < len(before):
-            # The worker that took over may be the one that died.
-            if _mark("loaded").exists():
-                self._end_refusals()
-            if self._refusing is None:
-                self._start_refusals()
         if not self._reported and all(x.is_ready() for x in self.processes):
             self._reported = True
             self._ready()
@@ -225,39 +173,6 @@ class Supervisor(Multiprocess):
         for port in self.sockets:
             port.close()
         super().terminate_all()
-        self._end_refusals()
-
-    def _start_refusals(self):
-        _mark("loaded").unlink(missing_ok=True)
-        _mark("refusing").touch()
-        self._refusing = _Refusing(uvicorn.Config(_refuse, **self._settings))
-        # This server closes its sockets when it ends.
-        sockets = [port.dup() for port in self.sockets]
-        self._thread = threading.Thread(
-            target=self._refusing.run, args=(sockets,), daemon=True
-        )
-        self._thread.start()
-
-    def _end_refusals(self):
-        if self._refusing is not None:
-            self._refusing.should_exit = True
-            self._thread.join()
-            self._refusing = None
-
-
-async def _refuse(scope, receive, send):
-    # Closing a connection before its body is read may lose the response.
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_BODY_SECONDS):
-            while (await receive()).get("more_body"):
-                pass
-    error = errors.RequestError(
-        503, "The presets are loading. Try again later."
-    )
-    answer = error_response(error)
-    # The next request should reach a worker.
-    answer.headers["connection"] = "close"
-    await answer(scope, receive, send)
 
 
 def http_settings(limits):

@@ -17,6 +17,7 @@ import types
 import keras
 
 from keras_bridgetower.backend.keras_private import versions
+from keras_bridgetower.backend.keras_private.updates import learning
 
 
 def check_version():
@@ -153,6 +154,5 @@ def gradients_are_summed(optimizer):
 
     They are summed before they reach it, or an optimizer inside of it.
     """
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    for one in (optimizer, inner, *getattr(inner, "optimizers", ())):
+    for one in (optimizer, learning(optimizer)):
         one._all_reduce_sum_gradients = lambda pairs: pairs

@@ -17,28 +17,22 @@ from keras_bridgetower.backend.keras_private.variables import has_value
 from keras_bridgetower.backend.keras_private.versions import check_version
 from keras_bridgetower.backend.keras_private.versions import is_known
 
-FEATURE = "A schedule or averages with `gradient_accumulation_steps`"
+
+def learning(optimizer):
+    """Return the optimizer that updates weights, inside loss scaling."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def accumulation(optimizer):
-    """Return the number of batches in an update.
+    """Return the number of batches in an update, from 1.
 
     Args:
-        optimizer: a Keras optimizer, or one that contains others.
-
-    Returns:
-        int from 1.
-
-    Raises:
-        ValueError: contained optimizers have different values.
+        optimizer: a Keras optimizer, also with loss scaling.
     """
-    found = {_accumulation(one) for one in _learning(optimizer)}
-    if len(found) > 1:
-        raise ValueError(
-            "`gradient_accumulation_steps` must be the same in all parts of "
-            f"an optimizer. Received: {sorted(found)}"
-        )
-    return found.pop()
+    one = learning(optimizer)
+    # Under `tf.distribute` the strategy accumulates instead of Keras.
+    ours = getattr(one.apply, "accumulates", None)
+    return ours or one.gradient_accumulation_steps or 1
 
 
 def count_updates(optimizer):
@@ -48,19 +42,25 @@ def count_updates(optimizer):
     are replaced, not those of its class.
 
     Args:
-        optimizer: a Keras optimizer, or one that contains others.
+        optimizer: a Keras optimizer, also with loss scaling.
 
     Raises:
         RuntimeError: the version of Keras is unknown.
-        ValueError: `ema_overwrite_frequency` is set, by which Keras changes
-            weights in the middle of an update.
+        ValueError: several optimizers, or `ema_overwrite_frequency`, by which
+            Keras changes weights in the middle of an update.
     """
-    for one in _learning(optimizer):
-        # `AdamW` comes here twice: split weights have their own by then.
-        if one.use_ema and "finalize_variable_values" not in vars(one):
-            _take_averages_of_updates(one)
-        if _accumulation(one) > 1:
-            _count_updates(one)
+    one = learning(optimizer)
+    if hasattr(one, "optimizers"):
+        raise ValueError(
+            "`optimizer` must be a single one: `AdamW` with `rows` has a "
+            "learning rate for each group of weights. Received: "
+            f"{type(one).__name__}"
+        )
+    # `AdamW` comes here twice: split weights have their own by then.
+    if one.use_ema and "finalize_variable_values" not in vars(one):
+        _take_averages_of_updates(one)
+    if accumulation(one) > 1:
+        _count_updates(one)
 
 
 def check_trained(task):
@@ -77,17 +77,17 @@ def check_trained(task):
             built.
     """
     # Keras rejects a task that was never compiled.
-    optimizer = getattr(task, "optimizer", None)
-    optimizers = _learning(optimizer) if optimizer else []
-    if not is_known() or not all(one.built for one in optimizers):
+    optimizer = learning(getattr(task, "optimizer", None))
+    if optimizer is None or not optimizer.built or not is_known():
         return
-    built = [v for one in optimizers for v in one._trainable_variables]
-    trained = task.trainable_variables
     # With split weights it updates parts of them.
-    built = [getattr(v, "stands_for", v) for v in built]
+    built = [
+        getattr(v, "stands_for", v) for v in optimizer._trainable_variables
+    ]
     found = {id(v): v.path for v in built}
-    changed = {id(v): v.path for v in trained}.items() ^ found.items()
-    if optimizers and changed:
+    trained = {id(v): v.path for v in task.trainable_variables}
+    changed = trained.items() ^ found.items()
+    if changed:
         raise ValueError(
             "`compile` must be called again, with a new optimizer, after a "
             "change of the weights to train. Received: another "
@@ -95,42 +95,29 @@ def check_trained(task):
         )
 
 
-def holds_others(optimizer):
-    """Return True for a `MultiOptimizer`, which may be inside loss scaling."""
-    return hasattr(
-        getattr(optimizer, "inner_optimizer", optimizer), "optimizers"
-    )
-
-
 def accumulated(optimizer):
     """Return the variables in which an optimizer accumulates gradients.
 
     Args:
-        optimizer: a Keras optimizer, or one that contains others.
+        optimizer: a Keras optimizer, also with loss scaling.
 
     Returns:
         list of variables; empty without accumulation, and before the first
         batch.
     """
-    return [
-        variable
-        for one in _learning(optimizer)
-        if _accumulation(one) > 1 and one.built
-        for variable in one._accumulated_gradients
-        if variable is not None
-    ]
+    one = learning(optimizer)
+    if accumulation(one) == 1 or not one.built:
+        return []
+    return [v for v in one._accumulated_gradients if v is not None]
 
 
 def ends_update(optimizer):
     """Return True if the next batch ends an update, as without accumulation.
 
     Args:
-        optimizer: a Keras optimizer, or one that contains others.
+        optimizer: a Keras optimizer, also with loss scaling.
     """
-    # One of several may have no weights, and is never built.
-    every = _learning(optimizer)
-    one = next((one for one in every if one.built), every[0])
-    batches = _accumulation(one)
+    one, batches = learning(optimizer), accumulation(optimizer)
     if batches == 1:
         return True
     done = int(ops.convert_to_numpy(one._iterations)) if one.built else 0
@@ -146,7 +133,7 @@ def references(optimizer, found):
         found: dict to fill, from the id of each new variable to the one that
             it belongs to.
     """
-    (one,) = _learning(optimizer)
+    one = learning(optimizer)
     own = one.add_variable_from_reference
 
     def add(reference_variable, *args, **kwargs):
@@ -161,20 +148,21 @@ def references(optimizer, found):
         del one.add_variable_from_reference
 
 
-def clip_by_sums(optimizer, add):
+def clip_by_sums(optimizer, sum_squares):
     """Let an optimizer clip by norms of gradients of which it has parts.
 
     Args:
         optimizer: a Keras optimizer.
-        add: function that sums a tensor over all processes.
+        sum_squares: function from a list of gradients to a tensor with the sum
+            of the squares of each, over all processes.
     """
-    (one,) = _learning(optimizer)
+    one = learning(optimizer)
 
     def clip(grads):
         if not (one.clipnorm or one.global_clipnorm):
             return type(one)._clip_gradients(one, grads)
         given = [g for g in grads if g is not None]
-        sums = add(ops.stack([ops.sum(ops.square(g)) for g in given]))
+        sums = sum_squares(given)
         if one.global_clipnorm:
             most = one.global_clipnorm
             norms = [ops.sqrt(ops.sum(sums))] * len(given)
@@ -197,25 +185,12 @@ def decay_weights_of_parts(optimizer):
         optimizer: a Keras optimizer, which updates variables that have the
             attribute `stands_for`.
     """
-    (one,) = _learning(optimizer)
+    one = learning(optimizer)
 
     def decays(variable):
         return type(one)._use_weight_decay(one, variable.stands_for)
 
     one._use_weight_decay = decays
-
-
-def _learning(optimizer):
-    """Return the optimizers inside of loss scaling or a `MultiOptimizer`."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    # A `MultiOptimizer` may create its optimizers only when it is built.
-    return getattr(inner, "optimizers", None) or [inner]
-
-
-def _accumulation(optimizer):
-    # Under `tf.distribute` the strategy accumulates instead of Keras.
-    ours = getattr(optimizer.apply, "accumulates", None)
-    return ours or optimizer.gradient_accumulation_steps or 1
 
 
 def _count_updates(optimizer):
@@ -230,7 +205,10 @@ def _count_updates(optimizer):
     is_constant = isinstance(optimizer.learning_rate, keras.Variable)
     if is_constant and not optimizer.use_ema:
         return
-    check_version(FEATURE, "accumulate with a constant rate")
+    check_version(
+        "A schedule or averages with `gradient_accumulation_steps`",
+        "accumulate with a constant rate",
+    )
     schedules = keras.optimizers.schedules.LearningRateSchedule
     own_rate = type(optimizer)._get_current_learning_rate
     own_average = type(optimizer)._update_model_variables_moving_average

@@ -220,10 +220,6 @@ class DataSet(abc.ABC):
             for draft in self.read(part)
         ]
 
-    def definition(self, name, protocol="honest"):
-        """Describe a `Split` by the names of split and protocol."""
-        return self.definitions(protocol, [name])[name]
-
     def definitions(self, protocol="honest", splits=None):
         """Look up several splits, by default all of the protocol, by name."""
         check_choice("protocol", protocol, sorted(self.protocols))
@@ -251,24 +247,24 @@ class DataSet(abc.ABC):
         ]
         return [self._check(part, progress) for part in dict.fromkeys(parts)]
 
-    def path(self, *places):
+    def path(self, *names):
         """Find a file at one of several paths below `root`.
 
         Raises:
             ValueError: it is at none of them, or outside the folder.
         """
-        found = self._find(places)
+        found = self._find(names)
         if found is not None:
             self.check_inside(found.absolute())
             return found
         raise ValueError(
-            f"{self.root} must hold {' or '.join(places)}. Received: no such "
+            f"{self.root} must hold {' or '.join(names)}. Received: no such "
             "file. `keras-bridgetower data check` lists the expected files."
         )
 
     def paths(self, part):
         """Return the paths of the `files` of a part."""
-        return [self.path(*places) for places in self.files(part)]
+        return [self.path(*names) for names in self.files(part)]
 
     def picture_in(self, folder, name):
         """Return the `FilePicture` of a file in a folder.
@@ -304,15 +300,15 @@ class DataSet(abc.ABC):
         """Return the allowed folders, as a list of `Below`."""
         return [Below(self.root)]
 
-    def _find(self, places):
-        """Return the first of several places that exists, or None."""
-        paths = (self.root / place for place in places)
+    def _find(self, names):
+        """Return the first of several paths that exists, or None."""
+        paths = (self.root / name for name in names)
         return next((path for path in paths if path.exists()), None)
 
     def _check(self, part, progress):
-        places = {" or ".join(p): self._find(p) for p in self.files(part)}
-        missing = [names for names, path in places.items() if path is None]
-        found = [path for path in places.values() if path]
+        paths = {" or ".join(n): self._find(n) for n in self.files(part)}
+        missing = [names for names, path in paths.items() if path is None]
+        found = [path for path in paths.values() if path]
         if missing:
             return PartReport(part, found, missing)
         try:

@@ -8,6 +8,8 @@ from keras_bridgetower.data.datasets import vqa
 from keras_bridgetower.data.datasets.glue import GLUE
 from keras_bridgetower.data.datasets.own_data import OwnData
 from keras_bridgetower.data.records import write
+from keras_bridgetower.data.records.format import read_index
+from keras_bridgetower.data.records.read import open_records
 
 DATASETS = {
     "coco": captions.COCOCaptions,
@@ -89,16 +91,54 @@ def build_splits(data, folder, protocol, splits, **options):
         ValueError: as in `write.write_shards`.
     """
     left_out = []
-    for name in data.definitions(protocol, splits):
+    for name, split in data.definitions(protocol, splits).items():
         entry = write.write_shards(
             folder,
             name,
             data.split(name, protocol),
             task=data.task,
             labels=data.labels,
-            definition=data.definition(name, protocol).definition,
+            definition=split.definition,
             **options,
         )
         for shard in entry["shards"]:
             left_out += shard["left_out"]
     return left_out
+
+
+def summarize(folder, verify=False):
+    """Summarize a data set of records.
+
+    Args:
+        folder: path of the data set.
+        verify: bool. If True, read all files and compare their checksums.
+
+    Returns:
+        dict of `task`, `labels` (their number), `splits` (dict from each name
+        to a dict of counts and texts) and `damaged` (a str for each damaged
+        shard).
+
+    Raises:
+        ValueError: the data set does not exist, or its index is damaged.
+    """
+    index = read_index(folder)
+    splits, damaged = {}, {}
+    for name in index["splits"]:
+        reader = open_records(folder, name)
+        splits[name] = {
+            "records": reader.num_records,
+            "samples": reader.num_samples,
+            "shards": len(reader.shards),
+            "bytes": sum(shard["bytes"] for shard in reader.files),
+            "left_out": sum(len(shard["left_out"]) for shard in reader.files),
+            "definition": reader.definition,
+            "sources": dict(sorted(reader.sources.items())),
+        }
+        if verify:
+            damaged |= reader.verify()
+    return {
+        "task": index["task"],
+        "labels": len(index["labels"]),
+        "splits": splits,
+        "damaged": list(damaged.values()),
+    }

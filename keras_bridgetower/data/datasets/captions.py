@@ -87,7 +87,7 @@ GENOME_FOLDERS = (
 
 def genome_pictures(data):
     """Return a function that finds pictures in Visual Genome's two folders."""
-    first, second = (data.path(*places) for places in GENOME_FOLDERS)
+    first, second = (data.path(*names) for names in GENOME_FOLDERS)
     here = {path.name for path in first.iterdir()}
     return lambda name: data.picture_in(first if name in here else second, name)
 
@@ -270,9 +270,9 @@ class NLVR2(DataSet, published="nlvr2"):
     def files(self, part):
         *balance, name = part.removeprefix("nlvr2_").split("_")
         table = "/".join([*balance, "_".join([*balance, name])]) + ".json"
-        places = ("nlvr2/data", "nlvr/nlvr2/data", "data")
+        folders = ("nlvr2/data", "nlvr/nlvr2/data", "data")
         folder = {"train": "images/train"}.get(name, name)
-        return tuple(f"{place}/{table}" for place in places), (folder,)
+        return tuple(f"{path}/{table}" for path in folders), (folder,)
 
     def drafts(self, part):
         path, folder = self.paths(part)

@@ -160,18 +160,18 @@ class Cifar(DataSet, published="cifar"):
 
     @functools.cached_property
     def labels(self):
-        path = self.path(*self._places(self.names))
+        path = self.path(*self._paths(self.names))
         return [name.decode() for name in read_pickle(path)[self.names_key]]
 
     def files(self, part):
         names = *self.batches[part.split("_")[0]], self.names
-        return tuple(self._places(name) for name in names)
+        return tuple(self._paths(name) for name in names)
 
     def drafts(self, part):
         file = part.split("_")[0]
         rows = []
         for name in self.batches[file]:
-            path = str(self.path(*self._places(name)))
+            path = str(self.path(*self._paths(name)))
             labels = read_pickle(path)[self.labels_key]
             pairs = zip(labels, _pixels(path), strict=True)
             rows += [
@@ -185,7 +185,7 @@ class Cifar(DataSet, published="cifar"):
                 key, (picture,), (Sample(key, "", (int(label),)),), file
             )
 
-    def _places(self, name):
+    def _paths(self, name):
         return f"{self.folder}/{name}", name
 
 

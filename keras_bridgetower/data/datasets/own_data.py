@@ -1,13 +1,11 @@
 """`OwnData`: a user's own data set, from tables and a folder of pictures."""
 
 import collections
-import dataclasses
 import difflib
 import functools
 import hashlib
 import itertools
 import os
-import types
 import typing
 
 from keras_bridgetower.data.datasets.base import DataSet
@@ -57,9 +55,8 @@ class OwnData(DataSet):
     The columns determine the task: `image,text,answer` are questions,
     `image,text` captions, `image,text,label` entailment or other classes of
     pairs, `image,label` and `text,label` classes of pictures and of texts. A
-    column `id` may be added. Columns with other names are not read, and the
-    definition of a split lists them. A name similar to one of these is an
-    error.
+    column `id` may be added. Columns with other names are not read. A name
+    similar to one of these is an error.
 
     An answer is a string, or in JSON a list with the answers of several
     people. Its score is the share of people who gave it, so 1 for a string,
@@ -103,31 +100,22 @@ class OwnData(DataSet):
 
     @property
     def task(self):
-        return self._tables.task
+        return self._content[0]
 
     @property
     def labels(self):
-        return self._tables.labels
+        return self._content[1]
 
     @functools.cached_property
-    def _tables(self):
-        task, tables, unread = _read_tables(self._files)
+    def _content(self):
+        """Return the task, the labels, and the samples by part and key."""
+        task, tables = _read_tables(self._files)
         if self._labels_argument:
             labels = _parse_labels(self._labels_argument, task)
         else:
             rows = itertools.chain(*tables.values())
             labels = _find_labels(task, rows, self.min_count)
-        return types.SimpleNamespace(
-            task=task,
-            labels=labels,
-            samples=self._samples(task, tables, labels),
-            unread=unread,
-        )
-
-    def definition(self, name, protocol="honest"):
-        split = super().definition(name, protocol)
-        words = split.words + self._unused(name)
-        return dataclasses.replace(split, words=words)
+        return task, labels, self._samples(task, tables, labels)
 
     def files(self, part):
         table = self._files.get(part) or self._files[WHOLE]
@@ -135,13 +123,14 @@ class OwnData(DataSet):
 
     def drafts(self, part):
         folder = os.path.join(self.root, "")
-        for key, samples in self._tables.samples[part].items():
+        task, _, samples_by_part = self._content
+        for key, samples in samples_by_part[part].items():
             pictures = ()
-            if self.task != "text_classification":
+            if task != "text_classification":
                 # If the key is an absolute path, `join` returns just the key.
                 pictures = (FilePicture(os.path.join(folder, key)),)
-            if part == "train":
-                samples = [s for s in samples if self._has_class(s)]
+            if (task, part) == ("vqa", "train"):
+                samples = [sample for sample in samples if sample.labels]
             if samples:
                 yield Draft(key, pictures, tuple(samples), part)
 
@@ -183,21 +172,6 @@ class OwnData(DataSet):
         [folder] = self._folders
         return folder.key(image)
 
-    def _has_class(self, sample):
-        return bool(sample.labels) or self.task != "vqa"
-
-    def _unused(self, part):
-        samples = itertools.chain(*self._tables.samples[part].values())
-        count = sum(not self._has_class(sample) for sample in samples)
-        words = ""
-        if count:
-            use = "left out" if part == "train" else "kept, no answer is right"
-            words = f" {count:,} questions without a class as answer: {use}."
-        names = ", ".join(map(repr, self._tables.unread))
-        if names:
-            words += f" Columns that are not read: {names:.200}."
-        return words
-
 
 class _Row(typing.NamedTuple):
     # The path as written in the table, or None.
@@ -236,8 +210,8 @@ def _read_tables(tables):
         tables: dict from names of tables to paths.
 
     Returns:
-        `(task, rows, unread)`: `rows` is a dict from names of tables to lists
-        of `_Row`, `unread` the names of columns that are not used.
+        `(task, rows)`, the second a dict from names of tables to lists of
+        `_Row`.
 
     Raises:
         ValueError: the columns are of no task or of several, a name is similar
@@ -250,30 +224,29 @@ def _read_tables(tables):
         shared = {}
         table = READERS[path.suffix.lower()](path)
         for number, row in enumerate(table, 1):
-            place = f"row {number} of {path}: {row!r:.200}"
+            where = f"row {number} of {path}: {row!r:.200}"
             cells = {k: v for k, v in row.items() if v is not None}
             names = tuple(cells)
             if names not in known:
-                _check_names(names, path, place)
+                _check_names(names, path, where)
                 columns = tuple(c for c in COLUMNS if c in cells)
                 known[names] = columns
                 if {*known.values()} != {columns} or columns not in TASKS:
                     allowed = [",".join(columns) for columns in TASKS]
                     raise ValueError(
                         f"All rows must have the columns of one task: {allowed}"
-                        f". Received: {', '.join(names)} in {place}"
+                        f". Received: {', '.join(names)} in {where}"
                     )
-            target = _answers(cells, place)
+            target = _answers(cells, where)
             # An empty cell of CSV is no id, but the number 0 is one.
             id = None if cells.get(ID) == "" else cells.get(ID)
             target = shared.setdefault(target, target)
             rows.append(_Row(cells.get("image"), cells.get("text"), target, id))
     [columns] = {*known.values()}
-    unread = {*itertools.chain(*known)} - {*COLUMNS, ID}
-    return TASKS[columns], found, sorted(unread)
+    return TASKS[columns], found
 
 
-def _check_names(names, path, place):
+def _check_names(names, path, where):
     """Raise if a column is misspelled, and so would not be read."""
     for name in {*names} - {*COLUMNS, ID}:
         plain = name.strip().casefold()
@@ -281,11 +254,11 @@ def _check_names(names, path, place):
         if alike or plain == ID:
             raise ValueError(
                 f"{path} must spell the column {(*alike, ID)[0]!r} exactly: "
-                f"{name!r} is similar and would not be read. Received: {place}"
+                f"{name!r} is similar and would not be read. Received: {where}"
             )
 
 
-def _answers(cells, place):
+def _answers(cells, where):
     """Return the answers of all people, or the label, as a tuple of str."""
     given = cells.get("answer", cells.get("label"))
     if given is None:
@@ -297,7 +270,7 @@ def _answers(cells, place):
     ):
         raise ValueError(
             "An answer or label must be a text or number, or a list of "
-            f"answers. Received: {given!r:.100} in {place}"
+            f"answers. Received: {given!r:.100} in {where}"
         )
     return tuple(map(str, answers))
 

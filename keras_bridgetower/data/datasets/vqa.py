@@ -102,7 +102,7 @@ class VQAv2(DataSet, published="vqav2"):
 
     @functools.cached_property
     def _annotations(self):
-        paths = (self.path(*places) for places in self.annotations)
+        paths = (self.path(*names) for names in self.annotations)
         rows = (load_json(path)["annotations"] for path in paths)
         return dict(zip(_SCORED, rows, strict=True))
 
@@ -199,10 +199,7 @@ class VGQA(DataSet, published="vgqa"):
             self.questions,
             ("image_data.json",),
             *GENOME_FOLDERS,
-            *(
-                tuple(str(folder / place) for place in places)
-                for places in coco
-            ),
+            *(tuple(str(folder / name) for name in names) for names in coco),
         )
 
     def drafts(self, part):

@@ -228,8 +228,8 @@ def shard_parts(shard):
     whole = {k: v for k, v in shard.items() if k not in lists}
     for group, (records, samples, _) in enumerate(shard["groups"]):
         counts = {"records": records, "samples": samples}
-        place = {"group": group, "first": first, "rows": shard["records"]}
-        parts.append(whole | counts | place)
+        position = {"group": group, "first": first, "rows": shard["records"]}
+        parts.append(whole | counts | position)
         first += records
     return parts
 
@@ -357,6 +357,6 @@ def written(value):
     return re.sub(r"np\.u?int\d+\((-?\d+)\)", r"\1", repr(value))
 
 
-def written_without_places(value):
+def written_without_addresses(value):
     """Return `written` without memory addresses: equal in all processes."""
     return re.sub(r" at 0x[0-9a-f]+", "", written(value))

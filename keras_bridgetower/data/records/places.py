@@ -24,8 +24,6 @@ _OWN = re.compile(r"[0-9a-f]{64}\.shard(\.[0-9a-f]{32}\.part)?")
 # Unfinished files that did not grow for so many seconds were left by a process
 # that has ended.
 _LEFT = 3600
-# How long a new file may be missing in a store.
-_UNLISTED = 10.0
 # Files that are fetched ahead at a time.
 _THREADS = 4
 
@@ -84,15 +82,12 @@ class Folder:
 
     def names(self):
         """Return a dict from the names of files to their sizes."""
-        if not self.path.is_dir():
-            return {}
         found = {}
-        with os.scandir(self.path) as entries:
-            for entry in entries:
-                # Another thread may move its file into place meanwhile.
-                with contextlib.suppress(FileNotFoundError):
-                    if entry.is_file():
-                        found[entry.name] = entry.stat().st_size
+        for path in self.path.iterdir() if self.path.is_dir() else ():
+            # Another thread may move its file into place meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file():
+                    found[path.name] = path.stat().st_size
         return found
 
     def read(self, name, largest):
@@ -122,11 +117,7 @@ class Folder:
         return (self.path / name).stat().st_mtime_ns
 
     def create(self):
-        """Create the folder.
-
-        Raises:
-            ValueError: it is a link.
-        """
+        """Make the folder, which must be no link."""
         files.check_no_link(self.path, "`folder`")
         self.path.mkdir(parents=True, exist_ok=True)
 
@@ -160,10 +151,6 @@ class ShardStore(object_stores.Store):
     def __reduce__(self):
         return ShardStore, (self._given, self._cache)
 
-    def read(self, name, largest):
-        """Return the bytes of a file, which is not kept."""
-        return super().read(name, largest, unlisted=_UNLISTED)
-
     def open(self, name, checksum, least, largest):
         """Open a file in the cache.
 
@@ -177,8 +164,11 @@ class ShardStore(object_stores.Store):
             StoreError: it could not be fetched in time.
         """
         path = self._folder / f"{checksum}.shard"
-        end = time.monotonic() + self.seconds
-        rule = {"unlisted": _UNLISTED, "end": end}
+        busy = StoreError(
+            f"{self}/{name} could not be read in {self.seconds:g} s "
+            "(`ShardCache.seconds`): another process or thread is fetching it"
+        )
+        lock = self._folder / f"{checksum[:2]}.lock"
         try:
             while True:
                 # Another process may delete it in between, but not once it is
@@ -187,13 +177,10 @@ class ShardStore(object_stores.Store):
                     opened = open(path, "rb")
                     os.utime(opened.fileno())
                     return opened
-                with self._locked(checksum[:2], name, end):
+                with files.locked(lock, self.seconds, busy):
                     if not path.exists():
-                        self.fetch(
-                            *(name, path, largest, checksum, least), **rule
-                        )
-                with self._locked("all", name, end):
-                    self._delete_unused(path)
+                        self.fetch(name, path, largest, checksum, least)
+                        self._delete_unused(path)
         except (StoreError, object_stores.DamagedFile):
             raise
         except OSError as error:
@@ -253,25 +240,15 @@ class ShardStore(object_stores.Store):
                 if size is None or file != copy:
                     self.write(file.name, file)
 
-    def _locked(self, lock, name, end):
-        """Wait for a lock until the time is over."""
-        refusal = StoreError(
-            f"{self}/{name} could not be read in {self.seconds:g} s "
-            "(`ShardCache.seconds`): another process or thread is fetching it"
-        )
-        wait = max(end - time.monotonic(), 0)
-        return files.locked(self._folder / f"{lock}.lock", wait, refusal)
-
     def _delete_unused(self, newest):
         """Delete files until the others are small enough together."""
         found = []
         for path in self._folder.iterdir():
-            if not _OWN.fullmatch(path.name):
-                continue
-            # Another process may remove its unfinished file.
+            # Another process may delete it, or finish it.
             with contextlib.suppress(FileNotFoundError):
-                state = path.lstat()
-                found.append((state.st_mtime, path, state.st_size))
+                if _OWN.fullmatch(path.name):
+                    state = path.lstat()
+                    found.append((state.st_mtime, path, state.st_size))
         total = 0
         for changed, path, size in sorted(found, reverse=True):
             total += size

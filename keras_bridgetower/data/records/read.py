@@ -191,11 +191,11 @@ class RecordReader:
 
     def sample(self, i):
         """Read the i-th sample with its pictures, as an `Item`."""
-        shard, row, place = self._find(i)
+        shard, row, number = self._find(i)
         record = self._read(shard, row)
         return Item(
             record.images,
-            record.samples[place],
+            record.samples[number],
             int(self._first_record[shard]) + row,
             record.key,
             record.source,
@@ -233,7 +233,7 @@ class RecordReader:
         self.place.read_ahead([file for s in good for file in _list_files(s)])
 
     def _find(self, i):
-        """Return the shard, the record in it and the place in the record."""
+        """Return the shard, the record in it and the number in the record."""
         shard = _part_with(self._first_sample, i, "Samples")
         inside = i - int(self._first_sample[shard])
         _, starts = self._offsets(shard)

@@ -212,8 +212,8 @@ def with_offsets(path, rows, digest, **found):
         **found: `sources`, `plan` and `left_out`.
     """
     offsets = np.array(rows, form.OFFSETS)
-    place = form.offsets_path(path)
-    files.write_atomically(place, lambda file: np.save(file, offsets))
+    offsets_file = form.offsets_path(path)
+    files.write_atomically(offsets_file, lambda file: np.save(file, offsets))
     return {
         "file": os.path.basename(path),
         "schema_version": form.SCHEMA_VERSION,
@@ -221,7 +221,7 @@ def with_offsets(path, rows, digest, **found):
         "samples": int(offsets["samples"].sum()),
         "bytes": os.path.getsize(path),
         "sha256": digest,
-        "offsets_sha256": files.sha256(place),
+        "offsets_sha256": files.sha256(offsets_file),
         **found,
     }
 
@@ -323,8 +323,8 @@ def _check_sample(sample, count):
         sample.scores
     ) not in (0, len(sample.labels)):
         raise ValueError(
-            f"Labels must be places in the list of {count} labels, and scores "
-            f"as many or none. Received: {sample!r:.300}"
+            f"Labels must be positions in the list of {count} labels, and "
+            f"scores as many or none. Received: {sample!r:.300}"
         )
     try:
         sample.text.encode()
@@ -444,7 +444,7 @@ def _read_checked(draft):
         except Exception as error:
             raise ValueError(
                 f"a picture of {len(image)} bytes, {image[:16]!r}..., cannot "
-                f"be opened: {form.written_without_places(error)}"
+                f"be opened: {form.written_without_addresses(error)}"
             ) from error
     return record
 

@@ -75,7 +75,7 @@ class EpochOrder:
 
     Call arguments:
         epoch: int from 0.
-        places: int array `(rows,)`, positions in the epoch.
+        positions: int array `(rows,)`, positions in the epoch.
 
     Returns:
         `(samples, passes)`, int64 arrays `(rows,)`: the numbers of the
@@ -87,7 +87,7 @@ class EpochOrder:
     ```python
     order = EpochOrder([[5, 3]], [1], Shuffled(), seed=0)
     order.rows  # 8
-    order(epoch=2, places=np.arange(8))
+    order(epoch=2, positions=np.arange(8))
     ```
     """
 
@@ -106,21 +106,21 @@ class EpochOrder:
         self._epoch = Cached(self._lay_out, 2)
         self._window = Cached(self._shuffle_window, 2 * mixing.lanes + 2)
 
-    def __call__(self, epoch, places):
+    def __call__(self, epoch, positions):
         _, starts, *_ = self._epoch(epoch)
-        windows = np.searchsorted(starts, places, "right") - 1
-        found = np.empty((2, len(places)), "int64")
+        windows = np.searchsorted(starts, positions, "right") - 1
+        found = np.empty((2, len(positions)), "int64")
         for window in np.unique(windows).tolist():
             here = windows == window
-            inside = places[here] - starts[window]
+            inside = positions[here] - starts[window]
             found[:, here] = self._window(epoch, window)[:, inside]
         return found[0], found[1]
 
-    def shards_ahead(self, epoch, places):
+    def shards_ahead(self, epoch, positions):
         """Return the shards at positions of an epoch, and those of the next.
 
         Args:
-            epoch, places: as in a call.
+            epoch, positions: as in a call.
 
         Returns:
             int array `(shards,)`: those of the windows of the positions, then
@@ -128,7 +128,7 @@ class EpochOrder:
             the first window of the next one.
         """
         order, starts, *_ = self._epoch(epoch)
-        windows = np.unique(np.searchsorted(starts, places, "right") - 1)
+        windows = np.unique(np.searchsorted(starts, positions, "right") - 1)
         behind = np.setdiff1d(windows + 1, windows)
         size = self.mixing.window
         found = [order[w * size : (w + 1) * size] for w in (*windows, *behind)]
@@ -192,31 +192,31 @@ class EpochOrder:
         return np.concatenate(parts, axis=1)
 
 
-def places_in_lanes(positions, rows, batch_size, lanes):
-    """Return the places in the order of an epoch from which batches are read.
+def positions_in_lanes(rows, count, batch_size, lanes):
+    """Return the positions in the order of an epoch of rows of batches.
 
     Lane l of n is the l-th of n equal parts of the order. A batch takes
     `batch_size / lanes` rows of each lane in turn; the last batch takes the
     rest.
 
     Args:
-        positions: int array `(rows,)`, row r of batch b is at
+        rows: int array `(rows,)`, row r of batch b is at
             `b * batch_size + r`.
-        rows: int, those of an epoch.
+        count: int, the rows of an epoch.
         batch_size, lanes: int. The second divides the first.
 
     Returns:
         int array `(rows,)`.
     """
     if lanes == 1:
-        return positions
-    length, share = rows // lanes, batch_size // lanes
+        return rows
+    length, share = count // lanes, batch_size // lanes
     whole = length // share  # Batches.
-    batch, row = np.divmod(positions, batch_size)
+    batch, row = np.divmod(rows, batch_size)
     lane, inside = np.divmod(row, share)
     found = lane * length + batch * share + inside
     # The last batch has what is left of the lanes, then of the order.
-    rest, left = positions - whole * batch_size, length - whole * share
+    rest, left = rows - whole * batch_size, length - whole * share
     lane, inside = np.divmod(rest, max(left, 1))
     last = lane * length + whole * share + inside
     last = np.where(rest < lanes * left, last, lanes * (length - left) + rest)

@@ -92,8 +92,8 @@ class RowMaker:
                 yield self._row(item, source, [self.seed, seen, number])
             # Errors of settings or of this library are not caught.
             except BadRecord as error:
-                place = f"{reader.place}:{reader.split}"
-                self.report.add(number, BadSample(name, place, str(error)))
+                origin = f"{reader.place}:{reader.split}"
+                self.report.add(number, BadSample(name, origin, str(error)))
 
     def name(self, number):
         """Return the id of a sample, or its number if it cannot be read."""

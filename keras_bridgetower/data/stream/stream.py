@@ -10,11 +10,11 @@ import numpy as np
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import is_integer
-from keras_bridgetower.data.records.format import written_without_places
+from keras_bridgetower.data.records.format import written_without_addresses
 from keras_bridgetower.data.stream import samples
 from keras_bridgetower.data.stream.epoch_order import EpochOrder
 from keras_bridgetower.data.stream.epoch_order import Shuffled
-from keras_bridgetower.data.stream.epoch_order import places_in_lanes
+from keras_bridgetower.data.stream.epoch_order import positions_in_lanes
 from keras_bridgetower.preprocessing.tf_datasets import labelled
 from keras_bridgetower.preprocessing.tf_datasets import untuned
 from keras_bridgetower.preprocessing.tf_graph import until_exit
@@ -170,9 +170,9 @@ class Stream:
             "num_hosts": self.num_hosts,
             "seed": int(seed),
             "remainder": remainder,
-            "order": written_without_places(order),
+            "order": written_without_addresses(order),
             "weights": [float(weight) for weight in weights],
-            "transform": written_without_places(transform),
+            "transform": written_without_addresses(transform),
             "target": target,
             **{f"source {i}": _source(r) for i, r in enumerate(readers)},
         }
@@ -211,7 +211,7 @@ class Stream:
             list of str.
         """
         epoch, low, high, _ = self._position(number)
-        numbers, _ = self._order(epoch, self._places(range(low, high)))
+        numbers, _ = self._order(epoch, self._positions(range(low, high)))
         return [self._row_maker.name(int(number)) for number in numbers]
 
     def dataset(self, start=(0, 0), epochs=None):
@@ -308,11 +308,11 @@ class Stream:
             self._read_ahead(epoch, low, high)
         rows = list(self._readable_rows(epoch, range(low, high)))
         # Rows to fill the batch, read only if needed, different on each host.
-        places = range(end + self.host, end + self._order.rows, self.num_hosts)
+        more = range(end + self.host, end + self._order.rows, self.num_hosts)
         behind = (
             row
-            for place in places
-            for row in self._readable_rows(epoch, [place % self._order.rows])
+            for number in more
+            for row in self._readable_rows(epoch, [number % self._order.rows])
         )
         rows = self._complete(rows, behind)
         if not rows:
@@ -354,21 +354,21 @@ class Stream:
         )
         return epoch, low, high, start + count
 
-    def _readable_rows(self, epoch, positions):
+    def _readable_rows(self, epoch, rows):
         return self._row_maker.readable_rows(
-            *self._order(epoch, self._places(positions))
+            *self._order(epoch, self._positions(rows))
         )
 
-    def _places(self, positions):
-        """Return the places in the order of an epoch of rows of batches."""
+    def _positions(self, rows):
+        """Return the positions in the order of an epoch of rows of batches."""
         lanes = self._order.mixing.lanes
-        given = np.array(positions, int), self._order.rows
-        return places_in_lanes(*given, self.batch_size, lanes)
+        given = np.array(rows, int), self._order.rows
+        return positions_in_lanes(*given, self.batch_size, lanes)
 
     def _read_ahead(self, epoch, low, high):
         """Fetch the shards of these rows, and of the next, from far away."""
-        places = self._places(range(low, high))
-        self._row_maker.read_ahead(self._order.shards_ahead(epoch, places))
+        positions = self._positions(range(low, high))
+        self._row_maker.read_ahead(self._order.shards_ahead(epoch, positions))
 
 
 def _check_readers(readers):

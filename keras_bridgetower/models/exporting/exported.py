@@ -250,7 +250,7 @@ class Feature(NamedTuple):
         return tuple(None if type(n) is str else n for n in self.shape)
 
     def fixed(self, sizes):
-        """Return it with sizes for some of the free axes, by their names."""
+        """Return the feature with sizes for some free axes, by their names."""
         return Feature(tuple(sizes.get(n, n) for n in self.shape), self.dtype)
 
 
@@ -301,7 +301,7 @@ class Function(keras.Model):
         return tuple(keras.tree.flatten(self.call(inputs)))
 
     def functional(self):
-        """Return it as a functional model, for Keras' own exports."""
+        """Return the function as a functional model, for Keras' own exports."""
         inputs = {
             name: keras.Input(feature.sizes[1:], dtype=feature.dtype, name=name)
             for name, feature in self.features.items()

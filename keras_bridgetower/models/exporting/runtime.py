@@ -39,7 +39,7 @@ class ExportedModel:
     Raises:
         ValueError: a folder without one model, a model that reads other
             inputs, no lists, lists of different lengths, an empty text, or a
-            picture that has not 8 bits in each channel.
+            picture without 8 bits in each channel.
 
     Example:
 
@@ -144,7 +144,7 @@ class ExportedModel:
         return [(self.names[i], float(row[i])) for row, i in found]
 
     def best_answers(self, logits, texts, top_k=1):
-        """Return what `BridgeTowerVQA.answer` says for rows of logits.
+        """Return answers for rows of logits, as `BridgeTowerVQA.answer`.
 
         Args:
             logits: float array `(rows, answers)`.
@@ -158,7 +158,7 @@ class ExportedModel:
         return best_answers(self._rejection, self.names, logits, texts, top_k)
 
     def is_cut(self, text):
-        """Return whether a text has more tokens than the model reads."""
+        """Return True if a text has more tokens than the model reads."""
         tokens = self.engine.encode(text, add_special_tokens=False).ids
         return len(tokens) + 2 > self.text["sequence_length"]
 

@@ -1,4 +1,4 @@
-"""Checks of batches: their inputs, labels and shapes, and features' values."""
+"""Checks of batches, of features' values, and that losses fit their labels."""
 
 import functools
 
@@ -116,7 +116,7 @@ def _check_frame(task, specs):
 def check_partners(task, x):
     """Reject training on pairs if a process has one row of each batch.
 
-    A preprocessor pairs the rows that it receives: of one row, every label
+    A preprocessor pairs the rows that it receives: with one row, every label
     would be "match".
 
     Args:
@@ -285,3 +285,31 @@ def _rules(task, y):
         for name in set(loss) & set(labels) & set(widths)
         if isinstance(loss[name], _WITH_RULE)
     ]
+
+
+def check_reads_logits(loss):
+    """Raise for a cross-entropy that would take logits for probabilities."""
+    for one in keras.tree.flatten(loss):
+        named = isinstance(one, str)
+        name = one.title().replace("_", "") if named else type(one).__name__
+        named = named and name.endswith("Crossentropy")
+        if named or getattr(one, "from_logits", None) is False:
+            raise ValueError(
+                "`loss` must read logits. Leave it out, or pass "
+                f"`keras.losses.{name}(from_logits=True)`. "
+                f"Received: loss={one!r:.100}"
+            )
+
+
+def check_targets(loss, y, y_pred):
+    """Raise if a sparse loss gets scores, or another loss gets class ids."""
+    one_hot = isinstance(loss, keras.losses.CategoricalCrossentropy)
+    if isinstance(loss, keras.losses.SparseCategoricalCrossentropy) or one_hot:
+        ids = len(y.shape) < len(y_pred.shape) or y.shape[-1] == 1
+        if ids == one_hot:
+            fit = "SparseCategorical" if ids else "Categorical"
+            raise ValueError(
+                f"`loss` must take targets of shape {tuple(y.shape)}. Leave it "
+                f"out, or pass `keras.losses.{fit}Crossentropy("
+                f"from_logits=True)`. Received: loss={loss.name!r}"
+            )

@@ -218,7 +218,7 @@ def _prepared_source(task, source, steps, checked):
     read once.
     """
 
-    def prepare(batch, number):
+    def prepare(batch, position):
         x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
         if isinstance(x, dict):
             batch_checks.check_batched(
@@ -227,7 +227,7 @@ def _prepared_source(task, source, steps, checked):
             batch_checks.check_batch(task, y, **checked)
             batch_checks.check_lists_of_pictures(task, x)
         made = prepared_batch(
-            *(task, x, y, weights, number),
+            *(task, x, y, weights, _first(steps) + position),
             trains=steps is not None,
             reads_weights=False,
         )
@@ -238,17 +238,14 @@ def _prepared_source(task, source, steps, checked):
         return made if isinstance(made, tuple) else (made,)
 
     def each():
-        for number, batch in enumerate(source, _first(steps)):
-            yield prepare(batch, number)
-
-    def of_epoch(batch, place):
-        return prepare(batch, _first(steps) + place)
+        for position, batch in enumerate(source):
+            yield prepare(batch, position)
 
     if isinstance(source, keras.utils.PyDataset):
-        return _Prepared(source, of_epoch)
+        return _Prepared(source, prepare)
     # A torch `DataLoader` raises an error if its length is unknown.
     with contextlib.suppress(TypeError):
-        return _Prepared(_InOrder(source), of_epoch)
+        return _Prepared(_InOrder(source), prepare)
     if checked.get("class_weight"):
         raise ValueError(
             "`class_weight` needs arrays, a dataset or batches of a known "

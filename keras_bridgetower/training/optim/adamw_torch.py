@@ -2,10 +2,9 @@
 
 import torch
 
-# Maximum number of weights to update at a time. On an accelerator `CHUNK`
-# limits the temporary memory. On a CPU a `PIECE` and its temporaries fit in the
-# cache.
-CHUNK, PIECE = 2**25, 2**17
+# Maximum number of weights to update at a time, which limits the temporary
+# memory.
+CHUNK = 2**23
 
 
 @torch.no_grad()
@@ -26,11 +25,7 @@ def adamw(variables, alpha, decay, kept, betas, epsilon):
         epsilon: float.
     """
     first, second = (kept * (1 - beta) for beta in betas)
-    if _in_memory(variables):
-        chunks = _pieces(variables)
-    else:
-        chunks = _chunks(variables)
-    for chunk in chunks:
+    for chunk in _chunks(variables):
         values, gradients, momenta, velocities = map(
             list, zip(*chunk, strict=True)
         )
@@ -69,18 +64,6 @@ def known_to_be(finite):
     return known and bool(finite)
 
 
-def _in_memory(variables):
-    """Return True if all tensors are contiguous in the memory of the CPU.
-
-    False while compiling, since a compiled program would contain each piece.
-    """
-    return not torch.compiler.is_compiling() and all(
-        tensor.device.type == "cpu" and tensor.is_contiguous()
-        for values, _, *moments in variables
-        for tensor in (values, *moments)
-    )
-
-
 def _approach(averages, values, share):
     """Move running averages towards values by a share of the difference."""
     change = torch._foreach_sub(values, averages)
@@ -98,11 +81,3 @@ def _chunks(variables):
         chunk.append(one)
         size += one[0].numel()
     yield chunk
-
-
-def _pieces(variables):
-    """Split variables into lists of one piece of at most `PIECE` weights."""
-    for tensors in variables:
-        flat = (tensor.reshape(-1).split(PIECE) for tensor in tensors)
-        for piece in zip(*flat, strict=True):
-            yield [piece]

@@ -1,7 +1,6 @@
 """`Recipe`, all settings of a training run, and the table of the authors'."""
 
 import dataclasses
-import difflib
 import pathlib
 
 from keras_bridgetower.checks import check_choice
@@ -129,11 +128,10 @@ class Recipe:
         """Return a copy of the recipe with some values changed.
 
         Raises:
-            ValueError: an unknown field; the error suggests the nearest one.
+            ValueError: an unknown field.
         """
         for name in changes:
-            if name not in _FIELDS:
-                raise ValueError(unknown("field of a recipe", name, _FIELDS))
+            check_choice("field", name, _FIELDS)
         original = self.original or self
         return dataclasses.replace(self, original=original, **changes)
 
@@ -238,15 +236,6 @@ class Recipe:
 _FIELDS = [field.name for field in dataclasses.fields(Recipe)[:-1]]
 
 
-def unknown(what, name, known):
-    """Return the message about an unknown name, with the nearest one."""
-    nearest = difflib.get_close_matches(name, known, 1, cutoff=0)[0]
-    return (
-        f"There is no {what} {name!r}; the nearest is {nearest!r}. Allowed: "
-        f"{', '.join(known)}. Received: {name!r}"
-    )
-
-
 def get(name):
     """Return a recipe by its name.
 
@@ -254,7 +243,7 @@ def get(name):
         name: str, a key of `RECIPES`.
 
     Raises:
-        ValueError: the name is unknown; the error suggests the nearest one.
+        ValueError: the name is unknown.
 
     Example:
 
@@ -262,8 +251,7 @@ def get(name):
     get("pretrain_base").batch_size  # 4096
     ```
     """
-    if name not in RECIPES:
-        raise ValueError(unknown("recipe", name, list(RECIPES)))
+    check_choice("recipe", name, RECIPES)
     return RECIPES[name]
 
 

@@ -118,17 +118,6 @@ def task_class(recipe):
     return classes[f"BridgeTower{recipe.task}"]
 
 
-def print_kept_values(recipe, task):
-    """Print the values that the preset keeps although the recipe differs."""
-    fusion = task.backbone.fusion
-    found = {"bridge": fusion.bridge, "dropout": fusion.dropout}
-    if recipe.projection_dim is not None:
-        found["projection_dim"] = task.projection_dim
-    for name, value in found.items():
-        if value != getattr(recipe, name):
-            print(f"  {name}: {value}, kept from the preset")
-
-
 def set_text_length(task, length):
     """Set the text length of a task, if it has positions for the tokens.
 

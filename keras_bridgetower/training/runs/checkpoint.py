@@ -224,15 +224,12 @@ class Checkpoint(keras.callbacks.Callback):
         check_choice("force", force, (False, True, checks.HOSTS))
         now = checks.origin(self.settings, self.stream)
         # Described before the restore, which may change the learning rate.
-        now["training"] = checks.of_run(model, self.stream)
+        now["training"] = checks.describe_run(model, self.stream)
         self._training = now["training"]
         moment = {"every": self.every, "steps": self._last}
         found = checks.newest(self.strategy, self._place, now | moment)
         if found is not None:
             arrays, facts = found
-            now["training"] = checks.with_lowered_rate(
-                arrays, facts["training"], now["training"]
-            )
             checks.check_origin(self._place, facts, now, force)
             length = self.stream.steps_per_epoch
             self.position = checks.saved_position(facts, length)

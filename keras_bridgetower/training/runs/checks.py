@@ -6,14 +6,13 @@ import importlib
 import importlib.metadata
 import inspect
 import json
-import warnings
 import zlib
 
 import keras
 import numpy as np
 
 from keras_bridgetower.backend.keras_private.layers import layers_in
-from keras_bridgetower.data.records.format import written_without_places
+from keras_bridgetower.data.records.format import written_without_addresses
 from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution.strategy import differences as of_processes
 from keras_bridgetower.preprocessing.geometry import check_transform
@@ -100,26 +99,17 @@ def check_pictures(model, stream):
 def saved_position(facts, length):
     """Return the `Position` from which a run continues.
 
-    It is scaled if epochs have another length now.
+    With epochs of another length (`force`) the epoch begins again, so that no
+    sample of it is skipped.
 
     Args:
         facts: dict, the facts of the checkpoint.
         length: int, steps of an epoch now.
     """
     position = Position(**facts["position"])
-    before = facts["stream"]["steps_per_epoch"]
-    if before == length or not position.step:
-        return position
-    # Reached with `force` only. Rounded down, so that no sample of the rest
-    # of the epoch is skipped.
-    step = min(position.step * length // before, length - 1)
-    warnings.warn(
-        f"An epoch had {before} steps and has {length} now: the run continues "
-        f"at step {step} of epoch {position.epoch} instead of "
-        f"{position.step}, with other samples than before.",
-        stacklevel=5,
-    )
-    return Position(position.epoch, step)
+    if facts["stream"]["steps_per_epoch"] != length:
+        position.step = 0
+    return position
 
 
 def check_monitor(monitor, logs, may_lack_validation):
@@ -210,7 +200,7 @@ def check_origin(directory, then, now, force):
         )
 
 
-def of_run(model, stream):
+def describe_run(model, stream):
     """Describe the model, the optimizer, the loss and the user's functions.
 
     Args:
@@ -218,50 +208,18 @@ def of_run(model, stream):
         stream: the training data.
 
     Returns:
-        dict, the union of `of_model` and `of_stream`.
-    """
-    return {**of_model(model), **of_stream(stream)}
-
-
-def with_lowered_rate(arrays, then, now):
-    """Accept a learning rate that a callback has lowered during the run.
-
-    Args:
-        arrays: dict, the arrays of the checkpoint.
-        then: dict from `of_run`, that of the checkpoint.
-        now: dict from `of_run`, that of the current model.
-
-    Returns:
-        `now`, or a copy with the learning rate of `then`, if the learning
-        rate of `now` is the one in the arrays of the checkpoint.
-    """
-    name = "optimizer.learning_rate"
-    reached = [
-        float(array)
-        for path, array in arrays.items()
-        if path.startswith("optimizer/") and path.endswith("/learning_rate")
-    ]
-    if name in then and now.get(name) in reached:
-        return {**now, name: then[name]}
-    return now
-
-
-def of_model(model):
-    """Describe a compiled model and its optimizer by flat plain values.
-
-    Args:
-        model: a compiled `keras.Model`, before a checkpoint is restored.
-
-    Returns:
         dict from names, such as `"optimizer.learning_rate.peak"`, to numbers,
         strings, None and lists of them. Values of more than 200 characters
-        are replaced by their SHA-256.
+        are replaced by their SHA-256. For functions that the `identity` of a
+        stream lacks, it has the SHA-256 of their source code.
     """
     layers = [model, *layers_in(model)]
     dropouts = [x for x in layers if isinstance(x, keras.layers.Dropout)]
     preprocessor = getattr(model, "preprocessor", None)
     tokenizer = getattr(preprocessor, "tokenizer", None)
     vocabulary = getattr(tokenizer, "get_vocabulary", None)
+    transform = getattr(stream, "transform", None)
+    parts = [transform, *getattr(transform, "steps", ())]
     values = {
         "optimizer": _config(model.optimizer),
         "loss": _config(model.loss),
@@ -270,26 +228,12 @@ def of_model(model):
         "preprocessor": _config(preprocessor),
         "vocabulary": vocabulary() if vocabulary else None,
     }
-    return dict(_flat("", values))
-
-
-def of_stream(stream):
-    """Describe the user's functions, which a stream's `identity` lacks.
-
-    Args:
-        stream: the training data.
-
-    Returns:
-        dict with the SHA-256 of the source code of `stream.transform` and its
-        steps, unless their `repr` describes them.
-    """
-    transform = getattr(stream, "transform", None)
-    parts = [transform, *getattr(transform, "steps", ())]
-    return {
-        f"transform.source {place}": source
-        for place, source in enumerate(map(source_sum, parts))
+    sources = {
+        f"transform.source {number}": source
+        for number, source in enumerate(map(source_sum, parts))
         if source
     }
+    return dict(_flat("", values)) | sources
 
 
 def source_sum(value):
@@ -319,7 +263,7 @@ def _config(value):
     try:
         return keras.saving.serialize_keras_object(value)
     except (TypeError, ValueError, NotImplementedError, AttributeError):
-        return written_without_places(value)
+        return written_without_addresses(value)
 
 
 def _flat(name, value):
@@ -347,7 +291,7 @@ def _short(value):
 
 
 def _plain_text(value):
-    return json.dumps(value, default=written_without_places, sort_keys=True)
+    return json.dumps(value, default=written_without_addresses, sort_keys=True)
 
 
 def _sum(text):

@@ -1,4 +1,4 @@
-"""Checkpoints in three file formats."""
+"""Checkpoints in two file formats."""
 
 import contextlib
 import json
@@ -9,7 +9,6 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from keras_bridgetower.checks import load_extra
 from keras_bridgetower.files import parse_checksummed
 from keras_bridgetower.files import parse_json
 from keras_bridgetower.files import read_text
@@ -145,36 +144,6 @@ class OneFile:
         }
 
 
-class Orbax:
-    """Orbax's format. Each process of JAX writes its own shards."""
-
-    name = "orbax"
-
-    @contextlib.contextmanager
-    def values(self, strategy, model):
-        yield lambda variable: variable.value
-
-    def write(self, folder, arrays, is_chief):
-        with _orbax() as orbax:
-            try:
-                orbax.save(self._path(folder), arrays)
-            except ValueError as error:
-                # Orbax raises ValueError for disk errors.
-                raise OSError(str(error)) from error
-
-    def read(self, folder):
-        from orbax.checkpoint import RestoreArgs
-
-        path = self._path(folder)
-        with _orbax() as orbax:
-            names = orbax.metadata(path).item_metadata.tree
-            whole = {n: RestoreArgs(restore_type=np.ndarray) for n in names}
-            return orbax.restore(path, restore_args=whole)
-
-    def _path(self, folder):
-        return folder.absolute() / "state"
-
-
 class TorchDistributed:
     """PyTorch's distributed format. Each process writes its parts."""
 
@@ -183,7 +152,7 @@ class TorchDistributed:
     @contextlib.contextmanager
     def values(self, strategy, model):
         def value(variable):
-            part = strategy.part_of(model, variable)
+            part = strategy.find_part(model, variable)
             if part is None:
                 return keras.ops.convert_to_numpy(variable)
             return part
@@ -212,7 +181,7 @@ class TorchDistributed:
                 for name, found in saved.state_dict_metadata.items()
             }
             checkpoint.load(arrays, checkpoint_id=path, no_dist=True)
-        return {name: self._array(value) for name, value in arrays.items()}
+        return {k: keras.ops.convert_to_numpy(v) for k, v in arrays.items()}
 
     def _path(self, folder):
         return folder.absolute() / "state"
@@ -234,16 +203,5 @@ class TorchDistributed:
             return torch.from_numpy(array.view("uint16")).view(torch.bfloat16)
         return torch.from_numpy(np.asarray(array, order="C"))
 
-    def _array(self, tensor):
-        import torch
 
-        if tensor.dtype == torch.bfloat16:
-            return tensor.view(torch.uint16).numpy().view("bfloat16")
-        return tensor.numpy()
-
-
-def _orbax():
-    return load_extra("orbax.checkpoint", "orbax").PyTreeCheckpointer()
-
-
-STORES = {store.name: store() for store in (OneFile, Orbax, TorchDistributed)}
+STORES = {store.name: store() for store in (OneFile, TorchDistributed)}

@@ -19,7 +19,6 @@ from keras_bridgetower.distribution.strategy import ProcessError
 from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.presets.manifest import MANIFEST
 from keras_bridgetower.presets.manifest import folder_sums
-from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs.folders import CheckpointError
 
@@ -32,14 +31,102 @@ def open_place(directory):
     return RunStore(directory) if is_url else RunFolder(directory)
 
 
-class RunFolder:
+class _Run:
+    """Abstract: the checkpoints of a run, wherever they are.
+
+    A class defines `names`; `_read` and `_facts` from the name of a checkpoint
+    to its arrays and facts, or to its facts; `_part`, a context of the folder
+    to write one into, and `_publish`; and `_remove_all_but`.
+    """
+
+    formats = folders.STORES
+
+    def newest(self):
+        """Read the newest undamaged checkpoint.
+
+        Damaged ones are skipped with a warning.
+
+        Returns:
+            `(arrays, facts)`, or None if there is no checkpoint.
+
+        Raises:
+            CheckpointError: there are checkpoints, but none can be read.
+        """
+        damaged = None
+        with _errors(self, "The checkpoints could not be fetched."):
+            for name in reversed(self.names()):
+                try:
+                    return self._read(name)
+                except CheckpointError as error:
+                    damaged = error
+                    text = f"{error} The checkpoint before it is tried."
+                    warnings.warn(text, stacklevel=2)
+        if damaged is not None:
+            raise damaged
+        return None
+
+    def write(self, step, arrays, facts, strategy=None, batches=0):
+        """Write a checkpoint as a whole or not at all.
+
+        Checkpoints of later steps are damaged, or the run would have continued
+        from them. They are renamed to `damaged-...`, so that they are not
+        taken for newer ones.
+
+        Args:
+            step: int, number of updates so far; part of the checkpoint's name.
+            arrays: dict from name to array, as the strategy's store takes
+                them.
+            facts: dict of plain values for the manifest.
+            strategy: a `Strategy`, whose processes must all call this. By
+                default one process.
+            batches: int, number of batches after the last update, whose
+                gradients are accumulated; part of the name too.
+
+        Raises:
+            CheckpointError: the disk is full or not writable. Earlier
+                checkpoints are unchanged.
+        """
+        strategy = strategy or Strategy()
+        kind = self.formats[strategy.store]
+        name = folders.checkpoint_name(step, batches)
+        facts = {**facts, "step": step, "store": kind.name}
+        text = f"The checkpoint of step {step} could not be written."
+        with (
+            _errors(self, f"{text} Earlier ones are unchanged."),
+            self._part(name, strategy) as part,
+        ):
+            strategy.together(
+                lambda: kind.write(part, arrays, strategy.is_chief)
+            )
+            self._publish(name, part, facts, strategy)
+
+    def prune(self, keep, monitor, better):
+        """Remove all checkpoints but the newest and the best, and parts.
+
+        Args:
+            keep: int, number of the newest checkpoints to keep.
+            monitor: str, the logged value that determines the best, or None.
+            better: callable, `max` or `min`.
+        """
+        with _errors(self, "Old checkpoints could not be removed."):
+            names, scores = self.names(), {}
+            for name in names if monitor else ():
+                # A damaged checkpoint has no score. Of one that cannot be read
+                # now, nobody knows whether it is the best.
+                with contextlib.suppress(FileNotFoundError, *folders.OF_DAMAGE):
+                    score = self._facts(name)["logs"][monitor]
+                    if math.isfinite(score):
+                        scores[name] = score
+            best = [better(scores, key=scores.get)] if scores else []
+            self._remove_all_but({*names[-keep:], *best})
+
+
+class RunFolder(_Run):
     """The checkpoints of a run in a folder that all processes see.
 
     Args:
         directory: path of the folder.
     """
-
-    formats = folders.STORES
 
     def __init__(self, directory):
         self._directory = pathlib.Path(directory)
@@ -95,58 +182,41 @@ class RunFolder:
         """Return the names of the checkpoints, oldest first."""
         return [path.name for path in self.checkpoints()]
 
-    def newest(self):
-        """Read the newest undamaged checkpoint.
+    def _read(self, name):
+        return folders.read(self._directory / name)
 
-        Damaged ones are skipped with a warning.
+    def _facts(self, name):
+        return folders.read_facts(self._directory / name)
 
-        Returns:
-            `(arrays, facts)`, or None if there is no checkpoint.
-
-        Raises:
-            CheckpointError: there are checkpoints, but none can be read.
-        """
-        return _read_newest(self.checkpoints(), folders.read)
-
-    def write(self, step, arrays, facts, strategy=None, batches=0):
-        """Write a checkpoint to a temporary folder, flush and rename it.
-
-        Checkpoints of later steps are damaged, or the run would have continued
-        from them. They are renamed to `damaged-...`, so that they are not
-        taken for newer ones.
-
-        Args:
-            step: int, number of updates so far; part of the checkpoint's name.
-            arrays: dict from name to array, as the strategy's store takes
-                them.
-            facts: dict of plain values for the manifest.
-            strategy: a `Strategy`, whose processes must all call this. By
-                default one process.
-            batches: int, number of batches after the last update, whose
-                gradients are accumulated; part of the name too.
-
-        Raises:
-            CheckpointError: the disk is full or not writable. Earlier
-                checkpoints are unchanged.
-        """
-        strategy = strategy or Strategy()
-        kind = self.formats[strategy.store]
-        final = self._directory / folders.checkpoint_name(step, batches)
-        temporary = self._directory / f".{final.name}"
+    @contextlib.contextmanager
+    def _part(self, name, strategy):
+        """Yield a new folder beside the checkpoint, removed after errors."""
+        part = self._directory / f".{name}"
 
         def begin():
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+
+        try:
+            strategy.by_chief(begin)
+            yield part
+        except (OSError, ProcessError):
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+
+    def _publish(self, name, part, facts, strategy):
+        """Flush the files of a checkpoint, and rename its folder."""
 
         def end():
-            sums = folder_sums(temporary)
-            saved = {**facts, "step": step, "store": kind.name, "sha256": sums}
-            (temporary / MANIFEST).write_text(files.checksummed(saved))
-            for name in (*sums, MANIFEST, "."):
-                files.synchronize(temporary / name)
+            sums = folder_sums(part)
+            text = files.checksummed({**facts, "sha256": sums})
+            (part / MANIFEST).write_text(text)
+            for file in (*sums, MANIFEST, "."):
+                files.synchronize(part / file)
+            final = self._directory / name
             if final.exists():
                 _remove(final)
-            temporary.rename(final)
+            part.rename(final)
             for newer in self.checkpoints():
                 if newer > final:
                     aside = newer.with_name(f"damaged-{newer.name}")
@@ -154,30 +224,11 @@ class RunFolder:
                     newer.rename(aside)
             files.synchronize(self._directory)
 
-        text = f"The checkpoint of step {step} could not be written."
-        with _errors(self, f"{text} Earlier ones are unchanged."):
-            try:
-                strategy.by_chief(begin)
-                strategy.together(
-                    lambda: kind.write(temporary, arrays, strategy.is_chief)
-                )
-                strategy.by_chief(end)
-            except (OSError, ProcessError):
-                shutil.rmtree(temporary, ignore_errors=True)
-                raise
+        strategy.by_chief(end)
 
-    def prune(self, keep, monitor, better):
-        """Remove all checkpoints but the newest and the best, and parts.
-
-        Args:
-            keep: int, number of the newest checkpoints to keep.
-            monitor: str, the logged value that determines the best, or None.
-            better: callable, `max` or `min`.
-        """
-        found = self.checkpoints()
-        kept = _to_keep(found, folders.read_facts, keep, monitor, better)
-        for folder in found:
-            if folder not in kept:
+    def _remove_all_but(self, names):
+        for folder in self.checkpoints():
+            if folder.name not in names:
                 _remove(folder)
         for left in self._directory.glob(f".{folders.PREFIX}*"):
             # Left by a process that was killed while writing or removing.
@@ -195,7 +246,7 @@ def _remove(folder):
     shutil.rmtree(hidden, ignore_errors=True)
 
 
-class RunStore:
+class RunStore(_Run):
     """The checkpoints of a run in an object store, as `RunFolder`.
 
     Each process writes its files to a temporary folder and uploads them.
@@ -204,16 +255,13 @@ class RunStore:
         url: str, such as `"s3://bucket/run"`.
     """
 
-    # Orbax needs a folder that all processes see: process 0 writes instead.
-    formats = folders.STORES | {"orbax": folders.STORES["file"]}
-
     def __init__(self, url):
         if urllib.parse.urlsplit(url).password is not None:
             # Scripts and lists of processes would have it.
             raise ValueError("`directory` must have no password in its URL.")
         self._store = object_stores.Store(url)
-        # Facts of the checkpoints that this run knows, by name.
-        self._facts = {}
+        # Names of the checkpoints that this run has found or written.
+        self._known = set()
 
     def __str__(self):
         return str(self._store)
@@ -237,69 +285,8 @@ class RunStore:
             return _complete(self._files())
 
     def newest(self):
-        """Read the newest undamaged checkpoint, as `RunFolder.newest`."""
-        names = self.names()
-        with _errors(self, "The checkpoints could not be fetched."):
-            self._facts = {name: self._read_facts(name) for name in names}
-            return _read_newest(names, self._read)
-
-    def write(self, step, arrays, facts, strategy, batches):
-        """Write a checkpoint, as `RunFolder.write`."""
-        name = folders.checkpoint_name(step, batches)
-        kind = self.formats[strategy.store]
-
-        def begin():
-            found = self._files()
-            others = {*_complete(found)} - self._facts.keys()
-            if others:
-                raise CheckpointError(
-                    "A run's folder must have one run at a time. Received: "
-                    f"directory={str(self)!r}, where another run wrote "
-                    f"{sorted(others)}"
-                )
-            self._remove(name, found)
-
-        def upload():
-            sums = folder_sums(own)
-            for file in sums:
-                self._store.write(f"{name}/{file}", own / file)
-            return sums
-
-        def end():
-            saved = {**facts, "step": step, "store": kind.name, "sha256": sums}
-            text = files.checksummed(saved)
-            self._store.write(f"{name}/{MANIFEST}", text.encode())
-            self._facts[name] = saved
-            found = self._files()
-            for newer in _complete(found):
-                if newer > name:
-                    # It is damaged, or the run would have continued from it.
-                    for file in found[newer]:
-                        self._store.copy(file, f"damaged-{file}")
-                    self._remove(newer, found)
-
-        text = f"The checkpoint of step {step} could not be written."
-        with _errors(self, text), tempfile.TemporaryDirectory() as own:
-            own = pathlib.Path(own)
-            strategy.by_chief(begin)
-            strategy.together(
-                lambda: kind.write(own, arrays, strategy.is_chief)
-            )
-            each = strategy.gather_text(json.dumps(strategy.together(upload)))
-            sums = {
-                k: v for text in each for k, v in files.parse_json(text).items()
-            }
-            strategy.by_chief(end)
-
-    def prune(self, keep, monitor, better):
-        """Remove all checkpoints but the newest and the best, and parts."""
-        with _errors(self, "Old checkpoints could not be removed."):
-            found = self._files()
-            kept = _to_keep(
-                *(_complete(found), self._facts.get, keep, monitor, better)
-            )
-            for name in found.keys() - kept:
-                self._remove(name, found)
+        self._known.update(self.names())
+        return super().newest()
 
     def _files(self):
         """Return the files of each checkpoint, also of incomplete ones."""
@@ -310,75 +297,72 @@ class RunStore:
                 found.setdefault(name, []).append(file)
         return found
 
-    def _read_facts(self, name):
-        """Return the facts of a checkpoint, or `{}` if it is damaged."""
-        try:
-            text = self._store.read(f"{name}/{MANIFEST}", LARGEST_ASSET)
-            return files.parse_checksummed(text.decode())
-        except (object_stores.TooLarge, *folders.OF_DAMAGE):
-            return {}
-
     def _read(self, name):
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = pathlib.Path(temporary, name)
-            wanted = self._facts[name].get("sha256", {})
-            for file in filter(files.plain_name, (*wanted, MANIFEST)):
-                # Reading finds that it is missing.
-                with contextlib.suppress(object_stores.MissingFile):
-                    self._store.fetch(f"{name}/{file}", folder / file)
-            return folders.read(folder, f"{self}/{name}")
+        with tempfile.TemporaryDirectory() as folder:
+            self._fetch(self._files().get(name, ()), folder)
+            return folders.read(pathlib.Path(folder, name), f"{self}/{name}")
+
+    def _facts(self, name):
+        with tempfile.TemporaryDirectory() as folder:
+            self._fetch([f"{name}/{MANIFEST}"], folder)
+            return folders.read_facts(pathlib.Path(folder, name))
+
+    def _fetch(self, names, folder):
+        for name in names:
+            self._store.fetch(name, pathlib.Path(folder, name))
+
+    @contextlib.contextmanager
+    def _part(self, name, strategy):
+        """Remove an earlier checkpoint of the name, and yield a new folder."""
+
+        def begin():
+            found = self._files()
+            others = {*_complete(found)} - self._known
+            if others:
+                raise CheckpointError(
+                    "A run's folder must have one run at a time. Received: "
+                    f"directory={str(self)!r}, where another run wrote "
+                    f"{sorted(others)}"
+                )
+            self._remove(name, found)
+
+        strategy.by_chief(begin)
+        with tempfile.TemporaryDirectory() as part:
+            yield pathlib.Path(part)
+
+    def _publish(self, name, part, facts, strategy):
+        """Upload the files of a checkpoint, the manifest last."""
+
+        def upload():
+            sums = folder_sums(part)
+            for file in sums:
+                self._store.write(f"{name}/{file}", part / file)
+            return json.dumps(sums)
+
+        def end():
+            text = files.checksummed({**facts, "sha256": sums})
+            self._store.write(f"{name}/{MANIFEST}", text.encode())
+            self._known.add(name)
+            found = self._files()
+            for newer in _complete(found):
+                if newer > name:
+                    for file in found[newer]:
+                        self._store.copy(file, f"damaged-{file}")
+                    self._remove(newer, found)
+
+        sums = {}
+        for text in strategy.gather_text(strategy.together(upload)):
+            sums |= files.parse_json(text)
+        strategy.by_chief(end)
+
+    def _remove_all_but(self, names):
+        found = self._files()
+        for name in found.keys() - names:
+            self._remove(name, found)
 
     def _remove(self, name, found):
         """Remove the files of a checkpoint, its manifest first."""
         self._store.remove(found.get(name, ()), f"{name}/{MANIFEST}")
-
-
-def _read_newest(checkpoints, read):
-    """Read the newest undamaged checkpoint of several.
-
-    Damaged ones are skipped with a warning.
-
-    Args:
-        checkpoints: list of the checkpoints, oldest first.
-        read: function from one of them to its arrays and facts, which raises
-            `CheckpointError` if it is damaged.
-
-    Returns:
-        `(arrays, facts)`, or None if there is no checkpoint.
-
-    Raises:
-        CheckpointError: there are checkpoints, but none can be read.
-    """
-    error = None
-    for checkpoint in reversed(checkpoints):
-        try:
-            return read(checkpoint)
-        except CheckpointError as raised:
-            error = raised
-            text = f"{raised} The checkpoint before it is tried."
-            warnings.warn(text, stacklevel=2)
-    if error is not None:
-        raise error
-    return None
-
-
-def _to_keep(checkpoints, facts_of, keep, monitor, better):
-    """Return the set of the newest checkpoints and the best.
-
-    Args:
-        checkpoints: list of the checkpoints, oldest first.
-        facts_of: function from one of them to its facts.
-        keep, monitor, better: as in `RunFolder.prune`.
-    """
-    scores = {}
-    for checkpoint in checkpoints:
-        with contextlib.suppress(OSError, *folders.OF_DAMAGE):
-            # A damaged checkpoint has no score.
-            score = facts_of(checkpoint)["logs"][monitor]
-            if math.isfinite(score):
-                scores[checkpoint] = score
-    best = [better(scores, key=scores.get)] if scores else []
-    return {*checkpoints[-keep:], *best}
 
 
 def _complete(found):

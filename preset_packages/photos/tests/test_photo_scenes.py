@@ -71,22 +71,6 @@ def test_same_seed_same_scene(world, maker):
         assert one[1:] == other[1:]
 
 
-def test_captions_do_not_depend_on_the_order_of_a_set(maker, monkeypatch):
-    class Backwards(set):
-        def __iter__(self):
-            return reversed(sorted(super().__iter__()))
-
-    def texts():
-        rng = np.random.default_rng(0)
-        return [captions.captions(scene, rng) for scene in drawn(maker, 10)]
-
-    before, aspects = texts(), captions.aspects
-    monkeypatch.setattr(
-        captions, "aspects", lambda scene: Backwards(aspects(scene))
-    )
-    assert texts() == before
-
-
 def test_splits_never_mix(world):
     rng = np.random.default_rng(0)
     for split in ("train", "test"):

@@ -9,7 +9,6 @@ from keras_bridgetower_photos.training import lists
 from keras_bridgetower_photos.training import model
 from keras_bridgetower_photos.training import swapping
 from keras_bridgetower_photos.training.asking import ask
-from keras_bridgetower_photos.training.asking import of_sides
 from keras_bridgetower_photos.training.batches import CAPTIONS
 from keras_bridgetower_photos.training.batches import MOST_HIDDEN
 from keras_bridgetower_photos.training.batches import OUTLIERS
@@ -257,54 +256,6 @@ def test_answers_name_the_new_things(swaps, question, told):
     assert ask(swap, question, ["tawny owl", "kite"], rng) == told
 
 
-@pytest.mark.parametrize(
-    ("wording", "text", "answer", "told"),
-    [
-        (
-            "is {a} {side} of {b}?",
-            "Is the red fox left of the owl",
-            *("yes", ("the red fox", "the owl", "left")),
-        ),
-        (
-            "seen from {b}, is {a} on the {side}?",
-            "tell me, seen from the fox, is the owl on the left?",
-            *("no", ("the owl", "the fox", "right")),
-        ),
-    ],
-)
-def test_questions_about_a_side_that_is_not_named(wording, text, answer, told):
-    given = text, answer, [], "is relation", wording
-    ways = set()
-    for seed in range(20):
-        found = of_sides(given, np.random.default_rng(seed))
-        ways.update((asked, side, sort) for asked, side, _, sort in found)
-    a, b, side = told
-    assert {asked[:2] for asked in ways if asked[2] == "is left"} == {
-        (text, answer)
-    }
-    ways = {asked[:2] for asked in ways if asked[2] == "side"}
-    assert {given for _, given in ways} == {side}
-    assert {asked for asked, _ in ways} == {
-        f"is {a} on the left or on the right of {b}?",
-        f"on which side of {b} is {a}?",
-        f"on what side of {b} do you see {a}?",
-        f"seen from {b}, on which side is {a}?",
-    }
-
-
-def test_a_wrong_name_is_none_of_the_scene(swaps):
-    swap = swapping.Swap(swaps, np.array([2, 3, 0, 1]))
-    said = set()
-    for seed in range(40):
-        rng = np.random.default_rng(seed)
-        nouns = ["tawny owl", "kite"]
-        said.add(swap.misname("a tawny owl beside a kite", nouns, rng))
-    assert said - {None} == {
-        *("a hawk beside an oven", "an owl beside an oven"),
-        *("a toaster beside a hawk", "a toaster beside an owl"),
-    }
-
-
 def test_a_list_has_the_right_picture_first_and_its_new_name(
     swaps, monkeypatch
 ):
@@ -328,23 +279,6 @@ def test_a_list_has_the_right_picture_first_and_its_new_name(
             seen.add(name)
             assert name in text and right not in wrong
     assert seen == {"owl", "hawk", "toaster", "oven"}
-
-
-def test_a_color_is_false_of_the_other_pictures(swaps, monkeypatch):
-    monkeypatch.setattr(lists, "SWAPPED", 0.0)
-    monkeypatch.setattr(lists, "WRONG", 1)
-    things = [
-        shown("owl", color="red", split="train"),
-        shown("hawk", color="blue", split="train"),
-        shown("kite", color="blue", split="train"),
-    ]
-    states = np.eye(6)[[0, 1, 2]][:, None]
-    drawer = Lists(things, [states], states[:, 0], set(), swaps)
-    texts, (listed,) = drawer.draw(np.random.default_rng(0))
-    found = listed[:, 0].argmax(1).reshape(2, -1)
-    for text, (right, wrong) in zip(texts, found.T, strict=True):
-        assert f"{things[right].color} bird" in text
-        assert things[right].color != things[wrong].color
 
 
 def test_the_fusion_begins_in_the_space_of_texts_and_pictures():
@@ -374,16 +308,3 @@ def test_the_fusion_begins_in_the_space_of_texts_and_pictures():
         assert np.allclose(found[:, named], expected[:, named], atol=1e-4)
         where = states is seen and model.PLACED * coordinates[:, [0, 1, 0, 1]]
         assert np.allclose(found[:, placed], where, atol=1e-4)
-
-
-def test_questions_stay_with_their_pictures(pool, tokenizer):
-    batches = batches_of(pool, tokenizer, swapped=0.0)
-    rows = np.arange(SCENES)
-    x, y = batches.make(rows, np.random.default_rng(0))
-    for row, scores in zip(x["asked_of"], y["vqa"], strict=False):
-        right = {
-            answer
-            for _, *answers, _, _ in pool.rows[row]["questions"]
-            for answer in (answers[0], *answers[1])
-        }
-        assert {ANSWERS[i] for i in np.flatnonzero(scores)} <= right

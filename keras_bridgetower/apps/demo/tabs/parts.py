@@ -25,8 +25,7 @@ class Parts:
 
     Attributes:
         samples: dict, as from `first_examples` of the first preset.
-        local: bool, True if visitors are on this machine and may name presets
-            and folders.
+        local: bool, True if visitors are on this machine and may name presets.
     """
 
     def __init__(self, gr, models, shelf):

@@ -1,9 +1,7 @@
 """The tab *Search*: finds pictures by a text."""
 
-import collections
 import functools
 import json
-import os
 import pathlib
 import tempfile
 import threading
@@ -14,7 +12,6 @@ from PIL import Image
 from keras_bridgetower.apps.demo import fragments
 from keras_bridgetower.apps.demo import inputs
 from keras_bridgetower.apps.demo import models
-from keras_bridgetower.apps.predict.rows import picture_files
 from keras_bridgetower.apps.search.picture_search import PictureSearch
 from keras_bridgetower.preprocessing.images import open_image
 
@@ -49,17 +46,20 @@ class IndexShelf:
         self._folder = tempfile.TemporaryDirectory(prefix="bridgetower-")
         self._kept = functools.lru_cache(_INDEXES)(self._new)
 
-    def _new(self, source, preset):
+    def _new(self, paths, preset):
         searched = self._opened.open(preset, models.SEARCH)
         folder = pathlib.Path(tempfile.mkdtemp(dir=self._folder.name))
         index = PictureSearch(folder / "index", searched)
-        return index, folder / "pictures.jsonl", threading.Lock()
+        rows = [json.dumps({"image": path}) for path in paths]
+        table = folder / "pictures.jsonl"
+        table.write_text("\n".join(rows) + "\n")
+        return index, table, threading.Lock()
 
-    def find(self, source, text, preset):
-        """Find the pictures of a source that fit a text.
+    def find(self, paths, text, preset):
+        """Find the pictures that fit a text.
 
         Args:
-            source: path of a folder, or tuple of paths of pictures.
+            paths: tuple of str.
             text: str.
             preset: str.
 
@@ -68,10 +68,9 @@ class IndexShelf:
             pairs of a small `PIL.Image.Image` and a `Hit`.
         """
         preset = preset if isinstance(preset, str) else ""
-        index, table, lock = self._kept(source, preset)
+        index, table, lock = self._kept(paths, preset)
         # One at a time: an index has one writer.
         with lock:
-            table = _table(source, table)
             report = index.index(table, batch_size=_BATCH, outside=True)
             if report.total == len(report.unreadable):
                 raise inputs.RefusedInput("None of these files is a picture.")
@@ -89,17 +88,6 @@ class IndexShelf:
 
     def close(self):
         self._folder.cleanup()
-
-
-def _table(source, table):
-    """Return the folder, or write a table of the uploaded pictures."""
-    if isinstance(source, str):
-        if not any(picture_files(source, collections.Counter())):
-            raise inputs.RefusedInput(f"There are no pictures in “{source}”.")
-        return source
-    rows = [json.dumps({"image": path}) for path in source]
-    table.write_text("\n".join(rows) + "\n")
-    return table
 
 
 def _thumbnail(path):
@@ -124,11 +112,6 @@ def add(parts):
             button = gr.Button("Search", variant="primary")
             paths = [path for path, _ in parts.samples["pictures"]]
             boxes = parts.pictures("Pictures to search", paths)
-            folder = gr.Textbox(
-                label="Or a folder of pictures on this computer",
-                placeholder="/home/me/pictures",
-                visible=parts.local,
-            )
             preset = parts.preset(VERBS)
         with gr.Column(min_width=280):
             summary = parts.result("The result appears here.")
@@ -143,10 +126,10 @@ def add(parts):
                 buttons=["fullscreen"],
             )
 
-    def run(values, folder, words, preset):
+    def run(values, words, preset):
         words = inputs.checked_text(words, "text")
-        source = _source(values, folder, parts)
-        found = parts.shelf.find(source, words, preset)
+        paths = tuple(inputs.uploaded_paths(values, inputs.SEARCHED))
+        found = parts.shelf.find(paths, words, preset)
         captions = [
             (picture, _caption(place, hit, found.good))
             for place, (picture, hit) in enumerate(found.hits, 1)
@@ -157,7 +140,7 @@ def add(parts):
         [button.click, text.submit],
         examples,
         [text],
-        [boxes, folder, text, preset],
+        [boxes, text, preset],
         run,
         [summary, gallery],
     )
@@ -167,15 +150,3 @@ def _caption(place, hit, good):
     weaker = "" if place <= good else " · weaker"
     name = pathlib.Path(hit.path).stem
     return f"{place}. {name} · {hit_score(hit):.2f}{weaker}"
-
-
-def _source(values, folder, parts):
-    folder = folder.strip() if isinstance(folder, str) else ""
-    if not (folder and parts.local):
-        return tuple(inputs.uploaded_paths(values, inputs.SEARCHED))
-    folder = os.path.expanduser(folder)
-    if not os.path.isdir(folder):
-        raise inputs.RefusedInput(
-            f"There is no folder “{folder}” on this computer."
-        )
-    return folder
