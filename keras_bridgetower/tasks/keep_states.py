@@ -193,7 +193,7 @@ def separate(task, x, trains=False, reads_weights=True):
                 f"`task.backbone.{side}_tower.trainable = False` before "
                 f"`compile`. Received: states of {str(states.folder)!r}"
             )
-    if "text" in kept and task.backbone.fusion.text_feed.reads_padding:
+    if "text" in kept and task.backbone.fusion.reads_padding:
         raise ValueError(
             "`text` must be texts for an adaptive manager, which reads the "
             f"states of padding. Received: {kept['text'].folder}"

@@ -1,6 +1,5 @@
 """Scores of all pictures with all texts: towers once, fusion in blocks."""
 
-import functools
 import hashlib
 import json
 import math
@@ -20,7 +19,6 @@ from keras_bridgetower.metrics.calibration import match_scores
 from keras_bridgetower.models.exporting.exported import tower_function
 from keras_bridgetower.models.heads import SimilarityHead
 from keras_bridgetower.models.heads import head_input
-from keras_bridgetower.models.merged_tokens import merge_tokens
 from keras_bridgetower.preprocessing.verb_inputs import check_numbers
 from keras_bridgetower.tasks.inference import filled
 from keras_bridgetower.tasks.inference import joined
@@ -234,7 +232,7 @@ class Blocks:
                 batch = filled(batch.astype("int32"), count)
                 row, column = np.divmod(batch, chosen.shape[1])
                 pairs = {k: ops.take(x, column, 0) for k, x in text.items()}
-                pairs["image"] = ops.take(image, row, axis=0)
+                pairs["image_states"] = ops.take(image, row, axis=0)
                 if self._parts.reads_similarity:
                     near = vectors[row] * self._text_vectors[first + column]
                     pairs["similarity"] = near.sum(-1)
@@ -249,10 +247,10 @@ class Blocks:
             # Free the other block before this one is read.
             self._text_block.clear()
             text = self._texts.features(columns.start, columns.stop)
-            text["text"] = np.asarray(self._text_states[columns])
+            text["text_states"] = np.asarray(self._text_states[columns])
             self._text_block[columns.start] = {
                 name: ops.convert_to_tensor(text[name])
-                for name in ("text", "padding_mask")
+                for name in ("text_states", "padding_mask")
             }
         return self._text_block[columns.start]
 
@@ -294,35 +292,25 @@ class Parts:
     def __init__(self, task):
         fusion = task.backbone.fusion
 
-        def pairs(inputs, image_tokens=None):
+        def pairs(inputs):
             def states(name):
                 x = ops.cast(inputs[name], fusion.compute_dtype)
                 return ops.unstack(x, x.shape[1], axis=1)
 
-            kept = states("image")
-            if image_tokens is not None:
-                kept = merge_tokens(kept, image_tokens)
             pooled = fusion.join(
-                states("text"), kept, inputs["padding_mask"], ("pooled",)
+                *(states("text_states"), states("image_states")),
+                inputs["padding_mask"],
+                ("pooled",),
             )["pooled"]
             return head(head_input(head, pooled, lambda: inputs["similarity"]))
 
         (name,) = task.answering_heads
         head = task.heads[name]
         self.reads_similarity = isinstance(head, SimilarityHead)
-        self._task, self._of_pairs = task, pairs
         forward = task.inference.forward
         self.text = forward(tower_function("text", task, task.backbone))
         self.image = forward(tower_function("image", task, task.backbone))
         self.pairs = forward(pairs)
-
-    def merged_pairs(self, image_tokens):
-        """Return `pairs` that merges the image tokens of each pair."""
-        pairs = functools.partial(self._of_pairs, image_tokens=image_tokens)
-        inference = self._task.inference
-        return inference.cached(
-            f"pairs of {image_tokens} tokens", lambda: inference.forward(pairs)
-        )
 
 
 def ranking_parts(task):
@@ -454,94 +442,53 @@ def _digest(rows):
     return digest.hexdigest()
 
 
-class StateScorer:
-    """Scores batches of pictures with one text, whose tower runs once.
+def score_states(
+    task, text, states, batch_size, fusion=None, similarities=None
+):
+    """Score states with one text, whose tower runs once.
 
     Args:
         task: a `BridgeTowerRetrieval`.
         text: `Texts`, of one text.
-        fusion: as `BridgeTowerRetrieval.state_scorer`.
-
-    Attributes:
-        width: int, tokens of the text that the fusion reads.
-
-    Call arguments:
-        states: float32 array `(pictures, layers, tokens, width)`.
-        image_tokens: int, tokens of a picture that remain after merging
-            before the fusion; None for all.
-        similarities: as `BridgeTowerRetrieval.score_states`.
+        states: float32 array `(pictures, layers, tokens, width)`, which may be
+            on disk.
+        batch_size, fusion, similarities: as
+            `BridgeTowerRetrieval.score_states`.
 
     Returns:
-        float32 array `(pictures,)`, as `BridgeTowerRetrieval.score`.
+        float32 array `(pictures,)`.
     """
-
-    def __init__(self, task, text, fusion=None):
-        task.new_heads.check("score_states", task.answering_heads)
-        self._parts = parts = ranking_parts(task)
-        self._pairs = {None: parts.pairs}
-        self._fusion, self._inference = fusion, task.inference
-        features = text.features(0, 1)
-        mask, states = features["padding_mask"], parts.text(features)["states"]
-        self.width = width = _width(task.backbone.fusion, mask)
-        self._mask, self._text = mask[:, :width], states[:, :, :width]
-
-    def __call__(self, states, image_tokens=None, similarities=None):
-        found = self.logits(states, image_tokens, similarities)
-        found = ops.convert_to_numpy(found)
-        return match_scores(found).astype("float32")
-
-    def logits(self, states, image_tokens=None, similarities=None):
-        """Return a tensor `(pictures, outputs)`, the logits of the head."""
-        near = {}
-        if self._parts.reads_similarity:
-            if similarities is None:
-                raise ValueError(
-                    "`similarities` must be given: the matching head of this "
-                    "model starts from them. Received: similarities=None"
-                )
-            near = {"similarity": np.asarray(similarities, "float32")}
-        if self._fusion is not None:
-            return self._by_fusion(states, image_tokens, near)
-        if image_tokens not in self._pairs:
-            made = self._parts.merged_pairs(image_tokens)
-            self._pairs[image_tokens] = made
-        count = len(states)
-        return self._pairs[image_tokens](
-            {
-                "text": ops.repeat(self._text, count, axis=0),
-                "padding_mask": np.repeat(self._mask, count, axis=0),
-                "image": states,
-                **near,
-            }
+    task.new_heads.check("score_states", task.answering_heads)
+    parts = ranking_parts(task)
+    if parts.reads_similarity and similarities is None:
+        raise ValueError(
+            "`similarities` must be given: the matching head of this model "
+            "starts from them. Received: similarities=None"
         )
+    if not len(states):
+        return np.zeros(0, "float32")
+    features = text.features(0, 1)
+    told, mask = parts.text(features)["states"], features["padding_mask"]
+    width = _width(task.backbone.fusion, mask)
+    told, mask = told[:, :, :width], mask[:, :width]
+    told = ops.convert_to_numpy(told).astype("float32")
 
-    def in_batches(self, states, batch_size, similarities=None):
-        """Return the scores of states that may be on disk."""
+    def rows(start, stop):
+        inputs = {"image_states": np.asarray(states[start:stop], "float32")}
+        if parts.reads_similarity:
+            near = np.asarray(similarities[start:stop], "float32")
+            inputs["similarity"] = near
+        return inputs
 
-        def features(start, stop):
-            some = {"states": np.asarray(states[start:stop], "float32")}
-            if similarities is not None:
-                some["similarities"] = np.asarray(similarities[start:stop])
-            return some
+    def logits(inputs):
+        count = len(inputs["image_states"])
+        inputs["text_states"] = np.repeat(told, count, axis=0)
+        inputs["padding_mask"] = np.repeat(mask, count, axis=0)
+        return (fusion or parts.pairs)(inputs)
 
-        if not len(states):
-            return np.zeros(0, "float32")
-        source = types.SimpleNamespace(count=len(states), features=features)
-        batches = self._inference.in_batches(
-            lambda batch: self.logits(**batch), [source], batch_size
-        )
-        return match_scores(joined(batches))
-
-    def _by_fusion(self, states, image_tokens, near):
-        states = np.asarray(states, "float32")
-        if image_tokens is not None:
-            layers = list(np.moveaxis(states, 1, 0))
-            layers = merge_tokens(layers, image_tokens)
-            states = np.stack([ops.convert_to_numpy(x) for x in layers], 1)
-        text = ops.convert_to_numpy(self._text).astype("float32")
-        inputs = {"text_states": text, "padding_mask": self._mask}
-        inputs = {k: np.repeat(x, len(states), 0) for k, x in inputs.items()}
-        return self._fusion({**inputs, **near, "image_states": states})
+    source = types.SimpleNamespace(count=len(states), features=rows)
+    batches = task.inference.in_batches(logits, [source], batch_size)
+    return match_scores(joined(batches)).astype("float32")
 
 
 def _width(fusion, mask):

@@ -28,9 +28,9 @@ from keras_bridgetower.tasks.contrastive import pair_logits
 from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.inference import joined
 from keras_bridgetower.tasks.ranking import NOT_SCORED
-from keras_bridgetower.tasks.ranking import StateScorer
 from keras_bridgetower.tasks.ranking import rank
 from keras_bridgetower.tasks.ranking import ranking_parts
+from keras_bridgetower.tasks.ranking import score_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.tasks.task import check_made_for
 
@@ -308,7 +308,12 @@ class BridgeTowerRetrieval(BridgeTowerTask):
                 `image_states` returns it.
             text: str.
             batch_size: int, pictures per forward pass.
-            fusion: as `state_scorer`.
+            fusion: callable that replaces the fusion and its head, such as
+                `search.ExportedFusion`: from a dict of arrays, float32
+                `"text_states"` and `"image_states"`, `(pictures, layers,
+                tokens, width)`, and int32 `"padding_mask"`, `(pictures,
+                tokens)`, to float logits `(pictures, outputs)`. None for the
+                task's own.
             similarities: float array `(pictures,)`, the products of the
                 vectors of the text and the pictures, if the matching head
                 reads them, else None.
@@ -329,43 +334,10 @@ class BridgeTowerRetrieval(BridgeTowerTask):
                 f"an array {shape}"
             )
         with self.inference.read_lock("score_states"):
-            scorer = StateScorer(self, source, fusion)
-            return scorer.in_batches(image_states, batch_size, similarities)
-
-    def state_scorer(self, text, fusion=None):
-        """Return a function that scores batches of pictures with one text.
-
-        The text tower runs here, once.
-
-        Args:
-            text: str.
-            fusion: callable that replaces the fusion and its head, such as
-                `search.ExportedFusion`: from a dict of arrays, float32
-                `"text_states"` and `"image_states"`, `(pictures, layers,
-                tokens, width)`, and int32 `"padding_mask"`, `(pictures,
-                tokens)`, to float logits `(pictures, outputs)`. None for the
-                task's own.
-
-        Returns:
-            Callable of `image_states`, as `score_states` takes them, of
-            `image_tokens=None`, the tokens of each picture that remain after
-            merging before the fusion, and of `similarities=None`. It returns
-            a float32 array `(pictures,)`, and is compiled for each number of
-            pictures.
-
-        Raises:
-            ValueError: no preprocessor, an empty text, or an untrained head.
-
-        Example:
-
-        ```python
-        scorer = retrieval.state_scorer("a red circle")
-        scorer(retrieval.image_states(["a.png", "b.png"]))  # (2,)
-        ```
-        """
-        source = Texts(self.needed_preprocessor(), [text])
-        with self.inference.read_lock("state_scorer"):
-            return StateScorer(self, source, fusion)
+            return score_states(
+                *(self, source, image_states, batch_size),
+                *(fusion, similarities),
+            )
 
     def fusion_inputs(self, images, texts, batch_size=32):
         """Compute the fusion's inputs of pairs, for `export`'s calibration.

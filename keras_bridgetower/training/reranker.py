@@ -164,7 +164,7 @@ def train(
     patience=4,
     list_size=8,
     batch_size=8,
-    learning_rate=3e-4,
+    learning_rate=1e-3,
     seed=0,
     verbose=1,
 ):
@@ -404,8 +404,11 @@ class _Lists:
             )
         # Pictures of each query, the nearest first.
         self.order = np.argsort(-near, axis=0, kind="stable").T
-        # A list of each relevant picture: the place of its query, and itself.
-        self.pairs = np.argwhere(self.grades.T > 0)
+        # A list for each relevant or scored picture: its query, and itself.
+        labeled = self.grades > 0
+        if pairs.teacher is not None:
+            labeled = np.isfinite(self.told)
+        self.pairs = np.argwhere(labeled.T)
 
     def draw(self, rng):
         """Return `x` and `y` of an epoch."""

@@ -64,12 +64,10 @@ def test_each_format_takes_any_number_of_image_tokens(pictures, tmp_path, form):
         (logits,) = (x for x in outputs if x.shape[1:] == (2,))
         return logits
 
-    for image_tokens in (None, 3):
-        want, found = (
-            task.state_scorer("a dot", one)(states, image_tokens)
-            for one in (None, fusion)
-        )
-        assert difference(found, want) < 1e-4
+    want, found = (
+        task.score_states(states, "a dot", fusion=one) for one in (None, fusion)
+    )
+    assert difference(found, want) < 1e-4
 
 
 @exported_files.ON_TORCH
@@ -80,10 +78,6 @@ def test_scores_are_those_of_keras(fast, models, states, pictures, text):
     found = fast.retrieval.score_states(*given, fusion=fast.fusion)
     assert difference(found, wanted) < 1e-4
     assert difference(models.retrieval.score_states(*given), wanted) < 1e-4
-    merged = models.retrieval.state_scorer(text)(states, 20)
-    assert difference(merged, wanted) > 1e-3
-    scorer = fast.retrieval.state_scorer(text, fast.fusion)
-    assert difference(scorer(states, 20), merged) < 1e-4
 
 
 @exported_files.ON_TORCH

@@ -229,7 +229,8 @@ class Index:
     def replace(self, pictures, index):
         """Put states of the same shape in their place."""
         shutil.rmtree(self.files.folder)
-        files = states.StateFiles(self.files.folder, self.files.format, index)
+        given = self.files.folder, self.files.format, index
+        files = states.StateFiles(*given, self.files._damaged)
         shape = len(pictures), *self.files.format.shape
         values = np.random.default_rng(0).normal(size=shape)
         files.add(pictures, values.astype("float32"))

@@ -127,3 +127,28 @@ def test_presets_name_the_head_where_it_is_no_default(tmp_path):
         kbt.BridgeTowerRetrieval(builders.backbone(), matching=MATCHING)
     with pytest.raises(ValueError, match="`matching` must be one of"):
         builders.retrieval(projection_dim=8, matching="both")
+
+
+@builders.FASTEST
+def test_a_search_reranks_by_states_as_by_files(tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, picture in enumerate(pictures()):
+        Image.fromarray(picture).save(folder / f"{number}.png")
+    task = trained(retrieval())
+    task.new_heads.restore({})
+    task.save_to_preset(str(tmp_path / "p"))
+    models = kbt.search.SearchModels.from_preset(str(tmp_path / "p"))
+    found = []
+    for name, states in (("files", None), ("states", "float32")):
+        search = kbt.search.PictureSearch(tmp_path / name, models)
+        search.index(folder, states=states)
+        asked = {"text": TEXTS[0], "rerank": 5}
+        for given in (asked, asked | {"image": pictures()[0]}):
+            found.append({x.path: x.match for x in search.query(**given)})
+        search.close()
+    assert len(found[0]) == 5
+    for a, b in ((0, 2), (1, 3)):
+        assert found[a] == pytest.approx(found[b], abs=1e-4)

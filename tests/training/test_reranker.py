@@ -40,13 +40,16 @@ def own(tmp_path_factory):
 def test_the_command_teaches_new_names_and_says_so(own, tmp_path, capsys):
     out = tmp_path / "mine"
     words = ["train", "reranker", own / "pairs.csv", "--pictures", own]
-    words += ["--preset", PRESET, "--output", out, "--epochs", "8"]
+    words += ["--preset", PRESET, "--output", out, "--epochs", "6"]
+    words += ["--learning-rate", "3e-3"]
     assert main([*map(str, words), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report == json.loads((out / "report.json").read_text())
-    assert report["before"] < 0.8 < report["after"] and report["helps"]
+    assert report["after"] > report["before"] + 0.1
+    assert report["helps"] == (report["low"] > 0)
     assert report["gain"] == pytest.approx(report["after"] - report["before"])
-    assert "It helps." in (out / "README.md").read_text()
+    verdict = "It helps." if report["helps"] else "It does not help: keep"
+    assert verdict in (out / "README.md").read_text()
     # The saved preset has the scores that were reported.
     pairs = reranker.read_pairs(own / "pairs.csv", own)
     pictures, asked = pairs.split()["test"]
@@ -78,7 +81,7 @@ def test_a_teacher_replaces_the_labels(own, tmp_path):
     )
     assert np.isfinite(taught.teacher).sum() == 180
     report = reranker.train(
-        taught, PRESET, tmp_path / "o", epochs=4, list_size=4, verbose=0
+        taught, PRESET, tmp_path / "o", epochs=6, learning_rate=3e-3, verbose=0
     )
     assert report["after"] > report["before"] + 0.1
 

@@ -359,6 +359,7 @@ def train_reranker(
     states: pathlib.Path | None = None,
     kind: str = "float16",
     epochs: models.Count = 20,
+    learning_rate: Annotated[float, typer.Option(min=0)] = 1e-3,
     seed: int = 0,
     as_json: models.AsJson = False,
 ):
@@ -379,7 +380,8 @@ def train_reranker(
             model, to learn its scores.
         states: Folder of states, for later runs; by default beside the preset.
         kind: How states are stored, such as float32, float16 or int8.
-        epochs: Most passes over the queries.
+        epochs: Most passes over the pairs.
+        learning_rate: That of the first step; it falls to 0.
         seed: Seed of the run.
     """
     models.check_preset(preset)
@@ -390,6 +392,7 @@ def train_reranker(
     found = reranker.read_pairs(pairs, pictures, teacher)
     report = reranker.train(
         *(found, preset, out, states, kind, epochs),
+        learning_rate=learning_rate,
         seed=seed,
         verbose=0 if as_json else 1,
     )

@@ -77,7 +77,7 @@ class ExportedFusion:
             were exported in int8 remain so.
 
     Call arguments:
-        inputs: dict of arrays, as `BridgeTowerRetrieval.state_scorer`
+        inputs: dict of arrays, as `BridgeTowerRetrieval.score_states`
             describes it.
 
     Returns:

@@ -102,12 +102,16 @@ class SearchModels:
         retrieval = None
         if {"itm", "rank"} & set(named_heads(preset, saved)):
             objective = "ranking" if "rank" in saved else "random_negatives"
+            values = {"objective": objective}
+            if saved.get("itm"):
+                # Its score reads the vectors, so it needs their head too.
+                values = BridgeTowerRetrieval.head_arguments(saved) | values
             retrieval = task_around(
                 contrastive.backbone,
                 BridgeTowerRetrieval,
                 folder,
                 saved,
-                {"objective": objective},
+                values,
                 kwargs,
             )
         if fusion is not None and retrieval is not None:
@@ -131,6 +135,12 @@ class SearchModels:
         """float, what the similarity counts beside the score."""
         known = PRESETS.get(self.preset)
         return known.similarity_weight if known else 0.0
+
+    @property
+    def starts_from_vectors(self):
+        """bool, whether scores read the similarity of the vectors."""
+        task = self.retrieval
+        return task is not None and task.matching != "fused"
 
     @property
     def dtype(self):

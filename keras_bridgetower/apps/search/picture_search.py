@@ -229,9 +229,12 @@ class PictureSearch:
         hits, sums = _nearest(self.store, vector, max(top_k, rerank))
         if rerank:
             some = hits[:rerank]
+            states = state_files(self.store, header)
+            if image is not None or header["vectors"] != "image":
+                # A score may start from the similarity of text and picture.
+                states = states if not self.models.starts_from_vectors else None
             hits[:rerank] = _judge(
-                self.models,
-                state_files(self.store, header),
+                *(self.models, states),
                 some,
                 [sums[hit.path] for hit in some],
                 text,
@@ -355,8 +358,11 @@ def _judge(models, states, hits, sums, text, batch_size):
     found, there = [], [False] * len(hits)
     if states is not None:
         kept, there = states.read(sums)
+        near = [
+            hit.similarity for hit, has in zip(hits, there, strict=True) if has
+        ]
         found = models.retrieval.score_states(
-            kept, text, batch_size, models.fusion
+            kept, text, batch_size, models.fusion, near
         )
     pairs = zip(hits, there, strict=True)
     paths = [hit.path for hit, has in pairs if not has]
