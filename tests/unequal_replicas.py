@@ -56,9 +56,11 @@ def ranked(ranking, x, false_texts):
         "false_texts": ops.convert_to_tensor(false_texts),
     }
     found, _ = ranking.logits(
-        lambda text, image, mask: ops.sum(text[0][:, 0] * image[0][:, 0], -1),
+        lambda text, image, mask: (
+            2 * (ops.sum(text[0][:, 0] * image[0][:, 0], -1),)
+        ),
         {"rank": lambda scores: scores},
-        pair_objectives.Batch(states, states, drawn),
+        *(states, states, drawn),
     )
     return found["rank"]
 
@@ -74,13 +76,11 @@ def hard(x, own):
     rows = ops.convert_to_tensor(x[own])
     states = [rows[:, None]]
     pairs, _ = objective.logits(
-        lambda text, image, mask: ops.concatenate(
-            [text[0][:, 0], image[0][:, 0]], axis=-1
+        lambda text, image, mask: (
+            2 * (ops.concatenate([text[0][:, 0], image[0][:, 0]], axis=-1),)
         ),
         {"itm": lambda pairs: pairs},
-        pair_objectives.Batch(
-            states, states, {"padding_mask": rows, **features}
-        ),
+        *(states, states, {"padding_mask": rows, **features}),
         (rows, 2 * rows, ops.ones(())),
     )
     return pairs["itm"]

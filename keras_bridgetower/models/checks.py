@@ -63,10 +63,14 @@ def check_features(features, expected, backbone, preprocessor=None):
         ValueError: keys, shapes or values are wrong.
     """
     if not isinstance(features, dict) or not set(expected) <= set(features):
-        missing = sorted(set(expected) - set(features))
+        found = (
+            sorted(features)
+            if isinstance(features, dict)
+            else (type(features).__name__)
+        )
         raise ValueError(
-            f"`inputs` must be a dict with the keys {sorted(expected)}; missing"
-            f": {missing}. Received: inputs of type {type(features).__name__}"
+            f"`inputs` must be a dict with the keys {sorted(expected)}. "
+            f"Received: inputs={found}"
         )
     shapes = {k: tuple(getattr(features[k], "shape", ())) for k in expected}
     read = without_states({k: features[k] for k in expected}, expected)

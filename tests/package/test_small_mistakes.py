@@ -66,7 +66,7 @@ MISTAKES = [
         *("VQA", lambda t: t.predict({"image": [RED], "text": [TEXT]})),
         "Rename 'image' to 'images'",
     ),
-    ("VQA", lambda t: t(RAW), "inputs={'images': 'list', 'text': 'list'}"),
+    ("VQA", lambda t: t(RAW), r"inputs=\['images', 'text'\]"),
     (
         *("VQA", lambda t: t.compile(loss="sparse_categorical_crossentropy")),
         r"`keras.losses.SparseCategoricalCrossentropy\(from_logits=True\)`",
