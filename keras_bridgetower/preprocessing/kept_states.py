@@ -93,9 +93,9 @@ class KeptStates:
         Returns:
             float32 array `(*shape, tokens, width)`.
         """
-        return self.read_rows(self.rows, step)
+        return self._read_rows(self.rows, step)
 
-    def read_rows(self, rows, step=None):
+    def _read_rows(self, rows, step=None):
         """Read the states of items, by their numbers."""
         count = self.identity["variants"]
         places = np.asarray(rows).reshape(-1) * (count + 1)
@@ -105,11 +105,11 @@ class KeptStates:
         states = self._stored[places]
         return states.reshape(*np.shape(rows), *states.shape[1:])
 
-    def tensor(self, rows, step=None):
-        """Read states as `read_rows`, also in a graph of `tf.data`."""
+    def _tensor(self, rows, step=None):
+        """Read states as `_read_rows`, also in a graph of `tf.data`."""
         spec = "float32", (*static_shape(rows), *self.identity["shape"])
         given = [rows] if step is None else [rows, step]
-        return apply_numpy(self.read_rows, given, spec)
+        return apply_numpy(self._read_rows, given, spec)
 
 
 def separate(x):
@@ -152,7 +152,7 @@ def restore(x, kept, draws=False):
     for key, states in kept.items():
         step = x["step"] if draws and states.identity["variants"] else None
         rows = x.pop(f"{key}_rows")
-        x[f"{key}_states"] = states.tensor(rows, step)
+        x[f"{key}_states"] = states._tensor(rows, step)
     return x
 
 

@@ -9,6 +9,7 @@ from builders import FASTEST
 from builders import MANY_STEPS
 from builders import SIDE
 from builders import array
+from builders import difference
 from builders import features
 from builders import long_but
 from builders import moved
@@ -214,3 +215,35 @@ def test_grades_and_lists_of_another_size_are_rejected():
             [[1, 0, 0]],
             class_weight={0: 1, 1: 2, 2: 1},
         )
+
+
+def test_losses_of_a_teacher_are_those_of_torch():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    told = rng.normal(size=(5, 4)).astype("float32")
+    scores = rng.normal(size=(5, 4)).astype("float32")
+    a, b = torch.tensor(told), torch.tensor(scores)
+    margins = [x[:, :, None] - x[:, None, :] for x in (a, b)]
+    off = ~torch.eye(4, dtype=torch.bool)
+    wanted = ((margins[0] - margins[1]) ** 2)[:, off].mean()
+    found = kbt.MarginMSELoss()(told, scores)
+    assert difference(found, wanted) < 1e-5
+    # Only differences of scores are learned.
+    assert difference(kbt.MarginMSELoss()(told, told + 7), 0.0) < 1e-5
+    for temperature in (1.0, 2.5):
+        wanted = torch.nn.functional.kl_div(
+            *(torch.log_softmax(x / temperature, -1) for x in (b, a)),
+            reduction="batchmean",
+            log_target=True,
+        )
+        loss = kbt.ListDistillationLoss(temperature)
+        assert difference(loss(told, scores), wanted) < 1e-5
+    # NaN is padding: shorter lists have the same losses.
+    padded = np.pad(told, ((0, 0), (0, 2)), constant_values=np.nan)
+    more = np.pad(scores, ((0, 0), (0, 2)), constant_values=3.0)
+    for loss in (kbt.MarginMSELoss(), kbt.ListDistillationLoss()):
+        assert difference(loss(padded, more), loss(told, scores)) < 1e-5
+        with pytest.raises(ValueError, match="a grade for each score"):
+            loss(told, scores[:, :3])
+    with pytest.raises(ValueError, match="`temperature`"):
+        kbt.ListDistillationLoss(0)
