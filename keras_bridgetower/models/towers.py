@@ -36,7 +36,8 @@ class Tower(PatchedModel, keras.Model):
 
     The tower owns its encoder, and corrects its defaults where KerasHub's are
     not those of the published weights. States of a grid are resized to the
-    grid of the highest one, and flattened row by row.
+    grid of the highest one, and flattened row by row. Once frozen
+    (`trainable = False`) it computes as in inference, without dropout.
 
     Args:
         encoder: an encoder with a rule in `hidden_states`.
@@ -179,6 +180,9 @@ class Tower(PatchedModel, keras.Model):
 
     def call(self, inputs, training=None, mask=None):
         check_lengths(inputs, self.encoder)
+        # A frozen tower has no dropout, as a frozen batch norm of Keras has no
+        # statistics of batches: its states are those that can be kept.
+        training = training and self.trainable
         return _as_list(super().call(inputs, training=training, mask=mask))
 
     def _split(self, states):

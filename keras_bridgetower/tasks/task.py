@@ -973,7 +973,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
 
         `fit`, `evaluate`, `predict` and the verbs take them in place of the
         pictures or texts, and run only the fusion. Training on float32 states
-        gives the weights of training with frozen towers, whose dropout is 0.
+        gives the weights of training with frozen towers.
         What the folder already holds is kept: the same call continues after an
         interruption, and one with more pictures adds to them.
 
