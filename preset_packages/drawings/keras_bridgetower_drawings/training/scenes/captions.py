@@ -17,6 +17,8 @@ class Caption(NamedTuple):
     text: str
     facts: frozenset
     sort: str
+    names: tuple  # Of the first things.
+    nouns: tuple  # As they are told, as "red owl".
 
     def grade(self, scene):
         """Return from 0 to 3 how many of its facts hold; 3 if all do."""
@@ -78,13 +80,14 @@ def captions(scene, sort, part, rng, other=None):
 
 
 def _caption(form, sort, adjectives, things, ground):
-    values, facts = {"ground": ground}, set()
+    values, facts, nouns = {"ground": ground}, set(), []
     for letter, one in zip("ab", things, strict=False):
         noun = one.name
         facts.add(("there", one.name))
         if adjectives:
             noun = f"{one.color} {noun}"
             facts.add(("color", one.name, one.color))
+        nouns.append(noun)
         values[letter] = with_article(noun)
         values[letter.upper()] = f"the {noun}"
         values[letter * 2] = noun
@@ -92,7 +95,9 @@ def _caption(form, sort, adjectives, things, ground):
         facts.add(("ground", ground))
     if sort in FACT:
         facts.add((FACT[sort], *(one.name for one in things)))
-    return Caption(form.format(**values), frozenset(facts), sort)
+    text = form.format(**values)
+    names = tuple(one.name for one in things)
+    return Caption(text, frozenset(facts), sort, names, tuple(nouns))
 
 
 def with_article(noun):

@@ -138,6 +138,7 @@ class World:
             fields = fields.get(sort, ("x", "y"))
             values = [{f: getattr(o, f) for f in fields} for o in (one, other)]
             changed = [one._replace(**values[1]), other._replace(**values[0])]
+            changed = [_inside(one) for one in changed]
         rest = scene.things[len(changed) :]
         return scene._replace(things=(*changed, *rest))
 
@@ -148,7 +149,7 @@ class World:
     def more(self, scene, rng):
         """Return the scene with one more thing, if there is room."""
         for _ in range(50):
-            size = rng.uniform(0.22, 0.35)
+            size = rng.uniform(0.28, 0.36)
             x, y = rng.uniform(size / 2, 1 - size / 2, 2)
             places = [(o.x, o.y, o.size) for o in scene.things]
             if _free(places, (x, y, size)):
@@ -185,11 +186,11 @@ def box(one, side):
 def _places(rng, count, differ):
     """Draw centers and sizes of things that do not overlap."""
     while True:
-        sizes = rng.uniform(0.3, 0.42, count)
+        sizes = rng.uniform(0.34, 0.46, count)
         if differ:
             big = rng.permutation(count) == 0
             sizes = np.where(
-                big, rng.uniform(0.46, 0.6, count), rng.uniform(0.22, 0.3, count)
+                big, rng.uniform(0.5, 0.64, count), rng.uniform(0.28, 0.34, count)
             )
         found = []
         for size in sizes.tolist():
@@ -198,6 +199,12 @@ def _places(rng, count, differ):
                 found.append((x, y, size))
         if len(found) == count:
             return found
+
+
+def _inside(one):
+    """Return a thing moved so that no part of it is cut off."""
+    x, y = np.clip((one.x, one.y), one.size / 2, 1 - one.size / 2).tolist()
+    return one._replace(x=x, y=y)
 
 
 def _free(places, new):

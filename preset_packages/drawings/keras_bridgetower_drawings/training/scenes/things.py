@@ -98,32 +98,53 @@ class Things:
         if not kept.exists():
             self._keep(kept, task)
         with np.load(kept) as file:
-            self.drawings, self.rows = file["drawings"], json.loads(
-                file["rows"].item()
-            )
+            self.drawings = file["drawings"]
+            self.rows = json.loads(file["rows"].item())
+        names = dict.fromkeys(name for name, _, known in self.rows if known)
+        self.parts = dict(zip(names, split(list(names)), strict=True))
 
     def _keep(self, path, task):
         emoji = world.load(packages.fetch(self.folder / "packages"))
+        known = set(find(task, emoji, candidates(emoji)))
+        unknown = splits.split(emoji).held_out
         rows, drawings = [], []
-        for number in find(task, emoji, candidates(emoji)):
+        for number, one in enumerate(emoji):
+            if unknown[number] or one.group == "flags":
+                continue
             for artist in (*world.TRAINING_ARTISTS, world.UNSEEN_ARTIST):
-                drawing = world.drawing(emoji[number], artist)
+                drawing = world.drawing(one, artist)
                 if drawing is not None:
-                    rows.append((emoji[number].name, artist))
+                    rows.append((one.name, artist, number in known))
                     drawings.append(drawing)
         np.savez(path, drawings=np.stack(drawings), rows=json.dumps(rows))
 
     @functools.cache
     def of(self, part):
         """Return the `Thing`s of a split, by the artists that it shows."""
+        return self._things(lambda name: self.parts.get(name) == part, part)
+
+    @functools.cache
+    def wide(self):
+        """Return all things of training, and what scenes never show.
+
+        None has a word of a held-out thing.
+        """
+        kept_back = {
+            name.split()[-1]
+            for name, part in self.parts.items()
+            if part != "training"
+        }
+        return self._things(
+            lambda name: not kept_back & set(re.findall("[a-z]+", name)),
+            "training",
+        )
+
+    def _things(self, wanted, part):
         found = {}
-        names = list(dict.fromkeys(name for name, _ in self.rows))
-        parts = dict(zip(names, split(names), strict=True))
-        for (name, artist), drawing in zip(
-            self.rows, self.drawings, strict=True
-        ):
+        rows = zip(self.rows, self.drawings, strict=True)
+        for (name, artist, _), drawing in rows:
             unseen = artist == world.UNSEEN_ARTIST
-            if parts[name] == part and unseen == (part != "training"):
+            if wanted(name) and unseen == (part != "training"):
                 thing = found.setdefault(name, Thing(name, {}))
                 thing.drawings[artist] = drawing
         return list(found.values())
