@@ -5,10 +5,11 @@ import json
 import pathlib
 from typing import NamedTuple
 
+from keras_bridgetower_drawings.training.scenes.scenes import FACT
+
 FORMS = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
 # Forms of the tests, which training never reads.
 HIDDEN = "hidden"
-FACT = {"side": "left", "above": "above", "size": "bigger"}
 
 
 class Caption(NamedTuple):
@@ -52,8 +53,7 @@ def captions(scene, sort, part, rng, other=None):
     )
     say = functools.partial(_caption, form, sort, adjectives)
     if sort in FACT:
-        names = [one.name for one in things]
-        if (FACT[sort], *names) not in scene.facts:
+        if scene.relation(FACT[sort])[0] != things[0].name:
             things = things[::-1]
         return say(things, None), say(things[::-1], None)
     if sort == "color":

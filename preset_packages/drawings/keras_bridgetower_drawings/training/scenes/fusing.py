@@ -159,7 +159,7 @@ def batches(things, converter, tokenizer, side, steps, seed, sorts=SORTS):
             drawn += [scene, other]
             told += captions.captions(scene, sort, "training", rng, other)
             kinds.append(SORTS.index(sort))
-        pictures = np.stack([scenes.draw(scene, side) for scene in drawn])
+        pictures = np.stack([scenes.draw(scene, side, rng) for scene in drawn])
         x = reading.features(tokenizer, told, tokenizer.sequence_length)
         pairs = [(2 * i + t, 2 * i + p) for i in range(len(rows)) for t, p in PAIRS]
         text_rows, image_rows = np.array(pairs, "int32").T

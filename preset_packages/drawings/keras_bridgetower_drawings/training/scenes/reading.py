@@ -7,6 +7,7 @@ from keras import ops
 from keras_bridgetower_drawings.training.emoji import model
 from keras_bridgetower_drawings.training.scenes import captions
 from keras_bridgetower_drawings.training.scenes.scenes import COLORS
+from keras_bridgetower_drawings.training.scenes.scenes import FACT
 from keras_bridgetower_drawings.training.scenes.scenes import GROUNDS
 from keras_bridgetower_drawings.training.scenes.scenes import SORTS
 from keras_bridgetower_drawings.training.scenes.scenes import World
@@ -14,7 +15,7 @@ from keras_bridgetower_drawings.training.scenes.scenes import World
 BATCH, NOUNS = 128, 2
 SCALE = 20.0
 PAINTS = (None, *COLORS)
-TOLD = tuple(captions.FACT.values())
+TOLD = tuple(FACT.values())
 
 
 class Nouns(keras.layers.Layer):

@@ -32,6 +32,8 @@ PATTERNS = {
     "validation": ("plain", "checks"),
     "test": ("plain", "checks"),
 }
+# The relation of two things that a sort tells.
+FACT = {"side": "left", "above": "above", "size": "bigger"}
 SORTS = ("side", "above", "size", "color", "thing", "ground")
 # How far apart, and how much bigger, is told.
 APART, BIGGER = 0.2, 1.45
@@ -71,6 +73,12 @@ class Scene(NamedTuple):
                 found.add(("bigger", *pair))
         return found
 
+    def relation(self, kind):
+        """Return the names of the first two things in this relation, if any."""
+        names = {one.name for one in self.things[:2]}
+        told = [f[1:] for f in self.facts if f[0] == kind]
+        return next((pair for pair in told if set(pair) == names), None)
+
 
 class World:
     """Makes scenes of the things of a split.
@@ -90,33 +98,34 @@ class World:
         self.artists = [a for a, names in self.names.items() if len(names) > 9]
 
     def scene(self, rng, sort=None):
-        """Draw a scene whose first two things have a fact of this sort."""
+        """Draw a scene whose first two things have a fact of this sort.
+
+        In its near miss the fact is reversed.
+        """
         count = int(rng.choice([1, 2, 3], p=[0.1, 0.6, 0.3]))
         if sort in ("side", "above", "size", "color"):
             count = max(2, count)
         artist = str(rng.choice(self.artists))
         names = rng.choice(self.names[artist], count, replace=False)
-        while True:
-            places = _places(rng, count, sort == "size" or rng.random() < 0.4)
-            one, other = places[0], places[-1 if count == 1 else 1]
-            if sort == "side" and abs(one[0] - other[0]) < APART:
-                continue
-            if sort == "above" and abs(one[1] - other[1]) < APART:
-                continue
-            sizes = one[2], other[2]
-            if sort == "size" and max(sizes) < BIGGER * min(sizes):
-                continue
-            break
         colors = [None] * count
         if sort == "color" or rng.random() < 0.25:
             colors = rng.choice(list(COLORS), count, replace=False)
             colors = [str(color) for color in colors]
-        things = tuple(
-            Placed(str(name), *place, color)
-            for name, place, color in zip(names, places, colors, strict=True)
-        )
         ground = str(rng.choice(list(GROUNDS)))
-        return Scene(things, artist, ground, str(rng.choice(PATTERNS[self.part])))
+        pattern = str(rng.choice(PATTERNS[self.part]))
+        while True:
+            places = _places(rng, count, sort == "size" or rng.random() < 0.4)
+            things = tuple(
+                Placed(str(name), *place, color)
+                for name, place, color in zip(names, places, colors, strict=True)
+            )
+            found = Scene(things, artist, ground, pattern)
+            if sort not in FACT:
+                return found
+            now = found.relation(FACT[sort])
+            other = self.near_miss(found, sort, rng).relation(FACT[sort])
+            if now and other and now != other:
+                return found
 
     def near_miss(self, scene, sort, rng):
         """Return a scene in which a fact of this sort does not hold.
@@ -163,11 +172,18 @@ class World:
         names = [n for n in self.names[scene.artist] if n not in seen]
         return str(rng.choice(names))
 
-    def draw(self, scene, side):
-        """Return the pixels of a scene, uint8 `(side, side, 3)`."""
+    def draw(self, scene, side, rng=None):
+        """Return the pixels of a scene, uint8 `(side, side, 3)`.
+
+        With a generator `rng` the drawings are varied, for training.
+        """
         image = Image.fromarray(ground(scene.ground, scene.pattern, side))
         for one in scene.things:
-            drawing = self.things[one.name].drawings[scene.artist]
+            drawings = self.things[one.name].drawings
+            drawing = drawings[scene.artist]
+            if rng is not None:
+                others = list(drawings.values())
+                drawing = varied(drawing, others, rng, not one.color)
             if one.color:
                 drawing = tinted(drawing, COLORS[one.color])
             left, top, size = box(one, side)
@@ -213,6 +229,42 @@ def _free(places, new):
         max(abs(new[0] - x), abs(new[1] - y)) >= 0.45 * (new[2] + size)
         for x, y, size in places
     )
+
+
+def varied(drawing, others, rng, mixes):
+    """Return a drawing as another artist might have drawn it.
+
+    Args:
+        drawing: uint8 `(64, 64, 4)`.
+        others: list of drawings of the same thing.
+        rng: a generator of NumPy.
+        mixes: bool, whether colors are mixed.
+    """
+    if rng.random() < 0.3:
+        share = rng.uniform(0.3, 0.7)
+        other = others[rng.integers(len(others))]
+        drawing = (share * drawing + (1 - share) * other).astype("uint8")
+    if rng.random() < 0.5:
+        drawing = drawing[:, ::-1]
+    if mixes and rng.random() < 0.4:
+        matrix = np.eye(3) + rng.normal(0, 0.15, (3, 3))
+        mixed = np.clip(drawing[..., :3] @ matrix, 0, 255).astype("uint8")
+        drawing = np.concatenate([mixed, drawing[..., 3:]], axis=-1)
+    image = Image.fromarray(np.ascontiguousarray(drawing))
+    if rng.random() < 0.2:
+        # Flat colors.
+        flat = image.convert("RGB").quantize(int(rng.integers(5, 16)))
+        image = Image.merge("RGBA", (*flat.convert("RGB").split(), image.split()[3]))
+    if rng.random() < 0.6:
+        a, b = 1 + rng.normal(0, 0.06), rng.normal(0, 0.1)
+        d, e = -b, 1 + rng.normal(0, 0.06)
+        middle = 31.5
+        x, y = middle - middle * (a + b), middle - middle * (d + e)
+        image = image.convert("RGBa").transform(
+            image.size, Image.Transform.AFFINE, (a, b, x, d, e, y), Image.BILINEAR
+        )
+        image = image.convert("RGBA")
+    return np.asarray(image)
 
 
 def tinted(drawing, color):

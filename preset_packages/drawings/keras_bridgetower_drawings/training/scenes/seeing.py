@@ -16,7 +16,7 @@ from keras_bridgetower_drawings.training.scenes.scenes import COLORS
 from keras_bridgetower_drawings.training.scenes.scenes import GROUNDS
 from keras_bridgetower_drawings.training.scenes.scenes import World
 
-BATCH, PATCH = 64, 8
+BATCH, PATCH = 32, 8
 MOST = 3  # Things of a scene.
 SCALE = 20.0
 PAINTS = (None, *COLORS)
@@ -174,7 +174,7 @@ def batches(things, given, converter, side, steps, seed):
 
     def make(rows, rng):
         drawn = [scenes.scene(rng) for _ in rows]
-        pictures = np.stack([scenes.draw(scene, side) for scene in drawn])
+        pictures = np.stack([scenes.draw(scene, side, rng) for scene in drawn])
         x = np.asarray(converter(pictures), "float32")
         return x, truth(drawn, side, names, looks)
 

@@ -125,26 +125,22 @@ class Things:
 
     @functools.cache
     def wide(self):
-        """Return all things of training, and what scenes never show.
-
-        None has a word of a held-out thing.
-        """
-        kept_back = {
-            name.split()[-1]
-            for name, part in self.parts.items()
-            if part != "training"
-        }
-        return self._things(
-            lambda name: not kept_back & set(re.findall("[a-z]+", name)),
-            "training",
-        )
+        """Return all things of training, and others that are drawn alone."""
+        return self._things(lambda name: True, "training")
 
     def _things(self, wanted, part):
+        """Return things; those of training have no word of a held-out one."""
+        kept_back = set()
+        if part == "training":
+            names = [n for n, p in self.parts.items() if p != part]
+            kept_back = {name.split()[-1] for name in names}
         found = {}
         rows = zip(self.rows, self.drawings, strict=True)
         for (name, artist, _), drawing in rows:
             unseen = artist == world.UNSEEN_ARTIST
-            if wanted(name) and unseen == (part != "training"):
+            if kept_back & set(re.findall("[a-z]+", name)) or not wanted(name):
+                continue
+            if unseen == (part != "training"):
                 thing = found.setdefault(name, Thing(name, {}))
                 thing.drawings[artist] = drawing
         return list(found.values())
