@@ -40,7 +40,7 @@ class Matching(model.Rated):
         self.itm, self.itc = task.heads["itm"], task.heads["itc"]
         for tower in (self.backbone.image_tower, self.backbone.text_tower):
             tower.trainable = sees
-        self.itc.trainable = False
+        self.itc.trainable = sees
         width = self.backbone.fusion.hidden_dim
         self.seen = keras.layers.Dense(SEEN)
         self.seen.build((None, None, width))
@@ -68,12 +68,13 @@ class Matching(model.Rated):
         score = logits[:, 1] - logits[:, 0]
         nouns = ops.take_along_axis(middle, places[..., None], axis=1)
         looks = ops.take_along_axis(maps, places[..., None], axis=1)
-        return score, near, self.seen(nouns), looks[:, :, 1:]
+        every = ops.matmul(vectors["text"], ops.transpose(vectors["image"]))
+        return score, every, self.seen(nouns), looks[:, :, 1:]
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        score, near, seen, looks = y_pred
+        score, every, seen, looks = y_pred
         groups = ops.reshape(score, (-1, 2, 2))
         sure = sum(
             ops.diagonal(ops.log_softmax(groups, axis=axis), 0, 1, 2)
@@ -96,7 +97,13 @@ class Matching(model.Rated):
         self.rates["near"].update_state(place, there)
         taught = -ops.log(found + 1e-4) + 3 * place + 0.5 * paint
         taught = ops.sum(taught * there) / ops.sum(there)
-        return -ops.mean(sure) + 0.5 * ops.mean(entropy) + 0.5 * taught
+        loss = -ops.mean(sure) + 0.5 * ops.mean(entropy) + 0.5 * taught
+        if self.sees:
+            # The vectors learn which scene a caption is of.
+            for axis in (0, 1):
+                near = ops.log_softmax(heads.SCALE * every, axis=axis)
+                loss -= 0.25 * ops.mean(ops.diagonal(near))
+        return loss
 
 
 def join(fusion, text_states, image_states, mask):

@@ -86,7 +86,7 @@ class Reading(model.Rated):
             + 2 * ops.mean(1 - near)
             + ops.mean(entropy(y["paint"], paint, from_logits=True))
             + ops.mean(entropy(y["ground"], ground, from_logits=True))
-            + 2 * ops.mean(ops.abs(part - y["part"]))
+            + 4 * ops.mean((part - y["part"]) ** 2)
         )
 
 

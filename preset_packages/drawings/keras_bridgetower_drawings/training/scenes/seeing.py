@@ -20,7 +20,7 @@ BATCH, PATCH = 32, 8
 MOST = 3  # Things of a scene.
 SCALE = 20.0
 PAINTS = (None, *COLORS)
-WEIGHTS = {"found": 1.0, "look": 1.0, "paint": 0.5, "where": 2.0}
+WEIGHTS = {"found": 1.0, "look": 6.0, "paint": 0.5, "where": 2.0}
 
 
 class Places(keras.layers.Layer):
@@ -72,7 +72,9 @@ class Seeing(model.Rated):
         self.asked.set_weights([np.eye(names.shape[1])])
         self.center = names.mean(0)
         self.names = ops.convert_to_tensor(names - self.center)
-        self.looks = ops.convert_to_tensor(looks)
+        looks = looks - looks.mean(0)
+        looks /= np.linalg.norm(looks, axis=1, keepdims=True)
+        self.looks = ops.convert_to_tensor(looks.astype("float32"))
 
     def call(self, x, training=None):
         states = self.tower(x)
