@@ -35,7 +35,8 @@ class Matching(model.Rated):
     """
 
     def __init__(self, task, sees=False):
-        super().__init__((*SORTS, "looks", "near"))
+        nouns = (f"{sort} by nouns" for sort in SORTS)
+        super().__init__((*SORTS, *nouns, "looks", "near"))
         self.backbone, self.sees = task.backbone, sees
         self.itm, self.itc = task.heads["itm"], task.heads["itc"]
         for tower in (self.backbone.image_tower, self.backbone.text_tower):
@@ -44,6 +45,9 @@ class Matching(model.Rated):
         width = self.backbone.fusion.hidden_dim
         self.seen = keras.layers.Dense(SEEN)
         self.seen.build((None, None, width))
+        # Whether what is told of a noun holds.
+        self.holds = keras.layers.Dense(1)
+        self.holds.build((None, None, width))
 
     def call(self, x, training=None):
         images = self.backbone.image_tower(x["images"])
@@ -69,22 +73,24 @@ class Matching(model.Rated):
         nouns = ops.take_along_axis(middle, places[..., None], axis=1)
         looks = ops.take_along_axis(maps, places[..., None], axis=1)
         every = ops.matmul(vectors["text"], ops.transpose(vectors["image"]))
-        return score, every, self.seen(nouns), looks[:, :, 1:]
+        holds = ops.sum(self.holds(nouns), (1, 2))
+        return score, holds, every, self.seen(nouns), looks[:, :, 1:]
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        score, every, seen, looks = y_pred
-        groups = ops.reshape(score, (-1, 2, 2))
-        sure = sum(
-            ops.diagonal(ops.log_softmax(groups, axis=axis), 0, 1, 2)
-            for axis in (1, 2)
-        )
-        right = ops.cast(groups[:, 0, 0] > groups[:, 1, 0], "float32")
-        right += ops.cast(groups[:, 1, 1] > groups[:, 0, 1], "float32")
-        for number, sort in enumerate(SORTS):
-            of_sort = ops.cast(y["sort"] == number, "float32")
-            self.rates[sort].update_state(right / 2, of_sort)
+        score, holds, every, seen, looks = y_pred
+        sure = 0.0
+        for name, scores in (("", score), (" by nouns", holds)):
+            groups = ops.reshape(scores, (-1, 2, 2))
+            for axis in (1, 2):
+                chosen = ops.log_softmax(groups, axis=axis)
+                sure += ops.mean(ops.diagonal(chosen, 0, 1, 2))
+            right = ops.cast(groups[:, 0, 0] > groups[:, 1, 0], "float32")
+            right += ops.cast(groups[:, 1, 1] > groups[:, 0, 1], "float32")
+            for number, sort in enumerate(SORTS):
+                of_sort = ops.cast(y["sort"] == number, "float32")
+                self.rates[sort + name].update_state(right / 2, of_sort)
         true = ops.cast(ops.reshape(y["true"], (-1,)), "float32")
         entropy = ops.binary_crossentropy(true, score, from_logits=True)
         there = y["there"]  # 1 where a noun has its thing, `(pairs, nouns)`.
@@ -97,7 +103,7 @@ class Matching(model.Rated):
         self.rates["near"].update_state(place, there)
         taught = -ops.log(found + 1e-4) + 3 * place + 0.5 * paint
         taught = ops.sum(taught * there) / ops.sum(there)
-        loss = -ops.mean(sure) + 0.5 * ops.mean(entropy) + 0.5 * taught
+        loss = -sure + 0.5 * ops.mean(entropy) + 0.5 * taught
         if self.sees:
             # The vectors learn which scene a caption is of.
             for axis in (0, 1):

@@ -18,7 +18,7 @@ FUSION = {
     "dropout": 0.0,
 }
 # How many directions of names enter the fusion, and their spread there.
-NAMES, SPREAD = 64, 1.0
+NAMES, SPREAD, LARGER = 64, 1.0, 4.0
 
 
 def new_task(side=SIDE, **fusion):
@@ -79,6 +79,11 @@ def enter(fusion, sees, reads):
     _put(fusion.image_projections[1], high)
     _put(fusion.text_projections[1], told)
     rng = np.random.default_rng(0)
+    for step in fusion.steps:
+        # The usual start is too small for few steps.
+        for weight in step.trainable_weights:
+            if weight.name == "kernel":
+                weight.assign(LARGER * weight)
     for step in fusion.steps[: fusing.LOOKS + 1]:
         attention = step.text_layer.cross_attention
         for layer in (attention.query_dense, attention.key_dense):
