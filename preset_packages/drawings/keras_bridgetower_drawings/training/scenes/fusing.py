@@ -74,7 +74,7 @@ class Matching(model.Rated):
         looks = ops.take_along_axis(maps, places[..., None], axis=1)
         every = ops.matmul(vectors["text"], ops.transpose(vectors["image"]))
         holds = ops.sum(self.holds(nouns), (1, 2))
-        return score, holds, every, self.seen(nouns), looks[:, :, 1:]
+        return score, holds, every, self.seen(nouns), looks
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
@@ -95,14 +95,14 @@ class Matching(model.Rated):
         entropy = ops.binary_crossentropy(true, score, from_logits=True)
         there = y["there"]  # 1 where a noun has its thing, `(pairs, nouns)`.
         found = ops.sum(looks * y["inside"], -1)
-        self.rates["looks"].update_state(found, there)
+        self.rates["looks"].update_state(found)
         place = ops.sum(ops.abs(seen[..., :3] - y["where"]), -1)
         paint = keras.losses.sparse_categorical_crossentropy(
             y["paint"], seen[..., 3:], from_logits=True
         )
         self.rates["near"].update_state(place, there)
-        taught = -ops.log(found + 1e-4) + 3 * place + 0.5 * paint
-        taught = ops.sum(taught * there) / ops.sum(there)
+        taught = ops.sum((3 * place + 0.5 * paint) * there) / ops.sum(there)
+        taught -= ops.mean(ops.log(found + 1e-4))
         loss = -sure + 0.5 * ops.mean(entropy) + 0.5 * taught
         if self.sees:
             # The vectors learn which scene a caption is of.
@@ -145,7 +145,9 @@ def truth(told, drawn, side):
     shape = len(told), reading.NOUNS
     there, paint = np.zeros(shape, "float32"), np.zeros(shape, "int32")
     where = np.zeros((*shape, 3), "float32")
-    inside = np.zeros((*shape, grid**2), "float32")
+    # A noun without its thing looks at the class token.
+    inside = np.zeros((*shape, 1 + grid**2), "float32")
+    inside[..., 0] = 1.0
     for i, (caption, scene) in enumerate(zip(told, drawn, strict=True)):
         by_name = {one.name: one for one in scene.things}
         for j, name in enumerate(caption.names):
@@ -155,7 +157,8 @@ def truth(told, drawn, side):
                 paint[i, j] = seeing.PAINTS.index(one.color)
                 where[i, j] = one.x, one.y, one.size
                 far = np.maximum(abs(x - one.x), abs(y - one.y))
-                inside[i, j] = far < 0.5 * one.size
+                inside[i, j, 0] = 0.0
+                inside[i, j, 1:] = far < 0.5 * one.size
     return {"there": there, "paint": paint, "where": where, "inside": inside}
 
 

@@ -19,6 +19,8 @@ FUSION = {
 }
 # How many directions of names enter the fusion, and their spread there.
 NAMES, SPREAD, LARGER = 64, 1.0, 4.0
+# Beside what is seen clearly, a small place would be lost in a layer norm.
+PLACED = 4.0
 
 
 def new_task(side=SIDE, **fusion):
@@ -70,6 +72,7 @@ def enter(fusion, sees, reads):
         scale * ops.convert_to_numpy(places.vector.kernel) @ main,
         *(scale * layer.get_weights()[0] for layer in (places.where, places.paint)),
     )
+    seen[:, NAMES : NAMES + 5] *= PLACED
     told = _columns(
         nouns.vector.get_weights()[0] @ sees.asked.get_weights()[0] @ main,
         *(layer.get_weights()[0] for layer in (nouns.part, nouns.paint)),
