@@ -8,8 +8,6 @@ from typing import NamedTuple
 from keras_bridgetower_drawings.training.scenes.scenes import FACT
 
 FORMS = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
-# Forms of the tests, which training never reads.
-HIDDEN = "hidden"
 
 
 class Caption(NamedTuple):
@@ -28,7 +26,7 @@ class Caption(NamedTuple):
 
 def forms(sort, part):
     """Return the forms of a sort for a split."""
-    return FORMS[sort]["training" if part == "training" else HIDDEN]
+    return FORMS[sort][part]
 
 
 def captions(scene, sort, part, rng, other=None):

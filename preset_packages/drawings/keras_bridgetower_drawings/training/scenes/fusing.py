@@ -27,11 +27,11 @@ SEEN = 3 + len(seeing.PAINTS)  # x, y, size and color of a thing.
 
 
 class Matching(model.Rated):
-    """The fusion and the matching head; `sees` trains the towers too.
+    """The fusion, the text tower and the matching head.
 
     Args:
         task: a `BridgeTowerRetrieval` with `matching="similarity_and_fused"`.
-        sees: bool.
+        sees: bool, whether the image tower and the vectors are trained.
     """
 
     def __init__(self, task, sees=False):
@@ -39,8 +39,7 @@ class Matching(model.Rated):
         super().__init__((*SORTS, *nouns, "looks", "near"))
         self.backbone, self.sees = task.backbone, sees
         self.itm, self.itc = task.heads["itm"], task.heads["itc"]
-        for tower in (self.backbone.image_tower, self.backbone.text_tower):
-            tower.trainable = sees
+        self.backbone.image_tower.trainable = sees
         self.itc.trainable = sees
         width = self.backbone.fusion.hidden_dim
         self.seen = keras.layers.Dense(SEEN)

@@ -13,6 +13,7 @@ from keras_bridgetower_drawings.training.emoji import splits
 from keras_bridgetower_drawings.training.emoji import world
 
 SEED = 2027
+SPLITS = ("training", "validation", "test")
 HELD_OUT = 0.15
 # Each name must be among as many that are nearest to its drawings.
 NEAREST = 5
