@@ -4,7 +4,6 @@ import re
 
 import numpy as np
 import pytest
-
 from keras_bridgetower_drawings.training.scenes import captions
 from keras_bridgetower_drawings.training.scenes import score
 from keras_bridgetower_drawings.training.scenes import seeing
@@ -60,9 +59,7 @@ def test_pixels_show_the_facts_of_a_scene():
 
 
 def test_scenes_are_equal_for_equal_seeds():
-    first, again = (
-        [scene for _, _, scene, _ in rows(3)] for _ in range(2)
-    )
+    first, again = ([scene for _, _, scene, _ in rows(3)] for _ in range(2))
     assert first == again
     made = world()
     assert (made.draw(first[0], 64) == made.draw(again[0], 64)).all()

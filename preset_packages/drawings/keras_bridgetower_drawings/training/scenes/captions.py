@@ -103,5 +103,3 @@ def with_article(noun):
     if noun.endswith("s") and not noun.endswith(("ss", "us")):
         return noun
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
-
-

@@ -27,7 +27,7 @@ SEEN = 3 + len(seeing.PAINTS)  # x, y, size and color of a thing.
 
 
 class Matching(model.Rated):
-    """The fusion, the text tower and the matching head.
+    """The fusion and the matching head.
 
     Args:
         task: a `BridgeTowerRetrieval` with `matching="similarity_and_fused"`.
@@ -40,6 +40,8 @@ class Matching(model.Rated):
         self.backbone, self.sees = task.backbone, sees
         self.itm, self.itc = task.heads["itm"], task.heads["itc"]
         self.backbone.image_tower.trainable = sees
+        # Trained by matches alone, it forgets what its nouns say.
+        self.backbone.text_tower.trainable = False
         self.itc.trainable = sees
         width = self.backbone.fusion.hidden_dim
         self.seen = keras.layers.Dense(SEEN)
@@ -176,7 +178,9 @@ def batches(things, converter, tokenizer, side, steps, seed, sorts=SORTS):
             kinds.append(SORTS.index(sort))
         pictures = np.stack([scenes.draw(scene, side, rng) for scene in drawn])
         x = reading.features(tokenizer, told, tokenizer.sequence_length)
-        pairs = [(2 * i + t, 2 * i + p) for i in range(len(rows)) for t, p in PAIRS]
+        pairs = [
+            (2 * i + t, 2 * i + p) for i in range(len(rows)) for t, p in PAIRS
+        ]
         text_rows, image_rows = np.array(pairs, "int32").T
         x |= {
             "images": np.asarray(converter(pictures), "float32"),
@@ -185,7 +189,9 @@ def batches(things, converter, tokenizer, side, steps, seed, sorts=SORTS):
         }
         pairs = [told[t] for t in text_rows], [drawn[p] for p in image_rows]
         y = truth(*pairs, side)
-        y["true"] = np.array([t.facts <= p.facts for t, p in zip(*pairs)])
+        y["true"] = np.array(
+            [t.facts <= p.facts for t, p in zip(*pairs, strict=True)]
+        )
         y["sort"] = np.array(kinds, "int32")
         return x, y
 

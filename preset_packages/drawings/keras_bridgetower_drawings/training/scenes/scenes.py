@@ -117,7 +117,9 @@ class World:
             places = _places(rng, count, sort == "size" or rng.random() < 0.4)
             things = tuple(
                 Placed(str(name), *place, color)
-                for name, place, color in zip(names, places, colors, strict=True)
+                for name, place, color in zip(
+                    names, places, colors, strict=True
+                )
             )
             found = Scene(things, artist, ground, pattern)
             if sort not in FACT:
@@ -206,7 +208,9 @@ def _places(rng, count, differ):
         if differ:
             big = rng.permutation(count) == 0
             sizes = np.where(
-                big, rng.uniform(0.5, 0.64, count), rng.uniform(0.28, 0.34, count)
+                big,
+                rng.uniform(0.5, 0.64, count),
+                rng.uniform(0.28, 0.34, count),
             )
         found = []
         for size in sizes.tolist():
@@ -254,14 +258,19 @@ def varied(drawing, others, rng, mixes):
     if rng.random() < 0.2:
         # Flat colors.
         flat = image.convert("RGB").quantize(int(rng.integers(5, 16)))
-        image = Image.merge("RGBA", (*flat.convert("RGB").split(), image.split()[3]))
+        image = Image.merge(
+            "RGBA", (*flat.convert("RGB").split(), image.split()[3])
+        )
     if rng.random() < 0.6:
         a, b = 1 + rng.normal(0, 0.06), rng.normal(0, 0.1)
         d, e = -b, 1 + rng.normal(0, 0.06)
         middle = 31.5
         x, y = middle - middle * (a + b), middle - middle * (d + e)
         image = image.convert("RGBa").transform(
-            image.size, Image.Transform.AFFINE, (a, b, x, d, e, y), Image.BILINEAR
+            image.size,
+            Image.Transform.AFFINE,
+            (a, b, x, d, e, y),
+            Image.BILINEAR,
         )
         image = image.convert("RGBA")
     return np.asarray(image)

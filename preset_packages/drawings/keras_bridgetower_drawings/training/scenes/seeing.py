@@ -130,8 +130,11 @@ def truth(scenes, side, names, looks):
             told[i][near, :3] = 1.0
     found = thing.ravel()
     inside = np.flatnonzero(found >= 0)
-    of = [(s.things[j], s.artist) if j < len(s.things) else None
-          for s in scenes for j in range(MOST)]
+    of = [
+        (s.things[j], s.artist) if j < len(s.things) else None
+        for s in scenes
+        for j in range(MOST)
+    ]
     shown = [of[number] for number in found[inside]]
     places = len(scenes), grid * grid
     asked = [number for number, one in enumerate(of) if one]

@@ -70,7 +70,10 @@ def enter(fusion, sees, reads):
     scale = ops.convert_to_numpy(places.norm.gamma)[:, None]
     seen = _columns(
         scale * ops.convert_to_numpy(places.vector.kernel) @ main,
-        *(scale * layer.get_weights()[0] for layer in (places.where, places.paint)),
+        *(
+            scale * layer.get_weights()[0]
+            for layer in (places.where, places.paint)
+        ),
     )
     seen[:, NAMES : NAMES + 5] *= PLACED
     told = _columns(
@@ -112,5 +115,7 @@ def _put(projection, columns):
     kernel, bias = projection.get_weights()
     kernel = 4 * kernel
     columns = columns[:, : kernel.shape[1]]
-    kernel[:, : columns.shape[1]] = columns * np.linalg.norm(kernel, axis=0).mean()
+    kernel[:, : columns.shape[1]] = (
+        columns * np.linalg.norm(kernel, axis=0).mean()
+    )
     projection.set_weights([kernel, bias])

@@ -1,6 +1,5 @@
 """The things that scenes show, and those that training never shows."""
 
-import functools
 import json
 import pathlib
 import re
@@ -119,12 +118,10 @@ class Things:
                     drawings.append(drawing)
         np.savez(path, drawings=np.stack(drawings), rows=json.dumps(rows))
 
-    @functools.cache
     def of(self, part):
         """Return the `Thing`s of a split, by the artists that it shows."""
         return self._things(lambda name: self.parts.get(name) == part, part)
 
-    @functools.cache
     def wide(self):
         """Return all things of training, and others that are drawn alone."""
         return self._things(lambda name: True, "training")
