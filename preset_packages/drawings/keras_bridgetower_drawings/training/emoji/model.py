@@ -98,9 +98,7 @@ class Rated(keras.Model):
         return {metric.name: metric.result() for metric in self.metrics}
 
 
-def train(
-    model, data, epochs, learning_rate, folder, callbacks=(), **compiled
-):
+def train(model, data, epochs, learning_rate, folder, callbacks=(), **compiled):
     """Train, or resume an interrupted run in the same folder.
 
     Returns the values of each metric, and the seconds, by epoch.
