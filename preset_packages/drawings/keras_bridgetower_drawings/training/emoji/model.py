@@ -98,7 +98,7 @@ class Rated(keras.Model):
         return {metric.name: metric.result() for metric in self.metrics}
 
 
-def train(model, data, epochs, learning_rate, folder, **compiled):
+def train(model, data, epochs, learning_rate, folder, callbacks=(), **compiled):
     """Train, or resume an interrupted run in the same folder.
 
     Returns the values of each metric, and the seconds, by epoch.
@@ -127,6 +127,7 @@ def train(model, data, epochs, learning_rate, folder, **compiled):
             keras.callbacks.LambdaCallback(
                 on_epoch_begin=begin, on_epoch_end=end
             ),
+            *callbacks,
         ],
     )
     rows = [json.loads(line) for line in history.read_text().splitlines()]

@@ -1,0 +1,1 @@
+"""Scenes of one to three drawings, and a fusion that knows their facts."""

@@ -1,0 +1,198 @@
+"""Train the fusion to say which of two captions is true of which scene.
+
+A step has groups of a scene, its near miss, and a caption of each: four pairs,
+two of them true. Beside the match, each noun says where its thing is, how large
+and of which color, and a layer's attention is taught to look there.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bridgetower.models import heads
+from keras_bridgetower.models.attention import capture_attention
+from keras_bridgetower_drawings.training.emoji import model
+from keras_bridgetower_drawings.training.scenes import captions
+from keras_bridgetower_drawings.training.scenes import reading
+from keras_bridgetower_drawings.training.scenes import seeing
+from keras_bridgetower_drawings.training.scenes.scenes import SORTS
+from keras_bridgetower_drawings.training.scenes.scenes import World
+
+GROUPS = 24
+# Texts and pictures of the pairs of a group.
+PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1))
+# The layer where nouns find their things, and how many of its heads.
+LOOKS, HEADS = 1, 2
+SEEN = 3 + len(seeing.PAINTS)  # x, y, size and color of a thing.
+
+
+class Matching(model.Rated):
+    """The fusion and the matching head.
+
+    Args:
+        task: a `BridgeTowerRetrieval` with `matching="similarity_and_fused"`.
+        sees: bool, whether the image tower and the vectors are trained.
+    """
+
+    def __init__(self, task, sees=False):
+        nouns = (f"{sort} by nouns" for sort in SORTS)
+        super().__init__((*SORTS, *nouns, "looks", "near"))
+        self.backbone, self.sees = task.backbone, sees
+        self.itm, self.itc = task.heads["itm"], task.heads["itc"]
+        self.backbone.image_tower.trainable = sees
+        # Trained by matches alone, it forgets what its nouns say.
+        self.backbone.text_tower.trainable = False
+        self.itc.trainable = sees
+        width = self.backbone.fusion.hidden_dim
+        self.seen = keras.layers.Dense(SEEN)
+        self.seen.build((None, None, width))
+        # Whether what is told of a noun holds.
+        self.holds = keras.layers.Dense(1)
+        self.holds.build((None, None, width))
+
+    def call(self, x, training=None):
+        images = self.backbone.image_tower(x["images"])
+        texts = self.backbone.text_tower(
+            {k: x[k] for k in ("token_ids", "padding_mask")}
+        )
+        vectors = self.itc(
+            heads.contrastive_features(
+                self.backbone.fusion, self.itc.ways, texts, images
+            )
+        )
+        of_text, of_image = x["text_rows"], x["image_rows"]
+        fusion = self.backbone.fusion
+        text = [ops.take(t, of_text, 0) for t in fusion.project_text(texts)]
+        image = [ops.take(i, of_image, 0) for i in fusion.project_image(images)]
+        mask = ops.take(x["padding_mask"], of_text, 0)
+        places = ops.take(x["places"], of_text, 0)
+        pooled, middle, maps = join(fusion, text, image, mask)
+        near = ops.take(vectors["text"], of_text, 0)
+        near = ops.sum(near * ops.take(vectors["image"], of_image, 0), -1)
+        logits = self.itm(ops.concatenate([pooled, near[:, None]], -1))
+        score = logits[:, 1] - logits[:, 0]
+        nouns = ops.take_along_axis(middle, places[..., None], axis=1)
+        looks = ops.take_along_axis(maps, places[..., None], axis=1)
+        every = ops.matmul(vectors["text"], ops.transpose(vectors["image"]))
+        holds = ops.sum(self.holds(nouns), (1, 2))
+        return score, holds, every, self.seen(nouns), looks
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        score, holds, every, seen, looks = y_pred
+        sure = 0.0
+        for name, scores in (("", score), (" by nouns", holds)):
+            groups = ops.reshape(scores, (-1, 2, 2))
+            for axis in (1, 2):
+                chosen = ops.log_softmax(groups, axis=axis)
+                sure += ops.mean(ops.diagonal(chosen, 0, 1, 2))
+            right = ops.cast(groups[:, 0, 0] > groups[:, 1, 0], "float32")
+            right += ops.cast(groups[:, 1, 1] > groups[:, 0, 1], "float32")
+            for number, sort in enumerate(SORTS):
+                of_sort = ops.cast(y["sort"] == number, "float32")
+                self.rates[sort + name].update_state(right / 2, of_sort)
+        true = ops.cast(ops.reshape(y["true"], (-1,)), "float32")
+        entropy = ops.binary_crossentropy(true, score, from_logits=True)
+        there = y["there"]  # 1 where a noun has its thing, `(pairs, nouns)`.
+        found = ops.sum(looks * y["inside"], -1)
+        self.rates["looks"].update_state(found)
+        place = ops.sum(ops.abs(seen[..., :3] - y["where"]), -1)
+        paint = keras.losses.sparse_categorical_crossentropy(
+            y["paint"], seen[..., 3:], from_logits=True
+        )
+        self.rates["near"].update_state(place, there)
+        taught = ops.sum((3 * place + 0.5 * paint) * there) / ops.sum(there)
+        taught -= ops.mean(ops.log(found + 1e-4))
+        loss = -sure + 0.5 * ops.mean(entropy) + 0.5 * taught
+        if self.sees:
+            # The vectors learn which scene a caption is of.
+            for axis in (0, 1):
+                near = ops.log_softmax(heads.SCALE * every, axis=axis)
+                loss -= 0.25 * ops.mean(ops.diagonal(near))
+        return loss
+
+
+def join(fusion, text_states, image_states, mask):
+    """Run the fusion, and keep what its middle layer says and looks at.
+
+    Returns:
+        `(pooled, middle, maps)`: texts after the layer `LOOKS`, and the mean
+        attention of the first heads there, `(pairs, tokens, places)`.
+    """
+    text = image = None
+    for number, step in enumerate(fusion.steps):
+        last = number == fusion.num_layers - 1
+        text, image = (
+            fusion.text_feed(number, text, image, text_states, mask, None),
+            fusion.image_feed(number, image, text, image_states, None, None),
+        )
+        queries = (text[:, :1], image[:, :1]) if last else (text, image)
+        if number == LOOKS:
+            with capture_attention() as found:
+                text, image = step(*queries, text, image, mask)
+            name = step.text_layer.cross_attention.name
+            middle, maps = text, ops.mean(found[name][:, :HEADS], 1)
+        else:
+            text, image = step(*queries, text, image, mask)
+    both = fusion.text_pooler(text[:, 0]), fusion.image_pooler(image[:, 0])
+    return ops.concatenate(both, -1), middle, maps
+
+
+def truth(told, drawn, side):
+    """Return what is true of each pair of captions and scenes."""
+    grid = side // seeing.PATCH
+    y, x = ((np.mgrid[:grid, :grid] + 0.5) / grid).reshape(2, -1)
+    shape = len(told), reading.NOUNS
+    there, paint = np.zeros(shape, "float32"), np.zeros(shape, "int32")
+    where = np.zeros((*shape, 3), "float32")
+    # A noun without its thing looks at the class token.
+    inside = np.zeros((*shape, 1 + grid**2), "float32")
+    inside[..., 0] = 1.0
+    for i, (caption, scene) in enumerate(zip(told, drawn, strict=True)):
+        by_name = {one.name: one for one in scene.things}
+        for j, name in enumerate(caption.names):
+            if name in by_name:
+                one = by_name[name]
+                there[i, j] = 1.0
+                paint[i, j] = seeing.PAINTS.index(one.color)
+                where[i, j] = one.x, one.y, one.size
+                far = np.maximum(abs(x - one.x), abs(y - one.y))
+                inside[i, j, 0] = 0.0
+                inside[i, j, 1:] = far < 0.5 * one.size
+    return {"there": there, "paint": paint, "where": where, "inside": inside}
+
+
+def batches(things, converter, tokenizer, side, steps, seed, sorts=SORTS):
+    """Return `Batches` of groups of new scenes, as many of each sort."""
+    scenes = World(things, "training")
+
+    def make(rows, rng):
+        drawn, told, kinds = [], [], []
+        for number in range(len(rows)):
+            sort = sorts[number % len(sorts)]
+            scene = scenes.scene(rng, sort)
+            other = scenes.near_miss(scene, sort, rng)
+            drawn += [scene, other]
+            told += captions.captions(scene, sort, "training", rng, other)
+            kinds.append(SORTS.index(sort))
+        pictures = np.stack([scenes.draw(scene, side, rng) for scene in drawn])
+        x = reading.features(tokenizer, told, tokenizer.sequence_length)
+        pairs = [
+            (2 * i + t, 2 * i + p) for i in range(len(rows)) for t, p in PAIRS
+        ]
+        text_rows, image_rows = np.array(pairs, "int32").T
+        x |= {
+            "images": np.asarray(converter(pictures), "float32"),
+            "text_rows": text_rows,
+            "image_rows": image_rows,
+        }
+        pairs = [told[t] for t in text_rows], [drawn[p] for p in image_rows]
+        y = truth(*pairs, side)
+        y["true"] = np.array(
+            [t.facts <= p.facts for t, p in zip(*pairs, strict=True)]
+        )
+        y["sort"] = np.array(kinds, "int32")
+        return x, y
+
+    return model.Batches(make, steps * GROUPS, GROUPS, seed)

@@ -1,0 +1,150 @@
+"""Scenes of drawings, their near misses and captions."""
+
+import re
+
+import numpy as np
+import pytest
+from keras_bridgetower_drawings.training.scenes import captions
+from keras_bridgetower_drawings.training.scenes import score
+from keras_bridgetower_drawings.training.scenes import seeing
+from keras_bridgetower_drawings.training.scenes import things
+from keras_bridgetower_drawings.training.scenes.scenes import COLORS
+from keras_bridgetower_drawings.training.scenes.scenes import PATTERNS
+from keras_bridgetower_drawings.training.scenes.scenes import SORTS
+from keras_bridgetower_drawings.training.scenes.scenes import World
+from keras_bridgetower_drawings.training.scenes.things import Thing
+
+NAMES = ("owl", "lemon", "bus", "ant", "drum", "fir", "pie", "boat", "bell")
+NAMES = (*NAMES, "hot dog", "fries", "crab")
+
+
+def world(part="training"):
+    """Things that are gray disks."""
+    y, x = np.mgrid[:64, :64] - 31.5
+    disk = np.full((64, 64, 4), 128, "uint8")
+    disk[..., 3] = 255 * (x**2 + y**2 < 30**2)
+    return World([Thing(name, {"me": disk}) for name in NAMES], part)
+
+
+def rows(count=15):
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        for sort in SORTS:
+            yield sort, rng, world().scene(rng, sort), number
+
+
+def test_pixels_show_the_facts_of_a_scene():
+    made, rng = world(), np.random.default_rng(0)
+    for _ in range(30):
+        scene = made.scene(rng, "color")
+        pixels = made.draw(scene, 96).astype("float32")
+        centers, sizes = {}, {}
+        for one in scene.things:
+            # The disk is gray, so that its paint is known.
+            paint = 0.9 * np.array(COLORS[one.color])
+            paint = paint * (0.45 + 0.75 * 128 / 255) + 0.1 * 128
+            paint = np.clip(paint, 0, 255)
+            seen = np.abs(pixels - paint).max(-1) < 6
+            y, x = np.nonzero(seen)
+            centers[one.name] = (x.mean() + 0.5) / 96, (y.mean() + 0.5) / 96
+            sizes[one.name] = np.sqrt(seen.sum())
+            assert np.hypot(*np.subtract(centers[one.name], one[1:3])) < 0.04
+        for fact in scene.facts:
+            if fact[0] == "left":
+                assert centers[fact[1]][0] < centers[fact[2]][0]
+            if fact[0] == "above":
+                assert centers[fact[1]][1] < centers[fact[2]][1]
+            if fact[0] == "bigger":
+                assert sizes[fact[1]] > 1.2 * sizes[fact[2]]
+
+
+def test_scenes_are_equal_for_equal_seeds():
+    first, again = ([scene for _, _, scene, _ in rows(3)] for _ in range(2))
+    assert first == again
+    made = world()
+    assert (made.draw(first[0], 64) == made.draw(again[0], 64)).all()
+
+
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_each_caption_is_true_of_its_own_scene_alone(part):
+    for sort, rng, scene, _ in rows():
+        other = world().near_miss(scene, sort, rng)
+        told, swapped = captions.captions(scene, sort, part, rng, other)
+        assert told.grade(scene) == swapped.grade(other) == 3
+        assert told.grade(other) < 3 and swapped.grade(scene) < 3
+        assert sorted(set(told.text) - {"n"}) != [] and "{" not in told.text
+
+
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_swapped_captions_have_the_same_words(part):
+    for sort, rng, scene, _ in rows():
+        if sort in ("thing", "ground"):
+            continue
+        other = world().near_miss(scene, sort, rng)
+        both = captions.captions(scene, sort, part, rng, other)
+        words = [
+            sorted(w for w in re.findall("[a-z]+", c.text) if w not in "an")
+            for c in both
+        ]
+        assert words[0] == words[1] and both[0].text != both[1].text
+
+
+def test_a_near_miss_changes_what_it_says_and_nothing_else():
+    for sort, rng, scene, _ in rows():
+        other = world().near_miss(scene, sort, rng)
+        changed = {
+            field
+            for one, new in zip(scene.things, other.things, strict=True)
+            for field in one._fields
+            if getattr(one, field) != getattr(new, field)
+        }
+        wanted = {
+            "thing": {"name"},
+            "color": {"color"},
+            "ground": set(),
+            "side": {"x", "y"},
+            "above": {"x", "y"},
+            # A large thing may have to move inwards.
+            "size": {"size", "x", "y"},
+        }[sort]
+        assert changed <= wanted and scene != other
+        assert (scene.ground != other.ground) == (sort == "ground")
+        assert world().fewer(scene).things == scene.things[:-1]
+        more = world().more(scene, rng)
+        assert more is None or more.things[:-1] == scene.things
+
+
+def test_nothing_of_training_is_in_the_tests():
+    for sort in (*SORTS, "alone"):
+        forms = [set(captions.forms(sort, part)) for part in things.SPLITS]
+        assert all(forms) and len(set.union(*forms)) == sum(map(len, forms))
+    assert "checks" not in PATTERNS["training"]
+    names = [f"{word}" for word in "abcdefghijklmnopqrstuvwxyz"]
+    parts = things.split([*names, "guide a", "big b"])
+    assert parts[-2:] == parts[:2]
+    assert set(things.SPLITS) == set(parts)
+    assert parts == things.split([*names, "guide a", "big b"])
+
+
+def test_lists_hold_the_scene_first_and_its_near_misses():
+    for caption, shown in score.lists(world("validation"), 6):
+        assert len(shown) == score.LENGTH
+        grades = [caption.grade(scene) for scene in shown]
+        assert grades[0] == 3 and max(grades) == 3
+        assert min(grades) < 2 and len(set(grades)) > 2
+
+
+def test_places_are_told_what_is_there():
+    made, rng = world(), np.random.default_rng(0)
+    scene = made.scene(rng, "color")
+    looks = {(name, "me"): row for row, name in enumerate(NAMES)}
+    names = {name: row for row, name in enumerate(NAMES)}
+    told = seeing.truth([scene], 96, names, looks)
+    grid = 12
+    for row, mask in zip(told["asked"], told["mask"], strict=True):
+        (one,) = (o for o in scene.things if o.name == NAMES[row])
+        place = np.flatnonzero(mask)
+        x, y = (place % grid + 0.5) / grid, (place // grid + 0.5) / grid
+        far = np.maximum(abs(x - one.x), abs(y - one.y))
+        assert place.size and far.max() < one.size / 2
+        assert (told["where"][0, place, 0] == np.float32(one.x)).all()
