@@ -69,8 +69,9 @@ def check_features(features, expected, backbone, preprocessor=None):
             else (type(features).__name__)
         )
         raise ValueError(
-            f"`inputs` must be a dict with the keys {sorted(expected)}. "
-            f"Received: inputs={found}"
+            f"`inputs` must be a dict with the keys {sorted(expected)}; missing"
+            f": {sorted(set(expected) - set(features))}. Received: "
+            f"inputs={found}"
         )
     shapes = {k: tuple(getattr(features[k], "shape", ())) for k in expected}
     read = without_states({k: features[k] for k in expected}, expected)

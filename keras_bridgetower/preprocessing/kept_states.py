@@ -40,9 +40,11 @@ class KeptStates:
     Example:
 
     ```python
-    states = task.keep_states("states", images=["a.png", "b.png"])
-    task.fit({"images": states, "text": ["a dog", "a cat"]}, [0, 1])
-    KeptStates("states")[[1, 1, 0]].shape  # (3,)
+    task = kbt.BridgeTowerRetrieval.from_preset(
+        "bridgetower_tiny_easy_retrieval")
+    pictures = list(np.zeros((2, 64, 64, 3), "uint8"))
+    states = task.keep_states("states", images=pictures)
+    task.score(states[[0, 1, 1]], "a red circle").shape  # (3,)
     ```
     """
 

@@ -124,6 +124,10 @@ def training() -> None:
     model.compile(loss=kbt.VQALoss(), metrics=[kbt.VQAScore()])
     model.compile(loss=kbt.ListwiseSoftmaxLoss())
     model.compile(loss=kbt.LambdaRankLoss())
+    model.compile(loss=kbt.MarginMSELoss())
+    model.compile(loss=kbt.ListDistillationLoss(temperature=2.0))
+    states: kbt.KeptStates = model.keep_states("states", images=["photo.png"])
+    model.predict({"images": states[[0, 0]], "text": ["a dot", "a line"]})
     try:
         kbt.training.Checkpoint.fit(run, model, steps=100)
     except kbt.training.CheckpointError:

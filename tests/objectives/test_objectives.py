@@ -119,11 +119,11 @@ def pairs_of(batch, *embeddings):
 
 
 def fuse(text, image, padding_mask):
-    """Return `(pairs, 2)`: the text's row, and 100 plus the image's row."""
+    """Return `(pairs, 2)` twice: the text's row, and 100 plus the image's."""
     rows = text[-1][:, 0]
     assert difference(rows, ops.cast(padding_mask, "float32")) == 0
     assert difference(text[0], text[1]) == difference(image[0], image[1]) == 0
-    return ops.concatenate([rows, image[-1][:, 0]], axis=-1)
+    return 2 * (ops.concatenate([rows, image[-1][:, 0]], axis=-1),)
 
 
 @LONG_ELSEWHERE
@@ -188,7 +188,7 @@ def test_gradients_reach_states_but_not_draw_scores():
         text, image, *vectors = tensors
         embeddings = (*(x[:, 0] for x in vectors), ops.ones(()))
         logits, _ = make_objective("hard_negatives").logits(
-            lambda t, i, m: t[0][:, 0] * i[0][:, 0],
+            lambda t, i, m: 2 * (t[0][:, 0] * i[0][:, 0],),
             {"itm": lambda x: x},
             *([text], [image], drawn, embeddings),
         )

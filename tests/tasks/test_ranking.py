@@ -272,7 +272,7 @@ def test_one_block_of_texts_is_held(task, monkeypatch):
 
     def watched(self, columns):
         inputs = texts(self, columns)
-        held.append(weakref.ref(inputs["text"]))
+        held.append(weakref.ref(inputs["text_states"]))
         return inputs
 
     monkeypatch.setattr(Texts, "features", reading)

@@ -3,6 +3,7 @@
 import json
 
 import builders
+import exported_files
 import keras
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def trained(task):
 
 
 @builders.FASTEST
-def test_all_ways_to_score_agree(tmp_path):
+def test_all_ways_to_score_agree():
     task = trained(retrieval())
     wanted = task.rank(pictures(), TEXTS, verbose=0)
     assert difference(wanted, 30 * similarities(task)) > 1
@@ -79,12 +80,17 @@ def test_all_ways_to_score_agree(tmp_path):
     features = keras.tree.map_structure(builders.array, features)
     logits = task.predict_features(features)
     assert difference(logits[:, 1] - logits[:, 0], wanted.diagonal()) <= 1e-4
-    path = str(tmp_path / "fusion.onnx")
-    task.export(path, "onnx", part="fusion")
-    found = kbt.ExportedModel.program(path, "onnxruntime", "float32")(
-        task.fusion_inputs(pictures(), TEXTS)
-    )
-    assert difference(found["itm_logits"], logits) <= 1e-4
+
+
+@exported_files.ON_TORCH
+def test_an_exported_fusion_reads_the_similarity(tmp_path):
+    exported_files.need("onnx")
+    task, path = trained(retrieval()), tmp_path / "fusion.onnx"
+    task.export(str(path), "onnx", part="fusion")
+    given = task.fusion_inputs(pictures(), TEXTS)
+    found = exported_files.run("onnx", path, given)["itm_logits"]
+    found = found[:, 1] - found[:, 0]
+    assert difference(found, task.score(pictures(), TEXTS)) <= 1e-4
 
 
 @pytest.mark.parametrize("objective", ["random_negatives", "hard_negatives"])

@@ -108,10 +108,11 @@ def of_lists(task, embed, world, found):
 
 def embedder(task):
     """Return a function from pictures or texts to vectors of a task."""
+    head = task.heads["itc"]
     embed = kbt.BridgeTowerContrastive(
-        task.backbone, task.preprocessor, 128, ways=task.heads["itc"].ways
+        task.backbone, task.preprocessor, head.projection_dim, ways=head.ways
     )
-    embed.heads["itc"].set_weights(task.heads["itc"].get_weights())
+    embed.heads["itc"].set_weights(head.get_weights())
     embed.new_heads.restore({})
 
     def read(images, texts=None):
@@ -126,10 +127,17 @@ def main():
     parser = reports.parser(__doc__)
     parser.add_argument("preset")
     parser.add_argument("--part", default="validation")
+    parser.add_argument(
+        "--vectors", help="preset of the vectors; by default the scored one"
+    )
     settings = parser.parse_args()
     world = World(Things(settings.folder).of(settings.part), settings.part)
     task = kbt.BridgeTowerRetrieval.from_preset(settings.preset)
     embed = embedder(task)
+    if settings.vectors:
+        # Pictures are resized to its side.
+        other = kbt.BridgeTowerContrastive.from_preset(settings.vectors)
+        embed = embedder(other)
     found = of_pairs(task, world, pairs(world), embed)
     found["lists"] = of_lists(task, embed, world, lists(world))
     print(json.dumps(found, indent=1))
