@@ -11,6 +11,7 @@ from keras_bridgetower.checks import MissingMethod
 from keras_bridgetower.checks import check_keywords
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.checks import TOKEN_FEATURES
+from keras_bridgetower.models.checks import are_states
 from keras_bridgetower.models.checks import sizes_differ
 from keras_bridgetower.preprocessing import kept_states
 from keras_bridgetower.preprocessing import tf_graph
@@ -325,8 +326,13 @@ def shortened(features, buckets):
         return np.int32(min(next(fitting, mask.shape[-1]), mask.shape[-1]))
 
     stop = apply_numpy(width, [features["padding_mask"]], ("int32", ()))
+
+    def cut(value):
+        # States have an axis behind that of the tokens.
+        return value[:, :stop] if are_states(value) else value[..., :stop]
+
     return {
-        name: value[..., :stop] if name in TOKEN_FEATURES else value
+        name: cut(value) if name in TOKEN_FEATURES else value
         for name, value in features.items()
     }
 

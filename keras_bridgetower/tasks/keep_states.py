@@ -15,6 +15,7 @@ from keras_bridgetower.preprocessing import kept_states
 from keras_bridgetower.preprocessing.images import load_image
 from keras_bridgetower.preprocessing.kept_states import KeptStates
 from keras_bridgetower.preprocessing.state_files import KINDS
+from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.preprocessing.verb_inputs import Pictures
 from keras_bridgetower.preprocessing.verb_inputs import Texts
 from keras_bridgetower.preprocessing.verb_inputs import list_pictures
@@ -45,11 +46,16 @@ def keep(
             "`variants` needs `images` and a function as `augment`. Received: "
             f"variants={variants!r}, augment={augment!r}"
         )
+    listed = list_pictures if side == "image" else checked_texts
+    items, _ = listed(items)
+    if not items:
+        raise ValueError(
+            f"`{side}s` must hold at least one item. Received: {side}s=[]"
+        )
     wanted = describe(task, side, kind, variants)
     kept_states.begin(folder, wanted)
     files = kept_states.files_of(folder, wanted)
     forward = _forward(task, side)
-    items = list_pictures(items)[0] if side == "image" else list(items)
     sums, waiting = [], {}
     step = max(batch_size, _SEGMENT // files.format.row_bytes)
     bar = keras.utils.Progbar(len(items), verbose=verbose, unit_name=side)

@@ -154,6 +154,19 @@ def test_verbs_read_states(tmp_path):
     assert difference(ranked[1], ranked[3]) <= 1e-5
 
 
+def test_states_of_texts_are_cut_as_texts_are(tmp_path):
+    task = vqa()
+    task.preprocessor.buckets = (20, 40)
+    texts = task.keep_states(tmp_path / "t", texts=TEXTS, verbose=0)
+    made = [
+        task.predict({"images": pictures(), "text": given}, verbose=0)
+        for given in (TEXTS, texts)
+    ]
+    assert difference(*made) <= 1e-5
+    x = {"image_states": np.zeros((5, 17, 32)), "text_states": texts.read()}
+    assert task.preprocessor(x)["token_ids"].shape == (5, 20, 32)
+
+
 @builders.FASTEST
 def test_kinds_and_bytes(tmp_path):
     task, sizes = vqa(), {}
@@ -259,6 +272,10 @@ def test_what_does_not_fit_is_refused(tmp_path):
     for given in ({}, {"images": pictures(), "texts": TEXTS}):
         with pytest.raises(ValueError, match="One of `images` and `texts`"):
             task.keep_states(tmp_path / "n", **given)
+    with pytest.raises(ValueError, match="`texts` must hold at least one"):
+        task.keep_states(tmp_path / "n", texts=[])
+    one = task.keep_states(tmp_path / "1", texts=TEXTS[0], verbose=0)
+    assert one.shape == (1,)
     with pytest.raises(ValueError, match="`variants` needs"):
         task.keep_states(tmp_path / "n", images=pictures(), variants=2)
     mlm = kbt.BridgeTowerMaskedLM(
