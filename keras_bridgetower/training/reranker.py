@@ -183,7 +183,7 @@ def train(
         states: path of the folder of states, which later calls read again;
             by default `output` with the suffix `.states`.
         kind: how states are stored, as in `keep_states`.
-        epochs: int, most passes over the queries of training.
+        epochs: int, most passes over the pairs of training.
         patience: int, epochs without a better validation before the end.
         list_size: int, pictures of a list in training, from 2.
         batch_size: int, lists of a step.
@@ -261,6 +261,7 @@ def train(
         **{"gain": gain, "low": low, "high": high, "helps": low > 0},
     }
     scorer.new_heads.restore({})
+    _set_trainable(scorer, True)  # Others may train them.
     scorer.save_to_preset(str(output))
     (output / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     (output / "README.md").write_text(card(report))
@@ -311,9 +312,13 @@ def _opened(preset):
     task = BridgeTowerRetrieval.from_preset(
         preset, matching=MATCHING, random_heads=True, **heads["itc"]
     )
-    for tower in (task.backbone.image_tower, task.backbone.text_tower):
-        tower.trainable = False
+    _set_trainable(task, False)
     return task
+
+
+def _set_trainable(task, value):
+    for tower in (task.backbone.image_tower, task.backbone.text_tower):
+        tower.trainable = value
 
 
 def _list_task(scorer, list_size, labels):

@@ -54,6 +54,7 @@ def test_the_command_teaches_new_names_and_says_so(own, tmp_path, capsys):
     pairs = reranker.read_pairs(own / "pairs.csv", own)
     pictures, asked = pairs.split()["test"]
     task = kbt.BridgeTowerRetrieval.from_preset(str(out))
+    assert task.backbone.image_tower.trainable
     scores = task.rank(
         [pairs.pictures[i] for i in pictures],
         [pairs.texts[i] for i in asked],
