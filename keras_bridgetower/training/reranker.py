@@ -213,11 +213,12 @@ def train(
         folder / "image", images=pairs.pictures, **given
     )
     texts = scorer.keep_states(folder / "text", texts=pairs.texts, **given)
+    near = _similarities(scorer, images, texts)
     held = {
-        name: _HeldOut(scorer, pairs.grades, images, texts, parts[name])
+        name: _HeldOut(scorer, pairs.grades, near, images, texts, parts[name])
         for name in ("validation", "test")
     }
-    lists = _Lists(scorer, pairs, images, texts, parts["train"], list_size)
+    lists = _Lists(pairs, near, images, texts, parts["train"], list_size)
     task = _list_task(scorer, list_size, lists.labels)
     steps = epochs * -(-len(lists.pairs) // batch_size)
     task.compile(
@@ -271,11 +272,9 @@ def train(
 def summary(report):
     """Return a report in sentences."""
     number = report["queries"]["test"]
-    verdict = (
-        "It helps."
-        if report["helps"]
-        else ("It does not help: keep the vectors.")
-    )
+    verdict = "It does not help: keep the vectors."
+    if report["helps"]:
+        verdict = "It helps."
     return (
         f"nDCG@{_PLACES} of {number} test queries: {report['before']:.3f} by "
         f"vectors, {report['after']:.3f} after reranking. Gain "
@@ -303,14 +302,15 @@ def card(report):
 
 def _opened(preset):
     """Open the task of a preset, with towers and vectors that stay."""
-    heads = head_table.saved_heads(registry.open_preset(preset))
+    folder = registry.open_preset(preset)
+    heads = head_table.saved_heads(folder)
     if "itc" not in heads:
         raise ValueError(
             "`preset` must have contrastive heads, whose vectors find the "
             f"pictures. Received: preset={preset!r}, with {sorted(heads)}"
         )
     task = BridgeTowerRetrieval.from_preset(
-        preset, matching=MATCHING, random_heads=True, **heads["itc"]
+        folder, matching=MATCHING, random_heads=True, **heads["itc"]
     )
     _set_trainable(task, False)
     return task
@@ -356,12 +356,12 @@ def _similarities(scorer, images, texts):
 class _HeldOut:
     """Queries and pictures of a split that is not trained on."""
 
-    def __init__(self, scorer, grades, images, texts, part):
+    def __init__(self, scorer, grades, near, images, texts, part):
         pictures, asked = part
         self.scorer = scorer
         self.images, self.texts = images[pictures], texts[asked]
         self.grades = grades[np.ix_(pictures, asked)]
-        self.near = _similarities(scorer, self.images, self.texts)
+        self.near = near[np.ix_(pictures, asked)]
 
     def scores(self):
         """Return the scores of what is listed; others come behind it."""
@@ -392,13 +392,13 @@ class _Lists:
     With a teacher the labels are its scores, of the pictures that it scored.
     """
 
-    def __init__(self, scorer, pairs, images, texts, part, list_size):
+    def __init__(self, pairs, near, images, texts, part, list_size):
         pictures, self.texts = part
         self.images, self.kept_texts = images[pictures], texts
         self.list_size = list_size
         self.labels = "grades" if pairs.teacher is None else "scores"
         self.grades = pairs.grades[np.ix_(pictures, self.texts)]
-        near = _similarities(scorer, self.images, texts[self.texts])
+        near = near[np.ix_(pictures, self.texts)]
         if pairs.teacher is not None:
             self.told = pairs.teacher[np.ix_(pictures, self.texts)]
             scored = np.isfinite(self.told).sum(0) > 1

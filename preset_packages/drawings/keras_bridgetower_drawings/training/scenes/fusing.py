@@ -46,7 +46,7 @@ class Matching(model.Rated):
         width = self.backbone.fusion.hidden_dim
         self.seen = keras.layers.Dense(SEEN)
         self.seen.build((None, None, width))
-        # Whether what is told of a noun holds.
+        # Whether the caption is right about each noun.
         self.holds = keras.layers.Dense(1)
         self.holds.build((None, None, width))
 

@@ -1,4 +1,4 @@
-"""Train the text tower: each noun of a caption says what is told of it."""
+"""Train the text tower: the state of each noun holds its facts."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ TOLD = tuple(FACT.values())
 
 
 class Nouns(keras.layers.Layer):
-    """What a noun says: a vector, a color, and a part in each relation."""
+    """Outputs for a noun: a vector, a color, and a part in each relation."""
 
     def __init__(self, space):
         super().__init__()

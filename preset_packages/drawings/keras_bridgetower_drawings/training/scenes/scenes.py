@@ -35,7 +35,7 @@ PATTERNS = {
 # The relation of two things that a sort tells.
 FACT = {"side": "left", "above": "above", "size": "bigger"}
 SORTS = ("side", "above", "size", "color", "thing", "ground")
-# How far apart, and how much bigger, is told.
+# Least distance and least ratio of sizes for which a caption names a relation.
 APART, BIGGER = 0.2, 1.45
 
 

@@ -24,7 +24,7 @@ WEIGHTS = {"found": 1.0, "look": 6.0, "paint": 0.5, "where": 2.0}
 
 
 class Places(keras.layers.Layer):
-    """What a place says: a vector, a color, and center and size of the thing.
+    """Outputs for a place: a vector, a color, and center and size of the thing.
 
     It reads the last two states of the image tower.
     """

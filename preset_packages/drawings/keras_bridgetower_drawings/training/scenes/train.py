@@ -68,7 +68,7 @@ def see(run, epochs):
 
 
 def read(run, epochs):
-    """Teach nouns what is told of them."""
+    """Train the nouns of captions to hold their facts."""
     given = run.vectors[0], run.task.preprocessor.tokenizer, STEPS, run.seed
     data = reading.batches(run.things.wide(), *given)
     run.stage("reading", run.reads, data, epochs)
