@@ -162,21 +162,25 @@ def list_ndcg(scores, grades, k=10):
     return np.divide(found, best, out=np.zeros_like(best), where=best > 0)
 
 
-def paired_interval(differences, draws=10_000, seed=0):
+def paired_interval(differences, units=None, draws=10_000, seed=0):
     """Return the mean of paired differences, and its 95 % interval.
 
     Args:
         differences: float array `(queries,)`.
-        draws: int, resamples of the bootstrap over queries.
+        units: int array `(queries,)`, or None. Queries of the same number are
+            drawn together.
+        draws: int, resamples of the bootstrap over queries, or over units.
         seed: int.
 
     Returns:
         `(mean, low, high)`, floats.
     """
     rng = np.random.default_rng(seed)
-    size = len(differences)
-    rows = (rng.integers(size, size=size) for _ in range(draws))
-    means = [differences[some].mean() for some in rows]
+    if units is None:
+        units = np.arange(len(differences))
+    sums, counts = np.bincount(units, differences), np.bincount(units)
+    drawn = rng.integers(len(sums), size=(draws, len(sums)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
     low, high = np.percentile(means, (2.5, 97.5))
     return float(np.mean(differences)), float(low), float(high)
 

@@ -7,6 +7,8 @@ import numpy as np
 from keras_bridgetower_drawings.training import reports
 from keras_bridgetower_drawings.training.emoji import rerank
 
+from keras_bridgetower.metrics.retrieval import paired_interval
+
 SCORES = (
     "VQA",
     *("R@1, named", "nDCG@10, named"),
@@ -79,7 +81,9 @@ def differences(before, after):
             ]
         )
         units = after[seeds[0]]["scene"] if name == "VQA" else None
-        mean, low, high = rerank.interval(100 * by_seed.mean(0), units)
+        mean, low, high = paired_interval(
+            100 * by_seed.mean(0), units, seed=rerank.SEED
+        )
         found[name] = {
             "difference": mean,
             "interval": [low, high],

@@ -13,13 +13,13 @@ import json
 import numpy as np
 
 import keras_bridgetower as kbt
+from keras_bridgetower.metrics.retrieval import paired_interval
 from keras_bridgetower_drawings.training import reports
 from keras_bridgetower_drawings.training.emoji import score
 from keras_bridgetower_drawings.training.emoji import world
 from keras_bridgetower_drawings.training.emoji.run import Run
 
 FIRST = 10  # Pictures of a list that are ordered again.
-DRAWS = 10_000
 SEED = 7
 
 
@@ -41,21 +41,6 @@ def scores_of(right, count):
         "R@1": right[:, 0].astype(float),
         "R@5": right[:, :5].any(1).astype(float),
     }
-
-
-def interval(differences, units=None, draws=DRAWS, seed=SEED):
-    """Return the mean, and its 95 % interval by a bootstrap.
-
-    Rows with the same number in `units` are drawn together.
-    """
-    rng = np.random.default_rng(seed)
-    if units is None:
-        units = np.arange(len(differences))
-    sums, counts = np.bincount(units, differences), np.bincount(units)
-    drawn = rng.integers(len(sums), size=(draws, len(sums)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(differences.mean()), float(low), float(high)
 
 
 def both_lists(task, embedder, shown, asked, wanted):
@@ -87,7 +72,8 @@ def compare(before, after):
     """Return a dict from the name of a score to its numbers."""
     found = {}
     for name in before:
-        mean, low, high = interval(after[name] - before[name])
+        off = after[name] - before[name]
+        mean, low, high = paired_interval(off, seed=SEED)
         found[name] = {
             "by vectors": round(float(before[name].mean()), 3),
             "re-ranked": round(float(after[name].mean()), 3),
