@@ -15,9 +15,13 @@ from keras_bridgetower.models import heads
 from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import registry
 
-# What the matching head reads: the pooled representation, or also the product
-# of the contrastive vectors, from which its score starts.
-MATCHING = ("fused", "similarity_and_fused")
+# What a matching head reads beside the pooled representation: the initial
+# scales of the similarities of the vectors, and of words and patches.
+MATCHING = {
+    "fused": (),
+    "similarity_and_fused": (heads.SCALE,),
+    "word_similarity_and_fused": (heads.SCALE, 0.0),
+}
 
 
 def make(name, backbone, awaited=None, /, **values):
@@ -87,11 +91,12 @@ def matching_values(matching):
 
 
 def _matching(backbone, matching="fused"):
-    check_choice("matching", matching, MATCHING)
-    if matching == "fused":
+    check_choice("matching", matching, tuple(MATCHING))
+    scales = MATCHING[matching]
+    if not scales:
         return _linear("itm", 2, backbone)
-    head = heads.SimilarityHead(**_common(backbone, "itm"))
-    return head, (None, 2 * backbone.fusion.hidden_dim + 1)
+    head = heads.SimilarityHead(scales, **_common(backbone, "itm"))
+    return head, (None, 2 * backbone.fusion.hidden_dim + len(scales))
 
 
 def _mlm(backbone, epsilon=1e-5):

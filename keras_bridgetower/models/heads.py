@@ -118,18 +118,18 @@ class LinearHead(keras.layers.Layer):
 class SimilarityHead(keras.layers.Layer):
     """A matching head that starts from the vectors and learns a correction.
 
-    The log-odds of a match are the product of both vectors of the contrastive
-    head times a learned scale, and a Linear of the pooled representation that
-    starts at 0. So an untrained head sorts pictures as their vectors do, and
-    what it learns beyond that is a gain of the fusion.
+    The log-odds of a match are the similarities of text and picture times
+    learned scales, and a Linear of the pooled representation that starts at 0.
+    By default an untrained head sorts pictures as their vectors do, and what
+    it learns beyond that is a gain of the fusion.
 
     Args:
-        scale: float, initial factor of the product.
+        scales: tuple of floats, initial factors of the similarities.
         **kwargs: `name`, `dtype`.
 
     Call arguments:
-        x: float32 tensor `(batch, width + 1)`: the pooled representation, and
-            last the product of the vectors, from -1 to 1.
+        x: float32 tensor `(batch, width + len(scales))`: the pooled
+            representation, and last the similarities, from -1 to 1.
 
     Returns:
         float32 tensor `(batch, 2)`: logits of no match and match.
@@ -137,48 +137,50 @@ class SimilarityHead(keras.layers.Layer):
     Example:
 
     ```python
-    head = SimilarityHead(scale=10.0)
+    head = SimilarityHead(scales=(10.0,))
     head(np.array([[0.3, 0.1, 0.5]], "float32"))  # [[-2.5, 2.5]]
     ```
     """
 
-    def __init__(self, scale=SCALE, **kwargs):
+    def __init__(self, scales=(SCALE,), **kwargs):
         # A similarity in half precision would have ties.
         super().__init__(autocast=False, **kwargs)
-        self.scale = scale
+        self.scales = tuple(scales)
         self.output_dense = dense(
             self, 2, "output_dense", kernel_initializer="zeros"
         )
 
     def build(self, x_shape):
-        self.output_dense.build((*x_shape[:-1], x_shape[-1] - 1))
+        width = x_shape[-1] - len(self.scales)
+        self.output_dense.build((*x_shape[:-1], width))
         self.similarity_scale = self.add_weight(
-            shape=(),
-            initializer=keras.initializers.Constant(self.scale),
+            shape=(len(self.scales),),
+            initializer=lambda shape, dtype: ops.array(self.scales, dtype),
             dtype="float32",
             name="similarity_scale",
         )
 
     def call(self, x):
-        pooled = ops.cast(x[..., :-1], self.compute_dtype)
+        width = x.shape[-1] - len(self.scales)
+        pooled = ops.cast(x[..., :width], self.compute_dtype)
         logits = ops.cast(self.output_dense(pooled), "float32")
-        near = self.similarity_scale * ops.cast(x[..., -1:], "float32") / 2
+        near = ops.cast(x[..., width:], "float32") * self.similarity_scale
+        near = ops.sum(near, axis=-1, keepdims=True) / 2
         return logits + ops.concatenate([-near, near], axis=-1)
 
 
-def head_input(head, pooled, similarity):
+def head_input(head, pooled, similarities):
     """Return the input of a head that scores pairs.
 
     Args:
         head: a head of the pooled representation.
         pooled: float tensor `(batch, width)`.
-        similarity: callable that returns float32 `(batch,)`, the products of
-            the vectors of each pair. It is called for a `SimilarityHead`.
+        similarities: callable that returns what `similarities` does. It is
+            called for a `SimilarityHead`.
     """
     if not isinstance(head, SimilarityHead):
         return pooled
-    near = ops.cast(similarity(), "float32")[:, None]
-    return ops.concatenate([ops.cast(pooled, "float32"), near], axis=-1)
+    return ops.concatenate([ops.cast(pooled, "float32"), similarities()], -1)
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -275,12 +277,12 @@ class ContrastiveHead(keras.layers.Layer):
         **kwargs: `name`, `dtype`.
 
     Call arguments:
-        features: dict of some of `"text"` `(batch, width)`, `"image"`
-            `(batch, width)` and `"fused"` `(batch, 2D)`.
+        features: dict of some of `"text"` `(batch, ..., width)`, `"image"`
+            `(batch, ..., width)` and `"fused"` `(batch, 2D)`.
 
     Returns:
         dict with the same keys: float32 unit vectors
-        `(batch, projection_dim)`. The weight `logit_scale` is the logarithm
+        `(batch, ..., projection_dim)`. The weight `logit_scale` is the logarithm
         of the factor by which their products are multiplied.
 
     Example:
@@ -327,7 +329,7 @@ class ContrastiveHead(keras.layers.Layer):
         # Keras would trace `call` otherwise, and a graph of a task would keep
         # the weights of that moment.
         return {
-            name: keras.KerasTensor((x.shape[0], self.projection_dim))
+            name: keras.KerasTensor((*x.shape[:-1], self.projection_dim))
             for name, x in features.items()
         }
 
@@ -392,20 +394,71 @@ def tower_outputs(fusion, heads, kind, states):
     return made
 
 
-def similarities(fusion, heads, text, image):
-    """Compute the products of the contrastive vectors of pairs.
+def similarities(head, itc, fusion, text, image, padding_mask):
+    """Compute the similarities of pairs that a matching head reads.
+
+    Args:
+        head: `SimilarityHead`.
+        itc: `ContrastiveHead`.
+        fusion: `CrossModalEncoder`.
+        text, image: lists of float tensors `(pairs, tokens, width)`.
+        padding_mask: int tensor `(pairs, tokens)`, 1 for tokens.
+
+    Returns:
+        float32 tensor `(pairs, len(head.scales))`: the products of the vectors,
+        and `word_similarity`.
+    """
+    vectors = itc(contrastive_features(fusion, itc.ways, text, image))
+    found = [ops.sum(vectors["text"] * vectors["image"], axis=-1)]
+    if len(head.scales) > 1:
+        states = word_states(fusion, itc, text, image)
+        found.append(word_similarity(**states, padding_mask=padding_mask))
+    return ops.stack(found, axis=-1)
+
+
+def word_states(fusion, itc, text=None, image=None):
+    """Return what `word_similarity` reads, without what is None.
 
     Args:
         fusion: `CrossModalEncoder`.
-        heads: mapping from name to head, `"itc"` among them.
-        text, image: lists of float tensors `(pairs, tokens, width)`.
+        itc: `ContrastiveHead`.
+        text, image: lists of states of the towers, or None.
 
     Returns:
-        float32 tensor `(pairs,)`.
+        dict of float32 tensors: `"words"` `(batch, tokens, projection_dim)`,
+        and `"patches"` `(batch, patches, projection_dim)`, unit vectors.
     """
-    head = heads["itc"]
-    vectors = head(contrastive_features(fusion, head.ways, text, image))
-    return ops.sum(vectors["text"] * vectors["image"], axis=-1)
+    found = {}
+    if text is not None:
+        found["words"] = ops.cast(itc.text_dense(text[-1]), "float32")
+    if image is not None:
+        if itc.ways == "three_way":
+            image = fusion.project_image(image)
+        found["patches"] = itc({"image": image[-1][:, 1:]})["image"]
+    return found
+
+
+def word_similarity(words, patches, padding_mask):
+    """Compute the mean over words of the largest similarity to a patch.
+
+    A word counts as much as its vector is long. The first token, which stands
+    for the whole text, does not count.
+
+    Args:
+        words, patches: as `word_states` returns.
+        padding_mask: int tensor `(batch, tokens)`, 1 for tokens.
+
+    Returns:
+        float32 tensor `(batch,)`, from -1 to 1.
+
+    Source: token-wise similarity of FILIP (Yao et al., 2021), there with words
+    of equal weight.
+    """
+    words, mask = words[:, 1:], ops.cast(padding_mask[:, 1:], "float32")
+    near = ops.matmul(words, ops.transpose(patches, (0, 2, 1)))
+    near = ops.sum(ops.max(near, axis=-1) * mask, axis=-1)
+    lengths = ops.sqrt(ops.sum(ops.square(words), axis=-1))
+    return near / ops.maximum(ops.sum(lengths * mask, axis=-1), 1e-12)
 
 
 def contrastive_features(fusion, ways, text=None, image=None, pooled=None):

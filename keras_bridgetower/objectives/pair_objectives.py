@@ -417,14 +417,15 @@ def pair_outputs(names, objective, backbone, heads, text, image, inputs):
         `"itc"` to a dict of embeddings of the true pairs.
     """
 
+    matching = heads["itm"] if "itm" in heads else None
+
     def fuse(text, image, padding_mask):
-        fused = backbone.fusion(text, image, padding_mask, outputs=("pooled",))
-        pooled = fused["pooled"]
+        given = backbone.fusion, text, image, padding_mask
+        pooled = backbone.fusion(*given[1:], outputs=("pooled",))["pooled"]
 
         def near():
-            return similarities(backbone.fusion, heads, text, image)
+            return similarities(matching, heads["itc"], *given)
 
-        matching = heads["itm"] if "itm" in heads else None
         return head_input(matching, pooled, near), pooled
 
     outputs, pooled, scored = {}, None, None

@@ -284,7 +284,8 @@ def pair_logits(backbone, heads, head, text, image, padding_mask):
     """
 
     def near():
-        return similarities(backbone.fusion, heads, text, image)
+        given = heads["itc"], backbone.fusion, text, image, padding_mask
+        return similarities(head, *given)
 
     found = pooled(backbone, text, image, {"padding_mask": padding_mask})
     return head(head_input(head, found, near))

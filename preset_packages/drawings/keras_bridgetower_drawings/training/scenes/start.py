@@ -38,7 +38,7 @@ def new_task(side=SIDE, **fusion):
         backbone,
         preprocessor,
         projection_dim=SPACE,
-        matching="similarity_and_fused",
+        matching="word_similarity_and_fused",
     )
     mine, given = task.heads["itc"], known.heads["itc"]
     mine.text_dense.set_weights(given.text_dense.get_weights())
@@ -67,9 +67,11 @@ def enter(fusion, sees, reads):
     _, _, directions = np.linalg.svd(asked, full_matrices=False)
     main = directions[:NAMES].T
     places, nouns = sees.places, reads.nouns
+    vectors = sees.head.image_dense.get_weights()[0] @ main
     scale = ops.convert_to_numpy(places.norm.gamma)[:, None]
     seen = _columns(
-        scale * ops.convert_to_numpy(places.vector.kernel) @ main,
+        # Of the last state alone.
+        np.concatenate([np.zeros_like(vectors), vectors]),
         *(
             scale * layer.get_weights()[0]
             for layer in (places.where, places.paint)
@@ -77,7 +79,7 @@ def enter(fusion, sees, reads):
     )
     seen[:, NAMES : NAMES + 5] *= PLACED
     told = _columns(
-        nouns.vector.get_weights()[0] @ sees.asked.get_weights()[0] @ main,
+        reads.head.text_dense.get_weights()[0] @ main,
         *(layer.get_weights()[0] for layer in (nouns.part, nouns.paint)),
     )
     low, high = np.split(seen, 2)
