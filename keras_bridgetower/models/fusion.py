@@ -287,6 +287,7 @@ class CrossModalEncoder(keras.layers.Layer):
                 *queries, text, image, padding_mask, training=training
             )
         results = {"text": text, "image": image}
+        results |= {"words": text_states[-1], "patches": image_states[-1]}
         if "pooled" in outputs:
             both = self.text_pooler(text[:, 0]), self.image_pooler(image[:, 0])
             results["pooled"] = ops.concatenate(both, axis=-1)
@@ -308,6 +309,7 @@ class CrossModalEncoder(keras.layers.Layer):
             "image": (image[0], tokens, self.hidden_dim),
             "pooled": (text[0], 2 * self.hidden_dim),
         }
+        shapes |= {"words": shapes["text"], "patches": shapes["image"]}
         return {
             name: keras.KerasTensor(shapes[name], dtype=self.compute_dtype)
             for name in outputs

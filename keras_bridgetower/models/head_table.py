@@ -15,13 +15,9 @@ from keras_bridgetower.models import heads
 from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import registry
 
-# What a matching head reads beside the pooled representation: the initial
-# scales of the similarities of the vectors, and of words and patches.
-MATCHING = {
-    "fused": (),
-    "similarity_and_fused": (heads.SCALE,),
-    "word_similarity_and_fused": (heads.SCALE, 0.0),
-}
+# What the matching head reads: the pooled representation, or also the product
+# of the contrastive vectors, from which its score starts, or also words.
+MATCHING = ("fused", "similarity_and_fused", "word_similarity_and_fused")
 
 
 def make(name, backbone, awaited=None, /, **values):
@@ -91,12 +87,13 @@ def matching_values(matching):
 
 
 def _matching(backbone, matching="fused"):
-    check_choice("matching", matching, tuple(MATCHING))
-    scales = MATCHING[matching]
-    if not scales:
+    check_choice("matching", matching, MATCHING)
+    if matching == "fused":
         return _linear("itm", 2, backbone)
-    head = heads.SimilarityHead(scales, **_common(backbone, "itm"))
-    return head, (None, 2 * backbone.fusion.hidden_dim + len(scales))
+    head = heads.SimilarityHead(
+        words=matching.startswith("word"), **_common(backbone, "itm")
+    )
+    return head, {"pooled": (None, 2 * backbone.fusion.hidden_dim)}
 
 
 def _mlm(backbone, epsilon=1e-5):

@@ -15,6 +15,8 @@ LOGIT_SCALE = math.log(1 / 0.07)
 LOGIT_SCALE_LIMITS = (math.log(2), math.log(1000))
 # The same as a factor, about that of CLIP's vectors once they are trained.
 SCALE = 30.0
+# Outputs of the fusion that are its last input: states of words and patches.
+WORD_STATES = ("words", "patches")
 KINDS = ("text", "image", "fused")
 # The pairs of kinds that a contrastive head learns to match.
 WAYS = {
@@ -118,18 +120,28 @@ class LinearHead(keras.layers.Layer):
 class SimilarityHead(keras.layers.Layer):
     """A matching head that starts from the vectors and learns a correction.
 
-    The log-odds of a match are the similarities of text and picture times
-    learned scales, and a Linear of the pooled representation that starts at 0.
-    By default an untrained head sorts pictures as their vectors do, and what
-    it learns beyond that is a gain of the fusion.
+    The log-odds of a match are the product of both vectors of the contrastive
+    head times a learned scale, and a Linear of the pooled representation that
+    starts at 0. So an untrained head sorts pictures as their vectors do, and
+    what it learns beyond that is a gain of the fusion.
+
+    With `words`, the similarity of words and patches counts as well: the mean
+    over words of the largest product with a patch, of two Linears of the last
+    states that enter the fusion. A word counts as much as its vector is long.
+    Its scale starts at 0. The first tokens, which stand for the whole text and
+    picture, are left out.
 
     Args:
-        scales: tuple of floats, initial factors of the similarities.
+        scale: float, initial factor of the product.
+        words: bool, whether words and patches are read.
         **kwargs: `name`, `dtype`.
 
     Call arguments:
-        x: float32 tensor `(batch, width + len(scales))`: the pooled
-            representation, and last the similarities, from -1 to 1.
+        x: dict of `"pooled"`, float tensor `(batch, 2D)`, and `"similarity"`,
+            float32 tensor `(batch,)`, the product of the vectors. With `words`
+            also `"words"` `(batch, tokens, D)`, `"patches"`
+            `(batch, tokens, D)`, and `"padding_mask"` int32 `(batch, tokens)`,
+            1 for tokens.
 
     Returns:
         float32 tensor `(batch, 2)`: logits of no match and match.
@@ -137,50 +149,89 @@ class SimilarityHead(keras.layers.Layer):
     Example:
 
     ```python
-    head = SimilarityHead(scales=(10.0,))
-    head(np.array([[0.3, 0.1, 0.5]], "float32"))  # [[-2.5, 2.5]]
+    head = SimilarityHead(scale=10.0)
+    head({"pooled": np.array([[0.3, 0.1]], "float32"),
+          "similarity": np.array([0.5], "float32")})  # [[-2.5, 2.5]]
     ```
+
+    Source: the similarity of words is the token-wise one of FILIP (Yao et al.,
+    2021), there with words of equal weight.
     """
 
-    def __init__(self, scales=(SCALE,), **kwargs):
+    def __init__(self, scale=SCALE, words=False, **kwargs):
         # A similarity in half precision would have ties.
         super().__init__(autocast=False, **kwargs)
-        self.scales = tuple(scales)
+        self.scale, self.words = scale, words
         self.output_dense = dense(
             self, 2, "output_dense", kernel_initializer="zeros"
         )
+        # Outputs of the fusion that are read.
+        self.reads = ("pooled", *(WORD_STATES if words else ()))
 
     def build(self, x_shape):
-        width = x_shape[-1] - len(self.scales)
-        self.output_dense.build((*x_shape[:-1], width))
-        self.similarity_scale = self.add_weight(
-            shape=(len(self.scales),),
-            initializer=lambda shape, dtype: ops.array(self.scales, dtype),
+        width = x_shape["pooled"][-1] // 2
+        self.output_dense.build(x_shape["pooled"])
+        self.similarity_scale = self._add_scale("similarity", self.scale)
+        if self.words:
+            self.word_scale = self._add_scale("word", 0.0)
+            for name in ("word_dense", "patch_dense"):
+                setattr(self, name, dense(self, width, name, use_bias=False))
+                getattr(self, name).build((None, None, width))
+
+    def _add_scale(self, name, value):
+        return self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(value),
             dtype="float32",
-            name="similarity_scale",
+            name=f"{name}_scale",
         )
 
     def call(self, x):
-        width = x.shape[-1] - len(self.scales)
-        pooled = ops.cast(x[..., :width], self.compute_dtype)
+        pooled = ops.cast(x["pooled"], self.compute_dtype)
         logits = ops.cast(self.output_dense(pooled), "float32")
-        near = ops.cast(x[..., width:], "float32") * self.similarity_scale
-        near = ops.sum(near, axis=-1, keepdims=True) / 2
+        near = self.similarity_scale * ops.cast(x["similarity"], "float32")
+        if self.words:
+            near = near + self.word_scale * self.word_similarity(x)
+        near = near[:, None] / 2
         return logits + ops.concatenate([-near, near], axis=-1)
 
+    def word_similarity(self, x):
+        """Compute the similarity of words and patches, `(batch,)`."""
+        words, patches = (
+            ops.cast(layer(x[name][:, 1:]), "float32")
+            for layer, name in (
+                (self.word_dense, "words"),
+                (self.patch_dense, "patches"),
+            )
+        )
+        mask = ops.cast(x["padding_mask"][:, 1:], "float32")
+        patches = ops.transpose(_unit(patches), (0, 2, 1))
+        near = ops.max(ops.matmul(words, patches), axis=-1)
+        lengths = ops.sqrt(ops.sum(ops.square(words), axis=-1) + 1e-12)
+        total = ops.sum(lengths * mask, axis=-1)
+        return ops.sum(near * mask, axis=-1) / (total + 1e-6)
 
-def head_input(head, pooled, similarities):
+
+def fusion_outputs(head):
+    """Return the names of the outputs of the fusion that a head reads."""
+    return head.reads if isinstance(head, SimilarityHead) else ("pooled",)
+
+
+def head_input(head, outputs, similarity, padding_mask):
     """Return the input of a head that scores pairs.
 
     Args:
         head: a head of the pooled representation.
-        pooled: float tensor `(batch, width)`.
-        similarities: callable that returns what `similarities` does. It is
-            called for a `SimilarityHead`.
+        outputs: dict of the outputs of the fusion, `fusion_outputs(head)`.
+        similarity: callable that returns float32 `(batch,)`, the products of
+            the vectors of each pair. It is called for a `SimilarityHead`.
+        padding_mask: int tensor `(batch, tokens)`, of the texts.
     """
     if not isinstance(head, SimilarityHead):
-        return pooled
-    return ops.concatenate([ops.cast(pooled, "float32"), similarities()], -1)
+        return outputs["pooled"]
+    read = {name: outputs[name] for name in head.reads}
+    read["similarity"] = similarity()
+    return read | ({"padding_mask": padding_mask} if head.words else {})
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -394,71 +445,20 @@ def tower_outputs(fusion, heads, kind, states):
     return made
 
 
-def similarities(head, itc, fusion, text, image, padding_mask):
-    """Compute the similarities of pairs that a matching head reads.
+def similarities(fusion, heads, text, image):
+    """Compute the products of the contrastive vectors of pairs.
 
     Args:
-        head: `SimilarityHead`.
-        itc: `ContrastiveHead`.
         fusion: `CrossModalEncoder`.
+        heads: mapping from name to head, `"itc"` among them.
         text, image: lists of float tensors `(pairs, tokens, width)`.
-        padding_mask: int tensor `(pairs, tokens)`, 1 for tokens.
 
     Returns:
-        float32 tensor `(pairs, len(head.scales))`: the products of the vectors,
-        and `word_similarity`.
+        float32 tensor `(pairs,)`.
     """
-    vectors = itc(contrastive_features(fusion, itc.ways, text, image))
-    found = [ops.sum(vectors["text"] * vectors["image"], axis=-1)]
-    if len(head.scales) > 1:
-        states = word_states(fusion, itc, text, image)
-        found.append(word_similarity(**states, padding_mask=padding_mask))
-    return ops.stack(found, axis=-1)
-
-
-def word_states(fusion, itc, text=None, image=None):
-    """Return what `word_similarity` reads, without what is None.
-
-    Args:
-        fusion: `CrossModalEncoder`.
-        itc: `ContrastiveHead`.
-        text, image: lists of states of the towers, or None.
-
-    Returns:
-        dict of float32 tensors: `"words"` `(batch, tokens, projection_dim)`,
-        and `"patches"` `(batch, patches, projection_dim)`, unit vectors.
-    """
-    found = {}
-    if text is not None:
-        found["words"] = ops.cast(itc.text_dense(text[-1]), "float32")
-    if image is not None:
-        if itc.ways == "three_way":
-            image = fusion.project_image(image)
-        found["patches"] = itc({"image": image[-1][:, 1:]})["image"]
-    return found
-
-
-def word_similarity(words, patches, padding_mask):
-    """Compute the mean over words of the largest similarity to a patch.
-
-    A word counts as much as its vector is long. The first token, which stands
-    for the whole text, does not count.
-
-    Args:
-        words, patches: as `word_states` returns.
-        padding_mask: int tensor `(batch, tokens)`, 1 for tokens.
-
-    Returns:
-        float32 tensor `(batch,)`, from -1 to 1.
-
-    Source: token-wise similarity of FILIP (Yao et al., 2021), there with words
-    of equal weight.
-    """
-    words, mask = words[:, 1:], ops.cast(padding_mask[:, 1:], "float32")
-    near = ops.matmul(words, ops.transpose(patches, (0, 2, 1)))
-    near = ops.sum(ops.max(near, axis=-1) * mask, axis=-1)
-    lengths = ops.sqrt(ops.sum(ops.square(words), axis=-1))
-    return near / ops.maximum(ops.sum(lengths * mask, axis=-1), 1e-12)
+    head = heads["itc"]
+    vectors = head(contrastive_features(fusion, head.ways, text, image))
+    return ops.sum(vectors["text"] * vectors["image"], axis=-1)
 
 
 def contrastive_features(fusion, ways, text=None, image=None, pooled=None):

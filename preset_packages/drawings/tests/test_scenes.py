@@ -163,7 +163,7 @@ def test_stages_train_the_task_that_scores():
     converter = task.preprocessor.image_converter
     sees = seeing.Seeing(task, names)
     reads = reading.Reading(task, names, sees.shown_by())
-    start.enter(task.backbone.fusion, sees, reads)
+    start.enter(task, sees, reads)
     learner = fusing.Matching(task)
     given = task.preprocessor.tokenizer, start.SIDE, 1, 0
     data = fusing.batches(shown, converter, *given)

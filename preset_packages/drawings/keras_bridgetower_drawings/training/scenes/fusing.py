@@ -72,14 +72,9 @@ class Matching(model.Rated):
         pooled, middle, maps = join(fusion, text, image, mask)
         near = ops.take(vectors["text"], of_text, 0)
         near = ops.sum(near * ops.take(vectors["image"], of_image, 0), -1)
-        known = heads.word_states(fusion, self.itc, texts, images)
-        words = heads.word_similarity(
-            ops.take(known["words"], of_text, 0),
-            ops.take(known["patches"], of_image, 0),
-            mask,
-        )
-        near = ops.stack([near, words], -1)
-        logits = self.itm(ops.concatenate([pooled, near], -1))
+        read = {"pooled": pooled, "similarity": near, "padding_mask": mask}
+        read |= {"words": text[-1], "patches": image[-1]}
+        logits = self.itm(read)
         score = logits[:, 1] - logits[:, 0]
         nouns = ops.take_along_axis(middle, places[..., None], axis=1)
         looks = ops.take_along_axis(maps, places[..., None], axis=1)

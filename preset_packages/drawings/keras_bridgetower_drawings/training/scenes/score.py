@@ -13,7 +13,6 @@ from keras import ops
 
 import keras_bridgetower as kbt
 from keras_bridgetower.metrics import retrieval
-from keras_bridgetower.models import heads
 from keras_bridgetower_drawings.training import reports
 from keras_bridgetower_drawings.training.scenes import captions
 from keras_bridgetower_drawings.training.scenes import start
@@ -105,7 +104,7 @@ class Scores:
 
     def words(self, drawn, texts):
         """Return the similarities of words and places alone."""
-        backbone, itc = self.task.backbone, self.task.heads["itc"]
+        backbone, head = self.task.backbone, self.task.heads["itm"]
         found = []
         for first in range(0, len(drawn), 100):
             x = self.task.preprocessor(
@@ -114,13 +113,13 @@ class Scores:
                     "text": texts[first : first + 100],
                 }
             )
-            text = {k: x[k] for k in ("token_ids", "padding_mask")}
-            known = heads.word_states(
-                *(backbone.fusion, itc),
-                backbone.text_tower(text),
-                backbone.image_tower(x["images"]),
+            told = {k: x[k] for k in ("token_ids", "padding_mask")}
+            states = backbone.fusion(
+                *(backbone.text_tower(told), backbone.image_tower(x["images"])),
+                x["padding_mask"],
+                outputs=("words", "patches"),
             )
-            near = heads.word_similarity(**known, padding_mask=x["padding_mask"])
+            near = head.word_similarity(x | states)
             found.append(ops.convert_to_numpy(near))
         return np.concatenate(found)
 

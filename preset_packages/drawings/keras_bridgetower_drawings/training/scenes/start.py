@@ -21,6 +21,7 @@ FUSION = {
 NAMES, SPREAD, LARGER = 64, 1.0, 4.0
 # Beside what is seen clearly, a small place would be lost in a layer norm.
 PLACED = 4.0
+WORDS = 10.0  # First scale of the similarity of words.
 
 
 def new_task(side=SIDE, **fusion):
@@ -52,17 +53,18 @@ def new_task(side=SIDE, **fusion):
     return task
 
 
-def enter(fusion, sees, reads):
+def enter(task, sees, reads):
     """Let what places and nouns say enter the fusion.
 
-    Both share the main directions of what places say, and attention begins
-    with how alike a noun and a place are.
+    Both share the main directions of what places say. Attention begins with how
+    alike a noun and a place are, and so does the similarity of words.
 
     Args:
-        fusion: `CrossModalEncoder` of `new_task`.
+        task: that of `new_task`.
         sees: `Seeing`, of which both states are read.
         reads: `Reading`.
     """
+    fusion, head = task.backbone.fusion, task.heads["itm"]
     asked = ops.convert_to_numpy(ops.matmul(sees.names, sees.asked.kernel))
     _, _, directions = np.linalg.svd(asked, full_matrices=False)
     main = directions[:NAMES].T
@@ -86,6 +88,10 @@ def enter(fusion, sees, reads):
     _put(fusion.image_projections[0], low)
     _put(fusion.image_projections[1], high)
     _put(fusion.text_projections[1], told)
+    for layer in (head.word_dense, head.patch_dense):
+        width = layer.kernel.shape[0]
+        layer.set_weights([np.diag(np.arange(width) < NAMES)])
+    head.word_scale.assign(WORDS)
     rng = np.random.default_rng(0)
     for step in fusion.steps:
         # The usual start is too small for few steps.

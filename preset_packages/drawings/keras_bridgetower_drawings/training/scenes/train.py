@@ -91,7 +91,7 @@ def fuse(run, epochs, whole=False):
         run.task.save_to_preset(run.folder / "preset")
 
     if not whole:
-        start.enter(run.task.backbone.fusion, run.sees, run.reads)
+        start.enter(run.task, run.sees, run.reads)
     looks = keras.callbacks.LambdaCallback(on_epoch_end=look)
     name = "whole" if whole else "fusing"
     run.stage(name, fusing.Matching(run.task, whole), data, epochs, [looks])
