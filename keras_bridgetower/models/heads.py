@@ -333,8 +333,8 @@ class ContrastiveHead(keras.layers.Layer):
 
     Returns:
         dict with the same keys: float32 unit vectors
-        `(batch, ..., projection_dim)`. The weight `logit_scale` is the logarithm
-        of the factor by which their products are multiplied.
+        `(batch, ..., projection_dim)`. The weight `logit_scale` is the
+        logarithm of the factor by which their products are multiplied.
 
     Example:
 

@@ -86,8 +86,9 @@ def test_the_similarity_of_words_is_that_of_filip():
         for layer in (head.word_dense, head.patch_dense)
     )
     wanted = []
-    for words, patches, count in zip(x["words"], x["patches"], (5, 3)):
-        words, patches = words[1:count] @ word, patches[1:] @ patch
+    for row, count in enumerate((5, 3)):
+        words = x["words"][row, 1:count] @ word
+        patches = x["patches"][row, 1:] @ patch
         lengths = np.linalg.norm(words, axis=1)
         patches /= np.linalg.norm(patches, axis=1, keepdims=True)
         near = (words / lengths[:, None] @ patches.T).max(1)

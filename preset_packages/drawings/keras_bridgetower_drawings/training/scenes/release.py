@@ -50,7 +50,9 @@ def table(rows):
     """Return a Markdown table of rows by name; half is blind for pairs."""
     columns = list(dict.fromkeys(c for row in rows.values() for c in row))
     lines = [["", *columns]]
-    lines += [[n, *(row.get(c, "") for c in columns)] for n, row in rows.items()]
+    lines += [
+        [n, *(row.get(c, "") for c in columns)] for n, row in rows.items()
+    ]
     if columns == list(SORTS):
         lines.append(["blind", *[50] * len(columns)])
     return reports.markdown(lines).rstrip("\n")
