@@ -1,7 +1,7 @@
 """The fusion: a cross-modal encoder that joins the states of both towers.
 
 Each cross-modal layer gets one state of a tower through a bridge, or all states
-through a manager; `_enter` does either.
+through a manager; `layer_input` does either.
 """
 
 import keras
@@ -272,10 +272,10 @@ class CrossModalEncoder(keras.layers.Layer):
         for layer, step in enumerate(self.steps):
             # Both read what the layer before has returned.
             before = {"text": text, "image": image}
-            text = self._enter(
+            text = self.layer_input(
                 "text", layer, before, text_states, padding_mask, training
             )
-            image = self._enter(
+            image = self.layer_input(
                 "image", layer, before, image_states, None, training
             )
             text_query, image_query = text, image
@@ -287,6 +287,7 @@ class CrossModalEncoder(keras.layers.Layer):
                 *queries, text, image, padding_mask, training=training
             )
         results = {"text": text, "image": image}
+        results |= {"words": text_states[-1], "patches": image_states[-1]}
         if "pooled" in outputs:
             both = self.text_pooler(text[:, 0]), self.image_pooler(image[:, 0])
             results["pooled"] = ops.concatenate(both, axis=-1)
@@ -308,6 +309,7 @@ class CrossModalEncoder(keras.layers.Layer):
             "image": (image[0], tokens, self.hidden_dim),
             "pooled": (text[0], 2 * self.hidden_dim),
         }
+        shapes |= {"words": shapes["text"], "patches": shapes["image"]}
         return {
             name: keras.KerasTensor(shapes[name], dtype=self.compute_dtype)
             for name in outputs
@@ -348,7 +350,7 @@ class CrossModalEncoder(keras.layers.Layer):
                 f"be (batch, tokens). Received: {text}, {image} and {mask}"
             )
 
-    def _enter(self, side, layer, before, states, mask, training):
+    def layer_input(self, side, layer, before, states, mask, training):
         """Compute the input of a layer for one modality, from its states.
 
         The first state enters through a layer norm, each further one through a

@@ -16,8 +16,8 @@ from keras_bridgetower.presets import configs
 from keras_bridgetower.presets import registry
 
 # What the matching head reads: the pooled representation, or also the product
-# of the contrastive vectors, from which its score starts.
-MATCHING = ("fused", "similarity_and_fused")
+# of the contrastive vectors, from which its score starts, or also words.
+MATCHING = ("fused", "similarity_and_fused", "word_similarity_and_fused")
 
 
 def make(name, backbone, awaited=None, /, **values):
@@ -90,8 +90,10 @@ def _matching(backbone, matching="fused"):
     check_choice("matching", matching, MATCHING)
     if matching == "fused":
         return _linear("itm", 2, backbone)
-    head = heads.SimilarityHead(**_common(backbone, "itm"))
-    return head, (None, 2 * backbone.fusion.hidden_dim + 1)
+    head = heads.SimilarityHead(
+        words=matching.startswith("word"), **_common(backbone, "itm")
+    )
+    return head, {"pooled": (None, 2 * backbone.fusion.hidden_dim)}
 
 
 def _mlm(backbone, epsilon=1e-5):

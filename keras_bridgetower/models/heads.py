@@ -15,6 +15,8 @@ LOGIT_SCALE = math.log(1 / 0.07)
 LOGIT_SCALE_LIMITS = (math.log(2), math.log(1000))
 # The same as a factor, about that of CLIP's vectors once they are trained.
 SCALE = 30.0
+# Outputs of the fusion that are its last input: states of words and patches.
+WORD_STATES = ("words", "patches")
 KINDS = ("text", "image", "fused")
 # The pairs of kinds that a contrastive head learns to match.
 WAYS = {
@@ -123,13 +125,23 @@ class SimilarityHead(keras.layers.Layer):
     starts at 0. So an untrained head sorts pictures as their vectors do, and
     what it learns beyond that is a gain of the fusion.
 
+    With `words`, the similarity of words and patches counts as well: the mean
+    over words of the largest product with a patch, of two Linears of the last
+    states that enter the fusion. A word counts as much as its vector is long.
+    Its scale starts at 0. The first tokens, which stand for the whole text and
+    picture, are left out.
+
     Args:
         scale: float, initial factor of the product.
+        words: bool, whether words and patches are read.
         **kwargs: `name`, `dtype`.
 
     Call arguments:
-        x: float32 tensor `(batch, width + 1)`: the pooled representation, and
-            last the product of the vectors, from -1 to 1.
+        x: dict of `"pooled"`, float tensor `(batch, 2D)`, and `"similarity"`,
+            float32 tensor `(batch,)`, the product of the vectors. With `words`
+            also `"words"` `(batch, tokens, D)`, `"patches"`
+            `(batch, tokens, D)`, and `"padding_mask"` int32 `(batch, tokens)`,
+            1 for tokens.
 
     Returns:
         float32 tensor `(batch, 2)`: logits of no match and match.
@@ -138,47 +150,88 @@ class SimilarityHead(keras.layers.Layer):
 
     ```python
     head = SimilarityHead(scale=10.0)
-    head(np.array([[0.3, 0.1, 0.5]], "float32"))  # [[-2.5, 2.5]]
+    head({"pooled": np.array([[0.3, 0.1]], "float32"),
+          "similarity": np.array([0.5], "float32")})  # [[-2.5, 2.5]]
     ```
+
+    Source: the similarity of words is the token-wise one of FILIP (Yao et al.,
+    2021), there with words of equal weight.
     """
 
-    def __init__(self, scale=SCALE, **kwargs):
+    def __init__(self, scale=SCALE, words=False, **kwargs):
         # A similarity in half precision would have ties.
         super().__init__(autocast=False, **kwargs)
-        self.scale = scale
+        self.scale, self.words = scale, words
         self.output_dense = dense(
             self, 2, "output_dense", kernel_initializer="zeros"
         )
+        # Outputs of the fusion that are read.
+        self.reads = ("pooled", *(WORD_STATES if words else ()))
 
     def build(self, x_shape):
-        self.output_dense.build((*x_shape[:-1], x_shape[-1] - 1))
-        self.similarity_scale = self.add_weight(
+        width = x_shape["pooled"][-1] // 2
+        self.output_dense.build(x_shape["pooled"])
+        self.similarity_scale = self._add_scale("similarity", self.scale)
+        if self.words:
+            self.word_scale = self._add_scale("word", 0.0)
+            for name in ("word_dense", "patch_dense"):
+                setattr(self, name, dense(self, width, name, use_bias=False))
+                getattr(self, name).build((None, None, width))
+
+    def _add_scale(self, name, value):
+        return self.add_weight(
             shape=(),
-            initializer=keras.initializers.Constant(self.scale),
+            initializer=keras.initializers.Constant(value),
             dtype="float32",
-            name="similarity_scale",
+            name=f"{name}_scale",
         )
 
     def call(self, x):
-        pooled = ops.cast(x[..., :-1], self.compute_dtype)
+        pooled = ops.cast(x["pooled"], self.compute_dtype)
         logits = ops.cast(self.output_dense(pooled), "float32")
-        near = self.similarity_scale * ops.cast(x[..., -1:], "float32") / 2
+        near = self.similarity_scale * ops.cast(x["similarity"], "float32")
+        if self.words:
+            near = near + self.word_scale * self.word_similarity(x)
+        near = near[:, None] / 2
         return logits + ops.concatenate([-near, near], axis=-1)
 
+    def word_similarity(self, x):
+        """Compute the similarity of words and patches, `(batch,)`."""
+        words, patches = (
+            ops.cast(layer(x[name][:, 1:]), "float32")
+            for layer, name in (
+                (self.word_dense, "words"),
+                (self.patch_dense, "patches"),
+            )
+        )
+        mask = ops.cast(x["padding_mask"][:, 1:], "float32")
+        patches = ops.transpose(_unit(patches), (0, 2, 1))
+        near = ops.max(ops.matmul(words, patches), axis=-1)
+        lengths = ops.sqrt(ops.sum(ops.square(words), axis=-1) + 1e-12)
+        total = ops.sum(lengths * mask, axis=-1)
+        return ops.sum(near * mask, axis=-1) / (total + 1e-6)
 
-def head_input(head, pooled, similarity):
+
+def fusion_outputs(head):
+    """Return the names of the outputs of the fusion that a head reads."""
+    return head.reads if isinstance(head, SimilarityHead) else ("pooled",)
+
+
+def head_input(head, outputs, similarity, padding_mask):
     """Return the input of a head that scores pairs.
 
     Args:
         head: a head of the pooled representation.
-        pooled: float tensor `(batch, width)`.
+        outputs: dict of the outputs of the fusion, `fusion_outputs(head)`.
         similarity: callable that returns float32 `(batch,)`, the products of
             the vectors of each pair. It is called for a `SimilarityHead`.
+        padding_mask: int tensor `(batch, tokens)`, of the texts.
     """
     if not isinstance(head, SimilarityHead):
-        return pooled
-    near = ops.cast(similarity(), "float32")[:, None]
-    return ops.concatenate([ops.cast(pooled, "float32"), near], axis=-1)
+        return outputs["pooled"]
+    read = {name: outputs[name] for name in head.reads}
+    read["similarity"] = similarity()
+    return read | ({"padding_mask": padding_mask} if head.words else {})
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -275,13 +328,13 @@ class ContrastiveHead(keras.layers.Layer):
         **kwargs: `name`, `dtype`.
 
     Call arguments:
-        features: dict of some of `"text"` `(batch, width)`, `"image"`
-            `(batch, width)` and `"fused"` `(batch, 2D)`.
+        features: dict of some of `"text"` `(batch, ..., width)`, `"image"`
+            `(batch, ..., width)` and `"fused"` `(batch, 2D)`.
 
     Returns:
         dict with the same keys: float32 unit vectors
-        `(batch, projection_dim)`. The weight `logit_scale` is the logarithm
-        of the factor by which their products are multiplied.
+        `(batch, ..., projection_dim)`. The weight `logit_scale` is the
+        logarithm of the factor by which their products are multiplied.
 
     Example:
 
@@ -327,7 +380,7 @@ class ContrastiveHead(keras.layers.Layer):
         # Keras would trace `call` otherwise, and a graph of a task would keep
         # the weights of that moment.
         return {
-            name: keras.KerasTensor((x.shape[0], self.projection_dim))
+            name: keras.KerasTensor((*x.shape[:-1], self.projection_dim))
             for name, x in features.items()
         }
 

@@ -13,6 +13,7 @@ from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models.fusion import with_weight
 from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.models.heads import embedding_kinds
+from keras_bridgetower.models.heads import fusion_outputs
 from keras_bridgetower.models.heads import head_input
 from keras_bridgetower.models.heads import similarities
 from keras_bridgetower.objectives.losses import pack_embeddings
@@ -182,7 +183,7 @@ class HardNegatives(Objective):
             three_texts(features["padding_mask"]),
         )
         # The true pair, and those with another image and with another text.
-        logits = [heads["itm"](x) for x in ops.split(read, 3)]
+        logits = ops.split(heads["itm"](read), 3)
         return {"itm": ops.stack(logits, axis=1)}, ops.split(pooled, 3)[0]
 
 
@@ -418,14 +419,15 @@ def pair_outputs(names, objective, backbone, heads, text, image, inputs):
     """
 
     def fuse(text, image, padding_mask):
-        fused = backbone.fusion(text, image, padding_mask, outputs=("pooled",))
-        pooled = fused["pooled"]
+        matching = heads["itm"] if "itm" in heads else None
+        wanted = fusion_outputs(matching)
+        fused = backbone.fusion(text, image, padding_mask, outputs=wanted)
 
         def near():
             return similarities(backbone.fusion, heads, text, image)
 
-        matching = heads["itm"] if "itm" in heads else None
-        return head_input(matching, pooled, near), pooled
+        read = head_input(matching, fused, near, padding_mask)
+        return read, fused["pooled"]
 
     outputs, pooled, scored = {}, None, None
     if "itc" in names:

@@ -9,6 +9,7 @@ from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.models.heads import embedding_kinds
+from keras_bridgetower.models.heads import fusion_outputs
 from keras_bridgetower.models.heads import head_input
 from keras_bridgetower.models.heads import similarities
 from keras_bridgetower.objectives import losses
@@ -286,8 +287,9 @@ def pair_logits(backbone, heads, head, text, image, padding_mask):
     def near():
         return similarities(backbone.fusion, heads, text, image)
 
-    found = pooled(backbone, text, image, {"padding_mask": padding_mask})
-    return head(head_input(head, found, near))
+    wanted = fusion_outputs(head)
+    found = backbone.fusion(text, image, padding_mask, outputs=wanted)
+    return head(head_input(head, found, near, padding_mask))
 
 
 _READ = {

@@ -36,8 +36,8 @@ class BridgeTowerPretraining(BridgeTowerTask):
         projection_dim: int, width of the contrastive space.
         ways: `"two_way"` or `"three_way"`, see `ContrastiveLoss`.
         head_epsilon: float, epsilon of the masked language head's layer norm.
-        matching: as `BridgeTowerRetrieval`; `"similarity_and_fused"` needs
-            the objective `"itc"`.
+        matching: as `BridgeTowerRetrieval`; those with a similarity need the
+            objective `"itc"`.
         **kwargs: `name`, `compile`.
 
     Call arguments:

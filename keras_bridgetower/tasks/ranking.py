@@ -1,5 +1,6 @@
 """Scores of all pictures with all texts: towers once, fusion in blocks."""
 
+import functools
 import hashlib
 import json
 import math
@@ -18,6 +19,7 @@ from keras_bridgetower.files import write_atomically
 from keras_bridgetower.metrics.calibration import match_scores
 from keras_bridgetower.models.exporting.exported import tower_function
 from keras_bridgetower.models.heads import SimilarityHead
+from keras_bridgetower.models.heads import fusion_outputs
 from keras_bridgetower.models.heads import head_input
 from keras_bridgetower.preprocessing.verb_inputs import check_numbers
 from keras_bridgetower.tasks.inference import filled
@@ -297,12 +299,11 @@ class Parts:
                 x = ops.cast(inputs[name], fusion.compute_dtype)
                 return ops.unstack(x, x.shape[1], axis=1)
 
-            pooled = fusion.join(
-                *(states("text_states"), states("image_states")),
-                inputs["padding_mask"],
-                ("pooled",),
-            )["pooled"]
-            return head(head_input(head, pooled, lambda: inputs["similarity"]))
+            mask = inputs["padding_mask"]
+            given = states("text_states"), states("image_states"), mask
+            found = fusion.join(*given, fusion_outputs(head))
+            near = functools.partial(inputs.get, "similarity")
+            return head(head_input(head, found, near, mask))
 
         (name,) = task.answering_heads
         head = task.heads[name]

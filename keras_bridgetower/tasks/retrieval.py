@@ -102,7 +102,9 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             form of the contrastive heads.
         matching: what the matching head reads. `"fused"`: the pooled
             representation, as the authors; `"similarity_and_fused"`: also the
-            product of the contrastive vectors, from which the score starts.
+            product of the contrastive vectors, from which the score starts;
+            `"word_similarity_and_fused"`: and the mean over words of their
+            largest similarity to a patch, as in FILIP.
         **kwargs: `name`, `compile`.
 
     Call arguments:

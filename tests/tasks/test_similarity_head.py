@@ -12,16 +12,19 @@ from test_kept_states import TEXTS
 from test_kept_states import pictures
 
 import keras_bridgetower as kbt
+from keras_bridgetower.models.heads import SimilarityHead
 
 MATCHING = "similarity_and_fused"
+WORDS = "word_similarity_and_fused"
+BOTH = pytest.mark.parametrize("matching", [MATCHING, WORDS])
 
 
-def retrieval(objective="random_negatives", ways="two_way"):
+def retrieval(objective="random_negatives", ways="two_way", matching=WORDS):
     preprocessor = kbt.BridgeTowerRetrievalPreprocessor(
         builders.tokenizer(), kbt.BridgeTowerImageConverter(32), objective
     )
     task = kbt.BridgeTowerRetrieval(
-        builders.backbone(), preprocessor, objective, 8, ways, MATCHING
+        builders.backbone(), preprocessor, objective, 8, ways, matching
     )
     builders.randomise(task.backbone)
     return task
@@ -57,14 +60,47 @@ def test_an_untrained_score_is_the_similarity_times_the_scale(ways):
 
 def trained(task):
     rng = np.random.default_rng(0)
-    head = task.heads["itm"].output_dense
-    head.kernel.assign(rng.normal(size=head.kernel.shape))
+    head = task.heads["itm"]
+    head.output_dense.kernel.assign(
+        rng.normal(size=head.output_dense.kernel.shape)
+    )
+    if head.words:
+        head.word_scale.assign(20.0)
     return task
 
 
+def test_the_similarity_of_words_is_that_of_filip():
+    head = SimilarityHead(1.0, words=True)
+    rng = np.random.default_rng(0)
+    x = {
+        "pooled": np.zeros((2, 12), "float32"),
+        "similarity": np.zeros(2, "float32"),
+        "words": rng.normal(size=(2, 5, 6)).astype("float32"),
+        "patches": rng.normal(size=(2, 4, 6)).astype("float32"),
+        "padding_mask": np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], "int32"),
+    }
+    head(x)
+    head.word_scale.assign(3.0)
+    word, patch = (
+        builders.array(layer.kernel)
+        for layer in (head.word_dense, head.patch_dense)
+    )
+    wanted = []
+    for row, count in enumerate((5, 3)):
+        words = x["words"][row, 1:count] @ word
+        patches = x["patches"][row, 1:] @ patch
+        lengths = np.linalg.norm(words, axis=1)
+        patches /= np.linalg.norm(patches, axis=1, keepdims=True)
+        near = (words / lengths[:, None] @ patches.T).max(1)
+        wanted.append(3 * np.average(near, weights=lengths))
+    logits = builders.array(head(x))
+    assert difference(logits[:, 1] - logits[:, 0], np.array(wanted)) <= 1e-5
+
+
+@BOTH
 @builders.FASTEST
-def test_all_ways_to_score_agree():
-    task = trained(retrieval())
+def test_all_ways_to_score_agree(matching):
+    task = trained(retrieval(matching=matching))
     wanted = task.rank(pictures(), TEXTS, verbose=0)
     assert difference(wanted, 30 * similarities(task)) > 1
     listed = task.rank(pictures(), TEXTS, verbose=0, shortlist=5)
@@ -102,6 +138,7 @@ def test_scale_and_correction_are_trained(objective):
     )
     assert "itm_head/similarity_scale" in moved
     assert "itm_head/output_dense/kernel" in moved
+    assert "itm_head/word_scale" in moved
 
 
 @builders.FASTEST
@@ -110,9 +147,9 @@ def test_presets_name_the_head_where_it_is_no_default(tmp_path):
     task.new_heads.restore({})
     task.save_to_preset(str(tmp_path / "p"))
     saved = json.loads((tmp_path / "p" / "heads.json").read_text())
-    assert saved["itm"] == {"matching": MATCHING}
+    assert saved["itm"] == {"matching": WORDS}
     opened = kbt.BridgeTowerRetrieval.from_preset(str(tmp_path / "p"))
-    assert opened.matching == MATCHING
+    assert opened.matching == WORDS
     wanted = task.score(pictures(), TEXTS)
     assert difference(opened.score(pictures(), TEXTS), wanted) <= 1e-5
     lists = kbt.BridgeTowerListRanking.from_preset(
@@ -124,7 +161,7 @@ def test_presets_name_the_head_where_it_is_no_default(tmp_path):
     pretraining = kbt.BridgeTowerPretraining.from_preset(
         str(tmp_path / "p"), objectives=("itm", "itc")
     )
-    assert pretraining.matching == MATCHING
+    assert pretraining.matching == WORDS
     plain = builders.retrieval(projection_dim=8)
     plain.save_to_preset(str(tmp_path / "q"))
     saved = json.loads((tmp_path / "q" / "heads.json").read_text())

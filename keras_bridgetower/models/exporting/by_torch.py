@@ -11,6 +11,8 @@ import numpy as np
 # Sizes of the free axes while the function is traced. They differ, so that
 # PyTorch cannot confuse two axes.
 TRACED = {"batch": 3, "tokens": 5, "masks": 4, "patches": 7}
+# Heads that leave out the first token read two others at least.
+LEAST = {"tokens": 3, "patches": 3}
 # Products of matrices that int8 computes.
 _PRODUCTS = ("MatMul", "Gemm", "Conv")
 # Samples per forward pass while value ranges are measured.
@@ -111,7 +113,10 @@ def traced(function, run, **kwargs):
             return run(features)
 
     names = {n for f in features.values() for n in f.shape if type(n) is str}
-    axes = {n: torch.export.Dim(n, max=limits.get(n)) for n in names}
+    axes = {
+        n: torch.export.Dim(n, min=LEAST.get(n), max=limits.get(n))
+        for n in names
+    }
     free = {
         name: {i: axes[n] for i, n in enumerate(f.shape) if n in axes}
         for name, f in features.items()

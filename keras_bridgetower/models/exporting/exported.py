@@ -18,6 +18,7 @@ from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import write_folder
 from keras_bridgetower.models.checks import TOKEN_FEATURES
 from keras_bridgetower.models.exporting import by_torch
+from keras_bridgetower.models.heads import WORD_STATES
 from keras_bridgetower.models.heads import SimilarityHead
 from keras_bridgetower.models.heads import head_input
 from keras_bridgetower.models.heads import tower_outputs
@@ -416,18 +417,15 @@ def _fusion(model, backbone):
         return ops.unstack(ops.cast(x, fusion.compute_dtype), taps, axis=1)
 
     def run(inputs):
-        outputs = fusion.join(
-            states(inputs["text_states"]),
-            states(inputs["image_states"]),
-            inputs["padding_mask"],
-            wanted,
-        )
+        mask = inputs["padding_mask"]
+        given = states(inputs["text_states"]), states(inputs["image_states"])
+        found = fusion.join(*given, mask, (*wanted, *WORD_STATES))
+        outputs = {name: found[name] for name in wanted}
         pooled = outputs["pooled"]
+        near = functools.partial(inputs.get, "similarity")
         for name in POOLED_HEADS:
             if name in heads:
-                read = head_input(
-                    heads[name], pooled, lambda: inputs["similarity"]
-                )
+                read = head_input(heads[name], found, near, mask)
                 outputs[f"{name}_logits"] = heads[name](read)
         if "itc" in heads and heads["itc"].ways == "three_way":
             outputs["embedding"] = heads["itc"]({"fused": pooled})["fused"]

@@ -2,17 +2,23 @@
 
 import re
 
+import keras
 import numpy as np
 import pytest
 from keras_bridgetower_drawings.training.scenes import captions
+from keras_bridgetower_drawings.training.scenes import fusing
+from keras_bridgetower_drawings.training.scenes import reading
 from keras_bridgetower_drawings.training.scenes import score
 from keras_bridgetower_drawings.training.scenes import seeing
+from keras_bridgetower_drawings.training.scenes import start
 from keras_bridgetower_drawings.training.scenes import things
 from keras_bridgetower_drawings.training.scenes.scenes import COLORS
 from keras_bridgetower_drawings.training.scenes.scenes import PATTERNS
 from keras_bridgetower_drawings.training.scenes.scenes import SORTS
 from keras_bridgetower_drawings.training.scenes.scenes import World
 from keras_bridgetower_drawings.training.scenes.things import Thing
+
+import keras_bridgetower as kbt
 
 NAMES = ("owl", "lemon", "bus", "ant", "drum", "fir", "pie", "boat", "bell")
 NAMES = (*NAMES, "hot dog", "fries", "crab")
@@ -137,9 +143,9 @@ def test_lists_hold_the_scene_first_and_its_near_misses():
 def test_places_are_told_what_is_there():
     made, rng = world(), np.random.default_rng(0)
     scene = made.scene(rng, "color")
-    looks = {(name, "me"): row for row, name in enumerate(NAMES)}
     names = {name: row for row, name in enumerate(NAMES)}
-    told = seeing.truth([scene], 96, names, looks)
+    told = seeing.truth([scene], 96, names, blends={(0, 1)})
+    assert len(told["asked"]) == len(scene.things) - 1
     grid = 12
     for row, mask in zip(told["asked"], told["mask"], strict=True):
         (one,) = (o for o in scene.things if o.name == NAMES[row])
@@ -148,3 +154,35 @@ def test_places_are_told_what_is_there():
         far = np.maximum(abs(x - one.x), abs(y - one.y))
         assert place.size and far.max() < one.size / 2
         assert (told["where"][0, place, 0] == np.float32(one.x)).all()
+
+
+def test_stages_train_the_task_that_scores():
+    known = kbt.BridgeTowerContrastive.from_preset(start.PRESET)
+    task, shown = start.new_task(), list(world().things.values())
+    rows, names = seeing.vectors(known, shown)
+    converter = task.preprocessor.image_converter
+    sees = seeing.Seeing(task, names)
+    reads = reading.Reading(task, names, sees.shown_by())
+    start.enter(task, sees, reads)
+    learner = fusing.Matching(task)
+    given = task.preprocessor.tokenizer, start.SIDE, 1, 0
+    data = fusing.batches(shown, converter, *given)
+    stages = [
+        (sees, seeing.batches(shown, rows, known, converter, *given[1:])),
+        (reads, reading.batches(shown, rows, given[0], 1, 0)),
+        (learner, data),
+    ]
+    for stage, batches in stages:
+        stage.compile(keras.optimizers.Adam(1e-4), run_eagerly=True)
+        losses = stage.fit(batches, epochs=3, verbose=0).history["loss"]
+        assert losses[2] < losses[0]
+    x, y = data[0]
+    scores = keras.ops.convert_to_numpy(learner(x)[0])
+    # The task computes the same scores.
+    features = {
+        "images": x["images"][x["image_rows"]],
+        "token_ids": x["token_ids"][x["text_rows"]],
+        "padding_mask": x["padding_mask"][x["text_rows"]],
+    }
+    logits = task.predict_features(features)
+    assert np.abs(logits[:, 1] - logits[:, 0] - scores).max() < 1e-3

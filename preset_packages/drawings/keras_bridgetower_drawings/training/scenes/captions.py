@@ -3,10 +3,13 @@
 import functools
 import json
 import pathlib
+import re
 from typing import NamedTuple
 
 from keras_bridgetower_drawings.training.scenes.scenes import FACT
 
+# Verbs that training puts for "is".
+VERBS = ("is", "is", "sits", "lies", "stays", "rests", "is placed", "was put")
 FORMS = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
 
 
@@ -42,9 +45,11 @@ def captions(scene, sort, part, rng, other=None):
     Returns:
         Two `Caption`s. The swapped one is true of the near miss.
     """
-    told = forms(sort, part)
-    form = told[rng.integers(len(told))]
     things = scene.things[:2]
+    told = forms("alone" if _is_alone(sort, things) else sort, part)
+    form = told[rng.integers(len(told))]
+    if part == "training":
+        form = _reworded(form, rng)
     # Colors may be told beside other facts.
     adjectives = sort == "color" or (
         all(one.color for one in things) and rng.random() < 0.3
@@ -67,14 +72,23 @@ def captions(scene, sort, part, rng, other=None):
         things = things[:1]
         return say(things, scene.ground), say(things, other.ground)
     order = -1 if rng.random() < 0.5 else 1
-    if len(things) == 1:
-        form = forms("alone", part)
-        form = form[rng.integers(len(form))]
-        say = functools.partial(_caption, form, sort, adjectives)
     return (
         say(things[::order], None),
         say(other.things[: len(things)][::order], None),
     )
+
+
+def _is_alone(sort, things):
+    return sort == "thing" and len(things) == 1
+
+
+def _reworded(form, rng):
+    """Return a form with another verb and other articles."""
+    form = re.sub(r"\bis\b", str(rng.choice(VERBS)), form)
+    for letter in "abAB":
+        if rng.random() < 0.25:
+            form = form.replace(f"{{{letter}}}", f"{{{letter.swapcase()}}}")
+    return form
 
 
 def _caption(form, sort, adjectives, things, ground):

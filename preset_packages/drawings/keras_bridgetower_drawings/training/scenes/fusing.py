@@ -1,7 +1,8 @@
 """Train the fusion to say which of two captions is true of which scene.
 
-A step has groups of a scene, its near miss, and a caption of each: four pairs,
-two of them true. Beside the match, each noun says where its thing is, how large
+A step has groups of a scene, its near miss, another scene, and a caption of the
+first two: six pairs, two of them true. Scenes are sorted by the share of facts
+that hold. Beside the match, each noun says where its thing is, how large
 and of which color, and a layer's attention is taught to look there.
 """
 
@@ -18,9 +19,10 @@ from keras_bridgetower_drawings.training.scenes import seeing
 from keras_bridgetower_drawings.training.scenes.scenes import SORTS
 from keras_bridgetower_drawings.training.scenes.scenes import World
 
-GROUPS = 24
-# Texts and pictures of the pairs of a group.
-PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1))
+GROUPS = 16
+# Texts and pictures of the pairs of a group; picture 2 is of the next group.
+PAIRS = ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2))
+SHARP = 3.0  # Times a grade from 0 to 3: the logit that lists learn.
 # The layer where nouns find their things, and how many of its heads.
 LOOKS, HEADS = 1, 2
 SEEN = 3 + len(seeing.PAINTS)  # x, y, size and color of a thing.
@@ -30,7 +32,8 @@ class Matching(model.Rated):
     """The fusion and the matching head.
 
     Args:
-        task: a `BridgeTowerRetrieval` with `matching="similarity_and_fused"`.
+        task: a `BridgeTowerRetrieval` with
+            `matching="word_similarity_and_fused"`.
         sees: bool, whether the image tower and the vectors are trained.
     """
 
@@ -69,7 +72,9 @@ class Matching(model.Rated):
         pooled, middle, maps = join(fusion, text, image, mask)
         near = ops.take(vectors["text"], of_text, 0)
         near = ops.sum(near * ops.take(vectors["image"], of_image, 0), -1)
-        logits = self.itm(ops.concatenate([pooled, near[:, None]], -1))
+        read = {"pooled": pooled, "similarity": near, "padding_mask": mask}
+        read |= {"words": text[-1], "patches": image[-1]}
+        logits = self.itm(read)
         score = logits[:, 1] - logits[:, 0]
         nouns = ops.take_along_axis(middle, places[..., None], axis=1)
         looks = ops.take_along_axis(maps, places[..., None], axis=1)
@@ -83,10 +88,11 @@ class Matching(model.Rated):
         score, holds, every, seen, looks = y_pred
         sure = 0.0
         for name, scores in (("", score), (" by nouns", holds)):
-            groups = ops.reshape(scores, (-1, 2, 2))
-            for axis in (1, 2):
-                chosen = ops.log_softmax(groups, axis=axis)
-                sure += ops.mean(ops.diagonal(chosen, 0, 1, 2))
+            groups = ops.reshape(scores, (-1, 2, 3))
+            wanted = ops.softmax(SHARP * y["grades"])
+            listed = ops.sum(wanted * ops.log_softmax(groups), -1)
+            told = ops.log_softmax(groups[:, :, :2], axis=1)
+            sure += ops.mean(listed) + ops.mean(ops.diagonal(told, 0, 1, 2))
             right = ops.cast(groups[:, 0, 0] > groups[:, 1, 0], "float32")
             right += ops.cast(groups[:, 1, 1] > groups[:, 0, 1], "float32")
             for number, sort in enumerate(SORTS):
@@ -123,9 +129,12 @@ def join(fusion, text_states, image_states, mask):
     text = image = None
     for number, step in enumerate(fusion.steps):
         last = number == fusion.num_layers - 1
-        text, image = (
-            fusion.text_feed(number, text, image, text_states, mask, None),
-            fusion.image_feed(number, image, text, image_states, None, None),
+        before = {"text": text, "image": image}
+        text = fusion.layer_input(
+            "text", number, before, text_states, mask, None
+        )
+        image = fusion.layer_input(
+            "image", number, before, image_states, None, None
         )
         queries = (text[:, :1], image[:, :1]) if last else (text, image)
         if number == LOOKS:
@@ -176,10 +185,14 @@ def batches(things, converter, tokenizer, side, steps, seed, sorts=SORTS):
             drawn += [scene, other]
             told += captions.captions(scene, sort, "training", rng, other)
             kinds.append(SORTS.index(sort))
-        pictures = np.stack([scenes.draw(scene, side, rng) for scene in drawn])
+        pictures = np.stack(
+            [scenes.draw(s, side, scenes.drawings(s, rng)) for s in drawn]
+        )
         x = reading.features(tokenizer, told, tokenizer.sequence_length)
         pairs = [
-            (2 * i + t, 2 * i + p) for i in range(len(rows)) for t, p in PAIRS
+            (2 * i + t, (2 * i + p) % len(drawn))
+            for i in range(len(rows))
+            for t, p in PAIRS
         ]
         text_rows, image_rows = np.array(pairs, "int32").T
         x |= {
@@ -192,6 +205,8 @@ def batches(things, converter, tokenizer, side, steps, seed, sorts=SORTS):
         y["true"] = np.array(
             [t.facts <= p.facts for t, p in zip(*pairs, strict=True)]
         )
+        grades = [t.grade(p) for t, p in zip(*pairs, strict=True)]
+        y["grades"] = np.array(grades, "float32").reshape(-1, 2, 3)
         y["sort"] = np.array(kinds, "int32")
         return x, y
 

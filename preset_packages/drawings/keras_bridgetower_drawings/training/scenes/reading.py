@@ -1,4 +1,8 @@
-"""Train the text tower: the state of each noun holds its facts."""
+"""Train the text tower: the state of each noun holds its facts.
+
+The vector of a noun is that of the places that show its thing, and the vectors
+of other words become short, since they count less in the similarity of words.
+"""
 
 import keras
 import numpy as np
@@ -14,27 +18,25 @@ from keras_bridgetower_drawings.training.scenes.scenes import World
 
 BATCH, NOUNS = 128, 2
 SCALE = 20.0
+LONG = 10.0  # The vectors of nouns, about as before training.
 PAINTS = (None, *COLORS)
 TOLD = tuple(FACT.values())
 
 
 class Nouns(keras.layers.Layer):
-    """Outputs for a noun: a vector, a color, and a part in each relation."""
+    """Outputs for a noun: a color, and a part in each relation."""
 
-    def __init__(self, space):
+    def __init__(self):
         super().__init__()
-        self.vector = keras.layers.Dense(space, name="vector")
         self.paint = keras.layers.Dense(len(PAINTS))
         self.part = keras.layers.Dense(len(TOLD))
 
     def build(self, shape):
-        for layer in (self.vector, self.paint, self.part):
+        for layer in (self.paint, self.part):
             layer.build(shape)
 
     def call(self, x):
-        vector = self.vector(x)
-        length = ops.sqrt(ops.sum(vector**2, -1, keepdims=True)) + 1e-6
-        return vector / length, self.paint(x), self.part(x)
+        return self.paint(x), self.part(x)
 
 
 class Reading(model.Rated):
@@ -43,40 +45,46 @@ class Reading(model.Rated):
     Args:
         task: as of `Seeing`.
         names: float32 `(names, space)`, the vectors of names.
+        asked: float32 `(names, space)`, unit vectors of what shows them.
     """
 
-    def __init__(self, task, names):
-        super().__init__(("name", "paint", "part", "whole"))
+    def __init__(self, task, names, asked):
+        super().__init__(("name", "paint", "part", "whole", "length"))
         self.tower, self.head = task.backbone.text_tower, task.heads["itc"]
-        self.nouns = Nouns(names.shape[1])
+        self.nouns = Nouns()
         self.nouns.build((None, None, self.tower.outputs[-1].shape[-1]))
-        self.nouns.vector.set_weights(self.head.text_dense.get_weights())
         self.ground = keras.layers.Dense(len(GROUNDS) + 1)
         self.ground.build((None, self.tower.outputs[-1].shape[-1]))
         self.names = ops.convert_to_tensor(names)
+        self.asked = ops.convert_to_tensor(asked)
 
     def call(self, x, training=None):
         ids = {k: x[k] for k in ("token_ids", "padding_mask")}
         last = self.tower(ids)[-1]
         at = ops.take_along_axis(last, x["places"][..., None], axis=1)
         whole = self.head({"text": last[:, 0]})["text"]
-        return whole, self.ground(last[:, 0]), *self.nouns(at)
+        words = self.head.text_dense(last)
+        lengths = ops.sqrt(ops.sum(words**2, -1) + 1e-6)
+        said = self.head({"text": at})["text"]
+        return whole, self.ground(last[:, 0]), lengths, said, *self.nouns(at)
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        whole, ground, vectors, paint, part = y_pred
-        said = SCALE * ops.matmul(vectors, ops.transpose(self.names))
+        whole, ground, lengths, vectors, paint, part = y_pred
+        said = SCALE * ops.matmul(vectors, ops.transpose(self.asked))
         entropy = keras.losses.sparse_categorical_crossentropy
         mean = ops.sum(ops.take(self.names, y["name"], 0), 1)
         mean /= ops.sqrt(ops.sum(mean**2, -1, keepdims=True))
-        own = ops.take(self.names, y["name"], 0)
+        own = ops.take(self.asked, y["name"], 0)
+        long = ops.abs(lengths / LONG - y["nouns"])
         near = ops.sum(whole * mean, -1)
         rates = {
             "name": ops.cast(ops.argmax(said, -1), "int32") == y["name"],
             "paint": ops.cast(ops.argmax(paint, -1), "int32") == y["paint"],
             "part": ops.abs(part - y["part"]) < 0.5,
             "whole": near,
+            "length": long,
         }
         for name, values in rates.items():
             self.rates[name].update_state(values)
@@ -84,14 +92,23 @@ class Reading(model.Rated):
             0.3 * ops.mean(entropy(y["name"], said, from_logits=True))
             + 2 * ops.mean(1 - ops.sum(own * vectors, -1))
             + 2 * ops.mean(1 - near)
+            + ops.mean(long[:, 1:] ** 2)
             + ops.mean(entropy(y["paint"], paint, from_logits=True))
             + ops.mean(entropy(y["ground"], ground, from_logits=True))
             + 4 * ops.mean((part - y["part"]) ** 2)
         )
 
 
-def truth(told, names):
-    """Return what captions tell of their nouns, for `Reading`."""
+def truth(told, names, x):
+    """Return what captions tell of their nouns, for `Reading`.
+
+    Args:
+        told: list of `Caption`.
+        names: dict from names to rows.
+        x: their `features`.
+    """
+    nouns = np.zeros(x["token_ids"].shape, "float32")
+    np.put_along_axis(nouns, x["places"], 1.0, axis=1)
     grounds = list(GROUNDS)
     name = np.zeros((len(told), NOUNS), "int32")
     paint, ground = np.zeros_like(name), np.zeros(len(told), "int32")
@@ -109,7 +126,13 @@ def truth(told, names):
                 if fact[0] in TOLD:
                     sign = 1 if fact[1] == one else -1
                     part[i, j, TOLD.index(fact[0])] = sign
-    return {"name": name, "paint": paint, "ground": ground, "part": part}
+    return {
+        "nouns": nouns,
+        "name": name,
+        "paint": paint,
+        "ground": ground,
+        "part": part,
+    }
 
 
 def features(tokenizer, told, length):
@@ -142,7 +165,7 @@ def batches(things, names, tokenizer, steps, seed):
             other = scenes.near_miss(scene, sort, rng)
             told += captions.captions(scene, sort, "training", rng, other)
         told = told[: len(rows)]
-        length = tokenizer.sequence_length
-        return features(tokenizer, told, length), truth(told, names)
+        x = features(tokenizer, told, tokenizer.sequence_length)
+        return x, truth(told, names, x)
 
     return model.Batches(make, steps * BATCH, BATCH, seed)

@@ -174,18 +174,30 @@ class World:
         names = [n for n in self.names[scene.artist] if n not in seen]
         return str(rng.choice(names))
 
-    def draw(self, scene, side, rng=None):
-        """Return the pixels of a scene, uint8 `(side, side, 3)`.
-
-        With a generator `rng` the drawings are varied, for training.
-        """
-        image = Image.fromarray(ground(scene.ground, scene.pattern, side))
+    def drawings(self, scene, rng=None):
+        """Return the drawing of each thing, varied if there is a generator."""
+        found = []
         for one in scene.things:
             drawings = self.things[one.name].drawings
             drawing = drawings[scene.artist]
             if rng is not None:
                 others = list(drawings.values())
                 drawing = varied(drawing, others, rng, not one.color)
+            found.append(drawing)
+        return found
+
+    def draw(self, scene, side, drawings=None):
+        """Return the pixels of a scene, uint8 `(side, side, 3)`.
+
+        Args:
+            scene: `Scene`.
+            side: int, pixels.
+            drawings: list of uint8 `(64, 64, 4)`, for its things. By default
+                those of its artist.
+        """
+        image = Image.fromarray(ground(scene.ground, scene.pattern, side))
+        drawings = drawings or self.drawings(scene)
+        for one, drawing in zip(scene.things, drawings, strict=True):
             if one.color:
                 drawing = tinted(drawing, COLORS[one.color])
             left, top, size = box(one, side)
@@ -274,6 +286,15 @@ def varied(drawing, others, rng, mixes):
         )
         image = image.convert("RGBA")
     return np.asarray(image)
+
+
+def blended(one, other, rng):
+    """Return a drawing of two others: cut in half, or seen through."""
+    if rng.random() < 0.5:
+        return ((one.astype("uint16") + other) // 2).astype("uint8")
+    axis = rng.integers(2)
+    parts = np.split(one, 2, axis)[0], np.split(other, 2, axis)[1]
+    return np.concatenate(parts, axis)
 
 
 def tinted(drawing, color):

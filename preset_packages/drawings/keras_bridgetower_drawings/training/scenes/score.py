@@ -3,18 +3,19 @@
     python -m keras_bridgetower_drawings.training.scenes.score FOLDER PRESET
 
 It prints how often the true caption has a higher score than the swapped one, by
-sort, by the fusion and by the vectors; half of the time is blind. Then nDCG@10
-of lists of 40 scenes, and its gain over the vectors with a paired interval.
+sort: by the fusion, by the similarity of words and places, by the vectors, and
+by the vectors of the released preset. Half of the time is blind. Then nDCG@10
+of lists of 40 scenes, and what the fusion has more, with a paired interval.
 """
 
-import json
-
 import numpy as np
+from keras import ops
 
 import keras_bridgetower as kbt
 from keras_bridgetower.metrics import retrieval
 from keras_bridgetower_drawings.training import reports
 from keras_bridgetower_drawings.training.scenes import captions
+from keras_bridgetower_drawings.training.scenes import start
 from keras_bridgetower_drawings.training.scenes.scenes import SORTS
 from keras_bridgetower_drawings.training.scenes.scenes import World
 from keras_bridgetower_drawings.training.scenes.things import Things
@@ -69,78 +70,115 @@ def near_misses(world, scene, rng):
     return found
 
 
-def of_pairs(task, world, found, embed=None):
-    """Return shares by sort, of the fusion and of the vectors."""
-    side = task.backbone.image_size
+class Scores:
+    """Scores pictures and texts by a task's fusion, its words and its vectors.
+
+    Args:
+        task: a `BridgeTowerRetrieval`.
+        given: a `BridgeTowerContrastive` with other vectors to compare with,
+            or None.
+    """
+
+    def __init__(self, task, given=None):
+        self.task, head = task, task.heads["itc"]
+        own = kbt.BridgeTowerContrastive(
+            task.backbone, task.preprocessor, head.projection_dim, head.ways
+        )
+        own.heads["itc"].set_weights(head.get_weights())
+        own.new_heads.restore({})
+        self.embedders = {"vectors": own}
+        if given is not None:
+            self.embedders["released vectors"] = given
+
+    def __call__(self, drawn, texts):
+        """Return dict from names to the scores of pairs, float `(pairs,)`."""
+        found = {"fusion": self.task.score(drawn, texts, batch_size=100)}
+        found["words"] = self.words(drawn, texts)
+        for name, embedder in self.embedders.items():
+            both = [
+                embedder.embed(**{of: given}, batch_size=100)
+                for of, given in (("images", drawn), ("texts", texts))
+            ]
+            found[name] = (both[0] * both[1]).sum(1)
+        return found
+
+    def words(self, drawn, texts):
+        """Return the similarities of words and places alone."""
+        backbone, head = self.task.backbone, self.task.heads["itm"]
+        found = []
+        for first in range(0, len(drawn), 100):
+            x = self.task.preprocessor(
+                {
+                    "images": np.stack(drawn[first : first + 100]),
+                    "text": texts[first : first + 100],
+                }
+            )
+            told = {k: x[k] for k in ("token_ids", "padding_mask")}
+            states = backbone.fusion(
+                *(backbone.text_tower(told), backbone.image_tower(x["images"])),
+                x["padding_mask"],
+                outputs=("words", "patches"),
+            )
+            near = head.word_similarity(x | states)
+            found.append(ops.convert_to_numpy(near))
+        return np.concatenate(found)
+
+
+def of_pairs(scores, world, found):
+    """Return by sort how often each score prefers the true caption."""
+    side = scores.task.backbone.image_size
     drawn = [world.draw(scene, side) for _, scene, _, _ in found]
     sorts = np.array([sort for sort, *_ in found])
-    scores = {"fusion": []} | ({"vectors": []} if embed else {})
-    for told in ([c.text for *_, c, _ in found], [w.text for *_, w in found]):
-        scores["fusion"].append(task.score(drawn, told, batch_size=100))
-        if embed:
-            scores["vectors"].append((embed(drawn) * embed(None, told)).sum(1))
+    true, false = (
+        scores(drawn, [row[at].text for row in found]) for at in (2, 3)
+    )
     return {
-        name: {s: float((true > false)[sorts == s].mean()) for s in SORTS}
-        for name, (true, false) in scores.items()
+        name: {
+            s: reports.percent((true[name] > false[name])[sorts == s])
+            for s in SORTS
+        }
+        for name in true
     }
 
 
-def of_lists(task, embed, world, found):
-    """Return nDCG@10 of both orders, and the gain with its interval."""
-    side = task.backbone.image_size
-    near, fused, grades = [], [], []
+def of_lists(scores, world, found):
+    """Return nDCG@10 of each order, and the gain over others with intervals."""
+    side = scores.task.backbone.image_size
+    by, grades = {}, []
     for caption, shown in found:
         drawn = [world.draw(scene, side) for scene in shown]
-        texts = [caption.text] * len(drawn)
-        fused.append(task.score(drawn, texts, batch_size=LENGTH))
-        near.append(embed(drawn) @ embed(None, [caption.text])[0])
-        grades.append([caption.grade(scene) for scene in shown])
-    # Of equal scores the true one is not the first.
-    orders = [np.array(x)[:, ::-1] for x in (near, fused, grades)]
-    before, after = (retrieval.list_ndcg(x, orders[2]) for x in orders[:2])
-    gain = retrieval.paired_interval(after - before)
-    return {
-        "vectors": float(before.mean()),
-        "fusion": float(after.mean()),
-        "gain": [round(x, 3) for x in gain],
+        # Of equal scores the true one is not the first.
+        for name, one in scores(drawn, [caption.text] * len(drawn)).items():
+            by.setdefault(name, []).append(one[::-1])
+        grades.append([caption.grade(scene) for scene in shown][::-1])
+    ndcg = {
+        name: retrieval.list_ndcg(np.array(rows), np.array(grades))
+        for name, rows in by.items()
     }
-
-
-def embedder(task):
-    """Return a function from pictures or texts to vectors of a task."""
-    head = task.heads["itc"]
-    embed = kbt.BridgeTowerContrastive(
-        task.backbone, task.preprocessor, head.projection_dim, ways=head.ways
-    )
-    embed.heads["itc"].set_weights(head.get_weights())
-    embed.new_heads.restore({})
-
-    def read(images, texts=None):
-        if texts is not None:
-            return embed.embed(texts=texts, batch_size=100)
-        return embed.embed(images=images, batch_size=100)
-
-    return read
+    table = {name: {"nDCG@10": round(v.mean(), 3)} for name, v in ndcg.items()}
+    for name, values in ndcg.items():
+        if name != "fusion":
+            gain = retrieval.paired_interval(ndcg["fusion"] - values)
+            words = "{:+.3f} ({:+.3f} to {:+.3f})".format(*gain)
+            table[name]["the fusion has more"] = words
+    return table
 
 
 def main():
     parser = reports.parser(__doc__)
     parser.add_argument("preset")
     parser.add_argument("--part", default="validation")
-    parser.add_argument(
-        "--vectors", help="preset of the vectors; by default the scored one"
-    )
     settings = parser.parse_args()
     world = World(Things(settings.folder).of(settings.part), settings.part)
     task = kbt.BridgeTowerRetrieval.from_preset(settings.preset)
-    embed = embedder(task)
-    if settings.vectors:
-        # Pictures are resized to its side.
-        other = kbt.BridgeTowerContrastive.from_preset(settings.vectors)
-        embed = embedder(other)
-    found = of_pairs(task, world, pairs(world), embed)
-    found["lists"] = of_lists(task, embed, world, lists(world))
-    print(json.dumps(found, indent=1))
+    known = kbt.BridgeTowerContrastive.from_preset(start.PRESET)
+    scores = Scores(task, known)
+    tables = {
+        "pairs": of_pairs(scores, world, pairs(world)),
+        "lists": of_lists(scores, world, lists(world)),
+    }
+    name = f"scores_{settings.part}.json"
+    reports.write_scores(settings.folder / name, tables)
 
 
 if __name__ == "__main__":

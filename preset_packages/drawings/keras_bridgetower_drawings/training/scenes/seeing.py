@@ -3,7 +3,9 @@
 The towers of the released preset name a drawing that is alone. Here a place
 learns the vector of the drawing that it shows, as these towers see it alone,
 with its color, its size and where it is. So what is known of single drawings
-is known at each place, also of things that no scene of training shows.
+is known at each place, also of things that no scene of training shows. The
+teacher sees each drawing exactly as it is shown, varied or blended with another
+one, and the whole scene, whose vector the class token keeps.
 """
 
 import keras
@@ -15,35 +17,46 @@ from keras_bridgetower_drawings.training.emoji import world
 from keras_bridgetower_drawings.training.scenes.scenes import COLORS
 from keras_bridgetower_drawings.training.scenes.scenes import GROUNDS
 from keras_bridgetower_drawings.training.scenes.scenes import World
+from keras_bridgetower_drawings.training.scenes.scenes import blended
 
 BATCH, PATCH = 32, 8
 MOST = 3  # Things of a scene.
 SCALE = 20.0
+BLENDED = 0.3  # Share of drawings that are two, and have no name.
 PAINTS = (None, *COLORS)
-WEIGHTS = {"found": 1.0, "look": 6.0, "paint": 0.5, "where": 2.0}
+WEIGHTS = {
+    "found": 1.0,
+    "named": 1.0,
+    "look": 4.0,
+    "known": 1.0,
+    "paint": 0.5,
+    "where": 2.0,
+    "whole": 4.0,
+}
+# Of x, y and size of the thing, and x and y of the place.
+MATTERS = (1.0, 1.0, 4.0, 0.5, 0.5)
 
 
 class Places(keras.layers.Layer):
-    """Outputs for a place: a vector, a color, and center and size of the thing.
+    """Outputs for a place: a color, and center and size of the thing.
 
     It reads the last two states of the image tower.
     """
 
-    def __init__(self, space):
+    def __init__(self):
         super().__init__()
         self.norm = keras.layers.LayerNormalization()
-        self.vector = keras.layers.Dense(space, name="vector")
         self.paint = keras.layers.Dense(len(PAINTS) + len(GROUNDS))
         # Of the thing and of the place itself.
         self.where = keras.layers.Dense(5)
 
     def build(self, shape):
-        for layer in (self.norm, self.vector, self.paint, self.where):
+        for layer in (self.norm, self.paint, self.where):
             layer.build(shape)
 
     def call(self, x):
         x = self.norm(x)
-        return unit(self.vector(x)), self.paint(x), self.where(x)
+        return self.paint(x), self.where(x)
 
 
 def unit(x):
@@ -57,13 +70,12 @@ class Seeing(model.Rated):
     Args:
         task: a task with both towers.
         names: float32 `(names, space)`, the vectors of names.
-        looks: float32 `(drawings, space)`, those of drawings.
     """
 
-    def __init__(self, task, names, looks):
-        super().__init__(("found", "look", "paint"))
-        self.tower = task.backbone.image_tower
-        self.places = Places(names.shape[1])
+    def __init__(self, task, names):
+        super().__init__(("found", "named", "look", "paint", "whole", "size"))
+        self.tower, self.head = task.backbone.image_tower, task.heads["itc"]
+        self.places = Places()
         width = sum(x.shape[-1] for x in self.tower.outputs)
         self.places.build((None, None, width))
         # From the vector of a name to that of places that show it.
@@ -72,36 +84,57 @@ class Seeing(model.Rated):
         self.asked.set_weights([np.eye(names.shape[1])])
         self.center = names.mean(0)
         self.names = ops.convert_to_tensor(names - self.center)
-        looks = looks - looks.mean(0)
-        looks /= np.linalg.norm(looks, axis=1, keepdims=True)
-        self.looks = ops.convert_to_tensor(looks.astype("float32"))
+
+    def shown_by(self):
+        """Return the vectors that places of each name should have."""
+        return ops.convert_to_numpy(unit(self.asked(self.names)))
 
     def call(self, x, training=None):
         states = self.tower(x)
-        return self.places(ops.concatenate(states, -1)[:, 1:])
+        # Places and the class token have one projection, as in FILIP.
+        vectors = self.head({"image": states[-1]})["image"]
+        told = self.places(ops.concatenate(states, -1)[:, 1:])
+        return vectors[:, 1:], *told, vectors[:, 0]
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        vectors, paints, wheres = y_pred
+        vectors, paints, wheres, whole = y_pred
         vectors = ops.reshape(vectors, (-1, vectors.shape[-1]))
         asked = unit(self.asked(ops.take(self.names, y["asked"], 0)))
         near = SCALE * ops.matmul(asked, ops.transpose(vectors))
-        near = ops.exp(ops.log_softmax(near - 1e9 * y["ignored"]))
+        near -= 1e9 * y["ignored"]
         # The share of attention, over all scenes, on the thing.
-        found = ops.sum(near * y["mask"], -1)
+        found = ops.sum(ops.softmax(near) * y["mask"], -1)
+        # And of a place, over all names of the batch.
+        named = ops.sum(ops.softmax(near, axis=0) * y["mask"], 0)
         at = ops.take(vectors, y["inside"], axis=0)
-        look = ops.sum(at * ops.take(self.looks, y["look"], 0), -1)
+        look = ops.sum(at * ops.take(y["looks"], y["look"], 0), -1)
+        known = keras.losses.sparse_categorical_crossentropy(
+            y["look"],
+            SCALE * ops.matmul(at, ops.transpose(y["looks"])),
+            from_logits=True,
+        )
+        has_name = ops.sum(y["mask"], 0)
         paint = keras.losses.sparse_categorical_crossentropy(
             y["paint"], paints, from_logits=True
         )
         losses = {
             "found": -ops.log(found + 1e-6),
+            "named": -ops.log(named + 1e-6) * has_name / ops.mean(has_name),
             "look": 1 - look,
+            "known": known,
             "paint": paint,
             "where": ops.abs(wheres - y["where"]) * y["told"],
+            "whole": 1 - ops.sum(whole * y["whole"], -1),
         }
+        self.rates["whole"].update_state(1 - losses["whole"])
+        self.rates["size"].update_state(
+            losses["where"][..., 2], ops.abs(y["told"][..., 2]) > 0
+        )
+        losses["where"] *= ops.array(MATTERS)
         self.rates["found"].update_state(found)
+        self.rates["named"].update_state(named, has_name)
         self.rates["look"].update_state(look)
         self.rates["paint"].update_state(
             ops.cast(ops.argmax(paints, -1), "int32") == y["paint"]
@@ -109,8 +142,15 @@ class Seeing(model.Rated):
         return sum(w * ops.mean(losses[n]) for n, w in WEIGHTS.items())
 
 
-def truth(scenes, side, names, looks):
-    """Return what is true at each place of scenes, for `Seeing`."""
+def truth(scenes, side, names, blends):
+    """Return what is true at each place of scenes, for `Seeing`.
+
+    Args:
+        scenes: list of `Scene`.
+        side: int, pixels.
+        names: dict from names to rows.
+        blends: set of pairs of a scene's row and a thing's, which have no name.
+    """
     grid = side // PATCH
     y, x = (np.mgrid[:grid, :grid] + 0.5) / grid
     shape = len(scenes), grid, grid
@@ -130,16 +170,14 @@ def truth(scenes, side, names, looks):
             told[i][near, :3] = 1.0
     found = thing.ravel()
     inside = np.flatnonzero(found >= 0)
-    of = [
-        (s.things[j], s.artist) if j < len(s.things) else None
-        for s in scenes
-        for j in range(MOST)
-    ]
-    shown = [of[number] for number in found[inside]]
+    of = [(i, j) for i, s in enumerate(scenes) for j in range(len(s.things))]
+    rows = {i * MOST + j: row for row, (i, j) in enumerate(of)}
+    shown = [rows[number] for number in found[inside]]
     places = len(scenes), grid * grid
-    asked = [number for number, one in enumerate(of) if one]
-    mask = found[None] == np.array(asked)[:, None]
-    called = np.array([names[of[n][0].name] for n in asked], "int32")
+    asked = [one for one in of if one not in blends]
+    mask = found[None] == np.array([i * MOST + j for i, j in asked])[:, None]
+    called = [names[scenes[i].things[j].name] for i, j in asked]
+    called = np.array(called, "int32")
     same = called[:, None] == called[None]
     # Other drawings of the same thing.
     ignored = (same.astype("float32") @ mask.astype("float32") > 0) & ~mask
@@ -148,7 +186,7 @@ def truth(scenes, side, names, looks):
         "asked": called,
         "mask": mask.astype("float32"),
         "ignored": ignored.astype("float32"),
-        "look": np.array([looks[o.name, a] for o, a in shown], "int32"),
+        "look": np.array(shown, "int32"),
         "paint": paint.reshape(places),
         "where": where.reshape(*places, 5),
         "told": told.reshape(*places, 5),
@@ -156,31 +194,50 @@ def truth(scenes, side, names, looks):
 
 
 def vectors(task, things):
-    """Return names and looks with their vectors, as the towers see them alone.
-
-    Returns:
-        `(names, looks, vectors of names, vectors of looks)`: two dicts to
-        rows, and two arrays.
-    """
+    """Return rows of names and their vectors, as the text tower sees them."""
     names = {thing.name: row for row, thing in enumerate(things)}
     ways = ("{}", "a drawing of {}")
     told = sum(task.embed(texts=[w.format(n) for n in names]) for w in ways)
-    told /= np.linalg.norm(told, axis=1, keepdims=True)
-    shown = [(t.name, a, d) for t in things for a, d in t.drawings.items()]
-    looks = {(name, artist): row for row, (name, artist, _) in enumerate(shown)}
-    paper = [world.on_white(drawing) for _, _, drawing in shown]
-    return names, looks, told, task.embed(images=paper, batch_size=128)
+    return names, told / np.linalg.norm(told, axis=1, keepdims=True)
 
 
-def batches(things, given, converter, side, steps, seed):
-    """Return `Batches` of new scenes."""
+def batches(things, names, task, converter, side, steps, seed):
+    """Return `Batches` of new scenes.
+
+    Args:
+        things: list of `Thing`.
+        names: dict from names to rows.
+        task: the embedding task that teaches.
+        converter: of pictures, for the tower that learns.
+        side: int, pixels.
+        steps: int, of an epoch.
+        seed: int.
+    """
     scenes = World(things, "training")
-    names, looks = given[:2]
+    every = [d for thing in things for d in thing.drawings.values()]
+    paper = [world.on_white(d) for d in every[::4]]
+    center = task.embed(images=paper, batch_size=128).mean(0)
 
     def make(rows, rng):
         drawn = [scenes.scene(rng) for _ in rows]
-        pictures = np.stack([scenes.draw(scene, side, rng) for scene in drawn])
-        x = np.asarray(converter(pictures), "float32")
-        return x, truth(drawn, side, names, looks)
+        shown, blends = [], set()
+        for i, scene in enumerate(drawn):
+            shown.append(scenes.drawings(scene, rng))
+            for j, one in enumerate(shown[i]):
+                if rng.random() < BLENDED:
+                    blends.add((i, j))
+                    other = every[rng.integers(len(every))]
+                    shown[i][j] = blended(one, other, rng)
+        pictures = [
+            scenes.draw(scene, side, drawings)
+            for scene, drawings in zip(drawn, shown, strict=True)
+        ]
+        pictures = np.stack(pictures)
+        alone = [world.on_white(one) for drawings in shown for one in drawings]
+        looks = task.embed(images=alone, batch_size=128) - center
+        y = truth(drawn, side, names, blends)
+        y["looks"] = looks / np.linalg.norm(looks, axis=1, keepdims=True)
+        y["whole"] = task.embed(images=pictures, batch_size=128)
+        return np.asarray(converter(pictures), "float32"), y
 
     return model.Batches(make, steps * BATCH, BATCH, seed)

@@ -21,6 +21,7 @@ FUSION = {
 NAMES, SPREAD, LARGER = 64, 1.0, 4.0
 # Beside what is seen clearly, a small place would be lost in a layer norm.
 PLACED = 4.0
+WORDS = 10.0  # First scale of the similarity of words.
 
 
 def new_task(side=SIDE, **fusion):
@@ -38,7 +39,7 @@ def new_task(side=SIDE, **fusion):
         backbone,
         preprocessor,
         projection_dim=SPACE,
-        matching="similarity_and_fused",
+        matching="word_similarity_and_fused",
     )
     mine, given = task.heads["itc"], known.heads["itc"]
     mine.text_dense.set_weights(given.text_dense.get_weights())
@@ -52,24 +53,27 @@ def new_task(side=SIDE, **fusion):
     return task
 
 
-def enter(fusion, sees, reads):
+def enter(task, sees, reads):
     """Let what places and nouns say enter the fusion.
 
-    Both share the main directions of what places say, and attention begins
-    with how alike a noun and a place are.
+    Both share the main directions of what places say. Attention begins with how
+    alike a noun and a place are, and so does the similarity of words.
 
     Args:
-        fusion: `CrossModalEncoder` of `new_task`.
+        task: that of `new_task`.
         sees: `Seeing`, of which both states are read.
         reads: `Reading`.
     """
+    fusion, head = task.backbone.fusion, task.heads["itm"]
     asked = ops.convert_to_numpy(ops.matmul(sees.names, sees.asked.kernel))
     _, _, directions = np.linalg.svd(asked, full_matrices=False)
     main = directions[:NAMES].T
     places, nouns = sees.places, reads.nouns
+    vectors = sees.head.image_dense.get_weights()[0] @ main
     scale = ops.convert_to_numpy(places.norm.gamma)[:, None]
     seen = _columns(
-        scale * ops.convert_to_numpy(places.vector.kernel) @ main,
+        # Of the last state alone.
+        np.concatenate([np.zeros_like(vectors), vectors]),
         *(
             scale * layer.get_weights()[0]
             for layer in (places.where, places.paint)
@@ -77,13 +81,17 @@ def enter(fusion, sees, reads):
     )
     seen[:, NAMES : NAMES + 5] *= PLACED
     told = _columns(
-        nouns.vector.get_weights()[0] @ sees.asked.get_weights()[0] @ main,
+        reads.head.text_dense.get_weights()[0] @ main,
         *(layer.get_weights()[0] for layer in (nouns.part, nouns.paint)),
     )
     low, high = np.split(seen, 2)
     _put(fusion.image_projections[0], low)
     _put(fusion.image_projections[1], high)
     _put(fusion.text_projections[1], told)
+    for layer in (head.word_dense, head.patch_dense):
+        width = layer.kernel.shape[0]
+        layer.set_weights([np.diag(np.arange(width) < NAMES)])
+    head.word_scale.assign(WORDS)
     rng = np.random.default_rng(0)
     for step in fusion.steps:
         # The usual start is too small for few steps.

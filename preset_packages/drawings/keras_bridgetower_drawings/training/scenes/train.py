@@ -41,10 +41,10 @@ class Run:
         keras.utils.set_random_seed(seed)
         known = kbt.BridgeTowerContrastive.from_preset(start.PRESET)
         self.things = Things(folder, known)
-        self.vectors = seeing.vectors(known, self.things.wide())
+        self.known = known
+        self.rows, self.names = seeing.vectors(known, self.things.wide())
         self.task = start.new_task()
-        self.sees = seeing.Seeing(self.task, *self.vectors[2:])
-        self.reads = reading.Reading(self.task, self.vectors[2])
+        self.sees = seeing.Seeing(self.task, self.names)
 
     def stage(self, name, learner, data, epochs, callbacks=()):
         """Train a stage, or read its weights if it is done."""
@@ -62,15 +62,16 @@ class Run:
 def see(run, epochs):
     """Teach places what they show."""
     converter = run.task.preprocessor.image_converter
-    given = run.vectors, converter, start.SIDE, STEPS, run.seed
+    given = run.rows, run.known, converter, start.SIDE, STEPS, run.seed
     data = seeing.batches(run.things.wide(), *given)
     run.stage("seeing", run.sees, data, epochs)
 
 
 def read(run, epochs):
     """Train the nouns of captions to hold their facts."""
-    given = run.vectors[0], run.task.preprocessor.tokenizer, STEPS, run.seed
+    given = run.rows, run.task.preprocessor.tokenizer, STEPS, run.seed
     data = reading.batches(run.things.wide(), *given)
+    run.reads = reading.Reading(run.task, run.names, run.sees.shown_by())
     run.stage("reading", run.reads, data, epochs)
 
 
@@ -85,12 +86,12 @@ def fuse(run, epochs, whole=False):
     found = score.pairs(world, 50)
 
     def look(epoch, logs=None):
-        shares = score.of_pairs(run.task, world, found)["fusion"]
+        shares = score.of_pairs(score.Scores(run.task), world, found)
         print(f"validation after {epoch + 1}: {shares}", flush=True)
         run.task.save_to_preset(run.folder / "preset")
 
     if not whole:
-        start.enter(run.task.backbone.fusion, run.sees, run.reads)
+        start.enter(run.task, run.sees, run.reads)
     looks = keras.callbacks.LambdaCallback(on_epoch_end=look)
     name = "whole" if whole else "fusing"
     run.stage(name, fusing.Matching(run.task, whole), data, epochs, [looks])
