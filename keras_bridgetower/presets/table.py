@@ -35,8 +35,8 @@ class Preset:
         image_size: int, side of its images in pixels.
         heads: tuple of str, names of its heads.
         tasks: tuple of str, names of the task classes whose heads it has.
-        reranks: bool, whether matching improves the lists of its contrastive
-            head, so that a search reranks by default.
+        reranks: bool, True if its card shows that matching improves the lists
+            of its contrastive head: then a search reranks by default.
         similarity_weight: float, factor of the cosine similarity that a search
             adds to the score of the matching head, to rerank.
         handle: str, handle of the published preset, or None if it is in the
@@ -56,7 +56,7 @@ class Preset:
     image_size: int
     heads: tuple
     tasks: tuple
-    reranks: bool = True
+    reranks: bool = False
     similarity_weight: int | float = 0.0
     handle: str | None = None
     sha256: str | None = None

@@ -63,8 +63,10 @@ def test_index_reports_skipped_files(indexed, photos, run):
 
 def test_query_equals_the_library(indexed, photos, run):
     store, _, _ = indexed
-    wanted = PictureSearch(store, KNOWN).query(TEXT, top_k=3)
+    wanted = PictureSearch(store, KNOWN).query(TEXT, top_k=3, rerank=128)
     words = ("search", "query", TEXT, "--store", store, "--top-k", 3)
+    assert "`--rerank 128` uses it anyway" in run(*words).err
+    words += ("--rerank", 128)
     found = json.loads(run(*words, "--json").out)
     # As `search index` and `search info` call them.
     assert found["index"] == str(store) and found["store"] == "lancedb"
@@ -91,7 +93,7 @@ def test_gone_and_unreadable_files_and_prune(photos, tmp_path, run):
     gone, bad = mine / "ellipse/red_0.png", mine / "ellipse/blue_0.png"
     gone.unlink()
     bad.write_bytes(b"no picture")
-    said = run("search", "query", TEXT, "--store", store)
+    said = run("search", "query", TEXT, "--store", store, "--rerank", 9)
     assert len(said.out.splitlines()) == 4
     first, second = said.err.splitlines()
     assert f"1, such as {str(gone)!r}" in first

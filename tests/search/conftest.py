@@ -16,7 +16,9 @@ THREE_WAY = "bridgetower_tiny_easy_contrastive"
 
 @pytest.fixture(scope="session")
 def matching():
-    return SearchModels.from_preset(MATCHING)
+    models = SearchModels.from_preset(MATCHING)
+    models.reranks = True  # No card says so.
+    return models
 
 
 @pytest.fixture(scope="session")

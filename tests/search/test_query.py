@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import dataclasses
+import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from keras_bridgetower import BridgeTowerRetrieval
 from keras_bridgetower.apps.search import PictureSearch
 from keras_bridgetower.apps.search import QdrantServer
 from keras_bridgetower.apps.search import info
+from keras_bridgetower.apps.search.models import improves_lists
+from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import table
 
 pytestmark = FASTEST
@@ -100,19 +104,35 @@ def test_reranking_is_the_order_of_the_matching_task(matching, files, search):
     assert [hit.match for hit in by_picture] == [None] * 3
 
 
-def test_a_head_that_improves_no_list_reranks_only_when_asked(
-    matching, files, lance, monkeypatch
+@pytest.mark.parametrize("helps", [True, False, None])
+def test_only_a_head_that_is_known_to_help_reranks_unasked(
+    matching, photos, lance_name, tmp_path, helps
 ):
-    known = table.PRESETS[matching.preset]
-    unhelpful = dataclasses.replace(known, reranks=False)
-    monkeypatch.setitem(table.PRESETS, matching.preset, unhelpful)
-    embed = matching.contrastive.embed
-    hits = lance.query(TEXT, top_k=4)
-    check_equal(hits, files, embed(images=files) @ embed(texts=TEXT))
-    assert [hit.match for hit in hits] == [None] * 4
-    asked = lance.query(TEXT, top_k=4, rerank=10)
-    monkeypatch.undo()
-    assert asked == lance.query(TEXT, top_k=4)
+    """By the report of a preset, which need not have one."""
+
+    mine = tmp_path / "mine"
+    shutil.copytree(registry.open_preset(matching.preset).root, mine)
+    if helps is not None:
+        report = json.dumps({"helps": helps, "gain": 0.1})
+        (mine / "report.json").write_text(report)
+    search = PictureSearch(lance_name, str(mine))
+    search.index(photos)
+    matched, found = [h.match for h in search.query(TEXT)], {}
+    assert matched.count(None) == (0 if helps else 10)
+    for rerank in (0, 10):
+        found[rerank] = search.query(TEXT, rerank=rerank)
+        assert [h.match for h in found[rerank]].count(None) == 10 - rerank
+    assert search.query(TEXT) == found[10 if helps else 0]
+
+
+def test_installed_presets_say_in_their_table_whether_they_rerank(
+    matching, monkeypatch
+):
+    folder, names = registry.open_preset(matching.preset), table.PRESETS
+    assert not improves_lists(matching.preset, folder)
+    known = dataclasses.replace(names[matching.preset], reranks=True)
+    monkeypatch.setitem(names, matching.preset, known)
+    assert improves_lists(matching.preset, folder)
 
 
 def test_the_similarity_counts_as_much_as_its_preset_says(

@@ -1,7 +1,6 @@
 """Test the shapes of all routes, and compare answers with offline tasks."""
 
 import base64
-import dataclasses
 import functools
 import json
 import pathlib
@@ -21,7 +20,6 @@ import keras_bridgetower as kbt
 from keras_bridgetower.apps.search.picture_search import Hit
 from keras_bridgetower.apps.serve import models
 from keras_bridgetower.apps.serve.inputs import Asked
-from keras_bridgetower.presets.table import PRESETS
 
 pytestmark = FASTEST
 TEXT = "a medium red circle in the center."
@@ -229,10 +227,11 @@ def test_fill(client, offline):
     assert answer == expected
 
 
-def test_search(client, photos, monkeypatch):
-    answer = posted(client, "/v1/search", text="a small red circle", top_k=3)
+def test_search(client, index, photos, monkeypatch):
+    query = {"text": "a small red circle", "top_k": 3}
+    answer = posted(client, "/v1/search", **query, rerank=128)
     search = kbt.search.PictureSearch(str(photos.parent / "index"))
-    hits = search.query("a small red circle", top_k=3)
+    hits = search.query(**query, rerank=128)
     for found, hit in zip(answer["data"], hits, strict=True):
         assert photos / found["picture"] == pathlib.Path(hit.path)
         close(found["similarity"], hit.similarity)
@@ -242,13 +241,11 @@ def test_search(client, photos, monkeypatch):
     assert str(photos) not in json.dumps(answer)
     hit = Hit("/elsewhere/1.png", 0.5, folder="/photos")
     assert models._public(hit)["picture"] == "1.png"
-    # Where matching improves no list, it orders none unasked.
-    known = dataclasses.replace(PRESETS[MATCHING], reranks=False)
-    monkeypatch.setitem(PRESETS, MATCHING, known)
-    query = {"text": "a small red circle", "top_k": 3}
-    for rerank, matched in (({}, False), ({"rerank": 3}, True)):
-        hits = posted(client, "/v1/search", **query, **rerank)["data"]
-        assert [hit["match"] is not None for hit in hits] == [matched] * 3
+    # Matching orders a list unasked where it is known to improve it.
+    for known in (False, True):
+        monkeypatch.setattr(index._models, "reranks", known)
+        hits = posted(client, "/v1/search", **query)["data"]
+        assert [hit["match"] is not None for hit in hits] == [known] * 3
 
 
 def test_state_of_the_server(client, server):

@@ -50,6 +50,8 @@ def test_the_command_teaches_new_names_and_says_so(own, tmp_path, capsys):
     assert report["gain"] == pytest.approx(report["after"] - report["before"])
     verdict = "It helps." if report["helps"] else "It does not help: keep"
     assert verdict in (out / "README.md").read_text()
+    models = kbt.search.SearchModels.from_preset(str(out))
+    assert models.reranks is report["helps"]
     # The saved preset has the scores that were reported.
     pairs = reranker.read_pairs(own / "pairs.csv", own)
     pictures, asked = pairs.split()["test"]

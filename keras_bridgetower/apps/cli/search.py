@@ -103,7 +103,7 @@ def query(
         image: Picture to look for, alone or with the text.
         top_k: How many pictures to print.
         rerank: How many of the nearest pictures the matching head orders. By
-            default 128, or none if that does not improve the preset's lists.
+            default 128 if that is known to improve the preset's lists.
         preset: Preset. By default that of the index.
     """
     if text is None and image is None:
@@ -117,10 +117,11 @@ def query(
 
         search = PictureSearch(opened, preset)
         hits = search.query(text, image, top_k, rerank)
-    if text and rerank is None and not search.models.reranks:
+    asked = text and search.models.retrieval and rerank is None
+    if asked and not search.models.reranks:
         output.note(
-            "Sorted by similarity. The matching head does not improve the "
-            f"lists of {search.models.preset}; `--rerank 128` uses it anyway."
+            "Sorted by similarity. Matching is not known to improve the lists "
+            f"of {search.models.preset}; `--rerank 128` uses it anyway."
         )
     for hit in hits:
         if hit.problem:

@@ -12,6 +12,7 @@ from keras_bridgetower.models.heads import embedding_kinds
 from keras_bridgetower.preprocessing.geometry import as_square
 from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.presets import registry
+from keras_bridgetower.presets.safe_files import read_json
 from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.presets.table import named_heads
 from keras_bridgetower.presets.table import preset_name
@@ -20,6 +21,8 @@ from keras_bridgetower.tasks.identity import model_checksum
 from keras_bridgetower.tasks.identity import picture_settings
 from keras_bridgetower.tasks.identity import text_settings
 
+# What `training.reranker` writes beside a preset.
+_REPORT = "report.json"
 # How a query may be cut: the matching head reads the start of a text.
 _LONG_TEXTS = ("refuse", "cut_end")
 
@@ -33,13 +36,15 @@ class SearchModels:
         retrieval: a `BridgeTowerRetrieval` with a preprocessor, which orders
             what was found; or None. It may share the backbone.
         preset: str, the name of the preset that both are from, by which an
-            index opens them again, and which may say that its matching head
-            improves no list (`reranks`), or only with the similarity
-            (`similarity_weight`); or None.
+            index opens them again, and which may say that its scores need
+            the similarity too (`similarity_weight`); or None.
         long_texts: `"refuse"`, or `"cut_end"` to read the start of texts that
             are longer than the preprocessor's tokens.
         fusion: `ExportedFusion`, which reranks by states in place of the
             fusion of `retrieval`, or None.
+        reranks: bool, whether a query reranks by default. `from_preset` takes
+            it from the table or the report of the preset: True only if a
+            gain was measured.
 
     Raises:
         ValueError: an untrained contrastive head.
@@ -59,6 +64,7 @@ class SearchModels:
         preset=None,
         long_texts="refuse",
         fusion=None,
+        reranks=False,
     ):
         check_choice("long_texts", long_texts, _LONG_TEXTS)
         if contrastive.new_heads.still_random(("itc",)):
@@ -70,6 +76,7 @@ class SearchModels:
         self.preset = preset
         self.long_texts = long_texts
         self.fusion = fusion
+        self.reranks = reranks
 
     @classmethod
     def from_preset(
@@ -122,13 +129,8 @@ class SearchModels:
                 f"the models. Received: precision={precision!r}"
             )
         name = preset_name(preset)
-        return cls(contrastive, retrieval, name, long_texts, fusion)
-
-    @property
-    def reranks(self):
-        """bool, whether a query reranks by default."""
-        known = PRESETS.get(self.preset)
-        return known is None or known.reranks
+        reranks = improves_lists(preset, folder)
+        return cls(contrastive, retrieval, name, long_texts, fusion, reranks)
 
     @property
     def similarity_weight(self):
@@ -254,6 +256,25 @@ def match_files(retrieval, paths, text, batch_size):
         return retrieval.score(pictures, text, batch_size).tolist()
 
     return each_in_batches(score, paths, batch_size)
+
+
+def improves_lists(preset, folder):
+    """Return whether matching is known to improve the lists of a preset.
+
+    Args:
+        preset: as `SearchModels.from_preset`. Its row in the table says so.
+        folder: its `PresetFolder`. Without a row its report says so, which
+            the training of a reranker wrote.
+
+    Raises:
+        PresetError: the report is damaged.
+    """
+    known, report = PRESETS.get(preset_name(preset)), folder.root / _REPORT
+    if known is not None:
+        return known.reranks
+    if not report.exists():
+        return False
+    return read_json(report, folder.root).get("helps") is True
 
 
 def _no_head(preset):

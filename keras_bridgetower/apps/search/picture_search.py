@@ -35,7 +35,7 @@ class PictureSearch:
     """An index of pictures and the models that search it.
 
     The vectors of the contrastive head find pictures. If the preset has a
-    matching head that improves such lists, it then reranks the nearest ones.
+    matching head that is known to improve such lists, it reranks the nearest.
     With LanceDB or a Qdrant server, any number of threads may query.
 
     Args:
@@ -196,10 +196,10 @@ class PictureSearch:
             image: a picture in any form that `load_image` takes, or None.
             top_k: int, number of pictures.
             rerank: int, number of nearest pictures that the matching head
-                reranks by their files and the text; 0 for none. None for 128,
-                or for none if the head does not improve the list
-                (`SearchModels.reranks`). Without a text or a matching head,
-                similarity decides the order.
+                reranks by their files and the text; 0 for none. None for 128
+                if the head is known to improve lists (`SearchModels.reranks`),
+                else for none. Without a text or a matching head, similarity
+                decides the order.
             batch_size: int, pairs per batch.
 
         Returns:

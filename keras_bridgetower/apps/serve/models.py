@@ -14,6 +14,7 @@ from keras_bridgetower import convert  # noqa: F401
 from keras_bridgetower import tasks  # noqa: F401
 from keras_bridgetower.apps.predict import batches
 from keras_bridgetower.apps.search.models import SearchModels
+from keras_bridgetower.apps.search.models import improves_lists
 from keras_bridgetower.apps.search.models import task_around
 from keras_bridgetower.apps.search.picture_search import PictureSearch
 from keras_bridgetower.apps.search.stores.qdrant import QdrantFolder
@@ -79,6 +80,8 @@ class ServedPreset:
             self.tasks[operation] = opened[cls]
             self._verbs[operation] = verb
         self.preset, self.tokens = preset_name(preset), tokens
+        # Whether a search reranks by default.
+        self.reranks = improves_lists(preset, folder)
 
     def facts(self):
         """Return plain values for clients: verbs, embeddings, inputs."""
@@ -280,7 +283,7 @@ class _Models(SearchModels):
 
     def __init__(self, served):
         embed, score = (served.tasks.get(name) for name in ("embed", "score"))
-        super().__init__(embed, score, served.preset)
+        super().__init__(embed, score, served.preset, reranks=served.reranks)
         # Compute the checksum of the weights once.
         self.identity = functools.cache(super().identity)
 
