@@ -3,7 +3,7 @@
     python tools/mteb_results.py runs/emoji runs/photos
 
 They go to docs/results/mteb. Texts search all pictures; matching reorders the
-first 20 of each list.
+first 20 of each list. True captions of scenes stand against swapped ones.
 """
 
 import argparse
@@ -12,16 +12,22 @@ import pathlib
 import numpy as np
 from keras_bridgetower_drawings.training.emoji import score
 from keras_bridgetower_drawings.training.emoji.run import Run
+from keras_bridgetower_drawings.training.scenes import score as scene_score
+from keras_bridgetower_drawings.training.scenes.scenes import SORTS
+from keras_bridgetower_drawings.training.scenes.scenes import World
+from keras_bridgetower_drawings.training.scenes.things import Things
 from keras_bridgetower_photos.training import gallery
 from keras_bridgetower_photos.training import packages
 from keras_bridgetower_photos.training import things
 
+import keras_bridgetower as kbt
 from keras_bridgetower.apps.evaluation import models
 from keras_bridgetower.apps.evaluation import tasks
 from keras_bridgetower.apps.evaluation.evaluate import evaluate
 
 RESULTS = pathlib.Path(__file__).parent.parent / "docs" / "results" / "mteb"
 ARTIST = "noto"
+SIDE = 128
 
 
 def main():
@@ -30,7 +36,10 @@ def main():
     parser.add_argument("photos", help="folder of the photo world's packages")
     settings = parser.parse_args()
     for family, made in (
-        ("bridgetower_tiny_emoji", emoji_tasks(settings.emoji)),
+        (
+            "bridgetower_tiny_emoji",
+            emoji_tasks(settings.emoji) + scene_tasks(settings.emoji),
+        ),
         ("bridgetower_small_photo", photo_tasks(settings.photos)),
     ):
         found = evaluate(
@@ -58,6 +67,26 @@ def emoji_tasks(folder):
     return [
         tasks.picture_retrieval(name, about, *rows)
         for name, *rows in emoji_lists(folder)
+    ]
+
+
+def scene_tasks(folder):
+    """Choose the true caption of a scene, by what the false one changes."""
+    contrastive = kbt.BridgeTowerContrastive.from_preset(
+        "bridgetower_tiny_emoji_contrastive"
+    )
+    # It finds the things where no earlier run has.
+    found = Things(folder, contrastive).of("validation")
+    world = World(found, "validation")
+    rows = scene_score.pairs(world)
+    return [
+        tasks.caption_choice(
+            f"Scenes-{sort}",
+            f"true captions of scenes, and false ones in {sort}",
+            [world.draw(row[1], SIDE) for row in rows if row[0] == sort],
+            [[row[2].text, row[3].text] for row in rows if row[0] == sort],
+        )
+        for sort in SORTS
     ]
 
 

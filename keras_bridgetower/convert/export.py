@@ -21,7 +21,6 @@ from keras_bridgetower.files import write_folder
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.heads import LOGIT_SCALE
-from keras_bridgetower.models.managers import ManagerLayer
 from keras_bridgetower.preprocessing import image_converter
 from keras_bridgetower.preprocessing import packed_tokenizer
 from keras_bridgetower.presets import registry
@@ -111,26 +110,8 @@ def _write(parts, folder):
     backbone, values = parts.backbone, parts.values
     for model in (backbone, *(parts.heads[name] for name in values)):
         layer_records.check_not_quantized(model, "An export to transformers")
-    if isinstance(backbone.fusion.text_bridges[0], ManagerLayer):
-        raise ConversionError(
-            "transformers has no managers: it runs BridgeTower's bridges only.",
-            "the model",
-            [f"bridge={backbone.fusion.bridge!r}"],
-        )
-    used = [backbone.text_encoder, backbone.image_encoder]
-    used += [parts.tokenizer] if parts.tokenizer else []
-    kinds = [type(part).__name__ for part in used]
-    known = ["RobertaBackbone", "CLIPVisionEncoder", "BridgeTowerTokenizer"]
-    if kinds != known[: len(kinds)]:
-        raise ConversionError(
-            "transformers runs RoBERTa, with its own tokenizer, and CLIP's "
-            "vision encoder only.",
-            "the model",
-            kinds,
-        )
-    architecture = from_backbone(backbone)
+    architecture = _checked_architecture(parts)
     known = {k: v for k, v in values.items() if k in theirs.CLASSES}
-    _check(parts, architecture)
     layers = [backbone] + [parts.heads[name] for name in known]
     tensors = to_tensors(
         theirs.rules(architecture, known),
@@ -154,12 +135,23 @@ def _write(parts, folder):
     _write_other_heads(parts, values.keys() - known.keys(), folder)
 
 
-def _check(parts, a):
-    """Reject architectures that transformers lacks, and warn of its epsilon."""
+def _checked_architecture(parts):
+    """Return the `Architecture` of a model that transformers can run."""
     backbone, heads = parts.backbone, parts.values
-    fusion = backbone.fusion
+    fusion, tokenizer = backbone.fusion, parts.tokenizer
+    text, image = backbone.text_encoder, backbone.image_encoder
+    # transformers has no managers.
     requirements = [
-        ("bridge", a.bridge, tuple(configurations.LINKS)),
+        ("bridge", fusion.bridge, tuple(configurations.LINKS)),
+        ("text encoder", type(text).__name__, ("RobertaBackbone",)),
+        ("image encoder", type(image).__name__, ("CLIPVisionEncoder",)),
+    ]
+    if tokenizer is not None:
+        kind = type(tokenizer).__name__
+        requirements.append(("tokenizer", kind, ("BridgeTowerTokenizer",)))
+    _require(requirements)
+    a = from_backbone(backbone)
+    requirements = [
         ("taps", fusion.taps, (a.taps,)),
         ("image_taps", backbone.image_tower.taps, (a.taps,)),
         ("cross_encoder", fusion.cross_encoder, ("co_attention",)),
@@ -170,14 +162,10 @@ def _check(parts, a):
         ("intermediate_dim", a.intermediate_dim, (a.text_intermediate,)),
         ("image blocks", a.image_layers, (a.text_layers,)),
         # transformers computes them by this division.
-        (
-            "image heads",
-            backbone.image_encoder.num_heads,
-            (a.image_width // HEAD_WIDTH,),
-        ),
+        ("image heads", image.num_heads, (a.image_width // HEAD_WIDTH,)),
         ("image FFN width", a.image_intermediate, (4 * a.image_width,)),
         # transformers counts positions from the tokens that are not padding.
-        ("pad_token_id", getattr(parts.tokenizer, "pad_token_id", 1), (1,)),
+        ("pad_token_id", getattr(tokenizer, "pad_token_id", 1), (1,)),
     ]
     # transformers has no names for heads of users.
     requirements += [
@@ -188,6 +176,20 @@ def _check(parts, a):
             ("ways", heads["itc"]["ways"], ("three_way",)),
             ("projections", a.projections, ("shared",)),
         ]
+    _require(requirements)
+    if a.layer_norm_epsilon != TEXT_EPSILON:
+        warnings.warn(
+            "transformers has one epsilon for text encoder and cross-modal "
+            f"layers, {TEXT_EPSILON}: it will run the exported model with it, "
+            f"not with layer_norm_epsilon={a.layer_norm_epsilon}, and outputs "
+            "will differ slightly.",
+            stacklevel=2,
+        )
+    return a
+
+
+def _require(requirements):
+    """Raise unless each value, between its name and a tuple, is in it."""
     wrong = [
         f"{name}={value!r}, not one of {allowed}"
         for name, value, allowed in requirements
@@ -196,14 +198,6 @@ def _check(parts, a):
     if wrong:
         raise ConversionError(
             "transformers cannot run this architecture.", "the model", wrong
-        )
-    if a.layer_norm_epsilon != TEXT_EPSILON:
-        warnings.warn(
-            "transformers has one epsilon for text encoder and cross-modal "
-            f"layers, {TEXT_EPSILON}: it will run the exported model with it, "
-            f"not with layer_norm_epsilon={a.layer_norm_epsilon}, and outputs "
-            "will differ slightly.",
-            stacklevel=2,
         )
 
 

@@ -5,13 +5,18 @@ import json
 import numpy as np
 import pytest
 from builders import FASTEST
+from PIL import Image
 
 import keras_bridgetower as kbt
 
 mteb = pytest.importorskip("mteb", reason="the extra `evaluation`")
+datasets = pytest.importorskip("datasets")
+
+from mteb.abstasks import AbsTaskImageTextPairClassification  # noqa: E402
 
 from keras_bridgetower.apps.evaluation import models  # noqa: E402
 from keras_bridgetower.apps.evaluation import tasks  # noqa: E402
+from keras_bridgetower.apps.evaluation.__main__ import main  # noqa: E402
 from keras_bridgetower.apps.evaluation.evaluate import evaluate  # noqa: E402
 
 pytestmark = [
@@ -83,16 +88,91 @@ def test_rows_of_texts_and_pictures():
         cross_encoder.predict([{"text": ["a"]}], [{"text": ["b"]}], **words)
 
 
+class Blind(models.BridgeTowerEncoder):
+    """Embeds everything alike."""
+
+    def encode(self, inputs, **kwargs):
+        return np.ones_like(super().encode(inputs, **kwargs))
+
+
+def test_pairs_by_one_command(pictures, tmp_path, monkeypatch, capsys):
+    rows = [(0, *TEXTS[:2]), (1, *TEXTS[1::-1]), (3, *TEXTS[1::-1])]
+    table = [
+        {"image": f"{i}.png", "text": text, "false": false, "sort": "ab"[i > 1]}
+        for i, text, false in rows
+    ]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(map(json.dumps, table)))
+    for i, *_ in rows:
+        Image.fromarray(pictures[i]).save(tmp_path / f"{i}.png")
+    given = ["mteb", str(tmp_path), "--pairs", str(file)]
+    for kind in ("--encoder", "--cross-encoder"):
+        given += [kind, PRESET]
+    monkeypatch.setattr("sys.argv", given)
+    main()
+    printed = [
+        line.split("\t") for line in capsys.readouterr().out.splitlines()
+    ]
+    found = {(model.split("-")[1], task): x for model, task, x in printed}
+    shown = [pictures[i] for i, *_ in rows]
+    retrieval = kbt.BridgeTowerRetrieval.from_preset(PRESET)
+    encoder = models.BridgeTowerEncoder.from_preset(PRESET)
+    images = encoder.model.embed(images=shown)
+    near, scores = (
+        np.stack([score([r[k] for r in rows]) for k in (1, 2)])
+        for score in (
+            lambda texts: (images * encoder.model.embed(texts=texts)).sum(1),
+            lambda texts: retrieval.score(shown, texts),
+        )
+    )
+    for kind, (true, false) in (("dense", near), ("cross", scores)):
+        right = true > false
+        assert found[kind, "pairs-a"] == f"{right[:2].mean():.4f}"
+        assert found[kind, "pairs-b"] == f"{right[2:].mean():.4f}"
+    # Of equal scores the true caption is not the first.
+    blind = Blind(encoder.model, "blind")
+    (scores,) = evaluate(tmp_path, tasks.read_pairs(file), blind).values()
+    assert [*scores.values()] == [0, 0]
+    for text in ("", '{"image": "0.png", "text": "a"}'):
+        file.write_text(text)
+        with pytest.raises(ValueError, match="`pairs` must have rows"):
+            tasks.read_pairs(file)
+    with pytest.raises(ValueError, match="`captions`"):
+        tasks.caption_choice("Mine", "mine", pictures[:1], [["a"]])
+
+
 @pytest.mark.parametrize("fits", [np.eye(2), [[1, 1, 0, 0, 0]] * 2 + [[0] * 5]])
 def test_texts_need_a_picture(fits, pictures):
     with pytest.raises(ValueError, match="`fits`"):
         tasks.picture_retrieval("Mine", "mine", pictures, TEXTS, fits)
 
 
-def test_other_tasks_are_not_reranked(tmp_path):
-    for name in ("STS12", "NIGHTSI2IRetrieval"):
-        given = tmp_path, [mteb.get_task(name)], None, object()
-        with pytest.raises(ValueError, match=name):
-            evaluate(*given)
+def test_tasks_that_do_not_search_are_not_reranked(pictures, tmp_path):
+    """MIEB's compositional tasks, of which the encoder makes vectors."""
+
+    class Compositional(AbsTaskImageTextPairClassification):
+        images_column_names = ("image_0", "image_1")
+        texts_column_names = ("caption_0", "caption_1")
+        metadata = mteb.get_task("Winoground").metadata.model_copy(
+            update={"name": "Mine"}
+        )
+
+        def load_data(self, **kwargs):
+            columns = {
+                "image_0": [Image.fromarray(pictures[0])],
+                "image_1": [Image.fromarray(pictures[1])],
+                "caption_0": TEXTS[:1],
+                "caption_1": TEXTS[1:2],
+            }
+            data = datasets.Dataset.from_dict(columns)
+            self.dataset, self.data_loaded = {"test": data}, True
+
+    encoder = models.BridgeTowerEncoder.from_preset(PRESET)
+    found = evaluate(tmp_path, [Compositional()], encoder, object())
+    vectors = encoder.model.embed(texts=TEXTS[:2])
+    near = vectors @ encoder.model.embed(images=pictures[:2]).T
+    right = (near.argmax(0) == [0, 1]).all()
+    (scores,) = found.values()
+    assert scores == {"Mine": right}
     with pytest.raises(ValueError, match="`top_k`"):
         evaluate(tmp_path, [], None, top_k=0)

@@ -4,6 +4,7 @@ import copy
 import tempfile
 
 import mteb
+from mteb.abstasks.retrieval import AbsTaskRetrieval
 
 from keras_bridgetower.checks import check_count
 
@@ -21,7 +22,8 @@ def evaluate(folder, tasks, encoder, cross_encoder=None, top_k=20):
         tasks: list of mteb's tasks.
         encoder: `BridgeTowerEncoder`.
         cross_encoder: `BridgeTowerCrossEncoder`, which reranks the lists that
-            the encoder finds, or None.
+            the encoder finds of pictures for texts or texts for pictures. The
+            encoder alone runs other tasks. Or None.
         top_k: int, pictures or texts of a list that it reranks.
 
     Returns:
@@ -29,8 +31,7 @@ def evaluate(folder, tasks, encoder, cross_encoder=None, top_k=20):
         their main scores.
 
     Raises:
-        ValueError: a cross-encoder and a task that does not search pictures
-            by texts or texts by pictures, or `top_k` below 1.
+        ValueError: `top_k` below 1.
 
     Example:
 
@@ -39,17 +40,6 @@ def evaluate(folder, tasks, encoder, cross_encoder=None, top_k=20):
     ```
     """
     check_count("top_k", top_k)
-    others = [
-        task.metadata.name
-        for task in tasks
-        if task.metadata.category not in RERANKED
-        or not hasattr(task, "convert_to_reranking")
-    ]
-    if cross_encoder is not None and others:
-        raise ValueError(
-            "`tasks` must search pictures by texts, or texts by pictures, to "
-            f"be reranked. Received: {others}"
-        )
     found = {}
 
     def run(model, task, **more):
@@ -67,7 +57,9 @@ def evaluate(folder, tasks, encoder, cross_encoder=None, top_k=20):
     for task in tasks:
         with tempfile.TemporaryDirectory() as lists:
             run(encoder, task, prediction_folder=lists)
-            if cross_encoder is not None:
+            searches = isinstance(task, AbsTaskRetrieval)
+            reranked = searches and task.metadata.category in RERANKED
+            if reranked and cross_encoder is not None:
                 # The conversion changes a task and its data.
                 again = copy.copy(task)
                 if again.data_loaded:

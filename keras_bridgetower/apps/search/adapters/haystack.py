@@ -4,8 +4,6 @@ import dataclasses
 
 from haystack import Document
 from haystack import component
-from haystack import default_from_dict
-from haystack import default_to_dict
 
 from keras_bridgetower import BridgeTowerReranker
 from keras_bridgetower.apps.search.adapters.pictures import checked
@@ -39,6 +37,7 @@ class BridgeTowerRanker:
         batch_size=32,
         file_path_meta_field="file_path",
     ):
+        # Haystack saves the attributes that are named as arguments.
         self.preset, self.top_k, self.batch_size = preset, top_k, batch_size
         self.file_path_meta_field = file_path_meta_field
         self._reranker = None
@@ -85,15 +84,3 @@ class BridgeTowerRanker:
                 for one in found
             ]
         }
-
-    def to_dict(self):
-        """Return the component as Haystack saves it."""
-        names = ("preset", "top_k", "batch_size", "file_path_meta_field")
-        return default_to_dict(
-            self, **{name: getattr(self, name) for name in names}
-        )
-
-    @classmethod
-    def from_dict(cls, data):
-        """Return a component that `to_dict` saved."""
-        return default_from_dict(cls, data)

@@ -104,10 +104,6 @@ class BridgeTowerRerank(BaseNodePostprocessor):
             preset, self.batch_size
         )
 
-    @classmethod
-    def class_name(cls) -> str:
-        return "BridgeTowerRerank"
-
     def _postprocess_nodes(self, nodes, query_bundle=None):
         if query_bundle is None:
             raise ValueError("`query_bundle` or `query_str` must be given.")
