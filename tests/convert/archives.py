@@ -20,14 +20,6 @@ def write(path, entries, compression=zipfile.ZIP_STORED, zip64=False):
                 file.write(content)
 
 
-def with_pickle(path, change):
-    """Put another pickle into a file, its checksum right."""
-    entries = entries_of(path)
-    name = next(name for name in entries if name.endswith("/data.pkl"))
-    entries[name] = change(entries[name])
-    write(path, entries)
-
-
 def values(tensor):
     """A tensor as our reader gives it."""
     tensor = tensor.detach()

@@ -206,33 +206,44 @@ def test_norms_per_tap_are_loaded(path):
     assert f"{key}.0.bias" in checkpoint.unread
 
 
-@pytest.mark.parametrize("task", ["pretrain", "vqa"])
-def test_outputs_equal_the_authors(task):
-    path = SHARED / f"{task}.ckpt"
+@slow_on("jax")
+@pytest.mark.parametrize(
+    "name", ["pretrain", "vqa", "manager/manager_pretrain"]
+)
+def test_outputs_equal_the_authors(name):
+    path = SHARED / f"{name}.ckpt"
     if not path.is_file():
         pytest.skip(f"the authors' outputs are not here: {SHARED}")
-    expected = np.load(path.with_suffix(".npz"))
-    inputs = np.load(SHARED / "inputs.npz")
-    backbone, heads = authors.read(path).build()
-    features = {
-        "images": inputs["image"],
-        "token_ids": inputs["ids"].astype("int32"),
-        "padding_mask": inputs["mask"].astype("int32"),
-    }
-    kept = inputs["mask"] == 1
-    out = {k: array(v) for k, v in backbone(features, training=False).items()}
-    found = {
-        "pooled": difference(out["pooled"], expected["cls_feats"]),
-        "text": difference(out["text"][kept], expected["text_feats"][kept]),
-        "image": difference(out["image"], expected["image_feats"]),
-    }
-    for name in heads:
-        x = out["text" if name == "mlm" else "pooled"]
-        rows = kept if name == "mlm" else slice(None)
-        got = array(heads[name](x))
-        found[name] = difference(got[rows], expected[name][rows])
-    print(found)
-    assert max(found.values()) <= 1e-4, found
+    managed = "manager" in name
+    expected = dict(np.load(path.with_suffix(".npz")))
+    inputs = np.load(path.with_name("inputs.npz"))
+    checkpoint = authors.read(path)
+    backbone, heads = checkpoint.build()
+    out = backbone(
+        {
+            "images": inputs["image"],
+            "token_ids": inputs["ids"].astype("int32"),
+            "padding_mask": inputs["mask"].astype("int32"),
+        },
+        training=False,
+    )
+    found = {"cls_feats": out["pooled"], "text_feats": out["text"]}
+    found["image_feats"] = out["image"]
+    for head in heads:
+        x = out["text" if head == "mlm" else "pooled"]
+        found[f"{head}_logits" if managed else head] = heads[head](x)
+    # Those of managers are compared at padding, too.
+    kept = (inputs["mask"] == 1) | managed
+    for key, x in found.items():
+        rows = kept if key.startswith(("text", "mlm")) else slice(None)
+        largest = difference(array(x)[rows], expected[key][rows])
+        assert largest <= (2e-5 if managed else 1e-4), key
+    if managed:
+        assert backbone.fusion.bridge == "adaptive_manager"
+        encoders = backbone.text_encoder, backbone.image_encoder
+        assert [x.num_layers for x in encoders] == [7, 8]
+        state = torch.load(path, weights_only=True)["state_dict"]
+        assert_same_tensors(converted_back(checkpoint, backbone, heads), state)
 
 
 @FASTEST
@@ -452,40 +463,6 @@ def test_names_may_be_left_by_pattern(path):
         saved(path, state)
     checkpoint = authors.read(path, ignore=(r"queue\..*",))
     assert "queue.ids" in checkpoint.unread
-
-
-@slow_on("jax")
-def test_outputs_with_managers_equal_the_authors():
-    path = SHARED / "manager" / "manager_pretrain.ckpt"
-    if not path.is_file():
-        pytest.skip(f"the authors' outputs are not here: {SHARED}")
-    expected = np.load(path.with_suffix(".npz"))
-    inputs = np.load(path.with_name("inputs.npz"))
-    checkpoint = authors.read(path)
-    backbone, heads = checkpoint.build()
-    assert backbone.fusion.bridge == "adaptive_manager"
-    encoders = backbone.text_encoder, backbone.image_encoder
-    assert [x.num_layers for x in encoders] == [7, 8]
-    out = backbone(
-        {
-            "images": inputs["image"],
-            "token_ids": inputs["ids"].astype("int32"),
-            "padding_mask": inputs["mask"].astype("int32"),
-        },
-        training=False,
-    )
-    # At padding, too.
-    found = {
-        "cls_feats": out["pooled"],
-        "text_feats": out["text"],
-        "image_feats": out["image"],
-        "mlm_logits": heads["mlm"](out["text"]),
-        "itm_logits": heads["itm"](out["pooled"]),
-    }
-    for name, x in found.items():
-        assert difference(x, expected[name]) <= 2e-5, name
-    state = torch.load(path, weights_only=True)["state_dict"]
-    assert_same_tensors(converted_back(checkpoint, backbone, heads), state)
 
 
 @FASTEST

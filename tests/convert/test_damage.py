@@ -4,11 +4,8 @@ The seeds make every case repeatable; the whole thousand runs with -m slow.
 """
 
 import functools
-import itertools
-import pickletools
 import shutil
 
-import archives
 import checkpoints
 import copies
 import faults_run
@@ -39,15 +36,6 @@ def sources(tmp_path_factory):
     return folder
 
 
-def flip_bits(path, rng):
-    data = bytearray(path.read_bytes())
-    # Half of them in the header, where they do most.
-    end = len(data) if rng.integers(2) else min(len(data), 4096)
-    for _ in range(rng.integers(1, 4)):
-        data[rng.integers(end)] ^= 1 << rng.integers(8)
-    path.write_bytes(data)
-
-
 def change_tensor(path, rng):
     """Rename, re-shape, drop or add a tensor."""
     if path.suffix == ".ckpt":
@@ -68,63 +56,25 @@ def change_tensor(path, rng):
     write()
 
 
-def change_opcodes(path, rng):
-    """Opcodes of the pickle, whose checksum is right again."""
-
-    def change(data):
-        starts = [at for *_, at in pickletools.genops(data)] + [len(data)]
-        steps = [data[a:b] for a, b in itertools.pairwise(starts)]
-        for _ in range(rng.integers(1, 4)):
-            i, j = rng.integers(len(steps), size=2)
-            kind = rng.integers(4)
-            if kind == 0:
-                del steps[i]
-            elif kind == 1:
-                steps.insert(i, steps[j])
-            elif kind == 2:
-                steps[i], steps[j] = steps[j], steps[i]
-            else:
-                step = bytearray(steps[i])
-                step[rng.integers(len(step))] = rng.integers(256)
-                steps[i] = bytes(step)
-        return b"".join(steps)
-
-    archives.with_pickle(path, change)
-
-
-ODD = (None, -1, 0, 10**12, 0.5, "64", [], {}, True, float("inf"), "gelu")
-
-
-def edit_json(path, rng):
-    def change(config):
-        levels = [config, *(v for v in config.values() if type(v) is dict)]
-        level = levels[rng.integers(len(levels))]
-        key = sorted(level)[rng.integers(len(level))]
-        if rng.integers(5) == 0:
-            del level[key]
-        else:
-            level[key] = ODD[rng.integers(len(ODD))]
-
-    copies.edit(path, change)
+BYTES = (faults_run.flip_a_bit, faults_run.cut)
+JSON = (faults_run.edit(f) for f in (faults_run.remove, faults_run.make_huge))
+# What is damaged, and by what.
+FAULTS = {
+    "official/model.ckpt": (*BYTES, change_tensor),
+    "theirs/model.safetensors": (*BYTES, change_tensor),
+    "theirs/config.json": (*BYTES, *JSON),
+}
 
 
 def mutate(source, target, seed):
     """A damaged copy; the path to open."""
     rng = np.random.default_rng(seed)
-    if rng.integers(3) == 0:
-        target.mkdir()
-        path = target / "model.ckpt"
-        shutil.copy(source / "official" / "model.ckpt", path)
-        kinds = (flip_bits, faults_run.cut, change_tensor, change_opcodes)
-        kinds[rng.integers(4)](path, rng)
-        return path
-    shutil.copytree(source / "theirs", target)
-    name, how = (
-        ("model.safetensors", change_tensor),
-        ("config.json", edit_json),
-    )[rng.integers(2)]
-    (flip_bits, faults_run.cut, how)[rng.integers(3)](target / name, rng)
-    return target
+    file = [*FAULTS][seed % len(FAULTS)]
+    folder, name = file.split("/")
+    shutil.copytree(source / folder, target)
+    faults = FAULTS[file]
+    faults[rng.integers(len(faults))](target / name, rng)
+    return target / name if folder == "official" else target
 
 
 def held(path):

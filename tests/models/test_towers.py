@@ -25,6 +25,7 @@ from builders import shallow
 from builders import some_everywhere
 
 import keras_bridgetower as kbt
+from keras_bridgetower.models.merged_tokens import merge_tokens
 from keras_bridgetower.models.positions import resize_positions
 from keras_bridgetower.models.summary import Coordinates
 from keras_bridgetower.models.summary import SameGrid
@@ -364,3 +365,40 @@ def test_other_weights_are_not_resized():
     made = backbone(OwnImages(wide=True), num_layers=1)
     with pytest.raises(ValueError, match="tables of positions.*/places of"):
         made.with_image_size(64)
+
+
+def merged_by_loops(states, count):
+    """`merge_tokens` of one picture, one token at a time."""
+    groups = [[i] for i in range(len(states[-1]))]
+    while len(groups) > count:
+        means = [states[-1][group].mean(0) for group in groups]
+        units = [mean / np.linalg.norm(mean) for mean in means]
+        others = range(2, len(groups), 2)
+        best = []
+        for one in range(1, len(groups), 2):
+            cosines = [units[one] @ units[other] for other in others]
+            best.append((max(cosines), one, others[int(np.argmax(cosines))]))
+        best.sort(reverse=True)
+        gone = set()
+        for _, one, other in best[: len(groups) - count]:
+            groups[other] += groups[one]
+            gone.add(one)
+        groups = [g for i, g in enumerate(groups) if i not in gone]
+    return [np.stack([state[g].mean(0) for g in groups]) for state in states]
+
+
+SIZES = [(26, 6), (10, 9), (3, 2)]
+
+
+@pytest.mark.parametrize("sizes", some_everywhere(SIZES, (26, 6)))
+def test_merged_as_by_loops(sizes):
+    tokens, count = sizes
+    rng = np.random.default_rng(tokens)
+    shapes = (2, 3, tokens, 8)
+    states = [*rng.normal(size=shapes).astype("float32")]
+    found = merge_tokens(states, count)
+    for row in range(3):
+        wanted = merged_by_loops([state[row] for state in states], count)
+        for state, expected in zip(found, wanted, strict=True):
+            state = keras.ops.convert_to_numpy(state[row])
+            np.testing.assert_allclose(state, expected, atol=1e-5)

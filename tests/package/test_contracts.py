@@ -11,10 +11,11 @@ from contracts import names
 
 from keras_bridgetower.presets import table
 
+pytestmark = FASTEST
+
 ROOT = names.PACKAGE.parent
 
 
-@FASTEST
 @pytest.mark.parametrize("file", names.LISTS)
 def test_what_stands_in_the_list_is_kept(file):
     """A change that is meant is written by `tests/contracts/names.py`."""
@@ -22,7 +23,6 @@ def test_what_stands_in_the_list_is_kept(file):
     assert names.LISTS[file]() == kept
 
 
-@FASTEST
 def test_the_type_check_sees_every_public_name():
     text = (names.HERE / "typed_use.py").read_text()
     for face in names.FACES:
@@ -31,7 +31,6 @@ def test_the_type_check_sees_every_public_name():
             assert re.search(rf"\b{prefix}\.{name}\b", text), (face, name)
 
 
-@FASTEST
 def test_the_wheel_is_small():
     """It holds code alone: 1.5 MB with the list of files, some 40 kB."""
     files = [f for f in names.PACKAGE.rglob("*") if f.is_file()]
@@ -41,7 +40,6 @@ def test_the_wheel_is_small():
     assert sum(sizes) <= 1_450_000
 
 
-@FASTEST
 def test_the_wheel_is_under_one_license():
     """Presets under another one come in a distribution of their own."""
     for path in names.PACKAGE.rglob("*"):
@@ -50,7 +48,6 @@ def test_the_wheel_is_under_one_license():
             assert "Apache License" in path.read_text()
 
 
-@FASTEST
 def test_a_type_checker_reads_the_public_face(tmp_path):
     pytest.importorskip("mypy")
     wrong = tmp_path / "wrong.py"

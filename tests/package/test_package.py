@@ -15,6 +15,8 @@ from packaging import requirements
 
 import keras_bridgetower as kbt
 
+pytestmark = FASTEST
+
 PACKAGE = pathlib.Path(kbt.__file__).parent
 ROOT = PACKAGE.parent
 # Which folders may import a framework, and most of them inside functions.
@@ -48,7 +50,6 @@ def imported():
                 yield part, name.split(".")
 
 
-@FASTEST
 def test_imports_point_down():
     """By the list of floors in pyproject.toml, without an exemption."""
     # In its own process, as it sets up logging for the whole of it.
@@ -57,7 +58,6 @@ def test_imports_point_down():
     assert not subprocess.run([sys.executable, "-c", call], cwd=ROOT).returncode
 
 
-@FASTEST
 def test_the_documents_show_the_floors():
     text = (ROOT / "pyproject.toml").read_text()
     contract = tomllib.loads(text)["tool"]["importlinter"]["contracts"][0]
@@ -65,19 +65,16 @@ def test_the_documents_show_the_floors():
     assert f"```\n{drawn}\n```" in (ROOT / "docs/architecture.md").read_text()
 
 
-@FASTEST
 def test_the_documents_name_every_folder():
     text = (ROOT / "docs/architecture.md").read_text()
     assert module_table.table() in text, "run tools/module_table.py"
 
 
-@FASTEST
 def test_the_documents_list_the_encoders():
     for name, text in encoder_table.pages().items():
         assert text in (ROOT / name).read_text(), "run tools/encoder_table.py"
 
 
-@FASTEST
 def test_frameworks_are_imported_where_they_belong():
     for part, name in imported():
         homes = tuple(f"{home}/" for home in HOMES.get(name[0], ()))
@@ -86,7 +83,6 @@ def test_frameworks_are_imported_where_they_belong():
         assert not inner or part.startswith("backend/keras_private/"), part
 
 
-@FASTEST
 def test_what_is_imported_is_declared():
     """Also what comes with a dependency today."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -26,41 +26,17 @@ READERS = {
 }
 
 
-def make_odd(owner, key, rng):
-    odd = (*faults_run.HUGE, 2.5, "a\x1b[2J", "../a")
-    owner[key] = odd[rng.integers(len(odd))]
-
-
-def rename(owner, key, rng):
-    value = owner[key]
-    del owner[key]
-    if isinstance(owner, dict):
-        owner[f"{key}x"] = value
-
-
-def replace_some(path, rng):
-    """Another text of any length in place of a part."""
-    content = path.read_bytes()
-    at = int(rng.integers(len(content)))
-    new = rng.bytes(int(rng.integers(64)))
-    path.write_bytes(content[:at] + new + content[at + 32 :])
-
-
-OF_BYTES = [faults_run.flip_a_bit, faults_run.cut, replace_some]
-OF_JSON = [faults_run.edit(f) for f in (faults_run.remove, rename, make_odd)]
+BYTES = (faults_run.flip_a_bit, faults_run.cut)
+CHANGES = (faults_run.remove, faults_run.make_huge)
 
 
 def mutate(folder, rng):
     """Change one file; its name."""
     paths = sorted(p for p in folder.rglob("*") if p.is_file())
     path = paths[rng.integers(len(paths))]
-    if rng.integers(20) == 0:
-        path.unlink()
-    else:
-        faults = OF_BYTES
-        if path.suffix == ".json" and rng.integers(3):
-            faults = OF_JSON
-        faults[rng.integers(3)](path, rng)
+    json = path.suffix == ".json"
+    faults = (*BYTES, *(map(faults_run.edit, CHANGES) if json else ()))
+    faults[rng.integers(len(faults))](path, rng)
     return path.relative_to(folder).as_posix()
 
 

@@ -5,24 +5,23 @@ import pickle
 import warnings
 
 import keras
-import numpy as np
 import pytest
 import transformers
 from builders import FASTEST
 from builders import LONG_ELSEWHERE
 from builders import array
-from builders import difference
 from builders import eager
 from builders import long_but
 from builders import one_layer_each
 from builders import raw
 from builders import retrieval
-from builders import run
 from builders import vqa
 from peers_first import IMAGE
 from peers_first import TEXT
 
 import keras_bridgetower as kbt
+
+pytestmark = LONG_ELSEWHERE
 
 NEW = "Newly initialized"
 PICTURE = raw(1)[0]["images"][0]
@@ -62,7 +61,6 @@ def by_assignment(task, path):
 LONG = [pytest.mark.slow] if keras.config.backend() != "torch" else []
 
 
-@LONG_ELSEWHERE
 @pytest.mark.filterwarnings(f"ignore:{NEW}")
 @pytest.mark.parametrize(
     "train",
@@ -77,7 +75,6 @@ def test_verbs_wait_for_training(presets, tmp_path, train):
     assert fill(task)
 
 
-@LONG_ELSEWHERE
 @pytest.mark.filterwarnings(f"ignore:{NEW}")
 @FASTEST
 def test_what_was_asked_for_answers(presets):
@@ -106,7 +103,6 @@ def by_file(task, path):
     return keras.saving.load_model(path / "task.keras")
 
 
-@LONG_ELSEWHERE
 @pytest.mark.filterwarnings(f"ignore:{NEW}")
 @pytest.mark.parametrize(
     "copied",
@@ -129,7 +125,6 @@ def test_copies_wait_for_training_too(presets, tmp_path, copied):
     assert fill(other)
 
 
-@LONG_ELSEWHERE
 @pytest.mark.filterwarnings(f"ignore:{NEW}")
 @FASTEST
 def test_only_heads_that_a_verb_reads(presets):
@@ -171,7 +166,6 @@ def folders(tmp_path_factory):
     return root / "image", root / "text"
 
 
-@LONG_ELSEWHERE
 def test_a_task_from_two_encoders_answers_after_training(folders, tmp_path):
     vqa = kbt.BridgeTowerVQA.from_encoders(
         *folders, answers=["yes", "no"], sequence_length=12, **SIZES
@@ -192,30 +186,6 @@ def test_a_task_from_two_encoders_answers_after_training(folders, tmp_path):
     assert again.answer(x["images"], x["text"]) == answers
 
 
-@LONG_ELSEWHERE
-def test_a_task_of_one_tower_from_two_encoders(folders):
-    task = kbt.BridgeTowerImageClassifier.from_encoders(
-        *folders, **SIZES, labels=["a", "b"]
-    )
-    assert np.isfinite(run(task, task.preprocessor(raw()[0]))).all()
-
-
-@LONG_ELSEWHERE
-def test_the_weights_are_those_of_the_encoders(folders):
-    from keras_bridgetower.convert import unimodal
-
-    vqa = kbt.BridgeTowerVQA.from_encoders(*folders, answers=["a"], **SIZES)
-    encoders = (
-        unimodal.image_encoder(folders[0]),
-        unimodal.text_encoder(folders[1]),
-    )
-    own = (vqa.backbone.image_encoder, vqa.backbone.text_encoder)
-    for ours, other in zip(own, encoders, strict=True):
-        for a, b in zip(ours.weights, other.weights, strict=True):
-            assert difference(a, b) == 0
-
-
-@LONG_ELSEWHERE
 def test_unknown_keywords_are_rejected(folders):
     with pytest.raises(TypeError, match="hidden_size"):
         kbt.BridgeTowerVQA.from_encoders(*folders, hidden_size=3)

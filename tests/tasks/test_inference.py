@@ -7,17 +7,13 @@ import weakref
 import keras
 import numpy as np
 import pytest
-from builders import FASTEST
 from builders import MANY_STEPS
-from builders import SIDE
 from builders import array
 from builders import contrastive
 from builders import fast
-from builders import one_layer_each
 from builders import preprocessor
 from builders import randomise
 from builders import raw
-from builders import retrieval
 from builders import shallow
 from builders import slow_on
 from builders import tokenizer
@@ -132,30 +128,8 @@ def test_who_may_use_a_task_beside_whom(first, second, refused):
         assert pool.submit(enter).result() == "entered"
 
 
-@FASTEST
-def test_pictures_are_read_batch_by_batch(tasks, monkeypatch):
-    model = tasks["vqa"]
-    converter = model.preprocessor.image_converter
-    events = []
-    convert = type(converter).block
-
-    def block(self, images, start, stop):
-        events.append(("read", stop - start))
-        return convert(self, images, start, stop)
-
-    def forward(inputs):
-        events.append(("run", len(inputs["images"])))
-        return np.zeros((len(inputs["images"]), 4), "float32")
-
-    monkeypatch.setattr(type(converter), "block", block)
-    monkeypatch.setattr(model.inference, "whole", lambda: forward)
-    assert SIDE == converter.image_size
-    model.answer(IMAGES, TEXTS, batch_size=2)
-    assert events == [("read", 2), ("run", 2)] * 2
-
-
 TWO = raw(2)[0]
-TWO_IMAGES, TWO_TEXTS = list(TWO["images"]), TWO["text"]
+TWO_TEXTS = TWO["text"]
 
 
 def regressor():
@@ -247,30 +221,3 @@ def test_what_was_replaced_leaves_the_memory(changing):
     rate(changing)
     gc.collect()
     assert optimizer() is None
-
-
-VERBS = {
-    "embed": (
-        lambda: contrastive("two_way"),
-        lambda m: m.embed(texts=TWO_TEXTS),
-    ),
-    "rank": (
-        lambda: retrieval(**one_layer_each()),
-        lambda m: m.rank(TWO_IMAGES, TWO_TEXTS, batch_size=4, verbose=0),
-    ),
-}
-# Three models are compiled for it, on JAX slowly.
-RANK = pytest.param("rank", marks=[pytest.mark.slow] if MANY_STEPS else [])
-
-
-@pytest.mark.parametrize("name", ["embed", RANK])
-@slow_on("jax")
-def test_every_verb_sees_a_change(name, tmp_path):
-    make, verb = VERBS[name]
-    model = randomise(make())
-    before = rows(verb(model))
-    quantized(model, tmp_path)
-    found = rows(verb(model))
-    model.compile(run_eagerly=True)
-    np.testing.assert_allclose(found, rows(verb(model)), rtol=1e-4, atol=1e-5)
-    assert np.abs(found - before).max() > 1e-4

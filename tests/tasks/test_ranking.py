@@ -1,10 +1,8 @@
 """Rankings: the scores of all pairs, cheaply, within bounds, and resumed."""
 
-import gc
 import itertools
 import re
 import types
-import weakref
 
 import keras
 import numpy as np
@@ -21,7 +19,6 @@ from builders import tokenizer
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.models.towers import Tower
-from keras_bridgetower.preprocessing.verb_inputs import Texts
 from keras_bridgetower.tasks import ranking
 from keras_bridgetower.tasks.inference import Forward
 
@@ -245,40 +242,6 @@ def test_towers_run_once_for_each_item(shortlist, task, monkeypatch):
     )
     assert passes["text"] == 4 and passes["image"] == 3
     assert (passes["pairs"] == 12) == (shortlist is None)
-
-
-def test_texts_are_read_once_for_all_blocks_of_pictures(task, monkeypatch):
-    read, features = [], Texts.features
-
-    def watched(self, start, stop):
-        read.append((start, stop))
-        return features(self, start, stop)
-
-    monkeypatch.setattr(Texts, "features", watched)
-    assert blocks(task, 35, 2, 4, 2**30).block_pictures < 35
-    ranked(task, IMAGES * 7, TEXTS[:2])
-    # A batch of the tower, and the block of all texts.
-    assert read == [(0, 2), (0, 2)]
-
-
-def test_one_block_of_texts_is_held(task, monkeypatch):
-    held, features = [], Texts.features
-    texts = ranking.Blocks._block_of_texts
-
-    def reading(self, start, stop):
-        gc.collect()  # Calls of a model may leave cycles.
-        assert all(block() is None for block in held)
-        return features(self, start, stop)
-
-    def watched(self, columns):
-        inputs = texts(self, columns)
-        held.append(weakref.ref(inputs["text_states"]))
-        return inputs
-
-    monkeypatch.setattr(Texts, "features", reading)
-    monkeypatch.setattr(ranking.Blocks, "_block_of_texts", watched)
-    ranked(task, IMAGES[:3], TEXTS[:4], max_memory=small(task))
-    assert len(held) == 4
 
 
 @pytest.mark.parametrize("shortlist", [None, 2])

@@ -9,7 +9,6 @@ import pytest
 import tensorflow as tf
 import torch
 from builders import FASTEST
-from builders import LONG_ELSEWHERE
 from builders import SIDE
 from builders import array
 from builders import assert_same_weights
@@ -27,7 +26,6 @@ from builders import some_everywhere
 from builders import tokenizer
 
 import keras_bridgetower as kbt
-from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.preprocessing.retrieval import as_image_ids
 
 IDS = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
@@ -198,31 +196,6 @@ def test_outputs_in_closed_form(ways, models):
         expected = array(states[kind]) @ array(dense.kernel) + array(dense.bias)
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
         assert difference(found[kind], expected) <= 1e-5
-
-
-@LONG_ELSEWHERE
-def test_nothing_runs_that_is_not_read(monkeypatch):
-    model = fast(contrastive())
-    parts = model.backbone
-
-    def refuse(*args, **kwargs):
-        raise AssertionError("run though it is not read")
-
-    monkeypatch.setattr(parts.fusion, "join", refuse)
-    with monkeypatch.context() as patch:
-        patch.setattr(parts.image_tower, "call", refuse)
-        model.embed(texts="a")
-    monkeypatch.setattr(parts.text_tower, "call", refuse)
-    model.embed(images=IMAGE)
-    with pytest.raises(AssertionError, match="not read"):
-        model.embed(IMAGE, "a")
-
-
-def test_without_ids_rows_of_other_replicas_are_negatives(asked, monkeypatch):
-    monkeypatch.setattr(backend_ops, "all_gather", lambda x: (x, 6))
-    found = {"text": np.zeros((3, 8), "float32")}
-    assert array(asked.loss_inputs(None, found)[0]).tolist() == [6, 7, 8]
-    assert asked.metric_inputs([4, 4, 5], found)[0] == [4, 4, 5]
 
 
 @slow_on("tensorflow", "jax")

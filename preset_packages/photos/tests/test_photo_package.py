@@ -19,6 +19,8 @@ import keras_bridgetower as kbt
 from keras_bridgetower.presets import table
 from keras_bridgetower.presets.folder import PresetFolder
 
+pytestmark = FASTEST
+
 LIBRARY = pathlib.Path(kbt.__file__).parent
 DRAWINGS = pathlib.Path(table.PRESETS["bridgetower_tiny_emoji_vqa"].root)
 SOURCE = LIBRARY.parent / "preset_packages" / "photos"
@@ -97,7 +99,6 @@ def site(tmp_path):
     )
 
 
-@FASTEST
 def test_the_wheel_opens_in_a_fresh_process(site):
     paths = site, LIBRARY.parent, DRAWINGS.parent
     path = os.pathsep.join(map(str, paths))
@@ -125,7 +126,6 @@ def test_the_wheel_opens_in_a_fresh_process(site):
     assert licences == {"LICENSE", "LICENSE.encoders"}
 
 
-@FASTEST
 @TRAINED
 def test_the_trained_package_is_whole():
     rows = json.loads((PACKAGE / "table.json").read_text())
@@ -141,7 +141,6 @@ def test_the_trained_package_is_whole():
         assert one["split"] != "train" or one["licence"] in release.ALLOWED
 
 
-@FASTEST
 @TRAINED
 @pytest.mark.parametrize("case", long_but([README, GUIDES], README))
 def test_the_code_of_the_documents_runs_with_the_presets(
@@ -171,7 +170,6 @@ def test_the_code_of_the_documents_runs_with_the_presets(
     exec("\n".join(blocks), {"__name__": "__main__"})
 
 
-@FASTEST
 @TRAINED
 def test_answers_fit_their_questions():
     """What the preset cannot know, it says that it does not know."""
