@@ -53,12 +53,18 @@ TEXTS = (
 PATHS = ("/v1/none", "/%2e%2e/%2e%2e/etc/passwd", "/docs/../../etc/passwd")
 
 
+def content_of(image):
+    url = {"url": f"data:image/png;base64,{image}"}
+    return {"content": [{"type": "image_url", "image_url": url}]}
+
+
 def with_picture(image):
     return {
         EMBED: {"input": [{"image": image}]},
         "/v1/rerank": {"query": "a", "documents": [{"image": image}]},
         "/rerank": {"query": "a", "texts": [f"data:image/png;base64,{image}"]},
         "/v1/score": {"pairs": [{"image": image, "text": "a"}]},
+        "/score": {"text_1": "a", "text_2": content_of(image)},
         "/v1/answer": {"image": image, "question": "what?"},
         "/v1/fill": {"image": image, "text": "a <mask>"},
         "/v1/search": {"image": image},
@@ -68,8 +74,8 @@ def with_picture(image):
 def wrong_values():
     good = with_picture(in_base64(GOOD))
     for path, body in good.items():
-        yield path, {**body, "colour": "red"}
-        yield path, {**body, "model": "none"}
+        if path != "/v1/search":
+            yield path, {**body, "model": "none"}
         for name in body:
             yield from ((path, {**body, name: x}) for x in (7, [], [[]], True))
     for wrong in ("1", 0, 1.5, 10**30, None):

@@ -15,11 +15,16 @@ PAIR = {"image": RED_64, "text": TEXT}
 ASKED = {"image": RED_64, "question": "what color is the shape?"}
 BLANK = {"image": RED_64, "text": "there is a <mask> circle"}
 PICTURES = [{"image": RED_64}, {"image": RED_64}]
+RERANK = {"query": TEXT, "documents": PICTURES}
+PARTS = [
+    {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+    {"type": "text", "text": TEXT},
+]
 # Each a route, a body, and the field that is at fault.
 LONG_TEXTS = [
     ("/v1/embeddings", {"input": LONG}, "input.0"),
-    ("/v1/score", {"pairs": [PAIR, PAIR | {"text": LONG}]}, "pairs.1.text"),
-    ("/v1/rerank", {"query": LONG, "documents": PICTURES}, "query"),
+    ("/v1/score", {"pairs": [PAIR, PAIR | {"text": LONG}]}, "pairs.1"),
+    ("/v1/rerank", {"query": LONG, "documents": PICTURES}, "query.0"),
     (
         "/v1/rerank",
         {"query": TEXT, "documents": [TEXT, LONG], "model": FUSED},
@@ -33,9 +38,17 @@ ROUTES = sorted({path for path, _, _ in LONG_TEXTS} | {"/embeddings"})
 OTHERS = [
     ("/v1/fill", BLANK | {"top_k": 100_000}, "top_k"),
     ("/v1/fill", BLANK | {"text": "a circle"}, "text"),
-    ("/v1/score", {"pairs": [PAIR | {"image": HALF_64}]}, "pairs.0.image"),
+    ("/v1/score", {"pairs": [PAIR | {"image": HALF_64}]}, "pairs.0"),
     # Its contrastive head is two-way.
     ("/v1/embeddings", {"input": [PAIR], "model": MATCHING}, "input.0"),
+    # A document is one text or one picture.
+    ("/rerank", {"query": TEXT, "documents": [PAIR]}, "documents"),
+    ("/v1/rerank", RERANK | {"top_k": 3}, None),
+    ("/v1/rerank", RERANK | {"truncate_prompt_tokens": 9}, None),
+    ("/v1/rerank", RERANK | {"texts": PICTURES}, None),
+    ("/rerank", {"query": TEXT, "texts": PICTURES, "colour": "red"}, None),
+    ("/score", {"text_1": [TEXT] * 3, "text_2": PICTURES}, "text_1"),
+    ("/score", {"queries": TEXT, "items": [{"content": PARTS}]}, "items.0"),
 ]
 
 
@@ -59,12 +72,14 @@ def test_every_route_rejects_a_key_twice(client, path):
 
 @pytest.mark.parametrize(("path", "body", "param"), LONG_TEXTS)
 def test_long_texts_are_rejected_by_every_route(client, path, body, param):
-    error = refused(client, path, body)
+    answer = client.post(path, json=body)
+    assert answer.status_code == 400, answer.text
+    error, detail = answer.json()["error"], answer.json()["detail"]
     assert error["param"] == param
     assert "must have at most" in error["message"]
-    # Only texts that are embedded can be cut.
-    embeds = path in ("/v1/embeddings", "/v1/search") or "model" in body
-    assert ('"truncate": true' in error["message"]) == embeds
+    assert '"truncate": true' in error["message"]
+    # Clients of Jina show it.
+    assert error["message"] == detail
 
 
 @pytest.mark.parametrize("content_type", [None, "text/plain"])

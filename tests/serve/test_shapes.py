@@ -13,7 +13,6 @@ from builders import FASTEST
 from PIL import Image
 from served import ASKING
 from served import FUSED
-from served import KEY
 from served import MATCHING
 from served import picture
 
@@ -21,6 +20,7 @@ import keras_bridgetower as kbt
 from keras_bridgetower.apps.search.picture_search import Hit
 from keras_bridgetower.apps.serve import models
 from keras_bridgetower.apps.serve.inputs import Asked
+from keras_bridgetower.apps.serve.plan import Plan
 from keras_bridgetower.presets.table import PRESETS
 
 pytestmark = FASTEST
@@ -109,7 +109,7 @@ def check(results, scores):
 
 
 def test_rerank_of_other_services(client, offline):
-    """With the requests of Cohere, of Jina, and of TEI."""
+    """With objects, strings, and the raw scores of TEI."""
     scores = offline["match"].score([BLUE, RED], TEXT)
     shares = 1 / (1 + np.exp(-scores))
     body = {"model": MATCHING, "query": TEXT, "documents": PICTURES}
@@ -131,55 +131,71 @@ def test_rerank_of_other_services(client, offline):
         assert answer.json()["error"]["param"] == name
 
 
-def importorskip(name):
-    return pytest.importorskip(name, reason="a client that is not installed")
-
-
-@pytest.fixture
-def shares(offline):
-    return offline["match"].match_probabilities([BLUE, RED], TEXT)[:, 0]
-
-
-def test_the_client_of_cohere(server, shares):
-    cohere = importorskip("cohere")
-    httpx = importorskip("httpx")
-    with httpx.Client() as http:
-        client = cohere.ClientV2(
-            api_key=KEY, base_url=server.url, httpx_client=http
-        )
-        found = client.rerank(model=MATCHING, query=TEXT, documents=PICTURES)
-    pairs = [(one.index, one.relevance_score) for one in found.results]
-    check([{"index": i, "score": score} for i, score in pairs], shares)
-
-
-def check_postprocessed(rerank, shares):
-    """Compare what a client of LlamaIndex returns with scores."""
-    from llama_index.core.schema import NodeWithScore
-    from llama_index.core.schema import TextNode
-
-    nodes = [NodeWithScore(node=TextNode(text=text)) for text in PICTURES]
-    found = [
-        {"index": PICTURES.index(one.node.text), "score": one.score}
-        for one in rerank.postprocess_nodes(nodes, query_str=TEXT)
+def test_content_of_vllm(client, offline):
+    """A query of pictures too, and one for each document."""
+    parts = [
+        {"content": [{"type": "image_url", "image_url": {"url": url}}]}
+        for url in PICTURES
     ]
-    check(found, shares)
+    text = {"content": [{"type": "text", "text": TEXT}]}
+    scores = offline["match"].score([BLUE, RED], TEXT)
+    body = {"model": MATCHING, "queries": parts, "items": [text, text]}
+    answer = posted(client, "/score", **body, raw_scores=True)
+    close(column(answer["data"], "score"), scores)
+    tokenizer = offline["match"].preprocessor.tokenizer
+    count = int(tokenizer.encode(TEXT)["padding_mask"].sum())
+    assert answer["usage"]["total_tokens"] == 2 * count
+    body = {"query": parts[1], "documents": text, "return_documents": True}
+    [best] = posted(client, "/rerank", **body)["results"]
+    assert best["document"] == text
+    close(best["relevance_score"], 1 / (1 + np.exp(-scores[1])))
 
 
-def test_the_client_of_jina(server, shares):
-    jina = importorskip("llama_index.postprocessor.jinaai_rerank")
-    rerank = jina.JinaRerank(
-        base_url=f"{server.url}/v1", api_key=KEY, model=MATCHING, top_n=2
-    )
-    check_postprocessed(rerank, shares)
-    rerank._session.close()
+@pytest.mark.parametrize("side", ["Right", "left"])
+def test_long_documents_are_cut(client, offline, side):
+    embed = offline["embed"].embed
+    tokenizer = offline["embed"].preprocessor.tokenizer
+    asked = {"model": FUSED, "query": TEXT, "truncation_direction": side}
+    # The second fits into the 9 tokens.
+    documents = [LONG, "a red circle"]
+    rule = "cut_end" if side == "Right" else "cut_start"
+    most = tokenizer.sequence_length
+    for limit, body in ((9, {"max_tokens_per_doc": 9}), (most, {})):
+        body |= {"truncate": True, "documents": documents, **asked}
+        answer = posted(client, "/v1/rerank", **body, raw_scores=True)
+        [query, *vectors] = [
+            embed(texts=[one], sequence_length=limit, long_texts=rule)[0]
+            for one in (TEXT, *documents)
+        ]
+        if limit == 9:
+            query = embed(texts=TEXT)
+        check(answer["results"], np.array(vectors) @ query)
+        counts = map(len, tokenizer.token_lists([TEXT, *documents]))
+        read, *cut = [count + 2 for count in counts]
+        count = read + sum(min(limit, one) for one in cut)
+        assert answer["usage"]["total_tokens"] == count
 
 
-def test_the_client_of_text_embeddings_inference(server, shares):
-    tei = importorskip("llama_index.postprocessor.tei_rerank")
-    rerank = tei.TextEmbeddingInference(
-        base_url=server.url, auth_token=f"Bearer {KEY}"
-    )
-    check_postprocessed(rerank, shares)
+def test_unknown_fields_are_ignored_and_named(client, presets):
+    documents = [{"text": TEXT, "title": "a", "id": 1}, {"text": "a", "id": 2}]
+    body = {"query": TEXT, "documents": documents, "priority": 1, "top_n": 1}
+    body |= {"return_documents": True, "max_tokens_per_doc": None}
+    answer = posted(client, "/v2/rerank", **body)
+    ignored = ["documents.title", "documents.id", "priority"]
+    assert answer["ignored"] == ignored
+    # They are sent back, as Cohere does.
+    assert answer["results"][0]["document"] == documents[0]
+    assert posted(client, "/v1/embeddings", input="a", user="b")["ignored"] == [
+        "user"
+    ]
+    import httpx
+    from local_server import serving
+
+    plan = Plan((FUSED,), strict=True)
+    with serving(plan, presets[:1]) as strict:
+        answer = httpx.post(f"{strict.url}/v2/rerank", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == ignored[0]
 
 
 @pytest.mark.parametrize("model", [MATCHING, FUSED])

@@ -50,6 +50,7 @@ def serve(
     store: str | None = None,
     tokens: Annotated[int | None, typer.Option(min=3)] = None,
     replicas: models.Count = 1,
+    strict: bool = False,
     body_bytes: Limit = DEFAULT.body_bytes,
     picture_pixels: Limit = DEFAULT.picture_pixels,
     request_pixels: Limit = DEFAULT.request_pixels,
@@ -82,6 +83,7 @@ def serve(
         store: Index of `search index`, for /v1/search.
         tokens: Tokens of an embedded text; else the preset's own.
         replicas: Processes; each holds all presets in memory.
+        strict: Reject unknown fields of requests, which answers otherwise name.
         body_bytes: Bytes of a request.
         picture_pixels: Pixels of a picture.
         request_pixels: Pixels of all pictures of a request.
@@ -109,7 +111,7 @@ def serve(
     own = () if key or ":" in host else (host,)
     hosts = (*(allowed_hosts or ()), *own)
     names = tuple(preset_name(preset) for preset in presets)
-    plan = Plan(names, limits, tokens, store, replicas, hosts)
+    plan = Plan(names, limits, tokens, store, replicas, hosts, strict)
     value = {"address": f"http://{host}:{port}", "presets": plan.names()}
 
     def ready():

@@ -214,7 +214,9 @@ def error_response(error):
         "param": error.param,
         "code": error.code,
     }
-    return JSONResponse({"error": body}, status, _HEADERS.get(status))
+    # Clients of Jina show `detail`.
+    content = {"error": body, "detail": message}
+    return JSONResponse(content, status, _HEADERS.get(status))
 
 
 async def _while_connected(work, receive):

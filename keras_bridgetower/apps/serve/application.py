@@ -1,6 +1,8 @@
 """The FastAPI application: routes and their errors."""
 
 import base64
+import dataclasses
+import functools
 
 import fastapi
 import numpy as np
@@ -13,13 +15,13 @@ from keras_bridgetower.apps.serve import errors
 from keras_bridgetower.apps.serve.admission import Admission
 from keras_bridgetower.apps.serve.admission import error_response
 from keras_bridgetower.apps.serve.inputs import IMAGES
-from keras_bridgetower.apps.serve.inputs import REFUSE
 from keras_bridgetower.apps.serve.inputs import Asked
 from keras_bridgetower.apps.serve.service import read_picture
 from keras_bridgetower.metrics.calibration import match_shares
 from keras_bridgetower.version import __version__
 
-_RULES = {"Right": "cut_end", "Left": "cut_start"}
+# Values of an input that is a picture with a text.
+_PAIR = ("image", "text")
 
 
 def application(service, key=None):
@@ -109,90 +111,137 @@ def _invalid_body(request, error):
     return errors.RequestError(400, message, where or None)
 
 
+def _post(routes, service, tag, *paths):
+    """Return a decorator that adds a route whose answers name ignored fields.
+
+    Args:
+        routes: `fastapi.APIRouter`.
+        service: `Service`.
+        tag: str, the group of the route on the page /docs.
+        *paths: str, its paths.
+    """
+
+    def add(function):
+        @functools.wraps(function)
+        async def answered(body):
+            ignored = list(dict.fromkeys(bodies.unknown(body)))
+            if ignored and service.plan.strict:
+                message = "the server does not know the field: leave it out."
+                raise errors.FieldError(ignored[0], message)
+            answer = await function(body)
+            return {**answer, "ignored": ignored} if ignored else answer
+
+        for path in paths:
+            routes.post(path, tags=[tag])(answered)
+
+    return add
+
+
 def _model_routes(service):
     """Build the routes that ask models, and the index.
 
-    They follow the shapes of OpenAI and of the hosted service.
+    They follow the shapes of OpenAI, the hosted service, Cohere, Jina,
+    text-embeddings-inference (TEI) and vLLM.
     """
     routes = fastapi.APIRouter(route_class=bodies.JSONRoute)
+    post = functools.partial(_post, routes, service)
 
-    @routes.post("/v1/embeddings", tags=["embeddings"])
-    @routes.post("/embeddings", tags=["embeddings"])
+    @post("embeddings", "/v1/embeddings", "/embeddings")
     async def embeddings(body: bodies.EmbeddingsBody) -> dict:
         """Embed texts, pictures and pairs."""
-        return await _embed(service, body)
+        preset = service.preset(body.model, "embed")
+        if body.dimensions not in (None, preset.width):
+            message = f"{preset.name} has {preset.width} dimensions."
+            raise errors.FieldError("dimensions", message)
+        values, rule = body.input, body.long_texts
+        inputs = await service.read_inputs("input", values, rule)
+        found = await preset.ask("embed", inputs)
+        data = []
+        for index, (vector, _) in enumerate(found):
+            encoded = _encode(vector, body.encoding_format)
+            row = {"object": "embedding", "index": index, "embedding": encoded}
+            data.append(row)
+        answer = _model_and_usage(body, preset, [count for _, count in found])
+        return {"object": "list", "data": data, **answer}
 
-    @routes.post("/v1/rerank", tags=["matching"])
-    @routes.post("/v2/rerank", tags=["matching"])
-    async def rerank(body: bodies.RerankBody) -> dict:
+    @post("matching", "/v1/rerank", "/v2/rerank", "/rerank")
+    async def rerank(body: bodies.RerankBody) -> dict | list[dict]:
         """Sort documents by relevance to a query, best first.
 
         The matching head scores a text with a picture; two texts or two
         pictures get the cosine of their vectors. Both are scaled to 0..1.
+        Requests with `texts` are answered as by text-embeddings-inference.
         """
-        return await _rerank(service, body)
+        rows, answer = await _compare(service, body)
+        listed = body.name(bodies.DOCUMENTS) == "texts"
+        order = np.argsort([-row["score"] for row in rows], kind="stable")
+        results = []
+        for index in order[: body.top_n or None].tolist():
+            name = "score" if listed else "relevance_score"
+            result = {"index": index, name: rows[index]["score"]}
+            if body.return_documents:
+                sent = body.document(index)
+                result |= sent if listed else {"document": sent}
+            results.append(result)
+        return results if listed else {"results": results, **answer}
 
-    @routes.post("/rerank", tags=["matching"])
-    async def rerank_texts(body: bodies.RerankTextsBody) -> list[dict]:
-        """Sort documents, as text-embeddings-inference does.
+    @post("matching", "/v1/score", "/score")
+    async def score(body: bodies.CompareBody) -> dict:
+        """Return the score of each document, or of each pair.
 
-        Scores are between 0 and 1 unless `raw_scores` is given.
+        The score of a pair is the logit of "match" minus that of no match. It
+        comes with its probability, which a ranking head does not have.
         """
-        asked = bodies.RerankBody(query=body.query, documents=body.texts)
-        answer = await _rerank(service, asked, "texts", body.raw_scores)
-        found = [
-            {"index": one["index"], "score": one["relevance_score"]}
-            for one in answer["results"]
+        rows, answer = await _compare(service, body)
+        data = [
+            {"object": "score", "index": index, **row}
+            for index, row in enumerate(rows)
         ]
-        if body.return_text:
-            for one in found:
-                one["text"] = body.texts[one["index"]]
-        return found
+        return {"object": "list", "data": data, **answer}
 
-    @routes.post("/v1/score", tags=["matching"])
-    async def score(body: bodies.ScoreBody) -> dict:
-        """Return the score and the probability of each pair.
-
-        The score is the logit of "match" minus that of no match. A ranking
-        head has no probability.
-        """
-        answer = await _predict_list(service, body, "score", "pairs")
-        for one in answer["data"]:
-            one["object"] = "score"
-        return answer
-
-    @routes.post("/v1/answer", tags=["questions"])
+    @post("questions", "/v1/answer")
     async def answer(body: bodies.AnswerBody) -> dict:
         """Return the best answers to a question about a picture."""
         return await _ask(service, body, "answer", "question")
 
-    @routes.post("/v1/fill", tags=["questions"])
+    @post("questions", "/v1/fill")
     async def fill(body: bodies.FillBody) -> dict:
         """Return the best tokens for each `<mask>` of a text on a picture."""
         return await _ask(service, body, "fill", "text")
 
-    @routes.post("/v1/predict", tags=["tasks"])
+    @post("tasks", "/v1/predict")
     async def predict(body: bodies.PredictBody) -> dict:
         """Return the results of a task, such as entailment, for each row.
 
         /v1/models lists the tasks of each model.
         """
-        known = service.preset(body.model, body.task).inputs
-        if body.task not in known:
+        preset = service.preset(body.model, body.task)
+        if body.task not in preset.inputs:
             message = f"{body.task!r} has a route of its own: see /docs."
             raise errors.FieldError("task", message)
-        needed, optional = known[body.task]
-        for index, row in enumerate(body.inputs):
-            given = set(row.model_dump(exclude_none=True))
-            if not set(needed) <= given <= {*needed, *optional}:
+        service.check_count(body.inputs, "inputs")
+        needed, optional = preset.inputs[body.task]
+        inputs = []
+        for index, given in enumerate(body.inputs):
+            row, place = given.model_dump(exclude_none=True), f"inputs.{index}"
+            if not set(needed) <= set(row) <= {*needed, *optional}:
                 message = f"the task reads {', '.join(needed)}"
                 if optional:
                     message += f", and perhaps {', '.join(optional)}"
-                raise errors.FieldError(f"inputs.{index}", f"{message}.")
-        answer = await _predict_list(service, body, body.task, "inputs")
-        return {**answer, "task": body.task}
+                raise errors.FieldError(place, f"{message}.")
+            # An error may also be about the row as a whole.
+            names = {"text": place, "top_k": "top_k"}
+            names |= {name: f"{place}.{name}" for name in row}
+            for name in IMAGES:
+                row[name] = await read_picture(row.get(name), names.get(name))
+            inputs.append((Asked(**row, top_k=body.top_k), names))
+        found = await preset.ask(body.task, inputs)
+        data = [{"index": index, **one} for index, one in enumerate(found)]
+        model = body.model or preset.name
+        answer = {"model": model, "task": body.task}
+        return {"object": "list", "data": data, **answer}
 
-    @routes.post("/v1/search", tags=["search"])
+    @post("search", "/v1/search")
     async def search(body: bodies.SearchBody) -> dict:
         """Find pictures of the index by a text, a picture or both."""
         if service.find is None:
@@ -208,29 +257,6 @@ def _model_routes(service):
     return routes
 
 
-async def _embed(service, body):
-    """Answer in the shape of OpenAI and the hosted service."""
-    preset = service.preset(body.model, "embed")
-    if body.dimensions not in (None, preset.width):
-        message = f"vectors of {preset.name} have {preset.width} dimensions."
-        raise errors.FieldError("dimensions", message)
-    rule = _RULES[body.truncation_direction] if body.truncate else REFUSE
-    inputs, fields = await service.read_inputs(preset, body.input, "input")
-    inputs = [Asked(*one, long_texts=rule) for one in inputs]
-    found = await preset.ask("embed", inputs, fields)
-    tokens = sum(count for _, count in found)
-    vectors = [_encode(one, body.encoding_format) for one, _ in found]
-    return {
-        "object": "list",
-        "data": [
-            {"object": "embedding", "index": index, "embedding": vector}
-            for index, vector in enumerate(vectors)
-        ],
-        "model": body.model or preset.name,
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-    }
-
-
 def _encode(vector, encoding):
     """Encode a vector as a list, or as base64 of its 32-bit floats."""
     if encoding == "float":
@@ -238,102 +264,84 @@ def _encode(vector, encoding):
     return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
 
 
-async def _rerank(service, body, param="documents", raw=False):
-    """Sort documents, which are the field `param` for the client.
+def _model_and_usage(body, preset, tokens):
+    """Return the fields of an answer that tell the model and its tokens."""
+    tokens = sum(tokens)
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"model": body.model or preset.name, "usage": usage}
 
-    Scores are scaled to 0..1, unless they are asked for `raw`.
+
+async def _compare(service, body):
+    """Score pairs, or documents for one query, or for one each.
+
+    Args:
+        service: `Service`.
+        body: `bodies.CompareBody`.
+
+    Returns:
+        `(rows, answer)`: a dict with a `"score"` and perhaps a `"probability"`
+        for each document, and other fields of the answer.
     """
-    query = _kind(body.query, "query")
-    kinds = {
-        _kind(document, f"{param}.{index}")
-        for index, document in enumerate(body.documents)
-    }
-    if len(kinds) > 1:
-        raise errors.FieldError(param, "must be all texts or all pictures.")
-    alike = kinds == {query}
-    preset = service.preset(body.model, "embed" if alike else "score")
-    read = service.read_inputs
-    inputs, fields = await read(preset, body.documents, param)
-    [asked], _ = await read(preset, [body.query], "query")
-    if alike:
-        of_query = {"text": "query", "image": "query"}
-        inputs = [Asked(*one) for one in (asked, *inputs)]
-        found = await preset.ask("embed", inputs, [of_query, *fields])
+    sides, kinds = [], []
+    for names, values, most in (
+        (bodies.QUERY, body.query, body.max_tokens_per_query),
+        (bodies.DOCUMENTS, body.documents, body.max_tokens_per_doc),
+    ):
+        if values is not None:
+            field, rule = body.name(names), body.long_texts
+            sides.append(await service.read_inputs(field, values, rule, most))
+            kinds.append(_kind(field, sides[-1]))
+    # Pairs are on both sides.
+    queries, documents = sides[0], sides[-1]
+    if len(queries) not in (1, len(documents)):
+        message = "must be one, or as many as the documents."
+        raise errors.FieldError(body.name(bodies.QUERY), message)
+    raw = body.raw_scores or body.query is None
+    if kinds[0] == kinds[-1] != _PAIR:
+        preset = service.preset(body.model, "embed")
+        found = await preset.ask("embed", [*queries, *documents])
         vectors = np.array([vector for vector, _ in found], "float32")
-        scores = vectors[1:] @ vectors[0]
-        shares = (1 + scores) / 2
+        left, right = np.split(vectors, [len(queries)])
+        scores = (left * right).sum(-1)
+        if not raw:
+            scores = ((1 + scores) / 2).clip(0, 1)
+        rows = [{"score": score} for score in scores.tolist()]
+        tokens = [count for _, count in found]
     else:
-        # Each pair has a document and the query.
-        pairs = [
-            Asked(
-                text=asked[0] if text is None else text,
-                image=asked[1] if image is None else image,
-            )
-            for text, image in inputs
-        ]
-        fields = [names | {query: "query"} for names in fields]
-        found = await preset.ask("score", pairs, fields)
-        scores = np.array([result["score"] for result in found])
-        shares = match_shares(scores)
-    order = np.argsort(-scores, kind="stable")[: body.top_n].tolist()
-    shown = (scores if raw else shares.clip(0, 1)).tolist()
-    results = [{"index": i, "relevance_score": shown[i]} for i in order]
-    if body.return_documents:
-        for result in results:
-            document = body.documents[result["index"]]
-            result["document"] = document.model_dump(exclude_none=True)
-    return {"results": results, "model": body.model or preset.name}
+        preset = service.preset(body.model, "score")
+        if len(queries) == 1:
+            queries = queries * len(documents)
+        rows = await preset.ask("score", list(map(_joined, queries, documents)))
+        tokens = [row.pop("tokens") for row in rows]
+        if not raw:
+            for row in rows:
+                row["score"] = float(match_shares(row["score"]))
+    return rows, _model_and_usage(body, preset, tokens)
 
 
-def _kind(value, param):
-    if value.text is not None and value.image is not None:
-        raise errors.FieldError(param, "give `text` or `image`, not both.")
-    return "image" if value.text is None else "text"
+def _kind(field, inputs):
+    """Return the names of the values that all inputs of a field have."""
+    kinds = {asked.columns for asked, _ in inputs}
+    if len(kinds) > 1 or (field == "pairs") != (_PAIR in kinds):
+        message = "must be all texts or all pictures, or `pairs` of both."
+        raise errors.FieldError(field, message)
+    return kinds.pop()
+
+
+def _joined(query, document):
+    """Return a text and a picture as one input of `PresetClient.ask`."""
+    text, image = query, document
+    if query[0].text is None:
+        text, image = document, query
+    asked = dataclasses.replace(text[0], image=image[0].image)
+    return asked, {**text[1], "image": image[1]["image"]}
 
 
 async def _ask(service, body, verb, text):
     """Run a verb on a picture and the text in a field of the body."""
-    row = {"image": body.image, "text": getattr(body, text)}
-    fields = {"image": "image", "text": text, "top_k": "top_k"}
-    [found], model = await _predict(service, body, verb, [row], [fields])
-    return {**found, "model": model}
-
-
-async def _predict_list(service, body, verb, param):
-    """Run a verb on the rows in a field of the body."""
-    values = getattr(body, param)
-    service.check_count(values, param)
-    rows = [value.model_dump(exclude_none=True) for value in values]
-    fields = []
-    for index, row in enumerate(rows):
-        place = f"{param}.{index}"
-        names = {name: f"{place}.{name}" for name in row}
-        # An error may also be about the row as a whole.
-        fields.append({"text": place, "top_k": "top_k", **names})
-    found, model = await _predict(service, body, verb, rows, fields)
-    data = [{"index": index, **one} for index, one in enumerate(found)]
-    return {"object": "list", "data": data, "model": model}
-
-
-async def _predict(service, body, verb, rows, fields):
-    """Run a verb on rows. Return the results, and the model's name.
-
-    Args:
-        service: `Service`.
-        body: the body of the request.
-        verb: str.
-        rows: list of dict from names of inputs to texts and pictures.
-        fields: list of dict from the same names to fields of the body.
-    """
     preset = service.preset(body.model, verb)
-    inputs = []
-    for row, names in zip(rows, fields, strict=True):
-        images = {
-            name: await read_picture(row[name], names[name])
-            for name in IMAGES
-            if name in row
-        }
-        top_k = getattr(body, "top_k", 1)
-        inputs.append(Asked(**{**row, **images}, top_k=top_k))
-    found = await preset.ask(verb, inputs, fields)
-    return found, body.model or preset.name
+    image = await read_picture(body.image, "image")
+    asked = Asked(getattr(body, text), image, top_k=body.top_k)
+    fields = {"image": "image", "text": text, "top_k": "top_k"}
+    [found] = await preset.ask(verb, [(asked, fields)])
+    return {**found, "model": body.model or preset.name}

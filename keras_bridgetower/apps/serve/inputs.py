@@ -18,6 +18,7 @@ class Asked:
             decoded, or None.
         top_k: int, number of results.
         long_texts: str, as in `BridgeTowerContrastive.embed`.
+        most: int, tokens of the text beyond which it is cut; 0 for no cut.
         tokens: int, tokens of an embedded text that are read, or None for the
             server's own number.
         rerank: int, number of pictures of an index that the matching head
@@ -30,6 +31,7 @@ class Asked:
     second_image: bytes | None = None
     top_k: int = 1
     long_texts: str = REFUSE
+    most: int = 0
     tokens: int | None = None
     rerank: int | None = None
 
@@ -42,7 +44,7 @@ class Asked:
     @property
     def batch(self):
         """Tuple that all inputs of a batch share."""
-        return self.columns, self.top_k, self.long_texts, self.tokens
+        return self.columns, self.top_k, self.tokens
 
     @property
     def images(self):

@@ -26,6 +26,7 @@ from keras_bridgetower.metrics.calibration import match_shares
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.heads import embedding_kinds
 from keras_bridgetower.preprocessing.texts import checked_texts
+from keras_bridgetower.preprocessing.texts import encode_long
 from keras_bridgetower.preprocessing.texts import split_at_masks
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets import verbs
@@ -42,8 +43,10 @@ OWN_ROUTES = {
     verbs.ANSWER.name: "answer",
     verbs.FILL.name: "fill",
 }
-# Only the routes that embed can cut a text.
-_TRUNCATE = 'Send a shorter text, or `"truncate": true` to /v1/embeddings.'
+_TOO_LONG = (
+    "a text must have at most {} tokens, not {}. Send a shorter text; routes "
+    'that embed, rank and score cut it for `"truncate": true`.'
+)
 
 
 class ServedPreset:
@@ -81,11 +84,10 @@ class ServedPreset:
         self.preset, self.tokens = preset_name(preset), tokens
 
     def facts(self):
-        """Return plain values for clients: verbs, embeddings, inputs."""
+        """Return plain values for clients: verbs, width of vectors, inputs."""
         embed = self.tasks.get("embed")
         return {
             "verbs": tuple(self.tasks),
-            "kinds": tuple(embedding_kinds(embed.ways)) if embed else (),
             "width": embed.projection_dim if embed else None,
             "inputs": {
                 name: (tuple(verb.inputs), tuple(verb.optional))
@@ -119,18 +121,20 @@ class ServedPreset:
         }
         if "text" in columns and "second_text" not in columns:
             tokenizer = task.needed_preprocessor().tokenizer
-            counts = _token_counts(
-                tokenizer, columns["text"], masks=verb is verbs.FILL
+            columns["text"], counts = _read_texts(
+                *(tokenizer, asked, tokenizer.sequence_length),
+                masks=verb is verbs.FILL,
             )
-            _check_lengths(counts, tokenizer.sequence_length)
         try:
             task.check_request(top_k=first.top_k)
         except ValueError as error:
             raise errors.InputError("top_k", str(error)) from error
         found = verb.run(task, columns, first.top_k, len(asked))
-        if verb is verbs.SCORE and "rank" not in task.answering_heads:
-            for row in found:
-                row["probability"] = float(match_shares(row["score"]))
+        if verb is verbs.SCORE:
+            for row, count in zip(found, counts, strict=True):
+                row["tokens"] = count
+                if "rank" not in task.answering_heads:
+                    row["probability"] = float(match_shares(row["score"]))
         kinds = verb.results.items()
         return [
             row | {name: verbs.named(kind, row[name]) for name, kind in kinds}
@@ -152,20 +156,16 @@ class ServedPreset:
         )
         given, counts = {}, [0] * len(asked)
         if first.text is not None:
-            given["texts"] = [one.text for one in asked]
-            counts = _token_counts(tokenizer, given["texts"])
-            if first.long_texts == REFUSE:
-                _check_lengths(counts, most, _TRUNCATE)
+            given["texts"], counts = _read_texts(tokenizer, asked, most)
         if first.image is not None:
             given["images"] = [one.image for one in asked]
         vectors = task.embed(
             **given,
             batch_size=len(asked),
             sequence_length=most,
-            long_texts=first.long_texts,
+            long_texts=REFUSE,
         )
-        read = [min(count, most) for count in counts]
-        return list(zip(vectors.tolist(), read, strict=True))
+        return list(zip(vectors.tolist(), counts, strict=True))
 
     def warm_up(self, batch_size):
         """Run each verb once for every shape of a batch that it will get.
@@ -192,33 +192,51 @@ class ServedPreset:
                 "image": Asked(image=image),
                 "fused": Asked("a", image),
             }
-            return [kinds[kind] for kind in self.facts()["kinds"]]
+            ways = self.tasks[name].ways
+            return [kinds[kind] for kind in embedding_kinds(ways)]
         text = "<mask>" if name == "fill" else "a"
         columns = self._verbs[name].inputs
         values = {x: image if x in IMAGES else text for x in columns}
         return [Asked(**values)]
 
 
-def _token_counts(tokenizer, texts, masks=False):
-    """Count the tokens of texts, special tokens included.
+def _read_texts(tokenizer, asked, most, masks=False):
+    """Return the texts of inputs, cut as they ask, and their numbers of tokens.
+
+    Args:
+        tokenizer: a `PackedTokenizer`.
+        asked: list of `Asked`.
+        most: int, tokens that the model reads, special tokens included.
+        masks: bool, whether `<mask>` is one token.
 
     Raises:
+        InputError: a text that is not to be cut is too long.
         ValueError: a text that cannot be tokenized, such as an empty one.
     """
-    counts = []
-    for text in checked_texts(texts)[0]:
-        parts = split_at_masks(text) if masks else [text]
-        tokens = map(len, tokenizer.token_lists(parts))
-        # One token between two parts, and one at each end.
-        counts.append(sum(tokens) + len(parts) + 1)
-    return counts
-
-
-def _check_lengths(counts, most, fix="Send a shorter text."):
-    for count in counts:
+    texts, counts = [], []
+    for one in asked:
+        [text], _ = checked_texts([one.text])
+        allowed, rule = one.most, one.long_texts
+        if rule != REFUSE:
+            allowed = min(allowed or most, most)
+        count = _count_tokens(tokenizer, text, masks)
+        if allowed and count > allowed:
+            rule = "cut_end" if rule == REFUSE else rule
+            ids = encode_long(tokenizer, text, max(allowed, 3), rule)
+            # Without the rest of a character that was cut.
+            text = tokenizer.detokenize(ids["token_ids"]).strip("\ufffd")
+            count = _count_tokens(tokenizer, text, masks)
         if count > most:
-            message = f"a text must have at most {most} tokens, not {count}."
-            raise errors.InputError("text", f"{message} {fix}")
+            raise errors.InputError("text", _TOO_LONG.format(most, count))
+        texts.append(text)
+        counts.append(count)
+    return texts, counts
+
+
+def _count_tokens(tokenizer, text, masks):
+    parts = split_at_masks(text) if masks else [text]
+    # One token between two parts, and one at each end.
+    return sum(map(len, tokenizer.token_lists(parts))) + len(parts) + 1
 
 
 class ServedIndex:

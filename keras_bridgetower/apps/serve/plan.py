@@ -62,6 +62,8 @@ class Plan:
         allowed_hosts: tuple of str, host names that requests may use, such as
             that of a proxy. If empty, any name is allowed with a key and none
             without. IP addresses and `localhost` are always allowed.
+        strict: bool, whether to reject unknown fields of requests, which
+            answers otherwise name.
 
     Raises:
         ValueError: no presets, two of one name, or invalid host names.
@@ -73,6 +75,7 @@ class Plan:
     store: str | None = None
     replicas: int = 1
     allowed_hosts: tuple = ()
+    strict: bool = False
 
     def __post_init__(self):
         for host in self.allowed_hosts:

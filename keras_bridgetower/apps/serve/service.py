@@ -8,6 +8,7 @@ import prometheus_client
 from prometheus_client import multiprocess
 
 from keras_bridgetower.apps.serve import errors
+from keras_bridgetower.apps.serve.inputs import Asked
 from keras_bridgetower.apps.serve.plan import served_name
 from keras_bridgetower.preprocessing.images import decode_base64
 
@@ -71,25 +72,24 @@ class PresetClient:
 
     def __init__(self, name, facts, ask, counter):
         self.name = name
-        self.verbs, self.kinds = facts["verbs"], facts["kinds"]
-        self.width, self.inputs = facts["width"], facts["inputs"]
+        self.verbs, self.inputs = facts["verbs"], facts["inputs"]
+        self.width = facts["width"]
         self._ask = ask
         self._counter = counter
 
-    async def ask(self, verb, inputs, params):
+    async def ask(self, verb, inputs):
         """Run a verb, and return a list of results.
 
         Args:
             verb: str.
-            inputs: list of `Asked`.
-            params: list of dict, one for each input, from `Refused.about` to
-                the field of the request to blame.
+            inputs: list of `(asked, fields)`: an `Asked`, and a dict from
+                `Refused.about` to the field of the request to blame.
 
         Raises:
             FieldError: the verb rejects an input.
         """
-        found = await self._ask(self.name, verb, inputs)
-        for result, fields in zip(found, params, strict=True):
+        found = await self._ask(self.name, verb, [one for one, _ in inputs])
+        for result, (_, fields) in zip(found, inputs, strict=True):
             if isinstance(result, errors.Refused):
                 param = fields[result.about]
                 raise errors.FieldError(param, result.message, result.code)
@@ -158,32 +158,25 @@ class Service:
             message = f"a request may have at most {most}. Split it."
             raise errors.FieldError(param, message, "too_many_inputs")
 
-    async def read_inputs(self, preset, values, param):
-        """Read the texts and pictures of a list of `bodies.Input`.
+    async def read_inputs(self, field, values, long_texts, most=0):
+        """Read texts and pictures.
 
         Args:
-            preset: `PresetClient`.
-            values: the list.
-            param: str, the field that contains it.
+            field: str, the field of the request that contains them.
+            values: list of `bodies.Input`.
+            long_texts, most: as in `Asked`.
 
         Returns:
-            For each input `(text, image)`, with the image as bytes or None; and
-            a list of dict for `PresetClient.ask`.
+            list for `PresetClient.ask`.
         """
-        self.check_count(values, param)
-        read, fields = [], []
+        self.check_count(values, field)
+        read = []
         for index, value in enumerate(values):
-            name, image = f"{param}.{index}", value.image
-            if image is not None:
-                if value.text is not None and "fused" not in preset.kinds:
-                    message = (
-                        f"{preset.name} embeds no pairs: its head is two-way."
-                    )
-                    raise errors.FieldError(name, message)
-                image = await read_picture(image, f"{name}.image")
-            read.append((value.text, image))
-            fields.append(dict.fromkeys(("text", "image"), name))
-        return read, fields
+            name = f"{field}.{index}"
+            image = await read_picture(value.image, name)
+            asked = Asked(value.text, image, long_texts=long_texts, most=most)
+            read.append((asked, dict.fromkeys(("text", "image"), name)))
+        return read
 
 
 def _same(name):
