@@ -11,7 +11,7 @@ from builders import FASTEST
 from keras_bridgetower.data.augment.transforms import TRANSFORMS
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.datasets.arrow import ArrowPicture
-from keras_bridgetower.data.datasets.cifar import PickledPicture
+from keras_bridgetower.data.datasets.cifar import CifarPicture
 from keras_bridgetower.data.datasets.tables import FilePicture
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Record
@@ -29,9 +29,9 @@ PICTURES = {
         FilePicture("a/0.jpg"),
         "692d55013d05786f393265e543a8751763bb40cb6b89778cd1445ba9281e80c9",
     ),
-    "pickle": (
-        PickledPicture("batch_1", 7),
-        "1a97dd55635986cd639a60a8e8c99f12201125e05f2edd956a0fabf03c146a37",
+    "cifar": (
+        CifarPicture("batch_1", 1, 7),
+        "2db2f136b9d566f690eb3f60d9203c4c48f031bcd5cfc73b38a88258f08dcc6e",
     ),
     "table": (
         ArrowPicture("t.arrow", "image", 3),
