@@ -17,11 +17,10 @@ model above the encoders starts at random. Needs
 
 import miniature_run
 
-from keras_bridgetower.training import train
 from keras_bridgetower.training.recipes.paper import RECIPES
+from keras_bridgetower.training.recipes.task_of_recipe import RECORD_TASKS
 
 if __name__ == "__main__":
-    names = [
-        n for n in train.recipe_names() if RECIPES[n].task != "Pretraining"
-    ]
+    trained = {*RECORD_TASKS} - {"Pretraining"}
+    names = [n for n, recipe in RECIPES.items() if recipe.task in trained]
     miniature_run.main_with_figure(__doc__, names)

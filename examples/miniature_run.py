@@ -50,6 +50,8 @@ def main(description, names, given=None, callbacks=lambda checkpoint: []):
         force_resume=False,
         other_hosts=False,
         max_bad_share=0.001,
+        window=16,
+        lanes=None,
     )
     settings = commands.parse_args(given)
     recipe = paper.get(settings.recipe)

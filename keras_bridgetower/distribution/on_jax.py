@@ -161,9 +161,6 @@ class DataParallel(Several):
         with super().scope():
             yield
 
-    def is_whole(self, variable):
-        return variable.value.is_fully_replicated
-
     @contextlib.contextmanager
     def gathered(self, task):
         if self.processes == 1:

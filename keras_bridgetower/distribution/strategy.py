@@ -26,8 +26,6 @@ class Strategy:
         count: int, number of replicas, among which a batch is divided.
         processes: int, number of processes that train together.
         index: int, number of this process, from 0.
-        store: str, file format of checkpoints: a name in
-            `training.runs.folders`.
 
     Example:
 
@@ -40,7 +38,6 @@ class Strategy:
     """
 
     device_name, count, index, processes = "one device", 1, 0, 1
-    store = "file"
     # Whether a run can stop in the middle of an update, and go on exactly.
     stops_within_updates = True
     # Whether the framework notes a SIGTERM: a handler of Python replaces its.
@@ -134,7 +131,10 @@ class Strategy:
         yield
 
     def whole(self, variable):
-        """Return a variable as NumPy array. Every process must call it."""
+        """Return a variable as NumPy array. Every process must call it.
+
+        Processes other than 0 may get no values.
+        """
         return keras.ops.convert_to_numpy(variable)
 
     def own_rows(self, task, variable, array):
@@ -185,10 +185,6 @@ class Strategy:
             signaled: bool, whether this process got the signal.
         """
         return self.any(signaled)
-
-    def is_whole(self, variable):
-        """Return True if this process has all values of a variable."""
-        return True
 
     def together(self, function):
         """Call a function in every process, and raise in all if one fails.

@@ -31,12 +31,10 @@ OPTIMIZERS = ("SGD", "Adam", "AdamW", "Adamax", "Nadam", "RMSprop", "Lion")
 class FSDP(TorchDataParallel):
     """Data parallel with weights, gradients and optimizer split over processes.
 
-    Start the processes by `torchrun`. Checkpoints have PyTorch's distributed
-    format: each process writes its part. They continue on any number of
+    Start the processes by `torchrun`. Checkpoints continue on any number of
     processes.
     """
 
-    store = "torch"
     # Each process adds up what all have computed of its parts.
     stops_within_updates = True
 
@@ -81,22 +79,17 @@ class FSDP(TorchDataParallel):
                         stack.enter_context(shards.whole())
             yield
 
-    def is_whole(self, variable):
-        return not any(
-            shards.active and id(variable) in shards.of_weight
-            for shards in self._shards.values()
-        )
-
     def share_accumulated(self, optimizer):
         """Do nothing: each process has the sums of its parts."""
 
-    def find_part(self, task, variable):
-        """Return the `DTensor` of a weight or of a variable of the optimizer.
-
-        None for a variable of which each process has all values.
-        """
-        shards = self._shards.get(task)
-        return None if shards is None else shards.find_part(variable)
+    def whole(self, variable):
+        for shards in self._shards.values():
+            part = shards.find_part(variable)
+            if part is not None:
+                values = part.full_tensor()
+                values = values if self.is_chief else values[:0]
+                return keras.ops.convert_to_numpy(values)
+        return super().whole(variable)
 
     def own_rows(self, task, variable, array):
         shards = self._shards.get(task)
@@ -296,9 +289,10 @@ class Shards:
                 part.set_split()
 
     def find_part(self, variable):
-        """Return the `DTensor` of a variable, or None if it is not split."""
-        if id(variable) in self.of_weight:
-            return self._part(variable).detach()
+        """Return the `DTensor` of a variable of the optimizer if it is split.
+
+        Else None.
+        """
         weight = self._find_weight(variable)
         if weight is None:
             return None

@@ -17,9 +17,9 @@ from keras_bridgetower.backend.keras_private import updates
 class Gradients:
     """Averages the gradients of a compiled task from now on.
 
-    With `gradient_accumulation_steps`, only the batch that ends an update
-    averages its gradients at once. Those of the batches before are added up in
-    each process, and are averaged together at the end.
+    With `gradient_accumulation_steps`, gradients are averaged once an update:
+    each process adds up those of its batches, and in the backward pass of the
+    last one it sends the sums.
 
     Args:
         task: a compiled task. Methods of its optimizer are replaced, not those
@@ -28,9 +28,10 @@ class Gradients:
 
     def __init__(self, task):
         self._optimizer = task.optimizer
-        self._batches = updates.accumulation(self._optimizer)
         # Whether the batch ends an update; None before its backward pass.
         self._ends = None
+        # Weights, and the hooks that add what was accumulated, by number.
+        self._adding = {}
         self._engine = DistributedDataParallel(
             _Loss(v.value for v in task.trainable_variables),
             # This also keeps the first buckets. New ones would add in another
@@ -51,9 +52,38 @@ class Gradients:
         loss = self._scale(self._optimizer, loss)
         self._ends = updates.ends_update(self._optimizer)
         if self._ends:
+            self._add_accumulated(self._scale(self._optimizer, 1.0))
             return self._engine(loss)
         with self._engine.no_sync():
             return self._engine(loss)
+
+    def _add_accumulated(self, scale):
+        """Add what was accumulated to the gradients of the backward pass.
+
+        It is added before the buckets are sent, and only to weights that the
+        loss depends on.
+
+        Args:
+            scale: number or scalar tensor, the scale of the loss.
+        """
+        # After an error, those of a batch before are still there.
+        self._stop_adding()
+        pairs = updates.accumulated(self._optimizer)
+        for number, (weight, kept) in enumerate(pairs):
+
+            def add_kept(gradient, number=number, kept=kept.value):
+                self._adding.pop(number)[1].remove()
+                return gradient + (kept * scale).to(gradient.dtype)
+
+            handle = weight.value.register_hook(add_kept)
+            self._adding[number] = weight, handle
+
+    def _stop_adding(self):
+        """Remove the hooks that are left, and return their weights."""
+        left, self._adding = [*self._adding.values()], {}
+        for _, handle in left:
+            handle.remove()
+        return [weight for weight, _ in left]
 
     def apply(self, grads, trainable_variables=None):
         """Apply gradients, equal in all processes where an update ends."""
@@ -63,12 +93,30 @@ class Gradients:
                 "must call `optimizer.scale_loss(loss).backward()`, by which "
                 "gradients are averaged."
             )
-        if self._ends and self._batches > 1:
-            average_accumulated(self._optimizer)
-        elif not self._ends:
+        if self._ends:
+            self._forget_accumulated(grads)
+        else:
             grads = finite_in_all(self._optimizer, grads)
         self._ends = None
         return self._apply(self._optimizer, grads, trainable_variables)
+
+    def _forget_accumulated(self, grads):
+        """Set to zero what the gradients of the backward pass have now.
+
+        If these are not finite, the optimizer leaves out the last batch, and
+        the others are averaged by themselves.
+        """
+        left = self._stop_adding()
+        if late := [w.path for w in left if w.value.grad is not None]:
+            raise RuntimeError(
+                "The last batch of an update must use the same weights in all "
+                f"processes. Received: {late[:5]}, which only others use"
+            )
+        kept = [v.value for _, v in updates.accumulated(self._optimizer)]
+        if kept and _are_finite(grads):
+            torch._foreach_zero_(kept)
+        else:
+            average_accumulated(self._optimizer)
 
 
 class _Loss(torch.nn.Module):
@@ -89,12 +137,17 @@ def finite_in_all(optimizer, grads):
     """
     if not hasattr(optimizer, "inner_optimizer"):
         return grads
-    given = [torch.isfinite(g).all() for g in grads if g is not None]
-    here = torch.stack(given).all().to(torch.uint8)
+    here = _are_finite(grads).to(torch.uint8)
     dist.all_reduce(here, dist.ReduceOp.MIN)
     if here:
         return grads
     return [None if g is None else ops.full_like(g, torch.nan) for g in grads]
+
+
+def _are_finite(grads):
+    """Return a bool tensor: whether all gradients that are not None are."""
+    given = [torch.isfinite(g).all() for g in grads if g is not None]
+    return torch.stack(given).all()
 
 
 def average_accumulated(optimizer):
@@ -103,7 +156,7 @@ def average_accumulated(optimizer):
     Args:
         optimizer: a Keras optimizer, with or without accumulation.
     """
-    kept = [v.value for v in updates.accumulated(optimizer)]
+    kept = [v.value for _, v in updates.accumulated(optimizer)]
     for value, total in zip(kept, add(kept), strict=True):
         value.copy_(total / dist.get_world_size())
 

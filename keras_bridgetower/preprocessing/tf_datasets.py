@@ -7,6 +7,7 @@ import os
 import numpy as np
 from keras import ops
 
+from keras_bridgetower.backend.cores import usable_cores
 from keras_bridgetower.distribution.divide_batches import is_dataset
 from keras_bridgetower.preprocessing.images import SINGLE
 from keras_bridgetower.preprocessing.images import check_signature
@@ -75,7 +76,7 @@ def untuned(dataset):
         return dataset
     options = tf.data.Options()
     options.autotune.enabled = False
-    options.autotune.initial_parallelism = os.cpu_count()
+    options.autotune.initial_parallelism = usable_cores()
     return dataset.with_options(options)
 
 

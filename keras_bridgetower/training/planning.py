@@ -7,6 +7,8 @@ keep differs by what their compilers fuse.
 """
 
 import dataclasses
+import math
+from typing import NamedTuple
 
 import keras
 import keras_hub
@@ -15,20 +17,42 @@ from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import check_part
+from keras_bridgetower.data.records.counts import usual_shards
+from keras_bridgetower.data.stream.epoch_order import Shuffled
+from keras_bridgetower.data.stream.epoch_order import times_fetched
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.training.recipes.task_of_recipe import LAYERS
 from keras_bridgetower.training.recipes.task_of_recipe import class_and_values
 
-# Operations a second in bfloat16 without sparsity, and bytes of memory. Source:
-# the makers' data sheets.
+
+class Device(NamedTuple):
+    """A kind of device.
+
+    Attributes:
+        operations: float, in a second, in bfloat16 without sparsity.
+        memory: float, bytes.
+        machine: int, devices of a machine.
+        near, far: floats, bytes that it sends in a second to devices of its
+            machine, and of others.
+    """
+
+    operations: float
+    memory: float
+    machine: int
+    near: float
+    far: float
+
+
+# Source: the makers' data sheets. GPUs have NVLink, and each a network adapter
+# as in DGX machines; a slice of TPUs has one network of its own.
 DEVICES = {
-    "a100": (312e12, 80e9),
-    "h100": (989e12, 80e9),
-    "h200": (989e12, 141e9),
-    "v4": (275e12, 32e9),
-    "v5e": (197e12, 16e9),
-    "v5p": (459e12, 95e9),
-    "v6e": (918e12, 32e9),
+    "a100": Device(312e12, 80e9, 8, 300e9, 25e9),
+    "h100": Device(989e12, 80e9, 8, 450e9, 50e9),
+    "h200": Device(989e12, 141e9, 8, 450e9, 50e9),
+    "v4": Device(275e12, 32e9, 4, 300e9, 300e9),
+    "v5e": Device(197e12, 16e9, 4, 200e9, 200e9),
+    "v5p": Device(459e12, 95e9, 4, 600e9, 600e9),
+    "v6e": Device(918e12, 32e9, 4, 400e9, 400e9),
 }
 # Share of the memory that a plan may fill: work space needs the rest.
 USABLE = 0.9
@@ -87,6 +111,8 @@ class Plan:
         devices: int.
         steps: int, updates of the run.
         passes: float, how often each row is seen, or None.
+        fetched: float, how often machines together fetch each row of an object
+            store in an epoch, or None.
         parameters: int, weights of the task.
         ways: tuple of `Way`.
     """
@@ -96,6 +122,7 @@ class Plan:
     devices: int
     steps: int
     passes: float | None
+    fetched: float | None
     parameters: int
     ways: tuple
 
@@ -116,6 +143,9 @@ def plan(
     rows=None,
     *,
     utilization=0.4,
+    network=None,
+    machines=None,
+    window=16,
     price=None,
 ):
     """Plan a run from shapes, before it starts. Needs the backend PyTorch.
@@ -129,6 +159,11 @@ def plan(
             `steps`, and not `epochs`.
         utilization: float, share of the device's operations in bfloat16 that
             is reached. It depends on the machine: measure it.
+        network: float, bytes that a device sends in a second. Hours count as
+            if it computed nothing meanwhile. By default what the makers name.
+        machines: int, how many have the devices; by default as usual for them.
+        window: int, that of `train`, which decides what machines fetch. The
+            data count as written by `write_shards`.
         price: float, price of a device for an hour.
 
     Returns:
@@ -152,10 +187,14 @@ def plan(
     check_choice("device", device, DEVICES)
     check_count("devices", devices)
     check_part("utilization", utilization)
-    if rows is not None:
-        check_count("rows", rows)
-    if price is not None:
-        check_above_zero("price", price)
+    for check, name, value in (
+        (check_count, "rows", rows),
+        (check_count, "machines", machines),
+        (check_above_zero, "network", network),
+        (check_above_zero, "price", price),
+    ):
+        if value is not None:
+            check(name, value)
     if keras.config.backend() != "torch":
         raise ValueError(
             "A plan is counted on PyTorch: set KERAS_BACKEND=torch. Received: "
@@ -174,13 +213,19 @@ def plan(
             "Received: rows=None"
         )
     steps = recipe.total_steps(rows)
-    per_second = utilization * devices * DEVICES[device][0]
+    one = DEVICES[device]
+    per_second = utilization * devices * one.operations
+    machines = machines or -(-devices // one.machine)
+    network = network or (one.far if machines > 1 else one.near)
     task, counted = _counted(recipe, recipe.batch_size // parts)
     ways = []
     for kind in KINDS:
         fixed = weight_bytes(task, devices, kind)
         for checkpoint, (kept, operations) in counted.items():
-            hours = steps * recipe.batch_size * operations / per_second / 3600
+            sent = sent_bytes(kind, task, devices, recipe.accumulation)
+            seconds = recipe.batch_size * operations / per_second
+            seconds += sent / network
+            hours = steps * seconds / 3600
             ways.append(
                 Way(
                     kind,
@@ -188,15 +233,19 @@ def plan(
                     _memory(kind, fixed, kept, recipe.accumulation),
                     _accumulation(kind, recipe, devices, fixed, kept, device),
                     operations,
-                    sent_bytes(kind, task, devices, recipe.accumulation),
-                    per_second / operations,
+                    sent,
+                    recipe.batch_size / seconds,
                     hours,
                     None if price is None else price * devices * hours,
                 )
             )
-    passes = None if rows is None else steps * recipe.batch_size / rows
+    passes = fetched = None
+    if rows is not None:
+        passes = steps * recipe.batch_size / rows
+        order = Shuffled(window, math.gcd(machines, recipe.micro_batch_size))
+        fetched = times_fetched(usual_shards(rows), order, machines)
     return Plan(
-        *(recipe, device, devices, steps, passes),
+        *(recipe, device, devices, steps, passes, fetched),
         *(task.count_params(), tuple(ways)),
     )
 
@@ -241,21 +290,21 @@ def _accumulation(kind, recipe, devices, fixed, kept, device):
 
 def _usable(device):
     """Return the bytes of a device that may be filled."""
-    return USABLE * DEVICES[device][1]
+    return USABLE * DEVICES[device].memory
 
 
 def sent_bytes(kind, task, devices, accumulation):
     """Return the bytes that a device sends in an update, in rings.
 
-    All-reduce sends twice the gradients, on PyTorch those of the last batch and
-    those of the batches before. With split weights, each batch gathers these in
-    the forward pass, those of blocks in the backward pass again, and scatters
+    All-reduce sends twice the gradients, on PyTorch once an update, on JAX and
+    TensorFlow once a batch. With split weights, each batch gathers these in the
+    forward pass, those of blocks in the backward pass again, and scatters
     gradients.
     """
     sizes = weight_bytes(task)
     share = (devices - 1) / devices
     if kind == "data_parallel":
-        return 2 * share * sizes["gradients"] * min(accumulation, 2)
+        return 2 * share * sizes["gradients"]
     blocks = block_bytes(task)
     each = sizes["weights"] + blocks + sizes["gradients"]
     return share * each * accumulation
@@ -361,8 +410,9 @@ def features(task, rows, tokens, device="meta"):
 
     found = {}
     for name, tensor in task.input.items():
-        # A text has at most as many masked positions as tokens.
-        shape = (rows, *(tokens if n is None else n for n in tensor.shape[1:]))
+        # Any token of a text may be masked but its first and last one.
+        length = tokens - 2 * (name == "mask_positions")
+        shape = (rows, *(length if n is None else n for n in tensor.shape[1:]))
         dtype = getattr(torch, tensor.dtype)
         found[name] = torch.ones(shape, dtype=dtype, device=device)
     return found

@@ -6,8 +6,10 @@
 import ast
 import dataclasses
 import importlib.util
+import math
 import pathlib
 import shutil
+import socket
 
 import keras
 
@@ -15,24 +17,17 @@ from keras_bridgetower import object_stores
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.records.format import read_index
 from keras_bridgetower.data.records.read import open_records
+from keras_bridgetower.data.stream.epoch_order import Shuffled
+from keras_bridgetower.data.stream.epoch_order import times_fetched
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution.distribute import distribute
 from keras_bridgetower.presets import stores
 from keras_bridgetower.tasks.fit import batch_checks
 from keras_bridgetower.training import evaluate
-from keras_bridgetower.training.recipes import paper
 from keras_bridgetower.training.recipes import task_of_recipe
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 
 SPLITS = ("train", "validation", "test")
-
-
-def recipe_names():
-    """Return the names of the recipes of tasks that are trained on records."""
-    recipes = paper.RECIPES.items()
-    return [
-        name for name, r in recipes if r.task in task_of_recipe.RECORD_TASKS
-    ]
 
 
 def with_changes(recipe, changes):
@@ -81,9 +76,9 @@ def run(
     Args:
         recipe: a `Recipe`, of a task that is trained on records.
         settings: namespace of `data` (folders of records), `init` or
-            `encoders`, `output` (path or URL), `seed`, `every`,
-            `force_resume`, `other_hosts`, `max_bad_share` and `distribute`: the
-            options of the command line.
+            `encoders`, `output` (path or URL), `seed`, `every`, `window`,
+            `lanes`, `force_resume`, `other_hosts`, `max_bad_share` and
+            `distribute`: the options of the command line.
         folders: callable from the run's strategy to the folders of records.
             By default `settings.data`.
         start: callable from recipe, settings and labels to the task to train.
@@ -104,7 +99,15 @@ def run(
     share = settings.max_bad_share
     own = folders or (lambda strategy: settings.data)
     readers = strategy.together(lambda: open_splits(own(strategy), share))
-    train = training_stream(recipe, readers["train"], settings.seed, share)
+    train = Stream(
+        readers["train"],
+        recipe.micro_batch_size,
+        transform(recipe.transform, recipe.image_size),
+        order=choose_order(recipe, readers["train"], settings, strategy),
+        remainder="drop",
+        seed=settings.seed,
+        max_bad_share=share,
+    )
     total = recipe.total_steps(sum(r.num_samples for r in readers["train"]))
     with strategy.scope():
         task = start(recipe, settings, train.labels)
@@ -164,16 +167,25 @@ def open_splits(folders, max_bad_share):
     return readers
 
 
-def training_stream(recipe, readers, seed, max_bad_share):
-    """Return the `Stream` for training."""
-    return Stream(
-        readers,
-        recipe.micro_batch_size,
-        transform(recipe.transform, recipe.image_size),
-        remainder="drop",
-        seed=seed,
-        max_bad_share=max_bad_share,
-    )
+def choose_order(recipe, readers, settings, strategy):
+    """Return the order of training, and print what machines fetch by it.
+
+    From an object store each machine fetches whole shards, so by default the
+    order has a lane for each machine, whose processes must have consecutive
+    numbers, as launchers give them. All processes must call this.
+    """
+    machines = len({*strategy.gather_text(socket.gethostname())})
+    is_far = any(reader.is_far for reader in readers)
+    lanes = math.gcd(machines if is_far else 1, recipe.micro_batch_size)
+    order = Shuffled(settings.window, settings.lanes or lanes)
+    if is_far and machines > 1:
+        shards = sum(len(reader.shards) for reader in readers)
+        times = times_fetched(shards, order, machines)
+        print(
+            f"data: {machines} machines fetch each of {shards} shards "
+            f"{times:.2f} times an epoch: {order}"
+        )
+    return order
 
 
 def save(task, preset, strategy):

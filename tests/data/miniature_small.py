@@ -1,61 +1,45 @@
 """Small CIFAR, GLUE and own data."""
 
 import csv
-import pickle
 
 import numpy as np
 from keras_bridgetower_drawings.training.easy import pictures as easy_vqa
 from miniature_pictures import pictures
 from miniature_pictures import write_lines
 
-COLOURS = [colour.encode() for colour in easy_vqa.COLOURS]
-SHAPES = [shape.encode() for shape in easy_vqa.SHAPES]
+COLOURS, SHAPES = [*easy_vqa.COLOURS], [*easy_vqa.SHAPES]
 
 
-def _batch(numbers, labels):
-    rows = [
-        np.asarray(pictures()[n].image.resize((32, 32))).transpose(2, 0, 1)
-        for n in numbers
-    ]
-    data = np.stack(rows).reshape(len(rows), 3072)
-    return {b"batch_label": b"a batch", b"data": data} | labels(numbers)
-
-
-def _pickle(path, content):
+def _cifar(path, numbers, *kinds):
+    """Write rows of labels, of each kind, and of pixels by channels."""
+    rows = []
+    for number in numbers:
+        item = pictures()[number]
+        labels = [kind.index(getattr(item, name)) for name, kind in kinds]
+        pixels = np.asarray(item.image.resize((32, 32))).transpose(2, 0, 1)
+        rows.append(bytes(labels) + pixels.tobytes())
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The latest one whose arrays are as in the published files.
-    path.write_bytes(pickle.dumps(content, protocol=3))
+    path.write_bytes(b"".join(rows))
 
 
 def cifar10(folder):
-    inner = folder / "cifar-10-batches-py"
-
-    def labels(numbers):
-        colours = [pictures()[n].colour.encode() for n in numbers]
-        return {b"labels": [COLOURS.index(colour) for colour in colours]}
-
+    inner, kind = folder / "cifar-10-batches-bin", ("colour", COLOURS)
     for i in range(5):
         numbers = range(4 * i, 4 * i + 4)
-        _pickle(inner / f"data_batch_{i + 1}", _batch(numbers, labels))
-    _pickle(inner / "test_batch", _batch(range(20, 24), labels))
-    _pickle(inner / "batches.meta", {b"label_names": COLOURS, b"num_vis": 1})
+        _cifar(inner / f"data_batch_{i + 1}.bin", numbers, kind)
+    _cifar(inner / "test_batch.bin", range(20, 24), kind)
+    # As in the published file, an empty line ends it.
+    (inner / "batches.meta.txt").write_text("\n".join([*COLOURS, "", ""]))
     return folder, {}
 
 
 def cifar100(folder):
-    inner = folder / "cifar-100-python"
-
-    def labels(numbers):
-        item = [pictures()[n] for n in numbers]
-        return {
-            b"fine_labels": [COLOURS.index(s.colour.encode()) for s in item],
-            b"coarse_labels": [SHAPES.index(s.shape.encode()) for s in item],
-        }
-
-    _pickle(inner / "train", _batch(range(20), labels))
-    _pickle(inner / "test", _batch(range(20, 24), labels))
-    names = {b"fine_label_names": COLOURS, b"coarse_label_names": SHAPES}
-    _pickle(inner / "meta", names)
+    inner = folder / "cifar-100-binary"
+    # The coarse class comes first.
+    kinds = (("shape", SHAPES), ("colour", COLOURS))
+    _cifar(inner / "train.bin", range(20), *kinds)
+    _cifar(inner / "test.bin", range(20, 24), *kinds)
+    (inner / "fine_label_names.txt").write_text("\n".join([*COLOURS, ""]))
     return folder, {}
 
 

@@ -11,6 +11,7 @@ import shutil
 import threading
 import time
 import traceback
+import types
 from unittest import mock
 
 import faulty_server
@@ -23,6 +24,9 @@ from builders import ONE_BACKEND
 from keras_bridgetower import data
 from keras_bridgetower import object_stores
 from keras_bridgetower.data.records import format
+from keras_bridgetower.distribution.strategy import Strategy
+from keras_bridgetower.training import recipes
+from keras_bridgetower.training import train
 
 pytest.importorskip("aiohttp", reason="the extra `object_stores`")
 fsspec = pytest.importorskip("fsspec")
@@ -193,6 +197,42 @@ def test_processes_fetch_a_file_once(folder, tmp_path):
         for thread in threads:
             thread.join()
     assert len(fetched) == len(set(fetched)) == 2
+
+
+class Hosts(Strategy):
+    """One of eight machines."""
+
+    def gather_text(self, text):
+        return [f"host {i}" for i in range(8)]
+
+
+def test_machines_fetch_a_data_set_about_once(tmp_path, capsys):
+    """`train` takes as many lanes as machines; by one, each fetches all."""
+    rows = [streams.record("text_classification", i) for i in range(640)]
+    folder = tmp_path / "set"
+    streams.write(folder, rows, "text_classification", num_shards=64)
+    size = sum(file.stat().st_size for file in folder.glob("train-*"))
+    recipe = recipes.get("glue").replace(batch_size=16)
+
+    def share(lanes, host):
+        """Return the share of the data set that a machine fetches."""
+        cache = data.ShardCache(tmp_path / f"{lanes} {host}")
+        reader = data.open_records(folder.as_uri(), "train", cache=cache)
+        settings = types.SimpleNamespace(window=2, lanes=lanes)
+        order = train.choose_order(recipe, [reader], settings, Hosts())
+        own = data.Stream(reader, 16, order=order, num_hosts=8, host=host)
+        for number in range(own.steps_per_epoch):
+            own.batch(number)
+        for thread in reader.place._threads:
+            thread.join()
+        return (
+            sum(f.stat().st_size for f in cache.folder.glob("*.shard")) / size
+        )
+
+    # Each eight shards, two of the next epoch, and that of the first sample.
+    assert 1.0 <= sum(share(None, host) for host in range(8)) < 1.4
+    assert "each of 64 shards 1.00 times an epoch" in capsys.readouterr().out
+    assert share(1, host=0) == pytest.approx(1)
 
 
 @pytest.mark.slow

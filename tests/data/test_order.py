@@ -10,6 +10,8 @@ from builders import ONE_BACKEND
 from keras_bridgetower.data.stream.epoch_order import EpochOrder
 from keras_bridgetower.data.stream.epoch_order import Sequential
 from keras_bridgetower.data.stream.epoch_order import Shuffled
+from keras_bridgetower.data.stream.epoch_order import positions_in_lanes
+from keras_bridgetower.data.stream.epoch_order import times_fetched
 from keras_bridgetower.data.stream.stream import Stream
 
 pytestmark = ONE_BACKEND
@@ -116,3 +118,26 @@ def test_hosts_read_their_rows_of_the_same_batches(tmp_path):
         shards = {shard_of[i] for part in ids for i in part}
         # A window may lie on the border of two lanes.
         assert len(shards) <= 16 // 4 + 2
+
+
+@pytest.mark.parametrize(
+    "shards, window, lanes, hosts",
+    [
+        (96, 2, 8, 8),
+        (96, 5, 8, 8),
+        (96, 16, 1, 8),
+        (96, 5, 4, 8),
+        (30, 16, 6, 3),
+    ],
+)
+def test_shards_that_hosts_fetch_are_counted(shards, window, lanes, hosts):
+    """Count those of the samples of each host in an epoch of whole batches."""
+    mixing = Shuffled(window, lanes)
+    built = order((1,), mixing, sizes=[[240] * shards])
+    rows, found = np.arange(built.rows).reshape(-1, hosts, 48 // hosts), 0
+    for host in range(hosts):
+        places = positions_in_lanes(
+            rows[:, host].ravel(), built.rows, 48, lanes
+        )
+        found += len(np.unique(built(0, places)[0] // 240))
+    assert found / shards == times_fetched(shards, mixing, hosts)

@@ -19,7 +19,6 @@ from builders import ONE_BACKEND
 from drawn_photos import jpeg_of_scans
 from PIL import Image
 
-from keras_bridgetower.data.datasets.cifar import read_pickle
 from keras_bridgetower.data.datasets.tables import FilePicture
 from keras_bridgetower.files import open_regular
 from keras_bridgetower.files import read_text
@@ -280,7 +279,7 @@ def test_special_files_are_refused_at_once(kind, tmp_path, monkeypatch, opened):
     start = time.process_time()
     told = "must be a plain file"
     picture = FilePicture(str(path))
-    for read in (open_regular, read_text, read_pickle, load_image):
+    for read in (open_regular, read_text, load_image):
         with pytest.raises(ValueError, match=told):
             read(str(path))
     for read in (picture.open, picture.read):

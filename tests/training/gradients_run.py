@@ -19,10 +19,11 @@ import keras_bridgetower as kbt
 from keras_bridgetower.backend.keras_private import updates
 from keras_bridgetower.training.optim.adamw import AdamW
 
-BATCHES, ROWS = 10, 8
+BATCHES, ROWS = 12, 8
 STEPS = 3
-# In this batch a row of the last process has no finite gradient.
-BROKEN = 4
+# In these batches a row of the last process has no finite gradient: within an
+# update, and at its end without loss scaling, and with it.
+BROKEN = [4, 8, 10]
 # After this batch, a part of an update is accumulated.
 MIDDLE = 7
 
@@ -80,7 +81,8 @@ def trained(name, strategy=None):
         if strategy and number == MIDDLE:
             strategy.share_accumulated(made.optimizer)
         if number == MIDDLE:
-            for i, variable in enumerate(updates.accumulated(made.optimizer)):
+            kept = updates.accumulated(made.optimizer)
+            for i, (_, variable) in enumerate(kept):
                 found[f"{name}/kept/{i}"] = array(variable)
     return found
 

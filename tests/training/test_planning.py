@@ -57,6 +57,18 @@ def test_operations_are_those_of_the_matrices():
         assert 1.1 < planning.step_operations(task, x) / kept < 4 / 3
 
 
+def test_copies_of_weights_in_bfloat16_are_counted():
+    layers = [
+        keras.layers.Dense(n, use_bias=False, dtype="mixed_bfloat16")
+        for n in (5, 3)
+    ]
+    with planning.meta_device():
+        model = keras.Sequential([keras.Input((7,)), *layers])
+        found = planning.activation_bytes(model, keras.ops.ones((2, 7)))
+    # The input of each layer, and the weight behind the first one.
+    assert found == 2 * (2 * 7 + 2 * 5 + 5 * 3)
+
+
 def test_weights_by_kind():
     with planning.meta_device():
         task = planning.make_task(tiny())
@@ -74,17 +86,27 @@ def test_hours_cost_and_what_fits():
     assert found.steps == 30 and found.passes == 3
     plain, again, *split = found.ways
     per_second = 0.5 * 4 * 197e12
-    assert plain.hours * 3600 == pytest.approx(
-        3 * 640 * plain.operations / per_second
-    )
+    computed = 3 * 640 * plain.operations / per_second
+    # In one machine each device sends 200 GB a second.
+    sent = 30 * plain.sent / 200e9
+    assert plain.hours * 3600 == pytest.approx(computed + sent)
+    assert plain.rows_per_second == pytest.approx(3 * 640 / (computed + sent))
     assert plain.cost == pytest.approx(plain.hours * 4 * 2.0)
     assert again.hours > plain.hours and again.needed < plain.needed
     assert {way.kind for way in split} == {"fsdp"}
     # Of four devices in a ring, each sends three quarters twice.
     assert plain.sent == pytest.approx(1.5 * plain.memory["gradients"])
-    parts = training.plan(recipe.replace(accumulation=4), "v5e", 4, 640).ways
-    assert parts[0].sent == pytest.approx(2 * plain.sent)
+    recipe = recipe.replace(accumulation=4)
+    values = {"network": 1e6, "machines": 2, "window": 1}
+    found_of_parts = training.plan(recipe, "v5e", 4, 6400, **values)
+    parts = found_of_parts.ways
+    assert parts[0].sent == pytest.approx(plain.sent)
     assert parts[2].sent == pytest.approx(4 * split[0].sent)
+    # Sending takes nearly all of the time.
+    seconds = found_of_parts.steps * parts[0].sent / 1e6
+    assert parts[0].hours * 3600 == pytest.approx(seconds, rel=1e-3)
+    # Of seven shards, both machines fetch the one on the border.
+    assert found_of_parts.fetched == 8 / 7 and found.fetched == 1
     assert all(found.fits(way) and way.accumulation == 1 for way in found.ways)
 
 
@@ -93,7 +115,8 @@ def test_the_fewest_batches_that_fit(monkeypatch):
     fixed, each = 4e6, 1e6
 
     def fewest(memory):
-        monkeypatch.setitem(planning.DEVICES, "small", (1e12, memory / 0.9))
+        device = planning.Device(1e12, memory / 0.9, 8, 1e9, 1e9)
+        monkeypatch.setitem(planning.DEVICES, "small", device)
         given = {"weights": fixed, "gradients": 1e6}
         # Sixteen rows on each of four devices.
         kept = each * 16
@@ -128,10 +151,12 @@ def test_plans_that_cannot_be(message, change, values):
 def test_the_command(capsys):
     words = ["plan", "vqa_base", "--devices", "v5e:2", "--rows", "1e3"]
     words += ["-s", "size=tiny", "-s", "batch_size=16", "--row-bytes", "5e4"]
+    words += ["--machines", "2"]
     assert main([*words, "-s", "image_size=32", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["steps"] == 10 * 63 and len(found["ways"]) == 4
     for way in found["ways"]:
-        assert way["bytes_per_second"] == 5e4 * way["rows_per_second"]
+        # Both machines fetch the only shard.
+        assert way["bytes_per_second"] == 2 * 5e4 * way["rows_per_second"]
     assert main(["plan", "vqa_base", "--devices", "8"]) == 2
     assert "such as h100:8" in capsys.readouterr().err

@@ -80,7 +80,12 @@ def test_entailment_labels_in_another_order_are_rejected(tmp_path):
         )
     recipe = RECIPES["snli_ve_base"]
     settings = types.SimpleNamespace(
-        data=[tmp_path / "set"], seed=0, distribute="none", max_bad_share=0.0
+        data=[tmp_path / "set"],
+        seed=0,
+        distribute="none",
+        max_bad_share=0.0,
+        window=16,
+        lanes=None,
     )
     recipe = recipe.replace(batch_size=4, accumulation=1, epochs=1)
     with pytest.raises(ValueError, match=message):

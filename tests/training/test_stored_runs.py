@@ -1,6 +1,8 @@
 """Runs whose checkpoints are in an object store: parts, failures, kills."""
 
 import os
+import threading
+import time
 import traceback
 import warnings
 
@@ -19,6 +21,7 @@ from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 from keras_bridgetower.training.runs.folders import CheckpointError
 from keras_bridgetower.training.runs.places import RunFolder
+from keras_bridgetower.training.runs.places import RunStore
 
 fsspec = pytest.importorskip("fsspec", reason="the extra `object_stores`")
 
@@ -26,7 +29,9 @@ URL, ROOT = "memory://bucket/run", "/bucket/run/"
 
 
 @pytest.fixture
-def store():
+def store(monkeypatch, tmp_path):
+    # Where checkpoints are fetched to.
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
     found = fsspec.filesystem("memory")
     yield found
     if found.exists("/bucket"):
@@ -153,8 +158,56 @@ def test_the_newest_and_the_best_are_kept(store):
 
 
 @FASTEST
+def test_training_goes_on_beside_an_upload(store, tmp_path, monkeypatch):
+    """What is uploaded is the state of its step, and the next save waits."""
+    upload, later, went_on = type(store).put_file, threading.Event(), []
+
+    def waits(*told, **more):
+        went_on.append(later.wait(20))
+        upload(*told, **more)
+
+    monkeypatch.setattr(type(store), "put_file", waits)
+    whole = fitted(tmp_path / "whole", 6)
+    check_equal(fitted(URL, 6, resume_run.After(3, later.set)), whole)
+    assert went_on == [True] * 3
+    for step in (2, 4, 6):
+        name = f"step-{step:09d}/{folders.STATE}"
+        local = (tmp_path / "whole" / name).read_bytes()
+        assert store.cat_file(ROOT + name) == local
+
+
+@FASTEST
+def test_processes_of_a_machine_fetch_a_checkpoint_once(store, monkeypatch):
+    fitted(URL, 4)
+    fetch, fetched, read = type(store).get_file, [], []
+
+    def counted(store, path, *told, **more):
+        fetched.append(path.rpartition("/")[2])
+        fetch(store, path, *told, **more)
+
+    monkeypatch.setattr(type(store), "get_file", counted)
+    places = [RunStore(URL) for _ in range(3)]
+    threads = [
+        threading.Thread(target=lambda p=p: read.append(p.newest()))
+        for p in places
+    ]
+    for act in (threading.Thread.start, threading.Thread.join):
+        for thread in threads:
+            act(thread)
+    assert {facts["step"] for _, facts in read} == {4} and len(read) == 3
+    assert fetched.count(folders.STATE) == 1
+    for place in places:
+        place.forget_copies()
+    kept = files.keras_home() / "keras_bridgetower_checkpoints"
+    assert [path.name for path in kept.iterdir()] == ["fetching.lock"]
+
+
+@FASTEST
 def test_another_run_in_the_store_ends_this_one(store):
     def write_another():
+        # The checkpoint before is written beside training.
+        while names(store) != files_of(2):
+            time.sleep(0.01)
         other = f"{ROOT}step-000000009/{folders.MANIFEST}"
         store.pipe_file(other, b"{}")
 
@@ -227,7 +280,7 @@ def test_killed_processes_continue_from_a_bucket(tmp_path, monkeypatch, kind):
         manifest = f"{last}/{folders.MANIFEST}"
         body = client.get_object(Bucket="runs", Key=manifest)["Body"]
         facts = files.parse_checksummed(body.read().decode())
-    assert facts["store"] == ("torch" if kind == "fsdp" else "file")
+    assert facts["step"] == resume_run.STEPS
     kept = {entry["Key"].split("/")[1] for entry in found}
     local = {path.name for path in RunFolder(tmp_path / "run").checkpoints()}
     assert kept == local

@@ -194,6 +194,9 @@ def plan(
     rows: Annotated[float | None, typer.Option(min=1, max=1e15)] = None,
     row_bytes: Annotated[float | None, typer.Option(min=1)] = None,
     utilization: float = 0.4,
+    network: Annotated[float | None, typer.Option(min=1)] = None,
+    machines: models.CountOrNone = None,
+    window: models.Count = 16,
     price: float | None = None,
     changes: models.Changes = None,
     as_json: models.AsJson = False,
@@ -209,8 +212,13 @@ def plan(
         recipe: Recipe of the paper, such as pretrain_base.
         devices: Kind and number of devices, such as h100:8 or v5e:256.
         rows: Samples of the data set, such as 4e6.
-        row_bytes: Bytes of a sample, to know what storage must deliver.
+        row_bytes: Bytes of a sample, to know what an object store must
+            deliver.
         utilization: Share of the operations of a device that is reached.
+        network: Bytes that a device sends in a second, such as 25e9. By
+            default what its maker names.
+        machines: How many have the devices. By default as usual for them.
+        window: That of `train`, which decides what machines fetch.
         price: Price of a device for an hour.
         changes: Override a recipe field, such as dtype=mixed_bfloat16. May be
             given again.
@@ -232,6 +240,9 @@ def plan(
         found = training.plan(
             *(chosen, kind, int(number), None if rows is None else int(rows)),
             utilization=utilization,
+            network=network,
+            machines=machines,
+            window=window,
             price=price,
         )
     if as_json:
@@ -239,8 +250,7 @@ def plan(
             dataclasses.asdict(way)
             | {
                 "fits": found.fits(way),
-                "bytes_per_second": row_bytes
-                and row_bytes * way.rows_per_second,
+                "bytes_per_second": _read_bytes(found, way, row_bytes),
             }
             for way in found.ways
         ]
@@ -250,6 +260,7 @@ def plan(
             "parameters": found.parameters,
             "steps": found.steps,
             "passes": found.passes,
+            "fetched": found.fetched,
             "ways": ways,
         }
         output.show(True, facts, (), ())
@@ -258,19 +269,27 @@ def plan(
         output.show(False, None, PLAN_COLUMNS, rows)
         print(f"{found.parameters:,} parameters, {found.steps:,} updates")
         if found.passes:
-            print(f"each row is seen {found.passes:.2f} times")
+            print(
+                f"each row is seen {found.passes:.2f} times, and fetched "
+                f"{found.fetched:.2f} times an epoch from an object store"
+            )
     for way in found.ways:
         if not found.fits(way):
             output.warn(_plan_warning(found, way))
 
 
+def _read_bytes(found, way, row_bytes):
+    """Return the bytes that an object store delivers in a second."""
+    return row_bytes and row_bytes * way.rows_per_second * (found.fetched or 1)
+
+
 def _plan_row(found, way, row_bytes):
-    rate = way.rows_per_second
+    rate, read = way.rows_per_second, _read_bytes(found, way, row_bytes)
     return (
         *(way.kind, "computed again" if way.checkpoint else "kept"),
         *(f"{way.needed / GB:.1f}", found.fits(way)),
         *(f"{way.operations / 1e9:.0f}", f"{way.sent / GB:.2f}", f"{rate:.0f}"),
-        None if row_bytes is None else f"{rate * row_bytes / 1e6:.1f}",
+        read and f"{read / 1e6:.1f}",
         f"{way.hours:.1f}",
         None if way.cost is None else f"{way.cost:.0f}",
     )
@@ -297,6 +316,8 @@ def train(
     out: Annotated[str, typer.Option("--output")] = "runs",
     seed: int = 0,
     every: models.Count = 1000,
+    window: models.Count = 16,
+    lanes: models.CountOrNone = None,
     force_resume: bool = False,
     other_hosts: bool = False,
     max_bad_share: Annotated[float, typer.Option(min=0, max=1)] = 0.001,
@@ -319,6 +340,12 @@ def train(
         out: Folder of checkpoints and presets, or its URL in an object store.
         seed: Seed of the run.
         every: Updates between checkpoints.
+        window: Neighboring shards whose samples are mixed. More mix better,
+            and machines that read from an object store fetch more.
+        lanes: Parts of an epoch, from each of which a batch takes as many
+            rows, so that machines fetch other shards. By default one for each
+            machine that reads from an object store, else 1. With
+            `--other-hosts` give the number of the run.
         force_resume: Resume although settings, versions or data changed.
         other_hosts: Resume with another number of processes.
         max_bad_share: Share of the training samples, and of their shards, that

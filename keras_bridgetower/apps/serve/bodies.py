@@ -50,7 +50,7 @@ def unknown(value, place=""):
             yield from unknown(one, place)
     elif isinstance(value, Body):
         for name, one in value:
-            if name in value.model_extra:
+            if name not in type(value).model_fields:
                 yield f"{place}{name}"
             yield from unknown(one, f"{place}{name}.")
 

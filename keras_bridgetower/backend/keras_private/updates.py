@@ -102,13 +102,16 @@ def accumulated(optimizer):
         optimizer: a Keras optimizer, also with loss scaling.
 
     Returns:
-        list of variables; empty without accumulation, and before the first
-        batch.
+        list of `(weight, variable)`; empty without accumulation, and before
+        the first batch.
     """
     one = learning(optimizer)
     if accumulation(one) == 1 or not one.built:
         return []
-    return [v for v in one._accumulated_gradients if v is not None]
+    pairs = zip(
+        one._trainable_variables, one._accumulated_gradients, strict=True
+    )
+    return [(weight, v) for weight, v in pairs if v is not None]
 
 
 def ends_update(optimizer):

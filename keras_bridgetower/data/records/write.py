@@ -8,7 +8,6 @@ import functools
 import hashlib
 import io
 import json
-import math
 import multiprocessing
 import os
 import pathlib
@@ -26,13 +25,11 @@ from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.records import format as form
+from keras_bridgetower.data.records.counts import usual_shards
 from keras_bridgetower.data.records.places import open_place
 from keras_bridgetower.data.records.read import describe_damage
 from keras_bridgetower.preprocessing import images
 
-RECORDS_PER_SHARD = 1000
-# More records make larger shards: every process reads the list of shards.
-MOST_SHARDS = 20_000
 # The index is saved each time this share of the shards was written, and a kill
 # loses at most that share. Saving it after each of thousands of shards would
 # take most of the time.
@@ -126,8 +123,7 @@ def write_shards(
     records, labels = list(records), list(labels)
     check_records(split, records, task, labels)
     if num_shards is None:
-        num_shards = math.ceil(len(records) / RECORDS_PER_SHARD)
-        num_shards = min(num_shards, MOST_SHARDS)
+        num_shards = usual_shards(len(records))
     check_at_most("num_shards", num_shards, len(records), "records")
     num_shards = int(num_shards)
     place = open_place(folder)

@@ -124,17 +124,32 @@ class EpochOrder:
 
         Returns:
             int array `(shards,)`: those of the windows of the positions, then
-            those of the windows behind, and at the end of an epoch those of
-            the first window of the next one.
+            those of the windows behind in the same lanes, and at the end of a
+            lane those of its first window in the next epoch.
         """
+        _, starts, *_ = self._epoch(epoch)
+        lanes = self.mixing.lanes
+        length = max(self.rows // lanes, 1)
+        numbers = np.minimum(positions // length, lanes - 1)
+        ends = np.where(numbers < lanes - 1, (numbers + 1) * length, self.rows)
+        windows = np.searchsorted(starts, positions, "right") - 1
+        behind = np.append(starts, self.rows)[windows + 1]
+        ahead = behind < ends
+        return np.concatenate(
+            [
+                self._shards_at(epoch, positions),
+                self._shards_at(epoch, behind[ahead]),
+                self._shards_at(epoch + 1, numbers[~ahead] * length),
+            ]
+        )
+
+    def _shards_at(self, epoch, positions):
+        """Return the shards of the windows of positions, each once."""
         order, starts, *_ = self._epoch(epoch)
         windows = np.unique(np.searchsorted(starts, positions, "right") - 1)
-        behind = np.setdiff1d(windows + 1, windows)
         size = self.mixing.window
-        found = [order[w * size : (w + 1) * size] for w in (*windows, *behind)]
-        if len(starts) in behind:
-            found.append(self._epoch(epoch + 1)[0][:size])
-        return np.concatenate(found)
+        found = [order[w * size : (w + 1) * size] for w in windows]
+        return np.concatenate([order[:0], *found])
 
     def _lay_out(self, epoch):
         """Divide the shards of an epoch into windows.
@@ -190,6 +205,27 @@ class EpochOrder:
             passes = np.full(len(inside), number)
             parts.append(np.stack([inside + self._first[shard], passes]))
         return np.concatenate(parts, axis=1)
+
+
+def times_fetched(shards, order, hosts):
+    """Return how often hosts that fetch whole shards fetch each in an epoch.
+
+    Args:
+        shards: int, those of the data set. They count as equally large.
+        order: `Shuffled`.
+        hosts: int. Each reads its part of every batch.
+
+    Returns:
+        float, the mean over the shards: 1 if each is fetched by one host.
+    """
+    lanes, window, fetched = order.lanes, order.window, 0
+    for host in range(hosts):
+        first, end = host * lanes // hosts, -(-(host + 1) * lanes // hosts)
+        # A window on the border of two parts is fetched for both.
+        start = first * shards // (lanes * window) * window
+        stop = -(-end * shards // (lanes * window)) * window
+        fetched += min(stop, shards) - start
+    return fetched / shards
 
 
 def positions_in_lanes(rows, count, batch_size, lanes):

@@ -3,12 +3,12 @@
 import contextlib
 import dataclasses
 import logging
-import os
 import threading
 from collections.abc import Callable
 
 import numpy as np
 
+from keras_bridgetower.backend.cores import usable_cores
 from keras_bridgetower.data.records.format import SECOND_TEXT
 from keras_bridgetower.preprocessing.geometry import UnfitPicture
 from keras_bridgetower.preprocessing.geometry import check_transform
@@ -208,7 +208,7 @@ def batches_at_once(specs, rows):
     sizes = [
         np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in specs
     ]
-    return max(1, min(os.cpu_count(), _MOST // (rows * sum(sizes)) - _WAITING))
+    return max(1, min(usable_cores(), _MOST // (rows * sum(sizes)) - _WAITING))
 
 
 def stack_columns(rows, specs):

@@ -1,5 +1,6 @@
 """`Checkpoint`: saves a training run and continues it exactly."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import math
@@ -8,6 +9,7 @@ import threading
 import warnings
 
 import keras
+import numpy as np
 
 from keras_bridgetower.backend.keras_private.training import optimizer_value
 from keras_bridgetower.backend.keras_private.updates import accumulation
@@ -30,6 +32,10 @@ class Checkpoint(keras.callbacks.Callback):
     same numbers as an uninterrupted one, bit for bit. After a SIGTERM the run
     finishes the current step, saves a checkpoint, and ends with exit code 143.
     With `use_ema`, the averages replace the weights when `fit` ends.
+
+    A checkpoint is written beside training, from a copy in the memory of
+    process 0. The next save waits for it and raises its error, and so does the
+    end of `fit`.
 
     With `gradient_accumulation_steps`, several batches of the stream make one
     update. An epoch may end in the middle of an update, which continues in the
@@ -101,6 +107,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._last = None
         self._sigterm = False
         self._beside, self._callback_states = (), {}
+        self._writer, self._writing = None, None
 
     def fit(self, model, steps, callbacks=(), force=False, **kwargs):
         """Train to the end of the run, from its newest checkpoint if any.
@@ -133,8 +140,14 @@ class Checkpoint(keras.callbacks.Callback):
         checks.check_pictures(model, self.stream)
         self._of_update = accumulation(model.optimizer)
         self._last = steps * self._of_update
-        with self._place.exclusive(self.strategy):
-            return self._fit(model, list(callbacks), force, kwargs)
+        with (
+            self._place.exclusive(self.strategy),
+            # Also after an error, its end waits for what is written.
+            concurrent.futures.ThreadPoolExecutor(1) as self._writer,
+        ):
+            history = self._fit(model, list(callbacks), force, kwargs)
+            self._wait_for_writer()
+            return history
 
     def _fit(self, model, callbacks, force, kwargs):
         position = self.resume(model, force)
@@ -238,15 +251,13 @@ class Checkpoint(keras.callbacks.Callback):
             # Metrics and random states are restored later, since `fit` resets
             # metrics, and other code may draw before it begins.
             self._restored = self.strategy.together(
-                lambda: state.restore(
-                    *(model, arrays),
-                    *(self.strategy.scope, self.strategy.own_rows),
-                )
+                lambda: state.restore(model, arrays, self.strategy)
             )
         with self.strategy.scope():
             # Otherwise Keras would read the first batch twice.
             state.build_metrics(model, self.strategy.batches(self.stream))
-        checks.check_model(self.strategy, model, self.position)
+        with self.strategy.gathered(model):
+            checks.check_model(self.strategy, model, self.position)
         return self.position
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -284,7 +295,7 @@ class Checkpoint(keras.callbacks.Callback):
         if stop or self._batches() % every == 0:
             self._save(position, {}, self._random)
         if stop:
-            raise SystemExit(STOPPED)
+            self._stop()
 
     def end_epoch(self, epoch, logs=None):
         """Save a checkpoint after an epoch and all other callbacks."""
@@ -296,7 +307,17 @@ class Checkpoint(keras.callbacks.Callback):
             self.monitor, logs or {}, self._may_lack_validation
         )
         if self.strategy.must_stop(self._sigterm):
-            raise SystemExit(STOPPED)
+            self._stop()
+
+    def _stop(self):
+        self._wait_for_writer()
+        raise SystemExit(STOPPED)
+
+    def _wait_for_writer(self):
+        """Wait until the last checkpoint is written, or raise its error."""
+        writing, self._writing = self._writing, None
+        with places.errors(self._place, "A checkpoint could not be written."):
+            self.strategy.together(lambda: writing and writing.result())
 
     def _batches(self):
         position = self.position
@@ -306,10 +327,12 @@ class Checkpoint(keras.callbacks.Callback):
         # On JAX, reading `self.model` updates the model's variables.
         model = self.model
         strategy = self.strategy
-        checks.check_model(strategy, model, position)
-        kind = self._place.formats[strategy.store]
-        with kind.values(strategy, model) as value:
-            arrays = {**state.arrays(model, value), **random}
+        self._wait_for_writer()
+        strategy.share_accumulated(model.optimizer)
+        metrics = model.metrics_variables
+        with strategy.gathered(model), strategy.summed(metrics):
+            checks.check_model(strategy, model, position)
+            arrays = {**state.arrays(model, strategy.whole), **random}
             arrays = process_seeds.with_all_processes(strategy, arrays)
         facts = {
             "position": dataclasses.asdict(position),
@@ -320,9 +343,15 @@ class Checkpoint(keras.callbacks.Callback):
             "callbacks": state.callback_states(self._beside),
         }
         step, rest = divmod(self._batches(), self._of_update)
-        self._place.write(step, arrays, facts, strategy, rest)
-        kept = self.keep, self.monitor, self.better
-        strategy.by_chief(lambda: self._place.prune(*kept))
+        if strategy.is_chief:
+            # Training changes the values from here on.
+            arrays = {name: np.array(array) for name, array in arrays.items()}
+            written = step, arrays, facts, rest
+            self._writing = self._writer.submit(self._write, written)
+
+    def _write(self, written):
+        self._place.write(*written)
+        self._place.prune(self.keep, self.monitor, self.better)
 
     def _check_finite(self, logs):
         loss, failure = logs.get("loss", 0.0), ""

@@ -334,7 +334,10 @@ def newest(strategy, place, started):
     # Check before reading, since on JAX all processes read together.
     newest = strategy.together(place.names)[-1:]
     check(strategy, started | {"checkpoint": newest})
-    found = strategy.together(place.newest)
+    try:
+        found = strategy.together(place.newest)
+    finally:
+        place.forget_copies()
     arrays, facts = found or ({}, {})
     check(strategy, {"step": facts.get("step"), "sums": facts.get("sha256")})
     return found and (process_seeds.for_process(strategy, arrays), facts)
@@ -342,6 +345,8 @@ def newest(strategy, place, started):
 
 def check_model(strategy, model, position):
     """Raise unless all processes have the same weights and position.
+
+    Weights must be whole in all of them, as in `strategy.gathered`.
 
     Args:
         strategy: a `Strategy`; every process must call this.
@@ -362,7 +367,7 @@ def _model_facts(strategy, model):
     own = strategy.own_draws(variables)
     total = 0
     for name, variable in variables.items():
-        if name not in own and strategy.is_whole(variable):
+        if name not in own:
             array = keras.ops.convert_to_numpy(variable)
             content = np.ascontiguousarray(array).reshape(-1).view("uint8")
             total = zlib.crc32(content, total)

@@ -1,14 +1,12 @@
-"""Checkpoints in two file formats."""
+"""The files of a checkpoint."""
 
-import contextlib
 import json
-import pathlib
 
-import keras
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+from keras_bridgetower.files import checksummed
 from keras_bridgetower.files import parse_checksummed
 from keras_bridgetower.files import parse_json
 from keras_bridgetower.files import read_text
@@ -48,12 +46,11 @@ def read(folder, name=None):
         name: str, its name in errors. By default the path.
 
     Returns:
-        `(arrays, facts)`, as in `RunFolder.write`, but always NumPy arrays.
+        `(arrays, facts)`, as in `RunFolder.write`.
 
     Raises:
         CheckpointError: a file is missing or changed.
     """
-    folder = pathlib.Path(folder)
     try:
         facts = read_facts(folder)
         sums = folder_sums(folder)
@@ -61,7 +58,7 @@ def read(folder, name=None):
         changed = {n for n in {*sums, *saved} if sums.get(n) != saved.get(n)}
         if changed:
             raise ValueError(f"the sums of {sorted(changed)} are others")
-        arrays = STORES[facts["store"]].read(folder)
+        arrays = _read_arrays(folder)
     except (OSError, *OF_DAMAGE) as e:
         raise CheckpointError(
             "A checkpoint must be as it was written. Received: "
@@ -91,117 +88,35 @@ _STORED_AS = {"bfloat16": "uint16"}
 _TYPES = "types"
 
 
-class OneFile:
-    """A safetensors file, written by process 0."""
+def write(folder, arrays, facts):
+    """Write the files of a checkpoint into an empty folder.
 
-    name = "file"
+    Args:
+        folder: path.
+        arrays: dict from name to NumPy array.
+        facts: dict of plain values.
 
-    @contextlib.contextmanager
-    def values(self, strategy, model):
-        """Yield a function from a variable to its array, for the context."""
-        strategy.share_accumulated(model.optimizer)
-        with strategy.gathered(model), strategy.summed(model.metrics_variables):
-            yield strategy.whole
-
-    def write(self, folder, arrays, is_chief):
-        """Write arrays into an empty folder. Every process must call it.
-
-        Args:
-            folder: path.
-            arrays: dict from name to array, as the function of `values`
-                returns them.
-            is_chief: bool, True in process 0.
-
-        Raises:
-            OSError: the disk is full or not writable.
-        """
-        if not is_chief:
-            return
-        types = {name: str(a.dtype) for name, a in arrays.items()}
-        stored = {
-            name: np.asarray(a, order="C").view(
-                _STORED_AS.get(types[name], a.dtype)
-            )
-            for name, a in arrays.items()
-        }
-        content = safetensors.numpy.save(stored, {_TYPES: json.dumps(types)})
-        (folder / STATE).write_bytes(content)
-
-    def read(self, folder):
-        """Read the arrays, as dict from name to NumPy array.
-
-        Raises:
-            OSError, SafetensorError, KeyError: files are missing or damaged.
-        """
-        with safetensors.safe_open(folder / STATE, "numpy") as file:
-            types = parse_json(file.metadata()[_TYPES])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
-        return {
-            name: array.view(types[name])
-            if types[name] in _STORED_AS
-            else array
-            for name, array in arrays.items()
-        }
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    types = {name: str(a.dtype) for name, a in arrays.items()}
+    stored = {
+        name: np.asarray(a, order="C").view(
+            _STORED_AS.get(types[name], a.dtype)
+        )
+        for name, a in arrays.items()
+    }
+    content = safetensors.numpy.save(stored, {_TYPES: json.dumps(types)})
+    (folder / STATE).write_bytes(content)
+    text = checksummed({**facts, "sha256": folder_sums(folder)})
+    (folder / MANIFEST).write_text(text)
 
 
-class TorchDistributed:
-    """PyTorch's distributed format. Each process writes its parts."""
-
-    name = "torch"
-
-    @contextlib.contextmanager
-    def values(self, strategy, model):
-        def value(variable):
-            part = strategy.find_part(model, variable)
-            if part is None:
-                return keras.ops.convert_to_numpy(variable)
-            return part
-
-        with strategy.summed(model.metrics_variables):
-            yield value
-
-    def write(self, folder, arrays, is_chief):
-        # What is not divided is that of process 0.
-        given = {
-            name: self._tensor(a) if isinstance(a, np.ndarray) else a
-            for name, a in arrays.items()
-            if is_chief or not isinstance(a, np.ndarray)
-        }
-        with self._errors() as checkpoint:
-            checkpoint.save(given, checkpoint_id=self._path(folder))
-
-    def read(self, folder):
-        import torch
-
-        path = self._path(folder)
-        with self._errors() as checkpoint:
-            saved = checkpoint.FileSystemReader(path).read_metadata()
-            arrays = {
-                name: torch.empty(found.size, dtype=found.properties.dtype)
-                for name, found in saved.state_dict_metadata.items()
-            }
-            checkpoint.load(arrays, checkpoint_id=path, no_dist=True)
-        return {k: keras.ops.convert_to_numpy(v) for k, v in arrays.items()}
-
-    def _path(self, folder):
-        return folder.absolute() / "state"
-
-    @contextlib.contextmanager
-    def _errors(self):
-        """Yield PyTorch's module; its errors, no `Exception`, are OSErrors."""
-        from torch.distributed import checkpoint
-
-        try:
-            yield checkpoint
-        except checkpoint.CheckpointException as error:
-            raise OSError(str(error)) from error
-
-    def _tensor(self, array):
-        import torch
-
-        if str(array.dtype) == "bfloat16":
-            return torch.from_numpy(array.view("uint16")).view(torch.bfloat16)
-        return torch.from_numpy(np.asarray(array, order="C"))
-
-
-STORES = {store.name: store() for store in (OneFile, TorchDistributed)}
+def _read_arrays(folder):
+    with safetensors.safe_open(folder / STATE, "numpy") as file:
+        types = parse_json(file.metadata()[_TYPES])
+        arrays = {name: file.get_tensor(name) for name in file.keys()}
+    return {
+        name: array.view(types[name]) if types[name] in _STORED_AS else array
+        for name, array in arrays.items()
+    }

@@ -5,7 +5,7 @@ removed first, so that no part of a checkpoint is taken for a whole one.
 """
 
 import contextlib
-import json
+import hashlib
 import math
 import pathlib
 import shutil
@@ -16,9 +16,8 @@ import warnings
 from keras_bridgetower import files
 from keras_bridgetower import object_stores
 from keras_bridgetower.distribution.strategy import ProcessError
-from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.presets.manifest import MANIFEST
-from keras_bridgetower.presets.manifest import folder_sums
+from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 from keras_bridgetower.training.runs import folders
 from keras_bridgetower.training.runs.folders import CheckpointError
 
@@ -35,11 +34,9 @@ class _Run:
     """Abstract: the checkpoints of a run, wherever they are.
 
     A class defines `names`; `_read` and `_facts` from the name of a checkpoint
-    to its arrays and facts, or to its facts; `_part`, a context of the folder
-    to write one into, and `_publish`; and `_remove_all_but`.
+    to its arrays and facts, or to its facts; `_write`; `forget_copies` and
+    `_remove_all_but`.
     """
-
-    formats = folders.STORES
 
     def newest(self):
         """Read the newest undamaged checkpoint.
@@ -53,7 +50,7 @@ class _Run:
             CheckpointError: there are checkpoints, but none can be read.
         """
         damaged = None
-        with _errors(self, "The checkpoints could not be fetched."):
+        with errors(self, "The checkpoints could not be fetched."):
             for name in reversed(self.names()):
                 try:
                     return self._read(name)
@@ -65,8 +62,8 @@ class _Run:
             raise damaged
         return None
 
-    def write(self, step, arrays, facts, strategy=None, batches=0):
-        """Write a checkpoint as a whole or not at all.
+    def write(self, step, arrays, facts, batches=0):
+        """Write a checkpoint as a whole or not at all, in one process.
 
         Checkpoints of later steps are damaged, or the run would have continued
         from them. They are renamed to `damaged-...`, so that they are not
@@ -74,11 +71,8 @@ class _Run:
 
         Args:
             step: int, number of updates so far; part of the checkpoint's name.
-            arrays: dict from name to array, as the strategy's store takes
-                them.
+            arrays: dict from name to NumPy array.
             facts: dict of plain values for the manifest.
-            strategy: a `Strategy`, whose processes must all call this. By
-                default one process.
             batches: int, number of batches after the last update, whose
                 gradients are accumulated; part of the name too.
 
@@ -86,19 +80,10 @@ class _Run:
             CheckpointError: the disk is full or not writable. Earlier
                 checkpoints are unchanged.
         """
-        strategy = strategy or Strategy()
-        kind = self.formats[strategy.store]
         name = folders.checkpoint_name(step, batches)
-        facts = {**facts, "step": step, "store": kind.name}
         text = f"The checkpoint of step {step} could not be written."
-        with (
-            _errors(self, f"{text} Earlier ones are unchanged."),
-            self._part(name, strategy) as part,
-        ):
-            strategy.together(
-                lambda: kind.write(part, arrays, strategy.is_chief)
-            )
-            self._publish(name, part, facts, strategy)
+        with errors(self, f"{text} Earlier ones are unchanged."):
+            self._write(name, arrays, {**facts, "step": step})
 
     def prune(self, keep, monitor, better):
         """Remove all checkpoints but the newest and the best, and parts.
@@ -108,7 +93,7 @@ class _Run:
             monitor: str, the logged value that determines the best, or None.
             better: callable, `max` or `min`.
         """
-        with _errors(self, "Old checkpoints could not be removed."):
+        with errors(self, "Old checkpoints could not be removed."):
             names, scores = self.names(), {}
             for name in names if monitor else ():
                 # A damaged checkpoint has no score. Of one that cannot be read
@@ -155,7 +140,7 @@ class RunFolder(_Run):
 
         def check():
             # The error that the first checkpoint would raise later.
-            with _errors(self, "A run's folder must be writable, with room."):
+            with errors(self, "A run's folder must be writable, with room."):
                 self._directory.mkdir(parents=True, exist_ok=True)
                 files.write_atomically(probe, lambda file: file.write(b"probe"))
                 probe.unlink()
@@ -188,43 +173,31 @@ class RunFolder(_Run):
     def _facts(self, name):
         return folders.read_facts(self._directory / name)
 
-    @contextlib.contextmanager
-    def _part(self, name, strategy):
-        """Yield a new folder beside the checkpoint, removed after errors."""
+    def _write(self, name, arrays, facts):
+        """Write a new folder beside the checkpoint, and rename it."""
         part = self._directory / f".{name}"
-
-        def begin():
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-
+        shutil.rmtree(part, ignore_errors=True)
         try:
-            strategy.by_chief(begin)
-            yield part
-        except (OSError, ProcessError):
+            part.mkdir(parents=True)
+            folders.write(part, arrays, facts)
+            for file in (folders.STATE, MANIFEST, "."):
+                files.synchronize(part / file)
+        except OSError:
             shutil.rmtree(part, ignore_errors=True)
             raise
+        final = self._directory / name
+        if final.exists():
+            _remove(final)
+        part.rename(final)
+        for newer in self.checkpoints():
+            if newer > final:
+                aside = newer.with_name(f"damaged-{newer.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                newer.rename(aside)
+        files.synchronize(self._directory)
 
-    def _publish(self, name, part, facts, strategy):
-        """Flush the files of a checkpoint, and rename its folder."""
-
-        def end():
-            sums = folder_sums(part)
-            text = files.checksummed({**facts, "sha256": sums})
-            (part / MANIFEST).write_text(text)
-            for file in (*sums, MANIFEST, "."):
-                files.synchronize(part / file)
-            final = self._directory / name
-            if final.exists():
-                _remove(final)
-            part.rename(final)
-            for newer in self.checkpoints():
-                if newer > final:
-                    aside = newer.with_name(f"damaged-{newer.name}")
-                    shutil.rmtree(aside, ignore_errors=True)
-                    newer.rename(aside)
-            files.synchronize(self._directory)
-
-        strategy.by_chief(end)
+    def forget_copies(self):
+        """Do nothing: checkpoints are read where they are."""
 
     def _remove_all_but(self, names):
         for folder in self.checkpoints():
@@ -249,7 +222,7 @@ def _remove(folder):
 class RunStore(_Run):
     """The checkpoints of a run in an object store, as `RunFolder`.
 
-    Each process writes its files to a temporary folder and uploads them.
+    Files are written to a temporary folder and uploaded.
 
     Args:
         url: str, such as `"s3://bucket/run"`.
@@ -260,8 +233,9 @@ class RunStore(_Run):
             # Scripts and lists of processes would have it.
             raise ValueError("`directory` must have no password in its URL.")
         self._store = object_stores.Store(url)
-        # Names of the checkpoints that this run has found or written.
-        self._known = set()
+        # Names of the checkpoints that this run has found or written, and
+        # folders of copies.
+        self._known, self._fetched = set(), []
 
     def __str__(self):
         return str(self._store)
@@ -272,7 +246,7 @@ class RunStore(_Run):
 
         def check():
             probe = f".run.probe-{strategy.index}"
-            with _errors(self, "A run's folder must be writable."):
+            with errors(self, "A run's folder must be writable."):
                 self._store.write(probe, b"probe")
                 self._store.remove([probe])
 
@@ -281,7 +255,7 @@ class RunStore(_Run):
 
     def names(self):
         """Return the names of the complete checkpoints, oldest first."""
-        with _errors(self, "A run's folder must be readable."):
+        with errors(self, "A run's folder must be readable."):
             return _complete(self._files())
 
     def newest(self):
@@ -298,62 +272,56 @@ class RunStore(_Run):
         return found
 
     def _read(self, name):
-        with tempfile.TemporaryDirectory() as folder:
-            self._fetch(self._files().get(name, ()), folder)
-            return folders.read(pathlib.Path(folder, name), f"{self}/{name}")
+        """Read a checkpoint, which the processes of a machine fetch once."""
+        found = self._files().get(name, ())
+        manifest = f"{name}/{MANIFEST}"
+        sums = self._text(manifest) if manifest in found else b""
+        # Another checkpoint of the same name has another folder.
+        folder = files.keras_home() / "keras_bridgetower_checkpoints"
+        folder /= hashlib.sha256(sums).hexdigest()
+        self._fetched.append(folder)
+        with files.locked(folder.with_name("fetching.lock")):
+            for file in found:
+                if not (folder / file).exists():
+                    self._store.fetch(file, folder / file)
+        return folders.read(folder / name, f"{self}/{name}")
+
+    def forget_copies(self):
+        """Remove what was fetched. All processes must have read it."""
+        while self._fetched:
+            shutil.rmtree(self._fetched.pop(), ignore_errors=True)
 
     def _facts(self, name):
+        return files.parse_checksummed(
+            self._text(f"{name}/{MANIFEST}").decode()
+        )
+
+    def _text(self, name):
+        return self._store.read(name, LARGEST_ASSET)
+
+    def _write(self, name, arrays, facts):
+        """Replace a checkpoint of the name; its manifest is uploaded last."""
+        found = self._files()
+        others = {*_complete(found)} - self._known
+        if others:
+            raise CheckpointError(
+                "A run's folder must have one run at a time. Received: "
+                f"directory={str(self)!r}, where another run wrote "
+                f"{sorted(others)}"
+            )
+        self._remove(name, found)
         with tempfile.TemporaryDirectory() as folder:
-            self._fetch([f"{name}/{MANIFEST}"], folder)
-            return folders.read_facts(pathlib.Path(folder, name))
-
-    def _fetch(self, names, folder):
-        for name in names:
-            self._store.fetch(name, pathlib.Path(folder, name))
-
-    @contextlib.contextmanager
-    def _part(self, name, strategy):
-        """Remove an earlier checkpoint of the name, and yield a new folder."""
-
-        def begin():
-            found = self._files()
-            others = {*_complete(found)} - self._known
-            if others:
-                raise CheckpointError(
-                    "A run's folder must have one run at a time. Received: "
-                    f"directory={str(self)!r}, where another run wrote "
-                    f"{sorted(others)}"
-                )
-            self._remove(name, found)
-
-        strategy.by_chief(begin)
-        with tempfile.TemporaryDirectory() as part:
-            yield pathlib.Path(part)
-
-    def _publish(self, name, part, facts, strategy):
-        """Upload the files of a checkpoint, the manifest last."""
-
-        def upload():
-            sums = folder_sums(part)
-            for file in sums:
-                self._store.write(f"{name}/{file}", part / file)
-            return json.dumps(sums)
-
-        def end():
-            text = files.checksummed({**facts, "sha256": sums})
-            self._store.write(f"{name}/{MANIFEST}", text.encode())
-            self._known.add(name)
-            found = self._files()
-            for newer in _complete(found):
-                if newer > name:
-                    for file in found[newer]:
-                        self._store.copy(file, f"damaged-{file}")
-                    self._remove(newer, found)
-
-        sums = {}
-        for text in strategy.gather_text(strategy.together(upload)):
-            sums |= files.parse_json(text)
-        strategy.by_chief(end)
+            part = pathlib.Path(folder)
+            folders.write(part, arrays, facts)
+            state, manifest = part / folders.STATE, part / MANIFEST
+            self._store.write(f"{name}/{folders.STATE}", state)
+            self._store.write(f"{name}/{MANIFEST}", manifest.read_bytes())
+        self._known.add(name)
+        for newer in _complete(found):
+            if newer > name:
+                for file in found[newer]:
+                    self._store.copy(file, f"damaged-{file}")
+                self._remove(newer, found)
 
     def _remove_all_but(self, names):
         found = self._files()
@@ -371,7 +339,8 @@ def _complete(found):
 
 
 @contextlib.contextmanager
-def _errors(place, text):
+def errors(place, text):
+    """Turn errors in the context into a `CheckpointError` of a place."""
     try:
         yield
     except (OSError, ProcessError) as error:

@@ -1,7 +1,5 @@
 """Saves and restores the state of a run: variables, draws, callbacks."""
 
-import contextlib
-
 import keras
 import numpy as np
 
@@ -52,15 +50,13 @@ def random():
     return {_RANDOM + k: v for k, v in backend_ops.random_state().items()}
 
 
-def restore(model, arrays, scope=contextlib.nullcontext, own=None):
+def restore(model, arrays, strategy):
     """Restore the variables of a model and its optimizer.
 
     Args:
         model: a compiled model of the same architecture.
         arrays: dict from name to NumPy array, from `arrays` and `random`.
-        scope: callable that returns a context in which to create variables.
-        own: function of the model, a variable and its array that returns what
-            this process keeps of it. By default all.
+        strategy: the run's `Strategy`.
 
     Returns:
         dict of the arrays to restore when training begins, by
@@ -69,16 +65,15 @@ def restore(model, arrays, scope=contextlib.nullcontext, own=None):
     Raises:
         CheckpointError: the model has other variables; it lists them.
     """
-    with scope():
+    with strategy.scope():
         precision.build_once(model.optimizer, model.trainable_variables)
         _assign(_variables(model), arrays, "model/")
         slots = _by_name(model.optimizer.variables, "optimizer/")
-        if own is not None:
-            arrays = arrays | {
-                name: own(model, variable, arrays[name])
-                for name, variable in slots.items()
-                if name in arrays
-            }
+        arrays = arrays | {
+            name: strategy.own_rows(model, variable, arrays[name])
+            for name, variable in slots.items()
+            if name in arrays
+        }
         _assign(model.optimizer.variables, arrays, "optimizer/")
     late = (_METRICS, _RANDOM)
     return {k: v for k, v in arrays.items() if k.startswith(late)}

@@ -1,0 +1,10 @@
+"""How many shards a split has, if nothing else is wanted."""
+
+RECORDS_PER_SHARD = 1000
+# More records make larger shards: every process reads the list of shards.
+MOST_SHARDS = 20_000
+
+
+def usual_shards(records):
+    """Return the number of shards of a split with so many records."""
+    return min(-(-records // RECORDS_PER_SHARD), MOST_SHARDS)
