@@ -1,5 +1,6 @@
 """Scenes of drawings, their near misses and captions."""
 
+import json
 import re
 
 import keras
@@ -8,6 +9,7 @@ import pytest
 from keras_bridgetower_drawings.training.scenes import captions
 from keras_bridgetower_drawings.training.scenes import fusing
 from keras_bridgetower_drawings.training.scenes import reading
+from keras_bridgetower_drawings.training.scenes import release
 from keras_bridgetower_drawings.training.scenes import score
 from keras_bridgetower_drawings.training.scenes import seeing
 from keras_bridgetower_drawings.training.scenes import start
@@ -17,8 +19,10 @@ from keras_bridgetower_drawings.training.scenes.scenes import PATTERNS
 from keras_bridgetower_drawings.training.scenes.scenes import SORTS
 from keras_bridgetower_drawings.training.scenes.scenes import World
 from keras_bridgetower_drawings.training.scenes.things import Thing
+from PIL import Image
 
 import keras_bridgetower as kbt
+from keras_bridgetower.presets.table import PRESETS
 
 NAMES = ("owl", "lemon", "bus", "ant", "drum", "fir", "pie", "boat", "bell")
 NAMES = (*NAMES, "hot dog", "fries", "crab")
@@ -186,3 +190,40 @@ def test_stages_train_the_task_that_scores():
     }
     logits = task.predict_features(features)
     assert np.abs(logits[:, 1] - logits[:, 0] - scores).max() < 1e-3
+
+
+def test_the_preset_knows_what_its_vectors_do_not():
+    """On drawings of the package, in forms that training never saw."""
+    folder = PRESETS[release.NAME].path.parent / "examples"
+    shown = json.loads((folder / "examples.json").read_text())["pictures"]
+    drawn = World(
+        [
+            Thing(
+                text.split(" ", 1)[1],
+                {"me": np.asarray(Image.open(folder / file).convert("RGBA"))},
+            )
+            for file, text in shown
+        ],
+        "validation",
+    )
+    task = kbt.BridgeTowerRetrieval.from_preset(release.NAME)
+    found = score.of_pairs(score.Scores(task), drawn, score.pairs(drawn, 25))
+    right = {s: found["fusion"][s] - found["vectors"][s] for s in SORTS}
+    for sort in ("side", "above", "size", "color", "ground"):
+        assert found["fusion"][sort] >= 80 and right[sort] >= 10
+    assert found["fusion"]["thing"] >= found["vectors"]["thing"]
+
+
+@pytest.mark.parametrize("name", [release.NAME, release.VECTORS])
+def test_facts_of_the_presets_are_true(name):
+    known = PRESETS[name]
+    task = getattr(kbt, known.tasks[0]).from_preset(name)
+    assert task.count_params() == known.parameters
+    assert task.backbone.image_size == known.image_size == start.SIDE
+    size = sum(f.stat().st_size for f in known.path.rglob("*") if f.is_file())
+    assert size <= 12e6 and known.path.name == release.NAME
+    scores = json.loads((known.path / "training.json").read_text())["scores"]
+    gain = scores["validation"]["lists"]["vectors"]["the fusion has more"]
+    assert known.reranks == (
+        "itm" in known.heads and float(gain.split("(")[1].split()[0]) > 0
+    )

@@ -18,6 +18,7 @@ from keras_bridgetower_drawings.training.scenes.scenes import SORTS
 from keras_bridgetower_drawings.training.scenes.things import SPLITS
 
 NAME = "bridgetower_tiny_scenes_retrieval"
+VECTORS = "bridgetower_tiny_scenes_contrastive"  # The same by its vectors.
 
 
 def main():

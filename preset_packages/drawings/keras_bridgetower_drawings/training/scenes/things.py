@@ -38,15 +38,18 @@ class Thing(NamedTuple):
     drawings: dict  # From artist to uint8 `(64, 64, 4)`.
 
 
+def _is_plain(name):
+    return re.fullmatch("[a-z]+( [a-z]+)?", name) and not UNWANTED.search(name)
+
+
 def candidates(emoji):
     """Return the numbers of concrete things of one or two words."""
     unknown = splits.split(emoji).held_out
     return [
         number
         for number, one in enumerate(emoji)
-        if re.fullmatch("[a-z]+( [a-z]+)?", one.name)
+        if _is_plain(one.name)
         and KINDS.match(one.kind)
-        and not UNWANTED.search(one.name)
         # The towers have seen it.
         and not unknown[number]
         and world.UNSEEN_ARTIST in one.files
@@ -125,6 +128,10 @@ class Things:
     def wide(self):
         """Return all things of training, and others that are drawn alone."""
         return self._things(lambda name: True, "training")
+
+    def called(self):
+        """Return those of `wide` whose names can stand in a caption."""
+        return [t for t in self.wide() if _is_plain(t.name)]
 
     def _things(self, wanted, part):
         """Return things; those of training have no word of a held-out one."""

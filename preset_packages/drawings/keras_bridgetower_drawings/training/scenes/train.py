@@ -79,9 +79,7 @@ def fuse(run, epochs, whole=False):
     """Teach the fusion which caption is true, then all parts together."""
     known = run.task.preprocessor
     given = known.image_converter, known.tokenizer, start.SIDE, STEPS
-    data = fusing.batches(
-        run.things.of("training"), *given, run.seed + int(whole)
-    )
+    data = fusing.batches(run.things.called(), *given, run.seed + int(whole))
     world = World(run.things.of("validation"), "validation")
     found = score.pairs(world, 50)
 
