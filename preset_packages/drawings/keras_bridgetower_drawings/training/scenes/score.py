@@ -155,7 +155,9 @@ def of_lists(scores, world, found):
         name: retrieval.list_ndcg(np.array(rows), np.array(grades))
         for name, rows in by.items()
     }
-    table = {name: {"nDCG@10": round(float(v.mean()), 3)} for name, v in ndcg.items()}
+    table = {
+        name: {"nDCG@10": round(float(v.mean()), 3)} for name, v in ndcg.items()
+    }
     for name, values in ndcg.items():
         if name != "fusion":
             gain = retrieval.paired_interval(ndcg["fusion"] - values)
