@@ -28,6 +28,8 @@ HOMES = {
         # Beside transformers, as what a conversion is compared with.
         *("backend", "convert", "distribution", "preprocessing", "training"),
         "models/exporting",
+        # A library of PyTorch: its modules are PyTorch's.
+        "apps/search/adapters",
     },
     "jax": {"backend", "distribution", "training"},
     "transformers": {"convert"},

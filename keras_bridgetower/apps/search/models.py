@@ -7,12 +7,12 @@ from keras_bridgetower import BridgeTowerRetrieval
 from keras_bridgetower.apps.predict.batches import each_in_batches
 from keras_bridgetower.apps.search.fusions import ExportedFusion
 from keras_bridgetower.checks import check_choice
+from keras_bridgetower.files import read_json
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.heads import embedding_kinds
 from keras_bridgetower.preprocessing.geometry import as_square
 from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.presets import registry
-from keras_bridgetower.presets.safe_files import read_json
 from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.presets.table import named_heads
 from keras_bridgetower.presets.table import preset_name
@@ -22,7 +22,7 @@ from keras_bridgetower.tasks.identity import picture_settings
 from keras_bridgetower.tasks.identity import text_settings
 
 # What `training.reranker` writes beside a preset.
-_REPORT = "report.json"
+_REPORT, _LARGEST = "report.json", 1_000_000
 # How a query may be cut: the matching head reads the start of a text.
 _LONG_TEXTS = ("refuse", "cut_end")
 
@@ -267,14 +267,15 @@ def improves_lists(preset, folder):
             the training of a reranker wrote.
 
     Raises:
-        PresetError: the report is damaged.
+        ValueError: the report is no JSON.
     """
     known, report = PRESETS.get(preset_name(preset)), folder.root / _REPORT
     if known is not None:
         return known.reranks
     if not report.exists():
         return False
-    return read_json(report, folder.root).get("helps") is True
+    found = read_json(report, _LARGEST)
+    return isinstance(found, dict) and found.get("helps") is True
 
 
 def _no_head(preset):
