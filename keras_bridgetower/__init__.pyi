@@ -4,6 +4,9 @@ from . import data as data
 from . import metrics as metrics
 from . import training as training
 from .apps import search as search
+from .apps.search.adapters.export import (
+    export_to_sentence_transformers as export_to_sentence_transformers,
+)
 from .data.stream.stream import Stream as Stream
 from .distribution.distribute import distribute as distribute
 from .encoders.registry import hidden_states as hidden_states

@@ -14,8 +14,9 @@ class BridgeTowerReranker:
     """Reranks pictures by a text, or texts by a picture.
 
     It has `predict` and `rank` as sentence-transformers' `CrossEncoder` has
-    them, without importing it. For its evaluators, LangChain, LlamaIndex,
-    Haystack and LanceDB see `keras_bridgetower.apps.search.adapters`.
+    them, without importing it. `export_to_sentence_transformers` is for that
+    library; for LangChain, LlamaIndex, Haystack and LanceDB see
+    `keras_bridgetower.apps.search.adapters`.
 
     One item of each pair is a text, the other a picture: a path, bytes,
     base64, a PIL image or an array. Of two strings the first is the text;

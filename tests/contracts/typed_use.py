@@ -52,6 +52,7 @@ def tasks() -> None:
     reranker = kbt.BridgeTowerReranker.from_preset(PRESET, batch_size=8)
     reranker.rank("a red circle", ["photo.png"], top_k=3)
     reranker.predict([("a red circle", "photo.png")])
+    kbt.export_to_sentence_transformers(reranker.task, "folder")
 
 
 def verbs() -> None:

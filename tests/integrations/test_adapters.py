@@ -85,6 +85,40 @@ def test_llama_index(task, photos):
     check(run(model.aget_image_embedding(photos[0])), images[0])
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_sentence_transformers(task, photos, tmp_path):
+    theirs = importorskip("sentence_transformers")
+    from sentence_transformers.sentence_transformer import evaluation
+
+    folder = str(tmp_path / "model")
+    kbt.export_to_sentence_transformers(task, folder)
+    model = theirs.SentenceTransformer(folder, trust_remote_code=True)
+    texts, images = task.embed(texts=TEXTS), task.embed(images=photos)
+    pictures = [Image.open(path) for path in photos]
+    pairs = [
+        {"text": text, "image": picture}
+        for text, picture in zip(TEXTS, pictures, strict=True)
+    ]
+    check(model.encode(TEXTS, batch_size=1), texts)
+    check(model.encode_query(TEXTS[0]), texts[0])
+    check(model.encode_document(photos), images)
+    check(model.encode(pictures), images)
+    check(model.encode(pairs), task.embed(photos, TEXTS))
+    check(model.similarity(texts, images), texts @ images.T)
+    assert model.get_embedding_dimension() == task.projection_dim
+    near = np.argsort(-(images @ texts[0])).tolist()
+    evaluator = evaluation.InformationRetrievalEvaluator(
+        {"q": TEXTS[0]},
+        dict(zip("ab", photos, strict=True)),
+        {"q": {"ab"[near[1]]}},
+        write_csv=False,
+    )
+    # The picture that is called right is the second.
+    assert evaluator(model)["cosine_mrr@10"] == pytest.approx(1 / 2)
+    with pytest.raises(ValueError, match="mixes multiple modalities"):
+        model.encode([TEXTS[0], pictures[0]])
+
+
 def test_lancedb(task, photos, tmp_path):
     lancedb = pytest.importorskip("lancedb", reason="the extra `search`")
     from lancedb.embeddings import get_registry

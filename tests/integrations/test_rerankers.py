@@ -99,13 +99,29 @@ def test_bad_requests(reranker, given, message):
         reranker.predict(**given)
 
 
-def test_sentence_transformers(reranker, photos, order):
-    """An evaluator reads the reranker as a `CrossEncoder`."""
-    evaluation = importorskip("sentence_transformers.cross_encoder.evaluation")
-    from keras_bridgetower.apps.search.adapters.sentence_transformers import (
-        BridgeTowerCrossEncoder,
-    )
+@pytest.mark.filterwarnings("ignore")
+def test_sentence_transformers(reranker, photos, scores, order, tmp_path):
+    """A `CrossEncoder` opens the exported folder, and its evaluator runs."""
+    theirs = importorskip("sentence_transformers")
+    from sentence_transformers.cross_encoder import evaluation
 
+    folder = str(tmp_path / "model")
+    kbt.export_to_sentence_transformers(reranker.task, folder)
+    with pytest.raises(ValueError, match="`folder` must not exist"):
+        kbt.export_to_sentence_transformers(reranker.task, folder)
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        theirs.CrossEncoder(folder)
+    opened = theirs.CrossEncoder(folder, trust_remote_code=True)
+    pictures = [Image.open(path) for path in photos]
+    for given in (photos, pictures, [{"image": one} for one in pictures]):
+        pairs = [(QUERY, one) for one in given]
+        found = opened.predict(pairs, batch_size=3)
+        np.testing.assert_allclose(found, scores, atol=1e-5)
+        found = opened.rank(QUERY, given, top_k=3)
+        assert [one["corpus_id"] for one in found] == order[:3]
+        np.testing.assert_allclose(
+            [one["score"] for one in found], scores[order[:3]], atol=1e-5
+        )
     place = 2  # Of the picture that is called right, from 0.
     sample = {
         "query": QUERY,
@@ -115,12 +131,42 @@ def test_sentence_transformers(reranker, photos, order):
     evaluator = evaluation.CrossEncoderRerankingEvaluator(
         [sample], write_csv=False
     )
-    cross_encoder = BridgeTowerCrossEncoder(reranker.task)
-    found = evaluator(cross_encoder)
+    found = evaluator(opened)
     assert found["mrr@10"] == pytest.approx(1 / (place + 1))
     assert found["ndcg@10"] == pytest.approx(1 / math.log2(place + 2))
-    with pytest.raises(ValueError, match="`prompt_name` must be None"):
-        cross_encoder.predict([(QUERY, photos[0])], prompt_name="query")
+    with pytest.raises(ValueError, match="`prompt` must be None"):
+        opened.predict(pairs, prompt="query: ")
+    with pytest.raises(ValueError, match="Only `model_kwargs`.*max_length"):
+        theirs.CrossEncoder(folder, trust_remote_code=True, max_length=8)
+    short = {"sequence_length": 4}
+    opened = theirs.CrossEncoder(
+        folder, trust_remote_code=True, model_kwargs=short
+    )
+    wanted = kbt.BridgeTowerReranker.from_preset(PRESET, **short)
+    np.testing.assert_array_equal(opened.predict(pairs), wanted.predict(pairs))
+    opened.save_pretrained(tmp_path / "again")
+    again = theirs.CrossEncoder(str(tmp_path / "again"), trust_remote_code=True)
+    assert again.max_seq_length == 4
+
+
+def test_only_two_tasks_go_to_sentence_transformers(reranker, tmp_path):
+    importorskip("sentence_transformers")
+    backbone, folder = reranker.task.backbone, tmp_path / "model"
+    for task, message in (
+        (kbt.BridgeTowerNLVR2(backbone), "`task` must be"),
+        (kbt.BridgeTowerRetrieval(backbone), "`preprocessor` must be set"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            kbt.export_to_sentence_transformers(task, folder)
+    with pytest.warns(UserWarning, match="Newly initialized"):
+        task = kbt.BridgeTowerRetrieval.from_preset(
+            PRESET,
+            objective="ranking_and_matching",
+            matching="similarity_and_fused",
+        )
+    with pytest.raises(ValueError, match="newly initialized"):
+        kbt.export_to_sentence_transformers(task, folder)
+    assert not folder.exists()
 
 
 def test_langchain(reranker, photos, scores, order):

@@ -25,7 +25,8 @@ HOMES = {
     "torch": {
         # Beside transformers, as what a conversion is compared with.
         *("backend", "convert", "distribution", "preprocessing", "training"),
-        "models/exporting",
+        # The modules of sentence-transformers are PyTorch's.
+        *("models/exporting", "apps/search/adapters"),
     },
     "jax": {"backend", "distribution", "training"},
     "transformers": {"convert"},
