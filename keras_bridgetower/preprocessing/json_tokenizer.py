@@ -10,12 +10,12 @@ import keras
 import tokenizers
 
 from keras_bridgetower.files import read_json
+from keras_bridgetower.preprocessing.packed_tokenizer import ENGINE_FILE
 from keras_bridgetower.preprocessing.packed_tokenizer import PackedTokenizer
 from keras_bridgetower.preprocessing.packed_tokenizer import check_size
 from keras_bridgetower.preprocessing.packed_tokenizer import without_panics
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
 
-ENGINE_FILE = "engine.json"
 # Prefix of a special token in the engine: texts have no NUL, so they cannot
 # contain a special token.
 HIDDEN = "\0"
@@ -130,7 +130,7 @@ class BridgeTowerJsonTokenizer(PackedTokenizer):
 
     def save_assets(self, dir_path):
         """Write the engine's file into a folder."""
-        self._engine.save(os.path.join(dir_path, ENGINE_FILE), pretty=False)
+        self.save_engine(dir_path)
 
     def load_assets(self, dir_path):
         """Load the engine from the file of `save_assets`."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import warnings
 
 import keras
@@ -26,6 +27,8 @@ from keras_bridgetower.presets import registry
 # KerasHub's names of a tokenizer's files in a preset.
 CONFIG = "tokenizer.json"
 ASSETS = "assets/tokenizer"
+# The engine, as the library `tokenizers` saves it.
+ENGINE_FILE = "engine.json"
 # Constructor values that are in assets.
 FROM_FILES = ("vocabulary", "merges")
 
@@ -164,6 +167,10 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
         self._continuing = tuple(
             i for i, name in enumerate(names) if name.startswith(prefix)
         )
+
+    def save_engine(self, dir_path):
+        """Write the engine's file into a folder."""
+        self._engine.save(os.path.join(dir_path, ENGINE_FILE), pretty=False)
 
     def with_length(self, sequence_length):
         """Return a tokenizer of the same vocabulary with another length."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pathlib
 import shutil
 from collections import abc
 
@@ -37,6 +36,7 @@ from keras_bridgetower.models.heads import divide_logits
 from keras_bridgetower.objectives import losses
 from keras_bridgetower.objectives.pair_objectives import with_packed
 from keras_bridgetower.preprocessing import verb_inputs
+from keras_bridgetower.preprocessing.packed_tokenizer import ASSETS
 from keras_bridgetower.preprocessing.preprocessor import OF_PREPROCESSORS
 from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.presets import registry
@@ -446,12 +446,15 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             "class_names": None if part else self.class_names,
             "rejection": None if part else getattr(self, "rejection", None),
         }
+        if self.preprocessor is not None:
+            self.preprocessor.save_to_preset(str(folder))
+            tokenizer = self.preprocessor.tokenizer
+            if chosen.runs:
+                shutil.copyfile(runtime.__file__, folder / RUNNER)
+            if chosen.runs and tokenizer is not None:
+                described["special_token_ids"] = tokenizer.special_token_ids[:3]
+                tokenizer.save_engine(folder / ASSETS)
         registry.write_json(folder, DESCRIPTION, described)
-        if self.preprocessor is None:
-            return
-        self.preprocessor.save_to_preset(str(folder))
-        if chosen.runs:
-            shutil.copyfile(runtime.__file__, pathlib.Path(folder, RUNNER))
 
     def enable_lora(self, rank, target_layer_names=None):
         """Train low-rank adapters of the backbone's attention, and the head.

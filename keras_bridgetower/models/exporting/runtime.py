@@ -60,9 +60,10 @@ class ExportedModel:
         self.image = (saved.get("image_converter") or {}).get("config")
         if saved.get("tokenizer"):
             self.text = saved["tokenizer"]["config"]
-            self.engine, self.special = _tokenizer(
-                folder / "assets" / "tokenizer", self.text
-            )
+            # Of start, padding and end.
+            self.special = export["special_token_ids"]
+            engine = folder / "assets" / "tokenizer" / "engine.json"
+            self.engine = tokenizers.Tokenizer.from_file(str(engine))
         (file,) = [*folder.glob("*.onnx"), *folder.glob("*.xml")]
         self.run, inputs = load(file)
         others = [names for names in inputs if not names & set(self.features)]
@@ -309,39 +310,6 @@ PROGRAMS = {
     ("openvino", "float32"): by_openvino,
     ("openvino", "bfloat16"): functools.partial(by_openvino, precision="bf16"),
 }
-
-
-def _tokenizer(folder, config):
-    """Return the tokenizer, and the ids of start, padding and end."""
-    if (folder / "engine.json").exists():
-        engine = tokenizers.Tokenizer.from_file(str(folder / "engine.json"))
-        # The engine hides special tokens behind a NUL, which no text has.
-        special = [f"\0{token}" for token in config["special_tokens"][:3]]
-    elif (folder / "merges.txt").exists():
-        engine = tokenizers.Tokenizer(
-            tokenizers.models.BPE.from_file(
-                str(folder / "vocabulary.json"),
-                str(folder / "merges.txt"),
-                unk_token="<unk>",
-            )
-        )
-        engine.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
-            add_prefix_space=False
-        )
-        special = ("<s>", "<pad>", "</s>")
-    else:
-        words = (folder / "vocabulary.txt").read_text("utf-8").split("\n")[:-1]
-        engine = tokenizers.Tokenizer(
-            tokenizers.models.WordPiece(
-                {word: i for i, word in enumerate(words)}, unk_token="[UNK]"
-            )
-        )
-        engine.normalizer = tokenizers.normalizers.BertNormalizer(
-            lowercase=config["lowercase"]
-        )
-        engine.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-        special = ("[CLS]", "[PAD]", "[SEP]")
-    return engine, [engine.token_to_id(token) for token in special]
 
 
 def _open(path):
