@@ -1,5 +1,7 @@
 """An embedding function for Chroma, for texts and pictures mixed."""
 
+import dataclasses
+
 import numpy as np
 from chromadb import EmbeddingFunction
 from chromadb.utils.embedding_functions import register_embedding_function
@@ -8,6 +10,7 @@ from keras_bridgetower import BridgeTowerEmbedder
 
 
 @register_embedding_function
+@dataclasses.dataclass(eq=False)
 class BridgeTowerChromaFunction(EmbeddingFunction):
     """Chroma's `EmbeddingFunction` of texts (`str`) and pictures (arrays).
 
@@ -26,16 +29,13 @@ class BridgeTowerChromaFunction(EmbeddingFunction):
     ```
     """
 
-    def __init__(
-        self, preset, batch_size=32, sequence_length=None, long_texts="refuse"
-    ):
-        self._config = {
-            "preset": preset,
-            "batch_size": batch_size,
-            "sequence_length": sequence_length,
-            "long_texts": long_texts,
-        }
-        self.embedder = BridgeTowerEmbedder.from_preset(**self._config)
+    preset: str
+    batch_size: int = 32
+    sequence_length: int | None = None
+    long_texts: str = "refuse"
+
+    def __post_init__(self):
+        self.embedder = BridgeTowerEmbedder.from_preset(**self.get_config())
 
     def __call__(self, input):
         vectors = [None] * len(input)
@@ -66,4 +66,4 @@ class BridgeTowerChromaFunction(EmbeddingFunction):
 
     def get_config(self):
         """Return the constructor arguments, a dict."""
-        return dict(self._config)
+        return dataclasses.asdict(self)

@@ -1,0 +1,69 @@
+"""The wheels of the three distributions, where there is no clone."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+
+import pytest
+from builders import FASTEST
+
+ROOT = pathlib.Path(__file__).parents[2]
+PACKAGES = ROOT / "preset_packages"
+SCRIPT = """
+import numpy as np
+import keras_bridgetower as kbt
+
+print(kbt.__file__)
+picture = np.full((64, 64, 3), 200, "uint8")
+for family in ("tiny_emoji", "small_photo"):
+    vqa = kbt.BridgeTowerVQA.from_preset(f"bridgetower_{family}_vqa")
+    print(vqa.answer(picture, "what color is it mostly?"))
+"""
+
+
+def run(*words, **kwargs):
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [*map(str, words)], capture_output=True, text=True, env=env, **kwargs
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@FASTEST
+def test_wheels_work_in_an_environment_of_their_own(tmp_path):
+    pip = sys.executable, "-m", "pip", "--quiet"
+    wheels, env = tmp_path / "wheels", tmp_path / "env"
+    for source in (ROOT, PACKAGES / "drawings", PACKAGES / "photos"):
+        # The builder writes beside the sources.
+        copy = tmp_path / "sources" / source.name
+        copy.mkdir(parents=True)
+        for path in source.iterdir():
+            if path.name.startswith("keras_") and path.suffix == "":
+                shutil.copytree(path, copy / path.name)
+            elif path.name.startswith(("LICENSE", "README", "pyproject")):
+                shutil.copy(path, copy)
+        words = "--no-deps", "--no-build-isolation", "--wheel-dir", wheels
+        run(*pip, "wheel", copy, *words)
+    found = sorted(wheels.iterdir())
+    assert len(found) == 3
+    assert min(path.stat().st_size for path in found) <= 1_500_000
+    venv.create(env)
+    python = env / "bin" / "python"
+    words = "--no-deps", "--no-index", *found
+    run(*pip, "--python", python, "install", *words)
+    # Other packages are those of this environment, without its clone.
+    (site,) = (env / "lib").glob("*/site-packages")
+    others = site / "others.pth"
+    others.write_text(sysconfig.get_path("purelib"))
+    file, *answers = run(python, "-c", SCRIPT, cwd=tmp_path).splitlines()
+    assert file.startswith(str(site))
+    assert len(answers) == 2
+    said = run(env / "bin" / "keras-bridgetower", "presets", cwd=tmp_path)
+    assert "bridgetower_tiny_emoji_vqa" in said
+    assert "bridgetower_small_photo_vqa" in said
