@@ -177,7 +177,11 @@ def test_training_goes_on_beside_an_upload(store, tmp_path, monkeypatch):
 
 
 @FASTEST
-def test_processes_of_a_machine_fetch_a_checkpoint_once(store, monkeypatch):
+def test_processes_of_a_machine_fetch_a_checkpoint_once(
+    store, monkeypatch, tmp_path
+):
+    # Other tests' processes share the folder of the machine.
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     fitted(URL, 4)
     fetch, fetched, read = type(store).get_file, [], []
 
