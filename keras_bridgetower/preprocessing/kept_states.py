@@ -16,7 +16,6 @@ from keras_bridgetower.preprocessing.tf_graph import static_shape
 
 _IDENTITY, _ITEMS = "states.json", "items.bin"
 _SUM = 32
-_KEYS = {"images": "image", "text": "text"}
 
 
 class KeptStates:
@@ -50,9 +49,8 @@ class KeptStates:
 
     def __init__(self, folder, rows=None):
         self.folder = pathlib.Path(folder)
+        self.identity = _read_identity(self.folder)
         try:
-            text = read_text(self.folder / _IDENTITY)
-            self.identity = parse_checksummed(text)
             data = (self.folder / _ITEMS).read_bytes()
             if hashlib.sha256(data[:-_SUM]).digest() != data[-_SUM:]:
                 raise ValueError(f"{_ITEMS} was changed")
@@ -107,55 +105,18 @@ class KeptStates:
         states = self._stored[places]
         return states.reshape(*np.shape(rows), *states.shape[1:])
 
-    def _tensor(self, rows, step=None):
-        """Read states as `_read_rows`, also in a graph of `tf.data`."""
-        spec = "float32", (*static_shape(rows), *self.identity["shape"])
-        given = [rows] if step is None else [rows, step]
-        return apply_numpy(self._read_rows, given, spec)
 
-
-def separate(x):
-    """Separate kept states from other inputs.
+def read_rows(states, rows, step=None):
+    """Read the states of items by their numbers, also in a graph of `tf.data`.
 
     Args:
-        x: dict of raw inputs.
-
-    Returns:
-        `(x, kept)`: the inputs with the numbers of their rows, as
-        `"image_rows"` and `"text_rows"`, and a dict of the `KeptStates`.
+        states: `KeptStates`.
+        rows: int array or tensor of any shape.
+        step: as in `KeptStates.read`, also a tensor.
     """
-    x, kept = dict(x), {}
-    for name, key in _KEYS.items():
-        if isinstance(x.get(name), KeptStates):
-            kept[key] = states = x.pop(name)
-            if states.identity["side"] != key:
-                raise ValueError(
-                    f"`{name}` must be states of the {key} tower. Received: "
-                    f"those of the {states.identity['side']} tower, in "
-                    f"{str(states.folder)!r}"
-                )
-            x[f"{key}_rows"] = states.rows
-    return x, kept
-
-
-def restore(x, kept, draws=False):
-    """Read the states of rows that `separate` has numbered.
-
-    Args:
-        x: dict of inputs, also of tensors in a graph of `tf.data`.
-        kept: dict of `KeptStates`.
-        draws: bool, whether variants are drawn, by `x["step"]`.
-
-    Returns:
-        dict with `"image_states"` and `"text_states"` float32
-        `(..., tokens, width)`.
-    """
-    x = dict(x)
-    for key, states in kept.items():
-        step = x["step"] if draws and states.identity["variants"] else None
-        rows = x.pop(f"{key}_rows")
-        x[f"{key}_states"] = states._tensor(rows, step)
-    return x
+    spec = "float32", (*static_shape(rows), *states.identity["shape"])
+    given = [rows] if step is None else [rows, step]
+    return apply_numpy(states._read_rows, given, spec)
 
 
 def text_features(states):
@@ -170,8 +131,7 @@ def text_features(states):
 
     spec = "int32", static_shape(states)[:-1]
     mask = apply_numpy(tokens, [states], spec)
-    ids = {"token_ids": states, "segment_ids": mask * 0}
-    return {**ids, "padding_mask": mask}
+    return {"token_ids": states, "segment_ids": mask * 0, "padding_mask": mask}
 
 
 def files_of(folder, identity):
@@ -189,16 +149,18 @@ def begin(folder, identity):
         ValueError: the folder has other states.
     """
     path = pathlib.Path(folder, _IDENTITY)
-    if path.exists():
-        try:
-            found = parse_checksummed(read_text(path))
-        except ValueError as error:
-            raise _damaged(path, error) from error
-        check_same(found, identity, folder)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = checksummed(identity).encode()
-    write_atomically(path, lambda file: file.write(text))
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = checksummed(identity).encode()
+        write_atomically(path, lambda file: file.write(text))
+    check_same(_read_identity(path.parent), identity, folder)
+
+
+def _read_identity(folder):
+    try:
+        return parse_checksummed(read_text(folder / _IDENTITY))
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, error) from error
 
 
 def finish(folder, sums):

@@ -255,8 +255,4 @@ def _split(data):
 
 
 def _write(path, parts):
-    def write(file):
-        for part in parts:
-            file.write(part)
-
-    write_atomically(path, write)
+    write_atomically(path, lambda file: file.writelines(parts))

@@ -1,6 +1,8 @@
 """Keeps the states of a tower on disk, for training and ranking without it."""
 
 import hashlib
+import itertools
+import json
 import os
 import pathlib
 import weakref
@@ -10,6 +12,7 @@ import numpy as np
 
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
+from keras_bridgetower.distribution import strategy
 from keras_bridgetower.models.towers import joined_states
 from keras_bridgetower.preprocessing import kept_states
 from keras_bridgetower.preprocessing.images import load_image
@@ -24,6 +27,12 @@ from keras_bridgetower.tasks.inference import joined
 
 # Bytes of states that are written to one file.
 _SEGMENT = 2**26
+_NAMES = {"image": "images", "text": "text"}
+_SOURCES = {"image": Pictures, "text": Texts}
+_SETTINGS = {
+    "image": identity.picture_settings,
+    "text": identity.text_settings,
+}
 
 
 def keep(
@@ -31,9 +40,12 @@ def keep(
 ):
     """Write states of items that the folder does not hold yet.
 
+    Of several processes each writes the states of its share of the batches,
+    and process 0 the list of all items.
+
     Args:
         side: `"image"` or `"text"`.
-        items: pictures or texts.
+        items: pictures or texts, or a `Stream`.
         Others are those of `BridgeTowerTask.keep_states`.
 
     Returns:
@@ -46,49 +58,92 @@ def keep(
             "`variants` needs `images` and a function as `augment`. Received: "
             f"variants={variants!r}, augment={augment!r}"
         )
+    count, read = _batches(side, items, batch_size)
+    wanted = describe(task, side, kind, variants)
+    files = kept_states.files_of(folder, wanted)
+    ranks = strategy.current()
+    ranks.by_chief(lambda: kept_states.begin(folder, wanted))
+    ranks.together(lambda: kept_states.begin(folder, wanted))
+    # Read by all before one of them writes.
+    known = ranks.together(files.sums)
+    first, step, writes = ranks.index, ranks.processes, True
+    if keras.config.backend() == "jax":
+        # Its processes are one program, which computes each batch together.
+        first, step, writes = 0, 1, ranks.is_chief
+    own = range(first, count, step)
+    most = max(batch_size, _SEGMENT // files.format.row_bytes)
+    given = dict(answers=False, forward=_forward(task, side))
+    bar = keras.utils.Progbar(
+        len(own), verbose=verbose * ranks.is_chief, unit_name="batch"
+    )
+
+    def keep_own():
+        sums, waiting, states = {}, [], []
+        for done, number in enumerate(own, 1):
+            batch = itertools.product(read(number), range(variants + 1))
+            batch = [(_checksum(*one, side), one) for one in batch]
+            sums[number] = [sum for sum, _ in batch]
+            new = {sum: one for sum, one in batch if sum not in known}
+            if new:
+                known.update(new)
+                waiting += new
+                made = [_made(*one, augment) for one in new.values()]
+                source = _SOURCES[side](task.needed_preprocessor(), made)
+                batches = task.batches(
+                    "keep_states", [source], batch_size, **given
+                )
+                states.append(joined(batches))
+            if waiting and (len(waiting) >= most or done == len(own)):
+                if writes:
+                    files.add(waiting, np.concatenate(states))
+                waiting, states = [], []
+            bar.update(done)
+        return json.dumps(sums)
+
+    every = {}
+    for part in ranks.gather_text(ranks.together(keep_own)):
+        every |= json.loads(part)
+    sums = [sum for number in range(count) for sum in every[f"{number}"]]
+    ranks.by_chief(lambda: kept_states.finish(folder, sums))
+    states = KeptStates(folder)
+    states.checked_for = weakref.ref(task)
+    return states
+
+
+def _batches(side, items, size):
+    """Return the number of batches, and a function that reads one of them."""
+    if hasattr(items, "steps_per_epoch"):
+        return items.steps_per_epoch, lambda n: _read_stream(side, items, n)
     listed = list_pictures if side == "image" else checked_texts
     items, _ = listed(items)
     if not items:
         raise ValueError(
             f"`{side}s` must hold at least one item. Received: {side}s=[]"
         )
-    wanted = describe(task, side, kind, variants)
-    kept_states.begin(folder, wanted)
-    files = kept_states.files_of(folder, wanted)
-    forward = _forward(task, side)
-    sums, waiting = [], {}
-    step = max(batch_size, _SEGMENT // files.format.row_bytes)
-    bar = keras.utils.Progbar(len(items), verbose=verbose, unit_name=side)
-    for number, item in enumerate(items, 1):
-        for variant in range(variants + 1):
-            sums.append(_checksum(item, variant, side))
-            if sums[-1] not in files.known:
-                waiting[sums[-1]] = item, variant
-        if waiting and (len(waiting) >= step or number == len(items)):
-            made = [_made(*x, augment) for x in waiting.values()]
-            source = _source(task, side, made)
-            with task.inference.read_lock("keep_states"):
-                states = joined(
-                    task.inference.in_batches(forward, [source], batch_size)
-                )
-            files.add(list(waiting), states)
-            waiting = {}
-        bar.update(number)
-    kept_states.finish(folder, sums)
-    states = KeptStates(folder)
-    states.checked_for = weakref.ref(task)
-    return states
+    batches = range(0, len(items), size)
+    return len(batches), lambda n: items[batches[n] : batches[n] + size]
+
+
+def _read_stream(side, stream, number):
+    """Return the pictures or texts of a batch; of pairs of pictures both."""
+    x, *_ = keras.utils.unpack_x_y_sample_weight(stream.batch(number))
+    name = _NAMES[side]
+    raw = stream.preprocessor is None and stream.num_hosts == 1
+    if not raw or name not in x or "second_text" in x:
+        raise ValueError(
+            f"`{side}s` must be a stream of raw batches that have {name!r}, "
+            "without `num_hosts`: all processes get the same one. Received: "
+            f"{stream} with {sorted(x)}"
+        )
+    if side == "text":
+        return checked_texts(x[name])[0]
+    return [*x[name].reshape(-1, *x[name].shape[-3:])]
 
 
 def describe(task, side, kind, variants):
     """Return as plain values what kept states are of."""
     backbone, preprocessor = task.backbone, task.needed_preprocessor()
     tower = getattr(backbone, f"{side}_tower")
-    settings = (
-        identity.picture_settings
-        if side == "image"
-        else (identity.text_settings)
-    )
     sums = "".join(identity.weight_sums(tower.weights))
     widths = [x.shape[-1] for x in tower.outputs]
     tokens = tower.outputs[-1].shape[1]
@@ -106,43 +161,24 @@ def describe(task, side, kind, variants):
         "summary": tower.summary,
         "positions": tower.positions,
         "variants": variants,
-        **settings(preprocessor),
+        **_SETTINGS[side](preprocessor),
     }
-
-
-def check(task, states):
-    """Reject states that are not of a task's tower.
-
-    Raises:
-        ValueError: it names what differs.
-    """
-    own = states.identity
-    wanted = describe(task, own["side"], own["kind"], own["variants"])
-    kept_states.check_same(own, wanted, states.folder)
-    states.checked_for = weakref.ref(task)
 
 
 def _forward(task, side):
     """Return the compiled function from features to joined states."""
     tower = getattr(task.backbone, f"{side}_tower")
 
-    def image(inputs):
-        return joined_states(tower(inputs["images"]))
-
-    def text(inputs):
-        states = joined_states(tower({k: inputs[k] for k in tower.input}))
+    def states(inputs):
+        if side == "image":
+            return joined_states(tower(inputs["images"]))
+        found = joined_states(tower({k: inputs[k] for k in tower.input}))
         mask = keras.ops.cast(inputs["padding_mask"], "float32")
         # Where all states are 0 there is padding.
-        return states * mask[:, :, None]
+        return found * mask[:, :, None]
 
-    made = {"image": image, "text": text}[side]
     name = f"states of the {side} tower"
-    return task.inference.cached(name, lambda: task.inference.forward(made))
-
-
-def _source(task, side, items):
-    cls = Pictures if side == "image" else Texts
-    return cls(task.needed_preprocessor(), items)
+    return task.inference.cached(name, lambda: task.inference.forward(states))
 
 
 def _made(item, variant, augment):
@@ -178,15 +214,28 @@ def separate(task, x, trains=False, reads_weights=True):
             taken the weights: the states must have been checked before.
 
     Returns:
-        As `kept_states.separate`.
+        `(x, kept)`: the inputs with the numbers of their rows, as
+        `"image_rows"` and `"text_rows"`, and a dict of the `KeptStates`.
 
     Raises:
         ValueError: states of another tower, or of one that would be trained.
     """
-    x, kept = kept_states.separate(x)
-    for side, states in kept.items():
+    x, kept = dict(x), {}
+    for side, name in _NAMES.items():
+        states = x.get(name)
+        if not isinstance(states, KeptStates):
+            continue
+        if states.identity["side"] != side:
+            raise ValueError(
+                f"`{name}` must be states of the {side} tower. Received: "
+                f"those of the {states.identity['side']} tower, in "
+                f"{str(states.folder)!r}"
+            )
         if reads_weights:
-            check(task, states)
+            own = states.identity
+            wanted = describe(task, side, own["kind"], own["variants"])
+            kept_states.check_same(own, wanted, states.folder)
+            states.checked_for = weakref.ref(task)
         elif states.checked_for() is not task:
             raise ValueError(
                 "Batches must have states that `keep_states` of this task has "
@@ -199,6 +248,8 @@ def separate(task, x, trains=False, reads_weights=True):
                 f"`task.backbone.{side}_tower.trainable = False` before "
                 f"`compile`. Received: states of {str(states.folder)!r}"
             )
+        kept[side] = states
+        x[f"{side}_rows"] = x.pop(name).rows
     if "text" in kept and task.backbone.fusion.reads_padding:
         raise ValueError(
             "`text` must be texts for an adaptive manager, which reads the "
@@ -210,9 +261,21 @@ def separate(task, x, trains=False, reads_weights=True):
 def restore(task, x, kept, draws=False):
     """Read the states of rows that `separate` has numbered.
 
-    For a task without a preprocessor they become features.
+    Args:
+        task: the task. Without a preprocessor they become features.
+        x: dict of inputs, also of tensors in a graph of `tf.data`.
+        kept: dict of `KeptStates`.
+        draws: bool, whether variants are drawn, by `x["step"]`.
+
+    Returns:
+        dict with `"image_states"` and `"text_states"` float32
+        `(..., tokens, width)`.
     """
-    x = kept_states.restore(x, kept, draws)
+    x = dict(x)
+    for side, states in kept.items():
+        step = x["step"] if draws and states.identity["variants"] else None
+        rows = x.pop(f"{side}_rows")
+        x[f"{side}_states"] = kept_states.read_rows(states, rows, step)
     if task.preprocessor is None:
         x.pop("step", None)
         if "image_states" in x:

@@ -978,12 +978,17 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         pictures or texts, and run only the fusion. Training on float32 states
         gives the weights of training with frozen towers.
         What the folder already holds is kept: the same call continues after an
-        interruption, and one with more pictures adds to them.
+        interruption, and one with more pictures adds to them. Processes of
+        `kbt.distribute` share the work; each must call it, with the same items
+        and one folder.
 
         Args:
             folder: path of the folder.
-            images: list of pictures, as `load_image` reads them, or None.
-            texts: list of str, or None. One of both must be given.
+            images: list of pictures, as `load_image` reads them, or None. Or
+                a `Stream` of raw batches, whose first epoch is read in its
+                order; of pairs of pictures both follow each other.
+            texts: list of str or such a `Stream`, or None. One of both must be
+                given.
             kind: `"float32"`, `"float16"` or `"int8"`, how they are stored.
             batch_size: int, items per forward pass.
             variants: int, how many augmented variants of each picture are kept
@@ -1009,14 +1014,12 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         task.fit({"images": states, "text": ["a dog", "a cat"]}, [0, 1])
         ```
         """
-        given = {"image": images, "text": texts}
-        given = {k: v for k, v in given.items() if v is not None}
-        if len(given) != 1:
+        if (images is None) == (texts is None):
             raise ValueError(
                 "One of `images` and `texts` must be given. Received: "
-                f"{sorted(given)}"
+                f"{'neither' if images is None else 'both'}"
             )
-        ((side, items),) = given.items()
+        side, items = ("text", texts) if images is None else ("image", images)
         return keep_states.keep(
             *(self, folder, items, side, kind, batch_size),
             *(variants, augment, verbose),

@@ -1,14 +1,22 @@
 """States that are kept on disk, in place of pictures and texts."""
 
 import json
+import pathlib
+import sys
 
 import builders
+import forks
 import keras
+import launch
 import numpy as np
 import pytest
+import streams
 from builders import difference
 
 import keras_bridgetower as kbt
+from keras_bridgetower.data import Stream
+from keras_bridgetower.data import transform
+from keras_bridgetower.distribution.strategy import ProcessError
 
 TEXTS = ["is it red?", "is it blue?", "what is it?", "red or blue?", "is it?"]
 
@@ -210,6 +218,70 @@ def test_keeping_continues_and_adds(tmp_path):
     assert difference(opened[[8, 1]].read(), first[:2]) == 0
 
 
+def stream(folder, kind, **kwargs):
+    rows = [streams.record(kind, i, samples=1) for i in range(5)]
+    reader = streams.write(folder, rows, kind)
+    return Stream(reader, 2, transform("clip", 32), **kwargs)
+
+
+@builders.FASTEST
+def test_states_of_a_stream_are_in_the_order_of_its_first_epoch(tmp_path):
+    data, task, plain = stream(tmp_path / "r", "vqa"), vqa(), vqa()
+    plain.set_weights(task.get_weights())
+    x = {
+        "images": task.keep_states(tmp_path / "i", images=data, verbose=0),
+        "text": task.keep_states(tmp_path / "t", texts=data, verbose=0),
+    }
+    y = np.concatenate([data.batch(number)[1] for number in range(3)])
+    given = dict(batch_size=2, shuffle=False, verbose=0)
+    found = task.fit(x, y, **given).history["loss"]
+    wanted = plain.fit(data.dataset(epochs=1), verbose=0).history["loss"]
+    assert difference(found, wanted) <= 1e-5
+    pairs = stream(tmp_path / "p", "nlvr2")
+    both = task.keep_states(tmp_path / "b", images=pairs, verbose=0)
+    x, _ = pairs.batch(0)
+    one = task.keep_states(tmp_path / "o", images=x["images"][1], verbose=0)
+    assert both.shape == (10,)
+    assert difference(both[2:4].read(), one.read()) <= 1e-6
+    for other in (
+        stream(tmp_path / "h", "vqa", remainder="drop", num_hosts=2),
+        stream(tmp_path / "f", "vqa", preprocessor=task.preprocessor),
+    ):
+        with pytest.raises(ValueError, match="`images` must be a stream of"):
+            task.keep_states(tmp_path / "n", images=other, verbose=0)
+
+
+def keep_with_another_process(folder):
+    kind = "data_parallel" if launch.BACKEND == "torch" else "multi_worker"
+    strategy = kbt.distribute(kind)
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        task = vqa()
+    given = dict(batch_size=1, verbose=0)
+    with pytest.raises((OSError, ProcessError)):
+        bad = [*pictures()[:1], "missing.png"]
+        task.keep_states(folder, images=bad, **given)
+    assert not (folder / "items.bin").exists()
+    states = task.keep_states(folder, images=pictures(), **given)
+    task.evaluate({"images": states[:4], "text": TEXTS[:4]}, ["no"] * 4)
+
+
+@builders.slow_on("tensorflow", "jax")
+def test_two_processes_write_one_folder(tmp_path):
+    run, environments = [__file__, tmp_path / "s"], launch.two_processes()
+    launch.codes(forks.started([run] * 2, environments))
+    states = kbt.KeptStates(tmp_path / "s")
+    keras.utils.set_random_seed(0)
+    alone = vqa().keep_states(tmp_path / "a", images=pictures(), verbose=0)
+    assert difference(states.read(), alone.read()) <= 1e-6
+    size = alone[0].read().nbytes
+    sizes = [p.stat().st_size for p in (tmp_path / "s").glob("*.rows")]
+    # The first was written before the error. On JAX both compute each batch,
+    # and one writes.
+    wanted = [5] if launch.BACKEND == "jax" else [1, 2, 2]
+    assert sorted(sizes) == [size * count for count in wanted]
+
+
 @builders.FASTEST
 def test_variants_are_drawn_in_training_alone(tmp_path):
     task = vqa()
@@ -322,3 +394,7 @@ def test_changed_files_are_named(name, tmp_path):
     CHANGES[name](tmp_path / "s")
     with pytest.raises(ValueError, match="`folder` must hold what.*Delete it"):
         kbt.KeptStates(tmp_path / "s").read()
+
+
+if __name__ == "__main__":
+    keep_with_another_process(pathlib.Path(sys.argv[1]))
