@@ -3,14 +3,16 @@
 import dataclasses
 import hashlib
 import json
+import math
+import os
 import pathlib
 
 import keras
 import numpy as np
 
 from keras_bridgetower.checks import check_choice
-from keras_bridgetower.data.datasets.tables import comma_rows
-from keras_bridgetower.data.datasets.tables import json_lines
+from keras_bridgetower.checks import load_extra
+from keras_bridgetower.data.datasets.own_data import READERS
 from keras_bridgetower.files import Below
 from keras_bridgetower.files import FolderExists
 from keras_bridgetower.metrics.calibration import fit_temperature
@@ -18,25 +20,19 @@ from keras_bridgetower.metrics.retrieval import list_ndcg
 from keras_bridgetower.metrics.retrieval import paired_interval
 from keras_bridgetower.models import head_table
 from keras_bridgetower.objectives.list_losses import ListDistillationLoss
-from keras_bridgetower.preprocessing.retrieval import (
-    BridgeTowerContrastivePreprocessor,
-)
-from keras_bridgetower.preprocessing.retrieval import (
-    BridgeTowerListRankingPreprocessor,
-)
 from keras_bridgetower.presets import registry
-from keras_bridgetower.tasks.contrastive import BridgeTowerContrastive
 from keras_bridgetower.tasks.list_ranking import BridgeTowerListRanking
+from keras_bridgetower.tasks.ranking import NOT_SCORED
+from keras_bridgetower.tasks.ranking import ranking_parts
 from keras_bridgetower.tasks.retrieval import BridgeTowerRetrieval
 
 MATCHING = "similarity_and_fused"
 # Places of a list that count.
 _PLACES = 10
-# Pictures of a query that are reranked, and from which negatives are drawn.
-_LISTED = 100
-# Percent of the pictures for training and, after these, for validation.
-_SHARES = {"train": 70, "validation": 85, "test": 100}
-_COLUMNS = ("image", "text")
+# Pictures of a query that are reranked, and that are scored to mine negatives.
+LISTED, _MINED = 100, 32
+# Names of the splits, and the percent where validation and test begin.
+_SPLITS, _BEGIN = ("train", "validation", "test"), (70, 85)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +53,22 @@ class Pairs:
     grades: np.ndarray
     teacher: np.ndarray | None = None
 
+    def with_gallery(self, paths):
+        """Return the pairs with more pictures, which fit no query.
+
+        Args:
+            paths: iterable of str, paths. Pictures of the pairs may be among
+                them.
+        """
+        found = {os.path.realpath(path): path for path in paths}
+        known = {os.path.realpath(path) for path in self.pictures}
+        new = [path for real, path in found.items() if real not in known]
+        rows = [(0, len(new)), (0, 0)]
+        grades, teacher = np.pad(self.grades, rows), self.teacher
+        if teacher is not None:
+            teacher = np.pad(teacher, rows, constant_values=np.nan)
+        return Pairs([*self.pictures, *new], self.texts, grades, teacher)
+
     def split(self):
         """Divide the pictures by a hash of their names.
 
@@ -70,12 +82,11 @@ class Pairs:
         names = [pathlib.Path(path).name for path in self.pictures]
         sums = [hashlib.sha256(name.encode()).digest() for name in names]
         percent = np.array([int.from_bytes(x[:4]) % 100 for x in sums])
-        parts, low = {}, 0
-        for name, high in _SHARES.items():
-            pictures = np.flatnonzero((low <= percent) & (percent < high))
+        numbers, parts = np.digitize(percent, _BEGIN), {}
+        for number, name in enumerate(_SPLITS):
+            pictures = np.flatnonzero(numbers == number)
             asked = self.grades[pictures].max(0, initial=0) > 0
             parts[name] = pictures, np.flatnonzero(asked)
-            low = high
         few = [name for name, (_, texts) in parts.items() if len(texts) < 2]
         if few:
             raise ValueError(
@@ -89,12 +100,10 @@ class Pairs:
 def read_rows(path):
     """Read the rows of a CSV, JSON lines or Parquet file as dicts."""
     suffix = pathlib.Path(path).suffix
-    check_choice("suffix of pairs", suffix, (".csv", ".jsonl", ".parquet"))
-    if suffix == ".parquet":
-        import pyarrow.parquet
-
-        return pyarrow.parquet.read_table(path).to_pylist()
-    return list({".csv": comma_rows, ".jsonl": json_lines}[suffix](path))
+    check_choice("suffix of pairs", suffix, (*READERS, ".parquet"))
+    if suffix in READERS:
+        return READERS[suffix](path)
+    return load_extra("pyarrow.parquet", "data").read_table(path).to_pylist()
 
 
 def read_pairs(path, folder, teacher=None):
@@ -103,7 +112,7 @@ def read_pairs(path, folder, teacher=None):
     Args:
         path: path of a `.csv`, `.jsonl` or `.parquet` file with the columns
             `image` and `text` and, if wanted, `grade`, a number from 0, 1 by
-            default.
+            default. Of several grades of a pair the highest counts.
         folder: path, to which `image` is relative.
         teacher: path of a file with the columns `query`, `picture` and
             `score`, of another model; or None.
@@ -112,46 +121,43 @@ def read_pairs(path, folder, teacher=None):
         `Pairs`.
 
     Raises:
-        ValueError: another file, a row without its columns, a picture outside
-            the folder, or grades that are not numbers from 0.
+        ValueError: another file, or a row without its columns, with a picture
+            outside the folder, or with a grade or score that is no number.
     """
-    below, pictures, texts, found = Below(folder), {}, {}, []
+    below, pictures, texts = Below(folder), {}, {}
 
-    def numbers(row, image, text):
-        if not {image, text} <= set(row) or not str(row[text]).strip():
-            raise ValueError(
-                f"Each row of {path} must have the columns {image!r} and "
-                f"{text!r}. Received: {row!r:.200}"
-            )
-        name = str(row[image])
-        if below.leads_out(name):
-            raise ValueError(
-                f"`{image}` must be a path below {str(folder)!r}. Received: "
-                f"{name!r}"
-            )
-        place = pictures.setdefault(below.key(name), len(pictures))
-        return place, texts.setdefault(str(row[text]), len(texts))
+    def cells(path, image, text, value, least, **default):
+        for row in read_rows(path):
+            try:
+                row = default | row
+                name, words = str(row[image]), str(row[text])
+                number = float(row[value])
+                right = least <= number < math.inf and words.strip()
+            except (KeyError, TypeError, ValueError):
+                right = False
+            if not right or below.leads_out(name):
+                raise ValueError(
+                    f"Each row of {path} must have {image!r}, a path below "
+                    f"{str(folder)!r}, {text!r}, and {value!r}, a finite "
+                    f"number from {least}. Received: {row!r:.200}"
+                )
+            picture = pictures.setdefault(below.key(name), len(pictures))
+            yield picture, texts.setdefault(words, len(texts)), number
 
-    for row in read_rows(path):
-        grade = row.get("grade", 1) if isinstance(row, dict) else None
-        try:
-            found.append((*numbers(row, *_COLUMNS), float(grade)))
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path} must be pairs of pictures and texts: {error}"
-            ) from error
-    told = [] if teacher is None else read_rows(teacher)
-    told = [(*numbers(r, "picture", "query"), float(r["score"])) for r in told]
-    grades = np.zeros((len(pictures), len(texts)), "float32")
-    for picture, text, grade in found:
-        grades[picture, text] = max(grades[picture, text], grade)
-    scores = None
+    graded = [*cells(path, "image", "text", "grade", 0, grade=1)]
+    told = None
     if teacher is not None:
-        scores = np.full(grades.shape, np.nan, "float32")
-        for picture, text, score in told:
-            scores[picture, text] = score
+        told = [*cells(teacher, "picture", "query", "score", -math.inf)]
+
+    def matrix(cells, missing):
+        values = np.full((len(pictures), len(texts)), missing, "float32")
+        for place in cells:
+            values[place[:2]] = np.fmax(values[place[:2]], place[2])
+        return values
+
     paths = [str(pathlib.Path(folder, name)) for name in pictures]
-    return Pairs(paths, list(texts), grades, scores)
+    scores = None if told is None else matrix(told, np.nan)
+    return Pairs(paths, list(texts), matrix(graded, 0.0), scores)
 
 
 def train(
@@ -165,6 +171,7 @@ def train(
     list_size=8,
     batch_size=8,
     learning_rate=1e-3,
+    mine_every=0,
     seed=0,
     verbose=1,
 ):
@@ -173,7 +180,8 @@ def train(
     The towers stay as they are, and their states are kept on disk once. The
     score starts from the similarity of the vectors and learns what the fusion
     adds. Negatives are the pictures that are nearest to a query. The epoch with
-    the best nDCG@10 on validation is saved; test queries are scored once.
+    the best nDCG@10 on validation is saved, or the start if no epoch is better
+    than the vectors; test queries are scored once.
 
     Args:
         pairs: `Pairs`.
@@ -188,6 +196,8 @@ def train(
         list_size: int, pictures of a list in training, from 2.
         batch_size: int, lists of a step.
         learning_rate: float, that of the first step; it falls to 0.
+        mine_every: int, epochs after which negatives are mined anew: those
+            that the trained score ranks highest. 0 for never.
         seed: int, of all draws.
         verbose: 0 for no output.
 
@@ -209,60 +219,57 @@ def train(
     scorer = _opened(preset)
     folder = pathlib.Path(states or f"{output}.states")
     given = dict(kind=kind, verbose=verbose)
-    images = scorer.keep_states(
-        folder / "image", images=pairs.pictures, **given
-    )
+    images = scorer.keep_states(folder / "image", pairs.pictures, **given)
     texts = scorer.keep_states(folder / "text", texts=pairs.texts, **given)
     near = _similarities(scorer, images, texts)
-    held = {
-        name: _HeldOut(scorer, pairs.grades, near, images, texts, parts[name])
-        for name in ("validation", "test")
-    }
-    lists = _Lists(pairs, near, images, texts, parts["train"], list_size)
-    task = _list_task(scorer, list_size, lists.labels)
-    steps = epochs * -(-len(lists.pairs) // batch_size)
-    task.compile(
-        keras.optimizers.AdamW(
-            keras.optimizers.schedules.CosineDecay(learning_rate, steps),
-            weight_decay=0.01,
-        ),
-        ListDistillationLoss() if lists.labels == "scores" else "auto",
+    lists, validation, test = (
+        _Part(scorer, pairs, near, images, texts, *part)
+        for part in parts.values()
     )
-    before = {name: part.ndcg(part.near) for name, part in held.items()}
-    best, weights, since = before["validation"].mean(), None, 0
+    task = _list_task(scorer, list_size, lists.labels)
+    steps = epochs * -(-len(lists.lists) // batch_size)
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    loss = ListDistillationLoss() if lists.labels == "scores" else "auto"
+    task.compile(keras.optimizers.AdamW(rate, weight_decay=0.01), loss)
+    by_vectors = validation.ndcg(validation.near).mean()
+    start, history = task.get_weights(), []
     for epoch in range(epochs):
+        if mine_every and epoch and epoch % mine_every == 0:
+            lists.order = _nearest(lists.scores(_MINED))
         rng = np.random.default_rng((seed, epoch))
-        task.fit(*lists.draw(rng), batch_size=batch_size, verbose=0)
+        task.fit(*lists.draw(rng, list_size), batch_size=batch_size, verbose=0)
         scorer.heads["itm"].set_weights(task.heads["itm"].get_weights())
-        found = held["validation"].ndcg(held["validation"].scores()).mean()
+        history.append(validation.ndcg(validation.scores()).mean())
         if verbose:
             print(
                 f"epoch {epoch + 1}: nDCG@{_PLACES} on validation "
-                f"{found:.3f}, by vectors {before['validation'].mean():.3f}"
+                f"{history[-1]:.3f}, by vectors {by_vectors:.3f}"
             )
-        since += 1
-        if weights is None or found > best:
-            best, weights, since = found, task.get_weights(), 0
-        if since == patience:
+        best = int(np.argmax(history))
+        if best == epoch:
+            weights = task.get_weights()
+        if epoch - best == patience:
             break
-    task.set_weights(weights)
+    task.set_weights(weights if max(history) > by_vectors else start)
     scorer.heads["itm"].set_weights(task.heads["itm"].get_weights())
-    scorer.divide_logits("itm", held["validation"].temperature())
-    after = held["test"].ndcg(held["test"].scores())
-    gain, low, high = paired_interval(after - before["test"])
+    scorer.divide_logits("itm", validation.temperature())
+    before, after = test.ndcg(test.near), test.ndcg(test.scores())
+    gain, low, high = paired_interval(after - before)
     report = {
         "preset": str(preset),
         "seed": seed,
-        "epochs": epoch + 1,
+        "epochs": len(history),
         "pictures": {k: len(pictures) for k, (pictures, _) in parts.items()},
         "queries": {k: len(asked) for k, (_, asked) in parts.items()},
         "metric": f"nDCG@{_PLACES} of test queries over the test pictures",
-        "before": float(before["test"].mean()),
+        "before": float(before.mean()),
         "after": float(after.mean()),
         **{"gain": gain, "low": low, "high": high, "helps": low > 0},
     }
     scorer.new_heads.restore({})
-    _set_trainable(scorer, True)  # Others may train them.
+    # Others may train them.
+    scorer.backbone.image_tower.trainable = True
+    scorer.backbone.text_tower.trainable = True
     scorer.save_to_preset(str(output))
     (output / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     (output / "README.md").write_text(card(report))
@@ -271,10 +278,8 @@ def train(
 
 def summary(report):
     """Return a report in sentences."""
-    number = report["queries"]["test"]
-    verdict = "It does not help: keep the vectors."
-    if report["helps"]:
-        verdict = "It helps."
+    number, helps = report["queries"]["test"], report["helps"]
+    verdict = "It helps." if helps else "It does not help: keep the vectors."
     return (
         f"nDCG@{_PLACES} of {number} test queries: {report['before']:.3f} by "
         f"vectors, {report['after']:.3f} after reranking. Gain "
@@ -288,7 +293,7 @@ def card(report):
     sizes = ", ".join(
         f"{report['pictures'][name]} pictures and {report['queries'][name]} "
         f"queries for {name}"
-        for name in _SHARES
+        for name in _SPLITS
     )
     return (
         "# A reranker of pictures\n\n"
@@ -312,26 +317,21 @@ def _opened(preset):
     task = BridgeTowerRetrieval.from_preset(
         folder, matching=MATCHING, random_heads=True, **heads["itc"]
     )
-    _set_trainable(task, False)
+    task.backbone.image_tower.trainable = False
+    task.backbone.text_tower.trainable = False
     return task
-
-
-def _set_trainable(task, value):
-    for tower in (task.backbone.image_tower, task.backbone.text_tower):
-        tower.trainable = value
 
 
 def _list_task(scorer, list_size, labels):
     """Return the task that trains the fusion and a head of `scorer`."""
     given = scorer.preprocessor
-    preprocessor = BridgeTowerListRankingPreprocessor(
+    preprocessor = BridgeTowerListRanking.preprocessor_cls(
         given.tokenizer, given.image_converter, list_size, labels
     )
-    values = {n: getattr(scorer, n) for n in ("projection_dim", "ways")}
+    names = ("projection_dim", "ways", "matching")
+    values = {name: getattr(scorer, name) for name in names}
     task = BridgeTowerListRanking(
-        *(scorer.backbone, preprocessor, list_size, labels),
-        **values,
-        matching=MATCHING,
+        scorer.backbone, preprocessor, labels=labels, **values
     )
     for name in task.heads:
         task.heads[name].set_weights(scorer.heads[name].get_weights())
@@ -340,37 +340,57 @@ def _list_task(scorer, list_size, labels):
 
 def _similarities(scorer, images, texts):
     """Return the products of the vectors of states, `(images, texts)`."""
-    task = BridgeTowerContrastive(
-        scorer.backbone,
-        BridgeTowerContrastivePreprocessor(
-            scorer.preprocessor.tokenizer, scorer.preprocessor.image_converter
-        ),
-        scorer.projection_dim,
-        ways=scorer.ways,
-    )
-    task.heads["itc"].set_weights(scorer.heads["itc"].get_weights())
-    task.new_heads.restore({})
-    return task.embed(images=images) @ task.embed(texts=texts).T
+    parts = ranking_parts(scorer)
+
+    def vectors(source, part):
+        given = dict(batch_size=32, answers=False, forward=part)
+        batches = scorer.batches("train", [source], **given)
+        return np.concatenate([made["embedding"] for _, made in batches])
+
+    images, texts = scorer.sources(images, texts, "texts")
+    return vectors(images, parts.image) @ vectors(texts, parts.text).T
 
 
-class _HeldOut:
-    """Queries and pictures of a split that is not trained on."""
+def _nearest(scores):
+    """Return the pictures of each query, the best first."""
+    return np.argsort(-scores, axis=0, kind="stable").T
 
-    def __init__(self, scorer, grades, near, images, texts, part):
-        pictures, asked = part
+
+class _Part:
+    """Queries and pictures of a split, and lists of training of them.
+
+    A list has a query, pictures that fit, and near ones that do not. With a
+    teacher its labels are its scores, of the pictures that it scored.
+
+    Args:
+        scorer: the `BridgeTowerRetrieval`.
+        pairs: `Pairs`.
+        near: float array `(pictures, texts)`, products of the vectors.
+        images, texts: `KeptStates` of all.
+        pictures, asked: int arrays, the pictures and the texts of the split.
+    """
+
+    def __init__(self, scorer, pairs, near, images, texts, pictures, asked):
+        cells = np.ix_(pictures, asked)
         self.scorer = scorer
         self.images, self.texts = images[pictures], texts[asked]
-        self.grades = grades[np.ix_(pictures, asked)]
-        self.near = near[np.ix_(pictures, asked)]
+        self.grades, self.near = pairs.grades[cells], near[cells]
+        self.order = _nearest(self.near)
+        self.labels, self.told = "grades", self.grades
+        labeled = self.grades > 0
+        if pairs.teacher is not None:
+            self.labels, self.told = "scores", pairs.teacher[cells]
+            labeled = np.isfinite(self.told)
+            # One score alone says nothing of an order.
+            labeled &= labeled.sum(0) > 1
+        # A list for each relevant or scored picture: its query, and itself.
+        self.lists = np.argwhere(labeled.T)
 
-    def scores(self):
+    def scores(self, listed=LISTED):
         """Return the scores of what is listed; others come behind it."""
-        shortlist = min(_LISTED, len(self.images))
-        whole = shortlist == len(self.images)
+        listed = listed if listed < len(self.images) else None
         return self.scorer.rank(
-            *(self.images, self.texts),
-            shortlist=None if whole else shortlist,
-            verbose=0,
+            self.images, self.texts, shortlist=listed, verbose=0
         )
 
     def ndcg(self, scores):
@@ -378,73 +398,37 @@ class _HeldOut:
         return list_ndcg(scores.T, self.grades.T, _PLACES)
 
     def temperature(self):
-        """Return what fits the scores of all pairs to their labels."""
-        scores = self.scores().reshape(-1)
+        """Return what fits the scores of listed pairs to their labels."""
+        scores = self.scores()
+        listed = scores != NOT_SCORED
         logits = np.stack([np.zeros_like(scores), scores], axis=-1)
-        return fit_temperature(
-            logits, (self.grades > 0).astype("int32").ravel()
-        )
+        matches = (self.grades > 0).astype("int32")
+        return fit_temperature(logits[listed], matches[listed])
 
-
-class _Lists:
-    """Lists of training: a query, pictures that fit, and near ones that do not.
-
-    With a teacher the labels are its scores, of the pictures that it scored.
-    """
-
-    def __init__(self, pairs, near, images, texts, part, list_size):
-        pictures, self.texts = part
-        self.images, self.kept_texts = images[pictures], texts
-        self.list_size = list_size
-        self.labels = "grades" if pairs.teacher is None else "scores"
-        self.grades = pairs.grades[np.ix_(pictures, self.texts)]
-        near = near[np.ix_(pictures, self.texts)]
-        if pairs.teacher is not None:
-            self.told = pairs.teacher[np.ix_(pictures, self.texts)]
-            scored = np.isfinite(self.told).sum(0) > 1
-            self.texts, near = self.texts[scored], near[:, scored]
-            self.told, self.grades = (
-                self.told[:, scored],
-                self.grades[:, scored],
-            )
-        # Pictures of each query, the nearest first.
-        self.order = np.argsort(-near, axis=0, kind="stable").T
-        # A list for each relevant or scored picture: its query, and itself.
-        labeled = self.grades > 0
-        if pairs.teacher is not None:
-            labeled = np.isfinite(self.told)
-        self.pairs = np.argwhere(labeled.T)
-
-    def draw(self, rng):
-        """Return `x` and `y` of an epoch."""
-        drawn = [self._draw(rng, *pair) for pair in self.pairs]
+    def draw(self, rng, size):
+        """Return `x` and `y` of an epoch of lists."""
+        drawn = [self._draw(rng, size, *one) for one in self.lists]
         rows, labels = map(np.stack, zip(*drawn, strict=True))
-        asked = self.texts[self.pairs[:, 0]]
-        x = {"images": self.images[rows], "text": self.kept_texts[asked]}
-        return x, labels
+        texts = self.texts[self.lists[:, 0]]
+        return {"images": self.images[rows], "text": texts}, labels
 
-    def _draw(self, rng, query, picture):
-        order = self.order[query]
+    def _draw(self, rng, size, query, picture):
+        """Return the pictures of a list and their labels, both padded."""
+        told, padding = self.told[:, query], np.nan
         if self.labels == "scores":
-            told = self.told[:, query]
             chosen = rng.permutation(np.flatnonzero(np.isfinite(told)))
-            return self._filled(chosen, told, np.nan)
-        grades = self.grades[:, query]
-        right = rng.permutation(np.flatnonzero(grades > 0))
-        right = [picture, *right[right != picture]][: self.list_size // 2]
-        wrong = order[grades[order] <= 0]
-        missing = self.list_size - len(right)
-        # Half of the wrong ones are among the nearest.
-        near = rng.permutation(wrong[: max(_PLACES, 2 * missing)])
-        near = near[: -(-missing // 2)]
-        others = rng.permutation(np.setdiff1d(wrong, near))
-        chosen = [*right, *near, *others]
-        return self._filled(np.array(chosen), grades, -1.0)
-
-    def _filled(self, chosen, labels, padding):
-        """Cut or pad a list to its size."""
-        chosen = chosen[: self.list_size]
-        found = np.full(self.list_size, padding, "float32")
-        found[: len(chosen)] = labels[chosen]
-        missing = self.list_size - len(chosen)
-        return np.pad(chosen, (0, missing), mode="edge"), found
+        else:
+            padding, order = -1.0, self.order[query]
+            right = rng.permutation(np.flatnonzero(told > 0))
+            right = [picture, *right[right != picture]][: size // 2]
+            wrong = order[told[order] <= 0]
+            missing = size - len(right)
+            # Half of the wrong ones are among the nearest.
+            near = rng.permutation(wrong[: max(_PLACES, 2 * missing)])
+            near = near[: -(-missing // 2)]
+            others = rng.permutation(np.setdiff1d(wrong, near))
+            chosen = np.array([*right, *near, *others])
+        chosen = chosen[:size]
+        missing = (0, size - len(chosen))
+        labels = np.pad(told[chosen], missing, constant_values=padding)
+        return np.pad(chosen, missing, mode="edge"), labels

@@ -89,6 +89,54 @@ def test_a_teacher_replaces_the_labels(own, tmp_path):
     assert report["after"] > report["before"] + 0.1
 
 
+@builders.FASTEST
+def test_negatives_are_mined_anew_by_the_trained_score(
+    own, tmp_path, monkeypatch
+):
+    seen, draw = [], reranker._Part.draw
+
+    def noted(part, *args):
+        falls = None
+        # An untrained head gives no scores.
+        if seen:
+            listed = part.order[0][:5]
+            scores = part.scorer.score(part.images[listed], part.texts[[0] * 5])
+            falls = bool(np.diff(scores).max() < 1e-4)
+        seen.append((part.order.tolist(), falls))
+        return draw(part, *args)
+
+    monkeypatch.setattr(reranker._Part, "draw", noted)
+    pairs = reranker.read_pairs(own / "pairs.csv", own)
+    given = dict(epochs=4, learning_rate=3e-3, verbose=0)
+    reranker.train(pairs, PRESET, tmp_path / "o", mine_every=2, **given)
+    (by_vectors, _), (still, _), (mined, in_order), (same, _) = seen
+    assert by_vectors == still != mined == same
+    assert in_order
+
+
+@builders.FASTEST
+def test_an_index_adds_pictures_that_fit_no_query(own, tmp_path, capsys):
+    pytest.importorskip("lancedb")
+    more, index = tmp_path / "more", str(tmp_path / "index")
+    more.mkdir()
+    for i, picture in enumerate(load_scenes("test").data.images[200:212]):
+        Image.fromarray(picture).save(more / f"other{i}.png")
+    (more / "link.png").symlink_to(own / "4.png")
+    assert (
+        main(
+            ["search", "index", str(more), "--store", index, "--preset", PRESET]
+        )
+        == 0
+    )
+    words = ["train", "reranker", own / "pairs.csv", "--pictures", own]
+    words += ["--preset", PRESET, "--output", tmp_path / "o", "--epochs", "1"]
+    capsys.readouterr()
+    assert main([*map(str, words), "--json", "--index", index]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert sum(report["pictures"].values()) == 120 + 12
+    assert report["queries"] == dict.fromkeys(report["queries"], 3)
+
+
 @builders.ONE_BACKEND
 def test_splits_are_by_picture_and_rows_are_checked(own, tmp_path):
     pairs = reranker.read_pairs(own / "pairs.csv", own)
@@ -96,16 +144,19 @@ def test_splits_are_by_picture_and_rows_are_checked(own, tmp_path):
     rows = np.concatenate([pictures for pictures, _ in parts.values()])
     assert sorted(rows) == list(range(120))
     assert pairs.split()["test"][0].tolist() == parts["test"][0].tolist()
-    for content, error in (
-        ("image,text\n../secret.png,a\n", "must be a path below"),
-        ("image,caption\na.png,a\n", "must have the columns 'image' and 'te"),
-        ("image,text,grade\na.png,a,much\n", "must be pairs of pictures"),
-        ("image,text\na.png, \n", "must have the columns"),
+    for content in (
+        "image,text\n../secret.png,a\n",
+        "image,caption\na.png,a\n",
+        "image,text,grade\na.png,a,much\n",
+        "image,text,grade\na.png,a,-1\n",
+        "image,text\na.png, \n",
     ):
         path = tmp_path / "bad.csv"
         path.write_text(content)
-        with pytest.raises(ValueError, match=error):
+        with pytest.raises(ValueError, match="Each row of .*bad.csv must have"):
             reranker.read_pairs(path, own)
+    with pytest.raises(ValueError, match="'query', and 'score', a finite num"):
+        reranker.read_pairs(own / "pairs.csv", own, own / "pairs.csv")
     with pytest.raises(ValueError, match="suffix of pairs"):
         reranker.read_pairs(tmp_path / "pairs.txt", own)
     few = reranker.Pairs(pairs.pictures[:3], pairs.texts, pairs.grades[:3])

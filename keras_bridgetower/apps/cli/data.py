@@ -383,10 +383,12 @@ def train_reranker(
     preset: Annotated[str, typer.Option()],
     out: Annotated[pathlib.Path, typer.Option("--output")],
     teacher: pathlib.Path | None = None,
+    index: str | None = None,
     states: pathlib.Path | None = None,
     kind: str = "float16",
     epochs: models.Count = 20,
     learning_rate: Annotated[float, typer.Option(min=0)] = 1e-3,
+    mine_every: Annotated[int, typer.Option(min=0)] = 0,
     seed: int = 0,
     as_json: models.AsJson = False,
 ):
@@ -405,21 +407,31 @@ def train_reranker(
         out: New preset folder.
         teacher: Table of the columns query, picture and score, of another
             model, to learn its scores.
+        index: Index of `search`, whose pictures nearest to a query are
+            candidates too, and fit none.
         states: Folder of states, for later runs; by default beside the preset.
         kind: How states are stored, such as float32, float16 or int8.
         epochs: Most passes over the pairs.
         learning_rate: That of the first step; it falls to 0.
+        mine_every: Epochs after which negatives are mined anew, by the trained
+            score; 0 for never.
         seed: Seed of the run.
     """
     models.check_preset(preset)
     with output.progress("Loading Keras"):
         frameworks.load(context.obj, bars=not as_json, datasets=True)
+    from keras_bridgetower.apps.search import PictureSearch
     from keras_bridgetower.training import reranker
 
     found = reranker.read_pairs(pairs, pictures, teacher)
+    if index is not None:
+        query = PictureSearch(index).query
+        hits = (query(x, top_k=reranker.LISTED, rerank=0) for x in found.texts)
+        found = found.with_gallery(hit.path for some in hits for hit in some)
     report = reranker.train(
         *(found, preset, out, states, kind, epochs),
         learning_rate=learning_rate,
+        mine_every=mine_every,
         seed=seed,
         verbose=0 if as_json else 1,
     )
