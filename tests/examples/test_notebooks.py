@@ -28,6 +28,7 @@ SMALL = {
         **{"SEEDS": (0,), "BRIDGES": (None, "add")},
     },
     "multimodal_rag": {"SECONDS": 48, "ABSENT": 2},
+    "train_a_reranker": {"COPIES": 2, "EPOCHS": 1},
     "from_transformers_and_back": {"HELD_OUT": 8, "EPOCHS": 1},
     # It embeds 64 pictures, 16 for each step.
     "one_model_three_backends": {"BACKENDS": ("torch", "jax"), "STEPS": 4},
@@ -43,7 +44,7 @@ IN_A_KERNEL = (
 IN_THIS_PROCESS = (
     *("search_your_pictures", "finetune_vqa_on_your_table"),
     *("multimodal_rag", "from_transformers_and_back"),
-    "pretrain_and_compare_bridges",
+    *("pretrain_and_compare_bridges", "train_a_reranker"),
 )
 NEEDS = {
     "search_your_pictures": "lancedb",
