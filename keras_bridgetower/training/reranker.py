@@ -388,7 +388,8 @@ class _Part:
 
     def scores(self, listed=LISTED):
         """Return the scores of what is listed; others come behind it."""
-        listed = listed if listed < len(self.images) else None
+        fewest = min(len(self.images), len(self.texts))
+        listed = listed if listed < fewest else None
         return self.scorer.rank(
             self.images, self.texts, shortlist=listed, verbose=0
         )
