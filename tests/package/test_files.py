@@ -114,6 +114,7 @@ OWN_TEXTS = {
     "models/exporting/runtime.py": "copied into exports, where it stands alone",
     "training/runs/checks.py": "values made plain",
     "training/evaluate.py": "messages between processes",
+    "tasks/keep_states.py": "messages between processes",
     "files.py": "the one reader",
 }
 
