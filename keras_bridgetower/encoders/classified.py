@@ -44,6 +44,7 @@ class ClassifiedEncoder(keras_hub.models.Backbone):
     """
 
     def __init__(self, encoder, num_classes, **kwargs):
+        entry_of(encoder)  # Raises for images that it cannot have.
         states = hidden_states(encoder)
         if len(states[-1].shape) != 4:
             raise ValueError(

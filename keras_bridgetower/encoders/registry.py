@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from keras_bridgetower.backend.keras_private.splash import avoid_splash
+from keras_bridgetower.checks import check_choice
 
 
 def patch_size(encoder):
@@ -259,9 +260,12 @@ def entry_of(encoder):
 
     Raises:
         TypeError: there is no rule for this class.
+        ValueError: channels come before the pixels.
     """
     if not has_rule(type(encoder)):
         raise TypeError(no_rule(type(encoder)))
+    last = "channels_last"
+    check_choice("data_format", getattr(encoder, "data_format", last), (last,))
     for cls in type(encoder).__mro__:
         if cls in _ENTRIES:
             return _ENTRIES[cls]

@@ -176,26 +176,24 @@ class PaddedPositions(keras.layers.Layer):
 
     Call arguments:
         tokens, positions: float tensors `(batch, tokens, width)`.
-        mask: int tensor `(batch, tokens)`, 0 at padding.
+        padding_mask: int tensor `(batch, tokens)`, 0 at padding.
 
     Returns:
         Float tensor `(batch, tokens, width)`.
     """
 
-    def build(self, tokens_shape, positions_shape=None, mask_shape=None):
+    def build(self, tokens_shape, **other_shapes):
         zeros = {"shape": tokens_shape[-1:], "initializer": "zeros"}
         self.padding = self.add_weight(name="padding", trainable=False, **zeros)
         self.token_type = self.add_weight(name="token_type", **zeros)
 
-    def call(self, tokens, positions, mask):
+    def call(self, tokens, positions, padding_mask):
         padding = ops.stop_gradient(tokens) + self.padding
-        kept = ops.cast(mask, "bool")[..., None]
+        kept = ops.cast(padding_mask, "bool")[..., None]
         x = ops.where(kept, tokens + positions, padding)
         return x + self.token_type
 
-    def compute_output_shape(
-        self, tokens_shape, positions_shape=None, mask_shape=None
-    ):
+    def compute_output_shape(self, tokens_shape, **other_shapes):
         return tokens_shape
 
 

@@ -314,9 +314,15 @@ class MergedAttention(PostNormLayer):
             return None, x
         if image_query is None:
             return x, None
-        first = text_query.shape[1]
-        first = ops.shape(text_query)[1] if first is None else first
+        first = ops.shape(text_query)[1]
         return x[:, :first], x[:, first:]
+
+    def compute_output_spec(self, text_query, image_query, *args, **kwargs):
+        # Keras would trace `call` with inputs that are not cast.
+        return tuple(
+            x if x is None else keras.KerasTensor(x.shape, self.compute_dtype)
+            for x in (text_query, image_query)
+        )
 
     def branches(self, captured, tokens, queries=None):
         """Arrange the maps of the single branch, see `CoAttention.branches`."""

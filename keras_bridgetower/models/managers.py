@@ -71,9 +71,7 @@ class ManagerLayer(keras.layers.Layer):
         for norm in self.norms:
             norm.build(states_shape[0])
 
-    def compute_output_shape(
-        self, states_shape, own_shape=None, other_shape=None
-    ):
+    def compute_output_shape(self, states_shape, **other_shapes):
         return states_shape[0]
 
     def mix(self, states, scores, training):

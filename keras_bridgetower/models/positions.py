@@ -137,7 +137,8 @@ def copy_resized(model, resized, antialias=False):
         shape, old_shape = tuple(new.shape), tuple(old.shape)
         same_rank = len(shape) == len(old_shape) >= 2
         if shape == old_shape:
-            new.assign(old)
+            # On JAX both would share an array, which a step of one deletes.
+            new.assign(keras.ops.copy(old))
         elif same_rank and (*old_shape[:-2], shape[-2], old_shape[-1]) == shape:
             table = keras.ops.convert_to_numpy(old)
             new.assign(resize_positions(table, shape[-2], antialias))

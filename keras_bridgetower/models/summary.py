@@ -22,7 +22,7 @@ class Summary(keras.layers.Layer):
 
     Call arguments:
         x: float tensor `(batch, tokens, width)`.
-        mask: int tensor `(batch, tokens)`, the padding mask of a text; None
+        padding_mask: int tensor `(batch, tokens)`, that of a text; None
             for an image.
 
     Returns:
@@ -33,8 +33,11 @@ class Summary(keras.layers.Layer):
         super().__init__(**kwargs)
         self.replaces = replaces
 
-    def call(self, x, mask=None):
-        row = ops.cast(self.summarize(x, mask), x.dtype)
+    def build(self, x_shape, padding_mask_shape=None):
+        """Create the weights of `summarize`, if it has some."""
+
+    def call(self, x, padding_mask=None):
+        row = ops.cast(self.summarize(x, padding_mask), x.dtype)
         if not self.replaces:
             return ops.concatenate([row, x], axis=1)
         # Without a slice, which would forbid some lengths in an exported file.
@@ -45,14 +48,11 @@ class Summary(keras.layers.Layer):
         """Return the row `(batch, 1, width)`."""
         raise NotImplementedError
 
-    def compute_output_shape(self, x_shape, mask_shape=None):
+    def compute_output_shape(self, x_shape, padding_mask_shape=None):
         batch, tokens, width = x_shape
         if tokens is not None:
             tokens += 1 - self.replaces
         return batch, tokens, width
-
-    def get_config(self):
-        return {**super().get_config(), "replaces": self.replaces}
 
 
 def _register(cls):
@@ -94,7 +94,7 @@ class LastSummary(Summary):
 class LearnedSummary(Summary):
     """A learned vector, the same for each image, initially random."""
 
-    def build(self, x_shape, mask_shape=None):
+    def build(self, x_shape, padding_mask_shape=None):
         self.token = self.add_weight(
             shape=(1, 1, x_shape[-1]), initializer=initializer(), name="token"
         )
@@ -109,7 +109,7 @@ class LearnedSummary(Summary):
 class AttentionPoolSummary(Summary):
     """The sum of all tokens, weighted by a learned query (one head)."""
 
-    def build(self, x_shape, mask_shape=None):
+    def build(self, x_shape, padding_mask_shape=None):
         self.query = self.add_weight(
             shape=(x_shape[-1], 1), initializer="zeros", name="query"
         )
@@ -177,9 +177,6 @@ class SameGrid(keras.layers.Layer):
     def compute_output_shape(self, x_shape):
         return x_shape[0], self.size[0] * self.size[1], x_shape[-1]
 
-    def get_config(self):
-        return {**super().get_config(), "size": self.size}
-
 
 @_register
 class Coordinates(keras.layers.Layer):
@@ -221,9 +218,6 @@ class Coordinates(keras.layers.Layer):
 
     def compute_output_shape(self, x_shape):
         return *x_shape[:-1], x_shape[-1] + self.channels.shape[-1]
-
-    def get_config(self):
-        return {**super().get_config(), "size": self.size}
 
 
 def _areas(old, new):

@@ -305,7 +305,8 @@ def _with_own_norm(state, index):
     )
     norm.build(source.shape)
     for own, copied in zip(norm.weights, shared.weights, strict=True):
-        own.assign(copied)
+        # On JAX both would share an array, which a step of the tower deletes.
+        own.assign(ops.copy(copied))
     return norm(source)
 
 

@@ -1,7 +1,5 @@
 """Bridges and managers against their formulas in NumPy."""
 
-import json
-
 import keras
 import numpy as np
 import pytest
@@ -185,22 +183,3 @@ def test_noise_has_the_standard_deviation_of_the_authors():
     expected = (weights[:2] - weights[2:]).sum(0)
     assert mixed.std() == pytest.approx(expected.std(), rel=0.05)
     assert abs(mixed.mean()) < 0.02
-
-
-@pytest.mark.parametrize("name", CLASSES)
-def test_managers_are_saved_alone(name, tmp_path):
-    layer = manager(name)
-    states, own, other = inputs()
-    given = [[keras.Input(x.shape[1:]) for x in states]]
-    given += [keras.Input(x.shape[1:]) for x in (own, other)]
-    model = keras.Model(given, layer(*given))
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    expected = array(layer(states, own, other))
-    assert difference(loaded([states, own, other]), expected) == 0
-    spec = json.loads(json.dumps(keras.layers.serialize(layer)))
-    assert spec["registered_name"].startswith("keras_bridgetower>")
-    again = keras.layers.deserialize(spec)
-    again(states, own, other)
-    again.set_weights(layer.get_weights())
-    assert difference(again(states, own, other), expected) == 0

@@ -23,6 +23,7 @@ from builders import roberta
 from builders import run
 from builders import shallow
 from builders import some_everywhere
+from builders import vit
 
 import keras_bridgetower as kbt
 from keras_bridgetower.models.merged_tokens import merge_tokens
@@ -93,6 +94,15 @@ def test_per_tap_norms_start_as_copies(make):
     low, high = run(own, inputs)
     assert difference(high, before[1]) <= 1e-6
     assert difference(low, before[0]) > 0.1
+
+
+def test_copied_weights_have_memory_of_their_own():
+    # On JAX a step deletes that of the weights of its model.
+    encoder, model = vit(layers=2), shallow()
+    tower = kbt.Tower(encoder, (-2, -1), norms="per_tap")
+    models = encoder, tower, model, model.with_image_size(48)
+    weights = {id(w): w for one in models for w in one.weights}.values()
+    assert len({id(weight.value) for weight in weights}) == len(weights)
 
 
 @keras.saving.register_keras_serializable(package="test_summary")

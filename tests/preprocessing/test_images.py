@@ -521,17 +521,14 @@ def test_tf_data_equals_eager(tmp_path):
 
 
 @ONE_BACKEND
-def test_long_and_thin_pictures_and_saved_values():
+def test_long_and_thin_pictures_and_values_of_kerashub():
     for mode, size in (("hf", (3000, 40)), ("crop", (60000, 1))):
         thin = Image.new("RGB", size)
         with pytest.raises(ValueError, match="long and thin.*mode='squash'"):
             BridgeTowerImageConverter(mode=mode)(thin)
         assert BridgeTowerImageConverter()(thin).shape == (288, 288, 3)
-    converter = BridgeTowerImageConverter(64, "hf", 16, name="eye")
-    config = keras.saving.serialize_keras_object(converter)
-    again = keras.saving.deserialize_keras_object(config)
-    assert again.get_config() == converter.get_config()
+    converter = BridgeTowerImageConverter(64, "hf", 16)
     # What KerasHub reads off a converter describes what is done.
     image = picture(90, 70)
-    expected = image[0, 0] * np.array(again.scale) + again.offset
+    expected = image[0, 0] * np.array(converter.scale) + converter.offset
     np.testing.assert_allclose(expected, normalise(image[0, 0]))
