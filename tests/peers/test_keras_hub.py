@@ -145,7 +145,7 @@ WITH_LISTS = {
     "FirstManager": lambda layer, x: layer(x),
     "StaticManager": lambda layer, x: layer(x, x[0]),
     "AdaptiveManager": lambda layer, x: layer(x, x[0], x[1]),
-    "CrossModalEncoder": lambda layer, x: layer(x, x),
+    "CrossModalEncoder": lambda layer, x: layer(x[:2], x[:2]),
     "ContrastiveHead": lambda layer, x: layer(
         {kind: state[:, 0] for kind, state in zip(KINDS, x, strict=True)}
     ),
@@ -451,10 +451,16 @@ def test_saving_of_layers(name):
     if name in WITH_LISTS:
         x = list(x.swapaxes(0, 1))
         call = functools.partial(WITH_LISTS[name], layer)
-    given = keras.tree.map_structure(
-        lambda x: keras.Input(x.shape[1:], dtype=str(x.dtype)), x
-    )
-    outputs = layer(**given) if isinstance(x, dict) else call(given)
+
+    def made(x, name=None):
+        return keras.Input(x.shape[1:], dtype=str(x.dtype), name=name)
+
+    if isinstance(x, dict):
+        given = {key: made(value, key) for key, value in x.items()}
+        outputs = layer(**given)
+    else:
+        given = keras.tree.map_structure(made, x)
+        outputs = call(given)
     values = {"inputs": given, "outputs": outputs}
     with hub("saving", name) as case:
         case.run_model_saving_test(keras.Model, values, x)
