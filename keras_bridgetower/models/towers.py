@@ -59,6 +59,7 @@ class Tower(PatchedModel, keras.Model):
             `"coordinates_and_colors"` appends the mean of the three channels
             of the image there too, before them; None appends none.
         name: str, name of the model.
+        trainable: bool, whether its weights can be trained.
 
     Call arguments:
         inputs: the image tensor `(batch, S, S, 3)`, or a dict of int tensors
@@ -93,7 +94,7 @@ class Tower(PatchedModel, keras.Model):
         summary=None,
         positions=None,
         name=None,
-        **kwargs,
+        trainable=True,
     ):
         check_choice("KERAS_BACKEND", keras.config.backend(), BACKENDS)
         entry = entry_of(encoder)
@@ -120,7 +121,10 @@ class Tower(PatchedModel, keras.Model):
         cls = SUMMARIES[entry.side][chosen]
         tapped = _flattened(tapped, positions, inputs)
         tapped = _summarized(tapped, cls, prefix, inputs, policy)
-        super().__init__(inputs=inputs, outputs=tapped, name=name, **kwargs)
+        super().__init__(
+            inputs=inputs, outputs=tapped, name=name, trainable=trainable
+        )
+        # The dtype is that of the encoder, so there is no argument for it.
         self.dtype_policy = policy
         # Not tracked by Keras: otherwise blocks above the highest tap would
         # count as weights of the tower on some backends only.

@@ -67,6 +67,8 @@ def test_towers_have_the_policy_of_their_encoders(dtype):
     encoder = clip(dtype=dtype)
     encoder.quantize("int8")
     assert kbt.Tower(encoder, (-1,)).dtype_policy.name == dtype
+    with pytest.raises(TypeError, match="dtype"):
+        kbt.Tower(clip(), (-1,), dtype=dtype)
 
 
 def gelu_layers(bert):

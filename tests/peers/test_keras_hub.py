@@ -321,13 +321,16 @@ PLAIN = {name: LAYERS[name].values for name in WITH_LISTS} | {
 
 HEADS = [name for name in LAYERS if name.endswith("Head")]
 OF_ENCODER = "multiple values for keyword argument 'dtype'"
+NO_DTYPE = "unexpected keyword argument 'dtype'"
 NOT_ALONE = "A copy of a tower alone needs weights that are not quantized"
 UNEQUAL = "Not equal to tolerance"
 # Messages, by method and case.
 DIFFERENCES = {
     # Logits and vectors are float32 with any policy.
     **{("precision", name): r"\+ float16" for name in HEADS},
-    # It has the dtype of its encoder.
+    # They have the dtype of their encoder.
+    ("precision", "Tower"): NO_DTYPE,
+    ("precision", "Tower, of texts"): NO_DTYPE,
     ("precision", "ClassifiedEncoder"): OF_ENCODER,
     ("quantization", "ClassifiedEncoder"): OF_ENCODER,
     # Models are saved in int8 and int4; a tower is saved by its backbone.

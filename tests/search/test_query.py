@@ -125,6 +125,14 @@ def test_only_a_head_that_is_known_to_help_reranks_unasked(
     assert search.query(TEXT) == found[10 if helps else 0]
 
 
+def test_reranking_needs_a_matching_head(three_way, photos, tmp_path):
+    search = PictureSearch(tmp_path / "index", three_way)
+    search.index(photos)
+    with pytest.raises(ValueError, match="`rerank` must be 0 or None .*=3"):
+        search.query(TEXT, rerank=3)
+    assert search.query(TEXT, rerank=0) == search.query(TEXT)
+
+
 def test_installed_presets_say_in_their_table_whether_they_rerank(
     matching, monkeypatch
 ):

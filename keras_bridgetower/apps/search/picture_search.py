@@ -198,8 +198,7 @@ class PictureSearch:
             rerank: int, number of nearest pictures that the matching head
                 reranks by their files and the text; 0 for none. None for 128
                 if the head is known to improve lists (`SearchModels.reranks`),
-                else for none. Without a text or a matching head, similarity
-                decides the order.
+                else for none. Without a text, similarity decides the order.
             batch_size: int, pairs per batch.
 
         Returns:
@@ -208,8 +207,9 @@ class PictureSearch:
 
         Raises:
             ValueError: there is neither text nor picture, the text is empty
-                or too long, the picture is unreadable, or the index is
-                missing, incomplete or of another model.
+                or too long, the picture is unreadable, the index is missing,
+                incomplete or of another model, or `rerank` is given and the
+                preset has no matching head.
         """
         header = read_header(self.store)
         check_whole(self.store, header)
@@ -218,9 +218,13 @@ class PictureSearch:
         vector = self.models.embed_query(text, image)
         if rerank is None:
             rerank = _RERANKED if self.models.reranks else 0
-        if text is None or self.models.retrieval is None:
-            rerank = 0
-        rerank = max(0, rerank)
+        if rerank > 0 and self.models.retrieval is None:
+            raise ValueError(
+                "`rerank` must be 0 or None without a matching head; use a "
+                f"preset that has one. Received: rerank={rerank}, "
+                f"preset={self.models.preset!r}"
+            )
+        rerank = 0 if text is None else max(0, rerank)
         if rerank and self.models.fusion and "states" not in header:
             raise ValueError(
                 "`fusion` reranks by the states of an index: index with "

@@ -257,7 +257,8 @@ class ServedIndex:
         self._models = _Models(served)
         search = PictureSearch(store, self._models)
         # Rejects an index of other models before serving.
-        search.query(text="a", top_k=1, rerank=1)
+        matches = self._models.retrieval is not None
+        search.query(text="a", top_k=1, rerank=int(matches))
         self._store = search.store
         self._turn = contextlib.nullcontext()
         # The other stores allow concurrent queries.
