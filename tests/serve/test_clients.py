@@ -33,6 +33,9 @@ def check(pairs, shares):
     np.testing.assert_allclose(found, -np.sort(-shares), atol=1e-5)
 
 
+# A client may leave its socket open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("name", CLIENTS)
 def test_the_client(server, shares, name, monkeypatch):
     distribution, rerank = CLIENTS[name]
