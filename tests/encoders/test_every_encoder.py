@@ -16,8 +16,12 @@ import pytest
 import whole_folders
 from builders import ANSWERS
 from builders import LONG_ELSEWHERE
+from builders import array
 from builders import difference
 from builders import eager
+from builders import long_but
+from builders import moved
+from builders import randomise
 from builders import raw
 from builders import run
 
@@ -43,6 +47,10 @@ def entry_of(side, kind):
     return next(entry for entry in entries if kind in types(entry))
 
 
+def is_pyramid(image):
+    return image.startswith(whole_folders.PYRAMIDS)
+
+
 def one_of_each(side):
     """The first model type in `KINDS` of each encoder."""
     firsts = {}
@@ -52,10 +60,11 @@ def one_of_each(side):
 
 
 def few_pairs():
-    """Pairs of model types that hold all encoders once."""
+    """Pairs of model types that hold all encoders once, and a classifier."""
     image, text = USUAL
     both = itertools.zip_longest(one_of_each("image"), one_of_each("text"))
-    return {(i or image, t or text) for i, t in both}
+    pairs = {(i or image, t or text) for i, t in both}
+    return pairs | {("resnet classes", text)}
 
 
 def pairs():
@@ -73,6 +82,20 @@ EVERY = pytest.mark.parametrize("pair", list(pairs()))
 # A file of Keras holds the same configuration and weights as a preset.
 SAVED_BY_KERAS = [("swin", "siglip"), ("deit", "electra")]
 FEW = pytest.mark.parametrize("pair", sorted(few_pairs()), ids="-".join)
+# A block that is called twice, attention of its own, and texts of one length.
+QUICK = [
+    ("dinov2_with_registers", "albert"),
+    ("dinov3_vit", "deberta-v2"),
+    ("siglip", "bert"),
+    ("swin", "siglip"),
+    ("resnet classes", "roberta"),
+]
+SOME = pytest.mark.parametrize(
+    "pair", long_but(sorted(few_pairs()), *QUICK), ids="-".join
+)
+BATCH_NORMS = ("efficientnet", "resnet")
+# DINOv3 has other names of its projections.
+PROJECTIONS = {"query", "value", "q_proj", "v_proj"}
 
 
 @pytest.mark.parametrize("side", KINDS)
@@ -104,8 +127,9 @@ def opened(folder):
         image, text = pair
         # The files of ResNet tell no size.
         values = {"image_size": whole_folders.SIDE, **SIZES, **kwargs}
-        if image in whole_folders.PYRAMIDS:
+        if is_pyramid(image):
             values["projections"] = "per_layer"
+            values["with_classifier"] = image.endswith("classes")
         folders = folder("image", image), folder("text", text)
         return cls.from_encoders(*folders, **values)
 
@@ -128,6 +152,11 @@ def trained(opened):
     return made
 
 
+def features_of(task, rows=3):
+    x = task.preprocessor(raw(rows)[0])
+    return {name: array(x[name]) for name in task.input}
+
+
 @EVERY
 def test_a_task_is_trained_and_saved(pair, trained, tmp_path):
     task = trained(pair)
@@ -145,6 +174,13 @@ def test_a_task_is_trained_and_saved(pair, trained, tmp_path):
         ):
             # XLA compiles each model anew.
             assert name == other and abs(score - wanted) <= 1e-6
+    half = kbt.BridgeTowerVQA.from_preset(
+        tmp_path / "preset", dtype="mixed_bfloat16"
+    )
+    expected = run(task, features_of(task))
+    found = run(half, features_of(task))
+    scale = np.abs(expected).max()
+    assert 0 < difference(found, expected) <= 0.05 * scale
 
 
 @EVERY
@@ -194,6 +230,99 @@ def test_hidden_tokens_are_filled(pair, opened):
     texts = ["is it <mask>?", "<mask>"]
     filled, guesses = task.fill_mask(list(x["images"][:2]), texts)
     assert len(filled) == len(guesses) == 2
+
+
+@pytest.mark.parametrize(
+    "pair",
+    long_but(
+        # Random variances of batch norms would be negative.
+        [p for p in sorted(few_pairs()) if not p[0].startswith(BATCH_NORMS)],
+        *QUICK,
+    ),
+    ids="-".join,
+)
+def test_adapters_change_the_outputs_and_are_saved(pair, opened, tmp_path):
+    task = randomise(opened(pair, answers=ANSWERS))
+    model, x = task.backbone, features_of(task)
+    start, before = model.get_weights(), run(model, x)
+    model.enable_lora(2)
+    trained = {id(w) for w in model.trainable_weights}
+    for tower in (model.image_tower, model.text_tower):
+        paths = [w.path for w in tower.weights if id(w) in trained]
+        layers = {path.split("/")[-2] for path in paths}
+        if tower.name == "text_tower" or not is_pyramid(pair[0]):
+            assert len(layers) == 2 and layers <= PROJECTIONS, paths
+    for weight in model.trainable_weights:
+        weight.assign(array(weight) + 0.1)
+    changed = run(model, x)
+    assert difference(before["text"], changed["text"]) > 1e-3
+    assert difference(before["image"], changed["image"]) > 1e-3
+    model.save_lora_weights(tmp_path / "mine.lora.h5")
+    copy = opened(pair, answers=ANSWERS).backbone
+    copy.set_weights(start)
+    copy.load_lora_weights(tmp_path / "mine.lora.h5")
+    assert difference(run(copy, x), changed) <= 1e-5
+
+
+@SOME
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_frozen_towers_do_not_move_and_int8_is_saved(pair, opened, tmp_path):
+    task = randomise(opened(pair, answers=ANSWERS), 0.05)
+    body, x = task.backbone, features_of(task)
+    towers = body.image_tower, body.text_tower
+    for tower in towers:
+        tower.trainable = False
+    frozen = {w.path for tower in towers for w in tower.weights}
+    changed = moved(task, lambda: eager(task).fit(*raw(), verbose=0))
+    assert changed and not changed & frozen
+    before = run(task, x)
+    task.quantize("int8")
+    after = run(task, x)
+    assert 0 < difference(before, after) <= 0.1 * np.abs(array(before)).max()
+    task.save_to_preset(tmp_path / "preset")
+    copy = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
+    assert difference(run(copy, x), after) == 0
+
+
+@SOME
+def test_recomputed_blocks_give_the_same_step(pair, opened):
+    def stepped(prepare):
+        keras.utils.set_random_seed(0)
+        task = randomise(opened(pair, answers=ANSWERS))
+        prepare(task.backbone)
+        task.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+        task.fit(*raw(), shuffle=False, verbose=0)
+        return task
+
+    plain = stepped(lambda model: None)
+    made = stepped(lambda model: model.checkpoint_activations())
+    for a, b in zip(plain.weights, made.weights, strict=True):
+        assert difference(a, b) <= 1e-6
+    tower = made.backbone.text_tower
+    # ALBERT calls one block twice.
+    assert len(tower.blocks) == (1 if pair[1] == "albert" else 2)
+
+
+@EVERY
+def test_embeddings_differ_for_every_text_and_picture(pair, trained):
+    """Row 0 of a causal encoder would be the same for all texts."""
+    backbone, made = trained(pair).backbone, trained(pair).preprocessor
+    preprocessor = kbt.BridgeTowerContrastivePreprocessor(
+        made.tokenizer, made.image_converter, features=made.features
+    )
+    task = kbt.BridgeTowerContrastive(backbone, preprocessor, 8)
+    x, _ = raw(4)
+    found = [task.embed(texts=x["text"])]
+    # Means of its maps are nearly those of any noise.
+    if pair[0] != "efficientnet":
+        found.append(task.embed(list(x["images"])))
+    for rows in found:
+        apart = np.linalg.norm(rows[:, None] - rows, axis=-1)
+        assert (apart + np.eye(4)).min() > 1e-3
+    given = features_of(trained(pair))
+    given["token_ids"][0, 1] = backbone.text_encoder.vocabulary_size
+    with pytest.raises(ValueError, match="`token_ids` must hold integers"):
+        trained(pair)(given)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -102,9 +102,13 @@ WITHOUT_MASK = ("clip", "siglip", "siglip2")
 
 
 def write_image(folder, kind):
-    """Write the folder of an image encoder of a model type."""
+    """Write the folder of an image encoder of a model type.
+
+    That of `"resnet classes"` has a classifier too.
+    """
+    kind, _, classes = kind.partition(" ")
     values, processor, settings = IMAGES[kind]
-    _write_model(folder, kind, values)
+    _write_model(folder, kind, values, classes and "ForImageClassification")
     # Some need torchvision, which the files do not.
     name = f"{processor}ImageProcessor"
     text = json.dumps({"image_processor_type": name, **settings})
@@ -127,9 +131,9 @@ def write_text(folder, kind):
     return folder
 
 
-def _write_model(folder, kind, values):
+def _write_model(folder, kind, values, head=""):
     config = transformers.AutoConfig.for_model(kind, **values)
-    model = transformers.AutoModel.from_config(config)
+    model = getattr(transformers, f"AutoModel{head}").from_config(config)
     # Of a pyramid the running statistics are random too.
     made = moving(model) if kind in PYRAMIDS else randomised(model)
     made.save_pretrained(folder)
