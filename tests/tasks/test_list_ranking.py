@@ -14,6 +14,7 @@ from builders import features
 from builders import long_but
 from builders import moved
 from builders import shallow
+from builders import slow_on
 from sklearn.metrics import ndcg_score
 
 import keras_bridgetower as kbt
@@ -173,6 +174,7 @@ def test_a_reranker_learns_from_lists(loss, judged, tmp_path):
 
 
 @pytest.mark.skipif(keras.config.backend() == "torch", reason="learns, above")
+@slow_on("jax")
 def test_a_step_trains_every_matrix():
     task = kbt.BridgeTowerListRanking(shallow(), list_size=3)
     optimizer = keras.optimizers.Adam(1e-2)

@@ -46,7 +46,9 @@ def similarities(task):
     return images @ texts.T
 
 
-@pytest.mark.parametrize("ways", ["two_way", "three_way"])
+@pytest.mark.parametrize(
+    "ways", builders.some_everywhere(["two_way", "three_way"], "two_way")
+)
 def test_an_untrained_score_is_the_similarity_times_the_scale(ways):
     task = retrieval(ways=ways)
     wanted = 30 * similarities(task)
@@ -130,6 +132,7 @@ def test_an_exported_fusion_reads_the_similarity(tmp_path):
 
 
 @pytest.mark.parametrize("objective", ["random_negatives", "hard_negatives"])
+@builders.slow_on("jax")
 def test_scale_and_correction_are_trained(objective):
     task = builders.eager(retrieval(objective))
     x = {"images": pictures(), "text": TEXTS}

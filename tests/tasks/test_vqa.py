@@ -41,6 +41,7 @@ def test_texts_are_shortened_to_buckets():
         assert dict(a) == pytest.approx(dict(b), abs=1e-6)
 
 
+@slow_on("jax")
 @pytest.mark.parametrize("soft", some_everywhere([True, False], True))
 def test_losses_of_other_targets_are_rejected(soft):
     ids, one_hot = np.arange(4, dtype="int32"), np.eye(4, dtype="float32")
