@@ -76,7 +76,15 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=builders.LONG_ELSEWHERE)
+        for name in CASES
+        if name != "random_negatives"
+    ]
+    + ["random_negatives"],
+)
 def test_training_from_states_equals_training_with_frozen_towers(
     name, tmp_path
 ):
