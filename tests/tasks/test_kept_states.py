@@ -76,15 +76,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=builders.LONG_ELSEWHERE)
-        for name in CASES
-        if name != "random_negatives"
-    ]
-    + ["random_negatives"],
-)
+@builders.LONG_ELSEWHERE
+@pytest.mark.parametrize("name", CASES)
 def test_training_from_states_equals_training_with_frozen_towers(
     name, tmp_path
 ):
