@@ -7,7 +7,7 @@ import os
 import numpy as np
 from keras import ops
 
-from keras_bridgetower.backend.cores import usable_cores
+from keras_bridgetower.cores import usable_cores
 from keras_bridgetower.distribution.divide_batches import is_dataset
 from keras_bridgetower.preprocessing.images import SINGLE
 from keras_bridgetower.preprocessing.images import check_signature

@@ -100,12 +100,13 @@ def build(
         values: Further option of the data set. May be given again.
         shards: Files of a split.
         seed: Seed of the order.
-        workers: Processes. By default, cores.
+        workers: Processes. By default, as many as usable cores.
         max_bad_share: Share of records that may be left out.
         runner: Write by this runner of Apache Beam.
     """
     with output.progress("Writing shards") as update:
         frameworks.load(context.obj)
+        from keras_bridgetower.cores import usable_cores
         from keras_bridgetower.data.datasets import by_name as building
         from keras_bridgetower.data.records import write
 
@@ -120,7 +121,7 @@ def build(
                 max_bad_share=max_bad_share,
                 run=write.on_beam(runner)
                 if runner
-                else write.in_processes(workers or os.cpu_count()),
+                else write.in_processes(workers or usable_cores()),
                 on_shard=update,
             )
     found = building.summarize(folder)

@@ -33,6 +33,7 @@ from keras_bridgetower.apps.serve.plan import KEY
 from keras_bridgetower.apps.serve.plan import served_name
 from keras_bridgetower.apps.serve.service import COUNTS
 from keras_bridgetower.apps.serve.service import Service
+from keras_bridgetower.cores import usable_cores
 
 # Seconds that a connection stays open between two requests: longer than in
 # usual proxies, which would otherwise use a closed connection.
@@ -61,7 +62,7 @@ def run(plan, host, port, ready, load):
     os.environ[startup.SERVER] = "1"
     if plan.replicas > 1:
         # As many threads in all as cores.
-        threads = max(1, os.cpu_count() // plan.replicas)
+        threads = max(1, usable_cores() // plan.replicas)
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     failed = multiprocessing.get_context("spawn").SimpleQueue()
     with (
@@ -90,7 +91,7 @@ def _load(plan, load, failed):
     try:
         load()
         thread = concurrent.futures.ThreadPoolExecutor(1)
-        processes = min(4, max(2, (os.cpu_count() or 1) // plan.replicas))
+        processes = min(4, max(2, usable_cores() // plan.replicas))
         decoders = Decoders(plan.limits, processes)
         presets = {
             served_name(preset): BatchedPreset(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from keras_bridgetower.backend.cores import usable_cores
+from keras_bridgetower.cores import usable_cores
 from keras_bridgetower.data.records.format import SECOND_TEXT
 from keras_bridgetower.preprocessing.geometry import UnfitPicture
 from keras_bridgetower.preprocessing.geometry import check_transform
