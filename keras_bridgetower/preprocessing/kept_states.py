@@ -22,7 +22,8 @@ class KeptStates:
 
     They take the place of the pictures or texts in `fit`, `evaluate`,
     `predict` and the verbs of a task whose tower is the same. They are read
-    from disk batch by batch.
+    from disk batch by batch; those of `image_states` have no folder, and are in
+    memory.
 
     Args:
         folder: path of the folder that `keep_states` wrote.

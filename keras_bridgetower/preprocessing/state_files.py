@@ -228,7 +228,6 @@ class StoredStates:
 
     def __init__(self, rows, files):
         self._rows, self._files = rows, files
-        self.shape = (len(rows), *files.format.shape)
 
     def __len__(self):
         return len(self._rows)

@@ -230,7 +230,7 @@ class PictureSearch:
             near = {hit.path: sums[hit.path] for hit in hits[:rerank]}
             found = self._matches(near, text, batch_size, header)
             judged = [_judged(hit, found[hit.path]) for hit in hits[:rerank]]
-            hits[:rerank] = sorted(judged, key=self._place)
+            hits[:rerank] = sorted(judged, key=self._sort_key)
         return hits[:top_k]
 
     def close(self):
@@ -262,7 +262,7 @@ class PictureSearch:
         scores = self.models.matches(others, text, batch_size)
         return found | dict(zip(others, scores, strict=True))
 
-    def _place(self, hit):
+    def _sort_key(self, hit):
         """Return the key by which hits are sorted, unreadable ones last."""
         if hit.match is None:
             return float("inf")
