@@ -2,19 +2,18 @@
 
 import hashlib
 import pathlib
+import weakref
 
 import numpy as np
 
-from keras_bridgetower.files import checksummed
-from keras_bridgetower.files import parse_checksummed
-from keras_bridgetower.files import read_text
 from keras_bridgetower.files import write_atomically
-from keras_bridgetower.preprocessing.state_files import StateFiles
-from keras_bridgetower.preprocessing.state_files import StateFormat
+from keras_bridgetower.preprocessing.state_files import damaged_states
+from keras_bridgetower.preprocessing.state_files import files_of
+from keras_bridgetower.preprocessing.state_files import read_identity
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
 from keras_bridgetower.preprocessing.tf_graph import static_shape
 
-_IDENTITY, _ITEMS = "states.json", "items.bin"
+_ITEMS = "items.bin"
 _SUM = 32
 
 
@@ -23,7 +22,8 @@ class KeptStates:
 
     They take the place of the pictures or texts in `fit`, `evaluate`,
     `predict` and the verbs of a task whose tower is the same. They are read
-    from disk batch by batch.
+    from disk batch by batch; those of `image_states` have no folder, and are in
+    memory.
 
     Args:
         folder: path of the folder that `keep_states` wrote.
@@ -49,17 +49,19 @@ class KeptStates:
 
     def __init__(self, folder, rows=None):
         self.folder = pathlib.Path(folder)
-        self.identity = _read_identity(self.folder)
+        self.identity = read_identity(self.folder)
         try:
             data = (self.folder / _ITEMS).read_bytes()
             if hashlib.sha256(data[:-_SUM]).digest() != data[-_SUM:]:
                 raise ValueError(f"{_ITEMS} was changed")
         except (OSError, ValueError) as error:
-            raise _damaged(self.folder, error) from error
+            raise damaged_states(self.folder, error) from error
         sums = [data[i : i + _SUM].hex() for i in range(0, len(data), _SUM)]
         self._stored, there = files_of(folder, self.identity).read(sums[:-1])
         if not all(there):
-            raise _damaged(self.folder, f"{there.count(False)} items lack")
+            raise damaged_states(
+                self.folder, f"{there.count(False)} items lack"
+            )
         # The task whose tower they were found to be of.
         self.checked_for = lambda: None
         copies = self.identity["variants"] + 1
@@ -134,33 +136,18 @@ def text_features(states):
     return {"token_ids": states, "segment_ids": mask * 0, "padding_mask": mask}
 
 
-def files_of(folder, identity):
-    """Return the `StateFiles` of a folder, by what its states are of."""
-    kind, shape, widths = (identity[k] for k in ("kind", "shape", "widths"))
-    format = StateFormat(kind, tuple(shape), tuple(widths))
-    index = checksummed(identity).encode()
-    return StateFiles(folder, format, index, _damaged)
+def in_memory(stored, identity, task):
+    """Return `KeptStates` without a folder.
 
-
-def begin(folder, identity):
-    """Write what a folder's states are of, or check that it is the same.
-
-    Raises:
-        ValueError: the folder has other states.
+    Args:
+        stored: float32 array `(items, tokens, width)`, or `StoredStates`.
+        identity: dict, at least `"side"`, `"shape"` and `"variants"`.
+        task: the task whose backbone they are known to be of.
     """
-    path = pathlib.Path(folder, _IDENTITY)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = checksummed(identity).encode()
-        write_atomically(path, lambda file: file.write(text))
-    check_same(_read_identity(path.parent), identity, folder)
-
-
-def _read_identity(folder):
-    try:
-        return parse_checksummed(read_text(folder / _IDENTITY))
-    except (OSError, ValueError) as error:
-        raise _damaged(folder, error) from error
+    states = object.__new__(KeptStates)
+    states.folder, states.identity, states._stored = None, identity, stored
+    states.checked_for, states.rows = weakref.ref(task), np.arange(len(stored))
+    return states
 
 
 def finish(folder, sums):
@@ -169,23 +156,3 @@ def finish(folder, sums):
     data += hashlib.sha256(data).digest()
     path = pathlib.Path(folder, _ITEMS)
     write_atomically(path, lambda file: file.write(data))
-
-
-def check_same(found, wanted, folder):
-    """Reject states of another model, other pixels or another format."""
-    other = {
-        k: (found.get(k), v) for k, v in wanted.items() if found.get(k) != v
-    }
-    if other:
-        raise ValueError(
-            "The states must be of this model and these settings. Keep them "
-            f"again, in another folder. Received: {str(folder)!r}, which "
-            f"differs in (there, here): {other}"
-        )
-
-
-def _damaged(path, error):
-    return ValueError(
-        "`folder` must hold what `keep_states` wrote. Delete it and keep the "
-        f"states again. Received: {str(path)!r}: {error}"
-    )

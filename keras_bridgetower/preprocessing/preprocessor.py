@@ -49,7 +49,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
             batch may have: the lowest that its longest text fits in, or the
             tokenizer's `sequence_length`. None: always the latter. A model
             computes less, with the same result; a compiled one is compiled
-            once for each. `rank` keeps texts at full length.
+            once for each. `rank` has buckets of its own.
         **kwargs: `name`.
 
     Call arguments:

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import itertools
 import math
 import os
 import pathlib
@@ -19,9 +18,13 @@ import uuid
 
 import numpy as np
 
+from keras_bridgetower.files import checksummed
+from keras_bridgetower.files import parse_checksummed
+from keras_bridgetower.files import read_text
 from keras_bridgetower.files import write_atomically
 
 ROWS, SUMS = ".rows", ".sums"
+_IDENTITY = "states.json"
 # Bytes of a SHA-256, and of a sum with its checksum.
 _SUM, _RECORD = 32, 64
 
@@ -32,20 +35,12 @@ class StateFormat:
 
     Args:
         kind: `"float32"`, `"float16"`, or `"int8"` with a float32 scale for
-            each part of a token.
-        shape: tuple of int, such as `(tokens, width)`; the last is a width.
-        widths: tuple of int, the parts of the width, such as those of the
-            blocks of an encoder; None for one part.
+            each channel of a picture: some are far larger than others.
+        shape: tuple of int, `(tokens, width)`.
     """
 
     kind: str
     shape: tuple
-    widths: tuple | None = None
-
-    @property
-    def _starts(self):
-        widths = self.widths or self.shape[-1:]
-        return [0, *itertools.accumulate(widths[:-1])]
 
     @property
     def row_bytes(self):
@@ -53,7 +48,7 @@ class StateFormat:
         size = np.dtype(self.kind).itemsize * math.prod(self.shape)
         if self.kind != "int8":
             return size
-        return size + 4 * math.prod(self.shape[:-1]) * len(self._starts)
+        return size + 4 * self.shape[-1]
 
     def pack(self, states):
         """Convert float32 `(pictures, *shape)` to bytes `(pictures, n)`."""
@@ -66,10 +61,9 @@ class StateFormat:
                 )
             packed = states.astype(self.kind).reshape(count, -1)
             return packed.view("uint8")
-        largest = np.maximum.reduceat(np.abs(states), self._starts, axis=-1)
-        scale = largest / np.float32(127)
-        scale = np.maximum(scale, np.finfo("float32").tiny)
-        rounded = np.rint(states / self._repeated(scale)).astype("int8")
+        largest = np.abs(states).max(axis=1, keepdims=True)
+        scale = np.maximum(largest / np.float32(127), np.finfo("float32").tiny)
+        rounded = np.rint(states / scale).astype("int8")
         parts = (rounded, scale.astype("float32"))
         parts = [x.reshape(count, -1).view("uint8") for x in parts]
         return np.concatenate(parts, axis=1)
@@ -82,12 +76,7 @@ class StateFormat:
         size = math.prod(self.shape)
         rounded = rows[:, :size].view("int8").reshape(shape)
         scale = np.ascontiguousarray(rows[:, size:]).view("float32")
-        return rounded * self._repeated(scale.reshape(*shape[:-1], -1))
-
-    def _repeated(self, scale):
-        """Repeat the scale of each part for its values."""
-        widths = self.widths or self.shape[-1:]
-        return np.repeat(scale, widths, axis=-1)
+        return rounded * scale[:, None]
 
 
 KINDS = ("float32", "float16", "int8")
@@ -126,7 +115,7 @@ class StateFiles:
 
         Args:
             sums: list of str, SHA-256 of their files.
-            states: float32 array `(pictures, layers, tokens, width)`.
+            states: float32 array `(pictures, tokens, width)`.
         """
         new = {s: i for i, s in enumerate(sums) if s not in self.known}
         if new:
@@ -239,7 +228,6 @@ class StoredStates:
 
     def __init__(self, rows, files):
         self._rows, self._files = rows, files
-        self.shape = (len(rows), *files.format.shape)
 
     def __len__(self):
         return len(self._rows)
@@ -256,3 +244,64 @@ def _split(data):
 
 def _write(path, parts):
     write_atomically(path, lambda file: file.writelines(parts))
+
+
+def damaged_states(path, error):
+    return ValueError(
+        "`folder` must hold what `keep_states` wrote. Delete it and keep the "
+        f"states again. Received: {str(path)!r}: {error}"
+    )
+
+
+def files_of(folder, identity, damaged=damaged_states):
+    """Return the `StateFiles` of a folder, by what its states are of.
+
+    `damaged` is as in `StateFiles`, by default that of `keep_states`.
+    """
+    format = StateFormat(identity["kind"], tuple(identity["shape"]))
+    index = checksummed(identity).encode()
+    return StateFiles(folder, format, index, damaged)
+
+
+def begin(folder, identity):
+    """Write what a folder's states are of, or check that it is the same.
+
+    Returns:
+        dict, what the folder says.
+
+    Raises:
+        ValueError: the folder has other states.
+    """
+    path = pathlib.Path(folder, _IDENTITY)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = checksummed(identity).encode()
+        write_atomically(path, lambda file: file.write(text))
+    found = read_identity(path.parent)
+    check_same(found, identity, folder)
+    return found
+
+
+def read_identity(folder):
+    """Return what the states of a folder are of.
+
+    Raises:
+        ValueError: the folder has no states, or they were changed.
+    """
+    try:
+        return parse_checksummed(read_text(folder / _IDENTITY))
+    except (OSError, ValueError) as error:
+        raise damaged_states(folder, error) from error
+
+
+def check_same(found, wanted, folder):
+    """Reject states of another model, other pixels or another format."""
+    other = {
+        k: (found.get(k), v) for k, v in wanted.items() if found.get(k) != v
+    }
+    if other:
+        raise ValueError(
+            "The states must be of this model and these settings. Keep them "
+            f"again, in another folder. Received: {str(folder)!r}, which "
+            f"differs in (there, here): {other}"
+        )

@@ -9,6 +9,7 @@ from keras_bridgetower.models import head_table
 from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import sharing
 from keras_bridgetower.presets.weights_file import TASK
+from keras_bridgetower.tasks import from_preset
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
 
@@ -87,6 +88,29 @@ def open_task(preset, name=None, purpose="export"):
     name = name or known[saved]
     check_choice("task", name, tuple(classes))
     return _trained(classes[name], folder, purpose)
+
+
+def task_around(backbone, cls, folder, saved, values, reading=None):
+    """Open a task of a preset around the backbone of another task.
+
+    Args:
+        backbone: the backbone.
+        cls: the task class.
+        folder: `PresetFolder`.
+        saved: dict, the heads of the preset.
+        values: dict, constructor values of the task.
+        reading: dict of `image_size`, `image_mode` and `sequence_length`; the
+            preset's own where it has none.
+    """
+    names = ("image_size", "image_mode", "sequence_length")
+    reading = {name: (reading or {}).get(name) for name in names}
+    preprocessor = from_preset.build_preprocessor(
+        cls, folder, reading, values, backbone
+    )
+    awaited = saved, folder.room_for_heads()
+    task = cls(backbone, preprocessor, awaited=awaited, **values)
+    from_preset.load_heads(task, folder, saved, random_heads=False)
+    return task
 
 
 def _trained(cls, preset, purpose):

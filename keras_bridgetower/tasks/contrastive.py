@@ -20,7 +20,6 @@ from keras_bridgetower.preprocessing.retrieval import (
 )
 from keras_bridgetower.preprocessing.texts import encode_long
 from keras_bridgetower.presets import verbs
-from keras_bridgetower.tasks.ranking import ranking_parts
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
 
@@ -204,34 +203,6 @@ class BridgeTowerContrastive(BridgeTowerTask):
             "embed", sources, batch_size, repeat=False, forward=forward
         )
         return verb_inputs.one_or_all(found, sources)
-
-    def embed_with_states(self, images, batch_size=32):
-        """Embed pictures, and return their states for the fusion too.
-
-        Args:
-            images: list of pictures, as `embed` takes them.
-            batch_size: int, pictures per forward pass.
-
-        Returns:
-            `(vectors, states)`: the results of `embed` and of
-            `BridgeTowerRetrieval.image_states` of the same backbone, from one
-            pass of the image tower.
-
-        Raises:
-            ValueError: no preprocessor, no pictures, or unreadable ones.
-
-        Example:
-
-        ```python
-        vectors, states = contrastive.embed_with_states(["a.png", "b.png"])
-        ```
-        """
-        source = verb_inputs.Pictures(self.needed_preprocessor(), images)
-        forward = ranking_parts(self).image
-        found = self._run(
-            "embed_with_states", [source], batch_size, forward=forward
-        )
-        return found["embedding"], found["states"]
 
     def _encode(self, preprocessor, sequence_length, long_texts):
         """Return the function that encodes texts, or None for the default."""

@@ -15,12 +15,13 @@ from keras_bridgetower.checks import check_count
 from keras_bridgetower.distribution import strategy
 from keras_bridgetower.models.towers import joined_states
 from keras_bridgetower.preprocessing import kept_states
+from keras_bridgetower.preprocessing import state_files
 from keras_bridgetower.preprocessing.images import load_image
 from keras_bridgetower.preprocessing.kept_states import KeptStates
-from keras_bridgetower.preprocessing.state_files import KINDS
 from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.preprocessing.verb_inputs import Pictures
 from keras_bridgetower.preprocessing.verb_inputs import Texts
+from keras_bridgetower.preprocessing.verb_inputs import check_numbers
 from keras_bridgetower.preprocessing.verb_inputs import list_pictures
 from keras_bridgetower.tasks import identity
 from keras_bridgetower.tasks.inference import joined
@@ -51,7 +52,7 @@ def keep(
     Returns:
         `KeptStates` of the items.
     """
-    check_choice("kind", kind, KINDS)
+    check_choice("kind", kind, state_files.KINDS)
     check_count("batch_size", batch_size)
     if (variants > 0) != (augment is not None) or side == "text" and variants:
         raise ValueError(
@@ -60,10 +61,10 @@ def keep(
         )
     count, read = _batches(side, items, batch_size)
     wanted = describe(task, side, kind, variants)
-    files = kept_states.files_of(folder, wanted)
     ranks = strategy.current()
-    ranks.by_chief(lambda: kept_states.begin(folder, wanted))
-    ranks.together(lambda: kept_states.begin(folder, wanted))
+    ranks.by_chief(lambda: state_files.begin(folder, wanted))
+    found = ranks.together(lambda: state_files.begin(folder, wanted))
+    files = state_files.files_of(folder, found)
     # Read by all before one of them writes.
     known = ranks.together(files.sums)
     first, step, writes = ranks.index, ranks.processes, True
@@ -140,12 +141,25 @@ def _read_stream(side, stream, number):
     return [*x[name].reshape(-1, *x[name].shape[-3:])]
 
 
-def describe(task, side, kind, variants):
+def in_memory(task, images, batch_size):
+    """Return `KeptStates` of pictures that no folder holds."""
+    source = Pictures(task.needed_preprocessor(), images)
+    check_numbers([source])
+    batches = task.batches(
+        *("image_states", [source], batch_size),
+        answers=False,
+        forward=_forward(task, "image"),
+    )
+    found = joined(batches)
+    identity = {"side": "image", "shape": found.shape[1:], "variants": 0}
+    return kept_states.in_memory(found, identity, task)
+
+
+def describe(task, side, kind=None, variants=0):
     """Return as plain values what kept states are of."""
     backbone, preprocessor = task.backbone, task.needed_preprocessor()
     tower = getattr(backbone, f"{side}_tower")
     sums = "".join(identity.weight_sums(tower.weights))
-    widths = [x.shape[-1] for x in tower.outputs]
     tokens = tower.outputs[-1].shape[1]
     if side == "text":
         tokens = preprocessor.tokenizer.sequence_length
@@ -153,8 +167,7 @@ def describe(task, side, kind, variants):
         "format": 1,
         "side": side,
         "kind": kind,
-        "shape": [tokens, sum(widths)],
-        "widths": widths,
+        "shape": [tokens, sum(x.shape[-1] for x in tower.outputs)],
         "weights": hashlib.sha256(sums.encode()).hexdigest(),
         "dtype": tower.dtype_policy.name,
         "taps": list(tower.taps),
@@ -225,23 +238,7 @@ def separate(task, x, trains=False, reads_weights=True):
         states = x.get(name)
         if not isinstance(states, KeptStates):
             continue
-        if states.identity["side"] != side:
-            raise ValueError(
-                f"`{name}` must be states of the {side} tower. Received: "
-                f"those of the {states.identity['side']} tower, in "
-                f"{str(states.folder)!r}"
-            )
-        if reads_weights:
-            own = states.identity
-            wanted = describe(task, side, own["kind"], own["variants"])
-            kept_states.check_same(own, wanted, states.folder)
-            states.checked_for = weakref.ref(task)
-        elif states.checked_for() is not task:
-            raise ValueError(
-                "Batches must have states that `keep_states` of this task has "
-                "returned: call it again, which computes nothing twice. "
-                f"Received: {str(states.folder)!r}"
-            )
+        _check(task, side, name, states, reads_weights)
         if trains and getattr(task.backbone, f"{side}_tower").trainable_weights:
             raise ValueError(
                 f"The {side} tower must be frozen to train on its states: set "
@@ -250,12 +247,56 @@ def separate(task, x, trains=False, reads_weights=True):
             )
         kept[side] = states
         x[f"{side}_rows"] = x.pop(name).rows
-    if "text" in kept and task.backbone.fusion.reads_padding:
-        raise ValueError(
-            "`text` must be texts for an adaptive manager, which reads the "
-            f"states of padding. Received: {kept['text'].folder}"
-        )
     return x, kept
+
+
+def check_sources(task, sources):
+    """Check that kept states among the sources of a verb fit its task.
+
+    Args:
+        task: the task.
+        sources: list of `Features` and `Pictures`.
+
+    Raises:
+        ValueError: states of another tower.
+    """
+    for source in sources:
+        for side in _NAMES:
+            states = getattr(source, f"{side}s", None)
+            if isinstance(states, KeptStates):
+                _check(task, side, source.name, states)
+
+
+def _check(task, side, name, states, reads_weights=True):
+    own = states.identity
+    if own["side"] != side:
+        raise ValueError(
+            f"`{name}` must be states of the {side} tower. Received: those of "
+            f"the {own['side']} tower, in {str(states.folder)!r}"
+        )
+    if states.folder is None:
+        other = states.checked_for()
+        fits = other is not None and (
+            other.backbone is task.backbone
+            or describe(other, side) == describe(task, side)
+        )
+    elif reads_weights:
+        wanted = describe(task, side, own["kind"], own["variants"])
+        state_files.check_same(own, wanted, states.folder)
+        states.checked_for, fits = weakref.ref(task), True
+    else:
+        fits = states.checked_for() is task
+    if not fits:
+        raise ValueError(
+            f"`{name}` must be states that `keep_states` or `image_states` of "
+            "this task has returned: call it again; `keep_states` computes "
+            f"nothing twice. Received: states of {str(states.folder)!r}"
+        )
+    if side == "text" and task.backbone.fusion.reads_padding:
+        raise ValueError(
+            f"`{name}` must be texts for an adaptive manager, which reads the "
+            f"states of padding. Received: states of {str(states.folder)!r}"
+        )
 
 
 def restore(task, x, kept, draws=False):

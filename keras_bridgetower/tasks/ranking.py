@@ -1,6 +1,5 @@
 """Scores of all pictures with all texts: towers once, fusion in blocks."""
 
-import functools
 import hashlib
 import json
 import math
@@ -17,13 +16,14 @@ from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.metrics.calibration import match_scores
+from keras_bridgetower.models.exporting.exported import fusion_function
 from keras_bridgetower.models.exporting.exported import tower_function
 from keras_bridgetower.models.heads import SimilarityHead
-from keras_bridgetower.models.heads import fusion_outputs
-from keras_bridgetower.models.heads import head_input
+from keras_bridgetower.preprocessing.preprocessor import shortened
 from keras_bridgetower.preprocessing.verb_inputs import check_numbers
+from keras_bridgetower.tasks.identity import model_checksum
 from keras_bridgetower.tasks.inference import filled
-from keras_bridgetower.tasks.inference import joined
+from keras_bridgetower.tasks.keep_states import check_sources
 
 # Pictures that are scored, and written, together if memory allows.
 _PICTURES = 32
@@ -32,8 +32,8 @@ NOT_SCORED = -100.0
 # Similarities that are sorted at a time: some tens of MB.
 _SORTED = 1_000_000
 _KEY = "ranking.json"
-# Tokens to which short texts are cut: this number, or twice as many, and so on.
-_SHORTEST = 8
+# Tokens to which the texts of a block are cut, if their longest has no more.
+_BUCKETS = (8, 16, 32, 64, 128, 256)
 
 
 def rank(
@@ -45,6 +45,7 @@ def rank(
     shortlist=None,
     cache_dir=None,
     verbose=0,
+    fusion=None,
 ):
     """Compute all scores, or those of a shortlist.
 
@@ -54,12 +55,14 @@ def rank(
         texts: `Texts`.
         batch_size, max_memory, shortlist, cache_dir, verbose: as
             `BridgeTowerRetrieval.rank`.
+        fusion: as `BridgeTowerRetrieval.score_states`.
 
     Returns:
         float32 array `(images, texts)` of `match_scores`.
     """
     check_numbers([images])
     check_numbers([texts])
+    check_sources(task, [images, texts])
     task.new_heads.check("rank", task.answering_heads)
     if shortlist is not None:
         shortlist = _checked_shortlist(
@@ -68,13 +71,10 @@ def rank(
     blocks = Blocks(task, images, texts, batch_size, max_memory, shortlist)
     folder = None
     if cache_dir is not None:
-        weights = [*task.backbone.weights, *task.heads.weights]
         key = {
-            "weights": _digest({"": w} for w in weights),
-            "pictures": _digest(_batches(images, batch_size)),
-            "texts": _digest(_batches(texts, batch_size)),
-            "objective": task.objective,
-            "image_tokens": task.backbone.fusion.image_tokens,
+            "weights": model_checksum(task),
+            "pictures": _digest(images, batch_size),
+            "texts": _digest(texts, batch_size),
             # Bits differ by backend and precision.
             "backend": keras.config.backend(),
             "dtype": task.backbone.fusion.dtype_policy.name,
@@ -94,7 +94,7 @@ def rank(
         if path and path.exists():
             scores[rows] = _read(path, np.load)
         else:
-            scores[rows] = blocks.scores(rows)
+            scores[rows] = blocks.scores(rows, fusion)
             if path:
                 _save(path, scores[rows])
         bar.update(rows.stop)
@@ -129,14 +129,16 @@ class Blocks:
         self._task, self._shortlist = task, shortlist
         self._images, self._texts = images, texts
         self._batch_size = batch_size
-        self._image_states = self._text_states = None
+        # States and vectors of all pictures; states of all texts.
+        self._pictures = self._text_states = None
         # The tensors of the last block of texts, by its first text.
         self._text_block = {}
         fusion, tower = task.backbone.fusion, task.backbone.image_tower
         tokens = task.needed_preprocessor().tokenizer.sequence_length
         patches, width = tower.outputs[-1].shape[1:]
-        self._image_shape = task.image_states_shape
-        taps, kept, _ = self._image_shape
+        kept = fusion.image_tokens or patches
+        taps = sum(tap is not None for tap in fusion.taps)
+        self._image_shape = (taps, kept, fusion.hidden_dim)
         self._text_shape = (taps, tokens, fusion.hidden_dim)
         # Rows kept here are copied to the device too.
         text = 8 * math.prod(self._text_shape)
@@ -165,62 +167,61 @@ class Blocks:
 
     def _start(self):
         """Encode all texts, and with a shortlist all pictures."""
-        images, texts = self._images, self._texts
+        count = self._images.count
         self._parts = ranking_parts(self._task)
-        self._text_states = _states(
-            texts.count, self._text_shape, self.all_texts
+        self._text_states, self._text_vectors = self._encode(
+            *(self._parts.text, self._texts, slice(0, self._texts.count)),
+            *(self._text_shape, self.all_texts),
         )
-        embeddings = self._encode(self._parts.text, texts, self._text_states)
-        self._text_vectors = _joined(embeddings)
-        if self._shortlist is None:
-            self._chosen = np.broadcast_to(True, (images.count, texts.count))
-            return
-        self._image_states = _states(
-            images.count, self._image_shape, self._all_pictures
-        )
-        near = self._encode(self._parts.image, images, self._image_states)
-        self._image_vectors = np.concatenate(near)
-        self._chosen = shortlisted(
-            self._image_vectors, self._text_vectors, self._shortlist
-        )
+        self._chosen = np.broadcast_to(True, (count, self._texts.count))
+        if self._shortlist is not None:
+            self._pictures = self._encode(
+                *(self._parts.image, self._images, slice(0, count)),
+                *(self._image_shape, self._all_pictures),
+            )
+            self._chosen = shortlisted(
+                self._pictures[1], self._text_vectors, self._shortlist
+            )
 
-    def _encode(self, part, source, states, first=0):
-        """Write the states of items from `first` on; return embeddings."""
-        some = types.SimpleNamespace(
-            count=len(states),
-            features=lambda a, b: source.features(first + a, first + b),
-        )
-        embeddings = []
-        for _, made in self._task.inference.in_batches(
-            part, [some], self._batch_size
-        ):
+    def _encode(self, part, source, rows, shape, in_memory=True):
+        """Return the states of items, and their vectors, if there are some."""
+        states = _states(rows.stop - rows.start, shape, in_memory)
+
+        def features(start, stop):
+            return source.features(rows.start + start, rows.start + stop)
+
+        some = types.SimpleNamespace(count=len(states), features=features)
+        given = part, [some], self._batch_size
+        vectors, left = [], states
+        for _, made in self._task.inference.in_batches(*given):
             count = len(made["states"])
-            states[:count] = made["states"]
-            states = states[count:]
-            embeddings.append(made.get("embedding"))
-        return embeddings
+            left[:count] = made["states"]
+            left = left[count:]
+            vectors += [made["embedding"]] if "embedding" in made else []
+        return states, np.concatenate(vectors) if vectors else None
 
-    def scores(self, rows):
+    def scores(self, rows, fusion=None):
         """Compute the scores of a block.
 
         Args:
             rows: slice, the pictures.
+            fusion: as `rank`.
 
         Returns:
             float32 array `(pictures, texts)`.
         """
         if self._text_states is None:
             self._start()
-        count, size = rows.stop - rows.start, self._batch_size
-        if self._image_states is None:
-            states = np.empty((count, *self._image_shape), "float32")
-            given = self._parts.image, self._images, states, rows.start
-            vectors = _joined(self._encode(*given))
+        if self._pictures is None:
+            states, vectors = self._encode(
+                self._parts.image, self._images, rows, self._image_shape
+            )
         else:
-            states = np.asarray(self._image_states[rows])
-            vectors = self._image_vectors[rows]
-        image = ops.convert_to_tensor(states)
-        scores = np.full((count, self._texts.count), NOT_SCORED, "float32")
+            states, vectors = (x[rows] for x in self._pictures)
+        image = ops.convert_to_tensor(np.asarray(states))
+        size, as_numpy = self._batch_size, ops.convert_to_numpy
+        shape = len(states), self._texts.count
+        scores = np.full(shape, NOT_SCORED, "float32")
         for first in range(0, self._texts.count, self.block_texts):
             columns = slice(first, first + self.block_texts)
             chosen = self._chosen[rows, columns]
@@ -238,7 +239,9 @@ class Blocks:
                 if self._parts.reads_similarity:
                     near = vectors[row] * self._text_vectors[first + column]
                     pairs["similarity"] = near.sum(-1)
-                logits = ops.convert_to_numpy(self._parts.pairs(pairs))
+                if fusion is not None:
+                    pairs = keras.tree.map_structure(as_numpy, pairs)
+                logits = as_numpy((fusion or self._parts.pairs)(pairs))
                 scores[row, first + column] = match_scores(logits)
             # The next block of texts replaces this one.
             del text
@@ -249,23 +252,17 @@ class Blocks:
             # Free the other block before this one is read.
             self._text_block.clear()
             text = self._texts.features(columns.start, columns.stop)
-            text["text_states"] = np.asarray(self._text_states[columns])
+            mask = {"padding_mask": text["padding_mask"]}
+            # Managers without a mask see padding.
+            if not self._task.backbone.fusion.reads_padding:
+                mask = shortened(mask, _BUCKETS)
+            tokens = mask["padding_mask"].shape[1]
+            states = np.asarray(self._text_states[columns, :, :tokens])
             self._text_block[columns.start] = {
-                name: ops.convert_to_tensor(text[name])
-                for name in ("text_states", "padding_mask")
+                name: ops.convert_to_tensor(x)
+                for name, x in {"text_states": states, **mask}.items()
             }
         return self._text_block[columns.start]
-
-
-def _joined(vectors):
-    """Join the vectors of batches; a task without heads for them has none."""
-    return None if vectors[0] is None else np.concatenate(vectors)
-
-
-def _batches(source, size):
-    """Yield the features of a source, batch by batch."""
-    for start in range(0, source.count, size):
-        yield source.features(start, min(start + size, source.count))
 
 
 def _states(rows, shape, in_memory):
@@ -287,31 +284,19 @@ class Parts:
     version is enough.
 
     Args:
-        task: a `BridgeTowerRetrieval`, or for its towers a
-            `BridgeTowerContrastive`.
+        task: a `BridgeTowerRetrieval`.
     """
 
     def __init__(self, task):
-        fusion = task.backbone.fusion
-
-        def pairs(inputs):
-            def states(name):
-                x = ops.cast(inputs[name], fusion.compute_dtype)
-                return ops.unstack(x, x.shape[1], axis=1)
-
-            mask = inputs["padding_mask"]
-            given = states("text_states"), states("image_states"), mask
-            found = fusion.join(*given, fusion_outputs(head))
-            near = functools.partial(inputs.get, "similarity")
-            return head(head_input(head, found, near, mask))
-
         (name,) = task.answering_heads
-        head = task.heads[name]
-        self.reads_similarity = isinstance(head, SimilarityHead)
+        fuse = fusion_function(task, task.backbone)
         forward = task.inference.forward
+        self.reads_similarity = any(
+            isinstance(task.heads[name], SimilarityHead) for name in task.heads
+        )
         self.text = forward(tower_function("text", task, task.backbone))
         self.image = forward(tower_function("image", task, task.backbone))
-        self.pairs = forward(pairs)
+        self.pairs = forward(lambda inputs: fuse(inputs)[f"{name}_logits"])
 
 
 def ranking_parts(task):
@@ -433,70 +418,13 @@ def _read(path, reader):
         ) from error
 
 
-def _digest(rows):
+def _digest(source, size):
+    """Return the SHA-256 of all features of a source, read in batches."""
     digest = hashlib.sha256()
-    for row in rows:
-        for name, x in row.items():
-            x = np.ascontiguousarray(keras.ops.convert_to_numpy(x))
+    for start in range(0, source.count, size):
+        some = source.features(start, min(start + size, source.count))
+        for name, x in some.items():
+            x = np.ascontiguousarray(x)
             digest.update(f"{name} {x.dtype} {x.shape}".encode())
-            digest.update(x.view("uint8") if x.ndim else x.tobytes())
+            digest.update(x)
     return digest.hexdigest()
-
-
-def score_states(
-    task, text, states, batch_size, fusion=None, similarities=None
-):
-    """Score states with one text, whose tower runs once.
-
-    Args:
-        task: a `BridgeTowerRetrieval`.
-        text: `Texts`, of one text.
-        states: float32 array `(pictures, layers, tokens, width)`, which may be
-            on disk.
-        batch_size, fusion, similarities: as
-            `BridgeTowerRetrieval.score_states`.
-
-    Returns:
-        float32 array `(pictures,)`.
-    """
-    task.new_heads.check("score_states", task.answering_heads)
-    parts = ranking_parts(task)
-    if parts.reads_similarity and similarities is None:
-        raise ValueError(
-            "`similarities` must be given: the matching head of this model "
-            "starts from them. Received: similarities=None"
-        )
-    if not len(states):
-        return np.zeros(0, "float32")
-    features = text.features(0, 1)
-    told, mask = parts.text(features)["states"], features["padding_mask"]
-    width = _width(task.backbone.fusion, mask)
-    told, mask = told[:, :, :width], mask[:, :width]
-    told = ops.convert_to_numpy(told).astype("float32")
-
-    def rows(start, stop):
-        inputs = {"image_states": np.asarray(states[start:stop], "float32")}
-        if parts.reads_similarity:
-            near = np.asarray(similarities[start:stop], "float32")
-            inputs["similarity"] = near
-        return inputs
-
-    def logits(inputs):
-        count = len(inputs["image_states"])
-        inputs["text_states"] = np.repeat(told, count, axis=0)
-        inputs["padding_mask"] = np.repeat(mask, count, axis=0)
-        return (fusion or parts.pairs)(inputs)
-
-    source = types.SimpleNamespace(count=len(states), features=rows)
-    batches = task.inference.in_batches(logits, [source], batch_size)
-    return match_scores(joined(batches)).astype("float32")
-
-
-def _width(fusion, mask):
-    """Return the length to which a text is cut without changing scores."""
-    width = mask.shape[1]
-    # Managers without a mask see padding.
-    if fusion.reads_padding:
-        return width
-    tokens = max(_SHORTEST, int(mask.sum()))
-    return min(1 << (tokens - 1).bit_length(), width)

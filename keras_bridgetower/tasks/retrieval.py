@@ -17,11 +17,9 @@ from keras_bridgetower.objectives.pair_objectives import pair_outputs
 from keras_bridgetower.preprocessing.retrieval import (
     BridgeTowerRetrievalPreprocessor,
 )
-from keras_bridgetower.preprocessing.verb_inputs import Pictures
-from keras_bridgetower.preprocessing.verb_inputs import Texts
 from keras_bridgetower.preprocessing.verb_inputs import check_numbers
-from keras_bridgetower.preprocessing.verb_inputs import one_or_all
 from keras_bridgetower.presets import verbs
+from keras_bridgetower.tasks import keep_states
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.contrastive import pair_logits
@@ -30,7 +28,6 @@ from keras_bridgetower.tasks.inference import joined
 from keras_bridgetower.tasks.ranking import NOT_SCORED
 from keras_bridgetower.tasks.ranking import rank
 from keras_bridgetower.tasks.ranking import ranking_parts
-from keras_bridgetower.tasks.ranking import score_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.tasks.task import check_made_for
 
@@ -266,16 +263,16 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         return logits[:, -1] if logits.ndim > 1 else float(logits[-1])
 
     def image_states(self, images, batch_size=32):
-        """Compute the fusion's inputs of pictures, for `score_states`.
+        """Compute the states of pictures, as `keep_states`, without a folder.
+
+        The verbs take them in place of the pictures.
 
         Args:
             images: one picture or a list, as `score` takes them.
             batch_size: int, pictures per forward pass.
 
         Returns:
-            float32 array `(pictures, layers, tokens, width)`: the states of
-            the image tower, projected; for a single picture without the first
-            axis.
+            `KeptStates`, in memory.
 
         Raises:
             ValueError: no preprocessor, no pictures, or unreadable ones.
@@ -287,59 +284,34 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         retrieval.score_states(states, "a red circle")  # Reads no picture.
         ```
         """
-        source = Pictures(self.needed_preprocessor(), images)
-        forward = ranking_parts(self).image
-        found = self._run("image_states", [source], batch_size, forward=forward)
-        return one_or_all(found["states"], [source])
+        return keep_states.in_memory(self, images, batch_size)
 
-    def score_states(
-        self,
-        image_states,
-        text,
-        batch_size=32,
-        fusion=None,
-        similarities=None,
-    ):
-        """Score how well pictures match a text, by their states.
-
-        The text tower runs once and the image tower not at all. The scores
-        equal those of `score` for the pictures.
+    def score_states(self, image_states, text, batch_size=32, fusion=None):
+        """Score how well pictures match a text: a column of `rank`.
 
         Args:
-            image_states: array `(pictures, layers, tokens, width)`, as
-                `image_states` returns it.
+            image_states: `KeptStates`, or pictures as `score` takes them.
             text: str.
             batch_size: int, pictures per forward pass.
             fusion: callable that replaces the fusion and its head, such as
                 `search.ExportedFusion`: from a dict of arrays, float32
                 `"text_states"` and `"image_states"`, `(pictures, layers,
-                tokens, width)`, and int32 `"padding_mask"`, `(pictures,
-                tokens)`, to float logits `(pictures, outputs)`. None for the
-                task's own.
-            similarities: float array `(pictures,)`, the products of the
-                vectors of the text and the pictures, if the matching head
-                reads them, else None.
+                tokens, width)`, int32 `"padding_mask"`, `(pictures, tokens)`,
+                and float32 `"similarity"`, `(pictures,)`, if the head reads
+                it, to float logits `(pictures, outputs)`. None for the task's
+                own.
 
         Returns:
             float32 array `(pictures,)`, as `score`.
 
         Raises:
             ValueError: no preprocessor, an empty text, or states of another
-                shape.
+                tower.
         """
-        source = Texts(self.needed_preprocessor(), [text])
-        shape = tuple(image_states.shape)
-        if len(shape) != 4 or shape[1:] != self.image_states_shape:
-            raise ValueError(
-                "`image_states` must be what the method `image_states` returns "
-                f"of a list, (pictures, *{self.image_states_shape}). Received: "
-                f"an array {shape}"
-            )
+        sources = self.sources(image_states, [text], "texts")
         with self.inference.read_lock("score_states"):
-            return score_states(
-                *(self, source, image_states, batch_size),
-                *(fusion, similarities),
-            )
+            found = rank(self, *sources, batch_size, MEMORY, fusion=fusion)
+        return found[:, 0]
 
     def fusion_inputs(self, images, texts, batch_size=32):
         """Compute the fusion's inputs of pairs, for `export`'s calibration.
@@ -382,14 +354,6 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         return joined(
             self.batches("score", sources, batch_size, forward=forward)
         )
-
-    @property
-    def image_states_shape(self):
-        """tuple of int: layers, tokens and width of a picture's states."""
-        fusion = self.backbone.fusion
-        layers = sum(tap is not None for tap in fusion.taps)
-        tokens = self.backbone.image_tower.outputs[-1].shape[1]
-        return layers, fusion.image_tokens or tokens, fusion.hidden_dim
 
     def rank(
         self,

@@ -1089,6 +1089,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         with self.inference.read_lock(name):
             if answers:
                 self.new_heads.check(name, self.answering_heads)
+            keep_states.check_sources(self, sources)
             yield from self.inference.in_batches(
                 forward, sources, batch_size, **kwargs
             )

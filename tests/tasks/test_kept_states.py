@@ -142,7 +142,7 @@ def test_batches_of_any_source_and_validation_read_states(tmp_path):
     x = {"images": states, "text": TEXTS}
     found = task.fit(x, y, validation_split=0.4, verbose=0).history
     assert set(found) == {"loss", "vqa_score", "val_loss", "val_vqa_score"}
-    with pytest.raises(ValueError, match="Batches must have states that"):
+    with pytest.raises(ValueError, match="`images` must be states that"):
         task.fit(Batches(kbt.KeptStates(tmp_path / "s")), verbose=0)
 
 
@@ -154,6 +154,12 @@ def test_verbs_read_states(tmp_path):
     assert difference(task.score(states, TEXTS), wanted) <= 1e-5
     texts = task.keep_states(tmp_path / "t", texts=TEXTS, verbose=0)
     assert difference(task.score(states, texts), wanted) <= 1e-5
+    other = retrieval()
+    for verb in (other.score, other.rank, other.match_logits):
+        with pytest.raises(ValueError, match="differs in .*'weights'"):
+            verb(states, TEXTS)
+    with pytest.raises(ValueError, match="`texts` must be states of the text"):
+        task.score(taken, states)
     ranked = [
         task.rank(*given, verbose=0, shortlist=shortlist)
         for given in ((taken, TEXTS), (states, texts))
@@ -184,16 +190,14 @@ def test_kinds_and_bytes(tmp_path):
         states = task.keep_states(
             tmp_path / kind, images=pictures(), kind=kind, verbose=0
         )
-        # Each of the two tapped states has a scale of its own.
-        parts = exact.read().reshape(5, 17, 2, 16)
-        error = np.abs(states.read().reshape(parts.shape) - parts)
-        assert (
-            error <= 1.001 * share * np.abs(parts).max(-1, keepdims=True)
-        ).all()
+        # Each channel of a picture has a scale of its own.
+        most = np.abs(exact.read()).max(1, keepdims=True)
+        error = np.abs(states.read() - exact.read())
+        assert (error <= 1.001 * share * most).all()
         sizes[kind] = sum(
             p.stat().st_size for p in (tmp_path / kind).glob("*.rows")
         )
-    assert sizes == {"float16": 5 * 17 * 64, "int8": 5 * 17 * (32 + 8)}
+    assert sizes == {"float16": 5 * 17 * 64, "int8": 5 * (17 + 4) * 32}
 
 
 @builders.FASTEST

@@ -18,6 +18,7 @@ from builders import tokenizer
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import compiled
+from keras_bridgetower.metrics.calibration import match_scores
 from keras_bridgetower.models.towers import Tower
 from keras_bridgetower.tasks import ranking
 from keras_bridgetower.tasks.inference import Forward
@@ -91,20 +92,25 @@ def test_rank_is_the_score_of_every_pair(task, scores):
 
 def test_states_of_pictures_give_the_same_scores(task, scores):
     states = task.image_states(IMAGES, batch_size=2)
-    assert states.shape == (5, *task.image_states_shape)
-    assert difference(task.image_states(IMAGES[0]), states[0]) <= 1e-6
+    assert states.shape == (5,) and states.read().shape == (5, 17, 2 * 16)
+    one = task.image_states(IMAGES[0])
+    assert difference(one.read(), states[:1].read()) <= 1e-6
     # The heads of a contrastive task on the same backbone.
     contrastive = kbt.BridgeTowerContrastive(
         task.backbone, task.preprocessor, projection_dim=8
     )
-    vectors, same = contrastive.embed_with_states(IMAGES, batch_size=2)
-    assert difference(same, states) <= 1e-6
+    contrastive.new_heads.restore({})
+    vectors = contrastive.embed(states)
     assert difference(vectors, contrastive.embed(IMAGES)) <= 1e-6
     for number, text in enumerate(TEXTS):
         found = task.score_states(states, text, batch_size=2)
         assert difference(found, scores[:, number]) <= 1e-5
-    with pytest.raises(ValueError, match="`image_states` must be what.*17"):
-        task.score_states(states[0], TEXTS[0])
+    assert difference(task.score(states, TEXTS[:5]), scores.diagonal()) <= 1e-5
+    predicted = task.predict({"images": states, "text": TEXTS[:5]}, verbose=0)
+    assert difference(match_scores(predicted), scores.diagonal()) <= 1e-5
+    other = retrieval()
+    with pytest.raises(ValueError, match="`images` must be states that"):
+        other.score(states, TEXTS[:5])
 
 
 def test_top_matches(task, scores):
@@ -267,9 +273,9 @@ def test_an_interrupted_ranking_goes_on(shortlist, task, tmp_path, monkeypatch):
     (folder / "block_000001.part").write_bytes(b"half")
     firsts, scored = [], ranking.Blocks.scores
 
-    def watched(self, rows):
+    def watched(self, rows, fusion=None):
         firsts.append(rows.start)
-        return scored(self, rows)
+        return scored(self, rows, fusion)
 
     monkeypatch.setattr(ranking.Blocks, "scores", watched)
     again = ranked(task, cache_dir=folder, **values)

@@ -108,12 +108,8 @@ def test_all_ways_to_score_agree(matching):
     listed = task.rank(pictures(), TEXTS, verbose=0, shortlist=5)
     assert difference(listed, wanted) <= 1e-4
     for column, text in enumerate(TEXTS):
-        near = similarities(task)[:, column]
-        states = task.image_states(pictures())
-        found = task.score_states(states, text, similarities=near)
+        found = task.score_states(task.image_states(pictures()), text)
         assert difference(found, wanted[:, column]) <= 1e-4
-    with pytest.raises(ValueError, match="`similarities` must be given"):
-        task.score_states(states, text)
     features = task.preprocessor({"images": pictures(), "text": TEXTS})
     features = keras.tree.map_structure(builders.array, features)
     logits = task.predict_features(features)

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import os
 import pathlib
 import re
@@ -10,16 +9,14 @@ import re
 from keras_bridgetower.apps.search.stores.lance import LanceStore
 from keras_bridgetower.apps.search.stores.qdrant import QdrantFolder
 from keras_bridgetower.apps.search.stores.qdrant import QdrantServer
-from keras_bridgetower.apps.search.stores.store import HEADER
+from keras_bridgetower.apps.search.stores.store import STATES
 from keras_bridgetower.apps.search.stores.store import Store
 from keras_bridgetower.apps.search.stores.store import StoreError
 from keras_bridgetower.files import file_is_gone
-from keras_bridgetower.preprocessing.state_files import KINDS
-from keras_bridgetower.preprocessing.state_files import StateFiles
-from keras_bridgetower.preprocessing.state_files import StateFormat
+from keras_bridgetower.preprocessing.state_files import files_of
+from keras_bridgetower.preprocessing.state_files import read_identity
 
 FORMAT = 1
-_STATES = "states"
 # Fields of a header that are read.
 _FIELDS = {"preset", "vectors", "sum", "width", "whole"}
 
@@ -55,26 +52,23 @@ def read_header(store, needed=True):
 
 
 def state_files(store, header):
-    """Return the `StateFiles` of an index, or None if it has none.
+    """Return the `StateFiles` of an index, and the dict of what they are of.
 
     Args:
         store: `Store`.
         header: dict, its header.
+
+    Returns:
+        `(files, identity)`, or `(None, {})` without states.
     """
     if not header.get("states"):
-        return None
-    kind, shape = header["states"], header.get("states_shape")
-    numbers = shape if isinstance(shape, list) else [0]
-    if kind not in KINDS or not all(type(n) is int and n > 0 for n in numbers):
-        raise StoreError(
-            f"`store` must have a kind and a shape of states in its {HEADER}. "
-            "Delete the folder and index again. Received: "
-            f"store={store.location!r}, {kind=}, {shape=}"
-        )
-    fields = {k: v for k, v in header.items() if k not in ("whole", "preset")}
-    index = json.dumps(fields, sort_keys=True).encode()
-    format = StateFormat(kind, tuple(shape))
-    return StateFiles(store.folder / _STATES, format, index, _damaged)
+        return None, {}
+    folder = store.folder / STATES
+    try:
+        identity = read_identity(folder)
+    except ValueError as error:
+        raise _damaged(folder, error) from error
+    return files_of(folder, identity, _damaged), identity
 
 
 def _damaged(path, error):
@@ -95,11 +89,14 @@ def check_model(store, header, models):
     Raises:
         ValueError: the weights or the preprocessing of pictures differ.
     """
-    now = dict(models.identity(header["vectors"]))
-    if header.get("states") and models.retrieval is not None:
-        now["states_shape"] = list(models.retrieval.image_states_shape)
-    before = {name: header.get(name) for name in now}
-    other = {k: (before[k], v) for k, v in now.items() if before[k] != v}
+    now = models.identity(header["vectors"])
+    _, states = state_files(store, header)
+    if states:
+        now |= models.describe_states(states["kind"])
+    before = header | states
+    other = {
+        k: (before.get(k), v) for k, v in now.items() if before.get(k) != v
+    }
     if other:
         raise ValueError(
             "`store` must be an index of the same model. Open it with the "
@@ -131,8 +128,8 @@ def info(store):
         texts, `"vectors"` (`"image"` or `"fused"`), `"width"` of a vector,
         `"whole"` (True once a run of `index` has finished), `"pictures"`,
         their number, and `"ann"`, True if there is an ANN structure; with
-        states `"states"`, their kind, `"states_shape"` (layers, tokens,
-        width), and `"state_bytes"` of a picture.
+        states `"states"`, their kind, `"states_shape"` (tokens, width of
+        all layers), and `"state_bytes"` of a picture.
 
     Raises:
         ValueError: there is no index.
@@ -146,8 +143,11 @@ def info(store):
     with opened(store) as store:
         header = read_header(store)
         facts = {"pictures": store.count(), "ann": store.has_ann()}
-        if states := state_files(store, header):
-            facts["state_bytes"] = states.format.row_bytes
+        files, states = state_files(store, header)
+        if files is not None:
+            facts["states"] = states["kind"]
+            facts["states_shape"] = states["shape"]
+            facts["state_bytes"] = files.format.row_bytes
         return {k: v for k, v in header.items() if k != "format"} | facts
 
 
@@ -313,7 +313,7 @@ def _remove(store, chosen):
         with store.writing():
             found = chosen(store.pictures())
             store.remove([picture.id for picture in found])
-            states = state_files(store, header)
-            if states is not None:
-                states.keep({picture.sum for picture in store.pictures()})
+            files, _ = state_files(store, header)
+            if files is not None:
+                files.keep({picture.sum for picture in store.pictures()})
     return sorted(picture.file for picture in found)

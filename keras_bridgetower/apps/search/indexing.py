@@ -93,6 +93,25 @@ class IndexReport:
     copied: int = 0
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReadPicture:
+    """A row of a source whose file was read.
+
+    Args:
+        stored: `StoredPicture`.
+        image: input for `embed`; None if the index already has its vector, or
+            it cannot be read.
+        error: str, the reason why it cannot be read, or None.
+        equal: str, the id of an indexed picture with the same content, if the
+            index does not have this one; or None.
+    """
+
+    stored: StoredPicture
+    image: object = None
+    error: str | None = None
+    equal: str | None = None
+
+
 class IndexRun:
     """A run of `index`: it synchronizes a store with a source's pictures.
 
@@ -116,13 +135,17 @@ class IndexRun:
         save_every,
         states=None,
     ):
-        self._store, self._models, self._source = store, models, source
+        self._store, self._models = store, models
+        self._source = full_path(source)
+        # A link to a folder is the same folder.
+        self._real = os.path.realpath(source)
+        preprocessor = models.contrastive.needed_preprocessor()
+        self._square = preprocessor.image_converter.square
         self._fused, self._states = vectors == "fused", states
         self._batch_size, self._save_every = batch_size, save_every
-        self._known = KnownPictures(store.pictures(), self._fused)
-        converter = models.contrastive.needed_preprocessor().image_converter
-        needed = states and states.known
-        self._reader = PictureReader(source, converter, self._known, needed)
+        # Pictures of the index at the start, and their ids by their content.
+        self._known = {picture.id: picture for picture in store.pictures()}
+        self._equal = {self._content(p): id for id, p in self._known.items()}
         self._read, self._copies, self._unsaved = [], [], []
         self._saved = time.monotonic()
         # Ids of pictures that are or will be in the index; that cannot be
@@ -130,6 +153,10 @@ class IndexRun:
         self._present, self._refused, self._kept = set(), set(), set()
         self._unreadable = []
         self._counts = {"embedded": 0, "unchanged": 0, "copied": 0}
+
+    def _content(self, picture):
+        """Return the content that determines the vector of a picture."""
+        return picture.sum, picture.text if self._fused else ""
 
     def finish(self, rows, ann_from, tell):
         """Read, embed and write all pictures.
@@ -143,7 +170,7 @@ class IndexRun:
             `IndexReport`.
         """
         store, done = self._store, 0
-        for batch in read_ahead(rows, self._batch_size, self._reader.read):
+        for batch in read_ahead(rows, self._batch_size, self._opened_row):
             for read in batch:
                 self._take(read)
             done += len(batch)
@@ -175,26 +202,24 @@ class IndexRun:
         Args:
             unseen: int, folders of the source that could not be read.
         """
-        source = full_path(self._source)
-        is_below = below(source)
-        known = self._known
+        is_below = below(self._source)
         # Files that were moved here, even by an interrupted run.
-        kept = {known.content(known[id]) for id in self._kept}
+        kept = {self._content(self._known[id]) for id in self._kept}
 
         def leaves(picture):
-            own = picture.source == source or (
+            own = picture.source == self._source or (
                 # Of another folder, which this one contains.
                 picture.source == picture.folder and is_below(picture)
             )
             # An unreadable folder may still contain its pictures.
             if picture.id in self._refused or (own and not unseen):
                 return True
-            moved = known.content(picture) in kept
+            moved = self._content(picture) in kept
             return (own or moved) and file_is_gone(picture.file)
 
         return [
             p.id
-            for p in known.values()
+            for p in self._known.values()
             if p.id not in self._present and leaves(p)
         ]
 
@@ -245,7 +270,7 @@ class IndexRun:
             else:
                 # This run has changed the content of the equal picture.
                 self._present.remove(read.stored.id)
-                self._take(self._reader.opened(read.stored, always=True))
+                self._take(self._opened(read.stored, always=True))
         self._counts["copied"] += len(copies)
         self._add(copies)
 
@@ -267,91 +292,28 @@ class IndexRun:
         return IndexProgress(done, total, unreadable=unreadable, **self._counts)
 
     def _vectors(self, some):
-        inputs = {"images": [read.image for read in some]}
+        images = [read.image for read in some]
+        if self._states is not None:
+            images = self._models.image_states(images, self._batch_size)
+            # Before the pictures: what has no picture is deleted at the end.
+            sums = [read.stored.sum for read in some]
+            self._states.add(sums, images.read())
+        inputs = {"images": images}
         if self._fused:
             inputs["texts"] = [read.stored.text for read in some]
-        if self._states is None:
-            return list(self._models.embed(self._batch_size, **inputs))
-        vectors, states = self._models.embed_with_states(
-            self._batch_size, self._fused, **inputs
-        )
-        # Before the pictures: what has no picture is deleted at the end.
-        self._states.add([read.stored.sum for read in some], states)
-        return list(vectors)
+        return list(self._models.embed(self._batch_size, **inputs))
 
     def _refuse(self, read, error):
         self._refused.add(read.stored.id)
         self._unreadable.append(UnreadablePicture(read.stored.path, error))
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ReadPicture:
-    """A row of a source whose file was read.
-
-    Args:
-        stored: `StoredPicture`.
-        image: input for `embed`; None if the index already has its vector, or
-            it cannot be read.
-        error: str, the reason why it cannot be read, or None.
-        equal: str, the id of an indexed picture with the same content, if the
-            index does not have this one; or None.
-    """
-
-    stored: StoredPicture
-    image: object = None
-    error: str | None = None
-    equal: str | None = None
-
-
-class KnownPictures(dict):
-    """Pictures of an index at the start of a run: dict from id to picture.
-
-    Args:
-        pictures: list of `StoredPicture`.
-        fused: bool, whether vectors also depend on the text.
-    """
-
-    def __init__(self, pictures, fused):
-        super().__init__((picture.id, picture) for picture in pictures)
-        self._fused = fused
-        self._equal = {self.content(p): p.id for p in pictures}
-
-    def content(self, picture):
-        """Return the content that determines the vector of a picture."""
-        return picture.sum, picture.text if self._fused else ""
-
-    def equal(self, picture):
-        """Return the id of a picture with the same content, or None."""
-        return self._equal.get(self.content(picture))
-
-
-class PictureReader:
-    """Read the pictures of the rows of a source.
-
-    Args:
-        source: path of the folder or table.
-        converter: the `BridgeTowerImageConverter` of the model.
-        known: `KnownPictures`.
-        with_states: set of the sums of pictures whose states are stored, or
-            None if no states are.
-    """
-
-    def __init__(self, source, converter, known, with_states=None):
-        self._with_states = with_states
-        self._source = full_path(source)
-        # A link to a folder is the same folder.
-        self._real = os.path.realpath(source)
-        self._converter = converter
-        self._known = known
-
-    def read(self, row):
-        """Read a `Row`. Return a `ReadPicture`."""
+    def _opened_row(self, row):
         stored = self._stored(row)
         if row.error:
             return ReadPicture(stored, error=row.error)
-        return self.opened(stored)
+        return self._opened(stored)
 
-    def opened(self, stored, always=False):
+    def _opened(self, stored, always=False):
         """Read the file of a `StoredPicture`, and its pixels if needed.
 
         Args:
@@ -367,17 +329,16 @@ class PictureReader:
             with open_regular(path) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 stored = dataclasses.replace(stored, sum=digest)
-                if self._with_states is not None:
-                    always = always or digest not in self._with_states
-                if not always:
+                lacks = self._states and digest not in self._states.known
+                if not (always or lacks):
                     known = self._known.get(stored.id)
                     if known and known.sum == digest:
                         return ReadPicture(stored)
-                    if equal := self._known.equal(stored):
+                    if equal := self._equal.get(self._content(stored)):
                         return ReadPicture(stored, equal=equal)
                 file.seek(0)
                 image = open_file(file, path, "image")
-                square = as_square(image, self._converter.square, "image")
+                square = as_square(image, self._square, "image")
                 return ReadPicture(stored, square)
         except (OSError, ValueError) as error:
             return ReadPicture(stored, error=str(error))

@@ -16,7 +16,8 @@ from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.table import PRESETS
 from keras_bridgetower.presets.table import named_heads
 from keras_bridgetower.presets.table import preset_name
-from keras_bridgetower.tasks import from_preset
+from keras_bridgetower.tasks import by_name
+from keras_bridgetower.tasks import keep_states
 from keras_bridgetower.tasks.identity import model_checksum
 from keras_bridgetower.tasks.identity import picture_settings
 from keras_bridgetower.tasks.identity import text_settings
@@ -40,8 +41,8 @@ class SearchModels:
             the similarity too (`similarity_weight`); or None.
         long_texts: `"refuse"`, or `"cut_end"` to read the start of texts that
             are longer than the preprocessor's tokens.
-        fusion: `ExportedFusion`, which reranks by states in place of the
-            fusion of `retrieval`, or None.
+        fusion: `ExportedFusion`, which reranks in place of the fusion of
+            `retrieval`, or None.
         reranks: bool, whether a query reranks by default. `from_preset` takes
             it from the table or the report of the preset: True only if a
             gain was measured.
@@ -113,7 +114,7 @@ class SearchModels:
             if saved.get("itm"):
                 # Its score reads the vectors, so it needs their head too.
                 values = BridgeTowerRetrieval.head_arguments(saved) | values
-            retrieval = task_around(
+            retrieval = by_name.task_around(
                 contrastive.backbone,
                 BridgeTowerRetrieval,
                 folder,
@@ -137,12 +138,6 @@ class SearchModels:
         """float, what the similarity counts beside the score."""
         known = PRESETS.get(self.preset)
         return known.similarity_weight if known else 0.0
-
-    @property
-    def starts_from_vectors(self):
-        """bool, whether scores read the similarity of the vectors."""
-        task = self.retrieval
-        return task is not None and task.matching != "fused"
 
     @property
     def dtype(self):
@@ -210,23 +205,14 @@ class SearchModels:
             )
         return vector
 
-    def embed_with_states(self, batch_size, fused, **given):
-        """Return vectors of pictures, and the states that the fusion reads.
+    def image_states(self, images, batch_size):
+        """Return `KeptStates` of pictures, in memory."""
+        return keep_states.in_memory(self.contrastive, images, batch_size)
 
-        Args:
-            batch_size: int, pictures per batch.
-            fused: bool, whether vectors are those of pairs.
-            **given: `images`, and for pairs `texts`, as `embed` takes them.
-
-        Returns:
-            `(vectors, states)`.
-        """
-        if not fused:
-            return self.contrastive.embed_with_states(
-                given["images"], batch_size
-            )
-        states = self.retrieval.image_states(given["images"], batch_size)
-        return self.embed(batch_size, **given), states
+    def describe_states(self, kind):
+        """Return as plain values what the states that are matched are of."""
+        task = self.retrieval or self.contrastive
+        return keep_states.describe(task, "image", kind, 0)
 
     def matches(self, paths, text, batch_size):
         """Score picture files with a text, a batch of files at a time.
@@ -240,10 +226,10 @@ class SearchModels:
             list, for each file `BridgeTowerRetrieval.score`, a float, or the
             ValueError for which it cannot be read.
         """
-        return match_files(self.retrieval, paths, text, batch_size)
+        return match_files(self.retrieval, paths, text, batch_size, self.fusion)
 
 
-def match_files(retrieval, paths, text, batch_size):
+def match_files(retrieval, paths, text, batch_size, fusion=None):
     """Score picture files with a text, as `SearchModels.matches`."""
 
     def read(path):
@@ -253,7 +239,8 @@ def match_files(retrieval, paths, text, batch_size):
 
     def score(paths):
         pictures = [read(path) for path in paths]
-        return retrieval.score(pictures, text, batch_size).tolist()
+        found = retrieval.score_states(pictures, text, batch_size, fusion)
+        return found.tolist()
 
     return each_in_batches(score, paths, batch_size)
 
@@ -283,26 +270,3 @@ def _no_head(preset):
         "`preset` must have a trained contrastive head, as "
         f"'bridgetower_large_itm_mlm_itc'. Received: preset={preset!r}"
     )
-
-
-def task_around(backbone, cls, folder, saved, values, reading=None):
-    """Open a task of a preset around the backbone of another task.
-
-    Args:
-        backbone: the backbone.
-        cls: the task class.
-        folder: `PresetFolder`.
-        saved: dict, the heads of the preset.
-        values: dict, constructor values of the task.
-        reading: dict of `image_size`, `image_mode` and `sequence_length`; the
-            preset's own where it has none.
-    """
-    names = ("image_size", "image_mode", "sequence_length")
-    reading = {name: (reading or {}).get(name) for name in names}
-    preprocessor = from_preset.build_preprocessor(
-        cls, folder, reading, values, backbone
-    )
-    awaited = saved, folder.room_for_heads()
-    task = cls(backbone, preprocessor, awaited=awaited, **values)
-    from_preset.load_heads(task, folder, saved, random_heads=False)
-    return task

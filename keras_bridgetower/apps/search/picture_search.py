@@ -4,6 +4,7 @@ A query takes the nearest vectors, which the matching head then reranks.
 """
 
 import dataclasses
+import itertools
 import os
 import threading
 import warnings
@@ -21,6 +22,7 @@ from keras_bridgetower.apps.search.stores.store import FolderStore
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.files import file_is_gone
+from keras_bridgetower.preprocessing import kept_states
 from keras_bridgetower.preprocessing.state_files import KINDS
 from keras_bridgetower.presets.table import preset_name
 
@@ -131,11 +133,11 @@ class PictureSearch:
                 folder.
             progress: callable that takes an `IndexProgress`, called after
                 each batch; or None.
-            states: `"float32"`, `"float16"` or `"int8"` to store what the
-                fusion reads of each picture, so that a query reranks without
-                opening files and running the image tower. `info` tells how
-                many bytes a picture takes: layers times tokens times width,
-                times 4, 2 or 1.
+            states: `"float32"`, `"float16"` or `"int8"` to store the states
+                of the image tower, as `keep_states` does, so that a query
+                reranks without opening files and running the tower. `info`
+                tells how many bytes a picture takes: tokens times the widths
+                of all layers, times 4, 2 or 1.
                 It needs a folder as store and a matching head, and is the
                 same for all sources of an index. None for what the index has.
 
@@ -154,17 +156,18 @@ class PictureSearch:
         models = self.models
         models.check_kind(vectors)
         if read_header(self.store, needed=False) is None:
+            kept = self._described_states(states)
             header = {
                 "format": FORMAT,
                 "store": self.store.kind,
                 "preset": models.preset,
                 "dtype": models.dtype,
                 **models.identity(vectors),
-                **self._state_fields(states),
+                **({"states": states} if states else {}),
                 # True once a run of `index` has finished.
                 "whole": False,
             }
-            self.store.create(header)
+            self.store.create(header, *kept)
         header = read_header(self.store)
         for name, given in (("states", states), ("vectors", vectors)):
             before = header.get(name)
@@ -175,9 +178,10 @@ class PictureSearch:
                 )
         self._check(header)
         with self.store.writing():
+            files, _ = state_files(self.store, header)
             run = IndexRun(
                 *(self.store, models, source, vectors, batch_size, save_every),
-                state_files(self.store, header),
+                files,
             )
             return run.finish(rows, ann_from, progress)
 
@@ -225,49 +229,67 @@ class PictureSearch:
                 f"preset={self.models.preset!r}"
             )
         rerank = 0 if text is None else max(0, rerank)
-        if rerank and self.models.fusion and "states" not in header:
-            raise ValueError(
-                "`fusion` reranks by the states of an index: index with "
-                "`states`. Received: an index without states"
-            )
         hits, sums = _nearest(self.store, vector, max(top_k, rerank))
         if rerank:
-            some = hits[:rerank]
-            states = state_files(self.store, header)
-            if image is not None or header["vectors"] != "image":
-                # A score may start from the similarity of text and picture.
-                states = states if not self.models.starts_from_vectors else None
-            hits[:rerank] = _judge(
-                *(self.models, states),
-                some,
-                [sums[hit.path] for hit in some],
-                text,
-                batch_size,
-            )
+            near = {hit.path: sums[hit.path] for hit in hits[:rerank]}
+            found = self._matches(near, text, batch_size, header)
+            judged = [_judged(hit, found[hit.path]) for hit in hits[:rerank]]
+            hits[:rerank] = sorted(judged, key=self._sort_key)
         return hits[:top_k]
 
     def close(self):
         """Close the files and connections of the store."""
         self.store.close()
 
-    def _state_fields(self, states):
-        """Return the fields of a header about states."""
-        if states is None:
-            return {}
-        check_choice("states", states, KINDS)
+    def _matches(self, sums, text, batch_size, header):
+        """Score pictures with a text, by their states or else by their files.
+
+        Args:
+            sums: dict from their paths to the sums of the files.
+
+        Returns:
+            dict from path to the score, or to the ValueError for which the
+            file cannot be read.
+        """
+        files, identity = state_files(self.store, header)
+        found = {}
+        if files is not None:
+            stored, there = files.read(list(sums.values()))
+            if len(stored):
+                task = self.models.retrieval
+                states = kept_states.in_memory(stored, identity, task)
+                given = states, text, batch_size, self.models.fusion
+                scores = task.score_states(*given)
+                paths = itertools.compress(sums, there)
+                found = dict(zip(paths, scores, strict=True))
+        others = [path for path in sums if path not in found]
+        scores = self.models.matches(others, text, batch_size)
+        return found | dict(zip(others, scores, strict=True))
+
+    def _sort_key(self, hit):
+        """Return the key by which hits are sorted, unreadable ones last."""
+        if hit.match is None:
+            return float("inf")
+        return -hit.match - self.models.similarity_weight * hit.similarity
+
+    def _described_states(self, kind):
+        """Return a list of what states of a kind are of; empty for None."""
+        if kind is None:
+            return []
+        check_choice("states", kind, KINDS)
         if not isinstance(self.store, FolderStore):
             raise ValueError(
                 "`states` needs a folder as store, for their files. Received: "
-                f"states={states!r}, store={self.store.location!r}"
+                f"states={kind!r}, store={self.store.location!r}"
             )
-        if self.models.retrieval is None:
+        backbone = getattr(self.models.retrieval, "backbone", None)
+        if backbone is not self.models.contrastive.backbone:
             raise ValueError(
                 "`states` needs a preset with a matching head, which reads "
-                f"them. Received: states={states!r}, preset="
+                f"them. Received: states={kind!r}, preset="
                 f"{self.models.preset!r}"
             )
-        shape = self.models.retrieval.image_states_shape
-        return {"states": states, "states_shape": list(shape)}
+        return [self.models.describe_states(kind)]
 
     def _check(self, header):
         """Check the model of the index, once."""
@@ -344,45 +366,8 @@ def _nearest(store, vector, count):
     return list(hits.values()), sums
 
 
-def _judge(models, states, hits, sums, text, batch_size):
-    """Score hits with a text, and sort them, the best first.
-
-    Args:
-        models: `SearchModels`.
-        states: `StateFiles`, by which pictures are judged; others, or all if
-            this is None, by their files.
-        hits: list of `Hit`, by falling similarity.
-        sums: list of str, the sums of their files.
-        text: str.
-        batch_size: int.
-
-    Returns:
-        list of `Hit`. Those whose file cannot be read are the last.
-    """
-    found, there = [], [False] * len(hits)
-    if states is not None:
-        kept, there = states.read(sums)
-        near = [
-            hit.similarity for hit, has in zip(hits, there, strict=True) if has
-        ]
-        found = models.retrieval.score_states(
-            kept, text, batch_size, models.fusion, near
-        )
-    pairs = zip(hits, there, strict=True)
-    paths = [hit.path for hit, has in pairs if not has]
-    others = iter(models.matches(paths, text, batch_size))
-    found = iter(found)
-    judged = []
-    for hit, has in zip(hits, there, strict=True):
-        match = next(found if has else others)
-        if isinstance(match, ValueError):
-            judged.append(dataclasses.replace(hit, problem=str(match)))
-        else:
-            judged.append(dataclasses.replace(hit, match=float(match)))
-
-    def place(hit):
-        if hit.match is None:
-            return float("inf")
-        return -hit.match - models.similarity_weight * hit.similarity
-
-    return sorted(judged, key=place)
+def _judged(hit, match):
+    """Return a hit with its match, or with the ValueError in place of it."""
+    if isinstance(match, ValueError):
+        return dataclasses.replace(hit, problem=str(match))
+    return dataclasses.replace(hit, match=float(match))

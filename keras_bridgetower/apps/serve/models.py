@@ -15,7 +15,6 @@ from keras_bridgetower import tasks  # noqa: F401
 from keras_bridgetower.apps.predict import batches
 from keras_bridgetower.apps.search.models import SearchModels
 from keras_bridgetower.apps.search.models import improves_lists
-from keras_bridgetower.apps.search.models import task_around
 from keras_bridgetower.apps.search.picture_search import PictureSearch
 from keras_bridgetower.apps.search.stores.qdrant import QdrantFolder
 from keras_bridgetower.apps.serve import errors
@@ -76,7 +75,7 @@ class ServedPreset:
                 opened[cls] = cls.from_preset(folder)
                 backbone = opened[cls].backbone
             elif cls not in opened:
-                opened[cls] = task_around(
+                opened[cls] = by_name.task_around(
                     backbone, cls, folder, saved, cls.head_arguments(saved)
                 )
             operation = OWN_ROUTES.get(verb_name, verb_name)
@@ -303,8 +302,9 @@ class _Models(SearchModels):
     def __init__(self, served):
         embed, score = (served.tasks.get(name) for name in ("embed", "score"))
         super().__init__(embed, score, served.preset, reranks=served.reranks)
-        # Compute the checksum of the weights once.
+        # Compute the checksums of the weights once.
         self.identity = functools.cache(super().identity)
+        self.describe_states = functools.cache(super().describe_states)
 
     def embed(self, texts=None, images=None, **options):
         """Embed one input, as `SearchModels.embed`."""

@@ -3,9 +3,8 @@
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.datasets import arrow
 from keras_bridgetower.data.datasets import captions
-from keras_bridgetower.data.datasets import cifar
+from keras_bridgetower.data.datasets import unimodal
 from keras_bridgetower.data.datasets import vqa
-from keras_bridgetower.data.datasets.glue import GLUE
 from keras_bridgetower.data.datasets.own_data import OwnData
 from keras_bridgetower.data.records import write
 from keras_bridgetower.data.records.format import read_index
@@ -21,9 +20,9 @@ DATASETS = {
     "vgqa": vqa.VGQA,
     "snli_ve": captions.SNLIVE,
     "nlvr2": captions.NLVR2,
-    "cifar10": cifar.Cifar10,
-    "cifar100": cifar.Cifar100,
-    "glue": GLUE,
+    "cifar10": unimodal.Cifar10,
+    "cifar100": unimodal.Cifar100,
+    "glue": unimodal.GLUE,
     "own": OwnData,
     "cc3m_annot": captions.CC3MAnnotated,
     "sbu_annot": captions.SBUAnnotated,

@@ -405,16 +405,20 @@ def _tower(kind, model, backbone):
     return {name: features[name] for name in names}, run
 
 
-def _fusion(model, backbone):
+def fusion_function(model, backbone):
+    """Return a function from projected states to the outputs of the fusion.
+
+    Args:
+        model, backbone: as of `tower_function`.
+    """
     fusion = backbone.fusion
     heads = getattr(model, "heads", {})
     wanted = ("pooled",) if heads else ("text", "image", "pooled")
     if "mlm" in heads:
         wanted = ("text", "pooled")
-    taps = sum(tap is not None for tap in fusion.taps)
 
     def states(x):
-        return ops.unstack(ops.cast(x, fusion.compute_dtype), taps, axis=1)
+        return ops.unstack(ops.cast(x, fusion.compute_dtype), x.shape[1], 1)
 
     def run(inputs):
         mask = inputs["padding_mask"]
@@ -431,7 +435,13 @@ def _fusion(model, backbone):
             outputs["embedding"] = heads["itc"]({"fused": pooled})["fused"]
         return {k: ops.cast(x, "float32") for k, x in outputs.items()}
 
-    width = fusion.hidden_dim
+    return run
+
+
+def _fusion(model, backbone):
+    heads = getattr(model, "heads", {})
+    width = backbone.fusion.hidden_dim
+    taps = sum(tap is not None for tap in backbone.fusion.taps)
     near = {}
     if any(isinstance(heads[name], SimilarityHead) for name in heads):
         near = {"similarity": Feature((BATCH,), "float32")}
@@ -440,7 +450,7 @@ def _fusion(model, backbone):
         "text_states": Feature((BATCH, taps, TOKENS, width), "float32"),
         "image_states": Feature((BATCH, taps, PATCHES, width), "float32"),
         "padding_mask": Feature((BATCH, TOKENS), "int32"),
-    }, run
+    }, fusion_function(model, backbone)
 
 
 PARTS = {

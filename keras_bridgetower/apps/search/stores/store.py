@@ -12,8 +12,11 @@ from keras_bridgetower.files import one_writer
 from keras_bridgetower.files import read_json
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.files import write_folder
+from keras_bridgetower.preprocessing import state_files
 
 HEADER = "search.json"
+# The folder of states, as `keep_states` writes it.
+STATES = "states"
 _LOCK = "search.lock"
 _LARGEST = 1_000_000
 
@@ -174,7 +177,7 @@ class FolderStore(Store):
     """Abstract: a store in a folder of its own.
 
     The folder is created atomically, with an empty store, by `_make(folder,
-    width)`, and its header.
+    width)`, its header, and what its states are of, a dict, if it has some.
 
     Args:
         folder: path of the folder, which may not exist yet.
@@ -212,10 +215,13 @@ class FolderStore(Store):
             )
         return found
 
-    def create(self, header):
+    def create(self, header, states=None):
         def save(folder):
-            self._make(pathlib.Path(folder), header["width"])
-            _write(pathlib.Path(folder), header)
+            folder = pathlib.Path(folder)
+            self._make(folder, header["width"])
+            _write(folder, header)
+            if states is not None:
+                state_files.begin(folder / STATES, states)
 
         # Removes only an empty folder.
         with contextlib.suppress(OSError):
