@@ -8,6 +8,7 @@ import contextlib
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_bridgetower.backend.keras_private.variables import has_value
 
@@ -202,6 +203,22 @@ def take_tokens(states, positions):
         return keras.ops.take_along_axis(states, positions, axis=1)
     width = states.shape[-1]
     return states.gather(1, positions.long().expand(-1, -1, width))
+
+
+def repeat_rows(x, count):
+    """Repeat each row.
+
+    On PyTorch `ops.repeat` turns the number into a tensor and reads it, for
+    which a GPU would wait.
+
+    Args:
+        x: tensor `(rows, ...)`.
+        count: int, how often.
+
+    Returns:
+        tensor `(rows * count, ...)`.
+    """
+    return ops.reshape(ops.stack([x] * count, 1), (-1, *ops.shape(x)[1:]))
 
 
 def gradients(function, arrays):

@@ -220,7 +220,7 @@ class Ranking(Objective):
         take_samples = TakeSamples()
         _, pooled = fuse(
             [take_samples(x, texts) for x in text],
-            [ops.repeat(x, FALSE_TEXTS + 1, axis=0) for x in image],
+            [backend_ops.repeat_rows(x, FALSE_TEXTS + 1) for x in image],
             take_samples(features["padding_mask"], texts),
         )
         logits = heads["rank"](pooled)

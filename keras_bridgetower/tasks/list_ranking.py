@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.metrics.calibration import match_scores
 from keras_bridgetower.metrics.keras_metrics import NDCG
@@ -111,7 +112,7 @@ class BridgeTowerListRanking(BridgeTowerTask):
         backbone, images = self.backbone, inputs["images"]
 
         def for_each(x):
-            return ops.repeat(x, self.list_size, axis=0)
+            return backend_ops.repeat_rows(x, self.list_size)
 
         logits = pair_logits(
             *(backbone, self.heads, self.heads["itm"]),
