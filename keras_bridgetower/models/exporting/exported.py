@@ -432,15 +432,14 @@ def _fusion(model, backbone):
         return {k: ops.cast(x, "float32") for k, x in outputs.items()}
 
     width = fusion.hidden_dim
-    near = {}
-    if any(isinstance(heads[name], SimilarityHead) for name in heads):
-        near = {"similarity": Feature((BATCH,), "float32")}
-    return {
-        **near,
+    features = {
         "text_states": Feature((BATCH, taps, TOKENS, width), "float32"),
         "image_states": Feature((BATCH, taps, PATCHES, width), "float32"),
         "padding_mask": Feature((BATCH, TOKENS), "int32"),
-    }, run
+    }
+    if any(isinstance(heads[name], SimilarityHead) for name in heads):
+        features["similarity"] = Feature((BATCH,), "float32")
+    return features, run
 
 
 PARTS = {
