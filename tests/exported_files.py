@@ -1,10 +1,13 @@
 """Runs exported files by what opens each format, for the tests."""
 
 import keras
+import numpy as np
 import pytest
 
+from keras_bridgetower.apps import exported
 from keras_bridgetower.models.exporting import runtime
 from keras_bridgetower.models.exporting.exported import FORMATS
+from keras_bridgetower.tasks.by_name import open_verb
 
 BACKEND = keras.config.backend()
 ON_TORCH = pytest.mark.skipif(BACKEND != "torch", reason="written on PyTorch")
@@ -25,6 +28,26 @@ NEEDED = {
 def need(form):
     for package in NEEDED.get(form, ()):
         pytest.importorskip(package, reason="the extra `export`")
+
+
+def check_shipped(preset, method, **given):
+    """Check that the shipped form of a preset equals its task in Keras."""
+    pytest.importorskip("onnxruntime")
+    verb = {"answer": "vqa", "score": "retrieval", "embed": "embed_images"}
+    shipped = exported.ShippedExport(preset, verb[method])
+    assert shipped.is_there(), f"run tools/ship_exports.py {preset}"
+    quick = shipped.open(shipped.folder)
+    task = open_verb(preset, verb[method])
+    found, expected = (getattr(one, method)(**given) for one in (quick, task))
+    if method == "answer":
+        for row, wanted in zip(found, expected, strict=True):
+            assert [name for name, _ in row] == [name for name, _ in wanted]
+            assert row.known == wanted.known
+        found, expected = (
+            [[score for _, score in row] for row in rows]
+            for rows in (found, expected)
+        )
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def run(form, path, inputs):

@@ -1,8 +1,9 @@
-"""Presets exported to the cache, which commands run without Keras.
+"""Exported presets, which commands run without Keras.
 
-Importing Keras and a backend takes far longer than an answer. A command that
-had to do so starts this module as a process of its own, which exports the
-preset for the next call:
+Importing Keras and a backend takes far longer than an answer. Distributions
+ship exported forms of their presets. For other presets, a command that had to
+import Keras starts this module as a process of its own, which exports the
+preset to the cache for the next call:
 
     python -m keras_bridgetower.apps.exported bridgetower_tiny_emoji_vqa vqa
 """
@@ -54,6 +55,12 @@ FREE = 4e9
 AGAIN = 24 * 60 * 60
 # The folder of a whole model.
 MODEL = "model"
+# The folder of a distribution with the exported forms of its presets.
+SHIPPED = "exported"
+# The file of a preset with the weights of its backbone.
+WEIGHTS = "model.weights.h5"
+# Files of a preset that no model reads.
+REPORTS = ("README.md", "training.json", files.MANIFEST)
 
 
 def folder():
@@ -75,6 +82,10 @@ class CachedExport:
         verb: str, the name of a verb.
     """
 
+    # The version that must open it, and the folder of the weights, if they are
+    # not in the exported models.
+    version, weights = __version__, None
+
     def __init__(self, preset, verb):
         self.preset, self.verb = preset, verb
         known = PRESETS.get(preset)
@@ -85,19 +96,20 @@ class CachedExport:
         self.tried = self.folder.with_suffix(".tried")
 
     def identity(self):
-        """Return plain values that change with the files of the preset."""
-        states = sorted(
-            (str(p), *files.file_state(p)[1:]) for p in self._files()
-        )
-        return [__version__, self.preset, self.verb, *map(list, states)]
+        """Return plain values that change with the contents of the preset."""
+        names = {p.relative_to(self.root).as_posix(): p for p in self._files()}
+        sums = {name: files.sha256(path) for name, path in names.items()}
+        return [self.version, self.preset, self.verb, sums]
 
     def _files(self):
-        return needed_files.model_files(self.root)
+        paths = needed_files.model_files(self.root)
+        return [path for path in paths if path.name not in REPORTS]
 
     def is_possible(self):
         """Return whether commands may run an exported form of the preset."""
         return (
             os.environ.get(SWITCH) != "0"
+            and self.folder
             and not os.environ.get(startup.OWN_MODULES)
             and self.verb in PARTS
             and self.root is not None
@@ -108,12 +120,38 @@ class CachedExport:
     def is_there(self):
         """Return whether the preset is exported, and every file is intact."""
         try:
-            found, sums = files.read_json(self.folder / files.MANIFEST)
-        except (OSError, ValueError, TypeError):
+            found = files.read_json(self.folder / files.MANIFEST)
+        except (OSError, ValueError):
             return False
-        return found == self.identity() and (
-            files.folder_sums(self.folder) == sums
-        )
+        return found == [self.identity(), files.folder_sums(self.folder)]
+
+    def open(self, folder):
+        """Return the `ExportedTask` of a folder that `save` wrote."""
+        parts = [folder / (part or MODEL) for part in PARTS[self.verb]]
+        return ExportedTask([kbt.ExportedModel(x, self.weights) for x in parts])
+
+    def save(self, folder, change=lambda model: None):
+        """Export the preset to a new folder, with PyTorch.
+
+        Args:
+            folder: path of the folder.
+            change: callable that gets the folder of each exported model and
+                changes its files.
+        """
+        folder, identity = pathlib.Path(folder), self.identity()
+        # As the package does where it is not imported by a command.
+        importlib.import_module("keras_bridgetower.convert")
+        from keras_bridgetower.tasks import by_name
+
+        task = by_name.open_verb(self.preset, self.verb)
+        for part in PARTS[self.verb]:
+            model = folder / (part or MODEL)
+            task.export(model, format="onnx", part=part)
+            change(model)
+        # What cannot be opened is not left for the commands.
+        self.open(folder)
+        sums = files.folder_sums(folder)
+        _write_json(folder / files.MANIFEST, [identity, sums])
 
     def was_tried(self):
         """Return whether an export began lately that has not succeeded."""
@@ -124,13 +162,26 @@ class CachedExport:
             return False
         return age < AGAIN and found == self.identity()
 
-    def note_start(self):
-        """Remember that an export begins, in case that it fails.
 
-        Raises:
-            OSError: the cache is not writable.
-        """
-        _write_json(self.tried, self.identity())
+class ShippedExport(CachedExport):
+    """The export of a preset for a verb in the preset's distribution.
+
+    Its models have no weights: they read those of the preset.
+    `tools/ship_exports.py` writes it.
+
+    Args:
+        preset, verb: as of `CachedExport`.
+    """
+
+    version = None
+
+    def __init__(self, preset, verb):
+        super().__init__(preset, verb)
+        package = preset in PRESETS and PRESETS[preset].root
+        self.folder = package and pathlib.Path(package, SHIPPED, preset)
+        if package:
+            # Where an installer makes links, their targets are in one folder.
+            self.weights = (self.root / WEIGHTS).resolve().parent
 
 
 def _write_json(path, value):
@@ -149,14 +200,13 @@ def available(preset, verb):
         preset: str, a name or a folder.
         verb: str, the name of a verb.
     """
-    cached = CachedExport(preset, verb)
-    if not cached.is_possible() or _lacking(RUNS) or not cached.is_there():
-        return None
-    try:
-        return ExportedTask(cached.folder, PARTS[verb])
-    # Such as a runtime that is too old, or a file that is removed just now.
-    except Exception:
-        return None
+    for export in (ShippedExport(preset, verb), CachedExport(preset, verb)):
+        if export.is_possible() and not _lacking(RUNS) and export.is_there():
+            # Such as of a runtime that is too old, or a file that is removed
+            # just now.
+            with contextlib.suppress(Exception):
+                return export.open(export.folder)
+    return None
 
 
 def prepare(preset, verb):
@@ -191,7 +241,8 @@ def prepare(preset, verb):
                     f"{slow}The last export of {preset} has not ended. `python "
                     f"{' '.join(words)}` shows why; a day later it starts anew."
                 )
-            cached.note_start()
+            # In case that it fails.
+            _write_json(cached.tried, cached.identity())
         subprocess.Popen(
             [sys.executable, *words],
             env={**os.environ, "KERAS_BACKEND": "torch"},
@@ -234,32 +285,12 @@ def write(preset, verb):
         cached = CachedExport(preset, verb)
         if cached.is_there():
             return
-        cached.note_start()
         # Of processes that were killed.
         for path in folder().glob(".*"):
             shutil.rmtree(path, ignore_errors=True)
-        identity = cached.identity()
-        # As the package does where it is not imported by a command.
-        importlib.import_module("keras_bridgetower.convert")
-        from keras_bridgetower.tasks import by_name
-
-        task = by_name.open_verb(preset, verb)
-
-        def save(new):
-            new = pathlib.Path(new)
-            for part in PARTS[verb]:
-                task.export(new / (part or MODEL), format="onnx", part=part)
-            # What cannot be opened is not left for the commands.
-            ExportedTask(new, PARTS[verb])
-            sums = files.folder_sums(new)
-            for name in sums:
-                files.synchronize(new / name)
-            _write_json(new / files.MANIFEST, [identity, sums])
-
         shutil.rmtree(cached.folder, ignore_errors=True)
-        files.write_folder(cached.folder, save)
-        files.synchronize(folder())
-        cached.tried.unlink()
+        files.write_folder(cached.folder, cached.save)
+        cached.tried.unlink(missing_ok=True)
 
 
 class Refused(Exception):
@@ -272,14 +303,11 @@ class ExportedTask:
     They take what those of the tasks take, in lists, and return the same.
 
     Args:
-        folder: path, with a folder for each part.
-        parts: tuple of str or None.
+        models: list of `ExportedModel`, the parts.
     """
 
-    def __init__(self, folder, parts):
-        self._models = [
-            kbt.ExportedModel(folder / (part or MODEL)) for part in parts
-        ]
+    def __init__(self, models):
+        self._models = models
 
     def check_request(self, texts):
         """Raise `Refused` for texts that Keras cuts with a warning."""

@@ -1,6 +1,7 @@
 """Commands that run presets from the cache, without Keras."""
 
 import concurrent.futures
+import dataclasses
 import json
 import os
 import pathlib
@@ -23,10 +24,12 @@ from keras_bridgetower.apps.cli.main import main
 from keras_bridgetower.presets.table import PRESETS
 
 ROOT = pathlib.Path(__file__).parents[2]
-VQA = "bridgetower_tiny_easy_vqa"
+VQA, EMOJI = "bridgetower_tiny_easy_vqa", "bridgetower_tiny_emoji_"
+WEIGHTS = ("model.weights.h5", "task.weights.h5")
 PICTURES = [str(p) for p in sorted(ROOT.glob("examples/drawings/*.png"))]
 QUESTION, TEXTS = "what color is it?", ["a penguin", "a red circle"]
 POPEN = subprocess.Popen
+PATH = [str(ROOT), os.environ.get("PYTHONPATH", "")]
 # Runs a command, and then says what was imported.
 CODE = """
 import sys
@@ -49,7 +52,7 @@ def cache(tmp_path, monkeypatch):
 def command(*words):
     found = subprocess.run(
         [sys.executable, "-c", CODE, *words],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(PATH)},
         capture_output=True,
         text=True,
         timeout=300,
@@ -57,18 +60,24 @@ def command(*words):
     return found.stdout, found.stderr
 
 
-@pytest.mark.slow
-@exported_files.ON_TORCH
+@pytest.mark.parametrize(
+    "own", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
+@FASTEST
 @pytest.mark.usefixtures("no_records_of_traces")
 @pytest.mark.filterwarnings("ignore")
-def test_the_second_answer_imports_no_keras(cache, capsys):
-    exported_files.need("onnx")
-    assert exported.available(VQA, "vqa") is None
-    # As a command starts it.
-    export = subprocess_of("", "-m", exported.__name__, VQA, "vqa")
-    export.communicate(timeout=300)
-    assert export.returncode == 0
-    ask = ("ask", PICTURES[0], QUESTION, "--preset", VQA, "--top-k", "2")
+def test_answers_import_no_keras(own, cache, capsys):
+    pytest.importorskip("onnxruntime")
+    preset = VQA
+    if own:
+        exported_files.need("onnx")
+        preset = str(shutil.copytree(PRESETS[VQA].path, cache / "preset"))
+        assert exported.available(preset, "vqa") is None
+        # As a command starts it.
+        export = subprocess_of("", "-m", exported.__name__, preset, "vqa")
+        export.communicate(timeout=300)
+        assert export.returncode == 0
+    ask = ("ask", PICTURES[0], QUESTION, "--preset", preset, "--top-k", "2")
     out, err = command(*ask, "--json")
     vqa = kbt.BridgeTowerVQA.from_preset(VQA)
     wanted = vqa.answer(PICTURES[0], QUESTION, top_k=2)
@@ -82,31 +91,52 @@ def test_the_second_answer_imports_no_keras(cache, capsys):
     assert "README.md" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-@exported_files.ON_TORCH
-@pytest.mark.filterwarnings("ignore")
+@FASTEST
 def test_all_verbs_equal_those_of_keras(cache):
-    preset = "bridgetower_tiny_emoji_retrieval"
-    exported.write(preset, "retrieval")
-    quick = exported.available(preset, "retrieval")
-    task = kbt.BridgeTowerRetrieval.from_preset(preset)
-    found = quick.score(PICTURES[0], TEXTS)
-    np.testing.assert_allclose(found, task.score(PICTURES[0], TEXTS), atol=1e-5)
-    found = quick.match_files([*PICTURES, __file__], TEXTS[0], 2)
-    expected = task.score(PICTURES, TEXTS[0])
+    pairs = {"images": PICTURES[:2], "texts": TEXTS}
+    exported_files.check_shipped(f"{EMOJI}retrieval", "score", **pairs)
+    for name, rows in pairs.items():
+        given = {name: rows}
+        exported_files.check_shipped(f"{EMOJI}contrastive", "embed", **given)
+    quick = exported.available(f"{EMOJI}retrieval", "retrieval")
+    found = quick.match_files([*PICTURES[:3], __file__], TEXTS[0], 2)
+    expected = quick.score(PICTURES[:3], TEXTS[0])
     np.testing.assert_allclose(found[:-1], expected, atol=1e-5)
     assert "test_exported.py" in str(found[-1])
-    preset = "bridgetower_tiny_emoji_contrastive"
-    exported.write(preset, "embed_images")
-    quick = exported.available(preset, "embed_images")
-    task = kbt.BridgeTowerContrastive.from_preset(preset)
-    for given in ({"images": PICTURES}, {"texts": TEXTS}):
-        found, wanted = quick.embed(**given), task.embed(**given)
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    quick = exported.available(f"{EMOJI}contrastive", "embed_images")
     with pytest.raises(exported.Refused, match="Pairs"):
         quick.embed(PICTURES[:1], TEXTS[:1])
     with pytest.raises(exported.Refused, match="too long"):
         quick.embed(texts=["red " * 600])
+
+
+@FASTEST
+def test_a_damaged_shipped_export_is_not_used(cache, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    expected = kbt.BridgeTowerVQA.from_preset(VQA).answer(PICTURES[0], QUESTION)
+    store, site = cache / "store", cache / "site"
+    for name in (VQA, f"exported/{VQA}"):
+        shutil.copytree(f"{PRESETS[VQA].root}/{name}", store / name)
+    # Some installers make links.
+    shutil.copytree(store, site, copy_function=os.symlink)
+    preset = dataclasses.replace(PRESETS[VQA], root=str(site))
+    monkeypatch.setitem(PRESETS, VQA, preset)
+    quick = exported.available(VQA, "vqa")
+    [[answer]] = quick.answer(PICTURES[:1], [QUESTION])
+    assert answer[0] == expected[0][0]
+    (store / VQA / "README.md").write_text("Another page.")
+    assert exported.available(VQA, "vqa")
+    for name in (
+        f"exported/{VQA}/{MODEL}",
+        f"exported/{VQA}/model/export.json",
+        f"exported/{VQA}/{SUMS}",
+        *(f"{VQA}/{file}" for file in ("heads.json", *WEIGHTS)),
+    ):
+        content = (store / name).read_bytes()
+        flip(store / name, -100, 0)
+        assert exported.available(VQA, "vqa") is None, name
+        (store / name).write_bytes(content)
+        assert exported.available(VQA, "vqa")
 
 
 @FASTEST
@@ -122,6 +152,8 @@ def test_where_commands_use_what_was_exported(cache, monkeypatch):
     # Another preset in the same folder, or another version of its files.
     assert not exported.CachedExport(str(folder), "retrieval").is_there()
     (folder / "task.json").touch()
+    assert place.is_there()
+    (folder / "task.json").write_text("{}")
     assert not place.is_there()
     assert not exported.CachedExport("hf://user/model", "vqa").is_possible()
     assert not exported.CachedExport(str(folder), "entailment").is_possible()
@@ -308,8 +340,9 @@ def test_no_export_is_started_in_vain(cache, started, monkeypatch, run):
 
     # What a command says last.
     monkeypatch.setattr(exported, "WRITES", ("keras", "nowhere"))
-    answer = run("ask", PICTURES[0], QUESTION, "--preset", VQA)
-    assert answer.err.splitlines()[-1] == said()
+    own = PRESETS[VQA].path
+    answer = run("ask", PICTURES[0], QUESTION, "--preset", own)
+    assert answer.err.splitlines()[-1] == said(str(own))
     assert "needs nowhere: in a clone, `pip install" in said()
     monkeypatch.setattr(exported, "WRITES", ())
     assert "`keras-bridgetower serve hf://u/m`" in said("hf://u/m")

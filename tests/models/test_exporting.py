@@ -155,7 +155,7 @@ def test_runtime_rejects_invalid_inputs(tmp_path, monkeypatch):
     for name in ("preprocessor.json", "export.json", "a.onnx"):
         (tmp_path / name).write_text(text)
     inputs = [{"images"}, {"token_ids"}, {"mask_positions"}]
-    monkeypatch.setattr(runtime, "load", lambda file: (None, inputs))
+    monkeypatch.setattr(runtime, "load", lambda *_: (None, inputs))
     with pytest.raises(ValueError, match="does not make.*mask_positions"):
         runtime.ExportedModel(tmp_path)
 

@@ -11,6 +11,8 @@ import venv
 import pytest
 from builders import FASTEST
 
+from keras_bridgetower.apps import exported
+
 ROOT = pathlib.Path(__file__).parents[2]
 PACKAGES = ROOT / "preset_packages"
 SCRIPT = """
@@ -25,8 +27,8 @@ for family in ("tiny_emoji", "small_photo"):
 """
 
 
-def run(*words, **kwargs):
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+def run(*words, env=(), **kwargs):
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | dict(env)
     done = subprocess.run(
         [*map(str, words)], capture_output=True, text=True, env=env, **kwargs
     )
@@ -64,6 +66,13 @@ def test_wheels_work_in_an_environment_of_their_own(tmp_path):
     file, *answers = run(python, "-c", SCRIPT, cwd=tmp_path).splitlines()
     assert file.startswith(str(site))
     assert len(answers) == 2
-    said = run(env / "bin" / "keras-bridgetower", "presets", cwd=tmp_path)
+    command = env / "bin" / "keras-bridgetower"
+    said = run(command, "presets", cwd=tmp_path)
     assert "bridgetower_tiny_emoji_vqa" in said
     assert "bridgetower_small_photo_vqa" in said
+    pytest.importorskip("onnxruntime")
+    words = "ask", ROOT / "examples/photographs/cat.jpg", "what animal is this?"
+    # Keras would not open.
+    given = {"KERAS_BACKEND": "none", exported.SWITCH: "1"}
+    said = run(command, *words, cwd=tmp_path, env=given)
+    assert said.startswith("cat (")

@@ -345,9 +345,6 @@ def _report(value):
     for cache in value["caches"]:
         size = f"{cache['bytes'] / 1e6:,.1f} MB"
         lines.append(f"The {cache['holds']} take {size} in {cache['path']}.")
-    if value["extras"].get("export") or value["extras"].get("torch"):
-        install = "`pip install '.[torch,export]'`"
-        lines.append(f"For answers in a second, in a clone: {install}.")
     for start, command in value["missing_presets"].items():
         lines.append(f"To install {start}*, in a clone: `{command}`.")
     ready = ['All is ready for `keras-bridgetower ask PICTURE "..."`.']

@@ -98,9 +98,8 @@ class ExportedFusion:
                 f"this model. Received: fusion={str(folder)!r}"
             )
         self._output = f"{identity['head']}_logits"
-        is_there = importlib.util.find_spec("openvino")
-        needed = is_there or precision != "float32"
-        runtime = "openvino" if needed else "onnxruntime"
+        found = importlib.util.find_spec("openvino") or precision != "float32"
+        runtime = "openvino" if found else "onnxruntime"
         self._run = ExportedModel.program(folder / FILE, runtime, precision)
 
     def __call__(self, inputs):

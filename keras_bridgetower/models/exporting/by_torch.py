@@ -62,10 +62,10 @@ def _rename_others(graph):
     PyTorch names a value after its operation, and then renames the outputs.
     """
     outputs = {value.name: value for value in graph.outputs}
-    for node in graph:
-        for value in node.outputs:
-            if outputs.get(value.name, value) is not value:
-                value.name += "_inside"
+    inside = [value for node in graph for value in node.outputs]
+    for value in [*inside, *graph.initializers.values()]:
+        if outputs.get(value.name, value) is not value:
+            value.name += "_inside"
 
 
 def write_openvino(function, path, compress_to_fp16=False, **kwargs):

@@ -442,15 +442,14 @@ def _fusion(model, backbone):
     heads = getattr(model, "heads", {})
     width = backbone.fusion.hidden_dim
     taps = sum(tap is not None for tap in backbone.fusion.taps)
-    near = {}
-    if any(isinstance(heads[name], SimilarityHead) for name in heads):
-        near = {"similarity": Feature((BATCH,), "float32")}
-    return {
-        **near,
+    features = {
         "text_states": Feature((BATCH, taps, TOKENS, width), "float32"),
         "image_states": Feature((BATCH, taps, PATCHES, width), "float32"),
         "padding_mask": Feature((BATCH, TOKENS), "int32"),
-    }, fusion_function(model, backbone)
+    }
+    if any(isinstance(heads[name], SimilarityHead) for name in heads):
+        features["similarity"] = Feature((BATCH,), "float32")
+    return features, fusion_function(model, backbone)
 
 
 PARTS = {

@@ -19,12 +19,17 @@ import tokenizers
 from PIL import Image
 from PIL import ImageOps
 
+# Option of ONNX Runtime: the folder of a model's external weights.
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+
 
 class ExportedModel:
     """An exported folder: `ExportedModel("folder")(pictures, texts)`.
 
     Args:
         folder: path of the folder.
+        weights: path of the folder that has the model's external weights, if
+            that is another one.
 
     Call arguments:
         pictures: list of paths of 8-bit pictures, or of upright RGB images of
@@ -49,14 +54,13 @@ class ExportedModel:
     ```
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, weights=None):
         folder = pathlib.Path(folder)
         saved = json.loads((folder / "preprocessor.json").read_text())["config"]
         self.features = saved["features"]
         export = json.loads((folder / "export.json").read_text())
-        self.names, self._rejection = (
-            export.get(name) for name in ("class_names", "rejection")
-        )
+        self.names = export.get("class_names")
+        self._rejection = export.get("rejection")
         self.image = (saved.get("image_converter") or {}).get("config")
         if saved.get("tokenizer"):
             self.text = saved["tokenizer"]["config"]
@@ -65,7 +69,7 @@ class ExportedModel:
             engine = folder / "assets" / "tokenizer" / "engine.json"
             self.engine = tokenizers.Tokenizer.from_file(str(engine))
         (file,) = [*folder.glob("*.onnx"), *folder.glob("*.xml")]
-        self.run, inputs = load(file)
+        self.run, inputs = load(file, weights)
         others = [names for names in inputs if not names & set(self.features)]
         if others:
             raise ValueError(
@@ -253,23 +257,27 @@ def read_question(text, words, share, skip, sorts):
     return sort, sum(w in taught for w in found) / max(len(found), 1)
 
 
-def load(file, threads=0):
+def load(file, weights=None):
     """Load `.onnx` by ONNX Runtime, `.xml` by OpenVINO.
 
     Args:
         file: path of the file.
-        threads: int, number of threads; with 0 the runtime chooses.
+        weights: path of the folder with the external weights of an `.onnx`
+            file; by default they are beside the file.
 
     Returns:
         `(run, inputs)`: a callable from a dict of arrays to the dict of the
         outputs, and a list of sets, the names of each input.
     """
     if pathlib.Path(file).suffix != ".onnx":
-        return by_openvino(file, threads)
+        return by_openvino(file)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    if weights:
+        options.add_session_config_entry(WEIGHTS_FOLDER, str(weights))
+        # The option has no effect on files.
+        file = pathlib.Path(file).read_bytes()
     session = onnxruntime.InferenceSession(file, options)
     names = [output.name for output in session.get_outputs()]
     return (
@@ -278,20 +286,17 @@ def load(file, threads=0):
     )
 
 
-def by_openvino(file, threads=0, precision="f32"):
+def by_openvino(file, precision="f32"):
     """Load a file, `.xml` or `.onnx`, by OpenVINO.
 
     Args:
-        file, threads: as of `load`.
+        file: path of the file.
         precision: str, precision of computations, `"f32"` or `"bf16"`. By
             default OpenVINO would use bfloat16 on new processors.
     """
     import openvino
 
-    values = {
-        "INFERENCE_PRECISION_HINT": precision,
-        "INFERENCE_NUM_THREADS": threads,
-    }
+    values = {"INFERENCE_PRECISION_HINT": precision}
     model = openvino.Core().compile_model(file, "CPU", values)
     # A request serves one thread at a time.
     requests = threading.local()

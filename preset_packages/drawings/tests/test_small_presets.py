@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 import pytest
 from builders import LONG_ELSEWHERE
+from exported_files import check_shipped
 from keras_bridgetower_drawings.training.easy import (
     entailment as easy_vqa_entailment,
 )
@@ -23,6 +24,8 @@ from keras_bridgetower.presets.table import PRESETS
 pytestmark = LONG_ELSEWHERE
 
 PREFIX = "bridgetower_tiny_easy_"
+DRAWINGS = pathlib.Path(kbt.__file__).parents[1] / "examples" / "drawings"
+PICTURES = [DRAWINGS / "duck.png", DRAWINGS / "red_apple.png"]
 # Questions of the short version of the VQA score.
 PART = 1000
 NAMES = ["pretrain", "mlm", "retrieval", "contrastive", "entailment"]
@@ -114,3 +117,19 @@ def test_the_score_of_a_part_of_the_test_split(scenes):
     vqa = kbt.BridgeTowerVQA.from_preset(f"{PREFIX}vqa")
     found = tiny_family.score_questions(vqa, part)["overall"] / 100
     assert abs(found - share) <= bound
+
+
+@pytest.mark.parametrize("name", ["emoji_vqa", "easy_vqa"])
+def test_answers_without_keras_equal_it(name):
+    questions = ["what color is it?", "is this an animal?"]
+    given = {"images": PICTURES, "questions": questions, "top_k": 3}
+    check_shipped(f"bridgetower_tiny_{name}", "answer", **given)
+
+
+@pytest.mark.parametrize("name", ["emoji", "scenes", "easy"])
+def test_scores_and_vectors_without_keras_equal_it(name):
+    pairs = {"images": PICTURES, "texts": ["a red circle", "a duck"]}
+    check_shipped(f"bridgetower_tiny_{name}_retrieval", "score", **pairs)
+    for kind, rows in pairs.items():
+        preset = f"bridgetower_tiny_{name}_contrastive"
+        check_shipped(preset, "embed", **{kind: rows})

@@ -13,6 +13,7 @@ import zipfile
 import pytest
 from builders import FASTEST
 from builders import long_but
+from exported_files import check_shipped
 from keras_bridgetower_photos.training import release
 
 import keras_bridgetower as kbt
@@ -126,33 +127,9 @@ def test_the_wheel_opens_in_a_fresh_process(site):
     assert licences == {"LICENSE", "LICENSE.encoders"}
 
 
-@TRAINED
-def test_the_trained_package_is_whole():
-    rows = json.loads((PACKAGE / "table.json").read_text())
-    assert set(rows) == {release.FAMILY + suffix for suffix in release.PRESETS}
-    PresetFolder(PACKAGE / release.FOLDER).finish_check()
-    size = sum(path.stat().st_size for path in PACKAGE.rglob("*.h5"))
-    assert size <= 30_000_000
-    with (PACKAGE / "pictures.csv").open(encoding="utf-8") as file:
-        pictures = list(csv.DictReader(file))
-    assert len(pictures) > 600
-    for one in pictures:
-        assert one["licence"] and one["authors"]
-        assert one["split"] != "train" or one["licence"] in release.ALLOWED
-
-
-@TRAINED
-@pytest.mark.parametrize("case", long_but([README, GUIDES], README))
-def test_the_code_of_the_documents_runs_with_the_presets(
-    case, tmp_path, monkeypatch
-):
-    pages, least = case
-    matplotlib = pytest.importorskip("matplotlib")
-    blocks = []
-    for page in LIBRARY.parent.glob(pages):
-        blocks += re.findall(WITH_PHOTOS, page.read_text(), re.S | re.M)
-    assert len(blocks) >= least
-    # As pip installs it, without a copy of the weights.
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """The presets as pip installs them, without a copy of the weights."""
     info = tmp_path / "photos-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Name: photos\nVersion: 1\n")
@@ -163,6 +140,52 @@ def test_the_code_of_the_documents_runs_with_the_presets(
         monkeypatch.syspath_prepend(folder)
     for name, preset in table.installed().items():
         monkeypatch.setitem(table.PRESETS, name, preset)
+
+
+@TRAINED
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("method", ["answer", "score", "embed"])
+def test_what_is_shipped_without_keras_equals_it(method):
+    pictures = [PACKAGE / "examples" / f"{x}.jpg" for x in ("cat", "coffee")]
+    texts = ["what animal is this?", "a cup of coffee"]
+    task = {"answer": "vqa", "score": "retrieval", "embed": "contrastive"}
+    for given in {
+        "answer": [{"images": pictures, "questions": texts, "top_k": 5}],
+        "score": [{"images": pictures, "texts": texts}],
+        "embed": [{"images": pictures}, {"texts": texts}],
+    }[method]:
+        check_shipped(release.FAMILY + task[method], method, **given)
+
+
+@TRAINED
+def test_the_trained_package_is_whole():
+    rows = json.loads((PACKAGE / "table.json").read_text())
+    assert set(rows) == {release.FAMILY + suffix for suffix in release.PRESETS}
+    PresetFolder(PACKAGE / release.FOLDER).finish_check()
+    size = sum(path.stat().st_size for path in PACKAGE.rglob("*.h5"))
+    assert size <= 30_000_000
+    size = sum(p.stat().st_size for p in PACKAGE.rglob("*") if p.is_file())
+    assert size <= 40_000_000
+    with (PACKAGE / "pictures.csv").open(encoding="utf-8") as file:
+        pictures = list(csv.DictReader(file))
+    assert len(pictures) > 600
+    for one in pictures:
+        assert one["licence"] and one["authors"]
+        assert one["split"] != "train" or one["licence"] in release.ALLOWED
+
+
+@TRAINED
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("case", long_but([README, GUIDES], README))
+def test_the_code_of_the_documents_runs_with_the_presets(
+    case, tmp_path, monkeypatch
+):
+    pages, least = case
+    matplotlib = pytest.importorskip("matplotlib")
+    blocks = []
+    for page in LIBRARY.parent.glob(pages):
+        blocks += re.findall(WITH_PHOTOS, page.read_text(), re.S | re.M)
+    assert len(blocks) >= least
     given = tmp_path / "examples" / "photographs"
     shutil.copytree(LIBRARY.parent / "examples" / "photographs", given)
     monkeypatch.chdir(tmp_path)
