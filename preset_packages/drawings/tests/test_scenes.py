@@ -124,10 +124,28 @@ def test_a_near_miss_changes_what_it_says_and_nothing_else():
         assert more is None or more.things[:-1] == scene.things
 
 
-def test_nothing_of_training_is_in_the_tests():
+def test_training_tells_each_sort_in_hundreds_of_forms():
+    rng = np.random.default_rng(0)
     for sort in (*SORTS, "alone"):
-        forms = [set(captions.forms(sort, part)) for part in things.SPLITS]
-        assert all(forms) and len(set.union(*forms)) == sum(map(len, forms))
+        made = [captions.new_form(sort, rng) for _ in range(2000)]
+        assert len(set(map(captions.plain, made))) > 300
+        # Each word of a relation is in each construction, from both sides.
+        for kind in captions.GRAMMAR["forms"][sort]["training"]:
+            for form in captions.GRAMMAR["constructions"][kind["construction"]]:
+                assert "{x}" in form or "{xx}" in form
+                assert ("{w}" in form or "{v}" in form) == ("words" in kind)
+
+
+def test_nothing_of_training_is_in_the_tests():
+    rng = np.random.default_rng(0)
+    for sort in (*SORTS, "alone"):
+        parts = [p for p in captions.GRAMMAR["forms"][sort] if p != "training"]
+        forms = [set(captions.forms(sort, part)) for part in parts]
+        assert "validation" in parts and all(forms)
+        assert len(set.union(*forms)) == sum(map(len, forms))
+        held_out = {captions.plain(form) for form in set.union(*forms)}
+        for _ in range(2000):
+            assert captions.plain(captions.new_form(sort, rng)) not in held_out
     assert "checks" not in PATTERNS["training"]
     names = [f"{word}" for word in "abcdefghijklmnopqrstuvwxyz"]
     parts = things.split([*names, "guide a", "big b"])

@@ -141,8 +141,7 @@ def features(tokenizer, told, length):
     starts = []
     for caption in told:
         for j in range(NOUNS):
-            noun = caption.nouns[min(j, len(caption.nouns) - 1)]
-            end = caption.text.index(noun) + len(noun)
+            end = caption.ends[min(j, len(caption.ends) - 1)]
             starts.append(caption.text[:end])
     ids = np.asarray(tokenizer(texts + starts), "int32")
     mask = (ids != tokenizer.pad_token_id).astype("int32")
