@@ -184,14 +184,19 @@ def test_stages_train_the_task_that_scores():
     rows, names = seeing.vectors(known, shown)
     converter = task.preprocessor.image_converter
     sees = seeing.Seeing(task, names)
-    reads = reading.Reading(task, names, sees.shown_by())
+    words = [Thing(f"{name} house", {"words": None}) for name in NAMES]
+    more, others = seeing.vectors(known, words)
+    told = rows | {name: len(rows) + row for name, row in more.items()}
+    asked = sees.shown_by(others)
+    assert np.allclose(np.linalg.norm(asked, axis=-1), 1, atol=1e-5)
+    reads = reading.Reading(task, np.concatenate([names, others]), asked)
     start.enter(task, sees, reads)
     learner = fusing.Matching(task)
     given = task.preprocessor.tokenizer, start.SIDE, 1, 0
     data = fusing.batches(shown, converter, *given)
     stages = [
         (sees, seeing.batches(shown, rows, known, converter, *given[1:])),
-        (reads, reading.batches(shown, rows, given[0], 1, 0)),
+        (reads, reading.batches(shown, told, given[0], 1, 0, words)),
         (learner, data),
     ]
     for stage, batches in stages:

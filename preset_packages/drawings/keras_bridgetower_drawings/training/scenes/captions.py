@@ -16,6 +16,8 @@ from typing import NamedTuple
 from keras_bridgetower_drawings.training.scenes.scenes import FACT
 
 GRAMMAR = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
+# All words of the grammar, and of the other forms.
+WORDS = frozenset(re.findall("[a-z]+", json.dumps(GRAMMAR)))
 # A thing of a form: "an owl", "the owl" or "owl".
 ARTICLES = ("{a}",) * 10 + ("{A}",) * 8 + ("{aa}",) * 2
 LONGEST = 14  # Words, so that few captions are cut.

@@ -11,6 +11,7 @@ out.
 import pathlib
 
 import keras
+import numpy as np
 
 import keras_bridgetower as kbt
 from keras_bridgetower_drawings.training import reports
@@ -69,9 +70,14 @@ def see(run, epochs):
 
 def read(run, epochs):
     """Train the nouns of captions to hold their facts."""
-    given = run.rows, run.task.preprocessor.tokenizer, STEPS, run.seed
+    words = run.things.words()
+    rows, others = seeing.vectors(run.known, words)
+    rows = run.rows | {n: len(run.rows) + row for n, row in rows.items()}
+    given = rows, run.task.preprocessor.tokenizer, STEPS, run.seed, words
     data = reading.batches(run.things.wide(), *given)
-    run.reads = reading.Reading(run.task, run.names, run.sees.shown_by())
+    names = np.concatenate([run.names, others])
+    asked = run.sees.shown_by(others)
+    run.reads = reading.Reading(run.task, names, asked)
     run.stage("reading", run.reads, data, epochs)
 
 
