@@ -25,10 +25,6 @@ PAIRS = ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2))
 SHARP = 3.0  # Times a grade from 0 to 3: the logit that lists learn.
 # The layer where nouns find their things, and how many of its heads.
 LOOKS, HEADS = 1, 2
-# How many directions of names enter the fusion.
-NAMES = 64
-# The most of another name that is mixed into the name of a noun.
-MIXED = 0.0
 SEEN = 3 + len(seeing.PAINTS)  # x, y, size and color of a thing.
 
 
@@ -59,20 +55,17 @@ class Matching(model.Rated):
 
     def call(self, x, training=None):
         images = self.backbone.image_tower(x["images"])
-        told = self.backbone.text_tower(
+        texts = self.backbone.text_tower(
             {k: x[k] for k in ("token_ids", "padding_mask")}
         )
         vectors = self.itc(
             heads.contrastive_features(
-                self.backbone.fusion, self.itc.ways, told, images
+                self.backbone.fusion, self.itc.ways, texts, images
             )
         )
         of_text, of_image = x["text_rows"], x["image_rows"]
         fusion = self.backbone.fusion
-        texts = list(fusion.project_text(told))
-        if "mixed" in x:
-            texts[LOOKS] = mixed(texts[LOOKS], x["places"], x["mixed"])
-        text = [ops.take(t, of_text, 0) for t in texts]
+        text = [ops.take(t, of_text, 0) for t in fusion.project_text(texts)]
         image = [ops.take(i, of_image, 0) for i in fusion.project_image(images)]
         mask = ops.take(x["padding_mask"], of_text, 0)
         places = ops.take(x["places"], of_text, 0)
@@ -124,26 +117,6 @@ class Matching(model.Rated):
                 near = ops.log_softmax(heads.SCALE * every, axis=axis)
                 loss -= 0.25 * ops.mean(ops.diagonal(near))
         return loss
-
-
-def mixed(states, places, shares):
-    """Mix the names of nouns with those of another group's nouns.
-
-    Names that training never saw lie beside what shows them, so a noun must
-    find its thing by a name that is nearly right.
-
-    Args:
-        states: float `(texts, tokens, width)`; its first `NAMES` columns are
-            names.
-        places: int `(texts, nouns)`.
-        shares: float `(texts, nouns)`, of the other name.
-    """
-    nouns = ops.take_along_axis(states, places[..., None], axis=1)
-    change = shares[..., None] * (ops.roll(nouns, 2, axis=0) - nouns)
-    at = ops.one_hot(places, states.shape[1], dtype=change.dtype)
-    change = ops.matmul(ops.transpose(at, (0, 2, 1)), change)
-    names = ops.cast(ops.arange(states.shape[-1]) < NAMES, change.dtype)
-    return states + names * change
 
 
 def join(fusion, text_states, image_states, mask):
@@ -226,7 +199,6 @@ def batches(things, converter, tokenizer, side, steps, seed, sorts=SORTS):
             "images": np.asarray(converter(pictures), "float32"),
             "text_rows": text_rows,
             "image_rows": image_rows,
-            "mixed": rng.uniform(0, MIXED, x["places"].shape).astype("float32"),
         }
         pairs = [told[t] for t in text_rows], [drawn[p] for p in image_rows]
         y = truth(*pairs, side)

@@ -17,7 +17,8 @@ FUSION = {
     "projections": "per_layer",
     "dropout": 0.0,
 }
-NAMES, SPREAD, LARGER = fusing.NAMES, 1.0, 4.0  # Of first weights.
+# How many directions of names enter the fusion, and their spread there.
+NAMES, SPREAD, LARGER = 64, 1.0, 4.0
 # Beside what is seen clearly, a small place would be lost in a layer norm.
 PLACED = 4.0
 WORDS = 10.0  # First scale of the similarity of words.

@@ -28,7 +28,7 @@ STEPS = 50  # Of an epoch.
 # Epochs and learning rate of each stage.
 STAGES = {
     "seeing": (90, 1.5e-3),
-    "reading": (10, 1e-3),
+    "reading": (40, 1e-3),
     "fusing": (40, 1e-3),
     "whole": (40, 5e-4),
 }
