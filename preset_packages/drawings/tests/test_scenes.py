@@ -124,10 +124,28 @@ def test_a_near_miss_changes_what_it_says_and_nothing_else():
         assert more is None or more.things[:-1] == scene.things
 
 
-def test_nothing_of_training_is_in_the_tests():
+def test_training_tells_each_sort_in_hundreds_of_forms():
+    rng = np.random.default_rng(0)
     for sort in (*SORTS, "alone"):
-        forms = [set(captions.forms(sort, part)) for part in things.SPLITS]
-        assert all(forms) and len(set.union(*forms)) == sum(map(len, forms))
+        made = [captions.new_form(sort, rng) for _ in range(2000)]
+        assert len(set(map(captions.plain, made))) > 300
+        # Each word of a relation is in each construction, from both sides.
+        for kind in captions.GRAMMAR["forms"][sort]["training"]:
+            for form in captions.GRAMMAR["constructions"][kind["construction"]]:
+                assert "{x}" in form or "{xx}" in form
+                assert ("{w}" in form or "{v}" in form) == ("words" in kind)
+
+
+def test_nothing_of_training_is_in_the_tests():
+    rng = np.random.default_rng(0)
+    for sort in (*SORTS, "alone"):
+        parts = [p for p in captions.GRAMMAR["forms"][sort] if p != "training"]
+        forms = [set(captions.forms(sort, part)) for part in parts]
+        assert {"validation", "test"} <= set(parts) and all(forms)
+        assert len(set.union(*forms)) == sum(map(len, forms))
+        held_out = {captions.plain(form) for form in set.union(*forms)}
+        for _ in range(2000):
+            assert captions.plain(captions.new_form(sort, rng)) not in held_out
     assert "checks" not in PATTERNS["training"]
     names = [f"{word}" for word in "abcdefghijklmnopqrstuvwxyz"]
     parts = things.split([*names, "guide a", "big b"])
@@ -166,14 +184,19 @@ def test_stages_train_the_task_that_scores():
     rows, names = seeing.vectors(known, shown)
     converter = task.preprocessor.image_converter
     sees = seeing.Seeing(task, names)
-    reads = reading.Reading(task, names, sees.shown_by())
+    words = [Thing(f"{name} house", {"words": None}) for name in NAMES]
+    more, others = seeing.vectors(known, words)
+    told = rows | {name: len(rows) + row for name, row in more.items()}
+    asked = sees.shown_by(others)
+    assert np.allclose(np.linalg.norm(asked, axis=-1), 1, atol=1e-5)
+    reads = reading.Reading(task, np.concatenate([names, others]), asked)
     start.enter(task, sees, reads)
     learner = fusing.Matching(task)
     given = task.preprocessor.tokenizer, start.SIDE, 1, 0
     data = fusing.batches(shown, converter, *given)
     stages = [
         (sees, seeing.batches(shown, rows, known, converter, *given[1:])),
-        (reads, reading.batches(shown, rows, given[0], 1, 0)),
+        (reads, reading.batches(shown, told, given[0], 1, 0, words)),
         (learner, data),
     ]
     for stage, batches in stages:

@@ -1,4 +1,11 @@
-"""Captions of scenes, in forms that belong to training or to its tests."""
+"""Captions of scenes: a grammar for training, and forms for its tests.
+
+`captions.json` has the constructions of the grammar, as "{x} [be] {w} {y}", and
+for each sort the pairs of words that enter them, as "left of" and "right of".
+Each pair can be told from both sides: `x` is the first thing and `w` the first
+word, or `x` is the second thing and `w` the second word. So each word of a
+relation occurs in each construction.
+"""
 
 import functools
 import json
@@ -8,9 +15,12 @@ from typing import NamedTuple
 
 from keras_bridgetower_drawings.training.scenes.scenes import FACT
 
-# Verbs that training puts for "is".
-VERBS = ("is", "is", "sits", "lies", "stays", "rests", "is placed", "was put")
-FORMS = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
+GRAMMAR = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
+# All words of the grammar, and of the other forms.
+WORDS = frozenset(re.findall("[a-z]+", json.dumps(GRAMMAR)))
+# A thing of a form: "an owl", "the owl" or "owl".
+ARTICLES = ("{a}",) * 10 + ("{A}",) * 8 + ("{aa}",) * 2
+LONGEST = 14  # Words, so that few captions are cut.
 
 
 class Caption(NamedTuple):
@@ -20,7 +30,7 @@ class Caption(NamedTuple):
     facts: frozenset
     sort: str
     names: tuple  # Of the first things.
-    nouns: tuple  # As they are told, as "red owl".
+    ends: tuple  # Of the nouns, as places in the text.
 
     def grade(self, scene):
         """Return from 0 to 3 how many of its facts hold; 3 if all do."""
@@ -28,8 +38,52 @@ class Caption(NamedTuple):
 
 
 def forms(sort, part):
-    """Return the forms of a sort for a split."""
-    return FORMS[sort][part]
+    """Return the forms of a sort for a split that is not training."""
+    return GRAMMAR["forms"][sort][part]
+
+
+def new_form(sort, rng):
+    """Return a form of the grammar that no other split has."""
+    kinds = GRAMMAR["forms"][sort]["training"]
+    while True:
+        kind = kinds[rng.integers(len(kinds))]
+        told = GRAMMAR["constructions"][kind["construction"]]
+        form = told[rng.integers(len(told))]
+        letters, words = "ab", ("", "")
+        if "words" in kind:
+            words = kind["words"][rng.integers(len(kind["words"]))]
+            if rng.random() < 0.5:
+                letters, words = letters[::-1], words[::-1]
+        while found := re.search(r"\[(\w+)\]", form):
+            choices = GRAMMAR["words"][found[1]]
+            chosen = choices[rng.integers(len(choices))]
+            form = form.replace(found[0], chosen, 1)
+        form = form.replace("{w}", words[0]).replace("{v}", words[1])
+        for old, new in zip("xy", letters, strict=True):
+            article = ARTICLES[rng.integers(len(ARTICLES))]
+            upper = new.upper()
+            article = article.replace("a", new).replace("A", upper)
+            form = form.replace(f"{{{old}}}", article)
+            form = form.replace(f"{{{old * 2}}}", f"{{{new * 2}}}")
+        form = " ".join(form.replace(" ,", ",").split())
+        if len(form.split()) <= LONGEST and plain(form) not in _held_out():
+            return form
+
+
+def plain(form):
+    """Return a form without its articles."""
+    return re.sub(r"\{([abAB])\w?\}", lambda x: x[1].lower(), form)
+
+
+@functools.cache
+def _held_out():
+    return {
+        plain(form)
+        for parts in GRAMMAR["forms"].values()
+        for part, told in parts.items()
+        if part != "training"
+        for form in told
+    }
 
 
 def captions(scene, sort, part, rng, other=None):
@@ -46,10 +100,12 @@ def captions(scene, sort, part, rng, other=None):
         Two `Caption`s. The swapped one is true of the near miss.
     """
     things = scene.things[:2]
-    told = forms("alone" if _is_alone(sort, things) else sort, part)
-    form = told[rng.integers(len(told))]
+    kind = "alone" if _is_alone(sort, things) else sort
     if part == "training":
-        form = _reworded(form, rng)
+        form = new_form(kind, rng)
+    else:
+        told = forms(kind, part)
+        form = told[rng.integers(len(told))]
     # Colors may be told beside other facts.
     adjectives = sort == "color" or (
         all(one.color for one in things) and rng.random() < 0.3
@@ -82,34 +138,32 @@ def _is_alone(sort, things):
     return sort == "thing" and len(things) == 1
 
 
-def _reworded(form, rng):
-    """Return a form with another verb and other articles."""
-    form = re.sub(r"\bis\b", str(rng.choice(VERBS)), form)
-    for letter in "abAB":
-        if rng.random() < 0.25:
-            form = form.replace(f"{{{letter}}}", f"{{{letter.swapcase()}}}")
-    return form
-
-
 def _caption(form, sort, adjectives, things, ground):
-    values, facts, nouns = {"ground": ground}, set(), []
+    values, facts, marks = {"ground": ground}, set(), {}
     for letter, one in zip("ab", things, strict=False):
         noun = one.name
         facts.add(("there", one.name))
         if adjectives:
             noun = f"{one.color} {noun}"
             facts.add(("color", one.name, one.color))
-        nouns.append(noun)
-        values[letter] = with_article(noun)
-        values[letter.upper()] = f"the {noun}"
-        values[letter * 2] = noun
+        # Behind the noun, so that "ant" is not found in "elephant".
+        mark = marks[letter] = f"<{letter}>"
+        values[letter] = with_article(noun) + mark
+        values[letter.upper()] = f"the {noun}{mark}"
+        values[letter * 2] = noun + mark
     if ground:
         facts.add(("ground", ground))
     if sort in FACT:
         facts.add((FACT[sort], *(one.name for one in things)))
     text = form.format(**values)
+    ends = [len(_unmarked(text.split(mark)[0])) for mark in marks.values()]
     names = tuple(one.name for one in things)
-    return Caption(text, frozenset(facts), sort, names, tuple(nouns))
+    text = _unmarked(text)
+    return Caption(text, frozenset(facts), sort, names, tuple(ends))
+
+
+def _unmarked(text):
+    return re.sub("<[ab]>", "", text)
 
 
 def with_article(noun):

@@ -141,8 +141,7 @@ def features(tokenizer, told, length):
     starts = []
     for caption in told:
         for j in range(NOUNS):
-            noun = caption.nouns[min(j, len(caption.nouns) - 1)]
-            end = caption.text.index(noun) + len(noun)
+            end = caption.ends[min(j, len(caption.ends) - 1)]
             starts.append(caption.text[:end])
     ids = np.asarray(tokenizer(texts + starts), "int32")
     mask = (ids != tokenizer.pad_token_id).astype("int32")
@@ -153,14 +152,26 @@ def features(tokenizer, told, length):
     return {"token_ids": ids, "padding_mask": mask, "places": places}
 
 
-def batches(things, names, tokenizer, steps, seed):
-    """Return `Batches` of captions of new scenes."""
-    scenes = World(things, "training")
+def batches(things, names, tokenizer, steps, seed, words=()):
+    """Return `Batches` of captions of new scenes.
+
+    Args:
+        things: list of `Thing`.
+        names: dict from names to rows.
+        tokenizer: of the text tower.
+        steps: int, of an epoch.
+        seed: int.
+        words: list of `Thing` without drawings, of which half of the captions
+            tell, if there are any. With few names, the tower learns them by
+            heart, and the names of other things less well.
+    """
+    worlds = [World(some, "training") for some in (things, words) if some]
 
     def make(rows, rng):
         told = []
         while len(told) < len(rows):
             sort = SORTS[rng.integers(len(SORTS))]
+            scenes = worlds[rng.integers(len(worlds))]
             scene = scenes.scene(rng, sort)
             other = scenes.near_miss(scene, sort, rng)
             told += captions.captions(scene, sort, "training", rng, other)

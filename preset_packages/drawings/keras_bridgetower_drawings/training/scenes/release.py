@@ -15,10 +15,10 @@ from keras_bridgetower_drawings.training.easy import tiny_training
 from keras_bridgetower_drawings.training.emoji.packages import PACKAGES
 from keras_bridgetower_drawings.training.emoji.release import credits
 from keras_bridgetower_drawings.training.scenes.scenes import SORTS
-from keras_bridgetower_drawings.training.scenes.things import SPLITS
 
 NAME = "bridgetower_tiny_scenes_retrieval"
 VECTORS = "bridgetower_tiny_scenes_contrastive"  # The same by its vectors.
+SCORED = ("validation", "validation_2", "test")  # Forms of captions.
 
 
 def main():
@@ -28,7 +28,7 @@ def main():
     run, folder = settings.folder, settings.target / NAME
     task = kbt.BridgeTowerRetrieval.from_preset(run / "preset")
     record = {"seed": 0, "scores": {}}
-    for part in SPLITS[1:]:
+    for part in SCORED:
         path = run / f"scores_{part}.json"
         record["scores"][part] = json.loads(path.read_text())
     page = pathlib.Path(__file__).with_name("page.md").read_text()

@@ -23,32 +23,34 @@ from keras_bridgetower_drawings.training.scenes.things import Things
 SEED, PAIRS, LISTS, LENGTH = 2028, 150, 100, 40
 
 
-def pairs(world, count=PAIRS, seed=SEED):
+def pairs(world, count=PAIRS, seed=SEED, forms=None):
     """Return tuples of sort, scene, caption and swapped caption."""
+    forms = forms or world.part
     rng = np.random.default_rng(seed)
     found = []
     for sort in SORTS:
         for _ in range(count):
             scene = world.scene(rng, sort)
             other = world.near_miss(scene, sort, rng)
-            both = captions.captions(scene, sort, world.part, rng, other)
+            both = captions.captions(scene, sort, forms, rng, other)
             found.append((sort, scene, *both))
     return found
 
 
-def lists(world, count=LISTS, seed=SEED + 1):
+def lists(world, count=LISTS, seed=SEED + 1, forms=None):
     """Return pairs of a caption and its list of scenes, the first one true.
 
     A list holds the scene, its near misses of all sorts, one thing more and one
     fewer, and other scenes, of which some have things in common.
     """
+    forms = forms or world.part
     rng = np.random.default_rng(seed)
     found = []
     for number in range(count):
         sort = SORTS[number % len(SORTS)]
         scene = world.scene(rng, sort)
         other = world.near_miss(scene, sort, rng)
-        caption, _ = captions.captions(scene, sort, world.part, rng, other)
+        caption, _ = captions.captions(scene, sort, forms, rng, other)
         shown = [scene, *near_misses(world, scene, rng)]
         while len(shown) < LENGTH:
             shown.append(world.scene(rng))
@@ -170,16 +172,17 @@ def main():
     parser = reports.parser(__doc__)
     parser.add_argument("preset")
     parser.add_argument("--part", default="validation")
+    parser.add_argument("--forms", help="of captions; by default of the part")
     settings = parser.parse_args()
     world = World(Things(settings.folder).of(settings.part), settings.part)
     task = kbt.BridgeTowerRetrieval.from_preset(settings.preset)
     known = kbt.BridgeTowerContrastive.from_preset(start.PRESET)
     scores = Scores(task, known)
     tables = {
-        "pairs": of_pairs(scores, world, pairs(world)),
-        "lists": of_lists(scores, world, lists(world)),
+        "pairs": of_pairs(scores, world, pairs(world, forms=settings.forms)),
+        "lists": of_lists(scores, world, lists(world, forms=settings.forms)),
     }
-    name = f"scores_{settings.part}.json"
+    name = f"scores_{settings.forms or settings.part}.json"
     reports.write_scores(settings.folder / name, tables)
 
 

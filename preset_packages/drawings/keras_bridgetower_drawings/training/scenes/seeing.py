@@ -85,9 +85,21 @@ class Seeing(model.Rated):
         self.center = names.mean(0)
         self.names = ops.convert_to_tensor(names - self.center)
 
-    def shown_by(self):
-        """Return the vectors that places of each name should have."""
-        return ops.convert_to_numpy(unit(self.asked(self.names)))
+    def shown_by(self, others=None):
+        """Return the vectors that places of each name should have.
+
+        Args:
+            others: float32 `(others, space)`, vectors of names that training
+                does not show, or None. For them, the mean of what was learned
+                and of what the released towers say finds more things.
+        """
+        found = [unit(self.asked(self.names))]
+        if others is not None:
+            kernel = self.asked.kernel
+            others = ops.convert_to_tensor(others - self.center)
+            scale = np.sqrt(kernel.shape[0]) / ops.norm(kernel)
+            found.append(unit(others + scale * self.asked(others)))
+        return np.concatenate([ops.convert_to_numpy(f) for f in found])
 
     def call(self, x, training=None):
         states = self.tower(x)

@@ -10,6 +10,7 @@ import numpy as np
 from keras_bridgetower_drawings.training.emoji import packages
 from keras_bridgetower_drawings.training.emoji import splits
 from keras_bridgetower_drawings.training.emoji import world
+from keras_bridgetower_drawings.training.scenes import captions
 
 SEED = 2027
 SPLITS = ("training", "validation", "test")
@@ -133,12 +134,35 @@ class Things:
         """Return those of `wide` whose names can stand in a caption."""
         return [t for t in self.wide() if _is_plain(t.name)]
 
+    def words(self):
+        """Return other words for things of training, without drawings.
+
+        None has a word of a held-out thing in it, and none is a word of the
+        grammar of captions.
+        """
+        emoji = world.load(packages.fetch(self.folder / "packages"))
+        shown = {thing.name for thing in self.wide()}
+        kept_back = self._last_words("validation") | self._last_words("test")
+        found = {
+            word
+            for one in emoji
+            if one.name in shown
+            for word in one.keywords
+            if _is_plain(word)
+            and not any(known in word for known in kept_back)
+            and not set(word.split()) & captions.WORDS
+        }
+        return [Thing(word, {"words": None}) for word in sorted(found - shown)]
+
+    def _last_words(self, part):
+        return {n.split()[-1] for n, p in self.parts.items() if p == part}
+
     def _things(self, wanted, part):
         """Return things; those of training have no word of a held-out one."""
         kept_back = set()
         if part == "training":
-            names = [n for n, p in self.parts.items() if p != part]
-            kept_back = {name.split()[-1] for name in names}
+            kept_back = self._last_words("validation")
+            kept_back |= self._last_words("test")
         found = {}
         rows = zip(self.rows, self.drawings, strict=True)
         for (name, artist, _), drawing in rows:

@@ -11,6 +11,7 @@ out.
 import pathlib
 
 import keras
+import numpy as np
 
 import keras_bridgetower as kbt
 from keras_bridgetower_drawings.training import reports
@@ -27,7 +28,7 @@ STEPS = 50  # Of an epoch.
 # Epochs and learning rate of each stage.
 STAGES = {
     "seeing": (90, 1.5e-3),
-    "reading": (10, 1e-3),
+    "reading": (40, 1e-3),
     "fusing": (40, 1e-3),
     "whole": (40, 5e-4),
 }
@@ -69,9 +70,14 @@ def see(run, epochs):
 
 def read(run, epochs):
     """Train the nouns of captions to hold their facts."""
-    given = run.rows, run.task.preprocessor.tokenizer, STEPS, run.seed
+    words = run.things.words()
+    rows, others = seeing.vectors(run.known, words)
+    rows = run.rows | {n: len(run.rows) + row for n, row in rows.items()}
+    given = rows, run.task.preprocessor.tokenizer, STEPS, run.seed, words
     data = reading.batches(run.things.wide(), *given)
-    run.reads = reading.Reading(run.task, run.names, run.sees.shown_by())
+    names = np.concatenate([run.names, others])
+    asked = run.sees.shown_by(others)
+    run.reads = reading.Reading(run.task, names, asked)
     run.stage("reading", run.reads, data, epochs)
 
 
