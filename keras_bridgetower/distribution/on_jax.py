@@ -1,6 +1,7 @@
 """Strategies for JAX, on `keras.distribution`, and its processes."""
 
 import contextlib
+import functools
 import hashlib
 import os
 import random
@@ -10,6 +11,8 @@ import keras
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.experimental.multihost_utils import process_allgather
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
 from keras.distribution import DeviceMesh
 from keras.distribution import LayoutMap
 from keras.distribution import TensorLayout
@@ -214,6 +217,35 @@ class FSDP(DataParallel):
 
     def make_layout(self):
         return _Sharded(devices=self.devices, auto_shard_dataset=False)
+
+    def gathered_weights(self, values, variables):
+        # Otherwise the compiler may split activations as the weights, and send
+        # activations of all rows in place of weights.
+        mesh = self.layout.device_mesh.backend_mesh
+        whole = NamedSharding(mesh, PartitionSpec())
+
+        def gathered(value, variable):
+            placed = self.layout.get_variable_layout(variable).backend_layout
+            return _gather(value, whole, placed)
+
+        return [*map(gathered, values, variables)]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gather(weight, whole, placed):
+    """Gather a weight; each device gets the sum of its part's gradients."""
+    return jax.lax.with_sharding_constraint(weight, whole)
+
+
+def _forward(weight, whole, placed):
+    return _gather(weight, whole, placed), None
+
+
+def _backward(whole, placed, _, gradient):
+    return (jax.lax.with_sharding_constraint(gradient, placed),)
+
+
+_gather.defvjp(_forward, _backward)
 
 
 class ModelParallel(DataParallel):

@@ -315,6 +315,15 @@ class Strategy:
         """
         return step
 
+    def gathered_weights(self, values, variables):
+        """Return values of weights as a training step reads them.
+
+        Args:
+            values: list of tensors.
+            variables: list of their variables.
+        """
+        return values
+
     def readable_outputs(self, outputs):
         """Return the outputs of a prediction step as Keras can read them."""
         return outputs
