@@ -114,17 +114,18 @@ def test_rank_holds_no_large_pictures(tmp_path, monkeypatch):
     path, half = tmp_path / "large.png", tmp_path / "half.png"
     Image.open(BLUE).resize((900, 900)).save(path)
     half.write_bytes(path.read_bytes()[:-99])
-    sizes, score = [], task.score
+    sizes, score = [], task.score_states
     monkeypatch.setattr(
         task,
-        "score",
+        "score_states",
         lambda images, *rest: (
             sizes.extend(np.size(image) for image in images)
             or score(images, *rest)
         ),
     )
     *found, error = match_files(task, [path, path, half], TEXTS[0], 2)
-    assert found == pytest.approx(score([path] * 2, TEXTS[0]), abs=1e-4)
+    wanted = task.score([path] * 2, TEXTS[0])
+    assert found == pytest.approx(wanted, abs=1e-4)
     assert max(sizes) == 3 * task.backbone.image_size**2
     assert isinstance(error, ValueError) and error.__traceback__ is None
 
