@@ -5,7 +5,7 @@ import os
 import pytest
 from builders import ONE_BACKEND
 
-from keras_bridgetower.backend import cores
+from keras_bridgetower import cores
 
 pytestmark = ONE_BACKEND
 
