@@ -883,16 +883,16 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         with backend_ops.after_reading(args[-1]):
             return super().train_step(*args)
 
-    def compute_loss_and_updates(self, trained, others, *args, **kwargs):
+    def compute_loss_and_updates(
+        self, trainable_variables, non_trainable_variables, *args, **kwargs
+    ):
         # JAX's step. Weights that are split are gathered for it.
-        trained = strategy.current().gathered_weights(
-            trained, self.trainable_variables
-        )
-        others = strategy.current().gathered_weights(
-            others, self.non_trainable_variables
-        )
+        gathered = strategy.current().gathered_weights
         return super().compute_loss_and_updates(
-            trained, others, *args, **kwargs
+            gathered(trainable_variables, self.trainable_variables),
+            gathered(non_trainable_variables, self.non_trainable_variables),
+            *args,
+            **kwargs,
         )
 
     def test_step(self, *args):
