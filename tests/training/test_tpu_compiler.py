@@ -7,9 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from builders import FASTEST
 
 # Minutes: libtpu compiles a whole step, with two cores.
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, FASTEST]
 ROOT = pathlib.Path(__file__).parents[2]
 # Bytes that a step may send for each weight: its gradient in bfloat16, with
 # `fsdp` the weight too, and some pictures that matching draws from the next
