@@ -1,5 +1,6 @@
 """Test the requests of real clients that rerank, and what they read."""
 
+import gc
 import importlib.metadata
 import json
 import os
@@ -45,6 +46,8 @@ def test_the_client(server, shares, name, monkeypatch):
         pytest.skip(f"{distribution}, a client that is not installed")
     monkeypatch.setitem(os.environ, "LITELLM_LOCAL_MODEL_COST_MAP", "True")
     check(rerank(server.url, KEY, MATCHING, QUERY, URLS), shares)
+    # Otherwise its socket would warn in a later test.
+    gc.collect()
 
 
 REQUESTS = json.loads(RECORDED.read_text())
