@@ -102,7 +102,7 @@ def read_rows(path):
     suffix = pathlib.Path(path).suffix
     check_choice("suffix of pairs", suffix, (*READERS, ".parquet"))
     if suffix in READERS:
-        return READERS[suffix](path)
+        return list(READERS[suffix](path))
     return load_extra("pyarrow.parquet", "data").read_table(path).to_pylist()
 
 
