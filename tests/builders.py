@@ -38,6 +38,19 @@ def vit(width=16, layers=3, side=SIDE, cls="ViT", mlp="mlp_dim", **kwargs):
     )
 
 
+def resnet():
+    """Two stages, whose maps have 64 and 16 channels."""
+    return keras_hub.models.ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[3],
+        stackwise_num_filters=[64, 16],
+        stackwise_num_blocks=[1, 1],
+        stackwise_num_strides=[1, 2],
+        block_type="basic_block",
+        image_shape=(SIDE, SIDE, 3),
+    )
+
+
 def deit(*args, **kwargs):
     return vit(*args, cls="DeiT", mlp="intermediate_dim", **kwargs)
 

@@ -180,7 +180,7 @@ def batch(task, recipe, rows):
 def describe(compiled):
     """Return bytes, operations and messages of a compiled step."""
     memory, text = compiled.memory_analysis(), compiled.as_text()
-    # A message may stand in several computations, with one number.
+    # The text repeats a message in several computations, with its number.
     messages = {}
     for line in text.splitlines():
         if found := SENDS.search(line):

@@ -294,11 +294,16 @@ def read_identity(folder):
         raise damaged_states(folder, error) from error
 
 
-def check_same(found, wanted, folder):
-    """Reject states of another model, other pixels or another format."""
-    other = {
+def differing(found, wanted):
+    """Return the wanted values that differ, as a dict of `(found, wanted)`."""
+    return {
         k: (found.get(k), v) for k, v in wanted.items() if found.get(k) != v
     }
+
+
+def check_same(found, wanted, folder):
+    """Reject states of another model, other pixels or another format."""
+    other = differing(found, wanted)
     if other:
         raise ValueError(
             "The states must be of this model and these settings. Keep them "

@@ -5,7 +5,6 @@ import shutil
 
 import copies
 import keras
-import keras_hub
 import numpy as np
 import pytest
 import torch
@@ -20,6 +19,7 @@ from builders import clip
 from builders import difference
 from builders import features
 from builders import randomise
+from builders import resnet
 from builders import roberta
 from builders import run
 from builders import run_once
@@ -45,16 +45,7 @@ CHOICES = {
 
 
 def classified():
-    encoder = keras_hub.models.ResNetBackbone(
-        input_conv_filters=[64],
-        input_conv_kernel_sizes=[3],
-        stackwise_num_filters=[64, 16],
-        stackwise_num_blocks=[1, 1],
-        stackwise_num_strides=[1, 2],
-        block_type="basic_block",
-        image_shape=(SIDE, SIDE, 3),
-    )
-    return ClassifiedEncoder(encoder, CLASSES)
+    return ClassifiedEncoder(resnet(), CLASSES)
 
 
 def of_transformers(kind, folder):

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import every_task
 import keras
-import keras_hub
 import numpy as np
 import pytest
 from builders import LONG_ELSEWHERE
@@ -20,6 +19,7 @@ from builders import SIDE
 from builders import deit
 from builders import features
 from builders import long_but
+from builders import resnet
 from builders import roberta
 from builders import shallow
 from builders import tokenizer
@@ -198,16 +198,7 @@ def whole(prefix=1, **values):
 
 
 def classified():
-    encoder = keras_hub.models.ResNetBackbone(
-        input_conv_filters=[64],
-        input_conv_kernel_sizes=[3],
-        stackwise_num_filters=[64, 16],
-        stackwise_num_blocks=[1, 1],
-        stackwise_num_strides=[1, 2],
-        block_type="basic_block",
-        image_shape=(SIDE, SIDE, 3),
-    )
-    return {"encoder": encoder, "num_classes": 5}
+    return {"encoder": resnet(), "num_classes": 5}
 
 
 BACKBONES = {

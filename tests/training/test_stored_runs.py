@@ -159,7 +159,7 @@ def test_the_newest_and_the_best_are_kept(store):
 
 @FASTEST
 def test_training_goes_on_beside_an_upload(store, tmp_path, monkeypatch):
-    """What is uploaded is the state of its step, and the next save waits."""
+    """An upload has the state of its step, and the next save waits for it."""
     upload, later, went_on = type(store).put_file, threading.Event(), []
 
     def waits(*told, **more):

@@ -13,6 +13,7 @@ from keras_bridgetower.apps.search.stores.store import STATES
 from keras_bridgetower.apps.search.stores.store import Store
 from keras_bridgetower.apps.search.stores.store import StoreError
 from keras_bridgetower.files import file_is_gone
+from keras_bridgetower.preprocessing.state_files import differing
 from keras_bridgetower.preprocessing.state_files import files_of
 from keras_bridgetower.preprocessing.state_files import read_identity
 
@@ -93,10 +94,7 @@ def check_model(store, header, models):
     _, states = state_files(store, header)
     if states:
         now |= models.describe_states(states["kind"])
-    before = header | states
-    other = {
-        k: (before.get(k), v) for k, v in now.items() if before.get(k) != v
-    }
+    other = differing(header | states, now)
     if other:
         raise ValueError(
             "`store` must be an index of the same model. Open it with the "

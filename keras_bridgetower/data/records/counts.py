@@ -1,4 +1,4 @@
-"""How many shards a split has, if nothing else is wanted."""
+"""Counts the shards that a split has by default."""
 
 RECORDS_PER_SHARD = 1000
 # More records make larger shards: every process reads the list of shards.

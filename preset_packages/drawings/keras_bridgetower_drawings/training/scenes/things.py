@@ -131,7 +131,7 @@ class Things:
         return self._things(lambda name: True, "training")
 
     def called(self):
-        """Return those of `wide` whose names can stand in a caption."""
+        """Return the things of `wide` whose names fit into captions."""
         return [t for t in self.wide() if _is_plain(t.name)]
 
     def words(self):
