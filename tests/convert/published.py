@@ -6,7 +6,6 @@ keys a file has, and which it leaves out.
 
 import collections
 import dataclasses
-import hashlib
 
 import checkpoints
 import peer
@@ -161,28 +160,3 @@ def save(folder, repository, theirs):
         form = "saved by transformers 4"
     tokenizer_files.write(folder, form, *tokenizer_files.few_words())
     (folder / "README.md").write_text("# BridgeTower\n")
-
-
-def to_cache(cache, name, folder):
-    """Put a folder into a cache of the hub, as its `main`.
-
-    Args:
-        cache: `pathlib.Path`, the `hub` folder of `HF_HOME`.
-        name: str, `user/model`.
-        folder: `pathlib.Path`, whose files are linked, not copied.
-    """
-    commit = hashlib.sha1(name.encode()).hexdigest()
-    root = cache / f"models--{name.replace('/', '--')}"
-    snapshot = root / "snapshots" / commit
-    for made in (snapshot, root / "refs", root / "blobs"):
-        made.mkdir(parents=True)
-    (root / "refs" / "main").write_text(commit)
-    for file in folder.iterdir():
-        content = file.read_bytes()
-        # As the hub names them: large files by their sum, others as git does.
-        large = file.suffix == ".bin"
-        git = hashlib.sha1(b"blob %d\0" % len(content) + content)
-        digest = hashlib.sha256(content) if large else git
-        blob = root / "blobs" / digest.hexdigest()
-        blob.hardlink_to(file)
-        (snapshot / file.name).symlink_to(f"../../blobs/{blob.name}")

@@ -14,7 +14,7 @@ import traceback
 import types
 from unittest import mock
 
-import faulty_server
+import http_servers
 import numpy as np
 import pytest
 import s3_server
@@ -46,8 +46,8 @@ def folder(tmp_path):
 @pytest.fixture
 def server(folder):
     """The URL of a server with faults, and them."""
-    faults = faulty_server.Faults(folder)
-    with faulty_server.served(faults) as address:
+    faults = http_servers.Faults(folder)
+    with http_servers.served(faults) as address:
         yield f"http://{address}", faults
 
 
@@ -318,16 +318,16 @@ def test_a_read_ends_at_its_largest_size(tmp_path, monkeypatch):
         kind = request.path.split("/")[1]
         if kind == "packed":
             body = gzip.compress(bytes(64 * 10**6))
-            faulty_server.send(request, 200, body, Content_Encoding="gzip")
+            http_servers.send(request, 200, body, Content_Encoding="gzip")
             return
-        faulty_server.send(request, 200)
+        http_servers.send(request, 200)
         size, pause = (2**16, 0) if kind == "endless" else (5, 0.01)
         while sent[kind] < 300 * 10**6:
             request.wfile.write(bytes(size))
             sent[kind] += size
             time.sleep(pause)
 
-    with faulty_server.served(answer) as address:
+    with http_servers.served(answer) as address:
         for kind, why in (
             ("endless", "more than 1,000,000 bytes"),
             ("packed", "more than 1,000,000 bytes"),
@@ -362,14 +362,14 @@ def test_a_signed_url_opens_each_file(folder, tmp_path):
         path, _, query = request.path.partition("?")
         allowed = request.headers["Authorization"].encode() == wanted
         if not allowed or query != "X-Signature=aBcD1234":
-            faulty_server.send(request, 403)
+            http_servers.send(request, 403)
             return
         body = (folder / path.removeprefix("/set/")).read_bytes()
-        faulty_server.send(request, 200, body, Content_Length=str(len(body)))
+        http_servers.send(request, 200, body, Content_Length=str(len(body)))
 
     cache = data.ShardCache(tmp_path / "cache", seconds=5.0)
     near = data.open_records(folder, "train")
-    with faulty_server.served(answer) as address:
+    with http_servers.served(answer) as address:
         url = WITH_SECRETS.format(address)
         far = data.open_records(url, "train", cache=cache)
         assert far.sample(7) == near.sample(7)
@@ -387,12 +387,12 @@ def test_errors_and_logs_show_no_secret(tmp_path, caplog, monkeypatch, code):
     def answer(request):
         to = "/other?X-Signature=aBcD1234"
         is_first = code == 302 and request.path != to
-        faulty_server.send(
+        http_servers.send(
             request, 302 if is_first else max(code, 403), Location=to
         )
 
     cache = data.ShardCache(tmp_path / "cache", seconds=1.0)
-    with faulty_server.served(answer) as address:
+    with http_servers.served(answer) as address:
         url = WITH_SECRETS.format(address)
         started = time.monotonic()
         with pytest.raises(data.StoreError, match=f"http://{address}/set") as e:

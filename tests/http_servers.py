@@ -10,13 +10,15 @@ import time
 
 @contextlib.contextmanager
 def served(answer):
-    """Yield the address of a server whose GET requests a function answers."""
+    """Yield the address of a server whose requests a function answers."""
 
     class Own(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             # Clients may leave at any time.
             with contextlib.suppress(OSError):
                 answer(self)
+
+        do_HEAD = do_GET
 
         def log_message(self, *given):
             """Log nothing."""
@@ -38,7 +40,8 @@ def send(request, code, body=b"", **headers):
     for name, value in headers.items():
         request.send_header(name.replace("_", "-"), value)
     request.end_headers()
-    request.wfile.write(body)
+    if request.command != "HEAD":
+        request.wfile.write(body)
 
 
 class Faults:
