@@ -97,6 +97,23 @@ def loopback_only():
 
 
 @pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A folder of its own for what Keras and the package keep."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def store(home):
+    """An object store in memory, which is empty again in the end."""
+    fsspec = pytest.importorskip("fsspec", reason="the extra `object_stores`")
+    found = fsspec.filesystem("memory")
+    yield found
+    for name in found.ls("/", detail=False):
+        found.rm(name, recursive=True)
+
+
+@pytest.fixture
 def on_disk(monkeypatch):
     """A call that tells if a file and its folder are surely on the disk."""
     numbers, fsync = set(), os.fsync

@@ -94,15 +94,11 @@ def test_evaluate(run, records):
 
 
 @pytest.fixture(params=["folder", "store"])
-def place(request, monkeypatch, tmp_path):
+def place(request, tmp_path):
     if request.param == "folder":
-        yield tmp_path
-        return
-    fsspec = pytest.importorskip("fsspec", reason="extra `object_stores`")
-    # Where presets are fetched to.
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    yield "memory://trained/runs"
-    fsspec.filesystem("memory").rm("/trained", recursive=True)
+        return tmp_path
+    request.getfixturevalue("store")
+    return "memory://trained/runs"
 
 
 def test_train_then_evaluate(run, records, place):

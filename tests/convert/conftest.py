@@ -1,12 +1,6 @@
-"""A cache of conversions for each test, and folders to be copied."""
+"""A folder that several tests of conversions copy."""
 
 import pytest
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 @pytest.fixture(scope="session")

@@ -248,15 +248,6 @@ def test_batches_are_those_of_a_bucket(folder, tmp_path, monkeypatch):
             check_same(far.batch(number), near.batch(number))
 
 
-@pytest.fixture
-def memory(monkeypatch, tmp_path):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
-    found = fsspec.filesystem("memory")
-    yield found
-    if found.exists("/mine"):
-        found.rm("/mine", recursive=True)
-
-
 def written(folder, on_shard=None, num_shards=6):
     rows = [streams.record("captions", i) for i in range(24)]
     values = {"task": "captions", "definition": "Own.", "seed": 1}
@@ -264,7 +255,7 @@ def written(folder, on_shard=None, num_shards=6):
     data.write_shards(folder, "train", rows, **values)
 
 
-def test_a_store_gets_the_files_of_a_folder(memory, tmp_path, monkeypatch):
+def test_a_store_gets_the_files_of_a_folder(store, tmp_path, monkeypatch):
     """Also after an interruption, which repeats no finished shard."""
     url, uploads = "memory://mine/set", []
 
@@ -272,18 +263,18 @@ def test_a_store_gets_the_files_of_a_folder(memory, tmp_path, monkeypatch):
         if done == 4:
             raise KeyboardInterrupt
 
-    upload = type(memory).put_file
+    upload = type(store).put_file
 
     def counted(store, path, *args, **kwargs):
         uploads.append(path)
         upload(store, path, *args, **kwargs)
 
-    with mock.patch.object(type(memory), "put_file", counted):
+    with mock.patch.object(type(store), "put_file", counted):
         with pytest.raises(KeyboardInterrupt):
             written(url, stop)
         assert len(uploads) == 8
         # A shard that the index names, but that is not whole.
-        memory.pipe_file("/mine/set/train-00002-of-00006.tfrecord", b"0")
+        store.pipe_file("/mine/set/train-00002-of-00006.tfrecord", b"0")
         written(url)
     assert len(uploads) == 8 + 6
     for count in (6, 5):
@@ -291,8 +282,8 @@ def test_a_store_gets_the_files_of_a_folder(memory, tmp_path, monkeypatch):
         local = tmp_path / f"{count}"
         written(local, num_shards=count)
         found = {
-            path.rpartition("/")[2]: memory.cat_file(path)
-            for path in memory.find("/mine/set")
+            path.rpartition("/")[2]: store.cat_file(path)
+            for path in store.find("/mine/set")
         }
         assert found == {
             path.name: path.read_bytes()
@@ -303,7 +294,7 @@ def test_a_store_gets_the_files_of_a_folder(memory, tmp_path, monkeypatch):
     assert reader.verify() == {}
     monkeypatch.setattr(object_stores, "SECONDS", 0.5)
     refuse = mock.Mock(side_effect=ConnectionResetError("reset"))
-    with mock.patch.object(type(memory), "put_file", refuse):
+    with mock.patch.object(type(store), "put_file", refuse):
         with pytest.raises(data.StoreError, match=f"{url}/.* could .*reset"):
             written(url, num_shards=4)
     assert refuse.call_count > 2
@@ -312,13 +303,12 @@ def test_a_store_gets_the_files_of_a_folder(memory, tmp_path, monkeypatch):
 def test_a_read_ends_at_its_largest_size(tmp_path, monkeypatch):
     """Endless files, packed ones, and those that drip: none is read on."""
     monkeypatch.setattr(format, "_LARGEST_INDEX", 10**6)
-    sent = collections.Counter()
+    sent, packed = collections.Counter(), gzip.compress(bytes(64 * 10**6))
 
     def answer(request):
         kind = request.path.split("/")[1]
         if kind == "packed":
-            body = gzip.compress(bytes(64 * 10**6))
-            http_servers.send(request, 200, body, Content_Encoding="gzip")
+            http_servers.send(request, 200, packed, Content_Encoding="gzip")
             return
         http_servers.send(request, 200)
         size, pause = (2**16, 0) if kind == "endless" else (5, 0.01)
@@ -405,13 +395,13 @@ def test_errors_and_logs_show_no_secret(tmp_path, caplog, monkeypatch, code):
     check_hidden(told + caplog.text)
 
 
-def test_all_that_fails_is_tried_again(memory, monkeypatch):
+def test_all_that_fails_is_tried_again(store, monkeypatch):
     """Each method of the store fails twice before it succeeds."""
     calls = collections.Counter()
     with monkeypatch.context() as patched:
         patched.setattr(object_stores, "_PAUSE", 0.001, raising=False)
         for name in ("find", "pipe_file", "put_file", "get_file", "rm_file"):
-            whole = getattr(type(memory), name)
+            whole = getattr(type(store), name)
 
             def fails(*told, name=name, whole=whole, **more):
                 calls[name] += 1
@@ -419,7 +409,7 @@ def test_all_that_fails_is_tried_again(memory, monkeypatch):
                     raise OSError(f"500 of {name}")
                 return whole(*told, **more)
 
-            patched.setattr(type(memory), name, fails)
+            patched.setattr(type(store), name, fails)
         for count in (2, 1):
             written("memory://mine/set", num_shards=count)
         reader = data.open_records("memory://mine/set", "train")

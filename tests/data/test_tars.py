@@ -99,9 +99,8 @@ def test_only_changed_files_are_read_again(folder):
     assert len(data.open_records(folder, "train")) == 15
 
 
-def test_files_of_a_store_are_indexed_there(folder):
-    fsspec = pytest.importorskip("fsspec")
-    store, url = fsspec.filesystem("memory"), "memory://tars/set"
+def test_files_of_a_store_are_indexed_there(folder, store):
+    url = "memory://tars/set"
     store.put(f"{folder}/", "/tars/set/", recursive=True)
     fetched, fetch = [], type(store).get_file
 
@@ -109,23 +108,20 @@ def test_files_of_a_store_are_indexed_there(folder):
         fetched.append(path.rpartition("/")[2])
         return fetch(store, path, *args, **kwargs)
 
-    try:
-        with mock.patch.object(type(store), "get_file", counted):
-            assert index(url) == index(folder)
-            index(url)
-            changed = [name for name in fetched if name.endswith(".tar")]
-            assert sorted(changed) == ["00000.tar", "00001.tar"]
-            write(folder / "00001.tar", range(7, 16))
-            store.put_file(f"{folder}/00001.tar", "/tars/set/00001.tar")
-            fetched.clear()
-            assert index(url) == index(folder)
-            assert "00001.tar" in fetched and "00000.tar" not in fetched
-        for path in folder.iterdir():
-            if path.suffix != ".lock":
-                found = store.cat_file(f"/tars/set/{path.name}")
-                assert found == path.read_bytes()
-    finally:
-        store.rm("/tars", recursive=True)
+    with mock.patch.object(type(store), "get_file", counted):
+        assert index(url) == index(folder)
+        index(url)
+        changed = [name for name in fetched if name.endswith(".tar")]
+        assert sorted(changed) == ["00000.tar", "00001.tar"]
+        write(folder / "00001.tar", range(7, 16))
+        store.put_file(f"{folder}/00001.tar", "/tars/set/00001.tar")
+        fetched.clear()
+        assert index(url) == index(folder)
+        assert "00001.tar" in fetched and "00000.tar" not in fetched
+    for path in folder.iterdir():
+        if path.suffix != ".lock":
+            found = store.cat_file(f"/tars/set/{path.name}")
+            assert found == path.read_bytes()
 
 
 def test_damage_is_that_of_one_sample(folder):
@@ -242,10 +238,11 @@ def test_sizes_that_a_file_does_not_hold_are_refused(tmp_path, monkeypatch):
         index(tmp_path)
 
 
-def test_names_of_a_listing_never_leave_their_place(tmp_path, monkeypatch):
+def test_names_of_a_listing_never_leave_their_place(
+    store, tmp_path, monkeypatch
+):
     """They overwrite and delete no file beside the copies, and none there."""
-    fsspec = pytest.importorskip("fsspec")
-    store, url = fsspec.filesystem("memory"), "memory://tars/set"
+    url = "memory://tars/set"
     (tmp_path / "copies").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "copies"))
     own = tmp_path / "own.tar"
@@ -259,19 +256,16 @@ def test_names_of_a_listing_never_leave_their_place(tmp_path, monkeypatch):
         "a//b.tar",
         "a/b.tar",
     )
-    try:
-        for name in ("good.tar", *bad):
-            store.pipe_file(f"/tars/set/{name}", content)
-        entry = index(url)
-        assert [shard["file"] for shard in entry["shards"]] == ["good.tar"]
-        assert own.read_bytes() == b"mine"
-        names = Store(url).names()
-        assert {*names} == {*data_files("good"), "index.json", "a/b.tar"}
-        Store(url).remove(names)
-        left = {path.removeprefix("/tars/set/") for path in store.find("/tars")}
-        assert left == {*bad} - {"a/b.tar"}
-    finally:
-        store.rm("/tars", recursive=True)
+    for name in ("good.tar", *bad):
+        store.pipe_file(f"/tars/set/{name}", content)
+    entry = index(url)
+    assert [shard["file"] for shard in entry["shards"]] == ["good.tar"]
+    assert own.read_bytes() == b"mine"
+    names = Store(url).names()
+    assert {*names} == {*data_files("good"), "index.json", "a/b.tar"}
+    Store(url).remove(names)
+    left = {path.removeprefix("/tars/set/") for path in store.find("/tars")}
+    assert left == {*bad} - {"a/b.tar"}
 
 
 def data_files(name):

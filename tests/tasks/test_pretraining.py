@@ -202,8 +202,7 @@ def filler():
 
 
 @slow_on("tensorflow", "jax")
-def test_logits_and_loss_equal_transformers(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+def test_logits_and_loss_equal_transformers(home, tmp_path):
     theirs = checkpoints.theirs("mlm")
     theirs.save_pretrained(tmp_path / "theirs")
     with warnings.catch_warnings():

@@ -119,11 +119,6 @@ def theirs(tmp_path_factory):
     return path, checkpoints.with_all_heads(path)["itm"]
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
-
-
 @slow_on("tensorflow", "jax")
 def test_equals_transformers(theirs, home):
     path, model = theirs

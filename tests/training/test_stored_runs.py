@@ -23,19 +23,7 @@ from keras_bridgetower.training.runs.folders import CheckpointError
 from keras_bridgetower.training.runs.places import RunFolder
 from keras_bridgetower.training.runs.places import RunStore
 
-fsspec = pytest.importorskip("fsspec", reason="the extra `object_stores`")
-
 URL, ROOT = "memory://bucket/run", "/bucket/run/"
-
-
-@pytest.fixture
-def store(monkeypatch, tmp_path):
-    # Where checkpoints are fetched to.
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
-    found = fsspec.filesystem("memory")
-    yield found
-    if found.exists("/bucket"):
-        found.rm("/bucket", recursive=True)
 
 
 def fitted(directory, steps, *callbacks, keep=3):
@@ -177,11 +165,7 @@ def test_training_goes_on_beside_an_upload(store, tmp_path, monkeypatch):
 
 
 @FASTEST
-def test_processes_of_a_machine_fetch_a_checkpoint_once(
-    store, monkeypatch, tmp_path
-):
-    # Other tests' processes share the folder of the machine.
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+def test_processes_of_a_machine_fetch_a_checkpoint_once(store, monkeypatch):
     fitted(URL, 4)
     fetch, fetched, read = type(store).get_file, [], []
 
