@@ -199,12 +199,14 @@ def test_weights_that_no_file_holds_are_not_built(name, bare):
     assert time.process_time() - start < 5
 
 
-def test_a_listed_head_is_new_only_where_the_caller_asks(bare):
+def test_a_listed_head_is_new_only_where_the_caller_asks(saved, bare):
     copies.update(bare / "heads.json", "vqa", answers="")
     # Heads of other tasks do not matter to this one.
     kbt.BridgeTowerEntailment.from_preset(bare, random_heads=True)
     with pytest.warns(UserWarning, match="head `vqa`.*with other values"):
-        kbt.BridgeTowerVQA.from_preset(bare, answers=ANSWERS[1:])
+        copy = kbt.BridgeTowerVQA.from_preset(bare, answers=ANSWERS[1:])
+    assert copy.answers == ANSWERS[1:]
+    builders.assert_same_weights(copy.backbone, saved[0].backbone)
     copies.update(bare / "heads.json", "vqa", answers=None)
     copy = kbt.BridgeTowerVQA.from_preset(bare)
     assert copy.new_heads.still_random(["vqa"]) == []

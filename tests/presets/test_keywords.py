@@ -1,5 +1,6 @@
 """`from_preset` and constructors take their keywords, and no other."""
 
+import every_task
 import pytest
 from builders import FASTEST
 from builders import long_but
@@ -10,18 +11,10 @@ from keras_bridgetower.presets import registry
 
 pytestmark = FASTEST
 TINY = "bridgetower_tiny_easy_vqa"
-LABELS = {"labels": ["a", "b"]}
+# With the labels that some need.
 TASKS = {
-    kbt.BridgeTowerVQA: {},
-    kbt.BridgeTowerMaskedLM: {},
-    kbt.BridgeTowerRetrieval: {},
-    kbt.BridgeTowerContrastive: {},
-    kbt.BridgeTowerEntailment: {},
-    kbt.BridgeTowerNLVR2: {},
-    kbt.BridgeTowerPretraining: {},
-    kbt.BridgeTowerImageClassifier: LABELS,
-    kbt.BridgeTowerTextClassifier: LABELS,
-    kbt.BridgeTowerTextRegressor: {},
+    case.task: {k: v for k, v in case.to_preprocess.items() if k == "labels"}
+    for case in every_task.TASKS.values()
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import sys
 
 import builders
@@ -49,7 +50,7 @@ def lists():
     preprocessor = kbt.BridgeTowerListRankingPreprocessor(
         builders.tokenizer(), kbt.BridgeTowerImageConverter(32), list_size=2
     )
-    return frozen(kbt.BridgeTowerListRanking(builders.backbone(), preprocessor))
+    return frozen(kbt.BridgeTowerListRanking(builders.shallow(), preprocessor))
 
 
 def nlvr2():
@@ -57,7 +58,7 @@ def nlvr2():
         builders.tokenizer(), kbt.BridgeTowerImageConverter(32)
     )
     return frozen(
-        kbt.BridgeTowerNLVR2(builders.backbone(), preprocessor, dropout=0.0)
+        kbt.BridgeTowerNLVR2(builders.shallow(), preprocessor, dropout=0.0)
     )
 
 
@@ -67,7 +68,9 @@ CASES = {
     "vqa": (vqa, ["red", "blue", "no", "yes", "red"], np.arange(5)),
     "random_negatives": (retrieval, [0, 1, 2, 1, 3], np.array([0, 1, 2, 1, 3])),
     "hard_negatives": (
-        lambda: retrieval(objective="hard_negatives"),
+        lambda: retrieval(
+            objective="hard_negatives", **builders.one_layer_each()
+        ),
         [0, 1, 2, 3, 4],
         np.arange(5),
     ),
@@ -391,14 +394,20 @@ CHANGES = {
 }
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kept") / "s"
+    vqa().keep_states(folder, images=pictures(), verbose=0)
+    return folder
+
+
 @builders.FASTEST
 @pytest.mark.parametrize("name", CHANGES)
-def test_changed_files_are_named(name, tmp_path):
-    task = vqa()
-    task.keep_states(tmp_path / "s", images=pictures(), verbose=0)
-    CHANGES[name](tmp_path / "s")
+def test_changed_files_are_named(name, kept, tmp_path):
+    folder = shutil.copytree(kept, tmp_path / "s")
+    CHANGES[name](folder)
     with pytest.raises(ValueError, match="`folder` must hold what.*Delete it"):
-        kbt.KeptStates(tmp_path / "s").read()
+        kbt.KeptStates(folder).read()
 
 
 if __name__ == "__main__":

@@ -19,14 +19,17 @@ WORDS = "word_similarity_and_fused"
 BOTH = pytest.mark.parametrize("matching", [MATCHING, WORDS])
 
 
-def retrieval(objective="random_negatives", ways="two_way", matching=WORDS):
+def retrieval(
+    objective="random_negatives", ways="two_way", matching=WORDS, body=None
+):
     preprocessor = kbt.BridgeTowerRetrievalPreprocessor(
         builders.tokenizer(), kbt.BridgeTowerImageConverter(32), objective
     )
+    body = body or builders.backbone()
     task = kbt.BridgeTowerRetrieval(
-        builders.backbone(), preprocessor, objective, 8, ways, matching
+        body, preprocessor, objective, 8, ways, matching
     )
-    builders.randomise(task.backbone)
+    builders.randomise(body)
     return task
 
 
@@ -130,7 +133,7 @@ def test_an_exported_fusion_reads_the_similarity(tmp_path):
 @pytest.mark.parametrize("objective", ["random_negatives", "hard_negatives"])
 @builders.slow_on("jax")
 def test_scale_and_correction_are_trained(objective):
-    task = builders.eager(retrieval(objective))
+    task = builders.eager(retrieval(objective, body=builders.shallow()))
     x = {"images": pictures(), "text": TEXTS}
     moved = builders.moved(
         task, lambda: task.fit(x, [0, 1, 2, 3, 4], batch_size=5, verbose=0)
@@ -142,7 +145,7 @@ def test_scale_and_correction_are_trained(objective):
 
 @builders.FASTEST
 def test_presets_name_the_head_where_it_is_no_default(tmp_path):
-    task = trained(retrieval())
+    task = trained(retrieval(body=builders.shallow()))
     task.new_heads.restore({})
     task.save_to_preset(str(tmp_path / "p"))
     saved = json.loads((tmp_path / "p" / "heads.json").read_text())
@@ -161,7 +164,7 @@ def test_presets_name_the_head_where_it_is_no_default(tmp_path):
         str(tmp_path / "p"), objectives=("itm", "itc")
     )
     assert pretraining.matching == WORDS
-    plain = builders.retrieval(projection_dim=8)
+    plain = builders.retrieval(projection_dim=8, **builders.one_layer_each())
     plain.save_to_preset(str(tmp_path / "q"))
     saved = json.loads((tmp_path / "q" / "heads.json").read_text())
     assert saved["itm"] == {}

@@ -94,19 +94,6 @@ def test_lora_weights_of_a_task_include_its_head(tmp_path):
             np.testing.assert_array_equal(array(weight), value)
 
 
-@slow_on("tensorflow", "jax")
-def test_what_gives_a_new_head(tmp_path):
-    model = randomise(vqa(**one_layer_each()))
-    model.save_to_preset(tmp_path / "preset")
-    with pytest.warns(UserWarning, match="head `vqa`.*with other values"):
-        copy = kbt.BridgeTowerVQA.from_preset(
-            tmp_path / "preset", answers=["a", "b"]
-        )
-    assert copy.answers == ["a", "b"]
-    pooled = [m.backbone(features())["pooled"] for m in (model, copy)]
-    assert difference(*pooled) <= 1e-6
-
-
 PRESET = "bridgetower_tiny_easy_vqa"
 
 
