@@ -326,14 +326,16 @@ ITC = "itc_text_head.fc.weight"
 WIDE = "text_transformer.encoder.layer.0.intermediate.dense.weight"
 
 
-TOWER = "cross_modal_text_manager_tower"
-QUERY = (
-    f"{TOWER.replace('text', 'image')}.1.manager_layer.fusion_attention.q_proj"
-)
+def manager(side, number):
+    return f"cross_modal_{side}_manager_tower.{number}.manager_layer"
 
 
-def without(name):
-    return lambda state: state.pop(name)
+QUERY = f"{manager('image', 1)}.fusion_attention.q_proj.weight"
+SCORES = f"{manager('text', 0)}.layer_scores"
+
+
+def missing(name):
+    return lambda state: state.pop(name), f"{name} is missing"
 
 
 def shaped(name, *shape):
@@ -349,11 +351,8 @@ BAD = [
     (lambda s: s.update(temperature=torch.tensor(-1.0)), "positive"),
     (lambda s: s.pop("vit_model.visual.conv1.weight"), "another model"),
     (lambda s: s.clear(), "must hold dense tensors"),
-    (
-        lambda s: s.update({ITC: torch.ones(0, 64)}),
-        f"{ITC} has no place",
-    ),
-    (lambda s: s.update({WIDE: torch.ones(10**5, 1)}), "has room for"),
+    (shaped(ITC, 0, 64), f"{ITC} has no place"),
+    (shaped(WIDE, 10**5, 1), "has room for"),
     # Too large for the variable, alone or added to another.
     (
         lambda s: s.update({ITC: s[ITC].double() * 1e300}),
@@ -365,34 +364,19 @@ BAD = [
     ),
 ]
 BAD_MANAGERS = [
+    missing(f"{manager('text', 1)}.layer_scores_cross"),
+    missing("layer_embeddings_image.weight"),
     (
-        without(f"{TOWER}.1.manager_layer.layer_scores_cross"),
-        "layer_scores_cross is missing",
-    ),
-    (
-        without("layer_embeddings_image.weight"),
-        "layer_embeddings_image.weight is missing",
-    ),
-    (
-        shaped(f"{TOWER}.2.manager_layer.LayerNorm.4.weight", 64),
+        shaped(f"{manager('text', 2)}.LayerNorm.4.weight", 64),
         "LayerNorm.4.weight has no place",
     ),
     (
         shaped("layer_embeddings_text.weight", 3, 64),
         r"layer_embeddings_text.*\(3, 64\), not \(4, 64\)",
     ),
-    (
-        shaped(f"{TOWER}.0.manager_layer.layer_scores", 1, 5, 1, 64),
-        "1 to 4.*layer_scores",
-    ),
-    (
-        shaped(f"{TOWER}.0.manager_layer.layer_scores", 3, 64),
-        "layer_scores.*with 4 axes",
-    ),
-    (
-        shaped(f"{QUERY}.weight", 64, 32),
-        f"{QUERY}.weight has shape",
-    ),
+    (shaped(SCORES, 1, 5, 1, 64), "1 to 4.*layer_scores"),
+    (shaped(SCORES, 3, 64), "layer_scores.*with 4 axes"),
+    (shaped(QUERY, 64, 32), f"{QUERY} has shape"),
 ]
 
 

@@ -27,22 +27,20 @@ pytestmark = LONG_ELSEWHERE
 OWN = {"image_mean": [0.4, 0.5, 0.7], "image_std": [0.2, 0.3, 0.25]}
 SIDE = {"height": 40, "width": 40}
 LARGER = {"height": 47, "width": 47}
+
+
+def edge(side, **values):
+    return {"size": {"shortest_edge": side}, **values}
+
+
 # Classes and values.
 PROCESSORS = {
-    "clip": ("CLIP", {"size": {"shortest_edge": 40}, "crop_size": SIDE}),
+    "clip": ("CLIP", edge(40, crop_size=SIDE)),
     "clip of a larger size": (
         "CLIP",
-        {
-            "size": {"shortest_edge": 51},
-            "crop_size": SIDE,
-            "resample": 1,
-            **OWN,
-        },
+        edge(51, crop_size=SIDE, resample=1, **OWN),
     ),
-    "dinov2": (
-        "Bit",
-        {"size": {"shortest_edge": 47}, "crop_size": SIDE, **OWN},
-    ),
+    "dinov2": ("Bit", edge(47, crop_size=SIDE, **OWN)),
     "siglip": ("Siglip", {"size": SIDE, "resample": 2, **OWN}),
     "siglip with a crop": (
         "Siglip",
@@ -83,12 +81,9 @@ PROCESSORS = {
             **OWN,
         },
     ),
-    "convnext": ("ConvNext", {"size": {"shortest_edge": 40}, **OWN}),
-    "resnet": ("ConvNext", {"size": {"shortest_edge": 41}, "crop_pct": 0.9}),
-    "convnext of whole pictures": (
-        "ConvNext",
-        {"size": {"shortest_edge": 384}, "resample": 2},
-    ),
+    "convnext": ("ConvNext", edge(40, **OWN)),
+    "resnet": ("ConvNext", edge(41, crop_pct=0.9)),
+    "convnext of whole pictures": ("ConvNext", edge(384, resample=2)),
 }
 
 
@@ -142,12 +137,7 @@ def test_pixels_are_those_of_the_image_processor(case, tmp_path):
 @pytest.mark.parametrize(
     "name, values, asked, theirs",
     [
-        (
-            "CLIP",
-            {"size": 256, "crop_size": 224},
-            42,
-            {"size": 48, "crop_size": 42},
-        ),
+        ("CLIP", {"size": 256, "crop_size": 224}, 42, {"size": 48}),
         ("DeiT", {"size": 40, "crop_size": 30}, 45, {"size": 60}),
         ("ViT", {"size": 40}, 24, {"size": 24}),
         ("ConvNext", {"size": 400}, 42, {"size": 42}),
@@ -224,10 +214,7 @@ def of_bridgetower(**values):
 ODD = {"height": 4, "width": 5}
 # Values of a file, and what the error names.
 REFUSED = [
-    (
-        of_class("ViT", do_resize=False, do_pad=True),
-        "do_resize=.*do_pad=",
-    ),
+    (of_class("ViT", do_resize=False, do_pad=True), "do_resize=.*do_pad="),
     (of_class("ViT", size=ODD), "size="),
     (of_class("ViT", size={"shortest_edge": 5}), "size="),
     # The shorter side, so pictures that are not square do not become so.

@@ -111,44 +111,37 @@ def swin_states(model, images):
     return [x.numpy() for x in states]
 
 
+def pyramid(name, make, states, **values):
+    """Return a peer whose states are grids."""
+    values = {"parameters": count_with_statistics, **values}
+    return Peer(
+        name=name,
+        side="image",
+        make=make,
+        states=states,
+        resizes=False,
+        **values,
+    )
+
+
 PEERS = [
-    Peer(
-        name="Swin",
-        side="image",
-        make=swin,
-        states=swin_states,
-        parameters=count,
-        resizes=False,
-    ),
-    Peer(
-        name="EfficientNet",
-        side="image",
-        make=lambda: efficientnet(32),
-        states=efficientnet_states,
-        parameters=count_with_statistics,
-        resizes=False,
-    ),
-    Peer(
-        name="EfficientNet with odd sides",
-        side="image",
-        make=lambda: efficientnet(20, [4]),
-        states=efficientnet_states,
-        parameters=count_with_statistics,
-        resizes=False,
+    pyramid("Swin", swin, swin_states, parameters=count),
+    pyramid("EfficientNet", lambda: efficientnet(32), efficientnet_states),
+    pyramid(
+        "EfficientNet with odd sides",
+        lambda: efficientnet(20, [4]),
+        efficientnet_states,
         image_size=20,
         # With 40 no block would halve an odd side.
         larger=1.4,
     ),
     *(
-        Peer(
-            name=f"ResNet of {kind} blocks",
-            side="image",
-            make=functools.partial(resnet, kind, widths),
-            states=resnet_states,
-            parameters=count_with_statistics,
+        pyramid(
+            f"ResNet of {kind} blocks",
+            functools.partial(resnet, kind, widths),
+            resnet_states,
             # Its files do not tell a size.
             image_size=224,
-            resizes=False,
         )
         for kind, widths in {"basic": [64, 72], "bottleneck": [256, 32]}.items()
     ),

@@ -4,8 +4,6 @@ import numpy as np
 import torch
 import transformers
 from peers import LENGTH
-from peers import Peer
-from peers import count
 from peers import pixels
 from peers import randomised
 from peers import with_norm
@@ -14,6 +12,7 @@ from peers_first import TEXT
 from peers_first import clip
 from peers_first import image
 from peers_first import image_states
+from peers_first import text
 
 NAFLEX = {k: v for k, v in IMAGE.items() if k != "image_size"}
 # The tokenizer adds a start token.
@@ -94,16 +93,8 @@ def of_images(name, make, norm="post_layernorm", without=("head",), **kwargs):
 
 
 def of_texts(name, make, first=0, masked=True, **kwargs):
-    states = text_states(first, masked)
-    return Peer(
-        name=name,
-        side="text",
-        make=make,
-        states=states,
-        parameters=lambda m: count(m.text_model, without=["head"]),
-        masked=masked,
-        **kwargs,
-    )
+    values = dict(states=text_states(first, masked), masked=masked)
+    return text(name, make, "text_model", ["head"], **values | kwargs)
 
 
 IMAGE_STATES = image_states(lambda m: m.vision_model, "post_layernorm")

@@ -210,25 +210,20 @@ def test_another_rule_for_the_same_weights(saved):
     assert task.rejection is None
 
 
+ENERGY = {"kind": "energy", "threshold": 1.0}
 BAD = [
     ({"kind": "entropy", "threshold": 1.0}, "`kind` must be one of"),
     ({"kind": "energy", "threshold": "1"}, "`threshold` must be a fin"),
     ({"kind": "energy", "threshold": True}, "`threshold` must be a fin"),
     ({"kind": "energy", "threshold": float("nan")}, "`threshold` must be"),
     ({"kind": "energy"}, "`rejection` must be a dict"),
-    (
-        {"kind": "energy", "threshold": 1.0, "temperature": 0},
-        "`temperature` must be a number above 0",
-    ),
-    ({"kind": "energy", "threshold": 1.0, "x": 1}, "`rejection` must be a d"),
+    (ENERGY | {"temperature": 0}, "`temperature` must be a number above 0"),
+    (ENERGY | {"x": 1}, "`rejection` must be a dict"),
     *(
         (asking(["a", "b", "c"], share=share), "`questions` must be like")
         for share in (None, "0.5")
     ),
-    (
-        {"kind": "energy", "threshold": 1.0, "questions": {"sorts": []}},
-        "`questions` must be like",
-    ),
+    (ENERGY | {"questions": {"sorts": []}}, "`questions` must be like"),
     (["energy", 1.0], "`rejection` must be a dict"),
 ]
 
