@@ -97,6 +97,19 @@ def loopback_only():
 
 
 @pytest.fixture
+def run(capsys):
+    """Run a command here; return what it printed on stdout and stderr."""
+    from keras_bridgetower.apps.cli import main
+
+    def run(*words, code=0):
+        capsys.readouterr()
+        assert main.main([str(word) for word in words]) == code
+        return capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
 def home(tmp_path, monkeypatch):
     """A folder of its own for what Keras and the package keep."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))

@@ -10,7 +10,6 @@ import pytest
 from builders import FASTEST
 
 import keras_bridgetower as kbt
-from keras_bridgetower.apps.cli import main
 from keras_bridgetower.convert.by_hand import read_answers
 from keras_bridgetower.presets import hub
 from keras_bridgetower.presets.errors import ConversionError
@@ -18,43 +17,36 @@ from keras_bridgetower.presets.errors import ConversionError
 pytestmark = FASTEST
 
 
-def command(*words, code=0):
-    """Run a command of `keras-bridgetower`, which ends with a code."""
-    assert main.main([str(word) for word in words]) == code
-
-
 @pytest.mark.filterwarnings("ignore")
-def test_convert_and_export(tmp_path, capsys):
+def test_convert_and_export(tmp_path, run):
     checkpoints.with_all_heads(tmp_path / "theirs")
     preset, back = tmp_path / "preset", tmp_path / "back"
-    command("convert", tmp_path / "theirs", preset, "--verify")
-    printed = capsys.readouterr().out
+    printed = run("convert", tmp_path / "theirs", preset, "--verify").out
     assert "itm, mlm, itc" in printed
     assert "tensors equal to the bit\t318" in printed
-    command("export", preset, back, "--verify", "--json")
-    found = json.loads(capsys.readouterr().out)
+    found = json.loads(run("export", preset, back, "--verify", "--json").out)
     assert "BridgeTowerForMaskedLM" in found["classes"]
     assert float(found["max |difference|"]) <= 1e-5
-    command("export", preset, back, code=1)
-    assert "`destination` must not exist yet" in capsys.readouterr().err
+    said = run("export", preset, back, code=1)
+    assert "`destination` must not exist yet" in said.err
 
 
 @pytest.mark.filterwarnings("ignore:BridgeTowerVQA takes features only")
-def test_answers_are_saved_in_the_preset(tmp_path, capsys):
+def test_answers_are_saved_in_the_preset(tmp_path, run):
     official.save(tmp_path / "vqa.ckpt", "vqa")
     answers = [f"answer {i}" for i in range(official.ANSWERS)]
     file = tmp_path / "answers.json"
     file.write_text(json.dumps({a: i for i, a in enumerate(answers)}))
     convert = ("convert", tmp_path / "vqa.ckpt")
-    command(*convert, tmp_path / "preset", "--answers", file)
+    run(*convert, tmp_path / "preset", "--answers", file)
     assert (
         kbt.BridgeTowerVQA.from_preset(tmp_path / "preset").answers == answers
     )
     file.write_text(json.dumps(answers[:-1]))
-    command(*convert, tmp_path / "other", "--answers", file, code=1)
-    assert "6 answers, 7 classes" in capsys.readouterr().err
-    command(*convert, tmp_path / "other", "--task", "itm", code=1)
-    assert "has vqa. Received: --task itm" in capsys.readouterr().err
+    said = run(*convert, tmp_path / "other", "--answers", file, code=1)
+    assert "6 answers, 7 classes" in said.err
+    said = run(*convert, tmp_path / "other", "--task", "itm", code=1)
+    assert "has vqa. Received: --task itm" in said.err
     assert not (tmp_path / "other").exists()
 
 

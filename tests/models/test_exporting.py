@@ -25,7 +25,6 @@ from builders import shallow
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.predict import calibration
 from keras_bridgetower.models.exporting import by_torch
 from keras_bridgetower.models.exporting import exported as formats
@@ -273,11 +272,10 @@ def test_unavailable_parts_are_rejected(tmp_path):
 
 
 @FASTEST
-def test_export_command(tmp_path, capsys):
+def test_export_command(tmp_path, run):
     preset, path = "bridgetower_tiny_easy_entailment", tmp_path / "tower.pt2"
-    words = ["export", preset, str(path), "--format", "torch", "--json"]
-    assert main.main([*words, "--part", "text_tower"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    words = ("export", preset, path, "--format", "torch", "--json")
+    report = json.loads(run(*words, "--part", "text_tower").out)
     assert report["task"] == "BridgeTowerEntailment" and path.is_file()
 
 
@@ -398,12 +396,11 @@ def test_samples_of_tasks_with_drawn_labels(table):
 
 @pytest.mark.slow
 @FASTEST
-def test_export_command_in_int8(table, tmp_path, capsys):
+def test_export_command_in_int8(table, tmp_path, run):
     exported_files.need("onnx")
     pytest.importorskip("onnxruntime", reason="the extra `export`")
     path = tmp_path / "small.onnx"
-    words = ["export", "bridgetower_tiny_easy_vqa", str(path), "--json"]
-    words += ["--format", "onnx", "--int8", str(table[0])]
-    assert main.main(words) == 0
-    assert json.loads(capsys.readouterr().out)["calibrated on"] == 5
+    words = ("export", "bridgetower_tiny_easy_vqa", path, "--json")
+    said = run(*words, "--format", "onnx", "--int8", table[0])
+    assert json.loads(said.out)["calibrated on"] == 5
     assert matrices(path, "INT8", "UINT8")

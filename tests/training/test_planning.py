@@ -8,7 +8,6 @@ from builders import FASTEST
 from builders import long_but
 
 from keras_bridgetower import training
-from keras_bridgetower.apps.cli.main import main
 from keras_bridgetower.training import planning
 from keras_bridgetower.training.recipes import paper
 
@@ -148,15 +147,14 @@ def test_plans_that_cannot_be(message, change, values):
         training.plan(tiny(batch_size=64), **given)
 
 
-def test_the_command(capsys):
+def test_the_command(run):
     words = ["plan", "vqa_base", "--devices", "v5e:2", "--rows", "1e3"]
     words += ["-s", "size=tiny", "-s", "batch_size=16", "--row-bytes", "5e4"]
-    words += ["--machines", "2"]
-    assert main([*words, "-s", "image_size=32", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    words += ["--machines", "2", "-s", "image_size=32"]
+    found = json.loads(run(*words, "--json").out)
     assert found["steps"] == 10 * 63 and len(found["ways"]) == 4
     for way in found["ways"]:
         # Both machines fetch the only shard.
         assert way["bytes_per_second"] == 2 * 5e4 * way["rows_per_second"]
-    assert main(["plan", "vqa_base", "--devices", "8"]) == 2
-    assert "such as h100:8" in capsys.readouterr().err
+    said = run("plan", "vqa_base", "--devices", "8", code=2)
+    assert "such as h100:8" in said.err

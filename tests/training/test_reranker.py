@@ -11,7 +11,6 @@ from keras_bridgetower_drawings.training.easy.scenes import load_scenes
 from PIL import Image
 
 import keras_bridgetower as kbt
-from keras_bridgetower.apps.cli.main import main
 from keras_bridgetower.metrics.retrieval import list_ndcg
 from keras_bridgetower.metrics.retrieval import paired_interval
 from keras_bridgetower.training import reranker
@@ -37,13 +36,12 @@ def own(tmp_path_factory):
 
 
 @builders.FASTEST
-def test_the_command_teaches_new_names_and_says_so(own, tmp_path, capsys):
+def test_the_command_teaches_new_names_and_says_so(own, tmp_path, run):
     out = tmp_path / "mine"
     words = ["train", "reranker", own / "pairs.csv", "--pictures", own]
     words += ["--preset", PRESET, "--output", out, "--epochs", "6"]
     words += ["--learning-rate", "3e-3"]
-    assert main([*map(str, words), "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = json.loads(run(*words, "--json").out)
     assert report == json.loads((out / "report.json").read_text())
     assert report["after"] > report["before"] + 0.1
     assert report["helps"] == (report["low"] > 0)
@@ -115,24 +113,17 @@ def test_negatives_are_mined_anew_by_the_trained_score(
 
 
 @builders.FASTEST
-def test_an_index_adds_pictures_that_fit_no_query(own, tmp_path, capsys):
+def test_an_index_adds_pictures_that_fit_no_query(own, tmp_path, run):
     pytest.importorskip("lancedb")
-    more, index = tmp_path / "more", str(tmp_path / "index")
+    more, index = tmp_path / "more", tmp_path / "index"
     more.mkdir()
     for i, picture in enumerate(load_scenes("test").data.images[200:212]):
         Image.fromarray(picture).save(more / f"other{i}.png")
     (more / "link.png").symlink_to(own / "4.png")
-    assert (
-        main(
-            ["search", "index", str(more), "--store", index, "--preset", PRESET]
-        )
-        == 0
-    )
+    run("search", "index", more, "--store", index, "--preset", PRESET)
     words = ["train", "reranker", own / "pairs.csv", "--pictures", own]
     words += ["--preset", PRESET, "--output", tmp_path / "o", "--epochs", "1"]
-    capsys.readouterr()
-    assert main([*map(str, words), "--json", "--index", index]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = json.loads(run(*words, "--json", "--index", index).out)
     assert sum(report["pictures"].values()) == 120 + 12
     assert report["queries"] == dict.fromkeys(report["queries"], 3)
 
