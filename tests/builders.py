@@ -216,11 +216,22 @@ def difference(a, b):
     return float(np.abs(a - b).max())
 
 
-def assert_same_weights(model, other):
-    """Equal to the bit, and of the same types."""
-    for a, b in zip(model.weights, other.weights, strict=True):
-        assert a.dtype == b.dtype, a.path
-        np.testing.assert_array_equal(array(a), array(b), a.path)
+def assert_same_weights(model, other, most=0):
+    """Weights of two models, or lists: of the same types, and equal.
+
+    `most` is the largest difference, by default none.
+    """
+    weights = (
+        each.weights if isinstance(each, keras.Layer) else each
+        for each in (model, other)
+    )
+    for a, b in zip(*weights, strict=True):
+        path = getattr(a, "path", "")
+        assert a.dtype == b.dtype, path
+        if most == 0:
+            np.testing.assert_array_equal(array(a), array(b), path)
+        else:
+            assert difference(a, b) <= most, path
 
 
 def run(model, inputs):

@@ -11,6 +11,7 @@ from builders import ANSWERS
 from builders import FASTEST
 from builders import LONG_ELSEWHERE
 from builders import array
+from builders import assert_same_weights
 from builders import backbone
 from builders import features
 from builders import randomise
@@ -59,8 +60,7 @@ def test_unknown_keras_trains_saves_and_loads(unknown, tmp_path):
     again = kbt.BridgeTowerVQA.from_preset(
         tmp_path / "saved", preprocessor=None
     )
-    for a, b in zip(trained, again.weights, strict=True):
-        np.testing.assert_array_equal(a, array(b), err_msg=b.path)
+    assert_same_weights(trained, again)
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="uses no private names")
@@ -178,8 +178,7 @@ def test_layers_built_during_a_load_are_initialized(preset):
 def test_two_threads_load_at_once(preset):
     alone = load(preset)
     for model in in_threads(lambda: load(preset), lambda: load(preset)):
-        for a, b in zip(alone.weights, model.weights, strict=True):
-            np.testing.assert_array_equal(array(a), array(b), err_msg=a.path)
+        assert_same_weights(alone, model)
     np.testing.assert_array_equal(array(dense().kernel), np.ones((3, 2)))
 
 

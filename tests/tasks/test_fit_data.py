@@ -17,6 +17,7 @@ from builders import MANY_STEPS
 from builders import ONE_BACKEND
 from builders import SIDE
 from builders import array
+from builders import assert_same_weights
 from builders import backbone
 from builders import clip
 from builders import difference
@@ -250,8 +251,7 @@ def test_equal_fits_are_equal_to_the_bit(task):
         found.append((history, task.get_weights()))
     (losses, weights), (other_losses, other_weights) = found
     assert losses == other_losses
-    for a, b in zip(weights, other_weights, strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same_weights(weights, other_weights)
 
 
 @slow_on("tensorflow")
@@ -264,8 +264,7 @@ def test_the_end_of_a_dataset_is_no_step(task):
         ends.append([array(v) for v in task.optimizer.variables])
         assert ends[-1][0] == 3 * STEPS
         ends[-1] += task.get_weights()
-    for known, unknown in zip(*ends, strict=True):
-        np.testing.assert_array_equal(known, unknown)
+    assert_same_weights(*ends)
 
 
 @slow_on("tensorflow", "jax")

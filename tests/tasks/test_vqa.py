@@ -8,6 +8,7 @@ import pytest
 from builders import ANSWERS
 from builders import LONG_ELSEWHERE
 from builders import array
+from builders import assert_same_weights
 from builders import difference
 from builders import eager
 from builders import features
@@ -90,8 +91,7 @@ def test_lora_weights_of_a_task_include_its_head(tmp_path):
         before = [array(weight) for weight in other.weights]
         with pytest.raises(ValueError, match=error):
             other.load_lora_weights(tmp_path / f"{loaded}.lora.h5")
-        for weight, value in zip(other.weights, before, strict=True):
-            np.testing.assert_array_equal(array(weight), value)
+        assert_same_weights(other, before)
 
 
 PRESET = "bridgetower_tiny_easy_vqa"

@@ -14,6 +14,7 @@ import resume_run
 import s3_server
 from builders import FASTEST
 from builders import array
+from builders import assert_same_weights
 
 from keras_bridgetower import files
 from keras_bridgetower import object_stores
@@ -46,11 +47,6 @@ def files_of(*steps):
     )
 
 
-def check_equal(found, wanted):
-    for one, other in zip(found, wanted, strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
 @FASTEST
 def test_a_run_continues_on_another_machine(store, tmp_path):
     whole = fitted(tmp_path / "whole", 8)
@@ -61,7 +57,7 @@ def test_a_run_continues_on_another_machine(store, tmp_path):
     store.pipe_file(f"{ROOT}step-000000006/{folders.STATE}", b"0")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "A checkpoint must be as")
-        check_equal(fitted(URL, 8), whole)
+        assert_same_weights(fitted(URL, 8), whole)
     assert names(store) == files_of(4, 6, 8)
     # Copied to a folder, it is the run of that folder.
     copy = tmp_path / "copy"
@@ -71,7 +67,7 @@ def test_a_run_continues_on_another_machine(store, tmp_path):
         RunFolder(tmp_path / "whole").newest(),
     )
     assert found[1] == wanted[1]
-    check_equal(found[0].values(), wanted[0].values())
+    assert_same_weights(found[0].values(), wanted[0].values())
 
 
 DAMAGE = {
@@ -94,7 +90,7 @@ def test_a_damaged_checkpoint_is_not_used(store, tmp_path, damage, file):
     else:
         with pytest.warns(UserWarning, match=f"'{URL}/step-0*4' .* is tried"):
             found = fitted(URL, 5)
-    check_equal(found, whole)
+    assert_same_weights(found, whole)
     assert names(store) == files_of(2, 4, 5)
     assert left == store.cat_file(f"{ROOT}step-000000002/{folders.STATE}")
 
@@ -132,7 +128,7 @@ def test_a_failed_upload_leaves_old_checkpoints(store, tmp_path, monkeypatch):
         patched.setattr(type(store), "get_file", fail)
         with pytest.raises(CheckpointError, match=f"fetched.*'{URL}' .*reset"):
             fitted(URL, 8)
-    check_equal(fitted(URL, 8), fitted(tmp_path, 8))
+    assert_same_weights(fitted(URL, 8), fitted(tmp_path, 8))
 
 
 @FASTEST
@@ -156,7 +152,7 @@ def test_training_goes_on_beside_an_upload(store, tmp_path, monkeypatch):
 
     monkeypatch.setattr(type(store), "put_file", waits)
     whole = fitted(tmp_path / "whole", 6)
-    check_equal(fitted(URL, 6, resume_run.After(3, later.set)), whole)
+    assert_same_weights(fitted(URL, 6, resume_run.After(3, later.set)), whole)
     assert went_on == [True] * 3
     for step in (2, 4, 6):
         name = f"step-{step:09d}/{folders.STATE}"
@@ -232,7 +228,7 @@ def test_a_failed_upload_is_tried_again(store, tmp_path, monkeypatch):
         upload(*told, **more)
 
     monkeypatch.setattr(type(store), "put_file", fails_twice)
-    check_equal(fitted(URL, 4), fitted(tmp_path, 4))
+    assert_same_weights(fitted(URL, 4), fitted(tmp_path, 4))
     assert names(store) == files_of(2, 4) and not left
 
 

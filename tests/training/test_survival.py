@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import resume_run
 from builders import FASTEST
-from builders import array
+from builders import assert_same_weights
 from builders import long_but
 from builders import slow_on
 
@@ -219,11 +219,9 @@ def test_averages_replace_weights_at_the_end(tmp_path):
     finished = run(tmp_path / "whole")
     variables = whole.optimizer.variables
     averages = [v for v in variables if v.name.endswith("_average")]
-    for weight, average in zip(whole.trainable_weights, averages, strict=True):
-        np.testing.assert_array_equal(array(weight), array(average))
+    assert_same_weights(whole.trainable_weights, averages)
     for other in (goes_on, finished):
-        for one, two in zip(whole.weights, other.weights, strict=True):
-            np.testing.assert_array_equal(array(one), array(two), one.path)
+        assert_same_weights(whole, other)
 
 
 def test_other_settings_are_rejected(finished):
@@ -233,10 +231,8 @@ def test_other_settings_are_rejected(finished):
         checkpoint.resume(task)
     position = checkpoint.resume(task, force=True)
     assert (position.epoch, position.step) == (1, 0)
-    for mine, saved in zip(
-        task.trainable_weights, finished[1].trainable_weights, strict=True
-    ):
-        np.testing.assert_array_equal(array(mine), array(saved))
+    saved = finished[1].trainable_weights
+    assert_same_weights(task.trainable_weights, saved)
 
 
 def test_other_models_are_rejected(finished):

@@ -9,7 +9,7 @@ from builders import ANSWERS
 from builders import FASTEST
 from builders import MANY_STEPS
 from builders import array
-from builders import difference
+from builders import assert_same_weights
 from builders import fast
 from builders import features
 from builders import shallow
@@ -82,8 +82,7 @@ def test_accumulation_with_a_schedule_equals_larger_batches():
     closed = [expected(u, 0.1, 5, 2) for u in range(5)]
     assert rates[0] == pytest.approx(closed)
     assert rates[1] == pytest.approx(np.repeat(closed, 2))
-    for one, other in zip(*found, strict=True):
-        assert difference(one, other) <= 1e-6, one.path
+    assert_same_weights(*found, most=1e-6)
 
 
 def test_predict_after_averages_replaced_weights():
@@ -111,8 +110,7 @@ def test_averages_before_the_first_update_are_the_weights(scaled):
     if not scaled:
         others.append(optimizer._model_variables_moving_average)
     for other in others:
-        for one, two in zip(found, other, strict=True):
-            assert difference(one, two) == 0
+        assert_same_weights(found, other)
 
 
 def test_a_model_of_keras_counts_updates_with_ours():
@@ -254,14 +252,11 @@ def test_a_run_counts_updates(finished):
     ],
 )
 def test_a_run_continues_within_an_update(finished, tmp_path, ends, error):
-    whole = finished[1]
     with pytest.raises(error):
         run(tmp_path, resume_run.After(*ends))
     assert RunFolder(tmp_path).checkpoints()[-1].name[-5] == "-"
-    part = run(tmp_path)
-    for one, other in zip(
-        [*whole.variables, *whole.optimizer.variables],
-        [*part.variables, *part.optimizer.variables],
-        strict=True,
-    ):
-        np.testing.assert_array_equal(array(one), array(other))
+    whole, part = (
+        [*task.variables, *task.optimizer.variables]
+        for task in (finished[1], run(tmp_path))
+    )
+    assert_same_weights(whole, part)
