@@ -2,11 +2,11 @@
 
     python -m keras_bridgetower_drawings.training.scenes.claim FOLDER
 
-The folder is that of `train` after the stage `reading`. All variants share its
-frozen towers and vectors, and learn from the same batches with the same number
-of weights. A stopped command resumes. Scores and `table.csv` are written to
-`claim_STEPS` in the folder. Print only what is done by `--seeds` without a
-number.
+All variants share the frozen towers and vectors of `train` after its stages
+`seeing` and `reading`, which run first if the folder has no weights of them.
+They learn from the same batches with the same number of weights. A stopped
+command resumes. Scores and `table.csv` are written to `claim_STEPS` in the
+folder. `--seeds` without a number prints what is done.
 """
 
 import csv
@@ -27,7 +27,7 @@ from keras_bridgetower_drawings.training.scenes.scenes import SORTS
 from keras_bridgetower_drawings.training.scenes.scenes import World
 
 RATE = 1e-3
-BRIDGETOWER, MORE = "BridgeTower", "BridgeTower has more"
+BRIDGETOWER, TRAINING = "BridgeTower", "training, by nouns"
 # What a variant changes in `start.FUSION`.
 VARIANTS = {
     "METER": {"bridge": None, "taps": (-1, None, None)},
@@ -150,19 +150,21 @@ def table(folder):
     variant's: the mean over the seeds that both have, and its interval of 95 %
     by a bootstrap over lists. "training, by nouns" is how often the middle
     layer knows at the nouns which caption is right, in the new scenes of the
-    last `train.STEPS` steps.
+    last `train.STEPS` steps; "off by" is the error of x, y and size there,
+    added, as a share of the side.
     """
     counts = json.loads((folder / "weights.json").read_text())
-    exams = {"training, by nouns": {}}
+    exams = {TRAINING: {}}
     for done in sorted(folder.glob("*/fusing.weights.h5")):
         history = done.with_name("history.jsonl").read_text().splitlines()
         last = json.loads(history[-1])
-        shares = {s: 100 * last[f"{s} by nouns"] for s in SORTS}
-        exams["training, by nouns"][done.parent.name] = shares
+        last |= {s: 100 * last[f"{s} by nouns"] for s in SORTS}
+        exams[TRAINING][done.parent.name] = last
     for path in (folder / f"{exam}.json" for exam in EXAMS):
         if path.exists():
             exams[path.stem] = json.loads(path.read_text())
-    rows = [("exam", "fusion", "weights", "seeds", *SORTS, "nDCG@10", MORE)]
+    columns = *SORTS, "off by", "nDCG@10", "BridgeTower has more"
+    rows = [("exam", "fusion", "weights", "seeds", *columns)]
     for exam, found in exams.items():
         for name in VARIANTS:
             runs = {k: one for k, one in found.items() if k.startswith(name)}
@@ -172,15 +174,19 @@ def table(folder):
                 reports.mean_and_spread([one[s] for one in runs.values()], 1)
                 for s in SORTS
             ]
-            if "lists" in next(iter(runs.values())):
+            if exam == TRAINING:
+                off = [one["near"] for one in runs.values()]
+                cells += reports.mean_and_spread(off, 2), "", ""
+            else:
                 own, other = (
                     [found[k.replace(name, n)]["lists"] for k in runs]
                     for n in (name, BRIDGETOWER)
                 )
-                cells.append(reports.mean_and_spread(np.mean(own, 1), 3))
                 gains = np.mean(other, 0) - np.mean(own, 0)
                 gain = retrieval.paired_interval(gains)
-                cells.append("{:+.3f} ({:+.3f} to {:+.3f})".format(*gain))
+                more = "{:+.3f} ({:+.3f} to {:+.3f})".format(*gain)
+                cells += "", reports.mean_and_spread(np.mean(own, 1), 3)
+                cells.append("" if name == BRIDGETOWER else more)
             rows.append((exam, name, counts[name], len(runs), *cells))
     return rows
 
