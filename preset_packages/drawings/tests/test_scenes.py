@@ -2,11 +2,13 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 from keras_bridgetower_drawings.training.scenes import captions
+from keras_bridgetower_drawings.training.scenes import claim
 from keras_bridgetower_drawings.training.scenes import fusing
 from keras_bridgetower_drawings.training.scenes import reading
 from keras_bridgetower_drawings.training.scenes import release
@@ -14,6 +16,7 @@ from keras_bridgetower_drawings.training.scenes import score
 from keras_bridgetower_drawings.training.scenes import seeing
 from keras_bridgetower_drawings.training.scenes import start
 from keras_bridgetower_drawings.training.scenes import things
+from keras_bridgetower_drawings.training.scenes import train
 from keras_bridgetower_drawings.training.scenes.scenes import COLORS
 from keras_bridgetower_drawings.training.scenes.scenes import PATTERNS
 from keras_bridgetower_drawings.training.scenes.scenes import SORTS
@@ -178,25 +181,34 @@ def test_places_are_told_what_is_there():
         assert (told["where"][0, place, 0] == np.float32(one.x)).all()
 
 
-def test_stages_train_the_task_that_scores():
+@pytest.fixture(scope="module")
+def run():
+    """All that stages share: things, and a task with both learners."""
     known = kbt.BridgeTowerContrastive.from_preset(start.PRESET)
     task, shown = start.new_task(), list(world().things.values())
     rows, names = seeing.vectors(known, shown)
-    converter = task.preprocessor.image_converter
     sees = seeing.Seeing(task, names)
     words = [Thing(f"{name} house", {"words": None}) for name in NAMES]
     more, others = seeing.vectors(known, words)
     told = rows | {name: len(rows) + row for name, row in more.items()}
     asked = sees.shown_by(others)
-    assert np.allclose(np.linalg.norm(asked, axis=-1), 1, atol=1e-5)
     reads = reading.Reading(task, np.concatenate([names, others]), asked)
-    start.enter(task, sees, reads)
+    things = SimpleNamespace(called=lambda: shown, of=lambda part: shown)
+    return SimpleNamespace(**locals())
+
+
+def test_stages_train_the_task_that_scores(run):
+    task, converter = run.task, run.task.preprocessor.image_converter
+    assert np.allclose(np.linalg.norm(run.asked, axis=-1), 1, atol=1e-5)
+    start.enter(task, run.sees, run.reads)
     learner = fusing.Matching(task)
     given = task.preprocessor.tokenizer, start.SIDE, 1, 0
-    data = fusing.batches(shown, converter, *given)
+    data = fusing.batches(run.shown, converter, *given)
+    seen = run.rows, run.known, converter, *given[1:]
+    read = run.told, given[0], 1, 0, run.words
     stages = [
-        (sees, seeing.batches(shown, rows, known, converter, *given[1:])),
-        (reads, reading.batches(shown, told, given[0], 1, 0, words)),
+        (run.sees, seeing.batches(run.shown, *seen)),
+        (run.reads, reading.batches(run.shown, *read)),
         (learner, data),
     ]
     for stage, batches in stages:
@@ -213,6 +225,59 @@ def test_stages_train_the_task_that_scores():
     }
     logits = task.predict_features(features)
     assert np.abs(logits[:, 1] - logits[:, 0] - scores).max() < 1e-3
+
+
+def test_compared_fusions_differ_in_what_they_read_alone(
+    run, tmp_path, monkeypatch
+):
+    changed, weights = claim.equal_variants()
+    sizes = np.array(list(weights.values()))
+    assert np.ptp(sizes) < 0.001 * sizes.min()
+    monkeypatch.setattr(train, "STEPS", 1)
+    monkeypatch.setattr(fusing, "GROUPS", 6)
+    start.enter(run.task, run.sees, run.reads)
+    meter = claim.new_task(run, changed["METER"])
+    kernels = []
+    for task in (run.task, meter):
+        fusion = task.backbone.fusion
+        for projection in (
+            fusion.image_projections[-1],
+            fusion.text_projections[-1],
+        ):
+            kernel = keras.ops.convert_to_numpy(projection.kernel)
+            kernels.append(kernel[:, : len(NAMES)].ravel())
+    # What the highest states say enters both alike.
+    cosines = np.corrcoef(kernels)
+    assert cosines[0, 2] > 0.9999 and cosines[1, 3] > 0.9999
+    assert meter.backbone.fusion.count_params() == weights["METER"]
+    learned = claim.learn(run, changed["METER"], 1, 0, tmp_path)
+    drawn = [world().draw(scene, start.SIDE) for _, _, scene, _ in rows(1)]
+    texts = ["an owl and a bus"] * len(drawn)
+    found = claim.Scores({"before": meter, "after": learned})(drawn, texts)
+    assert np.abs(found["before"] - found["after"]).max() > 0.01
+    for name in ("image_encoder", "text_encoder"):
+        towers = [
+            getattr(task.backbone, name).get_weights()
+            for task in (run.task, learned)
+        ]
+        assert all(map(np.array_equal, *towers))
+
+
+def test_a_gain_is_that_of_the_same_seeds_and_lists(tmp_path):
+    (tmp_path / "weights.json").write_text(
+        json.dumps(dict.fromkeys(claim.VARIANTS, 9))
+    )
+    lists = np.random.default_rng(0).random((2, 30))
+    found = {
+        f"{name}_{seed}": dict.fromkeys(SORTS, 50.0 + seed)
+        | {"lists": (lists[seed] + 0.1 * number).tolist()}
+        for number, name in enumerate(claim.VARIANTS)
+        for seed in range(2)
+    }
+    (tmp_path / "test.json").write_text(json.dumps(found))
+    meter = claim.table(tmp_path)[1]
+    assert meter[:5] == ("test", "METER", 9, 2, "50.5 ± 0.7")
+    assert meter[-1] == "+0.200 (+0.200 to +0.200)"
 
 
 def test_the_preset_knows_what_its_vectors_do_not():

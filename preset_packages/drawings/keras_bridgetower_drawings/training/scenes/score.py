@@ -143,8 +143,8 @@ def of_pairs(scores, world, found):
     }
 
 
-def of_lists(scores, world, found):
-    """Return nDCG@10 of each order, and the gain over others with intervals."""
+def ndcg_of_lists(scores, world, found):
+    """Return nDCG@10 of each list by the name of its order."""
     side = scores.task.backbone.image_size
     by, grades = {}, []
     for caption, shown in found:
@@ -153,10 +153,15 @@ def of_lists(scores, world, found):
         for name, one in scores(drawn, [caption.text] * len(drawn)).items():
             by.setdefault(name, []).append(one[::-1])
         grades.append([caption.grade(scene) for scene in shown][::-1])
-    ndcg = {
+    return {
         name: retrieval.list_ndcg(np.array(rows), np.array(grades))
         for name, rows in by.items()
     }
+
+
+def of_lists(scores, world, found):
+    """Return nDCG@10 of each order, and the gain over others with intervals."""
+    ndcg = ndcg_of_lists(scores, world, found)
     table = {
         name: {"nDCG@10": round(float(v.mean()), 3)} for name, v in ndcg.items()
     }

@@ -57,7 +57,9 @@ def enter(task, sees, reads):
     """Let what places and nouns say enter the fusion.
 
     Both share the main directions of what places say. Attention begins with how
-    alike a noun and a place are, and so does the similarity of words.
+    alike a noun and a place are, and so does the similarity of words. Of two
+    states, the higher one says what is seen, and both say where it is; nouns
+    enter with the higher one. A fusion that reads this one alone has no other.
 
     Args:
         task: that of `new_task`.
@@ -84,10 +86,13 @@ def enter(task, sees, reads):
         reads.head.text_dense.get_weights()[0] @ main,
         *(layer.get_weights()[0] for layer in (nouns.part, nouns.paint)),
     )
-    low, high = np.split(seen, 2)
-    _put(fusion.image_projections[0], low)
-    _put(fusion.image_projections[1], high)
-    _put(fusion.text_projections[1], told)
+    low_and_high = np.split(seen, 2)
+    states = low_and_high[-len(fusion.image_projections) :]
+    for projection, columns in zip(
+        fusion.image_projections, states, strict=True
+    ):
+        _put(projection, columns)
+    _put(fusion.text_projections[-1], told)
     for layer in (head.word_dense, head.patch_dense):
         width = layer.kernel.shape[0]
         layer.set_weights([np.diag(np.arange(width) < NAMES)])
