@@ -19,7 +19,6 @@ from keras_bridgetower_photos.training import things
 from keras_bridgetower_photos.training.reranker.world import World
 
 RELEASED = "bridgetower_small_photo_contrastive"
-OTHERS = 240  # Scenes of which lists take those that are no near misses.
 
 
 class Shown(World):
@@ -27,7 +26,7 @@ class Shown(World):
 
     def __init__(self, world, part):
         super().__init__(world, part)
-        self.numbers, self.others = {}, []
+        self.numbers = {}
 
     def draw(self, scene, side):
         return self.numbers.setdefault(scene, len(self.numbers))
@@ -37,13 +36,11 @@ class Shown(World):
         return [super(Shown, self).draw(s, side) for s in self.numbers]
 
     def scene(self, rng, sort=None):
-        """Draw a scene; those of no sort are few, and drawn again."""
+        """Draw a scene, without a sort one of those that have a number."""
         if sort is not None:
             return super().scene(rng, sort)
-        if len(self.others) < OTHERS:
-            self.others.append(super().scene(rng))
-            return self.others[-1]
-        return self.others[rng.integers(OTHERS)]
+        known = list(self.numbers)
+        return known[rng.integers(len(known))]
 
 
 class Scores:
@@ -118,12 +115,13 @@ def tables(folder, task, known, world, part, forms=None, counts=()):
     shown, side = Shown(world, part), task.backbone.image_size
     pairs, lists = counts or (score.PAIRS, score.LISTS)
     pairs = score.pairs(shown, pairs, forms=forms)
-    lists = score.lists(shown, lists, forms=forms)
-    for scene in [
-        *(scene for _, scene, _, _ in pairs),
-        *(scene for _, scenes in lists for scene in scenes),
-    ]:
+    for _, scene, _, _ in pairs:
         shown.draw(scene, side)
+    # Beside near misses, they show scenes of the pairs.
+    lists = score.lists(shown, lists, forms=forms)
+    for _, scenes in lists:
+        for scene in scenes:
+            shown.draw(scene, side)
     pictures = shown.pictures(side)
     scores = Scores(
         task,

@@ -8,6 +8,7 @@
 interrupted is resumed by the same command.
 """
 
+import json
 import pathlib
 
 import keras
@@ -76,7 +77,9 @@ def read(run, epochs):
 
     shown = told(World(run.world, "training").every)
     given = run.names.rows, run.task.preprocessor.tokenizer, STEPS, run.seed
-    data = reading.batches(told(run.names.words), *given, shown)
+    every = told(run.names.words)
+    (run.folder / "words.json").write_text(json.dumps(len(every)))
+    data = reading.batches(every, *given, shown)
     learner = reading.Reading(run.task, vectors, vectors)
     return run.stage("reading", learner, data, epochs)
 
