@@ -65,12 +65,17 @@ def test_no_scene_of_training_shows_what_is_held_out(disks):
 
 def test_what_places_say_is_linear_in_their_state(disks):
     rng = np.random.default_rng(0)
-    state = rng.normal(3, 5, (4, 145, 7)).astype("float32")
+    state = rng.normal(3, 5, (4, 145, 16)).astype("float32")
     learner = seeing.Seeing(state)
     paints, wheres = map(keras.ops.convert_to_numpy, learner(state))
     kernel, bias = learner.columns()
     told = state[:, 1:] @ kernel + bias
-    assert np.allclose(told, np.concatenate([wheres, paints], -1), atol=1e-4)
+    wanted = np.concatenate([wheres, paints], -1)
+    assert np.allclose(told[..., : wanted.shape[-1]], wanted, atol=1e-4)
+    # Behind three channels of 16, the colors, are ten of coordinates.
+    colors = state[..., 3:6]
+    colors = (colors - colors.mean((0, 1))) / colors.std((0, 1))
+    assert np.allclose(told[..., -3:], colors[:, 1:], atol=1e-4)
     scene = World(disks, "training").scene(rng, "color")
     y = seeing.truth([scene])
     for one in scene.things:
@@ -87,7 +92,7 @@ def test_the_stages_train_the_task_that_scores(disks, tmp_path):
     vectors = rng.normal(size=(len(words), 128)).astype("float32")
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     classes = rng.normal(size=(tiny_photos.CLASSES, 128)).astype("float32")
-    names = Names(tuple(words), vectors, classes)
+    names = Names(tuple(words), vectors, classes, ())
     task = start.new_task(encoder, names)
     convert = task.preprocessor.image_converter
     rows, drawn = [], []
@@ -100,9 +105,22 @@ def test_the_stages_train_the_task_that_scores(disks, tmp_path):
     states = task.backbone.image_tower(convert(np.stack(drawn)))
     states = [keras.ops.convert_to_numpy(x) for x in states]
     pools.write(tmp_path / "pools" / "train_0", states, rows)
-    groups = fusing.Groups(tmp_path / "pools")
+    nouns = [*words, *("" for _ in range(tiny_photos.CLASSES - len(words)))]
+    groups = fusing.Groups(tmp_path / "pools", nouns, classes)
     sample = groups.states([(0, row) for row in range(len(rows))])
     assert all((a == b).all() for a, b in zip(sample, states, strict=True))
+    assert groups.class_of.keys() <= {*world.every}
+    # An untrained classifier may take all things for one.
+    groups.class_of = {name: row for row, name in enumerate(world.every)}
+    both, called = [scene_of(row["scene"]) for row in rows[:2]], None
+    while called is None or called is both:
+        called, moved = groups.exchange(both, sample[1][:2], rng)
+    for old, new in zip(both, called, strict=True):
+        for one, other in zip(old.things, new.things, strict=True):
+            assert one == other._replace(name=one.name)
+            # The class that told of the thing tells of what it is called now.
+            own, now = groups.class_of[one.name], nouns.index(other.name)
+            assert (moved[..., now] == sample[1][:2][..., own]).all()
     sees = seeing.Seeing(sample[0])
     reads = reading.Reading(task, vectors, vectors)
     start.enter(task, sees, reads, sample)

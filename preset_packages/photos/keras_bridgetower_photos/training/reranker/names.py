@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from keras_bridgetower_drawings.training.emoji.model import SPACE
+from keras_bridgetower_drawings.training.scenes import captions
 
 from keras_bridgetower.convert import unimodal
 from keras_bridgetower.models.towers import Tower
@@ -21,6 +22,7 @@ class Names(NamedTuple):
     words: tuple
     vectors: np.ndarray  # float32 `(words, SPACE)`, of length 1.
     classes: np.ndarray  # float32 `(1000, SPACE)`.
+    called: tuple  # A word for each class, `""` where none fits captions.
 
     @property
     def rows(self):
@@ -45,7 +47,13 @@ def read(packages, world):
     words = {word for word in words if re.fullmatch("[a-z]+( [a-z]+)?", word)}
     for split in SPLITS:
         words.update(World(world, split).every)
+    # None has a word that captions use otherwise.
+    words = {w for w in words if not set(w.split()) & captions.WORDS}
     words = sorted(words)
+    called = [
+        next((w.lower() for w in one.words if w.lower() in words), "")
+        for one in known
+    ]
     ways = (
         [one.names[0] for one in known],
         [", ".join(one.names) for one in known],
@@ -58,4 +66,4 @@ def read(packages, world):
     of_classes = np.mean([vectors(way) for way in ways], axis=0) - middle
     of_words = (vectors(words) - middle) @ directions
     of_words /= np.linalg.norm(of_words, axis=1, keepdims=True)
-    return Names(tuple(words), of_words, of_classes @ directions)
+    return Names(tuple(words), of_words, of_classes @ directions, tuple(called))

@@ -14,7 +14,6 @@ import pathlib
 import keras
 from keras_bridgetower_drawings.training import reports
 from keras_bridgetower_drawings.training.emoji.model import train
-from keras_bridgetower_drawings.training.scenes import captions
 from keras_bridgetower_drawings.training.scenes import reading
 from keras_bridgetower_drawings.training.scenes.things import Thing
 
@@ -44,7 +43,9 @@ class Run:
         self.names = names.read(folders, self.world)
         encoder = model.image_encoder(folders, start.SIDE)
         self.task = start.new_task(encoder, self.names)
-        self.groups = fusing.Groups(self.folder / "pools")
+        self.groups = fusing.Groups(
+            self.folder / "pools", self.names.called, self.names.classes
+        )
         first = [(0, row) for row in range(SAMPLE)]
         self.sample = self.groups.states(first)
 
@@ -71,14 +72,13 @@ def read(run, epochs):
     vectors = run.names.vectors
 
     def told(words):
-        """Return words that captions do not use otherwise, as things."""
-        apart = [w for w in words if not set(w.split()) & captions.WORDS]
-        return [Thing(word, {"words": None}) for word in apart]
+        return [Thing(word, {"words": None}) for word in words]
 
-    shown = told(World(run.world, "training").every)
-    given = run.names.rows, run.task.preprocessor.tokenizer, STEPS, run.seed
     every = told(run.names.words)
     (run.folder / "words.json").write_text(json.dumps(len(every)))
+    nouns = set(World(run.world, "training").every)
+    shown = told([word for word in run.names.words if word in nouns])
+    given = run.names.rows, run.task.preprocessor.tokenizer, STEPS, run.seed
     data = reading.batches(every, *given, shown)
     learner = reading.Reading(run.task, vectors, vectors)
     return run.stage("reading", learner, data, epochs)
