@@ -145,7 +145,9 @@ def main():
     world = things.load(packages.fetch(run / "packages"))
     task = kbt.BridgeTowerRetrieval.from_preset(settings.preset)
     forms = settings.forms or settings.part
-    found = tables(run / f"states_{forms}", task, world, settings.part, forms)
+    known = kbt.BridgeTowerContrastive.from_preset(RELEASED)
+    states = run / f"states_{forms}"
+    found = tables(states, task, known, world, settings.part, forms)
     name = f"scores_{forms}_{keras.backend.backend()}.json"
     reports.write_scores(run / name, found)
 

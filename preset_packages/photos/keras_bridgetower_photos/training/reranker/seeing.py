@@ -12,8 +12,6 @@ from keras_bridgetower_drawings.training.emoji import model
 from keras_bridgetower_drawings.training.scenes import seeing
 from keras_bridgetower_drawings.training.scenes.scenes import GROUNDS
 
-from keras_bridgetower_photos.training.model import COLORS
-from keras_bridgetower_photos.training.model import COORDINATES
 from keras_bridgetower_photos.training.reranker.start import GRID
 
 BATCH = 32
@@ -45,7 +43,7 @@ class Seeing(model.Rated):
         return self.paint(x), self.where(x)
 
     def columns(self):
-        """Return kernel and bias of where, paint and colors, of the state."""
+        """Return kernel and bias of where and paint, of the state itself."""
         kernels, biases = zip(
             *(layer.get_weights() for layer in (self.where, self.paint)),
             strict=True,
@@ -54,11 +52,7 @@ class Seeing(model.Rated):
             ops.convert_to_numpy(x).reshape(-1, 1)
             for x in (self.scaled.mean, self.scaled.variance)
         )
-        # A color word is not linear in red, green and blue: they enter too.
-        first = len(mean) - COORDINATES - COLORS
-        colors = np.eye(len(mean))[:, first : first + COLORS]
-        kernel = np.concatenate([*kernels, colors], 1)
-        bias = np.concatenate([*biases, np.zeros(COLORS)])
+        kernel, bias = np.concatenate(kernels, 1), np.concatenate(biases)
         kernel = kernel / np.sqrt(variance + 1e-6)
         return kernel, bias - (mean * kernel).sum(0)
 
