@@ -73,8 +73,8 @@ def tokenizer():
     )
 
 
-def encoders(vocabulary_size):
-    """Return an image encoder for 8 x 8 pixels, and a text encoder."""
+def encoders(vocabulary_size, side=8):
+    """Return an image encoder for small pictures, and a text encoder."""
     image = keras_hub.models.EfficientNetBackbone(
         stackwise_width_coefficients=[1.0] * 2,
         stackwise_depth_coefficients=[1.0] * 2,
@@ -86,7 +86,7 @@ def encoders(vocabulary_size):
         stackwise_expansion_ratios=[1, 2],
         stackwise_strides=[1, 2],
         stackwise_block_types=["v1"] * 2,
-        input_shape=(8, 8, 3),
+        input_shape=(side, side, 3),
     )
     text = keras_hub.models.BertBackbone(
         vocabulary_size=vocabulary_size,

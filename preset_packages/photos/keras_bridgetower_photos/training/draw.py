@@ -38,10 +38,11 @@ PAINTED = 0.35  # Share of the things that have another color.
 class Eyes:
     """The image tower for one size, compiled; the backend must be PyTorch.
 
-    `taps` are the states, by default those that the fusion reads.
+    `taps` are the states, by default those that the fusion reads, `precision`
+    is that of OpenVINO: `"bf16"` is faster on a CPU that has it.
     """
 
-    def __init__(self, encoder, side=model.SIDE, taps=None):
+    def __init__(self, encoder, side=model.SIDE, taps=None, precision="f32"):
         taps = taps or [t for t in model.FUSION["image_taps"] if t is not None]
         tower = Tower(encoder, taps, positions=model.FUSION["image_positions"])
         shape = (BATCH, side, side, 3)
@@ -49,7 +50,7 @@ class Eyes:
             graph = torch.export.export(
                 _Outputs(tower).eval(), (torch.zeros(shape),)
             )
-        precision = {"INFERENCE_PRECISION_HINT": "f32"}
+        precision = {"INFERENCE_PRECISION_HINT": precision}
         self._compiled = openvino.Core().compile_model(
             openvino.convert_model(graph), "CPU", precision
         )

@@ -125,7 +125,10 @@ def describe(package, rows, record, shown, cores):
     folder = package / FOLDER
     search = reranking(record)
     rows = {name: row | search for name, row in rows.items()}
-    registry.write_json(package, "table.json", rows)
+    table = package / "table.json"
+    known = read_json(table) if table.exists() else {}
+    others = {n: row for n, row in known.items() if row["folder"] != FOLDER}
+    registry.write_json(package, table.name, rows | others)
     registry.write_json(folder, "training.json", record)
     (folder / "README.md").write_text(card(rows, record, shown, cores))
     manifest.write(folder)

@@ -150,7 +150,7 @@ class Scenes:
             image = _cropped(image, rng, 0.8)
             if things.BROAD[photograph.kind] in MIRRORED:
                 image = _mirrored(image, rng)
-            image = _light(image, rng)
+            image = lit(image, rng)
         image = ImageOps.fit(image, (self.side, self.side), Image.BICUBIC)
         placed = (Placed(photograph, (0, 0, self.side, self.side)),)
         return Scene(
@@ -301,7 +301,7 @@ class Scenes:
             opacity = opacity.filter(blur)
         if thing.paint:
             shape = painting.paint(shape, thing.paint, rng)
-        shape = _light(shape.convert("RGB"), rng)
+        shape = lit(shape.convert("RGB"), rng)
         shape.putalpha(opacity)
         return shape
 
@@ -314,7 +314,7 @@ class Scenes:
         if self._places and rng.random() < 0.6:
             background = draw(self._places, rng)
             image = _cropped(self._photograph(background), rng, 0.6)
-            image = _light(_mirrored(image, rng), rng)
+            image = lit(_mirrored(image, rng), rng)
             size = (self.side, self.side)
             image = ImageOps.fit(image, size, Image.BILINEAR)
             return _Ground(image, background, "", self.world, rng)
@@ -439,7 +439,7 @@ def _mirrored(image, rng):
     return ImageOps.mirror(image) if rng.random() < 0.5 else image
 
 
-def _light(image, rng):
+def lit(image, rng):
     """Change the light a little, never so that a color has another name."""
     image = ImageEnhance.Color(image).enhance(rng.uniform(0.88, 1.12))
     image = ImageEnhance.Brightness(image).enhance(rng.uniform(0.88, 1.1))

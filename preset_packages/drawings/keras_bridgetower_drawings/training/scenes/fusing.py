@@ -54,7 +54,7 @@ class Matching(model.Rated):
         self.holds.build((None, None, width))
 
     def call(self, x, training=None):
-        images = self.backbone.image_tower(x["images"])
+        images = self.states(x["images"])
         texts = self.backbone.text_tower(
             {k: x[k] for k in ("token_ids", "padding_mask")}
         )
@@ -81,6 +81,10 @@ class Matching(model.Rated):
         every = ops.matmul(vectors["text"], ops.transpose(vectors["image"]))
         holds = ops.sum(self.holds(nouns), (1, 2))
         return score, holds, every, self.seen(nouns), looks
+
+    def states(self, images):
+        """Return the states of pictures."""
+        return self.backbone.image_tower(images)
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
@@ -148,9 +152,14 @@ def join(fusion, text_states, image_states, mask):
     return ops.concatenate(both, -1), middle, maps
 
 
-def truth(told, drawn, side):
-    """Return what is true of each pair of captions and scenes."""
-    grid = side // seeing.PATCH
+def truth(told, drawn, grid):
+    """Return what is true of each pair of captions and scenes.
+
+    Args:
+        told: list of `Caption`.
+        drawn: list of `Scene`, as many.
+        grid: int, how many places of the image tower are in a row.
+    """
     y, x = ((np.mgrid[:grid, :grid] + 0.5) / grid).reshape(2, -1)
     shape = len(told), reading.NOUNS
     there, paint = np.zeros(shape, "float32"), np.zeros(shape, "int32")
@@ -174,7 +183,7 @@ def truth(told, drawn, side):
 
 def batches(things, converter, tokenizer, side, steps, seed, sorts=SORTS):
     """Return `Batches` of groups of new scenes, as many of each sort."""
-    scenes = World(things, "training")
+    scenes, grid = World(things, "training"), side // seeing.PATCH
 
     def make(rows, rng):
         drawn, told, kinds = [], [], []
@@ -188,26 +197,37 @@ def batches(things, converter, tokenizer, side, steps, seed, sorts=SORTS):
         pictures = np.stack(
             [scenes.draw(s, side, scenes.drawings(s, rng)) for s in drawn]
         )
-        x = reading.features(tokenizer, told, tokenizer.sequence_length)
-        pairs = [
-            (2 * i + t, (2 * i + p) % len(drawn))
-            for i in range(len(rows))
-            for t, p in PAIRS
-        ]
-        text_rows, image_rows = np.array(pairs, "int32").T
-        x |= {
-            "images": np.asarray(converter(pictures), "float32"),
-            "text_rows": text_rows,
-            "image_rows": image_rows,
-        }
-        pairs = [told[t] for t in text_rows], [drawn[p] for p in image_rows]
-        y = truth(*pairs, side)
-        y["true"] = np.array(
-            [t.facts <= p.facts for t, p in zip(*pairs, strict=True)]
-        )
-        grades = [t.grade(p) for t, p in zip(*pairs, strict=True)]
-        y["grades"] = np.array(grades, "float32").reshape(-1, 2, 3)
-        y["sort"] = np.array(kinds, "int32")
-        return x, y
+        images = np.asarray(converter(pictures), "float32")
+        return grouped(drawn, told, kinds, images, tokenizer, grid)
 
     return model.Batches(make, steps * GROUPS, GROUPS, seed)
+
+
+def grouped(drawn, told, kinds, images, tokenizer, grid):
+    """Return inputs and truth of groups.
+
+    Args:
+        drawn: list of `Scene`: of each group a scene and its near miss.
+        told: list of `Caption`: what is true of each of them.
+        kinds: list of int, the number of each group's sort.
+        images: what the image tower, or `Matching.states`, reads of `drawn`.
+        tokenizer: of the text tower.
+        grid: int, as of `truth`.
+    """
+    x = reading.features(tokenizer, told, tokenizer.sequence_length)
+    pairs = [
+        (2 * i + t, (2 * i + p) % len(drawn))
+        for i in range(len(kinds))
+        for t, p in PAIRS
+    ]
+    text_rows, image_rows = np.array(pairs, "int32").T
+    x |= {"images": images, "text_rows": text_rows, "image_rows": image_rows}
+    pairs = [told[t] for t in text_rows], [drawn[p] for p in image_rows]
+    y = truth(*pairs, grid)
+    y["true"] = np.array(
+        [t.facts <= p.facts for t, p in zip(*pairs, strict=True)]
+    )
+    grades = [t.grade(p) for t, p in zip(*pairs, strict=True)]
+    y["grades"] = np.array(grades, "float32").reshape(-1, 2, 3)
+    y["sort"] = np.array(kinds, "int32")
+    return x, y

@@ -106,7 +106,7 @@ class World:
         if sort in ("side", "above", "size", "color"):
             count = max(2, count)
         artist = str(rng.choice(self.artists))
-        names = rng.choice(self.names[artist], count, replace=False)
+        names = self.different(artist, count, rng)
         colors = [None] * count
         if sort == "color" or rng.random() < 0.25:
             colors = rng.choice(list(COLORS), count, replace=False)
@@ -128,6 +128,10 @@ class World:
             other = self.near_miss(found, sort, rng).relation(FACT[sort])
             if now and other and now != other:
                 return found
+
+    def different(self, artist, count, rng):
+        """Draw names of different things that an artist has drawn."""
+        return rng.choice(self.names[artist], count, replace=False)
 
     def near_miss(self, scene, sort, rng):
         """Return a scene in which a fact of this sort does not hold.

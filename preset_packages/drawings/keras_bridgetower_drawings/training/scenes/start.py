@@ -66,11 +66,11 @@ def enter(task, sees, reads):
         sees: `Seeing`, of which both states are read.
         reads: `Reading`.
     """
-    fusion, head = task.backbone.fusion, task.heads["itm"]
+    fusion = task.backbone.fusion
     asked = ops.convert_to_numpy(ops.matmul(sees.names, sees.asked.kernel))
     _, _, directions = np.linalg.svd(asked, full_matrices=False)
     main = directions[:NAMES].T
-    places, nouns = sees.places, reads.nouns
+    places = sees.places
     vectors = sees.head.image_dense.get_weights()[0] @ main
     scale = ops.convert_to_numpy(places.norm.gamma)[:, None]
     seen = _columns(
@@ -82,16 +82,28 @@ def enter(task, sees, reads):
         ),
     )
     seen[:, NAMES : NAMES + 5] *= PLACED
-    told = _columns(
-        reads.head.text_dense.get_weights()[0] @ main,
-        *(layer.get_weights()[0] for layer in (nouns.part, nouns.paint)),
-    )
     low_and_high = np.split(seen, 2)
     states = low_and_high[-len(fusion.image_projections) :]
     for projection, columns in zip(
         fusion.image_projections, states, strict=True
     ):
         _put(projection, columns)
+    enter_texts(task, reads, main)
+
+
+def enter_texts(task, reads, main):
+    """Let what nouns say enter, and attention begin with names.
+
+    Args:
+        task: that of `new_task`.
+        reads: `Reading`.
+        main: float `(space, NAMES)`, the main directions of names.
+    """
+    fusion, head, nouns = task.backbone.fusion, task.heads["itm"], reads.nouns
+    told = _columns(
+        reads.head.text_dense.get_weights()[0] @ main,
+        *(layer.get_weights()[0] for layer in (nouns.part, nouns.paint)),
+    )
     _put(fusion.text_projections[-1], told)
     for layer in (head.word_dense, head.patch_dense):
         width = layer.kernel.shape[0]

@@ -1,0 +1,1 @@
+"""Scenes of photographed things, and a fusion that knows their facts."""
