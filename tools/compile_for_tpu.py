@@ -41,12 +41,13 @@ from jax.experimental import topologies
 import keras_bridgetower as kbt
 from keras_bridgetower import training
 from keras_bridgetower.training import planning
+from keras_bridgetower.training.recipes import task_of_recipe
 
 KINDS = ("data_parallel", "fsdp", "model_parallel")
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4}
 BYTES |= {"f32": 4, "f64": 8, "s64": 8, "u64": 8}
 _SENDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
-SENDS = re.compile(rf" = (.*?) ({_SENDS})(?:-start)?\(")
+SENDS = re.compile(rf" = (.*?) ({_SENDS})(-start)?\(")
 NUMBER = re.compile(r"channel_id=\d+")
 ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 
@@ -54,7 +55,7 @@ ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe")
-    parser.add_argument("--size", choices=planning.SIZES)
+    parser.add_argument("--size", choices=task_of_recipe.SIZES)
     parser.add_argument("--devices", default="v5e:2x2")
     parser.add_argument("--kind", choices=KINDS, default="data_parallel")
     parser.add_argument("--rows", type=int, default=8, help="of each device")
@@ -69,11 +70,11 @@ def main():
         dtype=given.dtype,
         accumulation=given.accumulation,
     )
-    sizes = list(planning.SIZES[recipe.size])
+    sizes = list(task_of_recipe.SIZES[recipe.size])
     if given.layers:
         sizes[2:4] = given.layers, given.layers
-    with mock.patch.dict(planning.SIZES, {recipe.size: tuple(sizes)}):
-        task = planning.make_task(recipe)
+    with mock.patch.dict(task_of_recipe.SIZES, {recipe.size: tuple(sizes)}):
+        task = task_of_recipe.on_new_encoders(recipe)
     if given.checkpoint_activations:
         task.backbone.checkpoint_activations()
     devices = tpu(given.devices)
@@ -106,7 +107,7 @@ def lower(task, recipe, devices, kind, rows):
     """Lower the step that `fit` runs on the devices of a strategy.
 
     Args:
-        task: a task of `planning.make_task`, on the processor of this machine.
+        task: a task of `on_new_encoders`, on the processor of this machine.
         recipe: its `Recipe`.
         devices: list of JAX devices, which need not exist.
         kind: str, one of `KINDS`.
@@ -187,9 +188,13 @@ def describe(compiled):
             number = NUMBER.search(line)
             messages.setdefault(number[0] if number else line, found.groups())
     sent = collections.defaultdict(lambda: [0, 0])
-    for arrays, kind in messages.values():
-        for dtype, sides in ARRAY.findall(arrays):
-            sides = [int(n) for n in sides.split(",") if n]
+    for arrays, kind, starts in messages.values():
+        found = [pair for pair in ARRAY.findall(arrays) if pair[1]]
+        if starts and kind != "all-reduce":
+            # What is sent stands before what is received.
+            found = found[len(found) // 2 :]
+        for dtype, sides in found:
+            sides = map(int, sides.split(","))
             entry = sent[f"{kind} {dtype}"]
             entry[0] += 1
             entry[1] += BYTES.get(dtype, 0) * math.prod(sides)

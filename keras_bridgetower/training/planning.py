@@ -7,11 +7,11 @@ keep differs by what their compilers fuse.
 """
 
 import dataclasses
+import functools
 import math
 from typing import NamedTuple
 
 import keras
-import keras_hub
 
 from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import check_choice
@@ -20,9 +20,7 @@ from keras_bridgetower.checks import check_part
 from keras_bridgetower.data.records.counts import usual_shards
 from keras_bridgetower.data.stream.epoch_order import Shuffled
 from keras_bridgetower.data.stream.epoch_order import times_fetched
-from keras_bridgetower.models.backbone import BridgeTowerBackbone
-from keras_bridgetower.training.recipes.task_of_recipe import LAYERS
-from keras_bridgetower.training.recipes.task_of_recipe import class_and_values
+from keras_bridgetower.training.recipes.task_of_recipe import on_new_encoders
 
 
 class Device(NamedTuple):
@@ -57,15 +55,6 @@ DEVICES = {
 # Share of the memory that a plan may fill: work space needs the rest.
 USABLE = 0.9
 KINDS = ("data_parallel", "fsdp")
-# Width, heads, layers of the text and of the image encoder, patch side.
-SIZES = {
-    "base": (768, 12, 12, 12, 16),
-    "large": (1024, 16, 24, 24, 14),
-    "tiny": (16, 2, 2, 3, 8),
-}
-VOCABULARY = 50_265
-# Classes that are learnt, where the number is not the task's own.
-CLASSES = {"VQA": 3_129, "ImageClassifier": 100, "TextClassifier": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +65,14 @@ class Way:
         kind: str, as `kbt.distribute` takes it.
         checkpoint: bool, True if activations are computed again.
         memory: dict from what it holds to bytes on each device.
+        needed: float, the sum of these bytes.
+        fits: bool, True if they fit with the accumulation of the recipe.
         accumulation: int, the fewest batches of an update that fit, or None
             if not even one row fits.
         operations: int, floating-point operations of a row.
         sent: float, bytes that each device sends in an update.
         rows_per_second: float, samples that all devices train on.
+        read: float, bytes that an object store delivers in a second, or None.
         hours: float, of the whole run.
         cost: float, the hours of all devices times the price, or None.
     """
@@ -88,17 +80,15 @@ class Way:
     kind: str
     checkpoint: bool
     memory: dict
+    needed: float
+    fits: bool
     accumulation: int | None
     operations: int
     sent: float
     rows_per_second: float
+    read: float | None
     hours: float
     cost: float | None
-
-    @property
-    def needed(self):
-        """Return the bytes that each device needs."""
-        return sum(self.memory.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,34 +96,21 @@ class Plan:
     """A run on some devices, by each of its ways.
 
     Attributes:
-        recipe: a `Recipe`.
-        device: str, a key of `DEVICES`.
-        devices: int.
         steps: int, updates of the run.
         passes: float, how often each row is seen, or None.
         fetched: float, how often machines together fetch each row of an object
             store in an epoch, or None.
         parameters: int, weights of the task.
+        memory: float, bytes of a device that may be filled.
         ways: tuple of `Way`.
     """
 
-    recipe: object
-    device: str
-    devices: int
     steps: int
     passes: float | None
     fetched: float | None
     parameters: int
+    memory: float
     ways: tuple
-
-    @property
-    def memory(self):
-        """Return the bytes of a device that may be filled."""
-        return _usable(self.device)
-
-    def fits(self, way):
-        """Return True if a way fits with the accumulation of the recipe."""
-        return way.needed <= self.memory
 
 
 def plan(
@@ -147,6 +124,7 @@ def plan(
     machines=None,
     window=16,
     price=None,
+    row_bytes=None,
 ):
     """Plan a run from shapes, before it starts. Needs the backend PyTorch.
 
@@ -165,6 +143,7 @@ def plan(
         window: int, that of `train`, which decides what machines fetch. The
             data count as written by `write_shards`.
         price: float, price of a device for an hour.
+        row_bytes: float, bytes of a sample in an object store.
 
     Returns:
         `Plan`.
@@ -181,7 +160,7 @@ def plan(
     recipe = training.recipes.get("pretrain_base")
     recipe = recipe.replace(dtype="mixed_bfloat16")
     planned = training.plan(recipe, "h100", 8)
-    [way.kind for way in planned.ways if planned.fits(way)]
+    [way.kind for way in planned.ways if way.fits]
     ```
     """
     check_choice("device", device, DEVICES)
@@ -192,6 +171,7 @@ def plan(
         (check_count, "machines", machines),
         (check_above_zero, "network", network),
         (check_above_zero, "price", price),
+        (check_above_zero, "row_bytes", row_bytes),
     ):
         if value is not None:
             check(name, value)
@@ -214,39 +194,42 @@ def plan(
         )
     steps = recipe.total_steps(rows)
     one = DEVICES[device]
-    per_second = utilization * devices * one.operations
     machines = machines or -(-devices // one.machine)
     network = network or (one.far if machines > 1 else one.near)
-    task, counted = _counted(recipe, recipe.batch_size // parts)
-    ways = []
-    for kind in KINDS:
-        fixed = weight_bytes(task, devices, kind)
-        for checkpoint, (kept, operations) in counted.items():
-            sent = sent_bytes(kind, task, devices, recipe.accumulation)
-            seconds = recipe.batch_size * operations / per_second
-            seconds += sent / network
-            hours = steps * seconds / 3600
-            ways.append(
-                Way(
-                    kind,
-                    checkpoint,
-                    _memory(kind, fixed, kept, recipe.accumulation),
-                    _accumulation(kind, recipe, devices, fixed, kept, device),
-                    operations,
-                    sent,
-                    recipe.batch_size / seconds,
-                    hours,
-                    None if price is None else price * devices * hours,
-                )
-            )
+    batch_rows, usable = recipe.batch_size // parts, USABLE * one.memory
+    per_second = utilization * devices * one.operations
+    task, counted = _counted(recipe, batch_rows)
     passes = fetched = None
     if rows is not None:
         passes = steps * recipe.batch_size / rows
         order = Shuffled(window, math.gcd(machines, recipe.micro_batch_size))
         fetched = times_fetched(usual_shards(rows), order, machines)
+    ways = []
+    for kind in KINDS:
+        weights = weight_bytes(task, devices, kind)
+        sent = sent_bytes(kind, task, devices, recipe.accumulation)
+        for checkpoint, (activations, operations) in counted.items():
+            computed = recipe.batch_size * operations / per_second
+            rate = recipe.batch_size / (computed + sent / network)
+            hours = steps * recipe.batch_size / rate / 3600
+            # Bytes by the batches of an update.
+            memory = functools.partial(
+                _memory, kind, weights, activations * recipe.accumulation
+            )
+            own = memory(recipe.accumulation)
+            needed = sum(own.values())
+            ways.append(
+                Way(
+                    *(kind, checkpoint, own, needed, needed <= usable),
+                    _fewest(recipe.batch_size // devices, memory, usable),
+                    *(operations, sent, rate),
+                    row_bytes and row_bytes * rate * (fetched or 1),
+                    hours,
+                    None if price is None else price * devices * hours,
+                )
+            )
     return Plan(
-        *(recipe, device, devices, steps, passes, fetched),
-        *(task.count_params(), tuple(ways)),
+        *(steps, passes, fetched, task.count_params(), usable, tuple(ways)),
     )
 
 
@@ -254,7 +237,7 @@ def _counted(recipe, rows):
     """Return a task, and by `checkpoint` bytes of a batch and operations."""
     found = {}
     with meta_device():
-        task = make_task(recipe)
+        task = on_new_encoders(recipe)
         x = features(task, rows, recipe.text_length)
         again = largest_block(task, x)
         outputs = output_bytes(task, x)
@@ -267,30 +250,22 @@ def _counted(recipe, rows):
     return task, found
 
 
-def _memory(kind, fixed, kept, accumulation):
-    memory = {**fixed, "activations": kept}
-    if accumulation > 1:
+def _memory(kind, weights, activations, parts):
+    """Return bytes by what they hold, for an update of so many batches."""
+    memory = {**weights, "activations": activations / parts}
+    if parts > 1:
         # With whole weights a process also keeps the buckets that it sends.
         buckets = 2 if kind == "data_parallel" else 1
-        memory["accumulated"] = buckets * fixed["gradients"]
+        memory["accumulated"] = buckets * weights["gradients"]
     return memory
 
 
-def _accumulation(kind, recipe, devices, fixed, kept, device):
+def _fewest(rows, memory, usable):
     """Return the fewest batches of an update that fit a device, or None."""
-    rows = recipe.batch_size // devices
-    each = kept / (rows // recipe.accumulation)
     for parts in range(1, rows + 1):
-        memory = _memory(kind, fixed, each * rows / parts, parts)
-        fits = sum(memory.values()) <= _usable(device)
-        if fits and rows % parts == 0:
+        if rows % parts == 0 and sum(memory(parts).values()) <= usable:
             return parts
     return None
-
-
-def _usable(device):
-    """Return the bytes of a device that may be filled."""
-    return USABLE * DEVICES[device].memory
 
 
 def sent_bytes(kind, task, devices, accumulation):
@@ -305,8 +280,9 @@ def sent_bytes(kind, task, devices, accumulation):
     share = (devices - 1) / devices
     if kind == "data_parallel":
         return 2 * share * sizes["gradients"]
-    blocks = block_bytes(task)
-    each = sizes["weights"] + blocks + sizes["gradients"]
+    # Towers may share a block.
+    blocks = {id(w): w for b in task.backbone.blocks for w in b.weights}
+    each = sizes["weights"] + _bytes(blocks.values()) + sizes["gradients"]
     return share * each * accumulation
 
 
@@ -334,38 +310,6 @@ def meta_device():
     return keras.device(_Meta("meta"))
 
 
-def make_task(recipe):
-    """Return a recipe's task, which has no memory in `meta_device()`.
-
-    Its encoders are CLIP and RoBERTa, of the size and dtype of the recipe.
-
-    Args:
-        recipe: a `Recipe`.
-    """
-    width, heads, text_layers, image_layers, patch = SIZES[recipe.size]
-    side = recipe.image_size
-    shared = {"hidden_dim": width, "num_heads": heads, "dtype": recipe.dtype}
-    shared["intermediate_dim"] = 4 * width
-    backbone = BridgeTowerBackbone(
-        keras_hub.models.CLIPVisionEncoder(
-            patch_size=patch,
-            num_layers=image_layers,
-            image_shape=(side, side, 3),
-            **shared,
-        ),
-        keras_hub.models.RobertaBackbone(
-            VOCABULARY, num_layers=text_layers, **shared
-        ),
-        num_layers=min(LAYERS, text_layers, image_layers),
-        bridge=recipe.bridge,
-        dropout=recipe.dropout,
-        **shared,
-    )
-    labels = [*map(str, range(CLASSES.get(recipe.task, 0)))]
-    cls, values = class_and_values(recipe, labels)
-    return cls(backbone, **values)
-
-
 def weight_bytes(task, devices=1, kind="data_parallel"):
     """Return bytes on each device, as a dict. AdamW has two slots a weight.
 
@@ -374,28 +318,17 @@ def weight_bytes(task, devices=1, kind="data_parallel"):
         devices: int.
         kind: `"data_parallel"` or `"fsdp"`, which splits weights over devices.
     """
-
-    def share(weight):
-        size = _bytes(weight)
-        splits = any(n % devices == 0 for n in weight.shape)
-        return size / devices if kind == "fsdp" and splits else size
-
-    trained = sum(map(share, task.trainable_weights))
+    parts = devices if kind == "fsdp" else 1
+    trained = _bytes(task.trainable_weights) / parts
     return {
-        "weights": sum(map(share, task.weights)),
+        "weights": _bytes(task.weights) / parts,
         "gradients": trained,
         "optimizer": 2 * trained,
     }
 
 
-def block_bytes(task):
-    """Return the bytes of the weights of encoder and fusion blocks."""
-    weights = {id(w): w for b in task.backbone.blocks for w in b.weights}
-    return sum(map(_bytes, weights.values()))
-
-
-def _bytes(weight):
-    return weight.value.numel() * weight.value.element_size()
+def _bytes(weights):
+    return sum(w.value.numel() * w.value.element_size() for w in weights)
 
 
 def features(task, rows, tokens, device="meta"):

@@ -11,6 +11,7 @@ from builders import long_but
 from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.training import planning
 from keras_bridgetower.training.recipes import paper
+from keras_bridgetower.training.recipes.task_of_recipe import on_new_encoders
 
 pytestmark = FASTEST
 ROWS, ID = 4, ("int32", ())
@@ -55,7 +56,7 @@ def test_a_step_reads_no_value(name, option):
     given = {"batch_size": ROWS, **OPTIONS[option]}
     recipe = paper.get(name).replace(size="tiny", image_size=32, **given)
     with planning.meta_device():
-        task = planning.make_task(recipe)
+        task = on_new_encoders(recipe)
         if option == "recomputation":
             task.backbone.checkpoint_activations()
         if option == "lora":

@@ -245,52 +245,29 @@ def plan(
             machines=machines,
             window=window,
             price=price,
+            row_bytes=row_bytes,
         )
-    if as_json:
-        ways = [
-            dataclasses.asdict(way)
-            | {
-                "fits": found.fits(way),
-                "bytes_per_second": _read_bytes(found, way, row_bytes),
-            }
-            for way in found.ways
-        ]
-        facts = {
-            "recipe": recipe,
-            "devices": devices,
-            "parameters": found.parameters,
-            "steps": found.steps,
-            "passes": found.passes,
-            "fetched": found.fetched,
-            "ways": ways,
-        }
-        output.show(True, facts, (), ())
-    else:
-        rows = [_plan_row(found, way, row_bytes) for way in found.ways]
-        output.show(False, None, PLAN_COLUMNS, rows)
+    facts = {"recipe": recipe, "devices": devices, **dataclasses.asdict(found)}
+    table = [_plan_row(way) for way in found.ways]
+    output.show(as_json, facts, PLAN_COLUMNS, table)
+    if not as_json:
         print(f"{found.parameters:,} parameters, {found.steps:,} updates")
-        if found.passes:
-            print(
-                f"each row is seen {found.passes:.2f} times, and fetched "
-                f"{found.fetched:.2f} times an epoch from an object store"
-            )
+    if found.passes and not as_json:
+        print(
+            f"each row is seen {found.passes:.2f} times, and fetched "
+            f"{found.fetched:.2f} times an epoch from an object store"
+        )
     for way in found.ways:
-        if not found.fits(way):
+        if not way.fits:
             output.warn(_plan_warning(found, way))
 
 
-def _read_bytes(found, way, row_bytes):
-    """Return the bytes that an object store delivers in a second."""
-    return row_bytes and row_bytes * way.rows_per_second * (found.fetched or 1)
-
-
-def _plan_row(found, way, row_bytes):
-    rate, read = way.rows_per_second, _read_bytes(found, way, row_bytes)
+def _plan_row(way):
     return (
         *(way.kind, "computed again" if way.checkpoint else "kept"),
-        *(f"{way.needed / GB:.1f}", found.fits(way)),
-        *(f"{way.operations / 1e9:.0f}", f"{way.sent / GB:.2f}", f"{rate:.0f}"),
-        read and f"{read / 1e6:.1f}",
+        *(f"{way.needed / GB:.1f}", way.fits, f"{way.operations / 1e9:.0f}"),
+        *(f"{way.sent / GB:.2f}", f"{way.rows_per_second:.0f}"),
+        way.read and f"{way.read / 1e6:.1f}",
         f"{way.hours:.1f}",
         None if way.cost is None else f"{way.cost:.0f}",
     )

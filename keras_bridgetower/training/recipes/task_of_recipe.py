@@ -2,6 +2,8 @@
 
 import warnings
 
+import keras_hub
+
 from keras_bridgetower.convert import unimodal
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.encoders.registry import entry_of
@@ -15,9 +17,17 @@ from keras_bridgetower.presets import registry
 from keras_bridgetower.tasks.by_name import task_classes
 from keras_bridgetower.tasks.new_heads import NewHeadWarning
 
-# Width and number of heads of the cross-modal layers, and the number of layers.
-SIZES = {"base": (768, 12), "large": (1024, 16)}
+# Width, heads, layers of the text and of the image encoder, patch side.
+SIZES = {
+    "base": (768, 12, 12, 12, 16),
+    "large": (1024, 16, 24, 24, 14),
+    "tiny": (16, 2, 2, 3, 8),
+}
+# Cross-modal layers.
 LAYERS = 6
+VOCABULARY = 50_265
+# Classes that are learnt, where the number is not the task's own.
+CLASSES = {"VQA": 3_129, "ImageClassifier": 100, "TextClassifier": 2}
 
 
 def from_preset(recipe, preset, labels, load_weights=True):
@@ -63,18 +73,12 @@ def from_encoders(recipe, image_source, text_source, labels):
         text_source: path of a `transformers` folder of RoBERTa or BERT.
         labels: list of str, the classes of a VQA.
     """
-    width, heads = SIZES[recipe.size]
     image_encoder = unimodal.image_encoder(image_source, recipe.image_size)
     text_encoder = unimodal.text_encoder(text_source)
-    backbone = BridgeTowerBackbone(
+    backbone = _backbone(
+        recipe,
         _with_dtype(image_encoder, recipe.dtype),
         _with_dtype(text_encoder, recipe.dtype),
-        hidden_dim=width,
-        num_heads=heads,
-        num_layers=LAYERS,
-        bridge=recipe.bridge,
-        dropout=recipe.dropout,
-        dtype=recipe.dtype,
     )
     cls, values = class_and_values(recipe, labels)
     chosen = {k: values[k] for k in cls.label_arguments if k in values}
@@ -85,6 +89,49 @@ def from_encoders(recipe, image_source, text_source, labels):
         **chosen,
     )
     return cls(backbone, preprocessor, **values)
+
+
+def on_new_encoders(recipe):
+    """Build a task on a CLIP and a RoBERTa of random weights.
+
+    They have the size and dtype of the recipe.
+
+    Args:
+        recipe: a `Recipe`.
+    """
+    width, heads, text_layers, image_layers, patch = SIZES[recipe.size]
+    side = recipe.image_size
+    shared = {"hidden_dim": width, "num_heads": heads, "dtype": recipe.dtype}
+    shared["intermediate_dim"] = 4 * width
+    backbone = _backbone(
+        recipe,
+        keras_hub.models.CLIPVisionEncoder(
+            patch_size=patch,
+            num_layers=image_layers,
+            image_shape=(side, side, 3),
+            **shared,
+        ),
+        keras_hub.models.RobertaBackbone(
+            VOCABULARY, num_layers=text_layers, **shared
+        ),
+    )
+    labels = [*map(str, range(CLASSES.get(recipe.task, 0)))]
+    cls, values = class_and_values(recipe, labels)
+    return cls(backbone, **values)
+
+
+def _backbone(recipe, image_encoder, text_encoder):
+    width, heads, *layers, _ = SIZES[recipe.size]
+    return BridgeTowerBackbone(
+        image_encoder,
+        text_encoder,
+        hidden_dim=width,
+        num_heads=heads,
+        num_layers=min(LAYERS, *layers),
+        bridge=recipe.bridge,
+        dropout=recipe.dropout,
+        dtype=recipe.dtype,
+    )
 
 
 def _with_dtype(encoder, dtype):
