@@ -50,13 +50,14 @@ def avoid_splash(layer):
     if flash_attention() is None:
         return
     for part in (layer, *layers_in(layer)):
+        code = getattr(type(part).call, "__code__", None)
+        names = getattr(code, "co_names", ())
         if hasattr(part, "_flash_attention"):
             # Keras' constructor turns False into None.
             part._flash_attention = False
-            continue
         # DINOv3's layer calls the operation without this argument.
-        code = getattr(type(part).call, "__code__", None)
-        if _NAME in getattr(code, "co_names", ()):
+        # `torch.compile` breaks there, and fails with another `ops`.
+        elif _NAME in names and keras.config.backend() == "jax":
             call = with_names(type(part).call, ops=_plain_ops())
             part.call = types.MethodType(call, part)
 
