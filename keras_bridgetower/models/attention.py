@@ -1,7 +1,7 @@
 """Multi-head attention with a fused kernel, and the maps of its weights."""
 
 import contextlib
-import contextvars
+import threading
 
 import keras
 import numpy as np
@@ -10,10 +10,20 @@ from keras import ops
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend.keras_private.splash import flash_attention
 
-# A context variable: each thread captures its own attention maps.
-_WATCHERS = contextvars.ContextVar("watchers of attention", default=())
+
+class _Watchers(threading.local):
+    """The watchers of a thread.
+
+    Unlike a context variable, `torch.compile` can read it.
+    """
+
+    all = ()
 
 
+_WATCHERS = _Watchers()
+
+
+@contextlib.contextmanager
 def watch_attention(watcher):
     """Pass the weights of each attention layer to `watcher`, in a context.
 
@@ -24,30 +34,22 @@ def watch_attention(watcher):
     Args:
         watcher: callable of a layer's name and its weights, a tensor
             `(batch, heads, queries, keys)` whose rows sum to 1. It returns
-            the weights that the layer uses.
+            the weights that the layer uses. None for no watchers in the
+            context, where code is traced.
     """
-    return _watched_by((*_WATCHERS.get(), watcher))
+    before = _WATCHERS.all
+    _WATCHERS.all = (*before, watcher) if watcher else ()
+    try:
+        yield
+    finally:
+        _WATCHERS.all = before
 
 
 def watched(name, weights):
     """Return the weights of a layer after all watchers have seen them."""
-    for watcher in _WATCHERS.get():
+    for watcher in _WATCHERS.all:
         weights = watcher(name, weights)
     return weights
-
-
-def unwatched():
-    """Return a context without watchers, for code that is being traced."""
-    return _watched_by(())
-
-
-@contextlib.contextmanager
-def _watched_by(watchers):
-    token = _WATCHERS.set(watchers)
-    try:
-        yield
-    finally:
-        _WATCHERS.reset(token)
 
 
 @contextlib.contextmanager
@@ -111,7 +113,7 @@ class BridgeTowerAttention(keras.layers.MultiHeadAttention):
         return_attention_scores=False,
     ):
         drops = bool(training) and self.dropout > 0
-        scores = return_attention_scores or _WATCHERS.get()
+        scores = return_attention_scores or _WATCHERS.all
         if not (drops or scores or backend_ops.fused_attention_lags(query)):
             if attention_mask is not None:
                 attention_mask = ops.expand_dims(attention_mask, 1)

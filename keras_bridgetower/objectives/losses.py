@@ -109,7 +109,8 @@ class VQALoss(keras.losses.Loss):
     def call(self, y_true, y_pred):
         check_soft_scores(y_true, y_pred)
         y_true = ops.cast(y_true, y_pred.dtype)
-        losses = ops.binary_crossentropy(y_true, y_pred, from_logits=True)
+        # PyTorch's own formula: Keras' function parts the compiled step there.
+        losses = (1 - y_true) * y_pred - ops.log_sigmoid(y_pred)
         return ops.sum(losses, axis=-1)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.backend import precision
 from keras_bridgetower.checks import check_count
-from keras_bridgetower.models.attention import unwatched
+from keras_bridgetower.models.attention import watch_attention
 from keras_bridgetower.preprocessing.preprocessor import shortened
 
 _WEIGHTS, _METRICS = "weights", "metrics"
@@ -223,7 +223,7 @@ class Forward:
         shapes = () if compiled.is_eager(self._settings) else (*sorted(shapes),)
         if shapes not in self._runs:
             # Another thread may be faster.
-            with self._lock, unwatched():
+            with self._lock, watch_attention(None):
                 if shapes not in self._runs:
                     run = compiled.forward(self.model, self._settings)
                     made = run(inputs)

@@ -26,7 +26,7 @@ def forward(saved, contender):
     task = _opened(
         kbt.BridgeTowerRetrieval, saved, contender, preprocessor=None
     )
-    task.compile()
+    task.compile(jit_compile=contender.compiled or "auto")
 
     def prepare(batch, tokens):
         x = samples.features(batch, _side(task), tokens)
