@@ -318,10 +318,15 @@ def weight_bytes(task, devices=1, kind="data_parallel"):
         devices: int.
         kind: `"data_parallel"` or `"fsdp"`, which splits weights over devices.
     """
-    parts = devices if kind == "fsdp" else 1
-    trained = _bytes(task.trainable_weights) / parts
+
+    def share(weight):
+        size = _bytes([weight])
+        splits = any(n % devices == 0 for n in weight.shape)
+        return size / devices if kind == "fsdp" and splits else size
+
+    trained = sum(map(share, task.trainable_weights))
     return {
-        "weights": _bytes(task.weights) / parts,
+        "weights": sum(map(share, task.weights)),
         "gradients": trained,
         "optimizer": 2 * trained,
     }

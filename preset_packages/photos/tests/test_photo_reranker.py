@@ -11,6 +11,7 @@ from keras_bridgetower_drawings.training.scenes import reading
 from keras_bridgetower_drawings.training.scenes.scenes import COLORS
 from keras_bridgetower_drawings.training.scenes.scenes import GROUNDS
 from keras_bridgetower_drawings.training.scenes.scenes import SORTS
+from keras_bridgetower_drawings.training.scenes.seeing import at_places
 from keras_bridgetower_drawings.training.scenes.things import Thing
 from keras_bridgetower_photos.training import pools
 from keras_bridgetower_photos.training.reranker import fusing
@@ -72,7 +73,7 @@ def test_what_places_say_is_linear_in_their_state(disks):
     told = state[:, 1:] @ kernel + bias
     assert np.allclose(told, np.concatenate([wheres, paints], -1), atol=1e-4)
     scene = World(disks, "training").scene(rng, "color")
-    y = seeing.truth([scene])
+    _, y = at_places([scene], 12)
     for one in scene.things:
         place = int(12 * one.y) * 12 + int(12 * one.x)
         assert np.allclose(y["where"][0, place, :3], (one.x, one.y, one.size))

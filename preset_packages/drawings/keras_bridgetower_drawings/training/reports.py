@@ -7,10 +7,15 @@ import pathlib
 import numpy as np
 
 
-def parser(doc):
-    """Return an `ArgumentParser` with the folder of a run, from a docstring."""
+def parser(doc, stages=()):
+    """Return an `ArgumentParser` with the folder of a run, from a docstring.
+
+    It takes a number of epochs for each of some stages.
+    """
     made = argparse.ArgumentParser(description=doc.split("\n")[0])
     made.add_argument("folder", type=pathlib.Path)
+    for name in stages:
+        made.add_argument(f"--{name}", type=int, help="epochs")
     return made
 
 

@@ -72,6 +72,36 @@ def near_misses(world, scene, rng):
     return found
 
 
+def embedder(task):
+    """Return a `BridgeTowerContrastive` with a task's vectors."""
+    head = task.heads["itc"]
+    own = kbt.BridgeTowerContrastive(
+        task.backbone, task.preprocessor, head.projection_dim, head.ways
+    )
+    own.heads["itc"].set_weights(head.get_weights())
+    own.new_heads.restore({})
+    return own
+
+
+def word_similarity(task, texts, image_states):
+    """Return the similarities of words and places, float `(pairs,)`.
+
+    Args:
+        task: a `BridgeTowerRetrieval`.
+        texts: dict of the tokens of texts.
+        image_states: states of as many pictures, as its image tower has them.
+    """
+    backbone = task.backbone
+    mask = {"padding_mask": texts["padding_mask"]}
+    told = backbone.text_tower({"token_ids": texts["token_ids"]} | mask)
+    read = backbone.fusion(
+        *(told, image_states, texts["padding_mask"]),
+        outputs=("words", "patches"),
+    )
+    near = task.heads["itm"].word_similarity(read | mask)
+    return ops.convert_to_numpy(near)
+
+
 class Scores:
     """Scores pictures and texts by a task's fusion, its words and its vectors.
 
@@ -82,13 +112,8 @@ class Scores:
     """
 
     def __init__(self, task, given=None):
-        self.task, head = task, task.heads["itc"]
-        own = kbt.BridgeTowerContrastive(
-            task.backbone, task.preprocessor, head.projection_dim, head.ways
-        )
-        own.heads["itc"].set_weights(head.get_weights())
-        own.new_heads.restore({})
-        self.embedders = {"vectors": own}
+        self.task = task
+        self.embedders = {"vectors": embedder(task)}
         if given is not None:
             self.embedders["released vectors"] = given
 
@@ -106,7 +131,6 @@ class Scores:
 
     def words(self, drawn, texts):
         """Return the similarities of words and places alone."""
-        backbone, head = self.task.backbone, self.task.heads["itm"]
         found = []
         for first in range(0, len(drawn), 100):
             x = self.task.preprocessor(
@@ -115,14 +139,8 @@ class Scores:
                     "text": texts[first : first + 100],
                 }
             )
-            told = {k: x[k] for k in ("token_ids", "padding_mask")}
-            states = backbone.fusion(
-                *(backbone.text_tower(told), backbone.image_tower(x["images"])),
-                x["padding_mask"],
-                outputs=("words", "patches"),
-            )
-            near = head.word_similarity(x | states)
-            found.append(ops.convert_to_numpy(near))
+            states = self.task.backbone.image_tower(x["images"])
+            found.append(word_similarity(self.task, x, states))
         return np.concatenate(found)
 
 
@@ -173,12 +191,17 @@ def of_lists(scores, world, found):
     return table
 
 
+def parser(doc):
+    """Return an `ArgumentParser` of a scoring, from a docstring."""
+    made = reports.parser(doc)
+    made.add_argument("preset")
+    made.add_argument("--part", default="validation")
+    made.add_argument("--forms", help="of captions; by default of the part")
+    return made
+
+
 def main():
-    parser = reports.parser(__doc__)
-    parser.add_argument("preset")
-    parser.add_argument("--part", default="validation")
-    parser.add_argument("--forms", help="of captions; by default of the part")
-    settings = parser.parse_args()
+    settings = parser(__doc__).parse_args()
     world = World(Things(settings.folder).of(settings.part), settings.part)
     task = kbt.BridgeTowerRetrieval.from_preset(settings.preset)
     known = kbt.BridgeTowerContrastive.from_preset(start.PRESET)

@@ -154,6 +154,39 @@ class Seeing(model.Rated):
         return sum(w * ops.mean(losses[n]) for n, w in WEIGHTS.items())
 
 
+def at_places(scenes, grid):
+    """Return what scenes show at each of `grid` x `grid` places.
+
+    Returns:
+        `(things, truth)`: int `(scenes, grid, grid)`, which is `MOST` times the
+        number of the scene and that of the thing, or -1; and a dict of its
+        `"paint"`, `"where"`, and of which values of these are `"told"`.
+    """
+    y, x = (np.mgrid[:grid, :grid] + 0.5) / grid
+    shape = len(scenes), grid, grid
+    thing = np.full(shape, -1)
+    paint = np.zeros(shape, "int32")
+    where = np.zeros((*shape, 5), "float32")
+    told = np.zeros((*shape, 5), "float32")
+    where[..., 3], where[..., 4], told[..., 3:] = x, y, 1.0
+    # The last one has no name.
+    grounds = [*GROUNDS, ""]
+    for i, scene in enumerate(scenes):
+        paint[i] = len(PAINTS) + grounds.index(scene.ground)
+        for j, one in enumerate(scene.things):
+            near = np.maximum(abs(x - one.x), abs(y - one.y)) < 0.42 * one.size
+            thing[i][near] = i * MOST + j
+            paint[i][near] = PAINTS.index(one.color)
+            where[i][near, :3] = one.x, one.y, one.size
+            told[i][near, :3] = 1.0
+    places = len(scenes), grid * grid
+    return thing, {
+        "paint": paint.reshape(places),
+        "where": where.reshape(*places, 5),
+        "told": told.reshape(*places, 5),
+    }
+
+
 def truth(scenes, side, names, blends):
     """Return what is true at each place of scenes, for `Seeing`.
 
@@ -163,29 +196,12 @@ def truth(scenes, side, names, blends):
         names: dict from names to rows.
         blends: set of pairs of a scene's row and a thing's, which have no name.
     """
-    grid = side // PATCH
-    y, x = (np.mgrid[:grid, :grid] + 0.5) / grid
-    shape = len(scenes), grid, grid
-    thing = np.full(shape, -1)
-    paint = np.zeros(shape, "int32")
-    where = np.zeros((*shape, 5), "float32")
-    told = np.zeros((*shape, 5), "float32")
-    where[..., 3], where[..., 4], told[..., 3:] = x, y, 1.0
-    grounds = list(GROUNDS)
-    for i, scene in enumerate(scenes):
-        paint[i] = len(PAINTS) + grounds.index(scene.ground)
-        for j, one in enumerate(scene.things):
-            near = np.maximum(abs(x - one.x), abs(y - one.y)) < 0.42 * one.size
-            thing[i][near] = i * MOST + j
-            paint[i][near] = PAINTS.index(one.color)
-            where[i][near, :3] = one.x, one.y, one.size
-            told[i][near, :3] = 1.0
+    thing, at = at_places(scenes, side // PATCH)
     found = thing.ravel()
     inside = np.flatnonzero(found >= 0)
     of = [(i, j) for i, s in enumerate(scenes) for j in range(len(s.things))]
     rows = {i * MOST + j: row for row, (i, j) in enumerate(of)}
     shown = [rows[number] for number in found[inside]]
-    places = len(scenes), grid * grid
     asked = [one for one in of if one not in blends]
     mask = found[None] == np.array([i * MOST + j for i, j in asked])[:, None]
     called = [names[scenes[i].things[j].name] for i, j in asked]
@@ -193,15 +209,12 @@ def truth(scenes, side, names, blends):
     same = called[:, None] == called[None]
     # Other drawings of the same thing.
     ignored = (same.astype("float32") @ mask.astype("float32") > 0) & ~mask
-    return {
+    return at | {
         "inside": inside.astype("int32"),
         "asked": called,
         "mask": mask.astype("float32"),
         "ignored": ignored.astype("float32"),
         "look": np.array(shown, "int32"),
-        "paint": paint.reshape(places),
-        "where": where.reshape(*places, 5),
-        "told": told.reshape(*places, 5),
     }
 
 

@@ -102,10 +102,7 @@ def fuse(run, epochs, whole=False):
 
 
 def main():
-    parser = reports.parser(__doc__)
-    for name in STAGES:
-        parser.add_argument(f"--{name}", type=int, help="epochs")
-    settings = parser.parse_args()
+    settings = reports.parser(__doc__, STAGES).parse_args()
     run = Run(settings.folder)
     see(run, settings.seeing)
     read(run, settings.reading)

@@ -99,12 +99,12 @@ class Groups:
     def states(self, rows):
         """Return the states of scenes, by their pools and rows, float32."""
         layers = range(len(self.pools[0].states))
-        return [
-            np.stack([self.pools[p].states[layer][r] for p, r in rows]).astype(
-                "float32"
-            )
-            for layer in layers
-        ]
+        return [self.state(rows, layer) for layer in layers]
+
+    def state(self, rows, layer):
+        """Return one of these states."""
+        found = [self.pools[p].states[layer][r] for p, r in rows]
+        return np.stack(found).astype("float32")
 
     def draw(self, rng, count):
         """Draw groups, as many of each sort.

@@ -49,11 +49,11 @@ def read(packages, world):
         words.update(World(world, split).every)
     # None has a word that captions use otherwise.
     words = {w for w in words if not set(w.split()) & captions.WORDS}
-    words = sorted(words)
     called = [
         next((w.lower() for w in one.words if w.lower() in words), "")
         for one in known
     ]
+    words = sorted(words)
     ways = (
         [one.names[0] for one in known],
         [", ".join(one.names) for one in known],

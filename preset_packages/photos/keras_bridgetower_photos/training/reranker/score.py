@@ -56,12 +56,7 @@ class Scores:
     def __init__(self, task, states, released, known):
         self.task, self.states = task, states
         self.released, self.known = released, known
-        head = task.heads["itc"]
-        self.own = kbt.BridgeTowerContrastive(
-            task.backbone, task.preprocessor, head.projection_dim, head.ways
-        )
-        self.own.heads["itc"].set_weights(head.get_weights())
-        self.own.new_heads.restore({})
+        self.own = score.embedder(task)
 
     def __call__(self, drawn, texts):
         """Return dict from names to the scores of pairs, float `(pairs,)`."""
@@ -78,25 +73,18 @@ class Scores:
 
     def words(self, states, texts):
         """Return the similarities of words and places alone."""
-        backbone, head = self.task.backbone, self.task.heads["itm"]
-        preprocessor = self.task.preprocessor
-        widths = [x.shape[-1] for x in backbone.image_tower.outputs]
+        tokenizer = self.task.preprocessor.tokenizer
+        outputs = self.task.backbone.image_tower.outputs
+        widths = [x.shape[-1] for x in outputs]
         found = []
         for first in range(0, len(texts), 100):
-            ids = preprocessor.tokenizer(texts[first : first + 100])
-            ids = np.asarray(ids, "int32")
-            mask = (ids != preprocessor.tokenizer.pad_token_id).astype("int32")
+            ids = np.asarray(tokenizer(texts[first : first + 100]), "int32")
+            mask = (ids != tokenizer.pad_token_id).astype("int32")
             told = {"token_ids": ids, "padding_mask": mask}
             seen = states[first : first + 100].read()
             seen = np.split(seen, np.cumsum(widths)[:-1], axis=-1)
-            read = backbone.fusion(
-                backbone.text_tower(told),
-                [ops.convert_to_tensor(x) for x in seen],
-                mask,
-                outputs=("words", "patches"),
-            )
-            near = head.word_similarity(read | {"padding_mask": mask})
-            found.append(ops.convert_to_numpy(near))
+            seen = [ops.convert_to_tensor(x) for x in seen]
+            found.append(score.word_similarity(self.task, told, seen))
         return np.concatenate(found)
 
 
@@ -136,11 +124,7 @@ def tables(folder, task, known, world, part, forms=None, counts=()):
 
 
 def main():
-    parser = reports.parser(__doc__)
-    parser.add_argument("preset")
-    parser.add_argument("--part", default="validation")
-    parser.add_argument("--forms", help="of captions; by default of the part")
-    settings = parser.parse_args()
+    settings = score.parser(__doc__).parse_args()
     run = settings.folder
     world = things.load(packages.fetch(run / "packages"))
     task = kbt.BridgeTowerRetrieval.from_preset(settings.preset)

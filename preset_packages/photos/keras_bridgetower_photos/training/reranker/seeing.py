@@ -15,13 +15,11 @@ from keras_bridgetower_drawings.training.scenes.scenes import GROUNDS
 from keras_bridgetower_photos.training.reranker.start import GRID
 
 BATCH = 32
-# Of x, y and size of the thing, and x and y of the place.
-MATTERS = (1.0, 1.0, 4.0, 0.5, 0.5)
 PHOTOGRAPH = len(seeing.PAINTS) + len(GROUNDS)  # The last kind of paint.
 
 
 class Seeing(model.Rated):
-    """What places say, as values that are linear in a state.
+    """Linear layers that tell what places show, from a state of them.
 
     Args:
         state: float array `(pictures, places, width)`, some states of pictures,
@@ -70,33 +68,7 @@ class Seeing(model.Rated):
         self.rates["paint"].update_state(
             ops.cast(ops.argmax(paints, -1), "int32") == y["paint"]
         )
-        return ops.mean(paint) + 4 * ops.mean(far * ops.array(MATTERS))
-
-
-def truth(scenes):
-    """Return what is true at each place of scenes, for `Seeing`."""
-    y, x = (np.mgrid[:GRID, :GRID] + 0.5) / GRID
-    shape = len(scenes), GRID, GRID
-    paint = np.zeros(shape, "int32")
-    where = np.zeros((*shape, 5), "float32")
-    told = np.zeros((*shape, 5), "float32")
-    where[..., 3], where[..., 4], told[..., 3:] = x, y, 1.0
-    grounds = list(GROUNDS)
-    for i, scene in enumerate(scenes):
-        paint[i] = PHOTOGRAPH
-        if scene.ground:
-            paint[i] = len(seeing.PAINTS) + grounds.index(scene.ground)
-        for one in scene.things:
-            near = np.maximum(abs(x - one.x), abs(y - one.y)) < 0.42 * one.size
-            paint[i][near] = seeing.PAINTS.index(one.color)
-            where[i][near, :3] = one.x, one.y, one.size
-            told[i][near, :3] = 1.0
-    places = len(scenes), GRID * GRID
-    return {
-        "paint": paint.reshape(places),
-        "where": where.reshape(*places, 5),
-        "told": told.reshape(*places, 5),
-    }
+        return ops.mean(paint) + 4 * ops.mean(far * ops.array(seeing.MATTERS))
 
 
 def batches(groups, steps, seed):
@@ -104,7 +76,7 @@ def batches(groups, steps, seed):
 
     def make(rows, rng):
         drawn, _, places = groups.draw(rng, len(rows) // 2)
-        low, *_ = groups.states(places)
-        return low, truth(drawn)
+        _, truth = seeing.at_places(drawn, GRID)
+        return groups.state(places, 0), truth
 
     return model.Batches(make, steps * BATCH, BATCH, seed)

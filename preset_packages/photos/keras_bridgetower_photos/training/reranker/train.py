@@ -97,10 +97,7 @@ def fuse(run, sees, reads, epochs):
 
 
 def main():
-    parser = reports.parser(__doc__)
-    for name in STAGES:
-        parser.add_argument(f"--{name}", type=int, help="epochs")
-    settings = parser.parse_args()
+    settings = reports.parser(__doc__, STAGES).parse_args()
     run = Run(settings.folder)
     sees = see(run, settings.seeing)
     reads = read(run, settings.reading)
