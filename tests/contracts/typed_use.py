@@ -106,6 +106,7 @@ def data() -> None:
         "records", "test", [record], task="retrieval", definition="mine"
     )
     kbt.data.index_tars("laion", "train", "pairs", max_bad_share=0.01)
+    kbt.data.index_tars("laion", "train", "pairs", part=(0, 8))
     kbt.data.index_parquet("cc3m", "train", "pairs", image="jpg", text="txt")
     transform = kbt.data.transform("blip", image_size=288)
     stream = kbt.data.Stream(

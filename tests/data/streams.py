@@ -8,6 +8,7 @@ from builders import ANSWERS
 from PIL import Image
 
 from keras_bridgetower.data.records import format
+from keras_bridgetower.data.records import shuffled
 from keras_bridgetower.data.records import write as record_writer
 from keras_bridgetower.data.records.format import Record
 from keras_bridgetower.data.records.format import Sample
@@ -79,7 +80,7 @@ def write_unchecked(folder, records, **kwargs):
         )
 
     with (
-        mock.patch.object(record_writer, "check_records"),
+        mock.patch.object(shuffled, "check_sample"),
         mock.patch.object(record_writer, "_read_checked", Record.read),
         mock.patch.object(format, "_texts", texts),
     ):

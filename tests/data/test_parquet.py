@@ -151,7 +151,10 @@ def test_changed_files_are_damaged_or_indexed_again(folder):
     with pytest.raises(ValueError, match="1 of 2 shards are damaged"):
         data.open_records(folder, "train")
     before = (folder / "00000.offsets.npy").stat().st_mtime_ns
+    # One machine indexes the new file, and the last call joins.
+    assert len(index(folder, part=(1, 2))["shards"]) == 1
     assert len(index(folder)["shards"]) == 2
+    assert not list(folder.glob("*part-*"))
     assert (folder / "00000.offsets.npy").stat().st_mtime_ns == before
     assert data.open_records(folder, "train").sample(20).sample.text == "new"
     # Other columns are another data set.

@@ -4,6 +4,7 @@ import gc
 import io
 import json
 import os
+import shutil
 import tarfile
 import tempfile
 import tracemalloc
@@ -109,6 +110,8 @@ def test_files_of_a_store_are_indexed_there(folder, store):
         return fetch(store, path, *args, **kwargs)
 
     with mock.patch.object(type(store), "get_file", counted):
+        for number in range(2):
+            index(url, part=(number, 2))
         assert index(url) == index(folder)
         index(url)
         changed = [name for name in fetched if name.endswith(".tar")]
@@ -122,6 +125,59 @@ def test_files_of_a_store_are_indexed_there(folder, store):
         if path.suffix != ".lock":
             found = store.cat_file(f"/tars/set/{path.name}")
             assert found == path.read_bytes()
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A folder with indexes of three parts, and the index of one call."""
+    for number in range(5):
+        write(tmp_path / f"{number}.tar", range(3 * number, 3 * number + 3))
+    index(tmp_path)
+    whole = (tmp_path / "index.json").read_bytes()
+    for path in tmp_path.glob("*[!r]"):
+        path.unlink()
+    for number in range(3):
+        # A part has more bad samples than are allowed, but the whole has not.
+        index(tmp_path, part=(number, 3))
+    return tmp_path, whole
+
+
+def test_joined_parts_are_the_index_of_one_call(parts):
+    folder, whole = parts
+    made = {path: path.stat().st_mtime_ns for path in folder.glob("*.npy")}
+    assert len(made) == 5 and not (folder / "index.json").exists()
+    index(folder)
+    assert (folder / "index.json").read_bytes() == whole
+    assert not list(folder.glob("*part*"))
+    assert len(data.open_records(folder, "train")) == 14
+    # Parts that are indexed again read only new files.
+    write(folder / "5.tar", [15])
+    for number in range(2):
+        index(folder, part=(number, 2))
+    assert len(index(folder)["shards"]) == 6
+    assert all(path.stat().st_mtime_ns == made[path] for path in made)
+
+
+def test_what_parts_lack_or_have_wrong_is_read_when_they_are_joined(parts):
+    folder, whole = parts
+    first, second, third = sorted(folder.glob("*.json"))
+    # A part that is missing, a copy, and a file that changed since.
+    second.unlink()
+    shutil.copy(first, third)
+    write(folder / "0.tar", [20])
+    assert index(folder)["shards"][0]["records"] == 1
+    write(folder / "0.tar", range(3))
+    index(folder)
+    assert (folder / "index.json").read_bytes() == whole
+
+
+def test_bad_samples_of_parts_count_when_they_are_joined(parts):
+    folder, _ = parts
+    with pytest.raises(ValueError, match="1 of 15 records .* no caption"):
+        index(folder, max_bad_share=0.01)
+    assert len(list(folder.glob("*part*.json"))) == 3
+    with pytest.raises(ValueError, match="`part` must be one of"):
+        index(folder, part=(3, 3))
 
 
 def test_damage_is_that_of_one_sample(folder):

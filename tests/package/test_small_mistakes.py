@@ -229,7 +229,7 @@ OUTPUTS = {
     "predict on many machines": lambda path: _context(output.locked(path)),
     "build": lambda path: write(path, [record("vqa", 0)], num_shards=1),
     "part of a shard": lambda path: write_shard(
-        ShardJob(str(path).removesuffix(".part"), (record("vqa", 0),), "")
+        ShardJob(str(path).removesuffix(".part"), "rows", 0, 1)
     ),
     "run": lambda path: _context(RunFolder(path).exclusive(Strategy())),
     "lancedb": lambda path: _index(path, ""),

@@ -60,13 +60,8 @@ def check(
         data = building.open_dataset(name, root, **_options(values))
         reports = data.check(protocol, splits, _report_progress(update))
     good = all(report.ok for report in reports)
-    value = {
-        "good": good,
-        "parts": [
-            {**dataclasses.asdict(report), "ok": report.ok}
-            for report in reports
-        ],
-    }
+    parts = [{**dataclasses.asdict(part), "ok": part.ok} for part in reports]
+    value = {"good": good, "parts": parts}
     lines = [str(report) for report in reports]
     if not good:
         lines.append("Some files are missing or damaged: see the lines above.")

@@ -88,7 +88,14 @@ def open_task(verb, preset, context, inputs=1, pictures=(), texts=()):
 
     @functools.cache
     def with_keras():
-        _check_inputs(pictures, texts)
+        from keras_bridgetower.preprocessing.images import open_image
+        from keras_bridgetower.preprocessing.texts import checked_texts
+
+        for path in pictures:
+            if not os.path.exists(path):
+                raise ValueError(f"There is no file {str(path)!r}.")
+            open_image(path, "picture")
+        checked_texts(list(texts), "texts")
         return _open(verb, preset, context, inputs)
 
     task = exported.available(preset, verb.name)
@@ -96,17 +103,6 @@ def open_task(verb, preset, context, inputs=1, pictures=(), texts=()):
         return Quick(task, with_keras, debug=context.obj)
     context.call_on_close(functools.partial(_prepare, preset, verb.name))
     return with_keras()
-
-
-def _check_inputs(pictures, texts):
-    from keras_bridgetower.preprocessing.images import open_image
-    from keras_bridgetower.preprocessing.texts import checked_texts
-
-    for path in pictures:
-        if not os.path.exists(path):
-            raise ValueError(f"There is no file {str(path)!r}.")
-        open_image(path, "picture")
-    checked_texts(list(texts), "texts")
 
 
 def _open(verb, preset, context, inputs):

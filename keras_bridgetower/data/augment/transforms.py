@@ -23,12 +23,10 @@ from PIL import ImageOps
 
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
+from keras_bridgetower.preprocessing import images
 from keras_bridgetower.preprocessing.geometry import RESIZERS
 from keras_bridgetower.preprocessing.geometry import Square
 from keras_bridgetower.preprocessing.geometry import place
-from keras_bridgetower.preprocessing.images import MEAN
-from keras_bridgetower.preprocessing.images import STD
-from keras_bridgetower.preprocessing.images import open_image
 
 # A text that forbids mirroring. Also matches "leftmost" and "right-hand". A
 # match of "all right" is harmless.
@@ -104,12 +102,8 @@ class RandomResizedCrop(Resizing):
         low, high = self.ratio
         width = min(full_width, max(1, round(full_height * high)))
         height = min(full_height, max(1, round(full_width / low)))
-        return (
-            (full_width - width) // 2,
-            (full_height - height) // 2,
-            width,
-            height,
-        )
+        left, top = (full_width - width) // 2, (full_height - height) // 2
+        return left, top, width, height
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,11 +166,11 @@ class Transform:
 
     image_size: int
     steps: tuple
-    mean: tuple = MEAN
-    std: tuple = STD
+    mean: tuple = images.MEAN
+    std: tuple = images.STD
 
     def __call__(self, image, seed=0, texts=(), name="images"):
-        return self.of_picture(open_image(image, name), seed, texts)
+        return self.of_picture(images.open_image(image, name), seed, texts)
 
     def of_picture(self, image, seed=0, texts=()):
         """Transform a picture that is already an RGB `PIL.Image`."""

@@ -138,9 +138,8 @@ class ArrowCaptions(ArrowTables):
     columns = {"caption": "list<string>", "image_id": "string"}
 
     def samples(self, key, row):
-        return (
-            Sample(f"{key}#{i}", text) for i, text in enumerate(row["caption"])
-        )
+        for i, text in enumerate(row["caption"]):
+            yield Sample(f"{key}#{i}", text)
 
 
 class ArrowCOCO(ArrowCaptions, published="coco"):

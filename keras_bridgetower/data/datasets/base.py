@@ -7,7 +7,7 @@ import pathlib
 
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.datasets.tables import FilePicture
-from keras_bridgetower.data.records.write import check_records
+from keras_bridgetower.data.records.shuffled import check_records
 from keras_bridgetower.files import Below
 from keras_bridgetower.files import read_json
 
@@ -313,7 +313,7 @@ class DataSet(abc.ABC):
             return PartReport(part, found, missing)
         try:
             drafts = self.read(part)
-            check_records(part, drafts, self.task, self.labels)
+            check_records(part, drafts, self.labels)
         except ValueError as error:
             return PartReport(part, found, missing, str(error))
         bad = [

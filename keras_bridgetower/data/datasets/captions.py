@@ -136,11 +136,8 @@ class CC3M(DataSet, published="cc3m"):
             "train": "Train_GCC-training.tsv",
             "val": "Validation_GCC-1.1.0-Validation.tsv",
         }[short]
-        return (
-            (f"utils/{table}", table),
-            (f"{short}_image_exist.txt",),
-            (f"{short}_image",),
-        )
+        listed, folder = f"{short}_image_exist.txt", f"{short}_image"
+        return (f"utils/{table}", table), (listed,), (folder,)
 
     def drafts(self, part):
         table, listed, folder = self.paths(part)
@@ -152,9 +149,8 @@ class CC3M(DataSet, published="cc3m"):
         for number, line in enumerate(text_lines(table)):
             name = exists.get(str(number))
             if name is not None:
-                sample = Sample(
-                    str(number), line.rstrip("\n").partition("\t")[0]
-                )
+                caption = line.rstrip("\n").partition("\t")[0]
+                sample = Sample(str(number), caption)
                 picture = self.picture_in(folder, name)
                 yield Draft(name, (picture,), (sample,), part)
 
@@ -245,10 +241,8 @@ class SNLIVE(DataSet, published="snli_ve"):
             sample = Sample(f"{part}-{number}", text, (label,))
             # The authors' program that generates the files misspells the key,
             # and its values end in `.jpg`.
-            image = row[
-                "Flickr30K_ID" if "Flickr30K_ID" in row else "Flikr30kID"
-            ]
-            image = str(image).removesuffix(".jpg")
+            key = "Flickr30K_ID" if "Flickr30K_ID" in row else "Flikr30kID"
+            image = str(row[key]).removesuffix(".jpg")
             samples.setdefault(image, []).append(sample)
         for image, of_picture in samples.items():
             picture = self.picture_in(folder, f"{image}.jpg")

@@ -159,9 +159,8 @@ class OwnData(DataSet):
                         f"{error!s:.100} in row {number} of "
                         f"{self._files[table]}"
                     ) from error
-                sample = Sample(
-                    id, "" if row.text is None else row.text, *target
-                )
+                text = "" if row.text is None else row.text
+                sample = Sample(id, text, *target)
                 parts[part][key].append(sample)
                 # Free the row, which its sample replaces.
                 rows[number - 1] = None

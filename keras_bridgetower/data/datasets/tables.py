@@ -4,11 +4,7 @@ import csv
 import dataclasses
 import io
 
-from keras_bridgetower.files import open_bytes_of_text
-from keras_bridgetower.files import open_regular
-from keras_bridgetower.files import parse_json
-from keras_bridgetower.files import read_json
-from keras_bridgetower.files import read_most
+from keras_bridgetower import files
 from keras_bridgetower.preprocessing.images import check_head
 
 # Maximum size in bytes. The largest picture that Pillow decodes is smaller,
@@ -47,16 +43,16 @@ class FilePicture(Picture):
 
     def read(self):
         with self.open() as file:
-            return bytes(read_most(file, LARGEST_PICTURE))
+            return bytes(files.read_most(file, LARGEST_PICTURE))
 
     def open(self):
-        return open_regular(self.path)
+        return files.open_regular(self.path)
 
 
 def load_json(path):
     """Read a JSON file. Errors name it."""
     try:
-        return read_json(path)
+        return files.read_json(path)
     except ValueError as error:
         raise ValueError(
             f"{path} must be JSON ({error}). It may be cut: fetch it again."
@@ -66,7 +62,7 @@ def load_json(path):
 def text_lines(path):
     """Yield the lines of a UTF-8 file, with few of them in memory."""
     # "utf-8-sig" since files of Excel start with a byte-order mark.
-    with io.TextIOWrapper(open_bytes_of_text(path), "utf-8-sig") as file:
+    with io.TextIOWrapper(files.open_bytes_of_text(path), "utf-8-sig") as file:
         try:
             yield from file
         except UnicodeDecodeError as error:
@@ -78,7 +74,7 @@ def json_lines(path):
     for number, line in enumerate(text_lines(path), 1):
         if line.strip():
             try:
-                yield parse_json(line)
+                yield files.parse_json(line)
             except ValueError as error:
                 raise ValueError(
                     f"{path} must hold one JSON object a line ({error}). "

@@ -11,11 +11,9 @@ import numpy as np
 from PIL import Image
 
 from keras_bridgetower.checks import check_choice
+from keras_bridgetower.data.datasets import tables
 from keras_bridgetower.data.datasets.base import DataSet
 from keras_bridgetower.data.datasets.base import Split
-from keras_bridgetower.data.datasets.tables import Picture
-from keras_bridgetower.data.datasets.tables import json_lines
-from keras_bridgetower.data.datasets.tables import text_lines
 from keras_bridgetower.data.records.format import SECOND_TEXT
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
@@ -53,7 +51,7 @@ def _rows(path, labels):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class CifarPicture(Picture):
+class CifarPicture(tables.Picture):
     """A picture in a CIFAR file, read as a PNG file.
 
     Args:
@@ -94,7 +92,7 @@ class Cifar(DataSet, published="cifar"):
 
     @functools.cached_property
     def labels(self):
-        lines = text_lines(self.path(*self._paths(self.names)))
+        lines = tables.text_lines(self.path(*self._paths(self.names)))
         return [line.strip() for line in lines if line.strip()]
 
     def files(self, part):
@@ -192,7 +190,7 @@ class GLUE(DataSet):
         columns, label = self.glue["columns"], self.glue["label"]
         if path.suffix == ".jsonl":
             columns, label = self.glue.get("fields", columns), "label"
-            rows = dict(enumerate(json_lines(path), 1))
+            rows = dict(enumerate(tables.json_lines(path), 1))
         else:
             rows = self._tab_separated(path, labelled)
         for number, row in rows.items():
@@ -209,7 +207,7 @@ class GLUE(DataSet):
     def _tab_separated(self, path, labelled):
         """Return the rows of a file by number, of QQP without short ones."""
         table = csv.DictReader(
-            text_lines(path),
+            tables.text_lines(path),
             self.glue.get("header") if labelled else None,
             delimiter="\t",
             quoting=csv.QUOTE_NONE,

@@ -13,10 +13,7 @@ from keras_bridgetower.data.datasets.tables import load_json
 from keras_bridgetower.data.records.format import Draft
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.files import Below
-from keras_bridgetower.metrics.vqa import agreement
-from keras_bridgetower.metrics.vqa import answer_list
-from keras_bridgetower.metrics.vqa import normalize_answer
-from keras_bridgetower.metrics.vqa import soft_scores
+from keras_bridgetower.metrics import vqa
 
 # Number of validation pictures that the protocol `held_out` does not train on,
 # as in ViLT.
@@ -61,7 +58,7 @@ class VQAv2(DataSet, published="vqav2"):
     @functools.cached_property
     def labels(self):
         rows = self._annotations.values()
-        return answer_list(*rows, min_count=self.min_count)
+        return vqa.answer_list(*rows, min_count=self.min_count)
 
     def files(self, part):
         name = _file_name(part)
@@ -83,7 +80,7 @@ class VQAv2(DataSet, published="vqav2"):
         name = _file_name(part)
         targets = None
         if name in _SCORED:
-            score = soft_scores if "_fix" in part else soft_scores_as_typed
+            score = vqa.soft_scores if "_fix" in part else soft_scores_as_typed
             targets = self._targets(name, score)
         samples = {}
         for row in load_json(path)["questions"]:
@@ -129,7 +126,7 @@ def soft_scores_as_typed(answers):
         dict from answers to scores, floats from 0 to 1.
     """
     counts = collections.Counter(answers)
-    return {text: agreement(n, len(answers)) for text, n in counts.items()}
+    return {text: vqa.agreement(n, len(answers)) for text, n in counts.items()}
 
 
 def _file_name(part):
@@ -231,10 +228,6 @@ class VGQA(DataSet, published="vgqa"):
                 rest.append(image)
             else:
                 sets["train" if name == "restval" else name].add(image)
-        parts = {
-            "vgqa_coco_train": sets["train"],
-            "vgqa_coco_val": sets["val"] | sets["test"],
-        }
         random.Random(0).shuffle(rest)
         held_out = set()
         for name in ("test", "val"):
@@ -242,7 +235,9 @@ class VGQA(DataSet, published="vgqa"):
             held_out |= sets[name] | set(rest[:count])
             rest = rest[count:]
         train = sets["train"] | set(rest)
-        return parts | {
+        return {
+            "vgqa_coco_train": sets["train"],
+            "vgqa_coco_val": sets["val"] | sets["test"],
             "vgqa_train": train,
             "vgqa_val": held_out,
             f"vgqa_train{_NO_VAL}": train - val2014,
@@ -253,7 +248,7 @@ def _genome_samples(pairs, ids):
     """Yield the questions about a picture with exactly one class as answer."""
     answers, first = {}, {}
     for pair in pairs:
-        answer = normalize_answer(pair["answer"])
+        answer = vqa.normalize_answer(pair["answer"])
         if answer in ids:
             answers.setdefault(pair["question"], set()).add(answer)
             first.setdefault(pair["question"], pair)

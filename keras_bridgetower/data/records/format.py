@@ -120,10 +120,8 @@ def encode(record):
         "score": _floats([score for s in samples for score in s.scores]),
         "score_count": _ints([len(s.scores) for s in samples]),
     }
-    features = tf.train.Features(feature=feature)
-    return tf.train.Example(features=features).SerializeToString(
-        deterministic=True
-    )
+    example = tf.train.Example(features=tf.train.Features(feature=feature))
+    return example.SerializeToString(deterministic=True)
 
 
 def decode(data):
@@ -305,17 +303,17 @@ def read_index(folder, cache=None):
     return load_index(open_place(folder, cache))
 
 
-def load_index(place):
+def load_index(place, name=INDEX):
     """Read the index of a `Folder` or `ShardStore`, as `read_index`."""
     try:
-        text = place.read(INDEX, _LARGEST_INDEX).decode()
+        text = place.read(name, _LARGEST_INDEX).decode()
         index = parse_checksummed(text)
         _check(index)
     except StoreError:
         raise
     except (OSError, *OF_OTHER_CONTENT) as error:
         raise ValueError(
-            f"{place}/{INDEX} must be the index of a data set, unchanged. "
+            f"{place}/{name} must be the index of a data set, unchanged. "
             "Fetch it again, or build the data set again. "
             f"Received: {error!r:.500}"
         ) from error

@@ -4,9 +4,14 @@ import concurrent.futures
 import fnmatch
 import hashlib
 import io
+import itertools
+import re
 import tarfile
 import zlib
 
+import numpy as np
+
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.records import format as form
@@ -17,7 +22,13 @@ from keras_bridgetower.files import sha256
 
 
 def index_tars(
-    folder, split, definition, pattern="*.tar", workers=4, max_bad_share=0.0
+    folder,
+    split,
+    definition,
+    pattern="*.tar",
+    workers=4,
+    max_bad_share=0.0,
+    part=None,
 ):
     """Index tar files so that `open_records` reads them, without a copy.
 
@@ -36,9 +47,14 @@ def index_tars(
         workers: int, files that are read at a time.
         max_bad_share: float from 0 to 1, the share of the samples that may lack
             a picture or a caption. The index lists them.
+        part: `(number, count)`, to index one of `count` parts of the files,
+            from 0. Several machines may each index a part at the same time.
+            When all have ended, the same call with None joins the parts to one
+            index: it reads only files that are in no part.
 
     Returns:
-        dict, the entry of the split in `index.json`.
+        dict, the entry of the split in `index.json`, or in the index of the
+        part, whose share of incomplete samples may be any.
 
     Raises:
         ValueError: no file has such a name, the folder has a data set of
@@ -53,12 +69,19 @@ def index_tars(
     stream = Stream(open_records("laion", "train"), 64, transform)
     ```
 
+    On two machines:
+
+    ```python
+    for number in range(2):  # Each on another machine.
+        index_tars("laion", "train", "Pairs of LAION.", part=(number, 2))
+    index_tars("laion", "train", "Pairs of LAION.")  # Joins them.
+    ```
+
     Source: WebDataset's documentation, "WebDataset Format".
     """
     return _index_files(
-        *(folder, split, definition, pattern, workers, max_bad_share),
-        index_file=_index_tar,
-        kind={},
+        *(folder, split, definition, pattern, workers, max_bad_share, part),
+        columns=None,
     )
 
 
@@ -71,6 +94,7 @@ def index_parquet(
     pattern="*.parquet",
     workers=4,
     max_bad_share=0.0,
+    part=None,
 ):
     """Index Parquet files so that `open_records` reads them, without a copy.
 
@@ -96,6 +120,7 @@ def index_parquet(
         max_bad_share: float from 0 to 1, the share of the rows that may lack a
             picture or a text. The index lists them. Files of img2dataset have
             a row without a picture for each failed download.
+        part: as in `index_tars`.
 
     Returns:
         dict, the entry of the split in `index.json`.
@@ -116,29 +141,25 @@ def index_parquet(
     Source: img2dataset and Hugging Face's `datasets`, for the columns.
     """
     load_extra("pyarrow.parquet", "data")
-    columns = {"image": image, "text": text}
     return _index_files(
-        *(folder, split, definition, pattern, workers, max_bad_share),
-        index_file=lambda path: _index_parquet(path, columns),
-        kind={"columns": columns},
+        *(folder, split, definition, pattern, workers, max_bad_share, part),
+        columns={"image": image, "text": text},
     )
 
 
 def _index_files(
-    folder, split, definition, pattern, workers, max_bad_share, index_file, kind
+    folder, split, definition, pattern, workers, max_bad_share, part, columns
 ):
-    """Write the offsets of files and the `index.json` of their folder.
+    """Write the offsets of files and an index of the split.
 
     Args:
-        folder, split, definition, pattern, workers, max_bad_share: as in
+        folder, split, definition, pattern, workers, max_bad_share, part: as in
             `index_tars`.
-        index_file: function of a path, which writes the offsets of the file
-            and returns its entry in the index.
-        kind: dict, the part of that entry that depends on arguments. A file is
-            read again if it differs.
+        columns: dict, those of Parquet files, which are read again if others
+            are given; None for tar files.
 
     Returns:
-        dict, the entry of the split in `index.json`.
+        dict, the entry of the split in the index.
     """
     check_count("workers", workers)
     place = open_place(folder)
@@ -148,28 +169,42 @@ def _index_files(
         raise ValueError(
             f"`folder` must have files {pattern!r}. Received: {str(folder)!r}"
         )
+    of_part = rf"index\.{re.escape(split)}\.part-\d+-of-\d+\.json"
+    parts = [name for name in sorted(found) if re.fullmatch(of_part, name)]
     task, labels = "captions", []
-    before = write.open_index(place, task, labels)["splits"].get(split)
-    known = {shard["file"]: shard for shard in (before or {}).get("shards", ())}
+    known, written = {}, form.INDEX
+    for index in (form.INDEX, *parts):
+        splits = write.open_index(place, task, labels, index)["splits"]
+        shards = splits.get(split, {"shards": ()})["shards"]
+        known |= {shard["file"]: shard for shard in shards}
+    if part is not None:
+        number, count = part
+        check_choice("part", number, range(count))
+        names = names[number::count]
+        written = f"index.{split}.part-{number:05}-of-{count:05}.json"
 
     def is_current(name):
         shard = known.get(name)
-        is_same = shard and kind.items() <= shard.items()
+        is_same = shard and shard.get("columns") == columns
         return is_same and _has_offsets(place, found, shard)
 
-    def index(name):
+    def index_file(name):
         with place.local_copy(name, found[name]) as path:
-            return index_file(path)
+            return (
+                _index_parquet(path, columns) if columns else _index_tar(path)
+            )
 
     entry = {"definition": definition, "num_shards": len(names), "seed": 0}
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         current = zip(names, pool.map(is_current, names), strict=True)
         done = {name: known[name] for name, is_kept in current if is_kept}
-        shards = pool.map(index, [name for name in names if name not in done])
+        shards = pool.map(index_file, [n for n in names if n not in done])
         told = (place, task, labels, split, entry, done, shards, lambda: None)
-        write.save_each(*told)
-    total = sum(s["records"] + len(s["left_out"]) for s in done.values())
-    write.check_left_out(split, done.values(), total, max_bad_share)
+        write.save_each(*told, written)
+    if part is None:
+        total = sum(s["records"] + len(s["left_out"]) for s in done.values())
+        write.check_left_out(split, done.values(), total, max_bad_share)
+        place.remove(parts)
     return entry
 
 
@@ -187,26 +222,36 @@ def _has_offsets(place, found, shard):
 
 def _index_tar(path):
     """Write the offsets of a tar file, and return its entry in the index."""
-    try:
-        ranges, left_out = _find_samples(path)
-    except (tarfile.TarError, ValueError, LookupError) as error:
-        raise ValueError(
-            f"{path} must be a tar file that is not compressed. "
-            f"Received: {error}"
-        ) from error
-    total, rows = hashlib.sha256(), []
-    with open(path, "rb") as file:
-        for begin, end in ranges:
+    total, left_out = hashlib.sha256(), []
+
+    def rows(file):
+        for key, begin, end, reason in _find_samples(path):
+            if reason:
+                # Of a name that is not UTF-8, JSON would not take the key.
+                key = key.encode(errors="replace").decode()
+                left_out.append([key, reason])
+                continue
             # What was left out may be of any size.
             for place in range(file.tell(), begin, 2**20):
                 total.update(file.read(min(begin - place, 2**20)))
             data = file.read(end - begin)
             total.update(data)
-            rows.append((begin, len(data), 1, zlib.crc32(data)))
+            yield begin, len(data), 1, zlib.crc32(data)
         while data := file.read(2**20):
             total.update(data)
-    found = dict(sources={form.OF_TARS: len(rows)}, plan="", left_out=left_out)
-    return write.with_offsets(path, rows, total.hexdigest(), **found)
+
+    try:
+        with open(path, "rb") as file:
+            # A list would take ten times as much memory.
+            offsets = np.fromiter(rows(file), form.OFFSETS)
+    except (tarfile.TarError, ValueError, LookupError) as error:
+        raise ValueError(
+            f"{path} must be a tar file that is not compressed. "
+            f"Received: {error}"
+        ) from error
+    sources = {form.OF_TARS: len(offsets)}
+    found = dict(sources=sources, plan="", left_out=left_out)
+    return write.with_offsets(path, offsets, total.hexdigest(), **found)
 
 
 class _BoundedReads(io.FileIO):
@@ -219,42 +264,41 @@ class _BoundedReads(io.FileIO):
 
 
 def _find_samples(path):
-    """Return where samples begin and end, and which are left out."""
-    found, ranges, left_out = [], [], []
+    """Yield the key, begin and end of samples, and why they are left out."""
     with (
         _BoundedReads(path) as file,
         tarfile.open(fileobj=file, mode="r:") as tar,
     ):
-        for member in tar:
-            key, kind = form.key_and_kind(member.name)
-            end = form.end_of_member(tar, member)
-            if not member.isfile():
-                continue
-            if not found or found[-1][0] != key:
-                found.append([key, member.offset, end, {}])
-            _, begin, _, kinds = found[-1]
-            found[-1][2] = end
-            kinds[kind] = ""
-            if member.issparse() or end - begin > form.LARGEST_SAMPLE:
-                kinds[kind] = f"its {kind} is sparse or too large"
-            elif kind in form.PARTS["caption"]:
-                try:
-                    f"{key}{tar.extractfile(member).read().decode()}".encode()
-                except UnicodeError:
-                    kinds[kind] = f"its {kind} or its name is not UTF-8"
-    for key, begin, end, kinds in found:
-        reasons = [*filter(None, kinds.values())]
-        if missing := [
-            k for k, some in form.PARTS.items() if not kinds.keys() & some
-        ]:
-            reasons.append(f"it has no {' and no '.join(missing)}")
-        if reasons:
-            # Of a name that is not UTF-8, JSON would not take the key.
-            key = key.encode(errors="replace").decode()
-            left_out.append([key, ", ".join(reasons)])
-        else:
-            ranges.append((begin, end))
-    return ranges, left_out
+        for key, files in itertools.groupby(_files(tar), lambda file: file[0]):
+            kinds, begin = {}, None
+            for _, kind, end, member in files:
+                begin = member.offset if begin is None else begin
+                kinds[kind] = ""
+                if member.issparse() or end - begin > form.LARGEST_SAMPLE:
+                    kinds[kind] = f"its {kind} is sparse or too large"
+                elif kind in form.PARTS["caption"]:
+                    text = tar.extractfile(member).read()
+                    try:
+                        f"{key}{text.decode()}".encode()
+                    except UnicodeError:
+                        kinds[kind] = f"its {kind} or its name is not UTF-8"
+            reasons = [*filter(None, kinds.values())]
+            if missing := [
+                k for k, some in form.PARTS.items() if not kinds.keys() & some
+            ]:
+                reasons.append(f"it has no {' and no '.join(missing)}")
+            yield key, begin, end, ", ".join(reasons)
+
+
+def _files(tar):
+    """Yield the key, the kind and the end of each file, and its member."""
+    for member in tar:
+        # Otherwise all would stay in memory.
+        tar.members.clear()
+        key, kind = form.key_and_kind(member.name)
+        end = form.end_of_member(tar, member)
+        if member.isfile():
+            yield key, kind, end, member
 
 
 def _index_parquet(path, columns):

@@ -298,14 +298,12 @@ class RecordReader:
         for shard in self.shards:
             name, offsets = shard["file"], form.offsets_path(shard["file"]).name
             least = shard["records"] * form.OFFSETS.itemsize
-            if sizes.get(name) != shard["bytes"]:
+            size, of_offsets = sizes.get(name), sizes.get(offsets)
+            if size != shard["bytes"]:
+                found[name] = f"{shard['bytes']} bytes expected, {size} found"
+            elif of_offsets is None or of_offsets < least:
                 found[name] = (
-                    f"{shard['bytes']} bytes expected, {sizes.get(name)} found"
-                )
-            elif sizes.get(offsets, -1) < least:
-                found[name] = (
-                    f"its offsets: {least} bytes expected, "
-                    f"{sizes.get(offsets)} found"
+                    f"its offsets: {least} bytes expected, {of_offsets} found"
                 )
         return found
 

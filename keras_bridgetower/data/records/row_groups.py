@@ -37,9 +37,8 @@ class RowGroup:
             opened = parquet.ParquetFile(file)
             image, text = column_paths(opened.schema_arrow, columns)
             table = _read_bounded(opened, group, [image, text], file)
-            self._images, self._texts = (
-                table[columns[name]] for name in ("image", "text")
-            )
+            self._images = table[columns["image"]]
+            self._texts = table[columns["text"]]
             metadata = opened.metadata
             before = [metadata.row_group(i).num_rows for i in range(group)]
         except (

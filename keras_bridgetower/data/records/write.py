@@ -1,12 +1,12 @@
 """Writes records to shards, and continues after an interruption."""
 
-import collections
 import concurrent.futures
 import contextlib
 import dataclasses
 import functools
 import hashlib
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -25,6 +25,7 @@ from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.records import format as form
+from keras_bridgetower.data.records import shuffled
 from keras_bridgetower.data.records.counts import usual_shards
 from keras_bridgetower.data.records.places import open_place
 from keras_bridgetower.data.records.read import describe_damage
@@ -42,13 +43,25 @@ class ShardJob:
 
     Args:
         path: str, path or URL of the shard's file.
-        records: tuple of `Record` or `Draft`.
-        plan: str, a hash of the records before their pictures are read.
+        rows: path of the file of `shuffled.written`.
+        start, stop: ints, the places of the shard's records in it.
     """
 
     path: str
-    records: tuple
-    plan: str
+    rows: pathlib.Path
+    start: int
+    stop: int
+
+    def records(self):
+        """Yield the shard's records, each a `Record` or `Draft`."""
+        return shuffled.read(self.rows, self.start, self.stop)
+
+    def plan(self):
+        """Return a hash of the records before their pictures are read."""
+        total = hashlib.sha256()
+        for record in self.records():
+            total.update(form.written(record).encode("utf-8", "surrogatepass"))
+        return total.hexdigest()
 
 
 def write_shards(
@@ -74,13 +87,17 @@ def write_shards(
     end, shards of an earlier call with another `num_shards` are removed.
     Several processes may write one split each.
 
+    Records are shuffled on the disk, so memory does not grow with their number.
+    The folder, or for a store `TMPDIR`, needs room for what `records` yields,
+    and `TMPDIR` for the ids.
+
     Args:
         folder: path of the data set, created if it does not exist, or its URL
             in an object store, such as `"s3://bucket/data"`. A store has no
             lock: its splits must be written one after the other.
         split: str, name of the split.
-        records: list of `Record` or `Draft`. The pictures of a `Draft` are
-            read by the process that writes it.
+        records: iterable of `Record` or `Draft`, such as a generator. The
+            pictures of a `Draft` are read by the process that writes it.
         task: one of `TASKS`.
         labels: list of str. `Sample.labels` are positions in it.
         definition: str, a description of the split.
@@ -120,42 +137,39 @@ def write_shards(
     )
     ```
     """
-    records, labels = list(records), list(labels)
-    check_records(split, records, task, labels)
-    if num_shards is None:
-        num_shards = usual_shards(len(records))
-    check_at_most("num_shards", num_shards, len(records), "records")
-    num_shards = int(num_shards)
+    check_choice("task", task, form.TASKS)
+    labels = list(labels)
     place = open_place(folder)
     place.create()
-    found = place.names()
     before = open_index(place, task, labels)["splits"].get(split)
-    order = np.random.default_rng(seed).permutation(len(records))
-    jobs = {}
-    for number, rows in enumerate(np.array_split(order, num_shards)):
-        name = form.shard_name(split, number, num_shards)
-        part = tuple(records[row] for row in rows)
-        jobs[name] = ShardJob(f"{folder}/{name}", part, _hash_records(part))
-    done = {
-        shard["file"]: shard
-        for shard in (before["shards"] if before else ())
-        if _is_finished(place, found, shard, jobs.get(shard["file"]))
-    }
-    on_shard = on_shard or (lambda done, total: None)
-    on_shard(len(done), num_shards)
-    entry = {"definition": definition, "num_shards": num_shards, "seed": seed}
+    with shuffled.written(place, split, records, labels, seed) as (rows, count):
+        if num_shards is None:
+            num_shards = usual_shards(count)
+        check_at_most("num_shards", num_shards, count, "records")
+        num_shards = int(num_shards)
+        least, more = divmod(count, num_shards)
+        ends = [n * least + min(n, more) for n in range(num_shards + 1)]
+        jobs = {}
+        for number, part in enumerate(itertools.pairwise(ends)):
+            name = form.shard_name(split, number, num_shards)
+            jobs[name] = ShardJob(f"{folder}/{name}", rows, *part)
+        found = place.names()
+        done = {
+            shard["file"]: shard
+            for shard in (before["shards"] if before else ())
+            if _is_finished(place, found, shard, jobs.get(shard["file"]))
+        }
 
-    def check():
-        check_left_out(split, done.values(), len(records), max_bad_share)
+        def told():
+            check_left_out(split, done.values(), count, max_bad_share)
+            if on_shard:
+                on_shard(len(done), num_shards)
 
-    def told():
-        check()
-        on_shard(len(done), num_shards)
-
-    left = [job for name, job in jobs.items() if name not in done]
-    shards = (run or functools.partial(map, write_shard))(left)
-    save_each(place, task, labels, split, entry, done, shards, told)
-    check()
+        told()
+        entry = dict(definition=definition, num_shards=num_shards, seed=seed)
+        left = [job for name, job in jobs.items() if name not in done]
+        shards = (run or functools.partial(map, write_shard))(left)
+        save_each(place, task, labels, split, entry, done, shards, told)
     _remove_others(place, split, entry)
     return entry
 
@@ -180,7 +194,7 @@ def _write_shard(path, job):
     part = f"{path}.part"
     files.check_no_link(part, "A file to write")
     with tf.io.TFRecordWriter(part) as writer:
-        for draft in job.records:
+        for draft in job.records():
             try:
                 record = _read_checked(draft)
             except (OSError, ValueError) as error:
@@ -194,7 +208,7 @@ def _write_shard(path, job):
             end = begin + len(data) + form.FRAME_TAIL
             sources[record.source] = sources.get(record.source, 0) + samples
     files.move_into_place(part, path)
-    found = dict(sources=sources, plan=job.plan, left_out=left_out)
+    found = dict(sources=sources, plan=job.plan(), left_out=left_out)
     return with_offsets(path, rows, files.sha256(path), **found)
 
 
@@ -203,11 +217,11 @@ def with_offsets(path, rows, digest, **found):
 
     Args:
         path: path of the finished shard.
-        rows: list of the values of `form.OFFSETS`, a tuple for each record.
+        rows: array of `form.OFFSETS`, or a list of tuples of its values.
         digest: str, the SHA-256 of the shard.
         **found: `sources`, `plan` and `left_out`.
     """
-    offsets = np.array(rows, form.OFFSETS)
+    offsets = np.asarray(rows, form.OFFSETS)
     offsets_file = form.offsets_path(path)
     files.write_atomically(offsets_file, lambda file: np.save(file, offsets))
     return {
@@ -235,12 +249,8 @@ def in_processes(workers):
         with concurrent.futures.ProcessPoolExecutor(
             count, context, _end_with_parent
         ) as pool:
-            waiting = [pool.submit(write_shard, job) for job in jobs]
-            try:
-                for future in concurrent.futures.as_completed(waiting):
-                    yield future.result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+            # After an error it cancels those that have not begun.
+            yield from pool.map(write_shard, jobs)
 
     return run
 
@@ -295,42 +305,6 @@ def on_beam(runner="DirectRunner", **options):
     return run
 
 
-def check_records(split, records, task, labels):
-    """Raise if records cannot form a split: repeated ids, wrong labels, ..."""
-    check_choice("task", task, form.TASKS)
-    if not records:
-        raise ValueError(f"The split is empty. Received: split={split!r}")
-    samples = [sample for record in records for sample in record.samples]
-    keys = (record.key for record in records)
-    ids = (sample.id for sample in samples)
-    for name, values in (("key", keys), ("id", ids)):
-        for value, count in collections.Counter(values).most_common(1):
-            if count > 1:
-                raise ValueError(
-                    f"Every {name} must occur once in a split. Received: "
-                    f"{name}={value!r} twice in split={split!r}"
-                )
-    for sample in samples:
-        _check_sample(sample, len(labels))
-
-
-def _check_sample(sample, count):
-    if not all(0 <= label < count for label in sample.labels) or len(
-        sample.scores
-    ) not in (0, len(sample.labels)):
-        raise ValueError(
-            f"Labels must be positions in the list of {count} labels, and "
-            f"scores as many or none. Received: {sample!r:.300}"
-        )
-    try:
-        sample.text.encode()
-    except (AttributeError, UnicodeEncodeError) as error:
-        raise ValueError(
-            "A text must be a string without lone surrogates. Received: "
-            f"{sample!r:.300}"
-        ) from error
-
-
 def check_left_out(split, shards, total, max_bad_share):
     left_out = [row for shard in shards for row in shard["left_out"]]
     if len(left_out) > max_bad_share * total:
@@ -341,7 +315,7 @@ def check_left_out(split, shards, total, max_bad_share):
         )
 
 
-def open_index(place, task, labels):
+def open_index(place, task, labels, name=form.INDEX):
     """Read the index of a `Folder` or `ShardStore`, or return a new one."""
     index = {
         "schema_version": form.SCHEMA_VERSION,
@@ -349,8 +323,8 @@ def open_index(place, task, labels):
         "labels": labels,
         "splits": {},
     }
-    if form.INDEX in place.names():
-        index = form.load_index(place)
+    if name in place.names():
+        index = form.load_index(place, name)
     if (index["task"], index["labels"]) != (task, labels):
         raise ValueError(
             "All splits of a data set have one task and one list of labels. "
@@ -359,7 +333,9 @@ def open_index(place, task, labels):
     return index
 
 
-def save_each(place, task, labels, split, entry, done, shards, told):
+def save_each(
+    place, task, labels, split, entry, done, shards, told, name=form.INDEX
+):
     """Update a split in the index while its shards are finished.
 
     Args:
@@ -370,15 +346,16 @@ def save_each(place, task, labels, split, entry, done, shards, told):
         done: dict from names to the shards that were there before.
         shards: iterator over the others as they are finished.
         told: function that is called after each.
+        name: str, the file of the index.
     """
 
     def save():
         entry["shards"] = [done[name] for name in sorted(done)]
         with place.write_lock(form.INDEX):
-            index = open_index(place, task, labels)
+            index = open_index(place, task, labels, name)
             index["splits"][split] = entry
             text = files.checksummed(index)
-            place.write(form.INDEX, text.encode())
+            place.write(name, text.encode())
 
     save()
     saved = len(done)
@@ -411,13 +388,15 @@ def has_files(found, shard):
 
 def _is_finished(place, found, shard, job):
     """Return True if a written shard is what its job would write."""
-    if job is None or shard["plan"] != job.plan or not has_files(found, shard):
+    if job is None or not has_files(found, shard):
+        return False
+    if shard["plan"] != job.plan():
         return False
     # A store would have to send all of its bytes.
     if not place.is_far and describe_damage(place, shard):
         return False
     left_out = {key for key, _ in shard["left_out"]}
-    for draft in job.records:
+    for draft in job.records():
         if draft.key in left_out:
             with contextlib.suppress(OSError, ValueError):
                 _read_checked(draft)
@@ -443,13 +422,6 @@ def _read_checked(draft):
                 f"be opened: {form.written_without_addresses(error)}"
             ) from error
     return record
-
-
-def _hash_records(records):
-    total = hashlib.sha256()
-    for record in records:
-        total.update(form.written(record).encode("utf-8", "surrogatepass"))
-    return total.hexdigest()
 
 
 def _end_with_parent():

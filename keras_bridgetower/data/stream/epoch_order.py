@@ -161,9 +161,8 @@ class EpochOrder:
         """
         before = self._samples_before(epoch)
         after = self._samples_before(epoch + 1)
-        order = self.mixing.permutation(
-            len(self._sizes), [self.seed, _SHARDS, epoch]
-        )
+        seed = [self.seed, _SHARDS, epoch]
+        order = self.mixing.permutation(len(self._sizes), seed)
         cuts = np.arange(0, len(order), self.mixing.window)
         counts = np.add.reduceat((after - before)[order], cuts)
         return order, np.cumsum(counts) - counts, before, after

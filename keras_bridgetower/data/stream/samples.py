@@ -53,7 +53,6 @@ class RowMaker:
             "text": ("object", ()),
             "second_text": ("object", ()),
         }
-        self._text_count = len(set(inputs.names) & {"text", "second_text"})
         self.specs = [
             *(kinds[name] for name in inputs.names),
             *((t.dtype, t.shape(self.labels)) for t in targets),
@@ -114,21 +113,19 @@ class RowMaker:
                 decode_image(data, f"images[{i}]")
                 for i, data in enumerate(item.images)
             ]
-            # Answers may mention left and right too.
-            texts = [
-                item.sample.text,
-                *(self.labels[i] for i in item.sample.labels),
-            ]
+            answers = [self.labels[i] for i in item.sample.labels]
             targets = [
                 target.make(self.labels, item, str(source))
                 for target in self.targets
             ]
         if "images" in self.inputs.names:
+            # Answers may mention left and right too.
+            texts = [item.sample.text, *answers]
             values["images"] = self._pictures(pictures, seed, texts)
         return *(values[name] for name in self.inputs.names), *targets
 
     def _texts(self, text):
-        names = ("text", "second_text")[: self._text_count]
+        names = [name for name in self.inputs.names if name != "images"]
         if not names:
             return {}
         # A tab separates two texts only if the model reads two.
@@ -209,17 +206,6 @@ def batches_at_once(specs, rows):
         np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in specs
     ]
     return max(1, min(usable_cores(), _MOST // (rows * sum(sizes)) - _WAITING))
-
-
-def stack_columns(rows, specs):
-    """Stack rows to one array `(rows, *shape)` per column.
-
-    Args:
-        rows: list of tuples, at least one.
-        specs: list of `(dtype, shape)`, one per column.
-    """
-    columns = zip(zip(*rows, strict=True), specs, strict=True)
-    return [np.array(values, dtype) for values, (dtype, _) in columns]
 
 
 @dataclasses.dataclass(frozen=True)

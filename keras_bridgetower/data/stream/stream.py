@@ -11,10 +11,8 @@ from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.data.records.format import written_without_addresses
+from keras_bridgetower.data.stream import epoch_order
 from keras_bridgetower.data.stream import samples
-from keras_bridgetower.data.stream.epoch_order import EpochOrder
-from keras_bridgetower.data.stream.epoch_order import Shuffled
-from keras_bridgetower.data.stream.epoch_order import positions_in_lanes
 from keras_bridgetower.preprocessing.tf_datasets import labelled
 from keras_bridgetower.preprocessing.tf_datasets import untuned
 from keras_bridgetower.preprocessing.tf_graph import until_exit
@@ -114,12 +112,11 @@ class Stream:
         self.preprocessor, self.transform = preprocessor, transform
         self.labels = list(readers[0].labels)
         weights = _checked_weights(weights, readers)
-        order = Shuffled() if order is None else order
+        order = epoch_order.Shuffled() if order is None else order
         total = sum(reader.num_samples for reader in readers)
         # Each host counts only the bad samples of its own part.
-        self.report = samples.DamageReport(
-            -(-total // self.num_hosts), max_bad_share
-        )
+        own = -(-total // self.num_hosts)
+        self.report = samples.DamageReport(own, max_bad_share)
         inputs = samples.find_inputs(readers[0])
         target = inputs.target if target == "auto" else target
         check_choice("target", target, ("auto", "none", *samples.TARGETS))
@@ -139,23 +136,16 @@ class Stream:
                 "`order.lanes` must divide `batch_size`. Received: "
                 f"{order.lanes} and {batch_size}"
             )
-        self._order = EpochOrder(
-            [[shard["samples"] for shard in r.shards] for r in readers],
-            weights,
-            order,
-            seed,
-        )
+        sizes = [[s["samples"] for s in reader.shards] for reader in readers]
+        self._order = epoch_order.EpochOrder(sizes, weights, order, seed)
         self._remainder = remainder
         self.steps_per_epoch, left = divmod(self._order.rows, self.batch_size)
         if left and remainder != "drop":
             self.steps_per_epoch += 1
         # All hosts must make the same number of steps, and weights need labels.
         too_few = remainder == "keep" and 0 < left < num_hosts
-        if (
-            not self.steps_per_epoch
-            or too_few
-            or (remainder == "pad" and not targets)
-        ):
+        unlabelled = remainder == "pad" and not targets
+        if too_few or unlabelled or not self.steps_per_epoch:
             raise ValueError(
                 "`remainder` must leave every host at least one row of each "
                 "batch, and 'pad' requires labels. "
@@ -235,31 +225,22 @@ class Stream:
                 f"{self.steps_per_epoch}. Received: start={start!r}"
             )
         first = epoch * self.steps_per_epoch + step
-        if epochs is None:
-            numbers = tf.data.Dataset.counter(first)
-        else:
-            numbers = tf.data.Dataset.range(
-                first, max(first, epochs * self.steps_per_epoch)
-            )
-        dataset = numbers.map(
-            self._in_graph, num_parallel_calls=self.workers, deterministic=True
-        )
+        numbers = tf.data.Dataset.counter(first)
+        if epochs is not None:
+            end = epochs * self.steps_per_epoch
+            numbers = numbers.take(max(0, end - first))
+        how = {"num_parallel_calls": self.workers, "deterministic": True}
+        dataset = numbers.map(self._in_graph, **how)
         if self.preprocessor is not None:
-            dataset = dataset.map(
-                self._preprocessed,
-                num_parallel_calls=self.workers,
-                deterministic=True,
-            )
+            dataset = dataset.map(self._preprocessed, **how)
         options = tf.data.Options()
         policies = tf.data.experimental.AutoShardPolicy
         # The stream already divides the data among hosts.
         options.experimental_distribute.auto_shard_policy = (
             policies.AUTO if self.num_hosts == 1 else policies.OFF
         )
-        return labelled(
-            untuned(dataset.with_options(options).prefetch(2)),
-            self._class_names,
-        )
+        dataset = untuned(dataset.with_options(options).prefetch(2))
+        return labelled(dataset, self._class_names)
 
     def _in_graph(self, number):
         import tensorflow as tf
@@ -271,10 +252,8 @@ class Stream:
         ]
         fetch = until_exit(self._fetch, nothing)
         columns = tf.numpy_function(fetch, [number], dtypes)
+        rows = None if self._remainder == "keep" else self._host_batch_size
         for column, (_, shape) in zip(columns, self._specs, strict=True):
-            rows = None
-            if self._remainder != "keep":
-                rows = self._host_batch_size
             column.set_shape((rows, *shape))
         return self._packed(number, *columns)
 
@@ -305,7 +284,8 @@ class Stream:
         """Read the columns of a batch."""
         epoch, low, high, end = self._position(number)
         if low < high and self._is_far:
-            self._read_ahead(epoch, low, high)
+            here = self._positions(range(low, high))
+            self._row_maker.read_ahead(self._order.shards_ahead(epoch, here))
         rows = list(self._readable_rows(epoch, range(low, high)))
         # Rows to fill the batch, read only if needed, different on each host.
         more = range(end + self.host, end + self._order.rows, self.num_hosts)
@@ -320,7 +300,8 @@ class Stream:
                 f"Batch {number} has no row that can be read. Use a larger "
                 "`batch_size`, or remainder='drop' or 'pad'"
             )
-        return samples.stack_columns(rows, self._specs)
+        columns = zip(zip(*rows, strict=True), self._specs, strict=True)
+        return [np.array(values, dtype) for values, (dtype, _) in columns]
 
     def _complete(self, rows, behind):
         """Complete the rows of a batch, if they are not to be kept.
@@ -363,12 +344,7 @@ class Stream:
         """Return the positions in the order of an epoch of rows of batches."""
         lanes = self._order.mixing.lanes
         given = np.array(rows, int), self._order.rows
-        return positions_in_lanes(*given, self.batch_size, lanes)
-
-    def _read_ahead(self, epoch, low, high):
-        """Fetch the shards of these rows, and of the next, from far away."""
-        positions = self._positions(range(low, high))
-        self._row_maker.read_ahead(self._order.shards_ahead(epoch, positions))
+        return epoch_order.positions_in_lanes(*given, self.batch_size, lanes)
 
 
 def _check_readers(readers):

@@ -20,7 +20,6 @@ from keras_bridgetower.distribution.strategy import Strategy
 from keras_bridgetower.training.runs import checks
 from keras_bridgetower.training.runs import places
 from keras_bridgetower.training.runs import state
-from keras_bridgetower.training.runs.checks import Position
 from keras_bridgetower.training.runs.folders import CheckpointError
 
 
@@ -101,7 +100,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.better = _BEST[mode]
         self.settings = settings or {}
         self.on_nonfinite = on_nonfinite
-        self.position = Position()
+        self.position = checks.Position()
         self._restored = {}
         self._loss_is_finite = True
         self._last = None
@@ -300,7 +299,7 @@ class Checkpoint(keras.callbacks.Callback):
     def end_epoch(self, epoch, logs=None):
         """Save a checkpoint after an epoch and all other callbacks."""
         if self.position.step == self.stream.steps_per_epoch:
-            self.position = Position(epoch + 1, 0)
+            self.position = checks.Position(epoch + 1, 0)
         self._restored = self._random
         self._save(self.position, logs or {}, self._random)
         checks.check_monitor(

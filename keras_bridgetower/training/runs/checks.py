@@ -228,11 +228,8 @@ def describe_run(model, stream):
         "preprocessor": _config(preprocessor),
         "vocabulary": vocabulary() if vocabulary else None,
     }
-    sources = {
-        f"transform.source {number}": source
-        for number, source in enumerate(map(source_sum, parts))
-        if source
-    }
+    sums = enumerate(map(source_sum, parts))
+    sources = {f"transform.source {i}": source for i, source in sums if source}
     return dict(_flat("", values)) | sources
 
 
@@ -356,13 +353,8 @@ def check_model(strategy, model, position):
     Raises:
         CheckpointError: as in `check`.
     """
-    if strategy.processes > 1:
-        facts = dataclasses.asdict(position)
-        check(strategy, facts | _model_facts(strategy, model))
-
-
-def _model_facts(strategy, model):
-    """Return the number of updates of a model and a checksum of its state."""
+    if strategy.processes == 1:
+        return
     variables = state.variables(model)
     own = strategy.own_draws(variables)
     total = 0
@@ -372,4 +364,5 @@ def _model_facts(strategy, model):
             content = np.ascontiguousarray(array).reshape(-1).view("uint8")
             total = zlib.crc32(content, total)
     iterations = keras.ops.convert_to_numpy(model.optimizer.iterations)
-    return {"iterations": int(iterations), "weights": f"{total:08x}"}
+    facts = {"iterations": int(iterations), "weights": f"{total:08x}"}
+    check(strategy, dataclasses.asdict(position) | facts)

@@ -6,10 +6,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from keras_bridgetower.files import checksummed
-from keras_bridgetower.files import parse_checksummed
-from keras_bridgetower.files import parse_json
-from keras_bridgetower.files import read_text
+from keras_bridgetower import files
 from keras_bridgetower.presets.manifest import MANIFEST
 from keras_bridgetower.presets.manifest import folder_sums
 from keras_bridgetower.presets.safe_files import LARGEST_ASSET
@@ -24,18 +21,6 @@ OF_DAMAGE = (
 
 class CheckpointError(ValueError):
     """Raised if a checkpoint cannot be written, read or continued."""
-
-
-def checkpoint_name(step, batches):
-    """Return the name of a checkpoint.
-
-    Args:
-        step: int, number of updates so far.
-        batches: int, number of batches after the last update, whose gradients
-            are accumulated.
-    """
-    within = f"-{batches:04d}" if batches else ""
-    return f"{PREFIX}{step:09d}{within}"
 
 
 def read(folder, name=None):
@@ -79,7 +64,8 @@ def read_facts(folder):
     Raises:
         OSError, ValueError: the manifest is missing or was changed.
     """
-    return parse_checksummed(read_text(folder / MANIFEST, LARGEST_ASSET))
+    text = files.read_text(folder / MANIFEST, LARGEST_ASSET)
+    return files.parse_checksummed(text)
 
 
 STATE = "state.safetensors"
@@ -100,21 +86,19 @@ def write(folder, arrays, facts):
         OSError: the disk is full or not writable.
     """
     types = {name: str(a.dtype) for name, a in arrays.items()}
-    stored = {
-        name: np.asarray(a, order="C").view(
-            _STORED_AS.get(types[name], a.dtype)
-        )
-        for name, a in arrays.items()
-    }
+    stored = {}
+    for name, array in arrays.items():
+        kind = _STORED_AS.get(types[name], array.dtype)
+        stored[name] = np.asarray(array, order="C").view(kind)
     content = safetensors.numpy.save(stored, {_TYPES: json.dumps(types)})
     (folder / STATE).write_bytes(content)
-    text = checksummed({**facts, "sha256": folder_sums(folder)})
+    text = files.checksummed({**facts, "sha256": folder_sums(folder)})
     (folder / MANIFEST).write_text(text)
 
 
 def _read_arrays(folder):
     with safetensors.safe_open(folder / STATE, "numpy") as file:
-        types = parse_json(file.metadata()[_TYPES])
+        types = files.parse_json(file.metadata()[_TYPES])
         arrays = {name: file.get_tensor(name) for name in file.keys()}
     return {
         name: array.view(types[name]) if types[name] in _STORED_AS else array

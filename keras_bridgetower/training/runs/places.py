@@ -80,7 +80,8 @@ class _Run:
             CheckpointError: the disk is full or not writable. Earlier
                 checkpoints are unchanged.
         """
-        name = folders.checkpoint_name(step, batches)
+        within = f"-{batches:04d}" if batches else ""
+        name = f"{folders.PREFIX}{step:09d}{within}"
         text = f"The checkpoint of step {step} could not be written."
         with errors(self, f"{text} Earlier ones are unchanged."):
             self._write(name, arrays, {**facts, "step": step})
@@ -292,9 +293,8 @@ class RunStore(_Run):
             shutil.rmtree(self._fetched.pop(), ignore_errors=True)
 
     def _facts(self, name):
-        return files.parse_checksummed(
-            self._text(f"{name}/{MANIFEST}").decode()
-        )
+        text = self._text(f"{name}/{MANIFEST}").decode()
+        return files.parse_checksummed(text)
 
     def _text(self, name):
         return self._store.read(name, LARGEST_ASSET)

@@ -152,13 +152,14 @@ class AfterOthers(keras.callbacks.Callback):
         self._states = states
 
     def on_train_begin(self, logs=None):
-        self._rate = _constant_rate(self.model.optimizer)
+        # A number, unless it is a schedule.
+        self._rate = self.model.optimizer.get_config().get("learning_rate")
         for name, kept in _named(self._callbacks):
             for key, value in self._states.get(name, {}).items():
                 setattr(kept, key, value)
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self._run.position.step and self._rate is not None:
+        if self._run.position.step and isinstance(self._rate, float):
             # In the middle of an epoch. A callback that sets the learning rate
             # at the start of an epoch did so before the checkpoint: undo its
             # change.
@@ -199,12 +200,6 @@ def have_stopped(callbacks, saved):
         for name, callback in _named(callbacks)
         if isinstance(callback, keras.callbacks.EarlyStopping)
     )
-
-
-def _constant_rate(optimizer):
-    """Return the learning rate as a number, or None if it is a schedule."""
-    rate = optimizer.get_config().get("learning_rate")
-    return rate if isinstance(rate, float) else None
 
 
 def _named(callbacks):
