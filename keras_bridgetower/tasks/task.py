@@ -582,16 +582,19 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
     @property
     def trainable_weights(self):
         # Keras would warn about weights without gradients, or decay them.
-        return self._without_unread(super().trainable_weights)
+        return self._trained(self.weights)
 
     @property
     def trainable_variables(self):
-        return self._without_unread(super().trainable_variables)
+        return self._trained(self.variables)
 
-    def _without_unread(self, variables):
+    def _trained(self, variables):
+        # As in Keras. `torch.compile` cannot read properties of `super()`.
+        if not self.trainable:
+            return []
         layers = self.unread_layers()
         unread = {id(w) for layer in layers for w in layer.weights}
-        return [v for v in variables if id(v) not in unread]
+        return [v for v in variables if v.trainable and id(v) not in unread]
 
     def compile(
         self,

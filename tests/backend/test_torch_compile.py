@@ -6,10 +6,14 @@ from builders import FASTEST
 from builders import clip
 from builders import features
 from builders import one_layer_each
+from builders import preprocessor
+from builders import raw
 from builders import retrieval
+from builders import shallow
 
 import keras_bridgetower as kbt
 from keras_bridgetower.models.attention import BridgeTowerAttention
+from keras_bridgetower.training import AdamW
 
 pytestmark = FASTEST
 
@@ -43,3 +47,20 @@ def test_attention_parts_no_graph():
 def test_predict_is_one_graph():
     task = retrieval(**one_layer_each())
     check_whole(task.predict_step, (tensors(features(task.backbone)),))
+
+
+@pytest.mark.slow
+# Dynamo reads `grad` of all tensors.
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+def test_only_the_backward_pass_breaks_a_training_step():
+    """Keras calls `loss.backward()` in it."""
+    import torch
+
+    task = kbt.BridgeTowerVQA(shallow(), preprocessor())
+    task.compile(AdamW(1e-3))
+    task.train_on_batch(*raw())  # That creates all variables.
+    batch = tensors(task.preprocessor(*raw())[:2])
+    seen = torch._dynamo.explain(task.train_step)(batch)
+    (reason,) = seen.break_reasons
+    assert seen.graph_count == 2
+    assert "backward()" in reason.reason
