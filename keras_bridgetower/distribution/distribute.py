@@ -52,8 +52,9 @@ def distribute(kind="auto", **values):
             split too (JAX, PyTorch); `"model_parallel"`: each layer
             is split (JAX); `"multi_worker"`: several processes or hosts;
             `"tpu"` (JAX); `"auto"`: data parallel over all available devices.
-        **values: `devices`, int, by default all that the backend sees;
-            `model_devices`, int, for `"model_parallel"`.
+        **values: `devices`, int, by default all that the backend sees, or
+            on JAX a list of them; `model_devices`, int, for
+            `"model_parallel"`.
 
     Returns:
         A `Strategy`.

@@ -113,8 +113,10 @@ class DataParallel(Several):
         if os.environ.get(ADDRESSES):
             connect()
         self._entered, self._asked = False, 0
-        known = keras.distribution.list_devices()
-        self.devices = first_devices(devices, known)
+        self.devices = devices
+        if not isinstance(devices, list):
+            known = keras.distribution.list_devices()
+            self.devices = first_devices(devices, known)
         self.layout = self.make_layout()
         self.count = self.layout.num_model_replicas
         self.processes = self.layout.num_processes

@@ -1,4 +1,5 @@
 from . import recipes as recipes
+from .compiled import compile_step as compile_step
 from .optim.adamw import AdamW as AdamW
 from .optim.schedules import WarmupPolynomial as WarmupPolynomial
 from .planning import plan as plan

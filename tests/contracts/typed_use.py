@@ -137,6 +137,7 @@ def training() -> None:
     recipe: kbt.training.recipes.Recipe = kbt.training.recipes.get("vqav2_base")
     recipe.replace(epochs=1).optimizer(total_steps=10)
     kbt.training.plan(recipe, "h100", devices=8, rows=640_000, price=2.0)
+    kbt.training.compile_step(recipe, "v5e:4x4", "fsdp")
     print(kbt.training.recipes.RECIPES)
 
 

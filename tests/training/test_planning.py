@@ -157,3 +157,11 @@ def test_the_command(run):
         assert way["read"] == 2 * 5e4 * way["rows_per_second"]
     said = run("plan", "vqa_base", "--devices", "8", code=2)
     assert "such as h100:8" in said.err
+    said = run("plan", "vqa_base", code=2)
+    assert "one of `--devices` and `--compile`" in said.err
+    said = run("plan", "vqa_base", "--compile", "v5e:2x2", *words[4:6], code=2)
+    assert "`--rows` has no effect without --devices" in said.err
+    said = run(*words, "--distribute", "fsdp", code=2)
+    assert "`--distribute` has no effect without --compile" in said.err
+    with pytest.raises(ValueError, match="`KERAS_BACKEND` must be .*jax"):
+        training.compile_step(tiny(), "v5e:2x2")

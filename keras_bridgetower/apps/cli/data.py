@@ -21,6 +21,8 @@ PLAN_COLUMNS = (
     *("kind", "activations", "GB a device", "fits", "GFLOP a row"),
     *("GB sent", "rows a second", "MB read", "hours", "cost"),
 )
+ONLY_COUNTED = ("rows", "row_bytes", "utilization", "network", "machines")
+ONLY_COUNTED += ("window", "price")
 Name = Annotated[
     str,
     typer.Argument(
@@ -186,7 +188,11 @@ def _report_progress(update):
 def plan(
     context: typer.Context,
     recipe: str,
-    devices: Annotated[str, typer.Option(metavar="KIND:NUMBER")],
+    devices: Annotated[str | None, typer.Option(metavar="KIND:NUMBER")] = None,
+    topology: Annotated[
+        str | None, typer.Option("--compile", metavar="KIND:SIDES")
+    ] = None,
+    distribute: str = "data_parallel",
     rows: Annotated[float | None, typer.Option(min=1, max=1e15)] = None,
     row_bytes: Annotated[float | None, typer.Option(min=1)] = None,
     utilization: float = 0.4,
@@ -207,6 +213,9 @@ def plan(
     Args:
         recipe: Recipe of the paper, such as pretrain_base.
         devices: Kind and number of devices, such as h100:8 or v5e:256.
+        topology: In place of `--devices`, compile the step for TPUs such as
+            v5e:8x8 by their compiler, without a TPU. Minutes.
+        distribute: With `--compile`, devices as `kbt.distribute` takes them.
         rows: Samples of the data set, such as 4e6.
         row_bytes: Bytes of a sample, to know what an object store must
             deliver.
@@ -219,6 +228,18 @@ def plan(
         changes: Override a recipe field, such as dtype=mixed_bfloat16. May be
             given again.
     """
+    if (devices is None) == (topology is None):
+        raise UsageError("Give one of `--devices` and `--compile`.")
+    for name in context.params:
+        given = context.get_parameter_source(name).name == "COMMANDLINE"
+        if given and name in (("distribute",) if devices else ONLY_COUNTED):
+            raise UsageError(
+                f"`--{name.replace('_', '-')}` has no effect without "
+                f"{'--compile' if devices else '--devices'}."
+            )
+    if topology:
+        _compile(context, recipe, topology, distribute, changes, as_json)
+        return
     kind, _, number = devices.partition(":")
     if not number.isdecimal():
         raise UsageError(
@@ -255,6 +276,23 @@ def plan(
     for way in found.ways:
         if not way.fits:
             output.warn(_plan_warning(found, way))
+
+
+def _compile(context, recipe, topology, distribute, changes, as_json):
+    """Print what the TPU compiler says of a step."""
+    os.environ |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    with output.progress("Compiling"):
+        frameworks.load(context.obj)
+        from keras_bridgetower import training
+        from keras_bridgetower.training import train
+
+        chosen = train.with_changes(training.recipes.get(recipe), changes or ())
+        with frameworks.silenced(context.obj):
+            found = training.compile_step(chosen, topology, distribute)
+    for why in found["warnings"]:
+        output.warn(f"the step {why}")
+    rows = [(k, f"{v:,}") for k, v in found.items() if k != "warnings"]
+    output.show(as_json, found, ("of a device", "bytes"), rows)
 
 
 def _plan_row(way):

@@ -184,13 +184,15 @@ def build_from_spec(model, spec):
 
     Args:
         model: a compiled `keras.Model`.
-        spec: nested structure of `tf.TensorSpec` that describes a batch.
+        spec: nested structure of `tf.TensorSpec` or `keras.KerasTensor` that
+            describes a batch.
     """
-    model._symbolic_build(
-        data_batch=keras.tree.map_structure(
-            lambda s: keras.KerasTensor(tuple(s.shape), s.dtype.name), spec
-        )
-    )
+
+    def tensor(x):
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        return keras.KerasTensor(tuple(x.shape), dtype)
+
+    model._symbolic_build(data_batch=keras.tree.map_structure(tensor, spec))
 
 
 def loss_means(model):

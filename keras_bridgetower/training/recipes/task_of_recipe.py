@@ -2,6 +2,7 @@
 
 import warnings
 
+import keras
 import keras_hub
 
 from keras_bridgetower.convert import unimodal
@@ -10,6 +11,7 @@ from keras_bridgetower.encoders.registry import entry_of
 from keras_bridgetower.encoders.registry import text_length
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.head_table import saved_heads
+from keras_bridgetower.objectives.pair_objectives import only_or_all
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )
@@ -131,6 +133,40 @@ def _backbone(recipe, image_encoder, text_encoder):
         bridge=recipe.bridge,
         dropout=recipe.dropout,
         dtype=recipe.dtype,
+    )
+
+
+def batch(task, recipe, rows):
+    """Return features and labels of a batch, as structures of `KerasTensor`.
+
+    Args:
+        task: a task of the recipe, without a preprocessor.
+        recipe: a `Recipe`.
+        rows: int, samples of the batch.
+    """
+
+    def tensor(dtype, shape):
+        return keras.KerasTensor((rows, *shape), dtype)
+
+    # Any token of a text may be masked but its first and last one.
+    masked = recipe.text_length - 2
+    x = {}
+    for name, found in task.input.items():
+        length = masked if name == "mask_positions" else recipe.text_length
+        shape = (length if n is None else n for n in found.shape[1:])
+        x[name] = tensor(found.dtype, shape)
+    if recipe.task == "Retrieval":
+        objective = task.pair_objective
+        drawn = {"image_id": ("int32", ()), **objective.drawn}
+        x |= {name: tensor(*spec) for name, spec in drawn.items()}
+        labels = objective.targets(tensor(*objective.labels), x)
+        return x, only_or_all(labels)
+    if recipe.task == "VQA":
+        return x, tensor("float32", task.output.shape[1:])
+    # The id of a class, for each masked token or for the sample.
+    return x, keras.tree.map_structure(
+        lambda logits: tensor("int32", [masked] * (len(logits.shape) - 2)),
+        task.output,
     )
 
 
