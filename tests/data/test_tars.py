@@ -178,6 +178,8 @@ def test_bad_samples_of_parts_count_when_they_are_joined(parts):
     assert len(list(folder.glob("*part*.json"))) == 3
     with pytest.raises(ValueError, match="`part` must be one of"):
         index(folder, part=(3, 3))
+    with pytest.raises(ValueError, match="such as `\\(0, 8\\)`.*part=3"):
+        index(folder, part=3)
 
 
 def test_damage_is_that_of_one_sample(folder):

@@ -178,6 +178,11 @@ def _index_files(
         shards = splits.get(split, {"shards": ()})["shards"]
         known |= {shard["file"]: shard for shard in shards}
     if part is not None:
+        if not isinstance(part, tuple) or len(part) != 2:
+            raise ValueError(
+                "`part` must be `(number, count)`, such as `(0, 8)`. "
+                f"Received: part={part!r}"
+            )
         number, count = part
         check_choice("part", number, range(count))
         names = names[number::count]
