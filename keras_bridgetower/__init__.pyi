@@ -81,10 +81,10 @@ from .tasks.classification import BridgeTowerNLVR2 as BridgeTowerNLVR2
 from .tasks.classification import BridgeTowerVQA as BridgeTowerVQA
 from .tasks.contrastive import BridgeTowerContrastive as BridgeTowerContrastive
 from .tasks.contrastive import BridgeTowerEmbedder as BridgeTowerEmbedder
-from .tasks.list_ranking import BridgeTowerListRanking as BridgeTowerListRanking
 from .tasks.pretraining import BridgeTowerMaskedLM as BridgeTowerMaskedLM
 from .tasks.pretraining import BridgeTowerPretraining as BridgeTowerPretraining
-from .tasks.reranker import BridgeTowerReranker as BridgeTowerReranker
+from .tasks.retrieval import BridgeTowerListRanking as BridgeTowerListRanking
+from .tasks.retrieval import BridgeTowerReranker as BridgeTowerReranker
 from .tasks.retrieval import BridgeTowerRetrieval as BridgeTowerRetrieval
 from .tasks.task import BridgeTowerTask as BridgeTowerTask
 from .tasks.unimodal import (
