@@ -77,7 +77,16 @@ from .presets.table import default_family as default_family
 from .presets.table import first_examples as first_examples
 from .presets.verbs import Verb as Verb
 from .tasks.classification import BridgeTowerEntailment as BridgeTowerEntailment
+from .tasks.classification import (
+    BridgeTowerImageClassifier as BridgeTowerImageClassifier,
+)
 from .tasks.classification import BridgeTowerNLVR2 as BridgeTowerNLVR2
+from .tasks.classification import (
+    BridgeTowerTextClassifier as BridgeTowerTextClassifier,
+)
+from .tasks.classification import (
+    BridgeTowerTextRegressor as BridgeTowerTextRegressor,
+)
 from .tasks.classification import BridgeTowerVQA as BridgeTowerVQA
 from .tasks.contrastive import BridgeTowerContrastive as BridgeTowerContrastive
 from .tasks.contrastive import BridgeTowerEmbedder as BridgeTowerEmbedder
@@ -87,11 +96,4 @@ from .tasks.retrieval import BridgeTowerListRanking as BridgeTowerListRanking
 from .tasks.retrieval import BridgeTowerReranker as BridgeTowerReranker
 from .tasks.retrieval import BridgeTowerRetrieval as BridgeTowerRetrieval
 from .tasks.task import BridgeTowerTask as BridgeTowerTask
-from .tasks.unimodal import (
-    BridgeTowerImageClassifier as BridgeTowerImageClassifier,
-)
-from .tasks.unimodal import (
-    BridgeTowerTextClassifier as BridgeTowerTextClassifier,
-)
-from .tasks.unimodal import BridgeTowerTextRegressor as BridgeTowerTextRegressor
 from .training.runs.checkpoint import Checkpoint as Checkpoint
