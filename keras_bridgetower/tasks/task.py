@@ -47,9 +47,6 @@ from keras_bridgetower.tasks import inference
 from keras_bridgetower.tasks import keep_states
 from keras_bridgetower.tasks.fit import batch_checks
 from keras_bridgetower.tasks.fit import data_path
-from keras_bridgetower.tasks.fit.data_path import Steps
-from keras_bridgetower.tasks.new_heads import NEW_HEADS
-from keras_bridgetower.tasks.new_heads import NewHeads
 
 # Constructor values that no caller of `from_preset` gives.
 OF_BASES = ("backbone", *OF_CLASSES)
@@ -124,7 +121,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         # optimizers number their slots in this order.
         made = head_table.make_all(heads, backbone, awaited)
         object.__setattr__(self, "heads", made)
-        object.__setattr__(self, "new_heads", NewHeads(self.heads))
+        object.__setattr__(self, "new_heads", from_preset.NewHeads(self.heads))
         values = heads.get(self.head_name, {})
         for name in set(values) & set(self.config_arguments):
             setattr(self, name, values[name])
@@ -513,7 +510,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
                 self.heads, policy
             ),
             layer_records.QUANTIZED: quantized,
-            NEW_HEADS: self.new_heads.saved(),
+            from_preset.NEW_HEADS: self.new_heads.saved(),
             layer_records.FROZEN: frozen,
         }
         config = super().get_config()
@@ -527,7 +524,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         config = dict(config)
         changed = config.pop(layer_records.POLICIES, None)
         quantized = config.pop(layer_records.QUANTIZED, {})
-        new = config.pop(NEW_HEADS, {})
+        new = config.pop(from_preset.NEW_HEADS, {})
         frozen = config.pop(layer_records.FROZEN, {})
         task = super().from_config(config)
         layer_records.restore_policies(task.heads, changed)
@@ -766,7 +763,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         kwargs |= dict(
             epochs=epochs, verbose=verbose, class_weight=class_weight
         )
-        steps = Steps(getattr(self, "optimizer", None))
+        steps = data_path.Steps(getattr(self, "optimizer", None))
         data = x, y, sample_weight
         validation = validation_data, validation_split
         with data_path.for_training(
@@ -844,7 +841,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         self._check_device()
         check_trained(self)
         batch_checks.check_batch(self, y, class_weight=class_weight)
-        first = Steps(getattr(self, "optimizer", None)).first
+        first = data_path.Steps(getattr(self, "optimizer", None)).first
         batch = self._prepared(x, y, sample_weight, first, trains=True)
         kwargs["class_weight"] = class_weight
         with self.inference.training("train_on_batch"):

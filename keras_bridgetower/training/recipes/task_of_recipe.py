@@ -15,7 +15,7 @@ from keras_bridgetower.preprocessing.image_converter import (
 )
 from keras_bridgetower.presets import registry
 from keras_bridgetower.tasks.by_name import task_classes
-from keras_bridgetower.tasks.new_heads import NewHeadWarning
+from keras_bridgetower.tasks.from_preset import NewHeadWarning
 
 # Width, heads, layers of the text and of the image encoder, patch side.
 SIZES = {
