@@ -45,9 +45,6 @@ from .preprocessing.classification import (
 from .preprocessing.image_converter import (
     BridgeTowerImageConverter as BridgeTowerImageConverter,
 )
-from .preprocessing.json_tokenizer import (
-    BridgeTowerJsonTokenizer as BridgeTowerJsonTokenizer,
-)
 from .preprocessing.kept_states import KeptStates as KeptStates
 from .preprocessing.preprocessor import (
     BridgeTowerPreprocessor as BridgeTowerPreprocessor,
@@ -69,6 +66,9 @@ from .preprocessing.retrieval import (
 )
 from .preprocessing.tokenizer import (
     BridgeTowerBertTokenizer as BridgeTowerBertTokenizer,
+)
+from .preprocessing.tokenizer import (
+    BridgeTowerJsonTokenizer as BridgeTowerJsonTokenizer,
 )
 from .preprocessing.tokenizer import (
     BridgeTowerTokenizer as BridgeTowerTokenizer,
