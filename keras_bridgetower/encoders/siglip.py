@@ -11,7 +11,7 @@ from keras_bridgetower.encoders.layers import AllPositions
 from keras_bridgetower.encoders.layers import Patches
 from keras_bridgetower.encoders.layers import TokenLookup
 from keras_bridgetower.encoders.layers import run_blocks
-from keras_bridgetower.encoders.pixels import HALF
+from keras_bridgetower.encoders.registry import HALF
 from keras_bridgetower.encoders.registry import Files
 from keras_bridgetower.encoders.registry import Tokens
 from keras_bridgetower.encoders.registry import Value
