@@ -132,7 +132,7 @@ class Encoder:
             states before those of patches or words: a class token or a start
             token, and registers. If it is 0, the tower adds a row.
         summary: str, row 0 by default, a name in
-            `models.summary.SUMMARIES`. None means the encoder's own token.
+            `models.towers.SUMMARIES`. None means the encoder's own token.
         side_step: function from an encoder to the number of pixels of which
             the side of its images must be a multiple.
         correct: function that corrects KerasHub's defaults in an encoder.
