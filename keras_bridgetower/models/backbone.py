@@ -257,9 +257,8 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         Returns:
             dict of tensors with these keys.
         """
-        text = {key: inputs[key] for key in self.text_tower.input}
         return self.fusion(
-            self.text_tower(text),
+            self.text_tower(inputs),
             self.image_tower(inputs["images"]),
             padding_mask=inputs["padding_mask"],
             outputs=outputs,

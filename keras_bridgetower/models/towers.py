@@ -179,6 +179,9 @@ class Tower(PatchedModel, keras.Model):
         given = inputs["token_ids"] if isinstance(inputs, dict) else inputs
         if are_states(given):
             return self._split(given)
+        if isinstance(inputs, dict):
+            # Features of a task hold those of the other tower too.
+            inputs = {k: x for k, x in inputs.items() if k in self.input}
         if len(getattr(inputs, "shape", ())) == 4:
             check_pixel_dtype(inputs, self.encoder)
         return super().__call__(inputs, *args, **kwargs)

@@ -18,7 +18,6 @@ from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.preprocessing.verb_inputs import TextPairs
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.contrastive import pooled
-from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
 
 # The type row of each picture, left first.
@@ -241,7 +240,7 @@ class BridgeTowerNLVR2(ClassificationTask):
 
     def outputs_of(self, inputs):
         backbone, images = self.backbone, inputs["images"]
-        text = text_states(backbone, inputs)
+        text = backbone.text_tower(inputs)
         images = ops.reshape(images, (-1, *images.shape[2:]))
         states = backbone.image_tower(images)
         states = [ops.reshape(x, (-1, 2, *x.shape[1:])) for x in states]

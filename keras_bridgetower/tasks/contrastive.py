@@ -9,9 +9,6 @@ from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.models.heads import embedding_kinds
-from keras_bridgetower.models.heads import fusion_outputs
-from keras_bridgetower.models.heads import head_input
-from keras_bridgetower.models.heads import similarities
 from keras_bridgetower.objectives import losses
 from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.preprocessing.images import decoded
@@ -86,7 +83,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
 
     def outputs_of(self, inputs):
         backbone = self.backbone
-        text = text_states(backbone, inputs)
+        text = backbone.text_tower(inputs)
         image = backbone.image_tower(inputs["images"])
         states = [text, image]
         if "fused" in embedding_kinds(self.ways):
@@ -224,18 +221,6 @@ class BridgeTowerContrastive(BridgeTowerTask):
         return embedded
 
 
-def text_states(backbone, features, **others):
-    """Compute the states of the text tower from a dict of features.
-
-    Args:
-        backbone: a `BridgeTowerBackbone`.
-        features: dict of features.
-        **others: features that replace those of the dict.
-    """
-    features, tower = {**features, **others}, backbone.text_tower
-    return tower({name: features[name] for name in tower.input})
-
-
 def pooled(backbone, text, image, features, **kwargs):
     """Compute the pooled representation of states of both towers."""
     mask = features["padding_mask"]
@@ -244,27 +229,8 @@ def pooled(backbone, text, image, features, **kwargs):
     ]
 
 
-def pair_logits(backbone, heads, head, text, image, padding_mask):
-    """Compute the logits of pairs of a text and a picture.
-
-    Args:
-        backbone: a `BridgeTowerBackbone`.
-        heads: mapping from name to head.
-        head: the one of them that is called.
-        text, image: states of the towers.
-        padding_mask: int tensor `(pairs, tokens)`.
-    """
-
-    def near():
-        return similarities(backbone.fusion, heads, text, image)
-
-    wanted = fusion_outputs(head)
-    found = backbone.fusion(text, image, padding_mask, outputs=wanted)
-    return head(head_input(head, found, near, padding_mask))
-
-
 _READ = {
-    "text": lambda backbone, x: {"text": text_states(backbone, x)},
+    "text": lambda backbone, x: {"text": backbone.text_tower(x)},
     "image": lambda backbone, x: {"image": backbone.image_tower(x["images"])},
     "fused": lambda backbone, x: backbone.fuse(x, outputs=("pooled",)),
 }

@@ -185,7 +185,7 @@ def _forward(task, side):
     def states(inputs):
         if side == "image":
             return joined_states(tower(inputs["images"]))
-        found = joined_states(tower({k: inputs[k] for k in tower.input}))
+        found = joined_states(tower(inputs))
         mask = keras.ops.cast(inputs["padding_mask"], "float32")
         # Where all states are 0 there is padding.
         return found * mask[:, :, None]

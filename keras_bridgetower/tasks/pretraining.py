@@ -14,7 +14,6 @@ from keras_bridgetower.preprocessing import pretraining as preprocessing
 from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks import classification
-from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.tasks.task import check_made_for
 
@@ -137,12 +136,12 @@ class BridgeTowerPretraining(BridgeTowerTask):
         outputs = {}
         if "mlm" in names:
             hidden = inputs["masked_token_ids"]
-            text = text_states(backbone, inputs, token_ids=hidden)
+            text = backbone.text_tower({**inputs, "token_ids": hidden})
             mask = inputs["padding_mask"]
             fused = backbone.fusion(text, image, mask, outputs=("text",))
             outputs["mlm"] = _hidden_tokens(self, fused, inputs)
         if names != ("mlm",):
-            text = text_states(backbone, inputs)
+            text = backbone.text_tower(inputs)
             parts = self.pair_objective, backbone, self.heads
             outputs |= pair_outputs(names, *parts, text, image, inputs)
         return outputs

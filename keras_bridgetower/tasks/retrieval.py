@@ -12,6 +12,7 @@ from keras_bridgetower.metrics import calibration
 from keras_bridgetower.metrics.keras_metrics import NDCG
 from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.models import head_table
+from keras_bridgetower.models.heads import fuse_pairs
 from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.objectives.list_losses import ListwiseSoftmaxLoss
 from keras_bridgetower.objectives.list_losses import MarginMSELoss
@@ -25,8 +26,6 @@ from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks import keep_states
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
-from keras_bridgetower.tasks.contrastive import pair_logits
-from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.inference import joined
 from keras_bridgetower.tasks.ranking import NOT_SCORED
 from keras_bridgetower.tasks.ranking import rank
@@ -185,19 +184,18 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         return self.pair_objective.heads[:1]
 
     def outputs_of(self, inputs):
-        if not set(self.pair_objective.drawn) <= set(inputs):
-            return pair_logits(
-                *(self.backbone, self.heads),
-                self.heads[self.answering_heads[0]],
-                text_states(self.backbone, inputs),
-                self.backbone.image_tower(inputs["images"]),
-                inputs["padding_mask"],
-            )
-        parts = self.pair_objective, self.backbone, self.heads
-        text = text_states(self.backbone, inputs)
-        image = self.backbone.image_tower(inputs["images"])
+        backbone, heads = self.backbone, self.heads
+        states = [
+            backbone.text_tower(inputs),
+            backbone.image_tower(inputs["images"]),
+        ]
         names = self.pair_objective.heads
-        outputs = pair_outputs(names, *parts, text, image, inputs)
+        if not set(self.pair_objective.drawn) <= set(inputs):
+            head, mask = heads[names[0]], inputs["padding_mask"]
+            read, _ = fuse_pairs(backbone.fusion, heads, head, *states, mask)
+            return head(read)
+        parts = self.pair_objective, backbone, heads
+        outputs = pair_outputs(names, *parts, *states, inputs)
         return pair_objectives.only_or_all(outputs)
 
     def label_widths(self):
@@ -692,13 +690,14 @@ class BridgeTowerListRanking(BridgeTowerTask):
         def for_each(x):
             return backend_ops.repeat_rows(x, self.list_size)
 
-        logits = pair_logits(
-            *(backbone, self.heads, self.heads["itm"]),
-            [for_each(x) for x in text_states(backbone, inputs)],
+        head = self.heads["itm"]
+        read, _ = fuse_pairs(
+            *(backbone.fusion, self.heads, head),
+            [for_each(x) for x in backbone.text_tower(inputs)],
             backbone.image_tower(ops.reshape(images, (-1, *images.shape[2:]))),
             for_each(inputs["padding_mask"]),
         )
-        scores = calibration.match_scores(logits)
+        scores = calibration.match_scores(head(read))
         return ops.reshape(scores, (-1, self.list_size))
 
     @classmethod
