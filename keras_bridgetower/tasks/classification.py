@@ -213,6 +213,7 @@ class BridgeTowerNLVR2(ClassificationTask):
 
     preprocessor_cls = preprocessing.BridgeTowerNLVR2Preprocessor
     task_name = head_name = "nlvr2"
+    pictures = (len(ROWS),)
     verbs = (verbs.COMPARE,)
     config_arguments = ("head_hidden_scale", "dropout")
     recipe_arguments = {
@@ -232,11 +233,6 @@ class BridgeTowerNLVR2(ClassificationTask):
             num_classes=2, head_hidden_scale=head_hidden_scale, dropout=dropout
         )
         super().__init__(backbone, preprocessor, {"nlvr2": head}, **kwargs)
-
-    def inputs_of(self, backbone):
-        side = backbone.image_size
-        pictures = keras.Input((len(ROWS), side, side, 3), name="images")
-        return {**backbone.input, "images": pictures}
 
     def outputs_of(self, inputs):
         backbone, images = self.backbone, inputs["images"]

@@ -668,8 +668,9 @@ class BridgeTowerListRanking(BridgeTowerTask):
         check_count("list_size", list_size)
         check_made_for(preprocessor, list_size=list_size, labels=labels)
         self.labels = labels
-        # The base class's constructor reads it.
+        # The base class's constructor reads these.
         self.list_size = int(list_size)
+        self.pictures = (self.list_size,)
         heads = {"itm": head_table.matching_values(matching)}
         if matching != "fused":
             heads["itc"] = {"projection_dim": projection_dim, "ways": ways}
@@ -678,11 +679,6 @@ class BridgeTowerListRanking(BridgeTowerTask):
         super().__init__(backbone, preprocessor, heads, **kwargs)
         if "itc" in heads:
             self.heads["itc"].trainable = False
-
-    def inputs_of(self, backbone):
-        side = backbone.image_size
-        pictures = keras.Input((self.list_size, side, side, 3), name="images")
-        return {**backbone.input, "images": pictures}
 
     def outputs_of(self, inputs):
         backbone, images = self.backbone, inputs["images"]

@@ -92,6 +92,8 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
     presets = PresetsOf()
     # Constructor values that the preprocessor takes too.
     label_arguments = ()
+    # Shape of the pictures of one text: none, or one axis of this size.
+    pictures = ()
     # Constructor arguments that `get_config` adds: attributes of these names.
     config_arguments = ()
     # The head whose values are the constructor's, if there is one.
@@ -138,7 +140,10 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
 
     def inputs_of(self, backbone):
         """Return symbolic inputs that match the preprocessor's features."""
-        return backbone.input
+        if not self.pictures:
+            return backbone.input
+        shape = (*self.pictures, *backbone.input["images"].shape[1:])
+        return {**backbone.input, "images": keras.Input(shape, name="images")}
 
     def outputs_of(self, inputs):
         """Compute the outputs of the task for a dict of features.
