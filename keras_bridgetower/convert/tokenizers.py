@@ -153,7 +153,7 @@ def open_preset(preset, encoder, sequence_length=None):
         ConversionError: there is no tokenizer, it is of another kind, or it is
             not the encoder's.
     """
-    entry, most = encoders.entry_of(encoder), encoders.text_length(encoder)
+    entry, most = encoders.get_entry(encoder), encoders.text_length(encoder)
     length = sequence_length
     if length is None:
         length = most if entry.fixed_length else min(TEXT_LENGTH, most)

@@ -30,8 +30,8 @@ from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tensors import weight_file
 from keras_bridgetower.encoders.classified import ClassifiedEncoder
 from keras_bridgetower.encoders.registry import entries
-from keras_bridgetower.encoders.registry import entry_of
 from keras_bridgetower.encoders.registry import files_by_type
+from keras_bridgetower.encoders.registry import get_entry
 from keras_bridgetower.encoders.rules import dense
 from keras_bridgetower.models.positions import check_side
 from keras_bridgetower.models.positions import copy_resized
@@ -166,7 +166,7 @@ def image_encoder(source, image_size=None, with_classifier=False):
         encoder = _with_classifier(encoder, path)
     if image_size in (None, encoder.inputs[0].shape[1]):
         return encoder
-    entry = entry_of(encoder)
+    entry = get_entry(encoder)
     shape = entry.sized((image_size, image_size, 3))
     resized = type(encoder).from_config(encoder.get_config() | shape)
     return copy_resized(encoder, resized, entry.antialias(encoder))
@@ -289,7 +289,7 @@ def _converter_for(source):
         pixels = files.pixels or entries("image")[cls].pixels
     else:
         _, encoder = _described(source, path, "image")
-        pixels = entry_of(encoder).pixels
+        pixels = get_entry(encoder).pixels
     if not pixels:
         raise ConversionError(
             "The `pixels` of an encoder must be in its registry entry. Pass "
@@ -339,7 +339,7 @@ def _described(source, path, side):
     with shapes_only():
         backbone = hub.Backbone.from_preset(preset, load_weights=False)
     encoder = _encoder_in(backbone, side)
-    if entry_of(encoder).side != side:
+    if get_entry(encoder).side != side:
         raise ConversionError(
             "`image_encoder` opens presets of image encoders, `text_encoder` "
             "those of text encoders.",
@@ -469,7 +469,7 @@ def _build(cls, files, tensors, sizes, arguments, image_size=None):
     _check_size(encoder, image_size)
     variables = variables_by_path(encoder, encoder=encoder)
     for path in list(variables):
-        if path.split("/")[0] in entry_of(encoder).unused:
+        if path.split("/")[0] in get_entry(encoder).unused:
             unused = variables.pop(path)
             unused.assign(np.zeros(unused.shape))
     load_weights(rules, tensors, variables)
@@ -486,7 +486,7 @@ def _with_classifier(encoder, path):
     """
     tensors = open_tensors(path if path.is_file() else weight_file(path))
     found = []
-    for key in filter(None, (f.classifier for f in entry_of(encoder).files)):
+    for key in filter(None, (f.classifier for f in get_entry(encoder).files)):
         names = f"{key}.weight", f"{key}.bias"
         weight, bias = (tensors.shapes.get(name, ()) for name in names)
         if len(bias) == 1 and weight == (*bias, encoder.output.shape[-1]):

@@ -262,7 +262,7 @@ def register_encoder(cls, side, **values):
     return register
 
 
-def entry_of(encoder):
+def get_entry(encoder):
     """Return the `Encoder` of an encoder's class or nearest base class.
 
     Raises:
@@ -291,7 +291,7 @@ def text_length(encoder):
     positions = getattr(encoder, "max_sequence_length", None)
     if positions is None:
         return None
-    return positions + (not entry_of(encoder).prefix_tokens(encoder))
+    return positions + (not get_entry(encoder).prefix_tokens(encoder))
 
 
 def entries(side):

@@ -17,7 +17,7 @@ from keras_bridgetower.backend.keras_private.layers import source_layer
 from keras_bridgetower.backend.keras_private.models import PatchedModel
 from keras_bridgetower.checks import BACKENDS
 from keras_bridgetower.checks import check_choice
-from keras_bridgetower.encoders.registry import entry_of
+from keras_bridgetower.encoders.registry import get_entry
 from keras_bridgetower.encoders.registry import hidden_states
 from keras_bridgetower.models.attention import initializer
 from keras_bridgetower.models.bridges import get_class
@@ -98,7 +98,7 @@ class Tower(PatchedModel, keras.Model):
         trainable=True,
     ):
         check_choice("KERAS_BACKEND", keras.config.backend(), BACKENDS)
-        entry = entry_of(encoder)
+        entry = get_entry(encoder)
         entry.correct(encoder)
         states = hidden_states(encoder)
         used = [tap for tap in taps if tap is not None]

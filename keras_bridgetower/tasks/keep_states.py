@@ -64,7 +64,7 @@ def keep(
     ranks = strategy.current()
     ranks.by_chief(lambda: state_files.begin(folder, wanted))
     found = ranks.together(lambda: state_files.begin(folder, wanted))
-    files = state_files.files_of(folder, found)
+    files = state_files.open_states(folder, found)
     # Read by all before one of them writes.
     known = ranks.together(files.sums)
     first, step, writes = ranks.index, ranks.processes, True
