@@ -3,10 +3,7 @@
 import keras
 from keras import ops
 
-from keras_bridgetower.checks import check_above_zero
-from keras_bridgetower.checks import check_at_most
-from keras_bridgetower.checks import check_choice
-from keras_bridgetower.checks import check_finite
+from keras_bridgetower import checks
 from keras_bridgetower.metrics.calibration import softmax
 from keras_bridgetower.metrics.keras_metrics import VQAScore
 from keras_bridgetower.models.exporting.runtime import best_answers
@@ -386,7 +383,7 @@ class BridgeTowerVQA(BridgeTowerTask):
 
     def check_request(self, texts=(), top_k=1):
         super().check_request(texts)
-        check_at_most("top_k", top_k, len(self.answers), "answers")
+        checks.check_at_most("top_k", top_k, len(self.answers), "answers")
 
     def answer(self, images, questions, top_k=1, batch_size=32):
         """Answer questions about pictures.
@@ -418,7 +415,7 @@ class BridgeTowerVQA(BridgeTowerTask):
         vqa.answer("photo.png", "what color is the shape?", top_k=3)
         ```
         """
-        check_at_most("top_k", top_k, len(self.answers), "answers")
+        checks.check_at_most("top_k", top_k, len(self.answers), "answers")
         sources = self.sources(images, questions, "questions")
         logits = self._run("answer", sources, batch_size)
         # One question may be asked of several pictures.
@@ -461,11 +458,11 @@ def checked_rejection(rejection):
             f"Received: rejection={rejection!r:.200}"
         )
     rule = dict(rejection)
-    check_choice("kind", rule["kind"], ("energy",))
+    checks.check_choice("kind", rule["kind"], ("energy",))
     for key in rule.keys() - {"kind", "questions"}:
-        check_finite(key, rule[key])
+        checks.check_finite(key, rule[key])
         rule[key] = float(rule[key])
-    check_above_zero("temperature", rule.get("temperature", 1.0))
+    checks.check_above_zero("temperature", rule.get("temperature", 1.0))
     if "questions" in rule:
         table = rule["questions"]
         right = _is_like(table, _TABLE) and table["sorts"]

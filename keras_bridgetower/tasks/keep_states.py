@@ -16,20 +16,17 @@ from keras_bridgetower.distribution import strategy
 from keras_bridgetower.models.towers import joined_states
 from keras_bridgetower.preprocessing import kept_states
 from keras_bridgetower.preprocessing import state_files
+from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.preprocessing.images import load_image
 from keras_bridgetower.preprocessing.kept_states import KeptStates
 from keras_bridgetower.preprocessing.texts import checked_texts
-from keras_bridgetower.preprocessing.verb_inputs import Pictures
-from keras_bridgetower.preprocessing.verb_inputs import Texts
-from keras_bridgetower.preprocessing.verb_inputs import check_numbers
-from keras_bridgetower.preprocessing.verb_inputs import list_pictures
 from keras_bridgetower.tasks import identity
 from keras_bridgetower.tasks.inference import joined
 
 # Bytes of states that are written to one file.
 _SEGMENT = 2**26
 _NAMES = {"image": "images", "text": "text"}
-_SOURCES = {"image": Pictures, "text": Texts}
+_SOURCES = {"image": verb_inputs.Pictures, "text": verb_inputs.Texts}
 _SETTINGS = {
     "image": identity.picture_settings,
     "text": identity.text_settings,
@@ -115,7 +112,7 @@ def _batches(side, items, size):
     """Return the number of batches, and a function that reads one of them."""
     if hasattr(items, "steps_per_epoch"):
         return items.steps_per_epoch, lambda n: _read_stream(side, items, n)
-    listed = list_pictures if side == "image" else checked_texts
+    listed = verb_inputs.list_pictures if side == "image" else checked_texts
     items, _ = listed(items)
     if not items:
         raise ValueError(
@@ -143,8 +140,8 @@ def _read_stream(side, stream, number):
 
 def in_memory(task, images, batch_size):
     """Return `KeptStates` of pictures that no folder holds."""
-    source = Pictures(task.needed_preprocessor(), images)
-    check_numbers([source])
+    source = verb_inputs.Pictures(task.needed_preprocessor(), images)
+    verb_inputs.check_numbers([source])
     batches = task.batches(
         *("image_states", [source], batch_size),
         answers=False,
