@@ -16,7 +16,6 @@ from tokenizers import normalizers
 from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import tokenizer_rules as rules
-from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.encoders import registry as encoders
 from keras_bridgetower.files import open_regular
@@ -51,7 +50,6 @@ def open_folder(folder, sequence_length=None):
 
     `unimodal.tokenizer` documents its arguments, result and errors.
     """
-    check_links(folder)
     name, config = configurations.read_encoder(folder, "text")
     cls, files = encoders.files_by_type("text")[name]
     path = folder / "config.json"

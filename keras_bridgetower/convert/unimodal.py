@@ -24,7 +24,6 @@ from keras_bridgetower.convert.image_processors import (
     image_converter as image_converter,
 )
 from keras_bridgetower.convert.image_processors import read_side
-from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tensors import weight_file
@@ -357,7 +356,6 @@ def _check_size(encoder, image_size):
 
 def _read_folder(folder, side, image_size=None):
     """Read the encoder of a side from a `transformers` folder."""
-    check_links(folder)
     kind, config = configurations.read_encoder(folder, side)
     path = folder / "config.json"
     tensors = open_tensors(weight_file(folder))
