@@ -10,11 +10,9 @@ from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.models.heads import embedding_kinds
 from keras_bridgetower.objectives import losses
+from keras_bridgetower.preprocessing import retrieval as preprocessing
 from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.preprocessing.images import decoded
-from keras_bridgetower.preprocessing.retrieval import (
-    BridgeTowerContrastivePreprocessor,
-)
 from keras_bridgetower.preprocessing.texts import encode_long
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.task import BridgeTowerTask
@@ -64,7 +62,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
     BridgeTower's `compute_itc`.
     """
 
-    preprocessor_cls = BridgeTowerContrastivePreprocessor
+    preprocessor_cls = preprocessing.BridgeTowerContrastivePreprocessor
     task_name = "contrastive"
     head_name = "itc"
     verbs = (verbs.EMBED_IMAGES, verbs.EMBED_TEXTS)
