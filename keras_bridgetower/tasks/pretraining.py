@@ -95,6 +95,8 @@ class BridgeTowerPretraining(BridgeTowerTask):
         self.objectives = preprocessing.checked_objectives(
             objectives, negatives
         )
+        if "mlm" in self.objectives:
+            self.token_inputs = ("masked_token_ids", "mask_positions")
         self.negatives = negatives
         check_made_for(
             preprocessor, objectives=self.objectives, negatives=negatives
@@ -121,10 +123,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
         return asked | _epsilon(heads) | saved
 
     def inputs_of(self, backbone):
-        inputs = dict(backbone.input)
-        if "mlm" in self.objectives:
-            for name in ("masked_token_ids", "mask_positions"):
-                inputs[name] = keras.Input((None,), dtype="int32", name=name)
+        inputs = super().inputs_of(backbone)
         if "itm" in self.objectives:
             for name, (dtype, shape) in self.pair_objective.drawn.items():
                 inputs[name] = keras.Input(shape, dtype=dtype, name=name)
@@ -211,6 +210,7 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
     preprocessor_cls = preprocessing.BridgeTowerMaskedLMPreprocessor
     task_name = "masked_lm"
     verbs = (verbs.FILL,)
+    token_inputs = ("mask_positions",)
     config_arguments = ("head_epsilon",)
 
     def __init__(
@@ -219,10 +219,6 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
         head = {"epsilon": head_epsilon}
         super().__init__(backbone, preprocessor, {"mlm": head}, **kwargs)
         self.head_epsilon = head_epsilon
-
-    def inputs_of(self, backbone):
-        positions = keras.Input((None,), dtype="int32", name="mask_positions")
-        return {**backbone.input, "mask_positions": positions}
 
     def outputs_of(self, inputs):
         fused = self.backbone.fuse(inputs, outputs=("text",))

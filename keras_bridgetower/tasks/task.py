@@ -94,6 +94,8 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
     label_arguments = ()
     # Shape of the pictures of one text: none, or one axis of this size.
     pictures = ()
+    # Names of int32 inputs `(batch, places)` besides those of the backbone.
+    token_inputs = ()
     # Constructor arguments that `get_config` adds: attributes of these names.
     config_arguments = ()
     # The head whose values are the constructor's, if there is one.
@@ -140,10 +142,13 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
 
     def inputs_of(self, backbone):
         """Return symbolic inputs that match the preprocessor's features."""
-        if not self.pictures:
-            return backbone.input
-        shape = (*self.pictures, *backbone.input["images"].shape[1:])
-        return {**backbone.input, "images": keras.Input(shape, name="images")}
+        inputs = dict(backbone.input)
+        if self.pictures:
+            shape = (*self.pictures, *inputs["images"].shape[1:])
+            inputs["images"] = keras.Input(shape, name="images")
+        for name in self.token_inputs:
+            inputs[name] = keras.Input((None,), dtype="int32", name=name)
+        return inputs
 
     def outputs_of(self, inputs):
         """Compute the outputs of the task for a dict of features.
