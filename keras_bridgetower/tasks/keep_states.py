@@ -18,7 +18,6 @@ from keras_bridgetower.preprocessing import kept_states
 from keras_bridgetower.preprocessing import state_files
 from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.preprocessing.images import load_image
-from keras_bridgetower.preprocessing.kept_states import KeptStates
 from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.tasks import identity
 from keras_bridgetower.tasks.inference import joined
@@ -103,7 +102,7 @@ def keep(
         every |= json.loads(part)
     sums = [sum for number in range(count) for sum in every[f"{number}"]]
     ranks.by_chief(lambda: kept_states.finish(folder, sums))
-    states = KeptStates(folder)
+    states = kept_states.KeptStates(folder)
     states.checked_for = weakref.ref(task)
     return states
 
@@ -233,7 +232,7 @@ def separate(task, x, trains=False, reads_weights=True):
     x, kept = dict(x), {}
     for side, name in _NAMES.items():
         states = x.get(name)
-        if not isinstance(states, KeptStates):
+        if not isinstance(states, kept_states.KeptStates):
             continue
         _check(task, side, name, states, reads_weights)
         if trains and getattr(task.backbone, f"{side}_tower").trainable_weights:
@@ -260,7 +259,7 @@ def check_sources(task, sources):
     for source in sources:
         for side in _NAMES:
             states = getattr(source, f"{side}s", None)
-            if isinstance(states, KeptStates):
+            if isinstance(states, kept_states.KeptStates):
                 _check(task, side, source.name, states)
 
 

@@ -17,8 +17,6 @@ from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.objectives.list_losses import ListwiseSoftmaxLoss
 from keras_bridgetower.objectives.list_losses import MarginMSELoss
 from keras_bridgetower.objectives.losses import ContrastiveLoss
-from keras_bridgetower.objectives.pair_objectives import MATCH
-from keras_bridgetower.objectives.pair_objectives import pair_outputs
 from keras_bridgetower.preprocessing import retrieval as preprocessing
 from keras_bridgetower.preprocessing.images import decoded
 from keras_bridgetower.preprocessing.verb_inputs import check_numbers
@@ -195,7 +193,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             read, _ = fuse_pairs(backbone.fusion, heads, head, *states, mask)
             return head(read)
         parts = self.pair_objective, backbone, heads
-        outputs = pair_outputs(names, *parts, *states, inputs)
+        outputs = pair_objectives.pair_outputs(names, *parts, *states, inputs)
         return pair_objectives.only_or_all(outputs)
 
     def label_widths(self):
@@ -207,8 +205,8 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             itm, rank = (
                 self.heads[name].output_dense for name in ("itm", "rank")
             )
-            rank.kernel.assign(itm.kernel[:, MATCH:])
-            rank.bias.assign(itm.bias[MATCH:])
+            rank.kernel.assign(itm.kernel[:, pair_objectives.MATCH :])
+            rank.bias.assign(itm.bias[pair_objectives.MATCH :])
         return new if "itm" in new else new - {"rank"}
 
     @classmethod
