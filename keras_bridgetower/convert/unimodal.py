@@ -12,7 +12,7 @@ import keras_hub.models as hub
 import numpy as np
 
 from keras_bridgetower import files as local_files
-from keras_bridgetower.backend.uninitialized import shapes_only
+from keras_bridgetower.backend.keras_private.variables import shapes_only
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert import architecture
 from keras_bridgetower.convert import configurations

@@ -12,7 +12,7 @@ from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.backend import layer_records
 from keras_bridgetower.backend import remat
-from keras_bridgetower.backend import uninitialized
+from keras_bridgetower.backend.keras_private import variables
 from keras_bridgetower.backend.keras_private.models import PatchedModel
 from keras_bridgetower.encoders.classified import ClassifiedEncoder
 from keras_bridgetower.encoders.registry import has_rule
@@ -414,7 +414,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             if size is not None:
                 room = configs.WEIGHTS_IN_A_BYTE * size, weights_file.WEIGHTS
                 # It counts the weights before it takes memory for them.
-                made = uninitialized.without_initialization(build, room=room)
+                made = variables.without_initialization(build, room=room)
                 if load_weights:
                     return made
             return build()

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_bridgetower.backend import layer_records
-from keras_bridgetower.backend import uninitialized
+from keras_bridgetower.backend.keras_private import variables
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.encoders.registry import get_entry
 from keras_bridgetower.models.adapters import merged_weights
@@ -103,7 +103,7 @@ def with_positions_for(backbone, side, image_tokens):
     entry = get_entry(backbone.image_encoder)
     shape = (int(side), int(side), 3)
     config["image_encoder"]["config"].update(entry.sized(shape))
-    resized = uninitialized.without_initialization(
+    resized = variables.without_initialization(
         functools.partial(type(backbone).from_config, config)
     )
     smooth = entry.antialias(backbone.image_encoder)
