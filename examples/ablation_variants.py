@@ -13,7 +13,7 @@ import keras_hub
 import numpy as np
 
 import keras_bridgetower as kbt
-from keras_bridgetower.backend.uninitialized import shapes_only
+from keras_bridgetower.backend.keras_private.variables import shapes_only
 
 CLIP, ROBERTA, BERT = "CLIP-ViT-B/16", "RoBERTa", "BERT"
 

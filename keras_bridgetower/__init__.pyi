@@ -45,9 +45,6 @@ from .preprocessing.classification import (
 from .preprocessing.image_converter import (
     BridgeTowerImageConverter as BridgeTowerImageConverter,
 )
-from .preprocessing.json_tokenizer import (
-    BridgeTowerJsonTokenizer as BridgeTowerJsonTokenizer,
-)
 from .preprocessing.kept_states import KeptStates as KeptStates
 from .preprocessing.preprocessor import (
     BridgeTowerPreprocessor as BridgeTowerPreprocessor,
@@ -71,27 +68,32 @@ from .preprocessing.tokenizer import (
     BridgeTowerBertTokenizer as BridgeTowerBertTokenizer,
 )
 from .preprocessing.tokenizer import (
+    BridgeTowerJsonTokenizer as BridgeTowerJsonTokenizer,
+)
+from .preprocessing.tokenizer import (
     BridgeTowerTokenizer as BridgeTowerTokenizer,
 )
 from .presets.table import default_family as default_family
 from .presets.table import first_examples as first_examples
 from .presets.verbs import Verb as Verb
 from .tasks.classification import BridgeTowerEntailment as BridgeTowerEntailment
+from .tasks.classification import (
+    BridgeTowerImageClassifier as BridgeTowerImageClassifier,
+)
 from .tasks.classification import BridgeTowerNLVR2 as BridgeTowerNLVR2
+from .tasks.classification import (
+    BridgeTowerTextClassifier as BridgeTowerTextClassifier,
+)
+from .tasks.classification import (
+    BridgeTowerTextRegressor as BridgeTowerTextRegressor,
+)
 from .tasks.classification import BridgeTowerVQA as BridgeTowerVQA
 from .tasks.contrastive import BridgeTowerContrastive as BridgeTowerContrastive
 from .tasks.contrastive import BridgeTowerEmbedder as BridgeTowerEmbedder
-from .tasks.list_ranking import BridgeTowerListRanking as BridgeTowerListRanking
 from .tasks.pretraining import BridgeTowerMaskedLM as BridgeTowerMaskedLM
 from .tasks.pretraining import BridgeTowerPretraining as BridgeTowerPretraining
-from .tasks.reranker import BridgeTowerReranker as BridgeTowerReranker
+from .tasks.retrieval import BridgeTowerListRanking as BridgeTowerListRanking
+from .tasks.retrieval import BridgeTowerReranker as BridgeTowerReranker
 from .tasks.retrieval import BridgeTowerRetrieval as BridgeTowerRetrieval
 from .tasks.task import BridgeTowerTask as BridgeTowerTask
-from .tasks.unimodal import (
-    BridgeTowerImageClassifier as BridgeTowerImageClassifier,
-)
-from .tasks.unimodal import (
-    BridgeTowerTextClassifier as BridgeTowerTextClassifier,
-)
-from .tasks.unimodal import BridgeTowerTextRegressor as BridgeTowerTextRegressor
 from .training.runs.checkpoint import Checkpoint as Checkpoint

@@ -11,7 +11,6 @@ from keras_bridgetower.models.attention import attention_blocks
 from keras_bridgetower.models.attention import capture_attention
 from keras_bridgetower.models.attention import watch_attention
 from keras_bridgetower.models.fusion import IMAGE_ROW
-from keras_bridgetower.tasks.contrastive import text_states
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +202,7 @@ def attention_branches(model, features):
         ):
             image = ops.convert_to_tensor(pictures[:, number])
             outputs = fusion(
-                text_states(backbone, tensors),
+                backbone.text_tower(tensors),
                 backbone.image_tower(image),
                 padding_mask=tensors["padding_mask"],
                 image_row=IMAGE_ROW + number,

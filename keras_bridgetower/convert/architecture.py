@@ -13,7 +13,7 @@ from typing import NamedTuple
 import keras_hub
 from keras_hub.models import RobertaBackbone
 
-from keras_bridgetower.backend import uninitialized
+from keras_bridgetower.backend.keras_private import variables
 from keras_bridgetower.convert import bridgetower
 from keras_bridgetower.encoders.clip import heads_for_width
 from keras_bridgetower.encoders.layouts import PADDING_ROWS
@@ -316,7 +316,7 @@ def built(make, tensors):
         "name it"
     )
     with converting(problem, tensors.path):
-        return uninitialized.without_initialization(make, room=room)
+        return variables.without_initialization(make, room=room)
 
 
 def from_backbone(backbone):

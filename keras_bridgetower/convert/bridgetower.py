@@ -3,9 +3,6 @@
 import numpy as np
 
 from keras_bridgetower.encoders import layouts
-from keras_bridgetower.encoders.layouts import Layout
-from keras_bridgetower.encoders.layouts import reshaped
-from keras_bridgetower.encoders.layouts import without_first
 from keras_bridgetower.encoders.rules import Rule
 from keras_bridgetower.encoders.rules import attention
 from keras_bridgetower.encoders.rules import dense
@@ -45,8 +42,8 @@ def _load_types(tensors, shapes):
 
 
 # Files of models with one image have two rows, those of NLVR2 three.
-TWO_TYPES = Layout(_load_types, lambda values: [values[0][:2]])
-THREE_TYPES = Layout(_load_types, lambda values: [values[0]])
+TWO_TYPES = layouts.Layout(_load_types, lambda values: [values[0][:2]])
+THREE_TYPES = layouts.Layout(_load_types, lambda values: [values[0]])
 
 
 def _load_temperature(tensors, shapes):
@@ -57,7 +54,7 @@ def _load_temperature(tensors, shapes):
 
 
 # The authors divide by a temperature, transformers multiplies by exp(scale).
-TEMPERATURE = Layout(
+TEMPERATURE = layouts.Layout(
     _load_temperature, lambda values: [np.exp(-np.float32(values[0]))]
 )
 
@@ -131,7 +128,7 @@ def _managers(a):
         rules += same(
             f"fusion/type_embedding_{side}_layers",
             f"layer_embeddings_{side}.weight",
-            without_first(blocks - a.managed),
+            layouts.without_first(blocks - a.managed),
         )
         for layer in range(a.num_layers):
             path = f"fusion/{side}_manager_{layer}"
@@ -169,11 +166,11 @@ _MANAGERS = {
     "adaptive_manager": _adaptive_manager,
 }
 # The authors' tensors have axes of samples and tokens, of one row each.
-_NUMBER = reshaped(lambda x: x.reshape(1))
-_VECTOR = reshaped(lambda x: x.reshape(1, 1, 1, -1))
-_SCORES = reshaped(lambda x: x[None, :, None])
+_NUMBER = layouts.reshaped(lambda x: x.reshape(1))
+_VECTOR = layouts.reshaped(lambda x: x.reshape(1, 1, 1, -1))
+_SCORES = layouts.reshaped(lambda x: x[None, :, None])
 # The last row is the score of the layer before.
-_ALL_SCORES = Layout(
+_ALL_SCORES = layouts.Layout(
     lambda tensors, shapes: [tensors[0][0, :-1, 0], tensors[0][0, -1, 0]],
     lambda values: [np.vstack(values)[None, :, None]],
 )

@@ -6,6 +6,7 @@ write for the architecture of its weights.
 
 import re
 
+from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.encoders.layouts import PADDING_ROWS
 from keras_bridgetower.encoders.registry import files_by_type
@@ -217,6 +218,7 @@ def read_encoder(folder, side):
         `(kind, config)`: the model type, and the values of the encoder: the
         first nested part that is there, or the whole.
     """
+    check_links(folder)
     path = folder / "config.json"
     config = read_json(path)
     types = files_by_type(side)

@@ -10,7 +10,7 @@ from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import read_json
-from keras_bridgetower.encoders import pixels
+from keras_bridgetower.encoders import registry
 from keras_bridgetower.preprocessing.geometry import RESAMPLES
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
@@ -19,7 +19,7 @@ from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.preprocessing.images import STD
 from keras_bridgetower.presets.errors import ConversionError
 
-IMAGENET = {f"image_{key}": x for key, x in pixels.IMAGENET.items()}
+IMAGENET = {f"image_{key}": x for key, x in registry.IMAGENET.items()}
 # Settings that a file may omit: those of most classes, then of single ones, by
 # their names in `transformers` without "ImageProcessor". A resample is a number
 # of Pillow, 2 is bilinear and 3 bicubic.

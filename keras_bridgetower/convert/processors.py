@@ -5,7 +5,6 @@ import warnings
 
 from keras_bridgetower.convert import image_processors
 from keras_bridgetower.convert import tokenizers
-from keras_bridgetower.convert.tokenizers import TEXT_LENGTH
 from keras_bridgetower.preprocessing.image_converter import (
     BridgeTowerImageConverter,
 )
@@ -41,7 +40,7 @@ def read(folder, architecture, mode="hf", sequence_length=None):
     else:
         converter = image_processors.read_bridgetower(path, saved, side)
     with converting("`max_text_len` must be a number", path or folder):
-        usual = saved.get("max_text_len", TEXT_LENGTH)
+        usual = saved.get("max_text_len", tokenizers.TEXT_LENGTH)
         length = min(sequence_length or usual, architecture.positions)
     tokenizer = tokenizers.read(folder, architecture.text_encoder, length)
     rows = architecture.vocabulary_size
@@ -64,7 +63,7 @@ def write(folder, tokenizer, image_converter):
             given if transformers computes other pixels.
     """
     folder = pathlib.Path(folder)
-    length = TEXT_LENGTH
+    length = tokenizers.TEXT_LENGTH
     if tokenizer is not None:
         length = tokenizer.sequence_length
         _write_tokenizer(folder, tokenizer)

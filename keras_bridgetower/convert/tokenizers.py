@@ -16,14 +16,11 @@ from tokenizers import normalizers
 from keras_bridgetower.checks import check_at_most
 from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import tokenizer_rules as rules
-from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.encoders import registry as encoders
 from keras_bridgetower.files import open_regular
 from keras_bridgetower.files import read_most
-from keras_bridgetower.preprocessing import json_tokenizer
-from keras_bridgetower.preprocessing import tokenizer as plain
-from keras_bridgetower.preprocessing.packed_tokenizer import check_size
+from keras_bridgetower.preprocessing import tokenizer as classes
 from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.presets.errors import converting
 from keras_bridgetower.presets.registry import write_json
@@ -53,7 +50,6 @@ def open_folder(folder, sequence_length=None):
 
     `unimodal.tokenizer` documents its arguments, result and errors.
     """
-    check_links(folder)
     name, config = configurations.read_encoder(folder, "text")
     cls, files = encoders.files_by_type("text")[name]
     path = folder / "config.json"
@@ -155,7 +151,7 @@ def open_preset(preset, encoder, sequence_length=None):
         ConversionError: there is no tokenizer, it is of another kind, or it is
             not the encoder's.
     """
-    entry, most = encoders.entry_of(encoder), encoders.text_length(encoder)
+    entry, most = encoders.get_entry(encoder), encoders.text_length(encoder)
     length = sequence_length
     if length is None:
         length = most if entry.fixed_length else min(TEXT_LENGTH, most)
@@ -234,7 +230,6 @@ def _read(folder, tokens, sequence_length):
     roles |= {name: token for name, token in given.items() if token}
     special = [roles[name] for name, _ in usual]
     words = _words(path, saved, special)
-    check_size(len(words.vocab))
     values = saved if whole else family.rules(words, special[3], config)
     kinds = {found["model"].get("type") for found in (saved, values) if found}
     # The first versions of the file do not name the type.
@@ -250,14 +245,14 @@ def _read(folder, tokens, sequence_length):
     if not whole and all(token["special"] for token in added):
         prefix = config.get("add_prefix_space")
         if family.rules is rules.roberta and not (before or prefix):
-            if special == list(plain.SPECIAL_TOKENS):
+            if special == list(classes.SPECIAL_TOKENS):
                 lists = words.vocab, words.merges
-                return plain.BridgeTowerTokenizer(*lists, sequence_length)
-        if special == list(plain.BERT_SPECIAL_TOKENS) and _is_plain(before):
-            names = json_tokenizer.in_order(words.vocab)
+                return classes.BridgeTowerTokenizer(*lists, sequence_length)
+        if special == list(classes.BERT_SPECIAL_TOKENS) and _is_plain(before):
+            names = classes.in_order(words.vocab)
             values = before["lowercase"], sequence_length, tokens.has_segments
-            return plain.BridgeTowerBertTokenizer(names, *values)
-    tokenizer = json_tokenizer.BridgeTowerJsonTokenizer(
+            return classes.BridgeTowerBertTokenizer(names, *values)
+    tokenizer = classes.BridgeTowerJsonTokenizer(
         special_tokens=special,
         between=special[2:3] * family.ends_twice,
         adds_start=tokens.adds_start,
@@ -334,10 +329,10 @@ def _words(path, saved, special):
         return _pieces(path, special)
     if path.name == "vocab.txt":
         return rules.Words(
-            {word: i for i, word in enumerate(plain.read_lines(path))}
+            {word: i for i, word in enumerate(classes.read_lines(path))}
         )
     folder = path.parent
-    merges = plain.read_merges(folder / "merges.txt")
+    merges = classes.read_merges(folder / "merges.txt")
     return rules.Words(read_json(folder / "vocab.json"), merges)
 
 

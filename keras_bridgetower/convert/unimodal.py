@@ -12,7 +12,7 @@ import keras_hub.models as hub
 import numpy as np
 
 from keras_bridgetower import files as local_files
-from keras_bridgetower.backend.uninitialized import shapes_only
+from keras_bridgetower.backend.keras_private.variables import shapes_only
 from keras_bridgetower.checks import is_integer
 from keras_bridgetower.convert import architecture
 from keras_bridgetower.convert import configurations
@@ -24,14 +24,13 @@ from keras_bridgetower.convert.image_processors import (
     image_converter as image_converter,
 )
 from keras_bridgetower.convert.image_processors import read_side
-from keras_bridgetower.convert.tensors import check_links
 from keras_bridgetower.convert.tensors import open_tensors
 from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tensors import weight_file
 from keras_bridgetower.encoders.classified import ClassifiedEncoder
 from keras_bridgetower.encoders.registry import entries
-from keras_bridgetower.encoders.registry import entry_of
 from keras_bridgetower.encoders.registry import files_by_type
+from keras_bridgetower.encoders.registry import get_entry
 from keras_bridgetower.encoders.rules import dense
 from keras_bridgetower.models.positions import check_side
 from keras_bridgetower.models.positions import copy_resized
@@ -166,7 +165,7 @@ def image_encoder(source, image_size=None, with_classifier=False):
         encoder = _with_classifier(encoder, path)
     if image_size in (None, encoder.inputs[0].shape[1]):
         return encoder
-    entry = entry_of(encoder)
+    entry = get_entry(encoder)
     shape = entry.sized((image_size, image_size, 3))
     resized = type(encoder).from_config(encoder.get_config() | shape)
     return copy_resized(encoder, resized, entry.antialias(encoder))
@@ -289,7 +288,7 @@ def _converter_for(source):
         pixels = files.pixels or entries("image")[cls].pixels
     else:
         _, encoder = _described(source, path, "image")
-        pixels = entry_of(encoder).pixels
+        pixels = get_entry(encoder).pixels
     if not pixels:
         raise ConversionError(
             "The `pixels` of an encoder must be in its registry entry. Pass "
@@ -339,7 +338,7 @@ def _described(source, path, side):
     with shapes_only():
         backbone = hub.Backbone.from_preset(preset, load_weights=False)
     encoder = _encoder_in(backbone, side)
-    if entry_of(encoder).side != side:
+    if get_entry(encoder).side != side:
         raise ConversionError(
             "`image_encoder` opens presets of image encoders, `text_encoder` "
             "those of text encoders.",
@@ -357,7 +356,6 @@ def _check_size(encoder, image_size):
 
 def _read_folder(folder, side, image_size=None):
     """Read the encoder of a side from a `transformers` folder."""
-    check_links(folder)
     kind, config = configurations.read_encoder(folder, side)
     path = folder / "config.json"
     tensors = open_tensors(weight_file(folder))
@@ -469,7 +467,7 @@ def _build(cls, files, tensors, sizes, arguments, image_size=None):
     _check_size(encoder, image_size)
     variables = variables_by_path(encoder, encoder=encoder)
     for path in list(variables):
-        if path.split("/")[0] in entry_of(encoder).unused:
+        if path.split("/")[0] in get_entry(encoder).unused:
             unused = variables.pop(path)
             unused.assign(np.zeros(unused.shape))
     load_weights(rules, tensors, variables)
@@ -486,7 +484,7 @@ def _with_classifier(encoder, path):
     """
     tensors = open_tensors(path if path.is_file() else weight_file(path))
     found = []
-    for key in filter(None, (f.classifier for f in entry_of(encoder).files)):
+    for key in filter(None, (f.classifier for f in get_entry(encoder).files)):
         names = f"{key}.weight", f"{key}.bias"
         weight, bias = (tensors.shapes.get(name, ()) for name in names)
         if len(bias) == 1 and weight == (*bias, encoder.output.shape[-1]):

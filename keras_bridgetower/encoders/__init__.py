@@ -3,7 +3,6 @@
 from keras_bridgetower.encoders import bert as bert
 from keras_bridgetower.encoders import classified as classified
 from keras_bridgetower.encoders import clip as clip
-from keras_bridgetower.encoders import deberta as deberta
 from keras_bridgetower.encoders import dino as dino
 from keras_bridgetower.encoders import efficientnet as efficientnet
 from keras_bridgetower.encoders import resnet as resnet

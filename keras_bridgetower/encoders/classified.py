@@ -8,7 +8,7 @@ their own: they name things that the bridges never saw in training.
 import keras
 import keras_hub
 
-from keras_bridgetower.encoders.registry import entry_of
+from keras_bridgetower.encoders.registry import get_entry
 from keras_bridgetower.encoders.registry import hidden_states
 from keras_bridgetower.encoders.registry import register_encoder
 
@@ -44,7 +44,7 @@ class ClassifiedEncoder(keras_hub.models.Backbone):
     """
 
     def __init__(self, encoder, num_classes, **kwargs):
-        entry_of(encoder)  # Raises for images that it cannot have.
+        get_entry(encoder)  # Raises for images that it cannot have.
         states = hidden_states(encoder)
         if len(states[-1].shape) != 4:
             raise ValueError(
@@ -82,7 +82,7 @@ class ClassifiedEncoder(keras_hub.models.Backbone):
         encoder = keras.layers.deserialize({**spec, "config": values})
         shape = config.pop("image_shape", None)
         if shape is not None:
-            values |= entry_of(encoder).sized(shape)
+            values |= get_entry(encoder).sized(shape)
             encoder = type(encoder).from_config(values)
         return cls(encoder, **config)
 
@@ -92,10 +92,10 @@ class ClassifiedEncoder(keras_hub.models.Backbone):
     "image",
     prefix_tokens=lambda encoder: 0,
     summary="mean",
-    side_step=lambda encoder: entry_of(encoder.encoder).side_step(
+    side_step=lambda encoder: get_entry(encoder.encoder).side_step(
         encoder.encoder
     ),
-    correct=lambda encoder: entry_of(encoder.encoder).correct(encoder.encoder),
+    correct=lambda encoder: get_entry(encoder.encoder).correct(encoder.encoder),
 )
 def states(encoder):
     """The states of the encoder, and above them the class probabilities."""

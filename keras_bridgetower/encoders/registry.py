@@ -8,6 +8,13 @@ from typing import NamedTuple
 from keras_bridgetower.backend.keras_private.splash import avoid_splash
 from keras_bridgetower.checks import check_choice
 
+# Means and deviations of pixels with which encoders were trained.
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+# Of EfficientNet-Lite, in pixels 127 and 128.
+LITE = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
+# To the range from -1 to 1.
+HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
 
 def patch_size(encoder):
     """Return the side of an encoder's square patches in pixels, or 1."""
@@ -125,7 +132,7 @@ class Encoder:
             states before those of patches or words: a class token or a start
             token, and registers. If it is 0, the tower adds a row.
         summary: str, row 0 by default, a name in
-            `models.summary.SUMMARIES`. None means the encoder's own token.
+            `models.towers.SUMMARIES`. None means the encoder's own token.
         side_step: function from an encoder to the number of pixels of which
             the side of its images must be a multiple.
         correct: function that corrects KerasHub's defaults in an encoder.
@@ -255,7 +262,7 @@ def register_encoder(cls, side, **values):
     return register
 
 
-def entry_of(encoder):
+def get_entry(encoder):
     """Return the `Encoder` of an encoder's class or nearest base class.
 
     Raises:
@@ -284,7 +291,7 @@ def text_length(encoder):
     positions = getattr(encoder, "max_sequence_length", None)
     if positions is None:
         return None
-    return positions + (not entry_of(encoder).prefix_tokens(encoder))
+    return positions + (not get_entry(encoder).prefix_tokens(encoder))
 
 
 def entries(side):

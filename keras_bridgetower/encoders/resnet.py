@@ -4,7 +4,7 @@ import re
 
 import keras_hub
 
-from keras_bridgetower.encoders.pixels import IMAGENET
+from keras_bridgetower.encoders.registry import IMAGENET
 from keras_bridgetower.encoders.registry import Files
 from keras_bridgetower.encoders.registry import Value
 from keras_bridgetower.encoders.registry import register_encoder

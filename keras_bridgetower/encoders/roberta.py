@@ -12,14 +12,8 @@ import keras_hub
 import numpy as np
 from keras import ops
 
+from keras_bridgetower.encoders import bert
 from keras_bridgetower.encoders import layouts
-from keras_bridgetower.encoders.bert import BERT_SIZES
-from keras_bridgetower.encoders.bert import MOST
-from keras_bridgetower.encoders.bert import block_rules
-from keras_bridgetower.encoders.bert import block_states
-from keras_bridgetower.encoders.bert import normed
-from keras_bridgetower.encoders.bert import post_norm_rules
-from keras_bridgetower.encoders.bert import text_files
 from keras_bridgetower.encoders.layers import token_embeddings
 from keras_bridgetower.encoders.registry import SPECIAL_IDS
 from keras_bridgetower.encoders.registry import Files
@@ -54,7 +48,7 @@ def roberta(prefix, num_layers, layout=layouts.POSITIONS):
             f"{key}.word_embeddings.weight",
         ),
         *norm("embeddings_layer_norm", f"{key}.LayerNorm"),
-        *post_norm_rules(prefix, num_layers),
+        *bert.post_norm_rules(prefix, num_layers),
     ]
 
 
@@ -70,13 +64,13 @@ def _rules(sizes):
 
 def _files(kind, tokens):
     """Return the `Files` of RoBERTa under the name of a model type."""
-    return text_files(
+    return bert.text_files(
         (kind,),
         _rules,
         epsilon=1e-5,
-        sizes=BERT_SIZES
+        sizes=bert.BERT_SIZES
         | {"embeddings.token_type_embeddings.weight": "_types _"},
-        own={"pad_token_id": Value(None, 1, range(MOST))},
+        own={"pad_token_id": Value(None, 1, range(bert.MOST))},
         claims={"type_vocab_size": "_types"},
         # Both types have one prefix.
         prefix="roberta",
@@ -106,7 +100,7 @@ def distilbert(sizes):
             f"embeddings.{theirs}_embeddings.weight",
         )
     for layer in range(sizes["num_layers"]):
-        rules += block_rules(
+        rules += bert.block_rules(
             f"transformer_layer_{layer}/",
             f"transformer.layer.{layer}.",
             _ATTENTION,
@@ -163,8 +157,9 @@ DISTILBERT = Files(
 )
 def states(encoder):
     tokens = token_embeddings(encoder, encoder.token_embedding)
-    x = normed(encoder, tokens + encoder.embeddings.position_embedding(tokens))
-    return block_states(encoder, x, encoder.transformer_layers)
+    x = tokens + encoder.embeddings.position_embedding(tokens)
+    x = bert.normed(encoder, x)
+    return bert.block_states(encoder, x, encoder.transformer_layers)
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -224,8 +219,8 @@ def padded_states(encoder):
         encoder.embeddings.position_embedding(tokens),
         encoder.input["padding_mask"],
     )
-    x = normed(encoder, x)
-    return block_states(encoder, x, encoder.transformer_layers)
+    x = bert.normed(encoder, x)
+    return bert.block_states(encoder, x, encoder.transformer_layers)
 
 
 def _load(tensors, shapes):

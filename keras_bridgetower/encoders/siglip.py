@@ -6,12 +6,9 @@ import math
 import keras_hub
 
 from keras_bridgetower.encoders import clip
+from keras_bridgetower.encoders import layers
 from keras_bridgetower.encoders import layouts
-from keras_bridgetower.encoders.layers import AllPositions
-from keras_bridgetower.encoders.layers import Patches
-from keras_bridgetower.encoders.layers import TokenLookup
-from keras_bridgetower.encoders.layers import run_blocks
-from keras_bridgetower.encoders.pixels import HALF
+from keras_bridgetower.encoders.registry import HALF
 from keras_bridgetower.encoders.registry import Files
 from keras_bridgetower.encoders.registry import Tokens
 from keras_bridgetower.encoders.registry import Value
@@ -123,8 +120,8 @@ TEXT_FILES_2 = dataclasses.replace(
     pixels=HALF,
 )
 def states(encoder):
-    x = Patches(encoder.embedding, name="patches")(encoder.inputs[0])
-    return run_blocks(x, encoder.encoder_layers, encoder.post_layer_norm)
+    x = layers.Patches(encoder.embedding, name="patches")(encoder.inputs[0])
+    return layers.run_blocks(x, encoder.encoder_layers, encoder.post_layer_norm)
 
 
 @register_encoder(
@@ -145,6 +142,6 @@ def text_states(encoder):
         getattr(encoder.embedding, f"{kind}_embedding")
         for kind in ("token", "position")
     )
-    x = TokenLookup(table, name="token_lookup")(ids)
-    x = AllPositions(positions, name="positions")(x)
-    return run_blocks(x, encoder.encoder_layers, encoder.post_layer_norm)
+    x = layers.TokenLookup(table, name="token_lookup")(ids)
+    x = layers.AllPositions(positions, name="positions")(x)
+    return layers.run_blocks(x, encoder.encoder_layers, encoder.post_layer_norm)

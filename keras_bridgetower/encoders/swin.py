@@ -7,7 +7,7 @@ import keras_hub
 
 from keras_bridgetower.encoders import layouts
 from keras_bridgetower.encoders.layers import PartOfStage
-from keras_bridgetower.encoders.pixels import IMAGENET
+from keras_bridgetower.encoders.registry import IMAGENET
 from keras_bridgetower.encoders.registry import Files
 from keras_bridgetower.encoders.registry import Value
 from keras_bridgetower.encoders.registry import register_encoder

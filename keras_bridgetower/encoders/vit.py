@@ -7,8 +7,8 @@ import keras_hub
 from keras_bridgetower.encoders import layouts
 from keras_bridgetower.encoders.layers import FirstOutput
 from keras_bridgetower.encoders.layers import run_blocks
-from keras_bridgetower.encoders.pixels import HALF
-from keras_bridgetower.encoders.pixels import IMAGENET
+from keras_bridgetower.encoders.registry import HALF
+from keras_bridgetower.encoders.registry import IMAGENET
 from keras_bridgetower.encoders.registry import Files
 from keras_bridgetower.encoders.registry import Value
 from keras_bridgetower.encoders.registry import register_encoder

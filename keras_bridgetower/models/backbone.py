@@ -12,7 +12,7 @@ from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.backend import layer_records
 from keras_bridgetower.backend import remat
-from keras_bridgetower.backend import uninitialized
+from keras_bridgetower.backend.keras_private import variables
 from keras_bridgetower.backend.keras_private.models import PatchedModel
 from keras_bridgetower.encoders.classified import ClassifiedEncoder
 from keras_bridgetower.encoders.registry import has_rule
@@ -257,9 +257,8 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         Returns:
             dict of tensors with these keys.
         """
-        text = {key: inputs[key] for key in self.text_tower.input}
         return self.fusion(
-            self.text_tower(text),
+            self.text_tower(inputs),
             self.image_tower(inputs["images"]),
             padding_mask=inputs["padding_mask"],
             outputs=outputs,
@@ -415,7 +414,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
             if size is not None:
                 room = configs.WEIGHTS_IN_A_BYTE * size, weights_file.WEIGHTS
                 # It counts the weights before it takes memory for them.
-                made = uninitialized.without_initialization(build, room=room)
+                made = variables.without_initialization(build, room=room)
                 if load_weights:
                     return made
             return build()

@@ -79,8 +79,7 @@ class BridgeLayer(keras.layers.Layer):
         return layer
 
 
-def _register(cls):
-    return keras.saving.register_keras_serializable("keras_bridgetower")(cls)
+_register = keras.saving.register_keras_serializable("keras_bridgetower")
 
 
 def _joined_shape(shape):

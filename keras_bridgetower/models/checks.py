@@ -5,7 +5,7 @@ import numpy as np
 
 from keras_bridgetower.backend.backend_ops import host_array
 from keras_bridgetower.backend.keras_private.layers import layers_in
-from keras_bridgetower.encoders.registry import entry_of
+from keras_bridgetower.encoders.registry import get_entry
 from keras_bridgetower.encoders.registry import has_rule
 from keras_bridgetower.encoders.registry import text_length
 
@@ -105,7 +105,7 @@ def check_lengths(features, text_encoder):
     shape = tuple(ids.shape)
     limit = text_length(text_encoder)
     known = None not in (shape[1], limit)
-    fixed = known and entry_of(text_encoder).fixed_length
+    fixed = known and get_entry(text_encoder).fixed_length
     if known and (shape[1] != limit if fixed else shape[1] > limit):
         # A fixed length needs a preprocessor without `buckets`, too.
         raise ValueError(
@@ -226,7 +226,7 @@ def check_encoder(side, encoder, policy):
     """
     name = f"{side}_encoder"
     # `Tower` rejects an encoder without a rule.
-    if has_rule(type(encoder)) and entry_of(encoder).side != side:
+    if has_rule(type(encoder)) and get_entry(encoder).side != side:
         raise ValueError(
             f"`{name}` must be an encoder of {side}s. Received: {name} "
             f"of class {type(encoder).__name__}"

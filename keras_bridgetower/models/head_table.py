@@ -9,7 +9,7 @@ import re
 
 import keras
 
-from keras_bridgetower.backend import uninitialized
+from keras_bridgetower.backend.keras_private import variables
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models import heads
 from keras_bridgetower.presets import configs
@@ -47,7 +47,7 @@ def make(name, backbone, awaited=None, /, **values):
         head.build(shape)
         return head
 
-    return uninitialized.without_initialization(built, loaded, room)
+    return variables.without_initialization(built, loaded, room)
 
 
 def _common(backbone, name):

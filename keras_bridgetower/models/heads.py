@@ -212,17 +212,12 @@ class SimilarityHead(keras.layers.Layer):
         return ops.sum(near * mask, axis=-1) / (total + 1e-6)
 
 
-def fusion_outputs(head):
-    """Return the names of the outputs of the fusion that a head reads."""
-    return head.reads if isinstance(head, SimilarityHead) else ("pooled",)
-
-
 def head_input(head, outputs, similarity, padding_mask):
     """Return the input of a head that scores pairs.
 
     Args:
         head: a head of the pooled representation.
-        outputs: dict of the outputs of the fusion, `fusion_outputs(head)`.
+        outputs: dict of the outputs of the fusion that the head reads.
         similarity: callable that returns float32 `(batch,)`, the products of
             the vectors of each pair. It is called for a `SimilarityHead`.
         padding_mask: int tensor `(batch, tokens)`, of the texts.
@@ -445,20 +440,30 @@ def tower_outputs(fusion, heads, kind, states):
     return made
 
 
-def similarities(fusion, heads, text, image):
-    """Compute the products of the contrastive vectors of pairs.
+def fuse_pairs(fusion, heads, head, text, image, padding_mask):
+    """Run the fusion on pairs of a text and a picture, for a head.
 
     Args:
         fusion: `CrossModalEncoder`.
-        heads: mapping from name to head, `"itc"` among them.
-        text, image: lists of float tensors `(pairs, tokens, width)`.
+        heads: mapping from name to head.
+        head: the one that reads the pairs, or None for the pooled
+            representation alone.
+        text, image: lists of float tensors `(pairs, tokens, width)`, states of
+            the towers.
+        padding_mask: int tensor `(pairs, tokens)`.
 
     Returns:
-        float32 tensor `(pairs,)`.
+        The input of the head, and the pooled representation `(pairs, 2D)`.
     """
-    head = heads["itc"]
-    vectors = head(contrastive_features(fusion, head.ways, text, image))
-    return ops.sum(vectors["text"] * vectors["image"], axis=-1)
+
+    def near():
+        itc = heads["itc"]
+        vectors = itc(contrastive_features(fusion, itc.ways, text, image))
+        return ops.sum(vectors["text"] * vectors["image"], axis=-1)
+
+    wanted = head.reads if isinstance(head, SimilarityHead) else ("pooled",)
+    found = fusion(text, image, padding_mask, outputs=wanted)
+    return head_input(head, found, near, padding_mask), found["pooled"]
 
 
 def contrastive_features(fusion, ways, text=None, image=None, pooled=None):

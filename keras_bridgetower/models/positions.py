@@ -7,9 +7,9 @@ import keras
 import numpy as np
 
 from keras_bridgetower.backend import layer_records
-from keras_bridgetower.backend import uninitialized
+from keras_bridgetower.backend.keras_private import variables
 from keras_bridgetower.checks import is_integer
-from keras_bridgetower.encoders.registry import entry_of
+from keras_bridgetower.encoders.registry import get_entry
 from keras_bridgetower.models.adapters import merged_weights
 
 
@@ -100,10 +100,10 @@ def with_positions_for(backbone, side, image_tokens):
         "side", side, backbone.image_encoder, ", the `image_size` of a preset,"
     )
     config = backbone.get_config() | {"image_tokens": image_tokens}
-    entry = entry_of(backbone.image_encoder)
+    entry = get_entry(backbone.image_encoder)
     shape = (int(side), int(side), 3)
     config["image_encoder"]["config"].update(entry.sized(shape))
-    resized = uninitialized.without_initialization(
+    resized = variables.without_initialization(
         functools.partial(type(backbone).from_config, config)
     )
     smooth = entry.antialias(backbone.image_encoder)
@@ -112,7 +112,7 @@ def with_positions_for(backbone, side, image_tokens):
 
 def check_side(name, side, encoder, alias=""):
     """Raise if an image encoder cannot have images of a side in pixels."""
-    step = entry_of(encoder).side_step(encoder)
+    step = get_entry(encoder).side_step(encoder)
     if not is_integer(side) or side < step or side % step:
         raise ValueError(
             f"`{name}`{alias} must be one integer, a multiple of {step} for "

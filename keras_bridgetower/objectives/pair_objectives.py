@@ -13,9 +13,7 @@ from keras_bridgetower.checks import check_choice
 from keras_bridgetower.models.fusion import with_weight
 from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.models.heads import embedding_kinds
-from keras_bridgetower.models.heads import fusion_outputs
-from keras_bridgetower.models.heads import head_input
-from keras_bridgetower.models.heads import similarities
+from keras_bridgetower.models.heads import fuse_pairs
 from keras_bridgetower.objectives.losses import pack_embeddings
 
 # Labels of a matching head.
@@ -420,14 +418,8 @@ def pair_outputs(names, objective, backbone, heads, text, image, inputs):
 
     def fuse(text, image, padding_mask):
         matching = heads["itm"] if "itm" in heads else None
-        wanted = fusion_outputs(matching)
-        fused = backbone.fusion(text, image, padding_mask, outputs=wanted)
-
-        def near():
-            return similarities(backbone.fusion, heads, text, image)
-
-        read = head_input(matching, fused, near, padding_mask)
-        return read, fused["pooled"]
+        pairs = text, image, padding_mask
+        return fuse_pairs(backbone.fusion, heads, matching, *pairs)
 
     outputs, pooled, scored = {}, None, None
     if "itc" in names:

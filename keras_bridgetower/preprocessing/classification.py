@@ -12,8 +12,6 @@ from keras_bridgetower.metrics.vqa import soft_scores
 from keras_bridgetower.objectives.losses import check_scores
 from keras_bridgetower.preprocessing.preprocessor import BridgeTowerPreprocessor
 from keras_bridgetower.preprocessing.preprocessor import check_keys
-from keras_bridgetower.preprocessing.tf_graph import apply_numpy
-from keras_bridgetower.preprocessing.tf_graph import static_shape
 
 # In the order of their ids in SNLI-VE and the authors' code. The order of SNLI
 # in Hugging Face's data sets is the reverse.
@@ -331,8 +329,7 @@ class BridgeTowerTextRegressorPreprocessor(_TextPreprocessor):
                 raise ValueError("`y` must be one finite number each.")
             return y.astype("float32")[..., None]
 
-        batch = static_shape(y)[:1] if batched else ()
-        return apply_numpy(numbers, [y], ("float32", (*batch, 1)))
+        return self.numpy_targets(numbers, y, batched, shape=(1,))
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
@@ -388,12 +385,11 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
         }
 
     def targets(self, y, batched=True):
-        batch = static_shape(y)[:1] if batched else ()
-        return apply_numpy(
-            lambda y: self._soft_scores(y, batched),
-            [y],
-            ("float32", (*batch, len(self.answers))),
-        )
+        def scores(y):
+            return self._soft_scores(y, batched)
+
+        shape = (len(self.answers),)
+        return self.numpy_targets(scores, y, batched, shape=shape)
 
     def _soft_scores(self, y, batched):
         y = np.asarray(y)

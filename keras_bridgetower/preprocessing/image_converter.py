@@ -4,24 +4,14 @@ import keras
 import keras_hub
 import numpy as np
 
-from keras_bridgetower.checks import OF_PRESETS
-from keras_bridgetower.checks import check_at_most
-from keras_bridgetower.checks import check_choice
-from keras_bridgetower.checks import check_count
-from keras_bridgetower.checks import check_keywords
-from keras_bridgetower.checks import check_part
+from keras_bridgetower import checks
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
-from keras_bridgetower.preprocessing.geometry import MODES
-from keras_bridgetower.preprocessing.geometry import RESAMPLES
-from keras_bridgetower.preprocessing.geometry import Square
-from keras_bridgetower.preprocessing.geometry import place
+from keras_bridgetower.preprocessing import geometry
+from keras_bridgetower.preprocessing import tf_graph
 from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.preprocessing.images import STD
 from keras_bridgetower.preprocessing.images import open_image
 from keras_bridgetower.preprocessing.images import warn_of_mask
-from keras_bridgetower.preprocessing.tf_graph import DirectLayer
-from keras_bridgetower.preprocessing.tf_graph import in_tf_graph
-from keras_bridgetower.preprocessing.tf_graph import numpy_function
 from keras_bridgetower.preprocessing.verb_inputs import list_pictures
 from keras_bridgetower.preprocessing.verb_inputs import pictures_in
 from keras_bridgetower.presets import registry
@@ -31,7 +21,9 @@ CONFIG = "image_converter.json"
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")
-class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
+class BridgeTowerImageConverter(
+    keras_hub.layers.ImageConverter, tf_graph.DirectLayer
+):
     """Converts pictures of any kind and size to normalized square arrays.
 
     Pillow decodes and resizes each picture (bicubic, anti-aliased). Its 8-bit
@@ -108,14 +100,16 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         resample="bicubic",
         **kwargs,
     ):
-        check_count("image_size", image_size)
-        check_count("size_divisor", size_divisor)
-        check_choice("mode", mode, tuple(MODES))
-        check_part("crop_pct", crop_pct)
-        check_choice("resample", resample, tuple(RESAMPLES))
+        checks.check_count("image_size", image_size)
+        checks.check_count("size_divisor", size_divisor)
+        checks.check_choice("mode", mode, tuple(geometry.MODES))
+        checks.check_part("crop_pct", crop_pct)
+        checks.check_choice("resample", resample, tuple(geometry.RESAMPLES))
         image_size, size_divisor = int(image_size), int(size_divisor)
         if mode == "hf":
-            check_at_most("size_divisor", size_divisor, image_size, "pixels")
+            checks.check_at_most(
+                "size_divisor", size_divisor, image_size, "pixels"
+            )
         if not len(mean) == len(std) == 3 or min(std) <= 0:
             raise ValueError(
                 "`mean` and `std` must be three numbers each, those of `std` "
@@ -146,7 +140,7 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
     @property
     def square(self):
         """The `Square` of its values, which determine the 8-bit pixels."""
-        return Square(
+        return geometry.Square(
             self.image_size,
             self.mode,
             self.size_divisor,
@@ -155,7 +149,7 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         )
 
     def call(self, images):
-        if in_tf_graph():
+        if tf_graph.in_tf_graph():
             return self._in_graph(images)
         return self._convert(images)
 
@@ -169,7 +163,7 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
         strings = images.dtype == tf.string
         batch = images.shape if strings else images.shape[:-3]
         pixels = (self.image_size, self.image_size, 3)
-        (outputs,) = numpy_function(
+        (outputs,) = tf_graph.numpy_function(
             lambda x: self._convert(pictures_in(x) if strings else x),
             [images],
             [tf.float32],
@@ -207,7 +201,7 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
 
     def _normalized(self, image, name):
         """Resize one picture, divide it by 255, and normalize it."""
-        image = place(open_image(image, name), self.square, name)
+        image = geometry.place(open_image(image, name), self.square, name)
         pixels = np.asarray(image)
         warn_of_mask(pixels, name)
         # NumPy is several times as fast on whole rows of pixels as on three
@@ -226,7 +220,7 @@ class BridgeTowerImageConverter(keras_hub.layers.ImageConverter, DirectLayer):
             **kwargs: constructor values that replace the saved ones, such as
                 `image_size` and `mode`.
         """
-        check_keywords(cls, kwargs, OF_PRESETS)
+        checks.check_keywords(cls, kwargs, checks.OF_PRESETS)
         folder = registry.open_preset(preset, revision)
         return cls.from_folder(folder, **kwargs)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_bridgetower.files import write_atomically
 from keras_bridgetower.preprocessing.state_files import damaged_states
-from keras_bridgetower.preprocessing.state_files import files_of
+from keras_bridgetower.preprocessing.state_files import open_states
 from keras_bridgetower.preprocessing.state_files import read_identity
 from keras_bridgetower.preprocessing.tf_graph import apply_numpy
 from keras_bridgetower.preprocessing.tf_graph import static_shape
@@ -57,7 +57,7 @@ class KeptStates:
         except (OSError, ValueError) as error:
             raise damaged_states(self.folder, error) from error
         sums = [data[i : i + _SUM].hex() for i in range(0, len(data), _SUM)]
-        self._stored, there = files_of(folder, self.identity).read(sums[:-1])
+        self._stored, there = open_states(folder, self.identity).read(sums[:-1])
         if not all(there):
             raise damaged_states(
                 self.folder, f"{there.count(False)} items lack"

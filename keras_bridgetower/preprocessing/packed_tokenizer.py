@@ -10,18 +10,14 @@ import keras_hub
 import numpy as np
 import tokenizers
 
-from keras_bridgetower.checks import OF_PRESETS
-from keras_bridgetower.checks import check_count
-from keras_bridgetower.checks import check_keywords
+from keras_bridgetower import checks
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
+from keras_bridgetower.preprocessing import tf_graph
 from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.preprocessing.masking import WholeWordMasking
 from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.preprocessing.texts import kept_lengths
 from keras_bridgetower.preprocessing.texts import split_at_masks
-from keras_bridgetower.preprocessing.tf_graph import DirectLayer
-from keras_bridgetower.preprocessing.tf_graph import apply_numpy
-from keras_bridgetower.preprocessing.tf_graph import static_shape
 from keras_bridgetower.presets import registry
 
 # KerasHub's names of a tokenizer's files in a preset.
@@ -39,7 +35,7 @@ AT_ONCE = 250_000
 MOST_TOKENS = 1_000_000
 
 
-class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
+class PackedTokenizer(keras_hub.tokenizers.Tokenizer, tf_graph.DirectLayer):
     """Abstract: texts to packed ids, by an engine of `tokenizers`.
 
     A subclass defines `special_tokens`, in the order start, padding, end,
@@ -69,7 +65,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
 
     def __init__(self, sequence_length, **kwargs):
         super().__init__(**kwargs)
-        check_count("sequence_length", sequence_length)
+        checks.check_count("sequence_length", sequence_length)
         self.sequence_length = int(sequence_length)
         self._loaded = None
         self._said_cut = False
@@ -85,7 +81,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
             **kwargs: constructor values that replace the saved ones, such as
                 `sequence_length`.
         """
-        check_keywords(cls, kwargs, OF_PRESETS, FROM_FILES)
+        checks.check_keywords(cls, kwargs, checks.OF_PRESETS, FROM_FILES)
         folder = registry.open_preset(preset, revision)
         return cls.from_folder(folder, **kwargs)
 
@@ -174,7 +170,7 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
 
     def with_length(self, sequence_length):
         """Return a tokenizer of the same vocabulary with another length."""
-        check_count("sequence_length", sequence_length)
+        checks.check_count("sequence_length", sequence_length)
         config = {**self.get_config(), "sequence_length": sequence_length}
         made = type(self).from_config(config)
         if self._loaded is not None:
@@ -212,9 +208,9 @@ class PackedTokenizer(keras_hub.tokenizers.Tokenizer, DirectLayer):
     def _encode(self, encode, *parts):
         # A graph keeps the length with which it was traced.
         size = self.sequence_length
-        spec = ("int32", (*static_shape(parts[0]), size))
+        spec = ("int32", (*tf_graph.static_shape(parts[0]), size))
         pack = functools.partial(self._pack, encode, size)
-        ids, mask = apply_numpy(pack, list(parts), spec, spec)
+        ids, mask = tf_graph.apply_numpy(pack, list(parts), spec, spec)
         return {"token_ids": ids, "padding_mask": mask}
 
     def _pack(self, encode, size, *parts):

@@ -144,15 +144,18 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
         """
         raise MissingMethod(type(self).__name__, "targets")
 
-    def numpy_targets(self, function, y, batched=True, dtype="float32"):
+    def numpy_targets(
+        self, function, y, batched=True, dtype="float32", shape=()
+    ):
         """Compute targets by a NumPy function, also inside `tf.data` graphs.
 
         Args:
             function: callable of the labels as a NumPy array that returns an
-                array with one number per sample.
+                array with one target per sample.
             y: labels; in `fit` a tensor of TensorFlow.
             batched: bool, whether `y` has a batch axis.
             dtype: str, dtype of the returned array.
+            shape: tuple, shape of the target of a sample; by default a number.
 
         Returns:
             Array of targets, in a graph a tensor.
@@ -164,8 +167,8 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
             return self.numpy_targets(np.log1p, y, batched)
         ```
         """
-        shape = tf_graph.static_shape(y)[:1] if batched else ()
-        return apply_numpy(function, [y], (dtype, shape))
+        batch = tf_graph.static_shape(y)[:1] if batched else ()
+        return apply_numpy(function, [y], (dtype, (*batch, *shape)))
 
     def call(self, x, y=None, sample_weight=None):
         features, batched = self.features_of(x)

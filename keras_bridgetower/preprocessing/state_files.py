@@ -253,7 +253,7 @@ def damaged_states(path, error):
     )
 
 
-def files_of(folder, identity, damaged=damaged_states):
+def open_states(folder, identity, damaged=damaged_states):
     """Return the `StateFiles` of a folder, by what its states are of.
 
     `damaged` is as in `StateFiles`, by default that of `keep_states`.

@@ -15,7 +15,6 @@ from keras import ops
 from keras_bridgetower.preprocessing import kept_states
 from keras_bridgetower.preprocessing.images import SIGNATURE
 from keras_bridgetower.preprocessing.images import SINGLE
-from keras_bridgetower.preprocessing.kept_states import KeptStates
 from keras_bridgetower.preprocessing.texts import checked_texts
 from keras_bridgetower.preprocessing.tf_graph import is_string_tensor
 
@@ -99,7 +98,7 @@ class Texts(Features):
 
     def __init__(self, preprocessor, texts, name="texts", encode=None):
         self.texts = texts
-        if isinstance(texts, KeptStates):
+        if isinstance(texts, kept_states.KeptStates):
             self.name, self.single, self.count = name, False, len(texts)
             return
         # NumPy would read these as a single object.
@@ -110,7 +109,7 @@ class Texts(Features):
         self.texts, _ = checked_texts(texts)
 
     def features(self, start, stop):
-        if isinstance(self.texts, KeptStates):
+        if isinstance(self.texts, kept_states.KeptStates):
             return kept_states.text_features(self.texts[start:stop].read())
         return super().features(start, stop)
 
@@ -168,13 +167,13 @@ class Pictures:
         self.name = name
         self._converter = preprocessor.image_converter
         self.images, self.single = images, False
-        if not isinstance(images, KeptStates):
+        if not isinstance(images, kept_states.KeptStates):
             self.images, self.single = list_pictures(images)
         self.count = len(self.images)
 
     def features(self, start, stop):
         """Return features of pictures; a single picture is read once."""
-        if isinstance(self.images, KeptStates):
+        if isinstance(self.images, kept_states.KeptStates):
             return {"images": self.images[start:stop].read()}
         if not self.single:
             images = self._converter.block(self.images, start, stop)

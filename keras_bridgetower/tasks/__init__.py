@@ -5,4 +5,3 @@ from keras_bridgetower.tasks import contrastive as contrastive
 from keras_bridgetower.tasks import pretraining as pretraining
 from keras_bridgetower.tasks import retrieval as retrieval
 from keras_bridgetower.tasks import task as task
-from keras_bridgetower.tasks import unimodal as unimodal

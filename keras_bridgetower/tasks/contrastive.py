@@ -9,15 +9,10 @@ from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.models.heads import embedding_kinds
-from keras_bridgetower.models.heads import fusion_outputs
-from keras_bridgetower.models.heads import head_input
-from keras_bridgetower.models.heads import similarities
 from keras_bridgetower.objectives import losses
+from keras_bridgetower.preprocessing import retrieval as preprocessing
 from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.preprocessing.images import decoded
-from keras_bridgetower.preprocessing.retrieval import (
-    BridgeTowerContrastivePreprocessor,
-)
 from keras_bridgetower.preprocessing.texts import encode_long
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks.task import BridgeTowerTask
@@ -67,7 +62,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
     BridgeTower's `compute_itc`.
     """
 
-    preprocessor_cls = BridgeTowerContrastivePreprocessor
+    preprocessor_cls = preprocessing.BridgeTowerContrastivePreprocessor
     task_name = "contrastive"
     head_name = "itc"
     verbs = (verbs.EMBED_IMAGES, verbs.EMBED_TEXTS)
@@ -86,7 +81,7 @@ class BridgeTowerContrastive(BridgeTowerTask):
 
     def outputs_of(self, inputs):
         backbone = self.backbone
-        text = text_states(backbone, inputs)
+        text = backbone.text_tower(inputs)
         image = backbone.image_tower(inputs["images"])
         states = [text, image]
         if "fused" in embedding_kinds(self.ways):
@@ -224,18 +219,6 @@ class BridgeTowerContrastive(BridgeTowerTask):
         return embedded
 
 
-def text_states(backbone, features, **others):
-    """Compute the states of the text tower from a dict of features.
-
-    Args:
-        backbone: a `BridgeTowerBackbone`.
-        features: dict of features.
-        **others: features that replace those of the dict.
-    """
-    features, tower = {**features, **others}, backbone.text_tower
-    return tower({name: features[name] for name in tower.input})
-
-
 def pooled(backbone, text, image, features, **kwargs):
     """Compute the pooled representation of states of both towers."""
     mask = features["padding_mask"]
@@ -244,27 +227,8 @@ def pooled(backbone, text, image, features, **kwargs):
     ]
 
 
-def pair_logits(backbone, heads, head, text, image, padding_mask):
-    """Compute the logits of pairs of a text and a picture.
-
-    Args:
-        backbone: a `BridgeTowerBackbone`.
-        heads: mapping from name to head.
-        head: the one of them that is called.
-        text, image: states of the towers.
-        padding_mask: int tensor `(pairs, tokens)`.
-    """
-
-    def near():
-        return similarities(backbone.fusion, heads, text, image)
-
-    wanted = fusion_outputs(head)
-    found = backbone.fusion(text, image, padding_mask, outputs=wanted)
-    return head(head_input(head, found, near, padding_mask))
-
-
 _READ = {
-    "text": lambda backbone, x: {"text": text_states(backbone, x)},
+    "text": lambda backbone, x: {"text": backbone.text_tower(x)},
     "image": lambda backbone, x: {"image": backbone.image_tower(x["images"])},
     "fused": lambda backbone, x: backbone.fuse(x, outputs=("pooled",)),
 }

@@ -16,20 +16,16 @@ from keras_bridgetower.distribution import strategy
 from keras_bridgetower.models.towers import joined_states
 from keras_bridgetower.preprocessing import kept_states
 from keras_bridgetower.preprocessing import state_files
+from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.preprocessing.images import load_image
-from keras_bridgetower.preprocessing.kept_states import KeptStates
 from keras_bridgetower.preprocessing.texts import checked_texts
-from keras_bridgetower.preprocessing.verb_inputs import Pictures
-from keras_bridgetower.preprocessing.verb_inputs import Texts
-from keras_bridgetower.preprocessing.verb_inputs import check_numbers
-from keras_bridgetower.preprocessing.verb_inputs import list_pictures
 from keras_bridgetower.tasks import identity
 from keras_bridgetower.tasks.inference import joined
 
 # Bytes of states that are written to one file.
 _SEGMENT = 2**26
 _NAMES = {"image": "images", "text": "text"}
-_SOURCES = {"image": Pictures, "text": Texts}
+_SOURCES = {"image": verb_inputs.Pictures, "text": verb_inputs.Texts}
 _SETTINGS = {
     "image": identity.picture_settings,
     "text": identity.text_settings,
@@ -64,7 +60,7 @@ def keep(
     ranks = strategy.current()
     ranks.by_chief(lambda: state_files.begin(folder, wanted))
     found = ranks.together(lambda: state_files.begin(folder, wanted))
-    files = state_files.files_of(folder, found)
+    files = state_files.open_states(folder, found)
     # Read by all before one of them writes.
     known = ranks.together(files.sums)
     first, step, writes = ranks.index, ranks.processes, True
@@ -106,7 +102,7 @@ def keep(
         every |= json.loads(part)
     sums = [sum for number in range(count) for sum in every[f"{number}"]]
     ranks.by_chief(lambda: kept_states.finish(folder, sums))
-    states = KeptStates(folder)
+    states = kept_states.KeptStates(folder)
     states.checked_for = weakref.ref(task)
     return states
 
@@ -115,7 +111,7 @@ def _batches(side, items, size):
     """Return the number of batches, and a function that reads one of them."""
     if hasattr(items, "steps_per_epoch"):
         return items.steps_per_epoch, lambda n: _read_stream(side, items, n)
-    listed = list_pictures if side == "image" else checked_texts
+    listed = verb_inputs.list_pictures if side == "image" else checked_texts
     items, _ = listed(items)
     if not items:
         raise ValueError(
@@ -143,8 +139,8 @@ def _read_stream(side, stream, number):
 
 def in_memory(task, images, batch_size):
     """Return `KeptStates` of pictures that no folder holds."""
-    source = Pictures(task.needed_preprocessor(), images)
-    check_numbers([source])
+    source = verb_inputs.Pictures(task.needed_preprocessor(), images)
+    verb_inputs.check_numbers([source])
     batches = task.batches(
         *("image_states", [source], batch_size),
         answers=False,
@@ -185,7 +181,7 @@ def _forward(task, side):
     def states(inputs):
         if side == "image":
             return joined_states(tower(inputs["images"]))
-        found = joined_states(tower({k: inputs[k] for k in tower.input}))
+        found = joined_states(tower(inputs))
         mask = keras.ops.cast(inputs["padding_mask"], "float32")
         # Where all states are 0 there is padding.
         return found * mask[:, :, None]
@@ -236,7 +232,7 @@ def separate(task, x, trains=False, reads_weights=True):
     x, kept = dict(x), {}
     for side, name in _NAMES.items():
         states = x.get(name)
-        if not isinstance(states, KeptStates):
+        if not isinstance(states, kept_states.KeptStates):
             continue
         _check(task, side, name, states, reads_weights)
         if trains and getattr(task.backbone, f"{side}_tower").trainable_weights:
@@ -263,7 +259,7 @@ def check_sources(task, sources):
     for source in sources:
         for side in _NAMES:
             states = getattr(source, f"{side}s", None)
-            if isinstance(states, KeptStates):
+            if isinstance(states, kept_states.KeptStates):
                 _check(task, side, source.name, states)
 
 

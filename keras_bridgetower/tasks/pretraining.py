@@ -14,7 +14,6 @@ from keras_bridgetower.preprocessing import pretraining as preprocessing
 from keras_bridgetower.preprocessing import verb_inputs
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks import classification
-from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.tasks.task import check_made_for
 
@@ -96,6 +95,8 @@ class BridgeTowerPretraining(BridgeTowerTask):
         self.objectives = preprocessing.checked_objectives(
             objectives, negatives
         )
+        if "mlm" in self.objectives:
+            self.token_inputs = ("masked_token_ids", "mask_positions")
         self.negatives = negatives
         check_made_for(
             preprocessor, objectives=self.objectives, negatives=negatives
@@ -122,10 +123,7 @@ class BridgeTowerPretraining(BridgeTowerTask):
         return asked | _epsilon(heads) | saved
 
     def inputs_of(self, backbone):
-        inputs = dict(backbone.input)
-        if "mlm" in self.objectives:
-            for name in ("masked_token_ids", "mask_positions"):
-                inputs[name] = keras.Input((None,), dtype="int32", name=name)
+        inputs = super().inputs_of(backbone)
         if "itm" in self.objectives:
             for name, (dtype, shape) in self.pair_objective.drawn.items():
                 inputs[name] = keras.Input(shape, dtype=dtype, name=name)
@@ -137,12 +135,12 @@ class BridgeTowerPretraining(BridgeTowerTask):
         outputs = {}
         if "mlm" in names:
             hidden = inputs["masked_token_ids"]
-            text = text_states(backbone, inputs, token_ids=hidden)
+            text = backbone.text_tower({**inputs, "token_ids": hidden})
             mask = inputs["padding_mask"]
             fused = backbone.fusion(text, image, mask, outputs=("text",))
             outputs["mlm"] = _hidden_tokens(self, fused, inputs)
         if names != ("mlm",):
-            text = text_states(backbone, inputs)
+            text = backbone.text_tower(inputs)
             parts = self.pair_objective, backbone, self.heads
             outputs |= pair_outputs(names, *parts, text, image, inputs)
         return outputs
@@ -212,6 +210,7 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
     preprocessor_cls = preprocessing.BridgeTowerMaskedLMPreprocessor
     task_name = "masked_lm"
     verbs = (verbs.FILL,)
+    token_inputs = ("mask_positions",)
     config_arguments = ("head_epsilon",)
 
     def __init__(
@@ -220,10 +219,6 @@ class BridgeTowerMaskedLM(BridgeTowerTask):
         head = {"epsilon": head_epsilon}
         super().__init__(backbone, preprocessor, {"mlm": head}, **kwargs)
         self.head_epsilon = head_epsilon
-
-    def inputs_of(self, backbone):
-        positions = keras.Input((None,), dtype="int32", name="mask_positions")
-        return {**backbone.input, "mask_positions": positions}
 
     def outputs_of(self, inputs):
         fused = self.backbone.fuse(inputs, outputs=("text",))

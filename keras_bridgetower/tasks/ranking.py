@@ -12,9 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_bridgetower.files import check_no_link
-from keras_bridgetower.files import read_json
-from keras_bridgetower.files import write_atomically
+from keras_bridgetower import files
 from keras_bridgetower.metrics.calibration import match_scores
 from keras_bridgetower.models.exporting.exported import fusion_function
 from keras_bridgetower.models.exporting.exported import tower_function
@@ -388,13 +386,13 @@ def open_cache(folder, key):
         ValueError: the folder holds another ranking, or a damaged file.
     """
     folder = pathlib.Path(folder)
-    check_no_link(folder, "`cache_dir`")
+    files.check_no_link(folder, "`cache_dir`")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _KEY
     if not path.exists():
         text = json.dumps(key, indent=2) + "\n"
-        write_atomically(path, lambda file: file.write(text.encode()))
-    saved = _read(path, lambda path: dict(read_json(path)))
+        files.write_atomically(path, lambda file: file.write(text.encode()))
+    saved = _read(path, lambda path: dict(files.read_json(path)))
     other = sorted(k for k in key if saved.get(k) != key[k])
     if other:
         raise ValueError(
@@ -406,7 +404,7 @@ def open_cache(folder, key):
 
 def _save(path, scores):
     """Store the scores of a finished block, completely or not at all."""
-    write_atomically(path, lambda file: np.save(file, scores))
+    files.write_atomically(path, lambda file: np.save(file, scores))
 
 
 def _read(path, reader):

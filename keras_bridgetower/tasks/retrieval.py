@@ -1,4 +1,4 @@
-"""Retrieval: how well pictures and texts match, and which match best."""
+"""Retrieval and reranking: which pictures and texts match best."""
 
 import dataclasses
 
@@ -6,24 +6,24 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.metrics import calibration
+from keras_bridgetower.metrics.keras_metrics import NDCG
 from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.models import head_table
+from keras_bridgetower.models.heads import fuse_pairs
 from keras_bridgetower.objectives import pair_objectives
+from keras_bridgetower.objectives.list_losses import ListwiseSoftmaxLoss
+from keras_bridgetower.objectives.list_losses import MarginMSELoss
 from keras_bridgetower.objectives.losses import ContrastiveLoss
-from keras_bridgetower.objectives.pair_objectives import MATCH
-from keras_bridgetower.objectives.pair_objectives import pair_outputs
-from keras_bridgetower.preprocessing.retrieval import (
-    BridgeTowerRetrievalPreprocessor,
-)
+from keras_bridgetower.preprocessing import retrieval as preprocessing
+from keras_bridgetower.preprocessing.images import decoded
 from keras_bridgetower.preprocessing.verb_inputs import check_numbers
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks import keep_states
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
-from keras_bridgetower.tasks.contrastive import pair_logits
-from keras_bridgetower.tasks.contrastive import text_states
 from keras_bridgetower.tasks.inference import joined
 from keras_bridgetower.tasks.ranking import NOT_SCORED
 from keras_bridgetower.tasks.ranking import rank
@@ -33,6 +33,8 @@ from keras_bridgetower.tasks.task import check_made_for
 
 # Bytes that a ranking uses by default.
 MEMORY = 4 * 2**30
+# Pictures of a judged list by default.
+LIST_SIZE = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +132,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
     Source: BridgeTower (AAAI 2023), pre-training and retrieval fine-tuning.
     """
 
-    preprocessor_cls = BridgeTowerRetrievalPreprocessor
+    preprocessor_cls = preprocessing.BridgeTowerRetrievalPreprocessor
     label_arguments = ("objective",)
     task_name = "retrieval"
     verbs = (verbs.SCORE,)
@@ -180,19 +182,18 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         return self.pair_objective.heads[:1]
 
     def outputs_of(self, inputs):
-        if not set(self.pair_objective.drawn) <= set(inputs):
-            return pair_logits(
-                *(self.backbone, self.heads),
-                self.heads[self.answering_heads[0]],
-                text_states(self.backbone, inputs),
-                self.backbone.image_tower(inputs["images"]),
-                inputs["padding_mask"],
-            )
-        parts = self.pair_objective, self.backbone, self.heads
-        text = text_states(self.backbone, inputs)
-        image = self.backbone.image_tower(inputs["images"])
+        backbone, heads = self.backbone, self.heads
+        states = [
+            backbone.text_tower(inputs),
+            backbone.image_tower(inputs["images"]),
+        ]
         names = self.pair_objective.heads
-        outputs = pair_outputs(names, *parts, text, image, inputs)
+        if not set(self.pair_objective.drawn) <= set(inputs):
+            head, mask = heads[names[0]], inputs["padding_mask"]
+            read, _ = fuse_pairs(backbone.fusion, heads, head, *states, mask)
+            return head(read)
+        parts = self.pair_objective, backbone, heads
+        outputs = pair_objectives.pair_outputs(names, *parts, *states, inputs)
         return pair_objectives.only_or_all(outputs)
 
     def label_widths(self):
@@ -204,8 +205,8 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             itm, rank = (
                 self.heads[name].output_dense for name in ("itm", "rank")
             )
-            rank.kernel.assign(itm.kernel[:, MATCH:])
-            rank.bias.assign(itm.bias[MATCH:])
+            rank.kernel.assign(itm.kernel[:, pair_objectives.MATCH :])
+            rank.bias.assign(itm.bias[pair_objectives.MATCH :])
         return new if "itm" in new else new - {"rank"}
 
     @classmethod
@@ -462,3 +463,249 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         """Return the value of the only head, or a dict for several."""
         asked = {name: values[name] for name in self.pair_objective.heads}
         return pair_objectives.only_or_all(asked)
+
+
+@dataclasses.dataclass(eq=False)
+class BridgeTowerReranker:
+    """Reranks pictures by a text, or texts by a picture.
+
+    It has `predict` and `rank` as sentence-transformers' `CrossEncoder` has
+    them, without importing it. `export_to_sentence_transformers` is for that
+    library; for LangChain, LlamaIndex, Haystack and LanceDB see
+    `keras_bridgetower.apps.search.adapters`.
+
+    One item of each pair is a text, the other a picture: a path, bytes,
+    base64, a PIL image or an array. Of two strings the first is the text;
+    `{"text": ...}` and `{"image": ...}` say which is which.
+
+    Args:
+        task: a `BridgeTowerRetrieval` with a preprocessor.
+        batch_size: int, pairs of a forward pass.
+
+    Example:
+
+    ```python
+    reranker = BridgeTowerReranker(retrieval)
+    pictures = list(np.zeros((3, 64, 64, 3), "uint8"))
+    reranker.rank("a red circle", pictures, top_k=2)
+    reranker.predict([("a red circle", pictures[0])])  # (1,)
+    ```
+    """
+
+    task: BridgeTowerRetrieval
+    batch_size: int = 32
+
+    @classmethod
+    def from_preset(cls, preset, batch_size=32, **kwargs):
+        """Create a reranker with the matching head of a preset.
+
+        Args:
+            preset: as `BridgeTowerRetrieval.from_preset`.
+            batch_size: as the class.
+            **kwargs: further arguments of `BridgeTowerRetrieval.from_preset`.
+
+        Raises:
+            ValueError: no such preset, or one without a matching head.
+        """
+        task = BridgeTowerRetrieval.from_preset(preset, **kwargs)
+        task.new_heads.check("rank", task.answering_heads)
+        return cls(task, batch_size)
+
+    def predict(self, inputs, batch_size=None):
+        """Score pairs of a text and a picture.
+
+        Args:
+            inputs: list of pairs, or one pair, as the class describes them.
+            batch_size: int, pairs of a forward pass, or None for the
+                reranker's own.
+
+        Returns:
+            float32 array `(pairs,)`, for one pair a float32, as
+            `BridgeTowerRetrieval.score` returns them. Higher is better.
+
+        Raises:
+            ValueError: a pair that is not a text and a picture, an empty
+                text, or a picture that cannot be read.
+        """
+        if not len(inputs):
+            return np.zeros(0, "float32")
+        one = not isinstance(inputs[0], (list, tuple))
+        pairs = [inputs] if one else inputs
+        pairs = [_read(pair, f"inputs[{i}]") for i, pair in enumerate(pairs)]
+        size = self.batch_size if batch_size is None else batch_size
+        texts, pictures = map(list, zip(*pairs, strict=True))
+        scores = self.task.score(pictures, texts, size)
+        return scores[0] if one else scores
+
+    def rank(
+        self,
+        query,
+        documents,
+        top_k=None,
+        return_documents=False,
+        batch_size=None,
+    ):
+        """Sort pictures by how well a text fits them, or texts by a picture.
+
+        Args:
+            query: a text, or a picture that is not a str, or `{"image": ...}`.
+            documents: list of pictures, for a picture list of texts.
+            top_k: int, how many are returned; None for all.
+            return_documents: bool, whether each result holds its document.
+            batch_size: as `predict`.
+
+        Returns:
+            list of dicts, best first: `"corpus_id"`, the index of the
+            document, `"score"` as of `predict`, and with `return_documents`
+            `"text"`, the document itself.
+
+        Raises:
+            ValueError: as `predict`.
+        """
+        if top_k is not None:
+            check_count("top_k", top_k)
+        scores = self.predict(
+            [(query, document) for document in documents], batch_size
+        )
+        order = np.argsort(-scores, kind="stable")[:top_k].tolist()
+        found = [{"corpus_id": i, "score": float(scores[i])} for i in order]
+        if return_documents:
+            for result in found:
+                result["text"] = documents[result["corpus_id"]]
+        return found
+
+
+def _read(pair, name):
+    """Return the text and the picture of a pair."""
+    if len(pair) == 2:
+        first, second = map(_kinds, pair)
+        for text, picture in ((first, second), (second, first)):
+            if "text" in text and "image" in picture:
+                return text["text"], decoded(picture["image"], name)
+    raise ValueError(
+        f"`{name}` must be a text and a picture. Received: {pair!r:.200}"
+    )
+
+
+def _kinds(item):
+    """Return an item by its possible kinds: a str is a text or a path."""
+    if isinstance(item, dict):
+        return item if len(item) == 1 else {}
+    kinds = ("text", "image") if isinstance(item, str) else ("image",)
+    return dict.fromkeys(kinds, item)
+
+
+@keras.saving.register_keras_serializable(package="keras_bridgetower")
+class BridgeTowerListRanking(BridgeTowerTask):
+    """Learns to rank pictures by a text from judged lists, or from clicks.
+
+    Trains the matching head of `BridgeTowerRetrieval`: save the task, and
+    open it as a `BridgeTowerReranker`. Only the order of its scores has a
+    meaning then; probabilities of a match have none. The text tower runs once
+    per list. A batch of 32 lists of 8 holds 256 pictures: choose a small
+    `batch_size`.
+
+    Args:
+        backbone: a `BridgeTowerBackbone`.
+        preprocessor: a `BridgeTowerListRankingPreprocessor`, or None.
+        list_size: int, pictures of a list; None for that of the preprocessor,
+            8 without one.
+        labels: `"grades"`, or `"scores"` of a teacher.
+        projection_dim, ways, matching: as `BridgeTowerRetrieval`. Contrastive
+            heads are not trained, and are there if the matching head reads
+            them.
+        **kwargs: `name`, `compile`.
+
+    Call arguments:
+        inputs: dict of features, as the backbone's, but `"images"` float
+            `(batch, list_size, S, S, 3)`.
+
+    Returns:
+        float32 tensor `(batch, list_size)`: the scores of
+        `BridgeTowerRetrieval.score`. In `fit` and `evaluate` `x`
+        is a dict of `"images"`, lists of pictures, and `"text"`, and `y` are
+        grades (see `BridgeTowerListRankingPreprocessor`). The default loss is
+        `ListwiseSoftmaxLoss`, the metric `NDCG`; of scores `MarginMSELoss`.
+
+    Raises:
+        ValueError: a preprocessor that does not fit the backbone, or one of
+            another `list_size`.
+
+    Example:
+
+    ```python
+    task = BridgeTowerListRanking.from_preset(
+        "bridgetower_tiny_easy_retrieval", list_size=2)
+    task.compile(loss=kbt.LambdaRankLoss())
+    images = np.zeros((3, 2, 64, 64, 3), "uint8")
+    task.fit({"images": images, "text": ["a", "b", "c"]}, [[1, 0]] * 3)
+    ```
+    """
+
+    preprocessor_cls = preprocessing.BridgeTowerListRankingPreprocessor
+    label_arguments = ("list_size", "labels")
+    config_arguments = (
+        *label_arguments,
+        *("projection_dim", "ways", "matching"),
+    )
+    task_name = "list_ranking"
+
+    def __init__(
+        self,
+        backbone,
+        preprocessor=None,
+        list_size=None,
+        labels="grades",
+        projection_dim=None,
+        ways="two_way",
+        matching="fused",
+        **kwargs,
+    ):
+        if list_size is None:
+            list_size = getattr(preprocessor, "list_size", LIST_SIZE)
+        check_count("list_size", list_size)
+        check_made_for(preprocessor, list_size=list_size, labels=labels)
+        self.labels = labels
+        # The base class's constructor reads these.
+        self.list_size = int(list_size)
+        self.pictures = (self.list_size,)
+        heads = {"itm": head_table.matching_values(matching)}
+        if matching != "fused":
+            heads["itc"] = {"projection_dim": projection_dim, "ways": ways}
+        self.projection_dim, self.ways = projection_dim, ways
+        self.matching = matching
+        super().__init__(backbone, preprocessor, heads, **kwargs)
+        if "itc" in heads:
+            self.heads["itc"].trainable = False
+
+    def outputs_of(self, inputs):
+        backbone, images = self.backbone, inputs["images"]
+
+        def for_each(x):
+            return backend_ops.repeat_rows(x, self.list_size)
+
+        head = self.heads["itm"]
+        read, _ = fuse_pairs(
+            *(backbone.fusion, self.heads, head),
+            [for_each(x) for x in backbone.text_tower(inputs)],
+            backbone.image_tower(ops.reshape(images, (-1, *images.shape[2:]))),
+            for_each(inputs["padding_mask"]),
+        )
+        scores = calibration.match_scores(head(read))
+        return ops.reshape(scores, (-1, self.list_size))
+
+    @classmethod
+    def head_arguments(cls, heads):
+        matching = heads.get("itm", {}) | heads.get("itc", {})
+        return {"list_size": LIST_SIZE, "labels": "grades", **matching}
+
+    def label_widths(self):
+        # Grades are no classes.
+        return None
+
+    def default_loss(self):
+        graded = self.labels == "grades"
+        return ListwiseSoftmaxLoss() if graded else MarginMSELoss()
+
+    def default_metrics(self):
+        return [NDCG()] if self.labels == "grades" else []

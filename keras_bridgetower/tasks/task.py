@@ -47,9 +47,6 @@ from keras_bridgetower.tasks import inference
 from keras_bridgetower.tasks import keep_states
 from keras_bridgetower.tasks.fit import batch_checks
 from keras_bridgetower.tasks.fit import data_path
-from keras_bridgetower.tasks.fit.data_path import Steps
-from keras_bridgetower.tasks.new_heads import NEW_HEADS
-from keras_bridgetower.tasks.new_heads import NewHeads
 
 # Constructor values that no caller of `from_preset` gives.
 OF_BASES = ("backbone", *OF_CLASSES)
@@ -95,6 +92,10 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
     presets = PresetsOf()
     # Constructor values that the preprocessor takes too.
     label_arguments = ()
+    # Shape of the pictures of one text: none, or one axis of this size.
+    pictures = ()
+    # Names of int32 inputs `(batch, places)` besides those of the backbone.
+    token_inputs = ()
     # Constructor arguments that `get_config` adds: attributes of these names.
     config_arguments = ()
     # The head whose values are the constructor's, if there is one.
@@ -124,7 +125,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         # optimizers number their slots in this order.
         made = head_table.make_all(heads, backbone, awaited)
         object.__setattr__(self, "heads", made)
-        object.__setattr__(self, "new_heads", NewHeads(self.heads))
+        object.__setattr__(self, "new_heads", from_preset.NewHeads(self.heads))
         values = heads.get(self.head_name, {})
         for name in set(values) & set(self.config_arguments):
             setattr(self, name, values[name])
@@ -141,7 +142,13 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
 
     def inputs_of(self, backbone):
         """Return symbolic inputs that match the preprocessor's features."""
-        return backbone.input
+        inputs = dict(backbone.input)
+        if self.pictures:
+            shape = (*self.pictures, *inputs["images"].shape[1:])
+            inputs["images"] = keras.Input(shape, name="images")
+        for name in self.token_inputs:
+            inputs[name] = keras.Input((None,), dtype="int32", name=name)
+        return inputs
 
     def outputs_of(self, inputs):
         """Compute the outputs of the task for a dict of features.
@@ -513,7 +520,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
                 self.heads, policy
             ),
             layer_records.QUANTIZED: quantized,
-            NEW_HEADS: self.new_heads.saved(),
+            from_preset.NEW_HEADS: self.new_heads.saved(),
             layer_records.FROZEN: frozen,
         }
         config = super().get_config()
@@ -527,7 +534,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         config = dict(config)
         changed = config.pop(layer_records.POLICIES, None)
         quantized = config.pop(layer_records.QUANTIZED, {})
-        new = config.pop(NEW_HEADS, {})
+        new = config.pop(from_preset.NEW_HEADS, {})
         frozen = config.pop(layer_records.FROZEN, {})
         task = super().from_config(config)
         layer_records.restore_policies(task.heads, changed)
@@ -769,7 +776,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         kwargs |= dict(
             epochs=epochs, verbose=verbose, class_weight=class_weight
         )
-        steps = Steps(getattr(self, "optimizer", None))
+        steps = data_path.Steps(getattr(self, "optimizer", None))
         data = x, y, sample_weight
         validation = validation_data, validation_split
         with data_path.for_training(
@@ -847,7 +854,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         self._check_device()
         check_trained(self)
         batch_checks.check_batch(self, y, class_weight=class_weight)
-        first = Steps(getattr(self, "optimizer", None)).first
+        first = data_path.Steps(getattr(self, "optimizer", None)).first
         batch = self._prepared(x, y, sample_weight, first, trains=True)
         kwargs["class_weight"] = class_weight
         with self.inference.training("train_on_batch"):

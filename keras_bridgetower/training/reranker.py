@@ -21,9 +21,9 @@ from keras_bridgetower.metrics.retrieval import paired_interval
 from keras_bridgetower.models import head_table
 from keras_bridgetower.objectives.list_losses import ListDistillationLoss
 from keras_bridgetower.presets import registry
-from keras_bridgetower.tasks.list_ranking import BridgeTowerListRanking
 from keras_bridgetower.tasks.ranking import NOT_SCORED
 from keras_bridgetower.tasks.ranking import ranking_parts
+from keras_bridgetower.tasks.retrieval import BridgeTowerListRanking
 from keras_bridgetower.tasks.retrieval import BridgeTowerRetrieval
 
 MATCHING = "similarity_and_fused"

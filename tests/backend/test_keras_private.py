@@ -19,7 +19,7 @@ from builders import shallow
 from builders import slow_on
 
 import keras_bridgetower as kbt
-from keras_bridgetower.backend import uninitialized
+from keras_bridgetower.backend.keras_private import variables
 from keras_bridgetower.backend.keras_private.versions import is_known
 
 BACKEND = keras.config.backend()
@@ -83,17 +83,17 @@ class Table(keras.layers.Layer):
 
 
 def test_weights_that_need_their_values(unknown, monkeypatch):
-    layer = uninitialized.without_initialization(dense)
+    layer = variables.without_initialization(dense)
     np.testing.assert_array_equal(array(layer.kernel), np.ones((3, 2)))
     monkeypatch.undo()
     layer = Table()
-    uninitialized.without_initialization(layer.build)
+    variables.without_initialization(layer.build)
     np.testing.assert_array_equal(array(layer.table), np.arange(3))
 
 
 def test_values_assigned_while_building_are_kept():
     """CLIP's rule sets positions, and `per_tap` copies a norm."""
-    model = uninitialized.without_initialization(
+    model = variables.without_initialization(
         lambda: backbone(image_norms="per_tap")
     )
     table = model.image_encoder.embedding.position_ids
@@ -105,7 +105,7 @@ def test_values_assigned_while_building_are_kept():
 
 @pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's own names")
 def test_parameter_names_on_pytorch():
-    loaded, usual = uninitialized.without_initialization(backbone), backbone()
+    loaded, usual = variables.without_initialization(backbone), backbone()
     for name in ("image_encoder", "text_encoder", "fusion"):
         ours, theirs = (getattr(m, name) for m in (loaded, usual))
         assert set(ours.state_dict()) == set(theirs.state_dict())
@@ -116,7 +116,7 @@ def test_parameter_names_on_pytorch():
 def test_shapes_only_keeps_variables_of_outer_scopes():
     with keras.StatelessScope():
         waits = dense()
-        with uninitialized.shapes_only():
+        with variables.shapes_only():
             empty = dense()
     np.testing.assert_array_equal(array(waits.kernel), np.ones((3, 2)))
     with keras.StatelessScope():
@@ -185,7 +185,7 @@ def test_two_threads_load_at_once(preset):
 @LONG_ELSEWHERE
 def test_initialization_after_an_error():
     with pytest.raises(ValueError, match="taps"):
-        uninitialized.without_initialization(lambda: backbone(taps=(-99, -98)))
+        variables.without_initialization(lambda: backbone(taps=(-99, -98)))
     np.testing.assert_array_equal(array(dense().kernel), np.ones((3, 2)))
 
 

@@ -15,7 +15,7 @@ from peers_first import clip
 from peers_first import vit
 
 from keras_bridgetower.convert import unimodal
-from keras_bridgetower.encoders.registry import entry_of
+from keras_bridgetower.encoders.registry import get_entry
 from keras_bridgetower.models.positions import resize_positions
 from keras_bridgetower.presets.errors import ConversionError
 
@@ -78,7 +78,7 @@ def test_openai_state_dict(tmp_path):
 
 def test_kerashub_preset_is_resized(tmp_path):
     encoder = builders.clip()
-    entry_of(encoder).correct(encoder)
+    get_entry(encoder).correct(encoder)
     encoder.save_to_preset(str(tmp_path / "preset"))
     resized = unimodal.image_encoder(tmp_path / "preset", image_size=64)
     assert resized.image_shape == (64, 64, 3)

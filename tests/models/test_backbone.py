@@ -27,7 +27,7 @@ from builders import some_everywhere
 from builders import vit
 
 import keras_bridgetower as kbt
-from keras_bridgetower.backend.uninitialized import shapes_only
+from keras_bridgetower.backend.keras_private.variables import shapes_only
 from keras_bridgetower.models import bridges
 
 pytestmark = LONG_ELSEWHERE

@@ -26,10 +26,10 @@ from builders import some_everywhere
 from builders import vit
 
 import keras_bridgetower as kbt
-from keras_bridgetower.models.merged_tokens import merge_tokens
+from keras_bridgetower.models.fusion import merge_tokens
 from keras_bridgetower.models.positions import resize_positions
-from keras_bridgetower.models.summary import Coordinates
-from keras_bridgetower.models.summary import SameGrid
+from keras_bridgetower.models.towers import Coordinates
+from keras_bridgetower.models.towers import SameGrid
 
 
 @LONG_ELSEWHERE

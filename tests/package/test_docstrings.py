@@ -53,12 +53,12 @@ MODULES = [
     importlib.import_module(f"keras_bridgetower.{name}")
     for name in """
         analysis.diversity analysis.figures analysis.maps
-        backend.uninitialized data.augment.transforms data.datasets.by_name
-        data.records.read data.records.write data.stream.epoch_order
-        data.stream.samples data.stream.stream metrics.calibration
-        metrics.glue metrics.keras_metrics metrics.nlvr2 metrics.retrieval
-        metrics.vqa preprocessing.classification preprocessing.masking
-        preprocessing.retrieval tasks.ranking
+        backend.keras_private.variables data.augment.transforms
+        data.datasets.by_name data.records.read data.records.write
+        data.stream.epoch_order data.stream.samples data.stream.stream
+        metrics.calibration metrics.glue metrics.keras_metrics metrics.nlvr2
+        metrics.retrieval metrics.vqa preprocessing.classification
+        preprocessing.masking preprocessing.retrieval tasks.ranking
     """.split()
 ]
 

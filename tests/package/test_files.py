@@ -103,7 +103,7 @@ def test_lists_of_tokens_with_holes_are_not_read_whole(read, tmp_path):
 # files that another library reads in the same way.
 OWN_TEXTS = {
     "apps/cli/frameworks.py": "Keras' own keras.json",
-    "apps/serve/decoder.py": "messages between processes",
+    "apps/serve/decoders.py": "messages between processes",
     "data/records/write.py": "rows of its own workers",
     "distribution/on_tensorflow.py": "TF_CONFIG, which TensorFlow reads",
     "distribution/on_torch.py": "messages between processes",

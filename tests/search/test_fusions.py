@@ -1,5 +1,7 @@
 """Reranking by an exported fusion equals reranking by Keras."""
 
+import importlib.util
+
 import builders
 import exported_files
 import numpy as np
@@ -10,7 +12,6 @@ from builders import long_but
 from builders import randomise
 
 import keras_bridgetower as kbt
-from keras_bridgetower.apps.search import fusions
 from keras_bridgetower.models.exporting.exported import FORMATS
 
 pytestmark = exported_files.MARKS
@@ -86,7 +87,7 @@ def test_each_runtime_is_used(runtime, models, exported, states, monkeypatch):
     pytest.importorskip(runtime, reason="the extra `export`")
     # As if the other one were not installed.
     there = object() if runtime == "openvino" else None
-    monkeypatch.setattr(fusions.importlib.util, "find_spec", lambda _: there)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: there)
     fusion = kbt.search.ExportedFusion(exported, models.retrieval)
     found = models.retrieval.score_states(states, TEXTS[0], fusion=fusion)
     wanted = models.retrieval.score_states(states, TEXTS[0])

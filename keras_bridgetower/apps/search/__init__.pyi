@@ -1,5 +1,3 @@
-from .fusions import ExportedFusion as ExportedFusion
-from .fusions import export_fusion as export_fusion
 from .header import info as info
 from .header import open_store as open_store
 from .header import prune as prune
@@ -7,7 +5,9 @@ from .header import remove as remove
 from .indexing import IndexProgress as IndexProgress
 from .indexing import IndexReport as IndexReport
 from .indexing import UnreadablePicture as UnreadablePicture
+from .models import ExportedFusion as ExportedFusion
 from .models import SearchModels as SearchModels
+from .models import export_fusion as export_fusion
 from .picture_search import Hit as Hit
 from .picture_search import PictureSearch as PictureSearch
 from .stores.lance import LanceStore as LanceStore

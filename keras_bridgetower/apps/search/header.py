@@ -14,7 +14,7 @@ from keras_bridgetower.apps.search.stores.store import Store
 from keras_bridgetower.apps.search.stores.store import StoreError
 from keras_bridgetower.files import file_is_gone
 from keras_bridgetower.preprocessing.state_files import differing
-from keras_bridgetower.preprocessing.state_files import files_of
+from keras_bridgetower.preprocessing.state_files import open_states
 from keras_bridgetower.preprocessing.state_files import read_identity
 
 FORMAT = 1
@@ -69,7 +69,7 @@ def state_files(store, header):
         identity = read_identity(folder)
     except ValueError as error:
         raise _damaged(folder, error) from error
-    return files_of(folder, identity, _damaged), identity
+    return open_states(folder, identity, _damaged), identity
 
 
 def _damaged(path, error):

@@ -10,12 +10,7 @@ import threading
 import warnings
 
 from keras_bridgetower.apps.predict.rows import open_rows
-from keras_bridgetower.apps.search.header import FORMAT
-from keras_bridgetower.apps.search.header import check_model
-from keras_bridgetower.apps.search.header import check_whole
-from keras_bridgetower.apps.search.header import open_store
-from keras_bridgetower.apps.search.header import read_header
-from keras_bridgetower.apps.search.header import state_files
+from keras_bridgetower.apps.search import header as headers
 from keras_bridgetower.apps.search.indexing import IndexRun
 from keras_bridgetower.apps.search.models import SearchModels
 from keras_bridgetower.apps.search.stores.store import FolderStore
@@ -63,9 +58,9 @@ class PictureSearch:
     """
 
     def __init__(self, store, preset=None):
-        self.store = open_store(store)
+        self.store = headers.open_store(store)
         if preset is None:
-            preset = read_header(self.store)["preset"]
+            preset = headers.read_header(self.store)["preset"]
         self._preset = preset
         self._models = None
         self._sum_checked = False
@@ -83,7 +78,7 @@ class PictureSearch:
         if isinstance(self._preset, SearchModels):
             return self._preset
         values = {}
-        header = read_header(self.store, needed=False)
+        header = headers.read_header(self.store, needed=False)
         # Uses the preprocessing of the index if the preset is the same.
         if header and header["preset"] == preset_name(self._preset):
             # The preset alone gives its other values.
@@ -155,10 +150,10 @@ class PictureSearch:
         rows = open_rows(source, needed, optional, outside=outside)
         models = self.models
         models.check_kind(vectors)
-        if read_header(self.store, needed=False) is None:
+        if headers.read_header(self.store, needed=False) is None:
             kept = self._described_states(states)
             header = {
-                "format": FORMAT,
+                "format": headers.FORMAT,
                 "store": self.store.kind,
                 "preset": models.preset,
                 "dtype": models.dtype,
@@ -168,7 +163,7 @@ class PictureSearch:
                 "whole": False,
             }
             self.store.create(header, *kept)
-        header = read_header(self.store)
+        header = headers.read_header(self.store)
         for name, given in (("states", states), ("vectors", vectors)):
             before = header.get(name)
             if given not in (None, before):
@@ -178,7 +173,7 @@ class PictureSearch:
                 )
         self._check(header)
         with self.store.writing():
-            files, _ = state_files(self.store, header)
+            files, _ = headers.state_files(self.store, header)
             run = IndexRun(
                 *(self.store, models, source, vectors, batch_size, save_every),
                 files,
@@ -215,8 +210,8 @@ class PictureSearch:
                 incomplete or of another model, or `rerank` is given and the
                 preset has no matching head.
         """
-        header = read_header(self.store)
-        check_whole(self.store, header)
+        header = headers.read_header(self.store)
+        headers.check_whole(self.store, header)
         self._check(header)
         check_count("top_k", top_k)
         vector = self.models.embed_query(text, image)
@@ -251,7 +246,7 @@ class PictureSearch:
             dict from path to the score, or to the ValueError for which the
             file cannot be read.
         """
-        files, identity = state_files(self.store, header)
+        files, identity = headers.state_files(self.store, header)
         found = {}
         if files is not None:
             stored, there = files.read(list(sums.values()))
@@ -294,7 +289,7 @@ class PictureSearch:
     def _check(self, header):
         """Check the model of the index, once."""
         if not self._sum_checked:
-            check_model(self.store, header, self.models)
+            headers.check_model(self.store, header, self.models)
             self._sum_checked = True
 
 

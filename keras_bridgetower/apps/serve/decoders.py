@@ -1,17 +1,31 @@
-"""Decode pictures in separate processes, so that any job can be killed."""
+"""Decode pictures in separate processes, so that any job can be killed.
+
+Each process runs this file by `python -m`: one job after another, until the
+other side closes the connection.
+"""
 
 import asyncio
+import contextlib
+import dataclasses
 import heapq
+import io
 import itertools
+import json
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+from multiprocessing.connection import Connection
+
+import numpy as np
+from PIL import Image
 
 from keras_bridgetower import startup
 from keras_bridgetower.apps.serve import errors
-from keras_bridgetower.apps.serve.decoder import receive
+from keras_bridgetower.preprocessing.geometry import as_square
+from keras_bridgetower.preprocessing.images import FORMATS
+from keras_bridgetower.preprocessing.images import open_image
 
 # Cost of a byte when a file header is read, in decoded pixels.
 _BYTE = 10
@@ -19,7 +33,6 @@ _BYTE = 10
 _COSTLY = 4_000_000
 # Cost of a local file, whose size is unknown.
 _FILE = 2_000_000
-_MODULE = "keras_bridgetower.apps.serve.decoder"
 
 
 class Decoders:
@@ -65,7 +78,7 @@ class Decoders:
         return dict(zip(images, found, strict=True))
 
     async def _answer(self, image, square, cost):
-        """Run `decoder.done` in a process."""
+        """Run `done` in a process."""
         seconds = self._limits.picture_seconds
         job = (image, square, seconds, self._limits.picture_pixels)
         process = await self._turn(cost)
@@ -117,7 +130,7 @@ class _Process:
         number = theirs.fileno()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-Wignore", "-m", _MODULE, str(number)],
+                [sys.executable, "-P", "-Wignore", "-m", __name__, str(number)],
                 pass_fds=[number],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -132,7 +145,7 @@ class _Process:
             )
 
     async def answer(self, job):
-        """Run `decoder.done`. Raise EOFError if the process has ended."""
+        """Run `done`. Raise EOFError if the process has ended."""
         if self._process.poll() is not None:
             self.restart()
         # If the request ends first, so does the process, and then the thread.
@@ -152,6 +165,86 @@ class _Process:
 def _exchange(connection, job):
     try:
         connection.send(job)
-        return receive(connection)
+        answer = json.loads(connection.recv_bytes())
+        pixels = connection.recv_bytes()
     except OSError as error:
         raise EOFError from error
+    if isinstance(answer, int):
+        return answer
+    if "refused" in answer:
+        return errors.Refused(*answer["refused"])
+    return Image.frombytes("RGB", answer["size"], pixels)
+
+
+# --- In a process that decodes. ---
+
+
+def main(descriptor):
+    """Run jobs until the connection of a file descriptor is closed."""
+    # It ends with the server, which first answers its last requests.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    # Models and HTTP get the processor first.
+    os.nice(5)
+    # The server has ended.
+    with contextlib.suppress(EOFError, OSError):
+        connection = Connection(descriptor)
+        while True:
+            send(connection, done(*connection.recv()))
+
+
+def send(connection, answer):
+    """Send a result of `done` as JSON and the bytes of pixels.
+
+    The server unpickles nothing from a process that reads strangers' files.
+    """
+    pixels = b""
+    if isinstance(answer, Image.Image):
+        answer, pixels = {"size": answer.size}, answer.tobytes()
+    elif isinstance(answer, errors.Refused):
+        answer = {"refused": dataclasses.astuple(answer)}
+    connection.send_bytes(json.dumps(answer).encode())
+    connection.send_bytes(pixels)
+
+
+def done(image, square, seconds, pixels):
+    """Read the size of a picture, or decode it.
+
+    Args:
+        image: bytes of an image file, or str, the path of a local one.
+        square: `Square` to decode it for, or None for its size.
+        seconds: number, processor time after which this process ends.
+        pixels: int, the most pixels of a picture.
+
+    Returns:
+        int, its number of pixels; or an RGB `PIL.Image.Image`; or `Refused`.
+    """
+    # The signal ends this process, even inside a decoder.
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        if square is not None:
+            picture = open_image(image, "image")
+            # Without its profiles and comments.
+            return Image.fromarray(
+                np.array(as_square(picture, square, "image"))
+            )
+        with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
+            count = opened.width * opened.height
+        if count > pixels:
+            raise Image.DecompressionBombError
+        return count
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        message = f"a picture must have at most {pixels} pixels. Shrink it."
+        return errors.Refused(message, "image", "picture_too_large")
+    # Pillow raises nearly any error for damaged files.
+    except Exception as error:
+        message = str(error)[:4000]
+        if square is None:
+            message = f"must be a readable file, one of {', '.join(FORMATS)}."
+        return errors.Refused(message, "image")
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,8 +1,11 @@
-"""Creates variables without a value, and finds those that have lost it."""
+"""Builds models on variables without a value, and finds those that lost it."""
 
 import contextlib
+import functools
+import math
 
 import keras
+import numpy as np
 
 from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.backend.keras_private.versions import is_known
@@ -61,8 +64,10 @@ def has_value(variable):
 
 
 @contextlib.contextmanager
-def without_values():
+def shapes_only():
     """Create variables of this thread without a value in the `with` block.
+
+    They have a shape, to count those of a model of any size.
 
     A `keras.StatelessScope` leaves new variables without a value and adds
     them to a list of the thread, which Keras initializes after the next
@@ -101,37 +106,57 @@ class _Scope(keras.StatelessScope):
         self.assigned[id(variable)] = variable
 
 
-def with_initializer(initializer, make, check=lambda variables: None):
-    """Build a model whose float weights all use the same initializer.
+def without_initialization(make, active=True, room=None):
+    """Build a layer or model whose weights are uninitialized.
+
+    All weights must be set afterwards. For a large model, drawing random
+    weights or even writing zeros takes longer than reading a file. Models
+    that other threads build are not affected.
 
     Keras has no option for it. Variables are created without values, get the
-    initializer, and are then initialized. Each variable keeps its own
+    cheapest initializer, and are then initialized. Each variable keeps its own
     initializer on an unknown Keras, and if a layer creates a variable that
     needs its value at once.
 
     Args:
-        initializer: callable of a shape and a dtype.
         make: callable that returns a new layer or model.
-        check: callable that may raise, called with the list of the new
-            variables before any of them takes memory.
+        active: bool; if False, the weights are initialized as usual.
+        room: `(count, file)`, the maximum number of weights and the name of
+            the file that they come from; or None. Used only if `active`.
 
     Returns:
         The layer or model.
+
+    Raises:
+        ValueError: it has more weights; no memory was allocated for them.
+
+    Example:
+
+    ```python
+    def make():
+        layer = keras.layers.Dense(1000)
+        layer.build((None, 1000))
+        return layer
+
+    layer = without_initialization(make)
+    layer.set_weights([np.ones((1000, 1000)), np.zeros(1000)])
+    ```
     """
-    if not is_known():
+    if not (active and is_known()):
         return make()
     from keras.src.backend.common.stateless_scope import in_stateless_scope
 
     if in_stateless_scope():
         return make()  # The outer scope decides about all variables.
     try:
-        with without_values() as (scope, variables):
+        with shapes_only() as (scope, variables):
             model = make()
     except ValueError:
         # A variable was created from an array. Other errors are raised again.
-        check(variables)
+        _check_room(variables, room)
         return make()
-    check(variables)
+    _check_room(variables, room)
+    initializer = _cheapest_initializer()
     for variable in variables:
         # Seeds and ids are integers and keep their own initializer.
         if keras.backend.is_float_dtype(variable.dtype):
@@ -146,3 +171,31 @@ def with_initializer(initializer, make, check=lambda variables: None):
             if layer.built and not isinstance(layer, keras.Model):
                 layer._track_variables()
     return model
+
+
+def _check_room(variables, room):
+    count = sum(math.prod(variable.shape) for variable in variables)
+    if room is not None and count > room[0]:
+        raise ValueError(
+            f"It describes {count:,} weights, and {room[1]} has room for "
+            f"at most {room[0]:,}."
+        )
+
+
+def _cheapest_initializer():
+    """Return the fastest initializer of float weights."""
+    if keras.distribution.distribution() is not None:
+        # Keras divides the values of its own initializers among devices.
+        return keras.initializers.Zeros()
+    if keras.config.backend() == "torch":
+        # It writes into the memory of a weight, so weights share none.
+        return keras.ops.empty
+
+    # On TensorFlow and JAX `empty` writes zeros. They never write into a
+    # tensor later, so all weights of one shape can share one.
+    @functools.cache
+    def zeros(shape, dtype):
+        # By NumPy, because JAX would compile a program for each shape.
+        return keras.ops.convert_to_tensor(np.zeros(shape, dtype))
+
+    return zeros

@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_bridgetower.backend.layer_records import check_not_quantized
 from keras_bridgetower.checks import check_choice
-from keras_bridgetower.encoders.registry import entry_of
+from keras_bridgetower.encoders.registry import get_entry
 from keras_bridgetower.encoders.registry import text_length
 from keras_bridgetower.files import check_no_link
 from keras_bridgetower.files import write_folder
@@ -278,7 +278,7 @@ class Function(keras.Model):
         limit = text_length(encoder)
         # The largest sizes of free axes.
         self.limits = {} if limit is None else {TOKENS: limit}
-        if entry_of(encoder).fixed_length and "token_ids" in features:
+        if get_entry(encoder).fixed_length and "token_ids" in features:
             features = {k: f.fixed(self.limits) for k, f in features.items()}
         # Sorted by name: exports number the inputs in this order.
         self.features = dict(sorted(features.items()))
@@ -334,7 +334,7 @@ class Function(keras.Model):
 def _check_traceable(model, function, backend):
     """Raise if a backend cannot trace the text encoder of a function."""
     encoder = getattr(model, "backbone", model).text_encoder
-    if backend in entry_of(encoder).not_exported and (
+    if backend in get_entry(encoder).not_exported and (
         "token_ids" in function.features
     ):
         raise ValueError(

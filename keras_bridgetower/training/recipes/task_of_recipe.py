@@ -7,7 +7,7 @@ import keras_hub
 
 from keras_bridgetower.convert import unimodal
 from keras_bridgetower.data.augment.transforms import transform
-from keras_bridgetower.encoders.registry import entry_of
+from keras_bridgetower.encoders.registry import get_entry
 from keras_bridgetower.encoders.registry import text_length
 from keras_bridgetower.models.backbone import BridgeTowerBackbone
 from keras_bridgetower.models.head_table import saved_heads
@@ -17,7 +17,7 @@ from keras_bridgetower.preprocessing.image_converter import (
 )
 from keras_bridgetower.presets import registry
 from keras_bridgetower.tasks.by_name import task_classes
-from keras_bridgetower.tasks.new_heads import NewHeadWarning
+from keras_bridgetower.tasks.from_preset import NewHeadWarning
 
 # Width, heads, layers of the text and of the image encoder, patch side.
 SIZES = {
@@ -213,7 +213,7 @@ def set_text_length(task, length):
             than an encoder of texts of one length reads.
     """
     encoder = task.backbone.text_encoder
-    most, fixed = text_length(encoder), entry_of(encoder).fixed_length
+    most, fixed = text_length(encoder), get_entry(encoder).fixed_length
     if length > most or (fixed and length < most):
         raise ValueError(
             f"`text_length` must be {most if fixed else f'at most {most}'}, "

@@ -33,7 +33,7 @@ def export_to_sentence_transformers(task, folder):
     """
     from keras_bridgetower.apps.search.adapters import sentence_transformers
 
-    model = sentence_transformers.model_of(task)
+    model = sentence_transformers.wrap_task(task)
     write_folder(
         folder,
         lambda part: model.save_pretrained(part, create_model_card=False),

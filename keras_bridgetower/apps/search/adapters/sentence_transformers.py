@@ -177,7 +177,7 @@ class BridgeTowerCrossEncoder(CrossEncoder):
         return cls(BridgeTowerReranker.from_preset(preset, **kwargs).task)
 
 
-def model_of(task):
+def wrap_task(task):
     """Return a task as a model of sentence-transformers.
 
     Args:

@@ -5,12 +5,7 @@ import weakref
 
 import numpy as np
 
-from keras_bridgetower.apps.search.stores.store import FIELDS
-from keras_bridgetower.apps.search.stores.store import FolderStore
-from keras_bridgetower.apps.search.stores.store import Store
-from keras_bridgetower.apps.search.stores.store import StoredPicture
-from keras_bridgetower.apps.search.stores.store import StoreError
-from keras_bridgetower.apps.search.stores.store import raises_store_error
+from keras_bridgetower.apps.search.stores import store
 from keras_bridgetower.checks import load_extra
 
 COLLECTION = "keras_bridgetower_pictures"
@@ -20,7 +15,7 @@ _AT_ONCE = 256
 _EXAMINED = 512
 
 
-class _QdrantStore(Store):
+class _QdrantStore(store.Store):
     """Abstract: a collection of Qdrant, accessed through `_client()`.
 
     `_search_params(exact)` returns the parameters for the ANN structure, or
@@ -54,7 +49,9 @@ class _QdrantStore(Store):
             models.PointStruct(
                 id=picture.id,
                 vector=vector.tolist(),
-                payload={n: getattr(picture, n) for n in FIELDS if n != "id"},
+                payload={
+                    n: getattr(picture, n) for n in store.FIELDS if n != "id"
+                },
             )
             for picture, vector in zip(pictures, vectors, strict=True)
         ]
@@ -93,10 +90,10 @@ def _models():
 
 
 def _picture(point):
-    return StoredPicture(id=str(point.id), **point.payload)
+    return store.StoredPicture(id=str(point.id), **point.payload)
 
 
-class QdrantFolder(FolderStore, _QdrantStore):
+class QdrantFolder(store.FolderStore, _QdrantStore):
     """Qdrant's local mode, in a folder that one process at a time can open.
 
     It has no ANN structure, keeps all vectors in memory, and reads its files
@@ -126,7 +123,7 @@ class QdrantFolder(FolderStore, _QdrantStore):
         try:
             return self._package.QdrantClient(path=str(folder / self.kind))
         except RuntimeError as error:
-            raise StoreError(
+            raise store.StoreError(
                 "`store` must be open in one process at a time, as Qdrant's "
                 f"local mode is. Received: store={self.location!r}"
             ) from error
@@ -187,7 +184,7 @@ class QdrantServer(_QdrantStore):
         models = _models()
         return models.SearchParams(hnsw_ef=_EXAMINED, exact=exact)
 
-    @raises_store_error
+    @store.raises_store_error
     def header(self):
         if not self._server.collection_exists(self.collection):
             return None
@@ -195,13 +192,13 @@ class QdrantServer(_QdrantStore):
         # Of a collection that `index` did not make, it is incomplete.
         return (info.config.metadata or {}).get(self._HEADER) or {}
 
-    @raises_store_error
+    @store.raises_store_error
     def create(self, header):
         self._create_collection(
             self._server, header["width"], metadata={self._HEADER: header}
         )
 
-    @raises_store_error
+    @store.raises_store_error
     def write_header(self, header):
         self._server.update_collection(
             self.collection, metadata={self._HEADER: header}

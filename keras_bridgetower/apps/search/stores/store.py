@@ -7,11 +7,7 @@ import json
 import os
 import pathlib
 
-from keras_bridgetower.files import check_no_link
-from keras_bridgetower.files import one_writer
-from keras_bridgetower.files import read_json
-from keras_bridgetower.files import write_atomically
-from keras_bridgetower.files import write_folder
+from keras_bridgetower import files
 from keras_bridgetower.preprocessing import state_files
 
 HEADER = "search.json"
@@ -201,7 +197,7 @@ class FolderStore(Store):
         if not path.is_file():
             return None
         try:
-            found = dict(read_json(path, _LARGEST))
+            found = dict(files.read_json(path, _LARGEST))
         except (ValueError, TypeError) as error:
             raise StoreError(
                 f"`store` must have a readable {HEADER}. Delete the folder and "
@@ -231,14 +227,14 @@ class FolderStore(Store):
                 "`store` must be a new or empty folder, or one that `index` "
                 f"made. Received: store={str(self.folder)!r}"
             )
-        write_folder(self.folder, save)
+        files.write_folder(self.folder, save)
 
     def write_header(self, header):
         _write(self.folder, header)
 
     def writing(self):
-        check_no_link(self.folder, "store")
-        return one_writer(
+        files.check_no_link(self.folder, "store")
+        return files.one_writer(
             self.folder / _LOCK,
             "`store` must be written by one process at a time. Wait for the "
             "other process, or use another folder. "
@@ -248,4 +244,6 @@ class FolderStore(Store):
 
 def _write(folder, header):
     text = json.dumps(header, indent=2) + "\n"
-    write_atomically(folder / HEADER, lambda file: file.write(text.encode()))
+    files.write_atomically(
+        folder / HEADER, lambda file: file.write(text.encode())
+    )

@@ -9,7 +9,7 @@ from keras import ops
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
-from keras_bridgetower.encoders.pixels import LITE
+from keras_bridgetower.encoders.registry import LITE
 from keras_bridgetower.models.towers import Tower
 from keras_bridgetower_photos.training import classes
 
