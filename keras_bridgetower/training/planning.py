@@ -20,7 +20,7 @@ from keras_bridgetower.checks import check_part
 from keras_bridgetower.data.records.counts import usual_shards
 from keras_bridgetower.data.stream.epoch_order import Shuffled
 from keras_bridgetower.data.stream.epoch_order import times_fetched
-from keras_bridgetower.training.recipes.task_of_recipe import on_new_encoders
+from keras_bridgetower.training.recipes import task_of_recipe
 
 
 class Device(NamedTuple):
@@ -237,7 +237,7 @@ def _counted(recipe, rows):
     """Return a task, and by `checkpoint` bytes of a batch and operations."""
     found = {}
     with meta_device():
-        task = on_new_encoders(recipe)
+        task = task_of_recipe.on_new_encoders(recipe)
         x = features(task, rows, recipe.text_length)
         again = largest_block(task, x)
         outputs = output_bytes(task, x)
@@ -346,14 +346,11 @@ def features(task, rows, tokens, device="meta"):
     """
     import torch
 
-    found = {}
-    for name, tensor in task.input.items():
-        # Any token of a text may be masked but its first and last one.
-        length = tokens - 2 * (name == "mask_positions")
-        shape = (rows, *(length if n is None else n for n in tensor.shape[1:]))
-        dtype = getattr(torch, tensor.dtype)
-        found[name] = torch.ones(shape, dtype=dtype, device=device)
-    return found
+    found = task_of_recipe.features(task, rows, tokens)
+    return {
+        name: torch.ones(x.shape, dtype=getattr(torch, x.dtype), device=device)
+        for name, x in found.items()
+    }
 
 
 def activation_bytes(task, x):

@@ -136,6 +136,22 @@ def _backbone(recipe, image_encoder, text_encoder):
     )
 
 
+def features(task, rows, tokens):
+    """Return the features of a batch, as a dict of `KerasTensor`.
+
+    Args:
+        task: a task without a preprocessor.
+        rows, tokens: ints, samples of the batch and tokens of each text.
+    """
+    found = {}
+    for name, tensor in task.input.items():
+        # Any token of a text may be masked but its first and last one.
+        length = tokens - 2 * (name == "mask_positions")
+        shape = (length if n is None else n for n in tensor.shape[1:])
+        found[name] = keras.KerasTensor((rows, *shape), tensor.dtype)
+    return found
+
+
 def batch(task, recipe, rows):
     """Return features and labels of a batch, as structures of `KerasTensor`.
 
@@ -148,13 +164,7 @@ def batch(task, recipe, rows):
     def tensor(dtype, shape):
         return keras.KerasTensor((rows, *shape), dtype)
 
-    # Any token of a text may be masked but its first and last one.
-    masked = recipe.text_length - 2
-    x = {}
-    for name, found in task.input.items():
-        length = masked if name == "mask_positions" else recipe.text_length
-        shape = (length if n is None else n for n in found.shape[1:])
-        x[name] = tensor(found.dtype, shape)
+    x = features(task, rows, recipe.text_length)
     if recipe.task == "Retrieval":
         objective = task.pair_objective
         drawn = {"image_id": ("int32", ()), **objective.drawn}
@@ -164,6 +174,7 @@ def batch(task, recipe, rows):
     if recipe.task == "VQA":
         return x, tensor("float32", task.output.shape[1:])
     # The id of a class, for each masked token or for the sample.
+    masked = recipe.text_length - 2
     return x, keras.tree.map_structure(
         lambda logits: tensor("int32", [masked] * (len(logits.shape) - 2)),
         task.output,
