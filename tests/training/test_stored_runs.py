@@ -164,10 +164,13 @@ def test_training_goes_on_beside_an_upload(store, tmp_path, monkeypatch):
 def test_processes_of_a_machine_fetch_a_checkpoint_once(store, monkeypatch):
     fitted(URL, 4)
     fetch, fetched, read = type(store).get_file, [], []
+    # The threads of a process share the position in a file of memory.
+    alone = threading.Lock()
 
     def counted(store, path, *told, **more):
         fetched.append(path.rpartition("/")[2])
-        fetch(store, path, *told, **more)
+        with alone:
+            fetch(store, path, *told, **more)
 
     monkeypatch.setattr(type(store), "get_file", counted)
     places = [RunStore(URL) for _ in range(3)]
