@@ -16,7 +16,6 @@ from keras_bridgetower_drawings.training.scenes import score
 from keras_bridgetower_drawings.training.scenes import seeing
 from keras_bridgetower_drawings.training.scenes import start
 from keras_bridgetower_drawings.training.scenes import things
-from keras_bridgetower_drawings.training.scenes import train
 from keras_bridgetower_drawings.training.scenes.scenes import COLORS
 from keras_bridgetower_drawings.training.scenes.scenes import PATTERNS
 from keras_bridgetower_drawings.training.scenes.scenes import SORTS
@@ -230,13 +229,14 @@ def test_stages_train_the_task_that_scores(run):
 def test_compared_fusions_differ_in_what_they_read_alone(
     run, tmp_path, monkeypatch
 ):
-    changed, weights = claim.equal_variants()
+    compared = claim.Claim(run)
+    changed, weights = compared.equal_variants()
     sizes = np.array(list(weights.values()))
     assert np.ptp(sizes) < 0.001 * sizes.min()
-    monkeypatch.setattr(train, "STEPS", 1)
+    monkeypatch.setattr(claim, "STEPS", 1)
     monkeypatch.setattr(fusing, "GROUPS", 6)
     start.enter(run.task, run.sees, run.reads)
-    meter = claim.new_task(run, changed["METER"])
+    meter = compared.new_task(changed["METER"])
     kernels = []
     for task in (run.task, meter):
         fusion = task.backbone.fusion
@@ -250,7 +250,7 @@ def test_compared_fusions_differ_in_what_they_read_alone(
     cosines = np.corrcoef(kernels)
     assert cosines[0, 2] > 0.9999 and cosines[1, 3] > 0.9999
     assert meter.backbone.fusion.count_params() == weights["METER"]
-    learned = claim.learn(run, changed["METER"], 1, 0, tmp_path)
+    learned = compared.learn(changed["METER"], 1, 0, tmp_path)
     drawn = [world().draw(scene, start.SIDE) for _, _, scene, _ in rows(1)]
     texts = ["an owl and a bus"] * len(drawn)
     found = claim.Scores({"before": meter, "after": learned})(drawn, texts)

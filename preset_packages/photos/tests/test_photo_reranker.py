@@ -1,12 +1,14 @@
 """Scenes of photographed things, and the training of their fusion."""
 
 import json
+import types
 
 import keras
 import numpy as np
 import pytest
 import tiny_photos
 from builders import FASTEST
+from keras_bridgetower_drawings.training.scenes import claim as drawings_claim
 from keras_bridgetower_drawings.training.scenes import reading
 from keras_bridgetower_drawings.training.scenes.scenes import COLORS
 from keras_bridgetower_drawings.training.scenes.scenes import GROUNDS
@@ -14,10 +16,12 @@ from keras_bridgetower_drawings.training.scenes.scenes import SORTS
 from keras_bridgetower_drawings.training.scenes.seeing import at_places
 from keras_bridgetower_drawings.training.scenes.things import Thing
 from keras_bridgetower_photos.training import pools
+from keras_bridgetower_photos.training.reranker import claim
 from keras_bridgetower_photos.training.reranker import fusing
 from keras_bridgetower_photos.training.reranker import score
 from keras_bridgetower_photos.training.reranker import seeing
 from keras_bridgetower_photos.training.reranker import start
+from keras_bridgetower_photos.training.reranker import train
 from keras_bridgetower_photos.training.reranker.names import Names
 from keras_bridgetower_photos.training.reranker.world import World
 from keras_bridgetower_photos.training.reranker.world import scene_of
@@ -80,7 +84,9 @@ def test_what_places_say_is_linear_in_their_state(disks):
         assert y["paint"][0, place] == 1 + list(COLORS).index(one.color)
 
 
-def test_the_stages_train_the_task_that_scores(disks, tmp_path):
+@pytest.fixture
+def run(disks, tmp_path):
+    """What `train.Run` has, with a tiny image encoder and few names."""
     rng = np.random.default_rng(0)
     world = World(disks, "training")
     encoder, _ = tiny_photos.encoders(30, SIDE)
@@ -108,6 +114,26 @@ def test_the_stages_train_the_task_that_scores(disks, tmp_path):
     assert groups.class_of.keys() <= {*world.every}
     # An untrained classifier may take all things for one.
     groups.class_of = {name: row for row, name in enumerate(world.every)}
+    return types.SimpleNamespace(
+        folder=tmp_path,
+        seed=0,
+        every=world.every,
+        encoder=encoder,
+        names=names,
+        nouns=nouns,
+        task=task,
+        rows=rows,
+        drawn=drawn,
+        groups=groups,
+        sample=sample,
+        sees=seeing.Seeing(sample[0]),
+        reads=reading.Reading(task, vectors, vectors),
+    )
+
+
+def test_the_stages_train_the_task_that_scores(run, disks, tmp_path):
+    rng, task, sample = np.random.default_rng(1), run.task, run.sample
+    rows, groups, nouns = run.rows, run.groups, run.nouns
     both, called = [scene_of(row["scene"]) for row in rows[:2]], None
     while called is None or called is both:
         called, moved = groups.exchange(both, sample[1][:2], rng)
@@ -117,16 +143,15 @@ def test_the_stages_train_the_task_that_scores(disks, tmp_path):
             # The class that told of the thing tells of what it is called now.
             own, now = groups.class_of[one.name], nouns.index(other.name)
             assert (moved[..., now] == sample[1][:2][..., own]).all()
-    sees = seeing.Seeing(sample[0])
-    reads = reading.Reading(task, vectors, vectors)
-    start.enter(task, sees, reads, sample)
+    start.enter(task, run.sees, run.reads, sample)
+    start.know_drawings(task)
     matching = fusing.Matching(task)
     tokenizer = task.preprocessor.tokenizer
-    told = [Thing(name, {"words": None}) for name in words]
+    told = [Thing(name, {"words": None}) for name in run.names.words]
     data = fusing.batches(groups, tokenizer, 1, 0)
     for learner, batches in (
-        (sees, seeing.batches(groups, 1, 0)),
-        (reads, reading.batches(told, names.rows, tokenizer, 1, 0)),
+        (run.sees, seeing.batches(groups, 1, 0)),
+        (run.reads, reading.batches(told, run.names.rows, tokenizer, 1, 0)),
         (matching, data),
     ):
         learner.compile(keras.optimizers.Adam(1e-3), run_eagerly=True)
@@ -151,3 +176,23 @@ def test_the_stages_train_the_task_that_scores(disks, tmp_path):
     assert set(found["lists"]) == {
         *("fusion", "words", "vectors", "released vectors")
     }
+
+
+def test_compared_fusions_score_kept_states_as_pictures(run, monkeypatch):
+    monkeypatch.setattr(drawings_claim, "STEPS", 1)
+    monkeypatch.setattr(train, "STAGES", {"seeing": (1, 1e-3)})
+    compared = claim.Claim(run)
+    changed, weights = compared.equal_variants()
+    sizes = np.array(list(weights.values()))
+    assert np.ptp(sizes) < 0.001 * sizes.min()
+    learned = {
+        name: compared.learn(changed[name], 1, 0, run.folder / name)
+        for name in ("METER", "BridgeTower")
+    }
+    pictures, texts = run.drawn[:5], ["a red owl", "a bus"] * 2 + ["an owl"]
+    states = run.task.keep_states(run.folder / "states", images=pictures)
+    found = claim.Scores(learned, states)(np.arange(5), texts)
+    for name, task in learned.items():
+        assert task.backbone.fusion.count_params() == weights[name]
+        assert np.abs(found[name] - task.score(pictures, texts)).max() < 1e-3
+    assert np.abs(found["METER"] - found["BridgeTower"]).max() > 0.01

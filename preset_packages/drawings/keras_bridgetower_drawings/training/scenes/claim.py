@@ -15,7 +15,6 @@ import json
 import keras
 import numpy as np
 
-import keras_bridgetower as kbt
 from keras_bridgetower.metrics import retrieval
 from keras_bridgetower_drawings.training import reports
 from keras_bridgetower_drawings.training.emoji import model
@@ -26,7 +25,7 @@ from keras_bridgetower_drawings.training.scenes import train
 from keras_bridgetower_drawings.training.scenes.scenes import SORTS
 from keras_bridgetower_drawings.training.scenes.scenes import World
 
-RATE = 1e-3
+STEPS, RATE = train.STEPS, 1e-3  # An epoch's steps.
 BRIDGETOWER, TRAINING = "BridgeTower", "training, by nouns"
 # What a variant changes in `start.FUSION`.
 VARIANTS = {
@@ -44,58 +43,113 @@ EXAMS = {
 }
 
 
-def equal_variants():
-    """Return the changes of variants, and the weights of their fusions.
+class Claim:
+    """Trains and examines fusions of equal size on the frozen towers of a run.
 
-    The width of the feed-forward blocks gives all the size of BridgeTower.
+    Args:
+        run: the `Run` of `train`, after its stages `seeing` and `reading`.
     """
 
-    def count(changes):
-        fusion = kbt.CrossModalEncoder(**start.FUSION | changes)
-        taps = [tap for tap in fusion.taps if tap is not None]
-        states = [(None, None, model.WIDTH)] * len(taps)
-        fusion.build(states, states)
-        return fusion.count_params()
+    variants = VARIANTS
 
-    changed = {name: dict(changes) for name, changes in VARIANTS.items()}
-    counts = {name: count(changes) for name, changes in changed.items()}
-    width = start.FUSION["hidden_dim"]
-    # The weights of one more unit in all feed-forward blocks.
-    unit = 2 * start.FUSION["num_layers"] * (2 * width + 1)
-    for name, changes in changed.items():
-        missing = counts[BRIDGETOWER] - counts[name]
-        changes["intermediate_dim"] = 4 * width + round(missing / unit)
-        counts[name] = count(changes)
-    return changed, counts
+    def __init__(self, run):
+        self.run = run
 
+    def new_task(self, changes):
+        """Return a new task of a variant, with towers and vectors of the run.
 
-def new_task(run, changes):
-    """Return a new task of a variant, with towers and vectors of a run."""
-    task = start.new_task(**changes)
-    for name in ("image_encoder", "text_encoder"):
-        known = getattr(run.task.backbone, name).get_weights()
-        getattr(task.backbone, name).set_weights(known)
-    task.heads["itc"].set_weights(run.task.heads["itc"].get_weights())
-    start.enter(task, run.sees, run.reads)
-    return task
+        Args:
+            changes: dict, what a variant changes in `start.FUSION`.
+        """
+        known, task = self.run.task, self.untrained(changes)
+        for name in ("image_encoder", "text_encoder"):
+            encoder = getattr(known.backbone, name)
+            getattr(task.backbone, name).set_weights(encoder.get_weights())
+        task.heads["itc"].set_weights(known.heads["itc"].get_weights())
+        self.enter(task)
+        return task
 
+    def untrained(self, changes):
+        """Return a new task of a variant."""
+        return start.new_task(**changes)
 
-def learn(run, changes, steps, seed, folder):
-    """Train the fusion of a variant, or resume it, and return its task."""
-    keras.utils.set_random_seed(seed)
-    task = new_task(run, changes)
-    learner = fusing.Matching(task)
-    known = task.preprocessor
-    given = known.image_converter, known.tokenizer, start.SIDE, train.STEPS
-    data = fusing.batches(run.things.called(), *given, seed)
-    weights = folder / "fusing.weights.h5"
-    if not weights.exists():
-        epochs = steps // train.STEPS
-        given = data, epochs, RATE, folder
-        model.train(learner, *given, run_eagerly=True)
-        learner.save_weights(weights)
-    learner.load_weights(weights)
-    return task
+    def enter(self, task):
+        """Let what places and nouns say enter the fusion of a task."""
+        start.enter(task, self.run.sees, self.run.reads)
+
+    def learner(self, task):
+        """Return the model that trains the fusion of a task."""
+        return fusing.Matching(task)
+
+    def batches(self, seed):
+        """Return the batches of a seed."""
+        known = self.run.task.preprocessor
+        given = known.image_converter, known.tokenizer, start.SIDE, STEPS
+        return fusing.batches(self.run.things.called(), *given, seed)
+
+    def examine(self, tasks, exam):
+        """Return by name the right pairs by sort, and nDCG@10 of each list.
+
+        Args:
+            tasks: dict from names to tasks.
+            exam: one of `EXAMS`.
+        """
+        part, forms = EXAMS[exam]
+        world = World(self.run.things.of(part), part)
+        found = score.pairs(world, forms=forms), score.lists(world, forms=forms)
+        return grades(Scores(tasks), world, *found)
+
+    def equal_variants(self):
+        """Return the changes of variants, and the weights of their fusions.
+
+        The width of the feed-forward blocks gives all the size of BridgeTower.
+        """
+        changed = {name: dict(new) for name, new in self.variants.items()}
+        counts = {
+            name: self.new_task(new).backbone.fusion.count_params()
+            for name, new in changed.items()
+        }
+        width = start.FUSION["hidden_dim"]
+        # The weights of one more unit in all feed-forward blocks.
+        unit = 2 * start.FUSION["num_layers"] * (2 * width + 1)
+        for name, changes in changed.items():
+            more = round((counts[BRIDGETOWER] - counts[name]) / unit)
+            changes["intermediate_dim"] = 4 * width + more
+            counts[name] += more * unit
+        return changed, counts
+
+    def learn(self, changes, steps, seed, folder):
+        """Train the fusion of a variant, or resume it, and return its task."""
+        keras.utils.set_random_seed(seed)
+        task = self.new_task(changes)
+        learner, weights = self.learner(task), folder / "fusing.weights.h5"
+        if not weights.exists():
+            given = self.batches(seed), steps // STEPS, RATE, folder
+            model.train(learner, *given, run_eagerly=True)
+            learner.save_weights(weights)
+        learner.load_weights(weights)
+        return task
+
+    def compare(self, steps, seeds, exams):
+        """Train and examine missing variants; return the folder of results."""
+        folder = self.run.folder / f"claim_{steps}"
+        folder.mkdir(exist_ok=True)
+        changed, weights = self.equal_variants()
+        (folder / "weights.json").write_text(json.dumps(weights))
+        tasks = {}
+        for seed in seeds:
+            for name, changes in changed.items():
+                print(f"{name}, seed {seed}", flush=True)
+                place = folder / f"{name}_{seed}"
+                tasks[place.name] = self.learn(changes, steps, seed, place)
+        for exam in exams:
+            path = folder / f"{exam}.json"
+            found = json.loads(path.read_text()) if path.exists() else {}
+            missing = {n: t for n, t in tasks.items() if n not in found}
+            if missing:
+                found |= self.examine(missing, exam)
+                path.write_text(json.dumps(found))
+        return folder
 
 
 class Scores:
@@ -111,36 +165,11 @@ class Scores:
         }
 
 
-def compare(run, steps, seeds, exams):
-    """Train and examine missing variants; return the folder of results."""
-    folder = run.folder / f"claim_{steps}"
-    folder.mkdir(exist_ok=True)
-    changed, weights = equal_variants()
-    (folder / "weights.json").write_text(json.dumps(weights))
-    tasks = {}
-    for seed in seeds:
-        for name, changes in changed.items():
-            print(f"{name}, seed {seed}", flush=True)
-            place = folder / f"{name}_{seed}"
-            tasks[place.name] = learn(run, changes, steps, seed, place)
-    for exam in exams:
-        path = folder / f"{exam}.json"
-        found = json.loads(path.read_text()) if path.exists() else {}
-        missing = {n: t for n, t in tasks.items() if n not in found}
-        if missing:
-            found |= examine(run.things, Scores(missing), exam)
-            path.write_text(json.dumps(found))
-    return folder
-
-
-def examine(things, scores, exam):
+def grades(scores, world, pairs, lists):
     """Return by name the right pairs by sort, and nDCG@10 of each list."""
-    part, forms = EXAMS[exam]
-    world = World(things.of(part), part)
-    found = score.pairs(world, forms=forms), score.lists(world, forms=forms)
-    pairs = score.of_pairs(scores, world, found[0])
-    lists = score.ndcg_of_lists(scores, world, found[1])
-    return {n: pairs[n] | {"lists": lists[n].tolist()} for n in pairs}
+    right = score.of_pairs(scores, world, pairs)
+    ndcg = score.ndcg_of_lists(scores, world, lists)
+    return {n: right[n] | {"lists": ndcg[n].tolist()} for n in right}
 
 
 def table(folder):
@@ -150,7 +179,7 @@ def table(folder):
     variant's: the mean over the seeds that both have, and its interval of 95 %
     by a bootstrap over lists. "training, by nouns" is how often the middle
     layer knows at the nouns which caption is right, in the new scenes of the
-    last `train.STEPS` steps; "off by" is the error of x, y and size there,
+    last `STEPS` steps; "off by" is the error of x, y and size there,
     added, as a share of the side.
     """
     counts = json.loads((folder / "weights.json").read_text())
@@ -191,8 +220,8 @@ def table(folder):
     return rows
 
 
-def main():
-    parser = reports.parser(__doc__)
+def main(doc=__doc__, train=train, claim=Claim):
+    parser = reports.parser(doc)
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--exams", nargs="*", default=list(EXAMS))
@@ -200,7 +229,8 @@ def main():
     run = train.Run(settings.folder)
     train.see(run, None)
     train.read(run, None)
-    folder = compare(run, settings.steps, settings.seeds, settings.exams)
+    given = settings.steps, settings.seeds, settings.exams
+    folder = claim(run).compare(*given)
     rows = table(folder)
     with (folder / "table.csv").open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)

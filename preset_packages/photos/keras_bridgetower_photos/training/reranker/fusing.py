@@ -22,7 +22,8 @@ class Matching(fusing.Matching):
     """The fusion and the matching head, whose images are their states."""
 
     def states(self, images):
-        return images
+        # A fusion that reads the highest state alone has no other.
+        return images[-len(self.backbone.image_tower.outputs) :]
 
 
 class Groups:
@@ -127,14 +128,14 @@ class Groups:
         return found, sorts, places
 
 
-def batches(groups, tokenizer, steps, seed):
+def batches(groups, tokenizer, steps, seed, exchanged=EXCHANGED):
     """Return `Batches` of groups with new captions."""
 
     def make(rows, rng):
         drawn, sorts, places = groups.draw(rng, len(rows))
         images = groups.states(places)
         for row in range(0, len(drawn), 2):
-            if rng.random() < EXCHANGED:
+            if rng.random() < exchanged:
                 both = slice(row, row + 2)
                 drawn[both], images[-1][both] = groups.exchange(
                     drawn[both], images[-1][both], rng

@@ -88,6 +88,26 @@ class Scores:
         return np.concatenate(found)
 
 
+def drawn(world, side, part, forms=None, counts=()):
+    """Return what is scored: a world, its pairs and lists, and their pictures.
+
+    Args:
+        side: int, of the pictures.
+        world, part, forms, counts: as of `tables`.
+    """
+    shown = Shown(world, part)
+    count, length = counts or (score.PAIRS, score.LISTS)
+    pairs = score.pairs(shown, count, forms=forms)
+    for _, scene, _, _ in pairs:
+        shown.draw(scene, side)
+    # Beside near misses, they show scenes of the pairs.
+    lists = score.lists(shown, length, forms=forms)
+    for _, scenes in lists:
+        for scene in scenes:
+            shown.draw(scene, side)
+    return shown, pairs, lists, shown.pictures(side)
+
+
 def tables(folder, task, known, world, part, forms=None, counts=()):
     """Return the tables of pairs and lists.
 
@@ -100,17 +120,8 @@ def tables(folder, task, known, world, part, forms=None, counts=()):
         forms: of captions, by default those of the part.
         counts: how many pairs of a sort, and lists; by default as for drawings.
     """
-    shown, side = Shown(world, part), task.backbone.image_size
-    pairs, lists = counts or (score.PAIRS, score.LISTS)
-    pairs = score.pairs(shown, pairs, forms=forms)
-    for _, scene, _, _ in pairs:
-        shown.draw(scene, side)
-    # Beside near misses, they show scenes of the pairs.
-    lists = score.lists(shown, lists, forms=forms)
-    for _, scenes in lists:
-        for scene in scenes:
-            shown.draw(scene, side)
-    pictures = shown.pictures(side)
+    side = task.backbone.image_size
+    shown, pairs, lists, pictures = drawn(world, side, part, forms, counts)
     scores = Scores(
         task,
         task.keep_states(folder, images=pictures),

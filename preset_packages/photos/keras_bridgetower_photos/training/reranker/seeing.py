@@ -71,12 +71,12 @@ class Seeing(model.Rated):
         return ops.mean(paint) + 4 * ops.mean(far * ops.array(seeing.MATTERS))
 
 
-def batches(groups, steps, seed):
-    """Return `Batches` of kept states, with what is true at their places."""
+def batches(groups, steps, seed, layer=0):
+    """Return `Batches` of a kept state, with what is true at its places."""
 
     def make(rows, rng):
         drawn, _, places = groups.draw(rng, len(rows) // 2)
         _, truth = seeing.at_places(drawn, GRID)
-        return groups.state(places, 0), truth
+        return groups.state(places, layer), truth
 
     return model.Batches(make, steps * BATCH, BATCH, seed)

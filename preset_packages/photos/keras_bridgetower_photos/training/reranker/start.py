@@ -56,33 +56,48 @@ def new_task(encoder, names, **fusion):
 def enter(task, sees, reads, states):
     """Let what places and nouns say enter the fusion.
 
+    The lowest state that the fusion reads says where things are, and the
+    highest one what they are.
+
     Args:
         task: that of `new_task`.
-        sees: `Seeing`.
+        sees: `Seeing`, of the lowest state.
         reads: `Reading`.
-        states: two arrays `(pictures, places, width)`, states of pictures by
+        states: arrays `(pictures, places, width)`, states of pictures by
             which what enters is scaled.
     """
-    fusion = task.backbone.fusion
+    projections = task.backbone.fusion.image_projections
     names = np.asarray(reads.names)
     _, _, directions = np.linalg.svd(names, full_matrices=False)
     main = directions[: start.NAMES].T
     start.enter_texts(task, reads, main)
+    for projection in projections:
+        kernel, bias = projection.get_weights()
+        projection.set_weights([0 * kernel, bias])
+    low, high = (
+        states[at].reshape(-1, states[at].shape[-1])
+        for at in (-len(projections), -1)
+    )
     placed = slice(start.NAMES, start.NAMES + 5)
-    kernel, bias = sees.columns()
-    low, high = (x.reshape(-1, x.shape[-1]) for x in states)
-    _put(fusion.image_projections[0], low, kernel, bias, start.NAMES)
+    _put(projections[0], low, *sees.columns(), start.NAMES)
     kernel = task.heads["itc"].image_dense.get_weights()[0] @ main
-    _put(fusion.image_projections[1], high, kernel, 0.0, 0)
-    layer = fusion.image_projections[0]
-    kernel, bias = layer.get_weights()
+    _put(projections[-1], high, kernel, 0.0, 0)
+    kernel, bias = projections[0].get_weights()
     kernel[:, placed] *= PLACED / SPREAD
     bias[placed] *= PLACED / SPREAD
-    layer.set_weights([kernel, bias])
-    # What is done with names and places is as with drawings, where both enter
-    # in the same columns.
+    projections[0].set_weights([kernel, bias])
+
+
+def know_drawings(task):
+    """Let a fusion begin with what that of the drawings' scenes does.
+
+    Names and places enter both in the same columns.
+
+    Args:
+        task: that of `new_task`.
+    """
     known = kbt.BridgeTowerRetrieval.from_preset(TEXTS)
-    given = known.backbone.fusion
+    fusion, given = task.backbone.fusion, known.backbone.fusion
     pairs = [*zip(fusion.steps, given.steps, strict=True)]
     pairs += [(fusion.text_pooler, given.text_pooler)]
     pairs += [(fusion.image_pooler, given.image_pooler)]
@@ -94,7 +109,6 @@ def enter(task, sees, reads, states):
 def _put(projection, states, columns, bias, first):
     """Set columns of a projection so that all have one spread in the mean."""
     kernel, biases = projection.get_weights()
-    kernel = 0 * kernel
     found = states @ columns + bias
     scale = SPREAD / found.std(0)
     if not first:

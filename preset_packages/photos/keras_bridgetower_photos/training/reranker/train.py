@@ -41,8 +41,8 @@ class Run:
         folders = packages.fetch(self.folder / "packages")
         self.world = things.load(folders)
         self.names = names.read(folders, self.world)
-        encoder = model.image_encoder(folders, start.SIDE)
-        self.task = start.new_task(encoder, self.names)
+        self.encoder = model.image_encoder(folders, start.SIDE)
+        self.task = start.new_task(self.encoder, self.names)
         self.groups = fusing.Groups(
             self.folder / "pools", self.names.called, self.names.classes
         )
@@ -64,7 +64,8 @@ class Run:
 def see(run, epochs):
     """Teach places where their thing is, how large, and of which color."""
     data = seeing.batches(run.groups, STEPS, run.seed)
-    return run.stage("seeing", seeing.Seeing(run.sample[0]), data, epochs)
+    learner = seeing.Seeing(run.sample[0])
+    run.sees = run.stage("seeing", learner, data, epochs)
 
 
 def read(run, epochs):
@@ -81,12 +82,13 @@ def read(run, epochs):
     given = run.names.rows, run.task.preprocessor.tokenizer, STEPS, run.seed
     data = reading.batches(every, *given, shown)
     learner = reading.Reading(run.task, vectors, vectors)
-    return run.stage("reading", learner, data, epochs)
+    run.reads = run.stage("reading", learner, data, epochs)
 
 
-def fuse(run, sees, reads, epochs):
+def fuse(run, epochs):
     """Teach the fusion which caption is true."""
-    start.enter(run.task, sees, reads, run.sample)
+    start.enter(run.task, run.sees, run.reads, run.sample)
+    start.know_drawings(run.task)
     tokenizer = run.task.preprocessor.tokenizer
     data = fusing.batches(run.groups, tokenizer, STEPS, run.seed)
     # The attention that is taught is captured eagerly.
@@ -99,9 +101,9 @@ def fuse(run, sees, reads, epochs):
 def main():
     settings = reports.parser(__doc__, STAGES).parse_args()
     run = Run(settings.folder)
-    sees = see(run, settings.seeing)
-    reads = read(run, settings.reading)
-    fuse(run, sees, reads, settings.fusing)
+    see(run, settings.seeing)
+    read(run, settings.reading)
+    fuse(run, settings.fusing)
 
 
 if __name__ == "__main__":
