@@ -17,7 +17,7 @@ from keras_bridgetower_drawings.training.easy.pairs import pairs
 from keras_bridgetower_drawings.training.easy.scenes import load_scenes
 
 import keras_bridgetower as kbt
-from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
+from keras_bridgetower.metrics.classification import evaluate_nlvr2
 
 
 def main():

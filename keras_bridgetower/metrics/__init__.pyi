@@ -4,15 +4,15 @@ from .calibration import (
 )
 from .calibration import fit_temperature as fit_temperature
 from .calibration import threshold_for as threshold_for
-from .glue import f1_score as f1_score
-from .glue import matthews_correlation as matthews_correlation
-from .glue import spearman_correlation as spearman_correlation
+from .classification import NLVR2Report as NLVR2Report
+from .classification import evaluate_nlvr2 as evaluate_nlvr2
+from .classification import f1_score as f1_score
+from .classification import matthews_correlation as matthews_correlation
+from .classification import spearman_correlation as spearman_correlation
 from .keras_metrics import NDCG as NDCG
 from .keras_metrics import ContrastiveAccuracy as ContrastiveAccuracy
 from .keras_metrics import MaskedTokenAccuracy as MaskedTokenAccuracy
 from .keras_metrics import VQAScore as VQAScore
-from .nlvr2 import NLVR2Report as NLVR2Report
-from .nlvr2 import evaluate_nlvr2 as evaluate_nlvr2
 from .retrieval import RetrievalReport as RetrievalReport
 from .retrieval import retrieval_recall as retrieval_recall
 from .vqa import VQAReport as VQAReport

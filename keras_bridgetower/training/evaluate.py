@@ -11,7 +11,7 @@ from keras_bridgetower.data.records.read import open_records
 from keras_bridgetower.data.stream.epoch_order import Sequential
 from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.distribution.distribute import distribute
-from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
+from keras_bridgetower.metrics.classification import evaluate_nlvr2
 from keras_bridgetower.metrics.retrieval import retrieval_recall
 from keras_bridgetower.tasks.fit import batch_checks
 from keras_bridgetower.training.recipes import paper

@@ -19,8 +19,8 @@ from builders import shallow
 from builders import slow_on
 
 import keras_bridgetower as kbt
+from keras_bridgetower.backend.keras_private import is_known
 from keras_bridgetower.backend.keras_private import variables
-from keras_bridgetower.backend.keras_private.versions import is_known
 
 BACKEND = keras.config.backend()
 

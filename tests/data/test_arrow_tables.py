@@ -12,7 +12,7 @@ from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.data.datasets.arrow import open_table
 from keras_bridgetower.data.datasets.by_name import open_dataset
 from keras_bridgetower.data.stream.stream import Stream
-from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
+from keras_bridgetower.metrics.classification import evaluate_nlvr2
 
 pytest.importorskip("easy_vqa")
 pa = pytest.importorskip("pyarrow")

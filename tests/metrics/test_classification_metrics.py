@@ -6,9 +6,9 @@ import pytest
 from builders import ONE_BACKEND
 from builders import slow_on
 
-from keras_bridgetower.metrics import glue
+from keras_bridgetower.metrics import classification as glue
+from keras_bridgetower.metrics.classification import evaluate_nlvr2
 from keras_bridgetower.metrics.keras_metrics import MaskedTokenAccuracy
-from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(6, 4, 9)).astype("float32")

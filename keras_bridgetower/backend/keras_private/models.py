@@ -5,8 +5,8 @@ import gc
 
 import keras
 
+from keras_bridgetower.backend.keras_private import is_known
 from keras_bridgetower.backend.keras_private.trainers import BuiltByOneReplica
-from keras_bridgetower.backend.keras_private.versions import is_known
 
 
 class PatchedModel(BuiltByOneReplica):

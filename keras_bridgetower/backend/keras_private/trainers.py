@@ -16,14 +16,14 @@ import types
 
 import keras
 
-from keras_bridgetower.backend.keras_private import versions
+from keras_bridgetower.backend import keras_private
 from keras_bridgetower.backend.keras_private.updates import learning
 
 
 def check_version():
     """Raise if this version of Keras is not known."""
     feature = "Training on several devices"
-    versions.check_version(feature, "train on one device")
+    keras_private.check_version(feature, "train on one device")
 
 
 def with_names(method, **names):
@@ -130,7 +130,7 @@ class BuiltByOneReplica:
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         strategy = self._distribute_strategy
-        if strategy is None or not versions.is_known():
+        if strategy is None or not keras_private.is_known():
             super()._maybe_symbolic_build(iterator, data_batch)
             return
         parts = (self._compile_metrics, self._compile_loss)

@@ -6,7 +6,7 @@ import weakref
 
 import keras
 
-from keras_bridgetower.backend.keras_private.versions import is_known
+from keras_bridgetower.backend.keras_private import is_known
 
 
 def read_again(batches):

@@ -13,9 +13,9 @@ import contextlib
 import keras
 from keras import ops
 
+from keras_bridgetower.backend.keras_private import check_version
+from keras_bridgetower.backend.keras_private import is_known
 from keras_bridgetower.backend.keras_private.variables import has_value
-from keras_bridgetower.backend.keras_private.versions import check_version
-from keras_bridgetower.backend.keras_private.versions import is_known
 
 
 def learning(optimizer):

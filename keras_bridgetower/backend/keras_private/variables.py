@@ -7,8 +7,8 @@ import math
 import keras
 import numpy as np
 
+from keras_bridgetower.backend.keras_private import is_known
 from keras_bridgetower.backend.keras_private.layers import layers_in
-from keras_bridgetower.backend.keras_private.versions import is_known
 
 
 @contextlib.contextmanager

@@ -175,11 +175,6 @@ class RecordReader:
     def __len__(self):
         return self.num_samples
 
-    def record_of(self, i):
-        """Return the number of the record that has the i-th sample."""
-        shard, row, _ = self._find(i)
-        return int(self._first_record[shard]) + row
-
     def locate(self, i):
         """Return the i-th sample's shard and its record's number in it."""
         return self._find(i)[:2]

@@ -6,7 +6,7 @@ from haystack import Document
 from haystack import component
 
 from keras_bridgetower import BridgeTowerReranker
-from keras_bridgetower.apps.search.adapters.pictures import checked
+from keras_bridgetower.apps.search.adapters import checked
 
 
 @component

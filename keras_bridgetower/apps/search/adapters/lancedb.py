@@ -10,7 +10,7 @@ from lancedb.rerankers import Reranker
 from pydantic import PrivateAttr
 
 from keras_bridgetower import BridgeTowerEmbedder
-from keras_bridgetower.apps.search.adapters.pictures import checked
+from keras_bridgetower.apps.search.adapters import checked
 
 
 @register("bridgetower")

@@ -6,7 +6,7 @@ from langchain_core.documents import BaseDocumentCompressor
 from langchain_core.embeddings import Embeddings
 
 from keras_bridgetower import BridgeTowerEmbedder
-from keras_bridgetower.apps.search.adapters.pictures import checked
+from keras_bridgetower.apps.search.adapters import checked
 
 
 class BridgeTowerEmbeddings(BridgeTowerEmbedder, Embeddings):

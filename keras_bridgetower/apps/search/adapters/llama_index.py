@@ -10,7 +10,7 @@ from llama_index.core.schema import NodeWithScore
 
 from keras_bridgetower import BridgeTowerEmbedder
 from keras_bridgetower import BridgeTowerReranker
-from keras_bridgetower.apps.search.adapters.pictures import checked
+from keras_bridgetower.apps.search.adapters import checked
 
 
 class BridgeTowerMultiModalEmbedding(MultiModalEmbedding):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 import keras_bridgetower as kbt
-from keras_bridgetower.metrics.nlvr2 import evaluate_nlvr2
+from keras_bridgetower.metrics.classification import evaluate_nlvr2
 from keras_bridgetower.metrics.retrieval import retrieval_recall
 from keras_bridgetower_drawings.training import reports
 from keras_bridgetower_drawings.training.easy import captions
