@@ -70,21 +70,28 @@ def compile_step(recipe, topology, kind="data_parallel"):
     found = topologies.get_topology_desc(topology, "tpu")
     started = time.perf_counter()
     compiled = lowered(recipe, list(found.devices), kind).compile()
+    found = measured(compiled) | {
+        "memory": int(DEVICES[topology.partition(":")[0]].memory),
+        "seconds": round(time.perf_counter() - started),
+    }
+    found["warnings"] += ["does not fit"] * (found["peak"] > found["memory"])
+    return found
+
+
+def measured(compiled):
+    """Return what a `jax.stages.Compiled` says, as `compile_step` does."""
     memory, text = compiled.memory_analysis(), compiled.as_text()
-    found = {
+    return {
         "argument": memory.argument_size_in_bytes,
         "output": memory.output_size_in_bytes,
         "temporary": memory.temp_size_in_bytes,
         "peak": memory.peak_memory_in_bytes,
-        "memory": int(DEVICES[topology.partition(":")[0]].memory),
         **_sent(text),
         "operations": int(compiled.cost_analysis()["flops"]),
-        "seconds": round(time.perf_counter() - started),
+        "warnings": [
+            why for sign, why in _WARNINGS.items() if re.search(sign, text)
+        ],
     }
-    found["warnings"] = [
-        why for pattern, why in _WARNINGS.items() if re.search(pattern, text)
-    ] + ["does not fit"] * (found["peak"] > found["memory"])
-    return found
 
 
 def lowered(recipe, devices, kind):
