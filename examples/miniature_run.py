@@ -33,8 +33,7 @@ BLIND = {
 
 def main(description, names, given=None, callbacks=lambda checkpoint: []):
     commands = argparse.ArgumentParser(
-        description=description,
-        formatter_class=argparse.RawTextHelpFormatter,
+        description=description, formatter_class=argparse.RawTextHelpFormatter
     )
     add = commands.add_argument
     add("recipe", choices=names, nargs="?", default=names[0])

@@ -137,11 +137,7 @@ def on_disk(monkeypatch):
 
     monkeypatch.setattr(os, "fsync", noted)
     return lambda path: (
-        {
-            os.stat(path).st_ino,
-            os.stat(os.path.dirname(path)).st_ino,
-        }
-        <= numbers
+        {os.stat(path).st_ino, os.stat(os.path.dirname(path)).st_ino} <= numbers
     )
 
 

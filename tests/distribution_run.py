@@ -75,10 +75,7 @@ class Both(BridgeTowerTask):
         return {"vqa": VQALoss(), "itc": ContrastiveLoss("two_way")}
 
     def default_metrics(self):
-        return {
-            "vqa": [VQAScore()],
-            "itc": [ContrastiveAccuracy("two_way")],
-        }
+        return {"vqa": [VQAScore()], "itc": [ContrastiveAccuracy("two_way")]}
 
 
 def small():
@@ -172,9 +169,7 @@ OPTIMIZERS = {
     ),
     # The tenth batch waits for another.
     "accumulated": lambda: keras.optimizers.SGD(
-        WarmupPolynomial(0.1, 3, 1),
-        use_ema=True,
-        gradient_accumulation_steps=3,
+        WarmupPolynomial(0.1, 3, 1), use_ema=True, gradient_accumulation_steps=3
     ),
 }
 

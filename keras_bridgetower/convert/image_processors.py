@@ -55,11 +55,7 @@ CLASSES = {
     "ViT": {"resample": 2},
     "DeiT": {"size": (256, 256), "do_center_crop": True},
     "DINOv3ViT": {"resample": 2, **IMAGENET},
-    "EfficientNet": {
-        "size": (346, 346),
-        "crop_size": 289,
-        "include_top": True,
-    },
+    "EfficientNet": {"size": (346, 346), "crop_size": 289, "include_top": True},
     "ConvNext": {"size": {"shortest_edge": 384}, "default_to_square": False},
     "BridgeTower": {**_CLIP, "size_divisor": 32},
 }

@@ -58,23 +58,19 @@ BIAS = reshaped(np.ravel)
 SCALAR = reshaped(lambda x: np.reshape(x, ()))
 # (out, in) -> (in, out), the outputs split into heads or not.
 DENSE = _one_to_one(
-    lambda x, shape: x.T.reshape(shape),
-    lambda x: x.reshape(x.shape[0], -1).T,
+    lambda x, shape: x.T.reshape(shape), lambda x: x.reshape(x.shape[0], -1).T
 )
 # (out, heads * size) -> (heads, size, out).
 HEADS_DENSE = _one_to_one(
-    lambda x, shape: x.T.reshape(shape),
-    lambda x: x.reshape(-1, x.shape[-1]).T,
+    lambda x, shape: x.T.reshape(shape), lambda x: x.reshape(-1, x.shape[-1]).T
 )
 # (out, in, height, width) -> (height, width, in, out).
 CONV = _one_to_one(
-    lambda x, shape: x.transpose(2, 3, 1, 0),
-    lambda x: x.transpose(3, 2, 0, 1),
+    lambda x, shape: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1)
 )
 # (channels, 1, height, width) -> (height, width, channels, 1).
 DEPTHWISE = _one_to_one(
-    lambda x, shape: x.transpose(2, 3, 0, 1),
-    lambda x: x.transpose(2, 3, 0, 1),
+    lambda x, shape: x.transpose(2, 3, 0, 1), lambda x: x.transpose(2, 3, 0, 1)
 )
 # (1, positions, width), as in ViT and DeiT.
 LEADING_AXIS = reshaped(lambda x: x.reshape(1, -1, x.shape[-1]))
@@ -123,8 +119,7 @@ SPLIT_BIAS = _split(BIAS)
 
 # A tensor that files lack because it is zero.
 ZEROS = Layout(
-    lambda tensors, shapes: [np.zeros(shapes[0], "float32")],
-    lambda values: [],
+    lambda tensors, shapes: [np.zeros(shapes[0], "float32")], lambda values: []
 )
 # The rows of RoBERTa's position table up to that of padding, which is usually
 # token 1. Keras' table does not have them.

@@ -94,12 +94,7 @@ TEXT_FILES = Files(
     prefix="text_model",
     parts=("text_config",),
     unread=(r"vision_model\..*", clip.HEADS, HEADS),
-    tokens=Tokens(
-        kind="siglip",
-        adds_start=True,
-        ids=(),
-        positions=64,
-    ),
+    tokens=Tokens(kind="siglip", adds_start=True, ids=(), positions=64),
 )
 TEXT_FILES_2 = dataclasses.replace(
     TEXT_FILES,

@@ -85,12 +85,7 @@ class BridgeTowerPreprocessor(keras_hub.models.Preprocessor, DirectLayer):
     config_arguments = ()
 
     def __init__(
-        self,
-        tokenizer,
-        image_converter,
-        features=None,
-        buckets=None,
-        **kwargs,
+        self, tokenizer, image_converter, features=None, buckets=None, **kwargs
     ):
         super().__init__(**kwargs)
         self.tokenizer = tokenizer

@@ -163,10 +163,7 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
 
     def _draw_pairs(self, seed, ids):
         if len(ids) < 2:
-            warnings.warn(
-                "A batch of one pair has no negatives.",
-                stacklevel=2,
-            )
+            warnings.warn("A batch of one pair has no negatives.", stacklevel=2)
         return self._pair_objective.draw(seed, ids)
 
 
@@ -292,12 +289,7 @@ class BridgeTowerListRankingPreprocessor(BridgeTowerPreprocessor):
     config_arguments = ("list_size", "labels")
 
     def __init__(
-        self,
-        tokenizer,
-        image_converter,
-        list_size=8,
-        labels="grades",
-        **kwargs,
+        self, tokenizer, image_converter, list_size=8, labels="grades", **kwargs
     ):
         super().__init__(tokenizer, image_converter, **kwargs)
         check_count("list_size", list_size)

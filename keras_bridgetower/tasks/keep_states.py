@@ -26,10 +26,7 @@ from keras_bridgetower.tasks.inference import joined
 _SEGMENT = 2**26
 _NAMES = {"image": "images", "text": "text"}
 _SOURCES = {"image": verb_inputs.Pictures, "text": verb_inputs.Texts}
-_SETTINGS = {
-    "image": identity.picture_settings,
-    "text": identity.text_settings,
-}
+_SETTINGS = {"image": identity.picture_settings, "text": identity.text_settings}
 
 
 def keep(

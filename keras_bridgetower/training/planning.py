@@ -229,7 +229,7 @@ def plan(
                 )
             )
     return Plan(
-        *(steps, passes, fetched, task.count_params(), usable, tuple(ways)),
+        *(steps, passes, fetched, task.count_params(), usable, tuple(ways))
     )
 
 

@@ -207,8 +207,7 @@ def test_tied_decoder(tmp_path):
     _, heads = cache.open_checkpoint(tmp_path / "model").build()
     table = model.bridgetower.text_model.embeddings.word_embeddings.weight
     np.testing.assert_array_equal(
-        checkpoints.array(heads["mlm"].decoder.kernel),
-        table.detach().numpy().T,
+        checkpoints.array(heads["mlm"].decoder.kernel), table.detach().numpy().T
     )
 
 
@@ -244,8 +243,7 @@ def test_bad_configurations(level, key, value, copied, home):
 def test_unequal_depths_are_refused(copied):
     copies.update(copied / "config.json", "text_config", num_hidden_layers=3)
     copies.edit_tensors(
-        copied,
-        lambda s: [s.pop(k) for k in list(s) if "encoder.layer.3." in k],
+        copied, lambda s: [s.pop(k) for k in list(s) if "encoder.layer.3." in k]
     )
     with pytest.raises(ConversionError, match="counts from the bottom"):
         registry.resolve(copied)

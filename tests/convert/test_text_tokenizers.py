@@ -247,8 +247,7 @@ OTHERS = ("roberta", "xlm-roberta", "clip", "deberta-v2", "albert")
 # Other special tokens, some of which the vocabulary lacks.
 ENDS = {
     **dict.fromkeys(
-        WORDS,
-        {"cls_token": "[MASK]", "sep_token": "<c>", "pad_token": "<d>"},
+        WORDS, {"cls_token": "[MASK]", "sep_token": "<c>", "pad_token": "<d>"}
     ),
     "roberta": {"cls_token": "<c>", "sep_token": "<d>", "pad_token": "<mask>"},
     "clip": {"eos_token": "<c>", "bos_token": "<d>"},

@@ -75,11 +75,7 @@ GLUE = {
         ("question", "sentence"),
     ),
     **{
-        name: (
-            ("index", *SENTENCES, "label"),
-            ("0", *SHOWN, label),
-            SENTENCES,
-        )
+        name: (("index", *SENTENCES, "label"), ("0", *SHOWN, label), SENTENCES)
         for name, label in (("RTE", "entailment"), ("WNLI", "1"))
     },
 }

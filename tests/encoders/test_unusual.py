@@ -72,10 +72,7 @@ DICTS = {
     f"{kind}_config_dict": values
     for kind, values in (("text", TEXT), ("vision", IMAGE))
 }
-WRONG = {
-    "text_config": TEXT | FOUR,
-    "vision_config": IMAGE | FOUR,
-}
+WRONG = {"text_config": TEXT | FOUR, "vision_config": IMAGE | FOUR}
 NO_BIAS = IMAGE | {"qkv_bias": False}
 # A peer, and the changes of its configuration after it is saved.
 CASES = {

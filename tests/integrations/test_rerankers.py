@@ -87,10 +87,7 @@ def test_rank(reranker, photos, scores, order):
     ("given", "message"),
     [
         ({"inputs": [(QUERY, {"audio": "a"})]}, r"`inputs\[0\]` must be"),
-        (
-            {"inputs": [*GOOD, (QUERY, b"a")], "batch_size": 2},
-            r"`images\[3\]`",
-        ),
+        ({"inputs": [*GOOD, (QUERY, b"a")], "batch_size": 2}, r"`images\[3\]`"),
         ({"inputs": [(QUERY, b"a")], "batch_size": 0}, "`batch_size`"),
     ],
 )
@@ -267,9 +264,7 @@ def test_lancedb(reranker, photos, scores, order, tmp_path):
         found = search.to_list()
         assert [one["path"] for one in found] == [photos[i] for i in order]
         np.testing.assert_allclose(
-            [one["_relevance_score"] for one in found],
-            scores[order],
-            atol=1e-5,
+            [one["_relevance_score"] for one in found], scores[order], atol=1e-5
         )
         return found
 

@@ -307,9 +307,7 @@ def test_large_ids_stay_distinct():
     inputs = keras.Input((13,))
     model = keras.Model(inputs, keras.layers.Identity()(inputs))
     model.compile(
-        loss=loss,
-        metrics=[ContrastiveAccuracy("two_way")],
-        jit_compile=False,
+        loss=loss, metrics=[ContrastiveAccuracy("two_way")], jit_compile=False
     )
     found, accuracy = model.evaluate(array(packed("two_way")), large, verbose=0)
     assert found == pytest.approx(expected, rel=1e-5)

@@ -22,7 +22,7 @@ ROOT = PACKAGE.parent
 # Which folders may import a framework, and most of them inside functions.
 HOMES = {
     "tensorflow": {
-        *("backend", "data", "distribution", "preprocessing", "training"),
+        *("backend", "data", "distribution", "preprocessing", "training")
     },
     "torch": {
         # Beside transformers, as what a conversion is compared with.

@@ -420,15 +420,12 @@ def normalise(pixels):
 @ONE_BACKEND
 @pytest.mark.parametrize(
     ("width", "height", "side"),
-    [
-        *((640, 480, 294), (1000, 300, 288), (37, 61, 288)),
-    ],
+    [*((640, 480, 294), (1000, 300, 288), (37, 61, 288))],
 )
 def test_hf_mode_equals_transformers(width, height, side):
     models = pytest.importorskip("transformers.models.bridgetower")
     peer = models.image_processing_pil_bridgetower.BridgeTowerImageProcessorPil(
-        size={"shortest_edge": side},
-        crop_size={"shortest_edge": side},
+        size={"shortest_edge": side}, crop_size={"shortest_edge": side}
     )
     image = picture(width, height)
     expected = peer(Image.fromarray(image), return_tensors="np")

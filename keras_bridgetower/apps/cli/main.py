@@ -150,8 +150,7 @@ def _print_version(asked: bool):
 
 def options(
     version: typing.Annotated[
-        bool,
-        typer.Option("--version", callback=_print_version, is_eager=True),
+        bool, typer.Option("--version", callback=_print_version, is_eager=True)
     ] = False,
     debug: bool = False,
 ):

@@ -1,5 +1,6 @@
 """The models of a search, and their fusion exported to ONNX."""
 
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -37,6 +38,7 @@ _LONG_TEXTS = ("refuse", "cut_end")
 FILE, IDENTITY = "fusion.onnx", "fusion.json"
 
 
+@dataclasses.dataclass(eq=False)
 class SearchModels:
     """A task that embeds pictures and texts, and one that scores pairs.
 
@@ -67,26 +69,19 @@ class SearchModels:
     ```
     """
 
-    def __init__(
-        self,
-        contrastive,
-        retrieval=None,
-        preset=None,
-        long_texts="refuse",
-        fusion=None,
-        reranks=False,
-    ):
-        check_choice("long_texts", long_texts, _LONG_TEXTS)
-        if contrastive.new_heads.still_random(("itc",)):
-            raise ValueError(_no_head(preset))
-        if fusion is not None and retrieval is None:
+    contrastive: BridgeTowerContrastive
+    retrieval: BridgeTowerRetrieval | None = None
+    preset: str | None = None
+    long_texts: str = "refuse"
+    fusion: "ExportedFusion | None" = None
+    reranks: bool = False
+
+    def __post_init__(self):
+        check_choice("long_texts", self.long_texts, _LONG_TEXTS)
+        if self.contrastive.new_heads.still_random(("itc",)):
+            raise ValueError(_no_head(self.preset))
+        if self.fusion is not None and self.retrieval is None:
             raise ValueError("`fusion` needs a preset with a matching head.")
-        self.contrastive = contrastive
-        self.retrieval = retrieval
-        self.preset = preset
-        self.long_texts = long_texts
-        self.fusion = fusion
-        self.reranks = reranks
 
     @classmethod
     def from_preset(

@@ -181,12 +181,7 @@ class PictureSearch:
             return run.finish(rows, ann_from, progress)
 
     def query(
-        self,
-        text=None,
-        image=None,
-        top_k=10,
-        rerank=None,
-        batch_size=32,
+        self, text=None, image=None, top_k=10, rerank=None, batch_size=32
     ):
         """Find pictures by a text, a picture, or both.
 

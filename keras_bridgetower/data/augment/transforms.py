@@ -191,10 +191,7 @@ class Transform:
 # moves pixels without interpolation and fills with black. `RANDOM_AUGMENT`,
 # BLIP's and ALBEF's list, interpolates and fills with gray.
 NEAREST = {"resample": Image.Resampling.NEAREST, "fillcolor": (0, 0, 0)}
-BILINEAR = {
-    "resample": Image.Resampling.BILINEAR,
-    "fillcolor": (128, 128, 128),
-}
+BILINEAR = {"resample": Image.Resampling.BILINEAR, "fillcolor": (128, 128, 128)}
 
 
 def identity(image, value):

@@ -149,10 +149,7 @@ def decode(data):
 # `Record.source` of samples of tar files.
 OF_TARS = "WebDataset"
 # Parts of a sample in a tar file, by the ends of their names.
-PARTS = {
-    "picture": {"jpg", "jpeg", "png", "webp"},
-    "caption": {"txt"},
-}
+PARTS = {"picture": {"jpg", "jpeg", "png", "webp"}, "caption": {"txt"}}
 
 
 def key_and_kind(name):

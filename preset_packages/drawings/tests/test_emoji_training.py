@@ -40,11 +40,7 @@ def test_loss_of_captions_and_sentences():
 @pytest.fixture
 def run():
     """Three emoji: the first two share a keyword."""
-    told = [
-        ("dog", ("pet", "puppy")),
-        ("cat", ("pet",)),
-        ("car", ("drive",)),
-    ]
+    told = [("dog", ("pet", "puppy")), ("cat", ("pet",)), ("car", ("drive",))]
     emoji = [
         world.Emoji(str(i), name, words, "objects", "tool", {})
         for i, (name, words) in enumerate(told)

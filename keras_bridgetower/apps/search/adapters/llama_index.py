@@ -41,10 +41,7 @@ class BridgeTowerMultiModalEmbedding(MultiModalEmbedding):
     def __init__(self, preset: str, **kwargs: Any) -> None:
         super().__init__(**{"model_name": preset, **kwargs}, preset=preset)
         self._embedder = BridgeTowerEmbedder.from_preset(
-            preset,
-            self.embed_batch_size,
-            self.sequence_length,
-            self.long_texts,
+            preset, self.embed_batch_size, self.sequence_length, self.long_texts
         )
 
     def _get_image_embedding(self, img_file_path):

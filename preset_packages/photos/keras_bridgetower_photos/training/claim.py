@@ -147,8 +147,7 @@ def learn(run, changes, steps, folder):
     train(Fusion(vqa, pairs), data, epochs, RATE, folder)
     tasks = with_weights(tasks_of(run, changes), (vqa, pairs))
     write_folder(
-        folder / "preset",
-        lambda part: tasks.save_to_preset(pathlib.Path(part)),
+        folder / "preset", lambda part: tasks.save_to_preset(pathlib.Path(part))
     )
 
 

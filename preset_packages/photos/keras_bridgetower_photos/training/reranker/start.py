@@ -36,8 +36,7 @@ def new_task(encoder, names, **fusion):
     task = kbt.BridgeTowerRetrieval(
         backbone,
         kbt.BridgeTowerRetrievalPreprocessor(
-            known.preprocessor.tokenizer,
-            model.converter(backbone.image_size),
+            known.preprocessor.tokenizer, model.converter(backbone.image_size)
         ),
         projection_dim=SPACE,
         matching="word_similarity_and_fused",
