@@ -23,7 +23,7 @@ from keras_bridgetower_photos.training import things
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.evaluation import models
 from keras_bridgetower.apps.evaluation import tasks
-from keras_bridgetower.apps.evaluation.evaluate import evaluate
+from keras_bridgetower.apps.evaluation.tasks import evaluate
 
 RESULTS = pathlib.Path(__file__).parent.parent / "docs" / "results" / "mteb"
 ARTIST = "noto"

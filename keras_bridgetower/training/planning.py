@@ -17,7 +17,7 @@ from keras_bridgetower.checks import check_above_zero
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.checks import check_part
-from keras_bridgetower.data.records.counts import usual_shards
+from keras_bridgetower.data.records import usual_shards
 from keras_bridgetower.data.stream.epoch_order import Shuffled
 from keras_bridgetower.data.stream.epoch_order import times_fetched
 from keras_bridgetower.training.recipes import task_of_recipe

@@ -17,7 +17,7 @@ from mteb.abstasks import AbsTaskImageTextPairClassification  # noqa: E402
 from keras_bridgetower.apps.evaluation import models  # noqa: E402
 from keras_bridgetower.apps.evaluation import tasks  # noqa: E402
 from keras_bridgetower.apps.evaluation.__main__ import main  # noqa: E402
-from keras_bridgetower.apps.evaluation.evaluate import evaluate  # noqa: E402
+from keras_bridgetower.apps.evaluation.tasks import evaluate  # noqa: E402
 
 pytestmark = [
     FASTEST,

@@ -15,7 +15,6 @@ import mteb
 
 from keras_bridgetower.apps.evaluation import models
 from keras_bridgetower.apps.evaluation import tasks as local
-from keras_bridgetower.apps.evaluation.evaluate import evaluate
 
 
 def main():
@@ -38,7 +37,7 @@ def main():
     cross_encoder = settings.cross_encoder and (
         models.BridgeTowerCrossEncoder.from_preset(settings.cross_encoder)
     )
-    found = evaluate(
+    found = local.evaluate(
         settings.folder, tasks, encoder, cross_encoder, settings.top_k
     )
     for model, scores in found.items():

@@ -26,7 +26,7 @@ from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import load_extra
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import shuffled
-from keras_bridgetower.data.records.counts import usual_shards
+from keras_bridgetower.data.records import usual_shards
 from keras_bridgetower.data.records.places import open_place
 from keras_bridgetower.data.records.read import describe_damage
 from keras_bridgetower.preprocessing import images
