@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from keras_bridgetower.backend.keras_private.splash import avoid_splash
+from keras_bridgetower.backend.keras_private.attention import choose_attention
 from keras_bridgetower.checks import check_choice
 
 # Means and deviations of pixels with which encoders were trained.
@@ -171,17 +171,17 @@ class Encoder:
 _ENTRIES = {}
 
 
-def _plainly(states):
+def _by_own_attention(states):
     # It has the attributes of `states`, such as `register`.
     @functools.wraps(states)
     def wrapped(encoder):
-        avoid_splash(encoder)
+        choose_attention(encoder)
         return states(encoder)
 
     return wrapped
 
 
-@_plainly
+@_by_own_attention
 @functools.singledispatch
 def hidden_states(encoder):
     """Return the outputs of an encoder's blocks, as bridges read them.

@@ -8,7 +8,9 @@ import numpy as np
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.backend.keras_private.splash import flash_attention
+from keras_bridgetower.backend.keras_private.attention import fused_attention
+from keras_bridgetower.backend.keras_private.attention import is_traced
+from keras_bridgetower.backend.remat import remat
 
 
 class _Watchers(threading.local):
@@ -117,18 +119,17 @@ class BridgeTowerAttention(keras.layers.MultiHeadAttention):
         if not (drops or scores or backend_ops.fused_attention_lags(query)):
             if attention_mask is not None:
                 attention_mask = ops.expand_dims(attention_mask, 1)
-            fused = ops.dot_product_attention(
-                query,
-                key,
-                value,
-                mask=attention_mask,
-                flash_attention=flash_attention(),
-            )
-            return fused, None
+            given = query, key, value
+            return fused_attention(*given, mask=attention_mask), None
+        compute = super()._compute_attention
         # Keras' layer is not fused if scores are requested.
-        return super()._compute_attention(
-            query, key, value, attention_mask, training, True
-        )
+        options = attention_mask, training, True
+        if is_traced(query) and not scores:
+            # As in `fused_attention`.
+            return remat(
+                self, lambda *x: compute(*x, *options)[0], query, key, value
+            ), None
+        return compute(query, key, value, *options)
 
     def _masked_softmax(self, attention_scores, attention_mask=None):
         weights = super()._masked_softmax(attention_scores, attention_mask)

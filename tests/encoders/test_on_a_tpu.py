@@ -1,4 +1,4 @@
-"""Attention where JAX says that it runs on a TPU.
+"""Attention where JAX says that it runs on a TPU, and its memory.
 
 Keras then takes Splash attention, which has other values. Its kernel is
 interpreted on the CPU here, so these tests see them.
@@ -17,6 +17,7 @@ from builders import randomise
 
 import keras_bridgetower as kbt
 from keras_bridgetower.models.attention import BridgeTowerAttention
+from keras_bridgetower.models.attention import watch_attention
 
 pytestmark = pytest.mark.skipif(
     keras.config.backend() != "jax", reason="Splash is of JAX alone"
@@ -142,3 +143,45 @@ def test_attention_of_encoders(name, tpu):
     states.set_weights(tower.get_weights())
     read = [inputs[x.name] if inputs is TEXT else inputs for x in alone.inputs]
     np.testing.assert_allclose(array(states(read)), right[:, -100:], atol=2e-5)
+
+
+def largest_kept(function, *inputs):
+    """The values of the largest array that is kept, and the gradients."""
+    import jax
+
+    outputs, backward = jax.vjp(function, *inputs)
+    kept = [x.size for x in jax.tree.leaves(backward) if x.ndim > 3]
+    return max(kept, default=0), backward(np.cos(outputs))
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_keep_no_weights_of_attention(name):
+    import jax
+
+    make, inputs = ENCODERS[name]
+    tower = kbt.Tower(randomise(make()), (-1,))
+    state = [v.value for v in tower.trainable_variables]
+    other = [v.value for v in tower.non_trainable_variables]
+
+    def states(state):
+        call = tower.stateless_call
+        return call(state, other, inputs, training=True)[0][0]
+
+    kept, _ = largest_kept(jax.jit(states), state)
+    tokens = tower(inputs)[0].shape[1] - 1  # One may be a summary.
+    assert 0 < kept < 2 * SIZES["num_heads"] * tokens**2
+
+
+def test_weights_of_attention_are_computed_again_with_the_same_dropout():
+    x = RNG.normal(size=(2, 40, 16)).astype("float32")
+    found = []
+    for watch in (lambda name, weights: weights, None):
+        layer = BridgeTowerAttention(2, 8, dropout=0.5, seed=1)
+        keras.utils.set_random_seed(0)
+        layer.build(x.shape, x.shape)
+        with watch_attention(watch):
+            attend = functools.partial(layer, training=True)
+            found.append(largest_kept(attend, x, x))
+    (whole, right), (kept, gradients) = found
+    assert kept < 2 * 2 * 40**2 <= whole
+    np.testing.assert_allclose(gradients, right, atol=1e-6)
