@@ -56,7 +56,7 @@ MODULES = [
         backend.keras_private.variables data.augment.transforms
         data.datasets.by_name data.records.read data.records.write
         data.stream.epoch_order data.stream.samples data.stream.stream
-        metrics.calibration metrics.glue metrics.keras_metrics metrics.nlvr2
+        metrics.calibration metrics.classification metrics.keras_metrics
         metrics.retrieval metrics.vqa preprocessing.classification
         preprocessing.masking preprocessing.retrieval tasks.ranking
     """.split()
