@@ -122,7 +122,7 @@ class EmbeddingModule(TaskModule):
 
     @property
     def modalities(self):
-        """What a row may be, a list."""
+        """List of the modalities that a row may have."""
         pairs = [("image", "text")] if self.task.ways == "three_way" else []
         return ["text", "image", *pairs]
 
