@@ -7,8 +7,9 @@
 
 The description of a GPU is a file of `xla/backends/gpu/target_config/specs` in
 XLA's repository; it needs a `runtime_version`. Without a GPU nothing can be
-tuned, and XLA 0.10.2 then finds no tiles for some products in Triton, so that
-these go to cuBLAS. It prints what `training.compile_step` returns.
+tuned, and XLA of JAX 0.10.2 then finds no tiles for some products in Triton,
+so that products go to cuBLAS. Keras does not choose cuDNN's attention. It
+prints what `training.compile_step` returns, without operations and `memory`.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Recomputes activations in the backward pass to save memory."""
 
 import contextvars
+import types
 
 import keras
 
@@ -112,11 +113,12 @@ def checkpoint(layer):
     replaced = vars(layer).get("call")
     if getattr(replaced, "checkpoints", False):
         return
-    if replaced is not None:
+    # A method is one that `choose_attention` has set.
+    if not isinstance(replaced, types.MethodType | None):
         raise RuntimeError(
             "`checkpoint_activations` must be called before the first `fit`."
         )
-    call = type(layer).call
+    call = replaced.__func__ if replaced else type(layer).call
 
     def checkpointed(*args, **kwargs):
         training = training_argument(layer)

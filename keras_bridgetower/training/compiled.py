@@ -81,7 +81,7 @@ def compile_step(recipe, topology, kind="data_parallel"):
 def measured(compiled):
     """Return what a `jax.stages.Compiled` says, as `compile_step` does."""
     memory, text = compiled.memory_analysis(), compiled.as_text()
-    # The compiler for CUDA does not count operations.
+    # The compiler for CUDA counts no operations.
     counts = compiled.cost_analysis() or {}
     return {
         "argument": memory.argument_size_in_bytes,
@@ -89,7 +89,7 @@ def measured(compiled):
         "temporary": memory.temp_size_in_bytes,
         "peak": memory.peak_memory_in_bytes,
         **_sent(text),
-        "operations": int(counts.get("flops", 0)) or None,
+        "operations": int(counts.get("flops", 0)),
         "warnings": [
             why for sign, why in _WARNINGS.items() if re.search(sign, text)
         ],

@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 from builders import array
 from builders import randomise
+from keras import ops
 
 import keras_bridgetower as kbt
+from keras_bridgetower.backend.keras_private.attention import choose_attention
+from keras_bridgetower.backend.remat import checkpoint
 from keras_bridgetower.models.attention import BridgeTowerAttention
 from keras_bridgetower.models.attention import watch_attention
 
@@ -185,3 +188,25 @@ def test_weights_of_attention_are_computed_again_with_the_same_dropout():
     (whole, right), (kept, gradients) = found
     assert kept < 2 * 2 * 40**2 <= whole
     np.testing.assert_allclose(gradients, right, atol=1e-6)
+
+
+class OwnAttention(keras.layers.Layer):
+    """A layer of another library, which passes arguments by position."""
+
+    def call(self, x):
+        return ops.dot_product_attention(x, x, x, None, None, 0.5)
+
+
+@pytest.mark.parametrize(
+    "calls", [(choose_attention, checkpoint), (checkpoint, choose_attention)]
+)
+def test_a_layer_with_another_call_can_be_checkpointed(calls):
+    x = RNG.normal(size=(2, 20, 2, 8)).astype("float32")
+    layer = OwnAttention()
+    right = array(layer(x, training=True))
+    for call in calls:
+        call(layer)
+    assert layer.call.checkpoints
+    kept, _ = largest_kept(lambda x: layer(x, training=True), x)
+    assert kept <= x.size
+    np.testing.assert_allclose(array(layer(x, training=True)), right, atol=1e-6)

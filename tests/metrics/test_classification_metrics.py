@@ -6,7 +6,7 @@ import pytest
 from builders import ONE_BACKEND
 from builders import slow_on
 
-from keras_bridgetower.metrics import classification as glue
+from keras_bridgetower.metrics import classification
 from keras_bridgetower.metrics.classification import evaluate_nlvr2
 from keras_bridgetower.metrics.keras_metrics import MaskedTokenAccuracy
 
@@ -78,11 +78,11 @@ def test_matthews_and_f1_equal_their_formulas():
     tp, tn, fp, fn = 3, 3, 1, 1
     product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
     matthews = (tp * tn - fp * fn) / np.sqrt(product)
-    found = glue.matthews_correlation(labels, given)
+    found = classification.matthews_correlation(labels, given)
     assert found == pytest.approx(matthews)
-    f1 = glue.f1_score(labels, given)
+    f1 = classification.f1_score(labels, given)
     assert f1 == pytest.approx(2 * tp / (2 * tp + fp + fn))
-    assert glue.f1_score([0, 0], [0, 0]) == 0
+    assert classification.f1_score([0, 0], [0, 0]) == 0
     assert isinstance(f1, float)
 
 
@@ -92,5 +92,5 @@ def test_spearman_equals_its_formula():
     ranks = [np.argsort(np.argsort(x)) for x in (labels, given)]
     expected = 1 - 6 * ((ranks[0] - ranks[1]) ** 2).sum() / (20 * (400 - 1))
     tensor = keras.ops.convert_to_tensor(labels)
-    found = glue.spearman_correlation(tensor, given)
+    found = classification.spearman_correlation(tensor, given)
     assert found == pytest.approx(expected, abs=1e-6)

@@ -1,4 +1,4 @@
-"""Chooses how all layers compute attention, as Keras chooses it badly.
+"""Chooses how layers compute attention, where Keras does not choose well.
 
 On PyTorch Keras asks whether the flash kernel can run, which `torch.compile`
 cannot trace. PyTorch takes the fastest kernel by itself.
@@ -7,11 +7,13 @@ On a TPU, `ops.dot_product_attention` of Keras 3.15 takes JAX's Splash kernel
 if the numbers of queries and keys are multiples of 128. Without a mask it
 attends causally, with concrete masks it uses the first row's for all rows, it
 never scales by 1/sqrt(width), and it ignores `bias`. For other lengths it logs
-an error and falls back. `docs/upstream.md` has a script. No version of Keras
-repairs either yet (3.15.1 was read).
+an error and falls back. `docs/upstream.md` has a script. Version 3.15.1 still
+does so; `flash_attention` can be left out once `pyproject.toml` requires a
+repaired one.
 
-On JAX the backward pass computes the weights of attention again: kept, those
-of all layers fill most of the memory (`docs/accelerators.md`).
+On JAX the backward pass computes the weights of attention again, since kept
+ones fill most of the memory (`docs/accelerators.md`). Keras' own layers with
+dropout, as RoBERTa's, keep them.
 """
 
 import types
@@ -24,7 +26,7 @@ from keras_bridgetower.backend.keras_private.trainers import with_names
 
 
 def is_traced(x):
-    """Return whether JAX traces a tensor: whether a step is compiled."""
+    """Return whether JAX traces a tensor, as in a compiled step."""
     if keras.config.backend() != "jax":
         return False
     import jax
@@ -32,18 +34,21 @@ def is_traced(x):
     return isinstance(x, jax.core.Tracer)
 
 
-def fused_attention(query, key, value, **options):
+def fused_attention(query, key, value, *args, **kwargs):
     """Compute `ops.dot_product_attention` by a kernel that is right.
 
     Args:
         query, key, value: float tensors `(batch, tokens, heads, width)`.
-        **options: as of `ops.dot_product_attention`. `flash_attention` is not
-            read.
+        *args, **kwargs: as of `ops.dot_product_attention`, but for
+            `flash_attention`, which is not read.
+
+    Returns:
+        float tensor of the shape of `query`.
     """
-    options["flash_attention"] = flash_attention()
+    kwargs["flash_attention"] = flash_attention()
 
     def compute(query, key, value):
-        return ops.dot_product_attention(query, key, value, **options)
+        return ops.dot_product_attention(query, key, value, *args, **kwargs)
 
     if is_traced(query):
         compute = keras.remat(compute)
@@ -65,7 +70,7 @@ def flash_attention():
 
 
 def choose_attention(layer):
-    """On JAX and PyTorch, let all attention in a layer be `fused_attention`.
+    """On JAX and PyTorch, choose the kernel of all attention in a layer.
 
     It is set in these objects and in no class. Their configurations do not
     contain it, so a copy needs another call.
@@ -82,7 +87,10 @@ def choose_attention(layer):
         for name in _METHODS * (backend == "jax"):
             method = getattr(type(part), name, None)
             code = getattr(method, "__code__", None)
-            if _NAME in getattr(code, "co_names", ()):
+            # One that `checkpoint` has set calls the layer's own.
+            if _NAME in getattr(code, "co_names", ()) and name not in vars(
+                part
+            ):
                 own = types.MethodType(with_names(method, ops=_own_ops()), part)
                 setattr(part, name, own)
 

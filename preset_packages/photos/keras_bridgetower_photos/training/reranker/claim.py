@@ -7,6 +7,7 @@ the last features, and above them the class probabilities, which the first two
 fusions read alone. All begin new, and classes are not exchanged.
 """
 
+import keras
 import numpy as np
 from keras_bridgetower_drawings.training.emoji import model
 from keras_bridgetower_drawings.training.scenes import claim
@@ -34,6 +35,7 @@ class Claim(claim.Claim):
 
     def __init__(self, run):
         super().__init__(run)
+        keras.utils.set_random_seed(run.seed)
         # What the highest state says of places, for those that read no other.
         self.of_highest = seeing.Seeing(run.sample[-1])
         weights = run.folder / "seeing_highest.weights.h5"
