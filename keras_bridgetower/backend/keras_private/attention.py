@@ -84,13 +84,11 @@ def choose_attention(layer):
             # Keras' constructor turns False into None. With another `ops`,
             # `torch.compile` fails.
             part._flash_attention = False
-        for name in _METHODS * (backend == "jax"):
+        for name in _METHODS if backend == "jax" else ():
             method = getattr(type(part), name, None)
-            code = getattr(method, "__code__", None)
+            names = getattr(getattr(method, "__code__", None), "co_names", ())
             # One that `checkpoint` has set calls the layer's own.
-            if _NAME in getattr(code, "co_names", ()) and name not in vars(
-                part
-            ):
+            if _NAME in names and name not in vars(part):
                 own = types.MethodType(with_names(method, ops=_own_ops()), part)
                 setattr(part, name, own)
 
