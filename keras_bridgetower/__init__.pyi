@@ -4,7 +4,7 @@ from . import data as data
 from . import metrics as metrics
 from . import training as training
 from .apps import search as search
-from .apps.search.adapters.export import (
+from .apps.search.adapters import (
     export_to_sentence_transformers as export_to_sentence_transformers,
 )
 from .data.stream.stream import Stream as Stream

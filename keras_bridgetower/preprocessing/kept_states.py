@@ -141,8 +141,8 @@ def in_memory(stored, identity, task):
 
     Args:
         stored: float32 array `(items, tokens, width)`, or `StoredStates`.
-        identity: dict, at least `"side"`, `"shape"` and `"variants"`.
-        task: the task whose backbone they are known to be of.
+        identity: dict of plain values: what the states are of.
+        task: the task that computed them.
     """
     states = object.__new__(KeptStates)
     states.folder, states.identity, states._stored = None, identity, stored

@@ -1,7 +1,6 @@
 """Keeps the states of a tower on disk, for training and ranking without it."""
 
 import hashlib
-import itertools
 import json
 import os
 import pathlib
@@ -74,14 +73,18 @@ def keep(
     def keep_own():
         sums, waiting, states = {}, [], []
         for done, number in enumerate(own, 1):
-            batch = itertools.product(read(number), range(variants + 1))
-            batch = [(_checksum(*one, side), one) for one in batch]
-            sums[number] = [sum for sum, _ in batch]
-            new = {sum: one for sum, one in batch if sum not in known}
+            batch = [
+                _made(item, variant, augment)
+                for item in read(number)
+                for variant in range(variants + 1)
+            ]
+            sums[number] = [_checksum(item, side) for item in batch]
+            content = dict(zip(sums[number], batch, strict=True))
+            new = {sum: x for sum, x in content.items() if sum not in known}
             if new:
                 known.update(new)
                 waiting += new
-                made = [_made(*one, augment) for one in new.values()]
+                made = list(new.values())
                 source = _SOURCES[side](task.needed_preprocessor(), made)
                 batches = task.batches(
                     "keep_states", [source], batch_size, **given
@@ -143,9 +146,8 @@ def in_memory(task, images, batch_size):
         answers=False,
         forward=_forward(task, "image"),
     )
-    found = joined(batches)
-    identity = {"side": "image", "shape": found.shape[1:], "variants": 0}
-    return kept_states.in_memory(found, identity, task)
+    found = describe(task, "image")
+    return kept_states.in_memory(joined(batches), found, task)
 
 
 def describe(task, side, kind=None, variants=0):
@@ -194,9 +196,9 @@ def _made(item, variant, augment):
     return augment(load_image(item), np.random.default_rng(variant))
 
 
-def _checksum(item, variant, side):
-    """Return the SHA-256 of an item's content and of the variant's number."""
-    found = hashlib.sha256(f"{variant}:".encode() if variant else b"")
+def _checksum(item, side):
+    """Return the SHA-256 of an item's content."""
+    found = hashlib.sha256()
     if side == "text":
         found.update(item.encode())
     elif isinstance(item, (bytes, bytearray, memoryview)):
@@ -267,19 +269,11 @@ def _check(task, side, name, states, reads_weights=True):
             f"`{name}` must be states of the {side} tower. Received: those of "
             f"the {own['side']} tower, in {str(states.folder)!r}"
         )
-    if states.folder is None:
-        other = states.checked_for()
-        fits = other is not None and (
-            other.backbone is task.backbone
-            or describe(other, side) == describe(task, side)
-        )
-    elif reads_weights:
+    if reads_weights:
         wanted = describe(task, side, own["kind"], own["variants"])
         state_files.check_same(own, wanted, states.folder)
-        states.checked_for, fits = weakref.ref(task), True
-    else:
-        fits = states.checked_for() is task
-    if not fits:
+        states.checked_for = weakref.ref(task)
+    elif states.checked_for() is not task:
         raise ValueError(
             f"`{name}` must be states that `keep_states` or `image_states` of "
             "this task has returned: call it again; `keep_states` computes "

@@ -308,6 +308,16 @@ def test_variants_are_drawn_in_training_alone(tmp_path):
     for step in range(3):
         drawn = states.read(step)
         assert difference(drawn, np.repeat(white.read(), 4, 0)) <= 1e-6
+    # Another function in the same folder: its variants are others.
+    dark = task.keep_states(
+        tmp_path / "s",
+        images=taken,
+        variants=2,
+        augment=lambda picture, rng: np.zeros_like(picture),
+        verbose=0,
+    )
+    assert difference(dark.read(), plain.read()) <= 1e-6
+    assert difference(dark.read(0), np.repeat(plain[:1].read(), 4, 0)) <= 1e-6
     x = {"images": states, "text": TEXTS[:4]}
     y = ["red", "blue", "no", "yes"]
     wanted = vqa()

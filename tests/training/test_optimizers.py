@@ -23,8 +23,8 @@ import keras_bridgetower as kbt
 from keras_bridgetower.encoders.roberta import PaddedRobertaBackbone
 from keras_bridgetower.training.optim.adamw import DECAYS
 from keras_bridgetower.training.optim.adamw import AdamW
+from keras_bridgetower.training.optim.adamw import WarmupPolynomial
 from keras_bridgetower.training.optim.adamw import rows
-from keras_bridgetower.training.optim.schedules import WarmupPolynomial
 
 BACKEND = keras.config.backend()
 

@@ -2,7 +2,9 @@
 
 import collections
 import dataclasses
+import functools
 import hashlib
+import threading
 import zlib
 
 import numpy as np
@@ -11,7 +13,6 @@ from keras_bridgetower import object_stores
 from keras_bridgetower.checks import check_choice
 from keras_bridgetower.data.records import format as form
 from keras_bridgetower.data.records import row_groups
-from keras_bridgetower.data.records.cached import Cached
 from keras_bridgetower.data.records.format import Sample
 from keras_bridgetower.data.records.format import read_index
 from keras_bridgetower.data.records.places import open_place
@@ -377,3 +378,26 @@ def _part_with(starts, number, what):
             f"{what} are numbered 0 to {starts[-1] - 1}. Received: {number}"
         )
     return int(np.searchsorted(starts, number, "right")) - 1
+
+
+class Cached:
+    """Calls a function, and caches its last results.
+
+    A thread waits while another one computes.
+
+    Args:
+        function: callable of hashable arguments; picklable if this is pickled.
+        count: int, how many results are cached.
+    """
+
+    def __init__(self, function, count):
+        self._given = function, count
+        self._cached = functools.lru_cache(count)(function)
+        self._lock = threading.Lock()
+
+    def __call__(self, *arguments):
+        with self._lock:
+            return self._cached(*arguments)
+
+    def __reduce__(self):
+        return Cached, self._given

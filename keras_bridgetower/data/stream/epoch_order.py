@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 
 from keras_bridgetower.checks import check_count
-from keras_bridgetower.data.records.cached import Cached
+from keras_bridgetower.data.records.read import Cached
 
 # Distinct parts of the seeds of different draws.
 _SHARDS, _WINDOW, _PART = range(3)

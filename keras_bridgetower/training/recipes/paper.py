@@ -7,8 +7,8 @@ from keras_bridgetower.checks import check_choice
 from keras_bridgetower.checks import check_count
 from keras_bridgetower.files import read_json
 from keras_bridgetower.training.optim.adamw import AdamW
+from keras_bridgetower.training.optim.adamw import WarmupPolynomial
 from keras_bridgetower.training.optim.adamw import rows
-from keras_bridgetower.training.optim.schedules import WarmupPolynomial
 
 SIZES = ("base", "large", "tiny")
 
