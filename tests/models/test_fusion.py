@@ -57,12 +57,9 @@ def fusion(**kwargs):
     return randomise(layer), states(tapped)
 
 
-every_cross_encoder = pytest.mark.parametrize("cross", CROSS_ENCODERS)
-
-
-@every_cross_encoder
+@pytest.mark.parametrize("cross", CROSS_ENCODERS)
 @pytest.mark.parametrize(
-    "bridge", ["add", "cross_attention_ffn", "adaptive_manager", None]
+    "bridge", ["cross_attention", "adaptive_manager", None]
 )
 def test_fewer_outputs_are_the_same_from_fewer_tokens(
     cross, bridge, monkeypatch
@@ -134,18 +131,16 @@ def test_fused_attention_equals_plain_attention():
     assert difference(fused, layer(q, kv, attention_mask=mask, training=True))
 
 
-@pytest.mark.parametrize("tokens", [5, 150])
-def test_attention_of_bfloat16_with_gradients(tokens):
-    q = np.random.default_rng(0).normal(size=(2, tokens, 16)).astype("float32")
+def test_attention_of_bfloat16():
+    q = np.random.default_rng(0).normal(size=(2, 150, 16)).astype("float32")
     exact = BridgeTowerAttention(num_heads=2, key_dim=8)
     layer = BridgeTowerAttention(2, 8, dtype="mixed_bfloat16")
     for each in (exact, layer):
         each.build(q.shape, q.shape)
     layer.set_weights(exact.get_weights())
     # Values are near one, of which bfloat16 keeps eight bits.
-    assert difference(exact(q, q), keras.ops.cast(layer(q, q), "float32")) < (
-        2**-6
-    )
+    found = keras.ops.cast(layer(q, q), "float32")
+    assert difference(exact(q, q), found) < 2**-6
 
 
 def test_second_image_has_its_own_type_embedding():
@@ -159,30 +154,29 @@ def test_second_image_has_its_own_type_embedding():
 
 
 @pytest.mark.parametrize(
-    "taps, layers, bridge, expected",
+    "taps, bridge, expected",
     [
-        (None, 3, "add", (-3, -2, -1)),
-        (None, 3, None, (-1, None, None)),
-        ([-4, -2, None], 3, "add", (-4, -2, None)),
-        (np.array([-2, -1]), 2, "gate", (-2, -1)),
-        ((None, -2, -1), 3, "add", None),
-        ((-2, -2, -1), 3, "add", None),
-        ((-2, -1, 0), 3, "add", None),
-        ((-2, None, None), 3, None, None),
-        ((-4, -1), 3, "static_manager", (-4, -1)),
-        ((), 3, "static_manager", None),
-        ((-1, -2), 3, "static_manager", None),
-        ((-2, None), 3, "static_manager", None),
+        (None, "add", (-3, -2, -1)),
+        (None, None, (-1, None, None)),
+        (np.array([-3, -2, -1]), "gate", (-3, -2, -1)),
+        ((-4, -1), "static_manager", (-4, -1)),
+        ((None, -2, -1), "add", None),
+        ((-2, -2, -1), "add", None),
+        ((-2, -1, 0), "add", None),
+        ((-2, None, None), None, None),
+        ((), "static_manager", None),
+        ((-1, -2), "static_manager", None),
+        ((-2, None), "static_manager", None),
     ],
 )
-def test_taps_are_resolved_or_rejected(taps, layers, bridge, expected):
+def test_taps_are_resolved_or_rejected(taps, bridge, expected):
     if expected is None:
         with pytest.raises(ValueError, match="Received: taps="):
-            resolve_taps(taps, layers, bridge)
+            resolve_taps(taps, 3, bridge)
     else:
-        found = resolve_taps(taps, layers, bridge)
         # As integers of Python, which a configuration can hold.
-        assert json.dumps(found) == json.dumps(expected)
+        found = json.dumps(resolve_taps(taps, 3, bridge))
+        assert found == json.dumps(expected)
 
 
 def test_only_poolers_are_reset():
@@ -198,7 +192,7 @@ def test_only_poolers_are_reset():
         assert same == ("pooler" not in weight.path)
 
 
-@every_cross_encoder
+@pytest.mark.parametrize("cross", CROSS_ENCODERS)
 def test_attention_dropout_differs_from_dropout(cross):
     def changes_in_training(**rates):
         layer, inputs = fusion(cross_encoder=cross, **rates)
@@ -227,8 +221,10 @@ def test_inconsistent_states_are_rejected():
             layer(*wrong)
 
 
-@pytest.mark.parametrize("bridge", managers.MANAGERS)
-@pytest.mark.parametrize("taps", [None, (-4, -1), (-4, -3, -2, -1)])
+@pytest.mark.parametrize(
+    "bridge, taps",
+    [("static_manager", None), ("adaptive_manager", (-4, -3, -2, -1))],
+)
 def test_layers_read_what_the_layer_before_returned(bridge, taps):
     layer, (text, image, mask) = fusion(bridge=bridge, taps=taps, dropout=0.0)
     assert layer.text_entry is None and len(layer.text_bridges) == 3
@@ -256,26 +252,15 @@ def test_layers_read_what_the_layer_before_returned(bridge, taps):
 @pytest.mark.parametrize("bridge", managers.MANAGERS)
 def test_gradients_reach_all_weights(bridge):
     model = backbone(bridge=bridge)
-    weights = {w.path: array(w) for w in model.trainable_weights}
-    inputs = keras.Model(model.inputs, model.output["pooled"])
-    inputs.compile(
-        keras.optimizers.SGD(1.0),
-        "mse",
-        run_eagerly=keras.config.backend() != "jax",
-    )
-    x = features(model)
-    inputs.train_on_batch(x, np.ones((3, 32), "float32"))
-    parts = ("scores", "own_score", "temperature", "controller", "_layers")
-    seen = set()
-    for weight in model.trainable_weights:
-        found = [part for part in parts if part in weight.path]
-        if found:
-            assert difference(weight, weights[weight.path]) > 0, weight.path
-            seen |= set(found)
-    static = {"scores", "own_score", "temperature", "_layers"}
-    assert seen == static | (
-        {"controller"} if bridge == "adaptive_manager" else set()
-    )
+    pooled = keras.Model(model.inputs, model.output["pooled"])
+    pooled.compile(keras.optimizers.SGD(1.0), "mse", run_eagerly=True)
+    x, y = features(model), np.ones((3, 32), "float32")
+    changed = moved(model, lambda: pooled.train_on_batch(x, y))
+    parts = ["scores", "own_score", "temperature", "_layers"]
+    parts += ["controller"] * (bridge == "adaptive_manager")
+    for part in parts:
+        paths = {w.path for w in model.trainable_weights if part in w.path}
+        assert paths and paths <= changed
 
 
 def test_buckets_are_refused():
@@ -285,18 +270,6 @@ def test_buckets_are_refused():
         kbt.BridgeTowerVQA(backbone(bridge="adaptive_manager"), cut)
     with pytest.raises(ValueError, match="`buckets`.*'last'.*Received"):
         kbt.BridgeTowerVQA(backbone(text_summary="last"), cut)
-
-
-@FASTEST
-def test_ranking_equals_the_forward_pass():
-    task = retrieval(bridge="adaptive_manager")
-    randomise(task.backbone)
-    x, _ = raw(3)
-    ranked = task.rank(x["images"], x["text"], verbose=0)
-    pairs = task.score(
-        [*x["images"]] * 3, [text for text in x["text"] for _ in range(3)]
-    )
-    assert difference(ranked.T.ravel(), pairs) <= 1e-5
 
 
 def joined():
@@ -327,7 +300,7 @@ def test_merged_attention_equals_its_formula():
     assert difference(found[0], fused[0]) <= 1e-5
 
 
-@pytest.mark.parametrize("queries", [(4, 7), (4, 0), (1, 1), (0, 7)])
+@pytest.mark.parametrize("queries", [(4, 0), (1, 1), (0, 7)])
 def test_maps_contain_the_computed_rows(queries):
     step, text, image, mask = joined()
     t, p = queries
@@ -429,14 +402,8 @@ def test_they_are_fewer_than_those_of_the_new_size(tmp_path):
 
 
 @FASTEST
-def test_saved_and_trained(tmp_path):
-    task = vqa(image_tokens=3)
-    task.save_to_preset(tmp_path / "preset")
-    again = kbt.BridgeTowerVQA.from_preset(str(tmp_path / "preset"))
-    assert again.backbone.fusion.image_tokens == 3
-    x, y = raw()
-    np.testing.assert_allclose(again.predict(x), task.predict(x), atol=1e-5)
-    task = eager(task)
+def test_what_is_merged_is_trained():
+    task, (x, y) = eager(vqa(image_tokens=3)), raw()
     kernel = task.backbone.fusion.image_projections[0].kernel
     assert kernel.path in moved(task, lambda: task.fit(x, y, verbose=0))
 

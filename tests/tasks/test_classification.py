@@ -1,9 +1,8 @@
-"""Entailment, NLVR2 and the tasks of one tower."""
+"""NLVR2 and the tasks of one tower."""
 
 import every_task
 import numpy as np
 import pytest
-import tensorflow as tf
 import torch
 import transformers
 from builders import FASTEST
@@ -17,45 +16,17 @@ from builders import randomise
 from builders import raw
 from builders import shallow
 from builders import slow_on
-from builders import some_everywhere
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
 
 
-def pairs(batch=4):
-    x, _ = raw(2 * batch)
-    images = x["images"].reshape(batch, 2, *x["images"].shape[1:])
-    return {"images": images, "text": x["text"][:batch]}
-
-
-def inputs(batch=3):
-    """Features, the pictures of each pair different."""
-    left, right = features(batch=batch), features(batch=batch, seed=1)
-    images = np.stack([left["images"], right["images"]], axis=1)
-    return {**left, "images": images}
-
-
-@pytest.fixture(scope="module")
-def tasks():
-    """Tasks that are asked but not changed."""
-    made = shallow()
-    names = ("entailment", "nlvr2")
-    return {name: randomise(every_task.make(name, made)) for name in names}
-
-
-@slow_on("jax")
-def test_entailment_in_closed_form():
-    judge, x = randomise(kbt.BridgeTowerEntailment(backbone())), features()
-    pooled = judge.backbone(x, training=False)["pooled"]
-    expected = classifier_head(pooled, judge.heads["entailment"].weights)
-    assert difference(judge(x, training=False), expected) <= 1e-5
-
-
 @slow_on("jax")
 def test_nlvr2_in_closed_form():
     judge = randomise(kbt.BridgeTowerNLVR2(backbone()))
-    made, parts = inputs(), judge.backbone
+    made, parts = features(), judge.backbone
+    both = [made["images"], features(seed=1)["images"]]
+    made["images"] = np.stack(both, axis=1)
     text = parts.text_tower({k: made[k] for k in parts.text_tower.input})
     pooled = [
         array(
@@ -70,17 +41,16 @@ def test_nlvr2_in_closed_form():
     ]
     head = judge.heads["nlvr2"]
     expected = classifier_head(np.concatenate(pooled, -1), head.weights)
-    found = array(judge(made, training=False))
-    assert difference(found, expected) <= 1e-5
-    # The order of the pictures counts.
-    swapped = {**made, "images": made["images"][:, ::-1].copy()}
-    assert difference(judge(swapped, training=False), expected) > 1e-3
+    assert difference(judge(made, training=False), expected) <= 1e-5
 
 
 @FASTEST
-def test_pictures_that_are_no_pairs():
+def test_pairs_stay_in_order_and_others_are_refused():
     made = every_task.preprocessor("nlvr2")
     black = np.zeros((20, 30, 3), "uint8")
+    pictures = list(raw(2)[0]["images"])
+    kept = made({"images": [pictures], "text": ["a"]})["images"][0]
+    assert difference(kept, made.image_converter(pictures)) == 0
     for images, text in (
         (black, "a"),
         ([[black] * 3], ["a"]),
@@ -91,36 +61,12 @@ def test_pictures_that_are_no_pairs():
             made({"images": images, "text": text})
 
 
-@FASTEST
-def test_pairs_in_every_place():
-    made, x = every_task.preprocessor("nlvr2"), pairs(3)
-    eager = made(x)
-    lists = made({**x, "images": [list(pair) for pair in x["images"]]})
-    assert difference(lists, eager) == 0
-    converted = made.image_converter(x["images"][1, 1])
-    assert difference(eager["images"][1, 1], converted) == 0
-    rows = tf.data.Dataset.from_tensor_slices(x)
-    (mapped,) = rows.batch(3).map(made)
-    assert difference({k: v.numpy() for k, v in mapped.items()}, eager) == 0
-    for i, single in enumerate(rows.map(made)):
-        assert difference(single["images"].numpy(), eager["images"][i]) == 0
-
-
-IMAGE = np.zeros((20, 30, 3), "uint8")
-LABELS = ["cat", "dog", "owl"]
-
-
 @pytest.fixture(scope="module")
 def models():
     """Tasks that are asked but not changed, on one backbone."""
     made = randomise(shallow())
     names = {"image": "image_classifier", "text": "text_classifier"}
-    names["number"] = "text_regressor"
     return {k: randomise(every_task.make(v, made)) for k, v in names.items()}
-
-
-def text_features():
-    return {k: v for k, v in features().items() if k != "images"}
 
 
 def test_image_logits_equal_the_closed_form(models):
@@ -135,8 +81,7 @@ def test_image_logits_equal_the_closed_form(models):
     assert difference(array(encoder({"images": images}))[:, 0], state) <= 1e-5
 
 
-@pytest.mark.parametrize("classes", some_everywhere([3, 1], 3))
-def test_text_logits_equal_transformers(classes, tmp_path):
+def test_text_logits_equal_transformers(tmp_path):
     torch.manual_seed(0)
     config = transformers.RobertaConfig(
         vocab_size=100,
@@ -146,7 +91,7 @@ def test_text_logits_equal_transformers(classes, tmp_path):
         intermediate_size=32,
         max_position_embeddings=66,
         type_vocab_size=1,
-        num_labels=classes,
+        num_labels=len(every_task.LABELS),
         layer_norm_eps=1e-5,
     )
     theirs = transformers.RobertaForSequenceClassification(config).eval()
@@ -155,10 +100,7 @@ def test_text_logits_equal_transformers(classes, tmp_path):
             parameter.add_(torch.randn(parameter.shape) * 0.1)
     theirs.save_pretrained(tmp_path)
     made = backbone(text_encoder=unimodal.text_encoder(tmp_path))
-    if classes == 1:
-        ours = kbt.BridgeTowerTextRegressor(made)
-    else:
-        ours = kbt.BridgeTowerTextClassifier(made, labels=LABELS)
+    ours = kbt.BridgeTowerTextClassifier(made, labels=every_task.LABELS)
     (head,) = (ours.heads[name] for name in ours.heads)
     for name, layer in (
         ("dense", head.hidden_dense),
@@ -167,7 +109,7 @@ def test_text_logits_equal_transformers(classes, tmp_path):
         source = getattr(theirs.classifier, name)
         layer.kernel.assign(source.weight.detach().numpy().T)
         layer.bias.assign(source.bias.detach().numpy())
-    inputs = text_features()
+    inputs = {k: v for k, v in features().items() if k != "images"}
     with torch.no_grad():
         expected = theirs(
             input_ids=torch.tensor(inputs["token_ids"].astype("int64")),
@@ -182,10 +124,6 @@ def test_pairs_are_packed_as_roberta_s(models):
     ids = made({"text": "ab", "second_text": "c"})["token_ids"]
     a, b, c = made.tokenizer("abc")[1:4]
     assert ids[:9].tolist() == [0, a, b, 2, 2, c, 2, 1, 1]
-    ((mapped),) = (
-        tf.data.Dataset.from_tensors({"text": ["ab"], "second_text": ["c"]})
-    ).map(made)
-    assert mapped["token_ids"].numpy()[0].tolist() == ids.tolist()
 
 
 @LONG_ELSEWHERE
