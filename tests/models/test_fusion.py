@@ -394,8 +394,10 @@ def test_they_are_fewer_than_those_of_the_new_size(tmp_path):
     open_preset = kbt.BridgeTowerRetrieval.from_preset
     task = open_preset(PRESET, image_size=128, image_tokens=100)
     assert task.backbone.image_tokens == 100
-    task.save_to_preset(tmp_path / "preset")
-    again = open_preset(str(tmp_path / "preset"), image_size=64, image_tokens=9)
+    saved = str(tmp_path / "preset")
+    task.save_to_preset(saved)
+    assert open_preset(saved).backbone.image_tokens == 100
+    again = open_preset(saved, image_size=64, image_tokens=9)
     assert again.backbone.image_tokens == 9
     with pytest.raises(ValueError, match="from 2 to below .* 65"):
         open_preset(PRESET, image_size=64, image_tokens=100)
