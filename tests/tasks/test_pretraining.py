@@ -2,22 +2,22 @@
 
 import warnings
 
+import every_task
 import keras
 import numpy as np
 import peer
 import pytest
 import torch
+from builders import LONG_ELSEWHERE
 from builders import ONE_BACKEND
 from builders import SIDE
 from builders import array
 from builders import assert_same_weights
-from builders import backbone
 from builders import difference
 from builders import moved
 from builders import randomise
 from builders import raw
 from builders import shallow
-from builders import slow_on
 from builders import tokenizer
 from convert import checkpoints
 from keras import ops
@@ -78,10 +78,9 @@ def test_equal_pictures_have_equal_ids():
     [
         (dict(objectives=("mlm", "itc")), True),
         (dict(objectives=("itc",), ways="three_way"), False),
-        (dict(objectives=("mlm", "itm")), False),
     ],
 )
-@slow_on("tensorflow", "jax")
+@LONG_ELSEWHERE
 def test_what_no_objective_reads_stays(values, unread):
     made = preprocessor(objectives=values["objectives"])
     model = kbt.BridgeTowerPretraining(
@@ -125,7 +124,7 @@ class TwoPasses(kbt.BridgeTowerPretraining):
         }
 
 
-@slow_on("tensorflow", "jax")
+@LONG_ELSEWHERE
 def test_a_step_equals_two_passes():
     """One image-tower pass gives the gradients of an own pass for each."""
     x, _ = raw(4)
@@ -133,7 +132,7 @@ def test_a_step_equals_two_passes():
     features, labels = preprocessor(objectives=names, rate=0.5)(x)
     # Two rows take the next one's picture, two keep their own.
     features["match"] = labels["itm"] = np.array([1, 0, 1, 0], "int32")
-    both = backbone()
+    both = shallow()
     shared = randomise(
         kbt.BridgeTowerPretraining(both, objectives=names), scale=0.1
     )
@@ -157,9 +156,9 @@ def variables(task):
     return task.backbone.trainable_weights + task.heads.trainable_weights
 
 
-@slow_on("tensorflow", "jax")
+@LONG_ELSEWHERE
 def test_a_masked_language_head_of_another_epsilon_is_kept(tmp_path):
-    model = randomise(kbt.BridgeTowerMaskedLM(backbone(), head_epsilon=1e-12))
+    model = randomise(kbt.BridgeTowerMaskedLM(shallow(), head_epsilon=1e-12))
     model.save_to_preset(tmp_path / "preset")
     with pytest.warns(UserWarning, match="takes features only"):
         copy = kbt.BridgeTowerPretraining.from_preset(
@@ -185,23 +184,9 @@ def test_values_of_preprocessors_that_are_refused():
 
 
 IMAGE = np.zeros((20, 30, 3), "uint8")
-LENGTH = 24
 
 
-def masked_lm(made=None):
-    hiding = kbt.BridgeTowerMaskedLMPreprocessor(
-        tokenizer(LENGTH), kbt.BridgeTowerImageConverter(SIDE)
-    )
-    return kbt.BridgeTowerMaskedLM(made or shallow(), hiding)
-
-
-@pytest.fixture(scope="module")
-def filler():
-    """A task that is asked but not changed."""
-    return randomise(masked_lm(backbone()))
-
-
-@slow_on("tensorflow", "jax")
+@LONG_ELSEWHERE
 def test_logits_and_loss_equal_transformers(home, tmp_path):
     theirs = checkpoints.theirs("mlm")
     theirs.save_pretrained(tmp_path / "theirs")
@@ -228,15 +213,16 @@ def test_logits_and_loss_equal_transformers(home, tmp_path):
     assert float(array(loss)) == pytest.approx(float(expected.loss), abs=1e-5)
 
 
-@slow_on("jax")
-def test_fill_mask_is_the_softmax_of_the_mask_token_s_logits(filler):
+@LONG_ELSEWHERE
+def test_fill_mask_is_the_softmax_of_the_mask_token_s_logits():
+    filler = randomise(every_task.make("masked_lm"))
     made = filler.preprocessor
     text = "is it <mask> or <mask>?"
     plain = made.tokenizer(["is it", " or", "?"])
     pieces = [row[(row > 4)].tolist() for row in plain]
     mask = made.tokenizer.mask_token_id
     ids = [0, *pieces[0], mask, *pieces[1], mask, *pieces[2], 2]
-    padding = LENGTH - len(ids)
+    padding = 24 - len(ids)
     places = np.flatnonzero(np.array(ids) == mask)
     features = {
         "images": made.image_converter([IMAGE]),
@@ -264,13 +250,3 @@ def test_fill_mask_is_the_softmax_of_the_mask_token_s_logits(filler):
     many = filler.fill_mask([IMAGE, IMAGE], [text, "<mask>!"], top_k=5)
     assert [len(found) for found, _ in many] == [2, 1]
     assert many[0][1] == filled
-
-
-def test_what_masked_language_does_not_read():
-    model = masked_lm()
-    unread = {w.path for layer in model.unread_layers() for w in layer.weights}
-    assert len(unread) == 4 + 26
-    fusion = {w.path for w in model.backbone.fusion.weights}
-    assert unread < fusion and not unread & {
-        w.path for w in model.trainable_weights
-    }
