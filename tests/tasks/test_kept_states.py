@@ -20,6 +20,8 @@ from keras_bridgetower.data import Stream
 from keras_bridgetower.data import transform
 from keras_bridgetower.distribution.strategy import ProcessError
 
+pytestmark = builders.LONG_ELSEWHERE
+
 TEXTS = ["is it red?", "is it blue?", "what is it?", "red or blue?", "is it?"]
 
 
@@ -72,7 +74,6 @@ CASES = {
 }
 
 
-@builders.LONG_ELSEWHERE
 @pytest.mark.parametrize("name", CASES)
 def test_training_from_states_equals_training_with_frozen_towers(
     name, tmp_path
@@ -107,7 +108,6 @@ def test_training_from_states_equals_training_with_frozen_towers(
     assert difference(made[0], made[2]) <= 1e-5
 
 
-@builders.LONG_ELSEWHERE
 def test_batches_of_any_source_and_validation_read_states(tmp_path):
     task, other = vqa(), vqa()
     other.set_weights(task.get_weights())
@@ -166,7 +166,6 @@ def test_verbs_read_states(tmp_path):
     assert difference(ranked[1], ranked[3]) <= 1e-5
 
 
-@builders.LONG_ELSEWHERE
 def test_states_of_texts_are_cut_as_texts_are(tmp_path):
     task = vqa()
     task.preprocessor.buckets = (20, 40)
@@ -263,7 +262,6 @@ def keep_with_another_process(folder):
     task.evaluate({"images": states[:4], "text": TEXTS[:4]}, ["no"] * 4)
 
 
-@builders.slow_on("tensorflow", "jax")
 def test_two_processes_write_one_folder(tmp_path):
     run, environments = [__file__, tmp_path / "s"], launch.two_processes()
     launch.codes(forks.started([run] * 2, environments))
