@@ -1,7 +1,6 @@
 """Heads that a preset lacks, and tasks from two encoders."""
 
 import copy
-import pickle
 import warnings
 
 import keras
@@ -94,10 +93,6 @@ def by_deepcopy(task, path):
     return copy.deepcopy(task)
 
 
-def by_pickle(task, path):
-    return pickle.loads(pickle.dumps(task))
-
-
 def by_file(task, path):
     task.save(path / "task.keras")
     return keras.saving.load_model(path / "task.keras")
@@ -106,7 +101,7 @@ def by_file(task, path):
 @pytest.mark.filterwarnings(f"ignore:{NEW}")
 @pytest.mark.parametrize(
     "copied",
-    long_but([by_preset, by_deepcopy, by_pickle, by_file], by_preset, by_file),
+    long_but([by_preset, by_deepcopy, by_file], by_preset, by_file),
     ids=lambda f: f.__name__,
 )
 def test_copies_wait_for_training_too(presets, tmp_path, copied):

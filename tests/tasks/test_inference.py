@@ -128,10 +128,6 @@ def test_who_may_use_a_task_beside_whom(first, second, refused):
         assert pool.submit(enter).result() == "entered"
 
 
-TWO = raw(2)[0]
-TWO_TEXTS = TWO["text"]
-
-
 def regressor():
     return kbt.BridgeTowerTextRegressor(
         shallow(),
@@ -176,15 +172,15 @@ def rows(found):
 
 
 def rate(model):
-    return model.rate(TWO_TEXTS)
+    return model.rate(TEXTS)
 
 
 def predict(model):
-    return model.predict({"text": TWO_TEXTS}, verbose=0)
+    return model.predict({"text": TEXTS}, verbose=0)
 
 
 def evaluate(model):
-    return model.evaluate({"text": TWO_TEXTS}, np.ones(2), verbose=0)
+    return model.evaluate({"text": TEXTS}, np.ones(4), verbose=0)
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +197,7 @@ def test_every_change_counts(change, changing, tmp_path):
     evaluate(changing)
     change(changing, tmp_path)
     # Layer by layer, by nothing that was compiled.
-    x = changing.preprocessor({"text": TWO_TEXTS})
+    x = changing.preprocessor({"text": TEXTS})
     eager = array(changing(x, training=False)).ravel()
     for verb, earlier in zip(verbs, before, strict=True):
         found = rows(verb(changing))
