@@ -131,18 +131,6 @@ def test_fused_attention_equals_plain_attention():
     assert difference(fused, layer(q, kv, attention_mask=mask, training=True))
 
 
-def test_attention_of_bfloat16():
-    q = np.random.default_rng(0).normal(size=(2, 150, 16)).astype("float32")
-    exact = BridgeTowerAttention(num_heads=2, key_dim=8)
-    layer = BridgeTowerAttention(2, 8, dtype="mixed_bfloat16")
-    for each in (exact, layer):
-        each.build(q.shape, q.shape)
-    layer.set_weights(exact.get_weights())
-    # Values are near one, of which bfloat16 keeps eight bits.
-    found = keras.ops.cast(layer(q, q), "float32")
-    assert difference(exact(q, q), found) < 2**-6
-
-
 def test_second_image_has_its_own_type_embedding():
     layer, inputs = fusion()
     first, second = layer(*inputs), layer(*inputs, image_row=2)

@@ -1,13 +1,9 @@
 """Masked language modeling and pre-training: labels, steps, filled texts."""
 
-import warnings
-
 import every_task
 import keras
 import numpy as np
-import peer
 import pytest
-import torch
 from builders import LONG_ELSEWHERE
 from builders import ONE_BACKEND
 from builders import SIDE
@@ -19,11 +15,9 @@ from builders import randomise
 from builders import raw
 from builders import shallow
 from builders import tokenizer
-from convert import checkpoints
 from keras import ops
 
 import keras_bridgetower as kbt
-from keras_bridgetower.objectives.losses import MaskedLMLoss
 from keras_bridgetower.preprocessing.pretraining import IGNORED
 from keras_bridgetower.training.optim.adamw import AdamW
 
@@ -184,33 +178,6 @@ def test_values_of_preprocessors_that_are_refused():
 
 
 IMAGE = np.zeros((20, 30, 3), "uint8")
-
-
-@LONG_ELSEWHERE
-def test_logits_and_loss_equal_transformers(home, tmp_path):
-    theirs = checkpoints.theirs("mlm")
-    theirs.save_pretrained(tmp_path / "theirs")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        ours = kbt.BridgeTowerMaskedLM.from_preset(
-            tmp_path / "theirs", preprocessor=None
-        )
-    features, inputs = peer.inputs(checkpoints.SIZE)
-    positions = np.array([[1, 3, 4, 11], [2, 5, 0, 0]], "int32")
-    slots = np.array([[17, 3, 99, 5], [8, 0, -100, -100]], "int32")
-    labels = np.full(features["token_ids"].shape, -100)
-    for row, places, ids in zip(labels, positions, slots, strict=True):
-        kept = ids != -100
-        row[places[kept]] = ids[kept]
-    with torch.no_grad():
-        expected = theirs(**inputs, labels=torch.tensor(labels))
-    found = ours({**features, "mask_positions": positions}, training=False)
-    logits = np.take_along_axis(
-        expected.logits.numpy(), positions[..., None], axis=1
-    )
-    assert difference(found, logits) <= 1e-5
-    loss = MaskedLMLoss()(slots, found)
-    assert float(array(loss)) == pytest.approx(float(expected.loss), abs=1e-5)
 
 
 @LONG_ELSEWHERE

@@ -101,15 +101,8 @@ def test_states_of_pictures_give_the_same_scores(task, scores):
     contrastive.new_heads.restore({})
     vectors = contrastive.embed(states)
     assert difference(vectors, contrastive.embed(IMAGES)) <= 1e-6
-    for number, text in enumerate(TEXTS):
-        found = task.score_states(states, text, batch_size=2)
-        assert difference(found, scores[:, number]) <= 1e-5
-    assert difference(task.score(states, TEXTS[:5]), scores.diagonal()) <= 1e-5
     predicted = task.predict({"images": states, "text": TEXTS[:5]}, verbose=0)
     assert difference(match_scores(predicted), scores.diagonal()) <= 1e-5
-    other = retrieval()
-    with pytest.raises(ValueError, match="`images` must be states that"):
-        other.score(states, TEXTS[:5])
 
 
 def test_top_matches(task, scores):
