@@ -77,11 +77,8 @@ IDS = features()["token_ids"]
 BAD = [
     ("vqa", {}, 100 * SCORES, "soft scores from 0 to 1"),
     ("vqa", {"token_ids": changed(IDS, (1, 2), 300)}, SCORES, "`token_ids`"),
-    ("vqa", {"token_ids": changed(IDS, (1, 2), -1)}, SCORES, "`token_ids`"),
     ("vqa", {"padding_mask": GAP}, SCORES, "`padding_mask`"),
-    ("vqa", {"padding_mask": 2 * GAP}, SCORES, "`padding_mask`"),
     ("mlm", {}, changed(TOKENS, (0, 0), -3), "from 0 to 299, or -100"),
-    ("mlm", {}, changed(TOKENS, (0, 0), 300), "from 0 to 299, or -100"),
     (
         "mlm",
         {"mask_positions": changed(POSITIONS, (0, 0), 6)},
@@ -90,7 +87,6 @@ BAD = [
     ),
     ("entailment", {}, np.array([0, 1, 3]), "from 0 to 2.*y with 3"),
     ("ranking", {}, np.array([0, 16, 3]), "from 0 to 15.*y with 16"),
-    ("entailment", {}, np.array(["a", "b", "c"]), "`y` must hold numbers"),
     ("vqa", {}, np.array(ANSWERS[:3]), "`y` must hold numbers"),
     ("hard", {}, {**PAIRS, "itm": ["no"] * 3}, "`y` must hold numbers"),
     ("hard", {}, {**PAIRS, "itm": 2 * PAIRS["itm"]}, "from 0 to 1.*with 2"),
@@ -253,11 +249,8 @@ def test_shuffled_arrays(task):
 
     def orders(**kwargs):
         keras.utils.set_random_seed(3)
-        history = (
-            fresh(task)
-            .fit(data(), batch_size=BATCH, epochs=2, verbose=0, **kwargs)
-            .history
-        )
+        values = dict(batch_size=BATCH, epochs=2, verbose=0) | kwargs
+        history = fresh(task).fit(data(), **values).history
         seen = made.taken()
         texts = [seen[step] for step in range(2 * STEPS)]
         return sum(texts[:STEPS], []), sum(texts[STEPS:], []), history
@@ -319,28 +312,21 @@ def test_random_layers_of_a_task_draw_in_training():
     assert any(difference(v, b) for v, b in zip(states, before, strict=True))
 
 
-ASKED = "what color is the shape?"
-
-
-@pytest.fixture(scope="module")
-def vqa():
-    return kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
-
-
 @LONG_ELSEWHERE
-def test_a_missing_file_is_named_by_its_row_in_the_data(vqa, tmp_path):
+def test_a_missing_file_is_named_by_its_row_in_the_data(task, tmp_path):
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     paths = [str(tmp_path / "a.png")] * 9
     paths[7] = "no/such.png"
-    x = {"images": paths, "text": [ASKED] * 9}
-    column, y = x | {"images": np.array(paths)}, np.zeros(9, "int32")
+    x = {"images": paths, "text": ["a"] * 9}
+    given = {"batch_size": 2, "verbose": 0}
+    column = x | {"images": np.array(paths)}
     for call in (
-        lambda: vqa.predict(x, batch_size=2, verbose=0),
-        lambda: vqa.predict(column, batch_size=2, verbose=0),
-        lambda: vqa.evaluate(x, y, batch_size=2, verbose=0),
-        lambda: vqa.fit(x, y, batch_size=2, verbose=0),
+        lambda: task.predict(x, **given),
+        lambda: task.predict(column, **given),
+        lambda: task.evaluate(x, **given),
+        lambda: task.fit(x, **given),
         # In the part to validate on.
-        lambda: vqa.fit(x, y, batch_size=2, verbose=0, validation_split=0.3),
+        lambda: task.fit(x, **given, validation_split=0.3),
     ):
         with pytest.raises(ValueError, match=r"images\[7\]='no/such.png'"):
             call()
@@ -374,7 +360,6 @@ def one_batch(*batch):
 # Entries that take features, each with the arguments `(task, features)`.
 ENTRIES = {
     "fit": lambda m, x: m.fit(x, LABELS, verbose=0),
-    "fit one_batch": lambda m, x: m.fit(one_batch(x, LABELS), verbose=0),
     "tf.data": lambda m, x: list(
         one_batch(x, LABELS).map(m.preprocess_samples).as_numpy_iterator()
     ),
@@ -395,7 +380,6 @@ ENTRIES = {
     "task": lambda m, x: m(x),
     "task tensor": lambda m, x: m(tensor(x)),
     "backbone": lambda m, x: m.backbone(x),
-    "backbone tensor": lambda m, x: m.backbone(tensor(x)),
     "attention_maps": lambda m, x: m.backbone.attention_maps(x),
 }
 # As raw pictures come: bytes, their floats, after resizing beyond the range,
