@@ -159,13 +159,6 @@ def test_attention_map_is_the_attention_of_its_layer(task):
     assert "".join(made.words) == TEXT.replace(" ", "Ġ")
     found = made.word_maps.reshape(len(TEXT), 16)
     assert np.abs(found - expected).max() <= 1e-6
-    mean = analysis.attention_map(task, picture(), TEXT, layer=-1)
-    heads = [
-        analysis.attention_map(task, picture(), TEXT, layer=1, head=h).whole
-        for h in (0, -1)
-    ]
-    assert mean.whole.shape == heads[0].shape
-    assert np.abs(mean.whole - np.mean(heads, 0)).max() <= 5e-2
 
 
 def test_rollout_equals_its_formula(task):
@@ -250,11 +243,8 @@ def test_figures_are_drawn(task, tmp_path):
     from PIL import Image
 
     found = analysis.head_diversity(task, [raw()[0]])
-    both = {"METER": found, "BridgeTower": found}
-    made = figures.head_diversity(both)
-    assert len(made.axes) == 8
-    titles = [axes.get_title() for axes in made.axes]
-    assert titles[0] == "METER: visual self-attention"
+    made = figures.head_diversity({"METER": found, "BridgeTower": found})
+    assert made.axes[0].get_title() == "METER: visual self-attention"
     seen = analysis.attention_rollout(task, picture(), TEXT)
     for figure in (made, figures.attention(seen)):
         figure.savefig(tmp_path / "figure.png")

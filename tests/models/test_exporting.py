@@ -31,6 +31,7 @@ pytestmark = exported_files.MARKS
 
 BACKEND = keras.config.backend()
 QUESTION = "is it blue?"
+OPENVINO = pytest.param("openvino", marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -68,36 +69,24 @@ def run_alone(folder, *inputs):
 
 
 @exported_files.ON_TORCH
-@pytest.mark.parametrize(
-    "form, name",
-    [
-        ("onnx", "vqa"),
-        pytest.param("openvino", "text_classifier", marks=pytest.mark.slow),
-    ],
-)
-def test_exported_folder_runs_without_keras(form, name, picture, tmp_path):
+@pytest.mark.parametrize("form", ["onnx", OPENVINO])
+def test_exported_folder_runs_without_keras(form, picture, tmp_path):
     exported_files.need(form)
-    task, case = randomise(every_task.make(name)), every_task.TASKS[name]
-    folder = tmp_path / "made" / name
-    (names,) = case.to_preprocess.values()
-    fit = slice(None)
-    if name == "vqa":
-        # Of its answers only two fit a question.
-        fit = slice(1, 3)
-        task.rejection = asking(names, floor=0.99)
+    task, folder = randomise(every_task.make("vqa")), tmp_path / "made" / "vqa"
+    # Of its answers only two fit a question.
+    fit = slice(1, 3)
+    task.rejection = asking(task.answers, floor=0.99)
     task.export(folder, format=form)
+    answer, logit = run_alone(folder, str(picture), QUESTION)
     given = {"images": [str(picture)], "text": [QUESTION]}
-    given = {key: given[key] for key in case.names}
-    answer, logit = run_alone(folder, *(value for (value,) in given.values()))
     (logits,) = task.predict(given, verbose=0)
-    assert answer == names[fit][logits[fit].argmax()]
+    assert answer == task.answers[fit][logits[fit].argmax()]
     np.testing.assert_allclose(logit, logits[fit].max(), atol=1e-5)
-    if name == "vqa":
-        model = kbt.ExportedModel(folder)
-        [(pairs, known)] = model.best_answers(logits[None], [QUESTION], 4)
-        found = task.answer(str(picture), QUESTION, top_k=4)
-        assert len(pairs) == 2 and dict(pairs) == pytest.approx(dict(found))
-        assert known is found.known is False
+    model = kbt.ExportedModel(folder)
+    [(pairs, known)] = model.best_answers(logits[None], [QUESTION], 4)
+    found = task.answer(str(picture), QUESTION, top_k=4)
+    assert len(pairs) == 2 and dict(pairs) == pytest.approx(dict(found))
+    assert known is found.known is False
     with pytest.raises(ValueError, match="not exist yet"):
         task.export(folder, format=form)
 
@@ -245,9 +234,7 @@ def vqa():
 
 
 @exported_files.ON_TORCH
-@pytest.mark.parametrize(
-    "form", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("form", ["onnx", OPENVINO])
 def test_int8_is_close_and_smaller(form, vqa, tmp_path):
     exported_files.need(form)
     pytest.importorskip("onnxruntime", reason="the extra `export`")

@@ -131,8 +131,7 @@ def protocol(scores, images, texts, k):
     return np.maximum(by_image, by_text)
 
 
-@pytest.mark.parametrize("memory", ["ample", "small"])
-def test_shortlist(task, scores, memory, monkeypatch):
+def test_shortlist(task, scores, monkeypatch):
     # As where similarities are sorted in pieces.
     monkeypatch.setattr(ranking, "_SORTED", 14)
     x = task.preprocessor({"images": IMAGES + IMAGES[:2], "text": TEXTS})
@@ -145,14 +144,11 @@ def test_shortlist(task, scores, memory, monkeypatch):
         {"text": array(text[-1])[:, 0], "image": projected[-1][:, 0]}
     )
     unit = {name: array(value) for name, value in unit.items()}
-    values = {} if memory == "ample" else {"max_memory": small(task)}
-    for k in (1, 3) if memory == "ample" else (3,):
+    for k, values in ((1, {}), (3, {}), (3, {"max_memory": small(task)})):
         expected = protocol(scores, unit["image"], unit["text"], k)
         found = ranked(task, shortlist=k, **values)
         assert difference(found, expected) <= 1e-5
         assert (found > -100).sum() < 35
-    if memory == "small":
-        return
     with pytest.warns(UserWarning, match="shortlist=6 .* 5 images and 7 texts"):
         found = ranked(task, shortlist=6)
     expected = protocol(scores, unit["image"], unit["text"], 6)
