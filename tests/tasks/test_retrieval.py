@@ -26,7 +26,6 @@ from builders import raw
 from builders import retrieval
 from builders import shallow
 from builders import slow_on
-from builders import tokenizer
 from sklearn.metrics import ndcg_score
 
 import keras_bridgetower as kbt
@@ -35,24 +34,8 @@ from keras_bridgetower.preprocessing.retrieval import as_image_ids
 IDS = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
 
 
-def drawing(objective="random_negatives"):
-    """A preprocessor without a task around it."""
-    return kbt.BridgeTowerRetrievalPreprocessor(
-        tokenizer(), kbt.BridgeTowerImageConverter(SIDE), objective
-    )
-
-
-OBJECTIVES = (
-    "random_negatives",
-    "hard_negatives",
-    "ranking",
-    "ranking_and_matching",
-)
-
-
 def test_labelled_pairs():
-    made = drawing()
-    x, _ = raw(3)
+    made, (x, _) = every_task.preprocessor("retrieval"), raw(3)
     match = np.array([True, False, True])
     found, y = made(x, y={"image_id": [1, 2, 3], "match": match})
     np.testing.assert_array_equal(y, [1, 0, 1])
@@ -73,7 +56,10 @@ def test_image_ids():
 
 
 @LONG_ELSEWHERE
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(
+    "objective",
+    ["random_negatives", "hard_negatives", "ranking", "ranking_and_matching"],
+)
 def test_fit(objective, tmp_path):
     x, _ = raw(4)
     values = {"ways": "three_way", **one_layer_each()}
@@ -125,12 +111,10 @@ def test_logits_and_loss_equal_transformers(tmp_path, home):
 
 
 def test_a_batch_of_one_is_warned_about():
-    for made in (drawing(), every_task.preprocessor("contrastive")):
+    for name in ("retrieval", "contrastive"):
+        made = every_task.preprocessor(name)
         with pytest.warns(UserWarning, match="no negatives"):
             made(raw(1)[0], y=[1])
-
-
-IMAGE = np.zeros((20, 30, 3), "uint8")
 
 
 @LONG_ELSEWHERE
@@ -152,7 +136,8 @@ def test_two_way_vectors_in_closed_form():
 def test_as_a_vector_store_calls_it():
     asked = randomise(contrastive())
     embedder = kbt.BridgeTowerEmbedder(asked, batch_size=2)
-    texts, images = ["is it red?", "is it blue?", "why?"], [IMAGE] * 3
+    texts = ["is it red?", "is it blue?", "why?"]
+    images = [np.zeros((20, 30, 3), "uint8")] * 3
     documents = embedder.embed_documents(texts)
     assert [len(row) for row in documents] == [8, 8, 8]
     assert all(type(number) is float for row in documents for number in row)
@@ -192,20 +177,18 @@ def places(scores):
 
 def lambdas(grades, scores):
     """LambdaRank's loss and gradients, pair by pair (Burges, 2010)."""
-    gain, place = 2**grades - 1, places(scores)
-    best = sum(g / math.log2(i + 2) for i, g in enumerate(sorted(-gain)))
+    gain, share = 2**grades - 1, 1 / np.log2(1 + places(scores))
+    order = enumerate(sorted(gain, reverse=True))
+    best = sum(g / math.log2(i + 2) for i, g in order)
     loss, slopes = 0.0, np.zeros(len(grades))
     for i in range(len(grades)):
         for j in range(len(grades)):
             if grades[i] > grades[j]:
-                change = (gain[i] - gain[j]) / -best
-                change *= 1 / math.log2(1 + place[i]) - 1 / math.log2(
-                    1 + place[j]
-                )
-                loss += abs(change) * math.log1p(
-                    math.exp(scores[j] - scores[i])
-                )
-                pull = abs(change) / (1 + math.exp(scores[i] - scores[j]))
+                change = (gain[i] - gain[j]) / best
+                change *= share[i] - share[j]
+                near = math.exp(scores[j] - scores[i])
+                loss += abs(change) * math.log1p(near)
+                pull = abs(change) * near / (1 + near)
                 slopes[i] -= pull
                 slopes[j] += pull
     return loss, slopes
