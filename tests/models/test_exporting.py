@@ -23,7 +23,6 @@ from PIL import Image
 
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.predict import calibration
-from keras_bridgetower.models.exporting import by_torch
 from keras_bridgetower.models.exporting import exported as formats
 from keras_bridgetower.models.exporting import runtime
 
@@ -148,18 +147,6 @@ def test_runtime_rejects_invalid_inputs(tmp_path, monkeypatch):
     # A part of a model reads some of the features.
     del inputs[1:]
     assert runtime.ExportedModel(tmp_path).reads == ["pictures"]
-
-
-@FASTEST
-def test_no_weight_has_the_name_of_an_output():
-    ir = pytest.importorskip("onnx_ir", reason="the extra `export`")
-    weight = ir.val("embedding", const_value=ir.tensor([1.0], name="w"))
-    node = ir.node("Neg", [weight])
-    (output,) = node.outputs
-    output.name = "embedding"
-    graph = ir.Graph([], [output], nodes=[node], initializers=[weight])
-    by_torch._rename_others(graph)
-    assert (output.name, weight.name) == ("embedding", "embedding_inside")
 
 
 @exported_files.ON_TORCH

@@ -30,12 +30,6 @@ def preprocessor(**kwargs):
     )
 
 
-def pretraining():
-    return kbt.BridgeTowerPretraining(
-        shallow(), preprocessor(), projection_dim=8
-    )
-
-
 @ONE_BACKEND
 def test_labels_belong_to_the_features():
     x, _ = raw(4)
@@ -177,13 +171,10 @@ def test_values_of_preprocessors_that_are_refused():
         preprocessor()({"images": raw(1)[0]["images"][0], "text": "one"})
 
 
-IMAGE = np.zeros((20, 30, 3), "uint8")
-
-
 @LONG_ELSEWHERE
 def test_fill_mask_is_the_softmax_of_the_mask_token_s_logits():
     filler = randomise(every_task.make("masked_lm"))
-    made = filler.preprocessor
+    made, image = filler.preprocessor, np.zeros((20, 30, 3), "uint8")
     text = "is it <mask> or <mask>?"
     plain = made.tokenizer(["is it", " or", "?"])
     pieces = [row[(row > 4)].tolist() for row in plain]
@@ -192,7 +183,7 @@ def test_fill_mask_is_the_softmax_of_the_mask_token_s_logits():
     padding = 24 - len(ids)
     places = np.flatnonzero(np.array(ids) == mask)
     features = {
-        "images": made.image_converter([IMAGE]),
+        "images": made.image_converter([image]),
         "token_ids": np.array([ids + [1] * padding], "int32"),
         "padding_mask": np.array([[1] * len(ids) + [0] * padding], "int32"),
     }
@@ -201,7 +192,7 @@ def test_fill_mask_is_the_softmax_of_the_mask_token_s_logits():
     size = made.tokenizer.vocabulary_size()
     weights = np.exp(logits[:, :size].astype("float64"))
     shares = weights / weights.sum(-1, keepdims=True)
-    masks, filled = filler.fill_mask(IMAGE, text, top_k=5)
+    masks, filled = filler.fill_mask(image, text, top_k=5)
     best = np.argsort(-shares, axis=-1)[:, :5]
     for found, row, order in zip(masks, shares, best, strict=True):
         np.testing.assert_allclose(
@@ -214,6 +205,6 @@ def test_fill_mask_is_the_softmax_of_the_mask_token_s_logits():
     ids[places] = best[:, 0]
     assert filled == made.tokenizer.detokenize(ids)
     # Texts with different numbers of masks.
-    many = filler.fill_mask([IMAGE, IMAGE], [text, "<mask>!"], top_k=5)
+    many = filler.fill_mask([image, image], [text, "<mask>!"], top_k=5)
     assert [len(found) for found, _ in many] == [2, 1]
     assert many[0][1] == filled

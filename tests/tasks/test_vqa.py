@@ -215,16 +215,3 @@ def test_pairs_are_packed_as_roberta_s(models):
     ids = made({"text": "ab", "second_text": "c"})["token_ids"]
     a, b, c = made.tokenizer("abc")[1:4]
     assert ids[:9].tolist() == [0, a, b, 2, 2, c, 2, 1, 1]
-
-
-@LONG_ELSEWHERE
-@pytest.mark.filterwarnings("ignore:Newly initialized in this BridgeTowerImage")
-def test_what_another_task_finds_in_the_preset(models, tmp_path):
-    models["text"].save_to_preset(tmp_path / "text")
-    with pytest.warns(UserWarning, match="there are no image_converter files"):
-        task = kbt.BridgeTowerImageClassifier.from_preset(
-            tmp_path / "text", labels=["a", "b"]
-        )
-    assert task.preprocessor is None
-    with pytest.raises(ValueError, match="`labels` must be given"):
-        kbt.BridgeTowerTextClassifier.from_preset("bridgetower_tiny_easy_vqa")
