@@ -53,20 +53,6 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def run_alone(folder, *inputs):
-    """Run an exported folder in a process that has no Keras."""
-    words = [folder / "run.py", *inputs]
-    ran = subprocess.run(
-        [sys.executable, "-c", WITHOUT_KERAS, *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
-    )
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout)
-
-
 @exported_files.ON_TORCH
 @pytest.mark.parametrize("form", ["onnx", OPENVINO])
 def test_exported_folder_runs_without_keras(form, picture, tmp_path):
@@ -76,7 +62,15 @@ def test_exported_folder_runs_without_keras(form, picture, tmp_path):
     fit = slice(1, 3)
     task.rejection = asking(task.answers, floor=0.99)
     task.export(folder, format=form)
-    answer, logit = run_alone(folder, str(picture), QUESTION)
+    words = [folder / "run.py", picture, QUESTION]
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_KERAS, *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+    )
+    assert ran.returncode == 0, ran.stderr
+    answer, logit = json.loads(ran.stdout)
     given = {"images": [str(picture)], "text": [QUESTION]}
     (logits,) = task.predict(given, verbose=0)
     assert answer == task.answers[fit][logits[fit].argmax()]

@@ -52,7 +52,6 @@ def tasks():
     return {
         "vqa": kbt.BridgeTowerVQA(made, answers=ANSWERS),
         "mlm": kbt.BridgeTowerMaskedLM(made),
-        "pretraining": kbt.BridgeTowerPretraining(made),
         "entailment": kbt.BridgeTowerEntailment(made),
         "ranking": kbt.BridgeTowerRetrieval(made, objective="ranking"),
         "hard": kbt.BridgeTowerRetrieval(made, None, "hard_negatives", 8),

@@ -50,6 +50,11 @@ def retrieval(**kwargs):
     return frozen(builders.retrieval(projection_dim=8, **kwargs))
 
 
+def hard_negatives():
+    values = {"objective": "hard_negatives", **builders.one_layer_each()}
+    return retrieval(**values)
+
+
 def lists():
     preprocessor = kbt.BridgeTowerListRankingPreprocessor(
         builders.tokenizer(), kbt.BridgeTowerImageConverter(32), list_size=2
@@ -62,13 +67,7 @@ ROWS = np.array([[0, 1], [2, 0], [3, 4], [1, 3], [4, 4]])
 CASES = {
     "vqa": (vqa, ["red", "blue", "no", "yes", "red"], np.arange(5)),
     "random_negatives": (retrieval, [0, 1, 2, 1, 3], np.array([0, 1, 2, 1, 3])),
-    "hard_negatives": (
-        lambda: retrieval(
-            objective="hard_negatives", **builders.one_layer_each()
-        ),
-        [0, 1, 2, 3, 4],
-        np.arange(5),
-    ),
+    "hard_negatives": (hard_negatives, [0, 1, 2, 3, 4], np.arange(5)),
     "lists": (lists, [[1, 0], [0, 2], [1, 0], [0, 1], [1, 1]], ROWS),
     "nlvr2": (lambda: frozen(every_task.make("nlvr2")), [1, 0, 1, 0, 1], ROWS),
 }

@@ -34,11 +34,7 @@ def similarities(task):
     contrastive.heads["itc"].set_weights(head.get_weights())
     # They are no longer random.
     contrastive.new_heads.restore({})
-    images, texts = (
-        contrastive.embed(**{name: given})
-        for name, given in (("images", pictures()), ("texts", TEXTS))
-    )
-    return images @ texts.T
+    return contrastive.embed(pictures()) @ contrastive.embed(texts=TEXTS).T
 
 
 @builders.LONG_ELSEWHERE
@@ -55,11 +51,9 @@ def test_an_untrained_score_is_the_similarity_times_the_scale(ways):
 
 
 def trained(task):
-    rng = np.random.default_rng(0)
     head = task.heads["itm"]
-    head.output_dense.kernel.assign(
-        rng.normal(size=head.output_dense.kernel.shape)
-    )
+    kernel = head.output_dense.kernel
+    kernel.assign(np.random.default_rng(0).normal(size=kernel.shape))
     if head.words:
         head.word_scale.assign(20.0)
     return task
@@ -140,14 +134,14 @@ def test_scale_and_correction_are_trained():
 def test_presets_name_the_head_where_it_is_no_default(tmp_path):
     task = trained(retrieval(**builders.one_layer_each()))
     task.new_heads.restore({})
-    task.save_to_preset(str(tmp_path / "p"))
+    path = str(tmp_path / "p")
+    task.save_to_preset(path)
     saved = json.loads((tmp_path / "p" / "heads.json").read_text())
     assert saved["itm"] == {"matching": WORDS}
-    opened = kbt.BridgeTowerRetrieval.from_preset(str(tmp_path / "p"))
+    opened = kbt.BridgeTowerRetrieval.from_preset(path)
     assert opened.matching == WORDS
     wanted = task.score(pictures(), TEXTS)
     assert difference(opened.score(pictures(), TEXTS), wanted) <= 1e-5
-    path = str(tmp_path / "p")
     lists = kbt.BridgeTowerListRanking.from_preset(path, list_size=5)
     found = lists.predict({"images": [pictures()], "text": TEXTS[:1]})
     scores = task.rank(pictures(), TEXTS[:1], verbose=0)

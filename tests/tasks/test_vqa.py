@@ -73,8 +73,6 @@ def test_lora_weights_of_a_task_include_its_head(tmp_path):
     model, file = vqa(**one_layer_each()), tmp_path / "a.lora.h5"
     x, _ = raw(4)
     other = copy.deepcopy(model)
-    with pytest.raises(ValueError, match="no adapters"):
-        model.save_lora_weights(file)
     model.enable_lora(2)
     for weight in model.trainable_weights:
         weight.assign(array(weight) + 0.1)
@@ -86,17 +84,13 @@ def test_lora_weights_of_a_task_include_its_head(tmp_path):
 
     # What does not fit changes nothing.
     model.backbone.save_lora_weights(tmp_path / "b.lora.h5")
-    for answers, rank, loaded, error in (
-        (ANSWERS, 2, "b", "must hold the heads"),
-        (["a"], 2, "a", "must hold the heads"),
-        (ANSWERS, 3, "a", "same layers and ranks"),
-    ):
+    for answers, loaded in ((ANSWERS, "b"), (["a"], "a")):
         other = kbt.BridgeTowerVQA(shallow(), answers=answers)
         with pytest.raises(ValueError, match="heads of a task too"):
             other.backbone.load_lora_weights(file)
-        other.enable_lora(rank)
+        other.enable_lora(2)
         before = [array(weight) for weight in other.weights]
-        with pytest.raises(ValueError, match=error):
+        with pytest.raises(ValueError, match="must hold the heads"):
             other.load_lora_weights(tmp_path / f"{loaded}.lora.h5")
         assert_same_weights(other, before)
 
@@ -119,17 +113,10 @@ def test_nlvr2_in_closed_form():
     both = [made["images"], features(seed=1)["images"]]
     made["images"] = np.stack(both, axis=1)
     text = parts.text_tower({k: made[k] for k in parts.text_tower.input})
-    pooled = [
-        array(
-            parts.fusion(
-                text,
-                parts.image_tower(made["images"][:, place]),
-                made["padding_mask"],
-                image_row=place + 1,
-            )["pooled"]
-        )
-        for place in (0, 1)
-    ]
+    pooled = []
+    for row, images in enumerate(both, start=1):
+        states = text, parts.image_tower(images), made["padding_mask"]
+        pooled.append(array(parts.fusion(*states, image_row=row)["pooled"]))
     head = judge.heads["nlvr2"]
     expected = classifier_head(np.concatenate(pooled, -1), head.weights)
     assert difference(judge(made, training=False), expected) <= 1e-5
@@ -152,16 +139,8 @@ def test_pairs_stay_in_order_and_others_are_refused():
             made({"images": images, "text": text})
 
 
-@pytest.fixture(scope="module")
-def models():
-    """Tasks that are asked but not changed, on one backbone."""
-    made = randomise(shallow())
-    names = {"image": "image_classifier", "text": "text_classifier"}
-    return {k: randomise(every_task.make(v, made)) for k, v in names.items()}
-
-
-def test_image_logits_equal_the_closed_form(models):
-    model = models["image"]
+def test_image_logits_equal_the_closed_form():
+    model = randomise(every_task.make("image_classifier"))
     images = features()["images"]
     state = array(model.backbone.image_tower(images)[-1])[:, 0]
     kernel, bias = map(array, model.heads["image_class"].weights)
@@ -210,8 +189,8 @@ def test_text_logits_equal_transformers(tmp_path):
 
 
 @FASTEST
-def test_pairs_are_packed_as_roberta_s(models):
-    made = models["text"].preprocessor
+def test_pairs_are_packed_as_roberta_s():
+    made = every_task.preprocessor("text_classifier")
     ids = made({"text": "ab", "second_text": "c"})["token_ids"]
     a, b, c = made.tokenizer("abc")[1:4]
     assert ids[:9].tolist() == [0, a, b, 2, 2, c, 2, 1, 1]
