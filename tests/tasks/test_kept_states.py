@@ -284,17 +284,16 @@ def test_variants_are_drawn_in_training_alone(tmp_path):
     def augment(picture, rng):
         return np.full_like(picture, 255)
 
-    states = task.keep_states(
-        tmp_path / "s", images=taken, variants=2, augment=augment, verbose=0
-    )
-    plain = task.keep_states(tmp_path / "p", images=taken, verbose=0)
-    white = task.keep_states(
-        tmp_path / "w", images=[augment(taken[0], None)], verbose=0
-    )
+    given = {"images": taken, "verbose": 0}
+    plain = task.keep_states(tmp_path / "p", **given)
+    drawn = {"variants": 2, "augment": augment}
+    states = task.keep_states(tmp_path / "s", **given, **drawn)
+    given["images"] = [augment(taken[0], None)]
+    white = task.keep_states(tmp_path / "w", **given)
     assert difference(states.read(), plain.read()) <= 1e-6
     for step in range(3):
-        drawn = states.read(step)
-        assert difference(drawn, np.repeat(white.read(), 4, 0)) <= 1e-6
+        wanted = np.repeat(white.read(), 4, 0)
+        assert difference(states.read(step), wanted) <= 1e-6
     x = {"images": states, "text": TEXTS[:4]}
     y = ["red", "blue", "no", "yes"]
     wanted = vqa()

@@ -55,17 +55,15 @@ def blocks(model, pictures, texts, batch_size, max_memory):
 
 
 def memory(model, rows, batch_size=4):
-    """Bytes for so many rows of text at a time, and for their work."""
+    """Bytes for so many rows of text at a time, and for their work.
+
+    Four rows are two pictures and two texts.
+    """
     with pytest.raises(ValueError, match="at least") as error:
         blocks(model, 1, 1, batch_size, 0)
     least = int(re.search(r"at least (\d+)", str(error.value))[1])
     # Two states of float32 for each row: 2 taps of 20 tokens or 17 patches.
     return least + 8 * 2 * 16 * (20 * (rows - 1) - 17)
-
-
-def small(model):
-    """Memory for two pictures and two texts at a time."""
-    return memory(model, rows=4)
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +79,10 @@ def test_rank_is_the_score_of_every_pair(task, scores):
     assert found.shape == (5, 7) and found.dtype == np.float32
     assert difference(found, scores) <= 1e-5
     # The same where blocks are small and texts wait in a file.
-    made = blocks(task, 5, 7, 4, small(task))
+    made = blocks(task, 5, 7, 4, memory(task, 4))
     assert (made.block_pictures, made.block_texts) == (2, 2)
     assert not made.all_texts
-    found = ranked(task, max_memory=small(task))
+    found = ranked(task, max_memory=memory(task, 4))
     assert difference(found, scores) <= 1e-5
     assert ranked(task, IMAGES[0], TEXTS[1]).shape == (1, 1)
 
@@ -144,7 +142,7 @@ def test_shortlist(task, scores, monkeypatch):
         {"text": array(text[-1])[:, 0], "image": projected[-1][:, 0]}
     )
     unit = {name: array(value) for name, value in unit.items()}
-    for k, values in ((1, {}), (3, {}), (3, {"max_memory": small(task)})):
+    for k, values in ((1, {}), (3, {}), (3, {"max_memory": memory(task, 4)})):
         expected = protocol(scores, unit["image"], unit["text"], k)
         found = ranked(task, shortlist=k, **values)
         assert difference(found, expected) <= 1e-5
@@ -228,7 +226,7 @@ def test_towers_run_once_for_each_item(shortlist, task, monkeypatch):
 
 @pytest.mark.parametrize("shortlist", [None, 2])
 def test_an_interrupted_ranking_goes_on(shortlist, task, tmp_path, monkeypatch):
-    values = dict(shortlist=shortlist, max_memory=small(task))
+    values = dict(shortlist=shortlist, max_memory=memory(task, 4))
     values |= dict(images=IMAGES[:3], texts=TEXTS[:4])
     whole = ranked(task, cache_dir=tmp_path / "whole", **values)
     np.testing.assert_array_equal(ranked(task, **values), whole)
@@ -270,7 +268,7 @@ def test_a_cache_of_something_else_is_refused(task, tmp_path):
         (IMAGES[1:] + IMAGES[:1], TEXTS, {}, "pictures"),
         (IMAGES, TEXTS[::-1], {}, "texts"),
         (IMAGES, TEXTS, {"shortlist": 2}, "shortlist"),
-        (IMAGES, TEXTS, {"max_memory": small(task)}, "block"),
+        (IMAGES, TEXTS, {"max_memory": memory(task, 4)}, "block"),
     ):
         with pytest.raises(ValueError, match=f"`cache_dir` must be.*{name}"):
             ranked(task, images, texts, cache_dir=folder, **values)
