@@ -67,6 +67,7 @@ def test_exported_folder_runs_without_keras(form, picture, tmp_path):
         [sys.executable, "-c", WITHOUT_KERAS, *map(str, words)],
         capture_output=True,
         text=True,
+        cwd=folder,
         env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
     )
     assert ran.returncode == 0, ran.stderr

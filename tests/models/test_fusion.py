@@ -43,6 +43,8 @@ from keras_bridgetower.tasks.identity import model_checksum
 pytestmark = LONG_ELSEWHERE
 
 WIDTH, HEADS, LAYERS = 16, 2, 3
+# Of bridges and managers alone.
+D = 8
 
 
 def states(count=LAYERS, width=WIDTH):
@@ -455,7 +457,7 @@ FORMULAS = {
 
 def streams():
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(2, 2, 5, WIDTH)).astype("float32")
+    x, y = rng.normal(size=(2, 2, 5, D)).astype("float32")
     mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], "int32")
     return x, y, mask
 
@@ -463,7 +465,7 @@ def streams():
 @pytest.mark.parametrize("name", bridges.BRIDGES)
 def test_bridges_equal_their_formulas(name):
     x, y, mask = streams()
-    layer = bridges.get(name, WIDTH, HEADS)
+    layer = bridges.get(name, D, HEADS)
     layer(x, y, mask)
     weights = weights_by_path(randomise(layer, 0.5), "attention/")
     merged = FORMULAS[name](weights, x, y, mask)
@@ -480,7 +482,7 @@ def test_bridges_equal_their_formulas(name):
 )
 def test_initial_values_of_bridges(name, share):
     x, y, _ = streams()
-    layer = bridges.get(name, WIDTH)
+    layer = bridges.get(name, D)
     expected = norm({"x/gamma": 1.0, "x/beta": 0.0}, "x", share * (x + y))
     assert difference(layer(x, y), expected) <= 1e-5
 
@@ -491,9 +493,9 @@ CLASSES = {"first_manager": managers.FirstManager, **managers.MANAGERS}
 
 def inputs():
     rng = np.random.default_rng(0)
-    states = rng.normal(size=(STATES, 2, 5, WIDTH)).astype("float32")
-    own = rng.normal(size=(2, 5, WIDTH)).astype("float32")
-    other = rng.normal(size=(2, 7, WIDTH)).astype("float32")
+    states = rng.normal(size=(STATES, 2, 5, D)).astype("float32")
+    own = rng.normal(size=(2, 5, D)).astype("float32")
+    other = rng.normal(size=(2, 7, D)).astype("float32")
     return list(states), own, other
 
 
@@ -504,7 +506,7 @@ def formula(name, w, states, own, other):
     if name == "adaptive_manager":
         c, q = norm(w, "own_norm", own), norm(w, "other_norm", other)
         logits = dense(w, "query", c) @ dense(w, "key", q).swapaxes(1, 2)
-        attended = softmax(logits / np.sqrt(WIDTH)) @ q
+        attended = softmax(logits / np.sqrt(D)) @ q
         scores = dense(w, "controller", both(attended, c))
         scores = np.moveaxis(scores, -1, 0)[..., None]
         added = w["own_score"] * c
@@ -519,7 +521,7 @@ def formula(name, w, states, own, other):
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_managers_equal_their_formulas(name):
-    layer = CLASSES[name](WIDTH, STATES)
+    layer = CLASSES[name](D, STATES)
     layer(*inputs())
     values = weights_by_path(layer)
     if name != "adaptive_manager":
@@ -534,7 +536,7 @@ def test_managers_equal_their_formulas(name):
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_noise_is_drawn_anew_in_training_only(name):
-    layer = CLASSES[name](WIDTH, STATES)
+    layer = CLASSES[name](D, STATES)
     layer(*inputs())
     randomise(layer)
     still = array(layer(*inputs()))
