@@ -49,7 +49,6 @@ IN_THIS_PROCESS = (
 NEEDS = {
     "search_your_pictures": "lancedb",
     "multimodal_rag": "lancedb",
-    "from_transformers_and_back": "transformers",
     "one_model_three_backends": "jax",
     "tpu_and_many_devices": "jax",
 }

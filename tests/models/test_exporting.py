@@ -196,10 +196,9 @@ def test_exported_parts_equal_the_model(tmp_path):
 
 @FASTEST
 def test_unavailable_parts_are_rejected(tmp_path):
-    for task in ("nlvr2", "image_classifier"):
-        made = every_task.make(task)
-        with pytest.raises(ValueError, match="`part` must be None.*backbone"):
-            made.export(tmp_path / "a", format="torch", part="fusion")
+    task = every_task.make("nlvr2")
+    with pytest.raises(ValueError, match="`part` must be None.*backbone"):
+        task.export(tmp_path / "a", format="torch", part="fusion")
 
 
 @FASTEST

@@ -97,11 +97,10 @@ def test_lora_weights_of_a_task_include_its_head(tmp_path):
 
 def test_bfloat16_is_compiled_by_xla_on_jax_alone():
     on_jax = keras.config.backend() == "jax"
-    parts = {"image_encoder": clip, "text_encoder": roberta}
-    made = {k: f(layers=1, dtype="bfloat16") for k, f in parts.items()}
-    task = kbt.BridgeTowerVQA(
-        backbone(**made, num_layers=1, dtype="bfloat16"), answers=ANSWERS
-    )
+    half = {"dtype": "bfloat16"}
+    encoders = clip(layers=1, **half), roberta(layers=1, **half)
+    body = backbone(*encoders, num_layers=1, **half)
+    task = kbt.BridgeTowerVQA(body, answers=ANSWERS)
     # The others compute it with the processor's units, without XLA.
     assert task.jit_compile == on_jax
 
