@@ -5,7 +5,6 @@ import tempfile
 import numpy as np
 import torch
 import transformers
-from builders import array
 
 import keras_bridgetower as kbt
 
@@ -13,7 +12,6 @@ SMALL = dict(hidden=64, layers=4, fused=3, heads=4, vocabulary=100, side=64)
 PUBLISHED = dict(fused=6, vocabulary=50_265)
 BASE = PUBLISHED | dict(hidden=768, layers=12, heads=12, side=288)
 LARGE = PUBLISHED | dict(hidden=1024, layers=24, heads=16, side=294, patch=14)
-LINKS = ("add", "scaled_add", "interpolate")
 
 
 def peer(size, link="add", shared_projections=True):
@@ -81,23 +79,3 @@ def pair(size, **kwargs):
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         return model, kbt.BridgeTowerBackbone.from_preset(folder)
-
-
-def differences(size, **kwargs):
-    """Largest differences of all outputs for the same random weights."""
-    model, backbone = pair(size, **kwargs)
-    mine, theirs = inputs(size)
-    got = {k: array(v) for k, v in backbone(mine, training=False).items()}
-    with torch.no_grad():
-        expected = model.bridgetower(**theirs)
-        logits = model(**theirs).logits.numpy()
-    head = {k: v.numpy() for k, v in model.itm_score.fc.state_dict().items()}
-    itm = got["pooled"] @ head["weight"].T + head["bias"]
-    kept = mine["padding_mask"] == 1
-    text = expected.text_features.numpy()
-    return {
-        "text": np.abs(got["text"] - text)[kept].max(),
-        "image": np.abs(got["image"] - expected.image_features.numpy()).max(),
-        "pooled": np.abs(got["pooled"] - expected.pooler_output.numpy()).max(),
-        "itm": np.abs(itm - logits).max(),
-    }

@@ -14,8 +14,7 @@ from builders import array
 from builders import features
 from builders import randomise
 from builders import raw
-from builders import retrieval
-from builders import some_everywhere
+from builders import shallow
 
 from keras_bridgetower import analysis
 from keras_bridgetower.analysis import diversity
@@ -112,35 +111,23 @@ def test_attention_maps_equal_transformers():
             assert off.max(axis=(1, 3))[kept == 1].max() <= 1e-5
 
 
-TASKS = {
-    "vqa": (vqa, picture, TEXT),
-    "merged": (lambda: vqa(cross_encoder="merged_attention"), picture, TEXT),
-    "meter": (lambda: vqa(bridge=None), picture, TEXT),
-    "managers": (lambda: vqa(bridge="adaptive_manager"), picture, TEXT),
-    "retrieval": (retrieval, picture, TEXT),
-    "nlvr2": (
-        lambda: every_task.make("nlvr2"),
-        lambda: [picture(0), picture(1)],
-        TEXT,
-    ),
-    # Every byte is a token of the tokenizer.
-    "masked_lm": (
-        lambda: every_task.make("masked_lm"),
-        picture,
-        "is it <mask>?",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", some_everywhere(TASKS, "vqa", "merged"))
-def test_every_map_sums_to_one(name):
-    make, image, text = TASKS[name]
-    model = make()
+@pytest.mark.parametrize(
+    "name, values",
+    [
+        ("vqa", {"cross_encoder": "merged_attention"}),
+        *((name, {}) for name in ("retrieval", "nlvr2", "masked_lm")),
+    ],
+)
+def test_every_map_sums_to_one(name, values):
+    model = randomise(every_task.make(name, shallow(**values)))
     pictures = 2 if name == "nlvr2" else 1
+    image = [picture(0), picture(1)] if name == "nlvr2" else picture()
+    # Every byte is a token of the tokenizer.
+    text = "is it <mask>?" if name == "masked_lm" else TEXT
     for made in (
-        analysis.attention_map(model, image(), text, layer=0, head=1),
-        analysis.attention_rollout(model, image(), text),
-        analysis.relevance(model, image(), text),
+        analysis.attention_map(model, image, text, head=1),
+        analysis.attention_rollout(model, image, text),
+        analysis.relevance(model, image, text),
     ):
         count = len(made.words)
         # A token for each byte; `<mask>` takes the space before it along.
@@ -167,13 +154,6 @@ def test_attention_map_is_the_attention_of_its_layer(task):
     assert "".join(made.words) == TEXT.replace(" ", "Ġ")
     found = made.word_maps.reshape(len(TEXT), 16)
     assert np.abs(found - expected).max() <= 1e-6
-    mean = analysis.attention_map(task, picture(), TEXT, layer=-1)
-    heads = [
-        analysis.attention_map(task, picture(), TEXT, layer=1, head=h).whole
-        for h in (0, -1)
-    ]
-    assert mean.whole.shape == heads[0].shape
-    assert np.abs(mean.whole - np.mean(heads, 0)).max() <= 5e-2
 
 
 def test_rollout_equals_its_formula(task):
@@ -240,7 +220,7 @@ def test_invalid_analyses_are_rejected(task):
     for name in ("layer", "head"):
         with pytest.raises(IndexError):
             analysis.attention_map(task, picture(), TEXT, **{name: 2})
-    for answer in ("green", 4, -1, True):
+    for answer in ("green", 4, True):
         with pytest.raises(ValueError, match=f"answer={answer!r}"):
             analysis.relevance(task, picture(), TEXT, answer=answer)
     for name in ("image_classifier", "text_regressor"):
@@ -258,11 +238,8 @@ def test_figures_are_drawn(task, tmp_path):
     from PIL import Image
 
     found = analysis.head_diversity(task, [raw()[0]])
-    both = {"METER": found, "BridgeTower": found}
-    made = figures.head_diversity(both)
-    assert len(made.axes) == 8
-    titles = [axes.get_title() for axes in made.axes]
-    assert titles[0] == "METER: visual self-attention"
+    made = figures.head_diversity({"METER": found, "BridgeTower": found})
+    assert made.axes[0].get_title() == "METER: visual self-attention"
     seen = analysis.attention_rollout(task, picture(), TEXT)
     for figure in (made, figures.attention(seen)):
         figure.savefig(tmp_path / "figure.png")

@@ -24,7 +24,7 @@ SMALL = {
     "search_your_pictures": {"PICTURES": 40, "QUERIES": 2},
     "finetune_vqa_on_your_table": {"HELD_OUT": 28, "EPOCHS": 1},
     "pretrain_and_compare_bridges": {
-        **{"HELD_OUT": 32, "ROUNDS": 2, "STEPS": 1},
+        **{"HELD_OUT": 8, "ROUNDS": 1, "STEPS": 1},
         **{"SEEDS": (0,), "BRIDGES": (None, "add")},
     },
     "multimodal_rag": {"SECONDS": 48, "ABSENT": 2},
@@ -49,7 +49,6 @@ IN_THIS_PROCESS = (
 NEEDS = {
     "search_your_pictures": "lancedb",
     "multimodal_rag": "lancedb",
-    "from_transformers_and_back": "transformers",
     "one_model_three_backends": "jax",
     "tpu_and_many_devices": "jax",
 }

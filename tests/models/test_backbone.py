@@ -1,20 +1,15 @@
 """The backbone: parts and whole, saving, sizes, frozen parts."""
 
-import copy
-import json
-import pickle
-import re
+import functools
 
 import keras
 import keras_hub
 import numpy as np
-import peer
 import pytest
 from builders import FASTEST
 from builders import LONG_ELSEWHERE
 from builders import array
 from builders import backbone
-from builders import bert
 from builders import clip
 from builders import deit
 from builders import difference
@@ -23,8 +18,6 @@ from builders import preprocessor
 from builders import randomise
 from builders import run
 from builders import shallow
-from builders import some_everywhere
-from builders import vit
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend.keras_private.variables import shapes_only
@@ -33,34 +26,7 @@ from keras_bridgetower.models import bridges
 pytestmark = LONG_ELSEWHERE
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        dict(image_encoder=deit(), text_encoder=bert(), image_norms="per_tap"),
-        dict(bridge="adaptive_manager"),
-        dict(
-            projections="per_layer",
-            taps=(-2, None),
-            intermediate_dim=24,
-            bridge="gate",
-            cross_encoder="merged_attention",
-        ),
-    ],
-)
-def test_saved_models_give_the_same_outputs(values, tmp_path):
-    model = randomise(backbone(**values))
-    inputs = features(model)
-    expected = run(model, inputs)
-    model.save(tmp_path / "a.keras")
-    copy = keras.saving.load_model(tmp_path / "a.keras")
-    assert json.dumps(copy.get_config()) == json.dumps(model.get_config())
-    assert difference(run(copy, inputs), expected) == 0
-    model.save_to_preset(tmp_path / "preset")
-    copy = kbt.BridgeTowerBackbone.from_preset(tmp_path / "preset")
-    assert difference(run(copy, inputs), expected) == 0
-
-
-@pytest.mark.parametrize("make", some_everywhere([clip, vit, deit], clip))
+@pytest.mark.parametrize("make", [clip, deit])
 def test_other_image_sizes_resize_only_positions(make):
     model = randomise(backbone(make()))
     same = model.with_image_size(32)
@@ -78,28 +44,7 @@ def test_other_image_sizes_resize_only_positions(make):
             assert difference(old, new) == 0
 
 
-def in_half():
-    return clip(dtype="bfloat16")
-
-
-@pytest.fixture(scope="module")
-def unchanged():
-    """A backbone that no test changes."""
-    return backbone()
-
-
-@pytest.mark.parametrize(
-    "wrong, named",
-    [
-        ({"images": None}, "'images', 'padding_mask'"),
-        (features(side=40), r"\(None, 32, 32, 3\)"),
-        (features() | {"padding_mask": np.ones((1, 6))}, "batch size"),
-    ],
-)
-def test_wrong_features_are_rejected(wrong, named, unchanged):
-    wrong = {key: value for key, value in wrong.items() if value is not None}
-    with pytest.raises(ValueError, match=named):
-        unchanged(wrong)
+in_half = functools.partial(clip, dtype="bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -129,22 +74,6 @@ def test_what_does_not_fit_is_rejected(values, error, words):
     values = {k: v() if callable(v) else v for k, v in values.items()}
     with pytest.raises(error, match=words):
         backbone(**values)
-
-
-@pytest.mark.parametrize("link", peer.LINKS)
-@pytest.mark.parametrize("shared_projections", [True, False])
-def test_small_model_equals_transformers(link, shared_projections):
-    found = peer.differences(
-        peer.SMALL, link=link, shared_projections=shared_projections
-    )
-    assert max(found.values()) <= 1e-5, found
-
-
-@pytest.mark.slow
-def test_base_model_equals_transformers():
-    found = peer.differences(peer.BASE)
-    print(found)
-    assert max(found.values()) <= 2e-4, found
 
 
 BASE = dict(hidden_dim=768, num_heads=12, num_layers=6)
@@ -206,8 +135,6 @@ def full(values, layers, heads, patch, side):
         (BASE, LAYERS, None),
         (LARGE, 201_560_064, None),
         (BASE | {"cross_encoder": "merged_attention"}, 6 * BLOCK, None),
-        (BASE | {"num_layers": 2}, LAYERS // 3, 37.8e6),
-        (BASE | {"num_layers": 3}, LAYERS // 2, 56.8e6),
         (BASE | {"num_layers": 12}, LAYERS * 2, 226.8e6),
     ],
 )
@@ -229,22 +156,10 @@ def test_parameters_of_bridges():
 @FASTEST
 def test_parameters_of_managers():
     layer = fusion(BASE, bridge="adaptive_manager")
-    found = {
-        pattern: sum(
-            int(np.prod(w.shape))
-            for w in layer.trainable_weights
-            if re.search(pattern, w.path)
-        )
-        for pattern in (r"_manager_\d", r"_(text|image)_layers$")
-    }
-    managers, embeddings = found.values()
     # The checkpoint has a temperature more in each manager, that nothing
     # reads, and an embedding for each of its 12 + 12 blocks.
-    assert managers + 12 == 12_062_292
-    assert 2 * embeddings == 18_432
-    # No layer norms before and in bridges.
-    added = count(layer) - count(fusion(BASE, bridge="add"))
-    assert added == 12_062_280 - 18_432 + 9_216
+    embeddings = count(layer) - count(fusion(BASE, bridge="add")) + 18_432
+    assert embeddings - (12_062_292 - 12) == 18_432 / 2
     for number, counted in ((0, 13_826), (1, 1_203_464)):
         assert count(layer.text_bridges[number]) + 1 == counted
 
@@ -281,12 +196,8 @@ def saved_and_loaded(task, folder):
     return keras.saving.load_model(folder / "a.keras")
 
 
-COPIES = {
-    "copy.deepcopy": lambda task, _: copy.deepcopy(task),
-    "save": saved_and_loaded,
-    "pickle": lambda task, _: pickle.loads(pickle.dumps(task)),
-    "from_config": lambda task, _: type(task).from_config(task.get_config()),
-}
+def from_config(task, folder):
+    return type(task).from_config(task.get_config())
 
 
 @pytest.fixture
@@ -300,24 +211,17 @@ def frozen_in(task):
     return [place for place, weight in places if not weight.trainable]
 
 
-CASES = [
-    *((part, "save") for part in PARTS),
-    *(("fusion", kind) for kind in COPIES if kind != "save"),
-]
-
-
 @FASTEST
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_copies_of_a_frozen_part(case, task, tmp_path):
-    part, kind = case
+@pytest.mark.parametrize(
+    "part, copy",
+    [*((part, saved_and_loaded) for part in PARTS), ("fusion", from_config)],
+)
+def test_copies_of_a_frozen_part(part, copy, task, tmp_path):
     PARTS[part](task).trainable = False
-    copied = COPIES[kind](task, tmp_path)
+    copied = copy(task, tmp_path)
     assert frozen_in(copied) == frozen_in(task)
     assert len(copied.trainable_variables) == len(task.trainable_variables)
     assert not PARTS[part](copied).trainable
-    for other in set(PARTS) - {part, "task"}:
-        mine, its = PARTS[other](task), PARTS[other](copied)
-        assert mine.trainable_variables or not its.trainable_variables
 
 
 @FASTEST
@@ -340,7 +244,7 @@ def test_presets_open_fully_trainable(task, tmp_path):
 
 
 def test_frozen_parts_of_a_custom_model_are_saved(tmp_path):
-    model = backbone()
+    model = shallow()
     parts = model.text_tower, model.fusion.steps[0], model.image_tower.blocks[0]
     for part in parts:
         part.trainable = False

@@ -8,18 +8,17 @@ import sys
 import every_task
 import keras
 import numpy as np
-import PIL.Image
 import pytest
 import tensorflow as tf
 from builders import ANSWERS
 from builders import FASTEST
+from builders import LONG_ELSEWHERE
 from builders import MANY_STEPS
 from builders import ONE_BACKEND
 from builders import SIDE
 from builders import array
 from builders import assert_same_weights
 from builders import backbone
-from builders import clip
 from builders import difference
 from builders import eager
 from builders import fast
@@ -38,9 +37,6 @@ from PIL import Image
 import keras_bridgetower as kbt
 from keras_bridgetower.objectives.losses import MaskedLMLoss
 from keras_bridgetower.objectives.losses import VQALoss
-from keras_bridgetower.preprocessing.image_converter import (
-    BridgeTowerImageConverter,
-)
 from keras_bridgetower.tasks.fit.data_path import Steps
 
 SCORES = np.eye(4, dtype="float32")[:3]
@@ -56,7 +52,6 @@ def tasks():
     return {
         "vqa": kbt.BridgeTowerVQA(made, answers=ANSWERS),
         "mlm": kbt.BridgeTowerMaskedLM(made),
-        "pretraining": kbt.BridgeTowerPretraining(made),
         "entailment": kbt.BridgeTowerEntailment(made),
         "ranking": kbt.BridgeTowerRetrieval(made, objective="ranking"),
         "hard": kbt.BridgeTowerRetrieval(made, None, "hard_negatives", 8),
@@ -81,11 +76,8 @@ IDS = features()["token_ids"]
 BAD = [
     ("vqa", {}, 100 * SCORES, "soft scores from 0 to 1"),
     ("vqa", {"token_ids": changed(IDS, (1, 2), 300)}, SCORES, "`token_ids`"),
-    ("vqa", {"token_ids": changed(IDS, (1, 2), -1)}, SCORES, "`token_ids`"),
     ("vqa", {"padding_mask": GAP}, SCORES, "`padding_mask`"),
-    ("vqa", {"padding_mask": 2 * GAP}, SCORES, "`padding_mask`"),
     ("mlm", {}, changed(TOKENS, (0, 0), -3), "from 0 to 299, or -100"),
-    ("mlm", {}, changed(TOKENS, (0, 0), 300), "from 0 to 299, or -100"),
     (
         "mlm",
         {"mask_positions": changed(POSITIONS, (0, 0), 6)},
@@ -94,13 +86,13 @@ BAD = [
     ),
     ("entailment", {}, np.array([0, 1, 3]), "from 0 to 2.*y with 3"),
     ("ranking", {}, np.array([0, 16, 3]), "from 0 to 15.*y with 16"),
-    ("entailment", {}, np.array(["a", "b", "c"]), "`y` must hold numbers"),
     ("vqa", {}, np.array(ANSWERS[:3]), "`y` must hold numbers"),
     ("hard", {}, {**PAIRS, "itm": ["no"] * 3}, "`y` must hold numbers"),
     ("hard", {}, {**PAIRS, "itm": 2 * PAIRS["itm"]}, "from 0 to 1.*with 2"),
 ]
 
 
+@LONG_ELSEWHERE
 @pytest.mark.parametrize("name, x, y, message", BAD)
 def test_values_out_of_range(name, x, y, message, tasks):
     task, x = tasks[name], batch(name, **x)
@@ -112,23 +104,22 @@ def test_values_out_of_range(name, x, y, message, tasks):
         list(data.map(task.preprocess_samples))
 
 
-def test_labels_that_nothing_makes_are_required(tasks):
-    task, x = tasks["mlm"], batch("mlm")
-    for call in (task.train_on_batch, task.test_on_batch, task.fit):
-        with pytest.raises(ValueError, match="`y` must hold .*y=None"):
-            call(x)
-
-
 @FASTEST
 def test_arguments_of_fit_that_are_refused(tasks):
     # A table may hold integers as objects.
-    x = batch("mlm")
-    made, labels = tasks["mlm"].preprocess_samples(x, TOKENS.astype(object))
+    task, x = tasks["mlm"], batch("mlm")
+    made, labels = task.preprocess_samples(x, TOKENS.astype(object))
     assert made is x and labels.dtype == object
+    for call in (task.train_on_batch, task.test_on_batch, task.fit):
+        with pytest.raises(ValueError, match="`y` must hold .*y=None"):
+            call(x)
     x["mask_positions"] = POSITIONS + 9
-    for run in (tasks["mlm"].evaluate, tasks["mlm"].fit):
+    for run in (task.evaluate, task.fit):
         with pytest.raises(ValueError, match="`mask_positions` must hold"):
             run(x, TOKENS, verbose=0)
+    row = {name: rows[0] for name, rows in features().items()}
+    with pytest.raises(ValueError, match="`x` must hold batches: a dict"):
+        tasks["vqa"].predict(iter([row]), verbose=0)
     with pytest.raises(ValueError, match="'sample_weight': 2"):
         tasks["vqa"].fit(batch("vqa"), SCORES, sample_weight=np.ones(2))
     for name, y in (("hard", PAIRS), ("mlm", TOKENS)):
@@ -136,29 +127,12 @@ def test_arguments_of_fit_that_are_refused(tasks):
             tasks[name].fit(batch(name), y, class_weight={0: 1.0, 1: 2.0})
 
 
-@FASTEST
-def test_rows_are_no_batches(tasks):
-    task, (x, y) = kbt.BridgeTowerVQA(shallow(), preprocessor()), raw(4)
-    rows = [{name: x[name][i] for name in x} for i in range(4)]
-    of_features = [{k: v[0] for k, v in features().items()}] * 3
-    for call in (
-        lambda: task.fit(rows, verbose=0),
-        lambda: task.fit(list(zip(rows, y, strict=True)), verbose=0),
-        lambda: task.predict(rows, verbose=0),
-        lambda: tasks["vqa"].predict(iter(of_features), verbose=0),
-    ):
-        with pytest.raises(ValueError, match="`x` must hold batches: a dict"):
-            call()
-
-
 @ONE_BACKEND
-def test_ten_answers_are_spelled_as_the_evaluator_does():
+def test_typed_answers_are_compared_as_by_the_evaluator():
     made = preprocessor(["yes", "2", "No", "don't know"])
     typed = ["Yes."] * 3 + ["two", "2"] + ["dont know\n"] + ["NO"] * 4
-    found = made.targets(np.array([typed, ["Yes"] * 10, ["?"] * 10]))
-    np.testing.assert_allclose(
-        found, [[0.9, 0.6, 1, 0.3], [1, 0, 0, 0], [0] * 4]
-    )
+    found = made.targets(np.array([typed]))
+    np.testing.assert_allclose(found, [[0.9, 0.6, 1, 0.3]])
     # Of two answers that are compared as one, that which is spelled so.
     made = preprocessor(["Yes", "yes"])
     assert made.targets(np.array([["YES"] * 10])).tolist() == [[0, 1]]
@@ -240,21 +214,6 @@ def dataset(rows=ROWS):
 
 
 @slow_on("tensorflow")
-def test_equal_fits_are_equal_to_the_bit(task):
-    found = []
-    for x, sizes in (
-        (data(), {"batch_size": BATCH, "shuffle": False}),
-        (dataset(), {}),
-    ):
-        given = dict(epochs=2, validation_data=dataset(4), verbose=0, **sizes)
-        history = fresh(task).fit(x, **given).history
-        found.append((history, task.get_weights()))
-    (losses, weights), (other_losses, other_weights) = found
-    assert losses == other_losses
-    assert_same_weights(weights, other_weights)
-
-
-@slow_on("tensorflow")
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_the_end_of_a_dataset_is_no_step(task):
     """Also if the number of batches is unknown."""
@@ -267,7 +226,7 @@ def test_the_end_of_a_dataset_is_no_step(task):
     assert_same_weights(*ends)
 
 
-@slow_on("tensorflow", "jax")
+@LONG_ELSEWHERE
 def test_steps_count_on(task):
     """Over epochs, calls, and an iterator that ends within an epoch."""
     made = fresh(task).preprocessor
@@ -289,11 +248,8 @@ def test_shuffled_arrays(task):
 
     def orders(**kwargs):
         keras.utils.set_random_seed(3)
-        history = (
-            fresh(task)
-            .fit(data(), batch_size=BATCH, epochs=2, verbose=0, **kwargs)
-            .history
-        )
+        values = dict(batch_size=BATCH, epochs=2, verbose=0) | kwargs
+        history = fresh(task).fit(data(), **values).history
         seen = made.taken()
         texts = [seen[step] for step in range(2 * STEPS)]
         return sum(texts[:STEPS], []), sum(texts[STEPS:], []), history
@@ -308,24 +264,12 @@ def test_shuffled_arrays(task):
 
 
 @FASTEST
-def test_parts_of_lists(task):
-    made = fresh(task).preprocessor
-    values = dict(batch_size=BATCH, verbose=0)
-    task.fit(data(), validation_split=0.25, **values)
-    # Six rows to train on, then the last two.
-    *trained, (_, last) = made.steps
-    assert sorted(sum((texts for _, texts in trained), [])) == list("abcdef")
-    assert sorted(last) == ["g", "h"]
-    assert sorted(made.taken()) == [0, 1, 2]
-    with pytest.raises(ValueError, match="at least one sample"):
-        task.fit(data(), validation_split=1.0, **values)
-    for refused in ({"validation_split": 0.5}, {"shuffle": True}):
-        with pytest.raises(ValueError, match="needs `x` as a dict"):
-            task.fit(dataset(), **refused)
-
-
-@FASTEST
 def test_validation_arguments_without_effect_are_rejected(task):
+    with pytest.raises(ValueError, match="at least one sample"):
+        task.fit(data(), validation_split=1.0, verbose=0)
+    for given in ({"validation_split": 0.5}, {"shuffle": True}):
+        with pytest.raises(ValueError, match="needs `x` as a dict"):
+            task.fit(dataset(), **given)
     held_out = {"validation_data": dataset()}
     for given in (
         {"validation_split": 0.5, **held_out},
@@ -355,7 +299,7 @@ def test_accumulated_steps_count_singly():
 
 def test_random_layers_of_a_task_draw_in_training():
     # Not by dropout, which PyTorch draws by itself.
-    body = backbone(clip(layers=2), roberta(layers=2), bridge="static_manager")
+    body = shallow(bridge="static_manager")
     task = kbt.BridgeTowerVQA(body, answers=["yes", "no"])
     states = [v for v in body.fusion.variables if v.path.endswith("_state")]
     before = [array(v) for v in states]
@@ -367,58 +311,39 @@ def test_random_layers_of_a_task_draw_in_training():
     assert any(difference(v, b) for v, b in zip(states, before, strict=True))
 
 
-ASKED = "what color is the shape?"
-
-
-@pytest.fixture(scope="module")
-def vqa():
-    return kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_easy_vqa")
-
-
-@slow_on("tensorflow")
-@pytest.mark.parametrize("as_column", some_everywhere([list, np.array], list))
-def test_a_missing_file_is_named_by_its_row_in_the_data(
-    vqa, tmp_path, as_column
-):
+@LONG_ELSEWHERE
+def test_a_missing_file_is_named_by_its_row_in_the_data(task, tmp_path):
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     paths = [str(tmp_path / "a.png")] * 9
     paths[7] = "no/such.png"
-    x = {"images": as_column(paths), "text": [ASKED] * 9}
-    y = np.zeros(9, "int32")
+    x = {"images": paths, "text": ["a"] * 9}
+    given = {"batch_size": 2, "verbose": 0}
+    column = x | {"images": np.array(paths)}
     for call in (
-        lambda: vqa.predict(x, batch_size=2, verbose=0),
-        lambda: vqa.evaluate(x, y, batch_size=2, verbose=0),
-        lambda: vqa.fit(x, y, batch_size=2, verbose=0),
+        lambda: task.predict(x, **given),
+        lambda: task.predict(column, **given),
+        lambda: task.evaluate(x, **given),
+        lambda: task.fit(x, **given),
         # In the part to validate on.
-        lambda: vqa.fit(x, y, batch_size=2, verbose=0, validation_split=0.3),
+        lambda: task.fit(x, **given, validation_split=0.3),
     ):
         with pytest.raises(ValueError, match=r"images\[7\]='no/such.png'"):
             call()
 
 
-GOOD = {"images": np.zeros((2, 40, 30, 3), "uint8"), "text": [ASKED] * 2}
-
-
 @FASTEST
-def test_errors_of_others_stay_as_they_are(vqa):
-    tf = pytest.importorskip("tensorflow")
-
-    def fail(x):
+def test_errors_of_others_stay_as_they_are(task):
+    def fail(texts):
         raise ValueError("not ours")
 
-    one_batch = tf.data.Dataset.from_tensors(GOOD).map(
-        lambda x: {
-            **x,
-            "text": tf.ensure_shape(
-                tf.numpy_function(fail, [x["text"]], tf.string), [2]
-            ),
-        }
-    )
+    def failing(x):
+        texts = tf.numpy_function(fail, [x["text"]], tf.string)
+        return {**x, "text": tf.ensure_shape(texts, [None])}
+
     with pytest.raises(tf.errors.InvalidArgumentError, match="not ours"):
-        vqa.predict(one_batch, verbose=0)
+        task.predict(dataset(2).map(failing), verbose=0)
 
 
-UNITS = ["yes", "no", "red", "blue"]
 LABELS = np.eye(2, 4, dtype="float32")
 RAW = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), "uint8")
 
@@ -428,15 +353,12 @@ def tensor(x):
 
 
 def one_batch(*batch):
-    import tensorflow as tf
-
     return tf.data.Dataset.from_tensors(batch if len(batch) > 1 else batch[0])
 
 
 # Entries that take features, each with the arguments `(task, features)`.
 ENTRIES = {
     "fit": lambda m, x: m.fit(x, LABELS, verbose=0),
-    "fit one_batch": lambda m, x: m.fit(one_batch(x, LABELS), verbose=0),
     "tf.data": lambda m, x: list(
         one_batch(x, LABELS).map(m.preprocess_samples).as_numpy_iterator()
     ),
@@ -457,7 +379,6 @@ ENTRIES = {
     "task": lambda m, x: m(x),
     "task tensor": lambda m, x: m(tensor(x)),
     "backbone": lambda m, x: m.backbone(x),
-    "backbone tensor": lambda m, x: m.backbone(tensor(x)),
     "attention_maps": lambda m, x: m.backbone.attention_maps(x),
 }
 # As raw pictures come: bytes, their floats, after resizing beyond the range,
@@ -475,20 +396,24 @@ RAW_FORMS = {
 @pytest.fixture(scope="module")
 def by_features():
     """A task that takes features."""
-    return eager(kbt.BridgeTowerVQA(randomise(shallow()), answers=UNITS))
+    return eager(kbt.BridgeTowerVQA(randomise(shallow()), answers=ANSWERS))
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
+QUICK = ("fit", "predict one_batch", "task tensor")
+
+
+@pytest.mark.parametrize("entry", some_everywhere(ENTRIES, *QUICK))
 def test_raw_pictures_are_no_features(entry, by_features):
-    quick = entry in ("fit", "predict one_batch", "task tensor")
-    for images in RAW_FORMS.values() if quick else (RAW,):
+    for images in RAW_FORMS.values() if entry in QUICK else (RAW,):
         told = "`images` must be normalized floats"
         with pytest.raises(Exception, match=told) as caught:
             ENTRIES[entry](by_features, {**features(batch=2), "images": images})
         assert entry == "tf.data" or type(caught.value) is ValueError
 
 
-@pytest.mark.parametrize("entry", some_everywhere(ENTRIES, "tf.data"))
+@pytest.mark.parametrize(
+    "entry", some_everywhere(["tf.data", *QUICK], "tf.data")
+)
 def test_normalized_pictures_of_any_statistics_are_features(entry, by_features):
     pixels = RAW / 255
     for mean, std in ((0.0, 1.0), (0.5, 0.5), (0.45, 0.04)):
@@ -499,8 +424,10 @@ def test_normalized_pictures_of_any_statistics_are_features(entry, by_features):
 
 @FASTEST
 def test_statistics_of_the_preprocessor_are_known():
-    converter = BridgeTowerImageConverter(32, mean=(0, 0, 0), std=[1 / 255] * 3)
-    made = kbt.BridgeTowerVQAPreprocessor(tokenizer(), converter, UNITS)
+    converter = kbt.BridgeTowerImageConverter(
+        32, mean=(0, 0, 0), std=[1 / 255] * 3
+    )
+    made = kbt.BridgeTowerVQAPreprocessor(tokenizer(), converter, ANSWERS)
     task = kbt.BridgeTowerVQA(shallow(), made)
     x = made({"images": RAW, "text": ["a", "b"]})
     assert x["images"].max() > 254
@@ -530,7 +457,7 @@ def _(encoder):
 @FASTEST
 def test_an_encoder_that_rescales_takes_raw_pictures():
     model = backbone(RawPixels(), roberta(layers=1), num_layers=1)
-    task = eager(kbt.BridgeTowerVQA(model, answers=UNITS))
+    task = eager(kbt.BridgeTowerVQA(model, answers=ANSWERS))
     for entry in ENTRIES.values():
         entry(task, {**features(batch=2), "images": RAW})
     task({**features(batch=2), "images": RAW.astype("float32")})
@@ -545,6 +472,9 @@ def test_predictions_of_no_rows_have_the_shapes_of_others(name, by_features):
     expected = task.predict(x, verbose=0)
     made = task.predict(every_task.rows(x, 0, 0), verbose=0)
     assert shapes(made) == shapes(every_task.rows(expected, 0, 0))
+    for verb in (task.fit, task.evaluate):
+        with pytest.raises(ValueError, match="at least one sample"):
+            verb(every_task.rows(x, 0, 0))
     given = task.preprocessor(x)
     given = given[0] if isinstance(given, tuple) else given
     made = task.predict_features(every_task.rows(given, 0, 0))
@@ -555,25 +485,15 @@ def shapes(outputs):
     return keras.tree.map_structure(lambda x: (x.shape, x.dtype), outputs)
 
 
-def test_no_rows_of_every_source(by_features):
-    x = features(batch=2)
-    for empty in (every_task.rows(x, 0, 0), one_batch(x).take(0)):
-        made = by_features.predict(empty, verbose=0)
-        assert (made.shape, made.dtype) == ((0, 4), "float32")
-    for verb in (by_features.fit, by_features.evaluate):
-        with pytest.raises(ValueError, match="at least one sample"):
-            verb(every_task.rows(x, 0, 0), LABELS[:0])
-
-
 RUN = """
 import gc
 import sys
 import builders
+import every_task
 import keras
-vqa = builders.fast(builders.vqa(**builders.one_layer_each()))
+task = builders.fast(every_task.make("image_classifier"))
 files = sys.argv[1:]
-x = {"images": files, "text": ["what?"] * len(files)}
-y = [builders.ANSWERS[0]] * len(files)
+x, y = {"images": files}, ["cat"] * len(files)
 good = {key: values[:4] for key, values in x.items()}
 data = {"batch_size": 2, "verbose": 0}
 check = {"validation_data": (x, y), "validation_batch_size": 2}
@@ -582,19 +502,19 @@ several = 1 if keras.config.backend() == "torch" else 2
 
 
 def in_one_execution():
-    vqa.compile(vqa.optimizer, steps_per_execution=several)
-    vqa.evaluate(last, y[2:], **data)
+    task.compile(task.optimizer, steps_per_execution=several)
+    task.evaluate(last, y[2:], **data)
 
 
 calls = [
-    lambda: vqa.fit(x, y, shuffle=False, **data),
-    lambda: vqa.fit(good, y[:4], **check, **data),
-    lambda: vqa.evaluate(x, y, **data),
-    lambda: vqa.predict(x, **data),
+    lambda: task.fit(x, y, shuffle=False, **data),
+    lambda: task.fit(good, y[:4], **check, **data),
+    lambda: task.evaluate(x, y, **data),
+    lambda: task.predict(x, **data),
     in_one_execution,
 ]
-vqa.fit(good, y[:4], **data)
-vqa.predict(good, **data)
+task.fit(good, y[:4], **data)
+task.predict(good, **data)
 gc.collect()
 assert "_HeldIterators" not in {type(one).__name__ for one in gc.get_objects()}
 print("---", file=sys.stderr)
@@ -603,7 +523,7 @@ for call in calls:
         call()
     except ValueError as error:
         print(error, file=sys.stderr)
-    print(int(vqa.optimizer.iterations), file=sys.stderr)
+    print(int(task.optimizer.iterations), file=sys.stderr)
 """
 
 
@@ -617,7 +537,7 @@ def test_damaged_picture_is_one_line_of_error(tmp_path):
     rng = np.random.default_rng(0)
     for file in files:
         pixels = rng.integers(0, 256, (40, 40, 3), "uint8")
-        PIL.Image.fromarray(pixels).save(file)
+        Image.fromarray(pixels).save(file)
     content = pathlib.Path(files[5]).read_bytes()
     pathlib.Path(files[5]).write_bytes(content[: len(content) // 2])
     env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "0"}

@@ -1,29 +1,23 @@
 """Masked language modeling and pre-training: labels, steps, filled texts."""
 
-import warnings
-
+import every_task
 import keras
 import numpy as np
-import peer
 import pytest
-import torch
+from builders import LONG_ELSEWHERE
 from builders import ONE_BACKEND
 from builders import SIDE
 from builders import array
 from builders import assert_same_weights
-from builders import backbone
 from builders import difference
 from builders import moved
 from builders import randomise
 from builders import raw
 from builders import shallow
-from builders import slow_on
 from builders import tokenizer
-from convert import checkpoints
 from keras import ops
 
 import keras_bridgetower as kbt
-from keras_bridgetower.objectives.losses import MaskedLMLoss
 from keras_bridgetower.preprocessing.pretraining import IGNORED
 from keras_bridgetower.training.optim.adamw import AdamW
 
@@ -33,12 +27,6 @@ IDS = np.array([7, 8, 8, 9])
 def preprocessor(**kwargs):
     return kbt.BridgeTowerPretrainingPreprocessor(
         tokenizer(), kbt.BridgeTowerImageConverter(SIDE), max_masks=6, **kwargs
-    )
-
-
-def pretraining():
-    return kbt.BridgeTowerPretraining(
-        shallow(), preprocessor(), projection_dim=8
     )
 
 
@@ -63,11 +51,7 @@ def test_labels_belong_to_the_features():
         )
     changed = features["token_ids"] != features["masked_token_ids"]
     assert changed.sum() > 4
-
-
-@ONE_BACKEND
-def test_equal_pictures_have_equal_ids():
-    x, _ = raw(4)
+    # Without ids, equal pictures have equal ones.
     x["images"][2] = x["images"][0]
     ids = preprocessor()(x)[1]["itc"].tolist()
     assert ids[0] == ids[2] and len(set(ids)) == 3
@@ -78,10 +62,9 @@ def test_equal_pictures_have_equal_ids():
     [
         (dict(objectives=("mlm", "itc")), True),
         (dict(objectives=("itc",), ways="three_way"), False),
-        (dict(objectives=("mlm", "itm")), False),
     ],
 )
-@slow_on("tensorflow", "jax")
+@LONG_ELSEWHERE
 def test_what_no_objective_reads_stays(values, unread):
     made = preprocessor(objectives=values["objectives"])
     model = kbt.BridgeTowerPretraining(
@@ -125,7 +108,7 @@ class TwoPasses(kbt.BridgeTowerPretraining):
         }
 
 
-@slow_on("tensorflow", "jax")
+@LONG_ELSEWHERE
 def test_a_step_equals_two_passes():
     """One image-tower pass gives the gradients of an own pass for each."""
     x, _ = raw(4)
@@ -133,7 +116,7 @@ def test_a_step_equals_two_passes():
     features, labels = preprocessor(objectives=names, rate=0.5)(x)
     # Two rows take the next one's picture, two keep their own.
     features["match"] = labels["itm"] = np.array([1, 0, 1, 0], "int32")
-    both = backbone()
+    both = shallow()
     shared = randomise(
         kbt.BridgeTowerPretraining(both, objectives=names), scale=0.1
     )
@@ -157,9 +140,9 @@ def variables(task):
     return task.backbone.trainable_weights + task.heads.trainable_weights
 
 
-@slow_on("tensorflow", "jax")
+@LONG_ELSEWHERE
 def test_a_masked_language_head_of_another_epsilon_is_kept(tmp_path):
-    model = randomise(kbt.BridgeTowerMaskedLM(backbone(), head_epsilon=1e-12))
+    model = randomise(kbt.BridgeTowerMaskedLM(shallow(), head_epsilon=1e-12))
     model.save_to_preset(tmp_path / "preset")
     with pytest.warns(UserWarning, match="takes features only"):
         copy = kbt.BridgeTowerPretraining.from_preset(
@@ -184,62 +167,19 @@ def test_values_of_preprocessors_that_are_refused():
         preprocessor()({"images": raw(1)[0]["images"][0], "text": "one"})
 
 
-IMAGE = np.zeros((20, 30, 3), "uint8")
-LENGTH = 24
-
-
-def masked_lm(made=None):
-    hiding = kbt.BridgeTowerMaskedLMPreprocessor(
-        tokenizer(LENGTH), kbt.BridgeTowerImageConverter(SIDE)
-    )
-    return kbt.BridgeTowerMaskedLM(made or shallow(), hiding)
-
-
-@pytest.fixture(scope="module")
-def filler():
-    """A task that is asked but not changed."""
-    return randomise(masked_lm(backbone()))
-
-
-@slow_on("tensorflow", "jax")
-def test_logits_and_loss_equal_transformers(home, tmp_path):
-    theirs = checkpoints.theirs("mlm")
-    theirs.save_pretrained(tmp_path / "theirs")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        ours = kbt.BridgeTowerMaskedLM.from_preset(
-            tmp_path / "theirs", preprocessor=None
-        )
-    features, inputs = peer.inputs(checkpoints.SIZE)
-    positions = np.array([[1, 3, 4, 11], [2, 5, 0, 0]], "int32")
-    slots = np.array([[17, 3, 99, 5], [8, 0, -100, -100]], "int32")
-    labels = np.full(features["token_ids"].shape, -100)
-    for row, places, ids in zip(labels, positions, slots, strict=True):
-        kept = ids != -100
-        row[places[kept]] = ids[kept]
-    with torch.no_grad():
-        expected = theirs(**inputs, labels=torch.tensor(labels))
-    found = ours({**features, "mask_positions": positions}, training=False)
-    logits = np.take_along_axis(
-        expected.logits.numpy(), positions[..., None], axis=1
-    )
-    assert difference(found, logits) <= 1e-5
-    loss = MaskedLMLoss()(slots, found)
-    assert float(array(loss)) == pytest.approx(float(expected.loss), abs=1e-5)
-
-
-@slow_on("jax")
-def test_fill_mask_is_the_softmax_of_the_mask_token_s_logits(filler):
-    made = filler.preprocessor
+@LONG_ELSEWHERE
+def test_fill_mask_is_the_softmax_of_the_mask_token_s_logits():
+    filler = randomise(every_task.make("masked_lm"))
+    made, image = filler.preprocessor, np.zeros((20, 30, 3), "uint8")
     text = "is it <mask> or <mask>?"
     plain = made.tokenizer(["is it", " or", "?"])
     pieces = [row[(row > 4)].tolist() for row in plain]
     mask = made.tokenizer.mask_token_id
     ids = [0, *pieces[0], mask, *pieces[1], mask, *pieces[2], 2]
-    padding = LENGTH - len(ids)
+    padding = 24 - len(ids)
     places = np.flatnonzero(np.array(ids) == mask)
     features = {
-        "images": made.image_converter([IMAGE]),
+        "images": made.image_converter([image]),
         "token_ids": np.array([ids + [1] * padding], "int32"),
         "padding_mask": np.array([[1] * len(ids) + [0] * padding], "int32"),
     }
@@ -248,7 +188,7 @@ def test_fill_mask_is_the_softmax_of_the_mask_token_s_logits(filler):
     size = made.tokenizer.vocabulary_size()
     weights = np.exp(logits[:, :size].astype("float64"))
     shares = weights / weights.sum(-1, keepdims=True)
-    masks, filled = filler.fill_mask(IMAGE, text, top_k=5)
+    masks, filled = filler.fill_mask(image, text, top_k=5)
     best = np.argsort(-shares, axis=-1)[:, :5]
     for found, row, order in zip(masks, shares, best, strict=True):
         np.testing.assert_allclose(
@@ -261,16 +201,6 @@ def test_fill_mask_is_the_softmax_of_the_mask_token_s_logits(filler):
     ids[places] = best[:, 0]
     assert filled == made.tokenizer.detokenize(ids)
     # Texts with different numbers of masks.
-    many = filler.fill_mask([IMAGE, IMAGE], [text, "<mask>!"], top_k=5)
+    many = filler.fill_mask([image, image], [text, "<mask>!"], top_k=5)
     assert [len(found) for found, _ in many] == [2, 1]
     assert many[0][1] == filled
-
-
-def test_what_masked_language_does_not_read():
-    model = masked_lm()
-    unread = {w.path for layer in model.unread_layers() for w in layer.weights}
-    assert len(unread) == 4 + 26
-    fusion = {w.path for w in model.backbone.fusion.weights}
-    assert unread < fusion and not unread & {
-        w.path for w in model.trainable_weights
-    }

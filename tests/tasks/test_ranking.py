@@ -19,7 +19,6 @@ from builders import tokenizer
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import compiled
 from keras_bridgetower.metrics.calibration import match_scores
-from keras_bridgetower.models.towers import Tower
 from keras_bridgetower.tasks import ranking
 from keras_bridgetower.tasks.inference import Forward
 
@@ -56,17 +55,15 @@ def blocks(model, pictures, texts, batch_size, max_memory):
 
 
 def memory(model, rows, batch_size=4):
-    """Bytes for so many rows of text at a time, and for their work."""
+    """Bytes for so many rows of text at a time, and for their work.
+
+    Four rows are two pictures and two texts.
+    """
     with pytest.raises(ValueError, match="at least") as error:
         blocks(model, 1, 1, batch_size, 0)
     least = int(re.search(r"at least (\d+)", str(error.value))[1])
     # Two states of float32 for each row: 2 taps of 20 tokens or 17 patches.
     return least + 8 * 2 * 16 * (20 * (rows - 1) - 17)
-
-
-def small(model):
-    """Memory for two pictures and two texts at a time."""
-    return memory(model, rows=4)
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +79,10 @@ def test_rank_is_the_score_of_every_pair(task, scores):
     assert found.shape == (5, 7) and found.dtype == np.float32
     assert difference(found, scores) <= 1e-5
     # The same where blocks are small and texts wait in a file.
-    made = blocks(task, 5, 7, 4, small(task))
+    made = blocks(task, 5, 7, 4, memory(task, 4))
     assert (made.block_pictures, made.block_texts) == (2, 2)
     assert not made.all_texts
-    found = ranked(task, max_memory=small(task))
+    found = ranked(task, max_memory=memory(task, 4))
     assert difference(found, scores) <= 1e-5
     assert ranked(task, IMAGES[0], TEXTS[1]).shape == (1, 1)
 
@@ -102,10 +99,6 @@ def test_states_of_pictures_give_the_same_scores(task, scores):
     contrastive.new_heads.restore({})
     vectors = contrastive.embed(states)
     assert difference(vectors, contrastive.embed(IMAGES)) <= 1e-6
-    for number, text in enumerate(TEXTS):
-        found = task.score_states(states, text, batch_size=2)
-        assert difference(found, scores[:, number]) <= 1e-5
-    assert difference(task.score(states, TEXTS[:5]), scores.diagonal()) <= 1e-5
     predicted = task.predict({"images": states, "text": TEXTS[:5]}, verbose=0)
     assert difference(match_scores(predicted), scores.diagonal()) <= 1e-5
     other = retrieval()
@@ -146,8 +139,7 @@ def protocol(scores, images, texts, k):
     return np.maximum(by_image, by_text)
 
 
-@pytest.mark.parametrize("memory", ["ample", "small"])
-def test_shortlist(task, scores, memory, monkeypatch):
+def test_shortlist(task, scores, monkeypatch):
     # As where similarities are sorted in pieces.
     monkeypatch.setattr(ranking, "_SORTED", 14)
     x = task.preprocessor({"images": IMAGES + IMAGES[:2], "text": TEXTS})
@@ -160,14 +152,11 @@ def test_shortlist(task, scores, memory, monkeypatch):
         {"text": array(text[-1])[:, 0], "image": projected[-1][:, 0]}
     )
     unit = {name: array(value) for name, value in unit.items()}
-    values = {} if memory == "ample" else {"max_memory": small(task)}
-    for k in (1, 3) if memory == "ample" else (3,):
+    for k, values in ((1, {}), (3, {}), (3, {"max_memory": memory(task, 4)})):
         expected = protocol(scores, unit["image"], unit["text"], k)
         found = ranked(task, shortlist=k, **values)
         assert difference(found, expected) <= 1e-5
         assert (found > -100).sum() < 35
-    if memory == "small":
-        return
     with pytest.warns(UserWarning, match="shortlist=6 .* 5 images and 7 texts"):
         found = ranked(task, shortlist=6)
     expected = protocol(scores, unit["image"], unit["text"], 6)
@@ -229,37 +218,25 @@ def test_a_pass_has_the_rows_that_are_needed(eager, monkeypatch):
 
 @pytest.mark.parametrize("shortlist", [None, 2])
 def test_towers_run_once_for_each_item(shortlist, task, monkeypatch):
-    parts = ranking.ranking_parts(task)
-    names = {getattr(parts, n): n for n in ("text", "image", "pairs")}
-    passes = {name: 0 for name in names.values()}
-    run, tower = Forward.__call__, Tower.call
-    running = []
+    """Also where the states of texts wait in a file."""
+    parts, run = ranking.ranking_parts(task), Forward.__call__
+    passes = dict.fromkeys((parts.text, parts.image, parts.pairs), 0)
 
     def counted(part, inputs):
-        running.append(names[part])
-        passes[names[part]] += 1
+        passes[part] += 1
         return run(part, inputs)
 
-    def watched(self, *args, **kwargs):
-        assert running[-1] == self.name.split("_")[0]
-        return tower(self, *args, **kwargs)
-
     monkeypatch.setattr(Forward, "__call__", counted)
-    monkeypatch.setattr(Tower, "call", watched)
     # A batch of one, so that a call is a pass.
-    task.rank(
-        *(IMAGES[:3], TEXTS[:4], None, shortlist),
-        batch_size=1,
-        max_memory=memory(task, 3, 1),
-        verbose=0,
-    )
-    assert passes["text"] == 4 and passes["image"] == 3
-    assert (passes["pairs"] == 12) == (shortlist is None)
+    values = dict(batch_size=1, max_memory=memory(task, 3, 1), verbose=0)
+    task.rank(IMAGES[:3], TEXTS[:4], None, shortlist, **values)
+    assert (passes[parts.text], passes[parts.image]) == (4, 3)
+    assert (passes[parts.pairs] == 12) == (shortlist is None)
 
 
 @pytest.mark.parametrize("shortlist", [None, 2])
 def test_an_interrupted_ranking_goes_on(shortlist, task, tmp_path, monkeypatch):
-    values = dict(shortlist=shortlist, max_memory=small(task))
+    values = dict(shortlist=shortlist, max_memory=memory(task, 4))
     values |= dict(images=IMAGES[:3], texts=TEXTS[:4])
     whole = ranked(task, cache_dir=tmp_path / "whole", **values)
     np.testing.assert_array_equal(ranked(task, **values), whole)
@@ -301,7 +278,7 @@ def test_a_cache_of_something_else_is_refused(task, tmp_path):
         (IMAGES[1:] + IMAGES[:1], TEXTS, {}, "pictures"),
         (IMAGES, TEXTS[::-1], {}, "texts"),
         (IMAGES, TEXTS, {"shortlist": 2}, "shortlist"),
-        (IMAGES, TEXTS, {"max_memory": small(task)}, "block"),
+        (IMAGES, TEXTS, {"max_memory": memory(task, 4)}, "block"),
     ):
         with pytest.raises(ValueError, match=f"`cache_dir` must be.*{name}"):
             ranked(task, images, texts, cache_dir=folder, **values)

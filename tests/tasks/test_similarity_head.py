@@ -16,20 +16,12 @@ from keras_bridgetower.models.heads import SimilarityHead
 
 MATCHING = "similarity_and_fused"
 WORDS = "word_similarity_and_fused"
-BOTH = pytest.mark.parametrize("matching", [MATCHING, WORDS])
 
 
-def retrieval(
-    objective="random_negatives", ways="two_way", matching=WORDS, body=None
-):
-    preprocessor = kbt.BridgeTowerRetrievalPreprocessor(
-        builders.tokenizer(), kbt.BridgeTowerImageConverter(32), objective
-    )
-    body = body or builders.backbone()
-    task = kbt.BridgeTowerRetrieval(
-        body, preprocessor, objective, 8, ways, matching
-    )
-    builders.randomise(body)
+def retrieval(ways="two_way", matching=WORDS, **kwargs):
+    values = {"projection_dim": 8, "ways": ways, "matching": matching}
+    task = builders.retrieval(**values, **kwargs)
+    builders.randomise(task.backbone)
     return task
 
 
@@ -42,16 +34,11 @@ def similarities(task):
     contrastive.heads["itc"].set_weights(head.get_weights())
     # They are no longer random.
     contrastive.new_heads.restore({})
-    images, texts = (
-        contrastive.embed(**{name: given})
-        for name, given in (("images", pictures()), ("texts", TEXTS))
-    )
-    return images @ texts.T
+    return contrastive.embed(pictures()) @ contrastive.embed(texts=TEXTS).T
 
 
-@pytest.mark.parametrize(
-    "ways", builders.some_everywhere(["two_way", "three_way"], "two_way")
-)
+@builders.LONG_ELSEWHERE
+@pytest.mark.parametrize("ways", ["two_way", "three_way"])
 def test_an_untrained_score_is_the_similarity_times_the_scale(ways):
     task = retrieval(ways=ways)
     wanted = 30 * similarities(task)
@@ -64,11 +51,9 @@ def test_an_untrained_score_is_the_similarity_times_the_scale(ways):
 
 
 def trained(task):
-    rng = np.random.default_rng(0)
     head = task.heads["itm"]
-    head.output_dense.kernel.assign(
-        rng.normal(size=head.output_dense.kernel.shape)
-    )
+    kernel = head.output_dense.kernel
+    kernel.assign(np.random.default_rng(0).normal(size=kernel.shape))
     if head.words:
         head.word_scale.assign(20.0)
     return task
@@ -102,7 +87,7 @@ def test_the_similarity_of_words_is_that_of_filip():
     assert difference(logits[:, 1] - logits[:, 0], np.array(wanted)) <= 1e-5
 
 
-@BOTH
+@pytest.mark.parametrize("matching", [MATCHING, WORDS])
 @builders.FASTEST
 def test_all_ways_to_score_agree(matching):
     task = trained(retrieval(matching=matching))
@@ -120,20 +105,22 @@ def test_all_ways_to_score_agree(matching):
 
 
 @exported_files.ON_TORCH
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("no_records_of_traces")
 def test_an_exported_fusion_reads_the_similarity(tmp_path):
-    exported_files.need("onnx")
-    task, path = trained(retrieval()), tmp_path / "fusion.onnx"
-    task.export(str(path), "onnx", part="fusion")
+    task = trained(retrieval(**builders.one_layer_each()))
+    path = tmp_path / "fusion.pt2"
+    task.export(str(path), "torch", part="fusion")
     given = task.fusion_inputs(pictures(), TEXTS)
-    found = exported_files.run("onnx", path, given)["itm_logits"]
+    found = exported_files.run("torch", path, given)["itm_logits"]
     found = found[:, 1] - found[:, 0]
     assert difference(found, task.score(pictures(), TEXTS)) <= 1e-4
 
 
-@pytest.mark.parametrize("objective", ["random_negatives", "hard_negatives"])
 @builders.slow_on("jax")
-def test_scale_and_correction_are_trained(objective):
-    task = builders.eager(retrieval(objective, body=builders.shallow()))
+def test_scale_and_correction_are_trained():
+    values = {"objective": "hard_negatives", **builders.one_layer_each()}
+    task = builders.eager(retrieval(**values))
     x = {"images": pictures(), "text": TEXTS}
     moved = builders.moved(
         task, lambda: task.fit(x, [0, 1, 2, 3, 4], batch_size=5, verbose=0)
@@ -145,25 +132,23 @@ def test_scale_and_correction_are_trained(objective):
 
 @builders.FASTEST
 def test_presets_name_the_head_where_it_is_no_default(tmp_path):
-    task = trained(retrieval(body=builders.shallow()))
+    task = trained(retrieval(**builders.one_layer_each()))
     task.new_heads.restore({})
-    task.save_to_preset(str(tmp_path / "p"))
+    path = str(tmp_path / "p")
+    task.save_to_preset(path)
     saved = json.loads((tmp_path / "p" / "heads.json").read_text())
     assert saved["itm"] == {"matching": WORDS}
-    opened = kbt.BridgeTowerRetrieval.from_preset(str(tmp_path / "p"))
+    opened = kbt.BridgeTowerRetrieval.from_preset(path)
     assert opened.matching == WORDS
     wanted = task.score(pictures(), TEXTS)
     assert difference(opened.score(pictures(), TEXTS), wanted) <= 1e-5
-    lists = kbt.BridgeTowerListRanking.from_preset(
-        str(tmp_path / "p"), list_size=5
-    )
+    lists = kbt.BridgeTowerListRanking.from_preset(path, list_size=5)
     found = lists.predict({"images": [pictures()], "text": TEXTS[:1]})
     scores = task.rank(pictures(), TEXTS[:1], verbose=0)
     assert difference(found[0], scores[:, 0]) <= 1e-4
-    pretraining = kbt.BridgeTowerPretraining.from_preset(
-        str(tmp_path / "p"), objectives=("itm", "itc")
-    )
-    assert pretraining.matching == WORDS
+    names = ("itm", "itc")
+    made = kbt.BridgeTowerPretraining.from_preset(path, objectives=names)
+    assert made.matching == WORDS
     plain = builders.retrieval(projection_dim=8, **builders.one_layer_each())
     plain.save_to_preset(str(tmp_path / "q"))
     saved = json.loads((tmp_path / "q" / "heads.json").read_text())
@@ -172,28 +157,3 @@ def test_presets_name_the_head_where_it_is_no_default(tmp_path):
         kbt.BridgeTowerRetrieval(builders.backbone(), matching=MATCHING)
     with pytest.raises(ValueError, match="`matching` must be one of"):
         builders.retrieval(projection_dim=8, matching="both")
-
-
-@builders.FASTEST
-def test_a_search_reranks_by_states_as_by_files(tmp_path):
-    from PIL import Image
-
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number, picture in enumerate(pictures()):
-        Image.fromarray(picture).save(folder / f"{number}.png")
-    task = trained(retrieval())
-    task.new_heads.restore({})
-    task.save_to_preset(str(tmp_path / "p"))
-    models = kbt.search.SearchModels.from_preset(str(tmp_path / "p"))
-    found = []
-    for name, states in (("files", None), ("states", "float32")):
-        search = kbt.search.PictureSearch(tmp_path / name, models)
-        search.index(folder, states=states)
-        asked = {"text": TEXTS[0], "rerank": 5}
-        for given in (asked, asked | {"image": pictures()[0]}):
-            found.append({x.path: x.match for x in search.query(**given)})
-        search.close()
-    assert len(found[0]) == 5
-    for a, b in ((0, 2), (1, 3)):
-        assert found[a] == pytest.approx(found[b], abs=1e-4)
