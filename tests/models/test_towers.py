@@ -314,9 +314,10 @@ def merged_by_loops(states, count):
 
 
 @pytest.mark.parametrize(
-    "tokens, count", some_everywhere([(26, 6), (10, 4), (3, 2)], (10, 4))
+    "sizes", some_everywhere([(26, 6), (10, 4), (3, 2)], (10, 4))
 )
-def test_merged_as_by_loops(tokens, count):
+def test_merged_as_by_loops(sizes):
+    tokens, count = sizes
     rng = np.random.default_rng(tokens)
     shapes = (2, 3, tokens, 8)
     states = [*rng.normal(size=shapes).astype("float32")]

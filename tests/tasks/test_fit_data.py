@@ -19,6 +19,7 @@ from builders import SIDE
 from builders import array
 from builders import assert_same_weights
 from builders import backbone
+from builders import clip
 from builders import difference
 from builders import eager
 from builders import fast
@@ -299,7 +300,7 @@ def test_accumulated_steps_count_singly():
 
 def test_random_layers_of_a_task_draw_in_training():
     # Not by dropout, which PyTorch draws by itself.
-    body = shallow(bridge="static_manager")
+    body = backbone(clip(layers=2), roberta(), bridge="static_manager")
     task = kbt.BridgeTowerVQA(body, answers=["yes", "no"])
     states = [v for v in body.fusion.variables if v.path.endswith("_state")]
     before = [array(v) for v in states]
