@@ -1017,7 +1017,8 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
                 beside it. `fit` draws one of them for each step, `evaluate`
                 and `predict` read the picture.
             augment: callable that makes them, from a uint8 array
-                `(height, width, 3)` and a `numpy.random.Generator`.
+                `(height, width, 3)` and a `numpy.random.Generator`. It runs at
+                each call; a variant with new pixels is computed anew.
             verbose: 0 for no progress bar.
 
         Returns:
