@@ -128,7 +128,7 @@ def test_only_a_head_that_is_known_to_help_reranks_unasked(
         unasked = lance.query(TEXT)
         assert unasked == lance.query(TEXT, rerank=10 if helps else 0)
         assert [hit.match is None for hit in unasked] == [not helps] * 10
-    assert SearchModels.from_preset(mine).reranks
+    assert SearchModels.from_preset(str(mine.root)).reranks
 
 
 def test_the_similarity_counts_as_much_as_its_preset_says(
