@@ -161,7 +161,7 @@ def test_long_and_slow_bodies_and_idle_connections_are_allowed(connect):
 
 def test_trailers_time_out_and_do_not_become_headers(connect):
     connection = connect()
-    connection.sendall(LAST + b"a: b\r\n")
+    connection.sendall(LAST + b"a: b\r\nc: d\r\n")
     assert everything(connection).startswith(b"HTTP/1.1 400")
     connection = connect()
     connection.sendall(LAST + b"authorization: b" + END)
