@@ -109,7 +109,8 @@ def test_missing_backend(fails, monkeypatch, tmp_path):
     monkeypatch.delenv("KERAS_BACKEND")
     code, said = fails("export", VQA, tmp_path / "a", "--format", "litert")
     assert code == FAILED and told.format("tensorflow") in said
-    # Keras' file does, too.
+    # Without the variable, which that command has set, a file of Keras does.
+    monkeypatch.delenv("KERAS_BACKEND")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     assert frameworks.chosen_backend()[0] == "tensorflow"
     (tmp_path / "keras.json").write_text('{"backend": "jax"}')

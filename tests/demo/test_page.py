@@ -93,8 +93,10 @@ def browser():
             yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def visit(page, browser):
+    opened = []
+
     def visit(size, touch=False, page=page):
         context = browser.new_context(
             viewport={"width": size[0], "height": size[1]},
@@ -103,13 +105,16 @@ def visit(page, browser):
         )
         context.set_default_timeout(PATIENCE)
         window = context.new_page()
+        opened.append(context)
         window.asked = set()
         window.on("request", lambda r: window.asked.add(r.url))
         window.goto(page)
         window.get_by_role("tab", name="Match").wait_for()
         return window
 
-    return visit
+    yield visit
+    for context in opened:
+        context.close()
 
 
 @pytest.fixture(scope="module")

@@ -218,9 +218,7 @@ def test_pictures_folders_and_tables_are_removed(photos, store_name, search):
     assert remove(search.store, name) == [name]
     with pytest.raises(ValueError, match="`path` must be a picture, a folder"):
         remove(search.store, name)
-    assert remove(search.store, table) == [
-        str(photos / "ellipse/red_0.png")
-    ]
+    assert remove(search.store, table) == [str(photos / "ellipse/red_0.png")]
     # Also by another name of the folder, and if the files are gone.
     (photos.parent / "link").symlink_to(photos)
     shutil.rmtree(photos / "rectangle")
