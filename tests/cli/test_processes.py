@@ -1,5 +1,7 @@
 """What commands print to the byte, import, complete, and show a terminal."""
 
+import io
+import json
 import os
 import pathlib
 import subprocess
@@ -10,6 +12,7 @@ from builders import FASTEST
 
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.cli import frameworks
+from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.cli import output
 
 pytestmark = FASTEST
@@ -109,3 +112,41 @@ def test_child_processes_are_quiet(debug, capfd):
     shown = capfd.readouterr()
     assert shown.out == ("out" if debug else "")
     assert shown.err == ("err" if debug else "") + "warning: of the command\n"
+
+
+WORD = "тигр 虎"
+# A name that is not UTF-8, as Python holds it.
+BAD = os.fsdecode(b"bad\xff\xfe.png")
+
+
+class _Terminal(io.TextIOWrapper):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+@pytest.mark.parametrize("kind", [io.TextIOWrapper, _Terminal])
+def test_every_stdout_can_hold_any_text(kind, encoding, monkeypatch):
+    def printed(as_json):
+        held = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", kind(held, encoding=encoding))
+        value = {"picture": pathlib.Path(BAD), "text": WORD}
+        output.show(as_json, value, ("picture", "text"), [(BAD, WORD)])
+        sys.stdout.flush()
+        return held.getvalue().decode(encoding)
+
+    assert json.loads(printed(True)) == {"picture": BAD, "text": WORD}
+    escaped = WORD.encode(encoding, "backslashreplace").decode(encoding)
+    text = printed(False)
+    assert r"bad\udcff\udcfe.png" in text and escaped in text
+
+
+def test_a_terminal_gets_a_table(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    assert main.main(["presets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["preset", "parameters"]
+    assert lines[1].split()[0] == "bridgetower_tiny_emoji_vqa"
+    assert "\t" not in lines[1]

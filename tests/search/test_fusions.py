@@ -41,11 +41,6 @@ def exported(models, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def fast(exported):
-    return kbt.search.SearchModels.from_preset(PRESET, fusion=exported)
-
-
-@pytest.fixture(scope="module")
 def states(models, pictures):
     return models.retrieval.image_states(pictures)
 
@@ -72,26 +67,20 @@ def test_each_format_takes_any_number_of_image_tokens(pictures, tmp_path, form):
 
 
 @exported_files.ON_TORCH
-@pytest.mark.parametrize("text", TEXTS)
-def test_scores_are_those_of_keras(fast, models, states, pictures, text):
-    wanted = models.retrieval.score(pictures, text)
-    given = states, text, 5
-    found = fast.retrieval.score_states(*given, fusion=fast.fusion)
-    assert difference(found, wanted) < 1e-4
-    assert difference(models.retrieval.score_states(*given), wanted) < 1e-4
-
-
-@exported_files.ON_TORCH
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
-def test_each_runtime_is_used(runtime, models, exported, states, monkeypatch):
+def test_scores_are_those_of_keras(
+    runtime, models, exported, states, pictures, monkeypatch
+):
     pytest.importorskip(runtime, reason="the extra `export`")
     # As if the other one were not installed.
     there = object() if runtime == "openvino" else None
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: there)
     fusion = kbt.search.ExportedFusion(exported, models.retrieval)
-    found = models.retrieval.score_states(states, TEXTS[0], fusion=fusion)
-    wanted = models.retrieval.score_states(states, TEXTS[0])
-    assert difference(found, wanted) < 1e-4
+    for text in TEXTS:
+        wanted = models.retrieval.score(pictures, text)
+        for given in (fusion, None):
+            found = models.retrieval.score_states(states, text, 5, fusion=given)
+            assert difference(found, wanted) < 1e-4
 
 
 @exported_files.ON_TORCH

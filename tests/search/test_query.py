@@ -2,17 +2,20 @@
 
 import concurrent.futures
 import dataclasses
+import inspect
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
 import pytest
 from builders import FASTEST
 
-from keras_bridgetower import BridgeTowerRetrieval
+import keras_bridgetower as kbt
 from keras_bridgetower.apps.search import PictureSearch
 from keras_bridgetower.apps.search import QdrantServer
+from keras_bridgetower.apps.search import SearchModels
 from keras_bridgetower.apps.search import info
 from keras_bridgetower.apps.search.models import improves_lists
 from keras_bridgetower.presets import registry
@@ -36,18 +39,19 @@ def check_equal(hits, files, similarities):
     )
 
 
-@pytest.mark.parametrize("names", [["text"], ["image"], ["text", "image"]])
-def test_a_query_equals_brute_force(
-    three_way, photos, files, store_name, names
-):
+def test_a_query_equals_brute_force(three_way, photos, files, store_name):
     search = PictureSearch(store_name, three_way)
     search.index(photos, batch_size=4)
     embed = three_way.contrastive.embed
-    given = {"text": TEXT, "image": files[3]}
-    hits = search.query(**{name: given[name] for name in names}, top_k=4)
-    wanted = embed(**{f"{name}s": given[name] for name in names})
-    check_equal(hits, files, embed(images=files, batch_size=4) @ wanted)
-    assert all(hit.match is None for hit in hits)
+    vectors = embed(images=files, batch_size=4)
+    text, image = {"text": TEXT}, {"image": files[3]}
+    for given in (text, image, text | image):
+        hits = search.query(**given, top_k=4)
+        wanted = embed(**{f"{name}s": value for name, value in given.items()})
+        check_equal(hits, files, vectors @ wanted)
+        assert all(hit.match is None for hit in hits)
+    with pytest.raises(ValueError, match="`rerank` must be 0 or None .*=3"):
+        search.query(TEXT, rerank=3)
 
 
 def test_two_way_head_uses_the_mean_vector(matching, files, lance):
@@ -81,66 +85,50 @@ def test_the_collection_of_a_server(matching, three_way, photos, files):
     store.close()
 
 
-def test_reranking_is_the_order_of_the_matching_task(matching, files, search):
-    hits = search.query(TEXT, top_k=10)
+def test_reranking_is_the_order_of_the_matching_task(matching, files, lance):
+    hits = lance.query(TEXT, top_k=10)
     found = {hit.path: hit.match for hit in hits}
     # Of a preset that is opened for itself, and shares no backbone.
-    alone = BridgeTowerRetrieval.from_preset(matching.preset)
+    alone = kbt.BridgeTowerRetrieval.from_preset(matching.preset)
     assert matching.retrieval.backbone is matching.contrastive.backbone
     scores = alone.score(files, TEXT)
     matches = [found[str(file)] for file in files]
     assert matches == pytest.approx(list(scores), abs=1e-4)
     assert list(found) == [str(files[i]) for i in np.argsort(-scores)]
     # Of four, the order is new; behind them that of the vectors goes on.
-    near = search.query(TEXT, top_k=10, rerank=0)
-    some = search.query(TEXT, top_k=10, rerank=4)
+    near = lance.query(TEXT, top_k=10, rerank=0)
+    some = lance.query(TEXT, top_k=10, rerank=4)
     assert {h.path for h in some[:4]} == {h.path for h in near[:4]}
     assert some[4:] == near[4:]
     matches = [hit.match for hit in some[:4]]
     assert matches == sorted(matches, reverse=True)
     # A picture alone is nothing that a text matches.
-    by_picture = search.query(image=files[0], top_k=3)
+    by_picture = lance.query(image=files[0], top_k=3)
     assert by_picture[0].path == str(files[0])
     assert [hit.match for hit in by_picture] == [None] * 3
 
 
-@pytest.mark.parametrize("helps", [True, False, None])
 def test_only_a_head_that_is_known_to_help_reranks_unasked(
-    matching, photos, lance_name, tmp_path, helps
+    matching, lance, tmp_path, monkeypatch
 ):
-    """By the report of a preset, which need not have one."""
-
-    mine = tmp_path / "mine"
-    shutil.copytree(registry.open_preset(matching.preset).root, mine)
-    if helps is not None:
-        report = json.dumps({"helps": helps, "gain": 0.1})
-        (mine / "report.json").write_text(report)
-    search = PictureSearch(lance_name, str(mine))
-    search.index(photos)
-    matched, found = [h.match for h in search.query(TEXT)], {}
-    assert matched.count(None) == (0 if helps else 10)
-    for rerank in (0, 10):
-        found[rerank] = search.query(TEXT, rerank=rerank)
-        assert [h.match for h in found[rerank]].count(None) == 10 - rerank
-    assert search.query(TEXT) == found[10 if helps else 0]
-
-
-def test_reranking_needs_a_matching_head(three_way, photos, tmp_path):
-    search = PictureSearch(tmp_path / "index", three_way)
-    search.index(photos)
-    with pytest.raises(ValueError, match="`rerank` must be 0 or None .*=3"):
-        search.query(TEXT, rerank=3)
-    assert search.query(TEXT, rerank=0) == search.query(TEXT)
-
-
-def test_installed_presets_say_in_their_table_whether_they_rerank(
-    matching, monkeypatch
-):
+    """By the table, or by the report of a preset, which need not have one."""
     folder, names = registry.open_preset(matching.preset), table.PRESETS
     assert not improves_lists(matching.preset, folder)
     known = dataclasses.replace(names[matching.preset], reranks=True)
     monkeypatch.setitem(names, matching.preset, known)
     assert improves_lists(matching.preset, folder)
+
+    mine = registry.open_preset(shutil.copytree(folder.root, tmp_path / "a"))
+    assert not improves_lists("mine", mine)
+    for helps in (False, True):
+        report = json.dumps({"helps": helps, "gain": 0.1})
+        (mine.root / "report.json").write_text(report)
+        assert improves_lists("mine", mine) is helps
+        monkeypatch.setattr(matching, "reranks", helps)
+        unasked = lance.query(TEXT)
+        assert unasked == lance.query(TEXT, rerank=10 if helps else 0)
+        assert [hit.match is None for hit in unasked] == [not helps] * 10
+    assert SearchModels.from_preset(str(mine.root)).reranks
 
 
 def test_the_similarity_counts_as_much_as_its_preset_says(
@@ -159,20 +147,20 @@ def test_the_similarity_counts_as_much_as_its_preset_says(
 
 
 @pytest.mark.parametrize("rerank", [0, 2, 128])
-def test_pictures_that_are_gone_are_left_out(matching, search, rerank):
-    first, second, *others = search.query(TEXT, top_k=10, rerank=0)
+def test_pictures_that_are_gone_are_left_out(lance, rerank):
+    first, second, *others = lance.query(TEXT, top_k=10, rerank=0)
     pathlib.Path(first.path).unlink()
     # What has its name now is no picture.
     pathlib.Path(second.path).unlink()
     pathlib.Path(second.path).mkdir()
     with pytest.warns(UserWarning, match=f"2, such as '{first.path}'"):
-        found = search.query(TEXT, top_k=2, rerank=rerank)
+        found = lance.query(TEXT, top_k=2, rerank=rerank)
     near = others if rerank == 128 else others[:2]
     assert {h.path for h in found} <= {h.path for h in near}
     assert len(found) == 2 and all(bool(h.match) == bool(rerank) for h in found)
     # By a picture, which no matching head reads.
     with pytest.warns(UserWarning, match="files are gone"):
-        assert len(search.query(image=others[0].path, top_k=10)) == 8
+        assert len(lance.query(image=others[0].path, top_k=10)) == 8
 
 
 def test_unreadable_pictures_rank_last(lance):
@@ -221,3 +209,22 @@ def test_wrong_queries_are_refused(lance, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             lance.query(**wrong)
+
+
+# The first makes the index that the others open.
+DOCUMENTED = (
+    *("PictureSearch", "SearchModels", "info", "remove", "prune"),
+    "open_store",
+)
+
+
+def test_docstring_examples_run(photos, monkeypatch):
+    for package in ("lancedb", "qdrant_client"):
+        pytest.importorskip(package, reason="the extra `search`")
+    monkeypatch.chdir(photos.parent)
+    names = {name: getattr(kbt.search, name) for name in dir(kbt.search)}
+    for name in DOCUMENTED:
+        (example,) = re.findall(
+            r"```python\n(.*?)```", inspect.getdoc(names[name]), re.DOTALL
+        )
+        exec(example, dict(names))

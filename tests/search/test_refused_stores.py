@@ -6,7 +6,6 @@ import sys
 
 import pytest
 from builders import FASTEST
-from drawn_photos import PACKAGES
 
 import keras_bridgetower as kbt
 from keras_bridgetower.apps.search import PictureSearch
@@ -43,9 +42,11 @@ def test_an_index_remembers_its_reading_and_dtype(
         again = PictureSearch(lance_name, name)
         assert again.query("a red circle", top_k=3) == hits
     crop = SearchModels.from_preset(preset, image_mode="crop")
-    other = r"'image_mode': \('squash', 'crop'\)"
-    rejected(other, lambda: PictureSearch(lance_name, crop).query("a circle"))
-    rejected(other, lambda: PictureSearch(lance_name, crop).index(photos))
+    rejected(
+        r"'image_mode': \('squash', 'crop'\)",
+        lambda: PictureSearch(lance_name, crop).query("a circle"),
+        lambda: PictureSearch(lance_name, crop).index(photos),
+    )
 
 
 def test_incomplete_index_is_rejected_and_resumes(matching, photos, store_name):
@@ -62,7 +63,11 @@ def test_incomplete_index_is_rejected_and_resumes(matching, photos, store_name):
     assert info(search.store)["whole"] is False
     report = search.index(photos)
     assert (report.embedded, report.unchanged) == (10 - so_far, so_far)
-    assert len(search.query("a circle", rerank=0)) == 10
+    hits = search.query("a circle", rerank=0)
+    vectors = matching.contrastive.embed(images=[hit.path for hit in hits])
+    near = vectors @ matching.embed_query("a circle")
+    assert [hit.similarity for hit in hits] == pytest.approx(near, abs=1e-5)
+    assert len({hit.path for hit in hits}) == 10
     search.close()
 
 
@@ -99,26 +104,20 @@ def test_damaged_headers_are_refused(matching, lance_name, lance):
         rejected(message, lambda again=again: again.query("a"))
 
 
-DAMAGES = [
-    ("lancedb", "*.manifest", "cut"),
-    ("lancedb", "data/*.lance", "cut"),
-    ("qdrant", "*.sqlite", "cut"),
-    ("qdrant", "meta.json", "deleted"),
-]
+DAMAGES = {
+    "lancedb": (("*.manifest", "cut"), ("data/*.lance", "cut")),
+    "qdrant": (("*.sqlite", "cut"), ("meta.json", "deleted")),
+}
 
 
-@pytest.mark.parametrize("kind, files, damage", DAMAGES)
+@pytest.mark.parametrize("number", [0, 1])
 def test_damaged_files_are_one_error(
-    matching, photos, tmp_path, kind, files, damage
+    matching, photos, search, store_name, number
 ):
     """LanceDB panics with paths of its source code."""
-    pytest.importorskip(PACKAGES[kind], reason="the extra `search`")
-    prefix = "qdrant:" if kind == "qdrant" else ""
-    store_name = f"{prefix}{tmp_path / 'index'}"
-    search = PictureSearch(store_name, matching)
-    search.index(photos)
     search.close()
     folder = search.store.folder
+    files, damage = DAMAGES[search.store.kind][number]
     found = list(folder.rglob(files))
     assert found
     for path in found:
@@ -137,38 +136,27 @@ def test_damaged_files_are_one_error(
         assert ".rs" not in str(error.value)
 
 
-def test_one_process_writes_at_a_time(matching, photos, lance_name, lance):
-    other = PictureSearch(lance_name, matching)
-    with lance.store.writing():
-        rejected("one process at a time", lambda: other.index(photos))
-        assert lance.query("a circle", top_k=1)
-
-
 # Of a client that cannot be opened, Qdrant leaves a file open.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_folder_of_qdrant_is_open_once(matching, photos, tmp_path):
+def test_one_process_writes_at_a_time(matching, photos, search, store_name):
+    with search.store.writing():
+        other = PictureSearch(store_name, matching)
+        assert search.query("a circle", top_k=1)
+        if search.store.kind == "qdrant":
+            # Nor reads.
+            rejected("open in one process", lambda: other.query("a circle"))
+        else:
+            rejected("one process at a time", lambda: other.index(photos))
+
+
+def test_missing_packages_and_unreachable_servers_are_named(
+    matching, monkeypatch
+):
     pytest.importorskip("qdrant_client", reason="the extra `search`")
-    name = f"qdrant:{tmp_path / 'index'}"
-    search = PictureSearch(name, matching)
-    search.index(photos)
-    again = PictureSearch(name, matching)
-    rejected("open in one process", lambda: again.query("a circle"))
-    search.close()
-
-
-def test_missing_packages_are_named(monkeypatch):
-    for package, name in (
-        ("lancedb", "a"),
-        ("qdrant_client", "qdrant:a"),
-        ("qdrant_client", "http://a"),
-    ):
+    address = "http://127.0.0.1:9"
+    server = PictureSearch(address, matching)
+    rejected(f"store='{address}'", lambda: server.query("a circle"))
+    for package, name in (("lancedb", "a"), ("qdrant_client", "qdrant:a")):
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(ImportError, match=r"keras-bridgetower\[search\]"):
             PictureSearch(name)
-
-
-def test_unreachable_servers_are_named(matching):
-    pytest.importorskip("qdrant_client", reason="the extra `search`")
-    address = "http://127.0.0.1:9"
-    search = PictureSearch(address, matching)
-    rejected(f"store='{address}'", lambda: search.query("a circle"))

@@ -1,24 +1,117 @@
 """Test the requests of real clients that rerank, and what they read."""
 
+import contextlib
 import gc
 import importlib.metadata
 import json
 import os
+import pathlib
 
 import numpy as np
 import pytest
 from builders import FASTEST
-from rerank_clients import CLIENTS
-from rerank_clients import DOCUMENTS
-from rerank_clients import QUERY
-from rerank_clients import RECORDED
 from served import KEY
 from served import MATCHING
 from served import picture
 
 pytestmark = FASTEST
+QUERY = "a red circle"
 PICTURES = [picture(color) for color in ("blue", "red")]
 URLS = [f"data:image/png;base64,{encoded}" for _, encoded in PICTURES]
+
+
+def cohere(url, key, model, query, documents):
+    import cohere
+    import httpx
+
+    with httpx.Client() as http:
+        client = cohere.ClientV2(key, base_url=url, httpx_client=http)
+        found = client.rerank(model=model, query=query, documents=documents)
+    return [(one.index, one.relevance_score) for one in found.results]
+
+
+def haystack_jina(url, key, model, query, documents):
+    from haystack import Document
+    from haystack.utils import Secret
+    from haystack_integrations.components.rankers.jina import JinaRanker
+
+    secret = Secret.from_token(key)
+    ranker = JinaRanker(model, secret, base_url=f"{url}/v1/rerank")
+    listed = [Document(content=text) for text in documents]
+    found = ranker.run(query=query, documents=listed)["documents"]
+    return [(documents.index(one.content), one.score) for one in found]
+
+
+def _by_llama_index(rerank, query, documents):
+    from llama_index.core.schema import NodeWithScore
+    from llama_index.core.schema import TextNode
+
+    nodes = [NodeWithScore(node=TextNode(text=text)) for text in documents]
+    found = rerank.postprocess_nodes(nodes, query_str=query)
+    return [(documents.index(one.node.text), one.score) for one in found]
+
+
+def llama_index_jina(url, key, model, query, documents):
+    from llama_index.postprocessor.jinaai_rerank import JinaRerank
+
+    rerank = JinaRerank(base_url=f"{url}/v1", api_key=key, model=model, top_n=2)
+    with contextlib.closing(rerank._session):
+        return _by_llama_index(rerank, query, documents)
+
+
+def llama_index_tei(url, key, model, query, documents):
+    from llama_index.postprocessor.tei_rerank import TextEmbeddingInference
+
+    rerank = TextEmbeddingInference(
+        base_url=url, auth_token=f"Bearer {key}", top_n=2
+    )
+    return _by_llama_index(rerank, query, documents)
+
+
+def _by_litellm(service, **options):
+    def rerank(url, key, model, query, documents):
+        import litellm
+
+        found = litellm.rerank(
+            model=f"{service}/{model}",
+            query=query,
+            documents=documents,
+            api_key=key,
+            api_base=url,
+            return_documents=True,
+            **options,
+        )
+        for one in found.results:
+            assert one["document"]["text"] == documents[one["index"]]
+        return [(one["index"], one["relevance_score"]) for one in found.results]
+
+    return rerank
+
+
+# From a name to the distribution that is imported, and the call. What others
+# send, such as those that wrap one of these, is recorded.
+CLIENTS = {
+    "cohere": ("cohere", cohere),
+    "jina-haystack": ("jina-haystack", haystack_jina),
+    "llama-index (Jina)": (
+        "llama-index-postprocessor-jinaai-rerank",
+        llama_index_jina,
+    ),
+    "llama-index (TEI)": (
+        "llama-index-postprocessor-tei-rerank",
+        llama_index_tei,
+    ),
+    "litellm (Cohere)": (
+        "litellm",
+        _by_litellm("cohere", max_tokens_per_doc=512),
+    ),
+    "litellm (Jina)": ("litellm", _by_litellm("jina_ai", top_n=2)),
+    "litellm (vLLM)": (
+        "litellm",
+        _by_litellm("hosted_vllm", instruction="Find the picture.", top_n=2),
+    ),
+    "litellm (TEI)": ("litellm", _by_litellm("huggingface", top_n=2)),
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +143,17 @@ def test_the_client(server, shares, name, monkeypatch):
     gc.collect()
 
 
-REQUESTS = json.loads(RECORDED.read_text())
+# What those clients, and plug-ins of Dify, sent to another server.
+REQUESTS = json.loads(
+    pathlib.Path(__file__).with_name("rerank_requests.json").read_text()
+)
 
 
 @pytest.mark.parametrize("sent", REQUESTS, ids=lambda sent: sent["client"])
 def test_a_recorded_request(client, shares, sent):
     text = json.dumps(sent["body"])
-    for short, url in zip(DOCUMENTS, URLS, strict=True):
-        text = text.replace(f'"{short}"', f'"{url}"')
+    for number, url in enumerate(URLS):
+        text = text.replace(f"data:image/png;base64,{number}", url)
     body = json.loads(text)
     if "model" in body:
         body["model"] = MATCHING

@@ -1,15 +1,21 @@
-"""Test plans, and the options of the command."""
+"""Test plans, the options of the command, and workers that cannot start."""
+
+import functools
+import signal
+import socket
 
 import pytest
 from builders import FASTEST
 from served import FUSED
 from served import MATCHING
 
+from keras_bridgetower import startup
 from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.serve import workers
 from keras_bridgetower.apps.serve.plan import KEY
 from keras_bridgetower.apps.serve.plan import Limits
 from keras_bridgetower.apps.serve.plan import Plan
+from keras_bridgetower.apps.serve.service import COUNTS
 
 pytestmark = FASTEST
 
@@ -67,3 +73,23 @@ def test_hosts_of_the_command(monkeypatch, key, words, hosts):
         monkeypatch.setenv(KEY, key)
     assert main.main(["serve", FUSED, *words]) == 0
     assert plans[0].allowed_hosts == hosts
+
+
+def test_a_preset_that_cannot_be_loaded_ends_the_server(monkeypatch):
+    pytest.importorskip("uvicorn", reason="the extra `serve`")
+    from uvicorn.supervisors.multiprocess import SIGNALS
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    for name in (COUNTS, startup.SERVER):
+        monkeypatch.setenv(name, "1")
+    load = functools.partial(int, "no preset")
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        with pytest.raises(ValueError, match="invalid literal .* 'no preset'"):
+            workers.run(Plan((FUSED,)), "127.0.0.1", port, print, load)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    # The port is free again.
+    socket.create_server(("127.0.0.1", port)).close()

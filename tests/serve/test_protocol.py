@@ -63,19 +63,21 @@ def everything(connection):
     return found
 
 
+HEAD = b"GET / HTTP/1.1\r\nhost: here\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n"
+LAST = CHUNKED + b"1\r\nx\r\n0\r\n"
+END = b"\r\n\r\n"
 
 
 @pytest.mark.parametrize(
     ("start", "part"),
     [
-        (b"GET / HTTP/1.1\r\n", b"a: b\r\n"),
-        (b"GET /", b"a"),
-        (CHUNKED + b"1\r\nx\r\n0\r\n", b"a: b\r\n"),
-        (CHUNKED + b"1\r\nx\r\n0\r\n", b"a"),
+        (HEAD, b"a: b\r\n"),
+        (LAST, b"a: b\r\n"),
+        (LAST, b"a"),
         (CHUNKED + b"1;", b"a"),
     ],
-    ids=["headers", "path", "trailers", "name of a trailer", "extension"],
+    ids=["headers", "trailers", "name of a trailer", "extension"],
 )
 def test_endless_heads_and_trailers_are_rejected(connect, start, part):
     connection, sent = connect(), 0
@@ -86,11 +88,6 @@ def test_endless_heads_and_trailers_are_rejected(connect, start, part):
             connection.sendall(part * (10_000 // len(part)))
             sent += 10_000
     assert sent < 10_000_000
-
-
-HEAD = b"GET / HTTP/1.1\r\nhost: here\r\n"
-LAST = CHUNKED + b"1\r\nx\r\n0\r\n"
-END = b"\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -162,14 +159,12 @@ def test_long_and_slow_bodies_and_idle_connections_are_allowed(connect):
         time.sleep(0.4)
 
 
-def test_trailers_are_bounded_and_do_not_become_headers(connect):
-    for trailers in (b"a: b\r\n" * 20_000, b"a: b\r\nc: d\r\n"):
-        connection = connect()
-        connection.sendall(CHUNKED + b"1\r\nx\r\n0\r\n" + trailers)
-        assert everything(connection).startswith(b"HTTP/1.1 400")
+def test_trailers_time_out_and_do_not_become_headers(connect):
     connection = connect()
-    trailer = b"authorization: b\r\n"
-    connection.sendall(CHUNKED + b"1\r\nx\r\n0\r\n" + trailer + b"\r\n")
+    connection.sendall(LAST + b"a: b\r\nc: d\r\n")
+    assert everything(connection).startswith(b"HTTP/1.1 400")
+    connection = connect()
+    connection.sendall(LAST + b"authorization: b" + END)
     answer = connection.recv(65_536)
     assert answer.endswith(b"1 [b'host', b'transfer-encoding']")
 

@@ -52,12 +52,6 @@ OTHERS = [
 ]
 
 
-def refused(client, path, body):
-    answer = client.post(path, json=body)
-    assert answer.status_code == 400, answer.text
-    return answer.json()["error"]
-
-
 def posted(client, path, content, content_type="application/json"):
     headers = {"content-type": content_type} if content_type else {}
     return client.post(path, content=content, headers=headers)
@@ -70,30 +64,24 @@ def test_every_route_rejects_a_key_twice(client, path):
     assert "'a' occurs twice" in answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize(("path", "body", "param"), LONG_TEXTS)
-def test_long_texts_are_rejected_by_every_route(client, path, body, param):
-    answer = client.post(path, json=body)
-    assert answer.status_code == 400, answer.text
-    error, detail = answer.json()["error"], answer.json()["detail"]
-    assert error["param"] == param
-    assert "must have at most" in error["message"]
-    assert '"truncate": true' in error["message"]
-    # Clients of Jina show it.
-    assert error["message"] == detail
-
-
 @pytest.mark.parametrize("content_type", [None, "text/plain"])
 def test_a_wrong_content_type_names_the_header(client, content_type):
     answer = posted(client, "/v1/answer", b'{"input": "a"}', content_type)
     assert answer.status_code == 415
-    assert (
-        "`Content-Type: application/json`" in answer.json()["error"]["message"]
-    )
+    said = answer.json()["error"]["message"]
+    assert "`Content-Type: application/json`" in said
 
 
-@pytest.mark.parametrize(("path", "body", "param"), OTHERS)
+@pytest.mark.parametrize(("path", "body", "param"), LONG_TEXTS + OTHERS)
 def test_the_field_at_fault_is_named(client, path, body, param):
-    assert refused(client, path, body)["param"] == param
+    answer = client.post(path, json=body)
+    assert answer.status_code == 400, answer.text
+    error, detail = answer.json()["error"], answer.json()["detail"]
+    assert error["param"] == param
+    # Clients of Jina show it.
+    assert error["message"] == detail
+    if LONG in str(body):
+        assert "must have at most" in detail and '"truncate": true' in detail
 
 
 def test_texts_of_maximal_length_are_read(client, offline):
@@ -106,4 +94,4 @@ def test_texts_of_maximal_length_are_read(client, offline):
     body = BLANK | {"text": " ".join(words), "model": MATCHING}
     assert client.post("/v1/fill", json=body).status_code == 200
     body["text"] += " red"
-    assert refused(client, "/v1/fill", body)["param"] == "text"
+    assert client.post("/v1/fill", json=body).status_code == 400
